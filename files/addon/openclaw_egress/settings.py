@@ -1,0 +1,129 @@
+"""What the operator says through the environment, as one typed value.
+
+Names follow OpenTelemetry's environment specification where it has one
+(https://opentelemetry.io/docs/specs/otel/protocol/exporter/); the rest begins with ``PROXY_`` or ``EGRESS_``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AliasChoices, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+DEFAULT_LOGS_ENDPOINT = "http://10.0.0.2:3100/otlp/v1/logs"
+DEFAULT_LLM_HOSTS = ("api.anthropic.com", "api.openai.com")
+DEFAULT_STATE_DIR = Path.home() / ".local" / "state" / "openclaw-egress"
+HEALTH_PORT = 9464
+
+
+class SettingsError(Exception):
+    """The environment holds something that cannot be used; the text names the variable and the remedy."""
+
+
+class Settings(BaseSettings):
+    """The addon's settings. Sizes are in bytes. Empty strings in the environment count as "not set"
+    except for the endpoint, where empty means: keep the records locally, send nothing."""
+
+    model_config = SettingsConfigDict(extra="ignore", frozen=True, populate_by_name=True)
+
+    logs_endpoint: str = Field(
+        default=DEFAULT_LOGS_ENDPOINT,
+        validation_alias=AliasChoices("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"),
+        description="Where records go over OTLP/HTTP. Empty: nowhere, the spool is the store.",
+    )
+    service_name: str = Field(default="openclaw-proxy", validation_alias=AliasChoices("OTEL_SERVICE_NAME"))
+    host_name: str | None = Field(default=None, validation_alias=AliasChoices("EGRESS_HOST_NAME"))
+    llm_hosts: Annotated[tuple[str, ...] | None, NoDecode] = Field(
+        default=None,
+        validation_alias=AliasChoices("PROXY_LLM_HOSTS"),
+        description="Hosts that are decrypted and recorded, comma-separated; wildcards such as *.openai.azure.com.",
+    )
+    max_body_size: int = Field(
+        default=1_048_576,
+        ge=0,
+        le=1 << 30,
+        validation_alias=AliasChoices("PROXY_MAX_BODY_SIZE"),
+        description="How much of each body is kept; 0 keeps none.",
+    )
+    bodies: Literal["full", "none"] = Field(default="full", validation_alias=AliasChoices("EGRESS_BODIES"))
+    policy_file: Path | None = Field(default=None, validation_alias=AliasChoices("EGRESS_POLICY_FILE"))
+    state_dir: Path = Field(default=DEFAULT_STATE_DIR, validation_alias=AliasChoices("EGRESS_STATE_DIR"))
+    ca_dir: Path | None = Field(default=None, validation_alias=AliasChoices("EGRESS_CA_DIR"))
+    upstream_ca: Path | None = Field(default=None, validation_alias=AliasChoices("EGRESS_UPSTREAM_CA"))
+    spool_max_bytes: int = Field(
+        default=2 * 1024**3, ge=1_048_576, validation_alias=AliasChoices("EGRESS_SPOOL_MAX_BYTES")
+    )
+    spool_full: Literal["drop_oldest", "block"] = Field(
+        default="drop_oldest", validation_alias=AliasChoices("EGRESS_SPOOL_FULL")
+    )
+    listen_host: str = Field(
+        default="",
+        validation_alias=AliasChoices("EGRESS_LISTEN_HOST"),
+        description="Address of the classes' listeners; empty: every address.",
+    )
+    health_port: int = Field(default=HEALTH_PORT, ge=1, le=65535, validation_alias=AliasChoices("EGRESS_HEALTH_PORT"))
+
+    @field_validator("llm_hosts", mode="before")
+    @classmethod
+    def _split_hosts(cls, value: object) -> object:
+        if isinstance(value, str):
+            hosts = tuple(part.strip() for part in value.split(",") if part.strip())
+            return hosts or None
+        return value
+
+    @field_validator("policy_file", "ca_dir", "upstream_ca", "host_name", mode="before")
+    @classmethod
+    def _empty_is_unset(cls, value: object) -> object:
+        return None if value == "" else value
+
+    @field_validator("logs_endpoint")
+    @classmethod
+    def _endpoint_is_a_url(cls, value: str) -> str:
+        value = value.strip()
+        if not value:
+            return ""
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("must be a whole URL such as http://10.0.0.2:3100/otlp/v1/logs, or empty")
+        return value
+
+    @property
+    def body_limit(self) -> int:
+        """Bytes of each body that a record keeps, both settings considered."""
+        return 0 if self.bodies == "none" else self.max_body_size
+
+    @property
+    def effective_ca_dir(self) -> Path:
+        """Where ``mitmproxy-ca.pem`` and ``mitmproxy-ca-cert.pem`` are."""
+        return self.ca_dir or self.state_dir / "ca"
+
+    @property
+    def spool_path(self) -> Path:
+        """The SQLite file that is the spool."""
+        return self.state_dir / "spool.db"
+
+    @classmethod
+    def load(cls, **overrides: object) -> Settings:
+        """The settings from the environment; ``overrides`` win.
+
+        Raises:
+            SettingsError: naming every variable that cannot be used, and why.
+        """
+        try:
+            return cls(**{key: value for key, value in overrides.items() if value is not None})  # type: ignore[arg-type]
+        except ValidationError as error:
+            lines = []
+            for problem in error.errors():
+                field = str(problem["loc"][0]) if problem["loc"] else "?"
+                lines.append(f"{_variable_of(field)}: {problem['msg']} (got {str(problem.get('input'))[:80]!r})")
+            raise SettingsError("\n".join(lines)) from None
+
+
+def _variable_of(field: str) -> str:
+    """The environment variable behind a field; pydantic names either the field or its alias."""
+    info = Settings.model_fields.get(field)
+    alias = info.validation_alias if info else None
+    return str(alias.choices[0]) if isinstance(alias, AliasChoices) else field
