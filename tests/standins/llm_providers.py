@@ -1,0 +1,917 @@
+"""Where the internet would be: LLM providers and a few ordinary sites, behind TLS, on loopback or in the lab.
+
+One file on purpose, with nothing but the standard library and `cryptography`, so that a container can be given just
+this file. As a command:
+
+    python llm_providers.py --listen 127.0.0.1 --port 0 --tls-dir DIR [--hosts a,b] [--log FILE] [--http-port 0]
+    python llm_providers.py --cert chain.pem --key key.pem ...        # with certificates made elsewhere
+
+prints `ready PORT` (before it `ready-http PORT`, if asked for) when it listens; SIGTERM or SIGINT end it. In a test:
+
+    with LLMProviders() as providers:
+        providers.port, providers.ca_file, providers.log        # log: list of dicts, see `Server.note`
+
+Which API answers is decided by the Host header; `localhost` and addresses get whatever API the path belongs to.
+
+| model            | answer                                                                                    |
+|------------------|-------------------------------------------------------------------------------------------|
+| `fail-NNN`       | status NNN, in the provider's own error shape                                             |
+| `fail-stream`    | a stream that begins well and ends in the provider's error event                          |
+| `tools`          | a call of the first tool in the request (or of `get_weather`)                             |
+| anything else    | a short text                                                                              |
+
+Controls, as headers `x-standin-NAME` or as members of a request body object `standin` (with underscores):
+
+| control          | effect                                                                                    |
+|------------------|-------------------------------------------------------------------------------------------|
+| `events`         | how many text deltas a stream has (3)                                                     |
+| `delay-ms`       | pause before each event of a stream but the first                                         |
+| `first-byte-ms`  | pause before the status line                                                              |
+| `encoding`       | gzip, deflate, raw-deflate, br, zstd; the default is identity, whatever the client accepts |
+| `body-bytes`     | the answer's text is at least so many bytes long                                          |
+| `abort-after`    | the connection ends after so many bytes of the body (as on the wire, without framing)     |
+| `length-off-by`  | Content-Length lies by so many bytes (plain answers)                                      |
+| `framing`        | `length` (plain default), `chunked` (stream default) or `close`                           |
+
+Usage numbers follow from the request (`tokens_of`), are never 0, and stand in the log beside what was sent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime
+import hashlib
+import http.server
+import ipaddress
+import json
+import signal
+import socket
+import ssl
+import sys
+import tempfile
+import threading
+import time
+import urllib.parse
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+ANTHROPIC = "api.anthropic.com"
+OPENAI = "api.openai.com"
+DEFAULT_HOSTS = (
+    ANTHROPIC,
+    OPENAI,
+    "generativelanguage.googleapis.com",
+    "example.com",
+    "www.example.com",
+    "example.org",
+    "www.example.org",
+    "packages.example.com",
+    "registry.example.com",
+    "files.example.com",
+    "localhost",
+    "127.0.0.1",
+)
+Json = dict[str, Any]
+
+
+# ── Certificates ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def make_certificates(directory: Path, hosts: tuple[str, ...] = DEFAULT_HOSTS) -> tuple[Path, Path, Path]:
+    """A new CA and one leaf for all `hosts` in `directory`: the paths of ca.pem, cert.pem (leaf + CA) and key.pem."""
+    directory.mkdir(parents=True, exist_ok=True)
+    now = datetime.datetime.now(datetime.UTC)
+    ca_key, leaf_key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Provider stand-in CA")])
+
+    def builder(name: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+        return (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(ca_name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(hours=1))
+            .not_valid_after(now + datetime.timedelta(days=30))
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), False)
+        )
+
+    def key_usage(*, ca: bool) -> x509.KeyUsage:
+        return x509.KeyUsage(not ca, False, False, False, False, ca, ca, False, False)
+
+    ca = (
+        builder(ca_name, ca_key)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), True)
+        .add_extension(key_usage(ca=True), True)
+        .sign(ca_key, hashes.SHA256())
+    )
+    leaf = (
+        builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0])]), leaf_key)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), True)
+        .add_extension(key_usage(ca=False), True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), False)
+        .add_extension(x509.SubjectAlternativeName([_general_name(host) for host in hosts]), False)
+        .sign(ca_key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    paths = directory / "ca.pem", directory / "cert.pem", directory / "key.pem"
+    paths[0].write_bytes(ca.public_bytes(pem))
+    paths[1].write_bytes(leaf.public_bytes(pem) + ca.public_bytes(pem))
+    paths[2].touch(mode=0o600)
+    paths[2].write_bytes(
+        leaf_key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),
+    )
+    return paths
+
+
+def _general_name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
+
+
+# ── What a request asks for ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass
+class Request:
+    """One request, its body decoded; `json` is {} where the body is not a JSON object."""
+
+    method: str
+    host: str
+    path: str
+    query: dict[str, str]
+    headers: dict[str, str]
+    body: bytes
+    json: Json
+
+    def control(self, name: str, default: str = "") -> str:
+        inner = self.json.get("standin")
+        from_body = inner.get(name.replace("-", "_")) if isinstance(inner, dict) else None
+        return self.headers.get(f"x-standin-{name}") or (default if from_body is None else str(from_body))
+
+    def number(self, name: str, default: int = 0) -> int:
+        return int(self.control(name) or default)
+
+    @property
+    def model(self) -> str:
+        return str(self.json.get("model", ""))
+
+    @property
+    def streamed(self) -> bool:
+        return self.json.get("stream") is True
+
+
+@dataclass
+class Answer:
+    """What goes back: `pieces` are sent one by one (the events of a stream), `stream` asks for chunks and pauses."""
+
+    status: int
+    content_type: str
+    pieces: list[bytes]
+    stream: bool = False
+    headers: dict[str, str] = field(default_factory=dict)
+    model: str | None = None
+    usage: Json | None = None
+
+
+def json_answer(status: int, value: object, **more: Any) -> Answer:
+    return Answer(status, "application/json", [json.dumps(value, ensure_ascii=False).encode()], **more)
+
+
+def tokens_of(request: Json) -> dict[str, int]:
+    """The numbers of a request, by which a test can know them: none is ever 0, no two are alike."""
+    text = json.dumps([request.get(name) for name in ("system", "messages", "input")], sort_keys=True)
+    size = len(text)
+    return {
+        "uncached": 11 + size // 4,
+        "cache_read": 1009 + size % 97,
+        "cache_write": 211 + size % 31,
+        "output": 301 + size % 53,
+        "reasoning": 17 + size % 13,
+    }
+
+
+def identifier(prefix: str, request: Request) -> str:
+    return prefix + hashlib.sha256(request.body).hexdigest()[:24]
+
+
+def text_deltas(request: Request) -> list[str]:
+    """The answer's text in pieces; none is plain ASCII alone, so that a cut inside a character happens in tests."""
+    count = max(1, request.number("events", 3))
+    words = [f"word {index} – é✓ " for index in range(1, count + 1)]
+    if count == 3:
+        words = ["Hello ", "from the provider ", "stand-in ✓"]
+    missing = request.number("body-bytes") - len("".join(words).encode())
+    share = -(-max(0, missing) // count)
+    return [word + "x" * share for word in words]
+
+
+def tool_call(request: Request) -> tuple[str, str]:
+    """Name and arguments (JSON text) of the call that the model `tools` makes."""
+    name = "get_weather"
+    for tool in request.json.get("tools") or []:
+        name = tool.get("name") or tool.get("function", {}).get("name") or name
+        break
+    return name, '{"city": "Zürich", "unit": "celsius"}'
+
+
+def failing_status(model: str) -> int | None:
+    tail = model.removeprefix("fail-")
+    return int(tail) if tail != model and tail.isdigit() else None
+
+
+# ── Anthropic Messages ───────────────────────────────────────────────────────────────────────────────────────────
+
+ANTHROPIC_ERRORS = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    500: "api_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
+
+
+def anthropic_error(request: Request, status: int, message: str) -> Answer:
+    kind = ANTHROPIC_ERRORS.get(status, "api_error")
+    request_id = identifier("req_", request)
+    value = {"type": "error", "error": {"type": kind, "message": message}, "request_id": request_id}
+    headers = {"request-id": request_id} | ({"retry-after": "1"} if status == 429 else {})
+    return json_answer(status, value, headers=headers, model=request.model or None)
+
+
+def anthropic_answer(request: Request) -> Answer:
+    if not (request.headers.get("x-api-key") or request.headers.get("authorization")):
+        return anthropic_error(request, 401, "x-api-key header is required")
+    route = request.method, request.path
+    if route == ("GET", "/v1/models"):
+        model = {"type": "model", "id": "claude-opus-5", "display_name": "Claude Opus 5", "created_at": CREATED_TEXT}
+        return json_answer(200, {"data": [model], "has_more": False, "first_id": model["id"], "last_id": model["id"]})
+    if route == ("POST", "/v1/messages/count_tokens"):
+        return json_answer(200, {"input_tokens": tokens_of(request.json)["uncached"]})
+    if route != ("POST", "/v1/messages"):
+        return anthropic_error(request, 404, "Not found")
+    if not request.model or not isinstance(request.json.get("messages"), list):
+        return anthropic_error(request, 400, "model and messages: Field required")
+    if status := failing_status(request.model):
+        return anthropic_error(request, status, f"The stand-in was asked to fail with {status}")
+    return anthropic_message(request)
+
+
+CREATED = 1_790_000_000
+CREATED_TEXT = "2026-09-21T13:33:20Z"
+
+
+def anthropic_message(request: Request) -> Answer:
+    tokens = tokens_of(request.json)
+    thinking = (request.json.get("thinking") or {}).get("type") in ("enabled", "adaptive")
+    usage: Json = {
+        "input_tokens": tokens["uncached"],
+        "cache_creation_input_tokens": tokens["cache_write"],
+        "cache_read_input_tokens": tokens["cache_read"],
+        "cache_creation": {"ephemeral_5m_input_tokens": tokens["cache_write"], "ephemeral_1h_input_tokens": 0},
+        "output_tokens": tokens["output"],
+        "service_tier": "standard",
+    }
+    if thinking:
+        usage["output_tokens_details"] = {"thinking_tokens": tokens["reasoning"]}
+    blocks = list(anthropic_blocks(request, thinking))
+    stop = "tool_use" if request.model == "tools" else "end_turn"
+    message: Json = {
+        "id": identifier("msg_", request),
+        "type": "message",
+        "role": "assistant",
+        "model": request.model,
+        "content": [],
+        "stop_reason": None,
+        "stop_sequence": None,
+    }
+    headers = {"request-id": identifier("req_", request), "anthropic-organization-id": "org-stand-in"}
+    more: Json = {"headers": headers, "model": request.model, "usage": usage}
+    if not request.streamed:
+        whole = {"content": [whole for _, _, whole in blocks], "stop_reason": stop, "usage": usage}
+        return json_answer(200, message | whole, **more)
+
+    start_usage = usage | {"output_tokens": 1}
+    start_usage.pop("output_tokens_details", None)
+    events: list[Json] = [{"type": "message_start", "message": message | {"usage": start_usage}}]
+    for index, (start, deltas, _) in enumerate(blocks):
+        events.append({"type": "content_block_start", "index": index, "content_block": start})
+        if index == 0:
+            events.append({"type": "ping"})
+        events += [{"type": "content_block_delta", "index": index, "delta": delta} for delta in deltas]
+        events.append({"type": "content_block_stop", "index": index})
+    if request.model == "fail-stream":
+        events = events[: len(events) - 2]
+        events.append({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}})
+        more["usage"] = start_usage
+    else:
+        # The real one sends cumulative numbers once more; the stand-in leaves some out in the way of the older API,
+        # so that what message_start said has to survive.
+        last = {name: usage[name] for name in ("output_tokens", "output_tokens_details") if name in usage}
+        if request.control("delta-usage", "full") == "full":
+            last = {n: v for n, v in usage.items() if n not in ("cache_creation", "service_tier")}
+        events.append({"type": "message_delta", "delta": {"stop_reason": stop, "stop_sequence": None}, "usage": last})
+        events.append({"type": "message_stop"})
+    return Answer(200, "text/event-stream; charset=utf-8", [named_event(event) for event in events], True, **more)
+
+
+def anthropic_blocks(request: Request, thinking: bool) -> Iterator[tuple[Json, list[Json], Json]]:
+    """The content blocks: (as started, deltas, whole)."""
+    if thinking:
+        deltas: list[Json] = [{"type": "thinking_delta", "thinking": piece} for piece in ("Let me ", "think … ")]
+        deltas.append({"type": "signature_delta", "signature": "c2lnbmF0dXJl"})
+        whole = {"type": "thinking", "thinking": "Let me think … ", "signature": "c2lnbmF0dXJl"}
+        yield {"type": "thinking", "thinking": "", "signature": ""}, deltas, whole
+    texts = text_deltas(request)
+    deltas = [{"type": "text_delta", "text": text} for text in texts]
+    yield {"type": "text", "text": ""}, deltas, {"type": "text", "text": "".join(texts)}
+    if request.model == "tools":
+        name, arguments = tool_call(request)
+        call = {"type": "tool_use", "id": identifier("toolu_", request), "name": name}
+        pieces = ["", arguments[:7], arguments[7:]]
+        deltas = [{"type": "input_json_delta", "partial_json": piece} for piece in pieces]
+        yield call | {"input": {}}, deltas, call | {"input": json.loads(arguments)}
+
+
+def named_event(event: Json) -> bytes:
+    return f"event: {event['type']}\ndata: {json.dumps(event, ensure_ascii=False)}\n\n".encode()
+
+
+# ── OpenAI ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+OPENAI_ERRORS: dict[int, tuple[str, str | None]] = {
+    401: ("invalid_request_error", "invalid_api_key"),
+    404: ("invalid_request_error", "model_not_found"),
+    429: ("requests", "rate_limit_exceeded"),
+    500: ("server_error", None),
+    503: ("server_error", "server_overloaded"),
+}
+
+
+def openai_error(request: Request, status: int, message: str) -> Answer:
+    kind, code = OPENAI_ERRORS.get(status, ("invalid_request_error" if status < 500 else "server_error", None))
+    value = {"error": {"message": message, "type": kind, "param": None, "code": code}}
+    headers = {"x-request-id": identifier("req_", request)} | ({"retry-after": "1"} if status == 429 else {})
+    return json_answer(status, value, headers=headers, model=request.model or None)
+
+
+def openai_answer(request: Request) -> Answer:
+    if not request.headers.get("authorization"):
+        return openai_error(request, 401, "You didn't provide an API key.")
+    route = request.method, request.path
+    if route == ("GET", "/v1/models"):
+        model = {"id": "gpt-5", "object": "model", "created": CREATED, "owned_by": "stand-in"}
+        return json_answer(200, {"object": "list", "data": [model]})
+    makers: dict[tuple[str, str], tuple[str, Callable[[Request], Answer]]] = {
+        ("POST", "/v1/chat/completions"): ("messages", openai_chat),
+        ("POST", "/v1/responses"): ("input", openai_response),
+    }
+    if route not in makers:
+        return openai_error(request, 404, f"Invalid URL ({request.method} {request.path})")
+    needed, maker = makers[route]
+    if not request.model or needed not in request.json:
+        return openai_error(request, 400, f"Missing required parameter: 'model' or '{needed}'.")
+    if status := failing_status(request.model):
+        return openai_error(request, status, f"The stand-in was asked to fail with {status}")
+    return maker(request)
+
+
+def openai_chat(request: Request) -> Answer:
+    tokens = tokens_of(request.json)
+    prompt = tokens["uncached"] + tokens["cache_read"]
+    usage: Json = {
+        "prompt_tokens": prompt,
+        "completion_tokens": tokens["output"],
+        "total_tokens": prompt + tokens["output"],
+        "prompt_tokens_details": {"cached_tokens": tokens["cache_read"], "audio_tokens": 0},
+        "completion_tokens_details": {"reasoning_tokens": tokens["reasoning"], "audio_tokens": 0},
+    }
+    tools = request.model == "tools"
+    finish = "tool_calls" if tools else "stop"
+    texts = text_deltas(request)
+    name, arguments = tool_call(request)
+    call = {"id": identifier("call_", request), "type": "function", "function": {"name": name, "arguments": arguments}}
+    envelope: Json = {
+        "id": identifier("chatcmpl-", request),
+        "created": CREATED,
+        "model": request.model,
+        "service_tier": "default",
+        "system_fingerprint": "fp_stand_in",
+    }
+    more: Json = {"headers": {"x-request-id": identifier("req_", request)}, "model": request.model, "usage": usage}
+    if not request.streamed:
+        message: Json = {"role": "assistant", "content": None if tools else "".join(texts), "refusal": None}
+        if tools:
+            message["tool_calls"] = [call]
+        choice = {"index": 0, "message": message, "finish_reason": finish, "logprobs": None}
+        return json_answer(200, envelope | {"object": "chat.completion", "choices": [choice], "usage": usage}, **more)
+
+    with_usage = (request.json.get("stream_options") or {}).get("include_usage") is True
+    envelope |= {"object": "chat.completion.chunk"} | ({"usage": None} if with_usage else {})
+    deltas: list[Json] = [{"role": "assistant", "content": None if tools else "", "refusal": None}]
+    if tools:
+        deltas.append({"tool_calls": [{"index": 0} | call | {"function": {"name": name, "arguments": ""}}]})
+        for piece in (arguments[:7], arguments[7:]):
+            deltas.append({"tool_calls": [{"index": 0, "function": {"arguments": piece}}]})
+    else:
+        deltas += [{"content": text} for text in texts]
+    choices: list[list[Json]] = [[{"index": 0, "delta": d, "finish_reason": None}] for d in deltas]
+    choices.append([{"index": 0, "delta": {}, "finish_reason": finish}])
+    chunks = [envelope | {"choices": choice} for choice in choices]
+    if request.model == "fail-stream":
+        error = {"message": "The server had an error", "type": "server_error", "param": None, "code": None}
+        chunks[-1] = {"error": error}
+        more["usage"] = None
+    elif with_usage:
+        chunks.append(envelope | {"choices": [], "usage": usage})
+    else:
+        more["usage"] = None
+    pieces = [f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n".encode() for chunk in chunks]
+    return Answer(200, "text/event-stream; charset=utf-8", [*pieces, b"data: [DONE]\n\n"], True, **more)
+
+
+def openai_response(request: Request) -> Answer:
+    tokens = tokens_of(request.json)
+    prompt = tokens["uncached"] + tokens["cache_read"] + tokens["cache_write"]
+    usage: Json = {
+        "input_tokens": prompt,
+        "input_tokens_details": {"cached_tokens": tokens["cache_read"], "cache_write_tokens": tokens["cache_write"]},
+        "output_tokens": tokens["output"],
+        "output_tokens_details": {"reasoning_tokens": tokens["reasoning"]},
+        "total_tokens": prompt + tokens["output"],
+    }
+    texts = text_deltas(request)
+    if request.model == "tools":
+        name, arguments = tool_call(request)
+        item: Json = {"type": "function_call", "id": identifier("fc_", request), "status": "completed", "name": name}
+        item |= {"call_id": identifier("call_", request), "arguments": arguments}
+    else:
+        part = {"type": "output_text", "text": "".join(texts), "annotations": [], "logprobs": []}
+        item = {"type": "message", "id": identifier("msg_", request), "status": "completed", "role": "assistant"}
+        item |= {"content": [part]}
+    whole: Json = {
+        "id": identifier("resp_", request),
+        "object": "response",
+        "created_at": CREATED,
+        "model": request.model,
+        "status": "completed",
+        "error": None,
+        "incomplete_details": None,
+        "instructions": None,
+        "metadata": {},
+        "output": [item],
+        "parallel_tool_calls": True,
+        "temperature": 1.0,
+        "tool_choice": "auto",
+        "tools": [],
+        "top_p": 1.0,
+        "usage": usage,
+    }
+    more: Json = {"headers": {"x-request-id": identifier("req_", request)}, "model": request.model, "usage": usage}
+    if not request.streamed:
+        return json_answer(200, whole, **more)
+    begun = whole | {"status": "in_progress", "output": [], "usage": None}
+    events: list[Json] = [{"type": "response.created", "response": begun}]
+    events.append({"type": "response.in_progress", "response": begun})
+    empty = item | {"status": "in_progress"} | ({"content": []} if "content" in item else {"arguments": ""})
+    events.append({"type": "response.output_item.added", "output_index": 0, "item": empty})
+    events += responses_deltas(item, texts)
+    events.append({"type": "response.output_item.done", "output_index": 0, "item": item})
+    if request.model == "fail-stream":
+        failure = {"error": {"code": "server_error", "message": "The model failed"}, "status": "failed", "usage": None}
+        events.append({"type": "response.failed", "response": whole | {"output": []} | failure})
+        more["usage"] = None
+    elif request.model == "incomplete":
+        why = {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}}
+        events.append({"type": "response.incomplete", "response": whole | why})
+    else:
+        events.append({"type": "response.completed", "response": whole})
+    pieces = [named_event(event | {"sequence_number": number}) for number, event in enumerate(events)]
+    return Answer(200, "text/event-stream; charset=utf-8", pieces, True, **more)
+
+
+def responses_deltas(item: Json, texts: list[str]) -> Iterator[Json]:
+    place = {"item_id": item["id"], "output_index": 0}
+    if item["type"] == "function_call":
+        for piece in (item["arguments"][:7], item["arguments"][7:]):
+            yield {"type": "response.function_call_arguments.delta", "delta": piece} | place
+        arguments = {"name": item["name"], "arguments": item["arguments"]}
+        yield {"type": "response.function_call_arguments.done"} | arguments | place
+        return
+    part = item["content"][0]
+    place |= {"content_index": 0}
+    yield {"type": "response.content_part.added", "part": part | {"text": ""}} | place
+    for text in texts:
+        yield {"type": "response.output_text.delta", "delta": text, "logprobs": []} | place
+    yield {"type": "response.output_text.done", "text": part["text"], "logprobs": []} | place
+    yield {"type": "response.content_part.done", "part": part} | place
+
+
+# ── Ordinary sites ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def ordinary_answer(request: Request) -> Answer:
+    if request.path.startswith("/bytes/"):
+        size = int(request.path.removeprefix("/bytes/"))
+        block = bytes(range(256)) * 256
+        pieces = [block[: min(len(block), size - at)] for at in range(0, size, len(block))]
+        return Answer(200, "application/octet-stream", pieces or [b""])
+    if request.path == "/echo":
+        seen = {"method": request.method, "host": request.host, "headers": request.headers}
+        return json_answer(200, seen | {"body": request.body.decode("utf-8", "replace")})
+    if request.path == "/redirect":
+        to = {"location": request.query.get("to", "/")}
+        return Answer(302, "text/plain; charset=utf-8", [b"see other place\n"], headers=to)
+    if request.path == "/":
+        page = f"<!doctype html><html><head><title>{request.host}</title></head><body><h1>It works</h1></body></html>\n"
+        return Answer(200, "text/html; charset=utf-8", [page.encode()])
+    return Answer(404, "text/plain; charset=utf-8", [b"not found\n"])
+
+
+def answer(request: Request) -> Answer:
+    """Which site the request is for, by its Host; on a local address, by its path."""
+    api_paths = {"/v1/messages": anthropic_answer, "/v1/chat/": openai_answer, "/v1/responses": openai_answer}
+    if request.host == ANTHROPIC:
+        return anthropic_answer(request)
+    if request.host == OPENAI:
+        return openai_answer(request)
+    if request.host in ("localhost", "127.0.0.1", "::1"):
+        if request.path == "/v1/models":
+            return anthropic_answer(request) if "anthropic-version" in request.headers else openai_answer(request)
+        for prefix, maker in api_paths.items():
+            if request.path.startswith(prefix):
+                return maker(request)
+    return ordinary_answer(request)
+
+
+# ── Content encodings ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _zstd() -> Any:
+    if sys.version_info >= (3, 14):
+        from compression import zstd
+    else:
+        from backports import zstd
+    return zstd
+
+
+class Encoder:
+    """`piece` gives what makes one piece readable at once, `end` the rest."""
+
+    def __init__(self, name: str) -> None:
+        self.name = {"raw-deflate": "deflate", "": "identity"}.get(name, name)
+        if name in ("gzip", "deflate", "raw-deflate"):
+            bits = {"gzip": 31, "deflate": 15, "raw-deflate": -15}[name]
+            deflater = zlib.compressobj(6, zlib.DEFLATED, bits)
+            self.piece = lambda data: deflater.compress(data) + deflater.flush(zlib.Z_SYNC_FLUSH)
+            self.end = deflater.flush
+        elif name == "br":
+            import brotli
+
+            brotli_encoder = brotli.Compressor(quality=4)
+            self.piece = lambda data: brotli_encoder.process(data) + brotli_encoder.flush()
+            self.end = brotli_encoder.finish
+        elif name == "zstd":
+            zstd = _zstd()
+            frame = zstd.ZstdCompressor()
+            self.piece = lambda data: frame.compress(data, frame.FLUSH_BLOCK)
+            self.end = frame.flush
+        elif self.name == "identity":
+            self.piece = bytes
+            self.end = bytes
+        else:
+            raise ValueError(f"unknown content encoding {name!r}")
+
+
+def decode_request_body(body: bytes, encoding: str) -> bytes:
+    """A request's body without its content encoding, as a provider that understands it would see it."""
+    if encoding in ("gzip", "deflate"):
+        return zlib.decompress(body, 47)
+    if encoding == "zstd":
+        return bytes(_zstd().decompress(body))
+    if encoding == "br":
+        import brotli
+
+        return bytes(brotli.decompress(body))
+    return body
+
+
+# ── HTTP ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """HTTP/1.1 with keep-alive; one thread for each connection, in which the TLS handshake happens too."""
+
+    protocol_version = "HTTP/1.1"
+    server_version = "provider-stand-in"
+    sys_version = ""
+    disable_nagle_algorithm = True
+    timeout = 300
+    server: Server
+
+    def setup(self) -> None:
+        if self.server.tls is not None:
+            self.request.settimeout(30)
+            self.request = self.server.tls.wrap_socket(self.request, server_side=True)
+        super().setup()
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        """Silent: `--log` has it all."""
+
+    def handle_any(self) -> None:
+        began = time.time()
+        raw = self.read_body()
+        split = urllib.parse.urlsplit(self.path)
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        host = urllib.parse.urlsplit("//" + headers.get("host", "")).hostname or ""
+        body, value = raw, {}
+        # What cannot be decoded or parsed is answered as what it is: a request without the fields that are needed.
+        with contextlib.suppress(Exception):
+            body = decode_request_body(raw, headers.get("content-encoding", ""))
+            parsed = json.loads(body)
+            value = parsed if isinstance(parsed, dict) else {}
+        query = dict(urllib.parse.parse_qsl(split.query))
+        request = Request(self.command, host, split.path, query, headers, body, value)
+        self.send_answer(request, answer(request), hashlib.sha256(raw).hexdigest(), len(raw), began)
+
+    do_GET = do_POST = do_PUT = do_HEAD = do_DELETE = do_OPTIONS = handle_any
+
+    def read_body(self) -> bytes:
+        if "chunked" in self.headers.get("transfer-encoding", "").lower():
+            parts = []
+            while size := int(self.rfile.readline().split(b";")[0], 16):
+                parts.append(self.rfile.read(size))
+                self.rfile.readline()
+            while self.rfile.readline().strip():
+                pass
+            return b"".join(parts)
+        return self.rfile.read(int(self.headers.get("content-length") or 0))
+
+    def send_answer(self, request: Request, reply: Answer, sha256: str, size: int, began: float) -> None:
+        entry: Json = {
+            "time": began,
+            "method": request.method,
+            "host": request.host,
+            "path": self.path,
+            "model": reply.model,
+            "status": reply.status,
+            "usage": reply.usage,
+            "stream": reply.stream,
+            "request_header_names": sorted(request.headers),
+            "request_body_sha256": sha256,
+            "request_bytes": size,
+        }
+        sent = Sent()
+        try:
+            self.send_pieces(request, reply, sent, entry)
+        except (OSError, ValueError) as problem:
+            self.close_connection = True
+            if not sent.noted:
+                self.server.note(entry | sent.facts("client_gone") | {"problem": type(problem).__name__})
+
+    def send_pieces(self, request: Request, reply: Answer, sent: Sent, entry: Json) -> None:
+        pause = self.server.stopping.wait
+        encoder = Encoder(request.control("encoding"))
+        framing = request.control("framing", "chunked" if reply.stream else "length")
+        abort_after = request.number("abort-after") if request.control("abort-after") else None
+        pieces = iter(reply.pieces)
+        if framing == "length":
+            whole = b"".join(reply.pieces)
+            coded = encoder.piece(whole) + encoder.end() if encoder.name != "identity" else whole
+            sent.count(whole)
+            wire = iter([coded])
+            length = len(coded) + request.number("length-off-by")
+        else:
+            length = None
+            wire = self.encoded(pieces, encoder, sent)
+
+        pause(request.number("first-byte-ms") / 1000)
+        self.send_response(reply.status)
+        self.send_header("content-type", reply.content_type)
+        if encoder.name != "identity":
+            self.send_header("content-encoding", encoder.name)
+        if framing == "chunked":
+            self.send_header("transfer-encoding", "chunked")
+        elif length is not None:
+            self.send_header("content-length", str(length))
+        if framing == "close" or (length is not None and request.number("length-off-by")):
+            self.send_header("connection", "close")
+            self.close_connection = True
+        for name, value in reply.headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if request.method == "HEAD":
+            self.server.note(entry | sent.facts("complete"))
+            return
+
+        delay = request.number("delay-ms") / 1000
+        held = b""
+        for index, data in enumerate(wire):
+            # One piece is held back only for a moment: what follows the last one is known after the loop.
+            if held:
+                self.wfile.write(held)
+                held = b""
+            if delay and index:
+                pause(delay)
+            if abort_after is not None and sent.wire_bytes + len(data) >= abort_after:
+                rest = data[: abort_after - sent.wire_bytes]
+                sent.wire_bytes += len(rest)
+                sent.noted = True
+                self.server.note(entry | sent.facts("aborted"))
+                self.wfile.write(self.framed(rest, framing) if rest else b"")
+                with contextlib.suppress(OSError):
+                    self.connection.shutdown(socket.SHUT_RDWR)
+                self.close_connection = True
+                return
+            sent.wire_bytes += len(data)
+            framed = self.framed(data, framing) if data else b""
+            if reply.stream:
+                self.wfile.write(framed)
+            else:
+                held = framed
+        # Written down before the last byte goes out: who has seen the end finds it in the log.
+        sent.noted = True
+        self.server.note(entry | sent.facts("complete"))
+        self.wfile.write(held + (b"0\r\n\r\n" if framing == "chunked" else b""))
+
+    @staticmethod
+    def encoded(pieces: Iterator[bytes], encoder: Encoder, sent: Sent) -> Iterator[bytes]:
+        for piece in pieces:
+            sent.count(piece)
+            yield encoder.piece(piece)
+        if rest := encoder.end():
+            yield rest
+
+    @staticmethod
+    def framed(data: bytes, framing: str) -> bytes:
+        return b"%x\r\n%b\r\n" % (len(data), data) if framing == "chunked" else data
+
+
+class Sent:
+    """What went into the response's body: decoded bytes and their digest, and bytes as on the wire."""
+
+    def __init__(self) -> None:
+        self.sha256 = hashlib.sha256()
+        self.body_bytes = 0
+        self.wire_bytes = 0
+        self.noted = False
+
+    def count(self, piece: bytes) -> None:
+        self.sha256.update(piece)
+        self.body_bytes += len(piece)
+
+    def facts(self, outcome: str) -> Json:
+        digest = self.sha256.hexdigest()
+        return {"outcome": outcome, "body_sha256": digest, "bytes": self.body_bytes, "wire_bytes": self.wire_bytes}
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """One listener. `note` receives one entry for each request."""
+
+    daemon_threads = True
+    request_queue_size = 512
+
+    def __init__(
+        self,
+        address: tuple[str, int],
+        tls: ssl.SSLContext | None,
+        note: Callable[[Json], None],
+        stopping: threading.Event,
+    ) -> None:
+        self.tls = tls
+        self.note = note
+        self.stopping = stopping
+        super().__init__(address, Handler)
+
+    def server_bind(self) -> None:
+        # Not HTTPServer's own, which asks the DNS for this machine's name.
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.socket.bind(self.server_address)
+        self.server_address = self.socket.getsockname()
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that goes away or refuses the certificate is an everyday thing; all else is worth seeing."""
+        problem = sys.exception() if sys.version_info >= (3, 11) else sys.exc_info()[1]
+        if not isinstance(problem, OSError):
+            super().handle_error(request, client_address)
+
+
+class LLMProviders:
+    """The listeners in threads of this process. All that was sent is in `log` and, if named, in the file `log_file`."""
+
+    def __init__(
+        self,
+        *,
+        listen: str = "127.0.0.1",
+        port: int = 0,
+        http_port: int | None = None,
+        tls_dir: Path | None = None,
+        cert: Path | None = None,
+        key: Path | None = None,
+        hosts: tuple[str, ...] = DEFAULT_HOSTS,
+        log_file: Path | None = None,
+    ) -> None:
+        self._entries: list[Json] = []
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._own_dir: tempfile.TemporaryDirectory[str] | None = None
+        self.log_file = log_file
+        self.ca_file: Path | None = None
+        if cert is None or key is None:
+            if tls_dir is None:
+                self._own_dir = tempfile.TemporaryDirectory(prefix="provider-stand-in-")
+                tls_dir = Path(self._own_dir.name)
+            self.ca_file, cert, key = make_certificates(tls_dir, hosts)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(cert, key)
+        context.set_alpn_protocols(["http/1.1"])
+        self._servers = [Server((listen, port), context, self._note, self._stopping)]
+        if http_port is not None:
+            self._servers.append(Server((listen, http_port), None, self._note, self._stopping))
+        self.port = self._servers[0].server_port
+        self.http_port = self._servers[-1].server_port if http_port is not None else None
+
+    @property
+    def log(self) -> list[Json]:
+        """What was answered so far, oldest first, as `Handler.send_answer` describes it."""
+        with self._lock:
+            return list(self._entries)
+
+    def _note(self, entry: Json) -> None:
+        with self._lock:
+            self._entries.append(entry)
+            if self.log_file is not None:
+                with self.log_file.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+
+    def start(self) -> None:
+        for server in self._servers:
+            threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        for server in self._servers:
+            server.shutdown()
+            server.server_close()
+        if self._own_dir is not None:
+            self._own_dir.cleanup()
+
+    def __enter__(self) -> LLMProviders:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="LLM providers and ordinary sites, for tests; see the module.")
+    parser.add_argument("--listen", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--port", type=int, default=0, help="TLS port; 0 = any")
+    parser.add_argument("--http-port", type=int, help="also plain HTTP on this port; 0 = any")
+    parser.add_argument("--tls-dir", type=Path, help="where ca.pem, cert.pem and key.pem are written")
+    parser.add_argument("--cert", type=Path, help="certificate chain made elsewhere")
+    parser.add_argument("--key", type=Path, help="its key")
+    parser.add_argument("--hosts", help="names for the certificate, with commas")
+    parser.add_argument("--log", type=Path, help="append one JSON line for each answer")
+    arguments = parser.parse_args()
+    if (arguments.cert is None) != (arguments.key is None):
+        parser.error("--cert and --key go together")
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    with LLMProviders(
+        listen=arguments.listen,
+        port=arguments.port,
+        http_port=arguments.http_port,
+        tls_dir=arguments.tls_dir,
+        cert=arguments.cert,
+        key=arguments.key,
+        hosts=tuple(arguments.hosts.split(",")) if arguments.hosts else DEFAULT_HOSTS,
+        log_file=arguments.log,
+    ) as providers:
+        if providers.http_port is not None:
+            print(f"ready-http {providers.http_port}", flush=True)
+        print(f"ready {providers.port}", flush=True)
+        ended.wait()
+
+
+if __name__ == "__main__":
+    main()
