@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Make the virtual environment from hash-locked requirements.
+#   setup.sh VENV LOCK STAMP
+# Does nothing when the lock is the one that the environment was made from. Looks for a Python >= 3.12 on the PATH and
+# where version managers hide them; where there is none it asks uv for one.
+set -euo pipefail
+venv=$1 lock=$2 stamp=$3
+wanted=$(sha256sum "$lock" requirements/setup.sh | sha256sum | cut -d' ' -f1)
+if [[ -x $venv/bin/python && -f $stamp && $(<"$stamp") == "$wanted" ]] && "$venv/bin/python" -c '' 2>/dev/null; then
+  exit 0
+fi
+
+fits() { "$1" -c 'import sys, ensurepip, venv; sys.exit(not (3, 12) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null; }
+
+find_python() {
+  local candidate
+  for candidate in ${PYTHON:+"$PYTHON"} python3.13 python3.12 python3.14 python3 \
+    "$HOME"/.pyenv/versions/3.1[2-4].*/bin/python3 "$HOME"/.asdf/installs/python/3.1[2-4].*/bin/python3 \
+    "$HOME"/.local/share/mise/installs/python/3.1[2-4]*/bin/python3 \
+    "$HOME"/.local/share/uv/python/cpython-3.1[2-4]*/bin/python3 "$HOME"/*conda3/envs/*/bin/python3 \
+    /opt/python/3.1[2-4]*/bin/python3 /usr/local/bin/python3.1[2-4]; do
+    candidate=$(command -v "$candidate" 2>/dev/null) || continue
+    if fits "$candidate"; then echo "$candidate" && return; fi
+  done
+  if command -v uv >/dev/null && uv python install --quiet 3.13 >&2; then uv python find 3.13 && return; fi
+  return 1
+}
+
+if ! python=$(find_python); then
+  cat >&2 <<'EOF'
+setup: no Python from 3.12 to 3.14 (with venv) was found on the PATH, under pyenv, asdf, mise, conda or uv.
+Install one of:  apt-get install python3.13 python3.13-venv  ·  pyenv install 3.13  ·  pip install uv && uv python install 3.13
+or name it:      make setup PYTHON=/path/to/python3.13
+EOF
+  exit 1
+fi
+
+echo "setup: $("$python" -V) ($python), $(grep -c '==' "$lock") locked packages …" >&2
+rm -rf "$venv"
+"$python" -m venv "$venv"
+# uv is quicker by far and checks the same hashes; pip alone does as well.
+if "$venv/bin/pip" install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt 2>/dev/null; then
+  "$venv/bin/uv" pip install --quiet --python "$venv/bin/python" --require-hashes -r "$lock"
+else
+  "$venv/bin/pip" install --quiet --disable-pip-version-check --require-hashes -r "$lock"
+fi
+echo "$wanted" >"$stamp"
+echo "setup: done" >&2
