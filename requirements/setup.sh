@@ -10,7 +10,12 @@ if [[ -x $venv/bin/python && -f $stamp && $(<"$stamp") == "$wanted" ]] && "$venv
   exit 0
 fi
 
-fits() { "$1" -c 'import sys, ensurepip, venv; sys.exit(not (3, 12) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null; }
+# Prints the interpreter itself, not the virtual environment it was found in (which may be the one to be made anew).
+base_of() {
+  "$1" -c 'import ensurepip, os, sys, venv
+if not (3, 12) <= sys.version_info[:2] <= (3, 14): sys.exit(1)
+print(os.path.realpath(sys._base_executable))' 2>/dev/null
+}
 
 find_python() {
   local candidate
@@ -20,9 +25,9 @@ find_python() {
     "$HOME"/.local/share/uv/python/cpython-3.1[2-4]*/bin/python3 "$HOME"/*conda3/envs/*/bin/python3 \
     /opt/python/3.1[2-4]*/bin/python3 /usr/local/bin/python3.1[2-4]; do
     candidate=$(command -v "$candidate" 2>/dev/null) || continue
-    if fits "$candidate"; then echo "$candidate" && return; fi
+    if base_of "$candidate"; then return; fi
   done
-  if command -v uv >/dev/null && uv python install --quiet 3.13 >&2; then uv python find 3.13 && return; fi
+  if command -v uv >/dev/null && uv python install --quiet 3.13 >&2; then base_of "$(uv python find 3.13)" && return; fi
   return 1
 }
 
