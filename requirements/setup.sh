@@ -19,11 +19,14 @@ print(os.path.realpath(sys._base_executable))' 2>/dev/null
 
 find_python() {
   local candidate
-  for candidate in ${PYTHON:+"$PYTHON"} python3.13 python3.12 python3.14 python3 \
-    "$HOME"/.pyenv/versions/3.1[2-4].*/bin/python3 "$HOME"/.asdf/installs/python/3.1[2-4].*/bin/python3 \
-    "$HOME"/.local/share/mise/installs/python/3.1[2-4]*/bin/python3 \
-    "$HOME"/.local/share/uv/python/cpython-3.1[2-4]*/bin/python3 "$HOME"/*conda3/envs/*/bin/python3 \
-    /opt/python/3.1[2-4]*/bin/python3 /usr/local/bin/python3.1[2-4]; do
+  shopt -s nullglob
+  for candidate in ${PYTHON:+"$PYTHON"} python3.13 \
+    ~/.pyenv/versions/3.13*/bin/python3 ~/.asdf/installs/python/3.13*/bin/python3 \
+    ~/.local/share/mise/installs/python/3.13*/bin/python3 \
+    python3.12 python3.14 python3 \
+    ~/.pyenv/versions/3.1[24]*/bin/python3 ~/.asdf/installs/python/3.1[24]*/bin/python3 \
+    ~/.local/share/mise/installs/python/3.1[24]*/bin/python3 ~/.local/share/uv/python/cpython-3.1[2-4]*/bin/python3 \
+    ~/*conda3/envs/*/bin/python3 /opt/python/3.1[2-4]*/bin/python3 /usr/local/bin/python3.1[2-4]; do
     candidate=$(command -v "$candidate" 2>/dev/null) || continue
     if base_of "$candidate"; then return; fi
   done
