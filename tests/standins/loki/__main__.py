@@ -1,0 +1,36 @@
+"""`python -m tests.standins.loki`: the stand-in as a process; prints `ready PORT` and serves until it is ended."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import signal
+import sys
+from pathlib import Path
+
+from .server import NAME, LokiStandIn
+
+
+def main() -> int:
+    """Read the options, serve, end on SIGINT and SIGTERM with 0; 1 where it cannot listen or read its data."""
+    parser = argparse.ArgumentParser(prog="python -m tests.standins.loki", description=NAME)
+    parser.add_argument("--listen", default="127.0.0.1", metavar="ADDR", help="address to listen on (127.0.0.1)")
+    parser.add_argument("--port", default=3100, type=int, help="port, 0 = any (3100)")
+    parser.add_argument("--data", type=Path, metavar="FILE", help="keep what is taken here, and read it at start")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="what GET /config answers, instead of defaults")
+    options = parser.parse_args()
+    try:
+        config = options.config.read_text() if options.config else None
+        loki = LokiStandIn(options.port, options.listen, options.data, config=config)
+    except (OSError, ValueError, KeyError) as error:
+        print(f"{NAME}: {error}", file=sys.stderr)
+        return 1
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    print(f"ready {loki.port}", flush=True)
+    with contextlib.suppress(KeyboardInterrupt):
+        loki.serve_forever()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

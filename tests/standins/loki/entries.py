@@ -1,0 +1,288 @@
+"""OTLP records as Loki keeps them: a stream (labels), a time, a line, structured metadata.
+
+Measured in the cases `names`, `bodies`, `no-service-name`, `t-zero*` of tests/contract/loki/answers.json. Not measured,
+from Loki's public source: the ways to a `detected_level`, and the order in which metadata is put together.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from .wire import Pairs, Record, Resource, Scope, Value
+
+# otlp_config.resource_attributes.attributes_config, action index_label.
+INDEX_LABELS = frozenset(
+    [
+        "service.name",
+        "service.namespace",
+        "service.instance.id",
+        "deployment.environment",
+        "deployment.environment.name",
+        "cloud.region",
+        "cloud.availability_zone",
+        "k8s.cluster.name",
+        "k8s.namespace.name",
+        "k8s.pod.name",
+        "k8s.container.name",
+        "container.name",
+        "k8s.replicaset.name",
+        "k8s.deployment.name",
+        "k8s.statefulset.name",
+        "k8s.daemonset.name",
+        "k8s.cronjob.name",
+        "k8s.job.name",
+    ]
+)
+# discover_service_name: which label serves as service_name where there is none.
+SERVICE_LABELS = [
+    "service",
+    "app",
+    "application",
+    "app_name",
+    "name",
+    "app_kubernetes_io_name",
+    "container",
+    "container_name",
+    "k8s_container_name",
+    "component",
+    "workload",
+    "job",
+    "k8s_job_name",
+]
+LEVEL_FIELDS = [
+    "level",
+    "LEVEL",
+    "Level",
+    "log.level",
+    "severity",
+    "SEVERITY",
+    "Severity",
+    "SeverityText",
+    "lvl",
+    "LVL",
+    "Lvl",
+    "severity_text",
+    "Severity_Text",
+    "SEVERITY_TEXT",
+]
+_LEVELS = {
+    **dict.fromkeys(("trace", "trc"), "trace"),
+    **dict.fromkeys(("debug", "dbg"), "debug"),
+    **dict.fromkeys(("info", "inf", "information"), "info"),
+    **dict.fromkeys(("warn", "wrn", "warning"), "warn"),
+    **dict.fromkeys(("error", "err"), "error"),
+    "critical": "critical",
+    "fatal": "fatal",
+}
+_SEVERITIES = ("trace", "debug", "info", "warn", "error", "fatal")
+
+type Metadata = tuple[tuple[str, str], ...]
+
+
+def utf8(text: str) -> bytes:
+    """The bytes as they were sent, also those that are no UTF-8."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def shown(text: bytes) -> str:
+    """How a reader gets them: each byte that is no UTF-8 is U+FFFD."""
+    return text.decode("utf-8", "replace")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of a stream, as it was pushed. `time_ns` is Unix time."""
+
+    time_ns: int
+    line: bytes
+    metadata: Metadata
+
+    @property
+    def metadata_bytes(self) -> int:
+        """Names and values; what Loki adds by itself is not counted."""
+        return sum(len(utf8(n)) + len(utf8(v)) for n, v in self.metadata if n != "detected_level")
+
+    @property
+    def size(self) -> int:
+        """What the rate limit counts."""
+        return len(self.line) + self.metadata_bytes
+
+
+def label_name(name: str) -> str:
+    """`http.request.method` -> `http_request_method`; `1st` -> `key_1st`; one underscore for each bad character."""
+    name = re.sub(r"[^A-Za-z0-9_]", "_", name)
+    return f"key_{name}" if name[:1].isdigit() else name
+
+
+def _number(value: float) -> str:
+    if value == int(value) and abs(value) < 1e21:
+        return str(int(value))
+    return repr(value)
+
+
+def _plain(value: Value) -> Any:
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, Pairs):
+        return {k: _plain(v) for k, v in sorted(value, key=lambda pair: pair[0])}
+    if isinstance(value, list):
+        return [_plain(v) for v in value]
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e21:
+        return int(value)
+    return value
+
+
+def as_text(value: Value) -> str:
+    """A value as Loki writes it: maps and lists as compact JSON, bytes as base64, nothing as ""."""
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "true" if value else "false"
+        case str():
+            return value
+        case float():
+            return _number(value) if math.isfinite(value) else str(value)
+        case int():
+            return str(value)
+        case bytes():
+            return base64.b64encode(value).decode()
+    return json.dumps(_plain(value), separators=(",", ":"), ensure_ascii=False)
+
+
+def flatten(key: str, value: Value) -> list[tuple[str, str]]:
+    """One attribute as labels; a map gives one for each leaf, `map_x_y_z`."""
+    name = label_name(key)
+    if isinstance(value, Pairs):
+        return [pair for inner, v in value for pair in flatten(f"{name}_{inner}", v)]
+    return [(name, as_text(value))]
+
+
+def stream_name(labels: dict[str, str]) -> str:
+    """`{a="b", c="d"}`, sorted: how messages name a stream."""
+    return "{" + ", ".join(f"{n}={json.dumps(v, ensure_ascii=False)}" for n, v in sorted(labels.items())) + "}"
+
+
+def _level(labels: dict[str, str], metadata: dict[str, str], line: bytes) -> str:
+    for source in (labels, metadata):
+        for name in LEVEL_FIELDS:
+            if source.get(name):
+                return _LEVELS.get(source[name].lower(), source[name])
+    if metadata.get("severity_number"):
+        number = int(metadata["severity_number"])
+        return _SEVERITIES[(number - 1) // 4] if 1 <= number <= 24 else "unknown"
+    return _level_of_line(line)
+
+
+def _level_of_line(line: bytes) -> str:
+    text = shown(line)
+    found: object = None
+    if text.strip()[:1] == "{" and text.strip()[-1:] == "}":
+        found = _level_of_json(text)
+    elif "=" in text:
+        match = re.search(r"(?i)\b(?:level|severity|lvl|severity_text)=\"?(\w+)", text)
+        found = match and match.group(1)
+    if isinstance(found, str) and found.lower() in _LEVELS:
+        return _LEVELS[found.lower()]
+    for level, words in (
+        ("info", ("info", "INFO")),
+        ("error", ("err:", "ERR:", "[err]", "[ERR]", "[error]", "[ERROR]")),
+        ("warn", ("warn:", "WARN:", "[warn]", "[WARN]", "warning", "WARNING")),
+        ("critical", ("critical:", "CRITICAL:", "[critical]", "[CRITICAL]")),
+        ("debug", ("debug", "DEBUG")),
+    ):
+        if any(word in text for word in words):
+            return level
+    return "unknown"
+
+
+def _level_of_json(text: str) -> object:
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    waiting = [document]
+    while waiting:
+        for key, value in waiting.pop(0).items():
+            if key in LEVEL_FIELDS and isinstance(value, str):
+                return value
+            if isinstance(value, dict):
+                waiting.append(value)
+    return None
+
+
+def _resource_labels(resource: Resource) -> tuple[dict[str, str], list[tuple[str, str]]]:
+    labels: dict[str, str] = {}
+    metadata: list[tuple[str, str]] = []
+    for key, value in resource.attributes:
+        pairs = flatten(key, value)
+        if key in INDEX_LABELS:
+            labels.update(pairs)
+        else:
+            metadata.extend(pairs)
+    labels = {name: value for name, value in labels.items() if value}
+    if "service_name" not in labels:
+        named = next((labels[name] for name in SERVICE_LABELS if name in labels), "unknown_service")
+        labels["service_name"] = named
+    return labels, metadata
+
+
+def _scope_metadata(scope: Scope) -> list[tuple[str, str]]:
+    metadata = [pair for key, value in scope.attributes for pair in flatten(key, value)]
+    for name, value in (
+        ("scope_name", scope.name),
+        ("scope_version", scope.version),
+        ("scope_dropped_attributes_count", scope.dropped),
+    ):
+        if value:
+            metadata.append((name, str(value)))
+    return metadata
+
+
+def _record_metadata(record: Record) -> list[tuple[str, str]]:
+    metadata = [pair for key, value in record.attributes for pair in flatten(key, value)]
+    for name, value in (
+        # Without a time of its own the observed time is the time, and no metadata.
+        ("observed_timestamp", record.observed_ns if record.time_ns else 0),
+        ("severity_number", record.severity_number),
+        ("severity_text", record.severity_text),
+        ("dropped_attributes_count", record.dropped),
+        ("flags", record.flags),
+        ("trace_id", record.trace_id.hex()),
+        ("span_id", record.span_id.hex()),
+        ("event_name", record.event_name),
+    ):
+        if value:
+            metadata.append((name, str(value)))
+    return metadata
+
+
+def with_level(labels: dict[str, str], entry: Entry) -> Entry:
+    """The entry with `detected_level`, which Loki adds after it has checked the limits."""
+    metadata = dict(entry.metadata)
+    if "detected_level" in metadata:
+        return entry
+    level = _level(labels, metadata, entry.line)
+    return Entry(entry.time_ns, entry.line, (*entry.metadata, ("detected_level", level)))
+
+
+def streams(resources: list[Resource], now_ns: int) -> list[tuple[dict[str, str], list[Entry]]]:
+    """The streams of a request with their entries, in the order they came in; only those that have records."""
+    found: dict[str, tuple[dict[str, str], list[Entry]]] = {}
+    for resource in resources:
+        labels, of_resource = _resource_labels(resource)
+        for scope in resource.scopes:
+            of_scope = _scope_metadata(scope)
+            for record in scope.records:
+                entry = Entry(
+                    record.time_ns or record.observed_ns or now_ns,
+                    utf8(as_text(record.body)),
+                    (*_record_metadata(record), *of_resource, *of_scope),
+                )
+                found.setdefault(stream_name(labels), (labels, []))[1].append(entry)
+    return list(found.values())

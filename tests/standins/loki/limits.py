@@ -1,0 +1,135 @@
+"""What bounds a Loki with default limits, and the sentences it refuses with.
+
+Numbers: `GET /config` of a real Loki (tests/contract/loki/README.md says which). Sentences: that Loki's recorded
+answers, tests/contract/loki/answers.json.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+SECOND = 10**9
+HOUR = 3600 * SECOND
+DAY = 24 * HOUR
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Loki's default limits. Bytes, nanoseconds, counts."""
+
+    line_bytes: int = 256 * 1024
+    metadata_bytes: int = 64 * 1024
+    metadata_entries: int = 128
+    rate_bytes_per_s: int = 4 * 1024 * 1024
+    burst_bytes: int = 6 * 1024 * 1024
+    oldest_ns: int = 7 * DAY
+    newest_ns: int = 10 * 60 * SECOND
+    # Half of max_chunk_age: how far behind the newest of its stream an entry may be.
+    behind_ns: int = HOUR
+    # query_ingesters_within: what is older is looked for in the store only, so it shows when it was flushed.
+    ingesters_within_ns: int = 3 * HOUR
+    # chunk_idle_period and max_chunk_age: when a chunk is flushed by itself.
+    chunk_idle_ns: int = HOUR // 2
+    chunk_age_ns: int = 2 * HOUR
+    query_entries: int = 5000
+    query_ns: int = 30 * DAY + HOUR
+    # Not Loki's: this stand-in keeps everything in memory and refuses to eat the machine.
+    memory_bytes: int = 512 * 1024 * 1024
+    # Not Loki's either: how many bytes of one request are read before the connection is given up.
+    request_bytes: int = 128 * 1024 * 1024
+
+
+# What a tenant is called where there are none (auth_enabled: false).
+TENANT = "fake"
+
+
+def rfc3339(time_ns: int) -> str:
+    """2026-11-24T11:43:07Z: whole seconds, as Loki prints a limit."""
+    return datetime.fromtimestamp(time_ns // SECOND, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def go_time(time_ns: int) -> str:
+    """2026-11-24 11:43:07.856487169 +0000 UTC: as Go prints a time, without trailing zeros."""
+    fraction = f".{time_ns % SECOND:09d}".rstrip("0").rstrip(".")
+    return datetime.fromtimestamp(time_ns // SECOND, UTC).strftime("%Y-%m-%d %H:%M:%S") + fraction + " +0000 UTC"
+
+
+def go_duration(duration_ns: int) -> str:
+    """746h1m38.303s: as Go prints a duration of an hour or more, cut to milliseconds."""
+    ms = duration_ns // 10**6
+    seconds = f"{ms // 1000 % 60}" + f".{ms % 1000:03d}".rstrip("0").rstrip(".")
+    return f"{ms // 3_600_000}h{ms // 60_000 % 60}m{seconds}s"
+
+
+def line_too_long(stream: str, limit: int, size: int) -> str:
+    """Measured on 262,145 bytes."""
+    return (
+        f"max entry size '{limit}' bytes exceeded for stream '{stream}' "
+        f"while adding an entry with length '{size}' bytes"
+    )
+
+
+def too_old(stream: str, time_ns: int, oldest_ns: int) -> str:
+    """Measured on a record of eight days ago."""
+    return (
+        f"entry for stream '{stream}' has timestamp too old: {rfc3339(time_ns)}, "
+        f"oldest acceptable timestamp is: {rfc3339(oldest_ns)}"
+    )
+
+
+def too_new(stream: str, time_ns: int) -> str:
+    """Measured on a record 11 minutes ahead."""
+    return f"entry for stream '{stream}' has timestamp too new: {rfc3339(time_ns)}"
+
+
+def metadata_too_large(stream: str, size: int, limit: int) -> str:
+    """Measured on one attribute of 65,536 bytes with a name of one."""
+    return (
+        f"stream '{stream}' has structured metadata too large: '{size}' bytes, limit: '{limit}' bytes. "
+        "Please see `limits_config.max_structured_metadata_size` or contact your Loki administrator to increase it"
+    )
+
+
+def metadata_too_many(stream: str, count: int, limit: int) -> str:
+    """Measured on 129 attributes."""
+    return (
+        f"stream '{stream}' has too many structured metadata labels: '{count}', limit: '{limit}'. "
+        "Please see `limits_config.max_structured_metadata_entries_count` or contact your Loki administrator "
+        "to increase it"
+    )
+
+
+def too_far_behind(stream: str, refused: list[tuple[int, int]], total: int) -> str:
+    """Measured on one refused entry; of several Loki names the first ten.
+
+    `refused` holds (time of the entry, oldest time that would have done), both in nanoseconds.
+    """
+    named = "".join(
+        f"entry with timestamp {go_time(time_ns)} ignored, reason: 'entry too far behind, entry timestamp is: "
+        f"{rfc3339(time_ns)}, oldest acceptable timestamp is: {rfc3339(oldest_ns)}',\n"
+        for time_ns, oldest_ns in refused[:10]
+    )
+    return f"{named}user '{TENANT}', total ignored: {len(refused)} out of {total} for stream: {stream}"
+
+
+def rate_limited(limit: int, lines: int, size: int) -> str:
+    """Measured on pushes of 2, 7 and 20 MB."""
+    return (
+        f"ingestion rate limit exceeded for user {TENANT} (limit: {limit} bytes/sec) while attempting to ingest "
+        f"'{lines}' lines totaling '{size}' bytes, reduce log volume or contact your Loki administrator to see if "
+        "the limit can be increased"
+    )
+
+
+NO_STREAM = "error at least one valid stream is required for ingestion"
+
+
+def summary(errors: list[str]) -> str:
+    """One error as it is; several grouped, each with its count. (The order of the groups is chance in Loki.)"""
+    counts: dict[str, int] = {}
+    for error in errors:
+        counts[error] = counts.get(error, 0) + 1
+    if len(errors) == 1:
+        return errors[0]
+    return "; ".join(f"{count} errors like: {error}" for error, count in counts.items())

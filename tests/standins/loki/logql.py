@@ -1,0 +1,342 @@
+"""The part of LogQL that this project's programs and tests use; all else is refused by name.
+
+    {label="v", other=~"re"} |= "text" != "text" |~ "re" !~ "re" | json | name="v" | number >= 200 and other != "x"
+    count_over_time(<the above> [1h])      sum(…)      sum by (a, b) (…)
+
+Sentences of errors measured in the case `query`; where the stand-in merely does not know a construct it says so.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+type Labels = dict[str, str]
+# Labels and line -> the labels that go on, or None where the line is filtered out.
+type Stage = Callable[[Labels, str], Labels | None]
+
+_TOKEN = re.compile(
+    r"""(?P<space>\s+)
+    |(?P<string>"(?:[^"\\\n]|\\.)*"|`[^`]*`)
+    |(?P<duration>(?:\d+(?:ms|[smhdwy]))+)
+    |(?P<number>-?\d+(?:\.\d+)?)
+    |(?P<name>[A-Za-z_][A-Za-z0-9_]*)
+    |(?P<op>\|=|\|~|!=|!~|=~|==|>=|<=|[{}()\[\],|=<>.+*/%^-])""",
+    re.VERBOSE,
+)
+_UNITS = {"ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9, "d": 86400 * 10**9, "w": 7 * 86400 * 10**9}
+_UNITS["y"] = 365 * _UNITS["d"]
+_NO_MATCHER = (
+    "parse error : queries require at least one regexp or equality matcher that does not have an empty-compatible "
+    'value. For instance, app=~".*" does not meet this requirement, but app=~".+" will'
+)
+_NAMES = {"string": "STRING", "name": "IDENTIFIER", "number": "NUMBER", "duration": "DURATION"}
+
+
+class LogQLError(ValueError):
+    """The query is refused; the text is what stands in the 400's body."""
+
+
+@dataclass(frozen=True)
+class _Token:
+    kind: str
+    text: str
+    column: int
+
+
+@dataclass
+class LogQuery:
+    """A selector with its pipeline."""
+
+    matchers: list[Callable[[Labels], bool]] = field(default_factory=list)
+    stages: list[Stage] = field(default_factory=list)
+
+    def selects(self, labels: Labels) -> bool:
+        """Whether the stream with these labels is meant."""
+        return all(matcher(labels) for matcher in self.matchers)
+
+    def run(self, labels: Labels, line: str) -> Labels | None:
+        """The labels of a line after the pipeline, None where it is filtered out."""
+        current: Labels | None = labels
+        for stage in self.stages:
+            current = stage(current, line)
+            if current is None:
+                return None
+        return current
+
+
+@dataclass
+class MetricQuery:
+    """`count_over_time`, summed or not. `by` is None for a series for each set of labels."""
+
+    log: LogQuery
+    range_ns: int
+    by: tuple[str, ...] | None = None
+
+    def series(self, labels: Labels) -> Labels:
+        """The labels of the series that a line counts for."""
+        return labels if self.by is None else {name: labels[name] for name in self.by if name in labels}
+
+
+def duration_ns(text: str) -> int:
+    """`1h30m` in nanoseconds."""
+    return sum(int(n) * _UNITS[unit] for n, unit in re.findall(r"(\d+)(ms|[smhdwy])", text))
+
+
+def _tokens(text: str) -> list[_Token]:
+    tokens, at = [], 0
+    while at < len(text):
+        match = _TOKEN.match(text, at)
+        if match is None:
+            raise LogQLError(f"parse error at line 1, col {at + 1}: syntax error: unexpected {text[at]}")
+        if match.lastgroup != "space":
+            tokens.append(_Token(match.lastgroup or "", match.group(), at + 1))
+        at = match.end()
+    return [*tokens, _Token("end", "$end", len(text) + 1)]
+
+
+def _unquote(text: str) -> str:
+    if text[0] == "`":
+        return text[1:-1]
+    try:
+        return str(json.loads(text))
+    except ValueError:
+        raise LogQLError(f"parse error : stand-in: does not know the escapes of {text}") from None
+
+
+def _flatten(prefix: str, value: object, out: Labels) -> None:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            name = re.sub(r"[^A-Za-z0-9_]", "_", f"{prefix}_{key}" if prefix else str(key))
+            _flatten(name, inner, out)
+    elif isinstance(value, bool):
+        out[prefix] = "true" if value else "false"
+    elif isinstance(value, str):
+        out[prefix] = value
+    elif isinstance(value, _Raw):
+        out[prefix] = value.text
+
+
+@dataclass(frozen=True)
+class _Raw:
+    """A number of JSON as it was written."""
+
+    text: str
+
+
+def _json_stage(labels: Labels, line: str) -> Labels:
+    out: Labels = {}
+    try:
+        document = json.loads(line, parse_int=_Raw, parse_float=_Raw)
+        if not isinstance(document, dict):
+            raise TypeError("no object")
+    except (ValueError, TypeError, RecursionError) as error:
+        return {**labels, "__error__": "JSONParserErr", "__error_details__": str(error)}
+    _flatten("", document, out)
+    return {**labels, **{(f"{name}_extracted" if name in labels else name): value for name, value in out.items()}}
+
+
+def _regex(text: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text, re.DOTALL)
+    except re.error as error:
+        raise LogQLError(f"parse error : error parsing regexp: {error}") from None
+
+
+def _compare(op: str, left: float, right: float) -> bool:
+    return {
+        "=": left == right,
+        "==": left == right,
+        "!=": left != right,
+        ">": left > right,
+        ">=": left >= right,
+        "<": left < right,
+        "<=": left <= right,
+    }[op]
+
+
+class _Parser:
+    def __init__(self, text: str) -> None:
+        self._tokens = _tokens(text)
+        self._at = 0
+
+    @property
+    def _next(self) -> _Token:
+        return self._tokens[self._at]
+
+    def _take(self) -> _Token:
+        token = self._next
+        self._at += token.kind != "end"
+        return token
+
+    def _unexpected(self, token: _Token, expecting: str = "") -> LogQLError:
+        said = f"syntax error: unexpected {_NAMES.get(token.kind, token.text)}"
+        return LogQLError(
+            f"parse error at line 1, col {token.column}: {said}" + (f", expecting {expecting}" if expecting else "")
+        )
+
+    def _unknown(self, token: _Token) -> LogQLError:
+        return LogQLError(
+            f"parse error at line 1, col {token.column}: this stand-in for Loki does not know {token.text!r} here"
+        )
+
+    def _expect(self, text: str) -> None:
+        if self._next.text != text:
+            raise self._unexpected(self._next)
+        self._take()
+
+    def _string(self) -> str:
+        if self._next.kind != "string":
+            raise self._unexpected(self._next, "STRING")
+        return _unquote(self._take().text)
+
+    def query(self) -> LogQuery | MetricQuery:
+        token = self._next
+        parsed: LogQuery | MetricQuery
+        if token.text == "{":
+            parsed = self._log()
+        elif token.kind == "name":
+            parsed = self._metric()
+        else:
+            raise self._unexpected(token)
+        if self._next.kind != "end":
+            raise self._unexpected(self._next)
+        return parsed
+
+    def _metric(self) -> MetricQuery:
+        function = self._take()
+        if function.text == "count_over_time":
+            self._expect("(")
+            log = self._log()
+            self._expect("[")
+            if self._next.kind != "duration":
+                raise self._unexpected(self._next)
+            query = MetricQuery(log, duration_ns(self._take().text))
+            self._expect("]")
+        elif function.text == "sum":
+            by = self._by()
+            self._expect("(")
+            query = self._metric()
+            query.by = by
+        else:
+            raise self._unknown(function)
+        self._expect(")")
+        if function.text == "sum" and self._next.text == "by":
+            query.by = self._by()
+        return query
+
+    def _by(self) -> tuple[str, ...]:
+        if self._next.text != "by":
+            return ()
+        self._take()
+        self._expect("(")
+        names = []
+        while self._next.kind == "name":
+            names.append(self._take().text)
+            if self._next.text == ",":
+                self._take()
+        self._expect(")")
+        return tuple(names)
+
+    def _log(self) -> LogQuery:
+        query = LogQuery()
+        self._expect("{")
+        selective = False
+        while self._next.text != "}":
+            if self._next.kind != "name":
+                raise self._unexpected(self._next)
+            name = self._take().text
+            op = self._take()
+            if op.text not in ("=", "!=", "=~", "!~"):
+                raise self._unexpected(op)
+            test = _text_test(op.text, self._string())
+            selective |= op.text in ("=", "=~") and not test("")
+            query.matchers.append(lambda labels, name=name, test=test: test(labels.get(name, "")))
+            if self._next.text == ",":
+                self._take()
+            elif self._next.text != "}":
+                raise self._unexpected(self._next)
+        self._take()
+        if not selective:
+            raise LogQLError(_NO_MATCHER)
+        while self._next.text in ("|=", "!=", "|~", "!~", "|"):
+            query.stages.append(self._stage())
+        return query
+
+    def _stage(self) -> Stage:
+        op = self._take().text
+        if op != "|":
+            text = self._string()
+            found = (lambda line: text in line) if op in ("|=", "!=") else _regex(text).search
+            wanted = op[0] == "|"
+            return lambda labels, line: labels if bool(found(line)) is wanted else None
+        token = self._next
+        if token.kind != "name":
+            raise self._unexpected(token)
+        if token.text == "json" and self._tokens[self._at + 1].text in ("|", "|=", "!=", "|~", "!~", "$end", "[", ")"):
+            self._take()
+            return _json_stage
+        return self._any_of()
+
+    def _any_of(self) -> Stage:
+        parts = [self._all_of()]
+        while self._next.text == "or":
+            self._take()
+            parts.append(self._all_of())
+        if len(parts) == 1:
+            return parts[0]
+        return lambda labels, line: next((kept for p in parts if (kept := p(labels, line)) is not None), None)
+
+    def _all_of(self) -> Stage:
+        parts = [self._filter()]
+        while self._next.text in ("and", ","):
+            self._take()
+            parts.append(self._filter())
+        return LogQuery(stages=parts).run
+
+    def _filter(self) -> Stage:
+        if self._next.kind != "name":
+            raise self._unexpected(self._next)
+        name = self._take()
+        op = self._take()
+        if op.kind in ("name", "end", "string") or op.text in ("|", ")", "["):
+            raise self._unknown(name)
+        if op.text not in ("=", "==", "!=", "=~", "!~", ">", ">=", "<", "<="):
+            raise self._unexpected(op)
+        if self._next.kind == "number":
+            return _number_filter(name.text, op.text, float(self._take().text))
+        if self._next.kind == "duration":
+            raise self._unknown(self._next)
+        if op.text not in ("=", "!=", "=~", "!~"):
+            raise self._unexpected(self._next)
+        test = _text_test(op.text, self._string())
+        return lambda labels, line: labels if test(labels.get(name.text, "")) else None
+
+
+def _text_test(op: str, text: str) -> Callable[[str], bool]:
+    if op == "=":
+        return lambda value: value == text
+    if op == "!=":
+        return lambda value: value != text
+    pattern = _regex(text)
+    return lambda value: (pattern.fullmatch(value) is not None) is (op == "=~")
+
+
+def _number_filter(name: str, op: str, number: float) -> Stage:
+    def keep(labels: Labels, _line: str) -> Labels | None:
+        if name not in labels:
+            return None
+        try:
+            return labels if _compare(op, float(labels[name]), number) else None
+        except ValueError:
+            # As Loki: what is no number stays in, marked.
+            return {**labels, "__error__": "LabelFilterErr"}
+
+    return keep
+
+
+def parse(text: str) -> LogQuery | MetricQuery:
+    """A query, or LogQLError with the text of the 400."""
+    return _Parser(text).query()

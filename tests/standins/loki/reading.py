@@ -1,0 +1,173 @@
+"""Loki's reading side: query_range, query, labels, label values, series. Parameters in, JSON out.
+
+Measured in the cases `query`, `labels`, `series`; what those do not touch follows Loki's HTTP documentation.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from .entries import shown, stream_name
+from .limits import HOUR, SECOND, go_duration
+from .logql import Labels, LogQLError, LogQuery, MetricQuery, duration_ns, parse
+from .store import Store, as_labels
+
+type Parameters = Mapping[str, list[str]]
+
+
+class BadQuery(ValueError):
+    """400; the text is the body."""
+
+
+def _time(parameters: Parameters, name: str, default: int) -> int:
+    text = parameters.get(name, [""])[0]
+    if not text:
+        return default
+    if re.fullmatch(r"\d+", text):
+        # Up to ten digits are seconds.
+        return int(text) * SECOND if len(text) <= 10 else int(text)
+    if re.fullmatch(r"\d+\.\d+", text):
+        seconds, fraction = text.split(".")
+        return int(seconds) * SECOND + int(fraction[:9].ljust(9, "0"))
+    try:
+        return int(datetime.fromisoformat(text).timestamp() * 10**6) * 1000
+    except ValueError:
+        raise BadQuery(f'could not parse "{name}" parameter: cannot parse {text!r} to a valid timestamp') from None
+
+
+def _window(store: Store, parameters: Parameters, default_ns: int) -> tuple[int, int]:
+    end = _time(parameters, "end", store.now_ns())
+    start = _time(parameters, "start", end - default_ns)
+    if end <= start:
+        raise BadQuery("end timestamp must not be before or equal to start time")
+    if end - start > store.limits.query_ns:
+        raise BadQuery(
+            f"the query time range exceeds the limit (query length: {go_duration(end - start)}, limit: 30d1h)"
+        )
+    return start, end
+
+
+def _limit(store: Store, parameters: Parameters) -> int:
+    text = parameters.get("limit", ["100"])[0]
+    if not text.isdigit() or int(text) == 0:
+        raise BadQuery("limit must be a positive value")
+    if int(text) > store.limits.query_entries:
+        raise BadQuery(
+            "max entries limit per query exceeded, limit > max_entries_limit_per_query "
+            f"({text} > {store.limits.query_entries})"
+        )
+    return int(text)
+
+
+def _parse(parameters: Parameters) -> LogQuery | MetricQuery:
+    try:
+        return parse(parameters.get("query", [""])[0])
+    except LogQLError as error:
+        raise BadQuery(str(error)) from None
+
+
+def _data(kind: str, result: list[Any]) -> dict[str, Any]:
+    return {"status": "success", "data": {"resultType": kind, "result": result, "stats": {}}}
+
+
+def _lines(store: Store, query: LogQuery, start: int, end: int) -> list[tuple[int, Labels, str]]:
+    found = []
+    for labels, entries in store.select(query.selects, start, end):
+        for entry in entries:
+            line = shown(entry.line)
+            kept = query.run(as_labels(labels, entry), line)
+            if kept is not None:
+                found.append((entry.time_ns, kept, line))
+    return found
+
+
+def query_range(store: Store, parameters: Parameters) -> dict[str, Any]:
+    """Streams of a log query, a matrix of a metric query."""
+    limit = _limit(store, parameters)
+    query = _parse(parameters)
+    start, end = _window(store, parameters, HOUR)
+    if isinstance(query, MetricQuery):
+        return _matrix(store, query, parameters, start, end)
+    backward = parameters.get("direction", ["backward"])[0].lower() != "forward"
+    lines = sorted(_lines(store, query, start, end), key=lambda line: line[0], reverse=backward)[:limit]
+    streams: dict[str, dict[str, Any]] = {}
+    for time_ns, labels, line in lines:
+        stream = streams.setdefault(stream_name(labels), {"stream": labels, "values": []})
+        stream["values"].append([str(time_ns), line])
+    return _data("streams", [stream for _, stream in sorted(streams.items())])
+
+
+def _counts(store: Store, query: MetricQuery, at_ns: int) -> dict[str, tuple[Labels, int]]:
+    counts: dict[str, tuple[Labels, int]] = {}
+    # A range reaches back from, and holds, the moment it is asked for; select() leaves its end out.
+    for _, labels, _line in _lines(store, query.log, at_ns - query.range_ns + 1, at_ns + 1):
+        series = query.series(labels)
+        name = stream_name(series)
+        counts[name] = (series, counts.get(name, (series, 0))[1] + 1)
+    return counts
+
+
+def _matrix(store: Store, query: MetricQuery, parameters: Parameters, start: int, end: int) -> dict[str, Any]:
+    text = parameters.get("step", [""])[0]
+    if not text:
+        step = max((end - start) // 250 // SECOND, 1) * SECOND
+    else:
+        step = duration_ns(text) or int(float(text) * SECOND)
+    if step <= 0 or (end - start) // step > 11_000:
+        raise BadQuery("exceeded maximum resolution of 11,000 points per time series. Try increasing the step")
+    series: dict[str, dict[str, Any]] = {}
+    for at in range(start, end + 1, step):
+        for name, (labels, count) in _counts(store, query, at).items():
+            one = series.setdefault(name, {"metric": labels, "values": []})
+            one["values"].append([at / SECOND, str(count)])
+    return _data("matrix", [one for _, one in sorted(series.items())])
+
+
+def query(store: Store, parameters: Parameters) -> dict[str, Any]:
+    """The vector of a metric query at one moment."""
+    _limit(store, parameters)
+    parsed = _parse(parameters)
+    at = _time(parameters, "time", store.now_ns())
+    if isinstance(parsed, LogQuery):
+        raise BadQuery(
+            "log queries are not supported as an instant query type, please change your query to a range query type"
+        )
+    counts = sorted(_counts(store, parsed, at).items())
+    return _data("vector", [{"metric": labels, "value": [at / SECOND, str(n)]} for _, (labels, n) in counts])
+
+
+def _found(store: Store, parameters: Parameters, texts: list[str]) -> list[Labels]:
+    start, end = _window(store, parameters, 6 * HOUR)
+    selectors = [_parse({"query": [text]}) for text in texts if text]
+    if any(not isinstance(s, LogQuery) or s.stages for s in selectors):
+        raise BadQuery("parse error : stand-in: only selectors here")
+
+    def wanted(labels: Labels) -> bool:
+        return not selectors or any(isinstance(s, LogQuery) and s.selects(labels) for s in selectors)
+
+    return [labels for labels, _ in store.select(wanted, start, end)]
+
+
+def _list(values: set[str]) -> dict[str, Any]:
+    # As Loki: nothing found, no "data".
+    return {"status": "success", **({"data": sorted(values)} if values else {})}
+
+
+def labels(store: Store, parameters: Parameters) -> dict[str, Any]:
+    """The names of labels; metadata is none."""
+    return _list({name for found in _found(store, parameters, parameters.get("query", [])) for name in found})
+
+
+def label_values(store: Store, parameters: Parameters, name: str) -> dict[str, Any]:
+    """The values of one label."""
+    found = _found(store, parameters, parameters.get("query", []))
+    return _list({one[name] for one in found if name in one})
+
+
+def series(store: Store, parameters: Parameters) -> dict[str, Any]:
+    """The streams that match, by their labels alone."""
+    texts = parameters.get("match[]", parameters.get("match", []))
+    return {"status": "success", "data": _found(store, parameters, texts)}

@@ -1,0 +1,371 @@
+"""The HTTP of the stand-in for Loki's contract (not Loki): paths, encodings, error bodies, faults."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import socket
+import struct
+import threading
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import import_module
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from . import reading
+from .entries import Entry, shown, streams
+from .faults import Fault, Faults
+from .limits import Limits, summary
+from .store import Store, as_labels
+from .wire import RequestError, Resource, read_json, read_protobuf
+
+TEXT, BINARY, JSON = "text/plain; charset=utf-8", "application/octet-stream", "application/json"
+NAME = "stand-in for Loki's HTTP contract; not Loki"
+# The keys are Loki's; the recorded one had no version either.
+_BUILD = {"version": "", "revision": "", "branch": "", "buildUser": NAME, "buildDate": "", "goVersion": ""}
+_HANG_S = 300.0
+
+
+@dataclass(frozen=True)
+class Push:
+    """One request to /otlp/v1/logs as it was answered; for the assertions of tests. `status` 0 = cut off."""
+
+    status: int
+    message: str
+    records: int
+    bytes: int
+    headers: dict[str, str]
+
+
+def status_body(message: str) -> bytes:
+    """A google.rpc.Status with nothing but a message (field 2): the body of Loki's refusals."""
+    raw = message.encode("utf-8", "replace")
+    return b"\x12" + _varint(len(raw)) + raw
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*out, number])
+
+
+def _partial(rejected: int) -> bytes:
+    """An ExportLogsServiceResponse that says some records were rejected."""
+    text = b"rejected by a fault that is switched on"
+    inner = b"\x08" + _varint(rejected) + b"\x12" + _varint(len(text)) + text
+    return b"\x0a" + _varint(len(inner)) + inner
+
+
+def _zstd() -> Callable[[bytes], bytes] | None:
+    for name in ("compression.zstd", "backports.zstd", "zstandard"):
+        with contextlib.suppress(ImportError):
+            decompress: Callable[[bytes], bytes] = import_module(name).decompress
+            return decompress
+    return None
+
+
+def decoded(body: bytes, encoding: str, limit: int) -> bytes:
+    """The body without its Content-Encoding; RequestError with Loki's words."""
+    if encoding == "":
+        return body
+    if encoding == "gzip":
+        if len(body) < 10:
+            raise RequestError("unexpected EOF" if body else "EOF")
+        inflater = zlib.decompressobj(31)
+        try:
+            out = inflater.decompress(body, limit)
+        except zlib.error as error:
+            raise RequestError("gzip: invalid header" if body[:2] != b"\x1f\x8b" else f"gzip: {error}") from error
+        if not inflater.eof:
+            raise RequestError("unexpected EOF")
+        return out
+    if encoding == "zstd":
+        decompress = _zstd()
+        if decompress is None:
+            raise RequestError("stand-in: knows no zstd here (Python 3.14, or the package backports.zstd)")
+        try:
+            return decompress(body)
+        except Exception as error:  # the three modules have an error class each
+            raise RequestError(f"zstd: {error}") from error
+    if encoding == "lz4":
+        raise RequestError("stand-in: knows no lz4; Loki does")
+    raise RequestError(f"unsupported content encoding {encoding}: only gzip, lz4 and zstd are supported")
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    wbufsize = -1
+    disable_nagle_algorithm = True
+    server: _Server
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
+        pass
+
+    # ── answers ──────────────────────────────────────────────────────────────────────────────────────────────────
+    def _answer(self, status: int, body: bytes = b"", kind: str | None = None, **headers: str) -> None:
+        self.send_response_only(status)
+        self.send_header("Date", formatdate(usegmt=True))
+        if kind is not None:
+            self.send_header("Content-Type", kind)
+        if status != 204:
+            self.send_header("Content-Length", str(len(body)))
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _json(self, value: Any, status: int = 200) -> None:
+        self._answer(status, json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n", JSON)
+
+    def _body(self) -> bytes:
+        limit = self.server.loki.store.limits.request_bytes
+        if "chunked" not in self.headers.get("Transfer-Encoding", "").lower():
+            size = int(self.headers.get("Content-Length") or 0)
+            if size > limit:
+                self.close_connection = True
+                raise RequestError("stand-in: the request is too large")
+            return self.rfile.read(size)
+        body = bytearray()
+        while size := int(self.rfile.readline(100).split(b";")[0] or b"0", 16):
+            body += self.rfile.read(size)
+            self.rfile.readline(10)
+            if len(body) > limit:
+                self.close_connection = True
+                raise RequestError("stand-in: the request is too large")
+        while self.rfile.readline(10_000).strip():
+            pass
+        return bytes(body)
+
+    # ── requests ─────────────────────────────────────────────────────────────────────────────────────────────────
+    def _request(self) -> None:
+        url = urlsplit(self.path)
+        try:
+            body = self._body()
+        except RequestError as error:
+            self._answer(413, status_body(str(error)), BINARY)
+            return
+        except ValueError:
+            self.close_connection = True
+            self._answer(400, b"bad request", TEXT)
+            return
+        if url.path == "/standin/faults":
+            self._faults(body)
+            return
+        fault = self.server.loki.faults.take(url.path)
+        if fault and fault.delay_s:
+            time.sleep(fault.delay_s)
+        if url.path == "/otlp/v1/logs" and self.command == "POST":
+            self._push(body, fault)
+        elif not (fault and fault.answers and self._go_wrong(fault)):
+            self._serve(url.path, parse_qs(url.query or body.decode("latin-1"), keep_blank_values=True))
+
+    do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = _request
+
+    def _serve(self, path: str, parameters: dict[str, list[str]]) -> None:
+        loki, value = self.server.loki, re.fullmatch(r"/loki/api/v1/label/([^/]+)/values", path)
+        readers: dict[str, Callable[[], Any]] = {
+            "/loki/api/v1/query_range": lambda: reading.query_range(loki.store, parameters),
+            "/loki/api/v1/query": lambda: reading.query(loki.store, parameters),
+            "/loki/api/v1/labels": lambda: reading.labels(loki.store, parameters),
+            "/loki/api/v1/series": lambda: reading.series(loki.store, parameters),
+            "/loki/api/v1/status/buildinfo": lambda: _BUILD,
+        }
+        if path in ("/otlp/v1/logs", "/flush") and self.command != "POST":
+            self._answer(405)
+        elif path == "/flush":
+            loki.store.flush()
+            self._answer(204)
+        elif path == "/ready":
+            self._answer(200, b"ready\n", TEXT)
+        elif path == "/config":
+            self._answer(200, loki.config.encode(), "text/yaml; charset=utf-8")
+        elif path in readers or value:
+            try:
+                answer = reading.label_values(loki.store, parameters, unquote(value[1])) if value else readers[path]()
+            except reading.BadQuery as error:
+                self._answer(400, str(error).encode("utf-8", "replace"), TEXT)
+            else:
+                self._json(answer)
+        else:
+            self._answer(404, b"404 page not found\n", TEXT)
+
+    def _push(self, body: bytes, fault: Fault | None) -> None:
+        loki = self.server.loki
+        if fault and fault.answers and not fault.after_storing:
+            loki.note(Push(fault.status or (200 if fault.html else 0), "fault", 0, len(body), dict(self.headers)))
+            self._go_wrong(fault)
+            return
+        kind, encoding = self.headers.get("Content-Type", ""), self.headers.get("Content-Encoding", "")
+        resources: list[Resource] = []
+        try:
+            raw = decoded(body, encoding, loki.store.limits.request_bytes)
+            if kind not in ("application/x-protobuf", "application/json"):
+                raise RequestError(f"content type: {kind} is not supported")
+            resources = read_protobuf(raw) if kind == "application/x-protobuf" else read_json(raw)
+            status, message = loki.push(resources)
+        except RequestError as error:
+            status, message = 400, str(error)
+        records = sum(len(scope.records) for resource in resources for scope in resource.scopes)
+        loki.note(Push(status, message, records, len(body), dict(self.headers)))
+        if fault and fault.answers:
+            self._go_wrong(fault)
+        elif status == 204:
+            self._answer(204)
+        else:
+            self._answer(status, status_body(message), BINARY)
+
+    # ── faults ───────────────────────────────────────────────────────────────────────────────────────────────────
+    def _go_wrong(self, fault: Fault) -> bool:
+        if fault.hang:
+            self.server.loki.faults.released.wait(_HANG_S)
+            self.close_connection = True
+        elif fault.reset:
+            # Linger for no time: close() sends RST.
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
+            self.close_connection = True
+        elif fault.html:
+            page = b"<!doctype html><title>Gateway</title><h1>Something in between answered</h1>\n"
+            self._answer(fault.status or 200, page, "text/html; charset=utf-8", **fault.headers)
+        elif fault.partial_rejected:
+            self._answer(fault.status or 200, _partial(fault.partial_rejected), "application/x-protobuf")
+        else:
+            status = fault.status or 500
+            body = b"" if status == 204 else status_body(f"a fault is switched on: {status}")
+            self._answer(status, body, BINARY, **fault.headers)
+        return True
+
+    def _faults(self, body: bytes) -> None:
+        faults = self.server.loki.faults
+        try:
+            if self.command == "POST":
+                what = json.loads(body or b"{}")
+                if what:
+                    faults.set(**what)
+                else:
+                    faults.clear()
+            elif self.command == "DELETE":
+                faults.clear()
+        except (ValueError, TypeError, re.error) as error:
+            self._json({"error": str(error)}, 400)
+        else:
+            self._json(faults.state())
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+    loki: LokiStandIn
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that hangs up, or a reset of ours, is no news; all else prints its trace."""
+        import sys
+
+        if not isinstance(sys.exception(), OSError | ValueError):
+            super().handle_error(request, client_address)
+
+
+class LokiStandIn:
+    """A stand-in for Loki's HTTP contract, on loopback by default. Not Loki.
+
+    with LokiStandIn() as loki: … loki.url, loki.faults, loki.pushes, loki.lines(service="openclaw-proxy")
+    """
+
+    def __init__(
+        self,
+        port: int = 0,
+        listen: str = "127.0.0.1",
+        data: Path | None = None,
+        limits: Limits | None = None,
+        now_ns: Callable[[], int] = time.time_ns,
+        clock: Callable[[], float] = time.monotonic,
+        config: str | None = None,
+    ) -> None:
+        self.store = Store(limits, now_ns, clock, data)
+        self.faults = Faults()
+        self.pushes: list[Push] = []
+        self._server = _Server((listen, port), _Handler)
+        self._server.loki = self
+        self.port: int = self._server.server_address[1]
+        self.url = f"http://{listen}:{self.port}"
+        # What GET /config says; a test may bring another.
+        self.config = config or self._default_config(listen)
+        self._thread: threading.Thread | None = None
+
+    def _default_config(self, listen: str) -> str:
+        text = Path(__file__).with_name("config.yaml").read_text()
+        text = re.sub(r"(http_listen_address:).*", rf"\1 {listen}", text)
+        return re.sub(r"(http_listen_port:).*", rf"\1 {self.port}", text)
+
+    def push(self, resources: list[Resource]) -> tuple[int, str]:
+        """What a push answers: (204, "") or a status and its message. Refuses poison where that fault is on."""
+        poison = self.faults.poison
+        found = streams(resources, self.store.now_ns())
+        refused: list[str] = []
+        if poison is not None:
+            kept: list[tuple[dict[str, str], list[Entry]]] = []
+            for labels, entries in found:
+                good = [entry for entry in entries if not poison.search(entry.line)]
+                refused += ["refused by a fault: the line matches"] * (len(entries) - len(good))
+                if good:
+                    kept.append((labels, good))
+            if refused and not kept:
+                return 400, summary(refused)
+            found = kept
+        status, message = self.store.push(found)
+        return (
+            (400, summary([*refused, *([message] if message else [])]))
+            if refused and status < 429
+            else (status, message)
+        )
+
+    def note(self, push: Push) -> None:
+        """Remember what was answered; the last 10,000."""
+        self.pushes.append(push)
+        del self.pushes[:-10_000]
+
+    def records(self, service: str | None = None) -> list[tuple[int, str, dict[str, str]]]:
+        """(time in ns, line, labels and metadata) of all that was taken, in the order of arrival in each stream."""
+        return [
+            (entry.time_ns, shown(entry.line), as_labels(labels, entry))
+            for labels, entry in self.store.everything()
+            if service in (None, labels.get("service_name"))
+        ]
+
+    def lines(self, service: str | None = None) -> list[str]:
+        """The lines of all that was taken, whether a query shows them yet or not."""
+        return [line for _, line, _ in self.records(service)]
+
+    def start(self) -> Self:
+        """Serve in a thread."""
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        """Stop serving, let go what hangs."""
+        self.faults.clear()
+        self._server.shutdown()
+        self._server.server_close()
+
+    def serve_forever(self) -> None:
+        """Serve until interrupted."""
+        self._server.serve_forever()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
