@@ -1,0 +1,157 @@
+"""What may be written down: text that is valid UTF-8, without secrets.
+
+Everything that reaches the disk, a log or a store passes here first. Pure functions; none raises on bad input.
+Rules: a header is secret by its name, a query parameter by its name, a key by its shape wherever it appears.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from urllib.parse import unquote_plus
+
+REDACTED = "[redacted]"
+MAX_URL_BYTES = 8 * 1024
+"""Longest URL a record keeps: with it no record passes the 64 KB of metadata that a stock Loki takes."""
+
+_SECRET_WORDS = ("auth", "token", "secret", "key", "cookie", "credential", "signature", "password")
+_SECRET_HEADERS = frozenset({"sec-websocket-protocol"})  # some providers let browsers carry the key in it
+_KEY_HEADERS = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
+
+_SECRET_PARAMETERS = frozenset({"key", "sig", "code", "jwt", "pwd", "passwd", "assertion"})
+_SECRET_PARAMETER_WORDS = ("token", "secret", "password", "signature", "credential", "auth", "apikey", "accesskey")
+_SECRET_PARAMETER_PREFIXES = ("x-amz-", "x-goog-")
+
+# Keys that are known by their shape: OpenAI, Anthropic and kin; Google; GitHub; Slack; AWS; JSON web tokens.
+_KEY_SHAPES = re.compile(
+    r"\b(?:sk-[A-Za-z0-9_\-]{6,}|AIza[A-Za-z0-9_\-]{20,}|gh[pousr]_[A-Za-z0-9]{16,}|github_pat_[A-Za-z0-9_]{16,}"
+    r"|xox[abeoprs]-[A-Za-z0-9\-]{8,}|A[KS]IA[A-Z0-9]{16}|gsk_[A-Za-z0-9]{16,}|xai-[A-Za-z0-9]{16,}|hf_[A-Za-z0-9]{16,}"
+    r"|eyJ[A-Za-z0-9_\-]{6,}\.[A-Za-z0-9_\-]{4,}(?:\.[A-Za-z0-9_\-]*)?)"
+)
+_SCHEME_AND_CREDENTIAL = re.compile(r"(?i)\b(bearer|basic|digest|negotiate)(\s+)[^\s'\"\\,]+")
+# `name: value` or `name=value` as logs show headers, real line ends or escaped ones (a repr of bytes).
+_NAMED_SECRET = re.compile(
+    r"(?i)([\w\-]{0,64}(?:" + "|".join(_SECRET_WORDS) + r"|sec-websocket-protocol)[\w\-]{0,64}"
+    r"[\"']?[ \t]{0,8}[:=][ \t]{0,8}[\"']?)((?:(?!\\r|\\n|[\r\n\"'&]).)+)"
+)
+_URL_IN_TEXT = re.compile(r"[^\s'\"<>]*(?:\?|://)[^\s'\"<>]*")
+_USERINFO = re.compile(r"(?<=://)[^/?#@\s]*@")
+
+_TOKEN_WORDS = """oauth oauth2 token tokens login authorize revoke introspect sts device_authorization
+    client_secrets api_keys admin_api_keys"""
+_TOKEN_SEGMENTS = frozenset(_TOKEN_WORDS.split())
+_TOKEN_PATHS = re.compile(r"/v1/realtime/(?:transcription_)?sessions$")  # the answer holds an ephemeral key
+_TOKEN_HOSTS = re.compile(r"^(?:auth|auth0|login|accounts|sts|oauth2?|token|id|sso)\.|^sts[.-]")
+
+
+def clean_text(text: str) -> str:
+    """``text`` as valid Unicode: bytes that were no UTF-8 (surrogate escapes) read as ``\\xff``, so nothing raises."""
+    if text.isascii():
+        return text
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # a lone surrogate that is no escaped byte
+        return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+
+
+def is_secret_header(name: str) -> bool:
+    """Whether a header's value must never be written down."""
+    lowered = name.lower()
+    return lowered in _SECRET_HEADERS or any(word in lowered for word in _SECRET_WORDS)
+
+
+def redact_headers(items: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Headers in their order, secret values replaced; in the others URLs and shapes of keys are looked for."""
+    return [(clean_text(name), REDACTED if is_secret_header(name) else _redact_value(value)) for name, value in items]
+
+
+def redact_url(url: str) -> str:
+    """``url`` without user information and secret query values, at most 8 KB; what is not secret stays as sent."""
+    head, mark, rest = clean_text(url).partition("?")
+    if not mark:
+        head, mark, rest = head.partition("#")
+        rest = rest if not mark else _redact_query(rest)
+    else:
+        query, fragment_mark, fragment = rest.partition("#")
+        rest = _redact_query(query) + fragment_mark + _redact_query(fragment)
+    redacted = _USERINFO.sub(REDACTED + "@", head, count=1) + mark + rest
+    return truncate_utf8(_KEY_SHAPES.sub(REDACTED, redacted), MAX_URL_BYTES)
+
+
+def redact_text(text: str) -> str:
+    """A log message without secrets: header-like pairs, credentials after a scheme, URLs, shapes of keys."""
+    text = _NAMED_SECRET.sub(lambda match: match.group(1) + REDACTED, clean_text(text))
+    return _redact_value(text)
+
+
+def key_fingerprint(headers: Iterable[tuple[str, str]]) -> str | None:
+    """First 12 hex digits of the SHA-256 of the API key in use, without its scheme; ``None`` where there is none."""
+    found = {name.lower(): value for name, value in headers if name.lower() in _KEY_HEADERS}
+    for name in _KEY_HEADERS:
+        if value := found.get(name, "").strip():
+            scheme, space, credential = value.partition(" ")
+            key = credential.strip() if name == "authorization" and space and scheme.isalpha() else value
+            return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    return None
+
+
+def is_token_endpoint(host: str, path: str) -> bool:
+    """Whether bodies there are credentials (OAuth, logins, key management): those are never recorded."""
+    clean = unquote_plus(path.partition("?")[0]).rstrip("/").lower()
+    if any(segment in _TOKEN_SEGMENTS for segment in clean.split("/")):
+        return True
+    return bool(_TOKEN_PATHS.search(clean) or _TOKEN_HOSTS.search(host.lower()))
+
+
+def truncate_utf8(text: str, limit: int) -> str:
+    """``text`` within ``limit`` bytes of UTF-8, cut between characters, with an ellipsis where it was cut."""
+    if len(text) * 4 <= limit:
+        return text
+    data = text.encode("utf-8", "replace")
+    if len(data) <= limit:
+        return text
+    return data[: limit - 3].decode("utf-8", "ignore") + "…"
+
+
+def _redact_value(value: str) -> str:
+    value = clean_text(value)
+    if "?" in value or "://" in value:
+        value = _URL_IN_TEXT.sub(lambda match: redact_url(match.group()), value)
+    return _KEY_SHAPES.sub(REDACTED, _SCHEME_AND_CREDENTIAL.sub(r"\1\2" + REDACTED, value))
+
+
+def _redact_query(query: str) -> str:
+    return "&".join(_redact_pair(pair) for pair in query.split("&"))
+
+
+def _redact_pair(pair: str) -> str:
+    name, equals, value = pair.partition("=")
+    if not equals:
+        return pair
+    if _is_secret_parameter(name):
+        return f"{name}={REDACTED}"
+    if ";" in value:  # some servers take it as a separator too; what follows a secret name goes to the end
+        first, _, rest = value.partition(";")
+        return f"{name}={first};{_redact_pair(rest)}"
+    if "%" in value and _hides_a_secret(value):
+        return f"{name}={REDACTED}"
+    return pair
+
+
+def _hides_a_secret(value: str) -> bool:
+    """Whether a percent-encoded value is itself a URL or a form with a secret in it."""
+    inner = unquote_plus(value)
+    return any(_is_secret_parameter(name) for name in re.findall(r"(?:^|[?&;#])([^?&;#=]{1,256})=", inner))
+
+
+def _is_secret_parameter(name: str) -> bool:
+    for _ in range(2):  # servers that decode twice exist
+        name = unquote_plus(name)
+    lowered = name.strip().lower()
+    squeezed = lowered.replace("-", "").replace("_", "")
+    return (
+        lowered in _SECRET_PARAMETERS
+        or lowered.startswith(_SECRET_PARAMETER_PREFIXES)
+        or any(word in squeezed for word in _SECRET_PARAMETER_WORDS)
+    )

@@ -1,0 +1,83 @@
+"""The names of attributes, in one place.
+
+``http``, ``url``, ``server``, ``client``, ``network`` and ``error`` come from ``opentelemetry-semantic-conventions``.
+The ``gen_ai`` names are written out, since that package deprecates its own: they are those of the registry
+(``model/gen-ai/registry.yaml``) of the repository open-telemetry/semantic-conventions-genai at commit
+``GENAI_COMMIT``. ``openclaw.egress`` names are ours.
+"""
+
+from __future__ import annotations
+
+from opentelemetry.semconv.attributes.client_attributes import CLIENT_ADDRESS
+from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
+from opentelemetry.semconv.attributes.http_attributes import HTTP_REQUEST_METHOD, HTTP_RESPONSE_STATUS_CODE
+from opentelemetry.semconv.attributes.network_attributes import NETWORK_PROTOCOL_VERSION
+from opentelemetry.semconv.attributes.server_attributes import SERVER_ADDRESS, SERVER_PORT
+from opentelemetry.semconv.attributes.url_attributes import URL_FULL
+
+__all__ = [
+    "CLIENT_ADDRESS",
+    "ERROR_TYPE",
+    "HTTP_REQUEST_METHOD",
+    "HTTP_RESPONSE_STATUS_CODE",
+    "NETWORK_PROTOCOL_VERSION",
+    "SERVER_ADDRESS",
+    "SERVER_PORT",
+    "URL_FULL",
+]
+
+GENAI_COMMIT = "066d4a7f356f8600de6f10c42874626ab88692fb"
+
+GEN_AI_OPERATION_NAME = "gen_ai.operation.name"
+GEN_AI_PROVIDER_NAME = "gen_ai.provider.name"
+GEN_AI_REQUEST_MODEL = "gen_ai.request.model"
+GEN_AI_REQUEST_STREAM = "gen_ai.request.stream"
+GEN_AI_RESPONSE_MODEL = "gen_ai.response.model"
+GEN_AI_RESPONSE_ID = "gen_ai.response.id"
+GEN_AI_RESPONSE_FINISH_REASONS = "gen_ai.response.finish_reasons"
+GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK = "gen_ai.response.time_to_first_chunk"
+GEN_AI_USAGE_INPUT_TOKENS = "gen_ai.usage.input_tokens"
+GEN_AI_USAGE_OUTPUT_TOKENS = "gen_ai.usage.output_tokens"
+GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS = "gen_ai.usage.cache_read.input_tokens"
+GEN_AI_USAGE_CACHE_WRITE_INPUT_TOKENS = "gen_ai.usage.cache_write.input_tokens"
+GEN_AI_USAGE_REASONING_OUTPUT_TOKENS = "gen_ai.usage.reasoning.output_tokens"
+GEN_AI_OUTPUT_MESSAGES = "gen_ai.output.messages"
+
+EVENT_NAME = "event_name"
+"""The event's name as an attribute too: Loki before 3.8 drops the record's own field."""
+
+EVENT_EXCHANGE = "openclaw.egress.exchange"
+EVENT_DENIED = "openclaw.egress.denied"
+EVENT_POLICY = "openclaw.egress.policy"
+EVENT_SPOOL = "openclaw.egress.spool"
+EVENT_CHECKPOINT = "openclaw.egress.checkpoint"
+
+EXCHANGE_ID = "openclaw.egress.exchange.id"
+CLASS = "openclaw.egress.class"
+RULE = "openclaw.egress.rule"
+REASON = "openclaw.egress.reason"
+BEGIN = "openclaw.egress.begin"
+"""RFC 3339, UTC, microseconds."""
+DURATION = "openclaw.egress.duration"
+"""Seconds."""
+KEY = "openclaw.egress.key"
+"""Fingerprint of the API key in use: 12 hex digits of its SHA-256."""
+OUTCOME = "openclaw.egress.outcome"
+REQUEST_SIZE = "openclaw.egress.request.size"
+RESPONSE_SIZE = "openclaw.egress.response.size"
+COUNT = "openclaw.egress.count"
+"""How many denials one summarising record stands for."""
+ENFORCED = "openclaw.egress.enforced"
+"""``False`` on a denial that was only reported (action ``report``)."""
+PART_INDEX = "openclaw.egress.part.index"
+"""1-based; the first line of a split record has none."""
+PART_COUNT = "openclaw.egress.part.count"
+PART_DIRECTION = "openclaw.egress.part.direction"
+SPOOL_REASON = "openclaw.egress.spool.reason"
+SPOOL_FIRST_SEQ = "openclaw.egress.spool.first_seq"
+SPOOL_LAST_SEQ = "openclaw.egress.spool.last_seq"
+SPOOL_LINES = "openclaw.egress.spool.lines"
+SPOOL_LAST_HASH = "openclaw.egress.spool.last_hash"
+CHECKPOINT_SEQ = "openclaw.egress.checkpoint.seq"
+CHECKPOINT_HASH = "openclaw.egress.checkpoint.hash"
+BODY_TRUNCATED = "body_truncated"
