@@ -1,0 +1,55 @@
+"""Whom the contract is asked of: the Loki at LOKI_URL, else the stand-in."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.standins.loki import LokiStandIn
+
+from .asker import Allowance, Asker
+from .comparing import DIFFERENCES
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "extra: beyond the recorded 60 cases; holds for a real Loki too")
+
+
+@pytest.fixture(scope="session")
+def loki_url() -> Iterator[str]:
+    if url := os.environ.get("LOKI_URL"):
+        yield url
+        return
+    with LokiStandIn() as loki:
+        yield loki.url
+
+
+@pytest.fixture(scope="session")
+def ask(loki_url: str) -> Callable[[str], Asker]:
+    """Makes the asker of a case. Names are of this run alone: six letters, as long as in the recorded run."""
+    real = bool(os.environ.get("LOKI_URL"))
+    run = "".join(random.choices("ghjkmnpqrtvwxyz", k=6))
+    allowance = Allowance()
+
+    def make(case: str) -> Asker:
+        return Asker(loki_url, f"p-{run}-{case}", allowance, settle_s=2.0 if real else 0.2)
+
+    deadline = time.monotonic() + 60
+    # A Loki that has just started is not ready for some 15 s.
+    while make("wait").get("/ready")["status"] != 200 and time.monotonic() < deadline:
+        time.sleep(1)
+    return make
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    whom = os.environ.get("LOKI_URL") or "the stand-in (not Loki)"
+    terminalreporter.write_line(
+        f"Loki's contract, asked of {whom}: {len(DIFFERENCES)} of 60 cases allow a difference (-rA lists them)"
+    )
+    if "A" in config.option.reportchars:
+        for case, reason in DIFFERENCES.items():
+            terminalreporter.write_line(f"  {case}: {reason}")

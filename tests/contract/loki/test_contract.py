@@ -1,0 +1,121 @@
+"""Loki's HTTP contract as this project relies on it: 60 recorded answers, and some extra ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import pytest
+
+from .asker import DAY, HOUR, Asker
+from .cases import CASES
+from .comparing import ABOUT, ANSWERS, DIFFERENCES, differences, from_recorded, legitimate
+
+type Ask = Callable[[str], Asker]
+
+
+def unnamed(answer: Any, service: str, name: str) -> Any:
+    """The answer with the run's part of its names taken out, as in the recorded one."""
+    return json.loads(json.dumps(answer).replace(service, f"p-RUN-{name}"))
+
+
+def test_there_is_a_case_for_each_recorded_answer() -> None:
+    assert len(ANSWERS) == 60
+    assert set(CASES) == set(ANSWERS)
+    assert set(DIFFERENCES) <= set(ANSWERS)
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_answers_as_recorded(ask: Ask, name: str) -> None:
+    loki = ask(name)
+    got = unnamed(CASES[name](loki), loki.service, name)
+    recorded, got = legitimate(name, from_recorded(ANSWERS[name]), got)
+    assert differences(recorded, got, loki.now) == [], ABOUT[name]
+
+
+@pytest.mark.extra
+def test_after_a_flush_old_records_show(ask: Ask) -> None:
+    loki = ask("extra-flush")
+    loki.push(loki.record("six days", at=loki.now - 6 * DAY), loki.record("four hours", at=loki.now - 4 * HOUR))
+    assert loki.stored(0) == []
+
+    assert loki.answer("POST", "/flush")["status"] in (200, 204)
+
+    assert [row["text"] for row in loki.stored(2, within_s=90)] == ["six days", "four hours"]
+
+
+@pytest.mark.extra
+def test_zstd_is_understood(ask: Ask) -> None:
+    loki = ask("extra-zstd")
+    compress = import_module("backports.zstd").compress
+    push = loki.post(compress(loki.request([loki.record("z")]).SerializeToString()), Content_Encoding="zstd")
+    assert (push["status"], len(loki.stored(1))) == (204, 1)
+
+
+@pytest.mark.extra
+def test_a_request_may_come_in_chunks(ask: Ask) -> None:
+    loki = ask("extra-chunked")
+    raw = loki.request([loki.record("c")]).SerializeToString()
+    body = b"%x\r\n%s\r\n%x\r\n%s\r\n0\r\n\r\n" % (10, raw[:10], len(raw) - 10, raw[10:])
+    push = loki.post(body, Transfer_Encoding="chunked")
+    assert (push["status"], len(loki.stored(1))) == (204, 1)
+
+
+@pytest.mark.extra
+@pytest.mark.parametrize(
+    ("entries", "status"), [(120, 204), (121, 400)], ids=["128-entries-in-all", "129-entries-in-all"]
+)
+def test_all_that_is_no_label_counts_as_metadata(ask: Ask, entries: int, status: int) -> None:
+    """Eight entries beside the attributes: severity twice, both ids, flags, event name, observed time, host.name."""
+    loki = ask(f"extra-entries-{entries}")
+    record = loki.record(
+        "m",
+        attributes={f"a{i}": "v" for i in range(entries)},
+        severity_number=9,
+        severity_text="INFO",
+        trace_id=b"t" * 16,
+        span_id=b"s" * 8,
+        flags=1,
+        event_name="e",
+        observed_time_unix_nano=loki.now,
+    )
+    push = loki.push(record, resource={"host.name": "h", "service.instance.id": "a label"})
+    assert push["status"] == status, push
+
+
+@pytest.mark.extra
+def test_a_stream_is_told_by_its_labels_and_series_names_them_alone(ask: Ask) -> None:
+    loki = ask("extra-streams")
+    for instance in "ab":
+        loki.push(loki.record("l"), resource={"service.instance.id": instance, "host.name": instance})
+    loki.stored(2)
+    found = loki.get_json("/loki/api/v1/series", **{"match[]": f'{{service_name="{loki.service}"}}'})["data"]
+    assert sorted(found, key=lambda one: one["service_instance_id"]) == [
+        {"service_instance_id": instance, "service_name": loki.service} for instance in "ab"
+    ]
+
+
+@pytest.mark.extra
+def test_config_names_the_limits_that_matter(ask: Ask) -> None:
+    answer = ask("extra-config").get("/config")
+    assert answer["status"] == 200
+    for line in ("limits_config:", "allow_structured_metadata: true", "max_line_size:", "schema: v13"):
+        assert line in answer["body"]
+
+
+@pytest.mark.extra
+def test_a_push_refused_by_the_rate_limit_can_be_repeated(ask: Ask) -> None:
+    """429 takes nothing: the same bytes go in later, once."""
+    loki = ask("extra-repeat")
+    first, second = (
+        loki.request([loki.record("r" * 200_000, at=loki.now + start + i) for i in range(lines)]).SerializeToString()
+        for start, lines in ((0, 20), (100, 31))
+    )
+    loki.full_allowance()
+    assert [loki.post_at_once(push)["status"] for push in (first, second)] == [204, 429]
+    assert len(loki.stored(20)) == 20
+    loki.full_allowance()
+    assert loki.post_at_once(second)["status"] == 204
+    assert len(loki.stored(51)) == 51

@@ -1,0 +1,198 @@
+"""What only the stand-in has: faults that other tests switch on, its memory, its clocks. Not Loki's contract."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.standins.loki import Limits, LokiStandIn
+
+from .asker import DAY, HOUR, Allowance, Answer, Asker
+
+pytestmark = pytest.mark.skipif(bool(os.environ.get("LOKI_URL")), reason="a real Loki has no faults to switch on")
+
+
+@pytest.fixture
+def loki() -> Iterator[LokiStandIn]:
+    with LokiStandIn() as standin:
+        yield standin
+
+
+def asker(url: str, service: str = "s") -> Asker:
+    ask = Asker(url, service, Allowance(), settle_s=0)
+    ask.post = ask.post_at_once  # type: ignore[method-assign] - small pushes, no need to wait
+    return ask
+
+
+def push(loki: LokiStandIn, *lines: str) -> Answer:
+    ask = asker(loki.url)
+    return ask.push(*(ask.record(line) for line in lines))
+
+
+def test_a_status_for_a_number_of_pushes_then_loki_again(loki: LokiStandIn) -> None:
+    loki.faults.set(status=503, count=2, headers={"Retry-After": "7"})
+    answers = [push(loki, "l") for _ in range(3)]
+    assert [(a["status"], a["retry_after"]) for a in answers] == [(503, "7"), (503, "7"), (204, None)]
+    assert [p.status for p in loki.pushes] == [503, 503, 204]
+    assert loki.lines("s") == ["l"]
+
+
+def test_faults_over_http(loki: LokiStandIn) -> None:
+    ask = asker(loki.url)
+    ask.answer("POST", "/standin/faults", json.dumps({"status": 429}).encode())
+    assert push(loki, "l")["status"] == 429
+    assert ask.get_json("/standin/faults")["status"] == 429
+    ask.answer("DELETE", "/standin/faults")
+    assert push(loki, "l")["status"] == 204
+
+
+def test_a_fault_that_is_none_is_refused(loki: LokiStandIn) -> None:
+    answer = asker(loki.url).answer("POST", "/standin/faults", b'{"stauts": 503}')
+    assert answer["status"] == 400
+    assert "stauts" in answer["body"]
+
+
+def test_html_from_something_in_between(loki: LokiStandIn) -> None:
+    loki.faults.set(html=True)
+    answer = push(loki, "l")
+    assert (answer["status"], answer["content_type"]) == (200, "text/html; charset=utf-8")
+    assert loki.lines() == []
+
+
+def test_a_reset_connection(loki: LokiStandIn) -> None:
+    loki.faults.set(reset=True)
+    with pytest.raises(ConnectionResetError):
+        push(loki, "l")
+
+
+def test_an_acknowledgement_that_is_lost(loki: LokiStandIn) -> None:
+    loki.faults.set(reset=True, after_storing=True, count=1)
+    with pytest.raises((ConnectionResetError, http.client.RemoteDisconnected)):
+        push(loki, "l")
+    assert loki.lines() == ["l"]
+
+
+def test_what_hangs_is_let_go_when_faults_are_cleared(loki: LokiStandIn) -> None:
+    loki.faults.set(hang=True)
+    connection = http.client.HTTPConnection("127.0.0.1", loki.port, timeout=0.2)
+    connection.request("POST", "/otlp/v1/logs", b"", {"Content-Type": "application/x-protobuf"})
+    with pytest.raises(TimeoutError):
+        connection.getresponse()
+    loki.faults.clear()
+    assert push(loki, "l")["status"] == 204
+
+
+def test_poison_is_refused_and_the_rest_is_kept(loki: LokiStandIn) -> None:
+    loki.faults.set(refuse_lines_matching="bad")
+    assert push(loki, "good", "a bad one", "good too")["status"] == 400
+    assert push(loki, "fine")["status"] == 204
+    assert loki.lines() == ["good", "good too", "fine"]
+
+
+def test_a_partial_success_as_other_receivers_give(loki: LokiStandIn) -> None:
+    loki.faults.set(partial_rejected=2)
+    answer = push(loki, "l")
+    assert (answer["status"], answer["content_type"]) == (200, "application/x-protobuf")
+
+
+def test_other_paths_can_fail_too(loki: LokiStandIn) -> None:
+    loki.faults.set(status=503, path="/ready")
+    assert asker(loki.url).get("/ready")["status"] == 503
+    assert push(loki, "l")["status"] == 204
+
+
+def test_logql_it_does_not_know_is_refused_by_name(loki: LokiStandIn) -> None:
+    answer = asker(loki.url).query('{a="b"} | logfmt')
+    assert answer["status"] == 400
+    assert "stand-in for Loki does not know 'logfmt'" in answer["body"]
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "found"),
+    [
+        ('|= "one"', ["one 1"]),
+        ('!= "one"', ["two 22"]),
+        ('|~ "\\\\d{2}"', ["two 22"]),
+        ("!~ `o.e`", ["two 22"]),
+        ('| k="x"', ["one 1"]),
+        ('| k!="x"', ["two 22"]),
+        ('| k=~"x|z" and n < 5', ["one 1"]),
+        ('| k="z" or n > 1', ["two 22"]),
+        ('| k="x", n = 2', []),
+    ],
+)
+def test_pipelines(loki: LokiStandIn, pipeline: str, found: list[str]) -> None:
+    ask = asker(loki.url)
+    ask.push(ask.record("one 1", attributes={"k": "x", "n": 1}), ask.record("two 22", attributes={"k": "y", "n": 2}))
+    answer = ask.query('{service_name="s"} ' + pipeline)
+    assert answer["status"] == 200, answer
+    result = json.loads(answer["body"])["data"]["result"]
+    assert sorted(line for one in result for _, line in one["values"]) == found
+
+
+def test_sums_by_label(loki: LokiStandIn) -> None:
+    ask = asker(loki.url)
+    ask.push(*(ask.record(f"l{i}", attributes={"k": "x" if i else "y"}) for i in range(3)))
+    answer = ask.query('sum by (k) (count_over_time({service_name="s"}[1h]))', path="query")
+    vector = json.loads(answer["body"])["data"]["result"]
+    assert [(one["metric"], one["value"][1]) for one in vector] == [({"k": "x"}, "2"), ({"k": "y"}, "1")]
+
+
+def test_same_errors_are_counted_together(loki: LokiStandIn) -> None:
+    ask = asker(loki.url)
+    answer = ask.push(*(ask.record("x" * 300_000, at=ask.now + i) for i in range(2)))
+    assert answer["message"].startswith("2 errors like: max entry size '262144' bytes exceeded")
+
+
+def test_an_idle_chunk_is_flushed_by_itself() -> None:
+    """Half an hour without a push, and what is old shows, on a clock of the test's own."""
+    clock = [time.time_ns()]
+    with LokiStandIn(now_ns=lambda: clock[0]) as loki:
+        ask = asker(loki.url)
+        ask.push(ask.record("old", at=ask.now - 4 * HOUR))
+        assert ask.rows() == []
+        clock[0] += HOUR // 2
+        assert [row["text"] for row in ask.rows()] == ["old"]
+
+
+def test_the_rate_runs_on_the_clock_that_it_is_given() -> None:
+    clock = [0.0]
+    with LokiStandIn(clock=lambda: clock[0]) as loki:
+        ask = asker(loki.url)
+        push = ask.request([ask.record("r" * 200_000, at=ask.now + i) for i in range(30)]).SerializeToString()
+        assert [ask.post(push)["status"] for _ in "ab"] == [204, 429]
+        clock[0] = 1.5
+        assert ask.post(push)["status"] == 204
+
+
+def test_memory_is_bounded() -> None:
+    with LokiStandIn(limits=Limits(memory_bytes=1000)) as loki:
+        assert push(loki, "x" * 2000)["status"] == 500
+
+
+def test_as_a_process_it_keeps_what_it_took_between_starts(tmp_path: Path) -> None:
+    data = tmp_path / "taken.jsonl"
+    seen = []
+    for line in ("first\udcff", "second"):
+        command = [sys.executable, "-m", "tests.standins.loki", "--port", "0", "--data", str(data)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        try:
+            ready, port = process.stdout.readline().split()
+            ask = asker(f"http://127.0.0.1:{port}")
+            raw = ask.request([ask.record("12345678", at=ask.now - DAY // 24)]).SerializeToString()
+            ask.post(raw.replace(b"12345678", line.encode("utf-8", "surrogateescape").ljust(8, b".")))
+            seen.append((ready, sorted(row["text"] for row in ask.rows())))
+        finally:
+            process.terminate()
+            assert process.wait(10) == 0
+            process.stdout.close()
+    assert seen == [("ready", ["first\ufffd.."]), ("ready", ["first\ufffd..", "second.."])]
