@@ -23,11 +23,11 @@ def case(name: str) -> Callable[[Callable[[Asker], Any]], Callable[[Asker], Any]
     return enter
 
 
-def counted(name: str, records: Callable[[Asker], list[Any]], expected: int, **headers: str) -> None:
+def counted(name: str, records: Callable[[Asker], list[Any]], expected: int) -> None:
     """A case that is one push and the number of lines that a query finds after it."""
 
     def ask(loki: Asker) -> Answer:
-        return {"push": loki.push(*records(loki), **headers), "n": len(loki.stored(expected))}
+        return {"push": loki.push(*records(loki)), "n": len(loki.stored(expected))}
 
     CASES[name] = ask
 
@@ -122,7 +122,7 @@ def control_characters(loki: Asker) -> Answer:
 
 # ── encodings ────────────────────────────────────────────────────────────────────────────────────────────────────
 def small(loki: Asker) -> bytes:
-    return loki.request([loki.record("enc")]).SerializeToString()
+    return loki.encoded([loki.record("enc")])
 
 
 @case("gzip")
@@ -154,7 +154,11 @@ CASES["garbage"] = lambda loki: loki.post(b"\xff\xff\xff not protobuf")
 CASES["gzip-garbage"] = lambda loki: loki.post(b"not gzip", Content_Encoding="gzip")
 CASES["empty"] = lambda loki: loki.post(b"")
 CASES["no-records"] = lambda loki: loki.push()
-counted("tenant-header", lambda loki: [loki.record("t")], 1, X_Scope_OrgID="other")
+
+
+@case("tenant-header")
+def tenant_header(loki: Asker) -> Answer:
+    return {"push": loki.post(small(loki), X_Scope_OrgID="other"), "n": len(loki.stored(1))}
 
 
 @case("response-on-success")
@@ -166,8 +170,12 @@ def response_on_success(loki: Asker) -> Answer:
 
 
 # ── sizes ────────────────────────────────────────────────────────────────────────────────────────────────────────
+def line_of(size: int) -> Callable[[Asker], list[Any]]:
+    return lambda loki: [loki.record("x" * size)]
+
+
 for size, taken in ((200_000, 1), (262_143, 1), (262_144, 1), (262_145, 0), (300_000, 0)):
-    counted(f"line-{size}", lambda loki, size=size: [loki.record("x" * size)], taken)
+    counted(f"line-{size}", line_of(size), taken)
 counted("line-utf8", lambda loki: [loki.record("é" * 131_073)], 0)
 counted("line-and-metadata", lambda loki: [loki.record("x" * 262_000, attributes={"a": "y" * 10_000})], 1)
 
@@ -212,6 +220,10 @@ def observed_time_alone(loki: Asker) -> Answer:
     return {"push": push, "stored": [row["dt_s"] for row in loki.stored(1)]}
 
 
+def record_at(away: int) -> Callable[[Asker], list[Any]]:
+    return lambda loki: [loki.record("t", at=loki.now + away)]
+
+
 for age, away, taken in (
     ("8d-old", -8 * DAY, 0),
     ("6d-old", -6 * DAY, 0),
@@ -220,7 +232,7 @@ for age, away, taken in (
     ("9m-ahead", 9 * MINUTE, 1),
     ("11m-ahead", 11 * MINUTE, 0),
 ):
-    counted(f"t-{age}", lambda loki, away=away: [loki.record("t", at=loki.now + away)], taken)
+    counted(f"t-{age}", record_at(away), taken)
 
 
 def behind(minutes: int, expected: int) -> Callable[[Asker], Answer]:

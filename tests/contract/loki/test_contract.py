@@ -39,7 +39,7 @@ def test_answers_as_recorded(ask: Ask, name: str) -> None:
 def test_after_a_flush_old_records_show(ask: Ask) -> None:
     loki = ask("extra-flush")
     loki.push(loki.record("six days", at=loki.now - 6 * DAY), loki.record("four hours", at=loki.now - 4 * HOUR))
-    assert loki.stored(0) == []
+    # That they do not show before is the cases t-6d-old and t-4h-old; asking here could fill a cache of results.
 
     assert loki.answer("POST", "/flush")["status"] in (200, 204)
 

@@ -27,9 +27,7 @@ def loki() -> Iterator[LokiStandIn]:
 
 
 def asker(url: str, service: str = "s") -> Asker:
-    ask = Asker(url, service, Allowance(), settle_s=0)
-    ask.post = ask.post_at_once  # type: ignore[method-assign] - small pushes, no need to wait
-    return ask
+    return Asker(url, service, Allowance(limited=False), settle_s=0)
 
 
 def push(loki: LokiStandIn, *lines: str) -> Answer:
@@ -86,8 +84,28 @@ def test_what_hangs_is_let_go_when_faults_are_cleared(loki: LokiStandIn) -> None
     connection.request("POST", "/otlp/v1/logs", b"", {"Content-Type": "application/x-protobuf"})
     with pytest.raises(TimeoutError):
         connection.getresponse()
+    connection.close()
     loki.faults.clear()
     assert push(loki, "l")["status"] == 204
+
+
+def test_a_stop_is_felt_by_a_connection_that_is_kept_alive_and_a_restart_remembers(loki: LokiStandIn) -> None:
+    push(loki, "l")
+    connection = http.client.HTTPConnection("127.0.0.1", loki.port, timeout=5)
+    connection.request("GET", "/ready")
+    assert connection.getresponse().read() == b"ready\n"
+
+    loki.stop()
+
+    with pytest.raises(ConnectionError):
+        connection.request("GET", "/ready")
+        connection.getresponse()
+    connection.close()
+    with pytest.raises(ConnectionRefusedError):
+        asker(loki.url).get("/ready")
+
+    loki.restart()
+    assert [row["text"] for row in asker(loki.url).rows()] == ["l"]
 
 
 def test_poison_is_refused_and_the_rest_is_kept(loki: LokiStandIn) -> None:

@@ -9,6 +9,6 @@ refuse, in the same words (tests/contract/loki/). Python alone, no other package
 
 from .faults import Fault, Faults
 from .limits import Limits
-from .server import LokiStandIn, Push
+from .standin import LokiStandIn, Push
 
 __all__ = ["Fault", "Faults", "Limits", "LokiStandIn", "Push"]

@@ -8,7 +8,8 @@ import signal
 import sys
 from pathlib import Path
 
-from .server import NAME, LokiStandIn
+from .server import NAME
+from .standin import LokiStandIn
 
 
 def main() -> int:

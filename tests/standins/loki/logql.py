@@ -4,6 +4,7 @@
     count_over_time(<the above> [1h])      sum(…)      sum by (a, b) (…)
 
 Sentences of errors measured in the case `query`; where the stand-in merely does not know a construct it says so.
+Regular expressions are Python's, not RE2: what both know means the same.
 """
 
 from __future__ import annotations
@@ -13,37 +14,16 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from .tokens import TOKEN_NAMES, LogQLError, Token, duration_ns, tokens, unquote
+
 type Labels = dict[str, str]
 # Labels and line -> the labels that go on, or None where the line is filtered out.
 type Stage = Callable[[Labels, str], Labels | None]
 
-_TOKEN = re.compile(
-    r"""(?P<space>\s+)
-    |(?P<string>"(?:[^"\\\n]|\\.)*"|`[^`]*`)
-    |(?P<duration>(?:\d+(?:ms|[smhdwy]))+)
-    |(?P<number>-?\d+(?:\.\d+)?)
-    |(?P<name>[A-Za-z_][A-Za-z0-9_]*)
-    |(?P<op>\|=|\|~|!=|!~|=~|==|>=|<=|[{}()\[\],|=<>.+*/%^-])""",
-    re.VERBOSE,
-)
-_UNITS = {"ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9, "d": 86400 * 10**9, "w": 7 * 86400 * 10**9}
-_UNITS["y"] = 365 * _UNITS["d"]
 _NO_MATCHER = (
     "parse error : queries require at least one regexp or equality matcher that does not have an empty-compatible "
     'value. For instance, app=~".*" does not meet this requirement, but app=~".+" will'
 )
-_NAMES = {"string": "STRING", "name": "IDENTIFIER", "number": "NUMBER", "duration": "DURATION"}
-
-
-class LogQLError(ValueError):
-    """The query is refused; the text is what stands in the 400's body."""
-
-
-@dataclass(frozen=True)
-class _Token:
-    kind: str
-    text: str
-    column: int
 
 
 @dataclass
@@ -59,12 +39,12 @@ class LogQuery:
 
     def run(self, labels: Labels, line: str) -> Labels | None:
         """The labels of a line after the pipeline, None where it is filtered out."""
-        current: Labels | None = labels
         for stage in self.stages:
-            current = stage(current, line)
-            if current is None:
+            kept = stage(labels, line)
+            if kept is None:
                 return None
-        return current
+            labels = kept
+        return labels
 
 
 @dataclass
@@ -78,32 +58,6 @@ class MetricQuery:
     def series(self, labels: Labels) -> Labels:
         """The labels of the series that a line counts for."""
         return labels if self.by is None else {name: labels[name] for name in self.by if name in labels}
-
-
-def duration_ns(text: str) -> int:
-    """`1h30m` in nanoseconds."""
-    return sum(int(n) * _UNITS[unit] for n, unit in re.findall(r"(\d+)(ms|[smhdwy])", text))
-
-
-def _tokens(text: str) -> list[_Token]:
-    tokens, at = [], 0
-    while at < len(text):
-        match = _TOKEN.match(text, at)
-        if match is None:
-            raise LogQLError(f"parse error at line 1, col {at + 1}: syntax error: unexpected {text[at]}")
-        if match.lastgroup != "space":
-            tokens.append(_Token(match.lastgroup or "", match.group(), at + 1))
-        at = match.end()
-    return [*tokens, _Token("end", "$end", len(text) + 1)]
-
-
-def _unquote(text: str) -> str:
-    if text[0] == "`":
-        return text[1:-1]
-    try:
-        return str(json.loads(text))
-    except ValueError:
-        raise LogQLError(f"parse error : stand-in: does not know the escapes of {text}") from None
 
 
 def _flatten(prefix: str, value: object, out: Labels) -> None:
@@ -159,25 +113,25 @@ def _compare(op: str, left: float, right: float) -> bool:
 
 class _Parser:
     def __init__(self, text: str) -> None:
-        self._tokens = _tokens(text)
+        self._tokens = tokens(text)
         self._at = 0
 
     @property
-    def _next(self) -> _Token:
+    def _next(self) -> Token:
         return self._tokens[self._at]
 
-    def _take(self) -> _Token:
+    def _take(self) -> Token:
         token = self._next
         self._at += token.kind != "end"
         return token
 
-    def _unexpected(self, token: _Token, expecting: str = "") -> LogQLError:
-        said = f"syntax error: unexpected {_NAMES.get(token.kind, token.text)}"
+    def _unexpected(self, token: Token, expecting: str = "") -> LogQLError:
+        said = f"syntax error: unexpected {TOKEN_NAMES.get(token.kind, token.text)}"
         return LogQLError(
             f"parse error at line 1, col {token.column}: {said}" + (f", expecting {expecting}" if expecting else "")
         )
 
-    def _unknown(self, token: _Token) -> LogQLError:
+    def _unknown(self, token: Token) -> LogQLError:
         return LogQLError(
             f"parse error at line 1, col {token.column}: this stand-in for Loki does not know {token.text!r} here"
         )
@@ -190,7 +144,7 @@ class _Parser:
     def _string(self) -> str:
         if self._next.kind != "string":
             raise self._unexpected(self._next, "STRING")
-        return _unquote(self._take().text)
+        return unquote(self._take().text)
 
     def query(self) -> LogQuery | MetricQuery:
         token = self._next
@@ -253,7 +207,7 @@ class _Parser:
                 raise self._unexpected(op)
             test = _text_test(op.text, self._string())
             selective |= op.text in ("=", "=~") and not test("")
-            query.matchers.append(lambda labels, name=name, test=test: test(labels.get(name, "")))
+            query.matchers.append(_matcher(name, test))
             if self._next.text == ",":
                 self._take()
             elif self._next.text != "}":
@@ -313,6 +267,10 @@ class _Parser:
             raise self._unexpected(self._next)
         test = _text_test(op.text, self._string())
         return lambda labels, line: labels if test(labels.get(name.text, "")) else None
+
+
+def _matcher(name: str, test: Callable[[str], bool]) -> Callable[[Labels], bool]:
+    return lambda labels: test(labels.get(name, ""))
 
 
 def _text_test(op: str, text: str) -> Callable[[str], bool]:

@@ -12,8 +12,9 @@ from typing import Any
 
 from .entries import shown, stream_name
 from .limits import HOUR, SECOND, go_duration
-from .logql import Labels, LogQLError, LogQuery, MetricQuery, duration_ns, parse
+from .logql import Labels, LogQuery, MetricQuery, parse
 from .store import Store, as_labels
+from .tokens import LogQLError, duration_ns
 
 type Parameters = Mapping[str, list[str]]
 

@@ -1,29 +1,27 @@
-"""The HTTP of the stand-in for Loki's contract (not Loki): paths, encodings, error bodies, faults."""
+"""The HTTP of the stand-in for Loki's contract (not Loki): paths, answers, faults."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import socket
 import struct
-import threading
+import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from . import reading
 from .bodies import decoded, partial_body, status_body
-from .entries import Entry, shown, streams
-from .faults import Fault, Faults
-from .limits import Limits, summary
-from .store import Store, as_labels
+from .faults import Fault
 from .wire import RequestError, Resource, read_json, read_protobuf
+
+if TYPE_CHECKING:
+    from .standin import LokiStandIn
 
 TEXT, BINARY, JSON = "text/plain; charset=utf-8", "application/octet-stream", "application/json"
 NAME = "stand-in for Loki's HTTP contract; not Loki"
@@ -32,22 +30,11 @@ _BUILD = {"version": "", "revision": "", "branch": "", "buildUser": NAME, "build
 _HANG_S = 300.0
 
 
-@dataclass(frozen=True)
-class Push:
-    """One request to /otlp/v1/logs as it was answered; for the assertions of tests. `status` 0 = cut off."""
-
-    status: int
-    message: str
-    records: int
-    bytes: int
-    headers: dict[str, str]
-
-
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     wbufsize = -1
     disable_nagle_algorithm = True
-    server: _Server
+    server: Server
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
         pass
@@ -63,7 +50,8 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     def _json(self, value: Any, status: int = 200) -> None:
         self._answer(status, json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n", JSON)
@@ -143,7 +131,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _push(self, body: bytes, fault: Fault | None) -> None:
         loki = self.server.loki
         if fault and fault.answers and not fault.after_storing:
-            loki.note(Push(fault.status or (200 if fault.html else 0), "fault", 0, len(body), dict(self.headers)))
+            loki.note(
+                fault.status or (200 if fault.html or fault.partial_rejected else 0), "fault", 0, body, self.headers
+            )
             self._go_wrong(fault)
             return
         kind, encoding = self.headers.get("Content-Type", ""), self.headers.get("Content-Encoding", "")
@@ -157,7 +147,7 @@ class _Handler(BaseHTTPRequestHandler):
         except RequestError as error:
             status, message = 400, str(error)
         records = sum(len(scope.records) for resource in resources for scope in resource.scopes)
-        loki.note(Push(status, message, records, len(body), dict(self.headers)))
+        loki.note(status, message, records, body, self.headers)
         if fault and fault.answers:
             self._go_wrong(fault)
         elif status == 204:
@@ -203,110 +193,36 @@ class _Handler(BaseHTTPRequestHandler):
             self._json(faults.state())
 
 
-class _Server(ThreadingHTTPServer):
+class Server(ThreadingHTTPServer):
+    """Serves one stand-in; knows its connections, so that an end of it is felt by those that are kept alive too."""
+
     daemon_threads = True
     request_queue_size = 128
-    loki: LokiStandIn
+
+    def __init__(self, address: tuple[str, int], loki: LokiStandIn) -> None:
+        self.loki = loki
+        self._open: set[socket.socket] = set()
+        super().__init__(address, _Handler)
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Remember the connection."""
+        connection, address = super().get_request()
+        self._open.add(connection)
+        return connection, address
+
+    def shutdown_request(self, request: Any) -> None:
+        """Forget the connection."""
+        self._open.discard(request)
+        super().shutdown_request(request)
+
+    def server_close(self) -> None:
+        """Stop listening, and cut what is connected."""
+        super().server_close()
+        for connection in list(self._open):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that hangs up, or a reset of ours, is no news; all else prints its trace."""
-        import sys
-
-        if not isinstance(sys.exception(), OSError | ValueError):
+        if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
-
-
-class LokiStandIn:
-    """A stand-in for Loki's HTTP contract, on loopback by default. Not Loki.
-
-    with LokiStandIn() as loki: … loki.url, loki.faults, loki.pushes, loki.lines(service="openclaw-proxy")
-    """
-
-    def __init__(
-        self,
-        port: int = 0,
-        listen: str = "127.0.0.1",
-        data: Path | None = None,
-        limits: Limits | None = None,
-        now_ns: Callable[[], int] = time.time_ns,
-        clock: Callable[[], float] = time.monotonic,
-        config: str | None = None,
-    ) -> None:
-        self.store = Store(limits, now_ns, clock, data)
-        self.faults = Faults()
-        self.pushes: list[Push] = []
-        self._server = _Server((listen, port), _Handler)
-        self._server.loki = self
-        self.port: int = self._server.server_address[1]
-        self.url = f"http://{listen}:{self.port}"
-        # What GET /config says; a test may bring another.
-        self.config = config or self._default_config(listen)
-        self._thread: threading.Thread | None = None
-
-    def _default_config(self, listen: str) -> str:
-        text = Path(__file__).with_name("config.yaml").read_text()
-        text = re.sub(r"(http_listen_address:).*", rf"\1 {listen}", text)
-        return re.sub(r"(http_listen_port:).*", rf"\1 {self.port}", text)
-
-    def push(self, resources: list[Resource]) -> tuple[int, str]:
-        """What a push answers: (204, "") or a status and its message. Refuses poison where that fault is on."""
-        poison = self.faults.poison
-        found = streams(resources, self.store.now_ns())
-        refused: list[str] = []
-        if poison is not None:
-            kept: list[tuple[dict[str, str], list[Entry]]] = []
-            for labels, entries in found:
-                good = [entry for entry in entries if not poison.search(entry.line)]
-                refused += ["refused by a fault: the line matches"] * (len(entries) - len(good))
-                if good:
-                    kept.append((labels, good))
-            if refused and not kept:
-                return 400, summary(refused)
-            found = kept
-        status, message = self.store.push(found)
-        return (
-            (400, summary([*refused, *([message] if message else [])]))
-            if refused and status < 429
-            else (status, message)
-        )
-
-    def note(self, push: Push) -> None:
-        """Remember what was answered; the last 10,000."""
-        self.pushes.append(push)
-        del self.pushes[:-10_000]
-
-    def records(self, service: str | None = None) -> list[tuple[int, str, dict[str, str]]]:
-        """(time in ns, line, labels and metadata) of all that was taken, in the order of arrival in each stream."""
-        return [
-            (entry.time_ns, shown(entry.line), as_labels(labels, entry))
-            for labels, entry in self.store.everything()
-            if service in (None, labels.get("service_name"))
-        ]
-
-    def lines(self, service: str | None = None) -> list[str]:
-        """The lines of all that was taken, whether a query shows them yet or not."""
-        return [line for _, line, _ in self.records(service)]
-
-    def start(self) -> Self:
-        """Serve in a thread."""
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
-        self._thread.start()
-        return self
-
-    def stop(self) -> None:
-        """Stop serving, let go what hangs."""
-        self.faults.clear()
-        self._server.shutdown()
-        self._server.server_close()
-
-    def serve_forever(self) -> None:
-        """Serve until interrupted."""
-        self._server.serve_forever()
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()

@@ -173,9 +173,6 @@ class Store:
             for _, stream in sorted(self._streams.items()):
                 if not wanted(stream.labels):
                     continue
-                entries = [s.entry for s in stream.entries if start_ns <= s.entry.time_ns < end_ns]
-                if not entries:
-                    continue
                 visible = [
                     s.entry for s in stream.entries if start_ns <= s.entry.time_ns < end_ns and self._shows(stream, s)
                 ]

@@ -31,6 +31,7 @@ class RequestError(ValueError):
 class Record:
     """One log record. Times in nanoseconds, 0 = not given."""
 
+    # Signed, as Loki turns them: what is beyond the year 2262 is long ago.
     time_ns: int = 0
     observed_ns: int = 0
     severity_number: int = 0
@@ -164,7 +165,7 @@ def _record(data: bytes) -> Record:
         _expect(number, kind, kinds[number])
         match number:
             case 1:
-                record.time_ns = struct.unpack("<Q", raw)[0]
+                record.time_ns = struct.unpack("<q", raw)[0]
             case 2:
                 record.severity_number = raw
             case 3:
@@ -182,7 +183,7 @@ def _record(data: bytes) -> Record:
             case 10:
                 record.span_id = _id(raw, 8, "SpanID")
             case 11:
-                record.observed_ns = struct.unpack("<Q", raw)[0]
+                record.observed_ns = struct.unpack("<q", raw)[0]
             case 12:
                 record.event_name = _text(raw)
     return record

@@ -1,0 +1,134 @@
+"""The stand-in as a whole: a store, faults and the server before them. Not Loki."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from email.message import Message
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from .entries import Entry, shown, streams
+from .faults import Faults
+from .limits import Limits, summary
+from .server import Server
+from .store import Store, as_labels
+from .wire import Resource
+
+
+@dataclass(frozen=True)
+class Push:
+    """One request to /otlp/v1/logs as it was answered; for the assertions of tests. `status` 0 = cut off."""
+
+    status: int
+    message: str
+    records: int
+    bytes: int
+    headers: dict[str, str]
+
+
+class LokiStandIn:
+    """A stand-in for Loki's HTTP contract, on loopback by default. Not Loki.
+
+    with LokiStandIn() as loki: … loki.url, loki.faults, loki.pushes, loki.lines(service="openclaw-proxy")
+    """
+
+    def __init__(
+        self,
+        port: int = 0,
+        listen: str = "127.0.0.1",
+        data: Path | None = None,
+        limits: Limits | None = None,
+        now_ns: Callable[[], int] = time.time_ns,
+        clock: Callable[[], float] = time.monotonic,
+        config: str | None = None,
+    ) -> None:
+        self.store = Store(limits, now_ns, clock, data)
+        self.faults = Faults()
+        self.pushes: list[Push] = []
+        self._listen = listen
+        self._server = Server((listen, port), self)
+        self.port: int = self._server.server_address[1]
+        self.url = f"http://{listen}:{self.port}"
+        # What GET /config says; a test may bring another.
+        self.config = config or self._default_config(listen)
+        self._thread: threading.Thread | None = None
+
+    def _default_config(self, listen: str) -> str:
+        text = Path(__file__).with_name("config.yaml").read_text()
+        text = re.sub(r"(http_listen_address:).*", rf"\1 {listen}", text)
+        return re.sub(r"(http_listen_port:).*", rf"\1 {self.port}", text)
+
+    def push(self, resources: list[Resource]) -> tuple[int, str]:
+        """What a push answers: (204, "") or a status and its message. Refuses poison where that fault is on."""
+        poison = self.faults.poison
+        found = streams(resources, self.store.now_ns())
+        refused: list[str] = []
+        if poison is not None:
+            kept: list[tuple[dict[str, str], list[Entry]]] = []
+            for labels, entries in found:
+                good = [entry for entry in entries if not poison.search(entry.line)]
+                refused += ["refused by a fault: the line matches"] * (len(entries) - len(good))
+                if good:
+                    kept.append((labels, good))
+            if refused and not kept:
+                return 400, summary(refused)
+            found = kept
+        status, message = self.store.push(found)
+        return (
+            (400, summary([*refused, *([message] if message else [])]))
+            if refused and status < 429
+            else (status, message)
+        )
+
+    def note(self, status: int, message: str, records: int, body: bytes, headers: Message) -> None:
+        """Remember what was answered; the last 10,000."""
+        self.pushes.append(Push(status, message, records, len(body), dict(headers.items())))
+        del self.pushes[:-10_000]
+
+    def records(self, service: str | None = None) -> list[tuple[int, str, dict[str, str]]]:
+        """(time in ns, line, labels and metadata) of all that was taken, in the order of arrival in each stream."""
+        return [
+            (entry.time_ns, shown(entry.line), as_labels(labels, entry))
+            for labels, entry in self.store.everything()
+            if service in (None, labels.get("service_name"))
+        ]
+
+    def lines(self, service: str | None = None) -> list[str]:
+        """The lines of all that was taken, whether a query shows them yet or not."""
+        return [line for _, line, _ in self.records(service)]
+
+    def start(self) -> Self:
+        """Serve in a thread."""
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        """Stop serving: the port is closed, connections are cut, what hangs is let go."""
+        self.faults.clear()
+        self._server.shutdown()
+        self._server.server_close()
+        if self._thread is not None:
+            self._thread.join()
+
+    def restart(self) -> Self:
+        """Serve again after stop(), on the same port, with all that was taken before."""
+        self._server = Server((self._listen, self.port), self)
+        return self.start()
+
+    def serve_forever(self) -> None:
+        """Serve until interrupted."""
+        self._server.serve_forever()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
