@@ -18,7 +18,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -39,10 +39,11 @@ GENESIS = "0" * 64
 _SEAL_BYTES = 128  # room for {"seq":…,"prev":"…",
 _PART_BYTES = MAX_LINE_BYTES - 1024  # room for what a part says of itself
 
-Outcome = Literal["complete", "client_aborted", "upstream_error", "interrupted"]
+OUTCOMES = ("complete", "client_aborted", "upstream_error", "interrupted")
+"""How an exchange can end."""
 Direction = Literal["request", "response"]
 AttributeValue = str | int | float | bool | list[str]
-Headers = list[tuple[str, str]]
+Headers = Sequence[tuple[str, str]]
 
 _TRANSPORT_ERRORS = """timeout connect_error dns_error tls_error protocol_error connection_reset upstream_closed
     client_aborted interrupted decode_error spool_full denied"""
@@ -57,43 +58,29 @@ ERROR_TYPES = frozenset([*_TRANSPORT_ERRORS.split(), *_PROVIDER_ERRORS.split(), 
 class Body:
     """A body after content decoding.
 
-    ``size`` and ``sha256`` are of the whole decoded body; ``sha256`` is ``None`` where its end was not seen. Of a
-    truncated body ``text`` is the head and ``tail`` the last bytes, in the same encoding.
+    ``size`` and ``sha256`` are of the whole decoded body, though ``text`` be truncated; ``sha256`` is ``None`` where
+    the body's end was not seen.
     """
 
     text: str
-    encoding: Literal["utf-8", "base64"] = "utf-8"
+    encoding: str = "utf-8"
+    """``utf-8`` or ``base64``."""
     size: int = 0
     sha256: str | None = None
     truncated: bool = False
-    tail: str = ""
 
     @classmethod
-    def of(
-        cls, head: bytes, *, tail: bytes = b"", size: int | None = None, sha256: str | None = None, whole: bool = True
-    ) -> Body:
-        """The body whose first bytes are ``head`` and last ``tail`` (empty: ``head`` is all that there is).
-
-        ``size``: decoded bytes in all, by default those given. ``sha256``: of all, computed where ``head`` is all
-        and ``whole`` says that the end was seen. Cuts inside a UTF-8 character move to its edge.
-        """
-        total = len(head) + len(tail) if size is None else size
-        cut = total > len(head)
-        if sha256 is None and whole and not cut:
-            sha256 = hashlib.sha256(head).hexdigest()
-        trim = cut or not whole
+    def of(cls, data: bytes, *, whole: bool = True) -> Body:
+        """The body that is ``data``, or, where it is not ``whole``, began with it: a cut character is left out."""
+        digest = hashlib.sha256(data).hexdigest() if whole else None
         try:
-            text, end = _decode(head, trim_end=trim), _decode(tail, trim_start=cut)
+            text, encoding = _decode(data, cut=not whole), "utf-8"
         except UnicodeDecodeError:
-            encode = base64.b64encode
-            return cls(
-                text=encode(head).decode(), encoding="base64", size=total, sha256=sha256, truncated=trim,
-                tail=encode(tail).decode(),
-            )  # fmt: skip
-        return cls(text=text, size=total, sha256=sha256, truncated=trim, tail=end)
+            text, encoding = base64.b64encode(data).decode(), "base64"
+        return cls(text=text, encoding=encoding, size=len(data), sha256=digest, truncated=not whole)
 
     def content(self) -> bytes:
-        """The bytes that ``text`` stands for (of a truncated body: its head)."""
+        """The bytes that ``text`` stands for."""
         return base64.b64decode(self.text) if self.encoding == "base64" else self.text.encode()
 
 
@@ -109,7 +96,8 @@ class ExchangeRecord:
     port: int
     begin_ns: int
     end_ns: int
-    outcome: Outcome = "complete"
+    outcome: str = "complete"
+    """One of `OUTCOMES`."""
     rule: str = ""
     reason: str = ""
     first_chunk_ns: int | None = None
@@ -142,12 +130,13 @@ class DeniedRecord:
     port: int
     rule: str
     reason: str
-    time_ns: int
     client: str = ""
     method: str | None = None
     url: str | None = None
     count: int = 1
     enforced: bool = True
+    time_ns: int | None = None
+    """When, where that is not when it is recorded (Unix nanoseconds)."""
     id: str = ""
     status: int | None = None
     trace_id: str | None = None
@@ -335,7 +324,7 @@ def _denied_line(record: DeniedRecord) -> Line:
         semconv.OUTCOME: "denied",
         semconv.ENFORCED: record.enforced,
         semconv.COUNT: record.count,
-        semconv.BEGIN: rfc3339(record.time_ns),
+        semconv.BEGIN: None if record.time_ns is None else rfc3339(record.time_ns),
         semconv.HTTP_REQUEST_METHOD: record.method,
         semconv.HTTP_RESPONSE_STATUS_CODE: record.status,
         semconv.URL_FULL: record.url,
@@ -414,7 +403,7 @@ def _bulky_places(fields: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], dic
     for side in ("request", "response"):
         holder = fields.get(side)
         if isinstance(holder, dict):
-            for key in ("body", "body_tail", "headers"):
+            for key in ("body", "headers"):
                 if key in holder:
                     yield (side, key), holder
     if "messages" in fields:
@@ -452,8 +441,6 @@ def _message_json(headers: Headers, body: Body | None) -> dict[str, Any]:
     message: dict[str, Any] = {"headers": headers_json(headers)}
     if body is not None:
         message["body"] = clean_text(body.text)
-        if body.tail:
-            message["body_tail"] = clean_text(body.tail)
         message["body_sha256"] = body.sha256
         message["body_size"] = body.size
         message["body_encoding"] = body.encoding
@@ -497,16 +484,13 @@ def _bounded_value(value: Any, limit: int) -> Any:
     return value
 
 
-def _decode(data: bytes, *, trim_start: bool = False, trim_end: bool = False) -> str:
-    """UTF-8, where a cut may have gone through a character: up to 3 bytes at that edge are left out."""
-    start = 0
-    while trim_start and start < min(3, len(data)) and data[start] & 0xC0 == 0x80:
-        start += 1
+def _decode(data: bytes, *, cut: bool) -> str:
+    """UTF-8; where the end was cut off, without the up to 3 bytes of a character that the cut went through."""
     try:
-        return data[start:].decode()
+        return data.decode()
     except UnicodeDecodeError as error:
-        if trim_end and error.end == len(data) - start and error.reason == "unexpected end of data":
-            return data[start : start + error.start].decode()
+        if cut and error.end == len(data) and error.reason == "unexpected end of data":
+            return data[: error.start].decode()
         raise
 
 

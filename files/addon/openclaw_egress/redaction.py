@@ -38,9 +38,9 @@ _NAMED_SECRET = re.compile(
 _URL_IN_TEXT = re.compile(r"[^\s'\"<>]*(?:\?|://)[^\s'\"<>]*")
 _USERINFO = re.compile(r"(?<=://)[^/?#@\s]*@")
 
-_TOKEN_WORDS = """oauth oauth2 token tokens login authorize revoke introspect sts device_authorization
+_CREDENTIAL_PATHS = """oauth oauth2 token tokens login authorize revoke introspect sts device_authorization
     client_secrets api_keys admin_api_keys"""
-_TOKEN_SEGMENTS = frozenset(_TOKEN_WORDS.split())
+_CREDENTIAL_SEGMENTS = frozenset(_CREDENTIAL_PATHS.split())
 _TOKEN_PATHS = re.compile(r"/v1/realtime/(?:transcription_)?sessions$")  # the answer holds an ephemeral key
 _TOKEN_HOSTS = re.compile(r"^(?:auth|auth0|login|accounts|sts|oauth2?|token|id|sso)\.|^sts[.-]")
 
@@ -99,7 +99,7 @@ def key_fingerprint(headers: Iterable[tuple[str, str]]) -> str | None:
 def is_token_endpoint(host: str, path: str) -> bool:
     """Whether bodies there are credentials (OAuth, logins, key management): those are never recorded."""
     clean = unquote_plus(path.partition("?")[0]).rstrip("/").lower()
-    if any(segment in _TOKEN_SEGMENTS for segment in clean.split("/")):
+    if any(segment in _CREDENTIAL_SEGMENTS for segment in clean.split("/")):
         return True
     return bool(_TOKEN_PATHS.search(clean) or _TOKEN_HOSTS.search(host.lower()))
 

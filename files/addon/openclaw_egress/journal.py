@@ -1,0 +1,100 @@
+"""The journal inside the spool: exchanges under way, and how a crash left them."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Any
+
+from openclaw_egress.providers.facts import RequestFacts
+from openclaw_egress.records import Body, ExchangeRecord
+
+_KNOWN = {field.name for field in fields(ExchangeRecord)}
+_FACTS = {field.name for field in fields(RequestFacts)}
+_MADE_HERE = {"id", "class_name", "request_body", "response_body", "response_facts", "outcome", "end_ns"}
+
+
+class Journal:
+    """Rows of ``exchanges`` and ``chunks``, on a connection whose transactions belong to the caller."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def begin(self, exchange_id: str, class_name: str, begin_ns: int, head: dict[str, Any]) -> None:
+        """An exchange begins."""
+        self._db.execute("INSERT INTO exchanges VALUES (?, ?, ?, ?)", (exchange_id, class_name, begin_ns, _json(head)))
+
+    def update(self, exchange_id: str, head: dict[str, Any]) -> None:
+        """More is known of it."""
+        self._db.execute("UPDATE exchanges SET head = ? WHERE id = ?", (_json(head), exchange_id))
+
+    def append(self, exchange_id: str, direction: str, time_ns: int, data: bytes) -> None:
+        """Bytes of a body passed."""
+        self._db.execute(
+            "INSERT INTO chunks (id, direction, time_ns, data) VALUES (?, ?, ?, ?)",
+            (exchange_id, direction, time_ns, data),
+        )
+
+    def forget(self, exchange_id: str) -> None:
+        """It is over, or never was."""
+        self._db.execute("DELETE FROM chunks WHERE id = ?", (exchange_id,))
+        self._db.execute("DELETE FROM exchanges WHERE id = ?", (exchange_id,))
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes kept of each exchange under way."""
+        return dict(
+            self._db.execute(
+                "SELECT e.id, coalesce(sum(length(c.data)), 0) "
+                "FROM exchanges e LEFT JOIN chunks c USING (id) GROUP BY e.id"
+            ).fetchall()
+        )
+
+    def interrupted(self) -> Iterator[ExchangeRecord]:
+        """What is known of each exchange under way, as a record with outcome ``interrupted``."""
+        for exchange_id, class_name, begin_ns, head in self._db.execute(
+            "SELECT id, class, begin_ns, head FROM exchanges ORDER BY begin_ns"
+        ).fetchall():
+            yield self._interrupted(exchange_id, class_name, begin_ns, json.loads(head))
+
+    def _interrupted(self, exchange_id: str, class_name: str, begin_ns: int, head: dict[str, Any]) -> ExchangeRecord:
+        bodies: dict[str, list[bytes]] = {"request": [], "response": []}
+        end_ns = begin_ns
+        for direction, time_ns, data in self._db.execute(
+            "SELECT direction, time_ns, data FROM chunks WHERE id = ? ORDER BY n", (exchange_id,)
+        ):
+            bodies[direction].append(data)
+            end_ns = max(end_ns, time_ns)
+        known = {name: value for name, value in head.items() if name in _KNOWN - _MADE_HERE}
+        for name in ("request_headers", "response_headers"):
+            known[name] = [(str(key), str(value)) for key, value in known.get(name) or ()]
+        facts = known.get("request_facts") or {}
+        known["request_facts"] = RequestFacts(**{name: value for name, value in facts.items() if name in _FACTS})
+        request, response = b"".join(bodies["request"]), b"".join(bodies["response"])
+        for name, data in (("request_size", request), ("response_size", response)):
+            known[name] = max(known.get(name) or 0, len(data))
+        needed = {"method": "", "url": "", "host": "", "port": 0, "begin_ns": begin_ns, "body_truncated": False}
+        return ExchangeRecord(
+            **{
+                **needed,
+                **known,
+                "id": exchange_id,
+                "class_name": class_name,
+                "outcome": "interrupted",
+                "end_ns": max(end_ns, known.get("begin_ns", begin_ns)),
+                "request_body": Body.of(request, whole=bool(head.get("request_complete"))) if request else None,
+                "response_body": Body.of(response, whole=False) if response else None,
+            }
+        )
+
+
+def _json(head: dict[str, Any]) -> str:
+    # ASCII: what json escapes can hold no surrogate that SQLite would refuse.
+    return json.dumps(head, separators=(",", ":"), default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    """Dataclasses (facts) as objects, bytes and the rest as text."""
+    names = getattr(type(value), "__dataclass_fields__", None)
+    return {name: getattr(value, name) for name in names} if names else str(value)

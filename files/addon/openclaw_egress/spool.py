@@ -1,0 +1,580 @@
+"""The spool: the durable queue between the proxy and the store, and the local store itself.
+
+One process writes it, as a lock file sees to. Every method that writes is one transaction, safe against ``kill -9``
+when it returns; a keeper thread flushes to the disk once a second, which is what a loss of power can cost.
+
+Limits: the bytes of lines and journal stay near ``max_bytes``. Over it, what the store has acknowledged (or, without a
+store, the oldest) goes first, then dead letters, then, with ``full="drop_oldest"``, the oldest waiting lines of the
+class that has the most of them, so that no class can push out another's; a line of event ``openclaw.egress.spool``
+names what went. With ``full="block"`` nothing that waits goes, and `Spool.full` asks the proxy to refuse new exchanges.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from openclaw_egress import semconv
+from openclaw_egress.journal import Journal
+from openclaw_egress.otlp import encode_record, encode_resource, make_resource
+from openclaw_egress.records import (
+    DeniedRecord,
+    EventRecord,
+    ExchangeRecord,
+    Line,
+    line_hash,
+    lines_of,
+    seal,
+)
+from openclaw_egress.spool_reader import SpoolReader
+from openclaw_egress.spool_schema import (
+    ACKNOWLEDGED,
+    DEAD,
+    LOCAL,
+    PENDING,
+    ROW_BYTES,
+    STATES,
+    SpoolError,
+    connect,
+    create_file,
+    prepare,
+    spool_errors,
+)
+
+__all__ = ["Spool", "SpoolError", "StoredRecord"]
+
+log = logging.getLogger("openclaw_egress.spool")
+
+SLICE_BYTES = 4 * 1024 * 1024
+"""At most so much is pruned in one transaction: it runs in the proxy's event loop."""
+CHECKPOINT_BYTES = 8 * 1024 * 1024
+_MAX_RANGES = 1000
+
+_ATTRIBUTE_COLUMNS = {
+    "exchange_id": semconv.EXCHANGE_ID,
+    "part": semconv.PART_INDEX,
+    "parts": semconv.PART_COUNT,
+    "begin": semconv.BEGIN,
+    "method": semconv.HTTP_REQUEST_METHOD,
+    "url": semconv.URL_FULL,
+    "host": semconv.SERVER_ADDRESS,
+    "port": semconv.SERVER_PORT,
+    "status": semconv.HTTP_RESPONSE_STATUS_CODE,
+    "outcome": semconv.OUTCOME,
+    "rule": semconv.RULE,
+    "reason": semconv.REASON,
+    "provider": semconv.GEN_AI_PROVIDER_NAME,
+    "stream": semconv.GEN_AI_REQUEST_STREAM,
+    "input_tokens": semconv.GEN_AI_USAGE_INPUT_TOKENS,
+    "output_tokens": semconv.GEN_AI_USAGE_OUTPUT_TOKENS,
+    "cache_read_tokens": semconv.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS,
+    "cache_write_tokens": semconv.GEN_AI_USAGE_CACHE_WRITE_INPUT_TOKENS,
+    "reasoning_tokens": semconv.GEN_AI_USAGE_REASONING_OUTPUT_TOKENS,
+    "duration": semconv.DURATION,
+    "first_chunk": semconv.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK,
+    "error_type": semconv.ERROR_TYPE,
+    "count": semconv.COUNT,
+}
+_ROW_COLUMNS = [
+    "seq",
+    "time_ns",
+    "state",
+    "class",
+    "size",
+    "event_name",
+    "model",
+    *_ATTRIBUTE_COLUMNS,
+    "resource",
+    "otlp",
+]
+_INSERT = f"INSERT INTO records ({', '.join(_ROW_COLUMNS)}) VALUES ({', '.join('?' * len(_ROW_COLUMNS))})"  # noqa: S608
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRecord:
+    """One line that waits for the store: its number, time, and encoded bytes with those of its resource."""
+
+    seq: int
+    time_ns: int
+    otlp: bytes
+    resource: bytes
+
+
+@dataclass(slots=True)
+class _State:
+    """What a failed transaction must put back: the end of the chain, and rows and bytes by state and class."""
+
+    seq: int
+    hash: str
+    time_ns: int
+    rows: dict[tuple[int, str], int]
+    size: dict[tuple[int, str], int]
+    journal: dict[str, int]
+
+    def copy(self) -> _State:
+        return replace(self, rows=dict(self.rows), size=dict(self.size), journal=dict(self.journal))
+
+    def count(self, state: int, class_name: str, rows: int, size: int) -> None:
+        key = (state, class_name)
+        self.rows[key] = self.rows.get(key, 0) + rows
+        self.size[key] = self.size.get(key, 0) + size
+
+
+class Spool(SpoolReader):
+    """The spool, open for writing.
+
+    Args:
+        path: the SQLite file; its directory is made (0700) where it is absent.
+        max_bytes: limit of what is kept.
+        full: what happens at the limit when nothing acknowledged is left to prune.
+        local: no store is named: lines are kept here only, the oldest pruned at the limit.
+        service_name: see `otlp.make_resource`; so is ``host_name``.
+        sync_seconds: how often the keeper flushes to the disk; ``None``: no keeper.
+
+    Raises:
+        SpoolError: the file cannot be made, read or written, is of a newer version, or another process writes it.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        max_bytes: int = 2 * 1024**3,
+        full: Literal["drop_oldest", "block"] = "drop_oldest",
+        *,
+        local: bool = False,
+        service_name: str | None = None,
+        host_name: str | None = None,
+        sync_seconds: float | None = 1.0,
+        clock_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self.path = Path(path)
+        self.max_bytes = max_bytes
+        self.committed = threading.Event()
+        """Set whenever a line was committed; whoever waits for lines clears it."""
+        self.dropped_lines = 0
+        """Waiting lines dropped at the limit since this object was made."""
+        self._blocks = full == "block"
+        self._new_state = LOCAL if local else PENDING
+        self._now = clock_ns
+        self._lock = threading.RLock()
+        self._stopping = threading.Event()
+        self._dirty = False
+        self._keeper: threading.Thread | None = None
+        self._lock_file = _lock_exclusively(self.path)
+        try:
+            create_file(self.path)
+            with spool_errors(self.path):
+                self._db = connect(self.path)
+                instance_id = prepare(self._db, self.path)
+                self._resource_id = self._remember_resource(make_resource(instance_id, service_name, host_name))
+                self._state = self._load_state()
+            super().__init__(self.path)
+        except BaseException:
+            os.close(self._lock_file)
+            raise
+        if sync_seconds is not None:
+            self._keeper = threading.Thread(target=self._keep, args=(sync_seconds,), name="spool-keeper", daemon=True)
+            self._keeper.start()
+
+    def close(self) -> None:
+        """Flush, close, and let another process write."""
+        self._stopping.set()
+        if self._keeper is not None:
+            self._keeper.join()
+        with self._lock:
+            if self._lock_file < 0:
+                return
+            super().close()
+            self._db.close()
+            os.close(self._lock_file)
+            self._lock_file = -1
+
+    # ── the journal of exchanges under way ───────────────────────────────────────────────────────────────────
+
+    def open_exchange(self, exchange_id: str, class_name: str, head: dict[str, Any]) -> None:
+        """Begin to keep an exchange. ``head``: fields of `ExchangeRecord` as far as they are known, redacted."""
+        with self._transaction() as (db, state):
+            Journal(db).begin(exchange_id, class_name, self._now(), head)
+            state.journal[exchange_id] = 0
+
+    def update(self, exchange_id: str, head: dict[str, Any]) -> None:
+        """Replace what is known of an exchange under way."""
+        with self._transaction() as (db, _):
+            Journal(db).update(exchange_id, head)
+
+    def append(self, exchange_id: str, direction: str, data: bytes) -> None:
+        """Keep bytes of a body (decoded) of an exchange under way; ``direction`` is ``request`` or ``response``."""
+        self.append_many([(exchange_id, direction, data)])
+
+    def append_many(self, chunks: Iterable[tuple[str, str, bytes]]) -> None:
+        """`append` for several chunks, perhaps of several exchanges, in one transaction."""
+        with self._transaction() as (db, state):
+            for exchange_id, direction, data in chunks:
+                Journal(db).append(exchange_id, direction, self._now(), data)
+                state.journal[exchange_id] = state.journal.get(exchange_id, 0) + len(data)
+
+    def close_exchange(self, record: ExchangeRecord) -> list[int]:
+        """The exchange is over: its lines take the journal's place. Returns their numbers."""
+        lines = lines_of(record)
+        with self._transaction() as (db, state):
+            seqs = self._store(lines)
+            Journal(db).forget(record.id)
+            state.journal.pop(record.id, None)
+        self._after_commit()
+        return seqs
+
+    def recover(self) -> int:
+        """Make records of exchanges that were under way when the process before died; returns how many."""
+        with spool_errors(self.path):
+            found = list(Journal(self._db).interrupted())
+            for record in found:
+                self.close_exchange(record)
+        return len(found)
+
+    # ── records ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def add(self, record: DeniedRecord | EventRecord) -> list[int]:
+        """Keep a record that has no journal. Returns the numbers of its lines."""
+        with self._transaction():
+            seqs = self._store(lines_of(record))
+        self._after_commit()
+        return seqs
+
+    def checkpoint(self) -> tuple[int, str]:
+        """Write a line that names the newest line and its hash, which are returned: a cut tail shows then."""
+        with self._lock:
+            seq, digest = self._state.seq, self._state.hash
+            self.add(
+                EventRecord(
+                    event_name=semconv.EVENT_CHECKPOINT,
+                    attributes={semconv.CHECKPOINT_SEQ: seq, semconv.CHECKPOINT_HASH: digest},
+                    message=f"{seq} lines were sealed so far, the last one as {digest}",
+                )
+            )
+        return seq, digest
+
+    def head(self) -> tuple[int, str]:
+        """``seq`` and hash of the newest line."""
+        return self._state.seq, self._state.hash
+
+    @property
+    def full(self) -> bool:
+        """Whether new exchanges must be refused: at the limit, and told to block."""
+        return self._blocks and self.used_bytes >= self.max_bytes
+
+    @property
+    def used_bytes(self) -> int:
+        """What counts against ``max_bytes``."""
+        return sum(self._state.size.values()) + sum(self._state.journal.values())
+
+    def stats(self) -> dict[str, int]:
+        """As `SpoolReader.stats`, and the limit; costs nothing."""
+        with self._lock:
+            found = {f"{name}_{what}": 0 for name in STATES for what in ("records", "bytes")}
+            for (state, _), rows in self._state.rows.items():
+                found[f"{STATES[state]}_records"] += rows
+            for (state, _), size in self._state.size.items():
+                found[f"{STATES[state]}_bytes"] += size
+            return {
+                **found,
+                "open_exchanges": len(self._state.journal),
+                "journal_bytes": sum(self._state.journal.values()),
+                "last_seq": self._state.seq,
+                "used_bytes": self.used_bytes,
+                "max_bytes": self.max_bytes,
+                "dropped_lines": self.dropped_lines,
+            }
+
+    # ── for the exporter ─────────────────────────────────────────────────────────────────────────────────────
+
+    def pending(self, limit_bytes: int) -> list[StoredRecord]:
+        """The oldest lines that wait, in order, up to ``limit_bytes`` of encoded records, one at the least."""
+        found: list[StoredRecord] = []
+        total = 0
+        with spool_errors(self.path):
+            rows = self._read().execute(
+                "SELECT r.seq, r.time_ns, r.otlp, s.otlp FROM records r JOIN resources s ON s.id = r.resource "
+                "WHERE r.state = 0 ORDER BY r.seq"
+            )
+            for seq, time_ns, encoded, resource in rows:
+                total += len(encoded) + 16
+                if found and total > limit_bytes:
+                    break
+                found.append(StoredRecord(seq, time_ns, encoded, resource))
+            rows.close()
+        return found
+
+    def acknowledge(self, seqs: Sequence[int]) -> None:
+        """The store has these lines."""
+        with self._transaction():
+            self._change_state(seqs, ACKNOWLEDGED, None)
+        self._after_commit()
+
+    def dead_letter(self, seqs: Sequence[int], why: str) -> None:
+        """The store will never take these lines: they stay here, marked, and a line says which and why."""
+        with self._transaction():
+            changed = self._change_state(seqs, DEAD, why)
+            if changed:
+                self._note("dead_lettered", why, changed, "")
+        self._after_commit()
+
+    # ── inside ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    @contextmanager
+    def _transaction(self) -> Iterator[tuple[sqlite3.Connection, _State]]:
+        """One transaction; if it fails, what this object believes is what it was before."""
+        with self._lock, spool_errors(self.path):
+            if self._lock_file < 0:
+                raise SpoolError(f"spool {self.path}: it is closed")
+            before = self._state.copy()
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db, self._state
+                self._db.execute("COMMIT")
+            except BaseException:
+                self._state = before
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+            self._dirty = True
+
+    def _store(self, lines: Iterable[Line]) -> list[int]:
+        """Seal, encode and insert lines, inside a transaction."""
+        state, ledger, rows = self._state, [], []
+        for line in lines:
+            state.seq += 1
+            state.time_ns = max(self._now(), state.time_ns + 1)
+            text = seal(line, state.seq, state.hash)
+            state.hash = line_hash(text)
+            encoded = encode_record(line, text, state.time_ns)
+            ledger.append((state.seq, bytes.fromhex(state.hash), state.time_ns))
+            rows.append(self._row(line, encoded))
+            state.count(self._new_state, rows[-1][3], 1, rows[-1][4])
+        self._db.executemany("INSERT INTO ledger VALUES (?, ?, ?)", ledger)
+        self._db.executemany(_INSERT, rows)
+        return [seq for seq, _, _ in ledger]
+
+    def _row(self, line: Line, encoded: bytes) -> tuple[Any, ...]:
+        said = line.attributes
+        columns = {name: said.get(attribute) for name, attribute in _ATTRIBUTE_COLUMNS.items()}
+        columns["exchange_id"] = columns["exchange_id"] or ""
+        columns["part"] = columns["part"] or 0
+        columns["parts"] = columns["parts"] or 0
+        return (
+            self._state.seq,
+            self._state.time_ns,
+            self._new_state,
+            str(said.get(semconv.CLASS, "")),
+            len(encoded) + ROW_BYTES,
+            line.event_name,
+            said.get(semconv.GEN_AI_RESPONSE_MODEL) or said.get(semconv.GEN_AI_REQUEST_MODEL),
+            *columns.values(),
+            self._resource_id,
+            encoded,
+        )
+
+    def _change_state(self, seqs: Iterable[int], new: int, why: str | None) -> list[int]:
+        """Lines that still wait get another state; returns which."""
+        changed = []
+        for seq in seqs:
+            row = self._db.execute(
+                "UPDATE records SET state = ?, why = ? WHERE seq = ? AND state = 0 RETURNING class, size",
+                (new, why, seq),
+            ).fetchone()
+            if row:
+                self._state.count(PENDING, row[0], -1, -row[1])
+                self._state.count(new, row[0], 1, row[1])
+                changed.append(seq)
+        return changed
+
+    def _note(self, what: str, why: str, seqs: Sequence[int], class_name: str) -> None:
+        """A line about lines that the store will not get: which, and the hash of the last."""
+        digest = self._db.execute("SELECT hash FROM ledger WHERE seq = ?", (seqs[-1],)).fetchone()
+        ranges = ", ".join(f"{first}-{last}" if first != last else str(first) for first, last in _ranges(seqs))
+        whose = f" of class {class_name}" if class_name else ""
+        record = EventRecord(
+            event_name=semconv.EVENT_SPOOL,
+            severity="ERROR" if what == "dropped" else "WARN",
+            attributes={
+                semconv.OUTCOME: what,
+                semconv.SPOOL_REASON: why,
+                semconv.SPOOL_FIRST_SEQ: seqs[0],
+                semconv.SPOOL_LAST_SEQ: seqs[-1],
+                semconv.SPOOL_LINES: len(seqs),
+                semconv.SPOOL_LAST_HASH: bytes(digest[0]).hex() if digest else "",
+            },
+            message=f"{len(seqs)} lines{whose} were {what.replace('_', '-')} ({why}): {ranges}",
+        )
+        self._store(lines_of(record))
+
+    # ── limits ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _after_commit(self) -> None:
+        self.committed.set()
+        if self.used_bytes <= self.max_bytes:
+            return
+        try:
+            self._make_room()
+        except SpoolError:
+            log.exception("the spool is over its limit and could not be pruned")  # what was asked for is committed
+
+    def _make_room(self) -> None:
+        """Bring the spool under its limit with some slack, as the module's text says."""
+        target = self.max_bytes - min(self.max_bytes // 20, SLICE_BYTES)
+        for state in ("state IN (1, 3)", "state = 2"):
+            while self.used_bytes > target and self._prune(state, self.used_bytes - target):
+                pass
+        while self.used_bytes > target and self._new_state == LOCAL and self._prune("state = 0", SLICE_BYTES):
+            pass
+        while self.used_bytes > target and not self._blocks and self._drop(self.used_bytes - target):
+            pass
+
+    def _prune(self, where: str, needed: int) -> bool:
+        """Delete the oldest rows of a kind: at least ``needed`` bytes or a slice. The ledger keeps their hashes."""
+        with self._transaction() as (db, _):
+            query = f"SELECT seq, size, class, state, exchange_id FROM records WHERE {where} ORDER BY seq"  # noqa: S608
+            return bool(self._delete(_take(db.execute(query), min(needed, SLICE_BYTES))))
+
+    def _drop(self, needed: int) -> bool:
+        """Delete the oldest waiting lines of the class that has the most, and say so in a line."""
+        with self._transaction() as (db, state):
+            # The proxy's own events (class "") go last, lines that tell of drops never.
+            waiting = {name: size for (kind, name), size in state.size.items() if kind == PENDING and size > 0}
+            victim = max(waiting, key=lambda name: (name != "", waiting[name]), default=None)
+            if victim is None:
+                return False
+            rows = db.execute(
+                "SELECT seq, size, class, state, exchange_id FROM records WHERE state = 0 AND class = ? "
+                "AND event_name <> ? ORDER BY seq",
+                (victim, semconv.EVENT_SPOOL),
+            )
+            seqs = self._delete(_take(rows, min(needed, SLICE_BYTES)))
+            if not seqs:
+                return False
+            self.dropped_lines += len(seqs)
+            self._note("dropped", "the spool is at its limit", seqs, victim)
+            log.error("%d lines of class %s were dropped: the spool is at its limit", len(seqs), victim or "(proxy)")
+            return True
+
+    def _delete(self, rows: list[tuple[int, int, str, int, str]]) -> list[int]:
+        for seq, size, class_name, state, _ in rows:
+            self._db.execute("DELETE FROM records WHERE seq = ?", (seq,))
+            self._state.count(state, class_name, -1, -size)
+        return [row[0] for row in rows]
+
+    # ── the keeper ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def _keep(self, seconds: float) -> None:
+        """Flush to the disk, and move what is in the log into the file, outside of the proxy's event loop."""
+        database = connect(self.path)
+        try:
+            while not self._stopping.wait(seconds):
+                try:
+                    self.sync()
+                    if _file_size(f"{self.path}-wal") > CHECKPOINT_BYTES:
+                        database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+                except (OSError, sqlite3.Error) as error:
+                    log.error("spool %s: flushing to the disk failed: %s", self.path, error)
+            self.sync()
+        except OSError as error:
+            log.error("spool %s: flushing to the disk failed: %s", self.path, error)
+        finally:
+            database.close()
+
+    def sync(self) -> None:
+        """Flush what was committed to the disk, if there is anything new."""
+        if not self._dirty:
+            return
+        self._dirty = False
+        try:
+            # Of the three files only this one holds no lock of SQLite's, which closing it would give up.
+            descriptor = os.open(f"{self.path}-wal", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _remember_resource(self, resource: Any) -> int:
+        encoded = encode_resource(resource)
+        self._db.execute("INSERT OR IGNORE INTO resources (otlp) VALUES (?)", (encoded,))
+        return int(self._db.execute("SELECT id FROM resources WHERE otlp = ?", (encoded,)).fetchone()[0])
+
+    def _load_state(self) -> _State:
+        last = self._db.execute("SELECT seq, hash, time_ns FROM ledger ORDER BY seq DESC LIMIT 1").fetchone()
+        seq, digest = SpoolReader.head_of(last)
+        state = _State(seq, digest, last[2] if last else 0, {}, {}, {})
+        sums = self._db.execute("SELECT state, class, count(*), sum(size) FROM records GROUP BY state, class")
+        for kind, class_name, rows, size in sums:
+            state.count(kind, class_name, rows, size)
+        state.journal = Journal(self._db).sizes()
+        return state
+
+
+def _lock_exclusively(path: Path) -> int:
+    """Hold ``<path>.lock`` as long as this process lives.
+
+    Raises:
+        SpoolError: another process holds it, or it cannot be made.
+    """
+    lock = Path(f"{path}.lock")
+    try:
+        lock.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise SpoolError(
+            f"spool {path}: {lock} cannot be written: {error.strerror}; the proxy's user (uid {os.getuid()}) needs to "
+            f"write in {path.parent}: set its owner, or EGRESS_STATE_DIR"
+        ) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        owner = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
+        os.close(descriptor)
+        raise SpoolError(
+            f"spool {path}: another process (pid {owner}) writes it already; stop that one, or give this one its own "
+            "EGRESS_STATE_DIR"
+        ) from None
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    return descriptor
+
+
+def _take(rows: Iterable[tuple[int, int, str, int, str]], needed: int) -> list[tuple[int, int, str, int, str]]:
+    """Rows until ``needed`` bytes are together, and then those that belong to the last one's exchange."""
+    taken: list[tuple[int, int, str, int, str]] = []
+    total = ranges = 0
+    for row in rows:
+        if taken and (total >= needed or ranges > _MAX_RANGES) and (not row[4] or row[4] != taken[-1][4]):
+            break
+        ranges += not taken or row[0] != taken[-1][0] + 1
+        taken.append(row)
+        total += row[1]
+    return taken
+
+
+def _ranges(seqs: Sequence[int]) -> Iterator[tuple[int, int]]:
+    first = last = seqs[0]
+    for seq in seqs[1:]:
+        if seq != last + 1:
+            yield first, last
+            first = seq
+        last = seq
+    yield first, last
+
+
+def _file_size(path: str) -> int:
+    try:
+        return os.stat(path).st_size  # noqa: PTH116 - a path made by appending
+    except FileNotFoundError:
+        return 0

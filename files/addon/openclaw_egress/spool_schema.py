@@ -1,0 +1,159 @@
+"""The spool's file: its tables, how it is opened, and what its errors say.
+
+SQLite in WAL mode; other tools may read it while the proxy writes (``sqlite3 'file:spool.db?mode=ro'``).
+
+===============  =====================================================================================================
+``meta``         ``schema_version``, ``instance_id`` (a UUID, for ever), ``created_ns``
+``ledger``       one row for each line ever sealed: ``seq`` (gapless from 1), ``hash`` (SHA-256 of the line, 32 bytes),
+                 ``time_ns`` (strictly increasing). Never deleted
+``records``      the lines that are still kept: what `egress records` shows, and ``otlp``, the encoded log record with
+                 the line as its body. ``state``: 0 waits for the store, 1 acknowledged, 2 dead letter (``why``),
+                 3 kept here only (no store named). ``size``: bytes that the row counts for
+``resources``    the encoded OTLP resource that records were committed under
+``exchanges``    the journal: exchanges under way, ``head`` is JSON of what is known, redacted
+``chunks``       the journal: bytes of their bodies, decoded, as they passed
+===============  =====================================================================================================
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+SCHEMA_VERSION = 1
+PENDING, ACKNOWLEDGED, DEAD, LOCAL = 0, 1, 2, 3
+STATES = ("pending", "acknowledged", "dead_letter", "local")
+ROW_BYTES = 512
+"""What a row costs beside its ``otlp`` bytes (columns and indexes), roughly."""
+
+WAL_SAFETY_PAGES = 16_384  # 64 MB: the writer checkpoints by itself only if nobody else did
+BUSY_MS = 10_000
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS ledger (seq INTEGER PRIMARY KEY, hash BLOB NOT NULL, time_ns INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS resources (id INTEGER PRIMARY KEY, otlp BLOB NOT NULL UNIQUE);
+CREATE TABLE IF NOT EXISTS records (
+    seq INTEGER PRIMARY KEY, time_ns INTEGER NOT NULL, state INTEGER NOT NULL, class TEXT NOT NULL,
+    size INTEGER NOT NULL, event_name TEXT NOT NULL, exchange_id TEXT NOT NULL, part INTEGER NOT NULL,
+    parts INTEGER NOT NULL, begin TEXT, method TEXT, url TEXT, host TEXT, port INTEGER, status INTEGER, outcome TEXT,
+    rule TEXT, reason TEXT, provider TEXT, model TEXT, stream INTEGER, input_tokens INTEGER, output_tokens INTEGER,
+    cache_read_tokens INTEGER, cache_write_tokens INTEGER, reasoning_tokens INTEGER, duration REAL, first_chunk REAL,
+    error_type TEXT, count INTEGER, why TEXT, resource INTEGER NOT NULL REFERENCES resources(id), otlp BLOB NOT NULL
+);
+CREATE INDEX IF NOT EXISTS records_by_exchange ON records(exchange_id) WHERE exchange_id <> '';
+CREATE INDEX IF NOT EXISTS records_by_state ON records(state, class, seq, size);
+CREATE INDEX IF NOT EXISTS records_pending ON records(seq) WHERE state = 0;
+CREATE INDEX IF NOT EXISTS records_kept ON records(seq) WHERE state IN (1, 3);
+CREATE TABLE IF NOT EXISTS exchanges (
+    id TEXT PRIMARY KEY, class TEXT NOT NULL, begin_ns INTEGER NOT NULL, head TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS chunks (
+    n INTEGER PRIMARY KEY, id TEXT NOT NULL, direction TEXT NOT NULL, time_ns INTEGER NOT NULL, data BLOB NOT NULL
+);
+CREATE INDEX IF NOT EXISTS chunks_by_exchange ON chunks(id);
+"""
+
+
+class SpoolError(Exception):
+    """The spool cannot do what was asked; the text says what is wrong and what helps."""
+
+
+@contextmanager
+def spool_errors(path: Path) -> Iterator[None]:
+    """Turn SQLite's errors into one `SpoolError` with a remedy."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        name = getattr(error, "sqlite_errorname", "") or type(error).__name__
+        raise SpoolError(f"spool {path}: {error} ({name}); {_remedy(name, path)}") from error
+
+
+def _remedy(name: str, path: Path) -> str:
+    if name.startswith("SQLITE_FULL"):
+        return f"the disk is full: free space under {path.parent} or lower EGRESS_SPOOL_MAX_BYTES"
+    if name.startswith("SQLITE_READONLY"):
+        return f"make {path.parent} writable for the proxy's user (uid {os.getuid()})"
+    if name.startswith(("SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_AUTH")):
+        return f"check that {path.parent} exists and belongs to the proxy's user (uid {os.getuid()})"
+    if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+        return "the file is damaged: move it aside (it can still be read with `sqlite3 … .recover`) and start again"
+    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        return "another program holds it locked: close what has it open for writing"
+    return "look at the disk and at the system's log"
+
+
+def create_file(path: Path) -> None:
+    """Make the directory (0700) and the file (0600) where they are absent: bodies are in it.
+
+    Raises:
+        SpoolError: they cannot be made, or are not to be written.
+    """
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Only where it is absent: to close a descriptor of an open database would give up SQLite's locks on it.
+        if not path.exists():
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise SpoolError(
+            f"spool {path}: {error.strerror}; the proxy's user (uid {os.getuid()}) needs to write in {path.parent}: "
+            "set its owner, or EGRESS_STATE_DIR"
+        ) from error
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """A connection that writes; transactions are explicit. May be used from any one thread at a time."""
+    connection = sqlite3.connect(path, timeout=BUSY_MS / 1000, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA journal_mode = WAL")
+    # NORMAL: a commit is safe against the death of the process; against loss of power, what `sync` has flushed.
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_SAFETY_PAGES}")
+    return connection
+
+
+def connect_read_only(path: Path) -> sqlite3.Connection:
+    """A connection that only reads, for another thread or another program."""
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    connection = sqlite3.connect(uri, uri=True, timeout=BUSY_MS / 1000, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA query_only = ON")
+    return connection
+
+
+def prepare(connection: sqlite3.Connection, path: Path) -> str:
+    """Make the tables where they are absent; returns the instance's id.
+
+    Raises:
+        SpoolError: the file was written by a newer version.
+    """
+    check_version(connection, path)
+    connection.executescript(_SCHEMA)
+    connection.execute("BEGIN IMMEDIATE")
+    for key, value in (
+        ("schema_version", SCHEMA_VERSION),
+        ("instance_id", str(uuid.uuid4())),
+        ("created_ns", time.time_ns()),
+    ):
+        connection.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", (key, value))
+    connection.execute("COMMIT")
+    return str(connection.execute("SELECT value FROM meta WHERE key = 'instance_id'").fetchone()[0])
+
+
+def check_version(connection: sqlite3.Connection, path: Path) -> None:
+    """Refuse a file of a newer schema.
+
+    Raises:
+        SpoolError: naming both versions.
+    """
+    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
+        return
+    row = connection.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone()
+    if row and int(row[0]) > SCHEMA_VERSION:
+        raise SpoolError(
+            f"spool {path}: its schema is version {row[0]}, this program knows up to {SCHEMA_VERSION}; "
+            "run the version that wrote it, or a newer one"
+        )
