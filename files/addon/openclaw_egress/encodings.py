@@ -1,0 +1,281 @@
+"""Content codings undone as the bytes arrive, within bounds.
+
+Input comes in any cut; output comes in pieces of some 64 KB, so that nothing a peer sends can make one call return a
+gigabyte (32 KB of zstd can), and stops for good at a limit. Bad data never raises: it sets `BodyDecoder.error`.
+
+Codings: gzip (several members too), deflate (with the zlib header as RFC 9110 has it, and without as many send it), br
+(RFC 7932), zstd (RFC 8878, windows up to 8 MB as RFC 9659 asks), identity, and lists of them (RFC 9110, 8.4).
+"""
+
+from __future__ import annotations
+
+import sys
+import zlib
+from collections.abc import Iterator
+from typing import Protocol
+
+import brotli  # type: ignore[import-untyped]  # it has no stubs
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+PIECE_BYTES = 64 * 1024
+DEFAULT_MAX_OUTPUT = 64 * 1024 * 1024
+MAX_CODINGS = 3
+_ZSTD_WINDOW_LOG = 23
+
+
+class _Damaged(Exception):
+    """What is wrong with the data, in words for a person."""
+
+
+class _Coding(Protocol):
+    """One coding. `pieces` is drained before the next call; `finish` raises `_Damaged` where the end is missing."""
+
+    def pieces(self, data: bytes) -> Iterator[bytes]: ...
+
+    def finish(self) -> None: ...
+
+
+class _Zlib:
+    """gzip and zlib; a gzip body may be several members, one after the other."""
+
+    def __init__(self, name: str, window_bits: int) -> None:
+        self._name = name
+        self._window_bits = window_bits
+        self._inflater = zlib.decompressobj(window_bits)
+        self._begun = False
+        self._members = 0
+
+    def pieces(self, data: bytes) -> Iterator[bytes]:
+        while data:
+            if self._inflater.eof:
+                self._next_member(data)
+            self._begun = True
+            piece = self._inflate(data)
+            if piece:
+                yield piece
+            data = self._inflater.unconsumed_tail
+            while len(piece) == PIECE_BYTES and not self._inflater.eof and not data:
+                # All input is taken, but the inflater may still hold output that had no room.
+                piece = self._inflate(b"")
+                if piece:
+                    yield piece
+                data = self._inflater.unconsumed_tail
+            if self._inflater.eof:
+                self._members += 1
+                data = self._inflater.unused_data
+
+    def _inflate(self, data: bytes) -> bytes:
+        try:
+            return self._inflater.decompress(data, PIECE_BYTES)
+        except zlib.error as problem:
+            raise _Damaged(self._words(problem)) from None
+
+    def _next_member(self, data: bytes) -> None:
+        if self._window_bits != zlib.MAX_WBITS + 16:
+            raise _Damaged(f"{len(data)} bytes or more after the end of the {self._name} data")
+        self._inflater = zlib.decompressobj(self._window_bits)
+        self._begun = False
+
+    def _words(self, problem: zlib.error) -> str:
+        if self._members:
+            return f"bytes after the end of the {self._name} data that are no further member"
+        return f"not valid {self._name} data ({str(problem).rpartition(': ')[2]})"
+
+    def finish(self) -> None:
+        if self._begun and not self._inflater.eof:
+            raise _Damaged(f"{self._name} data ends early")
+
+
+class _Deflate:
+    """`deflate` is zlib data by the standard and raw deflate by habit: the first two bytes tell."""
+
+    def __init__(self) -> None:
+        self._head = b""
+        self._inner: _Zlib | None = None
+
+    def pieces(self, data: bytes) -> Iterator[bytes]:
+        if self._inner is None:
+            data = self._head + data
+            if len(data) < 2:
+                self._head = data
+                return
+            method_and_window, check = data[0], data[1]
+            zlib_header = method_and_window & 0x8F == 0x08 and (method_and_window << 8 | check) % 31 == 0
+            self._inner = _Zlib("deflate", zlib.MAX_WBITS if zlib_header else -zlib.MAX_WBITS)
+        yield from self._inner.pieces(data)
+
+    def finish(self) -> None:
+        if self._inner is not None:
+            self._inner.finish()
+        elif self._head:
+            raise _Damaged("deflate data ends early")
+
+
+class _Brotli:
+    """br. What one call had decoded before it met damaged data is lost with it: the library hands out nothing then."""
+
+    def __init__(self) -> None:
+        self._decompressor = brotli.Decompressor()
+        self._begun = False
+
+    def pieces(self, data: bytes) -> Iterator[bytes]:
+        if data and self._decompressor.is_finished():
+            raise _Damaged(f"{len(data)} bytes or more after the end of the br data")
+        self._begun = self._begun or bool(data)
+        # Short slices, so that little is lost where the data turns bad.
+        for start in range(0, len(data), 4096):
+            piece = self._process(data[start : start + 4096])
+            while True:
+                if piece:
+                    yield piece
+                if self._decompressor.can_accept_more_data():
+                    break
+                piece = self._process(b"")
+
+    def _process(self, data: bytes) -> bytes:
+        try:
+            return bytes(self._decompressor.process(data, output_buffer_limit=PIECE_BYTES))
+        except brotli.error:
+            raise _Damaged("not valid br data, or bytes after its end") from None
+
+    def finish(self) -> None:
+        if self._begun and not self._decompressor.is_finished():
+            raise _Damaged("br data ends early")
+
+
+class _Zstd:
+    """zstd: frames, and skippable frames, one after the other."""
+
+    def __init__(self) -> None:
+        self._frame = self._new_frame()
+        self._begun = False
+        self._frames = 0
+
+    @staticmethod
+    def _new_frame() -> zstd.ZstdDecompressor:
+        return zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG})
+
+    def pieces(self, data: bytes) -> Iterator[bytes]:
+        while data or not self._frame.needs_input:
+            if self._frame.eof:
+                if not data:
+                    return
+                self._frame = self._new_frame()
+            self._begun = True
+            try:
+                piece = self._frame.decompress(data, PIECE_BYTES)
+            except zstd.ZstdError as problem:
+                raise _Damaged(self._words(problem)) from None
+            if piece:
+                yield piece
+            data = b""
+            if self._frame.eof:
+                self._frames += 1
+                data = self._frame.unused_data
+
+    def _words(self, problem: zstd.ZstdError) -> str:
+        if self._frames:
+            return "bytes after the end of the zstd data that are no further frame"
+        return f"not valid zstd data ({str(problem).rpartition(': ')[2]})"
+
+    def finish(self) -> None:
+        if self._begun and not self._frame.eof:
+            raise _Damaged("zstd data ends early")
+
+
+def _coding(name: str) -> _Coding | None:
+    match name:
+        case "gzip" | "x-gzip":
+            return _Zlib("gzip", zlib.MAX_WBITS + 16)
+        case "deflate":
+            return _Deflate()
+        case "br":
+            return _Brotli()
+        case "zstd":
+            return _Zstd()
+    return None
+
+
+class BodyDecoder:
+    """Undoes the codings of one body.
+
+    `content_encoding` is the header's value (None: no header). `max_output` bounds the bytes that all inflating of this
+    body may give, at each layer of a list; None is `DEFAULT_MAX_OUTPUT`. An identity body inflates nothing and has no
+    limit. A coding that is not known (or a list of more than `MAX_CODINGS`) sets `error` at once, and the bytes pass as
+    they are: better on record so than not at all.
+
+    `error`: what was wrong, None while nothing is; after damaged data or the limit, nothing more comes out.
+    `output_bytes`: how many bytes came out. `exhausted`: the limit was met.
+    """
+
+    def __init__(self, content_encoding: str | None, max_output: int | None = None) -> None:
+        self.error: str | None = None
+        self.output_bytes = 0
+        self.exhausted = False
+        self._max_output = DEFAULT_MAX_OUTPUT if max_output is None else max_output
+        self._stopped = False
+        names = [name.strip().lower() for name in (content_encoding or "").split(",")]
+        names = [name for name in names if name not in ("", "identity")]
+        codings = [_coding(name) for name in reversed(names[: MAX_CODINGS + 1])]
+        self._codings = [coding for coding in codings if coding is not None]
+        if len(names) > MAX_CODINGS:
+            self.error = f"more than {MAX_CODINGS} content codings; the body is kept as it came"
+        elif len(self._codings) < len(names):
+            unknown = next(name for name in names if _coding(name) is None)
+            self.error = f"unknown content coding {unknown[:40]!r}; the body is kept as it came"
+        if self.error is not None:
+            self._codings = []
+        # What each layer gave so far: a list's inner layers can be bombs too.
+        self._given = [0] * len(self._codings)
+
+    def pieces(self, data: bytes) -> Iterator[bytes]:
+        """The decoded bytes that `data` brings, piece by piece; to be drained. Memory stays at a few pieces."""
+        if self._stopped or not data:
+            return
+        if not self._codings:
+            self.output_bytes += len(data)
+            yield data
+            return
+        try:
+            for piece in self._through(0, data):
+                self.output_bytes += len(piece)
+                yield piece
+        except _Damaged as problem:
+            self._stop(str(problem))
+
+    def feed(self, data: bytes) -> bytes:
+        """As `pieces`, in one."""
+        return b"".join(self.pieces(data))
+
+    def finish(self) -> bytes:
+        """To be called when the body is over; finds out whether the codings are over too. Gives what was held back."""
+        if not self._stopped:
+            try:
+                for coding in self._codings:
+                    coding.finish()
+            except _Damaged as problem:
+                self._stop(str(problem))
+        self._stopped = True
+        return b""
+
+    def _through(self, layer: int, data: bytes) -> Iterator[bytes]:
+        if layer == len(self._codings):
+            yield data
+            return
+        for piece in self._codings[layer].pieces(data):
+            room = self._max_output - self._given[layer]
+            self._given[layer] += len(piece)
+            yield from self._through(layer + 1, piece[:room])
+            if len(piece) > room:
+                self.exhausted = True
+                raise _Damaged(f"decodes to more than {self._max_output} bytes")
+
+    def _stop(self, problem: str) -> None:
+        self.error = problem
+        self._stopped = True
+        # Windows and tables are not needed any more.
+        self._codings = []

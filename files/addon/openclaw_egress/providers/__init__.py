@@ -1,0 +1,71 @@
+"""What requests to models and their answers say: model, usage, the folded answer of a stream.
+
+`request_reader` and `response_reader` are fed with decoded bytes in any cut; `read_request` is for a body at hand.
+`facts.py` has the values, `names.py` which API and provider it is; each API has a module of its own.
+"""
+
+from __future__ import annotations
+
+from openclaw_egress.providers.anthropic import MESSAGES
+from openclaw_egress.providers.facts import (
+    OTHER_ERROR,
+    Dialect,
+    RequestFacts,
+    ResponseFacts,
+    ResponseReader,
+    Usage,
+)
+from openclaw_egress.providers.names import Api, api_of, deployment_of, provider_of
+from openclaw_egress.providers.openai_chat import CHAT
+from openclaw_egress.providers.openai_responses import RESPONSES
+from openclaw_egress.providers.reading import (
+    GuessingReader,
+    NothingToRead,
+    PlainReader,
+    RequestReader,
+    StreamReader,
+)
+
+__all__ = [
+    "OTHER_ERROR",
+    "RequestFacts",
+    "RequestReader",
+    "ResponseFacts",
+    "ResponseReader",
+    "Usage",
+    "provider_of",
+    "read_request",
+    "request_reader",
+    "response_reader",
+]
+
+_DIALECTS: dict[Api, Dialect] = {"messages": MESSAGES, "chat": CHAT, "responses": RESPONSES}
+
+
+def request_reader(host: str, path: str) -> RequestReader:
+    """A reader for a request's decoded body."""
+    api = api_of(path)
+    provider = provider_of(host)
+    if api is None:
+        return RequestReader(RequestFacts(provider_name=provider))
+    return RequestReader(RequestFacts(operation_name="chat", provider_name=provider, model=deployment_of(path)))
+
+
+def read_request(host: str, path: str, body: bytes | None) -> RequestFacts:
+    """What a request says. `body`: decoded; of one that is cut off, what stands in its complete members."""
+    reader = request_reader(host, path)
+    reader.feed(body or b"")
+    return reader.finish()
+
+
+def response_reader(host: str, path: str, content_type: str | None) -> ResponseReader:
+    """A reader for the response on `path`, plain or streamed as its content type says, or else as its body begins."""
+    api = api_of(path)
+    if api is None:
+        return NothingToRead()
+    media_type = (content_type or "").partition(";")[0].strip().lower()
+    if media_type == "text/event-stream":
+        return StreamReader(_DIALECTS[api])
+    if media_type == "application/json" or media_type.endswith("+json"):
+        return PlainReader(_DIALECTS[api])
+    return GuessingReader(_DIALECTS[api])

@@ -1,0 +1,102 @@
+"""Server-sent events from bytes in any cut, by the rules of the WHATWG HTML standard, section 9.2.6.
+
+Lines end in LF, CR or CRLF; one BOM at the start is dropped; an event goes out at its blank line, and one that the
+stream's end cuts off does not go out at all, as in browsers and the providers' own SDKs. Unlike there, an event has a
+maximum size: a longer one is dropped and counted, and the next is read as usual.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+DEFAULT_MAX_EVENT_BYTES = 8 * 1024 * 1024
+_BOM = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True)
+class Event:
+    """`event`: the name, None where none was given; `data`: its lines joined by LF; `id`: the last one seen so far."""
+
+    event: str | None
+    data: str
+    id: str | None
+
+
+class EventStream:
+    """The parser. `max_event_bytes` bounds the lines of one event together; `dropped` counts the longer ones."""
+
+    def __init__(self, max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES) -> None:
+        self.dropped = 0
+        self._max = max_event_bytes
+        self._line = bytearray()
+        self._first_line = True
+        self._skip_lf = False
+        self._id: str | None = None
+        self._event: str | None = None
+        self._data: list[bytes] = []
+        self._size = 0
+        self._too_long = False
+
+    def feed(self, data: bytes) -> list[Event]:
+        """The events that `data` completes."""
+        if self._skip_lf and data:
+            # The LF of a CRLF whose CR ended the line in the chunk before.
+            data = data[1:] if data.startswith(b"\n") else data
+            self._skip_lf = False
+        events: list[Event] = []
+        for part in data.splitlines(keepends=True):
+            line = part.rstrip(b"\r\n")
+            self._take(line)
+            if len(line) < len(part) and (event := self._end_line()) is not None:
+                events.append(event)
+        self._skip_lf = data.endswith(b"\r")
+        return events
+
+    def finish(self) -> None:
+        """The stream is over: what was not complete is forgotten."""
+        self._line.clear()
+        self._data.clear()
+
+    def _take(self, part: bytes) -> None:
+        self._size += len(part)
+        if self._size > self._max and not self._too_long:
+            self._too_long = True
+            self.dropped += 1
+            self._data.clear()
+            del self._line[1:]
+        if not self._too_long:
+            self._line += part
+        elif not self._line:
+            # One byte of a line that is dropped anyway, to tell it from the blank one that ends the event.
+            self._line += part[:1]
+
+    def _end_line(self) -> Event | None:
+        line = bytes(self._line)
+        self._line.clear()
+        if self._first_line:
+            self._first_line = False
+            line = line.removeprefix(_BOM)
+        if not line:
+            return self._dispatch()
+        if not self._too_long:
+            self._field(line)
+        return None
+
+    def _field(self, line: bytes) -> None:
+        name, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        match name:
+            case b"data":
+                self._data.append(value)
+            case b"event":
+                self._event = value.decode("utf-8", "replace") or None
+            case b"id" if b"\0" not in value:
+                self._id = value.decode("utf-8", "replace")
+
+    def _dispatch(self) -> Event | None:
+        data, name = self._data, self._event
+        self._data, self._event = [], None
+        self._size, self._too_long = 0, False
+        if not data:
+            return None
+        return Event(name, b"\n".join(data).decode("utf-8", "replace"), self._id)
