@@ -129,10 +129,11 @@ class _Brotli:
         # Short slices, so that little is lost where the data turns bad.
         for start in range(0, len(data), 4096):
             piece = self._process(data[start : start + 4096])
-            while True:
+            while piece or not self._decompressor.can_accept_more_data():
                 if piece:
                     yield piece
-                if self._decompressor.can_accept_more_data():
+                # That it takes more input does not mean that it has no more output: only an empty piece says so.
+                if self._decompressor.is_finished() and self._decompressor.can_accept_more_data():
                     break
                 piece = self._process(b"")
 

@@ -39,7 +39,9 @@ class EventStream:
 
     def feed(self, data: bytes) -> list[Event]:
         """The events that `data` completes."""
-        if self._skip_lf and data:
+        if not data:
+            return []
+        if self._skip_lf:
             # The LF of a CRLF whose CR ended the line in the chunk before.
             data = data[1:] if data.startswith(b"\n") else data
             self._skip_lf = False
