@@ -631,6 +631,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.request = self.server.tls.wrap_socket(self.request, server_side=True)
         super().setup()
 
+    def finish(self) -> None:
+        super().finish()
+        if isinstance(self.connection, ssl.SSLSocket):
+            with contextlib.suppress(OSError, ValueError):
+                # Says goodbye (without it a body until close looks cut off), and does not wait for the answer.
+                self.connection.settimeout(0)
+                self.connection.unwrap()
+            self.connection.close()
+
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
         """Silent: `--log` has it all."""
 
