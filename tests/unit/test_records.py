@@ -8,21 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from openclaw_egress.lines import GENESIS, MAX_LINE_BYTES, Line, line_hash, reassemble, seal
 from openclaw_egress.providers.facts import RequestFacts, ResponseFacts, Usage
-from openclaw_egress.records import (
-    GENESIS,
-    MAX_LINE_BYTES,
-    Body,
-    DeniedRecord,
-    EventRecord,
-    ExchangeRecord,
-    Line,
-    line_hash,
-    lines_of,
-    reassemble,
-    seal,
-    severity,
-)
+from openclaw_egress.records import Body, DeniedRecord, EventRecord, ExchangeRecord, lines_of, severity
 
 SECOND = 1_000_000_000
 

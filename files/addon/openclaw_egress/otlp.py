@@ -24,7 +24,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 
 from openclaw_egress import __version__
-from openclaw_egress.records import Line
+from openclaw_egress.lines import Line
 
 SCOPE = InstrumentationScope("openclaw_egress", __version__)
 DEFAULT_SERVICE_NAME = "openclaw-proxy"

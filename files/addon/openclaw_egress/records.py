@@ -1,9 +1,6 @@
 """What is kept of one exchange, decision or event, as attributes and log lines.
 
-A record becomes one `Line`, or, where its JSON passes `MAX_LINE_BYTES`, a first line with the attributes and the
-headers and further lines with parts of the bodies. `seal` turns a line into the text that is stored and sent; each
-text holds the SHA-256 of the one before. Pure functions; limits are those of a stock Loki (256 KB a line, 128
-entries and 64 KB of metadata), kept with room to spare.
+Pure: `lines_of` turns a record into one line or several; what a line is and how it is split stands in `lines`.
 
 The JSON of an exchange::
 
@@ -17,32 +14,25 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from openclaw_egress import semconv
+from openclaw_egress.lines import (
+    MAX_ATTRIBUTE_BYTES,
+    AttributeValue,
+    Line,
+    bounded_fields,
+    make_line,
+    split,
+)
 from openclaw_egress.providers.facts import RequestFacts, ResponseFacts
-from openclaw_egress.redaction import clean_text, truncate_utf8
-
-MAX_LINE_BYTES = 200_000
-"""Longest sealed line, in bytes of UTF-8."""
-MAX_ATTRIBUTE_BYTES = 1024
-"""Longest attribute value but for the URL (8 KB)."""
-MAX_LIST_ITEMS = 16
-MAX_ATTRIBUTES = 96
-GENESIS = "0" * 64
-"""``prev`` of the very first line."""
-
-_SEAL_BYTES = 128  # room for {"seq":…,"prev":"…",
-_PART_BYTES = MAX_LINE_BYTES - 1024  # room for what a part says of itself
+from openclaw_egress.redaction import MAX_URL_BYTES, clean_text, truncate_utf8
 
 OUTCOMES = ("complete", "client_aborted", "upstream_error", "interrupted")
 """How an exchange can end."""
-Direction = Literal["request", "response"]
-AttributeValue = str | int | float | bool | list[str]
 Headers = Sequence[tuple[str, str]]
 
 _TRANSPORT_ERRORS = """timeout connect_error dns_error tls_error protocol_error connection_reset upstream_closed
@@ -157,22 +147,6 @@ class EventRecord:
 Record = ExchangeRecord | DeniedRecord | EventRecord
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
-    """One log line before it is sealed: its attributes, and its JSON without ``seq`` and ``prev``."""
-
-    attributes: dict[str, AttributeValue]
-    fields: dict[str, Any]
-    event_name: str
-    severity_text: str
-    severity_number: int
-    trace_id: str | None = None
-    span_id: str | None = None
-
-
-SEVERITY_NUMBERS = {"INFO": 9, "WARN": 13, "ERROR": 17}
-
-
 def lines_of(record: Record) -> list[Line]:
     """The lines of a record, the one with the attributes first. None is over the limits of a stock Loki."""
     if isinstance(record, ExchangeRecord):
@@ -181,58 +155,7 @@ def lines_of(record: Record) -> list[Line]:
         line = _denied_line(record)
     else:
         line = _event_line(record)
-    return _split(line)
-
-
-def seal(line: Line, seq: int, prev: str) -> str:
-    """The text of a line at its place in the chain: compact JSON that starts with ``seq`` and ``prev``."""
-    rest = _json(line.fields)[1:]
-    return f'{{"seq":{seq},"prev":"{prev}"' + ("," if rest != "}" else "") + rest
-
-
-def line_hash(text: str) -> str:
-    """The SHA-256 of a sealed line: ``prev`` of the next."""
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def reassemble(lines: Iterable[str]) -> dict[str, Any]:
-    """The JSON object of a record from its sealed lines in any order, parts put back where they belong.
-
-    ``seq`` and ``prev`` are the first line's. Parts that are missing leave ``"missing_parts": [index, …]``; what
-    they would have held is absent.
-
-    Raises:
-        ValueError: where a line is no JSON object, or there is no first line.
-    """
-    first: dict[str, Any] | None = None
-    parts: dict[int, dict[str, Any]] = {}
-    for text in lines:
-        loaded = json.loads(text)
-        if not isinstance(loaded, dict):
-            raise ValueError("a line is no JSON object")  # noqa: TRY004 - it is the text that is wrong
-        if "part" in loaded:
-            parts[int(loaded["part"]["index"])] = loaded
-        else:
-            first = loaded
-    if first is None:
-        raise ValueError("the first line of the record is missing")
-    count = int(first.pop("parts", 0))
-    missing = [index for index in range(1, count + 1) if index not in parts]
-    texts: dict[tuple[str, ...], list[str]] = {}
-    for index in sorted(parts):
-        texts.setdefault(tuple(parts[index]["part"]["path"]), []).append(parts[index]["data"])
-    for path, pieces in texts.items():
-        holder = first
-        for key in path[:-1]:
-            holder = holder.setdefault(key, {})
-        whole = "".join(pieces)
-        if path[-1] not in ("headers", "messages"):
-            holder[path[-1]] = whole
-        elif not missing:
-            holder[path[-1]] = json.loads(whole)
-    if missing:
-        first["missing_parts"] = missing
-    return first
+    return split(line)
 
 
 def severity(status: int | None, outcome: str, error_type: str | None = None) -> str:
@@ -297,7 +220,7 @@ def _exchange_line(record: ExchangeRecord) -> Line:
     }
     fields: dict[str, Any] = {
         "method": truncate_utf8(clean_text(record.method), MAX_ATTRIBUTE_BYTES),
-        "url": truncate_utf8(clean_text(record.url), 8 * 1024),
+        "url": truncate_utf8(clean_text(record.url), MAX_URL_BYTES),
         "status": record.status,
         "request": _message_json(record.request_headers, record.request_body),
         "response": _message_json(record.response_headers, record.response_body),
@@ -305,7 +228,7 @@ def _exchange_line(record: ExchangeRecord) -> Line:
     messages = record.output_messages if record.output_messages is not None else answered.messages
     if messages is not None:
         fields["messages"] = messages
-    return _line(
+    return make_line(
         semconv.EVENT_EXCHANGE,
         severity(record.status, record.outcome, error_type),
         attributes,
@@ -344,97 +267,13 @@ def _denied_line(record: DeniedRecord) -> Line:
         "count": record.count,
         "enforced": record.enforced,
     }
-    return _line(semconv.EVENT_DENIED, "WARN", attributes, _bounded(fields), record.trace_id, record.span_id)
+    return make_line(semconv.EVENT_DENIED, "WARN", attributes, bounded_fields(fields), record.trace_id, record.span_id)
 
 
 def _event_line(record: EventRecord) -> Line:
     attributes: dict[str, AttributeValue | None] = {**record.attributes, semconv.CLASS: record.class_name or None}
-    fields = {"message": truncate_utf8(clean_text(record.message), 16 * 1024), **_bounded(record.attributes)}
-    return _line(record.event_name, record.severity, attributes, fields)
-
-
-def _line(
-    event_name: str,
-    level: str,
-    attributes: Mapping[str, AttributeValue | None],
-    fields: dict[str, Any],
-    trace_id: str | None = None,
-    span_id: str | None = None,
-) -> Line:
-    """A line whose attributes are within the limits; those that are ``None`` are left out."""
-    kept: dict[str, AttributeValue] = {semconv.EVENT_NAME: event_name}
-    for name, value in attributes.items():
-        if value is not None and len(kept) < MAX_ATTRIBUTES:
-            kept[name] = _bounded_value(value, 8 * 1024 if name == semconv.URL_FULL else MAX_ATTRIBUTE_BYTES)
-    return Line(
-        attributes=kept, fields=fields, event_name=event_name, severity_text=level,
-        severity_number=SEVERITY_NUMBERS[level], trace_id=trace_id, span_id=span_id,
-    )  # fmt: skip
-
-
-def _split(line: Line) -> list[Line]:
-    """``line``, or the line without its largest fields and then their parts."""
-    size = _size(_json(line.fields))
-    if size + _SEAL_BYTES <= MAX_LINE_BYTES:
-        return [line]
-    fields = {key: dict(value) if isinstance(value, dict) else value for key, value in line.fields.items()}
-    bulky: list[tuple[int, tuple[str, ...], str, Any]] = []
-    for path, holder in _bulky_places(fields):
-        value = holder[path[-1]]
-        text = value if isinstance(value, str) else _json(value)
-        bulky.append((_size(_json(value)), path, text, holder))
-    taken: list[tuple[tuple[str, ...], str]] = []
-    for bytes_saved, path, text, holder in sorted(bulky, key=lambda item: -item[0]):
-        if size + _SEAL_BYTES + 32 <= MAX_LINE_BYTES:
-            break
-        del holder[path[-1]]
-        size -= bytes_saved
-        taken.append((path, text))
-    order = [path for path, _ in _bulky_places(line.fields)]
-    taken.sort(key=lambda item: order.index(item[0]))  # request before response
-    pieces = [(path, piece) for path, text in taken for piece in _pieces(text)]
-    fields["parts"] = len(pieces)
-    first = replace(line, fields=fields, attributes={**line.attributes, semconv.PART_COUNT: len(pieces)})
-    return [first, *(_part(line, path, piece, i, len(pieces)) for i, (path, piece) in enumerate(pieces, 1))]
-
-
-def _bulky_places(fields: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
-    """What may leave the first line: path, and the dict that holds its last key."""
-    for side in ("request", "response"):
-        holder = fields.get(side)
-        if isinstance(holder, dict):
-            for key in ("body", "headers"):
-                if key in holder:
-                    yield (side, key), holder
-    if "messages" in fields:
-        yield ("messages",), fields
-
-
-def _part(line: Line, path: tuple[str, ...], piece: str, index: int, count: int) -> Line:
-    direction: Direction = "request" if path[0] == "request" else "response"
-    exchange = line.attributes.get(semconv.EXCHANGE_ID, "")
-    attributes: dict[str, AttributeValue] = {
-        semconv.EVENT_NAME: line.event_name,
-        semconv.EXCHANGE_ID: exchange,
-        semconv.CLASS: line.attributes.get(semconv.CLASS, ""),
-        semconv.PART_INDEX: index,
-        semconv.PART_COUNT: count,
-        semconv.PART_DIRECTION: direction,
-    }
-    part = {"index": index, "count": count, "direction": direction, "path": list(path)}
-    return replace(line, attributes=attributes, fields={"exchange": exchange, "part": part, "data": piece})
-
-
-def _pieces(text: str) -> Iterator[str]:
-    """``text`` in pieces whose JSON takes at most `_PART_BYTES`; cut between characters."""
-    start = 0
-    while start < len(text):
-        length = _PART_BYTES
-        while (size := _size(_json(text[start : start + length]))) > _PART_BYTES:
-            length = min(len(text) - start, length)
-            length = max(1, length * _PART_BYTES // size - 8)
-        yield text[start : start + length]
-        start += length
+    fields = {"message": truncate_utf8(clean_text(record.message), 16 * 1024), **bounded_fields(record.attributes)}
+    return make_line(record.event_name, record.severity, attributes, fields)
 
 
 def _message_json(headers: Headers, body: Body | None) -> dict[str, Any]:
@@ -470,20 +309,6 @@ def rfc3339(time_ns: int) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest // 1000:06d}Z"
 
 
-def _bounded(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: _bounded_value(value, 8 * 1024) for name, value in list(fields.items())[:MAX_ATTRIBUTES]}
-
-
-def _bounded_value(value: Any, limit: int) -> Any:
-    if isinstance(value, str):
-        return truncate_utf8(clean_text(value), limit)
-    if isinstance(value, list):
-        return [truncate_utf8(clean_text(str(item)), limit // MAX_LIST_ITEMS) for item in value[:MAX_LIST_ITEMS]]
-    if isinstance(value, int) and not isinstance(value, bool) and not -(2**63) <= value < 2**63:
-        return str(value)  # an int that OTLP cannot hold
-    return value
-
-
 def _decode(data: bytes, *, cut: bool) -> str:
     """UTF-8; where the end was cut off, without the up to 3 bytes of a character that the cut went through."""
     try:
@@ -492,13 +317,3 @@ def _decode(data: bytes, *, cut: bool) -> str:
         if cut and error.end == len(data) and error.reason == "unexpected end of data":
             return data[: error.start].decode()
         raise
-
-
-def _json(value: Any) -> str:
-    """Compact JSON in valid UTF-8: lone surrogates of inner strings are replaced."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
-    return text if text.isascii() else clean_text(text)
-
-
-def _size(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode())

@@ -25,16 +25,9 @@ from typing import Any, Literal
 
 from openclaw_egress import semconv
 from openclaw_egress.journal import Journal
+from openclaw_egress.lines import Line, line_hash, seal
 from openclaw_egress.otlp import encode_record, encode_resource, make_resource
-from openclaw_egress.records import (
-    DeniedRecord,
-    EventRecord,
-    ExchangeRecord,
-    Line,
-    line_hash,
-    lines_of,
-    seal,
-)
+from openclaw_egress.records import DeniedRecord, EventRecord, ExchangeRecord, lines_of
 from openclaw_egress.spool_reader import SpoolReader
 from openclaw_egress.spool_schema import (
     ACKNOWLEDGED,

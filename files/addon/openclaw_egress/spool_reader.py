@@ -14,8 +14,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
+from openclaw_egress.lines import GENESIS
 from openclaw_egress.otlp import decode_text
-from openclaw_egress.records import GENESIS
 from openclaw_egress.spool_schema import STATES, SpoolError, check_version, connect_read_only, spool_errors
 
 
