@@ -212,10 +212,13 @@ def test_the_lower_case_variable_wins(app: App) -> None:
 
 
 def test_node_s_own_setting_at_the_same_time_changes_nothing(app: App) -> None:
-    steps = [{"way": way, "url": url} for way in ("fetch", "request") for url in (app.https, app.local_https)]
+    if app.major == 22:
+        pytest.skip("Node 22 puts a dispatcher of its own, out of reach, over any that --require has set")
+    urls = (app.https, app.local_https, app.http, app.local_http)
+    steps = [{"way": way, "url": url} for way in ("fetch", "request") for url in urls]
     app.proxied(*steps, NODE_USE_ENV_PROXY="1", NO_PROXY="127.0.0.0/8")
-    assert app.network.proxy.lines == [app.tunnel, app.tunnel]
-    assert len(app.network.tls.seen) == 4
+    assert app.network.proxy.lines == [app.tunnel, f"GET {app.http}/"] * 2
+    assert len(app.network.tls.seen) == len(app.network.plain.seen) == 4
 
 
 def test_a_websocket_goes_through_a_tunnel(app: App) -> None:
@@ -298,44 +301,41 @@ def test_an_untrusted_certificate_is_refused_behind_the_proxy_too(app: App, way:
         "*",
     ],
 )
-@pytest.mark.parametrize("way", ["fetch", "request"])
-def test_an_address_in_no_proxy_is_reached_directly(app: App, way: str, no_proxy: str) -> None:
-    steps = [{"way": way, "url": url} for url in (app.local_https, app.local_http)]
-    assert [result["status"] for result in app.proxied(*steps, NO_PROXY=no_proxy)] == [200, 200]
+def test_an_address_in_no_proxy_is_reached_directly(app: App, no_proxy: str) -> None:
+    steps = [{"way": way, "url": url} for way in ("fetch", "request") for url in (app.local_https, app.local_http)]
+    assert [result["status"] for result in app.proxied(*steps, NO_PROXY=no_proxy)] == [200] * 4
     assert app.network.proxy.lines == []
-    assert len(app.network.tls.seen) == len(app.network.plain.seen) == 1
+    assert len(app.network.tls.seen) == len(app.network.plain.seen) == 2
 
 
 @pytest.mark.parametrize(
     "no_proxy", ["llm.example.test", "example.test", ".example.test", "*.test", "LLM.Example.TEST."]
 )
-@pytest.mark.parametrize("way", ["fetch", "request"])
-def test_a_name_in_no_proxy_covers_itself_and_what_is_below(app: App, way: str, no_proxy: str) -> None:
-    app.proxied({"way": way, "url": app.https}, {"way": way, "url": app.http}, NO_PROXY=no_proxy)
+def test_a_name_in_no_proxy_covers_itself_and_what_is_below(app: App, no_proxy: str) -> None:
+    steps = [{"way": way, "url": url} for way in ("fetch", "request") for url in (app.https, app.http)]
+    assert [result["status"] for result in app.proxied(*steps, NO_PROXY=no_proxy)] == [200] * 4
     assert app.network.proxy.lines == []
 
 
 @pytest.mark.parametrize(
     "no_proxy", ["10.0.0.0/8", "127.0.0.2", "28.0.0.1", "0.0.1", "localhost", "127.0.0.1:1", "::1/128"]
 )
-@pytest.mark.parametrize("way", ["fetch", "request"])
-def test_an_address_that_no_entry_names_goes_through_the_proxy(app: App, way: str, no_proxy: str) -> None:
-    app.proxied({"way": way, "url": app.local_https}, {"way": way, "url": app.local_http}, NO_PROXY=no_proxy)
-    assert len(app.network.proxy.lines) == 2
+def test_an_address_that_no_entry_names_goes_through_the_proxy(app: App, no_proxy: str) -> None:
+    steps = [{"way": way, "url": url} for way in ("fetch", "request") for url in (app.local_https, app.local_http)]
+    app.proxied(*steps, NO_PROXY=no_proxy)
+    assert len(app.network.proxy.lines) == 4
 
 
 @pytest.mark.parametrize("no_proxy", ["example.com", "xample.test", "m.example.test", "127.0.0.1"])
-@pytest.mark.parametrize("way", ["fetch", "request"])
-def test_a_name_that_no_entry_names_goes_through_the_proxy(app: App, way: str, no_proxy: str) -> None:
-    app.proxied({"way": way, "url": app.https}, NO_PROXY=no_proxy)
-    assert app.network.proxy.lines == [app.tunnel]
+def test_a_name_that_no_entry_names_goes_through_the_proxy(app: App, no_proxy: str) -> None:
+    app.proxied(*[{"way": way, "url": app.https} for way in ("fetch", "request")], NO_PROXY=no_proxy)
+    assert app.network.proxy.lines == [app.tunnel] * 2
 
 
-@pytest.mark.parametrize("way", ["fetch", "request"])
-def test_an_entry_with_a_port_is_for_that_port_only(app: App, way: str) -> None:
-    entry = app.https.removeprefix("https://")
-    app.proxied({"way": way, "url": app.https}, {"way": way, "url": app.http}, NO_PROXY=entry)
-    assert app.network.proxy.lines == [f"GET {app.http}/"]
+def test_an_entry_with_a_port_is_for_that_port_only(app: App) -> None:
+    steps = [{"way": way, "url": url} for way in ("fetch", "request") for url in (app.https, app.http)]
+    app.proxied(*steps, NO_PROXY=app.https.removeprefix("https://"))
+    assert app.network.proxy.lines == [f"GET {app.http}/"] * 2
 
 
 @pytest.mark.parametrize("entry", ["10.0.0.0/99", "example.test/8", "[::1", "10.0.0.0/"])

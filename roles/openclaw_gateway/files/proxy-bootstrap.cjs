@@ -107,9 +107,11 @@ const httpAgentClass = (proxy, direct) =>
       const target = `http://${Array.isArray(host) ? host[0] : host}${request.path}`;
       const extra = Object.entries(credentials(proxy));
       if (request._header) {
-        // Already rendered, because the caller gave its headers as a list or expects 100-continue.
+        // Rendered already, because the caller gave its headers as a list, and queued too if it expects 100-continue.
         const head = [`${request.method} ${target} HTTP/1.1`, ...extra.map((pair) => pair.join(': '))].join('\r\n');
-        request._header = head + request._header.slice(request._header.indexOf('\r\n'));
+        const rendered = request._header;
+        request._header = head + rendered.slice(rendered.indexOf('\r\n'));
+        for (const queued of request.outputData) if (queued.data === rendered) queued.data = request._header;
       } else extra.forEach(([name, value]) => request.setHeader(name, value));
       request.path = target;
       return super.addRequest(request, { ...options, ...endpoint(proxy) }, ...rest);
@@ -142,49 +144,54 @@ const httpsAgentClass = (proxy, direct) => {
   };
 };
 
-/** undici's class and how to install an instance: Node's own where it can be had (>= 24.14), else the application's. */
-function environmentProxy() {
-  const [legacy, current] = DISPATCHERS;
-  if (typeof http.setGlobalProxyFromEnv === 'function') {
-    const restore = http.setGlobalProxyFromEnv({ http_proxy: 'http://127.0.0.1:9' }); // only to reach the classes
-    const [before8, since8] = DISPATCHERS.map((key) => globalThis[key]?.constructor);
-    restore();
-    const define = (key, value) => Object.defineProperty(globalThis, key, { value, writable: true });
-    const builtIn7 = before8.name === 'EnvHttpProxyAgent'; // else 8, and the older key holds a wrapper
-    const fill = (agent) => {
-      // Both keys: an undici >= 8 that finds its own empty puts a direct dispatcher there, and over the other as well.
-      define(legacy, builtIn7 ? agent : new before8(agent));
-      define(current, agent);
-    };
-    return [builtIn7 ? before8 : since8, fill];
-  }
+/** Node's own undici where it can be had (>= 24.14): its class, the dispatcher in force, and how to install another. */
+function builtInUndici() {
+  if (typeof http.setGlobalProxyFromEnv !== 'function') return null;
+  const restore = http.setGlobalProxyFromEnv({ http_proxy: 'http://127.0.0.1:9' }); // only to reach the classes
+  const [older, newer] = DISPATCHERS.map((key) => globalThis[key]?.constructor);
+  restore();
+  const is7 = older.name === 'EnvHttpProxyAgent'; // else it is 8, and the older key holds a wrapper
+  const EnvHttpProxyAgent = is7 ? older : newer;
+  const define = (key, value) => Object.defineProperty(globalThis, key, { value, writable: true });
+  const setGlobalDispatcher = (agent) => {
+    // Both keys: an undici >= 8 that finds its own empty puts a direct dispatcher there, and over the other as well.
+    define(DISPATCHERS[0], is7 ? agent : new older(agent));
+    define(DISPATCHERS[1], agent);
+    // With NODE_USE_ENV_PROXY Node installs one of its own when all --require are done: that one asks ours.
+    EnvHttpProxyAgent.prototype.dispatch = (options, handler) => agent.dispatch(options, handler);
+  };
+  return { EnvHttpProxyAgent, previous: globalThis[DISPATCHERS[is7 ? 0 : 1]], setGlobalDispatcher };
+}
+
+/** The same of the application's undici, for older Nodes; null where it has none (or one too new for this Node). */
+function applicationUndici() {
   for (const base of [__filename, path.resolve(process.argv[1] ?? 'main')]) {
     try {
-      const { EnvHttpProxyAgent, setGlobalDispatcher } = createRequire(base)('undici');
-      if (EnvHttpProxyAgent) return [EnvHttpProxyAgent, setGlobalDispatcher];
+      const { EnvHttpProxyAgent, getGlobalDispatcher, setGlobalDispatcher } = createRequire(base)('undici');
+      if (EnvHttpProxyAgent) return { EnvHttpProxyAgent, previous: getGlobalDispatcher(), setGlobalDispatcher };
     } catch {
-      // Not shipped there, or too new for this Node: the caller says what follows from it.
+      // Looked for elsewhere, and at last said by the caller.
     }
   }
-  return [];
+  return null;
 }
 
 function coverFetch(httpProxy, httpsProxy, direct) {
-  const [EnvHttpProxyAgent, setGlobalDispatcher] = environmentProxy();
-  if (!EnvHttpProxyAgent) {
+  const undici = builtInUndici() ?? applicationUndici();
+  if (!undici) {
     const remedy = 'use Node >= 24.16, or install undici beside the application';
     complain(`fetch() is NOT proxied on Node ${process.version}`, remedy);
     return;
   }
+  const { EnvHttpProxyAgent, previous, setGlobalDispatcher } = undici;
   const urls = { httpProxy: httpProxy?.href ?? '', httpsProxy: httpsProxy?.href ?? '' };
   // proxyTunnel: plain HTTP in absolute form, so that a proxy can see what it is; TLS is tunnelled all the same.
   const agent = new EnvHttpProxyAgent({ ...urls, noProxy: '', proxyTunnel: false });
-  const plain = new EnvHttpProxyAgent({ httpProxy: '', httpsProxy: '', noProxy: '*' });
   const { dispatch } = agent;
   // On the instance and not by a subclass: applications know the kind of a dispatcher by the name of its class.
   agent.dispatch = (options, handler) => {
     const { protocol, hostname, port } = new URL(options.origin);
-    if (direct(hostname, port || (protocol === 'https:' ? 443 : 80))) return plain.dispatch(options, handler);
+    if (direct(hostname, port || (protocol === 'https:' ? 443 : 80))) return previous.dispatch(options, handler);
     return dispatch.call(agent, options, handler);
   };
   setGlobalDispatcher(agent);
