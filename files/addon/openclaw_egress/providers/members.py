@@ -12,9 +12,12 @@ from typing import Any
 
 MAX_MEMBER_BYTES = 64 * 1024
 _MAX_NAME_BYTES = 256
-# What matters outside of strings, and in them.
+# What matters right in the object, and in a string.
 _STRUCTURE = re.compile(rb'["{}\[\],:]')
-_IN_STRING = re.compile(rb'["\\]')
+_IN_STRING = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
+# Deeper in, all up to the next bracket, or to a string whose end is not here yet: long bodies pass at speed.
+_DEEPER = re.compile(rb'(?:[^"\[\]{}]++|"[^"\\]*+(?:\\.[^"\\]*+)*+")*+', re.DOTALL)
+_BACKSLASH = 0x5C
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -57,18 +60,20 @@ class TopLevelMembers:
             self._escaped = False
             self._keep(data[at : at + 1])
             return at + 1
-        match = _IN_STRING.search(data, at)
-        if match is None:
-            self._keep(data[at:])
-            return len(data)
-        self._keep(data[at : match.end()])
-        if match.group() == b'"':
-            self._in_string = False
-        else:
-            self._escaped = True
-        return match.end()
+        match = _IN_STRING.match(data, at)
+        end = match.end() if match is not None else at
+        if end < len(data):
+            # The quote that ends it, or a backslash whose other half comes with the next chunk.
+            self._in_string = data[end] == _BACKSLASH
+            self._escaped = self._in_string
+            end += 1
+        self._keep(data[at:end])
+        return end
 
     def _outside(self, data: bytes, at: int) -> int:
+        if self._depth > 1 and (passed := _DEEPER.match(data, at)) is not None and passed.end() > at:
+            self._keep(data[at : passed.end()])
+            return passed.end()
         match = _STRUCTURE.search(data, at)
         if match is None:
             self._keep(data[at:])
