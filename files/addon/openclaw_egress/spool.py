@@ -167,11 +167,17 @@ class Spool(SpoolReader):
             create_file(self.path)
             with spool_errors(self.path):
                 self._db = connect(self.path)
+        except BaseException:
+            os.close(self._lock_file)
+            raise
+        try:
+            with spool_errors(self.path):
                 instance_id = prepare(self._db, self.path)
                 self._resource_id = self._remember_resource(make_resource(instance_id, service_name, host_name))
                 self._state = self._load_state()
             super().__init__(self.path)
         except BaseException:
+            self._db.close()
             os.close(self._lock_file)
             raise
         if sync_seconds is not None:

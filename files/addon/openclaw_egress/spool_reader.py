@@ -127,9 +127,13 @@ class SpoolReader:
         self._readers: list[sqlite3.Connection] = []
         if not self.path.exists():
             raise SpoolError(f"spool {self.path}: there is none yet; has the proxy run with this EGRESS_STATE_DIR?")
-        with spool_errors(self.path):
-            check_version(self._read(), self.path)
-            row = self._read().execute("SELECT value FROM meta WHERE key = 'instance_id'").fetchone()
+        try:
+            with spool_errors(self.path):
+                check_version(self._read(), self.path)
+                row = self._read().execute("SELECT value FROM meta WHERE key = 'instance_id'").fetchone()
+        except BaseException:
+            SpoolReader.close(self)
+            raise
         self.instance_id = str(row[0]) if row else ""
 
     def __enter__(self) -> Self:

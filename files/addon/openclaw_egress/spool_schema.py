@@ -109,10 +109,14 @@ def create_file(path: Path) -> None:
 def connect(path: Path) -> sqlite3.Connection:
     """A connection that writes; transactions are explicit. May be used from any one thread at a time."""
     connection = sqlite3.connect(path, timeout=BUSY_MS / 1000, isolation_level=None, check_same_thread=False)
-    connection.execute("PRAGMA journal_mode = WAL")
-    # NORMAL: a commit is safe against the death of the process; against loss of power, what `sync` has flushed.
-    connection.execute("PRAGMA synchronous = NORMAL")
-    connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_SAFETY_PAGES}")
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        # NORMAL: a commit is safe against the death of the process; against loss of power, what `sync` has flushed.
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_SAFETY_PAGES}")
+    except sqlite3.Error:
+        connection.close()
+        raise
     return connection
 
 
