@@ -432,7 +432,7 @@ def test_a_full_disk_is_one_clear_message_and_loses_nothing(path):
 
 def test_a_disk_that_became_read_only_is_one_clear_message(spool):
     spool._db.execute("PRAGMA query_only = ON")  # what SQLite says when it may not write
-    with pytest.raises(SpoolError, match="make .* writable"):
+    with pytest.raises(SpoolError, match=r"make .* writable"):
         spool.close_exchange(exchange("a"))
     assert spool.head() == (0, GENESIS)
 

@@ -228,7 +228,8 @@ class Sender:
                 Verdict.RETRY, f"{self.where}: TLS: {one_line(str(cause))}",
                 "name the store's CA in OTEL_EXPORTER_OTLP_LOGS_CERTIFICATE",
             )  # fmt: skip
-        if isinstance(error, urllib3.exceptions.TimeoutError):
+        timed_out = isinstance(error, urllib3.exceptions.TimeoutError)
+        if timed_out and not isinstance(error, urllib3.exceptions.NewConnectionError):  # a kind of timeout to urllib3
             return Answer(Verdict.RETRY, f"{self.where}: no answer within {self.timeout:g} s", "is the store up?")
         text = one_line(str(cause)).rpartition(": ")[2]
         return Answer(Verdict.RETRY, f"{self.where}: {text}", "is the store up, and reachable from here?")

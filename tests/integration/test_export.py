@@ -1,0 +1,439 @@
+"""The exporter against a real HTTP server that answers as scripted; what a real Loki says is in its own words."""
+
+import gzip
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from google.rpc.status_pb2 import Status
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
+    ExportLogsPartialSuccess,
+    ExportLogsServiceRequest,
+    ExportLogsServiceResponse,
+)
+
+from openclaw_egress.export import Exporter
+from openclaw_egress.push import Verdict, interpret
+from openclaw_egress.records import Body, ExchangeRecord, rfc3339
+from openclaw_egress.spool import Spool
+from openclaw_egress.spool_reader import Filters
+
+OCTETS = "application/octet-stream"
+
+
+def loki_says(message: str) -> bytes:
+    return Status(message=message).SerializeToString()
+
+
+TOO_LONG = (
+    "max entry size '262144' bytes exceeded for stream '{service_name=\"p\"}' while adding an entry with length "
+    "'300000' bytes"
+)
+TOO_NEW = "entry for stream '{service_name=\"p\"}' has timestamp too new: 2026-11-24T12:56:19Z"
+TOO_OLD = "entry for stream '{{}}' has timestamp too old: 2026-11-16T12:44:07Z, oldest acceptable timestamp is: {}"
+TOO_FAR = (
+    "entry with timestamp 2026-11-24 11:43:07.856487169 +0000 UTC ignored, reason: 'entry too far behind, entry "
+    "timestamp is: 2026-11-24T11:43:07Z, oldest acceptable timestamp is: {}',\nuser 'fake', total ignored: 1 out of 1"
+)
+RATE = "ingestion rate limit exceeded for user fake (limit: 4194304 bytes/sec) while attempting to ingest '35' lines"
+
+
+@dataclass
+class Push:
+    """One request as the store saw it."""
+
+    headers: dict[str, str]
+    raw: bytes
+    lines: list[str]
+    records: list[bytes]
+    path: str = "/"
+
+
+Answer = tuple[int, str, bytes] | tuple[int, str, bytes, dict[str, str]]
+ACCEPTED: Answer = (204, "", b"")
+
+
+@dataclass
+class Store:
+    """A store whose answer to each push is made by ``answer``."""
+
+    url: str
+    answer: Callable[[Push], Answer] = lambda push: ACCEPTED
+    pushes: list[Push] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+
+    def script(self, *answers: Answer) -> None:
+        """These answers, then 204 for ever."""
+        waiting = iter(answers)
+        self.answer = lambda push: next(waiting, ACCEPTED)
+
+    def numbers(self) -> list[int]:
+        """``seq`` of what was accepted, in the order of arrival."""
+        return [int(line.split(",")[0].removeprefix('{"seq":')) for line in self.kept]
+
+
+@pytest.fixture
+def store() -> Iterator[Store]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            raw = self.rfile.read(int(self.headers["content-length"]))
+            plain = gzip.decompress(raw) if self.headers.get("content-encoding") == "gzip" else raw
+            request = ExportLogsServiceRequest.FromString(plain)
+            records = [r for logs in request.resource_logs for scope in logs.scope_logs for r in scope.log_records]
+            push = Push(
+                {name.lower(): value for name, value in self.headers.items()},
+                raw,
+                [record.body.string_value for record in records],
+                [record.SerializeToString(deterministic=True) for record in records],
+                self.path,
+            )
+            made.pushes.append(push)
+            status, kind, body, *more = made.answer(push)
+            if status == 204:
+                made.kept += push.lines
+            self.send_response(status)
+            if kind:
+                self.send_header("content-type", kind)
+            for name, value in (more[0] if more else {}).items():
+                self.send_header(name, value)
+            if status != 204:
+                self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    made = Store(f"http://127.0.0.1:{server.server_port}/otlp/v1/logs")
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield made
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Iterator[Spool]:
+    with Spool(tmp_path / "spool.db", sync_seconds=None) as opened:
+        yield opened
+
+
+@dataclass
+class Endpoint:
+    logs_endpoint: str
+
+
+class Running:
+    """An exporter that works, with no pauses to speak of."""
+
+    def __init__(self, spool: Spool, url: str, environ: dict[str, str] | None = None, **options) -> None:
+        options = {"jitter": lambda: 0.001, **options}
+        self.exporter = Exporter(spool, Endpoint(url), environ=environ or {}, **options)
+        self.exporter.start()
+
+    def __enter__(self) -> Exporter:
+        return self.exporter
+
+    def __exit__(self, *_: object) -> None:
+        self.exporter.stop(0.2)
+
+
+def fill(spool: Spool, count: int, size: int = 10) -> None:
+    for n in range(count):
+        spool.close_exchange(
+            ExchangeRecord(
+                id=f"x{n}", class_name="gateway", method="POST", url="https://h/", host="h", port=443, begin_ns=1,
+                end_ns=2, response_body=Body.of(b"x" * size),
+            )
+        )  # fmt: skip
+
+
+def until(true: Callable[[], object]) -> None:
+    """Wait for what must come; the limit is for broken code only."""
+    deadline = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.005)
+
+
+def drained(spool: Spool) -> Callable[[], bool]:
+    return lambda: spool.stats()["pending_records"] == 0
+
+
+# ── what goes well ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_what_waits_arrives_once_in_order_and_is_acknowledged(spool, store):
+    fill(spool, 50)
+    with Running(spool, store.url) as exporter:
+        until(drained(spool))
+        assert exporter.state["status"] == "ok"
+    assert store.numbers() == list(range(1, 51))
+    assert spool.stats()["acknowledged_records"] == 50
+
+
+def test_what_is_committed_later_arrives_too(spool, store):
+    with Running(spool, store.url):
+        fill(spool, 3)
+        until(drained(spool))
+        fill(spool, 2)
+        until(drained(spool))
+    assert store.numbers() == [1, 2, 3, 4, 5]
+
+
+def test_a_push_is_no_larger_than_its_limit(spool, store):
+    fill(spool, 60, 50_000)
+    with Running(spool, store.url, max_push_bytes=500_000):
+        until(drained(spool))
+    assert max(len(push.raw) for push in store.pushes) <= 500_000
+    assert store.numbers() == list(range(1, 61))
+
+
+def test_the_environment_gives_headers_and_compression(spool, store):
+    environ = {
+        "OTEL_EXPORTER_OTLP_HEADERS": "x-general=1",
+        "OTEL_EXPORTER_OTLP_LOGS_HEADERS": "authorization=Basic%20abc,x-scope-orgid=t1",
+        "OTEL_EXPORTER_OTLP_COMPRESSION": "gzip",
+    }
+    fill(spool, 1)
+    with Running(spool, store.url, environ):
+        until(drained(spool))
+    headers = store.pushes[0].headers
+    assert (headers["authorization"], headers["x-scope-orgid"]) == ("Basic abc", "t1")
+    assert (headers["content-encoding"], headers["content-type"]) == ("gzip", "application/x-protobuf")
+    assert "x-general" not in headers
+    assert store.pushes[0].raw[:2] == b"\x1f\x8b"
+
+
+def test_no_proxy_is_taken_from_the_environment(spool, store, monkeypatch):
+    for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    fill(spool, 1)
+    with Running(spool, store.url):
+        until(drained(spool))
+
+
+def test_without_an_endpoint_nothing_is_sent_and_the_state_says_so(spool):
+    fill(spool, 1)
+    with Running(spool, "") as exporter:
+        assert (exporter.state["status"], exporter.state["last_error"]) == ("local", None)
+
+
+# ── what the store does not take now ─────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (429, OCTETS, loki_says(RATE)),
+        (500, "text/plain", b"oops"),
+        (503, "", b""),
+        (408, "", b""),
+        (429, "", b"", {"retry-after": "0"}),
+    ],
+)
+def test_what_is_refused_for_now_is_sent_again_the_same_to_the_byte(spool, store, answer):
+    fill(spool, 3)
+    store.script(answer, answer)
+    with Running(spool, store.url):
+        until(drained(spool))
+    assert store.numbers() == [1, 2, 3]
+    assert store.pushes[0].records == store.pushes[1].records == store.pushes[2].records
+    assert list(spool.query(Filters(state="dead_letter"))) == []
+
+
+def test_a_push_above_the_stores_burst_gets_smaller_until_it_passes(spool, store):
+    fill(spool, 40, 20_000)
+    store.answer = lambda push: ACCEPTED if len(push.raw) < 100_000 else (429, OCTETS, loki_says(RATE))
+    with Running(spool, store.url):
+        until(drained(spool))
+    assert store.numbers() == list(range(1, 41))
+
+
+def test_a_store_that_is_down_is_waited_for(spool, store):
+    fill(spool, 2)
+    url, closed = store.url, "http://127.0.0.1:1/otlp/v1/logs"
+    with Running(spool, closed) as exporter:
+        until(lambda: exporter.state["failures_in_a_row"] > 2)
+        assert exporter.state["status"] == "retrying"
+        assert "refused" in exporter.state["last_error"]
+    assert spool.stats()["pending_records"] == 2
+    with Running(spool, url):
+        until(drained(spool))
+
+
+def test_pauses_grow_to_a_limit_and_heed_the_store(spool):
+    exporter = Exporter(spool, Endpoint("http://127.0.0.1:1/"), environ={}, jitter=lambda: 1.0)
+    pauses = []
+    for failures in range(10):
+        exporter._failures = failures
+        pauses.append(exporter._pause())
+    assert pauses == [0.5, 1, 2, 4, 8, 16, 30, 30, 30, 30]
+    exporter._retry_after = 120.0
+    assert exporter._pause() == 120.0
+
+
+def test_stopping_does_not_wait_for_a_pause(spool, store):
+    fill(spool, 1)
+    store.answer = lambda push: (503, "", b"", {"retry-after": "300"})
+    exporter = Exporter(spool, Endpoint(store.url), environ={})
+    exporter.start()
+    until(lambda: exporter.state["last_error"])
+    exporter.stop(20)
+    assert not exporter._thread.is_alive()
+
+
+# ── settings that are wrong: nobody's record is at fault ─────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("answer", "remedy"),
+    [
+        ((401, "text/plain", b"no org id"), "OTEL_EXPORTER_OTLP_LOGS_HEADERS"),
+        ((403, "", b""), "OTEL_EXPORTER_OTLP_LOGS_HEADERS"),
+        ((404, "text/plain", b"404 page not found"), "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"),
+        ((405, "", b""), "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"),
+        ((200, "text/html; charset=utf-8", b"<html><title>Grafana</title>"), "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"),
+        ((200, "text/plain", b"hello"), "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"),
+        ((400, "text/html", b"<title>400 plain HTTP to HTTPS port</title>"), "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"),
+        ((302, "", b"", {"location": "http://127.0.0.1:1/login?token=x"}), "name the final URL"),
+        ((400, OCTETS, loki_says("unsupported content encoding br: only gzip, lz4 and zstd are supported")), "gzip"),
+    ],
+)
+def test_a_wrong_setting_keeps_everything_and_names_the_remedy(spool, store, answer, remedy):
+    fill(spool, 3)
+    store.answer = lambda push: answer
+    with Running(spool, store.url) as exporter:
+        until(lambda: exporter.state["failures_in_a_row"] > 1)
+        state = exporter.state
+    assert state["status"] == "misconfigured"
+    assert remedy in state["remedy"]
+    assert "token=x" not in state["remedy"]
+    assert spool.stats()["pending_records"] == 3
+
+
+def test_records_flow_once_the_setting_is_mended(spool, store):
+    fill(spool, 3)
+    store.script((404, "", b""), (404, "", b""))
+    with Running(spool, store.url) as exporter:
+        until(drained(spool))
+        until(lambda: exporter.state["status"] == "ok")
+        assert (exporter.state["last_error"], exporter.state["remedy"]) == (None, None)
+
+
+# ── what the store will never take ───────────────────────────────────────────────────────────────────────────────
+
+
+def refuses(*bad: int) -> Callable[[Push], Answer]:
+    """As Loki does: the good records of a push are kept, the answer is 400 and does not say which is bad."""
+
+    def answer(push: Push) -> Answer:
+        return (400, OCTETS, loki_says(TOO_LONG)) if any(is_number(line, bad) for line in push.lines) else ACCEPTED
+
+    return answer
+
+
+def is_number(line: str, numbers: tuple[int, ...]) -> bool:
+    return any(line.startswith(f'{{"seq":{n},') for n in numbers)
+
+
+def test_a_bad_record_is_found_and_set_aside_and_the_others_arrive(spool, store):
+    fill(spool, 20)
+    store.answer = refuses(7, 8, 20)
+    with Running(spool, store.url) as exporter:
+        until(drained(spool))
+        assert exporter.state["dead_letters"] == 3
+    dead = list(spool.query(Filters(state="dead_letter")))
+    assert [row.seq for row in dead] == [7, 8, 20]
+    assert dead[0].why.startswith("line_too_long: HTTP 400: max entry size '262144' bytes exceeded")
+    assert store.numbers() == [*(n for n in range(1, 20) if n not in (7, 8)), 21, 22, 23]  # and three lines that say so
+    assert spool.audit().problems == ()
+
+
+def test_a_partial_success_is_no_success(spool, store):
+    fill(spool, 5)
+
+    def answer(push: Push) -> Answer:
+        rejected = sum(is_number(line, (3,)) for line in push.lines)
+        partial = ExportLogsPartialSuccess(rejected_log_records=rejected, error_message="bad")
+        return 200, "application/x-protobuf", ExportLogsServiceResponse(partial_success=partial).SerializeToString()
+
+    store.answer = answer
+    with Running(spool, store.url):
+        until(drained(spool))
+    assert [row.seq for row in spool.query(Filters(state="dead_letter"))] == [3]
+    assert spool.stats()["acknowledged_records"] == 5  # four, and the line about the fifth
+
+
+def test_a_push_that_is_too_large_is_halved_and_only_a_single_one_set_aside(spool, store):
+    fill(spool, 10, 30_000)
+    fill(spool, 1, 90_000)
+    store.answer = lambda push: (413, "", b"") if len(push.raw) > 70_000 else ACCEPTED
+    with Running(spool, store.url):
+        until(drained(spool))
+    (dead,) = spool.query(Filters(state="dead_letter"))
+    assert (dead.seq, dead.why) == (11, "too_large: HTTP 413")
+    assert store.numbers()[:10] == list(range(1, 11))
+
+
+@pytest.mark.parametrize(("words", "reason"), [(TOO_OLD, "too_old"), (TOO_FAR, "too_far_behind")])
+def test_what_came_too_late_is_set_aside_at_once_under_its_own_name(tmp_path, store, words, reason):
+    second = 1_000_000_000
+    clock = itertools.chain((n * second for n in range(1_000, 1_030)), itertools.count(2_000 * second))
+    with Spool(tmp_path / "late.db", sync_seconds=None, clock_ns=lambda: next(clock)) as spool:
+        fill(spool, 40)
+        oldest = rfc3339(1_020 * second)
+
+        def answer(push: Push) -> Answer:
+            late = any(is_number(line, tuple(range(1, 21))) for line in push.lines)
+            return (400, OCTETS, loki_says(words.format(oldest))) if late else ACCEPTED
+
+        store.answer = answer
+        with Running(spool, store.url):
+            until(drained(spool))
+        dead = list(spool.query(Filters(state="dead_letter")))
+    assert [row.seq for row in dead] == list(range(1, 21))
+    assert {row.why.split(":")[0] for row in dead} == {reason}
+    assert len(store.pushes) <= 4, "one answer tells of all that are too old"
+
+
+def test_what_is_too_new_waits(spool, store):
+    fill(spool, 2)
+    store.script(*[(400, OCTETS, loki_says(TOO_NEW))] * 5)
+    with Running(spool, store.url):
+        until(drained(spool))
+    assert store.numbers() == [1, 2]
+    assert list(spool.query(Filters(state="dead_letter"))) == []
+
+
+def test_a_store_that_refuses_everything_gets_only_a_few_before_it_is_doubted(spool, store):
+    fill(spool, 200)
+    store.answer = lambda push: (400, OCTETS, loki_says("no"))
+    with Running(spool, store.url, jitter=lambda: 1.0) as exporter:
+        until(lambda: exporter.state["status"] == "misconfigured")
+        assert "egress dead-letter list" in exporter.state["remedy"]
+        assert exporter.state["dead_letters"] < 15
+
+
+def test_what_the_store_says_is_one_printable_line_without_secrets():
+    answer = interpret(400, {"content-type": "text/plain"}, b"bad\r\n\x1b[31mred authorization: Bearer abc123")
+    assert answer.verdict is Verdict.REFUSED
+    assert answer.message == "HTTP 400: bad [31mred authorization: [redacted]"
+
+
+def test_an_answer_that_goes_on_and_on_is_not_read_to_its_end(spool, store):
+    fill(spool, 1)
+    store.script((500, "text/plain", b"x" * 5_000_000))
+    with Running(spool, store.url) as exporter:
+        until(drained(spool))
+        assert exporter.state["status"] == "ok"
