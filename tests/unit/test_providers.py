@@ -169,6 +169,15 @@ def test_anthropic_input_is_the_sum_and_its_parts_are_kept() -> None:
     assert facts.usage == Usage(3210, 4, 200, 3000)
 
 
+def test_a_null_in_message_delta_leaves_what_message_start_said() -> None:
+    start = {"type": "message_start", "message": {"usage": {"input_tokens": 10, "cache_read_input_tokens": 20}}}
+    delta = {
+        "type": "message_delta",
+        "usage": {"input_tokens": None, "cache_read_input_tokens": None, "output_tokens": 3},
+    }
+    assert read("/v1/messages", EVENTS, stream(start, delta)).usage == Usage(30, 3, 20)
+
+
 def test_zero_is_kept_where_the_provider_said_zero_and_absence_is_absence() -> None:
     usage = {"input_tokens": 10, "cache_read_input_tokens": 0, "cache_creation_input_tokens": None, "output_tokens": 0}
     facts = read("/v1/messages", "application/json", json.dumps({"usage": usage}).encode())
@@ -219,7 +228,7 @@ def test_several_choices_are_several_messages() -> None:
     chunks = [
         {"choices": [{"index": 1, "delta": {"content": "b"}}]},
         {"choices": [{"index": 0, "delta": {"content": "a", "reasoning_content": "why"}}]},
-        {"choices": [{"index": 0, "finish_reason": "stop"}, {"index": 1, "finish_reason": "length"}]},
+        {"choices": [{"index": 1, "finish_reason": "length"}, {"index": 0, "finish_reason": "stop"}]},
     ]
     facts = read("/v1/chat/completions", EVENTS, stream(*chunks))
     assert facts.finish_reasons == ("stop", "length")
@@ -397,3 +406,9 @@ def test_members_are_what_json_says_they_are(value: dict[str, Any], ascii_: bool
     members.feed(text[at:])
     assert members.ended
     assert repr(members.found) == repr({name: inner for name, inner in json.loads(text).items() if inner is not None})
+
+
+def test_a_member_that_is_wanted_but_too_long_is_passed_over() -> None:
+    members = TopLevelMembers(frozenset({"model", "usage"}))
+    members.feed(b'{"model": "' + b"m" * 70_000 + b'", "usage": {"input_tokens": 1}}')
+    assert members.found == {"usage": {"input_tokens": 1}}
