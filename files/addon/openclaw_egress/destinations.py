@@ -1,0 +1,292 @@
+"""Destinations: one canonical form for each host, and the address guard. Pure; nothing is resolved here.
+
+A host that can be written in two ways could be allowed in one and denied in the other. So every name and address that
+comes from a client or from the policy passes through :func:`canonical_host` first, and everything after it (rules,
+look-ups, connections, records) sees the canonical form alone.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import NamedTuple
+
+import idna
+
+type Address = IPv4Address | IPv6Address
+type Network = IPv4Network | IPv6Network
+
+MAX_NAME = 253  # RFC 1035, section 2.3.4, in text without the final dot
+MAX_LABEL = 63
+
+
+class DestinationError(ValueError):
+    """What was asked for is no host and port; ``reason`` says why, to a person."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Host and port as asked for, in canonical form.
+
+    Attributes:
+        host: a name (lower case, A-labels, no final dot), or an address as :mod:`ipaddress` writes it, no brackets.
+        address: the same as an address, when the host is a literal; else None.
+        port: 1 to 65535.
+    """
+
+    host: str
+    address: Address | None
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_destination(host: str, port: int) -> Destination:
+    """The canonical destination for what a client asked for.
+
+    Raises:
+        DestinationError: it is no host, or no port.
+    """
+    if isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= 65535:
+        raise DestinationError(f"{port!r} is not a port (1 to 65535)")
+    name, address = canonical_host(host)
+    return Destination(name, address, port)
+
+
+_FORBIDDEN = {"@": "user information", "%": "a percent escape", "/": "a slash", "\\": "a backslash"} | {
+    char: repr(char) for char in "?#<>^|`{}\"'"
+}
+_LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?")
+_NUMBER = re.compile(r"0x[0-9a-f]*|[0-9]+")
+_OCTAL = re.compile(r"[0-7]+")
+
+
+def canonical_host(host: str) -> tuple[str, Address | None]:
+    """The one form of a host, and its address when it is a literal.
+
+    Addresses are recognised in every spelling that ``inet_aton(3)`` and browsers take (``127.1``, ``0x7f.1``,
+    ``2130706433``, ``0177.0.0.1``): https://url.spec.whatwg.org/#concept-ipv4-parser. As there, a name whose last label
+    is a number is an address or nothing. Names follow UTS #46 (non-transitional) and RFC 1123, with underscores.
+
+    Raises:
+        DestinationError: empty, too long, or with characters that no host has.
+    """
+    if not host:
+        raise DestinationError("the host is empty")
+    if len(host) > 4 * MAX_NAME:
+        raise DestinationError(f"the host is too long ({len(host)} characters)")
+    bracketed = host.startswith("[") and host.endswith("]")
+    text = host[1:-1] if bracketed else host
+    if bracketed or ":" in text:
+        ipv6 = _ipv6(text, host)
+        return str(ipv6), ipv6
+    name = _ascii(_refuse_characters(text))
+    name = name.removesuffix(".")
+    labels = name.split(".")
+    if "" in labels:
+        raise DestinationError(f"{host!r} has an empty label" if name else "the host is empty")
+    if len(name) > MAX_NAME:
+        raise DestinationError(f"the host name is too long ({len(name)} characters; {MAX_NAME} at most)")
+    if _NUMBER.fullmatch(labels[-1]):
+        ipv4 = _ipv4(labels, host)
+        return str(ipv4), ipv4
+    for label in labels:
+        _check_label(label, host)
+    return name, None
+
+
+def _refuse_characters(text: str) -> str:
+    for char in text:
+        if char in _FORBIDDEN:
+            raise DestinationError(f"{text!r} has {_FORBIDDEN[char]} where a host is expected")
+        if char.isspace() or not char.isprintable():
+            raise DestinationError(f"{text!r} has a space or control character in the host")
+    return text
+
+
+def _ascii(text: str) -> str:
+    """Lower case and A-labels. Only what is not ASCII is mapped: DNS knows names that IDNA would refuse."""
+    if text.isascii():
+        return text.lower()
+    try:
+        mapped = idna.uts46_remap(text, std3_rules=False, transitional=False)
+        mapped = re.sub("[\u3002\uff0e\uff61]", ".", mapped)
+        labels = [label if label.isascii() else idna.alabel(label).decode("ascii") for label in mapped.split(".")]
+    except (idna.IDNAError, UnicodeError) as error:
+        raise DestinationError(f"{text!r} is not a valid international name ({error})") from None
+    return _refuse_characters(".".join(labels)).lower()
+
+
+def _check_label(label: str, host: str) -> None:
+    if len(label) > MAX_LABEL:
+        raise DestinationError(f"{host!r} has a label of {len(label)} characters ({MAX_LABEL} at most)")
+    if not _LABEL.fullmatch(label):
+        raise DestinationError(f"{label!r} in {host!r} is not a label of a host name")
+    if label.startswith("xn--"):
+        try:
+            known = bool(label[4:].encode("ascii").decode("punycode")) and not label.endswith("-")
+        except UnicodeError:
+            known = False
+        if not known:
+            raise DestinationError(f"{label!r} in {host!r} is not Punycode")
+
+
+def _ipv6(text: str, host: str) -> IPv6Address:
+    if "%" in text:
+        raise DestinationError(f"{host!r} has a zone id; it means nothing outside of one machine")
+    try:
+        return IPv6Address(text)
+    except ValueError:
+        raise DestinationError(f"{host!r} is not an IPv6 address") from None
+
+
+def _ipv4(labels: list[str], host: str) -> IPv4Address:
+    wrong = DestinationError(f"{host!r} ends in a number and is not an IPv4 address")
+    if len(labels) > 4:
+        raise wrong
+    numbers = []
+    for label in labels:
+        if not _NUMBER.fullmatch(label):
+            raise wrong
+        if label.startswith("0x"):
+            numbers.append(int(label[2:] or "0", 16))
+        elif label.startswith("0") and len(label) > 1:
+            if not _OCTAL.fullmatch(label):
+                raise wrong
+            numbers.append(int(label, 8))
+        else:
+            numbers.append(int(label))
+    *leading, last = numbers
+    # The last number fills all bytes that are left.
+    if any(number > 255 for number in leading) or last >= 256 ** (5 - len(numbers)):
+        raise wrong
+    return IPv4Address(sum(number << 8 * (3 - at) for at, number in enumerate(leading)) + last)
+
+
+# ── the address guard ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class SpecialRange(NamedTuple):
+    """A range that a proxy must not connect to; ``cidr`` as the registry writes it."""
+
+    cidr: str
+    network: Network
+    name: str
+    source: str
+
+
+def _table(text: str) -> tuple[SpecialRange, ...]:
+    rows = (re.split(r"\s{2,}", line.strip()) for line in text.strip().splitlines())
+    return tuple(SpecialRange(cidr, ipaddress.ip_network(cidr), name, source) for cidr, name, source in rows)
+
+
+# Where a range lies within another, the narrower comes first: the first that matches gives the reason.
+# Sources: IANA's special-purpose registries for IPv4 and IPv6 (also what they call globally reachable: AS112, AMT, the
+# anycast addresses are no web servers), IANA's IPv6 address space (only 2000::/3 is global unicast), the list in
+# OpenClaw's docs/security/network-proxy.md, and the clouds' own pages for what serves metadata and credentials.
+SPECIAL_RANGES = _table(
+    """
+    169.254.169.254/32    cloud metadata                    AWS, Azure, Google Cloud and others
+    169.254.170.2/32      cloud metadata                    AWS ECS task credentials
+    168.63.129.16/32      cloud metadata                    Azure platform address
+    100.100.100.200/32    cloud metadata                    Alibaba Cloud
+    192.0.0.192/32        cloud metadata                    Oracle Cloud
+    0.0.0.0/8             this network                      RFC 791
+    10.0.0.0/8            private                           RFC 1918
+    100.64.0.0/10         carrier-grade NAT                 RFC 6598
+    127.0.0.0/8           loopback                          RFC 1122
+    169.254.0.0/16        link-local                        RFC 3927
+    172.16.0.0/12         private                           RFC 1918
+    192.0.0.0/24          IETF protocol assignments         RFC 6890
+    192.0.2.0/24          documentation                     RFC 5737
+    192.31.196.0/24       AS112                             RFC 7535
+    192.52.193.0/24       AMT                               RFC 7450
+    192.88.99.0/24        6to4 relay anycast                RFC 7526
+    192.168.0.0/16        private                           RFC 1918
+    192.175.48.0/24       AS112                             RFC 7534
+    198.18.0.0/15         benchmark                         RFC 2544
+    198.51.100.0/24       documentation                     RFC 5737
+    203.0.113.0/24        documentation                     RFC 5737
+    224.0.0.0/4           multicast                         RFC 5771
+    255.255.255.255/32    broadcast                         RFC 919
+    240.0.0.0/4           reserved                          RFC 1112
+
+    fd00:ec2::254/128     cloud metadata                    AWS
+    fd20:ce::254/128      cloud metadata                    Google Cloud
+    fd00:42::42/128       cloud metadata                    Scaleway
+    ::/128                unspecified                       RFC 4291
+    ::1/128               loopback                          RFC 4291
+    ::/96                 IPv4-compatible                   RFC 4291
+    ::ffff:0:0/96         IPv4-mapped                       RFC 4291
+    ::ffff:0:0:0/96       IPv4-translated                   RFC 2765
+    64:ff9b::/96          NAT64                             RFC 6052
+    64:ff9b:1::/48        local-use NAT64                   RFC 8215
+    100::/64              discard-only                      RFC 6666
+    100:0:0:1::/64        dummy prefix                      RFC 9780
+    2001::/32             Teredo                            RFC 4380
+    2001:2::/48           benchmark                         RFC 5180
+    2001:3::/32           AMT                               RFC 7450
+    2001:4:112::/48       AS112                             RFC 7535
+    2001:10::/28          ORCHID                            RFC 4843
+    2001:20::/28          ORCHIDv2                          RFC 7343
+    2001:30::/28          drone remote identification       RFC 9374
+    2001::/23             IETF protocol assignments         RFC 2928
+    2001:db8::/32         documentation                     RFC 3849
+    2002::/16             6to4                              RFC 3056
+    2620:4f:8000::/48     AS112                             RFC 7534
+    3fff::/20             documentation                     RFC 9637
+    5f00::/16             segment routing identifiers       RFC 9602
+    fc00::/7              unique local                      RFC 4193
+    fe80::/10             link-local                        RFC 4291
+    fec0::/10             site-local                        RFC 3879
+    ff00::/8              multicast                         RFC 4291
+    ::/3                  not global unicast                RFC 4291
+    4000::/2              not global unicast                RFC 4291
+    8000::/1              not global unicast                RFC 4291
+""".replace("\n\n", "\n")
+)
+
+_ISATAP = (0x0000_5EFE, 0x0200_5EFE)  # the upper half of the interface identifier, RFC 5214, section 6.1
+
+_BY_VERSION = {
+    version: [
+        (int(row.network.network_address), int(row.network.netmask), f"{row.name} ({row.cidr}, {row.source})")
+        for row in SPECIAL_RANGES
+        if row.network.version == version
+    ]
+    for version in (4, 6)
+}
+
+GUARDED_NAMES: dict[str, tuple[str, tuple[Address, ...]]] = {
+    "localhost": ("loopback (RFC 6761)", (IPv4Address("127.0.0.1"), IPv6Address("::1"))),
+    "localhost.localdomain": ("loopback (RFC 6761)", (IPv4Address("127.0.0.1"), IPv6Address("::1"))),
+    "metadata.google.internal": ("cloud metadata (Google Cloud)", (IPv4Address("169.254.169.254"),)),
+}
+"""Names that stand for guarded addresses by definition: refused before they are looked up. With what they stand for."""
+
+
+def guard_reason(ip: Address) -> str | None:
+    """Why the proxy does not connect to ``ip``, such as ``loopback (127.0.0.0/8, RFC 1122)``; None if it is public.
+
+    The ranges are listed one by one: :attr:`ipaddress.IPv6Address.is_global` is true for site-local, multicast, NAT64
+    of a private address and others.
+    """
+    number = int(ip)
+    for network, mask, reason in _BY_VERSION[ip.version]:
+        if number & mask == network:
+            return reason
+    if ip.version == 6 and (number >> 32) & 0xFFFF_FFFF in _ISATAP:
+        return "ISATAP (::0:5efe:0:0/96 of any prefix, RFC 5214)"
+    return None
+
+
+def guarded_name(host: str) -> tuple[str, tuple[Address, ...]] | None:
+    """For a canonical name that always means a guarded address: why, and those addresses; else None."""
+    return GUARDED_NAMES.get("localhost" if host.endswith(".localhost") else host)
