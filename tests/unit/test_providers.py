@@ -246,6 +246,13 @@ def test_a_call_with_broken_arguments_keeps_their_text() -> None:
     assert facts.messages[0]["parts"] == [{"type": "tool_call", "id": "c", "name": "f", "arguments": '{"a": '}]
 
 
+def test_numbers_in_arguments_that_json_cannot_write_again_become_null() -> None:
+    call = {"index": 0, "id": "c", "function": {"name": "f", "arguments": '{"a": 1e999, "b": NaN, "c": 1.5}'}}
+    facts = read("/v1/chat/completions", EVENTS, stream({"choices": [{"index": 0, "delta": {"tool_calls": [call]}}]}))
+    assert facts.messages is not None
+    assert facts.messages[0]["parts"][0]["arguments"] == {"a": None, "b": None, "c": 1.5}
+
+
 def test_a_response_that_broke_off_keeps_the_text_of_its_deltas() -> None:
     body = sent("/v1/responses", "any-model", streamed=True)
     facts = read("/v1/responses", EVENTS, body[: body.index(b"event: response.output_text.done")])
