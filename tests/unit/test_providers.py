@@ -419,3 +419,16 @@ def test_a_member_that_is_wanted_but_too_long_is_passed_over() -> None:
     members = TopLevelMembers(frozenset({"model", "usage"}))
     members.feed(b'{"model": "' + b"m" * 70_000 + b'", "usage": {"input_tokens": 1}}')
     assert members.found == {"usage": {"input_tokens": 1}}
+
+
+def test_a_plain_answer_past_its_limit_is_not_kept() -> None:
+    reader = PlainReader(CHAT, 10_000)
+    tracemalloc.start()
+    reader.feed(b'{"choices": [{"message": {"content": "')
+    for _ in range(500):
+        reader.feed(b"x" * 4096)
+    reader.feed(b'"}}], "usage": {"prompt_tokens": 1, "completion_tokens": 2}}')
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert reader.finish().usage == Usage(1, 2)
+    assert peak < 200_000
