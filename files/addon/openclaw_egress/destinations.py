@@ -84,6 +84,8 @@ def canonical_host(host: str) -> tuple[str, Address | None]:
         raise DestinationError(f"the host is too long ({len(host)} characters)")
     bracketed = host.startswith("[") and host.endswith("]")
     text = host[1:-1] if bracketed else host
+    if not bracketed and text.count(":") == 1:
+        raise DestinationError(f"{host!r} has a colon; a host alone is expected")
     if bracketed or ":" in text:
         ipv6 = _ipv6(text, host)
         return str(ipv6), ipv6
@@ -283,7 +285,7 @@ def guard_reason(ip: Address) -> str | None:
         if number & mask == network:
             return reason
     if ip.version == 6 and (number >> 32) & 0xFFFF_FFFF in _ISATAP:
-        return "ISATAP (::0:5efe:0:0/96 of any prefix, RFC 5214)"
+        return "ISATAP (interface 0:5efe or 200:5efe, RFC 5214)"
     return None
 
 

@@ -26,6 +26,7 @@ import difflib
 import hashlib
 import ipaddress
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
@@ -38,6 +39,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
 from openclaw_egress.destinations import (
+    SPECIAL_RANGES,
     Address,
     Destination,
     DestinationError,
@@ -153,6 +155,7 @@ class Rules:
     def __init__(self, rules: Sequence[Rule] = ()) -> None:
         self.all = tuple(rules)
         self._hosts: dict[str, list[Rule]] = {}
+        self._position = {id(rule): at for at, rule in enumerate(self.all)}
         self.networks = [rule for rule in self.all if rule.network is not None]
         for rule in self.all:
             if rule.host is not None:
@@ -160,6 +163,10 @@ class Rules:
 
     def __iter__(self) -> Iterator[Rule]:
         return iter(self.all)
+
+    def before(self, one: Rule, other: Rule) -> bool:
+        """Whether ``one`` stands above ``other`` in the file."""
+        return self._position[id(one)] < self._position[id(other)]
 
     def about(self, host: str, address: Address | None, *, star: bool = True) -> Iterator[Rule]:
         """Rules that name the host, the closest first: itself, its networks, ``*.`` parents, ``*`` (if ``star``)."""
@@ -398,7 +405,7 @@ def builtin_policy(llm_hosts: Sequence[str]) -> Policy:
 def read_policy(data: bytes, file: str, llm_hosts: Sequence[str] | None = None) -> Policy:
     """As :func:`load_policy`, from the file's bytes; ``file`` is its name in messages."""
     root = _Node(_parse(data, file), file, 1, "")
-    top = root.mapping(("version", "inspect", "classes", "resolve"))
+    top = root.mapping(("version", "inspect", "classes", "resolve"), "version: 1")
     version = root.required(top, "version", "write `version: 1` at the top")
     if version.integer("1") != 1:
         version.fail(f"this is version {version.value}", "write `version: 1`, the only one there is")
@@ -411,9 +418,7 @@ def read_policy(data: bytes, file: str, llm_hosts: Sequence[str] | None = None) 
     for name, node in section.mapping().items():
         if not _CLASS_NAME.fullmatch(name):
             node.fail(f"{name!r} is no name for a class", "use lower-case letters, digits, - and _, at most 32")
-        found = _class(name, node, inspect)
-        if found.listen in listeners:
-            node.fail(f"port {found.listen} already belongs to {listeners[found.listen]}", "give each class its own")
+        found = _class(name, node, inspect, listeners)
         rules += sum(len(part.all) for part in (found.allow, found.deny, found.addresses))
         if rules > MAX_RULES:
             node.fail(f"there are more than {MAX_RULES} rules", "use wildcards, and fewer aliases")
@@ -421,8 +426,10 @@ def read_policy(data: bytes, file: str, llm_hosts: Sequence[str] | None = None) 
         classes[name] = found
     if not classes:
         section.fail("there is no class", "name at least one, as in `gateway: {listen: 8080, action: open}`")
-    warnings = [text for found in classes.values() for text in _odd(found)]
-    return Policy(classes, inspect, resolve, _digest(data), tuple(f"{file}:{text}" for text in warnings))
+    odd = [text for found in classes.values() for text in _odd(found)]
+    if "resolve" in top:
+        odd += _odd_answers(top["resolve"], classes)
+    return Policy(classes, inspect, resolve, _digest(data), tuple(f"{file}:{text}" for text in odd))
 
 
 _CLASS_NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
@@ -444,17 +451,19 @@ def _parse(data: bytes, file: str) -> Any:
             file, line, f"byte 0x{data[error.start]:02x} is not UTF-8", "save the file as UTF-8"
         ) from None
     try:
-        document = YAML(typ="rt", pure=True).load(text)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an anchor that is used again is the operator's affair
+            document = YAML(typ="rt", pure=True).load(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         problem = f"{error.problem or error.context}"
         raise PolicyError(file, mark.line + 1 if mark else None, *_explain(problem, error.context or "")) from None
     except Exception as error:  # noqa: BLE001  (the parser raises whatever it happens to stumble over)
         position = getattr(error, "position", None)
-        line = text.count("\n", 0, position) + 1 if isinstance(position, int) else 1
+        found = text.count("\n", 0, position) + 1 if isinstance(position, int) else None
         what = "nested too deeply" if isinstance(error, RecursionError) else type(error).__name__
         remedy = "remove control characters and odd values; the file holds plain mappings, lists and texts"
-        raise PolicyError(file, line, f"this is not YAML that can be read ({what})", remedy) from None
+        raise PolicyError(file, found, f"this is not YAML that can be read ({what})", remedy) from None
     if document is None:
         raise PolicyError(file, 1, "the file is empty", "write `version: 1` and `classes:`")
     return document
@@ -483,8 +492,15 @@ class _Node:
     def fail(self, problem: str, remedy: str) -> NoReturn:
         raise PolicyError(self.file, self.line, f"{self.where}: {problem}" if self.where else problem, remedy)
 
-    def _wrong_type(self, wanted: str) -> NoReturn:
-        kinds = {bool: "true or false", int: "a number", str: "a text", dict: "a mapping", list: "a list"}
+    def wrong_type(self, wanted: str) -> NoReturn:
+        kinds = {
+            bool: "true or false",
+            int: "a number",
+            float: "a fraction",
+            str: "a text",
+            dict: "a mapping",
+            list: "a list",
+        }
         is_ = next((text for kind, text in kinds.items() if isinstance(self.value, kind)), "something else")
         self.fail(f"this is {'empty' if self.value is None else is_}", f"write {wanted}")
 
@@ -495,7 +511,7 @@ class _Node:
     def mapping(self, keys: Sequence[str] | None = None, example: str = "key: value") -> dict[str, _Node]:
         """The entries of a mapping; with ``keys``, no other than these."""
         if not isinstance(self.value, dict):
-            self._wrong_type(f"a mapping, as in `{example}`")
+            self.wrong_type(f"a mapping, as in `{example}`")
         entries = {}
         for key, value in self.value.items():
             child = self._child(value, key, f"{self.where}.{key}".lstrip("."))
@@ -518,28 +534,28 @@ class _Node:
     def items(self, example: str) -> list[_Node]:
         """The entries of a list."""
         if not isinstance(self.value, list):
-            self._wrong_type(f"a list, as in `{example}`")
+            self.wrong_type(f"a list, as in `{example}`")
         if len(self.value) > MAX_RULES:
             self.fail(f"there are more than {MAX_RULES} entries", "use wildcards, and fewer aliases")
         return [self._child(value, at, f"{self.where}[{at}]") for at, value in enumerate(self.value)]
 
     def text(self, example: str) -> str:
         if not isinstance(self.value, str):
-            self._wrong_type(f"a text, as in `{example}`")
+            self.wrong_type(f"a text, as in `{example}`")
         return str(self.value)
 
     def integer(self, example: str) -> int:
         if isinstance(self.value, bool) or not isinstance(self.value, int):
-            self._wrong_type(f"a whole number, as in `{example}`")
+            self.wrong_type(f"a whole number, as in `{example}`")
         return int(self.value)
 
     def boolean(self) -> bool:
         if self.value is not True and self.value is not False:
-            self._wrong_type("true or false")
+            self.wrong_type("true or false")
         return bool(self.value)
 
 
-def _class(name: str, node: _Node, inspect: Sequence[str]) -> ClassPolicy:
+def _class(name: str, node: _Node, inspect: Sequence[str], listeners: Mapping[int, str]) -> ClassPolicy:
     entries = node.mapping(
         ("listen", "action", "allow", "deny", "addresses", "log_tunnels"), "gateway: {listen: 8080, action: open}"
     )
@@ -547,6 +563,8 @@ def _class(name: str, node: _Node, inspect: Sequence[str]) -> ClassPolicy:
     port = _port(listen)
     if port == HEALTH_PORT:
         listen.fail(f"port {port} is where health and metrics are", "take another, as in `listen: 8080`")
+    if port in listeners:
+        listen.fail(f"port {port} already belongs to class {listeners[port]}", "give each class a port of its own")
     acting = node.required(entries, "action", f"write one of {', '.join(ACTIONS)}")
     action = acting.text("action: enforce")
     if action not in ACTIONS:
@@ -580,10 +598,13 @@ def _rule(node: _Node, kind: str, inspect: Sequence[str]) -> Rule:
     if isinstance(node.value, str) and kind != "addresses":
         host = _pattern(node)
         return Rule(node.where, node.line, host=host, ports=None if kind == "deny" else DEFAULT_PORTS)
+    if not isinstance(node.value, dict) and kind != "addresses":
+        node.wrong_type(f"a host, or a mapping as in `{example}`")
     entries = node.mapping(_RULE_KEYS[kind], example)
-    if ("host" in entries) == ("cidr" in entries):
-        wanted = "`cidr`" if kind == "addresses" else "`host` or `cidr`, not both"
-        node.fail("what this rule is about is not clear", f"write {wanted}, as in `{example}`")
+    if "host" in entries and "cidr" in entries:
+        node.fail("a rule has host or cidr, not both", "make two rules of it")
+    if "host" not in entries and "cidr" not in entries:
+        node.fail(f"'{_RULE_KEYS[kind][0]}' is missing", f"say what the rule is about, as in `{example}`")
     if kind == "addresses" and "ports" not in entries:
         node.fail("an exception to the address guard needs ports", f"name them, as in `{example}`")
     ports = None if kind == "deny" else DEFAULT_PORTS
@@ -684,7 +705,8 @@ def _network(node: _Node, *, exception: bool) -> Network:
         node.fail(f"{text!r} is not a range of addresses", "write it as in 10.0.0.0/24 or fd00::/64")
     if exception and network.prefixlen < 8:
         node.fail(
-            f"an exception for {network} would lift the address guard", "name the networks that are meant, /8 at most"
+            f"an exception for {network} would lift the address guard",
+            "name the networks that are meant, /8 or narrower",
         )
     return network
 
@@ -738,6 +760,10 @@ def _odd(found: ClassPolicy) -> Iterator[str]:
     """What is legal and probably not meant, as ``line: text``."""
     if found.action == "open" and found.allow_line and not found.allow.all:
         yield f"{found.allow_line}: classes.{found.name}.allow: empty, and yet action open allows every name"
+    for rule in found.addresses:
+        for special in SPECIAL_RANGES:
+            if special.name == "cloud metadata" and rule.network and _within(special.network, rule.network):
+                yield f"{rule.line}: {rule.name} lifts the guard for {special.name} ({special.cidr}, {special.source})"
     for rule in found.deny:
         if cover := _cover(rule, found.deny, same_list=True):
             yield f"{rule.line}: {rule.name} never applies: {cover.name} (line {cover.line}) denies it already"
@@ -752,15 +778,23 @@ def _odd(found: ClassPolicy) -> Iterator[str]:
             yield f"{rule.line}: {rule.name} is not needed: action open allows every name"
 
 
+def _odd_answers(node: _Node, classes: Mapping[str, ClassPolicy]) -> Iterator[str]:
+    for name, entry in node.mapping().items():
+        answer = ipaddress.ip_address(entry.value)
+        reason = guard_reason(answer)
+        if reason and not any(_contains(rule, answer) for found in classes.values() for rule in found.addresses):
+            yield f"{entry.line}: resolve: {name} is {answer}, {reason}; no exception in `addresses` lets it through"
+
+
 def _cover(rule: Rule, rules: Rules, *, same_list: bool = False) -> Rule | None:
     """A rule that makes ``rule`` pointless; only what plainly covers it, and not searched for at any price."""
     if rule.network is not None:
-        found: Iterator[Rule] = (other for other in rules.networks if _within(rule.network, other.network))
+        found: Iterator[Rule] = (other for other in rules.networks[:500] if _within(rule.network, other.network))
     else:
         address = literal_of(rule.subject)
         found = rules.about(rule.subject, address, star=address is None or not same_list)
     for other in islice(found, 50):
-        twin = same_list and other.subject == rule.subject and not _before(other, rule, rules)
+        twin = same_list and other.subject == rule.subject and not rules.before(other, rule)
         if other is not rule and not twin and _as_wide(other, rule):
             return other
     return None
@@ -773,10 +807,6 @@ def _as_wide(other: Rule, rule: Rule) -> bool:
         and other.paths is None
         and (rule.tls or not other.tls)
     )
-
-
-def _before(other: Rule, rule: Rule, rules: Rules) -> bool:
-    return next(item is other for item in rules if item is other or item is rule)
 
 
 def _within(inner: Network, outer: Network | None) -> bool:
