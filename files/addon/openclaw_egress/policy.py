@@ -294,7 +294,7 @@ def decide(
         reason = f"{class_name} may not reach {destination}"
         return Decision(softened, denying.name, reason, inspect, would_deny=softened)
     guarded = _guarded(found, destination)
-    if guarded is not None and (allowing is None or address is None):
+    if guarded is not None:
         return Decision(False, "address-guard", guarded, inspect)
     if allowing is not None:
         reason = f"{class_name} may reach {destination}"
