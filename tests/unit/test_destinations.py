@@ -7,7 +7,7 @@ import re
 from ipaddress import IPv4Address, IPv6Address
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from openclaw_egress.destinations import (
@@ -169,6 +169,7 @@ hosts = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(hosts)
 @example("xn--\u00fc.example")
 @example("\u00ad")
@@ -182,6 +183,7 @@ def test_anything_is_a_host_or_a_refusal_and_the_form_is_final(written: str) -> 
     assert address is None or str(address) == host
 
 
+@settings(deadline=None)
 @given(st.ip_addresses(v=6))
 def test_each_writing_of_an_ipv6_address_is_the_same_address(address: IPv6Address) -> None:
     for written in (str(address), address.exploded, address.compressed.upper(), f"[{address.exploded}]"):
@@ -214,6 +216,7 @@ def spellings(draw: st.DrawFn, address: IPv4Address) -> str:
     return text + draw(st.sampled_from(["", "."]))
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_every_spelling_of_a_guarded_address_is_that_address_and_is_refused(data: st.DataObject) -> None:
     address = data.draw(addresses_within(4))
@@ -224,11 +227,13 @@ def test_every_spelling_of_a_guarded_address_is_that_address_and_is_refused(data
     assert guard_reason(address) is not None
 
 
+@settings(deadline=None)
 @given(addresses_within(6))
 def test_every_ipv6_address_of_a_special_range_is_refused(address: IPv6Address) -> None:
     assert guard_reason(address) is not None
 
 
+@settings(deadline=None)
 @given(
     st.ip_addresses(v=4),
     st.sampled_from(
@@ -247,6 +252,7 @@ def test_no_ipv6_address_that_carries_an_ipv4_address_passes(inner: IPv4Address,
     assert guard_reason(IPv6Address(f"{prefix}{inner}")) is not None
 
 
+@settings(deadline=None)
 @given(st.ip_addresses())
 def test_what_python_knows_to_be_private_is_refused_too(address: IPv4Address | IPv6Address) -> None:
     if not address.is_global or address.is_multicast or address.is_reserved:

@@ -192,7 +192,7 @@ def parents(host: str) -> Iterator[str]:
 
 
 def _contains(rule: Rule, address: Address) -> bool:
-    return rule.network is not None and rule.network.version == address.version and address in rule.network
+    return rule.network is not None and address in rule.network
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +266,7 @@ def describe_rule(rule: Rule) -> str:
 
 def is_inspected(name: str, patterns: Sequence[str]) -> bool:
     """Whether a canonical name (or a ``*.`` wildcard as a whole) is covered by the inspected patterns."""
-    return name in patterns or any(parent in patterns for parent in parents(name.removeprefix("*.")))
+    return name in patterns or any(parent in patterns for parent in parents(name))
 
 
 # ── deciding ─────────────────────────────────────────────────────────────────────────────────────────────────────
