@@ -22,7 +22,19 @@ _VARIABLE = re.compile(r"\$\{?([A-Za-z_]\w*)(?:(?::?[-=])([^}]*))?\}?$")
 _ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)\+?=(.*)$", re.DOTALL)
 _BUILD_TEXT = re.compile(r"\bdocker(\s+-\S+)*\s+(buildx\s+|image\s+|builder\s+)?build\b")
 # Programs that run the rest of their arguments, and are wrapped as `docker` itself is.
-_RUNNERS = {"sudo", "timeout", "nice", "ionice", "nohup", "env", "stdbuf", "chronic", "unbuffer", "setsid", "systemd-run"}
+_RUNNERS = {
+    "sudo",
+    "timeout",
+    "nice",
+    "ionice",
+    "nohup",
+    "env",
+    "stdbuf",
+    "chronic",
+    "unbuffer",
+    "setsid",
+    "systemd-run",
+}
 _MESSAGES = {"echo", "printf", "log", "info", "warn", "warning", "error", "die", "say", "msg", "note", ":", "print"}
 _DECLARE = {"declare", "local", "export", "readonly", "typeset"}
 _OTHER_SHELL = {"bash", "sh", "dash", "su", "runuser", "ssh", "script", "watch", "flock"}
@@ -65,7 +77,9 @@ class BuildScriptPatch:
     raise :class:`BuildScriptError`.
     """
 
-    def __init__(self, text: str, bootstrap_src: str = "", context_dir: str = "", skip_dockerfiles: tuple = ("*sandbox*",)) -> None:
+    def __init__(
+        self, text: str, bootstrap_src: str = "", context_dir: str = "", skip_dockerfiles: tuple = ("*sandbox*",)
+    ) -> None:
         self.text = text
         self.bootstrap_src = bootstrap_src
         self.context_dir = context_dir
@@ -142,7 +156,8 @@ def _find_block(text: str):
         lines = sorted(text.count("\n", 0, mark.start()) + 1 for mark in begins + ends)
         raise BuildScriptError(
             "the marks 'openclaw.egress: begin' and 'openclaw.egress: end' do not make one pair (line %s). Take that section "
-            "out by hand, marks included, or restore the script from your backup, and run again" % ", ".join(map(str, lines))
+            "out by hand, marks included, or restore the script from your backup, and run again"
+            % ", ".join(map(str, lines))
         )
     start, end = begins[0].start(), ends[0].end()
     # The end mark's own line break, and the blank line that the block brings with it.
@@ -212,15 +227,24 @@ def _classify(words: list, script: shell_text.Script, values: dict) -> tuple:
         return None, "%s is called by its path; write `docker build`, so that the patch can stand in front of it" % name
     if name in ("podman", "nerdctl", "buildah") and rest and rest[0].value in ("build", "bud"):
         return None, "%s builds the image; the patch knows docker only" % name
-    if (name == "docker" and rest and rest[0].value == "compose" and "build" in whole) or (name == "docker-compose" and "build" in whole):
-        return None, "`docker compose build` takes its context from the compose file; write `docker build` for the gateway's image"
+    if (name == "docker" and rest and rest[0].value == "compose" and "build" in whole) or (
+        name == "docker-compose" and "build" in whole
+    ):
+        return (
+            None,
+            "`docker compose build` takes its context from the compose file; write `docker build` for the gateway's image",
+        )
     if not _BUILD_TEXT.search(whole) or name in _MESSAGES:
         return None, None
     if name in _DECLARE or name in ("eval", "trap"):
         return "variable", None
     runs_it = any(word.value == "docker" and _is_build(words[i + 1 :]) for i, word in enumerate(words))
     if name in _OTHER_SHELL or (runs_it and name not in _RUNNERS and name not in script.functions):
-        return None, "docker build is run by `%s`, where the patch cannot stand in front of it; call `docker build` itself" % name
+        return (
+            None,
+            "docker build is run by `%s`, where the patch cannot stand in front of it; call `docker build` itself"
+            % name,
+        )
     if runs_it:
         return (name, None) if name in _RUNNERS else ("function", None)
     return None, None
@@ -280,7 +304,9 @@ def _top_of_section(lines: list, at: int) -> int:
 
 def _refuse_conflicts(script: shell_text.Script, inserted_at: int) -> None:
     if "docker" in script.functions:
-        raise BuildScriptError("the script defines a function named docker, which the patch would replace; give it another name")
+        raise BuildScriptError(
+            "the script defines a function named docker, which the patch would replace; give it another name"
+        )
     for command in script.commands:
         values = [word.value for word in command.words]
         if values[0] == "alias" and any(value.startswith("docker=") for value in values):

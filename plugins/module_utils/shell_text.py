@@ -11,7 +11,24 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-_OPERATORS = (";;&", "&&", "||", ";;", ";&", "|&", "&>>", "&>", "<<<", "<<-", "<<", ">>", ">&", "<&", ">|", "<>") + tuple("|&;()<>")
+_OPERATORS = (
+    ";;&",
+    "&&",
+    "||",
+    ";;",
+    ";&",
+    "|&",
+    "&>>",
+    "&>",
+    "<<<",
+    "<<-",
+    "<<",
+    ">>",
+    ">&",
+    "<&",
+    ">|",
+    "<>",
+) + tuple("|&;()<>")
 _REDIRECTIONS = ("&>>", "&>", "<<<", "<<-", "<<", ">>", ">&", "<&", ">|", "<>", "<", ">")
 _OPENERS = {"if": "fi", "for": "done", "while": "done", "until": "done", "select": "done", "case": "esac", "{": "}"}
 _RESERVED = {"then", "else", "elif", "do", "!", "time", "fi", "done", "esac", "}"} | set(_OPENERS)

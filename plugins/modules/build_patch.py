@@ -169,7 +169,9 @@ def validate(module: AnsibleModule, path: str, before: str, candidate: str) -> N
     if original_code != 0:
         problem = original_err.strip().replace(original, path)
         hint = " Its lines end in CRLF: convert it to LF." if "\r\n" in before else ""
-        module.fail_json(msg="%s: is no valid shell script as it is, nothing was changed: %s.%s" % (path, problem, hint))
+        module.fail_json(
+            msg="%s: is no valid shell script as it is, nothing was changed: %s.%s" % (path, problem, hint)
+        )
     module.fail_json(
         msg="%s: would not be a valid shell script with the section, nothing was changed: %s. Please report this with the script"
         % (path, err.strip().replace(candidate, path))
@@ -190,12 +192,17 @@ def run(module: AnsibleModule) -> dict:
         after, anchors = patch.present()
         result["anchors"] = anchors.as_dict()
         if "\r\n" in before:
-            module.warn("%s: has lines that end in CRLF, which bash does not run; the section is written with LF" % path)
+            module.warn(
+                "%s: has lines that end in CRLF, which bash does not run; the section is written with LF" % path
+            )
     else:
         after = patch.absent()
     result["found"] = patch.found
     if result["found"] == "edited":
-        module.warn("%s: the section of openclaw.egress was edited by hand; it is %s" % (path, "replaced" if after != patch.absent() else "removed"))
+        module.warn(
+            "%s: the section of openclaw.egress was edited by hand; it is %s"
+            % (path, "replaced" if after != patch.absent() else "removed")
+        )
     result["changed"] = after != before
     if module._diff:
         result["diff"] = {"before": before, "after": after, "before_header": path, "after_header": path}
