@@ -2,10 +2,11 @@
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
 """The shell text that ``build_patch`` puts into an operator's build script.
 
-Plain POSIX shell with a POSIX awk, so that it runs under whatever the script's first line names. It wraps the command that
-runs ``docker build`` in a function of the same name: the build may stand in a loop, in a function, in a pipeline or come out
-of a variable, and the clone is back as it was before the script's own next line, whether that is a restore step, a
-``git checkout main`` or a trap. All of it happens in a subshell, which leaves the script's variables and traps alone.
+Plain POSIX shell with a POSIX awk, so that it runs under whatever the script's first line names. It wraps the command
+that runs ``docker build`` in a function of the same name: the build may stand in a loop, in a function, in a pipeline
+or come out of a variable, and the clone is back as it was before the script's own next line, whether that is a restore
+step, a ``git checkout main`` or a trap. All of it happens in a subshell, which leaves the script's variables and traps
+alone.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from __future__ import annotations
 DOCKERFILE_MARK = "# openclaw.egress: proxy-bootstrap.cjs, here for the time of this build only"
 DOCKERFILE_COPY = "COPY --chown=0:0 proxy-bootstrap.cjs ./proxy-bootstrap.cjs"
 
-BODY = r"""# Written by the Ansible module openclaw.egress.build_patch, removed by its `state: absent`; edits in here are lost.
-# Each `docker build` below finds proxy-bootstrap.cjs in its context, and in its Dockerfile the line that copies it beside
-# the app. When the build has ended, well or badly, both are taken back before this script goes on.
+BODY = r"""# Written by the Ansible module openclaw.egress.build_patch; its `state: absent` removes it, edits in here are lost.
+# Each `docker build` below finds proxy-bootstrap.cjs in its context, and in its Dockerfile the line that copies it
+# beside the app. When the build has ended, well or badly, both are taken back before this script goes on.
 @WRAPPERS@
 openclaw_egress_run() {
   openclaw_egress_status=0
@@ -63,7 +64,7 @@ openclaw_egress_run() {
 
     [ -z "$fixed_context" ] || context=$fixed_context
     if [ ! -d "$context" ] || [ "$dockerfile" = - ]; then
-      say "docker build: '$context' is no directory that proxy-bootstrap.cjs could be put into; set context_dir of build_patch"
+      say "docker build: '$context' is no directory to put proxy-bootstrap.cjs into; set context_dir of build_patch"
       exit 1
     fi
     dockerfile=${dockerfile:-$context/Dockerfile}
@@ -72,7 +73,8 @@ openclaw_egress_run() {
       exit
     fi
     if [ ! -r "$bootstrap" ]; then
-      say "$bootstrap is missing or not readable by $(id -un): run site.yml again, or take this section out (build_patch, state: absent)"
+      say "$bootstrap is missing, or not readable by $(id -un)"
+      say "run the playbook site.yml again, or take this section out (build_patch, state: absent)"
       exit 1
     fi
 

@@ -2,8 +2,8 @@
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
 """The edit that ``build_patch`` makes to a build script: text in, text out, nothing else touched.
 
-One block between two marks goes in front of the top-level statement that runs (or holds) ``docker build``. The first mark
-carries a digest of the block's body, which tells a block of an older release from one that somebody edited.
+One block between two marks goes in front of the top-level statement that runs (or holds) ``docker build``. The first
+mark carries a digest of the block's body, which tells a block of an older release from one that somebody edited.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _OTHER_SHELL = {"bash", "sh", "dash", "su", "runuser", "ssh", "script", "watch",
 
 
 class BuildScriptError(ValueError):
-    """Why a script is not patched, in words for the person who runs the playbook: what, on which line, and what to do."""
+    """Why a script is not patched, for the person who runs the playbook: what, on which line, what to do."""
 
 
 @dataclass
@@ -72,9 +72,9 @@ class _Block:
 class BuildScriptPatch:
     """The text of one build script.
 
-    ``bootstrap_src`` and ``context_dir`` are paths on the host that runs the script; ``skip_dockerfiles`` are shell patterns for
-    the names of Dockerfiles whose builds are none of ours. Methods return the new text; on text that they cannot handle they
-    raise :class:`BuildScriptError`.
+    ``bootstrap_src`` and ``context_dir`` are paths on the host that runs the script; ``skip_dockerfiles`` are shell
+    patterns for the names of Dockerfiles whose builds are none of ours. Methods return the new text; on text that they
+    cannot handle they raise :class:`BuildScriptError`.
     """
 
     def __init__(
@@ -155,8 +155,8 @@ def _find_block(text: str):
     if len(begins) != 1 or len(ends) != 1 or ends[0].start() < begins[0].start():
         lines = sorted(text.count("\n", 0, mark.start()) + 1 for mark in begins + ends)
         raise BuildScriptError(
-            "the marks 'openclaw.egress: begin' and 'openclaw.egress: end' do not make one pair (line %s). Take that section "
-            "out by hand, marks included, or restore the script from your backup, and run again"
+            "the marks 'openclaw.egress: begin' and 'openclaw.egress: end' do not make one pair (line %s). Take that "
+            "section out by hand, marks included, or restore the script from your backup, and run again"
             % ", ".join(map(str, lines))
         )
     start, end = begins[0].start(), ends[0].end()
@@ -214,7 +214,7 @@ def _add(found: list, command: shell_text.Command, source: list, kind: str) -> N
 
 
 def _classify(words: list, script: shell_text.Script, values: dict) -> tuple:
-    """``(kind, problem)``: how this command builds an image, or why it cannot be followed; ``(None, None)`` = it builds none."""
+    """``(kind, problem)``: how this command builds an image, or why that cannot be followed; else two None."""
     name, rest = words[0].value, words[1:]
     whole = " ".join(word.value for word in words)
     variable = _VARIABLE.match(name)
@@ -232,7 +232,7 @@ def _classify(words: list, script: shell_text.Script, values: dict) -> tuple:
     ):
         return (
             None,
-            "`docker compose build` takes its context from the compose file; write `docker build` for the gateway's image",
+            "`docker compose build` names no context here; write `docker build` for the gateway's image",
         )
     if not _BUILD_TEXT.search(whole) or name in _MESSAGES:
         return None, None
@@ -311,7 +311,7 @@ def _refuse_conflicts(script: shell_text.Script, inserted_at: int) -> None:
         values = [word.value for word in command.words]
         if values[0] == "alias" and any(value.startswith("docker=") for value in values):
             raise BuildScriptError("line %d: the script makes an alias named docker; call docker itself" % command.line)
-        probes = any(a == "-x" and "command -v docker" in b for a, b in zip(values, values[1:]))
+        probes = any("command -v docker" in values[i + 1] for i, value in enumerate(values[:-1]) if value == "-x")
         if probes and command.line >= inserted_at:
             raise BuildScriptError(
                 "line %d: a test of `-x` on `command -v docker` fails once docker is wrapped; "
@@ -323,7 +323,7 @@ def _nothing_found(source: list) -> str:
     mentions = [str(number) for number, line in enumerate(source, 1) if "docker" in line]
     looked = "line%s %s" % ("s" if len(mentions) > 1 else "", ", ".join(mentions[:10])) if mentions else "no line"
     return (
-        "anchor `docker build` not found: none of the script's %d lines runs it (docker is named on %s, in comments, messages or "
-        "other commands). Check that this is the script that builds the gateway's image, or have it call `docker build` itself"
-        % (len(source), looked)
+        "anchor `docker build` not found: none of the script's %d lines runs it (docker is named on %s, in comments, "
+        "messages or other commands). Check that this is the script that builds the gateway's image, or have it call "
+        "`docker build` itself" % (len(source), looked)
     )

@@ -2,10 +2,10 @@
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
 """Edits the ``.env`` file of a compose project: text in, text out, the other lines to the byte.
 
-What counts as an entry follows compose: an optional ``export``, a name, ``=`` or ``:``, then a value that is bare, in single
-quotes (taken as it is) or in double quotes; a quoted value may go over several lines; of two entries of one name the last
-holds. A new entry is put at the end in such a way that taking it out again gives the former bytes, a missing final newline
-included.
+What counts as an entry follows compose: an optional ``export``, a name, ``=`` or ``:``, then a value that is bare, in
+single quotes (taken as it is) or in double quotes; a quoted value may go over several lines; of two entries of one name
+the last holds. A new entry is put at the end in such a way that taking it out again gives the former bytes, a missing
+final newline included.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class DotenvError(ValueError):
 
 @dataclass(frozen=True)
 class _Piece:
-    """A run of the text: an entry (``name`` set; ``value`` is what compose reads) or anything else, with its line break."""
+    """A run of the text: an entry (``name`` set; ``value`` is what compose reads) or anything else."""
 
     text: str
     name: str = ""
@@ -62,7 +62,7 @@ class Dotenv:
         return values[-1] if values else None
 
     def set(self, name: str, value: str) -> None:
-        """Give ``name`` this value: in place where it is (the last one, if there are several), else in a new last line."""
+        """Give ``name`` this value: in place where it is (the last, if there are several), else in a new last line."""
         if not _NAME.match(name):
             raise DotenvError("%r is no name of an environment variable" % name)
         if self.get(name) == value:
@@ -109,7 +109,7 @@ class Dotenv:
         self.set("COMPOSE_FILE", self._separator().join(files))
 
     def remove_compose_files(self, remove: list, project_dir: str, exists=os.path.exists) -> bool:
-        """Undo :meth:`add_compose_files`. True if somebody changed COMPOSE_FILE since: then only these files go from it."""
+        """Undo :meth:`add_compose_files`. True if COMPOSE_FILE was changed since: then only these files go from it."""
         value = self.get("COMPOSE_FILE")
         kept = self._kept()
         ours = {_absolute(path, project_dir) for path in remove}

@@ -46,7 +46,7 @@ class Manifest:
         self.exists = True
 
     def record(self, kind: str, name: str, data=None) -> bool:
-        """Keep the present state, once: a later call only notes that somebody edited what we wrote. True if that is news."""
+        """Keep the present state, once: a later call only notes that what we wrote was edited. True if that is news."""
         key = key_of(kind, name)
         item = self.items.get(key)
         if item is None:

@@ -2,8 +2,8 @@
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
 """Reads a shell script as far as is needed to say which commands it runs, and where its top-level statements begin.
 
-No shell: nothing is expanded. Quotes, comments, here-documents, command substitutions and line continuations are told apart,
-so that the words ``docker build`` in a comment or in a message are not taken for a command.
+No shell: nothing is expanded. Quotes, comments, here-documents, command substitutions and line continuations are told
+apart, so that the words ``docker build`` in a comment or in a message are not taken for a command.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Word:
 
 @dataclass
 class Command:
-    """One simple command: its words, redirections left out; ``statement`` is the line where its top-level statement begins."""
+    """A simple command, redirections left out; ``statement`` is the line where its top-level statement begins."""
 
     words: list = field(default_factory=list)
     statement: int = 1

@@ -11,15 +11,15 @@ version_added: 0.1.0
 author:
   - openclaw.egress maintainers
 description:
-  - Adds one section to the shell script that builds the gateway's image. With it, each C(docker build) of that script finds
-    C(proxy-bootstrap.cjs) in its build context, and in its Dockerfile a line that copies the file, owned by root, into the
-    working directory of the stage that becomes the image.
-  - The section takes both back when the build has ended, whether it succeeded or not, before the script's next line runs.
-    So the clone looks to the script's own restore step (C(git checkout), C(git restore), C(git stash), a C(trap), a change of
-    branch) as it would without the patch. The script's exit status is what it would have been.
-  - The build may stand in a loop, in a function, behind C(sudo) or C(timeout), over several lines, or come out of a variable.
-    A script in which the module cannot find it, or cannot stand in front of it, is refused with the line and the remedy,
-    and stays untouched.
+  - Adds one section to the shell script that builds the gateway's image. With it, each C(docker build) of that script
+    finds C(proxy-bootstrap.cjs) in its build context, and in its Dockerfile a line that copies the file, owned by root,
+    into the working directory of the stage that becomes the image.
+  - The section takes both back when the build has ended, whether it succeeded or not, before the script's next line
+    runs. So the clone looks to the script's own restore step (C(git checkout), C(git restore), C(git stash), a C(trap),
+    a change of branch) as it would without the patch. The script's exit status is what it would have been.
+  - The build may stand in a loop, in a function, behind C(sudo) or C(timeout), over several lines, or come out of a
+    variable. A script in which the module cannot find it, or cannot stand in front of it, is refused with the line and
+    the remedy, and stays untouched.
   - The script's other lines keep their bytes. O(state=absent) gives back exactly what was there.
 attributes:
   check_mode:
@@ -43,18 +43,20 @@ options:
     default: present
   bootstrap_src:
     description:
-      - The file that becomes C(proxy-bootstrap.cjs), on the same host. The script reads it each time it runs, and fails with a
-        clear message if it is not there or not readable for the user who runs the script.
+      - The file that becomes C(proxy-bootstrap.cjs), on the same host. The script reads it each time it runs, and fails
+        with a clear message if it is not there or not readable for the user who runs the script.
     type: path
     default: /home/openclaw/openclaw-egress/proxy-config/proxy-bootstrap.cjs
   context_dir:
     description:
-      - The directory that C(docker build) gets as its context. Only needed where it cannot be read from the command itself,
-        as with C(docker build -) or an URL. By default it is the directory that the script names in that command.
+      - The directory that C(docker build) gets as its context. Only needed where it cannot be read from the command
+        itself, as with C(docker build -) or an URL. By default it is the directory that the script names in that
+        command.
     type: path
   skip_dockerfiles:
     description:
-      - Shell patterns for the file names of Dockerfiles whose builds stay as they are, for scripts that build other images too.
+      - Shell patterns for the file names of Dockerfiles whose builds stay as they are, for scripts that build other
+        images too.
     type: list
     elements: str
     default: ["*sandbox*"]
@@ -96,8 +98,8 @@ path:
   sample: /home/openclaw/scripts/build-openclaw.sh
 found:
   description:
-    - What the script held before the run. V(absent), V(patched) (a section as some release wrote it) or V(edited) (somebody
-      changed it since).
+    - What the script held before the run. V(absent), V(patched) (a section as some release wrote it) or V(edited)
+      (somebody changed it since).
   returned: success
   type: str
   sample: absent
@@ -173,7 +175,7 @@ def validate(module: AnsibleModule, path: str, before: str, candidate: str) -> N
             msg="%s: is no valid shell script as it is, nothing was changed: %s.%s" % (path, problem, hint)
         )
     module.fail_json(
-        msg="%s: would not be a valid shell script with the section, nothing was changed: %s. Please report this with the script"
+        msg="%s: would be no valid script with the section, nothing was changed: %s. Please report this, with the script"
         % (path, err.strip().replace(candidate, path))
     )
 

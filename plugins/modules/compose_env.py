@@ -11,20 +11,21 @@ version_added: 0.1.0
 author:
   - openclaw.egress maintainers
 description:
-  - Sets and removes variables in the C(.env) file of a compose project, and adds compose files to C(COMPOSE_FILE) or takes
-    them out again.
-  - All other lines keep their bytes, comments, quotes, line ends and a missing final newline included. A variable that was
-    added and is removed again leaves the file as it was.
-  - As soon as C(COMPOSE_FILE) is set, compose no longer looks for files by itself. So the module writes down every file that
-    was in effect before (the base file and the override that compose finds, or what C(COMPOSE_FILE) named), with absolute
-    paths, and then the added ones. A comment above keeps what stood there, for O(compose_files_remove).
+  - Sets and removes variables in the C(.env) file of a compose project, and adds compose files to C(COMPOSE_FILE) or
+    takes them out again.
+  - All other lines keep their bytes, comments, quotes, line ends and a missing final newline included. A variable that
+    was added and is removed again leaves the file as it was.
+  - As soon as C(COMPOSE_FILE) is set, compose no longer looks for files by itself. So the module writes down every file
+    that was in effect before (the base file and the override that compose finds, or what C(COMPOSE_FILE) named), with
+    absolute paths, and then the added ones. A comment above keeps what stood there, for O(compose_files_remove).
 attributes:
   check_mode:
     support: full
     description: Says what would change without writing.
   diff_mode:
     support: full
-    description: Shows the names of the variables that change, with their values hidden; C(COMPOSE_FILE) is shown as it is.
+    description:
+      - Shows the names of the variables that change, with their values hidden; C(COMPOSE_FILE) is shown as it is.
   idempotent:
     support: full
     description: The second run with the same options changes nothing.
@@ -35,8 +36,8 @@ options:
     required: true
   variables:
     description:
-      - Names and values. A value of V(null) removes the variable. Values are quoted as compose needs it, and mean what they say,
-        a C($) included.
+      - Names and values. A value of V(null) removes the variable. Values are quoted as compose needs it, and mean what
+        they say, a C($) included.
       - An entry that has this value already stays as it is written.
     type: dict
     default: {}
@@ -47,13 +48,15 @@ options:
     default: []
   compose_files_remove:
     description:
-      - Files to take out of C(COMPOSE_FILE). If nobody changed it since they were added, the former entry comes back, or the
-        variable goes if there was none.
+      - Files to take out of C(COMPOSE_FILE). If nobody changed it since they were added, the former entry comes back,
+        or the variable goes if there was none.
     type: list
     elements: path
     default: []
   project_dir:
-    description: The directory that relative paths are relative to, and in which compose looks for its files. By default that of O(path).
+    description:
+      - The directory that relative paths are relative to, and in which compose looks for its files. By default that of
+        O(path).
     type: path
 notes:
   - The file keeps its owner and mode.

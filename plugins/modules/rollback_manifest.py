@@ -11,16 +11,18 @@ version_added: 0.1.0
 author:
   - openclaw.egress maintainers
 description:
-  - Keeps a manifest of every item that the collection touches, as it was before. The first touch wins, so that later runs keep
-    the true original. The manifest is on disk, fsynced, before the change that it is for.
-  - A path is recorded before a change and noted as written after it. Rolled back, a path that is still what was written gets
-    its bytes, owner and mode back, or goes if it was not there before. A path that somebody edited since is left as it is and
-    reported as V(drifted), so that the caller takes out its own part alone.
+  - Keeps a manifest of every item that the collection touches, as it was before. The first touch wins, so that later
+    runs keep the true original. The manifest is on disk, fsynced, before the change that it is for.
+  - A path is recorded before a change and noted as written after it. Rolled back, a path that is still what was written
+    gets its bytes, owner and mode back, or goes if it was not there before. A path that somebody edited since is left
+    as it is and reported as V(drifted), so that the caller takes out its own part alone.
   - Items that are no paths (images, networks, firewall rules) carry data for the caller, who undoes them.
 attributes:
   check_mode:
     support: full
-    description: Says what would be done without writing. In check mode a path may be noted as written without having been recorded.
+    description:
+      - Says what would be done without writing. In check mode a path may be noted as written without having been
+        recorded.
   diff_mode:
     support: full
     description: Shows types, modes, owners and digests, never the content of a file.
@@ -30,8 +32,8 @@ attributes:
 options:
   state:
     description:
-      - V(recorded) keeps the item as it is now, unless it was recorded before; call it before each change. For a path that was
-        recorded and written, it notes whether somebody edited it since.
+      - V(recorded) keeps the item as it is now, unless it was recorded before; call it before each change. For a path
+        that was recorded and written, it notes whether somebody edited it since.
       - V(written) notes that the path is now as the caller wants it; call it after each change.
       - V(restored) puts the path back, if it can be (see RV(status)), and forgets it, unless it drifted.
       - V(read) returns the items.
@@ -40,7 +42,8 @@ options:
     choices: [recorded, written, restored, read, forgotten]
     required: true
   path:
-    description: The path of a file, directory or symbolic link, absolute. Directories are recorded without what is in them.
+    description:
+      - The path of a file, directory or symbolic link, absolute. Directories are recorded without what is in them.
     type: path
   kind:
     description: What an item is that is no path.
@@ -92,8 +95,8 @@ EXAMPLES = r"""
 RETURN = r"""
 status:
   description:
-    - For O(state=restored), V(restored) (put back), V(unchanged) (it is as it was before), V(drifted) (somebody edited it since,
-      nothing was done; the item stays in the manifest) or V(unknown) (nothing was recorded).
+    - For O(state=restored), V(restored) (put back), V(unchanged) (it is as it was before), V(drifted) (somebody edited
+      it since, nothing was done; the item stays in the manifest) or V(unknown) (nothing was recorded).
   returned: O(state=restored)
   type: str
   sample: restored
