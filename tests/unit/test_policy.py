@@ -271,6 +271,12 @@ def test_nothing_in_allow_lifts_the_guard(action: str, host: str) -> None:
     assert (found.allow, found.rule) == (False, "address-guard")
 
 
+def test_report_softens_the_denial_of_a_literal_only_where_allow_names_it() -> None:
+    for rules, allow in (("deny: [8.8.8.8]\n", False), ("deny: [8.8.8.8]\nallow: [8.8.8.8]\n", True)):
+        decision = decide(class_with(rules, "report"), "sandbox", at("8.8.8.8"))
+        assert (decision.allow, decision.would_deny, decision.rule) == (allow, allow, "classes.sandbox.deny[0]")
+
+
 def test_report_lets_through_what_enforce_denies_and_says_so() -> None:
     rules = "allow: [a.example]\ndeny: [b.example]\n"
     reporting, enforcing = class_with(rules, action="report"), class_with(rules)
