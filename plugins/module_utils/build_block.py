@@ -15,7 +15,7 @@ from __future__ import annotations
 DOCKERFILE_MARK = "# openclaw.egress: proxy-bootstrap.cjs, here for the time of this build only"
 DOCKERFILE_COPY = "COPY --chown=0:0 proxy-bootstrap.cjs ./proxy-bootstrap.cjs"
 
-BODY = r"""# Written by the Ansible module openclaw.egress.build_patch; its `state: absent` removes it, edits in here are lost.
+BODY = r"""# Written by the Ansible module openclaw.egress.build_patch, removed by its `state: absent`; edits are lost.
 # Each `docker build` below finds proxy-bootstrap.cjs in its context, and in its Dockerfile the line that copies it
 # beside the app. When the build has ended, well or badly, both are taken back before this script goes on.
 @WRAPPERS@

@@ -145,7 +145,7 @@ def _heading_style(text: str) -> tuple:
     headings = list(_HEADING.finditer(_END.sub("", _BEGIN.sub("", text))))
     if not headings:
         return "──", 78
-    return headings[0].group(1), min(max(len(heading.group().rstrip()) for heading in headings), 120)
+    return headings[0].group(1), min(max([78] + [len(heading.group().rstrip()) for heading in headings]), 120)
 
 
 def _find_block(text: str):

@@ -175,7 +175,7 @@ def validate(module: AnsibleModule, path: str, before: str, candidate: str) -> N
             msg="%s: is no valid shell script as it is, nothing was changed: %s.%s" % (path, problem, hint)
         )
     module.fail_json(
-        msg="%s: would be no valid script with the section, nothing was changed: %s. Please report this, with the script"
+        msg="%s: would be no valid script with the section, nothing was changed: %s. Please report it with the script"
         % (path, err.strip().replace(candidate, path))
     )
 
