@@ -125,9 +125,8 @@ class Dotenv:
         before = None
         if kept != NOT_SET:
             before = Dotenv(kept[len(KEPT) :])
-            expected = _files_of(before.get("COMPOSE_FILE") or "", self._separator(), project_dir)
-        else:
-            expected = default_files(project_dir, exists)
+        former = before.get("COMPOSE_FILE") if before else ""
+        expected = _files_of(former, self._separator(), project_dir) if former else default_files(project_dir, exists)
         edited = left != expected
         if edited:
             self._drop(lambda piece: piece.text.startswith(KEPT))
@@ -202,7 +201,9 @@ def quote(value: str) -> str:
     """The value as it stands in the file: bare where that is safe, else in single quotes, else in double quotes."""
     if _BARE.match(value):
         return value
-    if not re.search(r"['\r\n]", value):
+    if value.endswith("\\"):
+        raise DotenvError("a value that ends in a backslash is not read alike by all releases of compose")
+    if not re.search(r"['\\\r\n]", value):
         return "'%s'" % value
     escaped = (
         value.replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$").replace("\n", "\\n").replace("\r", "\\r")
@@ -228,6 +229,9 @@ def _read(text: str) -> list:
             pieces.append(_Piece(text[at:end]))
         else:
             value, stop = _value(text, match.end(), end)
+            if stop < 0:
+                line = text.count("\n", 0, at) + 1
+                raise DotenvError("line %d: the value of %s is in quotes that do not end" % (line, match["name"]))
             if stop > end:
                 end = text.find("\n", stop)
                 end = len(text) if end < 0 else end + 1
@@ -237,14 +241,14 @@ def _read(text: str) -> list:
 
 
 def _value(text: str, at: int, end: int) -> tuple:
-    """``(value, offset behind it)``; a quote that does not end makes the rest of the line the value, as written."""
+    """``(value, offset behind it)``; the offset is -1 where a quote does not end: compose refuses that too."""
     if text.startswith("'", at):
-        stop = text.find("'", at + 1)
-        if stop >= 0:
-            return text[at + 1 : stop], stop + 1
-    elif text.startswith('"', at):
+        match = re.compile(r"'(.*?)(?<!\\)'", re.DOTALL).match(text, at)
+        return (match[1], match.end()) if match else ("", -1)
+    if text.startswith('"', at):
         match = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL).match(text, at)
-        if match:
-            return re.sub(r"\\(.)", lambda m: _ESCAPES.get(m[1], m[0]), match[1], flags=re.DOTALL), match.end()
+        if match is None:
+            return "", -1
+        return re.sub(r"\\(.)", lambda m: _ESCAPES.get(m[1], m[0]), match[1], flags=re.DOTALL), match.end()
     bare = re.compile(r"(.*?)(?=[ \t]+#|[ \t]*\r?\n|[ \t]*$)", re.DOTALL).match(text, at, end)
     return bare[1], bare.end(1)

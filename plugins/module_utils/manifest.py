@@ -169,7 +169,7 @@ def _load(path: str) -> dict:
         )
     for key, item in content["items"].items():
         well_formed = isinstance(item, dict) and key == key_of(str(item.get("kind")), str(item.get("name")))
-        if not well_formed or (item["kind"] == "path" and "type" not in item.get("before", {})):
+        if not well_formed or (item["kind"] == "path" and "type" not in (item.get("before") or {})):
             raise ManifestError("%s is damaged (item %r). %s" % (path, key, remedy))
     return content["items"]
 
