@@ -203,6 +203,19 @@ docker build -t x .
     assert (host.directory / "traps").read_text() == "ERR\nEXIT\n"
 
 
+@pytest.mark.parametrize("signal", ["INT", "TERM", "HUP"])
+def test_a_build_that_is_interrupted_leaves_the_clone_clean(host, signal):
+    (host.directory / "bin/docker").write_text(f"#!/bin/sh\ncp Dockerfile $SEEN/\nkill -s {signal} 0\n")
+    (host.directory / "bin/setsid-build").write_text('#!/bin/sh\nexec setsid --wait bash "$1"\n')
+    (host.directory / "bin/setsid-build").chmod(0o755)
+    run = host.run(
+        host.patched('set -eu\ncd "$CLONE"\ndocker build .\necho on\n'), shell=str(host.directory / "bin/setsid-build")
+    )
+    assert run.status != 0
+    assert COPY in run.seen[0].read_text()
+    assert run.changes == ""
+
+
 def test_a_dockerfile_of_a_sandbox_is_not_ours(host):
     (host.clone / "Dockerfile.sandbox").write_text("FROM scratch\n")
     run = host.run(host.patched('set -eu\ncd "$CLONE"\ndocker build -f Dockerfile.sandbox -t sbx .\n'), shell="bash")

@@ -1,0 +1,66 @@
+"""The modules through ansible-playbook, on the oldest Python that is supported where there is one, else on this one."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+SCRIPT = "#!/bin/bash\nset -e\ndocker build .\n"
+
+
+def oldest_python() -> str:
+    """Python 3.9 where it is on the PATH or kept by pyenv."""
+    kept = sorted(Path.home().glob(".pyenv/versions/3.9.*/bin/python3.9"))
+    for candidate in [*map(str, kept), "python3.9"]:
+        try:
+            subprocess.run([candidate, "-c", ""], check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError):
+            continue
+        return candidate
+    return sys.executable
+
+
+@pytest.mark.timeout(300)
+def test_each_module_changes_once_and_only_when_it_may(tmp_path):
+    (tmp_path / "build-openclaw.sh").write_text(SCRIPT)
+    (tmp_path / ".env").write_text("TOKEN=hunter2")
+    (tmp_path / "docker-compose.yml").touch()
+    done = subprocess.run(
+        [
+            str(Path(sys.executable).with_name("ansible-playbook")),
+            *("-i", "localhost,", "-c", "local"),
+            *("-e", f"ansible_python_interpreter={oldest_python()}", "-e", f"directory={tmp_path}"),
+            str(Path(__file__).with_name("six_steps.yml")),
+        ],
+        env={
+            **os.environ,
+            "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "collections"),
+            "ANSIBLE_LOCALHOST_WARNING": "false",
+            "ANSIBLE_NOCOLOR": "1",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "hunter" not in done.stdout
+    assert (tmp_path / "build-openclaw.sh").read_text() == SCRIPT
+    assert (tmp_path / ".env").read_text() == "TOKEN=hunter2"
+
+
+@pytest.mark.parametrize("module", ["build_patch", "compose_env", "rollback_manifest"])
+def test_the_documentation_is_found_and_complete(module):
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("ansible-doc")), "-t", "module", f"openclaw.egress.{module}"],
+        env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "collections"), "ANSIBLE_NOCOLOR": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    for part in ("OPTIONS", "ATTRIBUTES", "EXAMPLES", "RETURN VALUES", "idempotent", "check_mode", "diff_mode"):
+        assert part in done.stdout

@@ -1,0 +1,207 @@
+"""The modules as Ansible starts them: a process with JSON on its standard input, on real files."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+SCRIPT = "#!/bin/bash\nset -e\ndocker build .\n"
+
+
+def call(module: str, *, check: bool = False, **arguments: object) -> dict:
+    arguments.update(_ansible_check_mode=check, _ansible_diff=True)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / f"plugins/modules/{module}.py")],
+        input=json.dumps({"ANSIBLE_MODULE_ARGS": arguments}),
+        env={**os.environ, "PYTHONPATH": str(ROOT / "collections")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture
+def script(tmp_path):
+    path = tmp_path / "build-openclaw.sh"
+    path.write_text(SCRIPT)
+    path.chmod(0o750)
+    return path
+
+
+def test_build_patch_keeps_the_mode_makes_a_backup_and_is_idempotent(script):
+    first = call("build_patch", path=str(script), backup=True)
+    assert first["changed"]
+    assert first["found"] == "absent"
+    assert first["anchors"]["docker_build"] == [{"line": 3, "kind": "direct", "text": "docker build ."}]
+    assert Path(first["backup_file"]).read_text() == SCRIPT
+    assert script.stat().st_mode & 0o777 == 0o750
+    assert not call("build_patch", path=str(script))["changed"]
+    assert call("build_patch", path=str(script), state="absent")["changed"]
+    assert script.read_text() == SCRIPT
+    assert not call("build_patch", path=str(script), state="absent")["changed"]
+
+
+def test_build_patch_in_check_mode_shows_the_change_and_writes_nothing(script):
+    told = call("build_patch", path=str(script), check=True)
+    assert told["changed"]
+    assert told["diff"]["before"] == SCRIPT
+    assert "openclaw.egress: begin" in told["diff"]["after"]
+    assert script.read_text() == SCRIPT
+    assert os.listdir(script.parent) == [script.name]  # noqa: PTH208
+
+
+def test_build_patch_follows_a_symlink_and_leaves_it(script, tmp_path):
+    link = tmp_path / "link.sh"
+    link.symlink_to(script)
+    assert call("build_patch", path=str(link))["path"] == str(script)
+    assert link.is_symlink()
+    assert "openclaw.egress" in script.read_text()
+
+
+def test_build_patch_warns_of_an_edited_section(script):
+    call("build_patch", path=str(script))
+    script.write_text(script.read_text().replace("chmod 0644", "chmod 0600"))
+    told = call("build_patch", path=str(script))
+    assert told["found"] == "edited"
+    assert "edited by hand; it is replaced" in str(told["warnings"])
+    script.write_text(script.read_text().replace("chmod 0644", "chmod 0600"))
+    assert "it is removed" in str(call("build_patch", path=str(script), state="absent")["warnings"])
+    assert script.read_text() == SCRIPT
+
+
+@pytest.mark.parametrize("check", [False, True])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("make image\n", "anchor `docker build` not found: none of the script's 1 lines"),
+        ("if true; then\ndocker build .\n", "is no valid shell script as it is"),
+        ("if true; then\r\ndocker build .\r\nfi\r\n", "CRLF"),
+    ],
+)
+def test_build_patch_refuses_and_leaves_the_file(script, content, message, check):
+    script.write_bytes(content.encode())
+    told = call("build_patch", path=str(script), check=check)
+    assert told["failed"]
+    assert message in told["msg"]
+    assert script.read_bytes() == content.encode()
+
+
+def test_build_patch_names_a_script_that_is_not_there(tmp_path):
+    assert "no such file" in call("build_patch", path=str(tmp_path / "x"))["msg"]
+    assert call("build_patch", path=str(tmp_path / "x"), state="absent")["changed"] is False
+
+
+@pytest.fixture
+def env(tmp_path):
+    (tmp_path / "docker-compose.yml").touch()
+    path = tmp_path / ".env"
+    path.write_text("TOKEN=hunter2\nA=1")
+    path.chmod(0o640)
+    return path
+
+
+def test_compose_env_adds_and_removes_without_a_trace_and_shows_no_value(env, tmp_path):
+    ours = str(tmp_path / "docker-compose.egress.yml")
+    variables = {"TOKEN": "hunter3", "NEW": 8080, "FLAG": True, "A": None}
+    told = call("compose_env", path=str(env), variables=variables, compose_files_add=[ours])
+    assert env.read_text().startswith("TOKEN=hunter3\nNEW=8080\nFLAG=true\n# openclaw.egress keeps: COMPOSE_FILE was")
+    assert told["changed_variables"] == ["A", "COMPOSE_FILE", "FLAG", "NEW", "TOKEN"]
+    assert told["compose_files"] == [str(tmp_path / "docker-compose.yml"), ours]
+    assert told["diff"]["after"].splitlines()[0] == f"COMPOSE_FILE={tmp_path}/docker-compose.yml:{ours}"
+    assert "hunter" not in json.dumps(told)
+    assert env.stat().st_mode & 0o777 == 0o640
+    assert not call("compose_env", path=str(env), variables=variables, compose_files_add=[ours])["changed"]
+    call("compose_env", path=str(env), compose_files_remove=[ours], variables={"NEW": None, "FLAG": None})
+    assert env.read_text() == "TOKEN=hunter3"
+
+
+def test_compose_env_in_check_mode_writes_nothing(env):
+    before = env.read_bytes()
+    assert call("compose_env", path=str(env), variables={"A": "2"}, check=True)["changed"]
+    assert env.read_bytes() == before
+
+
+def test_compose_env_makes_a_file_that_only_its_owner_reads(tmp_path):
+    path = tmp_path / ".env"
+    assert call("compose_env", path=str(path), variables={"A": "1"}, check=True)["changed"]
+    assert not path.exists()
+    assert call("compose_env", path=str(path), variables={"A": "1"})["changed"]
+    assert path.read_text() == "A=1\n"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert not call("compose_env", path=str(tmp_path / "none"), variables={"A": None})["changed"]
+    assert not (tmp_path / "none").exists()
+
+
+def test_compose_env_refuses_a_directory_without_a_compose_file(tmp_path):
+    told = call("compose_env", path=str(tmp_path / ".env"), compose_files_add=["x.yml"])
+    assert told["failed"]
+    assert re.search("is this the compose directory.*was not changed", told["msg"])
+
+
+def test_rollback_manifest_takes_a_file_there_and_back(env, tmp_path):
+    manifest = str(tmp_path / "lib/manifest.json")
+    before = env.read_bytes()
+
+    def item(state, **arguments):
+        return call("rollback_manifest", state=state, path=str(env), manifest=manifest, **arguments)
+
+    assert item("restored")["status"] == "unknown"
+    assert item("recorded", check=True)["changed"]
+    assert not (tmp_path / "lib").exists()
+    assert item("written", check=True)["changed"]
+    assert item("recorded")["changed"]
+    env.write_text("TOKEN=hunter3")
+    assert item("written")["changed"]
+    assert not item("recorded")["changed"]
+    assert not item("written")["changed"]
+    told = item("restored", check=True)
+    assert (told["status"], told["changed"]) == ("restored", True)
+    assert env.read_text() == "TOKEN=hunter3"
+    told = item("restored")
+    assert (told["status"], told["changed"], env.read_bytes()) == ("restored", True, before)
+    assert "hunter" not in json.dumps(told)
+    assert item("restored")["status"] == "unknown"
+
+
+def test_rollback_manifest_reports_drift_until_the_caller_has_undone_its_part(env, tmp_path):
+    manifest = str(tmp_path / "lib/manifest.json")
+
+    def item(state):
+        return call("rollback_manifest", state=state, path=str(env), manifest=manifest)
+
+    item("recorded")
+    env.write_text("ours")
+    item("written")
+    env.write_text("ours and theirs")
+    for _time in range(2):
+        told = item("restored")
+        assert (told["status"], told["changed"]) == ("drifted", False)
+    assert item("forgotten")["changed"]
+    assert not item("forgotten")["changed"]
+    assert env.read_text() == "ours and theirs"
+
+
+def test_rollback_manifest_keeps_what_is_no_path(tmp_path):
+    arguments = {"manifest": str(tmp_path / "manifest.json"), "kind": "network", "name": "outer"}
+    assert call("rollback_manifest", state="recorded", data={"created": True}, **arguments)["changed"]
+    assert not call("rollback_manifest", state="recorded", data={"created": False}, **arguments)["changed"]
+    told = call("rollback_manifest", state="read", manifest=arguments["manifest"])
+    assert told["items"] == [{"kind": "network", "name": "outer", "data": {"created": True}}]
+    assert "undo a network in the role" in call("rollback_manifest", state="restored", **arguments)["msg"]
+    assert call("rollback_manifest", state="forgotten", **arguments)["changed"]
+    assert call("rollback_manifest", state="read", manifest=arguments["manifest"])["items"] == []
+
+
+def test_rollback_manifest_refuses_a_damaged_manifest(tmp_path):
+    (tmp_path / "manifest.json").write_text('{"version": 1, "it')
+    told = call("rollback_manifest", state="recorded", path="/etc/hostname", manifest=str(tmp_path / "manifest.json"))
+    assert told["failed"]
+    assert "is damaged" in told["msg"]
+    assert "Restore it from a backup" in told["msg"]
