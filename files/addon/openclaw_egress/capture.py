@@ -1,0 +1,274 @@
+"""Capture: what passes beside the stream becomes one exchange's record. Pure: bytes and times in, a record out.
+
+Nothing here holds a chunk back or raises on what traffic contains. Memory is bounded for each exchange, whatever the
+size of its bodies: a body keeps its head and its tail, a hash of the whole, and its sizes.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from dataclasses import dataclass, field
+
+from openclaw_egress.encodings import BodyDecoder
+from openclaw_egress.providers import ResponseReader, read_request, response_reader
+from openclaw_egress.providers.facts import RequestFacts, ResponseFacts
+from openclaw_egress.records import Body, ExchangeRecord
+from openclaw_egress.redaction import is_token_endpoint, key_fingerprint, redact_headers, redact_url
+
+READ_AHEAD = 2 * 1024 * 1024
+"""Bytes of a request's body that are kept to find the model in it, where the record itself keeps fewer."""
+
+MAX_DECODED = 64 * 1024 * 1024
+"""Decoded bytes after which a body is taken for a decompression bomb: the rest is counted on the wire alone."""
+
+TAIL_SHARE = 4
+"""A truncated body keeps one part in so many of its limit for its end, the rest for its beginning."""
+
+
+class BodyCapture:
+    """One body as it passes: decoded, hashed, head and tail kept.
+
+    Args:
+        limit: bytes (decoded) that the record may keep.
+        content_encoding: the Content-Encoding header's value, or None.
+        read_ahead: bytes kept beside the record's, for those who parse the body.
+    """
+
+    def __init__(self, limit: int, content_encoding: str | None, read_ahead: int = 0) -> None:
+        self._limit = limit
+        self._decoder = BodyDecoder(content_encoding, MAX_DECODED)
+        self._encoded = (content_encoding or "identity").strip().lower() not in ("", "identity")
+        self._keep = max(limit, read_ahead)
+        self._head = bytearray()
+        self._tail = bytearray()
+        self._raw = bytearray()
+        self._raw_hash = hashlib.sha256()
+        self._hash = hashlib.sha256()
+        self.wire_size = 0
+        self.size = 0
+
+    def feed(self, wire: bytes) -> bytes:
+        """Take a chunk as it came over the wire; returns what it decodes to (perhaps nothing yet)."""
+        self.wire_size += len(wire)
+        if self._encoded:
+            self._raw_hash.update(wire)
+            if len(self._raw) < self._limit:
+                self._raw += wire[: self._limit - len(self._raw)]
+        return self._take(self._decoder.feed(wire))
+
+    def finish(self) -> bytes:
+        """No more will come; returns what the decoder still held."""
+        return self._take(self._decoder.finish())
+
+    def _take(self, data: bytes) -> bytes:
+        if data:
+            self.size += len(data)
+            self._hash.update(data)
+            room = self._keep - len(self._head)
+            if room > 0:
+                self._head += data[:room]
+            tail = self._limit // TAIL_SHARE
+            if tail:
+                self._tail += data[-tail:]
+                del self._tail[:-tail]
+        return data
+
+    @property
+    def known(self) -> bytes:
+        """The beginning of the decoded body, as much as is kept."""
+        return bytes(self._head)
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the record lacks bytes of this body."""
+        if self._undecodable:
+            return self.wire_size > self._limit
+        return self.size > self._limit or self._decoder.exhausted
+
+    @property
+    def _undecodable(self) -> bool:
+        return self._encoded and self._decoder.error is not None and not self._decoder.exhausted
+
+    def body(self) -> Body | None:
+        """What the record keeps; None where there was no body. A body that its Content-Encoding does not decode is
+        kept as it came, as base64."""
+        if not self.wire_size:
+            return None
+        if self._undecodable:
+            return Body(
+                text=base64.b64encode(bytes(self._raw)).decode(),
+                encoding="base64",
+                size=self.wire_size,
+                sha256=self._raw_hash.hexdigest(),
+                truncated=self.truncated,
+            )
+        text, encoding = _text_of(self._kept(), cut=self.truncated)
+        return Body(
+            text=text, encoding=encoding, size=self.size, sha256=self._hash.hexdigest(), truncated=self.truncated
+        )
+
+    def _kept(self) -> tuple[bytes, bytes, int]:
+        """Head, tail and the number of bytes left out between them."""
+        if self.size <= self._limit:
+            return bytes(self._head[: self._limit]), b"", 0
+        tail = bytes(self._tail)
+        head = bytes(self._head[: self._limit - len(tail)])
+        return head, tail, self.size - len(head) - len(tail)
+
+
+def _text_of(kept: tuple[bytes, bytes, int], *, cut: bool) -> tuple[str, str]:
+    head, tail, missing = kept
+    if cut:  # a character that the cut went through is no reason for base64
+        head, tail = _whole_characters(head), _without_torn_start(tail)
+    try:
+        texts = head.decode(), tail.decode()
+    except UnicodeDecodeError:
+        return base64.b64encode(head + tail).decode(), "base64"
+    return (f"{texts[0]}\n[… {missing} bytes left out …]\n{texts[1]}" if missing else texts[0]), "utf-8"
+
+
+def _whole_characters(data: bytes) -> bytes:
+    """Without the first bytes of a UTF-8 character whose others were cut off (at most three)."""
+    for back in range(1, min(4, len(data)) + 1):
+        byte = data[-back]
+        if byte & 0xC0 == 0x80:
+            continue
+        needed = 1 if byte < 0x80 else 2 if byte & 0xE0 == 0xC0 else 3 if byte & 0xF0 == 0xE0 else 4
+        return data if needed <= back else data[:-back]
+    return data
+
+
+def _without_torn_start(data: bytes) -> bytes:
+    """Without the last bytes of a UTF-8 character whose first were cut off (at most three)."""
+    for index in range(min(3, len(data))):
+        if data[index] & 0xC0 != 0x80:
+            return data[index:]
+    return data[min(3, len(data)) :]
+
+
+type Headers = list[tuple[str, str]]
+
+
+@dataclass(slots=True)
+class ExchangeCapture:
+    """One exchange while it is under way. Times are nanoseconds since the epoch."""
+
+    id: str
+    class_name: str
+    rule: str
+    reason: str
+    method: str
+    url: str
+    host: str
+    port: int
+    http_version: str
+    request_headers: Headers
+    begin_ns: int
+    body_limit: int
+    path: str = "/"
+    status: int | None = None
+    response_headers: Headers = field(default_factory=list)
+    first_chunk_ns: int | None = None
+    request: BodyCapture = field(init=False)
+    response: BodyCapture = field(init=False)
+    request_facts: RequestFacts = field(init=False)
+    _limit: int = field(init=False)
+    _reader: ResponseReader | None = field(init=False, default=None)
+    _response_facts: ResponseFacts | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        # What a token endpoint is asked and answers is a secret whole.
+        self._limit = 0 if is_token_endpoint(self.host, self.path) else self.body_limit
+        self.request = BodyCapture(self._limit, _header(self.request_headers, "content-encoding"), READ_AHEAD)
+        self.response = BodyCapture(self._limit, None)
+        self.request_facts = RequestFacts()
+
+    def request_done(self) -> bytes:
+        """The request is whole; returns what the decoder still held."""
+        rest = self.request.finish()
+        self.request_facts = read_request(self.host, self.path, self.request.known)
+        return rest
+
+    def response_began(self, status: int, headers: Headers) -> None:
+        """The answer's status line and headers came."""
+        self.status = status
+        self.response_headers = headers
+        self.response = BodyCapture(self._limit, _header(headers, "content-encoding"))
+        self._reader = response_reader(self.host, self.path, _header(headers, "content-type"))
+
+    def response_chunk(self, wire: bytes, now_ns: int) -> bytes:
+        """A piece of the answer's body passed; returns what it decodes to."""
+        if self.first_chunk_ns is None and wire:
+            self.first_chunk_ns = now_ns
+        decoded = self.response.feed(wire)
+        if self._reader is not None and decoded:
+            self._reader.feed(decoded)
+        return decoded
+
+    def response_done(self) -> bytes:
+        """The answer is whole, or will not go on; returns what the decoder still held."""
+        if self._response_facts is not None:
+            return b""
+        rest = self.response.finish()
+        if self._reader is not None:
+            if rest:
+                self._reader.feed(rest)
+            self._response_facts = self._reader.finish()
+        else:
+            self._response_facts = ResponseFacts()
+        return rest
+
+    def record(self, outcome: str, end_ns: int, error_type: str | None = None) -> ExchangeRecord:
+        """The exchange as a record, redacted; ``outcome`` as in the design's list."""
+        self.response_done()
+        facts = self._response_facts or ResponseFacts()
+        trace_id, span_id = _trace(_header(self.request_headers, "traceparent"))
+        return ExchangeRecord(
+            id=self.id,
+            class_name=self.class_name,
+            rule=self.rule,
+            reason=self.reason,
+            outcome=outcome,
+            begin_ns=self.begin_ns,
+            end_ns=end_ns,
+            first_chunk_ns=self.first_chunk_ns,
+            method=self.method,
+            url=redact_url(self.url),
+            host=self.host,
+            port=self.port,
+            http_version=self.http_version,
+            status=self.status,
+            request_headers=redact_headers(self.request_headers),
+            response_headers=redact_headers(self.response_headers),
+            request_body=self.request.body(),
+            response_body=self.response.body(),
+            request_size=self.request.wire_size,
+            response_size=self.response.wire_size,
+            body_truncated=self.request.truncated or self.response.truncated,
+            request_facts=self.request_facts,
+            response_facts=facts,
+            error_type=error_type or facts.error_type,
+            key_fingerprint=key_fingerprint(self.request_headers),
+            trace_id=trace_id,
+            span_id=span_id,
+        )
+
+
+def _header(headers: Headers, name: str) -> str | None:
+    """All values of a header joined as one (RFC 9110, section 5.3), or None."""
+    values = [value for key, value in headers if key.lower() == name]
+    return ", ".join(values) if values else None
+
+
+def _trace(traceparent: str | None) -> tuple[str | None, str | None]:
+    """Trace and span id from a W3C traceparent (https://www.w3.org/TR/trace-context/), as lower-case hex."""
+    parts = (traceparent or "").strip().split("-")
+    if len(parts) < 4 or len(parts[0]) != 2 or len(parts[1]) != 32 or len(parts[2]) != 16:
+        return None, None
+    try:
+        if int(parts[1], 16) == 0 or int(parts[2], 16) == 0:
+            return None, None
+    except ValueError:
+        return None, None
+    return parts[1].lower(), parts[2].lower()

@@ -1,0 +1,79 @@
+"""``/healthz``, ``/readyz`` and ``/metrics``, on loopback only: no container but the proxy's own can ask them."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from prometheus_client import CollectorRegistry, make_wsgi_app
+
+HOST = "127.0.0.1"
+
+type Report = dict[str, Any]
+
+
+class _QuietHandler(WSGIRequestHandler):
+    timeout = 5
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  (the base class names it so)
+        """Health checks every few seconds are no news."""
+
+
+class HealthError(Exception):
+    """The health listener cannot start; the text says why and what to do."""
+
+
+class HealthServer:
+    """Serves health and metrics from a thread, whatever the proxy's event loop is doing.
+
+    ``alive`` says whether the proxy works at all, ``ready`` whether it does all that it should; both give
+    ``(good, details)`` and the details are the JSON answer, with status 200 or 503.
+    """
+
+    def __init__(
+        self,
+        port: int,
+        registry: CollectorRegistry,
+        alive: Callable[[], tuple[bool, Report]],
+        ready: Callable[[], tuple[bool, Report]],
+    ) -> None:
+        metrics_app = make_wsgi_app(registry)
+
+        def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+            path = environ.get("PATH_INFO", "")
+            if path == "/metrics":
+                return metrics_app(environ, start_response)
+            checks = {"/healthz": alive, "/readyz": ready}
+            if path not in checks:
+                start_response("404 Not Found", [("Content-Type", "text/plain")])
+                return [b"/healthz /readyz /metrics\n"]
+            good, report = checks[path]()
+            start_response(
+                "200 OK" if good else "503 Service Unavailable",
+                [("Content-Type", "application/json"), ("Cache-Control", "no-store")],
+            )
+            return [json.dumps({"ok": good, **report}, default=str).encode() + b"\n"]
+
+        try:
+            self._server: WSGIServer = make_server(HOST, port, app, handler_class=_QuietHandler)
+        except OSError as error:
+            raise HealthError(
+                f"{HOST}:{port} (health and metrics) cannot be listened on: {error.strerror}. "
+                "Is another proxy running? EGRESS_HEALTH_PORT names another port."
+            ) from None
+        self.port = self._server.server_port
+        self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)
+
+    def start(self) -> None:
+        """Begin to answer."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End; returns when the thread has ended."""
+        if self._thread.is_alive():
+            self._server.shutdown()
+            self._thread.join(timeout=5)
+        self._server.server_close()

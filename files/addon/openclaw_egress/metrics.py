@@ -1,0 +1,56 @@
+"""The proxy's Prometheus metrics, in a registry of their own. Names follow https://prometheus.io/docs/practices/naming/."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+PREFIX = "openclaw_egress"
+
+
+class Metrics:
+    """Counters that the hooks move, and gauges that are read from their owners when somebody asks."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.allowed = Counter(
+            f"{PREFIX}_allowed",
+            "Requests and tunnels let through.",
+            ["egress_class", "inspect"],
+            registry=self.registry,
+        )
+        self.denied = Counter(
+            f"{PREFIX}_denied",
+            "Requests and tunnels refused (enforced=true) or only reported (enforced=false).",
+            ["egress_class", "rule", "enforced"],
+            registry=self.registry,
+        )
+        self.exchanges = Counter(
+            f"{PREFIX}_exchanges", "Recorded exchanges by outcome.", ["egress_class", "outcome"], registry=self.registry
+        )
+        self.duration = Histogram(
+            f"{PREFIX}_exchange_duration_seconds",
+            "From the request's first byte to the answer's last.",
+            ["egress_class"],
+            buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900),
+            registry=self.registry,
+        )
+        self.hook_failures = Counter(
+            f"{PREFIX}_hook_failures", "Exceptions in a hook; what they concerned was refused.", registry=self.registry
+        )
+
+    def gauges(self, read: Callable[[], Mapping[str, tuple[str, float]]]) -> None:
+        """Register a function that gives ``{name: (help, value)}`` at each scrape."""
+        self.registry.register(_Gauges(read))
+
+
+class _Gauges(Collector):
+    def __init__(self, read: Callable[[], Mapping[str, tuple[str, float]]]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        for name, (text, value) in self._read().items():
+            yield GaugeMetricFamily(f"{PREFIX}_{name}", text, value=value)

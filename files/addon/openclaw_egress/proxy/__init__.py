@@ -1,0 +1,1 @@
+"""The proxy: mitmproxy's hooks around the pure parts of this package."""

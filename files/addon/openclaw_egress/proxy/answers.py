@@ -1,0 +1,49 @@
+"""What a refused client is told: short, in the form it asked for, and nothing of the policy beyond its own case."""
+
+from __future__ import annotations
+
+import html
+import json
+
+from mitmproxy import http
+
+REMEDY = "Ask the operator of this machine to allow it in policy.yml (`egress policy explain CLASS URL` says why)."
+
+
+def refusal(
+    status: int, *, class_name: str, destination: str, rule: str, reason: str, accept: str = "", remedy: str = REMEDY
+) -> http.Response:
+    """An answer to a request that is not let through.
+
+    ``Proxy-Status`` is RFC 9209's way to say that the proxy answered, not the origin. ``accept`` is the client's
+    Accept header: a browser gets a page, a program that asks for JSON gets JSON, all others get plain text.
+    """
+    error = "http_request_denied" if status == 403 else "proxy_internal_response"
+    headers = {
+        "Proxy-Status": f'openclaw-egress; error={error}; details="{_quoted(rule)}"',
+        "Cache-Control": "no-store",
+    }
+    fields = {"class": class_name, "destination": destination, "rule": rule, "reason": reason, "remedy": remedy}
+    if "application/json" in accept:
+        headers["Content-Type"] = "application/json"
+        body = json.dumps({"error": {"type": "egress_denied", "message": reason, **fields}}) + "\n"
+    elif "text/html" in accept:
+        headers["Content-Type"] = "text/html; charset=utf-8"
+        rows = "".join(f"<dt>{html.escape(key)}</dt><dd>{html.escape(value)}</dd>" for key, value in fields.items())
+        body = (
+            "<!doctype html><meta charset=utf-8><title>Refused by openclaw.egress</title>"
+            "<style>body{font:16px/1.5 system-ui;max-width:42rem;margin:4rem auto;padding:0 1rem}"
+            "dt{color:#666}dd{margin:0 0 .8rem}</style>"
+            f"<h1>This request was refused</h1><dl>{rows}</dl>\n"
+        )
+    else:
+        headers["Content-Type"] = "text/plain; charset=utf-8"
+        lines = "".join(f"{key}: {value}\n" for key, value in fields.items())
+        body = f"openclaw.egress refused this request.\n{lines}"
+    return http.Response.make(status, body.encode("utf-8", "replace"), headers)
+
+
+def _quoted(text: str) -> str:
+    """Text inside an RFC 8941 string: printable ASCII, quotes and backslashes escaped."""
+    printable = "".join(char if " " <= char <= "~" else "?" for char in text)
+    return printable.replace("\\", "\\\\").replace('"', '\\"')[:200]

@@ -1,0 +1,389 @@
+"""The gate: the mitmproxy add-on that decides, before anything is resolved, dialled or decrypted.
+
+Each hook asks the pure policy and either writes a permit or refuses. mitmproxy goes on as if nothing had happened when
+a hook raises (it fails open), so every hook here is wrapped: an exception refuses what was asked.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from mitmproxy import connection, http, tls
+from mitmproxy.exceptions import AddonHalt
+from mitmproxy.net.http import url as http_url
+from mitmproxy.proxy import layer, layers, server_hooks
+from mitmproxy.proxy.layers.http import HTTPMode
+
+from openclaw_egress.destinations import Destination, DestinationError, parse_destination
+from openclaw_egress.policy import Decision, Policy, decide, decide_address
+from openclaw_egress.proxy.answers import refusal
+from openclaw_egress.proxy.layers import Refuse, looks_like_tls
+from openclaw_egress.proxy.permits import Permit, Permits
+from openclaw_egress.proxy.resolver import ResolutionError, Resolver, current_permit, is_own_address
+
+log = logging.getLogger("openclaw_egress.gate")
+
+INSPECT = "openclaw_egress.inspect"
+"""Key in ``flow.metadata``: the :class:`Allowed` of a request that is to be recorded."""
+
+FAILED = "internal error: refused, because a decision could not be made"
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """What the recorder needs to know of a request that was let through."""
+
+    class_name: str
+    destination: Destination
+    decision: Decision
+
+
+class Observer(Protocol):
+    """Who is told of decisions: the recorder of denials and the metrics."""
+
+    def denied(
+        self, class_name: str, destination: str, decision: Decision, method: str, client: str, *, enforced: bool
+    ) -> None:
+        """A request was refused (or would have been, where ``enforced`` is False)."""
+
+    def allowed(self, class_name: str, *, inspect: bool) -> None:
+        """A connection or request was let through."""
+
+
+class Gate:
+    """Decides for every client connection and request; see the module's text."""
+
+    def __init__(self, policy: Callable[[], Policy], observer: Observer, resolver: Resolver | None = None) -> None:
+        self._policy = policy
+        self._observer = observer
+        self._resolver = resolver or Resolver()
+        self._permits = Permits()
+        self._connect_targets: dict[str, Destination] = {}
+
+    # ── a client comes and goes ──────────────────────────────────────────────────────────────────────────────
+
+    def client_connected(self, client: connection.Client) -> None:
+        """A listener that no class owns serves nobody."""
+        try:
+            self._class_of(client)
+        except Exception as error:
+            log.error("a connection to a listener without a class was refused: %s", type(error).__name__)
+            client.error = "no class owns this listener"
+
+    def client_disconnected(self, client: connection.Client) -> None:
+        """Forget what was allowed to it."""
+        self._permits.forget(client.id)
+        self._connect_targets.pop(client.id, None)
+
+    def done(self) -> None:
+        """The proxy ends."""
+        self._resolver.close()
+
+    # ── requests ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def http_connect(self, flow: http.HTTPFlow) -> None:
+        """CONNECT: decide on the name, then on the addresses; 403 with the reason, or a permit."""
+        await self._guarded(flow, self._connect)
+
+    async def requestheaders(self, flow: http.HTTPFlow) -> None:
+        """Every request outside a tunnel and every decrypted one: decide again, names must agree."""
+        if flow.error is None:
+            await self._guarded(flow, self._request)
+
+    async def _guarded(self, flow: http.HTTPFlow, decide_it: Callable[[http.HTTPFlow], Awaitable[None]]) -> None:
+        flow.metadata.pop(INSPECT, None)
+        try:
+            await decide_it(flow)
+        except Exception:
+            log.exception("deciding on a request failed; it is refused")
+            self._permits.forget(flow.client_conn.id)
+            flow.metadata.pop(INSPECT, None)
+            flow.response = refusal(
+                503,
+                class_name="?",
+                destination="?",
+                rule="internal-error",
+                reason=FAILED,
+                remedy="See the proxy's log.",
+            )
+
+    async def _connect(self, flow: http.HTTPFlow) -> None:
+        host, port = flow.request.host, flow.request.port
+        destination = self._parse(flow, host, port)
+        if destination is None:
+            return
+        self._connect_targets[flow.client_conn.id] = destination
+        if await self._permit(flow, destination, None, None):
+            # What is dialled, named in SNI and signed for is the canonical form.
+            flow.request.data.host = destination.host
+
+    async def _request(self, flow: http.HTTPFlow) -> None:
+        request = flow.request
+        tunnel = self._connect_targets.get(flow.client_conn.id)
+        if tunnel is None and request.scheme == "https":
+            return self._refuse(
+                flow, f"{request.host}:{request.port}", _syntax("https goes through CONNECT, not in absolute form")
+            )
+        destination = self._parse(flow, request.host, request.port)
+        if destination is None:
+            return None
+        if tunnel is not None and (destination.host, destination.port) != (tunnel.host, tunnel.port):
+            return self._refuse(
+                flow, _text(destination), _syntax(f"inside a tunnel to {_text(tunnel)}, another host was asked for")
+            )
+        disagreement = _authority_disagreement(request, destination)
+        if disagreement:
+            return self._refuse(flow, _text(destination), _syntax(disagreement))
+        if not await self._permit(flow, destination, request.method, request.path):
+            return None
+        request.data.host = destination.host
+        request.data.authority = b""
+        # Meant for us, not for the origin (RFC 9110, section 11.7).
+        for name in ("proxy-authorization", "proxy-connection"):
+            request.headers.pop(name, None)
+        return None
+
+    async def _permit(
+        self, flow: http.HTTPFlow, destination: Destination, method: str | None, path: str | None
+    ) -> bool:
+        """Decide on the name, resolve what may be resolved, decide on the addresses; write the permit or refuse."""
+        policy, class_name = self._policy(), self._class_of(flow.client_conn)
+        decision = decide(policy, class_name, destination, method, path)
+        if not decision.allow:
+            self._refuse(flow, _text(destination), decision)
+            return False
+        known = self._permits.find(flow.client_conn.id, destination.host, destination.port)
+        if known is None or not known.fresh:
+            try:
+                addresses = await self._addresses(policy, class_name, destination)
+            except ResolutionError as error:
+                self._answer_unreachable(flow, class_name, destination, str(error))
+                return False
+            for address in addresses:
+                verdict = check_address(policy, class_name, destination, address)
+                if not verdict.allow:
+                    self._refuse(flow, _text(destination), verdict)
+                    return False
+            known = Permit(class_name, destination, addresses, decision.inspect)
+        self._permits.write(flow.client_conn.id, known)
+        if decision.would_deny:
+            self._observer.denied(
+                class_name, _text(destination), decision, flow.request.method, _client(flow), enforced=False
+            )
+        self._observer.allowed(class_name, inspect=decision.inspect)
+        if decision.inspect and method is not None:
+            flow.metadata[INSPECT] = Allowed(class_name, destination, decision)
+        return True
+
+    async def _addresses(self, policy: Policy, class_name: str, destination: Destination) -> tuple[str, ...]:
+        if destination.address is not None:
+            return (str(destination.address),)
+        fixed = policy.fixed_address(destination.host)
+        if fixed is not None:
+            return (str(fixed),)
+        return await self._resolver.addresses(class_name, destination.host, destination.port)
+
+    def _parse(self, flow: http.HTTPFlow, host: str, port: int) -> Destination | None:
+        try:
+            return parse_destination(host, port)
+        except DestinationError as error:
+            self._refuse(flow, f"{host[:200]}:{port}", _syntax(str(error)))
+            return None
+
+    def _refuse(self, flow: http.HTTPFlow, destination: str, decision: Decision) -> None:
+        class_name = self._class_of(flow.client_conn)
+        self._observer.denied(class_name, destination, decision, flow.request.method, _client(flow), enforced=True)
+        flow.response = refusal(
+            403,
+            class_name=class_name,
+            destination=destination,
+            rule=decision.rule,
+            reason=decision.reason,
+            accept=flow.request.headers.get("accept", ""),
+        )
+
+    def _answer_unreachable(self, flow: http.HTTPFlow, class_name: str, destination: Destination, why: str) -> None:
+        flow.response = refusal(
+            502,
+            class_name=class_name,
+            destination=_text(destination),
+            rule="dns",
+            reason=why,
+            accept=flow.request.headers.get("accept", ""),
+            remedy="Check the name, and the resolver of the proxy's container.",
+        )
+
+    # ── what runs on a connection ────────────────────────────────────────────────────────────────────────────
+
+    def next_layer(self, nextlayer: layer.NextLayer) -> None:
+        """HTTP on the listener; after CONNECT, TLS; plain HTTP after CONNECT only towards port 80."""
+        if nextlayer.layer is not None:
+            return
+        try:
+            nextlayer.layer = self._next_layer(nextlayer.context, nextlayer.data_client())
+        except Exception:
+            log.exception("choosing what a connection may speak failed; it is closed")
+            nextlayer.layer = Refuse(nextlayer.context)
+
+    def _next_layer(self, context: Any, data: bytes) -> layer.Layer | None:
+        if len(context.layers) == 1:
+            return Refuse(context) if looks_like_tls(data) else layers.HttpLayer(context, HTTPMode.regular)
+        if isinstance(context.layers[-1], layers.ClientTLSLayer):
+            return layers.HttpLayer(context, HTTPMode.transparent)
+        if not data:
+            return None
+        if looks_like_tls(data):
+            server_tls = layers.ServerTLSLayer(context)
+            server_tls.child_layer = layers.ClientTLSLayer(context)
+            return server_tls
+        target = self._connect_targets.get(context.client.id)
+        if target is not None and target.port == 80 and data[:1].isalpha():
+            return layers.HttpLayer(context, HTTPMode.transparent)
+        self._deny_connection(context.client, target, "after CONNECT came bytes that are not TLS")
+        return Refuse(context)
+
+    def tls_clienthello(self, data: tls.ClientHelloData) -> None:
+        """Inspected hosts are decrypted; all others are tunnelled. The name in TLS must be the one that CONNECT named."""
+        client = data.context.client
+        try:
+            target = self._connect_targets[client.id]
+            permit = self._permits.find(client.id, target.host, target.port)
+            if permit is None:
+                raise LookupError("no permit")
+            if not _sni_agrees(data.client_hello.sni, target):
+                self._deny_connection(client, target, "the name in TLS is not the one that CONNECT named")
+                return
+            data.ignore_connection = not permit.inspect
+            if data.ignore_connection:
+                # HttpLayer no longer speaks here: bytes pass as they are.
+                data.context.server.address = (target.host, target.port)
+        except Exception as error:
+            log.error("a TLS connection was refused: %s", type(error).__name__)
+            self._close_all(client)
+
+    def tls_start_client(self, data: tls.TlsData) -> None:
+        """A refused connection gets no certificate: without a TLS context mitmproxy ends the handshake."""
+        client = data.context.client
+        target = self._connect_targets.get(client.id)
+        if target is None or self._permits.find(client.id, target.host, target.port) is None:
+            raise AddonHalt
+
+    def server_connect(self, data: server_hooks.ServerConnectionHookData) -> None:
+        """The last word before a connection is opened: no permit, no connection."""
+        current_permit.set(None)
+        try:
+            address = data.server.address
+            permit = self._permits.find(data.client.id, address[0], address[1]) if address else None
+            if permit is None:
+                data.server.error = "refused by openclaw.egress: no permit"
+            else:
+                current_permit.set(permit)
+                if permit.destination.address is not None and str(permit.destination.address) != address[0]:
+                    data.server.error = "refused by openclaw.egress: address not in canonical form"
+        except Exception:
+            log.exception("checking a connection's permit failed; it is not opened")
+            data.server.error = FAILED
+
+    def server_connected(self, data: server_hooks.ServerConnectionHookData) -> None:
+        """The peer must be one of the checked addresses; anything else is a fault and is cut."""
+        try:
+            permit = self._permits.find(data.client.id, data.server.address[0], data.server.address[1])  # type: ignore[index]
+            peer = data.server.peername
+            if permit is None or peer is None or peer[0].split("%")[0] not in permit.addresses:
+                raise LookupError("peer is not a checked address")
+        except Exception as error:
+            log.error("a connection to the outside was cut: %s", error)
+            data.server.error = FAILED
+            self._close_all(data.client)
+
+    # ── helpers ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _class_of(self, client: connection.Client) -> str:
+        found = self._policy().class_for_port(client.sockname[1])
+        if found is None:
+            raise LookupError(f"no class listens on port {client.sockname[1]}")
+        return found.name
+
+    def _deny_connection(self, client: connection.Client, target: Destination | None, why: str) -> None:
+        self._observer.denied(
+            self._class_of(client),
+            _text(target) if target else "?",
+            _syntax(why),
+            "CONNECT",
+            str(client.peername[0]),
+            enforced=True,
+        )
+        self._close_all(client)
+
+    def _close_all(self, client: connection.Client) -> None:
+        self._permits.forget(client.id)
+
+
+def check_address(policy: Policy, class_name: str, destination: Destination, address: str) -> Decision:
+    """The guard on one address; and this machine's own addresses only where an exception names them."""
+    import ipaddress  # noqa: PLC0415
+
+    ip = ipaddress.ip_address(address)
+    verdict = decide_address(policy, class_name, destination, ip)
+    if verdict.allow and verdict.rule == "default" and is_own_address(address):
+        return Decision(
+            allow=False,
+            rule="address-guard",
+            reason=f"{address} is this machine's own address",
+            inspect=False,
+        )
+    return verdict
+
+
+def _syntax(reason: str) -> Decision:
+    return Decision(allow=False, rule="syntax", reason=reason, inspect=False)
+
+
+def _text(destination: Destination) -> str:
+    host = f"[{destination.host}]" if ":" in destination.host else destination.host
+    return f"{host}:{destination.port}"
+
+
+def _client(flow: http.HTTPFlow) -> str:
+    return str(flow.client_conn.peername[0])
+
+
+def _sni_agrees(sni: str | None, target: Destination) -> bool:
+    if target.address is not None:
+        return not sni
+    if not sni:
+        return False
+    try:
+        return parse_destination(sni, target.port).host == target.host
+    except DestinationError:
+        return False
+
+
+def _authority_disagreement(request: http.Request, destination: Destination) -> str | None:
+    """Why the request's names do not agree with where it goes, or None."""
+    named = [value for name, value in request.headers.fields if name.lower() == b"host"]
+    if len(named) > 1:
+        return "more than one Host header"
+    if not named and request.http_version != "HTTP/1.0":
+        return "no Host header"
+    authorities = [value.decode("latin-1") for value in named]
+    if request.data.authority:
+        authorities.append(request.data.authority.decode("latin-1"))
+    for authority in authorities:
+        try:
+            host, port = http_url.parse_authority(authority, check=True)
+            default = 443 if request.scheme == "https" else 80
+            other = parse_destination(host, port or default)
+        except (ValueError, DestinationError):
+            return "the Host header is not a host name"
+        if (other.host, other.port) != (destination.host, destination.port):
+            return f"the Host header names {other.host}:{other.port}, not {_text(destination)}"
+    return None
+
+
+def guarded_hooks(cls: type) -> list[str]:
+    """The names of a class's hooks; tests inject faults into each."""
+    return [name for name in vars(cls) if not name.startswith("_") and callable(getattr(cls, name))]

@@ -1,0 +1,65 @@
+"""``egress run``: mitmproxy's ``Master`` with only the add-ons that are needed.
+
+A stock mitmdump asks some 35 add-ons about every event; most of a proxy's time went there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+
+from mitmproxy import options
+from mitmproxy.addons import core, errorcheck, proxyserver, tlsconfig
+from mitmproxy.master import Master
+
+from openclaw_egress.proxy import logs, resolver
+from openclaw_egress.proxy.options import safe_options
+from openclaw_egress.proxy.service import Service, describe
+
+log = logging.getLogger("openclaw_egress")
+
+
+def serve(service: Service) -> None:
+    """Run until SIGTERM or SIGINT; returns after a clean end.
+
+    Raises:
+        SystemExit: a listener cannot be opened (mitmproxy has said which, on the log).
+    """
+    logs.guard_mitmproxy_logs()
+    for name in ("mitmproxy", "asyncio", "hpack"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    asyncio.run(_serve(service))
+
+
+async def _serve(service: Service) -> None:
+    loop = asyncio.get_running_loop()
+    uninstall = resolver.install(loop)
+    master = Master(options.Options())
+    master.addons.add(
+        core.Core(),
+        proxyserver.Proxyserver(),
+        service.gate,
+        service.recorder,
+        tlsconfig.TlsConfig(),
+        errorcheck.ErrorCheck(),
+    )
+    host = service.settings.listen_host
+    bracketed = f"[{host}]" if ":" in host else host
+    master.options.update(
+        mode=[f"regular@{bracketed + ':' if host else ''}{item.listen}" for item in service.policy.classes.values()],
+        **{
+            name: value
+            for name, value in safe_options(service.confdir, service.trusted_ca).items()
+            if name in master.options
+        },
+    )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, master.shutdown)
+    service.start()
+    try:
+        log.info("%s", describe(service))
+        await master.run()
+    finally:
+        service.stop()
+        uninstall()

@@ -1,0 +1,339 @@
+"""The recorder: the mitmproxy add-on that commits every inspected exchange before its last byte passes on.
+
+Order of things, for a request: it is in the spool before its last byte goes upstream. For an answer: it is in the
+spool before its end goes to the client. A body of known length within the buffer limit that is no event stream is held
+until it is committed; all else streams, with a tap beside it:
+
+* chunked, or until the connection closes: mitmproxy asks the tap once more, with no bytes, before it sends the end;
+* a longer Content-Length: the client has its end with the last byte, so the tap commits on the chunk that completes it.
+
+When the spool cannot take a record, the request is refused with 503, and an answer under way is cut rather than
+finished unrecorded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from mitmproxy import http
+
+from openclaw_egress.capture import ExchangeCapture
+from openclaw_egress.metrics import Metrics
+from openclaw_egress.proxy.answers import refusal
+from openclaw_egress.proxy.gate import INSPECT, Allowed
+from openclaw_egress.spool import Spool, SpoolError
+
+log = logging.getLogger("openclaw_egress.recorder")
+
+EXCHANGE = "openclaw_egress.exchange"
+"""Key in ``flow.metadata``: the :class:`Exchange` that is being recorded."""
+
+BUFFER_LIMIT = 1024 * 1024
+"""Bodies of a known length up to this many bytes are held until they are committed; longer ones stream."""
+
+JOURNAL_SECONDS = 0.05
+"""Streamed bytes are in the spool this long after they passed, at the latest."""
+
+JOURNAL_BYTES = 64 * 1024
+"""…or as soon as so many are waiting."""
+
+
+@dataclass(slots=True)
+class Exchange:
+    """An exchange under way: its capture, what of it waits for the journal, whether it is committed."""
+
+    capture: ExchangeCapture
+    client_id: str
+    request_committed: bool = False
+    closed: bool = False
+    journalled: int = 0
+    waiting: dict[str, bytearray] = field(default_factory=lambda: {"request": bytearray(), "response": bytearray()})
+    timer: asyncio.TimerHandle | None = None
+
+
+class Recorder:
+    """Records what the gate marked for it; see the module's text."""
+
+    def __init__(
+        self,
+        spool: Spool,
+        metrics: Metrics,
+        body_limit: int,
+        clock_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._spool = spool
+        self._metrics = metrics
+        self._body_limit = body_limit
+        self._now = clock_ns
+
+    # ── request ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def requestheaders(self, flow: http.HTTPFlow) -> None:
+        """Begin an exchange, and choose whether its request is held or streamed."""
+        if flow.response is not None or flow.error is not None:
+            return
+        allowed = flow.metadata.get(INSPECT)
+        if not isinstance(allowed, Allowed):
+            # Plain HTTP to a host that is not recorded: nothing to hold it for.
+            flow.request.stream = True
+            return
+        try:
+            self._begin(flow, allowed)
+        except Exception as error:
+            self._refuse(flow, allowed, error)
+
+    def _begin(self, flow: http.HTTPFlow, allowed: Allowed) -> None:
+        request = flow.request
+        if "upgrade" in request.headers:
+            # Its messages would pass unrecorded. The clients in question fall back to plain HTTP.
+            flow.response = refusal(
+                403,
+                class_name=allowed.class_name,
+                destination=allowed.destination.host,
+                rule="recording",
+                reason="WebSockets and other upgrades to inspected hosts are not recorded yet, hence refused",
+                accept=request.headers.get("accept", ""),
+                remedy="Use the provider's HTTP interface.",
+            )
+            return
+        if self._spool.full:
+            raise SpoolError("the spool is full and EGRESS_SPOOL_FULL=block")
+        capture = ExchangeCapture(
+            id=str(uuid.uuid4()),
+            class_name=allowed.class_name,
+            rule=allowed.decision.rule,
+            reason=allowed.decision.reason,
+            method=request.method,
+            url=f"{request.scheme}://{request.host}{_port_text(request)}{request.path}",
+            host=allowed.destination.host,
+            port=allowed.destination.port,
+            http_version=request.http_version.removeprefix("HTTP/"),
+            request_headers=_headers(request.headers),
+            begin_ns=self._now(),
+            body_limit=self._body_limit,
+            path=request.path.split("?", 1)[0],
+        )
+        exchange = Exchange(capture, flow.client_conn.id)
+        self._spool.open_exchange(capture.id, capture.class_name, self._head(exchange))
+        flow.metadata[EXCHANGE] = exchange
+        length = _content_length(request.headers)
+        if length is None and "transfer-encoding" not in request.headers:
+            return
+        if length is None or length > BUFFER_LIMIT:
+            flow.request.stream = self._request_tap(exchange, length)
+
+    def _request_tap(self, exchange: Exchange, length: int | None) -> Callable[[bytes], bytes]:
+        # An exception in a tap ends the connection, which is what a request that cannot be recorded deserves.
+        def tap(data: bytes) -> bytes:
+            self._keep(exchange, "request", exchange.capture.request.feed(data))
+            if not data or (length is not None and exchange.capture.request.wire_size >= length):
+                self._commit_request(exchange)
+            return data
+
+        return tap
+
+    def request(self, flow: http.HTTPFlow) -> None:
+        """The request is whole: commit it; it goes upstream (or, streamed, its end does) after this hook."""
+        exchange = self._exchange(flow)
+        if exchange is None or flow.response is not None:
+            return
+        try:
+            if not flow.request.stream and flow.request.raw_content:
+                self._keep(exchange, "request", exchange.capture.request.feed(flow.request.raw_content))
+            self._commit_request(exchange)
+        except Exception as error:
+            if flow.request.stream:
+                log.exception("a streamed request could not be recorded; it is cut")
+                flow.kill()
+            else:
+                self._refuse(flow, flow.metadata[INSPECT], error)
+
+    def _commit_request(self, exchange: Exchange) -> None:
+        if exchange.request_committed:
+            return
+        self._keep(exchange, "request", exchange.capture.request_done())
+        self._flush(exchange)
+        self._spool.update(exchange.capture.id, self._head(exchange))
+        exchange.request_committed = True
+
+    # ── response ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def responseheaders(self, flow: http.HTTPFlow) -> None:
+        """Choose whether the answer is held or streamed."""
+        exchange = self._exchange(flow)
+        response = flow.response
+        if response is None:
+            return
+        if exchange is None:
+            if INSPECT not in flow.metadata and flow.request.stream:
+                response.stream = True
+            return
+        try:
+            exchange.capture.response_began(response.status_code, _headers(response.headers))
+            self._spool.update(exchange.capture.id, self._head(exchange))
+            length = _content_length(response.headers)
+            is_events = "text/event-stream" in response.headers.get("content-type", "")
+            if length is None or length > BUFFER_LIMIT or is_events:
+                response.stream = self._response_tap(exchange, length)
+        except Exception:
+            log.exception("an answer could not be recorded; it is cut")
+            flow.kill()
+
+    def _response_tap(self, exchange: Exchange, length: int | None) -> Callable[[bytes], bytes]:
+        def tap(data: bytes) -> bytes:
+            self._keep(exchange, "response", exchange.capture.response_chunk(data, self._now()))
+            if not data or (length is not None and exchange.capture.response.wire_size >= length):
+                self._close(exchange, "complete")
+            return data
+
+        return tap
+
+    def response(self, flow: http.HTTPFlow) -> None:
+        """The answer is whole: commit the exchange; its end (or, held, all of it) goes to the client after this."""
+        exchange = self._exchange(flow)
+        if exchange is None or flow.response is None:
+            return
+        try:
+            if not flow.response.stream and flow.response.raw_content:
+                exchange.capture.response_chunk(flow.response.raw_content, self._now())
+            self._close(exchange, "complete")
+        except Exception as error:
+            if flow.response.stream:
+                log.exception("an answer could not be recorded; its end is withheld")
+                flow.kill()
+            else:
+                self._refuse(flow, flow.metadata[INSPECT], error)
+
+    def error(self, flow: http.HTTPFlow) -> None:
+        """The client went away, or the provider failed: the exchange is recorded as it is."""
+        exchange = self._exchange(flow)
+        if exchange is None:
+            return
+        message = flow.error.msg if flow.error else ""
+        try:
+            if not exchange.request_committed:
+                exchange.capture.request_done()
+            outcome, error_type = _what_happened(message)
+            self._close(exchange, outcome, error_type)
+        except Exception:
+            log.exception("a failed exchange could not be recorded; it will be found as interrupted at the next start")
+
+    def websocket_message(self, flow: http.HTTPFlow) -> None:
+        """mitmproxy keeps every message of a WebSocket in memory; ours are not inspected, so none is needed."""
+        if flow.websocket is not None:
+            flow.websocket.messages.clear()
+
+    # ── journal ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _keep(self, exchange: Exchange, direction: str, decoded: bytes) -> None:
+        """Hand streamed bytes to the journal: at once when many wait, else within JOURNAL_SECONDS."""
+        room = self._body_limit - exchange.journalled
+        if not decoded or room <= 0 or exchange.closed:
+            return
+        exchange.journalled += len(decoded[:room])
+        exchange.waiting[direction] += decoded[:room]
+        if sum(map(len, exchange.waiting.values())) >= JOURNAL_BYTES:
+            self._flush(exchange)
+        elif exchange.timer is None:
+            exchange.timer = asyncio.get_running_loop().call_later(JOURNAL_SECONDS, self._flush_later, exchange)
+
+    def _flush_later(self, exchange: Exchange) -> None:
+        exchange.timer = None
+        try:
+            self._flush(exchange)
+        except SpoolError:
+            log.exception("streamed bytes could not be journalled; the exchange's own commit will decide")
+
+    def _flush(self, exchange: Exchange) -> None:
+        if exchange.timer is not None:
+            exchange.timer.cancel()
+            exchange.timer = None
+        if exchange.closed:
+            return
+        for direction, waiting in exchange.waiting.items():
+            if waiting:
+                self._spool.append(exchange.capture.id, direction, bytes(waiting))
+                waiting.clear()
+
+    def _close(self, exchange: Exchange, outcome: str, error_type: str | None = None) -> None:
+        if exchange.closed:
+            return
+        if exchange.timer is not None:
+            exchange.timer.cancel()
+            exchange.timer = None
+        end = self._now()
+        self._spool.close_exchange(exchange.capture.record(outcome, end, error_type))
+        exchange.closed = True
+        self._metrics.exchanges.labels(exchange.capture.class_name, outcome).inc()
+        self._metrics.duration.labels(exchange.capture.class_name).observe((end - exchange.capture.begin_ns) / 1e9)
+
+    def _head(self, exchange: Exchange) -> dict[str, object]:
+        """What the journal knows of an exchange should the process die now: its record so far, without bodies."""
+        return exchange.capture.head()
+
+    def _exchange(self, flow: http.HTTPFlow) -> Exchange | None:
+        found = flow.metadata.get(EXCHANGE)
+        return found if isinstance(found, Exchange) and not found.closed else None
+
+    def _refuse(self, flow: http.HTTPFlow, allowed: Allowed, error: Exception) -> None:
+        """503: what cannot be recorded does not pass."""
+        why = str(error) if isinstance(error, SpoolError) else "the exchange could not be recorded"
+        if isinstance(error, SpoolError):
+            log.error("a request was refused: %s", why)
+        else:
+            log.error("a request was refused: recording it failed", exc_info=error)
+            self._metrics.hook_failures.inc()
+        flow.response = refusal(
+            503,
+            class_name=allowed.class_name,
+            destination=allowed.destination.host,
+            rule="recording",
+            reason=why,
+            accept=flow.request.headers.get("accept", ""),
+            remedy="`egress status` on the proxy says what its spool lacks.",
+        )
+
+
+def _headers(headers: http.Headers) -> list[tuple[str, str]]:
+    return [(name.decode("latin-1"), value.decode("utf-8", "backslashreplace")) for name, value in headers.fields]
+
+
+def _content_length(headers: http.Headers) -> int | None:
+    if "transfer-encoding" in headers:
+        return None
+    value = headers.get("content-length", "")
+    return int(value) if value.isascii() and value.isdigit() else None
+
+
+def _port_text(request: http.Request) -> str:
+    return "" if request.port == (443 if request.scheme == "https" else 80) else f":{request.port}"
+
+
+def _what_happened(message: str) -> tuple[str, str]:
+    """Outcome and ``error.type`` (from a fixed list) for mitmproxy's words; the words themselves may hold traffic."""
+    lowered = message.lower()
+    if "client disconnected" in lowered or "client closed" in lowered:
+        return "client_aborted", "client_disconnected"
+    for needle, error_type in (
+        ("certificate", "tls_certificate"),
+        ("tls", "tls_handshake"),
+        ("ssl", "tls_handshake"),
+        ("timed out", "timeout"),
+        ("timeout", "timeout"),
+        ("refused by openclaw.egress", "denied"),
+        ("connect", "connection_failed"),
+        ("name or service", "name_resolution"),
+        ("server disconnected", "server_disconnected"),
+        ("peer closed", "server_disconnected"),
+        ("protocol error", "protocol_error"),
+        ("content-length", "protocol_error"),
+        ("killed", "not_recorded"),
+    ):
+        if needle in lowered:
+            return "upstream_error", error_type
+    return "upstream_error", "other"

@@ -1,0 +1,109 @@
+"""Name resolution behind the wall: names are looked up only for a permit, and every answer is checked.
+
+asyncio asks its loop's ``getaddrinfo`` whenever it opens a connection. :func:`install` replaces that method: a
+connection whose task carries a permit gets the permit's checked addresses (so there is one resolution, and no time
+between check and use in which a name could change its answer); one without a permit gets an error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
+from typing import Any
+
+from openclaw_egress.proxy.permits import Permit
+
+LOOKUP_SECONDS = 10.0
+THREADS_PER_CLASS = 4
+
+current_permit: ContextVar[Permit | None] = ContextVar("current_permit", default=None)
+
+type AddressInfo = tuple[int, int, int, str, tuple[Any, ...]]
+
+
+class ResolutionError(Exception):
+    """A name that may be asked for has no usable answer."""
+
+
+class Resolver:
+    """Looks names up in threads, a small pool for each class, so that no class waits for another's slow names."""
+
+    def __init__(self) -> None:
+        self._pools: dict[str, ThreadPoolExecutor] = {}
+
+    async def addresses(self, class_name: str, host: str, port: int) -> tuple[str, ...]:
+        """Every address that the system's resolver gives for ``host``, in its order, without duplicates.
+
+        Raises:
+            ResolutionError: no answer, or none in time.
+        """
+        pool = self._pools.setdefault(
+            class_name, ThreadPoolExecutor(THREADS_PER_CLASS, thread_name_prefix=f"resolve-{class_name}")
+        )
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(LOOKUP_SECONDS):
+                answers = await loop.run_in_executor(
+                    pool, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
+                )
+        except TimeoutError:
+            raise ResolutionError(f"no answer for {host} within {LOOKUP_SECONDS:.0f} s") from None
+        except (OSError, UnicodeError) as error:
+            raise ResolutionError(f"{host} does not resolve ({error})") from None
+        return tuple(dict.fromkeys(str(answer[4][0]).split("%")[0] for answer in answers))
+
+    def close(self) -> None:
+        """End the threads; look-ups under way are abandoned."""
+        for pool in self._pools.values():
+            pool.shutdown(wait=False, cancel_futures=True)
+        self._pools.clear()
+
+
+def install(loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
+    """Replace the loop's ``getaddrinfo``; returns what puts the old one back."""
+    original: Callable[..., Awaitable[list[AddressInfo]]] = loop.getaddrinfo
+    # resolv.conf's search list must not turn a name that was allowed into another one (resolver(5)).
+    os.environ["LOCALDOMAIN"] = ""
+
+    async def getaddrinfo(
+        host: Any, port: Any, *, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
+    ) -> list[AddressInfo]:
+        if flags & socket.AI_PASSIVE:  # our own listeners
+            return await original(host, port, family=family, type=type, proto=proto, flags=flags)
+        permit = current_permit.get()
+        if permit is None or permit.destination.host != host:
+            raise OSError("openclaw.egress: no permit for this connection")
+        return [_address_info(address, int(port)) for address in permit.addresses]
+
+    loop.getaddrinfo = getaddrinfo  # type: ignore[method-assign, assignment]
+
+    def uninstall() -> None:
+        loop.getaddrinfo = original  # type: ignore[method-assign, assignment]
+
+    return uninstall
+
+
+def _address_info(address: str, port: int) -> AddressInfo:
+    if ipaddress.ip_address(address).version == 6:
+        return (socket.AF_INET6, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (address, port, 0, 0))
+    return (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (address, port))
+
+
+def is_own_address(address: str) -> bool:
+    """Whether this machine (or container) itself has the address: then the kernel would talk to us.
+
+    A UDP socket that is "connected" sends nothing, yet the kernel picks the source address: for an address of this
+    machine's own that is the address itself.
+    """
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((address, 9))
+            return bool(probe.getsockname()[0] == address)
+    except OSError:
+        return False

@@ -1,0 +1,83 @@
+"""The add-on for a stock ``mitmdump -s otel_logger.py``: the same parts, loaded by mitmproxy's own command line.
+
+mitmdump has the listeners that its command line names (``--mode regular --listen-port 8080``); each must be one that a
+class of the policy owns. The add-on sets the safe options itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from mitmproxy import ctx
+from mitmproxy.addonmanager import Loader
+from mitmproxy.exceptions import OptionsError
+from mitmproxy.proxy import mode_specs
+
+from openclaw_egress.ca import CAError
+from openclaw_egress.health import HealthError
+from openclaw_egress.policy import PolicyError
+from openclaw_egress.proxy import logs, resolver
+from openclaw_egress.proxy.options import safe_options, stock_options
+from openclaw_egress.proxy.service import Service, describe
+from openclaw_egress.settings import Settings, SettingsError
+from openclaw_egress.spool import SpoolError
+
+log = logging.getLogger("openclaw_egress")
+
+START_ERRORS = (SettingsError, PolicyError, CAError, SpoolError, HealthError)
+"""What a user's mistake raises at start: each has one message."""
+
+
+class StockAddon:
+    """Loads the service into mitmdump. Its parts are add-ons of their own (mitmproxy walks ``addons``)."""
+
+    name = "openclaw_egress"
+
+    def __init__(self) -> None:
+        self.addons: list[Any] = []
+        self._service: Service | None = None
+        self._uninstall: Callable[[], None] | None = None
+
+    def load(self, loader: Loader) -> None:  # noqa: ARG002
+        """Read the settings and set the safe options; an error here ends mitmdump."""
+        logs.guard_mitmproxy_logs()
+        try:
+            self._service = Service(Settings.load())
+        except START_ERRORS as error:
+            # mitmdump ends when an error is logged during start-up; raising would add a traceback.
+            log.error("%s", error)
+            raise SystemExit(1) from None
+        self.addons = [self._service.gate, self._service.recorder]
+        ctx.options.update(**safe_options(self._service.confdir, self._service.trusted_ca), **stock_options())
+
+    def configure(self, updated: set[str]) -> None:
+        """Every listener must belong to a class."""
+        if self._service is None or not updated & {"mode", "listen_port"}:
+            return
+        for text in ctx.options.mode:
+            mode = mode_specs.ProxyMode.parse(text)
+            port = mode.listen_port(ctx.options.listen_port)
+            if mode.type_name != "regular" or port is None or self._service.policy.class_for_port(port) is None:
+                raise OptionsError(
+                    f"mode {text!r} (port {port}) belongs to no class of the policy; use --mode regular with one of "
+                    + ", ".join(f"{item.listen} ({item.name})" for item in self._service.policy.classes.values())
+                )
+
+    def running(self) -> None:
+        """mitmdump has its loop and its listeners: put the wall in place."""
+        if self._service is None:
+            return
+        self._uninstall = resolver.install(asyncio.get_running_loop())
+        self._service.start()
+        log.info("%s", describe(self._service))
+
+    def done(self) -> None:
+        """mitmdump ends."""
+        if self._uninstall is not None:
+            self._uninstall()
+        if self._service is not None:
+            self._service.stop()
+            self._service = None
