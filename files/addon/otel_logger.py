@@ -8,6 +8,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from openclaw_egress.proxy.stock import StockAddon  # noqa: E402  (the path comes first)
+from openclaw_egress.proxy.stock import StockAddon
 
 addons = [StockAddon()]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from dataclasses import dataclass, field
+from typing import Any
 
 from openclaw_egress.encodings import BodyDecoder
 from openclaw_egress.providers import ResponseReader, read_request, response_reader
@@ -175,6 +176,7 @@ class ExchangeCapture:
     request_facts: RequestFacts = field(init=False)
     _limit: int = field(init=False)
     _reader: ResponseReader | None = field(init=False, default=None)
+    _request_over: bool = field(init=False, default=False)
     _response_facts: ResponseFacts | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -185,7 +187,10 @@ class ExchangeCapture:
         self.request_facts = RequestFacts()
 
     def request_done(self) -> bytes:
-        """The request is whole; returns what the decoder still held."""
+        """The request is whole, or will not go on; returns what the decoder still held."""
+        if self._request_over:
+            return b""
+        self._request_over = True
         rest = self.request.finish()
         self.request_facts = read_request(self.host, self.path, self.request.known)
         return rest
@@ -219,39 +224,46 @@ class ExchangeCapture:
             self._response_facts = ResponseFacts()
         return rest
 
+    def known(self) -> dict[str, Any]:
+        """What is known by now, redacted: the fields of an `ExchangeRecord` but for bodies, end and outcome."""
+        trace_id, span_id = _trace(_header(self.request_headers, "traceparent"))
+        return {
+            "id": self.id,
+            "class_name": self.class_name,
+            "rule": self.rule,
+            "reason": self.reason,
+            "begin_ns": self.begin_ns,
+            "first_chunk_ns": self.first_chunk_ns,
+            "method": self.method,
+            "url": redact_url(self.url),
+            "host": self.host,
+            "port": self.port,
+            "http_version": self.http_version,
+            "status": self.status,
+            "request_headers": redact_headers(self.request_headers),
+            "response_headers": redact_headers(self.response_headers),
+            "request_size": self.request.wire_size,
+            "response_size": self.response.wire_size,
+            "request_facts": self.request_facts,
+            "key_fingerprint": key_fingerprint(self.request_headers),
+            "trace_id": trace_id,
+            "span_id": span_id,
+        }
+
     def record(self, outcome: str, end_ns: int, error_type: str | None = None) -> ExchangeRecord:
-        """The exchange as a record, redacted; ``outcome`` as in the design's list."""
+        """The exchange as a record, redacted; ``outcome`` is one of `records.OUTCOMES`."""
+        self.request_done()
         self.response_done()
         facts = self._response_facts or ResponseFacts()
-        trace_id, span_id = _trace(_header(self.request_headers, "traceparent"))
         return ExchangeRecord(
-            id=self.id,
-            class_name=self.class_name,
-            rule=self.rule,
-            reason=self.reason,
+            **self.known(),
             outcome=outcome,
-            begin_ns=self.begin_ns,
             end_ns=end_ns,
-            first_chunk_ns=self.first_chunk_ns,
-            method=self.method,
-            url=redact_url(self.url),
-            host=self.host,
-            port=self.port,
-            http_version=self.http_version,
-            status=self.status,
-            request_headers=redact_headers(self.request_headers),
-            response_headers=redact_headers(self.response_headers),
             request_body=self.request.body(),
             response_body=self.response.body(),
-            request_size=self.request.wire_size,
-            response_size=self.response.wire_size,
             body_truncated=self.request.truncated or self.response.truncated,
-            request_facts=self.request_facts,
             response_facts=facts,
             error_type=error_type or facts.error_type,
-            key_fingerprint=key_fingerprint(self.request_headers),
-            trace_id=trace_id,
-            span_id=span_id,
         )
 
 

@@ -45,7 +45,8 @@ class HealthServer:
         def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
             path = environ.get("PATH_INFO", "")
             if path == "/metrics":
-                return metrics_app(environ, start_response)
+                answer: Iterable[bytes] = metrics_app(environ, start_response)
+                return answer
             checks = {"/healthz": alive, "/readyz": ready}
             if path not in checks:
                 start_response("404 Not Found", [("Content-Type", "text/plain")])

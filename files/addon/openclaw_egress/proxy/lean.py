@@ -36,9 +36,9 @@ async def _serve(service: Service) -> None:
     loop = asyncio.get_running_loop()
     uninstall = resolver.install(loop)
     master = Master(options.Options())
-    master.addons.add(
+    master.addons.add(  # type: ignore[no-untyped-call]
         core.Core(),
-        proxyserver.Proxyserver(),
+        proxyserver.Proxyserver(),  # type: ignore[no-untyped-call]
         service.gate,
         service.recorder,
         tlsconfig.TlsConfig(),
@@ -46,7 +46,7 @@ async def _serve(service: Service) -> None:
     )
     host = service.settings.listen_host
     bracketed = f"[{host}]" if ":" in host else host
-    master.options.update(
+    master.options.update(  # type: ignore[no-untyped-call]
         mode=[f"regular@{bracketed + ':' if host else ''}{item.listen}" for item in service.policy.classes.values()],
         **{
             name: value
@@ -57,9 +57,11 @@ async def _serve(service: Service) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, master.shutdown)
     service.start()
+    heartbeat = asyncio.create_task(service.heartbeat())
     try:
         log.info("%s", describe(service))
         await master.run()
     finally:
+        heartbeat.cancel()
         service.stop()
         uninstall()

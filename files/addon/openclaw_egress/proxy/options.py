@@ -1,4 +1,4 @@
-"""The mitmproxy options that this software depends on. Each has its reason; none is left to a default that could move."""
+"""The mitmproxy options that this software depends on, each with its reason: defaults could move."""
 
 from __future__ import annotations
 

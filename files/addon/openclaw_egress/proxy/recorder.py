@@ -89,18 +89,6 @@ class Recorder:
 
     def _begin(self, flow: http.HTTPFlow, allowed: Allowed) -> None:
         request = flow.request
-        if "upgrade" in request.headers:
-            # Its messages would pass unrecorded. The clients in question fall back to plain HTTP.
-            flow.response = refusal(
-                403,
-                class_name=allowed.class_name,
-                destination=allowed.destination.host,
-                rule="recording",
-                reason="WebSockets and other upgrades to inspected hosts are not recorded yet, hence refused",
-                accept=request.headers.get("accept", ""),
-                remedy="Use the provider's HTTP interface.",
-            )
-            return
         if self._spool.full:
             raise SpoolError("the spool is full and EGRESS_SPOOL_FULL=block")
         capture = ExchangeCapture(
@@ -149,7 +137,7 @@ class Recorder:
         except Exception as error:
             if flow.request.stream:
                 log.exception("a streamed request could not be recorded; it is cut")
-                flow.kill()
+                flow.kill()  # type: ignore[no-untyped-call]
             else:
                 self._refuse(flow, flow.metadata[INSPECT], error)
 
@@ -158,8 +146,8 @@ class Recorder:
             return
         self._keep(exchange, "request", exchange.capture.request_done())
         self._flush(exchange)
-        self._spool.update(exchange.capture.id, self._head(exchange))
         exchange.request_committed = True
+        self._spool.update(exchange.capture.id, self._head(exchange))
 
     # ── response ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -182,7 +170,7 @@ class Recorder:
                 response.stream = self._response_tap(exchange, length)
         except Exception:
             log.exception("an answer could not be recorded; it is cut")
-            flow.kill()
+            flow.kill()  # type: ignore[no-untyped-call]
 
     def _response_tap(self, exchange: Exchange, length: int | None) -> Callable[[bytes], bytes]:
         def tap(data: bytes) -> bytes:
@@ -205,7 +193,7 @@ class Recorder:
         except Exception as error:
             if flow.response.stream:
                 log.exception("an answer could not be recorded; its end is withheld")
-                flow.kill()
+                flow.kill()  # type: ignore[no-untyped-call]
             else:
                 self._refuse(flow, flow.metadata[INSPECT], error)
 
@@ -216,8 +204,6 @@ class Recorder:
             return
         message = flow.error.msg if flow.error else ""
         try:
-            if not exchange.request_committed:
-                exchange.capture.request_done()
             outcome, error_type = _what_happened(message)
             self._close(exchange, outcome, error_type)
         except Exception:
@@ -274,7 +260,7 @@ class Recorder:
 
     def _head(self, exchange: Exchange) -> dict[str, object]:
         """What the journal knows of an exchange should the process die now: its record so far, without bodies."""
-        return exchange.capture.head()
+        return exchange.capture.known() | {"request_complete": exchange.request_committed}
 
     def _exchange(self, flow: http.HTTPFlow) -> Exchange | None:
         found = flow.metadata.get(EXCHANGE)
@@ -288,6 +274,8 @@ class Recorder:
         else:
             log.error("a request was refused: recording it failed", exc_info=error)
             self._metrics.hook_failures.inc()
+        # What is answered now is ours: no exchange of which the client could see an end.
+        flow.metadata.pop(EXCHANGE, None)
         flow.response = refusal(
             503,
             class_name=allowed.class_name,
@@ -314,26 +302,30 @@ def _port_text(request: http.Request) -> str:
     return "" if request.port == (443 if request.scheme == "https" else 80) else f":{request.port}"
 
 
+_ERRORS = (
+    ("certificate", "tls_error"),
+    ("tls", "tls_error"),
+    ("ssl", "tls_error"),
+    ("timed out", "timeout"),
+    ("timeout", "timeout"),
+    ("refused by openclaw.egress", "denied"),
+    ("connection reset", "connection_reset"),
+    ("connect call failed", "connect_error"),
+    ("no route", "connect_error"),
+    ("connection refused", "connect_error"),
+    ("unreachable", "connect_error"),
+    ("server disconnected", "upstream_closed"),
+    ("peer closed", "upstream_closed"),
+    ("closed connection", "upstream_closed"),
+    ("protocol error", "protocol_error"),
+    ("content-length", "protocol_error"),
+    ("invalid", "protocol_error"),
+)
+
+
 def _what_happened(message: str) -> tuple[str, str]:
-    """Outcome and ``error.type`` (from a fixed list) for mitmproxy's words; the words themselves may hold traffic."""
+    """Outcome and ``error.type`` (of `records.ERROR_TYPES`) for mitmproxy's words, which may hold traffic."""
     lowered = message.lower()
     if "client disconnected" in lowered or "client closed" in lowered:
-        return "client_aborted", "client_disconnected"
-    for needle, error_type in (
-        ("certificate", "tls_certificate"),
-        ("tls", "tls_handshake"),
-        ("ssl", "tls_handshake"),
-        ("timed out", "timeout"),
-        ("timeout", "timeout"),
-        ("refused by openclaw.egress", "denied"),
-        ("connect", "connection_failed"),
-        ("name or service", "name_resolution"),
-        ("server disconnected", "server_disconnected"),
-        ("peer closed", "server_disconnected"),
-        ("protocol error", "protocol_error"),
-        ("content-length", "protocol_error"),
-        ("killed", "not_recorded"),
-    ):
-        if needle in lowered:
-            return "upstream_error", error_type
-    return "upstream_error", "other"
+        return "client_aborted", "client_aborted"
+    return "upstream_error", next((error_type for needle, error_type in _ERRORS if needle in lowered), "_OTHER")

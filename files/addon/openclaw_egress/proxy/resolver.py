@@ -66,15 +66,22 @@ class Resolver:
 
 def install(loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
     """Replace the loop's ``getaddrinfo``; returns what puts the old one back."""
-    original: Callable[..., Awaitable[list[AddressInfo]]] = loop.getaddrinfo
+    original: Callable[..., Awaitable[Any]] = loop.getaddrinfo
     # resolv.conf's search list must not turn a name that was allowed into another one (resolver(5)).
     os.environ["LOCALDOMAIN"] = ""
 
     async def getaddrinfo(
-        host: Any, port: Any, *, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
+        host: Any,
+        port: Any,
+        *,
+        family: int = 0,
+        type: int = 0,  # noqa: A002  (the loop names it so)
+        proto: int = 0,
+        flags: int = 0,
     ) -> list[AddressInfo]:
         if flags & socket.AI_PASSIVE:  # our own listeners
-            return await original(host, port, family=family, type=type, proto=proto, flags=flags)
+            own: list[AddressInfo] = await original(host, port, family=family, type=type, proto=proto, flags=flags)
+            return own
         permit = current_permit.get()
         if permit is None or permit.destination.host != host:
             raise OSError("openclaw.egress: no permit for this connection")

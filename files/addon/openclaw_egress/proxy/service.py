@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import tempfile
+import threading
 import time
-from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import certifi
 
 from openclaw_egress import __version__, ca
+from openclaw_egress.denials import DenialRate, Key
 from openclaw_egress.export import Exporter
 from openclaw_egress.health import HealthServer
 from openclaw_egress.metrics import Metrics
@@ -26,11 +28,11 @@ from openclaw_egress.spool import Spool, SpoolError
 
 log = logging.getLogger("openclaw_egress")
 
-DENIALS_PER_MINUTE = 30
-"""Denials of one class, host and rule that are recorded singly; the others of that minute are counted."""
+CHECKPOINT_SECONDS = 300.0
+"""How often a line names the newest line and its hash, in the records, the log and the metrics."""
 
-DENIAL_KEYS = 10_000
-"""Different (class, host, rule) that are told apart at a time; the oldest are forgotten first."""
+STALLED_SECONDS = 15.0
+"""An event loop that was not seen for so long serves nobody."""
 
 
 class Service:
@@ -46,8 +48,8 @@ class Service:
             log.warning("%s", warning)
         self.metrics = Metrics()
         self.ca_dir = settings.effective_ca_dir
-        if settings.ca_dir is None or not (self.ca_dir / ca.ISSUING_FILE).exists():
-            # Without Ansible nobody else makes it; with Ansible it is there, and the root's key is not.
+        if settings.ca_dir is None:
+            # Nobody else makes it. A directory that was named holds what its maker put there, without the root's key.
             ca.create(self.ca_dir, settings.state_dir / "root", self.policy.inspect)
         self.ca_info = ca.show(self.ca_dir)
         for host in self.policy.inspect:
@@ -62,9 +64,21 @@ class Service:
         (runtime / ca.ISSUING_FILE).symlink_to((self.ca_dir / ca.ISSUING_FILE).absolute())
         self.confdir = runtime
         self.trusted_ca = _trusted_roots(settings.upstream_ca, runtime)
-        self.spool = Spool(settings.spool_path, max_bytes=settings.spool_max_bytes, full=settings.spool_full)
+        self.spool = Spool(
+            settings.spool_path,
+            settings.spool_max_bytes,
+            settings.spool_full,
+            local=not settings.logs_endpoint,
+            service_name=settings.service_name,
+            host_name=settings.host_name,
+        )
         self.exporter = Exporter(self.spool, settings) if settings.logs_endpoint else None
-        self._denials: OrderedDict[tuple[str, str, str], list[float]] = OrderedDict()
+        self._denials = DenialRate()
+        self._denials_lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._keeper = threading.Thread(target=self._keep, name="housekeeping", daemon=True)
+        self._beat = time.monotonic()
+        self._checkpoint = self.spool.head()
         self.gate = Gate(lambda: self.policy, self)
         self.recorder = Recorder(self.spool, self.metrics, settings.body_limit)
         self.metrics.gauges(self._gauges)
@@ -87,9 +101,20 @@ class Service:
         if self.exporter is not None:
             self.exporter.start()
         self.health.start()
+        self._keeper.start()
+
+    async def heartbeat(self) -> None:
+        """Show once a second that the event loop is alive; runs for ever."""
+        while True:
+            self._beat = time.monotonic()
+            await asyncio.sleep(1)
 
     def stop(self) -> None:
         """Flush what can be flushed in a moment, and close."""
+        self._stopping.set()
+        if self._keeper.is_alive():
+            self._keeper.join(timeout=5)
+            self._summarise_denials(everything=True)
         if self.exporter is not None:
             self.exporter.stop(timeout=5)
         self.health.stop()
@@ -103,50 +128,88 @@ class Service:
     ) -> None:
         """Count it always; record it singly up to a rate, so that a loop cannot push exchanges out of the spool."""
         self.metrics.denied.labels(class_name, decision.rule, str(enforced).lower()).inc()
-        if not self._record_singly(class_name, destination, decision.rule):
+        with self._denials_lock:
+            singly = self._denials.singly(Key(class_name, destination, decision.rule), time.monotonic())
+        if not singly:
             return
-        self.spool.add(
+        host, port = _host_and_port(destination)
+        self._keep_denial(
             DeniedRecord(
                 class_name=class_name,
                 rule=decision.rule,
                 reason=decision.reason,
-                host=destination.rpartition(":")[0].strip("[]") or destination,
-                port=_port_of(destination),
+                host=host,
+                port=port,
                 method=method,
                 client=client,
                 enforced=enforced,
             )
         )
 
+    def _keep_denial(self, record: DeniedRecord) -> None:
+        try:
+            self.spool.add(record)
+        except SpoolError as error:
+            # What is refused stays refused; only its record is lost, and the metric has it.
+            log.error("a denial could not be recorded: %s", error)
+
     def allowed(self, class_name: str, *, inspect: bool) -> None:
         """Count it."""
         self.metrics.allowed.labels(class_name, str(inspect).lower()).inc()
 
-    def _record_singly(self, class_name: str, destination: str, rule: str) -> bool:
-        key = (class_name, destination, rule)
-        now = time.monotonic()
-        seen = self._denials.setdefault(key, [])
-        self._denials.move_to_end(key)
-        seen[:] = [moment for moment in seen if now - moment < 60]
-        if len(self._denials) > DENIAL_KEYS:
-            self._denials.popitem(last=False)
-        if len(seen) >= DENIALS_PER_MINUTE:
-            return False
-        seen.append(now)
-        return True
+    # ── housekeeping ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def _keep(self) -> None:
+        next_checkpoint = time.monotonic() + CHECKPOINT_SECONDS
+        while not self._stopping.wait(1.0):
+            try:
+                self._summarise_denials()
+                if time.monotonic() >= next_checkpoint:
+                    next_checkpoint += CHECKPOINT_SECONDS
+                    self._write_checkpoint()
+            except SpoolError as error:
+                log.error("%s", error)
+
+    def _summarise_denials(self, *, everything: bool = False) -> None:
+        with self._denials_lock:
+            due = self._denials.due(time.monotonic(), everything=everything)
+        for key, count in due:
+            host, port = _host_and_port(key.destination)
+            self._keep_denial(
+                DeniedRecord(
+                    class_name=key.class_name,
+                    rule=key.rule,
+                    reason=f"{count} more like this within a minute",
+                    host=host,
+                    port=port,
+                    count=count,
+                )
+            )
+
+    def _write_checkpoint(self) -> None:
+        if self.spool.head() == self._checkpoint:
+            return
+        seq, digest = self.spool.checkpoint()
+        self._checkpoint = self.spool.head()
+        log.info("checkpoint: %d lines, the last one sha256:%s", seq, digest)
 
     # ── health ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def alive(self) -> tuple[bool, dict[str, Any]]:
-        """Whether the process works: what it cannot record it refuses, so a full spool in block mode is no life."""
-        return not self.spool.full, {"version": __version__, "instance": self.spool.instance_id}
+        """Whether the process serves at all; `ready` says whether it does all that it should."""
+        silence = time.monotonic() - self._beat
+        return silence < STALLED_SECONDS, {
+            "version": __version__,
+            "instance": self.spool.instance_id,
+            "event_loop_seen_seconds_ago": round(silence, 1),
+        }
 
     def ready(self) -> tuple[bool, dict[str, Any]]:
         """Whether all that was asked for is happening: records arrive where they should, the CA is valid."""
         problems: list[str] = []
         export: Mapping[str, Any] = self.exporter.state if self.exporter is not None else {}
         if export.get("last_error"):
-            problems.append(f"export: {export['last_error']}")
+            problems.append(f"export: {export['last_error']}" + (f"; {export['remedy']}" if export["remedy"] else ""))
         if self.spool.full:
             problems.append("the spool is full")
         days = self._ca_days_left()
@@ -155,7 +218,6 @@ class Service:
         return not problems, {
             "problems": problems,
             "policy": self.policy.digest,
-            "endpoint": self.settings.logs_endpoint or None,
             "export": dict(export),
             "spool": self.spool.stats(),
         }
@@ -208,9 +270,10 @@ def _trusted_roots(extra: Path | None, directory: Path) -> Path:
     return file
 
 
-def _port_of(destination: str) -> int:
-    text = destination.rpartition(":")[2]
-    return int(text) if text.isdigit() else 0
+def _host_and_port(destination: str) -> tuple[str, int]:
+    """``host:port`` in its parts; what is no such text (a name that could not be read) is all host, port 0."""
+    host, _, port = destination.rpartition(":")
+    return (host.strip("[]"), int(port)) if host and port.isascii() and port.isdigit() else (destination, 0)
 
 
 def describe(service: Service) -> str:

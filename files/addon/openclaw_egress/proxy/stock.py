@@ -40,8 +40,9 @@ class StockAddon:
         self.addons: list[Any] = []
         self._service: Service | None = None
         self._uninstall: Callable[[], None] | None = None
+        self._heartbeat: asyncio.Task[None] | None = None
 
-    def load(self, loader: Loader) -> None:  # noqa: ARG002
+    def load(self, loader: Loader) -> None:
         """Read the settings and set the safe options; an error here ends mitmdump."""
         logs.guard_mitmproxy_logs()
         try:
@@ -51,7 +52,8 @@ class StockAddon:
             log.error("%s", error)
             raise SystemExit(1) from None
         self.addons = [self._service.gate, self._service.recorder]
-        ctx.options.update(**safe_options(self._service.confdir, self._service.trusted_ca), **stock_options())
+        settings = safe_options(self._service.confdir, self._service.trusted_ca) | stock_options()
+        ctx.options.update(**settings)  # type: ignore[no-untyped-call]
 
     def configure(self, updated: set[str]) -> None:
         """Every listener must belong to a class."""
@@ -61,7 +63,7 @@ class StockAddon:
             mode = mode_specs.ProxyMode.parse(text)
             port = mode.listen_port(ctx.options.listen_port)
             if mode.type_name != "regular" or port is None or self._service.policy.class_for_port(port) is None:
-                raise OptionsError(
+                raise OptionsError(  # type: ignore[no-untyped-call]
                     f"mode {text!r} (port {port}) belongs to no class of the policy; use --mode regular with one of "
                     + ", ".join(f"{item.listen} ({item.name})" for item in self._service.policy.classes.values())
                 )
@@ -72,10 +74,13 @@ class StockAddon:
             return
         self._uninstall = resolver.install(asyncio.get_running_loop())
         self._service.start()
+        self._heartbeat = asyncio.create_task(self._service.heartbeat())
         log.info("%s", describe(self._service))
 
     def done(self) -> None:
         """mitmdump ends."""
+        if self._heartbeat is not None:
+            self._heartbeat.cancel()
         if self._uninstall is not None:
             self._uninstall()
         if self._service is not None:
