@@ -58,6 +58,8 @@ class Observer(Protocol):
 class Gate:
     """Decides for every client connection and request; see the module's text."""
 
+    name = "openclaw_egress.gate"
+
     def __init__(self, policy: Callable[[], Policy], observer: Observer, resolver: Resolver | None = None) -> None:
         self._policy = policy
         self._observer = observer

@@ -36,6 +36,8 @@ async def _serve(service: Service) -> None:
     loop = asyncio.get_running_loop()
     uninstall = resolver.install(loop)
     master = Master(options.Options())
+    # mitmproxy looks for the add-on that chooses layers by this name, and warns where it is not.
+    service.gate.name = "nextlayer"
     master.addons.add(  # type: ignore[no-untyped-call]
         core.Core(),
         proxyserver.Proxyserver(),  # type: ignore[no-untyped-call]

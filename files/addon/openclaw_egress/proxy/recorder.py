@@ -21,6 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from mitmproxy import http
+from mitmproxy.connection import ConnectionState
 
 from openclaw_egress.capture import ExchangeCapture
 from openclaw_egress.metrics import Metrics
@@ -204,7 +205,9 @@ class Recorder:
             return
         message = flow.error.msg if flow.error else ""
         try:
-            outcome, error_type = _what_happened(message)
+            # Whose fault it was is not in the words: they are the same for both sides.
+            gone = not flow.client_conn.state & ConnectionState.CAN_READ
+            outcome, error_type = ("client_aborted", "client_aborted") if gone else _what_happened(message)
             self._close(exchange, outcome, error_type)
         except Exception:
             log.exception("a failed exchange could not be recorded; it will be found as interrupted at the next start")
@@ -326,6 +329,4 @@ _ERRORS = (
 def _what_happened(message: str) -> tuple[str, str]:
     """Outcome and ``error.type`` (of `records.ERROR_TYPES`) for mitmproxy's words, which may hold traffic."""
     lowered = message.lower()
-    if "client disconnected" in lowered or "client closed" in lowered:
-        return "client_aborted", "client_aborted"
     return "upstream_error", next((error_type for needle, error_type in _ERRORS if needle in lowered), "_OTHER")

@@ -1,0 +1,39 @@
+"""One proxy of each kind for a module: the lean one and a stock mitmdump go through the same cases."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.running import RunningProxy
+from tests.standins.llm_providers import LLMProviders
+
+
+@pytest.fixture(scope="session")
+def providers() -> Iterator[LLMProviders]:
+    with LLMProviders(http_port=0) as running:
+        yield running
+
+
+@pytest.fixture(scope="module", params=["lean", "stock"])
+def proxy(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, providers: LLMProviders
+) -> Iterator[RunningProxy]:
+    running = make_proxy(tmp_path_factory.mktemp(request.param), providers, request.param)
+    with running:
+        yield running
+    assert "Traceback" not in running.log, running.log
+
+
+def make_proxy(directory, providers: LLMProviders, kind="lean", **environment: str) -> RunningProxy:
+    assert providers.ca_file is not None and providers.http_port is not None
+    ports = [providers.port, providers.http_port]
+    return RunningProxy(directory, ports, providers.ca_file, kind, **environment)
+
+
+@pytest.fixture
+def lean(tmp_path, providers) -> Iterator[RunningProxy]:
+    """A lean proxy of this test's own, not yet started."""
+    running = make_proxy(tmp_path, providers)
+    yield running
+    if running.process is not None and running.process.poll() is None:
+        running.kill()

@@ -1,0 +1,139 @@
+"""A mistake of the operator's stops the start with one message: what, where, what to do. No traceback."""
+
+import os
+import subprocess
+
+import pytest
+
+from tests.integration.proxy.conftest import make_proxy
+from tests.running import RunningProxy, free_ports
+from tests.standins.llm_providers import LLMProviders
+
+
+@pytest.fixture(params=["lean", "stock"])
+def stopped(request, tmp_path, providers) -> RunningProxy:
+    return make_proxy(tmp_path, providers, request.param)
+
+
+def refused(proxy: RunningProxy) -> str:
+    """What it says when it does not start."""
+    done = subprocess.run(
+        proxy.command,
+        env=proxy.environment,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+    said = done.stdout + done.stderr
+    assert done.returncode not in (0, None), said
+    assert "Traceback" not in said, said
+    return said
+
+
+def test_a_policy_with_a_typo(stopped):
+    text = stopped.policy_file.read_text()
+    stopped.policy_file.write_text(text.replace("action: enforce", "action: enforced", 1))
+    said = refused(stopped)
+    assert f"{stopped.policy_file}:5: " in said and "enforce" in said
+    assert not (stopped.directory / "state" / "spool.db").exists()
+
+
+def test_a_policy_that_is_not_there(stopped):
+    stopped.policy_file.unlink()
+    assert f"{stopped.policy_file}: " in refused(stopped)
+
+
+def test_hosts_that_contradict_the_policy(stopped):
+    stopped.environment["PROXY_LLM_HOSTS"] = "api.mistral.ai"
+    assert "PROXY_LLM_HOSTS" in refused(stopped)
+
+
+def test_a_setting_that_is_no_number(stopped):
+    stopped.environment["PROXY_MAX_BODY_SIZE"] = "1 MB"
+    assert "PROXY_MAX_BODY_SIZE" in refused(stopped)
+
+
+def test_a_ca_directory_without_a_ca(stopped):
+    stopped.environment["EGRESS_CA_DIR"] = str(stopped.directory)
+    assert "mitmproxy-ca" in refused(stopped)
+
+
+def test_an_unreadable_ca(stopped):
+    with stopped:
+        pass
+    (stopped.directory / "state" / "ca" / "mitmproxy-ca.pem").write_text("not a certificate")
+    stopped.environment["EGRESS_CA_DIR"] = str(stopped.directory / "state" / "ca")
+    assert "mitmproxy-ca.pem" in refused(stopped)
+
+
+def test_an_upstream_ca_that_is_none(stopped):
+    stopped.environment["EGRESS_UPSTREAM_CA"] = str(stopped.policy_file)
+    assert "EGRESS_UPSTREAM_CA" in refused(stopped)
+
+
+def test_a_state_directory_that_is_a_file(stopped):
+    file = stopped.directory / "state"
+    file.write_text("")
+    assert str(file) in refused(stopped)
+
+
+def test_a_spool_that_is_something_else(stopped):
+    state = stopped.directory / "state"
+    state.mkdir()
+    (state / "spool.db").write_bytes(b"this is no database, and it is long enough to be looked at" * 100)
+    said = refused(stopped)
+    assert "damaged" in said and "spool.db" in said
+
+
+def test_a_second_proxy_on_the_same_spool(stopped):
+    with stopped:
+        other = make_other(stopped)
+        assert "another" in refused(other).lower()
+
+
+def test_a_port_that_is_taken(stopped, providers):
+    text = stopped.policy_file.read_text()
+    stopped.policy_file.write_text(text.replace(str(stopped.ports["browser"]), str(providers.port)))
+    stopped.ports["browser"] = providers.port
+    assert str(providers.port) in refused(stopped)
+
+
+def test_a_health_port_that_is_taken(stopped, providers):
+    stopped.environment["EGRESS_HEALTH_PORT"] = str(providers.port)
+    assert "EGRESS_HEALTH_PORT" in refused(stopped)
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root writes everywhere")
+def test_a_state_directory_that_is_not_to_be_written(stopped):
+    state = stopped.directory / "state"
+    state.mkdir(mode=0o500)
+    assert "uid" in refused(stopped)
+
+
+def test_a_listener_that_no_class_owns(tmp_path, providers):
+    stock = make_proxy(tmp_path, providers, "stock")
+    owned, stock.ports["gateway"] = stock.ports["gateway"], free_ports(1)[0]
+    said = refused(stock)
+    assert "belongs to no class" in said and str(owned) in said
+
+
+def test_a_provider_whose_certificate_nobody_signed(tmp_path, providers):
+    with LLMProviders() as stranger:
+        proxy = make_proxy(tmp_path, providers)
+        text = proxy.policy_file.read_text()
+        proxy.policy_file.write_text(text.replace(str(providers.port), str(stranger.port)))
+        proxy.provider_port = stranger.port
+        with proxy, proxy.client() as http:
+            assert http.get(proxy.url("api.anthropic.com", "/v1/models")).status_code == 502
+            assert [row.error_type for row in proxy.exchanges()] == ["tls_error"]
+        assert not stranger.log
+
+
+def make_other(proxy: RunningProxy) -> RunningProxy:
+    """Another process of the same kind, with listeners of its own and the same state."""
+    other = RunningProxy.__new__(RunningProxy)
+    other.__dict__.update(proxy.__dict__)
+    other.environment = proxy.environment | {"EGRESS_HEALTH_PORT": "1"}
+    return other

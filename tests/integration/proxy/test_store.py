@@ -1,0 +1,120 @@
+"""The store at the other end: what it does never costs a request anything, and nothing is lost on the way."""
+
+import json
+import resource
+import time
+
+import pytest
+
+from tests.integration.proxy.conftest import make_proxy
+from tests.standins.loki.standin import LokiStandIn
+
+MESSAGE = {"model": "claude-opus-5", "max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]}
+
+
+@pytest.fixture
+def loki():
+    with LokiStandIn() as running:
+        yield running
+
+
+@pytest.fixture
+def proxy(tmp_path, providers, loki):
+    with make_proxy(tmp_path, providers, OTEL_EXPORTER_OTLP_LOGS_ENDPOINT=loki.url + "/otlp/v1/logs") as running:
+        yield running
+
+
+def ask(proxy, number: int = 1, **more: object) -> list[int]:
+    with proxy.client(headers={"x-api-key": "sk-ant-test"}) as http:
+        return [
+            http.post(proxy.url("api.anthropic.com", "/v1/messages"), json=MESSAGE | more).status_code
+            for _ in range(number)
+        ]
+
+
+def arrived(proxy, loki) -> list[tuple[int, str, dict[str, str]]]:
+    """All records, once nothing waits any more."""
+    end = time.monotonic() + 60
+    while (report := proxy.ask("/readyz")) and report["spool"]["pending_records"]:
+        assert time.monotonic() < end, report
+        time.sleep(0.05)
+    return loki.records("openclaw-proxy")
+
+
+def test_an_exchange_is_found_by_service_name_with_its_names(proxy, loki):
+    assert ask(proxy) == [200]
+    (_, line, labels) = next(record for record in arrived(proxy, loki) if "exchange" in record[2]["event_name"])
+    (row,) = proxy.exchanges()
+    assert labels["openclaw_egress_exchange_id"] == row.id
+    assert labels["openclaw_egress_class"] == "gateway"
+    assert labels["gen_ai_request_model"] == "claude-opus-5"
+    assert int(labels["gen_ai_usage_input_tokens"]) == row.input_tokens
+    assert json.loads(line)["request"]["body"] == json.dumps(MESSAGE, separators=(",", ":"))
+
+
+def test_a_long_exchange_arrives_in_lines_that_a_stock_loki_takes(proxy, loki):
+    long = [{"role": "user", "content": "ü" * 400_000}]
+    assert ask(proxy, messages=long) == [200]
+    records = [record for record in arrived(proxy, loki) if "exchange" in record[2]["event_name"]]
+    assert len(records) > 2
+    assert {push.status for push in loki.pushes} == {204}
+    assert sum("gen_ai_usage_input_tokens" in labels for _, _, labels in records) == 1
+
+
+@pytest.mark.parametrize(
+    "fault", [{"status": 503}, {"status": 429}, {"html": True}, {"reset": True}, {"hang": True}, {"delay_s": 2.0}]
+)
+def test_what_the_store_does_costs_no_request_anything(proxy, loki, fault):
+    loki.faults.set(**fault)
+    assert ask(proxy, 5) == [200] * 5
+    loki.faults.clear()
+    found = [labels["openclaw_egress_exchange_id"] for _, _, labels in arrived(proxy, loki) if is_exchange(labels)]
+    assert sorted(found) == sorted(row.id for row in proxy.exchanges())
+
+
+def is_exchange(labels: dict[str, str]) -> bool:
+    return labels["event_name"] == "openclaw.egress.exchange"
+
+
+def test_a_store_that_answers_html_is_told_with_a_remedy(proxy, loki):
+    loki.faults.set(html=True)
+    ask(proxy)
+    end = time.monotonic() + 20
+    while not (problems := proxy.ask("/readyz")["problems"]) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert "export: " in problems[0] and "HTML" in problems[0].upper()
+    assert proxy.ask("/healthz")["ok"] is True
+
+
+def test_a_full_disk_refuses_what_cannot_be_recorded_and_goes_on_afterwards(tmp_path, providers):
+    with make_proxy(tmp_path, providers) as proxy:
+        assert ask(proxy) == [200]
+        answered = len(providers.log)
+        # The kernel refuses this process every write beyond the files' present size, as a full disk would.
+        unlimited = resource.prlimit(proxy.process.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(proxy.process.pid, resource.RLIMIT_FSIZE, (1, unlimited[1]))
+        assert ask(proxy, 3) == [503] * 3
+        assert len(providers.log) == answered
+        assert proxy.ask("/healthz")["ok"] is True
+        resource.prlimit(proxy.process.pid, resource.RLIMIT_FSIZE, unlimited)
+        assert ask(proxy) == [200]
+        assert [row.outcome for row in proxy.exchanges()] == ["complete", "complete"]
+
+
+def test_a_full_spool_that_blocks_refuses_inspected_requests_only(tmp_path, providers, loki):
+    loki.faults.set(status=503)
+    with make_proxy(
+        tmp_path,
+        providers,
+        OTEL_EXPORTER_OTLP_LOGS_ENDPOINT=loki.url + "/otlp/v1/logs",
+        EGRESS_SPOOL_MAX_BYTES="1048576",
+        EGRESS_SPOOL_FULL="block",
+    ) as proxy:
+        long = [{"role": "user", "content": "x" * 600_000}]
+        assert ask(proxy, 3, messages=long)[-1] == 503
+        with proxy.client("browser", ca=providers.ca_file) as http:
+            assert http.get(proxy.url("www.example.com", "/")).status_code == 200
+        assert "the spool is full" in proxy.ask("/readyz")["problems"]
+        loki.faults.clear()
+        arrived(proxy, loki)
+        assert ask(proxy) == [200]

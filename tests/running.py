@@ -1,0 +1,212 @@
+"""The proxy as a process on loopback, lean (`egress run`) or in a stock `mitmdump`, for tests and the demo."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import httpx2 as httpx
+
+from openclaw_egress.spool_reader import Filters, Row, SpoolReader
+
+ADDON = Path(__file__).resolve().parent.parent / "files" / "addon"
+CLASSES = ("gateway", "browser", "sandbox", "build")
+PROVIDERS = ("api.anthropic.com", "api.openai.com")
+SITES = ("www.example.com", "packages.example.com")
+
+
+def free_ports(number: int) -> list[int]:
+    """Ports that were free a moment ago, each another one."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def policy_for(ports: dict[str, int], provider_ports: Sequence[int]) -> str:
+    """A policy in which names that the stand-in serves are on loopback, at its ports."""
+    opened = json.dumps([{"cidr": "127.0.0.1/32", "ports": list(provider_ports)}])
+    rules = json.dumps([{"host": host, "ports": list(provider_ports)} for host in ("*.example.com", *PROVIDERS)])
+    return f"""version: 1
+inspect: {json.dumps(PROVIDERS)}
+classes:
+  gateway: {{listen: {ports["gateway"]}, action: open, addresses: {opened}}}
+  browser: {{listen: {ports["browser"]}, action: enforce, allow: {rules}, addresses: {opened}}}
+  sandbox: {{listen: {ports["sandbox"]}, action: enforce, allow: []}}
+  build: {{listen: {ports["build"]}, action: report, allow: [], addresses: {opened}}}
+resolve: {{{", ".join(f"{host}: 127.0.0.1" for host in (*PROVIDERS, *SITES))}}}
+"""
+
+
+class RunningProxy:
+    """The proxy, started with :meth:`start`; :meth:`kill` and :meth:`start` again continue with the same state.
+
+    Args:
+        directory: where state, policy and log are.
+        kind: ``lean`` or ``stock``.
+        provider_ports: the stand-in's, TLS first.
+        upstream_ca: the stand-in's CA.
+        environment: further variables of the proxy.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        provider_ports: Sequence[int],
+        upstream_ca: Path,
+        kind: Literal["lean", "stock"] = "lean",
+        **environment: str,
+    ) -> None:
+        self.kind = kind
+        self.directory = directory
+        numbers = free_ports(len(CLASSES) + 1)
+        self.ports = dict(zip(CLASSES, numbers, strict=False))
+        self.health_port = numbers[-1]
+        self.provider_port = provider_ports[0]
+        self.policy_file = directory / "policy.yml"
+        self.policy_file.write_text(policy_for(self.ports, provider_ports))
+        self.log_file = directory / "proxy.log"
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")},
+            "PYTHONPATH": str(ADDON),
+            "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "",
+            "EGRESS_LISTEN_HOST": "127.0.0.1",
+            "EGRESS_STATE_DIR": str(directory / "state"),
+            "EGRESS_POLICY_FILE": str(self.policy_file),
+            "EGRESS_UPSTREAM_CA": str(upstream_ca),
+            "EGRESS_HEALTH_PORT": str(self.health_port),
+            **environment,
+        }
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def command(self) -> list[str]:
+        """What is run."""
+        if self.kind == "lean":
+            return [sys.executable, "-m", "openclaw_egress", "run"]
+        modes = [f"--mode=regular@127.0.0.1:{port}" for port in self.ports.values()]
+        mitmdump = Path(sys.executable).with_name("mitmdump")
+        return [
+            str(mitmdump),
+            "--set",
+            f"confdir={self.directory / 'mitm'}",
+            *modes,
+            "-s",
+            str(ADDON / "otel_logger.py"),
+        ]
+
+    def start(self, timeout: float = 30.0) -> Self:
+        """Start it and wait until it says that it is alive."""
+        with self.log_file.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command, env=self.environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+            )
+        end = time.monotonic() + timeout
+        while time.monotonic() < end:
+            if self.process.poll() is not None:
+                raise RuntimeError(f"the proxy ended with {self.process.returncode}:\n{self.log}")
+            if self.ask("/healthz") is not None and self._listens():
+                return self
+            time.sleep(0.05)
+        raise RuntimeError(f"the proxy was not alive within {timeout} s:\n{self.log}")
+
+    def _listens(self) -> bool:
+        for port in self.ports.values():
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+            except OSError:
+                return False
+        return True
+
+    def ask(self, path: str) -> dict[str, Any] | None:
+        """The JSON that a health path answers, whatever its status; None where nothing answers."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.health_port}{path}", timeout=5) as answer:
+                return dict(json.load(answer))
+        except urllib.error.HTTPError as error:
+            return dict(json.load(error))
+        except OSError:
+            return None
+
+    def metrics(self) -> str:
+        """The text of /metrics."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.health_port}/metrics", timeout=5) as answer:
+            return str(answer.read().decode())
+
+    @property
+    def log(self) -> str:
+        """All that it wrote so far."""
+        return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
+
+    def stop(self) -> int:
+        """End it in an orderly way; returns its exit code."""
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(20)
+
+    def kill(self) -> None:
+        """`kill -9`."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(20)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.stop()
+
+    # ── what a client needs ──────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def root(self) -> Path:
+        """The certificate that clients trust."""
+        return self.directory / "state" / "ca" / "mitmproxy-ca-cert.pem"
+
+    def proxy_url(self, class_name: str = "gateway") -> str:
+        """What goes into HTTPS_PROXY."""
+        return f"http://127.0.0.1:{self.ports[class_name]}"
+
+    def url(self, host: str, path: str = "") -> str:
+        """A URL of the stand-in."""
+        return f"https://{host}:{self.provider_port}{path}"
+
+    def client(self, class_name: str = "gateway", *, ca: Path | None = None, **options: Any) -> httpx.Client:
+        """An HTTP client that goes through a class's listener and trusts our root (or ``ca``) alone."""
+        import ssl
+
+        context = ssl.create_default_context(cafile=str(ca or self.root))
+        return httpx.Client(proxy=self.proxy_url(class_name), verify=context, trust_env=False, timeout=30, **options)
+
+    # ── what was kept ────────────────────────────────────────────────────────────────────────────────────────
+
+    def rows(self, **filters: Any) -> list[Row]:
+        """Rows of the spool, the oldest first."""
+        with SpoolReader(self.directory / "state" / "spool.db") as reader:
+            return sorted(reader.query(Filters(**filters)), key=lambda row: row.seq)
+
+    def exchanges(self) -> list[Row]:
+        """The first row of each exchange."""
+        return [row for row in self.rows() if row.event_name == "openclaw.egress.exchange" and not row.part]
+
+    def denials(self) -> list[Row]:
+        """Denied rows."""
+        return [row for row in self.rows() if row.event_name == "openclaw.egress.denied"]
+
+    def line(self, exchange_id: str) -> dict[str, Any]:
+        """The first line of an exchange, parsed (whole where it was not split)."""
+        with SpoolReader(self.directory / "state" / "spool.db") as reader:
+            return dict(json.loads(reader.lines_for(exchange_id)[0]))
