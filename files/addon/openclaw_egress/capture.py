@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,21 +47,31 @@ class BodyCapture:
         self._raw = bytearray()
         self._raw_hash = hashlib.sha256()
         self._hash = hashlib.sha256()
+        self._damaged = False
+        self._whole = True
         self.wire_size = 0
         self.size = 0
 
-    def feed(self, wire: bytes) -> bytes:
-        """Take a chunk as it came over the wire; returns what it decodes to (perhaps nothing yet)."""
+    def feed(self, wire: bytes) -> Iterator[bytes]:
+        """Take a chunk as it came over the wire; yields what it decodes to, in bounded pieces, perhaps none yet.
+
+        The chunk is taken when the iterator is exhausted, and only then.
+        """
         self.wire_size += len(wire)
         if self._encoded:
             self._raw_hash.update(wire)
             if len(self._raw) < self._limit:
                 self._raw += wire[: self._limit - len(self._raw)]
-        return self._take(self._decoder.feed(wire))
+        for piece in self._decoder.pieces(wire):
+            yield self._take(piece)
 
-    def finish(self) -> bytes:
-        """No more will come; returns what the decoder still held."""
-        return self._take(self._decoder.finish())
+    def finish(self, *, whole: bool = True) -> None:
+        """No more will come; ``whole``: its end was seen. A coded body that broke off is kept as far as it decodes."""
+        self._damaged = self._decoder.error is not None
+        self._whole = whole
+        self._decoder.finish()
+        if whole:
+            self._damaged = self._decoder.error is not None
 
     def _take(self, data: bytes) -> bytes:
         if data:
@@ -89,7 +100,7 @@ class BodyCapture:
 
     @property
     def _undecodable(self) -> bool:
-        return self._encoded and self._decoder.error is not None and not self._decoder.exhausted
+        return self._encoded and self._damaged and not self._decoder.exhausted
 
     def body(self) -> Body | None:
         """What the record keeps; None where there was no body. A body that its Content-Encoding does not decode is
@@ -101,12 +112,16 @@ class BodyCapture:
                 text=base64.b64encode(bytes(self._raw)).decode(),
                 encoding="base64",
                 size=self.wire_size,
-                sha256=self._raw_hash.hexdigest(),
+                sha256=self._raw_hash.hexdigest() if self._whole else None,
                 truncated=self.truncated,
             )
-        text, encoding = _text_of(self._kept(), cut=self.truncated)
+        text, encoding = _text_of(self._kept(), cut=self.truncated or not self._whole)
         return Body(
-            text=text, encoding=encoding, size=self.size, sha256=self._hash.hexdigest(), truncated=self.truncated
+            text=text,
+            encoding=encoding,
+            size=self.size,
+            sha256=self._hash.hexdigest() if self._whole else None,
+            truncated=self.truncated,
         )
 
     def _kept(self) -> tuple[bytes, bytes, int]:
@@ -177,7 +192,6 @@ class ExchangeCapture:
     _limit: int = field(init=False)
     _reader: ResponseReader | None = field(init=False, default=None)
     _request_over: bool = field(init=False, default=False)
-    _response_facts: ResponseFacts | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         # What a token endpoint is asked and answers is a secret whole.
@@ -186,14 +200,13 @@ class ExchangeCapture:
         self.response = BodyCapture(self._limit, None)
         self.request_facts = RequestFacts()
 
-    def request_done(self) -> bytes:
-        """The request is whole, or will not go on; returns what the decoder still held."""
+    def request_done(self, *, whole: bool = True) -> None:
+        """The request is whole, or will not go on."""
         if self._request_over:
-            return b""
+            return
         self._request_over = True
-        rest = self.request.finish()
+        self.request.finish(whole=whole)
         self.request_facts = read_request(self.host, self.path, self.request.known)
-        return rest
 
     def response_began(self, status: int, headers: Headers) -> None:
         """The answer's status line and headers came."""
@@ -202,27 +215,18 @@ class ExchangeCapture:
         self.response = BodyCapture(self._limit, _header(headers, "content-encoding"))
         self._reader = response_reader(self.host, self.path, _header(headers, "content-type"))
 
-    def response_chunk(self, wire: bytes, now_ns: int) -> bytes:
-        """A piece of the answer's body passed; returns what it decodes to."""
+    def response_chunk(self, wire: bytes, now_ns: int) -> Iterator[bytes]:
+        """A piece of the answer's body passed; yields what it decodes to, see `BodyCapture.feed`."""
         if self.first_chunk_ns is None and wire:
             self.first_chunk_ns = now_ns
-        decoded = self.response.feed(wire)
-        if self._reader is not None and decoded:
-            self._reader.feed(decoded)
-        return decoded
+        for piece in self.response.feed(wire):
+            if self._reader is not None:
+                self._reader.feed(piece)
+            yield piece
 
-    def response_done(self) -> bytes:
-        """The answer is whole, or will not go on; returns what the decoder still held."""
-        if self._response_facts is not None:
-            return b""
-        rest = self.response.finish()
-        if self._reader is not None:
-            if rest:
-                self._reader.feed(rest)
-            self._response_facts = self._reader.finish()
-        else:
-            self._response_facts = ResponseFacts()
-        return rest
+    def _response_done(self, *, whole: bool) -> ResponseFacts:
+        self.response.finish(whole=whole)
+        return self._reader.finish() if self._reader is not None else ResponseFacts()
 
     def known(self) -> dict[str, Any]:
         """What is known by now, redacted: the fields of an `ExchangeRecord` but for bodies, end and outcome."""
@@ -251,10 +255,9 @@ class ExchangeCapture:
         }
 
     def record(self, outcome: str, end_ns: int, error_type: str | None = None) -> ExchangeRecord:
-        """The exchange as a record, redacted; ``outcome`` is one of `records.OUTCOMES`."""
-        self.request_done()
-        self.response_done()
-        facts = self._response_facts or ResponseFacts()
+        """The exchange as a record, redacted, made once; ``outcome`` is one of `records.OUTCOMES`."""
+        self.request_done(whole=False)
+        facts = self._response_done(whole=outcome == "complete")
         return ExchangeRecord(
             **self.known(),
             outcome=outcome,

@@ -290,7 +290,7 @@ class Gate:
         try:
             address = data.server.address
             permit = self._permits.find(data.client.id, address[0], address[1]) if address else None
-            if permit is None:
+            if address is None or permit is None:
                 data.server.error = "refused by openclaw.egress: no permit"
             else:
                 current_permit.set(permit)

@@ -119,7 +119,8 @@ class Recorder:
     def _request_tap(self, exchange: Exchange, length: int | None) -> Callable[[bytes], bytes]:
         # An exception in a tap ends the connection, which is what a request that cannot be recorded deserves.
         def tap(data: bytes) -> bytes:
-            self._keep(exchange, "request", exchange.capture.request.feed(data))
+            for piece in exchange.capture.request.feed(data):
+                self._keep(exchange, "request", piece)
             if not data or (length is not None and exchange.capture.request.wire_size >= length):
                 self._commit_request(exchange)
             return data
@@ -133,7 +134,8 @@ class Recorder:
             return
         try:
             if not flow.request.stream and flow.request.raw_content:
-                self._keep(exchange, "request", exchange.capture.request.feed(flow.request.raw_content))
+                for piece in exchange.capture.request.feed(flow.request.raw_content):
+                    self._keep(exchange, "request", piece)
             self._commit_request(exchange)
         except Exception as error:
             if flow.request.stream:
@@ -145,7 +147,7 @@ class Recorder:
     def _commit_request(self, exchange: Exchange) -> None:
         if exchange.request_committed:
             return
-        self._keep(exchange, "request", exchange.capture.request_done())
+        exchange.capture.request_done()
         self._flush(exchange)
         exchange.request_committed = True
         self._spool.update(exchange.capture.id, self._head(exchange))
@@ -175,7 +177,8 @@ class Recorder:
 
     def _response_tap(self, exchange: Exchange, length: int | None) -> Callable[[bytes], bytes]:
         def tap(data: bytes) -> bytes:
-            self._keep(exchange, "response", exchange.capture.response_chunk(data, self._now()))
+            for piece in exchange.capture.response_chunk(data, self._now()):
+                self._keep(exchange, "response", piece)
             if not data or (length is not None and exchange.capture.response.wire_size >= length):
                 self._close(exchange, "complete")
             return data
@@ -189,7 +192,8 @@ class Recorder:
             return
         try:
             if not flow.response.stream and flow.response.raw_content:
-                exchange.capture.response_chunk(flow.response.raw_content, self._now())
+                for _ in exchange.capture.response_chunk(flow.response.raw_content, self._now()):
+                    pass  # committed whole in a moment: the journal need not have it
             self._close(exchange, "complete")
         except Exception as error:
             if flow.response.stream:
