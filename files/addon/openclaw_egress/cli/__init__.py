@@ -1,0 +1,17 @@
+"""The ``egress`` command."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run the command that the arguments name."""
+    if sys.argv[1:] == ["health"]:
+        # Docker asks every few seconds, on a CPU that traffic needs: without what the other commands load.
+        from openclaw_egress.cli.health_check import check  # noqa: PLC0415
+
+        sys.exit(check())
+    from openclaw_egress.cli.app import run_app  # noqa: PLC0415
+
+    run_app()

@@ -1,0 +1,69 @@
+"""``egress ca create`` and ``show``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from openclaw_egress import ca
+from openclaw_egress.cli.output import print_json
+from openclaw_egress.policy import builtin_policy, load_policy
+from openclaw_egress.settings import DEFAULT_LLM_HOSTS, Settings
+
+app = typer.Typer(no_args_is_help=True, help="The root that clients trust, and the issuing CA that the proxy holds.")
+
+
+@app.command()
+def create(
+    directory: Annotated[
+        Path | None, typer.Option("--dir", help="Where both certificates are [env: EGRESS_CA_DIR].")
+    ] = None,
+    root_key_dir: Annotated[
+        Path | None, typer.Option(help="Where the root's key is kept; by default below EGRESS_STATE_DIR.")
+    ] = None,
+    renew: Annotated[bool, typer.Option("--renew", help="A new issuing CA, although the old one still fits.")] = False,
+) -> None:
+    """Make what is missing: the root once, the issuing CA when it is due or the inspected hosts changed.
+
+    Says "created" or "unchanged". The hosts are those of the policy (EGRESS_POLICY_FILE) or of PROXY_LLM_HOSTS.
+    """
+    settings = Settings.load(ca_dir=directory)
+    if settings.policy_file is not None:
+        inspect = load_policy(settings.policy_file, settings.llm_hosts).inspect
+    else:
+        inspect = builtin_policy(settings.llm_hosts or DEFAULT_LLM_HOSTS).inspect
+    changed = ca.create(
+        settings.effective_ca_dir, root_key_dir or settings.state_dir / "root", inspect, force_issuing=renew
+    )
+    typer.echo("created" if changed else "unchanged")
+
+
+@app.command()
+def show(
+    directory: Annotated[
+        Path | None, typer.Option("--dir", help="Where both certificates are [env: EGRESS_CA_DIR].")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
+) -> None:
+    """Who signs, for which hosts, until when."""
+    info = ca.show(Settings.load(ca_dir=directory).effective_ca_dir)
+    if as_json:
+        print_json(
+            {
+                "directory": str(info.directory),
+                "root_subject": info.root_subject,
+                "root_sha256": info.root_sha256,
+                "root_expires": info.root_expires.isoformat(),
+                "issuing_expires": info.issuing_expires.isoformat(),
+                "names": info.names,
+            }
+        )
+        return
+    typer.echo(f"root     {info.root_subject}, valid until {info.root_expires:%Y-%m-%d}")
+    typer.echo(f"         sha256 {info.root_sha256}")
+    typer.echo(f"issuing  valid until {info.issuing_expires:%Y-%m-%d}, for {', '.join(info.names)}")
+    typer.echo(
+        f"files    {info.directory / ca.ROOT_CERT_FILE} (clients trust this one), {info.directory / ca.ISSUING_FILE}"
+    )

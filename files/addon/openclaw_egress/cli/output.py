@@ -1,0 +1,79 @@
+"""What all commands share: exit codes, messages, tables, and text from traffic made harmless."""
+
+from __future__ import annotations
+
+import json
+import sys
+import unicodedata
+from datetime import UTC, datetime
+from typing import Any
+
+NEGATIVE, BAD_INPUT = 1, 2
+
+
+def complain(message: str) -> None:
+    """One message to the operator, on standard error."""
+    print(f"egress: {message}", file=sys.stderr)
+
+
+def harmless(text: object, *, lines: bool = False) -> str:
+    """``text`` without anything that a terminal obeys: control characters, bidirectional overrides, invisible ones.
+
+    They are shown as ``\\x1b`` or ``\\u202e``. ``lines`` keeps line ends and tabs.
+    """
+    return "".join(char if _is_plain(char) or (lines and char in "\n\t") else _escaped(char) for char in str(text))
+
+
+def _is_plain(char: str) -> bool:
+    return char == " " or unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+
+
+def _escaped(char: str) -> str:
+    code = ord(char)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def print_json(value: Any) -> None:
+    """One JSON value on a line of its own. ASCII: no terminal obeys it."""
+    print(json.dumps(value, default=str))
+
+
+def print_table(columns: list[tuple[str, str]], rows: list[list[object]], title: str = "") -> None:
+    """A table; ``columns`` are names and ``left`` or ``right``. Too long cells wrap on a terminal, never in a pipe."""
+    from rich.console import Console  # noqa: PLC0415  (slow to load, and the health check needs none of it)
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    table = Table(box=None, pad_edge=False, header_style="bold", title=title or None, title_justify="left")
+    for name, justify in columns:
+        table.add_column(name, justify="right" if justify == "right" else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(cell if isinstance(cell, Text) else Text(harmless(cell)) for cell in row))
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=max(200, console.width))
+    console.print(table)
+
+
+def local_time(time_ns: int) -> str:
+    """A time for people, in their own time zone, to the second."""
+    return datetime.fromtimestamp(time_ns / 1e9).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def rfc3339(time_ns: int) -> str:
+    """A time for programs, in UTC, to the microsecond."""
+    return datetime.fromtimestamp(time_ns / 1e9, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def seconds(value: float | None) -> str:
+    """A duration for people: ``0.35 s``."""
+    return "" if value is None else f"{value:.2f} s"
+
+
+def size(value: float) -> str:
+    """Bytes for people: ``1.4 MB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000 or unit == "GB":
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    raise AssertionError

@@ -1,0 +1,104 @@
+"""``egress run``, ``health`` and ``status``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from openclaw_egress.cli.health_check import ask, check, health_url
+from openclaw_egress.cli.output import NEGATIVE, print_json, size
+
+JSON = Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    app.command()(run)
+    app.command()(health)
+    app.command()(status)
+
+
+def run(
+    policy: Annotated[Path | None, typer.Option(help="Policy file [env: EGRESS_POLICY_FILE].")] = None,
+    state_dir: Annotated[Path | None, typer.Option(help="Spool and CA are here [env: EGRESS_STATE_DIR].")] = None,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(
+            help='Where records go over OTLP/HTTP; "" keeps them here [env: OTEL_EXPORTER_OTLP_LOGS_ENDPOINT].'
+        ),
+    ] = None,
+    listen_host: Annotated[str | None, typer.Option(help="Address of the listeners [env: EGRESS_LISTEN_HOST].")] = None,
+    health_port: Annotated[int | None, typer.Option(help="Port of /healthz [env: EGRESS_HEALTH_PORT].")] = None,
+) -> None:
+    """Run the proxy until SIGTERM or SIGINT."""
+    import logging  # noqa: PLC0415
+
+    from openclaw_egress.proxy.lean import serve  # noqa: PLC0415  (mitmproxy takes a second to load)
+    from openclaw_egress.proxy.service import Service  # noqa: PLC0415
+    from openclaw_egress.settings import Settings  # noqa: PLC0415
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    serve(
+        Service(
+            Settings.load(
+                policy_file=policy,
+                state_dir=state_dir,
+                logs_endpoint=endpoint,
+                listen_host=listen_host,
+                health_port=health_port,
+            )
+        )
+    )
+
+
+def health() -> None:
+    """Whether the proxy of this machine (or container) serves; for Docker's health check. Exit code 0 or 1."""
+    raise typer.Exit(check())
+
+
+def status(as_json: JSON = False) -> None:
+    """What the proxy does and keeps: spool, export, CA. Exit code 1 where something is wrong or nothing runs."""
+    from openclaw_egress import ca  # noqa: PLC0415
+    from openclaw_egress.settings import Settings  # noqa: PLC0415
+    from openclaw_egress.spool_reader import SpoolReader  # noqa: PLC0415
+
+    settings = Settings.load()
+    running = ask("/readyz")
+    with SpoolReader(settings.spool_path) as reader:
+        spool = reader.stats()
+    authority = ca.show(settings.effective_ca_dir)
+    if as_json:
+        print_json(
+            {
+                "running": running is not None,
+                "ready": bool(running and running["ok"]),
+                "problems": (running or {}).get("problems", []),
+                "export": (running or {}).get("export", {}),
+                "spool": spool,
+                "ca": {"root_sha256": authority.root_sha256, "issuing_expires": authority.issuing_expires.isoformat()},
+            }
+        )
+    else:
+        typer.echo(f"proxy    {_state(running)}")
+        for problem in (running or {}).get("problems", []):
+            typer.echo(f"problem  {problem}")
+        export = (running or {}).get("export", {})
+        if export:
+            typer.echo(f"export   {export['status']}, to {export['endpoint']}; {export['pushed_records']} lines pushed")
+        kept = sum(spool[f"{state}_records"] for state in ("pending", "acknowledged", "local"))
+        used = sum(value for name, value in spool.items() if name.endswith("_bytes"))
+        typer.echo(
+            f"spool    {kept} lines kept ({size(used)}), {spool['pending_records']} waiting, "
+            f"{spool['dead_letter_records']} dead letters, {spool['open_exchanges']} exchanges under way"
+        )
+        typer.echo(f"ca       issuing certificate valid until {authority.issuing_expires:%Y-%m-%d}")
+    if running is None or not running["ok"]:
+        raise typer.Exit(NEGATIVE)
+
+
+def _state(running: dict[str, Any] | None) -> str:
+    if running is None:
+        return f"not running (nothing answers on {health_url()})"
+    return f"running, policy {running['policy']}" + ("" if running["ok"] else ", with problems")
