@@ -5,7 +5,7 @@
 # where version managers hide them; where there is none it asks uv for one.
 set -euo pipefail
 venv=$1 lock=$2 stamp=$3
-wanted=$(sha256sum "$lock" requirements/setup.sh | sha256sum | cut -d' ' -f1)
+wanted=$(sha256sum "$lock" requirements/setup.sh files/addon/pyproject.toml | sha256sum | cut -d' ' -f1)
 if [[ -x $venv/bin/python && -f $stamp && $(<"$stamp") == "$wanted" ]] && "$venv/bin/python" -c '' 2>/dev/null; then
   exit 0
 fi
@@ -52,5 +52,7 @@ if "$venv/bin/pip" install --quiet --disable-pip-version-check --require-hashes 
 else
   "$venv/bin/pip" install --quiet --disable-pip-version-check --require-hashes -r "$lock"
 fi
+# The addon as it stands in the checkout: `egress` on the environment's PATH.
+"$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable files/addon
 echo "$wanted" >"$stamp"
 echo "setup: done" >&2

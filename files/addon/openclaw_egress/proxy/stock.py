@@ -13,7 +13,6 @@ from typing import Any
 
 from mitmproxy import ctx
 from mitmproxy.addonmanager import Loader
-from mitmproxy.exceptions import OptionsError
 from mitmproxy.proxy import mode_specs
 
 from openclaw_egress.ca import CAError
@@ -63,10 +62,13 @@ class StockAddon:
             mode = mode_specs.ProxyMode.parse(text)
             port = mode.listen_port(ctx.options.listen_port)
             if mode.type_name != "regular" or port is None or self._service.policy.class_for_port(port) is None:
-                raise OptionsError(  # type: ignore[no-untyped-call]
-                    f"mode {text!r} (port {port}) belongs to no class of the policy; use --mode regular with one of "
-                    + ", ".join(f"{item.listen} ({item.name})" for item in self._service.policy.classes.values())
+                log.error(
+                    "mode %r (port %s) belongs to no class of the policy; use --mode regular with a port of %s",
+                    text,
+                    port,
+                    ", ".join(f"{item.listen} ({item.name})" for item in self._service.policy.classes.values()),
                 )
+                raise SystemExit(1)
 
     def running(self) -> None:
         """mitmdump has its loop and its listeners: put the wall in place."""
