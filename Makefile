@@ -23,7 +23,7 @@ demo: setup ## the main job on this machine: no root, no Docker, no Loki (LIVE=1
 	@$(BIN)/python -m tests.demo
 
 test: lint ## lint, types, documentation of the modules, unit, contract and integration tests; no Docker
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: setup ## ruff, mypy, import-linter, yamllint, ansible-lint, shellcheck where it is installed
 	@bash tests/lint.sh
