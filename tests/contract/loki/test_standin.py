@@ -214,3 +214,11 @@ def test_as_a_process_it_keeps_what_it_took_between_starts(tmp_path: Path) -> No
             assert process.wait(10) == 0
             process.stdout.close()
     assert seen == [("ready", ["first\ufffd.."]), ("ready", ["first\ufffd..", "second.."])]
+
+
+def test_what_is_taken_goes_to_another_store_too_or_is_not_taken() -> None:
+    with LokiStandIn() as other, LokiStandIn(copy_to=other.url + "/otlp/v1/logs") as loki:
+        assert push(loki, "l")["status"] == 204
+        assert other.lines("s") == loki.lines("s") == ["l"]
+        other.faults.set(status=500)
+        assert push(loki, "m")["status"] == 503

@@ -19,10 +19,11 @@ def main() -> int:
     parser.add_argument("--port", default=3100, type=int, help="port, 0 = any (3100)")
     parser.add_argument("--data", type=Path, metavar="FILE", help="keep what is taken here, and read it at start")
     parser.add_argument("--config", type=Path, metavar="FILE", help="what GET /config answers, instead of defaults")
+    parser.add_argument("--copy-to", metavar="URL", help="another OTLP store: what is taken here goes there too")
     options = parser.parse_args()
     try:
         config = options.config.read_text() if options.config else None
-        loki = LokiStandIn(options.port, options.listen, options.data, config=config)
+        loki = LokiStandIn(options.port, options.listen, options.data, config=config, copy_to=options.copy_to)
     except (OSError, ValueError, KeyError) as error:
         print(f"{NAME}: {error}", file=sys.stderr)
         return 1

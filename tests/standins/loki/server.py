@@ -146,6 +146,8 @@ class _Handler(BaseHTTPRequestHandler):
             status, message = loki.push(resources)
         except RequestError as error:
             status, message = 400, str(error)
+        if status == 204 and not loki.copied(body, kind, encoding):
+            status, message = 503, "the copy did not go through: push again"
         records = sum(len(scope.records) for resource in resources for scope in resource.scopes)
         loki.note(status, message, records, body, self.headers)
         if fault and fault.answers:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import time
+import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from email.message import Message
@@ -46,11 +47,14 @@ class LokiStandIn:
         now_ns: Callable[[], int] = time.time_ns,
         clock: Callable[[], float] = time.monotonic,
         config: str | None = None,
+        copy_to: str | None = None,
     ) -> None:
         self.store = Store(limits, now_ns, clock, data)
         self.faults = Faults()
         self.pushes: list[Push] = []
         self._listen = listen
+        # Another OTLP store's URL: what is taken here goes there too, as it came.
+        self._copy_to = copy_to
         self._server = Server((listen, port), self)
         self.port: int = self._server.server_address[1]
         self.url = f"http://{listen}:{self.port}"
@@ -84,6 +88,17 @@ class LokiStandIn:
             if refused and status < 429
             else (status, message)
         )
+
+    def copied(self, body: bytes, kind: str, encoding: str) -> bool:
+        """Pass a push on to the other store, if there is one; False where that did not take it."""
+        if self._copy_to is None:
+            return True
+        headers = {"Content-Type": kind} | ({"Content-Encoding": encoding} if encoding else {})
+        try:
+            urllib.request.urlopen(urllib.request.Request(self._copy_to, body, headers), timeout=10).close()
+        except OSError:
+            return False
+        return True
 
     def note(self, status: int, message: str, records: int, body: bytes, headers: Message) -> None:
         """Remember what was answered; the last 10,000."""
