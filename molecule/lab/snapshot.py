@@ -1,16 +1,17 @@
 """Prints what a host holds: every file (type, mode, owner, digest or target), and Docker's images, networks, containers.
 
 Left out is what changes by itself: the kernel's file systems, logs, caches, Docker's own store, the gateway's data, and
-git's cache of file times.
+git's cache of file times, Ansible's own directories.
 """
 
 import hashlib
 import os
 import stat
 import subprocess
+import sys
 
 LEFT_OUT = (
-    "/proc", "/sys", "/dev", "/run", "/tmp", "/var/log", "/var/lib/docker", "/var/lib/containerd", "/root/.ansible",
+    "/proc", "/sys", "/root/.ansible_async", "/dev", "/run", "/tmp", "/var/log", "/var/lib/docker", "/var/lib/containerd", "/root/.ansible",
     "/var/cache", "/opt/lab", "/var/lib/victoria-logs", "/var/lib/loki-stand-in.jsonl", "/root/.docker", "/root/.cache",
     "/home/openclaw/openclaw/data/openclaw", "/home/openclaw/openclaw/.git/index", "/home/openclaw/.docker", "/etc/docker/key.json",
 )  # fmt: skip
@@ -47,9 +48,11 @@ def docker(*words: str) -> None:
 
 walk("/")
 if os.path.exists("/var/run/docker.sock"):
+    sys.stdout.flush()
     docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}")
     docker("network", "ls", "--format", "{{.Name}} {{.ID}}")
     docker("ps", "--all", "--format", "{{.Names}} {{.Image}}")
+    sys.stdout.flush()
     subprocess.run(
         "docker ps --all --quiet | xargs -r docker inspect --format "
         "'docker inspect {{.Name}} {{.Config.Cmd}} {{.Config.Env}} {{range .Mounts}}{{.Source}}>{{.Destination}} {{end}}'",

@@ -1,0 +1,7 @@
+"""`--check --diff` on a host without anything changes nothing."""
+
+from molecule.lab.hosts import changes_since
+
+
+def test_nothing_was_changed():
+    assert changes_since("bare_check", "bare") == ""

@@ -1,0 +1,156 @@
+"""A real agent turn goes through the proxy; its record is in both stores, complete, redacted, with its tokens."""
+
+import json
+
+import pytest
+
+from molecule.lab.hosts import KEY, agent_turn, in_gateway, in_proxy, loki, on, provider_log, soon, victorialogs
+
+MARK = "lab-question-7391"
+
+
+@pytest.fixture(scope="module")
+def turn():
+    """The turn, and what the provider answered to it."""
+    seen = len(provider_log())
+    said = agent_turn(f"Please answer {MARK}")
+    (answered,) = [entry for entry in provider_log()[seen:] if entry["path"] == "/v1/messages"]
+    return said, answered
+
+
+@pytest.fixture(scope="module")
+def in_loki(turn):
+    return soon(lambda: loki(f'{{service_name="openclaw-proxy"}} | event_name="openclaw.egress.exchange" |= `{MARK}`'))
+
+
+@pytest.fixture(scope="module")
+def in_victorialogs(turn, in_loki):
+    identity = in_loki[0][0]["openclaw_egress_exchange_id"]
+    return soon(
+        lambda: victorialogs(f'service.name:="openclaw-proxy" openclaw.egress.exchange.id:="{identity}" _time:1h')
+    )
+
+
+def tokens(usage):
+    """All input, cached included, and output, as the provider stated them."""
+    cached = usage["cache_creation_input_tokens"] + usage["cache_read_input_tokens"]
+    return {"in": usage["input_tokens"] + cached, "out": usage["output_tokens"]}
+
+
+def test_the_agent_has_its_answer(turn):
+    assert "Hello from the provider stand-in" in turn[0]
+
+
+def test_loki_has_the_record_with_model_and_tokens(turn, in_loki):
+    labels, line = in_loki[0]
+    assert labels["gen_ai_request_model"] == turn[1]["model"] == "claude-opus-5"
+    found = {"in": int(labels["gen_ai_usage_input_tokens"]), "out": int(labels["gen_ai_usage_output_tokens"])}
+    assert found == tokens(turn[1]["usage"])
+    assert labels["openclaw_egress_class"] == "gateway"
+    assert labels["openclaw_egress_outcome"] == "complete"
+
+
+def test_the_record_is_complete(turn, in_loki):
+    whole = json.loads(in_loki[0][1])
+    assert whole["request"]["body_sha256"] == turn[1]["request_body_sha256"]
+    assert whole["response"]["body_sha256"] == turn[1]["body_sha256"]
+    assert MARK in whole["request"]["body"]
+    assert "Hello from the provider stand-in" in json.dumps(whole["messages"], ensure_ascii=False)
+
+
+def test_victorialogs_has_the_same(turn, in_loki, in_victorialogs):
+    first = next(record for record in in_victorialogs if "gen_ai.request.model" in record)
+    assert first["gen_ai.request.model"] == "claude-opus-5"
+    found = {"in": int(first["gen_ai.usage.input_tokens"]), "out": int(first["gen_ai.usage.output_tokens"])}
+    assert found == tokens(turn[1]["usage"])
+    assert first["_msg"] == in_loki[0][1]
+
+
+def test_trace_of_the_agent_is_kept(in_loki):
+    assert len(in_loki[0][0]["trace_id"]) == 32
+
+
+def test_the_key_is_nowhere(turn, in_victorialogs):
+    part = KEY[10:]
+    places = {
+        "vps1": "/home/openclaw/openclaw-egress /var/lib/openclaw-egress",
+        "vps2": "/var/lib/loki-stand-in.jsonl /var/lib/victoria-logs /var/log",
+    }
+    for host, paths in places.items():
+        assert on(host, "sh", "-c", f"grep -rlaF -- {part} {paths} || true") == ""
+    assert on("vps1", "sh", "-c", f"docker logs openclaw-proxy 2>&1 | grep -cF -- {part} || true").strip() == "0"
+    for query in (f'{{service_name="openclaw-proxy"}} |= `{part}`',):
+        assert loki(query) == []
+    assert victorialogs(f'"{part}" _time:1h') == []
+
+
+def through(port: int, url: str) -> str:
+    """What a client on the gateway's network gets through a listener: status, or the proxy's refusal."""
+    script = f"""
+import sys, urllib.request, urllib.error, ssl
+handler = urllib.request.ProxyHandler({{"http": "http://172.30.0.250:{port}", "https": "http://172.30.0.250:{port}"}})
+context = ssl._create_unverified_context()
+try:
+    print(urllib.request.build_opener(handler, urllib.request.HTTPSHandler(context=context)).open(sys.argv[1], timeout=20).status)
+except urllib.error.HTTPError as error:
+    print(error.code, error.read().decode())
+except OSError as error:
+    print(error)
+"""
+    return in_gateway("python3", "-c", script, url)
+
+
+def test_the_browsers_listener_reaches_an_ordinary_site():
+    assert through(8081, "https://www.example.com/").strip() == "200"
+
+
+def test_the_sandboxes_listener_refuses_it_with_the_reason():
+    assert "403" in through(8082, "https://www.example.com/")
+    assert "no rule lets sandbox reach www.example.com" in through(8082, "http://www.example.com/")
+    found = soon(
+        lambda: loki(
+            '{service_name="openclaw-proxy"} | event_name="openclaw.egress.denied" | openclaw_egress_class="sandbox"'
+        )
+    )
+    assert found and found[0][0]["server_address"] == "www.example.com"
+
+
+def test_the_operators_files_keep_their_bytes():
+    clone = "/home/openclaw/openclaw"
+    assert on(
+        "vps1",
+        "runuser",
+        "-u",
+        "openclaw",
+        "--",
+        "git",
+        "-C",
+        clone,
+        "status",
+        "--porcelain",
+        "--",
+        "docker-compose*",
+        "Dockerfile",
+    ).strip() in ("", "?? docker-compose.egress.yml")
+    assert "these comments are theirs" in on("vps1", "cat", f"{clone}/docker-compose.override.yml")
+
+
+def test_openclaws_own_conformance_test_of_a_proxy():
+    """`openclaw proxy validate`: the destination answers, and its loopback canary is refused."""
+    answer = in_gateway(
+        "sh", "-c",
+        "cd /app && exec node openclaw.mjs proxy validate --proxy-url http://openclaw-proxy:8080"
+        " --allowed-url https://www.example.com/ --json",
+    )  # fmt: skip
+    assert json.loads(answer[answer.index("{") :])["ok"] is True
+
+
+def test_the_proxys_memory_is_within_its_limit():
+    peak = int(
+        in_proxy(
+            "sh",
+            "-c",
+            "cat /sys/fs/cgroup/memory.peak 2>/dev/null || cat /sys/fs/cgroup/memory/memory.max_usage_in_bytes",
+        )
+    )
+    assert 0 < peak < 512 * 1024 * 1024

@@ -1,0 +1,1 @@
+"""Tools of the lab, for the scenarios' tests."""

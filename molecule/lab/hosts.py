@@ -1,0 +1,81 @@
+"""The lab's hosts, as the scenarios' tests ask them."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+NAME = "openclaw-egress-lab"
+KEY = "sk-ant-api03-lab-key-that-must-not-be-kept"
+
+
+def run(*words: str, **options: Any) -> str:
+    """What a command prints; an error with what it said where it fails."""
+    done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=ROOT, **options)
+    assert done.returncode == 0, f"{' '.join(words)[:300]} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def on(host: str, *words: str) -> str:
+    """Run a command on a host of the lab."""
+    return run("docker", "exec", f"{NAME}-{host}", *words)
+
+
+def in_gateway(*words: str) -> str:
+    """Run a command in OpenClaw's gateway, as its user."""
+    return on("vps1", "docker", "exec", "--user", "node", "openclaw-gateway", *words)
+
+
+def in_proxy(*words: str) -> str:
+    """Run a command in the proxy's container."""
+    return on("vps1", "docker", "exec", "openclaw-proxy", *words)
+
+
+def agent_turn(text: str) -> str:
+    """One turn of the real OpenClaw, with a model call through the proxy; returns what the agent said."""
+    return run("molecule/lab/lab", "turn", text, timeout=240)
+
+
+def provider_log() -> list[dict[str, Any]]:
+    """What the providers' stand-in answered, oldest first."""
+    return [json.loads(line) for line in on("internet", "cat", "/var/log/provider.jsonl").splitlines()]
+
+
+def loki(query: str) -> list[tuple[dict[str, str], str]]:
+    """(labels and metadata, line) of what the Loki stand-in finds within the last hour."""
+    url = "http://10.0.0.2:3100/loki/api/v1/query_range"
+    text = on(
+        "vps2", "curl", "-sS", "--get", url, "--data-urlencode", f"query={query}", "--data-urlencode", "limit=1000",
+        "--data-urlencode", f"start={int((time.time() - 3600) * 1e9)}",
+        "--data-urlencode", f"end={int((time.time() + 60) * 1e9)}",
+    )  # fmt: skip
+    return [(one["stream"], line) for one in json.loads(text)["data"]["result"] for _, line in one["values"]]
+
+
+def victorialogs(query: str) -> list[dict[str, str]]:
+    """What VictoriaLogs finds, a dict for each record."""
+    url = "http://10.0.0.2:9428/select/logsql/query"
+    text = on("vps2", "curl", "-sS", url, "--data-urlencode", f"query={query}", "--data-urlencode", "limit=1000")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def soon[T](find: Callable[[], T], seconds: float = 30) -> T:
+    """What ``find`` gives, asked again until it gives something."""
+    end = time.monotonic() + seconds
+    while not (found := find()) and time.monotonic() < end:
+        time.sleep(0.5)
+    return found
+
+
+def changes_since(scenario: str, *hosts: str) -> str:
+    """What differs between the hosts now and when the scenario began, as a diff; empty where nothing does."""
+    before = (ROOT / "build" / "lab" / f"{scenario}.before").read_text().splitlines()
+    after = run("molecule/lab/lab", "snapshot", *hosts).splitlines()
+    assert len(before) > 1000, "the listing of before is not one"
+    return "\n".join(difflib.unified_diff(before, after, "before", "after", lineterm="", n=0))
