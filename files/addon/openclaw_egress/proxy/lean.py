@@ -46,10 +46,8 @@ async def _serve(service: Service) -> None:
         tlsconfig.TlsConfig(),
         errorcheck.ErrorCheck(),
     )
-    host = service.settings.listen_host
-    bracketed = f"[{host}]" if ":" in host else host
     master.options.update(  # type: ignore[no-untyped-call]
-        mode=[f"regular@{bracketed + ':' if host else ''}{item.listen}" for item in service.policy.classes.values()],
+        mode=_modes(service),
         **{
             name: value
             for name, value in safe_options(service.confdir, service.trusted_ca).items()
@@ -58,6 +56,12 @@ async def _serve(service: Service) -> None:
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, master.shutdown)
+
+    def apply_listeners() -> None:
+        # mitmproxy opens and closes what differs, and leaves the others and their connections alone.
+        loop.call_soon_threadsafe(lambda: master.options.update(mode=_modes(service)))  # type: ignore[no-untyped-call]
+
+    service.apply_listeners = apply_listeners
     service.start()
     heartbeat = asyncio.create_task(service.heartbeat())
     try:
@@ -67,3 +71,10 @@ async def _serve(service: Service) -> None:
         heartbeat.cancel()
         service.stop()
         uninstall()
+
+
+def _modes(service: Service) -> list[str]:
+    """mitmproxy's words for the classes' listeners."""
+    host = service.settings.listen_host
+    bracketed = f"[{host}]" if ":" in host else host
+    return [f"regular@{bracketed + ':' if host else ''}{item.listen}" for item in service.policy.classes.values()]

@@ -8,18 +8,18 @@ import logging
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import certifi
 
-from openclaw_egress import __version__, ca
+from openclaw_egress import __version__, ca, semconv
 from openclaw_egress.denials import DenialRate, Key
 from openclaw_egress.export import Exporter
 from openclaw_egress.health import HealthServer
 from openclaw_egress.metrics import Metrics
-from openclaw_egress.policy import Decision, Policy, builtin_policy, load_policy
+from openclaw_egress.policy import Decision, Policy, PolicyError, builtin_policy, load_policy
 from openclaw_egress.proxy.gate import Gate
 from openclaw_egress.proxy.recorder import Recorder
 from openclaw_egress.records import DeniedRecord, EventRecord
@@ -52,12 +52,11 @@ class Service:
             # Nobody else makes it. A directory that was named holds what its maker put there, without the root's key.
             ca.create(self.ca_dir, settings.state_dir / "root", self.policy.inspect)
         self.ca_info = ca.show(self.ca_dir)
-        for host in self.policy.inspect:
-            if not self.ca_info.permits(host.removeprefix("*.")):
-                raise ca.CAError(
-                    f"{self.ca_dir / ca.ISSUING_FILE} may not sign for {host}, which the policy inspects. "
-                    "Run `egress ca create` again (by Ansible: site.yml)."
-                )
+        self._check_ca(self.policy)
+        self._policy_seen = _signature(settings.policy_file)
+        self._policy_problem: str | None = None
+        self.apply_listeners: Callable[[], None] | None = None
+        """Set by who can open and close listeners while running; called from the housekeeping thread."""
         self._runtime = tempfile.TemporaryDirectory(prefix="openclaw-egress-")
         runtime = Path(self._runtime.name)
         # mitmproxy writes beside its CA (a DH parameter file), and the CA's directory may be read-only.
@@ -91,13 +90,7 @@ class Service:
             log.warning(
                 "%d exchanges were interrupted when the proxy last ended; they are recorded as such", interrupted
             )
-        self.spool.add(
-            EventRecord(
-                event_name="openclaw.egress.policy",
-                attributes={"openclaw.egress.policy.digest": self.policy.digest},
-                message="policy loaded",
-            )
-        )
+        self._keep_event("policy loaded", policy_digest=self.policy.digest)
         if self.exporter is not None:
             self.exporter.start()
         self.health.start()
@@ -162,6 +155,7 @@ class Service:
     def _keep(self) -> None:
         next_checkpoint = time.monotonic() + CHECKPOINT_SECONDS
         while not self._stopping.wait(1.0):
+            self._reload_policy()
             try:
                 self._summarise_denials()
                 if time.monotonic() >= next_checkpoint:
@@ -169,6 +163,56 @@ class Service:
                     self._write_checkpoint()
             except SpoolError as error:
                 log.error("%s", error)
+
+    def _check_ca(self, policy: Policy) -> None:
+        for host in policy.inspect:
+            if not self.ca_info.permits(host.removeprefix("*.")):
+                raise ca.CAError(
+                    f"{self.ca_dir / ca.ISSUING_FILE} may not sign for {host}, which the policy inspects. "
+                    "Run `egress ca create` again (by Ansible: site.yml)."
+                )
+
+    def _reload_policy(self) -> None:
+        """Take a changed policy file; where it cannot be used the last good one stays, and `ready` says why."""
+        file, seen = self.settings.policy_file, _signature(self.settings.policy_file)
+        if file is None or seen == self._policy_seen:
+            return
+        self._policy_seen = seen
+        try:
+            policy = load_policy(file, self.settings.llm_hosts)
+            self.ca_info = ca.show(self.ca_dir)
+            self._check_ca(policy)
+            if self.apply_listeners is None and _listeners(policy) != _listeners(self.policy):
+                raise PolicyError(str(file), None, "other listeners need a start anew", "restart the proxy")
+        except (PolicyError, ca.CAError) as error:
+            self._policy_problem = f"the last good policy ({self.policy.digest}) is in force: {error}"
+            log.error("%s", self._policy_problem)
+            self._keep_event("policy refused", policy_digest=self.policy.digest, severity="ERROR", reason=str(error))
+            return
+        changed = _listeners(policy) != _listeners(self.policy)
+        self.policy, self._policy_problem = policy, None
+        for warning in policy.warnings:
+            log.warning("%s", warning)
+        log.info("policy %s is in force", policy.digest)
+        self._keep_event("policy loaded", policy_digest=policy.digest)
+        if changed and self.apply_listeners is not None:
+            self.apply_listeners()
+
+    def _keep_event(
+        self, message: str, *, policy_digest: str, severity: Literal["INFO", "ERROR"] = "INFO", reason: str = ""
+    ) -> None:
+        try:
+            self.spool.add(
+                EventRecord(
+                    event_name=semconv.EVENT_POLICY,
+                    attributes={"openclaw.egress.policy.digest": policy_digest}
+                    | ({semconv.REASON: reason} if reason else {}),
+                    message=message,
+                    severity=severity,
+                )
+            )
+        except SpoolError as error:
+            log.error("%s", error)
 
     def _summarise_denials(self, *, everything: bool = False) -> None:
         with self._denials_lock:
@@ -206,7 +250,7 @@ class Service:
 
     def ready(self) -> tuple[bool, dict[str, Any]]:
         """Whether all that was asked for is happening: records arrive where they should, the CA is valid."""
-        problems: list[str] = []
+        problems: list[str] = [self._policy_problem] if self._policy_problem else []
         export: Mapping[str, Any] = self.exporter.state if self.exporter is not None else {}
         if export.get("last_error"):
             problems.append(f"export: {export['last_error']}" + (f"; {export['remedy']}" if export["remedy"] else ""))
@@ -252,6 +296,19 @@ def read_policy(settings: Settings) -> Policy:
     if settings.policy_file is not None:
         return load_policy(settings.policy_file, settings.llm_hosts)
     return builtin_policy(settings.llm_hosts or DEFAULT_LLM_HOSTS)
+
+
+def _signature(file: Path | None) -> tuple[int, int, int] | None:
+    """Changes when the file's content may have; None where there is no file (any more)."""
+    try:
+        found = file.stat() if file is not None else None
+    except OSError:
+        return None
+    return (found.st_ino, found.st_mtime_ns, found.st_size) if found else None
+
+
+def _listeners(policy: Policy) -> set[int]:
+    return {item.listen for item in policy.classes.values()}
 
 
 def _trusted_roots(extra: Path | None, directory: Path) -> Path:

@@ -1,0 +1,71 @@
+"""A changed policy file is in force within seconds, without a restart; one that is bad changes nothing."""
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.integration.proxy.raw import exchange, status_of
+from tests.running import free_ports
+
+ASKED = b"CONNECT new.example.org:443 HTTP/1.1\r\nHost: new.example.org:443\r\n\r\n"
+
+
+@pytest.fixture
+def proxy(lean):
+    with lean:
+        yield lean
+
+
+def soon(holds: Callable[[], object]) -> bool:
+    end = time.monotonic() + 10
+    while not holds() and time.monotonic() < end:
+        time.sleep(0.1)
+    return bool(holds())
+
+
+def test_a_rule_that_is_added_counts_and_connections_stay(proxy, providers):
+    with proxy.client("browser", ca=providers.ca_file) as http:
+        assert http.get(proxy.url("www.example.com", "/")).status_code == 200
+        assert status_of(exchange(proxy.ports["sandbox"], ASKED)) == 403
+        before, text = proxy.ask("/readyz")["policy"], proxy.policy_file.read_text()
+        proxy.policy_file.write_text(text.replace("allow: []", 'allow: ["new.example.org"]', 1))
+        assert soon(lambda: proxy.ask("/readyz")["policy"] != before)
+        # Allowed by name now: what fails is the look-up.
+        assert status_of(exchange(proxy.ports["sandbox"], ASKED)) == 502
+        assert http.get(proxy.url("www.example.com", "/")).status_code == 200
+    events = [row for row in proxy.rows() if row.event_name == "openclaw.egress.policy"]
+    assert len(events) == 2
+
+
+def test_a_bad_one_leaves_the_last_good_in_force_and_is_told(proxy):
+    before, text = proxy.ask("/readyz")["policy"], proxy.policy_file.read_text()
+    proxy.policy_file.write_text(text.replace("enforce", "enfroce"))
+    assert soon(lambda: proxy.ask("/readyz")["problems"])
+    report = proxy.ask("/readyz")
+    assert report["policy"] == before and "policy.yml:5" in report["problems"][0]
+    assert proxy.ask("/healthz")["ok"] is True
+    assert status_of(exchange(proxy.ports["sandbox"], ASKED)) == 403
+    proxy.policy_file.write_text(text)
+    assert soon(lambda: not proxy.ask("/readyz")["problems"])
+
+
+def test_a_file_that_goes_away_leaves_the_last_good_in_force(proxy):
+    proxy.policy_file.unlink()
+    assert soon(lambda: proxy.ask("/readyz")["problems"])
+    assert status_of(exchange(proxy.ports["sandbox"], ASKED)) == 403
+
+
+def test_a_listener_can_move(proxy):
+    old, new = proxy.ports["sandbox"], free_ports(1)[0]
+    proxy.policy_file.write_text(proxy.policy_file.read_text().replace(str(old), str(new)))
+    proxy.ports["sandbox"] = new
+
+    def answers(port: int) -> int:
+        try:
+            return status_of(exchange(port, ASKED))
+        except OSError:
+            return 0
+
+    assert soon(lambda: answers(new) == 403)
+    assert soon(lambda: answers(old) == 0)
