@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Every scenario, on one lab. Ends with `N passed, N failed`; KEEP=1 leaves the lab standing.
 set -uo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit
 mkdir -p build
 export LAB_KEEP=1 PY_COLORS=0 ANSIBLE_NOCOLOR=1
 passed=0 failed=0

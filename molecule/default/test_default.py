@@ -42,7 +42,7 @@ def test_the_agent_has_its_answer(turn):
 
 
 def test_loki_has_the_record_with_model_and_tokens(turn, in_loki):
-    labels, line = in_loki[0]
+    labels, _ = in_loki[0]
     assert labels["gen_ai_request_model"] == turn[1]["model"] == "claude-opus-5"
     found = {"in": int(labels["gen_ai_usage_input_tokens"]), "out": int(labels["gen_ai_usage_output_tokens"])}
     assert found == tokens(turn[1]["usage"])
@@ -91,7 +91,8 @@ import sys, urllib.request, urllib.error, ssl
 handler = urllib.request.ProxyHandler({{"http": "http://172.30.0.250:{port}", "https": "http://172.30.0.250:{port}"}})
 context = ssl._create_unverified_context()
 try:
-    print(urllib.request.build_opener(handler, urllib.request.HTTPSHandler(context=context)).open(sys.argv[1], timeout=20).status)
+    opener = urllib.request.build_opener(handler, urllib.request.HTTPSHandler(context=context))
+    print(opener.open(sys.argv[1], timeout=20).status)
 except urllib.error.HTTPError as error:
     print(error.code, error.read().decode())
 except OSError as error:

@@ -3,6 +3,7 @@
 # Sourced by `lab`. Each function prints the path (or the image's name) of what it made.
 
 CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/openclaw-egress
+mkdir -p "$CACHE"
 SUITE=trixie
 OPENCLAW_VERSION=2026.9.6
 NODE_VERSION=24.21.0
@@ -107,6 +108,7 @@ gateway_base_image() {
   name=openclaw-egress-lab-gateway-base:$(echo "$base $node_and_app" | key)
   if ! docker image inspect "$name" >/dev/null 2>&1; then
     say "making the gateway's base image …"
+    # shellcheck disable=SC2016  # for the shell of the build
     printf '%s\n' "FROM $base" \
       'COPY node/node_modules /opt/node/node_modules' \
       'RUN ln -s "$(readlink -f /opt/node/node_modules/.bin/node)" /usr/local/bin/node' \
