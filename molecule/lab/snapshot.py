@@ -7,9 +7,9 @@ git's cache of file times, Ansible's own directories.
 from __future__ import annotations
 
 import hashlib
+import json
 import stat
 import subprocess
-import sys
 from pathlib import Path
 
 LEFT_OUT = {
@@ -61,11 +61,16 @@ if Path("/var/run/docker.sock").exists():
             print(f"docker {kind} {line}")
     for line in sorted(docker("ps", "--all", "--format", "{{.Names}} {{.Image}}")):
         print(f"docker ps {line}")
+    # Docker gives the environment and the mounts of a container in an order of its own each time.
     containers = docker("ps", "--all", "--quiet")
-    mounts = "{{range .Mounts}}{{.Source}}>{{.Destination}} {{end}}"
-    if containers:
-        for line in docker(
-            "inspect", "--format", f"{{{{.Name}}}} {{{{.Config.Cmd}}}} {{{{.Config.Env}}}} {mounts}", *containers
+    for found in json.loads("".join(docker("inspect", *containers))) if containers else []:
+        config, mounts = found["Config"], [f"{mount['Source']}>{mount['Destination']}" for mount in found["Mounts"]]
+        print("docker inspect", found["Name"], config["User"], config["Entrypoint"], config["Cmd"])
+        for kind, values in (
+            ("env", config["Env"]),
+            ("mount", mounts),
+            ("network", found["NetworkSettings"]["Networks"]),
+            ("port", [f"{port} {bound}" for port, bound in (found["HostConfig"]["PortBindings"] or {}).items()]),
         ):
-            print(f"docker inspect {line}")
-sys.stdout.flush()
+            for value in sorted(values):
+                print("docker inspect", found["Name"], kind, value)
