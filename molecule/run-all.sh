@@ -3,22 +3,27 @@
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 mkdir -p build
-export LAB_KEEP=1 PY_COLORS=0 ANSIBLE_NOCOLOR=1
+export LAB_KEEP=1 PY_COLORS=0 NO_COLOR=1 ANSIBLE_NOCOLOR=1
 passed=0 failed=0
 molecule/lab/lab down
+# Here, and not by a scenario's `create` alone, so that what takes minutes is seen while it does.
+molecule/lab/lab up </dev/null || { echo "0 passed, 1 failed"; exit 1; }
 # The order matters to speed alone: what leaves the hosts as they were goes first.
 for scenario in bare_check rollback default; do
-  began=$SECONDS
+  began=$SECONDS log=build/molecule-$scenario.log
   echo "── molecule test --scenario-name $scenario ──"
-  if molecule test --scenario-name "$scenario" >"build/molecule-$scenario.log" 2>&1 </dev/null; then
-    result=passed
-  else
-    result=failed failed=$((failed + 1))
-    tail -n 60 "build/molecule-$scenario.log"
+  result=passed
+  molecule test --scenario-name "$scenario" </dev/null 2>&1 | tee "$log" |
+    sed -nu 's/^INFO *\[\([a-z_]* > [a-z_]*\)\] Executing$/\1 …/p' || result=failed
+  tests=$(grep -oE '[0-9]+ passed' "$log" | awk '{n += $1} END {print n + 0}')
+  # A scenario that asked nothing is not green.
+  ((tests > 0)) || result=failed
+  if [[ $result == failed ]]; then
+    failed=$((failed + 1))
+    tail -n 60 "$log"
   fi
-  tests=$(grep -oE '[0-9]+ passed' "build/molecule-$scenario.log" | awk '{n += $1} END {print n + 0}')
   passed=$((passed + tests))
-  echo "── $scenario: $result, $tests tests, $((SECONDS - began)) s (build/molecule-$scenario.log) ──"
+  echo "── $scenario: $result, $tests tests, $((SECONDS - began)) s ($log) ──"
 done
 [[ ${KEEP:-} == 1 ]] || molecule/lab/lab down
 echo "$passed passed, $failed failed"
