@@ -56,6 +56,7 @@ if Path("/var/run/docker.sock").exists():
     for kind, columns in (
         ("image", "{{.Repository}}:{{.Tag}} {{.ID}}"),
         ("network", "{{.Name}} {{.ID}}"),
+        ("volume", "{{.Name}}"),
     ):
         for line in sorted(docker(kind, "ls", "--format", columns)):
             print(f"docker {kind} {line}")
