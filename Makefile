@@ -11,7 +11,7 @@ STAMP := $(VENV)/.made-from
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/collections
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo test molecule lab lab-down lint lock clean
+.PHONY: help setup demo test contract molecule lab lab-down lint docs lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,17 +25,23 @@ demo: setup ## the main job on this machine: no root, no Docker, no Loki (LIVE=1
 test: lint ## lint, types, documentation of the modules, unit, contract and integration tests; no Docker
 	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
+contract: setup ## Loki's contract, asked of the stand-in, of LOKI_URL=…, or of LAB_LOKI_IMAGE=grafana/loki:3.x
+	@bash tests/contract/loki/run.sh
+
 lint: setup ## ruff, mypy, import-linter, yamllint, ansible-lint, shellcheck where it is installed
 	@bash tests/lint.sh
 
 molecule: setup ## every Molecule scenario, in the lab (needs root for the Docker engine)
 	@bash molecule/run-all.sh
 
-lab: setup ## leave the lab standing, and say how to look around in it
-	@molecule/lab/lab up && molecule/lab/lab status
+lab: setup ## deploy into the lab, leave it standing, and say how to look around in it
+	@LAB_KEEP=1 molecule converge --scenario-name default && molecule/lab/lab status
 
 lab-down: ## take the lab down
 	@molecule/lab/lab down
+
+docs: setup ## write the tables of variables in roles/*/README.md from their argument_specs
+	@$(BIN)/python -m tests.role_tables
 
 lock: setup ## resolve the requirements anew
 	@bash requirements/lock.sh

@@ -1,5 +1,6 @@
 """A real agent turn goes through the proxy; its record is in both stores, complete, redacted, with its tokens."""
 
+import hashlib
 import json
 
 import pytest
@@ -7,6 +8,9 @@ import pytest
 from molecule.lab.hosts import KEY, agent_turn, in_gateway, in_proxy, loki, on, provider_log, soon, victorialogs
 
 MARK = "lab-question-7391"
+DENIED_SANDBOX = (
+    '{service_name="openclaw-proxy"} | event_name="openclaw.egress.denied" | openclaw_egress_class="sandbox"'
+)
 
 
 @pytest.fixture(scope="module")
@@ -70,17 +74,29 @@ def test_trace_of_the_agent_is_kept(in_loki):
     assert len(in_loki[0][0]["trace_id"]) == 32
 
 
-def test_the_key_is_nowhere(turn, in_victorialogs):
-    part = KEY[10:]
-    places = {
-        "vps1": "/home/openclaw/openclaw-egress /var/lib/openclaw-egress",
-        "vps2": "/var/lib/loki-stand-in.jsonl /var/lib/victoria-logs /var/log",
-    }
-    for host, paths in places.items():
-        assert on(host, "sh", "-c", f"grep -rlaF -- {part} {paths} || true") == ""
-    assert on("vps1", "sh", "-c", f"docker logs openclaw-proxy 2>&1 | grep -cF -- {part} || true").strip() == "0"
-    for query in (f'{{service_name="openclaw-proxy"}} |= `{part}`',):
-        assert loki(query) == []
+PLACES = {
+    "vps1": ("/home/openclaw/openclaw-egress", "/var/lib/openclaw-egress", "/var/lib/docker/containers"),
+    "vps2": ("/var/lib/loki-stand-in.jsonl", "/var/lib/victoria-logs", "/var/log"),
+}
+
+
+def files_with(text: str, host: str) -> list[str]:
+    """The files of a host, where the proxy and the stores keep things, that hold a text."""
+    # grep ends with 2 where it could not read something: a file may go meanwhile, a missing place must not pass.
+    script = 'grep -rlaFs -e "$0" "$@"; [ $? -le 1 ] || ls -d "$@" >/dev/null'
+    return on(host, "sh", "-c", script, text, *PLACES[host]).splitlines()
+
+
+def test_the_key_was_sent_and_is_nowhere(turn, in_loki, in_victorialogs):
+    assert in_loki[0][0]["openclaw_egress_key"] == hashlib.sha256(KEY.encode()).hexdigest()[:12]
+    # The same search finds what was said, so it looks where records are. VictoriaLogs compresses: its query answers.
+    assert any(path.endswith(("spool.db", "spool.db-wal")) for path in files_with(MARK, "vps1"))
+    assert "/var/lib/loki-stand-in.jsonl" in files_with(MARK, "vps2")
+    assert victorialogs(f'"{MARK}" _time:1h')
+    part = KEY.removeprefix("sk-ant-")
+    assert files_with(part, "vps1") == files_with(part, "vps2") == []
+    assert part not in on("vps1", "sh", "-c", "docker logs openclaw-proxy 2>&1")
+    assert loki(f'{{service_name="openclaw-proxy"}} |= `{part}`') == []
     assert victorialogs(f'"{part}" _time:1h') == []
 
 
@@ -108,31 +124,14 @@ def test_the_browsers_listener_reaches_an_ordinary_site():
 def test_the_sandboxes_listener_refuses_it_with_the_reason():
     assert "403" in through(8082, "https://www.example.com/")
     assert "no rule lets sandbox reach www.example.com" in through(8082, "http://www.example.com/")
-    found = soon(
-        lambda: loki(
-            '{service_name="openclaw-proxy"} | event_name="openclaw.egress.denied" | openclaw_egress_class="sandbox"'
-        )
-    )
+    found = soon(lambda: loki(DENIED_SANDBOX))
     assert found and found[0][0]["server_address"] == "www.example.com"
 
 
 def test_the_operators_files_keep_their_bytes():
     clone = "/home/openclaw/openclaw"
-    assert on(
-        "vps1",
-        "runuser",
-        "-u",
-        "openclaw",
-        "--",
-        "git",
-        "-C",
-        clone,
-        "status",
-        "--porcelain",
-        "--",
-        "docker-compose*",
-        "Dockerfile",
-    ).strip() in ("", "?? docker-compose.egress.yml")
+    changed = on("vps1", "runuser", "-u", "openclaw", "--", "git", "-C", clone, "status", "--porcelain").splitlines()
+    assert set(changed) <= {"?? docker-compose.egress.yml", "?? proxy-config"}
     assert "these comments are theirs" in on("vps1", "cat", f"{clone}/docker-compose.override.yml")
 
 
@@ -147,11 +146,6 @@ def test_openclaws_own_conformance_test_of_a_proxy():
 
 
 def test_the_proxys_memory_is_within_its_limit():
-    peak = int(
-        in_proxy(
-            "sh",
-            "-c",
-            "cat /sys/fs/cgroup/memory.peak 2>/dev/null || cat /sys/fs/cgroup/memory/memory.max_usage_in_bytes",
-        )
-    )
+    files = "/sys/fs/cgroup/memory.peak /sys/fs/cgroup/memory/memory.max_usage_in_bytes"
+    peak = int(in_proxy("sh", "-c", f"cat {files} 2>/dev/null || true").strip())
     assert 0 < peak < 512 * 1024 * 1024

@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# The contract, asked of the stand-in; of the Loki at LOKI_URL; or of LAB_LOKI_IMAGE (such as grafana/loki:3.5.0), which is
+# started for it on loopback and removed afterwards.
+set -euo pipefail
+cd "$(dirname "$0")/../../.."
+if [[ -n ${LAB_LOKI_IMAGE:-} ]]; then
+  container=$(docker run --detach --publish 127.0.0.1::3100 "$LAB_LOKI_IMAGE")
+  trap 'docker rm --force "$container" >/dev/null' EXIT
+  LOKI_URL=http://$(docker port "$container" 3100/tcp | head -n 1)
+  export LOKI_URL
+  echo "contract: waiting for $LAB_LOKI_IMAGE at $LOKI_URL (a Loki takes 16 s) …" >&2
+  for _ in {1..60}; do
+    curl --silent --fail "$LOKI_URL/ready" >/dev/null && break
+    sleep 2
+  done
+fi
+.venv/bin/python -m pytest tests/contract/loki -rA "$@"

@@ -1,0 +1,78 @@
+"""What is written for operators is what the code does."""
+
+import re
+import shlex
+
+import pytest
+import yaml
+
+from tests.integration.ansible.conftest import ROOT
+from tests.role_tables import default_of, roles, updated
+
+GUIDE = ROOT / "playbooks" / "extras" / "https-forward-proxy.md"
+DOCUMENTS = ("*.md", "roles/*/README.md", "playbooks/extras/*.md", "molecule/lab/*.md")
+FENCED = re.compile(r"(?:<!-- (?P<where>[^>]*) -->\n)?```(?P<kind>\w+)\n(?P<text>.*?)```", re.DOTALL)
+
+
+@pytest.mark.parametrize("role", roles(), ids=lambda role: role.name)
+def test_the_readmes_table_is_that_of_the_argument_specs(role):
+    assert (role / "README.md").read_text() == updated(role), "run `make docs`"
+
+
+@pytest.mark.parametrize("role", roles(), ids=lambda role: role.name)
+def test_every_public_variable_is_described_and_has_the_default_that_is_said(role):
+    options = yaml.safe_load((role / "meta" / "argument_specs.yml").read_text())["argument_specs"]["main"]["options"]
+    defaults = yaml.safe_load((role / "defaults" / "main.yml").read_text())
+    assert set(defaults) <= set(options), "not described"
+    assert {name for name in options if not options[name].get("required")} <= set(defaults), "without a default"
+    for name, value in defaults.items():
+        if "default" in options[name] and not (isinstance(value, str) and "{{" in value):
+            same = {"default": value}, {"default": options[name]["default"]}
+            assert default_of(same[0]) == default_of(same[1]), name
+
+
+def test_the_guides_playbooks_and_options_exist(run):
+    commands = [
+        shlex.split(line)
+        for found in FENCED.finditer(GUIDE.read_text())
+        if found["kind"] == "sh" and not found["where"]
+        for line in found["text"].splitlines()
+    ]
+    assert len(commands) >= 4
+    for words in commands:
+        assert words[0] == "ansible-playbook"
+        done = run(*[word for word in words if word not in ("--check", "--diff")], "--syntax-check")
+        assert done.returncode == 0, done.stderr
+
+
+def test_the_guides_egress_commands_are_understood(run):
+    """Those for VPS-1: run on a machine where nothing runs, each is understood (and says that nothing runs)."""
+    commands = re.findall(
+        r"docker exec openclaw-proxy egress ([^\n`]*)", GUIDE.read_text() + (ROOT / "README.md").read_text()
+    )
+    assert len(commands) >= 5
+    for command in set(commands):
+        if command in ("…", ""):
+            continue
+        done = run("egress", *shlex.split(command), EGRESS_STATE_DIR="/no/such/directory")
+        assert "No such command" not in done.stderr and "No such option" not in done.stderr, done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_the_inventories_say_what_they_mean(run):
+    pair = run("ansible-inventory", "-i", "inventories/example", "--list")
+    fleet = run("ansible-inventory", "-i", "inventories/fleet", "--list")
+    assert pair.returncode == fleet.returncode == 0
+    assert len(yaml.safe_load(pair.stdout)["openclaw_gateways"]["hosts"]) == 1
+    assert len(yaml.safe_load(fleet.stdout)["openclaw_gateways"]["hosts"]) > 1
+
+
+def test_links_lead_somewhere():
+    for file in [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("roles/*/README.md"),
+        *ROOT.glob("playbooks/extras/*.md"),
+        *ROOT.glob("molecule/lab/*.md"),
+    ]:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", file.read_text()):
+            assert (file.parent / target).exists(), f"{file.name}: {target}"

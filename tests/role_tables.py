@@ -1,0 +1,72 @@
+"""Writes the table of variables of each role's README from its argument_specs, which are the one description of them.
+
+`make docs` writes; a test compares.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROLES = Path(__file__).resolve().parent.parent / "roles"
+BEGIN, END = "<!-- variables: written by `make docs` -->", "<!-- end of variables -->"
+MARKUP = re.compile(r"\b([COVP])\(([^)]*)\)")
+
+
+def plain(text: str) -> str:
+    """Ansible's markup as Markdown."""
+    return MARKUP.sub(lambda found: f"`{found[2]}`", " ".join(text.split())).replace("|", "\\|")
+
+
+def default_of(option: dict[str, Any]) -> str:
+    """A default as it is written in YAML, in one line; empty where it follows from others."""
+    if "default" not in option:
+        return "required" if option.get("required") else "see defaults/main.yml"
+    value = option["default"]
+    if isinstance(value, str):
+        return f"`{value}`" if value else '`""`'
+    return "`" + yaml.safe_dump(value, default_flow_style=True, width=10_000).strip().removesuffix("...").strip() + "`"
+
+
+def table(role: Path) -> str:
+    """The role's table, with its marks."""
+    specs = yaml.safe_load((role / "meta" / "argument_specs.yml").read_text())["argument_specs"]
+    rows = ["| variable | type | default | what it is |", "|---|---|---|---|"]
+    for name, option in specs["main"]["options"].items():
+        kind = option.get("type", "str") + (f" of {option['elements']}" if "elements" in option else "")
+        what = plain(
+            option["description"] if isinstance(option["description"], str) else " ".join(option["description"])
+        )
+        if choices := option.get("choices"):
+            what += " One of " + ", ".join(f"`{choice}`" for choice in choices) + "."
+        rows.append(f"| `{name}` | {kind} | {default_of(option)} | {what} |")
+    return "\n".join([BEGIN, *rows, END])
+
+
+def updated(role: Path) -> str:
+    """The README's text with the table as it should be."""
+    text = (role / "README.md").read_text()
+    before, mark, rest = text.partition(BEGIN)
+    if not mark or END not in rest:
+        raise SystemExit(f"{role / 'README.md'} lacks the marks {BEGIN} and {END}")
+    return before + table(role) + rest.partition(END)[2]
+
+
+def roles() -> list[Path]:
+    """All roles."""
+    return sorted(path.parent.parent for path in ROLES.glob("*/meta/argument_specs.yml"))
+
+
+def main() -> int:
+    """Write them all."""
+    for role in roles():
+        (role / "README.md").write_text(updated(role))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
