@@ -1,0 +1,360 @@
+"""The `egress` command: what it prints, what it refuses; nothing from traffic reaches a terminal as it came."""
+
+import base64
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from openclaw_egress.cli.app import USER_ERRORS, app
+from openclaw_egress.cli.output import harmless
+from openclaw_egress.providers.facts import RequestFacts, ResponseFacts, Usage
+from openclaw_egress.records import Body, DeniedRecord, EventRecord, ExchangeRecord
+from openclaw_egress.spool import Spool
+
+EVIL = "gpt\x1b[31m\u202e\nX-Injected: 1\x07"
+POLICY = """\
+version: 1
+inspect: [api.anthropic.com]
+classes:
+  gateway: {listen: 8080, action: open}
+  sandbox: {listen: 8082, action: enforce, allow: [{host: packages.example.com, ports: [443]}]}
+"""
+
+
+def exchange(name: str, **changes: object) -> ExchangeRecord:
+    known: dict = {
+        "id": name,
+        "class_name": "gateway",
+        "method": "POST",
+        "url": "https://api.anthropic.com/v1/messages",
+        "host": "api.anthropic.com",
+        "port": 443,
+        "begin_ns": 1_000_000_000,
+        "end_ns": 1_500_000_000,
+        "status": 200,
+        "request_headers": [("x-api-key", "[redacted]"), ("accept", "a"), ("accept", "b")],
+        "request_body": Body.of(b'{"model":"claude-opus-5"}'),
+        "response_body": Body.of(b'{"id":"msg_1"}'),
+        "request_facts": RequestFacts(provider_name="anthropic", model="claude-opus-5", stream=False),
+        "response_facts": ResponseFacts(usage=Usage(input_tokens=11, output_tokens=7)),
+    }
+    return ExchangeRecord(**known | changes)
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    """A state directory with a few records."""
+    with Spool(tmp_path / "spool.db", sync_seconds=None, local=True) as spool:
+        spool.add(EventRecord(event_name="openclaw.egress.policy", message="policy loaded"))
+        for number, changes in enumerate(
+            (
+                {},
+                {
+                    "status": 429,
+                    "request_facts": RequestFacts(provider_name="openai", model="gpt-6"),
+                    "host": "api.openai.com",
+                },
+                {"class_name": "browser", "status": 529},
+            )
+        ):
+            record = exchange(f"{number}aaaaaaa-exchange", **changes)
+            spool.open_exchange(record.id, record.class_name, {})
+            spool.close_exchange(record)
+        spool.add(
+            DeniedRecord(
+                class_name="sandbox", host="www.example.com", port=443, rule="default", reason="no rule lets it"
+            )
+        )
+    return tmp_path
+
+
+@pytest.fixture
+def egress(state: Path, monkeypatch: pytest.MonkeyPatch):
+    """Runs the command in this process; gives exit code, output and what went to standard error."""
+    monkeypatch.setenv("EGRESS_STATE_DIR", str(state))
+    monkeypatch.setenv("EGRESS_HEALTH_PORT", "1")
+
+    def call(*words: str):
+        return CliRunner().invoke(app, [*words])
+
+    return call
+
+
+def lines(result) -> list[dict]:
+    assert result.exit_code == 0, result.output
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+# ── records ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_table_has_what_was_exchanged_and_refused_the_newest_last(egress):
+    result = egress("records")
+    rows = result.stdout.splitlines()
+    assert rows[0].split()[:6] == ["time", "class", "method", "host", "model", "status"]
+    assert len(rows) == 5
+    assert "claude-opus-5" in rows[1] and "0aaaaaaa" in rows[1] and "0.50 s" in rows[1]
+    assert "denied" in rows[4] and "no rule lets it" in rows[4]
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        (["--model", "gpt-*"], ["1aaaaaaa"]),
+        (["--class", "browser"], ["2aaaaaaa"]),
+        (["--status", "429"], ["1aaaaaaa"]),
+        (["--status", "4xx"], ["1aaaaaaa"]),
+        (["--status", "500-599"], ["2aaaaaaa"]),
+        (["--host", "api.openai.com"], ["1aaaaaaa"]),
+        (["--event", "exchange", "--limit", "1"], ["2aaaaaaa"]),
+        (["--since", "1h", "--event", "exchange"], ["0aaaaaaa", "1aaaaaaa", "2aaaaaaa"]),
+        (["--until", "1h"], []),
+        (["--since", "2020-01-01T00:00", "--until", "2020-01-02"], []),
+    ],
+)
+def test_filters(egress, options, found):
+    result = egress("records", "--json", *options)
+    assert [row["id"][:8] for row in lines(result)] == found
+
+
+@pytest.mark.parametrize(
+    "options", [["--status", "abc"], ["--since", "yesterday"], ["--event", "nothing"], ["--limit", "0"], ["--nonsense"]]
+)
+def test_an_option_that_is_not_understood(egress, options):
+    result = egress("records", *options)
+    assert result.exit_code == 2
+    assert options[0].lstrip("-") in result.stderr
+
+
+def test_json_lines_have_names_that_programs_can_rely_on(egress):
+    row = lines(egress("records", "--json", "--model", "claude-opus-5", "--class", "gateway"))[0]
+    assert row["class"] == "gateway" and row["input_tokens"] == 11 and row["time"].endswith("Z")
+    assert "error_type" not in row
+
+
+def test_no_spool_yet_is_one_message(tmp_path):
+    done = process(tmp_path / "nothing", "records")
+    assert done.returncode == 2
+    assert done.stderr.startswith("egress: spool ") and "has the proxy run" in done.stderr
+
+
+# ── show ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_exchange_is_shown_whole_by_the_beginning_of_its_id(egress):
+    text = egress("show", "0aaa").stdout
+    for part in (
+        "11 in, 7 out",
+        "POST https://api.anthropic.com/v1/messages",
+        "x-api-key: [redacted]",
+        "accept: b",
+        '"msg_1"',
+    ):
+        assert part in text
+
+
+def test_show_as_json(egress):
+    (found,) = lines(egress("show", "0aaa", "--json"))
+    assert found["record"]["status"] == 200 and found["exchange"]["response"]["body"] == '{"id":"msg_1"}'
+
+
+@pytest.mark.parametrize(("name", "said"), [("nope", "no exchange begins with"), ("", "begin with")])
+def test_an_id_that_names_none_or_several(egress, name, said):
+    result = egress("show", name)
+    assert result.exit_code == 1 and said in result.stderr
+
+
+def test_parts_are_put_together_and_bytes_are_named(state, egress):
+    with Spool(state / "spool.db", sync_seconds=None, local=True) as spool:
+        for name, body in (("long", b"y" * 900_000), ("bytes", b"\xff\xfe\x00")):
+            spool.open_exchange(name, "gateway", {})
+            spool.close_exchange(exchange(name, response_body=Body.of(body)))
+    assert "y" * 900_000 in egress("show", "long").stdout
+    assert f"(base64 of 3 bytes)\n{base64.b64encode(b'\xff\xfe\x00').decode()}" in egress("show", "bytes").stdout
+
+
+# ── text from traffic ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_control_characters_are_shown_and_not_obeyed(state, egress):
+    with Spool(state / "spool.db", sync_seconds=None, local=True) as spool:
+        record = exchange(
+            "evil", request_facts=RequestFacts(model=EVIL), url=f"https://h/{EVIL}", host=EVIL,
+            response_body=Body.of(EVIL.encode()), request_headers=[(EVIL, EVIL)],
+        )  # fmt: skip
+        spool.open_exchange("evil", "gateway", {})
+        spool.close_exchange(record)
+    for words in (["records"], ["show", "evil"], ["records", "--json"], ["show", "evil", "--json"]):
+        output = egress(*words).stdout
+        assert not set(output) & {"\x1b", "\u202e", "\x07"}, words
+    assert "\\x1b[31m" in egress("records").stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a\tb\n", "a\\x09b\\x0a"),
+        ("\u2066x", "\\u2066x"),
+        ("é✓ ok", "é✓ ok"),
+        ("\U000e0041", "\\U000e0041"),
+        ("\x9b", "\\x9b"),
+    ],
+)
+def test_harmless(text, shown):
+    assert harmless(text) == shown
+
+
+def test_harmless_keeps_lines_where_it_is_told_to():
+    assert harmless("a\n\tb\r", lines=True) == "a\n\tb\\x0d"
+
+
+# ── policy ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def policy(tmp_path, monkeypatch) -> Path:
+    file = tmp_path / "policy.yml"
+    file.write_text(POLICY)
+    monkeypatch.setenv("EGRESS_POLICY_FILE", str(file))
+    return file
+
+
+def test_a_good_policy(egress, policy):
+    result = egress("policy", "check")
+    assert (
+        result.exit_code == 0
+        and "the policy is good" in result.stdout
+        and "packages.example.com; port 443" in result.stdout
+    )
+    (found,) = lines(egress("policy", "check", "--json"))
+    assert found["classes"]["sandbox"] == {"listen": 8082, "action": "enforce"}
+
+
+def test_a_bad_policy_is_file_line_and_remedy(tmp_path):
+    file = tmp_path / "policy.yml"
+    file.write_text(POLICY.replace("enforce", "enfroce"))
+    done = process(tmp_path, "policy", "check", str(file))
+    assert done.returncode == 2
+    assert f"{file}:5: " in done.stderr and "enforce" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["sandbox", "https://packages.example.com/x"], 0, "tunnelled"),
+        (["sandbox", "https://www.example.com"], 1, "no rule lets sandbox reach www.example.com:443"),
+        (["gateway", "https://api.anthropic.com"], 0, "decrypted and recorded"),
+        (["gateway", "http://0x7f.1/"], 1, "loopback"),
+        (["gateway", "169.254.169.254:80"], 1, "metadata"),
+        (["gateway", "https://[::1]/"], 1, "loopback"),
+        (["nobody", "https://example.com"], 2, "there is no class nobody"),
+        (["gateway", "https://"], 2, "names no host"),
+        (["gateway", "https://example.com:99999"], 2, "ort"),
+    ],
+)
+def test_explain(egress, policy, words, code, said):
+    result = egress("policy", "explain", *words)
+    assert result.exit_code == code, result.output
+    assert said in result.stdout + result.stderr
+
+
+def test_explain_as_json(egress, policy):
+    result = egress("policy", "explain", "sandbox", "https://www.example.com", "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["rule"] == "default"
+
+
+# ── ca, status, health ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_ca_is_made_once_and_shown(egress, tmp_path):
+    assert egress("ca", "create").stdout == "created\n"
+    assert egress("ca", "create").stdout == "unchanged\n"
+    assert egress("ca", "create", "--renew").stdout == "created\n"
+    assert "api.anthropic.com, api.openai.com" in egress("ca", "show").stdout
+    (found,) = lines(egress("ca", "show", "--json"))
+    assert found["names"] == ["api.anthropic.com", "api.openai.com"]
+
+
+def test_status_without_a_proxy_tells_what_is_kept_and_ends_with_1(egress):
+    egress("ca", "create")
+    result = egress("status")
+    assert result.exit_code == 1 and "not running" in result.stdout and "5 lines kept" in result.stdout
+    result = egress("status", "--json")
+    assert result.exit_code == 1
+    found = json.loads(result.stdout)
+    assert found["running"] is False and found["spool"]["pending_records"] == 0
+
+
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "files" / "addon")}
+HEALTH_ALONE = """
+import sys
+sys.argv = ["egress", "health"]
+try:
+    from openclaw_egress.cli import main
+    main()
+except SystemExit:
+    print([name for name in ("pydantic", "rich", "typer", "mitmproxy") if name in sys.modules])
+"""
+
+
+def process(state: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = ENVIRONMENT | {"EGRESS_STATE_DIR": str(state), "EGRESS_HEALTH_PORT": "1"} | variables
+    return subprocess.run(
+        [sys.executable, "-m", "openclaw_egress", *words],
+        env=environment,
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+
+
+def test_health_without_a_proxy_and_without_loading_the_rest(tmp_path):
+    done = process(tmp_path, "health")
+    assert done.returncode == 1 and "the proxy is not running" in done.stderr
+    done = subprocess.run(
+        [sys.executable, "-c", HEALTH_ALONE],
+        env=ENVIRONMENT | {"EGRESS_HEALTH_PORT": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "[]\n"
+
+
+def test_a_reader_that_has_enough_ends_it_quietly(state):
+    command = f"{sys.executable} -m openclaw_egress records --json | head -n 1"
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; for i in $(seq 3); do {command}; done"],
+        env=ENVIRONMENT | {"EGRESS_STATE_DIR": str(state)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0 and done.stderr == "" and len(done.stdout.splitlines()) == 3
+
+
+def test_tail_begins_with_the_last_and_follows(state):
+    environment = ENVIRONMENT | {"EGRESS_STATE_DIR": str(state), "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-m", "openclaw_egress", "tail", "--json", "-n", "1"]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as following:
+        assert following.stdout is not None
+        assert json.loads(following.stdout.readline())["event_name"] == "openclaw.egress.denied"
+        time.sleep(0.5)
+        with Spool(state / "spool.db", sync_seconds=None, local=True) as spool:
+            spool.open_exchange("new", "gateway", {})
+            spool.close_exchange(exchange("new"))
+        assert json.loads(following.stdout.readline())["id"] == "new"
+        following.terminate()
+
+
+def test_no_colours_where_there_is_no_terminal(state):
+    assert "\x1b" not in process(state, "records").stdout
+
+
+def test_every_error_of_an_operator_is_known():
+    assert len(USER_ERRORS) == 5
+    done = process(Path("/dev/null"), "run")
+    assert done.returncode == 2 and done.stderr.startswith("egress: ") and "Traceback" not in done.stderr
