@@ -1,59 +1,77 @@
-"""Prints what a host holds: every file (type, mode, owner, digest or target), Docker's images, networks, containers.
+"""Prints what a host holds: every file (type, mode, owner, digest or target); Docker's images, networks, containers.
 
-Left out is what changes by itself: the kernel's file systems, logs, caches, Docker's own store, the gateway's data,
+Left out is what changes by itself: the kernel's file systems, logs, caches, Docker's own store, the gateway's data, and
 git's cache of file times, Ansible's own directories.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
-import os
 import stat
 import subprocess
+from pathlib import Path
 
 LEFT_OUT = {
-    *("/proc", "/sys", "/dev", "/run", "/tmp", "/var/log", "/var/cache", "/var/lib/docker", "/var/lib/containerd"),
-    *("/root/.ansible", "/root/.ansible_async", "/root/.docker", "/root/.cache", "/home/openclaw/.docker"),
-    *("/home/openclaw/openclaw/data/openclaw", "/home/openclaw/openclaw/.git/index", "/etc/docker/key.json"),
-    *("/opt/lab", "/var/lib/victoria-logs", "/var/lib/loki-stand-in.jsonl"),
-}
+    "/dev", "/proc", "/run", "/sys", "/tmp", "/var/cache", "/var/log",
+    "/etc/docker/key.json", "/var/lib/containerd", "/var/lib/docker",
+    "/home/openclaw/.docker", "/root/.ansible", "/root/.ansible_async", "/root/.cache", "/root/.docker",
+    "/home/openclaw/openclaw/.git/index", "/home/openclaw/openclaw/data/openclaw",
+    "/opt/lab", "/var/lib/loki-stand-in.jsonl", "/var/lib/victoria-logs",
+}  # fmt: skip
 
 
-def line_of(path: str) -> str:
-    found = os.lstat(path)
-    what = f"{stat.S_IMODE(found.st_mode):04o} {found.st_uid}:{found.st_gid}"
+def line_of(path: Path) -> str:
+    """One line for a file, a directory, a link or a special file."""
+    found = path.lstat()
+    owner = f"{found.st_uid}:{found.st_gid}"
+    what = f"{stat.S_IMODE(found.st_mode):04o} {owner}"
     if stat.S_ISLNK(found.st_mode):
-        return f"{path} link {found.st_uid}:{found.st_gid} {os.readlink(path)}"
+        return f"{path} link {owner} {path.readlink()}"
     if stat.S_ISDIR(found.st_mode):
         return f"{path} dir {what}"
     if stat.S_ISREG(found.st_mode):
-        with open(path, "rb") as file:
-            return f"{path} file {what} {hashlib.sha256(file.read()).hexdigest()[:16]}"
+        return f"{path} file {what} {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
     return f"{path} other {what}"
 
 
-def walk(top: str) -> None:
-    for name in sorted(os.listdir(top)):
-        path = os.path.join(top, name)
-        if path in LEFT_OUT:
+def walk(top: Path) -> None:
+    """Print what is below a directory, in the order of names."""
+    for path in sorted(top.iterdir(), key=lambda path: path.name):
+        if str(path) in LEFT_OUT:
             continue
         print(line_of(path))
-        if os.path.isdir(path) and not os.path.islink(path):
+        if path.is_dir() and not path.is_symlink():
             walk(path)
 
 
 def docker(*words: str) -> list[str]:
-    done = subprocess.run(["docker", *words], capture_output=True, text=True, check=False)
-    return sorted(done.stdout.splitlines())
+    """The lines that a docker command prints."""
+    done = subprocess.run(["docker", *words], capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
 
 
-walk("/")
-if os.path.exists("/var/run/docker.sock"):
-    for line in docker("image", "ls", "--format", "image {{.Repository}}:{{.Tag}} {{.ID}}"):
-        print(line)
-    for line in docker("network", "ls", "--format", "network {{.Name}} {{.ID}}"):
-        print(line)
-    for name in docker("ps", "--all", "--format", "{{.Names}}"):
-        found = json.loads(subprocess.check_output(["docker", "inspect", name], text=True))[0]
-        config = found["Config"]
-        mounts = sorted(f"{mount['Source']}>{mount['Destination']}" for mount in found["Mounts"])
-        print("container", name, found["Image"], config["Cmd"], sorted(config["Env"]), mounts)
+walk(Path("/"))
+if Path("/var/run/docker.sock").exists():
+    for kind, columns in (
+        ("image", "{{.Repository}}:{{.Tag}} {{.ID}}"),
+        ("network", "{{.Name}} {{.ID}}"),
+        ("volume", "{{.Name}}"),
+    ):
+        for line in sorted(docker(kind, "ls", "--format", columns)):
+            print(f"docker {kind} {line}")
+    for line in sorted(docker("ps", "--all", "--format", "{{.Names}} {{.Image}}")):
+        print(f"docker ps {line}")
+    # Docker gives the environment and the mounts of a container in an order of its own each time.
+    containers = docker("ps", "--all", "--quiet")
+    for found in json.loads("".join(docker("inspect", *containers))) if containers else []:
+        config, mounts = found["Config"], [f"{mount['Source']}>{mount['Destination']}" for mount in found["Mounts"]]
+        print("docker inspect", found["Name"], config["User"], config["Entrypoint"], config["Cmd"])
+        for kind, values in (
+            ("env", config["Env"]),
+            ("mount", mounts),
+            ("network", found["NetworkSettings"]["Networks"]),
+            ("port", [f"{port} {bound}" for port, bound in (found["HostConfig"]["PortBindings"] or {}).items()]),
+        ):
+            for value in sorted(values):
+                print("docker inspect", found["Name"], kind, value)

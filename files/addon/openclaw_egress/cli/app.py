@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Annotated
 
@@ -59,9 +58,5 @@ def run_app() -> None:
     except USER_ERRORS as error:
         complain(str(error))
         sys.exit(BAD_INPUT)
-    except BrokenPipeError:
-        # `egress records | head`: whoever reads has enough. Nothing must be flushed into the closed pipe at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     except KeyboardInterrupt:
         sys.exit(130)
