@@ -11,7 +11,7 @@ STAMP := $(VENV)/.made-from
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/collections
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo test contract molecule lab lab-down lint docs lock clean
+.PHONY: help setup demo test bench contract molecule lab lab-down lint docs lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ demo: setup ## the main job on this machine: no root, no Docker, no Loki (LIVE=1
 
 test: lint ## lint, types, documentation of the modules, unit, contract and integration tests; no Docker
 	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+
+bench: setup ## is an event stream held back? direct and through the proxy; writes build/bench.json
+	@$(BIN)/python -m tests.benchmarks.streaming
 
 contract: setup ## Loki's contract, asked of the stand-in, of LOKI_URL=…, or of LAB_LOKI_IMAGE=grafana/loki:3.x
 	@bash tests/contract/loki/run.sh

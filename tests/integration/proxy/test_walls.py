@@ -154,6 +154,17 @@ def test_after_connect_comes_tls_or_nothing(proxy, providers, seq):
     assert len(denied_since(proxy, seq)) == 2
 
 
+def test_a_rule_with_tls_false_lets_other_bytes_pass(lean, providers):
+    text = lean.policy_file.read_text()
+    rule = f"{{host: packages.example.com, ports: [{providers.http_port}], tls: false}}"
+    opened = f"[{{cidr: 127.0.0.1/32, ports: [{providers.http_port}]}}]"
+    lean.policy_file.write_text(text.replace("enforce, allow: []}", f"enforce, allow: [{rule}], addresses: {opened}}}"))
+    with lean, connected(lean.ports["sandbox"]) as sock:
+        assert status_of(connect(sock, f"packages.example.com:{providers.http_port}")) == 200
+        sock.sendall(b"NONSENSE\r\n\r\n")
+        assert b"400" in sock.recv(65536)  # the origin's own answer
+
+
 def test_tls_straight_to_a_listener_is_closed(proxy):
     with connected(proxy.ports["gateway"]) as sock, pytest.raises((ssl.SSLError, OSError)):
         tls(sock, "api.anthropic.com")

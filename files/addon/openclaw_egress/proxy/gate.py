@@ -179,7 +179,7 @@ class Gate:
                 if not verdict.allow:
                     self._refuse(flow, _text(destination), verdict)
                     return False
-            known = Permit(class_name, destination, addresses, decision.inspect)
+            known = Permit(class_name, destination, addresses, decision.inspect, decision.tls)
         self._permits.write(flow.client_conn.id, known)
         if decision.would_deny:
             self._observer.denied(
@@ -231,7 +231,7 @@ class Gate:
     # ── what runs on a connection ────────────────────────────────────────────────────────────────────────────
 
     def next_layer(self, nextlayer: layer.NextLayer) -> None:
-        """HTTP on the listener; after CONNECT, TLS; plain HTTP after CONNECT only towards port 80."""
+        """HTTP on the listener; after CONNECT, TLS, or what a rule with ``tls: false`` lets pass; to port 80, HTTP."""
         if nextlayer.layer is not None:
             return
         try:
@@ -246,13 +246,17 @@ class Gate:
             return Refuse(context) if looks_like_tls(data) else layers.HttpLayer(context, HTTPMode.regular)
         if isinstance(context.layers[-1], layers.ClientTLSLayer):
             return layers.HttpLayer(context, HTTPMode.transparent)
+        target = self._connect_targets.get(context.client.id)
+        permit = self._permits.find(context.client.id, target.host, target.port) if target is not None else None
+        if permit is not None and not permit.tls:
+            # A rule says so; whoever speaks first may be the server.
+            return layers.TCPLayer(context, ignore=True)
         if not data:
             return None
         if looks_like_tls(data):
             server_tls = layers.ServerTLSLayer(context)
             server_tls.child_layer = layers.ClientTLSLayer(context)
             return server_tls
-        target = self._connect_targets.get(context.client.id)
         if target is not None and target.port == 80 and data[:1].isalpha():
             return layers.HttpLayer(context, HTTPMode.transparent)
         self._deny_connection(context.client, target, "after CONNECT came bytes that are not TLS")

@@ -24,6 +24,8 @@ class Permit:
     destination: Destination
     addresses: tuple[str, ...]
     inspect: bool
+    tls: bool = True
+    """What follows CONNECT must be TLS."""
     made: float = field(default_factory=time.monotonic)
 
     @property

@@ -1,0 +1,84 @@
+"""`make bench`: is an event stream held back? 20 events at 100 ms, direct and through the proxy, in one run.
+
+Prints a table and writes build/bench.json; ends with 1 where a goal is not met. Timings are of this machine, now.
+"""
+
+from __future__ import annotations
+
+import json
+import ssl
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import httpx2 as httpx
+
+from tests.running import RunningProxy
+from tests.standins.llm_providers import LLMProviders
+
+EVENTS, PAUSE_MS, ROUNDS = 20, 100, 5
+GOAL_ADDED_MS = 50.0
+"""What the proxy may add to the first event; an event that waits for the stream's end comes 2,000 ms late."""
+
+
+def first_and_last(http: httpx.Client, url: str) -> tuple[float, float]:
+    """Milliseconds from the request until the first and the last event."""
+    began = time.perf_counter()
+    times = []
+    with http.stream(
+        "POST",
+        url,
+        headers={"x-api-key": "k", "x-standin-events": str(EVENTS), "x-standin-delay-ms": str(PAUSE_MS)},
+        json={"model": "m", "max_tokens": 9, "stream": True, "messages": [{"role": "user", "content": "hello"}]},
+    ) as answer:
+        for line in answer.iter_lines():
+            if line.startswith("event:"):
+                times.append((time.perf_counter() - began) * 1000)
+    return times[0], times[-1]
+
+
+def main() -> int:
+    """Measure, print, write; returns the exit code."""
+    with LLMProviders(http_port=0) as providers, tempfile.TemporaryDirectory() as directory:
+        assert providers.ca_file is not None and providers.http_port is not None
+        ports = [providers.port, providers.http_port]
+        with RunningProxy(Path(directory), ports, providers.ca_file) as proxy:
+            own = ssl.create_default_context(cafile=str(providers.ca_file))
+            with httpx.Client(verify=own, trust_env=False) as direct, proxy.client() as through:
+                measured = {
+                    name: [first_and_last(http, url) for _ in range(ROUNDS)]
+                    for name, http, url in (
+                        ("direct", direct, f"https://127.0.0.1:{providers.port}/v1/messages"),
+                        ("proxy", through, proxy.url("api.anthropic.com", "/v1/messages")),
+                    )
+                }
+    first = {name: statistics.median(one for one, _ in times) for name, times in measured.items()}
+    last = {name: statistics.median(one for _, one in times) for name, times in measured.items()}
+    added = first["proxy"] - first["direct"]
+    results = [
+        {"name": "first event, direct", "value": round(first["direct"], 1), "unit": "ms", "goal": None, "met": True},
+        {"name": "first event, proxy", "value": round(first["proxy"], 1), "unit": "ms", "goal": None, "met": True},
+        {
+            "name": "added to the first event",
+            "value": round(added, 1),
+            "unit": "ms",
+            "goal": GOAL_ADDED_MS,
+            "met": added <= GOAL_ADDED_MS,
+        },
+        {"name": "last event, direct", "value": round(last["direct"], 1), "unit": "ms", "goal": None, "met": True},
+        {"name": "last event, proxy", "value": round(last["proxy"], 1), "unit": "ms", "goal": None, "met": True},
+    ]
+    for row in results:
+        goal = (
+            "" if row["goal"] is None else f"  (goal: at most {row['goal']} ms: {'met' if row['met'] else 'NOT MET'})"
+        )
+        print(f"{row['name']:<26} {row['value']:>8} {row['unit']}{goal}")
+    Path("build").mkdir(exist_ok=True)
+    Path("build/bench.json").write_text(json.dumps({"results": results}, indent=2) + "\n")
+    return 0 if all(row["met"] for row in results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
