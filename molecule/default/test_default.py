@@ -2,11 +2,12 @@
 
 import hashlib
 import json
+import re
 import secrets
 
 import pytest
 
-from molecule.lab.hosts import KEY, agent_turn, in_gateway, in_proxy, loki, on, provider_log, soon, victorialogs
+from molecule.lab.hosts import KEY, ROOT, agent_turn, in_gateway, in_proxy, loki, on, provider_log, soon, victorialogs
 
 MARK = f"lab-question-{secrets.token_hex(4)}"
 DENIED_SANDBOX = (
@@ -150,3 +151,15 @@ def test_the_proxys_memory_is_within_its_limit():
     files = "/sys/fs/cgroup/memory.peak /sys/fs/cgroup/memory/memory.max_usage_in_bytes"
     peak = int(in_proxy("sh", "-c", f"cat {files} 2>/dev/null || true").strip())
     assert 0 < peak < 512 * 1024 * 1024
+
+
+def guides_commands():
+    """The lines of the guide's blocks that are marked to be run on VPS-1."""
+    guide = (ROOT / "playbooks" / "extras" / "https-forward-proxy.md").read_text()
+    blocks = re.findall(r"<!-- run on VPS-1 -->\n```sh\n(.*?)```", guide, re.DOTALL)
+    return [line for block in blocks for line in block.splitlines()]
+
+
+@pytest.mark.parametrize("command", guides_commands())
+def test_the_guides_commands_work_on_vps1(turn, command):
+    assert on("vps1", "bash", "-c", command).strip()

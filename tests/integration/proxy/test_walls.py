@@ -36,6 +36,17 @@ def test_an_inspected_host_is_decrypted_for_every_class(proxy, providers):
     assert [row.class_name for row in proxy.exchanges()[exchanges:]] == ["browser"]
 
 
+def test_a_refused_connect_leaves_the_connection_usable(proxy, providers):
+    with connected(proxy.ports["browser"]) as sock:
+        assert status_of(connect(sock, "10.0.0.1:443")) == 403
+        host = f"www.example.com:{providers.http_port}"
+        sock.sendall(f"GET http://{host}/ HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        answer = sock.recv(65536)
+        while b"HTTP/1.1 200" not in answer and (more := sock.recv(65536)):
+            answer += more
+        assert b"HTTP/1.1 200" in answer
+
+
 def test_plain_http_to_an_ordinary_site(proxy, providers):
     with proxy.client("browser") as http:
         answer = http.get(f"http://www.example.com:{providers.http_port}/")

@@ -119,8 +119,8 @@ class Gate:
         destination = self._parse(flow, host, port)
         if destination is None:
             return
-        self._connect_targets[flow.client_conn.id] = destination
         if await self._permit(flow, destination, None, None):
+            self._connect_targets[flow.client_conn.id] = destination
             # What is dialled, named in SNI and signed for is the canonical form.
             flow.request.data.host = destination.host
 
