@@ -23,7 +23,7 @@ demo: setup ## the main job on this machine: no root, no Docker, no Loki (LIVE=1
 	@$(BIN)/python -m tests.demo
 
 test: lint ## lint, types, documentation of the modules, unit, contract and integration tests; no Docker
-	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	@$(BIN)/python -m pytest --numprocesses auto --dist worksteal --durations 15
 
 bench: setup ## is an event stream held back? direct and through the proxy; writes build/bench.json
 	@$(BIN)/python -m tests.benchmarks.streaming
