@@ -206,7 +206,7 @@ docker build -t x .
 @pytest.mark.parametrize("signal", ["INT", "TERM", "HUP"])
 def test_a_build_that_is_interrupted_leaves_the_clone_clean(host, signal):
     (host.directory / "bin/docker").write_text(f"#!/bin/sh\ncp Dockerfile $SEEN/\nkill -s {signal} 0\n")
-    # Where this test was itself started with SIGINT ignored, as in the background of a script, a shell could not trap it.
+    # Started with SIGINT ignored, as in the background of a script, a shell could not trap it.
     (host.directory / "bin/setsid-build").write_text('#!/bin/sh\nexec env --default-signal setsid --wait bash "$1"\n')
     (host.directory / "bin/setsid-build").chmod(0o755)
     run = host.run(
