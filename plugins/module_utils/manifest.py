@@ -80,9 +80,13 @@ class Manifest:
         now = state_of(name)
         if now == _without_content(item["before"]):
             return "unchanged"
+        new_directory = item["before"]["type"] == "absent" and now["type"] == "directory"
+        if new_directory and not item.get("wrote") and not os.listdir(name):
+            # Made by a run that was cut off before it noted so. Nothing is lost with it.
+            return "restored"
         if item.get("edited") or now != item.get("wrote"):
             return "drifted"
-        if item["before"]["type"] == "absent" and now["type"] == "directory" and os.listdir(name):
+        if new_directory and os.listdir(name):
             return "drifted"
         return "restored"
 

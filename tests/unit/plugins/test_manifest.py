@@ -53,6 +53,16 @@ def test_a_file_gets_its_bytes_and_mode_back(manifest, tmp_path):
     assert manifest().status(str(path)) == "unchanged"
 
 
+def test_an_empty_directory_that_a_cut_off_run_made_goes_and_one_with_something_in_it_stays(manifest, tmp_path):
+    step(manifest, "record", "path", str(tmp_path / "new"))
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "theirs").write_text("x")
+    assert restore(manifest, tmp_path / "new") == "drifted"
+    (tmp_path / "new" / "theirs").unlink()
+    assert restore(manifest, tmp_path / "new") == "restored"
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_file_that_was_not_there_goes(manifest, tmp_path):
     change(manifest, tmp_path / "new", b"x")
     assert restore(manifest, tmp_path / "new") == "restored"

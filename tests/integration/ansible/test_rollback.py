@@ -1,0 +1,261 @@
+"""rollback.yml on hosts that were deployed, as a whole or in part, and on what operators did to them since.
+
+Real files, real modules; `docker` and `ufw` are stand-ins. The scenario `rollback` in molecule/ does it on real hosts.
+"""
+
+import getpass
+import importlib
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.integration.ansible.conftest import BIN, ROOT, Run
+from tests.standins.docker import Docker
+
+# Each playbook run starts some twenty-five processes of Python.
+pytestmark = pytest.mark.timeout(400)
+
+# As the modules import it.
+sys.path.insert(0, str(ROOT / "collections"))
+Manifest = importlib.import_module("ansible_collections.openclaw.egress.plugins.module_utils.manifest").Manifest
+
+SCRIPT = "#!/bin/bash\nset -euo pipefail\n# ours, with care\ndocker build -t openclaw:local .\n"
+ENV = "# tokens\nOPENCLAW_TOKEN=hunter2"
+LOKI = "limits_config:\n  retention_period: 720h\n"
+RULE = "allow from 10.0.0.1 to 10.0.0.2 port 3100 proto tcp"
+UFW = """#!/bin/sh
+# Deletes a rule once, as ufw does.
+echo "$@" >> "$0.log"
+if [ "$(wc -l < "$0.log")" = 1 ]; then echo "Rule deleted"; else echo "Could not delete non-existent rule"; fi
+"""
+LEFT = "What is left, because somebody edited it or put something there"
+
+
+def tree(*folders: Path) -> dict[str, tuple[int, str]]:
+    """Every path below, with its mode and content."""
+    found = {}
+    for path in sorted(path for folder in folders for path in folder.rglob("*")):
+        mode = path.lstat().st_mode
+        what = str(path.readlink()) if path.is_symlink() else path.read_text() if path.is_file() else ""
+        found[str(path)] = (mode, what)
+    return found
+
+
+def module(name: str, **arguments: object) -> None:
+    """Runs one of our modules as Ansible does, as a process."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "plugins" / "modules" / f"{name}.py")],
+        input=json.dumps({"ANSIBLE_MODULE_ARGS": arguments}),
+        env=os.environ | {"PYTHONPATH": str(ROOT / "collections")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert json.loads(done.stdout)["changed"], done.stdout
+
+
+@dataclass
+class Hosts:
+    """Both hosts, as directories of this machine."""
+
+    run: Run
+    at: Path
+    docker: Docker
+
+    @property
+    def clone(self) -> Path:
+        return self.at / "vps1" / "openclaw"
+
+    @property
+    def script(self) -> Path:
+        return self.at / "vps1" / "build-openclaw.sh"
+
+    @property
+    def loki_file(self) -> Path:
+        return self.at / "vps2" / "loki-config.yml"
+
+    def files(self) -> dict[str, tuple[int, str]]:
+        return tree(self.at / "vps1", self.at / "vps2")
+
+    def play(self, playbook: str, *more: str) -> str:
+        done = self.run(
+            "ansible-playbook", "-i", str(self.at / "hosts.json"), playbook, *more,
+            PATH=os.pathsep.join([str(self.at / "bin"), str(BIN), os.environ["PATH"]]),
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def deploy(self, steps: int = 9) -> None:
+        """What the roles do to VPS-1, in their order, as far as so many steps."""
+        home, links = self.at / "vps1" / "openclaw-egress", ["proxy-config", "data/proxy-ca", "data/proxy-spool"]
+        compose, env = self.clone / "docker-compose.egress.yml", self.clone / ".env"
+        manifest = Manifest(str(self.at / "vps1" / "state" / "manifest.json"))
+        touched = [
+            str(path) for path in (home, self.clone / "data", *(self.clone / link for link in links), compose, env)
+        ]
+
+        def note(paths: list[str]) -> None:
+            for path in paths:
+                manifest.wrote(path)
+
+        def directories() -> None:
+            for name, content in {
+                "proxy-config/addons/a.py": "a",
+                "proxy-ca/ca.pem": "b",
+                "proxy-spool/spool.db": "c",
+            }.items():
+                (home / name).parent.mkdir(parents=True)
+                (home / name).write_text(content)
+
+        def paths_of_the_operator() -> None:
+            (self.clone / "data").mkdir()
+            for link in links:
+                (self.clone / link).symlink_to(home / Path(link).name)
+
+        def service(name: str, marker: str) -> None:
+            had = compose.read_text() if compose.exists() else ""
+            compose.write_text(had + marker.format("BEGIN") + f"  {name}: {{}}\n" + marker.format("END"))
+
+        def proxys_service() -> None:
+            service("openclaw-proxy", "# {} openclaw.egress: openclaw-proxy\n")
+            module("compose_env", path=str(env), compose_files_add=[str(compose)])
+            self.docker.change(containers={"openclaw-proxy": "healthy"})
+
+        def image() -> None:
+            note([str(self.script)])
+            manifest.record("image", "openclaw:local", {"id": "sha256:ours"})
+            self.docker.change(images={"openclaw:local": "sha256:ours", "openclaw:before-egress": "sha256:theirs"})
+
+        does = [
+            lambda: [manifest.record("path", path) for path in touched],
+            directories,
+            paths_of_the_operator,
+            proxys_service,
+            lambda: note(touched),
+            lambda: manifest.record("path", str(self.script)),
+            lambda: module(
+                "build_patch", path=str(self.script), bootstrap_src=str(home / "proxy-config/proxy-bootstrap.cjs")
+            ),
+            image,
+            lambda: (
+                service("openclaw-gateway", "  # {} openclaw.egress: openclaw-gateway\n"),
+                note([str(compose), str(env)]),
+            ),
+        ]
+        for do in does[:steps]:
+            do()
+            manifest.save()
+
+    def deploy_loki(self) -> None:
+        """What the role loki_otlp does to VPS-2, where it is asked to see to Loki's own file."""
+        manifest = Manifest(str(self.at / "vps2" / "state" / "manifest.json"))
+        manifest.record("ufw_rule", "10.0.0.1", {"rule": RULE})
+        manifest.record("path", str(self.loki_file))
+        self.loki_file.write_text(LOKI + "  allow_structured_metadata: true\n")
+        manifest.wrote(str(self.loki_file))
+        manifest.save()
+
+    def roll_back(self, *more: str) -> str:
+        return self.play("playbooks/rollback.yml", *more)
+
+
+@pytest.fixture
+def hosts(run, tmp_path) -> Hosts:
+    vps1, vps2, bin_ = tmp_path / "vps1", tmp_path / "vps2", tmp_path / "bin"
+    for folder in (vps1 / "openclaw", vps2, bin_):
+        folder.mkdir(parents=True)
+    (vps1 / "openclaw" / ".env").write_text(ENV)
+    (vps1 / "openclaw" / ".env").chmod(0o600)
+    (vps1 / "openclaw" / "docker-compose.yml").write_text("services: {openclaw-gateway: {}}\n")
+    (vps1 / "build-openclaw.sh").write_text(SCRIPT)
+    (vps1 / "build-openclaw.sh").chmod(0o750)
+    (vps2 / "loki-config.yml").write_text(LOKI)
+    ufw = bin_ / "ufw"
+    ufw.write_text(UFW)
+    ufw.chmod(0o755)
+    docker = Docker(bin_, images={"openclaw:local": "sha256:theirs"})
+    local = {"ansible_connection": "local", "ansible_become": False, "ansible_python_interpreter": "auto_silent"}
+    one = {
+        "openclaw_egress_home": f"{vps1}/openclaw-egress",
+        "openclaw_egress_state_dir": f"{vps1}/state",
+        "openclaw_egress_compose_dir": f"{vps1}/openclaw",
+        "openclaw_egress_owner": getpass.getuser(),
+        "openclaw_gateway_build_script": f"{vps1}/build-openclaw.sh",
+    }
+    two = {
+        "loki_otlp_state_dir": f"{vps2}/state",
+        "loki_otlp_config_file": f"{vps2}/loki-config.yml",
+        "loki_otlp_restart_command": f"tee --append {tmp_path}/restarted",
+    }
+    groups = {"openclaw_gateways": {"hosts": {"one": one}}, "openclaw_loki": {"hosts": {"two": two}}}
+    (tmp_path / "hosts.json").write_text(json.dumps({"all": {"vars": local, "children": groups}}))
+    return Hosts(run, tmp_path, docker)
+
+
+def left_of(said: str) -> str:
+    """What a run reports as left."""
+    return said.partition(LEFT)[2].partition("TASK [")[0]
+
+
+def test_all_is_as_before_and_a_second_run_changes_nothing(hosts):
+    before = hosts.files()
+    hosts.deploy()
+    hosts.deploy_loki()
+    deployed, docker = hosts.files(), hosts.docker.state
+    assert len(deployed) > len(before)
+    hosts.roll_back("--check")
+    assert (hosts.files(), hosts.docker.state) == (deployed, docker), "--check changed something"
+    said = hosts.roll_back()
+    assert "skipping: [one]" in left_of(said)
+    assert hosts.files() == before
+    assert hosts.docker.state["images"] == {"openclaw:local": "sha256:theirs"}
+    assert hosts.docker.state["containers"] == {}
+    assert (hosts.at / "bin" / "ufw.log").read_text() == f"delete {RULE}\n"
+    assert (hosts.at / "restarted").exists()
+    assert re.findall(r"changed=(\d+) ", hosts.roll_back()) == ["0", "0", "0"]
+
+
+@pytest.mark.parametrize("steps", [4, 7])
+def test_a_deployment_that_was_cut_off(hosts, steps):
+    before = hosts.files()
+    hosts.deploy(steps)
+    hosts.roll_back()
+    assert hosts.files() == before
+    assert hosts.docker.state == {
+        "networks": {},
+        "images": {"openclaw:local": "sha256:theirs"},
+        "containers": {},
+        "compose": {},
+    }
+
+
+def test_what_somebody_changed_since_loses_our_part_alone_and_is_named(hosts):
+    before = hosts.files()
+    hosts.deploy()
+    hosts.deploy_loki()
+    env, compose = hosts.clone / ".env", hosts.clone / "docker-compose.egress.yml"
+    env.write_text(env.read_text().rstrip("\n") + "\nNEW=1\n")
+    compose.write_text(compose.read_text() + "# mine\n")
+    hosts.script.write_text(hosts.script.read_text().replace("with care", "with more care"))
+    hosts.loki_file.write_text(hosts.loki_file.read_text() + "# mine\n")
+    hosts.docker.change(images=hosts.docker.state["images"] | {"openclaw:local": "sha256:newer"})
+    # Records can be kept, too.
+    said = hosts.roll_back("-e", "openclaw_egress_keep_spool=true")
+    home = hosts.at / "vps1" / "openclaw-egress"
+    kept = {home, home / "proxy-spool", home / "proxy-spool" / "spool.db", compose}
+    assert {path for path in hosts.files() if path not in before} == {str(path) for path in kept}
+    assert env.read_text() == ENV + "\nNEW=1\n"
+    assert compose.read_text() == "# mine\n"
+    assert hosts.script.read_text() == SCRIPT.replace("with care", "with more care")
+    assert hosts.loki_file.read_text().endswith("allow_structured_metadata: true\n# mine\n")
+    assert hosts.docker.state["images"] == {"openclaw:local": "sha256:newer"}
+    for left in (env, compose, hosts.script, "openclaw:local, which was built since"):
+        assert str(left) in left_of(said)
+    assert "was edited since: it is left as it is" in said
+    assert not (hosts.at / "restarted").exists()

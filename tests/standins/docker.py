@@ -1,0 +1,97 @@
+"""What the playbooks ask of `docker`, answered from a JSON file; for tests of what they do on a host without Docker.
+
+`Docker(directory)` makes `directory/docker`, to be put on the PATH, and holds the state that it answers from: networks
+(name to subnet), images (name to id), containers (name to state), and what `docker compose config` says (a project, or
+the message that it fails with). What is not known here fails loudly. Not Docker.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+
+class Docker:
+    """The state of a stand-in for Docker, and its command."""
+
+    def __init__(self, directory: Path, **state: Any) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.file = directory / "docker.json"
+        empty: dict[str, Any] = {"networks": {}, "images": {}, "containers": {}, "compose": {}}
+        self.file.write_text(json.dumps(empty | state))
+        command = directory / "docker"
+        words = shlex.join([sys.executable, str(Path(__file__).resolve()), str(self.file)])
+        command.write_text(f'#!/bin/sh\nexec {words} "$@"\n')
+        command.chmod(0o755)
+
+    def change(self, **state: Any) -> None:
+        """Replace parts of the state."""
+        self.file.write_text(json.dumps(self.state | state))
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """The state now."""
+        found: dict[str, Any] = json.loads(self.file.read_text())
+        return found
+
+
+def answer(words: list[str], state: dict[str, Any]) -> str:
+    """What `docker` with these words prints; changes the state. Raises LookupError with Docker's message."""
+    images, containers, plain = state["images"], state["containers"], [word for word in words if word[0] != "-"]
+    match words:
+        case ["info"] | ["compose", "version"]:
+            return "stand-in"
+        case ["compose", *rest] if "config" in rest:
+            if "message" in state["compose"]:
+                raise LookupError(state["compose"]["message"])
+            return json.dumps(state["compose"])
+        case ["network", "inspect", "--format", form, name]:
+            subnet = state["networks"].get(name)
+            if subnet is None:
+                raise LookupError(f"Error response from daemon: network {name} not found")
+            return subnet if "Subnet" in form else ""
+        case ["image", "inspect", *_]:
+            if plain[-1] not in images and plain[-1] not in images.values():
+                raise LookupError(f"Error response from daemon: No such image: {plain[-1]}")
+            return "null /app" if "Cmd" in " ".join(words) else images.get(plain[-1], plain[-1])
+        case ["image", "ls", "--format", _, name]:
+            return "\n".join(tag for tag in images if tag.rpartition(":")[0] == name)
+        case ["image", "rm", *names]:
+            gone = [tag for tag, identity in images.items() if tag in names or identity in names]
+            if not gone:
+                raise LookupError(f"Error response from daemon: No such image: {names}")
+            for tag in gone:
+                del images[tag]
+            return "\n".join(f"Untagged: {tag}" for tag in gone)
+        case ["tag", source, target]:
+            images[target] = images[source]
+            return ""
+        case ["container", "inspect", name] | ["inspect", "--format", _, name]:
+            if name not in containers:
+                raise LookupError(f"Error: No such object: {name}")
+            return str(containers[name])
+        case ["rm", "--force", name]:
+            containers.pop(name, None)
+            return name
+        case _:
+            raise LookupError(f"the stand-in for docker does not know: docker {shlex.join(words)}")
+
+
+def main() -> int:
+    """The command: the state's file, then docker's own words."""
+    file = Path(sys.argv[1])
+    state = json.loads(file.read_text())
+    try:
+        print(answer(sys.argv[2:], state))
+    except LookupError as error:
+        print(error.args[0], file=sys.stderr)
+        return 1
+    file.write_text(json.dumps(state))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
