@@ -1,19 +1,27 @@
 """An operator's mistake stops a run before anything is touched, with one message that names it and the remedy."""
 
+import getpass
 import json
+import os
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+
+from tests.integration.ansible.conftest import BIN
+from tests.standins.docker import Docker
 
 
 @pytest.fixture
 def deploy(run, tmp_path):
     """Runs site.yml against an inventory given as a dict, on this machine, which has none of what is asked for."""
 
-    def call(inventory: dict, *more: str) -> str:
+    def call(inventory: dict, *more: str, **variables: str) -> str:
         file = tmp_path / "hosts.json"
         local = {"ansible_connection": "local", "ansible_become": False, "ansible_python_interpreter": "auto_silent"}
         file.write_text(json.dumps({"all": {"vars": local, "children": inventory}}))
-        done = run("ansible-playbook", "-i", str(file), "site.yml", *more)
+        done = run("ansible-playbook", "-i", str(file), "site.yml", *more, **variables)
         assert done.returncode != 0, done.stdout
         assert "changed=0" in done.stdout and "Traceback" not in done.stdout + done.stderr
         return " ".join((done.stdout + done.stderr).split())
@@ -53,8 +61,17 @@ def test_a_loki_that_is_not_in_the_inventory(deploy):
     ],
 )
 def test_a_value_that_cannot_be_used(deploy, variable, value, named):
-    said = deploy({"openclaw_gateways": {"hosts": {"one": NO_LOKI | {variable: value}}}})
-    assert named in said
+    groups = {"openclaw_gateways": {"hosts": {"one": {variable: value}}}, "openclaw_loki": {"hosts": {"two": {}}}}
+    said = deploy(groups)
+    assert "Nothing was changed." in said and named in said
+    assert "PLAY [Loki on VPS-2]" not in said, "the mistake was seen only after VPS-2"
+
+
+def test_a_variable_that_is_mistyped(deploy):
+    hosts = {"one": {"openclaw_proxy_max_body_sise": 5}}
+    said = deploy({"openclaw_gateways": {"hosts": hosts}, "openclaw_loki": {"hosts": {"two": {}}}})
+    assert "Nothing was changed. No role knows openclaw_proxy_max_body_sise" in said
+    assert "PLAY [Loki on VPS-2]" not in said
 
 
 def test_a_host_that_lacks_what_is_needed_is_told_all_of_it(deploy):
@@ -65,3 +82,73 @@ def test_a_host_that_lacks_what_is_needed_is_told_all_of_it(deploy):
     said = deploy({"openclaw_gateways": {"hosts": hosts}})
     assert "Nothing was changed." in said
     assert "/no/such/clone is no directory" in said and "no user nobody-of-that-name" in said
+
+
+@pytest.fixture
+def html() -> Iterator[int]:
+    """A port where something answers everything with a page."""
+
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"<html>Welcome to nginx!</html>")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Page)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server.server_port
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_loki_that_answers_html(deploy, html, tmp_path):
+    two = {"loki_otlp_address": "127.0.0.1", "loki_otlp_port": html, "loki_otlp_state_dir": f"{tmp_path}/state"}
+    said = deploy(GATEWAY | {"openclaw_loki": {"hosts": {"two": two}}})
+    assert f"Nothing was changed. http://127.0.0.1:{html}/config does not answer with Loki's configuration" in said
+    assert "Is something else listening there?" in said
+    assert not (tmp_path / "state").exists()
+
+
+def with_gateway(**settings: object) -> dict:
+    """A compose project whose gateway has these settings."""
+    return {"services": {"openclaw-gateway": {"command": ["node", "dist/index.js", "gateway"]} | settings}}
+
+
+@pytest.mark.parametrize(
+    ("compose", "script", "named"),
+    [
+        (
+            {"message": "yaml: line 3: mapping values"},
+            "docker build .",
+            "docker-compose.yml: yaml: line 3: mapping values",
+        ),
+        ({"services": {"web": {}}}, "docker build .", "no service openclaw-gateway. It has: web"),
+        (with_gateway(command=["python", "x"]), "docker build .", "It must be `node …` or"),
+        (with_gateway(environment={"HTTPS_PROXY": "x"}), "docker build .", "has a proxy already (HTTPS_PROXY"),
+        (with_gateway(), "podman build .", "line 2: podman builds the image; the patch knows docker only"),
+        (with_gateway(), "echo nothing", "anchor `docker build` not found"),
+    ],
+    ids=["does not parse", "no gateway", "another command", "another proxy", "another builder", "no anchor"],
+)
+def test_what_the_operators_own_files_hold(deploy, tmp_path, compose, script, named):
+    clone = tmp_path / "clone"
+    clone.mkdir()
+    (clone / "docker-compose.yml").write_text("services: {}\n")
+    (tmp_path / "build-openclaw.sh").write_text(f"#!/bin/bash\n{script}\n")
+    Docker(tmp_path / "bin", networks={"openclaw-gateway-net": "172.30.0.0/24"}, compose=compose)
+    one = NO_LOKI | {
+        "openclaw_egress_home": f"{tmp_path}/home",
+        "openclaw_egress_state_dir": f"{tmp_path}/state",
+        "openclaw_egress_compose_dir": str(clone),
+        "openclaw_egress_owner": getpass.getuser(),
+        "openclaw_gateway_build_script": f"{tmp_path}/build-openclaw.sh",
+    }
+    path = os.pathsep.join([str(tmp_path / "bin"), str(BIN), os.environ["PATH"]])
+    said = deploy({"openclaw_gateways": {"hosts": {"one": one}}}, PATH=path)
+    assert named in said
+    assert (tmp_path / "build-openclaw.sh").read_text() == f"#!/bin/bash\n{script}\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bin", "build-openclaw.sh", "clone", "hosts.json"]
+    assert [path.name for path in clone.iterdir()] == ["docker-compose.yml"]
