@@ -68,7 +68,7 @@ def test_tls_with_garbage_inside_a_tunnel(proxy, providers):
         with connected(proxy.ports["gateway"]) as sock:
             assert status_of(connect(sock, f"api.anthropic.com:{providers.port}")) == 200
             sock.sendall(garbage + SECRET.encode())
-            sock.shutdown(socket.SHUT_WR)
+            sock.settimeout(1)  # the rest of a record is waited for
             read_all(sock)
     assert len(providers.log) == answered
 
