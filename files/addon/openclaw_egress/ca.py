@@ -25,8 +25,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 from cryptography.x509.oid import NameOID
 
@@ -36,6 +37,12 @@ RENEW_BEFORE_DAYS = 30
 ISSUING_FILE = "mitmproxy-ca.pem"
 ROOT_CERT_FILE = "mitmproxy-ca-cert.pem"
 ROOT_KEY_FILE = "root-key.pem"
+
+_MAKE_IT = "Run `egress ca create` (by Ansible: site.yml)."
+_NEW_ROOT = (
+    f"Restore it; or move {ROOT_CERT_FILE}, {ISSUING_FILE} and {ROOT_KEY_FILE} away and run `egress ca create`: that "
+    "makes a new root, which clients must trust anew."
+)
 
 
 class CAError(Exception):
@@ -80,16 +87,15 @@ def create(directory: Path, root_key_dir: Path, inspect: Sequence[str], *, force
     try:
         directory.mkdir(parents=True, exist_ok=True)
         root_key_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        changed = _ensure_root(directory / ROOT_CERT_FILE, root_key_dir / ROOT_KEY_FILE)
-        root = _read_certificate(directory / ROOT_CERT_FILE)
+        changed = _ensure_root(directory, root_key_dir / ROOT_KEY_FILE)
+        root = _read_certificate(directory / ROOT_CERT_FILE, _NEW_ROOT)
         if not (changed or force_issuing) and _issuing_is_fit(directory, root, constraint_names(inspect)):
             return False
-        root_key = _read_key(root_key_dir / ROOT_KEY_FILE)
+        if root.not_valid_after_utc <= datetime.datetime.now(datetime.UTC):
+            raise CAError(f"{directory / ROOT_CERT_FILE} expired on {root.not_valid_after_utc:%Y-%m-%d}. {_NEW_ROOT}")
+        root_key = _read_key(root_key_dir / ROOT_KEY_FILE, _NEW_ROOT)
         if _spki(root_key) != _spki_of(root):
-            raise CAError(
-                f"{root_key_dir / ROOT_KEY_FILE} is not the key of {directory / ROOT_CERT_FILE}. "
-                "Put the right key there, or move both away to begin with a new root (its clients must trust it anew)."
-            )
+            raise CAError(f"{root_key_dir / ROOT_KEY_FILE} is not the key of {directory / ROOT_CERT_FILE}. {_NEW_ROOT}")
         _write_issuing(directory / ISSUING_FILE, root, root_key, constraint_names(inspect))
     except OSError as error:
         raise CAError(
@@ -104,13 +110,8 @@ def show(directory: Path) -> CAInfo:
     Raises:
         CAError: a file is missing, unreadable or not what it should be.
     """
-    root = _read_certificate(directory / ROOT_CERT_FILE)
-    issuing = _read_certificate(directory / ISSUING_FILE)
-    _read_key(directory / ISSUING_FILE)
-    if issuing.issuer != root.subject:
-        raise CAError(
-            f"{directory / ISSUING_FILE} was not issued by {directory / ROOT_CERT_FILE}. Run `egress ca create`."
-        )
+    root = _read_certificate(directory / ROOT_CERT_FILE, _NEW_ROOT if _exists(directory / ROOT_CERT_FILE) else _MAKE_IT)
+    issuing = _read_issuing(directory, root)
     return CAInfo(
         directory=directory,
         root_subject=root.subject.rfc4514_string(),
@@ -121,35 +122,56 @@ def show(directory: Path) -> CAInfo:
     )
 
 
-def _ensure_root(cert_file: Path, key_file: Path) -> bool:
-    if cert_file.exists():
+def _ensure_root(directory: Path, key_file: Path) -> bool:
+    """Make the root where there is none; whether the clients' certificate was written.
+
+    A root whose certificate alone is gone is put back from the issuing CA's file: clients trust it already. A key
+    that is there is never overwritten.
+    """
+    cert_file = directory / ROOT_CERT_FILE
+    if _exists(cert_file):
         return False
-    key = ec.generate_private_key(ec.SECP256R1())
-    now = datetime.datetime.now(datetime.UTC)
-    name = x509.Name(
-        [
-            x509.NameAttribute(NameOID.ORGANIZATION_NAME, "openclaw.egress"),
-            x509.NameAttribute(NameOID.COMMON_NAME, f"OpenClaw egress root {now:%Y-%m-%d} {os.urandom(3).hex()}"),
-        ]
-    )
-    certificate = _builder(name, name, key.public_key(), now, ROOT_DAYS, path_length=1).sign(key, hashes.SHA256())
-    _write(key_file, _key_pem(key), 0o600)
+    key = _read_key(key_file, _NEW_ROOT) if _exists(key_file) else None
+    certificate = _last_certificate(directory / ISSUING_FILE)
+    if key is None or certificate is None or _spki(key) != _spki_of(certificate):
+        key = key or ec.generate_private_key(ec.SECP256R1())
+        now = datetime.datetime.now(datetime.UTC)
+        name = _name("root", now)
+        until = now + datetime.timedelta(days=ROOT_DAYS)
+        certificate = _builder(name, name, key, now, until, path_length=1).sign(key, _hash_for(key))
+        if not _exists(key_file):
+            _write(key_file, _key_pem(key), 0o600)
     _write(cert_file, certificate.public_bytes(serialization.Encoding.PEM), 0o644)
     return True
 
 
-def _issuing_is_fit(directory: Path, root: x509.Certificate, names: tuple[str, ...]) -> bool:
+def _last_certificate(file: Path) -> x509.Certificate | None:
+    try:
+        return x509.load_pem_x509_certificates(file.read_bytes())[-1]
+    except (OSError, ValueError):
+        return None
+
+
+def _read_issuing(directory: Path, root: x509.Certificate) -> x509.Certificate:
+    """The issuing certificate; its key is beside it, and the root signed it."""
     file = directory / ISSUING_FILE
-    if not file.exists():
-        return False
-    issuing = _read_certificate(file)
-    _read_key(file)
-    left = issuing.not_valid_after_utc - datetime.datetime.now(datetime.UTC)
-    return (
-        issuing.issuer == root.subject
-        and left > datetime.timedelta(days=RENEW_BEFORE_DAYS)
-        and _constraints_of(issuing) == names
-    )
+    issuing, key = _read_certificate(file, _MAKE_IT), _read_key(file, _MAKE_IT)
+    if _spki(key) != _spki_of(issuing):
+        raise CAError(f"{file}: its key and its certificate do not belong together. {_MAKE_IT}")
+    try:
+        issuing.verify_directly_issued_by(root)
+    except (ValueError, TypeError, InvalidSignature):
+        raise CAError(f"{file} was not issued by {directory / ROOT_CERT_FILE}. {_MAKE_IT}") from None
+    return issuing
+
+
+def _issuing_is_fit(directory: Path, root: x509.Certificate, names: tuple[str, ...]) -> bool:
+    try:
+        issuing = _read_issuing(directory, root)
+    except CAError:
+        return False  # it is made from the root at any time
+    due = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=RENEW_BEFORE_DAYS)
+    return issuing.not_valid_after_utc >= min(due, root.not_valid_after_utc) and _constraints_of(issuing) == names
 
 
 def _write_issuing(
@@ -157,20 +179,17 @@ def _write_issuing(
 ) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     now = datetime.datetime.now(datetime.UTC)
-    subject = x509.Name(
-        [
-            x509.NameAttribute(NameOID.ORGANIZATION_NAME, "openclaw.egress"),
-            x509.NameAttribute(NameOID.COMMON_NAME, f"OpenClaw egress issuing {now:%Y-%m-%d} {os.urandom(3).hex()}"),
-        ]
-    )
-    builder = _builder(subject, root.subject, key.public_key(), now, ISSUING_DAYS, path_length=0)
+    until = min(now + datetime.timedelta(days=ISSUING_DAYS), root.not_valid_after_utc)
+    builder = _builder(_name("issuing", now), root.subject, key, now, until, path_length=0)
     builder = builder.add_extension(
         x509.NameConstraints(
             permitted_subtrees=[x509.DNSName(name) for name in names] or None,
-            # An issuing CA for names must not be able to speak for addresses.
+            # An issuing CA for names must not be able to speak for addresses; where nothing is inspected, for no name
+            # either: without permitted subtrees it could speak for all.
             excluded_subtrees=[
                 x509.IPAddress(ipaddress.ip_network("0.0.0.0/0")),
                 x509.IPAddress(ipaddress.ip_network("::/0")),
+                *([] if names else [x509.DNSName("")]),
             ],
         ),
         critical=True,
@@ -179,28 +198,43 @@ def _write_issuing(
     builder = builder.add_extension(
         x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(root_ski), critical=False
     )
-    certificate = builder.sign(root_key, hashes.SHA256())
+    certificate = builder.sign(root_key, _hash_for(root_key))
     pem = serialization.Encoding.PEM
     _write(file, _key_pem(key) + certificate.public_bytes(pem) + root.public_bytes(pem), 0o600)
+
+
+def _name(what: str, now: datetime.datetime) -> x509.Name:
+    """Never the same twice: clients look an issuer up by its name."""
+    return x509.Name(
+        [
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, "openclaw.egress"),
+            x509.NameAttribute(NameOID.COMMON_NAME, f"OpenClaw egress {what} {now:%Y-%m-%d} {os.urandom(3).hex()}"),
+        ]
+    )
+
+
+def _hash_for(key: CertificateIssuerPrivateKeyTypes) -> hashes.SHA256 | None:
+    """Ed25519 and Ed448, which an operator's own root may use, bring their hash."""
+    return None if isinstance(key, ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey) else hashes.SHA256()
 
 
 def _builder(
     subject: x509.Name,
     issuer: x509.Name,
-    public_key: ec.EllipticCurvePublicKey,
+    key: CertificateIssuerPrivateKeyTypes,
     now: datetime.datetime,
-    days: int,
+    until: datetime.datetime,
     path_length: int,
 ) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
-        .public_key(public_key)
+        .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         # Two hosts' clocks differ: what was made a moment ago must be valid for both.
         .not_valid_before(now - datetime.timedelta(hours=48))
-        .not_valid_after(now + datetime.timedelta(days=days))
+        .not_valid_after(until)
         .add_extension(x509.BasicConstraints(ca=True, path_length=path_length), critical=True)
         .add_extension(
             x509.KeyUsage(
@@ -216,7 +250,7 @@ def _builder(
             ),
             critical=True,
         )
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )
 
 
@@ -228,28 +262,35 @@ def _constraints_of(certificate: x509.Certificate) -> tuple[str, ...]:
     return tuple(sorted(str(tree.value) for tree in constraints.permitted_subtrees or []))
 
 
-def _read_certificate(file: Path) -> x509.Certificate:
-    try:
-        return x509.load_pem_x509_certificate(_read(file))
-    except ValueError as error:
-        raise CAError(f"{file} holds no usable certificate ({error}). Restore it, or run `egress ca create`.") from None
+def _exists(file: Path) -> bool:
+    """Whether something stands there, if only a link that leads nowhere."""
+    return os.path.lexists(file)
 
 
-def _read_key(file: Path) -> CertificateIssuerPrivateKeyTypes:
+def _read_certificate(file: Path, remedy: str) -> x509.Certificate:
     try:
-        key = serialization.load_pem_private_key(_read(file), password=None)
-    except (ValueError, TypeError) as error:
-        raise CAError(f"{file} holds no usable private key ({error}). Restore it, or run `egress ca create`.") from None
+        return x509.load_pem_x509_certificate(_read(file, remedy))
+    except ValueError:
+        raise CAError(f"{file} holds no certificate that can be read. {remedy}") from None
+
+
+def _read_key(file: Path, remedy: str) -> CertificateIssuerPrivateKeyTypes:
+    try:
+        key = serialization.load_pem_private_key(_read(file, remedy), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise CAError(
+            f"{file} holds no private key that can be read (a passphrase it may not have). {remedy}"
+        ) from None
     return key  # type: ignore[return-value]  # whatever signs: EC as made here, RSA or Ed25519 of the operator's own
 
 
-def _read(file: Path) -> bytes:
+def _read(file: Path, remedy: str) -> bytes:
     if file.is_dir():
         raise CAError(f"{file} is a directory, not a file. Remove it and run `egress ca create`.")
     try:
         return file.read_bytes()
     except FileNotFoundError:
-        raise CAError(f"{file} does not exist. Run `egress ca create`.") from None
+        raise CAError(f"{file} does not exist. {remedy}") from None
     except OSError as error:
         raise CAError(f"{file} cannot be read: {error.strerror}. Let the proxy's user read it.") from None
 
@@ -264,7 +305,7 @@ def _spki_of(certificate: x509.Certificate) -> bytes:
     )
 
 
-def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+def _key_pem(key: CertificateIssuerPrivateKeyTypes) -> bytes:
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
