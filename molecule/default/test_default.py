@@ -162,4 +162,5 @@ def guides_commands():
 
 @pytest.mark.parametrize("command", guides_commands())
 def test_the_guides_commands_work_on_vps1(turn, command):
-    assert on("vps1", "bash", "-c", command).strip()
+    # Logs come on standard error.
+    assert on("vps1", "bash", "-c", f"{command} 2>&1").strip()
