@@ -5,7 +5,9 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -124,8 +126,10 @@ def test_filters(egress, options, found):
 
 
 @pytest.mark.parametrize(
-    "options", [["--status", "abc"], ["--since", "yesterday"], ["--event", "nothing"], ["--limit", "0"], ["--nonsense"]]
-)
+    "options",
+    [["--status", "abc"], ["--since", "yesterday"], ["--event", "nothing"], ["--limit", "0"], ["--nonsense"],
+        ["--since", "99999999999d"], ["--since", "1969-12-31"], ["--until", "9999-12-31"]],
+)  # fmt: skip
 def test_an_option_that_is_not_understood(egress, options):
     result = egress("records", *options)
     assert result.exit_code == 2
@@ -255,6 +259,7 @@ def test_a_bad_policy_is_file_line_and_remedy(tmp_path):
         (["gateway", "https://[::1]/"], 1, "loopback"),
         (["nobody", "https://example.com"], 2, "there is no class nobody"),
         (["gateway", "https://"], 2, "names no host"),
+        (["gateway", "https://[::1"], 2, "IPv6"),
         (["gateway", "https://example.com:99999"], 2, "ort"),
     ],
 )
@@ -290,6 +295,36 @@ def test_status_without_a_proxy_tells_what_is_kept_and_ends_with_1(egress):
     assert result.exit_code == 1
     found = json.loads(result.stdout)
     assert found["running"] is False and found["spool"]["pending_records"] == 0
+
+
+def test_status_says_what_it_cannot_read_and_goes_on(egress, state):
+    egress("ca", "create")
+    (state / "spool.db").write_bytes(b"no database" * 1000)
+    result = egress("status", "--json")
+    found = json.loads(result.stdout)
+    assert result.exit_code == 1 and found["spool"] is None and found["ca"]["root_sha256"]
+    assert "spool.db" in found["problems"][0]
+    (state / "ca" / "mitmproxy-ca.pem").write_text("no certificate")
+    result = egress("status")
+    assert result.exit_code == 1 and result.stdout.count("\nproblem ") == 2, result.stdout
+
+
+@pytest.mark.parametrize("answer", [b"<html>", b'{"status": "up"}', b"\xff\xfe"])
+def test_something_else_on_the_health_port_is_no_proxy(egress, monkeypatch, answer):
+    class Other(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *_):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Other) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("EGRESS_HEALTH_PORT", str(server.server_port))
+        assert "no proxy answers" in egress("status").stdout
+        server.shutdown()
 
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "files" / "addon")}

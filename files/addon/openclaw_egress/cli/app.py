@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Annotated
 
@@ -53,6 +54,9 @@ app.add_typer(authority.app, name="ca")
 
 def run_app() -> None:
     """Run the command; operators' mistakes end with one message and exit code 2, never with a traceback."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal that knows no UTF-8 gets escapes, not the end of the command.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except USER_ERRORS as error:

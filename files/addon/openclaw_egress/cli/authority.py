@@ -9,8 +9,8 @@ import typer
 
 from openclaw_egress import ca
 from openclaw_egress.cli.output import print_json
-from openclaw_egress.policy import builtin_policy, load_policy
-from openclaw_egress.settings import DEFAULT_LLM_HOSTS, Settings
+from openclaw_egress.cli.policies import policy_of
+from openclaw_egress.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, help="The root that clients trust, and the issuing CA that the proxy holds.")
 
@@ -30,12 +30,11 @@ def create(
     Says "created" or "unchanged". The hosts are those of the policy (EGRESS_POLICY_FILE) or of PROXY_LLM_HOSTS.
     """
     settings = Settings.load(ca_dir=directory)
-    if settings.policy_file is not None:
-        inspect = load_policy(settings.policy_file, settings.llm_hosts).inspect
-    else:
-        inspect = builtin_policy(settings.llm_hosts or DEFAULT_LLM_HOSTS).inspect
     changed = ca.create(
-        settings.effective_ca_dir, root_key_dir or settings.state_dir / "root", inspect, force_issuing=renew
+        settings.effective_ca_dir,
+        root_key_dir or settings.state_dir / "root",
+        policy_of(settings).inspect,
+        force_issuing=renew,
     )
     typer.echo("created" if changed else "unchanged")
 

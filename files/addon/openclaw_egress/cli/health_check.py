@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import sys
@@ -16,17 +17,19 @@ def health_url() -> str:
 
 
 def ask(path: str) -> dict[str, Any] | None:
-    """The JSON that the running proxy answers, whatever its status; None where none runs."""
+    """What the running proxy reports, whatever the status; None where none runs, or something else answers."""
     # Not by way of a proxy, whatever the environment says.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(health_url() + path, timeout=5) as answer:
+        try:
+            answer = opener.open(health_url() + path, timeout=5)
+        except urllib.error.HTTPError as error:
+            answer = error
+        with answer:
             found = json.load(answer)
-    except urllib.error.HTTPError as error:
-        found = json.load(error)
-    except (OSError, ValueError):
+    except (OSError, ValueError, http.client.HTTPException):
         return None
-    return found if isinstance(found, dict) else None
+    return found if isinstance(found, dict) and "ok" in found else None
 
 
 def check() -> int:
@@ -34,7 +37,7 @@ def check() -> int:
     report = ask("/healthz")
     if report is None:
         print(
-            f"egress: nothing answers on {health_url()}: the proxy is not running, or EGRESS_HEALTH_PORT differs",
+            f"egress: no proxy answers on {health_url()}: the proxy is not running, or EGRESS_HEALTH_PORT differs",
             file=sys.stderr,
         )
         return 1

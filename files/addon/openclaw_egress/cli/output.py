@@ -34,21 +34,24 @@ def _escaped(char: str) -> str:
 
 
 def print_json(value: Any) -> None:
-    """One JSON value on a line of its own. ASCII: no terminal obeys it."""
-    print(json.dumps(value, default=str))
+    """One JSON value on a line of its own. Printable ASCII: no terminal obeys it."""
+    print(json.dumps(value, default=str).replace("\x7f", "\\u007f"))
 
 
-def print_table(columns: list[tuple[str, str]], rows: list[list[object]], title: str = "") -> None:
-    """A table; ``columns`` are names and ``left`` or ``right``. Too long cells wrap on a terminal, never in a pipe."""
-    from rich.console import Console  # noqa: PLC0415  (slow to load, and the health check needs none of it)
+def print_table(columns: list[tuple[str, str]], rows: list[list[object]], colours: list[str]) -> None:
+    """A table; ``columns`` are names and ``left`` or ``right``, ``colours`` (or "") are for a terminal's rows.
+
+    Too long cells wrap on a terminal, never in a pipe.
+    """
+    from rich.console import Console  # noqa: PLC0415  (slow to load, and not every command has a table)
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    table = Table(box=None, pad_edge=False, header_style="bold", title=title or None, title_justify="left")
+    table = Table(box=None, pad_edge=False, header_style="bold")
     for name, justify in columns:
         table.add_column(name, justify="right" if justify == "right" else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(cell if isinstance(cell, Text) else Text(harmless(cell)) for cell in row))
+    for row, colour in zip(rows, colours, strict=True):
+        table.add_row(*(Text(harmless(cell)) for cell in row), style=colour)
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=max(200, console.width))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,8 +10,8 @@ from urllib.parse import urlsplit
 import typer
 
 from openclaw_egress.cli.output import BAD_INPUT, NEGATIVE, complain, harmless, print_json
-from openclaw_egress.destinations import Address, DestinationError, parse_destination
-from openclaw_egress.policy import Decision, Policy, builtin_policy, decide, decide_address, load_policy
+from openclaw_egress.destinations import DestinationError, parse_destination
+from openclaw_egress.policy import Decision, Policy, builtin_policy, decide, load_policy
 from openclaw_egress.settings import DEFAULT_LLM_HOSTS, Settings
 
 app = typer.Typer(no_args_is_help=True, help="Check the policy, and ask it.")
@@ -29,7 +28,7 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Whether a policy can be used: exit code 0, or 2 with file, line, what is wrong and what to do."""
-    policy = _read(file)
+    policy = policy_of(Settings.load(policy_file=file))
     if as_json:
         classes = {found.name: {"listen": found.listen, "action": found.action} for found in policy.classes.values()}
         print_json(
@@ -53,7 +52,7 @@ def explain(
     as_json: AsJson = False,
 ) -> None:
     """What the policy decides, by which rule and why. Exit code 0 allowed, 1 denied."""
-    policy = _read(file)
+    policy = policy_of(Settings.load(policy_file=file))
     if class_name not in policy.classes:
         complain(f"there is no class {harmless(class_name)}; there are {', '.join(policy.classes)}")
         raise typer.Exit(BAD_INPUT)
@@ -68,9 +67,11 @@ def explain(
         decision = decide(policy, class_name, destination, *((method.upper(), path) if inspected else (None, None)))
         known = destination.address or policy.fixed_address(destination.host)
         if decision.allow and (known is not None or resolve):
-            for address in [known] if known is not None else _addresses(destination.host, port):
-                verdict = decide_address(policy, class_name, destination, address)
-                answers.append({"address": str(address), "allow": verdict.allow, "reason": verdict.reason})
+            from openclaw_egress.proxy.gate import check_address  # noqa: PLC0415  (mitmproxy takes a second to load)
+
+            for address in [str(known)] if known is not None else _addresses(destination.host, port):
+                verdict = check_address(policy, class_name, destination, address)
+                answers.append({"address": address, "allow": verdict.allow, "reason": verdict.reason})
                 if not verdict.allow:
                     decision = verdict
                     break
@@ -106,16 +107,16 @@ def _answer(
         typer.echo(f"address: {answer['address']} {'ok' if answer['allow'] else 'refused'}")
 
 
-def _read(file: Path | None) -> Policy:
-    settings = Settings.load(policy_file=file)
+def policy_of(settings: Settings) -> Policy:
+    """The policy that the settings name, or the built-in one."""
     if settings.policy_file is not None:
         return load_policy(settings.policy_file, settings.llm_hosts)
     return builtin_policy(settings.llm_hosts or DEFAULT_LLM_HOSTS)
 
 
 def _parts(url: str) -> tuple[str, int, str]:
-    parts = urlsplit(url if "://" in url else f"//{url}", scheme="https")
     try:
+        parts = urlsplit(url if "://" in url else f"//{url}", scheme="https")
         port = parts.port or {"https": 443, "http": 80}.get(parts.scheme, 0)
         host = parts.hostname
     except ValueError as error:
@@ -124,14 +125,13 @@ def _parts(url: str) -> tuple[str, int, str]:
     if not host or not port:
         complain(f"{harmless(url)} names no host; write https://host/path or host:port")
         raise typer.Exit(BAD_INPUT)
-    return host, port, parts.path or "/"
+    return host, port, (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
 
 
-def _addresses(host: str, port: int) -> list[Address]:
+def _addresses(host: str, port: int) -> list[str]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as error:
         complain(f"{host} does not resolve here: {error}")
         raise typer.Exit(NEGATIVE) from None
-    texts = dict.fromkeys(str(answer[4][0]).partition("%")[0] for answer in found)
-    return [ipaddress.ip_address(text) for text in texts]
+    return list(dict.fromkeys(str(answer[4][0]).partition("%")[0] for answer in found))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -74,14 +75,14 @@ def records(
     as_json: AsJson = False,
 ) -> None:
     """List records, the newest last."""
-    filters = _filters(since, until, model, class_name, status, host, event, limit=limit)
+    filters = _filters(since, until, model, class_name, status, host, event, limit=min(limit, sys.maxsize))
     with SpoolReader(Settings.load().spool_path) as reader:
         rows = list(reader.query(filters))
     if as_json:
         for row in rows:
             print_json(_as_json(row))
     elif rows:
-        print_table(COLUMNS, [_cells(row) for row in rows])
+        print_table(COLUMNS, [_cells(row) for row in rows], [_colour(row) for row in rows])
     else:
         complain("no record fits")
 
@@ -98,14 +99,14 @@ def tail(
     """Follow records as they are written; Ctrl-C ends it."""
     with SpoolReader(Settings.load().spool_path) as reader:
         seq = reader.head()[0]
-        if last:
-            for row in reader.query(_filters(None, None, model, class_name, status, host, event, limit=last)):
-                _print_line(row, as_json)
+        more: dict[str, int] = {"limit": min(last, sys.maxsize)}
         while True:
-            filters = _filters(None, None, model, class_name, status, host, event, after_seq=seq)
-            for row in reader.query(filters):
+            for row in reader.query(_filters(None, None, model, class_name, status, host, event, **more)):
                 _print_line(row, as_json)
                 seq = max(seq, row.seq)
+            more = {"after_seq": seq}
+            # A program that reads along must not wait until a buffer is full.
+            sys.stdout.flush()
             time.sleep(POLL_SECONDS)
 
 
@@ -116,14 +117,14 @@ def show(
     """Show one exchange whole: headers, bodies put together again, the folded message of a stream."""
     with SpoolReader(Settings.load().spool_path) as reader:
         found = list(reader.query(Filters(id=record_id)))
-        if not found:
+        lines = reader.lines_for(found[0].id) if found else []
+        if not lines:  # none, or pruned a moment ago
             complain(f"no exchange begins with {harmless(record_id)}; `egress records` lists ids")
             raise typer.Exit(NEGATIVE)
         if len(found) > 1:
             complain(f"{len(found)} exchanges begin with {harmless(record_id)}: give more of the id")
             raise typer.Exit(NEGATIVE)
-        row = found[0]
-        whole = reassemble(reader.lines_for(row.id))
+    row, whole = found[0], reassemble(lines)
     if as_json:
         print_json({"record": _as_json(row), "exchange": whole})
         return
@@ -161,6 +162,8 @@ def _print_exchange(row: Row, whole: dict[str, Any]) -> None:
                 typer.echo(f"{harmless(name)}: {harmless(value)}")
         if message.get("body") is not None:
             typer.echo("\n" + harmless(_pretty(message), lines=True))
+        if message.get("body_truncated"):
+            typer.echo(f"(truncated: the body had {message.get('body_size')} bytes or more)")
     if whole.get("messages"):
         typer.echo("\n── the answer, folded ──")
         typer.echo(harmless(json.dumps(whole["messages"], ensure_ascii=False, indent=2), lines=True))
@@ -201,6 +204,13 @@ def _cells(row: Row) -> list[object]:
         row.outcome or row.event_name.rpartition(".")[2],
         row.id[:8] or row.reason or "",
     ]
+
+
+def _colour(row: Row) -> str:
+    """Red for what failed, yellow for what was refused or broken off."""
+    if row.outcome in ("upstream_error", "interrupted") or (row.status or 0) >= 500:
+        return "red"
+    return "yellow" if row.outcome in ("denied", "client_aborted") or (row.status or 0) >= 400 else ""
 
 
 def _print_line(row: Row, as_json: bool) -> None:
@@ -246,13 +256,16 @@ def _filters(
 def _when(option: str, text: str | None) -> int | None:
     if text is None:
         return None
-    if ago := _AGO.fullmatch(text.strip()):
-        then = datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
-    else:
-        try:
+    try:
+        if ago := _AGO.fullmatch(text.strip()):
+            then = datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+        else:
             then = datetime.fromisoformat(text).astimezone()
-        except ValueError:
-            _bad(option, text, "15m, 2h, 3d, or a date and time such as 2026-11-25T08:00")
+    except (ValueError, OverflowError):
+        then = datetime.min.replace(tzinfo=UTC)
+    # What nanoseconds in 64 bits can say, which is what records have.
+    if not datetime(1970, 1, 1, tzinfo=UTC) <= then < datetime(2262, 1, 1, tzinfo=UTC):
+        _bad(option, text, "15m, 2h, 3d, or a date and time such as 2026-11-25T08:00")
     return int(then.timestamp() * 1e9)
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from openclaw_egress.cli.health_check import ask, check, health_url
-from openclaw_egress.cli.output import NEGATIVE, print_json, size
+from openclaw_egress.cli.output import NEGATIVE, harmless, print_json, size
+
+if TYPE_CHECKING:
+    from openclaw_egress.ca import CAInfo
 
 JSON = Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")]
 
@@ -63,42 +66,63 @@ def status(as_json: JSON = False) -> None:
     from openclaw_egress import ca  # noqa: PLC0415
     from openclaw_egress.settings import Settings  # noqa: PLC0415
     from openclaw_egress.spool_reader import SpoolReader  # noqa: PLC0415
+    from openclaw_egress.spool_schema import SpoolError  # noqa: PLC0415
 
     settings = Settings.load()
     running = ask("/readyz")
-    with SpoolReader(settings.spool_path) as reader:
-        spool = reader.stats()
-    authority = ca.show(settings.effective_ca_dir)
+    report = running or {}
+    problems: list[str] = list(report.get("problems", []))
+    # What cannot be read is one problem among others here, not the end of the answer.
+    spool: dict[str, int] | None = None
+    try:
+        with SpoolReader(settings.spool_path) as reader:
+            spool = reader.stats()
+    except SpoolError as error:
+        problems.append(str(error))
+    authority: ca.CAInfo | None = None
+    try:
+        authority = ca.show(settings.effective_ca_dir)
+    except ca.CAError as error:
+        problems.append(str(error))
     if as_json:
         print_json(
             {
                 "running": running is not None,
-                "ready": bool(running and running["ok"]),
-                "problems": (running or {}).get("problems", []),
-                "export": (running or {}).get("export", {}),
+                "ready": bool(report.get("ok")),
+                "problems": problems,
+                "export": report.get("export", {}),
                 "spool": spool,
-                "ca": {"root_sha256": authority.root_sha256, "issuing_expires": authority.issuing_expires.isoformat()},
+                "ca": None
+                if authority is None
+                else {"root_sha256": authority.root_sha256, "issuing_expires": authority.issuing_expires.isoformat()},
             }
         )
     else:
-        typer.echo(f"proxy    {_state(running)}")
-        for problem in (running or {}).get("problems", []):
-            typer.echo(f"problem  {problem}")
-        export = (running or {}).get("export", {})
-        if export:
-            typer.echo(f"export   {export['status']}, to {export['endpoint']}; {export['pushed_records']} lines pushed")
+        _print_status(running, problems, spool, authority)
+    if problems or not report.get("ok"):
+        raise typer.Exit(NEGATIVE)
+
+
+def _print_status(
+    running: dict[str, Any] | None, problems: list[str], spool: dict[str, int] | None, authority: CAInfo | None
+) -> None:
+    if running is None:
+        typer.echo(f"proxy    not running (no proxy answers on {health_url()})")
+    else:
+        typer.echo(f"proxy    running, policy {harmless(running.get('policy'))}{', with problems' if problems else ''}")
+    for problem in problems:
+        # The store's own words may be in it.
+        typer.echo(f"problem  {harmless(problem)}")
+    if export := (running or {}).get("export"):
+        typer.echo(
+            f"export   {export['status']}, to {harmless(export['endpoint'])}; {export['pushed_records']} lines pushed"
+        )
+    if spool is not None:
         kept = sum(spool[f"{state}_records"] for state in ("pending", "acknowledged", "local"))
         used = sum(value for name, value in spool.items() if name.endswith("_bytes"))
         typer.echo(
             f"spool    {kept} lines kept ({size(used)}), {spool['pending_records']} waiting, "
             f"{spool['dead_letter_records']} dead letters, {spool['open_exchanges']} exchanges under way"
         )
+    if authority is not None:
         typer.echo(f"ca       issuing certificate valid until {authority.issuing_expires:%Y-%m-%d}")
-    if running is None or not running["ok"]:
-        raise typer.Exit(NEGATIVE)
-
-
-def _state(running: dict[str, Any] | None) -> str:
-    if running is None:
-        return f"not running (nothing answers on {health_url()})"
-    return f"running, policy {running['policy']}" + ("" if running["ok"] else ", with problems")
