@@ -15,8 +15,8 @@ import re
 from dataclasses import dataclass
 
 _ENTRY = re.compile(r"(?P<lead>[ \t]*(?:export[ \t]+)?)(?P<name>[A-Za-z_][A-Za-z0-9_.-]*)(?P<equals>[ \t]*[=:][ \t]*)")
-_BARE = re.compile(r"[A-Za-z0-9_./:@%+,=-]*$")
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*$")
+_BARE = re.compile(r"[A-Za-z0-9_./:@%+,=-]*\Z")  # not $, which also matches before a final line break
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", '"': '"', "\\": "\\", "$": "$"}
 KEPT = "# openclaw.egress keeps: "
 NOT_SET = KEPT + "COMPOSE_FILE was not set"

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 from ansible_collections.openclaw.egress.plugins.module_utils.dotenv import Dotenv, DotenvError, default_files, quote
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 OURS = "/p/docker-compose.egress.yml"
@@ -52,6 +52,7 @@ def test_a_variable_added_and_removed_leaves_the_bytes(text, value):
 
 
 @given(files, values)
+@example("", "\n")
 def test_what_is_set_is_what_is_read_back(text, value):
     once = edited(text, ("A", value))
     assert Dotenv(once).get("A") == value
