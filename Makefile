@@ -9,6 +9,8 @@ BIN := $(VENV)/bin
 LOCK := requirements/dev.txt
 STAMP := $(VENV)/.made-from
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/collections
+# What is started a hundred times in a test run is compiled once.
+unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help setup demo test bench contract molecule lab lab-down lint docs lock clean
