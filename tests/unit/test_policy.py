@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from openclaw_egress import policy as policy_module
 from openclaw_egress.destinations import Destination, DestinationError, guard_reason, parse_destination
 from openclaw_egress.policy import (
     Decision,
+    Limits,
     Policy,
     PolicyError,
     builtin_policy,
@@ -509,6 +511,15 @@ BAD = {
     HEAD.replace("enforce", "allow"): (
         "5: classes.sandbox.action: 'allow' is no action; write one of open, enforce, report"
     ),
+    HEAD + "    limits: {conections: 5}\n": (
+        "6: classes.sandbox.limits: unknown key 'conections'; did you mean 'connections'?"
+    ),
+    HEAD + "    limits: {header_seconds: 0}\n": (
+        "6: classes.sandbox.limits.header_seconds: 0 is out of range; write a number from 1 to 3600"
+    ),
+    HEAD + "    limits: {connections: many}\n": (
+        "6: classes.sandbox.limits.connections: this is a text; write a whole number, as in `64`"
+    ),
     HEAD + "    log_tunnels: 1\n": "6: classes.sandbox.log_tunnels: this is a number; write true or false",
     HEAD + "    allow: a.example\n": (
         f"6: classes.sandbox.allow: this is a text; write a list, as in `allow: [{ALLOW_EXAMPLE}]`"
@@ -642,6 +653,12 @@ BAD = {
         "check indentation, colons, brackets and quotes up to here"
     ),
 }
+
+
+def test_limits_that_are_named_replace_the_default_ones_and_no_others() -> None:
+    found = read(HEAD + "    limits: {connections: 5, requests_per_minute: 60}\n").classes["sandbox"].limits
+    assert found == replace(Limits(), connections=5, requests_per_minute=60)
+    assert read(HEAD).classes["sandbox"].limits == Limits()
 
 
 @pytest.mark.parametrize("text", list(BAD), ids=lambda text: repr(text.removeprefix(HEAD))[:40])

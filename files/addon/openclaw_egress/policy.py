@@ -28,7 +28,7 @@ import ipaddress
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from ipaddress import IPv4Network, IPv6Network
 from itertools import islice
 from pathlib import Path
@@ -196,6 +196,29 @@ def _contains(rule: Rule, address: Address) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """What one class may use of the proxy, so that it cannot take it from the others. None: no limit.
+
+    Attributes:
+        connections: of clients, open at the same time.
+        requests_per_minute: requests and tunnels begun, with as many at once as a tenth of a minute gives.
+        header_bytes: of a request's head, its line included.
+        headers: fields of a request.
+        header_seconds: from a head's first byte to its last, and from CONNECT to TLS.
+        idle_seconds: between requests on a connection, and between two pieces of a request's body.
+        total_seconds: the life of a connection, whatever happens on it.
+    """
+
+    connections: int = 256
+    requests_per_minute: int | None = None
+    header_bytes: int = 64 * 1024
+    headers: int = 200
+    header_seconds: int = 30
+    idle_seconds: int = 300
+    total_seconds: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ClassPolicy:
     """What one class may do. ``addresses`` are its exceptions to the address guard."""
 
@@ -205,6 +228,7 @@ class ClassPolicy:
     allow: Rules = field(default_factory=Rules)
     deny: Rules = field(default_factory=Rules)
     addresses: Rules = field(default_factory=Rules)
+    limits: Limits = Limits()
     log_tunnels: bool = False
     allow_line: int | None = None
 
@@ -557,7 +581,8 @@ class _Node:
 
 def _class(name: str, node: _Node, inspect: Sequence[str], listeners: Mapping[int, str]) -> ClassPolicy:
     entries = node.mapping(
-        ("listen", "action", "allow", "deny", "addresses", "log_tunnels"), "gateway: {listen: 8080, action: open}"
+        ("listen", "action", "allow", "deny", "addresses", "limits", "log_tunnels"),
+        "gateway: {listen: 8080, action: open}",
     )
     listen = node.required(entries, "listen", "give the port of its listener, as in `listen: 8080`")
     port = _port(listen)
@@ -576,9 +601,10 @@ def _class(name: str, node: _Node, inspect: Sequence[str], listeners: Mapping[in
         for key in _EXAMPLES
         if key in entries
     }
+    limits = _limits(entries["limits"]) if "limits" in entries else Limits()
     log_tunnels = entries["log_tunnels"].boolean() if "log_tunnels" in entries else False
     allow_line = entries["allow"].line if "allow" in entries else None
-    return ClassPolicy(name, port, action, **lists, log_tunnels=log_tunnels, allow_line=allow_line)
+    return ClassPolicy(name, port, action, **lists, limits=limits, log_tunnels=log_tunnels, allow_line=allow_line)
 
 
 _EXAMPLES = {
@@ -629,6 +655,28 @@ def _rule(node: _Node, kind: str, inspect: Sequence[str]) -> Rule:
     if not rule.tls and inspected:
         entries["tls"].fail(f"{rule.subject} is inspected, so it must speak TLS", "leave tls out")
     return rule
+
+
+def _limits(node: _Node) -> Limits:
+    given = {}
+    for name, entry in node.mapping([item.name for item in fields(Limits)], "limits: {connections: 64}").items():
+        given[name] = entry.integer("64")
+        low, high = _LIMITS[name]
+        if not low <= given[name] <= high:
+            entry.fail(f"{given[name]} is out of range", f"write a number from {low} to {high}")
+    return Limits(**given)
+
+
+# A request of curl's has 200 bytes in 6 fields; a proxy that takes less is a wall of another kind.
+_LIMITS = {
+    "connections": (1, 100_000),
+    "requests_per_minute": (1, 1_000_000),
+    "header_bytes": (1024, 1024 * 1024),
+    "headers": (10, 10_000),
+    "header_seconds": (1, 3600),
+    "idle_seconds": (1, 3600),
+    "total_seconds": (1, 7 * 24 * 3600),
+}
 
 
 def _some(node: _Node, example: str) -> list[_Node]:

@@ -9,6 +9,9 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import math
+import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -20,10 +23,13 @@ from mitmproxy.proxy import layer, layers, server_hooks
 from mitmproxy.proxy.layers.http import HTTPMode
 
 from openclaw_egress.destinations import Destination, DestinationError, parse_destination
-from openclaw_egress.policy import Decision, Policy, decide, decide_address
+from openclaw_egress.policy import ClassPolicy, Decision, Policy, decide, decide_address
+from openclaw_egress.proxy import bounded
 from openclaw_egress.proxy.answers import refusal
+from openclaw_egress.proxy.bounded import BoundedHttpLayer
 from openclaw_egress.proxy.layers import Refuse, looks_like_tls
 from openclaw_egress.proxy.permits import Permit, Permits
+from openclaw_egress.proxy.rate import Rate
 from openclaw_egress.proxy.resolver import ResolutionError, Resolver, current_permit, is_own_address
 
 log = logging.getLogger("openclaw_egress.gate")
@@ -66,13 +72,31 @@ class Gate:
         self._resolver = resolver or Resolver()
         self._permits = Permits()
         self._connect_targets: dict[str, Destination] = {}
+        self._clients: dict[str, str] = {}
+        self._open: Counter[str] = Counter()
+        self._silent: dict[str, asyncio.TimerHandle] = {}
+        self._speaking: set[str] = set()
+        self._rates: dict[str, Rate] = {}
+        bounded.install()
 
     # ── a client comes and goes ──────────────────────────────────────────────────────────────────────────────
 
     def client_connected(self, client: connection.Client) -> None:
-        """A listener that no class owns serves nobody."""
+        """A listener that no class owns serves nobody, and a class has so many connections and no more."""
         try:
-            self._class_of(client)
+            found = self._class_policy(client)
+            self._clients[client.id] = found.name
+            self._open[found.name] += 1
+            if self._open[found.name] > found.limits.connections:
+                client.error = "too many connections"
+                self._observer.denied(
+                    found.name, "*", _exhausted("connections", found), "-", str(client.peername[0]), enforced=True
+                )
+                return
+            # mitmproxy asks for a layer when there are bytes, and not before.
+            self._silent[client.id] = asyncio.get_running_loop().call_later(
+                found.limits.header_seconds, bounded.close_client, client.id
+            )
         except Exception as error:
             log.error("a connection to a listener without a class was refused: %s", type(error).__name__)
             client.error = "no class owns this listener"
@@ -81,6 +105,14 @@ class Gate:
         """Forget what was allowed to it."""
         self._permits.forget(client.id)
         self._connect_targets.pop(client.id, None)
+        if (class_name := self._clients.pop(client.id, None)) is not None:
+            self._open[class_name] -= 1
+        self._speaking.discard(client.id)
+        self._has_spoken(client)
+
+    def _has_spoken(self, client: connection.Client) -> None:
+        if (timer := self._silent.pop(client.id, None)) is not None:
+            timer.cancel()
 
     def done(self) -> None:
         """The proxy ends."""
@@ -100,7 +132,8 @@ class Gate:
     async def _guarded(self, flow: http.HTTPFlow, decide_it: Callable[[http.HTTPFlow], Awaitable[None]]) -> None:
         flow.metadata.pop(INSPECT, None)
         try:
-            await decide_it(flow)
+            if not self._refuse_by_rate(flow):
+                await decide_it(flow)
         except Exception:
             log.exception("deciding on a request failed; it is refused")
             self._permits.forget(flow.client_conn.id)
@@ -113,6 +146,28 @@ class Gate:
                 reason=FAILED,
                 remedy="See the proxy's log.",
             )
+        if flow.response is not None:
+            # Nobody waits for the body of what is refused.
+            flow.request.headers.pop("expect", None)
+
+    def _refuse_by_rate(self, flow: http.HTTPFlow) -> bool:
+        found = self._class_policy(flow.client_conn)
+        allowed = found.limits.requests_per_minute
+        if allowed is None:
+            return False
+        rate = self._rates.get(found.name)
+        if rate is None or rate.per_minute != allowed:
+            rate = self._rates[found.name] = Rate(allowed)
+        wait = rate.take(time.monotonic())
+        if wait:
+            self._refuse(
+                flow,
+                f"{flow.request.host[:200]}:{flow.request.port}",
+                _exhausted("requests_per_minute", found),
+                status=429,
+            )
+            flow.response.headers["retry-after"] = str(math.ceil(wait))  # type: ignore[union-attr]
+        return bool(wait)
 
     async def _connect(self, flow: http.HTTPFlow) -> None:
         host, port = flow.request.host, flow.request.port
@@ -205,11 +260,11 @@ class Gate:
             self._refuse(flow, f"{host[:200]}:{port}", _syntax(str(error)))
             return None
 
-    def _refuse(self, flow: http.HTTPFlow, destination: str, decision: Decision) -> None:
+    def _refuse(self, flow: http.HTTPFlow, destination: str, decision: Decision, status: int = 403) -> None:
         class_name = self._class_of(flow.client_conn)
         self._observer.denied(class_name, destination, decision, flow.request.method, _client(flow), enforced=True)
         flow.response = refusal(
-            403,
+            status,
             class_name=class_name,
             destination=destination,
             rule=decision.rule,
@@ -243,13 +298,15 @@ class Gate:
 
     def _next_layer(self, context: Any, data: bytes) -> layer.Layer | None:
         if len(context.layers) == 1:
-            return Refuse(context) if looks_like_tls(data) else layers.HttpLayer(context, HTTPMode.regular)
+            self._has_spoken(context.client)
+            return Refuse(context) if looks_like_tls(data) else self._http(context, HTTPMode.regular)
         if isinstance(context.layers[-1], layers.ClientTLSLayer):
-            return layers.HttpLayer(context, HTTPMode.transparent)
+            return self._http(context, HTTPMode.transparent)
         target = self._connect_targets.get(context.client.id)
         permit = self._permits.find(context.client.id, target.host, target.port) if target is not None else None
         if permit is not None and not permit.tls:
             # A rule says so; whoever speaks first may be the server.
+            self._speaking.add(context.client.id)
             return layers.TCPLayer(context, ignore=True)
         if not data:
             return None
@@ -258,9 +315,16 @@ class Gate:
             server_tls.child_layer = layers.ClientTLSLayer(context)
             return server_tls
         if target is not None and target.port == 80 and data[:1].isalpha():
-            return layers.HttpLayer(context, HTTPMode.transparent)
+            self._speaking.add(context.client.id)
+            return self._http(context, HTTPMode.transparent)
         self._deny_connection(context.client, target, "after CONNECT came bytes that are not TLS")
         return Refuse(context)
+
+    def _http(self, context: Any, mode: HTTPMode) -> layer.Layer:
+        client = context.client
+        return BoundedHttpLayer(
+            context, mode, self._class_policy(client).limits, speaking=lambda: client.id in self._speaking
+        )
 
     def tls_clienthello(self, data: tls.ClientHelloData) -> None:
         """Inspected hosts are decrypted, all others tunnelled. The name in TLS must be the one that CONNECT named."""
@@ -277,6 +341,7 @@ class Gate:
             if data.ignore_connection:
                 # HttpLayer no longer speaks here: bytes pass as they are.
                 data.context.server.address = (target.host, target.port)
+                self._speaking.add(client.id)
         except Exception as error:
             log.error("a TLS connection was refused: %s", type(error).__name__)
             self._close_all(client)
@@ -287,6 +352,10 @@ class Gate:
         target = self._connect_targets.get(client.id)
         if target is None or self._permits.find(client.id, target.host, target.port) is None:
             raise AddonHalt
+
+    def tls_established_client(self, data: tls.TlsData) -> None:
+        """The handshake with the client is over: from now on its requests have limits of their own."""
+        self._speaking.add(data.context.client.id)
 
     def server_connect(self, data: server_hooks.ServerConnectionHookData) -> None:
         """The last word before a connection is opened: no permit, no connection."""
@@ -316,10 +385,13 @@ class Gate:
     # ── helpers ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def _class_of(self, client: connection.Client) -> str:
+        return self._class_policy(client).name
+
+    def _class_policy(self, client: connection.Client) -> ClassPolicy:
         found = self._policy().class_for_port(_port(client))
         if found is None:
             raise LookupError(f"no class listens on port {_port(client)}")
-        return found.name
+        return found
 
     def _deny_connection(self, client: connection.Client, target: Destination | None, why: str) -> None:
         self._observer.denied(
@@ -356,6 +428,16 @@ def check_address(policy: Policy, class_name: str, destination: Destination, add
 
 def _syntax(reason: str) -> Decision:
     return Decision(allow=False, rule="syntax", reason=reason, inspect=False)
+
+
+def _exhausted(limit: str, found: ClassPolicy) -> Decision:
+    most = getattr(found.limits, limit)
+    return Decision(
+        allow=False,
+        rule=f"classes.{found.name}.limits.{limit}",
+        reason=f"{found.name} may have {most} {limit.replace('_', ' ')}, and has them",
+        inspect=False,
+    )
 
 
 def _unrecorded_websocket() -> Decision:

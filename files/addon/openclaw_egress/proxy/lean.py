@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import signal
 
 from mitmproxy import options
@@ -29,6 +30,10 @@ def serve(service: Service) -> None:
     logs.guard_mitmproxy_logs()
     for name in ("mitmproxy", "asyncio", "hpack"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # A connection takes two descriptors; the usual soft limit, 1024, is less than the classes' limits together.
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     asyncio.run(_serve(service))
 
 

@@ -19,6 +19,9 @@ from typing import Any
 from openclaw_egress.proxy.permits import Permit
 
 LOOKUP_SECONDS = 10.0
+CONNECT_SECONDS = 30.0
+"""The kernel tries for two minutes and more; what the client sends meanwhile would wait in memory."""
+
 THREADS_PER_CLASS = 4
 
 current_permit: ContextVar[Permit | None] = ContextVar("current_permit", default=None)
@@ -65,8 +68,9 @@ class Resolver:
 
 
 def install(loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
-    """Replace the loop's ``getaddrinfo``; returns what puts the old one back."""
+    """Replace the loop's ``getaddrinfo``, and give its connections a limit; returns what puts the old ones back."""
     original: Callable[..., Awaitable[Any]] = loop.getaddrinfo
+    original_connect: Callable[..., Awaitable[Any]] = loop.create_connection
     # resolv.conf's search list must not turn a name that was allowed into another one (resolver(5)).
     os.environ["LOCALDOMAIN"] = ""
 
@@ -87,9 +91,18 @@ def install(loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
             raise OSError("openclaw.egress: no permit for this connection")
         return [_address_info(address, int(port)) for address in permit.addresses]
 
+    async def create_connection(*arguments: Any, **options: Any) -> Any:
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                return await original_connect(*arguments, **options)
+        except TimeoutError:
+            raise TimeoutError(f"timed out: no connection within {CONNECT_SECONDS:g} s") from None
+
     loop.getaddrinfo = getaddrinfo  # type: ignore[method-assign, assignment]
+    loop.create_connection = create_connection  # type: ignore[method-assign, assignment]
 
     def uninstall() -> None:
+        loop.create_connection = original_connect  # type: ignore[method-assign, assignment]
         loop.getaddrinfo = original  # type: ignore[method-assign, assignment]
 
     return uninstall

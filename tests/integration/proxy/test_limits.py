@@ -1,0 +1,192 @@
+"""What a client can make the proxy hold or wait for ends at its class's limits, and at no other class's expense."""
+
+import json
+import socket
+import time
+
+import pytest
+
+from tests.integration.proxy.conftest import make_proxy
+from tests.integration.proxy.raw import connect, connected, exchange, read_all, read_head, status_of, tls
+
+MESSAGE = {"model": "claude-opus-5", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
+LIMITS = "{connections: 8, header_bytes: 2048, headers: 20, header_seconds: 1, idle_seconds: 2}"
+REFUSED = b"POST http://www.example.com/ HTTP/1.1\r\nHost: www.example.com\r\n"
+SITE = b"GET http://www.example.com:%d/ HTTP/1.1\r\nHost: www.example.com:%d\r\n"
+
+
+@pytest.fixture(scope="module", params=["lean", "stock"])
+def limited(request, tmp_path_factory, providers):
+    running = make_proxy(tmp_path_factory.mktemp(request.param), providers, request.param)
+    lines = running.policy_file.read_text().splitlines()
+    for name, limits in (("gateway", LIMITS), ("sandbox", LIMITS), ("build", "{requests_per_minute: 30}")):
+        at = next(number for number, line in enumerate(lines) if line.startswith(f"  {name}: "))
+        lines[at] = lines[at].removesuffix("}") + f", limits: {limits}}}"
+    running.policy_file.write_text("\n".join(lines))
+    with running:
+        yield running
+    assert "Traceback" not in running.log, running.log
+
+
+def ends(sock: socket.socket, within: float = 10) -> bytes:
+    """What the proxy says before it closes; a connection that it keeps is a failure."""
+    sock.settimeout(within)
+    found = b""
+    while True:
+        try:
+            piece = sock.recv(65536)
+        except TimeoutError:
+            pytest.fail(f"the connection was still open after {within} s; so far {found!r}")
+        except OSError:
+            return found
+        if not piece:
+            return found
+        found += piece
+
+
+def site(providers) -> bytes:
+    return SITE % (providers.http_port, providers.http_port)
+
+
+def test_within_the_limits_all_is_as_before(limited, providers):
+    fields = b"".join(b"X-%d: y\r\n" % number for number in range(15))
+    assert status_of(exchange(limited.ports["gateway"], site(providers) + fields + b"\r\n")) == 200
+
+
+@pytest.mark.parametrize(
+    "head", [b"X: " + b"y" * 3000 + b"\r\n\r\n", b"X: " + b"y" * 200_000, b"X: y\r\n" * 30 + b"\r\n"], ids=len
+)
+def test_a_head_with_too_many_bytes_or_fields(limited, providers, head):
+    answered = len(providers.log)
+    with connected(limited.ports["gateway"]) as sock:
+        sock.sendall(site(providers) + head)
+        assert status_of(ends(sock)) == 431
+    assert len(providers.log) == answered
+
+
+@pytest.mark.parametrize(("begun", "status"), [(b"", 0), (b"GET http://www", 408), (b"\x16\x03\x01\x02\x00\x01", 0)])
+def test_a_head_that_does_not_come_to_its_end(limited, begun, status):
+    with connected(limited.ports["gateway"]) as sock:
+        sock.sendall(begun)
+        assert status_of(ends(sock)) == status
+
+
+def test_a_head_that_comes_byte_by_byte_does_not_begin_anew_with_each(limited):
+    with connected(limited.ports["gateway"]) as sock:
+        sock.settimeout(0.2)
+        for _ in range(100):
+            try:
+                sock.sendall(b"x")
+                if sock.recv(1) in (b"", b"H"):
+                    return
+            except TimeoutError:
+                continue
+            except OSError:
+                return
+    pytest.fail("one byte in 0.2 s kept the connection open for 20 s")
+
+
+def test_a_connection_on_which_nothing_more_is_asked(limited, providers):
+    with connected(limited.ports["gateway"]) as sock:
+        sock.sendall(site(providers) + b"\r\n")
+        assert status_of(ends(sock)) == 200
+
+
+def test_a_tunnel_in_which_nothing_is_said(limited, providers):
+    for hello in (b"", b"\x16\x03\x01\x02\x00\x01\x00"):
+        with connected(limited.ports["gateway"]) as sock:
+            assert status_of(connect(sock, f"api.anthropic.com:{providers.port}")) == 200
+            sock.sendall(hello)
+            ends(sock)
+
+
+def test_a_request_whose_body_stops(limited, providers):
+    with connected(limited.ports["gateway"]) as sock:
+        assert status_of(connect(sock, f"api.anthropic.com:{providers.port}")) == 200
+        with tls(sock, "api.anthropic.com", limited.root) as secured:
+            secured.sendall(
+                b"POST /v1/messages HTTP/1.1\r\nHost: api.anthropic.com:%d\r\nContent-Length: 9\r\n\r\n{"
+                % providers.port
+            )
+            ends(secured)
+    assert limited.exchanges()[-1].outcome == "client_aborted"
+
+
+def test_a_long_answer_is_no_silence(limited):
+    """Thinking for longer than `idle_seconds`, and a stream that lasts longer, are within the limits."""
+    with limited.client(headers={"x-api-key": "k", "x-standin-events": "6", "x-standin-delay-ms": "400"}) as http:
+        answer = http.post(limited.url("api.anthropic.com", "/v1/messages"), json=MESSAGE | {"stream": True})
+    assert answer.status_code == 200 and "message_stop" in answer.text
+
+
+@pytest.mark.parametrize("more", [b"", b"Expect: 100-continue\r\n"])
+def test_a_refused_request_is_answered_before_its_body_has_come(limited, more):
+    with connected(limited.ports["sandbox"]) as sock:
+        sock.sendall(REFUSED + more)
+        sock.sendall(b"Content-Length: 1000000000\r\n\r\n" + b"x" * 1000)
+        answer = read_head(sock)
+        assert status_of(answer) == 403 and b"connection: close" in answer.lower()
+
+
+def test_the_body_of_a_refused_request_is_read_up_to_a_limit(limited):
+    with connected(limited.ports["sandbox"]) as sock:
+        sock.sendall(REFUSED + b"Content-Length: 50000000\r\n\r\n")
+        assert status_of(read_head(sock)) == 403
+        sent = 0
+        with pytest.raises(OSError):  # broken pipe, or reset
+            while sent < 50_000_000:
+                sent += sock.send(b"x" * 65536)
+        # What the sockets' buffers take beside.
+        assert sent < 20_000_000
+
+
+def test_bytes_ahead_of_an_answer_do_not_pile_up(limited, providers):
+    with connected(limited.ports["gateway"]) as sock:
+        assert status_of(connect(sock, f"api.anthropic.com:{providers.port}")) == 200
+        with tls(sock, "api.anthropic.com", limited.root) as secured:
+            body = json.dumps(MESSAGE | {"stream": True})
+            secured.sendall(
+                b"POST /v1/messages HTTP/1.1\r\nHost: api.anthropic.com:%d\r\nx-standin-events: 100\r\n"
+                b"x-standin-delay-ms: 200\r\nx-api-key: k\r\nContent-Length: %d\r\n\r\n%s"
+                % (providers.port, len(body), body.encode())
+            )
+            with pytest.raises(OSError):
+                for _ in range(2000):
+                    secured.sendall(b"x" * 65536)
+
+
+def test_trailers_are_dropped(limited, providers):
+    with connected(limited.ports["gateway"]) as sock:
+        assert status_of(connect(sock, f"api.anthropic.com:{providers.port}")) == 200
+        with tls(sock, "api.anthropic.com", limited.root) as secured:
+            body = json.dumps(MESSAGE)
+            secured.sendall(
+                b"POST /v1/messages HTTP/1.1\r\nHost: api.anthropic.com:%d\r\nTransfer-Encoding: chunked\r\n"
+                b"Connection: close\r\nX-Api-Key: k\r\n\r\n%x\r\n%s\r\n0\r\nX-Trailer: 1\r\n\r\n"
+                % (providers.port, len(body), body.encode())
+            )
+            assert status_of(read_all(secured)) == 200
+
+
+def test_one_class_that_takes_all_of_its_connections_leaves_the_others_theirs(limited, providers):
+    denied = len(limited.denials())
+    held = [socket.create_connection(("127.0.0.1", limited.ports["sandbox"]), 10) for _ in range(8)]
+    try:
+        with connected(limited.ports["sandbox"]) as sock:
+            assert ends(sock, 5) == b""
+        assert status_of(exchange(limited.ports["gateway"], site(providers) + b"\r\n")) == 200
+    finally:
+        for one in held:
+            one.close()
+    (row,) = limited.denials()[denied:]
+    assert row.rule == "classes.sandbox.limits.connections" and row.class_name == "sandbox"
+    end = time.monotonic() + 10
+    while not exchange(limited.ports["sandbox"], site(providers) + b"\r\n"):
+        assert time.monotonic() < end, "connections that were closed still count"
+
+
+def test_so_many_requests_a_minute(limited, providers):
+    answers = [exchange(limited.ports["build"], site(providers) + b"\r\n") for _ in range(5)]
+    assert [status_of(answer) for answer in answers][:3] == [200, 200, 200]
+    assert status_of(answers[-1]) == 429 and b"retry-after: " in answers[-1].lower()
+    assert limited.denials()[-1].rule == "classes.build.limits.requests_per_minute"
