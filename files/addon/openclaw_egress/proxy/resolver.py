@@ -99,7 +99,7 @@ def install(loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
             raise TimeoutError(f"timed out: no connection within {CONNECT_SECONDS:g} s") from None
 
     loop.getaddrinfo = getaddrinfo  # type: ignore[method-assign, assignment]
-    loop.create_connection = create_connection  # type: ignore[method-assign, assignment]
+    loop.create_connection = create_connection  # type: ignore[method-assign]
 
     def uninstall() -> None:
         loop.create_connection = original_connect  # type: ignore[method-assign, assignment]
