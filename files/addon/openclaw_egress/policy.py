@@ -22,21 +22,16 @@ half decides and knows none.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import ipaddress
 import re
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from ipaddress import IPv4Network, IPv6Network
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Literal
 from urllib.parse import unquote
-
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError
 
 from openclaw_egress.destinations import (
     SPECIAL_RANGES,
@@ -49,22 +44,18 @@ from openclaw_egress.destinations import (
     guarded_name,
 )
 from openclaw_egress.settings import DEFAULT_LLM_HOSTS, HEALTH_PORT
+from openclaw_egress.yaml_nodes import MAX_FILE_BYTES, FileError, Node
 
 type Action = Literal["open", "enforce", "report"]
 
 ACTIONS: tuple[Action, ...] = ("open", "enforce", "report")
 DEFAULT_PORTS = frozenset({80, 443})
-MAX_FILE_BYTES = 1_000_000
 MAX_RULES = 50_000
 """In all classes together: aliases in YAML can make a small file mean a large one."""
 
 
-class PolicyError(Exception):
-    """The policy cannot be used. ``str()`` is ``file:line: problem; remedy``; ``line`` counts from 1, or is None."""
-
-    def __init__(self, file: str, line: int | None, problem: str, remedy: str) -> None:
-        self.file, self.line, self.problem, self.remedy = file, line, problem, remedy
-        super().__init__(f"{file}:{line}: {problem}; {remedy}" if line else f"{file}: {problem}; {remedy}")
+class PolicyError(FileError):
+    """The policy cannot be used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -390,6 +381,10 @@ def _why_not(found: ClassPolicy, destination: Destination) -> str:
 # ── reading the file ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
+class _Node(Node):
+    error = PolicyError
+
+
 def load_policy(path: Path, llm_hosts: Sequence[str] | None) -> Policy:
     """Read and check a policy file.
 
@@ -428,7 +423,7 @@ def builtin_policy(llm_hosts: Sequence[str]) -> Policy:
 
 def read_policy(data: bytes, file: str, llm_hosts: Sequence[str] | None = None) -> Policy:
     """As :func:`load_policy`, from the file's bytes; ``file`` is its name in messages."""
-    root = _Node(_parse(data, file), file, 1, "")
+    root = _Node.document(data, file, "write `version: 1` and `classes:`", "use wildcards and CIDRs")
     top = root.mapping(("version", "inspect", "classes", "resolve"), "version: 1")
     version = root.required(top, "version", "write `version: 1` at the top")
     if version.integer("1") != 1:
@@ -464,121 +459,6 @@ def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:12]
 
 
-def _parse(data: bytes, file: str) -> Any:
-    if len(data) > MAX_FILE_BYTES:
-        raise PolicyError(file, None, f"the file is larger than {MAX_FILE_BYTES} bytes", "use wildcards and CIDRs")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise PolicyError(
-            file, line, f"byte 0x{data[error.start]:02x} is not UTF-8", "save the file as UTF-8"
-        ) from None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # an anchor that is used again is the operator's affair
-            document = YAML(typ="rt", pure=True).load(text)
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        problem = f"{error.problem or error.context}"
-        raise PolicyError(file, mark.line + 1 if mark else None, *_explain(problem, error.context or "")) from None
-    except Exception as error:  # noqa: BLE001  (the parser raises whatever it happens to stumble over)
-        position = getattr(error, "position", None)
-        found = text.count("\n", 0, position) + 1 if isinstance(position, int) else None
-        what = "nested too deeply" if isinstance(error, RecursionError) else type(error).__name__
-        remedy = "remove control characters and odd values; the file holds plain mappings, lists and texts"
-        raise PolicyError(file, found, f"this is not YAML that can be read ({what})", remedy) from None
-    if document is None:
-        raise PolicyError(file, 1, "the file is empty", "write `version: 1` and `classes:`")
-    return document
-
-
-def _explain(problem: str, context: str) -> tuple[str, str]:
-    """What the parser says, and the remedy for the usual slips."""
-    if duplicate := re.match(r'found duplicate key "([^"]*)"', problem):
-        return f"key '{duplicate[1]}' stands here twice", "keep one of them"
-    if "\\t" in problem:
-        return "there is a tab at the start of a line", "indent with spaces"
-    if "alias" in problem + context:
-        return "a * without quotes is an alias in YAML", 'put names that begin with * in quotes, as in "*.example.com"'
-    return f"this is not valid YAML ({problem})", "check indentation, colons, brackets and quotes up to here"
-
-
-@dataclass(frozen=True, slots=True)
-class _Node:
-    """A value of the file with its place, for messages."""
-
-    value: Any
-    file: str
-    line: int
-    where: str
-
-    def fail(self, problem: str, remedy: str) -> NoReturn:
-        raise PolicyError(self.file, self.line, f"{self.where}: {problem}" if self.where else problem, remedy)
-
-    def wrong_type(self, wanted: str) -> NoReturn:
-        kinds = {
-            bool: "true or false",
-            int: "a number",
-            float: "a fraction",
-            str: "a text",
-            dict: "a mapping",
-            list: "a list",
-        }
-        is_ = next((text for kind, text in kinds.items() if isinstance(self.value, kind)), "something else")
-        self.fail(f"this is {'empty' if self.value is None else is_}", f"write {wanted}")
-
-    def _child(self, value: Any, at: Any, where: str) -> _Node:
-        line = self.value.lc.data.get(at) if self.value.lc.data else None
-        return _Node(value, self.file, line[0] + 1 if line else self.line, where)
-
-    def mapping(self, keys: Sequence[str] | None = None, example: str = "key: value") -> dict[str, _Node]:
-        """The entries of a mapping; with ``keys``, no other than these."""
-        if not isinstance(self.value, dict):
-            self.wrong_type(f"a mapping, as in `{example}`")
-        entries = {}
-        for key, value in self.value.items():
-            child = self._child(value, key, f"{self.where}.{key}".lstrip("."))
-            if not isinstance(key, str):
-                child.fail(f"the key {key!r} is not a text", "put it in quotes")
-            if keys is not None and key not in keys:
-                near = difflib.get_close_matches(key, keys, n=1)
-                _Node(None, self.file, child.line, self.where).fail(
-                    f"unknown key '{key}'", f"did you mean '{near[0]}'?" if near else f"known are {', '.join(keys)}"
-                )
-            entries[key] = child
-        return entries
-
-    def required(self, entries: dict[str, _Node], key: str, remedy: str) -> _Node:
-        """An entry that must be there."""
-        if key not in entries:
-            self.fail(f"'{key}' is missing", remedy)
-        return entries[key]
-
-    def items(self, example: str) -> list[_Node]:
-        """The entries of a list."""
-        if not isinstance(self.value, list):
-            self.wrong_type(f"a list, as in `{example}`")
-        if len(self.value) > MAX_RULES:
-            self.fail(f"there are more than {MAX_RULES} entries", "use wildcards, and fewer aliases")
-        return [self._child(value, at, f"{self.where}[{at}]") for at, value in enumerate(self.value)]
-
-    def text(self, example: str) -> str:
-        if not isinstance(self.value, str):
-            self.wrong_type(f"a text, as in `{example}`")
-        return str(self.value)
-
-    def integer(self, example: str) -> int:
-        if isinstance(self.value, bool) or not isinstance(self.value, int):
-            self.wrong_type(f"a whole number, as in `{example}`")
-        return int(self.value)
-
-    def boolean(self) -> bool:
-        if self.value is not True and self.value is not False:
-            self.wrong_type("true or false")
-        return bool(self.value)
-
-
 def _class(name: str, node: _Node, inspect: Sequence[str], listeners: Mapping[int, str]) -> ClassPolicy:
     entries = node.mapping(
         ("listen", "action", "allow", "deny", "addresses", "limits", "log_tunnels"),
@@ -591,11 +471,7 @@ def _class(name: str, node: _Node, inspect: Sequence[str], listeners: Mapping[in
     if port in listeners:
         listen.fail(f"port {port} already belongs to class {listeners[port]}", "give each class a port of its own")
     acting = node.required(entries, "action", f"write one of {', '.join(ACTIONS)}")
-    action = acting.text("action: enforce")
-    if action not in ACTIONS:
-        near = difflib.get_close_matches(action, ACTIONS, n=1)
-        remedy = f"did you mean '{near[0]}'?" if near else f"write one of {', '.join(ACTIONS)}"
-        acting.fail(f"'{action}' is no action", remedy)
+    action = acting.choice(ACTIONS, "action", "action: enforce")
     lists = {
         key: Rules([_rule(item, key, inspect) for item in entries[key].items(f"{key}: [{_EXAMPLES[key]}]")])
         for key in _EXAMPLES

@@ -13,11 +13,11 @@ from openclaw_egress.ca import CAError
 from openclaw_egress.cli import authority, policies, reading, serving
 from openclaw_egress.cli.output import BAD_INPUT, complain
 from openclaw_egress.health import HealthError
-from openclaw_egress.policy import PolicyError
 from openclaw_egress.settings import SettingsError
 from openclaw_egress.spool_schema import SpoolError
+from openclaw_egress.yaml_nodes import FileError
 
-USER_ERRORS = (SettingsError, PolicyError, CAError, SpoolError, HealthError)
+USER_ERRORS = (SettingsError, FileError, CAError, SpoolError, HealthError)
 """What an operator's mistake raises: each is one message that says what, where and what to do."""
 
 app = typer.Typer(

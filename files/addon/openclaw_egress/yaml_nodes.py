@@ -1,0 +1,168 @@
+"""YAML files that operators write: read with each value's line, so that a mistake is told with place and remedy."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NoReturn, Self
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError
+
+MAX_FILE_BYTES = 1_000_000
+MAX_ENTRIES = 50_000
+"""In one list: aliases in YAML can make a small file mean a large one."""
+
+
+class FileError(Exception):
+    """A file cannot be used. ``str()`` is ``file:line: problem; remedy``; ``line`` counts from 1, or is None."""
+
+    def __init__(self, file: str, line: int | None, problem: str, remedy: str) -> None:
+        self.file, self.line, self.problem, self.remedy = file, line, problem, remedy
+        super().__init__(f"{file}:{line}: {problem}; {remedy}" if line else f"{file}: {problem}; {remedy}")
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A value of the file with its place, for messages. A kind of file has a subclass with an ``error`` of its own."""
+
+    error: ClassVar[type[FileError]] = FileError
+
+    value: Any
+    file: str
+    line: int
+    where: str
+
+    @classmethod
+    def document(cls, data: bytes, file: str, start: str, shrink: str) -> Self:
+        """The whole of a file.
+
+        Args:
+            data: the file's bytes, YAML 1.2 in UTF-8, at most 1 MB.
+            file: its name in messages.
+            start: the remedy for an empty file.
+            shrink: the remedy for one that is too large.
+        """
+        return cls(_parse(data, file, cls.error, start, shrink), file, 1, "")
+
+    def fail(self, problem: str, remedy: str) -> NoReturn:
+        """Refuse the file because of this value."""
+        raise self.error(self.file, self.line, f"{self.where}: {problem}" if self.where else problem, remedy)
+
+    def wrong_type(self, wanted: str) -> NoReturn:
+        """Refuse the file because this value is of another kind than ``wanted``."""
+        kinds = {
+            bool: "true or false",
+            int: "a number",
+            float: "a fraction",
+            str: "a text",
+            dict: "a mapping",
+            list: "a list",
+        }
+        is_ = next((text for kind, text in kinds.items() if isinstance(self.value, kind)), "something else")
+        self.fail(f"this is {'empty' if self.value is None else is_}", f"write {wanted}")
+
+    def _child(self, value: Any, at: Any, where: str) -> Self:
+        line = self.value.lc.data.get(at) if self.value.lc.data else None
+        return type(self)(value, self.file, line[0] + 1 if line else self.line, where)
+
+    def mapping(self, keys: Sequence[str] | None = None, example: str = "key: value") -> dict[str, Self]:
+        """The entries of a mapping; with ``keys``, no other than these."""
+        if not isinstance(self.value, dict):
+            self.wrong_type(f"a mapping, as in `{example}`")
+        entries = {}
+        for key, value in self.value.items():
+            child = self._child(value, key, f"{self.where}.{key}".lstrip("."))
+            if not isinstance(key, str):
+                child.fail(f"the key {key!r} is not a text", "put it in quotes")
+            if keys is not None and key not in keys:
+                near = difflib.get_close_matches(key, keys, n=1)
+                type(self)(None, self.file, child.line, self.where).fail(
+                    f"unknown key '{key}'", f"did you mean '{near[0]}'?" if near else f"known are {', '.join(keys)}"
+                )
+            entries[key] = child
+        return entries
+
+    def required(self, entries: dict[str, Self], key: str, remedy: str) -> Self:
+        """An entry that must be there."""
+        if key not in entries:
+            self.fail(f"'{key}' is missing", remedy)
+        return entries[key]
+
+    def items(self, example: str) -> list[Self]:
+        """The entries of a list."""
+        if not isinstance(self.value, list):
+            self.wrong_type(f"a list, as in `{example}`")
+        if len(self.value) > MAX_ENTRIES:
+            self.fail(f"there are more than {MAX_ENTRIES} entries", "use wildcards, and fewer aliases")
+        return [self._child(value, at, f"{self.where}[{at}]") for at, value in enumerate(self.value)]
+
+    def text(self, example: str) -> str:
+        """The value, which must be a text."""
+        if not isinstance(self.value, str):
+            self.wrong_type(f"a text, as in `{example}`")
+        return str(self.value)
+
+    def choice[T: str](self, known: Sequence[T], what: str, example: str) -> T:
+        """The value, which must be one of ``known``; ``what`` it is called where it is not."""
+        chosen = self.text(example)
+        for one in known:
+            if one == chosen:
+                return one
+        near = difflib.get_close_matches(chosen, known, n=1)
+        return self.fail(
+            f"'{chosen}' is no {what}", f"did you mean '{near[0]}'?" if near else f"write one of {', '.join(known)}"
+        )
+
+    def integer(self, example: str) -> int:
+        """The value, which must be a whole number."""
+        if isinstance(self.value, bool) or not isinstance(self.value, int):
+            self.wrong_type(f"a whole number, as in `{example}`")
+        return int(self.value)
+
+    def boolean(self) -> bool:
+        """The value, which must be true or false."""
+        if self.value is not True and self.value is not False:
+            self.wrong_type("true or false")
+        return bool(self.value)
+
+
+def _parse(data: bytes, file: str, failure: type[FileError], start: str, shrink: str) -> Any:
+    if len(data) > MAX_FILE_BYTES:
+        raise failure(file, None, f"the file is larger than {MAX_FILE_BYTES} bytes", shrink)
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise failure(file, line, f"byte 0x{data[error.start]:02x} is not UTF-8", "save the file as UTF-8") from None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an anchor that is used again is the operator's affair
+            document = YAML(typ="rt", pure=True).load(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        problem = f"{error.problem or error.context}"
+        raise failure(file, mark.line + 1 if mark else None, *_explain(problem, error.context or "")) from None
+    except Exception as error:  # noqa: BLE001  (the parser raises whatever it happens to stumble over)
+        position = getattr(error, "position", None)
+        found = text.count("\n", 0, position) + 1 if isinstance(position, int) else None
+        what = "nested too deeply" if isinstance(error, RecursionError) else type(error).__name__
+        remedy = "remove control characters and odd values; the file holds plain mappings, lists and texts"
+        raise failure(file, found, f"this is not YAML that can be read ({what})", remedy) from None
+    if document is None:
+        raise failure(file, 1, "the file is empty", start)
+    return document
+
+
+def _explain(problem: str, context: str) -> tuple[str, str]:
+    """What the parser says, and the remedy for the usual slips."""
+    if duplicate := re.match(r'found duplicate key "([^"]*)"', problem):
+        return f"key '{duplicate[1]}' stands here twice", "keep one of them"
+    if "\\t" in problem:
+        return "there is a tab at the start of a line", "indent with spaces"
+    if "alias" in problem + context:
+        return "a * without quotes is an alias in YAML", 'put names that begin with * in quotes, as in "*.example.com"'
+    return f"this is not valid YAML ({problem})", "check indentation, colons, brackets and quotes up to here"
