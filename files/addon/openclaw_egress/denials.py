@@ -1,8 +1,12 @@
-"""How denials are kept: singly up to a rate, beyond it as a number, so that a loop cannot push exchanges out. Pure."""
+"""How denials are kept: singly up to a rate, beyond it as a number, so that a loop cannot push exchanges out.
+
+And how they are put together again: what was kept singly and what was only counted, by what was asked for. Pure.
+"""
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,6 +17,8 @@ SINGLY_PER_CLASS = 300
 """…and of one class, whatever it asked for: a loop over ever new names is a loop too."""
 MAX_KEYS = 10_000
 ANY = "*"
+NOT_TLS = "after CONNECT came bytes that are not TLS"
+"""The one reason of syntax that a rule can do away with."""
 
 
 class Key(NamedTuple):
@@ -21,6 +27,8 @@ class Key(NamedTuple):
     class_name: str
     destination: str
     rule: str
+    enforced: bool = True
+    """False: only reported. Apart, because a policy for `enforce` is made from what `report` let through."""
 
 
 @dataclass(slots=True)
@@ -42,7 +50,7 @@ class DenialRate:
 
     def singly(self, key: Key, now: float) -> bool:
         """Whether this denial is to be recorded by itself; otherwise it is counted."""
-        whole_class = Key(key.class_name, ANY, ANY)
+        whole_class = Key(key.class_name, ANY, ANY, key.enforced)
         if not self._take(key, SINGLY_PER_KEY, now):
             return False
         return self._take(whole_class, SINGLY_PER_CLASS, now)
@@ -73,3 +81,79 @@ class DenialRate:
         window = self._windows.pop(key)
         if window.more:
             self._over.append((key, window.more))
+
+
+def counted_reason(count: int) -> str:
+    """The reason of a record that stands for denials which were only counted."""
+    return f"{count} more like this within a minute"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Denial:
+    """One record of a denial, or of ``count`` denials that were not kept singly.
+
+    ``host`` is `ANY` where they were counted for the whole class; ``port`` is 0 there, and where what was asked for is
+    no destination. ``method`` and ``url`` are None where they are not known.
+    """
+
+    class_name: str
+    host: str
+    port: int
+    rule: str
+    reason: str
+    time_ns: int
+    count: int = 1
+    enforced: bool = True
+    method: str | None = None
+    url: str | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class DenialGroup:
+    """All denials of one class, destination and rule; ``reason`` is the newest that says more than a number."""
+
+    class_name: str
+    host: str
+    port: int
+    rule: str
+    reason: str = ""
+    enforced: int = 0
+    """How many were refused; ``reported`` were let through, and `enforce` would have refused them."""
+    reported: int = 0
+    last_ns: int = 0
+    _told_ns: int = -1
+
+    @property
+    def count(self) -> int:
+        """All of them."""
+        return self.enforced + self.reported
+
+    @property
+    def destination(self) -> str:
+        """``host:port``; `ANY` for the count of a whole class; as asked for where that is no destination."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}" if self.port else self.host
+
+    def add(self, denial: Denial) -> None:
+        """Count one more record of this group."""
+        if denial.enforced:
+            self.enforced += denial.count
+        else:
+            self.reported += denial.count
+        told_ns = -1 if denial.reason == counted_reason(denial.count) else denial.time_ns
+        if told_ns >= self._told_ns:
+            self.reason, self._told_ns = denial.reason, told_ns
+        self.last_ns = max(self.last_ns, denial.time_ns)
+
+
+def group_denials(denials: Iterable[Denial]) -> list[DenialGroup]:
+    """Denials by class, destination and rule; the most frequent first, of equals the newest."""
+    groups: dict[tuple[str, str, int, str], DenialGroup] = {}
+    for denial in denials:
+        key = (denial.class_name, denial.host, denial.port, denial.rule)
+        if key not in groups:
+            groups[key] = DenialGroup(
+                class_name=denial.class_name, host=denial.host, port=denial.port, rule=denial.rule
+            )
+        groups[key].add(denial)
+    return sorted(groups.values(), key=lambda group: (-group.count, -group.last_ns))

@@ -1,4 +1,4 @@
-"""Reading the spool: what `egress records`, `show`, `tail`, `status` and `audit` are made of.
+"""Reading the spool: what `egress records`, `show`, `tail`, `denials`, `status` and `audit` are made of.
 
 Works beside a proxy that writes, from another process or thread.
 """
@@ -10,12 +10,14 @@ import json
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
+from openclaw_egress.denials import Denial
 from openclaw_egress.lines import GENESIS
 from openclaw_egress.otlp import decode_text
+from openclaw_egress.semconv import EVENT_DENIED
 from openclaw_egress.spool_schema import STATES, SpoolError, check_version, connect_read_only, spool_errors
 
 
@@ -159,7 +161,28 @@ class SpoolReader:
 
     def query(self, filters: Filters | None = None) -> Iterator[Row]:
         """Records (of dead letters their parts too) in order of time, or the newest first."""
-        filters = filters or Filters()
+        for found in self._select(_COLUMNS, filters or Filters()):
+            stream = None if found["stream"] is None else bool(found["stream"])
+            yield Row(**{**dict(found), "state": STATES[found["state"]], "stream": stream})
+
+    def denials(self, filters: Filters) -> Iterator[Denial]:
+        """Records of denials, whatever `Filters.event_names` says; otherwise as `query`."""
+        columns = "seq, class, host, port, rule, reason, time_ns, count, method, url, otlp"
+        for found in self._select(columns, replace(filters, event_names=[EVENT_DENIED])):
+            yield Denial(
+                class_name=found["class"],
+                host=found["host"] or "",
+                port=found["port"] or 0,
+                rule=found["rule"] or "",
+                reason=found["reason"] or "",
+                time_ns=found["time_ns"],
+                count=1 if found["count"] is None else found["count"],
+                enforced=_was_enforced(decode_text(found["otlp"])),
+                method=found["method"],
+                url=found["url"],
+            )
+
+    def _select(self, columns: str, filters: Filters) -> Iterator[sqlite3.Row]:
         where, values = ["part >= 0" if filters.state == "dead_letter" else "part = 0"], list[Any]()
         for name, condition in _COMPARED.items():
             if (value := getattr(filters, name)) is not None:
@@ -174,7 +197,7 @@ class SpoolReader:
         if filters.id:
             where.append("exchange_id >= ? AND exchange_id < ?")
             values += [filters.id, filters.id + "\U0010ffff"]
-        sql = f"SELECT {_COLUMNS} FROM records WHERE {' AND '.join(where)} ORDER BY seq DESC"  # noqa: S608 - constants
+        sql = f"SELECT {columns} FROM records WHERE {' AND '.join(where)} ORDER BY seq DESC"  # noqa: S608 - constants
         if filters.limit is not None:
             sql += " LIMIT ?"
             values.append(filters.limit)
@@ -183,9 +206,7 @@ class SpoolReader:
         with spool_errors(self.path):
             cursor = self._read().cursor()
             cursor.row_factory = sqlite3.Row
-            for found in cursor.execute(sql, values):
-                stream = None if found["stream"] is None else bool(found["stream"])
-                yield Row(**{**dict(found), "state": STATES[found["state"]], "stream": stream})
+            yield from cursor.execute(sql, values)
 
     def lines_for(self, exchange_id: str) -> list[str]:
         """The sealed lines of one exchange, in order; empty where it is not here (any more)."""
@@ -249,6 +270,14 @@ class SpoolReader:
                     problems += _line_problems(decode_text(encoded), seq, digest, before if seq == last + 1 else None)
                 last, last_time, before = seq, time_ns, digest
         return Audit(lines, kept, first, last, before, tuple(problems))
+
+
+def _was_enforced(line: str) -> bool:
+    """What no column has. A line that was damaged counts as what most are; `egress audit` is who finds it."""
+    try:
+        return json.loads(line).get("enforced") is not False
+    except ValueError:
+        return True
 
 
 def _line_problems(text: str, seq: int, digest: str, prev: str | None) -> Iterator[str]:

@@ -22,6 +22,7 @@ from mitmproxy.net.http import url as http_url
 from mitmproxy.proxy import layer, layers, server_hooks
 from mitmproxy.proxy.layers.http import HTTPMode
 
+from openclaw_egress.denials import NOT_TLS
 from openclaw_egress.destinations import Destination, DestinationError, parse_destination
 from openclaw_egress.policy import ClassPolicy, Decision, Policy, decide, decide_address
 from openclaw_egress.proxy import bounded
@@ -317,7 +318,7 @@ class Gate:
         if target is not None and target.port == 80 and data[:1].isalpha():
             self._speaking.add(context.client.id)
             return self._http(context, HTTPMode.transparent)
-        self._deny_connection(context.client, target, "after CONNECT came bytes that are not TLS")
+        self._deny_connection(context.client, target, NOT_TLS)
         return Refuse(context)
 
     def _http(self, context: Any, mode: HTTPMode) -> layer.Layer:

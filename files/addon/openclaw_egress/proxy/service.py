@@ -15,7 +15,7 @@ from typing import Any, Literal
 import certifi
 
 from openclaw_egress import __version__, ca, semconv
-from openclaw_egress.denials import DenialRate, Key
+from openclaw_egress.denials import DenialRate, Key, counted_reason
 from openclaw_egress.export import Exporter
 from openclaw_egress.health import HealthServer
 from openclaw_egress.metrics import Metrics
@@ -122,7 +122,7 @@ class Service:
         """Count it always; record it singly up to a rate, so that a loop cannot push exchanges out of the spool."""
         self.metrics.denied.labels(class_name, decision.rule, str(enforced).lower()).inc()
         with self._denials_lock:
-            singly = self._denials.singly(Key(class_name, destination, decision.rule), time.monotonic())
+            singly = self._denials.singly(Key(class_name, destination, decision.rule, enforced), time.monotonic())
         if not singly:
             return
         host, port = _host_and_port(destination)
@@ -223,10 +223,11 @@ class Service:
                 DeniedRecord(
                     class_name=key.class_name,
                     rule=key.rule,
-                    reason=f"{count} more like this within a minute",
+                    reason=counted_reason(count),
                     host=host,
                     port=port,
                     count=count,
+                    enforced=key.enforced,
                 )
             )
 
