@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from openclaw_egress.cli.app import USER_ERRORS, app
 from openclaw_egress.cli.output import harmless
+from openclaw_egress.denials import counted_reason
 from openclaw_egress.providers.facts import RequestFacts, ResponseFacts, Usage
 from openclaw_egress.records import Body, DeniedRecord, EventRecord, ExchangeRecord
 from openclaw_egress.spool import Spool
@@ -216,6 +217,76 @@ def test_harmless(text, shown):
 
 def test_harmless_keeps_lines_where_it_is_told_to():
     assert harmless("a\n\tb\r", lines=True) == "a\n\tb\\x0d"
+
+
+# ── denials ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def deny(state: Path, *changes: dict) -> None:
+    """Records of denials; what is not said is a reported one of class sandbox."""
+    known = {"class_name": "sandbox", "port": 443, "rule": "default", "reason": "no rule", "enforced": False}
+    with Spool(state / "spool.db", sync_seconds=None, local=True) as spool:
+        for change in changes:
+            spool.add(DeniedRecord(**known | change))
+
+
+def test_denials_are_counted_and_what_would_allow_them_is_said(egress, state):
+    deny(
+        state,
+        {"host": "packages.example.com"},
+        {"host": "packages.example.com", "count": 41, "reason": counted_reason(41)},
+        {"host": "10.0.0.2", "port": 3100, "rule": "address-guard", "reason": "10.0.0.2 is private", "enforced": True},
+        {"host": "10.0.0.2", "port": 3100, "rule": "address-guard", "reason": "10.0.0.2 is private", "enforced": True},
+        {"host": "*", "port": 0, "rule": "*", "count": 7, "reason": counted_reason(7)},
+    )
+    result = egress("denials")
+    assert result.exit_code == 0
+    rows = [line.split() for line in result.stdout.splitlines()[1:]]
+    assert [row[0] for row in rows] == ["42", "7", "2", "1"]
+    assert [row[4] for row in rows] == ["packages.example.com:443", "*", "10.0.0.2:3100", "www.example.com:443"]
+    assert [row[6] for row in rows] == ["reported", "reported", "refused", "refused"]
+    assert "classes.sandbox.allow: {host: packages.example.com, ports: [443]}" in result.stdout
+    assert "classes.sandbox.addresses: {cidr: 10.0.0.2/32, ports: [3100]}" in result.stdout
+
+
+def test_denials_as_json(egress, state):
+    deny(state, {"host": "www.example.com"})
+    (found,) = lines(egress("denials", "--json", "--class", "sandbox"))
+    assert found.pop("last").endswith("Z")
+    assert found == {
+        "class": "sandbox",
+        "destination": "www.example.com:443",
+        "host": "www.example.com",
+        "port": 443,
+        "rule": "default",
+        "reason": "no rule",
+        "count": 2,
+        "enforced": 1,
+        "reported": 1,
+        "allow": [
+            {
+                "under": "classes.sandbox.allow",
+                "rule": {"host": "www.example.com", "ports": [443]},
+                "text": "{host: www.example.com, ports: [443]}",
+            }
+        ],
+        "advice": "",
+    }
+
+
+def test_denials_of_a_class_and_of_a_time(egress, state):
+    deny(state, {"host": "a.example", "class_name": "browser"})
+    assert [row["class"] for row in lines(egress("denials", "--json", "--class", "browser"))] == ["browser"]
+    result = egress("denials", "--since", "0s", "--class", "nobody")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr == "egress: nothing of class nobody was denied since 0s\n"
+    assert egress("denials", "--since", "yesterday").exit_code == 2
+
+
+def test_what_was_denied_is_shown_and_not_obeyed(egress, state):
+    deny(state, {"host": EVIL, "rule": "syntax", "reason": EVIL, "class_name": "sand\x1bbox"})
+    for words in (["denials"], ["denials", "--json"]):
+        assert not set(egress(*words).stdout) & {"\x1b", "\u202e", "\x07"}
 
 
 # ── policy ───────────────────────────────────────────────────────────────────────────────────────────────────────

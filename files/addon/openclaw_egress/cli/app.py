@@ -10,7 +10,7 @@ import typer
 
 from openclaw_egress import __version__
 from openclaw_egress.ca import CAError
-from openclaw_egress.cli import authority, policies, reading, serving
+from openclaw_egress.cli import authority, denying, policies, reading, serving
 from openclaw_egress.cli.output import BAD_INPUT, complain
 from openclaw_egress.health import HealthError
 from openclaw_egress.settings import SettingsError
@@ -48,6 +48,7 @@ def _options(
 
 serving.register(app)
 reading.register(app)
+denying.register(app)
 app.add_typer(policies.app, name="policy")
 app.add_typer(authority.app, name="ca")
 

@@ -241,8 +241,8 @@ def _filters(
         _bad("--event", event, f"one of {', '.join(EVENTS)}")
     low, high = _status_range(status)
     return Filters(
-        since_ns=_when("--since", since),
-        until_ns=_when("--until", until),
+        since_ns=None if since is None else moment("--since", since),
+        until_ns=None if until is None else moment("--until", until),
         model=model,
         class_name=class_name,
         status_min=low,
@@ -253,9 +253,8 @@ def _filters(
     )
 
 
-def _when(option: str, text: str | None) -> int | None:
-    if text is None:
-        return None
+def moment(option: str, text: str) -> int:
+    """What an option such as ``--since`` says, in Unix nanoseconds; ends the command where it says nothing."""
     try:
         if ago := _AGO.fullmatch(text.strip()):
             then = datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})

@@ -1,0 +1,81 @@
+"""What would allow a denied destination: a rule that does it, or what else is to be done."""
+
+from ipaddress import ip_network
+
+import pytest
+from ruamel.yaml import YAML
+
+from openclaw_egress.allowing import NewRule, remedy_for
+from openclaw_egress.denials import ANY, NOT_TLS, DenialGroup
+from openclaw_egress.destinations import parse_destination
+from openclaw_egress.policy import decide, decide_address, read_policy
+
+
+def group(host: str, port: int, rule: str = "default", reason: str = "why") -> DenialGroup:
+    return DenialGroup(class_name="sandbox", host=host, port=port, rule=rule, reason=reason, enforced=1)
+
+
+GUARDED = "evil.example is 10.1.2.3, which is private (10.0.0.0/8, RFC 1918)"
+OWN = "192.0.2.7 is this machine's own address"
+ALLOWED = [
+    # host, port, rule, reason → what is said
+    ("packages.example.com", 443, "default", "", "classes.sandbox.allow: {host: packages.example.com, ports: [443]}"),
+    ("intranet", 80, "default", "", 'classes.sandbox.allow: {host: "intranet", ports: [80]}'),
+    ("8.8.8.8", 53, "default", "", "classes.sandbox.allow: {host: 8.8.8.8, ports: [53]}"),
+    ("2620:fe::fe", 443, "default", "", 'classes.sandbox.allow: {host: "2620:fe::fe", ports: [443]}'),
+    ("git.example", 22, "syntax", NOT_TLS,
+        "classes.sandbox.allow: {host: git.example, ports: [22], tls: false}; not where the host is inspected"),
+    ("10.1.2.3", 80, "address-guard", "10.1.2.3 is private (10.0.0.0/8, RFC 1918)",
+        "classes.sandbox.addresses: {cidr: 10.1.2.3/32, ports: [80]}; an exception to the address guard"),
+    ("evil.example", 443, "address-guard", GUARDED,
+        "classes.sandbox.addresses: {cidr: 10.1.2.3/32, ports: [443]}; an exception to the address guard"),
+    ("me.example", 443, "address-guard", OWN,
+        "classes.sandbox.addresses: {cidr: 192.0.2.7/32, ports: [443]}; an exception to the address guard"),
+    ("localhost", 9000, "address-guard", "localhost is loopback (RFC 6761)",
+        "classes.sandbox.addresses: {cidr: 127.0.0.1/32, ports: [9000]} and "
+        'classes.sandbox.addresses: {cidr: "::1/128", ports: [9000]}; an exception to the address guard'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("host", "port", "rule", "reason", "said"), ALLOWED)
+def test_the_rule_that_would_allow_it_is_written_as_in_the_file(host, port, rule, reason, said):
+    assert str(remedy_for(group(host, port, rule, reason))) == said
+
+
+@pytest.mark.parametrize(("host", "port", "rule", "reason", "said"), ALLOWED)
+def test_a_policy_with_that_rule_can_be_read_and_has_it(host, port, rule, reason, said):
+    for under, new in remedy_for(group(host, port, rule, reason)).rules:
+        kind = under.rpartition(".")[2]
+        text = f"version: 1\nclasses:\n  sandbox: {{listen: 1, action: enforce, {kind}: [{new}]}}\n"
+        policy = read_policy(text.encode(), "policy.yml")
+        if new.host is not None:
+            decision = decide(policy, "sandbox", parse_destination(host, port))
+            assert (decision.allow, decision.tls) == (True, new.tls)
+        else:
+            address = ip_network(new.cidr)[0]
+            assert decide_address(policy, "sandbox", parse_destination(host, port), address).allow
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "rule", "reason", "said"),
+    [
+        ("a..b", 0, "syntax", "an empty label", "no rule can allow it: the client must ask in another way"),
+        ("a.example", 443, "syntax", "no Host header", "no rule can allow it: the client must ask in another way"),
+        ("?", 0, "syntax", NOT_TLS, "no rule can allow it: the client must ask in another way"),
+        ("api.openai.com", 443, "recording", "WebSockets …", "no rule can allow what cannot be recorded"),
+        ("a.example", 443, "classes.sandbox.deny[2]", "…", "deny goes before allow: narrow classes.sandbox.deny[2]"),
+        ("a.example", 443, "unknown-class", "…", "name class sandbox under classes"),
+        (ANY, 0, ANY, "12 more like this within a minute", "counted for the whole class, beyond 300 in a minute"),
+        ("x.example", 443, "address-guard", "3 more like this within a minute",
+            "classes.sandbox.addresses: {cidr: …, ports: [443]} with the address that x.example has"),
+    ],
+)  # fmt: skip
+def test_where_no_rule_can_be_named_it_is_said_what_to_do(host, port, rule, reason, said):
+    remedy = remedy_for(group(host, port, rule, reason))
+    assert not remedy.rules and str(remedy).startswith(said)
+
+
+@pytest.mark.parametrize("name", ["null", "true", "1e3", "on", "null.example", "x", "_dmarc.example", "0o7.example"])
+def test_a_host_is_read_again_as_the_text_that_it_is(name):
+    rule = str(NewRule(host=name, ports=(443,)))
+    assert YAML(typ="safe", pure=True).load(rule) == {"host": name, "ports": [443]}
