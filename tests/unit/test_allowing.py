@@ -59,9 +59,9 @@ def test_a_policy_with_that_rule_can_be_read_and_has_it(host, port, rule, reason
 @pytest.mark.parametrize(
     ("host", "port", "rule", "reason", "said"),
     [
-        ("a..b", 0, "syntax", "an empty label", "no rule can allow it: the client must ask in another way"),
-        ("a.example", 443, "syntax", "no Host header", "no rule can allow it: the client must ask in another way"),
-        ("?", 0, "syntax", NOT_TLS, "no rule can allow it: the client must ask in another way"),
+        ("a..b", 0, "syntax", "an empty label", "no rule can allow it, the client must ask in another way: "),
+        ("a.example", 443, "syntax", "no Host header", "no rule can allow it, the client must ask in another way: "),
+        ("?", 0, "syntax", NOT_TLS, "no rule can allow it, the client must ask in another way: "),
         ("api.openai.com", 443, "recording", "WebSockets …", "no rule can allow what cannot be recorded"),
         ("a.example", 443, "classes.sandbox.deny[2]", "…", "deny goes before allow: narrow classes.sandbox.deny[2]"),
         ("a.example", 443, "unknown-class", "…", "name class sandbox under classes"),

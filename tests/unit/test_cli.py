@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from openclaw_egress.cli.app import USER_ERRORS, app
 from openclaw_egress.cli.output import harmless
 from openclaw_egress.denials import counted_reason
+from openclaw_egress.policy_cases import CasesError, load_cases
 from openclaw_egress.providers.facts import RequestFacts, ResponseFacts, Usage
 from openclaw_egress.records import Body, DeniedRecord, EventRecord, ExchangeRecord
 from openclaw_egress.spool import Spool
@@ -344,6 +345,128 @@ def test_explain_as_json(egress, policy):
     result = egress("policy", "explain", "sandbox", "https://www.example.com", "--json")
     assert result.exit_code == 1
     assert json.loads(result.stdout)["rule"] == "default"
+
+
+CASES = """\
+# what the sandbox is for
+- {class: sandbox, url: "https://packages.example.com/simple/", expect: allow}
+- {class: sandbox, url: "https://www.example.com/", expect: deny, rule: default}
+- class: gateway
+  url: http://0x7f.1/
+  expect: deny
+  rule: address-guard
+- {class: gateway, url: "https://api.anthropic.com/v1/messages", method: POST, expect: allow}
+"""
+
+
+@pytest.fixture
+def cases(tmp_path):
+    """Writes a file of cases and gives its name."""
+
+    def write(text: str) -> str:
+        file = tmp_path / "cases.yml"
+        file.write_text(text)
+        return str(file)
+
+    return write
+
+
+def test_a_policy_that_decides_as_expected(egress, policy, cases):
+    result = egress("policy", "test", cases(CASES))
+    assert (result.exit_code, result.stdout) == (0, "4 passed, 0 failed\n")
+
+
+def test_each_case_that_fails_is_told_with_place_expectation_decision_and_rule(egress, policy, cases):
+    file = cases(CASES.replace("expect: allow", "expect: deny", 1).replace("rule: default", "rule: address-guard"))
+    result = egress("policy", "test", file)
+    assert result.exit_code == 1
+    assert result.stdout.splitlines() == [
+        f"{file}:2: sandbox GET https://packages.example.com/simple/: expected deny, "
+        "but allowed by classes.sandbox.allow[0]: sandbox may reach packages.example.com:443",
+        f"{file}:3: sandbox GET https://www.example.com/: expected deny by address-guard, "
+        "but denied by default: no rule lets sandbox reach www.example.com:443",
+        "2 passed, 2 failed",
+    ]
+    found = json.loads(egress("policy", "test", file, "--json").stdout)
+    assert (found["passed"], found["failed"]) == (2, 2)
+    assert found["cases"][1] == {
+        "line": 3,
+        "class": "sandbox",
+        "method": "GET",
+        "url": "https://www.example.com/",
+        "passed": False,
+        "expect": "deny",
+        "expect_rule": "address-guard",
+        "allow": False,
+        "rule": "default",
+        "reason": "no rule lets sandbox reach www.example.com:443",
+        "would_deny": False,
+    }
+
+
+def test_cases_ask_with_method_and_path_and_know_fixed_addresses_without_asking_anybody(
+    egress, policy, cases, monkeypatch
+):
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: pytest.fail("a name was looked up"))
+    other = policy.with_name("other.yml")
+    other.write_text(
+        "version: 1\ninspect: [api.openai.com]\nresolve: {llm.example: 10.1.2.3}\nclasses:\n"
+        "  a: {listen: 1, action: enforce, allow: [{host: api.openai.com, methods: [post], paths: ['/v1/*']}]}\n"
+        "  b: {listen: 2, action: report, allow: [llm.example]}\n"
+    )
+    file = cases(
+        '- {class: a, url: "https://api.openai.com/v1/responses", method: post, expect: allow}\n'
+        '- {class: a, url: "https://api.openai.com/v1/responses", expect: deny}\n'
+        '- {class: a, url: "https://api.openai.com/v2/x", method: POST, expect: deny}\n'
+        "- {class: b, url: llm.example:443, expect: deny, rule: address-guard}\n"
+        "- {class: b, url: www.example.com:443, expect: deny}\n"
+    )
+    result = egress("policy", "test", file, "--policy", str(other))
+    assert result.exit_code == 1
+    assert result.stdout.splitlines() == [
+        f"{file}:5: b GET www.example.com:443: expected deny, but allowed (report only: enforce would deny it) "
+        "by default: no rule lets b reach www.example.com:443",
+        "4 passed, 1 failed",
+    ]
+
+
+CASE = "class: sandbox, url: 'https://a.example/', expect: deny"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "1: the file is empty; write a list of cases, as in "),
+        ("[]\n", "1: there is no case; write one, as in "),
+        ("cases: []\n", "1: this is a mapping; write a list, as in "),
+        ("- {class: sandbox, url: a, expect: deny\n", "2: this is not valid YAML"),
+        ("\n- a\n", "2: [0]: this is a text; write a mapping, as in "),
+        (f"- {{{CASE}, expct: deny}}\n", "1: [0]: unknown key 'expct'; did you mean 'expect'?"),
+        ("- {url: a, expect: deny}\n", "1: [0]: 'class' is missing; say which class asks"),
+        ("- class: sandbox\n  expect: deny\n", "1: [0]: 'url' is missing; say what it asks for"),
+        ("- class: sandbox\n  url: https://a.example\n", "1: [0]: 'expect' is missing; say what is to be decided"),
+        (f"- {{{CASE}}}\n- class: sandbx\n  url: a\n  expect: deny\n",
+            "2: [1].class: 'sandbx' is no class of this policy; did you mean 'sandbox'?"),
+        (f"- {{{CASE.replace('deny', 'denied')}}}\n", "1: [0].expect: 'denied' is no decision; did you mean 'deny'?"),
+        ("- {class: sandbox, url: 'https://', expect: deny}\n",
+            "1: [0].url: this is no URL (https:// names no host; write https://host/path or host:port); "),
+        ("- {class: sandbox, url: 443, expect: deny}\n", "1: [0].url: this is a number; write a text, as in "),
+    ],
+)  # fmt: skip
+def test_a_wrong_file_of_cases_is_file_line_and_remedy(cases, text, said):
+    file = cases(text)
+    with pytest.raises(CasesError) as refused:
+        load_cases(Path(file), ["gateway", "sandbox"])
+    assert str(refused.value).startswith(f"{file}:{said}")
+
+
+def test_a_file_of_cases_that_is_not_there_ends_the_command_with_one_message(policy, state):
+    done = process(state, "policy", "test", "/nowhere/cases.yml", EGRESS_POLICY_FILE=str(policy))
+    assert done.returncode == 2
+    assert done.stderr == (
+        "egress: /nowhere/cases.yml: the file of cases cannot be read (No such file or directory); "
+        "check the path and its permissions\n"
+    )
 
 
 # ── ca, status, health ───────────────────────────────────────────────────────────────────────────────────────────

@@ -68,7 +68,7 @@ def remedy_for(group: DenialGroup) -> Remedy:
         return Remedy([_allow(name, destination)])
     if destination is not None and (rule, group.reason) == ("syntax", NOT_TLS):
         return Remedy([_allow(name, destination, tls=False)], "not where the host is inspected")
-    return Remedy(advice="no rule can allow it: the client must ask in another way (the reason says what is wrong)")
+    return Remedy(advice=f"no rule can allow it, the client must ask in another way: {group.reason}")
 
 
 def _destination(group: DenialGroup) -> Destination | None:

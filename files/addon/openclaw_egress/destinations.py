@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import idna
 
@@ -58,6 +59,23 @@ def parse_destination(host: str, port: int) -> Destination:
         raise DestinationError(f"{port!r} is not a port (1 to 65535)")
     name, address = canonical_host(host)
     return Destination(name, address, port)
+
+
+def split_url(url: str) -> tuple[str, int, str]:
+    """Host, port, and path with query, as an operator writes them: ``https://host/path``, or ``host:port``.
+
+    Raises:
+        DestinationError: it names no host and port.
+    """
+    try:
+        parts = urlsplit(url if "://" in url else f"//{url}", scheme="https")
+        port = parts.port or {"https": 443, "http": 80}.get(parts.scheme, 0)
+        host = parts.hostname
+    except ValueError as error:
+        raise DestinationError(f"{url}: {error}") from None
+    if not host or not port:
+        raise DestinationError(f"{url} names no host; write https://host/path or host:port")
+    return host, port, (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
 
 
 _FORBIDDEN = {"@": "user information", "%": "a percent escape", "/": "a slash", "\\": "a backslash"} | {

@@ -44,7 +44,7 @@ from openclaw_egress.destinations import (
     guarded_name,
 )
 from openclaw_egress.settings import DEFAULT_LLM_HOSTS, HEALTH_PORT
-from openclaw_egress.yaml_nodes import MAX_FILE_BYTES, FileError, Node
+from openclaw_egress.yaml_nodes import FileError, Node, read_file
 
 type Action = Literal["open", "enforce", "report"]
 
@@ -396,18 +396,8 @@ def load_policy(path: Path, llm_hosts: Sequence[str] | None) -> Policy:
     Raises:
         PolicyError: the first thing that is wrong, with its line and what to do.
     """
-    file = str(path)
-    try:
-        with path.open("rb") as stream:
-            data = stream.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise PolicyError(
-            file,
-            None,
-            f"the policy cannot be read ({error.strerror})",
-            "check the path and that the proxy's user may read it, or unset EGRESS_POLICY_FILE for the built-in policy",
-        ) from None
-    return read_policy(data, file, llm_hosts)
+    remedy = "check the path and that the proxy's user may read it, or unset EGRESS_POLICY_FILE for the built-in policy"
+    return read_policy(read_file(path, PolicyError, "the policy", remedy), str(path), llm_hosts)
 
 
 def builtin_policy(llm_hosts: Sequence[str]) -> Policy:

@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, NoReturn, Self
 
 from ruamel.yaml import YAML
@@ -128,6 +129,19 @@ class Node:
         if self.value is not True and self.value is not False:
             self.wrong_type("true or false")
         return bool(self.value)
+
+
+def read_file(path: Path, failure: type[FileError], what: str, remedy: str) -> bytes:
+    """A file's bytes, up to what `Node.document` refuses.
+
+    Raises:
+        failure: ``what`` cannot be read, with the remedy.
+    """
+    try:
+        with path.open("rb") as stream:
+            return stream.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise failure(str(path), None, f"{what} cannot be read ({error.strerror})", remedy) from None
 
 
 def _parse(data: bytes, file: str, failure: type[FileError], start: str, shrink: str) -> Any:

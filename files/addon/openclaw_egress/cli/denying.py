@@ -35,8 +35,8 @@ def register(app: typer.Typer) -> None:
 def denials(since: Since = SINCE, class_name: ClassName = None, as_json: AsJson = False) -> None:
     """What was refused (or, in `report`, would have been), the most frequent first, and what would allow it.
 
-    Counts are exact: what a loop made the proxy count without recording is in them. `*` as destination is what was
-    counted for a class as a whole. Exit code 0, also where nothing was denied; 2 bad input.
+    Counts are exact: what a loop made the proxy count without recording is in them, once its minute is over. `*` as
+    destination is what was counted for a class as a whole. Exit code 0, also where nothing was denied; 2 bad input.
     """
     groups = denied_since(since, class_name)
     if as_json:

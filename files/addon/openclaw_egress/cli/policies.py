@@ -1,17 +1,18 @@
-"""``egress policy check`` and ``explain``."""
+"""``egress policy check``, ``explain`` and ``test``."""
 
 from __future__ import annotations
 
 import socket
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 import typer
 
+from openclaw_egress.cli.asking import Verdict, ask
 from openclaw_egress.cli.output import BAD_INPUT, NEGATIVE, complain, harmless, print_json
-from openclaw_egress.destinations import DestinationError, parse_destination
-from openclaw_egress.policy import Decision, Policy, builtin_policy, decide, load_policy
+from openclaw_egress.destinations import DestinationError
+from openclaw_egress.policy import Decision, Policy, builtin_policy, load_policy
+from openclaw_egress.policy_cases import Case, load_cases
 from openclaw_egress.settings import DEFAULT_LLM_HOSTS, Settings
 
 app = typer.Typer(no_args_is_help=True, help="Check the policy, and ask it.")
@@ -56,55 +57,103 @@ def explain(
     if class_name not in policy.classes:
         complain(f"there is no class {harmless(class_name)}; there are {', '.join(policy.classes)}")
         raise typer.Exit(BAD_INPUT)
-    host, port, path = _parts(url)
-    answers: list[dict[str, Any]] = []
     try:
-        destination = parse_destination(host, port)
+        verdict = ask(policy, class_name, url, method, _addresses if resolve else None)
     except DestinationError as error:
-        decision = Decision(allow=False, rule="syntax", reason=str(error), inspect=False)
-    else:
-        inspected = policy.inspects(destination.host)
-        decision = decide(policy, class_name, destination, *((method.upper(), path) if inspected else (None, None)))
-        known = destination.address or policy.fixed_address(destination.host)
-        if decision.allow and (known is not None or resolve):
-            from openclaw_egress.proxy.gate import check_address  # noqa: PLC0415  (mitmproxy takes a second to load)
-
-            for address in [str(known)] if known is not None else _addresses(destination.host, port):
-                verdict = check_address(policy, class_name, destination, address)
-                answers.append({"address": address, "allow": verdict.allow, "reason": verdict.reason})
-                if not verdict.allow:
-                    decision = verdict
-                    break
-    _answer(class_name, f"{host}:{port}", decision, answers, as_json)
-    if not decision.allow:
+        complain(harmless(error))
+        raise typer.Exit(BAD_INPUT) from None
+    _answer(class_name, verdict, as_json)
+    if not verdict.decision.allow:
         raise typer.Exit(NEGATIVE)
 
 
-def _answer(
-    class_name: str, destination: str, decision: Decision, addresses: list[dict[str, Any]], as_json: bool
-) -> None:
+def _answer(class_name: str, verdict: Verdict, as_json: bool) -> None:
+    decision = verdict.decision
     if as_json:
         print_json(
             {
                 "class": class_name,
-                "destination": destination,
+                "destination": verdict.destination,
                 "allow": decision.allow,
                 "rule": decision.rule,
                 "reason": decision.reason,
                 "inspect": decision.inspect,
                 "would_deny": decision.would_deny,
-                "addresses": addresses,
+                "addresses": [
+                    {"address": address, "allow": checked.allow, "reason": checked.reason}
+                    for address, checked in verdict.addresses
+                ],
             }
         )
         return
-    word = "allowed" if decision.allow else "denied"
-    if decision.would_deny:
-        word = "allowed (report only: enforce would deny it)"
-    typer.echo(f"{word}: {harmless(decision.reason)}\nrule:    {decision.rule}")
+    typer.echo(f"{_word(decision)}: {harmless(decision.reason)}\nrule:    {decision.rule}")
     if decision.allow:
         typer.echo(f"traffic: {'decrypted and recorded' if decision.inspect else 'tunnelled, not decrypted'}")
-    for answer in addresses:
-        typer.echo(f"address: {answer['address']} {'ok' if answer['allow'] else 'refused'}")
+    for address, checked in verdict.addresses:
+        typer.echo(f"address: {address} {'ok' if checked.allow else 'refused'}")
+
+
+def _word(decision: Decision) -> str:
+    if decision.would_deny:
+        return "allowed (report only: enforce would deny it)"
+    return "allowed" if decision.allow else "denied"
+
+
+@app.command()
+def test(
+    cases_file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="YAML: a list of {class, url, expect}, with method and rule if wanted."),
+    ],
+    file: File = None,
+    as_json: AsJson = False,
+) -> None:
+    """Whether the policy decides as a file of cases expects: exit code 0 all, 1 not all, 2 a file is wrong.
+
+    A case is `- {class: sandbox, url: "https://www.example.com/", expect: deny}`; `method` (GET where it is left out)
+    and `rule` (the rule that is to decide, such as default or classes.sandbox.deny[0]) may be added. Decided as by
+    `explain`; nothing is looked up.
+    """
+    policy = policy_of(Settings.load(policy_file=file))
+    cases = load_cases(cases_file, list(policy.classes))
+    decided = [(case, ask(policy, case.class_name, case.url, case.method).decision) for case in cases]
+    failed = [(case, decision) for case, decision in decided if not case.meets(decision)]
+    if as_json:
+        print_json(
+            {
+                "passed": len(decided) - len(failed),
+                "failed": len(failed),
+                "cases": [_case_as_json(case, decision) for case, decision in decided],
+            }
+        )
+    else:
+        for case, decision in failed:
+            typer.echo(f"{cases_file}:{case.line}: {_failure(case, decision)}")
+        typer.echo(f"{len(decided) - len(failed)} passed, {len(failed)} failed")
+    if failed:
+        raise typer.Exit(NEGATIVE)
+
+
+def _failure(case: Case, decision: Decision) -> str:
+    expected = case.expect if case.rule is None else f"{case.expect} by {case.rule}"
+    found = f"{_word(decision)} by {decision.rule}: {decision.reason}"
+    return harmless(f"{case.class_name} {case.method} {case.url}: expected {expected}, but {found}")
+
+
+def _case_as_json(case: Case, decision: Decision) -> dict[str, Any]:
+    return {
+        "line": case.line,
+        "class": case.class_name,
+        "method": case.method,
+        "url": case.url,
+        "passed": case.meets(decision),
+        "expect": case.expect,
+        "expect_rule": case.rule,
+        "allow": decision.allow,
+        "rule": decision.rule,
+        "reason": decision.reason,
+        "would_deny": decision.would_deny,
+    }
 
 
 def policy_of(settings: Settings) -> Policy:
@@ -112,20 +161,6 @@ def policy_of(settings: Settings) -> Policy:
     if settings.policy_file is not None:
         return load_policy(settings.policy_file, settings.llm_hosts)
     return builtin_policy(settings.llm_hosts or DEFAULT_LLM_HOSTS)
-
-
-def _parts(url: str) -> tuple[str, int, str]:
-    try:
-        parts = urlsplit(url if "://" in url else f"//{url}", scheme="https")
-        port = parts.port or {"https": 443, "http": 80}.get(parts.scheme, 0)
-        host = parts.hostname
-    except ValueError as error:
-        complain(f"{harmless(url)}: {error}")
-        raise typer.Exit(BAD_INPUT) from None
-    if not host or not port:
-        complain(f"{harmless(url)} names no host; write https://host/path or host:port")
-        raise typer.Exit(BAD_INPUT)
-    return host, port, (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
 
 
 def _addresses(host: str, port: int) -> list[str]:
