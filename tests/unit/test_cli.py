@@ -469,6 +469,65 @@ def test_a_file_of_cases_that_is_not_there_ends_the_command_with_one_message(pol
     )
 
 
+REPORTING = POLICY.replace("enforce", "report")
+
+
+@pytest.fixture
+def reporting(policy) -> Path:
+    """The policy with the sandbox in `report`."""
+    policy.write_text(REPORTING)
+    return policy
+
+
+def test_what_a_class_in_report_did_becomes_a_diff_to_its_policy(egress, reporting, state):
+    deny(state, {"host": "a.example"}, {"host": "b.internal", "port": 9000}, {"host": "localhost"})
+    result = egress("policy", "suggest", "sandbox")
+    assert result.exit_code == 0
+    line = "  sandbox: {listen: 8082, action: report, allow: [{host: packages.example.com, ports: [443]}"
+    assert result.stdout == (
+        "--- policy.yml\n+++ policy.yml\n@@ -2,4 +2,6 @@\n inspect: [api.anthropic.com]\n classes:\n"
+        f"   gateway: {{listen: 8080, action: open}}\n-{line}]}}\n+{line},\n"
+        "+      {host: a.example, ports: [443]},\n+      {host: b.internal, ports: [9000]}]}\n"
+    )
+    assert result.stderr == "egress: left out: localhost:443: localhost is loopback (RFC 6761)\n"
+    assert reporting.read_text() == REPORTING
+
+
+def test_a_suggestion_as_json(egress, reporting, state):
+    deny(state, {"host": "a.example", "port": 80}, {"host": "a.example"}, {"host": "*", "port": 0, "count": 3})
+    (found,) = lines(egress("policy", "suggest", "sandbox", "--json"))
+    assert found["class"] == "sandbox"
+    assert found["rules"] == [{"host": "a.example", "ports": [80, 443]}]
+    assert found["left_out"] == {} and found["notes"][0].startswith("3 more were counted")
+    assert found["diff"].startswith("--- policy.yml\n")
+
+
+def test_nothing_to_suggest_is_said_and_ends_with_1(egress, policy):
+    result = egress("policy", "suggest", "sandbox")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "nothing to suggest" in result.stderr and "its action is enforce" in result.stderr
+    result = egress("policy", "suggest", "sandbox", "--json")
+    assert result.exit_code == 1 and json.loads(result.stdout)["rules"] == []
+
+
+def test_only_the_time_that_was_asked_for_counts(egress, reporting, state):
+    deny(state, {"host": "a.example"})
+    assert egress("policy", "suggest", "sandbox", "--since", "2100-01-01").exit_code == 1
+
+
+def test_a_suggestion_needs_a_class_and_a_policy_file(egress, reporting, state, monkeypatch):
+    deny(state, {"host": "a.example"})
+    result = egress("policy", "suggest", "nobody")
+    assert result.exit_code == 2 and "there is no class nobody" in result.stderr
+    reporting.write_text(REPORTING.replace("allow: [", "allow: &a [") + "  z: {listen: 1, action: open, allow: *a}\n")
+    result = egress("policy", "suggest", "sandbox")
+    assert result.exit_code == 2 and result.stdout == ""
+    assert "write them under classes.sandbox.allow:\n  - {host: a.example, ports: [443]}" in result.stderr
+    monkeypatch.delenv("EGRESS_POLICY_FILE")
+    result = egress("policy", "suggest", "gateway")
+    assert result.exit_code == 2 and "there is no policy file to change" in result.stderr
+
+
 # ── ca, status, health ───────────────────────────────────────────────────────────────────────────────────────────
 
 

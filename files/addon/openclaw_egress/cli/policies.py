@@ -1,4 +1,4 @@
-"""``egress policy check``, ``explain`` and ``test``."""
+"""``egress policy check``, ``explain``, ``test`` and ``suggest``."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from typing import Annotated, Any
 
 import typer
 
+from openclaw_egress import suggesting
 from openclaw_egress.cli.asking import Verdict, ask
+from openclaw_egress.cli.denying import SINCE, Since
 from openclaw_egress.cli.output import BAD_INPUT, NEGATIVE, complain, harmless, print_json
+from openclaw_egress.cli.reading import moment
 from openclaw_egress.destinations import DestinationError
 from openclaw_egress.policy import Decision, Policy, builtin_policy, load_policy
 from openclaw_egress.policy_cases import Case, load_cases
 from openclaw_egress.settings import DEFAULT_LLM_HOSTS, Settings
+from openclaw_egress.spool_reader import Filters, SpoolReader
 
 app = typer.Typer(no_args_is_help=True, help="Check the policy, and ask it.")
 
@@ -54,9 +58,7 @@ def explain(
 ) -> None:
     """What the policy decides, by which rule and why. Exit code 0 allowed, 1 denied."""
     policy = policy_of(Settings.load(policy_file=file))
-    if class_name not in policy.classes:
-        complain(f"there is no class {harmless(class_name)}; there are {', '.join(policy.classes)}")
-        raise typer.Exit(BAD_INPUT)
+    _known_class(policy, class_name)
     try:
         verdict = ask(policy, class_name, url, method, _addresses if resolve else None)
     except DestinationError as error:
@@ -154,6 +156,72 @@ def _case_as_json(case: Case, decision: Decision) -> dict[str, Any]:
         "reason": decision.reason,
         "would_deny": decision.would_deny,
     }
+
+
+@app.command()
+def suggest(
+    class_name: Annotated[str, typer.Argument(metavar="CLASS", help="A class whose action is report.")],
+    since: Since = SINCE,
+    file: File = None,
+    as_json: AsJson = False,
+) -> None:
+    """The least rules for what a class in `report` did, as a diff to the policy; apply it with `patch`.
+
+    Each host that was let through only because of `report` gets a rule with the ports that were asked for; with them,
+    `enforce` denies none of it. Standard error says what was left out, and why. Nothing is written.
+
+    Exit code 0, 1 nothing to suggest, 2 bad input.
+    """
+    settings = Settings.load(policy_file=file)
+    policy = policy_of(settings)
+    if settings.policy_file is None:
+        complain("there is no policy file to change: name it with --policy or EGRESS_POLICY_FILE")
+        raise typer.Exit(BAD_INPUT)
+    _known_class(policy, class_name)
+    filters = Filters(since_ns=moment("--since", since), class_name=class_name)
+    with SpoolReader(settings.spool_path) as reader:
+        suggestion = suggesting.suggest(policy, class_name, reader.denials(filters))
+    try:
+        diff = _diff(settings.policy_file, settings, class_name, suggestion)
+    except suggesting.SuggestionError as error:
+        complain(str(error))
+        raise typer.Exit(BAD_INPUT) from None
+    for destination, why in suggestion.left_out.items():
+        complain(f"left out: {harmless(destination)}: {harmless(why)}")
+    for note in suggestion.notes:
+        complain(f"note: {harmless(note)}")
+    if as_json:
+        print_json(
+            {
+                "class": class_name,
+                "rules": [rule.as_json() for rule in suggestion.rules],
+                "left_out": suggestion.left_out,
+                "notes": suggestion.notes,
+                "diff": diff.decode(),
+            }
+        )
+    else:
+        # As bytes: a terminal's encoding must not change what `patch` compares.
+        typer.echo(diff, nl=False)
+    if not suggestion.rules:
+        action = policy.classes[class_name].action
+        hint = "" if action == "report" else f" (its action is {action}: only report lets through and records what for)"
+        complain(f"nothing to suggest: class {class_name} was not seen to need more since {harmless(since)}{hint}")
+        raise typer.Exit(NEGATIVE)
+
+
+def _diff(file: Path, settings: Settings, class_name: str, suggestion: suggesting.Suggestion) -> bytes:
+    if not suggestion.rules:
+        return b""
+    data = file.read_bytes()
+    changed = suggesting.suggested_text(data, str(file), settings.llm_hosts, class_name, suggestion)
+    return suggesting.unified_diff(data, changed, file.name).encode()
+
+
+def _known_class(policy: Policy, class_name: str) -> None:
+    if class_name not in policy.classes:
+        complain(f"there is no class {harmless(class_name)}; there are {', '.join(policy.classes)}")
+        raise typer.Exit(BAD_INPUT)
 
 
 def policy_of(settings: Settings) -> Policy:

@@ -1,0 +1,141 @@
+"""Rules written into the text of a policy, so that nothing else of it changes: no comment, no line end, no order.
+
+YAML is read for places alone. What comes out is to be read as a policy and compared before anybody relies on it: lists
+that are shared by anchors are not told apart here.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+from ruamel.yaml import YAML
+from ruamel.yaml.nodes import CollectionNode, MappingNode, Node, SequenceNode
+
+MAX_LINE = 120
+"""Columns: what would make a line longer goes on lines of its own."""
+
+
+class PlaceError(Exception):
+    """The text has no place where rules can be written; the message says why."""
+
+
+def with_rules(text: str, class_name: str, rules: Sequence[str]) -> str:
+    """A policy's text with rules added to the end of a class's ``allow``, which is made where it is absent.
+
+    Args:
+        text: a policy that can be read, without byte order mark.
+        class_name: one of its classes.
+        rules: each in YAML's flow style, such as ``{host: packages.example.com, ports: [443]}``.
+
+    Raises:
+        PlaceError: the class or its list stands elsewhere (an alias).
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as when the policy is read
+        root = YAML(typ="rt", pure=True).compose(text)
+    found = _entry(_entry(root, "classes"), class_name)
+    allow = _entry(found, "allow")
+    if not isinstance(found, MappingNode) or not found.value:
+        raise PlaceError(f"class {class_name} is no mapping of its own")
+    if allow is None and found.flow_style:
+        return _into_flow(text, found, found.value[-1][1], rules, ("allow: [", "]"))
+    if allow is None:
+        indent = " " * found.value[0][0].start_mark.column
+        return _after_line(text, _end(found), [f"{indent}allow:", *(f"{indent}  - {rule}" for rule in rules)])
+    if not isinstance(allow, SequenceNode):
+        raise PlaceError(f"allow of class {class_name} is no list of its own")
+    if allow.flow_style:
+        return _into_flow(text, allow, allow.value[-1] if allow.value else None, rules)
+    dash = text.rfind("-", 0, _own(allow, allow.value[-1]).start_mark.index)
+    indent = " " * (dash - _line_start(text, dash))
+    return _after_line(text, _end(allow), [f"{indent}- {rule}" for rule in rules])
+
+
+def _entry(node: Node | None, name: str) -> Node | None:
+    """The value of a key; None where it is absent."""
+    pairs: list[tuple[Node, Node]] = node.value if isinstance(node, MappingNode) else []
+    for key, value in pairs:
+        if key.value == name:
+            if value.start_mark.index < key.end_mark.index:
+                raise PlaceError(f"{name} is an alias of what stands elsewhere")
+            return value
+    return None
+
+
+def _own(collection: Node, item: Node) -> Node:
+    """An item that stands in its collection; an alias points to where its anchor is."""
+    if item.start_mark.index < collection.start_mark.index:
+        raise PlaceError("the last entry is an alias of what stands elsewhere")
+    return item
+
+
+def _end(node: Node) -> int:
+    """Where a value ends. The end mark of a block is where the next token begins, behind comments and empty lines."""
+    if isinstance(node, CollectionNode) and not node.flow_style and node.value:
+        last = node.value[-1]
+        return _end(_own(node, last[1] if isinstance(last, tuple) else last))
+    return int(node.end_mark.index)
+
+
+def _into_flow(
+    text: str, collection: Node, last: Node | None, rules: Sequence[str], around: tuple[str, str] = ("", "")
+) -> str:
+    """Write behind the last entry of ``[…]`` or ``{…}``: on its line, on lines as its own, or on longer ones broken."""
+    if last is None:
+        # Neither an anchor nor a tag in front of it can have a bracket.
+        at, separator = text.index("[", collection.start_mark.index) + 1, ""
+    else:
+        at, separator = _end(_own(collection, last)), ", "
+        begin = _line_start(text, last.start_mark.index)
+        if not around[0] and not (indent := text[begin : last.start_mark.index]).strip():
+            return _on_lines(text, at, int(collection.end_mark.index), indent, rules)
+    head, tail = around
+    line_start, line_end = _line_start(text, at), _line_end(text, at)
+    flat = separator + head + ", ".join(rules) + tail
+    if line_end - line_start + len(flat) <= MAX_LINE:
+        return text[:at] + flat + text[at:]
+    line = text[line_start:at]
+    broken = _newline(text) + " " * (len(line) - len(line.lstrip(" ")) + 4)
+    return (
+        text[:at]
+        + separator.rstrip()
+        + (" " + head if head else "")
+        + broken
+        + f",{broken}".join(rules)
+        + tail
+        + text[at:]
+    )
+
+
+def _on_lines(text: str, at: int, end: int, indent: str, rules: Sequence[str]) -> str:
+    """Write below the last entry of a list that has its entries on lines of their own; ``end`` is the list's end."""
+    newline = _newline(text) + indent
+    line_end = _line_end(text, at)
+    if end <= line_end:
+        return text[:at] + "".join(f",{newline}{rule}" for rule in rules) + text[at:]
+    comma = text[at:line_end].lstrip().startswith(",")
+    added = newline + f",{newline}".join(rules) + ("," if comma else "")
+    return text[:at] + ("" if comma else ",") + text[at:line_end] + added + text[line_end:]
+
+
+def _after_line(text: str, at: int, lines: Sequence[str]) -> str:
+    """Write lines below the one that ``at`` is in; a comment at its end stays there."""
+    end = _line_end(text, at)
+    return text[:end] + "".join(_newline(text) + line for line in lines) + text[end:]
+
+
+def _line_start(text: str, at: int) -> int:
+    return text.rfind("\n", 0, at) + 1
+
+
+def _line_end(text: str, at: int) -> int:
+    """Where the line's end begins, be it LF or CRLF."""
+    end = text.find("\n", at)
+    if end < 0:
+        return len(text)
+    return end - 1 if end > at and text[end - 1] == "\r" else end
+
+
+def _newline(text: str) -> str:
+    return "\r\n" if "\r\n" in text else "\n"
