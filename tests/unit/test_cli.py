@@ -528,6 +528,11 @@ def test_a_suggestion_needs_a_class_and_a_policy_file(egress, reporting, state, 
     assert result.exit_code == 2 and "there is no policy file to change" in result.stderr
 
 
+def test_the_schema_of_a_policy_is_printed(egress):
+    result = egress("policy", "schema")
+    assert (result.exit_code, json.loads(result.stdout)["additionalProperties"]) == (0, False)
+
+
 # ── ca, status, health ───────────────────────────────────────────────────────────────────────────────────────────
 
 

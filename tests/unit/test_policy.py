@@ -25,6 +25,7 @@ from openclaw_egress.policy import (
     load_policy,
     read_policy,
 )
+from tests.unit.schema_check import schema_errors
 
 EXAMPLE = """\
 version: 1
@@ -39,7 +40,11 @@ resolve: {llm.corp.example: 10.0.0.2}
 
 
 def read(text: str, llm_hosts: tuple[str, ...] | None = None) -> Policy:
-    return read_policy(textwrap.dedent(text).encode(), "policy.yml", llm_hosts)
+    """The policy; whatever can be read is also valid under the schema that editors have."""
+    data = textwrap.dedent(text).encode()
+    policy = read_policy(data, "policy.yml", llm_hosts)
+    assert schema_errors(data) == []
+    return policy
 
 
 def class_with(rules: str, action: str = "enforce") -> Policy:
@@ -668,6 +673,32 @@ def test_a_bad_file_is_told_its_line_the_problem_and_the_remedy(text: str) -> No
     assert str(refused.value) == f"policy.yml:{BAD[text]}"
     error = refused.value
     assert str(error) == f"{error.file}:{error.line}: {error.problem}; {error.remedy}"
+
+
+TWO_PLACES = {
+    HEAD + text
+    for text in (
+        "  b:\n    action: open\n    listen: 8082\n",
+        "    allow:\n    - host: a.example\n      methods: [GET]\n",
+        "    deny: [{host: '*', paths: [/x]}]\n",
+        "    deny: [{cidr: 8.0.0.0/8, paths: [/x]}]\n",
+        "    allow: [{host: api.openai.com, tls: false}]\n",
+        "resolve:\n  a.example: 8.8.8.8\n  A.example.: 8.8.4.4\n",
+        # what only reading an address tells
+        "    allow: ['*.10.0.0.1']\n",
+        "    allow: [{cidr: 8.8.8.8/24}]\n",
+        "    addresses: [{cidr: 0.0.0.0/1, ports: [80]}]\n",
+        "inspect: [10.0.0.1]\n",
+        "resolve: {127.1: 8.8.8.8}\n",
+        "resolve: {'127.1': 8.8.8.8}\n",
+    )
+}
+"""Wrong for what two places say together: no schema sees it."""
+
+
+@pytest.mark.parametrize("text", list(BAD), ids=lambda text: repr(text.removeprefix(HEAD))[:40])
+def test_the_schema_refuses_what_one_value_shows_to_be_wrong(text: str) -> None:
+    assert bool(schema_errors(text.encode())) is (text not in TWO_PLACES)
 
 
 def refusal_of(data: bytes, llm_hosts: tuple[str, ...] | None = None) -> str:

@@ -381,6 +381,29 @@ def _why_not(found: ClassPolicy, destination: Destination) -> str:
 # ── reading the file ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
+KEYS = ("version", "inspect", "classes", "resolve")
+CLASS_KEYS = ("listen", "action", "allow", "deny", "addresses", "limits", "log_tunnels")
+RULE_KEYS = {
+    "allow": ("host", "cidr", "ports", "methods", "paths", "tls"),
+    "deny": ("host", "cidr", "ports", "methods", "paths"),
+    "addresses": ("cidr", "ports"),
+}
+"""What each list's rules may have. `policy_schema` describes every key for editors."""
+# A request of curl's has 200 bytes in 6 fields; a proxy that takes less is a wall of another kind.
+LIMITS = {
+    "connections": (1, 100_000),
+    "requests_per_minute": (1, 1_000_000),
+    "header_bytes": (1024, 1024 * 1024),
+    "headers": (10, 10_000),
+    "header_seconds": (1, 3600),
+    "idle_seconds": (1, 3600),
+    "total_seconds": (1, 7 * 24 * 3600),
+}
+"""The least and the most of each; a class that names none has the defaults of `Limits`."""
+CLASS_NAME = r"[a-z][a-z0-9_-]{0,31}"
+METHOD = r"[A-Z][A-Z0-9!#$%&'*+.^_`|~-]*"
+
+
 class _Node(Node):
     error = PolicyError
 
@@ -414,7 +437,7 @@ def builtin_policy(llm_hosts: Sequence[str]) -> Policy:
 def read_policy(data: bytes, file: str, llm_hosts: Sequence[str] | None = None) -> Policy:
     """As :func:`load_policy`, from the file's bytes; ``file`` is its name in messages."""
     root = _Node.document(data, file, "write `version: 1` and `classes:`", "use wildcards and CIDRs")
-    top = root.mapping(("version", "inspect", "classes", "resolve"), "version: 1")
+    top = root.mapping(KEYS, "version: 1")
     version = root.required(top, "version", "write `version: 1` at the top")
     if version.integer("1") != 1:
         version.fail(f"this is version {version.value}", "write `version: 1`, the only one there is")
@@ -425,7 +448,7 @@ def read_policy(data: bytes, file: str, llm_hosts: Sequence[str] | None = None) 
     listeners: dict[int, str] = {}
     rules = 0
     for name, node in section.mapping().items():
-        if not _CLASS_NAME.fullmatch(name):
+        if not re.fullmatch(CLASS_NAME, name):
             node.fail(f"{name!r} is no name for a class", "use lower-case letters, digits, - and _, at most 32")
         found = _class(name, node, inspect, listeners)
         rules += sum(len(part.all) for part in (found.allow, found.deny, found.addresses))
@@ -441,19 +464,12 @@ def read_policy(data: bytes, file: str, llm_hosts: Sequence[str] | None = None) 
     return Policy(classes, inspect, resolve, _digest(data), tuple(f"{file}:{text}" for text in odd))
 
 
-_CLASS_NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
-_METHOD = re.compile(r"[A-Z][A-Z0-9!#$%&'*+.^_`|~-]*")
-
-
 def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:12]
 
 
 def _class(name: str, node: _Node, inspect: Sequence[str], listeners: Mapping[int, str]) -> ClassPolicy:
-    entries = node.mapping(
-        ("listen", "action", "allow", "deny", "addresses", "limits", "log_tunnels"),
-        "gateway: {listen: 8080, action: open}",
-    )
+    entries = node.mapping(CLASS_KEYS, "gateway: {listen: 8080, action: open}")
     listen = node.required(entries, "listen", "give the port of its listener, as in `listen: 8080`")
     port = _port(listen)
     if port == HEALTH_PORT:
@@ -478,11 +494,6 @@ _EXAMPLES = {
     "deny": '"*.internal.example"',
     "addresses": "{cidr: 10.0.0.2/32, ports: [3100]}",
 }
-_RULE_KEYS = {
-    "allow": ("host", "cidr", "ports", "methods", "paths", "tls"),
-    "deny": ("host", "cidr", "ports", "methods", "paths"),
-    "addresses": ("cidr", "ports"),
-}
 
 
 def _rule(node: _Node, kind: str, inspect: Sequence[str]) -> Rule:
@@ -492,11 +503,11 @@ def _rule(node: _Node, kind: str, inspect: Sequence[str]) -> Rule:
         return Rule(node.where, node.line, host=host, ports=None if kind == "deny" else DEFAULT_PORTS)
     if not isinstance(node.value, dict) and kind != "addresses":
         node.wrong_type(f"a host, or a mapping as in `{example}`")
-    entries = node.mapping(_RULE_KEYS[kind], example)
+    entries = node.mapping(RULE_KEYS[kind], example)
     if "host" in entries and "cidr" in entries:
         node.fail("a rule has host or cidr, not both", "make two rules of it")
     if "host" not in entries and "cidr" not in entries:
-        node.fail(f"'{_RULE_KEYS[kind][0]}' is missing", f"say what the rule is about, as in `{example}`")
+        node.fail(f"'{RULE_KEYS[kind][0]}' is missing", f"say what the rule is about, as in `{example}`")
     if kind == "addresses" and "ports" not in entries:
         node.fail("an exception to the address guard needs ports", f"name them, as in `{example}`")
     ports = None if kind == "deny" else DEFAULT_PORTS
@@ -527,22 +538,10 @@ def _limits(node: _Node) -> Limits:
     given = {}
     for name, entry in node.mapping([item.name for item in fields(Limits)], "limits: {connections: 64}").items():
         given[name] = entry.integer("64")
-        low, high = _LIMITS[name]
+        low, high = LIMITS[name]
         if not low <= given[name] <= high:
             entry.fail(f"{given[name]} is out of range", f"write a number from {low} to {high}")
     return Limits(**given)
-
-
-# A request of curl's has 200 bytes in 6 fields; a proxy that takes less is a wall of another kind.
-_LIMITS = {
-    "connections": (1, 100_000),
-    "requests_per_minute": (1, 1_000_000),
-    "header_bytes": (1024, 1024 * 1024),
-    "headers": (10, 10_000),
-    "header_seconds": (1, 3600),
-    "idle_seconds": (1, 3600),
-    "total_seconds": (1, 7 * 24 * 3600),
-}
 
 
 def _some(node: _Node, example: str) -> list[_Node]:
@@ -561,7 +560,7 @@ def _port(node: _Node) -> int:
 
 def _method(node: _Node) -> str:
     method = node.text("POST").upper()
-    if not _METHOD.fullmatch(method) or method == "CONNECT":
+    if not re.fullmatch(METHOD, method) or method == "CONNECT":
         node.fail(f"{node.value!r} is not a method that a rule can name", "write one such as GET or POST")
     return method
 

@@ -74,7 +74,7 @@ def suggest(policy: Policy, class_name: str, denials: Iterable[Denial]) -> Sugge
     for request in seen.requests:
         destination = request.destination
         decision = _decide(enforced, class_name, request)
-        why = _why_not_allowable(policy, class_name, destination, decision, seen.guarded)
+        why = _why_not_allowable(enforced, class_name, destination, decision, seen.guarded)
         if why is not None:
             left_out[str(destination)] = why
         elif not decision.allow:

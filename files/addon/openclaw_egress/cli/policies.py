@@ -1,4 +1,4 @@
-"""``egress policy check``, ``explain``, ``test`` and ``suggest``."""
+"""``egress policy check``, ``explain``, ``test``, ``suggest`` and ``schema``."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from openclaw_egress.cli.reading import moment
 from openclaw_egress.destinations import DestinationError
 from openclaw_egress.policy import Decision, Policy, builtin_policy, load_policy
 from openclaw_egress.policy_cases import Case, load_cases
+from openclaw_egress.policy_schema import schema_text
 from openclaw_egress.settings import DEFAULT_LLM_HOSTS, Settings
 from openclaw_egress.spool_reader import Filters, SpoolReader
 
@@ -208,6 +209,15 @@ def suggest(
         hint = "" if action == "report" else f" (its action is {action}: only report lets through and records what for)"
         complain(f"nothing to suggest: class {class_name} was not seen to need more since {harmless(since)}{hint}")
         raise typer.Exit(NEGATIVE)
+
+
+@app.command()
+def schema() -> None:
+    """The JSON Schema of a policy, for editors.
+
+    With it in a file beside the policy, begin the policy with `# yaml-language-server: $schema=policy.schema.json`.
+    """
+    typer.echo(schema_text(), nl=False)
 
 
 def _diff(file: Path, settings: Settings, class_name: str, suggestion: suggesting.Suggestion) -> bytes:

@@ -1,0 +1,192 @@
+r"""The JSON Schema of ``policy.yml`` (draft 2020-12), with which editors complete and check while it is written.
+
+It takes every policy that `policy.read_policy` takes. What one value alone shows to be wrong, it refuses; what two
+places say together (a port that two classes have, methods of a host that is not inspected) only reading finds.
+``policy.schema.json`` beside this file is what comes out: ``egress policy schema > policy.schema.json``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+from openclaw_egress.policy import ACTIONS, CLASS_KEYS, CLASS_NAME, KEYS, LIMITS, METHOD, RULE_KEYS, Limits
+from openclaw_egress.settings import HEALTH_PORT
+
+type Schema = dict[str, object]
+
+_NAME = r"""(?!.*\.\.)[^\s*/:@%?#<>^|`{}"'\\\[\].][^\s*/:@%?#<>^|`{}"'\\\[\]]*"""
+_IPV6 = r"\[?[0-9A-Fa-f]*:[0-9A-Fa-f.:]*:[0-9A-Fa-f.:]*\]?"
+_ADDRESS = r"[0-9A-Fa-f.:]+(%[^/]+)?"
+_UNSEEN = "Only for inspected hosts: of others it is not seen."
+
+
+def _ref(name: str) -> Schema:
+    return {"$ref": f"#/$defs/{name}"}
+
+
+def _some(item: Schema, description: str) -> Schema:
+    return {"type": "array", "minItems": 1, "items": item, "description": description}
+
+
+def _list(item: Schema, description: str) -> Schema:
+    return {"type": "array", "items": item, "description": description}
+
+
+def _object(keys: Sequence[str], described: Mapping[str, Schema], description: str, **more: object) -> Schema:
+    """A mapping that has these keys and no other; one that is not described is an error here, not a gap."""
+    properties = {key: described[key] for key in keys}
+    return {
+        "type": "object",
+        "description": description,
+        "properties": properties,
+        "additionalProperties": False,
+        **more,
+    }
+
+
+def _named(pattern: str, value: Schema, description: str, **more: object) -> Schema:
+    """A mapping with names of one's own."""
+    return {
+        "type": "object",
+        "description": description,
+        "patternProperties": {pattern: value},
+        "additionalProperties": False,
+        **more,
+    }
+
+
+_TOP: dict[str, Schema] = {
+    "version": {"type": "integer", "const": 1, "description": "The version of this format."},
+    "inspect": _list(
+        _ref("inspected"),
+        "Hosts that are decrypted and recorded, for every class; without it, those of PROXY_LLM_HOSTS.",
+    ),
+    "classes": _named(
+        f"^{CLASS_NAME}$",
+        _ref("class"),
+        "What each kind of container may reach; a class is known by the listener that it can reach.",
+        minProperties=1,
+    ),
+    "resolve": _named(
+        f"^{_NAME}$",
+        {"type": "string", "pattern": f"^{_ADDRESS}$", "examples": ["10.1.2.3"]},
+        "Fixed answers, as in a hosts file; the address guard applies to them too.",
+    ),
+}
+
+_LIMITS = {
+    "connections": "Connections of clients, open at the same time.",
+    "requests_per_minute": "Requests and tunnels begun; without it, any number.",
+    "header_bytes": "Bytes of a request's head, its line included.",
+    "headers": "Fields of a request.",
+    "header_seconds": "Seconds from a head's first byte to its last, and from CONNECT to TLS.",
+    "idle_seconds": "Seconds between requests on a connection, and between two pieces of a request's body.",
+    "total_seconds": "Seconds that a connection lives, whatever happens on it; without it, any number.",
+}
+
+
+def _limit(name: str, description: str) -> Schema:
+    least, most = LIMITS[name]
+    default = getattr(Limits(), name)
+    schema: Schema = {"type": "integer", "minimum": least, "maximum": most, "description": description}
+    return schema if default is None else {**schema, "default": default}
+
+
+_CLASS: dict[str, Schema] = {
+    "listen": {
+        **_ref("port"),
+        "not": {"const": HEALTH_PORT},
+        "description": f"The port of its listener, for no other class; {HEALTH_PORT} is where health is asked for.",
+    },
+    "action": {
+        "enum": list(ACTIONS),
+        "description": (
+            "open: every name is allowed, on every port. enforce: what no rule of allow names is denied. "
+            "report: decided as enforce, recorded, and let through all the same."
+        ),
+    },
+    "allow": _list(
+        {"anyOf": [_ref("host"), _ref("allowRule")]}, "What may be reached; a host alone means ports 80 and 443."
+    ),
+    "deny": _list(
+        {"anyOf": [_ref("host"), _ref("denyRule")]},
+        "What may not be reached, whatever allow says; a host alone means every port.",
+    ),
+    "addresses": _list(_ref("exception"), "Exceptions to the address guard, for this class alone."),
+    "limits": _object(
+        list(LIMITS),
+        {name: _limit(name, text) for name, text in _LIMITS.items()},
+        "What the class may use of the proxy, so that it cannot take it from the others.",
+    ),
+    "log_tunnels": {"type": "boolean", "default": False, "description": "Record tunnels, too: metadata, no content."},
+}
+
+_RULE: dict[str, Schema] = {
+    "host": _ref("host"),
+    "cidr": _ref("cidr"),
+    "ports": _some(_ref("port"), "Without it: 80 and 443 in allow, every port in deny."),
+    "methods": _some(_ref("method"), f"HTTP methods that the rule is about; without it, every one. {_UNSEEN}"),
+    "paths": _some(_ref("path"), f"Paths that the rule is about, without query; without it, every one. {_UNSEEN}"),
+    "tls": {
+        "type": "boolean",
+        "default": True,
+        "description": "false: what follows CONNECT need not be TLS. Not for inspected hosts.",
+    },
+}
+_EITHER = [{"required": ["host"]}, {"required": ["cidr"]}]
+
+_DEFINITIONS: dict[str, Schema] = {
+    "class": _object(CLASS_KEYS, _CLASS, "One kind of container.", required=["listen", "action"]),
+    "allowRule": _object(RULE_KEYS["allow"], _RULE, "What may be reached, and how.", oneOf=_EITHER),
+    "denyRule": _object(RULE_KEYS["deny"], _RULE, "What may not be reached.", oneOf=_EITHER),
+    "exception": _object(
+        RULE_KEYS["addresses"], _RULE, "Guarded addresses that may be reached.", required=["cidr", "ports"]
+    ),
+    "host": {
+        "type": "string",
+        "pattern": rf"^(\*|(\*\.)?{_NAME}|{_IPV6})$",
+        "description": 'A name, an address, "*.example.com" for the names below it (not itself), or "*" for all names.',
+        "examples": ["packages.example.com", "*.example.com", "*"],
+    },
+    "inspected": {
+        "type": "string",
+        "pattern": rf"^(\*\.)?{_NAME}$",
+        "description": 'A name, or "*.example.com" for every name below it; no address.',
+        "examples": ["api.anthropic.com", "*.openai.azure.com"],
+    },
+    "cidr": {
+        "type": "string",
+        "pattern": f"^{_ADDRESS}(/[0-9.]+)?$",
+        "description": "A range of addresses, with no bits set behind its prefix.",
+        "examples": ["10.0.0.2/32", "fd00::/64"],
+    },
+    "port": {"type": "integer", "minimum": 1, "maximum": 65535},
+    "method": {
+        "type": "string",
+        "pattern": rf"^(?![Cc][Oo][Nn][Nn][Ee][Cc][Tt]$){METHOD.replace('A-Z', 'A-Za-z')}$",
+        "description": "An HTTP method; not CONNECT.",
+        "examples": ["GET", "POST"],
+    },
+    "path": {
+        "type": "string",
+        "pattern": r"^(?!.*//)(?!.*/\.{1,2}(/|\*?$))/[^?#%*\\]*\*?$",
+        "description": "A path without query, escapes and dot segments; a * may stand at its end.",
+        "examples": ["/v1/messages", "/v1/*"],
+    },
+}
+
+
+def policy_schema() -> Schema:
+    """The schema, as JSON's values."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Policy of openclaw.egress",
+        **_object(KEYS, _TOP, "What each class of containers may reach.", required=["version", "classes"]),
+        "$defs": _DEFINITIONS,
+    }
+
+
+def schema_text() -> str:
+    """The schema as the file that is shipped."""
+    return json.dumps(policy_schema(), indent=2) + "\n"

@@ -1,0 +1,25 @@
+"""A policy's bytes against the JSON Schema that is shipped with the package."""
+
+import json
+import warnings
+from pathlib import Path
+
+import jsonschema
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+import openclaw_egress
+
+SHIPPED = Path(openclaw_egress.__file__).with_name("policy.schema.json")
+VALIDATOR = jsonschema.Draft202012Validator(json.loads(SHIPPED.read_text()))
+
+
+def schema_errors(data: bytes) -> list[str]:
+    """What an editor would say of the policy: YAML 1.2, as JSON's values, under the schema."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            document = YAML(typ="safe", pure=True).load(data.decode("utf-8-sig"))
+    except YAMLError as error:
+        return [str(error)]
+    return [f"{error.json_path}: {error.message}" for error in VALIDATOR.iter_errors(json.loads(json.dumps(document)))]
