@@ -45,8 +45,11 @@ lab: setup ## deploy into the lab, leave it standing, and say how to look around
 lab-down: ## take the lab down
 	@molecule/lab/lab down
 
-docs: setup ## write the tables of variables in roles/*/README.md from their argument_specs
+docs: setup ## write what is generated: the tables of variables in roles/*/README.md, the policy's JSON Schema
 	@$(BIN)/python -m tests.role_tables
+	@mkdir -p build
+	@PYTHONPATH=files/addon $(BIN)/python -m openclaw_egress policy schema > build/policy.schema.json
+	@mv build/policy.schema.json files/addon/openclaw_egress/policy.schema.json
 
 lock: setup ## resolve the requirements anew
 	@bash requirements/lock.sh
