@@ -7,9 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from openclaw_egress.allowing import NewRule
 from openclaw_egress.denials import ANY, NOT_TLS, Denial
+from openclaw_egress.destinations import parse_destination
 from openclaw_egress.policy import Policy, decide, read_policy
-from openclaw_egress.suggesting import SuggestionError, enforcing, suggest, suggested_text, unified_diff
+from openclaw_egress.suggesting import (
+    Request,
+    Suggestion,
+    SuggestionError,
+    enforcing,
+    suggest,
+    suggested_text,
+    unified_diff,
+)
 
 HEAD = "version: 1  # one\ninspect: [api.openai.com]\nclasses:\n"
 
@@ -187,6 +197,19 @@ def test_where_adding_would_change_more_the_rules_are_told_and_nothing_is_writte
     with pytest.raises(SuggestionError) as refused:
         add(HEAD + SHARED[shape])
     assert f"write them under classes.box.allow:\n  - {A}\n  - {B}" in str(refused.value)
+
+
+def test_rules_that_do_not_allow_what_was_seen_are_not_written():
+    text = f"{HEAD}{BOX}{KEYS}"
+    missing = Suggestion((NewRule(host="a.example", ports=(443,)),), (Request(parse_destination("b.example", 443)),))
+    with pytest.raises(SuggestionError, match=r"still denied by default: no rule lets box reach b\.example:443"):
+        suggested_text(text.encode(), "policy.yml", None, "box", missing)
+
+
+def test_the_diff_says_where_a_line_has_no_end():
+    assert unified_diff(b"a\nb", b"a\nb\nc", "p.yml").splitlines()[3:] == [
+        " a", "-b", "\\ No newline at end of file", "+b", "+c", "\\ No newline at end of file",
+    ]  # fmt: skip
 
 
 @pytest.mark.skipif(shutil.which("patch") is None, reason="patch is not installed")

@@ -1,7 +1,7 @@
 """Rules written into the text of a policy, so that nothing else of it changes: no comment, no line end, no order.
 
-YAML is read for places alone. What comes out is to be read as a policy and compared before anybody relies on it: lists
-that are shared by anchors are not told apart here.
+YAML is read for places alone. What comes out is to be read as a policy and compared before anybody relies on it: an
+alias is where its anchor is, so that what is shared would change for all who share it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def with_rules(text: str, class_name: str, rules: Sequence[str]) -> str:
         rules: each in YAML's flow style, such as ``{host: packages.example.com, ports: [443]}``.
 
     Raises:
-        PlaceError: the class or its list stands elsewhere (an alias).
+        PlaceError: the class or its list is not there to be written into.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # as when the policy is read
@@ -47,7 +47,7 @@ def with_rules(text: str, class_name: str, rules: Sequence[str]) -> str:
         raise PlaceError(f"allow of class {class_name} is no list of its own")
     if allow.flow_style:
         return _into_flow(text, allow, allow.value[-1] if allow.value else None, rules)
-    dash = text.rfind("-", 0, _own(allow, allow.value[-1]).start_mark.index)
+    dash = text.rfind("-", 0, allow.value[-1].start_mark.index)
     indent = " " * (dash - _line_start(text, dash))
     return _after_line(text, _end(allow), [f"{indent}- {rule}" for rule in rules])
 
@@ -57,24 +57,15 @@ def _entry(node: Node | None, name: str) -> Node | None:
     pairs: list[tuple[Node, Node]] = node.value if isinstance(node, MappingNode) else []
     for key, value in pairs:
         if key.value == name:
-            if value.start_mark.index < key.end_mark.index:
-                raise PlaceError(f"{name} is an alias of what stands elsewhere")
             return value
     return None
-
-
-def _own(collection: Node, item: Node) -> Node:
-    """An item that stands in its collection; an alias points to where its anchor is."""
-    if item.start_mark.index < collection.start_mark.index:
-        raise PlaceError("the last entry is an alias of what stands elsewhere")
-    return item
 
 
 def _end(node: Node) -> int:
     """Where a value ends. The end mark of a block is where the next token begins, behind comments and empty lines."""
     if isinstance(node, CollectionNode) and not node.flow_style and node.value:
         last = node.value[-1]
-        return _end(_own(node, last[1] if isinstance(last, tuple) else last))
+        return _end(last[1] if isinstance(last, tuple) else last)
     return int(node.end_mark.index)
 
 
@@ -86,7 +77,7 @@ def _into_flow(
         # Neither an anchor nor a tag in front of it can have a bracket.
         at, separator = text.index("[", collection.start_mark.index) + 1, ""
     else:
-        at, separator = _end(_own(collection, last)), ", "
+        at, separator = _end(last), ", "
         begin = _line_start(text, last.start_mark.index)
         if not around[0] and not (indent := text[begin : last.start_mark.index]).strip():
             return _on_lines(text, at, int(collection.end_mark.index), indent, rules)

@@ -114,7 +114,9 @@ def suggested_text(
         raise SuggestionError(_by_hand(class_name, suggestion, str(error))) from None
     before = read_policy(data, file, llm_hosts)
     if not _only_added(before, changed, class_name, len(suggestion.rules)):
-        raise SuggestionError(_by_hand(class_name, suggestion, "it shares rules with something else in the file"))
+        raise SuggestionError(
+            _by_hand(class_name, suggestion, "what stands there belongs to something else too, by an alias")
+        )
     enforced = enforcing(changed, class_name)
     for request in suggestion.requests:
         decision = _decide(enforced, class_name, request)

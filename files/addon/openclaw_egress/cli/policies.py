@@ -169,7 +169,8 @@ def suggest(
     """The least rules for what a class in `report` did, as a diff to the policy; apply it with `patch`.
 
     Each host that was let through only because of `report` gets a rule with the ports that were asked for; with them,
-    `enforce` denies none of it. Standard error says what was left out, and why. Nothing is written.
+    `enforce` denies none of it. Standard error says what was left out, and why. Nothing is written. Where Ansible writes
+    the policy, the rules belong into its variable.
 
     Exit code 0, 1 nothing to suggest, 2 bad input.
     """
@@ -207,7 +208,7 @@ def suggest(
     if not suggestion.rules:
         action = policy.classes[class_name].action
         hint = "" if action == "report" else f" (its action is {action}: only report lets through and records what for)"
-        complain(f"nothing to suggest: class {class_name} was not seen to need more since {harmless(since)}{hint}")
+        complain(f"nothing to suggest for what class {class_name} did since {harmless(since)}{hint}")
         raise typer.Exit(NEGATIVE)
 
 
