@@ -169,8 +169,9 @@ def suggest(
     """The least rules for what a class in `report` did, as a diff to the policy; apply it with `patch`.
 
     Each host that was let through only because of `report` gets a rule with the ports that were asked for; with them,
-    `enforce` denies none of it. Standard error says what was left out, and why. Nothing is written. Where Ansible writes
-    the policy, the rules belong into its variable.
+    `enforce` denies none of it. Standard error says what was left out, and why. Nothing is written.
+
+    Where Ansible writes the policy, the rules belong into its variable.
 
     Exit code 0, 1 nothing to suggest, 2 bad input.
     """
