@@ -65,6 +65,7 @@ def test_a_policy_with_that_rule_can_be_read_and_has_it(host, port, rule, reason
         ("api.openai.com", 443, "recording", "WebSockets …", "no rule can allow what cannot be recorded"),
         ("a.example", 443, "classes.sandbox.deny[2]", "…", "deny goes before allow: narrow classes.sandbox.deny[2]"),
         ("a.example", 443, "unknown-class", "…", "name class sandbox under classes"),
+        (ANY, 0, "classes.sandbox.limits.connections", "…", "raise classes.sandbox.limits.connections"),
         (ANY, 0, ANY, "12 more like this within a minute", "counted for the whole class, beyond 300 in a minute"),
         ("x.example", 443, "address-guard", "3 more like this within a minute",
             "classes.sandbox.addresses: {cidr: …, ports: [443]} with the address that x.example has"),

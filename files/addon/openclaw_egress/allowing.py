@@ -51,12 +51,14 @@ class Remedy:
 def remedy_for(group: DenialGroup) -> Remedy:
     """What would allow this destination to this class, as the denial's rule and reason tell."""
     name, rule = group.class_name, group.rule
-    if group.host == ANY:
+    if rule == ANY:
         return Remedy(
             advice=f"counted for the whole class, beyond {SINGLY_PER_CLASS} in a minute: where to was not kept"
         )
     if rule.startswith(f"classes.{name}.deny["):
         return Remedy(advice=f"deny goes before allow: narrow {rule}, or take it out")
+    if rule.startswith(f"classes.{name}.limits."):
+        return Remedy(advice=f"raise {rule}, where that much is meant")
     if rule == "recording":
         return Remedy(advice="no rule can allow what cannot be recorded: let the client do without WebSockets there")
     if rule == "unknown-class":

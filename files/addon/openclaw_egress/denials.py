@@ -92,8 +92,8 @@ def counted_reason(count: int) -> str:
 class Denial:
     """One record of a denial, or of ``count`` denials that were not kept singly.
 
-    ``host`` is `ANY` where they were counted for the whole class; ``port`` is 0 there, and where what was asked for is
-    no destination. ``method`` and ``url`` are None where they are not known.
+    ``host`` is `ANY` where it is about the class as a whole; ``port`` is 0 there, and where what was asked for is no
+    destination. ``method`` and ``url`` are None where they are not known.
     """
 
     class_name: str
@@ -130,7 +130,7 @@ class DenialGroup:
 
     @property
     def destination(self) -> str:
-        """``host:port``; `ANY` for the count of a whole class; as asked for where that is no destination."""
+        """``host:port``; `ANY` for the class as a whole; as asked for where that is no destination."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}" if self.port else self.host
 
