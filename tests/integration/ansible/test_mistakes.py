@@ -3,6 +3,7 @@
 import getpass
 import json
 import os
+import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -49,22 +50,27 @@ def test_a_loki_that_is_not_in_the_inventory(deploy):
     assert "openclaw_proxy_loki_host: three" in said
 
 
-@pytest.mark.parametrize(
-    ("variable", "value", "named"),
-    [
-        ("openclaw_proxy_max_body_size", "a lot", "openclaw_proxy_max_body_size"),
-        ("openclaw_proxy_spool_full", "explode", "drop_oldest"),
-        ("openclaw_proxy_memory", "12M", "openclaw_proxy_memory"),
-        ("openclaw_proxy_policy", {"version": 1}, "openclaw_proxy_policy"),
-        ("openclaw_proxy_policy_file", "/no/such/policy.yml", "/no/such/policy.yml"),
-        ("openclaw_proxy_log_max_file", "several", "openclaw_proxy_log_max_file"),
-    ],
-)
-def test_a_value_that_cannot_be_used(deploy, variable, value, named):
-    groups = {"openclaw_gateways": {"hosts": {"one": {variable: value}}}, "openclaw_loki": {"hosts": {"two": {}}}}
-    said = deploy(groups)
-    assert "Nothing was changed." in said and named in said
-    assert "PLAY [Loki on VPS-2]" not in said, "the mistake was seen only after VPS-2"
+TYPES = {
+    "size": ({"openclaw_proxy_max_body_size": "a lot"}, "openclaw_proxy_max_body_size"),
+    "choice": ({"openclaw_proxy_spool_full": "explode"}, "drop_oldest"),
+    "log": ({"openclaw_proxy_log_max_file": "several"}, "openclaw_proxy_log_max_file"),
+}
+MEANINGS = {
+    "memory": ({"openclaw_proxy_memory": "12M"}, "openclaw_proxy_memory"),
+    "policy": ({"openclaw_proxy_policy": {"version": 1}}, "openclaw_proxy_policy"),
+    "file": ({"openclaw_proxy_policy_file": "/no/such/policy.yml"}, "/no/such/policy.yml"),
+}
+
+
+@pytest.mark.parametrize("mistakes", [TYPES, MEANINGS], ids=["types", "meanings"])
+def test_values_that_cannot_be_used(deploy, mistakes):
+    """Each host is told its own."""
+    hosts = {name: variables for name, (variables, _) in mistakes.items()}
+    said = deploy({"openclaw_gateways": {"hosts": hosts}, "openclaw_loki": {"hosts": {"two": {}}}})
+    assert "PLAY [Loki on VPS-2]" not in said, "the mistakes were seen only after VPS-2"
+    for name, (_, named) in mistakes.items():
+        told = " ".join(re.findall(rf"(?:failed|fatal): \[{name}\].*?(?=\[ERROR\]|PLAY RECAP)", said))
+        assert "Nothing was changed." in told and named in told, f"{name}: {told or said}"
 
 
 def test_a_variable_that_is_mistyped(deploy):
