@@ -8,7 +8,11 @@ None stands for one that is not set, as in OpenClaw's own patches, where null ta
 
 from __future__ import annotations
 
+import json
 import re
+
+# OpenClaw refuses to write a file of 512 bytes or more that loses more than half of them at once.
+MAY_GO_AT_ONCE = 200
 
 
 class SettingsError(ValueError):
@@ -130,6 +134,28 @@ def nested(changes: dict) -> dict:
             at = at.setdefault(word, {})
         at[last] = value
     return tree
+
+
+def in_steps(current: dict, changes: dict) -> list:
+    """The same changes, one after the other, so that no step takes away more than OpenClaw lets go at once.
+
+    How long its file is cannot be known from here, but it is longer than what goes: half of what is still to go is
+    never more than half of the file.
+    """
+    going = []
+    for path in sorted(path for path, value in changes.items() if value is None):
+        found = value_at(current, path)
+        for leaf, value in sorted(flat({path: found}).items()) if found is not None else ():
+            going.append((leaf, len(json.dumps(value)) + len(leaf.rpartition(".")[2]) + 2 * leaf.count(".") + 9))
+    steps = []
+    while sum(size for _leaf, size in going) > MAY_GO_AT_ONCE:
+        half, step = sum(size for _leaf, size in going) / 2, {}
+        while going and (not step or going[0][1] <= half):
+            leaf, size = going.pop(0)
+            step[leaf] = None
+            half -= size
+        steps.append(step)
+    return [*steps, changes] if changes else []
 
 
 def applied(tree: dict, changes: dict) -> dict:

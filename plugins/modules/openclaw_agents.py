@@ -111,6 +111,7 @@ from ansible_collections.openclaw.egress.plugins.module_utils.openclaw_agents im
     SettingsError,
     either,
     flat,
+    in_steps,
     nested,
     overridden,
     plan,
@@ -189,9 +190,10 @@ def run(module: AnsibleModule) -> dict:
     if not module.check_mode:
         # On disk before OpenClaw is told, so that a run that is cut off can be undone; forgotten only when given back.
         remember(manifest, either(data, found.data))
-        if found.changes:
-            patch = json.dumps({"agents": nested(found.changes)})
-            code, out, error = openclaw(module, "config", "patch", "--stdin", given=patch)
+        for step in in_steps(current, found.changes):
+            code, out, error = openclaw(
+                module, "config", "patch", "--stdin", given=json.dumps({"agents": nested(step)})
+            )
             if code != 0:
                 remember(manifest, data)
                 raise refusal(module, "`openclaw config patch`", error or out)

@@ -1,10 +1,13 @@
 """What is changed in OpenClaw's settings, and that all of it can be put back, key by key."""
 
+import json
+
 import pytest
 from ansible_collections.openclaw.egress.plugins.module_utils.openclaw_agents import (
     SettingsError,
     applied,
     either,
+    in_steps,
     overridden,
     plan,
     shown,
@@ -129,3 +132,18 @@ def test_no_secret_of_a_sandbox_is_shown():
     assert shown(f"{DOCKER}.env.TOKEN", "hunter2") == "(hidden)"
     assert shown(f"{DOCKER}.env.all_proxy", "http://u:hunter2@host:1") == "http://…@host:1"
     assert shown(NETWORK, "bridge") == "bridge"
+
+
+@pytest.mark.parametrize("own", [{"network": "bridge"}, {"network": "bridge", "env": {"LANG": "C.UTF-8"}}])
+@pytest.mark.parametrize("count", [1, 5, 9, 40])
+def test_no_step_takes_more_than_half_of_openclaws_file(own, count):
+    before = {"defaults": {"sandbox": {"docker": own}}}
+    wanted = {NETWORK: "none"} | {f"{DOCKER}.env.VARIABLE_{n}": f"http://172.30.0.250:{8000 + n}" for n in range(count)}
+    current, data, _ = put(before, {}, wanted)
+    undoing = plan(current, data, {}, {}).changes
+    size = len(json.dumps({"agents": current}, indent=2))
+    for step in in_steps(current, undoing):
+        current = applied(current, step)
+        was, size = size, len(json.dumps({"agents": current}, indent=2))
+        assert was < 512 or size >= was // 2
+    assert current == before
