@@ -49,13 +49,15 @@ base_image() { image base "$(rootfs base "$BASE_PACKAGES")"; }
 
 # What OpenClaw starts code sandboxes from, under the name that it expects.
 sandbox_image() {
-  local base name=openclaw-sandbox:bookworm-slim
+  local base name
   base=$(image sandbox "$(rootfs sandbox "$SANDBOX_PACKAGES")")
+  name=openclaw-egress-lab-sandbox-made:$(echo "$base" | key)
   if ! docker image inspect "$name" >/dev/null 2>&1; then
     printf '%s\n' "FROM $base" 'RUN useradd --create-home --shell /bin/bash sandbox' 'USER sandbox' 'WORKDIR /home/sandbox' \
       'CMD ["sleep", "infinity"]' | docker build --quiet --tag "$name" - >/dev/null
   fi
-  echo "$name"
+  docker tag "$name" openclaw-sandbox:bookworm-slim
+  echo openclaw-sandbox:bookworm-slim
 }
 
 victorialogs() {

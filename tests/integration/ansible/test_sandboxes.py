@@ -1,0 +1,113 @@
+"""What the role tells OpenClaw of its sandboxes, from policies; `docker` and OpenClaw in it are a stand-in.
+
+The scenario `classes` in molecule/ does it with the real ones.
+"""
+
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.integration.ansible.conftest import BIN, Run
+from tests.standins.docker import Docker
+
+PLAY = [
+    {
+        "hosts": "all",
+        "gather_facts": False,
+        "environment": {"PATH": "{{ bin }}:{{ lookup('env', 'PATH') }}"},
+        "tasks": [
+            {
+                "name": "Sandboxes",
+                "ansible.builtin.include_role": {
+                    "name": "openclaw.egress.openclaw_gateway",
+                    "tasks_from": "sandboxes",
+                },
+                "vars": {"__openclaw_gateway_ready": True},
+            }
+        ],
+    }
+]
+BROWSER = {"listen": 8081, "action": "enforce", "allow": ["*"]}
+SOME = [{"host": "packages.example.com"}]
+# Host: classes of its policy, what OpenClaw has for code sandboxes, what more the inventory says.
+HOSTS = {
+    "closed": ({"sandbox": {"listen": 8082, "action": "enforce", "allow": []}, "browser": BROWSER}, {}, {}),
+    "opened": ({"sandbox": {"listen": 9082, "action": "enforce", "allow": SOME}, "browser": BROWSER}, {}, {}),
+    "report": ({"sandbox": {"listen": 8082, "action": "report"}, "browser": BROWSER}, {"network": "mine"}, {}),
+    "browserless": ({"sandbox": {"listen": 8082, "action": "open"}}, {"env": {"TOKEN": "hunter2"}}, {}),
+    "classless": ({"gateway": {"listen": 8080, "action": "open"}}, {}, {}),
+    "off": ({"sandbox": {"listen": 8082, "action": "open"}}, {}, {"openclaw_gateway_sandboxes": False}),
+}
+
+
+@pytest.fixture(scope="module")
+def told(run: Run, tmp_path_factory: pytest.TempPathFactory):
+    """For each host, what OpenClaw has for its sandboxes afterwards; and what a second run said."""
+    at: Path = tmp_path_factory.mktemp("sandboxes")
+    hosts, dockers = {}, {}
+    for name, (classes, own, more) in HOSTS.items():
+        agents = {"defaults": {"sandbox": {"docker": own}}}
+        if name == "opened":
+            agents["entries"] = {"work": {"sandbox": {"docker": {"network": "none"}}}}
+        dockers[name] = Docker(
+            at / name, containers={"openclaw-gateway": "healthy"}, openclaw={"agents": agents, "theirs": 1}
+        )
+        hosts[name] = more | {
+            "ansible_connection": "local",
+            "ansible_python_interpreter": "auto_silent",
+            "bin": str(at / name),
+            "openclaw_egress_state_dir": str(at / name / "state"),
+            "openclaw_proxy_policy": {"version": 1, "classes": classes},
+        }
+    (at / "hosts.json").write_text(json.dumps({"all": {"hosts": hosts}}))
+    (at / "play.yml").write_text(json.dumps(PLAY))
+    runs = [
+        run("ansible-playbook", "-i", f"{at}/hosts.json", f"{at}/play.yml", PATH=f"{BIN}:{os.environ['PATH']}")
+        for _ in range(2)
+    ]
+    for done in runs:
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "hunter2" not in done.stdout
+    assert all(docker.state["openclaw"]["theirs"] == 1 for docker in dockers.values())
+    found = {
+        name: docker.state["openclaw"]["agents"]["defaults"]["sandbox"]["docker"] for name, docker in dockers.items()
+    }
+    return found, runs[0].stdout, runs[1].stdout
+
+
+def test_a_class_that_may_reach_nothing_has_no_network(told):
+    docker = told[0]["closed"]
+    assert docker["network"] == "none"
+    assert docker["env"]["HTTPS_PROXY"] == docker["env"]["http_proxy"] == "http://172.30.0.250:8082"
+    assert docker["env"]["ALL_PROXY"] == docker["env"]["all_proxy"] == "http://172.30.0.250:8081"
+
+
+def test_a_class_that_may_reach_something_has_a_network_and_its_own_listener(told):
+    assert told[0]["opened"]["network"] == "bridge"
+    assert told[0]["opened"]["env"]["HTTP_PROXY"] == "http://172.30.0.250:9082"
+
+
+def test_the_operators_network_and_variables_are_kept(told):
+    assert told[0]["report"]["network"] == "mine"
+    assert told[0]["browserless"]["env"]["TOKEN"] == "hunter2"
+
+
+def test_a_class_that_the_policy_does_not_have_has_no_listener(told):
+    assert "ALL_PROXY" not in told[0]["browserless"]["env"]
+    assert told[0]["classless"]["network"] == "none"
+    assert "HTTP_PROXY" not in told[0]["classless"]["env"]
+
+
+def test_switched_off_nothing_is_touched(told):
+    assert told[0]["off"] == {}
+
+
+def test_what_is_left_to_do_is_said_once(told):
+    _, first, second = told
+    assert "sandbox recreate --all" in first
+    assert "agents.entries.work.sandbox.docker.network says otherwise" in first
+    assert "sandbox recreate" not in second
+    assert set(re.findall(r"changed=(\d+)", second)) == {"0"}
