@@ -133,10 +133,10 @@ def _check_label(label: str, host: str) -> None:
         raise DestinationError(f"{label!r} in {host!r} is not a label of a host name")
     if label.startswith("xn--"):
         try:
-            known = bool(label[4:].encode("ascii").decode("punycode")) and not label.endswith("-")
+            decoded = label[4:].encode("ascii").decode("punycode")
         except UnicodeError:
-            known = False
-        if not known:
+            decoded = ""
+        if not decoded or label.endswith("-") or any("\x7f" <= char <= "\x9f" for char in decoded):
             raise DestinationError(f"{label!r} in {host!r} is not Punycode")
 
 

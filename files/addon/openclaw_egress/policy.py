@@ -27,8 +27,8 @@ import hashlib
 import ipaddress
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network, IPv6Network
 from itertools import islice
 from pathlib import Path
@@ -333,6 +333,16 @@ def decide_address(policy: Policy, class_name: str, destination: Destination, ip
     if exception is not None:
         return Decision(True, exception.name, f"{class_name} may reach {ip} by an exception", inspect)
     return Decision(True, "default", f"{ip} is public", inspect)
+
+
+def with_addresses(decision: Decision, verdicts: Iterable[Decision]) -> Decision:
+    """An allowing decision on a name together with :func:`decide_address` on its addresses: one bad answer denies."""
+    for verdict in verdicts:
+        if not verdict.allow:
+            return verdict
+        if verdict.would_deny and not decision.would_deny:
+            decision = replace(decision, rule=verdict.rule, reason=verdict.reason, would_deny=True)
+    return decision
 
 
 def _allowing(found: ClassPolicy, destination: Destination, method: str | None, path: str | None) -> Rule | None:

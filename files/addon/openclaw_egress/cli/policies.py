@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import urlsplit
 
 import typer
 
 from openclaw_egress.cli.output import BAD_INPUT, NEGATIVE, complain, harmless, print_json
-from openclaw_egress.destinations import DestinationError, parse_destination
-from openclaw_egress.policy import Decision, Policy, builtin_policy, decide, load_policy
+from openclaw_egress.destinations import Destination, DestinationError, parse_destination
+from openclaw_egress.policy import Decision, Policy, builtin_policy, decide, load_policy, with_addresses
 from openclaw_egress.settings import DEFAULT_LLM_HOSTS, Settings
 
 app = typer.Typer(no_args_is_help=True, help="Check the policy, and ask it.")
@@ -56,44 +58,103 @@ def explain(
     if class_name not in policy.classes:
         complain(f"there is no class {harmless(class_name)}; there are {', '.join(policy.classes)}")
         raise typer.Exit(BAD_INPUT)
-    host, port, path = _parts(url)
-    answers: list[dict[str, Any]] = []
     try:
-        destination = parse_destination(host, port)
-    except DestinationError as error:
-        decision = Decision(allow=False, rule="syntax", reason=str(error), inspect=False)
-    else:
-        inspected = policy.inspects(destination.host)
-        decision = decide(policy, class_name, destination, *((method.upper(), path) if inspected else (None, None)))
-        known = destination.address or policy.fixed_address(destination.host)
-        if decision.allow and (known is not None or resolve):
-            from openclaw_egress.proxy.gate import check_address  # noqa: PLC0415  (mitmproxy takes a second to load)
-
-            for address in [str(known)] if known is not None else _addresses(destination.host, port):
-                verdict = check_address(policy, class_name, destination, address)
-                answers.append({"address": address, "allow": verdict.allow, "reason": verdict.reason})
-                if not verdict.allow:
-                    decision = verdict
-                    break
-    _answer(class_name, f"{host}:{port}", decision, answers, as_json)
-    if not decision.allow:
+        found = decide_request(policy, class_name, url, method, _addresses if resolve else None)
+    except ValueError as error:
+        complain(f"{harmless(url)}: {harmless(str(error))}; write https://host/path or host:port")
+        raise typer.Exit(BAD_INPUT) from None
+    _answer(class_name, found, as_json)
+    if not found.decision.allow:
         raise typer.Exit(NEGATIVE)
 
 
-def _answer(
-    class_name: str, destination: str, decision: Decision, addresses: list[dict[str, Any]], as_json: bool
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """What the proxy would decide on a request.
+
+    Attributes:
+        asked: host and port as in the URL.
+        addresses: those that were looked at, each with the decision on it, up to the first that is refused.
+    """
+
+    asked: str
+    decision: Decision
+    addresses: tuple[tuple[str, Decision], ...] = ()
+
+
+def decide_request(
+    policy: Policy,
+    class_name: str,
+    url: str,
+    method: str = "GET",
+    addresses_of: Callable[[str, int], Sequence[str]] | None = None,
+) -> Explained:
+    """What the proxy decides on a request for a URL, step by step as the proxy does.
+
+    ``https`` begins with a CONNECT, of which only host and port are known; where the host is inspected the request
+    inside is decided after it. ``addresses_of`` gives a name's addresses; without it only literals and fixed answers
+    are looked at.
+
+    Raises:
+        ValueError: the URL names no host.
+    """
+    scheme, host, port, path = _parts(url)
+    asked = f"{host}:{port}"
+    try:
+        destination = parse_destination(host, port)
+    except DestinationError as error:
+        return Explained(asked, Decision(allow=False, rule="syntax", reason=str(error), inspect=False))
+    steps: list[tuple[str | None, str | None]] = [(method.upper(), path)]
+    if scheme != "http":
+        steps = [(None, None), *(steps if policy.inspects(destination.host) else [])]
+    answers: tuple[tuple[str, Decision], ...] | None = None
+    for known in steps:
+        decision = decide(policy, class_name, destination, *known)
+        if not decision.allow:
+            return Explained(asked, decision, answers or ())
+        if answers is None:
+            answers = _decide_addresses(policy, class_name, destination, addresses_of)
+        decision = with_addresses(decision, [verdict for _, verdict in answers])
+        if not decision.allow:
+            break
+    return Explained(asked, decision, answers or ())
+
+
+def _decide_addresses(
+    policy: Policy,
+    class_name: str,
+    destination: Destination,
+    addresses_of: Callable[[str, int], Sequence[str]] | None,
+) -> tuple[tuple[str, Decision], ...]:
+    known = destination.address or policy.fixed_address(destination.host)
+    if known is None and addresses_of is None:
+        return ()
+    from openclaw_egress.proxy.gate import check_address  # noqa: PLC0415  (mitmproxy takes a second to load)
+
+    answers: list[tuple[str, Decision]] = []
+    for address in [str(known)] if known is not None else addresses_of(destination.host, destination.port):  # type: ignore[misc]
+        answers.append((address, check_address(policy, class_name, destination, address)))
+        if not answers[-1][1].allow:
+            break
+    return tuple(answers)
+
+
+def _answer(class_name: str, found: Explained, as_json: bool) -> None:
+    decision = found.decision
     if as_json:
         print_json(
             {
                 "class": class_name,
-                "destination": destination,
+                "destination": found.asked,
                 "allow": decision.allow,
                 "rule": decision.rule,
                 "reason": decision.reason,
                 "inspect": decision.inspect,
                 "would_deny": decision.would_deny,
-                "addresses": addresses,
+                "addresses": [
+                    {"address": address, "allow": verdict.allow, "reason": verdict.reason}
+                    for address, verdict in found.addresses
+                ],
             }
         )
         return
@@ -103,8 +164,8 @@ def _answer(
     typer.echo(f"{word}: {harmless(decision.reason)}\nrule:    {decision.rule}")
     if decision.allow:
         typer.echo(f"traffic: {'decrypted and recorded' if decision.inspect else 'tunnelled, not decrypted'}")
-    for answer in addresses:
-        typer.echo(f"address: {answer['address']} {'ok' if answer['allow'] else 'refused'}")
+    for address, verdict in found.addresses:
+        typer.echo(f"address: {address} {'ok' if verdict.allow else 'refused'}")
 
 
 def policy_of(settings: Settings) -> Policy:
@@ -114,18 +175,14 @@ def policy_of(settings: Settings) -> Policy:
     return builtin_policy(settings.llm_hosts or DEFAULT_LLM_HOSTS)
 
 
-def _parts(url: str) -> tuple[str, int, str]:
-    try:
-        parts = urlsplit(url if "://" in url else f"//{url}", scheme="https")
-        port = parts.port or {"https": 443, "http": 80}.get(parts.scheme, 0)
-        host = parts.hostname
-    except ValueError as error:
-        complain(f"{harmless(url)}: {error}")
-        raise typer.Exit(BAD_INPUT) from None
-    if not host or not port:
-        complain(f"{harmless(url)} names no host; write https://host/path or host:port")
-        raise typer.Exit(BAD_INPUT)
-    return host, port, (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+def _parts(url: str) -> tuple[str, str, int, str]:
+    parts = urlsplit(url if "://" in url else f"//{url}", scheme="https")
+    port = parts.port
+    if port is None:
+        port = {"https": 443, "http": 80, "wss": 443, "ws": 80}.get(parts.scheme)
+    if not parts.hostname or port is None:
+        raise ValueError("it names no host" if port is not None else f"{parts.scheme}: has no port that is known")
+    return parts.scheme, parts.hostname, port, (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
 
 
 def _addresses(host: str, port: int) -> list[str]:

@@ -20,7 +20,7 @@ from mitmproxy.proxy import layer, layers, server_hooks
 from mitmproxy.proxy.layers.http import HTTPMode
 
 from openclaw_egress.destinations import Destination, DestinationError, parse_destination
-from openclaw_egress.policy import Decision, Policy, decide, decide_address
+from openclaw_egress.policy import Decision, Policy, decide, decide_address, with_addresses
 from openclaw_egress.proxy.answers import refusal
 from openclaw_egress.proxy.layers import Refuse, looks_like_tls
 from openclaw_egress.proxy.permits import Permit, Permits
@@ -115,8 +115,7 @@ class Gate:
             )
 
     async def _connect(self, flow: http.HTTPFlow) -> None:
-        host, port = flow.request.host, flow.request.port
-        destination = self._parse(flow, host, port)
+        destination = self._parse(flow, _host_on_the_wire(flow.request), flow.request.port)
         if destination is None:
             return
         if await self._permit(flow, destination, None, None):
@@ -131,7 +130,7 @@ class Gate:
             return self._refuse(
                 flow, f"{request.host}:{request.port}", _syntax("https goes through CONNECT, not in absolute form")
             )
-        destination = self._parse(flow, request.host, request.port)
+        destination = self._parse(flow, _host_on_the_wire(request), request.port)
         if destination is None:
             return None
         if tunnel is not None and (destination.host, destination.port) != (tunnel.host, tunnel.port):
@@ -168,19 +167,26 @@ class Gate:
             self._refuse(flow, _text(destination), decision)
             return False
         known = self._permits.find(flow.client_conn.id, destination.host, destination.port)
-        if known is None or not known.fresh:
+        if known is not None and known.fresh:
+            addresses = known.addresses
+        else:
+            known = None
             try:
                 addresses = await self._addresses(policy, class_name, destination)
             except ResolutionError as error:
                 self._answer_unreachable(flow, class_name, destination, str(error))
                 return False
-            for address in addresses:
-                verdict = check_address(policy, class_name, destination, address)
-                if not verdict.allow:
-                    self._refuse(flow, _text(destination), verdict)
-                    return False
+        # Of a permit that was there too: the policy may be another one by now.
+        decision = with_addresses(
+            decision, (check_address(policy, class_name, destination, address) for address in addresses)
+        )
+        if not decision.allow:
+            self._permits.revoke(flow.client_conn.id, destination.host, destination.port)
+            self._refuse(flow, _text(destination), decision)
+            return False
+        if known is None:
             known = Permit(class_name, destination, addresses, decision.inspect, decision.tls)
-        self._permits.write(flow.client_conn.id, known)
+            self._permits.write(flow.client_conn.id, known)
         if decision.would_deny:
             self._observer.denied(
                 class_name, _text(destination), decision, flow.request.method, _client(flow), enforced=False
@@ -387,6 +393,18 @@ def _sni_agrees(sni: str | None, target: Destination) -> bool:
         return False
 
 
+def _host_on_the_wire(request: http.Request) -> str:
+    """The host as the client wrote it.
+
+    mitmproxy decodes A-labels by IDNA 2003; what it decoded (a label with a symbol, say) need not be a name by the
+    rules of today. It also takes brackets off whatever stands in them.
+    """
+    host = request.host
+    if request.data.authority.startswith(b"[") and ":" not in host:
+        return f"[{host}]"
+    return host if host.isascii() else host.encode("idna").decode("ascii")
+
+
 def _authority_disagreement(request: http.Request, destination: Destination) -> str | None:
     """Why the request's names do not agree with where it goes, or None."""
     named = [value for name, value in request.headers.fields if name.lower() == b"host"]
@@ -400,8 +418,11 @@ def _authority_disagreement(request: http.Request, destination: Destination) -> 
     for authority in authorities:
         try:
             host, port = http_url.parse_authority(authority, check=True)
-            default = 443 if request.scheme == "https" else 80
-            other = parse_destination(host, port or default)
+            if authority.startswith("[") and ":" not in host:
+                raise ValueError("brackets are for IPv6 addresses")
+            if port is None:
+                port = 443 if request.scheme == "https" else 80
+            other = parse_destination(host, port)
         except (ValueError, DestinationError):
             return "the Host header is not a host name"
         if (other.host, other.port) != (destination.host, destination.port):
