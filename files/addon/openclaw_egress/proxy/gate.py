@@ -1,15 +1,18 @@
 """The gate: the mitmproxy add-on that decides, before anything is resolved, dialled or decrypted.
 
 Each hook asks the pure policy and either writes a permit or refuses. mitmproxy goes on as if nothing had happened when
-a hook raises (it fails open), so every hook here is wrapped: an exception refuses what was asked.
+a hook raises (it fails open), so every hook here is wrapped by :func:`fails_closed`: an exception, in whatever line,
+refuses what was asked.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
+import inspect
 import ipaddress
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -32,6 +35,48 @@ INSPECT = "openclaw_egress.inspect"
 """Key in ``flow.metadata``: the :class:`Allowed` of a request that is to be recorded."""
 
 FAILED = "internal error: refused, because a decision could not be made"
+
+_FAILED_ANSWER = refusal(
+    503,
+    class_name="?",
+    destination="?",
+    rule="internal-error",
+    reason=FAILED,
+    remedy="See the proxy's log.",
+)
+
+
+def fails_closed[Owner, Data](
+    refuse: Callable[[Owner, Data, Exception], None],
+) -> Callable[[Callable[[Owner, Data], Any]], Callable[[Owner, Data], Any]]:
+    """Wrap a hook so that ``refuse(self, what the hook got, the exception)`` is called for whatever it raises."""
+
+    def decorate(hook: Callable[[Owner, Data], Any]) -> Callable[[Owner, Data], Any]:
+        @functools.wraps(hook)
+        async def waits(self: Owner, data: Data) -> None:
+            try:
+                await hook(self, data)
+            except Exception as error:
+                refuse(self, data, error)
+
+        @functools.wraps(hook)
+        def returns(self: Owner, data: Data) -> None:
+            try:
+                hook(self, data)
+            except AddonHalt:
+                raise
+            except Exception as error:
+                refuse(self, data, error)
+
+        return waits if inspect.iscoroutinefunction(hook) else returns
+
+    return decorate
+
+
+def answer_failed(flow: http.HTTPFlow) -> None:
+    """503 instead of what was asked; made of what cannot fail."""
+    flow.request.stream = False  # an answer to a request that streams is an error to mitmproxy
+    flow.response = _FAILED_ANSWER.copy()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +112,48 @@ class Gate:
         self._permits = Permits()
         self._connect_targets: dict[str, Destination] = {}
 
+    # ── when a hook raises ───────────────────────────────────────────────────────────────────────────────────
+
+    def _client_failed(self, client: connection.Client, error: Exception) -> None:
+        client.error = "no class owns this listener"
+        log.error("a connection to a listener without a class was refused: %s", type(error).__name__)
+
+    def _end_failed(self, _: connection.Client, error: Exception) -> None:
+        log.error("tidying up after a client failed: %s", type(error).__name__)
+
+    def _request_failed(self, flow: http.HTTPFlow, error: Exception) -> None:
+        answer_failed(flow)
+        flow.metadata.pop(INSPECT, None)
+        log.error("deciding on a request failed; it is refused", exc_info=error)
+        self._permits.forget(flow.client_conn.id)
+
+    def _layer_failed(self, nextlayer: layer.NextLayer, error: Exception) -> None:
+        nextlayer.layer = Refuse(nextlayer.context)
+        log.error("choosing what a connection may speak failed; it is closed", exc_info=error)
+
+    def _hello_failed(self, data: tls.ClientHelloData, error: Exception) -> None:
+        data.ignore_connection = False  # and without a permit there is no certificate for it
+        self._close_all(data.context.client)
+        log.error("a TLS connection was refused: %s", type(error).__name__)
+
+    def _certificate_failed(self, _: tls.TlsData, error: Exception) -> None:
+        raise AddonHalt from error
+
+    def _opening_failed(self, data: server_hooks.ServerConnectionHookData, error: Exception) -> None:
+        data.server.error = FAILED
+        log.error("checking a connection's permit failed; it is not opened", exc_info=error)
+
+    def _opened_failed(self, _: server_hooks.ServerConnectionHookData, error: Exception) -> None:
+        raise asyncio.CancelledError from error
+
     # ── a client comes and goes ──────────────────────────────────────────────────────────────────────────────
 
+    @fails_closed(_client_failed)
     def client_connected(self, client: connection.Client) -> None:
         """A listener that no class owns serves nobody."""
-        try:
-            self._class_of(client)
-        except Exception as error:
-            log.error("a connection to a listener without a class was refused: %s", type(error).__name__)
-            client.error = "no class owns this listener"
+        self._class_of(client)
 
+    @fails_closed(_end_failed)
     def client_disconnected(self, client: connection.Client) -> None:
         """Forget what was allowed to it."""
         self._permits.forget(client.id)
@@ -88,31 +165,17 @@ class Gate:
 
     # ── requests ─────────────────────────────────────────────────────────────────────────────────────────────
 
+    @fails_closed(_request_failed)
     async def http_connect(self, flow: http.HTTPFlow) -> None:
         """CONNECT: decide on the name, then on the addresses; 403 with the reason, or a permit."""
-        await self._guarded(flow, self._connect)
+        await self._connect(flow)
 
+    @fails_closed(_request_failed)
     async def requestheaders(self, flow: http.HTTPFlow) -> None:
         """Every request outside a tunnel and every decrypted one: decide again, names must agree."""
-        if flow.error is None:
-            await self._guarded(flow, self._request)
-
-    async def _guarded(self, flow: http.HTTPFlow, decide_it: Callable[[http.HTTPFlow], Awaitable[None]]) -> None:
         flow.metadata.pop(INSPECT, None)
-        try:
-            await decide_it(flow)
-        except Exception:
-            log.exception("deciding on a request failed; it is refused")
-            self._permits.forget(flow.client_conn.id)
-            flow.metadata.pop(INSPECT, None)
-            flow.response = refusal(
-                503,
-                class_name="?",
-                destination="?",
-                rule="internal-error",
-                reason=FAILED,
-                remedy="See the proxy's log.",
-            )
+        if flow.error is None:
+            await self._request(flow)
 
     async def _connect(self, flow: http.HTTPFlow) -> None:
         destination = self._parse(flow, _host_on_the_wire(flow.request), flow.request.port)
@@ -236,16 +299,12 @@ class Gate:
 
     # ── what runs on a connection ────────────────────────────────────────────────────────────────────────────
 
+    @fails_closed(_layer_failed)
     def next_layer(self, nextlayer: layer.NextLayer) -> None:
         """HTTP on the listener; after CONNECT, TLS, or what a rule with ``tls: false`` lets pass; to port 80, HTTP."""
-        if nextlayer.layer is not None:
-            return
-        try:
+        if nextlayer.layer is None:
             data = nextlayer.data_client()  # type: ignore[no-untyped-call]
             nextlayer.layer = self._next_layer(nextlayer.context, data)
-        except Exception:
-            log.exception("choosing what a connection may speak failed; it is closed")
-            nextlayer.layer = Refuse(nextlayer.context)
 
     def _next_layer(self, context: Any, data: bytes) -> layer.Layer | None:
         if len(context.layers) == 1:
@@ -268,25 +327,23 @@ class Gate:
         self._deny_connection(context.client, target, "after CONNECT came bytes that are not TLS")
         return Refuse(context)
 
+    @fails_closed(_hello_failed)
     def tls_clienthello(self, data: tls.ClientHelloData) -> None:
         """Inspected hosts are decrypted, all others tunnelled. The name in TLS must be the one that CONNECT named."""
         client = data.context.client
-        try:
-            target = self._connect_targets[client.id]
-            permit = self._permits.find(client.id, target.host, target.port)
-            if permit is None:
-                raise LookupError("no permit")
-            if not _sni_agrees(data.client_hello.sni, target):
-                self._deny_connection(client, target, "the name in TLS is not the one that CONNECT named")
-                return
-            data.ignore_connection = not permit.inspect
-            if data.ignore_connection:
-                # HttpLayer no longer speaks here: bytes pass as they are.
-                data.context.server.address = (target.host, target.port)
-        except Exception as error:
-            log.error("a TLS connection was refused: %s", type(error).__name__)
-            self._close_all(client)
+        target = self._connect_targets[client.id]
+        permit = self._permits.find(client.id, target.host, target.port)
+        if permit is None:
+            raise LookupError("no permit")
+        if not _sni_agrees(data.client_hello.sni, target):
+            self._deny_connection(client, target, "the name in TLS is not the one that CONNECT named")
+            return
+        data.ignore_connection = not permit.inspect
+        if data.ignore_connection:
+            # HttpLayer no longer speaks here: bytes pass as they are.
+            data.context.server.address = (target.host, target.port)
 
+    @fails_closed(_certificate_failed)
     def tls_start_client(self, data: tls.TlsData) -> None:
         """A refused connection gets no certificate: without a TLS context mitmproxy ends the handshake."""
         client = data.context.client
@@ -294,22 +351,20 @@ class Gate:
         if target is None or self._permits.find(client.id, target.host, target.port) is None:
             raise AddonHalt
 
+    @fails_closed(_opening_failed)
     def server_connect(self, data: server_hooks.ServerConnectionHookData) -> None:
         """The last word before a connection is opened: no permit, no connection."""
         current_permit.set(None)
-        try:
-            address = data.server.address
-            permit = self._permits.find(data.client.id, address[0], address[1]) if address else None
-            if address is None or permit is None:
-                data.server.error = "refused by openclaw.egress: no permit"
-            else:
-                current_permit.set(permit)
-                if permit.destination.address is not None and str(permit.destination.address) != address[0]:
-                    data.server.error = "refused by openclaw.egress: address not in canonical form"
-        except Exception:
-            log.exception("checking a connection's permit failed; it is not opened")
-            data.server.error = FAILED
+        address = data.server.address
+        permit = self._permits.find(data.client.id, address[0], address[1]) if address else None
+        if address is None or permit is None:
+            data.server.error = "refused by openclaw.egress: no permit"
+            return
+        current_permit.set(permit)
+        if permit.destination.address is not None and str(permit.destination.address) != address[0]:
+            data.server.error = "refused by openclaw.egress: address not in canonical form"
 
+    @fails_closed(_opened_failed)
     def server_connected(self, data: server_hooks.ServerConnectionHookData) -> None:
         """The peer must be one of the checked addresses; anything else is a fault, and not a byte passes."""
         address, peer = data.server.address, data.server.peername
