@@ -47,7 +47,10 @@ ODD_HOSTS = _words(
 )
 PATTERNS = (*NAMES, "*", "*.example.com", "*.example", "*.internal.example", "*.azure.example", "*.localhost")
 LITERALS = _words("8.8.8.8 1.1.1.1 10.0.0.2 127.0.0.1 169.254.169.254 2001:4860:4860::8888 fd00::1 ::ffff:a00:2 ::1")
-NETWORKS = _words("8.8.8.0/24 10.0.0.0/8 10.0.0.2/32 127.0.0.0/8 2001:4860::/32 fd00::/8 ::1/128 169.254.169.254/32")
+NETWORKS = _words(
+    "8.8.8.0/24 8.8.8.0/24 2606:4700::/32 10.0.0.0/8 10.0.0.2/32 127.0.0.0/8 "
+    "2001:4860::/32 fd00::/8 ::1/128 169.254.169.254/32"
+)
 PUBLIC = ("93.184.216.34", "8.8.8.8", "2606:4700:4700::1111")
 PORTS = (80, 443, 8080, 8443, 22)
 ODD_PORTS = ("", "0", "00443", "65535", "65536", "99999999", "-1", "x")
@@ -98,7 +101,7 @@ def policy_text(chance: random.Random, world: World) -> str:
 
 
 def _rule(chance: random.Random, world: World, kind: Literal["allow", "deny"]) -> Any:
-    if chance.random() < 0.2:
+    if chance.random() < (0.4 if kind == "deny" else 0.2):
         rule: dict[str, Any] = {"cidr": chance.choice(NETWORKS)}
     else:
         host = chance.choice(PATTERNS if chance.random() < 0.8 else world.literals)
