@@ -25,7 +25,7 @@ from mitmproxy.proxy.layers.http import HTTPMode
 from openclaw_egress.destinations import Destination, DestinationError, parse_destination
 from openclaw_egress.policy import Decision, Policy, decide, decide_address, with_addresses
 from openclaw_egress.proxy.answers import refusal
-from openclaw_egress.proxy.layers import Refuse, looks_like_tls
+from openclaw_egress.proxy.layers import Refuse, cut, looks_like_tls
 from openclaw_egress.proxy.permits import Permit, Permits
 from openclaw_egress.proxy.resolver import ResolutionError, Resolver, current_permit, is_own_address
 
@@ -143,7 +143,10 @@ class Gate:
         data.server.error = FAILED
         log.error("checking a connection's permit failed; it is not opened", exc_info=error)
 
-    def _opened_failed(self, _: server_hooks.ServerConnectionHookData, error: Exception) -> None:
+    def _opened_failed(self, data: server_hooks.ServerConnectionHookData, error: Exception) -> None:
+        # Ends the task that opened it, and the client that would wait for it; an error set here would not be looked at.
+        asyncio.get_running_loop().call_soon(cut, data.client)
+        log.error("a connection that was opened was cut: %s", error)
         raise asyncio.CancelledError from error
 
     # ── a client comes and goes ──────────────────────────────────────────────────────────────────────────────
@@ -370,9 +373,7 @@ class Gate:
         address, peer = data.server.address, data.server.peername
         permit = self._permits.find(data.client.id, address[0], address[1]) if address else None
         if permit is None or peer is None or peer[0].split("%")[0] not in permit.addresses:
-            log.error("a connection to an address that was not checked was cut")
-            # Ends the task that opened it; an error set here would no longer be looked at.
-            raise asyncio.CancelledError
+            raise LookupError("a connection to an address that was not checked")
 
     # ── helpers ──────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -20,13 +20,14 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from mitmproxy import http
+from mitmproxy import connection, http
 from mitmproxy.connection import ConnectionState
 
 from openclaw_egress.capture import ExchangeCapture
 from openclaw_egress.metrics import Metrics
 from openclaw_egress.proxy.answers import refusal
 from openclaw_egress.proxy.gate import INSPECT, Allowed, answer_failed, fails_closed
+from openclaw_egress.proxy.layers import cut
 from openclaw_egress.spool import Spool, SpoolError
 
 log = logging.getLogger("openclaw_egress.recorder")
@@ -49,9 +50,11 @@ class Exchange:
     """An exchange under way: its capture, what of it waits for the journal, whether it is committed."""
 
     capture: ExchangeCapture
-    client_id: str
+    client: connection.Client
     request_committed: bool = False
     closed: bool = False
+    failed: bool = False
+    """A tap raised: not a byte more passes."""
     journalled: int = 0
     waiting: dict[str, bytearray] = field(default_factory=lambda: {"request": bytearray(), "response": bytearray()})
     timer: asyncio.TimerHandle | None = None
@@ -135,7 +138,7 @@ class Recorder:
             body_limit=self._body_limit,
             path=request.path.split("?", 1)[0],
         )
-        exchange = Exchange(capture, flow.client_conn.id)
+        exchange = Exchange(capture, flow.client_conn)
         self._spool.open_exchange(capture.id, capture.class_name, self._head(exchange))
         flow.metadata[EXCHANGE] = exchange
         length = _content_length(request.headers)
@@ -145,15 +148,13 @@ class Recorder:
             flow.request.stream = self._request_tap(exchange, length)
 
     def _request_tap(self, exchange: Exchange, length: int | None) -> Callable[[bytes], bytes]:
-        # An exception in a tap ends the connection, which is what a request that cannot be recorded deserves.
-        def tap(data: bytes) -> bytes:
+        def tap(data: bytes) -> None:
             for piece in exchange.capture.request.feed(data):
                 self._keep(exchange, "request", piece)
             if not data or (length is not None and exchange.capture.request.wire_size >= length):
                 self._commit_request(exchange)
-            return data
 
-        return tap
+        return _cutting(exchange, tap)
 
     @fails_closed(_message_failed)
     def request(self, flow: http.HTTPFlow) -> None:
@@ -195,14 +196,13 @@ class Recorder:
             response.stream = self._response_tap(exchange, length)
 
     def _response_tap(self, exchange: Exchange, length: int | None) -> Callable[[bytes], bytes]:
-        def tap(data: bytes) -> bytes:
+        def tap(data: bytes) -> None:
             for piece in exchange.capture.response_chunk(data, self._now()):
                 self._keep(exchange, "response", piece)
             if not data or (length is not None and exchange.capture.response.wire_size >= length):
                 self._close(exchange, "complete")
-            return data
 
-        return tap
+        return _cutting(exchange, tap)
 
     @fails_closed(_message_failed)
     def response(self, flow: http.HTTPFlow) -> None:
@@ -304,6 +304,26 @@ class Recorder:
                 accept=flow.request.headers.get("accept", ""),
                 remedy="`egress status` on the proxy says what its spool lacks.",
             )
+
+
+def _cutting(exchange: Exchange, tap: Callable[[bytes], None]) -> Callable[[bytes], bytes]:
+    """A stream callable that ends the connection when its tap raises: what cannot be recorded does not go on.
+
+    It must raise itself too, and go on raising: of what it returned, the end of a message could be made.
+    """
+
+    def cutting(data: bytes) -> bytes:
+        try:
+            if exchange.failed:
+                raise SpoolError("the exchange could not be recorded")
+            tap(data)
+            return data
+        except Exception:
+            exchange.failed = True
+            cut(exchange.client)
+            raise
+
+    return cutting
 
 
 def _headers(headers: http.Headers) -> list[tuple[str, str]]:

@@ -79,13 +79,19 @@ def install(loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
         proto: int = 0,
         flags: int = 0,
     ) -> list[AddressInfo]:
-        if flags & socket.AI_PASSIVE:  # our own listeners
-            own: list[AddressInfo] = await original(host, port, family=family, type=type, proto=proto, flags=flags)
-            return own
-        permit = current_permit.get()
-        if permit is None or permit.destination.host != host:
-            raise OSError("openclaw.egress: no permit for this connection")
-        return [_address_info(address, int(port)) for address in permit.addresses]
+        try:
+            if flags & socket.AI_PASSIVE:  # our own listeners
+                own: list[AddressInfo] = await original(host, port, family=family, type=type, proto=proto, flags=flags)
+                return own
+            permit = current_permit.get()
+            if permit is None or permit.destination.host != host:
+                raise OSError("openclaw.egress: no permit for this connection")
+            return [_address_info(address, int(port)) for address in permit.addresses]
+        except OSError:
+            raise
+        except Exception as error:
+            # Of any other exception mitmproxy tells nobody, and the client would wait.
+            raise OSError("openclaw.egress: the addresses of this connection could not be given") from error
 
     loop.getaddrinfo = getaddrinfo  # type: ignore[method-assign, assignment]
 
