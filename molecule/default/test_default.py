@@ -7,7 +7,21 @@ import secrets
 
 import pytest
 
-from molecule.lab.hosts import KEY, ROOT, agent_turn, in_gateway, in_proxy, loki, on, provider_log, soon, victorialogs
+from molecule.lab.hosts import (
+    KEY,
+    ROOT,
+    agent_turn,
+    connecting,
+    in_gateway,
+    in_proxy,
+    in_sandbox,
+    loki,
+    on,
+    provider_log,
+    sandbox,
+    soon,
+    victorialogs,
+)
 
 MARK = f"lab-question-{secrets.token_hex(4)}"
 DENIED_SANDBOX = (
@@ -128,6 +142,31 @@ def test_the_sandboxes_listener_refuses_it_with_the_reason():
     assert "no rule lets sandbox reach www.example.com" in through(8082, "http://www.example.com/")
     # By name: verify.yml's own probes of this class are in the store too.
     assert soon(lambda: loki(f'{DENIED_SANDBOX} | server_address="www.example.com"'))
+
+
+def test_openclaw_starts_the_agents_sandbox_with_what_its_settings_say_now(turn):
+    """The lab's class `sandbox` may reach nothing; the operator had `bridge`."""
+    form = "{{.HostConfig.NetworkMode}} {{json .Config.Env}}"
+    network, _, variables = in_gateway("docker", "inspect", "--format", form, sandbox()).partition(" ")
+    assert network == "none"
+    assert {"LANG=C.UTF-8", "HTTPS_PROXY=http://172.30.0.250:8082", "ALL_PROXY=http://172.30.0.250:8081"} <= set(
+        json.loads(variables)
+    )
+
+
+@pytest.mark.parametrize(
+    ("host", "port"),
+    [
+        ("172.30.0.250", 8080),
+        ("172.30.0.250", 8081),
+        ("172.30.0.250", 8082),
+        ("198.51.100.10", 443),
+        ("10.0.0.2", 3100),
+    ],
+)
+def test_a_sandbox_whose_class_may_reach_nothing_reaches_nothing(turn, host, port):
+    assert connecting(in_gateway, host, port) == "connected"
+    assert "unreachable" in connecting(in_sandbox, host, port)
 
 
 def test_the_operators_files_keep_their_bytes():

@@ -11,6 +11,10 @@ VICTORIALOGS_VERSION=v1.51.1-0.20260624061259-dc94972a8708
 HOST_PACKAGES=acl,ca-certificates,curl,dnsmasq,docker-buildx,docker-cli,docker-compose,docker.io,git,iproute2,iptables,procps
 HOST_PACKAGES+=,python3,python3-brotli,python3-cffi-backend,python3-cryptography,sudo,ufw
 BASE_PACKAGES=ca-certificates,git,gosu,procps,python3,python3-venv
+# The gateway has a dockerd of its own.
+GATEWAY_PACKAGES=$BASE_PACKAGES,docker-cli,docker.io,iptables
+# As OpenClaw's documentation makes its sandbox image.
+SANDBOX_PACKAGES=bash,ca-certificates,curl,git,jq,python3,ripgrep
 
 say() { echo "lab: $*" >&2; }
 key() { sha256sum | cut -c1-12; }
@@ -42,6 +46,17 @@ image() {
 
 host_image() { image host "$(rootfs host "$HOST_PACKAGES")"; }
 base_image() { image base "$(rootfs base "$BASE_PACKAGES")"; }
+
+# What OpenClaw starts code sandboxes from, under the name that it expects.
+sandbox_image() {
+  local base name=openclaw-sandbox:bookworm-slim
+  base=$(image sandbox "$(rootfs sandbox "$SANDBOX_PACKAGES")")
+  if ! docker image inspect "$name" >/dev/null 2>&1; then
+    printf '%s\n' "FROM $base" 'RUN useradd --create-home --shell /bin/bash sandbox' 'USER sandbox' 'WORKDIR /home/sandbox' \
+      'CMD ["sleep", "infinity"]' | docker build --quiet --tag "$name" - >/dev/null
+  fi
+  echo "$name"
+}
 
 victorialogs() {
   local file=$CACHE/victoria-logs-$VICTORIALOGS_VERSION work
@@ -104,7 +119,7 @@ wheels() {
 # The image that the operator's Dockerfile and the proxy's begin from.
 gateway_base_image() {
   local base node_and_app name
-  base=$(base_image) node_and_app=$(openclaw)
+  base=$(image gateway "$(rootfs gateway "$GATEWAY_PACKAGES")") node_and_app=$(openclaw)
   name=openclaw-egress-lab-gateway-base:$(echo "$base $node_and_app" | key)
   if ! docker image inspect "$name" >/dev/null 2>&1; then
     say "making the gateway's base image …"
@@ -114,7 +129,7 @@ gateway_base_image() {
       'RUN ln -s "$(readlink -f /opt/node/node_modules/.bin/node)" /usr/local/bin/node' \
       'COPY app/node_modules /node_modules' \
       'COPY app/openclaw /app' \
-      'RUN useradd --create-home --shell /bin/bash node' \
+      'RUN useradd --create-home --shell /bin/bash --groups docker node' \
       'RUN printf "%s\n" "#!/bin/sh" "exec node /app/openclaw.mjs \"\$@\"" >/usr/local/bin/openclaw && chmod 0755 /usr/local/bin/openclaw' |
       docker build --quiet --tag "$name" --file - "$node_and_app" >/dev/null
   fi

@@ -32,6 +32,39 @@ def in_gateway(*words: str) -> str:
     return on("vps1", "docker", "exec", "--user", "node", "openclaw-gateway", *words)
 
 
+# The state of the agent that `lab turn` runs beside the gateway; its sandboxes are in there.
+AGENT = ("env", "OPENCLAW_STATE_DIR=/tmp/agent", "OPENCLAW_CONFIG_PATH=/home/node/.openclaw/openclaw.json")
+
+
+def openclaw(*words: str) -> str:
+    """Run OpenClaw's own command, on that agent's state."""
+    return in_gateway(*AGENT, "node", "dist/index.js", *words)
+
+
+def sandbox() -> str:
+    """The name of the one code sandbox that OpenClaw has started."""
+    (name,) = in_gateway("docker", "ps", "--filter", "name=openclaw-sbx-", "--format", "{{.Names}}").split()
+    return name
+
+
+def in_sandbox(*words: str) -> str:
+    """Run a command in that sandbox, whatever it ends with: what it printed, and complained of."""
+    return in_gateway("docker", "exec", sandbox(), "sh", "-c", '"$@" 2>&1; true', "sh", *words)
+
+
+def connecting(ask: Callable[..., str], host: str, port: int) -> str:
+    """`connected`, or why not, of a connection past every proxy."""
+    script = f"""
+import socket
+try:
+    socket.create_connection(({host!r}, {port}), 3)
+    print("connected")
+except OSError as error:
+    print(error)
+"""
+    return ask("python3", "-c", script).strip()
+
+
 def in_proxy(*words: str) -> str:
     """Run a command in the proxy's container."""
     return on("vps1", "docker", "exec", "openclaw-proxy", *words)

@@ -17,6 +17,7 @@ LEFT_OUT = {
     "/etc/docker/key.json", "/var/lib/containerd", "/var/lib/docker",
     "/home/openclaw/.docker", "/root/.ansible", "/root/.ansible_async", "/root/.cache", "/root/.docker",
     "/home/openclaw/openclaw/.git/index", "/home/openclaw/openclaw/data/openclaw",
+    "/srv/openclaw-docker",
     "/opt/lab", "/var/lib/loki-stand-in.jsonl", "/var/lib/victoria-logs",
 }  # fmt: skip
 

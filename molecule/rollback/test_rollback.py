@@ -1,5 +1,6 @@
 """After the rollback both hosts hold what they held before, byte for byte, and the gateway works without the proxy."""
 
+import json
 import os
 import subprocess
 
@@ -14,6 +15,14 @@ def test_the_gateway_is_healthy_on_its_own_way_out():
     state = on("vps1", "docker", "inspect", "openclaw-gateway", "--format", "{{.State.Health.Status}} {{.Config.Env}}")
     assert state.startswith(("healthy", "starting"))
     assert "PROXY" not in state
+
+
+def test_openclaws_own_settings_are_as_before():
+    """But for what OpenClaw itself adds to a file that it writes."""
+    clone = "openclaw/data/openclaw/openclaw.json"
+    now = json.loads(on("vps1", "cat", f"/home/openclaw/{clone}"))
+    assert now.pop("meta")["lastTouchedVersion"], "OpenClaw was never told anything"
+    assert now == json.loads((ROOT / "molecule/lab/vps1/clone/data/openclaw/openclaw.json").read_text())
 
 
 def test_a_second_rollback_has_nothing_to_do():

@@ -48,7 +48,7 @@ options:
   kind:
     description: What an item is that is no path.
     type: str
-    choices: [image, network, ufw_rule, sandbox_settings, other]
+    choices: [image, network, ufw_rule, openclaw_config, other]
   name:
     description: The name of an item that is no path; with O(kind).
     type: str
@@ -201,7 +201,7 @@ def main() -> None:
                 "required": True,
             },
             "path": {"type": "path"},
-            "kind": {"type": "str", "choices": ["image", "network", "ufw_rule", "sandbox_settings", "other"]},
+            "kind": {"type": "str", "choices": ["image", "network", "ufw_rule", "openclaw_config", "other"]},
             "name": {"type": "str"},
             "data": {"type": "dict", "default": {}},
             "manifest": {"type": "path", "default": "/var/lib/openclaw-egress/manifest.json"},

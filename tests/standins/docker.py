@@ -1,8 +1,9 @@
 """What the playbooks ask of `docker`, answered from a JSON file; for tests of what they do on a host without Docker.
 
 `Docker(directory)` makes `directory/docker`, to be put on the PATH, and holds the state that it answers from: networks
-(name to subnet), images (name to id), containers (name to state), and what `docker compose config` says (a project, or
-the message that it fails with). What is not known here fails loudly. Not Docker.
+(name to subnet), images (name to id), containers (name to state), what `docker compose config` says (a project, or the
+message that it fails with), and what OpenClaw has configured in its container (or the message that it fails with). What
+is not known here fails loudly. Not Docker, and not OpenClaw.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ class Docker:
     def __init__(self, directory: Path, **state: Any) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.file = directory / "docker.json"
-        empty: dict[str, Any] = {"networks": {}, "images": {}, "containers": {}, "compose": {}}
+        empty: dict[str, Any] = {"networks": {}, "images": {}, "containers": {}, "compose": {}, "openclaw": {}}
         self.file.write_text(json.dumps(empty | state))
         command = directory / "docker"
         words = shlex.join([sys.executable, str(Path(__file__).resolve()), str(self.file)])
@@ -73,11 +74,40 @@ def answer(words: list[str], state: dict[str, Any]) -> str:
             if name not in containers:
                 raise LookupError(f"Error: No such object: {name}")
             return str(containers[name])
+        case ["exec", "--interactive", "--user", _, name, "node", _, "config", *rest]:
+            if name not in containers:
+                raise LookupError(f"Error response from daemon: No such container: {name}")
+            return configured(rest, state)
         case ["rm", "--force", name]:
             containers.pop(name, None)
             return name
         case _:
             raise LookupError(f"the stand-in for docker does not know: docker {shlex.join(words)}")
+
+
+def configured(words: list[str], state: dict[str, Any]) -> str:
+    """What `openclaw config` with these words prints; a patch comes on standard input."""
+    if "message" in state["openclaw"]:
+        raise LookupError(state["openclaw"]["message"])
+    match words:
+        case ["get", section, "--json"]:
+            return json.dumps(state["openclaw"].get(section, {}))
+        case ["patch", "--stdin"]:
+            merge(state["openclaw"], json.loads(sys.stdin.read()))
+            return "Applied."
+        case _:
+            raise LookupError(f"the stand-in for OpenClaw does not know: config {shlex.join(words)}")
+
+
+def merge(tree: dict[str, Any], patch: dict[str, Any]) -> None:
+    """As OpenClaw does: objects into each other, null takes away."""
+    for name, value in patch.items():
+        if value is None:
+            tree.pop(name, None)
+        elif isinstance(value, dict):
+            merge(tree.setdefault(name, {}), value)
+        else:
+            tree[name] = value
 
 
 def main() -> int:

@@ -75,7 +75,7 @@ def test_every_playbook_can_be_read_from_there(run, installed, tmp_path, playboo
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("module", ["build_patch", "compose_env", "rollback_manifest"])
+@pytest.mark.parametrize("module", ["build_patch", "compose_env", "openclaw_agents", "rollback_manifest"])
 def test_the_modules_documentation_reads(run, installed, module):
     done = run("ansible-doc", "-t", "module", f"openclaw.egress.{module}", collections=installed.parents[2])
     assert done.returncode == 0, done.stderr

@@ -54,7 +54,8 @@ def test_each_module_changes_once_and_only_when_it_may(tmp_path):
 
 
 def test_the_documentation_is_found_and_complete():
-    modules = [f"openclaw.egress.{name}" for name in ("build_patch", "compose_env", "rollback_manifest")]
+    names = ("build_patch", "compose_env", "openclaw_agents", "rollback_manifest")
+    modules = [f"openclaw.egress.{name}" for name in names]
     done = subprocess.run(
         [str(Path(sys.executable).with_name("ansible-doc")), "-t", "module", *modules],
         env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "collections"), "ANSIBLE_NOCOLOR": "1"},

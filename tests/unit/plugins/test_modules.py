@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.standins.docker import Docker
+
 ROOT = Path(__file__).parents[3]
 SCRIPT = "#!/bin/bash\nset -e\ndocker build .\n"
 
@@ -205,3 +207,71 @@ def test_rollback_manifest_refuses_a_damaged_manifest(tmp_path):
     assert told["failed"]
     assert "is damaged" in told["msg"]
     assert "Restore it from a backup" in told["msg"]
+
+
+SETTINGS = {"sandbox": {"docker": {"network": "none", "env": {"HTTP_PROXY": "http://proxy:8082", "TOKEN": "hunter2"}}}}
+THEIRS = {"defaults": {"sandbox": {"docker": {"network": "bridge", "env": {"HTTP_PROXY": "http://u:hunter2@old:1"}}}}}
+
+
+@pytest.fixture
+def openclaw(tmp_path, monkeypatch):
+    """A gateway in a stand-in for Docker, and the arguments that lead to it."""
+    docker = Docker(tmp_path / "bin", containers={"gw": "healthy"}, openclaw={"agents": THEIRS, "meta": {}})
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    return docker, {"container": "gw", "manifest": str(tmp_path / "state" / "manifest.json")}
+
+
+def test_openclaw_agents_sets_what_differs_and_puts_it_back(openclaw):
+    docker, gateway = openclaw
+    told = call("openclaw_agents", defaults=SETTINGS, check=True, **gateway)
+    assert told["changed"]
+    assert not Path(gateway["manifest"]).exists()
+    assert docker.state["openclaw"]["agents"] == THEIRS
+    assert call("openclaw_agents", defaults=SETTINGS, **gateway)["settings"] == told["settings"]
+    assert docker.state["openclaw"] == {"agents": {"defaults": SETTINGS}, "meta": {}}
+    assert not call("openclaw_agents", defaults=SETTINGS, **gateway)["changed"]
+    assert "hunter2" not in str([told["diff"], told["settings"]])
+    assert Path(gateway["manifest"]).stat().st_mode & 0o777 == 0o600
+    told = call("openclaw_agents", state="absent", check=True, **gateway)
+    assert told["changed"]
+    assert "hunter2" not in str(told["diff"])
+    assert call("openclaw_agents", state="absent", **gateway)["changed"]
+    assert docker.state["openclaw"]["agents"] == THEIRS
+    assert not call("openclaw_agents", state="absent", **gateway)["changed"]
+
+
+def test_openclaw_agents_forgets_nothing_when_openclaw_refuses(openclaw):
+    docker, gateway = openclaw
+    call("openclaw_agents", defaults=SETTINGS, **gateway)
+    kept, had = Path(gateway["manifest"]).read_text(), docker.state["openclaw"]
+    docker.change(openclaw={"message": "config is read-only here"})
+    told = call("openclaw_agents", state="absent", **gateway)
+    assert told["failed"]
+    assert "config is read-only here. Mend it there" in told["msg"]
+    assert Path(gateway["manifest"]).read_text() == kept
+    docker.change(openclaw=had)
+    call("openclaw_agents", state="absent", **gateway)
+    assert docker.state["openclaw"]["agents"] == THEIRS
+
+
+@pytest.mark.parametrize(
+    ("message", "remedy"),
+    [
+        ('OpenClaw does not know the command "config".', "update it, or set openclaw_gateway_sandboxes to false"),
+        ("error: unknown command 'config'", "update it, or set openclaw_gateway_sandboxes to false"),
+        ("unable to find user node: no matching entries in passwd file", "openclaw_gateway_user"),
+    ],
+)
+def test_openclaw_agents_names_the_remedy(openclaw, message, remedy):
+    docker, gateway = openclaw
+    docker.change(openclaw={"message": message})
+    told = call("openclaw_agents", defaults=SETTINGS, **gateway)
+    assert message.rstrip(".") in told["msg"]
+    assert remedy in told["msg"]
+    assert "Traceback" not in str(told)
+
+
+def test_openclaw_agents_of_a_gateway_that_is_not_there(openclaw):
+    docker, gateway = openclaw
+    docker.change(containers={})
+    assert "Start the container gw" in call("openclaw_agents", defaults=SETTINGS, **gateway)["msg"]

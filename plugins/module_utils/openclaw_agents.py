@@ -1,0 +1,196 @@
+# Copyright (c) openclaw.egress maintainers
+# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""What to change in OpenClaw's `agents` so that its defaults say what they should, and what to remember to undo it.
+
+Values are plain JSON. A setting is known by its path below `agents`, with dots (`defaults.sandbox.docker.network`);
+None stands for one that is not set, as in OpenClaw's own patches, where null takes a key away.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+
+# OpenClaw refuses to write a file of 512 bytes or more that loses more than half of them at once.
+MAY_GO_AT_ONCE = 200
+
+
+class SettingsError(ValueError):
+    """Why nothing was done, for the person who runs the playbook."""
+
+
+class Plan:
+    """What is to be done: ``changes`` by path, ``data`` to remember, ``left`` (set by somebody else since)."""
+
+    def __init__(self, changes: dict, data: dict, left: list) -> None:
+        self.changes = changes
+        self.data = data
+        self.left = left
+
+
+def plan(current: dict, data: dict, wanted: dict, fallbacks: dict) -> Plan:
+    """Compare what is set with what should be.
+
+    ``data`` is what an earlier plan said to remember: ``before`` (what stood there), ``wrote`` (what we set) and
+    ``made`` (objects that were not there). A setting of ``fallbacks`` keeps what the operator has, unless that is
+    nothing or "none". One that is remembered and no longer asked for gets back what it was, unless somebody changed it
+    since.
+    """
+    before, wrote = dict(data.get("before") or {}), dict(data.get("wrote") or {})
+    changes: dict = {}
+    left: list = []
+    for path in sorted(set(wanted) | set(fallbacks) | set(wrote)):
+        now = value_at(current, path)
+        ours = path in wrote and now == wrote[path]
+        own = before.get(path) if ours else now
+        if path in wanted:
+            want = wanted[path]
+        elif path in fallbacks:
+            want = fallbacks[path] if own in (None, "none") else own
+        else:
+            want = own
+            if not ours and now != before.get(path):
+                left.append(path)
+        if want != now:
+            changes[path] = want
+        before.pop(path, None)
+        wrote.pop(path, None)
+        if want != own:
+            before[path], wrote[path] = own, want
+    made = _made(current, set(data.get("made") or []), changes)
+    changes, made = _without_empty(current, made, changes)
+    remembered = {"before": before, "wrote": wrote, "made": sorted(made)} if wrote else {}
+    return Plan(changes, remembered, left)
+
+
+def either(old: dict, new: dict) -> dict:
+    """What undoes both, for the time between two states."""
+    if not old:
+        return new
+    return {
+        "before": dict(old["before"], **new.get("before", {})),
+        "wrote": dict(old["wrote"], **new.get("wrote", {})),
+        "made": sorted(set(old["made"]) | set(new.get("made", []))),
+    }
+
+
+def _made(current: dict, made: set, changes: dict) -> set:
+    """The objects that exist because of us: those of before, and what these changes bring."""
+    made = set(made)
+    for path, value in changes.items():
+        if value is not None:
+            made.update(parent for parent in _parents(path) if value_at(current, parent) is None)
+    return made
+
+
+def _without_empty(current: dict, made: set, changes: dict) -> tuple:
+    """An object of ours that is left empty goes as a whole."""
+    after = applied(current, changes)
+    changes = dict(changes)
+    for parent in sorted(made, key=len, reverse=True):
+        if value_at(after, parent) == {}:
+            changes = {path: value for path, value in changes.items() if not path.startswith(parent + ".")}
+            changes[parent] = None
+            after = applied(current, changes)
+    return changes, {parent for parent in made if value_at(after, parent) is not None}
+
+
+def _parents(path: str) -> list:
+    words = path.split(".")
+    return [".".join(words[:count]) for count in range(1, len(words))]
+
+
+def value_at(tree: dict, path: str):
+    """The value of a path, None where it is not set."""
+    found = tree
+    for position, word in enumerate(path.split(".")):
+        if not isinstance(found, dict):
+            raise SettingsError("agents.%s is not an object" % ".".join(path.split(".")[:position]))
+        found = found.get(word)
+        if found is None:
+            return None
+    return found
+
+
+def flat(tree: dict, prefix: str = "") -> dict:
+    """Values by their path."""
+    found: dict = {}
+    for name, value in tree.items():
+        path = "%s.%s" % (prefix, name) if prefix else name
+        if isinstance(value, dict):
+            found.update(flat(value, path))
+        else:
+            found[path] = value
+    return found
+
+
+def nested(changes: dict) -> dict:
+    """The patch that OpenClaw takes for these changes: objects in each other, null for what goes."""
+    tree: dict = {}
+    for path, value in changes.items():
+        *parents, last = path.split(".")
+        at = tree
+        for word in parents:
+            at = at.setdefault(word, {})
+        at[last] = value
+    return tree
+
+
+def in_steps(current: dict, changes: dict) -> list:
+    """The same changes, one after the other, so that no step takes away more than OpenClaw lets go at once.
+
+    How long its file is cannot be known from here, but it is longer than what goes: half of what is still to go is
+    never more than half of the file.
+    """
+    going = []
+    for path in sorted(path for path, value in changes.items() if value is None):
+        found = value_at(current, path)
+        for leaf, value in sorted(flat({path: found}).items()) if found is not None else ():
+            going.append((leaf, len(json.dumps(value)) + len(leaf.rpartition(".")[2]) + 2 * leaf.count(".") + 9))
+    steps = []
+    while sum(size for _leaf, size in going) > MAY_GO_AT_ONCE:
+        half, step = sum(size for _leaf, size in going) / 2, {}
+        while going and (not step or going[0][1] <= half):
+            leaf, size = going.pop(0)
+            step[leaf] = None
+            half -= size
+        steps.append(step)
+    return [*steps, changes] if changes else []
+
+
+def applied(tree: dict, changes: dict) -> dict:
+    """What OpenClaw has after these changes."""
+    return _merged(tree, nested(changes))
+
+
+def _merged(tree: dict, patch: dict) -> dict:
+    merged = dict(tree)
+    for name, value in patch.items():
+        if value is None:
+            merged.pop(name, None)
+        elif isinstance(value, dict):
+            below = merged.get(name)
+            merged[name] = _merged(below if isinstance(below, dict) else {}, value)
+        else:
+            merged[name] = value
+    return merged
+
+
+def overridden(current: dict, paths: list) -> list:
+    """The settings of single agents that say otherwise than the defaults at these paths."""
+    found = []
+    for agent, entry in sorted((current.get("entries") or {}).items()):
+        for path in paths:
+            start, _dot, below = path.partition(".")
+            if start == "defaults" and isinstance(entry, dict) and value_at(entry, below) is not None:
+                found.append("agents.entries.%s.%s" % (agent, below))
+    return found
+
+
+def shown(path: str, value):
+    """The value as it may be printed: what a sandbox gets in its environment can be secret."""
+    if value is None or ".env." not in path:
+        return value
+    if re.search(r"_proxy$", path, re.IGNORECASE):
+        return re.sub(r"//[^/@]*@", "//…@", str(value))
+    return "(hidden)"

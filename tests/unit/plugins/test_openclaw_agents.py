@@ -1,0 +1,149 @@
+"""What is changed in OpenClaw's settings, and that all of it can be put back, key by key."""
+
+import json
+
+import pytest
+from ansible_collections.openclaw.egress.plugins.module_utils.openclaw_agents import (
+    SettingsError,
+    applied,
+    either,
+    in_steps,
+    overridden,
+    plan,
+    shown,
+)
+
+DOCKER = "defaults.sandbox.docker"
+PROXY, NETWORK = f"{DOCKER}.env.HTTP_PROXY", f"{DOCKER}.network"
+OURS = {PROXY: "http://172.30.0.250:8082", NETWORK: "none"}
+
+
+def having(**docker: object) -> dict:
+    return {"defaults": {"maxConcurrent": 8, "sandbox": {"mode": "all", "docker": docker}}}
+
+
+def put(current: dict, data: dict, wanted: dict, fallbacks: dict | None = None) -> tuple[dict, dict, list]:
+    """Settings, memory and what was left, after a run; a second run has nothing to do."""
+    done = plan(current, data, wanted, fallbacks or {})
+    after = applied(current, done.changes)
+    again = plan(after, done.data, wanted, fallbacks or {})
+    assert (again.changes, again.data) == ({}, done.data)
+    return after, done.data, done.left
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        {},
+        {"defaults": {"maxConcurrent": 8}},
+        {"defaults": {"sandbox": {"mode": "all"}}},
+        having(),
+        having(network="bridge", env={"LANG": "C.UTF-8"}),
+        having(network="none", env={"HTTP_PROXY": "http://theirs:3128"}, image="mine"),
+        having(env={}),
+    ],
+)
+def test_what_was_there_comes_back_and_nothing_else_was_touched(before):
+    after, data, _ = put(before, {}, OURS)
+    assert after["defaults"]["sandbox"]["docker"]["network"] == "none"
+    assert after["defaults"]["sandbox"]["docker"]["env"]["HTTP_PROXY"].endswith(":8082")
+    back, nothing, left = put(after, data, {})
+    # An object that OpenClaw shows whether it is set or not may stay, empty.
+    assert before in (back, {})
+    assert (nothing, left) == ({}, [])
+
+
+def test_what_the_operator_had_set_alike_stays_at_rollback():
+    before = having(network="none")
+    after, data, _ = put(before, {}, OURS)
+    assert NETWORK not in data["wrote"]
+    assert put(after, data, {})[0] == before
+
+
+def test_what_somebody_changed_since_is_left_and_named():
+    after, data, _ = put(having(network="bridge"), {}, OURS)
+    edited = applied(after, {NETWORK: "theirs"})
+    back, _, left = put(edited, data, {})
+    assert back == having(network="theirs")
+    assert left == [NETWORK]
+
+
+def test_what_somebody_put_back_already_is_not_named():
+    before = having(network="bridge")
+    after, data, _ = put(before, {}, OURS)
+    back, _, left = put(applied(after, {NETWORK: "bridge"}), data, {})
+    assert (back, left) == (before, [])
+
+
+def test_an_edit_between_two_runs_is_what_comes_back():
+    after, data, _ = put(having(network="bridge"), {}, OURS)
+    again, data, _ = put(applied(after, {NETWORK: "theirs"}), data, OURS)
+    assert again["defaults"]["sandbox"]["docker"]["network"] == "none"
+    assert put(again, data, {})[0] == having(network="theirs")
+
+
+@pytest.mark.parametrize(
+    ("own", "becomes"), [({}, "bridge"), ({"network": "none"}, "bridge"), ({"network": "mine"}, "mine")]
+)
+def test_a_network_of_the_operators_own_is_kept(own, becomes):
+    before = having(**own)
+    after, data, _ = put(before, {}, {}, {NETWORK: "bridge"})
+    assert after["defaults"]["sandbox"]["docker"]["network"] == becomes
+    assert put(after, data, {})[0] == before
+
+
+def test_a_class_that_may_reach_something_again_gets_the_operators_network_back():
+    closed, data, _ = put(having(network="mine"), {}, OURS)
+    opened, data, _ = put(closed, data, {PROXY: OURS[PROXY]}, {NETWORK: "bridge"})
+    assert opened["defaults"]["sandbox"]["docker"]["network"] == "mine"
+    assert put(opened, data, {})[0] == having(network="mine")
+
+
+def test_a_variable_that_is_no_longer_asked_for_goes():
+    more = OURS | {f"{DOCKER}.env.EXTRA": "1"}
+    after, data, _ = put(having(), {}, more)
+    assert "EXTRA" not in put(after, data, OURS)[0]["defaults"]["sandbox"]["docker"]["env"]
+
+
+def test_a_run_that_was_cut_off_before_openclaw_was_told_leaves_nothing_to_undo():
+    before = having(network="bridge")
+    done = plan(before, {}, OURS, {})
+    back = plan(before, either({}, done.data), {}, {})
+    assert (back.changes, back.data, back.left) == ({}, {}, [])
+
+
+def test_a_rollback_that_was_cut_off_is_done_by_the_next():
+    after, data, _ = put(having(network="bridge"), {}, OURS)
+    done = plan(after, data, {}, {})
+    assert applied(after, plan(after, either(data, done.data), {}, {}).changes) == having(network="bridge")
+
+
+def test_agents_with_settings_of_their_own_are_named():
+    current = having() | {"entries": {"main": {}, "work": {"sandbox": {"docker": {"network": "host"}}}}}
+    assert overridden(current, list(OURS)) == ["agents.entries.work.sandbox.docker.network"]
+
+
+def test_a_setting_that_is_no_object_is_named():
+    with pytest.raises(SettingsError, match=r"agents\.defaults\.sandbox is not an object"):
+        plan({"defaults": {"sandbox": "all"}}, {}, OURS, {})
+
+
+def test_no_secret_of_a_sandbox_is_shown():
+    assert shown(f"{DOCKER}.env.TOKEN", "hunter2") == "(hidden)"
+    assert shown(f"{DOCKER}.env.all_proxy", "http://u:hunter2@host:1") == "http://…@host:1"
+    assert shown(NETWORK, "bridge") == "bridge"
+
+
+@pytest.mark.parametrize("own", [{"network": "bridge"}, {"network": "bridge", "env": {"LANG": "C.UTF-8"}}])
+@pytest.mark.parametrize("count", [1, 5, 9, 40])
+def test_no_step_takes_more_than_half_of_openclaws_file(own, count):
+    before = {"defaults": {"sandbox": {"docker": own}}}
+    wanted = {NETWORK: "none"} | {f"{DOCKER}.env.VARIABLE_{n}": f"http://172.30.0.250:{8000 + n}" for n in range(count)}
+    current, data, _ = put(before, {}, wanted)
+    undoing = plan(current, data, {}, {}).changes
+    size = len(json.dumps({"agents": current}, indent=2))
+    for step in in_steps(current, undoing):
+        current = applied(current, step)
+        was, size = size, len(json.dumps({"agents": current}, indent=2))
+        assert was < 512 or size >= was // 2
+    assert current == before
