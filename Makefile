@@ -27,8 +27,9 @@ demo: setup ## the main job on this machine: no root, no Docker, no Loki (LIVE=1
 test: lint ## lint, types, documentation of the modules, unit, contract and integration tests; no Docker
 	@$(BIN)/python -m pytest --numprocesses auto --dist worksteal --durations 15
 
-bench: setup ## is an event stream held back? direct and through the proxy; writes build/bench.json
+bench: setup ## is a stream held back, what does a decision cost? writes build/bench.json and build/deciding.json
 	@$(BIN)/python -m tests.benchmarks.streaming
+	@$(BIN)/python -m tests.benchmarks.deciding
 
 contract: setup ## Loki's contract, asked of the stand-in, of LOKI_URL=…, or of LAB_LOKI_IMAGE=grafana/loki:3.x
 	@bash tests/contract/loki/run.sh

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -26,11 +28,16 @@ SITES = ("www.example.com", "packages.example.com")
 
 
 def free_ports(number: int) -> list[int]:
-    """Ports that were free a moment ago, each another one."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
+    """Ports that were free a moment ago, each another one.
+
+    Not of those that the kernel gives to whoever connects (from 32768 on): until a proxy listens, they are anybody's.
+    """
+    ports: list[int] = []
+    while len(ports) < number:
+        port = random.randrange(10_000, 32_768)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            if port not in ports:
+                ports.append(port)
     return ports
 
 

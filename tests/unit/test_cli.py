@@ -619,6 +619,17 @@ def test_health_without_a_proxy_and_without_loading_the_rest(tmp_path):
     assert done.stdout == "[]\n"
 
 
+def test_the_lean_proxy_imports_the_add_ons_that_it_runs_and_no_others():
+    script = """
+import sys
+from openclaw_egress.proxy import lean
+from mitmproxy.master import Master
+print([name for name in ("flask", "ldap3", "mitmproxy.addons.script") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", script], env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.stdout == "[]\n", done.stderr
+
+
 def test_a_reader_that_has_enough_ends_it_quietly(state):
     command = f"{sys.executable} -m openclaw_egress records --json | head -n 1"
     done = subprocess.run(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import socket
 from ipaddress import IPv4Address, IPv6Address
+from random import Random
 
 import pytest
 from hypothesis import example, given, settings
@@ -159,6 +161,162 @@ def test_a_destination_as_text_is_what_a_url_would_say(host: str, text: str) -> 
     assert str(parse_destination(host, 443)) == text
 
 
+# ── what browsers take for a host ────────────────────────────────────────────────────────────────────────────────
+
+# Source: web-platform-tests, url/resources/{urltestdata,toascii}.json and url/toascii.window.js, the hosts of what is
+# parsed there without percent escapes; None: no host. https://github.com/web-platform-tests/wpt/tree/master/url
+WPT = {
+    "example.com": "example.com",
+    "GOO.example": "goo.example",
+    "Ｇｏ.com": "go.com",
+    "www.foo。bar.com": "www.foo.bar.com",
+    "你好你好": "xn--6qqa088eba",
+    "faß.ExAmPlE": "xn--fa-hia.example",
+    "xn--zca.xn--zca": "xn--zca.xn--zca",
+    "x.ß": "x.xn--zca",
+    "ab--c.example": "ab--c.example",
+    "xn--": None,
+    "xn--.example": None,
+    "xn--a": None,
+    "xn--a.xn--zca": None,
+    "xn--a.ß": None,
+    "xn--tešla": None,
+    "\u00ad": None,
+    "％４１.com": None,
+    "www.lookout.net⩴80": None,
+    "\u00a0www.example": None,
+    "a⽢b℀": None,
+    "a b": None,
+    "a<b": None,
+    "a>b": None,
+    "a^b": None,
+    "a|b": None,
+    "a#b": None,
+    "a?b": None,
+    "a@b": None,
+    "a[b": None,
+    "a]b": None,
+    "a%b": None,
+    "a\\b": None,
+    "a/b": None,
+    "a:b": None,
+    "a\x00b": None,
+    "a\tb": None,
+    "a\nb": None,
+    "a\rb": None,
+    "a\x01b": None,
+    "a\x7fb": None,
+    # IPv4
+    "1.2.3.4": "1.2.3.4",
+    "1.2.3.4.": "1.2.3.4",
+    "192.168.257": "192.168.1.1",
+    "192.168.257.": "192.168.1.1",
+    "256": "0.0.1.0",
+    "0Xc0.0250.01": "192.168.0.1",
+    "０Ｘｃ０．０２５０．０１": "192.168.0.1",
+    "192.0x00A80001": "192.168.0.1",
+    "0xffffffff": "255.255.255.255",
+    "00000000000300.168.0.1": "192.168.0.1",
+    "0x.0x.0": "0.0.0.0",
+    "1.2.0x.4": "1.2.0.4",
+    "192.168.0.257": None,
+    "192.168.0.257.": None,
+    "0x100000000": None,
+    "4294967296": None,
+    "99999999999": None,
+    "256.0.0.1": None,
+    "256.256.256.256": None,
+    "256.256.256.256.": None,
+    "1.2.3.4.5": None,
+    "1.2.3.4.5.": None,
+    "0..0x300": None,
+    "0..0x300.": None,
+    "1.2.3.08": None,
+    "1.2.3.09": None,
+    "foo.2.3": None,
+    "foo.2.3.": None,
+    "foo.09": None,
+    "foo.09.": None,
+    "foo.0x4": None,
+    "foo.0x4.": None,
+    "foo.0x": None,
+    "foo.0XFfFfFfFfFfFfFfFfFfAcE123": None,
+    "1e2.3": None,
+    "a.b.c.4294967296": None,
+    "💩.123": None,
+    "0x7f.0.0.0x7g": "0x7f.0.0.0x7g",
+    "0X7F.0.0.0X7G": "0x7f.0.0.0x7g",
+    # IPv6
+    "[2001::1]": "2001::1",
+    "[::127.0.0.1]": "::7f00:1",
+    "[0:0:0:0:0:0:13.1.68.3]": "::d01:4403",
+    "[1:0::]": "1::",
+    "[0:0:0:0:1:0:0:0]": "::1:0:0:0",
+    "[0:f:0:0:f:0:0:0]": "0:f:0:0:f::",
+    "[1:2:3:4:5:6:7::]": "1:2:3:4:5:6:7:0",
+    "[::127.0.0.1.]": None,
+    "[::1.2.3.4x]": None,
+    "[::1.2.3.]": None,
+    "[::1.2.]": None,
+    "[::.1.2]": None,
+    "[::1.]": None,
+    "[::.1]": None,
+    "[::%31]": None,
+    "[::0.00.0.0]": None,
+    "[::1.2.3.256]": None,
+    "[0:1:2:3:4:5:6:7:8]": None,
+    "[0:1:2:3:4:5:6:7.0.0.0]": None,
+    "[ffff::.0.0.1]": None,
+    "[ffff::127.0.xyz.0.1]": None,
+    "[ffff::127.0.0.4000]": None,
+    "[1::2::3]": None,
+    "[:::]": None,
+    "[::1::]": None,
+    "[::12345]": None,
+    "[::1%eth0]": None,
+    "[www.google.com]": None,
+    "[google.com]": None,
+    "[]": None,
+    "[:]": None,
+    "[::1": None,
+    "::1]": None,
+}
+
+
+@pytest.mark.parametrize("written", list(WPT), ids=ascii)
+def test_a_host_is_what_browsers_take_for_it(written: str) -> None:
+    if WPT[written] is None:
+        with pytest.raises(DestinationError):
+            canonical_host(written)
+    else:
+        assert canonical_host(written)[0] == WPT[written]
+
+
+# From the same files: hosts to a browser, and none here. Nothing is stripped or unescaped on the way to a decision,
+# labels are as long as DNS has them, and a symbol is written as its A-label.
+STRICTER = [
+    "GOO\u200b\u2060\ufeffgoo.com",
+    "a\u00adb",
+    "%30%78%63%30%2e%30%32%35%30.01",
+    "ex%61mple.com",
+    "-x",
+    "x-",
+    "x..ß",
+    ".example",
+    "..",
+    "x" * 64,
+    "!\"$&'()*+,-.;=_`{}~",
+    "💩",
+    "-†",
+]
+
+
+@pytest.mark.parametrize("written", STRICTER, ids=ascii)
+def test_some_hosts_of_browsers_are_refused(written: str) -> None:
+    with pytest.raises(DestinationError):
+        canonical_host(written)
+
+
 # ── properties ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 hosts = st.one_of(
@@ -214,6 +372,55 @@ def spellings(draw: st.DrawFn, address: IPv4Address) -> str:
     if draw(st.booleans()):
         text = text.translate({ord(char): ord(char) + 0xFEE0 for char in "0123456789abcdefxABCDEFX."})  # full width
     return text + draw(st.sampled_from(["", "."]))
+
+
+@settings(deadline=None)
+@given(st.data(), st.ip_addresses(v=4))
+def test_every_spelling_of_an_ipv4_address_is_that_address(data: st.DataObject, address: IPv4Address) -> None:
+    assert canonical_host(data.draw(spellings(address))) == (str(address), address)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.from_regex(r"\A(0[xX][0-9a-fA-F]{1,9}|0?[0-9]{1,11})\Z"), min_size=1, max_size=5),
+    st.sampled_from(["", "."]),
+)
+def test_numbers_and_dots_are_an_address_or_nothing_and_never_a_name(numbers: list[str], end: str) -> None:
+    try:
+        host, address = canonical_host(".".join(numbers) + end)
+    except DestinationError:
+        return
+    assert address is not None and host == str(address)
+    # The C library reads numbers so as well, and a proxy that disagreed with it could be talked past.
+    assert socket.inet_aton(".".join(numbers).lower()) == address.packed
+
+
+@settings(deadline=None)
+@given(
+    st.ip_addresses(v=4), st.sampled_from(["::", "::ffff:", "::FFFF:", "0:0:0:0:0:ffff:", "0::FfFf:"]), st.booleans()
+)
+def test_an_ipv4_address_in_ipv6_text_is_an_ipv6_address_that_is_refused(
+    inner: IPv4Address, prefix: str, in_brackets: bool
+) -> None:
+    number = int(inner)
+    for tail in (str(inner), f"{number >> 16:x}:{number & 0xFFFF:X}"):
+        host, address = canonical_host(f"[{prefix}{tail}]" if in_brackets else f"{prefix}{tail}")
+        assert isinstance(address, IPv6Address) and host == str(address)
+        assert int(address) & 0xFFFF_FFFF == number
+        assert guard_reason(address) is not None
+
+
+@settings(deadline=None)
+@given(st.from_regex(r"\A[a-z0-9_äßÜ①]{1,20}(\.[a-z0-9_äßé-]{1,20}){0,4}\Z"), st.randoms(use_true_random=False))
+def test_case_and_a_final_dot_make_no_other_name(written: str, chance: Random) -> None:
+    try:
+        form = canonical_host(written)
+    except DestinationError:
+        return
+    # Letters whose upper case is more than one letter (as of ß) are other names in IDNA 2008.
+    varied = "".join(char.upper() if len(char.upper()) == 1 and chance.random() < 0.5 else char for char in written)
+    assert canonical_host(varied) == form
+    assert canonical_host(varied + ".") == form
 
 
 @settings(deadline=None)
@@ -313,6 +520,36 @@ GUARD = {
 @pytest.mark.parametrize("address", list(GUARD))
 def test_the_guard_names_the_range(address: str) -> None:
     assert guard_reason(ipaddress.ip_address(address)) == GUARD[address]
+
+
+# Source: https://www.iana.org/assignments/iana-ipv4-special-registry, whole. "reachable" are those that the registry
+# calls globally reachable: no web server is there, so they are refused with the rest.
+IANA_IPV4 = """
+    0.0.0.0/8 0.0.0.0/32 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.0.0.0/24 192.0.0.0/29
+    192.0.0.8/32 192.0.0.170/32 192.0.0.171/32 192.0.2.0/24 192.88.99.0/24 192.88.99.2/32 192.168.0.0/16 198.18.0.0/15
+    198.51.100.0/24 203.0.113.0/24 240.0.0.0/4 255.255.255.255/32
+"""
+IANA_IPV4_REACHABLE = "192.0.0.9/32 192.0.0.10/32 192.31.196.0/24 192.52.193.0/24 192.175.48.0/24"
+
+# Source: https://www.iana.org/assignments/iana-ipv6-special-registry, whole.
+IANA_IPV6 = """
+    ::1/128 ::/128 ::ffff:0:0/96 64:ff9b:1::/48 100::/64 100:0:0:1::/64 2001::/23 2001::/32 2001:2::/48 2001:10::/28
+    2001:db8::/32 2002::/16 3fff::/20 5f00::/16 fc00::/7 fe80::/10
+"""
+IANA_IPV6_REACHABLE = """
+    64:ff9b::/96 2001:1::1/128 2001:1::2/128 2001:1::3/128 2001:3::/32 2001:4:112::/48 2001:20::/28 2001:30::/28
+    2620:4f:8000::/48
+"""
+IANA = " ".join((IANA_IPV4, IANA_IPV4_REACHABLE, IANA_IPV6, IANA_IPV6_REACHABLE)).split()
+
+
+@pytest.mark.parametrize("cidr", IANA)
+def test_every_address_of_ianas_special_purpose_registries_is_refused(cidr: str) -> None:
+    network = ipaddress.ip_network(cidr)
+    covering = [row.network for row in SPECIAL_RANGES if row.network.version == network.version]
+    assert any(network.subnet_of(wider) for wider in covering)  # type: ignore[arg-type]
+    for address in (network[0], network[network.num_addresses // 2], network[-1]):
+        assert guard_reason(address) is not None
 
 
 PUBLIC = (

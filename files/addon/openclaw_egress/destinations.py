@@ -61,21 +61,22 @@ def parse_destination(host: str, port: int) -> Destination:
     return Destination(name, address, port)
 
 
-def split_url(url: str) -> tuple[str, int, str]:
-    """Host, port, and path with query, as an operator writes them: ``https://host/path``, or ``host:port``.
+def split_url(url: str) -> tuple[str, str, int, str]:
+    """Scheme, host, port, and path with query, as an operator writes them: ``https://host/path``, or ``host:port``.
 
     Raises:
         DestinationError: it names no host and port.
     """
     try:
         parts = urlsplit(url if "://" in url else f"//{url}", scheme="https")
-        port = parts.port or {"https": 443, "http": 80}.get(parts.scheme, 0)
-        host = parts.hostname
+        port, host = parts.port, parts.hostname
     except ValueError as error:
         raise DestinationError(f"{url}: {error}") from None
-    if not host or not port:
+    if port is None:
+        port = {"https": 443, "http": 80, "wss": 443, "ws": 80}.get(parts.scheme)
+    if not host or port is None:
         raise DestinationError(f"{url} names no host; write https://host/path or host:port")
-    return host, port, (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    return parts.scheme, host, port, (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
 
 
 _FORBIDDEN = {"@": "user information", "%": "a percent escape", "/": "a slash", "\\": "a backslash"} | {
@@ -151,10 +152,10 @@ def _check_label(label: str, host: str) -> None:
         raise DestinationError(f"{label!r} in {host!r} is not a label of a host name")
     if label.startswith("xn--"):
         try:
-            known = bool(label[4:].encode("ascii").decode("punycode")) and not label.endswith("-")
+            decoded = label[4:].encode("ascii").decode("punycode")
         except UnicodeError:
-            known = False
-        if not known:
+            decoded = ""
+        if not decoded or label.endswith("-") or any("\x7f" <= char <= "\x9f" for char in decoded):
             raise DestinationError(f"{label!r} in {host!r} is not Punycode")
 
 

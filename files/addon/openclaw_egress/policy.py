@@ -25,8 +25,8 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from ipaddress import IPv4Network, IPv6Network
 from itertools import islice
 from pathlib import Path
@@ -146,11 +146,13 @@ class Rules:
     def __init__(self, rules: Sequence[Rule] = ()) -> None:
         self.all = tuple(rules)
         self._hosts: dict[str, list[Rule]] = {}
+        self._below: dict[str, list[Rule]] = {}  # wildcards, without their *.
         self._position = {id(rule): at for at, rule in enumerate(self.all)}
         self.networks = [rule for rule in self.all if rule.network is not None]
         for rule in self.all:
             if rule.host is not None:
-                self._hosts.setdefault(rule.host, []).append(rule)
+                kept = self._below if rule.host.startswith("*.") else self._hosts
+                kept.setdefault(rule.host.removeprefix("*."), []).append(rule)
 
     def __iter__(self) -> Iterator[Rule]:
         return iter(self.all)
@@ -161,25 +163,21 @@ class Rules:
 
     def about(self, host: str, address: Address | None, *, star: bool = True) -> Iterator[Rule]:
         """Rules that name the host, the closest first: itself, its networks, ``*.`` parents, ``*`` (if ``star``)."""
-        yield from self._hosts.get(host, ())
+        yield from (self._below if host.startswith("*.") else self._hosts).get(host.removeprefix("*."), ())
         if address is not None:
             yield from (rule for rule in self.networks if _contains(rule, address))
-        else:
-            for pattern in parents(host):
-                yield from self._hosts.get(pattern, ())
+        elif self._below:
+            dot = host.find(".")
+            while dot >= 0:
+                if (below := self._below.get(host[dot + 1 :])) is not None:
+                    yield from below
+                dot = host.find(".", dot + 1)
         if star:
             yield from self._hosts.get("*", ())
 
     def covering(self, address: Address, port: int) -> Rule | None:
         """The first network rule for this address and port."""
         return next((rule for rule in self.networks if rule.serves(port) and _contains(rule, address)), None)
-
-
-def parents(host: str) -> Iterator[str]:
-    """The wildcards above a name, the closest first: ``*.b.c`` and ``*.c`` for ``a.b.c``."""
-    while (dot := host.find(".")) >= 0:
-        host = host[dot + 1 :]
-        yield f"*.{host}"
 
 
 def _contains(rule: Rule, address: Address) -> bool:
@@ -281,7 +279,7 @@ def describe_rule(rule: Rule) -> str:
 
 def is_inspected(name: str, patterns: Sequence[str]) -> bool:
     """Whether a canonical name (or a ``*.`` wildcard as a whole) is covered by the inspected patterns."""
-    return name in patterns or any(parent in patterns for parent in parents(name))
+    return any(name == pattern or (pattern.startswith("*.") and name.endswith(pattern[1:])) for pattern in patterns)
 
 
 # ── deciding ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -348,6 +346,16 @@ def decide_address(policy: Policy, class_name: str, destination: Destination, ip
     if exception is not None:
         return Decision(True, exception.name, f"{class_name} may reach {ip} by an exception", inspect)
     return Decision(True, "default", f"{ip} is public", inspect)
+
+
+def with_addresses(decision: Decision, verdicts: Iterable[Decision]) -> Decision:
+    """An allowing decision on a name together with :func:`decide_address` on its addresses: one bad answer denies."""
+    for verdict in verdicts:
+        if not verdict.allow:
+            return verdict
+        if verdict.would_deny and not decision.would_deny:
+            decision = replace(decision, rule=verdict.rule, reason=verdict.reason, would_deny=True)
+    return decision
 
 
 def _allowing(found: ClassPolicy, destination: Destination, method: str | None, path: str | None) -> Rule | None:

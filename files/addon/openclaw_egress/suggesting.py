@@ -19,7 +19,6 @@ from openclaw_egress.policy import (
     Rules,
     decide,
     decide_address,
-    parents,
     read_policy,
 )
 from openclaw_egress.policy_text import PlaceError, with_rules
@@ -179,7 +178,7 @@ class _Seen:
 def _request(denial: Denial) -> Request | None:
     try:
         destination = parse_destination(denial.host, denial.port)
-        path = split_url(denial.url)[2] if denial.url else None
+        path = split_url(denial.url)[3] if denial.url else None
     except DestinationError:
         return None
     return Request(destination, None if denial.method == "CONNECT" else denial.method, path)
@@ -217,6 +216,13 @@ def _wildcards(hosts: Sequence[str]) -> Iterator[str]:
         closer = any(other.endswith(parent[1:]) and other != parent and below[other] == count for other in below)
         if count > MANY_NAMES and not closer:
             yield f'{count} names below {parent[2:]} are listed singly; perhaps the wildcard "{parent}" is meant'
+
+
+def parents(host: str) -> Iterator[str]:
+    """The wildcards above a name, the closest first: ``*.b.c`` and ``*.c`` for ``a.b.c``."""
+    while (dot := host.find(".")) >= 0:
+        host = host[dot + 1 :]
+        yield f"*.{host}"
 
 
 def _not_tls(requests: Sequence[Request], not_tls: set[tuple[str, int]]) -> Iterator[str]:

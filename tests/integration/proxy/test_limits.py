@@ -178,8 +178,9 @@ def test_one_class_that_takes_all_of_its_connections_leaves_the_others_theirs(li
     finally:
         for one in held:
             one.close()
-    (row,) = limited.denials()[denied:]
-    assert row.rule == "classes.sandbox.limits.connections" and row.class_name == "sandbox"
+    # A connection that another test closed a moment ago may still count: one of those that are held is refused as well.
+    rows = limited.denials()[denied:]
+    assert {(row.class_name, row.rule) for row in rows} == {("sandbox", "classes.sandbox.limits.connections")}
     end = time.monotonic() + 10
     while not exchange(limited.ports["sandbox"], site(providers) + b"\r\n"):
         assert time.monotonic() < end, "connections that were closed still count"

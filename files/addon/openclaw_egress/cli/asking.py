@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from openclaw_egress.destinations import DestinationError, parse_destination, split_url
-from openclaw_egress.policy import Decision, Policy, decide
+from openclaw_egress.destinations import Destination, DestinationError, parse_destination, split_url
+from openclaw_egress.policy import Decision, Policy, decide, with_addresses
 
 type LookUp = Callable[[str, int], list[str]]
 """Gives the addresses of a host and port."""
@@ -22,41 +22,59 @@ class Verdict:
 
 
 def ask(policy: Policy, class_name: str, url: str, method: str, look_up: LookUp | None = None) -> Verdict:
-    """What the policy decides on a request, by name, and by the addresses that are known without asking anybody.
+    """What the policy decides on a request, step by step as the proxy does.
+
+    ``https`` begins with a CONNECT, of which only host and port are known; where the host is inspected the request
+    inside is decided after it.
 
     Args:
         policy: the policy to ask.
         class_name: who asks.
         url: ``https://host/path``, or ``host:port``.
         method: considered, as the path is, where the host is inspected.
-        look_up: where it is given, the addresses of an allowed name are looked up and decided on too.
+        look_up: where it is given, the addresses of an allowed name are looked up and decided on too; otherwise only
+            literals and the policy's fixed answers are.
 
     Raises:
         DestinationError: ``url`` names no host and port.
     """
-    host, port, path = split_url(url)
+    scheme, host, port, path = split_url(url)
     text = f"{host}:{port}"
     try:
         destination = parse_destination(host, port)
     except DestinationError as error:
         return Verdict(text, Decision(allow=False, rule="syntax", reason=str(error), inspect=False))
-    request = (method.upper(), path) if policy.inspects(destination.host) else (None, None)
-    decision = decide(policy, class_name, destination, *request)
-    found: list[str] = []
-    if decision.allow:
-        known = destination.address or policy.fixed_address(destination.host)
-        if known is not None:
-            found = [str(known)]
-        elif look_up is not None:
-            found = look_up(destination.host, port)
-    if not found:
-        return Verdict(text, decision)
+    steps: list[tuple[str | None, str | None]] = [(method.upper(), path)]
+    if scheme != "http":
+        steps = [(None, None), *(steps if policy.inspects(destination.host) else [])]
+    addresses: tuple[tuple[str, Decision], ...] | None = None
+    for known in steps:
+        decision = decide(policy, class_name, destination, *known)
+        if not decision.allow:
+            break
+        if addresses is None:
+            addresses = _decide_addresses(policy, class_name, destination, look_up)
+        decision = with_addresses(decision, [verdict for _, verdict in addresses])
+        if not decision.allow:
+            break
+    return Verdict(text, decision, addresses or ())
+
+
+def _decide_addresses(
+    policy: Policy, class_name: str, destination: Destination, look_up: LookUp | None
+) -> tuple[tuple[str, Decision], ...]:
+    known = destination.address or policy.fixed_address(destination.host)
+    if known is not None:
+        found = [str(known)]
+    elif look_up is not None:
+        found = look_up(destination.host, destination.port)
+    else:
+        return ()
     from openclaw_egress.proxy.gate import check_address  # noqa: PLC0415  (mitmproxy takes a second to load)
 
     addresses: list[tuple[str, Decision]] = []
     for address in found:
-        checked = check_address(policy, class_name, destination, address)
-        addresses.append((address, checked))
-        if not checked.allow:
-            return Verdict(text, checked, tuple(addresses))
-    return Verdict(text, decision, tuple(addresses))
+        addresses.append((address, check_address(policy, class_name, destination, address)))
+        if not addresses[-1][1].allow:
+            break
+    return tuple(addresses)

@@ -228,17 +228,6 @@ class BoundedHttp1Client(_Bounded, Http1Client):
             yield commands.CloseConnection(self.conn)
 
 
-_handlers: dict[str, server.ConnectionHandler] = {}
-
-
-def close_client(client_id: str) -> None:
-    """End a client's connection for which there is no layer yet that could; nothing where it has gone."""
-    handler = _handlers.get(client_id)
-    transport = handler.transports.get(handler.client) if handler is not None else None
-    if transport is not None and transport.handler is not None:
-        transport.handler.cancel("nothing was said")
-
-
 def install() -> None:
     """Put in place what mitmproxy offers no way for; calling this twice changes nothing.
 
@@ -251,11 +240,9 @@ def install() -> None:
         return
 
     async def handle_client(self: server.ConnectionHandler) -> None:
-        _handlers[self.client.id] = self
         try:
             await original(self)
         finally:
-            del _handlers[self.client.id]
             for transport in self.transports.values():
                 if transport.writer is not None:
                     transport.writer.close()

@@ -1,18 +1,21 @@
 """The gate: the mitmproxy add-on that decides, before anything is resolved, dialled or decrypted.
 
 Each hook asks the pure policy and either writes a permit or refuses. mitmproxy goes on as if nothing had happened when
-a hook raises (it fails open), so every hook here is wrapped: an exception refuses what was asked.
+a hook raises (it fails open), so every hook here is wrapped by :func:`fails_closed`: an exception, in whatever line,
+refuses what was asked.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
+import inspect
 import ipaddress
 import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -24,11 +27,11 @@ from mitmproxy.proxy.layers.http import HTTPMode
 
 from openclaw_egress.denials import NOT_TLS
 from openclaw_egress.destinations import Destination, DestinationError, parse_destination
-from openclaw_egress.policy import ClassPolicy, Decision, Policy, decide, decide_address
+from openclaw_egress.policy import ClassPolicy, Decision, Policy, decide, decide_address, with_addresses
 from openclaw_egress.proxy import bounded
 from openclaw_egress.proxy.answers import refusal
 from openclaw_egress.proxy.bounded import BoundedHttpLayer
-from openclaw_egress.proxy.layers import Refuse, looks_like_tls
+from openclaw_egress.proxy.layers import Refuse, cut, looks_like_tls
 from openclaw_egress.proxy.permits import Permit, Permits
 from openclaw_egress.proxy.rate import Rate
 from openclaw_egress.proxy.resolver import ResolutionError, Resolver, current_permit, is_own_address
@@ -39,6 +42,49 @@ INSPECT = "openclaw_egress.inspect"
 """Key in ``flow.metadata``: the :class:`Allowed` of a request that is to be recorded."""
 
 FAILED = "internal error: refused, because a decision could not be made"
+
+_FAILED_ANSWER = refusal(
+    503,
+    class_name="?",
+    destination="?",
+    rule="internal-error",
+    reason=FAILED,
+    remedy="See the proxy's log.",
+)
+
+
+def fails_closed[Owner, Data](
+    refuse: Callable[[Owner, Data, Exception], None],
+) -> Callable[[Callable[[Owner, Data], Any]], Callable[[Owner, Data], Any]]:
+    """Wrap a hook so that ``refuse(self, what the hook got, the exception)`` is called for whatever it raises."""
+
+    def decorate(hook: Callable[[Owner, Data], Any]) -> Callable[[Owner, Data], Any]:
+        @functools.wraps(hook)
+        async def waits(self: Owner, data: Data) -> None:
+            try:
+                await hook(self, data)
+            except Exception as error:
+                refuse(self, data, error)
+
+        @functools.wraps(hook)
+        def returns(self: Owner, data: Data) -> None:
+            try:
+                hook(self, data)
+            except AddonHalt:
+                raise
+            except Exception as error:
+                refuse(self, data, error)
+
+        return waits if inspect.iscoroutinefunction(hook) else returns
+
+    return decorate
+
+
+def answer_failed(flow: http.HTTPFlow) -> None:
+    """503 instead of what was asked; made of what cannot fail."""
+    flow.request.stream = False  # an answer to a request that streams is an error to mitmproxy
+    flow.request.headers.pop("expect", None)  # nobody waits for the body of what is refused
+    flow.response = _FAILED_ANSWER.copy()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,28 +126,66 @@ class Gate:
         self._rates: dict[str, Rate] = {}
         bounded.install()
 
+    # ── when a hook raises ───────────────────────────────────────────────────────────────────────────────────
+
+    def _client_failed(self, client: connection.Client, error: Exception) -> None:
+        client.error = "no class owns this listener"
+        log.error("a connection to a listener without a class was refused: %s", type(error).__name__)
+
+    def _end_failed(self, _: connection.Client, error: Exception) -> None:
+        log.error("tidying up after a client failed: %s", type(error).__name__)
+
+    def _request_failed(self, flow: http.HTTPFlow, error: Exception) -> None:
+        answer_failed(flow)
+        flow.metadata.pop(INSPECT, None)
+        log.error("deciding on a request failed; it is refused", exc_info=error)
+        self._permits.forget(flow.client_conn.id)
+
+    def _layer_failed(self, nextlayer: layer.NextLayer, error: Exception) -> None:
+        nextlayer.layer = Refuse(nextlayer.context)
+        asyncio.get_running_loop().call_soon(cut, nextlayer.context.client)
+        log.error("choosing what a connection may speak failed; it is closed", exc_info=error)
+
+    def _hello_failed(self, data: tls.ClientHelloData, error: Exception) -> None:
+        data.ignore_connection = False  # and without a permit there is no certificate for it
+        self._close_all(data.context.client)
+        log.error("a TLS connection was refused: %s", type(error).__name__)
+
+    def _certificate_failed(self, _: tls.TlsData, error: Exception) -> None:
+        raise AddonHalt from error
+
+    def _established_failed(self, data: tls.TlsData, error: Exception) -> None:
+        cut(data.context.client)
+        log.error("a TLS connection was cut: %s", type(error).__name__)
+
+    def _opening_failed(self, data: server_hooks.ServerConnectionHookData, error: Exception) -> None:
+        data.server.error = FAILED
+        log.error("checking a connection's permit failed; it is not opened", exc_info=error)
+
+    def _opened_failed(self, data: server_hooks.ServerConnectionHookData, error: Exception) -> None:
+        # Ends the task that opened it, and the client that would wait for it; an error set here would not be looked at.
+        asyncio.get_running_loop().call_soon(cut, data.client)
+        log.error("a connection that was opened was cut: %s", error)
+        raise asyncio.CancelledError from error
+
     # ── a client comes and goes ──────────────────────────────────────────────────────────────────────────────
 
+    @fails_closed(_client_failed)
     def client_connected(self, client: connection.Client) -> None:
         """A listener that no class owns serves nobody, and a class has so many connections and no more."""
-        try:
-            found = self._class_policy(client)
-            self._clients[client.id] = found.name
-            self._open[found.name] += 1
-            if self._open[found.name] > found.limits.connections:
-                client.error = "too many connections"
-                self._observer.denied(
-                    found.name, "*", _exhausted("connections", found), "-", str(client.peername[0]), enforced=True
-                )
-                return
-            # mitmproxy asks for a layer when there are bytes, and not before.
-            self._silent[client.id] = asyncio.get_running_loop().call_later(
-                found.limits.header_seconds, bounded.close_client, client.id
+        found = self._class_policy(client)
+        self._clients[client.id] = found.name
+        self._open[found.name] += 1
+        if self._open[found.name] > found.limits.connections:
+            client.error = "too many connections"
+            self._observer.denied(
+                found.name, "*", _exhausted("connections", found), "-", str(client.peername[0]), enforced=True
             )
-        except Exception as error:
-            log.error("a connection to a listener without a class was refused: %s", type(error).__name__)
-            client.error = "no class owns this listener"
+            return
+        # mitmproxy asks for a layer when there are bytes, and not before.
+        self._silent[client.id] = asyncio.get_running_loop().call_later(found.limits.header_seconds, cut, client)
 
+    @fails_closed(_end_failed)
     def client_disconnected(self, client: connection.Client) -> None:
         """Forget what was allowed to it."""
         self._permits.forget(client.id)
@@ -121,35 +205,18 @@ class Gate:
 
     # ── requests ─────────────────────────────────────────────────────────────────────────────────────────────
 
+    @fails_closed(_request_failed)
     async def http_connect(self, flow: http.HTTPFlow) -> None:
         """CONNECT: decide on the name, then on the addresses; 403 with the reason, or a permit."""
-        await self._guarded(flow, self._connect)
+        if not self._refuse_by_rate(flow):
+            await self._connect(flow)
 
+    @fails_closed(_request_failed)
     async def requestheaders(self, flow: http.HTTPFlow) -> None:
         """Every request outside a tunnel and every decrypted one: decide again, names must agree."""
-        if flow.error is None:
-            await self._guarded(flow, self._request)
-
-    async def _guarded(self, flow: http.HTTPFlow, decide_it: Callable[[http.HTTPFlow], Awaitable[None]]) -> None:
         flow.metadata.pop(INSPECT, None)
-        try:
-            if not self._refuse_by_rate(flow):
-                await decide_it(flow)
-        except Exception:
-            log.exception("deciding on a request failed; it is refused")
-            self._permits.forget(flow.client_conn.id)
-            flow.metadata.pop(INSPECT, None)
-            flow.response = refusal(
-                503,
-                class_name="?",
-                destination="?",
-                rule="internal-error",
-                reason=FAILED,
-                remedy="See the proxy's log.",
-            )
-        if flow.response is not None:
-            # Nobody waits for the body of what is refused.
-            flow.request.headers.pop("expect", None)
+        if flow.error is None and not self._refuse_by_rate(flow):
+            await self._request(flow)
 
     def _refuse_by_rate(self, flow: http.HTTPFlow) -> bool:
         found = self._class_policy(flow.client_conn)
@@ -171,8 +238,7 @@ class Gate:
         return bool(wait)
 
     async def _connect(self, flow: http.HTTPFlow) -> None:
-        host, port = flow.request.host, flow.request.port
-        destination = self._parse(flow, host, port)
+        destination = self._parse(flow, _host_on_the_wire(flow.request), flow.request.port)
         if destination is None:
             return
         if await self._permit(flow, destination, None, None):
@@ -187,7 +253,7 @@ class Gate:
             return self._refuse(
                 flow, f"{request.host}:{request.port}", _syntax("https goes through CONNECT, not in absolute form")
             )
-        destination = self._parse(flow, request.host, request.port)
+        destination = self._parse(flow, _host_on_the_wire(request), request.port)
         if destination is None:
             return None
         if tunnel is not None and (destination.host, destination.port) != (tunnel.host, tunnel.port):
@@ -224,19 +290,26 @@ class Gate:
             self._refuse(flow, _text(destination), decision)
             return False
         known = self._permits.find(flow.client_conn.id, destination.host, destination.port)
-        if known is None or not known.fresh:
+        if known is not None and known.fresh:
+            addresses = known.addresses
+        else:
+            known = None
             try:
                 addresses = await self._addresses(policy, class_name, destination)
             except ResolutionError as error:
                 self._answer_unreachable(flow, class_name, destination, str(error))
                 return False
-            for address in addresses:
-                verdict = check_address(policy, class_name, destination, address)
-                if not verdict.allow:
-                    self._refuse(flow, _text(destination), verdict)
-                    return False
+        # Of a permit that was there too: the policy may be another one by now.
+        decision = with_addresses(
+            decision, (check_address(policy, class_name, destination, address) for address in addresses)
+        )
+        if not decision.allow:
+            self._permits.revoke(flow.client_conn.id, destination.host, destination.port)
+            self._refuse(flow, _text(destination), decision)
+            return False
+        if known is None:
             known = Permit(class_name, destination, addresses, decision.inspect, decision.tls)
-        self._permits.write(flow.client_conn.id, known)
+            self._permits.write(flow.client_conn.id, known)
         if decision.would_deny:
             self._observer.denied(
                 class_name, _text(destination), decision, flow.request.method, _client(flow), enforced=False
@@ -263,6 +336,7 @@ class Gate:
 
     def _refuse(self, flow: http.HTTPFlow, destination: str, decision: Decision, status: int = 403) -> None:
         class_name = self._class_of(flow.client_conn)
+        flow.request.headers.pop("expect", None)
         self._observer.denied(class_name, destination, decision, flow.request.method, _client(flow), enforced=True)
         flow.response = refusal(
             status,
@@ -274,6 +348,7 @@ class Gate:
         )
 
     def _answer_unreachable(self, flow: http.HTTPFlow, class_name: str, destination: Destination, why: str) -> None:
+        flow.request.headers.pop("expect", None)
         flow.response = refusal(
             502,
             class_name=class_name,
@@ -286,16 +361,14 @@ class Gate:
 
     # ── what runs on a connection ────────────────────────────────────────────────────────────────────────────
 
+    @fails_closed(_layer_failed)
     def next_layer(self, nextlayer: layer.NextLayer) -> None:
         """HTTP on the listener; after CONNECT, TLS, or what a rule with ``tls: false`` lets pass; to port 80, HTTP."""
-        if nextlayer.layer is not None:
-            return
-        try:
+        if nextlayer.layer is None:
             data = nextlayer.data_client()  # type: ignore[no-untyped-call]
             nextlayer.layer = self._next_layer(nextlayer.context, data)
-        except Exception:
-            log.exception("choosing what a connection may speak failed; it is closed")
-            nextlayer.layer = Refuse(nextlayer.context)
+            if isinstance(nextlayer.layer, Refuse):
+                asyncio.get_running_loop().call_soon(cut, nextlayer.context.client)
 
     def _next_layer(self, context: Any, data: bytes) -> layer.Layer | None:
         if len(context.layers) == 1:
@@ -327,26 +400,24 @@ class Gate:
             context, mode, self._class_policy(client).limits, speaking=lambda: client.id in self._speaking
         )
 
+    @fails_closed(_hello_failed)
     def tls_clienthello(self, data: tls.ClientHelloData) -> None:
         """Inspected hosts are decrypted, all others tunnelled. The name in TLS must be the one that CONNECT named."""
         client = data.context.client
-        try:
-            target = self._connect_targets[client.id]
-            permit = self._permits.find(client.id, target.host, target.port)
-            if permit is None:
-                raise LookupError("no permit")
-            if not _sni_agrees(data.client_hello.sni, target):
-                self._deny_connection(client, target, "the name in TLS is not the one that CONNECT named")
-                return
-            data.ignore_connection = not permit.inspect
-            if data.ignore_connection:
-                # HttpLayer no longer speaks here: bytes pass as they are.
-                data.context.server.address = (target.host, target.port)
-                self._speaking.add(client.id)
-        except Exception as error:
-            log.error("a TLS connection was refused: %s", type(error).__name__)
-            self._close_all(client)
+        target = self._connect_targets[client.id]
+        permit = self._permits.find(client.id, target.host, target.port)
+        if permit is None:
+            raise LookupError("no permit")
+        if not _sni_agrees(data.client_hello.sni, target):
+            self._deny_connection(client, target, "the name in TLS is not the one that CONNECT named")
+            return
+        data.ignore_connection = not permit.inspect
+        if data.ignore_connection:
+            # HttpLayer no longer speaks here: bytes pass as they are.
+            data.context.server.address = (target.host, target.port)
+            self._speaking.add(client.id)
 
+    @fails_closed(_certificate_failed)
     def tls_start_client(self, data: tls.TlsData) -> None:
         """A refused connection gets no certificate: without a TLS context mitmproxy ends the handshake."""
         client = data.context.client
@@ -354,34 +425,31 @@ class Gate:
         if target is None or self._permits.find(client.id, target.host, target.port) is None:
             raise AddonHalt
 
+    @fails_closed(_established_failed)
     def tls_established_client(self, data: tls.TlsData) -> None:
         """The handshake with the client is over: from now on its requests have limits of their own."""
         self._speaking.add(data.context.client.id)
 
+    @fails_closed(_opening_failed)
     def server_connect(self, data: server_hooks.ServerConnectionHookData) -> None:
         """The last word before a connection is opened: no permit, no connection."""
         current_permit.set(None)
-        try:
-            address = data.server.address
-            permit = self._permits.find(data.client.id, address[0], address[1]) if address else None
-            if address is None or permit is None:
-                data.server.error = "refused by openclaw.egress: no permit"
-            else:
-                current_permit.set(permit)
-                if permit.destination.address is not None and str(permit.destination.address) != address[0]:
-                    data.server.error = "refused by openclaw.egress: address not in canonical form"
-        except Exception:
-            log.exception("checking a connection's permit failed; it is not opened")
-            data.server.error = FAILED
+        address = data.server.address
+        permit = self._permits.find(data.client.id, address[0], address[1]) if address else None
+        if address is None or permit is None:
+            data.server.error = "refused by openclaw.egress: no permit"
+            return
+        current_permit.set(permit)
+        if permit.destination.address is not None and str(permit.destination.address) != address[0]:
+            data.server.error = "refused by openclaw.egress: address not in canonical form"
 
+    @fails_closed(_opened_failed)
     def server_connected(self, data: server_hooks.ServerConnectionHookData) -> None:
         """The peer must be one of the checked addresses; anything else is a fault, and not a byte passes."""
         address, peer = data.server.address, data.server.peername
         permit = self._permits.find(data.client.id, address[0], address[1]) if address else None
         if permit is None or peer is None or peer[0].split("%")[0] not in permit.addresses:
-            log.error("a connection to an address that was not checked was cut")
-            # Ends the task that opened it; an error set here would no longer be looked at.
-            raise asyncio.CancelledError
+            raise LookupError("a connection to an address that was not checked")
 
     # ── helpers ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -470,6 +538,18 @@ def _sni_agrees(sni: str | None, target: Destination) -> bool:
         return False
 
 
+def _host_on_the_wire(request: http.Request) -> str:
+    """The host as the client wrote it.
+
+    mitmproxy decodes A-labels by IDNA 2003; what it decoded (a label with a symbol, say) need not be a name by the
+    rules of today. It also takes brackets off whatever stands in them.
+    """
+    host = request.host
+    if request.data.authority.startswith(b"[") and ":" not in host:
+        return f"[{host}]"
+    return host if host.isascii() else host.encode("idna").decode("ascii")
+
+
 def _authority_disagreement(request: http.Request, destination: Destination) -> str | None:
     """Why the request's names do not agree with where it goes, or None."""
     named = [value for name, value in request.headers.fields if name.lower() == b"host"]
@@ -483,8 +563,11 @@ def _authority_disagreement(request: http.Request, destination: Destination) -> 
     for authority in authorities:
         try:
             host, port = http_url.parse_authority(authority, check=True)
-            default = 443 if request.scheme == "https" else 80
-            other = parse_destination(host, port or default)
+            if authority.startswith("[") and ":" not in host:
+                raise ValueError("brackets are for IPv6 addresses")
+            if port is None:
+                port = 443 if request.scheme == "https" else 80
+            other = parse_destination(host, port)
         except (ValueError, DestinationError):
             return "the Host header is not a host name"
         if (other.host, other.port) != (destination.host, destination.port):

@@ -1,24 +1,41 @@
 """``egress run``: mitmproxy's ``Master`` with only the add-ons that are needed.
 
-A stock mitmdump asks some 35 add-ons about every event; most of a proxy's time went there.
+A stock mitmdump asks some 35 add-ons about every event; most of a proxy's time went there. They are not even imported:
+Flask, LDAP and others with them would cost memory and time to start, and could be attacked.
 """
 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 import resource
 import signal
+import sys
+from pathlib import Path
+from types import ModuleType
 
+import mitmproxy
 from mitmproxy import options
-from mitmproxy.addons import core, errorcheck, proxyserver, tlsconfig
-from mitmproxy.master import Master
 
 from openclaw_egress.proxy import logs, resolver
 from openclaw_egress.proxy.options import safe_options
 from openclaw_egress.proxy.service import Service, describe
 
 log = logging.getLogger("openclaw_egress")
+
+
+def _addon(name: str) -> ModuleType:
+    """One of mitmproxy's add-ons by itself, where nobody has imported all of them, as their package does."""
+    package = "mitmproxy.addons"
+    if package not in sys.modules:
+        folder = ModuleType(package)
+        folder.__path__ = [str(Path(path) / "addons") for path in mitmproxy.__path__]
+        sys.modules[package] = folder
+    return importlib.import_module(f"{package}.{name}")
+
+
+core, errorcheck, proxyserver, tlsconfig = map(_addon, ("core", "errorcheck", "proxyserver", "tlsconfig"))
 
 
 def serve(service: Service) -> None:
@@ -38,6 +55,8 @@ def serve(service: Service) -> None:
 
 
 async def _serve(service: Service) -> None:
+    from mitmproxy.master import Master  # noqa: PLC0415  (it imports the add-ons' package, which is a folder by now)
+
     loop = asyncio.get_running_loop()
     uninstall = resolver.install(loop)
     master = Master(options.Options())
@@ -45,7 +64,7 @@ async def _serve(service: Service) -> None:
     service.gate.name = "nextlayer"
     master.addons.add(  # type: ignore[no-untyped-call]
         core.Core(),
-        proxyserver.Proxyserver(),  # type: ignore[no-untyped-call]
+        proxyserver.Proxyserver(),
         service.gate,
         service.recorder,
         tlsconfig.TlsConfig(),

@@ -7,8 +7,8 @@ until it is committed; all else streams, with a tap beside it:
 * chunked, or until the connection closes: mitmproxy asks the tap once more, with no bytes, before it sends the end;
 * a longer Content-Length: the client has its end with the last byte, so the tap commits on the chunk that completes it.
 
-When the spool cannot take a record, the request is refused with 503, and an answer under way is cut rather than
-finished unrecorded.
+When the spool cannot take a record, or anything here raises, the request is refused with 503, and an answer under way
+is cut rather than finished unrecorded.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from mitmproxy import http
+from mitmproxy import connection, http
 from mitmproxy.connection import ConnectionState
 
 from openclaw_egress.capture import ExchangeCapture
 from openclaw_egress.metrics import Metrics
 from openclaw_egress.proxy.answers import refusal
-from openclaw_egress.proxy.gate import INSPECT, Allowed
+from openclaw_egress.proxy.gate import INSPECT, Allowed, answer_failed, fails_closed
+from openclaw_egress.proxy.layers import cut
 from openclaw_egress.spool import Spool, SpoolError
 
 log = logging.getLogger("openclaw_egress.recorder")
@@ -49,9 +50,11 @@ class Exchange:
     """An exchange under way: its capture, what of it waits for the journal, whether it is committed."""
 
     capture: ExchangeCapture
-    client_id: str
+    client: connection.Client
     request_committed: bool = False
     closed: bool = False
+    failed: bool = False
+    """A tap raised: not a byte more passes."""
     journalled: int = 0
     waiting: dict[str, bytearray] = field(default_factory=lambda: {"request": bytearray(), "response": bytearray()})
     timer: asyncio.TimerHandle | None = None
@@ -72,8 +75,39 @@ class Recorder:
         self._body_limit = body_limit
         self._now = clock_ns
 
+    # ── when a hook raises ───────────────────────────────────────────────────────────────────────────────────
+
+    def _message_failed(self, flow: http.HTTPFlow, error: Exception) -> None:
+        """503 where the client has nothing yet, else an end without an end."""
+        under_way = flow.request.stream if flow.response is None else flow.response.stream
+        if under_way:
+            flow.kill()  # type: ignore[no-untyped-call]
+            log.error("an exchange that streams could not be recorded; it is cut", exc_info=error)
+            return
+        answer_failed(flow)
+        # What is answered now is ours: no exchange of which the client could see an end.
+        flow.metadata.pop(EXCHANGE, None)
+        self._refuse(flow, error)
+
+    def _headers_failed(self, flow: http.HTTPFlow, error: Exception) -> None:
+        flow.request.stream = False  # nothing is under way yet
+        self._message_failed(flow, error)
+
+    def _answer_failed(self, flow: http.HTTPFlow, error: Exception) -> None:
+        flow.kill()  # type: ignore[no-untyped-call]
+        log.error("an answer could not be recorded; it is cut", exc_info=error)
+
+    def _error_failed(self, _: http.HTTPFlow, error: Exception) -> None:
+        log.error(
+            "a failed exchange could not be recorded; it will be found as interrupted at the next start", exc_info=error
+        )
+
+    def _websocket_failed(self, _: http.HTTPFlow, error: Exception) -> None:
+        log.error("a WebSocket's messages could not be forgotten", exc_info=error)
+
     # ── request ──────────────────────────────────────────────────────────────────────────────────────────────
 
+    @fails_closed(_headers_failed)
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         """Begin an exchange, and choose whether its request is held or streamed."""
         if flow.response is not None or flow.error is not None:
@@ -83,10 +117,7 @@ class Recorder:
             # Plain HTTP to a host that is not recorded: nothing to hold it for.
             flow.request.stream = True
             return
-        try:
-            self._begin(flow, allowed)
-        except Exception as error:
-            self._refuse(flow, allowed, error)
+        self._begin(flow, allowed)
 
     def _begin(self, flow: http.HTTPFlow, allowed: Allowed) -> None:
         request = flow.request
@@ -107,7 +138,7 @@ class Recorder:
             body_limit=self._body_limit,
             path=request.path.split("?", 1)[0],
         )
-        exchange = Exchange(capture, flow.client_conn.id)
+        exchange = Exchange(capture, flow.client_conn)
         self._spool.open_exchange(capture.id, capture.class_name, self._head(exchange))
         flow.metadata[EXCHANGE] = exchange
         length = _content_length(request.headers)
@@ -117,32 +148,24 @@ class Recorder:
             flow.request.stream = self._request_tap(exchange, length)
 
     def _request_tap(self, exchange: Exchange, length: int | None) -> Callable[[bytes], bytes]:
-        # An exception in a tap ends the connection, which is what a request that cannot be recorded deserves.
-        def tap(data: bytes) -> bytes:
+        def tap(data: bytes) -> None:
             for piece in exchange.capture.request.feed(data):
                 self._keep(exchange, "request", piece)
             if not data or (length is not None and exchange.capture.request.wire_size >= length):
                 self._commit_request(exchange)
-            return data
 
-        return tap
+        return _cutting(exchange, tap)
 
+    @fails_closed(_message_failed)
     def request(self, flow: http.HTTPFlow) -> None:
         """The request is whole: commit it; it goes upstream (or, streamed, its end does) after this hook."""
         exchange = self._exchange(flow)
         if exchange is None or flow.response is not None:
             return
-        try:
-            if not flow.request.stream and flow.request.raw_content:
-                for piece in exchange.capture.request.feed(flow.request.raw_content):
-                    self._keep(exchange, "request", piece)
-            self._commit_request(exchange)
-        except Exception as error:
-            if flow.request.stream:
-                log.exception("a streamed request could not be recorded; it is cut")
-                flow.kill()  # type: ignore[no-untyped-call]
-            else:
-                self._refuse(flow, flow.metadata[INSPECT], error)
+        if not flow.request.stream and flow.request.raw_content:
+            for piece in exchange.capture.request.feed(flow.request.raw_content):
+                self._keep(exchange, "request", piece)
+        self._commit_request(exchange)
 
     def _commit_request(self, exchange: Exchange) -> None:
         if exchange.request_committed:
@@ -154,6 +177,7 @@ class Recorder:
 
     # ── response ─────────────────────────────────────────────────────────────────────────────────────────────
 
+    @fails_closed(_answer_failed)
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         """Choose whether the answer is held or streamed."""
         exchange = self._exchange(flow)
@@ -164,58 +188,46 @@ class Recorder:
             if INSPECT not in flow.metadata and flow.request.stream:
                 response.stream = True
             return
-        try:
-            exchange.capture.response_began(response.status_code, _headers(response.headers))
-            self._spool.update(exchange.capture.id, self._head(exchange))
-            length = _content_length(response.headers)
-            is_events = "text/event-stream" in response.headers.get("content-type", "")
-            if length is None or length > BUFFER_LIMIT or is_events:
-                response.stream = self._response_tap(exchange, length)
-        except Exception:
-            log.exception("an answer could not be recorded; it is cut")
-            flow.kill()  # type: ignore[no-untyped-call]
+        exchange.capture.response_began(response.status_code, _headers(response.headers))
+        self._spool.update(exchange.capture.id, self._head(exchange))
+        length = _content_length(response.headers)
+        is_events = "text/event-stream" in response.headers.get("content-type", "")
+        if length is None or length > BUFFER_LIMIT or is_events:
+            response.stream = self._response_tap(exchange, length)
 
     def _response_tap(self, exchange: Exchange, length: int | None) -> Callable[[bytes], bytes]:
-        def tap(data: bytes) -> bytes:
+        def tap(data: bytes) -> None:
             for piece in exchange.capture.response_chunk(data, self._now()):
                 self._keep(exchange, "response", piece)
             if not data or (length is not None and exchange.capture.response.wire_size >= length):
                 self._close(exchange, "complete")
-            return data
 
-        return tap
+        return _cutting(exchange, tap)
 
+    @fails_closed(_message_failed)
     def response(self, flow: http.HTTPFlow) -> None:
         """The answer is whole: commit the exchange; its end (or, held, all of it) goes to the client after this."""
         exchange = self._exchange(flow)
         if exchange is None or flow.response is None:
             return
-        try:
-            if not flow.response.stream and flow.response.raw_content:
-                for _ in exchange.capture.response_chunk(flow.response.raw_content, self._now()):
-                    pass  # committed whole in a moment: the journal need not have it
-            self._close(exchange, "complete")
-        except Exception as error:
-            if flow.response.stream:
-                log.exception("an answer could not be recorded; its end is withheld")
-                flow.kill()  # type: ignore[no-untyped-call]
-            else:
-                self._refuse(flow, flow.metadata[INSPECT], error)
+        if not flow.response.stream and flow.response.raw_content:
+            for _ in exchange.capture.response_chunk(flow.response.raw_content, self._now()):
+                pass  # committed whole in a moment: the journal need not have it
+        self._close(exchange, "complete")
 
+    @fails_closed(_error_failed)
     def error(self, flow: http.HTTPFlow) -> None:
         """The client went away, or the provider failed: the exchange is recorded as it is."""
         exchange = self._exchange(flow)
         if exchange is None:
             return
         message = flow.error.msg if flow.error else ""
-        try:
-            # Whose fault it was is not in the words: they are the same for both sides.
-            gone = not flow.client_conn.state & ConnectionState.CAN_READ
-            outcome, error_type = ("client_aborted", "client_aborted") if gone else _what_happened(message)
-            self._close(exchange, outcome, error_type)
-        except Exception:
-            log.exception("a failed exchange could not be recorded; it will be found as interrupted at the next start")
+        # Whose fault it was is not in the words: they are the same for both sides.
+        gone = not flow.client_conn.state & ConnectionState.CAN_READ
+        outcome, error_type = ("client_aborted", "client_aborted") if gone else _what_happened(message)
+        self._close(exchange, outcome, error_type)
 
+    @fails_closed(_websocket_failed)
     def websocket_message(self, flow: http.HTTPFlow) -> None:
         """mitmproxy keeps every message of a WebSocket in memory; ours are not inspected, so none is needed."""
         if flow.websocket is not None:
@@ -273,25 +285,45 @@ class Recorder:
         found = flow.metadata.get(EXCHANGE)
         return found if isinstance(found, Exchange) and not found.closed else None
 
-    def _refuse(self, flow: http.HTTPFlow, allowed: Allowed, error: Exception) -> None:
-        """503: what cannot be recorded does not pass."""
+    def _refuse(self, flow: http.HTTPFlow, error: Exception) -> None:
+        """503 with the reason: what cannot be recorded does not pass."""
         why = str(error) if isinstance(error, SpoolError) else "the exchange could not be recorded"
         if isinstance(error, SpoolError):
             log.error("a request was refused: %s", why)
         else:
             log.error("a request was refused: recording it failed", exc_info=error)
             self._metrics.hook_failures.inc()
-        # What is answered now is ours: no exchange of which the client could see an end.
-        flow.metadata.pop(EXCHANGE, None)
-        flow.response = refusal(
-            503,
-            class_name=allowed.class_name,
-            destination=allowed.destination.host,
-            rule="recording",
-            reason=why,
-            accept=flow.request.headers.get("accept", ""),
-            remedy="`egress status` on the proxy says what its spool lacks.",
-        )
+        allowed = flow.metadata.get(INSPECT)
+        if isinstance(allowed, Allowed):
+            flow.response = refusal(
+                503,
+                class_name=allowed.class_name,
+                destination=allowed.destination.host,
+                rule="recording",
+                reason=why,
+                accept=flow.request.headers.get("accept", ""),
+                remedy="`egress status` on the proxy says what its spool lacks.",
+            )
+
+
+def _cutting(exchange: Exchange, tap: Callable[[bytes], None]) -> Callable[[bytes], bytes]:
+    """A stream callable that ends the connection when its tap raises: what cannot be recorded does not go on.
+
+    It must raise itself too, and go on raising: of what it returned, the end of a message could be made.
+    """
+
+    def cutting(data: bytes) -> bytes:
+        try:
+            if exchange.failed:
+                raise SpoolError("the exchange could not be recorded")
+            tap(data)
+            return data
+        except Exception:
+            exchange.failed = True
+            cut(exchange.client)
+            raise
+
+    return cutting
 
 
 def _headers(headers: http.Headers) -> list[tuple[str, str]]:

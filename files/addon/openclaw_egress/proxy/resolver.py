@@ -83,13 +83,19 @@ def install(loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
         proto: int = 0,
         flags: int = 0,
     ) -> list[AddressInfo]:
-        if flags & socket.AI_PASSIVE:  # our own listeners
-            own: list[AddressInfo] = await original(host, port, family=family, type=type, proto=proto, flags=flags)
-            return own
-        permit = current_permit.get()
-        if permit is None or permit.destination.host != host:
-            raise OSError("openclaw.egress: no permit for this connection")
-        return [_address_info(address, int(port)) for address in permit.addresses]
+        try:
+            if flags & socket.AI_PASSIVE:  # our own listeners
+                own: list[AddressInfo] = await original(host, port, family=family, type=type, proto=proto, flags=flags)
+                return own
+            permit = current_permit.get()
+            if permit is None or permit.destination.host != host:
+                raise OSError("openclaw.egress: no permit for this connection")
+            return [_address_info(address, int(port)) for address in permit.addresses]
+        except OSError:
+            raise
+        except Exception as error:
+            # Of any other exception mitmproxy tells nobody, and the client would wait.
+            raise OSError("openclaw.egress: the addresses of this connection could not be given") from error
 
     async def create_connection(*arguments: Any, **options: Any) -> Any:
         try:
@@ -97,6 +103,10 @@ def install(loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
                 return await original_connect(*arguments, **options)
         except TimeoutError:
             raise TimeoutError(f"timed out: no connection within {CONNECT_SECONDS:g} s") from None
+        except OSError:
+            raise
+        except Exception as error:
+            raise OSError("openclaw.egress: the connection could not be made") from error
 
     loop.getaddrinfo = getaddrinfo  # type: ignore[method-assign, assignment]
     loop.create_connection = create_connection  # type: ignore[method-assign]

@@ -1,0 +1,95 @@
+"""What a decision costs, whether more rules make it dearer, and whether `explain` says what the proxy does.
+
+Prints a table and writes build/deciding.json; ends with 1 where a goal is not met. Timings are of this machine, now.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from openclaw_egress.destinations import Destination, parse_destination
+from openclaw_egress.policy import Policy, decide, read_policy
+from tests.generated import compare
+
+FEW, MANY = 1_000, 10_000
+ROUNDS, DECISIONS = 15, 2_000
+GOAL_MICROSECONDS = 20.0
+GOAL_GROWTH = 2.0
+"""How much dearer a decision may be with ten times the rules."""
+POLICIES, REQUESTS = 34, 310
+
+
+def policy_of(rules: int) -> tuple[Policy, list[Destination]]:
+    """A class with so many rules (names, wildcards, names to deny), and destinations some of which they name."""
+    chance = random.Random(rules)
+    names = [f"host-{number}.zone-{number % 97}.example" for number in range(rules)]
+    third = rules // 3
+    found = read_policy(
+        json.dumps(
+            {
+                "version": 1,
+                "inspect": ["api.llm.example"],
+                "classes": {
+                    "sandbox": {
+                        "listen": 8082,
+                        "action": "enforce",
+                        "allow": [*names[:third], *(f"*.{name}" for name in names[third : 2 * third])],
+                        "deny": names[2 * third :],
+                    }
+                },
+            }
+        ).encode(),
+        "policy.yml",
+    )
+    hosts = [chance.choice((f"{name}", f"a.b.{name}", f"no.{name}.invalid")) for name in chance.sample(names, 500)]
+    return found, [parse_destination(host, 443) for host in hosts]
+
+
+def microseconds(one: Callable[[Destination], object], destinations: list[Destination]) -> float:
+    """The median over rounds of what one decision takes."""
+    rounds = []
+    for _ in range(ROUNDS):
+        began = time.perf_counter()
+        for number in range(DECISIONS):
+            one(destinations[number % len(destinations)])
+        rounds.append((time.perf_counter() - began) / DECISIONS * 1e6)
+    return statistics.median(rounds)
+
+
+def main() -> int:
+    """Measure, print, write; returns the exit code."""
+    taken = {}
+    for rules in (FEW, MANY):
+        policy, destinations = policy_of(rules)
+        taken[rules] = microseconds(lambda where, policy=policy: decide(policy, "sandbox", where), destinations)  # type: ignore[misc]
+    different, outcomes = asyncio.run(compare(seed=20_261, policies=POLICIES, requests=REQUESTS))
+    growth = taken[MANY] / taken[FEW]
+    results = [
+        result(f"a decision with {FEW:,} rules", round(taken[FEW], 2), "us", GOAL_MICROSECONDS),
+        result(f"a decision with {MANY:,} rules", round(taken[MANY], 2), "us", None),
+        result(f"{MANY:,} rules as against {FEW:,}", round(growth, 2), "times", GOAL_GROWTH),
+        result("requests asked of explain and the gate", sum(outcomes.values()), "requests", None),
+        result("of these decided differently", len(different), "requests", 0),
+    ]
+    for row in results:
+        goal = "" if row["goal"] is None else f"  (goal: at most {row['goal']}: {'met' if row['met'] else 'NOT MET'})"
+        print(f"{row['name']:<40} {row['value']:>8} {row['unit']}{goal}")
+    Path("build").mkdir(exist_ok=True)
+    Path("build/deciding.json").write_text(json.dumps({"results": results}, indent=2) + "\n")
+    return 0 if all(row["met"] for row in results) else 1
+
+
+def result(name: str, value: float, unit: str, goal: float | None) -> dict[str, object]:
+    """One row; without a goal it is met."""
+    return {"name": name, "value": value, "unit": unit, "goal": goal, "met": goal is None or value <= goal}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

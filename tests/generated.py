@@ -1,0 +1,407 @@
+"""Policies and requests made from a seed, and what the gate does with each: `explain` must have said the same.
+
+The same cases are asked in process, of the real :class:`Gate` with mitmproxy's own parser and flows, and as bytes of a
+running proxy. A URL becomes a request here as a client makes one: names that are not ASCII become A-labels, user
+information and fragments stay at home; what is odd in ASCII goes out as it is written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any, Literal
+
+import idna
+from mitmproxy import connection, http, tls
+from mitmproxy.net.http.http1 import read_request_head
+from mitmproxy.proxy.context import Context
+
+from openclaw_egress.cli.asking import ask
+from openclaw_egress.destinations import DestinationError, canonical_host
+from openclaw_egress.policy import Decision, Policy, read_policy
+from openclaw_egress.proxy.gate import INSPECT, Gate
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split(" "))
+
+
+ACTIONS = ("open", "enforce", "report")
+INSPECTED = ("api.llm.example", "*.azure.example", "xn--ki-zka.example")
+NAMES = _words(
+    "api.llm.example api.llm.example x.azure.example x.azure.example azure.example xn--ki-zka.example "
+    "example.com www.example.com a.b.example.com example.org internal.example db.internal.example "
+    "xn--bcher-kva.example xn--n3h.example under_score.example r3---sn.example 1.2.3.4.example 1e3 "
+    "localhost a.localhost metadata.google.internal"
+)
+ODD_HOSTS = _words(
+    "bücher.example BÜCHER.example bu\u0308cher.example kİ.example ｅｘａｍｐｌｅ．com example\u3002com １０．0.0.２ "
+    "a..b -a.example a-.example *.example.com xn--.example user@example.com %65xample.com example.com%2f 1.2.3.4.5 "
+    "256.0.0.1 09.1 example.1 0x7f.1 2130706433 0x [127.0.0.1] [example.com] [::1 [1::2::3] [fe80::1%25eth0] "
+    + "x"
+    * 64
+)
+PATTERNS = (*NAMES, "*", "*.example.com", "*.example", "*.internal.example", "*.azure.example", "*.localhost")
+LITERALS = _words("8.8.8.8 1.1.1.1 10.0.0.2 127.0.0.1 169.254.169.254 2001:4860:4860::8888 fd00::1 ::ffff:a00:2 ::1")
+NETWORKS = _words(
+    "8.8.8.0/24 8.8.8.0/24 2606:4700::/32 10.0.0.0/8 10.0.0.2/32 127.0.0.0/8 "
+    "2001:4860::/32 fd00::/8 ::1/128 169.254.169.254/32"
+)
+PUBLIC = ("93.184.216.34", "8.8.8.8", "2606:4700:4700::1111")
+PORTS = (80, 443, 8080, 8443, 22)
+ODD_PORTS = ("", "0", "00443", "65535", "65536", "99999999", "-1", "x")
+METHODS = ("GET", "POST", "DELETE", "get", "PATCH", "OPTIONS")
+PATHS = _words(
+    " / ? # /v1/messages /v1/messages?x=1 /v1/messages#top /v1/messages/ /v1/%6dessages /v1//messages /v1/../admin "
+    "/v1/%2e%2e/admin /v1/./messages /admin /ADMIN /%61dmin /admin%2Fx /admin%00 /admin/x?/v1/ /v1;x/messages "
+    "/v1/%C3%BC /v1/%FF /v1/%25%36 /\\admin //admin /v1/ü"
+)
+
+
+# ── policies ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class World:
+    """What generated policies and requests are made of; a running proxy needs another one than the gate alone."""
+
+    answers: Sequence[Sequence[str]] = (PUBLIC, PUBLIC, (*PUBLIC, *LITERALS))
+    literals: Sequence[str] = LITERALS
+    excepted: Sequence[str] = NETWORKS
+    ports: Sequence[int] = PORTS
+    listeners: Sequence[int] = (8080, 8081, 8082)
+    every_name_fixed: bool = False
+    rules: tuple[int, int, int] = (5, 3, 3)
+    """How many rules ``allow``, ``deny`` and ``addresses`` have at the most."""
+
+
+def policy_text(chance: random.Random, world: World) -> str:
+    """A valid policy file with a class for each listener."""
+    allow, deny, addresses = world.rules
+    classes = {
+        f"class{number}": {
+            "listen": listener,
+            "action": ACTIONS[number % len(ACTIONS)],
+            "allow": [_rule(chance, world, "allow") for _ in range(chance.randint(0, allow))],
+            "deny": [_rule(chance, world, "deny") for _ in range(chance.randint(0, deny))],
+            "addresses": [
+                {"cidr": chance.choice(world.excepted), "ports": _ports(chance, world)}
+                for _ in range(chance.randint(0, addresses))
+            ],
+        }
+        for number, listener in enumerate(world.listeners)
+    }
+    names = every_name() if world.every_name_fixed else chance.sample(NAMES, 3)
+    fixed = {name: chance.choice(chance.choice(world.answers)) for name in names}
+    return json.dumps({"version": 1, "inspect": INSPECTED, "classes": classes, "resolve": fixed})
+
+
+def _rule(chance: random.Random, world: World, kind: Literal["allow", "deny"]) -> Any:
+    if chance.random() < (0.4 if kind == "deny" else 0.2):
+        rule: dict[str, Any] = {"cidr": chance.choice(NETWORKS)}
+    else:
+        host = chance.choice(PATTERNS if chance.random() < 0.8 else world.literals)
+        if chance.random() < 0.3:
+            return host
+        rule = {"host": host}
+        if host in INSPECTED or host == "x.azure.example":
+            if chance.random() < 0.5:
+                rule["methods"] = chance.sample(("GET", "POST", "DELETE"), chance.randint(1, 2))
+            if chance.random() < 0.5:
+                rule["paths"] = chance.sample(("/v1/*", "/v1/messages", "/admin*", "/", "/v1/ü"), chance.randint(1, 2))
+    if chance.random() < 0.5:
+        rule["ports"] = _ports(chance, world)
+    return rule
+
+
+def _ports(chance: random.Random, world: World) -> list[int]:
+    return chance.sample(list(world.ports), chance.randint(1, min(3, len(world.ports))))
+
+
+# ── requests ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request: what `explain` is asked, and the bytes of a client that is given the same URL.
+
+    ``connect`` is None for plain HTTP. ``heads`` are the heads of the messages, CONNECT first.
+    """
+
+    class_name: str
+    url: str
+    method: str
+    connect: str | None = None
+    heads: tuple[bytes, ...] = ()
+
+
+def request(chance: random.Random, world: World, class_name: str) -> Asked:
+    """A request for something, spelled in one of many ways."""
+    scheme = chance.choice(("http", "https", "https", "HTTP", "HTTPS", ""))
+    host = _host(chance, world)
+    port = ""
+    if chance.random() < 0.6:
+        port = f":{chance.choice(world.ports) if chance.random() < 0.9 else chance.choice(ODD_PORTS)}"
+    path, method = chance.choice(PATHS), chance.choice(METHODS)
+    if not scheme and port == ":":
+        port = ""  # `host://x` would have a scheme
+    url = f"{scheme}://{host}{port}{path}" if scheme else f"{host}{port}{path}"
+    return as_sent(class_name, url, method, scheme.lower() or "https", host, port, path)
+
+
+def _host(chance: random.Random, world: World) -> str:
+    kind = chance.random()
+    if kind < 0.1:
+        return chance.choice(ODD_HOSTS)
+    if kind < 0.3:
+        literal = chance.choice(world.literals)
+        if ":" in literal:
+            return f"[{literal.upper() if chance.random() < 0.5 else literal}]"
+        return spelled(chance, literal)
+    name = chance.choice(NAMES)
+    if chance.random() < 0.2:
+        name = "".join(char.upper() if chance.random() < 0.5 else char for char in name)
+    return name + "." * (chance.random() < 0.1)
+
+
+def spelled(chance: random.Random, ipv4: str) -> str:
+    """An IPv4 address in one of the ways of ``inet_aton(3)``."""
+    one, two, three, four = map(int, ipv4.split("."))
+    numbers = chance.choice(
+        (
+            [one, two, three, four],
+            [one, two, three << 8 | four],
+            [one, two << 16 | three << 8 | four],
+            [one << 24 | two << 16 | three << 8 | four],
+        )
+    )
+    return ".".join(chance.choice(("{}", "{}", "0{:o}", "0x{:x}", "0X{:X}")).format(number) for number in numbers)
+
+
+def as_sent(class_name: str, url: str, method: str, scheme: str, host: str, port: str, path: str) -> Asked:
+    """What a client sends for a URL, given in its parts too; without ``heads`` where no client could."""
+    try:
+        host = host if host.isascii() else _a_labels(host)
+    except idna.IDNAError:
+        return Asked(class_name, url, method)
+    host = host.rpartition("@")[2]
+    port = "" if port == ":" else port
+    path = path.partition("#")[0]
+    if not path.startswith("/"):
+        path = f"/{path}"
+    sent_path = "".join(char if char.isascii() else "".join(f"%{byte:02X}" for byte in char.encode()) for char in path)
+    host_line = f"Host: {host}{port}\r\n\r\n"
+    if scheme == "http":
+        return Asked(
+            class_name,
+            url,
+            method,
+            None,
+            (f"{method} http://{host}{port}{sent_path} HTTP/1.1\r\n{host_line}".encode(),),
+        )
+    target = f"{host}{port or ':443'}"
+    heads = (
+        f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode(),
+        f"{method} {sent_path} HTTP/1.1\r\n{host_line}".encode(),
+    )
+    return Asked(class_name, url, method, target, heads)
+
+
+def _a_labels(host: str) -> str:
+    mapped = idna.uts46_remap(host, std3_rules=False)
+    return ".".join(
+        label if label.isascii() else idna.alabel(label).decode() for label in mapped.replace("\u3002", ".").split(".")
+    )
+
+
+# ── the gate ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass
+class Notes:
+    """An observer that keeps the last word of the gate on a request."""
+
+    enforced: Decision | None = None
+    reported: Decision | None = None
+    inspect: bool | None = None
+
+    def denied(self, *words: Any, enforced: bool) -> None:
+        """Keep the decision."""
+        decision = words[2]
+        if enforced:
+            self.enforced = decision
+        else:
+            self.reported = decision
+
+    def allowed(self, _: str, *, inspect: bool) -> None:
+        """Keep whether it is recorded."""
+        self.inspect = inspect
+
+
+@dataclass
+class Answers:
+    """A resolver that knows its answers, and which were asked for."""
+
+    known: dict[str, tuple[str, ...]]
+    asked: list[str] = field(default_factory=list)
+
+    async def addresses(self, _: str, host: str, port: int) -> tuple[str, ...]:
+        """As :meth:`Resolver.addresses`."""
+        return self.of(host, port)
+
+    def of(self, host: str, _: int) -> tuple[str, ...]:
+        """The same for `explain`."""
+        self.asked.append(host)
+        return self.known[host]
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def every_name() -> list[str]:
+    """Every name that a request can name, canonical."""
+    names = set()
+    for written in (*NAMES, *ODD_HOSTS):
+        with contextlib.suppress(DestinationError):
+            host, literal = canonical_host(written.rpartition("@")[2])
+            names |= {host} if literal is None else set()
+    return sorted(names)
+
+
+def some_answers(chance: random.Random, world: World) -> dict[str, tuple[str, ...]]:
+    """One to three addresses for every name that a request can name."""
+    return {host: tuple(chance.sample(chance.choice(world.answers), chance.randint(1, 3))) for host in every_name()}
+
+
+type Verdict = tuple[Literal["allowed", "denied", "malformed", "failed"], str, str, bool, bool]
+"""What came of it; rule and reason of a denial (would-be ones too); would be denied; is inspected."""
+
+
+async def ask_gate(gate: Gate, notes: Notes, policy: Policy, asked: Asked) -> Verdict:
+    """What the gate does with a request, hook by hook as mitmproxy calls them."""
+    client = connection.Client(
+        peername=("192.0.2.7", 50000),
+        sockname=("192.0.2.1", policy.classes[asked.class_name].listen),
+        timestamp_start=0,
+    )
+    gate.client_connected(client)
+    assert client.error is None
+    server = connection.Server(address=None)
+    try:
+        for number, head in enumerate(asked.heads):
+            try:
+                message = read_request_head(head.removesuffix(b"\r\n\r\n").split(b"\r\n"))
+            except ValueError:
+                return "malformed", "", "", False, False
+            flow = http.HTTPFlow(client, server)
+            flow.request = message
+            notes.enforced = notes.reported = notes.inspect = None
+            if asked.connect is not None and number == 0:
+                await gate.http_connect(flow)
+            else:
+                # As HttpStream.state_wait_for_request_headers does in its two modes.
+                if number:
+                    assert server.address is not None
+                    message.data.host, message.data.port = server.address[:2]
+                    message.scheme = "https"
+                else:
+                    message.authority = ""
+                await gate.requestheaders(flow)
+            if flow.response is not None:
+                if flow.response.status_code != 403 or notes.enforced is None:
+                    return "failed", str(flow.response.status_code), "", False, False
+                return "denied", notes.enforced.rule, notes.enforced.reason, False, False
+            if asked.connect is not None and number == 0:
+                server.address = (message.host, message.port)
+                if not _decrypts(gate, client, server):
+                    break
+            else:
+                assert (INSPECT in flow.metadata) is notes.inspect
+        decision = notes.reported
+        return (
+            "allowed",
+            decision.rule if decision else "",
+            decision.reason if decision else "",
+            decision is not None,
+            bool(notes.inspect),
+        )
+    finally:
+        gate.client_disconnected(client)
+
+
+def _decrypts(gate: Gate, client: connection.Client, server: connection.Server) -> bool:
+    assert server.address is not None
+    host = server.address[0]
+    literal = ":" in host or host.replace(".", "").isdigit()
+    context = Context(client, SimpleNamespace())  # type: ignore[arg-type]
+    context.server = server
+    hello = tls.ClientHelloData(context, SimpleNamespace(sni=None if literal else host))  # type: ignore[arg-type]
+    gate.tls_clienthello(hello)
+    return not hello.ignore_connection
+
+
+def explained(policy: Policy, asked: Asked, answers: Answers) -> Verdict:
+    """The same of `explain`."""
+    try:
+        found = ask(policy, asked.class_name, asked.url, asked.method, answers.of)
+    except ValueError:
+        return "malformed", "", "", False, False
+    decision = found.decision
+    if not decision.allow:
+        return "denied", decision.rule, decision.reason, False, False
+    told = (decision.rule, decision.reason) if decision.would_deny else ("", "")
+    return "allowed", *told, decision.would_deny, decision.inspect
+
+
+def same(said: Verdict, done: Verdict) -> bool:
+    """Whether `explain` said what the proxy did.
+
+    What is no host is refused by the gate or, where mitmproxy's parser already fails, as a bad request; whose words
+    the client gets for it is not compared.
+    """
+    nonsense = ("malformed", "syntax")
+    if said[0] == "malformed" or said[1] == "syntax":
+        return done[0] in nonsense or done[1] in nonsense
+    return said == done
+
+
+@dataclass
+class Difference:
+    """A request that was decided otherwise than `explain` said."""
+
+    asked: Asked
+    said: Verdict
+    done: Verdict
+
+
+async def compare(seed: int, policies: int, requests: int, world: World | None = None) -> tuple[list[Difference], dict]:
+    """Ask ``policies * requests`` times; what differs, and how many requests had each outcome."""
+    world = world or World()
+    chance = random.Random(seed)
+    different: list[Difference] = []
+    outcomes: dict[str, int] = {}
+    for number in range(policies):
+        policy = read_policy(policy_text(chance, world).encode(), f"policy {number} of seed {seed}")
+        known = some_answers(chance, world)
+        notes, resolver = Notes(), Answers(known)
+        gate = Gate(lambda policy=policy: policy, notes, resolver)  # type: ignore[misc,arg-type]
+        for _ in range(requests):
+            asked = request(chance, world, chance.choice(list(policy.classes)))
+            if not asked.heads:
+                continue
+            resolver.asked.clear()
+            done = await ask_gate(gate, notes, policy, asked)
+            by_gate = list(resolver.asked)
+            resolver.asked.clear()
+            said = explained(policy, asked, resolver)
+            outcome = f"{done[0]} {said[1]}".split("[")[0] if done[0] == "denied" else done[0]
+            outcomes[outcome] = outcomes.get(outcome, 0) + 1
+            if not same(said, done) or (
+                said[0] != "malformed" and done[0] != "malformed" and by_gate != resolver.asked
+            ):
+                different.append(Difference(asked, said, done))
+    return different, outcomes

@@ -1,0 +1,380 @@
+"""Every line of the gate and the recorder, and whatever they call, may raise: nothing gets out that should not.
+
+mitmproxy goes on as if nothing had happened when a hook raises. So each line that a request passes is made to raise
+while such a request is on its way: what is denied does not reach the upstream, what is inspected does not reach it
+unrecorded, and the proxy serves the next.
+"""
+
+import contextlib
+import http.client
+import inspect
+import logging
+
+import pytest
+
+from openclaw_egress import capture, denials, destinations, metrics, policy, spool
+from openclaw_egress.proxy import answers, gate, layers, lean, permits, recorder, resolver, service
+from tests.integration.proxy.faults import (
+    INSPECTED,
+    RAW,
+    TUNNELLED,
+    Faults,
+    ProxyHere,
+    Upstream,
+    ask,
+    describe,
+    functions_of,
+    text_of,
+)
+from tests.integration.proxy.raw import read_all, read_head, status_of
+
+# ── what clients do; each yields once, and may be hit by a fault from then on ────────────────────────────────────
+
+
+def an_inspected_request(proxy, path):
+    yield
+    with proxy.tunnel(INSPECTED) as sock:
+        return ask(sock, "POST", path, at_tls(proxy), "content-length: 14", body=b'{"model": "m"}')
+
+
+def an_inspected_request_in_chunks(proxy, path):
+    yield
+    with proxy.tunnel(INSPECTED) as sock:
+        body = b'8\r\n{"model"\r\n6\r\n: "m"}\r\n0\r\n\r\n'
+        return ask(sock, "POST", path, at_tls(proxy), "transfer-encoding: chunked", body=body)
+
+
+def an_inspected_stream(proxy, path):
+    yield
+    proxy.upstream.acknowledged.clear()
+    with proxy.tunnel(INSPECTED) as sock:
+        return ask(sock, "GET", f"/stream{path}", at_tls(proxy), after_first=proxy.upstream.acknowledged.set)
+
+
+def a_long_inspected_request_and_answer(proxy, path):
+    yield
+    with proxy.tunnel(INSPECTED) as sock:
+        return ask(sock, "POST", f"/long{path}", at_tls(proxy), "content-length: 3000", body=b"x" * 3000)
+
+
+def an_inspected_request_that_the_provider_does_not_answer(proxy, path):
+    yield
+    with proxy.tunnel(INSPECTED) as sock:
+        ask(sock, "GET", f"/broken{path}", at_tls(proxy))
+
+
+def an_inspected_request_that_offers_another_protocol(proxy, path):
+    yield
+    with proxy.tunnel(INSPECTED) as sock:
+        return ask(sock, "GET", path, at_tls(proxy), "connection: upgrade", "upgrade: h2c", "http2-settings: AAMA")
+
+
+def an_inspected_request_without_tls(proxy, path):
+    yield
+    with proxy.client() as sock:
+        return ask(sock, "GET", f"http://{at_plain(proxy, INSPECTED)}{path}", at_plain(proxy, INSPECTED))
+
+
+def a_tunnelled_request(proxy, path):
+    yield
+    with proxy.tunnel(TUNNELLED) as sock:
+        ask(sock, "GET", path, at_tls(proxy, TUNNELLED))
+
+
+def a_plain_request(proxy, path):
+    yield
+    with proxy.client("report") as sock:
+        host = at_plain(proxy)
+        ask(sock, "GET", f"http://{host}{path}", host, "proxy-authorization: Basic c2VjcmV0")
+
+
+def a_plain_request_to_a_name_that_is_looked_up(proxy, path):
+    yield
+    with proxy.client() as sock:
+        ask(sock, "GET", f"http://{at_plain(proxy, 'localhost')}{path}", at_plain(proxy, "localhost"))
+
+
+def bytes_that_a_rule_lets_pass(proxy, path):
+    yield
+    with proxy.tunnel(RAW, tls=False) as sock:
+        ask(sock, "GET", path, at_plain(proxy, RAW))
+
+
+def a_websocket(proxy, path):
+    yield
+    with proxy.client() as sock:
+        host = at_plain(proxy)
+        lines = f"GET http://{host}{path} HTTP/1.1\r\nHost: {host}\r\n{WEBSOCKET}\r\n\r\n"
+        sock.sendall(lines.encode())
+        if status_of(read_head(sock)) == 101:
+            read_all(sock)
+
+
+def a_denied_tunnel(proxy, _):
+    yield
+    with proxy.tunnel(TUNNELLED, "sandbox"):
+        pass
+
+
+def a_denied_plain_request(proxy, path):
+    yield
+    with proxy.client("sandbox") as sock:
+        ask(sock, "GET", f"http://{at_plain(proxy)}/denied{path}", at_plain(proxy))
+
+
+def a_denied_path(proxy, path):
+    yield
+    with proxy.tunnel(INSPECTED) as sock:
+        ask(sock, "GET", f"/denied{path}", at_tls(proxy))
+
+
+def a_denied_path_after_an_allowed_one(proxy, path):
+    with proxy.tunnel(INSPECTED) as sock:
+        ask(sock, "GET", f"/before{path}", at_tls(proxy))
+        yield
+        ask(sock, "GET", f"/denied{path}", at_tls(proxy))
+
+
+def a_denied_path_with_a_long_body_after_an_allowed_one(proxy, path):
+    with proxy.tunnel(INSPECTED) as sock:
+        ask(sock, "GET", f"/before{path}", at_tls(proxy))
+        yield
+        chunks = b"5\r\nhello\r\n0\r\n\r\n"
+        ask(sock, "POST", f"/denied{path}", at_tls(proxy), "transfer-encoding: chunked", body=chunks)
+
+
+def another_host_in_a_tunnel_after_an_allowed_one(proxy, path):
+    with proxy.tunnel(INSPECTED) as sock:
+        ask(sock, "GET", f"/before{path}", at_tls(proxy))
+        yield
+        ask(sock, "GET", f"/denied{path}", "elsewhere.example")
+
+
+def another_name_in_tls(proxy, path):
+    yield
+    with proxy.tunnel(INSPECTED, sni=TUNNELLED) as sock:
+        ask(sock, "GET", f"/denied{path}", at_tls(proxy))
+
+
+def a_name_at_a_guarded_address(proxy, path):
+    yield
+    with proxy.client("narrow") as sock:
+        ask(sock, "GET", f"http://{at_plain(proxy)}/denied{path}", at_plain(proxy))
+
+
+def a_guarded_address(proxy, path):
+    yield
+    with proxy.client("narrow") as sock:
+        ask(sock, "GET", f"http://{at_plain(proxy, '0x7f.1')}/denied{path}", at_plain(proxy, "0x7f.1"))
+
+
+def what_is_no_host(proxy, path):
+    yield
+    with proxy.client() as sock:
+        ask(sock, "GET", f"http://{at_plain(proxy, '09.1')}/denied{path}", at_plain(proxy, "09.1"))
+
+
+def https_in_absolute_form(proxy, path):
+    yield
+    with proxy.client() as sock:
+        ask(sock, "GET", f"https://{at_tls(proxy)}/denied{path}", at_tls(proxy))
+
+
+def bytes_after_connect_that_are_no_tls(proxy, path):
+    yield
+    with proxy.tunnel(TUNNELLED, tls=False) as sock:
+        sock.sendall(f"GET /denied{path} HTTP/1.1\r\nHost: {at_plain(proxy)}\r\n\r\n".encode())
+        read_all(sock)
+
+
+def tls_straight_to_a_listener(proxy, path):
+    yield
+    with proxy.client() as sock, proxy.context.wrap_socket(sock, server_hostname=INSPECTED) as inside:
+        ask(inside, "GET", f"/denied{path}", at_tls(proxy))
+
+
+def a_websocket_to_an_inspected_host(proxy, path):
+    yield
+    with proxy.tunnel(INSPECTED) as sock:
+        sock.sendall(f"GET /denied{path} HTTP/1.1\r\nHost: {at_tls(proxy)}\r\n{WEBSOCKET}\r\n\r\n".encode())
+        read_head(sock)
+
+
+WEBSOCKET = (
+    "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n"
+    "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ=="
+)
+
+HELD = (
+    an_inspected_request,
+    an_inspected_request_that_the_provider_does_not_answer,
+    an_inspected_request_that_offers_another_protocol,
+    an_inspected_request_without_tls,
+)
+STREAMED = (an_inspected_request_in_chunks, an_inspected_stream, a_long_inspected_request_and_answer)
+NOT_INSPECTED = (
+    a_tunnelled_request,
+    a_plain_request,
+    a_plain_request_to_a_name_that_is_looked_up,
+    bytes_that_a_rule_lets_pass,
+    a_websocket,
+)
+DENIED_AT_ONCE = (
+    a_denied_tunnel,
+    a_denied_plain_request,
+    a_denied_path,
+    another_name_in_tls,
+    a_name_at_a_guarded_address,
+    a_guarded_address,
+    what_is_no_host,
+    https_in_absolute_form,
+    bytes_after_connect_that_are_no_tls,
+    tls_straight_to_a_listener,
+    a_websocket_to_an_inspected_host,
+)
+DENIED_LATER = (
+    a_denied_path_after_an_allowed_one,
+    a_denied_path_with_a_long_body_after_an_allowed_one,
+    another_host_in_a_tunnel_after_an_allowed_one,
+)
+INSPECTED_ONES, ALLOWED = HELD + STREAMED, HELD + STREAMED + NOT_INSPECTED
+DENIED = DENIED_AT_ONCE + DENIED_LATER
+KINDS = {
+    "held": HELD,
+    "streamed": STREAMED,
+    "not inspected": NOT_INSPECTED,
+    "denied at once": DENIED_AT_ONCE,
+    "denied later": DENIED_LATER,
+}
+
+
+def at_tls(proxy, host=INSPECTED):
+    return f"{host}:{proxy.upstream.tls.server_port}"
+
+
+def at_plain(proxy, host=TUNNELLED):
+    return f"{host}:{proxy.upstream.plain.server_port}"
+
+
+# ── one of them, with a fault ────────────────────────────────────────────────────────────────────────────────────
+
+
+class Trials:
+    """Plays clients against one proxy, and says what went wrong."""
+
+    def __init__(self, proxy):
+        self.proxy, self.upstream = proxy, proxy.upstream
+        self.number = 0
+
+    def play(self, client, place=None):
+        """The client once, with a fault at a place; what is wrong afterwards, in words."""
+        self.number += 1
+        path, answer, problems = f"/{self.number}", None, []
+        seen = len(self.upstream.requests)
+        steps = client(self.proxy, path)
+        next(steps)
+        connections = self.upstream.connections()
+        with self.proxy.faults.at(place):
+            try:
+                next(steps)
+            except StopIteration as end:
+                answer = end.value
+            except TimeoutError:
+                problems.append("the client hangs")
+            except (OSError, http.client.HTTPException):
+                pass  # refused, or cut: both are right
+            finally:
+                steps.close()
+            if not self.proxy.gone():
+                problems.append("the connection's end is not noticed")
+                self.proxy.clients = self.proxy.witness.gone
+        arrived = [found for _, found in self.upstream.requests[seen:]]
+        if client in DENIED and (self.upstream.connections() > connections or f"/denied{path}" in arrived):
+            problems.append("what is denied reached the upstream")
+        if self.upstream.unrecorded:
+            problems.append("what is inspected reached the upstream unrecorded")
+            self.upstream.unrecorded.clear()
+        if client in INSPECTED_ONES and answer and answer[0] == 200 and not self.proxy.complete(path):
+            problems.append("the client has an answer whose exchange is not recorded")
+        if place is None and client in ALLOWED and not [found for found in arrived if found.endswith(path)]:
+            problems.append("what is allowed does not pass")
+        return problems
+
+
+CALLED = (policy, destinations, permits, resolver, answers, layers, denials, metrics, capture, spool.Spool)
+"""What the hooks call: it raises at its first line, wherever it is called from."""
+
+OWN_FILES = (gate.__file__, recorder.__file__)
+
+
+@pytest.fixture(scope="module")
+def trials(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("faults")
+    upstream = Upstream(directory)
+    hooks = [*functions_of(gate, recorder), service.Service.denied, service.Service.allowed]
+    with pytest.MonkeyPatch.context() as patch, Faults([*hooks, *functions_of(*CALLED)]) as faults:
+        patch.setattr(recorder, "BUFFER_LIMIT", 1000)
+        patch.setattr(recorder, "JOURNAL_SECONDS", 0.0)
+        proxy = ProxyHere(directory, upstream, faults)
+        patch.setattr(lean.errorcheck, "ErrorCheck", lambda: proxy.witness)
+        logging.disable(logging.CRITICAL)
+        with contextlib.closing(upstream), proxy:
+            yield Trials(proxy)
+        logging.disable(logging.NOTSET)
+
+
+@pytest.fixture(scope="module")
+def reached(trials):
+    """Which lines each client reaches when nothing raises."""
+    found = {}
+    for client in (*ALLOWED, *DENIED):
+        trials.proxy.faults.reached.clear()
+        assert trials.play(client) == [], client.__name__
+        found[client] = dict.fromkeys(trials.proxy.faults.reached)
+    return found
+
+
+def places(reached, own):
+    """The places to raise at, each with the clients that pass it."""
+    found = {}
+    for client, passed in reached.items():
+        for place in passed:
+            if (place[0].co_filename in OWN_FILES) is own:
+                found.setdefault(place, []).append(client)
+    # A `try` by itself does nothing; in fails_closed it is the one line that nothing guards.
+    found = {place: clients for place, clients in found.items() if text_of(place) != "try:"}
+    if own:
+        return found
+    first = {}
+    for place in found:
+        first.setdefault(place[0], place)
+    return {place: found[place] for place in first.values()}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_line_of_a_hook_fails_open(trials, reached, kind):
+    assert raise_at(trials, places(reached, own=True), KINDS[kind]) == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_that_a_hook_calls_fails_open(trials, reached, kind):
+    assert raise_at(trials, places(reached, own=False), KINDS[kind]) == []
+
+
+def raise_at(trials, places, kind):
+    """Play a client of the kind that passes a place, with the fault; at the next place another one, where there is."""
+    found = []
+    for number, (place, clients) in enumerate(places.items()):
+        if passing := [client for client in kind if client in clients]:
+            client = passing[number % len(passing)]
+            found += [f"{describe(place)}: {client.__name__}: {problem}" for problem in trials.play(client, place)]
+    return found + [
+        f"afterwards, {client.__name__}: {problem}" for client in ALLOWED for problem in trials.play(client)
+    ]
+
+
+def test_every_hook_has_had_a_fault(reached):
+    passed = {place[0] for found in reached.values() for place in found}
+    for owner in (gate.Gate, recorder.Recorder):
+        hooks = {name: inspect.unwrap(getattr(owner, name)).__code__ for name in gate.guarded_hooks(owner)}
+        assert {name for name, code in hooks.items() if code not in passed} <= {"done"}
