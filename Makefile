@@ -8,12 +8,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCK := requirements/dev.txt
 STAMP := $(VENV)/.made-from
+# One more than there are processors: some tests wait for what must not come.
+WORKERS = $$($(BIN)/python -c 'import os; print((os.cpu_count() or 1) + 1)')
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/collections
 # What is started a hundred times in a test run is compiled once.
 unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo test bench contract molecule lab lab-down lint docs lock clean
+.PHONY: help setup demo test bench contract playbooks molecule lab lab-down lint docs lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,7 +27,7 @@ demo: setup ## the main job on this machine: no root, no Docker, no Loki (LIVE=1
 	@$(BIN)/python -m tests.demo
 
 test: lint ## lint, types, documentation of the modules, unit, contract and integration tests; no Docker
-	@$(BIN)/python -m pytest --numprocesses auto --dist worksteal --durations 15
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal --durations 15
 
 bench: setup ## is a stream held back, what does a decision cost? writes build/bench.json and build/deciding.json
 	@$(BIN)/python -m tests.benchmarks.streaming
@@ -37,7 +39,10 @@ contract: setup ## Loki's contract, asked of the stand-in, of LOKI_URL=…, or o
 lint: setup ## ruff, mypy, import-linter, yamllint, ansible-lint, shellcheck where it is installed
 	@bash tests/lint.sh
 
-molecule: setup ## every Molecule scenario, in the lab (needs root for the Docker engine)
+playbooks: setup ## playbooks and modules against stand-ins for docker and ufw, and what the lab is made of
+	@$(BIN)/python -m pytest --numprocesses auto --dist worksteal tests/playbooks molecule/lab
+
+molecule: setup ## the playbooks' tests, and every Molecule scenario in the lab (needs root for the Docker engine)
 	@bash molecule/run-all.sh
 
 lab: setup ## deploy into the lab, leave it standing, and say how to look around in it

@@ -1,13 +1,26 @@
 #!/usr/bin/env bash
-# Every scenario, on one lab. Ends with `N passed, N failed`; KEEP=1 leaves the lab standing.
+# The playbooks' own tests, and every scenario on one lab. Ends with `N passed, N failed`; KEEP=1 leaves the lab standing.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 mkdir -p build
 export LAB_KEEP=1 PY_COLORS=0 NO_COLOR=1 ANSIBLE_NOCOLOR=1
 passed=0 failed=0
 molecule/lab/lab down
+# They need no lab, and making one is mostly waiting.
+began=$SECONDS log=build/playbooks.log
+python -m pytest --numprocesses auto --dist worksteal tests/playbooks molecule/lab >"$log" 2>&1 </dev/null &
+playbooks=$!
 # Here, and not by a scenario's `create` alone, so that what takes minutes is seen while it does.
-molecule/lab/lab up </dev/null || { echo "0 passed, 1 failed"; exit 1; }
+molecule/lab/lab up </dev/null || { kill "$playbooks"; echo "0 passed, 1 failed"; exit 1; }
+result=passed
+wait "$playbooks" || result=failed
+tests=$(grep -oE '[0-9]+ passed' "$log" | tail -n 1 | grep -oE '[0-9]+' || echo 0)
+if [[ $result == failed ]]; then
+  failed=$((failed + 1))
+  tail -n 60 "$log"
+fi
+passed=$((passed + tests))
+echo "── playbooks: $result, $tests tests, $((SECONDS - began)) s beside the lab ($log) ──"
 # What leaves the hosts as they were goes first; `classes` goes on from what `default` deployed.
 for scenario in bare_check rollback default classes; do
   began=$SECONDS log=build/molecule-$scenario.log

@@ -5,8 +5,7 @@ import re
 import subprocess
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[3]
-LAB = ROOT / "molecule" / "lab"
+LAB = Path(__file__).resolve().parent
 
 
 def test_with_an_empty_cache_the_wheels_are_those_of_the_lock(tmp_path):

@@ -1,0 +1,8 @@
+"""Playbooks whole, against hosts that are directories of this machine; `docker` and `ufw` are stand-ins.
+
+Run by `make molecule`, while the lab is being made, and by `make playbooks`: each starts hundreds of processes.
+"""
+
+from tests.integration.ansible.conftest import run
+
+__all__ = ["run"]
