@@ -12,10 +12,11 @@ import stat
 import subprocess
 from pathlib import Path
 
+ROOTS_HOME = Path("~root").expanduser()
 LEFT_OUT = {
     "/dev", "/proc", "/run", "/sys", "/tmp", "/var/cache", "/var/log",
     "/etc/docker/key.json", "/var/lib/containerd", "/var/lib/docker",
-    "/home/openclaw/.docker", "/root/.ansible", "/root/.ansible_async", "/root/.cache", "/root/.docker",
+    *(str(ROOTS_HOME / name) for name in (".ansible", ".ansible_async", ".cache", ".docker")), "/home/openclaw/.docker",
     "/home/openclaw/openclaw/.git/index", "/home/openclaw/openclaw/data/openclaw",
     "/srv/openclaw-docker",
     "/opt/lab", "/var/lib/loki-stand-in.jsonl", "/var/lib/victoria-logs",
