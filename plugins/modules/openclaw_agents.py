@@ -165,21 +165,25 @@ def read(module: AnsibleModule) -> dict:
     raise refusal(module, "`openclaw config get agents`", message or error or out)
 
 
+def remembered(manifest: Manifest) -> dict:
+    """What the manifest has to undo."""
+    return (manifest.items.get(key_of(KIND, "agents")) or {}).get("data") or {}
+
+
 def remember(manifest: Manifest, data: dict) -> None:
     """Write to the manifest what is needed to undo; nothing needed is no item."""
-    key = key_of(KIND, "agents")
-    if (manifest.items.get(key) or {}).get("data", {}) == data:
+    if remembered(manifest) == data:
         return
     manifest.forget(KIND, "agents")
     if data:
-        manifest.items[key] = {"kind": KIND, "name": "agents", "data": data}
+        manifest.record(KIND, "agents", data)
     manifest.save()
 
 
 def run(module: AnsibleModule) -> dict:
     params = module.params
     manifest = Manifest(params["manifest"])
-    data = (manifest.items.get(key_of(KIND, "agents")) or {}).get("data") or {}
+    data = remembered(manifest)
     absent = params["state"] == "absent"
     if absent and not data:
         return {"changed": False, "settings": [], "left": [], "overridden": []}

@@ -258,18 +258,18 @@ class Gate:
             return None
         if tunnel is not None and (destination.host, destination.port) != (tunnel.host, tunnel.port):
             return self._refuse(
-                flow, _text(destination), _syntax(f"inside a tunnel to {_text(tunnel)}, another host was asked for")
+                flow, str(destination), _syntax(f"inside a tunnel to {tunnel}, another host was asked for")
             )
         disagreement = _authority_disagreement(request, destination)
         if disagreement:
-            return self._refuse(flow, _text(destination), _syntax(disagreement))
+            return self._refuse(flow, str(destination), _syntax(disagreement))
         if not await self._permit(flow, destination, request.method, request.path):
             return None
         if INSPECT in flow.metadata and "upgrade" in request.headers:
             if "websocket" in request.headers["upgrade"].lower():
                 # Its messages would pass unrecorded. The clients in question fall back to plain HTTP.
                 flow.metadata.pop(INSPECT)
-                return self._refuse(flow, _text(destination), _unrecorded_websocket())
+                return self._refuse(flow, str(destination), _unrecorded_websocket())
             # An offer that an origin may ignore (RFC 9110, section 7.8), and that we do not pass on.
             for name in ("upgrade", "http2-settings"):
                 request.headers.pop(name, None)
@@ -287,7 +287,7 @@ class Gate:
         policy, class_name = self._policy(), self._class_of(flow.client_conn)
         decision = decide(policy, class_name, destination, method, path)
         if not decision.allow:
-            self._refuse(flow, _text(destination), decision)
+            self._refuse(flow, str(destination), decision)
             return False
         known = self._permits.find(flow.client_conn.id, destination.host, destination.port)
         if known is not None and known.fresh:
@@ -305,14 +305,14 @@ class Gate:
         )
         if not decision.allow:
             self._permits.revoke(flow.client_conn.id, destination.host, destination.port)
-            self._refuse(flow, _text(destination), decision)
+            self._refuse(flow, str(destination), decision)
             return False
         if known is None:
             known = Permit(class_name, destination, addresses, decision.inspect, decision.tls)
             self._permits.write(flow.client_conn.id, known)
         if decision.would_deny:
             self._observer.denied(
-                class_name, _text(destination), decision, flow.request.method, _client(flow), enforced=False
+                class_name, str(destination), decision, flow.request.method, _client(flow), enforced=False
             )
         self._observer.allowed(class_name, inspect=decision.inspect)
         if decision.inspect and method is not None:
@@ -352,7 +352,7 @@ class Gate:
         flow.response = refusal(
             502,
             class_name=class_name,
-            destination=_text(destination),
+            destination=str(destination),
             rule="dns",
             reason=why,
             accept=flow.request.headers.get("accept", ""),
@@ -465,7 +465,7 @@ class Gate:
     def _deny_connection(self, client: connection.Client, target: Destination | None, why: str) -> None:
         self._observer.denied(
             self._class_of(client),
-            _text(target) if target else "?",
+            str(target) if target else "?",
             _syntax(why),
             "CONNECT",
             str(client.peername[0]),
@@ -518,11 +518,6 @@ def _unrecorded_websocket() -> Decision:
     )
 
 
-def _text(destination: Destination) -> str:
-    host = f"[{destination.host}]" if ":" in destination.host else destination.host
-    return f"{host}:{destination.port}"
-
-
 def _client(flow: http.HTTPFlow) -> str:
     return str(flow.client_conn.peername[0])
 
@@ -571,7 +566,7 @@ def _authority_disagreement(request: http.Request, destination: Destination) -> 
         except (ValueError, DestinationError):
             return "the Host header is not a host name"
         if (other.host, other.port) != (destination.host, destination.port):
-            return f"the Host header names {other.host}:{other.port}, not {_text(destination)}"
+            return f"the Host header names {other.host}:{other.port}, not {destination}"
     return None
 
 
