@@ -1,7 +1,7 @@
-"""Clients on VPS-1 that go on asking while the hosts change, until the file that is named is gone, for an hour at most.
+"""Clients on VPS-1 that go on asking while the hosts change: until the file that is named is gone, for an hour at most.
 
-Two of them, each five times a second: one asks OpenClaw at the port that the gateway publishes, one asks a site through the
-proxy's listener of the gateway. Prints a JSON line for each answer: the time, who asked, and the error, or null.
+Two of them, five times a second each: one asks OpenClaw at the port that the gateway publishes, one asks a site through
+the proxy's listener of the gateway. Prints a JSON line for each answer: the time, who asked, and the error, or null.
 """
 
 from __future__ import annotations
