@@ -6,8 +6,8 @@ the address, whatever its protocol, is a JSON line in the log:
     {"time": 1790000000.1, "protocol": "udp", "source": "198.51.100.1", "port": 53, "bytes": "first 200 of them"}
 
 `port` is null for protocols without ports; `protocol` is a number where it has no name here. What came over a TCP
-connection is a line `"protocol": "tcp-stream"`, too. Of IPv6 each packet is a line, whatever its destination: nothing in
-the lab's internet speaks it, but for what kernels tell their neighbours. Needs root, and iptables.
+connection is a line `"protocol": "tcp-stream"`, too. Of IPv6 each packet is a line, whatever its destination: nothing
+in the lab's internet speaks it, but for what kernels tell their neighbours. Needs root, and iptables.
 """
 
 from __future__ import annotations
@@ -111,11 +111,8 @@ def answer(address: str, log: Log) -> None:
 
     socketserver.ThreadingTCPServer.request_queue_size = 512
     for protocol in ("tcp", "udp"):
-        subprocess.run(
-            ["iptables", "-t", "nat", "-A", "PREROUTING", "-d", address, "-p", protocol, "-j", "REDIRECT"]
-            + ["--to-ports", str(PORT)],
-            check=True,
-        )
+        rule = f"PREROUTING --destination {address} --protocol {protocol} --jump REDIRECT --to-ports {PORT}"
+        subprocess.run(["iptables", "--table", "nat", "--append", *rule.split()], check=True)
     with (
         socketserver.ThreadingUDPServer(("", PORT), Datagram) as datagrams,
         socketserver.ThreadingTCPServer(("", PORT), Stream) as streams,

@@ -1,6 +1,6 @@
 """Where the gateway's OTLP traces and metrics go: any POST is answered with 200 and noted as a JSON line.
 
-    {"time": 1790000000.1, "port": 4318, "method": "POST", "path": "/v1/traces", "size": 431, "peer": "10.0.0.1"}
+{"time": 1790000000.1, "port": 4318, "method": "POST", "path": "/v1/traces", "size": 431, "peer": "10.0.0.1"}
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def handler(log: Path) -> type[http.server.BaseHTTPRequestHandler]:
                 pass
             return total
 
-        def log_message(self, format: str, *args: object) -> None:
+        def log_message(self, *_: object) -> None:
             """Say nothing: the log has it."""
 
     return Sink
@@ -61,7 +61,10 @@ def main() -> None:
     parser.add_argument("--log", type=Path, required=True, help="append JSON lines here")
     parser.add_argument("ports", type=int, nargs="+")
     arguments = parser.parse_args()
-    servers = [http.server.ThreadingHTTPServer((arguments.listen, port), handler(arguments.log)) for port in arguments.ports]
+    arguments.log.touch()
+    servers = [
+        http.server.ThreadingHTTPServer((arguments.listen, port), handler(arguments.log)) for port in arguments.ports
+    ]
     for server in servers[1:]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
     servers[0].serve_forever()
