@@ -108,6 +108,7 @@ def test_and_shows_the_refusal_of_an_internal_one():
 
 @pytest.mark.parametrize("host", ["10.0.0.2:3100", "169.254.169.254", "172.30.0.1:18789"])
 def test_the_browser_reaches_nothing_internal(browser, host):
+    # Not by Chromium: of its own accord it asks no proxy for link-local addresses.
     assert browser(f"http://{host}/").endswith("403")
     assert denied("browser", host.partition(":")[0])
 
