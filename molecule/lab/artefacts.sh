@@ -52,6 +52,7 @@ layer() {
     # Nothing is started while it is installed.
     printf '#!/bin/sh\nexit 101\n' >"$work/usr/sbin/policy-rc.d"
     chmod 0755 "$work/usr/sbin/policy-rc.d"
+    # Longer than a tick of the file system's clock.
     sleep 0.1
     touch "$work.began"
     # shellcheck disable=SC2086  # several packages
