@@ -1,0 +1,69 @@
+"""Starvation: while sandboxes and browsers flood the proxy, the gateway's LLM calls go on, each recorded once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+from tests.chaos import world
+from tests.chaos.floods import FLOODS
+from tests.chaos.load import Load
+from tests.results import Result, at_least, at_most, exactly
+from tests.running import RunningProxy, free_ports
+
+SECONDS = 4.0
+LEAD_SECONDS = 1.0
+"""So long a flood has risen before calls are timed."""
+
+GOAL_MEDIAN, GOAL_WORST = 5.0, 10.0
+"""Times of the run without a flood. One event loop serves all classes: a flood that keeps it busy costs each turn of a
+call one round of what else is ready. What must not be is that a call waits for a limit of another class to run out."""
+
+GOAL_MEGABYTES = 250.0
+"""What floods may add to the proxy's memory; its container has 512 MB by default, and 80 are the proxy's own."""
+
+
+def run(made: world.World) -> Iterator[Result]:
+    """Each flood in turn, against one proxy."""
+    sink = free_ports(1)[0]
+    with made.proxy("starvation", [sink]) as proxy:
+        _calls(proxy, 1.0)  # leaves are made, modules are loaded
+        quiet = _calls(proxy, SECONDS)
+        yield at_least("starvation: calls without a flood", len(quiet.answered), "calls", 40)
+        memory, open_files = world.megabytes(proxy), world.descriptors(proxy)
+        world.forget_peak(proxy)
+        for name in FLOODS:
+            load, made_connections = _under(name, proxy, sink)
+            yield at_least(f"starvation, {name}: flood's connections", made_connections, "", 100)
+            yield exactly(f"starvation, {name}: calls that failed", len(load.failed), "calls", 0)
+            yield exactly(f"starvation, {name}: calls not kept once", len(load.not_kept_once()), "calls", 0)
+            yield at_most(f"starvation, {name}: median latency", load.median / quiet.median, "times", GOAL_MEDIAN)
+            yield at_most(f"starvation, {name}: worst latency", load.worst / quiet.worst, "times", GOAL_WORST)
+        yield at_most("starvation: memory added", world.megabytes(proxy, peak=True) - memory, "MB", GOAL_MEGABYTES)
+        world.wait_until(lambda: world.descriptors(proxy) <= open_files, 20)
+        yield at_most("starvation: descriptors left open", world.descriptors(proxy) - open_files, "", 0)
+    yield exactly("starvation: tracebacks in the log", proxy.log.count("Traceback"), "", 0)
+
+
+def _calls(proxy: RunningProxy, seconds: float) -> Load:
+    load = Load(proxy)
+    with load.running():
+        time.sleep(seconds)
+    return load
+
+
+def _under(name: str, proxy: RunningProxy, sink: int) -> tuple[Load, int]:
+    listeners = [str(proxy.ports[class_name]) for class_name in world.NOISY]
+    seconds = str(LEAD_SECONDS + SECONDS + 1)
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.chaos.floods", name, seconds, str(sink), *listeners],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as flood:
+        assert flood.stdout is not None
+        flood.stdout.readline()
+        time.sleep(LEAD_SECONDS)
+        load = _calls(proxy, SECONDS)
+        return load, int(flood.stdout.readline() or 0)
