@@ -1,4 +1,4 @@
-"""What every theme needs: the stand-ins, a proxy whose noisy classes may reach something, and what the kernel says of it."""
+"""What every theme needs: the stand-ins, a proxy, and what the kernel says of that."""
 
 from __future__ import annotations
 
