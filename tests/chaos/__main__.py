@@ -12,11 +12,14 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.chaos import starvation, world
+from tests.chaos import crash, disk, starvation, store, world
 from tests.results import Result, line, reported, unmet, write
 
 THEMES: dict[str, Callable[[world.World], Iterator[Result]]] = {
     "starvation": starvation.run,
+    "crash": crash.run,
+    "store": store.run,
+    "disk": disk.run,
 }
 
 

@@ -69,9 +69,11 @@ class Load:
         except httpx.HTTPError as error:
             self.failed[number] = type(error).__name__
             return False
-        ended = "message_stop" in answer.text if body["stream"] else '"stop_reason"' in answer.text
-        if answer.status_code != 200 or not ended:
-            self.failed[number] = f"status {answer.status_code}{'' if ended else ', cut'}"
+        if answer.status_code != 200:
+            self.failed[number] = f"status {answer.status_code}"
+            return False
+        if ("message_stop" if body["stream"] else '"stop_reason"') not in answer.text:
+            self.failed[number] = "cut"
             return False
         self.answered[number] = (time.perf_counter() - began) * 1000
         return True
