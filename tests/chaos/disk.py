@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2 as httpx
@@ -137,52 +136,49 @@ def _disk(state: Path) -> Iterator[bool]:
             subprocess.run(["umount", str(state)], check=True)
 
 
-def _fill(state: Path) -> Callable[[], None]:
-    """Take all that is left of the disk; returns what gives it back."""
+@contextlib.contextmanager
+def _filled(state: Path) -> Iterator[None]:
+    """While this lasts, all that was left of the disk is taken."""
     filler = state / "filler"
     with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
         while file.write(b"\0" * 4096):
             pass
-    return filler.unlink
-
-
-def _refuse_growth(proxy: RunningProxy) -> Callable[[], None]:
-    assert proxy.process is not None
-    pid = proxy.process.pid
-    unlimited = resource.prlimit(pid, resource.RLIMIT_FSIZE)
-    resource.prlimit(pid, resource.RLIMIT_FSIZE, (1, unlimited[1]))
-    return lambda: resource.prlimit(pid, resource.RLIMIT_FSIZE, unlimited) and None
+    try:
+        yield
+    finally:
+        filler.unlink()
 
 
 def _full_disk(made: world.World) -> Iterator[Result]:
     proxy = made.proxy("full")
     state = proxy.directory / "state"
     with _disk(state) as mounted:
-        with proxy:
+        with proxy, contextlib.ExitStack() as full:
             load = Load(proxy)
             with load.running(delay_ms=100, pause=0.02):  # streams are under way when it happens
                 time.sleep(1)
-                empty = _fill(state) if mounted else _refuse_growth(proxy)
+                full.enter_context(_filled(state) if mounted else proxy.no_room())
                 time.sleep(0.5)
-            before, lines = len(made.providers.log), proxy.log.count("\n")
-            full = calls(proxy, CALLS)
-            why = Counter(full.failed.values())
-            lines = proxy.log.count("\n") - lines
-            refused = why["status 503"]
             yield reported("disk, full: a real one (1), or file sizes refused (0)", int(mounted), "")
-            yield at_least("disk, full: calls refused with 503", refused, "calls", CALLS // 2)
-            yield exactly("disk, full: calls that failed in another way", why.total() - refused, "calls", 0)
-            left = len(made.providers.log) - before - len(full.answered)
-            yield exactly("disk, full: refused requests that reached the provider", left, "calls", 0)
-            yield exactly("disk, full: status of a tunnelled site", _site(proxy, made), "", 200)
-            yield at_most(
-                "disk, full: lines of the log for a refused call", lines / max(1, refused), "lines", GOAL_LOG_LINES
-            )
-            alive = proxy.ask("/healthz") or {}
-            yield exactly("disk, full: it says that it is alive", int(alive.get("ok", False)), "", 1)
-            empty()
+            yield from _refusals(made, proxy)
+            full.close()
             yield exactly("disk, full: calls that fail afterwards", len(calls(proxy, FEW).failed), "calls", 0)
             yield exactly("disk, full: answered calls not kept once", len(load.not_kept_once()), "calls", 0)
         with proxy:
             yield exactly("disk, full: problems in the chain", _problems(proxy), "", 0)
     yield exactly("disk, full: tracebacks in the log", proxy.log.count("Traceback"), "", 0)
+
+
+def _refusals(made: world.World, proxy: RunningProxy) -> Iterator[Result]:
+    before, lines = len(made.providers.log), proxy.log.count("\n")
+    found = calls(proxy, CALLS)
+    why = Counter(found.failed.values())
+    refused = why["status 503"]
+    lines = proxy.log.count("\n") - lines
+    yield at_least("disk, full: calls refused with 503", refused, "calls", CALLS // 2)
+    yield exactly("disk, full: calls that failed in another way", why.total() - refused, "calls", 0)
+    passed = len(made.providers.log) - before - len(found.answered)
+    yield exactly("disk, full: refused requests that reached the provider", passed, "calls", 0)
+    yield exactly("disk, full: status of a tunnelled site", _site(proxy, made), "", 200)
+    yield at_most("disk, full: lines of the log for a refused call", lines / max(1, refused), "lines", GOAL_LOG_LINES)
+    yield exactly("disk, full: it says that it is alive", int((proxy.ask("/healthz") or {}).get("ok", False)), "", 1)

@@ -1,4 +1,4 @@
-"""The store: whatever it does, no request is refused or held up, and once it is back it has every line once, in order."""
+"""The store: whatever it does, no request suffers, and once it is back it has every line, once and in order."""
 
 from __future__ import annotations
 

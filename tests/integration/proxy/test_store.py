@@ -1,8 +1,6 @@
 """The store at the other end: what it does never costs a request anything, and nothing is lost on the way."""
 
-import contextlib
 import json
-import resource
 import time
 
 import httpx2 as httpx
@@ -85,20 +83,11 @@ def test_a_store_that_answers_html_is_told_with_a_remedy(proxy, loki):
     assert proxy.ask("/healthz")["ok"] is True
 
 
-@contextlib.contextmanager
-def full_disk(proxy):
-    """The kernel refuses the proxy every write beyond the files' present size, as a full disk would."""
-    unlimited = resource.prlimit(proxy.process.pid, resource.RLIMIT_FSIZE)
-    resource.prlimit(proxy.process.pid, resource.RLIMIT_FSIZE, (1, unlimited[1]))
-    yield
-    resource.prlimit(proxy.process.pid, resource.RLIMIT_FSIZE, unlimited)
-
-
 def test_a_full_disk_refuses_what_cannot_be_recorded_and_goes_on_afterwards(tmp_path, providers):
     with make_proxy(tmp_path, providers) as proxy:
         assert ask(proxy) == [200]
         answered = len(providers.log)
-        with full_disk(proxy):
+        with proxy.no_room():
             assert ask(proxy, 3) == [503] * 3
             assert len(providers.log) == answered
             assert proxy.ask("/healthz")["ok"] is True
@@ -117,7 +106,7 @@ def test_a_disk_that_fills_cuts_a_stream_under_way_and_says_so_in_a_line(tmp_pat
         ):
             pieces = answer.iter_text()
             next(pieces)
-            with full_disk(proxy), pytest.raises(httpx.HTTPError):
+            with proxy.no_room(), pytest.raises(httpx.HTTPError):
                 list(pieces)
         assert ask(proxy) == [200]
     assert "recorded" in proxy.log and "Traceback" not in proxy.log, proxy.log

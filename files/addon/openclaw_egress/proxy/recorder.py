@@ -305,7 +305,7 @@ class Recorder:
 
 
 def _log_failure(what: str, error: Exception) -> None:
-    """A spool that cannot be written says why and what helps, in a line for each exchange; all else is a fault of ours."""
+    """A spool that cannot be written says in a line why, and what helps; all else is a fault of ours."""
     if isinstance(error, SpoolError):
         log.error("%s: %s", what, error)
     else:
