@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.chaos import crash, disk, starvation, store, world
+from tests.chaos import crash, disk, starvation, store, upstream, world
 from tests.results import Result, line, reported, unmet, write
 
 THEMES: dict[str, Callable[[world.World], Iterator[Result]]] = {
@@ -20,6 +20,7 @@ THEMES: dict[str, Callable[[world.World], Iterator[Result]]] = {
     "crash": crash.run,
     "store": store.run,
     "disk": disk.run,
+    "upstream": upstream.run,
 }
 
 

@@ -23,6 +23,11 @@ class World:
     directory: Path
     providers: LLMProviders
 
+    @property
+    def certificate(self) -> tuple[Path, Path]:
+        """Chain and key of the providers, for another who is in their place."""
+        return self.directory / "tls" / "cert.pem", self.directory / "tls" / "key.pem"
+
     def proxy(self, name: str, more_ports: Sequence[int] = (), **environment: str) -> RunningProxy:
         """A proxy of a theme's own, not yet started, in which sandbox and browser may reach ``*.example.com``,
         names below ``slow.example`` and ``more_ports``."""
@@ -52,7 +57,7 @@ class World:
 @contextlib.contextmanager
 def made(directory: Path) -> Iterator[World]:
     """A world that listens."""
-    with LLMProviders(http_port=0) as providers:
+    with LLMProviders(http_port=0, tls_dir=directory / "tls") as providers:
         yield World(directory, providers)
 
 
