@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.chaos import crash, disk, starvation, store, upstream, world
+from tests.chaos import clock, crash, disk, reloads, starvation, store, upstream, world
 from tests.results import Result, line, reported, unmet, write
 
 THEMES: dict[str, Callable[[world.World], Iterator[Result]]] = {
@@ -21,6 +21,8 @@ THEMES: dict[str, Callable[[world.World], Iterator[Result]]] = {
     "store": store.run,
     "disk": disk.run,
     "upstream": upstream.run,
+    "reloads": reloads.run,
+    "clock": clock.run,
 }
 
 

@@ -7,13 +7,14 @@ import json
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
-from openclaw_egress.spool_reader import SpoolReader
+from openclaw_egress.spool_reader import Row, SpoolReader
 from tests import numbered
 from tests.chaos import world
 from tests.chaos.load import Load
 from tests.results import Result, at_least, exactly, reported
+from tests.running import RunningProxy
 from tests.standins.loki.standin import LokiStandIn
 
 ROUNDS = 15
@@ -61,12 +62,12 @@ def run(made: world.World) -> Iterator[Result]:
     yield exactly("crash: tracebacks in the log", proxy.log.count("Traceback"), "", 0)
 
 
-def _not_once(stored: Counter[str], wanted: Iterator[str]) -> set[str]:
+def _not_once(stored: Counter[str], wanted: Iterable[str]) -> set[str]:
     ids = set(wanted)
     return {one for one in ids | set(stored) if one not in ids or stored[one] != 1}
 
 
-def _unrecorded(made: world.World, before: int, rows: list, proxy) -> int:  # type: ignore[type-arg, no-untyped-def]
+def _unrecorded(made: world.World, before: int, rows: Sequence[tuple[int, Row]], proxy: RunningProxy) -> int:
     """Requests that the provider had in full, and of which the spool has no exchange with that very body."""
     with SpoolReader(proxy.directory / "state" / "spool.db") as reader:
         bodies = Counter(

@@ -19,6 +19,7 @@ from tests.running import RunningProxy
 WORKERS = 4
 PAUSE_SECONDS = 0.1
 CALLS_PER_CONNECTION = 5
+WARMING_SECONDS = 1.0
 _numbers = itertools.count(1)
 
 
@@ -93,3 +94,17 @@ class Load:
         found = Counter((number, row.outcome) for number, row in numbered.kept(self.proxy))
         times = Counter(number for number, _ in found.elements())
         return [number for number in self.answered if found[number, "complete"] != 1 or times[number] != 1]
+
+
+def calls_for(proxy: RunningProxy, seconds: float) -> Load:
+    """A load for so many seconds."""
+    load = Load(proxy)
+    with load.running():
+        time.sleep(seconds)
+    return load
+
+
+def quiet_calls(proxy: RunningProxy, seconds: float) -> Load:
+    """What others are compared with: nothing is wrong, certificates are made and modules are loaded."""
+    calls_for(proxy, WARMING_SECONDS)
+    return calls_for(proxy, seconds)

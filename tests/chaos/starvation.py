@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from tests.chaos import world
 from tests.chaos.floods import FLOODS
-from tests.chaos.load import Load
+from tests.chaos.load import Load, calls_for, quiet_calls
 from tests.results import Result, at_least, at_most, exactly
 from tests.running import RunningProxy, free_ports
 
@@ -29,8 +29,7 @@ def run(made: world.World) -> Iterator[Result]:
     """Each flood in turn, against one proxy."""
     sink = free_ports(1)[0]
     with made.proxy("starvation", [sink]) as proxy:
-        _calls(proxy, 1.0)  # leaves are made, modules are loaded
-        quiet = _calls(proxy, SECONDS)
+        quiet = quiet_calls(proxy, SECONDS)
         yield at_least("starvation: calls without a flood", len(quiet.answered), "calls", 40)
         memory, open_files = world.megabytes(proxy), world.descriptors(proxy)
         world.forget_peak(proxy)
@@ -47,13 +46,6 @@ def run(made: world.World) -> Iterator[Result]:
     yield exactly("starvation: tracebacks in the log", proxy.log.count("Traceback"), "", 0)
 
 
-def _calls(proxy: RunningProxy, seconds: float) -> Load:
-    load = Load(proxy)
-    with load.running():
-        time.sleep(seconds)
-    return load
-
-
 def _under(name: str, proxy: RunningProxy, sink: int) -> tuple[Load, int]:
     listeners = [str(proxy.ports[class_name]) for class_name in world.NOISY]
     seconds = str(LEAD_SECONDS + SECONDS + 1)
@@ -65,5 +57,5 @@ def _under(name: str, proxy: RunningProxy, sink: int) -> tuple[Load, int]:
         assert flood.stdout is not None
         flood.stdout.readline()
         time.sleep(LEAD_SECONDS)
-        load = _calls(proxy, SECONDS)
+        load = calls_for(proxy, SECONDS)
         return load, int(flood.stdout.readline() or 0)

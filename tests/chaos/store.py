@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from openclaw_egress.spool_reader import SpoolReader
 from tests.chaos import world
-from tests.chaos.load import Load
+from tests.chaos.load import Load, calls_for, quiet_calls
 from tests.results import Result, at_most, exactly, reported
 from tests.running import RunningProxy
 from tests.standins.loki.standin import LokiStandIn
@@ -63,14 +63,10 @@ def run(made: world.World) -> Iterator[Result]:
     )
     try:
         with proxy:
-            quiet = Load(proxy)
-            with quiet.running():
-                time.sleep(1 + QUIET_SECONDS)
+            quiet = quiet_calls(proxy, QUIET_SECONDS)
             for name, (begin, end) in faults(loki).items():
                 begin()
-                load = Load(proxy)
-                with load.running():
-                    time.sleep(SECONDS)
+                load = calls_for(proxy, SECONDS)
                 if name == "poison":
                     _poison(proxy)
                     world.drained(proxy)
