@@ -16,7 +16,7 @@ import httpx2 as httpx
 from tests import numbered
 from tests.running import RunningProxy
 
-WORKERS = 4
+WORKERS = 3
 PAUSE_SECONDS = 0.1
 CALLS_PER_CONNECTION = 5
 WARMING_SECONDS = 1.0
@@ -96,15 +96,24 @@ class Load:
         return [number for number in self.answered if found[number, "complete"] != 1 or times[number] != 1]
 
 
-def calls_for(proxy: RunningProxy, seconds: float) -> Load:
-    """A load for so many seconds."""
-    load = Load(proxy)
-    with load.running():
+@contextlib.contextmanager
+def compared(proxy: RunningProxy, control: RunningProxy) -> Iterator[tuple[Load, Load]]:
+    """While this lasts, calls go through a proxy and through another at the same time, to which nothing is done.
+
+    What else the machine does at that moment slows both: their ratio is what was done to the first.
+    """
+    loads = Load(proxy), Load(control)
+    with loads[0].running(), loads[1].running():
+        yield loads
+
+
+def compared_for(proxy: RunningProxy, control: RunningProxy, seconds: float) -> tuple[Load, Load]:
+    """The same for so many seconds."""
+    with compared(proxy, control) as loads:
         time.sleep(seconds)
-    return load
+    return loads
 
 
-def quiet_calls(proxy: RunningProxy, seconds: float) -> Load:
-    """What others are compared with: nothing is wrong, certificates are made and modules are loaded."""
-    calls_for(proxy, WARMING_SECONDS)
-    return calls_for(proxy, seconds)
+def warm(proxy: RunningProxy, control: RunningProxy) -> None:
+    """Certificates are made and modules are loaded afterwards."""
+    compared_for(proxy, control, WARMING_SECONDS)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from openclaw_egress import semconv
 from tests.chaos import world
-from tests.chaos.load import Load, quiet_calls
+from tests.chaos.load import compared, warm
 from tests.integration.proxy.raw import connect, connected, exchange, read_head, status_of, tls
 from tests.results import Result, at_least, at_most, exactly
 from tests.running import RunningProxy, free_ports
@@ -55,12 +55,12 @@ def run(made: world.World) -> Iterator[Result]:
     """The storm."""
     assert made.providers.ca_file is not None
     proxy = made.proxy("reloads")
-    with proxy:
-        quiet = quiet_calls(proxy, 3)
-        tunnel, load = Tunnel(), Load(proxy)
+    with proxy, made.proxy("no-reloads") as control:
+        warm(proxy, control)
+        tunnel = Tunnel()
         thread = threading.Thread(target=tunnel.run, args=(proxy, made.providers.ca_file), daemon=True)
         thread.start()
-        with load.running():
+        with compared(proxy, control) as (load, quiet):
             good = storm(proxy)
         world.wait_until(lambda: (proxy.ask("/readyz") or {}).get("problems"), 10)
         tunnel.stop.set()

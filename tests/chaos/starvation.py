@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from tests.chaos import world
 from tests.chaos.floods import FLOODS
-from tests.chaos.load import Load, calls_for, quiet_calls
+from tests.chaos.load import Load, compared_for, warm
 from tests.results import Result, at_least, at_most, exactly
 from tests.running import RunningProxy, free_ports
 
@@ -18,24 +18,26 @@ LEAD_SECONDS = 1.0
 """So long a flood has risen before calls are timed."""
 
 GOAL_MEDIAN, GOAL_WORST = 5.0, 10.0
-"""Times of the run without a flood. One event loop serves all classes: a flood that keeps it busy costs each turn of a
-call one round of what else is ready. What must not be is that a call waits for a limit of another class to run out."""
+"""Times of a proxy beside it without a flood. One event loop serves all classes: where a flood keeps it busy, each step
+of a call waits for a step of every class."""
+
+CALLS_AT_LEAST = 10
 
 GOAL_MEGABYTES = 250.0
 """What floods may add to the proxy's memory; its container has 512 MB by default, and 80 are the proxy's own."""
 
 
 def run(made: world.World) -> Iterator[Result]:
-    """Each flood in turn, against one proxy."""
+    """Each flood in turn, against one proxy; another one beside it is left in peace."""
     sink = free_ports(1)[0]
-    with made.proxy("starvation", [sink]) as proxy:
-        quiet = quiet_calls(proxy, SECONDS)
-        yield at_least("starvation: calls without a flood", len(quiet.answered), "calls", 40)
+    with made.proxy("flooded", [sink]) as proxy, made.proxy("not-flooded") as control:
+        warm(proxy, control)
         memory, open_files = world.megabytes(proxy), world.descriptors(proxy)
         world.forget_peak(proxy)
         for name in FLOODS:
-            load, made_connections = _under(name, proxy, sink)
-            yield at_least(f"starvation, {name}: flood's connections", made_connections, "", 100)
+            (load, quiet), connections = _under(name, proxy, control, sink)
+            yield at_least(f"starvation, {name}: flood's connections", connections, "", 100)
+            yield at_least(f"starvation, {name}: calls meanwhile", len(load.answered), "calls", CALLS_AT_LEAST)
             yield exactly(f"starvation, {name}: calls that failed", len(load.failed), "calls", 0)
             yield exactly(f"starvation, {name}: calls not kept once", len(load.not_kept_once()), "calls", 0)
             yield at_most(f"starvation, {name}: median latency", load.median / quiet.median, "times", GOAL_MEDIAN)
@@ -46,7 +48,7 @@ def run(made: world.World) -> Iterator[Result]:
     yield exactly("starvation: tracebacks in the log", proxy.log.count("Traceback"), "", 0)
 
 
-def _under(name: str, proxy: RunningProxy, sink: int) -> tuple[Load, int]:
+def _under(name: str, proxy: RunningProxy, control: RunningProxy, sink: int) -> tuple[tuple[Load, Load], int]:
     listeners = [str(proxy.ports[class_name]) for class_name in world.NOISY]
     seconds = str(LEAD_SECONDS + SECONDS + 1)
     with subprocess.Popen(
@@ -57,5 +59,5 @@ def _under(name: str, proxy: RunningProxy, sink: int) -> tuple[Load, int]:
         assert flood.stdout is not None
         flood.stdout.readline()
         time.sleep(LEAD_SECONDS)
-        load = calls_for(proxy, SECONDS)
-        return load, int(flood.stdout.readline() or 0)
+        loads = compared_for(proxy, control, SECONDS)
+        return loads, int(flood.stdout.readline() or 0)

@@ -11,17 +11,16 @@ from itertools import pairwise
 
 from openclaw_egress.spool_reader import SpoolReader
 from tests.chaos import world
-from tests.chaos.load import Load, calls_for, quiet_calls
+from tests.chaos.load import Load, compared_for, warm
 from tests.results import Result, at_most, exactly, reported
 from tests.running import RunningProxy
 from tests.standins.loki.standin import LokiStandIn
 
 SECONDS = 2.0
-QUIET_SECONDS = 3.0
 SMALL_PUSH = 30_000
 """Bytes of a push that a store with a small limit takes; a record of ours has some 3,000."""
 GOAL_MEDIAN = 2.0
-"""Times of the run with a store that works. The exporter is a thread of the same process."""
+"""Times of a proxy beside it that has no store. The exporter is a thread of the same process."""
 POISON = 3
 """Records that the store will never take."""
 
@@ -62,11 +61,11 @@ def run(made: world.World) -> Iterator[Result]:
         "store", OTEL_EXPORTER_OTLP_LOGS_ENDPOINT=f"{loki.url}/otlp/v1/logs", OTEL_EXPORTER_OTLP_TIMEOUT="1500"
     )
     try:
-        with proxy:
-            quiet = quiet_calls(proxy, QUIET_SECONDS)
+        with proxy, made.proxy("no-store") as control:
+            warm(proxy, control)
             for name, (begin, end) in faults(loki).items():
                 begin()
-                load = calls_for(proxy, SECONDS)
+                load, quiet = compared_for(proxy, control, SECONDS)
                 if name == "poison":
                     _poison(proxy)
                     world.drained(proxy)
