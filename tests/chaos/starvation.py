@@ -24,8 +24,8 @@ of a call waits for a step of every class."""
 CALLS_AT_LEAST = 10
 
 GOAL_MEGABYTES = 320.0
-"""What floods may add to the proxy's memory: two classes have 256 connections each, and one can hold some 128 KiB unread,
-64 KiB in hand and, of a body that waits, 320 KiB. The container has 512 MB by default, of which 80 are the proxy's own."""
+"""What floods may add to the proxy's memory. Two classes have 256 connections each, and the limits let one hold 512 KiB:
+128 unread, 64 in hand, 320 that wait. The container has 512 MB by default, of which 80 are the proxy's own."""
 
 
 def run(made: world.World) -> Iterator[Result]:
