@@ -24,7 +24,7 @@ of a call waits for a step of every class."""
 CALLS_AT_LEAST = 10
 
 GOAL_MEGABYTES = 320.0
-"""What floods may add to the proxy's memory. Two classes have 256 connections each, and the limits let one hold 512 KiB:
+"""What floods may add to the proxy's memory. Two classes have 256 connections each, and one may hold 512 KiB:
 128 unread, 64 in hand, 320 that wait. The container has 512 MB by default, of which 80 are the proxy's own."""
 
 
