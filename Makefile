@@ -15,7 +15,7 @@ export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/collections
 unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo test bench contract playbooks molecule lab lab-down lint docs lock clean
+.PHONY: help setup demo test bench chaos contract playbooks molecule lab lab-down lint docs lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ test: lint ## lint, types, documentation of the modules, unit, contract and inte
 bench: setup ## is a stream held back, what does a decision cost? writes build/bench.json and build/deciding.json
 	@$(BIN)/python -m tests.benchmarks.streaming
 	@$(BIN)/python -m tests.benchmarks.deciding
+
+chaos: setup ## floods and faults against the proxy on loopback, under six minutes; writes build/chaos.json (THEMES="crash disk")
+	@$(BIN)/python -m tests.chaos
 
 contract: setup ## Loki's contract, asked of the stand-in, of LOKI_URL=…, or of LAB_LOKI_IMAGE=grafana/loki:3.x
 	@bash tests/contract/loki/run.sh

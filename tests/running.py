@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import resource
 import signal
 import socket
 import subprocess
@@ -13,7 +14,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -168,6 +169,19 @@ class RunningProxy:
         assert self.process is not None
         self.process.kill()
         self.process.wait(20)
+
+    @contextlib.contextmanager
+    def no_room(self) -> Iterator[None]:
+        """While this lasts, the kernel refuses it files longer than the spool's is, as a full disk would."""
+        assert self.process is not None
+        pid = self.process.pid
+        unlimited = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+        written = (self.directory / "state" / "spool.db-wal").stat().st_size
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (written, unlimited[1]))
+        try:
+            yield
+        finally:
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, unlimited)
 
     def __enter__(self) -> Self:
         return self.start()

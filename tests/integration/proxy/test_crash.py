@@ -9,6 +9,7 @@ import pytest
 
 from openclaw_egress.spool_reader import SpoolReader
 from tests.integration.proxy.conftest import make_proxy
+from tests.numbered import is_exchange, kept, message
 from tests.standins.loki.standin import LokiStandIn
 
 EXCHANGES = 50
@@ -22,12 +23,7 @@ def ask(proxy, number: int, completed: list[int], started: list[int]) -> None:
             answer = http.post(
                 proxy.url("api.anthropic.com", "/v1/messages"),
                 headers={"x-standin-events": str(3 + number % 10), "x-standin-delay-ms": "60"},
-                json={
-                    "model": "claude-opus-5",
-                    "max_tokens": 9,
-                    "stream": number % 3 > 0,
-                    "messages": [{"role": "user", "content": f"number {number}."}],
-                },
+                json=message(number, stream=number % 3 > 0),
             )
             assert answer.status_code == 200
             completed.append(number)
@@ -58,8 +54,9 @@ def test_killed_in_the_middle_of_fifty_exchanges(tmp_path, providers, after):
             while proxy.ask("/readyz")["spool"]["pending_records"]:
                 assert time.monotonic() < end
                 time.sleep(0.05)
-            rows = proxy.exchanges()
-        outcomes = {number_of(proxy, row.id): row.outcome for row in rows}
+            found = kept(proxy)
+        rows = [row for _, row in found]
+        outcomes = {number: row.outcome for number, row in found}
         assert len(outcomes) == len(rows)
         assert {number for number in completed if outcomes.get(number) != "complete"} == set()
         assert set(outcomes.values()) <= {"complete", "interrupted"}
@@ -71,16 +68,6 @@ def test_killed_in_the_middle_of_fifty_exchanges(tmp_path, providers, after):
         assert stored == Counter(row.id for row in rows)
         with SpoolReader(tmp_path / "state" / "spool.db") as reader:
             assert reader.audit().problems == ()
-
-
-def is_exchange(labels: dict[str, str]) -> bool:
-    return labels.get("event_name") == "openclaw.egress.exchange" and "openclaw_egress_part_index" not in labels
-
-
-def number_of(proxy, exchange_id: str) -> int:
-    """Which of the fifty it was: from the request's body, or from its size where that was not reached."""
-    body = proxy.line(exchange_id)["request"].get("body") or ""
-    return int(body.partition("number ")[2].partition(".")[0] or -1)
 
 
 def test_what_had_passed_of_a_stream_is_kept(tmp_path, providers):

@@ -1,13 +1,18 @@
 """What a client can make the proxy hold or wait for ends at its class's limits, and at no other class's expense."""
 
+import contextlib
 import json
 import socket
 import time
 
+import httpx2 as httpx
 import pytest
 
+from tests.chaos import hostile
 from tests.integration.proxy.conftest import make_proxy
 from tests.integration.proxy.raw import connect, connected, exchange, read_all, read_head, status_of, tls
+from tests.running import RunningProxy
+from tests.standins.llm_providers import LLMProviders
 
 MESSAGE = {"model": "claude-opus-5", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
 LIMITS = "{connections: 8, header_bytes: 2048, headers: 20, header_seconds: 1, idle_seconds: 2}"
@@ -153,6 +158,33 @@ def test_bytes_ahead_of_an_answer_do_not_pile_up(limited, providers):
             with pytest.raises(OSError):
                 for _ in range(2000):
                     secured.sendall(b"x" * 65536)
+
+
+@pytest.mark.parametrize("begun", [b"", b"Transfer-Encoding: chunked\r\n\r\n"], ids=["head", "chunk size"])
+def test_what_a_provider_does_not_bring_to_an_end_does_not_pile_up(tmp_path, begun):
+    sent = []
+
+    def endless(sock):
+        sock.sendall(b"HTTP/1.1 200 OK\r\n" + begun)
+        with contextlib.suppress(OSError):
+            while len(sent) < 500:
+                sock.sendall(b"0" * 65536)
+                sent.append(65536)
+
+    with LLMProviders(http_port=0, tls_dir=tmp_path / "tls") as providers:
+        certificate = tmp_path / "tls" / "cert.pem", tmp_path / "tls" / "key.pem"
+        with hostile.listening(*certificate, {"endless": endless}) as port:
+            proxy = RunningProxy(tmp_path, [port], providers.ca_file)
+            with (
+                proxy,
+                proxy.client(headers={"x-api-key": "k"}) as http,
+                contextlib.suppress(httpx.RemoteProtocolError),
+            ):
+                assert http.post(proxy.url("api.anthropic.com", "/endless"), json=MESSAGE).status_code == 502
+            (row,) = proxy.exchanges()
+    assert row.outcome == "upstream_error"
+    # What the sockets' buffers take beside.
+    assert sum(sent) < 20_000_000
 
 
 def test_trailers_are_dropped(limited, providers):

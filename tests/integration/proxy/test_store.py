@@ -1,12 +1,13 @@
 """The store at the other end: what it does never costs a request anything, and nothing is lost on the way."""
 
 import json
-import resource
 import time
 
+import httpx2 as httpx
 import pytest
 
 from tests.integration.proxy.conftest import make_proxy
+from tests.numbered import is_exchange
 from tests.standins.loki.standin import LokiStandIn
 
 MESSAGE = {"model": "claude-opus-5", "max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]}
@@ -72,10 +73,6 @@ def test_what_the_store_does_costs_no_request_anything(proxy, loki, fault):
     assert sorted(found) == sorted(row.id for row in proxy.exchanges())
 
 
-def is_exchange(labels: dict[str, str]) -> bool:
-    return labels["event_name"] == "openclaw.egress.exchange"
-
-
 def test_a_store_that_answers_html_is_told_with_a_remedy(proxy, loki):
     loki.faults.set(html=True)
     ask(proxy)
@@ -90,15 +87,29 @@ def test_a_full_disk_refuses_what_cannot_be_recorded_and_goes_on_afterwards(tmp_
     with make_proxy(tmp_path, providers) as proxy:
         assert ask(proxy) == [200]
         answered = len(providers.log)
-        # The kernel refuses this process every write beyond the files' present size, as a full disk would.
-        unlimited = resource.prlimit(proxy.process.pid, resource.RLIMIT_FSIZE)
-        resource.prlimit(proxy.process.pid, resource.RLIMIT_FSIZE, (1, unlimited[1]))
-        assert ask(proxy, 3) == [503] * 3
-        assert len(providers.log) == answered
-        assert proxy.ask("/healthz")["ok"] is True
-        resource.prlimit(proxy.process.pid, resource.RLIMIT_FSIZE, unlimited)
+        with proxy.no_room():
+            assert ask(proxy, 3) == [503] * 3
+            assert len(providers.log) == answered
+            assert proxy.ask("/healthz")["ok"] is True
         assert ask(proxy) == [200]
         assert [row.outcome for row in proxy.exchanges()] == ["complete", "complete"]
+
+
+def test_a_disk_that_fills_cuts_a_stream_under_way_and_says_so_in_a_line(tmp_path, providers):
+    stream = {"x-api-key": "k", "x-standin-events": "20", "x-standin-delay-ms": "30"}
+    with make_proxy(tmp_path, providers) as proxy:
+        with (
+            proxy.client(headers=stream) as http,
+            http.stream(
+                "POST", proxy.url("api.anthropic.com", "/v1/messages"), json=MESSAGE | {"stream": True}
+            ) as answer,
+        ):
+            pieces = answer.iter_text()
+            next(pieces)
+            with proxy.no_room(), pytest.raises(httpx.HTTPError):
+                list(pieces)
+        assert ask(proxy) == [200]
+    assert "recorded" in proxy.log and "Traceback" not in proxy.log, proxy.log
 
 
 def test_a_full_spool_that_blocks_refuses_inspected_requests_only(tmp_path, providers, loki):

@@ -33,7 +33,7 @@ AHEAD_BYTES = 256 * 1024
 """So much may wait in the buffer beyond a head: bytes sent ahead of an answer, a chunk's header that does not end."""
 
 SERVER_HEAD_BYTES = 256 * 1024
-"""What a server's head may have; curl, as an example, takes 300 KB."""
+"""What a server's head may have, and a chunk's; curl, as an example, takes 300 KB."""
 
 type Commands = Generator[commands.Command, Any, None]
 
@@ -218,11 +218,12 @@ class BoundedHttp1Server(_Bounded, Http1Server):
 
 
 class BoundedHttp1Client(_Bounded, Http1Client):
-    """Reads a server's answers, whose heads have a limit as well."""
+    """Reads a server's answers, whose heads have a limit as well, and so have the lines between chunks."""
 
     def _handle_event(self, event: events.Event) -> Commands:
         yield from super()._handle_event(event)
-        reading = isinstance(event, events.DataReceived) and self.state == self.read_headers
+        # Of a body only what is not yet a chunk stays in the buffer.
+        reading = isinstance(event, events.DataReceived) and self.state in (self.read_headers, self.read_body)
         if reading and len(self.buf) > SERVER_HEAD_BYTES:
             self.buf = type(self.buf)()
             yield commands.CloseConnection(self.conn)

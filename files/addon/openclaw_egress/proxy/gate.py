@@ -28,7 +28,7 @@ from mitmproxy.proxy.layers.http import HTTPMode
 from openclaw_egress.denials import NOT_TLS
 from openclaw_egress.destinations import Destination, DestinationError, parse_destination
 from openclaw_egress.policy import ClassPolicy, Decision, Policy, decide, decide_address, with_addresses
-from openclaw_egress.proxy import bounded
+from openclaw_egress.proxy import bounded, turns
 from openclaw_egress.proxy.answers import refusal
 from openclaw_egress.proxy.bounded import BoundedHttpLayer
 from openclaw_egress.proxy.layers import Refuse, cut, looks_like_tls
@@ -125,6 +125,7 @@ class Gate:
         self._speaking: set[str] = set()
         self._rates: dict[str, Rate] = {}
         bounded.install()
+        turns.install()
 
     # ── when a hook raises ───────────────────────────────────────────────────────────────────────────────────
 

@@ -82,7 +82,7 @@ class Recorder:
         under_way = flow.request.stream if flow.response is None else flow.response.stream
         if under_way:
             flow.kill()  # type: ignore[no-untyped-call]
-            log.error("an exchange that streams could not be recorded; it is cut", exc_info=error)
+            _log_failure("an exchange that streams could not be recorded; it is cut", error)
             return
         answer_failed(flow)
         # What is answered now is ours: no exchange of which the client could see an end.
@@ -95,11 +95,11 @@ class Recorder:
 
     def _answer_failed(self, flow: http.HTTPFlow, error: Exception) -> None:
         flow.kill()  # type: ignore[no-untyped-call]
-        log.error("an answer could not be recorded; it is cut", exc_info=error)
+        _log_failure("an answer could not be recorded; it is cut", error)
 
     def _error_failed(self, _: http.HTTPFlow, error: Exception) -> None:
-        log.error(
-            "a failed exchange could not be recorded; it will be found as interrupted at the next start", exc_info=error
+        _log_failure(
+            "a failed exchange could not be recorded; it will be found as interrupted at the next start", error
         )
 
     def _websocket_failed(self, _: http.HTTPFlow, error: Exception) -> None:
@@ -251,8 +251,8 @@ class Recorder:
         exchange.timer = None
         try:
             self._flush(exchange)
-        except SpoolError:
-            log.exception("streamed bytes could not be journalled; the exchange's own commit will decide")
+        except SpoolError as error:
+            _log_failure("streamed bytes could not be journalled; the exchange's own commit will decide", error)
 
     def _flush(self, exchange: Exchange) -> None:
         if exchange.timer is not None:
@@ -288,10 +288,8 @@ class Recorder:
     def _refuse(self, flow: http.HTTPFlow, error: Exception) -> None:
         """503 with the reason: what cannot be recorded does not pass."""
         why = str(error) if isinstance(error, SpoolError) else "the exchange could not be recorded"
-        if isinstance(error, SpoolError):
-            log.error("a request was refused: %s", why)
-        else:
-            log.error("a request was refused: recording it failed", exc_info=error)
+        _log_failure("a request was refused", error)
+        if not isinstance(error, SpoolError):
             self._metrics.hook_failures.inc()
         allowed = flow.metadata.get(INSPECT)
         if isinstance(allowed, Allowed):
@@ -304,6 +302,14 @@ class Recorder:
                 accept=flow.request.headers.get("accept", ""),
                 remedy="`egress status` on the proxy says what its spool lacks.",
             )
+
+
+def _log_failure(what: str, error: Exception) -> None:
+    """A spool that cannot be written says in a line why, and what helps; all else is a fault of ours."""
+    if isinstance(error, SpoolError):
+        log.error("%s: %s", what, error)
+    else:
+        log.error("%s", what, exc_info=error)
 
 
 def _cutting(exchange: Exchange, tap: Callable[[bytes], None]) -> Callable[[bytes], bytes]:

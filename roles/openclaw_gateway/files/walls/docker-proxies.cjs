@@ -1,6 +1,6 @@
 // openclaw.egress: tells the nested daemon, and what it builds, of their proxy. Run by `guard`, before that daemon starts.
 //
-//   node docker-proxies.cjs URL
+//   node docker-proxies.cjs PULLS BUILDS      URLs of the proxy
 //
 // What is in the two files already stays, a proxy that somebody named there too. They are in the container's own layer: a new
 // container starts without.
@@ -9,7 +9,7 @@ const { execFileSync } = require('child_process')
 const fs = require('fs')
 const path = require('path')
 
-const url = process.argv[2]
+const [pulls, builds] = process.argv.slice(2)
 const direct = 'localhost,127.0.0.1'
 
 /** Adds to a JSON file what it does not have yet. A file that cannot be read or written is told, and left. */
@@ -24,7 +24,7 @@ function complete(file, section, values) {
     fs.mkdirSync(path.dirname(file), { recursive: true })
     fs.writeFileSync(file, JSON.stringify(have, null, 2) + '\n')
   } catch (error) {
-    console.error(`openclaw.egress: ${file} does not name the proxy ${url} (${error.message}): what needs it there is refused`)
+    console.error(`openclaw.egress: ${file} does not name the proxy (${error.message}): what needs it there is refused`)
   }
 }
 
@@ -32,16 +32,17 @@ function complete(file, section, values) {
 // takes the gateway's own from its environment.
 const version = Number(/version (\d+)/.exec(execFileSync('dockerd', ['--version'], { encoding: 'utf8' }))?.[1] ?? 0)
 if (version >= 23) {
-  complete('/etc/docker/daemon.json', have => (have.proxies ??= {}), { 'http-proxy': url, 'https-proxy': url, 'no-proxy': direct })
+  complete('/etc/docker/daemon.json', have => (have.proxies ??= {}), { 'http-proxy': pulls, 'https-proxy': pulls, 'no-proxy': direct })
 }
-// What `docker build` gives its steps, for each user who may build.
+// What `docker build` gives its steps, for each user who may build. Docker's command gives it to containers too, and
+// there before what comes from an --env-file, as OpenClaw's sandboxes have it: hence the door that is the same for all.
 const homes = fs.readFileSync('/etc/passwd', 'utf8').split('\n').map(line => line.split(':')[5])
   .filter(home => home && (home === '/root' || home.startsWith('/home/')))
 const folders = new Set([...homes, process.env.HOME].filter(home => home && fs.existsSync(home)).map(home => path.join(home, '.docker')))
 if (process.env.DOCKER_CONFIG) folders.add(process.env.DOCKER_CONFIG)
 for (const folder of folders) {
   const made = !fs.existsSync(folder)
-  complete(path.join(folder, 'config.json'), have => ((have.proxies ??= {}).default ??= {}), { httpProxy: url, httpsProxy: url, noProxy: direct })
+  complete(path.join(folder, 'config.json'), have => ((have.proxies ??= {}).default ??= {}), { httpProxy: builds, httpsProxy: builds, noProxy: direct })
   if (made && fs.existsSync(folder)) {
     const { uid, gid } = fs.statSync(path.dirname(folder))
     for (const one of [folder, path.join(folder, 'config.json')]) fs.chownSync(one, uid, gid)

@@ -1,0 +1,50 @@
+"""`make chaos`: floods and faults against the real proxy on loopback; THEMES="crash store" runs some themes only.
+
+Prints a line for each number and writes build/chaos.json; ends with 1 where a goal is not met. It ends by itself.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from tests.chaos import clock, crash, disk, reloads, starvation, store, upstream, world
+from tests.results import Result, line, reported, unmet, write
+
+THEMES: dict[str, Callable[[world.World], Iterator[Result]]] = {
+    "starvation": starvation.run,
+    "crash": crash.run,
+    "store": store.run,
+    "disk": disk.run,
+    "upstream": upstream.run,
+    "reloads": reloads.run,
+    "clock": clock.run,
+}
+
+
+def main() -> int:
+    """Run the themes; returns the exit code."""
+    chosen = os.environ.get("THEMES", "").split() or list(THEMES)
+    if unknown := set(chosen) - set(THEMES):
+        print(f"no such theme: {', '.join(sorted(unknown))}; there are {', '.join(THEMES)}", file=sys.stderr)
+        return 2
+    results: list[Result] = []
+    with tempfile.TemporaryDirectory(prefix="chaos-") as directory, world.made(Path(directory)) as made:
+        for theme in chosen:
+            began = time.monotonic()
+            for result in THEMES[theme](made):
+                print(line(result), flush=True)
+                results.append(result)
+            results.append(reported(f"{theme}: the whole theme", time.monotonic() - began, "s"))
+            print(line(results[-1]), flush=True)
+    for result in unmet(results):
+        print(f"NOT MET: {line(result)}", file=sys.stderr)
+    return write(results, Path("build/chaos.json"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,62 @@
+"""The clock: where the host's time jumps, calls go on, and the chain's times still only rise."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from openclaw_egress.spool_reader import SpoolReader
+from tests.chaos import world
+from tests.chaos.load import Load
+from tests.results import Result, at_least, exactly, reported
+from tests.standins.loki.standin import LokiStandIn
+
+HOUR = 3600
+BACK = (0, -5, -2 * HOUR, 0)
+"""Seconds that the clock is off by, in turn: it is set back, a little and far, and set right."""
+AHEAD = (0, HOUR, 0)
+SECONDS = 1.5
+
+
+def run(made: world.World) -> Iterator[Result]:
+    """Backwards with a store; ahead and back, where a store that refuses what is too new must wait."""
+    yield from _jumps(made, "back", BACK, delivers=True)
+    yield from _jumps(made, "ahead", AHEAD, delivers=False)
+
+
+def _jumps(made: world.World, name: str, offsets: tuple[int, ...], *, delivers: bool) -> Iterator[Result]:
+    clock = made.directory / f"{name}.offset"
+    with LokiStandIn() as loki:
+        proxy = made.proxy(
+            f"clock-{name}",
+            OTEL_EXPORTER_OTLP_LOGS_ENDPOINT=f"{loki.url}/otlp/v1/logs",
+            CHAOS_CLOCK_FILE=str(clock),
+        )
+        _set(clock, offsets[0])
+        load = Load(proxy)
+        with proxy:
+            for offset in offsets:
+                _set(clock, offset)
+                with load.running():
+                    time.sleep(SECONDS)
+            delivered = world.drained(proxy, 10 if delivers else 1)
+            waiting = len(proxy.rows(state="pending"))
+            dead = len(proxy.rows(state="dead_letter"))
+        yield at_least(f"clock, {name}: calls", len(load.answered), "calls", 50)
+        yield exactly(f"clock, {name}: calls that failed", len(load.failed), "calls", 0)
+        yield exactly(f"clock, {name}: calls not kept once", len(load.not_kept_once()), "calls", 0)
+        with SpoolReader(proxy.directory / "state" / "spool.db") as reader:
+            yield exactly(f"clock, {name}: problems in the chain", len(reader.audit().problems), "", 0)
+        yield exactly(f"clock, {name}: dead letters", dead, "lines", 0)
+        if delivers:
+            yield exactly(f"clock, {name}: all delivered", int(delivered), "", 1)
+        else:
+            yield reported(f"clock, {name}: lines that wait for the time to come", waiting, "lines")
+    yield exactly(f"clock, {name}: tracebacks in the log", proxy.log.count("Traceback"), "", 0)
+
+
+def _set(clock: Path, offset: int) -> None:
+    new = clock.with_suffix(".new")
+    new.write_text(str(offset))
+    new.replace(clock)

@@ -1,0 +1,184 @@
+"""The disk: a spool at its limit does what EGRESS_SPOOL_FULL says, a full disk refuses what cannot be recorded.
+
+Both go on afterwards. As root the disk is a small tmpfs; else the kernel refuses the proxy every longer file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2 as httpx
+
+from openclaw_egress import semconv
+from openclaw_egress.spool_reader import SpoolReader
+from tests import numbered
+from tests.chaos import world
+from tests.chaos.load import Load
+from tests.results import Result, at_least, at_most, exactly, reported
+from tests.running import RunningProxy
+from tests.standins.loki.standin import LokiStandIn
+
+LIMIT = 1_048_576
+LONG = " " + "x" * 60_000
+CALLS = 40
+FEW = 3
+DISK_MEGABYTES = 8
+GOAL_LOG_LINES = 3.0
+"""Lines of the log for each refused request."""
+
+
+def run(made: world.World) -> Iterator[Result]:
+    """A full spool in both ways, then a full disk."""
+    yield from _drops_the_oldest(made)
+    yield from _blocks(made)
+    yield from _full_disk(made)
+
+
+def calls(proxy: RunningProxy, count: int, class_name: str = "gateway", more: str = "") -> Load:
+    """Calls of any class, one after the other."""
+    load = Load(proxy)
+    with proxy.client(class_name, headers={"x-api-key": "k"}) as http:
+        for _ in range(count):
+            load.call(http, more)
+    return load
+
+
+def _site(proxy: RunningProxy, made: world.World) -> int:
+    """The status of a site that is tunnelled."""
+    try:
+        with proxy.client("browser", ca=made.providers.ca_file) as http:
+            return http.get(proxy.url("www.example.com", "/")).status_code
+    except httpx.HTTPError:
+        return 0
+
+
+@contextlib.contextmanager
+def _store_that_refuses() -> Iterator[LokiStandIn]:
+    with LokiStandIn() as loki:
+        loki.faults.set(status=503)
+        yield loki
+
+
+def _limited(made: world.World, name: str, loki: LokiStandIn) -> RunningProxy:
+    return made.proxy(
+        name,
+        OTEL_EXPORTER_OTLP_LOGS_ENDPOINT=f"{loki.url}/otlp/v1/logs",
+        EGRESS_SPOOL_MAX_BYTES=str(LIMIT),
+        EGRESS_SPOOL_FULL=name,
+    )
+
+
+def _drops_the_oldest(made: world.World) -> Iterator[Result]:
+    with _store_that_refuses() as loki, _limited(made, "drop_oldest", loki) as proxy:
+        few = calls(proxy, FEW)
+        many = calls(proxy, CALLS, "build", LONG)
+        again = calls(proxy, FEW)
+        report = proxy.ask("/readyz")
+        assert report is not None
+        spool = report["spool"]
+        rows = proxy.rows()
+        yield exactly(
+            "disk, drop_oldest: calls that failed", len([*few.failed, *many.failed, *again.failed]), "calls", 0
+        )
+        yield at_most("disk, drop_oldest: the spool against its limit", spool["used_bytes"] / LIMIT, "times", 1.0)
+        yield at_least("disk, drop_oldest: lines dropped", spool["dropped_lines"], "lines", CALLS // 2)
+        told = sum(row.event_name == semconv.EVENT_SPOOL for row in rows)
+        yield at_least("disk, drop_oldest: lines that tell of it", told, "lines", 1)
+        gone = spool["last_seq"] - len(rows)
+        yield exactly(
+            "disk, drop_oldest: lines gone and not counted as dropped", gone - spool["dropped_lines"], "lines", 0
+        )
+        lost = {*few.answered, *again.answered} - {number for number, _ in numbered.kept(proxy)}
+        yield exactly("disk, drop_oldest: lines of the class that did not fill it", len(lost), "calls lost", 0)
+        loki.faults.clear()
+        yield exactly("disk, drop_oldest: what is left is delivered", int(world.drained(proxy)), "", 1)
+        yield exactly("disk, drop_oldest: problems in the chain", _problems(proxy), "", 0)
+
+
+def _blocks(made: world.World) -> Iterator[Result]:
+    with _store_that_refuses() as loki, _limited(made, "block", loki) as proxy:
+        full = calls(proxy, CALLS, more=LONG)
+        why = Counter(full.failed.values())
+        yield at_least("disk, block: calls refused with 503", why["status 503"], "calls", CALLS // 4)
+        yield exactly("disk, block: calls that failed in another way", why.total() - why["status 503"], "calls", 0)
+        yield exactly("disk, block: answered calls not kept once", len(full.not_kept_once()), "calls", 0)
+        yield exactly("disk, block: status of a tunnelled site", _site(proxy, made), "", 200)
+        loki.faults.clear()
+        yield exactly("disk, block: all is delivered", int(world.drained(proxy)), "", 1)
+        yield exactly("disk, block: calls that fail afterwards", len(calls(proxy, FEW).failed), "calls", 0)
+        yield exactly("disk, block: problems in the chain", _problems(proxy), "", 0)
+
+
+def _problems(proxy: RunningProxy) -> int:
+    with SpoolReader(proxy.directory / "state" / "spool.db") as reader:
+        return len(reader.audit().problems)
+
+
+# ── a full disk ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@contextlib.contextmanager
+def _disk(state: Path) -> Iterator[bool]:
+    """A disk of its own for a proxy's state; whether there is one."""
+    state.mkdir(mode=0o700)
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MEGABYTES}m,mode=0700", "chaos", str(state)]
+    mounted = os.getuid() == 0 and subprocess.run(mount, capture_output=True, check=False).returncode == 0
+    try:
+        yield mounted
+    finally:
+        if mounted:
+            subprocess.run(["umount", str(state)], check=True)
+
+
+@contextlib.contextmanager
+def _filled(state: Path) -> Iterator[None]:
+    """While this lasts, all that was left of the disk is taken."""
+    filler = state / "filler"
+    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+        while file.write(b"\0" * 4096):
+            pass
+    try:
+        yield
+    finally:
+        filler.unlink()
+
+
+def _full_disk(made: world.World) -> Iterator[Result]:
+    proxy = made.proxy("full")
+    state = proxy.directory / "state"
+    with _disk(state) as mounted:
+        with proxy, contextlib.ExitStack() as full:
+            load = Load(proxy)
+            with load.running(delay_ms=100, pause=0.02):  # streams are under way when it happens
+                time.sleep(1)
+                full.enter_context(_filled(state) if mounted else proxy.no_room())
+                time.sleep(0.5)
+            yield reported("disk, full: a real one (1), or file sizes refused (0)", int(mounted), "")
+            yield from _refusals(made, proxy)
+            full.close()
+            yield exactly("disk, full: calls that fail afterwards", len(calls(proxy, FEW).failed), "calls", 0)
+            yield exactly("disk, full: answered calls not kept once", len(load.not_kept_once()), "calls", 0)
+        with proxy:
+            yield exactly("disk, full: problems in the chain", _problems(proxy), "", 0)
+    yield exactly("disk, full: tracebacks in the log", proxy.log.count("Traceback"), "", 0)
+
+
+def _refusals(made: world.World, proxy: RunningProxy) -> Iterator[Result]:
+    before, lines = len(made.providers.log), proxy.log.count("\n")
+    found = calls(proxy, CALLS)
+    why = Counter(found.failed.values())
+    refused = why["status 503"]
+    lines = proxy.log.count("\n") - lines
+    yield at_least("disk, full: calls refused with 503", refused, "calls", CALLS // 2)
+    yield exactly("disk, full: calls that failed in another way", why.total() - refused, "calls", 0)
+    passed = len(made.providers.log) - before - len(found.answered)
+    yield exactly("disk, full: refused requests that reached the provider", passed, "calls", 0)
+    yield exactly("disk, full: status of a tunnelled site", _site(proxy, made), "", 200)
+    yield at_most("disk, full: lines of the log for a refused call", lines / max(1, refused), "lines", GOAL_LOG_LINES)
+    yield exactly("disk, full: it says that it is alive", int((proxy.ask("/healthz") or {}).get("ok", False)), "", 1)

@@ -1,0 +1,203 @@
+"""What a class can do to the proxy without leave: floods, each a process of its own that ends by itself.
+
+    python -m tests.chaos.floods NAME SECONDS SINK_PORT LISTENER…
+
+CONNECTIONS to each listener at once, more than a class may have. The sink, where tunnels end, takes what comes and says
+nothing. The process steps back for all others: what shall be measured is the proxy, not who gets the processor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+CONNECTIONS = 300
+FAST = 64
+"""Connections of floods that work rather than wait."""
+PACE_SECONDS = 0.2
+ALLOWED, DENIED = "www.example.com", "www.denied.example"
+_numbers = itertools.count()
+
+
+@dataclass(frozen=True)
+class Target:
+    """A listener, and the port at which an allowed host listens."""
+
+    listener: int
+    sink: int
+
+
+class Link:
+    """A connection to a listener, as bytes."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+
+    async def send(self, data: bytes) -> None:
+        """Send, waiting where the other side does not take it."""
+        self._writer.write(data)
+        await self._writer.drain()
+
+    async def head(self) -> bytes:
+        """The head of an answer."""
+        return await self._reader.readuntil(b"\r\n\r\n")
+
+    async def answer(self) -> None:
+        """An answer with its body."""
+        head = (await self.head()).lower()
+        length = int(head.partition(b"content-length: ")[2].partition(b"\r")[0] or 0)
+        await self._reader.readexactly(length)
+
+    async def until_closed(self) -> None:
+        """Nothing is said any more."""
+        while await self._reader.read(65536):
+            pass
+
+
+def connect(host: str, port: int) -> bytes:
+    """The head that asks for a tunnel."""
+    return f"CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode()
+
+
+def post(host: str, more: str) -> bytes:
+    """The head of a plain request."""
+    return f"POST http://{host}/ HTTP/1.1\r\nHost: {host}\r\n{more}\r\n".encode()
+
+
+HELLO = b"\x16\x03\x01"
+# A whole ClientHello (RFC 8446, 4.1.2) that names ALLOWED: the tunnel behind it is open, and nobody says anything more.
+_NAME = b"\x00" + len(ALLOWED).to_bytes(2) + ALLOWED.encode()
+_EXTENSION = b"\x00\x00" + (len(_NAME) + 2).to_bytes(2) + len(_NAME).to_bytes(2) + _NAME
+_BODY = b"\x03\x03" + b"r" * 32 + b"\x00" + b"\x00\x02\x13\x01" + b"\x01\x00" + len(_EXTENSION).to_bytes(2) + _EXTENSION
+_HANDSHAKE = b"\x01" + len(_BODY).to_bytes(3) + _BODY
+WHOLE_HELLO = HELLO + len(_HANDSHAKE).to_bytes(2) + _HANDSHAKE
+
+
+# ── floods: what one connection does ─────────────────────────────────────────────────────────────────────────────
+
+
+async def connections(link: Link, _: Target) -> None:
+    """Says nothing."""
+    await link.until_closed()
+
+
+async def slow_heads(link: Link, _: Target) -> None:
+    """A head that comes byte by byte."""
+    for byte in post(ALLOWED, "X-Slow: " + "y" * 1000):
+        await link.send(bytes([byte]))
+        await asyncio.sleep(PACE_SECONDS)
+
+
+async def half_open_connects(link: Link, target: Target) -> None:
+    """A tunnel in which TLS begins and does not go on."""
+    await link.send(connect(ALLOWED, target.sink))
+    await link.head()
+    await link.send(HELLO)
+    await link.until_closed()
+
+
+async def idle_tunnels(link: Link, target: Target) -> None:
+    """An open tunnel in which nothing more is said."""
+    await link.send(connect(ALLOWED, target.sink))
+    await link.head()
+    await link.send(WHOLE_HELLO)
+    await link.until_closed()
+
+
+async def denied_bodies(link: Link, _: Target) -> None:
+    """A gigabyte that nobody asked for."""
+    await link.send(post(DENIED, "Content-Length: 1000000000\r\n"))
+    for _ in range(1_000):
+        await link.send(b"x" * 1_000_000)
+
+
+async def requests(link: Link, _: Target) -> None:
+    """One refused request after the other."""
+    while True:
+        await link.send(post(DENIED, "Content-Length: 0\r\n"))
+        await link.answer()
+
+
+async def slow_names(link: Link, _: Target) -> None:
+    """Names, each another one, whose look-ups take long."""
+    await link.send(connect(f"n{next(_numbers)}.slow.example", 443))
+    await link.until_closed()
+
+
+async def big_heads(link: Link, _: Target) -> None:
+    """Heads of all but the size that is allowed, in many fields."""
+    while True:
+        await link.send(post(DENIED, "Content-Length: 0\r\n" + ("X-Big: " + "y" * 380 + "\r\n") * 160))
+        await link.answer()
+
+
+async def churn(_: Link, __: Target) -> None:
+    """Comes and goes."""
+
+
+FLOODS: dict[str, tuple[int, Callable[[Link, Target], Awaitable[None]]]] = {
+    "connections": (CONNECTIONS, connections),
+    "slow heads": (CONNECTIONS, slow_heads),
+    "half-open CONNECTs": (CONNECTIONS, half_open_connects),
+    "idle tunnels": (CONNECTIONS, idle_tunnels),
+    "bodies that are denied": (CONNECTIONS, denied_bodies),
+    "refused requests": (FAST, requests),
+    "names that resolve slowly": (CONNECTIONS, slow_names),
+    "big heads": (FAST, big_heads),
+    "connection churn": (FAST, churn),
+}
+
+
+async def one(play: Callable[[Link, Target], Awaitable[None]], target: Target, until: float, done: list[int]) -> None:
+    """A connection that is made again whenever it ends."""
+    while time.monotonic() < until:
+        writer = None
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", target.listener)
+            await play(Link(reader, writer), target)
+        except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            await asyncio.sleep(PACE_SECONDS)
+        finally:
+            done[0] += 1
+            if writer is not None:
+                writer.close()
+
+
+async def flood(name: str, seconds: float, sink: int, listeners: list[int]) -> int:
+    """Run one; returns how many connections were made."""
+    count, play = FLOODS[name]
+    done = [0]
+    until = time.monotonic() + seconds
+
+    async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while await reader.read(65536):
+                pass
+        writer.close()
+
+    server = await asyncio.start_server(swallow, "127.0.0.1", sink, backlog=1024)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await asyncio.gather(
+                *(one(play, Target(listener, sink), until, done) for listener in listeners for _ in range(count))
+            )
+    server.close()
+    return done[0]
+
+
+def main(arguments: list[str]) -> None:
+    """Say when it begins, and at its end how many connections there were."""
+    name, seconds, sink, *listeners = arguments
+    os.nice(10)
+    print("begun", flush=True)
+    print(asyncio.run(flood(name, float(seconds), int(sink), [int(port) for port in listeners])), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

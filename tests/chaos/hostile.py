@@ -1,0 +1,171 @@
+"""A provider gone wrong, behind TLS on loopback: what it does is the last word of the request's path."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import struct
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+GIB = 1024**3
+LIMIT_SECONDS = 20.0
+"""What never ends by itself ends after this."""
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\n"
+STREAM = HEAD % b"text/event-stream" + b"Transfer-Encoding: chunked\r\n\r\n"
+PLAIN = HEAD % b"application/json"
+
+
+def _chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+EVENT = _chunk(b'event: ping\ndata: {"type": "ping"}\n\n')
+
+
+def _reset(sock: ssl.SSLSocket) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def reset_before_the_answer(sock: ssl.SSLSocket) -> None:
+    """RST instead of an answer."""
+    _reset(sock)
+
+
+def reset_in_a_stream(sock: ssl.SSLSocket) -> None:
+    """RST after three events."""
+    for piece in (STREAM, EVENT, EVENT, EVENT):
+        sock.sendall(piece)
+        time.sleep(0.05)
+    _reset(sock)
+
+
+def end_in_a_stream(sock: ssl.SSLSocket) -> None:
+    """The connection ends in an orderly way, the stream does not."""
+    sock.sendall(STREAM + EVENT * 3)
+
+
+def half_a_body(sock: ssl.SSLSocket) -> None:
+    """Half of what Content-Length says, then the end of one direction."""
+    sock.sendall(PLAIN + b"Content-Length: 1000\r\n\r\n" + b"x" * 500)
+    with contextlib.suppress(OSError):
+        sock.unwrap().shutdown(socket.SHUT_WR)
+
+
+def stall_before_the_answer(sock: ssl.SSLSocket) -> None:
+    """Nothing, and the connection stays."""
+    with contextlib.suppress(OSError):
+        sock.recv(1)
+
+
+def stall_in_a_stream(sock: ssl.SSLSocket) -> None:
+    """Three events, then nothing."""
+    sock.sendall(STREAM + EVENT * 3)
+    with contextlib.suppress(OSError):
+        sock.recv(1)
+
+
+def garbage(sock: ssl.SSLSocket) -> None:
+    """No HTTP."""
+    sock.sendall(bytes(range(256)) * 64 + b"\r\n\r\n")
+
+
+def garbage_in_a_stream(sock: ssl.SSLSocket) -> None:
+    """What is no chunk between chunks."""
+    sock.sendall(STREAM + EVENT + b"no chunk at all\r\n" * 4)
+
+
+def endless_head(sock: ssl.SSLSocket) -> None:
+    """Header fields without end."""
+    sock.sendall(b"HTTP/1.1 200 OK\r\n")
+    _for_ever(sock, b"X-More: " + b"y" * 8000 + b"\r\n")
+
+
+def endless_chunk_size(sock: ssl.SSLSocket) -> None:
+    """A chunk whose size has digits without end."""
+    sock.sendall(STREAM)
+    _for_ever(sock, b"0" * 8000)
+
+
+def endless_line(sock: ssl.SSLSocket) -> None:
+    """An event stream that is one line of 30 MB."""
+    sock.sendall(STREAM)
+    for _ in range(30):
+        sock.sendall(_chunk(b"x" * 1_000_000))
+    sock.sendall(b"0\r\n\r\n")
+
+
+def bomb(sock: ssl.SSLSocket) -> None:
+    """A GiB of spaces in a MB of gzip: one block, time and again; whoever decodes it gives up before the checksum."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, 31)
+    spaces = b" " * (1024 * 1024)
+    sock.sendall(PLAIN + b"Content-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n")
+    sock.sendall(_chunk(packer.compress(spaces) + packer.flush(zlib.Z_FULL_FLUSH)))
+    block = _chunk(packer.compress(spaces) + packer.flush(zlib.Z_FULL_FLUSH))
+    for _ in range(GIB // len(spaces) - 2):
+        sock.sendall(block)
+    sock.sendall(_chunk(packer.flush()) + b"0\r\n\r\n")
+
+
+def _for_ever(sock: ssl.SSLSocket, piece: bytes) -> None:
+    end = time.monotonic() + LIMIT_SECONDS
+    while time.monotonic() < end:
+        sock.sendall(piece)
+
+
+type Part = Callable[[ssl.SSLSocket], None]
+
+PARTS: dict[str, Part] = {
+    part.__name__.replace("_", "-"): part
+    for part in (
+        reset_before_the_answer,
+        reset_in_a_stream,
+        end_in_a_stream,
+        half_a_body,
+        stall_before_the_answer,
+        stall_in_a_stream,
+        garbage,
+        garbage_in_a_stream,
+        endless_head,
+        endless_chunk_size,
+        endless_line,
+        bomb,
+    )
+}
+
+
+@contextlib.contextmanager
+def listening(cert: Path, key: Path, parts: Mapping[str, Part] = PARTS) -> Iterator[int]:
+    """While this lasts it serves at the port given back."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert, key)
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
+        threading.Thread(target=_accept, args=(server, context, parts), daemon=True).start()
+        yield server.getsockname()[1]
+
+
+def _accept(server: socket.socket, context: ssl.SSLContext, parts: Mapping[str, Part]) -> None:
+    with contextlib.suppress(OSError):
+        while True:
+            connection, _ = server.accept()
+            threading.Thread(target=_serve, args=(connection, context, parts), daemon=True).start()
+
+
+def _serve(connection: socket.socket, context: ssl.SSLContext, parts: Mapping[str, Part]) -> None:
+    connection.settimeout(LIMIT_SECONDS)
+    with contextlib.suppress(OSError), context.wrap_socket(connection, server_side=True) as sock:
+        head = b""
+        while b"\r\n\r\n" not in head:
+            if not (piece := sock.recv(65536)):
+                return
+            head += piece
+        length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r")[0] or 0)
+        body = len(head.partition(b"\r\n\r\n")[2])
+        while body < length:
+            body += len(sock.recv(65536))
+        parts[head.partition(b" ")[2].partition(b" ")[0].rpartition(b"/")[2].decode()](sock)

@@ -1,0 +1,33 @@
+"""In the proxy's own process, before all else: slow name look-ups, and a clock that a test can set.
+
+Python imports a module of this name by itself where it is on PYTHONPATH. Names below ``slow.example`` take
+CHAOS_LOOKUP_SECONDS and then have no answer; the wall clock is off by the seconds in the file CHAOS_CLOCK_FILE.
+"""
+
+import os
+import socket
+import time
+from typing import Any
+
+_lookup = socket.getaddrinfo
+
+
+def _slow(host: Any, *arguments: Any, **options: Any) -> Any:
+    name = host.decode() if isinstance(host, bytes) else str(host)
+    if name.endswith("slow.example"):
+        time.sleep(float(os.environ.get("CHAOS_LOOKUP_SECONDS", "3")))
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+    return _lookup(host, *arguments, **options)
+
+
+socket.getaddrinfo = _slow
+
+if _file := os.environ.get("CHAOS_CLOCK_FILE"):
+    _time, _time_ns = time.time, time.time_ns
+
+    def _offset() -> int:
+        with open(_file) as file:  # noqa: PTH123 - nothing more than needed is imported this early
+            return int(file.read() or 0)
+
+    time.time = lambda: _time() + _offset()
+    time.time_ns = lambda: _time_ns() + _offset() * 1_000_000_000

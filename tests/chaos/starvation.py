@@ -1,0 +1,64 @@
+"""Starvation: while sandboxes and browsers flood the proxy, the gateway's LLM calls go on, each recorded once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+from tests.chaos import world
+from tests.chaos.floods import FLOODS
+from tests.chaos.load import Load, compared_for, warm
+from tests.results import Result, at_least, at_most, exactly
+from tests.running import RunningProxy, free_ports
+
+SECONDS = 4.0
+LEAD_SECONDS = 1.0
+"""So long a flood has risen before calls are timed."""
+
+GOAL_MEDIAN, GOAL_WORST = 5.0, 10.0
+"""Times of a proxy beside it without a flood. One event loop serves all classes: where a flood keeps it busy, each step
+of a call waits for a step of every class."""
+
+CALLS_AT_LEAST = 10
+
+GOAL_MEGABYTES = 320.0
+"""What floods may add to the proxy's memory. Two classes have 256 connections each, and one may hold 512 KiB:
+128 unread, 64 in hand, 320 that wait. The container has 512 MB by default, of which 80 are the proxy's own."""
+
+
+def run(made: world.World) -> Iterator[Result]:
+    """Each flood in turn, against one proxy; another one beside it is left in peace."""
+    sink = free_ports(1)[0]
+    with made.proxy("flooded", [sink]) as proxy, made.proxy("not-flooded") as control:
+        warm(proxy, control)
+        memory, open_files = world.megabytes(proxy), world.descriptors(proxy)
+        world.forget_peak(proxy)
+        for name in FLOODS:
+            (load, quiet), connections = _under(name, proxy, control, sink)
+            yield at_least(f"starvation, {name}: flood's connections", connections, "", 100)
+            yield at_least(f"starvation, {name}: calls meanwhile", len(load.answered), "calls", CALLS_AT_LEAST)
+            yield exactly(f"starvation, {name}: calls that failed", len(load.failed), "calls", 0)
+            yield exactly(f"starvation, {name}: calls not kept once", len(load.not_kept_once()), "calls", 0)
+            yield at_most(f"starvation, {name}: median latency", load.median / quiet.median, "times", GOAL_MEDIAN)
+            yield at_most(f"starvation, {name}: worst latency", load.worst / quiet.worst, "times", GOAL_WORST)
+        yield at_most("starvation: memory added", world.megabytes(proxy, peak=True) - memory, "MB", GOAL_MEGABYTES)
+        world.wait_until(lambda: world.descriptors(proxy) <= open_files, 20)
+        yield at_most("starvation: descriptors left open", world.descriptors(proxy) - open_files, "", 0)
+    yield exactly("starvation: tracebacks in the log", proxy.log.count("Traceback"), "", 0)
+
+
+def _under(name: str, proxy: RunningProxy, control: RunningProxy, sink: int) -> tuple[tuple[Load, Load], int]:
+    listeners = [str(proxy.ports[class_name]) for class_name in world.NOISY]
+    seconds = str(LEAD_SECONDS + SECONDS + 1)
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.chaos.floods", name, seconds, str(sink), *listeners],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as flood:
+        assert flood.stdout is not None
+        flood.stdout.readline()
+        time.sleep(LEAD_SECONDS)
+        loads = compared_for(proxy, control, SECONDS)
+        return loads, int(flood.stdout.readline() or 0)

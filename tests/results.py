@@ -1,0 +1,57 @@
+"""What a measurement found, as a table for people and as JSON for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Result:
+    """One number. ``goal`` is what was aimed at, in the same unit; None: only reported."""
+
+    name: str
+    value: float
+    unit: str
+    goal: float | None
+    met: bool
+
+
+def at_most(name: str, value: float, unit: str, goal: float) -> Result:
+    """A number that must not pass its goal."""
+    return Result(name, round(value, 2), unit, goal, value <= goal)
+
+
+def exactly(name: str, value: int, unit: str, goal: int) -> Result:
+    """A number that must be its goal."""
+    return Result(name, value, unit, goal, value == goal)
+
+
+def at_least(name: str, value: float, unit: str, goal: float) -> Result:
+    """A number below which the measurement showed nothing."""
+    return Result(name, round(value, 2), unit, goal, value >= goal)
+
+
+def reported(name: str, value: float, unit: str) -> Result:
+    """A number without a goal."""
+    return Result(name, round(value, 2), unit, None, True)
+
+
+def line(result: Result) -> str:
+    """A result as a line of the table."""
+    goal = "" if result.goal is None else f"goal {result.goal:g}: {'met' if result.met else 'NOT MET'}"
+    return f"{result.name:<62} {result.value:>10g} {result.unit:<10} {goal}".rstrip()
+
+
+def write(results: Sequence[Result], file: Path) -> int:
+    """Write the file; returns the exit code, 0 where all goals are met and there is a result at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps({"results": [asdict(result) for result in results]}, indent=2) + "\n")
+    return 0 if results and all(result.met for result in results) else 1
+
+
+def unmet(results: Iterable[Result]) -> list[Result]:
+    """Those that missed their goal."""
+    return [result for result in results if not result.met]
