@@ -107,11 +107,13 @@ except OSError as problem:
 
 
 def test_a_real_agent_turn_works_and_is_recorded():
-    sent = len(provider_log())
+    def answered() -> list[str]:
+        return [entry["request_body_sha256"] for entry in provider_log() if "request_body_sha256" in entry]
+
+    before = answered()
     assert "Hello from the provider stand-in" in agent_turn("hello from behind the wall")
-    request = provider_log()[-1]
-    assert len(provider_log()) > sent
-    query = f'{{service_name="openclaw-proxy"}} |= "{request["request_sha256"]}"'
+    new = answered()[len(before) :]
+    query = f'{{service_name="openclaw-proxy"}} |= "{new[-1]}"'
     assert soon(lambda: loki(query)), "what the provider got is not in Loki, by its digest"
 
 
