@@ -57,7 +57,8 @@ def answer(words: list[str], state: dict[str, Any]) -> str:
         case ["image", "inspect", *_]:
             if plain[-1] not in images and plain[-1] not in images.values():
                 raise LookupError(f"Error response from daemon: No such image: {plain[-1]}")
-            return "null /app" if "Cmd" in " ".join(words) else images.get(plain[-1], plain[-1])
+            config = {"Cmd": None, "Entrypoint": None, "User": "node", "WorkingDir": "/app"}
+            return json.dumps(config) if "json .Config" in " ".join(words) else images.get(plain[-1], plain[-1])
         case ["image", "ls", "--format", _, name]:
             return "\n".join(tag for tag in images if tag.rpartition(":")[0] == name)
         case ["image", "rm", *names]:
