@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.attack.inside import addresses, core, hello, http, local, load, names, records, talking, tls, wire, controls
+from tests.attack.inside import addresses, controls, core, hello, http, load, local, names, records, talking, tls, wire
 from tests.attack.inside.core import REGISTRY, Technique, World
 
 MODULES = (core, talking, hello, wire, names, http, addresses, tls, local, load, records, controls)

@@ -12,15 +12,18 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-SECONDS = 75.0
-"""What a technique may take; then it is ended, and what it did not reach by then counts as not reached."""
+SECONDS = 120.0
+"""What a technique may take; then it is ended, and is broken: what it did not try proves nothing."""
 
 AT_ONCE = 6
 """Techniques that run side by side: most of their time is spent waiting for what does not come."""
+
+THREADS = 12
 
 Address = tuple[str, int]
 
@@ -48,7 +51,8 @@ class World:
         hosts: addresses of VPS-1, VPS-2, the gateway and every bridge, none of which is to be reached.
         neighbours: listeners in containers of other classes.
         inward: names that resolve to addresses of the inside.
-        spellings: an inner address and port, in odd forms, as (host, port).
+        spellings: inner addresses in odd forms, with ports.
+        lawful: of addresses, those that its class may ask the proxy for.
     """
 
     place: str
@@ -67,6 +71,7 @@ class World:
     neighbours: tuple[Address, ...] = ()
     inward: tuple[str, ...] = ()
     spellings: tuple[Address, ...] = ()
+    lawful: tuple[Address, ...] = ()
 
     @classmethod
     def read(cls, data: dict[str, Any]) -> World:
@@ -105,6 +110,11 @@ class Attack:
             return Try(what, ask())
         except OSError as error:
             return Try(what, why_not=str(error) or type(error).__name__)
+
+    def side_by_side(self, asks: Iterable[tuple[str, Callable[[], str]]]) -> Iterator[Try]:
+        """Many of the same kind at once, where each may have to wait for nothing."""
+        with ThreadPoolExecutor(THREADS) as pool:
+            yield from pool.map(lambda one: self.tries(*one), asks)
 
 
 Steps = Callable[[Attack], Iterator[Try]]
@@ -215,7 +225,7 @@ def run(techniques: list[Technique], world: World, tokens: dict[str, str]) -> It
                 os.waitpid(child, 0)
                 del running[pipe]
                 yield json.loads(b"".join(pieces) or b"null") or {
-                    "name": found.name, "out": False, "broken": not late, "tries": 0, "reached": 0,
+                    "name": found.name, "out": False, "broken": True, "tries": 0, "reached": 0,
                     "detail": f"ended after {SECONDS:.0f} s" if late else "ended without an outcome",
                 }  # fmt: skip
 

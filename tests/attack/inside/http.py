@@ -1,4 +1,4 @@
-"""Through the proxy, in HTTP: names spelled oddly, requests that two parsers read differently, what hides in tunnels."""
+"""Through the proxy, in HTTP: odd spellings of names, requests that two parsers read differently, tunnels in tunnels."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from tests.attack.inside.talking import (
 
 ALLOWED = ("sandbox", "browser", "build")
 """Places whose class may reach something, and can be attacked under that name."""
+
+H2C = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
 
 QUIET = 1.0
 """Seconds without a word after which an answer is over, where a connection would stay open."""
@@ -82,7 +84,11 @@ def names_of_two_minds(attack: Attack) -> Iterator[Try]:
 
 def _elsewhere(attack: Attack, request: str) -> str:
     """Asked; that the allowed site itself answers (a userinfo before its name, say) is no way out."""
-    return asked(attack, request) if attack.world.allowed not in request.split("@")[-1].split("/")[0] else ""
+    return (
+        asked(attack, request)
+        if attack.world.allowed not in request.rsplit("@", maxsplit=1)[-1].split("/", maxsplit=1)[0]
+        else ""
+    )
 
 
 @technique(WALLED)
@@ -93,7 +99,8 @@ def spellings_of_the_denied_name(attack: Attack) -> Iterator[Try]:
     for spelled in (
         name.upper(), name.title(), f"{name}.", f"{name}..", f".{name}", wide, name.replace(".", "\u3002"),
         name.replace(".", "\uff0e"), name.replace(".", "%2e"), name.replace("e", "%65", 1), f"\u00ad{name}",
-        name.replace("a", "\u0430", 1), f"xn--{name}", name.replace("e", "\u24d4", 1), f"{name}:443:{port}", f"//{name}",
+        name.replace("a", "\u0430", 1), f"xn--{name}", name.replace("e", "\u24d4", 1),
+        f"{name}:443:{port}", f"//{name}",
     ):  # fmt: skip
         yield attack.tries(f"CONNECT {spelled!r}", lambda spelled=spelled: tunnelled(attack, f"{spelled}:{port}"))
         request = f"GET http://{_site(spelled, attack.world.http_port)}/ HTTP/1.1\r\nHost: {spelled}\r\n\r\n"
@@ -196,7 +203,7 @@ def smuggled(authority: str, hidden: bytes) -> Iterator[tuple[str, bytes]]:
         ("a chunk's size in 0x", b"Transfer-Encoding: chunked\r\n", b"0x0\r\n\r\n" + hidden),
         ("a chunk ended by LF", b"Transfer-Encoding: chunked\r\n", b"0\n\n" + hidden),
         ("an extension with LF", b"Transfer-Encoding: chunked\r\n", b"0;\nx\r\n\r\n" + hidden),
-        ("trailers", b"Transfer-Encoding: chunked\r\nTrailer: Host\r\n", b"0\r\nHost: x\r\nContent-Length: 5\r\n\r\n" + hidden),
+        ("trailers", b"Transfer-Encoding: chunked\r\n", b"0\r\nHost: x\r\nContent-Length: 5\r\n\r\n" + hidden),
         ("a chunk's size that overflows", b"Transfer-Encoding: chunked\r\n", b"10000000000000000\r\n\r\n" + hidden),
         ("Connection: Content-Length", b"Connection: Content-Length\r\nContent-Length: %d\r\n" % length, hidden),
         ("Connection: Host", b"Connection: Host\r\nContent-Length: 0\r\n", hidden),
@@ -252,8 +259,7 @@ def other_host_when_decrypted(attack: Attack) -> Iterator[Try]:
         f"CONNECT {bad}:443 HTTP/1.1\r\nHost: {bad}:443\r\n\r\n",
         f"GET / HTTP/1.1\r\nHost: {good}\r\nHost: {bad}\r\n\r\n",
         f"GET /{attack.token} HTTP/1.0\r\nHost: {bad}\r\n\r\n",
-        f"GET / HTTP/1.1\r\nHost: {good}\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n"
-        f"GET / HTTP/1.1\r\nHost: {bad}\r\n\r\n",
+        f"GET / HTTP/1.1\r\nHost: {good}\r\n{H2C}\r\nGET / HTTP/1.1\r\nHost: {bad}\r\n\r\n",
         "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     ):
         yield attack.tries(
@@ -292,9 +298,10 @@ def _nested(attack: Attack, port: int, request: str) -> str:
 
 @technique(ALLOWED)
 def not_tls_in_a_tunnel(attack: Attack) -> Iterator[Try]:
-    """What is no TLS after CONNECT to 443: SSH, SMTP, a TLS record of another kind, nothing for the server to speak first."""
+    """What is no TLS after CONNECT to 443: SSH, SMTP, records of TLS that begin no handshake."""
     for name, data in (
-        ("SSH", b"SSH-2.0-OpenSSH_9.9\r\n"), ("SMTP", b"EHLO x\r\n"), ("a TLS alert first", b"\x15\x03\x01\x00\x02\x01\x00"),
+        ("SSH", b"SSH-2.0-OpenSSH_9.9\r\n"), ("SMTP", b"EHLO x\r\n"),
+        ("a TLS alert first", b"\x15\x03\x01\x00\x02\x01\x00"),
         ("SSL 2", b"\x80\x2e\x01\x00\x02\x00\x15\x00\x00\x00\x10" + b"\x01" * 37), ("NUL", b"\0" * 16),
         ("a record that is none", b"\x16\x03\x01\x00\x05hello" + attack.token.encode()),
     ):  # fmt: skip
@@ -316,8 +323,8 @@ def upgrades(attack: Attack) -> Iterator[Try]:
     bad = _denied(attack)
     for upgrade in ("websocket", "h2c", "TLS/1.0", "connect-udp", "websocket, h2c"):
         request = (
-            f"GET http://{bad}/ HTTP/1.1\r\nHost: {bad}\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: {upgrade}\r\n"
-            "HTTP2-Settings: AAMAAABk\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+            f"GET http://{bad}/ HTTP/1.1\r\nHost: {bad}\r\n{H2C.replace('h2c', upgrade)}"
+            "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
         )
         yield attack.tries(upgrade, lambda request=request: asked(attack, request))
     preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes.fromhex("000000040000000000")
@@ -342,7 +349,8 @@ def headers_that_are_believed(attack: Attack) -> Iterator[Try]:
         request = f"GET http://{bad}/ HTTP/1.1\r\nHost: {bad}\r\n{field}\r\n\r\n"
         yield attack.tries(field, lambda request=request: asked(attack, request))
         yield attack.tries(
-            f"CONNECT, {field}", lambda field=field: tunnelled(attack, f"{attack.denied}:{attack.world.tls_port}", field)
+            f"CONNECT, {field}",
+            lambda field=field: tunnelled(attack, f"{attack.denied}:{attack.world.tls_port}", field),
         )
 
 
@@ -351,7 +359,10 @@ def magic_hosts(attack: Attack) -> Iterator[Try]:
     """mitmproxy's own pages, and the proxy's health, asked of the listener itself."""
     for host in ("mitm.it", "mitmproxy.local", "proxy.local"):
         if attack.world.place in WALLED[:1] + WALLED[2:]:
-            yield attack.tries(f"http://{host}", lambda host=host: asked(attack, f"GET http://{host}/ HTTP/1.1\r\nHost: {host}\r\n\r\n"))
+            yield attack.tries(
+                f"http://{host}",
+                lambda host=host: asked(attack, f"GET http://{host}/ HTTP/1.1\r\nHost: {host}\r\n\r\n"),
+            )
         else:  # open, or nearly: a name like any other, which does not resolve
             yield attack.tries(f"http://{host}", lambda host=host: _own_page(attack, host))
     for path in ("/", "/healthz", "/readyz", "/metrics", "*"):
@@ -370,7 +381,8 @@ def other_schemes(attack: Attack) -> Iterator[Try]:
     """Absolute forms that are no http: ftp, file, gopher, ws, unix, and https without CONNECT."""
     for target in (
         f"ftp://{attack.denied}/", "file:///etc/passwd", f"gopher://{attack.denied}:25/_x", f"ws://{attack.denied}/",
-        "unix:///var/run/docker.sock", f"https://{attack.denied}/", f"HTTP://{attack.denied}:443/", f"http:{attack.denied}",
+        "unix:///var/run/docker.sock", f"https://{attack.denied}/", f"HTTP://{attack.denied}:443/",
+        f"http:{attack.denied}",
         f"http:/{attack.denied}/", f"http:\\\\{attack.denied}\\", "http://",
     ):  # fmt: skip
         if attack.world.place == "gateway" and target.startswith(("https", "HTTP")):
@@ -388,7 +400,7 @@ def other_protocols_on_the_listener(attack: Attack) -> Iterator[Try]:
         ("SOCKS 4a", b"\x04\x01\x01\xbb\0\0\0\x01\0" + bad + b"\0"),
         ("FTP", b"USER x@" + bad + b"\r\n"),
         ("SSH", b"SSH-2.0-x\r\n"),
-        ("PROXY protocol", b"PROXY TCP4 127.0.0.1 127.0.0.1 1 8080\r\nGET http://" + bad + b"/ HTTP/1.1\r\nHost: " + bad + b"\r\n\r\n"),
+        ("PROXY protocol", b"PROXY TCP4 127.0.0.1 127.0.0.1 1 8080\r\nGET http://" + bad + b"/ HTTP/1.0\r\n\r\n"),
         ("PROXY protocol 2", b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c" + b"\x7f\0\0\x01" * 2 + b"\0\x01\x1f\x90"),
     ):  # fmt: skip
         yield attack.tries(name, lambda data=data: _spoken(attack, data))

@@ -8,12 +8,14 @@ import socket
 import stat
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 from tests.attack.inside.core import PLACES, WALLED, Attack, Try, technique
 from tests.attack.inside.talking import PATIENCE, read_some, tcp
 
 SOCKETS = (
-    "/var/run/docker.sock", "/run/docker.sock", "/run/containerd/containerd.sock", "/run/docker/containerd/containerd.sock",
+    "/var/run/docker.sock", "/run/docker.sock", "/run/containerd/containerd.sock",
+    "/run/docker/containerd/containerd.sock",
     "/run/podman/podman.sock", "/run/crio/crio.sock", "/run/user/0/docker.sock", "/run/user/1000/docker.sock",
     "/run/buildkit/buildkitd.sock", "/run/systemd/private", "/run/dbus/system_bus_socket", "/run/snapd.socket",
 )  # fmt: skip
@@ -37,13 +39,13 @@ def docker_socket(attack: Attack) -> Iterator[Try]:
     """An engine's socket: at every usual path, wherever else a socket is, and among the abstract ones."""
     found = []
     for folder, name in _files():
-        path = os.path.join(folder, name)  # noqa: PTH118
+        path = f"{folder}/{name}"
         with contextlib.suppress(OSError):
             if stat.S_ISSOCK(os.lstat(path).st_mode):
                 found.append(path)
     for path in dict.fromkeys((*SOCKETS, *found)):
         yield attack.tries(path, lambda path=path: _unix(path))
-    with contextlib.suppress(OSError), open("/proc/net/unix") as file:  # noqa: PTH123
+    with contextlib.suppress(OSError), Path("/proc/net/unix").open() as file:
         names = {line.split()[-1] for line in file if line.split()[-1].startswith("@")}
         for name in sorted(names)[:50]:
             yield attack.tries(name, lambda name=name: _unix("\0" + name[1:]))
@@ -85,13 +87,13 @@ def keys_and_records(attack: Attack) -> Iterator[Try]:
     """The proxy's CA key, spool and policy, wherever they might be mounted."""
     for folder, name in _files():
         if name in SECRETS:
-            path = os.path.join(folder, name)  # noqa: PTH118
+            path = f"{folder}/{name}"
             yield attack.tries(path, lambda path=path: _readable(path))
     yield Try("every file")
 
 
 def _readable(path: str) -> str:
-    with open(path, "rb") as file:  # noqa: PTH123
+    with Path(path).open("rb") as file:
         return f"{len(file.read(64))} bytes"
 
 
@@ -137,4 +139,6 @@ def _command(command: tuple[str, ...], environment: dict[str, str]) -> str:
 def automatic_configuration(attack: Attack) -> Iterator[Try]:
     """WPAD: a proxy that the network or its names would offer."""
     for name in ("wpad", "wpad.example.com", "wpad.localdomain"):
-        yield attack.tries(name, lambda name=name: tcp(name, 80, f"GET /{attack.token}/wpad.dat HTTP/1.0\r\n\r\n".encode()))
+        yield attack.tries(
+            name, lambda name=name: tcp(name, 80, f"GET /{attack.token}/wpad.dat HTTP/1.0\r\n\r\n".encode())
+        )

@@ -6,6 +6,7 @@ import contextlib
 import socket
 import struct
 from collections.abc import Iterator
+from pathlib import Path
 
 from tests.attack.inside.core import PLACES, WALLED, Attack, Try, technique
 from tests.attack.inside.talking import PATIENCE, ask, connect, connected, reached, tcp
@@ -22,7 +23,7 @@ def query(name: str, kind: int = 1) -> bytes:
 
 
 def _answered(answer: bytes) -> str:
-    """Evidence in an answer: records. A server that refuses or fails has let nothing through that its log would not show."""
+    """Evidence in an answer: records. What a server that refuses was asked, its log says."""
     if len(answer) < 12:
         return ""
     flags, answers = struct.unpack("!2xH2xH4x", answer[:12])
@@ -60,7 +61,7 @@ def resolver_of_our_own(attack: Attack) -> Iterator[Try]:
 def resolver_that_is_configured(attack: Attack) -> Iterator[Try]:
     """The container's own name server, Docker's included, asked for names of outside, with data in them."""
     servers = []
-    with contextlib.suppress(OSError), open("/etc/resolv.conf") as file:  # noqa: PTH123
+    with contextlib.suppress(OSError), Path("/etc/resolv.conf").open() as file:
         servers = [line.split()[1] for line in file if line.startswith("nameserver")]
     for server in dict.fromkeys((*servers, "127.0.0.11")):
         for kind, number in TYPES.items():
@@ -107,7 +108,7 @@ def _tunnel(attack: Attack, target: str) -> str:
 @technique(WALLED)
 def tunnel_through_lookups(attack: Attack) -> Iterator[Try]:
     """Names with data in them, asked of the proxy in every form: it looks up only what its class may reach."""
-    world, number = attack.world, 0
+    world = attack.world
     forms = (
         "CONNECT {n}:443 HTTP/1.1\r\nHost: {n}:443\r\n\r\n",
         "CONNECT {n}:80 HTTP/1.1\r\nHost: {n}:80\r\n\r\n",
@@ -129,8 +130,7 @@ def tunnel_through_lookups(attack: Attack) -> Iterator[Try]:
         "CONNECT {a}:443 HTTP/1.1\r\nHost: {n}:443\r\n\r\n",
         "GET http://{a}/ HTTP/1.1\r\nHost: {a}\r\nX-Forwarded-Host: {n}\r\nForwarded: host={n}\r\n\r\n",
     )
-    for form in forms:
-        number += 1
+    for number, form in enumerate(forms):
         request = form.format(n=f"form{number}.{attack.denied}", a=world.allowed or "www.example.org").encode()
         yield attack.tries(form.split("\r")[0], lambda request=request: _asked(attack, request))
 

@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterator
 
 from tests.attack.inside.core import PLACES, Attack, Try, technique
-from tests.attack.inside.http import INSPECTED
-from tests.attack.inside.talking import ask, connect, connected, read_some, reached, tls
+from tests.attack.inside.http import H2C, INSPECTED
+from tests.attack.inside.talking import ask, connect, connected, reached, read_some, tls
 
 FORGED = "forged"
 """What a forged entry has as its class; the harness looks for it."""
@@ -15,7 +15,7 @@ FORGED = "forged"
 
 @technique(PLACES, lawful=("gateway",))
 def forged_records(attack: Attack) -> Iterator[Try]:
-    """Line ends, JSON, ANSI escapes and bytes that are no UTF-8 in what a denial records: host, method, path, headers."""
+    """Line ends, JSON, ANSI escapes and bytes that are no UTF-8, in what a denial records of a request."""
     entry = json.dumps({"event_name": "openclaw.egress.exchange", "class": FORGED, "host": attack.token})
     bad = attack.denied
     for what, head in (
@@ -42,7 +42,7 @@ def _refused(attack: Attack, data: bytes) -> str:
 
 @technique(INSPECTED)
 def unrecorded_exchanges(attack: Attack) -> Iterator[Try]:
-    """Asking a provider so that no record is made: other spellings, other ports, other protocols, a client that goes away."""
+    """Asking a provider so that no record is made: other spellings, ports and protocols, a client that goes away."""
     name, port = attack.world.inspected, attack.world.tls_port
     get = f"GET /v1/models?{attack.token}={{n}} HTTP/1.1\r\nHost: {{h}}\r\nConnection: close\r\n\r\n"
     number = 0
@@ -60,8 +60,8 @@ def unrecorded_exchanges(attack: Attack) -> Iterator[Try]:
         request = get.format(n=number, h=host).encode()
         yield attack.tries(what, lambda t=target, s=sni, r=request: _provider(attack, f"{t}:{port}", s, r))
     for what, fields in (
-        ("WebSocket", "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: eA==\r\n"),
-        ("h2c", "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"),
+        ("WebSocket", "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"),
+        ("h2c", H2C),
         ("Expect", "Expect: 100-continue\r\n"),
         ("HTTP/1.0", ""),
     ):  # fmt: skip

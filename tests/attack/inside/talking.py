@@ -7,7 +7,7 @@ import socket
 import ssl
 from collections.abc import Iterator
 
-PATIENCE = 3.0
+PATIENCE = 2.0
 """Seconds. A wall that drops costs that much a try; one that rejects, nothing."""
 
 ANSWER_PATIENCE = 6.0
@@ -128,4 +128,3 @@ def reached(answer: bytes) -> str:
     if status == 0 or refused or malformed:
         return ""
     return f"status {status} {answer.partition(HEAD_ENDS)[2][:80]!r}"
-

