@@ -13,8 +13,12 @@ HOST_PACKAGES+=,python3,python3-brotli,python3-cffi-backend,python3-cryptography
 BASE_PACKAGES=ca-certificates,git,gosu,procps,python3,python3-venv
 # The gateway has a dockerd of its own.
 GATEWAY_PACKAGES=$BASE_PACKAGES,docker-cli,docker.io,iptables
-# As OpenClaw's documentation makes its sandbox image.
-SANDBOX_PACKAGES=bash,ca-certificates,curl,git,jq,python3,ripgrep
+# As OpenClaw's documentation makes its sandbox image, and what operators put into theirs.
+SANDBOX_PACKAGES=bash,ca-certificates,curl,git,jq,python3,python3-pip,ripgrep
+BROWSER_PACKAGES="chromium socat"
+INTERNET_PACKAGES="docker-registry nginx"
+# What Debian has no use for here: documentation, and drivers of graphics that Chromium is told not to use.
+LEFT_OUT=(/usr/share/{doc,info,locale,man}/'*' '/usr/share/icons/*/cursors/*' '/usr/lib/*/lib'{LLVM,gallium,z3}'*' '/usr/lib/chromium/libVkLayer*')
 
 say() { echo "lab: $*" >&2; }
 key() { sha256sum | cut -c1-12; }
@@ -36,6 +40,33 @@ rootfs() {
   echo "$file"
 }
 
+# layer NAME ROOTFS PACKAGES: what packages add to a Debian, as a tar file, to be put on top of it.
+layer() {
+  local file work
+  file=$CACHE/$1-$(echo "$2 $3 ${LEFT_OUT[*]}" | key).tar
+  if [[ ! -f $file ]]; then
+    say "installing $3 for $1 (half a minute) …"
+    work=$(mktemp -d)
+    tar -C "$work" -xf "$2"
+    printf 'path-exclude=%s\n' "${LEFT_OUT[@]}" >"$work/etc/dpkg/dpkg.cfg.d/lab"
+    # Nothing is started while it is installed.
+    printf '#!/bin/sh\nexit 101\n' >"$work/usr/sbin/policy-rc.d"
+    chmod 0755 "$work/usr/sbin/policy-rc.d"
+    # Longer than a tick of the file system's clock.
+    sleep 0.1
+    touch "$work.began"
+    # shellcheck disable=SC2086  # several packages
+    (chroot "$work" apt-get update -qq && DEBIAN_FRONTEND=noninteractive chroot "$work" \
+      apt-get install --yes -qq --no-install-recommends -o APT::Sandbox::User=root $3) >"$CACHE/$1.log" 2>&1 ||
+      { tail -5 "$CACHE/$1.log" >&2; return 1; }
+    # What was there before has an older change time, whatever the time that its package gave it.
+    (cd "$work" && find . -xdev -cnewer "$work.began" ! -path './var/cache/*' ! -path './var/lib/apt/*' ! -path './var/log/*' -print0 |
+      tar --null --no-recursion --files-from - -c) >"$file.new" && mv "$file.new" "$file"
+    rm -rf "$work" "$work.began"
+  fi
+  echo "$file"
+}
+
 # image NAME TAR: the tar file as an image of this engine.
 image() {
   local name
@@ -47,17 +78,132 @@ image() {
 host_image() { image host "$(rootfs host "$HOST_PACKAGES")"; }
 base_image() { image base "$(rootfs base "$BASE_PACKAGES")"; }
 
-# What OpenClaw starts code sandboxes from, under the name that it expects.
+sandbox_rootfs() { rootfs sandbox "$SANDBOX_PACKAGES"; }
+
+# on_top NAME IMAGE LAYER [FILE] <DOCKERFILE: an image made from another one, a layer (layer.tar) and a file.
+on_top() {
+  local name work dockerfile
+  dockerfile=$(cat)
+  name=openclaw-egress-lab-$1:$({ echo "$2 $(basename "$3") $dockerfile"; cat "${@:4}" </dev/null; } | key)
+  if ! docker image inspect "$name" >/dev/null 2>&1; then
+    say "making the image $name …"
+    work=$(mktemp -d)
+    cp "$3" "$work/layer.tar"
+    (($# < 4)) || cp "$4" "$work"
+    printf '%s\n' "FROM $2" "$dockerfile" | docker build --quiet --tag "$name" --file - "$work" >/dev/null
+    rm -rf "$work"
+  fi
+  echo "$name"
+}
+
+# What OpenClaw starts code sandboxes from; and, with Chromium on the same base, browsers.
 sandbox_image() {
   local base name
-  base=$(image sandbox "$(rootfs sandbox "$SANDBOX_PACKAGES")")
+  base=$(image sandbox "$(sandbox_rootfs)")
   name=openclaw-egress-lab-sandbox-made:$(echo "$base" | key)
   if ! docker image inspect "$name" >/dev/null 2>&1; then
     printf '%s\n' "FROM $base" 'RUN useradd --create-home --shell /bin/bash sandbox' 'USER sandbox' 'WORKDIR /home/sandbox' \
       'CMD ["sleep", "infinity"]' | docker build --quiet --tag "$name" - >/dev/null
   fi
-  docker tag "$name" openclaw-sandbox:bookworm-slim
-  echo openclaw-sandbox:bookworm-slim
+  echo "$name"
+}
+
+browser_image() {
+  local rootfs base layer
+  rootfs=$(sandbox_rootfs)
+  base=$(image sandbox "$rootfs")
+  layer=$(layer browser "$rootfs" "$BROWSER_PACKAGES")
+  # The label is what OpenClaw looks for before it starts a browser from an image.
+  on_top browser-made "$base" "$layer" browser/entrypoint.sh <<'DOCKERFILE'
+ADD layer.tar /
+COPY entrypoint.sh /usr/local/bin/sandbox-browser
+RUN useradd --create-home --shell /bin/bash sandbox
+LABEL org.openclaw.sandbox-browser.contract=2026-05-12-cdp-relay-auth
+USER sandbox
+WORKDIR /home/sandbox
+EXPOSE 9222
+ENTRYPOINT ["sandbox-browser"]
+DOCKERFILE
+}
+
+# trusting NAME IMAGE CA: NAME is the image with a CA among those that its programs trust, as an operator with a CA of their own makes it.
+trusting() {
+  local work
+  work=$(mktemp -d)
+  cp "$3" "$work/ca.crt"
+  # Chromium has no other way in for a whole machine than a policy.
+  mkdir "$work/policies"
+  printf '{"CACertificates": ["%s"]}\n' "$(openssl x509 -in "$3" -outform DER | base64 -w0)" >"$work/policies/ca.json"
+  docker build --quiet --tag "$1" --file - "$work" >/dev/null <<DOCKERFILE
+FROM $2
+USER root
+COPY ca.crt /usr/local/share/ca-certificates/internet.crt
+COPY policies /etc/chromium/policies/managed
+RUN update-ca-certificates
+USER sandbox
+DOCKERFILE
+  rm -rf "$work"
+}
+
+# The host that stands where the internet would be.
+internet_image() {
+  local rootfs base layer
+  rootfs=$(rootfs host "$HOST_PACKAGES")
+  base=$(image host "$rootfs")
+  layer=$(layer internet "$rootfs" "$INTERNET_PACKAGES")
+  on_top internet "$base" "$layer" <<'DOCKERFILE'
+ADD layer.tar /
+DOCKERFILE
+}
+
+# What its registry holds: lab/hello:1, a Debian with pip.
+registry() {
+  local base directory container port
+  base=$(image sandbox "$(sandbox_rootfs)")
+  directory=$CACHE/registry-$(echo "$base" | key)
+  if [[ ! -d $directory ]]; then
+    say "pushing lab/hello:1 into the registry …"
+    mkdir -p "$directory.new"
+    container=$(docker run --detach --publish 127.0.0.1::5000 --volume "$directory.new:/srv/registry" --volume "$PWD/internet:/lab:ro" \
+      --env REGISTRY_HTTP_ADDR=:5000 --env REGISTRY_STORAGE_MAINTENANCE='{"readonly": {"enabled": false}}' \
+      "$(internet_image)" docker-registry serve /lab/registry.yml)
+    port=$(docker port "$container" 5000 | head -n 1)
+    # Debian's Python lets pip install only what a container's Dockerfile says it may.
+    printf '%s\n' "FROM $base" 'ENV PIP_BREAK_SYSTEM_PACKAGES=1' 'CMD ["python3"]' |
+      docker build --quiet --tag "$port/lab/hello:1" - >/dev/null
+    docker push --quiet "$port/lab/hello:1" >&2
+    docker rm --force "$container" >/dev/null
+    docker rmi "$port/lab/hello:1" >/dev/null
+    mv "$directory.new" "$directory"
+  fi
+  echo "$directory"
+}
+
+# What its other servers hold: an index with the package lab-hello (PEP 503), and the repository hello.git.
+sites() {
+  local directory work python
+  directory=$CACHE/sites-$(cat internet/hello/* | key)
+  python=$(readlink -f ../../.venv)/bin/python
+  if [[ ! -d $directory ]]; then
+    work=$(mktemp -d)
+    mkdir -p "$work/packages/simple/lab-hello" "$work/git"
+    cp -R internet/hello "$work/hello"
+    (cd "$work/packages" && "$python" -m build --wheel --no-isolation --outdir simple/lab-hello "$work/hello" &&
+      page() { printf '<!doctype html><title>%s</title>\n' "packages.example.com$1" >".$1index.html"; } && page / && page /simple/ &&
+      page /simple/lab-hello/ && echo '<a href="simple/">simple</a>' >>index.html && echo '<a href="lab-hello/">lab-hello</a>' >>simple/index.html &&
+      cd simple/lab-hello && for wheel in *.whl; do echo "<a href=\"$wheel\">$wheel</a>"; done >>index.html) >"$CACHE/sites.log" 2>&1 ||
+      { tail -5 "$CACHE/sites.log" >&2; return 1; }
+    git -C "$work/hello" init --quiet
+    git -C "$work/hello" add pyproject.toml lab_hello.py
+    git -C "$work/hello" -c user.name=lab -c user.email=lab@example.com commit --quiet --message hello
+    git clone --quiet --bare "$work/hello" "$work/git/hello.git"
+    # For a server that only gives files.
+    git -C "$work/git/hello.git" update-server-info
+    rm -rf "$work/hello"
+    chmod 0755 "$work"
+    mv "$work" "$directory"
+  fi
+  echo "$directory"
 }
 
 victorialogs() {

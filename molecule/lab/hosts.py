@@ -52,6 +52,43 @@ def in_sandbox(*words: str) -> str:
     return in_gateway("docker", "exec", sandbox(), "sh", "-c", '"$@" 2>&1; true', "sh", *words)
 
 
+def sandbox_settings() -> dict[str, Any]:
+    """What OpenClaw has configured for its sandboxes, as `agents.defaults.sandbox`."""
+    answer = openclaw("config", "get", "agents.defaults.sandbox", "--json")
+    return dict(json.loads(answer[answer.index("{") :]))
+
+
+def in_browser(*words: str) -> str:
+    """Run a command in a container as OpenClaw makes one for a browser, whatever it ends with: all that it printed."""
+    settings = sandbox_settings()
+    # OpenClaw makes its own network when it is first needed, and no other.
+    network = settings.get("browser", {}).get("network", "openclaw-sandbox-browser")
+    in_gateway("sh", "-c", 'docker network inspect "$0" || docker network create "$0"', network)
+    variables = [word for name, value in settings["docker"]["env"].items() for word in ("--env", f"{name}={value}")]
+    return in_gateway(
+        *(
+            "docker",
+            "run",
+            "--rm",
+            "--init",
+            "--network",
+            network,
+            "--read-only",
+            "--tmpfs",
+            "/tmp",
+            "--cap-drop",
+            "ALL",
+        ),
+        *("--security-opt", "no-new-privileges", *variables, "--entrypoint", "sh"),
+        *("openclaw-sandbox-browser:bookworm-slim", "-c", '"$@" 2>&1; true', "sh", *words),
+    )
+
+
+def page(url: str) -> str:
+    """The HTML that a real Chromium made of a page, in a browser's container; `net::ERR_…` in it where nothing came."""
+    return in_browser("timeout", "60", "sandbox-browser", "--dump-dom", url)
+
+
 def connecting(ask: Callable[..., str], host: str, port: int) -> str:
     """`connected`, or why not, of a connection past every proxy."""
     script = f"""
@@ -75,9 +112,30 @@ def agent_turn(text: str) -> str:
     return run("molecule/lab/lab", "turn", text, timeout=240)
 
 
+def json_lines(host: str, file: str) -> list[dict[str, Any]]:
+    """The entries of a log, oldest first."""
+    return [json.loads(line) for line in on(host, "cat", file).splitlines()]
+
+
 def provider_log() -> list[dict[str, Any]]:
-    """What the providers' stand-in answered, oldest first."""
-    return [json.loads(line) for line in on("internet", "cat", "/var/log/provider.jsonl").splitlines()]
+    """What the providers' stand-in answered."""
+    return json_lines("internet", "/var/log/provider.jsonl")
+
+
+def ways_out() -> list[dict[str, Any]]:
+    """Packets that reached the address that no policy allows, as `internet/canary.py` describes them."""
+    return json_lines("internet", "/var/log/canary.jsonl")
+
+
+def names_asked() -> set[str]:
+    """The names that the lab's DNS was asked for, in lower case."""
+    log = on("internet", "cat", "/var/log/dnsmasq.log")
+    return {line.split(" query[")[1].split()[1].lower() for line in log.splitlines() if " query[" in line}
+
+
+def telemetry() -> list[dict[str, Any]]:
+    """The gateway's traces and metrics that reached VPS-2, as `vps2/telemetry.py` notes them."""
+    return json_lines("vps2", "/var/log/telemetry.jsonl")
 
 
 def loki(query: str) -> list[tuple[dict[str, str], str]]:

@@ -3,6 +3,9 @@
 import json
 import os
 import subprocess
+import time
+
+import pytest
 
 from molecule.lab.hosts import ROOT, changes_since, on
 
@@ -33,3 +36,44 @@ def test_a_second_rollback_has_nothing_to_do():
     assert done.returncode == 0, done.stdout
     assert done.stdout.count("changed=0 ") == 3, done.stdout
     assert "nothing of openclaw.egress is deployed here" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def asked():
+    """What clients got that asked from before the switch to the level `network` until after the rollback."""
+    lines = [json.loads(line) for line in on("vps1", "cat", "/var/log/clients.jsonl").splitlines()]
+    return {name: [line for line in lines if line["client"] == name] for name in ("published", "proxied")}
+
+
+def seconds(mark: str) -> float:
+    """When the scenario came to this point."""
+    return float((ROOT / "build/lab" / f"rollback.{mark}").read_text())
+
+
+def test_no_client_of_the_proxy_failed_while_the_level_changed_both_ways(asked):
+    taken_back = seconds("taken_back")
+    meanwhile = [line for line in asked["proxied"] if line["time"] < taken_back]
+    assert len(meanwhile) > 100
+    assert [line for line in meanwhile if line["error"]] == []
+
+
+def test_what_the_gateway_publishes_failed_only_while_it_was_made_anew(asked):
+    """Three times: to the level `network`, to `application`, and at the rollback."""
+    gaps: list[list[float]] = []
+    answered = True
+    for line in asked["published"]:
+        if line["error"] and answered:
+            gaps.append([line["time"], line["time"]])
+        elif line["error"]:
+            gaps[-1][1] = line["time"]
+        answered = not line["error"]
+    assert answered, "the last request failed"
+    print("published port away for", [f"{end - begin:.1f} s" for begin, end in gaps])
+    events = on(
+        *("vps1", "docker", "events", "--since", str(int(seconds("began"))), "--until", str(int(time.time()))),
+        *("--filter", "container=openclaw-gateway", "--filter", "event=start", "--format", "{{.TimeNano}}"),
+    )
+    starts = [int(line) / 1e9 for line in events.split()]
+    assert len(starts) == 3, "the gateway was made anew once for each change"
+    assert len(gaps) == 3
+    assert all(begin - 15 < start < end for (begin, end), start in zip(gaps, starts, strict=True))

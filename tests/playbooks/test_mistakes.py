@@ -123,6 +123,33 @@ def with_gateway(**settings: object) -> dict:
     return {"services": {"openclaw-gateway": {"command": ["node", "dist/index.js", "gateway"]} | settings}}
 
 
+@pytest.fixture
+def stopped(deploy, tmp_path):
+    """What site.yml says on a host with this compose project and build script, of which it must change nothing."""
+
+    def call(compose: dict, script: str = "docker build .", variables: dict | None = None, **docker: object) -> str:
+        clone = tmp_path / "clone"
+        clone.mkdir()
+        (clone / "docker-compose.yml").write_text("services: {}\n")
+        (tmp_path / "build-openclaw.sh").write_text(f"#!/bin/bash\n{script}\n")
+        Docker(tmp_path / "bin", networks={"openclaw-gateway-net": "172.30.0.0/24"}, compose=compose, **docker)
+        one = NO_LOKI | {
+            "openclaw_egress_home": f"{tmp_path}/home",
+            "openclaw_egress_state_dir": f"{tmp_path}/state",
+            "openclaw_egress_compose_dir": str(clone),
+            "openclaw_egress_owner": getpass.getuser(),
+            "openclaw_gateway_build_script": f"{tmp_path}/build-openclaw.sh",
+        }
+        path = os.pathsep.join([str(tmp_path / "bin"), str(BIN), os.environ["PATH"]])
+        said = deploy({"openclaw_gateways": {"hosts": {"one": one | (variables or {})}}}, PATH=path)
+        assert (tmp_path / "build-openclaw.sh").read_text() == f"#!/bin/bash\n{script}\n"
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["bin", "build-openclaw.sh", "clone", "hosts.json"]
+        assert [path.name for path in clone.iterdir()] == ["docker-compose.yml"]
+        return said
+
+    return call
+
+
 @pytest.mark.parametrize(
     ("compose", "script", "named"),
     [
@@ -139,22 +166,26 @@ def with_gateway(**settings: object) -> dict:
     ],
     ids=["does not parse", "no gateway", "another command", "another proxy", "another builder", "no anchor"],
 )
-def test_what_the_operators_own_files_hold(deploy, tmp_path, compose, script, named):
-    clone = tmp_path / "clone"
-    clone.mkdir()
-    (clone / "docker-compose.yml").write_text("services: {}\n")
-    (tmp_path / "build-openclaw.sh").write_text(f"#!/bin/bash\n{script}\n")
-    Docker(tmp_path / "bin", networks={"openclaw-gateway-net": "172.30.0.0/24"}, compose=compose)
-    one = NO_LOKI | {
-        "openclaw_egress_home": f"{tmp_path}/home",
-        "openclaw_egress_state_dir": f"{tmp_path}/state",
-        "openclaw_egress_compose_dir": str(clone),
-        "openclaw_egress_owner": getpass.getuser(),
-        "openclaw_gateway_build_script": f"{tmp_path}/build-openclaw.sh",
-    }
-    path = os.pathsep.join([str(tmp_path / "bin"), str(BIN), os.environ["PATH"]])
-    said = deploy({"openclaw_gateways": {"hosts": {"one": one}}}, PATH=path)
-    assert named in said
-    assert (tmp_path / "build-openclaw.sh").read_text() == f"#!/bin/bash\n{script}\n"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["bin", "build-openclaw.sh", "clone", "hosts.json"]
-    assert [path.name for path in clone.iterdir()] == ["docker-compose.yml"]
+def test_what_the_operators_own_files_hold(stopped, compose, script, named):
+    assert named in stopped(compose, script)
+
+
+def test_a_host_on_which_the_level_network_would_not_hold(stopped):
+    """It is told all that is in the way, at once."""
+    said = stopped(
+        with_gateway(user="node", network_mode="host", volumes=["/var/run/docker.sock:/var/run/docker.sock"]),
+        variables={"openclaw_gateway_enforcement": "network"},
+        compose_version="2.20.3-1",
+        lacks="iptables-restore",
+        macvlan="operation not supported",
+    )
+    assert "Nothing was changed." in said
+    for named in (
+        "starts as another user than root",
+        "has network_mode host",
+        "has the host's Docker socket",
+        "Docker Compose is 2.20.3",
+        "lacks it: no iptables-restore",
+        "openclaw-egress here (Error response from daemon: operation not supported)",
+    ):
+        assert named in said

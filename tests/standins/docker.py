@@ -2,8 +2,9 @@
 
 `Docker(directory)` makes `directory/docker`, to be put on the PATH, and holds the state that it answers from: networks
 (name to subnet), images (name to id), containers (name to state), what `docker compose config` says (a project, or the
-message that it fails with), and what OpenClaw has configured in its container (or the message that it fails with). What
-is not known here fails loudly. Not Docker, and not OpenClaw.
+message that it fails with), and what OpenClaw has configured in its container (or the message that it fails with).
+Where they are given: Compose's version, the tool that images lack, why no network can be made. What is not known here
+fails loudly. Not Docker, and not OpenClaw.
 """
 
 from __future__ import annotations
@@ -45,6 +46,16 @@ def answer(words: list[str], state: dict[str, Any]) -> str:
     match words:
         case ["info"] | ["compose", "version"]:
             return "stand-in"
+        case ["compose", "version", "--short"]:
+            return str(state.get("compose_version", "2.40.0"))
+        case ["run", "--rm", "--network=none", "--entrypoint=sh", *_]:
+            if "lacks" in state:
+                raise LookupError(f"no {state['lacks']}")
+            return ""
+        case ["network", "create", *_]:
+            if "macvlan" in state:
+                raise LookupError(f"Error response from daemon: {state['macvlan']}")
+            return plain[-1]
         case ["compose", *rest] if "config" in rest:
             if "message" in state["compose"]:
                 raise LookupError(state["compose"]["message"])

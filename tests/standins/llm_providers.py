@@ -76,6 +76,7 @@ DEFAULT_HOSTS = (
     "www.example.org",
     "packages.example.com",
     "registry.example.com",
+    "git.example.com",
     "files.example.com",
     "localhost",
     "127.0.0.1",

@@ -1,4 +1,4 @@
-"""Through the proxy, in HTTP: odd spellings of names, requests that two parsers read differently, tunnels in tunnels."""
+"""Through the proxy, in HTTP: odd names, requests that two parsers read differently, tunnels in tunnels."""
 
 from __future__ import annotations
 
@@ -84,11 +84,8 @@ def names_of_two_minds(attack: Attack) -> Iterator[Try]:
 
 def _elsewhere(attack: Attack, request: str) -> str:
     """Asked; that the allowed site itself answers (a userinfo before its name, say) is no way out."""
-    return (
-        asked(attack, request)
-        if attack.world.allowed not in request.rsplit("@", maxsplit=1)[-1].split("/", maxsplit=1)[0]
-        else ""
-    )
+    asked_for = request.split(" HTTP/")[0].rpartition("@")[2].removeprefix("GET http://")
+    return "" if asked_for.startswith(attack.world.allowed) else asked(attack, request)
 
 
 @technique(WALLED)

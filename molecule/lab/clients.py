@@ -1,0 +1,44 @@
+"""Clients on VPS-1 that go on asking while the hosts change: until the file that is named is gone, for an hour at most.
+
+Two of them, five times a second each: one asks OpenClaw at the port that the gateway publishes, one asks a site through
+the proxy's listener of the gateway. Prints a JSON line for each answer: the time, who asked, and the error, or null.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+import urllib.request
+from pathlib import Path
+
+PROXY = "http://172.30.0.250:8080"
+ASKED = {
+    "published": (urllib.request.build_opener(urllib.request.ProxyHandler({})), "http://127.0.0.1:18789/"),
+    "proxied": (urllib.request.build_opener(urllib.request.ProxyHandler({"http": PROXY})), "http://www.example.com/"),
+}
+
+
+def ask(name: str, opener: urllib.request.OpenerDirector, url: str, while_there: Path) -> None:
+    """Ask until it is enough."""
+    end = time.monotonic() + 3600
+    while while_there.exists() and time.monotonic() < end:
+        time.sleep(0.2)
+        began, error = time.time(), None
+        try:
+            opener.open(url, timeout=10).read()
+        except OSError as problem:
+            error = str(problem)
+        print(json.dumps({"time": began, "client": name, "error": error}), flush=True)
+
+
+def main() -> None:
+    """Both at once."""
+    file = Path(sys.argv[1])
+    file.touch()
+    for name, asked in ASKED.items():
+        threading.Thread(target=ask, args=(name, *asked, file)).start()
+
+
+main()

@@ -1,0 +1,144 @@
+"""An address that no policy allows: whatever arrives there has found a way out.
+
+Every TCP port greets, every UDP port sends back what it got, so that who tries sees that it worked; and every packet to
+the address, whatever its protocol, is a JSON line in the log:
+
+    {"time": 1790000000.1, "protocol": "udp", "source": "198.51.100.1", "port": 53, "bytes": "first 200 of them"}
+
+`port` is null for protocols without ports; `protocol` is a number where it has no name here. What came over a TCP
+connection is a line `"protocol": "tcp-stream"`, too. Of IPv6 each packet is a line, whatever its destination: nothing
+in the lab's internet speaks it, but for what kernels tell their neighbours. Needs root, and iptables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ipaddress
+import json
+import socket
+import socketserver
+import struct
+import subprocess
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+GREETING = b"canary: you are out\n"
+KEPT = 200
+PORT = 6666
+IPV4, IPV6 = 0x0800, 0x86DD
+NAMES = {1: "icmp", 6: "tcp", 17: "udp", 33: "dccp", 47: "gre", 58: "icmpv6", 132: "sctp", 136: "udplite"}
+WITH_PORTS = {"tcp", "udp", "dccp", "sctp", "udplite"}
+# ICMPv6 by which kernels find their neighbours, routers and listeners (RFC 2710, 3810, 4861).
+NEIGHBOURS = {*range(130, 138), 143}
+
+
+def described(packet: bytes, address: str) -> dict[str, Any] | None:
+    """What the log says of an IP packet; None where it is none to the canary.
+
+    Raises:
+        IndexError, struct.error: it is shorter than it says.
+    """
+    if packet[0] >> 4 == 4:
+        if packet[16:20] != socket.inet_aton(address):
+            return None
+        number, source, start = packet[9], packet[12:16], (packet[0] & 15) * 4
+        # Of a fragment that is not the first, what follows is no header of its protocol.
+        first = not struct.unpack("!H", packet[6:8])[0] & 0x1FFF
+    else:
+        number, source, start, first = packet[6], packet[8:24], 40, True
+        # After hop-by-hop options, which multicast listeners send.
+        if number == 0:
+            number, start = packet[40], 48 + packet[41] * 8
+        if number == 58 and packet[start] in NEIGHBOURS:
+            return None
+    protocol = NAMES.get(number, str(number))
+    port = struct.unpack("!H", packet[start + 2 : start + 4])[0] if first and protocol in WITH_PORTS else None
+    return {
+        "protocol": protocol,
+        "source": str(ipaddress.ip_address(source)),
+        "port": port,
+        "bytes": packet[start : start + KEPT].decode("latin-1"),
+    }
+
+
+class Log:
+    """The file of JSON lines."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file.open("a", encoding="utf-8")
+        self._lock = threading.Lock()
+
+    def note(self, entry: dict[str, Any]) -> None:
+        """Write one line, at once."""
+        with self._lock:
+            self._file.write(json.dumps({"time": time.time(), **entry}) + "\n")
+            self._file.flush()
+
+
+def sniff(sniffer: socket.socket, address: str, log: Log) -> None:
+    """Log each packet that arrives, for ever."""
+    while True:
+        packet, (_, ether_type, kind, *_) = sniffer.recvfrom(65535)
+        # Not what this host sends itself.
+        if ether_type in (IPV4, IPV6) and kind != socket.PACKET_OUTGOING:
+            with contextlib.suppress(IndexError, struct.error):
+                if entry := described(packet, address):
+                    log.note(entry)
+
+
+def answer(address: str, log: Log) -> None:
+    """Greet on TCP and echo on UDP at `PORT`, to which iptables brings all others, for ever."""
+
+    class Datagram(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            data, sock = self.request
+            sock.sendto(data, self.client_address)
+
+    class Stream(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.settimeout(5)
+            with contextlib.suppress(OSError):
+                self.request.sendall(GREETING)
+                data = self.request.recv(KEPT)
+                source, _ = self.client_address
+                _, port = original_destination(self.request)
+                log.note(
+                    {"protocol": "tcp-stream", "source": source, "port": port, "bytes": data.decode("latin-1")},
+                )
+
+    socketserver.ThreadingTCPServer.request_queue_size = 512
+    for protocol in ("tcp", "udp"):
+        rule = f"PREROUTING --destination {address} --protocol {protocol} --jump REDIRECT --to-ports {PORT}"
+        subprocess.run(["iptables", "--table", "nat", "--append", *rule.split()], check=True)
+    with (
+        socketserver.ThreadingUDPServer(("", PORT), Datagram) as datagrams,
+        socketserver.ThreadingTCPServer(("", PORT), Stream) as streams,
+    ):
+        threading.Thread(target=datagrams.serve_forever, daemon=True).start()
+        streams.serve_forever()
+
+
+def original_destination(connection: socket.socket) -> tuple[str, int]:
+    """Where a redirected connection was meant to go (SO_ORIGINAL_DST of linux/netfilter_ipv4.h)."""
+    _, port, packed = struct.unpack_from("!HH4s", connection.getsockopt(socket.SOL_IP, 80, 16))
+    return socket.inet_ntoa(packed), port
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="An address that no policy allows; see the module.")
+    parser.add_argument("--address", required=True, help="the canary's IPv4 address, which this host has")
+    parser.add_argument("--interface", required=True, help="where packets to it arrive")
+    parser.add_argument("--log", type=Path, required=True, help="append JSON lines here")
+    arguments = parser.parse_args()
+    log = Log(arguments.log)
+    sniffer = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3))  # all protocols
+    sniffer.bind((arguments.interface, 3))
+    threading.Thread(target=sniff, args=(sniffer, arguments.address, log), daemon=True).start()
+    answer(arguments.address, log)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,3 @@
+"""What came through the wall by `pip install` or `git clone`."""
+
+GREETING = "hello from the lab"

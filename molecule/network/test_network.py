@@ -1,0 +1,211 @@
+"""What each container reaches at the level `network`, whatever it tries; and what goes on working behind the walls."""
+
+import json
+import subprocess
+
+import pytest
+
+from molecule.lab.hosts import (
+    NAME,
+    agent_turn,
+    in_gateway,
+    in_proxy,
+    in_sandbox,
+    on,
+    page,
+    provider_log,
+    run,
+    sandbox,
+    sandbox_settings,
+    soon,
+    telemetry,
+    ways_out,
+)
+
+PROXY, GATEWAY, CARRIER = "172.31.250.2", "172.31.250.3", "172.31.250.4"
+LISTENERS = {f"{PROXY}:{port}" for port in (8080, 8081, 8082, 8083)}
+ELSEWHERE = {
+    "172.30.0.250:8081", "172.30.0.1:22", "10.0.0.1:22", "10.0.0.2:3100", "198.51.100.10:443", "198.51.100.66:53",
+    "169.254.169.254:80", f"{CARRIER}:18789", f"{PROXY}:9464", "172.30.0.1:18789",
+}  # fmt: skip
+# The gateway's own ports, at each address that it has.
+INWARDS = {f"{address}:18789" for address in (GATEWAY, "172.17.0.1", "172.18.0.1", "172.19.0.1", "172.20.0.1")}
+STRANGER = "an-agents-own-network"
+# The networks of its own daemon, and the one listener of each.
+TIED = {
+    "openclaw-egress-sandbox": {f"{PROXY}:8082"},
+    "openclaw-egress-browser": {f"{PROXY}:8081"},
+    "bridge": {f"{PROXY}:8083"},
+    STRANGER: set(),
+}
+IMAGE = "openclaw-sandbox:bookworm-slim"
+REACHED = """
+import socket, sys, threading
+def to(target):
+    host, _, port = target.rpartition(":")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as plain:
+        try:
+            plain.sendto(b"a way out", (host, int(port)))
+        except OSError:
+            pass
+    try:
+        socket.create_connection((host, int(port)), 4).close()
+    except OSError:
+        return
+    print(target)
+for target in sys.argv[1:]:
+    threading.Thread(target=to, args=(target,)).start()
+"""
+
+
+def reached(network: str) -> set[str]:
+    """Where a container on this network of the gateway's own daemon comes through, by TCP; it sends UDP, too."""
+    container = ("docker", "run", "--rm", "--network", network, IMAGE)
+    return set(in_gateway(*container, "python3", "-c", REACHED, *LISTENERS, *ELSEWHERE, *INWARDS).split())
+
+
+def holds() -> None:
+    """The walls stand, and the doors in them are open."""
+    in_gateway("sh", "-c", f"docker network inspect {STRANGER} || docker network create {STRANGER}")
+    for network, listener in TIED.items():
+        assert reached(network) == listener, network
+    outwards = LISTENERS | ELSEWHERE
+    assert set(in_gateway("python3", "-c", REACHED, *outwards).split()) == {f"{PROXY}:8080", f"{PROXY}:8083"}
+    assert ways_out() == []
+    assert on("vps1", "curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", "http://127.0.0.1:18789/") == "200"
+
+
+def healthy(name: str) -> bool:
+    """Whether a container on VPS-1 is."""
+    asked = ("docker", "exec", f"{NAME}-vps1", "docker", "inspect", name, "--format", "{{.State.Health.Status}}")
+    return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip() == "healthy"
+
+
+def test_each_network_reaches_its_listener_and_nothing_else():
+    holds()
+
+
+def test_openclaw_put_the_sandbox_on_the_network_of_its_class():
+    assert in_gateway("docker", "inspect", "--format", "{{.HostConfig.NetworkMode}}", sandbox()).strip() == (
+        "openclaw-egress-sandbox"
+    )
+    assert sandbox_settings()["browser"]["network"] == "openclaw-egress-browser"
+
+
+def test_no_container_resolves_a_name_itself():
+    for ask in (in_sandbox, in_gateway):
+        said = ask(
+            "python3",
+            "-c",
+            "import socket\ntry: print(socket.getaddrinfo('www.example.com', 443))\nexcept OSError as e: print('none', e)",
+        )
+        assert said.startswith("none"), said
+
+
+def test_a_real_agent_turn_works_and_is_recorded():
+    before = len(provider_log())
+    assert "Hello from the provider stand-in" in agent_turn("hello from behind the wall")
+    assert len(provider_log()) > before
+    records = json.loads("[" + ",".join(in_proxy("egress", "records", "--json", "--since", "5m").splitlines()) + "]")
+    assert any(record.get("gen_ai.usage.output_tokens") or "usage" in json.dumps(record) for record in records)
+
+
+def test_the_published_port_sees_the_peers_own_address():
+    serve = "require('http').createServer((q, s) => s.end(q.socket.remoteAddress)).listen(18790)"
+    on("vps1", "docker", "exec", "--detach", "openclaw-gateway", "timeout", "60", "node", "-e", serve)
+    form = '{{(index .NetworkSettings.Networks "openclaw-gateway-net").IPAddress}}'
+    carrier = on("vps1", "docker", "inspect", "--format", form, "openclaw-carrier").strip()
+    peer = soon(lambda: on("vps1", "sh", "-c", f"curl -sS --max-time 5 http://{carrier}:18790/ || true"))
+    assert peer == "::ffff:172.30.0.1", "as it was without the carrier: Docker's address on the gateway's network"
+
+
+def test_openclaw_controls_a_browser_over_its_published_port():
+    settings = sandbox_settings()
+    name = in_gateway(
+        *("docker", "run", "--detach", "--rm", "--network", settings["browser"]["network"], "--tmpfs", "/tmp"),
+        *("--publish", "127.0.0.1:19222:9222", "openclaw-sandbox-browser:bookworm-slim"),
+    ).strip()
+    ask = "fetch('http://127.0.0.1:19222/json/version').then(r => r.text()).then(console.log, () => {})"
+    try:
+        assert "Chrome/" in soon(lambda: in_gateway("env", "-u", "NODE_USE_ENV_PROXY", "node", "-e", ask))
+        # Not by its neighbours: neither at the container, nor at the port that it publishes.
+        form = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
+        address = in_gateway("docker", "inspect", "--format", form, name).strip()
+        assert in_sandbox("python3", "-c", REACHED, f"{address}:9222", f"{GATEWAY}:19222", "172.18.0.1:19222") == ""
+    finally:
+        in_gateway("docker", "rm", "--force", name)
+
+
+def test_the_nested_daemon_pulls_and_builds_through_its_class():
+    made = in_gateway(
+        "sh", "-c",
+        """set -e; mkdir -p /tmp/build; cd /tmp/build; cp /etc/docker/certs.d/registry.example.com/ca.crt ca.pem
+        cat > Dockerfile <<'END'
+FROM registry.example.com/lab/hello:1
+COPY ca.pem /ca.pem
+RUN pip install --quiet --break-system-packages --cert /ca.pem --index-url https://packages.example.com/simple lab-hello
+RUN curl --silent --show-error --cacert /ca.pem https://www.example.com/ 2>&1 | grep 403
+END
+        docker pull --quiet registry.example.com/lab/hello:1 && docker build --quiet --no-cache . 2>&1""",
+    )  # fmt: skip
+    assert made.split()[0] == "registry.example.com/lab/hello:1" and "sha256:" in made
+
+
+def test_what_stood_in_the_nested_daemons_settings_stays():
+    settings = json.loads(in_gateway("cat", "/etc/docker/daemon.json"))
+    assert settings["log-level"] == "warn" and settings["proxies"]["https-proxy"] == f"http://{PROXY}:8083"
+
+
+def test_the_gateways_telemetry_reaches_vps2_through_the_proxy():
+    send = """const q = require('http').request('http://10.0.0.2:4318/v1/traces', {method: 'POST'}, r => console.log(r.statusCode));
+    q.end('{"resourceSpans": []}')"""
+    assert in_gateway("node", "--require", "./proxy-bootstrap.cjs", "-e", send).strip() == "200"
+    assert any(entry["path"] == "/v1/traces" and entry["peer"].startswith("10.0.0.1") for entry in telemetry())
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (["--network=none"], "it is on no network"),
+        (["--network=openclaw-gateway-net", "--cap-add=NET_ADMIN"], "not on the internal network alone"),
+        (["--network=openclaw-egress", "--user=node"], "only root may"),
+        (["--network=openclaw-egress"], "no route to"),
+    ],
+    ids=["no network", "a way out", "no root", "no right to"],
+)
+def test_without_its_wall_the_gateway_does_not_start(options, why):
+    walls = "/home/openclaw/openclaw-egress/gateway-walls:/opt/openclaw-egress:ro"
+    done = subprocess.run(
+        ["docker", "exec", f"{NAME}-vps1", "docker", "run", "--rm", "--volume", walls, *options,
+         "--entrypoint=/opt/openclaw-egress/guard", "openclaw:local", PROXY, CARRIER, "8080", "--", "echo", "started"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 78 and "started" not in done.stdout
+    assert "the gateway does not start" in done.stderr and why in done.stderr
+
+
+RESTARTS = {
+    "proxy": "docker restart openclaw-proxy",
+    "carrier": "docker restart openclaw-carrier",
+    "gateway": "docker restart openclaw-gateway",
+    "gateway, then proxy": "docker stop openclaw-proxy; docker restart openclaw-gateway; docker start openclaw-proxy",
+    "nested daemon": "docker exec openclaw-gateway sh -c 'kill $(cat /var/run/docker.pid); sleep 5; rm -f /var/run/docker.pid;"
+    " dockerd --dns 198.51.100.10 >/var/log/dockerd.log 2>&1 & sleep 5'",
+    "rules flushed": "docker exec openclaw-gateway sh -c 'iptables -F; iptables -X; sleep 5; true'",
+    "networks pruned": "docker exec openclaw-gateway sh -c 'docker rm -f $(docker ps -aq); docker network prune -f; sleep 8'",
+}
+
+
+@pytest.mark.parametrize("command", RESTARTS.values(), ids=RESTARTS)
+def test_the_walls_stand_after_a_restart_of(command):
+    on("vps1", "sh", "-c", command)
+    assert soon(lambda: healthy("openclaw-gateway") and healthy("openclaw-proxy"), 120)
+    holds()
+
+
+def test_the_walls_stand_after_a_reboot_of_the_host():
+    run("docker", "restart", f"{NAME}-vps1")
+    assert soon(lambda: healthy("openclaw-gateway") and healthy("openclaw-proxy"), 180)
+    holds()
+    assert "<h1>It works</h1>" in page("https://www.example.com/")
+    assert "Hello from the provider stand-in" in agent_turn("hello after the reboot")
