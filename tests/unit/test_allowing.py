@@ -48,7 +48,9 @@ def test_a_policy_with_that_rule_can_be_read_and_has_it(host, port, rule, reason
     rules = remedy_for(group(host, port, rule, reason)).rules
     lists = {under.rpartition(".")[2]: [str(new) for other, new in rules if other == under] for under, _ in rules}
     text = ", ".join(f"{kind}: [{', '.join(written)}]" for kind, written in lists.items())
-    policy = read_policy(f"version: 1\nclasses:\n  sandbox: {{listen: 1, action: enforce, {text}}}\n".encode(), "policy.yml")
+    policy = read_policy(
+        f"version: 1\nclasses:\n  sandbox: {{listen: 1, action: enforce, {text}}}\n".encode(), "policy.yml"
+    )
     for _, new in rules:
         if new.host is not None:
             decision = decide(policy, "sandbox", parse_destination(host, port))

