@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from lab.hosts import NAME, agent_turn, in_gateway, on
+from lab.hosts import NAME, agent_turn, in_gateway, on, run
 
 from tests.attack.inside.core import Address, World
 from tests.generated import ODD_HOSTS, spelled
@@ -146,9 +146,23 @@ def _network(stack: contextlib.ExitStack, name: str) -> None:
         stack.callback(in_gateway, "docker", "network", "rm", name)
 
 
+def _no_way_out_of_the_lab() -> None:
+    """Some targets are real addresses of the internet: the lab's own networks must end at this machine.
+
+    Raises:
+        RuntimeError: a network of the lab's hosts is not internal; nothing was sent.
+    """
+    hosts = run("docker", "ps", "--quiet", "--filter", f"name=^{NAME}-").split()
+    form = "{{range $name, $_ := .NetworkSettings.Networks}}{{$name}} {{end}}"
+    for network in sorted(set(run("docker", "inspect", "--format", form, *hosts).split()) - {"none"}):
+        if run("docker", "network", "inspect", "--format", "{{.Internal}}", network).strip() != "true":
+            raise RuntimeError(f"{network} is not an internal network: attacks could leave this machine")
+
+
 @contextlib.contextmanager
 def places(level: Level) -> Iterator[list[Place]]:
     """Every place of the lab, with containers that are gone afterwards."""
+    _no_way_out_of_the_lab()
     with contextlib.ExitStack() as stack:
         _network(stack, BROWSER_NETWORK[level])
         _network(stack, f"{OURS}-unknown")

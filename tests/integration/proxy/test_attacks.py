@@ -3,6 +3,7 @@
 The second is the proof that the techniques work: what they find there, they do not find here.
 """
 
+import contextlib
 import subprocess
 import sys
 import time
@@ -10,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.attack import loopback_only
 from tests.attack.inside.core import World
+from tests.attack.inside.talking import ask
 from tests.attack.sending import attack, techniques
 from tests.integration.proxy.raw import connected
 from tests.running import free_ports
@@ -77,30 +80,27 @@ def test_nothing_gets_through_and_nothing_goes_unrecorded(lean, providers):
 
 @pytest.fixture
 def bare(tmp_path):
-    """The port of a mitmdump with nothing of ours."""
+    """The port of a mitmdump with nothing of ours but a fence: what it would dial outside, it does not."""
     (port,) = free_ports(1)
-    command = [
-        Path(sys.executable).with_name("mitmdump"),
-        "--quiet",
-        "--listen-host",
-        "127.0.0.1",
-        "--listen-port",
-        port,
-    ]
-    options = ["--set", f"confdir={tmp_path}", "--ssl-insecure"]
-    process = subprocess.Popen([*map(str, command), *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    yield port
-    process.terminate()
-    process.wait(20)
+    mitmdump = str(Path(sys.executable).with_name("mitmdump"))
+    listening = ("--listen-host", "127.0.0.1", "--listen-port", str(port))
+    options = ("--quiet", "--ssl-insecure", "--set", f"confdir={tmp_path}", "--scripts", loopback_only.__file__)
+    nowhere = subprocess.DEVNULL
+    process = subprocess.Popen([mitmdump, *listening, *options], stdout=nowhere, stderr=nowhere)
+    try:
+        for _ in range(100):
+            with contextlib.suppress(OSError), connected(port):
+                break
+            time.sleep(0.2)
+        # Not a technique runs before the fence has been seen to stand.
+        request = b"GET http://192.0.2.1/ HTTP/1.1\r\nHost: 192.0.2.1\r\n\r\n"
+        assert loopback_only.REFUSED.encode() in ask(("127.0.0.1", port), request)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(20)
 
 
 def test_the_same_techniques_get_past_a_proxy_without_walls(bare, providers):
-    for _ in range(100):
-        try:
-            with connected(bare):
-                break
-        except OSError:
-            time.sleep(0.2)
-    target = world(bare, providers, "localhost", "localhost", providers.http_port)
-    out, _, _ = ways_out(target, providers)
+    out, _, _ = ways_out(world(bare, providers, "localhost", "localhost", providers.http_port), providers)
     assert out >= GET_PAST_A_BARE_MITMDUMP
