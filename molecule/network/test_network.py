@@ -93,13 +93,15 @@ def test_openclaw_put_the_sandbox_on_the_network_of_its_class():
 
 
 def test_no_container_resolves_a_name_itself():
+    resolve = """
+import socket
+try:
+    print(socket.getaddrinfo("www.example.com", 443))
+except OSError as problem:
+    print("none:", problem)
+"""
     for ask in (in_sandbox, in_gateway):
-        said = ask(
-            "python3",
-            "-c",
-            "import socket\ntry: print(socket.getaddrinfo('www.example.com', 443))\nexcept OSError as e: print('none', e)",
-        )
-        assert said.startswith("none"), said
+        assert ask("python3", "-c", resolve).startswith("none")
 
 
 def test_a_real_agent_turn_works_and_is_recorded():
@@ -157,8 +159,9 @@ def test_what_stood_in_the_nested_daemons_settings_stays():
 
 
 def test_the_gateways_telemetry_reaches_vps2_through_the_proxy():
-    send = """const q = require('http').request('http://10.0.0.2:4318/v1/traces', {method: 'POST'}, r => console.log(r.statusCode));
-    q.end('{"resourceSpans": []}')"""
+    send = """require('http')
+      .request('http://10.0.0.2:4318/v1/traces', {method: 'POST'}, r => console.log(r.statusCode))
+      .end('{"resourceSpans": []}')"""
     assert in_gateway("node", "--require", "./proxy-bootstrap.cjs", "-e", send).strip() == "200"
     assert any(entry["path"] == "/v1/traces" and entry["peer"].startswith("10.0.0.1") for entry in telemetry())
 
@@ -184,15 +187,18 @@ def test_without_its_wall_the_gateway_does_not_start(options, why):
     assert "the gateway does not start" in done.stderr and why in done.stderr
 
 
+IN_GATEWAY = {
+    "nested daemon": "kill $(cat /var/run/docker.pid); sleep 5; rm -f /var/run/docker.pid;"
+    " dockerd --dns 198.51.100.10 >/var/log/dockerd.log 2>&1 & sleep 5",
+    "rules flushed": "iptables -F; iptables -X; sleep 5; true",
+    "networks pruned": "docker rm -f $(docker ps -aq); docker network prune -f; sleep 8",
+}
 RESTARTS = {
     "proxy": "docker restart openclaw-proxy",
     "carrier": "docker restart openclaw-carrier",
     "gateway": "docker restart openclaw-gateway",
-    "gateway, then proxy": "docker stop openclaw-proxy; docker restart openclaw-gateway; docker start openclaw-proxy",
-    "nested daemon": "docker exec openclaw-gateway sh -c 'kill $(cat /var/run/docker.pid); sleep 5; rm -f /var/run/docker.pid;"
-    " dockerd --dns 198.51.100.10 >/var/log/dockerd.log 2>&1 & sleep 5'",
-    "rules flushed": "docker exec openclaw-gateway sh -c 'iptables -F; iptables -X; sleep 5; true'",
-    "networks pruned": "docker exec openclaw-gateway sh -c 'docker rm -f $(docker ps -aq); docker network prune -f; sleep 8'",
+    "gateway without proxy": "docker stop openclaw-proxy; docker restart openclaw-gateway; docker start openclaw-proxy",
+    **{name: f"docker exec openclaw-gateway sh -c '{command}'" for name, command in IN_GATEWAY.items()},
 }
 
 
