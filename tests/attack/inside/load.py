@@ -22,7 +22,7 @@ def _hold(attack: Attack, first: bytes, more: bytes, most: int = CONNECTIONS) ->
     """Open connections, send the first bytes on each, then more on all of them again and again; how many there were."""
     end = time.monotonic() + SECONDS
     with contextlib.ExitStack() as stack:
-        socks = []
+        socks: list[socket.socket] = []
         while len(socks) < most and time.monotonic() < end:
             with contextlib.suppress(OSError):
                 sock = stack.enter_context(socket.create_connection(attack.world.proxy, 2))
