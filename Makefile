@@ -7,6 +7,7 @@ MAKEFLAGS += --no-print-directory
 VENV := .venv
 BIN := $(VENV)/bin
 LOCK := requirements/dev.txt
+LEVEL := network
 STAMP := $(VENV)/.made-from
 # One more than there are processors: some tests wait for what must not come.
 WORKERS = $$($(BIN)/python -c 'import os; print((os.cpu_count() or 1) + 1)')
@@ -15,7 +16,7 @@ export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/collections
 unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo test bench chaos contract playbooks molecule lab lab-down lint docs lock clean
+.PHONY: help setup demo test bench chaos attack contract playbooks molecule lab lab-down lint docs lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +36,9 @@ bench: setup ## is a stream held back, what does a decision cost? writes build/b
 
 chaos: setup ## floods and faults against the proxy on loopback, under six minutes; writes build/chaos.json (THEMES="crash disk")
 	@$(BIN)/python -m tests.chaos
+
+attack: setup ## try to get out of every kind of container in the lab (LEVEL=application|network); writes build/attack.json
+	@PYTHONPATH=files/addon:molecule $(BIN)/python -m tests.attack --level $(LEVEL)
 
 contract: setup ## Loki's contract, asked of the stand-in, of LOKI_URL=…, or of LAB_LOKI_IMAGE=grafana/loki:3.x
 	@bash tests/contract/loki/run.sh

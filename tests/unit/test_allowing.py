@@ -26,6 +26,7 @@ ALLOWED = [
     ("git.example", 22, "syntax", NOT_TLS,
         "classes.sandbox.allow: {host: git.example, ports: [22], tls: false}; not where the host is inspected"),
     ("10.1.2.3", 80, "address-guard", "10.1.2.3 is private (10.0.0.0/8, RFC 1918)",
+        "classes.sandbox.allow: {host: 10.1.2.3, ports: [80]} and "
         "classes.sandbox.addresses: {cidr: 10.1.2.3/32, ports: [80]}; an exception to the address guard"),
     ("evil.example", 443, "address-guard", GUARDED,
         "classes.sandbox.addresses: {cidr: 10.1.2.3/32, ports: [443]}; an exception to the address guard"),
@@ -44,10 +45,13 @@ def test_the_rule_that_would_allow_it_is_written_as_in_the_file(host, port, rule
 
 @pytest.mark.parametrize(("host", "port", "rule", "reason", "said"), ALLOWED)
 def test_a_policy_with_that_rule_can_be_read_and_has_it(host, port, rule, reason, said):
-    for under, new in remedy_for(group(host, port, rule, reason)).rules:
-        kind = under.rpartition(".")[2]
-        text = f"version: 1\nclasses:\n  sandbox: {{listen: 1, action: enforce, {kind}: [{new}]}}\n"
-        policy = read_policy(text.encode(), "policy.yml")
+    rules = remedy_for(group(host, port, rule, reason)).rules
+    lists = {under.rpartition(".")[2]: [str(new) for other, new in rules if other == under] for under, _ in rules}
+    text = ", ".join(f"{kind}: [{', '.join(written)}]" for kind, written in lists.items())
+    policy = read_policy(
+        f"version: 1\nclasses:\n  sandbox: {{listen: 1, action: enforce, {text}}}\n".encode(), "policy.yml"
+    )
+    for _, new in rules:
         if new.host is not None:
             decision = decide(policy, "sandbox", parse_destination(host, port))
             assert (decision.allow, decision.tls) == (True, new.tls)

@@ -444,7 +444,18 @@ def test_an_exception_that_covers_a_denied_range_does_not_lift_the_denial() -> N
     assert (found.allow, found.rule) == (False, "classes.sandbox.deny[0]")
     assert decide_address(policy, "sandbox", at("a.example"), ipaddress.ip_address("10.2.1.1")).allow
     assert not decide(policy, "sandbox", at("10.1.1.1")).allow
-    assert decide(policy, "sandbox", at("10.2.1.1")).allow
+
+
+@pytest.mark.parametrize(
+    ("action", "allow", "allowed"),
+    [
+        ("open", "[]", True), ("enforce", "[]", False), ("report", "[]", False), ("enforce", "['*']", False),
+        ("enforce", "[10.2.1.1]", True), ("enforce", "[{cidr: 10.2.0.0/16}]", True), ("enforce", "[10.3.1.1]", False),
+    ],
+)  # fmt: skip
+def test_an_exception_names_literals_of_a_class_that_may_reach_all_and_of_no_other(action, allow, allowed) -> None:
+    policy = class_with(f"allow: {allow}\naddresses: [{{cidr: 10.0.0.0/8, ports: [443]}}]\n", action)
+    assert decide(policy, "sandbox", at("10.2.1.1")).allow is allowed
 
 
 def test_the_name_localhost_passes_where_an_exception_names_what_it_stands_for() -> None:

@@ -95,6 +95,9 @@ def _exception(group: DenialGroup, destination: Destination) -> Remedy:
     rules = [
         (under, NewRule(cidr=str(ipaddress.ip_network(address)), ports=(destination.port,))) for address in addresses
     ]
+    if destination.address is not None:
+        # An exception alone is for names that have the address.
+        rules.insert(0, _allow(group.class_name, destination))
     return Remedy(rules, "an exception to the address guard")
 
 

@@ -359,12 +359,18 @@ def with_addresses(decision: Decision, verdicts: Iterable[Decision]) -> Decision
 
 
 def _allowing(found: ClassPolicy, destination: Destination, method: str | None, path: str | None) -> Rule | None:
-    """The rule that lets the class ask; for a literal that may be an exception to the guard, and is never ``*``."""
+    """The rule that lets the class ask; for a literal never ``*``.
+
+    Of a class that may reach every name, an exception to the guard names literals as well. Of another it does not: who
+    may reach one name in a private network may not therefore reach the whole of it, past every name.
+    """
     address = destination.address
     for rule in found.allow.about(destination.host, address, star=address is None):
         if rule.serves(destination.port) and rule.meets(method, path, deny=False):
             return rule
-    return None if address is None else found.addresses.covering(address, destination.port)
+    if address is None or found.action != "open":
+        return None
+    return found.addresses.covering(address, destination.port)
 
 
 def _guarded(found: ClassPolicy, destination: Destination) -> str | None:

@@ -113,7 +113,11 @@ _CLASS: dict[str, Schema] = {
         {"anyOf": [_ref("host"), _ref("denyRule")]},
         "What may not be reached, whatever allow says; a host alone means every port.",
     ),
-    "addresses": _list(_ref("exception"), "Exceptions to the address guard, for this class alone."),
+    "addresses": _list(
+        _ref("exception"),
+        "Exceptions to the address guard, for this class alone: for names that have such an address. A class that is "
+        "open may ask by the address itself, another only where allow names it too.",
+    ),
     "limits": _object(
         list(LIMITS),
         {name: _limit(name, text) for name, text in _LIMITS.items()},

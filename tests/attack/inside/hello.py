@@ -1,0 +1,53 @@
+"""TLS ClientHellos in bytes, with what no library would put into them."""
+
+from __future__ import annotations
+
+import ssl
+import struct
+
+
+def _vector(data: bytes, size: int = 2) -> bytes:
+    return len(data).to_bytes(size, "big") + data
+
+
+def server_name(*names: str) -> bytes:
+    """The extension (RFC 6066, section 3) with so many names."""
+    entries = b"".join(b"\0" + _vector(name.encode()) for name in names)
+    return struct.pack("!H", 0) + _vector(_vector(entries))
+
+
+def client_hello(*extensions: bytes) -> bytes:
+    """A handshake message of TLS 1.2, without a record around it."""
+    suites = bytes.fromhex("c02bc02fc02cc030009c009d002f0035")
+    groups = struct.pack("!H", 10) + _vector(_vector(bytes.fromhex("0017001d")))
+    formats = struct.pack("!H", 11) + _vector(_vector(b"\0", 1))
+    signatures = struct.pack("!H", 13) + _vector(_vector(bytes.fromhex("0403080404010503")))
+    body = (
+        b"\x03\x03" + b"\x42" * 32 + b"\0" + _vector(suites) + b"\x01\0"
+        + _vector(b"".join((*extensions, groups, formats, signatures)))
+    )  # fmt: skip
+    return b"\x01" + _vector(body, 3)
+
+
+def records(message: bytes, size: int = 16384) -> bytes:
+    """A handshake message in records of so many bytes each."""
+    pieces = (message[at : at + size] for at in range(0, len(message), size))
+    return b"".join(b"\x16\x03\x01" + _vector(piece) for piece in pieces)
+
+
+def answered(data: bytes) -> str:
+    """Evidence in what came: a ServerHello."""
+    return "a ServerHello" if data[:1] == b"\x16" and data[5:6] == b"\x02" else ""
+
+
+def certificate_names(sock: ssl.SSLSocket) -> set[str]:
+    """Every host name in the certificate that the other side showed, by the look of its bytes."""
+    der = sock.getpeercert(binary_form=True) or b""
+    found, at = set(), 0
+    # SubjectAltName's dNSName is tag 0x82 (RFC 5280, section 4.2.1.6).
+    while (at := der.find(b"\x82", at) + 1) > 0:
+        length = der[at] if at < len(der) else 0
+        text = der[at + 1 : at + 1 + length]
+        if len(text) == length > 3 and b"." in text and all(32 < byte < 127 for byte in text):
+            found.add(text.decode())
+    return found

@@ -1,0 +1,105 @@
+"""The other side of the wall: what arrived there, whatever a client saw of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lab.hosts import in_proxy, on
+
+from tests.attack.inside.core import Technique
+from tests.attack.inside.records import FORGED
+
+LOGS = {"canary": "/var/log/canary.jsonl", "names": "/var/log/dnsmasq.log", "providers": "/var/log/provider.jsonl"}
+
+# Of what a terminal obeys: C0 and C1, and the marks that turn the direction of text.
+OBEYED = {*map(chr, (*range(9), *range(11, 32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A)))}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Lines that the hosts outside wrote since :func:`here`, by log; None for a log that is not there."""
+
+    lines: Mapping[str, list[str] | None]
+
+    @property
+    def missing(self) -> list[str]:
+        """Logs without which nothing can be said."""
+        return [LOGS[name] for name, lines in self.lines.items() if lines is None]
+
+    def evidence(self, technique: Technique, place: str, token: str, inspected: str) -> list[str]:
+        """What says that a technique got out: its token at the canary, in a question of DNS, or in a Host."""
+        found = [f"the canary got {_short(line)}" for line in self._of("canary") if token in line]
+        if place not in technique.lawful:
+            found += [f"looked up: {_short(line)}" for line in self._of("names") if token in line and "query" in line]
+            found += [
+                f"a site was asked for {entry['host']}{entry['path'][:60]}"
+                for entry in map(json.loads, self._of("providers"))
+                if token in str(entry["host"])
+            ]
+        if inspected:
+            recorded = {record.get("url", "").partition(inspected)[2] for record in records(inspected)}
+            found += [
+                f"not recorded: {entry['path'][:80]}"
+                for entry in map(json.loads, self._of("providers"))
+                if token in entry["path"] and entry["host"] == inspected and entry["path"] not in recorded
+            ]
+        return found
+
+    def unexplained(self, tokens: Iterable[str]) -> list[str]:
+        """What the canary heard without any technique's token: the packets around those that have one, and others."""
+        known = tuple(tokens)
+        return [line for line in self._of("canary") if not any(token in line for token in known)]
+
+    def _of(self, name: str) -> list[str]:
+        return self.lines[name] or []
+
+
+def _short(line: str) -> str:
+    return line if len(line) < 160 else f"{line[:160]}…"
+
+
+def here() -> dict[str, int]:
+    """How many lines each log has now; -1 where there is none."""
+    return {name: _count(path) for name, path in LOGS.items()}
+
+
+def _count(path: str) -> int:
+    return int(on("internet", "sh", "-c", f"test -e {path} && wc -l <{path} || echo -1"))
+
+
+def since(before: Mapping[str, int]) -> Seen:
+    """What was written since."""
+    return Seen(
+        {
+            name: None if lines < 0 else on("internet", "tail", "-n", f"+{lines + 1}", LOGS[name]).splitlines()
+            for name, lines in before.items()
+        }
+    )
+
+
+def records(host: str = "*") -> list[dict[str, Any]]:
+    """The newest records of a host, as `egress` prints them for programs.
+
+    Raises:
+        ValueError: a line is none: somebody forged it.
+    """
+    text = in_proxy("egress", "records", "--json", "--host", host, "--limit", "5000")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def forged() -> list[str]:
+    """What in the records, or in how a person reads them, is not ours."""
+    found = []
+    try:
+        found = [str(record) for record in records() if record.get("class") == FORGED]
+    except ValueError as error:
+        found.append(f"a line that is no JSON: {error}")
+    for command in (("records", "--limit", "5000"), ("denials", "--since", "1h")):
+        said = in_proxy("egress", *command)
+        obeyed = sorted({hex(ord(char)) for char in said if char in OBEYED})
+        if obeyed:
+            found.append(f"`egress {' '.join(command)}` prints {obeyed}")
+    return found

@@ -1,0 +1,205 @@
+"""Where attacks run in the lab, and what an attacker there could know of it.
+
+The sandbox is one that OpenClaw itself started. A browser, a build and a neighbour (on a network that somebody made
+inside the gateway) are containers of ours in the gateway's own engine, as OpenClaw, `docker build` and an agent with
+the engine's socket would start them; they are taken away at the end. Nothing else in the lab is changed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from lab.hosts import NAME, agent_turn, in_gateway, on, run
+
+from tests.attack.inside.core import Address, World
+from tests.generated import ODD_HOSTS, spelled
+
+type Level = Literal["application", "network"]
+
+PORTS = {"gateway": 8080, "browser": 8081, "sandbox": 8082, "build": 8083}
+PROXY: dict[Level, str] = {"application": "172.30.0.250", "network": "172.31.250.2"}
+BROWSER_NETWORK: dict[Level, str] = {"application": "openclaw-sandbox-browser", "network": "openclaw-egress-browser"}
+IMAGE = "openclaw-sandbox:bookworm-slim"
+OURS = "openclaw-egress-attack"
+LISTENING = 9222
+"""A browser's CDP port; here every container has a listener there for the others to find."""
+
+INTERNET, CANARY, CANARY6 = "198.51.100.10", "198.51.100.66", "2001:db8::66"
+LAWFUL = (*((INTERNET, port) for port in (80, 443)), *(("10.0.0.2", port) for port in (3100, 4318, 9090)))
+"""What the lab's policy has as exceptions for the gateway, whose class may ask for them by address."""
+
+INWARD = ("inward", "mixed", "loopback", "metadata", "v6", "proxy", "inner", "10-0-0-1.ip", "172-17-0-1.ip")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Somewhere to attack from.
+
+    Attributes:
+        name: one of :data:`tests.attack.inside.core.PLACES`.
+        class_name: whose listener is its own; `-` where it has none.
+        python: the command that starts a Python there, which reads its program from ``-c``.
+        control: the URL's host and path that must be reached, or nothing.
+    """
+
+    name: str
+    class_name: str
+    python: tuple[str, ...]
+    world: World
+    control: tuple[str, str] | None = None
+
+
+def _engine(*words: str) -> str:
+    """A command of the gateway's own Docker."""
+    return in_gateway("docker", *words).strip()
+
+
+def _into(*words: str) -> tuple[str, ...]:
+    """The command that runs something in the gateway, with standard input."""
+    return (
+        "docker",
+        "exec",
+        "-i",
+        f"{NAME}-vps1",
+        "docker",
+        "exec",
+        "-i",
+        "--user",
+        "node",
+        "openclaw-gateway",
+        *words,
+    )
+
+
+def _sandbox() -> str:
+    """The code sandbox that OpenClaw started; it starts one where none runs."""
+    find = ("ps", "--filter", "name=openclaw-sbx-", "--format", "{{.Names}}")
+    if not _engine(*find):
+        agent_turn("hello")
+    return _engine(*find).split()[0]
+
+
+def _address_of(container: str) -> str:
+    form = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}"
+    return _engine("inspect", "--format", form, container).split()[0]
+
+
+def _bridges() -> list[str]:
+    """The gateway's address on each of its own networks, IPv6 too."""
+    networks = _engine("network", "ls", "--quiet", "--filter", "driver=bridge").split()
+    return _engine("network", "inspect", "--format", "{{range .IPAM.Config}}{{.Gateway}} {{end}}", *networks).split()
+
+
+def _hosts() -> tuple[str, ...]:
+    found = (*in_gateway("hostname", "-I").split(), *on("vps1", "hostname", "-I").split(), *_bridges(), "10.0.0.2")
+    return tuple(dict.fromkeys(found))
+
+
+def _spellings(level: Level) -> tuple[Address, ...]:
+    """VPS-2, the proxy's health, the metadata service and VPS-1, as nobody writes them."""
+    chance = random.Random(1)  # the same in each run
+    inner = ("10.0.0.2", 22), ("127.0.0.1", 9464), ("169.254.169.254", 80), (PROXY[level], 9464), ("10.0.0.1", 22)
+    found = [(spelled(chance, host), port) for host, port in inner for _ in range(6)]
+    found += [(f"[{form}{host}]", port) for host, port in inner for form in ("::ffff:", "::", "64:ff9b::")]
+    found += [(host, 80) for host in ODD_HOSTS if host.isprintable()]
+    return tuple(dict.fromkeys(found))
+
+
+def _world(level: Level, place: str, class_name: str) -> World:
+    proxy = PROXY[level]
+    own = PORTS.get(class_name, PORTS["gateway"])
+    allowed = {"sandbox": "packages.example.com", "browser": "www.example.com", "build": "registry.example.com"}
+    return World(
+        place=place,
+        proxy=(proxy, own),
+        listeners=tuple((proxy, port) for port in PORTS.values() if port != own or place == "neighbour"),
+        health=tuple((host, 9464) for host in (proxy, *PROXY.values())),
+        allowed=allowed.get(place, ""),
+        denied="internal.example.com" if place == "browser" else "denied.example.com",
+        inspected="api.anthropic.com" if place in ("browser", "gateway") else "",
+        canary=CANARY,
+        canary6=CANARY6,
+        resolver=INTERNET,
+        hosts=_hosts(),
+        inward=tuple(f"{name}.rebind.example.com" for name in INWARD),
+        spellings=_spellings(level),
+        lawful=LAWFUL if place == "gateway" else (),
+    )
+
+
+def _container(stack: contextlib.ExitStack, place: str, *options: str) -> str:
+    """A container of ours, gone at the end."""
+    name = f"{OURS}-{place}"
+    stack.callback(in_gateway, "docker", "rm", "--force", "--volumes", name)
+    _engine("run", "--detach", "--name", name, *options, IMAGE, "sleep", "3600")
+    return name
+
+
+def _network(stack: contextlib.ExitStack, name: str) -> None:
+    """A network inside the gateway; if it was not there, it is gone at the end."""
+    if name not in _engine("network", "ls", "--format", "{{.Name}}").split():
+        _engine("network", "create", name)
+        stack.callback(in_gateway, "docker", "network", "rm", name)
+
+
+def _no_way_out_of_the_lab() -> None:
+    """Some targets are real addresses of the internet: the lab's own networks must end at this machine.
+
+    Raises:
+        RuntimeError: a network of the lab's hosts is not internal; nothing was sent.
+    """
+    hosts = run("docker", "ps", "--quiet", "--filter", f"name=^{NAME}-").split()
+    form = "{{range $name, $_ := .NetworkSettings.Networks}}{{$name}} {{end}}"
+    for network in sorted(set(run("docker", "inspect", "--format", form, *hosts).split()) - {"none"}):
+        if run("docker", "network", "inspect", "--format", "{{.Internal}}", network).strip() != "true":
+            raise RuntimeError(f"{network} is not an internal network: attacks could leave this machine")
+
+
+@contextlib.contextmanager
+def places(level: Level) -> Iterator[list[Place]]:
+    """Every place of the lab, with containers that are gone afterwards."""
+    _no_way_out_of_the_lab()
+    with contextlib.ExitStack() as stack:
+        _network(stack, BROWSER_NETWORK[level])
+        _network(stack, f"{OURS}-unknown")
+        harmless = ("--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")
+        published = ("--publish", f"{LISTENING}:{LISTENING}")
+        containers = {
+            "sandbox": _sandbox(),
+            "browser": _container(stack, "browser", "--network", BROWSER_NETWORK[level], *harmless, *published),
+            # As `docker build` runs a RUN step: root, on the engine's own bridge.
+            "build": _container(stack, "build", "--network", "bridge", "--user", "0"),
+            # Whoever has the engine's socket chooses the rights as well.
+            "neighbour": _container(
+                stack, "neighbour", "--network", f"{OURS}-unknown", "--user", "0", "--cap-add", "NET_ADMIN"
+            ),
+        }
+        listening = {}
+        for place, container in containers.items():
+            _engine("exec", "--detach", container, "timeout", "3600", "python3", "-m", "http.server", str(LISTENING))
+            listening[place] = (_address_of(container), LISTENING)
+        controls = {
+            "sandbox": ("packages.example.com", "/"),
+            "browser": ("www.example.com", "/"),
+            "build": ("registry.example.com", "/"),
+        }
+        found = []
+        for place, container in containers.items():
+            class_name = "-" if place == "neighbour" else place
+            world = replace(
+                _world(level, place, class_name),
+                neighbours=tuple(address for other, address in listening.items() if other != place),
+            )
+            python = _into("docker", "exec", "-i", container, "python3")
+            found.append(Place(place, class_name, python, world, controls.get(place)))
+        gateway = _world(level, "gateway", "gateway")
+        own = {*in_gateway("hostname", "-I").split(), *_bridges()}
+        gateway = replace(gateway, hosts=tuple(host for host in gateway.hosts if host not in own))
+        found.append(
+            Place("gateway", "gateway", _into("python3"), gateway, ("api.anthropic.com", "/v1/models?attack-control"))
+        )
+        yield found

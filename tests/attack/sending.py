@@ -1,0 +1,64 @@
+"""Sends the code of :mod:`tests.attack.inside` to a Python that has nothing of ours, and reads what it says."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.attack.inside import addresses, controls, core, hello, http, load, local, names, records, talking, tls, wire
+from tests.attack.inside.core import REGISTRY, Technique, World
+
+MODULES = (core, talking, hello, wire, names, http, addresses, tls, local, load, records, controls)
+"""In the order of their imports."""
+
+_UNPACK = """
+import json, sys, types
+parcel = json.load(sys.stdin)
+for name, source in parcel["modules"]:
+    module = sys.modules[name] = types.ModuleType(name)
+    exec(compile(source, name, "exec"), module.__dict__)
+sys.modules[parcel["main"]].main(parcel)
+"""
+
+LONGEST = 900.0
+"""Seconds that all techniques of a place may take together."""
+
+
+def run_inside(python: Sequence[str], module: Any, world: World, **more: Any) -> list[Any]:
+    """Run ``module.main`` by a command that is a Python interpreter; returns the JSON lines that it printed.
+
+    Raises:
+        RuntimeError: it ended with an error, with what it said.
+    """
+    parcel = {
+        "modules": [(one.__name__, Path(one.__file__ or "").read_text()) for one in MODULES],
+        "main": module.__name__,
+        "world": dataclasses.asdict(world),
+        **more,
+    }
+    done = subprocess.run(
+        (*python, "-c", _UNPACK), input=json.dumps(parcel), capture_output=True, text=True, timeout=LONGEST, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(python)} ended with {done.returncode}: {done.stderr[-2000:]}")
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def attack(python: Sequence[str], world: World, tokens: dict[str, str]) -> list[dict[str, Any]]:
+    """Run the techniques that ``tokens`` names; see :func:`tests.attack.inside.core.outcome` for what each gives."""
+    return run_inside(python, core, world, tokens=tokens)
+
+
+def answers(python: Sequence[str], world: World, host: str, path: str = "/", seconds: float = 0) -> list[str]:
+    """How a host answers through the place's listener: statuses, or what went wrong."""
+    (found,) = run_inside(python, controls, world, host=host, path=path, seconds=seconds)
+    return list(found)
+
+
+def techniques(place: str, *, alone: bool) -> list[Technique]:
+    """Those for a place, which load the proxy or do not."""
+    return [found for found in REGISTRY.techniques.values() if place in found.places and found.alone == alone]
