@@ -51,7 +51,7 @@ def attacked(place: Place, level: Level, run: str) -> tuple[list[Row], dict[str,
     """Every technique that may run beside others, with what the other side saw; and the tokens."""
     chosen = techniques(place.name, alone=False)
     # Letters and digits of one case: a token is a label of a host name too.
-    tokens = {found.name: f"a{run}{place.name[0]}{number:02x}" for number, found in enumerate(chosen)}
+    tokens = {found.name: f"a{run}{place.name[:2]}{number:02x}" for number, found in enumerate(chosen)}
     before = outside.here()
     outcomes = {found["name"]: found for found in attack(place.python, place.world, tokens)}
     seen = outside.since(before)

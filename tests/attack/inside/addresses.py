@@ -68,7 +68,7 @@ def names_that_lead_inwards(attack: Attack) -> Iterator[Try]:
     yield Try("every one of them")
 
 
-@technique(("browser", "gateway"))
+@technique(("browser", "gateway"), lawful=("browser", "gateway"))
 def rebinding(attack: Attack) -> Iterator[Try]:
     """A name that answers well once, and with an inner address from then on: anew, and on a connection that stays."""
     names = [name for name in attack.world.inward if name.startswith("inward.")]
