@@ -21,8 +21,8 @@ if [[ $result == failed ]]; then
 fi
 passed=$((passed + tests))
 echo "── playbooks: $result, $tests tests, $((SECONDS - began)) s beside the lab ($log) ──"
-# What leaves the hosts as they were goes first; `classes` goes on from what `default` deployed.
-for scenario in bare_check rollback default classes; do
+# What leaves the hosts as they were goes first; each of the last two goes on from what the one before it deployed.
+for scenario in bare_check rollback default classes network; do
   began=$SECONDS log=build/molecule-$scenario.log
   echo "── molecule test --scenario-name $scenario ──"
   result=passed
