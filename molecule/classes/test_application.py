@@ -1,4 +1,4 @@
-"""What is so at the level `application` alone, on the hosts as `test_classes.py` leaves them."""
+"""What is so at the level `application` alone."""
 
 import json
 

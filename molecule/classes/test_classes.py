@@ -7,24 +7,15 @@ and the network that OpenClaw would give it; where the listener's answer matters
 import pytest
 
 from molecule.lab.hosts import (
-    agent_turn,
     in_browser,
     in_sandbox,
     loki,
-    openclaw,
     page,
     sandbox_settings,
     soon,
 )
 
 CURL = ("curl", "--silent", "--show-error", "--insecure", "--max-time", "20", "--write-out", " %{http_code}")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def new_sandbox():
-    """As the role says to do after a change; OpenClaw makes the next one by itself."""
-    openclaw("sandbox", "recreate", "--all", "--force")
-    agent_turn("hello")
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ PAST_THE_PROXY = frozenset(
 INWARDS = frozenset({"other_classes_listeners", "addresses_of_hosts"})
 """A nested container reaches the gateway, its hosts, and every listener of the proxy."""
 
-AS_ROOT = frozenset({"raw_ip", "ip_options_and_fragments"})
+AS_ROOT = frozenset({"raw_ip", "ip_options_and_fragments", "borrowed_source_addresses"})
 """Who may open raw sockets sends what it likes."""
 
 ON_ONE_BRIDGE = frozenset({"containers_of_other_classes"})

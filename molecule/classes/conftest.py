@@ -1,0 +1,12 @@
+"""What the tests of both levels stand on."""
+
+import pytest
+
+from molecule.lab.hosts import agent_turn, openclaw
+
+
+@pytest.fixture(scope="session", autouse=True)
+def new_sandbox():
+    """As the role says to do after a change; OpenClaw makes the next one by itself."""
+    openclaw("sandbox", "recreate", "--all", "--force")
+    agent_turn("hello")
