@@ -99,6 +99,33 @@ def test_root_in_the_gateway_comes_past_its_guard_and_no_further():
     assert ways_out() == before
 
 
+SPOOFED = """
+import socket, sys
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as plain:
+    plain.bind(("172.30.0.77", 0))
+    for port in (53, 443, 4500):
+        plain.sendto(b"past the proxy", ("198.51.100.66", port))
+print("sent")
+"""
+
+
+def test_nor_by_a_route_through_the_proxy_or_the_carrier():
+    """With an address of the outer network as its own: neither of the two that stand on both networks is a router."""
+    pid = on("vps1", "docker", "inspect", "--format", "{{.State.Pid}}", "openclaw-gateway").strip()
+    inside = ("nsenter", "--target", pid, "--net")
+    before = ways_out()
+    on("vps1", *inside, "ip", "address", "add", "172.30.0.77/32", "dev", "lo")
+    try:
+        for router in (PROXY, CARRIER):
+            on("vps1", *inside, "ip", "route", "replace", "default", "via", router)
+            sent = on("vps1", *inside, "sh", "-c", 'iptables -F; exec "$@"', "sh", "python3", "-c", SPOOFED)
+            assert sent.strip() == "sent"
+    finally:
+        on("vps1", *inside, "ip", "route", "replace", "default", "via", CARRIER)
+        on("vps1", *inside, "ip", "address", "del", "172.30.0.77/32", "dev", "lo")
+    assert not soon(lambda: ways_out() != before, 2)
+
+
 def test_openclaw_put_the_sandbox_on_the_network_of_its_class():
     assert in_gateway("docker", "inspect", "--format", "{{.HostConfig.NetworkMode}}", sandbox()).strip() == (
         "openclaw-egress-sandbox"

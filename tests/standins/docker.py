@@ -52,6 +52,8 @@ def answer(words: list[str], state: dict[str, Any]) -> str:
             if "lacks" in state:
                 raise LookupError(f"no {state['lacks']}")
             return ""
+        case ["network", "rm", _]:
+            return plain[-1]
         case ["network", "create", *_]:
             if "macvlan" in state:
                 raise LookupError(f"Error response from daemon: {state['macvlan']}")
