@@ -1,4 +1,4 @@
-"""What the tests of both levels stand on."""
+"""What these tests stand on, and those of the scenario `network`."""
 
 import pytest
 

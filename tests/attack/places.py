@@ -200,6 +200,6 @@ def places(level: Level) -> Iterator[list[Place]]:
         own = {*in_gateway("hostname", "-I").split(), *_bridges()}
         gateway = replace(gateway, hosts=tuple(host for host in gateway.hosts if host not in own))
         found.append(
-            Place("gateway", "gateway", _into("python3"), gateway, ("api.anthropic.com", "/v1/models?attack-control"))
+            Place("gateway", "gateway", _into("python3"), gateway, ("api.anthropic.com", "/v1/models?attack-control="))
         )
         yield found
