@@ -23,6 +23,9 @@ from molecule.lab.hosts import (
     ways_out,
 )
 
+# A host that reboots has its time.
+pytestmark = pytest.mark.timeout(400)
+
 PROXY, GATEWAY, CARRIER = "172.31.250.2", "172.31.250.3", "172.31.250.4"
 # One port for all: the guard leads each network from there to its class's listener.
 DOOR = f"{PROXY}:3128"
