@@ -17,6 +17,7 @@ from pathlib import Path
 from openclaw_egress.destinations import Destination, parse_destination
 from openclaw_egress.policy import Policy, decide, read_policy
 from tests.generated import compare
+from tests.results import at_most, exactly, line, reported, write
 
 FEW, MANY = 1_000, 10_000
 ROUNDS, DECISIONS = 15, 2_000
@@ -70,25 +71,16 @@ def main() -> int:
         policy, destinations = policy_of(rules)
         taken[rules] = microseconds(lambda where, policy=policy: decide(policy, "sandbox", where), destinations)  # type: ignore[misc]
     different, outcomes = asyncio.run(compare(seed=20_261, policies=POLICIES, requests=REQUESTS))
-    growth = taken[MANY] / taken[FEW]
     results = [
-        result(f"a decision with {FEW:,} rules", round(taken[FEW], 2), "us", GOAL_MICROSECONDS),
-        result(f"a decision with {MANY:,} rules", round(taken[MANY], 2), "us", None),
-        result(f"{MANY:,} rules as against {FEW:,}", round(growth, 2), "times", GOAL_GROWTH),
-        result("requests asked of explain and the gate", sum(outcomes.values()), "requests", None),
-        result("of these decided differently", len(different), "requests", 0),
+        at_most(f"a decision with {FEW:,} rules", taken[FEW], "us", GOAL_MICROSECONDS),
+        reported(f"a decision with {MANY:,} rules", taken[MANY], "us"),
+        at_most(f"{MANY:,} rules as against {FEW:,}", taken[MANY] / taken[FEW], "times", GOAL_GROWTH),
+        reported("requests asked of explain and the gate", sum(outcomes.values()), "requests"),
+        exactly("of these decided differently", len(different), "requests", 0),
     ]
-    for row in results:
-        goal = "" if row["goal"] is None else f"  (goal: at most {row['goal']}: {'met' if row['met'] else 'NOT MET'})"
-        print(f"{row['name']:<40} {row['value']:>8} {row['unit']}{goal}")
-    Path("build").mkdir(exist_ok=True)
-    Path("build/deciding.json").write_text(json.dumps({"results": results}, indent=2) + "\n")
-    return 0 if all(row["met"] for row in results) else 1
-
-
-def result(name: str, value: float, unit: str, goal: float | None) -> dict[str, object]:
-    """One row; without a goal it is met."""
-    return {"name": name, "value": value, "unit": unit, "goal": goal, "met": goal is None or value <= goal}
+    for result in results:
+        print(line(result))
+    return write(results, Path("build/deciding.json"))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ Prints a table and writes build/bench.json; ends with 1 where a goal is not met.
 
 from __future__ import annotations
 
-import json
 import ssl
 import statistics
 import sys
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import httpx2 as httpx
 
+from tests.results import at_most, line, reported, write
 from tests.running import RunningProxy
 from tests.standins.llm_providers import LLMProviders
 
@@ -56,28 +56,16 @@ def main() -> int:
                 }
     first = {name: statistics.median(one for one, _ in times) for name, times in measured.items()}
     last = {name: statistics.median(one for _, one in times) for name, times in measured.items()}
-    added = first["proxy"] - first["direct"]
     results = [
-        {"name": "first event, direct", "value": round(first["direct"], 1), "unit": "ms", "goal": None, "met": True},
-        {"name": "first event, proxy", "value": round(first["proxy"], 1), "unit": "ms", "goal": None, "met": True},
-        {
-            "name": "added to the first event",
-            "value": round(added, 1),
-            "unit": "ms",
-            "goal": GOAL_ADDED_MS,
-            "met": added <= GOAL_ADDED_MS,
-        },
-        {"name": "last event, direct", "value": round(last["direct"], 1), "unit": "ms", "goal": None, "met": True},
-        {"name": "last event, proxy", "value": round(last["proxy"], 1), "unit": "ms", "goal": None, "met": True},
+        reported("first event, direct", first["direct"], "ms"),
+        reported("first event, proxy", first["proxy"], "ms"),
+        at_most("added to the first event", first["proxy"] - first["direct"], "ms", GOAL_ADDED_MS),
+        reported("last event, direct", last["direct"], "ms"),
+        reported("last event, proxy", last["proxy"], "ms"),
     ]
-    for row in results:
-        goal = (
-            "" if row["goal"] is None else f"  (goal: at most {row['goal']} ms: {'met' if row['met'] else 'NOT MET'})"
-        )
-        print(f"{row['name']:<26} {row['value']:>8} {row['unit']}{goal}")
-    Path("build").mkdir(exist_ok=True)
-    Path("build/bench.json").write_text(json.dumps({"results": results}, indent=2) + "\n")
-    return 0 if all(row["met"] for row in results) else 1
+    for result in results:
+        print(line(result))
+    return write(results, Path("build/bench.json"))
 
 
 if __name__ == "__main__":
