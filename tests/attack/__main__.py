@@ -33,6 +33,11 @@ def row(place: Place, name: str, value: int, unit: str, goal: str, met: bool, de
     }  # fmt: skip
 
 
+def served(status: str) -> bool:
+    """Whether a site answered, and not the proxy for it, nor nobody."""
+    return status.isdigit() and int(status) not in (0, 403, 502, 503, 504)
+
+
 def control(place: Place, token: str) -> list[Row]:
     """Whether its class reaches what it may; the token makes the gateway's request one of a kind."""
     if place.control is None:
@@ -41,7 +46,7 @@ def control(place: Place, token: str) -> list[Row]:
     if place.name == "gateway":
         path += token
     (status,) = answers(place.python, place.world, host, path)
-    reached = status.isdigit() and int(status) not in (0, 403, 502, 503, 504)
+    reached = served(status)
     rows = [row(place, f"reaches https://{host}/", int(reached), "answers", "1", reached, status)]
     if place.name == "gateway":
         kept = sum(path in record.get("url", "") for record in outside.records(host))
@@ -57,14 +62,15 @@ def attacked(place: Place, level: Level, run: str) -> tuple[list[Row], dict[str,
     before = outside.here()
     outcomes = {found["name"]: found for found in attack(place.python, place.world, tokens)}
     # Five places at once keep a small machine busy: what did not come to its end has a second go.
-    if unfinished := {name: tokens[name] for name, found in outcomes.items() if found["broken"]}:
+    if unfinished := {name: tokens[name] for name, found in outcomes.items() if not found["tries"]}:
         outcomes |= {found["name"]: found for found in attack(place.python, place.world, unfinished)}
     seen = outside.since(before)
+    recorded = outside.recorded(place.world.inspected)
     expected = AT_APPLICATION.get(place.name, frozenset()) if level == "application" else frozenset()
     rows = []
     for found in chosen:
         told = outcomes[found.name]
-        evidence = seen.evidence(found, place.name, tokens[found.name], place.world.inspected)
+        evidence = seen.evidence(found, place.name, tokens[found.name], place.world.inspected, recorded)
         value = max(told["reached"], len(evidence))
         goal = "1 or more" if found.name in expected else "0"
         met = (value > 0) == (found.name in expected) and not told["broken"]
@@ -84,7 +90,7 @@ def loaded(place: Place, gateway: Place, run: str) -> list[Row]:
             asking = pool.submit(answers, gateway.python, gateway.world, host, path, 10)
             (told,) = attack(place.python, place.world, {found.name: f"a{run}l{number}"})
             statuses = asking.result()
-        bad = [status for status in statuses if not status.isdigit() or int(status) in (0, 403, 502, 503, 504)]
+        bad = [status for status in statuses if not served(status)]
         detail = f"{told['detail']}; {bad[:3]}" if bad else told["detail"]
         met = not bad and not told["broken"]
         rows.append(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,8 +29,10 @@ class Seen:
         """Logs without which nothing can be said."""
         return [LOGS[name] for name, lines in self.lines.items() if lines is None]
 
-    def evidence(self, technique: Technique, place: str, token: str, inspected: str) -> list[str]:
-        """What says that a technique got out: its token at the canary, in a question of DNS, or in a Host."""
+    def evidence(
+        self, technique: Technique, place: str, token: str, inspected: str, recorded: Container[str]
+    ) -> list[str]:
+        """What says that a technique got out: its token at the canary, in a question of DNS, in a Host, or not kept."""
         found = [f"the canary got {_short(line)}" for line in self._of("canary") if token in line]
         if place not in technique.lawful:
             found += [f"looked up: {_short(line)}" for line in self._of("names") if token in line and "query" in line]
@@ -39,14 +41,11 @@ class Seen:
                 for entry in map(json.loads, self._of("providers"))
                 if token in str(entry["host"])
             ]
-        if inspected:
-            recorded = {record.get("url", "").partition(inspected)[2] for record in records(inspected)}
-            found += [
-                f"not recorded: {entry['path'][:80]}"
-                for entry in map(json.loads, self._of("providers"))
-                if token in entry["path"] and entry["host"] == inspected and entry["path"] not in recorded
-            ]
-        return found
+        return found + [
+            f"not recorded: {entry['path'][:80]}"
+            for entry in map(json.loads, self._of("providers"))
+            if inspected and token in entry["path"] and entry["host"] == inspected and entry["path"] not in recorded
+        ]
 
     def unexplained(self, tokens: Iterable[str]) -> list[str]:
         """What the canary heard without any technique's token: the packets around those that have one, and others."""
@@ -88,6 +87,11 @@ def records(host: str = "*") -> list[dict[str, Any]]:
     """
     text = in_proxy("egress", "records", "--json", "--host", host, "--limit", "5000")
     return [json.loads(line) for line in text.splitlines()]
+
+
+def recorded(inspected: str) -> set[str]:
+    """The paths, with their queries, of all that is recorded of an inspected name; of no name, nothing."""
+    return {record.get("url", "").partition(inspected)[2] for record in records(inspected)} if inspected else set()
 
 
 def forged() -> list[str]:

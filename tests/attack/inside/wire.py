@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.attack.inside.core import PLACES, WALLED, Attack, Try, technique
+from tests.attack.inside.core import PLACES, WALLED, Address, Attack, Try, technique
 from tests.attack.inside.talking import PATIENCE, tcp, udp
 
 QUIC_INITIAL = b"\xc0\x00\x00\x00\x01\x08" + b"\x11" * 8 + b"\x00\x00\x44\x9e"
@@ -278,20 +278,24 @@ def _shout(attack: Attack, host: str, port: int) -> str:
 # ── the inside ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def _in_http(address: Address, path: str = "/") -> tuple[str, Callable[[], str]]:
+    """What to try: an address asked directly, in HTTP."""
+    host, port = address
+    return f"{host}:{port}", lambda: tcp(host, port, f"GET {path} HTTP/1.0\r\n\r\n".encode())
+
+
 @technique()
 def other_classes_listeners(attack: Attack) -> Iterator[Try]:
     """The proxy's listeners of other classes, which let through what ours does not."""
-    for host, port in attack.world.listeners:
-        yield attack.tries(f"{host}:{port}", lambda host=host, port=port: tcp(host, port, b"GET / HTTP/1.0\r\n\r\n"))
+    for address in attack.world.listeners:
+        yield attack.tries(*_in_http(address))
 
 
 @technique(PLACES)
 def health_and_metrics(attack: Attack) -> Iterator[Try]:
     """The proxy's own /healthz, /readyz and /metrics."""
-    for host, port in attack.world.health:
-        yield attack.tries(
-            f"{host}:{port}", lambda host=host, port=port: tcp(host, port, b"GET /metrics HTTP/1.0\r\n\r\n")
-        )
+    for address in attack.world.health:
+        yield attack.tries(*_in_http(address, "/metrics"))
 
 
 @technique()
@@ -302,11 +306,7 @@ def addresses_of_hosts(attack: Attack) -> Iterator[Try]:
 
 def _ports(attack: Attack, ports: tuple[int, ...]) -> Iterator[Try]:
     """Ports of every host, asked in HTTP."""
-    yield from attack.side_by_side(
-        (f"{host}:{port}", lambda host=host, port=port: tcp(host, port, b"GET / HTTP/1.0\r\n\r\n"))
-        for host in attack.world.hosts
-        for port in ports
-    )
+    yield from attack.side_by_side(_in_http((host, port)) for host in attack.world.hosts for port in ports)
 
 
 @technique()
@@ -339,8 +339,8 @@ def _ping(attack: Attack, host: str) -> str:
 @technique()
 def containers_of_other_classes(attack: Attack) -> Iterator[Try]:
     """What containers of other classes listen on, such as a browser's CDP port."""
-    for host, port in attack.world.neighbours:
-        yield attack.tries(f"{host}:{port}", lambda host=host, port=port: tcp(host, port, b"GET / HTTP/1.0\r\n\r\n"))
+    for address in attack.world.neighbours:
+        yield attack.tries(*_in_http(address))
     yield Try("every one of them")
 
 
@@ -354,7 +354,7 @@ def other_hosts(attack: Attack) -> Iterator[Try]:
 def metadata_services(attack: Attack) -> Iterator[Try]:
     """The metadata services of clouds, at their addresses."""
     for host in ("169.254.169.254", "169.254.170.2", "168.63.129.16", "100.100.100.200", "fd00:ec2::254"):
-        yield attack.tries(host, lambda host=host: tcp(host, 80, b"GET /latest/meta-data/ HTTP/1.0\r\n\r\n"))
+        yield attack.tries(*_in_http((host, 80), "/latest/meta-data/"))
 
 
 # ── out of this namespace ────────────────────────────────────────────────────────────────────────────────────────
