@@ -66,19 +66,7 @@ def in_browser(*words: str) -> str:
     in_gateway("sh", "-c", 'docker network inspect "$0" || docker network create "$0"', network)
     variables = [word for name, value in settings["docker"]["env"].items() for word in ("--env", f"{name}={value}")]
     return in_gateway(
-        *(
-            "docker",
-            "run",
-            "--rm",
-            "--init",
-            "--network",
-            network,
-            "--read-only",
-            "--tmpfs",
-            "/tmp",
-            "--cap-drop",
-            "ALL",
-        ),
+        *("docker", "run", "--rm", "--init", "--network", network, "--read-only", "--tmpfs", "/tmp", "--cap-drop=ALL"),
         *("--security-opt", "no-new-privileges", *variables, "--entrypoint", "sh"),
         *("openclaw-sandbox-browser:bookworm-slim", "-c", '"$@" 2>&1; true', "sh", *words),
     )

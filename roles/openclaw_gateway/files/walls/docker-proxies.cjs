@@ -2,8 +2,8 @@
 //
 //   node docker-proxies.cjs PULLS BUILDS      URLs of the proxy
 //
-// What is in the two files already stays, a proxy that somebody named there too. They are in the container's own layer: a new
-// container starts without.
+// What is in the two files already stays, a proxy that somebody named there too. They are in the container's own layer, so
+// that a new container starts without, unless the operator mounts these folders.
 'use strict'
 const { execFileSync } = require('child_process')
 const fs = require('fs')
