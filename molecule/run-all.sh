@@ -3,8 +3,9 @@
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 mkdir -p build
-export LAB_KEEP=1 PY_COLORS=0 NO_COLOR=1 ANSIBLE_NOCOLOR=1
-passed=0 failed=0
+# Wide, so that a line of a test is one line of Molecule's.
+export LAB_KEEP=1 PY_COLORS=0 NO_COLOR=1 ANSIBLE_NOCOLOR=1 COLUMNS=240
+passed=0 failed=0 broken=()
 molecule/lab/lab down
 # They need no lab, and making one is mostly waiting.
 began=$SECONDS log=build/playbooks.log
@@ -16,7 +17,7 @@ result=passed
 wait "$playbooks" || result=failed
 tests=$(grep -oE '[0-9]+ passed' "$log" | tail -n 1 | grep -oE '[0-9]+' || echo 0)
 if [[ $result == failed ]]; then
-  failed=$((failed + 1))
+  failed=$((failed + 1)) broken+=("$log")
   tail -n 60 "$log"
 fi
 passed=$((passed + tests))
@@ -32,12 +33,17 @@ for scenario in bare_check rollback default classes network; do
   # A scenario that asked nothing is not green.
   ((tests > 0)) || result=failed
   if [[ $result == failed ]]; then
-    failed=$((failed + 1))
+    failed=$((failed + 1)) broken+=("$log")
     tail -n 60 "$log"
   fi
   passed=$((passed + tests))
   echo "── $scenario: $result, $tests tests, $((SECONDS - began)) s ($log) ──"
 done
 [[ ${KEEP:-} == 1 ]] || molecule/lab/lab down
+# Once more, and briefly: of a run of half an hour, often only the end is at hand.
+for log in "${broken[@]}"; do
+  echo "── why $log failed:"
+  grep -oE '((FAILED|ERROR) (tests|molecule)/|fatal: |[^"]*NOT MET ).*' "$log" | cut -c -240 | tail -n 8
+done
 echo "$passed passed, $failed failed"
 ((failed == 0))

@@ -100,9 +100,14 @@ def agent_turn(text: str) -> str:
     return run("molecule/lab/lab", "turn", text, timeout=240)
 
 
+def whole_lines(text: str) -> list[str]:
+    """The lines of a log: ended by a line feed alone, unlike those of :meth:`str.splitlines`; one still written is none."""
+    return text.split("\n")[:-1]
+
+
 def json_lines(host: str, file: str) -> list[dict[str, Any]]:
     """The entries of a log, oldest first."""
-    return [json.loads(line) for line in on(host, "cat", file).splitlines()]
+    return [json.loads(line) for line in whole_lines(on(host, "cat", file))]
 
 
 def provider_log() -> list[dict[str, Any]]:
@@ -141,7 +146,7 @@ def victorialogs(query: str) -> list[dict[str, str]]:
     """What VictoriaLogs finds, a dict for each record."""
     url = "http://10.0.0.2:9428/select/logsql/query"
     text = on("vps2", "curl", "-sS", url, "--data-urlencode", f"query={query}", "--data-urlencode", "limit=1000")
-    return [json.loads(line) for line in text.splitlines()]
+    return [json.loads(line) for line in whole_lines(text)]
 
 
 def soon[T](find: Callable[[], T], seconds: float = 30) -> T:

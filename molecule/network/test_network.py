@@ -249,7 +249,9 @@ IN_GATEWAY = {
 RESTARTS = {
     "proxy": "docker restart openclaw-proxy",
     "carrier": "docker restart openclaw-carrier",
-    "gateway": "docker restart openclaw-gateway",
+    # What a crash leaves behind: the number of a containerd that is gone, and that something else has now.
+    "gateway": "docker exec openclaw-gateway sh -c 'echo 1 >/var/run/docker/containerd/containerd.pid';"
+    " docker restart openclaw-gateway",
     "gateway without proxy": "docker stop openclaw-proxy; docker restart openclaw-gateway; docker start openclaw-proxy",
     **{name: f"docker exec openclaw-gateway sh -c '{command}'" for name, command in IN_GATEWAY.items()},
 }
