@@ -101,7 +101,7 @@ def agent_turn(text: str) -> str:
 
 
 def whole_lines(text: str) -> list[str]:
-    """The lines of a log: ended by a line feed alone, unlike those of :meth:`str.splitlines`; one still written is none."""
+    """The lines of a log: ended by a line feed alone, unlike `str.splitlines`; one still being written is none."""
     return text.split("\n")[:-1]
 
 

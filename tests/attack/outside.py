@@ -80,9 +80,9 @@ def since(before: Mapping[str, int]) -> Seen:
 
 
 def records(host: str = "*") -> list[dict[str, Any]]:
-    """The newest records of a host, as `egress` prints them for programs; a line that is none counts as a forged one."""
+    """The newest records of a host, as `egress` prints them for programs; a line that is none counts as forged."""
     text = in_proxy("egress", "records", "--json", "--host", host, "--limit", "5000")
-    return [_record(line) for line in whole_lines(text)]
+    return list(map(_record, whole_lines(text)))
 
 
 def _record(line: str) -> dict[str, Any]:
