@@ -6,6 +6,7 @@ the proxy's listener of the gateway. Prints a JSON line for each answer: the tim
 
 from __future__ import annotations
 
+import http.client
 import json
 import sys
 import threading
@@ -28,9 +29,11 @@ def ask(name: str, opener: urllib.request.OpenerDirector, url: str, while_there:
         began, error = time.time(), None
         try:
             opener.open(url, timeout=10).read()
-        except OSError as problem:
-            error = str(problem)
-        print(json.dumps({"time": began, "client": name, "error": error}), flush=True)
+        except (OSError, http.client.HTTPException) as problem:
+            error = repr(problem)
+        # In one piece: the other client prints too.
+        sys.stdout.write(json.dumps({"time": began, "client": name, "error": error}) + "\n")
+        sys.stdout.flush()
 
 
 def main() -> None:
