@@ -40,7 +40,9 @@ def turn():
 
 @pytest.fixture(scope="module")
 def in_loki(turn):
-    return soon(lambda: loki(f'{{service_name="openclaw-proxy"}} | event_name="openclaw.egress.exchange" |= `{MARK}`'))
+    found = soon(lambda: loki(f'{{service_name="openclaw-proxy"}} | event_name="openclaw.egress.exchange" |= `{MARK}`'))
+    assert found, f"no record of the turn, which has {MARK} in its question"
+    return found
 
 
 @pytest.fixture(scope="module")

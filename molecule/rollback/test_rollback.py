@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from molecule.lab.hosts import ROOT, changes_since, on
+from molecule.lab.hosts import ROOT, changes_since, json_lines, on
 
 
 def test_every_file_image_network_and_container_is_as_before():
@@ -40,7 +40,7 @@ def test_a_second_rollback_has_nothing_to_do():
 @pytest.fixture(scope="module")
 def asked():
     """What clients got that asked from before the switch to the level `network` until after the rollback."""
-    lines = [json.loads(line) for line in on("vps1", "cat", "/var/log/clients.jsonl").splitlines()]
+    lines = json_lines("vps1", "/var/log/clients.jsonl")
     return {name: [line for line in lines if line["client"] == name] for name in ("published", "proxied")}
 
 

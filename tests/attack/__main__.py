@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.attack import outside
-from tests.attack.expected import AT_APPLICATION
+from tests.attack.expected import AS_THE_HOST_IS, AT_APPLICATION
 from tests.attack.places import PROXY, Level, Place, places
 from tests.attack.sending import answers, attack, techniques
 
@@ -61,24 +61,33 @@ def attacked(place: Place, level: Level, run: str) -> tuple[list[Row], dict[str,
     tokens = {found.name: f"a{run}{place.name[:2]}{number:02x}" for number, found in enumerate(chosen)}
     before = outside.here()
     outcomes = {found["name"]: found for found in attack(place.python, place.world, tokens)}
-    # Five places at once keep a small machine busy: what did not come to its end has a second go.
-    if unfinished := {name: tokens[name] for name, found in outcomes.items() if not found["tries"]}:
+    # What did not come to its end has a second go; a way out that it found before stays one.
+    if unfinished := {name: tokens[name] for name, one in outcomes.items() if one["broken"] and not one["reached"]}:
         outcomes |= {found["name"]: found for found in attack(place.python, place.world, unfinished)}
     seen = outside.since(before)
     recorded = outside.recorded(place.world.inspected)
     expected = AT_APPLICATION.get(place.name, frozenset()) if level == "application" else frozenset()
+    either = AS_THE_HOST_IS if level == "application" else frozenset()
     rows = []
     for found in chosen:
         told = outcomes[found.name]
         evidence = seen.evidence(found, place.name, tokens[found.name], place.world.inspected, recorded)
         value = max(told["reached"], len(evidence))
-        goal = "1 or more" if found.name in expected else "0"
-        met = (value > 0) == (found.name in expected) and not told["broken"]
+        goal = "any" if found.name in either else "1 or more" if found.name in expected else "0"
+        met = (found.name in either or (value > 0) == (found.name in expected)) and not told["broken"]
         detail = "; ".join([*evidence[:3], told["detail"]])
         rows.append(row(place, found.name, value, f"ways out in {told['tries']} tries", goal, met, detail))
     if seen.missing:
         rows.append(row(place, "logs of the other side", len(seen.missing), "missing", "0", False, str(seen.missing)))
     return rows, tokens
+
+
+def outcomes_of(place: Place, level: Level, run: str) -> tuple[list[Row], dict[str, str]]:
+    """What :func:`attacked` gives; where it fails, that is a result too, beside those of the other places."""
+    try:
+        return attacked(place, level, run)
+    except Exception as error:  # noqa: BLE001  (whatever it was: the others' results are not lost by it)
+        return [row(place, "the place itself", 1, "failures", "0", False, f"{type(error).__name__}: {error}")], {}
 
 
 def loaded(place: Place, gateway: Place, run: str) -> list[Row]:
@@ -107,7 +116,7 @@ def everything(level: Level) -> list[Row]:
         rows = [one for place in found for one in control(place, f"{run}-before")]
         before = outside.here()
         with ThreadPoolExecutor(len(found)) as pool:
-            results = list(pool.map(lambda place: attacked(place, level, run), found))
+            results = list(pool.map(lambda place: outcomes_of(place, level, run), found))
         gateway = next(place for place in found if place.name == "gateway")
         for place, (one, _) in zip(found, results, strict=True):
             rows += [*one, *loaded(place, gateway, run)]

@@ -74,7 +74,8 @@ def rebinding(attack: Attack) -> Iterator[Try]:
     names = [name for name in attack.world.inward if name.startswith("inward.")]
     for name in (one.replace("inward.", f"flip-{attack.token}.", 1) for one in names):
         request = f"GET http://{name}/{attack.token} HTTP/1.1\r\nHost: {name}\r\n\r\n".encode()
-        ask(attack.world.proxy, request)
+        if not ask(attack.world.proxy, request):
+            raise RuntimeError("the first answer did not come")
         for number in range(3):
             yield attack.tries(f"anew, {number}", lambda request=request: reached(ask(attack.world.proxy, request)))
         staying = name.replace("flip-", "flip-stays-")
@@ -85,8 +86,13 @@ def rebinding(attack: Attack) -> Iterator[Try]:
 def _stays(attack: Attack, request: bytes) -> Iterator[Try]:
     with connected(attack.world.proxy) as sock:
         sock.sendall(request)
-        read_answer(sock)
+        if not read_answer(sock):
+            raise RuntimeError("the first answer did not come")
         # Longer than the checked addresses of a name are used.
         time.sleep(32)
-        sock.sendall(request)
-        yield attack.tries("after 32 s on one connection", lambda: reached(read_answer(sock)))
+
+        def again() -> str:
+            sock.sendall(request)
+            return reached(read_answer(sock))
+
+        yield attack.tries("after 32 s on one connection", again)

@@ -146,7 +146,9 @@ def one_connection_two_requests(attack: Attack) -> Iterator[Try]:
 def _then(attack: Attack, first: bytes, second: bytes) -> str:
     with connected(attack.world.proxy) as sock:
         sock.sendall(first)
-        read_answer(sock)
+        # One that comes late must not pass for the answer to the second.
+        if not read_answer(sock):
+            raise RuntimeError("the first answer did not come")
         sock.sendall(second)
         return reached(read_answer(sock))
 

@@ -49,8 +49,12 @@ def udp(host: str, port: int, payload: bytes, ttl: int | None = None, source_por
 
 @contextlib.contextmanager
 def connected(address: tuple[str, int], patience: float = ANSWER_PATIENCE) -> Iterator[socket.socket]:
-    """A TCP connection, to a listener of the proxy as a rule."""
-    with socket.create_connection(address, patience) as sock:
+    """A TCP connection, to a listener of the proxy as a rule; ``patience`` is with its answers.
+
+    A wall that rejects may seem one that drops: a kernel sends an ICMP error a second to a host, and no more.
+    """
+    with socket.create_connection(address, min(patience, PATIENCE)) as sock:
+        sock.settimeout(patience)
         yield sock
 
 
