@@ -229,6 +229,18 @@ def test_without_an_endpoint_nothing_is_sent_and_the_state_says_so(spool):
         assert (exporter.state["status"], exporter.state["last_error"]) == ("local", None)
 
 
+def test_the_state_can_be_asked_for_while_the_last_of_a_backlog_goes(spool, monkeypatch):
+    with Running(spool, "") as exporter:
+        exporter._oldest_ns = 1
+
+        def now() -> float:
+            exporter._oldest_ns = None  # as the exporter's thread does between any two steps
+            return 2.0
+
+        monkeypatch.setattr("openclaw_egress.export.time.time", now)
+        assert exporter.state["backlog_seconds"] == pytest.approx(2.0)
+
+
 # ── what the store does not take now ─────────────────────────────────────────────────────────────────────────────
 
 

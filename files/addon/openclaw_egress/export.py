@@ -106,6 +106,8 @@ class Exporter:
         ``None`` unless the last attempt failed; times are Unix seconds.
         """
         stats = self._spool.stats()
+        # Read once: the exporter's thread goes on meanwhile.
+        oldest_ns = self._oldest_ns
         failed = self._status in ("retrying", "misconfigured")
         return {
             "status": self._status,
@@ -120,7 +122,7 @@ class Exporter:
             "push_limit_bytes": self._push_limit,
             "backlog_records": stats["pending_records"],
             "backlog_bytes": stats["pending_bytes"],
-            "backlog_seconds": 0.0 if self._oldest_ns is None else max(0.0, time.time() - self._oldest_ns / 1e9),
+            "backlog_seconds": 0.0 if oldest_ns is None else max(0.0, time.time() - oldest_ns / 1e9),
         }
 
     def _run(self) -> None:

@@ -251,7 +251,7 @@ class Service:
 
     def ready(self) -> tuple[bool, dict[str, Any]]:
         """Whether all that was asked for is happening: records arrive where they should, the CA is valid."""
-        problems: list[str] = [self._policy_problem] if self._policy_problem else []
+        problems = [problem] if (problem := self._policy_problem) else []
         export: Mapping[str, Any] = self.exporter.state if self.exporter is not None else {}
         if export.get("last_error"):
             problems.append(f"export: {export['last_error']}" + (f"; {export['remedy']}" if export["remedy"] else ""))
