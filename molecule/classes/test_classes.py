@@ -15,6 +15,9 @@ from molecule.lab.hosts import (
     soon,
 )
 
+# An agent's turn may take its time, as `agent_turn` lets it.
+pytestmark = pytest.mark.timeout(400)
+
 CURL = ("curl", "--silent", "--show-error", "--insecure", "--max-time", "20", "--write-out", " %{http_code}")
 
 

@@ -23,6 +23,9 @@ from molecule.lab.hosts import (
     victorialogs,
 )
 
+# An agent's turn may take its time, as `agent_turn` lets it.
+pytestmark = pytest.mark.timeout(400)
+
 MARK = f"lab-question-{secrets.token_hex(4)}"
 DENIED_SANDBOX = (
     '{service_name="openclaw-proxy"} | event_name="openclaw.egress.denied" | openclaw_egress_class="sandbox"'

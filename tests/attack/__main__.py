@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.attack import outside
-from tests.attack.expected import AS_THE_HOST_IS, AT_APPLICATION
+from tests.attack.expected import AT_APPLICATION
 from tests.attack.places import PROXY, Level, Place, places
 from tests.attack.sending import answers, attack, techniques
 
@@ -67,14 +67,13 @@ def attacked(place: Place, level: Level, run: str) -> tuple[list[Row], dict[str,
     seen = outside.since(before)
     recorded = outside.recorded(place.world.inspected)
     expected = AT_APPLICATION.get(place.name, frozenset()) if level == "application" else frozenset()
-    either = AS_THE_HOST_IS if level == "application" else frozenset()
     rows = []
     for found in chosen:
         told = outcomes[found.name]
         evidence = seen.evidence(found, place.name, tokens[found.name], place.world.inspected, recorded)
         value = max(told["reached"], len(evidence))
-        goal = "any" if found.name in either else "1 or more" if found.name in expected else "0"
-        met = (found.name in either or (value > 0) == (found.name in expected)) and not told["broken"]
+        goal = "1 or more" if found.name in expected else "0"
+        met = (value > 0) == (found.name in expected) and not told["broken"]
         detail = "; ".join([*evidence[:3], told["detail"]])
         rows.append(row(place, found.name, value, f"ways out in {told['tries']} tries", goal, met, detail))
     if seen.missing:

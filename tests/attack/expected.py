@@ -9,7 +9,7 @@ from __future__ import annotations
 PAST_THE_PROXY = frozenset(
     {
         "direct_tcp", "ports_of_mail_and_shells", "direct_udp", "quic", "ping", "few_hops", "source_ports",
-        "resolver_of_our_own", "resolver_that_is_configured", "dns_over_tls",
+        "other_transports", "resolver_of_our_own", "resolver_that_is_configured", "dns_over_tls",
         "without_the_proxy_variables", "automatic_configuration", "hosts_answer_pings",
     }
 )  # fmt: skip
@@ -18,14 +18,11 @@ PAST_THE_PROXY = frozenset(
 INWARDS = frozenset({"other_classes_listeners", "addresses_of_hosts"})
 """A nested container reaches the gateway, its hosts, and every listener of the proxy."""
 
-AS_ROOT = frozenset({"raw_ip", "ip_options_and_fragments"})
+AS_ROOT = frozenset({"raw_ip", "ip_options_and_fragments", "borrowed_source_addresses"})
 """Who may open raw sockets sends what it likes."""
 
 ON_ONE_BRIDGE = frozenset({"containers_of_other_classes"})
 """Code sandboxes and builds share the engine's own bridge."""
-
-AS_THE_HOST_IS = frozenset({"other_transports", "borrowed_source_addresses"})
-"""Get out where the host's kernel has Multipath TCP, and where it does not filter by the reverse path (rp_filter)."""
 
 AT_APPLICATION = {
     "sandbox": PAST_THE_PROXY | INWARDS | ON_ONE_BRIDGE,

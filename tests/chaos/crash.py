@@ -26,7 +26,7 @@ EVENT_MS = 30
 def run(made: world.World) -> Iterator[Result]:
     """Many rounds on one spool."""
     chance = random.Random(SEED)
-    before = len(made.providers.log)
+    began = time.time()
     with LokiStandIn() as loki:
         proxy = made.proxy("crash", OTEL_EXPORTER_OTLP_LOGS_ENDPOINT=f"{loki.url}/otlp/v1/logs")
         load = Load(proxy)
@@ -49,7 +49,7 @@ def run(made: world.World) -> Iterator[Result]:
             0,
         )
         yield reported("crash: exchanges named as interrupted", outcomes["interrupted"], "")
-        yield exactly("crash: requests that left unrecorded", _unrecorded(made, before, rows, proxy), "", 0)
+        yield exactly("crash: requests that left unrecorded", _unrecorded(made, began, rows, proxy), "", 0)
         with SpoolReader(proxy.directory / "state" / "spool.db") as reader:
             yield exactly("crash: problems that an audit of the chain finds", len(reader.audit().problems), "", 0)
         stored = Counter(
@@ -67,12 +67,12 @@ def _not_once(stored: Counter[str], wanted: Iterable[str]) -> set[str]:
     return {one for one in ids | set(stored) if one not in ids or stored[one] != 1}
 
 
-def _unrecorded(made: world.World, before: int, rows: Sequence[tuple[int, Row]], proxy: RunningProxy) -> int:
+def _unrecorded(made: world.World, began: float, rows: Sequence[tuple[int, Row]], proxy: RunningProxy) -> int:
     """Requests that the provider had in full, and of which the spool has no exchange with that very body."""
     with SpoolReader(proxy.directory / "state" / "spool.db") as reader:
         bodies = Counter(
             hashlib.sha256((json.loads(reader.lines_for(row.id)[0])["request"].get("body") or "").encode()).hexdigest()
             for _, row in rows
         )
-    arrived = Counter(entry["request_body_sha256"] for entry in made.providers.log[before:])
+    arrived = Counter(entry["request_body_sha256"] for entry in made.providers.asked_since(began))
     return (arrived - bodies).total()

@@ -864,6 +864,10 @@ class LLMProviders:
         with self._lock:
             return list(self._entries)
 
+    def asked_since(self, began: float) -> list[Json]:
+        """What came from a time on (Unix seconds): what was broken off before it may be in `log` only later."""
+        return [entry for entry in self.log if entry["time"] >= began]
+
     def _note(self, entry: Json) -> None:
         with self._lock:
             self._entries.append(entry)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from tests.attack.inside.core import PLACES, Address, Attack, Try, technique
 from tests.attack.inside.http import asked, tunnelled
-from tests.attack.inside.talking import ask, connected, reached, read_answer
+from tests.attack.inside.talking import ask, came, connected, reached, read_answer
 
 
 def _all(attack: Attack, targets: Iterable[Address]) -> Iterator[Try]:
@@ -74,8 +74,7 @@ def rebinding(attack: Attack) -> Iterator[Try]:
     names = [name for name in attack.world.inward if name.startswith("inward.")]
     for name in (one.replace("inward.", f"flip-{attack.token}.", 1) for one in names):
         request = f"GET http://{name}/{attack.token} HTTP/1.1\r\nHost: {name}\r\n\r\n".encode()
-        if not ask(attack.world.proxy, request):
-            raise RuntimeError("the first answer did not come")
+        came(ask(attack.world.proxy, request))
         for number in range(3):
             yield attack.tries(f"anew, {number}", lambda request=request: reached(ask(attack.world.proxy, request)))
         staying = name.replace("flip-", "flip-stays-")
@@ -86,8 +85,7 @@ def rebinding(attack: Attack) -> Iterator[Try]:
 def _stays(attack: Attack, request: bytes) -> Iterator[Try]:
     with connected(attack.world.proxy) as sock:
         sock.sendall(request)
-        if not read_answer(sock):
-            raise RuntimeError("the first answer did not come")
+        came(read_answer(sock))
         # Longer than the checked addresses of a name are used.
         time.sleep(32)
 

@@ -84,6 +84,17 @@ def read_answer(sock: socket.socket) -> bytes:
     return found
 
 
+def came(answer: bytes) -> bytes:
+    """An answer without which the next proves nothing: one that comes late must not pass for it.
+
+    Raises:
+        RuntimeError: there is none.
+    """
+    if not answer:
+        raise RuntimeError("the first answer did not come")
+    return answer
+
+
 def status_of(answer: bytes) -> int:
     """The status of an HTTP answer; 0 where there is none."""
     words = answer.split(b" ", 2)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.running import RunningProxy
-from tests.standins.llm_providers import Json, LLMProviders
+from tests.standins.llm_providers import LLMProviders
 
 
 @pytest.fixture(scope="session")
@@ -28,11 +28,6 @@ def make_proxy(directory, providers: LLMProviders, kind="lean", **environment: s
     assert providers.ca_file is not None and providers.http_port is not None
     ports = [providers.port, providers.http_port]
     return RunningProxy(directory, ports, providers.ca_file, kind, **environment)
-
-
-def asked_since(providers: LLMProviders, began: float) -> list[Json]:
-    """What the providers were asked from a time on; what an earlier test broke off may be written down only now."""
-    return [entry for entry in providers.log if entry["time"] >= began]
 
 
 @pytest.fixture

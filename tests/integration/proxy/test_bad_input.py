@@ -7,7 +7,6 @@ import time
 
 import pytest
 
-from tests.integration.proxy.conftest import asked_since
 from tests.integration.proxy.raw import connect, connected, exchange, read_all, status_of, tls
 
 SECRET = "sk-ant-api03-secret-inside-of-garbage"
@@ -55,7 +54,7 @@ def unharmed(proxy):
 def test_malformed_http_on_a_listener(proxy, providers, data):
     began = time.time()
     assert status_of(exchange(proxy.ports["browser"], data)) in (0, 400, 403, 502)
-    assert not asked_since(providers, began)
+    assert not providers.asked_since(began)
 
 
 def test_a_request_without_a_destination(proxy):
@@ -71,7 +70,7 @@ def test_tls_with_garbage_inside_a_tunnel(proxy, providers):
             sock.sendall(garbage + SECRET.encode())
             sock.settimeout(1)  # the rest of a record is waited for
             read_all(sock)
-    assert not asked_since(providers, began)
+    assert not providers.asked_since(began)
 
 
 def inside(proxy, providers, data: bytes) -> bytes:
@@ -107,7 +106,7 @@ def test_a_body_that_is_shorter_than_it_says(proxy, providers):
     while len(proxy.exchanges()) == kept and time.monotonic() < end:
         time.sleep(0.02)
     assert [row.outcome for row in proxy.exchanges()[kept:]] == ["client_aborted"]
-    assert not asked_since(providers, began)
+    assert not providers.asked_since(began)
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "br", "zstd", "deflate", "gzip, br", "no-such-coding"])

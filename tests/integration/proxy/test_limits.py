@@ -9,7 +9,7 @@ import httpx2 as httpx
 import pytest
 
 from tests.chaos import hostile
-from tests.integration.proxy.conftest import asked_since, make_proxy
+from tests.integration.proxy.conftest import make_proxy
 from tests.integration.proxy.raw import connect, connected, exchange, read_all, read_head, status_of, tls
 from tests.running import RunningProxy
 from tests.standins.llm_providers import LLMProviders
@@ -66,7 +66,7 @@ def test_a_head_with_too_many_bytes_or_fields(limited, providers, head):
     with connected(limited.ports["gateway"]) as sock:
         sock.sendall(site(providers) + head)
         assert status_of(ends(sock)) == 431
-    assert not asked_since(providers, began)
+    assert not providers.asked_since(began)
 
 
 @pytest.mark.parametrize(("begun", "status"), [(b"", 0), (b"GET http://www", 408), (b"\x16\x03\x01\x02\x00\x01", 0)])

@@ -11,7 +11,6 @@ import openai
 import pytest
 
 from openclaw_egress.spool_reader import Row, SpoolReader
-from tests.integration.proxy.conftest import asked_since
 
 KEY = "sk-ant-api03-a-key-that-must-not-be-kept-anywhere"
 HELLO = [{"role": "user", "content": "hello"}]
@@ -169,9 +168,9 @@ def test_events_are_not_held_back(proxy, http, providers):
     ) as answer:
         lines = answer.iter_lines()
         assert next(lines) == "event: message_start"
-        assert not asked_since(providers, began)
+        assert not providers.asked_since(began)
         assert 'data: {"type": "message_stop"}' in list(lines)
-    assert len(asked_since(providers, began)) == 1
+    assert len(providers.asked_since(began)) == 1
 
 
 def test_a_long_answer_is_passed_whole_and_kept_in_part(proxy, http, providers, recorded):

@@ -6,7 +6,7 @@ import time
 import httpx2 as httpx
 import pytest
 
-from tests.integration.proxy.conftest import asked_since, make_proxy
+from tests.integration.proxy.conftest import make_proxy
 from tests.numbered import is_exchange
 from tests.standins.loki.standin import LokiStandIn
 
@@ -89,7 +89,7 @@ def test_a_full_disk_refuses_what_cannot_be_recorded_and_goes_on_afterwards(tmp_
         began = time.time()
         with proxy.no_room():
             assert ask(proxy, 3) == [503] * 3
-            assert not asked_since(providers, began)
+            assert not providers.asked_since(began)
             assert proxy.ask("/healthz")["ok"] is True
         assert ask(proxy) == [200]
         assert [row.outcome for row in proxy.exchanges()] == ["complete", "complete"]

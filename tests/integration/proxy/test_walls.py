@@ -7,7 +7,6 @@ import time
 import httpx2 as httpx
 import pytest
 
-from tests.integration.proxy.conftest import asked_since
 from tests.integration.proxy.raw import connect, connected, exchange, read_all, status_of, tls
 
 ELSEWHERE = "packages.example.com"
@@ -66,7 +65,7 @@ def test_the_sandbox_is_refused_with_the_reason(proxy, providers, seq):
     assert error["class"] == "sandbox"
     assert "sandbox" in error["reason"]
     assert answer.headers["proxy-status"].startswith("openclaw-egress; error=http_request_denied")
-    assert not asked_since(providers, began)
+    assert not providers.asked_since(began)
     rows = denied_since(proxy, seq)
     assert [(row.class_name, row.host, row.rule) for row in rows] == [("sandbox", "www.example.com", "default")] * 2
 
@@ -96,7 +95,7 @@ def test_the_address_guard(proxy, providers, host, how):
     else:
         data = f"GET http://{host}:81/ HTTP/1.1\r\nHost: {host}:81\r\n\r\n"
     assert status_of(exchange(proxy.ports["gateway"], data.encode())) in (400, 403)
-    assert not asked_since(providers, began)
+    assert not providers.asked_since(began)
 
 
 def test_a_class_cannot_reach_its_own_proxy(proxy):
@@ -114,7 +113,7 @@ def test_the_name_in_tls_is_the_one_that_connect_named(proxy, providers, seq, na
             inside.sendall(b"GET / HTTP/1.1\r\nHost: packages.example.com\r\n\r\n")
             assert not inside.recv(1), "the tunnel was opened"
             raise OSError
-    assert not asked_since(providers, began)
+    assert not providers.asked_since(began)
     assert [row.rule for row in denied_since(proxy, seq)] == ["syntax"]
 
 
@@ -135,14 +134,14 @@ def test_inside_a_decrypted_tunnel_names_agree(proxy, providers, head):
         with tls(sock, "api.anthropic.com", proxy.root) as inside:
             inside.sendall(head.format(elsewhere=ELSEWHERE, port=providers.port).encode())
             assert status_of(inside.recv(65536)) in (400, 403)
-    assert not asked_since(providers, began)
+    assert not providers.asked_since(began)
 
 
 def test_host_and_target_agree_in_plain_http(proxy, providers):
     began = time.time()
     data = f"GET http://www.example.com:{providers.http_port}/ HTTP/1.1\r\nHost: {ELSEWHERE}\r\n\r\n"
     assert status_of(exchange(proxy.ports["browser"], data.encode())) in (400, 403)
-    assert not asked_since(providers, began)
+    assert not providers.asked_since(began)
 
 
 def test_https_in_absolute_form_is_refused(proxy, providers):
@@ -150,7 +149,7 @@ def test_https_in_absolute_form_is_refused(proxy, providers):
     target = proxy.url("www.example.com", "/")
     data = f"GET {target} HTTP/1.1\r\nHost: www.example.com:{providers.port}\r\n\r\n"
     assert status_of(exchange(proxy.ports["gateway"], data.encode())) == 403
-    assert not asked_since(providers, began)
+    assert not providers.asked_since(began)
 
 
 def test_after_connect_comes_tls_or_nothing(proxy, providers, seq):
@@ -163,7 +162,7 @@ def test_after_connect_comes_tls_or_nothing(proxy, providers, seq):
         assert status_of(connect(sock, f"www.example.com:{providers.http_port}")) == 200
         sock.sendall(b"GET / HTTP/1.1\r\nHost: www.example.com\r\n\r\n")
         assert read_all(sock) == b""
-    assert not asked_since(providers, began)
+    assert not providers.asked_since(began)
     assert len(denied_since(proxy, seq)) == 2
 
 
@@ -191,7 +190,7 @@ def test_a_websocket_to_an_inspected_host_is_refused_and_recorded(proxy, provide
             headers={"connection": "upgrade", "upgrade": "websocket", "sec-websocket-version": "13"},
         )
     assert answer.status_code == 403
-    assert not asked_since(providers, began)
+    assert not providers.asked_since(began)
     assert [row.rule for row in denied_since(proxy, seq)] == ["recording"]
 
 
