@@ -12,7 +12,7 @@ began=$SECONDS log=build/playbooks.log
 python -m pytest --timeout 400 --numprocesses auto --dist worksteal tests/playbooks molecule/lab >"$log" 2>&1 </dev/null &
 playbooks=$!
 # Here, and not by a scenario's `create` alone, so that what takes minutes is seen while it does.
-molecule/lab/lab up </dev/null || { kill "$playbooks"; echo "0 passed, 1 failed"; exit 1; }
+molecule/lab/lab up </dev/null || { kill "$playbooks" 2>/dev/null; echo "0 passed, 1 failed"; exit 1; }
 result=passed
 wait "$playbooks" || result=failed
 tests=$(grep -oE '[0-9]+ passed' "$log" | tail -n 1 | grep -oE '[0-9]+' || echo 0)
