@@ -43,7 +43,7 @@ attack: setup ## try to get out of every kind of container in the lab (LEVEL=app
 contract: setup ## Loki's contract, asked of the stand-in, of LOKI_URL=…, or of LAB_LOKI_IMAGE=grafana/loki:3.x
 	@bash tests/contract/loki/run.sh
 
-lint: setup ## ruff, mypy, import-linter, yamllint, ansible-lint, shellcheck where it is installed
+lint: setup ## ruff, mypy, import-linter, yamllint, ansible-lint, shellcheck, codespell, deptry
 	@bash tests/lint.sh
 
 playbooks: setup ## playbooks and modules against stand-ins for docker and ufw, and what the lab is made of

@@ -17,11 +17,8 @@ step "ruff format" ruff format --quiet --check files plugins tests molecule
 step "mypy (strict)" mypy --no-error-summary
 step "import-linter" env PYTHONPATH=files/addon lint-imports --no-logo pyproject.toml
 step "yamllint" yamllint --strict .
-if command -v shellcheck >/dev/null; then
-  step "shellcheck" shellcheck "${scripts[@]}"
-else
-  echo "lint: shellcheck is not installed: bash -n instead (apt-get install shellcheck)" >&2
-  for script in "${scripts[@]}"; do step "bash -n $script" bash -n "$script"; done
-fi
+step "shellcheck" shellcheck "${scripts[@]}"
+step "codespell" codespell
+step "deptry" bash -c "cd files/addon && deptry --no-ansi ."
 finished() { wait "$lint" || { cat "$later" >&2; return 1; }; }
 step "ansible-lint (production)" finished
