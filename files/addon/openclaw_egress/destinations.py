@@ -1,8 +1,8 @@
-"""Destinations: one canonical form for each host, and the address guard. Pure; nothing is resolved here.
+"""Destinations in one canonical form, and the address guard. Pure: nothing is resolved here.
 
-A host that can be written in two ways could be allowed in one and denied in the other. So every name and address that
-comes from a client or from the policy passes through :func:`canonical_host` first, and everything after it (rules,
-look-ups, connections, records) sees the canonical form alone.
+A host with two spellings could be allowed in one and denied in the other. So each name and address from a client or
+from the policy passes through :func:`canonical_host` first. Rules, look-ups, connections and records use only the
+canonical form.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ import idna
 type Address = IPv4Address | IPv6Address
 type Network = IPv4Network | IPv6Network
 
-MAX_NAME = 253  # RFC 1035, section 2.3.4, in text without the final dot
+MAX_NAME = 253  # RFC 1035, section 2.3.4, as text without the final dot.
 MAX_LABEL = 63
 
 
 class DestinationError(ValueError):
-    """What was asked for is no host and port; ``reason`` says why, to a person."""
+    """Text that is not a valid host and port; ``reason`` gives the cause for people."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -33,12 +33,11 @@ class DestinationError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Host and port as asked for, in canonical form.
+    """Host and port of a request, in canonical form.
 
     Attributes:
-        host: a name (lower case, A-labels, no final dot), or an address as :mod:`ipaddress` writes it, no brackets.
-        address: the same as an address, when the host is a literal; else None.
-        port: 1 to 65535.
+        host: a name (lower case, A-labels, no final dot), or an address as :mod:`ipaddress` writes it, without
+        brackets. address: the same as an address if the host is a literal; else None. port: 1 to 65535.
     """
 
     host: str
@@ -50,10 +49,10 @@ class Destination:
 
 
 def parse_destination(host: str, port: int) -> Destination:
-    """The canonical destination for what a client asked for.
+    """Return the canonical destination of a client's request.
 
     Raises:
-        DestinationError: it is no host, or no port.
+        DestinationError: the host or the port is not valid.
     """
     if isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= 65535:
         raise DestinationError(f"{port!r} is not a port (1 to 65535)")
@@ -62,10 +61,10 @@ def parse_destination(host: str, port: int) -> Destination:
 
 
 def split_url(url: str) -> tuple[str, str, int, str]:
-    """Scheme, host, port, and path with query, as an operator writes them: ``https://host/path``, or ``host:port``.
+    """Return scheme, host, port, and path with query, of ``https://host/path`` or ``host:port``.
 
     Raises:
-        DestinationError: it names no host and port.
+        DestinationError: the text names no host and port.
     """
     try:
         parts = urlsplit(url if "://" in url else f"//{url}", scheme="https")
@@ -88,14 +87,15 @@ _OCTAL = re.compile(r"[0-7]+")
 
 
 def canonical_host(host: str) -> tuple[str, Address | None]:
-    """The one form of a host, and its address when it is a literal.
+    """Return the canonical form of a host, and its address if it is a literal.
 
-    Addresses are recognised in every spelling that ``inet_aton(3)`` and browsers take (``127.1``, ``0x7f.1``,
-    ``2130706433``, ``0177.0.0.1``): https://url.spec.whatwg.org/#concept-ipv4-parser. As there, a name whose last label
-    is a number is an address or nothing. Names follow UTS #46 (non-transitional) and RFC 1123, with underscores.
+    Addresses are recognised in every spelling that ``inet_aton(3)`` and browsers accept (``127.1``, ``0x7f.1``,
+    ``2130706433``, ``0177.0.0.1``): https://url.spec.whatwg.org/#concept-ipv4-parser. As there, a name whose last
+    label is a number is an address or invalid. Names follow UTS #46 (non-transitional) and RFC 1123, with
+    underscores.
 
     Raises:
-        DestinationError: empty, too long, or with characters that no host has.
+        DestinationError: the host is empty, too long, or contains a character that no host may have.
     """
     if not host:
         raise DestinationError("the host is empty")
@@ -133,7 +133,7 @@ def _refuse_characters(text: str) -> str:
 
 
 def _ascii(text: str) -> str:
-    """Lower case and A-labels. Only what is not ASCII is mapped: DNS knows names that IDNA would refuse."""
+    """Return lower case and A-labels. Map only non-ASCII text: DNS has names that IDNA would refuse."""
     if text.isascii():
         return text.lower()
     try:
@@ -185,7 +185,7 @@ def _ipv4(labels: list[str], host: str) -> IPv4Address:
         else:
             numbers.append(int(label))
     *leading, last = numbers
-    # The last number fills all bytes that are left.
+    # The last number fills the remaining bytes.
     if any(number > 255 for number in leading) or last >= 256 ** (5 - len(numbers)):
         raise wrong
     return IPv4Address(sum(number << 8 * (3 - at) for at, number in enumerate(leading)) + last)
@@ -195,7 +195,7 @@ def _ipv4(labels: list[str], host: str) -> IPv4Address:
 
 
 class SpecialRange(NamedTuple):
-    """A range that a proxy must not connect to; ``cidr`` as the registry writes it."""
+    """Range that a proxy must not connect to; ``cidr`` as the registry writes it."""
 
     cidr: str
     network: Network
@@ -208,10 +208,10 @@ def _table(text: str) -> tuple[SpecialRange, ...]:
     return tuple(SpecialRange(cidr, ipaddress.ip_network(cidr), name, source) for cidr, name, source in rows)
 
 
-# Where a range lies within another, the narrower comes first: the first that matches gives the reason.
-# Sources: IANA's special-purpose registries for IPv4 and IPv6 (also what they call globally reachable: AS112, AMT, the
-# anycast addresses are no web servers), IANA's IPv6 address space (only 2000::/3 is global unicast), the list in
-# OpenClaw's docs/security/network-proxy.md, and the clouds' own pages for what serves metadata and credentials.
+# The narrower of two nested ranges comes first: the first match gives the reason.
+# Sources: IANA's special-purpose registries for IPv4 and IPv6 (their globally reachable entries too: AS112, AMT and the
+# anycast addresses are not web servers), IANA's IPv6 address space (only 2000::/3 is global unicast), the list in
+# OpenClaw's docs/security/network-proxy.md, and the clouds' pages on addresses that serve metadata and credentials.
 SPECIAL_RANGES = _table(
     """
     169.254.169.254/32    cloud metadata                    AWS, Azure, Google Cloud and others
@@ -274,7 +274,7 @@ SPECIAL_RANGES = _table(
 """.replace("\n\n", "\n")
 )
 
-_ISATAP = (0x0000_5EFE, 0x0200_5EFE)  # the upper half of the interface identifier, RFC 5214, section 6.1
+_ISATAP = (0x0000_5EFE, 0x0200_5EFE)  # The upper half of the interface identifier (RFC 5214, section 6.1).
 
 _BY_VERSION = {
     version: [
@@ -290,14 +290,14 @@ GUARDED_NAMES: dict[str, tuple[str, tuple[Address, ...]]] = {
     "localhost.localdomain": ("loopback (RFC 6761)", (IPv4Address("127.0.0.1"), IPv6Address("::1"))),
     "metadata.google.internal": ("cloud metadata (Google Cloud)", (IPv4Address("169.254.169.254"),)),
 }
-"""Names that stand for guarded addresses by definition: refused before they are looked up. With what they stand for."""
+"""Names that always mean guarded addresses, with those addresses: refused before look-up."""
 
 
 def guard_reason(ip: Address) -> str | None:
-    """Why the proxy does not connect to ``ip``, such as ``loopback (127.0.0.0/8, RFC 1122)``; None if it is public.
+    """Return why ``ip`` is refused, such as ``loopback (127.0.0.0/8, RFC 1122)``; None if it is public.
 
     The ranges are listed one by one: :attr:`ipaddress.IPv6Address.is_global` is true for site-local, multicast, NAT64
-    of a private address and others.
+    of a private address, and others.
     """
     number = int(ip)
     for network, mask, reason in _BY_VERSION[ip.version]:
@@ -309,5 +309,5 @@ def guard_reason(ip: Address) -> str | None:
 
 
 def guarded_name(host: str) -> tuple[str, tuple[Address, ...]] | None:
-    """For a canonical name that always means a guarded address: why, and those addresses; else None."""
+    """Return the reason and the addresses of a canonical name that always means guarded addresses; else None."""
     return GUARDED_NAMES.get("localhost" if host.endswith(".localhost") else host)

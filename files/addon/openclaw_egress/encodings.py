@@ -1,10 +1,10 @@
-"""Content codings undone as the bytes arrive, within bounds.
+"""Incremental, bounded decoding of content codings.
 
-Input comes in any cut; output comes in pieces of some 64 KB, so that nothing a peer sends can make one call return a
-gigabyte (32 KB of zstd can), and stops for good at a limit. Bad data never raises: it sets `BodyDecoder.error`.
+Input comes in chunks of any size. Output comes in pieces of about 64 KB and stops at a limit, so that one call can
+never return a gigabyte (32 KB of zstd can hold one). Invalid data never raises: it sets `BodyDecoder.error`.
 
-Codings: gzip (several members too), deflate (with the zlib header as RFC 9110 has it, and without as many send it), br
-(RFC 7932), zstd (RFC 8878, windows up to 8 MB as RFC 9659 asks), identity, and lists of them (RFC 9110, 8.4).
+Codings: gzip (several members too), deflate (with the zlib header, as RFC 9110 requires, and without, as many send it),
+br (RFC 7932), zstd (RFC 8878, windows up to 8 MB as RFC 9659 requires), identity, and lists of these (RFC 9110, 8.4).
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _ZSTD_WINDOW_LOG = 23
 
 
 class _Damaged(Exception):
-    """What is wrong with the data, in words for a person."""
+    """Invalid data; the text describes the problem."""
 
 
 class _Coding(Protocol):
-    """One coding. `pieces` is drained before the next call; `finish` raises `_Damaged` where the end is missing."""
+    """Decoder of one coding. Drain `pieces` before the next call. `finish` raises `_Damaged` without an end."""
 
     def pieces(self, data: bytes) -> Iterator[bytes]: ...
 
@@ -40,7 +40,7 @@ class _Coding(Protocol):
 
 
 class _Zlib:
-    """gzip and zlib; a gzip body may be several members, one after the other."""
+    """Decoder of gzip and zlib. A gzip body may have several members in sequence."""
 
     def __init__(self, name: str, window_bits: int) -> None:
         self._name = name
@@ -59,7 +59,7 @@ class _Zlib:
                 yield piece
             data = self._inflater.unconsumed_tail
             while len(piece) == PIECE_BYTES and not self._inflater.eof and not data:
-                # All input is taken, but the inflater may still hold output that had no room.
+                # The decoder took all input, but may still hold output that had no room.
                 piece = self._inflate(b"")
                 if piece:
                     yield piece
@@ -91,7 +91,7 @@ class _Zlib:
 
 
 class _Deflate:
-    """`deflate` is zlib data by the standard and raw deflate by habit: the first two bytes tell."""
+    """Decoder of `deflate`, which is zlib data by the standard and raw deflate by habit: the first two bytes decide."""
 
     def __init__(self) -> None:
         self._head = b""
@@ -116,7 +116,7 @@ class _Deflate:
 
 
 class _Brotli:
-    """br. What one call had decoded before it met damaged data is lost with it: the library hands out nothing then."""
+    """Decoder of br. The library returns nothing of the call in which it meets invalid data."""
 
     def __init__(self) -> None:
         self._decompressor = brotli.Decompressor()
@@ -126,13 +126,13 @@ class _Brotli:
         if data and self._decompressor.is_finished():
             raise _Damaged(f"{len(data)} bytes or more after the end of the br data")
         self._begun = self._begun or bool(data)
-        # Short slices, so that little is lost where the data turns bad.
+        # Short slices lose little where the data becomes invalid.
         for start in range(0, len(data), 4096):
             piece = self._process(data[start : start + 4096])
             while piece or not self._decompressor.can_accept_more_data():
                 if piece:
                     yield piece
-                # That it takes more input does not mean that it has no more output: only an empty piece says so.
+                # The decoder can accept more input and still hold output. Only an empty piece shows that it has none.
                 if self._decompressor.is_finished() and self._decompressor.can_accept_more_data():
                     break
                 piece = self._process(b"")
@@ -149,7 +149,7 @@ class _Brotli:
 
 
 class _Zstd:
-    """zstd: frames, and skippable frames, one after the other."""
+    """Decoder of zstd: frames and skippable frames in sequence."""
 
     def __init__(self) -> None:
         self._frame = self._new_frame()
@@ -202,15 +202,15 @@ def _coding(name: str) -> _Coding | None:
 
 
 class BodyDecoder:
-    """Undoes the codings of one body.
+    """Decoder of the codings of one body.
 
-    `content_encoding` is the header's value (None: no header). `max_output` bounds the bytes that all inflating of this
-    body may give, at each layer of a list; None is `DEFAULT_MAX_OUTPUT`. An identity body inflates nothing and has no
-    limit. A coding that is not known (or a list of more than `MAX_CODINGS`) sets `error` at once, and the bytes pass as
-    they are: better on record so than not at all.
+    `content_encoding` is the header's value (None: no header). `max_output` bounds the decoded bytes of the body, at
+    each layer of a list; None is `DEFAULT_MAX_OUTPUT`. An identity body has no limit. An unknown coding, or a list of
+    more than `MAX_CODINGS`, sets `error` at once, and the bytes pass unmodified: recording them so is better than not
+    at all.
 
-    `error`: what was wrong, None while nothing is; after damaged data or the limit, nothing more comes out.
-    `output_bytes`: how many bytes came out. `exhausted`: the limit was met.
+    `error`: the problem, or None. After invalid data or the limit no more output comes. `output_bytes`: decoded bytes
+    so far. `exhausted`: the limit was reached.
     """
 
     def __init__(self, content_encoding: str | None, max_output: int | None = None) -> None:
@@ -230,11 +230,11 @@ class BodyDecoder:
             self.error = f"unknown content coding {unknown[:40]!r}; the body is kept as it came"
         if self.error is not None:
             self._codings = []
-        # What each layer gave so far: a list's inner layers can be bombs too.
+        # Output of each layer so far: an inner layer of a list can be a decompression bomb too.
         self._given = [0] * len(self._codings)
 
     def pieces(self, data: bytes) -> Iterator[bytes]:
-        """The decoded bytes that `data` brings, piece by piece; to be drained. Memory stays at a few pieces."""
+        """Yield the decoded bytes of `data` in pieces; drain the iterator. Memory use stays at a few pieces."""
         if self._stopped or not data:
             return
         if not self._codings:
@@ -249,11 +249,11 @@ class BodyDecoder:
             self._stop(str(problem))
 
     def feed(self, data: bytes) -> bytes:
-        """As `pieces`, in one."""
+        """Return the output of `pieces` as one value."""
         return b"".join(self.pieces(data))
 
     def finish(self) -> bytes:
-        """To be called when the body is over; finds out whether the codings are over too. Gives what was held back."""
+        """End the body, check that the codings end too, and return the remaining output."""
         if not self._stopped:
             try:
                 for coding in self._codings:
@@ -278,5 +278,5 @@ class BodyDecoder:
     def _stop(self, problem: str) -> None:
         self.error = problem
         self._stopped = True
-        # Windows and tables are not needed any more.
+        # Release windows and tables.
         self._codings = []

@@ -1,7 +1,7 @@
-"""Rules written into the text of a policy, so that nothing else of it changes: no comment, no line end, no order.
+"""Editor of a policy's text that adds rules and changes nothing else: comments, line ends and order stay.
 
-YAML is read for places alone. What comes out is to be read as a policy and compared before anybody relies on it: an
-alias is where its anchor is, so that what is shared would change for all who share it.
+It reads YAML for positions only. The caller must load the result as a policy and compare it before use: an alias stands
+where its anchor is, so an edit of a shared list changes every class that shares it.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ from ruamel.yaml import YAML
 from ruamel.yaml.nodes import CollectionNode, MappingNode, Node, SequenceNode
 
 MAX_LINE = 120
-"""Columns: what would make a line longer goes on lines of its own."""
+"""Maximum columns: a longer line is split over several lines."""
 
 
 class PlaceError(Exception):
-    """The text has no place where rules can be written; the message says why."""
+    """Text without a place where rules can be written; the message gives the reason."""
 
 
 def with_rules(text: str, class_name: str, rules: Sequence[str]) -> str:
-    """A policy's text with rules added to the end of a class's ``allow``, which is made where it is absent.
+    """Return a policy's text with rules appended to a class's ``allow``, which is created if absent.
 
     Args:
-        text: a policy that can be read, without byte order mark.
+        text: a valid policy without byte order mark.
         class_name: one of its classes.
         rules: each in YAML's flow style, such as ``{host: packages.example.com, ports: [443]}``.
 
     Raises:
-        PlaceError: the class or its list is not there to be written into.
+        PlaceError: the class or its list cannot be edited.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # as when the policy is read
+        warnings.simplefilter("ignore")  # As the policy loader does.
         root = YAML(typ="rt", pure=True).compose(text)
     found = _entry(_entry(root, "classes"), class_name)
     allow = _entry(found, "allow")
@@ -53,7 +53,7 @@ def with_rules(text: str, class_name: str, rules: Sequence[str]) -> str:
 
 
 def _entry(node: Node | None, name: str) -> Node | None:
-    """The value of a key; None where it is absent."""
+    """Return the value of a key; None where it is absent."""
     pairs: list[tuple[Node, Node]] = node.value if isinstance(node, MappingNode) else []
     for key, value in pairs:
         if key.value == name:
@@ -62,7 +62,7 @@ def _entry(node: Node | None, name: str) -> Node | None:
 
 
 def _end(node: Node) -> int:
-    """Where a value ends. The end mark of a block is where the next token begins, behind comments and empty lines."""
+    """Return the end of a value. A block's end mark is the start of the next token, after comments and empty lines."""
     if isinstance(node, CollectionNode) and not node.flow_style and node.value:
         last = node.value[-1]
         return _end(last[1] if isinstance(last, tuple) else last)
@@ -72,9 +72,9 @@ def _end(node: Node) -> int:
 def _into_flow(
     text: str, collection: Node, last: Node | None, rules: Sequence[str], around: tuple[str, str] = ("", "")
 ) -> str:
-    """Write behind the last entry of ``[…]`` or ``{…}``: on its line, on lines as its own, or on longer ones broken."""
+    """Insert after the last entry of ``[…]`` or ``{…}``: on its line, on separate lines, or on split lines."""
     if last is None:
-        # Neither an anchor nor a tag in front of it can have a bracket.
+        # Neither an anchor nor a tag before it can contain a bracket.
         at, separator = text.index("[", collection.start_mark.index) + 1, ""
     else:
         at, separator = _end(last), ", "
@@ -100,7 +100,7 @@ def _into_flow(
 
 
 def _on_lines(text: str, at: int, end: int, indent: str, rules: Sequence[str]) -> str:
-    """Write below the last entry of a list that has its entries on lines of their own; ``end`` is the list's end."""
+    """Insert below the last entry of a block list; ``end`` is the end of the list."""
     newline = _newline(text) + indent
     line_end = _line_end(text, at)
     if end <= line_end:
@@ -111,7 +111,7 @@ def _on_lines(text: str, at: int, end: int, indent: str, rules: Sequence[str]) -
 
 
 def _after_line(text: str, at: int, lines: Sequence[str]) -> str:
-    """Write lines below the one that ``at`` is in; a comment at its end stays there."""
+    """Insert lines below the line that contains ``at``; a comment at its end stays."""
     end = _line_end(text, at)
     return text[:end] + "".join(_newline(text) + line for line in lines) + text[end:]
 
@@ -121,7 +121,7 @@ def _line_start(text: str, at: int) -> int:
 
 
 def _line_end(text: str, at: int) -> int:
-    """Where the line's end begins, be it LF or CRLF."""
+    """Return the position of the line end, LF or CRLF."""
     end = text.find("\n", at)
     if end < 0:
         return len(text)

@@ -1,8 +1,8 @@
-"""Server-sent events from bytes in any cut, by the rules of the WHATWG HTML standard, section 9.2.6.
+"""Incremental parser of server-sent events (WHATWG HTML standard, section 9.2.6).
 
-Lines end in LF, CR or CRLF; one BOM at the start is dropped; an event goes out at its blank line, and one that the
-stream's end cuts off does not go out at all, as in browsers and the providers' own SDKs. Unlike there, an event has a
-maximum size: a longer one is dropped and counted, and the next is read as usual.
+Lines end in LF, CR or CRLF. One BOM at the start is dropped. A blank line completes an event. An incomplete event at
+the end of the stream is dropped, as browsers and the providers' SDKs do. Unlike there, an event has a maximum size:
+the parser drops and counts a longer one, and continues with the next.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _BOM = b"\xef\xbb\xbf"
 
 @dataclass(frozen=True)
 class Event:
-    """`event`: the name, None where none was given; `data`: its lines joined by LF; `id`: the last one seen so far."""
+    """Server-sent event. `event`: its name or None; `data`: its lines joined by LF; `id`: the last id seen."""
 
     event: str | None
     data: str
@@ -23,7 +23,7 @@ class Event:
 
 
 class EventStream:
-    """The parser. `max_event_bytes` bounds the lines of one event together; `dropped` counts the longer ones."""
+    """Parser of one stream. `max_event_bytes` bounds the lines of one event; `dropped` counts longer events."""
 
     def __init__(self, max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES) -> None:
         self.dropped = 0
@@ -38,11 +38,11 @@ class EventStream:
         self._too_long = False
 
     def feed(self, data: bytes) -> list[Event]:
-        """The events that `data` completes."""
+        """Return the events that `data` completes."""
         if not data:
             return []
         if self._skip_lf:
-            # The LF of a CRLF whose CR ended the line in the chunk before.
+            # The LF of a CRLF whose CR ended the line in the previous chunk.
             data = data[1:] if data.startswith(b"\n") else data
             self._skip_lf = False
         events: list[Event] = []
@@ -55,7 +55,7 @@ class EventStream:
         return events
 
     def finish(self) -> None:
-        """The stream is over: what was not complete is forgotten."""
+        """End the stream and drop an incomplete event."""
         self._line.clear()
         self._data.clear()
 
@@ -69,7 +69,7 @@ class EventStream:
         if not self._too_long:
             self._line += part
         elif not self._line:
-            # One byte of a line that is dropped anyway, to tell it from the blank one that ends the event.
+            # One byte of a dropped line distinguishes it from the blank line that ends the event.
             self._line += part[:1]
 
     def _end_line(self) -> Event | None:

@@ -1,4 +1,4 @@
-"""YAML files that operators write: read with each value's line, so that a mistake is told with place and remedy."""
+"""YAML files of operators, read with the line of each value, so that an error names place and remedy."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ruamel.yaml.error import MarkedYAMLError
 
 MAX_FILE_BYTES = 1_000_000
 MAX_ENTRIES = 50_000
-"""In one list: aliases in YAML can make a small file mean a large one."""
+"""Maximum number of values: aliases can make a small YAML file expand to a large one."""
 
 
 class FileError(Exception):
-    """A file cannot be used. ``str()`` is ``file:line: problem; remedy``; ``line`` counts from 1, or is None."""
+    """File that cannot be used. ``str()`` is ``file:line: problem; remedy``; ``line`` counts from 1, or is None."""
 
     def __init__(self, file: str, line: int | None, problem: str, remedy: str) -> None:
         self.file, self.line, self.problem, self.remedy = file, line, problem, remedy
@@ -28,7 +28,7 @@ class FileError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A value of the file with its place, for messages. A kind of file has a subclass with an ``error`` of its own."""
+    """Value of the file with its place. A subclass for each kind of file has its own ``error``."""
 
     error: ClassVar[type[FileError]] = FileError
 
@@ -39,22 +39,22 @@ class Node:
 
     @classmethod
     def document(cls, data: bytes, file: str, start: str, shrink: str) -> Self:
-        """The whole of a file.
+        """Return the whole file as a node.
 
         Args:
             data: the file's bytes, YAML 1.2 in UTF-8, at most 1 MB.
             file: its name in messages.
             start: the remedy for an empty file.
-            shrink: the remedy for one that is too large.
+            shrink: the remedy for a file that is too large.
         """
         return cls(_parse(data, file, cls.error, start, shrink), file, 1, "")
 
     def fail(self, problem: str, remedy: str) -> NoReturn:
-        """Refuse the file because of this value."""
+        """Raise the file's error at this value."""
         raise self.error(self.file, self.line, f"{self.where}: {problem}" if self.where else problem, remedy)
 
     def wrong_type(self, wanted: str) -> NoReturn:
-        """Refuse the file because this value is of another kind than ``wanted``."""
+        """Raise the file's error because this value has another type than ``wanted``."""
         kinds = {
             bool: "true or false",
             int: "a number",
@@ -71,7 +71,7 @@ class Node:
         return type(self)(value, self.file, line[0] + 1 if line else self.line, where)
 
     def mapping(self, keys: Sequence[str] | None = None, example: str = "key: value") -> dict[str, Self]:
-        """The entries of a mapping; with ``keys``, no other than these."""
+        """Return the entries of a mapping; with ``keys``, refuse any other key."""
         if not isinstance(self.value, dict):
             self.wrong_type(f"a mapping, as in `{example}`")
         entries = {}
@@ -88,13 +88,13 @@ class Node:
         return entries
 
     def required(self, entries: dict[str, Self], key: str, remedy: str) -> Self:
-        """An entry that must be there."""
+        """Return a required entry."""
         if key not in entries:
             self.fail(f"'{key}' is missing", remedy)
         return entries[key]
 
     def items(self, example: str) -> list[Self]:
-        """The entries of a list."""
+        """Return the entries of a list."""
         if not isinstance(self.value, list):
             self.wrong_type(f"a list, as in `{example}`")
         if len(self.value) > MAX_ENTRIES:
@@ -102,13 +102,13 @@ class Node:
         return [self._child(value, at, f"{self.where}[{at}]") for at, value in enumerate(self.value)]
 
     def text(self, example: str) -> str:
-        """The value, which must be a text."""
+        """Return the value, which must be a string."""
         if not isinstance(self.value, str):
             self.wrong_type(f"a text, as in `{example}`")
         return str(self.value)
 
     def choice[T: str](self, known: Sequence[T], what: str, example: str) -> T:
-        """The value, which must be one of ``known``; ``what`` it is called where it is not."""
+        """Return the value, which must be one of ``known``; ``what`` names the value in the message."""
         chosen = self.text(example)
         for one in known:
             if one == chosen:
@@ -119,23 +119,23 @@ class Node:
         )
 
     def integer(self, example: str) -> int:
-        """The value, which must be a whole number."""
+        """Return the value, which must be an integer."""
         if isinstance(self.value, bool) or not isinstance(self.value, int):
             self.wrong_type(f"a whole number, as in `{example}`")
         return int(self.value)
 
     def boolean(self) -> bool:
-        """The value, which must be true or false."""
+        """Return the value, which must be a boolean."""
         if self.value is not True and self.value is not False:
             self.wrong_type("true or false")
         return bool(self.value)
 
 
 def read_file(path: Path, failure: type[FileError], what: str, remedy: str) -> bytes:
-    """A file's bytes, up to what `Node.document` refuses.
+    """Read a file's bytes, up to the size that `Node.document` refuses.
 
     Raises:
-        failure: ``what`` cannot be read, with the remedy.
+        failure: the file cannot be read; ``what`` names it, with the remedy.
     """
     try:
         with path.open("rb") as stream:
@@ -154,7 +154,7 @@ def _parse(data: bytes, file: str, failure: type[FileError], start: str, shrink:
         raise failure(file, line, f"byte 0x{data[error.start]:02x} is not UTF-8", "save the file as UTF-8") from None
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # an anchor that is used again is the operator's affair
+            warnings.simplefilter("ignore")  # The operator decides whether to reuse an anchor.
             document = YAML(typ="rt", pure=True).load(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -172,7 +172,7 @@ def _parse(data: bytes, file: str, failure: type[FileError], start: str, shrink:
 
 
 def _explain(problem: str, context: str) -> tuple[str, str]:
-    """What the parser says, and the remedy for the usual slips."""
+    """Return the parser's message and the remedy for common mistakes."""
     if duplicate := re.match(r'found duplicate key "([^"]*)"', problem):
         return f"key '{duplicate[1]}' stands here twice", "keep one of them"
     if "\\t" in problem:

@@ -1,7 +1,7 @@
-"""What requests to models and their answers say: model, usage, the folded answer of a stream.
+"""Readers of requests to models and of their responses: model, usage, and the assembled message of a stream.
 
-`request_reader` and `response_reader` are fed with decoded bytes in any cut; `read_request` is for a body at hand.
-`facts.py` has the values, `names.py` which API and provider it is; each API has a module of its own.
+`request_reader` and `response_reader` take decoded bytes in chunks of any size. `read_request` takes a body at once.
+`facts.py` defines the values and `names.py` the APIs and providers. Each API has a module of its own.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _DIALECTS: dict[Api, Dialect] = {"messages": MESSAGES, "chat": CHAT, "responses"
 
 
 def request_reader(host: str, path: str) -> RequestReader:
-    """A reader for a request's decoded body."""
+    """Return a reader for the decoded body of a request."""
     api = api_of(path)
     provider = provider_of(host)
     if api is None:
@@ -52,14 +52,14 @@ def request_reader(host: str, path: str) -> RequestReader:
 
 
 def read_request(host: str, path: str, body: bytes | None) -> RequestFacts:
-    """What a request says. `body`: decoded; of one that is cut off, what stands in its complete members."""
+    """Return the information in a decoded request body. Of a truncated body, read the complete members."""
     reader = request_reader(host, path)
     reader.feed(body or b"")
     return reader.finish()
 
 
 def response_reader(host: str, path: str, content_type: str | None) -> ResponseReader:
-    """A reader for the response on `path`, plain or streamed as its content type says, or else as its body begins."""
+    """Return a reader for the response on `path`. The content type or the first byte tells a stream."""
     api = api_of(path)
     if api is None:
         return NothingToRead()

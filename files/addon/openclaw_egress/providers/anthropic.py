@@ -1,8 +1,8 @@
 """Anthropic's Messages API, plain and streamed.
 
-Source: the API reference of `POST /v1/messages` and the page on streaming. `input_tokens` there is only what no cache
-had a part in; the numbers of `message_delta` are cumulative and replace those of `message_start`, whose `output_tokens`
-is a first count that says nothing of the whole: a stream that breaks off has unknown output.
+Source: the API reference of `POST /v1/messages` and its page on streaming. `input_tokens` excludes tokens read from or
+written to the cache. The counts of `message_delta` are cumulative and replace those of `message_start`. The
+`output_tokens` of `message_start` is only a first count, so the output of a stream that breaks off is unknown.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from openclaw_egress.providers.parts import Parts
 
 
 def usage_of(usage: Mapping[str, Any]) -> Usage:
-    """The usage object's numbers; all input is the sum of the three kinds."""
+    """Return the usage object's counts. Total input is the sum of its three kinds."""
     uncached = count_of(usage.get("input_tokens"))
     read = count_of(usage.get("cache_read_input_tokens"))
     written = count_of(usage.get("cache_creation_input_tokens"))
@@ -72,7 +72,7 @@ class _Fold:
                 self._usage = dict(object_of(message.get("usage")))
                 for name in ("output_tokens", "output_tokens_details"):
                     self._usage.pop(name, None)
-                # Not usual, but allowed by the shape: content that is there from the start.
+                # Unusual, but the format allows a block that starts with content.
                 for place, block in enumerate(list_of(message.get("content"))):
                     self._block(place, object_of(block))
             case "content_block_start":

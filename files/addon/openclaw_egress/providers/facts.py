@@ -1,6 +1,6 @@
-"""What is known of an exchange with a model: the values that the readers of this package give.
+"""Values that the readers of this package return about an exchange with a model.
 
-Counts are as the provider stated them and absent (None) where it stated none: never 0 for unknown, never estimated.
+Counts are the provider's own. An absent count is None, never 0, and never estimated.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 OTHER_ERROR = "_OTHER"
-"""An error that the provider named with a word we do not know; the value that semantic conventions have for it."""
+"""Error type for an error whose name is not known here; the semantic conventions define this value."""
 
 _ERRORS = frozenset(
-    # Anthropic's `error.type`, then OpenAI's `error.code` and `error.type`: from their pages on errors.
+    # Anthropic's `error.type`, then OpenAI's `error.code` and `error.type`, from their pages on errors.
     """api_error authentication_error billing_error invalid_request_error not_found_error overloaded_error
     permission_error rate_limit_error request_too_large timeout_error
     account_deactivated context_length_exceeded image_parse_error insufficient_quota invalid_api_key invalid_image
@@ -25,7 +25,7 @@ _INT64 = 2**63
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens. `input_tokens` is all input, what a cache gave or took included, whatever the provider's own way."""
+    """Token counts. `input_tokens` is all input, cached tokens included, whichever way the provider counts."""
 
     input_tokens: int | None = None
     output_tokens: int | None = None
@@ -36,7 +36,7 @@ class Usage:
 
 @dataclass(frozen=True)
 class RequestFacts:
-    """Of the request: all None where the path is no API that we read."""
+    """Request information. All fields are None where the path is not an API that this package reads."""
 
     operation_name: str | None = None
     provider_name: str | None = None
@@ -46,10 +46,11 @@ class RequestFacts:
 
 @dataclass(frozen=True)
 class ResponseFacts:
-    """Of the response. `messages`: the folded answer of a stream, in the shape of `gen_ai.output.messages`.
+    """Response information.
 
-    `messages_truncated`: the folded answer was longer than the reader's limit, or parts of the stream could not be
-    read. `error_type`: the provider's own word, if it is a known one, else `_OTHER`; None where no error was told.
+    `messages`: the assembled message of a stream, in the format of `gen_ai.output.messages`. `messages_truncated`:
+    the assembled message exceeded the limit, or parts of the stream were unreadable. `error_type`: the provider's
+    error name if known, else `_OTHER`; None without an error.
     """
 
     model: str | None = None
@@ -62,31 +63,31 @@ class ResponseFacts:
 
 
 class ResponseReader(Protocol):
-    """Reads one response. Fed with decoded bytes in any cut; never raises; bounded in memory."""
+    """Reader of one response. It takes decoded bytes in chunks of any size, never raises, and uses bounded memory."""
 
     def feed(self, data: bytes) -> None:
-        """The next bytes of the body."""
+        """Take the next bytes of the body."""
 
     def finish(self) -> ResponseFacts:
-        """The body is over, or broke off: what was learnt."""
+        """End the body, complete or not, and return the information read."""
 
 
 class Fold(Protocol):
-    """Makes one answer of a stream's events."""
+    """Assembler of one message from a stream's events."""
 
     def take(self, value: Mapping[str, Any]) -> None:
-        """The next event's JSON object."""
+        """Take the JSON object of the next event."""
 
     def facts(self) -> ResponseFacts:
-        """What the events so far say."""
+        """Return the information in the events so far."""
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """One API's way to say things.
+    """Format of one API.
 
-    `members`: the members of a plain response's object that `whole` reads and that are small, for those that are too
-    large to be read as a whole. `whole`: facts of a plain response's object. `fold`: a new fold for a stream.
+    `members`: the small members of a plain response's object that `whole` reads, for responses that are too large to
+    parse. `whole`: reads a plain response's object. `fold`: makes an assembler for a stream.
     """
 
     members: frozenset[str]
@@ -95,14 +96,14 @@ class Dialect:
 
 
 def text_of(value: object, limit: int = 256) -> str | None:
-    """A string that is not empty, as valid Unicode, cut at `limit` characters; else None."""
+    """Return a non-empty string as valid Unicode, cut at `limit` characters; else None."""
     if not isinstance(value, str) or not value:
         return None
     return well_formed(value[:limit])
 
 
 def well_formed(text: str) -> str:
-    """JSON can spell half a surrogate pair, which is no text: two halves are joined, a lone one becomes U+FFFD."""
+    """Return valid Unicode. JSON can spell half a surrogate pair: join two halves, replace a single one by U+FFFD."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -111,29 +112,29 @@ def well_formed(text: str) -> str:
 
 
 def count_of(value: object) -> int | None:
-    """A count that fits the store's integers; else None."""
+    """Return a count that fits a signed 64-bit integer; else None."""
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _INT64:
         return value
     return None
 
 
 def object_of(value: object) -> Mapping[str, Any]:
-    """The JSON object, or an empty one for whatever else stands there."""
+    """Return the JSON object, or an empty one for any other value."""
     return value if isinstance(value, dict) else {}
 
 
 def list_of(value: object) -> list[Any]:
-    """The JSON array, or an empty one for whatever else stands there."""
+    """Return the JSON array, or an empty one for any other value."""
     return value if isinstance(value, list) else []
 
 
 def first_count(*values: object) -> int | None:
-    """The first of them that is a count."""
+    """Return the first value that is a count."""
     return next((count for value in values if (count := count_of(value)) is not None), None)
 
 
 def error_of(value: object) -> str | None:
-    """The word for an error object `{"type": …, "code": …}`: its code if that is a known word, else its type."""
+    """Return the error type of an error object `{"type": …, "code": …}`: its code if known, else its type."""
     if value is None:
         return None
     error = object_of(value)

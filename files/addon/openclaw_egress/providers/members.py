@@ -1,7 +1,7 @@
-"""Members of one JSON object picked out as its bytes pass, however long the object is.
+"""Incremental reader of single members of one JSON object, whatever the object's size.
 
-For bodies that are too long to be kept, or cut off: of `{"content": …, "usage": {…}}` the small members are found
-exactly, and the others are walked over without being kept. No validator: on what is no JSON it finds nothing or little.
+It serves bodies that are too long to keep, or truncated: in `{"content": …, "usage": {…}}` it finds the small members
+exactly and skips the others. It does not validate: in bytes that are not JSON it finds little or nothing.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from typing import Any
 
 MAX_MEMBER_BYTES = 64 * 1024
 _MAX_NAME_BYTES = 256
-# What matters right in the object, and in a string.
+# Bytes with a meaning at the top level of the object, and inside a string.
 _STRUCTURE = re.compile(rb'["{}\[\],:]')
 _IN_STRING = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
-# Deeper in, all up to the next bracket, or to a string whose end is not here yet: long bodies pass at speed.
+# Deeper levels: skip to the next bracket, or to a string that this chunk does not end. Long bodies pass quickly.
 _DEEPER = re.compile(rb'(?:[^"\[\]{}]++|"[^"\\]*+(?:\\.[^"\\]*+)*+")*+', re.DOTALL)
 _BACKSLASH = 0x5C
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class TopLevelMembers:
-    """Feed it with one JSON object in any cut; `found` maps the `wanted` names to their parsed values so far.
+    """Reader of one JSON object in chunks of any size. `found` maps the `wanted` names to the parsed values so far.
 
-    A value of more than `MAX_MEMBER_BYTES` is passed over. Of a name that comes twice the last one counts, as with
-    `json`. `ended`: the object is complete.
+    It skips a value of more than `MAX_MEMBER_BYTES`. Of a repeated name the last value counts, as with `json`.
+    `ended`: the object is complete.
     """
 
     def __init__(self, wanted: frozenset[str]) -> None:
@@ -35,13 +35,13 @@ class TopLevelMembers:
         self._depth = 0
         self._in_string = False
         self._escaped = False
-        # Between `{` or `,` and `:` the text is a name; after it, the value of the member `_name`.
+        # Between `{` or `,` and `:` the text is a name. After the colon it is the value of the member `_name`.
         self._in_value = False
         self._name: str | None = None
         self._text: bytearray | None = bytearray()
 
     def feed(self, data: bytes) -> None:
-        """The next bytes."""
+        """Take the next bytes."""
         at = 0
         while at < len(data) and not self.ended:
             at = self._string(data, at) if self._in_string else self._outside(data, at)
@@ -63,7 +63,7 @@ class TopLevelMembers:
         match = _IN_STRING.match(data, at)
         end = match.end() if match is not None else at
         if end < len(data):
-            # The quote that ends it, or a backslash whose other half comes with the next chunk.
+            # The quote that ends the string, or a backslash whose second character comes with the next chunk.
             self._in_string = data[end] == _BACKSLASH
             self._escaped = self._in_string
             end += 1
@@ -102,7 +102,7 @@ class TopLevelMembers:
         if mark == b"{" and not leading:
             self._depth = 1
         else:
-            # No object: nothing to find.
+            # Not an object: nothing to find.
             self.ended = True
 
     def _name_over(self) -> None:

@@ -1,7 +1,7 @@
-"""Which API a path is, and whose a host is.
+"""Names of APIs by path, and of providers by host.
 
-The API is known by the shape of the path, since many providers speak another's; the provider by the host alone. Names
-of providers are the values of `gen_ai.provider.name` in the semantic conventions where they have one.
+The path decides the API, because many providers implement another provider's API. The host decides the provider. Names
+of providers are the values of `gen_ai.provider.name` in the semantic conventions where those define one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _PATHS: tuple[tuple[re.Pattern[str], Api], ...] = (
     (re.compile(r"/responses/?$"), "responses"),
 )
 _DEPLOYMENT = re.compile(r"/deployments/([^/]{1,128})/")
-# The host itself, or whatever ends in it at a dot.
+# A host name, or any name below it.
 _HOSTS = {
     "anthropic.com": "anthropic",
     "openai.com": "openai",
@@ -46,13 +46,13 @@ _REGIONAL = (
 
 
 def api_of(path: str) -> Api | None:
-    """The API that a path (with or without its query) belongs to."""
+    """Return the API of a path, with or without its query."""
     bare = path.partition("?")[0].partition("#")[0]
     return next((api for shape, api in _PATHS if shape.search(bare)), None)
 
 
 def provider_of(host: str) -> str | None:
-    """The provider's name by the host; None for a host that is not known."""
+    """Return the provider's name of a host; None for an unknown host."""
     labels = host.lower().rstrip(".").split(".")
     for start in range(len(labels)):
         if (name := _HOSTS.get(".".join(labels[start:]))) is not None:
@@ -62,6 +62,6 @@ def provider_of(host: str) -> str | None:
 
 
 def deployment_of(path: str) -> str | None:
-    """The deployment that Azure's paths name; there it stands for the model."""
+    """Return the deployment in a path of Azure's, where it stands for the model."""
     match = _DEPLOYMENT.search(path)
     return match.group(1) if match else None

@@ -1,9 +1,9 @@
-"""OpenAI's Chat Completions, plain and streamed, and those who speak alike.
+"""OpenAI's Chat Completions, plain and streamed, and compatible APIs.
 
-Source: the API reference of `POST /v1/chat/completions`. `prompt_tokens` holds the cached ones already. In a stream
-the last chunk that has a usage tells it, with `choices` or without; without `stream_options.include_usage` there is
-none. Others depart from it: Groq has it in `x_groq.usage` too, DeepSeek names the cache's part
-`prompt_cache_hit_tokens`, and xAI does not count reasoning into `completion_tokens`, as its `total_tokens` shows.
+Source: the API reference of `POST /v1/chat/completions`. `prompt_tokens` includes cached tokens. In a stream the last
+chunk with a `usage` counts, with or without `choices`; without `stream_options.include_usage` there is none. Others
+differ: Groq repeats the usage in `x_groq.usage`, DeepSeek names the cached tokens `prompt_cache_hit_tokens`, and xAI
+does not count reasoning into `completion_tokens`, as its `total_tokens` shows.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MAX_CHOICES = 128
 
 
 def usage_of(usage: Mapping[str, Any]) -> Usage:
-    """The usage object's numbers."""
+    """Return the usage object's counts."""
     prompt_details = object_of(usage.get("prompt_tokens_details"))
     output = count_of(usage.get("completion_tokens"))
     prompt = count_of(usage.get("prompt_tokens"))

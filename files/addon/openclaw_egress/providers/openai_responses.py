@@ -1,8 +1,8 @@
 """OpenAI's Responses API, plain and streamed.
 
-Source: the API reference of `POST /v1/responses`. `input_tokens` holds the cached ones already. A stream ends in
-`response.completed`, `.incomplete` or `.failed` with the whole response and its usage; what broke off before has none.
-The finish reason is why it is incomplete, or else the status.
+Source: the API reference of `POST /v1/responses`. `input_tokens` includes cached tokens. A stream ends with
+`response.completed`, `.incomplete` or `.failed`, which hold the whole response and its usage; a stream that breaks off
+before has none. The finish reason is the reason for an incomplete response, or else its status.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _ARGUMENTS = ("response.function_call_arguments.delta", "response.custom_tool_ca
 
 
 def usage_of(usage: Mapping[str, Any]) -> Usage:
-    """The usage object's numbers."""
+    """Return the usage object's counts."""
     input_details = object_of(usage.get("input_tokens_details"))
     return Usage(
         input_tokens=count_of(usage.get("input_tokens")),
@@ -48,7 +48,7 @@ def usage_of(usage: Mapping[str, Any]) -> Usage:
 def _whole(value: Mapping[str, Any]) -> ResponseFacts:
     status = text_of(value.get("status"))
     if status not in ("completed", "incomplete", "failed", "cancelled"):
-        # Queued or still at it: nothing is finished.
+        # Queued or in progress: not finished.
         status = None
     reason = text_of(object_of(value.get("incomplete_details")).get("reason")) or status
     return ResponseFacts(
@@ -78,7 +78,7 @@ class _Fold:
         if kind == "error":
             self._error = error_of({"code": value.get("code"), **object_of(value.get("error"))})
         elif kind in _ENDS:
-            # Some that speak alike send no events for the items.
+            # Some compatible APIs send no events for the items.
             if not self._parts.heads():
                 for number, item in enumerate(list_of(response.get("output"))):
                     self._item(number, object_of(item))
@@ -93,7 +93,7 @@ class _Fold:
             self._parts.append((index, part, count_of(value.get(place)) or 0), part, value.get("delta"))
 
     def _item(self, index: int, item: Mapping[str, Any]) -> None:
-        """An output item as it begins (empty) or ends (whole): it takes the place of what the deltas made."""
+        """Store an output item as it begins (empty) or ends (whole). It replaces the text of the deltas."""
         kind = text_of(item.get("type"), 64)
         if kind is None:
             return

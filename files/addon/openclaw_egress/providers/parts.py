@@ -1,6 +1,6 @@
-"""The answer of a stream put together, piece by piece and bounded: parts in the shape of `gen_ai.output.messages`.
+"""Assembled message of a stream: bounded parts in the format of `gen_ai.output.messages`.
 
-Shape: https://github.com/open-telemetry/semantic-conventions-genai, gen-ai-output-messages.json.
+Format: https://github.com/open-telemetry/semantic-conventions-genai, gen-ai-output-messages.json.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class _Part:
 
 
 class Parts:
-    """Parts by key, in the order in which they came; `limit` counts the characters of all together.
+    """Parts by key, in order of arrival. `limit` counts the characters of all parts together.
 
-    Past the limit nothing is added and `truncated` is set.
+    Beyond the limit the parts stay as they are and `truncated` is set.
     """
 
     def __init__(self, limit: int = MAX_CHARACTERS) -> None:
@@ -39,7 +39,7 @@ class Parts:
         self._parts: dict[Key, _Part] = {}
 
     def open(self, key: Key, kind: str, call_id: object = None, name: object = None) -> None:
-        """Makes sure that there is a part `key`; a call's id and name are kept when they come first."""
+        """Open the part `key` if it is absent. Keep a call's id and name, which can arrive first."""
         part = self._parts.get(key)
         if part is None:
             if self._left < _PART_COST:
@@ -51,7 +51,7 @@ class Parts:
         part.name = part.name or text_of(name)
 
     def append(self, key: Key, kind: str, text: object) -> None:
-        """Adds text to the part `key`, which is opened if need be; what is no string is passed over."""
+        """Append text to the part `key`, and open the part if needed. Ignore a value that is not a string."""
         if not isinstance(text, str) or not text:
             return
         self.open(key, kind)
@@ -66,16 +66,16 @@ class Parts:
         part.text.write(text)
 
     def drop(self, head: Key) -> None:
-        """Forgets the parts whose key begins with `head`: a final version of them follows."""
+        """Drop the parts whose key begins with `head`, because a final version follows."""
         for key in [key for key in self._parts if key[: len(head)] == head]:
             self._left += _PART_COST + self._parts.pop(key).length
 
     def heads(self) -> list[int | str]:
-        """The first elements of the keys, in order, each once."""
+        """Return the first elements of the keys, in order, without repetition."""
         return list(dict.fromkeys(key[0] for key in self._parts))
 
     def under(self, head: Key = ()) -> list[dict[str, Any]]:
-        """The parts whose key begins with `head`, as JSON-able objects; texts that stayed empty are left out."""
+        """Return the parts whose key begins with `head` as JSON-able objects, without empty texts."""
         chosen = [part for key, part in self._parts.items() if key[: len(head)] == head]
         return [_as_object(part) for part in chosen if part.length or part.kind not in ("text", "reasoning", "refusal")]
 
@@ -88,7 +88,7 @@ def _as_object(part: _Part) -> dict[str, Any]:
 
 
 def _arguments(text: str) -> Any:
-    """A call's arguments as the object that the model wrote, or, where that is broken, as its text."""
+    """Return a call's arguments as the object that the model wrote or, where its JSON is broken, as text."""
     if not text:
         return {}
     try:
@@ -99,7 +99,7 @@ def _arguments(text: str) -> Any:
 
 
 def _clean(value: Any, depth: int) -> Any:
-    """The value with valid text and finite numbers only; ValueError where it is nested too deep to be kept."""
+    """Return the value with valid text and finite numbers. Raise ValueError where it is nested too deeply."""
     if depth > _MAX_DEPTH:
         raise ValueError("nested too deep")
     if isinstance(value, str):

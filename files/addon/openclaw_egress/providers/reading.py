@@ -1,4 +1,4 @@
-"""Readers of bodies: of a request, of a plain response, of a stream. Bounded, in any cut, and they never raise."""
+"""Readers of request bodies, plain responses and streams. Chunks may have any size; memory is bounded."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _REQUEST_MEMBERS = frozenset({"model", "stream"})
 
 
 def _object_in(text: str | bytes | bytearray) -> Mapping[str, Any] | None:
-    """The JSON object that the text is; None for all else."""
+    """Return the JSON object in the text; None for any other text."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
@@ -26,18 +26,18 @@ def _object_in(text: str | bytes | bytearray) -> Mapping[str, Any] | None:
 
 
 class NothingToRead:
-    """For a path that is no API that we read."""
+    """Reader for a path that is not an API that this package reads."""
 
     def feed(self, data: bytes) -> None:
-        """Passes over it."""
+        """Ignore the bytes."""
 
     def finish(self) -> ResponseFacts:
-        """Nothing."""
+        """Return empty information."""
         return ResponseFacts()
 
 
 class RequestReader:
-    """Reads `model` and `stream` out of a request's body as it passes, however long it is and wherever they stand."""
+    """Reader of `model` and `stream` in a request's body, whatever its length and their position."""
 
     def __init__(self, known: RequestFacts) -> None:
         self._known = known
@@ -45,19 +45,19 @@ class RequestReader:
         self._any = False
 
     def feed(self, data: bytes) -> None:
-        """The next decoded bytes of the body."""
+        """Take the next decoded bytes of the body."""
         self._any = self._any or bool(data)
         if self._members is not None:
             self._members.feed(data)
 
     def finish(self) -> RequestFacts:
-        """What was learnt. A request without a body (a list, a look-up) is no operation of a model."""
+        """Return the information read. A request without a body (a list, a look-up) is not an operation of a model."""
         if self._members is None:
             return self._known
         if not self._any:
             return replace(self._known, operation_name=None, model=None)
         found = self._members.found
-        # Both APIs answer whole when nothing is said; a body that was cut off leaves it open.
+        # Both APIs default to a plain response. A truncated body leaves it unknown.
         stream = found.get("stream", False if self._members.ended else None)
         return replace(
             self._known,
@@ -67,7 +67,7 @@ class RequestReader:
 
 
 class PlainReader:
-    """One JSON object. Past `max_bytes` it is no longer kept: then the dialect's small members are all that is read."""
+    """Reader of one JSON object. Beyond `max_bytes` it keeps only the format's small members."""
 
     def __init__(self, dialect: Dialect, max_bytes: int = MAX_PLAIN_BYTES) -> None:
         self._dialect = dialect
@@ -76,7 +76,7 @@ class PlainReader:
         self._members: TopLevelMembers | None = None
 
     def feed(self, data: bytes) -> None:
-        """The next bytes of the body."""
+        """Take the next bytes of the body."""
         if self._body is not None:
             self._body += data
             if len(self._body) <= self._max:
@@ -87,7 +87,7 @@ class PlainReader:
             self._members.feed(data)
 
     def finish(self) -> ResponseFacts:
-        """What was learnt; of a body that broke off, what stood in its complete members."""
+        """Return the information read; of a truncated body, the information in its complete members."""
         body, self._body = self._body, None
         if body is not None:
             if (value := _object_in(body)) is not None:
@@ -98,35 +98,35 @@ class PlainReader:
 
 
 class StreamReader:
-    """An event stream: each event's data is a JSON object for the fold; what is not (`[DONE]`) is passed over."""
+    """Reader of an event stream. The data of each event is a JSON object; it ignores other data, such as `[DONE]`."""
 
     def __init__(self, dialect: Dialect, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
         self._events = EventStream(max_event_bytes)
         self._fold = dialect.fold()
 
     def feed(self, data: bytes) -> None:
-        """The next bytes of the body."""
+        """Take the next bytes of the body."""
         for event in self._events.feed(data):
             value = _object_in(event.data)
             if value is not None:
                 self._fold.take(value)
 
     def finish(self) -> ResponseFacts:
-        """What the complete events say."""
+        """Return the information in the complete events."""
         self._events.finish()
         facts = self._fold.facts()
         return replace(facts, messages_truncated=True) if self._events.dropped else facts
 
 
 class GuessingReader:
-    """For a response whose content type tells nothing: an object begins with a brace, a stream never does."""
+    """Reader for a response without a useful content type: an object begins with a brace, a stream never does."""
 
     def __init__(self, dialect: Dialect) -> None:
         self._dialect = dialect
         self._reader: ResponseReader | None = None
 
     def feed(self, data: bytes) -> None:
-        """The next bytes of the body."""
+        """Take the next bytes of the body."""
         if self._reader is None:
             begun = data.lstrip(b" \t\r\n")
             if not begun:
@@ -135,5 +135,5 @@ class GuessingReader:
         self._reader.feed(data)
 
     def finish(self) -> ResponseFacts:
-        """What was learnt."""
+        """Return the information read."""
         return self._reader.finish() if self._reader is not None else ResponseFacts()
