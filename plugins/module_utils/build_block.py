@@ -1,17 +1,17 @@
 # Copyright (c) openclaw.egress maintainers
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
-"""The shell text that ``build_patch`` puts into an operator's build script.
+"""Shell text that ``build_patch`` inserts into an operator's build script.
 
-Plain POSIX shell with a POSIX awk, so that it runs under whatever the script's first line names. It wraps the command
-that runs ``docker build`` in a function of the same name: the build may stand in a loop, in a function, in a pipeline
-or come out of a variable, and the clone is back as it was before the script's own next line, whether that is a restore
-step, a ``git checkout main`` or a trap. All of it happens in a subshell, which leaves the script's variables and traps
-alone.
+It is plain POSIX shell with a POSIX awk, so that it runs under any interpreter in the script's first line. It wraps
+the command that runs ``docker build`` in a function of the same name. The build may stand in a loop, a function or a
+pipeline, or come from a variable. The clone is back in its earlier state before the script's next line, whether that
+is a restore step, a ``git checkout main`` or a trap. All of it runs in a subshell, so the script's variables and
+traps stay.
 """
 
 from __future__ import annotations
 
-# What one build finds added to its Dockerfile; the first line is how a later build knows what a killed one left behind.
+# Lines that one build adds to its Dockerfile. By the first line a later build recognises the rest of a killed one.
 DOCKERFILE_MARK = "# openclaw.egress: proxy-bootstrap.cjs, here for the time of this build only"
 DOCKERFILE_COPY = "COPY --chown=0:0 proxy-bootstrap.cjs ./proxy-bootstrap.cjs"
 

@@ -1,9 +1,9 @@
 # Copyright (c) openclaw.egress maintainers
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
-"""The edit that ``build_patch`` makes to a build script: text in, text out, nothing else touched.
+"""Edit of a build script for ``build_patch``: text in, text out; every other line keeps its bytes.
 
-One block between two marks goes in front of the top-level statement that runs (or holds) ``docker build``. The first
-mark carries a digest of the block's body, which tells a block of an older release from one that somebody edited.
+One block between two marks stands before the top-level statement that runs (or contains) ``docker build``. The first
+mark holds a digest of the block's body, which distinguishes a block of an older release from an edited one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _HEADING = re.compile(r"^# ?(([^\w\s#])\2+) \S.*$", re.MULTILINE)
 _VARIABLE = re.compile(r"\$\{?([A-Za-z_]\w*)(?:(?::?[-=])([^}]*))?\}?$")
 _ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)\+?=(.*)$", re.DOTALL)
 _BUILD_TEXT = re.compile(r"\bdocker(\s+-\S+)*\s+(buildx\s+|image\s+|builder\s+)?build\b")
-# Programs that run the rest of their arguments, and are wrapped as `docker` itself is.
+# Programs that run their remaining arguments as a command; wrapped as `docker` itself is.
 _RUNNERS = {
     "sudo",
     "timeout",
@@ -41,12 +41,12 @@ _OTHER_SHELL = {"bash", "sh", "dash", "su", "runuser", "ssh", "script", "watch",
 
 
 class BuildScriptError(ValueError):
-    """Why a script is not patched, for the person who runs the playbook: what, on which line, what to do."""
+    """Reason why a script is not patched, for the operator: problem, line and remedy."""
 
 
 @dataclass
 class Anchors:
-    """Where the script does what matters here. Lines are 1-based, of the text without our block."""
+    """Lines of the script that matter here, 1-based, in the text without our block."""
 
     docker_build: list = field(default_factory=list)
     restore: list = field(default_factory=list)
@@ -70,10 +70,10 @@ class _Block:
 
 
 class BuildScriptPatch:
-    """The text of one build script.
+    """Text of one build script.
 
     ``bootstrap_src`` and ``context_dir`` are paths on the host that runs the script; ``skip_dockerfiles`` are shell
-    patterns for the names of Dockerfiles whose builds are none of ours. Methods return the new text; on text that they
+    patterns for the names of Dockerfiles whose builds stay as they are. Methods return the new text. For text that they
     cannot handle they raise :class:`BuildScriptError`.
     """
 
@@ -88,19 +88,19 @@ class BuildScriptPatch:
 
     @property
     def found(self) -> str:
-        """What the text held: ``absent``, ``edited`` (its body is not what its mark says) or ``patched``."""
+        """Return ``absent``, ``edited`` (the body differs from the digest in its mark) or ``patched``."""
         if self._block is None:
             return "absent"
         return "edited" if self._block.edited else "patched"
 
     def absent(self) -> str:
-        """The text without our block: byte for byte what it was before, other edits kept."""
+        """Return the text without our block: byte for byte the original, other edits kept."""
         if self._block is None:
             return self.text
         return self.text[: self._block.start] + self.text[self._block.end :]
 
     def present(self) -> tuple:
-        """``(text, Anchors)`` with the block as this release writes it."""
+        """Return ``(text, Anchors)`` with the block as this release writes it."""
         original = self.absent()
         script = _parse(original)
         anchors, wrapped, first = _find_anchors(original, script)
@@ -137,7 +137,7 @@ def _body_of(block: str) -> str:
 
 
 def _pattern(pattern: str) -> str:
-    """A ``case`` pattern in which only ``*``, ``?`` and ``[…]`` are special."""
+    """Return a ``case`` pattern in which only ``*``, ``?`` and ``[…]`` are special."""
     return "".join(char if char in "*?[]-._" or char.isalnum() else shlex.quote(char) for char in pattern)
 
 
@@ -160,7 +160,7 @@ def _find_block(text: str):
             % ", ".join(map(str, lines))
         )
     start, end = begins[0].start(), ends[0].end()
-    # The end mark's own line break, and the blank line that the block brings with it.
+    # The end mark's line break, and the blank line that belongs to the block.
     for _line in range(2):
         match = re.compile(r"\r?\n").match(text, end)
         end = match.end() if match else end
@@ -176,7 +176,7 @@ def _parse(text: str) -> shell_text.Script:
 
 
 def _find_anchors(text: str, script: shell_text.Script) -> tuple:
-    """``(Anchors, words to wrap, line of the first statement that builds)``."""
+    """Return ``(Anchors, words to wrap, line of the first statement that builds)``."""
     source = text.splitlines()
     anchors, wrapped, statements, unusable = Anchors(), ["docker"], [], []
     values = _assigned_values(script)
@@ -214,7 +214,7 @@ def _add(found: list, command: shell_text.Command, source: list, kind: str) -> N
 
 
 def _classify(words: list, script: shell_text.Script, values: dict) -> tuple:
-    """``(kind, problem)``: how this command builds an image, or why that cannot be followed; else two None."""
+    """Return ``(kind, problem)``: how this command builds an image, or why it cannot be followed; else two None."""
     name, rest = words[0].value, words[1:]
     whole = " ".join(word.value for word in words)
     variable = _VARIABLE.match(name)
@@ -296,7 +296,7 @@ def _restore_kind(words: list):
 
 
 def _top_of_section(lines: list, at: int) -> int:
-    """Up over the comments that head the statement, but never over the script's first line."""
+    """Move up over the comments before the statement, but never over the script's first line."""
     while at > 0 and lines[at - 1].startswith("#") and not lines[at - 1].startswith("#!"):
         at -= 1
     return at

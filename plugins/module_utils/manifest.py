@@ -1,6 +1,6 @@
 # Copyright (c) openclaw.egress maintainers
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
-"""The record of what a host was like before this collection changed it, and how an item gets back to that.
+"""Record of a host's state before this collection changed it, and the way back to that state.
 
 One JSON file: ``{"version": 1, "items": {"path:/etc/x": {"kind", "name", "before", "wrote", "edited", "data"}, …}}``.
 ``before`` and ``wrote`` are states of a path: ``type`` (absent, file, directory, symlink), ``mode``, ``uid``, ``gid``,
@@ -22,11 +22,11 @@ VERSION = 1
 
 
 class ManifestError(ValueError):
-    """Why nothing was done, for the person who runs the playbook. Holds no content of any file."""
+    """Reason why nothing was done, for the operator. It holds no content of any file."""
 
 
 class Manifest:
-    """The items of one manifest file. Changes stay in memory until :meth:`save`, which is one fsynced rename."""
+    """Items of one manifest file. Changes stay in memory until :meth:`save`, which is one fsynced rename."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -46,7 +46,7 @@ class Manifest:
         self.exists = True
 
     def record(self, kind: str, name: str, data=None) -> bool:
-        """Keep the present state, once: a later call only notes that what we wrote was edited. True if that is news."""
+        """Record the present state once; later, only note that our version was edited. Return True if new."""
         key = key_of(kind, name)
         item = self.items.get(key)
         if item is None:
@@ -60,7 +60,7 @@ class Manifest:
         return False
 
     def wrote(self, name: str) -> bool:
-        """Note that the path is now as we want it. True if that is news."""
+        """Record that the path now has our version. Return True if that is new."""
         item = self.items.get(key_of("path", name))
         if item is None:
             raise ManifestError(
@@ -73,7 +73,7 @@ class Manifest:
         return True
 
     def status(self, name: str) -> str:
-        """What restoring this path would do: ``unknown``, ``unchanged``, ``restored`` or ``drifted``."""
+        """Return the effect of restoring this path: ``unknown``, ``unchanged``, ``restored`` or ``drifted``."""
         item = self.items.get(key_of("path", name))
         if item is None:
             return "unknown"
@@ -82,7 +82,7 @@ class Manifest:
             return "unchanged"
         new_directory = item["before"]["type"] == "absent" and now["type"] == "directory"
         if new_directory and not item.get("wrote") and not os.listdir(name):
-            # Made by a run that was cut off before it noted so. Nothing is lost with it.
+            # Created by a run that was cut off before it recorded this. Removing it loses nothing.
             return "restored"
         if item.get("edited") or now != item.get("wrote"):
             return "drifted"
@@ -99,7 +99,7 @@ def key_of(kind: str, name: str) -> str:
 
 
 def state_of(path: str, with_content: bool = False) -> dict:
-    """The state of a path, links not followed. A file larger than 16 MB, or a device, is refused."""
+    """Return the state of a path without following links. Refuse a file larger than 16 MB, and a device."""
     try:
         found = os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -125,7 +125,7 @@ def state_of(path: str, with_content: bool = False) -> dict:
 
 
 def put_back(path: str, state: dict) -> None:
-    """Give the path this state; whatever stands there goes (a directory only if it is empty)."""
+    """Give the path this state. Remove whatever stands there (a directory only if it is empty)."""
     kind = state["type"]
     if kind == "file":
         content = gzip.decompress(base64.b64decode(state["content"]))
@@ -179,7 +179,7 @@ def _load(path: str) -> dict:
 
 
 def _replace(path: str, content: bytes, mode: int, owner=None) -> None:
-    """Write beside, fsync, rename, fsync the directory: after a power cut there is the old file or the new one."""
+    """Write a temporary file, fsync, rename, fsync the directory: a power cut leaves the old or the new file."""
     directory = os.path.dirname(path)
     handle, name = tempfile.mkstemp(dir=directory, prefix=".openclaw-egress-")
     try:

@@ -1,9 +1,9 @@
 # Copyright (c) openclaw.egress maintainers
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
-"""Reads a shell script as far as is needed to say which commands it runs, and where its top-level statements begin.
+"""Parser of shell scripts: which commands a script runs, and where its top-level statements begin.
 
-No shell: nothing is expanded. Quotes, comments, here-documents, command substitutions and line continuations are told
-apart, so that the words ``docker build`` in a comment or in a message are not taken for a command.
+It expands nothing. It distinguishes quotes, comments, here-documents, command substitutions and line continuations, so
+that the words ``docker build`` in a comment or in a message are not taken for a command.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _RESERVED = {"then", "else", "elif", "do", "!", "time", "fi", "done", "esac", "}
 
 
 class ShellTextError(ValueError):
-    """The text cannot be read: a quote or a here-document that does not end. ``line`` is where it began (1-based)."""
+    """Script that cannot be parsed: a quote or a here-document does not end. ``line`` is its first line (1-based)."""
 
     def __init__(self, message: str, line: int) -> None:
         super().__init__(message)
@@ -44,7 +44,7 @@ class ShellTextError(ValueError):
 
 @dataclass(frozen=True)
 class Word:
-    """One word: ``raw`` as written, ``value`` without its quotes, ``line`` 1-based."""
+    """Word of a command: ``raw`` as written, ``value`` without its quotes, ``line`` 1-based."""
 
     raw: str
     value: str
@@ -57,7 +57,7 @@ class Word:
 
 @dataclass
 class Command:
-    """A simple command, redirections left out; ``statement`` is the line where its top-level statement begins."""
+    """Simple command without redirections; ``statement`` is the line where its top-level statement begins."""
 
     words: list = field(default_factory=list)
     statement: int = 1
@@ -69,7 +69,7 @@ class Command:
 
 @dataclass
 class Script:
-    """What a script runs, in the order of the text, with the functions and aliases that it defines."""
+    """Commands of a script in the order of the text, and the functions and aliases that it defines."""
 
     commands: list = field(default_factory=list)
     functions: set = field(default_factory=set)
@@ -77,7 +77,7 @@ class Script:
 
 
 def parse(text: str, first_line: int = 1, statement: int = 0) -> Script:
-    """Read ``text``. Raises :class:`ShellTextError`. ``statement`` is set when the text is inside another statement."""
+    """Parse ``text``. Raise :class:`ShellTextError`. ``statement`` is set for text inside another statement."""
     return _Reader(text, first_line, statement).run()
 
 
@@ -93,7 +93,7 @@ class _Reader:
         self.command = Command()
         self.stack: list = []
         self.here: list = []  # (delimiter, strip tabs, line)
-        self.joined = False  # the last operator was && or || or |: the statement goes on behind the newline
+        self.joined = False  # the last operator was && or || or |: the statement continues after the newline
 
     def run(self) -> Script:
         while self.at < len(self.text):
@@ -207,7 +207,7 @@ class _Reader:
             if self.stack and self.stack[-1] == "pattern":
                 return False
             self.stack.append(_OPENERS[word])
-            # `for x in a b` and `case $x in` carry words, not a command.
+            # `for x in a b` and `case $x in` contain words, not a command.
             if word in ("for", "select", "case"):
                 self.command.words.append(Word(word, word, self.line))
         elif self.stack and self.stack[-1] == word:
@@ -278,7 +278,7 @@ class _Reader:
         raise ShellTextError("a double quote does not end", began)
 
     def _substitution(self, opener: str) -> str:
-        """``$(…)``, ``<(…)``, ``${…}`` or backticks, as written; the commands in it are read too."""
+        """Return ``$(…)``, ``<(…)``, ``${…}`` or backticks as written, and parse the commands in it."""
         start, began = self.at, self.line
         self.at += len(opener)
         if opener == "`":
