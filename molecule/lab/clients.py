@@ -1,7 +1,7 @@
-"""Clients on VPS-1 that go on asking while the hosts change: until the file that is named is gone, for an hour at most.
+"""Clients on VPS-1 that send requests while the hosts change, until the named file is gone, for at most an hour.
 
-Two of them, five times a second each: one asks OpenClaw at the port that the gateway publishes, one asks a site through
-the proxy's listener of the gateway. Prints a JSON line for each answer: the time, who asked, and the error, or null.
+One calls OpenClaw at the port that the gateway publishes. The other calls a site through the proxy's listener of the
+class gateway. Each sends five requests per second. For each response a JSON line has time, client, and error or null.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ASKED = {
 
 
 def ask(name: str, opener: urllib.request.OpenerDirector, url: str, while_there: Path) -> None:
-    """Ask until it is enough."""
+    """Send requests until the file is gone."""
     end = time.monotonic() + 3600
     while while_there.exists() and time.monotonic() < end:
         time.sleep(0.2)
@@ -31,13 +31,13 @@ def ask(name: str, opener: urllib.request.OpenerDirector, url: str, while_there:
             opener.open(url, timeout=10).read()
         except (OSError, http.client.HTTPException) as problem:
             error = repr(problem)
-        # In one piece: the other client prints too.
+        # One write: the other client prints too.
         sys.stdout.write(json.dumps({"time": began, "client": name, "error": error}) + "\n")
         sys.stdout.flush()
 
 
 def main() -> None:
-    """Both at once."""
+    """Run both clients."""
     file = Path(sys.argv[1])
     file.touch()
     for name, asked in ASKED.items():

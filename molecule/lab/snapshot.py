@@ -1,7 +1,7 @@
-"""Prints what a host holds: every file (type, mode, owner, digest or target); Docker's images, networks, containers.
+"""Print the state of a host: every file (type, mode, owner, digest or target); Docker's images, networks and containers.
 
-Left out is what changes by itself: the kernel's file systems, logs, caches, Docker's own store, the gateway's data, and
-git's cache of file times, Ansible's own directories.
+It leaves out everything that changes without us: the kernel's file systems, logs, caches, Docker's own store, the
+gateway's data, git's cache of file times, Ansible's own directories.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LEFT_OUT = {
 
 
 def line_of(path: Path) -> str:
-    """One line for a file, a directory, a link or a special file."""
+    """Return one line for a file, a directory, a link or a special file."""
     found = path.lstat()
     owner = f"{found.st_uid}:{found.st_gid}"
     what = f"{stat.S_IMODE(found.st_mode):04o} {owner}"
@@ -38,7 +38,7 @@ def line_of(path: Path) -> str:
 
 
 def walk(top: Path) -> None:
-    """Print what is below a directory, in the order of names."""
+    """Print a directory's contents, ordered by name."""
     for path in sorted(top.iterdir(), key=lambda path: path.name):
         if str(path) in LEFT_OUT:
             continue
@@ -48,7 +48,7 @@ def walk(top: Path) -> None:
 
 
 def docker(*words: str) -> list[str]:
-    """The lines that a docker command prints."""
+    """Return the output lines of a docker command."""
     done = subprocess.run(["docker", *words], capture_output=True, text=True, check=True)
     return done.stdout.splitlines()
 
@@ -64,7 +64,7 @@ if Path("/var/run/docker.sock").exists():
             print(f"docker {kind} {line}")
     for line in sorted(docker("ps", "--all", "--format", "{{.Names}} {{.Image}}")):
         print(f"docker ps {line}")
-    # Docker gives the environment and the mounts of a container in an order of its own each time.
+    # Docker orders a container's environment and mounts differently each time.
     containers = docker("ps", "--all", "--quiet")
     for found in json.loads("".join(docker("inspect", *containers))) if containers else []:
         config, mounts = found["Config"], [f"{mount['Source']}>{mount['Destination']}" for mount in found["Mounts"]]

@@ -1,4 +1,4 @@
-"""What the lab keeps outside of the checkout is made anew where it is not there: the cache is not needed."""
+"""The lab rebuilds a missing artefact outside of the checkout: it does not depend on the cache."""
 
 import os
 import re

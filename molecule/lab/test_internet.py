@@ -1,4 +1,4 @@
-"""The lab's own servers do what scenarios rely on: names that change, packets to the canary, telemetry."""
+"""Servers of the lab's internet: names that change, packets to the canary, telemetry."""
 
 import contextlib
 import json
@@ -23,7 +23,7 @@ A, AAAA = 1, 28
 
 @contextlib.contextmanager
 def running(script: str, port: int, *words: str):
-    """One of the lab's servers, while it is needed; `port` is where it answers TCP on loopback."""
+    """Run one of the lab's servers during a test. `port` is its TCP port on loopback."""
     with subprocess.Popen([sys.executable, str(LAB / script), *words]) as process:
         end = time.monotonic() + 20
         while time.monotonic() < end:
@@ -37,13 +37,13 @@ def running(script: str, port: int, *words: str):
 
 
 def question(name: str, kind: int) -> bytes:
-    """A query as resolvers send it."""
+    """Return a query as resolvers send it."""
     labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
     return struct.pack("!HHHHHH", 0x1234, 0x0100, 1, 0, 0, 0) + labels + b"\0" + struct.pack("!HH", kind, 1)
 
 
 def addresses(query: bytes, response: bytes) -> list[str]:
-    """The addresses in a response to that query, all with TTL 0."""
+    """Return the addresses in the response to that query, all with TTL 0."""
     identity, flags, _, answers, _, _ = struct.unpack("!HHHHHH", response[:12])
     assert (identity, flags & 0x8000) == (0x1234, 0x8000)
     found, at = [], len(query)
@@ -92,7 +92,7 @@ def test_a_name_flips_once_over_udp_and_tcp():
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
             datagrams.settimeout(10)
             datagrams.sendto(b"no query", ("127.0.0.1", port))
-            # Asked for IPv6 as well, as resolvers do: that is not the first time.
+            # A query for IPv6, which resolvers send too, does not count as the first.
             for kind, expected in ((AAAA, []), (A, ["198.51.100.10"])):
                 datagrams.sendto(question("flip-1.rebind.example.com", kind), ("127.0.0.1", port))
                 assert addresses(query, datagrams.recv(512)) == expected
@@ -106,13 +106,13 @@ CANARY = "198.51.100.66"
 
 
 def ipv4(protocol: int, payload: bytes, destination: str = CANARY, fragment: int = 0) -> bytes:
-    """A packet from 198.51.100.1."""
+    """Return a packet from 198.51.100.1."""
     ends = socket.inet_aton("198.51.100.1") + socket.inet_aton(destination)
     return struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(payload), 1, fragment, 64, protocol, 0) + ends + payload
 
 
 def ipv6(protocol: int, payload: bytes) -> bytes:
-    """A packet from 2001:db8::1 to all nodes."""
+    """Return a packet from 2001:db8::1 to all nodes."""
     ends = socket.inet_pton(socket.AF_INET6, "2001:db8::1") + socket.inet_pton(socket.AF_INET6, "ff02::1")
     return struct.pack("!IHBB", 0x60000000, len(payload), protocol, 255) + ends + payload
 

@@ -1,13 +1,13 @@
-"""An address that no policy allows: whatever arrives there has found a way out.
+"""Canary: an address that no policy allows. A packet that arrives here has bypassed the proxy.
 
-Every TCP port greets, every UDP port sends back what it got, so that who tries sees that it worked; and every packet to
-the address, whatever its protocol, is a JSON line in the log:
+Every TCP port sends a greeting and every UDP port returns the packet, so that the sender sees its success. Each packet
+to the address, of any protocol, is a JSON line in the log:
 
     {"time": 1790000000.1, "protocol": "udp", "source": "198.51.100.1", "port": 53, "bytes": "first 200 of them"}
 
-`port` is null for protocols without ports; `protocol` is a number where it has no name here. What came over a TCP
-connection is a line `"protocol": "tcp-stream"`, too. Of IPv6 each packet is a line, whatever its destination: nothing
-in the lab's internet speaks it, but for what kernels tell their neighbours. Needs root, and iptables.
+`port` is null for protocols without ports; `protocol` is a number where it has no name here. Data of a TCP connection
+is also a line with `"protocol": "tcp-stream"`. Each IPv6 packet is a line, whatever its destination: the lab's internet
+does not use it, except for neighbour discovery by kernels. It needs root and iptables.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ PORT = 6666
 IPV4, IPV6 = 0x0800, 0x86DD
 NAMES = {1: "icmp", 6: "tcp", 17: "udp", 33: "dccp", 47: "gre", 58: "icmpv6", 132: "sctp", 136: "udplite"}
 WITH_PORTS = {"tcp", "udp", "dccp", "sctp", "udplite"}
-# ICMPv6 by which kernels find their neighbours, routers and listeners (RFC 2710, 3810, 4861).
+# ICMPv6 types by which kernels find neighbours, routers and listeners (RFC 2710, 3810, 4861).
 NEIGHBOURS = {*range(130, 138), 143}
 
 
 def described(packet: bytes, address: str) -> dict[str, Any] | None:
-    """What the log says of an IP packet; None where it is none to the canary.
+    """Return the log entry of an IP packet; None if it is not for the canary.
 
     Raises:
-        IndexError, struct.error: it is shorter than it says.
+        IndexError, struct.error: the packet is shorter than its length field says.
     """
     if packet[0] >> 4 == 4:
         if packet[16:20] != socket.inet_aton(address):
             return None
         number, source, start = packet[9], packet[12:16], (packet[0] & 15) * 4
-        # Of a fragment that is not the first, what follows is no header of its protocol.
+        # A fragment other than the first has no header of its protocol.
         first = not struct.unpack("!H", packet[6:8])[0] & 0x1FFF
     else:
         number, source, start, first = packet[6], packet[8:24], 40, True
@@ -65,24 +65,24 @@ def described(packet: bytes, address: str) -> dict[str, Any] | None:
 
 
 class Log:
-    """The file of JSON lines."""
+    """Log file with JSON lines."""
 
     def __init__(self, file: Path) -> None:
         self._file = file.open("a", encoding="utf-8")
         self._lock = threading.Lock()
 
     def note(self, entry: dict[str, Any]) -> None:
-        """Write one line, at once."""
+        """Write one line at once."""
         with self._lock:
             self._file.write(json.dumps({"time": time.time(), **entry}) + "\n")
             self._file.flush()
 
 
 def sniff(sniffer: socket.socket, address: str, log: Log) -> None:
-    """Log each packet that arrives, for ever."""
+    """Log each packet that arrives, without end."""
     while True:
         packet, (_, ether_type, kind, *_) = sniffer.recvfrom(65535)
-        # Not what this host sends itself.
+        # Packets that this host sends itself.
         if ether_type in (IPV4, IPV6) and kind != socket.PACKET_OUTGOING:
             with contextlib.suppress(IndexError, struct.error):
                 if entry := described(packet, address):
@@ -90,7 +90,7 @@ def sniff(sniffer: socket.socket, address: str, log: Log) -> None:
 
 
 def answer(address: str, log: Log) -> None:
-    """Greet on TCP and echo on UDP at `PORT`, to which iptables brings all others, for ever."""
+    """Greet on TCP and echo on UDP at `PORT`, without end. iptables redirects every other port to it."""
 
     class Datagram(socketserver.BaseRequestHandler):
         def handle(self) -> None:
@@ -122,7 +122,7 @@ def answer(address: str, log: Log) -> None:
 
 
 def original_destination(connection: socket.socket) -> tuple[str, int]:
-    """Where a redirected connection was meant to go (SO_ORIGINAL_DST of linux/netfilter_ipv4.h)."""
+    """Return the original destination of a redirected connection (SO_ORIGINAL_DST of linux/netfilter_ipv4.h)."""
     _, port, packed = struct.unpack_from("!HH4s", connection.getsockopt(socket.SOL_IP, 80, 16))
     return socket.inet_ntoa(packed), port
 

@@ -36,14 +36,14 @@ A, AAAA, NAME_ERROR = 1, 28, 3
 
 
 class Zone:
-    """The zone's answers. It remembers which `flip-` names were asked for."""
+    """Answers of the zone. It remembers the `flip-` names in earlier queries."""
 
     def __init__(self) -> None:
         self._asked: set[str] = set()
         self._lock = threading.Lock()
 
     def addresses(self, name: str, kind: int) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address] | None:
-        """The addresses of a name for a type of question; None where there is no such name."""
+        """Return the addresses of a name for a query type; None for an unknown name."""
         labels = name.lower().removesuffix(f".{ZONE}").split(".")
         given: tuple[str, ...] | None = FIXED.get(labels[-1])
         if labels[-1].startswith("flip-"):
@@ -63,10 +63,10 @@ class Zone:
         return [address for address in found if address.version == version]
 
     def answer(self, query: bytes) -> bytes:
-        """The response to a query with one question, both without TCP's length.
+        """Return the response to a query with one question, both without TCP's length.
 
         Raises:
-            ValueError, IndexError, struct.error: it is no such query.
+            ValueError, IndexError, struct.error: the bytes are not such a query.
         """
         identity, flags, questions = struct.unpack("!HHH", query[:6])
         if questions != 1 or flags & 0x8000:
@@ -77,23 +77,23 @@ class Zone:
             at += 1 + length
         kind, _ = struct.unpack("!HH", query[at + 1 : at + 5])
         found = self.addresses(".".join(labels), kind)
-        # Response, authoritative; recursion desired as it was asked.
+        # Response, authoritative; recursion desired as in the query.
         code = 0x8400 | flags & 0x0100 | (NAME_ERROR if found is None else 0)
         head = struct.pack("!HHHHHH", identity, code, 1, len(found or ()), 0, 0)
         records = [
-            # The name: a pointer to the question's.
+            # The name: a pointer to the name in the question.
             struct.pack("!HHHIH", 0xC00C, kind, 1, 0, len(address.packed)) + address.packed
             for address in found or ()
         ]
         return head + query[12 : at + 5] + b"".join(records)
 
 
-# A question that is none gets no answer.
+# Bytes that are not a query get no response.
 NO_QUERY = (ValueError, IndexError, struct.error)
 
 
 def serve(zone: Zone, listen: str, port: int) -> None:
-    """Answer over UDP and TCP, for ever."""
+    """Answer over UDP and TCP, without end."""
 
     class Datagram(socketserver.BaseRequestHandler):
         def handle(self) -> None:

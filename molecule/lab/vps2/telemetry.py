@@ -1,4 +1,4 @@
-"""Where the gateway's OTLP traces and metrics go: any POST is answered with 200 and noted as a JSON line.
+"""Sink for the gateway's OTLP traces and metrics: it answers any POST with 200 and logs a JSON line.
 
 {"time": 1790000000.1, "port": 4318, "method": "POST", "path": "/v1/traces", "size": 431, "peer": "10.0.0.1"}
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 
 
 def handler(log: Path) -> type[http.server.BaseHTTPRequestHandler]:
-    """The class that answers, and notes each request in ``log``."""
+    """Return the request handler class, which logs each request in ``log``."""
     writing = threading.Lock()
 
     class Sink(http.server.BaseHTTPRequestHandler):
@@ -38,7 +38,7 @@ def handler(log: Path) -> type[http.server.BaseHTTPRequestHandler]:
             self.wfile.write(b"{}")
 
         def _body(self) -> int:
-            """Read the body; its size in bytes."""
+            """Read the body. Return its size in bytes."""
             if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
                 return len(self.rfile.read(int(self.headers.get("Content-Length", 0))))
             total = 0
@@ -50,7 +50,7 @@ def handler(log: Path) -> type[http.server.BaseHTTPRequestHandler]:
             return total
 
         def log_message(self, *_: object) -> None:
-            """Say nothing: the log has it."""
+            """Print nothing: the log has it."""
 
     return Sink
 
