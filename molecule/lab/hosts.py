@@ -73,7 +73,7 @@ def in_browser(*words: str) -> str:
 
 
 def page(url: str) -> str:
-    """Return the HTML that a real Chromium in a browser's container has of a page, with `net::ERR_…` where it failed."""
+    """Return the HTML of a page in a real Chromium in a browser's container; a failure contains `net::ERR_…`."""
     return in_browser("timeout", "60", "sandbox-browser", "--dump-dom", url)
 
 
@@ -158,7 +158,7 @@ def soon[T](find: Callable[[], T], seconds: float = 30) -> T:
 
 
 def changes_since(scenario: str, *hosts: str) -> str:
-    """Return the difference between the hosts now and at the scenario's start, as a diff; empty without a difference."""
+    """Return a diff of the hosts between the scenario's start and now; empty without a difference."""
     before = (ROOT / "build" / "lab" / f"{scenario}.before").read_text().splitlines()
     after = run("molecule/lab/lab", "snapshot", *hosts).splitlines()
     assert len(before) > 1000, "the listing of before is not one"
