@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openclaw_egress.lines import GENESIS, MAX_LINE_BYTES, Line, line_hash, reassemble, seal
-from openclaw_egress.providers.facts import RequestFacts, ResponseFacts, Usage
+from openclaw_egress.providers.facts import PROVIDER_ERRORS, RequestFacts, ResponseFacts, Usage
 from openclaw_egress.records import Body, DeniedRecord, EventRecord, ExchangeRecord, lines_of, severity
 
 SECOND = 1_000_000_000
@@ -121,6 +121,20 @@ def test_the_folded_message_of_a_stream_stands_beside_its_body():
     message = [{"role": "assistant", "parts": [{"type": "text", "content": "hi"}]}]
     (text,) = sealed(lines_of(exchange(response_facts=ResponseFacts(messages=message))))
     assert json.loads(text)["messages"] == message
+
+
+def test_a_truncated_assembled_message_is_marked():
+    message = [{"role": "assistant", "parts": [{"type": "text", "content": "hi"}]}]
+    (whole,) = sealed(lines_of(exchange(response_facts=ResponseFacts(messages=message))))
+    (cut,) = sealed(lines_of(exchange(response_facts=ResponseFacts(messages=message, messages_truncated=True))))
+    assert "messages_truncated" not in json.loads(whole)
+    assert json.loads(cut)["messages_truncated"] is True
+
+
+@pytest.mark.parametrize("word", sorted(PROVIDER_ERRORS))
+def test_each_error_type_of_a_provider_reaches_the_record(word):
+    (line,) = lines_of(exchange(status=400, response_facts=ResponseFacts(error_type=word)))
+    assert line.attributes["error.type"] == word
 
 
 @pytest.mark.parametrize(

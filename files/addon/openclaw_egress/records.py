@@ -7,7 +7,9 @@ The JSON of an exchange::
     {"seq": 7, "prev": "<sha256>", "method": "POST", "url": "https://…", "status": 200,
      "request":  {"headers": {…}, "body": "…", "body_sha256": "…", "body_size": 12, "body_encoding": "utf-8"},
      "response": {"headers": {…}, "body": "…", …},
-     "messages": […folded final message of a stream…]}
+     "messages": […assembled message of a stream…], "messages_truncated": true}
+
+``messages_truncated`` is there only if the assembled message exceeded the limit or an event was unreadable.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from openclaw_egress.lines import (
     make_line,
     split,
 )
-from openclaw_egress.providers.facts import RequestFacts, ResponseFacts
+from openclaw_egress.providers.facts import OTHER_ERROR, PROVIDER_ERRORS, RequestFacts, ResponseFacts
 from openclaw_egress.redaction import MAX_URL_BYTES, clean_text, truncate_utf8
 
 OUTCOMES = ("complete", "client_aborted", "upstream_error", "interrupted")
@@ -37,10 +39,7 @@ Headers = Sequence[tuple[str, str]]
 
 _TRANSPORT_ERRORS = """timeout connect_error dns_error tls_error protocol_error connection_reset upstream_closed
     client_aborted interrupted decode_error spool_full denied"""
-_PROVIDER_ERRORS = """invalid_request_error authentication_error permission_error billing_error not_found_error
-    conflict_error request_too_large rate_limit_error timeout_error api_error overloaded_error server_error
-    rate_limit_exceeded insufficient_quota content_filter context_length_exceeded invalid_api_key model_not_found"""
-ERROR_TYPES = frozenset([*_TRANSPORT_ERRORS.split(), *_PROVIDER_ERRORS.split(), "_OTHER"])
+ERROR_TYPES = PROVIDER_ERRORS | {*_TRANSPORT_ERRORS.split(), OTHER_ERROR}
 """All values of ``error.type`` besides HTTP status codes."""
 
 
@@ -175,7 +174,7 @@ def error_type_of(record: ExchangeRecord) -> str | None:
     if record.status is not None and record.status >= 400:
         return str(record.status)
     if record.error_type or record.response_facts.error_type or record.outcome == "upstream_error":
-        return "_OTHER"
+        return OTHER_ERROR
     return record.outcome if record.outcome in ("client_aborted", "interrupted") else None
 
 
@@ -228,6 +227,8 @@ def _exchange_line(record: ExchangeRecord) -> Line:
     messages = record.output_messages if record.output_messages is not None else answered.messages
     if messages is not None:
         fields["messages"] = messages
+        if answered.messages_truncated:
+            fields["messages_truncated"] = True
     return make_line(
         semconv.EVENT_EXCHANGE,
         severity(record.status, record.outcome, error_type),

@@ -12,14 +12,15 @@ from typing import Any, Protocol
 OTHER_ERROR = "_OTHER"
 """Error type for an error whose name is not known here; the semantic conventions define this value."""
 
-_ERRORS = frozenset(
+PROVIDER_ERRORS = frozenset(
     # Anthropic's `error.type`, then OpenAI's `error.code` and `error.type`, from their pages on errors.
-    """api_error authentication_error billing_error invalid_request_error not_found_error overloaded_error
-    permission_error rate_limit_error request_too_large timeout_error
-    account_deactivated context_length_exceeded image_parse_error insufficient_quota invalid_api_key invalid_image
-    invalid_prompt model_not_found rate_limit_exceeded requests server_error server_overloaded tokens
+    """api_error authentication_error billing_error conflict_error invalid_request_error not_found_error
+    overloaded_error permission_error rate_limit_error request_too_large timeout_error
+    account_deactivated content_filter context_length_exceeded image_parse_error insufficient_quota invalid_api_key
+    invalid_image invalid_prompt model_not_found rate_limit_exceeded requests server_error server_overloaded tokens
     unsupported_parameter unsupported_value vector_store_timeout""".split()  # noqa: SIM905
 )
+"""Error types that a response can name. Records keep each of them as ``error.type``."""
 _INT64 = 2**63
 
 
@@ -139,6 +140,6 @@ def error_of(value: object) -> str | None:
         return None
     error = object_of(value)
     for word in (error.get("code"), error.get("type")):
-        if isinstance(word, str) and word in _ERRORS:
+        if isinstance(word, str) and word in PROVIDER_ERRORS:
             return word
     return OTHER_ERROR
