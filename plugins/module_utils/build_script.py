@@ -12,6 +12,7 @@ import hashlib
 import re
 import shlex
 from dataclasses import dataclass, field
+from typing import Any
 
 from ansible_collections.openclaw.egress.plugins.module_utils import build_block, shell_text
 
@@ -48,11 +49,11 @@ class BuildScriptError(ValueError):
 class Anchors:
     """Lines of the script that matter here, 1-based, in the text without our block."""
 
-    docker_build: list = field(default_factory=list)
-    restore: list = field(default_factory=list)
+    docker_build: list[Any] = field(default_factory=list)
+    restore: list[Any] = field(default_factory=list)
     inserted_at: int = 0
 
-    def as_dict(self) -> dict:
+    def as_dict(self) -> dict[str, Any]:
         return {"docker_build": self.docker_build, "restore": self.restore, "inserted_at": self.inserted_at}
 
 
@@ -78,7 +79,11 @@ class BuildScriptPatch:
     """
 
     def __init__(
-        self, text: str, bootstrap_src: str = "", context_dir: str = "", skip_dockerfiles: tuple = ("*sandbox*",)
+        self,
+        text: str,
+        bootstrap_src: str = "",
+        context_dir: str = "",
+        skip_dockerfiles: tuple[Any, ...] = ("*sandbox*",),
     ) -> None:
         self.text = text
         self.bootstrap_src = bootstrap_src
@@ -99,7 +104,7 @@ class BuildScriptPatch:
             return self.text
         return self.text[: self._block.start] + self.text[self._block.end :]
 
-    def present(self) -> tuple:
+    def present(self) -> tuple[Any, ...]:
         """Return ``(text, Anchors)`` with the block as this release writes it."""
         original = self.absent()
         script = _parse(original)
@@ -110,7 +115,7 @@ class BuildScriptPatch:
         _refuse_conflicts(script, at + 1)
         return "".join(lines[:at]) + self._render(original, wrapped) + "".join(lines[at:]), anchors
 
-    def _render(self, original: str, wrapped: list) -> str:
+    def _render(self, original: str, wrapped: list[Any]) -> str:
         skip = "|".join(_pattern(pattern) for pattern in self.skip_dockerfiles) or "''/"
         body = build_block.BODY
         for name, value in (
@@ -141,14 +146,14 @@ def _pattern(pattern: str) -> str:
     return "".join(char if char in "*?[]-._" or char.isalnum() else shlex.quote(char) for char in pattern)
 
 
-def _heading_style(text: str) -> tuple:
+def _heading_style(text: str) -> tuple[Any, ...]:
     headings = list(_HEADING.finditer(_END.sub("", _BEGIN.sub("", text))))
     if not headings:
         return "──", 78
     return headings[0].group(1), min(max([78] + [len(heading.group().rstrip()) for heading in headings]), 120)
 
 
-def _find_block(text: str):
+def _find_block(text: str) -> _Block | None:
     begins, ends = list(_BEGIN.finditer(text)), list(_END.finditer(text))
     if not begins and not ends:
         return None
@@ -175,7 +180,7 @@ def _parse(text: str) -> shell_text.Script:
         raise BuildScriptError("line %d: %s. Check the script with `bash -n`" % (error.line, error))
 
 
-def _find_anchors(text: str, script: shell_text.Script) -> tuple:
+def _find_anchors(text: str, script: shell_text.Script) -> tuple[Any, ...]:
     """Return ``(Anchors, words to wrap, line of the first statement that builds)``."""
     source = text.splitlines()
     anchors, wrapped, statements, unusable = Anchors(), ["docker"], [], []
@@ -207,13 +212,13 @@ def _find_anchors(text: str, script: shell_text.Script) -> tuple:
     return anchors, wrapped, min(statements)
 
 
-def _add(found: list, command: shell_text.Command, source: list, kind: str) -> None:
+def _add(found: list[Any], command: shell_text.Command, source: list[Any], kind: str) -> None:
     entry = {"line": command.line, "kind": kind, "text": source[command.line - 1].strip()}
     if entry not in found:
         found.append(entry)
 
 
-def _classify(words: list, script: shell_text.Script, values: dict) -> tuple:
+def _classify(words: list[Any], script: shell_text.Script, values: dict[str, Any]) -> tuple[Any, ...]:
     """Return ``(kind, problem)``: how this command builds an image, or why it cannot be followed; else two None."""
     name, rest = words[0].value, words[1:]
     whole = " ".join(word.value for word in words)
@@ -250,7 +255,7 @@ def _classify(words: list, script: shell_text.Script, values: dict) -> tuple:
     return None, None
 
 
-def _is_build(words: list) -> bool:
+def _is_build(words: list[Any]) -> bool:
     values = [word.value for word in words]
     while values and values[0].startswith("-"):
         values = values[1:] if "=" in values[0] or values[0] in ("-D", "--debug") else values[2:]
@@ -259,8 +264,8 @@ def _is_build(words: list) -> bool:
     return bool(values) and values[0] == "build"
 
 
-def _assigned_values(script: shell_text.Script) -> dict:
-    values: dict = {}
+def _assigned_values(script: shell_text.Script) -> dict[str, Any]:
+    values: dict[str, Any] = {}
     for command in script.commands:
         for word in command.words:
             match = _ASSIGNMENT.match(word.value)
@@ -269,7 +274,7 @@ def _assigned_values(script: shell_text.Script) -> dict:
     return values
 
 
-def _problem_of_variable(name: str, default, values: dict):
+def _problem_of_variable(name: str, default: str, values: dict[str, Any]) -> str | None:
     for value, line in values.get(name, []) + ([(default, 0)] if default else []):
         inline = _VARIABLE.match(value)
         program = (inline.group(2) if inline and inline.group(2) else value).strip("\"'")
@@ -281,7 +286,7 @@ def _problem_of_variable(name: str, default, values: dict):
     return None
 
 
-def _restore_kind(words: list):
+def _restore_kind(words: list[shell_text.Word]) -> str | None:
     values = [word.value for word in words]
     if values[0] == "trap" and re.search(r"\bgit\b.*\b(checkout|restore|stash|reset)\b", " ".join(values)):
         return "trap"
@@ -295,7 +300,7 @@ def _restore_kind(words: list):
     return None
 
 
-def _top_of_section(lines: list, at: int) -> int:
+def _top_of_section(lines: list[Any], at: int) -> int:
     """Move up over the comments before the statement, but never over the script's first line."""
     while at > 0 and lines[at - 1].startswith("#") and not lines[at - 1].startswith("#!"):
         at -= 1
@@ -319,7 +324,7 @@ def _refuse_conflicts(script: shell_text.Script, inserted_at: int) -> None:
             )
 
 
-def _nothing_found(source: list) -> str:
+def _nothing_found(source: list[Any]) -> str:
     mentions = [str(number) for number, line in enumerate(source, 1) if "docker" in line]
     looked = "line%s %s" % ("s" if len(mentions) > 1 else "", ", ".join(mentions[:10])) if mentions else "no line"
     return (

@@ -16,6 +16,7 @@ import json
 import os
 import stat
 import tempfile
+from typing import Any
 
 MAX_FILE = 16 * 1024 * 1024
 VERSION = 1
@@ -30,7 +31,7 @@ class Manifest:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.items: dict = {}
+        self.items: dict[str, Any] = {}
         self.exists = os.path.lexists(path)
         if self.exists:
             self.items = _load(path)
@@ -45,7 +46,7 @@ class Manifest:
         _replace(self.path, text.encode(), 0o600)
         self.exists = True
 
-    def record(self, kind: str, name: str, data=None) -> bool:
+    def record(self, kind: str, name: str, data: dict[str, Any] | None = None) -> bool:
         """Record the present state once; later, only note that our version was edited. Return True if new."""
         key = key_of(kind, name)
         item = self.items.get(key)
@@ -98,7 +99,7 @@ def key_of(kind: str, name: str) -> str:
     return "%s:%s" % (kind, name)
 
 
-def state_of(path: str, with_content: bool = False) -> dict:
+def state_of(path: str, with_content: bool = False) -> dict[str, Any]:
     """Return the state of a path without following links. Refuse a file larger than 16 MB, and a device."""
     try:
         found = os.lstat(path)
@@ -124,7 +125,7 @@ def state_of(path: str, with_content: bool = False) -> dict:
     return state
 
 
-def put_back(path: str, state: dict) -> None:
+def put_back(path: str, state: dict[str, Any]) -> None:
     """Give the path this state. Remove whatever stands there (a directory only if it is empty)."""
     kind = state["type"]
     if kind == "file":
@@ -149,11 +150,11 @@ def put_back(path: str, state: dict) -> None:
     _sync_directory(os.path.dirname(path))
 
 
-def _without_content(state: dict) -> dict:
+def _without_content(state: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in state.items() if key != "content"}
 
 
-def _load(path: str) -> dict:
+def _load(path: str) -> dict[str, Any]:
     remedy = (
         "Nothing was done. Restore it from a backup; if you remove it, this host can no longer be rolled back by itself"
     )
@@ -175,10 +176,11 @@ def _load(path: str) -> dict:
         well_formed = isinstance(item, dict) and key == key_of(str(item.get("kind")), str(item.get("name")))
         if not well_formed or (item["kind"] == "path" and "type" not in (item.get("before") or {})):
             raise ManifestError("%s is damaged (item %r). %s" % (path, key, remedy))
-    return content["items"]
+    items: dict[str, Any] = content["items"]
+    return items
 
 
-def _replace(path: str, content: bytes, mode: int, owner=None) -> None:
+def _replace(path: str, content: bytes, mode: int, owner: tuple[int, int] | None = None) -> None:
     """Write a temporary file, fsync, rename, fsync the directory: a power cut leaves the old or the new file."""
     directory = os.path.dirname(path)
     handle, name = tempfile.mkstemp(dir=directory, prefix=".openclaw-egress-")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from typing import Any
 
 _OPERATORS = (
     ";;&",
@@ -59,7 +60,7 @@ class Word:
 class Command:
     """Simple command without redirections; ``statement`` is the line where its top-level statement begins."""
 
-    words: list = field(default_factory=list)
+    words: list[Word] = field(default_factory=list)
     statement: int = 1
 
     @property
@@ -71,8 +72,8 @@ class Command:
 class Script:
     """Commands of a script in the order of the text, and the functions and aliases that it defines."""
 
-    commands: list = field(default_factory=list)
-    functions: set = field(default_factory=set)
+    commands: list[Any] = field(default_factory=list)
+    functions: set[str] = field(default_factory=set)
     balanced: bool = True
 
 
@@ -91,8 +92,8 @@ class _Reader:
         self.fresh = True  # the next command opens a top-level statement
         self.script = Script()
         self.command = Command()
-        self.stack: list = []
-        self.here: list = []  # (delimiter, strip tabs, line)
+        self.stack: list[Any] = []
+        self.here: list[Any] = []  # (delimiter, strip tabs, line)
         self.joined = False  # the last operator was && or || or |: the statement continues after the newline
 
     def run(self) -> Script:
@@ -257,7 +258,8 @@ class _Reader:
         return match.group()[:-1]
 
     def _double(self) -> str:
-        began, value = self.line, []
+        began = self.line
+        value: list[str] = []
         self.at += 1
         while self.at < len(self.text):
             char = self.text[self.at]
