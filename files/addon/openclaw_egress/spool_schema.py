@@ -113,6 +113,9 @@ def connect(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode = WAL")
         # NORMAL: a commit is safe against the death of the process; against loss of power, what `sync` has flushed.
         connection.execute("PRAGMA synchronous = NORMAL")
+        # What was deleted is overwritten; what SQLite sorts stays in memory.
+        connection.execute("PRAGMA secure_delete = ON")
+        connection.execute("PRAGMA temp_store = MEMORY")
         connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_SAFETY_PAGES}")
     except sqlite3.Error:
         connection.close()

@@ -149,7 +149,7 @@ class Recorder:
 
     def _request_tap(self, exchange: Exchange, length: int | None) -> Callable[[bytes], bytes]:
         def tap(data: bytes) -> None:
-            for piece in exchange.capture.request.feed(data):
+            for piece in exchange.capture.request_chunk(data):
                 self._keep(exchange, "request", piece)
             if not data or (length is not None and exchange.capture.request.wire_size >= length):
                 self._commit_request(exchange)
@@ -163,7 +163,7 @@ class Recorder:
         if exchange is None or flow.response is not None:
             return
         if not flow.request.stream and flow.request.raw_content:
-            for piece in exchange.capture.request.feed(flow.request.raw_content):
+            for piece in exchange.capture.request_chunk(flow.request.raw_content):
                 self._keep(exchange, "request", piece)
         self._commit_request(exchange)
 
@@ -236,8 +236,11 @@ class Recorder:
     # ── journal ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def _keep(self, exchange: Exchange, direction: str, decoded: bytes) -> None:
-        """Hand streamed bytes to the journal: at once when many wait, else within JOURNAL_SECONDS."""
-        room = self._body_limit - exchange.journalled
+        """Hand streamed bytes to the journal: at once when many wait, else within JOURNAL_SECONDS.
+
+        Bytes of a body that may hold credentials wait in memory until that is decided, at its end at the latest.
+        """
+        room = exchange.capture.limit - exchange.journalled
         if not decoded or room <= 0 or exchange.closed:
             return
         exchange.journalled += len(decoded[:room])
@@ -261,7 +264,9 @@ class Recorder:
         if exchange.closed:
             return
         for direction, waiting in exchange.waiting.items():
-            if waiting:
+            if exchange.capture.secret:
+                waiting.clear()
+            elif waiting and exchange.capture.may_be_written(direction):
                 self._spool.append(exchange.capture.id, direction, bytes(waiting))
                 waiting.clear()
 
