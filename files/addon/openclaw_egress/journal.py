@@ -54,10 +54,10 @@ class Journal:
             ).fetchall()
         )
 
-    def interrupted(self) -> Iterator[ExchangeRecord]:
-        """What is known of each exchange under way, as a record with outcome ``interrupted``."""
+    def interrupted(self, only: str | None = None) -> Iterator[ExchangeRecord]:
+        """What is known of each exchange under way (or of one), as a record with outcome ``interrupted``."""
         for exchange_id, class_name, begin_ns, head in self._db.execute(
-            "SELECT id, class, begin_ns, head FROM exchanges ORDER BY begin_ns"
+            "SELECT id, class, begin_ns, head FROM exchanges WHERE ?1 IS NULL OR id = ?1 ORDER BY begin_ns", (only,)
         ).fetchall():
             yield self._interrupted(exchange_id, class_name, begin_ns, json.loads(head))
 
