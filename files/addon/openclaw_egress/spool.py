@@ -168,6 +168,9 @@ class Spool(SpoolReader):
         self.max_bytes = max_bytes
         self.committed = threading.Event()
         """Set whenever a line was committed; whoever waits for lines clears it."""
+        self.failure_level = logging.WARNING
+        """Level of the log for a disk that cannot be written. mitmproxy exits on an ERROR that is logged while it
+        starts, so that the proxy sets ERROR when it serves."""
         self.dropped_lines = 0
         """Waiting lines dropped at the limit since this object was made."""
         self._blocks = full == "block"
@@ -326,16 +329,13 @@ class Spool(SpoolReader):
             self._failed(f"flushing to the disk failed: {error}")
             return False
         self._problem = None
-        self._log(logging.WARNING, f"spool {self.path}: it can be written again; exchanges are accepted")
+        self._log(logging.INFO, f"spool {self.path}: it can be written again; exchanges are accepted")
         return True
 
     def _failed(self, why: str) -> None:
         """Note that nothing can be written, and log it once."""
         if self._problem is None:
-            self._log(
-                logging.ERROR,
-                f"exchanges are refused until they can be recorded again: {why}",
-            )
+            self._log(self.failure_level, f"exchanges are refused until they can be recorded again: {why}")
         self._problem = why
 
     def _log(self, level: int, text: str) -> None:
@@ -665,7 +665,7 @@ class Spool(SpoolReader):
             if _file_size(f"{self.path}-wal") > CHECKPOINT_BYTES:
                 database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         except sqlite3.Error as error:
-            self._log(logging.ERROR, f"spool {self.path}: SQLite's log could not be moved into the file: {error}")
+            self._log(self.failure_level, f"spool {self.path}: SQLite's log could not be moved into the file: {error}")
             return True
         return False
 

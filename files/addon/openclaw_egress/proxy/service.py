@@ -99,6 +99,7 @@ class Service:
 
     async def heartbeat(self) -> None:
         """Show once a second that the event loop is alive; runs for ever."""
+        self.spool.failure_level = logging.ERROR
         while True:
             self._beat = time.monotonic()
             await asyncio.sleep(1)
@@ -177,7 +178,7 @@ class Service:
                     "(EGRESS_SPOOL_FULL=block); see `egress status` for what waits, or raise EGRESS_SPOOL_MAX_BYTES"
                 )
             else:
-                log.warning("the spool has room again; exchanges are accepted")
+                log.info("the spool has room again; exchanges are accepted")
 
     def _check_ca(self, policy: Policy) -> None:
         for host in policy.inspect:
@@ -227,7 +228,7 @@ class Service:
                 )
             )
         except SpoolError as error:
-            log.error("%s", error)
+            log.debug("%s", error)  # the spool logs why, once
 
     def _summarise_denials(self, *, everything: bool = False) -> None:
         with self._denials_lock:
