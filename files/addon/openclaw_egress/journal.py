@@ -108,7 +108,7 @@ def _content_type(headers: list[tuple[str, str]]) -> str | None:
     return next((value for name, value in headers if name.lower() == "content-type"), None)
 
 
-def _body(data: bytes, secret: bool, *, whole: bool) -> Body | None:  # noqa: FBT001
+def _body(data: bytes, secret: bool, *, whole: bool) -> Body | None:
     if not data:
         return None
     if secret:

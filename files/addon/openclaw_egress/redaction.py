@@ -147,7 +147,7 @@ def _names_credentials(segment: str) -> bool:
             return True
         if found & _TOKEN_WORDS and not found & _COUNTING_WORDS:
             return True
-        if found & _KEY_WORDS and found & _KEY_OWNERS or {"device", "code"} <= found or {"sign", "in"} <= found:
+        if (found & _KEY_WORDS and found & _KEY_OWNERS) or {"device", "code"} <= found or {"sign", "in"} <= found:
             return True
     return False
 

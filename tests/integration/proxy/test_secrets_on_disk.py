@@ -104,7 +104,9 @@ class Call:
         head = [f"POST {path} HTTP/1.1", f"Host: {target}", length, *headers]
         self.socket.sendall("\r\n".join(head).encode() + b"\r\n\r\n")
         half = len(body) // 2
-        self._pieces = [b"%x\r\n%s\r\n" % (len(part), part) for part in (body[:half], body[half:])] if chunked else [body]
+        self._pieces = (
+            [b"%x\r\n%s\r\n" % (len(part), part) for part in (body[:half], body[half:])] if chunked else [body]
+        )
         self._end = b"0\r\n\r\n" if chunked else b""
 
     def send_half(self) -> None:
@@ -147,9 +149,7 @@ def settle() -> None:
     time.sleep(0.2)
 
 
-def begun(
-    proxy: RunningProxy, origin: Origin, path: str, body: bytes, headers: list[str], *, chunked: bool
-) -> Call:
+def begun(proxy: RunningProxy, origin: Origin, path: str, body: bytes, headers: list[str], *, chunked: bool) -> Call:
     """A call whose response has come by half; nothing of its request was on the disk while that came."""
     origin.go_on.clear()
     origin.half_sent.clear()
@@ -203,7 +203,9 @@ def test_no_byte_of_a_credential_is_on_the_disk_in_any_phase(proxy, origin, codi
 
 
 def test_no_byte_of_a_credential_is_on_the_disk_after_a_kill_and_its_recovery(proxy, origin):
-    calls = [begun(proxy, origin, path, body, headers, chunked=chunked) for path, body, headers, chunked in CASES.values()]
+    calls = [
+        begun(proxy, origin, path, body, headers, chunked=chunked) for path, body, headers, chunked in CASES.values()
+    ]
     settle()
     proxy.kill()
     assert on_disk(proxy) == {}, "after the kill"
