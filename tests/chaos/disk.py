@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -38,6 +39,7 @@ def run(made: world.World) -> Iterator[Result]:
     yield from _drops_the_oldest(made)
     yield from _blocks(made)
     yield from _full_disk(made)
+    yield from _full_of_acknowledged(made)
 
 
 def calls(proxy: RunningProxy, count: int, class_name: str = "gateway", more: str = "") -> Load:
@@ -161,12 +163,55 @@ def _full_disk(made: world.World) -> Iterator[Result]:
                 time.sleep(0.5)
             yield reported("disk, full: a real one (1), or file sizes refused (0)", int(mounted), "")
             yield from _refusals(made, proxy)
+            yield from _shown(proxy)
             full.close()
+            yield exactly("disk, full: ready again without a request", int(_ready(proxy)), "", 1)
             yield exactly("disk, full: calls that fail afterwards", len(calls(proxy, FEW).failed), "calls", 0)
             yield exactly("disk, full: answered calls not kept once", len(load.not_kept_once()), "calls", 0)
         with proxy:
             yield exactly("disk, full: problems in the chain", _problems(proxy), "", 0)
     yield exactly("disk, full: tracebacks in the log", proxy.log.count("Traceback"), "", 0)
+
+
+def _shown(proxy: RunningProxy) -> Iterator[Result]:
+    report = proxy.ask("/readyz") or {}
+    yield exactly("disk, full: /readyz says that it is ready", int(bool(report.get("ok"))), "", 0)
+    health = [sys.executable, "-m", "openclaw_egress", "health"]
+    code = subprocess.run(health, env=proxy.environment, capture_output=True, check=False).returncode
+    yield exactly("disk, full: exit code of `egress health`", code, "", 1)
+    refusing = "openclaw_egress_spool_refusing 1.0" in proxy.metrics()
+    yield exactly("disk, full: the metric says that it refuses", int(refusing), "", 1)
+    yield exactly("disk, full: exchanges still under way", report["spool"]["open_exchanges"], "exchanges", 0)
+
+
+def _ready(proxy: RunningProxy) -> bool:
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        if (proxy.ask("/readyz") or {}).get("ok"):
+            return True
+        time.sleep(0.2)
+    return False
+
+
+def _full_of_acknowledged(made: world.World) -> Iterator[Result]:
+    """A disk that stays full: what the store has acknowledged makes room for what comes."""
+    with LokiStandIn() as loki:
+        proxy = made.proxy("acknowledged", OTEL_EXPORTER_OTLP_LOGS_ENDPOINT=f"{loki.url}/otlp/v1/logs")
+        with _disk(proxy.directory / "state") as mounted:
+            if not mounted:
+                yield reported("disk, acknowledged: left out, a small disk takes root", 0, "")
+                return
+            with proxy:
+                calls(proxy, CALLS, more=LONG)
+                world.drained(proxy)
+                with _filled(proxy.directory / "state"):
+                    answered, end = 0, time.monotonic() + 30
+                    while answered < CALLS and time.monotonic() < end:
+                        answered += len(calls(proxy, 1, more=LONG).answered)
+                    yield exactly("disk, acknowledged: calls answered on a full disk", answered, "calls", CALLS)
+                    yield exactly("disk, acknowledged: ready on a full disk", int(_ready(proxy)), "", 1)
+                    yield exactly("disk, acknowledged: all is delivered", int(world.drained(proxy)), "", 1)
+                yield exactly("disk, acknowledged: problems in the chain", _problems(proxy), "", 0)
 
 
 def _refusals(made: world.World, proxy: RunningProxy) -> Iterator[Result]:

@@ -71,6 +71,9 @@ def test_headers_keep_their_order_and_their_repetitions():
     [
         "https://example.com/cb?access_token=" + SECRET,
         "/relative?x=1&key=" + SECRET,
+        "/callback#access_token=" + SECRET,
+        "/callback;token=" + SECRET,
+        "0; url=/callback#id_token=" + SECRET,
         f"https://user:{SECRET}@example.com/",
         f"Bearer {SECRET}",
         "sk-ant-" + SECRET,
@@ -98,6 +101,7 @@ def test_a_secret_query_value_goes_however_its_name_is_spelt(name):
     [
         f"https://h.example/?next={quote('https://o.example/?token=' + SECRET, safe='')}",
         f"https://h.example/?a=1;key={SECRET}",
+        f"https://h.example/a;token={SECRET}/b?x=1",
         f"https://h.example/?key={SECRET};more",
         f"https://h.example/#access_token={SECRET}",
         f"https://h.example/?a=1#x=1&id_token={SECRET}",
@@ -182,6 +186,26 @@ def test_no_key_has_no_fingerprint():
         ("api.openai.com", "/v1/organization/admin_api_keys"),
         ("login.microsoftonline.com", "/tenant/oauth2/v2.0/token"),
         ("h.example", "/OAuth%2Ftoken/"),
+        ("h.example", "//%256fauth//x"),
+        ("h.example", "/token;jsessionid=1"),
+        ("h.example", "/tOKEN"),
+        ("h.example", "\\\\token"),
+        ("h.example", "/access_token"),
+        ("h.example", "/v1/getAccessToken"),
+        ("h.example", "/sign-in"),
+        ("h.example", "/device/code"),
+        ("h.example", "/deviceauth/usercode"),
+        ("h.example", "/connect/register/registration"),
+        ("h.example", "/api/v1/keys"),
+        ("h.example", "/v1/api-keys/1"),
+        ("iamcredentials.googleapis.com", "/v1/projects/-/serviceAccounts/x:generateAccessToken"),
+        ("generativelanguage.googleapis.com", "/v1alpha/auth_tokens"),
+        ("api.openai.com", "/v1/organization/projects/p/service_accounts"),
+        ("api.github.com", "/copilot_internal/v2/token"),
+        ("api.anthropic.com", "/v1/oauth/revoke"),
+        ("sts.eu-west-1.amazonaws.com", "/"),
+        ("securetoken.googleapis.com", "/v1/x"),
+        ("tenant.eu.auth0.com", "/x"),
     ],
 )
 def test_an_endpoint_that_deals_in_credentials_is_known(host, path):
@@ -189,8 +213,15 @@ def test_an_endpoint_that_deals_in_credentials_is_known(host, path):
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/messages", "/v1/messages/count_tokens", "/v1/chat/completions", "/v1/responses", "/", ""]
-)
+    "path",
+    [
+        "/v1/messages", "/v1/messages/count_tokens", "/v1/chat/completions", "/v1/responses", "/", "",
+        "/v1/responses/input_tokens", "/v1/embeddings", "/v1/files", "/v1/batches", "/tokenize", "/detokenize",
+        "/v1beta/models/gemini-2.5-pro:countTokens", "/v1beta/models/secret-model:streamGenerateContent",
+        "/openai/deployments/token-classifier/chat/completions", "/v1/models/text-token-1", "/v1/realtime",
+        "/v1/organization/usage/completions", "/api/event_logging/batch", "/v1/keyboards", "/v1/author",
+    ],
+)  # fmt: skip
 def test_a_model_endpoint_is_not_one(path):
     assert not is_token_endpoint("api.anthropic.com", path)
 

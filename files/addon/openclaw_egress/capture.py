@@ -12,11 +12,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from openclaw_egress.credentials import CredentialScan, scan_for
 from openclaw_egress.encodings import BodyDecoder
 from openclaw_egress.providers import ResponseReader, read_request, response_reader
 from openclaw_egress.providers.facts import RequestFacts, ResponseFacts
 from openclaw_egress.records import Body, ExchangeRecord
-from openclaw_egress.redaction import is_token_endpoint, key_fingerprint, redact_headers, redact_url
+from openclaw_egress.redaction import REDACTED, is_token_endpoint, key_fingerprint, redact_headers, redact_url
 
 READ_AHEAD = 2 * 1024 * 1024
 """Bytes of a request's body that are kept to find the model in it, where the record itself keeps fewer."""
@@ -189,16 +190,41 @@ class ExchangeCapture:
     request: BodyCapture = field(init=False)
     response: BodyCapture = field(init=False)
     request_facts: RequestFacts = field(init=False)
-    _limit: int = field(init=False)
+    secret: bool = field(init=False)
+    """The bodies are credentials: neither the record nor the journal keeps a byte or a hash of them."""
+    _request_scan: CredentialScan | None = field(init=False, default=None)
+    _response_scan: CredentialScan | None = field(init=False, default=None)
     _reader: ResponseReader | None = field(init=False, default=None)
     _request_over: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
-        # What a token endpoint is asked and answers is a secret whole.
-        self._limit = 0 if is_token_endpoint(self.host, self.path) else self.body_limit
-        self.request = BodyCapture(self._limit, _header(self.request_headers, "content-encoding"), READ_AHEAD)
-        self.response = BodyCapture(self._limit, None)
+        self.secret = is_token_endpoint(self.host, self.path)
+        encoding = _header(self.request_headers, "content-encoding")
+        self.request = BodyCapture(self.limit, encoding, 0 if self.secret else READ_AHEAD)
+        self.response = BodyCapture(self.limit, None)
         self.request_facts = RequestFacts()
+        self._request_scan = scan_for(self.host, self.path, _header(self.request_headers, "content-type"))
+
+    @property
+    def limit(self) -> int:
+        """Bytes of each body that may be written down, as far as is known by now."""
+        return 0 if self.secret else self.body_limit
+
+    def may_be_written(self, direction: str) -> bool:
+        """Return whether it is decided that this body, as far as it came, holds no credentials."""
+        scans = [self._request_scan] if direction == "request" else [self._request_scan, self._response_scan]
+        return not self.secret and all(scan is None or scan.over for scan in scans)
+
+    def request_chunk(self, wire: bytes) -> Iterator[bytes]:
+        """Take a piece of the request's body; yields what it decodes to, see `BodyCapture.feed`."""
+        for piece in self.request.feed(wire):
+            self._look(self._request_scan, piece)
+            yield piece
+
+    def _look(self, scan: CredentialScan | None, piece: bytes) -> None:
+        if scan is not None:
+            scan.feed(piece)
+            self.secret = self.secret or scan.found
 
     def request_done(self, *, whole: bool = True) -> None:
         """The request is whole, or will not go on."""
@@ -206,27 +232,44 @@ class ExchangeCapture:
             return
         self._request_over = True
         self.request.finish(whole=whole)
-        self.request_facts = read_request(self.host, self.path, self.request.known)
+        if self._request_scan is not None:
+            self._request_scan.finish()
+        self.request_facts = read_request(self.host, self.path, None if self.secret else self.request.known)
 
     def response_began(self, status: int, headers: Headers) -> None:
         """The answer's status line and headers came."""
         self.status = status
         self.response_headers = headers
-        self.response = BodyCapture(self._limit, _header(headers, "content-encoding"))
-        self._reader = response_reader(self.host, self.path, _header(headers, "content-type"))
+        self.response = BodyCapture(self.limit, _header(headers, "content-encoding"))
+        self._response_scan = scan_for(self.host, self.path, _header(headers, "content-type"))
+        if not self.secret:
+            self._reader = response_reader(self.host, self.path, _header(headers, "content-type"))
 
     def response_chunk(self, wire: bytes, now_ns: int) -> Iterator[bytes]:
         """A piece of the answer's body passed; yields what it decodes to, see `BodyCapture.feed`."""
         if self.first_chunk_ns is None and wire:
             self.first_chunk_ns = now_ns
         for piece in self.response.feed(wire):
+            self._look(self._response_scan, piece)
             if self._reader is not None:
                 self._reader.feed(piece)
             yield piece
 
     def _response_done(self, *, whole: bool) -> ResponseFacts:
         self.response.finish(whole=whole)
-        return self._reader.finish() if self._reader is not None else ResponseFacts()
+        if self._response_scan is not None:
+            self._response_scan.finish()
+        return self._reader.finish() if self._reader is not None and not self.secret else ResponseFacts()
+
+    @property
+    def _withheld(self) -> bool:
+        return self.secret and bool(self.request.wire_size or self.response.wire_size)
+
+    def _body(self, body: BodyCapture) -> Body | None:
+        if not self.secret or not body.wire_size:
+            return body.body()
+        # No hash either: a short secret can be found by trying.
+        return Body(text=REDACTED, encoding="utf-8", size=body.size or body.wire_size, sha256=None, truncated=True)
 
     def known(self) -> dict[str, Any]:
         """What is known by now, redacted: the fields of an `ExchangeRecord` but for bodies, end and outcome."""
@@ -262,9 +305,9 @@ class ExchangeCapture:
             **self.known(),
             outcome=outcome,
             end_ns=end_ns,
-            request_body=self.request.body(),
-            response_body=self.response.body(),
-            body_truncated=self.request.truncated or self.response.truncated,
+            request_body=self._body(self.request),
+            response_body=self._body(self.response),
+            body_truncated=self.request.truncated or self.response.truncated or self._withheld,
             response_facts=facts,
             error_type=error_type or facts.error_type,
         )

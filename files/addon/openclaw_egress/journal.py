@@ -7,9 +7,12 @@ import sqlite3
 from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
+from urllib.parse import urlsplit
 
+from openclaw_egress.credentials import are_credentials
 from openclaw_egress.providers.facts import RequestFacts
 from openclaw_egress.records import Body, ExchangeRecord
+from openclaw_egress.redaction import REDACTED
 
 _KNOWN = {field.name for field in fields(ExchangeRecord)}
 _FACTS = {field.name for field in fields(RequestFacts)}
@@ -51,10 +54,10 @@ class Journal:
             ).fetchall()
         )
 
-    def interrupted(self) -> Iterator[ExchangeRecord]:
-        """What is known of each exchange under way, as a record with outcome ``interrupted``."""
+    def interrupted(self, only: str | None = None) -> Iterator[ExchangeRecord]:
+        """What is known of each exchange under way (or of one), as a record with outcome ``interrupted``."""
         for exchange_id, class_name, begin_ns, head in self._db.execute(
-            "SELECT id, class, begin_ns, head FROM exchanges ORDER BY begin_ns"
+            "SELECT id, class, begin_ns, head FROM exchanges WHERE ?1 IS NULL OR id = ?1 ORDER BY begin_ns", (only,)
         ).fetchall():
             yield self._interrupted(exchange_id, class_name, begin_ns, json.loads(head))
 
@@ -74,6 +77,7 @@ class Journal:
         request, response = b"".join(bodies["request"]), b"".join(bodies["response"])
         for name, data in (("request_size", request), ("response_size", response)):
             known[name] = max(known.get(name) or 0, len(data))
+        secret = _are_credentials(known, request, response)
         needed = {"method": "", "url": "", "host": "", "port": 0, "begin_ns": begin_ns, "body_truncated": False}
         return ExchangeRecord(
             **{
@@ -83,10 +87,33 @@ class Journal:
                 "class_name": class_name,
                 "outcome": "interrupted",
                 "end_ns": max(end_ns, known.get("begin_ns", begin_ns)),
-                "request_body": Body.of(request, whole=bool(head.get("request_complete"))) if request else None,
-                "response_body": Body.of(response, whole=False) if response else None,
+                "body_truncated": bool(known.get("body_truncated")) or secret,
+                "request_body": _body(request, secret, whole=bool(head.get("request_complete"))),
+                "response_body": _body(response, secret, whole=False),
             }
         )
+
+
+def _are_credentials(known: dict[str, Any], request: bytes, response: bytes) -> bool:
+    """Return whether the bodies must not be recorded: an older version of the proxy may have journalled them."""
+    types = (_content_type(known["request_headers"]), _content_type(known["response_headers"]))
+    try:
+        path = urlsplit(known.get("url") or "").path
+    except ValueError:
+        path = known.get("url") or ""
+    return are_credentials(known.get("host") or "", path, zip(types, (request, response), strict=True))
+
+
+def _content_type(headers: list[tuple[str, str]]) -> str | None:
+    return next((value for name, value in headers if name.lower() == "content-type"), None)
+
+
+def _body(data: bytes, secret: bool, *, whole: bool) -> Body | None:
+    if not data:
+        return None
+    if secret:
+        return Body(text=REDACTED, encoding="utf-8", size=len(data), sha256=None, truncated=True)
+    return Body.of(data, whole=whole)
 
 
 def _json(head: dict[str, Any]) -> str:

@@ -42,6 +42,13 @@ class Metrics:
             f"{PREFIX}_hook_failures", "Exceptions in a hook; what they concerned was refused.", registry=self.registry
         )
 
+        self.unrecorded = Counter(
+            f"{PREFIX}_unrecorded",
+            "Requests refused with 503 because they could not be recorded.",
+            ["egress_class"],
+            registry=self.registry,
+        )
+
     def gauges(self, read: Callable[[], Mapping[str, tuple[str, float]]]) -> None:
         """Register a function that gives ``{name: (help, value)}`` at each scrape."""
         self.registry.register(_Gauges(read))

@@ -21,6 +21,7 @@ _KEY_HEADERS = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
 
 _SECRET_PARAMETERS = frozenset({"key", "sig", "code", "jwt", "pwd", "passwd", "assertion"})
 _SECRET_PARAMETER_WORDS = ("token", "secret", "password", "signature", "credential", "auth", "apikey", "accesskey")
+_GRANT_FIELDS = frozenset({"grant_type", "device_code", "user_code", "code_verifier", "samlresponse"})
 _SECRET_PARAMETER_PREFIXES = ("x-amz-", "x-goog-")
 
 # Keys that are known by their shape: OpenAI, Anthropic and kin; Google; GitHub; Slack; AWS; JSON web tokens.
@@ -35,14 +36,30 @@ _NAMED_SECRET = re.compile(
     r"(?i)([\w\-]{0,64}(?:" + "|".join(_SECRET_WORDS) + r"|sec-websocket-protocol)[\w\-]{0,64}"
     r"[\"']?[ \t]{0,8}[:=][ \t]{0,8}[\"']?)((?:(?!\\r|\\n|[\r\n\"'&]).)+)"
 )
-_URL_IN_TEXT = re.compile(r"[^\s'\"<>]*(?:\?|://)[^\s'\"<>]*")
+_URL_IN_TEXT = re.compile(r"[^\s'\"<>]*(?:[?#]|://|;[^;=\s]{1,64}=)[^\s'\"<>]*")
+_PATH_PARAMETER = re.compile(r"([^;/=]{1,256})=([^;/]*)")
 _USERINFO = re.compile(r"(?<=://)[^/?#@\s]*@")
 
-_CREDENTIAL_PATHS = """oauth oauth2 token tokens login authorize revoke introspect sts device_authorization
-    client_secrets api_keys admin_api_keys"""
-_CREDENTIAL_SEGMENTS = frozenset(_CREDENTIAL_PATHS.split())
-_TOKEN_PATHS = re.compile(r"/v1/realtime/(?:transcription_)?sessions$")  # the answer holds an ephemeral key
-_TOKEN_HOSTS = re.compile(r"^(?:auth|auth0|login|accounts|sts|oauth2?|token|id|sso)\.|^sts[.-]")
+# Words of a path's segment, squeezed to lower-case letters and digits, that name credentials wherever they stand.
+_CREDENTIAL_WORDS = frozenset(
+    """oauth oauth2 oidc openid saml sso login signin logon signup authorize authorization authenticate authentication
+    authn auth revoke revocation introspect introspection sts secret secrets password passwords passwd credential
+    credentials jwt otp mfa totp passkey passkeys webauthn deviceauth apikey apikeys accesskey accesskeys accesstoken
+    refreshtoken idtoken sessiontoken usercode devicecode register registration serviceaccount serviceaccounts
+    """.split()  # noqa: SIM905
+)
+_TOKEN_WORDS = frozenset({"token", "tokens"})
+_COUNTING_WORDS = frozenset({"count", "compute", "input", "output", "usage", "limit", "limits", "max"})
+_KEY_WORDS = frozenset({"key", "keys"})
+_KEY_OWNERS = frozenset({"api", "access", "admin", "service", "ephemeral", "signing", "private", "provisioning"})
+_NAMED_BY_OPERATORS = frozenset({"deployments", "models", "model", "engines"})
+_WORD = re.compile(r"[A-Z]+(?![a-z])\d*|[A-Z]?[a-z]+\d*|\d+")
+_TOKEN_PATHS = re.compile(r"/device/code$|/realtime/(?:transcription_)?sessions$")  # the latter return a key
+_TOKEN_HOSTS = re.compile(
+    r"^(?:auth|auth0|login|signin|accounts|sts|oauth2?|oidc|token|id|identity|sso|iam|iamcredentials|securetoken"
+    r"|identitytoolkit|cognito-idp)\.|^sts[.-]|(?:^|\.)(?:auth0|okta|b2clogin|amazoncognito)\.com$"
+)
+_MAX_DECODINGS = 3
 
 
 def clean_text(text: str) -> str:
@@ -75,6 +92,9 @@ def redact_url(url: str) -> str:
     else:
         query, fragment_mark, fragment = rest.partition("#")
         rest = _redact_query(query) + fragment_mark + _redact_query(fragment)
+    if ";" in head:
+        first, _, parameters = head.partition(";")  # parameters of a path: /callback;token=…
+        head = first + ";" + _PATH_PARAMETER.sub(_redact_parameter, parameters)
     redacted = _USERINFO.sub(REDACTED + "@", head, count=1) + mark + rest
     return truncate_utf8(_KEY_SHAPES.sub(REDACTED, redacted), MAX_URL_BYTES)
 
@@ -97,11 +117,44 @@ def key_fingerprint(headers: Iterable[tuple[str, str]]) -> str | None:
 
 
 def is_token_endpoint(host: str, path: str) -> bool:
-    """Whether bodies there are credentials (OAuth, logins, key management): those are never recorded."""
-    clean = unquote_plus(path.partition("?")[0]).rstrip("/").lower()
-    if any(segment in _CREDENTIAL_SEGMENTS for segment in clean.split("/")):
+    """Return whether bodies at this path are credentials (OAuth, logins, key management); they are never recorded.
+
+    Every spelling of a path counts: percent-encoding (also encoded again), case, empty segments, parameters after
+    ``;``, a trailing slash. The name of a model or deployment does not count, because operators choose it.
+    """
+    clean = path.partition("?")[0]
+    for _ in range(_MAX_DECODINGS):
+        clean = unquote_plus(clean)
+    segments = [segment.strip() for segment in re.split(r"[/\\]+", clean) if segment.strip(" .")]
+    before = ""
+    for segment in segments:
+        # After the name of a model comes Google's verb: models/NAME:countTokens.
+        counted = segment.rpartition(":")[2] if before in _NAMED_BY_OPERATORS and ":" in segment else segment
+        if (before not in _NAMED_BY_OPERATORS or ":" in segment) and _names_credentials(counted):
+            return True
+        before = segment.lower()
+    return bool(_TOKEN_PATHS.search("/" + "/".join(segments).lower()) or _TOKEN_HOSTS.search(host.lower().rstrip(".")))
+
+
+def _names_credentials(segment: str) -> bool:
+    if segment.lower() in _KEY_WORDS:
         return True
-    return bool(_TOKEN_PATHS.search(clean) or _TOKEN_HOSTS.search(host.lower()))
+    for part in re.split(r"[^A-Za-z0-9_.\-]+", segment):
+        # As camel case and as plain words: getAccessToken, ACCESS_TOKEN, tOKEN.
+        lowered = part.lower()
+        found = {word.lower() for word in _WORD.findall(part)} | set(re.findall(r"[a-z]+\d*|\d+", lowered))
+        if found & _CREDENTIAL_WORDS or re.sub(r"[^a-z0-9]", "", lowered) in _CREDENTIAL_WORDS:
+            return True
+        if found & _TOKEN_WORDS and not found & _COUNTING_WORDS:
+            return True
+        if (found & _KEY_WORDS and found & _KEY_OWNERS) or {"device", "code"} <= found or {"sign", "in"} <= found:
+            return True
+    return False
+
+
+def is_secret_field(name: str) -> bool:
+    """Return whether a form field or query parameter of this name holds a secret, or asks for one."""
+    return _is_secret_parameter(name) or unquote_plus(name).strip().lower() in _GRANT_FIELDS
 
 
 def truncate_utf8(text: str, limit: int) -> str:
@@ -116,13 +169,17 @@ def truncate_utf8(text: str, limit: int) -> str:
 
 def _redact_value(value: str) -> str:
     value = clean_text(value)
-    if "?" in value or "://" in value:
+    if any(mark in value for mark in ("?", "://", "#", ";")):
         value = _URL_IN_TEXT.sub(lambda match: redact_url(match.group()), value)
     return _KEY_SHAPES.sub(REDACTED, _SCHEME_AND_CREDENTIAL.sub(r"\1\2" + REDACTED, value))
 
 
 def _redact_query(query: str) -> str:
     return "&".join(_redact_pair(pair) for pair in query.split("&"))
+
+
+def _redact_parameter(found: re.Match[str]) -> str:
+    return f"{found[1]}={REDACTED}" if _is_secret_parameter(found[1]) else found[0]
 
 
 def _redact_pair(pair: str) -> str:

@@ -7,11 +7,16 @@ Limits: the bytes of lines and journal stay near ``max_bytes``. Over it, what th
 store, the oldest) goes first, then dead letters, then, with ``full="drop_oldest"``, the oldest waiting lines of the
 class that has the most of them, so that no class can push out another's; a line of event ``openclaw.egress.spool``
 names what went. With ``full="block"`` nothing that waits goes, and `Spool.full` asks the proxy to refuse new exchanges.
+
+A disk that cannot be written (full, read-only, broken) sets `Spool.problem`. The keeper then releases a reserve file,
+deletes acknowledged lines, so that their pages can be used again, and tries to write until it succeeds.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import json
 import logging
 import os
 import sqlite3
@@ -39,7 +44,9 @@ from openclaw_egress.spool_schema import (
     SpoolError,
     connect,
     create_file,
+    make_reserve,
     prepare,
+    release_reserve,
     spool_errors,
 )
 
@@ -50,6 +57,14 @@ log = logging.getLogger("openclaw_egress.spool")
 SLICE_BYTES = 4 * 1024 * 1024
 """At most so much is pruned in one transaction: it runs in the proxy's event loop."""
 CHECKPOINT_BYTES = 8 * 1024 * 1024
+RELIEF_SLICE_BYTES = 128 * 1024
+"""At most so much is deleted in one transaction on a full disk: what is deleted is overwritten, which needs space."""
+RELIEF_BYTES = 16 * 1024 * 1024
+"""On a full disk acknowledged lines are deleted until so many bytes of the file can be used again."""
+PROBE_BYTES = 128 * 1024
+"""A write of so many bytes must succeed before exchanges are accepted again."""
+REPEAT_SECONDS = 60.0
+"""The same problem is logged again after this time at the earliest."""
 _MAX_RANGES = 1000
 
 _ATTRIBUTE_COLUMNS = {
@@ -153,6 +168,9 @@ class Spool(SpoolReader):
         self.max_bytes = max_bytes
         self.committed = threading.Event()
         """Set whenever a line was committed; whoever waits for lines clears it."""
+        self.failure_level = logging.WARNING
+        """Level of the log for a disk that cannot be written. mitmproxy exits on an ERROR that is logged while it
+        starts, so that the proxy sets ERROR when it serves."""
         self.dropped_lines = 0
         """Waiting lines dropped at the limit since this object was made."""
         self._blocks = full == "block"
@@ -161,12 +179,14 @@ class Spool(SpoolReader):
         self._lock = threading.RLock()
         self._stopping = threading.Event()
         self._dirty = False
+        self._problem: str | None = None
+        self._logged: dict[int, tuple[str, float]] = {}
+        self._left: dict[str, bool] = {}
         self._keeper: threading.Thread | None = None
         self._lock_file = _lock_exclusively(self.path)
         try:
             create_file(self.path)
-            with spool_errors(self.path):
-                self._db = connect(self.path)
+            self._db = self._connect()
         except BaseException:
             os.close(self._lock_file)
             raise
@@ -181,8 +201,22 @@ class Spool(SpoolReader):
             os.close(self._lock_file)
             raise
         if sync_seconds is not None:
+            make_reserve(self.path)
             self._keeper = threading.Thread(target=self._keep, args=(sync_seconds,), name="spool-keeper", daemon=True)
             self._keeper.start()
+
+    def _connect(self) -> sqlite3.Connection:
+        """Open the file; on a full disk the space of the reserve lets SQLite make its own files."""
+        for can_retry in (True, False):
+            try:
+                with spool_errors(self.path):
+                    connection = connect(self.path)
+                    connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+                    return connection
+            except SpoolError:
+                if not (can_retry and release_reserve(self.path)):
+                    raise
+        raise AssertionError("unreachable")
 
     def close(self) -> None:
         """Flush, close, and let another process write."""
@@ -232,12 +266,125 @@ class Spool(SpoolReader):
         return seqs
 
     def recover(self) -> int:
-        """Make records of exchanges that were under way when the process before died; returns how many."""
+        """Make records of exchanges that were under way when the process before died; returns how many.
+
+        An exchange whose request was held, and not committed as a whole, never left: it is forgotten.
+        """
         with spool_errors(self.path):
-            found = list(Journal(self._db).interrupted())
-            for record in found:
+            found = dict(self._db.execute("SELECT id, head FROM exchanges").fetchall())
+        left = {exchange_id: not _never_left(head) for exchange_id, head in found.items()}
+        try:
+            self._settle(left)
+        except SpoolError:
+            # Not a reason to end: what cannot be recorded is refused, and the keeper tries again.
+            with self._lock:
+                self._left = left | self._left
+            return 0
+        return sum(left.values())
+
+    def leave(self, exchange_id: str, *, recorded: bool) -> None:
+        """End an exchange whose record could not be written: it is no longer under way.
+
+        Args:
+            exchange_id: which one.
+            recorded: bytes of it have left, so that it becomes a record (``interrupted``) once the disk can be
+                written; otherwise it is forgotten.
+        """
+        with self._lock:
+            if exchange_id in self._state.journal:
+                self._left[exchange_id] = recorded
+
+    def _settle(self, left: dict[str, bool]) -> None:
+        """Record or forget exchanges that were left in the journal."""
+        for exchange_id, recorded in left.items():
+            with spool_errors(self.path):
+                record = next(Journal(self._db).interrupted(exchange_id), None) if recorded else None
+            if record is not None:
                 self.close_exchange(record)
-        return len(found)
+                continue
+            with self._transaction() as (db, state):
+                Journal(db).forget(exchange_id)
+                state.journal.pop(exchange_id, None)
+
+    # ── a disk that cannot be written ────────────────────────────────────────────────────────────────────────
+
+    @property
+    def problem(self) -> str | None:
+        """Why nothing can be recorded now; ``None`` while the last write succeeded."""
+        return self._problem
+
+    def works(self) -> bool:
+        """Return whether records can be written; after a failure a write of some size is tried."""
+        if self._problem is None:
+            return True
+        try:
+            with self._transaction() as (db, _):
+                db.execute("INSERT OR REPLACE INTO meta VALUES ('probe', zeroblob(?))", (PROBE_BYTES,))
+                db.execute("DELETE FROM meta WHERE key = 'probe'")
+            if self._dirty:
+                self.sync()
+        except SpoolError:
+            return False
+        except OSError as error:
+            self._failed(f"flushing to the disk failed: {error}")
+            return False
+        self._problem = None
+        self._log(logging.INFO, f"spool {self.path}: it can be written again; exchanges are accepted")
+        return True
+
+    def _failed(self, why: str) -> None:
+        """Note that nothing can be written, and log it once."""
+        if self._problem is None:
+            self._log(self.failure_level, f"exchanges are refused until they can be recorded again: {why}")
+        self._problem = why
+
+    def _log(self, level: int, text: str) -> None:
+        before, when = self._logged.get(level, ("", 0.0))
+        now = time.monotonic()
+        if text != before or now - when > REPEAT_SECONDS:
+            log.log(level, "%s", text)
+            self._logged[level] = (text, now)
+
+    def relieve(self) -> bool:
+        """Make room on a disk that cannot be written; returns whether it can be written now.
+
+        Deleted lines leave pages that later lines use. They do not make the file smaller.
+        """
+        try:
+            if self._acknowledged_bytes() or self._free_bytes() > SLICE_BYTES:
+                release_reserve(self.path)
+                self._move_log()
+            while self._free_bytes() < RELIEF_BYTES and self._prune("state = 1", RELIEF_SLICE_BYTES, whole=False):
+                self._move_log()
+        except SpoolError:
+            pass  # noted by the transaction; what could be deleted is
+        if not self.works():
+            return False
+        with self._lock:
+            left, self._left = self._left, {}
+        try:
+            self._settle(left)
+        except SpoolError:
+            with self._lock:
+                self._left = left | self._left
+            return False
+        make_reserve(self.path)
+        return True
+
+    def _acknowledged_bytes(self) -> int:
+        with self._lock:
+            return sum(size for (state, _), size in self._state.size.items() if state == ACKNOWLEDGED)
+
+    def _free_bytes(self) -> int:
+        """Bytes of the file that later lines can use."""
+        with self._lock, spool_errors(self.path):
+            pages = self._db.execute("PRAGMA freelist_count").fetchone()[0]
+            return int(pages) * int(self._db.execute("PRAGMA page_size").fetchone()[0])
+
+    def _move_log(self) -> None:
+        """Move SQLite's log into the file, so that the log is written from its beginning again."""
+        with self._lock, spool_errors(self.path):
+            self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     # ── records ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -278,6 +425,7 @@ class Spool(SpoolReader):
     def stats(self) -> dict[str, int]:
         """As `SpoolReader.stats`, and the limit; costs nothing."""
         with self._lock:
+            left = sum(exchange_id in self._state.journal for exchange_id in self._left)
             found = {f"{name}_{what}": 0 for name in STATES for what in ("records", "bytes")}
             for (state, _), rows in self._state.rows.items():
                 found[f"{STATES[state]}_records"] += rows
@@ -285,12 +433,13 @@ class Spool(SpoolReader):
                 found[f"{STATES[state]}_bytes"] += size
             return {
                 **found,
-                "open_exchanges": len(self._state.journal),
+                "open_exchanges": len(self._state.journal) - left,
                 "journal_bytes": sum(self._state.journal.values()),
                 "last_seq": self._state.seq,
                 "used_bytes": self.used_bytes,
                 "max_bytes": self.max_bytes,
                 "dropped_lines": self.dropped_lines,
+                "refusing": int(self._problem is not None or self.full),
             }
 
     # ── for the exporter ─────────────────────────────────────────────────────────────────────────────────────
@@ -314,8 +463,15 @@ class Spool(SpoolReader):
 
     def acknowledge(self, seqs: Sequence[int]) -> None:
         """The store has these lines."""
-        with self._transaction():
-            self._change_state(seqs, ACKNOWLEDGED, None)
+        try:
+            with self._transaction():
+                self._change_state(seqs, ACKNOWLEDGED, None)
+        except SpoolError:
+            # Only acknowledged lines can be deleted, so that these are worth the reserve.
+            if not release_reserve(self.path):
+                raise
+            with self._transaction():
+                self._change_state(seqs, ACKNOWLEDGED, None)
         self._after_commit()
 
     def dead_letter(self, seqs: Sequence[int], why: str) -> None:
@@ -330,7 +486,17 @@ class Spool(SpoolReader):
 
     @contextmanager
     def _transaction(self) -> Iterator[tuple[sqlite3.Connection, _State]]:
-        """One transaction; if it fails, what this object believes is what it was before."""
+        """One transaction; if it fails, what this object believes is what it was before, and `problem` says why."""
+        try:
+            with self._written() as written:
+                yield written
+        except SpoolError as error:
+            if isinstance(error.__cause__, sqlite3.OperationalError | sqlite3.DatabaseError):
+                self._failed(str(error))
+            raise
+
+    @contextmanager
+    def _written(self) -> Iterator[tuple[sqlite3.Connection, _State]]:
         with self._lock, spool_errors(self.path):
             if self._lock_file < 0:
                 raise SpoolError(f"spool {self.path}: it is closed")
@@ -437,11 +603,14 @@ class Spool(SpoolReader):
         while self.used_bytes > target and not self._blocks and self._drop(self.used_bytes - target):
             pass
 
-    def _prune(self, where: str, needed: int) -> bool:
-        """Delete the oldest rows of a kind: at least ``needed`` bytes or a slice. The ledger keeps their hashes."""
+    def _prune(self, where: str, needed: int, *, whole: bool = True) -> bool:
+        """Delete the oldest rows of a kind: at least ``needed`` bytes or a slice. The ledger keeps their hashes.
+
+        ``whole``: all lines of an exchange go together.
+        """
         with self._transaction() as (db, _):
             query = f"SELECT seq, size, class, state, exchange_id FROM records WHERE {where} ORDER BY seq"  # noqa: S608
-            return bool(self._delete(_take(db.execute(query), min(needed, SLICE_BYTES))))
+            return bool(self._delete(_take(db.execute(query), min(needed, SLICE_BYTES), whole=whole)))
 
     def _drop(self, needed: int) -> bool:
         """Delete the oldest waiting lines of the class that has the most, and say so in a line."""
@@ -477,17 +646,28 @@ class Spool(SpoolReader):
         database = connect(self.path)
         try:
             while not self._stopping.wait(seconds):
-                try:
-                    self.sync()
-                    if _file_size(f"{self.path}-wal") > CHECKPOINT_BYTES:
-                        database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-                except (OSError, sqlite3.Error) as error:
-                    log.error("spool %s: flushing to the disk failed: %s", self.path, error)
-            self.sync()
-        except OSError as error:
-            log.error("spool %s: flushing to the disk failed: %s", self.path, error)
+                short = self._flush_and_move(database)
+                if short or self._problem is not None or self._left:
+                    self.relieve()
+                else:
+                    make_reserve(self.path)
+            self._flush_and_move(database)
         finally:
             database.close()
+
+    def _flush_and_move(self, database: sqlite3.Connection) -> bool:
+        """Flush and move the log; returns whether the disk had no room for it."""
+        try:
+            self.sync()
+        except OSError as error:
+            self._failed(f"spool {self.path}: flushing to the disk failed: {error}")
+        try:
+            if _file_size(f"{self.path}-wal") > CHECKPOINT_BYTES:
+                database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        except sqlite3.Error as error:
+            self._log(self.failure_level, f"spool {self.path}: SQLite's log could not be moved into the file: {error}")
+            return True
+        return False
 
     def sync(self) -> None:
         """Flush what was committed to the disk, if there is anything new."""
@@ -501,6 +681,9 @@ class Spool(SpoolReader):
             return
         try:
             os.fsync(descriptor)
+        except OSError:
+            self._dirty = True
+            raise
         finally:
             os.close(descriptor)
 
@@ -544,17 +727,19 @@ def _lock_exclusively(path: Path) -> int:
             f"spool {path}: another process (pid {owner}) writes it already; stop that one, or give this one its own "
             "EGRESS_STATE_DIR"
         ) from None
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    with contextlib.suppress(OSError):  # on a full disk the lock holds without the number in it
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode().ljust(32), 0)
     return descriptor
 
 
-def _take(rows: Iterable[tuple[int, int, str, int, str]], needed: int) -> list[tuple[int, int, str, int, str]]:
-    """Rows until ``needed`` bytes are together, and then those that belong to the last one's exchange."""
+def _take(
+    rows: Iterable[tuple[int, int, str, int, str]], needed: int, *, whole: bool = True
+) -> list[tuple[int, int, str, int, str]]:
+    """Rows until ``needed`` bytes are together; with ``whole`` also those that belong to the last one's exchange."""
     taken: list[tuple[int, int, str, int, str]] = []
     total = ranges = 0
     for row in rows:
-        if taken and (total >= needed or ranges > _MAX_RANGES) and (not row[4] or row[4] != taken[-1][4]):
+        if taken and (total >= needed or ranges > _MAX_RANGES) and not (whole and row[4] and row[4] == taken[-1][4]):
             break
         ranges += not taken or row[0] != taken[-1][0] + 1
         taken.append(row)
@@ -570,6 +755,12 @@ def _ranges(seqs: Sequence[int]) -> Iterator[tuple[int, int]]:
             first = seq
         last = seq
     yield first, last
+
+
+def _never_left(head: str) -> bool:
+    """Return whether a journalled request was held back and not committed: nothing of it went upstream."""
+    known = json.loads(head)
+    return bool(known.get("request_held")) and not known.get("request_complete")
 
 
 def _file_size(path: str) -> int:

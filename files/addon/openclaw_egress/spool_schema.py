@@ -17,6 +17,7 @@ SQLite in WAL mode; other tools may read it while the proxy writes (``sqlite3 'f
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import time
@@ -30,6 +31,9 @@ PENDING, ACKNOWLEDGED, DEAD, LOCAL = 0, 1, 2, 3
 STATES = ("pending", "acknowledged", "dead_letter", "local")
 ROW_BYTES = 512
 """What a row costs beside its ``otlp`` bytes (columns and indexes), roughly."""
+
+RESERVE_BYTES = 16 * 1024 * 1024
+"""Space that is kept for the clean-up of a full disk; on a small disk an eighth of what is free."""
 
 WAL_SAFETY_PAGES = 16_384  # 64 MB: the writer checkpoints by itself only if nobody else did
 BUSY_MS = 10_000
@@ -77,6 +81,8 @@ def spool_errors(path: Path) -> Iterator[None]:
 def _remedy(name: str, path: Path) -> str:
     if name.startswith("SQLITE_FULL"):
         return f"the disk is full: free space under {path.parent} or lower EGRESS_SPOOL_MAX_BYTES"
+    if name.startswith("SQLITE_IOERR") and name != "SQLITE_IOERR_NOMEM":
+        return f"the disk refuses to write or read: look at the free space under {path.parent} and at the system's log"
     if name.startswith("SQLITE_READONLY"):
         return f"make {path.parent} writable for the proxy's user (uid {os.getuid()})"
     if name.startswith(("SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_AUTH")):
@@ -106,6 +112,32 @@ def create_file(path: Path) -> None:
         ) from error
 
 
+def make_reserve(path: Path) -> None:
+    """Allocate the reserve file where it is absent and there is room for it; a disk without room gets none."""
+    reserve = Path(f"{path}.reserve")
+    with contextlib.suppress(OSError):
+        if reserve.exists():
+            return
+        disk = os.statvfs(path.parent)
+        size = min(RESERVE_BYTES, disk.f_bavail * disk.f_frsize // 8)
+        descriptor = os.open(reserve, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(descriptor, 0, max(1, size))
+        except OSError:
+            reserve.unlink()
+        finally:
+            os.close(descriptor)
+
+
+def release_reserve(path: Path) -> bool:
+    """Give the reserve's space back to the disk; returns whether there was any."""
+    try:
+        Path(f"{path}.reserve").unlink()
+    except OSError:
+        return False
+    return True
+
+
 def connect(path: Path) -> sqlite3.Connection:
     """A connection that writes; transactions are explicit. May be used from any one thread at a time."""
     connection = sqlite3.connect(path, timeout=BUSY_MS / 1000, isolation_level=None, check_same_thread=False)
@@ -113,6 +145,9 @@ def connect(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode = WAL")
         # NORMAL: a commit is safe against the death of the process; against loss of power, what `sync` has flushed.
         connection.execute("PRAGMA synchronous = NORMAL")
+        # What was deleted is overwritten; what SQLite sorts stays in memory.
+        connection.execute("PRAGMA secure_delete = ON")
+        connection.execute("PRAGMA temp_store = MEMORY")
         connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_SAFETY_PAGES}")
     except sqlite3.Error:
         connection.close()

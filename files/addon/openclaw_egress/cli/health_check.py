@@ -42,4 +42,5 @@ def check() -> int:
         )
         return 1
     print(json.dumps(report))
-    return 0 if report.get("ok") else 1
+    # A proxy that is alive but cannot record refuses every exchange: Docker shall show that.
+    return 0 if report.get("ok") and not report.get("stopped") else 1

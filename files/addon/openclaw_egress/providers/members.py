@@ -24,12 +24,13 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 class TopLevelMembers:
     """Reader of one JSON object in chunks of any size. `found` maps the `wanted` names to the parsed values so far.
 
-    It skips a value of more than `MAX_MEMBER_BYTES`. Of a repeated name the last value counts, as with `json`.
-    `ended`: the object is complete.
+    It skips a value of more than `MAX_MEMBER_BYTES`. Of a repeated name the last value counts, as with `json`. `begun`
+    holds the wanted names whose value has begun, complete or not. `ended`: the object is complete.
     """
 
     def __init__(self, wanted: frozenset[str]) -> None:
         self.found: dict[str, Any] = {}
+        self.begun: set[str] = set()
         self.ended = False
         self._wanted = wanted
         self._depth = 0
@@ -108,6 +109,8 @@ class TopLevelMembers:
     def _name_over(self) -> None:
         name = self._parsed()
         self._name = name if isinstance(name, str) and name in self._wanted else None
+        if self._name is not None:
+            self.begun.add(self._name)
         self._in_value = True
         self._text = bytearray() if self._name is not None else None
 

@@ -51,6 +51,8 @@ class Exchange:
 
     capture: ExchangeCapture
     client: connection.Client
+    held: bool
+    """The request is held until it is committed: before that nothing of it goes upstream."""
     request_committed: bool = False
     closed: bool = False
     failed: bool = False
@@ -86,7 +88,9 @@ class Recorder:
             return
         answer_failed(flow)
         # What is answered now is ours: no exchange of which the client could see an end.
-        flow.metadata.pop(EXCHANGE, None)
+        exchange = flow.metadata.pop(EXCHANGE, None)
+        if isinstance(exchange, Exchange):
+            self._leave(exchange)
         self._refuse(flow, error)
 
     def _headers_failed(self, flow: http.HTTPFlow, error: Exception) -> None:
@@ -97,10 +101,11 @@ class Recorder:
         flow.kill()  # type: ignore[no-untyped-call]
         _log_failure("an answer could not be recorded; it is cut", error)
 
-    def _error_failed(self, _: http.HTTPFlow, error: Exception) -> None:
-        _log_failure(
-            "a failed exchange could not be recorded; it will be found as interrupted at the next start", error
-        )
+    def _error_failed(self, flow: http.HTTPFlow, error: Exception) -> None:
+        exchange = self._exchange(flow)
+        if exchange is not None:
+            self._leave(exchange)
+        _log_failure("a failed exchange could not be recorded; it is recorded as interrupted later", error)
 
     def _websocket_failed(self, _: http.HTTPFlow, error: Exception) -> None:
         log.error("a WebSocket's messages could not be forgotten", exc_info=error)
@@ -123,6 +128,8 @@ class Recorder:
         request = flow.request
         if self._spool.full:
             raise SpoolError("the spool is full and EGRESS_SPOOL_FULL=block")
+        if not self._spool.works():
+            raise SpoolError(self._spool.problem or "the spool cannot be written")
         capture = ExchangeCapture(
             id=str(uuid.uuid4()),
             class_name=allowed.class_name,
@@ -138,18 +145,17 @@ class Recorder:
             body_limit=self._body_limit,
             path=request.path.split("?", 1)[0],
         )
-        exchange = Exchange(capture, flow.client_conn)
+        length = _content_length(request.headers)
+        chunked = length is None and "transfer-encoding" in request.headers
+        exchange = Exchange(capture, flow.client_conn, held=not chunked and (length or 0) <= BUFFER_LIMIT)
         self._spool.open_exchange(capture.id, capture.class_name, self._head(exchange))
         flow.metadata[EXCHANGE] = exchange
-        length = _content_length(request.headers)
-        if length is None and "transfer-encoding" not in request.headers:
-            return
-        if length is None or length > BUFFER_LIMIT:
+        if not exchange.held:
             flow.request.stream = self._request_tap(exchange, length)
 
     def _request_tap(self, exchange: Exchange, length: int | None) -> Callable[[bytes], bytes]:
         def tap(data: bytes) -> None:
-            for piece in exchange.capture.request.feed(data):
+            for piece in exchange.capture.request_chunk(data):
                 self._keep(exchange, "request", piece)
             if not data or (length is not None and exchange.capture.request.wire_size >= length):
                 self._commit_request(exchange)
@@ -163,7 +169,7 @@ class Recorder:
         if exchange is None or flow.response is not None:
             return
         if not flow.request.stream and flow.request.raw_content:
-            for piece in exchange.capture.request.feed(flow.request.raw_content):
+            for piece in exchange.capture.request_chunk(flow.request.raw_content):
                 self._keep(exchange, "request", piece)
         self._commit_request(exchange)
 
@@ -173,7 +179,11 @@ class Recorder:
         exchange.capture.request_done()
         self._flush(exchange)
         exchange.request_committed = True
-        self._spool.update(exchange.capture.id, self._head(exchange))
+        try:
+            self._spool.update(exchange.capture.id, self._head(exchange))
+        except BaseException:
+            exchange.request_committed = False
+            raise
 
     # ── response ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -236,8 +246,11 @@ class Recorder:
     # ── journal ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def _keep(self, exchange: Exchange, direction: str, decoded: bytes) -> None:
-        """Hand streamed bytes to the journal: at once when many wait, else within JOURNAL_SECONDS."""
-        room = self._body_limit - exchange.journalled
+        """Hand streamed bytes to the journal: at once when many wait, else within JOURNAL_SECONDS.
+
+        Bytes of a body that may hold credentials wait in memory until that is decided, at its end at the latest.
+        """
+        room = exchange.capture.limit - exchange.journalled
         if not decoded or room <= 0 or exchange.closed:
             return
         exchange.journalled += len(decoded[:room])
@@ -261,7 +274,9 @@ class Recorder:
         if exchange.closed:
             return
         for direction, waiting in exchange.waiting.items():
-            if waiting:
+            if exchange.capture.secret:
+                waiting.clear()
+            elif waiting and exchange.capture.may_be_written(direction):
                 self._spool.append(exchange.capture.id, direction, bytes(waiting))
                 waiting.clear()
 
@@ -277,9 +292,20 @@ class Recorder:
         self._metrics.exchanges.labels(exchange.capture.class_name, outcome).inc()
         self._metrics.duration.labels(exchange.capture.class_name).observe((end - exchange.capture.begin_ns) / 1e9)
 
+    def _leave(self, exchange: Exchange) -> None:
+        """End an exchange that could not be recorded; the spool forgets it if nothing of it went upstream."""
+        if exchange.timer is not None:
+            exchange.timer.cancel()
+            exchange.timer = None
+        exchange.closed = True
+        self._spool.leave(exchange.capture.id, recorded=exchange.request_committed or not exchange.held)
+
     def _head(self, exchange: Exchange) -> dict[str, object]:
         """What the journal knows of an exchange should the process die now: its record so far, without bodies."""
-        return exchange.capture.known() | {"request_complete": exchange.request_committed}
+        return exchange.capture.known() | {
+            "request_complete": exchange.request_committed,
+            "request_held": exchange.held,
+        }
 
     def _exchange(self, flow: http.HTTPFlow) -> Exchange | None:
         found = flow.metadata.get(EXCHANGE)
@@ -288,11 +314,12 @@ class Recorder:
     def _refuse(self, flow: http.HTTPFlow, error: Exception) -> None:
         """503 with the reason: what cannot be recorded does not pass."""
         why = str(error) if isinstance(error, SpoolError) else "the exchange could not be recorded"
-        _log_failure("a request was refused", error)
         if not isinstance(error, SpoolError):
+            _log_failure("a request was refused", error)
             self._metrics.hook_failures.inc()
         allowed = flow.metadata.get(INSPECT)
         if isinstance(allowed, Allowed):
+            self._metrics.unrecorded.labels(allowed.class_name).inc()
             flow.response = refusal(
                 503,
                 class_name=allowed.class_name,
@@ -305,9 +332,9 @@ class Recorder:
 
 
 def _log_failure(what: str, error: Exception) -> None:
-    """A spool that cannot be written says in a line why, and what helps; all else is a fault of ours."""
+    """Log a fault of ours. Of a spool that cannot be written the spool itself says once why, and what helps."""
     if isinstance(error, SpoolError):
-        log.error("%s: %s", what, error)
+        log.debug("%s: %s", what, error)
     else:
         log.error("%s", what, exc_info=error)
 

@@ -72,6 +72,7 @@ class Service:
             host_name=settings.host_name,
         )
         self.exporter = Exporter(self.spool, settings) if settings.logs_endpoint else None
+        self._was_full = False
         self._denials = DenialRate()
         self._denials_lock = threading.Lock()
         self._stopping = threading.Event()
@@ -98,6 +99,7 @@ class Service:
 
     async def heartbeat(self) -> None:
         """Show once a second that the event loop is alive; runs for ever."""
+        self.spool.failure_level = logging.ERROR
         while True:
             self._beat = time.monotonic()
             await asyncio.sleep(1)
@@ -143,8 +145,8 @@ class Service:
         try:
             self.spool.add(record)
         except SpoolError as error:
-            # What is refused stays refused; only its record is lost, and the metric has it.
-            log.error("a denial could not be recorded: %s", error)
+            # What is refused stays refused; only its record is lost, and the metric has it. The spool logs why, once.
+            log.debug("a denial could not be recorded: %s", error)
 
     def allowed(self, class_name: str, *, inspect: bool) -> None:
         """Count it."""
@@ -162,7 +164,21 @@ class Service:
                     next_checkpoint += CHECKPOINT_SECONDS
                     self._write_checkpoint()
             except SpoolError as error:
-                log.error("%s", error)
+                log.debug("%s", error)  # the spool logs why, once
+            self._log_full()
+
+    def _log_full(self) -> None:
+        """Log it once when a spool at its limit begins or ceases to refuse exchanges (EGRESS_SPOOL_FULL=block)."""
+        full = self.spool.full
+        if full != self._was_full:
+            self._was_full = full
+            if full:
+                log.error(
+                    "exchanges are refused until they can be recorded again: the spool is full "
+                    "(EGRESS_SPOOL_FULL=block); see `egress status` for what waits, or raise EGRESS_SPOOL_MAX_BYTES"
+                )
+            else:
+                log.info("the spool has room again; exchanges are accepted")
 
     def _check_ca(self, policy: Policy) -> None:
         for host in policy.inspect:
@@ -212,7 +228,7 @@ class Service:
                 )
             )
         except SpoolError as error:
-            log.error("%s", error)
+            log.debug("%s", error)  # the spool logs why, once
 
     def _summarise_denials(self, *, everything: bool = False) -> None:
         with self._denials_lock:
@@ -244,10 +260,16 @@ class Service:
         """Whether the process serves at all; `ready` says whether it does all that it should."""
         silence = time.monotonic() - self._beat
         return silence < STALLED_SECONDS, {
+            "stopped": self.stopped(),
             "version": __version__,
             "instance": self.spool.instance_id,
             "event_loop_seen_seconds_ago": round(silence, 1),
         }
+
+    def stopped(self) -> list[str]:
+        """Return what stops every exchange with an inspected host now; `alive` does not depend on it."""
+        found = [self.spool.problem] if self.spool.problem else []
+        return found + (["the spool is full"] if self.spool.full else [])
 
     def ready(self) -> tuple[bool, dict[str, Any]]:
         """Whether all that was asked for is happening: records arrive where they should, the CA is valid."""
@@ -255,8 +277,7 @@ class Service:
         export: Mapping[str, Any] = self.exporter.state if self.exporter is not None else {}
         if export.get("last_error"):
             problems.append(f"export: {export['last_error']}" + (f"; {export['remedy']}" if export["remedy"] else ""))
-        if self.spool.full:
-            problems.append("the spool is full")
+        problems += self.stopped()
         days = self._ca_days_left()
         if days < 7:
             problems.append(f"the issuing CA expires in {days:.0f} days: run site.yml (or `egress ca create`)")

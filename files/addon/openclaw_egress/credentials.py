@@ -1,0 +1,92 @@
+"""Bodies that are credentials by their content: forms and JSON objects with fields such as ``client_secret``.
+
+`redaction.is_token_endpoint` knows such bodies by host and path. This module finds them at any other path, while they
+pass and in any cut. Bodies of the model APIs that the proxy reads are not looked into: they must be kept exactly.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from openclaw_egress.providers.members import TopLevelMembers
+from openclaw_egress.providers.names import api_of
+from openclaw_egress.redaction import is_secret_field, is_token_endpoint
+
+_JSON_NAMES = frozenset(
+    """client_secret clientSecret refresh_token refreshToken access_token accessToken id_token idToken grant_type
+    grantType password passwd client_assertion device_code deviceCode code_verifier codeVerifier api_key apiKey apikey
+    secret secret_key secretKey secret_access_key secretAccessKey SecretAccessKey session_token sessionToken
+    SessionToken private_key privateKey client_key token authToken auth_token jwt assertion credentials
+    Credentials""".split()  # noqa: SIM905
+)
+_MEDIA_TYPES = frozenset({"", "application/x-www-form-urlencoded", "application/json", "text/plain"})
+_FIELD = re.compile(rb"[&;]([^&;=]{1,256})=")
+_MAX_NAME = 300
+
+
+class CredentialScan:
+    """A scan of one decoded body. Feed it in any cut.
+
+    Attributes:
+        found: the body holds a field that names a credential.
+        over: nothing more can be found.
+    """
+
+    def __init__(self, content_type: str | None) -> None:
+        self.found = False
+        media_type = (content_type or "").partition(";")[0].strip().lower()
+        self.over = media_type not in _MEDIA_TYPES and not media_type.endswith("+json")
+        self._json: TopLevelMembers | None = None
+        self._begun = False
+        self._rest = b"&"
+
+    def feed(self, data: bytes) -> None:
+        """Look at the next decoded bytes."""
+        if self.over or not data:
+            return
+        if not self._begun:
+            leading = data.lstrip(b" \t\r\n\xef\xbb\xbf")
+            if not leading:
+                return
+            self._begun = True
+            if leading[:1] in (b"{", b"["):
+                self._json = TopLevelMembers(_JSON_NAMES)
+        if self._json is not None:
+            self._json.feed(data)
+            self.found = bool(self._json.begun)
+            self.over = self.found or self._json.ended
+        else:
+            self._fields(data)
+
+    def finish(self) -> None:
+        """Note that the body is over, or that no more of it will come."""
+        self.over = True
+
+    def _fields(self, data: bytes) -> None:
+        text = self._rest + data
+        self.found = any(is_secret_field(name.decode("latin-1")) for name in _FIELD.findall(text))
+        self.over = self.found
+        rest = text[max(text.rfind(b"&"), text.rfind(b";"), 0) :]
+        # In a value, or in what is too long to be a name: the next field begins after the next separator.
+        self._rest = b"=" if b"=" in rest or len(rest) > _MAX_NAME else rest
+
+
+def scan_for(host: str, path: str, content_type: str | None) -> CredentialScan | None:
+    """Return a scan for a body of this exchange, or ``None`` where its path alone decides."""
+    if is_token_endpoint(host, path) or api_of(path) is not None:
+        return None
+    return CredentialScan(content_type)
+
+
+def are_credentials(host: str, path: str, bodies: Iterable[tuple[str | None, bytes]]) -> bool:
+    """Return whether bodies at hand, given as ``(content type, bytes)``, must not be kept."""
+    if is_token_endpoint(host, path):
+        return True
+    for content_type, data in bodies:
+        scan = scan_for(host, path, content_type)
+        if scan is not None:
+            scan.feed(data)
+            if scan.found:
+                return True
+    return False

@@ -1,0 +1,236 @@
+"""A disk that cannot be written: what stops traffic is shown, what can be pruned is, and nothing is made up later."""
+
+import contextlib
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2 as httpx
+import pytest
+
+from openclaw_egress.spool_reader import SpoolReader
+from tests.integration.proxy.conftest import make_proxy
+from tests.running import RunningProxy
+from tests.standins.loki.standin import LokiStandIn
+
+LONG = [{"role": "user", "content": "x" * 200_000}]
+SHORT = [{"role": "user", "content": "hello"}]
+PATIENCE = 60
+
+
+def ask(proxy: RunningProxy, messages: list[dict[str, str]] = SHORT) -> int:
+    with proxy.client(headers={"x-api-key": "k"}) as http:
+        body = {"model": "claude-opus-5", "max_tokens": 9, "messages": messages}
+        return http.post(proxy.url("api.anthropic.com", "/v1/messages"), json=body).status_code
+
+
+def wait(what, proxy: RunningProxy) -> None:
+    end = time.monotonic() + PATIENCE
+    while not what():
+        assert time.monotonic() < end, (proxy.ask("/readyz"), proxy.log[-3000:])
+        time.sleep(0.1)
+
+
+def ready(proxy: RunningProxy) -> bool:
+    return bool(proxy.ask("/readyz")["ok"])
+
+
+def egress(proxy: RunningProxy, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "openclaw_egress", *arguments]
+    return subprocess.run(command, env=proxy.environment, capture_output=True, text=True, check=False, timeout=60)
+
+
+def shows_green(proxy: RunningProxy) -> None:
+    assert ready(proxy), proxy.ask("/readyz")
+    assert egress(proxy, "health").returncode == egress(proxy, "status").returncode == 0
+    assert "openclaw_egress_spool_refusing 0.0" in proxy.metrics()
+
+
+def shows_red(proxy: RunningProxy, why: str) -> None:
+    report = proxy.ask("/readyz")
+    assert not report["ok"] and any(why in problem for problem in report["problems"]), report
+    assert proxy.ask("/healthz")["ok"] is True
+    assert egress(proxy, "health").returncode == 1
+    status = egress(proxy, "status")
+    assert status.returncode == 1 and why in status.stdout
+    assert json.loads(egress(proxy, "status", "--json").stdout)["problems"]
+    assert "openclaw_egress_spool_refusing 1.0" in proxy.metrics()
+
+
+@contextlib.contextmanager
+def little_room(proxy: RunningProxy, slack: int) -> Iterator[None]:
+    """While this lasts, the kernel lets the proxy's files grow by ``slack`` bytes only."""
+    pid = proxy.process.pid
+    unlimited = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+    written = (proxy.directory / "state" / "spool.db-wal").stat().st_size
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (written + slack, unlimited[1]))
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):  # it was killed meanwhile
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, unlimited)
+
+
+def test_a_disk_that_refuses_writes_is_shown_everywhere_and_logged_once(tmp_path, providers):
+    with make_proxy(tmp_path, providers) as proxy:
+        assert ask(proxy) == 200
+        shows_green(proxy)
+        with proxy.no_room():
+            assert [ask(proxy) for _ in range(5)] == [503] * 5
+            shows_red(proxy, "spool")
+            assert proxy.log.count("exchanges are refused until") == 1, proxy.log
+            assert 'openclaw_egress_unrecorded_total{egress_class="gateway"} 5.0' in proxy.metrics()
+            assert proxy.ask("/readyz")["spool"]["open_exchanges"] == 0
+        wait(lambda: ready(proxy), proxy)  # without a request
+        shows_green(proxy)
+        assert proxy.log.count("it can be written again") == 1
+        assert ask(proxy) == 200
+
+
+@pytest.mark.parametrize("how", ["kill", "stop", "recover"])
+def test_a_request_that_was_refused_in_the_middle_is_never_recorded_as_interrupted(tmp_path, providers, how):
+    with make_proxy(tmp_path, providers) as proxy:
+        assert ask(proxy) == 200
+        began = time.time()
+        with little_room(proxy, 40_000):  # enough to begin an exchange, too little for its body
+            assert [ask(proxy, LONG) for _ in range(3)] == [503] * 3
+            assert proxy.ask("/readyz")["spool"]["open_exchanges"] == 0
+            assert not providers.asked_since(began)
+            if how == "kill":
+                proxy.kill()
+            if how == "stop":
+                proxy.stop()
+        if how != "recover":
+            proxy.start()
+        wait(lambda: ready(proxy), proxy)
+        assert ask(proxy) == 200
+        assert [row.outcome for row in proxy.exchanges()] == ["complete", "complete"]
+        with SpoolReader(proxy.directory / "state" / "spool.db") as reader:
+            assert reader.stats()["open_exchanges"] == 0
+            assert reader.audit().problems == ()
+
+
+def test_a_stream_that_a_full_disk_cut_is_recorded_without_a_restart(tmp_path, providers):
+    stream = {"x-api-key": "k", "x-standin-events": "30", "x-standin-delay-ms": "30"}
+    body = {"model": "claude-opus-5", "max_tokens": 9, "messages": SHORT, "stream": True}
+    with make_proxy(tmp_path, providers) as proxy:
+        with (
+            proxy.client(headers=stream) as http,
+            http.stream("POST", proxy.url("api.anthropic.com", "/v1/messages"), json=body) as answer,
+        ):
+            pieces = answer.iter_text()
+            next(pieces)
+            with proxy.no_room(), pytest.raises(httpx.HTTPError):
+                list(pieces)
+        wait(lambda: [row.outcome for row in proxy.exchanges()] not in ([],), proxy)
+        assert len(proxy.exchanges()) == 1
+        assert proxy.exchanges()[0].outcome in ("interrupted", "upstream_error", "client_aborted")
+        assert proxy.ask("/readyz")["spool"]["open_exchanges"] == 0
+
+
+def test_a_spool_at_its_limit_that_blocks_is_shown_everywhere_and_logged_once(tmp_path, providers):
+    with LokiStandIn() as loki:
+        loki.faults.set(status=503)
+        with make_proxy(
+            tmp_path,
+            providers,
+            OTEL_EXPORTER_OTLP_LOGS_ENDPOINT=loki.url + "/otlp/v1/logs",
+            EGRESS_SPOOL_MAX_BYTES="1048576",
+            EGRESS_SPOOL_FULL="block",
+        ) as proxy:
+            wait(lambda: ask(proxy, LONG) == 503, proxy)
+            assert [ask(proxy) for _ in range(5)] == [503] * 5
+            shows_red(proxy, "the spool is full")
+            wait(lambda: "EGRESS_SPOOL_FULL=block" in proxy.log, proxy)
+            assert proxy.log.count("exchanges are refused until") == 1, proxy.log
+            loki.faults.clear()
+            wait(lambda: ready(proxy), proxy)
+            assert ask(proxy) == 200
+            shows_green(proxy)
+
+
+# ── a real disk ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def disk(tmp_path) -> Iterator[Path]:
+    """A disk of 24 MB for the proxy's state."""
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=24m,mode=0700", "disk", str(state)]
+    if os.getuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("a small disk can be mounted by root only")
+    try:
+        yield state
+    finally:
+        subprocess.run(["umount", "-l", str(state)], check=True)
+
+
+def fill(disk: Path) -> Path:
+    filler = disk / "filler"
+    with contextlib.suppress(OSError), filler.open("ab", buffering=0) as file:
+        while file.write(b"\0" * 4096):
+            pass
+    return filler
+
+
+def test_acknowledged_lines_make_room_on_a_full_disk(tmp_path, disk, providers):
+    with LokiStandIn() as loki:
+        endpoint = loki.url + "/otlp/v1/logs"
+        with make_proxy(tmp_path, providers, OTEL_EXPORTER_OTLP_LOGS_ENDPOINT=endpoint) as proxy:
+            assert {ask(proxy, LONG) for _ in range(25)} == {200}
+            wait(lambda: not proxy.ask("/readyz")["spool"]["pending_records"], proxy)
+            before = proxy.ask("/readyz")["spool"]["acknowledged_records"]
+            filler = fill(disk)
+            # The disk stays full: only what Loki has can make room.
+            good = 0
+            end = time.monotonic() + PATIENCE
+            while good < 40 and time.monotonic() < end:
+                good += ask(proxy, LONG) == 200
+            assert good == 40, proxy.log[-3000:]
+            fill(disk)
+            wait(lambda: ready(proxy), proxy)
+            wait(lambda: not proxy.ask("/readyz")["spool"]["pending_records"], proxy)
+            assert ask(proxy) == 200
+            assert len({row.id for row in proxy.exchanges()}) < before + 41
+            filler.unlink()
+            wait(lambda: ready(proxy), proxy)
+            shows_green(proxy)
+            with SpoolReader(disk / "spool.db") as reader:
+                assert reader.audit().problems == ()
+
+
+def test_a_disk_that_fills_while_loki_is_down_is_emptied_when_loki_is_back(tmp_path, disk, providers):
+    with LokiStandIn() as loki:
+        loki.faults.set(status=503)
+        endpoint = loki.url + "/otlp/v1/logs"
+        with make_proxy(tmp_path, providers, OTEL_EXPORTER_OTLP_LOGS_ENDPOINT=endpoint) as proxy:
+            end = time.monotonic() + PATIENCE
+            while ask(proxy, LONG) == 200 and time.monotonic() < end:
+                pass
+            fill(disk)
+            wait(lambda: ask(proxy, LONG) == 503, proxy)
+            shows_red(proxy, "spool")
+            loki.faults.clear()
+            wait(lambda: ready(proxy), proxy)
+            wait(lambda: ask(proxy) == 200, proxy)
+            wait(lambda: not proxy.ask("/readyz")["spool"]["pending_records"], proxy)
+            assert not proxy.ask("/readyz")["spool"]["dead_letter_records"]
+
+
+def test_a_start_on_a_full_disk_serves_and_says_what_is_wrong(tmp_path, disk, providers):
+    with make_proxy(tmp_path, providers) as proxy:
+        assert ask(proxy) == 200
+        proxy.kill()
+        filler = fill(disk)
+        proxy.start()
+        wait(lambda: ask(proxy, LONG) == 503 or not fill(disk), proxy)
+        shows_red(proxy, "spool")
+        filler.unlink()
+        wait(lambda: ready(proxy), proxy)
+        assert ask(proxy) == 200

@@ -1,0 +1,235 @@
+"""No byte of a credential is on the disk: in the middle of an exchange, after `kill -9`, after recovery, at the end."""
+
+import gzip
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+import trustme
+
+from openclaw_egress.spool_reader import SpoolReader
+from tests.running import RunningProxy
+
+REQUEST = "s3cr3t-of-the-request"
+RESPONSE = "s3cr3t-of-the-response"
+HEADER = "s3cr3t-of-a-header"
+FORM = f"grant_type=client_credentials&client_id=me&client_secret={REQUEST}&padding={'p' * 2000}{REQUEST}".encode()
+JSON = f'{{"client_id":"me","client_secret":"{REQUEST}","padding":"{"p" * 2000}{REQUEST}"}}'.encode()
+TOKEN = f'{{"access_token":"{RESPONSE}","padding":"{"p" * 2000}{RESPONSE}"}}'.encode()
+PLAIN = b'{"object":"list"}'
+
+
+class Origin(ThreadingHTTPServer):
+    """A server that sends half of its chunked response, and the rest when it may."""
+
+    daemon_threads = True
+    body = TOKEN
+    coding = ""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), OriginHandler)
+        self.go_on = threading.Event()
+        self.half_sent = threading.Event()
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A proxy that was killed is no error here."""
+
+
+class OriginHandler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Origin
+
+    def do_POST(self) -> None:
+        if "chunked" in self.headers.get("transfer-encoding", ""):
+            while size := int(self.rfile.readline(), 16):
+                self.rfile.read(size + 2)
+            self.rfile.readline()
+        else:
+            self.rfile.read(int(self.headers.get("content-length", 0)))
+        body = gzip.compress(self.server.body) if self.server.coding else self.server.body
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("transfer-encoding", "chunked")
+        self.send_header("location", f"/callback#access_token={HEADER}")
+        self.send_header("set-cookie", f"session={HEADER}")
+        if self.server.coding:
+            self.send_header("content-encoding", self.server.coding)
+        self.end_headers()
+        half = len(body) // 2
+        self.wfile.write(b"%x\r\n%s\r\n" % (half, body[:half]))
+        self.server.half_sent.set()
+        self.server.go_on.wait(30)
+        self.wfile.write(b"%x\r\n%s\r\n0\r\n\r\n" % (len(body) - half, body[half:]))
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def origin(tmp_path) -> Iterator[Origin]:
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("api.anthropic.com").configure_cert(context)
+    authority.cert_pem.write_to_path(tmp_path / "upstream.pem")
+    with Origin() as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        yield server
+        server.go_on.set()
+        server.shutdown()
+
+
+@pytest.fixture(params=["lean", "stock"])
+def proxy(request, tmp_path, origin) -> Iterator[RunningProxy]:
+    running = RunningProxy(tmp_path, [origin.server_port], tmp_path / "upstream.pem", request.param)
+    with running:
+        yield running
+
+
+class Call:
+    """A POST in steps: its body in chunks or whole, then what comes back."""
+
+    def __init__(self, proxy: RunningProxy, path: str, body: bytes, *headers: str, chunked: bool = True) -> None:
+        raw = socket.create_connection(("127.0.0.1", proxy.ports["gateway"]), 20)
+        target = f"api.anthropic.com:{proxy.provider_port}"
+        raw.sendall(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode())
+        assert b" 200 " in raw.recv(4096)
+        context = ssl.create_default_context(cafile=str(proxy.root))
+        self.socket = context.wrap_socket(raw, server_hostname="api.anthropic.com")
+        length = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {len(body)}"
+        head = [f"POST {path} HTTP/1.1", f"Host: {target}", length, *headers]
+        self.socket.sendall("\r\n".join(head).encode() + b"\r\n\r\n")
+        half = len(body) // 2
+        self._pieces = (
+            [b"%x\r\n%s\r\n" % (len(part), part) for part in (body[:half], body[half:])] if chunked else [body]
+        )
+        self._end = b"0\r\n\r\n" if chunked else b""
+
+    def send_half(self) -> None:
+        self.socket.sendall(self._pieces.pop(0))
+
+    def send_rest(self) -> None:
+        self.socket.sendall(b"".join(self._pieces) + self._end)
+
+    def close(self) -> None:
+        self.socket.close()
+
+    def received(self, number: int) -> bytes:
+        found = b""
+        while len(found) < number and (data := self.socket.recv(65536)):
+            found += data
+        return found
+
+    def received_all(self) -> bytes:
+        found = b""
+        while not found.endswith(b"0\r\n\r\n") and (data := self.socket.recv(65536)):
+            found += data
+        self.close()
+        return found
+
+
+def on_disk(proxy: RunningProxy) -> dict[str, list[str]]:
+    """Which secrets are in which files: database, write-ahead log, logs, all that the proxy's directory holds."""
+    files = [file for file in proxy.directory.rglob("*") if file.is_file()]
+    found = {
+        str(file.relative_to(proxy.directory)): [
+            secret for secret in (REQUEST, RESPONSE, HEADER) if secret.encode() in file.read_bytes()
+        ]
+        for file in files
+    }
+    return {file: secrets for file, secrets in found.items() if secrets}
+
+
+def settle() -> None:
+    """Let the journal's interval of 50 ms pass."""
+    time.sleep(0.2)
+
+
+def begun(proxy: RunningProxy, origin: Origin, path: str, body: bytes, headers: list[str], *, chunked: bool) -> Call:
+    """A call whose response has come by half; nothing of its request was on the disk while that came."""
+    origin.go_on.clear()
+    origin.half_sent.clear()
+    call = Call(proxy, path, body, *headers, chunked=chunked)
+    call.send_half()
+    settle()
+    assert on_disk(proxy) == {}, f"{path}: while the request comes"
+    call.send_rest()
+    assert origin.half_sent.wait(20)
+    assert call.received(100)
+    return call
+
+
+FORM_TYPE = "Content-Type: application/x-www-form-urlencoded"
+JSON_TYPE = "Content-Type: application/json"
+GZIP = "Content-Encoding: gzip"
+CASES = {
+    "path": ("/oauth/token", FORM, [FORM_TYPE], True),
+    "path with a length": ("/v1/oauth/token?x=1", FORM, [FORM_TYPE], False),
+    "encoded path": ("//x/%2574OKEN;v=1/", FORM, ["Content-Type: application/octet-stream"], True),
+    "path in words": ("/v1/getAccessToken", FORM, ["Content-Type: image/png"], True),
+    "path of a model API": ("/login/v1/messages", JSON, [JSON_TYPE], True),
+    "form elsewhere": ("/v1/connect", FORM, [FORM_TYPE], True),
+    "form elsewhere with a length": ("/v1/connect", FORM, [FORM_TYPE], False),
+    "form of no type": ("/v1/connect", FORM, [], True),
+    "JSON elsewhere": ("/v1/connect", JSON, [JSON_TYPE], True),
+    "gzip": ("/oauth/token", gzip.compress(FORM), [FORM_TYPE, GZIP], True),
+    "gzip elsewhere": ("/v1/connect", gzip.compress(JSON), [JSON_TYPE, GZIP], True),
+    "secret response elsewhere": ("/v1/connect", PLAIN, [JSON_TYPE], True),
+}
+
+
+@pytest.mark.parametrize("coding", ["", "gzip"])
+def test_no_byte_of_a_credential_is_on_the_disk_in_any_phase(proxy, origin, coding):
+    origin.coding = coding
+    for case, (path, body, headers, chunked) in CASES.items():
+        call = begun(proxy, origin, path, body, headers, chunked=chunked)
+        settle()
+        assert on_disk(proxy) == {}, f"{case}: while the response comes"
+        origin.go_on.set()
+        call.received_all()
+        assert on_disk(proxy) == {}, f"{case}: afterwards"
+    rows = proxy.exchanges()
+    assert [row.outcome for row in rows] == ["complete"] * len(CASES)
+    for row in rows:
+        line = proxy.line(row.id)
+        for side in ("request", "response"):
+            assert (line[side]["body"], line[side]["body_sha256"]) == ("[redacted]", None), row.url
+    proxy.stop()
+    assert on_disk(proxy) == {}, "after the stop"
+
+
+def test_no_byte_of_a_credential_is_on_the_disk_after_a_kill_and_its_recovery(proxy, origin):
+    calls = [
+        begun(proxy, origin, path, body, headers, chunked=chunked) for path, body, headers, chunked in CASES.values()
+    ]
+    settle()
+    proxy.kill()
+    assert on_disk(proxy) == {}, "after the kill"
+    for call in calls:
+        call.close()
+    origin.go_on.set()
+    proxy.start()
+    assert on_disk(proxy) == {}, "after the recovery"
+    rows = proxy.exchanges()
+    assert [row.outcome for row in rows] == ["interrupted"] * len(CASES)
+    proxy.stop()
+    assert on_disk(proxy) == {}, "after the stop"
+    with SpoolReader(proxy.directory / "state" / "spool.db") as reader:
+        assert reader.audit().problems == ()
+
+
+def test_a_body_without_credentials_is_recorded_exactly_at_any_path(proxy, origin):
+    origin.body = PLAIN
+    origin.go_on.set()
+    call = Call(proxy, "/v1/embeddings", b'{"input":"my password is client_secret=x"}', JSON_TYPE)
+    call.send_half()
+    call.send_rest()
+    call.received_all()
+    (row,) = proxy.exchanges()
+    line = proxy.line(row.id)
+    assert line["request"]["body"] == '{"input":"my password is client_secret=x"}'
+    assert line["response"]["body"] == PLAIN.decode()
