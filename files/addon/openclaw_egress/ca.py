@@ -123,7 +123,9 @@ _RENEW_ISSUING = (
     "its renewal is overdue; run `egress ca renew` where the root's key is (by Ansible: site.yml) and look at why "
     "the renewal does not run"
 )
-_RENEW_ROOT = "make a new root and let every client trust it (README, Certificates)"
+_RENEW_ROOT = (
+    f"make a new root and let every client trust it (move {ROOT_CERT_FILE}, {ISSUING_FILE} and {ROOT_KEY_FILE} away)"
+)
 
 
 def _days(until: datetime.datetime, now: datetime.datetime) -> float:
@@ -258,9 +260,7 @@ def _read_issuing(
     return key, chain
 
 
-def _issuing_is_fit(
-    directory: Path, root: x509.Certificate, names: tuple[str, ...], now: datetime.datetime
-) -> bool:
+def _issuing_is_fit(directory: Path, root: x509.Certificate, names: tuple[str, ...], now: datetime.datetime) -> bool:
     try:
         _, (issuing, *_) = _read_issuing(directory, root)
     except CAError:

@@ -61,7 +61,7 @@ class LeafStore(certs.CertStore):
         dated = x509.CertificateBuilder(
             leaf.issuer,
             leaf.subject,
-            leaf.public_key(),  # type: ignore[arg-type]  # the issuing CA's own
+            leaf.public_key(),
             leaf.serial_number,
             (now - datetime.timedelta(hours=BACKDATED_HOURS)).replace(tzinfo=None, microsecond=0),
             min(now + datetime.timedelta(days=LEAF_DAYS), self._ca_ends).replace(tzinfo=None, microsecond=0),

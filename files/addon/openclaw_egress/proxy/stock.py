@@ -78,7 +78,7 @@ class StockAddon:
         self._uninstall = resolver.install(asyncio.get_running_loop())
         self._service.start()
         self._heartbeat = asyncio.create_task(
-            self._service.heartbeat(ctx.master.addons.get("tlsconfig"))
+            self._service.heartbeat(ctx.master.addons.get("tlsconfig"))  # type: ignore[no-untyped-call]
         )
         log.info("%s", describe(self._service))
 
