@@ -1,7 +1,7 @@
 """The addresses of the machine that the proxy runs on.
 
 In a container the proxy sees its own interfaces alone. The role writes the host's addresses, its public ones too, to a
-file (``EGRESS_HOST_ADDRESSES_FILE``, one address a line, ``#`` begins a comment) that the proxy reads again when it changes.
+file (``EGRESS_HOST_ADDRESSES_FILE``): one address a line, ``#`` begins a comment. The proxy reads a changed file again.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from mitmproxy import certs
+from mitmproxy import certs, ctx, tls
 
 from openclaw_egress import ca
 
@@ -80,7 +80,7 @@ class LeafStore(certs.CertStore):
 
 
 class ServedCA:
-    """The CA in use, and the next one, once its files were read and found good.
+    """The CA in use, and the next one, once its files were read and found good; an add-on of mitmproxy's.
 
     The housekeeping thread calls :meth:`look`; the event loop calls :meth:`serve`.
 
@@ -134,8 +134,13 @@ class ServedCA:
         """Wait until the event loop serves what :meth:`look` found."""
         self._settled.wait(SETTLE_SECONDS)
 
-    def serve(self, tlsconfig: Any) -> None:
+    def tls_start_client(self, data: tls.TlsData) -> None:
+        """Before mitmproxy takes a certificate: the first handshake, too, is served from our store."""
+        self.serve()
+
+    def serve(self) -> None:
         """Put the newest CA into mitmproxy's ``TlsConfig``; handshakes under way end with the one they began with."""
+        tlsconfig = ctx.master.addons.get("tlsconfig")  # type: ignore[no-untyped-call]
         if self._next is not None:
             (self._info, self._store), self._next = self._next, None
         if tlsconfig.certstore is not self._store:

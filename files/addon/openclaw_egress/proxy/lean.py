@@ -60,7 +60,6 @@ async def _serve(service: Service) -> None:
     loop = asyncio.get_running_loop()
     uninstall = resolver.install(loop)
     master = Master(options.Options())
-    tls = tlsconfig.TlsConfig()
     # mitmproxy looks for the add-on that chooses layers by this name, and warns where it is not.
     service.gate.name = "nextlayer"
     master.addons.add(  # type: ignore[no-untyped-call]
@@ -68,7 +67,8 @@ async def _serve(service: Service) -> None:
         proxyserver.Proxyserver(),
         service.gate,
         service.recorder,
-        tls,
+        service.served_ca,
+        tlsconfig.TlsConfig(),
         errorcheck.ErrorCheck(),
     )
     master.options.update(  # type: ignore[no-untyped-call]
@@ -88,7 +88,7 @@ async def _serve(service: Service) -> None:
 
     service.apply_listeners = apply_listeners
     service.start()
-    heartbeat = asyncio.create_task(service.heartbeat(tls))
+    heartbeat = asyncio.create_task(service.heartbeat())
     try:
         log.info("%s", describe(service))
         await master.run()

@@ -105,11 +105,11 @@ class Service:
         self.health.start()
         self._keeper.start()
 
-    async def heartbeat(self, tlsconfig: Any) -> None:
-        """Once a second: show that the event loop is alive, and let mitmproxy's ``tlsconfig`` serve the newest CA."""
+    async def heartbeat(self) -> None:
+        """Once a second: show that the event loop is alive, and serve the newest CA."""
         while True:
             self._beat = time.monotonic()
-            self.served_ca.serve(tlsconfig)
+            self.served_ca.serve()
             await asyncio.sleep(1)
 
     def stop(self) -> None:
@@ -180,18 +180,18 @@ class Service:
         """Renew a CA that this proxy made itself at two thirds of its life; others are renewed by their makers."""
         if self.settings.ca_dir is not None or time.monotonic() < self._next_renewal:
             return
-        if self.served_ca.info.renewal_due(self._clock()):
+        if self.served_ca.info.renewal_due(self._clock()) and not self._make_ca(self.policy.inspect):
             self._next_renewal = time.monotonic() + RENEWAL_SECONDS
-            self._make_ca(self.policy.inspect)
 
-    def _make_ca(self, inspect: Sequence[str]) -> None:
+    def _make_ca(self, inspect: Sequence[str]) -> bool:
         try:
-            ca.create(self.ca_dir, self.settings.state_dir / "root", inspect, clock=self._clock)
+            made = ca.create(self.ca_dir, self.settings.state_dir / "root", inspect, clock=self._clock)
         except ca.CAError as error:
             self._renewal_problem = f"the issuing CA could not be renewed: {error}"
             log.error("%s", self._renewal_problem)
-        else:
-            self._renewal_problem = None
+            return False
+        self._renewal_problem = None
+        return made
 
     def _reload_ca(self) -> None:
         """Serve a changed CA from the next handshake on; an invalid one leaves the previous one in use."""
@@ -215,8 +215,8 @@ class Service:
         now = self._clock()
         if not info.issuing_begins <= now < min(info.issuing_expires, info.root_expires):
             raise ca.CAError(
-                f"{self.ca_dir / ca.ISSUING_FILE} is valid from {info.issuing_begins} to {info.issuing_expires}, not now. "
-                "Check the clock, then run `egress ca renew` (by Ansible: site.yml)."
+                f"{self.ca_dir / ca.ISSUING_FILE} is valid from {info.issuing_begins} to {info.issuing_expires}, not "
+                "now. Check the clock, then run `egress ca renew` (by Ansible: site.yml)."
             )
         try:
             self._check_ca(self.policy, info)

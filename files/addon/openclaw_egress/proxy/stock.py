@@ -51,7 +51,7 @@ class StockAddon:
             # mitmdump ends when an error is logged during start-up; raising would add a traceback.
             log.error("%s", error)
             raise SystemExit(1) from None
-        self.addons = [self._service.gate, self._service.recorder]
+        self.addons = [self._service.gate, self._service.recorder, self._service.served_ca]
         settings = safe_options(self._service.confdir, self._service.trusted_ca) | stock_options()
         ctx.options.update(**settings)  # type: ignore[no-untyped-call]
 
@@ -77,9 +77,7 @@ class StockAddon:
             return
         self._uninstall = resolver.install(asyncio.get_running_loop())
         self._service.start()
-        self._heartbeat = asyncio.create_task(
-            self._service.heartbeat(ctx.master.addons.get("tlsconfig"))  # type: ignore[no-untyped-call]
-        )
+        self._heartbeat = asyncio.create_task(self._service.heartbeat())
         log.info("%s", describe(self._service))
 
     def done(self) -> None:
