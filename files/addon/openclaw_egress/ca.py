@@ -16,11 +16,12 @@ The root's key (``root-key.pem``, 0600) is kept in a directory of its own, which
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import ipaddress
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,9 +35,27 @@ from cryptography.x509.oid import NameOID
 ROOT_DAYS = 3650
 ISSUING_DAYS = 90
 RENEW_BEFORE_DAYS = 30
+"""An issuing CA is renewed at two thirds of its life."""
+
+ISSUING_OVERDUE_DAYS = 28
+"""The renewal runs daily: two days after it was due, an operator should look."""
+
+ISSUING_FAILS_DAYS = 7
+ROOT_WARNS_DAYS = 365
+ROOT_FAILS_DAYS = 30
+"""A new root must reach every client, which takes longer than a new issuing CA."""
+
 ISSUING_FILE = "mitmproxy-ca.pem"
 ROOT_CERT_FILE = "mitmproxy-ca-cert.pem"
 ROOT_KEY_FILE = "root-key.pem"
+
+type Clock = Callable[[], datetime.datetime]
+
+
+def utc_now() -> datetime.datetime:
+    """Return the time of this machine, in UTC."""
+    return datetime.datetime.now(datetime.UTC)
+
 
 _MAKE_IT = "Run `egress ca create` (by Ansible: site.yml)."
 _NEW_ROOT = (
@@ -57,12 +76,64 @@ class CAInfo:
     root_subject: str
     root_sha256: str
     root_expires: datetime.datetime
+    issuing_begins: datetime.datetime
     issuing_expires: datetime.datetime
+    issuing_sha256: str
     names: tuple[str, ...]
 
     def permits(self, host: str) -> bool:
         """Whether the issuing CA may sign for ``host``: a name constraint covers a name and all below it."""
         return any(host == name or host.endswith("." + name) for name in self.names)
+
+    def renewal_due(self, now: datetime.datetime) -> bool:
+        """Return whether a new issuing CA would last longer, and is due."""
+        return self.issuing_expires < self.root_expires and _days(self.issuing_expires, now) <= RENEW_BEFORE_DAYS
+
+    def problems(self, now: datetime.datetime) -> list[str]:
+        """Return what fails the readiness check: a certificate that has expired or is about to."""
+        found = []
+        if (days := _days(self.root_expires, now)) < ROOT_FAILS_DAYS:
+            found.append(f"the root CA {_ends(days, self.root_expires)}: {_RENEW_ROOT}")
+        elif (days := _days(self.issuing_expires, now)) < ISSUING_FAILS_DAYS:
+            found.append(f"the issuing CA {_ends(days, self.issuing_expires)}: {_RENEW_ISSUING}")
+        return found
+
+    def warnings(self, now: datetime.datetime) -> list[str]:
+        """Return what an operator should look at, before it becomes a problem."""
+        found = []
+        if ROOT_FAILS_DAYS <= (days := _days(self.root_expires, now)) < ROOT_WARNS_DAYS:
+            found.append(f"the root CA {_ends(days, self.root_expires)}: {_RENEW_ROOT}")
+        if ISSUING_FAILS_DAYS <= (days := _days(self.issuing_expires, now)) < ISSUING_OVERDUE_DAYS:
+            found.append(f"the issuing CA {_ends(days, self.issuing_expires)}: {_RENEW_ISSUING}")
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """The CA of a directory, read at one moment: what a proxy needs to sign."""
+
+    info: CAInfo
+    key: CertificateIssuerPrivateKeyTypes
+    issuing: x509.Certificate
+    chain: tuple[x509.Certificate, ...]
+    """Every certificate of the issuing CA's file, the issuing one first."""
+
+
+_RENEW_ISSUING = (
+    "its renewal is overdue; run `egress ca renew` where the root's key is (by Ansible: site.yml) and look at why "
+    "the renewal does not run"
+)
+_RENEW_ROOT = (
+    f"make a new root and let every client trust it (move {ROOT_CERT_FILE}, {ISSUING_FILE} and {ROOT_KEY_FILE} away)"
+)
+
+
+def _days(until: datetime.datetime, now: datetime.datetime) -> float:
+    return (until - now).total_seconds() / 86400
+
+
+def _ends(days: float, until: datetime.datetime) -> str:
+    return f"expires in {days:.0f} days, on {until:%Y-%m-%d}" if days > 0 else f"expired on {until:%Y-%m-%d}"
 
 
 def constraint_names(inspect: Sequence[str]) -> tuple[str, ...]:
@@ -70,7 +141,14 @@ def constraint_names(inspect: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted({host.removeprefix("*.") for host in inspect}))
 
 
-def create(directory: Path, root_key_dir: Path, inspect: Sequence[str], *, force_issuing: bool = False) -> bool:
+def create(
+    directory: Path,
+    root_key_dir: Path,
+    inspect: Sequence[str],
+    *,
+    force_issuing: bool = False,
+    clock: Clock = utc_now,
+) -> bool:
     """Make what is missing, due or no longer fitting: the root once, the issuing CA when it must be new.
 
     Returns whether anything was written.
@@ -84,19 +162,20 @@ def create(directory: Path, root_key_dir: Path, inspect: Sequence[str], *, force
                 f"{directory / name} is a directory: a container was started with this bind mount before the file "
                 "existed. Stop that container, remove the empty directory and create the CA again."
             )
+    now = clock()
     try:
         directory.mkdir(parents=True, exist_ok=True)
         root_key_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        changed = _ensure_root(directory, root_key_dir / ROOT_KEY_FILE)
+        changed = _ensure_root(directory, root_key_dir / ROOT_KEY_FILE, now)
         root = _read_certificate(directory / ROOT_CERT_FILE, _NEW_ROOT)
-        if not (changed or force_issuing) and _issuing_is_fit(directory, root, constraint_names(inspect)):
+        if not (changed or force_issuing) and _issuing_is_fit(directory, root, constraint_names(inspect), now):
             return False
-        if root.not_valid_after_utc <= datetime.datetime.now(datetime.UTC):
+        if root.not_valid_after_utc <= now:
             raise CAError(f"{directory / ROOT_CERT_FILE} expired on {root.not_valid_after_utc:%Y-%m-%d}. {_NEW_ROOT}")
         root_key = _read_key(root_key_dir / ROOT_KEY_FILE, _NEW_ROOT)
         if _spki(root_key) != _spki_of(root):
             raise CAError(f"{root_key_dir / ROOT_KEY_FILE} is not the key of {directory / ROOT_CERT_FILE}. {_NEW_ROOT}")
-        _write_issuing(directory / ISSUING_FILE, root, root_key, constraint_names(inspect))
+        _write_issuing(directory / ISSUING_FILE, root, root_key, constraint_names(inspect), now)
     except OSError as error:
         raise CAError(
             f"{error.filename or directory}: {error.strerror}. Give this user access, or name another directory."
@@ -110,19 +189,32 @@ def show(directory: Path) -> CAInfo:
     Raises:
         CAError: a file is missing, unreadable or not what it should be.
     """
+    return load(directory).info
+
+
+def load(directory: Path) -> Authority:
+    """Read the CA of a directory with its key. Each file is read once, so that the parts belong together.
+
+    Raises:
+        CAError: a file is missing, unreadable or not what it should be.
+    """
     root = _read_certificate(directory / ROOT_CERT_FILE, _NEW_ROOT if _exists(directory / ROOT_CERT_FILE) else _MAKE_IT)
-    issuing = _read_issuing(directory, root)
-    return CAInfo(
+    key, chain = _read_issuing(directory, root)
+    issuing = chain[0]
+    info = CAInfo(
         directory=directory,
         root_subject=root.subject.rfc4514_string(),
         root_sha256=root.fingerprint(hashes.SHA256()).hex(),
         root_expires=root.not_valid_after_utc,
+        issuing_begins=issuing.not_valid_before_utc,
         issuing_expires=issuing.not_valid_after_utc,
+        issuing_sha256=issuing.fingerprint(hashes.SHA256()).hex(),
         names=_constraints_of(issuing),
     )
+    return Authority(info, key, issuing, chain)
 
 
-def _ensure_root(directory: Path, key_file: Path) -> bool:
+def _ensure_root(directory: Path, key_file: Path, now: datetime.datetime) -> bool:
     """Make the root where there is none; whether the clients' certificate was written.
 
     A root whose certificate alone is gone is put back from the issuing CA's file: clients trust it already. A key
@@ -135,7 +227,6 @@ def _ensure_root(directory: Path, key_file: Path) -> bool:
     certificate = _last_certificate(directory / ISSUING_FILE)
     if key is None or certificate is None or _spki(key) != _spki_of(certificate):
         key = key or ec.generate_private_key(ec.SECP256R1())
-        now = datetime.datetime.now(datetime.UTC)
         name = _name("root", now)
         until = now + datetime.timedelta(days=ROOT_DAYS)
         certificate = _builder(name, name, key, now, until, path_length=1).sign(key, _hash_for(key))
@@ -152,33 +243,41 @@ def _last_certificate(file: Path) -> x509.Certificate | None:
         return None
 
 
-def _read_issuing(directory: Path, root: x509.Certificate) -> x509.Certificate:
-    """The issuing certificate; its key is beside it, and the root signed it."""
+def _read_issuing(
+    directory: Path, root: x509.Certificate
+) -> tuple[CertificateIssuerPrivateKeyTypes, tuple[x509.Certificate, ...]]:
+    """Return the issuing key and its file's certificates, after a check that the root signed the first of them."""
     file = directory / ISSUING_FILE
-    issuing, key = _read_certificate(file, _MAKE_IT), _read_key(file, _MAKE_IT)
-    if _spki(key) != _spki_of(issuing):
+    data = _read(file, _MAKE_IT)
+    key = _key_in(data, file, _MAKE_IT)
+    chain = _certificates_in(data, file, _MAKE_IT)
+    if _spki(key) != _spki_of(chain[0]):
         raise CAError(f"{file}: its key and its certificate do not belong together. {_MAKE_IT}")
     try:
-        issuing.verify_directly_issued_by(root)
+        chain[0].verify_directly_issued_by(root)
     except (ValueError, TypeError, InvalidSignature):
         raise CAError(f"{file} was not issued by {directory / ROOT_CERT_FILE}. {_MAKE_IT}") from None
-    return issuing
+    return key, chain
 
 
-def _issuing_is_fit(directory: Path, root: x509.Certificate, names: tuple[str, ...]) -> bool:
+def _issuing_is_fit(directory: Path, root: x509.Certificate, names: tuple[str, ...], now: datetime.datetime) -> bool:
     try:
-        issuing = _read_issuing(directory, root)
+        _, (issuing, *_) = _read_issuing(directory, root)
     except CAError:
         return False  # it is made from the root at any time
-    due = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=RENEW_BEFORE_DAYS)
-    return issuing.not_valid_after_utc >= min(due, root.not_valid_after_utc) and _constraints_of(issuing) == names
+    due = now + datetime.timedelta(days=RENEW_BEFORE_DAYS)
+    lasts = issuing.not_valid_after_utc > due or issuing.not_valid_after_utc >= root.not_valid_after_utc
+    return lasts and _constraints_of(issuing) == names
 
 
 def _write_issuing(
-    file: Path, root: x509.Certificate, root_key: CertificateIssuerPrivateKeyTypes, names: tuple[str, ...]
+    file: Path,
+    root: x509.Certificate,
+    root_key: CertificateIssuerPrivateKeyTypes,
+    names: tuple[str, ...],
+    now: datetime.datetime,
 ) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
-    now = datetime.datetime.now(datetime.UTC)
     until = min(now + datetime.timedelta(days=ISSUING_DAYS), root.not_valid_after_utc)
     builder = _builder(_name("issuing", now), root.subject, key, now, until, path_length=0)
     builder = builder.add_extension(
@@ -268,15 +367,23 @@ def _exists(file: Path) -> bool:
 
 
 def _read_certificate(file: Path, remedy: str) -> x509.Certificate:
+    return _certificates_in(_read(file, remedy), file, remedy)[0]
+
+
+def _certificates_in(data: bytes, file: Path, remedy: str) -> tuple[x509.Certificate, ...]:
     try:
-        return x509.load_pem_x509_certificate(_read(file, remedy))
+        return tuple(x509.load_pem_x509_certificates(data))
     except ValueError:
         raise CAError(f"{file} holds no certificate that can be read. {remedy}") from None
 
 
 def _read_key(file: Path, remedy: str) -> CertificateIssuerPrivateKeyTypes:
+    return _key_in(_read(file, remedy), file, remedy)
+
+
+def _key_in(data: bytes, file: Path, remedy: str) -> CertificateIssuerPrivateKeyTypes:
     try:
-        key = serialization.load_pem_private_key(_read(file, remedy), password=None)
+        key = serialization.load_pem_private_key(data, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise CAError(
             f"{file} holds no private key that can be read (a passphrase it may not have). {remedy}"
@@ -312,11 +419,21 @@ def _key_pem(key: CertificateIssuerPrivateKeyTypes) -> bytes:
 
 
 def _write(file: Path, content: bytes, mode: int) -> None:
-    """Atomically, never readable by others in between, and on the disk before it has its name."""
+    """Replace a file atomically, fsynced; nobody else can read it in between.
+
+    The new file keeps the owner of the one it replaces, and is not more open. Root gives a first file the directory's
+    owner: a running proxy reads a renewed CA at once, as a user of its own.
+    """
+    before = _stat(file)
+    owner = before or file.parent.stat()
     handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
     try:
         with os.fdopen(handle, "wb") as stream:
-            os.fchmod(stream.fileno(), mode)
+            os.fchmod(stream.fileno(), (mode & before.st_mode or mode) if before else mode)
+            if os.geteuid() == 0:
+                # A container without the capability CHOWN leaves this to its caller.
+                with contextlib.suppress(PermissionError):
+                    os.fchown(stream.fileno(), owner.st_uid, owner.st_gid)
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
@@ -324,3 +441,10 @@ def _write(file: Path, content: bytes, mode: int) -> None:
     except OSError:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _stat(file: Path) -> os.stat_result | None:
+    try:
+        return file.stat()
+    except OSError:
+        return None

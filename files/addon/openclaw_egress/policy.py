@@ -232,6 +232,7 @@ class Policy:
         resolve: fixed answers, by canonical name.
         digest: first 12 hex digits of the SHA-256 of the file's bytes.
         warnings: ``file:line: what is odd``, for the operator; none of them changes a decision.
+        host_addresses: the addresses of the machine that the proxy runs on; the guard refuses them.
     """
 
     classes: Mapping[str, ClassPolicy]
@@ -239,6 +240,7 @@ class Policy:
     resolve: Mapping[str, Address]
     digest: str
     warnings: tuple[str, ...] = ()
+    host_addresses: frozenset[Address] = frozenset()
 
     def inspects(self, host: str) -> bool:
         """Whether the host is decrypted and recorded; False for addresses and for what is no host."""
@@ -338,7 +340,7 @@ def decide_address(policy: Policy, class_name: str, destination: Destination, ip
         if not softened:
             return Decision(False, denying.name, reason, inspect)
     exception = found.addresses.covering(ip, destination.port)
-    guarded = guard_reason(ip)
+    guarded = guard_reason(ip) or ("an address of this proxy's host" if ip in policy.host_addresses else None)
     if exception is None and guarded is not None:
         return Decision(False, "address-guard", f"{what} is {guarded}", inspect)
     if denying is not None:

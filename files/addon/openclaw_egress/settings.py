@@ -50,6 +50,11 @@ class Settings(BaseSettings):
     )
     bodies: Literal["full", "none"] = Field(default="full", validation_alias=AliasChoices("EGRESS_BODIES"))
     policy_file: Path | None = Field(default=None, validation_alias=AliasChoices("EGRESS_POLICY_FILE"))
+    host_addresses_file: Path | None = Field(
+        default=None,
+        validation_alias=AliasChoices("EGRESS_HOST_ADDRESSES_FILE"),
+        description="The host's own addresses, one a line, for a proxy in a container; they are guarded.",
+    )
     state_dir: Path = Field(default=DEFAULT_STATE_DIR, validation_alias=AliasChoices("EGRESS_STATE_DIR"))
     ca_dir: Path | None = Field(default=None, validation_alias=AliasChoices("EGRESS_CA_DIR"))
     upstream_ca: Path | None = Field(default=None, validation_alias=AliasChoices("EGRESS_UPSTREAM_CA"))
@@ -74,7 +79,7 @@ class Settings(BaseSettings):
             return hosts or None
         return value
 
-    @field_validator("policy_file", "ca_dir", "upstream_ca", "host_name", mode="before")
+    @field_validator("policy_file", "host_addresses_file", "ca_dir", "upstream_ca", "host_name", mode="before")
     @classmethod
     def _empty_is_unset(cls, value: object) -> object:
         return None if value == "" else value

@@ -14,6 +14,7 @@ from openclaw_egress.cli.denying import SINCE, Since
 from openclaw_egress.cli.output import BAD_INPUT, NEGATIVE, complain, harmless, print_json
 from openclaw_egress.cli.reading import moment
 from openclaw_egress.destinations import DestinationError
+from openclaw_egress.host_addresses import with_host_addresses
 from openclaw_egress.policy import Decision, Policy, builtin_policy, load_policy
 from openclaw_egress.policy_cases import Case, load_cases
 from openclaw_egress.policy_schema import schema_text
@@ -237,10 +238,12 @@ def _known_class(policy: Policy, class_name: str) -> None:
 
 
 def policy_of(settings: Settings) -> Policy:
-    """The policy that the settings name, or the built-in one."""
+    """Return the policy that the settings name, or the built-in one, with the host's addresses."""
     if settings.policy_file is not None:
-        return load_policy(settings.policy_file, settings.llm_hosts)
-    return builtin_policy(settings.llm_hosts or DEFAULT_LLM_HOSTS)
+        policy = load_policy(settings.policy_file, settings.llm_hosts)
+    else:
+        policy = builtin_policy(settings.llm_hosts or DEFAULT_LLM_HOSTS)
+    return with_host_addresses(policy, settings.host_addresses_file)
 
 
 def _addresses(host: str, port: int) -> list[str]:

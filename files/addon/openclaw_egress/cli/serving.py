@@ -79,22 +79,25 @@ def status(as_json: JSON = False) -> None:
             spool = reader.stats()
     except SpoolError as error:
         problems.append(str(error))
-    authority: ca.CAInfo | None = None
-    try:
-        authority = ca.show(settings.effective_ca_dir)
-    except ca.CAError as error:
-        problems.append(str(error))
+    # What a running proxy serves is in its memory; the files may be newer.
+    authority: dict[str, Any] | None = report.get("ca")
+    if running is None:
+        try:
+            info = ca.show(settings.effective_ca_dir)
+            authority = _as_json(info)
+            problems += info.problems(ca.utc_now())
+        except ca.CAError as error:
+            problems.append(str(error))
     if as_json:
         print_json(
             {
                 "running": running is not None,
                 "ready": bool(report.get("ok")),
                 "problems": problems,
+                "warnings": report.get("warnings", []),
                 "export": report.get("export", {}),
                 "spool": spool,
-                "ca": None
-                if authority is None
-                else {"root_sha256": authority.root_sha256, "issuing_expires": authority.issuing_expires.isoformat()},
+                "ca": authority,
             }
         )
     else:
@@ -103,8 +106,21 @@ def status(as_json: JSON = False) -> None:
         raise typer.Exit(NEGATIVE)
 
 
+def _as_json(info: CAInfo) -> dict[str, Any]:
+    return {
+        "root_sha256": info.root_sha256,
+        "root_expires": info.root_expires.isoformat(),
+        "issuing_sha256": info.issuing_sha256,
+        "issuing_expires": info.issuing_expires.isoformat(),
+        "names": info.names,
+    }
+
+
 def _print_status(
-    running: dict[str, Any] | None, problems: list[str], spool: dict[str, int] | None, authority: CAInfo | None
+    running: dict[str, Any] | None,
+    problems: list[str],
+    spool: dict[str, int] | None,
+    authority: dict[str, Any] | None,
 ) -> None:
     if running is None:
         typer.echo(f"proxy    not running (no proxy answers on {health_url()})")
@@ -113,6 +129,8 @@ def _print_status(
     for problem in problems:
         # The store's own words may be in it.
         typer.echo(f"problem  {harmless(problem)}")
+    for warning in (running or {}).get("warnings", []):
+        typer.echo(f"warning  {harmless(warning)}")
     if export := (running or {}).get("export"):
         typer.echo(
             f"export   {export['status']}, to {harmless(export['endpoint'])}; {export['pushed_records']} lines pushed"
@@ -125,4 +143,6 @@ def _print_status(
             f"{spool['dead_letter_records']} dead letters, {spool['open_exchanges']} exchanges under way"
         )
     if authority is not None:
-        typer.echo(f"ca       issuing certificate valid until {authority.issuing_expires:%Y-%m-%d}")
+        what = "served" if running is not None else "on disk"
+        until, root = str(authority["issuing_expires"])[:10], str(authority["root_expires"])[:10]
+        typer.echo(f"ca       issuing certificate ({what}) valid until {until}, root until {root}")

@@ -483,10 +483,12 @@ def _port(client: connection.Client) -> int:
 
 
 def check_address(policy: Policy, class_name: str, destination: Destination, address: str) -> Decision:
-    """The guard on one address; and this machine's own addresses only where an exception names them."""
+    """Apply the guard to one address; this machine's own addresses need an exception too."""
     ip = ipaddress.ip_address(address)
     verdict = decide_address(policy, class_name, destination, ip)
-    if verdict.allow and verdict.rule == "default" and is_own_address(address):
+    found = policy.classes.get(class_name)
+    excepted = found is not None and found.addresses.covering(ip, destination.port) is not None
+    if verdict.allow and not excepted and is_own_address(address):
         return Decision(
             allow=False,
             rule="address-guard",

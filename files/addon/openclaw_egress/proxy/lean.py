@@ -67,6 +67,7 @@ async def _serve(service: Service) -> None:
         proxyserver.Proxyserver(),
         service.gate,
         service.recorder,
+        service.served_ca,
         tlsconfig.TlsConfig(),
         errorcheck.ErrorCheck(),
     )

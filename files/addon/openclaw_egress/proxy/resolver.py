@@ -8,6 +8,7 @@ between check and use in which a name could change its answer); one without a pe
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
 import os
 import socket
@@ -124,8 +125,11 @@ def _address_info(address: str, port: int) -> AddressInfo:
     return (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (address, port))
 
 
+_NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+
 def is_own_address(address: str) -> bool:
-    """Whether this machine (or container) itself has the address: then the kernel would talk to us.
+    """Return whether this machine (or container) itself has the address: then the kernel would talk to us.
 
     A UDP socket that is "connected" sends nothing, yet the kernel picks the source address: for an address of this
     machine's own that is the address itself.
@@ -135,5 +139,6 @@ def is_own_address(address: str) -> bool:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.connect((address, 9))
             return bool(probe.getsockname()[0] == address)
-    except OSError:
-        return False
+    except OSError as error:
+        # Without a free descriptor nothing was found out: refuse. Other errors mean that no route leads there.
+        return error.errno in _NO_ROOM

@@ -8,7 +8,7 @@ import logging
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,8 +18,10 @@ from openclaw_egress import __version__, ca, semconv
 from openclaw_egress.denials import DenialRate, Key, counted_reason
 from openclaw_egress.export import Exporter
 from openclaw_egress.health import HealthServer
+from openclaw_egress.host_addresses import with_host_addresses
 from openclaw_egress.metrics import Metrics
 from openclaw_egress.policy import Decision, Policy, PolicyError, builtin_policy, load_policy
+from openclaw_egress.proxy.authority import ServedCA
 from openclaw_egress.proxy.gate import Gate
 from openclaw_egress.proxy.recorder import Recorder
 from openclaw_egress.records import DeniedRecord, EventRecord
@@ -31,6 +33,9 @@ log = logging.getLogger("openclaw_egress")
 CHECKPOINT_SECONDS = 300.0
 """How often a line names the newest line and its hash, in the records, the log and the metrics."""
 
+RENEWAL_SECONDS = 600.0
+"""How long after a renewal that failed the next one is tried."""
+
 STALLED_SECONDS = 15.0
 """An event loop that was not seen for so long serves nobody."""
 
@@ -41,8 +46,9 @@ class Service:
     Raises (from the constructor): SettingsError, PolicyError, CAError, SpoolError, HealthError; each one message.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, clock: ca.Clock = ca.utc_now) -> None:
         self.settings = settings
+        self._clock = clock
         self.policy = read_policy(settings)
         for warning in self.policy.warnings:
             log.warning("%s", warning)
@@ -50,11 +56,12 @@ class Service:
         self.ca_dir = settings.effective_ca_dir
         if settings.ca_dir is None:
             # Nobody else makes it. A directory that was named holds what its maker put there, without the root's key.
-            ca.create(self.ca_dir, settings.state_dir / "root", self.policy.inspect)
-        self.ca_info = ca.show(self.ca_dir)
-        self._check_ca(self.policy)
-        self._policy_seen = _signature(settings.policy_file)
+            ca.create(self.ca_dir, settings.state_dir / "root", self.policy.inspect, clock=clock)
+        self._policy_seen = self._policy_signature()
         self._policy_problem: str | None = None
+        self._policy_waits_for_ca: Policy | None = None
+        self._renewal_problem: str | None = None
+        self._next_renewal = 0.0
         self.apply_listeners: Callable[[], None] | None = None
         """Set by who can open and close listeners while running; called from the housekeeping thread."""
         self._runtime = tempfile.TemporaryDirectory(prefix="openclaw-egress-")
@@ -62,6 +69,8 @@ class Service:
         # mitmproxy writes beside its CA (a DH parameter file), and the CA's directory may be read-only.
         (runtime / ca.ISSUING_FILE).symlink_to((self.ca_dir / ca.ISSUING_FILE).absolute())
         self.confdir = runtime
+        self.served_ca = ServedCA(self.ca_dir, runtime, clock)
+        self._check_ca(self.policy, self.served_ca.info)
         self.trusted_ca = _trusted_roots(settings.upstream_ca, runtime)
         self.spool = Spool(
             settings.spool_path,
@@ -98,10 +107,11 @@ class Service:
         self._keeper.start()
 
     async def heartbeat(self) -> None:
-        """Show once a second that the event loop is alive; runs for ever."""
+        """Each second, show that the event loop is alive and serve the newest CA; runs without end."""
         self.spool.failure_level = logging.ERROR
         while True:
             self._beat = time.monotonic()
+            self.served_ca.serve()
             await asyncio.sleep(1)
 
     def stop(self) -> None:
@@ -157,6 +167,8 @@ class Service:
     def _keep(self) -> None:
         next_checkpoint = time.monotonic() + CHECKPOINT_SECONDS
         while not self._stopping.wait(1.0):
+            self._renew_ca()
+            self._reload_ca()
             self._reload_policy()
             try:
                 self._summarise_denials()
@@ -180,9 +192,59 @@ class Service:
             else:
                 log.info("the spool has room again; exchanges are accepted")
 
-    def _check_ca(self, policy: Policy) -> None:
+    def _renew_ca(self) -> None:
+        """Renew a CA that this proxy made itself at two thirds of its life; others are renewed by their makers."""
+        if self.settings.ca_dir is not None or time.monotonic() < self._next_renewal:
+            return
+        if self.served_ca.info.renewal_due(self._clock()) and not self._make_ca(self.policy.inspect):
+            self._next_renewal = time.monotonic() + RENEWAL_SECONDS
+
+    def _make_ca(self, inspect: Sequence[str]) -> bool:
+        try:
+            made = ca.create(self.ca_dir, self.settings.state_dir / "root", inspect, clock=self._clock)
+        except ca.CAError as error:
+            self._renewal_problem = f"the issuing CA could not be renewed: {error}"
+            log.error("%s", self._renewal_problem)
+            return False
+        self._renewal_problem = None
+        return made
+
+    def _reload_ca(self) -> None:
+        """Serve a changed CA from the next handshake on; an invalid one leaves the previous one in use."""
+        good = self.served_ca.look(self._accept_ca)
+        if good is None:
+            return
+        if not good:
+            problem = self.served_ca.problem or ""
+            log.error("%s", problem)
+            self._keep_event("CA refused", semconv.EVENT_CA, severity="ERROR", reason=problem)
+            return
+        self.served_ca.settle()
+        info = self.served_ca.info
+        log.info("an issuing CA until %s is in use (%s)", info.issuing_expires, info.issuing_sha256)
+        reason = f"issuing CA {info.issuing_sha256}, until {info.issuing_expires.isoformat()}"
+        self._keep_event("CA loaded", semconv.EVENT_CA, reason=reason)
+        if self._policy_problem is not None:
+            self._policy_seen = ()
+
+    def _accept_ca(self, info: ca.CAInfo) -> None:
+        now = self._clock()
+        if not info.issuing_begins <= now < min(info.issuing_expires, info.root_expires):
+            raise ca.CAError(
+                f"{self.ca_dir / ca.ISSUING_FILE} is valid from {info.issuing_begins} to {info.issuing_expires}, not "
+                "now. Check the clock, then run `egress ca renew` (by Ansible: site.yml)."
+            )
+        try:
+            self._check_ca(self.policy, info)
+        except ca.CAError:
+            # A new policy and its CA are written one after the other.
+            if self._policy_waits_for_ca is None:
+                raise
+            self._check_ca(self._policy_waits_for_ca, info)
+
+    def _check_ca(self, policy: Policy, info: ca.CAInfo) -> None:
         for host in policy.inspect:
-            if not self.ca_info.permits(host.removeprefix("*.")):
+            if not info.permits(host.removeprefix("*.")):
                 raise ca.CAError(
                     f"{self.ca_dir / ca.ISSUING_FILE} may not sign for {host}, which the policy inspects. "
                     "Run `egress ca create` again (by Ansible: site.yml)."
@@ -190,21 +252,32 @@ class Service:
 
     def _reload_policy(self) -> None:
         """Take a changed policy file; where it cannot be used the last good one stays, and `ready` says why."""
-        file, seen = self.settings.policy_file, _signature(self.settings.policy_file)
-        if file is None or seen == self._policy_seen:
+        seen = self._policy_signature()
+        if seen == self._policy_seen:
             return
         self._policy_seen = seen
+        self._policy_waits_for_ca = None
         try:
-            policy = load_policy(file, self.settings.llm_hosts)
-            self.ca_info = ca.show(self.ca_dir)
-            self._check_ca(policy)
+            policy = read_policy(self.settings)
             if self.apply_listeners is None and _listeners(policy) != _listeners(self.policy):
-                raise PolicyError(str(file), None, "other listeners need a start anew", "restart the proxy")
+                file = str(self.settings.policy_file)
+                raise PolicyError(file, None, "other listeners need a start anew", "restart the proxy")
+            try:
+                self._check_ca(policy, self.served_ca.info)
+            except ca.CAError:
+                self._policy_waits_for_ca = policy
+                self.served_ca.look_again()
+                if self.settings.ca_dir is None:
+                    # Of both policies: the previous one is in force until the new CA is served.
+                    self._make_ca([*self.policy.inspect, *policy.inspect])
+                    self._reload_ca()
+                self._check_ca(policy, self.served_ca.info)
         except (PolicyError, ca.CAError) as error:
             self._policy_problem = f"the last good policy ({self.policy.digest}) is in force: {error}"
             log.error("%s", self._policy_problem)
             self._keep_event("policy refused", policy_digest=self.policy.digest, severity="ERROR", reason=str(error))
             return
+        self._policy_waits_for_ca = None
         changed = _listeners(policy) != _listeners(self.policy)
         self.policy, self._policy_problem = policy, None
         for warning in policy.warnings:
@@ -214,14 +287,23 @@ class Service:
         if changed and self.apply_listeners is not None:
             self.apply_listeners()
 
+    def _policy_signature(self) -> tuple[object, ...]:
+        return _signature(self.settings.policy_file), _signature(self.settings.host_addresses_file)
+
     def _keep_event(
-        self, message: str, *, policy_digest: str, severity: Literal["INFO", "ERROR"] = "INFO", reason: str = ""
+        self,
+        message: str,
+        event_name: str = semconv.EVENT_POLICY,
+        *,
+        policy_digest: str | None = None,
+        severity: Literal["INFO", "ERROR"] = "INFO",
+        reason: str = "",
     ) -> None:
         try:
             self.spool.add(
                 EventRecord(
-                    event_name=semconv.EVENT_POLICY,
-                    attributes={"openclaw.egress.policy.digest": policy_digest}
+                    event_name=event_name,
+                    attributes=({"openclaw.egress.policy.digest": policy_digest} if policy_digest else {})
                     | ({semconv.REASON: reason} if reason else {}),
                     message=message,
                     severity=severity,
@@ -259,7 +341,9 @@ class Service:
     def alive(self) -> tuple[bool, dict[str, Any]]:
         """Whether the process serves at all; `ready` says whether it does all that it should."""
         silence = time.monotonic() - self._beat
-        return silence < STALLED_SECONDS, {
+        expiring = self.served_ca.info.problems(self._clock())
+        return silence < STALLED_SECONDS and not expiring, {
+            "problems": expiring,
             "stopped": self.stopped(),
             "version": __version__,
             "instance": self.spool.instance_id,
@@ -278,18 +362,23 @@ class Service:
         if export.get("last_error"):
             problems.append(f"export: {export['last_error']}" + (f"; {export['remedy']}" if export["remedy"] else ""))
         problems += self.stopped()
-        days = self._ca_days_left()
-        if days < 7:
-            problems.append(f"the issuing CA expires in {days:.0f} days: run site.yml (or `egress ca create`)")
+        now, authority = self._clock(), self.served_ca.info
+        problems += authority.problems(now)
+        problems += [problem for problem in (self.served_ca.problem, self._renewal_problem) if problem]
         return not problems, {
             "problems": problems,
+            "warnings": authority.warnings(now),
+            "ca": {
+                "root_sha256": authority.root_sha256,
+                "root_expires": authority.root_expires.isoformat(),
+                "issuing_sha256": authority.issuing_sha256,
+                "issuing_expires": authority.issuing_expires.isoformat(),
+                "names": authority.names,
+            },
             "policy": self.policy.digest,
             "export": dict(export),
             "spool": self.spool.stats(),
         }
-
-    def _ca_days_left(self) -> float:
-        return (self.ca_info.issuing_expires.timestamp() - time.time()) / 86400
 
     def _gauges(self) -> dict[str, tuple[str, float]]:
         stats = self.spool.stats()
@@ -299,8 +388,12 @@ class Service:
             if isinstance(value, int | float) and not isinstance(value, bool)
         }
         gauges["ca_expiry_timestamp_seconds"] = (
-            "When the issuing CA expires.",
-            self.ca_info.issuing_expires.timestamp(),
+            "When the issuing CA in use expires.",
+            self.served_ca.info.issuing_expires.timestamp(),
+        )
+        gauges["ca_root_expiry_timestamp_seconds"] = (
+            "When the root CA expires.",
+            self.served_ca.info.root_expires.timestamp(),
         )
         state = self.exporter.state if self.exporter is not None else {}
         for name, value in state.items():
@@ -310,14 +403,16 @@ class Service:
 
 
 def read_policy(settings: Settings) -> Policy:
-    """The policy that the settings name, or the built-in one.
+    """Return the policy that the settings name, or the built-in one, with the host's addresses.
 
     Raises:
-        PolicyError: the named file is missing or not valid.
+        PolicyError: a named file is missing or not valid.
     """
     if settings.policy_file is not None:
-        return load_policy(settings.policy_file, settings.llm_hosts)
-    return builtin_policy(settings.llm_hosts or DEFAULT_LLM_HOSTS)
+        policy = load_policy(settings.policy_file, settings.llm_hosts)
+    else:
+        policy = builtin_policy(settings.llm_hosts or DEFAULT_LLM_HOSTS)
+    return with_host_addresses(policy, settings.host_addresses_file)
 
 
 def _signature(file: Path | None) -> tuple[int, int, int] | None:

@@ -15,7 +15,7 @@ from mitmproxy import ctx
 from mitmproxy.addonmanager import Loader
 from mitmproxy.proxy import mode_specs
 
-from openclaw_egress.ca import CAError
+from openclaw_egress.ca import CAError, Clock, utc_now
 from openclaw_egress.health import HealthError
 from openclaw_egress.policy import PolicyError
 from openclaw_egress.proxy import logs, resolver
@@ -35,7 +35,8 @@ class StockAddon:
 
     name = "openclaw_egress"
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock = utc_now) -> None:
+        self._clock = clock
         self.addons: list[Any] = []
         self._service: Service | None = None
         self._uninstall: Callable[[], None] | None = None
@@ -45,12 +46,12 @@ class StockAddon:
         """Read the settings and set the safe options; an error here ends mitmdump."""
         logs.guard_mitmproxy_logs()
         try:
-            self._service = Service(Settings.load())
+            self._service = Service(Settings.load(), self._clock)
         except START_ERRORS as error:
             # mitmdump ends when an error is logged during start-up; raising would add a traceback.
             log.error("%s", error)
             raise SystemExit(1) from None
-        self.addons = [self._service.gate, self._service.recorder]
+        self.addons = [self._service.gate, self._service.recorder, self._service.served_ca]
         settings = safe_options(self._service.confdir, self._service.trusted_ca) | stock_options()
         ctx.options.update(**settings)  # type: ignore[no-untyped-call]
 

@@ -1,0 +1,168 @@
+"""The CA that the running proxy serves: read from files, kept in memory, exchanged for a new one without a restart.
+
+mitmproxy keeps the CA in ``TlsConfig.certstore`` and reads the chain file again while it serves. The proxy therefore
+gives it a certificate store that was made from memory, so that a damaged file changes nothing. Each CA has a chain file
+of its own (certificates without the key), because mitmproxy caches TLS contexts by the file's name.
+"""
+
+from __future__ import annotations
+
+import datetime
+import threading
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from mitmproxy import certs, ctx, tls
+
+from openclaw_egress import ca
+
+LEAF_DAYS = 30
+RENEW_LEAF_BEFORE_DAYS = 10
+BACKDATED_HOURS = 48
+"""Clients' clocks differ."""
+
+SETTLE_SECONDS = 5.0
+"""How long a reload waits until the event loop serves the new CA."""
+
+
+class LeafStore(certs.CertStore):
+    """mitmproxy's store of leaf certificates, without ones that outlive their CA or stay until they expire."""
+
+    def __init__(self, authority: ca.Authority, chain_file: Path, dhparams: Any, clock: ca.Clock) -> None:
+        super().__init__(
+            authority.key,  # type: ignore[arg-type]  # annotated as RSA; any key that signs will do
+            certs.Cert(authority.issuing),
+            chain_file,
+            certs.dummy_crl(authority.key, authority.issuing),  # type: ignore[arg-type]
+            dhparams,
+        )
+        self._clock = clock
+        self._ca_ends = authority.issuing.not_valid_after_utc
+
+    def get_cert(
+        self,
+        commonname: str | None,
+        sans: Iterable[x509.GeneralName],
+        organization: str | None = None,
+        crl_url: str | None = None,
+    ) -> certs.CertStoreEntry:
+        """Return the leaf certificate for these names; a new one where the cached one is about to expire."""
+        names = x509.GeneralNames(sans)
+        now = self._clock()
+        cached = self.certs.get((commonname, names))
+        if cached is not None and not self._is_due(cached.cert, now):
+            return cached
+        leaf = certs.dummy_cert(
+            self.default_privatekey, self.default_ca.to_cryptography(), commonname, names, organization, crl_url
+        ).to_cryptography()
+        dated = x509.CertificateBuilder(
+            leaf.issuer,
+            leaf.subject,
+            leaf.public_key(),
+            leaf.serial_number,
+            (now - datetime.timedelta(hours=BACKDATED_HOURS)).replace(tzinfo=None, microsecond=0),
+            min(now + datetime.timedelta(days=LEAF_DAYS), self._ca_ends).replace(tzinfo=None, microsecond=0),
+            list(leaf.extensions),
+        ).sign(self.default_privatekey, hashes.SHA256())
+        entry = certs.CertStoreEntry(
+            certs.Cert(dated), self.default_privatekey, self.default_chain_file, self.default_chain_certs
+        )
+        self.certs[(commonname, names)] = entry
+        self.expire(entry)
+        return entry
+
+    def _is_due(self, leaf: certs.Cert, now: datetime.datetime) -> bool:
+        ends = leaf.to_cryptography().not_valid_after_utc
+        return ends < self._ca_ends and ends - now < datetime.timedelta(days=RENEW_LEAF_BEFORE_DAYS)
+
+
+class ServedCA:
+    """The CA in use, and the next one, once its files were read and found good; an add-on of mitmproxy's.
+
+    The housekeeping thread calls :meth:`look`; the event loop calls :meth:`serve`.
+
+    Raises (from the constructor): CAError.
+    """
+
+    def __init__(self, directory: Path, runtime: Path, clock: ca.Clock = ca.utc_now) -> None:
+        self.directory = directory
+        self.problem: str | None = None
+        """Why the current files are not in use, with the remedy."""
+        self._runtime = runtime
+        self._clock = clock
+        self._seen = self._signature()
+        self._numbered = 0
+        self._dhparams = certs.CertStore.load_dhparam(runtime / "mitmproxy-dhparam.pem")
+        self._next: tuple[ca.CAInfo, LeafStore] | None = None
+        self._settled = threading.Event()
+        self._info, self._store = self._read(lambda info: None)
+
+    @property
+    def info(self) -> ca.CAInfo:
+        """What clients are served now."""
+        return self._info
+
+    def look(self, accept: Callable[[ca.CAInfo], None]) -> bool | None:
+        """Read the files where they changed: True when they are good, False when not, None when unchanged.
+
+        ``accept`` raises CAError for a CA that must not be used.
+        """
+        seen = self._signature()
+        if seen == self._seen:
+            return None
+        self._seen = seen
+        self._settled.clear()
+        try:
+            self._next = self._read(accept)
+        except (ca.CAError, OSError, ValueError) as error:
+            self.problem = (
+                f"the previous CA (until {self._info.issuing_expires:%Y-%m-%d}) is still served, because the new one "
+                f"cannot be used: {error}"
+            )
+            return False
+        self.problem = None
+        return True
+
+    def look_again(self) -> None:
+        """Let the next :meth:`look` read the files even if they are unchanged."""
+        self._seen = ()
+
+    def settle(self) -> None:
+        """Wait until the event loop serves what :meth:`look` found."""
+        self._settled.wait(SETTLE_SECONDS)
+
+    def tls_start_client(self, data: tls.TlsData) -> None:
+        """Before mitmproxy takes a certificate: the first handshake, too, is served from our store."""
+        self.serve()
+
+    def serve(self) -> None:
+        """Put the newest CA into mitmproxy's ``TlsConfig``; handshakes under way end with the one they began with."""
+        tlsconfig = ctx.master.addons.get("tlsconfig")  # type: ignore[no-untyped-call]
+        if self._next is not None:
+            (self._info, self._store), self._next = self._next, None
+        if tlsconfig.certstore is not self._store:
+            tlsconfig.certstore = self._store
+        self._settled.set()
+
+    def _read(self, accept: Callable[[ca.CAInfo], None]) -> tuple[ca.CAInfo, LeafStore]:
+        authority = ca.load(self.directory)
+        accept(authority.info)
+        self._numbered += 1
+        chain = self._runtime / f"chain-{self._numbered}.pem"
+        chain.write_bytes(b"".join(each.public_bytes(serialization.Encoding.PEM) for each in authority.chain))
+        return authority.info, LeafStore(authority, chain, self._dhparams, self._clock)
+
+    def _signature(self) -> tuple[object, ...]:
+        return tuple(map(_signature, (self.directory / ca.ISSUING_FILE, self.directory / ca.ROOT_CERT_FILE)))
+
+
+def _signature(file: Path) -> tuple[int, ...] | None:
+    """Changes when content, owner or mode may have: a file that became readable is read again."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size)

@@ -1,0 +1,30 @@
+"""The proxy on a clock that a test moves: the file ``$CLOCK_FILE`` holds the seconds that it is ahead.
+
+``python clocked.py`` is ``egress run``; ``mitmdump -s clocked.py`` is the stock launcher.
+"""
+
+import datetime
+import os
+import sys
+from pathlib import Path
+
+from openclaw_egress.ca import utc_now
+
+
+def clock() -> datetime.datetime:
+    return utc_now() + datetime.timedelta(seconds=float(Path(os.environ["CLOCK_FILE"]).read_text()))
+
+
+if __name__ == "__main__":
+    import logging
+
+    from openclaw_egress.proxy.lean import serve
+    from openclaw_egress.proxy.service import Service
+    from openclaw_egress.settings import Settings
+
+    logging.basicConfig(level=logging.INFO)
+    sys.exit(serve(Service(Settings.load(), clock)))
+else:
+    from openclaw_egress.proxy.stock import StockAddon
+
+    addons = [StockAddon(clock)]
