@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
+import stat
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
@@ -18,7 +19,7 @@ from openclaw_egress.denials import Denial
 from openclaw_egress.lines import GENESIS
 from openclaw_egress.otlp import decode_text
 from openclaw_egress.semconv import EVENT_DENIED
-from openclaw_egress.spool_schema import STATES, SpoolError, check_version, connect_read_only, spool_errors
+from openclaw_egress.spool_schema import STATES, SpoolError, check_version, connect_read_only, spool_errors, who_may
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,8 +128,16 @@ class SpoolReader:
         self.path = Path(path)
         self._local = threading.local()
         self._readers: list[sqlite3.Connection] = []
-        if not self.path.exists():
-            raise SpoolError(f"spool {self.path}: there is none yet; has the proxy run with this EGRESS_STATE_DIR?")
+        try:
+            is_file = stat.S_ISREG(self.path.stat().st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            raise SpoolError(
+                f"spool {self.path}: there is none yet; has the proxy run with this EGRESS_STATE_DIR?"
+            ) from None
+        except OSError as error:
+            raise SpoolError(f"spool {self.path}: {error.strerror}; {who_may(self.path)}") from None
+        if not is_file:
+            raise SpoolError(f"spool {self.path}: this is not a file; check EGRESS_STATE_DIR")
         try:
             with spool_errors(self.path):
                 check_version(self._read(), self.path)

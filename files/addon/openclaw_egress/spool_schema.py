@@ -78,14 +78,27 @@ def _remedy(name: str, path: Path) -> str:
     if name.startswith("SQLITE_FULL"):
         return f"the disk is full: free space under {path.parent} or lower EGRESS_SPOOL_MAX_BYTES"
     if name.startswith("SQLITE_READONLY"):
-        return f"make {path.parent} writable for the proxy's user (uid {os.getuid()})"
+        return f"the proxy must be able to write in {path.parent}; {who_may(path)}"
     if name.startswith(("SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_AUTH")):
-        return f"check that {path.parent} exists and belongs to the proxy's user (uid {os.getuid()})"
+        return f"check that {path} is a file, and {who_may(path)}"
     if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
         return "the file is damaged: move it aside (it can still be read with `sqlite3 … .recover`) and start again"
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return "another program holds it locked: close what has it open for writing"
     return "look at the disk and at the system's log"
+
+
+def who_may(path: Path) -> str:
+    """Return which user to become: the owner of ``path``, or of the closest directory above it that shows one."""
+    for place in (path, *path.parents):
+        try:
+            owner = place.stat().st_uid
+        except OSError:
+            continue
+        if owner != os.geteuid():
+            return f"run the command as the owner of {place} (uid {owner}; this is uid {os.geteuid()})"
+        break
+    return f"uid {os.geteuid()} needs permission for {path}: check the owner and mode of it and of its directories"
 
 
 def create_file(path: Path) -> None:
@@ -154,8 +167,12 @@ def check_version(connection: sqlite3.Connection, path: Path) -> None:
         SpoolError: naming both versions.
     """
     if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
+        if connection.execute("SELECT 1 FROM sqlite_master").fetchone():
+            raise SpoolError(f"spool {path}: this database is not a spool; check EGRESS_STATE_DIR")
         return
     row = connection.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone()
+    if row and not str(row[0]).isdecimal():
+        raise SpoolError(f"spool {path}: the file is damaged: schema version {str(row[0])[:20]!r}; move it aside")
     if row and int(row[0]) > SCHEMA_VERSION:
         raise SpoolError(
             f"spool {path}: its schema is version {row[0]}, this program knows up to {SCHEMA_VERSION}; "

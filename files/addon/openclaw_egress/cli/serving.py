@@ -29,15 +29,24 @@ def run(
     endpoint: Annotated[
         str | None,
         typer.Option(
-            help='Where records go over OTLP/HTTP; "" keeps them here [env: OTEL_EXPORTER_OTLP_LOGS_ENDPOINT].'
+            help="Send records to this URL over OTLP/HTTP; by default they stay here "
+            "[env: OTEL_EXPORTER_OTLP_LOGS_ENDPOINT]."
         ),
     ] = None,
-    listen_host: Annotated[str | None, typer.Option(help="Address of the listeners [env: EGRESS_LISTEN_HOST].")] = None,
+    listen_host: Annotated[
+        str | None, typer.Option(help="Listen on this address; 127.0.0.1 by default [env: EGRESS_LISTEN_HOST].")
+    ] = None,
     health_port: Annotated[int | None, typer.Option(help="Port of /healthz [env: EGRESS_HEALTH_PORT].")] = None,
 ) -> None:
-    """Run the proxy until SIGTERM or SIGINT."""
-    import logging  # noqa: PLC0415
+    """Run the proxy until SIGTERM or SIGINT; SIGHUP reloads the policy.
 
+    Without further settings it listens on loopback, allows class gateway every public name, and keeps records here.
+    """
+    import logging  # noqa: PLC0415
+    import signal  # noqa: PLC0415
+
+    # A SIGHUP that comes before there is something to reload must not end the proxy.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     from openclaw_egress.proxy.lean import serve  # noqa: PLC0415  (mitmproxy takes a second to load)
     from openclaw_egress.proxy.service import Service  # noqa: PLC0415
     from openclaw_egress.settings import Settings  # noqa: PLC0415

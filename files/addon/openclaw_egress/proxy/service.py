@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import json
 import logging
+import socket
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import certifi
 
 from openclaw_egress import __version__, ca, semconv
 from openclaw_egress.denials import DenialRate, Key, counted_reason
 from openclaw_egress.export import Exporter
-from openclaw_egress.health import HealthServer
+from openclaw_egress.health import HealthError, HealthServer
 from openclaw_egress.metrics import Metrics
 from openclaw_egress.policy import Decision, Policy, PolicyError, builtin_policy, load_policy
 from openclaw_egress.proxy.gate import Gate
+from openclaw_egress.proxy.listening import check_listeners, check_ports, refuse_open_proxy
 from openclaw_egress.proxy.recorder import Recorder
 from openclaw_egress.records import DeniedRecord, EventRecord
 from openclaw_egress.settings import DEFAULT_LLM_HOSTS, Settings, SettingsError
@@ -44,6 +48,8 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.policy = read_policy(settings)
+        check_ports(settings, self.policy)
+        refuse_open_proxy(settings, self.policy, [settings.listen_host])
         for warning in self.policy.warnings:
             log.warning("%s", warning)
         self.metrics = Metrics()
@@ -53,7 +59,7 @@ class Service:
             ca.create(self.ca_dir, settings.state_dir / "root", self.policy.inspect)
         self.ca_info = ca.show(self.ca_dir)
         self._check_ca(self.policy)
-        self._policy_seen = _signature(settings.policy_file)
+        self._policy_seen: tuple[int, int, int] | str | None = _signature(settings.policy_file)
         self._policy_problem: str | None = None
         self.apply_listeners: Callable[[], None] | None = None
         """Set by who can open and close listeners while running; called from the housekeeping thread."""
@@ -75,16 +81,25 @@ class Service:
         self._denials = DenialRate()
         self._denials_lock = threading.Lock()
         self._stopping = threading.Event()
+        self._wake = threading.Event()
+        """Set to run the housekeeping's checks now."""
         self._keeper = threading.Thread(target=self._keep, name="housekeeping", daemon=True)
         self._beat = time.monotonic()
         self._checkpoint = self.spool.head()
         self.gate = Gate(lambda: self.policy, self)
         self.recorder = Recorder(self.spool, self.metrics, settings.body_limit)
         self.metrics.gauges(self._gauges)
-        self.health = HealthServer(settings.health_port, self.metrics.registry, self.alive, self.ready)
+        try:
+            self.health = HealthServer(settings.health_port, self.metrics.registry, self.alive, self.ready)
+        except HealthError:
+            self.spool.close()
+            self._runtime.cleanup()
+            raise
 
     def start(self) -> None:
         """Recover what a crash left, then begin to export and to answer health checks."""
+        if self.settings.logs_endpoint:
+            threading.Thread(target=self._warn_of_plain_export, name="endpoint-check", daemon=True).start()
         interrupted = self.spool.recover()
         if interrupted:
             log.warning(
@@ -96,15 +111,27 @@ class Service:
         self.health.start()
         self._keeper.start()
 
+    def _warn_of_plain_export(self) -> None:
+        # In a thread, because it may ask a resolver.
+        if (warning := plain_export_warning(self.settings.logs_endpoint)) is not None:
+            log.warning("%s", warning)
+
     async def heartbeat(self) -> None:
         """Show once a second that the event loop is alive; runs for ever."""
         while True:
             self._beat = time.monotonic()
             await asyncio.sleep(1)
 
+    def reload(self) -> None:
+        """Read the policy again and run the housekeeping's checks at once, as SIGHUP asks; safe in a signal handler."""
+        log.info("SIGHUP: reloading %s", self.settings.policy_file or "nothing: no policy file is named")
+        self._policy_seen = None
+        self._wake.set()
+
     def stop(self) -> None:
         """Flush what can be flushed in a moment, and close."""
         self._stopping.set()
+        self._wake.set()
         if self._keeper.is_alive():
             self._keeper.join(timeout=5)
             self._summarise_denials(everything=True)
@@ -154,7 +181,11 @@ class Service:
 
     def _keep(self) -> None:
         next_checkpoint = time.monotonic() + CHECKPOINT_SECONDS
-        while not self._stopping.wait(1.0):
+        while True:
+            self._wake.wait(1.0)
+            if self._stopping.is_set():
+                return
+            self._wake.clear()
             self._reload_policy()
             try:
                 self._summarise_denials()
@@ -174,7 +205,7 @@ class Service:
 
     def _reload_policy(self) -> None:
         """Take a changed policy file; where it cannot be used the last good one stays, and `ready` says why."""
-        file, seen = self.settings.policy_file, _signature(self.settings.policy_file)
+        file, seen = self.settings.policy_file, _signature(self.settings.policy_file) or "missing"
         if file is None or seen == self._policy_seen:
             return
         self._policy_seen = seen
@@ -184,7 +215,14 @@ class Service:
             self._check_ca(policy)
             if self.apply_listeners is None and _listeners(policy) != _listeners(self.policy):
                 raise PolicyError(str(file), None, "other listeners need a start anew", "restart the proxy")
-        except (PolicyError, ca.CAError) as error:
+            check_ports(self.settings, policy)
+            if self.apply_listeners is not None:
+                open_now = _listeners(self.policy)
+                added = [
+                    (found.name, found.listen) for found in policy.classes.values() if found.listen not in open_now
+                ]
+                check_listeners(self.settings.listen_host, added)
+        except (PolicyError, SettingsError, ca.CAError) as error:
             self._policy_problem = f"the last good policy ({self.policy.digest}) is in force: {error}"
             log.error("%s", self._policy_problem)
             self._keep_event("policy refused", policy_digest=self.policy.digest, severity="ERROR", reason=str(error))
@@ -297,6 +335,24 @@ def read_policy(settings: Settings) -> Policy:
     if settings.policy_file is not None:
         return load_policy(settings.policy_file, settings.llm_hosts)
     return builtin_policy(settings.llm_hosts or DEFAULT_LLM_HOSTS)
+
+
+def plain_export_warning(endpoint: str, look_up: Callable[..., list[Any]] = socket.getaddrinfo) -> str | None:
+    """Return a warning where records, prompts among them, would cross a public network unencrypted; else None."""
+    parts = urlsplit(endpoint)
+    if parts.scheme != "http" or not parts.hostname:
+        return None
+    try:
+        found = [str(answer[4][0]).partition("%")[0] for answer in look_up(parts.hostname, parts.port or 80)]
+        public = sorted({address for address in found if ipaddress.ip_address(address).is_global})
+    except (OSError, UnicodeError, ValueError):
+        return None
+    if not public:
+        return None
+    return (
+        f"records go to {parts.hostname} ({public[0]}) over plain HTTP: everybody on the way can read prompts and "
+        "responses. Use an https:// URL in OTEL_EXPORTER_OTLP_LOGS_ENDPOINT, or an address inside a VPN."
+    )
 
 
 def _signature(file: Path | None) -> tuple[int, int, int] | None:
