@@ -44,7 +44,8 @@ CREATE TABLE IF NOT EXISTS records (
     parts INTEGER NOT NULL, begin TEXT, method TEXT, url TEXT, host TEXT, port INTEGER, status INTEGER, outcome TEXT,
     rule TEXT, reason TEXT, provider TEXT, model TEXT, stream INTEGER, input_tokens INTEGER, output_tokens INTEGER,
     cache_read_tokens INTEGER, cache_write_tokens INTEGER, reasoning_tokens INTEGER, duration REAL, first_chunk REAL,
-    error_type TEXT, count INTEGER, why TEXT, resource INTEGER NOT NULL REFERENCES resources(id), otlp BLOB NOT NULL
+    error_type TEXT, count INTEGER, why TEXT, resource INTEGER NOT NULL REFERENCES resources(id), otlp BLOB NOT NULL,
+    client TEXT
 );
 CREATE INDEX IF NOT EXISTS records_by_exchange ON records(exchange_id) WHERE exchange_id <> '';
 CREATE INDEX IF NOT EXISTS records_by_state ON records(state, class, seq, size);
@@ -78,7 +79,7 @@ def _remedy(name: str, path: Path) -> str:
     if name.startswith("SQLITE_FULL"):
         return f"the disk is full: free space under {path.parent} or lower EGRESS_SPOOL_MAX_BYTES"
     if name.startswith("SQLITE_READONLY"):
-        return f"the proxy must be able to write in {path.parent}; {who_may(path)}"
+        return f"make {path.parent} writable for the proxy's user (uid {os.getuid()})"
     if name.startswith(("SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_AUTH")):
         return f"check that {path} is a file, and {who_may(path)}"
     if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
@@ -149,6 +150,9 @@ def prepare(connection: sqlite3.Connection, path: Path) -> str:
     """
     check_version(connection, path)
     connection.executescript(_SCHEMA)
+    if not has_client(connection):
+        # A spool of a version that did not keep it. Older versions go on reading and writing such a table.
+        connection.execute("ALTER TABLE records ADD COLUMN client TEXT")
     connection.execute("BEGIN IMMEDIATE")
     for key, value in (
         ("schema_version", SCHEMA_VERSION),
@@ -158,6 +162,11 @@ def prepare(connection: sqlite3.Connection, path: Path) -> str:
         connection.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", (key, value))
     connection.execute("COMMIT")
     return str(connection.execute("SELECT value FROM meta WHERE key = 'instance_id'").fetchone()[0])
+
+
+def has_client(connection: sqlite3.Connection) -> bool:
+    """Return whether ``records`` has the column ``client``, which spools before 0.2 lack."""
+    return any(row[1] == "client" for row in connection.execute("PRAGMA table_info(records)"))
 
 
 def check_version(connection: sqlite3.Connection, path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import unicodedata
 from datetime import UTC, datetime
@@ -36,6 +37,29 @@ def _escaped(char: str) -> str:
 def print_json(value: Any) -> None:
     """One JSON value on a line of its own. Printable ASCII: no terminal obeys it."""
     print(json.dumps(value, default=str).replace("\x7f", "\\u007f"))
+
+
+NARROW = 120
+"""A terminal with fewer columns gets tables with fewer of them."""
+
+
+def is_narrow() -> bool:
+    """Return whether tables go to a terminal without room for all columns."""
+    return sys.stdout.isatty() and shutil.get_terminal_size().columns < NARROW
+
+
+def quoted(text: str) -> str:
+    """Return text from traffic with a mark before each line, so that no line of it looks like one of ours.
+
+    On a terminal, lines are wrapped here: what the terminal wraps would begin at its left edge, without a mark.
+    """
+    lines = harmless(text, lines=True).split("\n")
+    if sys.stdout.isatty():
+        from rich.cells import chop_cells  # noqa: PLC0415  (slow to load, and only a terminal needs it)
+
+        room = max(10, shutil.get_terminal_size().columns - 2)
+        lines = [piece for line in lines for piece in chop_cells(line.expandtabs(8), room) or [""]]
+    return "\n".join(f"│ {line}" for line in lines)
 
 
 def print_table(columns: list[tuple[str, str]], rows: list[list[object]], colours: list[str]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from openclaw_egress.cli.health_check import ask, check, health_url
-from openclaw_egress.cli.output import NEGATIVE, harmless, print_json, size
+from openclaw_egress.cli.output import BAD_INPUT, NEGATIVE, harmless, print_json, size
 
 if TYPE_CHECKING:
     from openclaw_egress.ca import CAInfo
@@ -71,7 +71,10 @@ def health() -> None:
 
 
 def status(as_json: JSON = False) -> None:
-    """What the proxy does and keeps: spool, export, CA. Exit code 1 where something is wrong or nothing runs."""
+    """Show the state of proxy, spool, export and certificates.
+
+    Exit code 0 all is well, 1 something is wrong or nothing runs, 2 the spool belongs to another user.
+    """
     from openclaw_egress import ca  # noqa: PLC0415
     from openclaw_egress.settings import Settings  # noqa: PLC0415
     from openclaw_egress.spool_reader import SpoolReader  # noqa: PLC0415
@@ -108,8 +111,23 @@ def status(as_json: JSON = False) -> None:
         )
     else:
         _print_status(running, problems, spool, authority)
+    if _is_forbidden(settings.spool_path):
+        raise typer.Exit(BAD_INPUT)
     if problems or not report.get("ok"):
         raise typer.Exit(NEGATIVE)
+
+
+def _is_forbidden(path: Path) -> bool:
+    """Return whether another user's files are asked about."""
+    import os  # noqa: PLC0415
+
+    try:
+        path.stat()
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return not os.access(path, os.R_OK)
 
 
 def _print_status(

@@ -137,6 +137,7 @@ class Recorder:
             begin_ns=self._now(),
             body_limit=self._body_limit,
             path=request.path.split("?", 1)[0],
+            client=str(flow.client_conn.peername[0]),
         )
         exchange = Exchange(capture, flow.client_conn)
         self._spool.open_exchange(capture.id, capture.class_name, self._head(exchange))

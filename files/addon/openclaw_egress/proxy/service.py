@@ -26,7 +26,8 @@ from openclaw_egress.policy import Decision, Policy, PolicyError, builtin_policy
 from openclaw_egress.proxy.gate import Gate
 from openclaw_egress.proxy.listening import check_listeners, check_ports, refuse_open_proxy
 from openclaw_egress.proxy.recorder import Recorder
-from openclaw_egress.records import DeniedRecord, EventRecord
+from openclaw_egress.proxy.tunnels import Tunnel
+from openclaw_egress.records import DeniedRecord, EventRecord, rfc3339
 from openclaw_egress.settings import DEFAULT_LLM_HOSTS, Settings, SettingsError
 from openclaw_egress.spool import Spool, SpoolError
 
@@ -144,12 +145,22 @@ class Service:
     # ── Observer of the gate ─────────────────────────────────────────────────────────────────────────────────
 
     def denied(
-        self, class_name: str, destination: str, decision: Decision, method: str, client: str, *, enforced: bool
+        self,
+        class_name: str,
+        destination: str,
+        decision: Decision,
+        method: str,
+        client: str,
+        *,
+        enforced: bool,
+        status: int | None = None,
     ) -> None:
         """Count it always; record it singly up to a rate, so that a loop cannot push exchanges out of the spool."""
         self.metrics.denied.labels(class_name, decision.rule, str(enforced).lower()).inc()
         with self._denials_lock:
-            singly = self._denials.singly(Key(class_name, destination, decision.rule, enforced), time.monotonic())
+            singly = self._denials.singly(
+                Key(class_name, destination, decision.rule, enforced, status), time.monotonic()
+            )
         if not singly:
             return
         host, port = _host_and_port(destination)
@@ -163,8 +174,37 @@ class Service:
                 method=method,
                 client=client,
                 enforced=enforced,
+                status=status,
             )
         )
+
+    def tunnel_ended(self, tunnel: Tunnel) -> None:
+        """Record a tunnel: its metadata, as its bytes were not read."""
+        now = time.time_ns()
+        attributes: dict[str, str | int | float | bool | list[str]] = {
+            semconv.HTTP_REQUEST_METHOD: "CONNECT",
+            semconv.SERVER_ADDRESS: tunnel.destination.host,
+            semconv.SERVER_PORT: tunnel.destination.port,
+            semconv.CLIENT_ADDRESS: tunnel.client,
+            semconv.RULE: tunnel.rule,
+            semconv.REASON: tunnel.reason,
+            semconv.BEGIN: rfc3339(tunnel.begin_ns),
+            semconv.DURATION: max(0, now - tunnel.begin_ns) / 1e9,
+            semconv.REQUEST_SIZE: tunnel.sent,
+            semconv.RESPONSE_SIZE: tunnel.received,
+        }
+        message = f"{tunnel.client} to {tunnel.destination}: {tunnel.sent} bytes sent, {tunnel.received} received"
+        try:
+            self.spool.add(
+                EventRecord(
+                    event_name=semconv.EVENT_TUNNEL,
+                    attributes=attributes,
+                    message=message,
+                    class_name=tunnel.class_name,
+                )
+            )
+        except SpoolError as error:
+            log.error("a tunnel could not be recorded: %s", error)
 
     def _keep_denial(self, record: DeniedRecord) -> None:
         try:
@@ -266,6 +306,7 @@ class Service:
                     port=port,
                     count=count,
                     enforced=key.enforced,
+                    status=key.status,
                 )
             )
 
