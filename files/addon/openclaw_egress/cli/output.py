@@ -72,8 +72,10 @@ def print_table(columns: list[tuple[str, str]], rows: list[list[object]], colour
     from rich.text import Text  # noqa: PLC0415
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name, justify in columns:
-        table.add_column(name, justify="right" if justify == "right" else "left", overflow="fold")
+    for at, (name, justify) in enumerate(columns):
+        # An IPv4 address stays in one piece.
+        least = min(15, max((len(str(row[at])) for row in rows), default=0)) if name == "client" else None
+        table.add_column(name, justify="right" if justify == "right" else "left", overflow="fold", min_width=least)
     for row, colour in zip(rows, colours, strict=True):
         table.add_row(*(Text(harmless(cell)) for cell in row), style=colour)
     console = Console(highlight=False)
