@@ -229,7 +229,7 @@ class Notes:
     reported: Decision | None = None
     inspect: bool | None = None
 
-    def denied(self, *words: Any, enforced: bool) -> None:
+    def denied(self, *words: Any, enforced: bool, status: int | None = None) -> None:
         """Keep the decision."""
         decision = words[2]
         if enforced:

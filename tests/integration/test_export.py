@@ -433,7 +433,7 @@ def test_a_store_that_refuses_everything_gets_only_a_few_before_it_is_doubted(sp
     store.answer = lambda push: (400, OCTETS, loki_says("no"))
     with Running(spool, store.url, jitter=lambda: 1.0) as exporter:
         until(lambda: exporter.state["status"] == "misconfigured")
-        assert "egress dead-letter list" in exporter.state["remedy"]
+        assert "`egress status`" in exporter.state["remedy"]
         assert exporter.state["dead_letters"] < 15
 
 

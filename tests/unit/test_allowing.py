@@ -30,11 +30,6 @@ ALLOWED = [
         "classes.sandbox.addresses: {cidr: 10.1.2.3/32, ports: [80]}; an exception to the address guard"),
     ("evil.example", 443, "address-guard", GUARDED,
         "classes.sandbox.addresses: {cidr: 10.1.2.3/32, ports: [443]}; an exception to the address guard"),
-    ("me.example", 443, "address-guard", OWN,
-        "classes.sandbox.addresses: {cidr: 192.0.2.7/32, ports: [443]}; an exception to the address guard"),
-    ("localhost", 9000, "address-guard", "localhost is loopback (RFC 6761)",
-        "classes.sandbox.addresses: {cidr: 127.0.0.1/32, ports: [9000]} and "
-        'classes.sandbox.addresses: {cidr: "::1/128", ports: [9000]}; an exception to the address guard'),
 ]  # fmt: skip
 
 
@@ -71,6 +66,8 @@ def test_a_policy_with_that_rule_can_be_read_and_has_it(host, port, rule, reason
         ("a.example", 443, "unknown-class", "…", "name class sandbox under classes"),
         (ANY, 0, "classes.sandbox.limits.connections", "…", "raise classes.sandbox.limits.connections"),
         (ANY, 0, ANY, "12 more like this within a minute", "counted for the whole class, beyond 300 in a minute"),
+        ("me.example", 443, "address-guard", OWN, "no rule is proposed: 192.0.2.7 is this machine's own address"),
+        ("localhost", 9000, "address-guard", "localhost is loopback (RFC 6761)", "no rule is proposed: 127.0.0.1"),
         ("x.example", 443, "address-guard", "3 more like this within a minute",
             "classes.sandbox.addresses: {cidr: …, ports: [443]} with the address that x.example has"),
     ],
@@ -84,3 +81,34 @@ def test_where_no_rule_can_be_named_it_is_said_what_to_do(host, port, rule, reas
 def test_a_host_is_read_again_as_the_text_that_it_is(name):
     rule = str(NewRule(host=name, ports=(443,)))
     assert YAML(typ="safe", pure=True).load(rule) == {"host": name, "ports": [443]}
+
+
+NEVER = [
+    "169.254.169.254", "169.254.170.2", "169.254.42.42", "168.63.129.16", "100.100.100.200", "192.0.0.192",
+    "fd00:ec2::254", "fd00:ec2::23", "fd20:ce::254", "fd00:42::42", "fe80::1", "127.0.0.1", "127.8.9.1", "::1",
+    "0.0.0.0",
+    "0.1.2.3", "::", "::ffff:169.254.169.254", "::169.254.169.254", "64:ff9b::169.254.169.254", "2002:a9fe:a9fe::",
+    "::ffff:127.0.0.1", "2620:fe::5efe:a9fe:a9fe", "metadata.google.internal", "metadata.tencentyun.com",
+    "instance-data.ec2.internal", "localhost", "any.localhost", "metadata",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("host", NEVER)
+@pytest.mark.parametrize("rule", ["address-guard", "default", "syntax"])
+def test_metadata_link_local_and_own_addresses_are_never_proposed(host, rule):
+    remedy = remedy_for(group(host, 80, rule, NOT_TLS if rule == "syntax" else f"{host} is …"))
+    assert not remedy.rules and "cidr" not in str(remedy) and remedy.advice.startswith("no rule")
+
+
+@pytest.mark.parametrize("address", NEVER[:5])
+def test_a_name_that_resolved_to_metadata_is_never_proposed(address):
+    remedy = remedy_for(
+        group("innocent.example", 80, "address-guard", f"innocent.example is at {address}, cloud metadata")
+    )
+    assert not remedy.rules and "no rule is proposed" in remedy.advice
+
+
+def test_this_machines_addresses_are_never_proposed():
+    denied = group("10.1.2.3", 80, "address-guard", "10.1.2.3 is private (10.0.0.0/8, RFC 1918)")
+    assert remedy_for(denied).rules
+    assert not remedy_for(denied, lambda address: address == "10.1.2.3").rules

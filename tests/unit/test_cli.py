@@ -101,7 +101,7 @@ def lines(result) -> list[dict]:
 def test_a_table_has_what_was_exchanged_and_refused_the_newest_last(egress):
     result = egress("records")
     rows = result.stdout.splitlines()
-    assert rows[0].split()[:6] == ["time", "class", "method", "host", "model", "status"]
+    assert rows[0].split()[:6] == ["time", "class", "client", "method", "host", "model"]
     assert len(rows) == 5
     assert "claude-opus-5" in rows[1] and "0aaaaaaa" in rows[1] and "0.50 s" in rows[1]
     assert "denied" in rows[4] and "no rule lets it" in rows[4]
@@ -182,7 +182,7 @@ def test_parts_are_put_together_and_bytes_are_named(state, egress):
             spool.open_exchange(name, "gateway", {})
             spool.close_exchange(exchange(name, response_body=Body.of(body)))
     assert "y" * 900_000 in egress("show", "long").stdout
-    assert f"(base64 of 3 bytes)\n{base64.b64encode(b'\xff\xfe\x00').decode()}" in egress("show", "bytes").stdout
+    assert f"(base64 of 3 bytes)\n│ {base64.b64encode(b'\xff\xfe\x00').decode()}" in egress("show", "bytes").stdout
 
 
 # ── text from traffic ────────────────────────────────────────────────────────────────────────────────────────────
@@ -259,6 +259,7 @@ def test_denials_as_json(egress, state):
     assert found.pop("last").endswith("Z")
     assert found == {
         "class": "sandbox",
+        "clients": [],
         "destination": "www.example.com:443",
         "host": "www.example.com",
         "port": 443,

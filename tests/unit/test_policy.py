@@ -785,7 +785,7 @@ def test_a_policy_comes_from_a_file(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
-    remedy = "check the path and that the proxy's user may read it, or unset EGRESS_POLICY_FILE for the built-in policy"
+    remedy = "check the path and that the proxy's user may read it"
     for path, problem in ((tmp_path / "none.yml", "No such file or directory"), (tmp_path, "Is a directory")):
         with pytest.raises(PolicyError) as refused:
             load_policy(path, None)

@@ -242,3 +242,15 @@ def test_whatever_was_seen_is_allowed_by_what_is_suggested(seen, shape):
     assert all(decide(policy, "box", request.destination).allow for request in found.requests)
     for host, port in seen:
         assert suggested(policy, report(host, port)) == []
+
+
+@pytest.mark.parametrize("host", ["metadata.tencentyun.com", "innocent.example"])
+def test_metadata_is_never_suggested(host):
+    text = (
+        "version: 1\nresolve: {innocent.example: 169.254.169.254}\nclasses:\n  sandbox: {listen: 1, action: report, "
+        "addresses: [{cidr: 169.254.169.254/32, ports: [80]}]}\n"
+    )
+    policy = read_policy(text.encode(), "policy.yml")
+    seen = Denial(class_name="sandbox", host=host, port=80, rule="default", reason="no rule", time_ns=1, enforced=False)
+    found = suggest(policy, "sandbox", [seen])
+    assert not found.rules and "metadata" in found.left_out[f"{host}:80"]

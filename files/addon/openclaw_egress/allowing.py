@@ -5,11 +5,18 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from openclaw_egress.denials import ANY, NOT_TLS, SINGLY_PER_CLASS, DenialGroup
-from openclaw_egress.destinations import Address, Destination, DestinationError, guarded_name, parse_destination
+from openclaw_egress.destinations import (
+    SPECIAL_RANGES,
+    Address,
+    Destination,
+    DestinationError,
+    guarded_name,
+    parse_destination,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +55,11 @@ class Remedy:
         return "; ".join(filter(None, (rules, self.advice)))
 
 
-def remedy_for(group: DenialGroup) -> Remedy:
-    """What would allow this destination to this class, as the denial's rule and reason tell."""
+def remedy_for(group: DenialGroup, is_own: Callable[[str], bool] = lambda _: False) -> Remedy:
+    """What would allow this destination to this class, as the denial's rule and reason tell.
+
+    ``is_own`` says of an address whether this machine has it.
+    """
     name, rule = group.class_name, group.rule
     if rule == ANY:
         return Remedy(
@@ -64,6 +74,8 @@ def remedy_for(group: DenialGroup) -> Remedy:
     if rule == "unknown-class":
         return Remedy(advice=f"name class {name} under classes")
     destination = _destination(group)
+    if destination is not None and (why := _never(group, destination, is_own)) is not None:
+        return Remedy(advice=f"no rule is proposed: {why}")
     if destination is not None and rule == "address-guard":
         return _exception(group, destination)
     if destination is not None and rule == "default":
@@ -71,6 +83,77 @@ def remedy_for(group: DenialGroup) -> Remedy:
     if destination is not None and (rule, group.reason) == ("syntax", NOT_TLS):
         return Remedy([_allow(name, destination, tls=False)], "not where the host is inspected")
     return Remedy(advice=f"no rule can allow it, the client must ask in another way: {group.reason}")
+
+
+# AWS EKS pod identity, time and DNS; Oracle Cloud; each over IPv6.
+_METADATA = [ipaddress.ip_network(text) for text in ("fd00:ec2::/32", "fd00:c1::a9fe:a9fe/128")]
+_METADATA += [row.network for row in SPECIAL_RANGES if row.name == "cloud metadata"]
+_METADATA_NAMES = frozenset(
+    {
+        "instance-data",
+        "instance-data.ec2.internal",
+        "instance-data.local",
+        "metadata",
+        "metadata.azure.com",
+        "metadata.azure.internal",
+        "metadata.goog",
+        "metadata.google.internal",
+        "metadata.internal",
+        "metadata.oraclecloud.com",
+        "metadata.packet.net",
+        "metadata.platformequinix.com",
+        "metadata.tencentyun.com",
+        "rancher-metadata",
+    }
+)
+_THIS_NETWORK = ipaddress.ip_network("0.0.0.0/8")
+_EMBEDDING = [
+    ipaddress.ip_network(text)
+    for text in ("::/96", "::ffff:0:0/96", "::ffff:0:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48")
+]
+
+
+def never_opened(host: str, address: Address | None = None) -> str | None:
+    """Return why no rule is ever proposed for a canonical host or an address of it; None where one may be.
+
+    Metadata services hand out credentials; loopback and link-local addresses lead to the proxy's host.
+    """
+    if host in _METADATA_NAMES:
+        return f"{host} is a cloud metadata service, which hands out credentials"
+    known = guarded_name(host)
+    for found in (address, *(known[1] if known is not None else ())):
+        for part in _meanings(found) if found is not None else ():
+            if any(part in network for network in _METADATA):
+                return f"{part} is a cloud metadata service, which hands out credentials"
+            if part.is_link_local or part.is_loopback or part.is_unspecified or part in _THIS_NETWORK:
+                return f"{part} leads to the proxy's own host or link"
+    return None
+
+
+def _meanings(address: Address) -> Iterator[Address]:
+    """Yield an address, and the IPv4 address that it stands for, if it stands for one."""
+    yield address
+    if isinstance(address, ipaddress.IPv6Address):
+        number = int(address)
+        if any(address in network for network in _EMBEDDING) or (number >> 32) & 0xFFFF_FFFF in (0x5EFE, 0x0200_5EFE):
+            yield ipaddress.IPv4Address(number & 0xFFFF_FFFF)
+        if address.sixtofour is not None:
+            yield address.sixtofour
+        if address.teredo is not None:
+            yield from address.teredo
+
+
+def _never(group: DenialGroup, destination: Destination, is_own: Callable[[str], bool]) -> str | None:
+    # A name is looked at by what it resolved to, which the guard's reason says.
+    addresses = _guarded_addresses(group, destination) if group.rule == "address-guard" else (destination.address,)
+    if "own address" in group.reason:
+        return f"{group.reason}, and leads to the proxy's host"
+    for address in addresses or (None,):
+        if (why := never_opened(destination.host, address)) is not None:
+            return why
+        if address is not None and is_own(str(address)):
+            return f"{address} is an address of this machine"
+    return None
 
 
 def _destination(group: DenialGroup) -> Destination | None:

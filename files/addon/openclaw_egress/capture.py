@@ -184,6 +184,7 @@ class ExchangeCapture:
     begin_ns: int
     body_limit: int
     path: str = "/"
+    client: str = ""
     status: int | None = None
     response_headers: Headers = field(default_factory=list)
     first_chunk_ns: int | None = None
@@ -285,6 +286,7 @@ class ExchangeCapture:
             "url": redact_url(self.url),
             "host": self.host,
             "port": self.port,
+            "client": self.client,
             "http_version": self.http_version,
             "status": self.status,
             "request_headers": redact_headers(self.request_headers),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 WINDOW_SECONDS = 60.0
@@ -29,6 +29,8 @@ class Key(NamedTuple):
     rule: str
     enforced: bool = True
     """False: only reported. Apart, because a policy for `enforce` is made from what `report` let through."""
+    status: int | None = None
+    """HTTP status of the refusal, so that a summary can have it too."""
 
 
 @dataclass(slots=True)
@@ -106,6 +108,7 @@ class Denial:
     enforced: bool = True
     method: str | None = None
     url: str | None = None
+    client: str | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -121,6 +124,8 @@ class DenialGroup:
     """How many were refused; ``reported`` were let through, and `enforce` would have refused them."""
     reported: int = 0
     last_ns: int = 0
+    clients: list[str] = field(default_factory=list)
+    """Addresses of the clients that are known, in the order in which they came."""
     _told_ns: int = -1
 
     @property
@@ -144,6 +149,8 @@ class DenialGroup:
         if told_ns >= self._told_ns:
             self.reason, self._told_ns = denial.reason, told_ns
         self.last_ns = max(self.last_ns, denial.time_ns)
+        if denial.client and denial.client not in self.clients:
+            self.clients.append(denial.client)
 
 
 def group_denials(denials: Iterable[Denial]) -> list[DenialGroup]:

@@ -435,7 +435,7 @@ def load_policy(path: Path, llm_hosts: Sequence[str] | None) -> Policy:
     Raises:
         PolicyError: the first thing that is wrong, with its line and what to do.
     """
-    remedy = "check the path and that the proxy's user may read it, or unset EGRESS_POLICY_FILE for the built-in policy"
+    remedy = "check the path and that the proxy's user may read it"
     return read_policy(read_file(path, PolicyError, "the policy", remedy), str(path), llm_hosts)
 
 

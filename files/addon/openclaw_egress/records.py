@@ -85,6 +85,8 @@ class ExchangeRecord:
     port: int
     begin_ns: int
     end_ns: int
+    client: str = ""
+    """Address of the client."""
     outcome: str = "complete"
     """One of `OUTCOMES`."""
     rule: str = ""
@@ -128,6 +130,7 @@ class DeniedRecord:
     """When, where that is not when it is recorded (Unix nanoseconds)."""
     id: str = ""
     status: int | None = None
+    """HTTP status of the refusal; None where the connection ended without a response."""
     trace_id: str | None = None
     span_id: str | None = None
 
@@ -201,6 +204,7 @@ def _exchange_line(record: ExchangeRecord) -> Line:
         semconv.URL_FULL: record.url,
         semconv.SERVER_ADDRESS: record.host,
         semconv.SERVER_PORT: record.port,
+        semconv.CLIENT_ADDRESS: record.client or None,
         semconv.NETWORK_PROTOCOL_VERSION: record.http_version,
         semconv.ERROR_TYPE: error_type,
         semconv.GEN_AI_OPERATION_NAME: asked.operation_name,
@@ -245,7 +249,7 @@ def _denied_line(record: DeniedRecord) -> Line:
         semconv.CLASS: record.class_name,
         semconv.RULE: record.rule,
         semconv.REASON: record.reason,
-        semconv.OUTCOME: "denied",
+        semconv.OUTCOME: "denied" if record.enforced else "reported",
         semconv.ENFORCED: record.enforced,
         semconv.COUNT: record.count,
         semconv.BEGIN: None if record.time_ns is None else rfc3339(record.time_ns),

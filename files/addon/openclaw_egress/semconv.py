@@ -48,6 +48,7 @@ EVENT_NAME = "event_name"
 
 EVENT_EXCHANGE = "openclaw.egress.exchange"
 EVENT_DENIED = "openclaw.egress.denied"
+EVENT_TUNNEL = "openclaw.egress.tunnel"
 EVENT_POLICY = "openclaw.egress.policy"
 EVENT_CA = "openclaw.egress.ca"
 EVENT_SPOOL = "openclaw.egress.spool"

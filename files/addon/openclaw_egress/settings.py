@@ -6,6 +6,8 @@ Names follow OpenTelemetry's environment specification where it has one
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -13,7 +15,7 @@ from urllib.parse import urlsplit
 from pydantic import AliasChoices, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-DEFAULT_LOGS_ENDPOINT = "http://10.0.0.2:3100/otlp/v1/logs"
+LOOPBACK = "127.0.0.1"
 DEFAULT_LLM_HOSTS = ("api.anthropic.com", "api.openai.com")
 DEFAULT_STATE_DIR = Path.home() / ".local" / "state" / "openclaw-egress"
 HEALTH_PORT = 9464
@@ -24,15 +26,15 @@ class SettingsError(Exception):
 
 
 class Settings(BaseSettings):
-    """The addon's settings. Sizes are in bytes. Empty strings in the environment count as "not set"
-    except for the endpoint, where empty means: keep the records locally, send nothing."""
+    """The addon's settings. Sizes are in bytes. Empty strings in the environment count as "not set"; for the endpoint
+    both mean: keep the records locally, send nothing."""
 
     model_config = SettingsConfigDict(extra="ignore", frozen=True, populate_by_name=True)
 
     logs_endpoint: str = Field(
-        default=DEFAULT_LOGS_ENDPOINT,
+        default="",
         validation_alias=AliasChoices("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"),
-        description="Where records go over OTLP/HTTP. Empty: nowhere, the spool is the store.",
+        description="Where records go over OTLP/HTTP. Unset or empty: nowhere, the spool is the store.",
     )
     service_name: str = Field(default="openclaw-proxy", validation_alias=AliasChoices("OTEL_SERVICE_NAME"))
     host_name: str | None = Field(default=None, validation_alias=AliasChoices("EGRESS_HOST_NAME"))
@@ -65,9 +67,14 @@ class Settings(BaseSettings):
         default="drop_oldest", validation_alias=AliasChoices("EGRESS_SPOOL_FULL")
     )
     listen_host: str = Field(
-        default="",
+        default=LOOPBACK,
         validation_alias=AliasChoices("EGRESS_LISTEN_HOST"),
-        description="Address of the classes' listeners; empty: every address.",
+        description="Address of the classes' listeners. Unset or empty: loopback. 0.0.0.0: every IPv4 address.",
+    )
+    open_to_network: bool = Field(
+        default=False,
+        validation_alias=AliasChoices("EGRESS_OPEN_TO_NETWORK"),
+        description="Serve the built-in policy, whose class is `open`, on an address that is not loopback.",
     )
     health_port: int = Field(default=HEALTH_PORT, ge=1, le=65535, validation_alias=AliasChoices("EGRESS_HEALTH_PORT"))
 
@@ -83,6 +90,29 @@ class Settings(BaseSettings):
     @classmethod
     def _empty_is_unset(cls, value: object) -> object:
         return None if value == "" else value
+
+    @field_validator("listen_host", mode="before")
+    @classmethod
+    def _empty_is_loopback(cls, value: object) -> object:
+        return (value.strip() or LOOPBACK) if isinstance(value, str) else value
+
+    @field_validator("open_to_network", mode="before")
+    @classmethod
+    def _empty_is_no(cls, value: object) -> object:
+        return False if value == "" else value
+
+    @field_validator("listen_host")
+    @classmethod
+    def _listen_host_is_an_address(cls, value: str) -> str:
+        bare = value[1:-1] if value.startswith("[") and value.endswith("]") else value
+        if ":" in bare:
+            try:
+                ipaddress.IPv6Address(bare.partition("%")[0])
+            except ValueError:
+                raise ValueError("must be an address such as 127.0.0.1 or ::1, without a port") from None
+        elif not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?", bare):
+            raise ValueError("must be an address such as 127.0.0.1 or ::1")
+        return bare
 
     @field_validator("logs_endpoint")
     @classmethod

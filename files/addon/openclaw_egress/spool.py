@@ -91,6 +91,7 @@ _ATTRIBUTE_COLUMNS = {
     "first_chunk": semconv.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK,
     "error_type": semconv.ERROR_TYPE,
     "count": semconv.COUNT,
+    "client": semconv.CLIENT_ADDRESS,
 }
 _ROW_COLUMNS = [
     "seq",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
+import stat
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
@@ -18,7 +19,15 @@ from openclaw_egress.denials import Denial
 from openclaw_egress.lines import GENESIS
 from openclaw_egress.otlp import decode_text
 from openclaw_egress.semconv import EVENT_DENIED
-from openclaw_egress.spool_schema import STATES, SpoolError, check_version, connect_read_only, spool_errors
+from openclaw_egress.spool_schema import (
+    STATES,
+    SpoolError,
+    check_version,
+    connect_read_only,
+    has_client,
+    spool_errors,
+    who_may,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +65,7 @@ class Row:
     error_type: str | None
     count: int | None
     why: str | None
+    client: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,11 +137,20 @@ class SpoolReader:
         self.path = Path(path)
         self._local = threading.local()
         self._readers: list[sqlite3.Connection] = []
-        if not self.path.exists():
-            raise SpoolError(f"spool {self.path}: there is none yet; has the proxy run with this EGRESS_STATE_DIR?")
+        try:
+            is_file = stat.S_ISREG(self.path.stat().st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            raise SpoolError(
+                f"spool {self.path}: there is none yet; has the proxy run with this EGRESS_STATE_DIR?"
+            ) from None
+        except OSError as error:
+            raise SpoolError(f"spool {self.path}: {error.strerror}; {who_may(self.path)}") from None
+        if not is_file:
+            raise SpoolError(f"spool {self.path}: this is not a file; check EGRESS_STATE_DIR")
         try:
             with spool_errors(self.path):
                 check_version(self._read(), self.path)
+                self._columns = _COLUMNS if has_client(self._read()) else _COLUMNS.replace("client", "NULL AS client")
                 row = self._read().execute("SELECT value FROM meta WHERE key = 'instance_id'").fetchone()
         except BaseException:
             SpoolReader.close(self)
@@ -161,14 +180,24 @@ class SpoolReader:
 
     def query(self, filters: Filters | None = None) -> Iterator[Row]:
         """Records (of dead letters their parts too) in order of time, or the newest first."""
-        for found in self._select(_COLUMNS, filters or Filters()):
-            stream = None if found["stream"] is None else bool(found["stream"])
-            yield Row(**{**dict(found), "state": STATES[found["state"]], "stream": stream})
+        columns = f"{self._columns}, CASE WHEN event_name = '{EVENT_DENIED}' THEN otlp END AS denied"
+        for found in self._select(columns, filters or Filters()):
+            values = dict(found)
+            denied = values.pop("denied")
+            if denied is not None and (values["client"] is None or values["outcome"] == "denied"):
+                # Spools of before have neither the client's column nor "reported".
+                line = _parsed(decode_text(denied))
+                values["client"] = values["client"] or line.get("client") or None
+                if line.get("enforced") is False:
+                    values["outcome"] = "reported"
+            stream = None if values["stream"] is None else bool(values["stream"])
+            yield Row(**{**values, "state": STATES[values["state"]], "stream": stream})
 
     def denials(self, filters: Filters) -> Iterator[Denial]:
         """Records of denials, whatever `Filters.event_names` says; otherwise as `query`."""
         columns = "seq, class, host, port, rule, reason, time_ns, count, method, url, otlp"
         for found in self._select(columns, replace(filters, event_names=[EVENT_DENIED])):
+            line = _parsed(decode_text(found["otlp"]))
             yield Denial(
                 class_name=found["class"],
                 host=found["host"] or "",
@@ -177,9 +206,10 @@ class SpoolReader:
                 reason=found["reason"] or "",
                 time_ns=found["time_ns"],
                 count=1 if found["count"] is None else found["count"],
-                enforced=_was_enforced(decode_text(found["otlp"])),
+                enforced=line.get("enforced") is not False,
                 method=found["method"],
                 url=found["url"],
+                client=str(line["client"]) if line.get("client") else None,
             )
 
     def _select(self, columns: str, filters: Filters) -> Iterator[sqlite3.Row]:
@@ -272,12 +302,13 @@ class SpoolReader:
         return Audit(lines, kept, first, last, before, tuple(problems))
 
 
-def _was_enforced(line: str) -> bool:
-    """What no column has. A line that was damaged counts as what most are; `egress audit` is who finds it."""
+def _parsed(line: str) -> dict[str, Any]:
+    """Return a line's JSON; empty where the line is damaged, which `SpoolReader.audit` reports."""
     try:
-        return json.loads(line).get("enforced") is not False
+        found = json.loads(line)
     except ValueError:
-        return True
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _line_problems(text: str, seq: int, digest: str, prev: str | None) -> Iterator[str]:

@@ -48,7 +48,8 @@ CREATE TABLE IF NOT EXISTS records (
     parts INTEGER NOT NULL, begin TEXT, method TEXT, url TEXT, host TEXT, port INTEGER, status INTEGER, outcome TEXT,
     rule TEXT, reason TEXT, provider TEXT, model TEXT, stream INTEGER, input_tokens INTEGER, output_tokens INTEGER,
     cache_read_tokens INTEGER, cache_write_tokens INTEGER, reasoning_tokens INTEGER, duration REAL, first_chunk REAL,
-    error_type TEXT, count INTEGER, why TEXT, resource INTEGER NOT NULL REFERENCES resources(id), otlp BLOB NOT NULL
+    error_type TEXT, count INTEGER, why TEXT, resource INTEGER NOT NULL REFERENCES resources(id), otlp BLOB NOT NULL,
+    client TEXT
 );
 CREATE INDEX IF NOT EXISTS records_by_exchange ON records(exchange_id) WHERE exchange_id <> '';
 CREATE INDEX IF NOT EXISTS records_by_state ON records(state, class, seq, size);
@@ -86,12 +87,25 @@ def _remedy(name: str, path: Path) -> str:
     if name.startswith("SQLITE_READONLY"):
         return f"make {path.parent} writable for the proxy's user (uid {os.getuid()})"
     if name.startswith(("SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_AUTH")):
-        return f"check that {path.parent} exists and belongs to the proxy's user (uid {os.getuid()})"
+        return f"check that {path} is a file, and {who_may(path)}"
     if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
         return "the file is damaged: move it aside (it can still be read with `sqlite3 … .recover`) and start again"
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return "another program holds it locked: close what has it open for writing"
     return "look at the disk and at the system's log"
+
+
+def who_may(path: Path) -> str:
+    """Return which user to become: the owner of ``path``, or of the closest directory above it that shows one."""
+    for place in (path, *path.parents):
+        try:
+            owner = place.stat().st_uid
+        except OSError:
+            continue
+        if owner != os.geteuid():
+            return f"run the command as the owner of {place} (uid {owner}; this is uid {os.geteuid()})"
+        break
+    return f"uid {os.geteuid()} needs permission for {path}: check the owner and mode of it and of its directories"
 
 
 def create_file(path: Path) -> None:
@@ -171,6 +185,9 @@ def prepare(connection: sqlite3.Connection, path: Path) -> str:
     """
     check_version(connection, path)
     connection.executescript(_SCHEMA)
+    if not has_client(connection):
+        # A spool of a version that did not keep it. Older versions go on reading and writing such a table.
+        connection.execute("ALTER TABLE records ADD COLUMN client TEXT")
     connection.execute("BEGIN IMMEDIATE")
     for key, value in (
         ("schema_version", SCHEMA_VERSION),
@@ -182,6 +199,11 @@ def prepare(connection: sqlite3.Connection, path: Path) -> str:
     return str(connection.execute("SELECT value FROM meta WHERE key = 'instance_id'").fetchone()[0])
 
 
+def has_client(connection: sqlite3.Connection) -> bool:
+    """Return whether ``records`` has the column ``client``, which spools before 0.2 lack."""
+    return any(row[1] == "client" for row in connection.execute("PRAGMA table_info(records)"))
+
+
 def check_version(connection: sqlite3.Connection, path: Path) -> None:
     """Refuse a file of a newer schema.
 
@@ -189,8 +211,12 @@ def check_version(connection: sqlite3.Connection, path: Path) -> None:
         SpoolError: naming both versions.
     """
     if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
+        if connection.execute("SELECT 1 FROM sqlite_master").fetchone():
+            raise SpoolError(f"spool {path}: this database is not a spool; check EGRESS_STATE_DIR")
         return
     row = connection.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone()
+    if row and not str(row[0]).isdecimal():
+        raise SpoolError(f"spool {path}: the file is damaged: schema version {str(row[0])[:20]!r}; move it aside")
     if row and int(row[0]) > SCHEMA_VERSION:
         raise SpoolError(
             f"spool {path}: its schema is version {row[0]}, this program knows up to {SCHEMA_VERSION}; "

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from openclaw_egress.allowing import NewRule
+from openclaw_egress.allowing import NewRule, never_opened
 from openclaw_egress.denials import ANY, NOT_TLS, Denial
 from openclaw_egress.destinations import Destination, DestinationError, parse_destination, split_url
 from openclaw_egress.policy import (
@@ -199,6 +199,8 @@ def _why_not_allowable(
     if decision.rule == "address-guard":
         return decision.reason
     fixed = policy.fixed_address(destination.host)
+    if (never := never_opened(destination.host, destination.address or fixed)) is not None:
+        return f"no rule is proposed: {never}"
     if fixed is not None and not (checked := decide_address(policy, class_name, destination, fixed)).allow:
         return checked.reason
     if (destination.host, destination.port) in guarded:

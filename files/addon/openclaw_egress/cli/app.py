@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,14 +14,26 @@ import typer
 from openclaw_egress import __version__
 from openclaw_egress.ca import CAError
 from openclaw_egress.cli import authority, denying, policies, reading, serving
-from openclaw_egress.cli.output import BAD_INPUT, complain
+from openclaw_egress.cli.output import BAD_INPUT, complain, harmless
 from openclaw_egress.health import HealthError
 from openclaw_egress.settings import SettingsError
-from openclaw_egress.spool_schema import SpoolError
+from openclaw_egress.spool_schema import SpoolError, who_may
 from openclaw_egress.yaml_nodes import FileError
 
 USER_ERRORS = (SettingsError, FileError, CAError, SpoolError, HealthError)
 """What an operator's mistake raises: each is one message that says what, where and what to do."""
+
+_ADVICE = {
+    errno.ENOENT: "check the path",
+    errno.ENOTDIR: "a part of the path is a file where a directory is expected: check the path",
+    errno.EISDIR: "name a file, not a directory",
+    errno.ENOSPC: "the disk is full: free space",
+    errno.EDQUOT: "the disk quota is used up: free space",
+    errno.EROFS: "the file system is read-only: name another path",
+    errno.ENAMETOOLONG: "check the path",
+    errno.ELOOP: "check the path: its symbolic links form a loop",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+}
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -61,7 +76,21 @@ def run_app() -> None:
     try:
         app()
     except USER_ERRORS as error:
-        complain(str(error))
+        complain(harmless(error, lines=True))
+        sys.exit(BAD_INPUT)
+    except OSError as error:
+        complain(harmless(describe_os_error(error)))
         sys.exit(BAD_INPUT)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def describe_os_error(error: OSError) -> str:
+    """Return one message for an error of the operating system: what, where, and what to do."""
+    what = error.strerror or str(error) or type(error).__name__
+    if error.filename is None:
+        return f"{what}; {_ADVICE.get(error.errno or 0, 'look at the system log')}"
+    path = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else Path(str(error.filename))
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return f"{path}: {what}; {who_may(path)}"
+    return f"{path}: {what}; {_ADVICE.get(error.errno or 0, 'check the path, the disk and the system log')}"

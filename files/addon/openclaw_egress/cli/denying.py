@@ -7,9 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from openclaw_egress.allowing import remedy_for
-from openclaw_egress.cli.output import complain, harmless, local_time, print_json, print_table, rfc3339
+from openclaw_egress.cli.output import complain, harmless, is_narrow, local_time, print_json, print_table, rfc3339
 from openclaw_egress.cli.reading import AsJson, ClassName, moment
 from openclaw_egress.denials import DenialGroup, group_denials
+from openclaw_egress.proxy.resolver import is_own_address
 from openclaw_egress.settings import Settings
 from openclaw_egress.spool_reader import Filters, SpoolReader
 
@@ -17,12 +18,14 @@ COLUMNS = [
     ("count", "right"),
     ("last", "left"),
     ("class", "left"),
+    ("client", "left"),
     ("destination", "left"),
     ("rule", "left"),
     ("effect", "left"),
     ("what would allow it", "left"),
 ]
 SINCE = "24h"
+CLIENTS_SHOWN = 3
 
 Since = Annotated[str, typer.Option(help="From then on: 15m, 24h, 3d (ago), or 2026-11-25T08:00 (local time).")]
 
@@ -43,8 +46,13 @@ def denials(since: Since = SINCE, class_name: ClassName = None, as_json: AsJson 
         for group in groups:
             print_json(_as_json(group))
     elif groups:
+        # A narrow terminal needs its room for what would allow it.
+        left_out = ("last", "rule") if is_narrow() else ()
+        taken = [at for at, (name, _) in enumerate(COLUMNS) if name not in left_out]
         print_table(
-            COLUMNS, [_cells(group) for group in groups], ["yellow" if group.enforced else "" for group in groups]
+            [COLUMNS[at] for at in taken],
+            [[_cells(group)[at] for at in taken] for group in groups],
+            ["yellow" if group.enforced else "" for group in groups],
         )
     else:
         what = "nothing" if class_name is None else f"nothing of class {harmless(class_name)}"
@@ -63,11 +71,17 @@ def _cells(group: DenialGroup) -> list[object]:
         group.count,
         local_time(group.last_ns),
         group.class_name,
+        _clients(group.clients),
         group.destination,
         group.rule,
         _effect(group),
-        remedy_for(group),
+        remedy_for(group, is_own_address),
     ]
+
+
+def _clients(clients: list[str]) -> str:
+    more = len(clients) - CLIENTS_SHOWN
+    return ", ".join(clients[:CLIENTS_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _effect(group: DenialGroup) -> str:
@@ -77,9 +91,10 @@ def _effect(group: DenialGroup) -> str:
 
 
 def _as_json(group: DenialGroup) -> dict[str, Any]:
-    remedy = remedy_for(group)
+    remedy = remedy_for(group, is_own_address)
     return {
         "class": group.class_name,
+        "clients": group.clients,
         "destination": group.destination,
         "host": group.host,
         "port": group.port,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import unicodedata
 from datetime import UTC, datetime
@@ -38,6 +39,29 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, default=str).replace("\x7f", "\\u007f"))
 
 
+NARROW = 120
+"""A terminal with fewer columns gets tables with fewer of them."""
+
+
+def is_narrow() -> bool:
+    """Return whether tables go to a terminal without room for all columns."""
+    return sys.stdout.isatty() and shutil.get_terminal_size().columns < NARROW
+
+
+def quoted(text: str) -> str:
+    """Return text from traffic with a mark before each line, so that no line of it looks like one of ours.
+
+    On a terminal, lines are wrapped here: what the terminal wraps would begin at its left edge, without a mark.
+    """
+    lines = harmless(text, lines=True).split("\n")
+    if sys.stdout.isatty():
+        from rich.cells import chop_cells  # noqa: PLC0415  (slow to load, and only a terminal needs it)
+
+        room = max(10, shutil.get_terminal_size().columns - 2)
+        lines = [piece for line in lines for piece in chop_cells(line.expandtabs(8), room) or [""]]
+    return "\n".join(f"│ {line}" for line in lines)
+
+
 def print_table(columns: list[tuple[str, str]], rows: list[list[object]], colours: list[str]) -> None:
     """A table; ``columns`` are names and ``left`` or ``right``, ``colours`` (or "") are for a terminal's rows.
 
@@ -48,8 +72,10 @@ def print_table(columns: list[tuple[str, str]], rows: list[list[object]], colour
     from rich.text import Text  # noqa: PLC0415
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name, justify in columns:
-        table.add_column(name, justify="right" if justify == "right" else "left", overflow="fold")
+    for at, (name, justify) in enumerate(columns):
+        # An IPv4 address stays in one piece.
+        least = min(15, max((len(str(row[at])) for row in rows), default=0)) if name == "client" else None
+        table.add_column(name, justify="right" if justify == "right" else "left", overflow="fold", min_width=least)
     for row, colour in zip(rows, colours, strict=True):
         table.add_row(*(Text(harmless(cell)) for cell in row), style=colour)
     console = Console(highlight=False)

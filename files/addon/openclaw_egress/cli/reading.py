@@ -18,9 +18,11 @@ from openclaw_egress.cli.output import (
     NEGATIVE,
     complain,
     harmless,
+    is_narrow,
     local_time,
     print_json,
     print_table,
+    quoted,
     rfc3339,
     seconds,
 )
@@ -31,6 +33,7 @@ from openclaw_egress.spool_reader import Filters, Row, SpoolReader
 COLUMNS = [
     ("time", "left"),
     ("class", "left"),
+    ("client", "left"),
     ("method", "left"),
     ("host", "left"),
     ("model", "left"),
@@ -41,7 +44,17 @@ COLUMNS = [
     ("outcome", "left"),
     ("id or reason", "left"),
 ]
-EVENTS = ("exchange", "denied", "policy", "spool", "checkpoint")
+NARROW_COLUMNS = [
+    ("time", "left"),
+    ("class", "left"),
+    ("client", "left"),
+    ("host", "left"),
+    ("model", "left"),
+    ("status", "right"),
+    ("outcome", "left"),
+    ("id or reason", "left"),
+]
+EVENTS = ("exchange", "denied", "tunnel", "policy", "spool", "checkpoint")
 POLL_SECONDS = 0.3
 _AGO = re.compile(r"(\d+)\s*([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -82,7 +95,13 @@ def records(
         for row in rows:
             print_json(_as_json(row))
     elif rows:
-        print_table(COLUMNS, [_cells(row) for row in rows], [_colour(row) for row in rows])
+        columns = NARROW_COLUMNS if is_narrow() else COLUMNS
+        taken = [COLUMNS.index(column) for column in columns]
+        cells = [[_cells(row)[at] for at in taken] for row in rows]
+        if columns is NARROW_COLUMNS:
+            # The time without its year, and no seconds' fraction of a line is lost to it.
+            cells = [[str(line[0])[5:], *line[1:]] for line in cells]
+        print_table(columns, cells, [_colour(row) for row in rows])
     else:
         complain("no record fits")
 
@@ -114,7 +133,10 @@ def show(
     record_id: Annotated[str, typer.Argument(metavar="ID", help="An exchange's id, or how it begins.")],
     as_json: AsJson = False,
 ) -> None:
-    """Show one exchange whole: headers, bodies put together again, the folded message of a stream."""
+    """Show one exchange whole: headers, reassembled bodies, the folded message of a stream.
+
+    Lines of bodies begin with `│ `, and control characters are escaped; `--json` has them unmodified.
+    """
     with SpoolReader(Settings.load().spool_path) as reader:
         found = list(reader.query(Filters(id=record_id)))
         lines = reader.lines_for(found[0].id) if found else []
@@ -136,6 +158,7 @@ def _print_exchange(row: Row, whole: dict[str, Any]) -> None:
         "id": row.id,
         "time": local_time(row.time_ns),
         "class": row.class_name,
+        "client": row.client,
         "rule": f"{row.rule}: {row.reason}",
         "outcome": row.outcome,
         "status": row.status,
@@ -161,18 +184,21 @@ def _print_exchange(row: Row, whole: dict[str, Any]) -> None:
             for value in values if isinstance(values, list) else [values]:
                 typer.echo(f"{harmless(name)}: {harmless(value)}")
         if message.get("body") is not None:
-            typer.echo("\n" + harmless(_pretty(message), lines=True))
+            typer.echo("")
+            if message.get("body_encoding") == "base64":
+                typer.echo(f"(base64 of {message.get('body_size')} bytes)")
+            typer.echo(quoted(_pretty(message)))
         if message.get("body_truncated"):
             typer.echo(f"(truncated: the body had {message.get('body_size')} bytes or more)")
     if whole.get("messages"):
         typer.echo("\n── the answer, folded ──")
-        typer.echo(harmless(json.dumps(whole["messages"], ensure_ascii=False, indent=2), lines=True))
+        typer.echo(quoted(json.dumps(whole["messages"], ensure_ascii=False, indent=2)))
 
 
 def _pretty(message: dict[str, Any]) -> str:
     body = str(message["body"])
     if message.get("body_encoding") == "base64":
-        return f"(base64 of {message.get('body_size')} bytes)\n{body}"
+        return body
     try:
         return json.dumps(json.loads(body), ensure_ascii=False, indent=2)
     except ValueError:
@@ -194,6 +220,7 @@ def _cells(row: Row) -> list[object]:
     return [
         local_time(row.time_ns),
         row.class_name,
+        row.client or "",
         row.method or "",
         f"{row.host}:{row.port}" if row.host and row.port not in (None, 443) else row.host or "",
         row.model or "",
@@ -210,7 +237,7 @@ def _colour(row: Row) -> str:
     """Red for what failed, yellow for what was refused or broken off."""
     if row.outcome in ("upstream_error", "interrupted") or (row.status or 0) >= 500:
         return "red"
-    return "yellow" if row.outcome in ("denied", "client_aborted") or (row.status or 0) >= 400 else ""
+    return "yellow" if row.outcome in ("denied", "reported", "client_aborted") or (row.status or 0) >= 400 else ""
 
 
 def _print_line(row: Row, as_json: bool) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from openclaw_egress.cli.health_check import ask, check, health_url
-from openclaw_egress.cli.output import NEGATIVE, harmless, print_json, size
+from openclaw_egress.cli.output import BAD_INPUT, NEGATIVE, harmless, print_json, size
 
 if TYPE_CHECKING:
     from openclaw_egress.ca import CAInfo
@@ -29,15 +29,24 @@ def run(
     endpoint: Annotated[
         str | None,
         typer.Option(
-            help='Where records go over OTLP/HTTP; "" keeps them here [env: OTEL_EXPORTER_OTLP_LOGS_ENDPOINT].'
+            help="Send records to this URL over OTLP/HTTP; by default they stay here "
+            "[env: OTEL_EXPORTER_OTLP_LOGS_ENDPOINT]."
         ),
     ] = None,
-    listen_host: Annotated[str | None, typer.Option(help="Address of the listeners [env: EGRESS_LISTEN_HOST].")] = None,
+    listen_host: Annotated[
+        str | None, typer.Option(help="Listen on this address; 127.0.0.1 by default [env: EGRESS_LISTEN_HOST].")
+    ] = None,
     health_port: Annotated[int | None, typer.Option(help="Port of /healthz [env: EGRESS_HEALTH_PORT].")] = None,
 ) -> None:
-    """Run the proxy until SIGTERM or SIGINT."""
-    import logging  # noqa: PLC0415
+    """Run the proxy until SIGTERM or SIGINT; SIGHUP reloads the policy.
 
+    Without further settings it listens on loopback, allows class gateway every public name, and keeps records here.
+    """
+    import logging  # noqa: PLC0415
+    import signal  # noqa: PLC0415
+
+    # A SIGHUP that comes before there is something to reload must not end the proxy.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     from openclaw_egress.proxy.lean import serve  # noqa: PLC0415  (mitmproxy takes a second to load)
     from openclaw_egress.proxy.service import Service  # noqa: PLC0415
     from openclaw_egress.settings import Settings  # noqa: PLC0415
@@ -62,7 +71,10 @@ def health() -> None:
 
 
 def status(as_json: JSON = False) -> None:
-    """What the proxy does and keeps: spool, export, CA. Exit code 1 where something is wrong or nothing runs."""
+    """Show the state of proxy, spool, export and certificates.
+
+    Exit code 0 all is well, 1 something is wrong or nothing runs, 2 the spool belongs to another user.
+    """
     from openclaw_egress import ca  # noqa: PLC0415
     from openclaw_egress.settings import Settings  # noqa: PLC0415
     from openclaw_egress.spool_reader import SpoolReader  # noqa: PLC0415
@@ -102,6 +114,8 @@ def status(as_json: JSON = False) -> None:
         )
     else:
         _print_status(running, problems, spool, authority)
+    if _is_forbidden(settings.spool_path):
+        raise typer.Exit(BAD_INPUT)
     if problems or not report.get("ok"):
         raise typer.Exit(NEGATIVE)
 
@@ -114,6 +128,19 @@ def _as_json(info: CAInfo) -> dict[str, Any]:
         "issuing_expires": info.issuing_expires.isoformat(),
         "names": info.names,
     }
+
+
+def _is_forbidden(path: Path) -> bool:
+    """Return whether another user's files are asked about."""
+    import os  # noqa: PLC0415
+
+    try:
+        path.stat()
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return not os.access(path, os.R_OK)
 
 
 def _print_status(

@@ -28,7 +28,7 @@ from mitmproxy.proxy.layers.http import HTTPMode
 from openclaw_egress.denials import NOT_TLS
 from openclaw_egress.destinations import Destination, DestinationError, parse_destination
 from openclaw_egress.policy import ClassPolicy, Decision, Policy, decide, decide_address, with_addresses
-from openclaw_egress.proxy import bounded, turns
+from openclaw_egress.proxy import bounded, tunnels, turns
 from openclaw_egress.proxy.answers import refusal
 from openclaw_egress.proxy.bounded import BoundedHttpLayer
 from openclaw_egress.proxy.layers import Refuse, cut, looks_like_tls
@@ -100,12 +100,23 @@ class Observer(Protocol):
     """Who is told of decisions: the recorder of denials and the metrics."""
 
     def denied(
-        self, class_name: str, destination: str, decision: Decision, method: str, client: str, *, enforced: bool
+        self,
+        class_name: str,
+        destination: str,
+        decision: Decision,
+        method: str,
+        client: str,
+        *,
+        enforced: bool,
+        status: int | None = None,
     ) -> None:
-        """A request was refused (or would have been, where ``enforced`` is False)."""
+        """A request was refused, with this HTTP status (or would have been, where ``enforced`` is False)."""
 
     def allowed(self, class_name: str, *, inspect: bool) -> None:
         """A connection or request was let through."""
+
+    def tunnel_ended(self, tunnel: tunnels.Tunnel) -> None:
+        """A tunnel of a class with ``log_tunnels`` is over."""
 
 
 class Gate:
@@ -126,6 +137,7 @@ class Gate:
         self._rates: dict[str, Rate] = {}
         bounded.install()
         turns.install()
+        tunnels.install()
 
     # ── when a hook raises ───────────────────────────────────────────────────────────────────────────────────
 
@@ -195,13 +207,18 @@ class Gate:
             self._open[class_name] -= 1
         self._speaking.discard(client.id)
         self._has_spoken(client)
+        if (tunnel := tunnels.end(client.id)) is not None:
+            self._observer.tunnel_ended(tunnel)
 
     def _has_spoken(self, client: connection.Client) -> None:
         if (timer := self._silent.pop(client.id, None)) is not None:
             timer.cancel()
 
     def done(self) -> None:
-        """The proxy ends."""
+        """The proxy ends, and with it the tunnels that are open."""
+        for client_id in list(self._clients):
+            if (tunnel := tunnels.end(client_id)) is not None:
+                self._observer.tunnel_ended(tunnel)
         self._resolver.close()
 
     # ── requests ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -309,7 +326,9 @@ class Gate:
             self._refuse(flow, str(destination), decision)
             return False
         if known is None:
-            known = Permit(class_name, destination, addresses, decision.inspect, decision.tls)
+            known = Permit(
+                class_name, destination, addresses, decision.inspect, decision.tls, decision.rule, decision.reason
+            )
             self._permits.write(flow.client_conn.id, known)
         if decision.would_deny:
             self._observer.denied(
@@ -338,7 +357,9 @@ class Gate:
     def _refuse(self, flow: http.HTTPFlow, destination: str, decision: Decision, status: int = 403) -> None:
         class_name = self._class_of(flow.client_conn)
         flow.request.headers.pop("expect", None)
-        self._observer.denied(class_name, destination, decision, flow.request.method, _client(flow), enforced=True)
+        self._observer.denied(
+            class_name, destination, decision, flow.request.method, _client(flow), enforced=True, status=status
+        )
         flow.response = refusal(
             status,
             class_name=class_name,
@@ -382,6 +403,7 @@ class Gate:
         if permit is not None and not permit.tls:
             # A rule says so; whoever speaks first may be the server.
             self._speaking.add(context.client.id)
+            self._begin_tunnel(context.client, permit)
             return layers.TCPLayer(context, ignore=True)
         if not data:
             return None
@@ -417,6 +439,19 @@ class Gate:
             # HttpLayer no longer speaks here: bytes pass as they are.
             data.context.server.address = (target.host, target.port)
             self._speaking.add(client.id)
+            self._begin_tunnel(client, permit)
+
+    def _begin_tunnel(self, client: connection.Client, permit: Permit) -> None:
+        if self._class_policy(client).log_tunnels:
+            tunnel = tunnels.Tunnel(
+                permit.class_name,
+                permit.destination,
+                str(client.peername[0]),
+                permit.rule,
+                permit.reason,
+                time.time_ns(),
+            )
+            tunnels.begin(client.id, tunnel)
 
     @fails_closed(_certificate_failed)
     def tls_start_client(self, data: tls.TlsData) -> None:

@@ -12,13 +12,16 @@ import logging
 import resource
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import mitmproxy
 from mitmproxy import options
 
 from openclaw_egress.proxy import logs, resolver
+from openclaw_egress.proxy.listening import ListenError, check_listeners, describe_failure
 from openclaw_egress.proxy.options import safe_options
 from openclaw_egress.proxy.service import Service, describe
 
@@ -35,14 +38,14 @@ def _addon(name: str) -> ModuleType:
     return importlib.import_module(f"{package}.{name}")
 
 
-core, errorcheck, proxyserver, tlsconfig = map(_addon, ("core", "errorcheck", "proxyserver", "tlsconfig"))
+core, proxyserver, tlsconfig = map(_addon, ("core", "proxyserver", "tlsconfig"))
 
 
 def serve(service: Service) -> None:
-    """Run until SIGTERM or SIGINT; returns after a clean end.
+    """Run until SIGTERM or SIGINT; return after a clean end. SIGHUP reloads what can be reloaded.
 
     Raises:
-        SystemExit: a listener cannot be opened (mitmproxy has said which, on the log).
+        ListenError: a listener cannot open; the spool is closed.
     """
     logs.guard_mitmproxy_logs()
     for name in ("mitmproxy", "asyncio", "hpack"):
@@ -54,7 +57,34 @@ def serve(service: Service) -> None:
     asyncio.run(_serve(service))
 
 
+class _Started:
+    """The add-on that says "started", once every listener is open; otherwise it ends the proxy."""
+
+    def __init__(self, service: Service, server: Any, shutdown: Callable[[], None]) -> None:
+        self._service, self._server, self._shutdown = service, server, shutdown
+        self.problem: str | None = None
+
+    def running(self) -> None:
+        """Look at the listeners: mitmproxy calls this hook after it tried to open them, also where it could not."""
+        host = self._service.settings.listen_host
+        for instance in self._server.servers:
+            if not instance.is_running:
+                port = instance.mode.listen_port(None)
+                found = self._service.policy.class_for_port(port)
+                error = instance.last_exception
+                cause = error if isinstance(error, OSError) else OSError(0, str(error))
+                self.problem = describe_failure(found.name if found else "?", host, port, cause)
+                self._shutdown()
+                return
+        log.info("%s", describe(self._service))
+
+
 async def _serve(service: Service) -> None:
+    try:
+        check_listeners(service.settings.listen_host, _listeners(service))
+    except BaseException:
+        service.stop()
+        raise
     from mitmproxy.master import Master  # noqa: PLC0415  (it imports the add-ons' package, which is a folder by now)
 
     loop = asyncio.get_running_loop()
@@ -62,14 +92,10 @@ async def _serve(service: Service) -> None:
     master = Master(options.Options())
     # mitmproxy looks for the add-on that chooses layers by this name, and warns where it is not.
     service.gate.name = "nextlayer"
+    server = proxyserver.Proxyserver()
+    started = _Started(service, server, master.shutdown)
     master.addons.add(  # type: ignore[no-untyped-call]
-        core.Core(),
-        proxyserver.Proxyserver(),
-        service.gate,
-        service.recorder,
-        service.served_ca,
-        tlsconfig.TlsConfig(),
-        errorcheck.ErrorCheck(),
+        core.Core(), server, service.gate, service.recorder, service.served_ca, tlsconfig.TlsConfig(), started
     )
     master.options.update(  # type: ignore[no-untyped-call]
         mode=_modes(service),
@@ -81,6 +107,7 @@ async def _serve(service: Service) -> None:
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, master.shutdown)
+    loop.add_signal_handler(signal.SIGHUP, service.reload)
 
     def apply_listeners() -> None:
         # mitmproxy opens and closes what differs, and leaves the others and their connections alone.
@@ -90,12 +117,17 @@ async def _serve(service: Service) -> None:
     service.start()
     heartbeat = asyncio.create_task(service.heartbeat())
     try:
-        log.info("%s", describe(service))
         await master.run()
     finally:
         heartbeat.cancel()
         service.stop()
         uninstall()
+    if started.problem is not None:
+        raise ListenError(started.problem)
+
+
+def _listeners(service: Service) -> list[tuple[str, int]]:
+    return [(item.name, item.listen) for item in service.policy.classes.values()]
 
 
 def _modes(service: Service) -> list[str]:

@@ -26,6 +26,8 @@ class Permit:
     inspect: bool
     tls: bool = True
     """What follows CONNECT must be TLS."""
+    rule: str = ""
+    reason: str = ""
     made: float = field(default_factory=time.monotonic)
 
     @property

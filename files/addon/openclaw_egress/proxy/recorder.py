@@ -144,6 +144,7 @@ class Recorder:
             begin_ns=self._now(),
             body_limit=self._body_limit,
             path=request.path.split("?", 1)[0],
+            client=str(flow.client_conn.peername[0]),
         )
         length = _content_length(request.headers)
         chunked = length is None and "transfer-encoding" in request.headers

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import json
 import logging
+import socket
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import certifi
 
 from openclaw_egress import __version__, ca, semconv
 from openclaw_egress.denials import DenialRate, Key, counted_reason
 from openclaw_egress.export import Exporter
-from openclaw_egress.health import HealthServer
+from openclaw_egress.health import HealthError, HealthServer
 from openclaw_egress.host_addresses import with_host_addresses
 from openclaw_egress.metrics import Metrics
 from openclaw_egress.policy import Decision, Policy, PolicyError, builtin_policy, load_policy
 from openclaw_egress.proxy.authority import ServedCA
 from openclaw_egress.proxy.gate import Gate
+from openclaw_egress.proxy.listening import check_listeners, check_ports, refuse_open_proxy
 from openclaw_egress.proxy.recorder import Recorder
-from openclaw_egress.records import DeniedRecord, EventRecord
+from openclaw_egress.proxy.tunnels import Tunnel
+from openclaw_egress.records import DeniedRecord, EventRecord, rfc3339
 from openclaw_egress.settings import DEFAULT_LLM_HOSTS, Settings, SettingsError
 from openclaw_egress.spool import Spool, SpoolError
 
@@ -50,6 +55,8 @@ class Service:
         self.settings = settings
         self._clock = clock
         self.policy = read_policy(settings)
+        check_ports(settings, self.policy)
+        refuse_open_proxy(settings, self.policy, [settings.listen_host])
         for warning in self.policy.warnings:
             log.warning("%s", warning)
         self.metrics = Metrics()
@@ -57,7 +64,7 @@ class Service:
         if settings.ca_dir is None:
             # Nobody else makes it. A directory that was named holds what its maker put there, without the root's key.
             ca.create(self.ca_dir, settings.state_dir / "root", self.policy.inspect, clock=clock)
-        self._policy_seen = self._policy_signature()
+        self._policy_seen: tuple[object, ...] | None = self._policy_signature()
         self._policy_problem: str | None = None
         self._policy_waits_for_ca: Policy | None = None
         self._renewal_problem: str | None = None
@@ -85,16 +92,25 @@ class Service:
         self._denials = DenialRate()
         self._denials_lock = threading.Lock()
         self._stopping = threading.Event()
+        self._wake = threading.Event()
+        """Set to run the housekeeping's checks now."""
         self._keeper = threading.Thread(target=self._keep, name="housekeeping", daemon=True)
         self._beat = time.monotonic()
         self._checkpoint = self.spool.head()
         self.gate = Gate(lambda: self.policy, self)
         self.recorder = Recorder(self.spool, self.metrics, settings.body_limit)
         self.metrics.gauges(self._gauges)
-        self.health = HealthServer(settings.health_port, self.metrics.registry, self.alive, self.ready)
+        try:
+            self.health = HealthServer(settings.health_port, self.metrics.registry, self.alive, self.ready)
+        except HealthError:
+            self.spool.close()
+            self._runtime.cleanup()
+            raise
 
     def start(self) -> None:
         """Recover what a crash left, then begin to export and to answer health checks."""
+        if self.settings.logs_endpoint:
+            threading.Thread(target=self._warn_of_plain_export, name="endpoint-check", daemon=True).start()
         interrupted = self.spool.recover()
         if interrupted:
             log.warning(
@@ -106,6 +122,11 @@ class Service:
         self.health.start()
         self._keeper.start()
 
+    def _warn_of_plain_export(self) -> None:
+        # In a thread, because it may ask a resolver.
+        if (warning := plain_export_warning(self.settings.logs_endpoint)) is not None:
+            log.warning("%s", warning)
+
     async def heartbeat(self) -> None:
         """Each second, show that the event loop is alive and serve the newest CA; runs without end."""
         self.spool.failure_level = logging.ERROR
@@ -114,9 +135,16 @@ class Service:
             self.served_ca.serve()
             await asyncio.sleep(1)
 
+    def reload(self) -> None:
+        """Read the policy again and run the housekeeping's checks at once, as SIGHUP asks; safe in a signal handler."""
+        log.info("SIGHUP: reloading %s", self.settings.policy_file or "nothing: no policy file is named")
+        self._policy_seen = None
+        self._wake.set()
+
     def stop(self) -> None:
         """Flush what can be flushed in a moment, and close."""
         self._stopping.set()
+        self._wake.set()
         if self._keeper.is_alive():
             self._keeper.join(timeout=5)
             self._summarise_denials(everything=True)
@@ -129,12 +157,22 @@ class Service:
     # ── Observer of the gate ─────────────────────────────────────────────────────────────────────────────────
 
     def denied(
-        self, class_name: str, destination: str, decision: Decision, method: str, client: str, *, enforced: bool
+        self,
+        class_name: str,
+        destination: str,
+        decision: Decision,
+        method: str,
+        client: str,
+        *,
+        enforced: bool,
+        status: int | None = None,
     ) -> None:
         """Count it always; record it singly up to a rate, so that a loop cannot push exchanges out of the spool."""
         self.metrics.denied.labels(class_name, decision.rule, str(enforced).lower()).inc()
         with self._denials_lock:
-            singly = self._denials.singly(Key(class_name, destination, decision.rule, enforced), time.monotonic())
+            singly = self._denials.singly(
+                Key(class_name, destination, decision.rule, enforced, status), time.monotonic()
+            )
         if not singly:
             return
         host, port = _host_and_port(destination)
@@ -148,8 +186,37 @@ class Service:
                 method=method,
                 client=client,
                 enforced=enforced,
+                status=status,
             )
         )
+
+    def tunnel_ended(self, tunnel: Tunnel) -> None:
+        """Record a tunnel: its metadata, as its bytes were not read."""
+        now = time.time_ns()
+        attributes: dict[str, str | int | float | bool | list[str]] = {
+            semconv.HTTP_REQUEST_METHOD: "CONNECT",
+            semconv.SERVER_ADDRESS: tunnel.destination.host,
+            semconv.SERVER_PORT: tunnel.destination.port,
+            semconv.CLIENT_ADDRESS: tunnel.client,
+            semconv.RULE: tunnel.rule,
+            semconv.REASON: tunnel.reason,
+            semconv.BEGIN: rfc3339(tunnel.begin_ns),
+            semconv.DURATION: max(0, now - tunnel.begin_ns) / 1e9,
+            semconv.REQUEST_SIZE: tunnel.sent,
+            semconv.RESPONSE_SIZE: tunnel.received,
+        }
+        message = f"{tunnel.client} to {tunnel.destination}: {tunnel.sent} bytes sent, {tunnel.received} received"
+        try:
+            self.spool.add(
+                EventRecord(
+                    event_name=semconv.EVENT_TUNNEL,
+                    attributes=attributes,
+                    message=message,
+                    class_name=tunnel.class_name,
+                )
+            )
+        except SpoolError as error:
+            log.error("a tunnel could not be recorded: %s", error)
 
     def _keep_denial(self, record: DeniedRecord) -> None:
         try:
@@ -166,7 +233,11 @@ class Service:
 
     def _keep(self) -> None:
         next_checkpoint = time.monotonic() + CHECKPOINT_SECONDS
-        while not self._stopping.wait(1.0):
+        while True:
+            self._wake.wait(1.0)
+            if self._stopping.is_set():
+                return
+            self._wake.clear()
             self._renew_ca()
             self._reload_ca()
             self._reload_policy()
@@ -262,6 +333,13 @@ class Service:
             if self.apply_listeners is None and _listeners(policy) != _listeners(self.policy):
                 file = str(self.settings.policy_file)
                 raise PolicyError(file, None, "other listeners need a start anew", "restart the proxy")
+            check_ports(self.settings, policy)
+            if self.apply_listeners is not None:
+                open_now = _listeners(self.policy)
+                added = [
+                    (found.name, found.listen) for found in policy.classes.values() if found.listen not in open_now
+                ]
+                check_listeners(self.settings.listen_host, added)
             try:
                 self._check_ca(policy, self.served_ca.info)
             except ca.CAError:
@@ -272,7 +350,7 @@ class Service:
                     self._make_ca([*self.policy.inspect, *policy.inspect])
                     self._reload_ca()
                 self._check_ca(policy, self.served_ca.info)
-        except (PolicyError, ca.CAError) as error:
+        except (PolicyError, SettingsError, ca.CAError) as error:
             self._policy_problem = f"the last good policy ({self.policy.digest}) is in force: {error}"
             log.error("%s", self._policy_problem)
             self._keep_event("policy refused", policy_digest=self.policy.digest, severity="ERROR", reason=str(error))
@@ -326,6 +404,7 @@ class Service:
                     port=port,
                     count=count,
                     enforced=key.enforced,
+                    status=key.status,
                 )
             )
 
@@ -413,6 +492,24 @@ def read_policy(settings: Settings) -> Policy:
     else:
         policy = builtin_policy(settings.llm_hosts or DEFAULT_LLM_HOSTS)
     return with_host_addresses(policy, settings.host_addresses_file)
+
+
+def plain_export_warning(endpoint: str, look_up: Callable[..., list[Any]] = socket.getaddrinfo) -> str | None:
+    """Return a warning where records, prompts among them, would cross a public network unencrypted; else None."""
+    parts = urlsplit(endpoint)
+    if parts.scheme != "http" or not parts.hostname:
+        return None
+    try:
+        found = [str(answer[4][0]).partition("%")[0] for answer in look_up(parts.hostname, parts.port or 80)]
+        public = sorted({address for address in found if ipaddress.ip_address(address).is_global})
+    except (OSError, UnicodeError, ValueError):
+        return None
+    if not public:
+        return None
+    return (
+        f"records go to {parts.hostname} ({public[0]}) over plain HTTP: everybody on the way can read prompts and "
+        "responses. Use an https:// URL in OTEL_EXPORTER_OTLP_LOGS_ENDPOINT, or an address inside a VPN."
+    )
 
 
 def _signature(file: Path | None) -> tuple[int, int, int] | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,7 @@ from openclaw_egress.ca import CAError, Clock, utc_now
 from openclaw_egress.health import HealthError
 from openclaw_egress.policy import PolicyError
 from openclaw_egress.proxy import logs, resolver
+from openclaw_egress.proxy.listening import refuse_open_proxy
 from openclaw_egress.proxy.options import safe_options, stock_options
 from openclaw_egress.proxy.service import Service, describe
 from openclaw_egress.settings import Settings, SettingsError
@@ -53,14 +55,18 @@ class StockAddon:
             raise SystemExit(1) from None
         self.addons = [self._service.gate, self._service.recorder, self._service.served_ca]
         settings = safe_options(self._service.confdir, self._service.trusted_ca) | stock_options()
+        if not ctx.options.listen_host:
+            settings["mode"] = [_with_host(text, self._service.settings.listen_host) for text in ctx.options.mode]
         ctx.options.update(**settings)  # type: ignore[no-untyped-call]
 
     def configure(self, updated: set[str]) -> None:
         """Every listener must belong to a class."""
-        if self._service is None or not updated & {"mode", "listen_port"}:
+        if self._service is None or not updated & {"mode", "listen_port", "listen_host"}:
             return
+        hosts: list[str] = []
         for text in ctx.options.mode:
             mode = mode_specs.ProxyMode.parse(text)
+            hosts.append(mode.listen_host(ctx.options.listen_host))
             port = mode.listen_port(ctx.options.listen_port)
             if mode.type_name != "regular" or port is None or self._service.policy.class_for_port(port) is None:
                 log.error(
@@ -70,12 +76,22 @@ class StockAddon:
                     ", ".join(f"{item.listen} ({item.name})" for item in self._service.policy.classes.values()),
                 )
                 raise SystemExit(1)
+        try:
+            refuse_open_proxy(self._service.settings, self._service.policy, hosts)
+        except SettingsError as error:
+            log.error("%s", error)
+            raise SystemExit(1) from None
 
-    def running(self) -> None:
+    async def running(self) -> None:
         """mitmdump has its loop and its listeners: put the wall in place."""
         if self._service is None:
             return
+        # mitmdump had its listeners before it loaded this add-on: open them anew where the mode has changed since.
+        if not await ctx.master.addons.get("proxyserver").setup_servers():  # type: ignore[no-untyped-call]
+            ctx.master.shutdown()  # type: ignore[no-untyped-call]
+            return
         self._uninstall = resolver.install(asyncio.get_running_loop())
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._service.reload)
         self._service.start()
         self._heartbeat = asyncio.create_task(self._service.heartbeat())
         log.info("%s", describe(self._service))
@@ -89,3 +105,12 @@ class StockAddon:
         if self._service is not None:
             self._service.stop()
             self._service = None
+
+
+def _with_host(text: str, host: str) -> str:
+    """Name the address in a mode that names none: mitmdump's default is every address."""
+    mode = mode_specs.ProxyMode.parse(text)
+    port = mode.listen_port(ctx.options.listen_port)
+    if mode.custom_listen_host or port is None:
+        return text
+    return f"{text.rpartition('@')[0] or text}@{f'[{host}]' if ':' in host else host}:{port}"
