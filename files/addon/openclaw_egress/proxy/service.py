@@ -15,7 +15,7 @@ from typing import Any, Literal
 import certifi
 
 from openclaw_egress import __version__, ca, semconv
-from openclaw_egress.denials import DenialRate, Key, counted_reason
+from openclaw_egress.denials import ANY, MAX_KEYS, DenialRate, Key, counted_reason
 from openclaw_egress.export import Exporter
 from openclaw_egress.health import HealthServer
 from openclaw_egress.metrics import Metrics
@@ -30,6 +30,9 @@ log = logging.getLogger("openclaw_egress")
 
 CHECKPOINT_SECONDS = 300.0
 """How often a line names the newest line and its hash, in the records, the log and the metrics."""
+
+SEVERAL_CLIENTS = "several"
+"""The client of a record that counts denials of more than one."""
 
 STALLED_SECONDS = 15.0
 """An event loop that was not seen for so long serves nobody."""
@@ -74,6 +77,7 @@ class Service:
         self.exporter = Exporter(self.spool, settings) if settings.logs_endpoint else None
         self._denials = DenialRate()
         self._denials_lock = threading.Lock()
+        self._denied_clients: dict[Key, str] = {}
         self._stopping = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name="housekeeping", daemon=True)
         self._beat = time.monotonic()
@@ -124,6 +128,7 @@ class Service:
         with self._denials_lock:
             singly = self._denials.singly(Key(class_name, destination, decision.rule, enforced), time.monotonic())
         if not singly:
+            self._remember_client(Key(class_name, destination, decision.rule, enforced), client)
             return
         host, port = _host_and_port(destination)
         self._keep_denial(
@@ -138,6 +143,15 @@ class Service:
                 enforced=enforced,
             )
         )
+
+    def _remember_client(self, key: Key, client: str) -> None:
+        """Keep who was refused, for the record that counts the rest of a window."""
+        with self._denials_lock:
+            for known in (key, Key(key.class_name, ANY, ANY, key.enforced)):
+                if len(self._denied_clients) > MAX_KEYS:
+                    self._denied_clients.clear()
+                if self._denied_clients.setdefault(known, client) != client:
+                    self._denied_clients[known] = SEVERAL_CLIENTS
 
     def _keep_denial(self, record: DeniedRecord) -> None:
         try:
@@ -216,8 +230,9 @@ class Service:
 
     def _summarise_denials(self, *, everything: bool = False) -> None:
         with self._denials_lock:
-            due = self._denials.due(time.monotonic(), everything=everything)
-        for key, count in due:
+            counts = self._denials.due(time.monotonic(), everything=everything)
+            due = [(key, count, self._denied_clients.pop(key, "")) for key, count in counts]
+        for key, count, client in due:
             host, port = _host_and_port(key.destination)
             self._keep_denial(
                 DeniedRecord(
@@ -227,6 +242,7 @@ class Service:
                     host=host,
                     port=port,
                     count=count,
+                    client=client,
                     enforced=key.enforced,
                 )
             )
