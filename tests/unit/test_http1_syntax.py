@@ -71,7 +71,7 @@ def test_request_lines_that_two_parsers_read_differently(line):
     "head",
     [
         b"GET / HTTP/1.0\r\n\r\n",
-        b"GET http://a/?q={\"a|b\":1}\\^`'$ HTTP/1.1\r\nHost: a\r\n\r\n",
+        b'GET http://a/?q={"a|b":1}\\^`\'$ HTTP/1.1\r\nHost: a\r\n\r\n',
         b"get / HTTP/1.1\r\nX:\r\nY:\tb \r\nContent-Length: 0\r\n\r\n",
         b"POST / HTTP/1.1\r\nTransfer-Encoding: Chunked \r\nCookie: a=\xc3\xa4; b\r\n\r\n",
         b"CONNECT a:443 HTTP/1.1\r\nContent-Length: 0\r\n\r\n",
@@ -104,8 +104,10 @@ def test_responses_without_a_body_have_no_framing(status):
 
 @pytest.mark.parametrize(
     "line",
-    [b"+5\r\n", b"-5\r\n", b"0x5\r\n", b" 5\r\n", b"5 \r\n", b"5\n\r\n", b"5;a\rb\r\n", b"5;\0\r\n", b"\r\n", b"5,5\r\n",
-     b"5_0\r\n", b"1" * 16 + b"\r\n", b"5;" + b"x" * 5000 + b"\r\n"],
+    [
+        b"+5\r\n", b"-5\r\n", b"0x5\r\n", b" 5\r\n", b"5 \r\n", b"5\n\r\n", b"5;a\rb\r\n", b"5;\0\r\n", b"\r\n",
+        b"5,5\r\n", b"5_0\r\n", b"1" * 16 + b"\r\n", b"5;" + b"x" * 5000 + b"\r\n",
+    ],
 )  # fmt: skip
 def test_chunk_sizes_that_two_parsers_read_differently(line):
     assert chunk_size(line) is None

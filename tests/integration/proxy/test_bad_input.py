@@ -133,7 +133,7 @@ def test_a_path_that_is_not_ascii_is_refused_and_recorded(proxy, providers):
     data = f" HTTP/1.1\r\nHost: api.anthropic.com:{providers.port}\r\n\r\n".encode()
     assert status_of(inside(proxy, providers, b"GET /v1/\xff\xfe?x=\xed\xa0\x80" + data)) == 400
     assert len(proxy.exchanges()) == kept and not providers.asked_since(began)
-    assert "not ASCII" in proxy.line_of(proxy.denials()[-1])["reason"]
+    assert "not ASCII" in proxy.denials()[-1].reason
 
 
 def test_a_provider_whose_length_lies(proxy):

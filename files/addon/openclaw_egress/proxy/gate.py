@@ -27,7 +27,7 @@ from mitmproxy.net.http import url as http_url
 from mitmproxy.proxy import layer, layers, server_hooks
 from mitmproxy.proxy.layers.http import HTTPMode
 
-from openclaw_egress.denials import NOT_TLS
+from openclaw_egress.denials import NOT_TLS, UNKNOWN
 from openclaw_egress.destinations import Destination, DestinationError, parse_destination
 from openclaw_egress.policy import ClassPolicy, Decision, Policy, decide, decide_address, with_addresses
 from openclaw_egress.proxy import bounded, turns
@@ -200,7 +200,7 @@ class Gate:
             target = self._connect_targets.get(client.id)
             self._observer.denied(
                 self._clients.get(client.id, "?"),
-                str(target) if target else "?",
+                str(target) if target else UNKNOWN,
                 Decision(allow=False, rule=rule, reason=reason, inspect=False),
                 "-",
                 str(client.peername[0]),
@@ -321,11 +321,11 @@ class Gate:
         if (target := self._connect_targets.get(client.id)) is not None:
             return str(target)
         if request is None or not request.host:
-            return "?"
+            return UNKNOWN
         try:
             return str(parse_destination(_host_on_the_wire(request), request.port))
         except (DestinationError, UnicodeError):
-            return "?"
+            return UNKNOWN
 
     async def _connect(self, flow: http.HTTPFlow) -> None:
         destination = self._parse(flow, _host_on_the_wire(flow.request), flow.request.port)
@@ -483,6 +483,10 @@ class Gate:
         if not data:
             return None
         if looks_like_tls(data):
+            if data[5:6] not in (b"", b"\x01"):
+                # Not a ClientHello (RFC 8446, section 4); mitmproxy would wait for the rest of whatever it is.
+                self._deny_connection(context.client, target, UNREADABLE_HELLO)
+                return Refuse(context)
             server_tls = layers.ServerTLSLayer(context)
             server_tls.child_layer = layers.ClientTLSLayer(context)
             return server_tls
@@ -600,7 +604,7 @@ class Gate:
         limited = target is None and self._wait_of_rate(found)
         self._observer.denied(
             found.name,
-            str(target) if target else "?",
+            str(target) if target else UNKNOWN,
             _exhausted("requests_per_minute", found) if limited else _syntax(why),
             "CONNECT" if target else "-",
             str(client.peername[0]),

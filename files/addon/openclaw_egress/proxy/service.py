@@ -15,7 +15,7 @@ from typing import Any, Literal
 import certifi
 
 from openclaw_egress import __version__, ca, semconv
-from openclaw_egress.denials import ANY, MAX_KEYS, DenialRate, Key, counted_reason
+from openclaw_egress.denials import ANY, MAX_KEYS, UNKNOWN, DenialRate, Key, counted_reason
 from openclaw_egress.export import Exporter
 from openclaw_egress.health import HealthServer
 from openclaw_egress.metrics import Metrics
@@ -125,10 +125,13 @@ class Service:
     ) -> None:
         """Count it always; record it singly up to a rate, so that a loop cannot push exchanges out of the spool."""
         self.metrics.denied.labels(class_name, decision.rule, str(enforced).lower()).inc()
+        # Where the destination is not known, each reason has a count of its own: they are fixed texts.
+        rule = decision.rule if destination != UNKNOWN else f"{decision.rule}: {decision.reason}"
+        key = Key(class_name, destination, rule, enforced)
         with self._denials_lock:
-            singly = self._denials.singly(Key(class_name, destination, decision.rule, enforced), time.monotonic())
+            singly = self._denials.singly(key, time.monotonic())
         if not singly:
-            self._remember_client(Key(class_name, destination, decision.rule, enforced), client)
+            self._remember_client(key, client)
             return
         host, port = _host_and_port(destination)
         self._keep_denial(
@@ -234,11 +237,12 @@ class Service:
             due = [(key, count, self._denied_clients.pop(key, "")) for key, count in counts]
         for key, count, client in due:
             host, port = _host_and_port(key.destination)
+            rule, _, reason = key.rule.partition(": ")
             self._keep_denial(
                 DeniedRecord(
                     class_name=key.class_name,
-                    rule=key.rule,
-                    reason=counted_reason(count),
+                    rule=rule,
+                    reason=f"{reason}: {counted_reason(count)}" if reason else counted_reason(count),
                     host=host,
                     port=port,
                     count=count,
