@@ -47,10 +47,11 @@ class Origin:
                         return
                     head += piece
                     self.received += piece
-                for part in self.response:
+                response = self.response
+                for part in response:
                     connection.sendall(part)
                     time.sleep(0.05)  # each part is a piece of its own
-                kept = b"304" in b"".join(self.response)
+                kept = b"304" in b"".join(response)
 
     def close(self):
         self._server.close()
