@@ -75,6 +75,32 @@ def garbage(sock: ssl.SSLSocket) -> None:
     sock.sendall(bytes(range(256)) * 64 + b"\r\n\r\n")
 
 
+def carriage_return_in_a_head(sock: ssl.SSLSocket) -> None:
+    """A bare CR in a value: for whoever takes it for a line's end, a second field."""
+    sock.sendall(HEAD % b"text/plain\rSet-Cookie: a" + b"Content-Length: 2\r\n\r\nok")
+
+
+def two_lengths(sock: ssl.SSLSocket) -> None:
+    """Two Content-Lengths that do not agree."""
+    sock.sendall(PLAIN + b"Content-Length: 2\r\nContent-Length: 20\r\n\r\n" + b"x" * 20)
+
+
+def no_head(sock: ssl.SSLSocket) -> None:
+    """A response of HTTP/0.9."""
+    sock.sendall(b"<html>hello</html>")
+
+
+def endless_hints(sock: ssl.SSLSocket) -> None:
+    """Early hints (103) without a final response."""
+    _for_ever(sock, b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")
+
+
+def hints_before_the_answer(sock: ssl.SSLSocket) -> None:
+    """Early hints, then a whole response."""
+    sock.sendall(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")
+    sock.sendall(PLAIN + b"Content-Length: 2\r\n\r\n{}")
+
+
 def garbage_in_a_stream(sock: ssl.SSLSocket) -> None:
     """What is no chunk between chunks."""
     sock.sendall(STREAM + EVENT + b"no chunk at all\r\n" * 4)
@@ -130,6 +156,11 @@ PARTS: dict[str, Part] = {
         stall_before_the_answer,
         stall_in_a_stream,
         garbage,
+        carriage_return_in_a_head,
+        two_lengths,
+        no_head,
+        endless_hints,
+        hints_before_the_answer,
         garbage_in_a_stream,
         endless_head,
         endless_chunk_size,

@@ -29,6 +29,7 @@ EXPECTED = {
     "stall-before-the-answer": GONE,
     "stall-in-a-stream": GONE,
     "endless-line": WHOLE,
+    "hints-before-the-answer": WHOLE,
     "bomb": WHOLE,
 }
 TRUNCATED = {"endless-line", "bomb"}

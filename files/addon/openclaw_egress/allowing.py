@@ -71,6 +71,14 @@ def remedy_for(group: DenialGroup, is_own: Callable[[str], bool] = lambda _: Fal
         return Remedy(advice=f"raise {rule}, where that much is meant")
     if rule == "recording":
         return Remedy(advice="no rule can allow what cannot be recorded: let the client do without WebSockets there")
+    if rule == "response-syntax":
+        return Remedy(advice=f"no rule can allow it, the server must answer in another way: {group.reason}")
+    if rule == "dns":
+        return Remedy(
+            advice=f"no rule can help: check the name, and the resolver of the proxy's container: {group.reason}"
+        )
+    if rule == "internal-error":
+        return Remedy(advice="no rule can allow it: the proxy's log says what failed")
     if rule == "unknown-class":
         return Remedy(advice=f"name class {name} under classes")
     destination = _destination(group)

@@ -17,6 +17,8 @@ SINGLY_PER_CLASS = 300
 """…and of one class, whatever it asked for: a loop over ever new names is a loop too."""
 MAX_KEYS = 10_000
 ANY = "*"
+UNKNOWN = "?"
+"""The destination of what could not be read so far that it names one."""
 NOT_TLS = "after CONNECT came bytes that are not TLS"
 """The one reason of syntax that a rule can do away with."""
 

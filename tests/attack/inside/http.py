@@ -224,6 +224,45 @@ def request_smuggling(attack: Attack) -> Iterator[Try]:
         yield attack.tries(name, lambda request=request: _sent(attack, request))
 
 
+@technique(ALLOWED)
+def heads_of_two_minds(attack: Attack) -> Iterator[Try]:
+    """Allowed requests whose head two parsers read differently: control characters, folds, versions, line ends."""
+    good, token = _allowed(attack), attack.token.encode()
+    line, host = f"GET http://{good}/{attack.token} HTTP/1.1\r\n".encode(), f"Host: {good}\r\n".encode()
+    secret = b"Authorization: Bearer " + token
+    for name, data in (
+        ("CR hides a field", line + host + b"X: a\r" + secret + b"\r\n\r\n"),
+        ("NUL in a value", line + host + b"X: a\0" + secret + b"\r\n\r\n"),
+        ("a control character in a value", line + host + b"X: a\x0b" + secret + b"\r\n\r\n"),
+        ("a folded field", line + host + b"X: a\r\n " + secret + b"\r\n\r\n"),
+        ("a line without a colon", line + host + token + b"\r\n\r\n"),
+        ("a name that is no token", line + host + b"X(: a\r\n\r\n"),
+        ("CR in the method", line.replace(b"GET", b"GE\rT") + host + b"\r\n"),
+        ("NUL in the method", line.replace(b"GET", b"GE\0T") + host + b"\r\n"),
+        ("HEAD in lower case", line.replace(b"GET", b"head") + host + b"\r\n"),
+        ("bytes above ASCII in the target", line.replace(token, token + b"\xc3\xa0") + host + b"\r\n"),
+        ("a fragment in the target", line.replace(token, token + b"#/../x") + host + b"\r\n"),
+        ("HTTP/0.9", line.replace(b"1.1", b"0.9") + host + b"\r\n"),
+        ("HTTP/1.2", line.replace(b"1.1", b"1.2") + host + b"\r\n"),
+        ("two blanks in the request line", line.replace(b"GET ", b"GET  ") + host + b"\r\n"),
+        ("lines ended by LF", (line + host + b"\r\n").replace(b"\r\n", b"\n")),
+        ("three empty lines first", b"\r\n" * 3 + line + host + b"\r\n"),
+    ):
+        yield attack.tries(name, lambda data=data: asked(attack, data))
+
+
+@technique(WALLED)
+def not_http_at_all(attack: Attack) -> Iterator[Try]:
+    """Bytes on the listener that are not HTTP, and targets with a user or another scheme: nobody else answers."""
+    for name, data in (
+        ("SOCKS 5", b"\x05\x01\x00"), ("SOCKS 4", b"\x04\x01\x01\xbb\xc6\x33\x64\x42\0"), ("zeros", b"\0" * 64),
+        ("PROXY protocol", b"PROXY TCP4 127.0.0.1 127.0.0.1 1 443\r\n" + b"GET / HTTP/1.1\r\n\r\n"),
+        ("a user before the address", b"CONNECT a.example@169.254.169.254:443 HTTP/1.1\r\nHost: a\r\n\r\n"),
+        ("ftp", f"GET ftp://{attack.denied}/{attack.token} HTTP/1.1\r\nHost: {attack.denied}\r\n\r\n".encode()),
+    ):  # fmt: skip
+        yield attack.tries(name, lambda data=data: asked(attack, data))
+
+
 @technique(INSPECTED)
 def request_smuggling_when_decrypted(attack: Attack) -> Iterator[Try]:
     """The same inside the decrypted tunnel to a provider: another host's name, and a request that nobody recorded."""

@@ -138,7 +138,8 @@ def reached(answer: bytes) -> str:
     could not be made is none: it was tried.
     """
     status = status_of(answer)
-    refused = b"openclaw-egress" in answer or b"openclaw.egress" in answer
+    tried = b'details="upstream"' in answer
+    refused = not tried and (b"openclaw-egress" in answer or b"openclaw.egress" in answer)
     malformed = status in (400, 431) and b"mitmproxy" in answer
     if status == 0 or refused or malformed:
         return ""

@@ -128,12 +128,12 @@ def test_a_body_that_is_no_text(proxy, providers):
     assert proxy.line(proxy.exchanges()[kept].id)["request"]["body_encoding"] == "base64"
 
 
-def test_a_path_that_is_no_text(proxy, providers):
-    kept = len(proxy.exchanges())
+def test_a_path_that_is_not_ascii_is_refused_and_recorded(proxy, providers):
+    kept, began = len(proxy.exchanges()), time.time()
     data = f" HTTP/1.1\r\nHost: api.anthropic.com:{providers.port}\r\n\r\n".encode()
-    inside(proxy, providers, b"GET /v1/\xff\xfe\x1b[31m?x=\xed\xa0\x80" + data)
-    row = proxy.exchanges()[kept]
-    assert row.url is not None and row.url.encode()
+    assert status_of(inside(proxy, providers, b"GET /v1/\xff\xfe?x=\xed\xa0\x80" + data)) == 400
+    assert len(proxy.exchanges()) == kept and not providers.asked_since(began)
+    assert "not ASCII" in proxy.denials()[-1].reason
 
 
 def test_a_provider_whose_length_lies(proxy):

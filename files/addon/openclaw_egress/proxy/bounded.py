@@ -4,26 +4,43 @@ What is bounded is what a client can make the proxy keep or wait for: a request'
 not go on (408), bytes sent ahead of an answer, a tunnel in which nothing is said. A request that is refused is answered
 at once and not after its body, which is then read and thrown away up to a limit. Towards servers the same holds for
 heads. Trailers are dropped, which a recipient may do (RFC 9110, section 6.5.1): mitmproxy raises on them.
+
+Heads and chunks are checked on the bytes as received (``http1_syntax``), before mitmproxy normalises them. Whatever is
+refused here goes through ``refuse``, which records it: mitmproxy's own error pages are never sent.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Callable, Generator
-from typing import Any
+from typing import Any, Protocol
 
 import h11
+from h11._readers import ChunkedReader
+from h11._receivebuffer import ReceiveBuffer
+from mitmproxy import http
 from mitmproxy.connection import ConnectionState
+from mitmproxy.net.http import http1
 from mitmproxy.proxy import commands, context, events, layers, server
 from mitmproxy.proxy.layers import http as http_layers
 from mitmproxy.proxy.layers.http import HTTPMode
-from mitmproxy.proxy.layers.http._base import HttpEvent
-from mitmproxy.proxy.layers.http._events import RequestHeaders, ResponseData, ResponseEndOfMessage, ResponseHeaders
+from mitmproxy.proxy.layers.http._base import HttpEvent, ReceiveHttp
+from mitmproxy.proxy.layers.http._events import (
+    ErrorCode,
+    RequestHeaders,
+    ResponseData,
+    ResponseEndOfMessage,
+    ResponseHeaders,
+    ResponseProtocolError,
+)
 from mitmproxy.proxy.layers.http._hooks import HttpResponseHeadersHook
-from mitmproxy.proxy.layers.http._http1 import Http1Client, Http1Connection, Http1Server
+from mitmproxy.proxy.layers.http._http1 import Http1Client, Http1Connection, Http1Server, make_body_reader
 
+from openclaw_egress import http1_syntax
 from openclaw_egress.policy import Limits
+from openclaw_egress.proxy.logs import without_traffic
 from openclaw_egress.proxy.options import SILENCE_SECONDS
 
 DRAIN_BYTES = 1024 * 1024
@@ -35,9 +52,43 @@ AHEAD_BYTES = 256 * 1024
 SERVER_HEAD_BYTES = 256 * 1024
 """What a server's head may have, and a chunk's; curl, as an example, takes 300 KB."""
 
+INTERIM_RESPONSES = 100
+"""The most 1xx responses to one request; a server that thinks aloud sends one in some seconds."""
+
+RESPONSE_PROBLEM = "protocol error in the server's response: "
+"""How ``flow.error.msg`` begins where the server's message is malformed."""
+
 type Commands = Generator[commands.Command, Any, None]
 
 _END_OF_HEAD = re.compile(rb"\n\r?\n")
+_METHOD = re.compile(rb"([A-Z]{1,16}) ")
+
+log = logging.getLogger("openclaw_egress.bounded")
+
+
+class Refusing(Protocol):
+    """How a refusal that no hook of mitmproxy sees is recorded."""
+
+    def __call__(
+        self,
+        status: int,
+        reason: str,
+        *,
+        limit: str = "",
+        method: str = "-",
+        request: http.Request | None = None,
+        counted: bool = False,
+    ) -> bytes:
+        """Record the refusal and return the response for the client.
+
+        Args:
+            status: of the response; the class's rate may make it 429.
+            reason: a fixed text, without bytes of the client.
+            limit: name of the limit of the class that was reached; else the rule is ``syntax``.
+            method: of the request, where it is known.
+            request: the request, where it could be parsed.
+            counted: whether the request has had its share of the class's rate already.
+        """
 
 
 class BoundedHttpLayer(layers.HttpLayer):
@@ -45,6 +96,7 @@ class BoundedHttpLayer(layers.HttpLayer):
 
     Args:
         limits: of the client's class.
+        refuse: records a refusal and makes its response.
         speaking: whether what a CONNECT asked for has begun to be spoken; until then the tunnel's patience is short.
     """
 
@@ -53,10 +105,11 @@ class BoundedHttpLayer(layers.HttpLayer):
         context: context.Context,
         mode: HTTPMode,
         limits: Limits,
+        refuse: Refusing,
         speaking: Callable[[], bool] = lambda: True,
     ) -> None:
         super().__init__(context, mode)
-        self.connections[context.client] = BoundedHttp1Server(context.fork(), limits, speaking)
+        self.connections[context.client] = BoundedHttp1Server(context.fork(), limits, refuse, speaking)
 
     def make_stream(self, stream_id: int) -> Commands:
         """As the original, with a stream that answers at once what is refused."""
@@ -84,22 +137,83 @@ class PromptStream(http_layers.HttpStream):
             yield from self.flow_done()
 
 
-class _WithoutTrailers:
-    """One of h11's body readers, without the trailers that it found."""
+class StrictChunkedReader:
+    """Reads a chunked body, strictly; trailers are dropped.
 
-    def __init__(self, reader: Any) -> None:
-        self._reader = reader
-        self.read_eof = reader.read_eof
+    Args:
+        padded: whether blanks after a chunk's size are let through, as old servers write them.
+    """
 
-    def __call__(self, buffer: Any) -> Any:
-        event = self._reader(buffer)
-        return h11.EndOfMessage() if isinstance(event, h11.EndOfMessage) and event.headers else event
+    def __init__(self, *, padded: bool = False) -> None:
+        self._padded = padded
+        self._left = 0
+        self._end: bytes = b""
+        self._trailers: int | None = None
+        self.problem = ""
+
+    def __call__(self, buffer: ReceiveBuffer) -> h11.Data | h11.EndOfMessage | None:
+        """Return the next piece of the body, its end, or None where more bytes are needed."""
+        if self._trailers is not None:
+            return self._skip_trailers(buffer)
+        while self._end:
+            if not (found := buffer.maybe_extract_at_most(len(self._end))):
+                return None
+            if not self._end.startswith(found):
+                self._fail("a chunk does not end where its size says")
+            self._end = self._end[len(found) :]
+        if self._left == 0:
+            if (line := buffer.maybe_extract_next_line()) is None:
+                return None
+            size = http1_syntax.chunk_size(bytes(line), padded=self._padded)
+            if size is None:
+                self._fail("the size of a chunk is malformed")
+            elif size == 0:
+                self._trailers = 0
+                return self._skip_trailers(buffer)
+            else:
+                self._left = size
+        if not (data := buffer.maybe_extract_at_most(self._left)):
+            return None
+        self._left -= len(data)
+        if self._left == 0:
+            self._end = b"\r\n"
+        return h11.Data(data=bytes(data))
+
+    def _skip_trailers(self, buffer: ReceiveBuffer) -> h11.EndOfMessage | None:
+        while (line := buffer.maybe_extract_next_line()) is not None:
+            if line == b"\r\n":
+                return h11.EndOfMessage()
+            self._trailers = (self._trailers or 0) + len(line)
+            if self._trailers > http1_syntax.MAX_TRAILER_BYTES or not http1_syntax.is_trailer(bytes(line)):
+                self._fail("the trailers are malformed or too long")
+        return None
+
+    def read_eof(self) -> None:
+        """Raise: the body has not come to its end."""
+        raise h11.RemoteProtocolError("peer closed connection without sending complete message body")
+
+    def _fail(self, problem: str) -> None:
+        self.problem = problem
+        raise h11.RemoteProtocolError(problem)
+
+
+def buffered_chunks_problem(data: bytes) -> str:
+    """Return what is malformed in the part of a chunked body that has been received; empty where nothing is."""
+    buffer, reader = ReceiveBuffer(), StrictChunkedReader()
+    buffer += data
+    try:
+        while isinstance(reader(buffer), h11.Data):
+            pass
+    except h11.ProtocolError:
+        return reader.problem
+    return ""
 
 
 class _Bounded(Http1Connection):
     """What holds for both sides."""
 
-    _reader: _WithoutTrailers
+    _padded_chunks = False
+    _reader: Any = None
 
     @property
     def body_reader(self) -> Any:
@@ -108,18 +222,23 @@ class _Bounded(Http1Connection):
 
     @body_reader.setter
     def body_reader(self, reader: Any) -> None:
-        self._reader = _WithoutTrailers(reader)
+        chunked = isinstance(reader, ChunkedReader)
+        self._reader = StrictChunkedReader(padded=self._padded_chunks) if chunked else reader
 
 
 class BoundedHttp1Server(_Bounded, Http1Server):
     """Reads a client's requests; see the module's text."""
 
-    def __init__(self, context: context.Context, limits: Limits, speaking: Callable[[], bool]) -> None:
+    def __init__(
+        self, context: context.Context, limits: Limits, refuse: Refusing, speaking: Callable[[], bool]
+    ) -> None:
         super().__init__(context)
         self._limits = limits
+        self._refuse = refuse
         self._speaking = speaking
         self._began = self._since = time.monotonic()
         self._drained = 0
+        self._blank_line_before = 0
 
     def _handle_event(self, event: events.Event) -> Commands:
         if isinstance(event, events.Wakeup):
@@ -142,27 +261,79 @@ class BoundedHttp1Server(_Bounded, Http1Server):
     # ── size ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     def read_headers(self, event: events.ConnectionEvent) -> Commands:
-        """As the original, for a head within the limits."""
-        if isinstance(event, events.DataReceived) and (problem := self._oversized()):
-            yield from self._give_up(431, "Request Header Fields Too Large", problem)
-        else:
+        """Take a head that is within the limits and well-formed; refuse every other as soon as that is certain."""
+        if not isinstance(event, events.DataReceived):
             yield from super().read_headers(event)
-
-    def _oversized(self) -> str | None:
+            return
         received = bytes(self.buf)
+        if received.startswith(b"\r\n") and self._blank_line_before != self.stream_id:
+            # One empty line before the request line is ignored (RFC 9112, section 2.2).
+            self._blank_line_before = self.stream_id
+            self.buf.maybe_extract_at_most(2)
+            received = received[2:]
+        if not received or (received == b"\r" and self._blank_line_before != self.stream_id):
+            return
+        if not http1_syntax.begins_like_request(received):
+            yield from self._give_up(400, "the bytes are not an HTTP request")
+            return
         end = _END_OF_HEAD.search(received)
-        if (end.end() if end else len(received)) > self._limits.header_bytes:
-            return f"the request's head has more than {self._limits.header_bytes} bytes"
+        size = end.end() if end else len(received)
+        method = _method(received)
+        if size > self._limits.header_bytes:
+            yield from self._give_up(
+                431,
+                f"the request's head has more than {self._limits.header_bytes} bytes",
+                limit="header_bytes",
+                method=method,
+            )
         # The request line, and the empty one at the end.
-        if end and received.count(b"\n", 0, end.end()) - 2 > self._limits.headers:
-            return f"the request has more than {self._limits.headers} header fields"
-        return None
+        elif end and received.count(b"\n", 0, size) - 2 > self._limits.headers:
+            yield from self._give_up(
+                431, f"the request has more than {self._limits.headers} header fields", limit="headers", method=method
+            )
+        elif end:
+            if problem := http1_syntax.request_problem(received[:size]):
+                yield from self._give_up(400, f"malformed request: {problem}", method=method)
+            else:
+                yield from self._take_request(event, received[size:], method)
+
+    def _take_request(self, event: events.DataReceived, rest: bytes, method: str) -> Commands:
+        lines = [bytes(line) for line in self.buf.maybe_extract_lines() or ()]
+        try:
+            request = http1.read_request_head(lines)
+            size = http1.expected_http_body_size(request)
+        except ValueError:
+            yield from self._give_up(400, "malformed request: the target names no valid destination", method=method)
+            return
+        # The head goes upstream before the body has come: what is known to be malformed by now, is refused by now.
+        if size is None and (problem := buffered_chunks_problem(rest)):
+            yield from self._give_up(400, f"malformed request: {problem}", method=method, request=request)
+            return
+        self.request = request
+        yield ReceiveHttp(RequestHeaders(self.stream_id, request, size == 0))
+        self.body_reader = make_body_reader(size)
+        if self.state == self.read_headers:
+            self.state = self.read_body
+            yield from self.state(event)
+
+    def read_body(self, event: events.Event) -> Commands:
+        """As the original; a malformed chunk is answered and recorded."""
+        for command in super().read_body(event):
+            problem = getattr(self._reader, "problem", "")
+            if problem and isinstance(command, commands.CloseConnection):
+                self._reader.problem = ""
+                if self.response is None:
+                    yield from self._answer(400, f"malformed request: {problem}", request=self.request, counted=True)
+            yield command
 
     def _check_buffer(self, received: int) -> Commands:
         """Nothing piles up: neither behind a request that is being answered, nor of a body that nobody wants."""
         if self.state == self.read_body and self.response_done:
             self._drained += received
-        if self._drained > DRAIN_BYTES or len(self.buf) > self._limits.header_bytes + AHEAD_BYTES:
+        if self._drained > DRAIN_BYTES:
+            yield commands.CloseConnection(self.conn)
+        elif len(self.buf) > self._limits.header_bytes + AHEAD_BYTES:
+            self._record(400, f"more than {AHEAD_BYTES} bytes were sent ahead of a response", counted=True)
             yield commands.CloseConnection(self.conn)
 
     # ── time ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -191,42 +362,215 @@ class BoundedHttp1Server(_Bounded, Http1Server):
         now = time.monotonic()
         whole = self._limits.total_seconds
         if whole is not None and now - self._began > whole:
+            self._record(408, f"the connection lasted longer than {whole} s", limit="total_seconds", counted=True)
             yield commands.CloseConnection(self.conn)
         elif now - self._since <= self._patience:
             yield commands.RequestWakeup(self._tick)
         elif self.state == self.read_headers and self.buf:
-            yield from self._give_up(408, "Request Timeout", "the request's head did not come to its end in time")
+            yield from self._give_up(
+                408,
+                "the request's head did not come to its end in time",
+                limit="header_seconds",
+                method=_method(bytes(self.buf)),
+            )
         else:
+            if self.state == self.read_body and not self.response_done:
+                self._record(408, "the request's body did not go on in time", limit="idle_seconds", counted=True)
+            elif self.state == self.passthrough:
+                self._record(408, "nothing was said in the tunnel in time", limit="header_seconds", counted=True)
+            # Else the client asked for nothing: a connection that was kept, or opened ahead of time, is not refused.
             yield commands.CloseConnection(self.conn)
 
     def send(self, event: HttpEvent) -> Commands:
         """As the original; bytes towards the client are signs of life as well."""
         if isinstance(event, ResponseHeaders | ResponseData | ResponseEndOfMessage):
             self._since = time.monotonic()
+        if isinstance(event, ResponseProtocolError):
+            status = event.code.http_status_code()
+            writable = self.conn.state & ConnectionState.CAN_WRITE
+            if status is not None and self.response is None and writable:
+                yield from self._give_up_request(status, event)
+                return
         yield from super().send(event)
 
-    def _give_up(self, status: int, phrase: str, why: str) -> Commands:
-        body = f"openclaw.egress: {why}.\n".encode()
-        head = (
-            f"HTTP/1.1 {status} {phrase}\r\nContent-Type: text/plain; charset=utf-8\r\n"
-            f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-        )
-        yield commands.SendData(self.conn, head.encode() + body)
+    def _give_up_request(self, status: int, event: ResponseProtocolError) -> Commands:
+        """Answer what mitmproxy would have sent its own page for."""
+        if status < 500:
+            yield from self._give_up(status, _invalid(event.code, self.request), request=self.request)
+            return
+        # The error hook has recorded it, or the exchange's record has.
+        yield commands.SendData(self.conn, upstream_failed(event.message))
         yield commands.CloseConnection(self.conn)
+        self._forget()
+
+    def _give_up(
+        self, status: int, why: str, *, limit: str = "", method: str = "-", request: http.Request | None = None
+    ) -> Commands:
+        yield from self._answer(status, why, limit=limit, method=method, request=request)
+        yield commands.CloseConnection(self.conn)
+        self._forget()
+
+    def _answer(
+        self,
+        status: int,
+        why: str,
+        *,
+        limit: str = "",
+        method: str = "-",
+        request: http.Request | None = None,
+        counted: bool = False,
+    ) -> Commands:
+        response = self._record(status, why, limit=limit, method=method, request=request, counted=counted)
+        if response and self.conn.state & ConnectionState.CAN_WRITE:
+            yield commands.SendData(self.conn, response)
+
+    def _record(
+        self,
+        status: int,
+        why: str,
+        *,
+        limit: str = "",
+        method: str = "-",
+        request: http.Request | None = None,
+        counted: bool = False,
+    ) -> bytes:
+        """Record a refusal; returns its response, empty where that failed: what is refused stays refused."""
+        try:
+            return self._refuse(
+                status, why, limit=limit, method=method, request=request or self.request, counted=counted
+            )
+        except Exception as error:
+            log.error("a refusal could not be recorded", exc_info=error)
+            return b""
+
+    def _forget(self) -> None:
         self.buf = type(self.buf)()
         self.state = self.done
 
 
 class BoundedHttp1Client(_Bounded, Http1Client):
-    """Reads a server's answers, whose heads have a limit as well, and so have the lines between chunks."""
+    """Reads a server's responses, strictly; their heads have a limit as well, and so have the lines between chunks."""
+
+    _padded_chunks = True
+    _interim = 0
 
     def _handle_event(self, event: events.Event) -> Commands:
         yield from super()._handle_event(event)
         # Of a body only what is not yet a chunk stays in the buffer.
         reading = isinstance(event, events.DataReceived) and self.state in (self.read_headers, self.read_body)
         if reading and len(self.buf) > SERVER_HEAD_BYTES:
-            self.buf = type(self.buf)()
+            yield from self._malformed(f"a head or a chunk's line has more than {SERVER_HEAD_BYTES} bytes")
+
+    def read_headers(self, event: events.ConnectionEvent) -> Commands:
+        """Take a well-formed head; pass interim responses (1xx) on and wait for the final one."""
+        if not isinstance(event, events.DataReceived):
+            if self.buf and self.stream_id:
+                yield from self._malformed("the connection ended within a head")
+            else:
+                yield from super().read_headers(event)
+            return
+        request, stream_id = self.request, self.stream_id
+        if request is None or stream_id is None:
+            yield from super().read_headers(event)
+            return
+        while self.buf:
+            received = bytes(self.buf)
+            if not http1_syntax.begins_like_response(received):
+                yield from self._malformed("no status line, as in HTTP/0.9")
+                return
+            if (end := _END_OF_HEAD.search(received)) is None:
+                return
+            problem = http1_syntax.response_problem(received[: end.end()])
+            lines = [bytes(line) for line in self.buf.maybe_extract_lines() or ()]
+            response = None if problem else http1.read_response_head(lines)
+            if response is None or (problem := self._interim_problem(request, response)):
+                yield from self._malformed(problem or "the head is malformed")
+                return
+            if response.status_code != 101 and response.status_code < 200:
+                yield from self._pass_interim(request, response)
+                continue
+            yield from self._take_response(event, stream_id, request, response)
+            return
+
+    def _take_response(
+        self, event: events.DataReceived, stream_id: int, request: http.Request, response: http.Response
+    ) -> Commands:
+        self._interim = 0
+        if response.status_code == 304:
+            # It has no body; mitmproxy would write a last chunk after its head.
+            response.headers.pop("transfer-encoding", None)
+        self.response = response
+        size = http1.expected_http_body_size(request, response)
+        yield ReceiveHttp(ResponseHeaders(stream_id, response, size == 0))
+        self.body_reader = make_body_reader(size)
+        self.state = self.read_body
+        yield from self.state(event)
+
+    def _interim_problem(self, request: http.Request, response: http.Response) -> str:
+        """Return why a 1xx response may not pass: one that switches protocols must have been asked for."""
+        if response.status_code == 101:
+            asked = request.headers.get("upgrade", "").lower()
+            given = response.headers.get("upgrade", "").lower()
+            version = request.headers.get("sec-websocket-version", "")
+            if "websocket" not in asked or given != "websocket" or version != "13":
+                return "101 without an upgrade that was asked for"
+        elif response.status_code < 200:
+            self._interim += 1
+            if self._interim > INTERIM_RESPONSES:
+                return f"more than {INTERIM_RESPONSES} interim responses"
+        return ""
+
+    def _pass_interim(self, request: http.Request, response: http.Response) -> Commands:
+        """Send a 1xx response past the stream, which knows one response only; HTTP/1.0 has none (RFC 9110, 15.2)."""
+        client = self.context.client
+        if request.http_version != "HTTP/1.0" and client.state & ConnectionState.CAN_WRITE:
+            yield commands.SendData(client, http1.assemble_response_head(response))  # type: ignore[no-untyped-call]
+
+    def read_body(self, event: events.Event) -> Commands:
+        """As the original; of a malformed chunk the error says so."""
+        for command in super().read_body(event):
+            problem = getattr(self._reader, "problem", "")
+            if problem and isinstance(command, ReceiveHttp) and isinstance(command.event, ResponseProtocolError):
+                command.event.message = RESPONSE_PROBLEM + problem
+            yield command
+
+    def _malformed(self, problem: str) -> Commands:
+        self.buf = type(self.buf)()
+        self.state = self.done
+        if self.conn.state is not ConnectionState.CLOSED:
             yield commands.CloseConnection(self.conn)
+        if self.stream_id is not None:
+            yield ReceiveHttp(
+                ResponseProtocolError(self.stream_id, RESPONSE_PROBLEM + problem, ErrorCode.GENERIC_SERVER_ERROR)
+            )
+
+
+def upstream_failed(message: str) -> bytes:
+    """Return the 502 for a server that cannot be reached or whose response is malformed."""
+    body = f"openclaw.egress: the server could not be used.\nreason: {without_traffic(message)[:300]}\n"
+    headers = {
+        "Proxy-Status": 'openclaw-egress; error=http_protocol_error; details="upstream"',
+        "Content-Type": "text/plain; charset=utf-8",
+        "Connection": "close",
+    }
+    return bytes(http1.assemble_response(http.Response.make(502, body.encode("utf-8", "replace"), headers)))  # type: ignore[no-untyped-call]
+
+
+def _method(received: bytes) -> str:
+    """Return the method for a record: only what looks like one, as these bytes may be anything."""
+    found = _METHOD.match(received)
+    return found[1].decode() if found else "-"
+
+
+def _invalid(code: ErrorCode, request: http.Request | None) -> str:
+    """Return in words why mitmproxy refused a request that is well-formed."""
+    if code is ErrorCode.DESTINATION_UNKNOWN or request is None:
+        return "malformed request: neither the target nor a Host header names a destination"
+    if request.method == "CONNECT":
+        return "malformed request: CONNECT inside a tunnel"
+    if request.scheme not in ("http", "https", ""):
+        return "the scheme of the target is not http"
+    return "malformed request: the headers are not valid"
 
 
 def install() -> None:

@@ -8,6 +8,7 @@ refuses what was asked.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import inspect
 import ipaddress
@@ -16,21 +17,22 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from mitmproxy import connection, http, tls
 from mitmproxy.exceptions import AddonHalt
+from mitmproxy.net.http import http1
 from mitmproxy.net.http import url as http_url
 from mitmproxy.proxy import layer, layers, server_hooks
 from mitmproxy.proxy.layers.http import HTTPMode
 
-from openclaw_egress.denials import NOT_TLS
+from openclaw_egress.denials import NOT_TLS, UNKNOWN
 from openclaw_egress.destinations import Destination, DestinationError, parse_destination
 from openclaw_egress.policy import ClassPolicy, Decision, Policy, decide, decide_address, with_addresses
 from openclaw_egress.proxy import bounded, tunnels, turns
 from openclaw_egress.proxy.answers import refusal
-from openclaw_egress.proxy.bounded import BoundedHttpLayer
+from openclaw_egress.proxy.bounded import RESPONSE_PROBLEM, BoundedHttpLayer
 from openclaw_egress.proxy.layers import Refuse, cut, looks_like_tls
 from openclaw_egress.proxy.permits import Permit, Permits
 from openclaw_egress.proxy.rate import Rate
@@ -42,6 +44,16 @@ INSPECT = "openclaw_egress.inspect"
 """Key in ``flow.metadata``: the :class:`Allowed` of a request that is to be recorded."""
 
 FAILED = "internal error: refused, because a decision could not be made"
+
+UNREADABLE_HELLO = "the TLS ClientHello cannot be parsed"
+UNUSABLE_TLS = "the TLS handshake failed: the client's versions, ciphers or bytes cannot be used"
+
+_CLIENT_ENDED = (
+    "connection closed", "alert", "unknown ca", "bad certificate", "certificate unknown", "certificate verify failed",
+)  # fmt: skip
+"""In mitmproxy's words for a failed handshake: the client went away, or does not trust the certificate."""
+
+_REMEDY_OF_MESSAGE = "Send a request as RFC 9112 defines it, within the limits of the class (classes.NAME.limits)."
 
 _FAILED_ANSWER = refusal(
     503,
@@ -143,6 +155,7 @@ class Gate:
 
     def _client_failed(self, client: connection.Client, error: Exception) -> None:
         client.error = "no class owns this listener"
+        self._record_failure(client, "unknown-class", "no class owns this listener")
         log.error("a connection to a listener without a class was refused: %s", type(error).__name__)
 
     def _end_failed(self, _: connection.Client, error: Exception) -> None:
@@ -151,17 +164,20 @@ class Gate:
     def _request_failed(self, flow: http.HTTPFlow, error: Exception) -> None:
         answer_failed(flow)
         flow.metadata.pop(INSPECT, None)
+        self._record_failure(flow.client_conn, "internal-error", FAILED)
         log.error("deciding on a request failed; it is refused", exc_info=error)
         self._permits.forget(flow.client_conn.id)
 
     def _layer_failed(self, nextlayer: layer.NextLayer, error: Exception) -> None:
         nextlayer.layer = Refuse(nextlayer.context)
+        self._record_failure(nextlayer.context.client, "internal-error", FAILED)
         asyncio.get_running_loop().call_soon(cut, nextlayer.context.client)
         log.error("choosing what a connection may speak failed; it is closed", exc_info=error)
 
     def _hello_failed(self, data: tls.ClientHelloData, error: Exception) -> None:
         data.ignore_connection = False  # and without a permit there is no certificate for it
         self._close_all(data.context.client)
+        self._record_failure(data.context.client, "internal-error", FAILED)
         log.error("a TLS connection was refused: %s", type(error).__name__)
 
     def _certificate_failed(self, _: tls.TlsData, error: Exception) -> None:
@@ -169,17 +185,39 @@ class Gate:
 
     def _established_failed(self, data: tls.TlsData, error: Exception) -> None:
         cut(data.context.client)
+        self._record_failure(data.context.client, "internal-error", FAILED)
         log.error("a TLS connection was cut: %s", type(error).__name__)
 
     def _opening_failed(self, data: server_hooks.ServerConnectionHookData, error: Exception) -> None:
         data.server.error = FAILED
+        self._record_failure(data.client, "internal-error", FAILED)
         log.error("checking a connection's permit failed; it is not opened", exc_info=error)
 
     def _opened_failed(self, data: server_hooks.ServerConnectionHookData, error: Exception) -> None:
         # Ends the task that opened it, and the client that would wait for it; an error set here would not be looked at.
         asyncio.get_running_loop().call_soon(cut, data.client)
+        self._record_failure(data.client, "internal-error", str(error) if type(error) is LookupError else FAILED)
         log.error("a connection that was opened was cut: %s", error)
         raise asyncio.CancelledError from error
+
+    def _end_of_exchange_failed(self, _: http.HTTPFlow, error: Exception) -> None:
+        log.error("a malformed response could not be recorded: %s", type(error).__name__)
+
+    def _handshake_failed(self, _: tls.TlsData, error: Exception) -> None:
+        log.error("a failed TLS handshake could not be recorded: %s", type(error).__name__)
+
+    def _record_failure(self, client: connection.Client, rule: str, reason: str) -> None:
+        """Record a refusal that a fault caused; where that fails too, what is refused stays refused."""
+        with contextlib.suppress(Exception):
+            target = self._connect_targets.get(client.id)
+            self._observer.denied(
+                self._clients.get(client.id, "?"),
+                str(target) if target else UNKNOWN,
+                Decision(allow=False, rule=rule, reason=reason, inspect=False),
+                "-",
+                str(client.peername[0]),
+                enforced=True,
+            )
 
     # ── a client comes and goes ──────────────────────────────────────────────────────────────────────────────
 
@@ -238,13 +276,7 @@ class Gate:
 
     def _refuse_by_rate(self, flow: http.HTTPFlow) -> bool:
         found = self._class_policy(flow.client_conn)
-        allowed = found.limits.requests_per_minute
-        if allowed is None:
-            return False
-        rate = self._rates.get(found.name)
-        if rate is None or rate.per_minute != allowed:
-            rate = self._rates[found.name] = Rate(allowed)
-        wait = rate.take(time.monotonic())
+        wait = self._wait_of_rate(found)
         if wait:
             self._refuse(
                 flow,
@@ -254,6 +286,65 @@ class Gate:
             )
             flow.response.headers["retry-after"] = str(math.ceil(wait))  # type: ignore[union-attr]
         return bool(wait)
+
+    def _wait_of_rate(self, found: ClassPolicy) -> float:
+        """Count one request of the class; returns for how many seconds it must wait, 0 where it may pass."""
+        allowed = found.limits.requests_per_minute
+        if allowed is None:
+            return 0.0
+        rate = self._rates.get(found.name)
+        if rate is None or rate.per_minute != allowed:
+            rate = self._rates[found.name] = Rate(allowed)
+        return rate.take(time.monotonic())
+
+    def _refuse_message(
+        self,
+        client: connection.Client,
+        status: int,
+        reason: str,
+        *,
+        limit: str = "",
+        method: str = "-",
+        request: http.Request | None = None,
+        counted: bool = False,
+    ) -> bytes:
+        """Record a refusal of which no hook is told; returns the response. See `bounded.Refusing`."""
+        found = self._class_policy(client)
+        decision = _syntax(reason)
+        if limit:
+            decision = replace(decision, rule=f"classes.{found.name}.limits.{limit}")
+        wait = 0.0 if counted else self._wait_of_rate(found)
+        if wait:
+            status, decision = 429, _exhausted("requests_per_minute", found)
+        destination = self._named_destination(client, request)
+        if request is not None:
+            method = _method(request)
+        self._observer.denied(
+            found.name, destination, decision, method, str(client.peername[0]), enforced=True, status=status
+        )
+        response = refusal(
+            status,
+            class_name=found.name,
+            destination=destination,
+            rule=decision.rule,
+            reason=decision.reason,
+            remedy=_REMEDY_OF_MESSAGE,
+        )
+        response.headers["connection"] = "close"
+        if wait:
+            response.headers["retry-after"] = str(math.ceil(wait))
+        return bytes(http1.assemble_response(response))  # type: ignore[no-untyped-call]
+
+    def _named_destination(self, client: connection.Client, request: http.Request | None) -> str:
+        """Return the tunnel's destination, else the one that the request names, else ``?``."""
+        if (target := self._connect_targets.get(client.id)) is not None:
+            return str(target)
+        if request is None or not request.host:
+            return UNKNOWN
+        try:
+            return str(parse_destination(_host_on_the_wire(request), request.port))
+        except (DestinationError, UnicodeError):
+            return UNKNOWN
 
     async def _connect(self, flow: http.HTTPFlow) -> None:
         destination = self._parse(flow, _host_on_the_wire(flow.request), flow.request.port)
@@ -283,13 +374,14 @@ class Gate:
             return self._refuse(flow, str(destination), _syntax(disagreement))
         if not await self._permit(flow, destination, request.method, request.path):
             return None
-        if INSPECT in flow.metadata and "upgrade" in request.headers:
-            if "websocket" in request.headers["upgrade"].lower():
+        if "upgrade" in request.headers:
+            websocket = "websocket" in request.headers["upgrade"].lower()
+            if websocket and INSPECT in flow.metadata:
                 # Its messages would pass unrecorded. The clients in question fall back to plain HTTP.
                 flow.metadata.pop(INSPECT)
                 return self._refuse(flow, str(destination), _unrecorded_websocket())
             # An offer that an origin may ignore (RFC 9110, section 7.8), and that we do not pass on.
-            for name in ("upgrade", "http2-settings"):
+            for name in () if websocket else ("upgrade", "http2-settings"):
                 request.headers.pop(name, None)
         request.data.host = destination.host
         request.data.authority = b""
@@ -332,7 +424,7 @@ class Gate:
             self._permits.write(flow.client_conn.id, known)
         if decision.would_deny:
             self._observer.denied(
-                class_name, str(destination), decision, flow.request.method, _client(flow), enforced=False
+                class_name, str(destination), decision, _method(flow.request), _client(flow), enforced=False
             )
         self._observer.allowed(class_name, inspect=decision.inspect)
         if decision.inspect and method is not None:
@@ -358,7 +450,7 @@ class Gate:
         class_name = self._class_of(flow.client_conn)
         flow.request.headers.pop("expect", None)
         self._observer.denied(
-            class_name, destination, decision, flow.request.method, _client(flow), enforced=True, status=status
+            class_name, destination, decision, _method(flow.request), _client(flow), enforced=True, status=status
         )
         flow.response = refusal(
             status,
@@ -371,6 +463,10 @@ class Gate:
 
     def _answer_unreachable(self, flow: http.HTTPFlow, class_name: str, destination: Destination, why: str) -> None:
         flow.request.headers.pop("expect", None)
+        unknown = Decision(allow=False, rule="dns", reason=why, inspect=False)
+        self._observer.denied(
+            class_name, str(destination), unknown, _method(flow.request), _client(flow), enforced=True, status=502
+        )
         flow.response = refusal(
             502,
             class_name=class_name,
@@ -395,7 +491,10 @@ class Gate:
     def _next_layer(self, context: Any, data: bytes) -> layer.Layer | None:
         if len(context.layers) == 1:
             self._has_spoken(context.client)
-            return Refuse(context) if looks_like_tls(data) else self._http(context, HTTPMode.regular)
+            if not looks_like_tls(data):
+                return self._http(context, HTTPMode.regular)
+            self._deny_connection(context.client, None, "TLS on the listener, which speaks HTTP: use an http:// URL")
+            return Refuse(context)
         if isinstance(context.layers[-1], layers.ClientTLSLayer):
             return self._http(context, HTTPMode.transparent)
         target = self._connect_targets.get(context.client.id)
@@ -408,6 +507,10 @@ class Gate:
         if not data:
             return None
         if looks_like_tls(data):
+            if data[5:6] not in (b"", b"\x01"):
+                # Not a ClientHello (RFC 8446, section 4); mitmproxy would wait for the rest of whatever it is.
+                self._deny_connection(context.client, target, UNREADABLE_HELLO)
+                return Refuse(context)
             server_tls = layers.ServerTLSLayer(context)
             server_tls.child_layer = layers.ClientTLSLayer(context)
             return server_tls
@@ -420,7 +523,11 @@ class Gate:
     def _http(self, context: Any, mode: HTTPMode) -> layer.Layer:
         client = context.client
         return BoundedHttpLayer(
-            context, mode, self._class_policy(client).limits, speaking=lambda: client.id in self._speaking
+            context,
+            mode,
+            self._class_policy(client).limits,
+            functools.partial(self._refuse_message, client),
+            speaking=lambda: client.id in self._speaking,
         )
 
     @fails_closed(_hello_failed)
@@ -466,6 +573,32 @@ class Gate:
         """The handshake with the client is over: from now on its requests have limits of their own."""
         self._speaking.add(data.context.client.id)
 
+    @fails_closed(_handshake_failed)
+    def tls_failed_client(self, data: tls.TlsData) -> None:
+        """Record a handshake that the proxy ended; one that the client ended is not a refusal."""
+        client, error = data.context.client, data.conn.error or ""
+        target = self._connect_targets.get(client.id)
+        refused_before = target is None or self._permits.find(client.id, target.host, target.port) is None
+        if refused_before or any(words in error for words in _CLIENT_ENDED):
+            return
+        unreadable = error.startswith("Cannot parse ClientHello")
+        self._deny_connection(client, target, UNREADABLE_HELLO if unreadable else UNUSABLE_TLS)
+
+    @fails_closed(_end_of_exchange_failed)
+    def error(self, flow: http.HTTPFlow) -> None:
+        """Record a malformed response of a host that is not inspected; of the others the exchange is recorded."""
+        message = flow.error.msg if flow.error else ""
+        if message.startswith(RESPONSE_PROBLEM) and INSPECT not in flow.metadata:
+            self._observer.denied(
+                self._class_of(flow.client_conn),
+                self._named_destination(flow.client_conn, flow.request),
+                Decision(allow=False, rule="response-syntax", reason=message, inspect=False),
+                _method(flow.request),
+                _client(flow),
+                enforced=True,
+                status=502,
+            )
+
     @fails_closed(_opening_failed)
     def server_connect(self, data: server_hooks.ServerConnectionHookData) -> None:
         """The last word before a connection is opened: no permit, no connection."""
@@ -474,10 +607,12 @@ class Gate:
         permit = self._permits.find(data.client.id, address[0], address[1]) if address else None
         if address is None or permit is None:
             data.server.error = "refused by openclaw.egress: no permit"
+            self._record_failure(data.client, "internal-error", "no permit for this connection")
             return
         current_permit.set(permit)
         if permit.destination.address is not None and str(permit.destination.address) != address[0]:
             data.server.error = "refused by openclaw.egress: address not in canonical form"
+            self._record_failure(data.client, "internal-error", "address not in canonical form")
 
     @fails_closed(_opened_failed)
     def server_connected(self, data: server_hooks.ServerConnectionHookData) -> None:
@@ -499,11 +634,17 @@ class Gate:
         return found
 
     def _deny_connection(self, client: connection.Client, target: Destination | None, why: str) -> None:
+        """Record that a connection is refused, and take its permits back.
+
+        A tunnel has had its share of the class's rate with its CONNECT.
+        """
+        found = self._class_policy(client)
+        limited = target is None and self._wait_of_rate(found)
         self._observer.denied(
-            self._class_of(client),
-            str(target) if target else "?",
-            _syntax(why),
-            "CONNECT",
+            found.name,
+            str(target) if target else UNKNOWN,
+            _exhausted("requests_per_minute", found) if limited else _syntax(why),
+            "CONNECT" if target else "-",
             str(client.peername[0]),
             enforced=True,
         )
@@ -554,6 +695,11 @@ def _unrecorded_websocket() -> Decision:
         reason="WebSockets to inspected hosts are not recorded yet, hence refused: use the provider's HTTP interface",
         inspect=True,
     )
+
+
+def _method(request: http.Request) -> str:
+    """Return the method for a record, bounded: a client may write 16 KB of anything there."""
+    return request.method[:32]
 
 
 def _client(flow: http.HTTPFlow) -> str:

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import certifi
 
 from openclaw_egress import __version__, ca, semconv
-from openclaw_egress.denials import DenialRate, Key, counted_reason
+from openclaw_egress.denials import ANY, MAX_KEYS, UNKNOWN, DenialRate, Key, counted_reason
 from openclaw_egress.export import Exporter
 from openclaw_egress.health import HealthError, HealthServer
 from openclaw_egress.host_addresses import with_host_addresses
@@ -40,6 +40,9 @@ CHECKPOINT_SECONDS = 300.0
 
 RENEWAL_SECONDS = 600.0
 """How long after a renewal that failed the next one is tried."""
+
+SEVERAL_CLIENTS = "several"
+"""The client of a record that counts denials of more than one."""
 
 STALLED_SECONDS = 15.0
 """An event loop that was not seen for so long serves nobody."""
@@ -91,6 +94,7 @@ class Service:
         self._was_full = False
         self._denials = DenialRate()
         self._denials_lock = threading.Lock()
+        self._denied_clients: dict[Key, str] = {}
         self._stopping = threading.Event()
         self._wake = threading.Event()
         """Set to run the housekeeping's checks now."""
@@ -169,11 +173,13 @@ class Service:
     ) -> None:
         """Count it always; record it singly up to a rate, so that a loop cannot push exchanges out of the spool."""
         self.metrics.denied.labels(class_name, decision.rule, str(enforced).lower()).inc()
+        # Where the destination is not known, each reason has a count of its own: they are fixed texts.
+        rule = decision.rule if destination != UNKNOWN else f"{decision.rule}: {decision.reason}"
+        key = Key(class_name, destination, rule, enforced, status)
         with self._denials_lock:
-            singly = self._denials.singly(
-                Key(class_name, destination, decision.rule, enforced, status), time.monotonic()
-            )
+            singly = self._denials.singly(key, time.monotonic())
         if not singly:
+            self._remember_client(key, client)
             return
         host, port = _host_and_port(destination)
         self._keep_denial(
@@ -217,6 +223,15 @@ class Service:
             )
         except SpoolError as error:
             log.error("a tunnel could not be recorded: %s", error)
+
+    def _remember_client(self, key: Key, client: str) -> None:
+        """Keep who was refused, for the record that counts the rest of a window."""
+        with self._denials_lock:
+            for known in (key, Key(key.class_name, ANY, ANY, key.enforced)):
+                if len(self._denied_clients) > MAX_KEYS:
+                    self._denied_clients.clear()
+                if self._denied_clients.setdefault(known, client) != client:
+                    self._denied_clients[known] = SEVERAL_CLIENTS
 
     def _keep_denial(self, record: DeniedRecord) -> None:
         try:
@@ -392,17 +407,20 @@ class Service:
 
     def _summarise_denials(self, *, everything: bool = False) -> None:
         with self._denials_lock:
-            due = self._denials.due(time.monotonic(), everything=everything)
-        for key, count in due:
+            counts = self._denials.due(time.monotonic(), everything=everything)
+            due = [(key, count, self._denied_clients.pop(key, "")) for key, count in counts]
+        for key, count, client in due:
             host, port = _host_and_port(key.destination)
+            rule, _, reason = key.rule.partition(": ")
             self._keep_denial(
                 DeniedRecord(
                     class_name=key.class_name,
-                    rule=key.rule,
-                    reason=counted_reason(count),
+                    rule=rule,
+                    reason=f"{reason}: {counted_reason(count)}" if reason else counted_reason(count),
                     host=host,
                     port=port,
                     count=count,
+                    client=client,
                     enforced=key.enforced,
                     status=key.status,
                 )

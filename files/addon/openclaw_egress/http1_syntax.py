@@ -1,0 +1,176 @@
+"""The syntax of HTTP/1 messages, judged on the bytes as they were received (RFC 9112). Pure.
+
+Two parsers that read one message differently let a client hide a request, a header or a body from one of them. So a
+request passes only if every parser must read it the same way: CRLF ends each line, and nothing else does; names are
+tokens; values hold no control character but the tab; one framing header says where the body ends. Responses may also
+end their lines with a bare LF, as RFC 9112, section 2.2, permits: the proxy writes each head anew with CRLF.
+
+Reasons are fixed texts: they never hold bytes of the message, which may be secrets.
+"""
+
+from __future__ import annotations
+
+import re
+
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_VALUE = rb"[\t\x20-\x7e\x80-\xff]*"
+
+_REQUEST = re.compile(
+    rb"(%b) [!-\"$-~]+ HTTP/1\.([01])\r\n(?:%b:%b\r\n)*\r\n" % (_TOKEN, _TOKEN, _VALUE),
+)
+_RESPONSE = re.compile(
+    rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: %b)?\r?\n(?:%b:%b\r?\n)*\r?\n" % (_VALUE, _TOKEN, _VALUE),
+)
+_FRAMING = re.compile(rb"(?i)\n(content-length|transfer-encoding):[\t ]*([^\r\n]*?)[\t ]*\r?(?=\n)")
+_LENGTH = re.compile(rb"0|[1-9][0-9]{0,17}")
+_TOKEN_BYTE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]")
+_REQUEST_LINE = re.compile(rb"%b [!-\"$-~]+ HTTP/1\.[01]" % _TOKEN)
+_VERSION = re.compile(rb" HTTP/1\.[01]")
+_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[\t ]*;%b)?\r\n" % _VALUE)
+_CHUNK_SIZE_PADDED = re.compile(rb"([0-9A-Fa-f]{1,15})[\t ]*(?:;%b)?\r\n" % _VALUE)
+_TRAILER = re.compile(rb"%b:%b\r\n" % (_TOKEN, _VALUE))
+_CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_BARE_CR = re.compile(rb"\r(?!\n)")
+_BARE_LF = re.compile(rb"(?<!\r)\n")
+_STATUS_START = b"HTTP/1."
+
+MAX_CHUNK_LINE_BYTES = 4096
+"""A chunk's size with its extensions, which nobody uses."""
+
+MAX_TRAILER_BYTES = 16 * 1024
+"""All trailers of a message together; they are dropped."""
+
+
+def begins_like_request(data: bytes) -> bool:
+    """Return whether the first byte can begin a request line; SOCKS, TLS and binary protocols cannot."""
+    return not data or _TOKEN_BYTE.match(data) is not None
+
+
+def begins_like_response(data: bytes) -> bool:
+    """Return whether the first bytes can begin a status line; a response of HTTP/0.9 has none."""
+    return data[: len(_STATUS_START)] == _STATUS_START[: len(data)]
+
+
+def request_problem(head: bytes) -> str | None:
+    """Return why this request's head, its empty line included, must be refused; None where it may pass."""
+    found = _REQUEST.fullmatch(head)
+    if found is None:
+        return _why_no_request(head)
+    method, minor = found[1], found[2]
+    if method.upper() in (b"CONNECT", b"HEAD") and not method.isupper():
+        return "the method is CONNECT or HEAD in lower case: methods are case-sensitive"
+    lengths, codings = _framing(head)
+    problem = _framing_problem(lengths, codings, minor)
+    if problem is None and method == b"CONNECT" and (codings or any(length != b"0" for length in lengths)):
+        return "CONNECT has no body, and this one announces one"
+    return problem
+
+
+def response_problem(head: bytes) -> str | None:
+    """Return why this response's head, its empty line included, must not be passed on; None where it may."""
+    found = _RESPONSE.fullmatch(head)
+    if found is None:
+        return _why_no_response(head)
+    lengths, codings = _framing(head)
+    if (found[2][:1] == b"1" and (lengths or codings)) or (found[2] == b"204" and codings):
+        return "a response without a body has a framing header"
+    return _framing_problem(lengths, codings, found[1])
+
+
+def chunk_size(line: bytes, *, padded: bool = False) -> int | None:
+    """Return the size that a chunk's first line, CRLF included, gives; None where the line is malformed.
+
+    Args:
+        line: the line.
+        padded: whether blanks after the size are let through, as old servers write them.
+    """
+    if len(line) > MAX_CHUNK_LINE_BYTES:
+        return None
+    found = (_CHUNK_SIZE_PADDED if padded else _CHUNK_SIZE).fullmatch(line)
+    return int(found[1], 16) if found else None
+
+
+def is_trailer(line: bytes) -> bool:
+    """Return whether a line, CRLF included, is a well-formed trailer field."""
+    return _TRAILER.fullmatch(line) is not None
+
+
+def _framing(head: bytes) -> tuple[list[bytes], list[bytes]]:
+    lengths: list[bytes] = []
+    codings: list[bytes] = []
+    for name, value in _FRAMING.findall(head):
+        (lengths if name.lower() == b"content-length" else codings).append(value)
+    return lengths, codings
+
+
+def _framing_problem(lengths: list[bytes], codings: list[bytes], minor: bytes) -> str | None:
+    if lengths and codings:
+        return "both Content-Length and Transfer-Encoding"
+    if len(lengths) > 1:
+        return "more than one Content-Length"
+    if len(codings) > 1:
+        return "more than one Transfer-Encoding"
+    if lengths and _LENGTH.fullmatch(lengths[0]) is None:
+        return "Content-Length is not one decimal number"
+    if codings and codings[0].lower() != b"chunked":
+        return "Transfer-Encoding is not chunked"
+    if codings and minor != b"1":
+        return "Transfer-Encoding in HTTP/1.0"
+    return None
+
+
+# ── the reason, once something is wrong; no longer on the way of every message ───────────────────────────────────
+
+
+def _why_no_request(head: bytes) -> str:
+    if (problem := _wrong_bytes(head)) is not None:
+        return problem
+    if _BARE_LF.search(head):
+        return "a line ends with a bare LF"
+    line, _, fields = head.partition(b"\r\n")
+    if not line:
+        return "an empty line where the request line belongs"
+    if _REQUEST_LINE.fullmatch(line) is None:
+        if not line.isascii():
+            return "the request line has bytes that are not ASCII: percent-encode them"
+        if _VERSION.search(line[-9:]) is None:
+            return "the request line does not end with HTTP/1.0 or HTTP/1.1"
+        if b"#" in line.partition(b" ")[2]:
+            return "the request target has a fragment"
+        return "the request line is not a method, a target and a version with one space between them"
+    return _why_no_fields(fields)
+
+
+def _why_no_response(head: bytes) -> str:
+    if (problem := _wrong_bytes(head)) is not None:
+        return problem
+    line, _, fields = head.partition(b"\n")
+    if _RESPONSE.fullmatch(line.rstrip(b"\r") + b"\r\n\r\n") is None:
+        return "the status line is malformed"
+    return _why_no_fields(fields)
+
+
+def _wrong_bytes(head: bytes) -> str | None:
+    if b"\0" in head:
+        return "a NUL byte"
+    if _BARE_CR.search(head):
+        return "a CR that is not part of a line end"
+    if _CONTROL.search(head):
+        return "a control character"
+    return None
+
+
+def _why_no_fields(fields: bytes) -> str:
+    for line in fields.split(b"\n"):
+        if line[:1] in (b" ", b"\t"):
+            return "a header field is folded over several lines"
+        name, colon, _ = line.partition(b":")
+        if not line.strip(b"\r"):
+            continue
+        if not colon:
+            return "a header line has no colon"
+        if name != name.rstrip(b" \t"):
+            return "whitespace before a header's colon"
+        if re.fullmatch(_TOKEN, name) is None:
+            return "the name of a header is empty or not a token"
+    return "the head is malformed"

@@ -1,0 +1,377 @@
+"""Malformed messages: 400 or 502, not a byte to the other side, one record each; 1xx responses pass on."""
+
+import contextlib
+import json
+import socket
+import threading
+import time
+
+import pytest
+
+from openclaw_egress.spool_reader import SpoolReader
+from tests.chaos import hostile
+from tests.integration.proxy.raw import connect, connected, read_all, read_head, status_of, tls
+from tests.running import RunningProxy
+from tests.standins.llm_providers import LLMProviders
+
+SECRET = b"sk-ant-api03-never-in-a-record"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+EARLY = b"HTTP/1.1 103 Early Hints\r\nLink: </a>; rel=preload\r\n\r\n"
+HOST = "www.example.com"
+
+
+class Origin:
+    """Takes connections in plain HTTP and answers each head with ``response``, a part at a time."""
+
+    def __init__(self):
+        self.received, self.connections, self.response = b"", 0, (OK,)
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.port = self._server.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self._server.accept()
+                self.connections += 1
+                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection):
+        with contextlib.suppress(OSError), connection:
+            connection.settimeout(20)
+            kept = True
+            while kept:
+                head = b""
+                while b"\r\n\r\n" not in head:
+                    if not (piece := connection.recv(65536)):
+                        return
+                    head += piece
+                    self.received += piece
+                response = self.response
+                for part in response:
+                    connection.sendall(part)
+                    time.sleep(0.05)  # each part is a piece of its own
+                kept = b"304" in b"".join(response)
+
+    def close(self):
+        self._server.close()
+
+
+@pytest.fixture(scope="module")
+def origin():
+    with contextlib.closing(Origin()) as running:
+        yield running
+
+
+@pytest.fixture(scope="module", params=["lean", "stock"])
+def proxy(request, tmp_path_factory, origin):
+    directory = tmp_path_factory.mktemp(request.param)
+    with LLMProviders(tls_dir=directory / "tls") as providers:
+        certificate = directory / "tls" / "cert.pem", directory / "tls" / "key.pem"
+        parts = {"reply": lambda sock: [sock.sendall(part) for part in origin.response]}
+        with hostile.listening(*certificate, parts) as port:
+            running = RunningProxy(directory, [port, origin.port], providers.ca_file, request.param)
+            text = running.policy_file.read_text()
+            limits = ", limits: {header_seconds: 1, idle_seconds: 1, requests_per_minute: 50}}\n"
+            running.policy_file.write_text(text.replace(", allow: []}\n", ", allow: []" + limits, 1))
+            with running:
+                yield running
+    assert "Traceback" not in running.log and SECRET.decode() not in running.log, running.log
+    assert SECRET not in (directory / "state" / "spool.db").read_bytes()
+    wal = directory / "state" / "spool.db-wal"
+    assert not wal.exists() or SECRET not in wal.read_bytes()
+
+
+@pytest.fixture(autouse=True)
+def ordinary(origin):
+    origin.response = (OK,)
+
+
+def send(proxy, data: bytes, class_name="browser") -> bytes:
+    with connected(proxy.ports[class_name]) as sock:
+        sock.sendall(data)
+        return read_all(sock)
+
+
+def new_denials(proxy, known: int, number=1):
+    """The denials beyond those that were known, once there are so many."""
+    end = time.monotonic() + 10
+    while len(rows := proxy.denials()[known:]) < number and time.monotonic() < end:
+        time.sleep(0.02)
+    return rows
+
+
+def client_of(proxy, row) -> str:
+    with SpoolReader(proxy.directory / "state" / "spool.db") as reader:
+        return json.loads(reader.line(row.seq))["client"]
+
+
+def get(origin, *lines: bytes, method=b"GET", version=b"HTTP/1.1") -> bytes:
+    site = b"%s:%d" % (HOST.encode(), origin.port)
+    return b"%s http://%s/ %s\r\nHost: %s\r\n%s\r\n" % (method, site, version, site, b"".join(lines))
+
+
+POST = b"POST"
+CHUNKED = b"Transfer-Encoding: chunked\r\n"
+SMUGGLED = b"GET /hidden HTTP/1.1\r\nHost: a\r\n\r\n"
+MALFORMED = {
+    "bare CR hides a field": lambda o: get(o, b"X: a\rContent-Length: 0\r\n", b"Content-Length: 33\r\n") + SMUGGLED,
+    "bare CR hides a secret": lambda o: get(o, b"X: a\rAuthorization: " + SECRET + b"\r\n"),
+    "NUL in a value": lambda o: get(o, b"X: a\0b\r\n"),
+    "control character in a value": lambda o: get(o, b"X: a\x0bb\r\n"),
+    "CR in the method": lambda o: get(o, method=b"GE\rT"),
+    "NUL in the method": lambda o: get(o, method=b"GE\0T"),
+    "method that is no token": lambda o: get(o, method=b"GE(T"),
+    "HEAD in lower case": lambda o: get(o, method=b"head"),
+    "obs-fold": lambda o: get(o, b"X: a\r\n Authorization: " + SECRET + b"\r\n"),
+    "space before the colon": lambda o: get(o, b"Authorization : " + SECRET + b"\r\n"),
+    "empty name": lambda o: get(o, b": a\r\n"),
+    "name that is no token": lambda o: get(o, b"X(: a\r\n"),
+    "no colon": lambda o: get(o, SECRET + b"\r\n"),
+    "bare LF": lambda o: get(o, b"X: a\nY: b\r\n"),
+    "HTTP/0.9": lambda o: get(o, version=b"HTTP/0.9"),
+    "HTTP/1.2": lambda o: get(o, version=b"HTTP/1.2"),
+    "no version": lambda o: b"GET http://%s:%d/\r\n\r\n" % (HOST.encode(), o.port),
+    "two spaces": lambda o: get(o, method=b"GET "),
+    "tab in the request line": lambda o: get(o, method=b"GET\t"),
+    "two empty lines first": lambda o: b"\r\n\r\n" + get(o),
+    "bare LF first": lambda o: b"\n" + get(o),
+    "fragment": lambda o: get(o).replace(b"/ HTTP", b"/a#/../b HTTP"),
+    "not ASCII": lambda o: get(o).replace(b"/ HTTP", b"/\xc3\xa0 HTTP"),
+    "two lengths": lambda o: get(o, b"Content-Length: 5\r\nContent-Length: 5\r\n", method=POST) + b"hello",
+    "list of lengths": lambda o: get(o, b"Content-Length: 5, 5\r\n", method=POST) + b"hello",
+    "length with a sign": lambda o: get(o, b"Content-Length: +5\r\n", method=POST) + b"hello",
+    "hexadecimal length": lambda o: get(o, b"Content-Length:  0x5\r\n", method=POST) + b"hello",
+    "length and chunks": lambda o: get(o, b"Content-Length: 5\r\n", CHUNKED, method=POST) + b"0\r\n\r\n",
+    "gzip, chunked": lambda o: get(o, b"Transfer-Encoding: gzip, chunked\r\n", method=POST) + b"0\r\n\r\n",
+    "identity": lambda o: get(o, b"Transfer-Encoding: identity\r\n", method=POST),
+    "chunks in HTTP/1.0": lambda o: get(o, CHUNKED, method=POST, version=b"HTTP/1.0") + b"0\r\n\r\n",
+    "chunk size with a sign": lambda o: get(o, CHUNKED, method=POST) + b"+5\r\nhello\r\n0\r\n\r\n",
+    "chunk size with a blank": lambda o: get(o, CHUNKED, method=POST) + b"5 \r\nhello\r\n0\r\n\r\n",
+    "chunk extension with a CR": lambda o: get(o, CHUNKED, method=POST) + b"5;a\rb\r\nhello\r\n0\r\n\r\n",
+    "chunk with a bare LF": lambda o: get(o, CHUNKED, method=POST) + b"5\nhello\n0\n\n\r\n",
+    "chunk too long": lambda o: get(o, CHUNKED, method=POST) + b"5\r\nhelloX\r\n0\r\n\r\n",
+    "user information": lambda o: b"CONNECT example.com@169.254.169.254:443 HTTP/1.1\r\nHost: x\r\n\r\n",
+    "CONNECT with a body": lambda o: b"CONNECT %s:443 HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello" % HOST.encode(),
+    "connect in lower case": lambda o: b"connect http://%s:443 HTTP/1.1\r\n\r\n" % HOST.encode(),
+    "ftp": lambda o: b"GET ftp://%s/ HTTP/1.1\r\nHost: %s\r\n\r\n" % (HOST.encode(), HOST.encode()),
+    "no destination": lambda o: b"GET / HTTP/1.1\r\n\r\n",
+    "secret as a port": lambda o: b"GET http://a:" + SECRET + b"/ HTTP/1.1\r\nHost: a\r\n\r\n",
+    "garbage": lambda o: SECRET + b"\r\n\r\n",
+    "SOCKS": lambda o: b"\x05\x01\x00",
+    "SOCKS 4": lambda o: b"\x04\x01\x00\x50\x7f\x00\x00\x01\x00",
+    "HTTP/2": lambda o: b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "zeros": lambda o: b"\0" * 64,
+}
+
+
+@pytest.mark.parametrize("kind", MALFORMED)
+def test_a_malformed_request_is_refused_and_recorded(proxy, origin, kind):
+    known, received, connections = len(proxy.denials()), origin.received, origin.connections
+    answer = send(proxy, MALFORMED[kind](origin), "gateway")
+    assert status_of(answer) == 400 and b"openclaw.egress refused" in answer and b"mitmproxy" not in answer
+    (row,) = new_denials(proxy, known)
+    assert (row.class_name, row.rule) == ("gateway", "syntax") and row.reason and SECRET.decode() not in row.reason
+    assert client_of(proxy, row) == "127.0.0.1"
+    assert (origin.received, origin.connections) == (received, connections)
+
+
+def test_one_empty_line_before_a_request_is_ignored(proxy, origin):
+    assert status_of(send(proxy, b"\r\n" + get(origin, b"Connection: close\r\n"), "gateway")) == 200
+
+
+def test_a_malformed_chunk_in_the_middle_of_a_body(proxy, origin):
+    """The head is upstream by then: the body does not come to its end there, and the client has 400."""
+    known, received = len(proxy.denials()), len(origin.received)
+    origin.response = ()
+    with connected(proxy.ports["gateway"]) as sock:
+        sock.sendall(get(origin, CHUNKED, method=POST) + b"5\r\nhello\r\n")
+        end = time.monotonic() + 10
+        while len(origin.received) == received and time.monotonic() < end:
+            time.sleep(0.02)
+        sock.sendall(b"-1\r\n\r\n")
+        answer = read_all(sock)
+    # The origin may have closed first, where it read a head and no more.
+    assert status_of(answer) in (400, 502)
+    assert b"0\r\n\r\n" not in origin.received[received:]
+    if status_of(answer) == 400:
+        (row,) = new_denials(proxy, known)
+        assert row.reason == "malformed request: the size of a chunk is malformed"
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00", "TLS on the listener"),
+        (b"\x16\x03\x03\x02\x00", "TLS on the listener"),
+    ],
+)
+def test_tls_to_a_listener_is_recorded(proxy, data, why):
+    known = len(proxy.denials())
+    assert send(proxy, data, "gateway") == b""
+    (row,) = new_denials(proxy, known)
+    assert row.rule == "syntax" and row.reason.startswith(why) and client_of(proxy, row) == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    "hello", [b"\x16\x03\x01\x00\x05hello", b"\x16\x03\x01\x00\x06\x01\x00\x00\x02\xff\xff"], ids=["text", "cut"]
+)
+def test_a_hello_that_cannot_be_parsed_is_recorded(proxy, hello):
+    known = len(proxy.denials())
+    with connected(proxy.ports["gateway"]) as sock:
+        assert status_of(connect(sock, f"api.anthropic.com:{proxy.provider_port}")) == 200
+        sock.sendall(hello)
+        read_all(sock)
+    (row,) = new_denials(proxy, known)
+    assert (row.host, row.rule, row.reason) == ("api.anthropic.com", "syntax", "the TLS ClientHello cannot be parsed")
+    assert client_of(proxy, row) == "127.0.0.1"
+
+
+@pytest.mark.parametrize("begun", [b"GET http://www", b"GET /" + SECRET])
+def test_a_head_that_does_not_end_is_recorded(proxy, begun):
+    known = len(proxy.denials())
+    assert status_of(send(proxy, begun, "sandbox")) == 408
+    (row,) = new_denials(proxy, known)
+    assert row.rule == "classes.sandbox.limits.header_seconds" and client_of(proxy, row) == "127.0.0.1"
+
+
+@pytest.mark.parametrize("more", [b"X: " + b"y" * 100_000, b"X: y\r\n" * 300], ids=["header_bytes", "headers"])
+def test_a_head_beyond_the_limits_is_recorded(proxy, origin, more, request):
+    known = len(proxy.denials())
+    assert status_of(send(proxy, get(origin, more + b"\r\n"), "gateway")) == 431
+    (row,) = new_denials(proxy, known)
+    assert row.rule == f"classes.gateway.limits.{request.node.callspec.id.split('-')[-1]}"
+
+
+def test_a_name_that_does_not_resolve_is_recorded(proxy):
+    known = len(proxy.denials())
+    assert (
+        status_of(send(proxy, b"CONNECT nowhere.invalid:443 HTTP/1.1\r\nHost: nowhere.invalid:443\r\n\r\n", "gateway"))
+        == 502
+    )
+    (row,) = new_denials(proxy, known)
+    assert (row.host, row.rule) == ("nowhere.invalid", "dns")
+
+
+def test_malformed_requests_have_a_share_of_the_rate(proxy):
+    answers = [status_of(send(proxy, b"\x05\x01\x00", "sandbox")) for _ in range(12)]
+    assert answers[0] in (400, 429) and answers[-1] == 429
+    assert proxy.denials()[-1].rule == "classes.sandbox.limits.requests_per_minute"
+
+
+def test_refusals_are_counted(proxy):
+    def counted() -> float:
+        lines = [line for line in proxy.metrics().splitlines() if 'denied_total{egress_class="build"' in line]
+        return sum(float(line.split()[-1]) for line in lines if 'rule="syntax"' in line)
+
+    before = counted()
+    for _ in range(30):
+        send(proxy, b"GET ftp://www.example.com/ HTTP/1.1\r\nHost: www.example.com\r\n\r\n", "build")
+    assert counted() == before + 30
+    assert len([row for row in proxy.denials() if row.class_name == "build"]) == 10  # the rest is summarised
+
+
+# ── responses ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+BAD_RESPONSES = {
+    "bare CR": b"HTTP/1.1 200 OK\r\nX: a\rSet-Cookie: b\r\nContent-Length: 2\r\n\r\nok",
+    "NUL": b"HTTP/1.1 200 OK\r\nX: a\0\r\nContent-Length: 2\r\n\r\nok",
+    "obs-fold": b"HTTP/1.1 200 OK\r\nX: a\r\n b\r\nContent-Length: 2\r\n\r\nok",
+    "two lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok",
+    "length and chunks": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n" + CHUNKED + b"\r\n0\r\n\r\n",
+    "gzip, chunked": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    "identity": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\n\r\nok",
+    "HTTP/0.9": b"<html>" + SECRET,
+    "HTTP/0.9, short": b"ok",
+    "HTTP/2": b"HTTP/2 200 OK\r\n\r\n",
+    "space before the colon": b"HTTP/1.1 200 OK\r\nX : a\r\nContent-Length: 0\r\n\r\n",
+    "head cut off": b"HTTP/1.1 200 OK\r\nX: " + SECRET,
+    "101 unasked": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n" + SECRET,
+    "endless 1xx": EARLY * 101,
+    "bad after 103": EARLY + b"HTTP/1.1 200 OK\r\nX: \0\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("kind", BAD_RESPONSES)
+def test_a_malformed_response_of_a_host_that_is_not_inspected(proxy, origin, kind):
+    origin.response = (BAD_RESPONSES[kind],)
+    # Ten denials of one destination are recorded singly, the rest of a minute's are counted.
+    host = HOST if list(BAD_RESPONSES).index(kind) < 10 else "packages.example.com"
+    known = len(proxy.denials())
+    answer = send(proxy, get(origin).replace(HOST.encode(), host.encode()), "gateway")
+    final = answer.replace(EARLY, b"")
+    assert status_of(final) == 502 and b"mitmproxy" not in answer and SECRET not in answer
+    (row,) = new_denials(proxy, known)
+    assert (row.host, row.rule) == (host, "response-syntax") and client_of(proxy, row) == "127.0.0.1"
+
+
+@pytest.mark.parametrize("kind", BAD_RESPONSES)
+def test_a_malformed_response_of_an_inspected_host(proxy, origin, kind):
+    origin.response = (BAD_RESPONSES[kind],)
+    known = len(proxy.exchanges())
+    final = inspected(proxy).replace(EARLY, b"")
+    assert status_of(final) == 502
+    end = time.monotonic() + 10
+    while len(rows := proxy.exchanges()[known:]) < 1 and time.monotonic() < end:
+        time.sleep(0.02)
+    assert [row.outcome for row in rows] == ["upstream_error"]
+
+
+def inspected(proxy, *lines: bytes) -> bytes:
+    with connected(proxy.ports["gateway"]) as sock:
+        authority = f"api.anthropic.com:{proxy.provider_port}"
+        assert status_of(connect(sock, authority)) == 200
+        with tls(sock, "api.anthropic.com", proxy.root) as secured:
+            secured.sendall(
+                b"GET /reply HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n%s\r\n"
+                % (authority.encode(), b"".join(lines))
+            )
+            return read_all(secured)
+
+
+INTERIM = {
+    "103": (EARLY, OK),
+    "103 with the final one": (EARLY + OK,),
+    "cut in the middle": (EARLY[:20], EARLY[20:] + OK[:9], OK[9:]),
+    "100, 102 and 103": (b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 102 Processing\r\n\r\n", EARLY, OK),
+}
+
+
+@pytest.mark.parametrize("kind", INTERIM)
+@pytest.mark.parametrize("decrypted", [False, True], ids=["plain", "inspected"])
+def test_interim_responses_pass_and_the_final_one_follows(proxy, origin, kind, decrypted):
+    origin.response = INTERIM[kind]
+    known = len(proxy.exchanges())
+    answer = inspected(proxy) if decrypted else send(proxy, get(origin, b"Connection: close\r\n"), "gateway")
+    interim, _, final = answer.rpartition(b"HTTP/1.1 200 OK")
+    assert interim == b"".join(INTERIM[kind]).partition(b"HTTP/1.1 200")[0] and final.endswith(b"\r\n\r\nok")
+    if decrypted:
+        (row,) = proxy.exchanges()[known:]
+        assert (row.outcome, row.status) == ("complete", 200)
+        assert proxy.line(row.id)["response"]["body"] == "ok"
+
+
+def test_no_interim_response_for_http_1_0(proxy, origin):
+    origin.response = (EARLY, OK)
+    assert status_of(send(proxy, get(origin, version=b"HTTP/1.0"), "gateway")) == 200
+
+
+def test_expect_100_continue(proxy, origin):
+    origin.response = (b"HTTP/1.1 100 Continue\r\n\r\n", OK)
+    with connected(proxy.ports["gateway"]) as sock:
+        sock.sendall(get(origin, b"Expect: 100-continue\r\nContent-Length: 2\r\nConnection: close\r\n", method=POST))
+        assert status_of(read_head(sock)) == 100
+        sock.sendall(b"hi")
+        assert b"HTTP/1.1 200 OK" in read_all(sock)
+
+
+@pytest.mark.parametrize("response", [b"HTTP/1.1 304 Not Modified\r\n" + CHUNKED + b"\r\n"])
+def test_a_response_without_a_body_leaves_the_connection_in_order(proxy, origin, response):
+    origin.response = (response,)
+    with connected(proxy.ports["gateway"]) as sock:
+        sock.sendall(get(origin))
+        assert status_of(read_head(sock)) == 304
+        origin.response = (OK,)
+        sock.sendall(get(origin))
+        assert status_of(read_head(sock)) == 200
