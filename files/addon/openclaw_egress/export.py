@@ -304,7 +304,7 @@ class Exporter:
         self._buried_in_a_row += 1
         if self._buried_in_a_row < MAX_BURIED_IN_A_ROW:
             return True
-        remedy = "the store refuses one record after the other: is it the right one? See `egress records --state dead_letter`"
+        remedy = "the store refuses one record after the other: is it the right one? See `egress dead-letter list`"
         self._failed("misconfigured", Answer(Verdict.MISCONFIGURED, answer.message, remedy))
         return False
 

@@ -7,7 +7,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.message import Message
 from pathlib import Path
 from types import TracebackType
@@ -60,11 +60,23 @@ class LokiStandIn:
         self.url = f"http://{listen}:{self.port}"
         # What GET /config says; a test may bring another.
         self.config = config or self._default_config(listen)
+        if config is not None:
+            # What the configuration says holds, and a key that is absent is false: Loki omits it then.
+            limits = self.store.limits
+            self.store.limits = replace(
+                limits,
+                structured_metadata=bool(re.search(r"(?m)^\s+allow_structured_metadata:\s*true\b", config)),
+                auth_enabled=bool(re.search(r"(?m)^auth_enabled:\s*true\b", config)),
+            )
         self._thread: threading.Thread | None = None
 
     def _default_config(self, listen: str) -> str:
         text = Path(__file__).with_name("config.yaml").read_text()
         text = re.sub(r"(http_listen_address:).*", rf"\1 {listen}", text)
+        if not self.store.limits.structured_metadata:
+            text = re.sub(r"(?m)^ +allow_structured_metadata:.*\n", "", text)
+        if self.store.limits.auth_enabled:
+            text += "auth_enabled: true\n"
         return re.sub(r"(http_listen_port:).*", rf"\1 {self.port}", text)
 
     def push(self, resources: list[Resource]) -> tuple[int, str]:
