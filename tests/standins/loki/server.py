@@ -91,6 +91,10 @@ class _Handler(BaseHTTPRequestHandler):
         if url.path == "/standin/faults":
             self._faults(body)
             return
+        if url.path == "/standin/config" and self.command == "POST":
+            self.server.loki.configure(body.decode())
+            self._answer(204)
+            return
         fault = self.server.loki.faults.take(url.path)
         if fault and fault.delay_s:
             time.sleep(fault.delay_s)

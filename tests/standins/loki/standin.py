@@ -59,16 +59,19 @@ class LokiStandIn:
         self.port: int = self._server.server_address[1]
         self.url = f"http://{listen}:{self.port}"
         # What GET /config says; a test may bring another.
-        self.config = config or self._default_config(listen)
-        if config is not None:
-            # What the configuration says holds, and a key that is absent is false: Loki omits it then.
-            limits = self.store.limits
-            self.store.limits = replace(
-                limits,
-                structured_metadata=bool(re.search(r"(?m)^\s+allow_structured_metadata:\s*true\b", config)),
-                auth_enabled=bool(re.search(r"(?m)^auth_enabled:\s*true\b", config)),
-            )
+        self.config = self._default_config(listen)
+        if config:
+            self.configure(config)
         self._thread: threading.Thread | None = None
+
+    def configure(self, config: str) -> None:
+        """Answer `GET /config` with this text, as if started with it. As Loki does, leave out a boolean that is false."""
+        allowed = bool(re.search(r"(?m)^\s+allow_structured_metadata:\s*true\b", config))
+        if not allowed:
+            config = re.sub(r"(?m)^\s+allow_structured_metadata:.*\n?", "\n", config)
+        self.config = config
+        tenants = bool(re.search(r"(?m)^auth_enabled:\s*true\b", config))
+        self.store.limits = replace(self.store.limits, structured_metadata=allowed, auth_enabled=tenants)
 
     def _default_config(self, listen: str) -> str:
         text = Path(__file__).with_name("config.yaml").read_text()
