@@ -545,16 +545,16 @@ def at(spool_path: Path, times: list[int]) -> Spool:
 
 
 def test_a_push_spans_at_most_half_an_hour(tmp_path, store):
-    with at(tmp_path / "long.db", [1_000_000 + minute * 60 for minute in range(0, 240, 10)]) as spool:
-        with Running(spool, store.url):
-            until(drained(spool))
-    times = [[ExportLogsRecord.FromString(one).time_unix_nano for one in push.records] for push in store.pushes]
-    assert max(max(push) - min(push) for push in times) == HOUR // 2
+    times = [1_000_000 + minute * 60 for minute in range(0, 240, 10)]
+    with at(tmp_path / "long.db", times) as spool, Running(spool, store.url):
+        until(drained(spool))
+    pushes = [[ExportLogsRecord.FromString(one).time_unix_nano for one in push.records] for push in store.pushes]
+    assert max(max(push) - min(push) for push in pushes) == HOUR // 2
     assert store.numbers() == list(range(1, 25))
 
 
 def test_too_far_behind_of_something_sent_before_counts_as_stored(tmp_path, store):
-    """The push is stored, its answer is lost; sent again, a part of it is too far behind for a Loki that allows little."""
+    """The push is stored, its answer is lost; sent again, a part of it is too far behind for a strict Loki."""
     with at(tmp_path / "sent.db", [1000, 1001, 1002, 2000, 2001]) as spool:
         oldest = rfc3339(1_500 * 10**9)
         store.script((500, "", b""), (400, OCTETS, loki_says(TOO_FAR.format(oldest))))

@@ -1,4 +1,4 @@
-"""The role loki_otlp against the fake Loki: what it proves, what it says of each wrong setting, and the edit that it makes."""
+"""The role loki_otlp against the fake Loki: what it proves, what it says, and what it edits."""
 
 import json
 import os
@@ -62,7 +62,12 @@ class Vps2:
         )
         path = os.pathsep.join([str(self.at / "bin"), str(BIN), os.environ["PATH"]])
         return self.run(
-            "ansible-playbook", "-i", str(self.at / "hosts.json"), playbook or str(self.at / "role.yml"), *more, PATH=path
+            "ansible-playbook",
+            "-i",
+            str(self.at / "hosts.json"),
+            playbook or str(self.at / "role.yml"),
+            *more,
+            PATH=path,
         )
 
     def good(self, *more: str, **variables: object) -> int:
@@ -162,7 +167,9 @@ def test_a_loki_with_tenants_is_asked_with_the_exporters_headers(vps2):
 def test_the_edit_changes_the_key_alone_once_and_rollback_undoes_it(vps2, limits, edited):
     absent = limits.startswith("server")
     before, after = (
-        (SCHEMA.format(store="tsdb", schema="v13") + text) if absent else text + SCHEMA.format(store="tsdb", schema="v13")
+        (SCHEMA.format(store="tsdb", schema="v13") + text)
+        if absent
+        else text + SCHEMA.format(store="tsdb", schema="v13")
         for text in (limits, edited)
     )
     vps2.configure(before)

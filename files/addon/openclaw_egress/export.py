@@ -38,7 +38,7 @@ from openclaw_egress.spool import Spool, SpoolError, StoredRecord
 log = logging.getLogger("openclaw_egress.export")
 
 MAX_PUSH_BYTES = 2_000_000
-"""As the store counts: each record with its resource. A stock Loki takes 4 MiB in one message, a burst of 6 MB, 4 MB/s."""
+"""As the store counts: each record with its resource. A stock Loki takes messages of 4 MiB, a burst of 6 MB, 4 MB/s."""
 MAX_PUSH_SPAN_NS = 30 * 60 * 10**9
 MIN_PUSH_BYTES = 1
 """One line: a push holds one at least."""
@@ -323,7 +323,7 @@ class Exporter:
         before = [record for record in records if reason == "too_far_behind" and record.seq in self._sent]
         for said in dict.fromkeys(self._sent[record.seq] for record in before):
             seqs = [record.seq for record in before if self._sent[record.seq] == said]
-            why = f"sent before, in a push that was answered: {said or 'nothing'}; refused as too_far_behind when sent again"
+            why = f"sent before, in a push that was answered: {said}; refused as too_far_behind when sent again"
             self._spool.acknowledge(seqs, why)
             log.warning("%d lines from %d on count as stored: %s", len(seqs), seqs[0], why)
         late = [record for record in records if reason != "too_far_behind" or record.seq not in self._sent]

@@ -81,7 +81,7 @@ def encode_record(line: Line, text: str, time_ns: int) -> bytes:
 
 
 def make_probe() -> bytes:
-    """Return a push of one small record, of a service of its own, with which the exporter asks whether a store is alive.
+    """Return a push of one small record of a service of its own, which shows whether a store takes anything.
 
     The record has no time, so that no clock is at fault if it is refused, and no instance, so that it is not in the
     stream of the proxy's records.

@@ -91,7 +91,9 @@ def interpret(status: int, headers: Mapping[str, str], body: bytes) -> Answer:
     if status == 413:
         return Answer(Verdict.TOO_LARGE, message)
     if status in (408, 429) or status >= 500:
-        return Answer(Verdict.RETRY, message, retry_after=_seconds(headers.get("retry-after")), status=status, delivered=True)
+        return Answer(
+            Verdict.RETRY, message, retry_after=_seconds(headers.get("retry-after")), status=status, delivered=True
+        )
     if status in (400, 422) and kind != "text/html":
         for pattern, remedy in _SETTINGS:
             if pattern.search(message):
@@ -153,7 +155,7 @@ def _said(message: str) -> str:
 
 
 def _cut_message(body: bytes) -> str | None:
-    """Return what is there of the message (field 2) of a ``google.rpc.Status`` that was cut; ``None``: it is not one."""
+    """Return the message (field 2) of a ``google.rpc.Status`` as far as it goes; ``None``: it is not one."""
     found = re.match(rb"(?s)(?:\x08[\x80-\xff]*[\x00-\x7f])?\x12[\x80-\xff]{0,4}[\x00-\x7f](.+)", body)
     return found.group(1).decode("utf-8", "replace") if found else None
 
@@ -243,12 +245,18 @@ class Sender:
             text = one_line(str(cause))
             remedy = "name the store's CA in OTEL_EXPORTER_OTLP_LOGS_CERTIFICATE"
             if "key usage" in text:
-                remedy = "the store's CA certificate lacks keyUsage (keyCertSign), which RFC 5280 demands: issue it again"
+                remedy = (
+                    "the store's CA certificate lacks keyUsage (keyCertSign), which RFC 5280 demands: issue it again"
+                )
             return Answer(Verdict.RETRY, f"{self.where}: TLS: {text}", remedy)
         timed_out = isinstance(error, urllib3.exceptions.TimeoutError)
         if timed_out and not isinstance(error, urllib3.exceptions.NewConnectionError):  # a kind of timeout to urllib3
-            return Answer(Verdict.RETRY, f"{self.where}: no answer within {self.timeout:g} s", "is the store up?",
-                          delivered=not isinstance(error, urllib3.exceptions.ConnectTimeoutError))
+            return Answer(
+                Verdict.RETRY,
+                f"{self.where}: no answer within {self.timeout:g} s",
+                "is the store up?",
+                delivered=not isinstance(error, urllib3.exceptions.ConnectTimeoutError),
+            )
         text = one_line(str(cause)).rpartition(": ")[2]
         delivered = not isinstance(error, urllib3.exceptions.NewConnectionError)
         return Answer(

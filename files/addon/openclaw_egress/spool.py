@@ -94,6 +94,7 @@ _ROW_COLUMNS = [
     "otlp",
 ]
 _WORDS = {"dead_lettered": "dead-lettered", "counted_as_stored": "counted as stored"}
+_SEVERITIES: dict[str, Literal["INFO", "WARN", "ERROR"]] = {"dropped": "ERROR", "counted_as_stored": "INFO"}
 _LAST_NS = 2**63 - 1
 _INSERT = f"INSERT INTO records ({', '.join(_ROW_COLUMNS)}) VALUES ({', '.join('?' * len(_ROW_COLUMNS))})"  # noqa: S608
 
@@ -313,7 +314,7 @@ class Spool(SpoolReader):
         """Return the oldest lines that wait, in the order of their times; at least one, where one waits.
 
         Args:
-            limit_bytes: largest sum of encoded records, each with its resource, which a destination may store per record.
+            limit_bytes: largest sum of encoded records, each counted with its resource.
             before_ns: leave out the lines of this time and later.
             span_ns: largest distance between the first line's time and the last one's.
         """
@@ -340,9 +341,7 @@ class Spool(SpoolReader):
         """Return ``(seq, time_ns)`` of the line that has waited longest; ``None`` where none waits."""
         with spool_errors(self.path):
             row = (
-                self._read()
-                .execute("SELECT seq, time_ns FROM records WHERE state = 0 ORDER BY seq LIMIT 1")
-                .fetchone()
+                self._read().execute("SELECT seq, time_ns FROM records WHERE state = 0 ORDER BY seq LIMIT 1").fetchone()
             )
         return (row[0], row[1]) if row else None
 
@@ -395,7 +394,9 @@ class Spool(SpoolReader):
 
     def _store(self, lines: Iterable[Line]) -> list[int]:
         """Seal, encode and insert lines, inside a transaction."""
-        state, ledger, rows = self._state, [], []
+        state = self._state
+        ledger: list[tuple[int, bytes, int]] = []
+        rows: list[tuple[Any, ...]] = []
         for line in lines:
             now = self._now()
             # The lines of one record stay together: only the first may begin again at the clock.
@@ -478,7 +479,7 @@ class Spool(SpoolReader):
         whose = f" of class {class_name}" if class_name else ""
         record = EventRecord(
             event_name=semconv.EVENT_SPOOL,
-            severity={"dropped": "ERROR", "counted_as_stored": "INFO"}.get(what, "WARN"),
+            severity=_SEVERITIES.get(what, "WARN"),
             attributes={
                 semconv.OUTCOME: what,
                 semconv.SPOOL_REASON: why,

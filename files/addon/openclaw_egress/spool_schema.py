@@ -5,7 +5,7 @@ SQLite in WAL mode; other tools may read it while the proxy writes (``sqlite3 'f
 ===============  =====================================================================================================
 ``meta``         ``schema_version``, ``instance_id`` (a UUID, for ever), ``created_ns``
 ``ledger``       one row for each line ever sealed: ``seq`` (gapless from 1), ``hash`` (SHA-256 of the line, 32 bytes),
-                 ``time_ns`` (increasing, but for the lines that ``meta`` names as ``clock_set_back_SEQ``). Never deleted
+                 ``time_ns`` (increasing, except at lines that ``meta`` names as ``clock_set_back_SEQ``). Never deleted
 ``records``      the lines that are still kept: what `egress records` shows, and ``otlp``, the encoded log record with
                  the line as its body. ``state``: 0 waits for the store, 1 acknowledged, 2 dead letter (``why``),
                  3 kept here only (no store named). ``size``: bytes that the row counts for

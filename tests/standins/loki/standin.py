@@ -65,7 +65,7 @@ class LokiStandIn:
         self._thread: threading.Thread | None = None
 
     def configure(self, config: str) -> None:
-        """Answer `GET /config` with this text, as if started with it. As Loki does, leave out a boolean that is false."""
+        """Answer `GET /config` with this text, as if started with it; a boolean that is false is left out."""
         allowed = bool(re.search(r"(?m)^\s+allow_structured_metadata:\s*true\b", config))
         if not allowed:
             config = re.sub(r"(?m)^\s+allow_structured_metadata:.*\n?", "\n", config)
