@@ -108,7 +108,7 @@ def test_a_clock_that_was_far_ahead_leaves_later_times_at_the_present(path):
             spool.close_exchange(exchange(name))
         # Line 3 says what happened; the lines of the clock that was ahead go last.
         assert [(line.seq, line.time_ns - hour) for line in spool.pending(1 << 40)] == [
-            (1, 0), (3, 5), (4, 6), (5, 7), (2, 3 * hour)
+            (1, 0), (3, 6), (4, 7), (5, 8), (2, 3 * hour)
         ]  # fmt: skip
         assert json.loads(spool.line(3))["openclaw.egress.outcome"] == "clock_set_back"
         assert spool.audit().problems == ()
