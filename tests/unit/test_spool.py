@@ -122,7 +122,11 @@ def test_times_stay_behind_nothing_that_the_store_has_taken(path):
         spool.acknowledge([1])
     with Spool(path, sync_seconds=None, clock_ns=lambda: hour) as spool:
         spool.close_exchange(exchange("b"))
-        assert [line.time_ns for line in spool.pending(1 << 40)] == [4 * hour + 1]
+        spool.close_exchange(exchange("c"))
+        assert [line.time_ns for line in spool.pending(1 << 40)] == [4 * hour + 1, 4 * hour + 2]
+        spool.acknowledge([2])
+        spool.close_exchange(exchange("d"))
+        assert [line.seq for line in spool.pending(1 << 40)] == [3, 4]
 
 
 def test_a_checkpoint_names_the_newest_line(spool):

@@ -423,7 +423,7 @@ class Spool(SpoolReader):
         """
         state = self._state
         back_to, before = max(now_ns, self._newest_taken_ns), state.time_ns
-        if back_to >= before:
+        if before - back_to <= MAX_SKEW_NS:
             return
         state.time_ns = back_to
         self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (f"{CLOCK_SET_BACK}{state.seq + 1}", before))
