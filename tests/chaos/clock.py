@@ -41,7 +41,10 @@ def _jumps(made: world.World, name: str, offsets: tuple[int, ...], *, delivers: 
                 with load.running():
                     time.sleep(SECONDS)
             delivered = world.drained(proxy, 10 if delivers else 1)
+            # Lines that are ahead wait; those that were committed after them, at the present time, do not.
             waiting = len(proxy.rows(state="pending"))
+            newest = max((row.seq for row in proxy.rows(state="acknowledged")), default=0)
+            passed = sum(row.seq < newest for row in proxy.rows(state="pending"))
             dead = len(proxy.rows(state="dead_letter"))
         yield at_least(f"clock, {name}: calls", len(load.answered), "calls", 50)
         yield exactly(f"clock, {name}: calls that failed", len(load.failed), "calls", 0)
@@ -53,6 +56,7 @@ def _jumps(made: world.World, name: str, offsets: tuple[int, ...], *, delivers: 
             yield exactly(f"clock, {name}: all delivered", int(delivered), "", 1)
         else:
             yield reported(f"clock, {name}: lines that wait for the time to come", waiting, "lines")
+            yield at_least(f"clock, {name}: of them passed by later lines", passed, "lines", 1)
     yield exactly(f"clock, {name}: tracebacks in the log", proxy.log.count("Traceback"), "", 0)
 
 

@@ -16,8 +16,9 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
     ExportLogsServiceRequest,
     ExportLogsServiceResponse,
 )
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord as ExportLogsRecord
 
-from openclaw_egress.export import Exporter
+from openclaw_egress.export import Exporter, _Oldest
 from openclaw_egress.push import Verdict, interpret
 from openclaw_egress.records import Body, ExchangeRecord, rfc3339
 from openclaw_egress.spool import Spool
@@ -74,7 +75,7 @@ class Store:
 
     def numbers(self) -> list[int]:
         """``seq`` of what was accepted, in the order of arrival."""
-        return [int(line.split(",")[0].removeprefix('{"seq":')) for line in self.kept]
+        return [int(line.split(",")[0].removeprefix('{"seq":')) for line in self.kept if line.startswith("{")]
 
 
 @pytest.fixture
@@ -231,13 +232,13 @@ def test_without_an_endpoint_nothing_is_sent_and_the_state_says_so(spool):
 
 def test_the_state_can_be_asked_for_while_the_last_of_a_backlog_goes(spool, monkeypatch):
     with Running(spool, "") as exporter:
-        exporter._oldest_ns = 1
+        exporter._oldest = _Oldest(seq=1, seconds_then=2.0, seen=100.0)
 
         def now() -> float:
-            exporter._oldest_ns = None  # as the exporter's thread does between any two steps
-            return 2.0
+            exporter._oldest = None  # as the exporter's thread does between any two steps
+            return 100.0
 
-        monkeypatch.setattr("openclaw_egress.export.time.time", now)
+        monkeypatch.setattr("openclaw_egress.export.time.monotonic", now)
         assert exporter.state["backlog_seconds"] == pytest.approx(2.0)
 
 
@@ -260,7 +261,8 @@ def test_what_is_refused_for_now_is_sent_again_the_same_to_the_byte(spool, store
     with Running(spool, store.url):
         until(drained(spool))
     assert store.numbers() == [1, 2, 3]
-    assert store.pushes[0].records == store.pushes[1].records == store.pushes[2].records
+    assert store.pushes[0].records == store.pushes[1].records
+    assert store.pushes[2].records == store.pushes[0].records[:1], "a failure that repeats halves the push"
     assert list(spool.query(Filters(state="dead_letter"))) == []
 
 
@@ -449,3 +451,171 @@ def test_an_answer_that_goes_on_and_on_is_not_read_to_its_end(spool, store):
     with Running(spool, store.url) as exporter:
         until(drained(spool))
         until(lambda: exporter.state["status"] == "ok")
+
+
+# ── what can never fit, and what the store has already ───────────────────────────────────────────────────────────
+
+LARGER = (
+    "rpc error: code = ResourceExhausted desc = rpc error: code = ResourceExhausted desc = grpc: received message "
+    "larger than max (4202049 vs. 4194304)"
+)
+HOUR = 3600 * 10**9
+
+
+def dead_letters(spool: Spool) -> dict[int, str]:
+    return {row.seq: row.why or "" for row in spool.query(Filters(state="dead_letter"))}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (503, OCTETS, loki_says(LARGER)),
+        (500, "", b""),
+        (429, OCTETS, loki_says(RATE)),
+        (413, "", b""),
+    ],
+)
+def test_a_push_that_can_never_fit_gets_smaller_and_all_of_it_arrives(spool, store, answer):
+    fill(spool, 40, 20_000)
+    store.answer = lambda push: ACCEPTED if len(push.raw) < 70_000 else answer
+    with Running(spool, store.url):
+        until(drained(spool))
+    assert store.numbers() == list(range(1, 41))
+    assert dead_letters(spool) == {}
+
+
+def test_a_push_that_a_slow_link_cannot_carry_in_time_gets_smaller(spool, store):
+    fill(spool, 20, 20_000)
+
+    def answer(push: Push) -> Answer:
+        if len(push.raw) > 100_000:
+            time.sleep(0.6)
+        return ACCEPTED
+
+    store.answer = answer
+    with Running(spool, store.url, {"OTEL_EXPORTER_OTLP_TIMEOUT": "0.3"}):
+        until(drained(spool))
+    assert set(store.numbers()) == set(range(1, 21))
+    assert dead_letters(spool) == {}
+
+
+@pytest.mark.parametrize("answer", [(503, OCTETS, loki_says(LARGER)), (429, OCTETS, loki_says(RATE)), (500, "", b"")])
+@pytest.mark.parametrize("large_at", [0, 3])
+def test_a_line_that_can_never_fit_is_set_aside_for_that_and_the_rest_goes_on(spool, store, answer, large_at):
+    fill(spool, large_at)
+    fill(spool, 1, 90_000)
+    fill(spool, 3 - large_at)
+    store.answer = lambda push: ACCEPTED if len(push.raw) < 70_000 else answer
+    with Running(spool, store.url):
+        until(drained(spool))
+    ((seq, why),) = dead_letters(spool).items()
+    assert seq == large_at + 1
+    assert why.startswith(f"never_fits: refused alone while smaller records were taken: HTTP {answer[0]}")
+    assert store.numbers() == [n for n in range(1, 6) if n != seq]
+
+
+@pytest.mark.parametrize("answer", [(503, "", b""), (429, "", b""), (500, OCTETS, loki_says(LARGER))])
+def test_a_store_that_takes_nothing_makes_no_dead_letter(spool, store, answer):
+    fill(spool, 5)
+    store.answer = lambda push: answer
+    with Running(spool, store.url) as exporter:
+        until(lambda: exporter.state["failures_in_a_row"] > 60)
+        assert dead_letters(spool) == {}
+        store.answer = lambda push: ACCEPTED
+        until(drained(spool))
+    assert store.numbers() == [1, 2, 3, 4, 5]
+
+
+def test_the_size_that_passed_is_where_the_next_push_starts_and_it_grows_slowly(spool, store):
+    fill(spool, 200, 20_000)
+    store.answer = lambda push: ACCEPTED if len(push.raw) < 150_000 else (503, OCTETS, loki_says(LARGER))
+    with Running(spool, store.url):
+        until(drained(spool))
+    refused = [index for index, push in enumerate(store.pushes) if len(push.raw) >= 150_000]
+    assert store.numbers() == list(range(1, 201))
+    assert len(refused) < len(store.pushes) / 2
+
+
+def at(spool_path: Path, times: list[int]) -> Spool:
+    """A spool with a line at each of these times (in seconds)."""
+    clock = iter(second * 10**9 for second in times)
+    opened = Spool(spool_path, sync_seconds=None, clock_ns=lambda: next(clock, times[-1] * 10**9))
+    fill(opened, len(times))
+    return opened
+
+
+def test_a_push_spans_at_most_half_an_hour(tmp_path, store):
+    times = [1_000_000 + minute * 60 for minute in range(0, 240, 10)]
+    with at(tmp_path / "long.db", times) as spool, Running(spool, store.url):
+        until(drained(spool))
+    pushes = [[ExportLogsRecord.FromString(one).time_unix_nano for one in push.records] for push in store.pushes]
+    assert max(max(push) - min(push) for push in pushes) == HOUR // 2
+    assert store.numbers() == list(range(1, 25))
+
+
+def test_too_far_behind_of_something_sent_before_counts_as_stored(tmp_path, store):
+    """The push is stored, its answer is lost; sent again, a part of it is too far behind for a strict Loki."""
+    with at(tmp_path / "sent.db", [1000, 1001, 1002, 2000, 2001]) as spool:
+        oldest = rfc3339(1_500 * 10**9)
+        store.script((500, "", b""), (400, OCTETS, loki_says(TOO_FAR.format(oldest))))
+        with Running(spool, store.url):
+            until(drained(spool))
+        assert dead_letters(spool) == {}
+        rows = {row.seq: row for row in spool.query(Filters(state="acknowledged"))}
+        assert {1, 2, 3, 4, 5} <= set(rows)
+        note = spool.line(6)
+        assert '"openclaw.egress.outcome":"counted_as_stored"' in note
+        assert "3 lines were counted as stored (sent before, in a push that was answered: HTTP 500" in note
+        assert spool.audit().problems == ()
+
+
+@pytest.mark.parametrize("first", [(429, "", b""), (503, OCTETS, loki_says(LARGER))])
+def test_too_far_behind_of_something_that_was_never_stored_is_a_dead_letter(tmp_path, store, first):
+    with at(tmp_path / "unsent.db", [1000, 1001, 1002, 2000, 2001]) as spool:
+        oldest = rfc3339(1_500 * 10**9)
+        store.script(first, (400, OCTETS, loki_says(TOO_FAR.format(oldest))))
+        with Running(spool, store.url):
+            until(drained(spool))
+        assert set(dead_letters(spool)) == {1, 2, 3}
+
+
+def test_a_record_of_a_clock_that_was_ahead_holds_up_no_other(tmp_path, store):
+    now = int(time.time())
+    ahead = [now, now + 3 * 3600, now + 3 * 3600 + 1, now + 5, now + 6]
+    with at(tmp_path / "ahead.db", ahead) as spool:
+        limit = (now + 600) * 10**9
+
+        def answer(push: Push) -> Answer:
+            times = [ExportLogsRecord.FromString(one).time_unix_nano for one in push.records]
+            return ACCEPTED if max(times) <= limit else (400, OCTETS, loki_says(TOO_NEW))
+
+        store.answer = answer
+        with Running(spool, store.url) as exporter:
+            until(lambda: spool.stats()["pending_records"] == 2)
+            until(lambda: exporter.state["records_ahead_of_clock"] == 2)
+            assert spool.audit().problems == ()
+            limit += 4 * HOUR  # their time has come
+            until(drained(spool))
+        assert set(store.numbers()) >= {1, 2, 3, 4, 5, 6}
+        assert dead_letters(spool) == {}
+
+
+def test_the_age_of_the_backlog_is_of_the_line_that_has_waited_longest(tmp_path, store):
+    now = int(time.time())
+    store.answer = lambda push: (503, "", b"")
+    with at(tmp_path / "age.db", [now - 500, now + 3 * 3600]) as spool, Running(spool, store.url) as exporter:
+        until(lambda: exporter.state["failures_in_a_row"] > 2)
+        assert 500 <= exporter.state["backlog_seconds"] < 900
+
+
+def test_an_answer_that_is_cut_in_the_middle_of_its_message_is_read_as_far_as_it_goes():
+    whole = loki_says("x" * 100 + " too far behind " + "y" * 100_000)
+    answer = interpret(400, {"content-type": OCTETS}, whole[:70_000])
+    assert answer.message.startswith("HTTP 400: xxx") and " too far behind y" in answer.message
+
+
+def test_credentials_in_the_url_are_decoded(spool, store):
+    fill(spool, 1)
+    with Running(spool, store.url.replace("//", "//us%40er:p%2Fw@")):
+        until(drained(spool))
+    assert store.pushes[0].headers["authorization"] == "Basic dXNAZXI6cC93"

@@ -100,6 +100,35 @@ def test_time_increases_over_a_restart_too(path):
         assert [record.time_ns for record in spool.pending(1 << 40)] == [500, 501]
 
 
+def test_a_clock_that_was_far_ahead_leaves_later_times_at_the_present(path):
+    hour = 3600 * 10**9
+    times = iter([hour, 4 * hour, hour + 5, hour + 5, hour + 6])
+    with Spool(path, sync_seconds=None, clock_ns=lambda: next(times)) as spool:
+        for name in "abcd":
+            spool.close_exchange(exchange(name))
+        # Line 3 says what happened; the lines of the clock that was ahead go last.
+        assert [(line.seq, line.time_ns - hour) for line in spool.pending(1 << 40)] == [
+            (1, 0), (3, 6), (4, 7), (5, 8), (2, 3 * hour)
+        ]  # fmt: skip
+        assert json.loads(spool.line(3))["openclaw.egress.outcome"] == "clock_set_back"
+        assert spool.audit().problems == ()
+
+
+def test_times_stay_behind_nothing_that_the_store_has_taken(path):
+    """A store that took a time had a clock near it: this clock is wrong now, and Loki refuses an hour behind."""
+    hour = 3600 * 10**9
+    with Spool(path, sync_seconds=None, clock_ns=lambda: 4 * hour) as spool:
+        spool.close_exchange(exchange("a"))
+        spool.acknowledge([1])
+    with Spool(path, sync_seconds=None, clock_ns=lambda: hour) as spool:
+        spool.close_exchange(exchange("b"))
+        spool.close_exchange(exchange("c"))
+        assert [line.time_ns for line in spool.pending(1 << 40)] == [4 * hour + 1, 4 * hour + 2]
+        spool.acknowledge([2])
+        spool.close_exchange(exchange("d"))
+        assert [line.seq for line in spool.pending(1 << 40)] == [3, 4]
+
+
 def test_a_checkpoint_names_the_newest_line(spool):
     spool.close_exchange(exchange("a"))
     assert spool.checkpoint() == (1, hashlib.sha256(spool.line(1).encode()).hexdigest())

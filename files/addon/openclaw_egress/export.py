@@ -5,6 +5,16 @@ with growing pauses, for ever. What it will never take (poison) is found by halv
 say which record it means, and set aside as a dead letter; halving is safe, as the store keeps the good records of a
 push that it refused and recognises them when they come again. A store that refuses because of a setting says nothing
 about the records: they wait, and `Exporter.state` says what to mend.
+
+Four rules follow from what Loki does:
+
+1. A push spans half an hour at most. Loki keeps the good records of a refused push, and refuses what is an hour behind
+   the newest of its stream: a longer push could not be repeated.
+2. A failure that repeats halves the push, whatever its status: a push that is too large can be answered with 429, 500,
+   503, 413, a timeout or a reset, for ever. The size that passed is where the next push starts.
+3. A line that fails alone is dead-lettered only if the store takes a small probe after each of its failures. While the
+   store takes nothing, everything waits.
+4. A line that is too far ahead of the store's clock waits for its time; earlier lines, whenever committed, go first.
 """
 
 from __future__ import annotations
@@ -16,10 +26,11 @@ import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from openclaw_egress.otlp import assemble
+from openclaw_egress.otlp import assemble, make_probe
 from openclaw_egress.push import Answer, Sender, Verdict
 from openclaw_egress.redaction import redact_url
 from openclaw_egress.spool import Spool, SpoolError, StoredRecord
@@ -27,14 +38,26 @@ from openclaw_egress.spool import Spool, SpoolError, StoredRecord
 log = logging.getLogger("openclaw_egress.export")
 
 MAX_PUSH_BYTES = 2_000_000
-"""A stock Loki takes a burst of 6 MB and 4 MB/s; what is larger than its burst it refuses for ever, as 429."""
-MIN_PUSH_BYTES = 16_000
+"""As the store counts: each record with its resource. A stock Loki takes messages of 4 MiB, a burst of 6 MB, 4 MB/s."""
+MAX_PUSH_SPAN_NS = 30 * 60 * 10**9
+MIN_PUSH_BYTES = 1
+"""One line: a push holds one at least."""
+GROWTH = 8
+"""A push that passed lets the next one be larger by this part of it."""
 FIRST_PAUSE_SECONDS = 0.5
 MAX_PAUSE_SECONDS = 30.0
 IDLE_SECONDS = 1.0
+FAILURES_ALONE = 3
+"""So often a line must fail alone before the store is probed."""
+STRIKES = 5
+"""So often a line must fail alone, and a probe pass after it, before the line is dead-lettered."""
+STRIKES_AT_RATE_LIMIT = 10
+"""The same for 429, which may mean the store's other clients."""
 MAX_BURIED_IN_A_ROW = 10
 """After so many dead letters with nothing accepted in between, it may be the store that is wrong: go slowly."""
 
+_NOT_STORED = re.compile(r"received message larger than max")
+"""Refusals with 5xx after which the store has nothing of the push."""
 _OLDEST = re.compile(r"oldest acceptable timestamp is: (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)")
 
 
@@ -44,6 +67,28 @@ class ExportSettings(Protocol):
     @property
     def logs_endpoint(self) -> str:
         """The store's URL; empty: there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Oldest:
+    """The line that has waited longest; how old it was when the exporter first saw it, and when that was."""
+
+    seq: int
+    seconds_then: float
+    seen: float
+
+    def seconds(self) -> float:
+        """Return for how long it has waited; a clock that is set meanwhile does not count."""
+        return self.seconds_then + time.monotonic() - self.seen
+
+
+@dataclass(slots=True)
+class _Alone:
+    """The record that fails alone: how often, and after how many of its last failures a probe passed."""
+
+    seq: int = 0
+    failures: int = 0
+    strikes: int = 0
 
 
 class Exporter:
@@ -82,7 +127,13 @@ class Exporter:
         self._failures = self._buried_in_a_row = self._pushed_records = self._pushed_bytes = self._dead_letters = 0
         self._retry_after: float | None = None
         self._last_success: float | None = None
-        self._oldest_ns: int | None = None
+        self._oldest: _Oldest | None = None
+        self._sent: dict[int, str] = {}
+        """Lines that the store may have, as they were in a push that it did not acknowledge; and what it answered."""
+        self._alone = _Alone()
+        self._horizon_ns: int | None = None
+        self._horizon_until = 0.0
+        self._held = 0
 
     def start(self) -> None:
         """Begin to send, if there is a store."""
@@ -107,7 +158,7 @@ class Exporter:
         """
         stats = self._spool.stats()
         # Read once: the exporter's thread goes on meanwhile.
-        oldest_ns = self._oldest_ns
+        oldest = self._oldest
         failed = self._status in ("retrying", "misconfigured")
         return {
             "status": self._status,
@@ -122,7 +173,8 @@ class Exporter:
             "push_limit_bytes": self._push_limit,
             "backlog_records": stats["pending_records"],
             "backlog_bytes": stats["pending_bytes"],
-            "backlog_seconds": 0.0 if oldest_ns is None else max(0.0, time.time() - oldest_ns / 1e9),
+            "backlog_seconds": 0.0 if oldest is None else oldest.seconds(),
+            "records_ahead_of_clock": self._held,
         }
 
     def _run(self) -> None:
@@ -138,7 +190,7 @@ class Exporter:
             elif going_on is False:
                 self._stopping.wait(self._pause())
             elif going_on is None:
-                self._spool.committed.wait(IDLE_SECONDS)
+                self._spool.committed.wait(self._idle())
         sender.close()
 
     def _make_sender(self) -> Sender | None:
@@ -151,8 +203,10 @@ class Exporter:
     def _round(self, sender: Sender) -> bool | None:
         """Send the next push: whether it went through, ``None`` where nothing waits."""
         try:
-            waiting = self._spool.pending(self._push_limit)
-            self._oldest_ns = waiting[0].time_ns if waiting else None
+            self._note_oldest()
+            if self._horizon_ns is not None and time.monotonic() >= self._horizon_until:
+                self._horizon_ns, self._held = None, 0
+            waiting = self._spool.pending(self._push_limit, before_ns=self._horizon_ns, span_ns=MAX_PUSH_SPAN_NS)
             return self._deliver(sender, waiting) if waiting else None
         except SpoolError as error:
             self._failed("retrying", Answer(Verdict.RETRY, str(error)))
@@ -161,39 +215,92 @@ class Exporter:
             self._failed("retrying", Answer(Verdict.RETRY, f"{type(error).__name__}: {error}"))
         return False
 
+    def _note_oldest(self) -> None:
+        found = self._spool.oldest_pending()
+        if found is None:
+            self._oldest = None
+            self._sent.clear()
+        elif self._oldest is None or self._oldest.seq != found[0]:
+            self._oldest = _Oldest(found[0], max(0.0, time.time() - found[1] / 1e9), time.monotonic())
+
+    def _idle(self) -> float:
+        if self._horizon_ns is None:
+            return IDLE_SECONDS
+        return max(0.01, min(IDLE_SECONDS, self._horizon_until - time.monotonic()))
+
     def _deliver(self, sender: Sender, records: Sequence[StoredRecord]) -> bool:
         """Bring these records to the store, or to the dead letters; ``False``: pause, some still wait."""
         if self._stopping.is_set() and time.monotonic() >= self._deadline:
             return False
+        if self._horizon_ns is not None:
+            records = [record for record in records if record.time_ns < self._horizon_ns]
+        if not records:
+            return True
         push = assemble((record.resource, record.otlp) for record in records)
         answer = sender.send(push)
         if answer.verdict is Verdict.ACCEPTED:
             self._succeeded(records, len(push))
             return True
-        if answer.verdict in (Verdict.RETRY, Verdict.MISCONFIGURED):
-            if answer.status == 429:
-                self._push_limit = max(MIN_PUSH_BYTES, len(push) // 2)  # what is above the burst is 429 for ever
-            self._failed("retrying" if answer.verdict is Verdict.RETRY else "misconfigured", answer)
+        if answer.verdict is Verdict.RETRY:
+            return self._not_now(sender, records, answer)
+        if answer.verdict is Verdict.MISCONFIGURED:
+            self._failed("misconfigured", answer)
             return False
-        self._push_limit = max(MIN_PUSH_BYTES, len(push) // 2)
         if answer.verdict is Verdict.REFUSED and (old := _too_old(answer.message, records)):
-            self._bury(old, f"{_reason(answer.message)}: {answer.message}")
-            rest = records[len(old) :]
-            return self._deliver(sender, rest) if rest else True
-        if len(records) > 1:
-            half = len(records) // 2
-            return self._deliver(sender, records[:half]) and self._deliver(sender, records[half:])
-        return self._refused(records, answer)
+            self._late(old, answer)
+            return self._deliver(sender, records[len(old) :])
+        self._halve(records)
+        if len(records) == 1:
+            return self._refused(records, answer)
+        if answer.verdict is Verdict.REFUSED and _reason(answer.message) != "too_far_behind":
+            self._remember_sent(records, answer)
+        half = len(records) // 2
+        return self._deliver(sender, records[:half]) and self._deliver(sender, records[half:])
+
+    def _not_now(self, sender: Sender, records: Sequence[StoredRecord], answer: Answer) -> bool:
+        """Keep the records for later. What fails alone, while the store takes a probe, is a dead letter in the end."""
+        if answer.delivered:
+            if answer.status != 429 and not _NOT_STORED.search(answer.message):
+                self._remember_sent(records, answer)
+            # The first failure may be chance.
+            if self._failures:
+                self._halve(records)
+            if len(records) == 1 and self._never_fits(sender, records[0], answer):
+                self._bury(records, f"never_fits: refused alone while smaller records were taken: {answer.message}")
+                self._failures = 0
+                return True
+        self._failed("retrying", answer)
+        return False
+
+    def _never_fits(self, sender: Sender, record: StoredRecord, answer: Answer) -> bool:
+        """Return whether this failure of a record that was alone is the last that it gets."""
+        if self._alone.seq != record.seq:
+            self._alone = _Alone(record.seq)
+        self._alone.failures += 1
+        if self._alone.failures < FAILURES_ALONE:
+            return False
+        if sender.send(make_probe()).verdict is not Verdict.ACCEPTED:
+            self._alone.strikes = 0
+            return False
+        self._alone.strikes += 1
+        return self._alone.strikes >= (STRIKES_AT_RATE_LIMIT if answer.status == 429 else STRIKES)
+
+    def _halve(self, records: Sequence[StoredRecord]) -> None:
+        self._push_limit = max(MIN_PUSH_BYTES, sum(record.size for record in records) // 2)
+
+    def _remember_sent(self, records: Sequence[StoredRecord], answer: Answer) -> None:
+        for record in records:
+            self._sent[record.seq] = answer.message
 
     def _refused(self, records: Sequence[StoredRecord], answer: Answer) -> bool:
         """One record alone was refused."""
         reason = "too_large" if answer.verdict is Verdict.TOO_LARGE else _reason(answer.message)
         if reason == "too_new":
-            self._failed("retrying", Answer(Verdict.RETRY, answer.message, "do the clocks here and there agree?"))
-            return False
-        self._bury(records, f"{reason}: {answer.message}")
+            return self._wait_for_its_time(records[0], answer)
         if reason in ("too_old", "too_far_behind"):
+            self._late(records, answer)
             return True
+        self._bury(records, f"{reason}: {answer.message}")
         self._buried_in_a_row += 1
         if self._buried_in_a_row < MAX_BURIED_IN_A_ROW:
             return True
@@ -201,9 +308,40 @@ class Exporter:
         self._failed("misconfigured", Answer(Verdict.MISCONFIGURED, answer.message, remedy))
         return False
 
+    def _wait_for_its_time(self, record: StoredRecord, answer: Answer) -> bool:
+        """Hold this record and all later ones; go on with earlier ones, which may be committed after it."""
+        self._horizon_ns = record.time_ns
+        self._held = self._spool.pending_since(record.time_ns)
+        remedy = "do the clocks here and there agree? Lines that are ahead wait for their time, others go on"
+        self._failed("retrying", Answer(Verdict.RETRY, answer.message, remedy))
+        self._horizon_until = time.monotonic() + self._pause()
+        return True
+
+    def _late(self, records: Sequence[StoredRecord], answer: Answer) -> None:
+        """Settle records that are too late. One that the store may have from an earlier push counts as stored."""
+        reason = _reason(answer.message)
+        before = [record for record in records if reason == "too_far_behind" and record.seq in self._sent]
+        for said in dict.fromkeys(self._sent[record.seq] for record in before):
+            seqs = [record.seq for record in before if self._sent[record.seq] == said]
+            why = f"sent before, in a push that was answered: {said}; refused as too_far_behind when sent again"
+            self._spool.acknowledge(seqs, why)
+            log.warning("%d lines from %d on count as stored: %s", len(seqs), seqs[0], why)
+        late = [record for record in records if reason != "too_far_behind" or record.seq not in self._sent]
+        for record in before:
+            del self._sent[record.seq]
+        if len(late) == 1 or (late and len(records) == 1):
+            self._bury(late, f"{reason}: {answer.message}")
+        elif late:
+            # The message names another line; what it says of the oldest acceptable time holds for these too.
+            oldest = _OLDEST.search(answer.message)
+            limit = f"{oldest.group(1)}Z" if oldest else "?"
+            self._bury(late, f"{reason}: older than {limit}, the oldest time that the store said it takes")
+
     def _bury(self, records: Sequence[StoredRecord], why: str) -> None:
         self._spool.dead_letter([record.seq for record in records], why)
         self._dead_letters += len(records)
+        for record in records:
+            self._sent.pop(record.seq, None)
         log.error("%d lines from %d on are dead letters: %s", len(records), records[0].seq, why)
 
     def _succeeded(self, records: Sequence[StoredRecord], size: int) -> None:
@@ -213,7 +351,12 @@ class Exporter:
         self._status = "ok"
         self._failures = self._buried_in_a_row = 0
         self._retry_after = None
-        self._push_limit = min(self._max_push, self._push_limit * 2)
+        self._alone = _Alone()
+        # The size that passed is where the next push starts; it grows slowly, as each excess costs a pause.
+        passed = max(self._push_limit, sum(record.size for record in records))
+        self._push_limit = min(self._max_push, passed + passed // GROWTH + 1)
+        for record in records:
+            self._sent.pop(record.seq, None)
         self._pushed_records += len(records)
         self._pushed_bytes += size
         self._last_success = time.time()

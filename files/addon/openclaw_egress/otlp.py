@@ -28,6 +28,7 @@ from openclaw_egress.lines import Line
 
 SCOPE = InstrumentationScope("openclaw_egress", __version__)
 DEFAULT_SERVICE_NAME = "openclaw-proxy"
+PROBE_SERVICE_NAME = "openclaw-egress-probe"
 CONTENT_TYPE = "application/x-protobuf"
 
 _EMPTY = Resource({})
@@ -77,6 +78,21 @@ def encode_record(line: Line, text: str, time_ns: int) -> bytes:
     request = encode_logs([ReadableLogRecord(record, _EMPTY, SCOPE)])
     encoded: bytes = request.resource_logs[0].scope_logs[0].log_records[0].SerializeToString(deterministic=True)
     return encoded
+
+
+def make_probe() -> bytes:
+    """Return a push of one small record of a service of its own, which shows whether a store takes anything.
+
+    The record has no time, so that no clock is at fault if it is refused, and no instance, so that it is not in the
+    stream of the proxy's records.
+    """
+    record = ReadableLogRecord(
+        LogRecord(timestamp=0, observed_timestamp=0, body="is this store alive?", severity_text="INFO"), _EMPTY, SCOPE
+    )
+    encoded = encode_logs([record]).resource_logs[0].scope_logs[0].log_records[0]
+    encoded.time_unix_nano = encoded.observed_time_unix_nano = 0
+    resource = Resource({"service.name": PROBE_SERVICE_NAME})
+    return assemble([(encode_resource(resource), encoded.SerializeToString(deterministic=True))])
 
 
 def decode_text(encoded: bytes) -> str:

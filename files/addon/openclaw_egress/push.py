@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
+from urllib.parse import unquote
 
 import urllib3
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
@@ -30,7 +31,9 @@ from openclaw_egress.redaction import redact_text, redact_url, truncate_utf8
 log = logging.getLogger("openclaw_egress.export")
 
 DEFAULT_TIMEOUT_SECONDS = 10.0
-MAX_ANSWER_BYTES = 64 * 1024
+MAX_ANSWER_BYTES = 4 * 1024 * 1024
+"""An error's body names each refused record: Loki's was larger than 64 KB for 445 records."""
+_MAX_MESSAGE_BYTES = 16 * 1024
 MAX_RETRY_AFTER_SECONDS = 300.0
 
 
@@ -57,6 +60,8 @@ class Answer:
     retry_after: float | None = None
     status: int | None = None
     """The HTTP status of an answer to try again after; ``None`` where there was none."""
+    delivered: bool = False
+    """Of a push to try again: whether the store may have got it, rather than that no connection was made."""
 
 
 # 400s that say nothing about the records; what Loki answers to settings of ours or of its own.
@@ -86,7 +91,9 @@ def interpret(status: int, headers: Mapping[str, str], body: bytes) -> Answer:
     if status == 413:
         return Answer(Verdict.TOO_LARGE, message)
     if status in (408, 429) or status >= 500:
-        return Answer(Verdict.RETRY, message, retry_after=_seconds(headers.get("retry-after")), status=status)
+        return Answer(
+            Verdict.RETRY, message, retry_after=_seconds(headers.get("retry-after")), status=status, delivered=True
+        )
     if status in (400, 422) and kind != "text/html":
         for pattern, remedy in _SETTINGS:
             if pattern.search(message):
@@ -127,9 +134,10 @@ def _success(kind: str, body: bytes) -> Answer:
 def _error_message(kind: str, body: bytes) -> str:
     if kind in (CONTENT_TYPE, "application/octet-stream"):
         try:
-            return one_line(Status.FromString(body).message)
+            return _said(Status.FromString(body).message)
         except DecodeError:
-            pass  # some other program's idea of a body
+            if (message := _cut_message(body)) is not None:
+                return _said(message)
     if kind == "application/json":
         try:
             said = json.loads(body)
@@ -139,7 +147,17 @@ def _error_message(kind: str, body: bytes) -> str:
     if kind == "text/html":
         title = re.search(rb"(?is)<title>(.{0,200}?)</title>", body)
         return "an HTML page" + (f" ({one_line(title.group(1).decode('utf-8', 'replace'))})" if title else "")
-    return one_line(body.decode("utf-8", "replace"))
+    return _said(body.decode("utf-8", "replace"))
+
+
+def _said(message: str) -> str:
+    return one_line(message[:_MAX_MESSAGE_BYTES])
+
+
+def _cut_message(body: bytes) -> str | None:
+    """Return the message (field 2) of a ``google.rpc.Status`` as far as it goes; ``None``: it is not one."""
+    found = re.match(rb"(?s)(?:\x08[\x80-\xff]*[\x00-\x7f])?\x12[\x80-\xff]{0,4}[\x00-\x7f](.+)", body)
+    return found.group(1).decode("utf-8", "replace") if found else None
 
 
 def one_line(text: str) -> str:
@@ -178,7 +196,7 @@ class Sender:
         self._gzip = compression == "gzip"
         self._headers = {
             "user-agent": f"openclaw-egress/{__version__}",
-            **(urllib3.util.make_headers(basic_auth=url.auth) if url.auth else {}),
+            **(urllib3.util.make_headers(basic_auth=unquote(url.auth)) if url.auth else {}),
             **parse_env_headers(setting("HEADERS"), liberal=True),
             "content-type": CONTENT_TYPE,
             **({"content-encoding": "gzip"} if self._gzip else {}),
@@ -224,15 +242,26 @@ class Sender:
     def _unreachable(self, error: urllib3.exceptions.HTTPError) -> Answer:
         cause = getattr(error, "reason", None) or error.__cause__ or error
         if isinstance(error, urllib3.exceptions.SSLError) or isinstance(cause, ssl.SSLError):
-            return Answer(
-                Verdict.RETRY, f"{self.where}: TLS: {one_line(str(cause))}",
-                "name the store's CA in OTEL_EXPORTER_OTLP_LOGS_CERTIFICATE",
-            )  # fmt: skip
+            text = one_line(str(cause))
+            remedy = "name the store's CA in OTEL_EXPORTER_OTLP_LOGS_CERTIFICATE"
+            if "key usage" in text:
+                remedy = (
+                    "the store's CA certificate lacks keyUsage (keyCertSign), which RFC 5280 demands: issue it again"
+                )
+            return Answer(Verdict.RETRY, f"{self.where}: TLS: {text}", remedy)
         timed_out = isinstance(error, urllib3.exceptions.TimeoutError)
         if timed_out and not isinstance(error, urllib3.exceptions.NewConnectionError):  # a kind of timeout to urllib3
-            return Answer(Verdict.RETRY, f"{self.where}: no answer within {self.timeout:g} s", "is the store up?")
+            return Answer(
+                Verdict.RETRY,
+                f"{self.where}: no answer within {self.timeout:g} s",
+                "is the store up?",
+                delivered=not isinstance(error, urllib3.exceptions.ConnectTimeoutError),
+            )
         text = one_line(str(cause)).rpartition(": ")[2]
-        return Answer(Verdict.RETRY, f"{self.where}: {text}", "is the store up, and reachable from here?")
+        delivered = not isinstance(error, urllib3.exceptions.NewConnectionError)
+        return Answer(
+            Verdict.RETRY, f"{self.where}: {text}", "is the store up, and reachable from here?", delivered=delivered
+        )
 
 
 def _timeout(value: str) -> float:

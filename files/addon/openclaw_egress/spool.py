@@ -36,6 +36,7 @@ from openclaw_egress.records import DeniedRecord, EventRecord, ExchangeRecord, l
 from openclaw_egress.spool_reader import SpoolReader
 from openclaw_egress.spool_schema import (
     ACKNOWLEDGED,
+    CLOCK_SET_BACK,
     DEAD,
     LOCAL,
     PENDING,
@@ -66,6 +67,9 @@ PROBE_BYTES = 128 * 1024
 REPEAT_SECONDS = 60.0
 """The same problem is logged again after this time at the earliest."""
 _MAX_RANGES = 1000
+MAX_SKEW_NS = 60 * 10**9
+"""A clock set back by no more than this leaves times increasing; after a larger step they begin again at the clock."""
+_RECENT = 1000
 
 _ATTRIBUTE_COLUMNS = {
     "exchange_id": semconv.EXCHANGE_ID,
@@ -105,6 +109,9 @@ _ROW_COLUMNS = [
     "resource",
     "otlp",
 ]
+_WORDS = {"dead_lettered": "dead-lettered", "counted_as_stored": "counted as stored"}
+_SEVERITIES: dict[str, Literal["INFO", "WARN", "ERROR"]] = {"dropped": "ERROR", "counted_as_stored": "INFO"}
+_LAST_NS = 2**63 - 1
 _INSERT = f"INSERT INTO records ({', '.join(_ROW_COLUMNS)}) VALUES ({', '.join('?' * len(_ROW_COLUMNS))})"  # noqa: S608
 
 
@@ -116,6 +123,11 @@ class StoredRecord:
     time_ns: int
     otlp: bytes
     resource: bytes
+
+    @property
+    def size(self) -> int:
+        """The bytes of the record with its resource, and the framing: about what a destination counts."""
+        return len(self.otlp) + len(self.resource) + 16
 
 
 @dataclass(slots=True)
@@ -196,6 +208,7 @@ class Spool(SpoolReader):
                 instance_id = prepare(self._db, self.path)
                 self._resource_id = self._remember_resource(make_resource(instance_id, service_name, host_name))
                 self._state = self._load_state()
+                self._newest_taken_ns = self._load_newest_taken()
             super().__init__(self.path)
         except BaseException:
             self._db.close()
@@ -445,34 +458,63 @@ class Spool(SpoolReader):
 
     # ── for the exporter ─────────────────────────────────────────────────────────────────────────────────────
 
-    def pending(self, limit_bytes: int) -> list[StoredRecord]:
-        """The oldest lines that wait, in order, up to ``limit_bytes`` of encoded records, one at the least."""
+    def pending(
+        self, limit_bytes: int, *, before_ns: int | None = None, span_ns: int | None = None
+    ) -> list[StoredRecord]:
+        """Return the oldest lines that wait, in the order of their times; at least one, where one waits.
+
+        Args:
+            limit_bytes: largest sum of encoded records, each counted with its resource.
+            before_ns: leave out the lines of this time and later.
+            span_ns: largest distance between the first line's time and the last one's.
+        """
         found: list[StoredRecord] = []
         total = 0
         with spool_errors(self.path):
             rows = self._read().execute(
                 "SELECT r.seq, r.time_ns, r.otlp, s.otlp FROM records r JOIN resources s ON s.id = r.resource "
-                "WHERE r.state = 0 ORDER BY r.seq"
+                "WHERE r.state = 0 AND r.time_ns < ? ORDER BY r.time_ns, r.seq",
+                (_LAST_NS if before_ns is None else before_ns,),
             )
-            for seq, time_ns, encoded, resource in rows:
-                total += len(encoded) + 16
-                if found and total > limit_bytes:
+            for row in rows:
+                record = StoredRecord(*row)
+                total += record.size
+                if found and (
+                    total > limit_bytes or (span_ns is not None and record.time_ns - found[0].time_ns > span_ns)
+                ):
                     break
-                found.append(StoredRecord(seq, time_ns, encoded, resource))
+                found.append(record)
             rows.close()
         return found
 
-    def acknowledge(self, seqs: Sequence[int]) -> None:
-        """The store has these lines."""
+    def oldest_pending(self) -> tuple[int, int] | None:
+        """Return ``(seq, time_ns)`` of the line that has waited longest; ``None`` where none waits."""
+        with spool_errors(self.path):
+            row = (
+                self._read().execute("SELECT seq, time_ns FROM records WHERE state = 0 ORDER BY seq LIMIT 1").fetchone()
+            )
+        return (row[0], row[1]) if row else None
+
+    def pending_since(self, time_ns: int) -> int:
+        """Return how many of the lines that wait have this time or a later one."""
+        with spool_errors(self.path):
+            query = "SELECT count(*) FROM records WHERE state = 0 AND time_ns >= ?"
+            return int(self._read().execute(query, (time_ns,)).fetchone()[0])
+
+    def acknowledge(self, seqs: Sequence[int], why: str | None = None) -> None:
+        """Mark lines as stored by the destination.
+
+        Args:
+            seqs: which lines.
+            why: the reason to count them as stored where the destination did not say so; a line in the chain tells it.
+        """
         try:
-            with self._transaction():
-                self._change_state(seqs, ACKNOWLEDGED, None)
+            self._mark_acknowledged(seqs, why)
         except SpoolError:
             # Only acknowledged lines can be deleted, so that these are worth the reserve.
             if not release_reserve(self.path):
                 raise
-            with self._transaction():
-                self._change_state(seqs, ACKNOWLEDGED, None)
+            self._mark_acknowledged(seqs, why)
         self._after_commit()
 
     def dead_letter(self, seqs: Sequence[int], why: str) -> None:
@@ -482,6 +524,12 @@ class Spool(SpoolReader):
             if changed:
                 self._note("dead_lettered", why, changed, "")
         self._after_commit()
+
+    def _mark_acknowledged(self, seqs: Sequence[int], why: str | None) -> None:
+        with self._transaction():
+            changed = self._change_state(seqs, ACKNOWLEDGED, why)
+            if changed and why is not None:
+                self._note("counted_as_stored", why, changed, "")
 
     # ── inside ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -515,10 +563,16 @@ class Spool(SpoolReader):
 
     def _store(self, lines: Iterable[Line]) -> list[int]:
         """Seal, encode and insert lines, inside a transaction."""
-        state, ledger, rows = self._state, [], []
+        state = self._state
+        ledger: list[tuple[int, bytes, int]] = []
+        rows: list[tuple[Any, ...]] = []
         for line in lines:
+            now = self._now()
+            # The lines of one record stay together: only the first may begin again at the clock.
+            if not ledger and state.time_ns - now > MAX_SKEW_NS:
+                self._set_back(now)
             state.seq += 1
-            state.time_ns = max(self._now(), state.time_ns + 1)
+            state.time_ns = max(now, state.time_ns + 1)
             text = seal(line, state.seq, state.hash)
             state.hash = line_hash(text)
             encoded = encode_record(line, text, state.time_ns)
@@ -528,6 +582,29 @@ class Spool(SpoolReader):
         self._db.executemany("INSERT INTO ledger VALUES (?, ?, ?)", ledger)
         self._db.executemany(_INSERT, rows)
         return [seq for seq, _, _ in ledger]
+
+    def _set_back(self, now_ns: int) -> None:
+        """Let times begin again at the clock, which was set back, and write a line that says so.
+
+        Not before the newest time that the destination has taken: Loki takes nothing that is more than 10 minutes ahead
+        of its own clock, so if it took that time, this host's clock is wrong now and was right before. It also refuses
+        what is an hour behind the newest of a stream.
+        """
+        state = self._state
+        back_to, before = max(now_ns, self._newest_taken_ns), state.time_ns
+        if before - back_to <= MAX_SKEW_NS:
+            return
+        state.time_ns = back_to
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (f"{CLOCK_SET_BACK}{state.seq + 1}", before))
+        seconds = (before - back_to) / 1e9
+        log.warning("the clock was set back: times of new lines are %.0f s before those of earlier lines", seconds)
+        record = EventRecord(
+            event_name=semconv.EVENT_SPOOL,
+            severity="WARN",
+            attributes={semconv.OUTCOME: "clock_set_back", semconv.SPOOL_LAST_SEQ: state.seq},
+            message=f"the clock was set back: times after line {state.seq} begin {seconds:.0f} s before that line's",
+        )
+        self._store(lines_of(record))
 
     def _row(self, line: Line, encoded: bytes) -> tuple[Any, ...]:
         said = line.attributes
@@ -553,12 +630,14 @@ class Spool(SpoolReader):
         changed = []
         for seq in seqs:
             row = self._db.execute(
-                "UPDATE records SET state = ?, why = ? WHERE seq = ? AND state = 0 RETURNING class, size",
+                "UPDATE records SET state = ?, why = ? WHERE seq = ? AND state = 0 RETURNING class, size, time_ns",
                 (new, why, seq),
             ).fetchone()
             if row:
                 self._state.count(PENDING, row[0], -1, -row[1])
                 self._state.count(new, row[0], 1, row[1])
+                if new == ACKNOWLEDGED:
+                    self._newest_taken_ns = max(self._newest_taken_ns, row[2])
                 changed.append(seq)
         return changed
 
@@ -569,7 +648,7 @@ class Spool(SpoolReader):
         whose = f" of class {class_name}" if class_name else ""
         record = EventRecord(
             event_name=semconv.EVENT_SPOOL,
-            severity="ERROR" if what == "dropped" else "WARN",
+            severity=_SEVERITIES.get(what, "WARN"),
             attributes={
                 semconv.OUTCOME: what,
                 semconv.SPOOL_REASON: why,
@@ -578,7 +657,7 @@ class Spool(SpoolReader):
                 semconv.SPOOL_LINES: len(seqs),
                 semconv.SPOOL_LAST_HASH: bytes(digest[0]).hex() if digest else "",
             },
-            message=f"{len(seqs)} lines{whose} were {what.replace('_', '-')} ({why}): {ranges}",
+            message=f"{len(seqs)} lines{whose} were {_WORDS.get(what, what)} ({why}): {ranges}",
         )
         self._store(lines_of(record))
 
@@ -692,6 +771,13 @@ class Spool(SpoolReader):
         encoded = encode_resource(resource)
         self._db.execute("INSERT OR IGNORE INTO resources (otlp) VALUES (?)", (encoded,))
         return int(self._db.execute("SELECT id FROM resources WHERE otlp = ?", (encoded,)).fetchone()[0])
+
+    def _load_newest_taken(self) -> int:
+        """Return the newest time among the lines that were acknowledged last."""
+        rows = self._db.execute(
+            "SELECT state, time_ns FROM records WHERE state IN (1, 3) ORDER BY seq DESC LIMIT ?", (_RECENT,)
+        )
+        return max((time_ns for state, time_ns in rows if state == ACKNOWLEDGED), default=0)
 
     def _load_state(self) -> _State:
         last = self._db.execute("SELECT seq, hash, time_ns FROM ledger ORDER BY seq DESC LIMIT 1").fetchone()

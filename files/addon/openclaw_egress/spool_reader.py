@@ -20,6 +20,7 @@ from openclaw_egress.lines import GENESIS
 from openclaw_egress.otlp import decode_text
 from openclaw_egress.semconv import EVENT_DENIED
 from openclaw_egress.spool_schema import (
+    CLOCK_SET_BACK,
     STATES,
     SpoolError,
     check_version,
@@ -286,13 +287,17 @@ class SpoolReader:
         lines = kept = first = last = last_time = 0
         before = GENESIS
         with spool_errors(self.path):
+            set_back = {
+                int(key.removeprefix(CLOCK_SET_BACK))
+                for (key,) in self._read().execute("SELECT key FROM meta WHERE key GLOB ?", (CLOCK_SET_BACK + "*",))
+            }
             for seq, noted, time_ns, encoded in self._read().execute(
                 "SELECT l.seq, l.hash, l.time_ns, r.otlp FROM ledger l LEFT JOIN records r USING (seq) ORDER BY l.seq"
             ):
                 lines, first = lines + 1, first or seq
                 if seq != last + 1:
                     problems.append(f"lines {last + 1} to {seq - 1} are missing from the ledger")
-                if time_ns <= last_time:
+                if time_ns <= last_time and seq not in set_back:
                     problems.append(f"line {seq} is not later than the one before it")
                 digest = bytes(noted).hex()
                 if encoded is not None:

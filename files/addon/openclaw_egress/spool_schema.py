@@ -5,7 +5,7 @@ SQLite in WAL mode; other tools may read it while the proxy writes (``sqlite3 'f
 ===============  =====================================================================================================
 ``meta``         ``schema_version``, ``instance_id`` (a UUID, for ever), ``created_ns``
 ``ledger``       one row for each line ever sealed: ``seq`` (gapless from 1), ``hash`` (SHA-256 of the line, 32 bytes),
-                 ``time_ns`` (strictly increasing). Never deleted
+                 ``time_ns`` (increasing, except at lines that ``meta`` names as ``clock_set_back_SEQ``). Never deleted
 ``records``      the lines that are still kept: what `egress records` shows, and ``otlp``, the encoded log record with
                  the line as its body. ``state``: 0 waits for the store, 1 acknowledged, 2 dead letter (``why``),
                  3 kept here only (no store named). ``size``: bytes that the row counts for
@@ -29,6 +29,8 @@ from pathlib import Path
 SCHEMA_VERSION = 1
 PENDING, ACKNOWLEDGED, DEAD, LOCAL = 0, 1, 2, 3
 STATES = ("pending", "acknowledged", "dead_letter", "local")
+CLOCK_SET_BACK = "clock_set_back_"
+"""Prefix of the keys in ``meta`` that name the lines before which the clock was set back."""
 ROW_BYTES = 512
 """What a row costs beside its ``otlp`` bytes (columns and indexes), roughly."""
 
@@ -54,6 +56,7 @@ CREATE TABLE IF NOT EXISTS records (
 CREATE INDEX IF NOT EXISTS records_by_exchange ON records(exchange_id) WHERE exchange_id <> '';
 CREATE INDEX IF NOT EXISTS records_by_state ON records(state, class, seq, size);
 CREATE INDEX IF NOT EXISTS records_pending ON records(seq) WHERE state = 0;
+CREATE INDEX IF NOT EXISTS records_pending_by_time ON records(time_ns) WHERE state = 0;
 CREATE INDEX IF NOT EXISTS records_kept ON records(seq) WHERE state IN (1, 3);
 CREATE TABLE IF NOT EXISTS exchanges (
     id TEXT PRIMARY KEY, class TEXT NOT NULL, begin_ns INTEGER NOT NULL, head TEXT NOT NULL

@@ -185,10 +185,36 @@ def test_the_rate_runs_on_the_clock_that_it_is_given() -> None:
     clock = [0.0]
     with LokiStandIn(clock=lambda: clock[0]) as loki:
         ask = asker(loki.url)
-        push = ask.request([ask.record("r" * 200_000, at=ask.now + i) for i in range(30)]).SerializeToString()
+        push = ask.request([ask.record("r" * 200_000, at=ask.now + i) for i in range(20)]).SerializeToString()
         assert [ask.post(push)["status"] for _ in "ab"] == [204, 429]
         clock[0] = 1.5
         assert ask.post(push)["status"] == 204
+
+
+def test_structured_metadata_that_is_not_allowed_is_refused_and_the_key_is_absent() -> None:
+    """A real Loki leaves booleans that are false out of `GET /config`."""
+    with LokiStandIn(limits=Limits(structured_metadata=False)) as loki:
+        ask = asker(loki.url)
+        assert "allow_structured_metadata" not in ask.get("/config")["body"]
+        answer = ask.push(ask.record("l", attributes={"k": "v"}))
+        assert answer["status"] == 400
+        assert "includes structured metadata, but this feature is disallowed" in answer["message"]
+        assert ask.push(ask.record("plain"))["status"] == 204
+        assert loki.lines("s") == ["plain"]
+
+
+def test_a_configuration_without_the_key_forbids_structured_metadata() -> None:
+    with LokiStandIn(config="limits_config:\n  max_line_size: 256KB\n") as loki:
+        ask = asker(loki.url)
+        assert ask.push(ask.record("l", attributes={"k": "v"}))["status"] == 400
+
+
+def test_with_tenants_each_path_but_ready_wants_one() -> None:
+    with LokiStandIn(limits=Limits(auth_enabled=True)) as loki:
+        ask = asker(loki.url)
+        assert [ask.get(path)["status"] for path in ("/config", "/ready")] == [401, 200]
+        raw = ask.encoded([ask.record("l")])
+        assert [ask.post(raw)["status"], ask.post(raw, X_Scope_OrgID="t")["status"]] == [401, 204]
 
 
 def test_memory_is_bounded() -> None:

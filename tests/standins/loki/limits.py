@@ -23,6 +23,11 @@ class Limits:
     metadata_entries: int = 128
     rate_bytes_per_s: int = 4 * 1024 * 1024
     burst_bytes: int = 6 * 1024 * 1024
+    # grpc_server_max_recv_msg_size and grpc_server_max_send_msg_size: one push to, one result from an ingester.
+    receive_bytes: int = 4 * 1024 * 1024
+    send_bytes: int = 4 * 1024 * 1024
+    structured_metadata: bool = True
+    auth_enabled: bool = False
     oldest_ns: int = 7 * DAY
     newest_ns: int = 10 * 60 * SECOND
     # Half of max_chunk_age: how far behind the newest of its stream an entry may be.
@@ -122,6 +127,28 @@ def rate_limited(limit: int, lines: int, size: int) -> str:
     )
 
 
+def metadata_disallowed(stream: str) -> str:
+    """The text of Loki's source, as its documentation quotes it."""
+    return (
+        f"stream '{stream}' includes structured metadata, but this feature is disallowed. "
+        "Please see `limits_config.allow_structured_metadata` or contact your Loki administrator to enable it."
+    )
+
+
+def message_too_large(size: int, limit: int) -> str:
+    """Measured on 21 lines of 200 KB: 503, however often it is repeated."""
+    return (
+        "rpc error: code = ResourceExhausted desc = rpc error: code = ResourceExhausted desc = grpc: received message "
+        f"larger than max ({size} vs. {limit})"
+    )
+
+
+def result_too_large(size: int, limit: int) -> str:
+    """Measured on a query for 30 records of 150 KB: 500."""
+    return f"rpc error: code = ResourceExhausted desc = trying to send message larger than max ({size} vs. {limit})"
+
+
+NO_ORG_ID = "no org id"
 NO_STREAM = "error at least one valid stream is required for ingestion"
 
 

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from .entries import shown, stream_name
-from .limits import HOUR, SECOND, go_duration
+from .limits import HOUR, SECOND, go_duration, result_too_large
 from .logql import Labels, LogQuery, MetricQuery, parse
 from .store import Store, as_labels
 from .tokens import LogQLError, duration_ns
@@ -21,6 +21,10 @@ type Parameters = Mapping[str, list[str]]
 
 class BadQuery(ValueError):
     """400; the text is the body."""
+
+
+class TooLarge(Exception):
+    """500; the text is the body."""
 
 
 def _time(parameters: Parameters, name: str, default: int) -> int:
@@ -94,6 +98,9 @@ def query_range(store: Store, parameters: Parameters) -> dict[str, Any]:
         return _matrix(store, query, parameters, start, end)
     backward = parameters.get("direction", ["backward"])[0].lower() != "forward"
     lines = sorted(_lines(store, query, start, end), key=lambda line: line[0], reverse=backward)[:limit]
+    size = sum(len(line.encode()) + sum(len(n) + len(v) for n, v in kept.items()) for _, kept, line in lines)
+    if size > store.limits.send_bytes:
+        raise TooLarge(result_too_large(size, store.limits.send_bytes))
     streams: dict[str, dict[str, Any]] = {}
     for time_ns, labels, line in lines:
         stream = streams.setdefault(stream_name(labels), {"stream": labels, "values": []})

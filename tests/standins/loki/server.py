@@ -18,6 +18,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from . import reading
 from .bodies import decoded, partial_body, status_body
 from .faults import Fault
+from .limits import NO_ORG_ID
 from .wire import RequestError, Resource, read_json, read_protobuf
 
 if TYPE_CHECKING:
@@ -90,10 +91,17 @@ class _Handler(BaseHTTPRequestHandler):
         if url.path == "/standin/faults":
             self._faults(body)
             return
+        if url.path == "/standin/config" and self.command == "POST":
+            self.server.loki.configure(body.decode())
+            self._answer(204)
+            return
         fault = self.server.loki.faults.take(url.path)
         if fault and fault.delay_s:
             time.sleep(fault.delay_s)
-        if url.path == "/otlp/v1/logs" and self.command == "POST":
+        limits = self.server.loki.store.limits
+        if limits.auth_enabled and url.path != "/ready" and not self.headers.get("X-Scope-OrgID"):
+            self._answer(401, f"{NO_ORG_ID}\n".encode(), TEXT)
+        elif url.path == "/otlp/v1/logs" and self.command == "POST":
             self._push(body, fault)
         elif not (fault and fault.answers and self._go_wrong(fault)):
             self._serve(url.path, parse_qs(url.query or body.decode("latin-1"), keep_blank_values=True))
@@ -123,6 +131,8 @@ class _Handler(BaseHTTPRequestHandler):
                 answer = reading.label_values(loki.store, parameters, unquote(value[1])) if value else readers[path]()
             except reading.BadQuery as error:
                 self._answer(400, str(error).encode("utf-8", "replace"), TEXT)
+            except reading.TooLarge as error:
+                self._answer(500, str(error).encode(), TEXT)
             else:
                 self._json(answer)
         else:

@@ -7,7 +7,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.message import Message
 from pathlib import Path
 from types import TracebackType
@@ -59,12 +59,27 @@ class LokiStandIn:
         self.port: int = self._server.server_address[1]
         self.url = f"http://{listen}:{self.port}"
         # What GET /config says; a test may bring another.
-        self.config = config or self._default_config(listen)
+        self.config = self._default_config(listen)
+        if config:
+            self.configure(config)
         self._thread: threading.Thread | None = None
+
+    def configure(self, config: str) -> None:
+        """Answer `GET /config` with this text, as if started with it; a boolean that is false is left out."""
+        allowed = bool(re.search(r"(?m)^\s+allow_structured_metadata:\s*true\b", config))
+        if not allowed:
+            config = re.sub(r"(?m)^\s+allow_structured_metadata:.*\n?", "\n", config)
+        self.config = config
+        tenants = bool(re.search(r"(?m)^auth_enabled:\s*true\b", config))
+        self.store.limits = replace(self.store.limits, structured_metadata=allowed, auth_enabled=tenants)
 
     def _default_config(self, listen: str) -> str:
         text = Path(__file__).with_name("config.yaml").read_text()
         text = re.sub(r"(http_listen_address:).*", rf"\1 {listen}", text)
+        if not self.store.limits.structured_metadata:
+            text = re.sub(r"(?m)^ +allow_structured_metadata:.*\n", "", text)
+        if self.store.limits.auth_enabled:
+            text += "auth_enabled: true\n"
         return re.sub(r"(http_listen_port:).*", rf"\1 {self.port}", text)
 
     def push(self, resources: list[Resource]) -> tuple[int, str]:

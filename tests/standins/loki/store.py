@@ -103,6 +103,10 @@ class Store:
                 return 429, says.rate_limited(self.limits.rate_bytes_per_s, lines, size)
             if self._bytes + size + lines * _OVERHEAD > self.limits.memory_bytes:
                 return 500, f"stand-in: its {self.limits.memory_bytes} bytes of memory are full; start it anew"
+            # Resource attributes that are no labels count with each entry: they are metadata of each.
+            message = sum(len(stream_name(labels)) + sum(e.size + 16 for e in entries) for labels, entries in good)
+            if message > self.limits.receive_bytes:
+                return 503, says.message_too_large(message, self.limits.receive_bytes)
             # What the ingester refuses is said instead of what the validation refused.
             behind = ""
             for labels, entries in good:
@@ -119,6 +123,8 @@ class Store:
             return says.too_new(stream, entry.time_ns)
         if len(entry.line) > limits.line_bytes:
             return says.line_too_long(stream, limits.line_bytes, len(entry.line))
+        if entry.metadata and not limits.structured_metadata:
+            return says.metadata_disallowed(stream)
         if entry.metadata_bytes > limits.metadata_bytes:
             return says.metadata_too_large(stream, entry.metadata_bytes, limits.metadata_bytes)
         if len(entry.metadata) > limits.metadata_entries:

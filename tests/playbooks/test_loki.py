@@ -1,0 +1,212 @@
+"""The role loki_otlp against the fake Loki: what it proves, what it says, and what it edits."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from tests.integration.ansible.conftest import BIN
+from tests.standins.docker import Docker
+from tests.standins.loki import LokiStandIn
+
+pytestmark = pytest.mark.timeout(300)
+
+SCHEMA = """schema_config:
+  configs:
+    - from: 2024-01-01
+      store: {store}
+      schema: {schema}
+"""
+CONFIG = "limits_config:\n  # a week\n  retention_period: 168h\n" + SCHEMA.format(store="tsdb", schema="v13")
+ALLOWED = CONFIG.replace("  retention", "  allow_structured_metadata: true\n  retention")
+
+
+class Vps2:
+    """A host that is a directory of this machine, with a fake Loki that reads its file when it is restarted."""
+
+    def __init__(self, run, at: Path, loki: LokiStandIn) -> None:
+        self.run, self.at, self.loki = run, at, loki
+        self.file, self.manifest = at / "loki.yml", at / "state" / "manifest.json"
+        Docker(at / "bin")
+        (at / "bin" / "ufw").write_text("#!/bin/sh\necho 'Status: inactive'\n")
+        (at / "bin" / "ufw").chmod(0o755)
+
+    def configure(self, text: str) -> None:
+        self.file.write_text(text)
+        self.loki.configure(text)
+
+    def play(self, playbook: str = "", *more: str, **variables: object) -> subprocess.CompletedProcess[str]:
+        restart = ["curl", "--silent", "--fail", "--data-binary", f"@{self.file}", f"{self.loki.url}/standin/config"]
+        two = {
+            "loki_otlp_address": "127.0.0.1",
+            "loki_otlp_port": self.loki.port,
+            "loki_otlp_ready_timeout": 5,
+            "loki_otlp_state_dir": f"{self.at}/state",
+            "loki_otlp_config_file": str(self.file),
+            "loki_otlp_validate_command": "test -s %s",
+            "loki_otlp_restart_command": shlex.join(restart),
+            **variables,
+        }
+        local = {"ansible_connection": "local", "ansible_become": False, "ansible_python_interpreter": "auto_silent"}
+        one = {"openclaw_proxy_otlp_headers": two.pop("headers", "")}
+        hosts = {"openclaw_gateways": {"hosts": {"one": one}}, "openclaw_loki": {"hosts": {"two": two}}}
+        (self.at / "hosts.json").write_text(json.dumps({"all": {"vars": local, "children": hosts}}))
+        (self.at / "role.yml").write_text(
+            "- hosts: openclaw_loki\n  gather_facts: false\n  roles: [openclaw.egress.loki_otlp]\n"
+        )
+        path = os.pathsep.join([str(self.at / "bin"), str(BIN), os.environ["PATH"]])
+        return self.run(
+            "ansible-playbook",
+            "-i",
+            str(self.at / "hosts.json"),
+            playbook or str(self.at / "role.yml"),
+            *more,
+            PATH=path,
+        )
+
+    def good(self, *more: str, **variables: object) -> int:
+        """The role succeeds; how many tasks changed something."""
+        done = self.play("", *more, **variables)
+        assert done.returncode == 0, done.stdout + done.stderr
+        found = re.search(r"changed=(\d+)", done.stdout)
+        assert found, done.stdout
+        return int(found[1])
+
+    def bad(self, *more: str, **variables: object) -> str:
+        """The role stops; what it says."""
+        done = self.play("", *more, **variables)
+        assert done.returncode != 0, done.stdout
+        assert "Traceback" not in done.stdout + done.stderr
+        return " ".join((done.stdout + done.stderr).split())
+
+
+@pytest.fixture
+def vps2(run, tmp_path) -> Iterator[Vps2]:
+    with LokiStandIn() as loki:
+        yield Vps2(run, tmp_path, loki)
+
+
+def test_one_record_with_metadata_is_pushed_and_read_back_and_nothing_changes(vps2):
+    assert [vps2.good(), vps2.good()] == [0, 0]
+    found = vps2.loki.records()
+    assert [line for _, line, _ in found] == ["probe", "probe"]
+    assert {labels["service_name"] for _, _, labels in found} == {"openclaw-egress-probe"}
+    assert all(re.fullmatch(r"\d{10}", labels["probe"]) for _, _, labels in found)
+
+
+def test_a_check_pushes_nothing(vps2):
+    assert vps2.good("--check") == 0
+    assert vps2.loki.records() == []
+
+
+def test_a_key_that_is_absent_means_false(vps2):
+    """As a real Loki answers: it omits booleans that are false."""
+    vps2.configure(CONFIG.replace("  retention", "  allow_structured_metadata: false\n  retention"))
+    assert "allow_structured_metadata" not in vps2.loki.config
+    said = vps2.bad()
+    assert "limits_config.allow_structured_metadata is false" in said
+    assert "loki_otlp_manage_config: true" in said and str(vps2.file) in said
+    assert vps2.loki.records() == []
+
+
+def test_what_the_configuration_does_not_show_the_record_does(vps2):
+    vps2.loki.faults.set(status=400, count=None)
+    said = vps2.bad()
+    assert "answers 400" in said
+
+
+def test_a_record_that_is_taken_and_not_found_is_told(vps2):
+    vps2.loki.faults.set(status=204)
+    assert "does not find it within 10 s" in vps2.bad()
+
+
+def test_a_loki_with_tenants_is_asked_with_the_exporters_headers(vps2):
+    vps2.configure("auth_enabled: true\n" + ALLOWED)
+    said = vps2.bad()
+    assert "Nothing was changed." in said and "openclaw_proxy_otlp_headers" in said and "answers 401" in said
+    assert vps2.good(headers="authorization=Basic%20c2VjcmV0,x-scope-orgid=agents") == 0
+    headers = {name.lower(): value for name, value in vps2.loki.pushes[-1].headers.items()}
+    assert (headers["x-scope-orgid"], headers["authorization"]) == ("agents", "Basic c2VjcmV0")
+    done = vps2.play("", "-vvv", headers="authorization=Basic%20c2VjcmV0,x-scope-orgid=agents")
+    assert "c2VjcmV0" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("limits", "edited"),
+    [
+        (
+            "limits_config:\n  # a week\n  retention_period: 168h\n",
+            "limits_config:\n  # a week\n  allow_structured_metadata: true\n  retention_period: 168h\n",
+        ),
+        (
+            "limits_config: # ours\n    retention_period: 168h\n\n",
+            "limits_config: # ours\n    allow_structured_metadata: true\n    retention_period: 168h\n\n",
+        ),
+        (
+            "limits_config:\n\n  volume_enabled: true\n  # off: it is slow\n"
+            "  allow_structured_metadata: false  # for now\n  x: 1\n",
+            "limits_config:\n\n  volume_enabled: true\n  # off: it is slow\n"
+            "  allow_structured_metadata: true  # for now\n  x: 1\n",
+        ),
+        (
+            "limits_config:\n  # allow_structured_metadata: false\n  x: 1\n",
+            "limits_config:\n  # allow_structured_metadata: false\n  allow_structured_metadata: true\n  x: 1\n",
+        ),
+        ("limits_config: {}\n", "limits_config:\n  allow_structured_metadata: true\n"),
+        ("limits_config:  # none\n", "limits_config:  # none\n  allow_structured_metadata: true\n"),
+        ("server:\n  x: 1\n", "server:\n  x: 1\nlimits_config:\n  allow_structured_metadata: true\n"),
+    ],
+    ids=["first", "other indent", "false", "in a comment", "flow", "empty", "absent"],
+)
+def test_the_edit_changes_the_key_alone_once_and_rollback_undoes_it(vps2, limits, edited):
+    absent = limits.startswith("server")
+    before, after = (
+        (SCHEMA.format(store="tsdb", schema="v13") + text)
+        if absent
+        else text + SCHEMA.format(store="tsdb", schema="v13")
+        for text in (limits, edited)
+    )
+    vps2.configure(before)
+    assert vps2.good(loki_otlp_manage_config=True) > 0
+    assert vps2.file.read_text() == after
+    assert vps2.good(loki_otlp_manage_config=True) == 0
+    done = vps2.play("playbooks/rollback.yml", "--limit", "two")
+    assert vps2.file.read_text() == before, done.stdout + done.stderr
+    assert not vps2.manifest.exists()
+    assert [path.name for path in vps2.at.glob("loki.yml*")] == ["loki.yml"]
+
+
+def test_a_file_that_says_so_already_is_read_again(vps2):
+    vps2.configure(CONFIG)
+    vps2.file.write_text(ALLOWED)
+    vps2.good(loki_otlp_manage_config=True)
+    assert vps2.file.read_text() == ALLOWED
+
+
+def test_a_form_that_cannot_be_edited_is_left_and_told(vps2):
+    text = "limits_config: {retention_period: 168h}\n" + SCHEMA.format(store="tsdb", schema="v13")
+    vps2.configure(text)
+    said = vps2.bad(loki_otlp_manage_config=True)
+    assert "Nothing was changed." in said and "in a form that this role does not edit" in said
+    assert vps2.file.read_text() == text and not vps2.manifest.exists()
+
+
+@pytest.mark.parametrize("later", [False, True], ids=["alone", "v13 to come"])
+@pytest.mark.parametrize("manage", [False, True])
+def test_a_schema_that_is_not_yet_v13_gets_both_steps_and_the_date(vps2, later, manage):
+    day = (datetime.now(UTC) + timedelta(days=3 if later else 1)).strftime("%Y-%m-%d")
+    text = "limits_config:\n  x: 1\n" + SCHEMA.format(store="boltdb-shipper", schema="v12")
+    if later:
+        text += f"    - from: {day}\n      store: tsdb\n      schema: v13\n"
+    vps2.configure(text)
+    said = vps2.bad(loki_otlp_manage_config=manage)
+    assert "active today is v12 on boltdb-shipper" in said and "Two steps: (1)" in said
+    assert f"(2) from {day} on (UTC), set limits_config.allow_structured_metadata: true" in said
+    assert ("such a period from" if later else f"with `from: {day}`") in said
+    assert vps2.file.read_text() == text and not vps2.manifest.exists()
