@@ -84,3 +84,14 @@ def test_where_no_rule_can_be_named_it_is_said_what_to_do(host, port, rule, reas
 def test_a_host_is_read_again_as_the_text_that_it_is(name):
     rule = str(NewRule(host=name, ports=(443,)))
     assert YAML(typ="safe", pure=True).load(rule) == {"host": name, "ports": [443]}
+
+
+def test_no_wide_exception_is_proposed_where_a_narrow_one_was_not_met():
+    text = (
+        "version: 1\nclasses:\n  sandbox: {listen: 1, action: open, "
+        "addresses: [{cidr: 10.0.0.2/32, ports: [3100], methods: [POST], paths: [/otlp/v1/logs]}]}\n"
+    )
+    policy = read_policy(text.encode(), "policy.yml")
+    denied = decide(policy, "sandbox", parse_destination("10.0.0.2", 3100), "GET", "/loki/api/v1/query_range")
+    remedy = remedy_for(group("10.0.0.2", 3100, denied.rule, denied.reason))
+    assert not remedy.rules and "classes.sandbox.addresses[0]" in remedy.advice

@@ -302,8 +302,10 @@ class Gate:
                 return False
         # Of a permit that was there too: the policy may be another one by now.
         decision = with_addresses(
-            decision, (check_address(policy, class_name, destination, address) for address in addresses)
+            decision, (check_address(policy, class_name, destination, one, method, path) for one in addresses)
         )
+        if decision.allow and decision.limited and method is not None and (why := _unlimited(flow.request)):
+            decision = _syntax(f"{why}: {decision.rule} limits methods and paths, and the origin could take others")
         if not decision.allow:
             self._permits.revoke(flow.client_conn.id, destination.host, destination.port)
             self._refuse(flow, str(destination), decision)
@@ -482,10 +484,35 @@ def _port(client: connection.Client) -> int:
     return int(client.sockname[1])
 
 
-def check_address(policy: Policy, class_name: str, destination: Destination, address: str) -> Decision:
+OVERRIDES = frozenset(
+    {
+        "x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url",
+        "x-original-uri", "x-original-method", "x-forwarded-method", "x-forwarded-uri",
+    }
+)  # fmt: skip
+"""Fields from which frameworks take another method or path than the request line's."""
+
+
+def _unlimited(request: http.Request) -> str | None:
+    """Say which field could lead past a limit to methods and paths: another protocol, or another request."""
+    for name in request.headers:
+        plain = name.strip().lower().replace("_", "-")
+        if plain in OVERRIDES or (plain in ("upgrade", "http2-settings") and request.scheme != "https"):
+            return f"the request has a field {plain}"
+    return None
+
+
+def check_address(
+    policy: Policy,
+    class_name: str,
+    destination: Destination,
+    address: str,
+    method: str | None = None,
+    path: str | None = None,
+) -> Decision:
     """The guard on one address; and this machine's own addresses only where an exception names them."""
     ip = ipaddress.ip_address(address)
-    verdict = decide_address(policy, class_name, destination, ip)
+    verdict = decide_address(policy, class_name, destination, ip, method, path)
     if verdict.allow and verdict.rule == "default" and is_own_address(address):
         return Decision(
             allow=False,
