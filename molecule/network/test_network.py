@@ -27,6 +27,7 @@ from molecule.lab.hosts import (
 pytestmark = pytest.mark.timeout(400)
 
 PROXY, GATEWAY, CARRIER = "172.31.250.2", "172.31.250.3", "172.31.250.4"
+SUBNET = "172.31.250.0/24"
 # One port for all: the guard leads each network from there to its class's listener.
 DOOR = f"{PROXY}:3128"
 LISTENERS = {DOOR, *(f"{PROXY}:{port}" for port in (8080, 8081, 8082, 8083))}
@@ -232,7 +233,7 @@ def test_the_gateways_telemetry_reaches_vps2_through_the_proxy():
 )
 def test_without_its_wall_the_gateway_does_not_start(options, why):
     walls = "/home/openclaw/openclaw-egress/gateway-walls:/opt/openclaw-egress:ro"
-    guard = ("--entrypoint=/opt/openclaw-egress/guard", "openclaw:local", PROXY, CARRIER, "3128", "8080")
+    guard = ("--entrypoint=/opt/openclaw-egress/guard", "openclaw:local", PROXY, CARRIER, SUBNET, "3128", "8080")
     container = ("docker", "run", "--rm", "--user=0:0", "--volume", walls, *options, *guard, "--", "echo", "started")
     asked = ("docker", "exec", f"{NAME}-vps1", *container)
     done = subprocess.run(asked, capture_output=True, text=True, check=False)

@@ -6,6 +6,8 @@ Names follow OpenTelemetry's environment specification where it has one
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -17,10 +19,38 @@ DEFAULT_LOGS_ENDPOINT = "http://10.0.0.2:3100/otlp/v1/logs"
 DEFAULT_LLM_HOSTS = ("api.anthropic.com", "api.openai.com")
 DEFAULT_STATE_DIR = Path.home() / ".local" / "state" / "openclaw-egress"
 HEALTH_PORT = 9464
+MAX_NEIGHBOURS = 100
 
 
 class SettingsError(Exception):
     """The environment holds something that cannot be used; the text names the variable and the remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """A network of the proxy's, and the only addresses of it that may connect to the listeners."""
+
+    network: IPv4Network
+    addresses: tuple[IPv4Address, ...]
+
+    @classmethod
+    def read(cls, text: str) -> Neighbours:
+        """Read ``172.31.250.0/24=172.31.250.3``; more addresses follow after commas.
+
+        Raises:
+            ValueError: it is written otherwise.
+        """
+        network, _, addresses = text.partition("=")
+        try:
+            found = cls(IPv4Network(network.strip()), tuple(IPv4Address(one.strip()) for one in addresses.split(",")))
+        except ValueError as error:
+            raise ValueError(f"write NETWORK=ADDRESS, such as 172.31.250.0/24=172.31.250.3 ({error})") from None
+        outside = [str(one) for one in found.addresses if one not in found.network]
+        if outside or len(found.addresses) > MAX_NEIGHBOURS:
+            raise ValueError(
+                f"{', '.join(outside)} is outside of {found.network}" if outside else "there are too many addresses"
+            )
+        return found
 
 
 class Settings(BaseSettings):
@@ -64,6 +94,11 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("EGRESS_LISTEN_HOST"),
         description="Address of the classes' listeners; empty: every address.",
     )
+    neighbours: Annotated[Neighbours | None, NoDecode] = Field(
+        default=None,
+        validation_alias=AliasChoices("EGRESS_NEIGHBOURS"),
+        description="NETWORK=ADDRESS,…: from this network, only these addresses may connect. Empty: every one.",
+    )
     health_port: int = Field(default=HEALTH_PORT, ge=1, le=65535, validation_alias=AliasChoices("EGRESS_HEALTH_PORT"))
 
     @field_validator("llm_hosts", mode="before")
@@ -72,6 +107,13 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             hosts = tuple(part.strip() for part in value.split(",") if part.strip())
             return hosts or None
+        return value
+
+    @field_validator("neighbours", mode="before")
+    @classmethod
+    def _read_neighbours(cls, value: object) -> object:
+        if isinstance(value, str):
+            return Neighbours.read(value) if value.strip() else None
         return value
 
     @field_validator("policy_file", "ca_dir", "upstream_ca", "host_name", mode="before")
