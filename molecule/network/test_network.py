@@ -110,6 +110,95 @@ def test_root_in_the_gateway_comes_past_its_guard_and_no_further():
     assert ways_out() == before
 
 
+BASE_CHAINS = {"INPUT": "EGRESS-INPUT", "FORWARD": "DOCKER-USER", "OUTPUT": "EGRESS-OUTPUT"}
+EACH_CHAIN = {
+    "each chain flushed": "{tables} -F {chain}",
+    "a bypass in each chain": "{tables} -I {chain} -j RETURN",
+    "the first rule of each chain gone": "{tables} -D {chain} 1",
+    "an ACCEPT first in each base chain": "{tables} -I {base} 1 -j ACCEPT",
+    "no jump in each base chain": "{tables} -D {base} -j {chain}",
+    "a jump further down in each base chain": "{tables} -D {base} -j {chain}; {tables} -I {base} -j ACCEPT;"
+    " {tables} -A {base} -j {chain}; {tables} -A {base} -j {chain}",
+}
+RULES = {
+    **{
+        what: "; ".join(
+            command.format(tables=tables, base=base, chain=chain)
+            for tables in ("iptables", "ip6tables")
+            for base, chain in BASE_CHAINS.items()
+        )
+        for what, command in EACH_CHAIN.items()
+    },
+    "the shared port flushed": "iptables -t nat -F EGRESS-DOOR",
+    "an ACCEPT before the shared port": "iptables -t nat -I PREROUTING -j ACCEPT",
+    "the shared port leads elsewhere": f"iptables -t nat -I EGRESS-DOOR -p tcp -j DNAT --to-destination {PROXY}:8080",
+    "no jump to the shared port": "iptables -t nat -D PREROUTING -j EGRESS-DOOR",
+    "other policies, and everything flushed": "iptables -P OUTPUT ACCEPT; iptables -P FORWARD ACCEPT; iptables -F;"
+    " iptables -t nat -F EGRESS-DOOR; ip6tables -P FORWARD ACCEPT; ip6tables -F; ip6tables -X",
+}
+
+
+def rules() -> list[str]:
+    """Return the first rule of each base chain, and every rule of the firewall entrypoint's chains."""
+    show = "; ".join(
+        [f"{tables} -S {base} | sed -n 2p; {tables} -S {chain}" for tables in ("iptables", "ip6tables")
+         for base, chain in BASE_CHAINS.items()]
+        + ["iptables -t nat -S PREROUTING | sed -n 2p; iptables -t nat -S EGRESS-DOOR"]
+    )  # fmt: skip
+    text = on("vps1", "docker", "exec", "--user", "0:0", "openclaw-gateway", "sh", "-c", f"{show}; true")
+    return [line for line in text.splitlines() if line != "-A DOCKER-USER -j RETURN"]
+
+
+@pytest.mark.parametrize("command", RULES.values(), ids=RULES)
+def test_the_firewall_entrypoint_restores_the_rules_after(command):
+    before = rules()
+    nested = ("docker", "run", "--rm", "--privileged", "--network", "host", "--volume", "/:/gateway", IMAGE)
+    in_gateway(*nested, "chroot", "/gateway", "sh", "-ec", command)
+    assert soon(lambda: rules() == before, 30), rules()
+
+
+PEERS = ("macvlan", "ipvlan")
+
+
+@pytest.mark.parametrize("driver", PEERS)
+def test_a_host_of_its_own_on_the_internal_network_reaches_nothing(driver):
+    """Whoever may use the gateway's daemon can make such a network; the proxy and the gateway know no such host."""
+    name = f"an-agents-{driver}"
+    at = ("--subnet", SUBNET, "--gateway", CARRIER, "--opt", "parent=eth0")
+    in_gateway("docker", "network", "create", "--driver", driver, *at, name)
+    try:
+        container = (
+            "docker",
+            "run",
+            "--rm",
+            "--network",
+            name,
+            "--ip",
+            "172.31.250.77",
+            IMAGE,
+            "python3",
+            "-c",
+            REACHED,
+        )
+        served = {f"{GATEWAY}:19222"}
+        assert in_gateway(*container, *LISTENERS, *ELSEWHERE, *INWARDS, *served).split() == []
+    finally:
+        in_gateway("docker", "network", "rm", name)
+
+
+def test_the_record_in_loki_can_be_neither_read_nor_forged_through_the_proxy():
+    ask = """const [method, path] = process.argv.slice(1); require('http')
+      .request({host: '172.31.250.2', port: 8080, method, path: 'http://10.0.0.2:3100' + path,
+                headers: {host: '10.0.0.2:3100'}}, r => { console.log(r.statusCode); process.exit() }).end('{}')"""
+    for method, path in (
+        ("GET", "/loki/api/v1/query_range?query=%7Bservice_name%3D%22openclaw-proxy%22%7D"),
+        ("POST", "/loki/api/v1/push"),
+        ("GET", "/otlp/v1/logs"),
+        ("POST", "/otlp/v1/logs/../../../loki/api/v1/push"),
+    ):
+        assert in_gateway("env", "-u", "NODE_USE_ENV_PROXY", "node", "-e", ask, method, path).strip() == "403"
+
+
 SPOOFED = """
 import socket, sys
 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as plain:

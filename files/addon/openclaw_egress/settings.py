@@ -7,7 +7,7 @@ Names follow OpenTelemetry's environment specification where it has one
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -19,7 +19,6 @@ DEFAULT_LOGS_ENDPOINT = "http://10.0.0.2:3100/otlp/v1/logs"
 DEFAULT_LLM_HOSTS = ("api.anthropic.com", "api.openai.com")
 DEFAULT_STATE_DIR = Path.home() / ".local" / "state" / "openclaw-egress"
 HEALTH_PORT = 9464
-MAX_NEIGHBOURS = 100
 
 
 class SettingsError(Exception):
@@ -45,12 +44,18 @@ class Neighbours:
             found = cls(IPv4Network(network.strip()), tuple(IPv4Address(one.strip()) for one in addresses.split(",")))
         except ValueError as error:
             raise ValueError(f"write NETWORK=ADDRESS, such as 172.31.250.0/24=172.31.250.3 ({error})") from None
-        outside = [str(one) for one in found.addresses if one not in found.network]
-        if outside or len(found.addresses) > MAX_NEIGHBOURS:
-            raise ValueError(
-                f"{', '.join(outside)} is outside of {found.network}" if outside else "there are too many addresses"
-            )
+        for one in found.addresses:
+            if one not in found.network:
+                raise ValueError(f"{one} is outside of {found.network}")
         return found
+
+    def refuses(self, client: str) -> bool:
+        """Return whether a client has an unknown address of the network, or a link-local one (a host on any link)."""
+        address = ip_address(client)
+        if isinstance(address, IPv6Address):
+            mapped = address.ipv4_mapped
+            return self.refuses(str(mapped)) if mapped is not None else address.is_link_local
+        return address in self.network and address not in self.addresses
 
 
 class Settings(BaseSettings):

@@ -35,6 +35,7 @@ from openclaw_egress.proxy.layers import Refuse, cut, looks_like_tls
 from openclaw_egress.proxy.permits import Permit, Permits
 from openclaw_egress.proxy.rate import Rate
 from openclaw_egress.proxy.resolver import ResolutionError, Resolver, current_permit, is_own_address
+from openclaw_egress.settings import Neighbours
 
 log = logging.getLogger("openclaw_egress.gate")
 
@@ -113,7 +114,14 @@ class Gate:
 
     name = "openclaw_egress.gate"
 
-    def __init__(self, policy: Callable[[], Policy], observer: Observer, resolver: Resolver | None = None) -> None:
+    def __init__(
+        self,
+        policy: Callable[[], Policy],
+        observer: Observer,
+        resolver: Resolver | None = None,
+        neighbours: Neighbours | None = None,
+    ) -> None:
+        self._neighbours = neighbours
         self._policy = policy
         self._observer = observer
         self._resolver = resolver or Resolver()
@@ -175,6 +183,12 @@ class Gate:
     def client_connected(self, client: connection.Client) -> None:
         """A listener that no class owns serves nobody, and a class has so many connections and no more."""
         found = self._class_policy(client)
+        address = str(client.peername[0])
+        if self._neighbours is not None and self._neighbours.refuses(address):
+            # Before it counts as a connection of the class: it must not use up the limit of those who may connect.
+            client.error = "not a known neighbour"
+            self._observer.denied(found.name, "*", _unknown(address, self._neighbours), "-", address, enforced=True)
+            return
         self._clients[client.id] = found.name
         self._open[found.name] += 1
         if self._open[found.name] > found.limits.connections:
@@ -535,6 +549,12 @@ def _exhausted(limit: str, found: ClassPolicy) -> Decision:
         reason=f"{found.name} may have {most} {limit.replace('_', ' ')}, and has them",
         inspect=False,
     )
+
+
+def _unknown(address: str, neighbours: Neighbours) -> Decision:
+    known = ", ".join(map(str, neighbours.addresses))
+    reason = f"{address} is not a known client: on {neighbours.network} only {known} may connect (EGRESS_NEIGHBOURS)"
+    return Decision(allow=False, rule="neighbours", reason=reason, inspect=False)
 
 
 def _unrecorded_websocket() -> Decision:

@@ -18,7 +18,7 @@ from types import ModuleType
 import mitmproxy
 from mitmproxy import options
 
-from openclaw_egress.proxy import logs, neighbours, resolver
+from openclaw_egress.proxy import logs, resolver
 from openclaw_egress.proxy.options import safe_options
 from openclaw_egress.proxy.service import Service, describe
 
@@ -59,7 +59,6 @@ async def _serve(service: Service) -> None:
 
     loop = asyncio.get_running_loop()
     uninstall = resolver.install(loop)
-    neighbours.install(loop, service.settings.neighbours)
     master = Master(options.Options())
     # mitmproxy looks for the add-on that chooses layers by this name, and warns where it is not.
     service.gate.name = "nextlayer"

@@ -45,17 +45,14 @@ class StockAddon:
         """Read the settings and set the safe options; an error here ends mitmdump."""
         logs.guard_mitmproxy_logs()
         try:
-            settings = Settings.load()
-            if settings.neighbours is not None:
-                raise SettingsError("EGRESS_NEIGHBOURS: mitmdump's listeners cannot be filtered; use `egress run`")
-            self._service = Service(settings)
+            self._service = Service(Settings.load())
         except START_ERRORS as error:
             # mitmdump ends when an error is logged during start-up; raising would add a traceback.
             log.error("%s", error)
             raise SystemExit(1) from None
         self.addons = [self._service.gate, self._service.recorder]
-        options = safe_options(self._service.confdir, self._service.trusted_ca) | stock_options()
-        ctx.options.update(**options)  # type: ignore[no-untyped-call]
+        settings = safe_options(self._service.confdir, self._service.trusted_ca) | stock_options()
+        ctx.options.update(**settings)  # type: ignore[no-untyped-call]
 
     def configure(self, updated: set[str]) -> None:
         """Every listener must belong to a class."""
