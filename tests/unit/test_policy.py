@@ -13,6 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from openclaw_egress import policy as policy_module
+from openclaw_egress.cli.asking import ask
 from openclaw_egress.destinations import Destination, DestinationError, guard_reason, parse_destination
 from openclaw_egress.policy import (
     Decision,
@@ -1060,3 +1061,32 @@ def test_a_limit_on_an_exception_that_tls_would_hide_is_an_error(limit) -> None:
         f"policy.yml:3: classes.a.addresses[0].{what}: port 443 carries TLS, so the {what} of its requests are not "
         f"seen; limit plain HTTP ports alone; write an exception for 443 of its own, without {what}"
     )
+
+
+DEFAULTS = Path(__file__).parents[2] / "roles" / "openclaw_proxy" / "defaults" / "main.yml"
+
+
+@pytest.mark.parametrize(
+    ("method", "url", "allow"),
+    [
+        ("POST", "http://10.0.0.2:3100/otlp/v1/logs", True),
+        ("POST", "http://10.0.0.2:4318/v1/traces", True),
+        ("POST", "http://10.0.0.2:9090/api/v1/otlp/v1/metrics", True),
+        ("GET", "http://10.0.0.2:3100/loki/api/v1/query_range", False),
+        ("POST", "http://10.0.0.2:3100/loki/api/v1/push", False),
+        ("POST", "http://10.0.0.2:4318/v1/logs", False),
+        ("POST", "http://10.0.0.2:3100/v1/traces", False),
+        ("GET", "http://10.0.0.2:9090/api/v1/query", False),
+        ("POST", "10.0.0.2:3100", False),
+    ],
+)
+def test_the_roles_default_policy_lets_telemetry_be_written_and_nothing_be_read(method, url, allow) -> None:
+    text = DEFAULTS.read_text()
+    text = "version: 1\n" + textwrap.dedent(text[text.index("  classes:\n") :])
+    for variable, value in {
+        "{{ openclaw_proxy_loki_address }}": "10.0.0.2",
+        '"{{ [openclaw_proxy_loki_port | int] }}"': "[3100]",
+    }.items():
+        assert variable in text
+        text = text.replace(variable, value)
+    assert ask(read(text), "gateway", url, method).decision.allow is allow
