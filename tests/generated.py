@@ -88,10 +88,7 @@ def policy_text(chance: random.Random, world: World) -> str:
             "action": ACTIONS[number % len(ACTIONS)],
             "allow": [_rule(chance, world, "allow") for _ in range(chance.randint(0, allow))],
             "deny": [_rule(chance, world, "deny") for _ in range(chance.randint(0, deny))],
-            "addresses": [
-                {"cidr": chance.choice(world.excepted), "ports": _ports(chance, world)}
-                for _ in range(chance.randint(0, addresses))
-            ],
+            "addresses": [_exception(chance, world) for _ in range(chance.randint(0, addresses))],
         }
         for number, listener in enumerate(world.listeners)
     }
@@ -116,6 +113,15 @@ def _rule(chance: random.Random, world: World, kind: Literal["allow", "deny"]) -
     if chance.random() < 0.5:
         rule["ports"] = _ports(chance, world)
     return rule
+
+
+def _exception(chance: random.Random, world: World) -> dict[str, Any]:
+    found: dict[str, Any] = {"cidr": chance.choice(world.excepted), "ports": _ports(chance, world)}
+    if 443 not in found["ports"] and chance.random() < 0.5:
+        found["methods"] = chance.sample(("GET", "POST", "DELETE"), chance.randint(1, 2))
+    if 443 not in found["ports"] and chance.random() < 0.5:
+        found["paths"] = chance.sample(("/v1/*", "/v1/messages", "/admin*", "/", "/v1/ü"), chance.randint(1, 2))
+    return found
 
 
 def _ports(chance: random.Random, world: World) -> list[int]:

@@ -27,6 +27,7 @@ from molecule.lab.hosts import (
 pytestmark = pytest.mark.timeout(400)
 
 PROXY, GATEWAY, CARRIER = "172.31.250.2", "172.31.250.3", "172.31.250.4"
+SUBNET = "172.31.250.0/24"
 # One port for all: the guard leads each network from there to its class's listener.
 DOOR = f"{PROXY}:3128"
 LISTENERS = {DOOR, *(f"{PROXY}:{port}" for port in (8080, 8081, 8082, 8083))}
@@ -107,6 +108,130 @@ def test_root_in_the_gateway_comes_past_its_guard_and_no_further():
     # The rules may come back in the middle of it.
     assert soon(lambda: found() == every)
     assert ways_out() == before
+
+
+BASE_CHAINS = {"INPUT": "EGRESS-INPUT", "FORWARD": "DOCKER-USER", "OUTPUT": "EGRESS-OUTPUT"}
+EACH_CHAIN = {
+    "each chain flushed": "{tables} -F {chain}",
+    "a bypass in each chain": "{tables} -I {chain} -j RETURN",
+    "the first rule of each chain gone": "{tables} -D {chain} 1",
+    "an ACCEPT first in each base chain": "{tables} -I {base} 1 -j ACCEPT",
+    "no jump in each base chain": "{tables} -D {base} -j {chain}",
+    "a jump further down in each base chain": "{tables} -D {base} -j {chain}; {tables} -I {base} -j ACCEPT;"
+    " {tables} -A {base} -j {chain}; {tables} -A {base} -j {chain}",
+}
+RULES = {
+    **{
+        what: "; ".join(
+            command.format(tables=tables, base=base, chain=chain)
+            for tables in ("iptables", "ip6tables")
+            for base, chain in BASE_CHAINS.items()
+        )
+        for what, command in EACH_CHAIN.items()
+    },
+    "the shared port flushed": "iptables -t nat -F EGRESS-DOOR",
+    "an ACCEPT before the shared port": "iptables -t nat -I PREROUTING -j ACCEPT",
+    "the shared port leads elsewhere": f"iptables -t nat -I EGRESS-DOOR -p tcp -j DNAT --to-destination {PROXY}:8080",
+    "no jump to the shared port": "iptables -t nat -D PREROUTING -j EGRESS-DOOR",
+    "other policies, and everything flushed": "iptables -P OUTPUT ACCEPT; iptables -P FORWARD ACCEPT; iptables -F;"
+    " iptables -t nat -F EGRESS-DOOR; ip6tables -P FORWARD ACCEPT; ip6tables -F; ip6tables -X",
+}
+
+
+def rules() -> list[str]:
+    """Return the first rule of each base chain, and every rule of the firewall entrypoint's chains."""
+    show = "; ".join(
+        [f"{tables} -S {base} | sed -n 2p; {tables} -S {chain}" for tables in ("iptables", "ip6tables")
+         for base, chain in BASE_CHAINS.items()]
+        + ["iptables -t nat -S PREROUTING | sed -n 2p; iptables -t nat -S EGRESS-DOOR"]
+    )  # fmt: skip
+    text = on("vps1", "docker", "exec", "--user", "0:0", "openclaw-gateway", "sh", "-c", f"{show}; true")
+    return [line for line in text.splitlines() if line != "-A DOCKER-USER -j RETURN"]
+
+
+@pytest.mark.parametrize("command", RULES.values(), ids=RULES)
+def test_the_firewall_entrypoint_restores_the_rules_after(command):
+    before = rules()
+    nested = (
+        "docker",
+        "run",
+        "--rm",
+        "--user",
+        "0",
+        "--privileged",
+        "--network",
+        "host",
+        "--volume",
+        "/:/gateway",
+        IMAGE,
+    )
+    in_gateway(*nested, "chroot", "/gateway", "sh", "-ec", command)
+    assert soon(lambda: rules() == before, 30), rules()
+
+
+def test_the_gateway_ends_where_its_rules_cannot_be_restored():
+    """A program takes iptables away and flushes the rules; the container then starts again, with iptables and rules."""
+    form = "{{.State.StartedAt}}"
+
+    def started() -> str:
+        return on("vps1", "docker", "inspect", "--format", form, "openclaw-gateway").strip()
+
+    before, since = ways_out(), started()
+    break_it = "iptables -F; mount --bind /bin/false $(readlink -f $(command -v iptables-restore))"
+    on("vps1", "docker", "exec", "--user", "0:0", "openclaw-gateway", "sh", "-ec", break_it)
+    assert soon(lambda: started() != since, 60), on("vps1", "docker", "logs", "--tail", "20", "openclaw-gateway")
+    assert soon(lambda: healthy("openclaw-gateway"), 120)
+    assert ways_out() == before
+    holds()
+
+
+PEERS = ("macvlan", "ipvlan")
+ANSWERED = """
+import socket, sys
+for target in sys.argv[1:]:
+    host, _, port = target.rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), 4) as sock:
+            sock.sendall(b"GET http://www.example.com/ HTTP/1.1\\r\\nHost: www.example.com\\r\\n\\r\\n")
+            if sock.recv(1):
+                print(target)
+    except OSError:
+        pass
+"""
+
+
+@pytest.mark.parametrize("driver", PEERS)
+def test_a_host_of_its_own_on_the_internal_network_is_not_served(driver):
+    """Whoever may use the gateway's daemon can make such a network; the proxy and the gateway know no such host."""
+    name = f"an-agents-{driver}"
+    at = ("--subnet", SUBNET, "--gateway", CARRIER, "--opt", "parent=eth0")
+    in_gateway("docker", "network", "create", "--driver", driver, *at, name)
+    try:
+        container = ("docker", "run", "--rm", "--network", name, "--ip", "172.31.250.77", IMAGE, "python3", "-c")
+        try:
+            in_gateway(*container, "")
+        except AssertionError as problem:
+            if "operation not supported" in str(problem):
+                pytest.skip(f"this kernel has no {driver}: {problem}")
+            raise
+        # The proxy's kernel takes the connection, and the proxy ends it without a byte.
+        assert set(in_gateway(*container, REACHED, *LISTENERS, *ELSEWHERE, *INWARDS).split()) <= LISTENERS
+        assert in_gateway(*container, ANSWERED, *LISTENERS).split() == []
+    finally:
+        in_gateway("docker", "network", "rm", name)
+
+
+def test_the_record_in_loki_can_be_neither_read_nor_forged_through_the_proxy():
+    ask = """const [method, path] = process.argv.slice(1); require('http')
+      .request({host: '172.31.250.2', port: 8080, method, path: 'http://10.0.0.2:3100' + path,
+                headers: {host: '10.0.0.2:3100'}}, r => { console.log(r.statusCode); process.exit() }).end('{}')"""
+    for method, path in (
+        ("GET", "/loki/api/v1/query_range?query=%7Bservice_name%3D%22openclaw-proxy%22%7D"),
+        ("POST", "/loki/api/v1/push"),
+        ("GET", "/otlp/v1/logs"),
+        ("POST", "/otlp/v1/logs/../../../loki/api/v1/push"),
+    ):
+        assert in_gateway("env", "-u", "NODE_USE_ENV_PROXY", "node", "-e", ask, method, path).strip() == "403"
 
 
 SPOOFED = """
@@ -232,7 +357,7 @@ def test_the_gateways_telemetry_reaches_vps2_through_the_proxy():
 )
 def test_without_its_wall_the_gateway_does_not_start(options, why):
     walls = "/home/openclaw/openclaw-egress/gateway-walls:/opt/openclaw-egress:ro"
-    guard = ("--entrypoint=/opt/openclaw-egress/guard", "openclaw:local", PROXY, CARRIER, "3128", "8080")
+    guard = ("--entrypoint=/opt/openclaw-egress/guard", "openclaw:local", PROXY, CARRIER, SUBNET, "3128", "8080")
     container = ("docker", "run", "--rm", "--user=0:0", "--volume", walls, *options, *guard, "--", "echo", "started")
     asked = ("docker", "exec", f"{NAME}-vps1", *container)
     done = subprocess.run(asked, capture_output=True, text=True, check=False)

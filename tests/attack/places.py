@@ -15,7 +15,7 @@ from typing import Literal
 
 from lab.hosts import NAME, agent_turn, in_gateway, on, run
 
-from tests.attack.inside.core import Address, World
+from tests.attack.inside.core import PEER, Address, World
 from tests.generated import ODD_HOSTS, spelled
 
 type Level = Literal["application", "network"]
@@ -29,7 +29,7 @@ LISTENING = 9222
 """A browser's CDP port; here every container has a listener there for the others to find."""
 
 INTERNET, CANARY, CANARY6 = "198.51.100.10", "198.51.100.66", "2001:db8::66"
-LAWFUL = (*((INTERNET, port) for port in (80, 443)), *(("10.0.0.2", port) for port in (3100, 4318, 9090)))
+LAWFUL = tuple((INTERNET, port) for port in (80, 443))
 """What the lab's policy has as exceptions for the gateway, whose class may ask for them by address."""
 
 INWARD = ("inward", "mixed", "loopback", "metadata", "v6", "proxy", "inner", "10-0-0-1.ip", "172-17-0-1.ip")
@@ -122,7 +122,7 @@ def _world(level: Level, place: str, class_name: str) -> World:
     return World(
         place=place,
         proxy=(proxy, own),
-        listeners=tuple((proxy, port) for port in PORTS.values() if port != own or place == "neighbour"),
+        listeners=tuple((proxy, port) for port in PORTS.values() if port != own or place in ("neighbour", PEER)),
         health=tuple((host, 9464) for host in (proxy, *PROXY.values())),
         allowed=allowed.get(place, ""),
         denied="internal.example.com" if place == "browser" else "denied.example.com",
@@ -150,6 +150,17 @@ def _network(stack: contextlib.ExitStack, name: str) -> None:
     if name not in _engine("network", "ls", "--format", "{{.Name}}").split():
         _engine("network", "create", name)
         stack.callback(_gone, "network", "rm", name)
+
+
+def _peer(stack: contextlib.ExitStack) -> str:
+    """A container with an address of its own on the internal network, past the gateway's rules."""
+    inner = PROXY["network"].rpartition(".")[0]
+    network = f"{OURS}-{PEER}"
+    at = ("--subnet", f"{inner}.0/24", "--gateway", f"{inner}.4")
+    _engine("network", "create", "--driver", "macvlan", "--opt", "parent=eth0", *at, network)
+    stack.callback(_gone, "network", "rm", network)
+    rights = ("--user", "0", "--cap-add", "NET_ADMIN")
+    return _container(stack, PEER, "--network", network, "--ip", f"{inner}.77", *rights)
 
 
 def _no_way_out_of_the_lab() -> None:
@@ -184,6 +195,8 @@ def places(level: Level) -> Iterator[list[Place]]:
                 stack, "neighbour", "--network", f"{OURS}-unknown", "--user", "0", "--cap-add", "NET_ADMIN"
             ),
         }
+        if level == "network":
+            containers[PEER] = _peer(stack)
         listening = {}
         for place, container in containers.items():
             _engine("exec", "--detach", container, "timeout", "3600", "python3", "-m", "http.server", str(LISTENING))
@@ -195,7 +208,7 @@ def places(level: Level) -> Iterator[list[Place]]:
         }
         found = []
         for place, container in containers.items():
-            class_name = "-" if place == "neighbour" else place
+            class_name = "-" if place in ("neighbour", PEER) else place
             world = replace(
                 _world(level, place, class_name),
                 neighbours=tuple(address for other, address in listening.items() if other != place),

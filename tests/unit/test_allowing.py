@@ -112,3 +112,14 @@ def test_this_machines_addresses_are_never_proposed():
     denied = group("10.1.2.3", 80, "address-guard", "10.1.2.3 is private (10.0.0.0/8, RFC 1918)")
     assert remedy_for(denied).rules
     assert not remedy_for(denied, lambda address: address == "10.1.2.3").rules
+
+
+def test_no_wide_exception_is_proposed_where_a_narrow_one_was_not_met():
+    text = (
+        "version: 1\nclasses:\n  sandbox: {listen: 1, action: open, "
+        "addresses: [{cidr: 10.0.0.2/32, ports: [3100], methods: [POST], paths: [/otlp/v1/logs]}]}\n"
+    )
+    policy = read_policy(text.encode(), "policy.yml")
+    denied = decide(policy, "sandbox", parse_destination("10.0.0.2", 3100), "GET", "/loki/api/v1/query_range")
+    remedy = remedy_for(group("10.0.0.2", 3100, denied.rule, denied.reason))
+    assert not remedy.rules and "classes.sandbox.addresses[0]" in remedy.advice

@@ -13,6 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from openclaw_egress import policy as policy_module
+from openclaw_egress.cli.asking import ask
 from openclaw_egress.destinations import Destination, DestinationError, guard_reason, parse_destination
 from openclaw_egress.policy import (
     Decision,
@@ -961,3 +962,131 @@ def test_a_policy_of_many_rules_asks_only_those_that_name_the_host() -> None:
     found = class_with(f"allow:\n{many}- '*.b.test'\n").classes["sandbox"]
     assert [rule.subject for rule in found.allow.about("h7.example", None)] == ["h7.example"]
     assert [rule.subject for rule in found.allow.about("a.b.test", None)] == ["*.b.test"]
+
+
+# ── exceptions with methods and paths ────────────────────────────────────────────────────────────────────────────
+
+LOGS = "addresses: [{cidr: 10.0.0.2/32, ports: [3100], methods: [POST], paths: [/otlp/v1/logs]}]\n"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [
+        ("POST", "/otlp/v1/logs", True),
+        ("post", "/otlp/v1/logs?tenant=a", True),
+        (None, None, False),  # CONNECT: a tunnel hides method and path
+        ("GET", "/otlp/v1/logs", False),
+        ("POST", "/loki/api/v1/push", False),
+        ("POST", "/loki/api/v1/query_range", False),
+        ("POST", "/otlp/v1/logs/../../loki/api/v1/query_range", False),
+        ("POST", "/otlp/v1/logs#/../../../loki/api/v1/query_range", False),
+        ("POST", "//otlp/v1/logs", False),
+        ("POST", "/otlp//v1/logs", False),
+        ("POST", "/otlp/v1/%2e%2e/v1/logs", False),
+        ("POST", "/otlp/v1/%252e%252e/logs", False),
+        ("POST", "/otlp/v1%2flogs", False),
+        ("POST", "/otlp/v1/logs;/../query", False),
+        ("POST", "/otlp\\v1\\logs", False),
+        ("POST", "/OTLP/v1/logs", False),
+        ("POST", "http://10.0.0.2:3100/otlp/v1/logs", False),
+        ("POST", "*", False),
+        ("POST", "", False),
+    ],
+)
+@pytest.mark.parametrize("action", ["open", "enforce", "report"])
+def test_an_exception_with_methods_and_paths_permits_these_alone(action, method, path, allow) -> None:
+    policy = class_with("allow: [{cidr: 10.0.0.2/32, ports: [3100]}]\n" + LOGS, action)
+    for host in ("10.0.0.2", "167772162"):
+        found = decide(policy, "sandbox", at(host, 3100), method, path)
+        assert found.allow is allow, found
+    address = ipaddress.ip_address("10.0.0.2")
+    found = decide_address(policy, "sandbox", at("loki.example", 3100), address, method, path)
+    rule = "classes.sandbox.addresses[0]" if allow else "address-guard"
+    assert (found.allow, found.rule, found.limited) == (allow, rule, allow)
+    if not allow:
+        assert found.reason == (
+            "loki.example is 10.0.0.2, which is private (10.0.0.0/8, RFC 1918), and has an exception for plain HTTP "
+            "requests alone: classes.sandbox.addresses[0] allows 10.0.0.2/32; port 3100; methods POST; "
+            "paths /otlp/v1/logs"
+        )
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/..;/admin", "/v1/.;/..;a=b/admin", "/v1/%2e%2e;/admin", "/v1/..%3b/admin", "/v1/;a/admin",
+        "/v1/a#/../admin",
+        "/v1/%c0%ae%c0%ae/admin", "/v1/%23/../admin",
+    ],
+)  # fmt: skip
+def test_a_path_that_some_servers_read_otherwise_meets_no_allowing_rule_and_each_denying_one(path) -> None:
+    allowing = class_with("allow: [{host: api.openai.com, paths: ['/v1/*']}]\n")
+    assert not decide(allowing, "sandbox", at("api.openai.com"), "GET", path).allow
+    denying = class_with("deny: [{host: api.openai.com, paths: ['/admin*']}]\n", "open")
+    assert not decide(denying, "sandbox", at("api.openai.com"), "GET", path).allow
+
+
+def test_an_ordinary_path_with_parameters_still_meets_a_rule() -> None:
+    policy = class_with("allow: [{host: api.openai.com, paths: ['/v1/*']}]\n")
+    assert decide(policy, "sandbox", at("api.openai.com"), "GET", "/v1/a;b=c").allow
+
+
+def test_limits_on_methods_of_inspected_hosts_are_known_to_the_gate() -> None:
+    policy = class_with("deny: [{host: api.openai.com, methods: [DELETE]}]\n", "open")
+    assert decide(policy, "sandbox", at("api.openai.com"), "POST", "/").limited
+    assert not decide(policy, "sandbox", at("www.example.com"), "POST", "/").limited
+
+
+def test_a_limit_that_another_exception_lifts_is_warned_of() -> None:
+    policy = class_with(
+        "addresses:\n"
+        "  - {cidr: 10.0.0.2/32, ports: [3100], paths: [/otlp/v1/logs]}\n"
+        "  - {cidr: 10.0.0.0/8, ports: [3100, 9090]}\n"
+    )
+    assert policy.warnings == (
+        "policy.yml:8: classes.sandbox.addresses[0] limits nothing: classes.sandbox.addresses[1] (line 9) "
+        "lets everything through",
+    )
+
+
+@pytest.mark.parametrize("limit", ["methods: [POST]", "paths: [/otlp/v1/logs]"])
+def test_a_limit_on_an_exception_that_tls_would_hide_is_an_error(limit) -> None:
+    rule = f"{{cidr: 10.0.0.2/32, ports: [80, 443], {limit}}}"
+    data = f"version: 1\nclasses:\n  a: {{listen: 1, action: open, addresses: [{rule}]}}\n"
+    assert schema_errors(data.encode()) != []
+    with pytest.raises(PolicyError) as caught:
+        read_policy(data.encode(), "policy.yml")
+    what = limit.split(":")[0]
+    assert str(caught.value) == (
+        f"policy.yml:3: classes.a.addresses[0].{what}: port 443 carries TLS, so the {what} of its requests are not "
+        f"seen; limit plain HTTP ports alone; write an exception for 443 of its own, without {what}"
+    )
+
+
+DEFAULTS = Path(__file__).parents[2] / "roles" / "openclaw_proxy" / "defaults" / "main.yml"
+
+
+@pytest.mark.parametrize(
+    ("method", "url", "allow"),
+    [
+        ("POST", "http://10.0.0.2:3100/otlp/v1/logs", True),
+        ("POST", "http://10.0.0.2:4318/v1/traces", True),
+        ("POST", "http://10.0.0.2:9090/api/v1/otlp/v1/metrics", True),
+        ("GET", "http://10.0.0.2:3100/loki/api/v1/query_range", False),
+        ("POST", "http://10.0.0.2:3100/loki/api/v1/push", False),
+        ("POST", "http://10.0.0.2:4318/v1/logs", False),
+        ("POST", "http://10.0.0.2:3100/v1/traces", False),
+        ("GET", "http://10.0.0.2:9090/api/v1/query", False),
+        ("POST", "10.0.0.2:3100", False),
+    ],
+)
+def test_the_roles_default_policy_lets_telemetry_be_written_and_nothing_be_read(method, url, allow) -> None:
+    text = DEFAULTS.read_text()
+    text = "version: 1\n" + textwrap.dedent(text[text.index("  classes:\n") :])
+    for variable, value in {
+        "{{ openclaw_proxy_loki_address }}": "10.0.0.2",
+        '"{{ [openclaw_proxy_loki_port | int] }}"': "[3100]",
+    }.items():
+        assert variable in text
+        text = text.replace(variable, value)
+    assert ask(read(text), "gateway", url, method).decision.allow is allow

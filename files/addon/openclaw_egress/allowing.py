@@ -17,6 +17,7 @@ from openclaw_egress.destinations import (
     guarded_name,
     parse_destination,
 )
+from openclaw_egress.policy import LIMITED_EXCEPTION
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,6 +180,8 @@ def _allow(class_name: str, destination: Destination, *, tls: bool = True) -> tu
 def _exception(group: DenialGroup, destination: Destination) -> Remedy:
     addresses = _guarded_addresses(group, destination)
     under = f"classes.{group.class_name}.addresses"
+    if LIMITED_EXCEPTION in group.reason:
+        return Remedy(advice=f"no exception without methods and paths is proposed: {group.reason}; widen that one")
     if not addresses:
         return Remedy(
             advice=f"{under}: {{cidr: …, ports: [{destination.port}]}} with the address that {group.host} has"

@@ -12,9 +12,10 @@ report    decided as ``enforce``, then let through all the same; ``Decision.woul
 ========  =========================================================================================
 
 Whatever the action: an address literal needs a rule that names it, and the address guard holds but for the class's
-``addresses``. ``*.example.com`` stands for every name below ``example.com``, at any depth, and not for itself. Without
-``ports`` a rule of ``allow`` means 80 and 443, one of ``deny`` every port: what is forgotten must not open anything. A
-path is compared without its query, in whole or, where the rule ends in ``*``, from its start.
+``addresses``. An exception with methods or paths is for plain HTTP requests alone: it never permits a CONNECT, because
+a tunnel hides both. ``*.example.com`` stands for every name below ``example.com``, at any depth, and not for itself.
+Without ``ports`` a rule of ``allow`` means 80 and 443, one of ``deny`` every port: what is forgotten must not open
+anything. A path is compared without its query, in whole or, where the rule ends in ``*``, from its start.
 
 The file's text and the values are apart: the second half of this module reads the file and knows lines, the first
 half decides and knows none.
@@ -69,6 +70,8 @@ class Decision:
         inspect: the host's traffic is to be decrypted and recorded.
         would_deny: only in ``report``: it is allowed, and ``enforce`` would have denied it.
         tls: what follows CONNECT must be TLS; False where the rule says ``tls: false``.
+        limited: the deciding rule or exception names methods or paths. The gate then refuses what an origin could
+            take for another method, path or protocol than the policy saw.
     """
 
     allow: bool
@@ -77,6 +80,7 @@ class Decision:
     inspect: bool
     would_deny: bool = False
     tls: bool = True
+    limited: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +104,11 @@ class Rule:
         """What the rule is about, as in the file."""
         return self.host if self.host is not None else str(self.network)
 
+    @property
+    def limited(self) -> bool:
+        """Whether the rule names methods or paths."""
+        return self.methods is not None or self.paths is not None
+
     def serves(self, port: int) -> bool:
         """Whether the rule is about this port."""
         return self.ports is None or port in self.ports
@@ -111,7 +120,7 @@ class Rule:
         request of an inspected host is decided again. A path that servers read in more than one way meets every
         denying rule and no allowing one.
         """
-        if self.methods is None and self.paths is None:
+        if not self.limited:
             return True
         if method is None and path is None:
             return not deny
@@ -127,10 +136,12 @@ def plain_path(path: str | None) -> str | None:
     """A request's path without query and escapes; None if it can be read in more than one way."""
     if not path or not path.startswith("/"):
         return None
-    raw = re.split(r"[?#]", path, maxsplit=1)[0]
+    raw = path.split("?", maxsplit=1)[0]
     plain = unquote(raw, errors="replace")
-    segments = plain.split("/")[1:]
-    odd = "%" in plain or "\\" in plain or plain.count("/") != raw.count("/") or not plain.isprintable()
+    # Some servers drop `;parameters` before they resolve dot segments, keep a fragment (RFC 9112, 3.2, has none) as a
+    # part of the path, or decode overlong UTF-8.
+    segments = [segment.split(";", maxsplit=1)[0] for segment in plain.split("/")[1:]]
+    odd = any(char in plain for char in "%\\#\ufffd") or plain.count("/") != raw.count("/") or not plain.isprintable()
     return None if odd or "" in segments[:-1] or "." in segments or ".." in segments else plain
 
 
@@ -176,8 +187,21 @@ class Rules:
             yield from self._hosts.get("*", ())
 
     def covering(self, address: Address, port: int) -> Rule | None:
-        """The first network rule for this address and port."""
+        """The first network rule for this address and port, whatever methods and paths it names."""
         return next((rule for rule in self.networks if rule.serves(port) and _contains(rule, address)), None)
+
+    def permitting(self, address: Address, port: int, method: str | None, path: str | None) -> Rule | None:
+        """Return the first exception for this address and port that the request's method and path meet.
+
+        At CONNECT (both None) only an exception without methods and paths does.
+        """
+        for rule in self.networks:
+            if not (rule.serves(port) and _contains(rule, address)):
+                continue
+            known = method is not None or path is not None
+            if not rule.limited or (known and rule.meets(method, path, deny=False)):
+                return rule
+        return None
 
 
 def _contains(rule: Rule, address: Address) -> bool:
@@ -308,21 +332,32 @@ def decide(
     if denying is not None:
         reason = f"{class_name} may not reach {destination}"
         return Decision(softened, denying.name, reason, inspect, would_deny=softened)
-    guarded = _guarded(found, destination)
+    # What is denied by method or path must not pass as another method or path either.
+    limited = (allowing is not None and allowing.limited) or any(
+        rule.limited and rule.serves(port) for rule in found.deny.about(host, address)
+    )
+    guarded = _guarded(found, destination, method, path)
     if guarded is not None:
         return Decision(False, "address-guard", guarded, inspect)
     if allowing is not None:
         reason = f"{class_name} may reach {destination}"
-        return Decision(True, allowing.name, reason, inspect, tls=allowing.tls or inspect)
+        return Decision(True, allowing.name, reason, inspect, tls=allowing.tls or inspect, limited=limited)
     if address is not None:
         reason = f"{destination} is an address literal, and no rule of {class_name} names it"
         return Decision(False, "default", reason, inspect)
     if found.action == "open":
-        return Decision(True, "default", f"{class_name} may reach every name", inspect)
+        return Decision(True, "default", f"{class_name} may reach every name", inspect, limited=limited)
     return Decision(softened, "default", _why_not(found, destination), inspect, would_deny=softened)
 
 
-def decide_address(policy: Policy, class_name: str, destination: Destination, ip: Address) -> Decision:
+def decide_address(
+    policy: Policy,
+    class_name: str,
+    destination: Destination,
+    ip: Address,
+    method: str | None = None,
+    path: str | None = None,
+) -> Decision:
     """Whether a class may connect to ``ip``, one of the addresses of a destination that :func:`decide` allowed.
 
     The rule is ``default`` for a public address, ``classes.NAME.addresses[N]`` for an exception to the guard, and
@@ -339,14 +374,16 @@ def decide_address(policy: Policy, class_name: str, destination: Destination, ip
         reason = f"{what} is in {denying.network}, which {class_name} may not reach"
         if not softened:
             return Decision(False, denying.name, reason, inspect)
-    exception = found.addresses.covering(ip, destination.port)
+    exception = found.addresses.permitting(ip, destination.port, method, path)
     guarded = guard_reason(ip) or ("an address of this proxy's host" if ip in policy.host_addresses else None)
     if exception is None and guarded is not None:
-        return Decision(False, "address-guard", f"{what} is {guarded}", inspect)
+        reason = f"{what} is {guarded}{_limited_to(found, (ip,), destination.port)}"
+        return Decision(False, "address-guard", reason, inspect)
     if denying is not None:
         return Decision(True, denying.name, reason, inspect, would_deny=True)
     if exception is not None:
-        return Decision(True, exception.name, f"{class_name} may reach {ip} by an exception", inspect)
+        reason = f"{class_name} may reach {ip} by an exception"
+        return Decision(True, exception.name, reason, inspect, limited=exception.limited)
     return Decision(True, "default", f"{ip} is public", inspect)
 
 
@@ -357,6 +394,8 @@ def with_addresses(decision: Decision, verdicts: Iterable[Decision]) -> Decision
             return verdict
         if verdict.would_deny and not decision.would_deny:
             decision = replace(decision, rule=verdict.rule, reason=verdict.reason, would_deny=True)
+        if verdict.limited:
+            decision = replace(decision, limited=True)
     return decision
 
 
@@ -372,19 +411,31 @@ def _allowing(found: ClassPolicy, destination: Destination, method: str | None, 
             return rule
     if address is None or found.action != "open":
         return None
-    return found.addresses.covering(address, destination.port)
+    return found.addresses.permitting(address, destination.port, method, path)
 
 
-def _guarded(found: ClassPolicy, destination: Destination) -> str | None:
+def _guarded(found: ClassPolicy, destination: Destination, method: str | None, path: str | None) -> str | None:
     """The guard's word on what needs no look-up: a literal, or a name that always means a guarded address."""
     if destination.address is not None:
         stands_for, reason = (destination.address,), guard_reason(destination.address)
     else:
         named = guarded_name(destination.host)
         reason, stands_for = (None, ()) if named is None else named  # type: ignore[assignment]
-    if reason is None or any(found.addresses.covering(ip, destination.port) for ip in stands_for):
+    if reason is None or any(found.addresses.permitting(ip, destination.port, method, path) for ip in stands_for):
         return None
-    return f"{destination.host} is {reason}"
+    return f"{destination.host} is {reason}{_limited_to(found, stands_for, destination.port)}"
+
+
+LIMITED_EXCEPTION = "has an exception for plain HTTP requests alone"
+"""In the reason of a denial where an exception covers the address and port, but not the method, path or CONNECT."""
+
+
+def _limited_to(found: ClassPolicy, addresses: Iterable[Address], port: int) -> str:
+    """What the exception lets through that the request failed to meet; empty where there is no such exception."""
+    for rule in found.addresses.networks:
+        if rule.serves(port) and any(_contains(rule, ip) for ip in addresses):
+            return f", and {LIMITED_EXCEPTION}: {rule.name} allows {describe_rule(rule)}"
+    return ""
 
 
 def _why_not(found: ClassPolicy, destination: Destination) -> str:
@@ -402,7 +453,7 @@ CLASS_KEYS = ("listen", "action", "allow", "deny", "addresses", "limits", "log_t
 RULE_KEYS = {
     "allow": ("host", "cidr", "ports", "methods", "paths", "tls"),
     "deny": ("host", "cidr", "ports", "methods", "paths"),
-    "addresses": ("cidr", "ports"),
+    "addresses": ("cidr", "ports", "methods", "paths"),
 }
 """What each list's rules may have. `policy_schema` describes every key for editors."""
 # A request of curl's has 200 bytes in 6 fields; a proxy that takes less is a wall of another kind.
@@ -540,7 +591,14 @@ def _rule(node: _Node, kind: str, inspect: Sequence[str]) -> Rule:
         tls=entries["tls"].boolean() if "tls" in entries else True,
     )
     inspected = rule.host is not None and is_inspected(rule.host, inspect)
-    if (rule.methods or rule.paths) and not inspected:
+    if kind == "addresses":
+        if rule.limited and 443 in (ports or ()):
+            what = "methods" if "methods" in entries else "paths"
+            entries[what].fail(
+                f"port 443 carries TLS, so the {what} of its requests are not seen",
+                f"limit plain HTTP ports alone; write an exception for 443 of its own, without {what}",
+            )
+    elif rule.limited and not inspected:
         what = "methods" if rule.methods else "paths"
         entries[what].fail(
             f"{rule.subject} is not inspected, so its {what} are not seen", f"add it to inspect, or leave {what} out"
@@ -693,6 +751,8 @@ def _odd(found: ClassPolicy) -> Iterator[str]:
         for special in SPECIAL_RANGES:
             if special.name == "cloud metadata" and rule.network and _within(special.network, rule.network):
                 yield f"{rule.line}: {rule.name} lifts the guard for {special.name} ({special.cidr}, {special.source})"
+        if rule.limited and (cover := _cover(rule, found.addresses, same_list=True)):
+            yield f"{rule.line}: {rule.name} limits nothing: {cover.name} (line {cover.line}) lets everything through"
     for rule in found.deny:
         if cover := _cover(rule, found.deny, same_list=True):
             yield f"{rule.line}: {rule.name} never applies: {cover.name} (line {cover.line}) denies it already"

@@ -126,6 +126,8 @@ _CLASS: dict[str, Schema] = {
     "log_tunnels": {"type": "boolean", "default": False, "description": "Record tunnels, too: metadata, no content."},
 }
 
+_PLAIN = "Only plain HTTP requests can then pass, and never a CONNECT: a tunnel hides it. Not for port 443."
+
 _RULE: dict[str, Schema] = {
     "host": _ref("host"),
     "cidr": _ref("cidr"),
@@ -145,7 +147,19 @@ _DEFINITIONS: dict[str, Schema] = {
     "allowRule": _object(RULE_KEYS["allow"], _RULE, "What may be reached, and how.", oneOf=_EITHER),
     "denyRule": _object(RULE_KEYS["deny"], _RULE, "What may not be reached.", oneOf=_EITHER),
     "exception": _object(
-        RULE_KEYS["addresses"], _RULE, "Guarded addresses that may be reached.", required=["cidr", "ports"]
+        RULE_KEYS["addresses"],
+        {
+            **_RULE,
+            "ports": _some(_ref("port"), "Ports that may be reached."),
+            "methods": _some(_ref("method"), f"HTTP methods; without it, every one. {_PLAIN}"),
+            "paths": _some(_ref("path"), f"Paths, without query; without it, every one. {_PLAIN}"),
+        },
+        "Guarded addresses that may be reached.",
+        required=["cidr", "ports"],
+        anyOf=[
+            {"not": {"anyOf": [{"required": ["methods"]}, {"required": ["paths"]}]}},
+            {"properties": {"ports": {"not": {"contains": {"const": 443}}}}},
+        ],
     ),
     "host": {
         "type": "string",

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -23,6 +25,39 @@ HEALTH_PORT = 9464
 
 class SettingsError(Exception):
     """The environment holds something that cannot be used; the text names the variable and the remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """A network of the proxy's, and the only addresses of it that may connect to the listeners."""
+
+    network: IPv4Network
+    addresses: tuple[IPv4Address, ...]
+
+    @classmethod
+    def read(cls, text: str) -> Neighbours:
+        """Read ``172.31.250.0/24=172.31.250.3``; more addresses follow after commas.
+
+        Raises:
+            ValueError: it is written otherwise.
+        """
+        network, _, addresses = text.partition("=")
+        try:
+            found = cls(IPv4Network(network.strip()), tuple(IPv4Address(one.strip()) for one in addresses.split(",")))
+        except ValueError as error:
+            raise ValueError(f"write NETWORK=ADDRESS, such as 172.31.250.0/24=172.31.250.3 ({error})") from None
+        for one in found.addresses:
+            if one not in found.network:
+                raise ValueError(f"{one} is outside of {found.network}")
+        return found
+
+    def refuses(self, client: str) -> bool:
+        """Return whether a client has an unknown address of the network, or a link-local one (a host on any link)."""
+        address = ip_address(client)
+        if isinstance(address, IPv6Address):
+            mapped = address.ipv4_mapped
+            return self.refuses(str(mapped)) if mapped is not None else address.is_link_local
+        return address in self.network and address not in self.addresses
 
 
 class Settings(BaseSettings):
@@ -76,6 +111,11 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("EGRESS_OPEN_TO_NETWORK"),
         description="Serve the built-in policy, whose class is `open`, on an address that is not loopback.",
     )
+    neighbours: Annotated[Neighbours | None, NoDecode] = Field(
+        default=None,
+        validation_alias=AliasChoices("EGRESS_NEIGHBOURS"),
+        description="NETWORK=ADDRESS,…: from this network, only these addresses may connect. Empty: every one.",
+    )
     health_port: int = Field(default=HEALTH_PORT, ge=1, le=65535, validation_alias=AliasChoices("EGRESS_HEALTH_PORT"))
 
     @field_validator("llm_hosts", mode="before")
@@ -84,6 +124,13 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             hosts = tuple(part.strip() for part in value.split(",") if part.strip())
             return hosts or None
+        return value
+
+    @field_validator("neighbours", mode="before")
+    @classmethod
+    def _read_neighbours(cls, value: object) -> object:
+        if isinstance(value, str):
+            return Neighbours.read(value) if value.strip() else None
         return value
 
     @field_validator("policy_file", "host_addresses_file", "ca_dir", "upstream_ca", "host_name", mode="before")

@@ -38,6 +38,8 @@ class Request:
     destination: Destination
     method: str | None = None
     path: str | None = None
+    plain: bool = False
+    """It was plain HTTP, so the proxy saw method and path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ def suggest(policy: Policy, class_name: str, denials: Iterable[Denial]) -> Sugge
     for request in seen.requests:
         destination = request.destination
         decision = _decide(enforced, class_name, request)
-        why = _why_not_allowable(enforced, class_name, destination, decision, seen.guarded)
+        why = _why_not_allowable(enforced, class_name, request, decision, seen.guarded)
         if why is not None:
             left_out[str(destination)] = why
         elif not decision.allow:
@@ -178,22 +180,28 @@ class _Seen:
 def _request(denial: Denial) -> Request | None:
     try:
         destination = parse_destination(denial.host, denial.port)
-        path = split_url(denial.url)[3] if denial.url else None
+        scheme, _, _, path = split_url(denial.url) if denial.url else ("", "", 0, None)
     except DestinationError:
         return None
-    return Request(destination, None if denial.method == "CONNECT" else denial.method, path)
+    method = None if denial.method == "CONNECT" else denial.method
+    return Request(destination, method, path, plain=method is not None and scheme == "http")
 
 
 def _decide(policy: Policy, class_name: str, request: Request) -> Decision:
-    """As the proxy does: method and path count where they are seen, which is on inspected hosts."""
-    if request.method is None or not policy.inspects(request.destination.host):
-        return decide(policy, class_name, request.destination)
-    return decide(policy, class_name, request.destination, request.method, request.path)
+    """Decide as the proxy does: method and path count in plain HTTP and on inspected hosts, where they are seen."""
+    return decide(policy, class_name, request.destination, *_seen_of(policy, request))
+
+
+def _seen_of(policy: Policy, request: Request) -> tuple[str | None, str | None]:
+    if request.method is None or not (request.plain or policy.inspects(request.destination.host)):
+        return None, None
+    return request.method, request.path
 
 
 def _why_not_allowable(
-    policy: Policy, class_name: str, destination: Destination, decision: Decision, guarded: set[tuple[str, int]]
+    policy: Policy, class_name: str, request: Request, decision: Decision, guarded: set[tuple[str, int]]
 ) -> str | None:
+    destination = request.destination
     if decision.rule.startswith(f"classes.{class_name}.deny["):
         return f"{decision.rule} denies it, and goes before allow"
     if decision.rule == "address-guard":
@@ -201,8 +209,10 @@ def _why_not_allowable(
     fixed = policy.fixed_address(destination.host)
     if (never := never_opened(destination.host, destination.address or fixed)) is not None:
         return f"no rule is proposed: {never}"
-    if fixed is not None and not (checked := decide_address(policy, class_name, destination, fixed)).allow:
-        return checked.reason
+    if fixed is not None:
+        seen = _seen_of(policy, request)
+        if not (checked := decide_address(policy, class_name, destination, fixed, *seen)).allow:
+            return checked.reason
     if (destination.host, destination.port) in guarded:
         return "the address guard refused what it resolves to (`egress denials` says which address)"
     return None

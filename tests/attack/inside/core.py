@@ -32,13 +32,16 @@ WALLED = ("sandbox", "browser", "build", "neighbour")
 
 PLACES = (*WALLED, "gateway")
 
+PEER = "macvlan"
+"""A host of its own on the internal network: a macvlan network that somebody made in the gateway's daemon."""
+
 
 @dataclass(frozen=True)
 class World:
     """What an attacker in one place knows, or could find out.
 
     Attributes:
-        place: one of :data:`PLACES`.
+        place: one of :data:`PLACES`, or :data:`PEER`.
         proxy: the listener of its class.
         listeners: those of other classes.
         health: where /healthz, /readyz and /metrics would be.
@@ -53,6 +56,7 @@ class World:
         inward: names that resolve to addresses of the inside.
         spellings: inner addresses in odd forms, with ports.
         lawful: of addresses, those that its class may ask the proxy for.
+        loki: where the records are.
     """
 
     place: str
@@ -72,6 +76,7 @@ class World:
     inward: tuple[str, ...] = ()
     spellings: tuple[Address, ...] = ()
     lawful: tuple[Address, ...] = ()
+    loki: Address = ("10.0.0.2", 3100)
 
     @classmethod
     def read(cls, data: dict[str, Any]) -> World:

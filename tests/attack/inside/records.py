@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 
 from tests.attack.inside.core import PLACES, Attack, Try, technique
-from tests.attack.inside.http import H2C, INSPECTED, provider
+from tests.attack.inside.http import H2C, INSPECTED, provider, tunnelled
 from tests.attack.inside.talking import ask, connect, connected, reached, read_some, tls
 
 FORGED = "forged"
@@ -38,6 +38,38 @@ def forged_records(attack: Attack) -> Iterator[Try]:
 def _refused(attack: Attack, data: bytes) -> str:
     answer = ask(attack.world.proxy, data)
     return "" if attack.world.place == "gateway" else reached(answer)
+
+
+@technique(PLACES)
+def the_record_in_loki(attack: Attack) -> Iterator[Try]:
+    """Reading all records, and pushing forged ones, with what the class may use for its telemetry."""
+    host = f"{attack.world.loki[0]}:{attack.world.loki[1]}"
+    logs, query = "/otlp/v1/logs", "/loki/api/v1/query_range?query=%7Bservice_name%3D%22openclaw-proxy%22%7D"
+    for method, path, more in (
+        ("GET", query, ""),
+        ("POST", query, ""),
+        ("GET", logs, ""),
+        ("PUT", logs, ""),
+        ("DELETE", "/loki/api/v1/delete", ""),
+        ("POST", "/loki/api/v1/push", ""),
+        ("GET", "/config", ""),
+        ("POST", f"{logs}/../../..{query}", ""),
+        ("POST", f"{logs}/%2e%2e/%2e%2e/%2e%2e{query}", ""),
+        ("POST", f"{logs}/%252e%252e/%252e%252e{query}", ""),
+        ("POST", f"{logs}#/../../..{query}", ""),
+        ("POST", f"{logs};/../../..{query}", ""),
+        ("POST", f"/{query}", ""),
+        ("POST", f"/otlp/v1%2flogs/..{query}", ""),
+        ("POST", logs, "X-HTTP-Method-Override: GET\r\n"),
+        ("POST", logs, f"X-Original-URL: {query}\r\n"),
+        ("POST", logs, H2C),
+        ("POST", logs, "Connection: Upgrade\r\nUpgrade: websocket\r\n"),
+    ):
+        request = f"{method} http://{host}{path} HTTP/1.1\r\nHost: {host}\r\n{more}Content-Length: 0\r\n\r\n"
+        yield attack.tries(
+            f"{method} {path} {more[:20]!r}", lambda r=request: reached(ask(attack.world.proxy, r.encode()))
+        )
+    yield attack.tries("CONNECT", lambda: tunnelled(attack, host))
 
 
 @technique(INSPECTED)

@@ -10,8 +10,8 @@ import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.attack.inside.core import PLACES, WALLED, Address, Attack, Try, technique
-from tests.attack.inside.talking import PATIENCE, tcp, udp
+from tests.attack.inside.core import PEER, PLACES, WALLED, Address, Attack, Try, technique
+from tests.attack.inside.talking import PATIENCE, ask, tcp, udp
 
 QUIC_INITIAL = b"\xc0\x00\x00\x00\x01\x08" + b"\x11" * 8 + b"\x00\x00\x44\x9e"
 """A long header of QUIC version 1 (RFC 9000, section 17.2.2); what follows need not make sense."""
@@ -24,7 +24,7 @@ def payload(attack: Attack) -> bytes:
     return f"attack {attack.token} \r\n\r\n".encode()
 
 
-@technique(PLACES)
+@technique((*PLACES, PEER))
 def direct_tcp(attack: Attack) -> Iterator[Try]:
     """TCP to the internet past the proxy, at usual and unusual ports."""
     for port in (80, 443, 53, 123, 853, 1080, 3128, 5228, 8080, 8443, 65535):
@@ -39,14 +39,14 @@ def ports_of_mail_and_shells(attack: Attack) -> Iterator[Try]:
         yield attack.tries(f"port {port}", lambda port=port: tcp(attack.world.canary, port, payload(attack)))
 
 
-@technique(PLACES)
+@technique((*PLACES, PEER))
 def direct_udp(attack: Attack) -> Iterator[Try]:
     """UDP to the internet: DNS, NTP, IKE, WireGuard, STUN, and a high port."""
     for port in (53, 123, 500, 1194, 3478, 4500, 51820, 60000):
         yield attack.tries(f"port {port}", lambda port=port: udp(attack.world.canary, port, payload(attack)))
 
 
-@technique(PLACES)
+@technique((*PLACES, PEER))
 def quic(attack: Attack) -> Iterator[Try]:
     """A QUIC Initial of 1,200 bytes to UDP 443."""
     datagram = (QUIC_INITIAL + payload(attack)).ljust(1200, b"\0")
@@ -291,14 +291,27 @@ def other_classes_listeners(attack: Attack) -> Iterator[Try]:
         yield attack.tries(*_in_http(address))
 
 
-@technique(PLACES)
+@technique((PEER,))
+def listeners_from_a_network_of_our_own(attack: Attack) -> Iterator[Try]:
+    """Every listener of the proxy, from an address that it does not know: not one byte of an answer."""
+    get = f"GET http://{attack.token}.example.com/ HTTP/1.1\r\nHost: {attack.token}.example.com\r\n\r\n"
+    for address in attack.world.listeners:
+        yield attack.tries(f"{address}", lambda address=address: _answered(address, get.encode()))
+
+
+def _answered(address: Address, data: bytes) -> str:
+    answer = ask(address, data)
+    return f"answered {answer[:80]!r}" if answer else ""
+
+
+@technique((*PLACES, PEER))
 def health_and_metrics(attack: Attack) -> Iterator[Try]:
     """The proxy's own /healthz, /readyz and /metrics."""
     for address in attack.world.health:
         yield attack.tries(*_in_http(address, "/metrics"))
 
 
-@technique()
+@technique((*WALLED, PEER))
 def addresses_of_hosts(attack: Attack) -> Iterator[Try]:
     """Ports of the gateway, of VPS-1 and of VPS-2, by every address that they have, our own bridge's among them."""
     yield from _ports(attack, (22, 53, 80, 3100, 4318, 5355, 9090, 9428, 18789, 18790, 9222))
@@ -309,7 +322,7 @@ def _ports(attack: Attack, ports: tuple[int, ...]) -> Iterator[Try]:
     yield from attack.side_by_side(_in_http((host, port)) for host in attack.world.hosts for port in ports)
 
 
-@technique()
+@technique((*WALLED, PEER))
 def docker_over_tcp(attack: Attack) -> Iterator[Try]:
     """A Docker engine's API at 2375, 2376, 2377 and 4243 of every host."""
     yield from _ports(attack, (2375, 2376, 2377, 4243))
@@ -336,7 +349,7 @@ def _ping(attack: Attack, host: str) -> str:
         return ""
 
 
-@technique()
+@technique((*WALLED, PEER))
 def containers_of_other_classes(attack: Attack) -> Iterator[Try]:
     """What containers of other classes listen on, such as a browser's CDP port."""
     for address in attack.world.neighbours:
@@ -350,7 +363,7 @@ def other_hosts(attack: Attack) -> Iterator[Try]:
     yield from _ports(attack, (22, 80, 2375, 3100, 4318, 9090, 9428))
 
 
-@technique(PLACES)
+@technique((*PLACES, PEER))
 def metadata_services(attack: Attack) -> Iterator[Try]:
     """The metadata services of clouds, at their addresses."""
     for host in ("169.254.169.254", "169.254.170.2", "168.63.129.16", "100.100.100.200", "fd00:ec2::254"):

@@ -47,34 +47,44 @@ def ask(policy: Policy, class_name: str, url: str, method: str, look_up: LookUp 
     steps: list[tuple[str | None, str | None]] = [(method.upper(), path)]
     if scheme != "http":
         steps = [(None, None), *(steps if policy.inspects(destination.host) else [])]
-    addresses: tuple[tuple[str, Decision], ...] | None = None
+    addresses: tuple[tuple[str, Decision], ...] = ()
+    found: list[str] | None = None
     for known in steps:
         decision = decide(policy, class_name, destination, *known)
         if not decision.allow:
             break
-        if addresses is None:
-            addresses = _decide_addresses(policy, class_name, destination, look_up)
+        if found is None:
+            found = _addresses(policy, destination, look_up)
+        # For each step again, as the proxy does: an exception may name methods and paths.
+        addresses = _decide_addresses(policy, class_name, destination, found, *known)
         decision = with_addresses(decision, [verdict for _, verdict in addresses])
         if not decision.allow:
             break
-    return Verdict(text, decision, addresses or ())
+    return Verdict(text, decision, addresses)
+
+
+def _addresses(policy: Policy, destination: Destination, look_up: LookUp | None) -> list[str]:
+    known = destination.address or policy.fixed_address(destination.host)
+    if known is not None:
+        return [str(known)]
+    return look_up(destination.host, destination.port) if look_up is not None else []
 
 
 def _decide_addresses(
-    policy: Policy, class_name: str, destination: Destination, look_up: LookUp | None
+    policy: Policy,
+    class_name: str,
+    destination: Destination,
+    found: list[str],
+    method: str | None,
+    path: str | None,
 ) -> tuple[tuple[str, Decision], ...]:
-    known = destination.address or policy.fixed_address(destination.host)
-    if known is not None:
-        found = [str(known)]
-    elif look_up is not None:
-        found = look_up(destination.host, destination.port)
-    else:
+    if not found:
         return ()
     from openclaw_egress.proxy.gate import check_address  # noqa: PLC0415  (mitmproxy takes a second to load)
 
     addresses: list[tuple[str, Decision]] = []
     for address in found:
-        addresses.append((address, check_address(policy, class_name, destination, address)))
+        addresses.append((address, check_address(policy, class_name, destination, address, method, path)))
         if not addresses[-1][1].allow:
             break
     return tuple(addresses)

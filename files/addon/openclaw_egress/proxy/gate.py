@@ -37,6 +37,7 @@ from openclaw_egress.proxy.layers import Refuse, cut, looks_like_tls
 from openclaw_egress.proxy.permits import Permit, Permits
 from openclaw_egress.proxy.rate import Rate
 from openclaw_egress.proxy.resolver import ResolutionError, Resolver, current_permit, is_own_address
+from openclaw_egress.settings import Neighbours
 
 log = logging.getLogger("openclaw_egress.gate")
 
@@ -136,7 +137,14 @@ class Gate:
 
     name = "openclaw_egress.gate"
 
-    def __init__(self, policy: Callable[[], Policy], observer: Observer, resolver: Resolver | None = None) -> None:
+    def __init__(
+        self,
+        policy: Callable[[], Policy],
+        observer: Observer,
+        resolver: Resolver | None = None,
+        neighbours: Neighbours | None = None,
+    ) -> None:
+        self._neighbours = neighbours
         self._policy = policy
         self._observer = observer
         self._resolver = resolver or Resolver()
@@ -225,6 +233,12 @@ class Gate:
     def client_connected(self, client: connection.Client) -> None:
         """A listener that no class owns serves nobody, and a class has so many connections and no more."""
         found = self._class_policy(client)
+        address = str(client.peername[0])
+        if self._neighbours is not None and self._neighbours.refuses(address):
+            # Before it counts as a connection of the class: it must not use up the limit of those who may connect.
+            client.error = "not a known neighbour"
+            self._observer.denied(found.name, "*", _unknown(address, self._neighbours), "-", address, enforced=True)
+            return
         self._clients[client.id] = found.name
         self._open[found.name] += 1
         if self._open[found.name] > found.limits.connections:
@@ -411,8 +425,10 @@ class Gate:
                 return False
         # Of a permit that was there too: the policy may be another one by now.
         decision = with_addresses(
-            decision, (check_address(policy, class_name, destination, address) for address in addresses)
+            decision, (check_address(policy, class_name, destination, one, method, path) for one in addresses)
         )
+        if decision.allow and decision.limited and method is not None and (why := _unlimited(flow.request)):
+            decision = _syntax(f"{why}: {decision.rule} limits methods and paths, and the origin could take others")
         if not decision.allow:
             self._permits.revoke(flow.client_conn.id, destination.host, destination.port)
             self._refuse(flow, str(destination), decision)
@@ -658,12 +674,37 @@ def _port(client: connection.Client) -> int:
     return int(client.sockname[1])
 
 
-def check_address(policy: Policy, class_name: str, destination: Destination, address: str) -> Decision:
+OVERRIDES = frozenset(
+    {
+        "x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url",
+        "x-original-uri", "x-original-method", "x-forwarded-method", "x-forwarded-uri",
+    }
+)  # fmt: skip
+"""Fields from which frameworks take another method or path than the request line's."""
+
+
+def _unlimited(request: http.Request) -> str | None:
+    """Say which field could lead past a limit to methods and paths: another protocol, or another request."""
+    for name in request.headers:
+        plain = name.strip().lower().replace("_", "-")
+        if plain in OVERRIDES or (plain in ("upgrade", "http2-settings") and request.scheme != "https"):
+            return f"the request has a field {plain}"
+    return None
+
+
+def check_address(
+    policy: Policy,
+    class_name: str,
+    destination: Destination,
+    address: str,
+    method: str | None = None,
+    path: str | None = None,
+) -> Decision:
     """Apply the guard to one address; this machine's own addresses need an exception too."""
     ip = ipaddress.ip_address(address)
-    verdict = decide_address(policy, class_name, destination, ip)
+    verdict = decide_address(policy, class_name, destination, ip, method, path)
     found = policy.classes.get(class_name)
-    excepted = found is not None and found.addresses.covering(ip, destination.port) is not None
+    excepted = found is not None and found.addresses.permitting(ip, destination.port, method, path) is not None
     if verdict.allow and not excepted and is_own_address(address):
         return Decision(
             allow=False,
@@ -686,6 +727,12 @@ def _exhausted(limit: str, found: ClassPolicy) -> Decision:
         reason=f"{found.name} may have {most} {limit.replace('_', ' ')}, and has them",
         inspect=False,
     )
+
+
+def _unknown(address: str, neighbours: Neighbours) -> Decision:
+    known = ", ".join(map(str, neighbours.addresses))
+    reason = f"{address} is not a known client: on {neighbours.network} only {known} may connect (EGRESS_NEIGHBOURS)"
+    return Decision(allow=False, rule="neighbours", reason=reason, inspect=False)
 
 
 def _unrecorded_websocket() -> Decision:

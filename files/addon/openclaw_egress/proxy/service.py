@@ -101,7 +101,7 @@ class Service:
         self._keeper = threading.Thread(target=self._keep, name="housekeeping", daemon=True)
         self._beat = time.monotonic()
         self._checkpoint = self.spool.head()
-        self.gate = Gate(lambda: self.policy, self)
+        self.gate = Gate(lambda: self.policy, self, neighbours=settings.neighbours)
         self.recorder = Recorder(self.spool, self.metrics, settings.body_limit)
         self.metrics.gauges(self._gauges)
         try:

@@ -1,0 +1,86 @@
+"""From one network, only known addresses are served by the listeners, as real connections show."""
+
+import contextlib
+import socket
+
+import pytest
+
+from openclaw_egress.settings import Neighbours, Settings, SettingsError
+from tests.integration.proxy.conftest import make_proxy
+
+NETWORK = "127.66.0.0/16"
+
+
+def served(port, source):
+    """Whether the listener says a single byte to a client with this address."""
+    with contextlib.suppress(OSError), socket.socket() as sock:
+        sock.settimeout(10)
+        sock.bind((source, 0))
+        sock.connect(("127.0.0.1", port))
+        sock.sendall(b"GET http://127.0.0.1:1/ HTTP/1.1\r\nHost: 127.0.0.1:1\r\n\r\n")
+        return bool(sock.recv(1))
+    return False
+
+
+@pytest.mark.parametrize("kind", ["lean", "stock"])
+def test_an_unknown_address_of_the_network_is_not_served_and_recorded(tmp_path, providers, kind):
+    with make_proxy(tmp_path, providers, kind, EGRESS_NEIGHBOURS=f"{NETWORK}=127.66.0.3,127.66.0.5") as proxy:
+        for port in proxy.ports.values():
+            reached = {
+                source
+                for source in ("127.0.0.1", "127.65.255.255", "127.66.0.2", "127.66.0.3", "127.66.0.4", "127.66.0.5")
+                if served(port, source)
+            }
+            assert reached == {"127.0.0.1", "127.65.255.255", "127.66.0.3", "127.66.0.5"}
+        refused = [row for row in proxy.denials() if row.rule == "neighbours"]
+        assert len(refused) == 2 * len(proxy.ports)
+        assert {row.class_name for row in refused} == set(proxy.ports)
+        with proxy.client("gateway") as http:
+            assert http.get(proxy.url("api.anthropic.com", "/v1/models")).status_code < 500
+
+
+def test_unknown_clients_do_not_use_up_the_connections_of_a_class(tmp_path, providers):
+    with make_proxy(tmp_path, providers, EGRESS_NEIGHBOURS=f"{NETWORK}=127.66.0.3") as proxy:
+        for _ in range(300):
+            assert not served(proxy.ports["gateway"], "127.66.0.4")
+        assert served(proxy.ports["gateway"], "127.66.0.3")
+
+
+def test_without_the_setting_every_address_is_served(lean):
+    with lean:
+        assert served(lean.ports["gateway"], "127.66.0.4")
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("172.31.250.0/24", "write NETWORK=ADDRESS"),
+        ("172.31.250.0/24=", "write NETWORK=ADDRESS"),
+        ("172.31.250.1/24=172.31.250.3", "has host bits set"),
+        ("172.31.250.0/24=172.31.251.3", "172.31.251.3 is outside of 172.31.250.0/24"),
+        ("fd00::/64=fd00::1", "write NETWORK=ADDRESS"),
+    ],
+)
+def test_a_setting_that_cannot_be_used_is_one_message(text, why, monkeypatch):
+    monkeypatch.setenv("EGRESS_NEIGHBOURS", text)
+    with pytest.raises(SettingsError, match="EGRESS_NEIGHBOURS") as caught:
+        Settings.load()
+    assert why in str(caught.value)
+
+
+def test_the_setting_as_the_role_writes_it(monkeypatch):
+    monkeypatch.setenv("EGRESS_NEIGHBOURS", "172.31.250.0/24=172.31.250.3")
+    assert Settings.load().neighbours == Neighbours.read("172.31.250.0/24=172.31.250.3")
+    monkeypatch.setenv("EGRESS_NEIGHBOURS", "")
+    assert Settings.load().neighbours is None
+
+
+@pytest.mark.parametrize(
+    ("client", "refused"),
+    [
+        ("172.31.250.3", False), ("172.31.250.77", True), ("172.31.250.0", True), ("172.30.0.5", False),
+        ("::ffff:172.31.250.77", True), ("::ffff:172.31.250.3", False), ("fe80::1%eth1", True), ("::1", False),
+    ],
+)  # fmt: skip
+def test_which_clients_are_refused(client, refused):
+    assert Neighbours.read("172.31.250.0/24=172.31.250.3").refuses(client) is refused
