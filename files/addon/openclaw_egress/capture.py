@@ -13,13 +13,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from openclaw_egress.encodings import BodyDecoder
-from openclaw_egress.providers import ResponseReader, read_request, response_reader
+from openclaw_egress.providers import RequestReader, ResponseReader, request_reader, response_reader
 from openclaw_egress.providers.facts import RequestFacts, ResponseFacts
 from openclaw_egress.records import Body, ExchangeRecord
 from openclaw_egress.redaction import is_token_endpoint, key_fingerprint, redact_headers, redact_url
 
 READ_AHEAD = 2 * 1024 * 1024
-"""Bytes of a request's body that are kept to find the model in it, where the record itself keeps fewer."""
+"""Bytes of a request's body in which the model is looked for. They are read as they pass and not kept."""
+
+READER_BYTES = 8 * 1024 * 1024
+"""What the reader of a response keeps of it at the most (`providers.reading`)."""
 
 MAX_DECODED = 64 * 1024 * 1024
 """Decoded bytes after which a body is taken for a decompression bomb: the rest is counted on the wire alone."""
@@ -34,14 +37,12 @@ class BodyCapture:
     Args:
         limit: bytes (decoded) that the record may keep.
         content_encoding: the Content-Encoding header's value, or None.
-        read_ahead: bytes kept beside the record's, for those who parse the body.
     """
 
-    def __init__(self, limit: int, content_encoding: str | None, read_ahead: int = 0) -> None:
+    def __init__(self, limit: int, content_encoding: str | None) -> None:
         self._limit = limit
         self._decoder = BodyDecoder(content_encoding, MAX_DECODED)
         self._encoded = (content_encoding or "identity").strip().lower() not in ("", "identity")
-        self._keep = max(limit, read_ahead)
         self._head = bytearray()
         self._tail = bytearray()
         self._raw = bytearray()
@@ -77,7 +78,7 @@ class BodyCapture:
         if data:
             self.size += len(data)
             self._hash.update(data)
-            room = self._keep - len(self._head)
+            room = self._limit - len(self._head)
             if room > 0:
                 self._head += data[:room]
             tail = self._limit // TAIL_SHARE
@@ -87,9 +88,24 @@ class BodyCapture:
         return data
 
     @property
-    def known(self) -> bytes:
-        """The beginning of the decoded body, as much as is kept."""
-        return bytes(self._head)
+    def held(self) -> int:
+        """Return how many bytes of the body are in memory."""
+        return len(self._head) + len(self._tail) + len(self._raw)
+
+    def forget(self) -> None:
+        """Free the body's bytes: the record has them."""
+        self._head, self._tail, self._raw = bytearray(), bytearray(), bytearray()
+
+    def drop_spare(self) -> None:
+        """Free, once the body is finished, what :meth:`body` does not need."""
+        if self._undecodable:
+            self._head, self._tail = bytearray(), bytearray()
+            return
+        self._raw = bytearray()
+        if self.size <= self._limit:
+            self._tail = bytearray()
+        else:
+            del self._head[self._limit - len(self._tail) :]
 
     @property
     def truncated(self) -> bool:
@@ -191,14 +207,24 @@ class ExchangeCapture:
     request_facts: RequestFacts = field(init=False)
     _limit: int = field(init=False)
     _reader: ResponseReader | None = field(init=False, default=None)
+    _request_reader: RequestReader | None = field(init=False, default=None)
     _request_over: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         # What a token endpoint is asked and answers is a secret whole.
         self._limit = 0 if is_token_endpoint(self.host, self.path) else self.body_limit
-        self.request = BodyCapture(self._limit, _header(self.request_headers, "content-encoding"), READ_AHEAD)
+        self.request = BodyCapture(self._limit, _header(self.request_headers, "content-encoding"))
+        self._request_reader = request_reader(self.host, self.path)
         self.response = BodyCapture(self._limit, None)
         self.request_facts = RequestFacts()
+
+    def request_chunk(self, wire: bytes) -> Iterator[bytes]:
+        """A piece of the request's body passed; yields what it decodes to, see `BodyCapture.feed`."""
+        for piece in self.request.feed(wire):
+            before = self.request.size - len(piece)
+            if self._request_reader is not None and before < READ_AHEAD:
+                self._request_reader.feed(piece[: READ_AHEAD - before])
+            yield piece
 
     def request_done(self, *, whole: bool = True) -> None:
         """The request is whole, or will not go on."""
@@ -206,7 +232,10 @@ class ExchangeCapture:
             return
         self._request_over = True
         self.request.finish(whole=whole)
-        self.request_facts = read_request(self.host, self.path, self.request.known)
+        self.request.drop_spare()
+        if self._request_reader is not None:
+            self.request_facts = self._request_reader.finish()
+            self._request_reader = None
 
     def response_began(self, status: int, headers: Headers) -> None:
         """The answer's status line and headers came."""
@@ -223,6 +252,18 @@ class ExchangeCapture:
             if self._reader is not None:
                 self._reader.feed(piece)
             yield piece
+
+    @property
+    def held(self) -> int:
+        """Return how many bytes of the exchange's bodies are in memory."""
+        read = min(self.response.size, READER_BYTES) if self._reader is not None else 0
+        return self.request.held + self.response.held + read
+
+    def forget_bodies(self) -> None:
+        """Free the bodies: the exchange is recorded."""
+        self.request.forget()
+        self.response.forget()
+        self._reader = None
 
     def _response_done(self, *, whole: bool) -> ResponseFacts:
         self.response.finish(whole=whole)

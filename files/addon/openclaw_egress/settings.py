@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 from pydantic import AliasChoices, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from openclaw_egress.proxy.memory_budget import LEAST_BUDGET, container_limit, default_budget
+
 DEFAULT_LOGS_ENDPOINT = "http://10.0.0.2:3100/otlp/v1/logs"
 DEFAULT_LLM_HOSTS = ("api.anthropic.com", "api.openai.com")
 DEFAULT_STATE_DIR = Path.home() / ".local" / "state" / "openclaw-egress"
@@ -59,6 +61,19 @@ class Settings(BaseSettings):
     spool_full: Literal["drop_oldest", "block"] = Field(
         default="drop_oldest", validation_alias=AliasChoices("EGRESS_SPOOL_FULL")
     )
+    memory_budget: int | None = Field(
+        default=None,
+        ge=LEAST_BUDGET,
+        validation_alias=AliasChoices("EGRESS_MEMORY_BUDGET"),
+        description="Bytes that traffic of all classes may hold in memory; not set: follows from the cgroup's limit.",
+    )
+    memory_wait_seconds: float = Field(
+        default=30.0,
+        ge=1,
+        le=600,
+        validation_alias=AliasChoices("EGRESS_MEMORY_WAIT_SECONDS"),
+        description="How long a body waits for memory before it is refused with 503.",
+    )
     listen_host: str = Field(
         default="",
         validation_alias=AliasChoices("EGRESS_LISTEN_HOST"),
@@ -74,7 +89,7 @@ class Settings(BaseSettings):
             return hosts or None
         return value
 
-    @field_validator("policy_file", "ca_dir", "upstream_ca", "host_name", mode="before")
+    @field_validator("policy_file", "ca_dir", "upstream_ca", "host_name", "memory_budget", mode="before")
     @classmethod
     def _empty_is_unset(cls, value: object) -> object:
         return None if value == "" else value
@@ -94,6 +109,11 @@ class Settings(BaseSettings):
     def body_limit(self) -> int:
         """Bytes of each body that a record keeps, both settings considered."""
         return 0 if self.bodies == "none" else self.max_body_size
+
+    @property
+    def effective_memory_budget(self) -> int:
+        """Return the bytes that traffic may hold: as set, or as the container's memory limit allows."""
+        return self.memory_budget or default_budget(container_limit())
 
     @property
     def effective_ca_dir(self) -> Path:

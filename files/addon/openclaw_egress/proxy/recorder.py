@@ -28,6 +28,7 @@ from openclaw_egress.metrics import Metrics
 from openclaw_egress.proxy.answers import refusal
 from openclaw_egress.proxy.gate import INSPECT, Allowed, answer_failed, fails_closed
 from openclaw_egress.proxy.layers import cut
+from openclaw_egress.proxy.memory import HELD
 from openclaw_egress.spool import Spool, SpoolError
 
 log = logging.getLogger("openclaw_egress.recorder")
@@ -58,6 +59,11 @@ class Exchange:
     journalled: int = 0
     waiting: dict[str, bytearray] = field(default_factory=lambda: {"request": bytearray(), "response": bytearray()})
     timer: asyncio.TimerHandle | None = None
+
+    @property
+    def held(self) -> int:
+        """Return the bytes of the exchange that are in memory, for the memory budget."""
+        return self.capture.held + sum(map(len, self.waiting.values()))
 
 
 class Recorder:
@@ -140,7 +146,7 @@ class Recorder:
         )
         exchange = Exchange(capture, flow.client_conn)
         self._spool.open_exchange(capture.id, capture.class_name, self._head(exchange))
-        flow.metadata[EXCHANGE] = exchange
+        flow.metadata[EXCHANGE] = flow.metadata[HELD] = exchange
         length = _content_length(request.headers)
         if length is None and "transfer-encoding" not in request.headers:
             return
@@ -149,7 +155,7 @@ class Recorder:
 
     def _request_tap(self, exchange: Exchange, length: int | None) -> Callable[[bytes], bytes]:
         def tap(data: bytes) -> None:
-            for piece in exchange.capture.request.feed(data):
+            for piece in exchange.capture.request_chunk(data):
                 self._keep(exchange, "request", piece)
             if not data or (length is not None and exchange.capture.request.wire_size >= length):
                 self._commit_request(exchange)
@@ -163,7 +169,7 @@ class Recorder:
         if exchange is None or flow.response is not None:
             return
         if not flow.request.stream and flow.request.raw_content:
-            for piece in exchange.capture.request.feed(flow.request.raw_content):
+            for piece in exchange.capture.request_chunk(flow.request.raw_content):
                 self._keep(exchange, "request", piece)
         self._commit_request(exchange)
 
@@ -274,8 +280,22 @@ class Recorder:
         end = self._now()
         self._spool.close_exchange(exchange.capture.record(outcome, end, error_type))
         exchange.closed = True
+        exchange.capture.forget_bodies()
+        for waiting in exchange.waiting.values():
+            waiting.clear()
         self._metrics.exchanges.labels(exchange.capture.class_name, outcome).inc()
         self._metrics.duration.labels(exchange.capture.class_name).observe((end - exchange.capture.begin_ns) / 1e9)
+
+    def abandon(self, flow: http.HTTPFlow, rule: str, reason: str) -> None:
+        """Record an exchange that the memory budget ends."""
+        if (exchange := self._exchange(flow)) is None:
+            return
+        exchange.capture.rule, exchange.capture.reason = rule, reason
+        exchange.failed = True
+        try:
+            self._close(exchange, "interrupted", "denied")
+        except SpoolError as error:
+            self._error_failed(flow, error)
 
     def _head(self, exchange: Exchange) -> dict[str, object]:
         """What the journal knows of an exchange should the process die now: its record so far, without bodies."""

@@ -1,0 +1,404 @@
+"""Memory accounts: what each client's connection makes the proxy hold, charged to its class, and flow control.
+
+What a connection holds is measured, not counted: after each event of the connection its buffers, bodies and captures
+are added up. Nothing can therefore stay charged that is no longer there. A connection whose class has no room is not
+read from until there is room (the sender's TCP window closes). After ``wait_seconds`` its exchange is refused, so that
+exchanges that hold memory and need more do not wait for each other for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import functools
+import itertools
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from mitmproxy import connection, http
+from mitmproxy.proxy import events, server
+
+from openclaw_egress.policy import Decision
+from openclaw_egress.proxy.answers import refusal
+from openclaw_egress.proxy.layers import cut
+from openclaw_egress.proxy.memory_budget import MIB, MemoryBudget
+
+log = logging.getLogger("openclaw_egress.memory")
+
+RULE = "memory-budget"
+
+CONNECTION_BYTES = 128 * 1024
+"""Charged for each client's connection: sockets' tasks, TLS state, and what its readers take before they are asked."""
+
+READ_BYTES = 64 * 1024
+"""One read, as mitmproxy asks for it."""
+
+READ_ROOM = 2 * READ_BYTES
+"""Charged ahead for the next read of a body: the piece, and its place in a capture or a buffer."""
+
+COPIES = 3
+"""A held body exists this often for a moment: as it was read, as the capture keeps it, encrypted towards the peer."""
+
+HELD = "openclaw_egress.held"
+"""Key in ``flow.metadata``: an object whose ``held`` says how many bytes the recorder keeps of an exchange."""
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
+
+
+class Owner(Protocol):
+    """The part of the service that knows classes and records refusals."""
+
+    def class_of(self, client: connection.Client) -> str | None:
+        """Return the client's class."""
+
+    def refused_for_memory(self, client: connection.Client, flow: http.HTTPFlow | None, decision: Decision) -> None:
+        """Record that an exchange (or a connection) was refused."""
+
+
+@dataclass(eq=False)
+class Account:
+    """What one client's connection, with its connections upstream, is charged for."""
+
+    handler: server.ConnectionHandler
+    class_name: str
+    number: int
+    charged: int = CONNECTION_BYTES
+    layers: list[Any] = field(default_factory=list)
+    refused: Decision | None = None
+    tuned: set[int] = field(default_factory=set)
+
+
+@dataclass(eq=False)
+class _Waiter:
+    account: Account
+    request: bool
+    granted: asyncio.Future[bool]
+
+
+class Accounts:
+    """The accounts of all connections, and the queue of those that wait for room."""
+
+    def __init__(self, budget: MemoryBudget, owner: Owner, wait_seconds: float) -> None:
+        self.budget = budget
+        self._owner = owner
+        self._wait_seconds = wait_seconds
+        self._accounts: dict[str, Account] = {}
+        self._numbers = itertools.count()
+        self._waiting: dict[str, list[_Waiter]] = {}
+        self._wake_scheduled = False
+        self._trim_from = 0
+
+    # ── accounts ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def open(self, handler: server.ConnectionHandler) -> None:
+        """Charge a new connection."""
+        if (class_name := self._owner.class_of(handler.client)) is None:
+            return
+        self._accounts[handler.client.id] = Account(handler, class_name, next(self._numbers))
+        self.budget.add(class_name, CONNECTION_BYTES)
+
+    def close(self, handler: server.ConnectionHandler) -> None:
+        """Give back all that a connection was charged for."""
+        if (account := self._accounts.pop(handler.client.id, None)) is not None:
+            self._charge(account, 0)
+
+    def find(self, client: connection.Client) -> Account | None:
+        """Return a client's account."""
+        return self._accounts.get(client.id)
+
+    def settle(self, client: connection.Client) -> None:
+        """Charge a connection for what it holds now; for one that holds nothing this costs one look."""
+        account = self._accounts.get(client.id)
+        if account is not None and account.charged > CONNECTION_BYTES:
+            self._charge(account, min(account.charged, _needs(account)))
+
+    def settle_all(self) -> None:
+        """Charge every connection anew; buffers towards slow clients drain without an event. Return freed memory."""
+        for account in list(self._accounts.values()):
+            self.settle(account.handler.client)
+        self._trim_from = max(self._trim_from, self.budget.total)
+        if self._trim_from - self.budget.total > 16 * MIB:
+            self._trim_from = self.budget.total
+            trim()
+
+    def _charge(self, account: Account, size: int) -> None:
+        more = size - account.charged
+        if more:
+            account.charged = size
+            self.budget.add(account.class_name, more)
+        if more < 0 and self._waiting and not self._wake_scheduled:
+            self._wake_scheduled = True
+            asyncio.get_running_loop().call_soon(self._wake)
+
+    # ── flow control ─────────────────────────────────────────────────────────────────────────────────────────
+
+    async def admit(self, handler: server.ConnectionHandler) -> None:
+        """Wait until the connection that was just read from may be read from again."""
+        account = self._accounts.get(handler.client.id)
+        if account is None:
+            return
+        read = _read_by(handler, asyncio.current_task())
+        if read is None:
+            return
+        _tune(account, handler.transports[read])
+        needs = _needs(account)
+        if needs <= account.charged:
+            self._charge(account, needs)
+            return
+        request = read is handler.client
+        if account.refused is not None:
+            # What is left of a refused body is read and thrown away.
+            return
+        if account.class_name not in self._waiting and self.budget.fits(
+            account.class_name, needs - account.charged, request=request
+        ):
+            self._charge(account, needs)
+            return
+        waiter = _Waiter(account, request, asyncio.get_running_loop().create_future())
+        queue = self._waiting.setdefault(account.class_name, [])
+        queue.append(waiter)
+        # Responses come first: they end exchanges. Then the oldest connection, which has most to lose.
+        queue.sort(key=lambda item: (item.request, item.account.number))
+        self._wake_class(account.class_name)
+        try:
+            if waiter.granted.done():
+                return
+            if self.budget.possible(account.class_name, needs, request=request):
+                with _paused(handler.transports[read]), contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._wait_seconds):
+                        await waiter.granted
+                        return
+        finally:
+            if waiter in (queue := self._waiting.get(account.class_name, [])):
+                queue.remove(waiter)
+            if not queue:
+                self._waiting.pop(account.class_name, None)
+        self._refuse(account, needs)
+
+    def _wake(self) -> None:
+        self._wake_scheduled = False
+        for class_name in list(self._waiting):
+            self._wake_class(class_name)
+
+    def _wake_class(self, class_name: str) -> None:
+        queue = self._waiting.get(class_name, [])
+        while queue:
+            first = queue[0]
+            needs = _needs(first.account)
+            if not self.budget.fits(class_name, needs - first.account.charged, request=first.request):
+                return
+            queue.pop(0)
+            if not first.granted.done():
+                self._charge(first.account, max(needs, first.account.charged))
+                first.granted.set_result(True)
+        self._waiting.pop(class_name, None)
+
+    # ── refusal ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _refuse(self, account: Account, needs: int) -> None:
+        budget, name = self.budget, account.class_name
+        decision = Decision(
+            allow=False,
+            rule=RULE,
+            reason=(
+                f"memory budget reached: class {name} holds {budget.used(name) / MIB:.1f} MiB and may hold "
+                f"{budget.room(name) / MIB:.1f} MiB now; this exchange needs {needs / MIB:.1f} MiB "
+                f"(EGRESS_MEMORY_BUDGET is {budget.limit} bytes)"
+            ),
+            inspect=False,
+        )
+        client = account.handler.client
+        stream = _last_stream(account)
+        self._owner.refused_for_memory(client, stream.flow if stream is not None else None, decision)
+        account.refused = decision
+        if stream is None or not _held_request(stream):
+            asyncio.get_running_loop().call_soon(cut, client)
+
+
+def refuse_held(client: connection.Client, flow: http.HTTPFlow) -> bool:
+    """Set the 503 of a request that is held and was refused for memory; return whether it was."""
+    account = _accounts.find(client) if _accounts is not None else None
+    if account is None or account.refused is None:
+        return False
+    flow.response = refusal(
+        503,
+        class_name=account.class_name,
+        destination=flow.request.host,
+        rule=RULE,
+        reason=account.refused.reason,
+        accept=flow.request.headers.get("accept", ""),
+        remedy="Try again later, or ask the operator to raise EGRESS_MEMORY_BUDGET and the memory limit.",
+    )
+    flow.response.headers["retry-after"] = "5"
+    return True
+
+
+# ── what a connection holds ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def _needs(account: Account) -> int:
+    """Return what an account should be charged: what it holds and what it is about to hold."""
+    held = 0
+    for layer in account.layers:
+        held += sum(len(getattr(side, "buf", b"")) for side in layer.connections.values())
+        held += sum(map(_stream_needs, layer.streams.values()))
+    for transport in account.handler.transports.values():
+        if isinstance(transport.writer, asyncio.StreamWriter):
+            held += transport.writer.transport.get_write_buffer_size()
+        held += len(getattr(transport.reader, "_buffer", b""))
+    return max(CONNECTION_BYTES, held)
+
+
+def _stream_needs(stream: Any) -> int:
+    flow = getattr(stream, "flow", None)
+    if flow is None:
+        return 0
+    held = len(stream.request_body_buf) + len(stream.response_body_buf)
+    for message in (flow.request, flow.response):
+        if message is not None and message.data.content:
+            held += len(message.data.content)
+    if stream._paused_event_queue:
+        held += sum(len(getattr(event, "data", b"")) for event in stream._paused_event_queue)
+    if (exchange := flow.metadata.get(HELD)) is not None:
+        held += exchange.held
+    if _held_request(stream):
+        return max(held, COPIES * _length(flow.request.headers)) + READ_ROOM
+    if stream.server_state == stream.state_consume_response_body and flow.response is not None:
+        return max(held, COPIES * _length(flow.response.headers)) + READ_ROOM
+    return held + READ_ROOM if exchange is not None else held
+
+
+def _held_request(stream: Any) -> bool:
+    return bool(stream.client_state == stream.state_consume_request_body and stream.flow.response is None)
+
+
+def _length(headers: http.Headers) -> int:
+    value = headers.get("content-length", "")
+    return int(value) if value.isascii() and value.isdigit() else 0
+
+
+def _last_stream(account: Account) -> Any:
+    for layer in reversed(account.layers):
+        for stream in reversed(layer.streams.values()):
+            if getattr(stream, "flow", None) is not None:
+                return stream
+    return None
+
+
+# ── sockets ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _read_by(handler: server.ConnectionHandler, task: asyncio.Task[Any] | None) -> connection.Connection | None:
+    return next((found for found, io in handler.transports.items() if io.handler is task), None)
+
+
+def _tune(account: Account, io: server.ConnectionIO) -> None:
+    """Bound what a reader takes before it is asked: asyncio reads up to 384 KiB ahead, a third of it is plenty."""
+    if id(io) in account.tuned or not isinstance(io.reader, asyncio.StreamReader) or io.writer is None:
+        return
+    account.tuned.add(id(io))
+    io.reader._limit = READ_BYTES // 2  # type: ignore[attr-defined]
+    io.writer.transport.max_size = READ_BYTES  # type: ignore[union-attr]
+
+
+@contextlib.contextmanager
+def _paused(io: server.ConnectionIO) -> Iterator[None]:
+    """Take no byte from a socket while this lasts."""
+    transport: Any = io.writer.transport if isinstance(io.writer, asyncio.StreamWriter) else None
+    mine = transport is not None and not transport.is_closing() and transport.is_reading()
+    if mine:
+        transport.pause_reading()
+    try:
+        yield
+    finally:
+        if mine and not transport.is_closing():
+            transport.resume_reading()
+
+
+# ── the allocator ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _libc() -> Any:
+    try:
+        return ctypes.CDLL(None)
+    except OSError:
+        return None
+
+
+def tune_allocator() -> None:
+    """Let glibc give bodies back to the kernel: from 256 KiB on each in a mapping of its own, and two arenas.
+
+    By default glibc raises that threshold up to 32 MiB, and freed bodies leave holes in its heap.
+    """
+    mallopt = getattr(_libc(), "mallopt", None)
+    if mallopt is not None:
+        for name, value in (
+            (_M_ARENA_MAX, 2),
+            (_M_MMAP_THRESHOLD, 256 * 1024),
+            (_M_TRIM_THRESHOLD, 1024 * 1024),
+        ):
+            mallopt(name, value)
+
+
+def trim() -> None:
+    """Give freed memory back to the kernel."""
+    malloc_trim = getattr(_libc(), "malloc_trim", None)
+    if malloc_trim is not None:
+        malloc_trim(0)
+
+
+# ── mitmproxy ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_accounts: Accounts | None = None
+
+
+def watch(client: connection.Client, layer: Any) -> None:
+    """Count what an HTTP layer holds for its client."""
+    if _accounts is not None and (account := _accounts.find(client)) is not None:
+        account.layers.append(layer)
+
+
+def install(accounts: Accounts) -> None:
+    """Account for every connection from now on; mitmproxy itself is changed once."""
+    global _accounts  # noqa: PLW0603  (mitmproxy's classes are global too)
+    _accounts = accounts
+    handler = server.ConnectionHandler
+    handle_client, server_event, drain_writers = handler.handle_client, handler.server_event, handler.drain_writers
+    if getattr(drain_writers, "keeps_accounts", False):
+        return
+
+    # `wraps` keeps the marks by which the other patches know that they are in place.
+    @functools.wraps(handle_client)
+    async def accounted(self: server.ConnectionHandler) -> None:
+        held = _accounts
+        if held is not None:
+            held.open(self)
+        try:
+            await handle_client(self)
+        finally:
+            if held is not None:
+                held.close(self)
+
+    @functools.wraps(server_event)
+    async def settled(self: server.ConnectionHandler, event: Any) -> None:
+        await server_event(self, event)
+        # After a read, `admit` does the same.
+        if _accounts is not None and not isinstance(event, events.DataReceived):
+            _accounts.settle(self.client)
+
+    @functools.wraps(drain_writers)
+    async def admitted(self: server.ConnectionHandler) -> None:
+        await drain_writers(self)  # type: ignore[no-untyped-call]
+        if _accounts is not None:
+            await _accounts.admit(self)
+
+    admitted.keeps_accounts = True  # type: ignore[attr-defined]
+    handler.handle_client = accounted  # type: ignore[method-assign]
+    handler.server_event = settled  # type: ignore[method-assign]
+    handler.drain_writers = admitted  # type: ignore[method-assign]
+
+
+__all__ = ["Account", "Accounts", "install", "refuse_held", "tune_allocator", "watch"]
