@@ -259,6 +259,11 @@ class ExchangeCapture:
         read = min(self.response.size, READER_BYTES) if self._reader is not None else 0
         return self.request.held + self.response.held + read
 
+    def expected(self, length: int, *, response: bool = False) -> int:
+        """Return how many bytes a body of a known length will hold at the most, as far as the length tells."""
+        kept = min(length, self._limit + self._limit // TAIL_SHARE)
+        return kept + (min(length, READER_BYTES) if response and self._reader is not None else 0)
+
     def forget_bodies(self) -> None:
         """Free the bodies: the exchange is recorded."""
         self.request.forget()

@@ -43,7 +43,14 @@ COPIES = 3
 """A held body exists this often for a moment: as it was read, as the capture keeps it, encrypted towards the peer."""
 
 HELD = "openclaw_egress.held"
-"""Key in ``flow.metadata``: an object whose ``held`` says how many bytes the recorder keeps of an exchange."""
+"""Key in ``flow.metadata``: an object whose ``held`` says how many bytes the recorder keeps of an exchange, and whose
+``expected`` how many it will keep."""
+
+PATIENCE = 4
+"""A response, and a body that is partly sent, may wait this many times ``wait_seconds`` while their class goes on."""
+
+STALL_SHARE = 10
+"""A class is stalled when none of its waiting connections has had room for this part of ``wait_seconds``."""
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 
@@ -88,6 +95,7 @@ class Accounts:
         self._accounts: dict[str, Account] = {}
         self._numbers = itertools.count()
         self._waiting: dict[str, list[_Waiter]] = {}
+        self._progress: dict[str, float] = {}
         self._wake_scheduled = False
         self._trim_from = 0
 
@@ -95,7 +103,13 @@ class Accounts:
 
     def open(self, handler: server.ConnectionHandler) -> None:
         """Charge a new connection."""
-        if (class_name := self._owner.class_of(handler.client)) is None:
+        try:
+            class_name = self._owner.class_of(handler.client)
+        except Exception as error:  # noqa: BLE001  (whatever it is)
+            # The gate cannot tell the class either, and refuses the connection.
+            log.error("a connection has no class to be charged to: %s", type(error).__name__)
+            return
+        if class_name is None:
             return
         self._accounts[handler.client.id] = Account(handler, class_name, next(self._numbers))
         self.budget.add(class_name, CONNECTION_BYTES)
@@ -113,7 +127,7 @@ class Accounts:
         """Charge a connection for what it holds now; for one that holds nothing this costs one look."""
         account = self._accounts.get(client.id)
         if account is not None and account.charged > CONNECTION_BYTES:
-            self._charge(account, min(account.charged, _needs(account)))
+            self._charge(account, min(account.charged, _measured(account)))
 
     def settle_all(self) -> None:
         """Charge every connection anew; buffers towards slow clients drain without an event. Return freed memory."""
@@ -144,7 +158,7 @@ class Accounts:
         if read is None:
             return
         _tune(account, handler.transports[read])
-        needs = _needs(account)
+        needs = _measured(account)
         if needs <= account.charged:
             self._charge(account, needs)
             return
@@ -164,12 +178,11 @@ class Accounts:
         queue.sort(key=lambda item: (item.request, item.account.number))
         self._wake_class(account.class_name)
         try:
-            if waiter.granted.done():
+            if waiter.granted.done() and waiter.granted.result():
                 return
             if self.budget.possible(account.class_name, needs, request=request):
-                with _paused(handler.transports[read]), contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._wait_seconds):
-                        await waiter.granted
+                with _paused(handler.transports[read]):
+                    if await self._granted(waiter):
                         return
         finally:
             if waiter in (queue := self._waiting.get(account.class_name, [])):
@@ -177,6 +190,33 @@ class Accounts:
             if not queue:
                 self._waiting.pop(account.class_name, None)
         self._refuse(account, needs)
+
+    async def _granted(self, waiter: _Waiter) -> bool:
+        """Wait for room; return False where the exchange is to be refused.
+
+        A held request has nothing to lose yet: it is refused after ``wait_seconds``. All others go on waiting while
+        their class does. Where it is stalled, the youngest of those who wait are refused, so that the others can end.
+        """
+        loop = asyncio.get_running_loop()
+        class_name, stall = waiter.account.class_name, self._wait_seconds / STALL_SHARE
+        began, patience = loop.time(), self._wait_seconds
+        while True:
+            done, _ = await asyncio.wait([waiter.granted], timeout=patience)
+            if done:
+                return waiter.granted.result()
+            now = loop.time()
+            stream = _last_stream(waiter.account)
+            if (waiter.request and (stream is None or _held_request(stream))) or (
+                now - began > PATIENCE * self._wait_seconds
+            ):
+                return False
+            patience = stall
+            if now - self._progress.get(class_name, began) < stall:
+                continue
+            self._progress[class_name] = now
+            requests = [item for item in self._waiting.get(class_name, []) if item.request and not item.granted.done()]
+            for victim in requests[len(requests) - len(requests) // 8 - 1 :] if requests else ():
+                victim.granted.set_result(False)
 
     def _wake(self) -> None:
         self._wake_scheduled = False
@@ -187,13 +227,14 @@ class Accounts:
         queue = self._waiting.get(class_name, [])
         while queue:
             first = queue[0]
-            needs = _needs(first.account)
+            needs = _measured(first.account)
             if not self.budget.fits(class_name, needs - first.account.charged, request=first.request):
                 return
             queue.pop(0)
             if not first.granted.done():
                 self._charge(first.account, max(needs, first.account.charged))
                 first.granted.set_result(True)
+                self._progress[class_name] = asyncio.get_running_loop().time()
         self._waiting.pop(class_name, None)
 
     # ── refusal ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -239,6 +280,16 @@ def refuse_held(client: connection.Client, flow: http.HTTPFlow) -> bool:
 # ── what a connection holds ──────────────────────────────────────────────────────────────────────────────────────
 
 
+def _measured(account: Account) -> int:
+    """Return what an account should be charged; a connection that cannot be measured is aborted."""
+    try:
+        return _needs(account)
+    except Exception as error:
+        log.error("what a connection holds could not be measured; it is aborted", exc_info=error)
+        asyncio.get_running_loop().call_soon(cut, account.handler.client)
+        return account.charged
+
+
 def _needs(account: Account) -> int:
     """Return what an account should be charged: what it holds and what it is about to hold."""
     held = 0
@@ -264,11 +315,18 @@ def _stream_needs(stream: Any) -> int:
         held += sum(len(getattr(event, "data", b"")) for event in stream._paused_event_queue)
     if (exchange := flow.metadata.get(HELD)) is not None:
         held += exchange.held
+    # A length that is known is charged as soon as it is known: bodies that cannot all fit must not all begin.
     if _held_request(stream):
         return max(held, COPIES * _length(flow.request.headers)) + READ_ROOM
-    if stream.server_state == stream.state_consume_response_body and flow.response is not None:
-        return max(held, COPIES * _length(flow.response.headers)) + READ_ROOM
-    return held + READ_ROOM if exchange is not None else held
+    if exchange is None:
+        return held
+    if stream.client_state == stream.state_stream_request_body:
+        held = max(held, exchange.expected(_length(flow.request.headers)))
+    if flow.response is not None and stream.server_state == stream.state_consume_response_body:
+        held = max(held, COPIES * _length(flow.response.headers))
+    elif flow.response is not None and stream.server_state == stream.state_stream_response_body:
+        held = max(held, exchange.expected(_length(flow.response.headers), response=True))
+    return held + READ_ROOM
 
 
 def _held_request(stream: Any) -> bool:

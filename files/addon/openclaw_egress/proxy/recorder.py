@@ -65,6 +65,10 @@ class Exchange:
         """Return the bytes of the exchange that are in memory, for the memory budget."""
         return self.capture.held + sum(map(len, self.waiting.values()))
 
+    def expected(self, length: int, *, response: bool = False) -> int:
+        """Return the bytes that a body of this length will hold at the most, for the memory budget."""
+        return self.capture.expected(length, response=response)
+
 
 class Recorder:
     """Records what the gate marked for it; see the module's text."""
