@@ -112,6 +112,7 @@ class Client:
             async with self.connected(class_name) as (reader, writer):
                 writer.write(self.head(f"Content-Length: {size}", *fields) + start)
                 answer = asyncio.create_task(reader.readline())
+                answer.add_done_callback(lambda done: done.cancelled() or done.exception())
                 left = size - len(start) - len(end)
                 while left and not answer.done():
                     writer.write(b"x" * min(left, 65536))

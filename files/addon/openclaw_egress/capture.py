@@ -262,7 +262,9 @@ class ExchangeCapture:
     def expected(self, length: int, *, response: bool = False) -> int:
         """Return how many bytes a body of a known length will hold at the most, as far as the length tells."""
         kept = min(length, self._limit + self._limit // TAIL_SHARE)
-        return kept + (min(length, READER_BYTES) if response and self._reader is not None else 0)
+        if not response:
+            return kept
+        return self.request.held + kept + (min(length, READER_BYTES) if self._reader is not None else 0)
 
     def forget_bodies(self) -> None:
         """Free the bodies: the exchange is recorded."""

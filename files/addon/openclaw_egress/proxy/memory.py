@@ -12,8 +12,10 @@ import asyncio
 import contextlib
 import ctypes
 import functools
+import gc
 import itertools
 import logging
+import select
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -39,6 +41,9 @@ READ_BYTES = 64 * 1024
 READ_ROOM = 2 * READ_BYTES
 """Charged ahead for the next read of a body: the piece, and its place in a capture or a buffer."""
 
+SLACK = 384 * 1024
+"""Charged beside a body of known length: the buffers on its way (sockets, TLS, journal)."""
+
 COPIES = 3
 """A held body exists this often for a moment: as it was read, as the capture keeps it, encrypted towards the peer."""
 
@@ -49,7 +54,10 @@ HELD = "openclaw_egress.held"
 PATIENCE = 4
 """A response, and a body that is partly sent, may wait this many times ``wait_seconds`` while their class goes on."""
 
-STALL_SHARE = 10
+LOOK_SECONDS = 1.0
+"""How often a connection that waits is looked at: whether its client has left."""
+
+STALL_SHARE = 2
 """A class is stalled when none of its waiting connections has had room for this part of ``wait_seconds``."""
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
@@ -194,28 +202,38 @@ class Accounts:
     async def _granted(self, waiter: _Waiter) -> bool:
         """Wait for room; return False where the exchange is to be refused.
 
-        A held request has nothing to lose yet: it is refused after ``wait_seconds``. All others go on waiting while
-        their class does. Where it is stalled, the youngest of those who wait are refused, so that the others can end.
+        A held request has nothing to lose yet: it is refused after ``wait_seconds``. All others wait longer. Where
+        their class is stalled, the younger half of the requests that hold memory is refused, so that the rest can end.
         """
         loop = asyncio.get_running_loop()
         class_name, stall = waiter.account.class_name, self._wait_seconds / STALL_SHARE
-        began, patience = loop.time(), self._wait_seconds
+        began, looked = loop.time(), loop.time()
         while True:
-            done, _ = await asyncio.wait([waiter.granted], timeout=patience)
+            done, _ = await asyncio.wait([waiter.granted], timeout=LOOK_SECONDS)
             if done:
                 return waiter.granted.result()
+            if _has_left(waiter.account):
+                # Nobody reads from it, so nobody else notices.
+                loop.call_soon(cut, waiter.account.handler.client)
+                return True
             now = loop.time()
+            if now - looked < (self._wait_seconds if looked == began else stall):
+                continue
+            looked = now
             stream = _last_stream(waiter.account)
             if (waiter.request and (stream is None or _held_request(stream))) or (
                 now - began > PATIENCE * self._wait_seconds
             ):
                 return False
-            patience = stall
             if now - self._progress.get(class_name, began) < stall:
                 continue
             self._progress[class_name] = now
-            requests = [item for item in self._waiting.get(class_name, []) if item.request and not item.granted.done()]
-            for victim in requests[len(requests) - len(requests) // 8 - 1 :] if requests else ():
+            holding = [
+                item
+                for item in self._waiting.get(class_name, [])
+                if item.request and not item.granted.done() and item.account.charged > 2 * CONNECTION_BYTES
+            ]
+            for victim in holding[len(holding) // 2 :]:
                 victim.granted.set_result(False)
 
     def _wake(self) -> None:
@@ -292,21 +310,25 @@ def _measured(account: Account) -> int:
 
 def _needs(account: Account) -> int:
     """Return what an account should be charged: what it holds and what it is about to hold."""
-    held = 0
+    held = ahead = 0
     for layer in account.layers:
         held += sum(len(getattr(side, "buf", b"")) for side in layer.connections.values())
-        held += sum(map(_stream_needs, layer.streams.values()))
+        for stream in layer.streams.values():
+            now, later = _stream_needs(stream)
+            held += now
+            ahead += later
     for transport in account.handler.transports.values():
         if isinstance(transport.writer, asyncio.StreamWriter):
             held += transport.writer.transport.get_write_buffer_size()
         held += len(getattr(transport.reader, "_buffer", b""))
-    return max(CONNECTION_BYTES, held)
+    return max(CONNECTION_BYTES, held, ahead)
 
 
-def _stream_needs(stream: Any) -> int:
+def _stream_needs(stream: Any) -> tuple[int, int]:
+    """Return the bytes that a stream holds with its next read, and those that it is known to hold before it ends."""
     flow = getattr(stream, "flow", None)
     if flow is None:
-        return 0
+        return 0, 0
     held = len(stream.request_body_buf) + len(stream.response_body_buf)
     for message in (flow.request, flow.response):
         if message is not None and message.data.content:
@@ -317,16 +339,18 @@ def _stream_needs(stream: Any) -> int:
         held += exchange.held
     # A length that is known is charged as soon as it is known: bodies that cannot all fit must not all begin.
     if _held_request(stream):
-        return max(held, COPIES * _length(flow.request.headers)) + READ_ROOM
+        return held + READ_ROOM, COPIES * _length(flow.request.headers) + SLACK
     if exchange is None:
-        return held
-    if stream.client_state == stream.state_stream_request_body:
-        held = max(held, exchange.expected(_length(flow.request.headers)))
-    if flow.response is not None and stream.server_state == stream.state_consume_response_body:
-        held = max(held, COPIES * _length(flow.response.headers))
-    elif flow.response is not None and stream.server_state == stream.state_stream_response_body:
-        held = max(held, exchange.expected(_length(flow.response.headers), response=True))
-    return held + READ_ROOM
+        return held, 0
+    ahead = 0
+    if stream.client_state == stream.state_stream_request_body and (length := _length(flow.request.headers)):
+        ahead = exchange.expected(length) + SLACK
+    if flow.response is not None and (length := _length(flow.response.headers)):
+        if stream.server_state == stream.state_consume_response_body:
+            ahead = exchange.held + COPIES * length + SLACK
+        elif stream.server_state == stream.state_stream_response_body:
+            ahead = exchange.expected(length, response=True) + SLACK
+    return held + READ_ROOM, ahead
 
 
 def _held_request(stream: Any) -> bool:
@@ -360,6 +384,19 @@ def _tune(account: Account, io: server.ConnectionIO) -> None:
     account.tuned.add(id(io))
     io.reader._limit = READ_BYTES // 2  # type: ignore[attr-defined]
     io.writer.transport.max_size = READ_BYTES  # type: ignore[union-attr]
+
+
+def _has_left(account: Account) -> bool:
+    """Return whether the client has closed its connection, though bytes of it are still unread."""
+    io = account.handler.transports.get(account.handler.client)
+    writer = io.writer if io is not None else None
+    sock = writer.get_extra_info("socket") if writer is not None else None
+    if sock is None or sock.fileno() < 0:
+        return True
+    gone = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
+    poll = select.poll()
+    poll.register(sock.fileno(), gone)
+    return bool(poll.poll(0))
 
 
 @contextlib.contextmanager
@@ -402,7 +439,8 @@ def tune_allocator() -> None:
 
 
 def trim() -> None:
-    """Give freed memory back to the kernel."""
+    """Give freed memory back to the kernel; aborted connections are cycles that only the collector frees."""
+    gc.collect()
     malloc_trim = getattr(_libc(), "malloc_trim", None)
     if malloc_trim is not None:
         malloc_trim(0)
