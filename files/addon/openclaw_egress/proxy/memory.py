@@ -390,7 +390,7 @@ def _has_left(account: Account) -> bool:
     """Return whether the client has closed its connection, though bytes of it are still unread."""
     io = account.handler.transports.get(account.handler.client)
     writer = io.writer if io is not None else None
-    sock = writer.get_extra_info("socket") if writer is not None else None
+    sock = writer.get_extra_info("socket") if isinstance(writer, asyncio.StreamWriter) else None
     if sock is None or sock.fileno() < 0:
         return True
     gone = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
