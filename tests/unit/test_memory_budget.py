@@ -4,14 +4,13 @@ import pytest
 
 from openclaw_egress.proxy.memory_budget import (
     DEFAULT_BUDGET,
-    LEAST_BUDGET,
     MIB,
     REQUEST_SHARE,
     MemoryBudget,
     container_limit,
     default_budget,
 )
-from openclaw_egress.settings import Settings, SettingsError
+from openclaw_egress.settings import LEAST_MEMORY_BUDGET, Settings, SettingsError
 
 CLASSES = ["gateway", "browser", "sandbox", "build"]
 
@@ -81,7 +80,7 @@ def test_a_size_that_can_never_fit_is_known(budget):
 
 def test_the_default_follows_from_the_limit():
     assert default_budget(512 * MIB) == 192 * MIB
-    assert default_budget(128 * MIB) == default_budget(1) == LEAST_BUDGET
+    assert default_budget(128 * MIB) == default_budget(1) == LEAST_MEMORY_BUDGET
     assert default_budget(None) == DEFAULT_BUDGET
 
 
@@ -123,7 +122,7 @@ def test_a_budget_that_cannot_be_used_is_refused(monkeypatch, value):
         Settings.load()
 
 
-@pytest.mark.parametrize(("value", "budget"), [("33554432", 33554432), ("", default_budget(container_limit()))])
+@pytest.mark.parametrize(("value", "budget"), [("33554432", 33554432), ("", None)])
 def test_a_budget_that_is_set_is_used(monkeypatch, value, budget):
     monkeypatch.setenv("EGRESS_MEMORY_BUDGET", value)
-    assert Settings.load().effective_memory_budget == budget
+    assert Settings.load().memory_budget == budget

@@ -13,12 +13,12 @@ from urllib.parse import urlsplit
 from pydantic import AliasChoices, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from openclaw_egress.proxy.memory_budget import LEAST_BUDGET, container_limit, default_budget
-
 DEFAULT_LOGS_ENDPOINT = "http://10.0.0.2:3100/otlp/v1/logs"
 DEFAULT_LLM_HOSTS = ("api.anthropic.com", "api.openai.com")
 DEFAULT_STATE_DIR = Path.home() / ".local" / "state" / "openclaw-egress"
 HEALTH_PORT = 9464
+LEAST_MEMORY_BUDGET = 16 * 1024 * 1024
+"""Below this a class's guaranteed part holds no request of ordinary size."""
 
 
 class SettingsError(Exception):
@@ -63,7 +63,7 @@ class Settings(BaseSettings):
     )
     memory_budget: int | None = Field(
         default=None,
-        ge=LEAST_BUDGET,
+        ge=LEAST_MEMORY_BUDGET,
         validation_alias=AliasChoices("EGRESS_MEMORY_BUDGET"),
         description="Bytes that traffic of all classes may hold in memory; not set: follows from the cgroup's limit.",
     )
@@ -109,11 +109,6 @@ class Settings(BaseSettings):
     def body_limit(self) -> int:
         """Bytes of each body that a record keeps, both settings considered."""
         return 0 if self.bodies == "none" else self.max_body_size
-
-    @property
-    def effective_memory_budget(self) -> int:
-        """Return the bytes that traffic may hold: as set, or as the container's memory limit allows."""
-        return self.memory_budget or default_budget(container_limit())
 
     @property
     def effective_ca_dir(self) -> Path:

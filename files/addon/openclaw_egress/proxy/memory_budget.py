@@ -10,13 +10,12 @@ from collections import Counter
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+from openclaw_egress.settings import LEAST_MEMORY_BUDGET
+
 MIB = 1024 * 1024
 
 DEFAULT_BUDGET = 256 * MIB
 """The budget where no cgroup limits the process."""
-
-LEAST_BUDGET = 16 * MIB
-"""Below this a class's guaranteed part holds no request of ordinary size."""
 
 RESERVED = 128 * MIB
 """Memory of the process itself: the interpreter, the libraries, SQLite's cache, one batch of the exporter."""
@@ -90,7 +89,7 @@ def default_budget(limit: int | None) -> int:
 
     The other half is for copies that live for a moment, for buffers of the allocator and for page tables.
     """
-    return DEFAULT_BUDGET if limit is None else max(LEAST_BUDGET, (limit - RESERVED) // 2)
+    return DEFAULT_BUDGET if limit is None else max(LEAST_MEMORY_BUDGET, (limit - RESERVED) // 2)
 
 
 def container_limit(process: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> int | None:

@@ -23,7 +23,7 @@ from openclaw_egress.metrics import Metrics
 from openclaw_egress.policy import Decision, Policy, PolicyError, builtin_policy, load_policy
 from openclaw_egress.proxy import memory
 from openclaw_egress.proxy.gate import Gate
-from openclaw_egress.proxy.memory_budget import MemoryBudget
+from openclaw_egress.proxy.memory_budget import MemoryBudget, container_limit, default_budget
 from openclaw_egress.proxy.recorder import Recorder
 from openclaw_egress.records import DeniedRecord, EventRecord
 from openclaw_egress.settings import DEFAULT_LLM_HOSTS, Settings, SettingsError
@@ -83,7 +83,9 @@ class Service:
         self._checkpoint = self.spool.head()
         self.gate = Gate(lambda: self.policy, self)
         self.recorder = Recorder(self.spool, self.metrics, settings.body_limit)
-        self.budget = MemoryBudget(settings.effective_memory_budget, lambda: list(self.policy.classes))
+        self.budget = MemoryBudget(
+            settings.memory_budget or default_budget(container_limit()), lambda: list(self.policy.classes)
+        )
         self.memory = memory.Accounts(self.budget, self, settings.memory_wait_seconds)
         memory.tune_allocator()
         memory.install(self.memory)
