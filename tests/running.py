@@ -96,13 +96,15 @@ class RunningProxy:
             "EGRESS_HEALTH_PORT": str(self.health_port),
             **environment,
         }
+        self.prefix: list[str] = []
+        """What the command is run by."""
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
     def command(self) -> list[str]:
         """What is run."""
         if self.kind == "lean":
-            return [sys.executable, "-m", "openclaw_egress", "run"]
+            return [*self.prefix, sys.executable, "-m", "openclaw_egress", "run"]
         modes = [f"--mode=regular@127.0.0.1:{port}" for port in self.ports.values()]
         mitmdump = Path(sys.executable).with_name("mitmdump")
         return [

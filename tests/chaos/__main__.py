@@ -12,11 +12,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.chaos import clock, crash, disk, reloads, starvation, store, upstream, world
+from tests.chaos import clock, crash, disk, memory, reloads, starvation, store, upstream, world
 from tests.results import Result, line, reported, unmet, write
 
 THEMES: dict[str, Callable[[world.World], Iterator[Result]]] = {
     "starvation": starvation.run,
+    "memory": memory.run,
     "crash": crash.run,
     "store": store.run,
     "disk": disk.run,

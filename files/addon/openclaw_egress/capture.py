@@ -14,13 +14,16 @@ from typing import Any
 
 from openclaw_egress.credentials import CredentialScan, scan_for
 from openclaw_egress.encodings import BodyDecoder
-from openclaw_egress.providers import ResponseReader, read_request, response_reader
+from openclaw_egress.providers import RequestReader, ResponseReader, read_request, request_reader, response_reader
 from openclaw_egress.providers.facts import RequestFacts, ResponseFacts
 from openclaw_egress.records import Body, ExchangeRecord
 from openclaw_egress.redaction import REDACTED, is_token_endpoint, key_fingerprint, redact_headers, redact_url
 
 READ_AHEAD = 2 * 1024 * 1024
-"""Bytes of a request's body that are kept to find the model in it, where the record itself keeps fewer."""
+"""Bytes of a request's body in which the model is looked for. They are read as they pass and not kept."""
+
+READER_BYTES = 8 * 1024 * 1024
+"""What the reader of a response keeps of it at the most (`providers.reading`)."""
 
 MAX_DECODED = 64 * 1024 * 1024
 """Decoded bytes after which a body is taken for a decompression bomb: the rest is counted on the wire alone."""
@@ -35,14 +38,12 @@ class BodyCapture:
     Args:
         limit: bytes (decoded) that the record may keep.
         content_encoding: the Content-Encoding header's value, or None.
-        read_ahead: bytes kept beside the record's, for those who parse the body.
     """
 
-    def __init__(self, limit: int, content_encoding: str | None, read_ahead: int = 0) -> None:
+    def __init__(self, limit: int, content_encoding: str | None) -> None:
         self._limit = limit
         self._decoder = BodyDecoder(content_encoding, MAX_DECODED)
         self._encoded = (content_encoding or "identity").strip().lower() not in ("", "identity")
-        self._keep = max(limit, read_ahead)
         self._head = bytearray()
         self._tail = bytearray()
         self._raw = bytearray()
@@ -78,7 +79,7 @@ class BodyCapture:
         if data:
             self.size += len(data)
             self._hash.update(data)
-            room = self._keep - len(self._head)
+            room = self._limit - len(self._head)
             if room > 0:
                 self._head += data[:room]
             tail = self._limit // TAIL_SHARE
@@ -88,9 +89,24 @@ class BodyCapture:
         return data
 
     @property
-    def known(self) -> bytes:
-        """The beginning of the decoded body, as much as is kept."""
-        return bytes(self._head)
+    def held(self) -> int:
+        """Return how many bytes of the body are in memory."""
+        return len(self._head) + len(self._tail) + len(self._raw)
+
+    def forget(self) -> None:
+        """Free the body's bytes: the record has them."""
+        self._head, self._tail, self._raw = bytearray(), bytearray(), bytearray()
+
+    def drop_spare(self) -> None:
+        """Free, once the body is finished, what :meth:`body` does not need."""
+        if self._undecodable:
+            self._head, self._tail = bytearray(), bytearray()
+            return
+        self._raw = bytearray()
+        if self.size <= self._limit:
+            self._tail = bytearray()
+        else:
+            del self._head[self._limit - len(self._tail) :]
 
     @property
     def truncated(self) -> bool:
@@ -196,12 +212,13 @@ class ExchangeCapture:
     _request_scan: CredentialScan | None = field(init=False, default=None)
     _response_scan: CredentialScan | None = field(init=False, default=None)
     _reader: ResponseReader | None = field(init=False, default=None)
+    _request_reader: RequestReader | None = field(init=False, default=None)
     _request_over: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         self.secret = is_token_endpoint(self.host, self.path)
-        encoding = _header(self.request_headers, "content-encoding")
-        self.request = BodyCapture(self.limit, encoding, 0 if self.secret else READ_AHEAD)
+        self.request = BodyCapture(self.limit, _header(self.request_headers, "content-encoding"))
+        self._request_reader = None if self.secret else request_reader(self.host, self.path)
         self.response = BodyCapture(self.limit, None)
         self.request_facts = RequestFacts()
         self._request_scan = scan_for(self.host, self.path, _header(self.request_headers, "content-type"))
@@ -220,6 +237,9 @@ class ExchangeCapture:
         """Take a piece of the request's body; yields what it decodes to, see `BodyCapture.feed`."""
         for piece in self.request.feed(wire):
             self._look(self._request_scan, piece)
+            before = self.request.size - len(piece)
+            if self._request_reader is not None and before < READ_AHEAD:
+                self._request_reader.feed(piece[: READ_AHEAD - before])
             yield piece
 
     def _look(self, scan: CredentialScan | None, piece: bytes) -> None:
@@ -235,7 +255,12 @@ class ExchangeCapture:
         self.request.finish(whole=whole)
         if self._request_scan is not None:
             self._request_scan.finish()
-        self.request_facts = read_request(self.host, self.path, None if self.secret else self.request.known)
+        self.request.drop_spare()
+        if self.secret:
+            self.request_facts = read_request(self.host, self.path, None)
+        elif self._request_reader is not None:
+            self.request_facts = self._request_reader.finish()
+        self._request_reader = None
 
     def response_began(self, status: int, headers: Headers) -> None:
         """The answer's status line and headers came."""
@@ -255,6 +280,25 @@ class ExchangeCapture:
             if self._reader is not None:
                 self._reader.feed(piece)
             yield piece
+
+    @property
+    def held(self) -> int:
+        """Return how many bytes of the exchange's bodies are in memory."""
+        read = min(self.response.size, READER_BYTES) if self._reader is not None else 0
+        return self.request.held + self.response.held + read
+
+    def expected(self, length: int, *, response: bool = False) -> int:
+        """Return how many bytes a body of a known length will hold at the most, as far as the length tells."""
+        kept = min(length, self.limit + self.limit // TAIL_SHARE)
+        if not response:
+            return kept
+        return self.request.held + kept + (min(length, READER_BYTES) if self._reader is not None else 0)
+
+    def forget_bodies(self) -> None:
+        """Free the bodies: the exchange is recorded."""
+        self.request.forget()
+        self.response.forget()
+        self._reader = None
 
     def _response_done(self, *, whole: bool) -> ResponseFacts:
         self.response.finish(whole=whole)

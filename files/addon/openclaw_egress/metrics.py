@@ -53,6 +53,21 @@ class Metrics:
         """Register a function that gives ``{name: (help, value)}`` at each scrape."""
         self.registry.register(_Gauges(read))
 
+    def by_class(self, name: str, text: str, read: Callable[[], Mapping[str, float]]) -> None:
+        """Register a gauge with one value for each class, read at each scrape."""
+        self.registry.register(_ByClass(name, text, read))
+
+
+class _ByClass(Collector):
+    def __init__(self, name: str, text: str, read: Callable[[], Mapping[str, float]]) -> None:
+        self._name, self._text, self._read = name, text, read
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        family = GaugeMetricFamily(f"{PREFIX}_{self._name}", self._text, labels=["egress_class"])
+        for class_name, value in self._read().items():
+            family.add_metric([class_name], value)
+        yield family
+
 
 class _Gauges(Collector):
     def __init__(self, read: Callable[[], Mapping[str, tuple[str, float]]]) -> None:

@@ -21,6 +21,8 @@ LOOPBACK = "127.0.0.1"
 DEFAULT_LLM_HOSTS = ("api.anthropic.com", "api.openai.com")
 DEFAULT_STATE_DIR = Path.home() / ".local" / "state" / "openclaw-egress"
 HEALTH_PORT = 9464
+LEAST_MEMORY_BUDGET = 16 * 1024 * 1024
+"""Below this a class's guaranteed part holds no request of ordinary size."""
 
 
 class SettingsError(Exception):
@@ -101,6 +103,19 @@ class Settings(BaseSettings):
     spool_full: Literal["drop_oldest", "block"] = Field(
         default="drop_oldest", validation_alias=AliasChoices("EGRESS_SPOOL_FULL")
     )
+    memory_budget: int | None = Field(
+        default=None,
+        ge=LEAST_MEMORY_BUDGET,
+        validation_alias=AliasChoices("EGRESS_MEMORY_BUDGET"),
+        description="Bytes that traffic of all classes may hold in memory; not set: follows from the cgroup's limit.",
+    )
+    memory_wait_seconds: float = Field(
+        default=30.0,
+        ge=1,
+        le=600,
+        validation_alias=AliasChoices("EGRESS_MEMORY_WAIT_SECONDS"),
+        description="How long a body waits for memory before it is refused with 503.",
+    )
     listen_host: str = Field(
         default=LOOPBACK,
         validation_alias=AliasChoices("EGRESS_LISTEN_HOST"),
@@ -133,7 +148,9 @@ class Settings(BaseSettings):
             return Neighbours.read(value) if value.strip() else None
         return value
 
-    @field_validator("policy_file", "host_addresses_file", "ca_dir", "upstream_ca", "host_name", mode="before")
+    @field_validator(
+        "policy_file", "host_addresses_file", "ca_dir", "upstream_ca", "host_name", "memory_budget", mode="before"
+    )
     @classmethod
     def _empty_is_unset(cls, value: object) -> object:
         return None if value == "" else value

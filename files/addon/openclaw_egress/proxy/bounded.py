@@ -29,6 +29,8 @@ from mitmproxy.proxy.layers.http import HTTPMode
 from mitmproxy.proxy.layers.http._base import HttpEvent, ReceiveHttp
 from mitmproxy.proxy.layers.http._events import (
     ErrorCode,
+    RequestData,
+    RequestEndOfMessage,
     RequestHeaders,
     ResponseData,
     ResponseEndOfMessage,
@@ -40,6 +42,7 @@ from mitmproxy.proxy.layers.http._http1 import Http1Client, Http1Connection, Htt
 
 from openclaw_egress import http1_syntax
 from openclaw_egress.policy import Limits
+from openclaw_egress.proxy import memory
 from openclaw_egress.proxy.logs import without_traffic
 from openclaw_egress.proxy.options import SILENCE_SECONDS
 
@@ -110,6 +113,7 @@ class BoundedHttpLayer(layers.HttpLayer):
     ) -> None:
         super().__init__(context, mode)
         self.connections[context.client] = BoundedHttp1Server(context.fork(), limits, refuse, speaking)
+        memory.watch(context.client, self)
 
     def make_stream(self, stream_id: int) -> Commands:
         """As the original, with a stream that answers at once what is refused."""
@@ -125,7 +129,28 @@ class PromptStream(http_layers.HttpStream):
         yield from super().state_wait_for_request_headers(event)
         if event.end_stream or self.client_state != self.state_consume_request_body or self.flow.response is None:
             return
-        # What is left of the body belongs to nobody.
+        yield from self._answer_at_once()
+
+    def state_consume_request_body(self, event: events.Event) -> Commands:
+        """As the original, with a body that the memory budget can refuse, and that is freed when it was sent."""
+        if isinstance(event, RequestData) and memory.refuse_held(self.context.client, self.flow):
+            self.request_body_buf = type(self.request_body_buf)()
+            yield from self._answer_at_once()
+            return
+        yield from super().state_consume_request_body(event)
+        if isinstance(event, RequestEndOfMessage):
+            self.flow.request.data.content = None
+
+    def send_response(self, already_streamed: bool = False) -> Commands:
+        """As the original; a body that was sent is freed."""
+        yield from super().send_response(already_streamed)
+        if self.flow.response is not None:
+            self.flow.response.data.content = None
+
+    def _answer_at_once(self) -> Commands:
+        """Send the response that is set, and ignore the rest of the request's body."""
+        if self.flow.response is None:
+            return
         self.client_state = self.state_errored
         self.flow.response.headers["connection"] = "close"
         self.flow.response.timestamp_start = time.time()

@@ -28,6 +28,7 @@ from openclaw_egress.metrics import Metrics
 from openclaw_egress.proxy.answers import refusal
 from openclaw_egress.proxy.gate import INSPECT, Allowed, answer_failed, fails_closed
 from openclaw_egress.proxy.layers import cut
+from openclaw_egress.proxy.memory import HELD
 from openclaw_egress.spool import Spool, SpoolError
 
 log = logging.getLogger("openclaw_egress.recorder")
@@ -51,7 +52,7 @@ class Exchange:
 
     capture: ExchangeCapture
     client: connection.Client
-    held: bool
+    request_held: bool
     """The request is held until it is committed: before that nothing of it goes upstream."""
     request_committed: bool = False
     closed: bool = False
@@ -60,6 +61,15 @@ class Exchange:
     journalled: int = 0
     waiting: dict[str, bytearray] = field(default_factory=lambda: {"request": bytearray(), "response": bytearray()})
     timer: asyncio.TimerHandle | None = None
+
+    @property
+    def held(self) -> int:
+        """Return the bytes of the exchange that are in memory, for the memory budget."""
+        return self.capture.held + sum(map(len, self.waiting.values()))
+
+    def expected(self, length: int, *, response: bool = False) -> int:
+        """Return the bytes that a body of this length will hold at the most, for the memory budget."""
+        return self.capture.expected(length, response=response)
 
 
 class Recorder:
@@ -148,10 +158,10 @@ class Recorder:
         )
         length = _content_length(request.headers)
         chunked = length is None and "transfer-encoding" in request.headers
-        exchange = Exchange(capture, flow.client_conn, held=not chunked and (length or 0) <= BUFFER_LIMIT)
+        exchange = Exchange(capture, flow.client_conn, request_held=not chunked and (length or 0) <= BUFFER_LIMIT)
         self._spool.open_exchange(capture.id, capture.class_name, self._head(exchange))
-        flow.metadata[EXCHANGE] = exchange
-        if not exchange.held:
+        flow.metadata[EXCHANGE] = flow.metadata[HELD] = exchange
+        if not exchange.request_held:
             flow.request.stream = self._request_tap(exchange, length)
 
     def _request_tap(self, exchange: Exchange, length: int | None) -> Callable[[bytes], bytes]:
@@ -290,6 +300,9 @@ class Recorder:
         end = self._now()
         self._spool.close_exchange(exchange.capture.record(outcome, end, error_type))
         exchange.closed = True
+        exchange.capture.forget_bodies()
+        for waiting in exchange.waiting.values():
+            waiting.clear()
         self._metrics.exchanges.labels(exchange.capture.class_name, outcome).inc()
         self._metrics.duration.labels(exchange.capture.class_name).observe((end - exchange.capture.begin_ns) / 1e9)
 
@@ -299,13 +312,24 @@ class Recorder:
             exchange.timer.cancel()
             exchange.timer = None
         exchange.closed = True
-        self._spool.leave(exchange.capture.id, recorded=exchange.request_committed or not exchange.held)
+        self._spool.leave(exchange.capture.id, recorded=exchange.request_committed or not exchange.request_held)
+
+    def abandon(self, flow: http.HTTPFlow, rule: str, reason: str) -> None:
+        """Record an exchange that the memory budget ends."""
+        if (exchange := self._exchange(flow)) is None:
+            return
+        exchange.capture.rule, exchange.capture.reason = rule, reason
+        exchange.failed = True
+        try:
+            self._close(exchange, "interrupted", "denied")
+        except SpoolError as error:
+            self._error_failed(flow, error)
 
     def _head(self, exchange: Exchange) -> dict[str, object]:
         """What the journal knows of an exchange should the process die now: its record so far, without bodies."""
         return exchange.capture.known() | {
             "request_complete": exchange.request_committed,
-            "request_held": exchange.held,
+            "request_held": exchange.request_held,
         }
 
     def _exchange(self, flow: http.HTTPFlow) -> Exchange | None:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import certifi
+from mitmproxy import connection, http
 
 from openclaw_egress import __version__, ca, semconv
 from openclaw_egress.denials import ANY, MAX_KEYS, UNKNOWN, DenialRate, Key, counted_reason
@@ -24,9 +25,11 @@ from openclaw_egress.health import HealthError, HealthServer
 from openclaw_egress.host_addresses import with_host_addresses
 from openclaw_egress.metrics import Metrics
 from openclaw_egress.policy import Decision, Policy, PolicyError, builtin_policy, load_policy
+from openclaw_egress.proxy import memory
 from openclaw_egress.proxy.authority import ServedCA
 from openclaw_egress.proxy.gate import Gate
 from openclaw_egress.proxy.listening import check_listeners, check_ports, refuse_open_proxy
+from openclaw_egress.proxy.memory_budget import MemoryBudget, container_limit, default_budget
 from openclaw_egress.proxy.recorder import Recorder
 from openclaw_egress.proxy.tunnels import Tunnel
 from openclaw_egress.records import DeniedRecord, EventRecord, rfc3339
@@ -103,13 +106,24 @@ class Service:
         self._checkpoint = self.spool.head()
         self.gate = Gate(lambda: self.policy, self, neighbours=settings.neighbours)
         self.recorder = Recorder(self.spool, self.metrics, settings.body_limit)
-        self.metrics.gauges(self._gauges)
+        self.budget = MemoryBudget(
+            settings.memory_budget or default_budget(container_limit()), lambda: list(self.policy.classes)
+        )
+        self.memory = memory.Accounts(self.budget, self, settings.memory_wait_seconds)
+        memory.tune_allocator()
+        memory.install(self.memory)
+        self._publish_gauges()
         try:
             self.health = HealthServer(settings.health_port, self.metrics.registry, self.alive, self.ready)
         except HealthError:
             self.spool.close()
             self._runtime.cleanup()
             raise
+
+    def _publish_gauges(self) -> None:
+        self.metrics.gauges(self._gauges)
+        self.metrics.by_class("memory_used_bytes", "Memory that traffic holds.", lambda: self._memory("used_bytes"))
+        self.metrics.by_class("memory_room_bytes", "Memory that it may hold.", lambda: self._memory("room_bytes"))
 
     def start(self) -> None:
         """Recover what a crash left, then begin to export and to answer health checks."""
@@ -137,6 +151,7 @@ class Service:
         while True:
             self._beat = time.monotonic()
             self.served_ca.serve()
+            self.memory.settle_all()
             await asyncio.sleep(1)
 
     def reload(self) -> None:
@@ -243,6 +258,25 @@ class Service:
     def allowed(self, class_name: str, *, inspect: bool) -> None:
         """Count it."""
         self.metrics.allowed.labels(class_name, str(inspect).lower()).inc()
+
+    # ── Owner of the memory accounts ─────────────────────────────────────────────────────────────────────────
+
+    def class_of(self, client: connection.Client) -> str | None:
+        """Return the name of the class whose listener the client reached."""
+        found = self.policy.class_for_port(int(client.sockname[1]))
+        return found.name if found is not None else None
+
+    def refused_for_memory(self, client: connection.Client, flow: http.HTTPFlow | None, decision: Decision) -> None:
+        """Count and record a refusal; end the exchange's record."""
+        destination = f"{flow.request.host}:{flow.request.port}" if flow is not None else "*"
+        method = flow.request.method if flow is not None else "-"
+        class_name = self.class_of(client) or "?"
+        self.denied(class_name, destination, decision, method, str(client.peername[0]), enforced=True)
+        if flow is not None:
+            self.recorder.abandon(flow, decision.rule, decision.reason)
+
+    def _memory(self, name: str) -> dict[str, float]:
+        return {class_name: float(values[name]) for class_name, values in self.budget.report().items()}
 
     # ── housekeeping ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -475,6 +509,11 @@ class Service:
             "policy": self.policy.digest,
             "export": dict(export),
             "spool": self.spool.stats(),
+            "memory": {
+                "used_bytes": self.budget.total,
+                "limit_bytes": self.budget.limit,
+                "classes": self.budget.report(),
+            },
         }
 
     def _gauges(self) -> dict[str, tuple[str, float]]:
@@ -492,6 +531,7 @@ class Service:
             "When the root CA expires.",
             self.served_ca.info.root_expires.timestamp(),
         )
+        gauges["memory_budget_bytes"] = ("Memory that traffic of all classes may hold.", float(self.budget.limit))
         state = self.exporter.state if self.exporter is not None else {}
         for name, value in state.items():
             if isinstance(value, int | float) and not isinstance(value, bool):

@@ -1,0 +1,500 @@
+"""Memory accounts: what each client's connection makes the proxy hold, charged to its class, and flow control.
+
+What a connection holds is measured, not counted: after each event of the connection its buffers, bodies and captures
+are added up. Nothing can therefore stay charged that is no longer there. A connection whose class has no room is not
+read from until there is room (the sender's TCP window closes). After ``wait_seconds`` its exchange is refused, so that
+exchanges that hold memory and need more do not wait for each other for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import functools
+import gc
+import itertools
+import logging
+import select
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from mitmproxy import connection, http
+from mitmproxy.proxy import events, server
+
+from openclaw_egress.policy import Decision
+from openclaw_egress.proxy.answers import refusal
+from openclaw_egress.proxy.layers import cut
+from openclaw_egress.proxy.memory_budget import MIB, MemoryBudget
+
+log = logging.getLogger("openclaw_egress.memory")
+
+RULE = "memory-budget"
+
+CONNECTION_BYTES = 128 * 1024
+"""Charged for each client's connection: sockets' tasks, TLS state, and what its readers take before they are asked."""
+
+READ_BYTES = 64 * 1024
+"""One read, as mitmproxy asks for it."""
+
+READ_ROOM = 2 * READ_BYTES
+"""Charged ahead for the next read of a body: the piece, and its place in a capture or a buffer."""
+
+SLACK = 384 * 1024
+"""Charged beside a body of known length: the buffers on its way (sockets, TLS, journal)."""
+
+COPIES = 3
+"""A held body exists this often for a moment: as it was read, as the capture keeps it, encrypted towards the peer."""
+
+HELD = "openclaw_egress.held"
+"""Key in ``flow.metadata``: an object whose ``held`` says how many bytes the recorder keeps of an exchange, and whose
+``expected`` how many it will keep."""
+
+PATIENCE = 4
+"""A response, and a body that is partly sent, may wait this many times ``wait_seconds`` while their class goes on."""
+
+LOOK_SECONDS = 1.0
+"""How often a connection that waits is looked at: whether its client has left."""
+
+STALL_SHARE = 2
+"""A class is stalled when none of its waiting connections has had room for this part of ``wait_seconds``."""
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
+
+
+class Owner(Protocol):
+    """The part of the service that knows classes and records refusals."""
+
+    def class_of(self, client: connection.Client) -> str | None:
+        """Return the client's class."""
+
+    def refused_for_memory(self, client: connection.Client, flow: http.HTTPFlow | None, decision: Decision) -> None:
+        """Record that an exchange (or a connection) was refused."""
+
+
+@dataclass(eq=False)
+class Account:
+    """What one client's connection, with its connections upstream, is charged for."""
+
+    handler: server.ConnectionHandler
+    class_name: str
+    number: int
+    charged: int = CONNECTION_BYTES
+    layers: list[Any] = field(default_factory=list)
+    refused: Decision | None = None
+    tuned: set[int] = field(default_factory=set)
+
+
+@dataclass(eq=False)
+class _Waiter:
+    account: Account
+    request: bool
+    granted: asyncio.Future[bool]
+
+
+class Accounts:
+    """The accounts of all connections, and the queue of those that wait for room."""
+
+    def __init__(self, budget: MemoryBudget, owner: Owner, wait_seconds: float) -> None:
+        self.budget = budget
+        self._owner = owner
+        self._wait_seconds = wait_seconds
+        self._accounts: dict[str, Account] = {}
+        self._numbers = itertools.count()
+        self._waiting: dict[str, list[_Waiter]] = {}
+        self._progress: dict[str, float] = {}
+        self._wake_scheduled = False
+        self._trim_from = 0
+
+    # ── accounts ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def open(self, handler: server.ConnectionHandler) -> None:
+        """Charge a new connection."""
+        try:
+            class_name = self._owner.class_of(handler.client)
+        except Exception as error:  # noqa: BLE001  (whatever it is)
+            # The gate cannot tell the class either, and refuses the connection.
+            log.error("a connection has no class to be charged to: %s", type(error).__name__)
+            return
+        if class_name is None:
+            return
+        self._accounts[handler.client.id] = Account(handler, class_name, next(self._numbers))
+        self.budget.add(class_name, CONNECTION_BYTES)
+
+    def close(self, handler: server.ConnectionHandler) -> None:
+        """Give back all that a connection was charged for."""
+        if (account := self._accounts.pop(handler.client.id, None)) is not None:
+            self._charge(account, 0)
+
+    def find(self, client: connection.Client) -> Account | None:
+        """Return a client's account."""
+        return self._accounts.get(client.id)
+
+    def settle(self, client: connection.Client) -> None:
+        """Charge a connection for what it holds now; for one that holds nothing this costs one look."""
+        account = self._accounts.get(client.id)
+        if account is not None and account.charged > CONNECTION_BYTES:
+            self._charge(account, min(account.charged, _measured(account)))
+
+    def settle_all(self) -> None:
+        """Charge every connection anew; buffers towards slow clients drain without an event. Return freed memory."""
+        for account in list(self._accounts.values()):
+            self.settle(account.handler.client)
+        self._trim_from = max(self._trim_from, self.budget.total)
+        if self._trim_from - self.budget.total > 16 * MIB:
+            self._trim_from = self.budget.total
+            trim()
+
+    def _charge(self, account: Account, size: int) -> None:
+        more = size - account.charged
+        if more:
+            account.charged = size
+            self.budget.add(account.class_name, more)
+        if more < 0 and self._waiting and not self._wake_scheduled:
+            self._wake_scheduled = True
+            asyncio.get_running_loop().call_soon(self._wake)
+
+    # ── flow control ─────────────────────────────────────────────────────────────────────────────────────────
+
+    async def admit(self, handler: server.ConnectionHandler) -> None:
+        """Wait until the connection that was just read from may be read from again."""
+        account = self._accounts.get(handler.client.id)
+        if account is None:
+            return
+        read = _read_by(handler, asyncio.current_task())
+        if read is None:
+            return
+        _tune(account, handler.transports[read])
+        needs = _measured(account)
+        if needs <= account.charged:
+            self._charge(account, needs)
+            return
+        request = read is handler.client
+        if account.refused is not None:
+            # What is left of a refused body is read and thrown away.
+            return
+        if account.class_name not in self._waiting and self.budget.fits(
+            account.class_name, needs - account.charged, request=request
+        ):
+            self._charge(account, needs)
+            return
+        waiter = _Waiter(account, request, asyncio.get_running_loop().create_future())
+        queue = self._waiting.setdefault(account.class_name, [])
+        queue.append(waiter)
+        # Responses come first: they end exchanges. Then the oldest connection, which has most to lose.
+        queue.sort(key=lambda item: (item.request, item.account.number))
+        self._wake_class(account.class_name)
+        try:
+            if waiter.granted.done() and waiter.granted.result():
+                return
+            if self.budget.possible(account.class_name, needs, request=request):
+                with _paused(handler.transports[read]):
+                    if await self._granted(waiter):
+                        return
+        finally:
+            if waiter in (queue := self._waiting.get(account.class_name, [])):
+                queue.remove(waiter)
+            if not queue:
+                self._waiting.pop(account.class_name, None)
+        self._refuse(account, needs)
+
+    async def _granted(self, waiter: _Waiter) -> bool:
+        """Wait for room; return False where the exchange is to be refused.
+
+        A held request has nothing to lose yet: it is refused after ``wait_seconds``. All others wait longer. Where
+        their class is stalled, the younger half of the requests that hold memory is refused, so that the rest can end.
+        """
+        loop = asyncio.get_running_loop()
+        class_name, stall = waiter.account.class_name, self._wait_seconds / STALL_SHARE
+        began, looked = loop.time(), loop.time()
+        while True:
+            done, _ = await asyncio.wait([waiter.granted], timeout=LOOK_SECONDS)
+            if done:
+                return waiter.granted.result()
+            if _has_left(waiter.account):
+                # Nobody reads from it, so nobody else notices.
+                loop.call_soon(cut, waiter.account.handler.client)
+                return True
+            now = loop.time()
+            if now - looked < (self._wait_seconds if looked == began else stall):
+                continue
+            looked = now
+            stream = _last_stream(waiter.account)
+            if (waiter.request and (stream is None or _held_request(stream))) or (
+                now - began > PATIENCE * self._wait_seconds
+            ):
+                return False
+            if now - self._progress.get(class_name, began) < stall:
+                continue
+            self._progress[class_name] = now
+            holding = [
+                item
+                for item in self._waiting.get(class_name, [])
+                if item.request and not item.granted.done() and item.account.charged > 2 * CONNECTION_BYTES
+            ]
+            for victim in holding[len(holding) // 2 :]:
+                victim.granted.set_result(False)
+
+    def _wake(self) -> None:
+        self._wake_scheduled = False
+        for class_name in list(self._waiting):
+            self._wake_class(class_name)
+
+    def _wake_class(self, class_name: str) -> None:
+        queue = self._waiting.get(class_name, [])
+        while queue:
+            first = queue[0]
+            needs = _measured(first.account)
+            if not self.budget.fits(class_name, needs - first.account.charged, request=first.request):
+                return
+            queue.pop(0)
+            if not first.granted.done():
+                self._charge(first.account, max(needs, first.account.charged))
+                first.granted.set_result(True)
+                self._progress[class_name] = asyncio.get_running_loop().time()
+        self._waiting.pop(class_name, None)
+
+    # ── refusal ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _refuse(self, account: Account, needs: int) -> None:
+        budget, name = self.budget, account.class_name
+        decision = Decision(
+            allow=False,
+            rule=RULE,
+            reason=(
+                f"memory budget reached: class {name} holds {budget.used(name) / MIB:.1f} MiB and may hold "
+                f"{budget.room(name) / MIB:.1f} MiB now; this exchange needs {needs / MIB:.1f} MiB "
+                f"(EGRESS_MEMORY_BUDGET is {budget.limit} bytes)"
+            ),
+            inspect=False,
+        )
+        client = account.handler.client
+        stream = _last_stream(account)
+        self._owner.refused_for_memory(client, stream.flow if stream is not None else None, decision)
+        account.refused = decision
+        if stream is None or not _held_request(stream):
+            asyncio.get_running_loop().call_soon(cut, client)
+
+
+def refuse_held(client: connection.Client, flow: http.HTTPFlow) -> bool:
+    """Set the 503 of a request that is held and was refused for memory; return whether it was."""
+    account = _accounts.find(client) if _accounts is not None else None
+    if account is None or account.refused is None:
+        return False
+    flow.response = refusal(
+        503,
+        class_name=account.class_name,
+        destination=flow.request.host,
+        rule=RULE,
+        reason=account.refused.reason,
+        accept=flow.request.headers.get("accept", ""),
+        remedy="Try again later, or ask the operator to raise EGRESS_MEMORY_BUDGET and the memory limit.",
+    )
+    flow.response.headers["retry-after"] = "5"
+    return True
+
+
+# ── what a connection holds ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def _measured(account: Account) -> int:
+    """Return what an account should be charged; a connection that cannot be measured is aborted."""
+    try:
+        return _needs(account)
+    except Exception as error:
+        log.error("what a connection holds could not be measured; it is aborted", exc_info=error)
+        asyncio.get_running_loop().call_soon(cut, account.handler.client)
+        return account.charged
+
+
+def _needs(account: Account) -> int:
+    """Return what an account should be charged: what it holds and what it is about to hold."""
+    held = ahead = 0
+    for layer in account.layers:
+        held += sum(len(getattr(side, "buf", b"")) for side in layer.connections.values())
+        for stream in layer.streams.values():
+            now, later = _stream_needs(stream)
+            held += now
+            ahead += later
+    for transport in account.handler.transports.values():
+        if isinstance(transport.writer, asyncio.StreamWriter):
+            held += transport.writer.transport.get_write_buffer_size()
+        held += len(getattr(transport.reader, "_buffer", b""))
+    return max(CONNECTION_BYTES, held, ahead)
+
+
+def _stream_needs(stream: Any) -> tuple[int, int]:
+    """Return the bytes that a stream holds with its next read, and those that it is known to hold before it ends."""
+    flow = getattr(stream, "flow", None)
+    if flow is None:
+        return 0, 0
+    held = len(stream.request_body_buf) + len(stream.response_body_buf)
+    for message in (flow.request, flow.response):
+        if message is not None and message.data.content:
+            held += len(message.data.content)
+    if stream._paused_event_queue:
+        held += sum(len(getattr(event, "data", b"")) for event in stream._paused_event_queue)
+    if (exchange := flow.metadata.get(HELD)) is not None:
+        held += exchange.held
+    # A length that is known is charged as soon as it is known: bodies that cannot all fit must not all begin.
+    if _held_request(stream):
+        return held + READ_ROOM, COPIES * _length(flow.request.headers) + SLACK
+    if exchange is None:
+        return held, 0
+    ahead = 0
+    if stream.client_state == stream.state_stream_request_body and (length := _length(flow.request.headers)):
+        ahead = exchange.expected(length) + SLACK
+    if flow.response is not None and (length := _length(flow.response.headers)):
+        if stream.server_state == stream.state_consume_response_body:
+            ahead = exchange.held + COPIES * length + SLACK
+        elif stream.server_state == stream.state_stream_response_body:
+            ahead = exchange.expected(length, response=True) + SLACK
+    return held + READ_ROOM, ahead
+
+
+def _held_request(stream: Any) -> bool:
+    return bool(stream.client_state == stream.state_consume_request_body and stream.flow.response is None)
+
+
+def _length(headers: http.Headers) -> int:
+    value = headers.get("content-length", "")
+    return int(value) if value.isascii() and value.isdigit() else 0
+
+
+def _last_stream(account: Account) -> Any:
+    for layer in reversed(account.layers):
+        for stream in reversed(layer.streams.values()):
+            if getattr(stream, "flow", None) is not None:
+                return stream
+    return None
+
+
+# ── sockets ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _read_by(handler: server.ConnectionHandler, task: asyncio.Task[Any] | None) -> connection.Connection | None:
+    return next((found for found, io in handler.transports.items() if io.handler is task), None)
+
+
+def _tune(account: Account, io: server.ConnectionIO) -> None:
+    """Bound what a reader takes before it is asked: asyncio reads up to 384 KiB ahead, a third of it is plenty."""
+    if id(io) in account.tuned or not isinstance(io.reader, asyncio.StreamReader) or io.writer is None:
+        return
+    account.tuned.add(id(io))
+    io.reader._limit = READ_BYTES // 2  # type: ignore[attr-defined]
+    io.writer.transport.max_size = READ_BYTES  # type: ignore[union-attr]
+
+
+def _has_left(account: Account) -> bool:
+    """Return whether the client has closed its connection, though bytes of it are still unread."""
+    io = account.handler.transports.get(account.handler.client)
+    writer = io.writer if io is not None else None
+    sock = writer.get_extra_info("socket") if isinstance(writer, asyncio.StreamWriter) else None
+    if sock is None or sock.fileno() < 0:
+        return True
+    gone = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
+    poll = select.poll()
+    poll.register(sock.fileno(), gone)
+    return bool(poll.poll(0))
+
+
+@contextlib.contextmanager
+def _paused(io: server.ConnectionIO) -> Iterator[None]:
+    """Take no byte from a socket while this lasts."""
+    transport: Any = io.writer.transport if isinstance(io.writer, asyncio.StreamWriter) else None
+    mine = transport is not None and not transport.is_closing() and transport.is_reading()
+    if mine:
+        transport.pause_reading()
+    try:
+        yield
+    finally:
+        if mine and not transport.is_closing():
+            transport.resume_reading()
+
+
+# ── the allocator ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _libc() -> Any:
+    try:
+        return ctypes.CDLL(None)
+    except OSError:
+        return None
+
+
+def tune_allocator() -> None:
+    """Let glibc give bodies back to the kernel: from 256 KiB on each in a mapping of its own, and two arenas.
+
+    By default glibc raises that threshold up to 32 MiB, and freed bodies leave holes in its heap.
+    """
+    mallopt = getattr(_libc(), "mallopt", None)
+    if mallopt is not None:
+        for name, value in (
+            (_M_ARENA_MAX, 2),
+            (_M_MMAP_THRESHOLD, 256 * 1024),
+            (_M_TRIM_THRESHOLD, 1024 * 1024),
+        ):
+            mallopt(name, value)
+
+
+def trim() -> None:
+    """Give freed memory back to the kernel; aborted connections are cycles that only the collector frees."""
+    gc.collect()
+    malloc_trim = getattr(_libc(), "malloc_trim", None)
+    if malloc_trim is not None:
+        malloc_trim(0)
+
+
+# ── mitmproxy ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_accounts: Accounts | None = None
+
+
+def watch(client: connection.Client, layer: Any) -> None:
+    """Count what an HTTP layer holds for its client."""
+    if _accounts is not None and (account := _accounts.find(client)) is not None:
+        account.layers.append(layer)
+
+
+def install(accounts: Accounts) -> None:
+    """Account for every connection from now on; mitmproxy itself is changed once."""
+    global _accounts  # noqa: PLW0603  (mitmproxy's classes are global too)
+    _accounts = accounts
+    handler = server.ConnectionHandler
+    handle_client, server_event, drain_writers = handler.handle_client, handler.server_event, handler.drain_writers
+    if getattr(drain_writers, "keeps_accounts", False):
+        return
+
+    # `wraps` keeps the marks by which the other patches know that they are in place.
+    @functools.wraps(handle_client)
+    async def accounted(self: server.ConnectionHandler) -> None:
+        held = _accounts
+        if held is not None:
+            held.open(self)
+        try:
+            await handle_client(self)
+        finally:
+            if held is not None:
+                held.close(self)
+
+    @functools.wraps(server_event)
+    async def settled(self: server.ConnectionHandler, event: Any) -> None:
+        await server_event(self, event)
+        # After a read, `admit` does the same.
+        if _accounts is not None and not isinstance(event, events.DataReceived):
+            _accounts.settle(self.client)
+
+    @functools.wraps(drain_writers)
+    async def admitted(self: server.ConnectionHandler) -> None:
+        await drain_writers(self)  # type: ignore[no-untyped-call]
+        if _accounts is not None:
+            await _accounts.admit(self)
+
+    admitted.keeps_accounts = True  # type: ignore[attr-defined]
+    handler.handle_client = accounted  # type: ignore[method-assign]
+    handler.server_event = settled  # type: ignore[method-assign]
+    handler.drain_writers = admitted  # type: ignore[method-assign]
+
+
+__all__ = ["Account", "Accounts", "install", "refuse_held", "tune_allocator", "watch"]

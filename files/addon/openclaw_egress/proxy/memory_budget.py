@@ -1,0 +1,126 @@
+"""Memory budget for traffic: how much the proxy may hold, and which class may hold how much of it. Pure arithmetic.
+
+Half of the budget is guaranteed: each class has an equal part of that half. The other half goes to the classes that
+ask first. A class therefore never takes the part that is guaranteed to another one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from openclaw_egress.settings import LEAST_MEMORY_BUDGET
+
+MIB = 1024 * 1024
+
+DEFAULT_BUDGET = 256 * MIB
+"""The budget where no cgroup limits the process."""
+
+RESERVED = 128 * MIB
+"""Memory of the process itself: the interpreter, the libraries, SQLite's cache, one batch of the exporter."""
+
+REQUEST_SHARE = 0.7
+"""Part of a class's room that requests may fill. The rest is for responses, which end exchanges and free memory."""
+
+_UNLIMITED = 1 << 46
+
+
+class MemoryBudget:
+    """Bytes held, by class, against one limit.
+
+    Args:
+        limit: bytes that all classes may hold together.
+        class_names: returns the names of the classes, which a policy reload can change.
+    """
+
+    def __init__(self, limit: int, class_names: Callable[[], Collection[str]]) -> None:
+        self.limit = limit
+        self._class_names = class_names
+        self._used: Counter[str] = Counter()
+
+    @property
+    def guarantee(self) -> int:
+        """Return the bytes that each class may hold whatever the others do."""
+        return self.limit // 2 // max(1, len(self._class_names()))
+
+    @property
+    def total(self) -> int:
+        """Return the bytes that all classes hold."""
+        return self._used.total()
+
+    def used(self, class_name: str) -> int:
+        """Return the bytes that a class holds."""
+        return self._used[class_name]
+
+    def room(self, class_name: str) -> int:
+        """Return the bytes that a class may hold now: all that is neither held by nor guaranteed to another class."""
+        guarantee = self.guarantee
+        others = {*self._class_names(), *self._used} - {class_name}
+        return max(guarantee, self.limit - sum(max(self._used[other], guarantee) for other in others))
+
+    def fits(self, class_name: str, more: int, *, request: bool = False) -> bool:
+        """Return whether a class may hold ``more`` bytes now; ``request``: within the part that is for requests."""
+        room = self.room(class_name)
+        return more <= 0 or self._used[class_name] + more <= (room * REQUEST_SHARE if request else room)
+
+    def possible(self, class_name: str, size: int, *, request: bool = False) -> bool:
+        """Return whether ``size`` bytes would fit if nobody else held anything."""
+        names = {*self._class_names(), class_name}
+        most = self.limit - self.guarantee * (len(names) - 1)
+        return size <= (most * REQUEST_SHARE if request else most)
+
+    def add(self, class_name: str, more: int) -> None:
+        """Count ``more`` bytes (fewer, if negative) as held by a class."""
+        self._used[class_name] += more
+        if not self._used[class_name]:
+            del self._used[class_name]
+
+    def report(self) -> dict[str, dict[str, int]]:
+        """Return used bytes and present room of each class."""
+        return {
+            name: {"used_bytes": self._used[name], "room_bytes": self.room(name)}
+            for name in sorted({*self._class_names(), *list(self._used)})
+        }
+
+
+def default_budget(limit: int | None) -> int:
+    """Return the budget for a memory limit: half of what the process itself does not need.
+
+    The other half is for copies that live for a moment, for buffers of the allocator and for page tables.
+    """
+    return DEFAULT_BUDGET if limit is None else max(LEAST_MEMORY_BUDGET, (limit - RESERVED) // 2)
+
+
+def container_limit(process: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Return the smallest memory limit of the process's cgroups (v1 or v2, parents included), None without one."""
+    limits: list[int] = []
+    try:
+        lines = process.read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        hierarchy, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if hierarchy == "0" and not controllers:
+            limits += _limits(root, path, "memory.max") + _limits(root / "unified", path, "memory.max")
+        elif "memory" in controllers.split(","):
+            limits += _limits(root / "memory", path, "memory.limit_in_bytes")
+    return min(limits, default=None)
+
+
+def _limits(mount: Path, path: str, name: str) -> list[int]:
+    """Read a limit at a cgroup and at each of its parents.
+
+    In a container the path can name a cgroup of the host that is not mounted; the mount's root is then the container's.
+    """
+    found: list[int] = []
+    parts = [part for part in path.split("/") if part and part != ".."]
+    for length in range(len(parts) + 1):
+        try:
+            text = mount.joinpath(*parts[:length], name).read_text().strip()
+        except OSError:
+            continue
+        if text.isdigit() and int(text) < _UNLIMITED:
+            found.append(int(text))
+    return found

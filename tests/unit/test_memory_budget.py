@@ -1,0 +1,128 @@
+"""The memory budget: what a class may hold while others need it, and the limit of the container."""
+
+import pytest
+
+from openclaw_egress.proxy.memory_budget import (
+    DEFAULT_BUDGET,
+    MIB,
+    REQUEST_SHARE,
+    MemoryBudget,
+    container_limit,
+    default_budget,
+)
+from openclaw_egress.settings import LEAST_MEMORY_BUDGET, Settings, SettingsError
+
+CLASSES = ["gateway", "browser", "sandbox", "build"]
+
+
+@pytest.fixture
+def budget():
+    return MemoryBudget(80 * MIB, lambda: CLASSES)
+
+
+def fill(budget, class_name, piece=MIB // 4):
+    while budget.fits(class_name, piece):
+        budget.add(class_name, piece)
+
+
+def test_one_class_leaves_the_guaranteed_part_of_the_others(budget):
+    fill(budget, "sandbox")
+    assert budget.used("sandbox") == 50 * MIB
+    assert all(budget.fits(name, 10 * MIB) for name in CLASSES if name != "sandbox")
+
+
+@pytest.mark.parametrize("order", [CLASSES, CLASSES[::-1]])
+def test_all_classes_together_stay_within_the_limit(budget, order):
+    for name in order:
+        fill(budget, name)
+    assert budget.total == budget.limit
+    assert all(budget.used(name) >= budget.guarantee for name in CLASSES)
+
+
+def test_requests_leave_room_for_responses(budget):
+    while budget.fits("sandbox", MIB, request=True):
+        budget.add("sandbox", MIB)
+    assert budget.used("sandbox") == int(50 * REQUEST_SHARE) * MIB
+    assert budget.fits("sandbox", 15 * MIB)
+
+
+def test_what_is_given_back_can_be_taken_again(budget):
+    fill(budget, "sandbox")
+    budget.add("sandbox", -20 * MIB)
+    fill(budget, "browser")
+    assert budget.used("browser") == 30 * MIB
+    budget.add("browser", -30 * MIB)
+    budget.add("sandbox", -30 * MIB)
+    assert budget.total == 0 and budget.report()["sandbox"] == {"used_bytes": 0, "room_bytes": 50 * MIB}
+
+
+def test_a_class_that_holds_too_much_takes_nothing_more_and_the_others_keep_theirs(budget):
+    budget.add("sandbox", 200 * MIB)
+    assert not budget.fits("sandbox", 1)
+    assert budget.fits("sandbox", 0) and budget.fits("sandbox", -1)
+    assert budget.fits("gateway", 10 * MIB)
+    assert not budget.fits("gateway", 10 * MIB + 1)
+
+
+def test_a_class_that_a_reload_removed_still_counts():
+    names = [*CLASSES]
+    budget = MemoryBudget(80 * MIB, lambda: names)
+    budget.add("build", 30 * MIB)
+    names.remove("build")
+    fill(budget, "gateway")
+    assert budget.total <= budget.limit
+
+
+def test_a_size_that_can_never_fit_is_known(budget):
+    assert budget.possible("gateway", 50 * MIB) and not budget.possible("gateway", 50 * MIB + 1)
+    assert not budget.possible("gateway", 50 * MIB, request=True)
+
+
+def test_the_default_follows_from_the_limit():
+    assert default_budget(512 * MIB) == 192 * MIB
+    assert default_budget(128 * MIB) == default_budget(1) == LEAST_MEMORY_BUDGET
+    assert default_budget(None) == DEFAULT_BUDGET
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "files", "limit"),
+    [
+        ("0::/\n", {"memory.max": "536870912\n"}, 536870912),
+        ("0::/a/b\n", {"a/b/memory.max": "max\n", "a/memory.max": "1000000\n"}, 1000000),
+        ("0::/../x\n", {"memory.max": "max\n"}, None),
+        ("3:cpu:/\n4:memory:/docker/abc\n0::/\n", {"memory/memory.limit_in_bytes": "536870912\n"}, 536870912),
+        (
+            "4:memory:/a/b\n",
+            {"memory/a/memory.limit_in_bytes": "300000\n", "memory/a/b/memory.limit_in_bytes": "700000\n"},
+            300000,
+        ),
+        ("4:memory:/\n", {"memory/memory.limit_in_bytes": "9223372036854771712\n"}, None),
+        ("4:memory:/\n", {}, None),
+        ("nonsense", {}, None),
+    ],
+)
+def test_the_limit_of_the_container(tmp_path, cgroup, files, limit):
+    process, root = tmp_path / "cgroup", tmp_path / "fs"
+    process.write_text(cgroup)
+    for name, text in files.items():
+        file = root / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    assert container_limit(process, root) == limit
+
+
+def test_no_cgroup_file_is_no_limit(tmp_path):
+    assert container_limit(tmp_path / "missing", tmp_path) is None
+
+
+@pytest.mark.parametrize("value", ["x", "-1", "1000000", "1.5"])
+def test_a_budget_that_cannot_be_used_is_refused(monkeypatch, value):
+    monkeypatch.setenv("EGRESS_MEMORY_BUDGET", value)
+    with pytest.raises(SettingsError, match="EGRESS_MEMORY_BUDGET"):
+        Settings.load()
+
+
+@pytest.mark.parametrize(("value", "budget"), [("33554432", 33554432), ("", None)])
+def test_a_budget_that_is_set_is_used(monkeypatch, value, budget):
+    monkeypatch.setenv("EGRESS_MEMORY_BUDGET", value)
+    assert Settings.load().memory_budget == budget
