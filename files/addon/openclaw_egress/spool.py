@@ -742,7 +742,9 @@ class Spool(SpoolReader):
         except OSError as error:
             self._failed(f"spool {self.path}: flushing to the disk failed: {error}")
         try:
-            if _file_size(f"{self.path}-wal") > CHECKPOINT_BYTES:
+            # What the log holds must fit the reserve: on a full disk it is moved into the file first.
+            reserve = _file_size(f"{self.path}.reserve")
+            if _file_size(f"{self.path}-wal") > min(CHECKPOINT_BYTES, max(RELIEF_SLICE_BYTES, reserve // 2)):
                 database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         except sqlite3.Error as error:
             self._log(self.failure_level, f"spool {self.path}: SQLite's log could not be moved into the file: {error}")

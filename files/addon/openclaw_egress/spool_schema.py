@@ -35,7 +35,7 @@ ROW_BYTES = 512
 """What a row costs beside its ``otlp`` bytes (columns and indexes), roughly."""
 
 RESERVE_BYTES = 16 * 1024 * 1024
-"""Space that is kept for the clean-up of a full disk; on a small disk an eighth of what is free."""
+"""Space that is kept for the clean-up of a full disk; on a small disk a quarter of what is free."""
 
 WAL_SAFETY_PAGES = 16_384  # 64 MB: the writer checkpoints by itself only if nobody else did
 BUSY_MS = 10_000
@@ -136,7 +136,7 @@ def make_reserve(path: Path) -> None:
         if reserve.exists():
             return
         disk = os.statvfs(path.parent)
-        size = min(RESERVE_BYTES, disk.f_bavail * disk.f_frsize // 8)
+        size = min(RESERVE_BYTES, disk.f_bavail * disk.f_frsize // 4)
         descriptor = os.open(reserve, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             os.posix_fallocate(descriptor, 0, max(1, size))
