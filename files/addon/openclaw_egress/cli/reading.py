@@ -41,7 +41,7 @@ COLUMNS = [
     ("outcome", "left"),
     ("id or reason", "left"),
 ]
-EVENTS = ("exchange", "denied", "policy", "spool", "checkpoint")
+EVENTS = ("exchange", "denied", "policy", "ca", "spool", "checkpoint")
 POLL_SECONDS = 0.3
 _AGO = re.compile(r"(\d+)\s*([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
