@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from openclaw_egress.cli.asking import ask
 from openclaw_egress.destinations import parse_destination
 from openclaw_egress.host_addresses import with_host_addresses
-from openclaw_egress.policy import PolicyError, decide_address, load_policy
+from openclaw_egress.policy import Decision, PolicyError, decide_address, load_policy
 from openclaw_egress.proxy.gate import check_address
 from openclaw_egress.proxy.resolver import is_own_address
 
@@ -42,6 +43,11 @@ def egress(policy_file: Path, addresses: Path | None, *words: str) -> subprocess
     )  # fmt: skip
 
 
+def explained(policy_file: Path, addresses: Path, class_name: str, url: str) -> Decision:
+    """Return what `egress policy explain` shows."""
+    return ask(with_host_addresses(load_policy(policy_file, None), addresses), class_name, url, "GET").decision
+
+
 @pytest.fixture
 def addresses(tmp_path) -> Path:
     (file := tmp_path / "host-addresses").write_text(f"# of this host\n{PUBLIC}  # eth0\n\n{PUBLIC_6}\n10.0.0.1\n")
@@ -62,21 +68,31 @@ def addresses(tmp_path) -> Path:
     ],
 )
 def test_no_class_reaches_an_address_of_the_host(policy_file, addresses, class_name, url):
-    found = egress(policy_file, addresses, "policy", "explain", class_name, url)
-    assert found.returncode == 1, found.stdout
-    assert "address-guard" in found.stdout and "an address of this proxy's host" in found.stdout
+    found = explained(policy_file, addresses, class_name, url)
+    assert (found.allow, found.rule) == (False, "address-guard")
+    assert "an address of this proxy's host" in found.reason
+
+
+def test_the_command_says_so_too(policy_file, addresses):
+    found = egress(policy_file, addresses, "policy", "explain", "gateway", "https://vps.example/")
+    assert found.returncode == 1 and "an address of this proxy's host" in found.stdout
+
+
+def test_the_command_refuses_a_bad_file_with_one_message(policy_file, tmp_path):
+    done = egress(policy_file, tmp_path / "none", "policy", "check")
+    assert done.returncode == 2 and "cannot be read" in done.stderr and "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("spelling", [PUBLIC, "93.12113678", "0x5d.0xb8.0xd7.0xe", "0135.0270.0327.016", "1572394766"])
 def test_every_spelling_is_refused(policy_file, addresses, spelling):
-    assert egress(policy_file, addresses, "policy", "explain", "browser", f"https://{spelling}/").returncode == 1
+    assert not explained(policy_file, addresses, "browser", f"https://{spelling}/").allow
     for form in (f"[::ffff:{PUBLIC}]", "[2002:5db8:d70e::]", "[64:ff9b::5db8:d70e]"):
-        assert egress(policy_file, addresses, "policy", "explain", "gateway", f"https://{form}/").returncode == 1
+        assert not explained(policy_file, addresses, "gateway", f"https://{form}/").allow
 
 
 def test_an_exception_that_names_the_address_lifts_it_for_its_port(policy_file, addresses):
-    assert egress(policy_file, addresses, "policy", "explain", "sandbox", "https://vps.example:8443/").returncode == 0
-    assert egress(policy_file, addresses, "policy", "explain", "gateway", "https://vps.example:8443/").returncode == 1
+    assert explained(policy_file, addresses, "sandbox", "https://vps.example:8443/").allow
+    assert not explained(policy_file, addresses, "gateway", "https://vps.example:8443/").allow
 
 
 def test_the_gate_decides_as_the_policy_does(policy_file, addresses):
@@ -105,8 +121,6 @@ def test_a_file_that_cannot_be_used_is_one_message(policy_file, tmp_path, conten
     with pytest.raises(PolicyError, match=r".") as found:
         with_host_addresses(load_policy(policy_file, None), file)
     assert said in str(found.value)
-    done = egress(policy_file, file, "policy", "check")
-    assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
 
 
 def test_mapped_addresses_and_zones_are_the_address_itself(policy_file, tmp_path):

@@ -237,8 +237,9 @@ def test_what_is_reported_is_what_is_served_while_the_file_cannot_be_used(lean):
         assert call(lean).issuing == served
         file.write_bytes(content)
         assert soon(lambda: not lean.ask("/readyz")["problems"])
-        refused = [row for row in lean.rows() if row.event_name == "openclaw.egress.ca" and row.reason]
-        assert len(refused) == 5
+        refused = [row for row in lean.rows() if "still served" in (row.reason or "")]
+        # A file that is not replaced atomically may be seen empty, too.
+        assert len(refused) >= 5 and {row.event_name for row in refused} == {"openclaw.egress.ca"}
     assert "Traceback" not in lean.log
 
 

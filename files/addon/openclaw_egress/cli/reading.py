@@ -54,7 +54,7 @@ NARROW_COLUMNS = [
     ("outcome", "left"),
     ("id or reason", "left"),
 ]
-EVENTS = ("exchange", "denied", "tunnel", "policy", "spool", "checkpoint")
+EVENTS = ("exchange", "denied", "tunnel", "policy", "ca", "spool", "checkpoint")
 POLL_SECONDS = 0.3
 _AGO = re.compile(r"(\d+)\s*([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
