@@ -87,7 +87,7 @@ class StockAddon:
             return
         # mitmdump had its listeners before it loaded this add-on: open them anew where the mode has changed since.
         if not await ctx.master.addons.get("proxyserver").setup_servers():  # type: ignore[no-untyped-call]
-            ctx.master.shutdown()
+            ctx.master.shutdown()  # type: ignore[no-untyped-call]
             return
         self._uninstall = resolver.install(asyncio.get_running_loop())
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._service.reload)

@@ -55,4 +55,4 @@ def install() -> None:
         return original(self, event)  # type: ignore[no-any-return]
 
     relay_messages.counts = True  # type: ignore[attr-defined]
-    layers.TCPLayer.relay_messages = relay_messages
+    layers.TCPLayer.relay_messages = relay_messages  # type: ignore[method-assign]
