@@ -38,7 +38,7 @@ def _addon(name: str) -> ModuleType:
     return importlib.import_module(f"{package}.{name}")
 
 
-core, proxyserver, tlsconfig = map(_addon, ("core", "proxyserver", "tlsconfig"))
+core, errorcheck, proxyserver, tlsconfig = map(_addon, ("core", "errorcheck", "proxyserver", "tlsconfig"))
 
 
 def serve(service: Service) -> None:
@@ -95,7 +95,14 @@ async def _serve(service: Service) -> None:
     server = proxyserver.Proxyserver()
     started = _Started(service, server, master.shutdown)
     master.addons.add(  # type: ignore[no-untyped-call]
-        core.Core(), server, service.gate, service.recorder, service.served_ca, tlsconfig.TlsConfig(), started
+        core.Core(),
+        server,
+        service.gate,
+        service.recorder,
+        service.served_ca,
+        tlsconfig.TlsConfig(),
+        started,
+        errorcheck.ErrorCheck(),
     )
     master.options.update(  # type: ignore[no-untyped-call]
         mode=_modes(service),
@@ -118,6 +125,11 @@ async def _serve(service: Service) -> None:
     heartbeat = asyncio.create_task(service.heartbeat())
     try:
         await master.run()
+    except SystemExit:
+        # mitmproxy ends so where a listener did not open, before it calls `running`.
+        started.running()
+        if started.problem is None:
+            raise
     finally:
         heartbeat.cancel()
         service.stop()
