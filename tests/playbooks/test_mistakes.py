@@ -254,7 +254,7 @@ def preflight(run, tmp_path):
     (clone / ".env").write_text("COMPOSE_FILE=" + ":".join([*names, "docker-compose.egress.yml"]) + "\n")
     (tmp_path / "build-openclaw.sh").write_text("#!/bin/bash\ndocker build .\n")
     (tmp_path / "play.yml").write_text(json.dumps(PREFLIGHT))
-    docker = Docker(
+    Docker(
         tmp_path / "bin",
         compose=with_gateway(environment={"HTTP_PROXY": "${HTTP_PROXY:-}"}) | {"name": "clone"},
         filled=with_gateway(environment={"HTTP_PROXY": ""}),
@@ -277,13 +277,13 @@ def preflight(run, tmp_path):
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    call.docker, call.files = docker, ",".join(names)
+    call.files = ",".join(names)
     return call
 
 
 @pytest.mark.timeout(300)
 def test_compose_files_keep_their_order_whatever_the_hash_seed(preflight):
-    """The remedy for a gateway of more files too: with COMPOSE_FILE the role goes on; an empty HTTP_PROXY is no proxy."""
+    """With COMPOSE_FILE naming the container's files, the role goes on; an empty HTTP_PROXY is not a proxy."""
     for seed in range(8):
         assert f"files={preflight.files}" in preflight(seed)
 

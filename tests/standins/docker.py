@@ -3,7 +3,8 @@
 `Docker(directory)` makes `directory/docker`, to be put on the PATH, and holds the state that it answers from: networks
 (name to subnet), images (name to id), containers (name to state), what `docker compose config` says (a project, or the
 message that it fails with), and what OpenClaw has configured in its container (or the message that it fails with).
-Where they are given: Compose's version, what `config` says with the variables filled in, labels by container, the tool that images lack, why no network can be made. What is not known here
+Where they are given: Compose's version, what `config` says with the variables filled in, labels by container,
+the tool that images lack, why no network can be made. What is not known here
 fails loudly. Not Docker, and not OpenClaw.
 """
 
