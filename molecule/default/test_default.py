@@ -181,6 +181,20 @@ def test_the_operators_files_keep_their_bytes():
     assert "these comments are theirs" in on("vps1", "cat", f"{clone}/docker-compose.override.yml")
 
 
+def test_compose_up_by_hand_recreates_nothing():
+    """The operator's command and the role's, in turn: Compose finds the configuration hash that it expects."""
+
+    def containers() -> list[str]:
+        names = ("openclaw-gateway", "openclaw-proxy")
+        return on("vps1", "docker", "inspect", "--format", "{{.Id}}", *names).split()
+
+    before = containers()
+    clone = "/home/openclaw/openclaw"
+    for services in ([], ["openclaw-gateway"], ["openclaw-proxy"]) * 3:
+        on("vps1", "sh", "-c", 'cd "$0" && docker compose up -d "$@" 2>&1', clone, *services)
+        assert containers() == before, services
+
+
 def test_openclaws_own_conformance_test_of_a_proxy():
     """`openclaw proxy validate`: the destination answers, and its loopback canary is refused."""
     answer = in_gateway(

@@ -24,6 +24,7 @@ BOOTSTRAP = Path(__file__).parents[2] / "roles/openclaw_gateway/files/proxy-boot
 CLIENT = Path(__file__).parent / "node/client.mjs"
 MAJORS = (20, 22, 24, 26)
 NATIVE = 24  # from here on nothing but Node itself is needed
+NPM_PACKAGES = ("ws@8.21.3", "https-proxy-agent@7")
 CLIENTS = ("fetch", "request", "get")
 DESIGN_NO_PROXY = "10.0.0.0/8,localhost,127.0.0.1"
 
@@ -58,6 +59,24 @@ def undici_6() -> Path | None:
         if (modules / "package.json").is_file():
             return modules
     return None
+
+
+@cache
+def npm_modules() -> Path | None:
+    """The directory of `ws` and `https-proxy-agent`, installed once into the cache by npm."""
+    cache_home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    place = cache_home / "openclaw-egress" / "test-npm-1"
+    modules = place / "node_modules"
+    if not (place / "complete").is_file():
+        npm = shutil.which("npm")
+        if npm is None:
+            return None
+        place.mkdir(parents=True, exist_ok=True)
+        words = [npm, "install", "--prefix", place, "--no-save", "--ignore-scripts", *NPM_PACKAGES]
+        if subprocess.run(words, capture_output=True, timeout=240, check=False).returncode != 0:
+            return None
+        (place / "complete").touch()
+    return modules
 
 
 @dataclass
@@ -111,6 +130,15 @@ class App:
     def proxied(self, *steps: dict[str, Any], **env: str) -> list[dict[str, Any]]:
         url = self.network.proxy_url
         return self.run(*steps, **({"HTTP_PROXY": url, "HTTPS_PROXY": url} | env))
+
+    def add(self, *names: str) -> None:
+        """Give the application packages of npm, or skip the test where they cannot be had."""
+        modules = npm_modules()
+        if modules is None:
+            pytest.skip("no npm, or it cannot install ws and https-proxy-agent")
+        (self.directory / "node_modules").mkdir(exist_ok=True)
+        for name in names:
+            (self.directory / "node_modules" / name).symlink_to(modules / name)
 
     def add_undici(self, undici: Path) -> None:
         (self.directory / "node_modules").mkdir(exist_ok=True)
@@ -227,6 +255,88 @@ def test_a_websocket_goes_through_a_tunnel(app: App) -> None:
     step = {"way": "webSocket", "url": app.https.replace("https", "wss") + "/ws"}
     assert app.proxied(step) == [{"status": 101, "body": "hello"}]
     assert app.network.proxy.lines == [app.tunnel]
+
+
+@pytest.mark.parametrize("way", ["ownAgent", "keptAgent"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_an_agent_that_the_caller_brings_goes_through_the_proxy(app: App, way: str, scheme: str) -> None:
+    url = {"http": app.http, "https": app.https}[scheme]
+    (result,) = app.proxied({"way": way, "url": f"{url}/own", "agent": {"keepAlive": False}})
+    assert result == {"status": 200, "body": "origin /own"}
+    assert app.network.proxy.lines == [{"http": f"GET {app.http}/own", "https": app.tunnel}[scheme]]
+
+
+def test_tls_options_of_the_callers_agent_are_kept(app: App) -> None:
+    """Its CA alone is trusted, and the name in the certificate is the one that it asked for."""
+    authority = app.network.ca_file.read_text()
+    trusting = {"way": "keptAgent", "url": app.https, "agent": {"ca": authority}}
+    strict = {"way": "keptAgent", "url": app.https, "agent": {"ca": authority}, "options": {"servername": "other.test"}}
+    careless = {"way": "keptAgent", "url": app.https, "agent": {"rejectUnauthorized": False}}
+    good, bad, open_ = app.proxied(trusting, strict, careless, NODE_EXTRA_CA_CERTS="")
+    assert good["status"] == open_["status"] == 200
+    assert "ERR_TLS_CERT_ALTNAME_INVALID" in bad["error"]
+    assert app.network.proxy.lines == [app.tunnel] * 3
+
+
+@pytest.mark.parametrize("form", ["text", "URL", "options"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_caller_that_brings_create_connection_goes_through_the_proxy(app: App, form: str, scheme: str) -> None:
+    url = {"http": app.http, "https": app.https}[scheme]
+    (result,) = app.proxied({"way": "createConnection", "url": f"{url}/own", "form": form})
+    assert result == {"status": 200, "body": "origin /own"}
+    assert app.network.proxy.lines == [{"http": f"GET {app.http}/own", "https": app.tunnel}[scheme]]
+
+
+@pytest.mark.parametrize("way", ["ownAgent", "createConnection"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_an_own_way_to_a_host_in_no_proxy_stays_direct(app: App, way: str, scheme: str) -> None:
+    url = {"http": app.http, "https": app.https}[scheme]
+    (result,) = app.proxied({"way": way, "url": url, "form": "text"}, NO_PROXY="llm.example.test")
+    assert result["status"] == 200
+    assert app.network.proxy.lines == []
+
+
+@pytest.mark.parametrize("way", ["ownAgent", "createConnection"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_an_own_way_fails_rather_than_goes_direct(app: App, way: str, scheme: str) -> None:
+    url = {"http": app.http, "https": app.https}[scheme]
+    dead = "http://127.0.0.1:9"
+    (result,) = app.proxied({"way": way, "url": url, "form": "text"}, HTTP_PROXY=dead, HTTPS_PROXY=dead)
+    assert "ECONNREFUSED" in result["error"]
+    assert app.network.tls.seen + app.network.plain.seen == []
+
+
+def test_npm_ws_goes_through_the_proxy(app: App) -> None:
+    """OpenClaw dials OpenAI's Responses over WebSocket by it."""
+    app.add("ws")
+    url = app.https.replace("https", "wss") + "/ws"
+    careless = {"way": "ws", "url": url, "options": {"rejectUnauthorized": False}}
+    assert app.proxied({"way": "ws", "url": url}, careless) == [{"status": 101, "body": "hello"}] * 2
+    assert app.network.proxy.lines == [app.tunnel] * 2
+
+
+def test_npm_ws_fails_where_the_proxy_refuses(app: App) -> None:
+    app.add("ws")
+    app.network.proxy.refuse = True
+    (result,) = app.proxied({"way": "ws", "url": app.https.replace("https", "wss")})
+    assert "403" in result["error"]
+    assert app.network.tls.seen == []
+
+
+def test_npm_ws_with_its_own_proxy_agent_is_not_proxied_twice(app: App) -> None:
+    app.add("ws", "https-proxy-agent", "agent-base", "debug", "ms")
+    url = app.https.replace("https", "wss") + "/ws"
+    step = {"way": "wsAgent", "url": url, "proxy": app.network.proxy_url}
+    assert app.proxied(step) == [{"status": 101, "body": "hello"}]
+    assert app.network.proxy.lines == [app.tunnel]
+
+
+def test_a_bootstrap_that_is_loaded_twice_does_no_harm(app: App) -> None:
+    again = app.directory / "again.cjs"
+    shutil.copy(BOOTSTRAP, again)
+    steps = [{"way": way, "url": app.https} for way in ("request", "ownAgent")]
+    app.proxied(*steps, NODE_OPTIONS=f"--require={again}")
+    assert app.network.proxy.lines == [app.tunnel] * 2
 
 
 @pytest.mark.parametrize("way", ["fork", "worker"])
@@ -351,12 +461,6 @@ def test_a_unix_socket_is_no_matter_for_the_proxy(app: App) -> None:
     step = {"way": "socket", "path": str(app.network.directory / "s")}
     assert app.proxied(step) == [{"status": 200, "body": "origin /unix"}]
     assert app.network.proxy.lines == []
-
-
-def test_an_agent_that_the_caller_brings_is_used_as_it_is(app: App) -> None:
-    app.proxied({"way": "ownAgent", "url": app.https})
-    assert app.network.proxy.lines == []
-    assert app.network.tls.lines == ["GET /"]
 
 
 def test_without_proxy_variables_nothing_changes(app: App) -> None:

@@ -161,10 +161,23 @@ def stopped(deploy, tmp_path):
         ({"services": {"web": {}}}, "docker build .", "no service openclaw-gateway. It has: web"),
         (with_gateway(command=["python", "x"]), "docker build .", "It must be `node …` or"),
         (with_gateway(environment={"HTTPS_PROXY": "x"}), "docker build .", "has a proxy already (HTTPS_PROXY"),
+        (
+            with_gateway(environment={"OPENCLAW_PROXY_URL": "http://squid:3128"}),
+            "docker build .",
+            "(OPENCLAW_PROXY_URL in",
+        ),
         (with_gateway(), "podman build .", "line 2: podman builds the image; the patch knows docker only"),
         (with_gateway(), "echo nothing", "anchor `docker build` not found"),
     ],
-    ids=["does not parse", "no gateway", "another command", "another proxy", "another builder", "no anchor"],
+    ids=[
+        "does not parse",
+        "no gateway",
+        "another command",
+        "another proxy",
+        "OpenClaw's own proxy",
+        "another builder",
+        "no anchor",
+    ],
 )
 def test_what_the_operators_own_files_hold(stopped, compose, script, named):
     assert named in stopped(compose, script)
@@ -189,3 +202,101 @@ def test_a_host_on_which_the_level_network_would_not_hold(stopped):
         "openclaw-egress here (Error response from daemon: operation not supported)",
     ):
         assert named in said
+
+
+# As Compose 2.26.1 labels a container that was started with `-f docker-compose.yml -f extra.yml -p home`.
+def labels(clone, *files: str, project: str = "clone") -> dict:
+    return {
+        "com.docker.compose.project": project,
+        "com.docker.compose.project.config_files": ",".join(f"{clone}/{name}" for name in files),
+        "com.docker.compose.project.working_dir": str(clone),
+        "com.docker.compose.service": "openclaw-gateway",
+    }
+
+
+def test_a_gateway_that_was_started_from_more_files_is_not_recreated_from_fewer(stopped, tmp_path):
+    clone = tmp_path / "clone"
+    said = stopped(
+        with_gateway() | {"name": "clone"},
+        containers={"openclaw-gateway": "running"},
+        labels={"openclaw-gateway": labels(clone, "docker-compose.yml", "extra.yml", project="home")},
+    )
+    assert f"the container has {clone}/docker-compose.yml, {clone}/extra.yml" in said
+    assert f"site.yml would use {clone}/docker-compose.yml." in said
+    assert f"set COMPOSE_FILE={clone}/docker-compose.yml:{clone}/extra.yml in {clone}/.env" in said
+    assert f"Set COMPOSE_PROJECT_NAME=home in {clone}/.env" in said
+
+
+PREFLIGHT = [
+    {
+        "hosts": "localhost",
+        "gather_facts": False,
+        "tasks": [
+            {"ansible.builtin.include_role": {"name": "openclaw.egress.openclaw_gateway", "tasks_from": "preflight"}},
+            {
+                "ansible.builtin.debug": {
+                    "msg": "files={{ __openclaw_gateway_own_files | map('basename') | join(',') }}"
+                }
+            },
+        ],
+    }
+]
+
+
+@pytest.fixture
+def preflight(run, tmp_path):
+    """The role's preflight on a clone with a COMPOSE_FILE of six files, started from them and ours."""
+    names = [f"{name}.yml" for name in ("docker-compose", "b", "a", "d", "c", "e")]
+    clone = tmp_path / "clone"
+    clone.mkdir()
+    for name in [*names, "docker-compose.egress.yml"]:
+        (clone / name).write_text("services: {}\n")
+    (clone / ".env").write_text("COMPOSE_FILE=" + ":".join([*names, "docker-compose.egress.yml"]) + "\n")
+    (tmp_path / "build-openclaw.sh").write_text("#!/bin/bash\ndocker build .\n")
+    (tmp_path / "play.yml").write_text(json.dumps(PREFLIGHT))
+    Docker(
+        tmp_path / "bin",
+        compose=with_gateway(environment={"HTTP_PROXY": "${HTTP_PROXY:-}"}) | {"name": "clone"},
+        filled=with_gateway(environment={"HTTP_PROXY": ""}),
+        containers={"openclaw-gateway": "running"},
+        labels={"openclaw-gateway": labels(clone, *names, "docker-compose.egress.yml")},
+    )
+    variables = {
+        "openclaw_egress_compose_dir": str(clone),
+        "openclaw_egress_home": f"{tmp_path}/home",
+        "openclaw_egress_owner": getpass.getuser(),
+        "openclaw_gateway_build_script": f"{tmp_path}/build-openclaw.sh",
+    }
+
+    def call(seed: int = 0) -> str:
+        path = os.pathsep.join([str(tmp_path / "bin"), str(BIN), os.environ["PATH"]])
+        done = run(
+            "ansible-playbook", "-i", "localhost,", "-c", "local", "-e", json.dumps(variables), f"{tmp_path}/play.yml",
+            PATH=path, PYTHONHASHSEED=str(seed),
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    call.files = ",".join(names)
+    return call
+
+
+@pytest.mark.timeout(300)
+def test_compose_files_keep_their_order_whatever_the_hash_seed(preflight):
+    """With COMPOSE_FILE naming the container's files, the role goes on; an empty HTTP_PROXY is not a proxy."""
+    for seed in range(8):
+        assert f"files={preflight.files}" in preflight(seed)
+
+
+def test_a_proxy_of_openclaws_own_configuration_is_refused(stopped):
+    said = stopped(
+        with_gateway(),
+        containers={"openclaw-gateway": "running"},
+        openclaw={
+            "proxy": {"proxyUrl": "http://squid:3128"},
+            "channels": {"telegram": {"proxy": "http://squid:3128", "botToken": "hunter2"}, "discord": {}},
+        },
+    )
+    assert "(proxy.proxyUrl, channels.telegram.proxy in openclaw.json)" in said
+    assert "config unset proxy.proxyUrl" in said
+    assert "hunter2" not in said

@@ -3,7 +3,8 @@
 `Docker(directory)` makes `directory/docker`, to be put on the PATH, and holds the state that it answers from: networks
 (name to subnet), images (name to id), containers (name to state), what `docker compose config` says (a project, or the
 message that it fails with), and what OpenClaw has configured in its container (or the message that it fails with).
-Where they are given: Compose's version, the tool that images lack, why no network can be made. What is not known here
+Where they are given: Compose's version, what `config` says with the variables filled in, labels by container,
+the tool that images lack, why no network can be made. What is not known here
 fails loudly. Not Docker, and not OpenClaw.
 """
 
@@ -61,7 +62,7 @@ def answer(words: list[str], state: dict[str, Any]) -> str:
         case ["compose", *rest] if "config" in rest:
             if "message" in state["compose"]:
                 raise LookupError(state["compose"]["message"])
-            return json.dumps(state["compose"])
+            return json.dumps(state["compose"] if "--no-interpolate" in rest else state.get("filled", state["compose"]))
         case ["network", "inspect", "--format", form, name]:
             subnet = state["networks"].get(name)
             if subnet is None:
@@ -84,6 +85,8 @@ def answer(words: list[str], state: dict[str, Any]) -> str:
         case ["tag", source, target]:
             images[target] = images[source]
             return ""
+        case ["inspect", "--format", form, name] if "Labels" in form and name in containers:
+            return json.dumps(state.get("labels", {}).get(name))
         case ["container", "inspect", name] | ["inspect", "--format", _, name]:
             if name not in containers:
                 raise LookupError(f"Error: No such object: {name}")

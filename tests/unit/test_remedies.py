@@ -137,6 +137,7 @@ def test_every_variable_of_ansible_that_a_remedy_names_exists():
 
 KNOWN_ELSEWHERE = {
     "openclaw_egress_class",  # a label in Loki
+    "openclaw_egress_spool_refusing",  # a metric
     "openclaw_egress_run",  # functions of the operator's build script
     "openclaw_egress_status",
     "openclaw_egress_keep_spool",  # of the playbook rollback.yml

@@ -4,7 +4,8 @@
 //   node --require ./proxy-bootstrap.cjs dist/index.js …
 //
 // Covered: fetch() and the global WebSocket and EventSource (they share one dispatcher), http.request and .get,
-// https.request and .get, and every undici that is loaded later. Without proxy variables it does nothing.
+// https.request and .get, also with an own http.Agent or https.Agent or with `createConnection` (npm `ws` brings it), and
+// every undici that is loaded later. Without proxy variables it does nothing.
 //
 //   HTTP_PROXY, HTTPS_PROXY   an http:// URL, credentials allowed; HTTPS_PROXY falls back to HTTP_PROXY, as in undici;
 //                             the lower-case spelling wins, as everywhere
@@ -14,9 +15,10 @@
 //
 // Why not NODE_USE_ENV_PROXY=1 alone: Node knows no networks in NO_PROXY, reads the names there in one way for fetch()
 // and in another for http, and on Node 24 its setting for fetch() is lost as soon as an undici >= 8 is loaded, which
-// installs a direct dispatcher of its own. So there is one decision here, `direct(host, port)`, and three users of it.
+// installs a direct dispatcher of its own. So there is one decision here, `direct(host, port)`, and all users share it.
 //
-// Not covered, on purpose: a caller that brings its own `agent` or `dispatcher`; raw sockets, UDP, http2 and DNS.
+// Not covered: an agent class with a createConnection of its own (proxy agents have one), an own `dispatcher`; raw
+// sockets (net, tls), UDP, http2 and DNS.
 // Worker threads and child_process.fork() inherit --require; other children the variables, and NODE_USE_ENV_PROXY.
 // This is a convenience for well-meaning code, not a wall.
 
@@ -24,10 +26,13 @@ const http = require('node:http');
 const https = require('node:https');
 const net = require('node:net');
 const path = require('node:path');
+const { urlToHttpOptions } = require('node:url');
 const { createRequire, syncBuiltinESMExports } = require('node:module');
 
 const EXIT_CONFIG = 78; // sysexits.h: EX_CONFIG
 const DISPATCHERS = ['undici.globalDispatcher.1', 'undici.globalDispatcher.2'].map(Symbol.for); // undici <= 7, >= 8
+
+const INSTALLED = Symbol.for('openclaw.egress.bootstrap');
 
 const variable = (name) => (process.env[name.toLowerCase()] ?? process.env[name] ?? '').trim();
 
@@ -98,51 +103,92 @@ const credentials = (proxy) => {
 const endpoint = (proxy) => ({ host: proxy.hostname.replace(/^\[|\]$/g, ''), port: Number(proxy.port) || 80 });
 const authority = ({ host, port }) => `${net.isIPv6(host) ? `[${host}]` : host}:${port}`;
 
-/** Plain HTTP: the same request, in absolute form, on a connection to the proxy. */
-const httpAgentClass = (proxy, direct) =>
-  class HttpProxyAgent extends http.Agent {
-    addRequest(request, options, ...rest) {
-      if (options.socketPath || direct(options.host, options.port)) return super.addRequest(request, options, ...rest);
-      const host = request.getHeader('host') ?? authority(options).replace(/:80$/, '');
-      const target = `http://${Array.isArray(host) ? host[0] : host}${request.path}`;
-      const extra = Object.entries(credentials(proxy));
-      if (request._header) {
-        // Rendered already, because the caller gave its headers as a list, and queued too if it expects 100-continue.
-        const head = [`${request.method} ${target} HTTP/1.1`, ...extra.map((pair) => pair.join(': '))].join('\r\n');
-        const rendered = request._header;
-        request._header = head + rendered.slice(rendered.indexOf('\r\n'));
-        for (const queued of request.outputData) if (queued.data === rendered) queued.data = request._header;
-      } else extra.forEach(([name, value]) => request.setHeader(name, value));
-      request.path = target;
-      return super.addRequest(request, { ...options, ...endpoint(proxy) }, ...rest);
-    }
-  };
+/** Return whether Node itself, or the caller, already chose another way for this connection. */
+const chosen = (agent, options) => Boolean(options.socketPath || options.socket || agent.options?.proxyEnv);
 
-/** HTTPS: a tunnel by CONNECT, then TLS with the destination as if there were no proxy. */
-const httpsAgentClass = (proxy, direct) => {
-  const tunnels = new http.Agent(); // explicit, or the CONNECT would be proxied in turn
-  return class HttpsProxyAgent extends https.Agent {
-    createConnection(options, callback) {
-      if (options.socketPath || direct(options.host, options.port)) return super.createConnection(options, callback);
-      const target = authority(options);
-      const headers = { Host: target, ...credentials(proxy) };
-      const connect = http.request({ ...endpoint(proxy), method: 'CONNECT', path: target, headers, agent: tunnels });
-      connect.once('error', callback);
-      connect.once('connect', (response, socket, head) => {
-        connect.off('error', callback);
-        if (response.statusCode !== 200) {
-          socket.destroy();
-          const answer = `${response.statusCode} ${response.statusMessage}`;
-          callback(Object.assign(new Error(`the proxy refused ${target}: ${answer}`), { code: 'ERR_PROXY_TUNNEL' }));
-          return;
-        }
-        if (head.length) socket.unshift(head);
-        callback(null, super.createConnection({ ...options, socket }));
-      });
-      connect.end();
-    }
-  };
+/** Return a test for the proxy's own address: a proxy agent of the application that uses our proxy needs no second one. */
+const isProxy = (proxy) => {
+  const { host, port } = endpoint(proxy);
+  return (options) => (options.host ?? options.hostname) === host && Number(options.port) === port;
 };
+
+/** Send plain HTTP of every http.Agent to the proxy, in absolute form. */
+function coverHttpAgents(proxy, direct) {
+  const { addRequest, createConnection } = http.Agent.prototype;
+  const own = isProxy(proxy);
+  http.Agent.prototype.addRequest = function (request, options, ...rest) {
+    // An agent with a createConnection of its own, as in agent-base, connects by itself. https.Agent inherits this method.
+    const foreign = this.protocol === 'https:' || this.createConnection !== createConnection || typeof options !== 'object';
+    if (foreign || chosen(this, options) || own(options) || direct(options.host, options.port)) {
+      return addRequest.call(this, request, options, ...rest);
+    }
+    const host = request.getHeader('host') ?? authority(options).replace(/:80$/, '');
+    const target = `http://${Array.isArray(host) ? host[0] : host}${request.path}`;
+    const extra = Object.entries(credentials(proxy));
+    if (request._header) {
+      // Rendered already, because the caller gave its headers as a list, and queued too if it expects 100-continue.
+      const head = [`${request.method} ${target} HTTP/1.1`, ...extra.map((pair) => pair.join(': '))].join('\r\n');
+      const rendered = request._header;
+      request._header = head + rendered.slice(rendered.indexOf('\r\n'));
+      for (const queued of request.outputData) if (queued.data === rendered) queued.data = request._header;
+    } else extra.forEach(([name, value]) => request.setHeader(name, value));
+    request.path = target;
+    return addRequest.call(this, request, { ...options, ...endpoint(proxy) }, ...rest);
+  };
+}
+
+/** Send HTTPS of every https.Agent through a tunnel by CONNECT, then TLS with the destination and the caller's options. */
+function coverHttpsAgents(proxy, direct) {
+  const { createConnection } = https.Agent.prototype;
+  const { addRequest } = http.Agent.prototype;
+  const own = isProxy(proxy);
+  const tunnels = new http.Agent();
+  tunnels.addRequest = addRequest; // the original, or the CONNECT would be proxied in turn
+  https.Agent.prototype.createConnection = function (options, callback, ...rest) {
+    const called = options !== null && typeof options === 'object' && typeof callback === 'function';
+    if (!called || chosen(this, options) || own(options) || direct(options.host, options.port)) {
+      return createConnection.call(this, options, callback, ...rest);
+    }
+    const target = authority(options);
+    const headers = { Host: target, ...credentials(proxy) };
+    const connect = http.request({ ...endpoint(proxy), method: 'CONNECT', path: target, headers, agent: tunnels });
+    connect.once('error', callback);
+    connect.once('connect', (response, socket, head) => {
+      connect.off('error', callback);
+      if (response.statusCode !== 200) {
+        socket.destroy();
+        const answer = `${response.statusCode} ${response.statusMessage}`;
+        callback(Object.assign(new Error(`the proxy refused ${target}: ${answer}`), { code: 'ERR_PROXY_TUNNEL' }));
+        return;
+      }
+      if (head.length) socket.unshift(head);
+      callback(null, createConnection.call(this, { ...options, socket }));
+    });
+    connect.end();
+    return undefined;
+  };
+}
+
+/** Give a request that brings `createConnection` and no agent, as those of npm `ws` do, an agent that is covered. */
+function coverCreateConnection(module, port, direct) {
+  const { request } = module;
+  const covered = (first, ...rest) => {
+    const url = typeof first === 'string' ? new URL(first) : first instanceof URL ? first : null;
+    const options = url ? rest[0] : first;
+    if (typeof options?.createConnection !== 'function' || (options.agent ?? null) !== null) return request(first, ...rest);
+    const whole = { ...(url ? urlToHttpOptions(url) : {}), ...options };
+    const host = whole.hostname ?? whole.host ?? 'localhost';
+    if (whole.socketPath || direct(host, whole.port || whole.defaultPort || port)) return request(first, ...rest);
+    // `agent: false` would keep nothing alive either, but Node then still reads createConnection.
+    return request({ ...whole, createConnection: undefined, agent: new module.Agent() }, ...(url ? rest.slice(1) : rest));
+  };
+  module.request = function (...args) { return covered(...args); };
+  module.get = function (...args) {
+    const started = covered(...args);
+    started.end();
+    return started;
+  };
+}
 
 /** Node's own undici where it can be had (>= 24.14): its class, the dispatcher in force, and how to install another. */
 function builtInUndici() {
@@ -198,6 +244,7 @@ function coverFetch(httpProxy, httpsProxy, direct) {
 }
 
 function install() {
+  if (globalThis[INSTALLED]) return; // by --require and by NODE_OPTIONS
   if (!['HTTP_PROXY', 'HTTPS_PROXY'].some(variable)) {
     if (required) complain('no proxy variable is set', 'set HTTP_PROXY and HTTPS_PROXY');
     return;
@@ -205,10 +252,20 @@ function install() {
   const httpProxy = proxyUrl('HTTP_PROXY');
   const httpsProxy = variable('HTTPS_PROXY') ? proxyUrl('HTTPS_PROXY') : httpProxy;
   if (!httpProxy && !httpsProxy) return;
+  Object.defineProperty(globalThis, INSTALLED, { value: true });
   const direct = bypass(variable('NO_PROXY'));
   const options = { keepAlive: true, scheduling: 'lifo', timeout: 5000 }; // as Node's own global agents have it
-  if (httpProxy) http.globalAgent = new (httpAgentClass(httpProxy, direct))(options);
-  if (httpsProxy) https.globalAgent = new (httpsAgentClass(httpsProxy, direct))(options);
+  // HTTPS first: its tunnels need the original of what HTTP then replaces.
+  if (httpsProxy) {
+    coverHttpsAgents(httpsProxy, direct);
+    coverCreateConnection(https, 443, direct);
+    https.globalAgent = new https.Agent(options);
+  }
+  if (httpProxy) {
+    coverHttpAgents(httpProxy, direct);
+    coverCreateConnection(http, 80, direct);
+    http.globalAgent = new http.Agent(options);
+  }
   syncBuiltinESMExports();
   coverFetch(httpProxy, httpsProxy, direct);
   process.env.NODE_USE_ENV_PROXY ??= '1';

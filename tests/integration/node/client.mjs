@@ -6,6 +6,8 @@ import { createRequire } from 'node:module';
 import dns from 'node:dns';
 import http, { request as namedRequest } from 'node:http';
 import https from 'node:https';
+import net from 'node:net';
+import tls from 'node:tls';
 import { Worker } from 'node:worker_threads';
 import { fileURLToPath } from 'node:url';
 
@@ -45,6 +47,33 @@ const ways = {
   namedRequest: ({ url }) => answered((then) => namedRequest(url, then)),
   socket: ({ path }) => answered((then) => http.request({ socketPath: path, path: '/unix' }, then)),
   ownAgent: ({ url }) => answered((then) => module(url).request(url, { agent: new (module(url).Agent)() }, then)),
+  /** An agent that the caller makes and keeps, with TLS options of its own. */
+  keptAgent: ({ url, agent, options }) =>
+    answered((then) => module(url).get(url, { ...options, agent: new (module(url).Agent)(agent) }, then)),
+  /** The way in which npm `ws` dials: no agent, and a createConnection that connects by itself. */
+  createConnection: ({ url, form }) => {
+    const secure = url.startsWith('https:');
+    const dial = (options) => (secure
+      ? tls.connect({ ...options, path: undefined, servername: options.host })
+      : net.connect({ ...options, path: undefined }));
+    const { hostname: host, port, pathname: path } = new URL(url);
+    const options = { createConnection: dial, ...(form === 'options' ? { host, port, path } : {}) };
+    return answered((then) => (form === 'options'
+      ? module(url).request(options, then)
+      : module(url).get(form === 'URL' ? new URL(url) : url, options, then)));
+  },
+  /** npm `ws` itself, from the directory of an application. */
+  ws: ({ url, options }) =>
+    new Promise((resolve, reject) => {
+      const socket = new (createRequire(import.meta.url)('ws'))(url, options);
+      socket.on('message', (data) => resolve({ status: 101, body: String(data) }));
+      socket.on('error', reject);
+    }),
+  /** npm `ws` with a proxy agent that the application made. */
+  wsAgent: ({ url, proxy }) => {
+    const { HttpsProxyAgent } = createRequire(import.meta.url)('https-proxy-agent');
+    return ways.ws({ url, options: { agent: new HttpsProxyAgent(proxy) } });
+  },
   fetchStream: async ({ url, ack }) => {
     const response = await fetch(url);
     return { status: response.status, body: await acknowledged(response.body, () => fetch(ack)) };
