@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
+from typing import Callable
 
 _ENTRY = re.compile(r"(?P<lead>[ \t]*(?:export[ \t]+)?)(?P<name>[A-Za-z_][A-Za-z0-9_.-]*)(?P<equals>[ \t]*[=:][ \t]*)")
 _BARE = re.compile(r"[A-Za-z0-9_./:@%+,=-]*\Z")  # not $, which also matches before a final line break
@@ -29,6 +30,8 @@ OVERRIDE_FILES = (
     "docker-compose.override.yml",
     "docker-compose.override.yaml",
 )
+
+Exists = Callable[[str], bool]
 
 
 class DotenvError(ValueError):
@@ -56,7 +59,7 @@ class Dotenv:
     def text(self) -> str:
         return "".join(piece.text for piece in self._pieces)
 
-    def get(self, name: str):
+    def get(self, name: str) -> str | None:
         """The value of the last entry of this name, or None."""
         values = [piece.value for piece in self._pieces if piece.name == name]
         return values[-1] if values else None
@@ -81,7 +84,7 @@ class Dotenv:
 
     # COMPOSE_FILE
 
-    def add_compose_files(self, add: list, project_dir: str, exists=os.path.exists) -> None:
+    def add_compose_files(self, add: list[str], project_dir: str, exists: Exists = os.path.exists) -> None:
         """Have compose load these files too, after all that it loads now; every path in COMPOSE_FILE becomes absolute.
 
         The former entry, or that there was none, is kept in a comment above, so that :meth:`remove_compose_files` can
@@ -108,7 +111,7 @@ class Dotenv:
                 self._append(NOT_SET)
         self.set("COMPOSE_FILE", self._separator().join(files))
 
-    def remove_compose_files(self, remove: list, project_dir: str, exists=os.path.exists) -> bool:
+    def remove_compose_files(self, remove: list[str], project_dir: str, exists: Exists = os.path.exists) -> bool:
         """Undo :meth:`add_compose_files`. True if COMPOSE_FILE was changed since: then only these files go from it."""
         value = self.get("COMPOSE_FILE")
         kept = self._kept()
@@ -135,18 +138,18 @@ class Dotenv:
             self._drop(lambda piece: piece.text.startswith(KEPT) or piece.name == "COMPOSE_FILE")
         else:
             index = max(i for i, piece in enumerate(self._pieces) if piece.name == "COMPOSE_FILE")
-            newline = re.search(r"\r?\n?$", self._pieces[index].text).group()
+            newline = _line_end(self._pieces[index].text)
             self._pieces[index] = _Piece(kept[len(KEPT) :] + newline, "COMPOSE_FILE", before.get("COMPOSE_FILE") or "")
             self._drop(lambda piece: piece.text.startswith(KEPT))
         return edited
 
-    def _set_or_remove(self, files: list) -> None:
+    def _set_or_remove(self, files: list[str]) -> None:
         if files:
             self.set("COMPOSE_FILE", self._separator().join(files))
         else:
             self.remove("COMPOSE_FILE")
 
-    def _former_files(self, project_dir: str, exists) -> list:
+    def _former_files(self, project_dir: str, exists: Exists) -> list[str]:
         value = self.get("COMPOSE_FILE")
         if value:
             if "$" in value:
@@ -177,7 +180,7 @@ class Dotenv:
         else:
             self._pieces.extend(_read(line + newline))
 
-    def _drop(self, goes) -> None:
+    def _drop(self, goes: Callable[[_Piece], bool]) -> None:
         """Without these pieces. If the last line had no line break, the new last one has none either."""
         open_end = bool(self._pieces) and not self._pieces[-1].text.endswith("\n")
         dropped_last = bool(self._pieces) and goes(self._pieces[-1])
@@ -188,7 +191,11 @@ class Dotenv:
             self._pieces[-1] = _Piece(text, last.name, last.value, last.head, re.sub(r"\r?\n$", "", last.tail))
 
 
-def default_files(project_dir: str, exists=os.path.exists) -> list:
+def _line_end(text: str) -> str:
+    return text[len(text.rstrip("\r\n")) :]
+
+
+def default_files(project_dir: str, exists: Exists = os.path.exists) -> list[str]:
     """What compose loads in this directory when nobody names a file: the first base file, the first override."""
     base = [os.path.join(project_dir, name) for name in BASE_FILES if exists(os.path.join(project_dir, name))][:1]
     override = [os.path.join(project_dir, name) for name in OVERRIDE_FILES if exists(os.path.join(project_dir, name))][
@@ -215,11 +222,11 @@ def _absolute(path: str, project_dir: str) -> str:
     return os.path.normpath(os.path.join(project_dir, path))
 
 
-def _files_of(value: str, separator: str, project_dir: str) -> list:
+def _files_of(value: str, separator: str, project_dir: str) -> list[str]:
     return [_absolute(path, project_dir) for path in value.split(separator) if path]
 
 
-def _read(text: str) -> list:
+def _read(text: str) -> list[_Piece]:
     pieces, at = [], 0
     while at < len(text):
         end = text.find("\n", at)
@@ -240,7 +247,7 @@ def _read(text: str) -> list:
     return pieces
 
 
-def _value(text: str, at: int, end: int) -> tuple:
+def _value(text: str, at: int, end: int) -> tuple[str, int]:
     """``(value, offset behind it)``; the offset is -1 where a quote does not end: compose refuses that too."""
     if text.startswith("'", at):
         match = re.compile(r"'(.*?)(?<!\\)'", re.DOTALL).match(text, at)
@@ -251,4 +258,5 @@ def _value(text: str, at: int, end: int) -> tuple:
             return "", -1
         return re.sub(r"\\(.)", lambda m: _ESCAPES.get(m[1], m[0]), match[1], flags=re.DOTALL), match.end()
     bare = re.compile(r"(.*?)(?=[ \t]+#|[ \t]*\r?\n|[ \t]*$)", re.DOTALL).match(text, at, end)
+    assert bare is not None  # the pattern matches the empty text too
     return bare[1], bare.end(1)

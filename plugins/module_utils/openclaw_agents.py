@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 # OpenClaw refuses to write a file of 512 bytes or more that loses more than half of them at once.
 MAY_GO_AT_ONCE = 200
@@ -22,13 +23,13 @@ class SettingsError(ValueError):
 class Plan:
     """What is to be done: ``changes`` by path, ``data`` to remember, ``left`` (set by somebody else since)."""
 
-    def __init__(self, changes: dict, data: dict, left: list) -> None:
+    def __init__(self, changes: dict[str, Any], data: dict[str, Any], left: list[Any]) -> None:
         self.changes = changes
         self.data = data
         self.left = left
 
 
-def plan(current: dict, data: dict, wanted: dict, fallbacks: dict) -> Plan:
+def plan(current: dict[str, Any], data: dict[str, Any], wanted: dict[str, Any], fallbacks: dict[str, Any]) -> Plan:
     """Compare what is set with what should be.
 
     ``data`` is what an earlier plan said to remember: ``before`` (what stood there), ``wrote`` (what we set) and
@@ -37,8 +38,8 @@ def plan(current: dict, data: dict, wanted: dict, fallbacks: dict) -> Plan:
     since.
     """
     before, wrote = dict(data.get("before") or {}), dict(data.get("wrote") or {})
-    changes: dict = {}
-    left: list = []
+    changes: dict[str, Any] = {}
+    left: list[Any] = []
     for path in sorted(set(wanted) | set(fallbacks) | set(wrote)):
         now = value_at(current, path)
         ours = path in wrote and now == wrote[path]
@@ -63,7 +64,7 @@ def plan(current: dict, data: dict, wanted: dict, fallbacks: dict) -> Plan:
     return Plan(changes, remembered, left)
 
 
-def either(old: dict, new: dict) -> dict:
+def either(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     """What undoes both, for the time between two states."""
     if not old:
         return new
@@ -74,7 +75,7 @@ def either(old: dict, new: dict) -> dict:
     }
 
 
-def _made(current: dict, made: set, changes: dict) -> set:
+def _made(current: dict[str, Any], made: set[str], changes: dict[str, Any]) -> set[str]:
     """The objects that exist because of us: those of before, and what these changes bring."""
     made = set(made)
     for path, value in changes.items():
@@ -83,7 +84,7 @@ def _made(current: dict, made: set, changes: dict) -> set:
     return made
 
 
-def _without_empty(current: dict, made: set, changes: dict) -> tuple:
+def _without_empty(current: dict[str, Any], made: set[str], changes: dict[str, Any]) -> tuple[Any, ...]:
     """An object of ours that is left empty goes as a whole."""
     after = applied(current, changes)
     changes = dict(changes)
@@ -95,14 +96,14 @@ def _without_empty(current: dict, made: set, changes: dict) -> tuple:
     return changes, {parent for parent in made if value_at(after, parent) is not None}
 
 
-def _parents(path: str) -> list:
+def _parents(path: str) -> list[Any]:
     words = path.split(".")
     return [".".join(words[:count]) for count in range(1, len(words))]
 
 
-def value_at(tree: dict, path: str):
+def value_at(tree: dict[str, Any], path: str) -> Any:
     """The value of a path, None where it is not set."""
-    found = tree
+    found: Any = tree
     for position, word in enumerate(path.split(".")):
         if not isinstance(found, dict):
             raise SettingsError("agents.%s is not an object" % ".".join(path.split(".")[:position]))
@@ -112,9 +113,9 @@ def value_at(tree: dict, path: str):
     return found
 
 
-def flat(tree: dict, prefix: str = "") -> dict:
+def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Values by their path."""
-    found: dict = {}
+    found: dict[str, Any] = {}
     for name, value in tree.items():
         path = "%s.%s" % (prefix, name) if prefix else name
         if isinstance(value, dict):
@@ -124,9 +125,9 @@ def flat(tree: dict, prefix: str = "") -> dict:
     return found
 
 
-def nested(changes: dict) -> dict:
+def nested(changes: dict[str, Any]) -> dict[str, Any]:
     """The patch that OpenClaw takes for these changes: objects in each other, null for what goes."""
-    tree: dict = {}
+    tree: dict[str, Any] = {}
     for path, value in changes.items():
         *parents, last = path.split(".")
         at = tree
@@ -136,7 +137,7 @@ def nested(changes: dict) -> dict:
     return tree
 
 
-def in_steps(current: dict, changes: dict) -> list:
+def in_steps(current: dict[str, Any], changes: dict[str, Any]) -> list[Any]:
     """The same changes, one after the other, so that no step takes away more than OpenClaw lets go at once.
 
     How long its file is cannot be known from here, but it is longer than what goes: half of what is still to go is
@@ -149,7 +150,8 @@ def in_steps(current: dict, changes: dict) -> list:
             going.append((leaf, len(json.dumps(value)) + len(leaf.rpartition(".")[2]) + 2 * leaf.count(".") + 9))
     steps = []
     while sum(size for _leaf, size in going) > MAY_GO_AT_ONCE:
-        half, step = sum(size for _leaf, size in going) / 2, {}
+        half = sum(size for _leaf, size in going) / 2
+        step: dict[str, Any] = {}
         while going and (not step or going[0][1] <= half):
             leaf, size = going.pop(0)
             step[leaf] = None
@@ -158,12 +160,12 @@ def in_steps(current: dict, changes: dict) -> list:
     return [*steps, changes] if changes else []
 
 
-def applied(tree: dict, changes: dict) -> dict:
+def applied(tree: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """What OpenClaw has after these changes."""
     return _merged(tree, nested(changes))
 
 
-def _merged(tree: dict, patch: dict) -> dict:
+def _merged(tree: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
     merged = dict(tree)
     for name, value in patch.items():
         if value is None:
@@ -176,7 +178,7 @@ def _merged(tree: dict, patch: dict) -> dict:
     return merged
 
 
-def overridden(current: dict, paths: list) -> list:
+def overridden(current: dict[str, Any], paths: list[Any]) -> list[Any]:
     """The settings of single agents that say otherwise than the defaults at these paths."""
     found = []
     for agent, entry in sorted((current.get("entries") or {}).items()):
@@ -187,7 +189,7 @@ def overridden(current: dict, paths: list) -> list:
     return found
 
 
-def shown(path: str, value):
+def shown(path: str, value: Any) -> Any:
     """The value as it may be printed: what a sandbox gets in its environment can be secret."""
     if value is None or ".env." not in path:
         return value

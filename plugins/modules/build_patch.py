@@ -133,6 +133,8 @@ import os
 import shutil
 import tempfile
 
+from typing import Any
+
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.openclaw.egress.plugins.module_utils.build_script import BuildScriptError, BuildScriptPatch
 
@@ -147,6 +149,7 @@ def read(module: AnsibleModule, path: str) -> str:
             return script.read()
     except OSError as error:
         module.fail_json(msg="%s: cannot be read: %s" % (path, error.strerror))
+        raise  # never reached: fail_json ends the module
 
 
 def write_beside(module: AnsibleModule, text: str) -> str:
@@ -180,7 +183,7 @@ def validate(module: AnsibleModule, path: str, before: str, candidate: str) -> N
     )
 
 
-def run(module: AnsibleModule) -> dict:
+def run(module: AnsibleModule) -> dict[str, Any]:
     params = module.params
     path = os.path.realpath(params["path"])
     if params["state"] == "absent" and not os.path.lexists(path):

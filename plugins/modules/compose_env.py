@@ -112,6 +112,8 @@ drifted:
 import os
 import tempfile
 
+from typing import Any
+
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.openclaw.egress.plugins.module_utils.dotenv import Dotenv, DotenvError
 
@@ -122,11 +124,11 @@ def as_text(value: object) -> str:
     return str(value)
 
 
-def shown(name: str, value) -> str:
+def shown(name: str, value: str | None) -> str:
     return "" if value is None else "%s=%s\n" % (name, value if name == "COMPOSE_FILE" else "********")
 
 
-def diff_of(path: str, before: Dotenv, after: Dotenv, names: list) -> dict:
+def diff_of(path: str, before: Dotenv, after: Dotenv, names: list[str]) -> dict[str, Any]:
     """Only the names that change. A hidden value that changes is marked, or else both sides would look alike."""
     sides = {"before": "", "after": "", "before_header": path, "after_header": path}
     for name in names:
@@ -148,7 +150,7 @@ def write(module: AnsibleModule, path: str, text: str, is_new: bool) -> None:
         os.chmod(path, 0o600)
 
 
-def run(module: AnsibleModule) -> dict:
+def run(module: AnsibleModule) -> dict[str, Any]:
     params = module.params
     path = os.path.realpath(params["path"])
     project_dir = params["project_dir"] or os.path.dirname(os.path.abspath(params["path"]))

@@ -105,6 +105,8 @@ overridden:
 
 import json
 
+from typing import Any
+
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.openclaw.egress.plugins.module_utils.manifest import Manifest, ManifestError, key_of
 from ansible_collections.openclaw.egress.plugins.module_utils.openclaw_agents import (
@@ -121,7 +123,7 @@ from ansible_collections.openclaw.egress.plugins.module_utils.openclaw_agents im
 KIND = "openclaw_config"
 
 
-def openclaw(module: AnsibleModule, *words: str, given: str = "") -> tuple:
+def openclaw(module: AnsibleModule, *words: str, given: str = "") -> tuple[Any, ...]:
     """OpenClaw's command in its container: exit code, what it printed, what it complained of."""
     params = module.params
     argv = ["docker", "exec", "--interactive", "--user", params["user"], params["container"]]
@@ -149,7 +151,7 @@ def refusal(module: AnsibleModule, what: str, complaint: str) -> SettingsError:
     return SettingsError("%s in the container %s did not work: %s. %s." % (what, params["container"], said, remedy))
 
 
-def read(module: AnsibleModule) -> dict:
+def read(module: AnsibleModule) -> dict[str, Any]:
     """What OpenClaw has under `agents`."""
     code, out, error = openclaw(module, "config", "get", "agents", "--json")
     start = out.find("{")
@@ -165,12 +167,12 @@ def read(module: AnsibleModule) -> dict:
     raise refusal(module, "`openclaw config get agents`", message or error or out)
 
 
-def remembered(manifest: Manifest) -> dict:
+def remembered(manifest: Manifest) -> dict[str, Any]:
     """What the manifest has to undo."""
     return (manifest.items.get(key_of(KIND, "agents")) or {}).get("data") or {}
 
 
-def remember(manifest: Manifest, data: dict) -> None:
+def remember(manifest: Manifest, data: dict[str, Any]) -> None:
     """Write to the manifest what is needed to undo; nothing needed is no item."""
     if remembered(manifest) == data:
         return
@@ -180,7 +182,7 @@ def remember(manifest: Manifest, data: dict) -> None:
     manifest.save()
 
 
-def run(module: AnsibleModule) -> dict:
+def run(module: AnsibleModule) -> dict[str, Any]:
     params = module.params
     manifest = Manifest(params["manifest"])
     data = remembered(manifest)

@@ -120,6 +120,8 @@ exists:
 
 import os
 
+from typing import Any
+
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.openclaw.egress.plugins.module_utils.manifest import (
     Manifest,
@@ -130,7 +132,7 @@ from ansible_collections.openclaw.egress.plugins.module_utils.manifest import (
 )
 
 
-def public(item: dict) -> dict:
+def public(item: dict[str, Any]) -> dict[str, Any]:
     """The item without the bytes that it keeps."""
     shown = dict(item)
     if "before" in shown:
@@ -138,7 +140,7 @@ def public(item: dict) -> dict:
     return shown
 
 
-def restore(module: AnsibleModule, manifest: Manifest, path: str, result: dict) -> None:
+def restore(module: AnsibleModule, manifest: Manifest, path: str, result: dict[str, Any]) -> None:
     status = manifest.status(path)
     result["status"] = status
     result["changed"] = status in ("restored", "unchanged")
@@ -153,7 +155,7 @@ def restore(module: AnsibleModule, manifest: Manifest, path: str, result: dict) 
     manifest.save()
 
 
-def run(module: AnsibleModule) -> dict:
+def run(module: AnsibleModule) -> dict[str, Any]:
     params = module.params
     state, path = params["state"], params["path"]
     if path and not os.path.isabs(path):
@@ -167,7 +169,7 @@ def run(module: AnsibleModule) -> dict:
         raise ManifestError("state=%s needs path, or kind and name" % state)
     manifest = Manifest(params["manifest"])
     before = dict(manifest.items[key_of(kind, name)]) if kind and key_of(kind, name) in manifest.items else {}
-    result: dict = {"changed": False}
+    result: dict[str, Any] = {"changed": False}
     if state == "restored":
         restore(module, manifest, name, result)
     elif state == "written" and module.check_mode and not before:
