@@ -69,7 +69,9 @@ class LokiStandIn:
         allowed = bool(re.search(r"(?m)^\s+allow_structured_metadata:\s*true\b", config))
         if not allowed:
             config = re.sub(r"(?m)^\s+allow_structured_metadata:.*\n?", "\n", config)
-        self.config = config
+        # Loki shows the effective configuration: the section is there without the file naming it.
+        shown = "" if re.search(r"(?m)^limits_config:", config) else "limits_config:\n  retention_period: 0s\n"
+        self.config = config + shown
         tenants = bool(re.search(r"(?m)^auth_enabled:\s*true\b", config))
         self.store.limits = replace(self.store.limits, structured_metadata=allowed, auth_enabled=tenants)
 
