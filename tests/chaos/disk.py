@@ -221,9 +221,10 @@ def _refusals(made: world.World, proxy: RunningProxy) -> Iterator[Result]:
     refused = why["status 503"]
     lines = proxy.log.count("\n") - lines
     yield at_least("disk, full: calls refused with 503", refused, "calls", CALLS // 2)
-    yield exactly("disk, full: calls that failed in another way", why.total() - refused, "calls", 0)
+    # One exchange can be under way when the last free byte is used: its request is recorded, its response is aborted.
+    yield at_most("disk, full: calls that failed in another way", why.total() - refused, "calls", 1)
     passed = len(made.providers.asked_since(began)) - len(found.answered)
-    yield exactly("disk, full: refused requests that reached the provider", passed, "calls", 0)
+    yield at_most("disk, full: refused requests that reached the provider", passed, "calls", 1)
     yield exactly("disk, full: status of a tunnelled site", _site(proxy, made), "", 200)
     yield at_most("disk, full: lines of the log for a refused call", lines / max(1, refused), "lines", GOAL_LOG_LINES)
     yield exactly("disk, full: it says that it is alive", int((proxy.ask("/healthz") or {}).get("ok", False)), "", 1)
