@@ -32,7 +32,7 @@ class Seen:
     def evidence(
         self, technique: Technique, place: str, token: str, inspected: str, recorded: Container[str]
     ) -> list[str]:
-        """Return evidence of a bypass: the token at the canary, in DNS or in a Host header, or an unrecorded request."""
+        """Return evidence of a bypass: the token at the canary, in DNS or in a Host header, or a missing record."""
         found = [f"the canary got {_short(line)}" for line in self._of("canary") if token in line]
         if place not in technique.lawful:
             found += [f"looked up: {_short(line)}" for line in self._of("names") if token in line and "query" in line]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tests.attack.inside.core import PLACES, ENFORCED, Attack, Try, technique
+from tests.attack.inside.core import ENFORCED, PLACES, Attack, Try, technique
 from tests.attack.inside.talking import (
     ask,
     came,

@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.attack.inside.core import PLACES, ENFORCED, Attack, Try, technique
+from tests.attack.inside.core import ENFORCED, PLACES, Attack, Try, technique
 from tests.attack.inside.talking import PATIENCE, read_some, tcp
 
 SOCKETS = (

@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.attack.inside.core import PLACES, ENFORCED, Attack, Try, technique
+from tests.attack.inside.core import ENFORCED, PLACES, Attack, Try, technique
 from tests.attack.inside.talking import PATIENCE, ask, connect, connected, reached, tcp
 
 TYPES = {"A": 1, "NS": 2, "PTR": 12, "TXT": 16, "AAAA": 28, "SRV": 33, "HTTPS": 65, "ANY": 255}

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.attack.inside.core import PEER, PLACES, ENFORCED, Address, Attack, Try, technique
+from tests.attack.inside.core import ENFORCED, PEER, PLACES, Address, Attack, Try, technique
 from tests.attack.inside.talking import PATIENCE, ask, tcp, udp
 
 QUIC_INITIAL = b"\xc0\x00\x00\x00\x01\x08" + b"\x11" * 8 + b"\x00\x00\x44\x9e"
