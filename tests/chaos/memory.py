@@ -1,4 +1,4 @@
-"""Theme memory: one class sends much and reads nothing. No OOM kill in a cgroup of the container's size; others continue."""
+"""Theme memory: one class sends and reads nothing. No OOM kill in a cgroup of the container's size; others go on."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class Client:
         return "\r\n".join([*lines, "", ""]).encode()
 
     async def post(self, class_name: str, size: int, *fields: str, hold: float = 0) -> int:
-        """Send a body of ``size`` bytes and read the response after ``hold`` seconds. Return the status, 0 without one."""
+        """Send a body of ``size`` bytes, read the response after ``hold`` seconds. Return its status, 0 without one."""
         start = b'{"model": "claude-opus-5", "max_tokens": 9, "messages": [{"role": "user", "content": "'
         end = b'"}]}'
         with contextlib.suppress(OSError, asyncio.IncompleteReadError, ssl.SSLError):

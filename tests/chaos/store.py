@@ -1,4 +1,4 @@
-"""Theme store: the destination of records fails in many ways. No request suffers; it later has every line once, in order."""
+"""Theme store: the destination of records fails. No request suffers; later it has every line once, in order."""
 
 from __future__ import annotations
 
