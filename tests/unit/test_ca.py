@@ -1,4 +1,4 @@
-"""The two CAs: what is made when, who may sign for what, and what a broken directory gets. Held to OpenSSL."""
+"""The two CAs: creation and renewal, allowed names, and damaged directories. OpenSSL is the reference."""
 
 import datetime
 import ssl
@@ -18,7 +18,7 @@ NOW = datetime.datetime.now(datetime.UTC)
 
 
 class Place:
-    """A CA directory and the root key's, as an operator has them."""
+    """A CA directory and the root key's directory, as an operator has them."""
 
     def __init__(self, directory: Path) -> None:
         self.ca, self.keys = directory / "ca", directory / "keys"
@@ -38,9 +38,10 @@ def place(tmp_path) -> Place:
 
 
 def handshake(place: Place, directory: Path, name: str) -> None:
-    """A TLS handshake of a client that trusts the root alone with a server for `name`, in memory.
+    """Perform a TLS handshake in memory: the client trusts only the root, the server presents `name`.
 
-    Raises ssl.SSLCertVerificationError where OpenSSL does not accept what the issuing CA signed.
+    Raises:
+        ssl.SSLCertVerificationError: OpenSSL does not accept a certificate of the issuing CA.
     """
     directory.mkdir(exist_ok=True)
     (server_file := directory / "leaf.pem").write_bytes(leaf(place, name))
@@ -61,7 +62,7 @@ def handshake(place: Place, directory: Path, name: str) -> None:
 
 
 def leaf(place: Place, name: str) -> bytes:
-    """Key, certificate and chain for a name, as mitmproxy makes them."""
+    """Return key, certificate and chain for a name, as mitmproxy creates them."""
     pem = place.issuing.read_bytes()
     signer = serialization.load_pem_private_key(pem, password=None)
     issuer = x509.load_pem_x509_certificate(pem)
@@ -92,7 +93,7 @@ def leaf(place: Place, name: str) -> bytes:
     )
 
 
-# ── what is made, and when ───────────────────────────────────────────────────────────────────────────────────────
+# ── creation and renewal ─────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_files_and_who_may_read_them(place):
@@ -140,7 +141,7 @@ def test_show(place):
     assert not info.permits("anthropic.com") and not info.permits("evilopenai.azure.com")
 
 
-# ── who may sign for what, as OpenSSL sees it ────────────────────────────────────────────────────────────────────
+# ── names that each CA may sign, as OpenSSL verifies them ────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("name", ["api.anthropic.com", "east.openai.azure.com"])
@@ -166,7 +167,7 @@ def test_where_nothing_is_inspected_the_issuing_ca_may_sign_for_nothing(place, t
         handshake(place, tmp_path / "tls", "www.example.com")
 
 
-# ── what an operator brings, or loses ────────────────────────────────────────────────────────────────────────────
+# ── an operator's own root, and lost files ───────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("kind", ["ec", "ed25519"])
@@ -216,7 +217,7 @@ def test_an_issuing_ca_of_another_root(place, tmp_path):
 
 
 def test_a_root_that_only_calls_itself_the_issuer(place):
-    """The names agree; the signature does not."""
+    """Refuse an issuer whose name matches but whose signature does not."""
     key = ec.generate_private_key(ec.SECP256R1())
     own_root(place, key, days=3650)
     place.create()
@@ -311,7 +312,7 @@ def refused(place: Place, *, force: bool = False) -> str:
 
 
 def own_root(place: Place, key: ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey, days: int) -> None:
-    """A root as an operator's own tools make it."""
+    """Create a root as an operator's own tools do."""
     name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Example")])
     certificate = (
         x509.CertificateBuilder()

@@ -1,4 +1,4 @@
-"""What is kept of an exchange, whatever the cut of its bytes; bounded, exact, redacted."""
+"""The captured part of an exchange, however its bytes are split: bounded, exact, redacted."""
 
 from __future__ import annotations
 

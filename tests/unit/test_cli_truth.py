@@ -1,4 +1,4 @@
-"""What the views say is so: refusals have a status, reports are no refusals, clients are named, bodies are marked."""
+"""Facts in the CLI's views: refusals have a status, reports are not refusals, clients are named, bodies are marked."""
 
 import errno
 import json
@@ -85,7 +85,7 @@ def test_many_clients_of_one_destination_do_not_fill_the_table(egress, state):
 
 
 def on_a_terminal(state: Path, columns: int, *words: str) -> str:
-    """Return what the command prints on a terminal of that width."""
+    """Return the command's output on a terminal of that width."""
     script = f"stty cols {columns}; {sys.executable} -m openclaw_egress {' '.join(words)}"
     environment = os.environ | {"PYTHONPATH": str(ADDON), "EGRESS_STATE_DIR": str(state), "TERM": "xterm"}
     environment.pop("COLUMNS", None)
@@ -108,11 +108,11 @@ def test_eighty_columns_are_enough_to_read_a_record_in(state):
         assert word in said, said
 
 
-# ── spools of before ─────────────────────────────────────────────────────────────────────────────────────────────
+# ── spools of older versions ─────────────────────────────────────────────────────────────────────────────────────
 
 
 def make_old(spool: Path) -> None:
-    """Take out of a spool what older versions did not write."""
+    """Remove from a spool the parts that older versions did not write."""
     with closing(sqlite3.connect(spool)) as db:
         db.execute("ALTER TABLE records DROP COLUMN client")
         db.execute("UPDATE records SET outcome = 'denied', status = NULL WHERE event_name LIKE '%denied'")
@@ -133,7 +133,7 @@ def test_a_spool_without_the_column_is_read_and_written(state):
 
 
 def test_an_older_version_goes_on_writing_a_spool_with_the_column(state):
-    """It names its columns, so that one more does not disturb it."""
+    """Write with an older version, which names its columns and so tolerates another one."""
     with closing(sqlite3.connect(state / "spool.db")) as db:
         names = [row[1] for row in db.execute("PRAGMA table_info(records)") if row[1] != "client"]
         row = db.execute(f"SELECT {', '.join(names)} FROM records ORDER BY seq DESC LIMIT 1").fetchone()
@@ -176,7 +176,7 @@ def test_what_a_terminal_would_wrap_is_marked_as_well(state):
     assert all(len(line) <= 80 for line in said.splitlines()), said
 
 
-# ── what cannot be read ──────────────────────────────────────────────────────────────────────────────────────────
+# ── unreadable files ─────────────────────────────────────────────────────────────────────────────────────────────
 
 READERS = (
     ("records",), ("records", "--json"), ("show", "one"), ("tail",), ("denials",), ("policy", "suggest", "sandbox"),
@@ -185,7 +185,7 @@ POLICY = "version: 1\nclasses: {sandbox: {listen: 8082, action: report}}\n"
 
 
 def said_once(done) -> str:
-    """It is one message, and exit code 2."""
+    """Check that the output is one message, with exit code 2."""
     assert done.returncode == 2, (done.stdout, done.stderr)
     assert done.stderr.startswith("egress: ") and "Traceback" not in done.stderr, done.stderr
     assert done.stderr.count("egress: ") == 1, done.stderr

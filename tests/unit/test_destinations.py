@@ -1,4 +1,4 @@
-"""Destinations: one form for each host, every spelling of an address recognised, every special range refused."""
+"""Destinations: one form per host, every notation of an address recognised, every special range refused."""
 
 from __future__ import annotations
 
@@ -161,10 +161,10 @@ def test_a_destination_as_text_is_what_a_url_would_say(host: str, text: str) -> 
     assert str(parse_destination(host, 443)) == text
 
 
-# ── what browsers take for a host ────────────────────────────────────────────────────────────────────────────────
+# ── hosts as browsers parse them ─────────────────────────────────────────────────────────────────────────────────
 
-# Source: web-platform-tests, url/resources/{urltestdata,toascii}.json and url/toascii.window.js, the hosts of what is
-# parsed there without percent escapes; None: no host. https://github.com/web-platform-tests/wpt/tree/master/url
+# Source: web-platform-tests, url/resources/{urltestdata,toascii}.json and url/toascii.window.js, the hosts of URLs
+# without percent escapes; None: not a host. https://github.com/web-platform-tests/wpt/tree/master/url
 WPT = {
     "example.com": "example.com",
     "GOO.example": "goo.example",
@@ -292,8 +292,8 @@ def test_a_host_is_what_browsers_take_for_it(written: str) -> None:
         assert canonical_host(written)[0] == WPT[written]
 
 
-# From the same files: hosts to a browser, and none here. Nothing is stripped or unescaped on the way to a decision,
-# labels are as long as DNS has them, and a symbol is written as its A-label.
+# From the same files: hosts for a browser, but not here. Nothing is stripped or unescaped before a decision, labels
+# have DNS's length limit, and a symbol is written as its A-label.
 STRICTER = [
     "GOO\u200b\u2060\ufeffgoo.com",
     "a\u00adb",
@@ -360,7 +360,7 @@ def addresses_within(draw: st.DrawFn, version: int) -> IPv4Address | IPv6Address
 
 @st.composite
 def spellings(draw: st.DrawFn, address: IPv4Address) -> str:
-    """Any way in which inet_aton takes the address: 1 to 4 parts, each in any base, leading zeros, a final dot."""
+    """Return any notation that inet_aton accepts: 1 to 4 parts, each in any base, leading zeros, a trailing dot."""
     parts = draw(st.integers(1, 4))
     value = int(address)
     numbers = [value >> 8 * (3 - at) & 255 for at in range(parts - 1)] + [value & (1 << 8 * (5 - parts)) - 1]
@@ -370,7 +370,7 @@ def spellings(draw: st.DrawFn, address: IPv4Address) -> str:
     if draw(st.booleans()):
         text = text.upper()
     if draw(st.booleans()):
-        text = text.translate({ord(char): ord(char) + 0xFEE0 for char in "0123456789abcdefxABCDEFX."})  # full width
+        text = text.translate({ord(char): ord(char) + 0xFEE0 for char in "0123456789abcdefxABCDEFX."})  # Full width.
     return text + draw(st.sampled_from(["", "."]))
 
 
@@ -391,7 +391,7 @@ def test_numbers_and_dots_are_an_address_or_nothing_and_never_a_name(numbers: li
     except DestinationError:
         return
     assert address is not None and host == str(address)
-    # The C library reads numbers so as well, and a proxy that disagreed with it could be talked past.
+    # The C library also reads such numbers; a proxy that disagrees with it could be bypassed.
     assert socket.inet_aton(".".join(numbers).lower()) == address.packed
 
 
@@ -417,7 +417,7 @@ def test_case_and_a_final_dot_make_no_other_name(written: str, chance: Random) -
         form = canonical_host(written)
     except DestinationError:
         return
-    # Letters whose upper case is more than one letter (as of ß) are other names in IDNA 2008.
+    # Letters with an upper case of several letters (such as ß) are other names in IDNA 2008.
     varied = "".join(char.upper() if len(char.upper()) == 1 and chance.random() < 0.5 else char for char in written)
     assert canonical_host(varied) == form
     assert canonical_host(varied + ".") == form
@@ -522,8 +522,8 @@ def test_the_guard_names_the_range(address: str) -> None:
     assert guard_reason(ipaddress.ip_address(address)) == GUARD[address]
 
 
-# Source: https://www.iana.org/assignments/iana-ipv4-special-registry, whole. "reachable" are those that the registry
-# calls globally reachable: no web server is there, so they are refused with the rest.
+# Source: https://www.iana.org/assignments/iana-ipv4-special-registry, complete. "reachable": ranges that the registry
+# calls globally reachable: no web server is there, so they are refused as well.
 IANA_IPV4 = """
     0.0.0.0/8 0.0.0.0/32 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.0.0.0/24 192.0.0.0/29
     192.0.0.8/32 192.0.0.170/32 192.0.0.171/32 192.0.2.0/24 192.88.99.0/24 192.88.99.2/32 192.168.0.0/16 198.18.0.0/15
@@ -531,7 +531,7 @@ IANA_IPV4 = """
 """
 IANA_IPV4_REACHABLE = "192.0.0.9/32 192.0.0.10/32 192.31.196.0/24 192.52.193.0/24 192.175.48.0/24"
 
-# Source: https://www.iana.org/assignments/iana-ipv6-special-registry, whole.
+# Source: https://www.iana.org/assignments/iana-ipv6-special-registry, complete.
 IANA_IPV6 = """
     ::1/128 ::/128 ::ffff:0:0/96 64:ff9b:1::/48 100::/64 100:0:0:1::/64 2001::/23 2001::/32 2001:2::/48 2001:10::/28
     2001:db8::/32 2002::/16 3fff::/20 5f00::/16 fc00::/7 fe80::/10

@@ -1,4 +1,4 @@
-"""Content codings: right, in any cut, and bounded."""
+"""Content encodings: correct, however the bytes are split, and bounded."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_output_larger_than_a_piece_comes_whole(coding: str) -> None:
 
 
 def flushing(coding: str) -> tuple[Callable[[bytes], bytes], Callable[[], bytes]]:
-    """The functions of a compressor: take data, and give all that is needed to read it."""
+    """Return the functions of a compressor: add data, and return everything needed to read it."""
     if coding == "br":
         compressor = brotli.Compressor()
         return compressor.process, compressor.flush
@@ -120,7 +120,7 @@ def _bomb(coding: str, size: int) -> bytes:
 
 
 def test_a_bomb_in_an_outer_layer_stops_although_the_inner_one_gives_nothing() -> None:
-    # The gzip of zeros is no zstd data after the first bytes, and a skippable frame swallows all that is claimed.
+    # Compressed zeros are not zstd after the first bytes, and a skippable frame consumes its whole claimed length.
     swallowing = b"\x50\x2a\x4d\x18" + (0x7FFFFFFF).to_bytes(4, "little") + bytes(1 << 26)
     decoded, decoder = decode("zstd, gzip", gzip.compress(swallowing), max_output=1 << 20)
     assert (decoded, decoder.exhausted) == (b"", True)

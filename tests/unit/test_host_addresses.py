@@ -1,4 +1,4 @@
-"""The addresses of the proxy's host are guarded, in every class, by the proxy and by `egress policy explain` alike."""
+"""Addresses of the proxy's host are guarded in every class, by the proxy and by `egress policy explain`."""
 
 import ipaddress
 import os
@@ -44,7 +44,7 @@ def egress(policy_file: Path, addresses: Path | None, *words: str) -> subprocess
 
 
 def explained(policy_file: Path, addresses: Path, class_name: str, url: str) -> Decision:
-    """Return what `egress policy explain` shows."""
+    """Return the output of `egress policy explain`."""
     return ask(with_host_addresses(load_policy(policy_file, None), addresses), class_name, url, "GET").decision
 
 

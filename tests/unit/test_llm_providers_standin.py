@@ -1,4 +1,4 @@
-"""The provider stand-in does what its page says: others' tests stand on it."""
+"""The fake provider behaves as its documentation says; other tests depend on it."""
 
 from __future__ import annotations
 

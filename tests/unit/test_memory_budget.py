@@ -1,4 +1,4 @@
-"""The memory budget: what a class may hold while others need it, and the limit of the container."""
+"""The memory budget: a class's share while others need theirs, and the container's limit."""
 
 import pytest
 

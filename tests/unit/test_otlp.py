@@ -1,4 +1,4 @@
-"""Encoded records are the SDK's, and a push is made of the same bytes each time."""
+"""OTLP encoding: records equal the SDK's, and a repeated push has the same bytes."""
 
 import json
 

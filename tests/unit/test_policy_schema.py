@@ -1,4 +1,4 @@
-"""The policy's JSON Schema: that every policy that can be read is valid under it is asked in `test_policy`."""
+"""The policy's JSON Schema. `test_policy` checks that every readable policy is valid under it."""
 
 import json
 

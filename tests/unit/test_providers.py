@@ -1,4 +1,4 @@
-"""The readers of requests and responses: in any cut, whatever the bytes, and what each API's words mean."""
+"""Parsers of requests and responses: however bytes are split, with any bytes, and the meaning of each API's fields."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def stream(*events: Any) -> bytes:
 
 
 def sent(path: str, model: str, *, streamed: bool) -> bytes:
-    """The stand-in's answer to a request with everything in it."""
+    """Return the fake's response to a request that uses every feature."""
     body: dict[str, Any] = {"model": model, "messages": [], "input": "x", "stream": streamed}
     body |= {"thinking": {"type": "enabled"}, "stream_options": {"include_usage": True}}
     request = Request("POST", "host.example", path, {}, {}, json.dumps(body).encode(), body)
@@ -155,7 +155,7 @@ def test_json_made_to_hurt_is_nothing(body: bytes) -> None:
     assert read("/v1/messages", EVENTS, b"data: " + body + b"\n\n").usage == Usage()
 
 
-# ── Each API's words ─────────────────────────────────────────────────────────────────────────────────────────────
+# ── Fields of each API ───────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_anthropic_input_is_the_sum_and_its_parts_are_kept() -> None:
@@ -397,7 +397,7 @@ def test_another_path_has_nothing_to_read() -> None:
     assert read_request("api.openai.com", "/v1/models", b"{}") == RequestFacts(provider_name="openai")
 
 
-# ── Members of objects that are not kept ─────────────────────────────────────────────────────────────────────────
+# ── Unneeded object members ──────────────────────────────────────────────────────────────────────────────────────
 
 NAMES = st.sampled_from(["model", "usage", "a", 'q"uo\\te', "é", ""])
 

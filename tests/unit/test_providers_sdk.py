@@ -1,4 +1,4 @@
-"""What the readers say is what the official SDKs tell their callers, from the same bytes."""
+"""The parsers report the same as the official SDKs, from the same bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The token bucket that a class's requests are taken from."""
+"""The token bucket that limits the request rate of a class."""
 
 import pytest
 

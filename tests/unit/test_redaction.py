@@ -1,4 +1,4 @@
-"""No secret is written down, and what is no secret stays as it was."""
+"""No secret is written, and everything else stays unmodified."""
 
 import hashlib
 from urllib.parse import quote

@@ -1,4 +1,4 @@
-"""Connections and look-ups of the event loop once the wall is in place."""
+"""Connections and lookups of the event loop with the connection guard installed."""
 
 import asyncio
 

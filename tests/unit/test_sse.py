@@ -1,4 +1,4 @@
-"""Server-sent events: the rules of the standard, in any cut."""
+"""Server-sent events: the standard's rules, however the bytes are split."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""In each round of the loop one connection of a class goes on, however many there are."""
+"""Fair scheduling: in each round of the event loop one connection of each class continues."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""The edit of a build script, as text: what is inserted where, what comes back, what is refused and how."""
+"""The edit of a build script as text: insertion, removal, refusals and their messages."""
 
 import re
 import subprocess
@@ -23,7 +23,7 @@ def anchors(text: str) -> dict:
 
 @pytest.mark.parametrize("generation", GENERATIONS)
 def test_each_generation_becomes_its_golden_text(golden, generation):
-    """After an intended change: UPDATE_GOLDEN=1 writes them anew; read the difference."""
+    """Compare with the golden text. After an intended change, run with UPDATE_GOLDEN=1 and review the difference."""
     import os
 
     expected = golden / f"{generation}.patched.sh"

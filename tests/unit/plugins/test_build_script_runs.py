@@ -1,7 +1,7 @@
-"""What `build_patch` makes of each generation of build script is run, twice, beside the script as it was.
+"""Each generation of build script runs twice, patched by `build_patch`, beside the original script.
 
-Real git, a stand-in for docker that looks at what it is given. The clone ends on the same branch, as clean, with the
-same exit status; and only while docker runs are the bootstrap and its COPY line there.
+Real git, and a fake docker that inspects its build context. The clone ends on the same branch, as clean, with the
+same exit status. The bootstrap and its COPY line exist only while docker runs.
 """
 
 import os
@@ -33,7 +33,7 @@ USER node
 CMD ["node", "dist/index.js"]
 """
 COPY = "COPY --chown=0:0 proxy-bootstrap.cjs ./proxy-bootstrap.cjs"
-# Keeps what it sees of the context, and fails where the test wants it to.
+# Logs its build context, and fails if the test requires it.
 DOCKER = """#!/bin/sh
 [ "$1" = build ] || exit 0
 n=$(ls "$SEEN" | wc -l)
@@ -156,7 +156,7 @@ def test_docker_finds_the_bootstrap_and_its_copy_line_once(golden, host, generat
         for seen in run.seen:
             lines = (seen / "Dockerfile").read_text().splitlines()
             assert lines.count(COPY) == 1
-            # in the last stage, behind its WORKDIR, before its last USER
+            # In the last stage, after its WORKDIR, before its last USER.
             assert lines.index("WORKDIR /app") < lines.index(COPY) < len(lines) - 1 - lines[::-1].index("USER node")
             assert (seen / "proxy-bootstrap.cjs").read_text() == "// the bootstrap\n"
             assert (seen / "proxy-bootstrap.cjs").stat().st_mode & 0o777 == 0o644
@@ -206,7 +206,7 @@ docker build -t x .
 @pytest.mark.parametrize("signal", ["INT", "TERM", "HUP"])
 def test_a_build_that_is_interrupted_leaves_the_clone_clean(host, signal):
     (host.directory / "bin/docker").write_text(f"#!/bin/sh\ncp Dockerfile $SEEN/\nkill -s {signal} 0\n")
-    # Started with SIGINT ignored, as in the background of a script, a shell could not trap it.
+    # A shell that was started with SIGINT ignored, like a background job of a script, could not trap it.
     (host.directory / "bin/setsid-build").write_text('#!/bin/sh\nexec env --default-signal setsid --wait bash "$1"\n')
     (host.directory / "bin/setsid-build").chmod(0o755)
     run = host.run(
@@ -266,7 +266,7 @@ def test_the_stage_that_is_built_gets_the_line(host):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
 def test_it_runs_as_the_owner_of_the_clone(golden, request):
-    directory = Path(tempfile.mkdtemp())  # pytest's own directories are closed to others
+    directory = Path(tempfile.mkdtemp())  # Other users cannot enter pytest's own directories.
     request.addfinalizer(lambda: shutil.rmtree(directory))
     host = Host(directory)
     subprocess.run(["chown", "-R", "65534:65534", str(host.directory)], check=True)

@@ -1,4 +1,4 @@
-"""The edit of a `.env` file, as text: what compose would read, and that nothing else moves."""
+"""The edit of a `.env` file as text: the values that Compose reads; everything else stays unchanged."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""The rollback manifest on real files: the first touch wins, and what was edited since is never overwritten."""
+"""The rollback manifest on real files: the first change is the one recorded, and later edits are never overwritten."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from ansible_collections.openclaw.egress.plugins.module_utils.manifest import (
 
 @pytest.fixture
 def manifest(tmp_path):
-    """Opens the manifest anew each time, as each task of a play does."""
+    """Open the manifest again each time, as each task of a play does."""
     return lambda: Manifest(str(tmp_path / "lib/manifest.json"))
 
 

@@ -1,4 +1,4 @@
-"""What is changed in OpenClaw's settings, and that all of it can be put back, key by key."""
+"""Changes to OpenClaw's settings, and their complete reversal, key by key."""
 
 import json
 
@@ -23,7 +23,7 @@ def having(**docker: object) -> dict:
 
 
 def put(current: dict, data: dict, wanted: dict, fallbacks: dict | None = None) -> tuple[dict, dict, list]:
-    """Settings, memory and what was left, after a run; a second run has nothing to do."""
+    """Return settings, memory and remainders after a run; check that a second run changes nothing."""
     done = plan(current, data, wanted, fallbacks or {})
     after = applied(current, done.changes)
     again = plan(after, done.data, wanted, fallbacks or {})
@@ -48,7 +48,7 @@ def test_what_was_there_comes_back_and_nothing_else_was_touched(before):
     assert after["defaults"]["sandbox"]["docker"]["network"] == "none"
     assert after["defaults"]["sandbox"]["docker"]["env"]["HTTP_PROXY"].endswith(":8082")
     back, nothing, left = put(after, data, {})
-    # An object that OpenClaw shows whether it is set or not may stay, empty.
+    # An object that OpenClaw shows even when it is not set may stay, empty.
     assert before in (back, {})
     assert (nothing, left) == ({}, [])
 
