@@ -1,4 +1,4 @@
-"""The modules through ansible-playbook, on the oldest Python that is supported where there is one, else on this one."""
+"""The modules through ansible-playbook, on the oldest supported Python if available, else on this one."""
 
 import os
 import re
@@ -13,7 +13,7 @@ SCRIPT = "#!/bin/bash\nset -e\ndocker build .\n"
 
 
 def oldest_python() -> str:
-    """Python 3.9 where it is on the PATH or kept by pyenv."""
+    """Return Python 3.9 if it is on the PATH or installed by pyenv."""
     kept = sorted(Path.home().glob(".pyenv/versions/3.9.*/bin/python3.9"))
     for candidate in [*map(str, kept), "python3.9"]:
         try:

@@ -1,4 +1,4 @@
-"""The role loki_otlp against the fake Loki: what it proves, what it says, and what it edits."""
+"""The role loki_otlp against the Loki fake: its checks, its messages, and its edits."""
 
 import json
 import os
@@ -28,7 +28,7 @@ ALLOWED = CONFIG.replace("  retention", "  allow_structured_metadata: true\n  re
 
 
 class Vps2:
-    """A host that is a directory of this machine, with a fake Loki that reads its file when it is restarted."""
+    """A host that is a directory of this machine, with a Loki fake that reads its file on restart."""
 
     def __init__(self, run, at: Path, loki: LokiStandIn) -> None:
         self.run, self.at, self.loki = run, at, loki
@@ -71,7 +71,7 @@ class Vps2:
         )
 
     def good(self, *more: str, **variables: object) -> int:
-        """The role succeeds; how many tasks changed something."""
+        """Run the role successfully. Return the number of changed tasks."""
         done = self.play("", *more, **variables)
         assert done.returncode == 0, done.stdout + done.stderr
         found = re.search(r"changed=(\d+)", done.stdout)
@@ -79,7 +79,7 @@ class Vps2:
         return int(found[1])
 
     def bad(self, *more: str, **variables: object) -> str:
-        """The role stops; what it says."""
+        """Run the role until it stops. Return its message."""
         done = self.play("", *more, **variables)
         assert done.returncode != 0, done.stdout
         assert "Traceback" not in done.stdout + done.stderr
@@ -106,7 +106,7 @@ def test_a_check_pushes_nothing(vps2):
 
 
 def test_a_key_that_is_absent_means_false(vps2):
-    """As a real Loki answers: it omits booleans that are false."""
+    """Accept a missing key as false: a real Loki omits false booleans."""
     vps2.configure(CONFIG.replace("  retention", "  allow_structured_metadata: false\n  retention"))
     assert "allow_structured_metadata" not in vps2.loki.config
     said = vps2.bad()
