@@ -1,4 +1,4 @@
-"""The exporter against a real HTTP server that answers as scripted; what a real Loki says is in its own words."""
+"""The exporter against a real HTTP server with scripted responses; messages are those of a real Loki."""
 
 import gzip
 import itertools
@@ -46,7 +46,7 @@ RATE = "ingestion rate limit exceeded for user fake (limit: 4194304 bytes/sec) w
 
 @dataclass
 class Push:
-    """One request as the store saw it."""
+    """One request as the destination received it."""
 
     headers: dict[str, str]
     raw: bytes
@@ -61,7 +61,7 @@ ACCEPTED: Answer = (204, "", b"")
 
 @dataclass
 class Store:
-    """A store whose answer to each push is made by ``answer``."""
+    """A destination that calls ``answer`` for the response to each push."""
 
     url: str
     answer: Callable[[Push], Answer] = lambda push: ACCEPTED
@@ -69,12 +69,12 @@ class Store:
     kept: list[str] = field(default_factory=list)
 
     def script(self, *answers: Answer) -> None:
-        """These answers, then 204 for ever."""
+        """Return these responses, then 204 for ever."""
         waiting = iter(answers)
         self.answer = lambda push: next(waiting, ACCEPTED)
 
     def numbers(self) -> list[int]:
-        """``seq`` of what was accepted, in the order of arrival."""
+        """Return ``seq`` of the accepted records, in order of arrival."""
         return [int(line.split(",")[0].removeprefix('{"seq":')) for line in self.kept if line.startswith("{")]
 
 
@@ -135,7 +135,7 @@ class Endpoint:
 
 
 class Running:
-    """An exporter that works, with no pauses to speak of."""
+    """A running exporter with very short pauses."""
 
     def __init__(self, spool: Spool, url: str, environ: dict[str, str] | None = None, **options) -> None:
         options = {"jitter": lambda: 0.001, **options}
@@ -160,7 +160,7 @@ def fill(spool: Spool, count: int, size: int = 10) -> None:
 
 
 def until(true: Callable[[], object]) -> None:
-    """Wait for what must come; the limit is for broken code only."""
+    """Wait for a condition; the limit only matters for broken code."""
     deadline = time.monotonic() + 30
     while not true():
         assert time.monotonic() < deadline, "it never came"
@@ -171,7 +171,7 @@ def drained(spool: Spool) -> Callable[[], bool]:
     return lambda: spool.stats()["pending_records"] == 0
 
 
-# ── what goes well ───────────────────────────────────────────────────────────────────────────────────────────────
+# ── success ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_what_waits_arrives_once_in_order_and_is_acknowledged(spool, store):
@@ -235,14 +235,14 @@ def test_the_state_can_be_asked_for_while_the_last_of_a_backlog_goes(spool, monk
         exporter._oldest = _Oldest(seq=1, seconds_then=2.0, seen=100.0)
 
         def now() -> float:
-            exporter._oldest = None  # as the exporter's thread does between any two steps
+            exporter._oldest = None  # As the exporter's thread does between any two steps.
             return 100.0
 
         monkeypatch.setattr("openclaw_egress.export.time.monotonic", now)
         assert exporter.state["backlog_seconds"] == pytest.approx(2.0)
 
 
-# ── what the store does not take now ─────────────────────────────────────────────────────────────────────────────
+# ── temporary refusals ───────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(
@@ -307,7 +307,7 @@ def test_stopping_does_not_wait_for_a_pause(spool, store):
     assert not exporter._thread.is_alive()
 
 
-# ── settings that are wrong: nobody's record is at fault ─────────────────────────────────────────────────────────
+# ── wrong settings: no record is at fault ────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(
@@ -345,11 +345,11 @@ def test_records_flow_once_the_setting_is_mended(spool, store):
         assert (exporter.state["last_error"], exporter.state["remedy"]) == (None, None)
 
 
-# ── what the store will never take ───────────────────────────────────────────────────────────────────────────────
+# ── permanent refusals ───────────────────────────────────────────────────────────────────────────────────────────
 
 
 def refuses(*bad: int) -> Callable[[Push], Answer]:
-    """As Loki does: the good records of a push are kept, the answer is 400 and does not say which is bad."""
+    """Respond as Loki does: keep the valid records of a push and return 400 without naming the invalid one."""
 
     def answer(push: Push) -> Answer:
         return (400, OCTETS, loki_says(TOO_LONG)) if any(is_number(line, bad) for line in push.lines) else ACCEPTED
@@ -370,7 +370,12 @@ def test_a_bad_record_is_found_and_set_aside_and_the_others_arrive(spool, store)
     dead = list(spool.query(Filters(state="dead_letter")))
     assert [row.seq for row in dead] == [7, 8, 20]
     assert dead[0].why.startswith("line_too_long: HTTP 400: max entry size '262144' bytes exceeded")
-    assert store.numbers() == [*(n for n in range(1, 20) if n not in (7, 8)), 21, 22, 23]  # and three lines that say so
+    assert store.numbers() == [
+        *(n for n in range(1, 20) if n not in (7, 8)),
+        21,
+        22,
+        23,
+    ]  # And three lines that report them.
     assert spool.audit().problems == ()
 
 
@@ -386,7 +391,7 @@ def test_a_partial_success_is_no_success(spool, store):
     with Running(spool, store.url):
         until(drained(spool))
     assert [row.seq for row in spool.query(Filters(state="dead_letter"))] == [3]
-    assert spool.stats()["acknowledged_records"] == 5  # four, and the line about the fifth
+    assert spool.stats()["acknowledged_records"] == 5  # Four, and the line about the fifth.
 
 
 def test_a_push_that_is_too_large_is_halved_and_only_a_single_one_set_aside(spool, store):
@@ -453,7 +458,7 @@ def test_an_answer_that_goes_on_and_on_is_not_read_to_its_end(spool, store):
         until(lambda: exporter.state["status"] == "ok")
 
 
-# ── what can never fit, and what the store has already ───────────────────────────────────────────────────────────
+# ── pushes that never fit, and records that the destination already has ──────────────────────────────────────────
 
 LARGER = (
     "rpc error: code = ResourceExhausted desc = rpc error: code = ResourceExhausted desc = grpc: received message "
@@ -537,7 +542,7 @@ def test_the_size_that_passed_is_where_the_next_push_starts_and_it_grows_slowly(
 
 
 def at(spool_path: Path, times: list[int]) -> Spool:
-    """A spool with a line at each of these times (in seconds)."""
+    """Return a spool with a line at each of these times (in seconds)."""
     clock = iter(second * 10**9 for second in times)
     opened = Spool(spool_path, sync_seconds=None, clock_ns=lambda: next(clock, times[-1] * 10**9))
     fill(opened, len(times))
@@ -554,7 +559,7 @@ def test_a_push_spans_at_most_half_an_hour(tmp_path, store):
 
 
 def test_too_far_behind_of_something_sent_before_counts_as_stored(tmp_path, store):
-    """The push is stored, its answer is lost; sent again, a part of it is too far behind for a strict Loki."""
+    """Lose the response of a stored push: on resending, a strict Loki refuses a part of it as too far behind."""
     with at(tmp_path / "sent.db", [1000, 1001, 1002, 2000, 2001]) as spool:
         oldest = rfc3339(1_500 * 10**9)
         store.script((500, "", b""), (400, OCTETS, loki_says(TOO_FAR.format(oldest))))
@@ -594,7 +599,7 @@ def test_a_record_of_a_clock_that_was_ahead_holds_up_no_other(tmp_path, store):
             until(lambda: spool.stats()["pending_records"] == 2)
             until(lambda: exporter.state["records_ahead_of_clock"] == 2)
             assert spool.audit().problems == ()
-            limit += 4 * HOUR  # their time has come
+            limit += 4 * HOUR  # Their time has passed.
             until(drained(spool))
         assert set(store.numbers()) >= {1, 2, 3, 4, 5, 6}
         assert dead_letters(spool) == {}

@@ -1,8 +1,8 @@
-"""The bootstrap in real Node processes: what the proxy and the origin saw is what counts.
+"""The bootstrap in real Node processes, judged by the requests at the proxy and the origin.
 
-Node is looked for in the test environment (a wheel), on the PATH and in EGRESS_TEST_NODES (binaries, joined by ":").
-Node 24 and later get their application directory bare; older ones get an undici beside the application, since fetch()
-cannot be covered there without one.
+Tests search Node in the test environment (a wheel), on the PATH and in EGRESS_TEST_NODES (binaries, joined by ":").
+Node 24 and later get an application directory without undici. Older ones get an undici beside the application,
+because fetch() cannot be covered there without one.
 """
 
 import json
@@ -23,7 +23,7 @@ from tests.integration.recording import Network
 BOOTSTRAP = Path(__file__).parents[2] / "roles/openclaw_gateway/files/proxy-bootstrap.cjs"
 CLIENT = Path(__file__).parent / "node/client.mjs"
 MAJORS = (20, 22, 24, 26)
-NATIVE = 24  # from here on nothing but Node itself is needed
+NATIVE = 24  # Below, only Node itself is needed.
 NPM_PACKAGES = ("ws@8.21.3", "https-proxy-agent@7")
 CLIENTS = ("fetch", "request", "get")
 DESIGN_NO_PROXY = "10.0.0.0/8,localhost,127.0.0.1"
@@ -31,7 +31,7 @@ DESIGN_NO_PROXY = "10.0.0.0/8,localhost,127.0.0.1"
 
 @cache
 def nodes() -> dict[int, Path]:
-    """Major version -> binary; of several of one major the first."""
+    """Return major version -> binary; the first of several with one major version."""
     found: dict[int, Path] = {}
     wheel = Path()
     candidates = [Path(text) for text in os.environ.get("EGRESS_TEST_NODES", "").split(":") if text]
@@ -53,7 +53,7 @@ def nodes() -> dict[int, Path]:
 
 @cache
 def undici_6() -> Path | None:
-    """The undici that npm carries along, as the undici of an application."""
+    """Return npm's own copy of undici, as an application's undici."""
     for node in nodes().values():
         modules = node.resolve().parents[1] / "lib/node_modules/npm/node_modules/undici"
         if (modules / "package.json").is_file():
@@ -63,7 +63,7 @@ def undici_6() -> Path | None:
 
 @cache
 def npm_modules() -> Path | None:
-    """The directory of `ws` and `https-proxy-agent`, installed once into the cache by npm."""
+    """Return the directory of `ws` and `https-proxy-agent`, which npm installs once into the cache."""
     cache_home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     place = cache_home / "openclaw-egress" / "test-npm-1"
     modules = place / "node_modules"
@@ -81,7 +81,7 @@ def npm_modules() -> Path | None:
 
 @dataclass
 class App:
-    """A directory with the bootstrap and a client in it, run by one Node against one network."""
+    """A directory with the bootstrap and a client, run by one Node against one network."""
 
     node: Path
     major: int
@@ -132,7 +132,7 @@ class App:
         return self.run(*steps, **({"HTTP_PROXY": url, "HTTPS_PROXY": url} | env))
 
     def add(self, *names: str) -> None:
-        """Give the application packages of npm, or skip the test where they cannot be had."""
+        """Add npm packages to the application, or skip the test if they are not available."""
         modules = npm_modules()
         if modules is None:
             pytest.skip("no npm, or it cannot install ws and https-proxy-agent")
@@ -179,7 +179,7 @@ def native(app: App) -> App:
     return app
 
 
-# ── What goes through the proxy ──────────────────────────────────────────────────────────────────────────────────────
+# ── Clients that use the proxy ───────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("way", CLIENTS)
@@ -267,7 +267,7 @@ def test_an_agent_that_the_caller_brings_goes_through_the_proxy(app: App, way: s
 
 
 def test_tls_options_of_the_callers_agent_are_kept(app: App) -> None:
-    """Its CA alone is trusted, and the name in the certificate is the one that it asked for."""
+    """Check that the client trusts only its own CA and verifies the requested name."""
     authority = app.network.ca_file.read_text()
     trusting = {"way": "keptAgent", "url": app.https, "agent": {"ca": authority}}
     strict = {"way": "keptAgent", "url": app.https, "agent": {"ca": authority}, "options": {"servername": "other.test"}}
@@ -307,7 +307,7 @@ def test_an_own_way_fails_rather_than_goes_direct(app: App, way: str, scheme: st
 
 
 def test_npm_ws_goes_through_the_proxy(app: App) -> None:
-    """OpenClaw dials OpenAI's Responses over WebSocket by it."""
+    """Cover `ws`, which OpenClaw uses for OpenAI's Responses over WebSocket."""
     app.add("ws")
     url = app.https.replace("https", "wss") + "/ws"
     careless = {"way": "ws", "url": url, "options": {"rejectUnauthorized": False}}
@@ -346,12 +346,12 @@ def test_forks_and_worker_threads_inherit_the_bootstrap(app: App, way: str) -> N
     assert app.network.proxy.lines == [app.tunnel]
 
 
-# ── How it goes through ──────────────────────────────────────────────────────────────────────────────────────────────
+# ── Requests through the proxy in detail ─────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("way", ["fetch", "request"])
 def test_requests_share_tunnels(app: App, way: str) -> None:
-    """Not always one: a pool may open a second connection while the first is still being tidied up."""
+    """Allow more than one tunnel: a pool may open a second connection while it still cleans up the first."""
     app.proxied(*[{"way": way, "url": f"{app.https}/{number}"} for number in range(4)])
     assert len(app.network.tls.seen) == 4
     assert len(app.network.proxy.seen) < 4
@@ -396,7 +396,7 @@ def test_an_untrusted_certificate_is_refused_behind_the_proxy_too(app: App, way:
     assert app.network.tls.seen == []
 
 
-# ── What goes out directly ───────────────────────────────────────────────────────────────────────────────────────────
+# ── Direct requests ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(
@@ -492,7 +492,7 @@ def test_an_older_undici_of_the_application_is_covered_and_leaves_fetch_covered(
 
 
 def test_a_current_undici_of_the_application_is_covered_and_leaves_fetch_covered(bare_app: App) -> None:
-    """The one that OpenClaw ships resets what Node's own setting did, unless it finds its own key filled."""
+    """Use OpenClaw's undici, which resets Node's own setting unless its own key is set."""
     undici = os.environ.get("EGRESS_TEST_UNDICI", "")
     if not undici or bare_app.major < 22:
         pytest.skip("needs Node >= 22 and EGRESS_TEST_UNDICI, the directory of an undici >= 8")
@@ -502,7 +502,7 @@ def test_a_current_undici_of_the_application_is_covered_and_leaves_fetch_covered
     assert set(bare_app.network.proxy.lines) == {bare_app.tunnel}
 
 
-# ── Loudness ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Failures are visible ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("value", ["socks5://127.0.0.1:1080", "proxy:8080", "not a url"])

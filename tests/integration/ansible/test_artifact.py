@@ -1,4 +1,4 @@
-"""The collection as it is built, installed elsewhere, and used from there."""
+"""The collection's artifact, installed elsewhere and used from there."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ from tests.integration.ansible.conftest import ROOT
 
 @pytest.fixture(scope="module")
 def installed(run, tmp_path_factory) -> Path:
-    """The artifact, installed into an empty directory; gives the collection's folder."""
+    """Install the artifact into an empty directory. Return the collection's folder."""
     made, into = tmp_path_factory.mktemp("artifact"), tmp_path_factory.mktemp("elsewhere")
     built = run("ansible-galaxy", "collection", "build", "--output-path", str(made))
     assert built.returncode == 0, built.stderr

@@ -1,4 +1,4 @@
-""".ci/run as CI reads it: its exit code, the part that it names, its last line. `make` is a stand-in here."""
+"""Interface of .ci/run to CI: its exit code, the name of a failed part, its last line. `make` is a fake here."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""What is written for operators is what the code does."""
+"""Documentation for operators agrees with the code."""
 
 import re
 import shlex
@@ -46,7 +46,7 @@ def test_the_guides_playbooks_and_options_exist(run):
 
 
 def test_the_guides_egress_commands_are_understood(run):
-    """Those for VPS-1: run on a machine where nothing runs, each is understood (and says that nothing runs)."""
+    """Run the commands for VPS-1 on a machine without a proxy: each is accepted, and reports that nothing runs."""
     commands = re.findall(
         r"docker exec openclaw-proxy egress ([^\n`]*)", GUIDE.read_text() + (ROOT / "README.md").read_text()
     )

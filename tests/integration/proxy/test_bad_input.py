@@ -1,4 +1,4 @@
-"""What is malformed gets one clear answer or none, reaches nobody, leaves nothing in the logs, and ends nothing."""
+"""Malformed input gets one clear response or none, reaches no destination, is not logged, and ends nothing."""
 
 import json
 import socket
@@ -18,7 +18,7 @@ GET, POST = (verb + b" http://www.example.com/ HTTP/1.1\r\nHost: www.example.com
 
 @pytest.fixture(autouse=True)
 def unharmed(proxy):
-    """After each case the proxy still serves, and its log has neither secrets nor tracebacks."""
+    """Check after each case that the proxy still serves, and that its log has no secret and no traceback."""
     yield
     with proxy.client(headers={"authorization": f"Bearer {SECRET}"}) as http:
         assert http.get(proxy.url("api.anthropic.com", "/v1/models")).status_code < 500
@@ -68,13 +68,13 @@ def test_tls_with_garbage_inside_a_tunnel(proxy, providers):
         with connected(proxy.ports["gateway"]) as sock:
             assert status_of(connect(sock, f"api.anthropic.com:{providers.port}")) == 200
             sock.sendall(garbage + SECRET.encode())
-            sock.settimeout(1)  # the rest of a record is waited for
+            sock.settimeout(1)  # The proxy waits for the rest of a TLS record.
             read_all(sock)
     assert not providers.asked_since(began)
 
 
 def inside(proxy, providers, data: bytes) -> bytes:
-    """What a decrypted tunnel to the provider answers to bytes."""
+    """Return the response to bytes inside a decrypted tunnel to the provider."""
     with connected(proxy.ports["gateway"]) as sock:
         assert status_of(connect(sock, f"api.anthropic.com:{providers.port}")) == 200
         with tls(sock, "api.anthropic.com", proxy.root) as secured:
@@ -99,8 +99,8 @@ def test_a_body_that_is_shorter_than_it_says(proxy, providers):
         connect(sock, f"api.anthropic.com:{providers.port}")
         with tls(sock, "api.anthropic.com", proxy.root) as secured:
             secured.sendall(post(providers, f"content-length: {len(MESSAGE) + 100}"))
-            time.sleep(0.3)  # read by the proxy before it is
-            # gone without a goodbye.
+            time.sleep(0.3)  # The proxy reads the length before
+            # the client disconnects without close_notify.
             secured.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     end = time.monotonic() + 10
     while len(proxy.exchanges()) == kept and time.monotonic() < end:

@@ -1,4 +1,4 @@
-"""Exceptions to the address guard with methods and paths, as the default policy has them for telemetry."""
+"""Exceptions to the address guard with methods and paths, as the default policy has for telemetry."""
 
 import json
 import time
@@ -13,7 +13,7 @@ H2C = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA
 
 @pytest.fixture(scope="module", params=["lean", "stock"])
 def limited(request, tmp_path_factory, providers):
-    """A proxy whose open class may send POST /otlp/v1/logs to an address, and whose browser class has the name too."""
+    """Start a proxy whose open class may POST /otlp/v1/logs to an address; the browser's class has the name as well."""
     running = make_proxy(tmp_path_factory.mktemp(f"limited-{request.param}"), providers, request.param)
     exception = {
         "cidr": "127.0.0.1/32",

@@ -1,4 +1,4 @@
-"""What a client can make the proxy hold or wait for ends at its class's limits, and at no other class's expense."""
+"""Limits of a class bound the memory and connections that its clients can occupy; other classes are not affected."""
 
 import contextlib
 import json
@@ -34,7 +34,7 @@ def limited(request, tmp_path_factory, providers):
 
 
 def ends(sock: socket.socket, within: float = 10) -> bytes:
-    """What the proxy says before it closes; a connection that it keeps is a failure."""
+    """Return the bytes before the proxy closes; fail if it keeps the connection."""
     sock.settimeout(within)
     found = b""
     while True:
@@ -118,7 +118,7 @@ def test_a_request_whose_body_stops(limited, providers):
 
 
 def test_a_long_answer_is_no_silence(limited):
-    """Thinking for longer than `idle_seconds`, and a stream that lasts longer, are within the limits."""
+    """Allow a response that starts after `idle_seconds`, and a stream that lasts longer."""
     with limited.client(headers={"x-api-key": "k", "x-standin-events": "6", "x-standin-delay-ms": "400"}) as http:
         answer = http.post(limited.url("api.anthropic.com", "/v1/messages"), json=MESSAGE | {"stream": True})
     assert answer.status_code == 200 and "message_stop" in answer.text
@@ -138,10 +138,10 @@ def test_the_body_of_a_refused_request_is_read_up_to_a_limit(limited):
         sock.sendall(REFUSED + b"Content-Length: 50000000\r\n\r\n")
         assert status_of(read_head(sock)) == 403
         sent = 0
-        with pytest.raises(OSError):  # broken pipe, or reset
+        with pytest.raises(OSError):  # Broken pipe, or reset.
             while sent < 50_000_000:
                 sent += sock.send(b"x" * 65536)
-        # What the sockets' buffers take beside.
+        # Socket buffers hold some more.
         assert sent < 20_000_000
 
 
@@ -183,7 +183,7 @@ def test_what_a_provider_does_not_bring_to_an_end_does_not_pile_up(tmp_path, beg
                 assert http.post(proxy.url("api.anthropic.com", "/endless"), json=MESSAGE).status_code == 502
             (row,) = proxy.exchanges()
     assert row.outcome == "upstream_error"
-    # What the sockets' buffers take beside.
+    # Socket buffers hold some more.
     assert sum(sent) < 20_000_000
 
 
@@ -210,7 +210,7 @@ def test_one_class_that_takes_all_of_its_connections_leaves_the_others_theirs(li
     finally:
         for one in held:
             one.close()
-    # A connection that another test closed a moment ago may still count: one of those that are held is refused as well.
+    # A connection that another test has just closed may still count, so one of the held connections may be refused.
     rows = limited.denials()[denied:]
     assert {(row.class_name, row.rule) for row in rows} == {("sandbox", "classes.sandbox.limits.connections")}
     end = time.monotonic() + 10

@@ -1,4 +1,4 @@
-"""The memory budget in the running proxy: bodies wait, are refused with a record, and everything is given back."""
+"""The memory budget of the running proxy: bodies wait, are refused with a record, and all memory is released."""
 
 import asyncio
 import re
@@ -13,7 +13,7 @@ from tests.integration.proxy.conftest import make_proxy
 
 MIB = 1024 * 1024
 BUDGET = 32 * MIB
-"""One class may hold 20 MiB, requests of it 14 MiB: four of 1 MiB begin at once, as each is charged three times."""
+"""One class may hold 20 MiB, its requests 14 MiB: four of 1 MiB start at once, because each is charged three times."""
 
 PAUSE = "x-standin-first-byte-ms: 11000"
 MESSAGE = {"model": "claude-opus-5", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
@@ -49,7 +49,7 @@ def memory(proxy):
 
 
 def is_given_back(proxy):
-    """Whether no class holds anything; clients' connections may take a moment to end."""
+    """Return whether no class holds memory; connections of clients may take a moment to end."""
     end = time.monotonic() + 20
     while memory(proxy)["used_bytes"]:
         if time.monotonic() > end:
@@ -116,7 +116,7 @@ def test_a_refusal_names_the_setting(small):
 
 
 def test_large_streams_take_their_turn_and_none_is_lost(small):
-    """Each is longer than what is held, so all begin at once; their captures do not fit together."""
+    """Start all streams at once, because each exceeds the amount held; their captures do not fit together."""
     assert posts(small, 12, 3 * MIB) == [200] * 12
     assert is_given_back(small)
 

@@ -1,4 +1,4 @@
-"""What the official SDKs send and get through the gateway's listener is in the spool, exactly."""
+"""Requests and responses of the official SDKs through the gateway's listener are recorded exactly."""
 
 import gzip
 import hashlib
@@ -30,7 +30,7 @@ def gpt(proxy):
 
 @pytest.fixture
 def recorded(proxy):
-    """Gives the one exchange that was recorded since the test began."""
+    """Return the only exchange that was recorded since the test began."""
     before = {row.id for row in proxy.exchanges()}
 
     def only() -> Row:
@@ -158,7 +158,7 @@ def test_what_is_kept_is_decoded(proxy, http, recorded, encoding, stream):
 
 
 def test_events_are_not_held_back(proxy, http, providers):
-    """When the client has the first of 20 events, the provider has not yet sent the last."""
+    """Check that the client has the first of 20 events before the provider sends the last."""
     began = time.time()
     with http.stream(
         "POST",
@@ -249,7 +249,7 @@ def test_a_request_without_a_body(proxy, http, recorded):
 
 
 def test_no_key_is_anywhere_on_disk(proxy):
-    """Runs last in this module: after all the calls above."""
+    """Run last in this module, after all the calls above."""
     for file in proxy.directory.rglob("*"):
         if file.is_file():
             data = file.read_bytes()

@@ -1,4 +1,4 @@
-"""A changed policy file is in force within seconds, without a restart; one that is bad changes nothing."""
+"""A changed policy file takes effect within seconds without a restart; an invalid one changes nothing."""
 
 import time
 from collections.abc import Callable
@@ -31,7 +31,7 @@ def test_a_rule_that_is_added_counts_and_connections_stay(proxy, providers):
         before, text = proxy.ask("/readyz")["policy"], proxy.policy_file.read_text()
         proxy.policy_file.write_text(text.replace("allow: []", 'allow: ["new.example.org"]', 1))
         assert soon(lambda: proxy.ask("/readyz")["policy"] != before)
-        # Allowed by name now: what fails is the look-up.
+        # The policy allows the name now; only its lookup fails.
         assert status_of(exchange(proxy.ports["sandbox"], ASKED)) == 502
         assert http.get(proxy.url("www.example.com", "/")).status_code == 200
     events = [row for row in proxy.rows() if row.event_name == "openclaw.egress.policy"]

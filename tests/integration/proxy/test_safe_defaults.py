@@ -1,4 +1,4 @@
-"""A bare start serves this machine alone and exports nothing; SIGHUP reloads; what cannot listen says why."""
+"""Safe defaults: a bare start serves loopback only and exports nothing; SIGHUP reloads; errors name the listener."""
 
 import os
 import re
@@ -23,7 +23,7 @@ from tests.running import free_ports
 
 
 def bare(proxy):
-    """Make a proxy start as an operator who sets nothing but a place for its files."""
+    """Make a proxy start as an operator who sets only the directories."""
     for name in ("EGRESS_LISTEN_HOST", "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"):
         proxy.environment.pop(name)
     return proxy
@@ -120,7 +120,7 @@ def test_plain_http_to_a_public_address_is_warned_of(endpoint, answers, warned):
 
 
 def test_the_warning_is_in_the_log_at_start(tmp_path, providers):
-    # A literal is not looked up. Nothing listens there that could take a record: the proxy ends before it would.
+    # A literal address is not looked up. No server listens there: the proxy ends before it would export.
     with make_proxy(tmp_path, providers, OTEL_EXPORTER_OTLP_LOGS_ENDPOINT="http://[2001:4860::1]:9/v1/logs") as proxy:
         end = time.monotonic() + 20
         while "plain HTTP" not in proxy.log and time.monotonic() < end:
@@ -137,7 +137,7 @@ def test_sighup_reloads_the_policy_and_ends_nothing(tmp_path, providers, kind):
         before = proxy.ask("/readyz")["policy"]
         stat = proxy.policy_file.stat()
         text = proxy.policy_file.read_text()
-        # The same size, time and inode: without SIGHUP the housekeeping does not look again.
+        # Same size, time and inode: without SIGHUP the housekeeping loop does not read it again.
         with proxy.policy_file.open("r+") as file:
             file.write(text.replace("packages", "peckages").replace("*.example.com", "x.example.com"))
         os.utime(proxy.policy_file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
@@ -167,7 +167,7 @@ def test_sighup_with_an_invalid_policy_keeps_the_last_valid_one(tmp_path, provid
 
 
 def ended_cleanly(proxy, said: str) -> None:
-    """It said one message and not that it started; the spool is closed."""
+    """Check that it wrote one message, did not report its start, and closed the spool."""
     assert '"started"' not in said and "Traceback" not in said, said
     assert sum(line.startswith("egress: ") for line in said.splitlines()) == 1, said
     spool = proxy.directory / "state" / "spool.db"

@@ -1,4 +1,4 @@
-"""A mistake of the operator's stops the start with one message: what, where, what to do. No traceback."""
+"""An operator's mistake stops the start with one message (what, where, remedy) and no traceback."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ def stopped(request, tmp_path, providers) -> RunningProxy:
 
 
 def refused(proxy: RunningProxy) -> str:
-    """What it says when it does not start."""
+    """Return the message of a start that fails."""
     done = subprocess.run(
         proxy.command,
         env=proxy.environment,
@@ -132,7 +132,7 @@ def test_a_provider_whose_certificate_nobody_signed(tmp_path, providers):
 
 
 def make_other(proxy: RunningProxy) -> RunningProxy:
-    """Another process of the same kind, with listeners of its own and the same state."""
+    """Start another process of the same kind, with its own listeners and the same state."""
     other = RunningProxy.__new__(RunningProxy)
     other.__dict__.update(proxy.__dict__)
     other.environment = proxy.environment | {"EGRESS_HEALTH_PORT": "1"}

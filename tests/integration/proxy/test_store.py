@@ -1,4 +1,4 @@
-"""The store at the other end: what it does never costs a request anything, and nothing is lost on the way."""
+"""The destination of records: its failures never affect a request, and no record is lost."""
 
 import json
 import time
@@ -34,7 +34,7 @@ def ask(proxy, number: int = 1, **more: object) -> list[int]:
 
 
 def arrived(proxy, loki) -> list[tuple[int, str, dict[str, str]]]:
-    """All records, once nothing waits any more."""
+    """Return all records after nothing is queued any more."""
     end = time.monotonic() + 60
     while (report := proxy.ask("/readyz")) and report["spool"]["pending_records"]:
         assert time.monotonic() < end, report

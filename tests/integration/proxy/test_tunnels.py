@@ -1,4 +1,4 @@
-"""``log_tunnels`` leaves one record of each tunnel; a refusal keeps the status that the client got."""
+"""``log_tunnels`` leaves one record per tunnel; a refusal is recorded with the status that the client got."""
 
 import json
 import time
@@ -21,7 +21,7 @@ def logging_proxy(request, tmp_path_factory, providers):
 
 
 def tunnels(proxy, number: int):
-    """Return the records of tunnels, once there are so many."""
+    """Return the records of tunnels when a number of them exist."""
     end = time.monotonic() + 20
     while True:
         rows = [row for row in proxy.rows() if row.event_name == "openclaw.egress.tunnel"]

@@ -1,4 +1,4 @@
-"""What each class reaches and what it does not, asked in every way that a client has."""
+"""Destinations that each class reaches and does not reach, requested in every way that a client has."""
 
 import json
 import ssl
@@ -24,7 +24,7 @@ def seq(proxy):
 
 def test_the_browser_reaches_an_ordinary_site_undecrypted(proxy, providers):
     exchanges = len(proxy.exchanges())
-    with proxy.client("browser", ca=providers.ca_file) as http:  # trusts the site's own CA, and not ours
+    with proxy.client("browser", ca=providers.ca_file) as http:  # Trusts the site's own CA, not ours.
         answer = http.get(proxy.url("www.example.com", "/"))
     assert answer.status_code == 200
     assert len(proxy.exchanges()) == exchanges
@@ -88,7 +88,7 @@ def test_report_lets_through_and_says_so(proxy, providers, seq):
 )  # fmt: skip
 @pytest.mark.parametrize("how", ["connect", "absolute"])
 def test_the_address_guard(proxy, providers, host, how):
-    """The gateway is open, and its exception is for the stand-in's ports: 9464 and 81 are behind the guard."""
+    """Check the guard with an open class, whose exception covers the fake's ports but not 9464 and 81."""
     began = time.time()
     if how == "connect":
         data = f"CONNECT {host}:9464 HTTP/1.1\r\nHost: {host}:9464\r\n\r\n"
@@ -174,7 +174,7 @@ def test_a_rule_with_tls_false_lets_other_bytes_pass(lean, providers):
     with lean, connected(lean.ports["sandbox"]) as sock:
         assert status_of(connect(sock, f"packages.example.com:{providers.http_port}")) == 200
         sock.sendall(b"NONSENSE\r\n\r\n")
-        assert b"400" in sock.recv(65536)  # the origin's own answer
+        assert b"400" in sock.recv(65536)  # The origin's own response.
 
 
 def test_tls_straight_to_a_listener_is_closed(proxy):
