@@ -25,7 +25,7 @@ def oldest_python() -> str:
 
 
 @pytest.mark.timeout(300)
-def test_each_module_changes_once_and_only_when_it_may(tmp_path):
+def test_each_module_changes_once_and_never_in_check_mode(tmp_path):
     (tmp_path / "build-openclaw.sh").write_text(SCRIPT)
     (tmp_path / ".env").write_text("TOKEN=hunter2")
     (tmp_path / "docker-compose.yml").touch()
@@ -53,7 +53,7 @@ def test_each_module_changes_once_and_only_when_it_may(tmp_path):
     assert (tmp_path / ".env").read_text() == "TOKEN=hunter2"
 
 
-def test_the_documentation_is_found_and_complete():
+def test_module_documentation_is_found_and_complete():
     names = ("build_patch", "compose_env", "openclaw_agents", "rollback_manifest")
     modules = [f"openclaw.egress.{name}" for name in names]
     done = subprocess.run(

@@ -63,7 +63,7 @@ MEANINGS = {
 
 
 @pytest.mark.parametrize("mistakes", [TYPES, MEANINGS], ids=["types", "meanings"])
-def test_values_that_cannot_be_used(deploy, mistakes):
+def test_invalid_values(deploy, mistakes):
     """Report to each host its own values."""
     hosts = {name: variables for name, (variables, _) in mistakes.items()}
     said = deploy({"openclaw_gateways": {"hosts": hosts}, "openclaw_loki": {"hosts": {"two": {}}}})
@@ -73,14 +73,14 @@ def test_values_that_cannot_be_used(deploy, mistakes):
         assert "Nothing was changed." in told and named in told, f"{name}: {told or said}"
 
 
-def test_a_variable_that_is_mistyped(deploy):
+def test_mistyped_variable(deploy):
     hosts = {"one": {"openclaw_proxy_max_body_sise": 5}}
     said = deploy({"openclaw_gateways": {"hosts": hosts}, "openclaw_loki": {"hosts": {"two": {}}}})
     assert "Nothing was changed. No role knows openclaw_proxy_max_body_sise" in said
     assert "PLAY [Loki on VPS-2]" not in said
 
 
-def test_a_host_that_lacks_what_is_needed_is_told_all_of_it(deploy):
+def test_all_missing_requirements_of_a_host_are_reported(deploy):
     hosts = {
         "one": NO_LOKI
         | {"openclaw_egress_compose_dir": "/no/such/clone", "openclaw_egress_owner": "nobody-of-that-name"}
@@ -179,11 +179,11 @@ def stopped(deploy, tmp_path):
         "no anchor",
     ],
 )
-def test_what_the_operators_own_files_hold(stopped, compose, script, named):
+def test_invalid_files_of_the_operator(stopped, compose, script, named):
     assert named in stopped(compose, script)
 
 
-def test_a_host_on_which_the_level_network_would_not_hold(stopped):
+def test_host_that_cannot_enforce_the_level_network(stopped):
     """Report every obstacle at once."""
     said = stopped(
         with_gateway(user="node", network_mode="host", volumes=["/var/run/docker.sock:/var/run/docker.sock"]),

@@ -91,7 +91,7 @@ def host(run, tmp_path, request) -> Host:
 
 @pytest.mark.skipif(os.getuid() != 0, reason="files of the role belong to root")
 @pytest.mark.parametrize("host", ["cron", "none"], indirect=True)
-def test_the_job_lists_the_addresses_renews_the_ca_and_goes_with_the_rollback(host):
+def test_job_lists_addresses_renews_the_ca_and_is_removed_by_rollback(host):
     said = host.play(str(host.at / "play.yml"))
     found = sorted(path.name for path in host.etc.iterdir())
     assert found == (["openclaw-egress-renew"] if host.by == "cron" else [])

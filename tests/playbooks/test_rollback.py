@@ -204,7 +204,7 @@ def left_of(said: str) -> str:
     return said.partition(LEFT)[2].partition("TASK [")[0]
 
 
-def test_all_is_as_before_and_a_second_run_changes_nothing(hosts):
+def test_rollback_restores_everything_and_a_second_run_changes_nothing(hosts):
     before = hosts.files()
     hosts.deploy()
     hosts.deploy_loki()
@@ -223,7 +223,7 @@ def test_all_is_as_before_and_a_second_run_changes_nothing(hosts):
 
 
 @pytest.mark.parametrize("steps", [4, 7])
-def test_a_deployment_that_was_cut_off(hosts, steps):
+def test_interrupted_deployment(hosts, steps):
     before = hosts.files()
     hosts.deploy(steps)
     hosts.roll_back()
@@ -237,7 +237,7 @@ def test_a_deployment_that_was_cut_off(hosts, steps):
     }
 
 
-def test_what_somebody_changed_since_loses_our_part_alone_and_is_named(hosts):
+def test_later_edits_lose_only_our_part_and_are_named(hosts):
     before = hosts.files()
     hosts.deploy()
     hosts.deploy_loki()

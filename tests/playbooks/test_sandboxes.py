@@ -95,17 +95,17 @@ def test_the_operators_network_and_variables_are_kept(told):
     assert told[0]["browserless"]["env"]["TOKEN"] == "hunter2"
 
 
-def test_a_class_that_the_policy_does_not_have_has_no_listener(told):
+def test_class_missing_from_the_policy_has_no_listener(told):
     assert "ALL_PROXY" not in told[0]["browserless"]["env"]
     assert told[0]["classless"]["network"] == "none"
     assert "HTTP_PROXY" not in told[0]["classless"]["env"]
 
 
-def test_switched_off_nothing_is_touched(told):
+def test_disabled_option_changes_nothing(told):
     assert told[0]["off"] == {}
 
 
-def test_what_is_left_to_do_is_said_once(told):
+def test_remaining_steps_are_reported_once(told):
     _, first, second = told
     assert "sandbox recreate --all" in first
     assert "agents.entries.work.sandbox.docker.network says otherwise" in first

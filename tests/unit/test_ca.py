@@ -105,7 +105,7 @@ def test_files_and_who_may_read_them(place):
     assert b"PRIVATE KEY" not in place.root.read_bytes()
 
 
-def test_the_second_time_nothing_changes_nor_is_the_root_s_key_needed(place):
+def test_second_run_changes_nothing_and_needs_no_root_key(place):
     place.create()
     before = place.bytes()
     place.root_key.rename(place.root_key.with_suffix(".away"))
@@ -153,13 +153,13 @@ def test_clients_that_trust_the_root_accept_what_is_inspected(place, tmp_path, n
 
 
 @pytest.mark.parametrize("name", ["www.example.com", "anthropic.com", "api.anthropic.com.example.net"])
-def test_and_refuse_every_other_name(place, tmp_path, name):
+def test_clients_that_trust_the_root_refuse_every_other_name(place, tmp_path, name):
     place.create()
     with pytest.raises(ssl.SSLCertVerificationError, match="permitted subtree"):
         handshake(place, tmp_path / "tls", name)
 
 
-def test_where_nothing_is_inspected_the_issuing_ca_may_sign_for_nothing(place, tmp_path):
+def test_issuing_ca_without_inspected_hosts_may_sign_for_nothing(place, tmp_path):
     ca.create(place.ca, place.keys, [])
     assert ca.show(place.ca).names == ()
     assert ca.create(place.ca, place.keys, []) is False
@@ -171,7 +171,7 @@ def test_where_nothing_is_inspected_the_issuing_ca_may_sign_for_nothing(place, t
 
 
 @pytest.mark.parametrize("kind", ["ec", "ed25519"])
-def test_a_root_of_the_operator_s_own(place, tmp_path, kind):
+def test_operators_own_root(place, tmp_path, kind):
     key = ec.generate_private_key(ec.SECP384R1()) if kind == "ec" else ed25519.Ed25519PrivateKey.generate()
     own_root(place, key, days=3650)
     before = place.bytes()
@@ -189,12 +189,12 @@ def test_an_issuing_ca_does_not_outlive_its_root(place):
     assert place.create() is False
 
 
-def test_a_root_that_expired(place):
+def test_expired_root(place):
     own_root(place, ec.generate_private_key(ec.SECP256R1()), days=-1)
     assert "expired on" in refused(place)
 
 
-def test_a_damaged_issuing_ca_is_made_anew(place):
+def test_damaged_issuing_ca_is_replaced(place):
     place.create()
     root = place.root.read_bytes()
     for damage in (b"", b"not a certificate", place.root_key.read_bytes() + place.issuing.read_bytes(), root):
@@ -216,7 +216,7 @@ def test_an_issuing_ca_of_another_root(place, tmp_path):
     ca.show(place.ca)
 
 
-def test_a_root_that_only_calls_itself_the_issuer(place):
+def test_root_with_the_issuers_name_but_another_key(place):
     """Refuse an issuer whose name matches but whose signature does not."""
     key = ec.generate_private_key(ec.SECP256R1())
     own_root(place, key, days=3650)
@@ -227,7 +227,7 @@ def test_a_root_that_only_calls_itself_the_issuer(place):
         ca.show(place.ca)
 
 
-def test_a_lost_root_certificate_is_put_back_so_that_no_client_need_change(place):
+def test_lost_root_certificate_is_restored_unchanged(place):
     place.create()
     before = place.bytes()
     place.root.unlink()
@@ -235,7 +235,7 @@ def test_a_lost_root_certificate_is_put_back_so_that_no_client_need_change(place
     assert place.bytes()[ca.ROOT_CERT_FILE] == before[ca.ROOT_CERT_FILE]
 
 
-def test_a_key_that_is_there_is_never_overwritten(place):
+def test_existing_key_is_never_overwritten(place):
     place.create()
     key = place.root_key.read_bytes() + b"the operator's own note\n"
     place.root_key.write_bytes(key)
@@ -246,7 +246,7 @@ def test_a_key_that_is_there_is_never_overwritten(place):
     ca.show(place.ca)
 
 
-def test_an_end_between_the_key_and_the_certificate_is_made_good(place, monkeypatch):
+def test_crash_between_key_and_certificate_is_repaired(place, monkeypatch):
     written = ca._write
 
     def only_keys(file: Path, content: bytes, mode: int) -> None:
@@ -270,7 +270,7 @@ def test_an_end_between_the_key_and_the_certificate_is_made_good(place, monkeypa
         ("root", b"nonsense", "mitmproxy-ca-cert.pem holds no certificate"),
     ],
 )
-def test_what_only_the_operator_can_restore(place, lost, content, said):
+def test_losses_that_only_the_operator_can_restore(place, lost, content, said):
     place.create()
     file: Path = getattr(place, lost)
     file.unlink() if content is None else file.write_bytes(content)
@@ -300,7 +300,7 @@ def test_a_directory_that_cannot_be_made(place):
     assert "keys: " in refused(place)
 
 
-def test_nothing_there_yet(place):
+def test_missing_directory(place):
     with pytest.raises(ca.CAError, match=r"mitmproxy-ca-cert\.pem does not exist\. Run `egress ca create`"):
         ca.show(place.ca)
 

@@ -163,12 +163,12 @@ def test_a_body_cannot_forge_a_section(egress, state):
     assert json.loads(egress("show", "two", "--json").stdout)["exchange"]["response"]["body"] == FORGED
 
 
-def test_folded_messages_are_marked_too():
+def test_assembled_messages_are_marked_too():
     assert quoted("a\n── request ──\n") == "│ a\n│ ── request ──\n│ "
 
 
 @needs_script
-def test_what_a_terminal_would_wrap_is_marked_as_well(state):
+def test_lines_that_a_terminal_wraps_are_marked_too(state):
     with Spool(state / "spool.db", sync_seconds=None, local=True) as spool:
         spool.open_exchange("three", "gateway", {})
         spool.close_exchange(exchange("three", (" " * 80 + "── response ──").encode()))
@@ -214,7 +214,7 @@ def test_another_users_state_directory_is_one_message(state, tmp_path_factory, w
 
 
 @pytest.mark.parametrize("words", [("status",), ("status", "--json")])
-def test_status_says_what_it_cannot_read(state, words):
+def test_status_reports_unreadable_parts(state, words):
     prefix = without_privileges()
     state.chmod(0)
     try:
@@ -253,7 +253,7 @@ def broken(state: Path, how: str) -> None:
     ["missing", "directory", "not a database", "empty", "device", "another database", "newer", "no number"],
 )
 @pytest.mark.parametrize("words", [("records",), ("show", "one"), ("denials",)])
-def test_a_spool_that_is_none_is_one_message(state, how, words):
+def test_invalid_spool_is_one_message(state, how, words):
     broken(state, how)
     assert "spool.db" in said_once(process(state, *words))
 
@@ -300,7 +300,7 @@ def test_a_ca_directory_that_cannot_be_read(state, words):
     assert str(ca) in said
 
 
-def test_cases_that_cannot_be_read(state):
+def test_unreadable_cases(state):
     assert "none.yml" in said_once(process(state, "policy", "test", str(state / "none.yml")))
     assert "directory" in said_once(process(state, "policy", "test", str(state)))
 
@@ -314,5 +314,5 @@ def test_cases_that_cannot_be_read(state):
         (OSError("odd"), "odd; "),
     ],
 )
-def test_errors_of_the_system_have_what_where_and_what_to_do(error, said):
+def test_system_errors_state_cause_place_and_remedy(error, said):
     assert said in describe_os_error(error)

@@ -135,7 +135,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("written", list(REFUSED), ids=lambda text: text[:30])
-def test_what_is_no_host_is_refused_with_the_reason(written: str) -> None:
+def test_invalid_host_is_refused_with_the_reason(written: str) -> None:
     with pytest.raises(DestinationError) as refused:
         parse_destination(written, 443)
     assert refused.value.reason == str(refused.value)
@@ -149,7 +149,7 @@ def test_a_name_of_253_characters_is_the_longest() -> None:
 
 
 @pytest.mark.parametrize("port", [0, -1, 65536, True, "443", 443.0, None])
-def test_what_is_no_port_is_refused(port: object) -> None:
+def test_invalid_port_is_refused(port: object) -> None:
     with pytest.raises(DestinationError, match=r"is not a port \(1 to 65535\)"):
         parse_destination("example.com", port)  # type: ignore[arg-type]
 
@@ -157,7 +157,7 @@ def test_what_is_no_port_is_refused(port: object) -> None:
 @pytest.mark.parametrize(
     ("host", "text"), [("a.example", "a.example:443"), ("1.2.3.4", "1.2.3.4:443"), ("::1", "[::1]:443")]
 )
-def test_a_destination_as_text_is_what_a_url_would_say(host: str, text: str) -> None:
+def test_destination_as_text_is_the_form_in_a_url(host: str, text: str) -> None:
     assert str(parse_destination(host, 443)) == text
 
 
@@ -284,7 +284,7 @@ WPT = {
 
 
 @pytest.mark.parametrize("written", list(WPT), ids=ascii)
-def test_a_host_is_what_browsers_take_for_it(written: str) -> None:
+def test_hosts_are_parsed_as_browsers_do(written: str) -> None:
     if WPT[written] is None:
         with pytest.raises(DestinationError):
             canonical_host(written)
@@ -312,7 +312,7 @@ STRICTER = [
 
 
 @pytest.mark.parametrize("written", STRICTER, ids=ascii)
-def test_some_hosts_of_browsers_are_refused(written: str) -> None:
+def test_some_hosts_that_browsers_accept_are_refused(written: str) -> None:
     with pytest.raises(DestinationError):
         canonical_host(written)
 
@@ -412,7 +412,7 @@ def test_an_ipv4_address_in_ipv6_text_is_an_ipv6_address_that_is_refused(
 
 @settings(deadline=None)
 @given(st.from_regex(r"\A[a-z0-9_äßÜ①]{1,20}(\.[a-z0-9_äßé-]{1,20}){0,4}\Z"), st.randoms(use_true_random=False))
-def test_case_and_a_final_dot_make_no_other_name(written: str, chance: Random) -> None:
+def test_case_and_trailing_dot_do_not_change_the_name(written: str, chance: Random) -> None:
     try:
         form = canonical_host(written)
     except DestinationError:
@@ -461,7 +461,7 @@ def test_no_ipv6_address_that_carries_an_ipv4_address_passes(inner: IPv4Address,
 
 @settings(deadline=None)
 @given(st.ip_addresses())
-def test_what_python_knows_to_be_private_is_refused_too(address: IPv4Address | IPv6Address) -> None:
+def test_addresses_that_python_considers_private_are_refused(address: IPv4Address | IPv6Address) -> None:
     if not address.is_global or address.is_multicast or address.is_reserved:
         assert guard_reason(address) is not None
 
@@ -581,12 +581,12 @@ def _hidden_by_narrower(reason: str | None, cidr: str) -> bool:
 
 
 @pytest.mark.parametrize("name", ["localhost", "a.b.localhost", "localhost.localdomain", "metadata.google.internal"])
-def test_names_that_mean_a_guarded_address_are_known_without_a_look_up(name: str) -> None:
+def test_names_of_guarded_addresses_are_known_without_a_lookup(name: str) -> None:
     found = guarded_name(name)
     assert found is not None
     assert all(guard_reason(address) for address in found[1])
 
 
 @pytest.mark.parametrize("name", ["localhost.example", "notlocalhost", "google.internal", "example.com"])
-def test_other_names_are_not(name: str) -> None:
+def test_other_names_are_not_guarded(name: str) -> None:
     assert guarded_name(name) is None

@@ -73,7 +73,7 @@ def test_no_class_reaches_an_address_of_the_host(policy_file, addresses, class_n
     assert "an address of this proxy's host" in found.reason
 
 
-def test_the_command_says_so_too(policy_file, addresses):
+def test_command_reports_the_same(policy_file, addresses):
     found = egress(policy_file, addresses, "policy", "explain", "gateway", "https://vps.example/")
     assert found.returncode == 1 and "an address of this proxy's host" in found.stdout
 
@@ -114,7 +114,7 @@ def test_the_gate_decides_as_the_policy_does(policy_file, addresses):
         (None, "cannot be read: No such file"),
     ],
 )
-def test_a_file_that_cannot_be_used_is_one_message(policy_file, tmp_path, content, said):
+def test_invalid_file_is_one_message(policy_file, tmp_path, content, said):
     file = tmp_path / "addresses"
     if content is not None:
         file.write_bytes(content)

@@ -67,7 +67,7 @@ def world(port, providers, allowed, inspected, health):
     )
 
 
-def test_nothing_gets_through_and_nothing_goes_unrecorded(lean, providers):
+def test_no_technique_bypasses_the_proxy_or_the_record(lean, providers):
     with lean:
         target = world(lean.ports["browser"], providers, "www.example.com", "api.anthropic.com", lean.health_port)
         out, broken, tokens = ways_out(target, providers)
@@ -101,6 +101,6 @@ def bare(tmp_path):
         process.wait(20)
 
 
-def test_the_same_techniques_get_past_a_proxy_without_walls(bare, providers):
+def test_same_techniques_bypass_a_bare_mitmdump(bare, providers):
     out, _, _ = ways_out(world(bare, providers, "localhost", "localhost", providers.http_port), providers)
     assert out >= GET_PAST_A_BARE_MITMDUMP

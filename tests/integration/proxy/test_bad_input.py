@@ -93,7 +93,7 @@ def post(providers, *headers: str, body: bytes = MESSAGE.encode()) -> bytes:
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
-def test_a_body_that_is_shorter_than_it_says(proxy, providers):
+def test_request_body_shorter_than_content_length(proxy, providers):
     began, kept = time.time(), len(proxy.exchanges())
     with connected(proxy.ports["gateway"]) as sock:
         connect(sock, f"api.anthropic.com:{providers.port}")
@@ -110,7 +110,7 @@ def test_a_body_that_is_shorter_than_it_says(proxy, providers):
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "br", "zstd", "deflate", "gzip, br", "no-such-coding"])
-def test_a_request_body_that_is_not_encoded_as_it_says(proxy, providers, encoding):
+def test_request_body_with_wrong_content_encoding(proxy, providers, encoding):
     kept = len(proxy.exchanges())
     answer = inside(
         proxy, providers, post(providers, f"content-length: {len(MESSAGE)}", f"content-encoding: {encoding}")
@@ -121,7 +121,7 @@ def test_a_request_body_that_is_not_encoded_as_it_says(proxy, providers, encodin
     assert body["body_encoding"] == "base64" and body["body_size"] == len(MESSAGE)
 
 
-def test_a_body_that_is_no_text(proxy, providers):
+def test_binary_request_body(proxy, providers):
     kept = len(proxy.exchanges())
     data = b'{"model": "\xff\xfe\x00"}'
     inside(proxy, providers, post(providers, f"content-length: {len(data)}", body=data))
@@ -136,7 +136,7 @@ def test_a_path_that_is_not_ascii_is_refused_and_recorded(proxy, providers):
     assert "not ASCII" in proxy.denials()[-1].reason
 
 
-def test_a_provider_whose_length_lies(proxy):
+def test_response_with_wrong_content_length(proxy):
     kept = len(proxy.exchanges())
     for wrong in ("50", "-50"):
         with proxy.client(headers={"x-standin-length-off-by": wrong, "x-api-key": SECRET}) as http:

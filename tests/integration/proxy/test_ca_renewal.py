@@ -203,14 +203,14 @@ def test_a_renewed_ca_is_served_by_the_running_proxy_and_reported(kind, tmp_path
         assert float(gauge.split()[1]) == until.timestamp()
 
 
-def test_egress_ca_renew_makes_a_new_one_at_once(lean):
+def test_egress_ca_renew_creates_a_new_ca_at_once(lean):
     with lean:
         before = call(lean).issuing
         assert egress(lean, "ca", "renew").returncode == 0
         assert soon(lambda: call(lean).issuing != before)
 
 
-def test_what_is_reported_is_what_is_served_while_the_file_cannot_be_used(lean):
+def test_reported_ca_is_the_served_one_while_the_file_is_unusable(lean):
     with lean:
         served = call(lean).issuing
         file = lean.root.with_name(ca.ISSUING_FILE)
@@ -246,7 +246,7 @@ def test_what_is_reported_is_what_is_served_while_the_file_cannot_be_used(lean):
 @pytest.mark.parametrize(
     ("days", "ok", "warned"), [(55, True, False), (70, True, True), (84, False, False), (95, False, False)]
 )
-def test_readiness_and_health_fail_seven_days_before_the_end(clocked, days, ok, warned):
+def test_readiness_and_health_fail_seven_days_before_expiry(clocked, days, ok, warned):
     with clocked:
         pass
     # The directory is set: the proxy does not have the root key and cannot renew.
@@ -274,7 +274,7 @@ def test_a_newly_inspected_host_gets_its_ca_without_a_restart(lean):
 
 
 @pytest.mark.parametrize("first", ["policy", "ca"])
-def test_policy_and_ca_of_root_are_taken_in_either_order(lean, first):
+def test_policy_and_roots_ca_are_loaded_in_either_order(lean, first):
     with lean:
         pass
     directory = lean.root.parent

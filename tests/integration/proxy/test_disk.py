@@ -76,7 +76,7 @@ def little_room(proxy: RunningProxy, slack: int) -> Iterator[None]:
             resource.prlimit(pid, resource.RLIMIT_FSIZE, unlimited)
 
 
-def test_a_disk_that_refuses_writes_is_shown_everywhere_and_logged_once(tmp_path, providers):
+def test_write_failure_is_reported_everywhere_and_logged_once(tmp_path, providers):
     with make_proxy(tmp_path, providers) as proxy:
         assert ask(proxy) == 200
         shows_green(proxy)
@@ -93,7 +93,7 @@ def test_a_disk_that_refuses_writes_is_shown_everywhere_and_logged_once(tmp_path
 
 
 @pytest.mark.parametrize("how", ["kill", "stop", "recover"])
-def test_a_request_that_was_refused_in_the_middle_is_never_recorded_as_interrupted(tmp_path, providers, how):
+def test_request_refused_midway_is_never_recorded_as_interrupted(tmp_path, providers, how):
     with make_proxy(tmp_path, providers) as proxy:
         assert ask(proxy) == 200
         began = time.time()
@@ -115,7 +115,7 @@ def test_a_request_that_was_refused_in_the_middle_is_never_recorded_as_interrupt
             assert reader.audit().problems == ()
 
 
-def test_a_stream_that_a_full_disk_cut_is_recorded_without_a_restart(tmp_path, providers):
+def test_stream_aborted_by_a_full_disk_is_recorded_without_a_restart(tmp_path, providers):
     stream = {"x-api-key": "k", "x-standin-events": "30", "x-standin-delay-ms": "30"}
     body = {"model": "claude-opus-5", "max_tokens": 9, "messages": SHORT, "stream": True}
     with make_proxy(tmp_path, providers) as proxy:
@@ -133,7 +133,7 @@ def test_a_stream_that_a_full_disk_cut_is_recorded_without_a_restart(tmp_path, p
         assert proxy.ask("/readyz")["spool"]["open_exchanges"] == 0
 
 
-def test_a_spool_at_its_limit_that_blocks_is_shown_everywhere_and_logged_once(tmp_path, providers):
+def test_full_blocking_spool_is_reported_everywhere_and_logged_once(tmp_path, providers):
     with LokiStandIn() as loki:
         loki.faults.set(status=503)
         with make_proxy(
@@ -205,7 +205,7 @@ def test_acknowledged_lines_make_room_on_a_full_disk(tmp_path, disk, providers):
                 assert reader.audit().problems == ()
 
 
-def test_a_disk_that_fills_while_loki_is_down_is_emptied_when_loki_is_back(tmp_path, disk, providers):
+def test_full_disk_recovers_when_loki_is_back(tmp_path, disk, providers):
     with LokiStandIn() as loki:
         loki.faults.set(status=503)
         endpoint = loki.url + "/otlp/v1/logs"
@@ -223,7 +223,7 @@ def test_a_disk_that_fills_while_loki_is_down_is_emptied_when_loki_is_back(tmp_p
             assert not proxy.ask("/readyz")["spool"]["dead_letter_records"]
 
 
-def test_a_start_on_a_full_disk_serves_and_says_what_is_wrong(tmp_path, disk, providers):
+def test_start_on_a_full_disk_serves_and_reports_the_cause(tmp_path, disk, providers):
     with make_proxy(tmp_path, providers) as proxy:
         assert ask(proxy) == 200
         proxy.kill()

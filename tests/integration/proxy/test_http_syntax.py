@@ -180,7 +180,7 @@ def test_one_empty_line_before_a_request_is_ignored(proxy, origin):
     assert status_of(send(proxy, b"\r\n" + get(origin, b"Connection: close\r\n"), "gateway")) == 200
 
 
-def test_a_malformed_chunk_in_the_middle_of_a_body(proxy, origin):
+def test_malformed_chunk_in_the_middle_of_a_body(proxy, origin):
     """Send a malformed chunk after the head has gone upstream: the body stays incomplete there; the client gets 400."""
     known, received = len(proxy.denials()), len(origin.received)
     origin.response = ()
@@ -216,7 +216,7 @@ def test_tls_to_a_listener_is_recorded(proxy, data, why):
 @pytest.mark.parametrize(
     "hello", [b"\x16\x03\x01\x00\x05hello", b"\x16\x03\x01\x00\x06\x01\x00\x00\x02\xff\xff"], ids=["text", "cut"]
 )
-def test_a_hello_that_cannot_be_parsed_is_recorded(proxy, hello):
+def test_unparseable_client_hello_is_recorded(proxy, hello):
     known = len(proxy.denials())
     with connected(proxy.ports["gateway"]) as sock:
         assert status_of(connect(sock, f"api.anthropic.com:{proxy.provider_port}")) == 200
@@ -228,7 +228,7 @@ def test_a_hello_that_cannot_be_parsed_is_recorded(proxy, hello):
 
 
 @pytest.mark.parametrize("begun", [b"GET http://www", b"GET /" + SECRET])
-def test_a_head_that_does_not_end_is_recorded(proxy, begun):
+def test_endless_head_is_recorded(proxy, begun):
     known = len(proxy.denials())
     assert status_of(send(proxy, begun, "sandbox")) == 408
     (row,) = new_denials(proxy, known)
@@ -253,7 +253,7 @@ def test_a_name_that_does_not_resolve_is_recorded(proxy):
     assert (row.host, row.rule) == ("nowhere.invalid", "dns")
 
 
-def test_malformed_requests_have_a_share_of_the_rate(proxy):
+def test_malformed_requests_count_towards_the_rate_limit(proxy):
     answers = [status_of(send(proxy, b"\x05\x01\x00", "sandbox")) for _ in range(12)]
     assert answers[0] in (400, 429) and answers[-1] == 429
     assert proxy.denials()[-1].rule == "classes.sandbox.limits.requests_per_minute"
@@ -367,7 +367,7 @@ def test_expect_100_continue(proxy, origin):
 
 
 @pytest.mark.parametrize("response", [b"HTTP/1.1 304 Not Modified\r\n" + CHUNKED + b"\r\n"])
-def test_a_response_without_a_body_leaves_the_connection_in_order(proxy, origin, response):
+def test_response_without_a_body_keeps_the_connection_usable(proxy, origin, response):
     origin.response = (response,)
     with connected(proxy.ports["gateway"]) as sock:
         sock.sendall(get(origin))

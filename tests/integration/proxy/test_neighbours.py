@@ -61,7 +61,7 @@ def test_without_the_setting_every_address_is_served(lean):
         ("fd00::/64=fd00::1", "write NETWORK=ADDRESS"),
     ],
 )
-def test_a_setting_that_cannot_be_used_is_one_message(text, why, monkeypatch):
+def test_invalid_setting_is_one_message(text, why, monkeypatch):
     monkeypatch.setenv("EGRESS_NEIGHBOURS", text)
     with pytest.raises(SettingsError, match="EGRESS_NEIGHBOURS") as caught:
         Settings.load()

@@ -47,7 +47,7 @@ def listening(pid: int) -> set[str]:
 
 
 @pytest.mark.parametrize("kind", ["lean", "stock"])
-def test_without_settings_it_listens_on_loopback_alone_and_exports_nowhere(tmp_path, providers, kind, monkeypatch):
+def test_start_without_settings_listens_on_loopback_and_exports_nothing(tmp_path, providers, kind, monkeypatch):
     proxy = bare(make_proxy(tmp_path, providers, kind))
     if kind == "stock":
         command = [word.replace("@127.0.0.1:", "@") for word in proxy.command]
@@ -96,7 +96,7 @@ def test_loopback(host, loopback):
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:8080", "http://127.0.0.1", "a b", "-x", "::g", "*"])
-def test_a_listen_host_that_is_none(host):
+def test_invalid_listen_host(host):
     with pytest.raises(SettingsError, match="EGRESS_LISTEN_HOST"):
         Settings.load(EGRESS_LISTEN_HOST=host)
 
@@ -180,7 +180,7 @@ def ended_cleanly(proxy, said: str) -> None:
         Spool(spool, sync_seconds=None).close()
 
 
-def test_a_port_that_another_process_has_is_one_message_with_its_class(tmp_path, providers):
+def test_used_port_is_one_message_with_its_class(tmp_path, providers):
     proxy = make_proxy(tmp_path, providers)
     with socket.create_server(("127.0.0.1", proxy.ports["browser"])):
         said = refused(proxy)
@@ -210,7 +210,7 @@ def test_a_health_port_that_is_a_class_port(tmp_path, providers):
     ended_cleanly(proxy, said)
 
 
-def test_a_health_port_that_is_taken_leaves_the_spool_closed(tmp_path, providers):
+def test_used_health_port_leaves_the_spool_closed(tmp_path, providers):
     proxy = make_proxy(tmp_path, providers)
     with socket.create_server(("127.0.0.1", proxy.health_port)):
         said = refused(proxy)
@@ -242,7 +242,7 @@ def test_a_privileged_port(tmp_path, providers, monkeypatch):
     ended_cleanly(proxy, said)
 
 
-def test_started_is_said_when_everything_listens(tmp_path, providers):
+def test_started_is_reported_after_everything_listens(tmp_path, providers):
     with make_proxy(tmp_path, providers) as proxy:
         end = time.monotonic() + 20
         while '"started"' not in proxy.log and time.monotonic() < end:
@@ -250,7 +250,7 @@ def test_started_is_said_when_everything_listens(tmp_path, providers):
         assert proxy.log.count('"started"') == 1
 
 
-def test_a_reload_whose_new_port_is_taken_keeps_the_last_valid_policy(tmp_path, providers):
+def test_reload_with_a_used_port_keeps_the_last_valid_policy(tmp_path, providers):
     with make_proxy(tmp_path, providers) as proxy:
         (port,) = free_ports(1)
         with socket.create_server(("127.0.0.1", port)):
