@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# The playbooks' own tests, and every scenario on one lab. Ends with `N passed, N failed`; KEEP=1 leaves the lab standing.
+# Run the playbooks' tests, and every scenario on one lab. The last line is `N passed, N failed`; KEEP=1 keeps the lab.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 mkdir -p build
-# Wide, so that a line of a test is one line of Molecule's.
+# Wide enough for Molecule not to wrap a test's output.
 export LAB_KEEP=1 PY_COLORS=0 NO_COLOR=1 ANSIBLE_NOCOLOR=1 COLUMNS=240
 passed=0 broken=()
 molecule/lab/lab down
-# They need no lab, and making one is mostly waiting; beside it they have more time.
+# These tests need no lab. They run while the lab is created, which is mostly waiting, with a longer timeout.
 began=$SECONDS log=build/playbooks.log
 python -m pytest --timeout 400 --numprocesses auto --dist worksteal tests/playbooks molecule/lab >"$log" 2>&1 </dev/null &
 playbooks=$!
-# Here, and not by a scenario's `create` alone, so that what takes minutes is seen while it does.
+# Create the lab here, not only in a scenario's `create`, so that its progress is visible.
 molecule/lab/lab up </dev/null || { kill "$playbooks" 2>/dev/null; echo "0 passed, 1 failed"; exit 1; }
 result=passed
 wait "$playbooks" || result=failed
@@ -22,7 +22,7 @@ if [[ $result == failed ]]; then
 fi
 passed=$((passed + tests))
 echo "── playbooks: $result, $tests tests, $((SECONDS - began)) s beside the lab ($log) ──"
-# What leaves the hosts as they were goes first; each of the last two goes on from what the one before it deployed.
+# First the scenarios that restore the hosts. Each of the last two continues with the deployment of the previous one.
 for scenario in bare_check rollback default classes network; do
   began=$SECONDS log=build/molecule-$scenario.log
   echo "── molecule test --scenario-name $scenario ──"
@@ -30,7 +30,7 @@ for scenario in bare_check rollback default classes network; do
   molecule test --scenario-name "$scenario" </dev/null 2>&1 | tee "$log" |
     sed -nu 's/^INFO *\[\([a-z_]* > [a-z_]*\)\] Executing$/\1 …/p' || result=failed
   tests=$(grep -oE '[0-9]+ passed' "$log" | awk '{n += $1} END {print n + 0}')
-  # A scenario that asked nothing is not green.
+  # A scenario without tests counts as failed.
   ((tests > 0)) || result=failed
   if [[ $result == failed ]]; then
     broken+=("$log")
@@ -40,9 +40,9 @@ for scenario in bare_check rollback default classes network; do
   echo "── $scenario: $result, $tests tests, $((SECONDS - began)) s ($log) ──"
 done
 [[ ${KEEP:-} == 1 ]] || molecule/lab/lab down
-# Once more, and briefly: of a run of half an hour, often only the end is at hand.
+# Repeat the failures in short: of a run of half an hour, often only the end is visible.
 for log in "${broken[@]}"; do
-  echo "── why $log failed:"
+  echo "── failures in $log:"
   grep -oE '((FAILED|ERROR) (tests|molecule)/|fatal: |[^"]*NOT MET ).*' "$log" | cut -c -240 | tail -n 8
 done
 echo "$passed passed, ${#broken[@]} failed"

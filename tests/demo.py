@@ -1,8 +1,8 @@
-"""`make demo`: the product doing its job on this machine, without root, Docker or Loki.
+"""`make demo`: a demonstration of the product on this machine, without root, Docker or Loki.
 
-It starts `egress run` with the local store and a stand-in for the providers; the official SDKs call through the
-gateway's listener, the browser's class reaches an ordinary site, the code sandbox's class is refused. With LIVE=1 and
-ANTHROPIC_API_KEY the Anthropic calls go to the real provider. Ends with 1 where any step did not do what it should.
+It starts `egress run` with the local store and a fake provider. The official SDKs call through the gateway's listener,
+the browser's class reaches an ordinary site, and the code sandbox's class is refused. With LIVE=1 and
+ANTHROPIC_API_KEY the Anthropic calls go to the real provider. Exits with 1 if any step fails.
 """
 
 from __future__ import annotations
@@ -33,34 +33,34 @@ console = Console(highlight=False)
 
 
 class DemoError(Exception):
-    """A step did not do what it should; the text says which and what came instead."""
+    """A step failed; the text says which one and the actual result."""
 
 
 def expect(holds: object, otherwise: str) -> None:
-    """Fail loudly."""
+    """Raise DemoError unless the condition holds."""
     if not holds:
         raise DemoError(otherwise)
 
 
 def step(about: str, do: Callable[[], str]) -> None:
-    """One step: what is done, what came of it, how long it took."""
+    """Print one step: action, result, duration."""
     began = time.monotonic()
     result = do()
     console.print(f"  [green]✓[/] {about} [dim]{time.monotonic() - began:5.2f} s[/]  {result}", soft_wrap=True)
 
 
 def egress(proxy: RunningProxy, *words: str, expected: int = 0) -> str:
-    """Run the `egress` command on the demo's store; returns what it printed."""
+    """Run the `egress` command on the demo's store. Return its output."""
     environment = proxy.environment | {"COLUMNS": str(max(console.width, 160))}
     done = subprocess.run(
         [sys.executable, "-m", "openclaw_egress", *words], env=environment, capture_output=True, text=True, check=False
     )
-    expect(done.returncode == expected, f"egress {' '.join(words)} ended with {done.returncode}: {done.stderr}")
+    expect(done.returncode == expected, f"egress {' '.join(words)} exited with {done.returncode}: {done.stderr}")
     return done.stdout
 
 
 def anthropic_calls(proxy: RunningProxy, http: httpx.Client) -> None:
-    """Plain, streamed and failing, by Anthropic's own SDK."""
+    """Call with Anthropic's own SDK: plain, streamed and failing."""
     base_url = None if LIVE else proxy.url("api.anthropic.com")
     claude = anthropic.Anthropic(api_key=KEY, base_url=base_url, http_client=http, max_retries=0)
 
@@ -77,8 +77,8 @@ def anthropic_calls(proxy: RunningProxy, http: httpx.Client) -> None:
         try:
             claude.messages.create(model="fail-529", max_tokens=50, messages=HELLO)
         except anthropic.APIStatusError as error:
-            return f"refused by the provider with {error.status_code}, as it should be"
-        raise DemoError("a call that the provider refuses came back as a success")
+            return f"refused by the provider with {error.status_code}, as expected"
+        raise DemoError("a call that the provider refused returned success")
 
     step("Anthropic SDK, a message", plain)
     step("Anthropic SDK, a streamed message", streamed)
@@ -86,12 +86,12 @@ def anthropic_calls(proxy: RunningProxy, http: httpx.Client) -> None:
 
 
 def openai_calls(proxy: RunningProxy, http: httpx.Client) -> None:
-    """Chat completions and a response, by OpenAI's own SDK."""
+    """Call with OpenAI's own SDK: chat completions and a response."""
     gpt = openai.OpenAI(api_key=KEY, base_url=proxy.url("api.openai.com", "/v1"), http_client=http, max_retries=0)
 
     def chat() -> str:
         answer = gpt.chat.completions.create(model="gpt-6", messages=HELLO)
-        expect(answer.usage, "no usage came")
+        expect(answer.usage, "no usage was returned")
         return f"{answer.usage.prompt_tokens} tokens in, {answer.usage.completion_tokens} out"
 
     def streamed() -> str:
@@ -107,11 +107,11 @@ def openai_calls(proxy: RunningProxy, http: httpx.Client) -> None:
     step("OpenAI SDK, a streamed response", response)
 
 
-def walls(proxy: RunningProxy, providers: LLMProviders) -> None:
-    """What each class may reach."""
+def classes(proxy: RunningProxy, providers: LLMProviders) -> None:
+    """Show the destinations that each class reaches."""
 
     def browser() -> str:
-        # Trusts the site's own certificate alone: what it gets was not decrypted on the way.
+        # Trusts only the site's own certificate, so a response proves that the proxy did not decrypt.
         with proxy.client("browser", ca=providers.ca_file) as http:
             expect(http.get(proxy.url("www.example.com", "/")).status_code == 200, "the browser's class was refused")
         return "tunnelled, not decrypted"
@@ -126,12 +126,12 @@ def walls(proxy: RunningProxy, providers: LLMProviders) -> None:
     step("sandbox class, the same site", sandbox)
 
 
-def proofs(proxy: RunningProxy) -> None:
-    """What was kept."""
+def records(proxy: RunningProxy) -> None:
+    """Show the records."""
     console.rule("egress records", align="left")
     console.print(egress(proxy, "records"), end="", markup=False, soft_wrap=True)
     rows = proxy.exchanges()
-    expect(len(rows) == 6, f"6 exchanges should be kept, there are {len(rows)}")
+    expect(len(rows) == 6, f"expected 6 recorded exchanges, found {len(rows)}")
     expect(len(proxy.denials()) == 1, "the refusal was not recorded")
     shown = next(row for row in rows if row.stream)
     console.rule(f"egress show {shown.id[:8]}", align="left")
@@ -140,13 +140,13 @@ def proofs(proxy: RunningProxy) -> None:
     expect("[redacted]" in text, "the key is not marked as redacted")
     for file in proxy.directory.rglob("*"):
         if file.is_file():
-            expect(KEY.encode() not in file.read_bytes(), f"the key stands in {file}")
+            expect(KEY.encode() not in file.read_bytes(), f"the key is in {file}")
     console.rule("egress policy explain sandbox https://www.example.com", align="left")
     console.print(egress(proxy, "policy", "explain", "sandbox", "https://www.example.com", expected=1), end="")
 
 
 def next_commands(proxy: RunningProxy) -> None:
-    """What to try now."""
+    """Print commands to try next."""
     command = ".venv/bin/egress"
     console.rule("now try", align="left")
     console.print(f"  export EGRESS_STATE_DIR={DIRECTORY}/state EGRESS_POLICY_FILE={proxy.policy_file}", soft_wrap=True)
@@ -161,14 +161,14 @@ def next_commands(proxy: RunningProxy) -> None:
 
 
 def main() -> int:
-    """Run the demo; returns the exit code."""
+    """Run the demo. Return the exit code."""
     if LIVE and not KEY:
-        console.print("demo: LIVE=1 needs ANTHROPIC_API_KEY; without LIVE=1 a stand-in answers")
+        console.print("demo: LIVE=1 needs ANTHROPIC_API_KEY; without LIVE=1 a fake provider is used")
         return 2
     began = time.monotonic()
     shutil.rmtree(DIRECTORY, ignore_errors=True)
     DIRECTORY.mkdir(parents=True)
-    console.print("starting a stand-in for the providers, and `egress run` with the local store …")
+    console.print("starting a fake provider, and `egress run` with the local store …")
     with LLMProviders(http_port=0) as providers:
         proxy = RunningProxy(DIRECTORY, [providers.port, providers.http_port or 0], providers.ca_file or Path())
         if LIVE:
@@ -179,8 +179,8 @@ def main() -> int:
                 with proxy.client() as http:
                     anthropic_calls(proxy, http)
                     openai_calls(proxy, http)
-                walls(proxy, providers)
-                proofs(proxy)
+                classes(proxy, providers)
+                records(proxy)
                 next_commands(proxy)
         except (DemoError, RuntimeError, httpx.HTTPError, anthropic.APIError, openai.APIError) as error:
             console.print(f"[red]✗ {type(error).__name__}: {error}[/]\nthe proxy's log is in {proxy.log_file}")

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every check that reads the code without running it. Ends at the first that fails, after naming it.
+# Run every static check. Stop at the first that fails and name it.
 set -euo pipefail
 step() {
   echo "lint: $1" >&2
@@ -7,7 +7,7 @@ step() {
   "$@" || { echo "lint: FAILED: $*" >&2; exit 1; }
 }
 mapfile -t scripts < <(git ls-files '*.sh' molecule/lab/lab .ci/run roles/openclaw_gateway/files/walls/guard roles/openclaw_gateway/files/walls/carrier ':!tests/unit/plugins/golden' 2>/dev/null | xargs -r ls -d 2>/dev/null)
-# Longer than all others together, and on one processor: it goes beside them.
+# ansible-lint takes longer than all others together and uses one processor, so run it in parallel.
 later=$(mktemp)
 ansible-lint --offline -q --profile production >"$later" 2>&1 &
 lint=$!
@@ -15,7 +15,7 @@ trap 'kill "$lint" 2>/dev/null || true; rm -f "$later"' EXIT
 step "ruff" ruff check --quiet files plugins tests molecule
 step "ruff format" ruff format --quiet --check files plugins tests molecule
 step "mypy (strict)" mypy --no-error-summary
-# By their collection's name, as they import each other.
+# By the collection's name, because the plugins import each other by it.
 step "mypy (strict), plugins" bash -c 'cd collections && MYPYPATH=. mypy --config-file ../tests/mypy-plugins.ini ansible_collections/openclaw/egress/plugins'
 step "import-linter" env PYTHONPATH=files/addon lint-imports --no-logo pyproject.toml
 step "yamllint" yamllint --strict .

@@ -1,4 +1,4 @@
-"""LLM calls that carry a number in their text, by which each is found again in the spool: once, or not."""
+"""Numbered LLM calls: the number in the text identifies each call in the spool."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ EXCHANGE = "openclaw.egress.exchange"
 
 
 def message(number: int, *, stream: bool = False, more: str = "") -> dict[str, Any]:
-    """A request's body."""
+    """Return a request's body."""
     return {
         "model": "claude-opus-5",
         "max_tokens": 9,
@@ -22,18 +22,18 @@ def message(number: int, *, stream: bool = False, more: str = "") -> dict[str, A
 
 
 def number_in(line: str) -> int:
-    """Which call a line of the spool tells of; -1 where the request's body is not in it."""
+    """Return the call's number in a spool line; -1 if the line has no request body."""
     body = json.loads(line)["request"].get("body") or ""
     return int(body.partition("number ")[2].partition(".")[0] or -1)
 
 
 def kept(proxy: RunningProxy) -> list[tuple[int, Row]]:
-    """Number and first row of every exchange in the spool, the oldest first."""
+    """Return number and first row of every exchange in the spool, oldest first."""
     rows = proxy.exchanges()
     with SpoolReader(proxy.directory / "state" / "spool.db") as reader:
         return [(number_in(reader.lines_for(row.id)[0]), row) for row in rows]
 
 
 def is_exchange(labels: dict[str, str]) -> bool:
-    """Whether a store's record is an exchange, and not a part of one that came before."""
+    """Return whether a destination's record is an exchange, not a continuation of an earlier one."""
     return labels.get("event_name") == EXCHANGE and "openclaw_egress_part_index" not in labels

@@ -1,4 +1,4 @@
-"""What a measurement found, as a table for people and as JSON for programs."""
+"""Results of measurements, as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Result:
-    """One number. ``goal`` is what was aimed at, in the same unit; None: only reported."""
+    """One number. ``goal`` is in the same unit; None: reported only."""
 
     name: str
     value: float
@@ -20,38 +20,38 @@ class Result:
 
 
 def at_most(name: str, value: float, unit: str, goal: float) -> Result:
-    """A number that must not pass its goal."""
+    """Return a result that must not exceed its goal."""
     return Result(name, round(value, 2), unit, goal, value <= goal)
 
 
 def exactly(name: str, value: int, unit: str, goal: int) -> Result:
-    """A number that must be its goal."""
+    """Return a result that must equal its goal."""
     return Result(name, value, unit, goal, value == goal)
 
 
 def at_least(name: str, value: float, unit: str, goal: float) -> Result:
-    """A number below which the measurement showed nothing."""
+    """Return a result that shows nothing if it is below its goal."""
     return Result(name, round(value, 2), unit, goal, value >= goal)
 
 
 def reported(name: str, value: float, unit: str) -> Result:
-    """A number without a goal."""
+    """Return a result without a goal."""
     return Result(name, round(value, 2), unit, None, True)
 
 
 def line(result: Result) -> str:
-    """A result as a line of the table."""
+    """Format a result as a line of the table."""
     goal = "" if result.goal is None else f"goal {result.goal:g}: {'met' if result.met else 'NOT MET'}"
     return f"{result.name:<62} {result.value:>10g} {result.unit:<10} {goal}".rstrip()
 
 
 def write(results: Sequence[Result], file: Path) -> int:
-    """Write the file; returns the exit code, 0 where all goals are met and there is a result at all."""
+    """Write the file. Return 0 if there are results and all goals are met, otherwise 1."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps({"results": [asdict(result) for result in results]}, indent=2) + "\n")
     return 0 if results and all(result.met for result in results) else 1
 
 
 def unmet(results: Iterable[Result]) -> list[Result]:
-    """Those that missed their goal."""
+    """Return the results that missed their goal."""
     return [result for result in results if not result.met]

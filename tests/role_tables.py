@@ -1,6 +1,6 @@
-"""Writes the table of variables of each role's README from its argument_specs, which are the one description of them.
+"""Generator of the table of variables in each role's README from argument_specs, the only source.
 
-`make docs` writes; a test compares.
+`make docs` writes the tables; a test compares them.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ MARKUP = re.compile(r"\b([COVP])\(([^)]*)\)")
 
 
 def plain(text: str) -> str:
-    """Ansible's markup as Markdown."""
+    """Convert Ansible's markup to Markdown."""
     return MARKUP.sub(lambda found: f"`{found[2]}`", " ".join(text.split())).replace("|", "\\|")
 
 
 def default_of(option: dict[str, Any]) -> str:
-    """A default as it is written in YAML, in one line; empty where it follows from others."""
+    """Return a default as YAML in one line; empty if it is computed from others."""
     if "default" not in option:
         return "required" if option.get("required") else "see defaults/main.yml"
     value = option["default"]
@@ -33,7 +33,7 @@ def default_of(option: dict[str, Any]) -> str:
 
 
 def table(role: Path) -> str:
-    """The role's table, with its marks."""
+    """Return the role's table with its marks."""
     specs = yaml.safe_load((role / "meta" / "argument_specs.yml").read_text())["argument_specs"]
     rows = ["| variable | type | default | what it is |", "|---|---|---|---|"]
     for name, option in specs["main"]["options"].items():
@@ -48,7 +48,7 @@ def table(role: Path) -> str:
 
 
 def updated(role: Path) -> str:
-    """The README's text with the table as it should be."""
+    """Return the README's text with the current table."""
     text = (role / "README.md").read_text()
     before, mark, rest = text.partition(BEGIN)
     if not mark or END not in rest:
@@ -57,12 +57,12 @@ def updated(role: Path) -> str:
 
 
 def roles() -> list[Path]:
-    """All roles."""
+    """Return all roles."""
     return sorted(path.parent.parent for path in ROLES.glob("*/meta/argument_specs.yml"))
 
 
 def main() -> int:
-    """Write them all."""
+    """Write all tables."""
     for role in roles():
         (role / "README.md").write_text(updated(role))
     return 0

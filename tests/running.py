@@ -1,4 +1,4 @@
-"""The proxy as a process on loopback, lean (`egress run`) or in a stock `mitmdump`, for tests and the demo."""
+"""The proxy as a process on loopback, as `egress run` or in a stock `mitmdump`, for tests and the demo."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ SITES = ("www.example.com", "packages.example.com")
 
 
 def free_ports(number: int) -> list[int]:
-    """Ports that were free a moment ago, each another one.
+    """Return distinct ports that were free a moment ago.
 
-    Not of those that the kernel gives to whoever connects (from 32768 on): until a proxy listens, they are anybody's.
+    They are below 32768: the kernel gives higher ports to any client before the proxy listens.
     """
     ports: list[int] = []
     while len(ports) < number:
@@ -43,7 +43,7 @@ def free_ports(number: int) -> list[int]:
 
 
 def policy_for(ports: dict[str, int], provider_ports: Sequence[int]) -> str:
-    """A policy in which names that the stand-in serves are on loopback, at its ports."""
+    """Return a policy in which the fake's names resolve to loopback, at its ports."""
     opened = json.dumps([{"cidr": "127.0.0.1/32", "ports": list(provider_ports)}])
     rules = json.dumps([{"host": host, "ports": list(provider_ports)} for host in ("*.example.com", *PROVIDERS)])
     return f"""version: 1
@@ -58,14 +58,14 @@ resolve: {{{", ".join(f"{host}: 127.0.0.1" for host in (*PROVIDERS, *SITES))}}}
 
 
 class RunningProxy:
-    """The proxy, started with :meth:`start`; :meth:`kill` and :meth:`start` again continue with the same state.
+    """The proxy. Start it with :meth:`start`; after :meth:`kill`, :meth:`start` continues with the same state.
 
     Args:
-        directory: where state, policy and log are.
-        kind: ``lean`` or ``stock``.
-        provider_ports: the stand-in's, TLS first.
-        upstream_ca: the stand-in's CA.
-        environment: further variables of the proxy.
+        directory: directory of state, policy and log.
+        kind: ``lean`` (`egress run`) or ``stock`` (mitmdump).
+        provider_ports: ports of the fake provider, TLS first.
+        upstream_ca: CA of the fake provider.
+        environment: additional environment variables of the proxy.
     """
 
     def __init__(
@@ -97,12 +97,12 @@ class RunningProxy:
             **environment,
         }
         self.prefix: list[str] = []
-        """What the command is run by."""
+        """Command prefix, such as a wrapper that runs the command."""
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
     def command(self) -> list[str]:
-        """What is run."""
+        """Return the command line."""
         if self.kind == "lean":
             return [*self.prefix, sys.executable, "-m", "openclaw_egress", "run"]
         modes = [f"--mode=regular@127.0.0.1:{port}" for port in self.ports.values()]
@@ -117,7 +117,7 @@ class RunningProxy:
         ]
 
     def start(self, timeout: float = 30.0) -> Self:
-        """Start it and wait until it says that it is alive."""
+        """Start the process and wait until it reports that it is alive."""
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
                 self.command, env=self.environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL
@@ -140,7 +140,7 @@ class RunningProxy:
         return True
 
     def ask(self, path: str) -> dict[str, Any] | None:
-        """The JSON that a health path answers, whatever its status; None where nothing answers."""
+        """Return the JSON response of a health path, whatever its status; None without a response."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.health_port}{path}", timeout=5) as answer:
                 return dict(json.load(answer))
@@ -150,31 +150,31 @@ class RunningProxy:
             return None
 
     def metrics(self) -> str:
-        """The text of /metrics."""
+        """Return the text of /metrics."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.health_port}/metrics", timeout=5) as answer:
             return str(answer.read().decode())
 
     @property
     def log(self) -> str:
-        """All that it wrote so far."""
+        """Return its log so far."""
         return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
 
     def stop(self) -> int:
-        """End it in an orderly way; returns its exit code."""
+        """Stop it gracefully. Return its exit code."""
         assert self.process is not None
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         return self.process.wait(20)
 
     def kill(self) -> None:
-        """`kill -9`."""
+        """Send `kill -9`."""
         assert self.process is not None
         self.process.kill()
         self.process.wait(20)
 
     @contextlib.contextmanager
     def no_room(self) -> Iterator[None]:
-        """While this lasts, the kernel refuses it files longer than the spool's is, as a full disk would."""
+        """Make the kernel refuse files longer than the spool's, like a full disk, within the context."""
         assert self.process is not None
         pid = self.process.pid
         unlimited = resource.prlimit(pid, resource.RLIMIT_FSIZE)
@@ -192,44 +192,44 @@ class RunningProxy:
         if self.process is not None and self.process.poll() is None:
             self.stop()
 
-    # ── what a client needs ──────────────────────────────────────────────────────────────────────────────────
+    # ── clients ──────────────────────────────────────────────────────────────────────────────────────────────
 
     @property
     def root(self) -> Path:
-        """The certificate that clients trust."""
+        """Return the certificate that clients trust."""
         return self.directory / "state" / "ca" / "mitmproxy-ca-cert.pem"
 
     def proxy_url(self, class_name: str = "gateway") -> str:
-        """What goes into HTTPS_PROXY."""
+        """Return the value of HTTPS_PROXY."""
         return f"http://127.0.0.1:{self.ports[class_name]}"
 
     def url(self, host: str, path: str = "") -> str:
-        """A URL of the stand-in."""
+        """Return a URL of the fake provider."""
         return f"https://{host}:{self.provider_port}{path}"
 
     def client(self, class_name: str = "gateway", *, ca: Path | None = None, **options: Any) -> httpx.Client:
-        """An HTTP client that goes through a class's listener and trusts our root (or ``ca``) alone."""
+        """Return an HTTP client that uses a class's listener and trusts only our root (or ``ca``)."""
         import ssl
 
         context = ssl.create_default_context(cafile=str(ca or self.root))
         return httpx.Client(proxy=self.proxy_url(class_name), verify=context, trust_env=False, timeout=30, **options)
 
-    # ── what was kept ────────────────────────────────────────────────────────────────────────────────────────
+    # ── records ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def rows(self, **filters: Any) -> list[Row]:
-        """Rows of the spool, the oldest first."""
+        """Return rows of the spool, oldest first."""
         with SpoolReader(self.directory / "state" / "spool.db") as reader:
             return sorted(reader.query(Filters(**filters)), key=lambda row: row.seq)
 
     def exchanges(self) -> list[Row]:
-        """The first row of each exchange."""
+        """Return the first row of each exchange."""
         return [row for row in self.rows() if row.event_name == "openclaw.egress.exchange" and not row.part]
 
     def denials(self) -> list[Row]:
-        """Denied rows."""
+        """Return the rows of denials."""
         return [row for row in self.rows() if row.event_name == "openclaw.egress.denied"]
 
     def line(self, exchange_id: str) -> dict[str, Any]:
-        """The first line of an exchange, parsed (whole where it was not split)."""
+        """Return the first line of an exchange, parsed (complete if it was not split)."""
         with SpoolReader(self.directory / "state" / "spool.db") as reader:
             return dict(json.loads(reader.lines_for(exchange_id)[0]))

@@ -3,5 +3,5 @@
 from molecule.lab.hosts import changes_since
 
 
-def test_nothing_was_changed():
+def test_check_mode_changes_nothing():
     assert changes_since("bare_check", "bare") == ""

@@ -1,4 +1,4 @@
-"""What these tests stand on, and those of the scenario `network`."""
+"""Fixtures of these tests and of the scenario `network`."""
 
 import pytest
 
@@ -7,6 +7,6 @@ from molecule.lab.hosts import agent_turn, openclaw
 
 @pytest.fixture(scope="session", autouse=True)
 def new_sandbox():
-    """As the role says to do after a change; OpenClaw makes the next one by itself."""
+    """Remove the sandbox, as the role advises after a change; OpenClaw creates the next one."""
     openclaw("sandbox", "recreate", "--all", "--force")
     agent_turn("hello")

@@ -1,4 +1,4 @@
-"""What is so at the level `application` alone."""
+"""Behaviour of the level `application` only."""
 
 import json
 
@@ -8,14 +8,14 @@ from molecule.classes.test_classes import CURL
 from molecule.lab.hosts import connecting, in_gateway, in_sandbox, openclaw, sandbox, sandbox_settings
 
 
-def test_the_operators_network_is_back_now_that_the_class_may_reach_something():
+def test_operators_network_returns_when_the_class_may_reach_something():
     assert sandbox_settings()["docker"]["network"] == "bridge"
     form = "{{.HostConfig.NetworkMode}}"
     assert in_gateway("docker", "inspect", "--format", form, sandbox()).strip() == "bridge"
 
 
-def test_what_the_level_application_does_not_stop():
-    """A sandbox with a network that ignores its variables: written down in the role's README, and here."""
+def test_level_application_does_not_stop_a_sandbox_that_ignores_its_variables():
+    """Start a sandbox with a network that ignores the proxy variables: a documented limit of this level."""
     other = in_sandbox(
         *CURL, "--output", "/dev/null", "--proxy", "http://172.30.0.250:8081", "https://www.example.com/"
     )
@@ -27,7 +27,7 @@ def test_what_the_level_application_does_not_stop():
     ("port", "host"),
     [(8081, "www.example.com"), (8082, "packages.example.com"), (8083, "registry.example.com")],
 )
-def test_openclaws_own_conformance_test_of_each_listener(port, host):
+def test_openclaws_proxy_validate_accepts_each_listener(port, host):
     answer = openclaw(
         *("proxy", "validate", "--proxy-url", f"http://172.30.0.250:{port}"),
         *("--allowed-url", f"http://{host}/", "--json"),

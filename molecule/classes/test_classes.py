@@ -1,7 +1,7 @@
-"""What each class of containers reaches through its listener, with the settings that OpenClaw has now; at both levels.
+"""Destinations of each class of containers through its listener, with OpenClaw's current settings; at both levels.
 
-The code sandbox is one that OpenClaw itself started. A browser is a real Chromium in a container with the environment
-and the network that OpenClaw would give it; where the listener's answer matters, curl asks what Chromium asks first.
+OpenClaw itself started the code sandbox. The browser is a real Chromium in a container with the environment and the
+network that OpenClaw would give it. If a test needs the listener's response, curl sends Chromium's first request.
 """
 
 import pytest
@@ -15,7 +15,7 @@ from molecule.lab.hosts import (
     soon,
 )
 
-# An agent's turn may take its time, as `agent_turn` lets it.
+# The limit of `agent_turn`.
 pytestmark = pytest.mark.timeout(400)
 
 CURL = ("curl", "--silent", "--show-error", "--insecure", "--max-time", "20", "--write-out", " %{http_code}")
@@ -23,18 +23,18 @@ CURL = ("curl", "--silent", "--show-error", "--insecure", "--max-time", "20", "-
 
 @pytest.fixture(scope="module")
 def settings():
-    """What OpenClaw has configured for its code sandboxes."""
+    """Return OpenClaw's configuration of its code sandboxes."""
     return sandbox_settings()["docker"]
 
 
 @pytest.fixture
 def browser(settings):
-    """What a client gets that asks ALL_PROXY first."""
+    """Return the response to a client that uses ALL_PROXY."""
     return lambda url: in_browser(*CURL, "--proxy", settings["env"]["ALL_PROXY"], url)
 
 
 def denied(kind: str, host: str):
-    """The record of a denial, in Loki."""
+    """Return the record of a denial in Loki."""
     query = '{service_name="openclaw-proxy"} | event_name="openclaw.egress.denied"'
     return soon(lambda: loki(f'{query} | openclaw_egress_class="{kind}" | server_address="{host}"'))
 
@@ -43,7 +43,7 @@ def test_the_sandbox_reaches_what_its_class_allows():
     assert in_sandbox(*CURL, "--output", "/dev/null", "https://packages.example.com/").strip() == "200"
 
 
-def test_pip_and_git_work_there():
+def test_pip_and_git_work_in_the_sandbox():
     index = "https://packages.example.com/simple"
     in_sandbox("pip", "install", "--quiet", "--target", "/tmp/hello", "--index-url", index, "lab-hello")
     assert "hello from the lab" in in_sandbox(
@@ -62,12 +62,12 @@ def test_pip_and_git_work_there():
     ],
     ids=lambda words: words[0],
 )
-def test_its_listener_refuses_all_else(client):
+def test_sandbox_listener_refuses_other_destinations(client):
     assert "403" in in_sandbox(*client)
     assert denied("sandbox", "www.example.com")
 
 
-def test_and_says_why():
+def test_sandbox_refusal_states_the_reason():
     assert "no rule lets sandbox reach www.example.org" in in_sandbox(*CURL, "http://www.example.org/")
 
 
@@ -75,13 +75,13 @@ def test_a_real_chromium_loads_an_ordinary_site():
     assert "<h1>It works</h1>" in page("https://www.example.com/")
 
 
-def test_and_shows_the_refusal_of_an_internal_one():
+def test_real_chromium_shows_the_refusal_of_an_internal_site():
     assert "This request was refused" in page("http://wiki.internal.example.com/")
     assert denied("browser", "wiki.internal.example.com")
 
 
 @pytest.mark.parametrize("host", ["10.0.0.2:3100", "169.254.169.254", "172.30.0.1:18789"])
 def test_the_browser_reaches_nothing_internal(browser, host):
-    # Not by Chromium: of its own accord it asks no proxy for link-local addresses.
+    # Chromium is not used here: by default it bypasses a proxy for link-local addresses.
     assert browser(f"http://{host}/").endswith("403")
     assert denied("browser", host.partition(":")[0])

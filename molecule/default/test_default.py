@@ -1,4 +1,4 @@
-"""A real agent turn goes through the proxy; its record is in both stores, complete, redacted, with its tokens."""
+"""A real agent turn goes through the proxy; both destinations have its record, complete, redacted, with its tokens."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ from molecule.lab.hosts import (
     victorialogs,
 )
 
-# An agent's turn may take its time, as `agent_turn` lets it.
+# The limit of `agent_turn`.
 pytestmark = pytest.mark.timeout(400)
 
 MARK = f"lab-question-{secrets.token_hex(4)}"
@@ -34,7 +34,7 @@ DENIED_SANDBOX = (
 
 @pytest.fixture(scope="module")
 def turn():
-    """The turn, and what the provider answered to it."""
+    """Run one turn. Return the agent's reply and the provider's response."""
     seen = len(provider_log())
     said = agent_turn(f"Please answer {MARK}")
     (answered,) = [entry for entry in provider_log()[seen:] if entry["path"] == "/v1/messages"]
@@ -57,12 +57,12 @@ def in_victorialogs(turn, in_loki):
 
 
 def tokens(usage):
-    """All input, cached included, and output, as the provider stated them."""
+    """Return the provider's token counts: all input, cached included, and output."""
     cached = usage["cache_creation_input_tokens"] + usage["cache_read_input_tokens"]
     return {"in": usage["input_tokens"] + cached, "out": usage["output_tokens"]}
 
 
-def test_the_agent_has_its_answer(turn):
+def test_agent_gets_the_providers_response(turn):
     assert "Hello from the provider stand-in" in turn[0]
 
 
@@ -83,7 +83,7 @@ def test_the_record_is_complete(turn, in_loki):
     assert "Hello from the provider stand-in" in json.dumps(whole["messages"], ensure_ascii=False)
 
 
-def test_victorialogs_has_the_same(turn, in_loki, in_victorialogs):
+def test_victorialogs_has_the_same_record(turn, in_loki, in_victorialogs):
     first = next(record for record in in_victorialogs if "gen_ai.request.model" in record)
     assert first["gen_ai.request.model"] == "claude-opus-5"
     found = {"in": int(first["gen_ai.usage.input_tokens"]), "out": int(first["gen_ai.usage.output_tokens"])}
@@ -91,7 +91,7 @@ def test_victorialogs_has_the_same(turn, in_loki, in_victorialogs):
     assert first["_msg"] == in_loki[0][1]
 
 
-def test_trace_of_the_agent_is_kept(in_loki):
+def test_record_has_the_agents_trace(in_loki):
     assert len(in_loki[0][0]["trace_id"]) == 32
 
 
@@ -102,15 +102,15 @@ PLACES = {
 
 
 def files_with(text: str, host: str) -> list[str]:
-    """The files of a host, where the proxy and the stores keep things, that hold a text."""
-    # grep ends with 2 where it could not read something: a file may go meanwhile, a missing place must not pass.
+    """Return a host's files in the directories of the proxy and of the destinations that contain a text."""
+    # grep exits with 2 on unreadable files: a file may disappear meanwhile, but a missing directory must fail.
     script = 'grep -rlaFs -e "$0" "$@"; [ $? -le 1 ] || ls -d "$@" >/dev/null'
     return on(host, "sh", "-c", script, text, *PLACES[host]).splitlines()
 
 
-def test_the_key_was_sent_and_is_nowhere(turn, in_loki, in_victorialogs):
+def test_key_was_sent_and_is_stored_nowhere(turn, in_loki, in_victorialogs):
     assert in_loki[0][0]["openclaw_egress_key"] == hashlib.sha256(KEY.encode()).hexdigest()[:12]
-    # The same search finds what was said, so it looks where records are. VictoriaLogs compresses: its query answers.
+    # The same search finds the message, so it searches the right place. VictoriaLogs compresses, so query it.
     assert any(path.endswith(("spool.db", "spool.db-wal")) for path in files_with(MARK, "vps1"))
     assert "/var/lib/loki-stand-in.jsonl" in files_with(MARK, "vps2")
     assert victorialogs(f'"{MARK}" _time:1h')
@@ -122,7 +122,7 @@ def test_the_key_was_sent_and_is_nowhere(turn, in_loki, in_victorialogs):
 
 
 def through(port: int, url: str) -> str:
-    """What a client on the gateway's network gets through a listener: status, or the proxy's refusal."""
+    """Return the response to a client on the gateway's network through a listener: status, or the proxy's refusal."""
     script = f"""
 import sys, urllib.request, urllib.error, ssl
 handler = urllib.request.ProxyHandler({{"http": "http://172.30.0.250:{port}", "https": "http://172.30.0.250:{port}"}})
@@ -142,15 +142,15 @@ def test_the_browsers_listener_reaches_an_ordinary_site():
     assert through(8081, "https://www.example.com/").strip() == "200"
 
 
-def test_the_sandboxes_listener_refuses_it_with_the_reason():
+def test_sandbox_listener_refuses_an_ordinary_site_with_the_reason():
     assert "403" in through(8082, "https://www.example.com/")
     assert "no rule lets sandbox reach www.example.com" in through(8082, "http://www.example.com/")
-    # By name: verify.yml's own probes of this class are in the store too.
+    # By name: the destination also has verify.yml's own requests of this class.
     assert soon(lambda: loki(f'{DENIED_SANDBOX} | server_address="www.example.com"'))
 
 
-def test_openclaw_starts_the_agents_sandbox_with_what_its_settings_say_now(turn):
-    """The lab's class `sandbox` may reach nothing; the operator had `bridge`."""
+def test_openclaw_starts_the_agents_sandbox_with_current_settings(turn):
+    """Check the network: the lab's class `sandbox` may reach nothing, and the operator had set `bridge`."""
     form = "{{.HostConfig.NetworkMode}} {{json .Config.Env}}"
     network, _, variables = in_gateway("docker", "inspect", "--format", form, sandbox()).partition(" ")
     assert network == "none"
@@ -181,8 +181,8 @@ def test_the_operators_files_keep_their_bytes():
     assert "these comments are theirs" in on("vps1", "cat", f"{clone}/docker-compose.override.yml")
 
 
-def test_compose_up_by_hand_recreates_nothing():
-    """The operator's command and the role's, in turn: Compose finds the configuration hash that it expects."""
+def test_manual_compose_up_recreates_nothing():
+    """Run the operator's command and the role's in turn: Compose finds the configuration hash that it expects."""
 
     def containers() -> list[str]:
         names = ("openclaw-gateway", "openclaw-proxy")
@@ -195,8 +195,8 @@ def test_compose_up_by_hand_recreates_nothing():
         assert containers() == before, services
 
 
-def test_openclaws_own_conformance_test_of_a_proxy():
-    """`openclaw proxy validate`: the destination answers, and its loopback canary is refused."""
+def test_openclaws_proxy_validate_succeeds():
+    """Run `openclaw proxy validate`: the destination responds, and its loopback canary is refused."""
     answer = in_gateway(
         "sh", "-c",
         "cd /app && exec node openclaw.mjs proxy validate --proxy-url http://openclaw-proxy:8080"
@@ -212,7 +212,7 @@ def test_the_proxys_memory_is_within_its_limit():
 
 
 def guides_commands():
-    """The lines of the guide's blocks that are marked to be run on VPS-1."""
+    """Return the lines of the guide's code blocks for VPS-1."""
     guide = (ROOT / "playbooks" / "extras" / "https-forward-proxy.md").read_text()
     blocks = re.findall(r"<!-- run on VPS-1 -->\n```sh\n(.*?)```", guide, re.DOTALL)
     return [line for block in blocks for line in block.splitlines()]
@@ -220,5 +220,5 @@ def guides_commands():
 
 @pytest.mark.parametrize("command", guides_commands())
 def test_the_guides_commands_work_on_vps1(turn, command):
-    # Logs come on standard error.
+    # Logs go to standard error.
     assert on("vps1", "bash", "-c", f"{command} 2>&1").strip()

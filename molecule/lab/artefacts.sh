@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# What is slow to make and seldom changes, made once and kept outside of the checkout, named by what it is made from.
-# Sourced by `lab`. Each function prints the path (or the image's name) of what it made.
+# Artefacts that are slow to build and rarely change. They are cached outside of the checkout, named by their inputs.
+# Sourced by `lab`. Each function prints the path (or the image name) of its artefact.
 
 CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/openclaw-egress
 mkdir -p "$CACHE"
@@ -11,19 +11,19 @@ VICTORIALOGS_VERSION=v1.51.1-0.20260624061259-dc94972a8708
 HOST_PACKAGES=acl,ca-certificates,curl,dnsmasq,docker-buildx,docker-cli,docker-compose,docker.io,git,iproute2,iptables,procps
 HOST_PACKAGES+=,python3,python3-brotli,python3-cffi-backend,python3-cryptography,sudo,ufw
 BASE_PACKAGES=ca-certificates,git,gosu,procps,python3,python3-venv
-# The gateway has a dockerd of its own.
+# The gateway runs its own dockerd.
 GATEWAY_PACKAGES=$BASE_PACKAGES,docker-cli,docker.io,iptables
-# As OpenClaw's documentation makes its sandbox image, and what operators put into theirs.
+# Packages of the sandbox image in OpenClaw's documentation, and typical additions of operators.
 SANDBOX_PACKAGES=bash,ca-certificates,curl,git,jq,python3,python3-pip,ripgrep
 BROWSER_PACKAGES="chromium socat"
 INTERNET_PACKAGES="docker-registry nginx"
-# What Debian has no use for here: documentation, and drivers of graphics that Chromium is told not to use.
+# Unneeded here: documentation, and graphics drivers that Chromium is configured not to use.
 LEFT_OUT=(/usr/share/{doc,info,locale,man}/'*' '/usr/share/icons/*/cursors/*' '/usr/lib/*/lib'{LLVM,gallium,z3}'*' '/usr/lib/chromium/libVkLayer*')
 
 say() { echo "lab: $*" >&2; }
 key() { sha256sum | cut -c1-12; }
 
-# rootfs NAME PACKAGES: a Debian of its own as a tar file.
+# rootfs NAME PACKAGES: make a Debian root file system as a tar file.
 rootfs() {
   local file work
   file=$CACHE/$1-$SUITE-$(echo "$2" | key).tar
@@ -40,7 +40,7 @@ rootfs() {
   echo "$file"
 }
 
-# layer NAME ROOTFS PACKAGES: what packages add to a Debian, as a tar file, to be put on top of it.
+# layer NAME ROOTFS PACKAGES: make a tar file of the files that packages add to a root file system.
 layer() {
   local file work
   file=$CACHE/$1-$(echo "$2 $3 ${LEFT_OUT[*]}" | key).tar
@@ -49,17 +49,17 @@ layer() {
     work=$(mktemp -d)
     tar -C "$work" -xf "$2"
     printf 'path-exclude=%s\n' "${LEFT_OUT[@]}" >"$work/etc/dpkg/dpkg.cfg.d/lab"
-    # Nothing is started while it is installed.
+    # Start no service during the installation.
     printf '#!/bin/sh\nexit 101\n' >"$work/usr/sbin/policy-rc.d"
     chmod 0755 "$work/usr/sbin/policy-rc.d"
-    # Longer than a tick of the file system's clock.
+    # Longer than the resolution of the file system's timestamps.
     sleep 0.1
     touch "$work.began"
     # shellcheck disable=SC2086  # several packages
     (chroot "$work" apt-get update -qq && DEBIAN_FRONTEND=noninteractive chroot "$work" \
       apt-get install --yes -qq --no-install-recommends -o APT::Sandbox::User=root $3) >"$CACHE/$1.log" 2>&1 ||
       { tail -5 "$CACHE/$1.log" >&2; return 1; }
-    # What was there before has an older change time, whatever the time that its package gave it.
+    # Earlier files have an older change time, whatever modification time their package set.
     (cd "$work" && find . -xdev -cnewer "$work.began" ! -path './var/cache/*' ! -path './var/lib/apt/*' ! -path './var/log/*' -print0 |
       tar --null --no-recursion --files-from - -c) >"$file.new" && mv "$file.new" "$file"
     rm -rf "$work" "$work.began"
@@ -67,7 +67,7 @@ layer() {
   echo "$file"
 }
 
-# image NAME TAR: the tar file as an image of this engine.
+# image NAME TAR: import the tar file as an image.
 image() {
   local name
   name=openclaw-egress-lab-$1:$(basename "$2" .tar | key)
@@ -80,13 +80,13 @@ base_image() { image base "$(rootfs base "$BASE_PACKAGES")"; }
 
 sandbox_rootfs() { rootfs sandbox "$SANDBOX_PACKAGES"; }
 
-# on_top NAME IMAGE LAYER [FILE] <DOCKERFILE: an image made from another one, a layer (layer.tar) and a file.
+# on_top NAME IMAGE LAYER [FILE] <DOCKERFILE: build an image from another one, a layer (layer.tar) and a file.
 on_top() {
   local name work dockerfile
   dockerfile=$(cat)
   name=openclaw-egress-lab-$1:$({ echo "$2 $(basename "$3") $dockerfile"; cat "${@:4}" </dev/null; } | key)
   if ! docker image inspect "$name" >/dev/null 2>&1; then
-    say "making the image $name …"
+    say "building the image $name …"
     work=$(mktemp -d)
     cp "$3" "$work/layer.tar"
     (($# < 4)) || cp "$4" "$work"
@@ -96,7 +96,7 @@ on_top() {
   echo "$name"
 }
 
-# What OpenClaw starts code sandboxes from; and, with Chromium on the same base, browsers.
+# The image of OpenClaw's code sandboxes and, with Chromium on the same base, of its browsers.
 sandbox_image() {
   local base name
   base=$(image sandbox "$(sandbox_rootfs)")
@@ -113,7 +113,7 @@ browser_image() {
   rootfs=$(sandbox_rootfs)
   base=$(image sandbox "$rootfs")
   layer=$(layer browser "$rootfs" "$BROWSER_PACKAGES")
-  # The label is what OpenClaw looks for before it starts a browser from an image.
+  # OpenClaw requires this label before it starts a browser from an image.
   on_top browser-made "$base" "$layer" browser/entrypoint.sh <<'DOCKERFILE'
 ADD layer.tar /
 COPY entrypoint.sh /usr/local/bin/sandbox-browser
@@ -126,12 +126,12 @@ ENTRYPOINT ["sandbox-browser"]
 DOCKERFILE
 }
 
-# trusting NAME IMAGE CA: NAME is the image with a CA among those that its programs trust, as an operator with a CA of their own makes it.
+# trusting NAME IMAGE CA: build NAME from the image with an additional trusted CA, as an operator with a private CA does.
 trusting() {
   local work
   work=$(mktemp -d)
   cp "$3" "$work/ca.crt"
-  # Chromium has no other way in for a whole machine than a policy.
+  # Chromium accepts a CA for a whole machine only by policy.
   mkdir "$work/policies"
   printf '{"CACertificates": ["%s"]}\n' "$(openssl x509 -in "$3" -outform DER | base64 -w0)" >"$work/policies/ca.json"
   docker build --quiet --tag "$1" --file - "$work" >/dev/null <<DOCKERFILE
@@ -145,7 +145,7 @@ DOCKERFILE
   rm -rf "$work"
 }
 
-# The host that stands where the internet would be.
+# The host of the fake internet.
 internet_image() {
   local rootfs base layer
   rootfs=$(rootfs host "$HOST_PACKAGES")
@@ -156,7 +156,7 @@ ADD layer.tar /
 DOCKERFILE
 }
 
-# What its registry holds: lab/hello:1, a Debian with pip.
+# Content of its registry: lab/hello:1, a Debian with pip.
 registry() {
   local base directory container port
   base=$(image sandbox "$(sandbox_rootfs)")
@@ -168,7 +168,7 @@ registry() {
       --env REGISTRY_HTTP_ADDR=:5000 --env REGISTRY_STORAGE_MAINTENANCE='{"readonly": {"enabled": false}}' \
       "$(internet_image)" docker-registry serve /lab/registry.yml)
     port=$(docker port "$container" 5000 | head -n 1)
-    # Debian's Python lets pip install only what a container's Dockerfile says it may.
+    # Debian's Python refuses pip install outside a virtual environment without this variable.
     printf '%s\n' "FROM $base" 'ENV PIP_BREAK_SYSTEM_PACKAGES=1' 'CMD ["python3"]' |
       docker build --quiet --tag "$port/lab/hello:1" - >/dev/null
     docker push --quiet "$port/lab/hello:1" >&2
@@ -179,7 +179,7 @@ registry() {
   echo "$directory"
 }
 
-# What its other servers hold: an index with the package lab-hello (PEP 503), and the repository hello.git.
+# Content of its other servers: an index with the package lab-hello (PEP 503), and the repository hello.git.
 sites() {
   local directory work python
   directory=$CACHE/sites-$(cat internet/hello/* | key)
@@ -197,7 +197,7 @@ sites() {
     git -C "$work/hello" add pyproject.toml lab_hello.py
     git -C "$work/hello" -c user.name=lab -c user.email=lab@example.com commit --quiet --message hello
     git clone --quiet --bare "$work/hello" "$work/git/hello.git"
-    # For a server that only gives files.
+    # For git over a static file server.
     git -C "$work/git/hello.git" update-server-info
     rm -rf "$work/hello"
     chmod 0755 "$work"
@@ -230,18 +230,18 @@ MOD
   echo "$file"
 }
 
-# The real OpenClaw with the Node that it needs: a directory with node/node_modules, app/openclaw and app/node_modules.
+# The real OpenClaw with its Node: a directory with node/node_modules, app/openclaw and app/node_modules.
 openclaw() {
   local directory=$CACHE/openclaw-$OPENCLAW_VERSION-node-$NODE_VERSION work
   if [[ ! -d $directory ]]; then
     say "installing OpenClaw $OPENCLAW_VERSION from npm (one to three minutes) …"
     work=$(mktemp -d -p "$CACHE")
-    # npm's package of Node brings the binary; it goes first, and OpenClaw is installed with it.
+    # npm's package of Node contains the binary. Install it first, because it then installs OpenClaw.
     (mkdir "$work/node" "$work/app" && cd "$work/node" && npm init -y >/dev/null && npm install "node@$NODE_VERSION" &&
       cd "$work/app" && export PATH=$work/node/node_modules/.bin:$PATH && npm init -y >/dev/null &&
       npm install "openclaw@$OPENCLAW_VERSION") >"$CACHE/openclaw.log" 2>&1 ||
       { tail -5 "$CACHE/openclaw.log" >&2; return 1; }
-    # OpenClaw stands at /app in its image; what it needs is found one directory up.
+    # OpenClaw is in /app in its image; Node finds its dependencies one directory up.
     mv "$work/app/node_modules/openclaw" "$work/app/openclaw"
     mv "$work" "$directory"
   fi
@@ -264,13 +264,13 @@ wheels() {
   echo "$directory"
 }
 
-# The image that the operator's Dockerfile and the proxy's begin from.
+# The base image of the operator's Dockerfile and of the proxy's.
 gateway_base_image() {
   local base node_and_app name
   base=$(image gateway "$(rootfs gateway "$GATEWAY_PACKAGES")") node_and_app=$(openclaw)
   name=openclaw-egress-lab-gateway-base:$(echo "$base $node_and_app" | key)
   if ! docker image inspect "$name" >/dev/null 2>&1; then
-    say "making the gateway's base image …"
+    say "building the gateway's base image …"
     # shellcheck disable=SC2016  # for the shell of the build
     printf '%s\n' "FROM $base" \
       'COPY node/node_modules /opt/node/node_modules' \

@@ -1,4 +1,4 @@
-"""The same new sandbox as in the tests of both levels."""
+"""The fixture for a new sandbox from the tests of both levels."""
 
 from molecule.classes.conftest import new_sandbox
 

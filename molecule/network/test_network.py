@@ -1,4 +1,4 @@
-"""What each container reaches at the level `network`, whatever it tries; and what goes on working behind the walls."""
+"""Destinations of each container at the level `network`, whatever it tries, and the traffic that still works."""
 
 import json
 import subprocess
@@ -23,22 +23,22 @@ from molecule.lab.hosts import (
     ways_out,
 )
 
-# A host that reboots has its time.
+# A rebooting host needs minutes.
 pytestmark = pytest.mark.timeout(400)
 
 PROXY, GATEWAY, CARRIER = "172.31.250.2", "172.31.250.3", "172.31.250.4"
 SUBNET = "172.31.250.0/24"
-# One port for all: the guard leads each network from there to its class's listener.
+# One port for all: the firewall entrypoint redirects each network from there to its class's listener.
 DOOR = f"{PROXY}:3128"
 LISTENERS = {DOOR, *(f"{PROXY}:{port}" for port in (8080, 8081, 8082, 8083))}
 ELSEWHERE = {
     "172.30.0.250:8081", "172.30.0.1:22", "10.0.0.1:22", "10.0.0.2:3100", "198.51.100.10:443", "198.51.100.66:53",
     "169.254.169.254:80", f"{CARRIER}:18789", f"{PROXY}:9464", "172.30.0.1:18789",
 }  # fmt: skip
-# The gateway's own ports, at each address that it has.
+# The gateway's own ports, at each of its addresses.
 INWARDS = {f"{address}:18789" for address in (GATEWAY, "172.17.0.1", "172.18.0.1", "172.19.0.1", "172.20.0.1")}
 STRANGER = "an-agents-own-network"
-# The networks of its own daemon, and what each reaches.
+# The networks of its own daemon, and the destinations of each.
 TIED: dict[str, set[str]] = {
     "openclaw-egress-sandbox": {DOOR, f"{PROXY}:8082"},
     "openclaw-egress-browser": {DOOR, f"{PROXY}:8081"},
@@ -66,13 +66,13 @@ for target in sys.argv[1:]:
 
 
 def reached(network: str) -> set[str]:
-    """Where a container on this network of the gateway's own daemon comes through, by TCP; it sends UDP, too."""
+    """Return the TCP destinations that a container on this network of the gateway's daemon reaches; also send UDP."""
     container = ("docker", "run", "--rm", "--network", network, IMAGE)
     return set(in_gateway(*container, "python3", "-c", REACHED, *LISTENERS, *ELSEWHERE, *INWARDS).split())
 
 
 def holds() -> None:
-    """The walls stand, and the doors in them are open."""
+    """Check that network enforcement is active and that allowed traffic passes."""
     before = ways_out()
     in_gateway("sh", "-c", f"docker network inspect {STRANGER} || docker network create {STRANGER}")
     with ThreadPoolExecutor(len(TIED)) as pool:
@@ -84,7 +84,7 @@ def holds() -> None:
 
 
 def healthy(name: str) -> bool:
-    """Whether a container on VPS-1 is."""
+    """Return whether a container on VPS-1 is healthy."""
     asked = ("docker", "exec", f"{NAME}-vps1", "docker", "inspect", name, "--format", "{{.State.Health.Status}}")
     return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip() == "healthy"
 
@@ -93,8 +93,8 @@ def test_each_network_reaches_its_listener_and_nothing_else():
     holds()
 
 
-def test_root_in_the_gateway_comes_past_its_guard_and_no_further():
-    """For three seconds, until the guard puts its rules back: any class's listener is all that there is to reach."""
+def test_root_in_the_gateway_reaches_only_listeners_without_firewall_rules():
+    """Flush the rules: until the firewall entrypoint restores them (three seconds), only listeners are reachable."""
     before = ways_out()
     flush = "iptables -F; iptables -t nat -F EGRESS-DOOR; ip6tables -F"
     asked = ("docker", "exec", "--user", "0:0", "openclaw-gateway", "sh", "-c", f'{flush}; exec "$@"', "sh")
@@ -105,7 +105,7 @@ def test_root_in_the_gateway_comes_past_its_guard_and_no_further():
         assert reached <= every
         return reached
 
-    # The rules may come back in the middle of it.
+    # The rules may be restored in the middle of it.
     assert soon(lambda: found() == every)
     assert ways_out() == before
 
@@ -150,7 +150,7 @@ def rules() -> list[str]:
 
 
 @pytest.mark.parametrize("command", RULES.values(), ids=RULES)
-def test_the_firewall_entrypoint_restores_the_rules_after(command):
+def test_firewall_entrypoint_restores_the_rules_after(command):
     before = rules()
     nested = (
         "docker",
@@ -169,8 +169,8 @@ def test_the_firewall_entrypoint_restores_the_rules_after(command):
     assert soon(lambda: rules() == before, 30), rules()
 
 
-def test_the_gateway_ends_where_its_rules_cannot_be_restored():
-    """A program takes iptables away and flushes the rules; the container then starts again, with iptables and rules."""
+def test_gateway_stops_if_its_rules_cannot_be_restored():
+    """Remove iptables and flush the rules; the container then restarts, with iptables and rules."""
     form = "{{.State.StartedAt}}"
 
     def started() -> str:
@@ -201,8 +201,8 @@ for target in sys.argv[1:]:
 
 
 @pytest.mark.parametrize("driver", PEERS)
-def test_a_host_of_its_own_on_the_internal_network_is_not_served(driver):
-    """Whoever may use the gateway's daemon can make such a network; the proxy and the gateway know no such host."""
+def test_unknown_host_on_the_internal_network_is_not_served(driver):
+    """Add a host to the internal network, as any client of the gateway's daemon can; the proxy does not know it."""
     name = f"an-agents-{driver}"
     at = ("--subnet", SUBNET, "--gateway", CARRIER, "--opt", "parent=eth0")
     in_gateway("docker", "network", "create", "--driver", driver, *at, name)
@@ -214,14 +214,14 @@ def test_a_host_of_its_own_on_the_internal_network_is_not_served(driver):
             if "operation not supported" in str(problem):
                 pytest.skip(f"this kernel has no {driver}: {problem}")
             raise
-        # The proxy's kernel takes the connection, and the proxy ends it without a byte.
+        # The proxy's kernel accepts the connection, and the proxy closes it without a byte.
         assert set(in_gateway(*container, REACHED, *LISTENERS, *ELSEWHERE, *INWARDS).split()) <= LISTENERS
         assert in_gateway(*container, ANSWERED, *LISTENERS).split() == []
     finally:
         in_gateway("docker", "network", "rm", name)
 
 
-def test_the_record_in_loki_can_be_neither_read_nor_forged_through_the_proxy():
+def test_records_in_loki_cannot_be_read_or_forged_through_the_proxy():
     ask = """const [method, path] = process.argv.slice(1); require('http')
       .request({host: '172.31.250.2', port: 8080, method, path: 'http://10.0.0.2:3100' + path,
                 headers: {host: '10.0.0.2:3100'}}, r => { console.log(r.statusCode); process.exit() }).end('{}')"""
@@ -244,8 +244,8 @@ print("sent")
 """
 
 
-def test_nor_by_a_route_through_the_proxy_or_the_carrier():
-    """With an address of the outer network as its own: neither of the two that stand on both networks is a router."""
+def test_proxy_and_ingress_forwarder_do_not_route():
+    """Route through the two containers that are on both networks, from an outer address; neither forwards."""
     pid = on("vps1", "docker", "inspect", "--format", "{{.State.Pid}}", "openclaw-gateway").strip()
     inside = ("nsenter", "--target", pid, "--net")
     before = ways_out()
@@ -268,7 +268,7 @@ def test_openclaw_put_the_sandbox_on_the_network_of_its_class():
     assert sandbox_settings()["browser"]["network"] == "openclaw-egress-browser"
 
 
-def test_no_container_resolves_a_name_itself():
+def test_containers_cannot_resolve_external_names():
     resolve = """
 import socket
 try:
@@ -309,7 +309,7 @@ def test_openclaw_controls_a_browser_over_its_published_port():
     ask = "fetch('http://127.0.0.1:19222/json/version').then(r => r.text()).then(console.log, () => {})"
     try:
         assert "Chrome/" in soon(lambda: in_gateway("env", "-u", "NODE_USE_ENV_PROXY", "node", "-e", ask))
-        # Not by its neighbours: neither at the container, nor at the port that it publishes.
+        # Its neighbours must reach neither the container nor its published port.
         form = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
         address = in_gateway("docker", "inspect", "--format", form, name).strip()
         assert in_sandbox("python3", "-c", REACHED, f"{address}:9222", f"{GATEWAY}:19222", "172.18.0.1:19222") == ""
@@ -332,7 +332,7 @@ END
     assert made.split()[0] == "registry.example.com/lab/hello:1" and "sha256:" in made
 
 
-def test_what_stood_in_the_nested_daemons_settings_stays():
+def test_nested_daemon_keeps_the_operators_settings():
     settings = json.loads(in_gateway("cat", "/etc/docker/daemon.json"))
     assert settings["log-level"] == "warn" and settings["proxies"]["https-proxy"] == f"http://{PROXY}:8083"
 
@@ -355,7 +355,7 @@ def test_the_gateways_telemetry_reaches_vps2_through_the_proxy():
     ],
     ids=["no network", "a way out", "no root", "no right to"],
 )
-def test_without_its_wall_the_gateway_does_not_start(options, why):
+def test_gateway_does_not_start_without_its_firewall(options, why):
     walls = "/home/openclaw/openclaw-egress/gateway-walls:/opt/openclaw-egress:ro"
     guard = ("--entrypoint=/opt/openclaw-egress/guard", "openclaw:local", PROXY, CARRIER, SUBNET, "3128", "8080")
     container = ("docker", "run", "--rm", "--user=0:0", "--volume", walls, *options, *guard, "--", "echo", "started")
@@ -374,7 +374,7 @@ IN_GATEWAY = {
 RESTARTS = {
     "proxy": "docker restart openclaw-proxy",
     "carrier": "docker restart openclaw-carrier",
-    # What a crash leaves behind: the number of a containerd that is gone, and that something else has now.
+    # After a crash: the PID file of an old containerd, whose PID another process now has.
     "gateway": "docker exec openclaw-gateway sh -c 'echo 1 >/var/run/docker/containerd/containerd.pid';"
     " docker restart openclaw-gateway",
     "gateway without proxy": "docker stop openclaw-proxy; docker restart openclaw-gateway; docker start openclaw-proxy",
@@ -383,13 +383,13 @@ RESTARTS = {
 
 
 @pytest.mark.parametrize("command", RESTARTS.values(), ids=RESTARTS)
-def test_the_walls_stand_after_a_restart_of(command):
+def test_network_enforcement_holds_after_a_restart_of(command):
     on("vps1", "sh", "-c", command)
     assert soon(lambda: healthy("openclaw-gateway") and healthy("openclaw-proxy"), 120)
     holds()
 
 
-def test_the_walls_stand_after_a_reboot_of_the_host():
+def test_network_enforcement_holds_after_a_host_reboot():
     run("docker", "restart", f"{NAME}-vps1")
     assert soon(lambda: healthy("openclaw-gateway") and healthy("openclaw-proxy"), 180)
     holds()

@@ -1,4 +1,4 @@
-"""After the rollback both hosts hold what they held before, byte for byte, and the gateway works without the proxy."""
+"""After the rollback both hosts are as before, byte for byte, and the gateway works without the proxy."""
 
 import json
 import os
@@ -8,7 +8,7 @@ import pytest
 
 from molecule.lab.hosts import ROOT, changes_since, json_lines, on
 
-# One of them runs a playbook.
+# One test runs a playbook.
 pytestmark = pytest.mark.timeout(400)
 
 
@@ -16,14 +16,14 @@ def test_every_file_image_network_and_container_is_as_before():
     assert changes_since("rollback", "vps1", "vps2") == ""
 
 
-def test_the_gateway_is_healthy_on_its_own_way_out():
+def test_gateway_is_healthy_without_the_proxy():
     state = on("vps1", "docker", "inspect", "openclaw-gateway", "--format", "{{.State.Health.Status}} {{.Config.Env}}")
     assert state.startswith(("healthy", "starting"))
     assert "PROXY" not in state
 
 
-def test_openclaws_own_settings_are_as_before():
-    """But for what OpenClaw itself adds to a file that it writes."""
+def test_openclaws_settings_are_as_before():
+    """Ignore keys that OpenClaw itself adds to a file that it writes."""
     clone = "openclaw/data/openclaw/openclaw.json"
     now = json.loads(on("vps1", "cat", f"/home/openclaw/{clone}"))
     assert now.pop("meta")["lastTouchedVersion"], "OpenClaw was never told anything"
@@ -42,13 +42,13 @@ def test_a_second_rollback_has_nothing_to_do():
 
 @pytest.fixture(scope="module")
 def asked():
-    """What clients got that asked from before the switch to the level `network` until after the rollback."""
+    """Return the responses to the clients from before the switch to the level `network` until after the rollback."""
     lines = json_lines("vps1", "/var/log/clients.jsonl")
     return {name: [line for line in lines if line["client"] == name] for name in ("published", "proxied")}
 
 
 def seconds(mark: str) -> float:
-    """When the scenario came to this point."""
+    """Return the time at which the scenario reached this point."""
     return float((ROOT / "build/lab" / f"rollback.{mark}").read_text())
 
 
@@ -59,8 +59,8 @@ def test_no_client_of_the_proxy_failed_while_the_level_changed_both_ways(asked):
     assert [line for line in meanwhile if line["error"]] == []
 
 
-def test_what_the_gateway_publishes_was_away_only_while_the_gateway_was_made_anew(asked, capsys):
-    """Three times: to the level `network`, to `application`, and at the rollback."""
+def test_published_port_was_down_only_while_the_gateway_was_recreated(asked, capsys):
+    """Count three outages: to the level `network`, to `application`, and at the rollback."""
     gaps: list[list[float]] = []
     answered = True
     for line in asked["published"]:

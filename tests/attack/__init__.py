@@ -1,1 +1,1 @@
-"""`make attack`: tries, from inside the lab's containers of each class, to get past the wall."""
+"""`make attack`: attempts to bypass network enforcement from inside the lab's containers of each class."""

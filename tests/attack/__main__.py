@@ -1,8 +1,8 @@
-"""`make attack`: every technique in every place of the lab, as a table and as build/attack.json.
+"""`make attack`: run every technique in every place of the lab; print a table and write build/attack.json.
 
-Ends with 0 where each technique ended as it has to: at the level `network` nothing gets out, at `application` exactly
-what tests/attack/expected.py lists does, and at both each class reaches what it may. The lab must be up, deployed at
-that level with the policy of molecule/classes.
+Exits with 0 if each technique ended as expected: at the level `network` nothing gets out, at `application` exactly
+the bypasses listed in tests/attack/expected.py, and at both levels each class reaches its allowed destinations. The
+lab must be up and deployed at that level with the policy of molecule/classes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ OUTPUT = Path("build/attack.json")
 
 
 def row(place: Place, name: str, value: int, unit: str, goal: str, met: bool, detail: str = "") -> Row:
-    """One result."""
+    """Return one result row."""
     return {
         "name": f"{place.name}: {name}", "class": place.class_name, "value": value, "unit": unit, "goal": goal,
         "met": met, "detail": detail,
@@ -34,12 +34,12 @@ def row(place: Place, name: str, value: int, unit: str, goal: str, met: bool, de
 
 
 def served(status: str) -> bool:
-    """Whether a site answered, and not the proxy for it, nor nobody."""
+    """Return whether the site itself responded, not the proxy in its place."""
     return status.isdigit() and int(status) not in (0, 403, 502, 503, 504)
 
 
 def control(place: Place, token: str) -> list[Row]:
-    """Whether its class reaches what it may; the token makes the gateway's request one of a kind."""
+    """Check that a class reaches an allowed destination. The token makes the gateway's request unique."""
     if place.control is None:
         return []
     host, path = place.control
@@ -55,13 +55,13 @@ def control(place: Place, token: str) -> list[Row]:
 
 
 def attacked(place: Place, level: Level, run: str) -> tuple[list[Row], dict[str, str]]:
-    """Every technique that may run beside others, with what the other side saw; and the tokens."""
+    """Run every technique that may run beside others. Return outcomes with the evidence from outside, and tokens."""
     chosen = techniques(place.name, alone=False)
-    # Letters and digits of one case: a token is a label of a host name too.
+    # Lowercase letters and digits only: a token is also a label of a host name.
     tokens = {found.name: f"a{run}{place.name[:2]}{number:02x}" for number, found in enumerate(chosen)}
     before = outside.here()
     outcomes = {found["name"]: found for found in attack(place.python, place.world, tokens)}
-    # What did not come to its end has a second go; a way out that it found before stays one.
+    # Retry techniques that did not complete. Keep an egress bypass found in the first attempt.
     if unfinished := {name: tokens[name] for name, one in outcomes.items() if one["broken"] and not one["reached"]}:
         outcomes |= {found["name"]: found for found in attack(place.python, place.world, unfinished)}
     seen = outside.since(before)
@@ -82,7 +82,7 @@ def attacked(place: Place, level: Level, run: str) -> tuple[list[Row], dict[str,
 
 
 def outcomes_of(place: Place, level: Level, run: str) -> tuple[list[Row], dict[str, str]]:
-    """What :func:`attacked` gives; where it fails, that is a result too, beside those of the other places."""
+    """Return the result of :func:`attacked`; if it raises, return the failure as a result of that place."""
     try:
         return attacked(place, level, run)
     except Exception as error:  # noqa: BLE001  (whatever it was: the others' results are not lost by it)
@@ -90,7 +90,7 @@ def outcomes_of(place: Place, level: Level, run: str) -> tuple[list[Row], dict[s
 
 
 def loaded(place: Place, gateway: Place, run: str) -> list[Row]:
-    """Techniques that use the proxy up, one by one; meanwhile the gateway asks a provider, and must be answered."""
+    """Run the load techniques one by one. Meanwhile the gateway calls a provider and must get responses."""
     host, path = gateway.control or ("", "")
     rows = []
     for number, found in enumerate(techniques(place.name, alone=True)):
@@ -108,7 +108,7 @@ def loaded(place: Place, gateway: Place, run: str) -> list[Row]:
 
 
 def everything(level: Level) -> list[Row]:
-    """Controls, techniques, load, records, controls again."""
+    """Run controls, techniques, load and record checks, then the controls again."""
     run = secrets.token_hex(3)
     with places(level) as all_places:
         found = [place for place in all_places if level == "network" or place.name in AT_APPLICATION]
@@ -134,7 +134,7 @@ def everything(level: Level) -> list[Row]:
 
 
 def main() -> int:
-    """Run, print, write; returns the exit code."""
+    """Run all attacks, print and write the results. Return the exit code."""
     parser = argparse.ArgumentParser(prog="make attack", description=__doc__.split("\n")[0])
     parser.add_argument("--level", choices=list(PROXY), default="network")
     parser.add_argument(

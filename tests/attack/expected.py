@@ -1,7 +1,7 @@
-"""What the level `application` does not stop, by place; README's threat model says the same in words.
+"""Egress bypasses that the level `application` does not stop, by place; the README's threat model lists them too.
 
-At this level nothing but a client's own settings leads to the proxy: whoever ignores them, or asks another class's
-listener, is not stopped. The level `network` has no such list.
+At this level only the client's own settings lead it to the proxy: a client that ignores them, or calls the listener
+of another class, is not stopped. The level `network` has no such list.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ PAST_THE_PROXY = frozenset(
         "without_the_proxy_variables", "automatic_configuration", "hosts_answer_pings",
     }
 )  # fmt: skip
-"""Packets go where they are sent."""
+"""Packets are routed to their destination."""
 
 INWARDS = frozenset({"other_classes_listeners", "addresses_of_hosts"})
 """A nested container reaches the gateway, its hosts, and every listener of the proxy."""
 
 AS_ROOT = frozenset({"raw_ip", "ip_options_and_fragments", "borrowed_source_addresses"})
-"""Who may open raw sockets sends what it likes."""
+"""A client with raw sockets can send any packet."""
 
 ON_ONE_BRIDGE = frozenset({"containers_of_other_classes"})
-"""Code sandboxes and builds share the engine's own bridge."""
+"""Code sandboxes and builds share the default bridge of the nested Docker engine."""
 
 AT_APPLICATION = {
     "sandbox": PAST_THE_PROXY | INWARDS | ON_ONE_BRIDGE,
@@ -30,4 +30,4 @@ AT_APPLICATION = {
     "build": PAST_THE_PROXY | INWARDS | ON_ONE_BRIDGE | AS_ROOT,
     "gateway": PAST_THE_PROXY | {"other_hosts"},
 }
-"""By place. A neighbour on a network of its own is not there: at this level no network is known or unknown."""
+"""Expected bypasses by place. The place "neighbour" is missing: this level does not distinguish known networks."""

@@ -1,7 +1,7 @@
-"""An add-on for a bare mitmdump that is attacked in tests: it dials nothing but this machine's loopback.
+"""Addon for a bare mitmdump that tests attack: it permits connections to loopback only.
 
-mitmproxy asks before it resolves a name, so nothing is looked up either. That something would have been dialled is an
-error to the client (502), which the techniques take for what it is: a wall would have refused before.
+mitmproxy calls it before it resolves a name, so no name is looked up either. The client receives 502 for a connection
+that would have left the machine. The techniques count that as a bypass: network enforcement would have refused earlier.
 """
 
 import ipaddress
@@ -12,7 +12,7 @@ REFUSED = "outside of the fence of this test"
 
 
 def server_connect(data: server_hooks.ServerConnectionHookData) -> None:
-    """Refuse all but loopback, in whatever it is written; what is not plainly that counts as outside."""
+    """Refuse every address except loopback, in any notation. Treat an unrecognised form as outside."""
     host = data.server.address[0] if data.server.address else ""
     try:
         loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback

@@ -1,4 +1,4 @@
-"""The other side of the wall: what arrived there, whatever a client saw of it."""
+"""Evidence from outside the proxy: requests and packets that arrived there, whatever the client saw."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from tests.attack.inside.records import FORGED
 
 LOGS = {"canary": "/var/log/canary.jsonl", "names": "/var/log/dnsmasq.log", "providers": "/var/log/provider.jsonl"}
 
-# Of what a terminal obeys: C0 and C1, and the marks that turn the direction of text.
+# Characters that control a terminal: C0, C1, and bidirectional marks.
 OBEYED = {*map(chr, (*range(9), *range(11, 32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A)))}
 
 
 @dataclass(frozen=True)
 class Seen:
-    """Lines that the hosts outside wrote since :func:`here`, by log; None for a log that is not there."""
+    """Lines that the outside hosts wrote since :func:`here`, by log; None for a missing log."""
 
     lines: Mapping[str, list[str] | None]
 
     @property
     def missing(self) -> list[str]:
-        """Logs without which nothing can be said."""
+        """Return the logs that are missing; without them a result proves nothing."""
         return [LOGS[name] for name, lines in self.lines.items() if lines is None]
 
     def evidence(
         self, technique: Technique, place: str, token: str, inspected: str, recorded: Container[str]
     ) -> list[str]:
-        """What says that a technique got out: its token at the canary, in a question of DNS, in a Host, or not kept."""
+        """Return evidence of a bypass: the token at the canary, in DNS or in a Host header, or a missing record."""
         found = [f"the canary got {_short(line)}" for line in self._of("canary") if token in line]
         if place not in technique.lawful:
             found += [f"looked up: {_short(line)}" for line in self._of("names") if token in line and "query" in line]
@@ -48,7 +48,7 @@ class Seen:
         ]
 
     def unexplained(self, tokens: Iterable[str]) -> list[str]:
-        """What the canary heard without any technique's token: the packets around those that have one, and others."""
+        """Return canary lines without a token: packets of the same flow as one with a token, and unrelated packets."""
         known = tuple(tokens)
         return [line for line in self._of("canary") if not any(token in line for token in known)]
 
@@ -61,7 +61,7 @@ def _short(line: str) -> str:
 
 
 def here() -> dict[str, int]:
-    """How many lines each log has now; -1 where there is none."""
+    """Return the current number of lines of each log; -1 for a missing log."""
     return {name: _count(path) for name, path in LOGS.items()}
 
 
@@ -70,7 +70,7 @@ def _count(path: str) -> int:
 
 
 def since(before: Mapping[str, int]) -> Seen:
-    """What was written since."""
+    """Return the lines written since then."""
     return Seen(
         {
             name: None if lines < 0 else whole_lines(on("internet", "tail", "-n", f"+{lines + 1}", LOGS[name]))
@@ -80,7 +80,7 @@ def since(before: Mapping[str, int]) -> Seen:
 
 
 def records(host: str = "*") -> list[dict[str, Any]]:
-    """The newest records of a host, as `egress` prints them for programs; a line that is none counts as forged."""
+    """Return a host's newest records from `egress` in JSON; an invalid line counts as forged."""
     text = in_proxy("egress", "records", "--json", "--host", host, "--limit", "5000")
     return list(map(_record, whole_lines(text)))
 
@@ -93,12 +93,12 @@ def _record(line: str) -> dict[str, Any]:
 
 
 def recorded(inspected: str) -> set[str]:
-    """The paths, with their queries, of all that is recorded of an inspected name; of no name, nothing."""
+    """Return the recorded paths, with queries, for an inspected host; nothing for an empty name."""
     return {record.get("url", "").partition(inspected)[2] for record in records(inspected)} if inspected else set()
 
 
 def forged() -> list[str]:
-    """What in the records, or in how a person reads them, is not ours."""
+    """Return forged content found in the records or in their output for people."""
     found = [str(record) for record in records() if record.get("class") == FORGED]
     for command in (("records", "--limit", "5000"), ("denials", "--since", "1h")):
         said = in_proxy("egress", *command)

@@ -1,8 +1,8 @@
-"""Where attacks run in the lab, and what an attacker there could know of it.
+"""Places in the lab from which attacks run, and the facts that an attacker there could know.
 
-The sandbox is one that OpenClaw itself started. A browser, a build and a neighbour (on a network that somebody made
-inside the gateway) are containers of ours in the gateway's own engine, as OpenClaw, `docker build` and an agent with
-the engine's socket would start them; they are taken away at the end. Nothing else in the lab is changed.
+OpenClaw itself started the sandbox. The tests start the browser, the build and the neighbour (on a new network inside
+the gateway) in the gateway's own Docker engine, as OpenClaw, `docker build` and an agent with the engine's socket
+would. They are removed at the end. Nothing else in the lab changes.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ BROWSER_NETWORK: dict[Level, str] = {"application": "openclaw-sandbox-browser", 
 IMAGE = "openclaw-sandbox:bookworm-slim"
 OURS = "openclaw-egress-attack"
 LISTENING = 9222
-"""A browser's CDP port; here every container has a listener there for the others to find."""
+"""Port of a browser's CDP. Each container here has a listener on it as a target for the others."""
 
 INTERNET, CANARY, CANARY6 = "198.51.100.10", "198.51.100.66", "2001:db8::66"
 LAWFUL = tuple((INTERNET, port) for port in (80, 443))
-"""What the lab's policy has as exceptions for the gateway, whose class may ask for them by address."""
+"""Exceptions to the address guard in the lab's policy for the gateway, whose class may request them by address."""
 
 INWARD = ("inward", "mixed", "loopback", "metadata", "v6", "proxy", "inner", "10-0-0-1.ip", "172-17-0-1.ip")
 
 
 @dataclass(frozen=True)
 class Place:
-    """Somewhere to attack from.
+    """A place to attack from.
 
     Attributes:
         name: one of :data:`tests.attack.inside.core.PLACES`.
-        class_name: whose listener is its own; `-` where it has none.
-        python: the command that starts a Python there, which reads its program from ``-c``.
-        control: the URL's host and path that must be reached, or nothing.
+        class_name: the class of its listener; `-` without one.
+        python: the command that starts Python there, with the program from ``-c``.
+        control: host and path of a URL that must be reachable, or empty.
     """
 
     name: str
@@ -54,18 +54,18 @@ class Place:
 
 
 def _engine(*words: str) -> str:
-    """A command of the gateway's own Docker."""
+    """Run a command of the gateway's own Docker engine."""
     return in_gateway("docker", *words).strip()
 
 
 def _gone(*words: str) -> None:
-    """Take something away; where that does not succeed, what was found is worth more."""
+    """Remove an object. Ignore a failure, because the attack results matter more."""
     with contextlib.suppress(AssertionError):
         _engine(*words)
 
 
 def _into(*words: str) -> tuple[str, ...]:
-    """The command that runs something in the gateway, with standard input."""
+    """Return the command that runs something in the gateway, with standard input."""
     return (
         "docker",
         "exec",
@@ -82,7 +82,7 @@ def _into(*words: str) -> tuple[str, ...]:
 
 
 def _sandbox() -> str:
-    """The code sandbox that OpenClaw started; it starts one where none runs."""
+    """Return the code sandbox that OpenClaw started. If none runs, make OpenClaw start one."""
     find = ("ps", "--filter", "name=openclaw-sbx-", "--format", "{{.Names}}")
     if not _engine(*find):
         agent_turn("hello")
@@ -95,7 +95,7 @@ def _address_of(container: str) -> str:
 
 
 def _bridges() -> list[str]:
-    """The gateway's address on each of its own networks, IPv6 too."""
+    """Return the gateway's address on each of its own networks, IPv6 included."""
     networks = _engine("network", "ls", "--quiet", "--filter", "driver=bridge").split()
     return _engine("network", "inspect", "--format", "{{range .IPAM.Config}}{{.Gateway}} {{end}}", *networks).split()
 
@@ -106,8 +106,8 @@ def _hosts() -> tuple[str, ...]:
 
 
 def _spellings(level: Level) -> tuple[Address, ...]:
-    """VPS-2, the proxy's health, the metadata service and VPS-1, as nobody writes them."""
-    chance = random.Random(1)  # the same in each run
+    """Return unusual notations of VPS-2, the proxy's health port, the metadata service and VPS-1."""
+    chance = random.Random(1)  # Same choice in each run.
     inner = ("10.0.0.2", 22), ("127.0.0.1", 9464), ("169.254.169.254", 80), (PROXY[level], 9464), ("10.0.0.1", 22)
     found = [(spelled(chance, host), port) for host, port in inner for _ in range(6)]
     found += [(f"[{form}{host}]", port) for host, port in inner for form in ("::ffff:", "::", "64:ff9b::")]
@@ -138,7 +138,7 @@ def _world(level: Level, place: str, class_name: str) -> World:
 
 
 def _container(stack: contextlib.ExitStack, place: str, *options: str) -> str:
-    """A container of ours, gone at the end."""
+    """Start a test container and remove it at the end."""
     name = f"{OURS}-{place}"
     stack.callback(_gone, "rm", "--force", "--volumes", name)
     _engine("run", "--detach", "--name", name, *options, IMAGE, "sleep", "3600")
@@ -146,14 +146,14 @@ def _container(stack: contextlib.ExitStack, place: str, *options: str) -> str:
 
 
 def _network(stack: contextlib.ExitStack, name: str) -> None:
-    """A network inside the gateway; if it was not there, it is gone at the end."""
+    """Create a network inside the gateway. Remove it at the end unless it already existed."""
     if name not in _engine("network", "ls", "--format", "{{.Name}}").split():
         _engine("network", "create", name)
         stack.callback(_gone, "network", "rm", name)
 
 
 def _peer(stack: contextlib.ExitStack) -> str:
-    """A container with an address of its own on the internal network, past the gateway's rules."""
+    """Start a container with its own address on the internal network, past the gateway's firewall rules."""
     inner = PROXY["network"].rpartition(".")[0]
     network = f"{OURS}-{PEER}"
     at = ("--subnet", f"{inner}.0/24", "--gateway", f"{inner}.4")
@@ -164,7 +164,7 @@ def _peer(stack: contextlib.ExitStack) -> str:
 
 
 def _no_way_out_of_the_lab() -> None:
-    """Some targets are real addresses of the internet: the lab's own networks must end at this machine.
+    """Check that no network of the lab leads beyond this machine, because some targets are real internet addresses.
 
     Raises:
         RuntimeError: a network of the lab's hosts is not internal; nothing was sent.
@@ -178,7 +178,7 @@ def _no_way_out_of_the_lab() -> None:
 
 @contextlib.contextmanager
 def places(level: Level) -> Iterator[list[Place]]:
-    """Every place of the lab, with containers that are gone afterwards."""
+    """Yield every place of the lab. Remove the test containers at the end."""
     _no_way_out_of_the_lab()
     with contextlib.ExitStack() as stack:
         _network(stack, BROWSER_NETWORK[level])
@@ -188,9 +188,9 @@ def places(level: Level) -> Iterator[list[Place]]:
         containers = {
             "sandbox": _sandbox(),
             "browser": _container(stack, "browser", "--network", BROWSER_NETWORK[level], *harmless, *published),
-            # As `docker build` runs a RUN step: root, on the engine's own bridge.
+            # As `docker build` runs a RUN step: as root, on the engine's default bridge.
             "build": _container(stack, "build", "--network", "bridge", "--user", "0"),
-            # Whoever has the engine's socket chooses the rights as well.
+            # A client with the engine's socket also chooses the container's privileges.
             "neighbour": _container(
                 stack, "neighbour", "--network", f"{OURS}-unknown", "--user", "0", "--cap-add", "NET_ADMIN"
             ),

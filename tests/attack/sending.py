@@ -1,4 +1,4 @@
-"""Sends the code of :mod:`tests.attack.inside` to a Python that has nothing of ours, and reads what it says."""
+"""Sender for :mod:`tests.attack.inside`: it runs that code in a Python without the project and reads the output."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.attack.inside import addresses, controls, core, hello, http, load, lo
 from tests.attack.inside.core import REGISTRY, Technique, World
 
 MODULES = (core, talking, hello, wire, names, http, addresses, tls, local, load, records, controls)
-"""In the order of their imports."""
+"""Modules in import order."""
 
 _UNPACK = """
 import json, sys, types
@@ -25,14 +25,14 @@ sys.modules[parcel["main"]].main(parcel)
 """
 
 LONGEST = 900.0
-"""Seconds that all techniques of a place may take together."""
+"""Maximum seconds for all techniques of one place."""
 
 
 def run_inside(python: Sequence[str], module: Any, world: World, **more: Any) -> list[Any]:
-    """Run ``module.main`` by a command that is a Python interpreter; returns the JSON lines that it printed.
+    """Run ``module.main`` with a Python interpreter's command. Return the JSON lines that it printed.
 
     Raises:
-        RuntimeError: it ended with an error, with what it said.
+        RuntimeError: it exited with an error; the text contains its output.
     """
     parcel = {
         "modules": [(one.__name__, Path(one.__file__ or "").read_text()) for one in MODULES],
@@ -49,16 +49,16 @@ def run_inside(python: Sequence[str], module: Any, world: World, **more: Any) ->
 
 
 def attack(python: Sequence[str], world: World, tokens: dict[str, str]) -> list[dict[str, Any]]:
-    """Run the techniques that ``tokens`` names; see :func:`tests.attack.inside.core.outcome` for what each gives."""
+    """Run the techniques in ``tokens``. Return their outcomes; see :func:`tests.attack.inside.core.outcome`."""
     return run_inside(python, core, world, tokens=tokens)
 
 
 def answers(python: Sequence[str], world: World, host: str, path: str = "/", seconds: float = 0) -> list[str]:
-    """How a host answers through the place's listener: statuses, or what went wrong."""
+    """Return a host's status codes or errors through the listener of a place."""
     (found,) = run_inside(python, controls, world, host=host, path=path, seconds=seconds)
     return list(found)
 
 
 def techniques(place: str, *, alone: bool) -> list[Technique]:
-    """Those for a place, which load the proxy or do not."""
+    """Return the techniques for a place, either those that load the proxy or the others."""
     return [found for found in REGISTRY.techniques.values() if place in found.places and found.alone == alone]

@@ -1,6 +1,6 @@
-"""What a decision costs, whether more rules make it dearer, and whether `explain` says what the proxy does.
+"""Benchmark: the cost of a decision, its growth with more rules, and whether `explain` agrees with the proxy.
 
-Prints a table and writes build/deciding.json; ends with 1 where a goal is not met. Timings are of this machine, now.
+Prints a table and writes build/deciding.json; exits with 1 if a goal is missed. Timings are of this machine, now.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ FEW, MANY = 1_000, 10_000
 ROUNDS, DECISIONS = 15, 2_000
 GOAL_MICROSECONDS = 20.0
 GOAL_GROWTH = 2.0
-"""How much dearer a decision may be with ten times the rules."""
+"""Maximum growth of a decision's cost with ten times the rules."""
 POLICIES, REQUESTS = 34, 310
 
 
 def policy_of(rules: int) -> tuple[Policy, list[Destination]]:
-    """A class with so many rules (names, wildcards, names to deny), and destinations some of which they name."""
+    """Return a class with a number of rules (names, wildcards, denied names), and destinations of which some match."""
     chance = random.Random(rules)
     names = [f"host-{number}.zone-{number % 97}.example" for number in range(rules)]
     third = rules // 3
@@ -54,7 +54,7 @@ def policy_of(rules: int) -> tuple[Policy, list[Destination]]:
 
 
 def microseconds(one: Callable[[Destination], object], destinations: list[Destination]) -> float:
-    """The median over rounds of what one decision takes."""
+    """Return the median time of one decision over several rounds."""
     rounds = []
     for _ in range(ROUNDS):
         began = time.perf_counter()
@@ -65,7 +65,7 @@ def microseconds(one: Callable[[Destination], object], destinations: list[Destin
 
 
 def main() -> int:
-    """Measure, print, write; returns the exit code."""
+    """Measure, print and write. Return the exit code."""
     taken = {}
     for rules in (FEW, MANY):
         policy, destinations = policy_of(rules)

@@ -1,6 +1,6 @@
-"""`make bench`: is an event stream held back? 20 events at 100 ms, direct and through the proxy, in one run.
+"""`make bench`: measure whether the proxy delays an event stream; 20 events at 100 ms, direct and proxied, in one run.
 
-Prints a table and writes build/bench.json; ends with 1 where a goal is not met. Timings are of this machine, now.
+Prints a table and writes build/bench.json; exits with 1 if a goal is missed. Timings are of this machine, now.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from tests.standins.llm_providers import LLMProviders
 
 EVENTS, PAUSE_MS, ROUNDS = 20, 100, 5
 GOAL_ADDED_MS = 50.0
-"""What the proxy may add to the first event; an event that waits for the stream's end comes 2,000 ms late."""
+"""Maximum delay of the first event through the proxy; an event held until the stream's end is 2,000 ms late."""
 
 
 def first_and_last(http: httpx.Client, url: str) -> tuple[float, float]:
-    """Milliseconds from the request until the first and the last event."""
+    """Return milliseconds from the request to the first and to the last event."""
     began = time.perf_counter()
     times = []
     with http.stream(
@@ -40,7 +40,7 @@ def first_and_last(http: httpx.Client, url: str) -> tuple[float, float]:
 
 
 def main() -> int:
-    """Measure, print, write; returns the exit code."""
+    """Measure, print and write. Return the exit code."""
     with LLMProviders(http_port=0) as providers, tempfile.TemporaryDirectory() as directory:
         assert providers.ca_file is not None and providers.http_port is not None
         ports = [providers.port, providers.http_port]

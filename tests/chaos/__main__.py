@@ -1,6 +1,6 @@
-"""`make chaos`: floods and faults against the real proxy on loopback; THEMES="crash store" runs some themes only.
+"""`make chaos`: floods and faults against the real proxy on loopback; THEMES="crash store" runs only some themes.
 
-Prints a line for each number and writes build/chaos.json; ends with 1 where a goal is not met. It ends by itself.
+Prints one line per number and writes build/chaos.json; exits with 1 if a goal is missed. It ends by itself.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ THEMES: dict[str, Callable[[world.World], Iterator[Result]]] = {
 
 
 def main() -> int:
-    """Run the themes; returns the exit code."""
+    """Run the themes. Return the exit code."""
     chosen = os.environ.get("THEMES", "").split() or list(THEMES)
     if unknown := set(chosen) - set(THEMES):
         print(f"no such theme: {', '.join(sorted(unknown))}; there are {', '.join(THEMES)}", file=sys.stderr)

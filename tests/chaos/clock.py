@@ -1,4 +1,4 @@
-"""The clock: where the host's time jumps, calls go on, and the chain's times still only rise."""
+"""Theme clock: the host's time jumps; calls continue, and times in the hash chain still only increase."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tests.standins.loki.standin import LokiStandIn
 
 HOUR = 3600
 BACK = (0, -5, -2 * HOUR, 0)
-"""Seconds that the clock is off by, in turn: it is set back, a little and far, and set right."""
+"""Clock offsets in seconds, in turn: a little back, far back, and corrected."""
 AHEAD = (0, HOUR, 0)
 SECONDS = 1.5
 
 
 def run(made: world.World) -> Iterator[Result]:
-    """Backwards with a store; ahead and back, where a store that refuses what is too new must wait."""
+    """Set the clock back with a destination; then ahead and back, where a destination refuses lines from the future."""
     yield from _jumps(made, "back", BACK, delivers=True)
     yield from _jumps(made, "ahead", AHEAD, delivers=False)
 
@@ -41,7 +41,7 @@ def _jumps(made: world.World, name: str, offsets: tuple[int, ...], *, delivers: 
                 with load.running():
                     time.sleep(SECONDS)
             delivered = world.drained(proxy, 10 if delivers else 1)
-            # Lines that are ahead wait; those that were committed after them, at the present time, do not.
+            # Lines from the future wait; lines committed after them, at the present time, do not.
             waiting = len(proxy.rows(state="pending"))
             newest = max((row.seq for row in proxy.rows(state="acknowledged")), default=0)
             passed = sum(row.seq < newest for row in proxy.rows(state="pending"))

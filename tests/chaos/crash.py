@@ -1,4 +1,4 @@
-"""Crash: `kill -9` at random moments under load. What was answered is kept once; what left is named."""
+"""Theme crash: `kill -9` at random moments under load. Each complete response is recorded once; the rest is marked."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from tests.standins.loki.standin import LokiStandIn
 ROUNDS = 15
 SEED = 20_261
 EVENT_MS = 30
-"""Between two events of a stream: some calls are in the middle whenever the kill comes."""
+"""Seconds between two events of a stream, so that some calls are in progress at any kill."""
 
 
 def run(made: world.World) -> Iterator[Result]:
-    """Many rounds on one spool."""
+    """Run many rounds on one spool."""
     chance = random.Random(SEED)
     began = time.time()
     with LokiStandIn() as loki:
@@ -68,7 +68,7 @@ def _not_once(stored: Counter[str], wanted: Iterable[str]) -> set[str]:
 
 
 def _unrecorded(made: world.World, began: float, rows: Sequence[tuple[int, Row]], proxy: RunningProxy) -> int:
-    """Requests that the provider had in full, and of which the spool has no exchange with that very body."""
+    """Return requests that the provider received completely and that have no exchange with their body in the spool."""
     with SpoolReader(proxy.directory / "state" / "spool.db") as reader:
         bodies = Counter(
             hashlib.sha256((json.loads(reader.lines_for(row.id)[0])["request"].get("body") or "").encode()).hexdigest()

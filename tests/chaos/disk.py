@@ -1,6 +1,6 @@
-"""The disk: a spool at its limit does what EGRESS_SPOOL_FULL says, a full disk refuses what cannot be recorded.
+"""Theme disk: a full spool follows EGRESS_SPOOL_FULL; on a full disk the proxy refuses requests that it cannot record.
 
-Both go on afterwards. As root the disk is a small tmpfs; else the kernel refuses the proxy every longer file.
+Both recover afterwards. As root the disk is a small tmpfs; otherwise the kernel limits the proxy's file size.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ CALLS = 40
 FEW = 3
 DISK_MEGABYTES = 8
 GOAL_LOG_LINES = 3.0
-"""Lines of the log for each refused request."""
+"""Log lines per refused request."""
 
 
 def run(made: world.World) -> Iterator[Result]:
-    """A full spool in both ways, then a full disk."""
+    """Fill the spool in both modes, then the disk."""
     yield from _drops_the_oldest(made)
     yield from _blocks(made)
     yield from _full_disk(made)
@@ -43,7 +43,7 @@ def run(made: world.World) -> Iterator[Result]:
 
 
 def calls(proxy: RunningProxy, count: int, class_name: str = "gateway", more: str = "") -> Load:
-    """Calls of any class, one after the other."""
+    """Send calls of a class, one after the other."""
     load = Load(proxy)
     with proxy.client(class_name, headers={"x-api-key": "k"}) as http:
         for _ in range(count):
@@ -52,7 +52,7 @@ def calls(proxy: RunningProxy, count: int, class_name: str = "gateway", more: st
 
 
 def _site(proxy: RunningProxy, made: world.World) -> int:
-    """The status of a site that is tunnelled."""
+    """Return the status code of a site behind a tunnel."""
     try:
         with proxy.client("browser", ca=made.providers.ca_file) as http:
             return http.get(proxy.url("www.example.com", "/")).status_code
@@ -127,7 +127,7 @@ def _problems(proxy: RunningProxy) -> int:
 
 @contextlib.contextmanager
 def _disk(state: Path) -> Iterator[bool]:
-    """A disk of its own for a proxy's state; whether there is one."""
+    """Mount a disk for a proxy's state. Yield whether that was possible."""
     state.mkdir(mode=0o700)
     mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MEGABYTES}m,mode=0700", "chaos", str(state)]
     mounted = os.getuid() == 0 and subprocess.run(mount, capture_output=True, check=False).returncode == 0
@@ -140,7 +140,7 @@ def _disk(state: Path) -> Iterator[bool]:
 
 @contextlib.contextmanager
 def _filled(state: Path) -> Iterator[None]:
-    """While this lasts, all that was left of the disk is taken."""
+    """Fill the disk's free space within the context."""
     filler = state / "filler"
     with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
         while file.write(b"\0" * 4096):
@@ -157,7 +157,7 @@ def _full_disk(made: world.World) -> Iterator[Result]:
     with _disk(state) as mounted:
         with proxy, contextlib.ExitStack() as full:
             load = Load(proxy)
-            with load.running(delay_ms=100, pause=0.02):  # streams are under way when it happens
+            with load.running(delay_ms=100, pause=0.02):  # Streams are in progress when the disk fills.
                 time.sleep(1)
                 full.enter_context(_filled(state) if mounted else proxy.no_room())
                 time.sleep(0.5)
@@ -194,7 +194,7 @@ def _ready(proxy: RunningProxy) -> bool:
 
 
 def _full_of_acknowledged(made: world.World) -> Iterator[Result]:
-    """A disk that stays full: what the store has acknowledged makes room for what comes."""
+    """Keep the disk full: space for new records comes from acknowledged ones."""
     with LokiStandIn() as loki:
         proxy = made.proxy("acknowledged", OTEL_EXPORTER_OTLP_LOGS_ENDPOINT=f"{loki.url}/otlp/v1/logs")
         with _disk(proxy.directory / "state") as mounted:

@@ -1,9 +1,9 @@
-"""What a class can do to the proxy without leave: floods, each a process of its own that ends by itself.
+"""Floods that a class can send without permission; each is a process of its own that ends by itself.
 
     python -m tests.chaos.floods NAME SECONDS SINK_PORT LISTENER…
 
-CONNECTIONS to each listener at once, more than a class may have. The sink, where tunnels end, takes what comes and says
-nothing. The process steps back for all others: what shall be measured is the proxy, not who gets the processor.
+Opens CONNECTIONS to each listener in parallel, more than a class may have. The sink, where tunnels end, reads
+everything and sends nothing. The process lowers its own priority: the proxy is measured, not the scheduler.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _numbers = itertools.count()
 
 @dataclass(frozen=True)
 class Target:
-    """A listener, and the port at which an allowed host listens."""
+    """A listener, and the port of an allowed host."""
 
     listener: int
     sink: int
@@ -40,38 +40,38 @@ class Link:
         self._reader, self._writer = reader, writer
 
     async def send(self, data: bytes) -> None:
-        """Send, waiting where the other side does not take it."""
+        """Send bytes; wait while the other side does not read."""
         self._writer.write(data)
         await self._writer.drain()
 
     async def head(self) -> bytes:
-        """The head of an answer."""
+        """Read the head of a response."""
         return await self._reader.readuntil(b"\r\n\r\n")
 
     async def answer(self) -> None:
-        """An answer with its body."""
+        """Read a response with its body."""
         head = (await self.head()).lower()
         length = int(head.partition(b"content-length: ")[2].partition(b"\r")[0] or 0)
         await self._reader.readexactly(length)
 
     async def until_closed(self) -> None:
-        """Nothing is said any more."""
+        """Read until the proxy closes the connection."""
         while await self._reader.read(65536):
             pass
 
 
 def connect(host: str, port: int) -> bytes:
-    """The head that asks for a tunnel."""
+    """Return the head of a tunnel request."""
     return f"CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode()
 
 
 def post(host: str, more: str) -> bytes:
-    """The head of a plain request."""
+    """Return the head of a plain request."""
     return f"POST http://{host}/ HTTP/1.1\r\nHost: {host}\r\n{more}\r\n".encode()
 
 
 HELLO = b"\x16\x03\x01"
-# A whole ClientHello (RFC 8446, 4.1.2) that names ALLOWED: the tunnel behind it is open, and nobody says anything more.
+# A complete ClientHello (RFC 8446, 4.1.2) that names ALLOWED: the tunnel behind it opens, then both sides are silent.
 _NAME = b"\x00" + len(ALLOWED).to_bytes(2) + ALLOWED.encode()
 _EXTENSION = b"\x00\x00" + (len(_NAME) + 2).to_bytes(2) + len(_NAME).to_bytes(2) + _NAME
 _BODY = b"\x03\x03" + b"r" * 32 + b"\x00" + b"\x00\x02\x13\x01" + b"\x01\x00" + len(_EXTENSION).to_bytes(2) + _EXTENSION
@@ -79,23 +79,23 @@ _HANDSHAKE = b"\x01" + len(_BODY).to_bytes(3) + _BODY
 WHOLE_HELLO = HELLO + len(_HANDSHAKE).to_bytes(2) + _HANDSHAKE
 
 
-# ── floods: what one connection does ─────────────────────────────────────────────────────────────────────────────
+# ── floods: the actions of one connection ────────────────────────────────────────────────────────────────────────
 
 
 async def connections(link: Link, _: Target) -> None:
-    """Says nothing."""
+    """Send nothing."""
     await link.until_closed()
 
 
 async def slow_heads(link: Link, _: Target) -> None:
-    """A head that comes byte by byte."""
+    """Send a head byte by byte."""
     for byte in post(ALLOWED, "X-Slow: " + "y" * 1000):
         await link.send(bytes([byte]))
         await asyncio.sleep(PACE_SECONDS)
 
 
 async def half_open_connects(link: Link, target: Target) -> None:
-    """A tunnel in which TLS begins and does not go on."""
+    """Open a tunnel, start TLS, and stop there."""
     await link.send(connect(ALLOWED, target.sink))
     await link.head()
     await link.send(HELLO)
@@ -103,7 +103,7 @@ async def half_open_connects(link: Link, target: Target) -> None:
 
 
 async def idle_tunnels(link: Link, target: Target) -> None:
-    """An open tunnel in which nothing more is said."""
+    """Open a tunnel and send nothing more."""
     await link.send(connect(ALLOWED, target.sink))
     await link.head()
     await link.send(WHOLE_HELLO)
@@ -111,34 +111,34 @@ async def idle_tunnels(link: Link, target: Target) -> None:
 
 
 async def denied_bodies(link: Link, _: Target) -> None:
-    """A gigabyte that nobody asked for."""
+    """Send a gigabyte as the body of a denied request."""
     await link.send(post(DENIED, "Content-Length: 1000000000\r\n"))
     for _ in range(1_000):
         await link.send(b"x" * 1_000_000)
 
 
 async def requests(link: Link, _: Target) -> None:
-    """One refused request after the other."""
+    """Send refused requests one after the other."""
     while True:
         await link.send(post(DENIED, "Content-Length: 0\r\n"))
         await link.answer()
 
 
 async def slow_names(link: Link, _: Target) -> None:
-    """Names, each another one, whose look-ups take long."""
+    """Request names that all differ and whose lookups are slow."""
     await link.send(connect(f"n{next(_numbers)}.slow.example", 443))
     await link.until_closed()
 
 
 async def big_heads(link: Link, _: Target) -> None:
-    """Heads of all but the size that is allowed, in many fields."""
+    """Send heads just below the size limit, in many fields."""
     while True:
         await link.send(post(DENIED, "Content-Length: 0\r\n" + ("X-Big: " + "y" * 380 + "\r\n") * 160))
         await link.answer()
 
 
 async def churn(_: Link, __: Target) -> None:
-    """Comes and goes."""
+    """Connect and disconnect."""
 
 
 FLOODS: dict[str, tuple[int, Callable[[Link, Target], Awaitable[None]]]] = {
@@ -155,7 +155,7 @@ FLOODS: dict[str, tuple[int, Callable[[Link, Target], Awaitable[None]]]] = {
 
 
 async def one(play: Callable[[Link, Target], Awaitable[None]], target: Target, until: float, done: list[int]) -> None:
-    """A connection that is made again whenever it ends."""
+    """Run one connection; open it again whenever it ends."""
     while time.monotonic() < until:
         writer = None
         try:
@@ -170,7 +170,7 @@ async def one(play: Callable[[Link, Target], Awaitable[None]], target: Target, u
 
 
 async def flood(name: str, seconds: float, sink: int, listeners: list[int]) -> int:
-    """Run one; returns how many connections were made."""
+    """Run one flood. Return the number of connections made."""
     count, play = FLOODS[name]
     done = [0]
     until = time.monotonic() + seconds
@@ -192,7 +192,7 @@ async def flood(name: str, seconds: float, sink: int, listeners: list[int]) -> i
 
 
 def main(arguments: list[str]) -> None:
-    """Say when it begins, and at its end how many connections there were."""
+    """Report the start, and at the end the number of connections."""
     name, seconds, sink, *listeners = arguments
     os.nice(10)
     print("begun", flush=True)

@@ -1,4 +1,4 @@
-"""A provider gone wrong, behind TLS on loopback: what it does is the last word of the request's path."""
+"""Faulty provider behind TLS on loopback: the last segment of the request path names the fault."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 GIB = 1024**3
 LIMIT_SECONDS = 20.0
-"""What never ends by itself ends after this."""
+"""Seconds after which a fault without an end is stopped."""
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\n"
 STREAM = HEAD % b"text/event-stream" + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -33,12 +33,12 @@ def _reset(sock: ssl.SSLSocket) -> None:
 
 
 def reset_before_the_answer(sock: ssl.SSLSocket) -> None:
-    """RST instead of an answer."""
+    """Send RST instead of a response."""
     _reset(sock)
 
 
 def reset_in_a_stream(sock: ssl.SSLSocket) -> None:
-    """RST after three events."""
+    """Send RST after three events."""
     for piece in (STREAM, EVENT, EVENT, EVENT):
         sock.sendall(piece)
         time.sleep(0.05)
@@ -46,80 +46,80 @@ def reset_in_a_stream(sock: ssl.SSLSocket) -> None:
 
 
 def end_in_a_stream(sock: ssl.SSLSocket) -> None:
-    """The connection ends in an orderly way, the stream does not."""
+    """Close the connection cleanly in the middle of a stream."""
     sock.sendall(STREAM + EVENT * 3)
 
 
 def half_a_body(sock: ssl.SSLSocket) -> None:
-    """Half of what Content-Length says, then the end of one direction."""
+    """Send half of Content-Length, then close one direction."""
     sock.sendall(PLAIN + b"Content-Length: 1000\r\n\r\n" + b"x" * 500)
     with contextlib.suppress(OSError):
         sock.unwrap().shutdown(socket.SHUT_WR)
 
 
 def stall_before_the_answer(sock: ssl.SSLSocket) -> None:
-    """Nothing, and the connection stays."""
+    """Send nothing and keep the connection open."""
     with contextlib.suppress(OSError):
         sock.recv(1)
 
 
 def stall_in_a_stream(sock: ssl.SSLSocket) -> None:
-    """Three events, then nothing."""
+    """Send three events, then nothing."""
     sock.sendall(STREAM + EVENT * 3)
     with contextlib.suppress(OSError):
         sock.recv(1)
 
 
 def garbage(sock: ssl.SSLSocket) -> None:
-    """No HTTP."""
+    """Send bytes that are not HTTP."""
     sock.sendall(bytes(range(256)) * 64 + b"\r\n\r\n")
 
 
 def carriage_return_in_a_head(sock: ssl.SSLSocket) -> None:
-    """A bare CR in a value: for whoever takes it for a line's end, a second field."""
+    """Send a bare CR in a value: a parser that takes it for a line end sees a second field."""
     sock.sendall(HEAD % b"text/plain\rSet-Cookie: a" + b"Content-Length: 2\r\n\r\nok")
 
 
 def two_lengths(sock: ssl.SSLSocket) -> None:
-    """Two Content-Lengths that do not agree."""
+    """Send two Content-Length fields with different values."""
     sock.sendall(PLAIN + b"Content-Length: 2\r\nContent-Length: 20\r\n\r\n" + b"x" * 20)
 
 
 def no_head(sock: ssl.SSLSocket) -> None:
-    """A response of HTTP/0.9."""
+    """Send an HTTP/0.9 response."""
     sock.sendall(b"<html>hello</html>")
 
 
 def endless_hints(sock: ssl.SSLSocket) -> None:
-    """Early hints (103) without a final response."""
+    """Send Early Hints (103) without a final response."""
     _for_ever(sock, b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")
 
 
 def hints_before_the_answer(sock: ssl.SSLSocket) -> None:
-    """Early hints, then a whole response."""
+    """Send Early Hints, then a complete response."""
     sock.sendall(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")
     sock.sendall(PLAIN + b"Content-Length: 2\r\n\r\n{}")
 
 
 def garbage_in_a_stream(sock: ssl.SSLSocket) -> None:
-    """What is no chunk between chunks."""
+    """Send bytes between chunks that are not a chunk."""
     sock.sendall(STREAM + EVENT + b"no chunk at all\r\n" * 4)
 
 
 def endless_head(sock: ssl.SSLSocket) -> None:
-    """Header fields without end."""
+    """Send header fields without end."""
     sock.sendall(b"HTTP/1.1 200 OK\r\n")
     _for_ever(sock, b"X-More: " + b"y" * 8000 + b"\r\n")
 
 
 def endless_chunk_size(sock: ssl.SSLSocket) -> None:
-    """A chunk whose size has digits without end."""
+    """Send a chunk size with endless digits."""
     sock.sendall(STREAM)
     _for_ever(sock, b"0" * 8000)
 
 
 def endless_line(sock: ssl.SSLSocket) -> None:
-    """An event stream that is one line of 30 MB."""
+    """Send an event stream that is one line of 30 MB."""
     sock.sendall(STREAM)
     for _ in range(30):
         sock.sendall(_chunk(b"x" * 1_000_000))
@@ -127,7 +127,7 @@ def endless_line(sock: ssl.SSLSocket) -> None:
 
 
 def bomb(sock: ssl.SSLSocket) -> None:
-    """A GiB of spaces in a MB of gzip: one block, time and again; whoever decodes it gives up before the checksum."""
+    """Send a GiB of spaces as a MB of gzip: one block, repeated; decoders stop before the checksum."""
     packer = zlib.compressobj(9, zlib.DEFLATED, 31)
     spaces = b" " * (1024 * 1024)
     sock.sendall(PLAIN + b"Content-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n")
@@ -172,7 +172,7 @@ PARTS: dict[str, Part] = {
 
 @contextlib.contextmanager
 def listening(cert: Path, key: Path, parts: Mapping[str, Part] = PARTS) -> Iterator[int]:
-    """While this lasts it serves at the port given back."""
+    """Serve within the context, at the port that it yields."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(cert, key)
     with socket.create_server(("127.0.0.1", 0), backlog=64) as server:

@@ -1,4 +1,4 @@
-"""The traffic that must not suffer: numbered LLM calls of the class `gateway`, timed, and found again afterwards."""
+"""Traffic that must not suffer: numbered LLM calls of the class `gateway`, timed and later searched in the spool."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _numbers = itertools.count(1)
 
 @dataclass
 class Load:
-    """Calls that were made, by number. ``answered`` has the whole answer's time, in milliseconds."""
+    """Calls by number. ``answered`` has the time of the complete response in milliseconds."""
 
     proxy: RunningProxy
     started: list[int] = field(default_factory=list)
@@ -34,7 +34,7 @@ class Load:
 
     @contextlib.contextmanager
     def running(self, *, more: str = "", delay_ms: int = 0, pause: float = PAUSE_SECONDS) -> Iterator[None]:
-        """While this lasts, workers call; at its end, the calls under way come to theirs."""
+        """Call from several workers within the context; at its end wait for calls in progress."""
         stop = threading.Event()
         threads = [
             threading.Thread(target=self._work, args=(stop, more, delay_ms, pause), daemon=True) for _ in range(WORKERS)
@@ -60,7 +60,7 @@ class Load:
             stop.wait(pause / CALLS_PER_CONNECTION)
 
     def call(self, http: httpx.Client, more: str = "") -> bool:
-        """One call, streamed or plain; whether it was answered in full."""
+        """Make one call, streamed or plain. Return whether the response was complete."""
         number = next(_numbers)
         body = numbered.message(number, stream=number % 2 > 0, more=more)
         self.started.append(number)
@@ -81,16 +81,16 @@ class Load:
 
     @property
     def median(self) -> float:
-        """Milliseconds."""
+        """Return the median in milliseconds."""
         return statistics.median(self.answered.values()) if self.answered else float("inf")
 
     @property
     def worst(self) -> float:
-        """Milliseconds."""
+        """Return the maximum in milliseconds."""
         return max(self.answered.values(), default=float("inf"))
 
     def not_kept_once(self) -> list[int]:
-        """Calls that were answered and are not in the spool as complete, exactly once."""
+        """Return calls with a response that are not in the spool as complete exactly once."""
         found = Counter((number, row.outcome) for number, row in numbered.kept(self.proxy))
         times = Counter(number for number, _ in found.elements())
         return [number for number in self.answered if found[number, "complete"] != 1 or times[number] != 1]
@@ -98,9 +98,9 @@ class Load:
 
 @contextlib.contextmanager
 def compared(proxy: RunningProxy, control: RunningProxy) -> Iterator[tuple[Load, Load]]:
-    """While this lasts, calls go through a proxy and through another at the same time, to which nothing is done.
+    """Call through the proxy and through an undisturbed second one at the same time, within the context.
 
-    What else the machine does at that moment slows both: their ratio is what was done to the first.
+    Other load on the machine slows both: their ratio is the effect on the first.
     """
     loads = Load(proxy), Load(control)
     with loads[0].running(), loads[1].running():
@@ -108,12 +108,12 @@ def compared(proxy: RunningProxy, control: RunningProxy) -> Iterator[tuple[Load,
 
 
 def compared_for(proxy: RunningProxy, control: RunningProxy, seconds: float) -> tuple[Load, Load]:
-    """The same for so many seconds."""
+    """Compare for a number of seconds."""
     with compared(proxy, control) as loads:
         time.sleep(seconds)
     return loads
 
 
 def warm(proxy: RunningProxy, control: RunningProxy) -> None:
-    """Certificates are made and modules are loaded afterwards."""
+    """Make a first call, so that certificates and modules are loaded."""
     compared_for(proxy, control, WARMING_SECONDS)

@@ -1,4 +1,4 @@
-"""Memory: what one class sends and does not read, in a cgroup of the container's size. No OOM kill, others go on."""
+"""Theme memory: one class sends and reads nothing. No OOM kill in a cgroup of the container's size; others go on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.results import Result, at_least, at_most, exactly, reported
 from tests.running import RunningProxy
 
 LIMIT = 512 * 1024 * 1024
-"""The container's default."""
+"""Memory limit of the container by default."""
 
 MIB = 1024 * 1024
 HOST = "api.anthropic.com"
@@ -30,7 +30,7 @@ SETTLE_SECONDS = 30.0
 
 
 class NoCgroup(Exception):
-    """No memory cgroup can be made here; the text says why."""
+    """No memory cgroup can be created here; the text says why."""
 
 
 class MemoryCgroup:
@@ -56,12 +56,12 @@ class MemoryCgroup:
 
     @property
     def prefix(self) -> list[str]:
-        """A command that joins the cgroup and becomes the command that follows."""
+        """Return a command prefix that joins the cgroup and then becomes the command after it."""
         return ["sh", "-c", f'echo $$ > {self.path}/cgroup.procs && exec "$@"', "sh"]
 
     @property
     def peak(self) -> float:
-        """Return the most that was ever charged, page cache included, in MB."""
+        """Return the peak memory charge, page cache included, in MB."""
         file = self._file("memory.max_usage_in_bytes", "memory.peak")
         return int(file.read_text()) / 1e6 if file.exists() else float("nan")
 
@@ -72,7 +72,7 @@ class MemoryCgroup:
         return int(words[words.index("oom_kill") + 1]) if "oom_kill" in words else 0
 
     def remove(self) -> None:
-        """Remove the cgroup, which has no process any more."""
+        """Remove the cgroup after its processes have ended."""
         with contextlib.suppress(OSError):
             self.path.rmdir()
 
@@ -82,13 +82,13 @@ class MemoryCgroup:
 
 @dataclass
 class Client:
-    """Sends what the cases need, each connection through a class's listener, in TLS that the proxy terminates."""
+    """Traffic of the cases. Each connection goes through a class's listener, in TLS that the proxy terminates."""
 
     proxy: RunningProxy
 
     @contextlib.asynccontextmanager
     async def connected(self, class_name: str) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-        """Connect to the provider; read no more ahead than asyncio must."""
+        """Connect to the provider; read no further ahead than asyncio must."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.proxy.ports[class_name], limit=65536)
         try:
             target = f"{HOST}:{self.proxy.provider_port}"
@@ -100,12 +100,12 @@ class Client:
             writer.transport.abort()
 
     def head(self, *fields: str) -> bytes:
-        """A request's head."""
+        """Return a request's head."""
         lines = ["POST /v1/messages HTTP/1.1", f"Host: {HOST}:{self.proxy.provider_port}", "x-api-key: k", *fields]
         return "\r\n".join([*lines, "", ""]).encode()
 
     async def post(self, class_name: str, size: int, *fields: str, hold: float = 0) -> int:
-        """Send a body of ``size`` bytes, read the response after ``hold`` seconds; its status, 0 where it broke off."""
+        """Send a body of ``size`` bytes, read the response after ``hold`` seconds. Return its status, 0 without one."""
         start = b'{"model": "claude-opus-5", "max_tokens": 9, "messages": [{"role": "user", "content": "'
         end = b'"}]}'
         with contextlib.suppress(OSError, asyncio.IncompleteReadError, ssl.SSLError):
@@ -133,7 +133,7 @@ class Client:
         return 0
 
     async def unended(self, class_name: str, size: int, hold: float) -> int:
-        """Send chunks of a body that does not end, wait; 1 where the proxy kept the connection."""
+        """Send chunks of an endless body, then wait. Return 1 if the proxy kept the connection."""
         with contextlib.suppress(OSError, asyncio.IncompleteReadError, ssl.SSLError, TimeoutError):
             async with self.connected(class_name) as (reader, writer):
                 writer.write(self.head("Transfer-Encoding: chunked"))
@@ -196,7 +196,7 @@ CASES: dict[str, Case] = {
 
 
 def run(made: world.World) -> Iterator[Result]:
-    """Each case against one proxy in a cgroup of 512 MB, with calls of the class gateway beside it."""
+    """Run each case against one proxy in a cgroup of 512 MB, with calls of the class gateway in parallel."""
     try:
         cgroup = MemoryCgroup(LIMIT)
     except NoCgroup as error:

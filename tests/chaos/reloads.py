@@ -1,4 +1,4 @@
-"""Reloads: a hundred policies in a storm, some broken, under load. No connection drops, the last good one holds."""
+"""Theme reloads: a hundred policies, some invalid, under load. No connection drops; the last valid one holds."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from tests.running import RunningProxy, free_ports
 
 RELOADS = 100
 PACE_SECONDS = 0.3
-"""The proxy looks once a second: some policies are never seen, which is right."""
+"""The proxy checks once a second, so some policies are never loaded; that is correct."""
 SEEN_AT_LEAST = 20
 GOAL_MEDIAN = 2.0
 BREAKS = ("enforce|enfroce", "version: 1|version: 1\n  - what", "inspect|inspects", "*.example.com|*.*.com")
-"""What is replaced by what."""
+"""Text in the policy, and its replacement."""
 
 
 @dataclass
 class Tunnel:
-    """One connection through a tunnel on which something is asked all the time."""
+    """One connection through a tunnel, with requests all the time."""
 
     answered: int = 0
     dropped: int = 0
     stop: threading.Event = field(default_factory=threading.Event)
 
     def run(self, proxy: RunningProxy, ca: Path) -> None:
-        """Until it is told to stop, or the connection ends."""
+        """Send requests until told to stop, or until the connection ends."""
         host = f"www.example.com:{proxy.provider_port}"
         with connected(proxy.ports["browser"]) as sock:
             connect(sock, host)
@@ -52,7 +52,7 @@ class Tunnel:
 
 
 def run(made: world.World) -> Iterator[Result]:
-    """The storm."""
+    """Run the storm."""
     assert made.providers.ca_file is not None
     proxy = made.proxy("reloads")
     with proxy, made.proxy("no-reloads") as control:
@@ -86,9 +86,9 @@ def run(made: world.World) -> Iterator[Result]:
 
 
 def storm(proxy: RunningProxy) -> str:
-    """Write the policies, the last a broken one; returns the digest of the last good one.
+    """Write the policies, the last one invalid. Return the digest of the last valid one.
 
-    Every other good one moves the sandbox's listener, every other writing is by a new file.
+    Every second valid one moves the sandbox's listener, every second write replaces the file.
     """
     text, digest = proxy.policy_file.read_text(), ""
     ports = [proxy.ports["sandbox"], *free_ports(1)]
@@ -109,6 +109,6 @@ def storm(proxy: RunningProxy) -> str:
             new = proxy.policy_file.with_suffix(".new")
             new.write_text(changed)
             new.replace(proxy.policy_file)
-        # The last good one is seen before the broken one that comes after it.
+        # The proxy loads the last valid one before the invalid one that follows.
         time.sleep(2.5 if number == RELOADS - 1 else PACE_SECONDS)
     return digest

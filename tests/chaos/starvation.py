@@ -1,4 +1,4 @@
-"""Starvation: while sandboxes and browsers flood the proxy, the gateway's LLM calls go on, each recorded once."""
+"""Theme starvation: sandboxes and browsers flood the proxy; the gateway's LLM calls continue, each recorded once."""
 
 from __future__ import annotations
 
@@ -15,21 +15,23 @@ from tests.running import RunningProxy, free_ports
 
 SECONDS = 4.0
 LEAD_SECONDS = 1.0
-"""So long a flood has risen before calls are timed."""
+"""Seconds for which a flood ramps up before calls are timed."""
 
 GOAL_MEDIAN, GOAL_WORST = 5.0, 10.0
-"""Times of a proxy beside it without a flood. One event loop serves all classes: where a flood keeps it busy, each step
-of a call waits for a step of every class."""
+"""Maximum ratio to an unflooded second proxy. One event loop serves all classes: while a flood keeps it busy, each step
+of a call waits for one step of every other class.
+"""
 
 CALLS_AT_LEAST = 10
 
 GOAL_MEGABYTES = 320.0
-"""What floods may add to the proxy's memory. Two classes have 256 connections each, and one may hold 512 KiB:
-128 unread, 64 in hand, 320 that wait. The container has 512 MB by default, of which 80 are the proxy's own."""
+"""Maximum growth of the proxy's memory under floods. Two classes have 256 connections each, and one may hold 512 KiB:
+128 unread, 64 in processing, 320 queued. The container has 512 MB by default, of which the proxy itself uses 80.
+"""
 
 
 def run(made: world.World) -> Iterator[Result]:
-    """Each flood in turn, against one proxy; another one beside it is left in peace."""
+    """Run each flood in turn against one proxy, beside a second one without a flood."""
     sink = free_ports(1)[0]
     with made.proxy("flooded", [sink]) as proxy, made.proxy("not-flooded") as control:
         warm(proxy, control)

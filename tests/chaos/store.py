@@ -1,4 +1,4 @@
-"""The store: whatever it does, no request suffers, and once it is back it has every line, once and in order."""
+"""Theme store: the destination of records fails. No request suffers; later it has every line once, in order."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from tests.standins.loki.standin import LokiStandIn
 
 SECONDS = 2.0
 SMALL_PUSH = 30_000
-"""Bytes of a push that a store with a small limit takes; a record of ours has some 3,000."""
+"""Bytes of a push that a destination with a small limit accepts; a record here has about 3,000."""
 GOAL_MEDIAN = 2.0
-"""Times of a proxy beside it that has no store. The exporter is a thread of the same process."""
+"""Maximum ratio to a second proxy without a destination. The exporter is a thread of the same process."""
 POISON = 3
-"""Records that the store will never take."""
+"""Number of records that the destination refuses for good."""
 
 
 def faults(loki: LokiStandIn) -> dict[str, tuple[Callable[[], object], Callable[[], object]]]:
-    """Name: what begins the fault, what ends it."""
+    """Faults by name: the action that starts it and the action that ends it."""
     clear = loki.faults.clear
     on = {
         "slow": {"delay_s": 1.0},
@@ -54,9 +54,9 @@ def faults(loki: LokiStandIn) -> dict[str, tuple[Callable[[], object], Callable[
 
 
 def run(made: world.World) -> Iterator[Result]:
-    """One fault after the other, against one proxy and one store."""
+    """Run one fault after the other, against one proxy and one destination."""
     loki = LokiStandIn().start()
-    # Milliseconds: a store that says nothing is given up after this.
+    # Milliseconds after which the exporter gives up on a silent destination.
     proxy = made.proxy(
         "store", OTEL_EXPORTER_OTLP_LOGS_ENDPOINT=f"{loki.url}/otlp/v1/logs", OTEL_EXPORTER_OTLP_TIMEOUT="1500"
     )
@@ -91,7 +91,7 @@ def _poison(proxy: RunningProxy) -> None:
 
 
 def _differences(proxy: RunningProxy, loki: LokiStandIn) -> int:
-    """Between the lines that the store should have, in their order, and those that it has."""
+    """Return the differences between expected lines, in order, and the destination's lines."""
     wanted = []
     dead = {row.seq for row in proxy.rows(state="dead_letter")}
     with SpoolReader(proxy.directory / "state" / "spool.db") as reader:

@@ -1,4 +1,4 @@
-"""Upstream: whatever a provider does, the client is not deceived, the record says what it was, memory is bounded."""
+"""Theme upstream: a faulty provider. The client is not misled, the record states the fault, memory is bounded."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from tests.results import Result, at_most, exactly
 from tests.running import RunningProxy
 
 PATIENCE_SECONDS = 3.0
-"""A client's."""
+"""Client timeout."""
 GOAL_MEGABYTES = 150.0
-"""One exchange holds at most 64 MiB of a body that is decoded, and 256 KiB of a head."""
+"""Maximum memory of one exchange: a decoded body of 64 MiB and a head of 256 KiB."""
 TOGETHER = 4
 
 BROKEN, GONE, WHOLE = "upstream_error", "client_aborted", "complete"
@@ -37,14 +37,14 @@ TRUNCATED = {"endless-line", "bomb"}
 
 @dataclass
 class Seen:
-    """What a client has seen: a whole answer or not, and its status."""
+    """A client's view: complete response or not, and its status code."""
 
     whole: bool
     status: int
 
 
 def run(made: world.World) -> Iterator[Result]:
-    """Each part in turn, several times at once; then a name that does not resolve."""
+    """Run each fault in turn, several in parallel; then request a name that does not resolve."""
     with hostile.listening(*made.certificate) as port:
         proxy = made.proxy("upstream", [port], CHAOS_LOOKUP_SECONDS=str(LOOKUP_SECONDS + 2))
         with proxy:
@@ -76,7 +76,7 @@ def _parts(proxy: RunningProxy, port: int) -> Iterator[Result]:
 
 
 def ask(proxy: RunningProxy, port: int, part: str) -> Seen:
-    """What a client sees that does not decode what it gets."""
+    """Return the view of a client that does not decode responses."""
     status = 0
     try:
         with (

@@ -1,4 +1,4 @@
-"""What every theme needs: the stand-ins, a proxy, and what the kernel says of that."""
+"""Shared setup of all themes: the fakes, a proxy, and the kernel's figures about that process."""
 
 from __future__ import annotations
 
@@ -13,24 +13,26 @@ from tests.standins.llm_providers import LLMProviders
 
 INTERFERENCE = Path(__file__).with_name("interference")
 NOISY = ("sandbox", "browser")
-"""The classes that attack; `gateway` is the one that must not notice."""
+"""The attacking classes; `gateway` must not be affected."""
 
 
 @dataclass
 class World:
-    """The stand-in for the providers, and a directory for a theme's proxies."""
+    """The fake provider, and a directory for the proxies of a theme."""
 
     directory: Path
     providers: LLMProviders
 
     @property
     def certificate(self) -> tuple[Path, Path]:
-        """Chain and key of the providers, for another who is in their place."""
+        """Return chain and key of the providers, for a server that replaces them."""
         return self.directory / "tls" / "cert.pem", self.directory / "tls" / "key.pem"
 
     def proxy(self, name: str, more_ports: Sequence[int] = (), **environment: str) -> RunningProxy:
-        """A proxy of a theme's own, not yet started, in which sandbox and browser may reach ``*.example.com``,
-        names below ``slow.example`` and ``more_ports``."""
+        """Return a proxy for one theme, not yet started.
+
+        Sandbox and browser may reach ``*.example.com``, names below ``slow.example``, and ``more_ports``.
+        """
         assert self.providers.ca_file is not None and self.providers.http_port is not None
         directory = self.directory / name
         directory.mkdir()
@@ -56,13 +58,13 @@ class World:
 
 @contextlib.contextmanager
 def made(directory: Path) -> Iterator[World]:
-    """A world that listens."""
+    """Return a world that listens."""
     with LLMProviders(http_port=0, tls_dir=directory / "tls") as providers:
         yield World(directory, providers)
 
 
 def wait_until(holds: Callable[[], object], seconds: float) -> bool:
-    """Wait for what should come; False where it did not."""
+    """Wait for a condition. Return False if it did not come true."""
     end = time.monotonic() + seconds
     while not holds():
         if time.monotonic() > end:
@@ -72,13 +74,13 @@ def wait_until(holds: Callable[[], object], seconds: float) -> bool:
 
 
 def drained(proxy: RunningProxy, seconds: float = 60) -> bool:
-    """Whether all that waited for the store has gone there, before so many seconds."""
+    """Return whether the destination received all queued lines within a number of seconds."""
     return wait_until(
         lambda: not (proxy.ask("/readyz") or {"spool": {"pending_records": 1}})["spool"]["pending_records"], seconds
     )
 
 
-# ── what the kernel says ─────────────────────────────────────────────────────────────────────────────────────────
+# ── figures from the kernel ──────────────────────────────────────────────────────────────────────────────────────
 
 
 def _process(proxy: RunningProxy) -> Path:
@@ -87,17 +89,17 @@ def _process(proxy: RunningProxy) -> Path:
 
 
 def descriptors(proxy: RunningProxy) -> int:
-    """How many file descriptors the proxy has open."""
+    """Return the number of file descriptors that the proxy has open."""
     return len(list((_process(proxy) / "fd").iterdir()))
 
 
 def megabytes(proxy: RunningProxy, *, peak: bool = False) -> float:
-    """What the proxy has in memory; ``peak``: at the most since :func:`forget_peak`."""
+    """Return the proxy's memory; with ``peak``, the maximum since :func:`forget_peak`."""
     name = "VmHWM:" if peak else "VmRSS:"
     found = next(line for line in (_process(proxy) / "status").read_text().splitlines() if line.startswith(name))
     return int(found.split()[1]) / 1024
 
 
 def forget_peak(proxy: RunningProxy) -> None:
-    """The peak begins anew (proc(5), clear_refs)."""
+    """Reset the peak (proc(5), clear_refs)."""
     (_process(proxy) / "clear_refs").write_text("5")

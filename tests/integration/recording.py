@@ -1,5 +1,7 @@
-"""An HTTP proxy and an origin on loopback that write down what reaches them: what a client did is read there, not
-from the client. The proxy finds every name on this machine and keeps the port that was asked for."""
+"""Recording HTTP proxy and origin on loopback: tests read the client's requests here, not from the client.
+
+The proxy resolves every name to this machine and keeps the requested port.
+"""
 
 import base64
 import contextlib
@@ -16,13 +18,13 @@ from typing import Any, ClassVar
 
 import trustme
 
-WEBSOCKET_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
-ACK_SECONDS = 20  # only a test that fails waits for so long
+WEBSOCKET_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3.
+ACK_SECONDS = 20  # Only a failing test waits that long.
 
 
 @dataclass(frozen=True)
 class Seen:
-    """One request as it arrived. `connection` is the same for requests that came by the same TCP connection."""
+    """One request as received. `connection` is equal for requests over the same TCP connection."""
 
     method: str
     target: str
@@ -44,7 +46,7 @@ class Recorder(ThreadingHTTPServer):
         return [f"{seen.method} {seen.target}" for seen in self.seen]
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that goes away is no event here."""
+        """Ignore clients that disconnect."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -83,7 +85,7 @@ class OriginHandler(Handler):
         self.answer(self.rfile.read(int(self.headers.get("content-length", 0))))
 
     def stream(self) -> None:
-        """The last part is sent when the client has said that it holds the first."""
+        """Send the last part after the client has confirmed the first."""
         self.send_response(200)
         self.send_header("transfer-encoding", "chunked")
         self.end_headers()
@@ -98,7 +100,7 @@ class OriginHandler(Handler):
         self.send_header("connection", "Upgrade")
         self.send_header("sec-websocket-accept", base64.b64encode(hashlib.sha1(key).digest()).decode())
         self.end_headers()
-        self.wfile.write(b"\x81\x05hello" + b"\x88\x02\x03\xe8")  # a text message, then close 1000
+        self.wfile.write(b"\x81\x05hello" + b"\x88\x02\x03\xe8")  # A text message, then close 1000.
         self.close_connection = True
 
 
@@ -144,7 +146,7 @@ class UnixRecorder(Recorder):
 
 @dataclass
 class Network:
-    """A proxy, a TLS origin and a plain one. The certificate is for llm.example.test and for loopback."""
+    """A proxy, a TLS origin and a plain one. The certificate is for llm.example.test and loopback."""
 
     directory: Path
     proxy: Recorder = field(init=False)

@@ -1,4 +1,4 @@
-"""The exporter against a real HTTP server that answers as scripted; what a real Loki says is in its own words."""
+"""The exporter against a real HTTP server with scripted responses; messages are those of a real Loki."""
 
 import gzip
 import itertools
@@ -46,7 +46,7 @@ RATE = "ingestion rate limit exceeded for user fake (limit: 4194304 bytes/sec) w
 
 @dataclass
 class Push:
-    """One request as the store saw it."""
+    """One request as the destination received it."""
 
     headers: dict[str, str]
     raw: bytes
@@ -61,7 +61,7 @@ ACCEPTED: Answer = (204, "", b"")
 
 @dataclass
 class Store:
-    """A store whose answer to each push is made by ``answer``."""
+    """A destination that calls ``answer`` for the response to each push."""
 
     url: str
     answer: Callable[[Push], Answer] = lambda push: ACCEPTED
@@ -69,12 +69,12 @@ class Store:
     kept: list[str] = field(default_factory=list)
 
     def script(self, *answers: Answer) -> None:
-        """These answers, then 204 for ever."""
+        """Return these responses, then 204 for ever."""
         waiting = iter(answers)
         self.answer = lambda push: next(waiting, ACCEPTED)
 
     def numbers(self) -> list[int]:
-        """``seq`` of what was accepted, in the order of arrival."""
+        """Return ``seq`` of the accepted records, in order of arrival."""
         return [int(line.split(",")[0].removeprefix('{"seq":')) for line in self.kept if line.startswith("{")]
 
 
@@ -135,7 +135,7 @@ class Endpoint:
 
 
 class Running:
-    """An exporter that works, with no pauses to speak of."""
+    """A running exporter with very short pauses."""
 
     def __init__(self, spool: Spool, url: str, environ: dict[str, str] | None = None, **options) -> None:
         options = {"jitter": lambda: 0.001, **options}
@@ -160,7 +160,7 @@ def fill(spool: Spool, count: int, size: int = 10) -> None:
 
 
 def until(true: Callable[[], object]) -> None:
-    """Wait for what must come; the limit is for broken code only."""
+    """Wait for a condition; the limit only matters for broken code."""
     deadline = time.monotonic() + 30
     while not true():
         assert time.monotonic() < deadline, "it never came"
@@ -171,10 +171,10 @@ def drained(spool: Spool) -> Callable[[], bool]:
     return lambda: spool.stats()["pending_records"] == 0
 
 
-# ── what goes well ───────────────────────────────────────────────────────────────────────────────────────────────
+# ── success ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_what_waits_arrives_once_in_order_and_is_acknowledged(spool, store):
+def test_queued_records_arrive_once_in_order_and_are_acknowledged(spool, store):
     fill(spool, 50)
     with Running(spool, store.url) as exporter:
         until(drained(spool))
@@ -183,7 +183,7 @@ def test_what_waits_arrives_once_in_order_and_is_acknowledged(spool, store):
     assert spool.stats()["acknowledged_records"] == 50
 
 
-def test_what_is_committed_later_arrives_too(spool, store):
+def test_later_records_arrive_too(spool, store):
     with Running(spool, store.url):
         fill(spool, 3)
         until(drained(spool))
@@ -230,19 +230,19 @@ def test_without_an_endpoint_nothing_is_sent_and_the_state_says_so(spool):
         assert (exporter.state["status"], exporter.state["last_error"]) == ("local", None)
 
 
-def test_the_state_can_be_asked_for_while_the_last_of_a_backlog_goes(spool, monkeypatch):
+def test_state_is_available_while_the_last_of_a_backlog_is_sent(spool, monkeypatch):
     with Running(spool, "") as exporter:
         exporter._oldest = _Oldest(seq=1, seconds_then=2.0, seen=100.0)
 
         def now() -> float:
-            exporter._oldest = None  # as the exporter's thread does between any two steps
+            exporter._oldest = None  # As the exporter's thread does between any two steps.
             return 100.0
 
         monkeypatch.setattr("openclaw_egress.export.time.monotonic", now)
         assert exporter.state["backlog_seconds"] == pytest.approx(2.0)
 
 
-# ── what the store does not take now ─────────────────────────────────────────────────────────────────────────────
+# ── temporary refusals ───────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(
@@ -255,7 +255,7 @@ def test_the_state_can_be_asked_for_while_the_last_of_a_backlog_goes(spool, monk
         (429, "", b"", {"retry-after": "0"}),
     ],
 )
-def test_what_is_refused_for_now_is_sent_again_the_same_to_the_byte(spool, store, answer):
+def test_temporary_refusal_is_retried_with_the_same_bytes(spool, store, answer):
     fill(spool, 3)
     store.script(answer, answer)
     with Running(spool, store.url):
@@ -266,7 +266,7 @@ def test_what_is_refused_for_now_is_sent_again_the_same_to_the_byte(spool, store
     assert list(spool.query(Filters(state="dead_letter"))) == []
 
 
-def test_a_push_above_the_stores_burst_gets_smaller_until_it_passes(spool, store):
+def test_push_above_the_destinations_burst_shrinks_until_accepted(spool, store):
     fill(spool, 40, 20_000)
     store.answer = lambda push: ACCEPTED if len(push.raw) < 100_000 else (429, OCTETS, loki_says(RATE))
     with Running(spool, store.url):
@@ -274,7 +274,7 @@ def test_a_push_above_the_stores_burst_gets_smaller_until_it_passes(spool, store
     assert store.numbers() == list(range(1, 41))
 
 
-def test_a_store_that_is_down_is_waited_for(spool, store):
+def test_unreachable_destination_is_retried(spool, store):
     fill(spool, 2)
     url, closed = store.url, "http://127.0.0.1:1/otlp/v1/logs"
     with Running(spool, closed) as exporter:
@@ -286,7 +286,7 @@ def test_a_store_that_is_down_is_waited_for(spool, store):
         until(drained(spool))
 
 
-def test_pauses_grow_to_a_limit_and_heed_the_store(spool):
+def test_pauses_grow_to_a_limit_and_follow_retry_after(spool):
     exporter = Exporter(spool, Endpoint("http://127.0.0.1:1/"), environ={}, jitter=lambda: 1.0)
     pauses = []
     for failures in range(10):
@@ -307,7 +307,7 @@ def test_stopping_does_not_wait_for_a_pause(spool, store):
     assert not exporter._thread.is_alive()
 
 
-# ── settings that are wrong: nobody's record is at fault ─────────────────────────────────────────────────────────
+# ── wrong settings: no record is at fault ────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(
@@ -324,7 +324,7 @@ def test_stopping_does_not_wait_for_a_pause(spool, store):
         ((400, OCTETS, loki_says("unsupported content encoding br: only gzip, lz4 and zstd are supported")), "gzip"),
     ],
 )
-def test_a_wrong_setting_keeps_everything_and_names_the_remedy(spool, store, answer, remedy):
+def test_wrong_setting_keeps_all_records_and_names_the_remedy(spool, store, answer, remedy):
     fill(spool, 3)
     store.answer = lambda push: answer
     with Running(spool, store.url) as exporter:
@@ -336,7 +336,7 @@ def test_a_wrong_setting_keeps_everything_and_names_the_remedy(spool, store, ans
     assert spool.stats()["pending_records"] == 3
 
 
-def test_records_flow_once_the_setting_is_mended(spool, store):
+def test_records_are_sent_after_the_setting_is_fixed(spool, store):
     fill(spool, 3)
     store.script((404, "", b""), (404, "", b""))
     with Running(spool, store.url) as exporter:
@@ -345,11 +345,11 @@ def test_records_flow_once_the_setting_is_mended(spool, store):
         assert (exporter.state["last_error"], exporter.state["remedy"]) == (None, None)
 
 
-# ── what the store will never take ───────────────────────────────────────────────────────────────────────────────
+# ── permanent refusals ───────────────────────────────────────────────────────────────────────────────────────────
 
 
 def refuses(*bad: int) -> Callable[[Push], Answer]:
-    """As Loki does: the good records of a push are kept, the answer is 400 and does not say which is bad."""
+    """Respond as Loki does: keep the valid records of a push and return 400 without naming the invalid one."""
 
     def answer(push: Push) -> Answer:
         return (400, OCTETS, loki_says(TOO_LONG)) if any(is_number(line, bad) for line in push.lines) else ACCEPTED
@@ -361,7 +361,7 @@ def is_number(line: str, numbers: tuple[int, ...]) -> bool:
     return any(line.startswith(f'{{"seq":{n},') for n in numbers)
 
 
-def test_a_bad_record_is_found_and_set_aside_and_the_others_arrive(spool, store):
+def test_invalid_record_is_dead_lettered_and_the_others_arrive(spool, store):
     fill(spool, 20)
     store.answer = refuses(7, 8, 20)
     with Running(spool, store.url) as exporter:
@@ -370,11 +370,16 @@ def test_a_bad_record_is_found_and_set_aside_and_the_others_arrive(spool, store)
     dead = list(spool.query(Filters(state="dead_letter")))
     assert [row.seq for row in dead] == [7, 8, 20]
     assert dead[0].why.startswith("line_too_long: HTTP 400: max entry size '262144' bytes exceeded")
-    assert store.numbers() == [*(n for n in range(1, 20) if n not in (7, 8)), 21, 22, 23]  # and three lines that say so
+    assert store.numbers() == [
+        *(n for n in range(1, 20) if n not in (7, 8)),
+        21,
+        22,
+        23,
+    ]  # And three lines that report them.
     assert spool.audit().problems == ()
 
 
-def test_a_partial_success_is_no_success(spool, store):
+def test_partial_success_is_not_success(spool, store):
     fill(spool, 5)
 
     def answer(push: Push) -> Answer:
@@ -386,10 +391,10 @@ def test_a_partial_success_is_no_success(spool, store):
     with Running(spool, store.url):
         until(drained(spool))
     assert [row.seq for row in spool.query(Filters(state="dead_letter"))] == [3]
-    assert spool.stats()["acknowledged_records"] == 5  # four, and the line about the fifth
+    assert spool.stats()["acknowledged_records"] == 5  # Four, and the line about the fifth.
 
 
-def test_a_push_that_is_too_large_is_halved_and_only_a_single_one_set_aside(spool, store):
+def test_too_large_push_is_halved_down_to_a_single_dead_letter(spool, store):
     fill(spool, 10, 30_000)
     fill(spool, 1, 90_000)
     store.answer = lambda push: (413, "", b"") if len(push.raw) > 70_000 else ACCEPTED
@@ -401,7 +406,7 @@ def test_a_push_that_is_too_large_is_halved_and_only_a_single_one_set_aside(spoo
 
 
 @pytest.mark.parametrize(("words", "reason"), [(TOO_OLD, "too_old"), (TOO_FAR, "too_far_behind")])
-def test_what_came_too_late_is_set_aside_at_once_under_its_own_name(tmp_path, store, words, reason):
+def test_too_old_record_is_dead_lettered_at_once_with_its_own_reason(tmp_path, store, words, reason):
     second = 1_000_000_000
     clock = itertools.chain((n * second for n in range(1_000, 1_030)), itertools.count(2_000 * second))
     with Spool(tmp_path / "late.db", sync_seconds=None, clock_ns=lambda: next(clock)) as spool:
@@ -421,7 +426,7 @@ def test_what_came_too_late_is_set_aside_at_once_under_its_own_name(tmp_path, st
     assert len(store.pushes) <= 4, "one answer tells of all that are too old"
 
 
-def test_what_is_too_new_waits(spool, store):
+def test_record_from_the_future_waits(spool, store):
     fill(spool, 2)
     store.script(*[(400, OCTETS, loki_says(TOO_NEW))] * 5)
     with Running(spool, store.url):
@@ -430,7 +435,7 @@ def test_what_is_too_new_waits(spool, store):
     assert list(spool.query(Filters(state="dead_letter"))) == []
 
 
-def test_a_store_that_refuses_everything_gets_only_a_few_before_it_is_doubted(spool, store):
+def test_destination_that_refuses_everything_causes_few_dead_letters(spool, store):
     fill(spool, 200)
     store.answer = lambda push: (400, OCTETS, loki_says("no"))
     with Running(spool, store.url, jitter=lambda: 1.0) as exporter:
@@ -439,13 +444,13 @@ def test_a_store_that_refuses_everything_gets_only_a_few_before_it_is_doubted(sp
         assert exporter.state["dead_letters"] < 15
 
 
-def test_what_the_store_says_is_one_printable_line_without_secrets():
+def test_destinations_message_is_one_printable_line_without_secrets():
     answer = interpret(400, {"content-type": "text/plain"}, b"bad\r\n\x1b[31mred authorization: Bearer abc123")
     assert answer.verdict is Verdict.REFUSED
     assert answer.message == "HTTP 400: bad [31mred authorization: [redacted]"
 
 
-def test_an_answer_that_goes_on_and_on_is_not_read_to_its_end(spool, store):
+def test_endless_response_is_not_read_to_its_end(spool, store):
     fill(spool, 1)
     store.script((500, "text/plain", b"x" * 5_000_000))
     with Running(spool, store.url) as exporter:
@@ -453,7 +458,7 @@ def test_an_answer_that_goes_on_and_on_is_not_read_to_its_end(spool, store):
         until(lambda: exporter.state["status"] == "ok")
 
 
-# ── what can never fit, and what the store has already ───────────────────────────────────────────────────────────
+# ── pushes that never fit, and records that the destination already has ──────────────────────────────────────────
 
 LARGER = (
     "rpc error: code = ResourceExhausted desc = rpc error: code = ResourceExhausted desc = grpc: received message "
@@ -475,7 +480,7 @@ def dead_letters(spool: Spool) -> dict[int, str]:
         (413, "", b""),
     ],
 )
-def test_a_push_that_can_never_fit_gets_smaller_and_all_of_it_arrives(spool, store, answer):
+def test_push_that_can_never_fit_shrinks_and_arrives_completely(spool, store, answer):
     fill(spool, 40, 20_000)
     store.answer = lambda push: ACCEPTED if len(push.raw) < 70_000 else answer
     with Running(spool, store.url):
@@ -484,7 +489,7 @@ def test_a_push_that_can_never_fit_gets_smaller_and_all_of_it_arrives(spool, sto
     assert dead_letters(spool) == {}
 
 
-def test_a_push_that_a_slow_link_cannot_carry_in_time_gets_smaller(spool, store):
+def test_push_shrinks_on_a_slow_link(spool, store):
     fill(spool, 20, 20_000)
 
     def answer(push: Push) -> Answer:
@@ -501,7 +506,7 @@ def test_a_push_that_a_slow_link_cannot_carry_in_time_gets_smaller(spool, store)
 
 @pytest.mark.parametrize("answer", [(503, OCTETS, loki_says(LARGER)), (429, OCTETS, loki_says(RATE)), (500, "", b"")])
 @pytest.mark.parametrize("large_at", [0, 3])
-def test_a_line_that_can_never_fit_is_set_aside_for_that_and_the_rest_goes_on(spool, store, answer, large_at):
+def test_line_that_can_never_fit_is_dead_lettered_and_the_rest_is_sent(spool, store, answer, large_at):
     fill(spool, large_at)
     fill(spool, 1, 90_000)
     fill(spool, 3 - large_at)
@@ -515,7 +520,7 @@ def test_a_line_that_can_never_fit_is_set_aside_for_that_and_the_rest_goes_on(sp
 
 
 @pytest.mark.parametrize("answer", [(503, "", b""), (429, "", b""), (500, OCTETS, loki_says(LARGER))])
-def test_a_store_that_takes_nothing_makes_no_dead_letter(spool, store, answer):
+def test_destination_that_accepts_nothing_causes_no_dead_letter(spool, store, answer):
     fill(spool, 5)
     store.answer = lambda push: answer
     with Running(spool, store.url) as exporter:
@@ -526,7 +531,7 @@ def test_a_store_that_takes_nothing_makes_no_dead_letter(spool, store, answer):
     assert store.numbers() == [1, 2, 3, 4, 5]
 
 
-def test_the_size_that_passed_is_where_the_next_push_starts_and_it_grows_slowly(spool, store):
+def test_next_push_starts_at_the_accepted_size_and_grows_slowly(spool, store):
     fill(spool, 200, 20_000)
     store.answer = lambda push: ACCEPTED if len(push.raw) < 150_000 else (503, OCTETS, loki_says(LARGER))
     with Running(spool, store.url):
@@ -537,7 +542,7 @@ def test_the_size_that_passed_is_where_the_next_push_starts_and_it_grows_slowly(
 
 
 def at(spool_path: Path, times: list[int]) -> Spool:
-    """A spool with a line at each of these times (in seconds)."""
+    """Return a spool with a line at each of these times (in seconds)."""
     clock = iter(second * 10**9 for second in times)
     opened = Spool(spool_path, sync_seconds=None, clock_ns=lambda: next(clock, times[-1] * 10**9))
     fill(opened, len(times))
@@ -554,7 +559,7 @@ def test_a_push_spans_at_most_half_an_hour(tmp_path, store):
 
 
 def test_too_far_behind_of_something_sent_before_counts_as_stored(tmp_path, store):
-    """The push is stored, its answer is lost; sent again, a part of it is too far behind for a strict Loki."""
+    """Lose the response of a stored push: on resending, a strict Loki refuses a part of it as too far behind."""
     with at(tmp_path / "sent.db", [1000, 1001, 1002, 2000, 2001]) as spool:
         oldest = rfc3339(1_500 * 10**9)
         store.script((500, "", b""), (400, OCTETS, loki_says(TOO_FAR.format(oldest))))
@@ -579,7 +584,7 @@ def test_too_far_behind_of_something_that_was_never_stored_is_a_dead_letter(tmp_
         assert set(dead_letters(spool)) == {1, 2, 3}
 
 
-def test_a_record_of_a_clock_that_was_ahead_holds_up_no_other(tmp_path, store):
+def test_record_from_the_future_delays_no_other(tmp_path, store):
     now = int(time.time())
     ahead = [now, now + 3 * 3600, now + 3 * 3600 + 1, now + 5, now + 6]
     with at(tmp_path / "ahead.db", ahead) as spool:
@@ -594,13 +599,13 @@ def test_a_record_of_a_clock_that_was_ahead_holds_up_no_other(tmp_path, store):
             until(lambda: spool.stats()["pending_records"] == 2)
             until(lambda: exporter.state["records_ahead_of_clock"] == 2)
             assert spool.audit().problems == ()
-            limit += 4 * HOUR  # their time has come
+            limit += 4 * HOUR  # Their time has passed.
             until(drained(spool))
         assert set(store.numbers()) >= {1, 2, 3, 4, 5, 6}
         assert dead_letters(spool) == {}
 
 
-def test_the_age_of_the_backlog_is_of_the_line_that_has_waited_longest(tmp_path, store):
+def test_backlog_age_is_that_of_the_oldest_line(tmp_path, store):
     now = int(time.time())
     store.answer = lambda push: (503, "", b"")
     with at(tmp_path / "age.db", [now - 500, now + 3 * 3600]) as spool, Running(spool, store.url) as exporter:
@@ -608,7 +613,7 @@ def test_the_age_of_the_backlog_is_of_the_line_that_has_waited_longest(tmp_path,
         assert 500 <= exporter.state["backlog_seconds"] < 900
 
 
-def test_an_answer_that_is_cut_in_the_middle_of_its_message_is_read_as_far_as_it_goes():
+def test_truncated_response_message_is_read_as_far_as_possible():
     whole = loki_says("x" * 100 + " too far behind " + "y" * 100_000)
     answer = interpret(400, {"content-type": OCTETS}, whole[:70_000])
     assert answer.message.startswith("HTTP 400: xxx") and " too far behind y" in answer.message

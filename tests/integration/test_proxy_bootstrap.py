@@ -1,8 +1,8 @@
-"""The bootstrap in real Node processes: what the proxy and the origin saw is what counts.
+"""The bootstrap in real Node processes, judged by the requests at the proxy and the origin.
 
-Node is looked for in the test environment (a wheel), on the PATH and in EGRESS_TEST_NODES (binaries, joined by ":").
-Node 24 and later get their application directory bare; older ones get an undici beside the application, since fetch()
-cannot be covered there without one.
+Tests search Node in the test environment (a wheel), on the PATH and in EGRESS_TEST_NODES (binaries, joined by ":").
+Node 24 and later get an application directory without undici. Older ones get an undici beside the application,
+because fetch() cannot be covered there without one.
 """
 
 import json
@@ -23,7 +23,7 @@ from tests.integration.recording import Network
 BOOTSTRAP = Path(__file__).parents[2] / "roles/openclaw_gateway/files/proxy-bootstrap.cjs"
 CLIENT = Path(__file__).parent / "node/client.mjs"
 MAJORS = (20, 22, 24, 26)
-NATIVE = 24  # from here on nothing but Node itself is needed
+NATIVE = 24  # Below, only Node itself is needed.
 NPM_PACKAGES = ("ws@8.21.3", "https-proxy-agent@7")
 CLIENTS = ("fetch", "request", "get")
 DESIGN_NO_PROXY = "10.0.0.0/8,localhost,127.0.0.1"
@@ -31,7 +31,7 @@ DESIGN_NO_PROXY = "10.0.0.0/8,localhost,127.0.0.1"
 
 @cache
 def nodes() -> dict[int, Path]:
-    """Major version -> binary; of several of one major the first."""
+    """Return major version -> binary; the first of several with one major version."""
     found: dict[int, Path] = {}
     wheel = Path()
     candidates = [Path(text) for text in os.environ.get("EGRESS_TEST_NODES", "").split(":") if text]
@@ -53,7 +53,7 @@ def nodes() -> dict[int, Path]:
 
 @cache
 def undici_6() -> Path | None:
-    """The undici that npm carries along, as the undici of an application."""
+    """Return npm's own copy of undici, as an application's undici."""
     for node in nodes().values():
         modules = node.resolve().parents[1] / "lib/node_modules/npm/node_modules/undici"
         if (modules / "package.json").is_file():
@@ -63,7 +63,7 @@ def undici_6() -> Path | None:
 
 @cache
 def npm_modules() -> Path | None:
-    """The directory of `ws` and `https-proxy-agent`, installed once into the cache by npm."""
+    """Return the directory of `ws` and `https-proxy-agent`, which npm installs once into the cache."""
     cache_home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     place = cache_home / "openclaw-egress" / "test-npm-1"
     modules = place / "node_modules"
@@ -81,7 +81,7 @@ def npm_modules() -> Path | None:
 
 @dataclass
 class App:
-    """A directory with the bootstrap and a client in it, run by one Node against one network."""
+    """A directory with the bootstrap and a client, run by one Node against one network."""
 
     node: Path
     major: int
@@ -132,7 +132,7 @@ class App:
         return self.run(*steps, **({"HTTP_PROXY": url, "HTTPS_PROXY": url} | env))
 
     def add(self, *names: str) -> None:
-        """Give the application packages of npm, or skip the test where they cannot be had."""
+        """Add npm packages to the application, or skip the test if they are not available."""
         modules = npm_modules()
         if modules is None:
             pytest.skip("no npm, or it cannot install ws and https-proxy-agent")
@@ -179,7 +179,7 @@ def native(app: App) -> App:
     return app
 
 
-# ── What goes through the proxy ──────────────────────────────────────────────────────────────────────────────────────
+# ── Clients that use the proxy ───────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("way", CLIENTS)
@@ -228,7 +228,7 @@ def test_a_request_with_agent_false_is_covered(app: App) -> None:
     assert app.network.proxy.lines == [app.tunnel]
 
 
-def test_https_uses_http_proxy_where_it_has_no_variable_of_its_own(app: App) -> None:
+def test_https_uses_http_proxy_if_https_proxy_is_not_set(app: App) -> None:
     steps = [{"way": way, "url": app.https} for way in ("fetch", "request")]
     app.run(*steps, HTTP_PROXY=app.network.proxy_url)
     assert app.network.proxy.lines == [app.tunnel, app.tunnel]
@@ -239,7 +239,7 @@ def test_the_lower_case_variable_wins(app: App) -> None:
     assert app.network.proxy.lines == [app.tunnel]
 
 
-def test_node_s_own_setting_at_the_same_time_changes_nothing(app: App) -> None:
+def test_nodes_own_setting_changes_nothing(app: App) -> None:
     if app.major == 22:
         pytest.skip("Node 22 puts a dispatcher of its own, out of reach, over any that --require has set")
     urls = (app.https, app.local_https, app.http, app.local_http)
@@ -259,7 +259,7 @@ def test_a_websocket_goes_through_a_tunnel(app: App) -> None:
 
 @pytest.mark.parametrize("way", ["ownAgent", "keptAgent"])
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_an_agent_that_the_caller_brings_goes_through_the_proxy(app: App, way: str, scheme: str) -> None:
+def test_callers_agent_goes_through_the_proxy(app: App, way: str, scheme: str) -> None:
     url = {"http": app.http, "https": app.https}[scheme]
     (result,) = app.proxied({"way": way, "url": f"{url}/own", "agent": {"keepAlive": False}})
     assert result == {"status": 200, "body": "origin /own"}
@@ -267,7 +267,7 @@ def test_an_agent_that_the_caller_brings_goes_through_the_proxy(app: App, way: s
 
 
 def test_tls_options_of_the_callers_agent_are_kept(app: App) -> None:
-    """Its CA alone is trusted, and the name in the certificate is the one that it asked for."""
+    """Check that the client trusts only its own CA and verifies the requested name."""
     authority = app.network.ca_file.read_text()
     trusting = {"way": "keptAgent", "url": app.https, "agent": {"ca": authority}}
     strict = {"way": "keptAgent", "url": app.https, "agent": {"ca": authority}, "options": {"servername": "other.test"}}
@@ -280,7 +280,7 @@ def test_tls_options_of_the_callers_agent_are_kept(app: App) -> None:
 
 @pytest.mark.parametrize("form", ["text", "URL", "options"])
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_a_caller_that_brings_create_connection_goes_through_the_proxy(app: App, form: str, scheme: str) -> None:
+def test_callers_create_connection_goes_through_the_proxy(app: App, form: str, scheme: str) -> None:
     url = {"http": app.http, "https": app.https}[scheme]
     (result,) = app.proxied({"way": "createConnection", "url": f"{url}/own", "form": form})
     assert result == {"status": 200, "body": "origin /own"}
@@ -289,7 +289,7 @@ def test_a_caller_that_brings_create_connection_goes_through_the_proxy(app: App,
 
 @pytest.mark.parametrize("way", ["ownAgent", "createConnection"])
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_an_own_way_to_a_host_in_no_proxy_stays_direct(app: App, way: str, scheme: str) -> None:
+def test_callers_connection_to_a_host_in_no_proxy_stays_direct(app: App, way: str, scheme: str) -> None:
     url = {"http": app.http, "https": app.https}[scheme]
     (result,) = app.proxied({"way": way, "url": url, "form": "text"}, NO_PROXY="llm.example.test")
     assert result["status"] == 200
@@ -298,7 +298,7 @@ def test_an_own_way_to_a_host_in_no_proxy_stays_direct(app: App, way: str, schem
 
 @pytest.mark.parametrize("way", ["ownAgent", "createConnection"])
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_an_own_way_fails_rather_than_goes_direct(app: App, way: str, scheme: str) -> None:
+def test_callers_connection_fails_instead_of_going_direct(app: App, way: str, scheme: str) -> None:
     url = {"http": app.http, "https": app.https}[scheme]
     dead = "http://127.0.0.1:9"
     (result,) = app.proxied({"way": way, "url": url, "form": "text"}, HTTP_PROXY=dead, HTTPS_PROXY=dead)
@@ -307,7 +307,7 @@ def test_an_own_way_fails_rather_than_goes_direct(app: App, way: str, scheme: st
 
 
 def test_npm_ws_goes_through_the_proxy(app: App) -> None:
-    """OpenClaw dials OpenAI's Responses over WebSocket by it."""
+    """Cover `ws`, which OpenClaw uses for OpenAI's Responses over WebSocket."""
     app.add("ws")
     url = app.https.replace("https", "wss") + "/ws"
     careless = {"way": "ws", "url": url, "options": {"rejectUnauthorized": False}}
@@ -315,7 +315,7 @@ def test_npm_ws_goes_through_the_proxy(app: App) -> None:
     assert app.network.proxy.lines == [app.tunnel] * 2
 
 
-def test_npm_ws_fails_where_the_proxy_refuses(app: App) -> None:
+def test_npm_ws_fails_if_the_proxy_refuses(app: App) -> None:
     app.add("ws")
     app.network.proxy.refuse = True
     (result,) = app.proxied({"way": "ws", "url": app.https.replace("https", "wss")})
@@ -331,7 +331,7 @@ def test_npm_ws_with_its_own_proxy_agent_is_not_proxied_twice(app: App) -> None:
     assert app.network.proxy.lines == [app.tunnel]
 
 
-def test_a_bootstrap_that_is_loaded_twice_does_no_harm(app: App) -> None:
+def test_bootstrap_can_be_loaded_twice(app: App) -> None:
     again = app.directory / "again.cjs"
     shutil.copy(BOOTSTRAP, again)
     steps = [{"way": way, "url": app.https} for way in ("request", "ownAgent")]
@@ -346,12 +346,12 @@ def test_forks_and_worker_threads_inherit_the_bootstrap(app: App, way: str) -> N
     assert app.network.proxy.lines == [app.tunnel]
 
 
-# ── How it goes through ──────────────────────────────────────────────────────────────────────────────────────────────
+# ── Requests through the proxy in detail ─────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("way", ["fetch", "request"])
 def test_requests_share_tunnels(app: App, way: str) -> None:
-    """Not always one: a pool may open a second connection while the first is still being tidied up."""
+    """Allow more than one tunnel: a pool may open a second connection while it still cleans up the first."""
     app.proxied(*[{"way": way, "url": f"{app.https}/{number}"} for number in range(4)])
     assert len(app.network.tls.seen) == 4
     assert len(app.network.proxy.seen) < 4
@@ -372,7 +372,7 @@ def test_the_first_part_of_a_stream_arrives_before_the_last_is_sent(app: App, wa
 
 
 @pytest.mark.parametrize("way", ["fetch", "request"])
-def test_a_refusal_by_the_proxy_is_an_error_that_says_so(app: App, way: str) -> None:
+def test_refusal_by_the_proxy_is_a_clear_error(app: App, way: str) -> None:
     app.network.proxy.refuse = True
     (result,) = app.proxied({"way": way, "url": app.https})
     assert "403" in result["error"]
@@ -382,7 +382,7 @@ def test_a_refusal_by_the_proxy_is_an_error_that_says_so(app: App, way: str) -> 
 
 @pytest.mark.parametrize("way", ["fetch", "request"])
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_with_no_proxy_listening_a_request_fails_rather_than_goes_direct(app: App, way: str, scheme: str) -> None:
+def test_request_fails_instead_of_going_direct_if_no_proxy_listens(app: App, way: str, scheme: str) -> None:
     url = {"http": app.http, "https": app.https}[scheme]
     (result,) = app.proxied({"way": way, "url": url}, HTTP_PROXY="http://127.0.0.1:9", HTTPS_PROXY="http://127.0.0.1:9")
     assert "ECONNREFUSED" in result["error"]
@@ -390,13 +390,13 @@ def test_with_no_proxy_listening_a_request_fails_rather_than_goes_direct(app: Ap
 
 
 @pytest.mark.parametrize("way", ["fetch", "request"])
-def test_an_untrusted_certificate_is_refused_behind_the_proxy_too(app: App, way: str) -> None:
+def test_untrusted_certificate_behind_the_proxy_is_refused(app: App, way: str) -> None:
     (result,) = app.proxied({"way": way, "url": app.https}, NODE_EXTRA_CA_CERTS="")
     assert re.search(r"SELF_SIGNED|UNABLE_TO_", result["error"])
     assert app.network.tls.seen == []
 
 
-# ── What goes out directly ───────────────────────────────────────────────────────────────────────────────────────────
+# ── Direct requests ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(
@@ -421,7 +421,7 @@ def test_an_address_in_no_proxy_is_reached_directly(app: App, no_proxy: str) -> 
 @pytest.mark.parametrize(
     "no_proxy", ["llm.example.test", "example.test", ".example.test", "*.test", "LLM.Example.TEST."]
 )
-def test_a_name_in_no_proxy_covers_itself_and_what_is_below(app: App, no_proxy: str) -> None:
+def test_name_in_no_proxy_covers_itself_and_its_subdomains(app: App, no_proxy: str) -> None:
     steps = [{"way": way, "url": url} for way in ("fetch", "request") for url in (app.https, app.http)]
     assert [result["status"] for result in app.proxied(*steps, NO_PROXY=no_proxy)] == [200] * 4
     assert app.network.proxy.lines == []
@@ -449,7 +449,7 @@ def test_an_entry_with_a_port_is_for_that_port_only(app: App) -> None:
 
 
 @pytest.mark.parametrize("entry", ["10.0.0.0/99", "example.test/8", "[::1", "10.0.0.0/"])
-def test_an_entry_that_makes_no_sense_is_said_aloud_and_exempts_nothing(app: App, entry: str) -> None:
+def test_invalid_no_proxy_entry_is_reported_and_exempts_nothing(app: App, entry: str) -> None:
     url = app.network.proxy_url
     done = app.start({"way": "fetch", "url": app.https}, HTTP_PROXY=url, NO_PROXY=entry)
     assert done.stderr.count("proxy-bootstrap: WARNING") == 1
@@ -457,7 +457,7 @@ def test_an_entry_that_makes_no_sense_is_said_aloud_and_exempts_nothing(app: App
     assert app.network.proxy.lines == [app.tunnel]
 
 
-def test_a_unix_socket_is_no_matter_for_the_proxy(app: App) -> None:
+def test_unix_socket_does_not_use_the_proxy(app: App) -> None:
     step = {"way": "socket", "path": str(app.network.directory / "s")}
     assert app.proxied(step) == [{"status": 200, "body": "origin /unix"}]
     assert app.network.proxy.lines == []
@@ -492,7 +492,7 @@ def test_an_older_undici_of_the_application_is_covered_and_leaves_fetch_covered(
 
 
 def test_a_current_undici_of_the_application_is_covered_and_leaves_fetch_covered(bare_app: App) -> None:
-    """The one that OpenClaw ships resets what Node's own setting did, unless it finds its own key filled."""
+    """Use OpenClaw's undici, which resets Node's own setting unless its own key is set."""
     undici = os.environ.get("EGRESS_TEST_UNDICI", "")
     if not undici or bare_app.major < 22:
         pytest.skip("needs Node >= 22 and EGRESS_TEST_UNDICI, the directory of an undici >= 8")
@@ -502,11 +502,11 @@ def test_a_current_undici_of_the_application_is_covered_and_leaves_fetch_covered
     assert set(bare_app.network.proxy.lines) == {bare_app.tunnel}
 
 
-# ── Loudness ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Failures are visible ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("value", ["socks5://127.0.0.1:1080", "proxy:8080", "not a url"])
-def test_a_proxy_variable_without_use_is_one_loud_line_with_a_remedy(app: App, value: str) -> None:
+def test_unusable_proxy_variable_is_one_line_with_a_remedy(app: App, value: str) -> None:
     done = app.start({"way": "request", "url": app.https}, HTTPS_PROXY=value)
     (line,) = [line for line in done.stderr.splitlines() if "proxy-bootstrap" in line]
     assert line.startswith("proxy-bootstrap: WARNING: HTTPS_PROXY is not an http:// URL")
@@ -515,14 +515,14 @@ def test_a_proxy_variable_without_use_is_one_loud_line_with_a_remedy(app: App, v
 
 
 @pytest.mark.parametrize("env", [{"HTTPS_PROXY": "socks5://127.0.0.1:1080"}, {}], ids=["unusable", "none"])
-def test_where_a_proxy_is_required_the_process_does_not_start_without_one(app: App, env: dict[str, str]) -> None:
+def test_process_does_not_start_without_a_required_proxy(app: App, env: dict[str, str]) -> None:
     done = app.start({"way": "request", "url": app.https}, OPENCLAW_EGRESS_REQUIRE_PROXY="1", **env)
     assert done.returncode == 78
     assert "proxy-bootstrap: refusing to start" in done.stderr
     assert app.network.tls.seen == []
 
 
-def test_a_fetch_that_cannot_be_covered_is_said_aloud_while_http_is_covered(bare_app: App) -> None:
+def test_uncovered_fetch_is_reported_while_http_is_covered(bare_app: App) -> None:
     if bare_app.major >= NATIVE:
         pytest.skip(f"Node {bare_app.major} needs no undici for fetch()")
     url = bare_app.network.proxy_url
@@ -533,6 +533,6 @@ def test_a_fetch_that_cannot_be_covered_is_said_aloud_while_http_is_covered(bare
     assert required.returncode == 78
 
 
-def test_a_required_proxy_that_covers_all_is_silent(app: App) -> None:
+def test_required_proxy_that_covers_everything_prints_nothing(app: App) -> None:
     app.proxied({"way": "fetch", "url": app.https}, OPENCLAW_EGRESS_REQUIRE_PROXY="1")
     assert app.network.proxy.lines == [app.tunnel]

@@ -1,4 +1,4 @@
-"""The modules through ansible-playbook, on the oldest Python that is supported where there is one, else on this one."""
+"""The modules through ansible-playbook, on the oldest supported Python if available, else on this one."""
 
 import os
 import re
@@ -13,7 +13,7 @@ SCRIPT = "#!/bin/bash\nset -e\ndocker build .\n"
 
 
 def oldest_python() -> str:
-    """Python 3.9 where it is on the PATH or kept by pyenv."""
+    """Return Python 3.9 if it is on the PATH or installed by pyenv."""
     kept = sorted(Path.home().glob(".pyenv/versions/3.9.*/bin/python3.9"))
     for candidate in [*map(str, kept), "python3.9"]:
         try:
@@ -25,7 +25,7 @@ def oldest_python() -> str:
 
 
 @pytest.mark.timeout(300)
-def test_each_module_changes_once_and_only_when_it_may(tmp_path):
+def test_each_module_changes_once_and_never_in_check_mode(tmp_path):
     (tmp_path / "build-openclaw.sh").write_text(SCRIPT)
     (tmp_path / ".env").write_text("TOKEN=hunter2")
     (tmp_path / "docker-compose.yml").touch()
@@ -53,7 +53,7 @@ def test_each_module_changes_once_and_only_when_it_may(tmp_path):
     assert (tmp_path / ".env").read_text() == "TOKEN=hunter2"
 
 
-def test_the_documentation_is_found_and_complete():
+def test_module_documentation_is_found_and_complete():
     names = ("build_patch", "compose_env", "openclaw_agents", "rollback_manifest")
     modules = [f"openclaw.egress.{name}" for name in names]
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""The role loki_otlp against the fake Loki: what it proves, what it says, and what it edits."""
+"""The role loki_otlp against the Loki fake: its checks, its messages, and its edits."""
 
 import json
 import os
@@ -28,7 +28,7 @@ ALLOWED = CONFIG.replace("  retention", "  allow_structured_metadata: true\n  re
 
 
 class Vps2:
-    """A host that is a directory of this machine, with a fake Loki that reads its file when it is restarted."""
+    """A host that is a directory of this machine, with a Loki fake that reads its file on restart."""
 
     def __init__(self, run, at: Path, loki: LokiStandIn) -> None:
         self.run, self.at, self.loki = run, at, loki
@@ -71,7 +71,7 @@ class Vps2:
         )
 
     def good(self, *more: str, **variables: object) -> int:
-        """The role succeeds; how many tasks changed something."""
+        """Run the role successfully. Return the number of changed tasks."""
         done = self.play("", *more, **variables)
         assert done.returncode == 0, done.stdout + done.stderr
         found = re.search(r"changed=(\d+)", done.stdout)
@@ -79,7 +79,7 @@ class Vps2:
         return int(found[1])
 
     def bad(self, *more: str, **variables: object) -> str:
-        """The role stops; what it says."""
+        """Run the role until it stops. Return its message."""
         done = self.play("", *more, **variables)
         assert done.returncode != 0, done.stdout
         assert "Traceback" not in done.stdout + done.stderr
@@ -100,13 +100,13 @@ def test_one_record_with_metadata_is_pushed_and_read_back_and_nothing_changes(vp
     assert all(re.fullmatch(r"\d{10}", labels["probe"]) for _, _, labels in found)
 
 
-def test_a_check_pushes_nothing(vps2):
+def test_check_mode_pushes_nothing(vps2):
     assert vps2.good("--check") == 0
     assert vps2.loki.records() == []
 
 
-def test_a_key_that_is_absent_means_false(vps2):
-    """As a real Loki answers: it omits booleans that are false."""
+def test_missing_key_means_false(vps2):
+    """Accept a missing key as false: a real Loki omits false booleans."""
     vps2.configure(CONFIG.replace("  retention", "  allow_structured_metadata: false\n  retention"))
     assert "allow_structured_metadata" not in vps2.loki.config
     said = vps2.bad()
@@ -115,18 +115,18 @@ def test_a_key_that_is_absent_means_false(vps2):
     assert vps2.loki.records() == []
 
 
-def test_what_the_configuration_does_not_show_the_record_does(vps2):
+def test_record_reveals_a_problem_that_the_configuration_does_not_show(vps2):
     vps2.loki.faults.set(status=400, count=None)
     said = vps2.bad()
     assert "answers 400" in said
 
 
-def test_a_record_that_is_taken_and_not_found_is_told(vps2):
+def test_accepted_record_that_is_not_found_is_reported(vps2):
     vps2.loki.faults.set(status=204)
     assert "does not find it within 10 s" in vps2.bad()
 
 
-def test_a_loki_with_tenants_is_asked_with_the_exporters_headers(vps2):
+def test_loki_with_tenants_is_called_with_the_exporters_headers(vps2):
     vps2.configure("auth_enabled: true\n" + ALLOWED)
     said = vps2.bad()
     assert "Nothing was changed." in said and "openclaw_proxy_otlp_headers" in said and "answers 401" in said
@@ -164,7 +164,7 @@ def test_a_loki_with_tenants_is_asked_with_the_exporters_headers(vps2):
     ],
     ids=["first", "other indent", "false", "in a comment", "flow", "empty", "absent"],
 )
-def test_the_edit_changes_the_key_alone_once_and_rollback_undoes_it(vps2, limits, edited):
+def test_edit_changes_only_the_key_once_and_rollback_undoes_it(vps2, limits, edited):
     absent = limits.startswith("server")
     before, after = (
         (SCHEMA.format(store="tsdb", schema="v13") + text)
@@ -182,14 +182,14 @@ def test_the_edit_changes_the_key_alone_once_and_rollback_undoes_it(vps2, limits
     assert [path.name for path in vps2.at.glob("loki.yml*")] == ["loki.yml"]
 
 
-def test_a_file_that_says_so_already_is_read_again(vps2):
+def test_correct_file_is_reloaded_without_an_edit(vps2):
     vps2.configure(CONFIG)
     vps2.file.write_text(ALLOWED)
     vps2.good(loki_otlp_manage_config=True)
     assert vps2.file.read_text() == ALLOWED
 
 
-def test_a_form_that_cannot_be_edited_is_left_and_told(vps2):
+def test_unsupported_form_is_left_and_reported(vps2):
     text = "limits_config: {retention_period: 168h}\n" + SCHEMA.format(store="tsdb", schema="v13")
     vps2.configure(text)
     said = vps2.bad(loki_otlp_manage_config=True)

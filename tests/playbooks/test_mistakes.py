@@ -1,4 +1,4 @@
-"""An operator's mistake stops a run before anything is touched, with one message that names it and the remedy."""
+"""An operator's mistake stops a run before any change, with one message that names it and the remedy."""
 
 import getpass
 import json
@@ -16,7 +16,7 @@ from tests.standins.docker import Docker
 
 @pytest.fixture
 def deploy(run, tmp_path):
-    """Runs site.yml against an inventory given as a dict, on this machine, which has none of what is asked for."""
+    """Run site.yml with an inventory given as a dict, on this machine, which has none of the requirements."""
 
     def call(inventory: dict, *more: str, **variables: str) -> str:
         file = tmp_path / "hosts.json"
@@ -63,8 +63,8 @@ MEANINGS = {
 
 
 @pytest.mark.parametrize("mistakes", [TYPES, MEANINGS], ids=["types", "meanings"])
-def test_values_that_cannot_be_used(deploy, mistakes):
-    """Each host is told its own."""
+def test_invalid_values(deploy, mistakes):
+    """Report to each host its own values."""
     hosts = {name: variables for name, (variables, _) in mistakes.items()}
     said = deploy({"openclaw_gateways": {"hosts": hosts}, "openclaw_loki": {"hosts": {"two": {}}}})
     assert "PLAY [Loki on VPS-2]" not in said, "the mistakes were seen only after VPS-2"
@@ -73,14 +73,14 @@ def test_values_that_cannot_be_used(deploy, mistakes):
         assert "Nothing was changed." in told and named in told, f"{name}: {told or said}"
 
 
-def test_a_variable_that_is_mistyped(deploy):
+def test_mistyped_variable(deploy):
     hosts = {"one": {"openclaw_proxy_max_body_sise": 5}}
     said = deploy({"openclaw_gateways": {"hosts": hosts}, "openclaw_loki": {"hosts": {"two": {}}}})
     assert "Nothing was changed. No role knows openclaw_proxy_max_body_sise" in said
     assert "PLAY [Loki on VPS-2]" not in said
 
 
-def test_a_host_that_lacks_what_is_needed_is_told_all_of_it(deploy):
+def test_all_missing_requirements_of_a_host_are_reported(deploy):
     hosts = {
         "one": NO_LOKI
         | {"openclaw_egress_compose_dir": "/no/such/clone", "openclaw_egress_owner": "nobody-of-that-name"}
@@ -92,7 +92,7 @@ def test_a_host_that_lacks_what_is_needed_is_told_all_of_it(deploy):
 
 @pytest.fixture
 def html() -> Iterator[int]:
-    """A port where something answers everything with a page."""
+    """Return a port at which every response is an HTML page."""
 
     class Page(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -119,13 +119,13 @@ def test_a_loki_that_answers_html(deploy, html, tmp_path):
 
 
 def with_gateway(**settings: object) -> dict:
-    """A compose project whose gateway has these settings."""
+    """Return a compose project whose gateway has these settings."""
     return {"services": {"openclaw-gateway": {"command": ["node", "dist/index.js", "gateway"]} | settings}}
 
 
 @pytest.fixture
 def stopped(deploy, tmp_path):
-    """What site.yml says on a host with this compose project and build script, of which it must change nothing."""
+    """Run site.yml with this compose project and build script until it stops. Return its message; nothing changed."""
 
     def call(compose: dict, script: str = "docker build .", variables: dict | None = None, **docker: object) -> str:
         clone = tmp_path / "clone"
@@ -179,12 +179,12 @@ def stopped(deploy, tmp_path):
         "no anchor",
     ],
 )
-def test_what_the_operators_own_files_hold(stopped, compose, script, named):
+def test_invalid_files_of_the_operator(stopped, compose, script, named):
     assert named in stopped(compose, script)
 
 
-def test_a_host_on_which_the_level_network_would_not_hold(stopped):
-    """It is told all that is in the way, at once."""
+def test_host_that_cannot_enforce_the_level_network(stopped):
+    """Report every obstacle at once."""
     said = stopped(
         with_gateway(user="node", network_mode="host", volumes=["/var/run/docker.sock:/var/run/docker.sock"]),
         variables={"openclaw_gateway_enforcement": "network"},
@@ -204,7 +204,7 @@ def test_a_host_on_which_the_level_network_would_not_hold(stopped):
         assert named in said
 
 
-# As Compose 2.26.1 labels a container that was started with `-f docker-compose.yml -f extra.yml -p home`.
+# Labels of a container that Compose 2.26.1 started with `-f docker-compose.yml -f extra.yml -p home`.
 def labels(clone, *files: str, project: str = "clone") -> dict:
     return {
         "com.docker.compose.project": project,
@@ -245,7 +245,7 @@ PREFLIGHT = [
 
 @pytest.fixture
 def preflight(run, tmp_path):
-    """The role's preflight on a clone with a COMPOSE_FILE of six files, started from them and ours."""
+    """Run the role's preflight on a clone with a COMPOSE_FILE of six files, started from them and ours."""
     names = [f"{name}.yml" for name in ("docker-compose", "b", "a", "d", "c", "e")]
     clone = tmp_path / "clone"
     clone.mkdir()
@@ -283,7 +283,7 @@ def preflight(run, tmp_path):
 
 @pytest.mark.timeout(300)
 def test_compose_files_keep_their_order_whatever_the_hash_seed(preflight):
-    """With COMPOSE_FILE naming the container's files, the role goes on; an empty HTTP_PROXY is not a proxy."""
+    """Continue if COMPOSE_FILE names the container's files; an empty HTTP_PROXY is not a proxy."""
     for seed in range(8):
         assert f"files={preflight.files}" in preflight(seed)
 

@@ -1,4 +1,4 @@
-"""The daily job of VPS-1: its files, its script with real shell, and that rollback.yml takes it away."""
+"""The daily renewal job of VPS-1: its files, its script in a real shell, and its removal by rollback.yml."""
 
 import json
 import os
@@ -29,7 +29,7 @@ PLAYBOOK = """\
         - "{{ openclaw_egress_compose_dir }}"
     - ansible.builtin.include_role: {name: openclaw.egress.openclaw_proxy, tasks_from: renewal}
 """
-# Prints what it is called with, as the stand-in knows no `docker run` of the image.
+# Prints its arguments, because the Docker fake does not support `docker run` of the image.
 RUN = '#!/bin/sh\nprintf "%s\\n" "$@" > "$0.log"\n'
 
 
@@ -91,7 +91,7 @@ def host(run, tmp_path, request) -> Host:
 
 @pytest.mark.skipif(os.getuid() != 0, reason="files of the role belong to root")
 @pytest.mark.parametrize("host", ["cron", "none"], indirect=True)
-def test_the_job_lists_the_addresses_renews_the_ca_and_goes_with_the_rollback(host):
+def test_job_lists_addresses_renews_the_ca_and_is_removed_by_rollback(host):
     said = host.play(str(host.at / "play.yml"))
     found = sorted(path.name for path in host.etc.iterdir())
     assert found == (["openclaw-egress-renew"] if host.by == "cron" else [])
@@ -101,7 +101,7 @@ def test_the_job_lists_the_addresses_renews_the_ca_and_goes_with_the_rollback(ho
     assert "changed=0 " in host.play(str(host.at / "play.yml")), "the second run changed something"
     listed = with_host_addresses(builtin_policy(["api.example.com"]), host.list).host_addresses
     assert {"127.0.0.1", "93.184.215.14", "2606:2800:21f:cb07:6820:80da:af6b:8b2c"} <= {str(ip) for ip in listed}
-    # The job itself, with the shell of this machine; without `ip` the kernel's own tables are read.
+    # The job itself, in this machine's shell; without `ip` the test reads the kernel's own tables.
     tools = host.at / "tools"
     tools.mkdir()
     for name in ("sh", "awk", "sed", "grep", "sort", "mktemp", "cmp", "chmod", "mv", "rm", "test"):

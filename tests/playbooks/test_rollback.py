@@ -1,6 +1,6 @@
-"""rollback.yml on hosts that were deployed, as a whole or in part, and on what operators did to them since.
+"""rollback.yml on hosts with a complete or partial deployment, and after edits by operators.
 
-Real files, real modules; `docker` and `ufw` are stand-ins. The scenario `rollback` in molecule/ does it on real hosts.
+Real files, real modules; `docker` and `ufw` are fakes. The scenario `rollback` in molecule/ uses real hosts.
 """
 
 import getpass
@@ -18,7 +18,7 @@ import pytest
 from tests.integration.ansible.conftest import BIN, ROOT, Run
 from tests.standins.docker import Docker
 
-# Each playbook run starts some twenty-five processes of Python.
+# Each playbook run starts about twenty-five Python processes.
 pytestmark = pytest.mark.timeout(400)
 
 # As the modules import it.
@@ -38,7 +38,7 @@ LEFT = "What is left, because somebody edited it or put something there"
 
 
 def tree(*folders: Path) -> dict[str, tuple[int, str]]:
-    """Every path below, with its mode and content."""
+    """Return every path below, with its mode and content."""
     found = {}
     for path in sorted(path for folder in folders for path in folder.rglob("*")):
         mode = path.lstat().st_mode
@@ -48,7 +48,7 @@ def tree(*folders: Path) -> dict[str, tuple[int, str]]:
 
 
 def module(name: str, **arguments: object) -> None:
-    """Runs one of our modules as Ansible does, as a process."""
+    """Run one of our modules as a process, as Ansible does."""
     done = subprocess.run(
         [sys.executable, str(ROOT / "plugins" / "modules" / f"{name}.py")],
         input=json.dumps({"ANSIBLE_MODULE_ARGS": arguments}),
@@ -92,7 +92,7 @@ class Hosts:
         return done.stdout
 
     def deploy(self, steps: int = 9) -> None:
-        """What the roles do to VPS-1, in their order, as far as so many steps."""
+        """Apply the roles' changes to VPS-1, in their order, for a number of steps."""
         home, links = self.at / "vps1" / "openclaw-egress", ["proxy-config", "data/proxy-ca", "data/proxy-spool"]
         compose, env = self.clone / "docker-compose.egress.yml", self.clone / ".env"
         manifest = Manifest(str(self.at / "vps1" / "state" / "manifest.json"))
@@ -154,7 +154,7 @@ class Hosts:
             manifest.save()
 
     def deploy_loki(self) -> None:
-        """What the role loki_otlp does to VPS-2, where it is asked to see to Loki's own file."""
+        """Apply the changes of the role loki_otlp to VPS-2 with its option to edit Loki's own file."""
         manifest = Manifest(str(self.at / "vps2" / "state" / "manifest.json"))
         manifest.record("ufw_rule", "10.0.0.1", {"rule": RULE})
         manifest.record("path", str(self.loki_file))
@@ -200,11 +200,11 @@ def hosts(run, tmp_path) -> Hosts:
 
 
 def left_of(said: str) -> str:
-    """What a run reports as left."""
+    """Return the remainders that a run reports."""
     return said.partition(LEFT)[2].partition("TASK [")[0]
 
 
-def test_all_is_as_before_and_a_second_run_changes_nothing(hosts):
+def test_rollback_restores_everything_and_a_second_run_changes_nothing(hosts):
     before = hosts.files()
     hosts.deploy()
     hosts.deploy_loki()
@@ -223,7 +223,7 @@ def test_all_is_as_before_and_a_second_run_changes_nothing(hosts):
 
 
 @pytest.mark.parametrize("steps", [4, 7])
-def test_a_deployment_that_was_cut_off(hosts, steps):
+def test_interrupted_deployment(hosts, steps):
     before = hosts.files()
     hosts.deploy(steps)
     hosts.roll_back()
@@ -237,7 +237,7 @@ def test_a_deployment_that_was_cut_off(hosts, steps):
     }
 
 
-def test_what_somebody_changed_since_loses_our_part_alone_and_is_named(hosts):
+def test_later_edits_lose_only_our_part_and_are_named(hosts):
     before = hosts.files()
     hosts.deploy()
     hosts.deploy_loki()
@@ -247,7 +247,7 @@ def test_what_somebody_changed_since_loses_our_part_alone_and_is_named(hosts):
     hosts.script.write_text(hosts.script.read_text().replace("with care", "with more care"))
     hosts.loki_file.write_text(hosts.loki_file.read_text() + "# mine\n")
     hosts.docker.change(images=hosts.docker.state["images"] | {"openclaw:local": "sha256:newer"})
-    # Records can be kept, too.
+    # Keeping the records is an option.
     said = hosts.roll_back("-e", "openclaw_egress_keep_spool=true")
     home = hosts.at / "vps1" / "openclaw-egress"
     kept = {home, home / "proxy-spool", home / "proxy-spool" / "spool.db", compose}
@@ -257,7 +257,7 @@ def test_what_somebody_changed_since_loses_our_part_alone_and_is_named(hosts):
     assert hosts.script.read_text() == SCRIPT.replace("with care", "with more care")
     assert hosts.loki_file.read_text().endswith("allow_structured_metadata: true\n# mine\n")
     assert hosts.docker.state["images"] == {"openclaw:local": "sha256:newer"}
-    # OpenClaw does not run, so it cannot be told.
+    # OpenClaw does not run, so its settings cannot be restored.
     settings = "agents.defaults.sandbox.docker in OpenClaw names the proxy still: openclaw-gateway does not run"
     for left in (env, compose, hosts.script, "openclaw:local, which was built since", settings):
         assert str(left) in left_of(said)

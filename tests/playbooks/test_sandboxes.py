@@ -1,6 +1,6 @@
-"""What the role tells OpenClaw of its sandboxes, from policies; `docker` and OpenClaw in it are a stand-in.
+"""The role's configuration of OpenClaw's sandboxes, from policies; `docker` and its OpenClaw are fakes.
 
-The scenario `classes` in molecule/ does it with the real ones.
+The scenario `classes` in molecule/ uses the real ones.
 """
 
 import json
@@ -32,7 +32,7 @@ PLAY = [
 ]
 BROWSER = {"listen": 8081, "action": "enforce", "allow": ["*"]}
 SOME = [{"host": "packages.example.com"}]
-# Host: classes of its policy, what OpenClaw has for code sandboxes, what more the inventory says.
+# Host: classes of its policy, OpenClaw's settings for code sandboxes, further inventory variables.
 HOSTS = {
     "closed": ({"sandbox": {"listen": 8082, "action": "enforce", "allow": []}, "browser": BROWSER}, {}, {}),
     "opened": ({"sandbox": {"listen": 9082, "action": "enforce", "allow": SOME}, "browser": BROWSER}, {}, {}),
@@ -45,7 +45,7 @@ HOSTS = {
 
 @pytest.fixture(scope="module")
 def told(run: Run, tmp_path_factory: pytest.TempPathFactory):
-    """For each host, what OpenClaw has for its sandboxes afterwards; and what a second run said."""
+    """Return, for each host, OpenClaw's settings for sandboxes afterwards, and the messages of a second run."""
     at: Path = tmp_path_factory.mktemp("sandboxes")
     hosts, dockers = {}, {}
     for name, (classes, own, more) in HOSTS.items():
@@ -95,17 +95,17 @@ def test_the_operators_network_and_variables_are_kept(told):
     assert told[0]["browserless"]["env"]["TOKEN"] == "hunter2"
 
 
-def test_a_class_that_the_policy_does_not_have_has_no_listener(told):
+def test_class_missing_from_the_policy_has_no_listener(told):
     assert "ALL_PROXY" not in told[0]["browserless"]["env"]
     assert told[0]["classless"]["network"] == "none"
     assert "HTTP_PROXY" not in told[0]["classless"]["env"]
 
 
-def test_switched_off_nothing_is_touched(told):
+def test_disabled_option_changes_nothing(told):
     assert told[0]["off"] == {}
 
 
-def test_what_is_left_to_do_is_said_once(told):
+def test_remaining_steps_are_reported_once(told):
     _, first, second = told
     assert "sandbox recreate --all" in first
     assert "agents.entries.work.sandbox.docker.network says otherwise" in first

@@ -1,1 +1,1 @@
-"""Programs that stand where, in production, somebody else's service is: tools of the tests, no part of the product."""
+"""Fakes of external services, used by tests only; not part of the product."""

@@ -1,11 +1,10 @@
-"""What the playbooks ask of `docker`, answered from a JSON file; for tests of what they do on a host without Docker.
+"""Fake `docker` that answers from a JSON file, to test playbooks on a host without Docker.
 
-`Docker(directory)` makes `directory/docker`, to be put on the PATH, and holds the state that it answers from: networks
-(name to subnet), images (name to id), containers (name to state), what `docker compose config` says (a project, or the
-message that it fails with), and what OpenClaw has configured in its container (or the message that it fails with).
-Where they are given: Compose's version, what `config` says with the variables filled in, labels by container,
-the tool that images lack, why no network can be made. What is not known here
-fails loudly. Not Docker, and not OpenClaw.
+`Docker(directory)` creates `directory/docker`, to be put on the PATH, and holds its state: networks (name to subnet),
+images (name to id), containers (name to state), the output of `docker compose config` (a project, or the error
+message), and OpenClaw's configuration in its container (or the error message). Optional: Compose's version, the output
+of `config` with variables resolved, labels by container, the tool missing from images, and the reason why no network
+can be created. It fails loudly on unknown commands. It is neither Docker nor OpenClaw.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from typing import Any
 
 
 class Docker:
-    """The state of a stand-in for Docker, and its command."""
+    """State and command of the Docker fake."""
 
     def __init__(self, directory: Path, **state: Any) -> None:
         directory.mkdir(parents=True, exist_ok=True)
@@ -36,13 +35,17 @@ class Docker:
 
     @property
     def state(self) -> dict[str, Any]:
-        """The state now."""
+        """Return the current state."""
         found: dict[str, Any] = json.loads(self.file.read_text())
         return found
 
 
 def answer(words: list[str], state: dict[str, Any]) -> str:
-    """What `docker` with these words prints; changes the state. Raises LookupError with Docker's message."""
+    """Return the output of `docker` with these arguments and update the state.
+
+    Raises:
+        LookupError: Docker fails; the text is Docker's message.
+    """
     images, containers, plain = state["images"], state["containers"], [word for word in words if word[0] != "-"]
     match words:
         case ["info"] | ["compose", "version"]:
@@ -99,11 +102,11 @@ def answer(words: list[str], state: dict[str, Any]) -> str:
             containers.pop(name, None)
             return name
         case _:
-            raise LookupError(f"the stand-in for docker does not know: docker {shlex.join(words)}")
+            raise LookupError(f"the Docker fake does not support: docker {shlex.join(words)}")
 
 
 def configured(words: list[str], state: dict[str, Any]) -> str:
-    """What `openclaw config` with these words prints; a patch comes on standard input."""
+    """Return the output of `openclaw config` with these arguments; a patch is read from standard input."""
     if "message" in state["openclaw"]:
         raise LookupError(state["openclaw"]["message"])
     match words:
@@ -113,11 +116,11 @@ def configured(words: list[str], state: dict[str, Any]) -> str:
             merge(state["openclaw"], json.loads(sys.stdin.read()))
             return "Applied."
         case _:
-            raise LookupError(f"the stand-in for OpenClaw does not know: config {shlex.join(words)}")
+            raise LookupError(f"the OpenClaw fake does not support: config {shlex.join(words)}")
 
 
 def merge(tree: dict[str, Any], patch: dict[str, Any]) -> None:
-    """As OpenClaw does: objects into each other, null takes away."""
+    """Merge as OpenClaw does: objects recursively; null removes a key."""
     for name, value in patch.items():
         if value is None:
             tree.pop(name, None)
@@ -128,7 +131,7 @@ def merge(tree: dict[str, Any], patch: dict[str, Any]) -> None:
 
 
 def main() -> int:
-    """The command: the state's file, then docker's own words."""
+    """Run the command; the first argument is the state file, the rest are docker's arguments."""
     file = Path(sys.argv[1])
     state = json.loads(file.read_text())
     try:

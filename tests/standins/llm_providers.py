@@ -1,39 +1,40 @@
-"""Where the internet would be: LLM providers and a few ordinary sites, behind TLS, on loopback or in the lab.
+"""Fake internet: LLM providers and a few ordinary sites behind TLS, on loopback or in the lab.
 
-One file on purpose, with nothing but the standard library and `cryptography`, so that a container can be given just
-this file. As a command:
+Deliberately one file that needs only the standard library and `cryptography`, so that a container needs only this
+file. As a command:
 
     python llm_providers.py --listen 127.0.0.1 --port 0 --tls-dir DIR [--hosts a,b] [--log FILE] [--http-port 0]
-    python llm_providers.py --cert chain.pem --key key.pem ...        # with certificates made elsewhere
+    python llm_providers.py --cert chain.pem --key key.pem ...        # with existing certificates
 
-prints `ready PORT` (before it `ready-http PORT`, if asked for) when it listens; SIGTERM or SIGINT end it. In a test:
+It prints `ready PORT` (before it `ready-http PORT`, with --http-port) when it listens, and ends on SIGTERM or SIGINT.
+In a test:
 
     with LLMProviders() as providers:
         providers.port, providers.ca_file, providers.log        # log: list of dicts, see `Server.note`
 
-Which API answers is decided by the Host header; `localhost` and addresses get whatever API the path belongs to.
+The Host header selects the API; for `localhost` and addresses, the path does.
 
-| model            | answer                                                                                    |
+| model            | response                                                                                  |
 |------------------|-------------------------------------------------------------------------------------------|
-| `fail-NNN`       | status NNN, in the provider's own error shape                                             |
-| `fail-stream`    | a stream that begins well and ends in the provider's error event                          |
+| `fail-NNN`       | status NNN, in the provider's own error format                                            |
+| `fail-stream`    | a stream that starts well and ends with the provider's error event                        |
 | `tools`          | a call of the first tool in the request (or of `get_weather`)                             |
-| anything else    | a short text                                                                              |
+| any other        | a short text                                                                              |
 
-Controls, as headers `x-standin-NAME` or as members of a request body object `standin` (with underscores):
+Controls are headers `x-standin-NAME`, or members of an object `standin` in the request body (with underscores):
 
 | control          | effect                                                                                    |
 |------------------|-------------------------------------------------------------------------------------------|
-| `events`         | how many text deltas a stream has (3)                                                     |
-| `delay-ms`       | pause before each event of a stream but the first                                         |
+| `events`         | number of text deltas in a stream (3)                                                     |
+| `delay-ms`       | pause before each event of a stream except the first                                      |
 | `first-byte-ms`  | pause before the status line                                                              |
-| `encoding`       | gzip, deflate, raw-deflate, br, zstd; the default is identity, whatever the client accepts |
-| `body-bytes`     | the answer's text is at least so many bytes long                                          |
-| `abort-after`    | the connection ends after so many bytes of the body (as on the wire, without framing)     |
-| `length-off-by`  | Content-Length lies by so many bytes (plain answers)                                      |
+| `encoding`       | gzip, deflate, raw-deflate, br, zstd; default identity, whatever the client accepts       |
+| `body-bytes`     | minimum size of the response's text in bytes                                              |
+| `abort-after`    | abort the connection after N bytes of the body (on the wire, without framing)             |
+| `length-off-by`  | error of Content-Length in bytes (plain responses)                                        |
 | `framing`        | `length` (plain default), `chunked` (stream default) or `close`                           |
 
-Usage numbers follow from the request (`tokens_of`), are never 0, and stand in the log beside what was sent.
+Usage numbers derive from the request (`tokens_of`), are never 0, and are in the log beside the response.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ Json = dict[str, Any]
 
 
 def make_certificates(directory: Path, hosts: tuple[str, ...] = DEFAULT_HOSTS) -> tuple[Path, Path, Path]:
-    """A new CA and one leaf for all `hosts` in `directory`: the paths of ca.pem, cert.pem (leaf + CA) and key.pem."""
+    """Create a CA and one leaf for all `hosts`. Return the paths of ca.pem, cert.pem (leaf + CA) and key.pem."""
     directory.mkdir(parents=True, exist_ok=True)
     now = datetime.datetime.now(datetime.UTC)
     ca_key, leaf_key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
@@ -142,12 +143,12 @@ def _general_name(host: str) -> x509.GeneralName:
         return x509.DNSName(host)
 
 
-# ── What a request asks for ──────────────────────────────────────────────────────────────────────────────────────
+# ── Requests ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass
 class Request:
-    """One request, its body decoded; `json` is {} where the body is not a JSON object."""
+    """One request with its body decoded; `json` is {} if the body is not a JSON object."""
 
     method: str
     host: str
@@ -176,7 +177,7 @@ class Request:
 
 @dataclass
 class Answer:
-    """What goes back: `pieces` are sent one by one (the events of a stream), `stream` asks for chunks and pauses."""
+    """A response: `pieces` are sent one by one (the events of a stream); `stream` means chunks and pauses."""
 
     status: int
     content_type: str
@@ -192,7 +193,7 @@ def json_answer(status: int, value: object, **more: Any) -> Answer:
 
 
 def tokens_of(request: Json) -> dict[str, int]:
-    """The numbers of a request, by which a test can know them: none is ever 0, no two are alike."""
+    """Return the usage numbers of a request. None is 0 and all differ, so that tests can recognise them."""
     text = json.dumps([request.get(name) for name in ("system", "messages", "input")], sort_keys=True)
     size = len(text)
     return {
@@ -209,7 +210,7 @@ def identifier(prefix: str, request: Request) -> str:
 
 
 def text_deltas(request: Request) -> list[str]:
-    """The answer's text in pieces; none is plain ASCII alone, so that a cut inside a character happens in tests."""
+    """Return the text in pieces. Each has a non-ASCII character, so that tests also cut inside a character."""
     count = max(1, request.number("events", 3))
     words = [f"word {index} – é✓ " for index in range(1, count + 1)]
     if count == 3:
@@ -220,7 +221,7 @@ def text_deltas(request: Request) -> list[str]:
 
 
 def tool_call(request: Request) -> tuple[str, str]:
-    """Name and arguments (JSON text) of the call that the model `tools` makes."""
+    """Return name and arguments (JSON text) of the tool call of the model `tools`."""
     name = "get_weather"
     for tool in request.json.get("tools") or []:
         name = tool.get("name") or tool.get("function", {}).get("name") or name
@@ -322,8 +323,8 @@ def anthropic_message(request: Request) -> Answer:
         events.append({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}})
         more["usage"] = start_usage
     else:
-        # The real one sends cumulative numbers once more; the stand-in leaves some out in the way of the older API,
-        # so that what message_start said has to survive.
+        # The real API repeats cumulative numbers. The fake omits some, as the older API did,
+        # so that the values of message_start must be kept.
         last = {name: usage[name] for name in ("output_tokens", "output_tokens_details") if name in usage}
         if request.control("delta-usage", "full") == "full":
             last = {n: v for n, v in usage.items() if n not in ("cache_creation", "service_tier")}
@@ -333,7 +334,7 @@ def anthropic_message(request: Request) -> Answer:
 
 
 def anthropic_blocks(request: Request, thinking: bool) -> Iterator[tuple[Json, list[Json], Json]]:
-    """The content blocks: (as started, deltas, whole)."""
+    """Return the content blocks: (as started, deltas, complete)."""
     if thinking:
         deltas: list[Json] = [{"type": "thinking_delta", "thinking": piece} for piece in ("Let me ", "think … ")]
         deltas.append({"type": "signature_delta", "signature": "c2lnbmF0dXJl"})
@@ -546,7 +547,7 @@ def ordinary_answer(request: Request) -> Answer:
 
 
 def answer(request: Request) -> Answer:
-    """Which site the request is for, by its Host; on a local address, by its path."""
+    """Respond as the site named by the Host header; on a local address, as the API that the path belongs to."""
     api_paths = {"/v1/messages": anthropic_answer, "/v1/chat/": openai_answer, "/v1/responses": openai_answer}
     if request.host == ANTHROPIC:
         return anthropic_answer(request)
@@ -573,7 +574,7 @@ def _zstd() -> Any:
 
 
 class Encoder:
-    """`piece` gives what makes one piece readable at once, `end` the rest."""
+    """Content encoder: `piece` returns bytes that make one piece readable at once, `end` returns the rest."""
 
     def __init__(self, name: str) -> None:
         self.name = {"raw-deflate": "deflate", "": "identity"}.get(name, name)
@@ -601,7 +602,7 @@ class Encoder:
 
 
 def decode_request_body(body: bytes, encoding: str) -> bytes:
-    """A request's body without its content encoding, as a provider that understands it would see it."""
+    """Return a request's body without its content encoding, as a provider that supports it would see it."""
     if encoding in ("gzip", "deflate"):
         return zlib.decompress(body, 47)
     if encoding == "zstd":
@@ -617,7 +618,7 @@ def decode_request_body(body: bytes, encoding: str) -> bytes:
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """HTTP/1.1 with keep-alive; one thread for each connection, in which the TLS handshake happens too."""
+    """HTTP/1.1 server with keep-alive; one thread per connection, which also does the TLS handshake."""
 
     protocol_version = "HTTP/1.1"
     server_version = "provider-stand-in"
@@ -636,13 +637,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
         super().finish()
         if isinstance(self.connection, ssl.SSLSocket):
             with contextlib.suppress(OSError, ValueError):
-                # Says goodbye (without it a body until close looks cut off), and does not wait for the answer.
+                # Sends close_notify (without it a body until close looks truncated) and does not wait for the reply.
                 self.connection.settimeout(0)
                 self.connection.unwrap()
             self.connection.close()
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-        """Silent: `--log` has it all."""
+        """Print nothing; `--log` has everything."""
 
     def handle_any(self) -> None:
         began = time.time()
@@ -651,7 +652,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         headers = {name.lower(): value for name, value in self.headers.items()}
         host = urllib.parse.urlsplit("//" + headers.get("host", "")).hostname or ""
         body, value = raw, {}
-        # What cannot be decoded or parsed is answered as what it is: a request without the fields that are needed.
+        # Treat a body that cannot be decoded or parsed as a request without the required fields.
         with contextlib.suppress(Exception):
             body = decode_request_body(raw, headers.get("content-encoding", ""))
             parsed = json.loads(body)
@@ -733,7 +734,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         delay = request.number("delay-ms") / 1000
         held = b""
         for index, data in enumerate(wire):
-            # One piece is held back only for a moment: what follows the last one is known after the loop.
+            # Hold each piece back only briefly: only after the loop is the final part known.
             if held:
                 self.wfile.write(held)
                 held = b""
@@ -755,7 +756,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 self.wfile.write(framed)
             else:
                 held = framed
-        # Written down before the last byte goes out: who has seen the end finds it in the log.
+        # Log before the last byte is sent, so that a client that has seen the end finds the entry in the log.
         sent.noted = True
         self.server.note(entry | sent.facts("complete"))
         self.wfile.write(held + (b"0\r\n\r\n" if framing == "chunked" else b""))
@@ -774,7 +775,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 class Sent:
-    """What went into the response's body: decoded bytes and their digest, and bytes as on the wire."""
+    """The response body as sent: decoded bytes and their digest, and bytes on the wire."""
 
     def __init__(self) -> None:
         self.sha256 = hashlib.sha256()
@@ -792,7 +793,7 @@ class Sent:
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """One listener. `note` receives one entry for each request."""
+    """One listener. It calls `note` with one entry per request."""
 
     daemon_threads = True
     request_queue_size = 512
@@ -810,21 +811,21 @@ class Server(http.server.ThreadingHTTPServer):
         super().__init__(address, Handler)
 
     def server_bind(self) -> None:
-        # Not HTTPServer's own, which asks the DNS for this machine's name.
+        # Replaces HTTPServer's method, which looks up this machine's name in DNS.
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that goes away or refuses the certificate is an everyday thing; all else is worth seeing."""
+        """Ignore clients that disconnect or reject the certificate; print all other errors."""
         problem = sys.exception() if sys.version_info >= (3, 11) else sys.exc_info()[1]
         if not isinstance(problem, OSError):
             super().handle_error(request, client_address)
 
 
 class LLMProviders:
-    """The listeners in threads of this process. All that was sent is in `log` and, if named, in the file `log_file`."""
+    """The listeners, in threads of this process. `log` and, if set, the file `log_file` have every response."""
 
     def __init__(
         self,
@@ -860,12 +861,15 @@ class LLMProviders:
 
     @property
     def log(self) -> list[Json]:
-        """What was answered so far, oldest first, as `Handler.send_answer` describes it."""
+        """Return the responses so far, oldest first, in the form of `Handler.send_answer`."""
         with self._lock:
             return list(self._entries)
 
     def asked_since(self, began: float) -> list[Json]:
-        """What came from a time on (Unix seconds): what was broken off before it may be in `log` only later."""
+        """Return requests that arrived after a time (Unix seconds).
+
+        An earlier request that was aborted may appear in `log` only later.
+        """
         return [entry for entry in self.log if entry["time"] >= began]
 
     def _note(self, entry: Json) -> None:
@@ -899,12 +903,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="LLM providers and ordinary sites, for tests; see the module.")
     parser.add_argument("--listen", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=0, help="TLS port; 0 = any")
-    parser.add_argument("--http-port", type=int, help="also plain HTTP on this port; 0 = any")
-    parser.add_argument("--tls-dir", type=Path, help="where ca.pem, cert.pem and key.pem are written")
-    parser.add_argument("--cert", type=Path, help="certificate chain made elsewhere")
-    parser.add_argument("--key", type=Path, help="its key")
-    parser.add_argument("--hosts", help="names for the certificate, with commas")
-    parser.add_argument("--log", type=Path, help="append one JSON line for each answer")
+    parser.add_argument("--http-port", type=int, help="also serve plain HTTP on this port; 0 = any")
+    parser.add_argument("--tls-dir", type=Path, help="directory for ca.pem, cert.pem and key.pem")
+    parser.add_argument("--cert", type=Path, help="existing certificate chain")
+    parser.add_argument("--key", type=Path, help="private key of --cert")
+    parser.add_argument("--hosts", help="comma-separated names for the certificate")
+    parser.add_argument("--log", type=Path, help="append one JSON line per response")
     arguments = parser.parse_args()
     if (arguments.cert is None) != (arguments.key is None):
         parser.error("--cert and --key go together")

@@ -1,4 +1,4 @@
-"""The official SDKs against the stand-in, with every response's bytes kept as they came off the wire."""
+"""The official SDKs against the fake provider; every response's bytes are kept as received."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.standins.llm_providers import LLMProviders
 
 @dataclass
 class Recorded:
-    """One exchange: the request's body and the response's, content codings still on."""
+    """One exchange: the request's body and the response's, still content-encoded."""
 
     path: str
     request: bytes
@@ -85,7 +85,7 @@ class _Transport(httpx2.BaseTransport):
 
 
 class Clients:
-    """Both SDKs on one stand-in; `last` is the last exchange that either had."""
+    """Both SDKs on one fake provider; `last` is the last exchange of either."""
 
     def __init__(self, providers: LLMProviders) -> None:
         self.exchanges: list[Recorded] = []

@@ -1,4 +1,4 @@
-"""A policy's bytes against the JSON Schema that is shipped with the package."""
+"""Validation of a policy's bytes against the JSON Schema in the package."""
 
 import json
 import warnings
@@ -15,7 +15,7 @@ VALIDATOR = jsonschema.Draft202012Validator(json.loads(SHIPPED.read_text()))
 
 
 def schema_errors(data: bytes) -> list[str]:
-    """What an editor would say of the policy: YAML 1.2, as JSON's values, under the schema."""
+    """Return an editor's errors for the policy: YAML 1.2 as JSON values, validated by the schema."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

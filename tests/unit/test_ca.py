@@ -1,4 +1,4 @@
-"""The two CAs: what is made when, who may sign for what, and what a broken directory gets. Held to OpenSSL."""
+"""The two CAs: creation and renewal, allowed names, and damaged directories. OpenSSL is the reference."""
 
 import datetime
 import ssl
@@ -18,7 +18,7 @@ NOW = datetime.datetime.now(datetime.UTC)
 
 
 class Place:
-    """A CA directory and the root key's, as an operator has them."""
+    """A CA directory and the root key's directory, as an operator has them."""
 
     def __init__(self, directory: Path) -> None:
         self.ca, self.keys = directory / "ca", directory / "keys"
@@ -38,9 +38,10 @@ def place(tmp_path) -> Place:
 
 
 def handshake(place: Place, directory: Path, name: str) -> None:
-    """A TLS handshake of a client that trusts the root alone with a server for `name`, in memory.
+    """Perform a TLS handshake in memory: the client trusts only the root, the server presents `name`.
 
-    Raises ssl.SSLCertVerificationError where OpenSSL does not accept what the issuing CA signed.
+    Raises:
+        ssl.SSLCertVerificationError: OpenSSL does not accept a certificate of the issuing CA.
     """
     directory.mkdir(exist_ok=True)
     (server_file := directory / "leaf.pem").write_bytes(leaf(place, name))
@@ -61,7 +62,7 @@ def handshake(place: Place, directory: Path, name: str) -> None:
 
 
 def leaf(place: Place, name: str) -> bytes:
-    """Key, certificate and chain for a name, as mitmproxy makes them."""
+    """Return key, certificate and chain for a name, as mitmproxy creates them."""
     pem = place.issuing.read_bytes()
     signer = serialization.load_pem_private_key(pem, password=None)
     issuer = x509.load_pem_x509_certificate(pem)
@@ -92,7 +93,7 @@ def leaf(place: Place, name: str) -> bytes:
     )
 
 
-# ── what is made, and when ───────────────────────────────────────────────────────────────────────────────────────
+# ── creation and renewal ─────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_files_and_who_may_read_them(place):
@@ -104,7 +105,7 @@ def test_files_and_who_may_read_them(place):
     assert b"PRIVATE KEY" not in place.root.read_bytes()
 
 
-def test_the_second_time_nothing_changes_nor_is_the_root_s_key_needed(place):
+def test_second_run_changes_nothing_and_needs_no_root_key(place):
     place.create()
     before = place.bytes()
     place.root_key.rename(place.root_key.with_suffix(".away"))
@@ -140,7 +141,7 @@ def test_show(place):
     assert not info.permits("anthropic.com") and not info.permits("evilopenai.azure.com")
 
 
-# ── who may sign for what, as OpenSSL sees it ────────────────────────────────────────────────────────────────────
+# ── names that each CA may sign, as OpenSSL verifies them ────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("name", ["api.anthropic.com", "east.openai.azure.com"])
@@ -152,13 +153,13 @@ def test_clients_that_trust_the_root_accept_what_is_inspected(place, tmp_path, n
 
 
 @pytest.mark.parametrize("name", ["www.example.com", "anthropic.com", "api.anthropic.com.example.net"])
-def test_and_refuse_every_other_name(place, tmp_path, name):
+def test_clients_that_trust_the_root_refuse_every_other_name(place, tmp_path, name):
     place.create()
     with pytest.raises(ssl.SSLCertVerificationError, match="permitted subtree"):
         handshake(place, tmp_path / "tls", name)
 
 
-def test_where_nothing_is_inspected_the_issuing_ca_may_sign_for_nothing(place, tmp_path):
+def test_issuing_ca_without_inspected_hosts_may_sign_for_nothing(place, tmp_path):
     ca.create(place.ca, place.keys, [])
     assert ca.show(place.ca).names == ()
     assert ca.create(place.ca, place.keys, []) is False
@@ -166,11 +167,11 @@ def test_where_nothing_is_inspected_the_issuing_ca_may_sign_for_nothing(place, t
         handshake(place, tmp_path / "tls", "www.example.com")
 
 
-# ── what an operator brings, or loses ────────────────────────────────────────────────────────────────────────────
+# ── an operator's own root, and lost files ───────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("kind", ["ec", "ed25519"])
-def test_a_root_of_the_operator_s_own(place, tmp_path, kind):
+def test_operators_own_root(place, tmp_path, kind):
     key = ec.generate_private_key(ec.SECP384R1()) if kind == "ec" else ed25519.Ed25519PrivateKey.generate()
     own_root(place, key, days=3650)
     before = place.bytes()
@@ -188,12 +189,12 @@ def test_an_issuing_ca_does_not_outlive_its_root(place):
     assert place.create() is False
 
 
-def test_a_root_that_expired(place):
+def test_expired_root(place):
     own_root(place, ec.generate_private_key(ec.SECP256R1()), days=-1)
     assert "expired on" in refused(place)
 
 
-def test_a_damaged_issuing_ca_is_made_anew(place):
+def test_damaged_issuing_ca_is_replaced(place):
     place.create()
     root = place.root.read_bytes()
     for damage in (b"", b"not a certificate", place.root_key.read_bytes() + place.issuing.read_bytes(), root):
@@ -215,8 +216,8 @@ def test_an_issuing_ca_of_another_root(place, tmp_path):
     ca.show(place.ca)
 
 
-def test_a_root_that_only_calls_itself_the_issuer(place):
-    """The names agree; the signature does not."""
+def test_root_with_the_issuers_name_but_another_key(place):
+    """Refuse an issuer whose name matches but whose signature does not."""
     key = ec.generate_private_key(ec.SECP256R1())
     own_root(place, key, days=3650)
     place.create()
@@ -226,7 +227,7 @@ def test_a_root_that_only_calls_itself_the_issuer(place):
         ca.show(place.ca)
 
 
-def test_a_lost_root_certificate_is_put_back_so_that_no_client_need_change(place):
+def test_lost_root_certificate_is_restored_unchanged(place):
     place.create()
     before = place.bytes()
     place.root.unlink()
@@ -234,7 +235,7 @@ def test_a_lost_root_certificate_is_put_back_so_that_no_client_need_change(place
     assert place.bytes()[ca.ROOT_CERT_FILE] == before[ca.ROOT_CERT_FILE]
 
 
-def test_a_key_that_is_there_is_never_overwritten(place):
+def test_existing_key_is_never_overwritten(place):
     place.create()
     key = place.root_key.read_bytes() + b"the operator's own note\n"
     place.root_key.write_bytes(key)
@@ -245,7 +246,7 @@ def test_a_key_that_is_there_is_never_overwritten(place):
     ca.show(place.ca)
 
 
-def test_an_end_between_the_key_and_the_certificate_is_made_good(place, monkeypatch):
+def test_crash_between_key_and_certificate_is_repaired(place, monkeypatch):
     written = ca._write
 
     def only_keys(file: Path, content: bytes, mode: int) -> None:
@@ -269,7 +270,7 @@ def test_an_end_between_the_key_and_the_certificate_is_made_good(place, monkeypa
         ("root", b"nonsense", "mitmproxy-ca-cert.pem holds no certificate"),
     ],
 )
-def test_what_only_the_operator_can_restore(place, lost, content, said):
+def test_losses_that_only_the_operator_can_restore(place, lost, content, said):
     place.create()
     file: Path = getattr(place, lost)
     file.unlink() if content is None else file.write_bytes(content)
@@ -299,7 +300,7 @@ def test_a_directory_that_cannot_be_made(place):
     assert "keys: " in refused(place)
 
 
-def test_nothing_there_yet(place):
+def test_missing_directory(place):
     with pytest.raises(ca.CAError, match=r"mitmproxy-ca-cert\.pem does not exist\. Run `egress ca create`"):
         ca.show(place.ca)
 
@@ -311,7 +312,7 @@ def refused(place: Place, *, force: bool = False) -> str:
 
 
 def own_root(place: Place, key: ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey, days: int) -> None:
-    """A root as an operator's own tools make it."""
+    """Create a root as an operator's own tools do."""
     name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Example")])
     certificate = (
         x509.CertificateBuilder()

@@ -1,4 +1,4 @@
-"""What is kept of an exchange, whatever the cut of its bytes; bounded, exact, redacted."""
+"""The captured part of an exchange, however its bytes are split: bounded, exact, redacted."""
 
 from __future__ import annotations
 
@@ -90,12 +90,12 @@ def test_times_trace_and_sizes() -> None:
 
 
 @pytest.mark.parametrize("value", ["", "00-xyz", f"00-{'0' * 32}-{'b' * 16}-01", f"00-{'g' * 32}-{'b' * 16}-01"])
-def test_a_trace_that_is_none_is_left_out(value: str) -> None:
+def test_invalid_trace_is_left_out(value: str) -> None:
     record = capture(request_headers=[("traceparent", value)]).record("upstream_error", 2)
     assert (record.trace_id, record.span_id) == (None, None)
 
 
-def test_a_stream_that_breaks_off_keeps_what_decodes() -> None:
+def test_aborted_stream_keeps_its_decodable_part() -> None:
     wire = gzip.compress(EVENTS, mtime=0)
     record = exchange([wire[: len(wire) - 20]], [("content-encoding", "gzip")], "client_aborted")
     assert record.response_body is not None
@@ -104,7 +104,7 @@ def test_a_stream_that_breaks_off_keeps_what_decodes() -> None:
     assert record.response_body.sha256 is None
 
 
-def test_a_cut_character_is_no_reason_for_base64_where_the_body_broke_off() -> None:
+def test_cut_character_of_an_aborted_body_does_not_cause_base64() -> None:
     at = EVENTS.index("✓".encode()) + 1
     record = exchange([EVENTS[:at]], [], "upstream_error")
     assert record.response_body is not None
@@ -143,7 +143,7 @@ def test_a_body_is_whole_or_has_its_head_and_tail(data: bytes, limit: int, step:
         assert data.endswith(tail.partition(" …]\n")[2].encode())
 
 
-def test_what_its_coding_does_not_decode_is_kept_as_it_came() -> None:
+def test_undecodable_body_is_kept_unmodified() -> None:
     body = BodyCapture(1000, "gzip")
     assert list(body.feed(b"no gzip at all")) == []
     body.finish()

@@ -1,4 +1,4 @@
-"""What the views say is so: refusals have a status, reports are no refusals, clients are named, bodies are marked."""
+"""Facts in the CLI's views: refusals have a status, reports are not refusals, clients are named, bodies are marked."""
 
 import errno
 import json
@@ -85,7 +85,7 @@ def test_many_clients_of_one_destination_do_not_fill_the_table(egress, state):
 
 
 def on_a_terminal(state: Path, columns: int, *words: str) -> str:
-    """Return what the command prints on a terminal of that width."""
+    """Return the command's output on a terminal of that width."""
     script = f"stty cols {columns}; {sys.executable} -m openclaw_egress {' '.join(words)}"
     environment = os.environ | {"PYTHONPATH": str(ADDON), "EGRESS_STATE_DIR": str(state), "TERM": "xterm"}
     environment.pop("COLUMNS", None)
@@ -108,11 +108,11 @@ def test_eighty_columns_are_enough_to_read_a_record_in(state):
         assert word in said, said
 
 
-# ── spools of before ─────────────────────────────────────────────────────────────────────────────────────────────
+# ── spools of older versions ─────────────────────────────────────────────────────────────────────────────────────
 
 
 def make_old(spool: Path) -> None:
-    """Take out of a spool what older versions did not write."""
+    """Remove from a spool the parts that older versions did not write."""
     with closing(sqlite3.connect(spool)) as db:
         db.execute("ALTER TABLE records DROP COLUMN client")
         db.execute("UPDATE records SET outcome = 'denied', status = NULL WHERE event_name LIKE '%denied'")
@@ -133,7 +133,7 @@ def test_a_spool_without_the_column_is_read_and_written(state):
 
 
 def test_an_older_version_goes_on_writing_a_spool_with_the_column(state):
-    """It names its columns, so that one more does not disturb it."""
+    """Write with an older version, which names its columns and so tolerates another one."""
     with closing(sqlite3.connect(state / "spool.db")) as db:
         names = [row[1] for row in db.execute("PRAGMA table_info(records)") if row[1] != "client"]
         row = db.execute(f"SELECT {', '.join(names)} FROM records ORDER BY seq DESC LIMIT 1").fetchone()
@@ -163,12 +163,12 @@ def test_a_body_cannot_forge_a_section(egress, state):
     assert json.loads(egress("show", "two", "--json").stdout)["exchange"]["response"]["body"] == FORGED
 
 
-def test_folded_messages_are_marked_too():
+def test_assembled_messages_are_marked_too():
     assert quoted("a\n── request ──\n") == "│ a\n│ ── request ──\n│ "
 
 
 @needs_script
-def test_what_a_terminal_would_wrap_is_marked_as_well(state):
+def test_lines_that_a_terminal_wraps_are_marked_too(state):
     with Spool(state / "spool.db", sync_seconds=None, local=True) as spool:
         spool.open_exchange("three", "gateway", {})
         spool.close_exchange(exchange("three", (" " * 80 + "── response ──").encode()))
@@ -176,7 +176,7 @@ def test_what_a_terminal_would_wrap_is_marked_as_well(state):
     assert all(len(line) <= 80 for line in said.splitlines()), said
 
 
-# ── what cannot be read ──────────────────────────────────────────────────────────────────────────────────────────
+# ── unreadable files ─────────────────────────────────────────────────────────────────────────────────────────────
 
 READERS = (
     ("records",), ("records", "--json"), ("show", "one"), ("tail",), ("denials",), ("policy", "suggest", "sandbox"),
@@ -185,7 +185,7 @@ POLICY = "version: 1\nclasses: {sandbox: {listen: 8082, action: report}}\n"
 
 
 def said_once(done) -> str:
-    """It is one message, and exit code 2."""
+    """Check that the output is one message, with exit code 2."""
     assert done.returncode == 2, (done.stdout, done.stderr)
     assert done.stderr.startswith("egress: ") and "Traceback" not in done.stderr, done.stderr
     assert done.stderr.count("egress: ") == 1, done.stderr
@@ -214,7 +214,7 @@ def test_another_users_state_directory_is_one_message(state, tmp_path_factory, w
 
 
 @pytest.mark.parametrize("words", [("status",), ("status", "--json")])
-def test_status_says_what_it_cannot_read(state, words):
+def test_status_reports_unreadable_parts(state, words):
     prefix = without_privileges()
     state.chmod(0)
     try:
@@ -253,7 +253,7 @@ def broken(state: Path, how: str) -> None:
     ["missing", "directory", "not a database", "empty", "device", "another database", "newer", "no number"],
 )
 @pytest.mark.parametrize("words", [("records",), ("show", "one"), ("denials",)])
-def test_a_spool_that_is_none_is_one_message(state, how, words):
+def test_invalid_spool_is_one_message(state, how, words):
     broken(state, how)
     assert "spool.db" in said_once(process(state, *words))
 
@@ -300,7 +300,7 @@ def test_a_ca_directory_that_cannot_be_read(state, words):
     assert str(ca) in said
 
 
-def test_cases_that_cannot_be_read(state):
+def test_unreadable_cases(state):
     assert "none.yml" in said_once(process(state, "policy", "test", str(state / "none.yml")))
     assert "directory" in said_once(process(state, "policy", "test", str(state)))
 
@@ -314,5 +314,5 @@ def test_cases_that_cannot_be_read(state):
         (OSError("odd"), "odd; "),
     ],
 )
-def test_errors_of_the_system_have_what_where_and_what_to_do(error, said):
+def test_system_errors_state_cause_place_and_remedy(error, said):
     assert said in describe_os_error(error)

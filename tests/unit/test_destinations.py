@@ -1,4 +1,4 @@
-"""Destinations: one form for each host, every spelling of an address recognised, every special range refused."""
+"""Destinations: one form per host, every notation of an address recognised, every special range refused."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("written", list(REFUSED), ids=lambda text: text[:30])
-def test_what_is_no_host_is_refused_with_the_reason(written: str) -> None:
+def test_invalid_host_is_refused_with_the_reason(written: str) -> None:
     with pytest.raises(DestinationError) as refused:
         parse_destination(written, 443)
     assert refused.value.reason == str(refused.value)
@@ -149,7 +149,7 @@ def test_a_name_of_253_characters_is_the_longest() -> None:
 
 
 @pytest.mark.parametrize("port", [0, -1, 65536, True, "443", 443.0, None])
-def test_what_is_no_port_is_refused(port: object) -> None:
+def test_invalid_port_is_refused(port: object) -> None:
     with pytest.raises(DestinationError, match=r"is not a port \(1 to 65535\)"):
         parse_destination("example.com", port)  # type: ignore[arg-type]
 
@@ -157,14 +157,14 @@ def test_what_is_no_port_is_refused(port: object) -> None:
 @pytest.mark.parametrize(
     ("host", "text"), [("a.example", "a.example:443"), ("1.2.3.4", "1.2.3.4:443"), ("::1", "[::1]:443")]
 )
-def test_a_destination_as_text_is_what_a_url_would_say(host: str, text: str) -> None:
+def test_destination_as_text_is_the_form_in_a_url(host: str, text: str) -> None:
     assert str(parse_destination(host, 443)) == text
 
 
-# ── what browsers take for a host ────────────────────────────────────────────────────────────────────────────────
+# ── hosts as browsers parse them ─────────────────────────────────────────────────────────────────────────────────
 
-# Source: web-platform-tests, url/resources/{urltestdata,toascii}.json and url/toascii.window.js, the hosts of what is
-# parsed there without percent escapes; None: no host. https://github.com/web-platform-tests/wpt/tree/master/url
+# Source: web-platform-tests, url/resources/{urltestdata,toascii}.json and url/toascii.window.js, the hosts of URLs
+# without percent escapes; None: not a host. https://github.com/web-platform-tests/wpt/tree/master/url
 WPT = {
     "example.com": "example.com",
     "GOO.example": "goo.example",
@@ -284,7 +284,7 @@ WPT = {
 
 
 @pytest.mark.parametrize("written", list(WPT), ids=ascii)
-def test_a_host_is_what_browsers_take_for_it(written: str) -> None:
+def test_hosts_are_parsed_as_browsers_do(written: str) -> None:
     if WPT[written] is None:
         with pytest.raises(DestinationError):
             canonical_host(written)
@@ -292,8 +292,8 @@ def test_a_host_is_what_browsers_take_for_it(written: str) -> None:
         assert canonical_host(written)[0] == WPT[written]
 
 
-# From the same files: hosts to a browser, and none here. Nothing is stripped or unescaped on the way to a decision,
-# labels are as long as DNS has them, and a symbol is written as its A-label.
+# From the same files: hosts for a browser, but not here. Nothing is stripped or unescaped before a decision, labels
+# have DNS's length limit, and a symbol is written as its A-label.
 STRICTER = [
     "GOO\u200b\u2060\ufeffgoo.com",
     "a\u00adb",
@@ -312,7 +312,7 @@ STRICTER = [
 
 
 @pytest.mark.parametrize("written", STRICTER, ids=ascii)
-def test_some_hosts_of_browsers_are_refused(written: str) -> None:
+def test_some_hosts_that_browsers_accept_are_refused(written: str) -> None:
     with pytest.raises(DestinationError):
         canonical_host(written)
 
@@ -360,7 +360,7 @@ def addresses_within(draw: st.DrawFn, version: int) -> IPv4Address | IPv6Address
 
 @st.composite
 def spellings(draw: st.DrawFn, address: IPv4Address) -> str:
-    """Any way in which inet_aton takes the address: 1 to 4 parts, each in any base, leading zeros, a final dot."""
+    """Return any notation that inet_aton accepts: 1 to 4 parts, each in any base, leading zeros, a trailing dot."""
     parts = draw(st.integers(1, 4))
     value = int(address)
     numbers = [value >> 8 * (3 - at) & 255 for at in range(parts - 1)] + [value & (1 << 8 * (5 - parts)) - 1]
@@ -370,7 +370,7 @@ def spellings(draw: st.DrawFn, address: IPv4Address) -> str:
     if draw(st.booleans()):
         text = text.upper()
     if draw(st.booleans()):
-        text = text.translate({ord(char): ord(char) + 0xFEE0 for char in "0123456789abcdefxABCDEFX."})  # full width
+        text = text.translate({ord(char): ord(char) + 0xFEE0 for char in "0123456789abcdefxABCDEFX."})  # Full width.
     return text + draw(st.sampled_from(["", "."]))
 
 
@@ -391,7 +391,7 @@ def test_numbers_and_dots_are_an_address_or_nothing_and_never_a_name(numbers: li
     except DestinationError:
         return
     assert address is not None and host == str(address)
-    # The C library reads numbers so as well, and a proxy that disagreed with it could be talked past.
+    # The C library also reads such numbers; a proxy that disagrees with it could be bypassed.
     assert socket.inet_aton(".".join(numbers).lower()) == address.packed
 
 
@@ -412,12 +412,12 @@ def test_an_ipv4_address_in_ipv6_text_is_an_ipv6_address_that_is_refused(
 
 @settings(deadline=None)
 @given(st.from_regex(r"\A[a-z0-9_äßÜ①]{1,20}(\.[a-z0-9_äßé-]{1,20}){0,4}\Z"), st.randoms(use_true_random=False))
-def test_case_and_a_final_dot_make_no_other_name(written: str, chance: Random) -> None:
+def test_case_and_trailing_dot_do_not_change_the_name(written: str, chance: Random) -> None:
     try:
         form = canonical_host(written)
     except DestinationError:
         return
-    # Letters whose upper case is more than one letter (as of ß) are other names in IDNA 2008.
+    # Letters with an upper case of several letters (such as ß) are other names in IDNA 2008.
     varied = "".join(char.upper() if len(char.upper()) == 1 and chance.random() < 0.5 else char for char in written)
     assert canonical_host(varied) == form
     assert canonical_host(varied + ".") == form
@@ -461,7 +461,7 @@ def test_no_ipv6_address_that_carries_an_ipv4_address_passes(inner: IPv4Address,
 
 @settings(deadline=None)
 @given(st.ip_addresses())
-def test_what_python_knows_to_be_private_is_refused_too(address: IPv4Address | IPv6Address) -> None:
+def test_addresses_that_python_considers_private_are_refused(address: IPv4Address | IPv6Address) -> None:
     if not address.is_global or address.is_multicast or address.is_reserved:
         assert guard_reason(address) is not None
 
@@ -522,8 +522,8 @@ def test_the_guard_names_the_range(address: str) -> None:
     assert guard_reason(ipaddress.ip_address(address)) == GUARD[address]
 
 
-# Source: https://www.iana.org/assignments/iana-ipv4-special-registry, whole. "reachable" are those that the registry
-# calls globally reachable: no web server is there, so they are refused with the rest.
+# Source: https://www.iana.org/assignments/iana-ipv4-special-registry, complete. "reachable": ranges that the registry
+# calls globally reachable: no web server is there, so they are refused as well.
 IANA_IPV4 = """
     0.0.0.0/8 0.0.0.0/32 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.0.0.0/24 192.0.0.0/29
     192.0.0.8/32 192.0.0.170/32 192.0.0.171/32 192.0.2.0/24 192.88.99.0/24 192.88.99.2/32 192.168.0.0/16 198.18.0.0/15
@@ -531,7 +531,7 @@ IANA_IPV4 = """
 """
 IANA_IPV4_REACHABLE = "192.0.0.9/32 192.0.0.10/32 192.31.196.0/24 192.52.193.0/24 192.175.48.0/24"
 
-# Source: https://www.iana.org/assignments/iana-ipv6-special-registry, whole.
+# Source: https://www.iana.org/assignments/iana-ipv6-special-registry, complete.
 IANA_IPV6 = """
     ::1/128 ::/128 ::ffff:0:0/96 64:ff9b:1::/48 100::/64 100:0:0:1::/64 2001::/23 2001::/32 2001:2::/48 2001:10::/28
     2001:db8::/32 2002::/16 3fff::/20 5f00::/16 fc00::/7 fe80::/10
@@ -581,12 +581,12 @@ def _hidden_by_narrower(reason: str | None, cidr: str) -> bool:
 
 
 @pytest.mark.parametrize("name", ["localhost", "a.b.localhost", "localhost.localdomain", "metadata.google.internal"])
-def test_names_that_mean_a_guarded_address_are_known_without_a_look_up(name: str) -> None:
+def test_names_of_guarded_addresses_are_known_without_a_lookup(name: str) -> None:
     found = guarded_name(name)
     assert found is not None
     assert all(guard_reason(address) for address in found[1])
 
 
 @pytest.mark.parametrize("name", ["localhost.example", "notlocalhost", "google.internal", "example.com"])
-def test_other_names_are_not(name: str) -> None:
+def test_other_names_are_not_guarded(name: str) -> None:
     assert guarded_name(name) is None

@@ -1,4 +1,4 @@
-"""Content codings: right, in any cut, and bounded."""
+"""Content encodings: correct, however the bytes are split, and bounded."""
 
 from __future__ import annotations
 
@@ -67,14 +67,14 @@ def test_garbage_never_raises(data: bytes, coding: str) -> None:
 
 
 @COMPRESSING
-def test_output_larger_than_a_piece_comes_whole(coding: str) -> None:
+def test_output_larger_than_a_piece_is_complete(coding: str) -> None:
     for size in (PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 1, 10 * PIECE_BYTES):
         decoded, decoder = decode(coding, ENCODERS[coding](bytes(size)))
         assert (len(decoded), decoder.error) == (size, None)
 
 
 def flushing(coding: str) -> tuple[Callable[[bytes], bytes], Callable[[], bytes]]:
-    """The functions of a compressor: take data, and give all that is needed to read it."""
+    """Return the functions of a compressor: add data, and return everything needed to read it."""
     if coding == "br":
         compressor = brotli.Compressor()
         return compressor.process, compressor.flush
@@ -120,13 +120,13 @@ def _bomb(coding: str, size: int) -> bytes:
 
 
 def test_a_bomb_in_an_outer_layer_stops_although_the_inner_one_gives_nothing() -> None:
-    # The gzip of zeros is no zstd data after the first bytes, and a skippable frame swallows all that is claimed.
+    # Compressed zeros are not zstd after the first bytes, and a skippable frame consumes its whole claimed length.
     swallowing = b"\x50\x2a\x4d\x18" + (0x7FFFFFFF).to_bytes(4, "little") + bytes(1 << 26)
     decoded, decoder = decode("zstd, gzip", gzip.compress(swallowing), max_output=1 << 20)
     assert (decoded, decoder.exhausted) == (b"", True)
 
 
-def test_without_a_limit_named_there_is_one() -> None:
+def test_there_is_a_default_limit() -> None:
     decoder = BodyDecoder("zstd")
     assert sum(len(piece) for piece in decoder.pieces(_bomb("zstd", 1 << 27))) == 64 << 20
     assert decoder.exhausted
@@ -138,7 +138,7 @@ def test_identity_has_no_limit() -> None:
 
 
 @COMPRESSING
-def test_data_that_ends_early_gives_what_was_there_and_says_so(coding: str) -> None:
+def test_truncated_data_gives_its_output_and_is_reported(coding: str) -> None:
     whole = ENCODERS[coding](TEXT * 50)
     decoded, decoder = decode(coding, whole[: len(whole) - 3])
     assert (TEXT * 50).startswith(decoded)
@@ -146,12 +146,12 @@ def test_data_that_ends_early_gives_what_was_there_and_says_so(coding: str) -> N
 
 
 @COMPRESSING
-def test_a_body_without_a_byte_is_no_error(coding: str) -> None:
+def test_empty_body_is_not_an_error(coding: str) -> None:
     assert decode(coding)[1].error is None
 
 
 @COMPRESSING
-def test_what_follows_the_end_is_an_error_after_the_body(coding: str) -> None:
+def test_trailing_data_is_an_error_after_the_body(coding: str) -> None:
     decoded, decoder = decode(coding, ENCODERS[coding](TEXT), b"garbage")
     assert decoded == TEXT
     assert "after" in str(decoder.error)
@@ -184,7 +184,7 @@ def test_no_coding_passes_bytes(header: str) -> None:
 
 
 @pytest.mark.parametrize("header", ["rot13", "gzip, rot13", "gzip, gzip, gzip, gzip"])
-def test_a_coding_that_is_not_known_passes_bytes_and_says_so(header: str) -> None:
+def test_unknown_encoding_passes_bytes_and_is_reported(header: str) -> None:
     decoded, decoder = decode(header, b"abc")
     assert decoded == b"abc"
     assert "kept as it came" in str(decoder.error)

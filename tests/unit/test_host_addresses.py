@@ -1,4 +1,4 @@
-"""The addresses of the proxy's host are guarded, in every class, by the proxy and by `egress policy explain` alike."""
+"""Addresses of the proxy's host are guarded in every class, by the proxy and by `egress policy explain`."""
 
 import ipaddress
 import os
@@ -44,7 +44,7 @@ def egress(policy_file: Path, addresses: Path | None, *words: str) -> subprocess
 
 
 def explained(policy_file: Path, addresses: Path, class_name: str, url: str) -> Decision:
-    """Return what `egress policy explain` shows."""
+    """Return the output of `egress policy explain`."""
     return ask(with_host_addresses(load_policy(policy_file, None), addresses), class_name, url, "GET").decision
 
 
@@ -73,7 +73,7 @@ def test_no_class_reaches_an_address_of_the_host(policy_file, addresses, class_n
     assert "an address of this proxy's host" in found.reason
 
 
-def test_the_command_says_so_too(policy_file, addresses):
+def test_command_reports_the_same(policy_file, addresses):
     found = egress(policy_file, addresses, "policy", "explain", "gateway", "https://vps.example/")
     assert found.returncode == 1 and "an address of this proxy's host" in found.stdout
 
@@ -114,7 +114,7 @@ def test_the_gate_decides_as_the_policy_does(policy_file, addresses):
         (None, "cannot be read: No such file"),
     ],
 )
-def test_a_file_that_cannot_be_used_is_one_message(policy_file, tmp_path, content, said):
+def test_invalid_file_is_one_message(policy_file, tmp_path, content, said):
     file = tmp_path / "addresses"
     if content is not None:
         file.write_bytes(content)

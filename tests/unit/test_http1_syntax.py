@@ -1,4 +1,4 @@
-"""What a head or a chunk must be to pass: the same to every parser. By cases, and by random bytes against h11."""
+"""HTTP/1 syntax: a head or chunk passes only if every parser reads it alike. Fixed cases, and random bytes and h11."""
 
 import h11
 import pytest

@@ -1,4 +1,4 @@
-"""The provider stand-in does what its page says: others' tests stand on it."""
+"""The fake provider behaves as its documentation says; other tests depend on it."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def client(providers: LLMProviders) -> Iterator[httpx2.Client]:
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd"])
-def test_an_answer_is_coded_as_asked(client: httpx2.Client, coding: str) -> None:
+def test_response_has_the_requested_encoding(client: httpx2.Client, coding: str) -> None:
     answer = client.get("/bytes/1000", headers={"x-standin-encoding": coding})
     assert answer.headers["content-encoding"] == coding
     assert len(answer.content) == 1000
 
 
 @pytest.mark.parametrize("framing", ["length", "chunked", "close"])
-def test_an_answer_is_framed_as_asked_and_the_log_knows_its_end(
+def test_response_has_the_requested_framing_and_the_log_its_end(
     providers: LLMProviders, client: httpx2.Client, framing: str
 ) -> None:
     answer = client.get("/bytes/200000", headers={"x-standin-framing": framing})
@@ -51,32 +51,32 @@ def test_an_answer_is_framed_as_asked_and_the_log_knows_its_end(
     assert (providers.log[-1]["outcome"], providers.log[-1]["wire_bytes"]) == ("complete", 200_000)
 
 
-def test_an_answer_ends_in_the_middle_as_asked(providers: LLMProviders, client: httpx2.Client) -> None:
+def test_response_is_aborted_as_requested(providers: LLMProviders, client: httpx2.Client) -> None:
     for path in ("/bytes/1000", "/v1/messages"):
         with pytest.raises(httpx2.RemoteProtocolError):
             client.post(path, json=STREAM, headers={"x-standin-abort-after": "77"})
         assert (providers.log[-1]["outcome"], providers.log[-1]["wire_bytes"]) == ("aborted", 77)
 
 
-def test_a_length_lies_as_asked(client: httpx2.Client) -> None:
+def test_content_length_is_wrong_as_requested(client: httpx2.Client) -> None:
     with pytest.raises(httpx2.RemoteProtocolError):
         client.get("/bytes/1000", headers={"x-standin-length-off-by": "5"})
     assert len(client.get("/bytes/1000", headers={"x-standin-length-off-by": "-5"}).content) == 995
 
 
-def test_controls_may_stand_in_the_body(client: httpx2.Client) -> None:
+def test_controls_may_be_in_the_body(client: httpx2.Client) -> None:
     answer = client.post("/v1/messages", json=STREAM | {"standin": {"events": 20}})
     assert answer.text.count("event: content_block_delta") == 20
 
 
-def test_hosts_are_told_apart_by_name(client: httpx2.Client) -> None:
+def test_hosts_are_distinguished_by_name(client: httpx2.Client) -> None:
     page = client.get("/", headers={"host": "www.example.org"})
     assert "<title>www.example.org</title>" in page.text
     assert client.post("/v1/messages", headers={"host": "api.openai.com"}).json()["error"]["code"] == "invalid_api_key"
     assert client.post("/v1/messages", headers={"host": "example.com"}).status_code == 404
 
 
-def test_a_request_in_chunks_and_with_a_coding_is_understood(client: httpx2.Client) -> None:
+def test_chunked_and_encoded_request_is_accepted(client: httpx2.Client) -> None:
     body = llm_providers.Encoder("zstd")
     coded = body.piece(json.dumps(STREAM | {"stream": False}).encode()) + body.end()
     answer = client.post("/v1/messages", content=iter([coded[:5], coded[5:]]), headers={"content-encoding": "zstd"})
@@ -87,7 +87,7 @@ def test_the_plain_listener_answers_too(providers: LLMProviders) -> None:
     assert httpx2.get(f"http://127.0.0.1:{providers.http_port}/bytes/10").content == bytes(range(10))
 
 
-def test_the_command_says_ready_writes_its_log_and_ends_when_told(tmp_path: Path) -> None:
+def test_command_reports_ready_logs_and_stops_on_a_signal(tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     command = [sys.executable, llm_providers.__file__, "--tls-dir", str(tmp_path / "tls"), "--log", str(log)]
     with subprocess.Popen([*command, "--hosts", "localhost"], stdout=subprocess.PIPE, text=True) as process:
@@ -101,7 +101,7 @@ def test_the_command_says_ready_writes_its_log_and_ends_when_told(tmp_path: Path
     assert [json.loads(line)["path"] for line in log.read_text().splitlines()] == ["/bytes/3"]
 
 
-def test_it_needs_no_more_than_the_standard_library_and_cryptography(tmp_path: Path) -> None:
+def test_fake_needs_only_the_standard_library_and_cryptography(tmp_path: Path) -> None:
     script = "import sys; sys.modules.update(dict.fromkeys(['brotli', 'backports', 'zstandard'])); import llm_providers"
     directory = str(Path(llm_providers.__file__).parent)
     subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path, env={"PYTHONPATH": directory})

@@ -1,4 +1,4 @@
-"""The memory budget: what a class may hold while others need it, and the limit of the container."""
+"""The memory budget: a class's share while others need theirs, and the container's limit."""
 
 import pytest
 
@@ -46,7 +46,7 @@ def test_requests_leave_room_for_responses(budget):
     assert budget.fits("sandbox", 15 * MIB)
 
 
-def test_what_is_given_back_can_be_taken_again(budget):
+def test_released_memory_is_available_again(budget):
     fill(budget, "sandbox")
     budget.add("sandbox", -20 * MIB)
     fill(budget, "browser")
@@ -56,7 +56,7 @@ def test_what_is_given_back_can_be_taken_again(budget):
     assert budget.total == 0 and budget.report()["sandbox"] == {"used_bytes": 0, "room_bytes": 50 * MIB}
 
 
-def test_a_class_that_holds_too_much_takes_nothing_more_and_the_others_keep_theirs(budget):
+def test_class_above_its_share_gets_no_more_and_others_keep_theirs(budget):
     budget.add("sandbox", 200 * MIB)
     assert not budget.fits("sandbox", 1)
     assert budget.fits("sandbox", 0) and budget.fits("sandbox", -1)
@@ -111,12 +111,12 @@ def test_the_limit_of_the_container(tmp_path, cgroup, files, limit):
     assert container_limit(process, root) == limit
 
 
-def test_no_cgroup_file_is_no_limit(tmp_path):
+def test_missing_cgroup_file_means_no_limit(tmp_path):
     assert container_limit(tmp_path / "missing", tmp_path) is None
 
 
 @pytest.mark.parametrize("value", ["x", "-1", "1000000", "1.5"])
-def test_a_budget_that_cannot_be_used_is_refused(monkeypatch, value):
+def test_invalid_budget_is_refused(monkeypatch, value):
     monkeypatch.setenv("EGRESS_MEMORY_BUDGET", value)
     with pytest.raises(SettingsError, match="EGRESS_MEMORY_BUDGET"):
         Settings.load()

@@ -1,4 +1,4 @@
-"""Encoded records are the SDK's, and a push is made of the same bytes each time."""
+"""OTLP encoding: records equal the SDK's, and a repeated push has the same bytes."""
 
 import json
 
@@ -42,7 +42,7 @@ def test_a_record_holds_line_time_severity_event_name_and_attributes():
     assert [item.string_value for item in values["l"].array_value.values] == ["x", "y"]
 
 
-def test_the_observed_time_is_the_time_so_that_a_re_send_is_the_same():
+def test_observed_time_is_the_time_so_that_a_retry_is_identical():
     first, second = encode_record(line(), "x", TIME), encode_record(line(), "x", TIME)
     assert LogRecord.FromString(first).observed_time_unix_nano == TIME
     assert first == second
@@ -98,7 +98,7 @@ def test_records_of_another_resource_keep_theirs_and_their_order():
     ]
 
 
-def test_nothing_makes_an_empty_push():
+def test_no_records_give_an_empty_push():
     assert assemble([]) == b""
 
 

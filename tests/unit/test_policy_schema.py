@@ -1,4 +1,4 @@
-"""The policy's JSON Schema: that every policy that can be read is valid under it is asked in `test_policy`."""
+"""The policy's JSON Schema. `test_policy` checks that every readable policy is valid under it."""
 
 import json
 
@@ -11,15 +11,15 @@ from tests.unit.schema_check import SHIPPED, schema_errors
 HEAD = "version: 1\nclasses:\n  sandbox: {listen: 8082, action: enforce"
 
 
-def test_the_file_that_is_shipped_is_what_the_description_makes():
+def test_shipped_file_is_the_generated_schema():
     assert SHIPPED.read_text() == schema_text(), "run `make docs`"
 
 
-def test_it_is_a_schema_of_its_draft():
+def test_schema_is_valid_for_its_draft():
     jsonschema.Draft202012Validator.check_schema(policy_schema())
 
 
-def test_no_mapping_takes_a_key_that_is_not_described_and_each_key_is_explained():
+def test_mappings_accept_only_described_and_explained_keys():
     def mappings(schema):
         if isinstance(schema, dict):
             if schema.get("type") == "object":
@@ -61,11 +61,11 @@ def test_no_mapping_takes_a_key_that_is_not_described_and_each_key_is_explained(
         ("}\ninspect: ['*']", "$.inspect[0]"),
     ],
 )
-def test_an_editor_marks_the_usual_slips_where_they_are(more, where):
+def test_editor_marks_common_mistakes_at_their_place(more, where):
     assert [error.partition(": ")[0] for error in schema_errors(f"{HEAD}{more}\n".encode())] == [where]
 
 
-def test_what_is_right_is_not_marked():
+def test_valid_policy_is_not_marked():
     assert schema_errors(f"{HEAD}, allow: ['*.example.com', '::1', {{cidr: 8.0.0.0/8}}]}}\n".encode()) == []
 
 

@@ -1,4 +1,4 @@
-"""The readers of requests and responses: in any cut, whatever the bytes, and what each API's words mean."""
+"""Parsers of requests and responses: however bytes are split, with any bytes, and the meaning of each API's fields."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def stream(*events: Any) -> bytes:
 
 
 def sent(path: str, model: str, *, streamed: bool) -> bytes:
-    """The stand-in's answer to a request with everything in it."""
+    """Return the fake's response to a request that uses every feature."""
     body: dict[str, Any] = {"model": model, "messages": [], "input": "x", "stream": streamed}
     body |= {"thinking": {"type": "enabled"}, "stream_options": {"include_usage": True}}
     request = Request("POST", "host.example", path, {}, {}, json.dumps(body).encode(), body)
@@ -126,7 +126,7 @@ JSON_VALUES = st.recursive(
 
 @settings(max_examples=300)
 @given(st.lists(JSON_VALUES, max_size=4), st.sampled_from(list(PATHS)))
-def test_no_json_whatever_makes_a_reader_raise_or_give_what_cannot_be_stored(events: list[Any], path: str) -> None:
+def test_arbitrary_json_never_raises_and_gives_storable_values(events: list[Any], path: str) -> None:
     for facts in [read(path, EVENTS, stream(*events))] + [
         read(path, "application/json", json.dumps(event).encode()) for event in events
     ]:
@@ -142,7 +142,7 @@ def test_no_json_whatever_makes_a_reader_raise_or_give_what_cannot_be_stored(eve
     st.sampled_from(list(PATHS)),
     st.sampled_from([EVENTS, "application/json", None, "text/html"]),
 )
-def test_no_bytes_whatever_make_a_reader_raise(data: bytes, path: str, content_type: str | None) -> None:
+def test_arbitrary_bytes_never_raise(data: bytes, path: str, content_type: str | None) -> None:
     read(path, content_type, data)
     read_request("host.example", path, data)
 
@@ -150,12 +150,12 @@ def test_no_bytes_whatever_make_a_reader_raise(data: bytes, path: str, content_t
 @pytest.mark.parametrize(
     "body", [b"[" * 100_000, b'{"a":' * 100_000, b"9" * 10_000, b'{"usage": ' + b"9" * 5000 + b"}"]
 )
-def test_json_made_to_hurt_is_nothing(body: bytes) -> None:
+def test_hostile_json_gives_nothing(body: bytes) -> None:
     assert read("/v1/messages", "application/json", body) == ResponseFacts()
     assert read("/v1/messages", EVENTS, b"data: " + body + b"\n\n").usage == Usage()
 
 
-# ── Each API's words ─────────────────────────────────────────────────────────────────────────────────────────────
+# ── Fields of each API ───────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_anthropic_input_is_the_sum_and_its_parts_are_kept() -> None:
@@ -178,14 +178,14 @@ def test_a_null_in_message_delta_leaves_what_message_start_said() -> None:
     assert read("/v1/messages", EVENTS, stream(start, delta)).usage == Usage(30, 3, 20)
 
 
-def test_zero_is_kept_where_the_provider_said_zero_and_absence_is_absence() -> None:
+def test_zero_is_kept_and_absence_stays_absence() -> None:
     usage = {"input_tokens": 10, "cache_read_input_tokens": 0, "cache_creation_input_tokens": None, "output_tokens": 0}
     facts = read("/v1/messages", "application/json", json.dumps({"usage": usage}).encode())
     assert facts.usage == Usage(10, 0, 0, None)
     assert read("/v1/messages", "application/json", b'{"usage": {}}').usage == Usage()
 
 
-def test_numbers_that_are_no_counts_are_absent() -> None:
+def test_invalid_counts_are_absent() -> None:
     usage = {"prompt_tokens": True, "completion_tokens": -1, "prompt_tokens_details": {"cached_tokens": 2**64}}
     assert read("/chat/completions", "application/json", json.dumps({"usage": usage}).encode()).usage == Usage()
 
@@ -219,7 +219,7 @@ def test_the_last_chat_chunk_with_usage_counts_with_choices_or_without() -> None
     ],
     ids=["groq", "deepseek", "xai"],
 )
-def test_what_others_do_differently_in_a_chat(chunk: dict[str, Any], expected: Usage) -> None:
+def test_variants_of_the_chat_api(chunk: dict[str, Any], expected: Usage) -> None:
     assert read("/openai/v1/chat/completions", EVENTS, stream(chunk)).usage == expected
     assert read("/v1/chat/completions", "application/json", json.dumps(chunk).encode()).usage == expected
 
@@ -269,13 +269,13 @@ def test_half_a_character_in_two_deltas_becomes_one() -> None:
     assert facts.messages[0]["parts"] == [{"type": "text", "content": "🐾\ufffd"}]
 
 
-def test_an_error_word_that_is_not_known_is_other() -> None:
+def test_unknown_error_type_is_other() -> None:
     assert read("/v1/messages", "application/json", b'{"error": {"type": "brand_new"}}').error_type == "_OTHER"
     assert read("/v1/messages", "application/json", b'{"error": "text"}').error_type == "_OTHER"
     assert read("/v1/messages", "application/json", b'{"error": null}').error_type is None
 
 
-def test_a_long_stream_is_folded_in_bounded_memory() -> None:
+def test_long_stream_is_assembled_in_bounded_memory() -> None:
     event = stream({"choices": [{"index": 0, "delta": {"content": "x" * 1000}}]})
     reader = response_reader("host.example", "/v1/chat/completions", EVENTS)
     tracemalloc.start()
@@ -330,7 +330,7 @@ def test_a_request_of_many_megabytes_is_read_in_little_memory() -> None:
         (b"[1]", None, None),
     ],
 )
-def test_what_a_request_does_not_say_is_absent(body: bytes, model: str | None, stream_asked: bool | None) -> None:
+def test_missing_request_fields_are_absent(body: bytes, model: str | None, stream_asked: bool | None) -> None:
     facts = read_request("api.openai.com", "/v1/chat/completions", body)
     assert facts.model == model
     if body.startswith(b'{"model": '):
@@ -363,7 +363,7 @@ def test_azure_names_the_model_in_the_path() -> None:
         ("/?x=/v1/messages", None),
     ],
 )
-def test_the_path_tells_the_api(path: str, api: str | None) -> None:
+def test_path_selects_the_api(path: str, api: str | None) -> None:
     assert api_of(path) == api
 
 
@@ -388,16 +388,16 @@ def test_the_path_tells_the_api(path: str, api: str | None) -> None:
         ("", None),
     ],
 )
-def test_the_host_tells_the_provider(host: str, name: str | None) -> None:
+def test_host_selects_the_provider(host: str, name: str | None) -> None:
     assert provider_of(host) == name
 
 
-def test_another_path_has_nothing_to_read() -> None:
+def test_other_path_has_no_parser() -> None:
     assert read("/v1/models", "application/json", b'{"model": "m", "usage": {"input_tokens": 1}}') == ResponseFacts()
     assert read_request("api.openai.com", "/v1/models", b"{}") == RequestFacts(provider_name="openai")
 
 
-# ── Members of objects that are not kept ─────────────────────────────────────────────────────────────────────────
+# ── Unneeded object members ──────────────────────────────────────────────────────────────────────────────────────
 
 NAMES = st.sampled_from(["model", "usage", "a", 'q"uo\\te', "é", ""])
 

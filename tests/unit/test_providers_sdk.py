@@ -1,4 +1,4 @@
-"""What the readers say is what the official SDKs tell their callers, from the same bytes."""
+"""The parsers report the same as the official SDKs, from the same bytes."""
 
 from __future__ import annotations
 
@@ -268,7 +268,7 @@ def test_usage_is_found_behind_a_body_of_many_megabytes(clients: Clients) -> Non
     assert told.content[0].text.startswith(text)
 
 
-def test_the_stand_in_writes_down_what_it_sent(clients: Clients, providers: LLMProviders) -> None:
+def test_fake_logs_its_responses(clients: Clients, providers: LLMProviders) -> None:
     told = clients.openai.responses.create(
         model="gpt-5", input="hello", extra_headers={"x-standin-encoding": "gzip", "X-Extra": "1"}
     )

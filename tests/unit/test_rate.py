@@ -1,4 +1,4 @@
-"""The token bucket that a class's requests are taken from."""
+"""The token bucket that limits the request rate of a class."""
 
 import pytest
 
@@ -13,7 +13,7 @@ def test_a_tenth_may_come_at_once_and_the_rest_in_its_time():
     assert rate.take(1.0) == 0.0
 
 
-def test_what_was_not_used_does_not_add_up():
+def test_unused_allowance_does_not_accumulate():
     rate = Rate(60)
     rate.take(0.0)
     assert [rate.take(3600.0) for _ in range(7)][-1] > 0

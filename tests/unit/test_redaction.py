@@ -1,4 +1,4 @@
-"""No secret is written down, and what is no secret stays as it was."""
+"""No secret is written, and everything else stays unmodified."""
 
 import hashlib
 from urllib.parse import quote
@@ -79,7 +79,7 @@ def test_headers_keep_their_order_and_their_repetitions():
         "sk-ant-" + SECRET,
     ],
 )
-def test_a_secret_inside_an_ordinary_header_goes(value):
+def test_secret_inside_an_ordinary_header_is_redacted(value):
     assert SECRET not in redact_headers([("referer", value)])[0][1]
 
 
@@ -91,7 +91,7 @@ def test_a_secret_inside_an_ordinary_header_goes(value):
         "%6bey", "k%65y", "%256bey", "X%2DAmz%2DSignature", "+key",
     ],
 )  # fmt: skip
-def test_a_secret_query_value_goes_however_its_name_is_spelt(name):
+def test_secret_query_value_is_redacted_for_any_spelling_of_its_name(name):
     url = f"https://h.example/v1/x?alt=sse&{name}={SECRET}&n=1"
     assert redact_url(url) == f"https://h.example/v1/x?alt=sse&{name}={REDACTED}&n=1"
 
@@ -110,7 +110,7 @@ def test_a_secret_query_value_goes_however_its_name_is_spelt(name):
         f"https://h.example/keys/sk-{SECRET}",
     ],
 )
-def test_a_secret_in_an_odd_place_of_a_url_goes(url):
+def test_secret_in_an_unusual_part_of_a_url_is_redacted(url):
     assert SECRET not in redact_url(url)
 
 
@@ -147,7 +147,7 @@ def test_a_long_url_is_cut_between_characters():
         f"the key sk-proj-{SECRET} was refused",
     ],
 )
-def test_a_log_message_loses_its_secrets(text):
+def test_secrets_in_a_log_message_are_redacted(text):
     assert SECRET not in redact_text(text)
 
 
@@ -208,7 +208,7 @@ def test_no_key_has_no_fingerprint():
         ("tenant.eu.auth0.com", "/x"),
     ],
 )
-def test_an_endpoint_that_deals_in_credentials_is_known(host, path):
+def test_credential_endpoint_is_recognised(host, path):
     assert is_token_endpoint(host, path)
 
 
@@ -222,7 +222,7 @@ def test_an_endpoint_that_deals_in_credentials_is_known(host, path):
         "/v1/organization/usage/completions", "/api/event_logging/batch", "/v1/keyboards", "/v1/author",
     ],
 )  # fmt: skip
-def test_a_model_endpoint_is_not_one(path):
+def test_model_endpoint_is_not_a_credential_endpoint(path):
     assert not is_token_endpoint("api.anthropic.com", path)
 
 

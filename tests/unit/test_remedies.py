@@ -1,4 +1,4 @@
-"""No text names a command, an option or a variable that does not exist, and none opens anything."""
+"""Messages name only existing commands, options and variables, and none advises to weaken a protection."""
 
 import re
 import shlex
@@ -43,7 +43,7 @@ TEXTS = texts()
 
 
 def commands() -> list[tuple[str, str]]:
-    """Return what is written as a command, with the file that it is in."""
+    """Return the commands in the text, with their file."""
     found = []
     for name, text in TEXTS:
         joined = re.sub(r'"\s*\n\s*f?"|\n\s*(?:#\s*)?', " ", text)
@@ -71,7 +71,7 @@ def unknown_in(words: str) -> str | None:
             known = {option for param in command.params for option in (*param.opts, *param.secondary_opts)}
             if word.split("=")[0] not in known | {"--help", "-h"}:
                 return word
-        elif hasattr(command, "get_command"):  # a group; typer has a click of its own
+        elif hasattr(command, "get_command"):  # A group; typer vendors its own click.
             alternatives = [command.get_command(None, name) for name in word.split("|")]
             if None in alternatives:
                 return word
@@ -136,25 +136,25 @@ def test_every_variable_of_ansible_that_a_remedy_names_exists():
 
 
 KNOWN_ELSEWHERE = {
-    "openclaw_egress_class",  # a label in Loki
-    "openclaw_egress_spool_refusing",  # a metric
-    "openclaw_egress_run",  # functions of the operator's build script
+    "openclaw_egress_class",  # A label in Loki.
+    "openclaw_egress_spool_refusing",  # A metric.
+    "openclaw_egress_run",  # Functions of the operator's build script.
     "openclaw_egress_status",
-    "openclaw_egress_keep_spool",  # of the playbook rollback.yml
-    "openclaw_proxy_install",  # tags
+    "openclaw_egress_keep_spool",  # Of the playbook rollback.yml.
+    "openclaw_proxy_install",  # Tags.
     "openclaw_gateway_install",
 }
 
 
 class Lenient(yaml.SafeLoader):
-    """Reads Ansible's own tags as text."""
+    """YAML loader that reads Ansible's own tags as text."""
 
 
 Lenient.add_multi_constructor("!", lambda loader, _, node: loader.construct_scalar(node))
 
 
 def messages(value, inside: bool = False) -> list[str]:
-    """Return the texts that a person reads, without what Jinja computes."""
+    """Return the messages for people, without the parts that Jinja computes."""
     if isinstance(value, dict):
         spoken = ("msg", "fail_msg", "success_msg", "otherwise", "description")
         return [
@@ -167,7 +167,7 @@ def messages(value, inside: bool = False) -> list[str]:
     return [re.sub(r"\{\{.*?\}\}|\{%.*?%\}", "", value, flags=re.DOTALL)] if inside and isinstance(value, str) else []
 
 
-# Advice that takes a protection away.
+# Advice that removes a protection.
 WEAKER = re.compile(
     r"unset EGRESS_POLICY_FILE|EGRESS_OPEN_TO_NETWORK=|chmod (?:-R )?[0-7]*777|ssl_insecure=true|--ssl-insecure"
     r"|NODE_TLS_REJECT_UNAUTHORIZED|verify=False|StrictHostKeyChecking=no|--privileged\b.*(?:use|run|add)"

@@ -1,4 +1,4 @@
-"""Connections and look-ups of the event loop once the wall is in place."""
+"""Connections and lookups of the event loop with the connection guard installed."""
 
 import asyncio
 
@@ -28,7 +28,7 @@ def test_without_a_permit_nothing_is_looked_up():
         in_a_loop(ask)
 
 
-def test_with_a_permit_for_another_name_neither():
+def test_with_a_permit_for_another_name_nothing_is_looked_up():
     async def ask():
         resolver.current_permit.set(
             Permit("a", parse_destination("www.example.com", 80), ("192.0.2.1",), inspect=False)
@@ -48,7 +48,7 @@ def test_a_permit_gives_its_addresses_and_no_others():
     assert [answer[4][0] for answer in in_a_loop(ask)] == ["192.0.2.1", "2001:db8::1"]
 
 
-def test_a_connection_that_does_not_come_about_is_given_up(monkeypatch):
+def test_connection_attempt_times_out(monkeypatch):
     monkeypatch.setattr(resolver, "CONNECT_SECONDS", 0.01)
 
     async def never(*_, **__):

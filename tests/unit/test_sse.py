@@ -1,4 +1,4 @@
-"""Server-sent events: the rules of the standard, in any cut."""
+"""Server-sent events: the standard's rules, however the bytes are split."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_the_rules_hold_at_every_cut(name: str) -> None:
         assert parse(text[:at], b"", text[at:]) == (expected, 0)
 
 
-def test_an_event_goes_out_when_its_blank_line_came_and_not_later() -> None:
+def test_event_is_complete_at_its_blank_line() -> None:
     stream = EventStream()
     assert stream.feed(b"data: a\r\n\r") == [Event(None, "a", None)]
     assert stream.feed(b"\ndata: b\n") == []
@@ -77,7 +77,7 @@ def test_an_event_that_is_too_long_is_dropped_and_counted_at_every_cut() -> None
     assert parse(*(bytes([byte]) for byte in text), max_event_bytes=16) == (expected, 2)
 
 
-def test_a_line_without_an_end_keeps_no_memory() -> None:
+def test_endless_line_does_not_grow_memory() -> None:
     stream = EventStream(max_event_bytes=1000)
     for _ in range(1000):
         assert stream.feed(b"x" * 1000) == []
@@ -94,7 +94,7 @@ PIECES = st.lists(
 
 
 @given(PIECES, st.lists(st.integers(0, 200), max_size=8), st.sampled_from([10, 1 << 20]))
-def test_any_cuts_give_what_the_whole_gives(pieces: list[bytes], places: list[int], limit: int) -> None:
+def test_any_split_gives_the_same_events(pieces: list[bytes], places: list[int], limit: int) -> None:
     text = b"".join(pieces)
     edges = [0, *sorted(min(place, len(text)) for place in places), len(text)]
     chunks = [text[start:end] for start, end in pairwise(edges)]

@@ -1,4 +1,4 @@
-"""In each round of the loop one connection of a class goes on, however many there are."""
+"""Fair scheduling: in each round of the event loop one connection of each class continues."""
 
 import asyncio
 
@@ -24,12 +24,12 @@ async def order_of(listeners: list[int], turns: Turns, *, cancelled: int | None 
     return went
 
 
-def test_one_of_a_quiet_class_does_not_wait_for_all_of_a_noisy_one():
+def test_quiet_class_does_not_wait_for_every_connection_of_a_noisy_class():
     went = asyncio.run(order_of([NOISY] * 100 + [QUIET], Turns()))
     assert len(went) == 101
     assert went.index(QUIET) <= 3
 
 
 @pytest.mark.parametrize("cancelled", [0, 1, 50])
-def test_who_goes_away_while_it_waits_holds_nobody_up(cancelled):
+def test_waiter_that_disconnects_blocks_no_other(cancelled):
     assert asyncio.run(order_of([NOISY] * 100, Turns(), cancelled=cancelled)) == [NOISY] * 99

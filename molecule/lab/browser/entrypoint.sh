@@ -1,9 +1,9 @@
 #!/bin/bash
-# The browser sandbox, in the manner of OpenClaw's own image, which is in no package: Chromium on loopback, and socat, which
-# carries the port that OpenClaw publishes to it. With arguments, what Chromium does with these instead: `--dump-dom URL`.
-# The proxy comes from the environment. OpenClaw's relay asks for a password, too; this one does not.
+# Start a browser sandbox like OpenClaw's own image, which is not in any package: Chromium on loopback, and socat, which
+# forwards the published port to it. With arguments, run Chromium with these instead: `--dump-dom URL`.
+# The environment sets the proxy. Unlike OpenClaw's relay, this one has no password.
 set -euo pipefail
-# The root file system is read-only, /tmp is not.
+# Only /tmp is writable.
 export HOME=/tmp/openclaw-home
 mkdir -p "$HOME"
 cdp_port=${OPENCLAW_BROWSER_CDP_PORT:-9222}

@@ -1,5 +1,5 @@
 #!/bin/sh
-# What stands where the internet would be: its addresses, its names, and who answers there.
+# Start the fake internet: its addresses, its DNS and its servers.
 set -eu
 for address in 198.51.100.11 198.51.100.12 198.51.100.66; do
   ip address add "$address/24" dev eth0

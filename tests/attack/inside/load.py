@@ -1,6 +1,6 @@
-"""Using the proxy up, within bounds: meanwhile the harness asks it as the gateway does, and each failure is a way out.
+"""Bounded load techniques: meanwhile the harness sends the gateway's requests, and each failure counts as a finding.
 
-Seconds and connections are limited here, by constants, and everything is closed at the end.
+Constants limit seconds and connections, and everything is closed at the end.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from tests.attack.inside.talking import connect
 
 SECONDS = 5.0
 CONNECTIONS = 600
-"""More than twice what a class may have open."""
+"""More than twice the connection limit of a class."""
 
 
 def _hold(attack: Attack, first: bytes, more: bytes, most: int = CONNECTIONS) -> int:
-    """Open connections, send the first bytes on each, then more on all of them again and again; how many there were."""
+    """Open connections, send the first bytes on each, then repeatedly more. Return the number of connections."""
     end = time.monotonic() + SECONDS
     with contextlib.ExitStack() as stack:
         socks: list[socket.socket] = []
@@ -38,7 +38,7 @@ def _hold(attack: Attack, first: bytes, more: bytes, most: int = CONNECTIONS) ->
 
 
 def _again_and_again(send: Callable[[], object]) -> int:
-    """The same thing until the time is over; how often."""
+    """Repeat an action until the time is over. Return the number of repetitions."""
     end, times = time.monotonic() + SECONDS, 0
     while time.monotonic() < end:
         with contextlib.suppress(OSError):
@@ -49,14 +49,14 @@ def _again_and_again(send: Callable[[], object]) -> int:
 
 @technique(("sandbox",), alone=True)
 def slowloris(attack: Attack) -> Iterator[Try]:
-    """Many connections, each with a request's head that never ends."""
+    """Open many connections, each with a request head that never ends."""
     number = _hold(attack, b"GET http://x/ HTTP/1.1\r\n", b"X: y\r\n")
     yield Try("heads that do not end", why_not=f"{number} connections in {SECONDS:.0f} s")
 
 
 @technique(("sandbox",), alone=True)
 def slow_bodies(attack: Attack) -> Iterator[Try]:
-    """Many requests whose body comes byte by byte."""
+    """Send many requests whose bodies arrive byte by byte."""
     site = attack.world.allowed or attack.denied
     head = f"POST http://{site}/ HTTP/1.1\r\nHost: {site}\r\nContent-Length: 1000000\r\n\r\n".encode()
     yield Try("bodies that do not end", why_not=f"{_hold(attack, head, b'y')} connections in {SECONDS:.0f} s")
@@ -64,7 +64,7 @@ def slow_bodies(attack: Attack) -> Iterator[Try]:
 
 @technique(("sandbox",), alone=True)
 def connection_flood(attack: Attack) -> Iterator[Try]:
-    """Connections opened and dropped as fast as it goes, and tunnels that say nothing."""
+    """Open and drop connections as fast as possible, and open silent tunnels."""
     opened = _again_and_again(lambda: socket.create_connection(attack.world.proxy, 2).close())
     yield Try("opened and dropped", why_not=f"{opened} connections in {SECONDS:.0f} s")
     target = f"{attack.world.allowed or attack.denied}:443"
@@ -74,7 +74,7 @@ def connection_flood(attack: Attack) -> Iterator[Try]:
 
 @technique(("sandbox",), alone=True)
 def denials_in_a_loop(attack: Attack) -> Iterator[Try]:
-    """Requests that are denied, as fast as one client can ask, each for another name."""
+    """Send denied requests as fast as one client can, each for another name."""
     number = iter(range(10**9))
 
     def once() -> None:
@@ -86,7 +86,7 @@ def denials_in_a_loop(attack: Attack) -> Iterator[Try]:
 
 @technique(("sandbox",), alone=True)
 def large_heads_and_bodies(attack: Attack) -> Iterator[Try]:
-    """Heads of a megabyte, and bodies of requests that are denied."""
+    """Send heads of a megabyte, and bodies of denied requests."""
 
     def head() -> None:
         with socket.create_connection(attack.world.proxy, 2) as sock:

@@ -1,4 +1,4 @@
-"""What lies about in the container: sockets, devices, files, and the settings of its clients."""
+"""Local techniques in the container: sockets, devices, files, and client settings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.attack.inside.core import PLACES, WALLED, Attack, Try, technique
+from tests.attack.inside.core import ENFORCED, PLACES, Attack, Try, technique
 from tests.attack.inside.talking import PATIENCE, read_some, tcp
 
 SOCKETS = (
@@ -24,7 +24,7 @@ UNINTERESTING = {"proc", "sys", "node_modules", "site-packages", "locale", "doc"
 
 
 def _files(limit: int = 400_000) -> Iterator[tuple[str, str]]:
-    """Every file of the container's own, as (folder, name)."""
+    """Yield every file of the container itself as (folder, name)."""
     for folder, folders, names in os.walk("/"):
         folders[:] = [name for name in folders if name not in UNINTERESTING]
         for name in names:
@@ -34,9 +34,9 @@ def _files(limit: int = 400_000) -> Iterator[tuple[str, str]]:
             yield folder, name
 
 
-@technique(WALLED)
+@technique(ENFORCED)
 def docker_socket(attack: Attack) -> Iterator[Try]:
-    """An engine's socket: at every usual path, wherever else a socket is, and among the abstract ones."""
+    """Search for a Docker socket: at usual paths, among all other sockets, and among abstract ones."""
     found = []
     for folder, name in _files():
         path = f"{folder}/{name}"
@@ -59,9 +59,9 @@ def _unix(path: str) -> str:
         return f"connected, {read_some(sock, 80)[:80]!r}"
 
 
-@technique(WALLED)
+@technique(ENFORCED)
 def devices_and_hypervisors(attack: Attack) -> Iterator[Try]:
-    """A tunnel device, the machine's disks and memory, and vsock, which knows no IP and no firewall."""
+    """Open a tunnel device, the machine's disks and memory, and vsock, which bypasses IP and the firewall."""
     for path in ("/dev/net/tun", "/dev/vhost-net", "/dev/vhost-vsock", "/dev/kmsg", "/dev/mem", "/dev/sda", "/dev/vda"):
         yield attack.tries(path, lambda path=path: _opened(path))
     for cid, port in ((1, 22), (2, 22), (2, 2375), (3, 22)):
@@ -84,7 +84,7 @@ def _vsock(cid: int, port: int) -> str:
 
 @technique(PLACES)
 def keys_and_records(attack: Attack) -> Iterator[Try]:
-    """The proxy's CA key, spool and policy, wherever they might be mounted."""
+    """Search for the proxy's CA key, spool and policy at possible mount points."""
     for folder, name in _files():
         if name in SECRETS:
             path = f"{folder}/{name}"
@@ -99,7 +99,7 @@ def _readable(path: str) -> str:
 
 @technique(PLACES)
 def without_the_proxy_variables(attack: Attack) -> Iterator[Try]:
-    """curl, git and Python without proxy variables, with NO_PROXY=*, with a PAC file, and with another proxy named."""
+    """Run curl, git and Python without proxy variables, with NO_PROXY=*, with a PAC file, and with another proxy."""
     canary, proxy = attack.world.canary, "{}:{}".format(*attack.world.proxy)
     bare = {name: value for name, value in os.environ.items() if not name.lower().endswith("proxy")}
     curl = ("curl", "-sS", "-k", "--max-time", "4", "-o", "/dev/null", "-w", "%{http_code}")
@@ -126,7 +126,7 @@ def _named(url: str) -> dict[str, str]:
 
 
 def _command(command: tuple[str, ...], environment: dict[str, str]) -> str:
-    """Evidence: an answer of somebody out there. A refusal by the proxy, which may have been asked, is none."""
+    """Return the response of a destination as evidence. A refusal by the proxy is not evidence."""
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=8, check=False)
     except subprocess.TimeoutExpired:
@@ -137,7 +137,7 @@ def _command(command: tuple[str, ...], environment: dict[str, str]) -> str:
 
 @technique(PLACES)
 def automatic_configuration(attack: Attack) -> Iterator[Try]:
-    """WPAD: a proxy that the network or its names would offer."""
+    """Search for a proxy that the network or DNS offers (WPAD)."""
     for name in ("wpad", "wpad.example.com", "wpad.localdomain"):
         yield attack.tries(
             name, lambda name=name: tcp(name, 80, f"GET /{attack.token}/wpad.dat HTTP/1.0\r\n\r\n".encode())

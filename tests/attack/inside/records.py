@@ -1,4 +1,4 @@
-"""Records: entries forged through what traffic puts into them, and exchanges that would leave none."""
+"""Techniques against records: forged entries through recorded traffic, and exchanges that leave no record."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from tests.attack.inside.http import H2C, INSPECTED, provider, tunnelled
 from tests.attack.inside.talking import ask, connect, connected, reached, read_some, tls
 
 FORGED = "forged"
-"""What a forged entry has as its class; the harness looks for it."""
+"""Class of a forged entry; the harness searches for it."""
 
 
 @technique(PLACES, lawful=("gateway",))
 def forged_records(attack: Attack) -> Iterator[Try]:
-    """Line ends, JSON, ANSI escapes and bytes that are no UTF-8, in what a denial records of a request."""
+    """Put line ends, JSON, ANSI escapes and invalid UTF-8 into the recorded parts of a denied request."""
     entry = json.dumps({"event_name": "openclaw.egress.exchange", "class": FORGED, "host": attack.token})
     bad = attack.denied
     for what, head in (
@@ -31,7 +31,7 @@ def forged_records(attack: Attack) -> Iterator[Try]:
         ("traceparent", f"GET http://{bad}/ HTTP/1.1\r\nHost: {bad}\r\ntraceparent: 00-{entry}-01\r\n\r\n"),
     ):
         data = head.encode("utf-8", "surrogateescape")
-        # Of the gateway's class, which is open, the name itself may be asked for.
+        # The gateway's class is open, so it may request the name itself.
         yield attack.tries(what, lambda data=data: _refused(attack, data))
 
 
@@ -42,7 +42,7 @@ def _refused(attack: Attack, data: bytes) -> str:
 
 @technique(PLACES)
 def the_record_in_loki(attack: Attack) -> Iterator[Try]:
-    """Reading all records, and pushing forged ones, with what the class may use for its telemetry."""
+    """Read all records and push forged ones with the access that the class has for its telemetry."""
     host = f"{attack.world.loki[0]}:{attack.world.loki[1]}"
     logs, query = "/otlp/v1/logs", "/loki/api/v1/query_range?query=%7Bservice_name%3D%22openclaw-proxy%22%7D"
     for method, path, more in (
@@ -74,7 +74,7 @@ def the_record_in_loki(attack: Attack) -> Iterator[Try]:
 
 @technique(INSPECTED)
 def unrecorded_exchanges(attack: Attack) -> Iterator[Try]:
-    """Asking a provider so that no record is made: other spellings, ports and protocols, a client that goes away."""
+    """Call a provider so that no record is made: other notations, ports and protocols, a client that disconnects."""
     name, port = attack.world.inspected, attack.world.tls_port
     get = f"GET /v1/models?{attack.token}={{n}} HTTP/1.1\r\nHost: {{h}}\r\nConnection: close\r\n\r\n"
     number = 0
@@ -118,7 +118,7 @@ def _provider(attack: Attack, target: str, sni: str, request: bytes) -> str:
             with tls(sock, sni) as inside:
                 inside.sendall(request)
                 read_some(inside)
-    return ""  # what was answered and not recorded, the provider's log and the records say
+    return ""  # The provider's log and the records show responses without a record.
 
 
 def _gone(attack: Attack, target: str, sni: str) -> str:

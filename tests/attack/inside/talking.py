@@ -1,4 +1,4 @@
-"""Sockets, and HTTP in bytes, as techniques use them: short patience, no politeness, no library between."""
+"""Sockets and raw HTTP for the techniques: short timeouts and no HTTP library."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import ssl
 from collections.abc import Iterator
 
 PATIENCE = 2.0
-"""Seconds. A wall that drops costs that much a try; one that rejects, nothing."""
+"""Timeout in seconds: the cost of each attempt that the firewall drops; a rejected attempt costs nothing."""
 
 ANSWER_PATIENCE = 6.0
 
@@ -16,7 +16,7 @@ HEAD_ENDS = b"\r\n\r\n"
 
 
 def tcp(host: str, port: int, payload: bytes = b"", source_port: int = 0) -> str:
-    """Connect, send, and read: what came, as evidence. A connection without a word is one all the same."""
+    """Connect, send and read. Return the response as evidence; a silent connection is evidence too."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as sock:
         sock.settimeout(PATIENCE)
@@ -31,7 +31,7 @@ def tcp(host: str, port: int, payload: bytes = b"", source_port: int = 0) -> str
 
 
 def udp(host: str, port: int, payload: bytes, ttl: int | None = None, source_port: int = 0) -> str:
-    """Send a datagram twice; what came back, and nothing where nothing did."""
+    """Send a datagram twice. Return the response, empty without one."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as sock:
         sock.settimeout(PATIENCE / 2)
@@ -49,9 +49,9 @@ def udp(host: str, port: int, payload: bytes, ttl: int | None = None, source_por
 
 @contextlib.contextmanager
 def connected(address: tuple[str, int], patience: float = ANSWER_PATIENCE) -> Iterator[socket.socket]:
-    """A TCP connection, to a listener of the proxy as a rule; ``patience`` is with its answers.
+    """Open a TCP connection, usually to a listener of the proxy; ``patience`` is the timeout for its responses.
 
-    A wall that rejects may seem one that drops: a kernel sends an ICMP error a second to a host, and no more.
+    A firewall that rejects may seem to drop: a kernel sends at most one ICMP error per second to a host.
     """
     with socket.create_connection(address, min(patience, PATIENCE)) as sock:
         sock.settimeout(patience)
@@ -59,7 +59,7 @@ def connected(address: tuple[str, int], patience: float = ANSWER_PATIENCE) -> It
 
 
 def read_some(sock: socket.socket, most: int = 65536) -> bytes:
-    """What comes until the other side closes, is silent, or has said ``most`` bytes."""
+    """Read until the other side closes, is silent, or has sent ``most`` bytes."""
     found = b""
     with contextlib.suppress(OSError):
         while len(found) < most and (piece := sock.recv(65536)):
@@ -68,7 +68,7 @@ def read_some(sock: socket.socket, most: int = 65536) -> bytes:
 
 
 def read_answer(sock: socket.socket) -> bytes:
-    """One answer: its head, and as much of a body as its Content-Length says."""
+    """Read one response: its head, and a body up to Content-Length."""
     found = b""
     with contextlib.suppress(OSError):
         while HEAD_ENDS not in found and (piece := sock.recv(65536)):
@@ -85,10 +85,10 @@ def read_answer(sock: socket.socket) -> bytes:
 
 
 def came(answer: bytes) -> bytes:
-    """An answer without which the next proves nothing: one that comes late must not pass for it.
+    """Require a response before the next step, which must not be confused with a late one.
 
     Raises:
-        RuntimeError: there is none.
+        RuntimeError: no response arrived.
     """
     if not answer:
         raise RuntimeError("the first answer did not come")
@@ -96,27 +96,27 @@ def came(answer: bytes) -> bytes:
 
 
 def status_of(answer: bytes) -> int:
-    """The status of an HTTP answer; 0 where there is none."""
+    """Return the status code of an HTTP response; 0 without one."""
     words = answer.split(b" ", 2)
     return int(words[1]) if answer.startswith(b"HTTP/") and len(words) > 1 and words[1].isdigit() else 0
 
 
 def ask(address: tuple[str, int], data: bytes) -> bytes:
-    """Send bytes; returns the answer."""
+    """Send bytes. Return the response."""
     with connected(address) as sock:
         sock.sendall(data)
         return read_answer(sock)
 
 
 def connect(sock: socket.socket, target: str, *more: str) -> int:
-    """Ask for a tunnel; returns the status."""
+    """Request a tunnel. Return the status code."""
     lines = (f"CONNECT {target} HTTP/1.1", f"Host: {target}", *more)
     sock.sendall(("\r\n".join(lines) + "\r\n\r\n").encode("utf-8", "surrogateescape"))
     return status_of(read_answer(sock))
 
 
 def unverified(alpn: tuple[str, ...] = ()) -> ssl.SSLContext:
-    """A context of a client that trusts everybody."""
+    """Return a TLS context that accepts every certificate."""
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -126,16 +126,16 @@ def unverified(alpn: tuple[str, ...] = ()) -> ssl.SSLContext:
 
 
 def tls(sock: socket.socket, name: str | None, alpn: tuple[str, ...] = ()) -> ssl.SSLSocket:
-    """TLS over a socket, whatever certificate comes."""
+    """Start TLS over a socket, accepting any certificate."""
     return unverified(alpn).wrap_socket(sock, server_hostname=name)
 
 
 def reached(answer: bytes) -> str:
-    """Evidence that somebody behind the proxy answered, or that the proxy tried to reach them.
+    """Return evidence that a destination behind the proxy responded, or that the proxy tried to reach it.
 
-    Whatever the proxy did not say itself came from there, a 404 too. Its own words are the wall: a refusal, a bad
-    request, a name that does not resolve (whether it was asked for, the name server's log says). That a connection
-    could not be made is none: it was tried.
+    Any response that the proxy did not write itself came from there, including 404. The proxy's own refusals, 400
+    responses and resolution errors are enforcement (the name server's log shows whether it looked the name up). "Could
+    not connect" is not a refusal: the proxy tried.
     """
     status = status_of(answer)
     tried = b'details="upstream"' in answer

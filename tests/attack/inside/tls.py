@@ -1,11 +1,11 @@
-"""Names in TLS: the one in the ClientHello against that of CONNECT, and what HTTP/2 makes of certificates."""
+"""TLS name techniques: the name in the ClientHello against that of CONNECT, and HTTP/2 connection coalescing."""
 
 from __future__ import annotations
 
 import ssl
 from collections.abc import Iterator
 
-from tests.attack.inside.core import WALLED, Attack, Try, technique
+from tests.attack.inside.core import ENFORCED, Attack, Try, technique
 from tests.attack.inside.hello import answered, certificate_names, client_hello, records, server_name
 from tests.attack.inside.http import ALLOWED, INSPECTED
 from tests.attack.inside.talking import connect, connected, read_some, tls
@@ -26,7 +26,7 @@ def _handshake(attack: Attack, target: str, name: str | None) -> str:
 
 @technique(ALLOWED)
 def another_name_in_tls(attack: Attack) -> Iterator[Try]:
-    """CONNECT to the allowed name, and in the ClientHello the denied one, none, or one that looks alike."""
+    """Send CONNECT for the allowed name, and in the ClientHello the denied name, none, or a similar one."""
     good, bad = attack.world.allowed, attack.denied
     for name in (bad, None, f"x.{good}", f"{good}.{bad}", attack.world.inspected or "api.anthropic.com"):
         if name != good:
@@ -43,7 +43,7 @@ def _hello(attack: Attack, data: bytes, target: str = "") -> str:
 
 @technique(ALLOWED)
 def hellos_of_two_minds(attack: Attack) -> Iterator[Try]:
-    """ClientHellos with two names, two extensions of names, none; in records of one byte; with garbage between."""
+    """Send ClientHellos with two names, two name extensions or none; in one-byte records; with garbage between them."""
     good, bad = attack.world.allowed, attack.denied
     for what, message in (
         ("two names", client_hello(server_name(good, bad))),
@@ -72,9 +72,9 @@ def hellos_of_two_minds(attack: Attack) -> Iterator[Try]:
     )
 
 
-@technique(WALLED)
+@technique(ENFORCED)
 def tls_to_the_listener(attack: Attack) -> Iterator[Try]:
-    """TLS straight to the listener, with the denied and with the allowed name."""
+    """Speak TLS directly to the listener, with the denied and with the allowed name."""
     for name in (attack.denied, attack.world.allowed or "www.example.org", None):
         yield attack.tries(str(name), lambda name=name: _straight(attack, name))
 
@@ -86,7 +86,7 @@ def _straight(attack: Attack, name: str | None) -> str:
 
 @technique(INSPECTED)
 def http2_and_coalescing(attack: Attack) -> Iterator[Try]:
-    """Where it decrypts, does the proxy speak HTTP/2, or show a certificate that other hosts could be asked under?"""
+    """Test whether the proxy offers HTTP/2 on decrypted connections, or a certificate valid for other hosts."""
     yield attack.tries("ALPN", lambda: _negotiated(attack))
     yield attack.tries("names in the certificate", lambda: _other_names(attack))
 
@@ -114,7 +114,7 @@ def _other_names(attack: Attack) -> str:
 
 @technique(INSPECTED)
 def another_name_when_decrypted(attack: Attack) -> Iterator[Try]:
-    """CONNECT to a provider with another name in TLS, and to another name with the provider's in TLS."""
+    """Send CONNECT for a provider with another name in TLS, and for another name with the provider's in TLS."""
     good = attack.world.inspected
     port = attack.world.tls_port
     for target, name in ((good, attack.denied), (good, None), (attack.world.allowed or "www.example.org", good)):

@@ -1,4 +1,4 @@
-"""Past the proxy: packets of every kind, straight to where no policy lets anybody."""
+"""Techniques past the proxy: packets of every kind, directly to destinations that no policy allows."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.attack.inside.core import PEER, PLACES, WALLED, Address, Attack, Try, technique
+from tests.attack.inside.core import ENFORCED, PEER, PLACES, Address, Attack, Try, technique
 from tests.attack.inside.talking import PATIENCE, ask, tcp, udp
 
 QUIC_INITIAL = b"\xc0\x00\x00\x00\x01\x08" + b"\x11" * 8 + b"\x00\x00\x44\x9e"
-"""A long header of QUIC version 1 (RFC 9000, section 17.2.2); what follows need not make sense."""
+"""A long header of QUIC version 1 (RFC 9000, section 17.2.2); the bytes after it may be arbitrary."""
 
 IP_PROTOCOLS = {"IP in IP": 4, "GRE": 47, "ESP": 50, "AH": 51, "OSPF": 89, "SCTP": 132, "reserved": 255}
 
 
 def payload(attack: Attack) -> bytes:
-    """What the canary will find, should it arrive."""
+    """Return the bytes that the canary logs if they arrive."""
     return f"attack {attack.token} \r\n\r\n".encode()
 
 
 @technique((*PLACES, PEER))
 def direct_tcp(attack: Attack) -> Iterator[Try]:
-    """TCP to the internet past the proxy, at usual and unusual ports."""
+    """Open TCP connections to the internet past the proxy, at common and uncommon ports."""
     for port in (80, 443, 53, 123, 853, 1080, 3128, 5228, 8080, 8443, 65535):
         yield attack.tries(f"port {port}", lambda port=port: tcp(attack.world.canary, port, payload(attack)))
     yield attack.tries("by an IPv6 socket", lambda: tcp(f"::ffff:{attack.world.canary}", 443, payload(attack)))
@@ -34,28 +34,28 @@ def direct_tcp(attack: Attack) -> Iterator[Try]:
 
 @technique(PLACES)
 def ports_of_mail_and_shells(attack: Attack) -> Iterator[Try]:
-    """TCP to 22, 25, 465 and 587, which firewalls of providers treat apart."""
+    """Open TCP connections to 22, 25, 465 and 587, which providers' firewalls treat separately."""
     for port in (22, 25, 465, 587):
         yield attack.tries(f"port {port}", lambda port=port: tcp(attack.world.canary, port, payload(attack)))
 
 
 @technique((*PLACES, PEER))
 def direct_udp(attack: Attack) -> Iterator[Try]:
-    """UDP to the internet: DNS, NTP, IKE, WireGuard, STUN, and a high port."""
+    """Send UDP to the internet: DNS, NTP, IKE, WireGuard, STUN, and a high port."""
     for port in (53, 123, 500, 1194, 3478, 4500, 51820, 60000):
         yield attack.tries(f"port {port}", lambda port=port: udp(attack.world.canary, port, payload(attack)))
 
 
 @technique((*PLACES, PEER))
 def quic(attack: Attack) -> Iterator[Try]:
-    """A QUIC Initial of 1,200 bytes to UDP 443."""
+    """Send a QUIC Initial of 1,200 bytes to UDP 443."""
     datagram = (QUIC_INITIAL + payload(attack)).ljust(1200, b"\0")
     yield attack.tries("UDP 443", lambda: udp(attack.world.canary, 443, datagram))
 
 
 @technique(PLACES)
 def ping(attack: Attack) -> Iterator[Try]:
-    """ICMP echo with data in it, by the kernel's ping sockets and by raw ones, also with few hops to live."""
+    """Send ICMP echo requests with data, through ping sockets and raw sockets, also with a low TTL."""
     for kind, name in ((socket.SOCK_DGRAM, "ping socket"), (socket.SOCK_RAW, "raw socket")):
         for ttl in (64, 2, 1):
             yield attack.tries(f"{name}, TTL {ttl}", lambda kind=kind, ttl=ttl: _echo(attack, kind, ttl))
@@ -85,7 +85,7 @@ def _checksum(data: bytes) -> int:
 
 @technique(PLACES)
 def few_hops(attack: Attack) -> Iterator[Try]:
-    """UDP whose time to live ends on the way, as traceroute does; rules that come late answer differently."""
+    """Send UDP that expires on the way, as traceroute does; firewall rules after routing respond differently."""
     for ttl in (1, 2, 3, 4):
         yield attack.tries(
             f"TTL {ttl}", lambda ttl=ttl: udp(attack.world.canary, 33434 + ttl, payload(attack), ttl=ttl)
@@ -94,7 +94,7 @@ def few_hops(attack: Attack) -> Iterator[Try]:
 
 @technique(PLACES)
 def source_ports(attack: Attack) -> Iterator[Try]:
-    """TCP and UDP from ports that careless rules let through: 20, 53, 67, 80, 443, and the proxy's own."""
+    """Send TCP and UDP from source ports that careless rules accept: 20, 53, 67, 80, 443, and the proxy's own."""
     for port in (20, 53, 67, 80, 443, 8080, 8082):
         yield attack.tries(
             f"TCP from {port}",
@@ -109,7 +109,7 @@ def source_ports(attack: Attack) -> Iterator[Try]:
 
 @technique(PLACES)
 def raw_ip(attack: Attack) -> Iterator[Try]:
-    """Raw packets: tunnels' protocols, SCTP, and one with a number that nobody has."""
+    """Send raw packets: tunnelling protocols, SCTP, and an unassigned protocol number."""
     for name, number in IP_PROTOCOLS.items():
         yield attack.tries(name, lambda number=number: _raw(attack, number, payload(attack)))
 
@@ -119,12 +119,12 @@ def _raw(attack: Attack, protocol: int, data: bytes, options: bytes = b"") -> st
         if options:
             sock.setsockopt(socket.IPPROTO_IP, socket.IP_OPTIONS, options)
         sock.sendto(data, (attack.world.canary, 0))
-    return ""  # nobody answers: the canary knows
+    return ""  # No response is expected; the canary's log shows arrivals.
 
 
 @technique(PLACES)
 def ip_options_and_fragments(attack: Attack) -> Iterator[Try]:
-    """Datagrams with a recorded or a loose source route, and in fragments of which the first has no whole head."""
+    """Send datagrams with source-route options, and fragments whose first has no complete header."""
     udp_datagram = struct.pack("!HHHH", 40000, 53, 8 + len(payload(attack)), 0) + payload(attack)
     record_route = b"\x07\x0b\x04" + bytes(8) + b"\x01"
     loose_route = b"\x83\x07\x04" + socket.inet_aton(attack.world.canary) + b"\x01"
@@ -136,7 +136,7 @@ def ip_options_and_fragments(attack: Attack) -> Iterator[Try]:
 def _fragments(attack: Attack, datagram: bytes) -> str:
     first, rest = datagram[:8], datagram[8:]
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as sock:
-        # 0x2000: more fragments follow; the offset counts in eights.
+        # 0x2000: more fragments follow; the offset counts in units of eight bytes.
         for piece, flags in ((rest, 0x0001), (first, 0x2000)):
             sock.sendto(_ip_head(attack, len(piece), flags) + piece, (attack.world.canary, 0))
     return ""
@@ -149,7 +149,7 @@ def _ip_head(attack: Attack, length: int, flags: int, source: str = "0.0.0.0") -
 
 @technique(PLACES)
 def borrowed_source_addresses(attack: Attack) -> Iterator[Try]:
-    """Packets that say they come from the proxy, the gateway, another class or the host."""
+    """Send packets with the source address of the proxy, the gateway, another class or the host."""
     datagram = struct.pack("!HHHH", 40000, 53, 8 + len(payload(attack)), 0) + payload(attack)
     for source in (attack.world.proxy[0], *attack.world.hosts[:6]):
         if ":" not in source:
@@ -164,10 +164,10 @@ def _borrowed(attack: Attack, datagram: bytes, source: str) -> str:
 
 @technique(PLACES)
 def frames(attack: Attack) -> Iterator[Try]:
-    """Ethernet frames of our own making, to everybody and to each neighbour: past routes and the kernel's own rules."""
+    """Send raw Ethernet frames to broadcast and to each neighbour, past routes and the kernel's firewall rules."""
     datagram = struct.pack("!HHHH", 40000, 53, 8 + len(payload(attack)), 0) + payload(attack)
     packet = _ip_head(attack, len(datagram), 0, attack.world.proxy[0]) + datagram
-    # Address, type, flags, hardware address, mask, device (proc_net(5)).
+    # Columns: address, type, flags, hardware address, mask, device (proc_net(5)).
     known = [line.split() for line in Path("/proc/net/arp").read_text().splitlines()[1:]]
     targets = {(name, "ff:ff:ff:ff:ff:ff") for _, name in socket.if_nameindex() if name != "lo"}
     for name, hardware in sorted(targets | {(entry[5], entry[3]) for entry in known}):
@@ -185,7 +185,7 @@ def _frame(interface: str, to: str, packet: bytes) -> str:
 
 @technique(PLACES)
 def other_transports(attack: Attack) -> Iterator[Try]:
-    """SCTP, DCCP, UDP-Lite and Multipath TCP, and data in the very first packet of TCP."""
+    """Use SCTP, DCCP, UDP-Lite and Multipath TCP, and TCP Fast Open with data in the first packet."""
     kinds = {
         "SCTP": (socket.SOCK_STREAM, 132), "DCCP": (6, 33), "UDP-Lite": (socket.SOCK_DGRAM, 136),
         "Multipath TCP": (socket.SOCK_STREAM, 262),
@@ -212,7 +212,7 @@ def _fast_open(attack: Attack) -> str:
 
 @technique(PLACES)
 def ipv6(attack: Attack) -> Iterator[Try]:
-    """IPv6 to the internet: TCP, UDP, and echo."""
+    """Use IPv6 to the internet: TCP, UDP, and echo."""
     target = attack.world.canary6 or "2606:4700:4700::1111"
     yield attack.tries("TCP 443", lambda: tcp(target, 443, payload(attack)))
     yield attack.tries("UDP 53", lambda: udp(target, 53, payload(attack)))
@@ -220,7 +220,7 @@ def ipv6(attack: Attack) -> Iterator[Try]:
 
 @technique()
 def ipv6_neighbours(attack: Attack) -> Iterator[Try]:
-    """IPv6 within the link: who answers a ping to all nodes, and what ports of theirs are open."""
+    """Use link-local IPv6: ping all nodes and connect to open ports of those that respond."""
     for index, name in socket.if_nameindex():
         if name == "lo":
             continue
@@ -257,7 +257,7 @@ def _scoped(address: str, port: int, index: int) -> str:
 
 @technique()
 def shouting(attack: Attack) -> Iterator[Try]:
-    """Broadcast and multicast: DHCP, mDNS, LLMNR, SSDP; who answers is a neighbour that we should not have."""
+    """Send broadcast and multicast: DHCP, mDNS, LLMNR, SSDP; a response reveals a neighbour that must not exist."""
     for name, host, port in (
         ("broadcast", "255.255.255.255", 67), ("mDNS", "224.0.0.251", 5353), ("LLMNR", "224.0.0.252", 5355),
         ("SSDP", "239.255.255.250", 1900),
@@ -275,25 +275,25 @@ def _shout(attack: Attack, host: str, port: int) -> str:
         return ""
 
 
-# ── the inside ───────────────────────────────────────────────────────────────────────────────────────────────────
+# ── internal destinations ────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _in_http(address: Address, path: str = "/") -> tuple[str, Callable[[], str]]:
-    """What to try: an address asked directly, in HTTP."""
+    """Return an attempt that sends HTTP directly to an address."""
     host, port = address
     return f"{host}:{port}", lambda: tcp(host, port, f"GET {path} HTTP/1.0\r\n\r\n".encode())
 
 
 @technique()
 def other_classes_listeners(attack: Attack) -> Iterator[Try]:
-    """The proxy's listeners of other classes, which let through what ours does not."""
+    """Connect to the proxy's listeners of other classes, which allow other destinations."""
     for address in attack.world.listeners:
         yield attack.tries(*_in_http(address))
 
 
 @technique((PEER,))
 def listeners_from_a_network_of_our_own(attack: Attack) -> Iterator[Try]:
-    """Every listener of the proxy, from an address that it does not know: not one byte of an answer."""
+    """Connect to every listener of the proxy from an unknown address; not one byte may come back."""
     get = f"GET http://{attack.token}.example.com/ HTTP/1.1\r\nHost: {attack.token}.example.com\r\n\r\n"
     for address in attack.world.listeners:
         yield attack.tries(f"{address}", lambda address=address: _answered(address, get.encode()))
@@ -306,31 +306,31 @@ def _answered(address: Address, data: bytes) -> str:
 
 @technique((*PLACES, PEER))
 def health_and_metrics(attack: Attack) -> Iterator[Try]:
-    """The proxy's own /healthz, /readyz and /metrics."""
+    """Request the proxy's own /healthz, /readyz and /metrics."""
     for address in attack.world.health:
         yield attack.tries(*_in_http(address, "/metrics"))
 
 
-@technique((*WALLED, PEER))
+@technique((*ENFORCED, PEER))
 def addresses_of_hosts(attack: Attack) -> Iterator[Try]:
-    """Ports of the gateway, of VPS-1 and of VPS-2, by every address that they have, our own bridge's among them."""
+    """Connect to ports of the gateway, VPS-1 and VPS-2, by every address that they have, the bridge's included."""
     yield from _ports(attack, (22, 53, 80, 3100, 4318, 5355, 9090, 9428, 18789, 18790, 9222))
 
 
 def _ports(attack: Attack, ports: tuple[int, ...]) -> Iterator[Try]:
-    """Ports of every host, asked in HTTP."""
+    """Yield attempts at ports of every host, over HTTP."""
     yield from attack.side_by_side(_in_http((host, port)) for host in attack.world.hosts for port in ports)
 
 
-@technique((*WALLED, PEER))
+@technique((*ENFORCED, PEER))
 def docker_over_tcp(attack: Attack) -> Iterator[Try]:
-    """A Docker engine's API at 2375, 2376, 2377 and 4243 of every host."""
+    """Connect to a Docker engine's API at 2375, 2376, 2377 and 4243 of every host."""
     yield from _ports(attack, (2375, 2376, 2377, 4243))
 
 
 @technique(PLACES)
 def hosts_answer_pings(attack: Attack) -> Iterator[Try]:
-    """Who answers an ICMP echo takes data: the gateway, VPS-1, VPS-2, the proxy."""
+    """Ping the gateway, VPS-1, VPS-2 and the proxy: an echo response carries data."""
     if attack.world.place == "gateway":
         hosts = tuple(host for host in attack.world.hosts if host.startswith("10."))
     else:
@@ -349,9 +349,9 @@ def _ping(attack: Attack, host: str) -> str:
         return ""
 
 
-@technique((*WALLED, PEER))
+@technique((*ENFORCED, PEER))
 def containers_of_other_classes(attack: Attack) -> Iterator[Try]:
-    """What containers of other classes listen on, such as a browser's CDP port."""
+    """Connect to listeners in containers of other classes, such as a browser's CDP port."""
     for address in attack.world.neighbours:
         yield attack.tries(*_in_http(address))
     yield Try("every one of them")
@@ -359,23 +359,23 @@ def containers_of_other_classes(attack: Attack) -> Iterator[Try]:
 
 @technique(("gateway",))
 def other_hosts(attack: Attack) -> Iterator[Try]:
-    """The gateway's way to VPS-1, VPS-2 and other containers, which is by the proxy alone."""
+    """Connect from the gateway to VPS-1, VPS-2 and other containers without the proxy."""
     yield from _ports(attack, (22, 80, 2375, 3100, 4318, 9090, 9428))
 
 
 @technique((*PLACES, PEER))
 def metadata_services(attack: Attack) -> Iterator[Try]:
-    """The metadata services of clouds, at their addresses."""
+    """Request cloud metadata services at their addresses."""
     for host in ("169.254.169.254", "169.254.170.2", "168.63.129.16", "100.100.100.200", "fd00:ec2::254"):
         yield attack.tries(*_in_http((host, 80), "/latest/meta-data/"))
 
 
-# ── out of this namespace ────────────────────────────────────────────────────────────────────────────────────────
+# ── escape from the network namespace ────────────────────────────────────────────────────────────────────────────
 
 
-@technique(WALLED)
+@technique(ENFORCED)
 def new_namespaces(attack: Attack) -> Iterator[Try]:
-    """A user and a network namespace of our own, for the rights that a user has in there."""
+    """Create a user and a network namespace, for the privileges that a user has inside."""
     user, network = os.CLONE_NEWUSER, os.CLONE_NEWNET
     yield attack.tries("network", lambda: _unshared(network, lambda: tcp(attack.world.canary, 443, payload(attack))))
     yield attack.tries("user", lambda: _unshared(user, lambda: _raw(attack, 47, payload(attack))))
@@ -389,9 +389,9 @@ def _unshared(flags: int, then: Callable[[], str]) -> str:
     return then()
 
 
-@technique(WALLED)
+@technique(ENFORCED)
 def others_namespaces(attack: Attack) -> Iterator[Try]:
-    """The network namespaces of other processes that /proc shows."""
+    """Enter network namespaces of other processes that /proc shows."""
     own = Path("/proc/self/ns/net").readlink()
     for process in [path for path in Path("/proc").iterdir() if path.name.isdigit()]:
         yield attack.tries(str(process), lambda process=process: _enter(attack, process / "ns/net", own))
@@ -405,9 +405,9 @@ def _enter(attack: Attack, path: Path, own: Path) -> str:
     return "entered: " + tcp(attack.world.canary, 443, payload(attack))
 
 
-@technique(WALLED)
+@technique(ENFORCED)
 def rerouting(attack: Attack) -> Iterator[Try]:
-    """Another default route, and firewall rules, which only an administrator of the network may set."""
+    """Set another default route and firewall rules, which require CAP_NET_ADMIN."""
     for gateway in (attack.world.proxy[0], *attack.world.hosts[:4]):
         if ":" not in gateway:
             yield attack.tries(f"via {gateway}", lambda gateway=gateway: _route(attack, gateway))
@@ -417,7 +417,7 @@ def _route(attack: Attack, gateway: str) -> str:
     def address(text: str) -> bytes:
         return struct.pack("HH4s8x", socket.AF_INET, 0, socket.inet_aton(text))
 
-    # struct rtentry of <net/route.h>, 64 bits; flags: up, gateway; SIOCADDRT, SIOCDELRT.
+    # Layout of rtentry in <net/route.h>, 64 bits; flags: up, gateway; SIOCADDRT, SIOCDELRT.
     entry = struct.pack("L", 0) + address("0.0.0.0") + address(gateway) + address("0.0.0.0") + struct.pack("H", 3)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         fcntl.ioctl(sock, 0x890B, entry.ljust(120, b"\0"))

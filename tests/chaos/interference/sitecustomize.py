@@ -1,7 +1,7 @@
-"""In the proxy's own process, before all else: slow name look-ups, and a clock that a test can set.
+"""Hooks in the proxy's process, loaded first: slow name lookups, and a clock that a test can set.
 
-Python imports a module of this name by itself where it is on PYTHONPATH. Names below ``slow.example`` take
-CHAOS_LOOKUP_SECONDS and then have no answer; the wall clock is off by the seconds in the file CHAOS_CLOCK_FILE.
+Python imports a module of this name by itself if it is on PYTHONPATH. Lookups of names below ``slow.example`` take
+CHAOS_LOOKUP_SECONDS and then fail. The file CHAOS_CLOCK_FILE holds the wall clock's offset in seconds.
 """
 
 import os

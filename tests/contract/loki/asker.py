@@ -1,4 +1,4 @@
-"""Asks something that speaks Loki's HTTP: pushes OTLP, queries, and reports answers as plain values."""
+"""Client for Loki's HTTP API: it pushes OTLP, queries, and returns responses as plain values."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def pairs(plain: Mapping[str, Any]) -> list[KeyValue]:
 
 
 class Allowance:
-    """Loki's token bucket as a client can know it, so that only the rate cases meet the limit."""
+    """Client-side model of Loki's token bucket, so that only the rate cases reach the limit."""
 
     def __init__(self, limited: bool = True) -> None:
         self._limited = limited
@@ -57,7 +57,7 @@ class Allowance:
         self._tokens, self._at = min(BURST, self._tokens + (now - self._at) * RATE), now
 
     def wait_for(self, size: int) -> None:
-        """Until a push of that size is within the limit; more than the burst never is, so that one goes at once."""
+        """Wait until a push of that size is within the limit. A push above the burst never is, so send it at once."""
         if size > BURST or not self._limited:
             return
         self._refill()
@@ -67,13 +67,13 @@ class Allowance:
         self._tokens -= size
 
     def wait_until_full(self) -> None:
-        """Until the whole burst is there; what follows is the case's own affair."""
+        """Wait until the whole burst is available; the case manages the rest itself."""
         time.sleep(BURST / RATE + 0.1)
         self._tokens, self._at = 0.0, time.monotonic()
 
 
 def decode_status(body: bytes) -> str:
-    """The message of a google.rpc.Status that holds nothing else; AssertionError where it is not one."""
+    """Return the message of a google.rpc.Status without other fields. Raise AssertionError for anything else."""
     assert body[:1] == b"\x12", f"no google.rpc.Status with a message alone: {body[:40]!r}"
     size, shift, at = 0, 0, 1
     while True:
@@ -86,7 +86,7 @@ def decode_status(body: bytes) -> str:
 
 
 class Asker:
-    """One case's view of the instance: its own service name, its own now (an odd number of nanoseconds)."""
+    """One case's view of the instance, with its own service name and its own "now" (an odd number of nanoseconds)."""
 
     def __init__(self, url: str, service: str, allowance: Allowance, settle_s: float) -> None:
         parts = urlsplit(url)
@@ -110,7 +110,7 @@ class Asker:
     def answer(
         self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> Answer:
-        """Status, content type, Retry-After, and the body: as text, or the message of a google.rpc.Status."""
+        """Return status, content type, Retry-After, and the body as text or as the message of a google.rpc.Status."""
         status, got, raw = self.exchange(method, path, body, headers)
         kind = got.get("content-type")
         said: Answer = {"status": status, "content_type": kind, "retry_after": got.get("retry-after")}
@@ -175,7 +175,7 @@ class Asker:
         return self.get(f"/loki/api/v1/{path}", **({"query": query, "limit": 1000} | window | parameters))
 
     def rows(self, service: str | None = None) -> list[Answer]:
-        """Each line of a service: labels with metadata, time from now in seconds, length, the first 60 characters."""
+        """Return each line of a service: labels and metadata, seconds from now, length, the first 60 characters."""
         found = self.query(f'{{service_name="{service or self.service}"}}')
         assert found["status"] == 200, found
         return [
@@ -190,7 +190,7 @@ class Asker:
         ]
 
     def stored(self, expected: int, service: str | None = None, within_s: float = 10.0) -> list[Answer]:
-        """What a query finds. Waits for as many lines as are expected; where none are, long enough to be sure."""
+        """Return the result of a query. Wait for the expected number of lines; if it is none, wait long enough."""
         deadline = time.monotonic() + (within_s if expected else self._settle_s)
         while True:
             rows = self.rows(service)

@@ -1,4 +1,4 @@
-"""The 60 questions; names and what is asked as in answers.json. Each gives what answers.json holds for it."""
+"""The 60 cases, with the names of answers.json. Each returns the values that answers.json records for it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def case(name: str) -> Callable[[Callable[[Asker], Any]], Callable[[Asker], Any]
 
 
 def counted(name: str, records: Callable[[Asker], list[Any]], expected: int) -> None:
-    """A case that is one push and the number of lines that a query finds after it."""
+    """Return a case of one push and the number of lines that a query finds after it."""
 
     def ask(loki: Asker) -> Answer:
         return {"push": loki.push(*records(loki)), "n": len(loki.stored(expected))}
@@ -42,7 +42,7 @@ CASES["buildinfo"] = lambda loki: loki.get("/loki/api/v1/status/buildinfo")
 CASES["get-on-push"] = lambda loki: loki.get("/otlp/v1/logs")
 
 
-# ── what is taken, and how it reads ──────────────────────────────────────────────────────────────────────────────
+# ── accepted records, and how queries return them ────────────────────────────────────────────────────────────────
 @case("names")
 def names(loki: Asker) -> Answer:
     attributes = {
@@ -261,7 +261,7 @@ def behind_of_another_stream(loki: Asker) -> Answer:
     return {"a": first["status"], "b": second}
 
 
-# ── the same again ───────────────────────────────────────────────────────────────────────────────────────────────
+# ── repeated pushes ──────────────────────────────────────────────────────────────────────────────────────────────
 def twice(name: str, one: Callable[[Asker], Any], other: Callable[[Asker], Any], expected: int) -> None:
     def ask(loki: Asker) -> Answer:
         return {"push": [loki.push(r(loki))["status"] for r in (one, other)], "n": len(loki.stored(expected))}
@@ -343,7 +343,7 @@ def query(loki: Asker) -> Answer:
 
 @case("labels")
 def labels(loki: Asker) -> Answer:
-    # All labels that the case `names` brought in the recorded run, so that this one stands by itself.
+    # All labels that the case `names` created in the recorded run, so that this case does not depend on it.
     some = ("container.name", "deployment.environment", "deployment.environment.name", "k8s.pod.name")
     loki.push(loki.record("l"), resource=dict.fromkeys((*some, "service.instance.id", "service.namespace"), "x"))
     loki.stored(1)
@@ -359,14 +359,14 @@ def series(loki: Asker) -> Answer:
     return found
 
 
-# ── rate: last, it spends the allowance ──────────────────────────────────────────────────────────────────────────
+# ── rate: last, because it uses up the allowance ─────────────────────────────────────────────────────────────────
 counted("body-7MB", lambda loki: [loki.record("r" * 200_000, at=loki.now + i) for i in range(35)], 0)
 counted("body-20MB", lambda loki: [loki.record("r" * 200_000, at=loki.now + i) for i in range(100)], 0)
 
 
 @case("rate")
 def rate(loki: Asker) -> Answer:
-    # Made beforehand: the time that making them takes would refill the allowance.
+    # Built in advance: the time to build them would refill the allowance.
     pushes = [
         loki.request([loki.record("q" * 200_000, at=loki.now + 100 * i + j) for j in range(10)]).SerializeToString()
         for i in range(20)

@@ -1,4 +1,4 @@
-"""Where an answer may differ from the recorded one, why, and whether it does so in any other place."""
+"""Comparison of a response with the recorded one, and the list of legitimate differences with their reasons."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ANSWERS: dict[str, Any] = {name: item["answer"] for name, item in _FILE["answers
 ABOUT: dict[str, str] = {name: item["about"] for name, item in _FILE["answers"].items()}
 _RUN: str = _FILE["recorded_run"]
 RECORDED_AT_NS: int = _FILE["recorded_at_ns"]
-# The recorded run asked for up to 140 s after its "now"; a case here has a "now" of its own.
+# The recorded run queried up to 140 s after its "now"; a case here has its own "now".
 TOLERANCE_S = 150
 
 _CLOCK = f"times in it are of the clock: compared as distance from now, within {TOLERANCE_S} s"
@@ -42,13 +42,13 @@ _TIMES = re.compile(
 
 
 def from_recorded(answer: Any) -> Any:
-    """A recorded answer as the asker gives it: the body of a refusal as its message."""
+    """Return a recorded response in the asker's form: the body of a refusal as its message."""
     if isinstance(answer, list):
         return [from_recorded(item) for item in answer]
     if not isinstance(answer, dict):
         return answer
     if answer.get("content_type") == "application/octet-stream" and "body" in answer:
-        # The message's length was written for the run's own name, which RUN stands for.
+        # The recorded length is that of the run's own name; RUN replaces it here.
         body = answer["body"].replace("p-RUN-", f"p-{_RUN}-").encode()
         raw = re.sub(rb"\\x([0-9a-f]{2})", lambda m: bytes([int(m[1], 16)]), body)
         message = decode_status(raw).replace(f"p-{_RUN}-", "p-RUN-")
@@ -68,13 +68,13 @@ def _seconds(match: re.Match[str], now_ns: int) -> float:
 
 
 def _timed(text: str, now_ns: int) -> tuple[str, list[float]]:
-    """The text with its times taken out, and these as seconds from now."""
+    """Return the text without its times, and the times as seconds from now."""
     times = [_seconds(match, now_ns) for match in _TIMES.finditer(text)]
     return _TIMES.sub(lambda match: f"<{match.lastgroup}>", text), times
 
 
 def differences(recorded: Any, got: Any, now_ns: int, at: str = "") -> list[str]:
-    """Where `got` is not what was recorded; times are compared by their distance from each run's now."""
+    """Return the differences between `got` and the recording; compare times by their distance from each run's now."""
     here = at or "answer"
     if isinstance(recorded, dict) and isinstance(got, dict):
         lacking = [f"{here}: {side} {key!r}" for side, keys in _keys(recorded, got) for key in sorted(keys)]
@@ -105,7 +105,7 @@ def _keys(recorded: dict[str, Any], got: dict[str, Any]) -> list[tuple[str, set[
 
 
 def legitimate(name: str, recorded: Any, got: Any) -> tuple[Any, Any]:
-    """Both answers with what DIFFERENCES allows for this case evened out."""
+    """Return both responses without the differences that DIFFERENCES allows for this case."""
     if name == "buildinfo":
         recorded, got = ({**one, "body": sorted(json.loads(one["body"]))} for one in (recorded, got))
     elif name == "batch-two-bad":

@@ -1,4 +1,4 @@
-"""Whom the contract is asked of: the Loki at LOKI_URL, else the stand-in."""
+"""Fixtures of the contract: the Loki at LOKI_URL if set, otherwise the fake."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def loki_url() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def ask(loki_url: str) -> Callable[[str], Asker]:
-    """Makes the asker of a case. Names are of this run alone: six letters, as long as in the recorded run."""
+    """Return a factory for a case's asker. Names are unique to this run: six letters, as in the recorded run."""
     real = bool(os.environ.get("LOKI_URL"))
     run = "".join(random.choices("ghjkmnpqrtvwxyz", k=6))
     allowance = Allowance()
@@ -39,16 +39,16 @@ def ask(loki_url: str) -> Callable[[str], Asker]:
         return Asker(loki_url, f"p-{run}-{case}", allowance, settle_s=2.0 if real else 0.2)
 
     deadline = time.monotonic() + 60
-    # A Loki that has just started is not ready for some 15 s.
+    # A Loki that has just started is not ready for about 15 s.
     while make("wait").get("/ready")["status"] != 200 and time.monotonic() < deadline:
         time.sleep(1)
     return make
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    whom = os.environ.get("LOKI_URL") or "the stand-in (not Loki)"
+    whom = os.environ.get("LOKI_URL") or "the Loki fake (not Loki)"
     terminalreporter.write_line(
-        f"Loki's contract, asked of {whom}: {len(DIFFERENCES)} of 60 cases allow a difference (-rA lists them)"
+        f"Loki's contract against {whom}: {len(DIFFERENCES)} of 60 cases allow a difference (-rA lists them)"
     )
     if "A" in config.option.reportchars:
         for case, reason in DIFFERENCES.items():

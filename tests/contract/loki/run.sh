@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The contract, asked of the stand-in; of the Loki at LOKI_URL; or of LAB_LOKI_IMAGE (such as grafana/loki:3.5.0), which is
-# started for it on loopback and removed afterwards.
+# Run the contract against the Loki fake, the Loki at LOKI_URL, or LAB_LOKI_IMAGE (such as grafana/loki:3.5.0), which it
+# starts on loopback and removes afterwards.
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
 if [[ -n ${LAB_LOKI_IMAGE:-} ]]; then

@@ -1,4 +1,4 @@
-"""Loki's HTTP contract as this project relies on it: 60 recorded answers, and some extra ones."""
+"""Loki's HTTP contract as this project relies on it: 60 recorded responses, and some extra cases."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ type Ask = Callable[[str], Asker]
 
 
 def unnamed(answer: Any, service: str, name: str) -> Any:
-    """The answer with the run's part of its names taken out, as in the recorded one."""
+    """Return the response without the run's part of its names, as in the recording."""
     return json.loads(json.dumps(answer).replace(service, f"p-RUN-{name}"))
 
 
@@ -36,10 +36,10 @@ def test_answers_as_recorded(ask: Ask, name: str) -> None:
 
 
 @pytest.mark.extra
-def test_after_a_flush_old_records_show(ask: Ask) -> None:
+def test_old_records_are_visible_after_a_flush(ask: Ask) -> None:
     loki = ask("extra-flush")
     loki.push(loki.record("six days", at=loki.now - 6 * DAY), loki.record("four hours", at=loki.now - 4 * HOUR))
-    # That they do not show before is the cases t-6d-old and t-4h-old; asking here could fill a cache of results.
+    # The cases t-6d-old and t-4h-old show that the records are hidden before; a query here could fill a result cache.
 
     assert loki.answer("POST", "/flush")["status"] in (200, 204)
 
@@ -47,7 +47,7 @@ def test_after_a_flush_old_records_show(ask: Ask) -> None:
 
 
 @pytest.mark.extra
-def test_zstd_is_understood(ask: Ask) -> None:
+def test_zstd_is_accepted(ask: Ask) -> None:
     loki = ask("extra-zstd")
     compress = import_module("backports.zstd").compress
     push = loki.post(compress(loki.request([loki.record("z")]).SerializeToString()), Content_Encoding="zstd")
@@ -55,7 +55,7 @@ def test_zstd_is_understood(ask: Ask) -> None:
 
 
 @pytest.mark.extra
-def test_a_request_may_come_in_chunks(ask: Ask) -> None:
+def test_chunked_requests_are_accepted(ask: Ask) -> None:
     loki = ask("extra-chunked")
     raw = loki.request([loki.record("c")]).SerializeToString()
     body = b"%x\r\n%s\r\n%x\r\n%s\r\n0\r\n\r\n" % (10, raw[:10], len(raw) - 10, raw[10:])
@@ -67,8 +67,11 @@ def test_a_request_may_come_in_chunks(ask: Ask) -> None:
 @pytest.mark.parametrize(
     ("entries", "status"), [(120, 204), (121, 400)], ids=["128-entries-in-all", "129-entries-in-all"]
 )
-def test_all_that_is_no_label_counts_as_metadata(ask: Ask, entries: int, status: int) -> None:
-    """Eight entries beside the attributes: severity twice, both ids, flags, event name, observed time, host.name."""
+def test_every_field_except_labels_counts_as_metadata(ask: Ask, entries: int, status: int) -> None:
+    """Count eight entries beside the attributes.
+
+    They are severity (twice), both ids, flags, event name, observed time and host.name.
+    """
     loki = ask(f"extra-entries-{entries}")
     record = loki.record(
         "m",
@@ -86,7 +89,7 @@ def test_all_that_is_no_label_counts_as_metadata(ask: Ask, entries: int, status:
 
 
 @pytest.mark.extra
-def test_a_stream_is_told_by_its_labels_and_series_names_them_alone(ask: Ask) -> None:
+def test_streams_are_distinguished_by_labels_and_series_returns_only_these(ask: Ask) -> None:
     loki = ask("extra-streams")
     for instance in "ab":
         loki.push(loki.record("l"), resource={"service.instance.id": instance, "host.name": instance})
@@ -107,7 +110,7 @@ def test_config_names_the_limits_that_matter(ask: Ask) -> None:
 
 @pytest.mark.extra
 def test_a_push_refused_by_the_rate_limit_can_be_repeated(ask: Ask) -> None:
-    """429 takes nothing: the same bytes go in later, once."""
+    """Repeat a push after 429, which stores nothing: the same bytes are then stored once."""
     loki = ask("extra-repeat")
     first, second = (
         loki.request([loki.record("r" * 200_000, at=loki.now + start + i) for i in range(lines)]).SerializeToString()
@@ -118,14 +121,14 @@ def test_a_push_refused_by_the_rate_limit_can_be_repeated(ask: Ask) -> None:
     assert len(loki.stored(20)) == 20
     loki.full_allowance()
     assert loki.post_at_once(second)["status"] == 204
-    # The lines themselves are more than one result may hold.
+    # The lines themselves exceed the limit of one result.
     counted = loki.query(f'sum(count_over_time({{service_name="{loki.service}"}}[1h]))', path="query")
     assert json.loads(counted["body"])["data"]["result"][0]["value"][1] == "40"
 
 
 @pytest.mark.extra
 @pytest.mark.parametrize(("lines", "status"), [(20, 204), (21, 503)])
-def test_a_push_above_4_mib_is_503_for_ever(ask: Ask, lines: int, status: int) -> None:
+def test_push_above_4_mib_always_returns_503(ask: Ask, lines: int, status: int) -> None:
     loki = ask(f"extra-message-{lines}")
     push = loki.encoded([loki.record("m" * 200_000, at=loki.now + i) for i in range(lines)])
     for _ in "ab":
@@ -138,7 +141,7 @@ def test_a_push_above_4_mib_is_503_for_ever(ask: Ask, lines: int, status: int) -
 
 
 @pytest.mark.extra
-def test_a_result_above_4_mib_is_500(ask: Ask) -> None:
+def test_result_above_4_mib_returns_500(ask: Ask) -> None:
     loki = ask("extra-result")
     for half in range(2):
         loki.full_allowance()

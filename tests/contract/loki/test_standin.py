@@ -1,4 +1,4 @@
-"""What only the stand-in has: faults that other tests switch on, its memory, its clocks. Not Loki's contract."""
+"""Features of the Loki fake alone, not of Loki's contract: faults for other tests, its storage, its clocks."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def push(loki: LokiStandIn, *lines: str) -> Answer:
     return ask.push(*(ask.record(line) for line in lines))
 
 
-def test_a_status_for_a_number_of_pushes_then_loki_again(loki: LokiStandIn) -> None:
+def test_fault_status_lasts_for_a_number_of_pushes(loki: LokiStandIn) -> None:
     loki.faults.set(status=503, count=2, headers={"Retry-After": "7"})
     answers = [push(loki, "l") for _ in range(3)]
     assert [(a["status"], a["retry_after"]) for a in answers] == [(503, "7"), (503, "7"), (204, None)]
@@ -52,13 +52,13 @@ def test_faults_over_http(loki: LokiStandIn) -> None:
     assert push(loki, "l")["status"] == 204
 
 
-def test_a_fault_that_is_none_is_refused(loki: LokiStandIn) -> None:
+def test_unknown_fault_is_refused(loki: LokiStandIn) -> None:
     answer = asker(loki.url).answer("POST", "/standin/faults", b'{"stauts": 503}')
     assert answer["status"] == 400
     assert "stauts" in answer["body"]
 
 
-def test_html_from_something_in_between(loki: LokiStandIn) -> None:
+def test_html_response_of_a_reverse_proxy(loki: LokiStandIn) -> None:
     loki.faults.set(html=True)
     answer = push(loki, "l")
     assert (answer["status"], answer["content_type"]) == (200, "text/html; charset=utf-8")
@@ -71,14 +71,14 @@ def test_a_reset_connection(loki: LokiStandIn) -> None:
         push(loki, "l")
 
 
-def test_an_acknowledgement_that_is_lost(loki: LokiStandIn) -> None:
+def test_lost_acknowledgement(loki: LokiStandIn) -> None:
     loki.faults.set(reset=True, after_storing=True, count=1)
     with pytest.raises((ConnectionResetError, http.client.RemoteDisconnected)):
         push(loki, "l")
     assert loki.lines() == ["l"]
 
 
-def test_what_hangs_is_let_go_when_faults_are_cleared(loki: LokiStandIn) -> None:
+def test_hanging_requests_are_released_when_faults_are_cleared(loki: LokiStandIn) -> None:
     loki.faults.set(hang=True)
     connection = http.client.HTTPConnection("127.0.0.1", loki.port, timeout=0.2)
     connection.request("POST", "/otlp/v1/logs", b"", {"Content-Type": "application/x-protobuf"})
@@ -89,7 +89,7 @@ def test_what_hangs_is_let_go_when_faults_are_cleared(loki: LokiStandIn) -> None
     assert push(loki, "l")["status"] == 204
 
 
-def test_a_stop_is_felt_by_a_connection_that_is_kept_alive_and_a_restart_remembers(loki: LokiStandIn) -> None:
+def test_stop_closes_keep_alive_connections_and_restart_keeps_records(loki: LokiStandIn) -> None:
     push(loki, "l")
     connection = http.client.HTTPConnection("127.0.0.1", loki.port, timeout=5)
     connection.request("GET", "/ready")
@@ -108,14 +108,14 @@ def test_a_stop_is_felt_by_a_connection_that_is_kept_alive_and_a_restart_remembe
     assert [row["text"] for row in asker(loki.url).rows()] == ["l"]
 
 
-def test_poison_is_refused_and_the_rest_is_kept(loki: LokiStandIn) -> None:
+def test_poison_is_refused_and_other_records_are_kept(loki: LokiStandIn) -> None:
     loki.faults.set(refuse_lines_matching="bad")
     assert push(loki, "good", "a bad one", "good too")["status"] == 400
     assert push(loki, "fine")["status"] == 204
     assert loki.lines() == ["good", "good too", "fine"]
 
 
-def test_a_partial_success_as_other_receivers_give(loki: LokiStandIn) -> None:
+def test_partial_success_as_other_receivers_send_it(loki: LokiStandIn) -> None:
     loki.faults.set(partial_rejected=2)
     answer = push(loki, "l")
     assert (answer["status"], answer["content_type"]) == (200, "application/x-protobuf")
@@ -127,10 +127,10 @@ def test_other_paths_can_fail_too(loki: LokiStandIn) -> None:
     assert push(loki, "l")["status"] == 204
 
 
-def test_logql_it_does_not_know_is_refused_by_name(loki: LokiStandIn) -> None:
+def test_unsupported_logql_is_refused_by_name(loki: LokiStandIn) -> None:
     answer = asker(loki.url).query('{a="b"} | logfmt')
     assert answer["status"] == 400
-    assert "stand-in for Loki does not know 'logfmt'" in answer["body"]
+    assert "Loki fake does not support 'logfmt'" in answer["body"]
 
 
 @pytest.mark.parametrize(
@@ -164,14 +164,14 @@ def test_sums_by_label(loki: LokiStandIn) -> None:
     assert [(one["metric"], one["value"][1]) for one in vector] == [({"k": "x"}, "2"), ({"k": "y"}, "1")]
 
 
-def test_same_errors_are_counted_together(loki: LokiStandIn) -> None:
+def test_equal_errors_are_grouped_with_a_count(loki: LokiStandIn) -> None:
     ask = asker(loki.url)
     answer = ask.push(*(ask.record("x" * 300_000, at=ask.now + i) for i in range(2)))
     assert answer["message"].startswith("2 errors like: max entry size '262144' bytes exceeded")
 
 
-def test_an_idle_chunk_is_flushed_by_itself() -> None:
-    """Half an hour without a push, and what is old shows, on a clock of the test's own."""
+def test_idle_chunk_is_flushed_automatically() -> None:
+    """Flush old records after half an hour without a push, on the test's own clock."""
     clock = [time.time_ns()]
     with LokiStandIn(now_ns=lambda: clock[0]) as loki:
         ask = asker(loki.url)
@@ -181,7 +181,7 @@ def test_an_idle_chunk_is_flushed_by_itself() -> None:
         assert [row["text"] for row in ask.rows()] == ["old"]
 
 
-def test_the_rate_runs_on_the_clock_that_it_is_given() -> None:
+def test_rate_limit_uses_the_given_clock() -> None:
     clock = [0.0]
     with LokiStandIn(clock=lambda: clock[0]) as loki:
         ask = asker(loki.url)
@@ -191,8 +191,8 @@ def test_the_rate_runs_on_the_clock_that_it_is_given() -> None:
         assert ask.post(push)["status"] == 204
 
 
-def test_structured_metadata_that_is_not_allowed_is_refused_and_the_key_is_absent() -> None:
-    """A real Loki leaves booleans that are false out of `GET /config`."""
+def test_forbidden_structured_metadata_is_refused_and_the_key_is_absent() -> None:
+    """Leave the key out, because a real Loki omits false booleans from `GET /config`."""
     with LokiStandIn(limits=Limits(structured_metadata=False)) as loki:
         ask = asker(loki.url)
         assert "allow_structured_metadata" not in ask.get("/config")["body"]
@@ -209,7 +209,7 @@ def test_a_configuration_without_the_key_forbids_structured_metadata() -> None:
         assert ask.push(ask.record("l", attributes={"k": "v"}))["status"] == 400
 
 
-def test_with_tenants_each_path_but_ready_wants_one() -> None:
+def test_with_tenants_every_path_except_ready_requires_one() -> None:
     with LokiStandIn(limits=Limits(auth_enabled=True)) as loki:
         ask = asker(loki.url)
         assert [ask.get(path)["status"] for path in ("/config", "/ready")] == [401, 200]
@@ -222,7 +222,7 @@ def test_memory_is_bounded() -> None:
         assert push(loki, "x" * 2000)["status"] == 500
 
 
-def test_as_a_process_it_keeps_what_it_took_between_starts(tmp_path: Path) -> None:
+def test_process_keeps_records_between_starts(tmp_path: Path) -> None:
     data = tmp_path / "taken.jsonl"
     seen = []
     for line in ("first\udcff", "second"):
@@ -242,7 +242,7 @@ def test_as_a_process_it_keeps_what_it_took_between_starts(tmp_path: Path) -> No
     assert seen == [("ready", ["first\ufffd.."]), ("ready", ["first\ufffd..", "second.."])]
 
 
-def test_what_is_taken_goes_to_another_store_too_or_is_not_taken() -> None:
+def test_accepted_pushes_are_forwarded_or_refused() -> None:
     with LokiStandIn() as other, LokiStandIn(copy_to=other.url + "/otlp/v1/logs") as loki:
         assert push(loki, "l")["status"] == 204
         assert other.lines("s") == loki.lines("s") == ["l"]

@@ -1,4 +1,4 @@
-"""Ansible as operators call it, from the checkout or from the built artifact; nothing here needs root or Docker."""
+"""Ansible as operators run it, from the checkout or the built artifact; no root or Docker needed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ type Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Runs a command of the environment; by default in the checkout, with the checkout as the collection."""
+    """Run a command of the environment, by default with the checkout as directory and collection."""
     home = tmp_path_factory.mktemp("home")
 
     def call(*words: str, cwd: Path = ROOT, collections: Path = ROOT / "collections", **variables: str):

@@ -1,4 +1,4 @@
-"""The collection as it is built, installed elsewhere, and used from there."""
+"""The collection's artifact, installed elsewhere and used from there."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ from tests.integration.ansible.conftest import ROOT
 
 @pytest.fixture(scope="module")
 def installed(run, tmp_path_factory) -> Path:
-    """The artifact, installed into an empty directory; gives the collection's folder."""
+    """Install the artifact into an empty directory. Return the collection's folder."""
     made, into = tmp_path_factory.mktemp("artifact"), tmp_path_factory.mktemp("elsewhere")
     built = run("ansible-galaxy", "collection", "build", "--output-path", str(made))
     assert built.returncode == 0, built.stderr
@@ -32,7 +32,7 @@ def installed(run, tmp_path_factory) -> Path:
     return into / "ansible_collections" / "openclaw" / "egress"
 
 
-def test_it_holds_what_is_used_and_nothing_else(installed):
+def test_artifact_contains_only_needed_files(installed):
     top = {path.name for path in installed.iterdir()}
     assert top >= {
         "roles",
@@ -57,7 +57,7 @@ def test_the_addon_is_among_the_roles_files(installed):
     assert shipped == {path.relative_to(source).as_posix() for path in source.rglob("*.py")}
 
 
-def test_site_runs_from_there(run, installed, tmp_path):
+def test_site_runs_from_the_installed_artifact(run, installed, tmp_path):
     listed = run(
         "ansible-playbook", "openclaw.egress.site", "-i", str(installed / "inventories" / "example"), "--list-tasks",
         cwd=tmp_path, collections=installed.parents[2],
@@ -67,7 +67,7 @@ def test_site_runs_from_there(run, installed, tmp_path):
 
 
 @pytest.mark.parametrize("playbook", ["site", "verify", "rollback"])
-def test_every_playbook_can_be_read_from_there(run, installed, tmp_path, playbook):
+def test_every_playbook_of_the_artifact_passes_the_syntax_check(run, installed, tmp_path, playbook):
     done = run(
         "ansible-playbook", f"openclaw.egress.{playbook}", "--syntax-check", "-i", str(installed / "inventories/fleet"),
         cwd=tmp_path, collections=installed.parents[2],
@@ -76,7 +76,7 @@ def test_every_playbook_can_be_read_from_there(run, installed, tmp_path, playboo
 
 
 @pytest.mark.parametrize("module", ["build_patch", "compose_env", "openclaw_agents", "rollback_manifest"])
-def test_the_modules_documentation_reads(run, installed, module):
+def test_module_documentation_renders(run, installed, module):
     done = run("ansible-doc", "-t", "module", f"openclaw.egress.{module}", collections=installed.parents[2])
     assert done.returncode == 0, done.stderr
     assert "EXAMPLES:" in done.stdout and "RETURN VALUES:" in done.stdout

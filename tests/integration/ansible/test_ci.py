@@ -1,4 +1,4 @@
-""".ci/run as CI reads it: its exit code, the part that it names, its last line. `make` is a stand-in here."""
+"""Interface of .ci/run to CI: its exit code, the name of a failed part, its last line. `make` is a fake here."""
 
 import os
 import shutil
@@ -21,7 +21,7 @@ GREEN = {"setup": "up to date", "test": "=== 303 passed, 2 skipped in 3.20s ==="
         ("molecule", "7 passed in 2s\n10 passed, 1 failed", "313 passed, 1 failed", "molecule"),
     ],
 )
-def test_a_part_that_fails_is_named_and_counted(tmp_path, broken, said, last, named):
+def test_failing_part_is_named_and_counted(tmp_path, broken, said, last, named):
     (tmp_path / ".ci").mkdir()
     shutil.copy(ROOT / ".ci" / "run", tmp_path / ".ci" / "run")
     make = tmp_path / "bin" / "make"

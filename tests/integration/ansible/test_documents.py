@@ -1,4 +1,4 @@
-"""What is written for operators is what the code does."""
+"""Documentation for operators agrees with the code."""
 
 import re
 import shlex
@@ -15,12 +15,12 @@ FENCED = re.compile(r"(?:<!-- (?P<where>[^>]*) -->\n)?```(?P<kind>\w+)\n(?P<text
 
 
 @pytest.mark.parametrize("role", roles(), ids=lambda role: role.name)
-def test_the_readmes_table_is_that_of_the_argument_specs(role):
+def test_readme_tables_match_the_argument_specs(role):
     assert (role / "README.md").read_text() == updated(role), "run `make docs`"
 
 
 @pytest.mark.parametrize("role", roles(), ids=lambda role: role.name)
-def test_every_public_variable_is_described_and_has_the_default_that_is_said(role):
+def test_every_public_variable_is_documented_with_its_default(role):
     options = yaml.safe_load((role / "meta" / "argument_specs.yml").read_text())["argument_specs"]["main"]["options"]
     defaults = yaml.safe_load((role / "defaults" / "main.yml").read_text())
     assert set(defaults) <= set(options), "not described"
@@ -45,8 +45,8 @@ def test_the_guides_playbooks_and_options_exist(run):
         assert done.returncode == 0, done.stderr
 
 
-def test_the_guides_egress_commands_are_understood(run):
-    """Those for VPS-1: run on a machine where nothing runs, each is understood (and says that nothing runs)."""
+def test_egress_commands_of_the_guide_are_valid(run):
+    """Run the commands for VPS-1 on a machine without a proxy: each is accepted, and reports that nothing runs."""
     commands = re.findall(
         r"docker exec openclaw-proxy egress ([^\n`]*)", GUIDE.read_text() + (ROOT / "README.md").read_text()
     )
@@ -59,7 +59,7 @@ def test_the_guides_egress_commands_are_understood(run):
         assert "Traceback" not in done.stderr
 
 
-def test_the_inventories_say_what_they_mean(run):
+def test_example_inventories_have_one_and_several_gateways(run):
     pair = run("ansible-inventory", "-i", "inventories/example", "--list")
     fleet = run("ansible-inventory", "-i", "inventories/fleet", "--list")
     assert pair.returncode == fleet.returncode == 0
@@ -67,7 +67,7 @@ def test_the_inventories_say_what_they_mean(run):
     assert len(yaml.safe_load(fleet.stdout)["openclaw_gateways"]["hosts"]) > 1
 
 
-def test_links_lead_somewhere():
+def test_links_have_a_target():
     for file in [
         *ROOT.glob("*.md"),
         *ROOT.glob("roles/*/README.md"),

@@ -1,4 +1,4 @@
-"""One proxy of each kind for a module: the lean one and a stock mitmdump go through the same cases."""
+"""Fixtures: one proxy of each kind per module; `egress run` and a stock mitmdump pass the same cases."""
 
 from collections.abc import Iterator
 
@@ -32,7 +32,7 @@ def make_proxy(directory, providers: LLMProviders, kind="lean", **environment: s
 
 @pytest.fixture
 def lean(tmp_path, providers) -> Iterator[RunningProxy]:
-    """A lean proxy of this test's own, not yet started."""
+    """Return an `egress run` proxy for this test alone, not yet started."""
     running = make_proxy(tmp_path, providers)
     yield running
     if running.process is not None and running.process.poll() is None:

@@ -1,4 +1,4 @@
-"""Speaking to the proxy's listeners in bytes, where an HTTP client would be too polite."""
+"""Raw bytes to the proxy's listeners, for requests that an HTTP client would not send."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ TIMEOUT = 20
 
 @contextlib.contextmanager
 def connected(port: int) -> Iterator[socket.socket]:
-    """A TCP connection to a listener on loopback."""
+    """Open a TCP connection to a listener on loopback."""
     with socket.create_connection(("127.0.0.1", port), TIMEOUT) as sock:
         yield sock
 
 
 def exchange(port: int, data: bytes) -> bytes:
-    """Send bytes; returns the head of the answer, or nothing where the proxy closed without one."""
+    """Send bytes. Return the head of the response, empty if the proxy closed without one."""
     with connected(port) as sock:
         sock.sendall(data)
         return read_head(sock)
 
 
 def read_all(sock: socket.socket) -> bytes:
-    """What comes until the other side closes."""
+    """Read until the other side closes."""
     found = b""
     with contextlib.suppress(OSError):
         while piece := sock.recv(65536):
@@ -35,7 +35,7 @@ def read_all(sock: socket.socket) -> bytes:
 
 
 def read_head(sock: socket.socket) -> bytes:
-    """What comes until the end of a message's headers."""
+    """Read until the end of a message's headers."""
     found = b""
     with contextlib.suppress(OSError):
         while b"\r\n\r\n" not in found and (piece := sock.recv(1)):
@@ -44,19 +44,19 @@ def read_head(sock: socket.socket) -> bytes:
 
 
 def status_of(answer: bytes) -> int:
-    """The status of an HTTP answer; 0 where there is none."""
+    """Return the status code of an HTTP response; 0 without one."""
     words = answer.split(b" ", 2)
     return int(words[1]) if answer.startswith(b"HTTP/1.") and len(words) > 1 else 0
 
 
 def connect(sock: socket.socket, target: str) -> bytes:
-    """Ask for a tunnel; returns the answer's head."""
+    """Request a tunnel. Return the response's head."""
     sock.sendall(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode())
     return read_head(sock)
 
 
 def tls(sock: socket.socket, name: str | None, ca: Path | None = None) -> ssl.SSLSocket:
-    """Begin TLS inside the tunnel; ``ca=None`` trusts whatever comes."""
+    """Start TLS inside the tunnel; ``ca=None`` accepts any certificate."""
     context = ssl.create_default_context(cafile=str(ca)) if ca else ssl._create_unverified_context()
     context.check_hostname = bool(ca and name)
     return context.wrap_socket(sock, server_hostname=name)

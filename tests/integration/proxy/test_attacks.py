@@ -1,6 +1,6 @@
-"""What `make attack` tries through the proxy in the lab, here against a proxy on loopback; and against a bare mitmdump.
+"""The techniques of `make attack` that go through the proxy, against a proxy on loopback and a bare mitmdump.
 
-The second is the proof that the techniques work: what they find there, they do not find here.
+The bare mitmdump proves that the techniques work: they find there the bypasses that they do not find here.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from tests.running import free_ports
 
 THROUGH_THE_PROXY = ("http", "tls", "addresses", "records")
 SLOW = "rebinding"
-"""Needs a name server that changes its answers: in the lab alone."""
+"""Needs a name server that changes its responses: only in the lab."""
 
 GET_PAST_A_BARE_MITMDUMP = {
     "plainly", "host_header_elsewhere", "one_connection_two_requests", "redirects", "connect_in_connect",
@@ -33,7 +33,7 @@ GET_PAST_A_BARE_MITMDUMP = {
 
 
 def ways_out(world, providers):
-    """Techniques that got out, by the client's word or the site's log; and those that have a defect."""
+    """Return techniques that got out, by the client's result or the site's log, and broken techniques."""
     chosen = [
         found
         for found in techniques("browser", alone=False)
@@ -67,7 +67,7 @@ def world(port, providers, allowed, inspected, health):
     )
 
 
-def test_nothing_gets_through_and_nothing_goes_unrecorded(lean, providers):
+def test_no_technique_bypasses_the_proxy_or_the_record(lean, providers):
     with lean:
         target = world(lean.ports["browser"], providers, "www.example.com", "api.anthropic.com", lean.health_port)
         out, broken, tokens = ways_out(target, providers)
@@ -80,7 +80,7 @@ def test_nothing_gets_through_and_nothing_goes_unrecorded(lean, providers):
 
 @pytest.fixture
 def bare(tmp_path):
-    """The port of a mitmdump with nothing of ours but a fence: what it would dial outside, it does not."""
+    """Return the port of a mitmdump with only loopback_only.py: it refuses connections that would leave the machine."""
     (port,) = free_ports(1)
     mitmdump = str(Path(sys.executable).with_name("mitmdump"))
     listening = ("--listen-host", "127.0.0.1", "--listen-port", str(port))
@@ -92,7 +92,7 @@ def bare(tmp_path):
             with contextlib.suppress(OSError), connected(port):
                 break
             time.sleep(0.2)
-        # Not a technique runs before the fence has been seen to stand.
+        # Run no technique before that refusal has been checked.
         request = b"GET http://192.0.2.1/ HTTP/1.1\r\nHost: 192.0.2.1\r\n\r\n"
         assert loopback_only.REFUSED.encode() in ask(("127.0.0.1", port), request)
         yield port
@@ -101,6 +101,6 @@ def bare(tmp_path):
         process.wait(20)
 
 
-def test_the_same_techniques_get_past_a_proxy_without_walls(bare, providers):
+def test_same_techniques_bypass_a_bare_mitmdump(bare, providers):
     out, _, _ = ways_out(world(bare, providers, "localhost", "localhost", providers.http_port), providers)
     assert out >= GET_PAST_A_BARE_MITMDUMP

@@ -1,4 +1,4 @@
-"""What is malformed gets one clear answer or none, reaches nobody, leaves nothing in the logs, and ends nothing."""
+"""Malformed input gets one clear response or none, reaches no destination, is not logged, and ends nothing."""
 
 import json
 import socket
@@ -18,7 +18,7 @@ GET, POST = (verb + b" http://www.example.com/ HTTP/1.1\r\nHost: www.example.com
 
 @pytest.fixture(autouse=True)
 def unharmed(proxy):
-    """After each case the proxy still serves, and its log has neither secrets nor tracebacks."""
+    """Check after each case that the proxy still serves, and that its log has no secret and no traceback."""
     yield
     with proxy.client(headers={"authorization": f"Bearer {SECRET}"}) as http:
         assert http.get(proxy.url("api.anthropic.com", "/v1/models")).status_code < 500
@@ -68,13 +68,13 @@ def test_tls_with_garbage_inside_a_tunnel(proxy, providers):
         with connected(proxy.ports["gateway"]) as sock:
             assert status_of(connect(sock, f"api.anthropic.com:{providers.port}")) == 200
             sock.sendall(garbage + SECRET.encode())
-            sock.settimeout(1)  # the rest of a record is waited for
+            sock.settimeout(1)  # The proxy waits for the rest of a TLS record.
             read_all(sock)
     assert not providers.asked_since(began)
 
 
 def inside(proxy, providers, data: bytes) -> bytes:
-    """What a decrypted tunnel to the provider answers to bytes."""
+    """Return the response to bytes inside a decrypted tunnel to the provider."""
     with connected(proxy.ports["gateway"]) as sock:
         assert status_of(connect(sock, f"api.anthropic.com:{providers.port}")) == 200
         with tls(sock, "api.anthropic.com", proxy.root) as secured:
@@ -93,14 +93,14 @@ def post(providers, *headers: str, body: bytes = MESSAGE.encode()) -> bytes:
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
-def test_a_body_that_is_shorter_than_it_says(proxy, providers):
+def test_request_body_shorter_than_content_length(proxy, providers):
     began, kept = time.time(), len(proxy.exchanges())
     with connected(proxy.ports["gateway"]) as sock:
         connect(sock, f"api.anthropic.com:{providers.port}")
         with tls(sock, "api.anthropic.com", proxy.root) as secured:
             secured.sendall(post(providers, f"content-length: {len(MESSAGE) + 100}"))
-            time.sleep(0.3)  # read by the proxy before it is
-            # gone without a goodbye.
+            time.sleep(0.3)  # The proxy reads the length before
+            # the client disconnects without close_notify.
             secured.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     end = time.monotonic() + 10
     while len(proxy.exchanges()) == kept and time.monotonic() < end:
@@ -110,7 +110,7 @@ def test_a_body_that_is_shorter_than_it_says(proxy, providers):
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "br", "zstd", "deflate", "gzip, br", "no-such-coding"])
-def test_a_request_body_that_is_not_encoded_as_it_says(proxy, providers, encoding):
+def test_request_body_with_wrong_content_encoding(proxy, providers, encoding):
     kept = len(proxy.exchanges())
     answer = inside(
         proxy, providers, post(providers, f"content-length: {len(MESSAGE)}", f"content-encoding: {encoding}")
@@ -121,7 +121,7 @@ def test_a_request_body_that_is_not_encoded_as_it_says(proxy, providers, encodin
     assert body["body_encoding"] == "base64" and body["body_size"] == len(MESSAGE)
 
 
-def test_a_body_that_is_no_text(proxy, providers):
+def test_binary_request_body(proxy, providers):
     kept = len(proxy.exchanges())
     data = b'{"model": "\xff\xfe\x00"}'
     inside(proxy, providers, post(providers, f"content-length: {len(data)}", body=data))
@@ -136,7 +136,7 @@ def test_a_path_that_is_not_ascii_is_refused_and_recorded(proxy, providers):
     assert "not ASCII" in proxy.denials()[-1].reason
 
 
-def test_a_provider_whose_length_lies(proxy):
+def test_response_with_wrong_content_length(proxy):
     kept = len(proxy.exchanges())
     for wrong in ("50", "-50"):
         with proxy.client(headers={"x-standin-length-off-by": wrong, "x-api-key": SECRET}) as http:

@@ -1,4 +1,4 @@
-"""The issuing CA is renewed while clients go on, and what is reported is what they are served."""
+"""The issuing CA is renewed while clients continue, and the reported CA is the served one."""
 
 import datetime
 import os
@@ -20,7 +20,7 @@ from tests.integration.proxy.conftest import make_proxy
 from tests.integration.proxy.raw import read_head, status_of
 from tests.running import PROVIDERS, RunningProxy
 
-# 200 days in steps, beside seven other test runs.
+# 200 days in steps, in parallel with seven other test workers.
 pytestmark = pytest.mark.timeout(300)
 
 HOST = PROVIDERS[0]
@@ -35,7 +35,7 @@ def soon(holds: Callable[[], object]) -> bool:
 
 
 class ClockedProxy(RunningProxy):
-    """A proxy on a clock that :attr:`days` moves."""
+    """A proxy with a clock that :attr:`days` moves."""
 
     @property
     def command(self) -> list[str]:
@@ -72,14 +72,14 @@ def clocked(request, tmp_path, providers):
 
 @dataclass
 class Served:
-    """What one client was given: the leaf certificate and its issuer's, as OpenSSL verified them."""
+    """The certificates that one client received, leaf and issuer, as OpenSSL verified them."""
 
     leaf: x509.Certificate
     issuing: x509.Certificate
 
 
 def call(proxy: RunningProxy, at: datetime.datetime | None = None, ciphers: bytes | None = None) -> Served:
-    """Send one request as a client whose clock says ``at``. Raise for whatever is not a response from the provider."""
+    """Send one request as a client whose clock says ``at``. Raise for anything except a response from the provider."""
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
     context.load_verify_locations(str(proxy.root))
     context.set_verify(SSL.VERIFY_PEER, lambda *given: bool(given[-1]))
@@ -110,7 +110,7 @@ def call(proxy: RunningProxy, at: datetime.datetime | None = None, ciphers: byte
 
 @dataclass
 class Client:
-    """Calls all the while in a thread of its own."""
+    """Client that calls continuously in a thread."""
 
     proxy: ClockedProxy
     served: list[Served] = field(default_factory=list)
@@ -133,7 +133,7 @@ class Client:
 
     def _call(self) -> None:
         while not self._enough.is_set():
-            # No clock of the world jumps by days while a handshake is under way.
+            # A real clock does not jump by days during a handshake.
             try:
                 with self.still:
                     self.served.append(call(self.proxy, self.proxy.now))
@@ -162,7 +162,7 @@ def test_200_days_pass_without_a_failed_request_and_without_a_restart(clocked):
     assert len(issuing) == 4 and len(events) == 3
     for served in client.served:
         assert served.leaf.not_valid_after_utc <= served.issuing.not_valid_after_utc
-    # A leaf is renewed long before it expires, also while its CA stays.
+    # A leaf is renewed long before it expires, even if its CA stays.
     assert len({served.leaf.serial_number for served in client.served}) > 8
     assert "Traceback" not in clocked.log
 
@@ -188,7 +188,7 @@ def egress(proxy: RunningProxy, *words: str) -> subprocess.CompletedProcess[str]
 def test_a_renewed_ca_is_served_by_the_running_proxy_and_reported(kind, tmp_path, providers):
     with make_proxy(tmp_path, providers, kind) as proxy:
         before = call(proxy).issuing
-        # As on VPS-1, where root renews the CA: the directory is named.
+        # As on VPS-1, where root renews the CA: the directory is set.
         assert egress(proxy, "ca", "create", "--renew").stdout == "created\n"
         assert soon(lambda: call(proxy).issuing != before)
         after = call(proxy).issuing
@@ -203,14 +203,14 @@ def test_a_renewed_ca_is_served_by_the_running_proxy_and_reported(kind, tmp_path
         assert float(gauge.split()[1]) == until.timestamp()
 
 
-def test_egress_ca_renew_makes_a_new_one_at_once(lean):
+def test_egress_ca_renew_creates_a_new_ca_at_once(lean):
     with lean:
         before = call(lean).issuing
         assert egress(lean, "ca", "renew").returncode == 0
         assert soon(lambda: call(lean).issuing != before)
 
 
-def test_what_is_reported_is_what_is_served_while_the_file_cannot_be_used(lean):
+def test_reported_ca_is_the_served_one_while_the_file_is_unusable(lean):
     with lean:
         served = call(lean).issuing
         file = lean.root.with_name(ca.ISSUING_FILE)
@@ -225,7 +225,7 @@ def test_what_is_reported_is_what_is_served_while_the_file_cannot_be_used(lean):
             assert soon(lambda: lean.ask("/readyz")["problems"]), broken
             problem = lean.ask("/readyz")["problems"][0]
             assert "still served" in problem and str(file) in problem
-            # A context that mitmproxy has not made yet: it would read its chain from the file.
+            # A context that mitmproxy has not created yet, so it would read its chain from the file.
             for ciphers in (None, b"ECDHE-ECDSA-AES256-GCM-SHA384"):
                 assert call(lean, ciphers=ciphers).issuing == served
             status = egress(lean, "status", "--json")
@@ -238,7 +238,7 @@ def test_what_is_reported_is_what_is_served_while_the_file_cannot_be_used(lean):
         file.write_bytes(content)
         assert soon(lambda: not lean.ask("/readyz")["problems"])
         refused = [row for row in lean.rows() if "still served" in (row.reason or "")]
-        # A file that is not replaced atomically may be seen empty, too.
+        # A file that is not replaced atomically may also be seen empty.
         assert len(refused) >= 5 and {row.event_name for row in refused} == {"openclaw.egress.ca"}
     assert "Traceback" not in lean.log
 
@@ -246,10 +246,10 @@ def test_what_is_reported_is_what_is_served_while_the_file_cannot_be_used(lean):
 @pytest.mark.parametrize(
     ("days", "ok", "warned"), [(55, True, False), (70, True, True), (84, False, False), (95, False, False)]
 )
-def test_readiness_and_health_fail_seven_days_before_the_end(clocked, days, ok, warned):
+def test_readiness_and_health_fail_seven_days_before_expiry(clocked, days, ok, warned):
     with clocked:
         pass
-    # Named: the proxy does not have the root's key, and cannot renew.
+    # The directory is set: the proxy does not have the root key and cannot renew.
     clocked.environment["EGRESS_CA_DIR"] = str(clocked.root.parent)
     with clocked:
         clocked.days = days
@@ -261,7 +261,7 @@ def test_readiness_and_health_fail_seven_days_before_the_end(clocked, days, ok, 
 
 
 def test_a_newly_inspected_host_gets_its_ca_without_a_restart(lean):
-    """The proxy makes the CA itself here; where root does, the policy waits for it, whichever is written first."""
+    """Let the proxy create the CA itself; with root's CA the policy waits for it, in either order of writing."""
     with lean:
         before = lean.ask("/readyz")["policy"]
         text = lean.policy_file.read_text()
@@ -274,7 +274,7 @@ def test_a_newly_inspected_host_gets_its_ca_without_a_restart(lean):
 
 
 @pytest.mark.parametrize("first", ["policy", "ca"])
-def test_policy_and_ca_of_root_are_taken_in_either_order(lean, first):
+def test_policy_and_roots_ca_are_loaded_in_either_order(lean, first):
     with lean:
         pass
     directory = lean.root.parent

@@ -1,4 +1,4 @@
-"""`kill -9` in the middle of things: what a client saw completed is kept, once; the rest is told as interrupted."""
+"""`kill -9` during exchanges: each exchange that a client saw complete is recorded once, the rest as interrupted."""
 
 import threading
 import time
@@ -16,7 +16,7 @@ EXCHANGES = 50
 
 
 def ask(proxy, number: int, completed: list[int], started: list[int]) -> None:
-    """One exchange; noted as completed when its client has the whole answer."""
+    """Run one exchange; note it as complete when its client has the whole response."""
     try:
         with proxy.client(headers={"x-api-key": "sk-ant-test"}) as http:
             started.append(number)
@@ -32,7 +32,7 @@ def ask(proxy, number: int, completed: list[int], started: list[int]) -> None:
 
 
 @pytest.mark.parametrize("after", [10, 25])
-def test_killed_in_the_middle_of_fifty_exchanges(tmp_path, providers, after):
+def test_kill_during_fifty_exchanges_records_each_once(tmp_path, providers, after):
     with LokiStandIn() as loki:
         proxy = make_proxy(tmp_path, providers, OTEL_EXPORTER_OTLP_LOGS_ENDPOINT=loki.url + "/otlp/v1/logs").start()
         completed: list[int] = []
@@ -70,7 +70,7 @@ def test_killed_in_the_middle_of_fifty_exchanges(tmp_path, providers, after):
             assert reader.audit().problems == ()
 
 
-def test_what_had_passed_of_a_stream_is_kept(tmp_path, providers):
+def test_partial_stream_is_recorded_after_a_kill(tmp_path, providers):
     proxy = make_proxy(tmp_path, providers).start()
     with (
         proxy.client(headers={"x-api-key": "sk-ant-test"}) as http,
@@ -91,7 +91,7 @@ def test_what_had_passed_of_a_stream_is_kept(tmp_path, providers):
         for piece in answer.iter_text():
             seen += piece
             if seen.count("content_block_delta") >= 10 and proxy.process.poll() is None:
-                time.sleep(0.1)  # the spool has it within 50 ms of passing
+                time.sleep(0.1)  # The spool has it within 50 ms.
                 proxy.kill()
     with proxy:
         (row,) = proxy.exchanges()
@@ -103,7 +103,7 @@ def test_what_had_passed_of_a_stream_is_kept(tmp_path, providers):
     assert seen.startswith(kept) or kept.startswith(seen)
 
 
-def test_the_chain_goes_on_after_a_kill(tmp_path, providers):
+def test_hash_chain_continues_after_a_kill(tmp_path, providers):
     proxy = make_proxy(tmp_path, providers)
     for _ in range(3):
         proxy.start()

@@ -1,4 +1,4 @@
-"""A disk that cannot be written: what stops traffic is shown, what can be pruned is, and nothing is made up later."""
+"""A disk that cannot be written: status reports the cause, the spool prunes, and no record is invented later."""
 
 import contextlib
 import json
@@ -64,7 +64,7 @@ def shows_red(proxy: RunningProxy, why: str) -> None:
 
 @contextlib.contextmanager
 def little_room(proxy: RunningProxy, slack: int) -> Iterator[None]:
-    """While this lasts, the kernel lets the proxy's files grow by ``slack`` bytes only."""
+    """Let the proxy's files grow by at most ``slack`` bytes within the context."""
     pid = proxy.process.pid
     unlimited = resource.prlimit(pid, resource.RLIMIT_FSIZE)
     written = (proxy.directory / "state" / "spool.db-wal").stat().st_size
@@ -72,11 +72,11 @@ def little_room(proxy: RunningProxy, slack: int) -> Iterator[None]:
     try:
         yield
     finally:
-        with contextlib.suppress(ProcessLookupError):  # it was killed meanwhile
+        with contextlib.suppress(ProcessLookupError):  # The proxy was killed in the meantime.
             resource.prlimit(pid, resource.RLIMIT_FSIZE, unlimited)
 
 
-def test_a_disk_that_refuses_writes_is_shown_everywhere_and_logged_once(tmp_path, providers):
+def test_write_failure_is_reported_everywhere_and_logged_once(tmp_path, providers):
     with make_proxy(tmp_path, providers) as proxy:
         assert ask(proxy) == 200
         shows_green(proxy)
@@ -86,18 +86,18 @@ def test_a_disk_that_refuses_writes_is_shown_everywhere_and_logged_once(tmp_path
             assert proxy.log.count("exchanges are refused until") == 1, proxy.log
             assert 'openclaw_egress_unrecorded_total{egress_class="gateway"} 5.0' in proxy.metrics()
             assert proxy.ask("/readyz")["spool"]["open_exchanges"] == 0
-        wait(lambda: ready(proxy), proxy)  # without a request
+        wait(lambda: ready(proxy), proxy)  # No request is needed.
         shows_green(proxy)
         assert proxy.log.count("it can be written again") == 1
         assert ask(proxy) == 200
 
 
 @pytest.mark.parametrize("how", ["kill", "stop", "recover"])
-def test_a_request_that_was_refused_in_the_middle_is_never_recorded_as_interrupted(tmp_path, providers, how):
+def test_request_refused_midway_is_never_recorded_as_interrupted(tmp_path, providers, how):
     with make_proxy(tmp_path, providers) as proxy:
         assert ask(proxy) == 200
         began = time.time()
-        with little_room(proxy, 40_000):  # enough to begin an exchange, too little for its body
+        with little_room(proxy, 40_000):  # Enough to begin an exchange, too little for its body.
             assert [ask(proxy, LONG) for _ in range(3)] == [503] * 3
             assert proxy.ask("/readyz")["spool"]["open_exchanges"] == 0
             assert not providers.asked_since(began)
@@ -115,7 +115,7 @@ def test_a_request_that_was_refused_in_the_middle_is_never_recorded_as_interrupt
             assert reader.audit().problems == ()
 
 
-def test_a_stream_that_a_full_disk_cut_is_recorded_without_a_restart(tmp_path, providers):
+def test_stream_aborted_by_a_full_disk_is_recorded_without_a_restart(tmp_path, providers):
     stream = {"x-api-key": "k", "x-standin-events": "30", "x-standin-delay-ms": "30"}
     body = {"model": "claude-opus-5", "max_tokens": 9, "messages": SHORT, "stream": True}
     with make_proxy(tmp_path, providers) as proxy:
@@ -133,7 +133,7 @@ def test_a_stream_that_a_full_disk_cut_is_recorded_without_a_restart(tmp_path, p
         assert proxy.ask("/readyz")["spool"]["open_exchanges"] == 0
 
 
-def test_a_spool_at_its_limit_that_blocks_is_shown_everywhere_and_logged_once(tmp_path, providers):
+def test_full_blocking_spool_is_reported_everywhere_and_logged_once(tmp_path, providers):
     with LokiStandIn() as loki:
         loki.faults.set(status=503)
         with make_proxy(
@@ -159,7 +159,7 @@ def test_a_spool_at_its_limit_that_blocks_is_shown_everywhere_and_logged_once(tm
 
 @pytest.fixture
 def disk(tmp_path) -> Iterator[Path]:
-    """A disk of 24 MB for the proxy's state."""
+    """Return a disk of 24 MB for the proxy's state."""
     state = tmp_path / "state"
     state.mkdir(mode=0o700)
     mount = ["mount", "-t", "tmpfs", "-o", "size=24m,mode=0700", "disk", str(state)]
@@ -187,7 +187,7 @@ def test_acknowledged_lines_make_room_on_a_full_disk(tmp_path, disk, providers):
             wait(lambda: not proxy.ask("/readyz")["spool"]["pending_records"], proxy)
             before = proxy.ask("/readyz")["spool"]["acknowledged_records"]
             filler = fill(disk)
-            # The disk stays full: only what Loki has can make room.
+            # The disk stays full: only acknowledged lines can make room.
             good = 0
             end = time.monotonic() + PATIENCE
             while good < 40 and time.monotonic() < end:
@@ -205,7 +205,7 @@ def test_acknowledged_lines_make_room_on_a_full_disk(tmp_path, disk, providers):
                 assert reader.audit().problems == ()
 
 
-def test_a_disk_that_fills_while_loki_is_down_is_emptied_when_loki_is_back(tmp_path, disk, providers):
+def test_full_disk_recovers_when_loki_is_back(tmp_path, disk, providers):
     with LokiStandIn() as loki:
         loki.faults.set(status=503)
         endpoint = loki.url + "/otlp/v1/logs"
@@ -223,7 +223,7 @@ def test_a_disk_that_fills_while_loki_is_down_is_emptied_when_loki_is_back(tmp_p
             assert not proxy.ask("/readyz")["spool"]["dead_letter_records"]
 
 
-def test_a_start_on_a_full_disk_serves_and_says_what_is_wrong(tmp_path, disk, providers):
+def test_start_on_a_full_disk_serves_and_reports_the_cause(tmp_path, disk, providers):
     with make_proxy(tmp_path, providers) as proxy:
         assert ask(proxy) == 200
         proxy.kill()

@@ -3,11 +3,11 @@
 from tests.integration.proxy.raw import exchange, status_of
 from tests.integration.proxy.test_reload import soon
 
-# No request for it is ever sent before the proxy refuses it.
+# The proxy refuses it before it sends any request there.
 ADDRESS = "93.184.215.14"
 
 
-def test_changed_addresses_are_in_force_and_a_bad_file_is_reported(lean):
+def test_changed_addresses_take_effect_and_an_invalid_file_is_reported(lean):
     file = lean.directory / "host-addresses"
     file.write_text("10.0.0.1\n")
     lean.environment["EGRESS_HOST_ADDRESSES_FILE"] = str(file)

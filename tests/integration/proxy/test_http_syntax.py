@@ -1,4 +1,4 @@
-"""Malformed messages: 400 or 502, not a byte to the other side, one record each; 1xx responses pass on."""
+"""Malformed messages: 400 or 502, no byte to the other side, one record each; 1xx responses pass."""
 
 import contextlib
 import json
@@ -21,7 +21,7 @@ HOST = "www.example.com"
 
 
 class Origin:
-    """Takes connections in plain HTTP and answers each head with ``response``, a part at a time."""
+    """Origin that accepts plain HTTP and responds to each head with ``response``, one part at a time."""
 
     def __init__(self):
         self.received, self.connections, self.response = b"", 0, (OK,)
@@ -50,7 +50,7 @@ class Origin:
                 response = self.response
                 for part in response:
                     connection.sendall(part)
-                    time.sleep(0.05)  # each part is a piece of its own
+                    time.sleep(0.05)  # Each part is a separate segment.
                 kept = b"304" in b"".join(response)
 
     def close(self):
@@ -94,7 +94,7 @@ def send(proxy, data: bytes, class_name="browser") -> bytes:
 
 
 def new_denials(proxy, known: int, number=1):
-    """The denials beyond those that were known, once there are so many."""
+    """Wait for a number of denials beyond the known ones. Return them."""
     end = time.monotonic() + 10
     while len(rows := proxy.denials()[known:]) < number and time.monotonic() < end:
         time.sleep(0.02)
@@ -180,8 +180,8 @@ def test_one_empty_line_before_a_request_is_ignored(proxy, origin):
     assert status_of(send(proxy, b"\r\n" + get(origin, b"Connection: close\r\n"), "gateway")) == 200
 
 
-def test_a_malformed_chunk_in_the_middle_of_a_body(proxy, origin):
-    """The head is upstream by then: the body does not come to its end there, and the client has 400."""
+def test_malformed_chunk_in_the_middle_of_a_body(proxy, origin):
+    """Send a malformed chunk after the head has gone upstream: the body stays incomplete there; the client gets 400."""
     known, received = len(proxy.denials()), len(origin.received)
     origin.response = ()
     with connected(proxy.ports["gateway"]) as sock:
@@ -191,7 +191,7 @@ def test_a_malformed_chunk_in_the_middle_of_a_body(proxy, origin):
             time.sleep(0.02)
         sock.sendall(b"-1\r\n\r\n")
         answer = read_all(sock)
-    # The origin may have closed first, where it read a head and no more.
+    # The origin may have closed first, after it read only a head.
     assert status_of(answer) in (400, 502)
     assert b"0\r\n\r\n" not in origin.received[received:]
     if status_of(answer) == 400:
@@ -216,7 +216,7 @@ def test_tls_to_a_listener_is_recorded(proxy, data, why):
 @pytest.mark.parametrize(
     "hello", [b"\x16\x03\x01\x00\x05hello", b"\x16\x03\x01\x00\x06\x01\x00\x00\x02\xff\xff"], ids=["text", "cut"]
 )
-def test_a_hello_that_cannot_be_parsed_is_recorded(proxy, hello):
+def test_unparseable_client_hello_is_recorded(proxy, hello):
     known = len(proxy.denials())
     with connected(proxy.ports["gateway"]) as sock:
         assert status_of(connect(sock, f"api.anthropic.com:{proxy.provider_port}")) == 200
@@ -228,7 +228,7 @@ def test_a_hello_that_cannot_be_parsed_is_recorded(proxy, hello):
 
 
 @pytest.mark.parametrize("begun", [b"GET http://www", b"GET /" + SECRET])
-def test_a_head_that_does_not_end_is_recorded(proxy, begun):
+def test_endless_head_is_recorded(proxy, begun):
     known = len(proxy.denials())
     assert status_of(send(proxy, begun, "sandbox")) == 408
     (row,) = new_denials(proxy, known)
@@ -253,7 +253,7 @@ def test_a_name_that_does_not_resolve_is_recorded(proxy):
     assert (row.host, row.rule) == ("nowhere.invalid", "dns")
 
 
-def test_malformed_requests_have_a_share_of_the_rate(proxy):
+def test_malformed_requests_count_towards_the_rate_limit(proxy):
     answers = [status_of(send(proxy, b"\x05\x01\x00", "sandbox")) for _ in range(12)]
     assert answers[0] in (400, 429) and answers[-1] == 429
     assert proxy.denials()[-1].rule == "classes.sandbox.limits.requests_per_minute"
@@ -268,7 +268,7 @@ def test_refusals_are_counted(proxy):
     for _ in range(30):
         send(proxy, b"GET ftp://www.example.com/ HTTP/1.1\r\nHost: www.example.com\r\n\r\n", "build")
     assert counted() == before + 30
-    assert len([row for row in proxy.denials() if row.class_name == "build"]) == 10  # the rest is summarised
+    assert len([row for row in proxy.denials() if row.class_name == "build"]) == 10  # The rest is summarised.
 
 
 # ── responses ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -296,7 +296,7 @@ BAD_RESPONSES = {
 @pytest.mark.parametrize("kind", BAD_RESPONSES)
 def test_a_malformed_response_of_a_host_that_is_not_inspected(proxy, origin, kind):
     origin.response = (BAD_RESPONSES[kind],)
-    # Ten denials of one destination are recorded singly, the rest of a minute's are counted.
+    # Ten denials of one destination are recorded separately, the rest of a minute's are counted.
     host = HOST if list(BAD_RESPONSES).index(kind) < 10 else "packages.example.com"
     known = len(proxy.denials())
     answer = send(proxy, get(origin).replace(HOST.encode(), host.encode()), "gateway")
@@ -367,7 +367,7 @@ def test_expect_100_continue(proxy, origin):
 
 
 @pytest.mark.parametrize("response", [b"HTTP/1.1 304 Not Modified\r\n" + CHUNKED + b"\r\n"])
-def test_a_response_without_a_body_leaves_the_connection_in_order(proxy, origin, response):
+def test_response_without_a_body_keeps_the_connection_usable(proxy, origin, response):
     origin.response = (response,)
     with connected(proxy.ports["gateway"]) as sock:
         sock.sendall(get(origin))

@@ -1,4 +1,4 @@
-"""Exceptions to the address guard with methods and paths, as the default policy has them for telemetry."""
+"""Exceptions to the address guard with methods and paths, as the default policy has for telemetry."""
 
 import json
 import time
@@ -13,7 +13,7 @@ H2C = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA
 
 @pytest.fixture(scope="module", params=["lean", "stock"])
 def limited(request, tmp_path_factory, providers):
-    """A proxy whose open class may send POST /otlp/v1/logs to an address, and whose browser class has the name too."""
+    """Start a proxy whose open class may POST /otlp/v1/logs to an address; the browser's class has the name as well."""
     running = make_proxy(tmp_path_factory.mktemp(f"limited-{request.param}"), providers, request.param)
     exception = {
         "cidr": "127.0.0.1/32",
@@ -47,7 +47,7 @@ def route(request, limited, providers):
     return limited.ports[class_name], f"{host}:{providers.http_port}"
 
 
-def test_what_the_exception_names_passes(route, providers):
+def test_request_named_by_the_exception_passes(route, providers):
     port, host = route
     began = time.time()
     for target in ("/otlp/v1/logs", "/otlp/v1/logs?a=b"):
@@ -78,14 +78,14 @@ def test_what_the_exception_names_passes(route, providers):
         ("POST", "/otlp/v1/logs", H2C),
     ],
 )
-def test_nothing_else_passes_in_absolute_form(route, providers, method, path, fields):
+def test_other_requests_in_absolute_form_are_refused(route, providers, method, path, fields):
     port, host = route
     began = time.time()
     assert status_of(exchange(port, head(host, f"http://{host}{path}", method, fields))) in (400, 403)
     assert not providers.asked_since(began)
 
 
-def test_nor_after_a_request_that_passed_on_the_same_connection(route, providers):
+def test_other_requests_on_an_allowed_connection_are_refused(route, providers):
     port, host = route
     began = time.time()
     with connected(port) as sock:
@@ -99,7 +99,7 @@ def test_nor_after_a_request_that_passed_on_the_same_connection(route, providers
     assert [entry["path"] for entry in providers.asked_since(began)] == ["/otlp/v1/logs"]
 
 
-def test_nor_by_a_tunnel(route, providers):
+def test_tunnel_to_a_limited_exception_is_refused(route, providers):
     port, host = route
     began = time.time()
     with connected(port) as sock:

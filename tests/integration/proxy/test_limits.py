@@ -1,4 +1,4 @@
-"""What a client can make the proxy hold or wait for ends at its class's limits, and at no other class's expense."""
+"""Limits of a class bound the memory and connections that its clients can occupy; other classes are not affected."""
 
 import contextlib
 import json
@@ -34,7 +34,7 @@ def limited(request, tmp_path_factory, providers):
 
 
 def ends(sock: socket.socket, within: float = 10) -> bytes:
-    """What the proxy says before it closes; a connection that it keeps is a failure."""
+    """Return the bytes before the proxy closes; fail if it keeps the connection."""
     sock.settimeout(within)
     found = b""
     while True:
@@ -53,7 +53,7 @@ def site(providers) -> bytes:
     return SITE % (providers.http_port, providers.http_port)
 
 
-def test_within_the_limits_all_is_as_before(limited, providers):
+def test_traffic_within_the_limits_is_unaffected(limited, providers):
     fields = b"".join(b"X-%d: y\r\n" % number for number in range(15))
     assert status_of(exchange(limited.ports["gateway"], site(providers) + fields + b"\r\n")) == 200
 
@@ -70,13 +70,13 @@ def test_a_head_with_too_many_bytes_or_fields(limited, providers, head):
 
 
 @pytest.mark.parametrize(("begun", "status"), [(b"", 0), (b"GET http://www", 408), (b"\x16\x03\x01\x02\x00\x01", 0)])
-def test_a_head_that_does_not_come_to_its_end(limited, begun, status):
+def test_head_that_never_ends_times_out(limited, begun, status):
     with connected(limited.ports["gateway"]) as sock:
         sock.sendall(begun)
         assert status_of(ends(sock)) == status
 
 
-def test_a_head_that_comes_byte_by_byte_does_not_begin_anew_with_each(limited):
+def test_byte_by_byte_head_does_not_extend_the_timeout(limited):
     with connected(limited.ports["gateway"]) as sock:
         sock.settimeout(0.2)
         for _ in range(100):
@@ -91,13 +91,13 @@ def test_a_head_that_comes_byte_by_byte_does_not_begin_anew_with_each(limited):
     pytest.fail("one byte in 0.2 s kept the connection open for 20 s")
 
 
-def test_a_connection_on_which_nothing_more_is_asked(limited, providers):
+def test_idle_connection_is_closed(limited, providers):
     with connected(limited.ports["gateway"]) as sock:
         sock.sendall(site(providers) + b"\r\n")
         assert status_of(ends(sock)) == 200
 
 
-def test_a_tunnel_in_which_nothing_is_said(limited, providers):
+def test_idle_tunnel_is_closed(limited, providers):
     for hello in (b"", b"\x16\x03\x01\x02\x00\x01\x00"):
         with connected(limited.ports["gateway"]) as sock:
             assert status_of(connect(sock, f"api.anthropic.com:{providers.port}")) == 200
@@ -105,7 +105,7 @@ def test_a_tunnel_in_which_nothing_is_said(limited, providers):
             ends(sock)
 
 
-def test_a_request_whose_body_stops(limited, providers):
+def test_stalled_request_body_times_out(limited, providers):
     with connected(limited.ports["gateway"]) as sock:
         assert status_of(connect(sock, f"api.anthropic.com:{providers.port}")) == 200
         with tls(sock, "api.anthropic.com", limited.root) as secured:
@@ -117,15 +117,15 @@ def test_a_request_whose_body_stops(limited, providers):
     assert limited.exchanges()[-1].outcome == "client_aborted"
 
 
-def test_a_long_answer_is_no_silence(limited):
-    """Thinking for longer than `idle_seconds`, and a stream that lasts longer, are within the limits."""
+def test_long_response_is_not_idle(limited):
+    """Allow a response that starts after `idle_seconds`, and a stream that lasts longer."""
     with limited.client(headers={"x-api-key": "k", "x-standin-events": "6", "x-standin-delay-ms": "400"}) as http:
         answer = http.post(limited.url("api.anthropic.com", "/v1/messages"), json=MESSAGE | {"stream": True})
     assert answer.status_code == 200 and "message_stop" in answer.text
 
 
 @pytest.mark.parametrize("more", [b"", b"Expect: 100-continue\r\n"])
-def test_a_refused_request_is_answered_before_its_body_has_come(limited, more):
+def test_refused_request_gets_a_response_before_its_body_arrives(limited, more):
     with connected(limited.ports["sandbox"]) as sock:
         sock.sendall(REFUSED + more)
         sock.sendall(b"Content-Length: 1000000000\r\n\r\n" + b"x" * 1000)
@@ -138,14 +138,14 @@ def test_the_body_of_a_refused_request_is_read_up_to_a_limit(limited):
         sock.sendall(REFUSED + b"Content-Length: 50000000\r\n\r\n")
         assert status_of(read_head(sock)) == 403
         sent = 0
-        with pytest.raises(OSError):  # broken pipe, or reset
+        with pytest.raises(OSError):  # Broken pipe, or reset.
             while sent < 50_000_000:
                 sent += sock.send(b"x" * 65536)
-        # What the sockets' buffers take beside.
+        # Socket buffers hold some more.
         assert sent < 20_000_000
 
 
-def test_bytes_ahead_of_an_answer_do_not_pile_up(limited, providers):
+def test_pipelined_bytes_are_not_buffered_without_limit(limited, providers):
     with connected(limited.ports["gateway"]) as sock:
         assert status_of(connect(sock, f"api.anthropic.com:{providers.port}")) == 200
         with tls(sock, "api.anthropic.com", limited.root) as secured:
@@ -161,7 +161,7 @@ def test_bytes_ahead_of_an_answer_do_not_pile_up(limited, providers):
 
 
 @pytest.mark.parametrize("begun", [b"", b"Transfer-Encoding: chunked\r\n\r\n"], ids=["head", "chunk size"])
-def test_what_a_provider_does_not_bring_to_an_end_does_not_pile_up(tmp_path, begun):
+def test_endless_responses_do_not_accumulate(tmp_path, begun):
     sent = []
 
     def endless(sock):
@@ -183,7 +183,7 @@ def test_what_a_provider_does_not_bring_to_an_end_does_not_pile_up(tmp_path, beg
                 assert http.post(proxy.url("api.anthropic.com", "/endless"), json=MESSAGE).status_code == 502
             (row,) = proxy.exchanges()
     assert row.outcome == "upstream_error"
-    # What the sockets' buffers take beside.
+    # Socket buffers hold some more.
     assert sum(sent) < 20_000_000
 
 
@@ -200,7 +200,7 @@ def test_trailers_are_dropped(limited, providers):
             assert status_of(read_all(secured)) == 200
 
 
-def test_one_class_that_takes_all_of_its_connections_leaves_the_others_theirs(limited, providers):
+def test_class_at_its_connection_limit_does_not_affect_others(limited, providers):
     denied = len(limited.denials())
     held = [socket.create_connection(("127.0.0.1", limited.ports["sandbox"]), 10) for _ in range(8)]
     try:
@@ -210,7 +210,7 @@ def test_one_class_that_takes_all_of_its_connections_leaves_the_others_theirs(li
     finally:
         for one in held:
             one.close()
-    # A connection that another test closed a moment ago may still count: one of those that are held is refused as well.
+    # A connection that another test has just closed may still count, so one of the held connections may be refused.
     rows = limited.denials()[denied:]
     assert {(row.class_name, row.rule) for row in rows} == {("sandbox", "classes.sandbox.limits.connections")}
     end = time.monotonic() + 10
@@ -218,7 +218,7 @@ def test_one_class_that_takes_all_of_its_connections_leaves_the_others_theirs(li
         assert time.monotonic() < end, "connections that were closed still count"
 
 
-def test_so_many_requests_a_minute(limited, providers):
+def test_requests_per_minute_are_limited(limited, providers):
     answers = [exchange(limited.ports["build"], site(providers) + b"\r\n") for _ in range(5)]
     assert [status_of(answer) for answer in answers][:3] == [200, 200, 200]
     assert status_of(answers[-1]) == 429 and b"retry-after: " in answers[-1].lower()

@@ -1,4 +1,4 @@
-"""The memory budget in the running proxy: bodies wait, are refused with a record, and everything is given back."""
+"""The memory budget of the running proxy: bodies wait, are refused with a record, and all memory is released."""
 
 import asyncio
 import re
@@ -13,7 +13,7 @@ from tests.integration.proxy.conftest import make_proxy
 
 MIB = 1024 * 1024
 BUDGET = 32 * MIB
-"""One class may hold 20 MiB, requests of it 14 MiB: four of 1 MiB begin at once, as each is charged three times."""
+"""One class may hold 20 MiB, its requests 14 MiB: four of 1 MiB start at once, because each is charged three times."""
 
 PAUSE = "x-standin-first-byte-ms: 11000"
 MESSAGE = {"model": "claude-opus-5", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
@@ -49,7 +49,7 @@ def memory(proxy):
 
 
 def is_given_back(proxy):
-    """Whether no class holds anything; clients' connections may take a moment to end."""
+    """Return whether no class holds memory; connections of clients may take a moment to end."""
     end = time.monotonic() + 20
     while memory(proxy)["used_bytes"]:
         if time.monotonic() > end:
@@ -62,7 +62,7 @@ def refusals(proxy):
     return [row for row in proxy.denials() if row.rule == "memory-budget"]
 
 
-def test_bodies_that_do_not_fit_wait_and_then_pass(small):
+def test_bodies_above_the_budget_wait_and_then_pass(small):
     assert posts(small, 12, MIB) == [200] * 12
     assert [row.outcome for row in small.exchanges()[-12:]] == ["complete"] * 12
     assert not refusals(small)
@@ -75,7 +75,7 @@ def test_a_stock_mitmdump_has_the_budget_too(tmp_path, providers):
         assert is_given_back(stock)
 
 
-def test_bodies_that_wait_for_too_long_are_refused_with_a_record_while_another_class_goes_on(small):
+def test_bodies_that_wait_too_long_are_refused_with_a_record(small):
     ended = []
     before = len(refusals(small))
     waiting = [PAUSE]
@@ -115,13 +115,13 @@ def test_a_refusal_names_the_setting(small):
     assert is_given_back(small)
 
 
-def test_large_streams_take_their_turn_and_none_is_lost(small):
-    """Each is longer than what is held, so all begin at once; their captures do not fit together."""
+def test_large_streams_share_the_budget_and_none_is_lost(small):
+    """Start all streams at once, because each exceeds the amount held; their captures do not fit together."""
     assert posts(small, 12, 3 * MIB) == [200] * 12
     assert is_given_back(small)
 
 
-def test_bodies_that_do_not_end_do_not_block_their_class_for_ever(small):
+def test_endless_bodies_do_not_block_their_class_for_ever(small):
     async def unended():
         client = Client(small)
         return await asyncio.gather(*(client.unended("browser", 9 * MIB // 4, 4) for _ in range(30)))
@@ -133,7 +133,7 @@ def test_bodies_that_do_not_end_do_not_block_their_class_for_ever(small):
     assert is_given_back(small)
 
 
-def test_responses_that_nobody_reads(small):
+def test_unread_responses_stay_within_the_budget(small):
     async def unread():
         client = Client(small)
         return await asyncio.gather(
@@ -145,12 +145,12 @@ def test_responses_that_nobody_reads(small):
 
 
 @pytest.mark.parametrize("fields", [("x-standin-abort-after: 1000", "x-standin-body-bytes: 2000000")])
-def test_it_is_given_back_after_an_upstream_error(small, fields):
+def test_memory_is_released_after_an_upstream_error(small, fields):
     asyncio.run(asyncio.wait_for(Client(small).post("browser", MIB, *fields), 60))
     assert is_given_back(small)
 
 
-def test_it_is_given_back_after_the_client_went_away(small):
+def test_memory_is_released_after_the_client_disconnects(small):
     with (
         small.client("browser", headers={"x-api-key": "k", "x-standin-first-byte-ms": "3000"}) as http,
         pytest.raises(httpx.TimeoutException),
@@ -160,7 +160,7 @@ def test_it_is_given_back_after_the_client_went_away(small):
     assert small.exchanges()[-1].outcome in ("client_aborted", "complete")
 
 
-def test_the_budget_is_shown(small):
+def test_budget_is_reported(small):
     report = memory(small)
     assert report["limit_bytes"] == BUDGET
     assert set(report["classes"]) == set(small.ports)

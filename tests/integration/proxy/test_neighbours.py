@@ -1,4 +1,4 @@
-"""From one network, only known addresses are served by the listeners, as real connections show."""
+"""On one network, listeners serve only known addresses, tested with real connections."""
 
 import contextlib
 import socket
@@ -12,7 +12,7 @@ NETWORK = "127.66.0.0/16"
 
 
 def served(port, source):
-    """Whether the listener says a single byte to a client with this address."""
+    """Return whether the listener sends a byte to a client with this address."""
     with contextlib.suppress(OSError), socket.socket() as sock:
         sock.settimeout(10)
         sock.bind((source, 0))
@@ -61,7 +61,7 @@ def test_without_the_setting_every_address_is_served(lean):
         ("fd00::/64=fd00::1", "write NETWORK=ADDRESS"),
     ],
 )
-def test_a_setting_that_cannot_be_used_is_one_message(text, why, monkeypatch):
+def test_invalid_setting_is_one_message(text, why, monkeypatch):
     monkeypatch.setenv("EGRESS_NEIGHBOURS", text)
     with pytest.raises(SettingsError, match="EGRESS_NEIGHBOURS") as caught:
         Settings.load()

@@ -1,4 +1,4 @@
-"""What the official SDKs send and get through the gateway's listener is in the spool, exactly."""
+"""Requests and responses of the official SDKs through the gateway's listener are recorded exactly."""
 
 import gzip
 import hashlib
@@ -30,7 +30,7 @@ def gpt(proxy):
 
 @pytest.fixture
 def recorded(proxy):
-    """Gives the one exchange that was recorded since the test began."""
+    """Return the only exchange that was recorded since the test began."""
     before = {row.id for row in proxy.exchanges()}
 
     def only() -> Row:
@@ -145,7 +145,7 @@ def test_an_error_inside_a_stream(claude, recorded):
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd"])
 @pytest.mark.parametrize("stream", [False, True])
-def test_what_is_kept_is_decoded(proxy, http, recorded, encoding, stream):
+def test_recorded_body_is_decoded(proxy, http, recorded, encoding, stream):
     answer = http.post(
         proxy.url("api.anthropic.com", "/v1/messages"),
         headers={"x-standin-encoding": encoding},
@@ -157,8 +157,8 @@ def test_what_is_kept_is_decoded(proxy, http, recorded, encoding, stream):
     assert "claude-opus-5" in line["response"]["body"]
 
 
-def test_events_are_not_held_back(proxy, http, providers):
-    """When the client has the first of 20 events, the provider has not yet sent the last."""
+def test_events_are_passed_immediately(proxy, http, providers):
+    """Check that the client has the first of 20 events before the provider sends the last."""
     began = time.time()
     with http.stream(
         "POST",
@@ -173,7 +173,7 @@ def test_events_are_not_held_back(proxy, http, providers):
     assert len(providers.asked_since(began)) == 1
 
 
-def test_a_long_answer_is_passed_whole_and_kept_in_part(proxy, http, providers, recorded):
+def test_long_response_passes_whole_and_is_recorded_in_part(proxy, http, providers, recorded):
     answer = http.post(
         proxy.url("api.anthropic.com", "/v1/messages"),
         headers={"x-standin-body-bytes": "3000000"},
@@ -191,7 +191,7 @@ def test_a_long_answer_is_passed_whole_and_kept_in_part(proxy, http, providers, 
 
 
 @pytest.mark.parametrize("length", ["known", "unknown"])
-def test_a_long_request_is_streamed_and_kept_in_part(proxy, http, providers, recorded, length):
+def test_long_request_is_streamed_and_recorded_in_part(proxy, http, providers, recorded, length):
     body = json.dumps(message(messages=[{"role": "user", "content": "x" * 2_500_000}])).encode()
     pieces = (body[at : at + 65536] for at in range(0, len(body), 65536))
     answer = http.post(
@@ -216,7 +216,7 @@ def test_a_compressed_request(proxy, http, recorded):
     assert whole_line(proxy, recorded())["request"]["body"] == body.decode()
 
 
-def test_a_client_that_leaves(proxy, http, recorded):
+def test_client_disconnect_is_recorded(proxy, http, recorded):
     with http.stream(
         "POST",
         proxy.url("api.anthropic.com", "/v1/messages"),
@@ -229,7 +229,7 @@ def test_a_client_that_leaves(proxy, http, recorded):
     assert "message_start" in whole_line(proxy, row)["response"]["body"]
 
 
-def test_a_provider_that_breaks_off(proxy, http, recorded):
+def test_provider_disconnect_is_recorded(proxy, http, recorded):
     with pytest.raises(httpx.HTTPError):
         http.post(
             proxy.url("api.anthropic.com", "/v1/messages"),
@@ -249,7 +249,7 @@ def test_a_request_without_a_body(proxy, http, recorded):
 
 
 def test_no_key_is_anywhere_on_disk(proxy):
-    """Runs last in this module: after all the calls above."""
+    """Run last in this module, after all the calls above."""
     for file in proxy.directory.rglob("*"):
         if file.is_file():
             data = file.read_bytes()

@@ -1,4 +1,4 @@
-"""A changed policy file is in force within seconds, without a restart; one that is bad changes nothing."""
+"""A changed policy file takes effect within seconds without a restart; an invalid one changes nothing."""
 
 import time
 from collections.abc import Callable
@@ -24,21 +24,21 @@ def soon(holds: Callable[[], object]) -> bool:
     return bool(holds())
 
 
-def test_a_rule_that_is_added_counts_and_connections_stay(proxy, providers):
+def test_added_rule_takes_effect_and_connections_stay(proxy, providers):
     with proxy.client("browser", ca=providers.ca_file) as http:
         assert http.get(proxy.url("www.example.com", "/")).status_code == 200
         assert status_of(exchange(proxy.ports["sandbox"], ASKED)) == 403
         before, text = proxy.ask("/readyz")["policy"], proxy.policy_file.read_text()
         proxy.policy_file.write_text(text.replace("allow: []", 'allow: ["new.example.org"]', 1))
         assert soon(lambda: proxy.ask("/readyz")["policy"] != before)
-        # Allowed by name now: what fails is the look-up.
+        # The policy allows the name now; only its lookup fails.
         assert status_of(exchange(proxy.ports["sandbox"], ASKED)) == 502
         assert http.get(proxy.url("www.example.com", "/")).status_code == 200
     events = [row for row in proxy.rows() if row.event_name == "openclaw.egress.policy"]
     assert len(events) == 2
 
 
-def test_a_bad_one_leaves_the_last_good_in_force_and_is_told(proxy):
+def test_invalid_policy_is_reported_and_the_last_valid_one_stays(proxy):
     before, text = proxy.ask("/readyz")["policy"], proxy.policy_file.read_text()
     proxy.policy_file.write_text(text.replace("enforce", "enfroce"))
     assert soon(lambda: proxy.ask("/readyz")["problems"])
@@ -50,7 +50,7 @@ def test_a_bad_one_leaves_the_last_good_in_force_and_is_told(proxy):
     assert soon(lambda: not proxy.ask("/readyz")["problems"])
 
 
-def test_a_file_that_goes_away_leaves_the_last_good_in_force(proxy):
+def test_missing_policy_file_keeps_the_last_valid_policy(proxy):
     proxy.policy_file.unlink()
     assert soon(lambda: proxy.ask("/readyz")["problems"])
     assert status_of(exchange(proxy.ports["sandbox"], ASKED)) == 403

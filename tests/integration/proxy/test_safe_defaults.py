@@ -1,4 +1,4 @@
-"""A bare start serves this machine alone and exports nothing; SIGHUP reloads; what cannot listen says why."""
+"""Safe defaults: a bare start serves loopback only and exports nothing; SIGHUP reloads; errors name the listener."""
 
 import os
 import re
@@ -23,7 +23,7 @@ from tests.running import free_ports
 
 
 def bare(proxy):
-    """Make a proxy start as an operator who sets nothing but a place for its files."""
+    """Make a proxy start as an operator who sets only the directories."""
     for name in ("EGRESS_LISTEN_HOST", "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"):
         proxy.environment.pop(name)
     return proxy
@@ -47,7 +47,7 @@ def listening(pid: int) -> set[str]:
 
 
 @pytest.mark.parametrize("kind", ["lean", "stock"])
-def test_without_settings_it_listens_on_loopback_alone_and_exports_nowhere(tmp_path, providers, kind, monkeypatch):
+def test_start_without_settings_listens_on_loopback_and_exports_nothing(tmp_path, providers, kind, monkeypatch):
     proxy = bare(make_proxy(tmp_path, providers, kind))
     if kind == "stock":
         command = [word.replace("@127.0.0.1:", "@") for word in proxy.command]
@@ -96,7 +96,7 @@ def test_loopback(host, loopback):
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:8080", "http://127.0.0.1", "a b", "-x", "::g", "*"])
-def test_a_listen_host_that_is_none(host):
+def test_invalid_listen_host(host):
     with pytest.raises(SettingsError, match="EGRESS_LISTEN_HOST"):
         Settings.load(EGRESS_LISTEN_HOST=host)
 
@@ -120,7 +120,7 @@ def test_plain_http_to_a_public_address_is_warned_of(endpoint, answers, warned):
 
 
 def test_the_warning_is_in_the_log_at_start(tmp_path, providers):
-    # A literal is not looked up. Nothing listens there that could take a record: the proxy ends before it would.
+    # A literal address is not looked up. No server listens there: the proxy ends before it would export.
     with make_proxy(tmp_path, providers, OTEL_EXPORTER_OTLP_LOGS_ENDPOINT="http://[2001:4860::1]:9/v1/logs") as proxy:
         end = time.monotonic() + 20
         while "plain HTTP" not in proxy.log and time.monotonic() < end:
@@ -137,7 +137,7 @@ def test_sighup_reloads_the_policy_and_ends_nothing(tmp_path, providers, kind):
         before = proxy.ask("/readyz")["policy"]
         stat = proxy.policy_file.stat()
         text = proxy.policy_file.read_text()
-        # The same size, time and inode: without SIGHUP the housekeeping does not look again.
+        # Same size, time and inode: without SIGHUP the housekeeping loop does not read it again.
         with proxy.policy_file.open("r+") as file:
             file.write(text.replace("packages", "peckages").replace("*.example.com", "x.example.com"))
         os.utime(proxy.policy_file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
@@ -167,7 +167,7 @@ def test_sighup_with_an_invalid_policy_keeps_the_last_valid_one(tmp_path, provid
 
 
 def ended_cleanly(proxy, said: str) -> None:
-    """It said one message and not that it started; the spool is closed."""
+    """Check that it wrote one message, did not report its start, and closed the spool."""
     assert '"started"' not in said and "Traceback" not in said, said
     assert sum(line.startswith("egress: ") for line in said.splitlines()) == 1, said
     spool = proxy.directory / "state" / "spool.db"
@@ -180,7 +180,7 @@ def ended_cleanly(proxy, said: str) -> None:
         Spool(spool, sync_seconds=None).close()
 
 
-def test_a_port_that_another_process_has_is_one_message_with_its_class(tmp_path, providers):
+def test_used_port_is_one_message_with_its_class(tmp_path, providers):
     proxy = make_proxy(tmp_path, providers)
     with socket.create_server(("127.0.0.1", proxy.ports["browser"])):
         said = refused(proxy)
@@ -210,7 +210,7 @@ def test_a_health_port_that_is_a_class_port(tmp_path, providers):
     ended_cleanly(proxy, said)
 
 
-def test_a_health_port_that_is_taken_leaves_the_spool_closed(tmp_path, providers):
+def test_used_health_port_leaves_the_spool_closed(tmp_path, providers):
     proxy = make_proxy(tmp_path, providers)
     with socket.create_server(("127.0.0.1", proxy.health_port)):
         said = refused(proxy)
@@ -242,7 +242,7 @@ def test_a_privileged_port(tmp_path, providers, monkeypatch):
     ended_cleanly(proxy, said)
 
 
-def test_started_is_said_when_everything_listens(tmp_path, providers):
+def test_started_is_reported_after_everything_listens(tmp_path, providers):
     with make_proxy(tmp_path, providers) as proxy:
         end = time.monotonic() + 20
         while '"started"' not in proxy.log and time.monotonic() < end:
@@ -250,7 +250,7 @@ def test_started_is_said_when_everything_listens(tmp_path, providers):
         assert proxy.log.count('"started"') == 1
 
 
-def test_a_reload_whose_new_port_is_taken_keeps_the_last_valid_policy(tmp_path, providers):
+def test_reload_with_a_used_port_keeps_the_last_valid_policy(tmp_path, providers):
     with make_proxy(tmp_path, providers) as proxy:
         (port,) = free_ports(1)
         with socket.create_server(("127.0.0.1", port)):

@@ -1,4 +1,4 @@
-"""No byte of a credential is on the disk: in the middle of an exchange, after `kill -9`, after recovery, at the end."""
+"""No byte of a credential is on disk: during an exchange, after `kill -9`, after recovery, at the end."""
 
 import gzip
 import socket
@@ -24,7 +24,7 @@ PLAIN = b'{"object":"list"}'
 
 
 class Origin(ThreadingHTTPServer):
-    """A server that sends half of its chunked response, and the rest when it may."""
+    """Server that sends half of its chunked response, and the rest when told to."""
 
     daemon_threads = True
     body = TOKEN
@@ -36,7 +36,7 @@ class Origin(ThreadingHTTPServer):
         self.half_sent = threading.Event()
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A proxy that was killed is no error here."""
+        """Ignore a killed proxy."""
 
 
 class OriginHandler(BaseHTTPRequestHandler):
@@ -91,7 +91,7 @@ def proxy(request, tmp_path, origin) -> Iterator[RunningProxy]:
 
 
 class Call:
-    """A POST in steps: its body in chunks or whole, then what comes back."""
+    """A POST in steps: its body in chunks or whole, then the response."""
 
     def __init__(self, proxy: RunningProxy, path: str, body: bytes, *headers: str, chunked: bool = True) -> None:
         raw = socket.create_connection(("127.0.0.1", proxy.ports["gateway"]), 20)
@@ -133,7 +133,7 @@ class Call:
 
 
 def on_disk(proxy: RunningProxy) -> dict[str, list[str]]:
-    """Which secrets are in which files: database, write-ahead log, logs, all that the proxy's directory holds."""
+    """Return the secrets found per file: database, write-ahead log, logs, everything in the proxy's directory."""
     files = [file for file in proxy.directory.rglob("*") if file.is_file()]
     found = {
         str(file.relative_to(proxy.directory)): [
@@ -145,12 +145,12 @@ def on_disk(proxy: RunningProxy) -> dict[str, list[str]]:
 
 
 def settle() -> None:
-    """Let the journal's interval of 50 ms pass."""
+    """Wait for the journal's interval of 50 ms."""
     time.sleep(0.2)
 
 
 def begun(proxy: RunningProxy, origin: Origin, path: str, body: bytes, headers: list[str], *, chunked: bool) -> Call:
-    """A call whose response has come by half; nothing of its request was on the disk while that came."""
+    """Start a call whose response is half received. Check that no part of the request was on disk meanwhile."""
     origin.go_on.clear()
     origin.half_sent.clear()
     call = Call(proxy, path, body, *headers, chunked=chunked)

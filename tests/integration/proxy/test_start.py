@@ -1,4 +1,4 @@
-"""A mistake of the operator's stops the start with one message: what, where, what to do. No traceback."""
+"""An operator's mistake stops the start with one message (what, where, remedy) and no traceback."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ def stopped(request, tmp_path, providers) -> RunningProxy:
 
 
 def refused(proxy: RunningProxy) -> str:
-    """What it says when it does not start."""
+    """Return the message of a start that fails."""
     done = subprocess.run(
         proxy.command,
         env=proxy.environment,
@@ -40,7 +40,7 @@ def test_a_policy_with_a_typo(stopped):
     assert not (stopped.directory / "state" / "spool.db").exists()
 
 
-def test_a_policy_that_is_not_there(stopped):
+def test_missing_policy(stopped):
     stopped.policy_file.unlink()
     assert f"{stopped.policy_file}: " in refused(stopped)
 
@@ -50,7 +50,7 @@ def test_hosts_that_contradict_the_policy(stopped):
     assert "PROXY_LLM_HOSTS" in refused(stopped)
 
 
-def test_a_setting_that_is_no_number(stopped):
+def test_setting_that_is_not_a_number(stopped):
     stopped.environment["PROXY_MAX_BODY_SIZE"] = "1 MB"
     assert "PROXY_MAX_BODY_SIZE" in refused(stopped)
 
@@ -68,7 +68,7 @@ def test_an_unreadable_ca(stopped):
     assert "mitmproxy-ca.pem" in refused(stopped)
 
 
-def test_an_upstream_ca_that_is_none(stopped):
+def test_invalid_upstream_ca(stopped):
     stopped.environment["EGRESS_UPSTREAM_CA"] = str(stopped.policy_file)
     assert "EGRESS_UPSTREAM_CA" in refused(stopped)
 
@@ -79,7 +79,7 @@ def test_a_state_directory_that_is_a_file(stopped):
     assert str(file) in refused(stopped)
 
 
-def test_a_spool_that_is_something_else(stopped):
+def test_spool_that_is_another_file(stopped):
     state = stopped.directory / "state"
     state.mkdir()
     (state / "spool.db").write_bytes(b"this is no database, and it is long enough to be looked at" * 100)
@@ -93,20 +93,20 @@ def test_a_second_proxy_on_the_same_spool(stopped):
         assert "another" in refused(other).lower()
 
 
-def test_a_port_that_is_taken(stopped, providers):
+def test_used_port(stopped, providers):
     text = stopped.policy_file.read_text()
     stopped.policy_file.write_text(text.replace(str(stopped.ports["browser"]), str(providers.port)))
     stopped.ports["browser"] = providers.port
     assert str(providers.port) in refused(stopped)
 
 
-def test_a_health_port_that_is_taken(stopped, providers):
+def test_used_health_port(stopped, providers):
     stopped.environment["EGRESS_HEALTH_PORT"] = str(providers.port)
     assert "EGRESS_HEALTH_PORT" in refused(stopped)
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="root writes everywhere")
-def test_a_state_directory_that_is_not_to_be_written(stopped):
+def test_read_only_state_directory(stopped):
     state = stopped.directory / "state"
     state.mkdir(mode=0o500)
     assert "uid" in refused(stopped)
@@ -119,7 +119,7 @@ def test_a_listener_that_no_class_owns(tmp_path, providers):
     assert "belongs to no class" in said and str(owned) in said
 
 
-def test_a_provider_whose_certificate_nobody_signed(tmp_path, providers):
+def test_provider_with_an_untrusted_certificate(tmp_path, providers):
     with LLMProviders() as stranger:
         proxy = make_proxy(tmp_path, providers)
         text = proxy.policy_file.read_text()
@@ -132,7 +132,7 @@ def test_a_provider_whose_certificate_nobody_signed(tmp_path, providers):
 
 
 def make_other(proxy: RunningProxy) -> RunningProxy:
-    """Another process of the same kind, with listeners of its own and the same state."""
+    """Start another process of the same kind, with its own listeners and the same state."""
     other = RunningProxy.__new__(RunningProxy)
     other.__dict__.update(proxy.__dict__)
     other.environment = proxy.environment | {"EGRESS_HEALTH_PORT": "1"}

@@ -1,4 +1,4 @@
-"""The store at the other end: what it does never costs a request anything, and nothing is lost on the way."""
+"""The destination of records: its failures never affect a request, and no record is lost."""
 
 import json
 import time
@@ -34,7 +34,7 @@ def ask(proxy, number: int = 1, **more: object) -> list[int]:
 
 
 def arrived(proxy, loki) -> list[tuple[int, str, dict[str, str]]]:
-    """All records, once nothing waits any more."""
+    """Return all records after nothing is queued any more."""
     end = time.monotonic() + 60
     while (report := proxy.ask("/readyz")) and report["spool"]["pending_records"]:
         assert time.monotonic() < end, report
@@ -53,7 +53,7 @@ def test_an_exchange_is_found_by_service_name_with_its_names(proxy, loki):
     assert json.loads(line)["request"]["body"] == json.dumps(MESSAGE, separators=(",", ":"))
 
 
-def test_a_long_exchange_arrives_in_lines_that_a_stock_loki_takes(proxy, loki):
+def test_long_exchange_is_split_over_lines_that_a_stock_loki_accepts(proxy, loki):
     long = [{"role": "user", "content": "ü" * 400_000}]
     assert ask(proxy, messages=long) == [200]
     records = [record for record in arrived(proxy, loki) if "exchange" in record[2]["event_name"]]
@@ -65,7 +65,7 @@ def test_a_long_exchange_arrives_in_lines_that_a_stock_loki_takes(proxy, loki):
 @pytest.mark.parametrize(
     "fault", [{"status": 503}, {"status": 429}, {"html": True}, {"reset": True}, {"hang": True}, {"delay_s": 2.0}]
 )
-def test_what_the_store_does_costs_no_request_anything(proxy, loki, fault):
+def test_destination_failures_do_not_affect_requests(proxy, loki, fault):
     loki.faults.set(**fault)
     assert ask(proxy, 5) == [200] * 5
     loki.faults.clear()
@@ -73,7 +73,7 @@ def test_what_the_store_does_costs_no_request_anything(proxy, loki, fault):
     assert sorted(found) == sorted(row.id for row in proxy.exchanges())
 
 
-def test_a_store_that_answers_html_is_told_with_a_remedy(proxy, loki):
+def test_html_response_of_the_destination_is_reported_with_a_remedy(proxy, loki):
     loki.faults.set(html=True)
     ask(proxy)
     end = time.monotonic() + 20
@@ -83,7 +83,7 @@ def test_a_store_that_answers_html_is_told_with_a_remedy(proxy, loki):
     assert proxy.ask("/healthz")["ok"] is True
 
 
-def test_a_full_disk_refuses_what_cannot_be_recorded_and_goes_on_afterwards(tmp_path, providers):
+def test_full_disk_refuses_unrecordable_requests_and_recovers(tmp_path, providers):
     with make_proxy(tmp_path, providers) as proxy:
         assert ask(proxy) == [200]
         began = time.time()
@@ -95,7 +95,7 @@ def test_a_full_disk_refuses_what_cannot_be_recorded_and_goes_on_afterwards(tmp_
         assert [row.outcome for row in proxy.exchanges()] == ["complete", "complete"]
 
 
-def test_a_disk_that_fills_cuts_a_stream_under_way_and_says_so_in_a_line(tmp_path, providers):
+def test_disk_that_fills_aborts_a_stream_and_logs_one_line(tmp_path, providers):
     stream = {"x-api-key": "k", "x-standin-events": "20", "x-standin-delay-ms": "30"}
     with make_proxy(tmp_path, providers) as proxy:
         with (
@@ -112,7 +112,7 @@ def test_a_disk_that_fills_cuts_a_stream_under_way_and_says_so_in_a_line(tmp_pat
     assert "recorded" in proxy.log and "Traceback" not in proxy.log, proxy.log
 
 
-def test_a_full_spool_that_blocks_refuses_inspected_requests_only(tmp_path, providers, loki):
+def test_full_blocking_spool_refuses_only_inspected_requests(tmp_path, providers, loki):
     loki.faults.set(status=503)
     with make_proxy(
         tmp_path,

@@ -1,4 +1,4 @@
-"""``log_tunnels`` leaves one record of each tunnel; a refusal keeps the status that the client got."""
+"""``log_tunnels`` leaves one record per tunnel; a refusal is recorded with the status that the client got."""
 
 import json
 import time
@@ -21,7 +21,7 @@ def logging_proxy(request, tmp_path_factory, providers):
 
 
 def tunnels(proxy, number: int):
-    """Return the records of tunnels, once there are so many."""
+    """Return the records of tunnels when a number of them exist."""
     end = time.monotonic() + 20
     while True:
         rows = [row for row in proxy.rows() if row.event_name == "openclaw.egress.tunnel"]
@@ -30,7 +30,7 @@ def tunnels(proxy, number: int):
         time.sleep(0.05)
 
 
-def test_a_tunnel_is_one_record_with_who_where_and_how_much(logging_proxy, providers):
+def test_tunnel_is_one_record_with_client_destination_and_size(logging_proxy, providers):
     before = time.time_ns()
     known = len(tunnels(logging_proxy, 0))
     with logging_proxy.client("browser", ca=providers.ca_file) as http:
@@ -49,7 +49,7 @@ def test_a_tunnel_is_one_record_with_who_where_and_how_much(logging_proxy, provi
     assert line["openclaw.egress.request.size"] > 500 and line["openclaw.egress.response.size"] > 1000
 
 
-def test_an_inspected_exchange_is_no_tunnel_and_a_class_without_the_setting_has_none(logging_proxy, providers):
+def test_inspected_exchanges_and_classes_without_the_setting_leave_no_tunnel_record(logging_proxy, providers):
     known = len(tunnels(logging_proxy, 0))
     with logging_proxy.client("browser") as http:
         http.get(logging_proxy.url("api.anthropic.com", "/v1/models"))
@@ -69,7 +69,7 @@ def test_a_refusal_keeps_its_status_and_its_client(logging_proxy, providers):
     assert row.seq in [found.seq for found in logging_proxy.rows(status_min=400, status_max=499)]
 
 
-def test_what_report_lets_through_is_reported_and_has_no_status(logging_proxy, providers):
+def test_reported_request_is_recorded_without_a_status(logging_proxy, providers):
     with logging_proxy.client("build", ca=providers.ca_file) as http:
         assert http.get(logging_proxy.url("www.example.com", "/")).status_code == 200
     row = [row for row in logging_proxy.denials() if row.class_name == "build"][-1]
@@ -82,7 +82,7 @@ def test_an_exchange_names_its_client(logging_proxy):
     assert logging_proxy.exchanges()[-1].client == "127.0.0.1"
 
 
-def test_a_tunnel_that_is_open_when_the_proxy_ends_is_recorded(tmp_path, providers):
+def test_open_tunnel_is_recorded_when_the_proxy_stops(tmp_path, providers):
     proxy = make_proxy(tmp_path, providers)
     proxy.policy_file.write_text(proxy.policy_file.read_text().replace("browser: {", "browser: {log_tunnels: true, "))
     with proxy, proxy.client("browser", ca=providers.ca_file) as http:

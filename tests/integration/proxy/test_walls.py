@@ -1,4 +1,4 @@
-"""What each class reaches and what it does not, asked in every way that a client has."""
+"""Destinations that each class reaches and does not reach, requested in every way that a client has."""
 
 import json
 import ssl
@@ -24,7 +24,7 @@ def seq(proxy):
 
 def test_the_browser_reaches_an_ordinary_site_undecrypted(proxy, providers):
     exchanges = len(proxy.exchanges())
-    with proxy.client("browser", ca=providers.ca_file) as http:  # trusts the site's own CA, and not ours
+    with proxy.client("browser", ca=providers.ca_file) as http:  # Trusts the site's own CA, not ours.
         answer = http.get(proxy.url("www.example.com", "/"))
     assert answer.status_code == 200
     assert len(proxy.exchanges()) == exchanges
@@ -70,7 +70,7 @@ def test_the_sandbox_is_refused_with_the_reason(proxy, providers, seq):
     assert [(row.class_name, row.host, row.rule) for row in rows] == [("sandbox", "www.example.com", "default")] * 2
 
 
-def test_report_lets_through_and_says_so(proxy, providers, seq):
+def test_report_mode_allows_and_records(proxy, providers, seq):
     with proxy.client("build", ca=providers.ca_file) as http:
         assert http.get(proxy.url("www.example.com", "/")).status_code == 200
     rows = denied_since(proxy, seq)
@@ -88,7 +88,7 @@ def test_report_lets_through_and_says_so(proxy, providers, seq):
 )  # fmt: skip
 @pytest.mark.parametrize("how", ["connect", "absolute"])
 def test_the_address_guard(proxy, providers, host, how):
-    """The gateway is open, and its exception is for the stand-in's ports: 9464 and 81 are behind the guard."""
+    """Check the guard with an open class, whose exception covers the fake's ports but not 9464 and 81."""
     began = time.time()
     if how == "connect":
         data = f"CONNECT {host}:9464 HTTP/1.1\r\nHost: {host}:9464\r\n\r\n"
@@ -105,7 +105,7 @@ def test_a_class_cannot_reach_its_own_proxy(proxy):
 
 
 @pytest.mark.parametrize("name", ["packages.example.com", None, "api.openai.com"])
-def test_the_name_in_tls_is_the_one_that_connect_named(proxy, providers, seq, name):
+def test_name_in_tls_must_match_connect(proxy, providers, seq, name):
     began = time.time()
     with connected(proxy.ports["browser"]) as sock:
         assert status_of(connect(sock, f"www.example.com:{providers.port}")) == 200
@@ -127,7 +127,7 @@ def test_the_name_in_tls_is_the_one_that_connect_named(proxy, providers, seq, na
         "GET /v1/models HTTP/1.1\r\n\r\n",
     ],
 )
-def test_inside_a_decrypted_tunnel_names_agree(proxy, providers, head):
+def test_names_inside_a_decrypted_tunnel_must_match(proxy, providers, head):
     began = time.time()
     with connected(proxy.ports["browser"]) as sock:
         assert status_of(connect(sock, f"api.anthropic.com:{providers.port}")) == 200
@@ -137,7 +137,7 @@ def test_inside_a_decrypted_tunnel_names_agree(proxy, providers, head):
     assert not providers.asked_since(began)
 
 
-def test_host_and_target_agree_in_plain_http(proxy, providers):
+def test_host_and_target_must_match_in_plain_http(proxy, providers):
     began = time.time()
     data = f"GET http://www.example.com:{providers.http_port}/ HTTP/1.1\r\nHost: {ELSEWHERE}\r\n\r\n"
     assert status_of(exchange(proxy.ports["browser"], data.encode())) in (400, 403)
@@ -152,7 +152,7 @@ def test_https_in_absolute_form_is_refused(proxy, providers):
     assert not providers.asked_since(began)
 
 
-def test_after_connect_comes_tls_or_nothing(proxy, providers, seq):
+def test_only_tls_is_allowed_after_connect(proxy, providers, seq):
     began = time.time()
     with connected(proxy.ports["browser"]) as sock:
         assert status_of(connect(sock, f"www.example.com:{providers.http_port}")) == 200
@@ -174,10 +174,10 @@ def test_a_rule_with_tls_false_lets_other_bytes_pass(lean, providers):
     with lean, connected(lean.ports["sandbox"]) as sock:
         assert status_of(connect(sock, f"packages.example.com:{providers.http_port}")) == 200
         sock.sendall(b"NONSENSE\r\n\r\n")
-        assert b"400" in sock.recv(65536)  # the origin's own answer
+        assert b"400" in sock.recv(65536)  # The origin's own response.
 
 
-def test_tls_straight_to_a_listener_is_closed(proxy):
+def test_direct_tls_to_a_listener_is_closed(proxy):
     with connected(proxy.ports["gateway"]) as sock, pytest.raises((ssl.SSLError, OSError)):
         tls(sock, "api.anthropic.com")
 
@@ -194,7 +194,7 @@ def test_a_websocket_to_an_inspected_host_is_refused_and_recorded(proxy, provide
     assert [row.rule for row in denied_since(proxy, seq)] == ["recording"]
 
 
-def test_what_is_meant_for_the_proxy_does_not_reach_the_origin(proxy, providers):
+def test_proxy_headers_do_not_reach_the_origin(proxy, providers):
     with proxy.client("browser") as http:
         http.get(
             f"http://www.example.com:{providers.http_port}/",
@@ -216,7 +216,7 @@ def test_denials_are_counted_exactly_and_recorded_up_to_a_rate(proxy, seq):
     assert sum(counted) >= 40
 
 
-def test_a_refusal_is_readable_in_the_form_that_the_client_asks_for(proxy, providers):
+def test_refusal_has_the_format_that_the_client_accepts(proxy, providers):
     url = f"http://www.example.com:{providers.http_port}/<script>"
     with proxy.client("sandbox") as http:
         page = http.get(url, headers={"accept": "text/html"})

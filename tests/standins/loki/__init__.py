@@ -1,7 +1,7 @@
-"""Stand-in for Loki's HTTP contract; not Loki.
+"""Fake of Loki's HTTP contract; not Loki.
 
-A test's tool: it takes OTLP logs, answers queries and refuses what a real Loki with default limits was measured to
-refuse, in the same words (tests/contract/loki/). Python alone, no other package; zstd where Python has it.
+A tool for tests. It accepts OTLP logs, answers queries, and refuses the requests that a real Loki with default limits
+refuses, with the same messages (tests/contract/loki/). Python only, no other package; zstd if Python supports it.
 
     with LokiStandIn() as loki:            # loki.url, loki.faults, loki.pushes, loki.lines()
     python -m tests.standins.loki --listen 10.0.0.2 --port 3100 --data /var/lib/standin.jsonl

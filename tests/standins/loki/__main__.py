@@ -1,4 +1,4 @@
-"""`python -m tests.standins.loki`: the stand-in as a process; prints `ready PORT` and serves until it is ended."""
+"""`python -m tests.standins.loki`: the Loki fake as a process; prints `ready PORT` and serves until stopped."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from .standin import LokiStandIn
 
 
 def main() -> int:
-    """Read the options, serve, end on SIGINT and SIGTERM with 0; 1 where it cannot listen or read its data."""
+    """Read the options and serve. Return 0 after SIGINT or SIGTERM, 1 if it cannot listen or read its data."""
     parser = argparse.ArgumentParser(prog="python -m tests.standins.loki", description=NAME)
     parser.add_argument("--listen", default="127.0.0.1", metavar="ADDR", help="address to listen on (127.0.0.1)")
     parser.add_argument("--port", default=3100, type=int, help="port, 0 = any (3100)")
-    parser.add_argument("--data", type=Path, metavar="FILE", help="keep what is taken here, and read it at start")
-    parser.add_argument("--config", type=Path, metavar="FILE", help="what GET /config answers, instead of defaults")
-    parser.add_argument("--copy-to", metavar="URL", help="another OTLP store: what is taken here goes there too")
+    parser.add_argument("--data", type=Path, metavar="FILE", help="file that stores accepted records between starts")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="response of GET /config, instead of the defaults")
+    parser.add_argument("--copy-to", metavar="URL", help="forward accepted pushes to this OTLP destination")
     options = parser.parse_args()
     try:
         config = options.config.read_text() if options.config else None

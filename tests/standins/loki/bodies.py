@@ -1,4 +1,4 @@
-"""Bodies on the wire: content encodings of requests, the two protobuf messages that answers are made of."""
+"""Bodies on the wire: content encodings of requests, and the two protobuf messages in responses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .wire import RequestError
 
 
 def status_body(message: str) -> bytes:
-    """A google.rpc.Status with nothing but a message (field 2): the body of Loki's refusals."""
+    """Return a google.rpc.Status with only a message (field 2), the body of Loki's refusals."""
     raw = message.encode("utf-8", "replace")
     return b"\x12" + varint(len(raw)) + raw
 
@@ -25,7 +25,7 @@ def varint(number: int) -> bytes:
 
 
 def partial_body(rejected: int) -> bytes:
-    """An ExportLogsServiceResponse that says some records were rejected."""
+    """Return an ExportLogsServiceResponse that reports rejected records."""
     text = b"rejected by a fault that is switched on"
     inner = b"\x08" + varint(rejected) + b"\x12" + varint(len(text)) + text
     return b"\x0a" + varint(len(inner)) + inner
@@ -40,7 +40,7 @@ def _zstd() -> Callable[[bytes], bytes] | None:
 
 
 def decoded(body: bytes, encoding: str, limit: int) -> bytes:
-    """The body without its Content-Encoding; RequestError with Loki's words."""
+    """Return the body without its Content-Encoding. Raise RequestError with Loki's message."""
     if encoding == "":
         return body
     if encoding == "gzip":
@@ -57,11 +57,11 @@ def decoded(body: bytes, encoding: str, limit: int) -> bytes:
     if encoding == "zstd":
         decompress = _zstd()
         if decompress is None:
-            raise RequestError("stand-in: knows no zstd here (Python 3.14, or the package backports.zstd)")
+            raise RequestError("Loki fake: zstd needs Python 3.14 or the package backports.zstd")
         try:
             return decompress(body)
-        except Exception as error:  # the three modules have an error class each
+        except Exception as error:  # The three modules each have their own error class.
             raise RequestError(f"zstd: {error}") from error
     if encoding == "lz4":
-        raise RequestError("stand-in: knows no lz4; Loki does")
+        raise RequestError("Loki fake: lz4 is not supported (Loki supports it)")
     raise RequestError(f"unsupported content encoding {encoding}: only gzip, lz4 and zstd are supported")

@@ -1,7 +1,7 @@
-"""OTLP records as Loki keeps them: a stream (labels), a time, a line, structured metadata.
+"""OTLP records in Loki's form: a stream (labels), a time, a line, structured metadata.
 
 Measured in the cases `names`, `bodies`, `no-service-name`, `t-zero*` of tests/contract/loki/answers.json. Not measured,
-from Loki's public source: the ways to a `detected_level`, and the order in which metadata is put together.
+but from Loki's public source: the rules for `detected_level`, and the order of metadata.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from .wire import Pairs, Record, Resource, Scope, Value
 
-# otlp_config.resource_attributes.attributes_config, action index_label.
+# Source: otlp_config.resource_attributes.attributes_config, action index_label.
 INDEX_LABELS = frozenset(
     [
         "service.name",
@@ -38,7 +38,7 @@ INDEX_LABELS = frozenset(
         "k8s.job.name",
     ]
 )
-# discover_service_name: which label serves as service_name where there is none.
+# Source: discover_service_name, the labels that may replace a missing service_name.
 SERVICE_LABELS = [
     "service",
     "app",
@@ -85,18 +85,18 @@ type Metadata = tuple[tuple[str, str], ...]
 
 
 def utf8(text: str) -> bytes:
-    """The bytes as they were sent, also those that are no UTF-8."""
+    """Return the bytes as sent, including invalid UTF-8."""
     return text.encode("utf-8", "surrogateescape")
 
 
 def shown(text: bytes) -> str:
-    """How a reader gets them: each byte that is no UTF-8 is U+FFFD."""
+    """Return the text as a reader gets it: each invalid UTF-8 byte becomes U+FFFD."""
     return text.decode("utf-8", "replace")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of a stream, as it was pushed. `time_ns` is Unix time."""
+    """One line of a stream as pushed. `time_ns` is Unix time."""
 
     time_ns: int
     line: bytes
@@ -104,17 +104,17 @@ class Entry:
 
     @property
     def metadata_bytes(self) -> int:
-        """Names and values; what Loki adds by itself is not counted."""
+        """Return the size of names and values; labels that Loki adds do not count."""
         return sum(len(utf8(n)) + len(utf8(v)) for n, v in self.metadata if n != "detected_level")
 
     @property
     def size(self) -> int:
-        """What the rate limit counts."""
+        """Return the size that counts towards the rate limit."""
         return len(self.line) + self.metadata_bytes
 
 
 def label_name(name: str) -> str:
-    """`http.request.method` -> `http_request_method`; `1st` -> `key_1st`; one underscore for each bad character."""
+    """Convert `http.request.method` to `http_request_method`, `1st` to `key_1st`, each bad character to `_`."""
     name = re.sub(r"[^A-Za-z0-9_]", "_", name)
     return f"key_{name}" if name[:1].isdigit() else name
 
@@ -138,7 +138,7 @@ def _plain(value: Value) -> Any:
 
 
 def as_text(value: Value) -> str:
-    """A value as Loki writes it: maps and lists as compact JSON, bytes as base64, nothing as ""."""
+    """Return a value as Loki writes it: maps and lists as compact JSON, bytes as base64, no value as ""."""
     match value:
         case None:
             return ""
@@ -156,7 +156,7 @@ def as_text(value: Value) -> str:
 
 
 def flatten(key: str, value: Value) -> list[tuple[str, str]]:
-    """One attribute as labels; a map gives one for each leaf, `map_x_y_z`."""
+    """Flatten one attribute into labels; a map gives one label per leaf, `map_x_y_z`."""
     name = label_name(key)
     if isinstance(value, Pairs):
         return [pair for inner, v in value for pair in flatten(f"{name}_{inner}", v)]
@@ -164,7 +164,7 @@ def flatten(key: str, value: Value) -> list[tuple[str, str]]:
 
 
 def stream_name(labels: dict[str, str]) -> str:
-    """`{a="b", c="d"}`, sorted: how messages name a stream."""
+    """Return the stream's name in messages: `{a="b", c="d"}`, sorted."""
     return "{" + ", ".join(f"{n}={json.dumps(v, ensure_ascii=False)}" for n, v in sorted(labels.items())) + "}"
 
 
@@ -247,7 +247,7 @@ def _scope_metadata(scope: Scope) -> list[tuple[str, str]]:
 def _record_metadata(record: Record) -> list[tuple[str, str]]:
     metadata = [pair for key, value in record.attributes for pair in flatten(key, value)]
     for name, value in (
-        # Without a time of its own the observed time is the time, and no metadata.
+        # An entry without a time takes the observed time, which then is not metadata.
         ("observed_timestamp", record.observed_ns if record.time_ns else 0),
         ("severity_number", record.severity_number),
         ("severity_text", record.severity_text),
@@ -263,7 +263,7 @@ def _record_metadata(record: Record) -> list[tuple[str, str]]:
 
 
 def with_level(labels: dict[str, str], entry: Entry) -> Entry:
-    """The entry with `detected_level`, which Loki adds after it has checked the limits."""
+    """Return the entry with `detected_level`, which Loki adds after the limit checks."""
     metadata = dict(entry.metadata)
     if "detected_level" in metadata:
         return entry
@@ -272,7 +272,7 @@ def with_level(labels: dict[str, str], entry: Entry) -> Entry:
 
 
 def streams(resources: list[Resource], now_ns: int) -> list[tuple[dict[str, str], list[Entry]]]:
-    """The streams of a request with their entries, in the order they came in; only those that have records."""
+    """Return the request's streams that have records, with their entries, in order of arrival."""
     found: dict[str, tuple[dict[str, str], list[Entry]]] = {}
     for resource in resources:
         labels, of_resource = _resource_labels(resource)

@@ -1,7 +1,7 @@
-"""Faults that a test switches on: what a Loki, or what stands in front of it, does on a bad day.
+"""Faults that a test enables: failures of Loki, or of a reverse proxy in front of it.
 
-In process `loki.faults.set(status=503, count=2)`, over HTTP `POST /standin/faults` with the same as JSON,
-`DELETE /standin/faults` to end them all. A fault acts on pushes unless `path` names another beginning of a path.
+In process `loki.faults.set(status=503, count=2)`; over HTTP `POST /standin/faults` with the same as JSON, and
+`DELETE /standin/faults` to clear all. A fault acts on pushes unless `path` names another path prefix.
 """
 
 from __future__ import annotations
@@ -14,48 +14,48 @@ from typing import Any
 
 @dataclass
 class Fault:
-    """What goes wrong. `count` requests, or all until it is cleared."""
+    """One fault for `count` requests, or until it is cleared."""
 
     status: int | None = None
-    # How many requests; None = until cleared.
+    # Number of requests; None = until cleared.
     count: int | None = None
-    # Seconds before the answer, right or wrong.
+    # Seconds before the response, faulty or not.
     delay_s: float = 0.0
-    # Say nothing until faults are cleared, the stand-in stops, or five minutes pass.
+    # Send no response until faults are cleared, the fake stops, or five minutes pass.
     hang: bool = False
-    # An HTML page, as a reverse proxy answers; with status 200 if none is given.
+    # Respond with an HTML page, as a reverse proxy does; status 200 by default.
     html: bool = False
-    # Cut the connection with a TCP reset.
+    # Abort the connection with a TCP reset.
     reset: bool = False
-    # Store the push first, then go wrong: the acknowledgement is lost, not the data.
+    # Store the push, then fail: the acknowledgement is lost, not the data.
     after_storing: bool = False
-    # 200 with an OTLP partial success that names so many rejected records. (Loki does not; other receivers do.)
+    # Respond 200 with an OTLP partial success that rejects N records. (Other receivers do this, Loki does not.)
     partial_rejected: int = 0
-    # More headers of the faulty answer, such as Retry-After or Location.
+    # Extra headers of the faulty response, such as Retry-After or Location.
     headers: dict[str, str] = field(default_factory=dict)
-    # Records whose line matches are refused with 400 as poison; the others are kept, as Loki does.
+    # Refuse records whose line matches with 400, as poison; keep the others, as Loki does.
     refuse_lines_matching: str | None = None
-    # Which paths it acts on.
+    # Path prefix on which the fault acts.
     path: str = "/otlp/v1/logs"
 
     @property
     def answers(self) -> bool:
-        """It answers instead of Loki, rather than delaying or refusing single records."""
+        """Return whether the fault replaces the response, rather than delaying it or refusing single records."""
         return bool(self.status or self.html or self.reset or self.hang or self.partial_rejected)
 
 
 class Faults:
-    """The one fault that is on, or none. Thread-safe."""
+    """The active fault, or none. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._fault: Fault | None = None
         self._poison: re.Pattern[bytes] | None = None
-        # Set whenever what hangs shall go on.
+        # Set when hanging requests may continue.
         self.released = threading.Event()
 
     def set(self, **what: Any) -> Fault:
-        """Switch a fault on, in the place of what was on. ValueError on a name that is none."""
+        """Enable a fault in place of the active one. Raise ValueError for an unknown name."""
         unknown = set(what) - {f.name for f in fields(Fault)}
         if unknown:
             raise ValueError(f"no such fault: {', '.join(sorted(unknown))}")
@@ -68,13 +68,13 @@ class Faults:
         return fault
 
     def clear(self) -> None:
-        """Back to what Loki does; what hangs is let go."""
+        """Clear the fault and release hanging requests."""
         with self._lock:
             self._fault = self._poison = None
             self.released.set()
 
     def take(self, path: str) -> Fault | None:
-        """The fault for this request; counts it. The lines to refuse are not counted, they stay until cleared."""
+        """Return the fault for this request and count it. A poison pattern is not counted; it stays until cleared."""
         with self._lock:
             fault = self._fault
             if fault is None or not path.startswith(fault.path):
@@ -88,11 +88,11 @@ class Faults:
 
     @property
     def poison(self) -> re.Pattern[bytes] | None:
-        """What a refused line looks like, if any."""
+        """Return the pattern of refused lines, if any."""
         with self._lock:
             return self._poison
 
     def state(self) -> dict[str, Any]:
-        """What is on, as JSON would say it; {} = nothing."""
+        """Return the active fault as JSON values; {} = none."""
         with self._lock:
             return asdict(self._fault) if self._fault else {}

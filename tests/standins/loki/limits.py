@@ -1,7 +1,7 @@
-"""What bounds a Loki with default limits, and the sentences it refuses with.
+"""Default limits of Loki, and its messages of refusal.
 
-Numbers: `GET /config` of a real Loki (tests/contract/loki/README.md says which). Sentences: that Loki's recorded
-answers, tests/contract/loki/answers.json.
+Numbers: `GET /config` of a real Loki (tests/contract/loki/README.md names the version). Messages: Loki's recorded
+responses, tests/contract/loki/answers.json.
 """
 
 from __future__ import annotations
@@ -16,59 +16,59 @@ DAY = 24 * HOUR
 
 @dataclass(frozen=True)
 class Limits:
-    """Loki's default limits. Bytes, nanoseconds, counts."""
+    """Loki's default limits, in bytes, nanoseconds and counts."""
 
     line_bytes: int = 256 * 1024
     metadata_bytes: int = 64 * 1024
     metadata_entries: int = 128
     rate_bytes_per_s: int = 4 * 1024 * 1024
     burst_bytes: int = 6 * 1024 * 1024
-    # grpc_server_max_recv_msg_size and grpc_server_max_send_msg_size: one push to, one result from an ingester.
+    # The settings grpc_server_max_recv_msg_size and grpc_server_max_send_msg_size: one push or one result.
     receive_bytes: int = 4 * 1024 * 1024
     send_bytes: int = 4 * 1024 * 1024
     structured_metadata: bool = True
     auth_enabled: bool = False
     oldest_ns: int = 7 * DAY
     newest_ns: int = 10 * 60 * SECOND
-    # Half of max_chunk_age: how far behind the newest of its stream an entry may be.
+    # Half of max_chunk_age: how far an entry may be behind the newest of its stream.
     behind_ns: int = HOUR
-    # query_ingesters_within: what is older is looked for in the store only, so it shows when it was flushed.
+    # The setting query_ingesters_within: queries search older lines in the store only, so they show after a flush.
     ingesters_within_ns: int = 3 * HOUR
-    # chunk_idle_period and max_chunk_age: when a chunk is flushed by itself.
+    # The settings chunk_idle_period and max_chunk_age: when a chunk is flushed automatically.
     chunk_idle_ns: int = HOUR // 2
     chunk_age_ns: int = 2 * HOUR
     query_entries: int = 5000
     query_ns: int = 30 * DAY + HOUR
-    # Not Loki's: this stand-in keeps everything in memory and refuses to eat the machine.
+    # Not in Loki: this fake keeps everything in memory and limits its own size.
     memory_bytes: int = 512 * 1024 * 1024
-    # Not Loki's either: how many bytes of one request are read before the connection is given up.
+    # Not in Loki either: how many bytes of one request are read before the connection is aborted.
     request_bytes: int = 128 * 1024 * 1024
 
 
-# What a tenant is called where there are none (auth_enabled: false).
+# Tenant name without tenants (auth_enabled: false).
 TENANT = "fake"
 
 
 def rfc3339(time_ns: int) -> str:
-    """2026-11-24T11:43:07Z: whole seconds, as Loki prints a limit."""
+    """Format a limit as Loki prints it, in whole seconds: 2026-11-24T11:43:07Z."""
     return datetime.fromtimestamp(time_ns // SECOND, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def go_time(time_ns: int) -> str:
-    """2026-11-24 11:43:07.856487169 +0000 UTC: as Go prints a time, without trailing zeros."""
+    """Format a time as Go prints it, without trailing zeros: 2026-11-24 11:43:07.856487169 +0000 UTC."""
     fraction = f".{time_ns % SECOND:09d}".rstrip("0").rstrip(".")
     return datetime.fromtimestamp(time_ns // SECOND, UTC).strftime("%Y-%m-%d %H:%M:%S") + fraction + " +0000 UTC"
 
 
 def go_duration(duration_ns: int) -> str:
-    """746h1m38.303s: as Go prints a duration of an hour or more, cut to milliseconds."""
+    """Format a duration of an hour or more as Go prints it, cut to milliseconds: 746h1m38.303s."""
     ms = duration_ns // 10**6
     seconds = f"{ms // 1000 % 60}" + f".{ms % 1000:03d}".rstrip("0").rstrip(".")
     return f"{ms // 3_600_000}h{ms // 60_000 % 60}m{seconds}s"
 
 
 def line_too_long(stream: str, limit: int, size: int) -> str:
-    """Measured on 262,145 bytes."""
+    """Return the message measured with 262,145 bytes."""
     return (
         f"max entry size '{limit}' bytes exceeded for stream '{stream}' "
         f"while adding an entry with length '{size}' bytes"
@@ -76,7 +76,7 @@ def line_too_long(stream: str, limit: int, size: int) -> str:
 
 
 def too_old(stream: str, time_ns: int, oldest_ns: int) -> str:
-    """Measured on a record of eight days ago."""
+    """Return the message measured with a record of eight days ago."""
     return (
         f"entry for stream '{stream}' has timestamp too old: {rfc3339(time_ns)}, "
         f"oldest acceptable timestamp is: {rfc3339(oldest_ns)}"
@@ -84,12 +84,12 @@ def too_old(stream: str, time_ns: int, oldest_ns: int) -> str:
 
 
 def too_new(stream: str, time_ns: int) -> str:
-    """Measured on a record 11 minutes ahead."""
+    """Return the message measured with a record 11 minutes ahead."""
     return f"entry for stream '{stream}' has timestamp too new: {rfc3339(time_ns)}"
 
 
 def metadata_too_large(stream: str, size: int, limit: int) -> str:
-    """Measured on one attribute of 65,536 bytes with a name of one."""
+    """Return the message measured with one attribute of 65,536 bytes and a name of one."""
     return (
         f"stream '{stream}' has structured metadata too large: '{size}' bytes, limit: '{limit}' bytes. "
         "Please see `limits_config.max_structured_metadata_size` or contact your Loki administrator to increase it"
@@ -97,7 +97,7 @@ def metadata_too_large(stream: str, size: int, limit: int) -> str:
 
 
 def metadata_too_many(stream: str, count: int, limit: int) -> str:
-    """Measured on 129 attributes."""
+    """Return the message measured with 129 attributes."""
     return (
         f"stream '{stream}' has too many structured metadata labels: '{count}', limit: '{limit}'. "
         "Please see `limits_config.max_structured_metadata_entries_count` or contact your Loki administrator "
@@ -106,9 +106,9 @@ def metadata_too_many(stream: str, count: int, limit: int) -> str:
 
 
 def too_far_behind(stream: str, refused: list[tuple[int, int]], total: int) -> str:
-    """Measured on one refused entry; of several Loki names the first ten.
+    """Return the message measured with one refused entry; Loki names at most the first ten.
 
-    `refused` holds (time of the entry, oldest time that would have done), both in nanoseconds.
+    `refused` holds (time of the entry, oldest accepted time), both in nanoseconds.
     """
     named = "".join(
         f"entry with timestamp {go_time(time_ns)} ignored, reason: 'entry too far behind, entry timestamp is: "
@@ -119,7 +119,7 @@ def too_far_behind(stream: str, refused: list[tuple[int, int]], total: int) -> s
 
 
 def rate_limited(limit: int, lines: int, size: int) -> str:
-    """Measured on pushes of 2, 7 and 20 MB."""
+    """Return the message measured with pushes of 2, 7 and 20 MB."""
     return (
         f"ingestion rate limit exceeded for user {TENANT} (limit: {limit} bytes/sec) while attempting to ingest "
         f"'{lines}' lines totaling '{size}' bytes, reduce log volume or contact your Loki administrator to see if "
@@ -128,7 +128,7 @@ def rate_limited(limit: int, lines: int, size: int) -> str:
 
 
 def metadata_disallowed(stream: str) -> str:
-    """The text of Loki's source, as its documentation quotes it."""
+    """Return the text of Loki's source, as its documentation quotes it."""
     return (
         f"stream '{stream}' includes structured metadata, but this feature is disallowed. "
         "Please see `limits_config.allow_structured_metadata` or contact your Loki administrator to enable it."
@@ -136,7 +136,7 @@ def metadata_disallowed(stream: str) -> str:
 
 
 def message_too_large(size: int, limit: int) -> str:
-    """Measured on 21 lines of 200 KB: 503, however often it is repeated."""
+    """Return the message measured with 21 lines of 200 KB: 503, on every repetition."""
     return (
         "rpc error: code = ResourceExhausted desc = rpc error: code = ResourceExhausted desc = grpc: received message "
         f"larger than max ({size} vs. {limit})"
@@ -144,7 +144,7 @@ def message_too_large(size: int, limit: int) -> str:
 
 
 def result_too_large(size: int, limit: int) -> str:
-    """Measured on a query for 30 records of 150 KB: 500."""
+    """Return the message measured with a query for 30 records of 150 KB: 500."""
     return f"rpc error: code = ResourceExhausted desc = trying to send message larger than max ({size} vs. {limit})"
 
 
@@ -153,7 +153,7 @@ NO_STREAM = "error at least one valid stream is required for ingestion"
 
 
 def summary(errors: list[str]) -> str:
-    """One error as it is; several grouped, each with its count. (The order of the groups is chance in Loki.)"""
+    """Return one error unchanged, or several grouped with counts. (Loki orders the groups at random.)"""
     counts: dict[str, int] = {}
     for error in errors:
         counts[error] = counts.get(error, 0) + 1

@@ -1,10 +1,10 @@
-"""The part of LogQL that this project's programs and tests use; all else is refused by name.
+"""The part of LogQL that this project's programs and tests use; other constructs are refused by name.
 
     {label="v", other=~"re"} |= "text" != "text" |~ "re" !~ "re" | json | name="v" | number >= 200 and other != "x"
     count_over_time(<the above> [1h])      sum(…)      sum by (a, b) (…)
 
-Sentences of errors measured in the case `query`; where the stand-in merely does not know a construct it says so.
-Regular expressions are Python's, not RE2: what both know means the same.
+Error messages are measured in the case `query`; for a construct unknown to the fake alone, the message says so.
+Regular expressions are Python's, not RE2; the common part has the same meaning.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from .tokens import TOKEN_NAMES, LogQLError, Token, duration_ns, tokens, unquote
 
 type Labels = dict[str, str]
-# Labels and line -> the labels that go on, or None where the line is filtered out.
+# Labels and line -> the resulting labels, or None if the line is filtered out.
 type Stage = Callable[[Labels, str], Labels | None]
 
 _NO_MATCHER = (
@@ -34,11 +34,11 @@ class LogQuery:
     stages: list[Stage] = field(default_factory=list)
 
     def selects(self, labels: Labels) -> bool:
-        """Whether the stream with these labels is meant."""
+        """Return whether the selector matches a stream with these labels."""
         return all(matcher(labels) for matcher in self.matchers)
 
     def run(self, labels: Labels, line: str) -> Labels | None:
-        """The labels of a line after the pipeline, None where it is filtered out."""
+        """Return the labels of a line after the pipeline, None if it is filtered out."""
         for stage in self.stages:
             kept = stage(labels, line)
             if kept is None:
@@ -49,14 +49,14 @@ class LogQuery:
 
 @dataclass
 class MetricQuery:
-    """`count_over_time`, summed or not. `by` is None for a series for each set of labels."""
+    """Metric query `count_over_time`, summed or not. `by` is None for one series per set of labels."""
 
     log: LogQuery
     range_ns: int
     by: tuple[str, ...] | None = None
 
     def series(self, labels: Labels) -> Labels:
-        """The labels of the series that a line counts for."""
+        """Return the labels of the series in which a line counts."""
         return labels if self.by is None else {name: labels[name] for name in self.by if name in labels}
 
 
@@ -75,7 +75,7 @@ def _flatten(prefix: str, value: object, out: Labels) -> None:
 
 @dataclass(frozen=True)
 class _Raw:
-    """A number of JSON as it was written."""
+    """A number in its original notation."""
 
     text: str
 
@@ -133,7 +133,7 @@ class _Parser:
 
     def _unknown(self, token: Token) -> LogQLError:
         return LogQLError(
-            f"parse error at line 1, col {token.column}: this stand-in for Loki does not know {token.text!r} here"
+            f"parse error at line 1, col {token.column}: the Loki fake does not support {token.text!r} here"
         )
 
     def _expect(self, text: str) -> None:
@@ -289,12 +289,12 @@ def _number_filter(name: str, op: str, number: float) -> Stage:
         try:
             return labels if _compare(op, float(labels[name]), number) else None
         except ValueError:
-            # As Loki: what is no number stays in, marked.
+            # As Loki: a value that is not a number stays in, with an error mark.
             return {**labels, "__error__": "LabelFilterErr"}
 
     return keep
 
 
 def parse(text: str) -> LogQuery | MetricQuery:
-    """A query, or LogQLError with the text of the 400."""
+    """Parse a query. Raise LogQLError with the text of the 400 response."""
     return _Parser(text).query()

@@ -1,6 +1,6 @@
-"""Loki's reading side: query_range, query, labels, label values, series. Parameters in, JSON out.
+"""Loki's read API: query_range, query, labels, label values, series. Parameters in, JSON out.
 
-Measured in the cases `query`, `labels`, `series`; what those do not touch follows Loki's HTTP documentation.
+Measured in the cases `query`, `labels`, `series`; the rest follows Loki's HTTP documentation.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ type Parameters = Mapping[str, list[str]]
 
 
 class BadQuery(ValueError):
-    """400; the text is the body."""
+    """Status 400 with the text as body."""
 
 
 class TooLarge(Exception):
-    """500; the text is the body."""
+    """Status 500 with the text as body."""
 
 
 def _time(parameters: Parameters, name: str, default: int) -> int:
@@ -32,7 +32,7 @@ def _time(parameters: Parameters, name: str, default: int) -> int:
     if not text:
         return default
     if re.fullmatch(r"\d+", text):
-        # Up to ten digits are seconds.
+        # Numbers of up to ten digits are seconds.
         return int(text) * SECOND if len(text) <= 10 else int(text)
     if re.fullmatch(r"\d+\.\d+", text):
         seconds, fraction = text.split(".")
@@ -90,7 +90,7 @@ def _lines(store: Store, query: LogQuery, start: int, end: int) -> list[tuple[in
 
 
 def query_range(store: Store, parameters: Parameters) -> dict[str, Any]:
-    """Streams of a log query, a matrix of a metric query."""
+    """Return the streams of a log query, or the matrix of a metric query."""
     limit = _limit(store, parameters)
     query = _parse(parameters)
     start, end = _window(store, parameters, HOUR)
@@ -110,7 +110,7 @@ def query_range(store: Store, parameters: Parameters) -> dict[str, Any]:
 
 def _counts(store: Store, query: MetricQuery, at_ns: int) -> dict[str, tuple[Labels, int]]:
     counts: dict[str, tuple[Labels, int]] = {}
-    # A range reaches back from, and holds, the moment it is asked for; select() leaves its end out.
+    # A range reaches back from the evaluation time and includes it; select() excludes its end.
     for _, labels, _line in _lines(store, query.log, at_ns - query.range_ns + 1, at_ns + 1):
         series = query.series(labels)
         name = stream_name(series)
@@ -135,7 +135,7 @@ def _matrix(store: Store, query: MetricQuery, parameters: Parameters, start: int
 
 
 def query(store: Store, parameters: Parameters) -> dict[str, Any]:
-    """The vector of a metric query at one moment."""
+    """Return the vector of a metric query at one time."""
     _limit(store, parameters)
     parsed = _parse(parameters)
     at = _time(parameters, "time", store.now_ns())
@@ -151,7 +151,7 @@ def _found(store: Store, parameters: Parameters, texts: list[str]) -> list[Label
     start, end = _window(store, parameters, 6 * HOUR)
     selectors = [_parse({"query": [text]}) for text in texts if text]
     if any(not isinstance(s, LogQuery) or s.stages for s in selectors):
-        raise BadQuery("parse error : stand-in: only selectors here")
+        raise BadQuery("parse error : Loki fake: only selectors are supported here")
 
     def wanted(labels: Labels) -> bool:
         return not selectors or any(isinstance(s, LogQuery) and s.selects(labels) for s in selectors)
@@ -160,22 +160,22 @@ def _found(store: Store, parameters: Parameters, texts: list[str]) -> list[Label
 
 
 def _list(values: set[str]) -> dict[str, Any]:
-    # As Loki: nothing found, no "data".
+    # As Loki: an empty result has no "data".
     return {"status": "success", **({"data": sorted(values)} if values else {})}
 
 
 def labels(store: Store, parameters: Parameters) -> dict[str, Any]:
-    """The names of labels; metadata is none."""
+    """Return the names of labels, without metadata."""
     return _list({name for found in _found(store, parameters, parameters.get("query", [])) for name in found})
 
 
 def label_values(store: Store, parameters: Parameters, name: str) -> dict[str, Any]:
-    """The values of one label."""
+    """Return the values of one label."""
     found = _found(store, parameters, parameters.get("query", []))
     return _list({one[name] for one in found if name in one})
 
 
 def series(store: Store, parameters: Parameters) -> dict[str, Any]:
-    """The streams that match, by their labels alone."""
+    """Return the streams that match, as labels only."""
     texts = parameters.get("match[]", parameters.get("match", []))
     return {"status": "success", "data": _found(store, parameters, texts)}

@@ -1,4 +1,4 @@
-"""The HTTP of the stand-in for Loki's contract (not Loki): paths, answers, faults."""
+"""HTTP server of the Loki fake (not Loki): paths, responses, faults."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from .standin import LokiStandIn
 
 TEXT, BINARY, JSON = "text/plain; charset=utf-8", "application/octet-stream", "application/json"
-NAME = "stand-in for Loki's HTTP contract; not Loki"
-# The keys are Loki's; the recorded one had no version either.
+NAME = "fake of Loki's HTTP contract; not Loki"
+# The keys are Loki's; the recorded instance had no version either.
 _BUILD = {"version": "", "revision": "", "branch": "", "buildUser": NAME, "buildDate": "", "goVersion": ""}
 _HANG_S = 300.0
 
@@ -40,7 +40,7 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
         pass
 
-    # ── answers ──────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── responses ────────────────────────────────────────────────────────────────────────────────────────────────
     def _answer(self, status: int, body: bytes = b"", kind: str | None = None, **headers: str) -> None:
         self.send_response_only(status)
         self.send_header("Date", formatdate(usegmt=True))
@@ -63,7 +63,7 @@ class _Handler(BaseHTTPRequestHandler):
             size = int(self.headers.get("Content-Length") or 0)
             if size > limit:
                 self.close_connection = True
-                raise RequestError("stand-in: the request is too large")
+                raise RequestError("Loki fake: the request is too large")
             return self.rfile.read(size)
         body = bytearray()
         while size := int(self.rfile.readline(100).split(b";")[0] or b"0", 16):
@@ -71,7 +71,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.rfile.readline(10)
             if len(body) > limit:
                 self.close_connection = True
-                raise RequestError("stand-in: the request is too large")
+                raise RequestError("Loki fake: the request is too large")
         while self.rfile.readline(10_000).strip():
             pass
         return bytes(body)
@@ -173,7 +173,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.loki.faults.released.wait(_HANG_S)
             self.close_connection = True
         elif fault.reset:
-            # Linger for no time: close() sends RST.
+            # Linger for zero seconds: close() sends RST.
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.connection.close()
             self.close_connection = True
@@ -206,7 +206,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
-    """Serves one stand-in; knows its connections, so that an end of it is felt by those that are kept alive too."""
+    """Server of one fake. It tracks connections, so that stopping it also closes idle keep-alive connections."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -228,13 +228,13 @@ class Server(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def server_close(self) -> None:
-        """Stop listening, and cut what is connected."""
+        """Stop listening and close all connections."""
         super().server_close()
         for connection in list(self._open):
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hangs up, or a reset of ours, is no news; all else prints its trace."""
+        """Ignore clients that disconnect and the fake's own resets; print other errors with their traceback."""
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)

@@ -1,4 +1,4 @@
-"""The stand-in as a whole: a store, faults and the server before them. Not Loki."""
+"""The Loki fake as a whole: storage, faults and the server in front. Not Loki."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .wire import Resource
 
 @dataclass(frozen=True)
 class Push:
-    """One request to /otlp/v1/logs as it was answered; for the assertions of tests. `status` 0 = cut off."""
+    """One request to /otlp/v1/logs with its response, for assertions in tests. `status` 0 = connection aborted."""
 
     status: int
     message: str
@@ -33,7 +33,7 @@ class Push:
 
 
 class LokiStandIn:
-    """A stand-in for Loki's HTTP contract, on loopback by default. Not Loki.
+    """Fake of Loki's HTTP contract, on loopback by default. Not Loki.
 
     with LokiStandIn() as loki: … loki.url, loki.faults, loki.pushes, loki.lines(service="openclaw-proxy")
     """
@@ -53,19 +53,19 @@ class LokiStandIn:
         self.faults = Faults()
         self.pushes: list[Push] = []
         self._listen = listen
-        # Another OTLP store's URL: what is taken here goes there too, as it came.
+        # URL of another OTLP destination: accepted pushes are forwarded there unmodified.
         self._copy_to = copy_to
         self._server = Server((listen, port), self)
         self.port: int = self._server.server_address[1]
         self.url = f"http://{listen}:{self.port}"
-        # What GET /config says; a test may bring another.
+        # Response of GET /config; a test may replace it.
         self.config = self._default_config(listen)
         if config:
             self.configure(config)
         self._thread: threading.Thread | None = None
 
     def configure(self, config: str) -> None:
-        """Answer `GET /config` with this text, as if started with it; a boolean that is false is left out."""
+        """Set the response of `GET /config`, as if the fake were started with it; omit booleans that are false."""
         allowed = bool(re.search(r"(?m)^\s+allow_structured_metadata:\s*true\b", config))
         if not allowed:
             config = re.sub(r"(?m)^\s+allow_structured_metadata:.*\n?", "\n", config)
@@ -85,7 +85,7 @@ class LokiStandIn:
         return re.sub(r"(http_listen_port:).*", rf"\1 {self.port}", text)
 
     def push(self, resources: list[Resource]) -> tuple[int, str]:
-        """What a push answers: (204, "") or a status and its message. Refuses poison where that fault is on."""
+        """Return the response to a push: (204, "") or a status and its message. Refuse poison if configured."""
         poison = self.faults.poison
         found = streams(resources, self.store.now_ns())
         refused: list[str] = []
@@ -107,7 +107,7 @@ class LokiStandIn:
         )
 
     def copied(self, body: bytes, kind: str, encoding: str) -> bool:
-        """Pass a push on to the other store, if there is one; False where that did not take it."""
+        """Forward a push to the other destination, if set. Return False if it was not accepted there."""
         if self._copy_to is None:
             return True
         headers = {"Content-Type": kind} | ({"Content-Encoding": encoding} if encoding else {})
@@ -118,12 +118,12 @@ class LokiStandIn:
         return True
 
     def note(self, status: int, message: str, records: int, body: bytes, headers: Message) -> None:
-        """Remember what was answered; the last 10,000."""
+        """Remember the last 10,000 responses."""
         self.pushes.append(Push(status, message, records, len(body), dict(headers.items())))
         del self.pushes[:-10_000]
 
     def records(self, service: str | None = None) -> list[tuple[int, str, dict[str, str]]]:
-        """(time in ns, line, labels and metadata) of all that was taken, in the order of arrival in each stream."""
+        """Return (time in ns, line, labels and metadata) of all accepted records, in order of arrival per stream."""
         return [
             (entry.time_ns, shown(entry.line), as_labels(labels, entry))
             for labels, entry in self.store.everything()
@@ -131,7 +131,7 @@ class LokiStandIn:
         ]
 
     def lines(self, service: str | None = None) -> list[str]:
-        """The lines of all that was taken, whether a query shows them yet or not."""
+        """Return the lines of all accepted records, including lines that queries do not show yet."""
         return [line for _, line, _ in self.records(service)]
 
     def start(self) -> Self:
@@ -141,7 +141,7 @@ class LokiStandIn:
         return self
 
     def stop(self) -> None:
-        """Stop serving: the port is closed, connections are cut, what hangs is let go."""
+        """Stop serving: close the port, abort connections, release hanging requests."""
         self.faults.clear()
         self._server.shutdown()
         self._server.server_close()
@@ -149,7 +149,7 @@ class LokiStandIn:
             self._thread.join()
 
     def restart(self) -> Self:
-        """Serve again after stop(), on the same port, with all that was taken before."""
+        """Serve again after stop(), on the same port and with the records accepted before."""
         self._server = Server((self._listen, self.port), self)
         return self.start()
 

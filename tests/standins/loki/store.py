@@ -1,6 +1,6 @@
-"""What was pushed, by stream, in memory, with Loki's rules of what is taken and what shows.
+"""Pushed records by stream, in memory, with Loki's rules for acceptance and visibility.
 
-Measured in the cases `line-*`, `metadata-*`, `t-*`, `behind-*`, `dup-*`, `batch-*`, `rate`, `body-*`. Not stood in for:
+Measured in the cases `line-*`, `metadata-*`, `t-*`, `behind-*`, `dup-*`, `batch-*`, `rate`, `body-*`. Not implemented:
 the limits on labels (15 a stream) and on streams (5,000), the rate limit of a single stream (3 MB/s).
 """
 
@@ -18,13 +18,13 @@ from . import limits as says
 from .entries import Entry, shown, stream_name, utf8, with_level
 from .limits import Limits
 
-# What an entry costs beside its bytes, roughly.
+# Rough overhead of an entry in bytes.
 _OVERHEAD = 200
 
 
 @dataclass
 class Stored:
-    """An entry that was taken. `flushed`: it is in the store, not only with the ingester."""
+    """An accepted entry. `flushed`: it is in Loki's store, not only in the ingester."""
 
     entry: Entry
     arrived_ns: int
@@ -33,7 +33,7 @@ class Stored:
 
 @dataclass
 class Stream:
-    """One set of labels and what was pushed under it."""
+    """One set of labels and the entries pushed under it."""
 
     labels: dict[str, str]
     newest_ns: int = 0
@@ -43,7 +43,7 @@ class Stream:
 
 
 class TokenBucket:
-    """`burst` bytes at once, `rate` bytes a second after that. More than the burst is never allowed."""
+    """Token bucket: `burst` bytes at once, then `rate` bytes per second. More than the burst is never allowed."""
 
     def __init__(self, rate: float, burst: float, clock: Callable[[], float]) -> None:
         self._rate, self._burst, self._clock = rate, burst, clock
@@ -61,7 +61,7 @@ class TokenBucket:
 
 
 class Store:
-    """Thread-safe. `now_ns` is Unix time, `clock` seconds for the rate limit; tests may bring their own."""
+    """Thread-safe storage. `now_ns` is Unix time, `clock` seconds for the rate limit; tests may replace both."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class Store:
             self._load(path)
 
     def push(self, streams: list[tuple[dict[str, str], list[Entry]]]) -> tuple[int, str]:
-        """Take what can be taken. Answers (204, "") or Loki's status and message."""
+        """Store the acceptable entries. Return (204, "") or Loki's status and message."""
         if not streams:
             return 422, says.NO_STREAM
         with self._lock:
@@ -102,12 +102,12 @@ class Store:
             if good and not self._bucket.take(size):
                 return 429, says.rate_limited(self.limits.rate_bytes_per_s, lines, size)
             if self._bytes + size + lines * _OVERHEAD > self.limits.memory_bytes:
-                return 500, f"stand-in: its {self.limits.memory_bytes} bytes of memory are full; start it anew"
-            # Resource attributes that are no labels count with each entry: they are metadata of each.
+                return 500, f"Loki fake: its {self.limits.memory_bytes} bytes of memory are full; restart it"
+            # Resource attributes that are not labels count with each entry, because they are its metadata.
             message = sum(len(stream_name(labels)) + sum(e.size + 16 for e in entries) for labels, entries in good)
             if message > self.limits.receive_bytes:
                 return 503, says.message_too_large(message, self.limits.receive_bytes)
-            # What the ingester refuses is said instead of what the validation refused.
+            # An ingester error replaces a validation error.
             behind = ""
             for labels, entries in good:
                 behind = self._append(labels, entries) or behind
@@ -151,7 +151,7 @@ class Store:
         return says.too_far_behind(name, refused, len(entries)) if refused else ""
 
     def _remember(self, stream: Stream, entry: Entry) -> bool:
-        """False where the same time, line and metadata are there already."""
+        """Return False if the same time, line and metadata exist already."""
         stream.pushed_ns = self.now_ns()
         mark = blake2b(
             repr((entry.time_ns, entry.line, sorted(entry.metadata))).encode("utf-8", "surrogateescape"),
@@ -165,7 +165,7 @@ class Store:
         return True
 
     def flush(self) -> None:
-        """What `POST /flush` does: all chunks go to the store, so that old records show."""
+        """Flush all chunks to the store as `POST /flush` does, so that old records become visible."""
         with self._lock:
             for stream in self._streams.values():
                 for stored in stream.entries:
@@ -174,7 +174,7 @@ class Store:
     def select(
         self, wanted: Callable[[dict[str, str]], bool], start_ns: int, end_ns: int
     ) -> Iterator[tuple[dict[str, str], list[Entry]]]:
-        """Streams whose labels are wanted, with the entries of [start, end) that a query would see, oldest first."""
+        """Return matching streams with the entries of [start, end) that a query would see, oldest first."""
         with self._lock:
             for _, stream in sorted(self._streams.items()):
                 if not wanted(stream.labels):
@@ -195,7 +195,7 @@ class Store:
         )
 
     def everything(self) -> list[tuple[dict[str, str], Entry]]:
-        """All that was taken, whether a query shows it yet or not; (labels of the stream, entry)."""
+        """Return all accepted records, visible to queries or not: (labels of the stream, entry)."""
         with self._lock:
             return [(dict(s.labels), stored.entry) for s in self._streams.values() for stored in s.entries]
 
@@ -210,13 +210,13 @@ class Store:
 
 
 def _dump(labels: dict[str, str], entry: Entry) -> str:
-    # Bytes that are no UTF-8 stay: JSON's escapes carry the surrogates.
+    # Invalid UTF-8 bytes are kept: JSON escapes carry the surrogates.
     line = entry.line.decode("utf-8", "surrogateescape")
     return json.dumps({"labels": labels, "time_ns": entry.time_ns, "line": line, "metadata": entry.metadata}) + "\n"
 
 
 def as_labels(labels: dict[str, str], entry: Entry) -> dict[str, str]:
-    """Labels and metadata as a query shows them: empty ones left out, a clash with a label gets `_extracted`."""
+    """Return labels and metadata as a query shows them: without empty ones; `_extracted` is appended on a conflict."""
     merged = dict(labels)
     for name, value in entry.metadata:
         if value:

@@ -1,4 +1,4 @@
-"""LogQL cut into tokens, each with its column, which errors name."""
+"""LogQL tokens, each with its column for error messages."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ TOKEN_NAMES = {"string": "STRING", "name": "IDENTIFIER", "number": "NUMBER", "du
 
 
 class LogQLError(ValueError):
-    """The query is refused; the text is what stands in the 400's body."""
+    """Invalid query; the text is the body of the 400 response."""
 
 
 @dataclass(frozen=True)
 class Token:
-    """`kind` is a group of the pattern above, or "end"; columns count from 1."""
+    """A token: `kind` is a group of the pattern above, or "end"; columns count from 1."""
 
     kind: str
     text: str
@@ -34,12 +34,12 @@ class Token:
 
 
 def duration_ns(text: str) -> int:
-    """`1h30m` in nanoseconds."""
+    """Return a duration such as `1h30m` in nanoseconds."""
     return sum(int(n) * _UNITS[unit] for n, unit in re.findall(r"(\d+)(ms|[smhdwy])", text))
 
 
 def tokens(text: str) -> list[Token]:
-    """All tokens and an end; LogQLError at a character that starts none."""
+    """Return all tokens and an end token. Raise LogQLError at a character that starts no token."""
     found, at = [], 0
     while at < len(text):
         match = _TOKEN.match(text, at)
@@ -52,10 +52,10 @@ def tokens(text: str) -> list[Token]:
 
 
 def unquote(text: str) -> str:
-    """What a quoted string says."""
+    """Return the content of a quoted string."""
     if text[0] == "`":
         return text[1:-1]
     try:
         return str(json.loads(text))
     except ValueError:
-        raise LogQLError(f"parse error : stand-in: does not know the escapes of {text}") from None
+        raise LogQLError(f"parse error : Loki fake: unsupported escape in {text}") from None

@@ -1,8 +1,8 @@
 """OTLP log requests, protobuf and JSON, as plain values.
 
-Own reading of the protobuf wire format, for two reasons: Loki takes a string that is not UTF-8, which Python's
-protobuf refuses, and the stand-in then needs nothing but Python. Strings keep such bytes as surrogates
-("surrogateescape"). Field numbers: opentelemetry-proto, `logs.proto`, `common.proto`.
+The fake has its own protobuf parser for two reasons: Loki accepts strings that are not UTF-8, which Python's protobuf
+refuses, and the fake then needs only Python. Strings keep such bytes as surrogates ("surrogateescape"). Field numbers:
+opentelemetry-proto, `logs.proto`, `common.proto`.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-# str, bool, int, float, bytes, None, a list of values, or Pairs.
+# A str, bool, int, float, bytes, None, a list of values, or Pairs.
 type Value = Any
 
 
 class Pairs(list[tuple[str, Value]]):
-    """A map of OTLP: keys and values in the order they came in."""
+    """An OTLP map: keys and values in order of arrival."""
 
 
 class RequestError(ValueError):
-    """The request cannot be read; the text is what Loki would say."""
+    """The request cannot be parsed; the text is Loki's message."""
 
 
 @dataclass
 class Record:
-    """One log record. Times in nanoseconds, 0 = not given."""
+    """One log record. Times in nanoseconds, 0 = absent."""
 
-    # Signed, as Loki turns them: what is beyond the year 2262 is long ago.
+    # Signed, as in Loki: times beyond the year 2262 become past times.
     time_ns: int = 0
     observed_ns: int = 0
     severity_number: int = 0
@@ -80,7 +80,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, int, Any]]:
-    """(number, wire type, value) of each field; the value is an int, or bytes for the wire types 1, 2 and 5."""
+    """Yield (number, wire type, value) of each field; the value is an int, or bytes for the wire types 1, 2 and 5."""
     at = 0
     while at < len(data):
         tag, at = _varint(data, at)
@@ -114,7 +114,7 @@ def _signed(value: int) -> int:
     return value - (1 << 64) if value >> 63 else value
 
 
-# Of AnyValue: field number -> wire type.
+# Fields of AnyValue: field number -> wire type.
 _ANY_KINDS = {1: 2, 2: 0, 3: 0, 4: 1, 5: 2, 6: 2, 7: 2}
 
 
@@ -229,7 +229,7 @@ def _resource(data: bytes) -> Resource:
 
 
 def read_protobuf(data: bytes) -> list[Resource]:
-    """The resources of an ExportLogsServiceRequest; RequestError with Loki's words where it is none."""
+    """Return the resources of an ExportLogsServiceRequest. Raise RequestError with Loki's message for invalid bytes."""
     resources = []
     for number, kind, raw in _fields(data):
         if number == 1:
@@ -278,7 +278,7 @@ def _json_record(item: dict[str, Any]) -> Record:
 
 
 def read_json(data: bytes) -> list[Resource]:
-    """The same from OTLP's JSON (lowerCamelCase, ids as hex, 64-bit numbers as strings)."""
+    """Return the same from OTLP's JSON (lowerCamelCase, ids as hex, 64-bit numbers as strings)."""
     resources = []
     try:
         for item in json.loads(data.decode("utf-8", "replace")).get("resourceLogs", []):
@@ -296,6 +296,6 @@ def read_json(data: bytes) -> list[Resource]:
                 )
             resources.append(resource)
     except (ValueError, TypeError, AttributeError, binascii.Error) as error:
-        # Loki's own sentence about bad JSON was not recorded; this one does not pretend to be it.
-        raise RequestError(f"stand-in: cannot read the JSON: {error}") from error
+        # Loki's own message for invalid JSON was not recorded; this one is not a copy.
+        raise RequestError(f"Loki fake: cannot parse the JSON: {error}") from error
     return resources

@@ -1,4 +1,4 @@
-"""The edit of a build script, as text: what is inserted where, what comes back, what is refused and how."""
+"""The edit of a build script as text: insertion, removal, refusals and their messages."""
 
 import re
 import subprocess
@@ -23,7 +23,7 @@ def anchors(text: str) -> dict:
 
 @pytest.mark.parametrize("generation", GENERATIONS)
 def test_each_generation_becomes_its_golden_text(golden, generation):
-    """After an intended change: UPDATE_GOLDEN=1 writes them anew; read the difference."""
+    """Compare with the golden text. After an intended change, run with UPDATE_GOLDEN=1 and review the difference."""
     import os
 
     expected = golden / f"{generation}.patched.sh"
@@ -34,7 +34,7 @@ def test_each_generation_becomes_its_golden_text(golden, generation):
 
 
 @pytest.mark.parametrize("generation", GENERATIONS)
-def test_taking_it_out_gives_the_same_bytes(golden, generation):
+def test_removal_restores_the_same_bytes(golden, generation):
     script = (golden / f"{generation}.sh").read_bytes().decode()
     assert BuildScriptPatch(present(script)).absent() == script
     assert present(present(script)) == present(script)
@@ -52,23 +52,23 @@ def test_taking_it_out_gives_the_same_bytes(golden, generation):
         "echo '\udcff'\ndocker build .\n",
     ],
 )
-def test_line_ends_tabs_and_odd_bytes_survive(script):
+def test_line_ends_tabs_and_odd_bytes_are_kept(script):
     assert BuildScriptPatch(present(script)).absent() == script
 
 
 @given(
     st.lists(st.sampled_from(["", "# c", "\techo a", "x=1 ", "# ── 2. b ───", "if a; then", "fi", "{", "}", "é", "\r"]))
 )
-def test_whatever_stands_around_the_build_survives(lines):
+def test_text_around_the_build_is_kept(lines):
     script = "\n".join([*lines, "docker build .", *reversed(lines)])
     assert BuildScriptPatch(present(script)).absent() == script
 
 
-def test_a_patched_script_that_was_converted_to_crlf_loses_the_section_all_the_same():
+def test_section_is_removed_from_a_script_converted_to_crlf():
     assert BuildScriptPatch(present(SIMPLE).replace("\n", "\r\n")).absent() == SIMPLE.replace("\n", "\r\n")
 
 
-def test_the_section_stands_above_the_heading_of_the_build_in_the_scripts_own_style():
+def test_section_is_above_the_builds_heading_in_the_scripts_own_style():
     lines = present(SIMPLE.replace("─", "=")).splitlines()
     assert lines[:3] == ["#!/bin/bash", "set -e", ""]
     assert re.match(r"# == openclaw\.egress: begin [0-9a-f]{12} =+$", lines[3])
@@ -84,14 +84,14 @@ def test_other_options_replace_the_section_and_nothing_else():
     assert BuildScriptPatch(one).found == "patched"
 
 
-def test_an_edited_section_is_known_as_such_and_replaced():
+def test_edited_section_is_detected_and_replaced():
     edited = present(SIMPLE).replace("chmod 0644", "chmod 0600")
     assert BuildScriptPatch(edited).found == "edited"
     assert present(edited) == present(SIMPLE)
     assert BuildScriptPatch(edited).absent() == SIMPLE
 
 
-def test_what_the_operator_changed_elsewhere_stays():
+def test_operators_other_changes_stay():
     patched = present(SIMPLE).replace("docker build .", "docker build --pull .\necho new")
     assert BuildScriptPatch(patched).absent() == SIMPLE.replace("docker build .", "docker build --pull .\necho new")
 
@@ -135,7 +135,7 @@ def test_the_build_is_found(script, kind, line):
     )
 
 
-def test_the_section_stands_before_the_whole_statement_that_holds_the_build():
+def test_section_is_before_the_complete_statement_with_the_build():
     script = "set -e\nmain() {\n  if x; then\n    docker build .\n  fi\n}\n\n# go\nmain\n"
     assert anchors(script)["inserted_at"] == 2
     assert anchors("true &&\n  docker build .\n")["inserted_at"] == 1
@@ -179,6 +179,6 @@ def test_the_restore_step_is_named(step, kind):
         ("cat <<E\ndocker build .\n", "line 1: the here-document <<E does not end"),
     ],
 )
-def test_what_cannot_be_patched_is_refused_with_line_and_remedy(script, message):
+def test_unpatchable_script_is_refused_with_line_and_remedy(script, message):
     with pytest.raises(BuildScriptError, match=message):
         present(script)

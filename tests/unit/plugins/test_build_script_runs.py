@@ -1,7 +1,7 @@
-"""What `build_patch` makes of each generation of build script is run, twice, beside the script as it was.
+"""Each generation of build script runs twice, patched by `build_patch`, beside the original script.
 
-Real git, a stand-in for docker that looks at what it is given. The clone ends on the same branch, as clean, with the
-same exit status; and only while docker runs are the bootstrap and its COPY line there.
+Real git, and a fake docker that inspects its build context. The clone ends on the same branch, as clean, with the
+same exit status. The bootstrap and its COPY line exist only while docker runs.
 """
 
 import os
@@ -33,7 +33,7 @@ USER node
 CMD ["node", "dist/index.js"]
 """
 COPY = "COPY --chown=0:0 proxy-bootstrap.cjs ./proxy-bootstrap.cjs"
-# Keeps what it sees of the context, and fails where the test wants it to.
+# Logs its build context, and fails if the test requires it.
 DOCKER = """#!/bin/sh
 [ "$1" = build ] || exit 0
 n=$(ls "$SEEN" | wc -l)
@@ -128,7 +128,7 @@ def specimen(golden: Path, name: str) -> str:
 
 @pytest.mark.parametrize("status", [0, 3])
 @pytest.mark.parametrize("generation", GENERATIONS)
-def test_the_clone_ends_as_it_would_without_the_patch(golden, tmp_path, generation, status):
+def test_clone_ends_in_the_same_state_as_without_the_patch(golden, tmp_path, generation, status):
     script = specimen(golden, generation)
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
@@ -156,13 +156,13 @@ def test_docker_finds_the_bootstrap_and_its_copy_line_once(golden, host, generat
         for seen in run.seen:
             lines = (seen / "Dockerfile").read_text().splitlines()
             assert lines.count(COPY) == 1
-            # in the last stage, behind its WORKDIR, before its last USER
+            # In the last stage, after its WORKDIR, before its last USER.
             assert lines.index("WORKDIR /app") < lines.index(COPY) < len(lines) - 1 - lines[::-1].index("USER node")
             assert (seen / "proxy-bootstrap.cjs").read_text() == "// the bootstrap\n"
             assert (seen / "proxy-bootstrap.cjs").stat().st_mode & 0o777 == 0o644
 
 
-def test_a_bootstrap_that_is_not_there_stops_the_build_with_a_message(golden, host):
+def test_missing_bootstrap_stops_the_build_with_a_message(golden, host):
     host.bootstrap.unlink()
     run = host.run(host.patched(specimen(golden, "plain")))
     assert run.status == 1
@@ -170,7 +170,7 @@ def test_a_bootstrap_that_is_not_there_stops_the_build_with_a_message(golden, ho
     assert f"{host.bootstrap} is missing" in run.stderr
 
 
-def test_what_a_killed_build_left_behind_is_gone_after_the_next(golden, host):
+def test_next_build_removes_the_remains_of_a_killed_build(golden, host):
     (host.clone / "proxy-bootstrap.cjs").write_text("// left over, older\n")
     mark = "# openclaw.egress: proxy-bootstrap.cjs, here for the time of this build only"
     (host.clone / "Dockerfile").write_text(DOCKERFILE.replace("USER node\nCMD", f"{mark}\n{COPY}\nUSER node\nCMD"))
@@ -204,9 +204,9 @@ docker build -t x .
 
 
 @pytest.mark.parametrize("signal", ["INT", "TERM", "HUP"])
-def test_a_build_that_is_interrupted_leaves_the_clone_clean(host, signal):
+def test_interrupted_build_leaves_the_clone_clean(host, signal):
     (host.directory / "bin/docker").write_text(f"#!/bin/sh\ncp Dockerfile $SEEN/\nkill -s {signal} 0\n")
-    # Started with SIGINT ignored, as in the background of a script, a shell could not trap it.
+    # A shell that was started with SIGINT ignored, like a background job of a script, could not trap it.
     (host.directory / "bin/setsid-build").write_text('#!/bin/sh\nexec env --default-signal setsid --wait bash "$1"\n')
     (host.directory / "bin/setsid-build").chmod(0o755)
     run = host.run(
@@ -217,14 +217,14 @@ def test_a_build_that_is_interrupted_leaves_the_clone_clean(host, signal):
     assert run.changes == ""
 
 
-def test_a_dockerfile_of_a_sandbox_is_not_ours(host):
+def test_sandbox_dockerfile_is_left_alone(host):
     (host.clone / "Dockerfile.sandbox").write_text("FROM scratch\n")
     run = host.run(host.patched('set -eu\ncd "$CLONE"\ndocker build -f Dockerfile.sandbox -t sbx .\n'), shell="bash")
     assert run.status == 0
     assert not (run.seen[0] / "proxy-bootstrap.cjs").exists()
 
 
-def test_a_context_that_is_no_directory_is_refused_unless_it_is_named(host):
+def test_context_that_is_not_a_directory_is_refused_unless_named(host):
     script = 'set -eu\ncd "$CLONE"\ntar -c . | docker build -\n'
     run = host.run(host.patched(script), shell="bash")
     assert run.status == 1
@@ -245,7 +245,7 @@ def test_a_context_that_is_no_directory_is_refused_unless_it_is_named(host):
         ("FROM a\nRUN <<-'END' cat\n\tUSER no\n\tEND\nUSER yes\nRUN echo $((1<<N))\nCMD z\n", "USER yes"),
     ],
 )
-def test_the_copy_line_stands_where_the_image_s_working_directory_is_known(host, dockerfile, before):
+def test_copy_line_is_after_the_images_workdir(host, dockerfile, before):
     (host.clone / "Dockerfile").write_bytes(dockerfile.encode())
     host.git("commit", "-q", "-am", "this one")
     run = host.run(host.patched('set -eu\ncd "$CLONE"\ndocker build .\n'), shell="bash")
@@ -266,7 +266,7 @@ def test_the_stage_that_is_built_gets_the_line(host):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
 def test_it_runs_as_the_owner_of_the_clone(golden, request):
-    directory = Path(tempfile.mkdtemp())  # pytest's own directories are closed to others
+    directory = Path(tempfile.mkdtemp())  # Other users cannot enter pytest's own directories.
     request.addfinalizer(lambda: shutil.rmtree(directory))
     host = Host(directory)
     subprocess.run(["chown", "-R", "65534:65534", str(host.directory)], check=True)

@@ -1,4 +1,4 @@
-"""The edit of a `.env` file, as text: what compose would read, and that nothing else moves."""
+"""The edit of a `.env` file as text: the values that Compose reads; everything else stays unchanged."""
 
 import os
 import subprocess
@@ -53,7 +53,7 @@ def test_a_variable_added_and_removed_leaves_the_bytes(text, value):
 
 @given(files, values)
 @example("", "\n")
-def test_what_is_set_is_what_is_read_back(text, value):
+def test_set_value_is_read_back(text, value):
     once = edited(text, ("A", value))
     assert Dotenv(once).get("A") == value
     assert edited(once, ("A", value)) == once
@@ -107,12 +107,12 @@ def test_a_value_with_special_characters_is_quoted():
     ]
 
 
-def test_a_name_that_is_none_is_refused():
+def test_invalid_name_is_refused():
     with pytest.raises(DotenvError, match="no name"):
         Dotenv("").set("A B", "x")
 
 
-def test_quotes_that_do_not_end_are_refused_with_the_line_and_without_the_value():
+def test_unterminated_quotes_are_refused_with_the_line_but_not_the_value():
     with pytest.raises(DotenvError, match=r"line 2: the value of X is in quotes that do not end") as refused:
         Dotenv("A=1\nX='hunter2\nZ=1\n")
     assert "hunter2" not in str(refused.value)
@@ -157,7 +157,7 @@ BOTH = exists("docker-compose.yml", "docker-compose.override.yml")
         ("COMPOSE_FILE=old.yml\nCOMPOSE_FILE=a.yml\n", f"/p/a.yml:{OURS}"),
     ],
 )
-def test_our_compose_file_comes_last_and_goes_without_a_trace(text, value):
+def test_our_compose_file_is_last_and_is_removed_without_a_trace(text, value):
     env = Dotenv(text)
     env.add_compose_files([OURS], "/p", BOTH)
     assert env.get("COMPOSE_FILE") == value
@@ -201,7 +201,7 @@ def test_an_entry_that_was_removed_by_hand_stays_removed():
         ("COMPOSE_FILE=a.yml\n", None, "COMPOSE_PATH_SEPARATOR"),
     ],
 )
-def test_what_cannot_be_added_to_is_refused(text, found, message):
+def test_unsupported_compose_file_list_is_refused(text, found, message):
     with pytest.raises(DotenvError, match=message):
         Dotenv(text).add_compose_files([OURS if found else "/p/x:y.yml"], "/p", found or BOTH)
 

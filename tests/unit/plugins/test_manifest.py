@@ -1,4 +1,4 @@
-"""The rollback manifest on real files: the first touch wins, and what was edited since is never overwritten."""
+"""The rollback manifest on real files: the first change is the one recorded, and later edits are never overwritten."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from ansible_collections.openclaw.egress.plugins.module_utils.manifest import (
 
 @pytest.fixture
 def manifest(tmp_path):
-    """Opens the manifest anew each time, as each task of a play does."""
+    """Open the manifest again each time, as each task of a play does."""
     return lambda: Manifest(str(tmp_path / "lib/manifest.json"))
 
 
@@ -53,7 +53,7 @@ def test_a_file_gets_its_bytes_and_mode_back(manifest, tmp_path):
     assert manifest().status(str(path)) == "unchanged"
 
 
-def test_an_empty_directory_that_a_cut_off_run_made_goes_and_one_with_something_in_it_stays(manifest, tmp_path):
+def test_only_empty_directories_of_an_interrupted_run_are_removed(manifest, tmp_path):
     step(manifest, "record", "path", str(tmp_path / "new"))
     (tmp_path / "new").mkdir()
     (tmp_path / "new" / "theirs").write_text("x")
@@ -63,13 +63,13 @@ def test_an_empty_directory_that_a_cut_off_run_made_goes_and_one_with_something_
     assert not (tmp_path / "new").exists()
 
 
-def test_a_file_that_was_not_there_goes(manifest, tmp_path):
+def test_new_file_is_removed(manifest, tmp_path):
     change(manifest, tmp_path / "new", b"x")
     assert restore(manifest, tmp_path / "new") == "restored"
     assert not (tmp_path / "new").exists()
 
 
-def test_a_symlink_and_an_empty_directory_come_and_go(manifest, tmp_path):
+def test_symlink_and_empty_directory_are_restored_and_removed(manifest, tmp_path):
     link, made = tmp_path / "link", tmp_path / "made"
     link.symlink_to("old")
     for path in (link, made):
@@ -84,7 +84,7 @@ def test_a_symlink_and_an_empty_directory_come_and_go(manifest, tmp_path):
     assert not made.exists()
 
 
-def test_a_directory_with_something_in_it_stays(manifest, tmp_path):
+def test_directory_with_content_stays(manifest, tmp_path):
     made = tmp_path / "made"
     step(manifest, "record", "path", str(made))
     made.mkdir()
@@ -102,7 +102,7 @@ def test_a_file_edited_after_the_last_run_is_left_alone(manifest, tmp_path):
     assert path.read_bytes() == b"B=2, and the operator's"
 
 
-def test_an_edit_between_two_runs_is_not_taken_for_ours(manifest, tmp_path):
+def test_edit_between_two_runs_does_not_count_as_ours(manifest, tmp_path):
     path = tmp_path / "env"
     path.write_bytes(b"A=1")
     change(manifest, path, b"B=2")
@@ -111,7 +111,7 @@ def test_an_edit_between_two_runs_is_not_taken_for_ours(manifest, tmp_path):
     assert restore(manifest, path) == "drifted"
 
 
-def test_a_run_that_died_before_it_noted_its_write_is_not_guessed_at(manifest, tmp_path):
+def test_unrecorded_write_of_a_killed_run_is_left_alone(manifest, tmp_path):
     path = tmp_path / "env"
     path.write_bytes(b"A=1")
     step(manifest, "record", "path", str(path))
@@ -163,7 +163,7 @@ def test_a_damaged_manifest_is_refused_and_kept(manifest, tmp_path, content, mes
     assert (tmp_path / "lib/manifest.json").read_text() == content
 
 
-def test_a_copy_that_does_not_have_its_digest_is_not_written(manifest, tmp_path):
+def test_copy_with_a_wrong_digest_is_not_restored(manifest, tmp_path):
     path = tmp_path / "env"
     path.write_bytes(b"A=1")
     change(manifest, path, b"B=2")
@@ -175,7 +175,7 @@ def test_a_copy_that_does_not_have_its_digest_is_not_written(manifest, tmp_path)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="changes owners")
-def test_the_owner_comes_back(manifest, tmp_path):
+def test_owner_is_restored(manifest, tmp_path):
     path = tmp_path / "env"
     path.write_bytes(b"A=1")
     os.chown(path, 65534, 65534)
@@ -186,13 +186,13 @@ def test_the_owner_comes_back(manifest, tmp_path):
     assert (path.stat().st_uid, path.stat().st_gid) == (65534, 65534)
 
 
-def test_what_is_no_file_is_refused(tmp_path):
+def test_special_file_is_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ManifestError, match="neither a file"):
         state_of(str(tmp_path / "pipe"))
 
 
-def test_the_content_is_not_in_the_clear(manifest, tmp_path):
+def test_content_is_not_stored_in_plain_text(manifest, tmp_path):
     path = tmp_path / "env"
     path.write_bytes(b"SECRET=hunter2")
     step(manifest, "record", "path", str(path))

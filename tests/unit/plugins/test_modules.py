@@ -95,7 +95,7 @@ def test_build_patch_refuses_and_leaves_the_file(script, content, message, check
     assert script.read_bytes() == content.encode()
 
 
-def test_build_patch_names_a_script_that_is_not_there(tmp_path):
+def test_build_patch_names_a_missing_script(tmp_path):
     assert "no such file" in call("build_patch", path=str(tmp_path / "x"))["msg"]
     assert call("build_patch", path=str(tmp_path / "x"), state="absent")["changed"] is False
 
@@ -130,7 +130,7 @@ def test_compose_env_in_check_mode_writes_nothing(env):
     assert env.read_bytes() == before
 
 
-def test_compose_env_makes_a_file_that_only_its_owner_reads(tmp_path):
+def test_compose_env_creates_a_file_that_only_its_owner_can_read(tmp_path):
     path = tmp_path / ".env"
     assert call("compose_env", path=str(path), variables={"A": "1"}, check=True)["changed"]
     assert not path.exists()
@@ -147,7 +147,7 @@ def test_compose_env_refuses_a_directory_without_a_compose_file(tmp_path):
     assert re.search("is this the compose directory.*was not changed", told["msg"])
 
 
-def test_rollback_manifest_takes_a_file_there_and_back(env, tmp_path):
+def test_rollback_manifest_records_and_restores_a_file(env, tmp_path):
     manifest = str(tmp_path / "lib/manifest.json")
     before = env.read_bytes()
 
@@ -190,7 +190,7 @@ def test_rollback_manifest_reports_drift_until_the_caller_has_undone_its_part(en
     assert env.read_text() == "ours and theirs"
 
 
-def test_rollback_manifest_keeps_what_is_no_path(tmp_path):
+def test_rollback_manifest_records_entries_that_are_not_paths(tmp_path):
     arguments = {"manifest": str(tmp_path / "manifest.json"), "kind": "network", "name": "outer"}
     assert call("rollback_manifest", state="recorded", data={"created": True}, **arguments)["changed"]
     assert not call("rollback_manifest", state="recorded", data={"created": False}, **arguments)["changed"]
@@ -215,7 +215,7 @@ THEIRS = {"defaults": {"sandbox": {"docker": {"network": "bridge", "env": {"HTTP
 
 @pytest.fixture
 def openclaw(tmp_path, monkeypatch):
-    """A gateway in a stand-in for Docker, and the arguments that lead to it."""
+    """Return a gateway in the Docker fake, and the module arguments for it."""
     docker = Docker(tmp_path / "bin", containers={"gw": "healthy"}, openclaw={"agents": THEIRS, "meta": {}})
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
     return docker, {"container": "gw", "manifest": str(tmp_path / "state" / "manifest.json")}
@@ -271,7 +271,7 @@ def test_openclaw_agents_names_the_remedy(openclaw, message, remedy):
     assert "Traceback" not in str(told)
 
 
-def test_openclaw_agents_of_a_gateway_that_is_not_there(openclaw):
+def test_openclaw_agents_with_a_missing_gateway(openclaw):
     docker, gateway = openclaw
     docker.change(containers={})
     assert "Start the container gw" in call("openclaw_agents", defaults=SETTINGS, **gateway)["msg"]

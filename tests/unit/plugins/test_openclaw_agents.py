@@ -1,4 +1,4 @@
-"""What is changed in OpenClaw's settings, and that all of it can be put back, key by key."""
+"""Changes to OpenClaw's settings, and their complete reversal, key by key."""
 
 import json
 
@@ -23,7 +23,7 @@ def having(**docker: object) -> dict:
 
 
 def put(current: dict, data: dict, wanted: dict, fallbacks: dict | None = None) -> tuple[dict, dict, list]:
-    """Settings, memory and what was left, after a run; a second run has nothing to do."""
+    """Return settings, memory and remainders after a run; check that a second run changes nothing."""
     done = plan(current, data, wanted, fallbacks or {})
     after = applied(current, done.changes)
     again = plan(after, done.data, wanted, fallbacks or {})
@@ -43,24 +43,24 @@ def put(current: dict, data: dict, wanted: dict, fallbacks: dict | None = None) 
         having(env={}),
     ],
 )
-def test_what_was_there_comes_back_and_nothing_else_was_touched(before):
+def test_original_settings_are_restored_and_nothing_else_changes(before):
     after, data, _ = put(before, {}, OURS)
     assert after["defaults"]["sandbox"]["docker"]["network"] == "none"
     assert after["defaults"]["sandbox"]["docker"]["env"]["HTTP_PROXY"].endswith(":8082")
     back, nothing, left = put(after, data, {})
-    # An object that OpenClaw shows whether it is set or not may stay, empty.
+    # An object that OpenClaw shows even when it is not set may stay, empty.
     assert before in (back, {})
     assert (nothing, left) == ({}, [])
 
 
-def test_what_the_operator_had_set_alike_stays_at_rollback():
+def test_rollback_keeps_equal_settings_of_the_operator():
     before = having(network="none")
     after, data, _ = put(before, {}, OURS)
     assert NETWORK not in data["wrote"]
     assert put(after, data, {})[0] == before
 
 
-def test_what_somebody_changed_since_is_left_and_named():
+def test_later_changes_are_left_and_named():
     after, data, _ = put(having(network="bridge"), {}, OURS)
     edited = applied(after, {NETWORK: "theirs"})
     back, _, left = put(edited, data, {})
@@ -68,14 +68,14 @@ def test_what_somebody_changed_since_is_left_and_named():
     assert left == [NETWORK]
 
 
-def test_what_somebody_put_back_already_is_not_named():
+def test_settings_already_restored_are_not_named():
     before = having(network="bridge")
     after, data, _ = put(before, {}, OURS)
     back, _, left = put(applied(after, {NETWORK: "bridge"}), data, {})
     assert (back, left) == (before, [])
 
 
-def test_an_edit_between_two_runs_is_what_comes_back():
+def test_edit_between_two_runs_is_restored():
     after, data, _ = put(having(network="bridge"), {}, OURS)
     again, data, _ = put(applied(after, {NETWORK: "theirs"}), data, OURS)
     assert again["defaults"]["sandbox"]["docker"]["network"] == "none"
@@ -85,34 +85,34 @@ def test_an_edit_between_two_runs_is_what_comes_back():
 @pytest.mark.parametrize(
     ("own", "becomes"), [({}, "bridge"), ({"network": "none"}, "bridge"), ({"network": "mine"}, "mine")]
 )
-def test_a_network_of_the_operators_own_is_kept(own, becomes):
+def test_operators_own_network_is_kept(own, becomes):
     before = having(**own)
     after, data, _ = put(before, {}, {}, {NETWORK: "bridge"})
     assert after["defaults"]["sandbox"]["docker"]["network"] == becomes
     assert put(after, data, {})[0] == before
 
 
-def test_a_class_that_may_reach_something_again_gets_the_operators_network_back():
+def test_operators_network_returns_when_the_class_may_reach_something():
     closed, data, _ = put(having(network="mine"), {}, OURS)
     opened, data, _ = put(closed, data, {PROXY: OURS[PROXY]}, {NETWORK: "bridge"})
     assert opened["defaults"]["sandbox"]["docker"]["network"] == "mine"
     assert put(opened, data, {})[0] == having(network="mine")
 
 
-def test_a_variable_that_is_no_longer_asked_for_goes():
+def test_unneeded_variable_is_removed():
     more = OURS | {f"{DOCKER}.env.EXTRA": "1"}
     after, data, _ = put(having(), {}, more)
     assert "EXTRA" not in put(after, data, OURS)[0]["defaults"]["sandbox"]["docker"]["env"]
 
 
-def test_a_run_that_was_cut_off_before_openclaw_was_told_leaves_nothing_to_undo():
+def test_run_interrupted_before_the_change_leaves_nothing_to_undo():
     before = having(network="bridge")
     done = plan(before, {}, OURS, {})
     back = plan(before, either({}, done.data), {}, {})
     assert (back.changes, back.data, back.left) == ({}, {}, [])
 
 
-def test_a_rollback_that_was_cut_off_is_done_by_the_next():
+def test_next_rollback_completes_an_interrupted_one():
     after, data, _ = put(having(network="bridge"), {}, OURS)
     done = plan(after, data, {}, {})
     assert applied(after, plan(after, either(data, done.data), {}, {}).changes) == having(network="bridge")
@@ -123,7 +123,7 @@ def test_agents_with_settings_of_their_own_are_named():
     assert overridden(current, list(OURS)) == ["agents.entries.work.sandbox.docker.network"]
 
 
-def test_a_setting_that_is_no_object_is_named():
+def test_setting_that_is_not_an_object_is_named():
     with pytest.raises(SettingsError, match=r"agents\.defaults\.sandbox is not an object"):
         plan({"defaults": {"sandbox": "all"}}, {}, OURS, {})
 

@@ -1,3 +1,3 @@
-"""What came through the wall by `pip install` or `git clone`."""
+"""Sample package for `pip install` and `git clone` through the proxy."""
 
 GREETING = "hello from the lab"

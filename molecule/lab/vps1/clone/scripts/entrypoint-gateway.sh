@@ -1,10 +1,10 @@
 #!/bin/bash
-# Starts as root: first a dockerd of its own, in which OpenClaw runs its sandboxes, then OpenClaw as the user node.
+# Start as root: first the container's own dockerd, in which OpenClaw runs its sandboxes, then OpenClaw as the user node.
 set -e
 mkdir -p /home/node/.openclaw
 chown -R node:node /home/node/.openclaw
-# OpenClaw starts sandboxes in no other dockerd than the one that runs its own container. Here that is not to be had, so it
-# must not see that it is in a container: by this file, nor by what Docker mounts (cgroup: private hides the third mark).
+# In a container OpenClaw uses only the dockerd that runs this container, which the lab does not offer. Hide that it runs in
+# a container: this file and Docker's mounts show it (and cgroup: private hides the third sign).
 rm -f /.dockerenv
 for file in hosts hostname resolv.conf; do
   cp "/etc/$file" "/tmp/$file"
