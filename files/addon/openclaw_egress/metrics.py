@@ -1,4 +1,4 @@
-"""The proxy's Prometheus metrics, in a registry of their own. Names follow https://prometheus.io/docs/practices/naming/."""
+"""The proxy's Prometheus metrics, in their own registry. Naming: https://prometheus.io/docs/practices/naming/."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PREFIX = "openclaw_egress"
 
 
 class Metrics:
-    """Counters that the hooks move, and gauges that are read from their owners when somebody asks."""
+    """The counters that the hooks increment, and the gauges that are read at each scrape."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -50,11 +50,11 @@ class Metrics:
         )
 
     def gauges(self, read: Callable[[], Mapping[str, tuple[str, float]]]) -> None:
-        """Register a function that gives ``{name: (help, value)}`` at each scrape."""
+        """Register a function that returns ``{name: (help, value)}`` at each scrape."""
         self.registry.register(_Gauges(read))
 
     def by_class(self, name: str, text: str, read: Callable[[], Mapping[str, float]]) -> None:
-        """Register a gauge with one value for each class, read at each scrape."""
+        """Register a gauge with one value per class, read at each scrape."""
         self.registry.register(_ByClass(name, text, read))
 
 

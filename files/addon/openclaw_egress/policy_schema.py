@@ -1,8 +1,8 @@
-r"""The JSON Schema of ``policy.yml`` (draft 2020-12), with which editors complete and check while it is written.
+r"""The JSON Schema of ``policy.yml`` (draft 2020-12), for completion and checks in editors.
 
-It takes every policy that `policy.read_policy` takes. What one value alone shows to be wrong, it refuses; what two
-places say together (a port that two classes have, methods of a host that is not inspected) only reading finds.
-``policy.schema.json`` beside this file is what comes out: ``egress policy schema > policy.schema.json``.
+It accepts every policy that `policy.read_policy` accepts. It refuses errors in a single value. Errors that involve two
+places (one port in two classes, methods of a host that is not inspected) are found only when the policy is read.
+``policy.schema.json`` beside this file is its output: ``egress policy schema > policy.schema.json``.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def _list(item: Schema, description: str) -> Schema:
 
 
 def _object(keys: Sequence[str], described: Mapping[str, Schema], description: str, **more: object) -> Schema:
-    """A mapping that has these keys and no other; one that is not described is an error here, not a gap."""
+    """Return the schema of a mapping with exactly these keys; a key without a description raises KeyError."""
     properties = {key: described[key] for key in keys}
     return {
         "type": "object",
@@ -46,7 +46,7 @@ def _object(keys: Sequence[str], described: Mapping[str, Schema], description: s
 
 
 def _named(pattern: str, value: Schema, description: str, **more: object) -> Schema:
-    """A mapping with names of one's own."""
+    """Return the schema of a mapping whose keys the operator chooses."""
     return {
         "type": "object",
         "description": description,
@@ -196,7 +196,7 @@ _DEFINITIONS: dict[str, Schema] = {
 
 
 def policy_schema() -> Schema:
-    """The schema, as JSON's values."""
+    """Return the schema as JSON values."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Policy of openclaw.egress",
@@ -206,5 +206,5 @@ def policy_schema() -> Schema:
 
 
 def schema_text() -> str:
-    """The schema as the file that is shipped."""
+    """Return the schema as the text of the shipped file."""
     return json.dumps(policy_schema(), indent=2) + "\n"

@@ -1,8 +1,8 @@
-"""One push to the store, and what its answer means.
+"""One push to the destination, and the meaning of its response.
 
-What the answers look like: OTLP/HTTP (https://opentelemetry.io/docs/specs/otlp/#otlphttp-response) and, beyond it, what
-Loki was measured to say: success is 204, an error's body is a ``google.rpc.Status``, and 429 comes without
-``Retry-After``. `interpret` is pure; `Sender` does the talking.
+The format of responses is defined by OTLP/HTTP (https://opentelemetry.io/docs/specs/otlp/#otlphttp-response). Measured
+for Loki in addition: success is 204, the body of an error is a ``google.rpc.Status``, and 429 has no ``Retry-After``.
+`interpret` is pure; `Sender` does the I/O.
 """
 
 from __future__ import annotations
@@ -32,39 +32,39 @@ log = logging.getLogger("openclaw_egress.export")
 
 DEFAULT_TIMEOUT_SECONDS = 10.0
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
-"""An error's body names each refused record: Loki's was larger than 64 KB for 445 records."""
+"""The body of an error names each refused record: for 445 records, Loki's was larger than 64 KB."""
 _MAX_MESSAGE_BYTES = 16 * 1024
 MAX_RETRY_AFTER_SECONDS = 300.0
 
 
 class Verdict(Enum):
-    """What to do after an answer."""
+    """The action to take after a response."""
 
     ACCEPTED = "accepted"
     RETRY = "retry"
-    """Not now: the network, an overload, a fault of the store's."""
+    """Retry later: a network problem, an overload, or an error of the destination."""
     REFUSED = "refused"
-    """Something in this push will never be taken; the others may have been."""
+    """One or more records of this push will never be accepted; the others may have been."""
     TOO_LARGE = "too large"
     MISCONFIGURED = "misconfigured"
-    """Nothing will be taken until somebody changes a setting: no fault of the records."""
+    """No record will be accepted until an operator changes a setting. The records are not at fault."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer, understood. ``message`` is for people: one line, without secrets."""
+    """The interpreted response. ``message`` is for people: one line, without secrets."""
 
     verdict: Verdict
     message: str = ""
     remedy: str = ""
     retry_after: float | None = None
     status: int | None = None
-    """The HTTP status of an answer to try again after; ``None`` where there was none."""
+    """The HTTP status if the push is to be retried; ``None`` without a response."""
     delivered: bool = False
-    """Of a push to try again: whether the store may have got it, rather than that no connection was made."""
+    """Whether the destination may have received the push that is to be retried; False if no connection was made."""
 
 
-# 400s that say nothing about the records; what Loki answers to settings of ours or of its own.
+# Responses with status 400 that concern a setting of ours or of Loki's, and not the records.
 _SETTINGS = (
     (re.compile(r"unsupported content encoding"), "set OTEL_EXPORTER_OTLP_LOGS_COMPRESSION to gzip or none"),
     (re.compile(r"content type: .* is not supported"), "the endpoint takes no OTLP in protobuf: check its path"),
@@ -77,12 +77,12 @@ _SETTINGS = (
 
 
 def interpret(status: int, headers: Mapping[str, str], body: bytes) -> Answer:
-    """What an HTTP answer to a push means.
+    """Return the meaning of an HTTP response to a push.
 
     Args:
         status: the HTTP status code.
-        headers: the answer's, names in lower case.
-        body: the answer's, perhaps cut short.
+        headers: the response's headers, names in lower case.
+        body: the response's body, possibly truncated.
     """
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if status in (200, 204):
@@ -155,29 +155,28 @@ def _said(message: str) -> str:
 
 
 def _cut_message(body: bytes) -> str | None:
-    """Return the message (field 2) of a ``google.rpc.Status`` as far as it goes; ``None``: it is not one."""
+    """Return the message (field 2) of a ``google.rpc.Status``, even if truncated; ``None`` for other data."""
     found = re.match(rb"(?s)(?:\x08[\x80-\xff]*[\x00-\x7f])?\x12[\x80-\xff]{0,4}[\x00-\x7f](.+)", body)
     return found.group(1).decode("utf-8", "replace") if found else None
 
 
 def one_line(text: str) -> str:
-    """Someone else's text as one printable line of at most 1 KB, without secrets."""
+    """Return foreign text as one printable line of at most 1 KB, without secrets."""
     return truncate_utf8(redact_text(" ".join("".join(c if c.isprintable() else " " for c in text).split())), 1024)
 
 
 def _seconds(retry_after: str | None) -> float | None:
-    """``Retry-After`` in seconds; its form with a date is not worth the trust in two clocks."""
+    """Return ``Retry-After`` in seconds, or None for its date form, which would need two clocks that agree."""
     if retry_after is None or not retry_after.strip().isdigit():
         return None
     return min(float(retry_after), MAX_RETRY_AFTER_SECONDS)
 
 
 class Sender:
-    """Posts to one endpoint, as ``OTEL_EXPORTER_OTLP_*`` says; ``…_LOGS_…`` wins over the general name.
+    """The HTTP client for one endpoint, configured by ``OTEL_EXPORTER_OTLP_*``; ``…_LOGS_…`` takes precedence.
 
-    Redirects are not followed, and no proxy is taken from the environment: the proxy's own records must not depend on
-    a proxy. A timeout is in milliseconds, as the specification says; a number below 1,000 can only have been meant as
-    seconds, which is how other SDKs read it.
+    It follows no redirects and uses no proxy from the environment: the proxy's own records must not depend on a proxy.
+    A timeout is in milliseconds, as specified. A number below 1,000 is read as seconds, as other SDKs read it.
     """
 
     def __init__(self, endpoint: str, environ: Mapping[str, str]) -> None:
@@ -212,9 +211,9 @@ class Sender:
         )
 
     def send(self, push: bytes) -> Answer:
-        """Post one push; never raises."""
+        """Send one push and return the result; never raise."""
         try:
-            # The answer is read in a bounded way, hence by hand.
+            # Without preloading, so that the size of the response can be limited.
             answer = self._pool.request(
                 "POST",
                 self._url,
@@ -228,7 +227,7 @@ class Sender:
                 return interpret(answer.status, {k.lower(): v for k, v in answer.headers.items()}, body)
             finally:
                 if answer.status not in (200, 204):
-                    answer.close()  # whatever else comes on this connection is not wanted
+                    answer.close()  # do not read the rest of the response
                 answer.release_conn()
         except urllib3.exceptions.HTTPError as error:
             return self._unreachable(error)
@@ -236,7 +235,7 @@ class Sender:
             return Answer(Verdict.MISCONFIGURED, one_line(str(error)), "check the variables OTEL_EXPORTER_OTLP_LOGS_*")
 
     def close(self) -> None:
-        """Give up the connection."""
+        """Close the connection."""
         self._pool.clear()
 
     def _unreachable(self, error: urllib3.exceptions.HTTPError) -> Answer:
@@ -250,7 +249,7 @@ class Sender:
                 )
             return Answer(Verdict.RETRY, f"{self.where}: TLS: {text}", remedy)
         timed_out = isinstance(error, urllib3.exceptions.TimeoutError)
-        if timed_out and not isinstance(error, urllib3.exceptions.NewConnectionError):  # a kind of timeout to urllib3
+        if timed_out and not isinstance(error, urllib3.exceptions.NewConnectionError):  # urllib3: a subclass of timeouts
             return Answer(
                 Verdict.RETRY,
                 f"{self.where}: no answer within {self.timeout:g} s",

@@ -1,7 +1,7 @@
-"""What the operator says through the environment, as one typed value.
+"""The operator's settings from the environment, as one typed value.
 
-Names follow OpenTelemetry's environment specification where it has one
-(https://opentelemetry.io/docs/specs/otel/protocol/exporter/); the rest begins with ``PROXY_`` or ``EGRESS_``.
+Names follow OpenTelemetry's environment specification where it defines one
+(https://opentelemetry.io/docs/specs/otel/protocol/exporter/); the others begin with ``PROXY_`` or ``EGRESS_``.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ DEFAULT_LLM_HOSTS = ("api.anthropic.com", "api.openai.com")
 DEFAULT_STATE_DIR = Path.home() / ".local" / "state" / "openclaw-egress"
 HEALTH_PORT = 9464
 LEAST_MEMORY_BUDGET = 16 * 1024 * 1024
-"""Below this a class's guaranteed part holds no request of ordinary size."""
+"""With a smaller budget, a class's guaranteed part holds no request of ordinary size."""
 
 
 class SettingsError(Exception):
-    """The environment holds something that cannot be used; the text names the variable and the remedy."""
+    """An error in the environment. The message names the variable and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Neighbours:
-    """A network of the proxy's, and the only addresses of it that may connect to the listeners."""
+    """A network of the proxy, and the only addresses in it that may connect to the listeners."""
 
     network: IPv4Network
     addresses: tuple[IPv4Address, ...]
 
     @classmethod
     def read(cls, text: str) -> Neighbours:
-        """Read ``172.31.250.0/24=172.31.250.3``; more addresses follow after commas.
+        """Read ``172.31.250.0/24=172.31.250.3``; commas separate further addresses.
 
         Raises:
-            ValueError: it is written otherwise.
+            ValueError: the text has another form.
         """
         network, _, addresses = text.partition("=")
         try:
@@ -63,8 +63,10 @@ class Neighbours:
 
 
 class Settings(BaseSettings):
-    """The addon's settings. Sizes are in bytes. Empty strings in the environment count as "not set"; for the endpoint
-    both mean: keep the records locally, send nothing."""
+    """The addon's settings. Sizes are in bytes.
+
+    An empty string in the environment counts as not set. Without an endpoint, records stay local and nothing is sent.
+    """
 
     model_config = SettingsConfigDict(extra="ignore", frozen=True, populate_by_name=True)
 
@@ -191,25 +193,25 @@ class Settings(BaseSettings):
 
     @property
     def body_limit(self) -> int:
-        """Bytes of each body that a record keeps, both settings considered."""
+        """Return how many bytes of each body a record keeps, from both settings."""
         return 0 if self.bodies == "none" else self.max_body_size
 
     @property
     def effective_ca_dir(self) -> Path:
-        """Where ``mitmproxy-ca.pem`` and ``mitmproxy-ca-cert.pem`` are."""
+        """Return the directory of ``mitmproxy-ca.pem`` and ``mitmproxy-ca-cert.pem``."""
         return self.ca_dir or self.state_dir / "ca"
 
     @property
     def spool_path(self) -> Path:
-        """The SQLite file that is the spool."""
+        """Return the path of the spool's SQLite file."""
         return self.state_dir / "spool.db"
 
     @classmethod
     def load(cls, **overrides: object) -> Settings:
-        """The settings from the environment; ``overrides`` win.
+        """Return the settings from the environment; ``overrides`` take precedence.
 
         Raises:
-            SettingsError: naming every variable that cannot be used, and why.
+            SettingsError: names every invalid variable, and why it is invalid.
         """
         try:
             return cls(**{key: value for key, value in overrides.items() if value is not None})  # type: ignore[arg-type]
@@ -222,7 +224,7 @@ class Settings(BaseSettings):
 
 
 def _variable_of(field: str) -> str:
-    """The environment variable behind a field; pydantic names either the field or its alias."""
+    """Return the environment variable of a field; pydantic reports either the field or its alias."""
     info = Settings.model_fields.get(field)
     alias = info.validation_alias if info else None
     return str(alias.choices[0]) if isinstance(alias, AliasChoices) else field
