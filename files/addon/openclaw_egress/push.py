@@ -249,7 +249,7 @@ class Sender:
                 )
             return Answer(Verdict.RETRY, f"{self.where}: TLS: {text}", remedy)
         timed_out = isinstance(error, urllib3.exceptions.TimeoutError)
-        if timed_out and not isinstance(error, urllib3.exceptions.NewConnectionError):  # urllib3: a subclass of timeouts
+        if timed_out and not isinstance(error, urllib3.exceptions.NewConnectionError):  # which is a timeout, too
             return Answer(
                 Verdict.RETRY,
                 f"{self.where}: no answer within {self.timeout:g} s",

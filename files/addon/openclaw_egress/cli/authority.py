@@ -25,9 +25,9 @@ def create(
     ] = None,
     renew: Annotated[bool, typer.Option("--renew", help="A new issuing CA, although the old one still fits.")] = False,
 ) -> None:
-    """Make what is missing: the root once, the issuing CA when it is due or the inspected hosts changed.
+    """Create missing certificates, and replace an issuing CA that is due or does not fit the inspected hosts.
 
-    Says "created" or "unchanged". The hosts are those of the policy (EGRESS_POLICY_FILE) or of PROXY_LLM_HOSTS.
+    Prints "created" or "unchanged". The hosts are those of the policy (EGRESS_POLICY_FILE) or of PROXY_LLM_HOSTS.
     """
     settings = Settings.load(ca_dir=directory)
     changed = ca.create(
@@ -48,7 +48,7 @@ def renew(
         Path | None, typer.Option(help="Directory of the root's key; by default below EGRESS_STATE_DIR.")
     ] = None,
 ) -> None:
-    """Make a new issuing CA now. A running proxy serves it within seconds; the root stays."""
+    """Replace the issuing CA now. A running proxy serves the new one within seconds; the root stays."""
     create(directory, root_key_dir, renew=True)
 
 
@@ -59,7 +59,7 @@ def show(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
 ) -> None:
-    """Who signs, for which hosts, until when."""
+    """Show both certificates, their expiry dates, and the hosts that the issuing CA may sign for."""
     info = ca.show(Settings.load(ca_dir=directory).effective_ca_dir)
     if as_json:
         print_json(

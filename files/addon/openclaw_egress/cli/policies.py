@@ -34,7 +34,7 @@ def check(
     file: Annotated[Path | None, typer.Argument(help="Policy file; without it, EGRESS_POLICY_FILE.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Whether a policy can be used: exit code 0, or 2 with file, line, what is wrong and what to do."""
+    """Check whether a policy is valid. Exit code 0, or 2 with the file, the line, the error and the remedy."""
     policy = policy_of(Settings.load(policy_file=file))
     if as_json:
         classes = {found.name: {"listen": found.listen, "action": found.action} for found in policy.classes.values()}
@@ -58,7 +58,7 @@ def explain(
     file: File = None,
     as_json: AsJson = False,
 ) -> None:
-    """What the policy decides, by which rule and why. Exit code 0 allowed, 1 denied."""
+    """Show what the policy decides, by which rule and why. Exit code 0 allowed, 1 denied."""
     policy = policy_of(Settings.load(policy_file=file))
     _known_class(policy, class_name)
     try:
@@ -112,11 +112,11 @@ def test(
     file: File = None,
     as_json: AsJson = False,
 ) -> None:
-    """Whether the policy decides as a file of cases expects: exit code 0 all, 1 not all, 2 a file is wrong.
+    """Compare the policy's decisions with expected ones. Exit code 0 all match, 1 some differ, 2 a file is invalid.
 
-    A case is `- {class: sandbox, url: "https://www.example.com/", expect: deny}`; `method` (GET where it is left out)
-    and `rule` (the rule that is to decide, such as default or classes.sandbox.deny[0]) may be added. Decided as by
-    `explain`; nothing is looked up.
+    A case is `- {class: sandbox, url: "https://www.example.com/", expect: deny}`. Optional keys: `method` (default GET)
+    and `rule`, the rule that must decide, such as default or classes.sandbox.deny[0]. Cases are decided as by `explain`,
+    without name resolution.
     """
     policy = policy_of(Settings.load(policy_file=file))
     cases = load_cases(cases_file, list(policy.classes))
@@ -167,12 +167,12 @@ def suggest(
     file: File = None,
     as_json: AsJson = False,
 ) -> None:
-    """The least rules for what a class in `report` did, as a diff to the policy; apply it with `patch`.
+    """Print the rules that a class in `report` needs, as a diff of the policy; apply it with `patch`.
 
-    Each host that was let through only because of `report` gets a rule with the ports that were asked for; with them,
-    `enforce` denies none of it. Standard error says what was left out, and why. Nothing is written.
+    Each host that passed only because of `report` gets a rule with the ports that were used. With these rules, `enforce`
+    denies none of that traffic. Standard error lists what was left out, and why. No file is written.
 
-    Where Ansible writes the policy, the rules belong into its variable.
+    If Ansible writes the policy, add the rules to its variable instead.
 
     Exit code 0, 1 nothing to suggest, 2 bad input.
     """
@@ -205,7 +205,7 @@ def suggest(
             }
         )
     else:
-        # As bytes: a terminal's encoding must not change what `patch` compares.
+        # Write bytes: a terminal's encoding must not change what `patch` compares.
         typer.echo(diff, nl=False)
     if not suggestion.rules:
         action = policy.classes[class_name].action
@@ -216,9 +216,9 @@ def suggest(
 
 @app.command()
 def schema() -> None:
-    """The JSON Schema of a policy, for editors.
+    """Print the JSON Schema of policies, for editors.
 
-    With it in a file beside the policy, begin the policy with `# yaml-language-server: $schema=policy.schema.json`.
+    Save it beside the policy, and begin the policy with `# yaml-language-server: $schema=policy.schema.json`.
     """
     typer.echo(schema_text(), nl=False)
 

@@ -17,7 +17,7 @@ JSON = Annotated[bool, typer.Option("--json", help="One JSON object instead of t
 
 
 def register(app: typer.Typer) -> None:
-    """Add these commands."""
+    """Add these commands to the application."""
     app.command()(run)
     app.command()(health)
     app.command()(status)
@@ -40,12 +40,12 @@ def run(
 ) -> None:
     """Run the proxy until SIGTERM or SIGINT; SIGHUP reloads the policy.
 
-    Without further settings it listens on loopback, allows class gateway every public name, and keeps records here.
+    By default it listens on loopback, allows class gateway every public name, and keeps all records on this machine.
     """
     import logging  # noqa: PLC0415
     import signal  # noqa: PLC0415
 
-    # A SIGHUP that comes before there is something to reload must not end the proxy.
+    # A SIGHUP during start-up must not end the proxy.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     from openclaw_egress.proxy.lean import serve  # noqa: PLC0415  (mitmproxy takes a second to load)
     from openclaw_egress.proxy.service import Service  # noqa: PLC0415
@@ -66,7 +66,7 @@ def run(
 
 
 def health() -> None:
-    """Whether the proxy of this machine (or container) serves; for Docker's health check. Exit code 0 or 1."""
+    """Check whether the proxy of this machine (or container) serves, for Docker. Exit code 0 or 1."""
     raise typer.Exit(check())
 
 
@@ -84,14 +84,14 @@ def status(as_json: JSON = False) -> None:
     running = ask("/readyz")
     report = running or {}
     problems: list[str] = list(report.get("problems", []))
-    # What cannot be read is one problem among others here, not the end of the answer.
+    # An unreadable file is one of the problems here; the other results are still shown.
     spool: dict[str, int] | None = None
     try:
         with SpoolReader(settings.spool_path) as reader:
             spool = reader.stats()
     except SpoolError as error:
         problems.append(str(error))
-    # What a running proxy serves is in its memory; the files may be newer.
+    # A running proxy serves the CA in its memory; the files may be newer.
     authority: dict[str, Any] | None = report.get("ca")
     if running is None:
         try:
@@ -131,7 +131,7 @@ def _as_json(info: CAInfo) -> dict[str, Any]:
 
 
 def _is_forbidden(path: Path) -> bool:
-    """Return whether another user's files are asked about."""
+    """Return whether the spool belongs to another user."""
     import os  # noqa: PLC0415
 
     try:
@@ -154,7 +154,7 @@ def _print_status(
     else:
         typer.echo(f"proxy    running, policy {harmless(running.get('policy'))}{', with problems' if problems else ''}")
     for problem in problems:
-        # The store's own words may be in it.
+        # A problem can quote text from the destination.
         typer.echo(f"problem  {harmless(problem)}")
     for warning in (running or {}).get("warnings", []):
         typer.echo(f"warning  {harmless(warning)}")
