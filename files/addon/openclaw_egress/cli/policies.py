@@ -115,8 +115,8 @@ def test(
     """Compare the policy's decisions with expected ones. Exit code 0 all match, 1 some differ, 2 a file is invalid.
 
     A case is `- {class: sandbox, url: "https://www.example.com/", expect: deny}`. Optional keys: `method` (default GET)
-    and `rule`, the rule that must decide, such as default or classes.sandbox.deny[0]. Cases are decided as by `explain`,
-    without name resolution.
+    and `rule`, the rule that must decide, such as default or classes.sandbox.deny[0]. Cases are decided as by
+    `explain`, without name resolution.
     """
     policy = policy_of(Settings.load(policy_file=file))
     cases = load_cases(cases_file, list(policy.classes))
@@ -169,8 +169,8 @@ def suggest(
 ) -> None:
     """Print the rules that a class in `report` needs, as a diff of the policy; apply it with `patch`.
 
-    Each host that passed only because of `report` gets a rule with the ports that were used. With these rules, `enforce`
-    denies none of that traffic. Standard error lists what was left out, and why. No file is written.
+    Each host that passed only because of `report` gets a rule with the ports that were used. With these rules,
+    `enforce` denies none of that traffic. Standard error lists what was left out, and why. No file is written.
 
     If Ansible writes the policy, add the rules to its variable instead.
 
