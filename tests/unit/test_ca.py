@@ -264,9 +264,9 @@ def test_an_end_between_the_key_and_the_certificate_is_made_good(place, monkeypa
 @pytest.mark.parametrize(
     ("lost", "content", "said"),
     [
-        ("root_key", None, "root-key.pem does not exist. Restore it"),
-        ("root_key", b"nonsense", "root-key.pem holds no private key"),
-        ("root", b"nonsense", "mitmproxy-ca-cert.pem holds no certificate"),
+        ("root_key", None, "root-key.pem does not exist. Restore the file"),
+        ("root_key", b"nonsense", "root-key.pem does not contain a readable private key"),
+        ("root", b"nonsense", "mitmproxy-ca-cert.pem does not contain a readable certificate"),
     ],
 )
 def test_what_only_the_operator_can_restore(place, lost, content, said):
@@ -275,7 +275,7 @@ def test_what_only_the_operator_can_restore(place, lost, content, said):
     file.unlink() if content is None else file.write_bytes(content)
     before = place.bytes()
     message = refused(place, force=True)
-    assert said in message and "new root, which clients must trust anew" in message
+    assert said in message and "every client must then trust the new root" in message
     assert place.bytes() == before
 
 

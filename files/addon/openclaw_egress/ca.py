@@ -57,10 +57,10 @@ def utc_now() -> datetime.datetime:
     return datetime.datetime.now(datetime.UTC)
 
 
-_MAKE_IT = "Run `egress ca create` (by Ansible: site.yml)."
+_MAKE_IT = "Run `egress ca create` (with Ansible: site.yml)."
 _NEW_ROOT = (
-    f"Restore it; or move {ROOT_CERT_FILE}, {ISSUING_FILE} and {ROOT_KEY_FILE} away and run `egress ca create`: that "
-    "makes a new root, which clients must trust anew."
+    f"Restore the file. Or move {ROOT_CERT_FILE}, {ISSUING_FILE} and {ROOT_KEY_FILE} away and run `egress ca create`; "
+    "every client must then trust the new root."
 )
 
 
@@ -120,11 +120,12 @@ class Authority:
 
 
 _RENEW_ISSUING = (
-    "its renewal is overdue; run `egress ca renew` where the root's key is (by Ansible: site.yml) and look at why "
-    "the renewal does not run"
+    "its renewal is overdue; run `egress ca renew` where the root's key is (with Ansible: site.yml), and find out "
+    "why the scheduled renewal did not run"
 )
 _RENEW_ROOT = (
-    f"make a new root and let every client trust it (move {ROOT_CERT_FILE}, {ISSUING_FILE} and {ROOT_KEY_FILE} away)"
+    f"replace it: move {ROOT_CERT_FILE}, {ISSUING_FILE} and {ROOT_KEY_FILE} away, run `egress ca create`, and make "
+    "every client trust the new root"
 )
 
 
@@ -179,7 +180,7 @@ def create(
         _write_issuing(directory / ISSUING_FILE, root, root_key, constraint_names(inspect), now)
     except OSError as error:
         raise CAError(
-            f"{error.filename or directory}: {error.strerror}. Give this user access, or name another directory."
+            f"{error.filename or directory}: {error.strerror}. Give this user access, or use another directory."
         ) from None
     return True
 
@@ -253,7 +254,7 @@ def _read_issuing(
     key = _key_in(data, file, _MAKE_IT)
     chain = _certificates_in(data, file, _MAKE_IT)
     if _spki(key) != _spki_of(chain[0]):
-        raise CAError(f"{file}: its key and its certificate do not belong together. {_MAKE_IT}")
+        raise CAError(f"{file}: its key does not match its certificate. {_MAKE_IT}")
     try:
         chain[0].verify_directly_issued_by(root)
     except (ValueError, TypeError, InvalidSignature):
@@ -375,7 +376,7 @@ def _certificates_in(data: bytes, file: Path, remedy: str) -> tuple[x509.Certifi
     try:
         return tuple(x509.load_pem_x509_certificates(data))
     except ValueError:
-        raise CAError(f"{file} holds no certificate that can be read. {remedy}") from None
+        raise CAError(f"{file} does not contain a readable certificate. {remedy}") from None
 
 
 def _read_key(file: Path, remedy: str) -> CertificateIssuerPrivateKeyTypes:
@@ -387,7 +388,7 @@ def _key_in(data: bytes, file: Path, remedy: str) -> CertificateIssuerPrivateKey
         key = serialization.load_pem_private_key(data, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise CAError(
-            f"{file} holds no private key that can be read (a passphrase it may not have). {remedy}"
+            f"{file} does not contain a readable private key (it must not have a passphrase). {remedy}"
         ) from None
     return key  # type: ignore[return-value]  # any key that signs: EC (made here), RSA or Ed25519 (an operator's own root)
 
@@ -400,7 +401,7 @@ def _read(file: Path, remedy: str) -> bytes:
     except FileNotFoundError:
         raise CAError(f"{file} does not exist. {remedy}") from None
     except OSError as error:
-        raise CAError(f"{file} cannot be read: {error.strerror}. Let the proxy's user read it.") from None
+        raise CAError(f"{file} cannot be read: {error.strerror}. Make it readable for the proxy's user.") from None
 
 
 def _spki(key: CertificateIssuerPrivateKeyTypes) -> bytes:

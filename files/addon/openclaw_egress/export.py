@@ -198,7 +198,8 @@ class Exporter:
         try:
             return Sender(self._endpoint, self._environ)
         except (ValueError, OSError) as error:
-            self._failed("misconfigured", Answer(Verdict.MISCONFIGURED, f"the exporter cannot start: {error}"))
+            problem = f"the exporter cannot start: {error}; check OTEL_EXPORTER_OTLP_LOGS_*"
+            self._failed("misconfigured", Answer(Verdict.MISCONFIGURED, problem))
             return None
 
     def _round(self, sender: Sender) -> bool | None:
@@ -212,7 +213,7 @@ class Exporter:
         except SpoolError as error:
             self._failed("retrying", Answer(Verdict.RETRY, str(error)))
         except Exception as error:
-            log.exception("the exporter stumbled; it goes on")
+            log.exception("unexpected error in the exporter; it retries after a pause")
             self._failed("retrying", Answer(Verdict.RETRY, f"{type(error).__name__}: {error}"))
         return False
 
@@ -267,7 +268,7 @@ class Exporter:
             if self._failures:
                 self._halve(records)
             if len(records) == 1 and self._never_fits(sender, records[0], answer):
-                self._bury(records, f"never_fits: refused alone while smaller records were taken: {answer.message}")
+                self._bury(records, f"never_fits: refused alone, although a probe was accepted: {answer.message}")
                 self._failures = 0
                 return True
         self._failed("retrying", answer)
@@ -305,7 +306,7 @@ class Exporter:
         self._buried_in_a_row += 1
         if self._buried_in_a_row < MAX_BURIED_IN_A_ROW:
             return True
-        remedy = "the store refuses one record after the other: is it the right one? See `egress status`"
+        remedy = "the destination refuses record after record: check its limits, and its URL in `egress status`"
         self._failed("misconfigured", Answer(Verdict.MISCONFIGURED, answer.message, remedy))
         return False
 
@@ -313,7 +314,7 @@ class Exporter:
         """Hold this record and all later ones. Send earlier ones first, even if they are committed afterwards."""
         self._horizon_ns = record.time_ns
         self._held = self._spool.pending_since(record.time_ns)
-        remedy = "do the clocks here and there agree? Lines that are ahead wait for their time, others go on"
+        remedy = "check the clocks here and at the destination; lines that are ahead wait, earlier ones are sent"
         self._failed("retrying", Answer(Verdict.RETRY, answer.message, remedy))
         self._horizon_until = time.monotonic() + self._pause()
         return True
@@ -324,9 +325,9 @@ class Exporter:
         before = [record for record in records if reason == "too_far_behind" and record.seq in self._sent]
         for said in dict.fromkeys(self._sent[record.seq] for record in before):
             seqs = [record.seq for record in before if self._sent[record.seq] == said]
-            why = f"sent before, in a push that was answered: {said}; refused as too_far_behind when sent again"
+            why = f"sent before, in a push with the response: {said}; refused as too_far_behind when sent again"
             self._spool.acknowledge(seqs, why)
-            log.warning("%d lines from %d on count as stored: %s", len(seqs), seqs[0], why)
+            log.warning("%d lines, from seq %d on, count as acknowledged: %s", len(seqs), seqs[0], why)
         late = [record for record in records if reason != "too_far_behind" or record.seq not in self._sent]
         for record in before:
             del self._sent[record.seq]
@@ -336,19 +337,19 @@ class Exporter:
             # The message names another line, but the oldest acceptable time in it applies to these lines too.
             oldest = _OLDEST.search(answer.message)
             limit = f"{oldest.group(1)}Z" if oldest else "?"
-            self._bury(late, f"{reason}: older than {limit}, the oldest time that the store said it takes")
+            self._bury(late, f"{reason}: older than {limit}, the oldest time that the destination accepts")
 
     def _bury(self, records: Sequence[StoredRecord], why: str) -> None:
         self._spool.dead_letter([record.seq for record in records], why)
         self._dead_letters += len(records)
         for record in records:
             self._sent.pop(record.seq, None)
-        log.error("%d lines from %d on are dead letters: %s", len(records), records[0].seq, why)
+        log.error("%d lines, from seq %d on, are now dead letters: %s", len(records), records[0].seq, why)
 
     def _succeeded(self, records: Sequence[StoredRecord], size: int) -> None:
         self._spool.acknowledge([record.seq for record in records])
         if self._status in ("retrying", "misconfigured"):
-            log.warning("the store takes records again, after %d failures", self._failures)
+            log.warning("the destination accepts records again, after %d failures", self._failures)
         self._status = "ok"
         self._failures = self._buried_in_a_row = 0
         self._retry_after = None

@@ -62,8 +62,8 @@ class HealthServer:
             self._server: WSGIServer = make_server(HOST, port, app, handler_class=_QuietHandler)
         except OSError as error:
             raise HealthError(
-                f"{HOST}:{port} (health and metrics) cannot be listened on: {error.strerror}. "
-                "Is another proxy running? EGRESS_HEALTH_PORT names another port."
+                f"cannot listen on {HOST}:{port} (health and metrics): {error.strerror}. "
+                "Stop the process that uses the port, or set EGRESS_HEALTH_PORT to another port."
             ) from None
         self.port = self._server.server_port
         self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)

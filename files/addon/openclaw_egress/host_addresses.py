@@ -14,7 +14,7 @@ from pathlib import Path
 from openclaw_egress.destinations import Address
 from openclaw_egress.policy import Policy, PolicyError
 
-_REMEDY = "write one IP address a line (by Ansible: site.yml)"
+_REMEDY = "write one IP address per line (with Ansible: site.yml)"
 
 
 def with_host_addresses(policy: Policy, file: Path | None) -> Policy:

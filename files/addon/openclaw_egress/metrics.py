@@ -18,13 +18,13 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.allowed = Counter(
             f"{PREFIX}_allowed",
-            "Requests and tunnels let through.",
+            "Requests and tunnels allowed.",
             ["egress_class", "inspect"],
             registry=self.registry,
         )
         self.denied = Counter(
             f"{PREFIX}_denied",
-            "Requests and tunnels refused (enforced=true) or only reported (enforced=false).",
+            "Requests and tunnels denied (enforced=true) or only reported (enforced=false).",
             ["egress_class", "rule", "enforced"],
             registry=self.registry,
         )
@@ -33,13 +33,13 @@ class Metrics:
         )
         self.duration = Histogram(
             f"{PREFIX}_exchange_duration_seconds",
-            "From the request's first byte to the answer's last.",
+            "Time from the first byte of the request to the last byte of the response.",
             ["egress_class"],
             buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900),
             registry=self.registry,
         )
         self.hook_failures = Counter(
-            f"{PREFIX}_hook_failures", "Exceptions in a hook; what they concerned was refused.", registry=self.registry
+            f"{PREFIX}_hook_failures", "Exceptions in hooks; the traffic was refused.", registry=self.registry
         )
 
         self.unrecorded = Counter(

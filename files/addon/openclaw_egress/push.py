@@ -67,9 +67,9 @@ class Answer:
 # Responses with status 400 that concern a setting of ours or of Loki's, and not the records.
 _SETTINGS = (
     (re.compile(r"unsupported content encoding"), "set OTEL_EXPORTER_OTLP_LOGS_COMPRESSION to gzip or none"),
-    (re.compile(r"content type: .* is not supported"), "the endpoint takes no OTLP in protobuf: check its path"),
+    (re.compile(r"content type: .* is not supported"), "the endpoint does not take protobuf: check the URL's path"),
     (re.compile(r"illegal wireType|cannot parse invalid wire-format|unexpected EOF"),
-     "the bytes arrive changed: look for a proxy in between"),
+     "the data was changed in transit: check for a proxy in between"),
     (re.compile(r"structured metadata.*(?:disallowed|not allowed)|disallowed structured metadata"),
      "set allow_structured_metadata: true in Loki's limits_config"),
     (re.compile(r"schema v13 is required"), "Loki needs schema v13 (tsdb) for OTLP"),
@@ -101,14 +101,14 @@ def interpret(status: int, headers: Mapping[str, str], body: bytes) -> Answer:
         return Answer(Verdict.REFUSED, message)
     if 300 <= status < 400:
         target = redact_url(headers.get("location", ""))
-        return Answer(Verdict.MISCONFIGURED, message, f"it redirects to {target or 'nowhere'}: name the final URL")
+        return Answer(Verdict.MISCONFIGURED, message, f"it redirects to {target or 'no location'}: set the final URL")
     return Answer(Verdict.MISCONFIGURED, message, _REMEDIES.get(status, _WRONG_ENDPOINT))
 
 
-_WRONG_ENDPOINT = "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT must be the whole URL, such as http://10.0.0.2:3100/otlp/v1/logs"
+_WRONG_ENDPOINT = "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT must be the complete URL, such as http://10.0.0.2:3100/otlp/v1/logs"
 _REMEDIES = {
-    401: "the store wants credentials: set OTEL_EXPORTER_OTLP_LOGS_HEADERS (authorization=…, x-scope-orgid=…)",
-    403: "the store does not allow these credentials to write: check OTEL_EXPORTER_OTLP_LOGS_HEADERS",
+    401: "the destination requires credentials: set OTEL_EXPORTER_OTLP_LOGS_HEADERS (authorization=…, x-scope-orgid=…)",
+    403: "the destination refuses these credentials: check OTEL_EXPORTER_OTLP_LOGS_HEADERS",
 }
 
 
@@ -123,9 +123,10 @@ def _success(kind: str, body: bytes) -> Answer:
             success = ExportLogsServiceResponse.FromString(body).partial_success
             rejected, message = success.rejected_log_records, success.error_message
         else:
-            return Answer(Verdict.MISCONFIGURED, f"HTTP 200 with {kind or 'no type'}, no OTLP answer", _WRONG_ENDPOINT)
+            problem = f"HTTP 200 with {kind or 'no content type'}, which is not an OTLP response"
+            return Answer(Verdict.MISCONFIGURED, problem, _WRONG_ENDPOINT)
     except (DecodeError, ValueError, AttributeError, TypeError):
-        return Answer(Verdict.MISCONFIGURED, "HTTP 200 with a body that is no OTLP answer", _WRONG_ENDPOINT)
+        return Answer(Verdict.MISCONFIGURED, "HTTP 200 with a body that is not an OTLP response", _WRONG_ENDPOINT)
     if rejected:
         return Answer(Verdict.REFUSED, f"{rejected} records rejected: {one_line(message)}")
     return Answer(Verdict.ACCEPTED, one_line(message))
@@ -191,7 +192,10 @@ class Sender:
         self.where = f"{url.host}:{url.port or (443 if url.scheme == 'https' else 80)}"
         compression = setting("COMPRESSION").lower()
         if compression not in ("", "none", "gzip"):
-            log.warning("OTEL_EXPORTER_OTLP_COMPRESSION=%s is not supported: none is used; gzip is", compression)
+            log.warning(
+                "OTEL_EXPORTER_OTLP_COMPRESSION=%s is not supported, so nothing is compressed: set gzip or none",
+                compression,
+            )
         self._gzip = compression == "gzip"
         self._headers = {
             "user-agent": f"openclaw-egress/{__version__}",
@@ -242,24 +246,27 @@ class Sender:
         cause = getattr(error, "reason", None) or error.__cause__ or error
         if isinstance(error, urllib3.exceptions.SSLError) or isinstance(cause, ssl.SSLError):
             text = one_line(str(cause))
-            remedy = "name the store's CA in OTEL_EXPORTER_OTLP_LOGS_CERTIFICATE"
+            remedy = "set OTEL_EXPORTER_OTLP_LOGS_CERTIFICATE to the destination's CA certificate"
             if "key usage" in text:
                 remedy = (
-                    "the store's CA certificate lacks keyUsage (keyCertSign), which RFC 5280 demands: issue it again"
+                    "the destination's CA certificate lacks keyUsage (keyCertSign), which RFC 5280 requires: reissue it"
                 )
             return Answer(Verdict.RETRY, f"{self.where}: TLS: {text}", remedy)
         timed_out = isinstance(error, urllib3.exceptions.TimeoutError)
         if timed_out and not isinstance(error, urllib3.exceptions.NewConnectionError):  # which is a timeout, too
             return Answer(
                 Verdict.RETRY,
-                f"{self.where}: no answer within {self.timeout:g} s",
-                "is the store up?",
+                f"{self.where}: no response within {self.timeout:g} s",
+                "check that the destination is running",
                 delivered=not isinstance(error, urllib3.exceptions.ConnectTimeoutError),
             )
         text = one_line(str(cause)).rpartition(": ")[2]
         delivered = not isinstance(error, urllib3.exceptions.NewConnectionError)
         return Answer(
-            Verdict.RETRY, f"{self.where}: {text}", "is the store up, and reachable from here?", delivered=delivered
+            Verdict.RETRY,
+            f"{self.where}: {text}",
+            "check that the destination is running and reachable from this machine",
+            delivered=delivered,
         )
 
 

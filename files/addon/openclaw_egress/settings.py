@@ -73,7 +73,7 @@ class Settings(BaseSettings):
     logs_endpoint: str = Field(
         default="",
         validation_alias=AliasChoices("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"),
-        description="Where records go over OTLP/HTTP. Unset or empty: nowhere, the spool is the store.",
+        description="URL that receives records over OTLP/HTTP. Unset or empty: records stay in the spool.",
     )
     service_name: str = Field(default="openclaw-proxy", validation_alias=AliasChoices("OTEL_SERVICE_NAME"))
     host_name: str | None = Field(default=None, validation_alias=AliasChoices("EGRESS_HOST_NAME"))
@@ -87,14 +87,14 @@ class Settings(BaseSettings):
         ge=0,
         le=1 << 30,
         validation_alias=AliasChoices("PROXY_MAX_BODY_SIZE"),
-        description="How much of each body is kept; 0 keeps none.",
+        description="Bytes of each body to keep; 0 keeps none.",
     )
     bodies: Literal["full", "none"] = Field(default="full", validation_alias=AliasChoices("EGRESS_BODIES"))
     policy_file: Path | None = Field(default=None, validation_alias=AliasChoices("EGRESS_POLICY_FILE"))
     host_addresses_file: Path | None = Field(
         default=None,
         validation_alias=AliasChoices("EGRESS_HOST_ADDRESSES_FILE"),
-        description="The host's own addresses, one a line, for a proxy in a container; they are guarded.",
+        description="File of the host's addresses, one per line, which the address guard of a container must refuse.",
     )
     state_dir: Path = Field(default=DEFAULT_STATE_DIR, validation_alias=AliasChoices("EGRESS_STATE_DIR"))
     ca_dir: Path | None = Field(default=None, validation_alias=AliasChoices("EGRESS_CA_DIR"))
@@ -109,7 +109,7 @@ class Settings(BaseSettings):
         default=None,
         ge=LEAST_MEMORY_BUDGET,
         validation_alias=AliasChoices("EGRESS_MEMORY_BUDGET"),
-        description="Bytes that traffic of all classes may hold in memory; not set: follows from the cgroup's limit.",
+        description="Bytes that traffic of all classes may hold in memory. Unset: derived from the cgroup's limit.",
     )
     memory_wait_seconds: float = Field(
         default=30.0,
@@ -131,7 +131,7 @@ class Settings(BaseSettings):
     neighbours: Annotated[Neighbours | None, NoDecode] = Field(
         default=None,
         validation_alias=AliasChoices("EGRESS_NEIGHBOURS"),
-        description="NETWORK=ADDRESS,…: from this network, only these addresses may connect. Empty: every one.",
+        description="NETWORK=ADDRESS,…: from this network, only these addresses may connect. Empty: every address may.",
     )
     health_port: int = Field(default=HEALTH_PORT, ge=1, le=65535, validation_alias=AliasChoices("EGRESS_HEALTH_PORT"))
 
@@ -188,7 +188,7 @@ class Settings(BaseSettings):
             return ""
         parts = urlsplit(value)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("must be a whole URL such as http://10.0.0.2:3100/otlp/v1/logs, or empty")
+            raise ValueError("must be a complete URL such as http://10.0.0.2:3100/otlp/v1/logs, or empty")
         return value
 
     @property

@@ -41,7 +41,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    help="Egress policy by container type, and an exact record of what agents exchange with LLM providers.",
+    help="Enforce egress policy by container type, and record exactly what agents exchange with LLM providers.",
     epilog="Exit codes: 0 done or yes; 1 no, not found, unhealthy; 2 bad input or settings. "
     "Settings come from the environment (EGRESS_*, PROXY_*, OTEL_*); NO_COLOR is respected.",
 )

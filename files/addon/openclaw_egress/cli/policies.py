@@ -21,17 +21,18 @@ from openclaw_egress.policy_schema import schema_text
 from openclaw_egress.settings import DEFAULT_LLM_HOSTS, Settings
 from openclaw_egress.spool_reader import Filters, SpoolReader
 
-app = typer.Typer(no_args_is_help=True, help="Check the policy, and ask it.")
+app = typer.Typer(no_args_is_help=True, help="Check the policy, and query its decisions.")
 
 File = Annotated[
-    Path | None, typer.Option("--policy", help="Policy file [env: EGRESS_POLICY_FILE]; without: built in.")
+    Path | None,
+    typer.Option("--policy", help="Use this policy file; by default the built-in policy [env: EGRESS_POLICY_FILE]."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 
 
 @app.command()
 def check(
-    file: Annotated[Path | None, typer.Argument(help="Policy file; without it, EGRESS_POLICY_FILE.")] = None,
+    file: Annotated[Path | None, typer.Argument(help="Policy file; by default that of EGRESS_POLICY_FILE.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check whether a policy is valid. Exit code 0, or 2 with the file, the line, the error and the remedy."""
@@ -46,15 +47,15 @@ def check(
         complain(f"warning: {warning}")
     for name in policy.classes:
         typer.echo(policy.describe(name))
-    typer.echo(f"inspected: {', '.join(policy.inspect)}\nthe policy is good (digest {policy.digest})")
+    typer.echo(f"inspected: {', '.join(policy.inspect)}\nthe policy is valid (digest {policy.digest})")
 
 
 @app.command()
 def explain(
-    class_name: Annotated[str, typer.Argument(metavar="CLASS", help="gateway, browser, sandbox, build, …")],
-    url: Annotated[str, typer.Argument(help="https://host/path, http://host:port/, or host:port.")],
-    method: Annotated[str, typer.Option(help="HTTP method, for rules that name methods.")] = "GET",
-    resolve: Annotated[bool, typer.Option("--resolve", help="Look the name up and check its addresses too.")] = False,
+    class_name: Annotated[str, typer.Argument(metavar="CLASS", help="Such as gateway, browser, sandbox or build.")],
+    url: Annotated[str, typer.Argument(help="Destination: https://host/path, http://host:port/ or host:port.")],
+    method: Annotated[str, typer.Option(help="Use this HTTP method; it matters for rules that name methods.")] = "GET",
+    resolve: Annotated[bool, typer.Option("--resolve", help="Resolve the name, and check its addresses.")] = False,
     file: File = None,
     as_json: AsJson = False,
 ) -> None:
@@ -107,7 +108,7 @@ def _word(decision: Decision) -> str:
 def test(
     cases_file: Annotated[
         Path,
-        typer.Argument(metavar="FILE", help="YAML: a list of {class, url, expect}, with method and rule if wanted."),
+        typer.Argument(metavar="FILE", help="YAML: a list of {class, url, expect}, optionally with method and rule."),
     ],
     file: File = None,
     as_json: AsJson = False,
@@ -167,10 +168,11 @@ def suggest(
     file: File = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print the rules that a class in `report` needs, as a diff of the policy; apply it with `patch`.
+    """Print the rules that a class needs.
 
-    Each host that passed only because of `report` gets a rule with the ports that were used. With these rules,
-    `enforce` denies none of that traffic. Standard error lists what was left out, and why. No file is written.
+    The output is a diff of the policy; apply it with `patch`. The action of the class must be `report`. Each host
+    that passed only because of `report` gets a rule with the ports that were used. With these rules, `enforce` denies
+    none of that traffic. Standard error lists what was left out, and why. No file is written.
 
     If Ansible writes the policy, add the rules to its variable instead.
 
@@ -209,8 +211,8 @@ def suggest(
         typer.echo(diff, nl=False)
     if not suggestion.rules:
         action = policy.classes[class_name].action
-        hint = "" if action == "report" else f" (its action is {action}: only report lets through and records what for)"
-        complain(f"nothing to suggest for what class {class_name} did since {harmless(since)}{hint}")
+        hint = "" if action == "report" else f" (its action is {action}: only report records what enforce would deny)"
+        complain(f"nothing to suggest for class {class_name} since {harmless(since)}{hint}")
         raise typer.Exit(NEGATIVE)
 
 
@@ -250,6 +252,6 @@ def _addresses(host: str, port: int) -> list[str]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as error:
-        complain(f"{host} does not resolve here: {error}")
+        complain(f"{host} does not resolve on this machine: {error}")
         raise typer.Exit(NEGATIVE) from None
     return list(dict.fromkeys(str(answer[4][0]).partition("%")[0] for answer in found))

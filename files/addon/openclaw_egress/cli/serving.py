@@ -13,7 +13,7 @@ from openclaw_egress.cli.output import BAD_INPUT, NEGATIVE, harmless, print_json
 if TYPE_CHECKING:
     from openclaw_egress.ca import CAInfo
 
-JSON = Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")]
+JSON = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -24,19 +24,27 @@ def register(app: typer.Typer) -> None:
 
 
 def run(
-    policy: Annotated[Path | None, typer.Option(help="Policy file [env: EGRESS_POLICY_FILE].")] = None,
-    state_dir: Annotated[Path | None, typer.Option(help="Spool and CA are here [env: EGRESS_STATE_DIR].")] = None,
+    policy: Annotated[
+        Path | None,
+        typer.Option(help="Use this policy file; by default the built-in policy [env: EGRESS_POLICY_FILE]."),
+    ] = None,
+    state_dir: Annotated[
+        Path | None,
+        typer.Option(help="Keep spool and CA here; by default ~/.local/state/openclaw-egress [env: EGRESS_STATE_DIR]."),
+    ] = None,
     endpoint: Annotated[
         str | None,
         typer.Option(
-            help="Send records to this URL over OTLP/HTTP; by default they stay here "
+            help="Send records to this URL over OTLP/HTTP; by default they stay in the spool "
             "[env: OTEL_EXPORTER_OTLP_LOGS_ENDPOINT]."
         ),
     ] = None,
     listen_host: Annotated[
-        str | None, typer.Option(help="Listen on this address; 127.0.0.1 by default [env: EGRESS_LISTEN_HOST].")
+        str | None, typer.Option(help="Listen on this address; by default 127.0.0.1 [env: EGRESS_LISTEN_HOST].")
     ] = None,
-    health_port: Annotated[int | None, typer.Option(help="Port of /healthz [env: EGRESS_HEALTH_PORT].")] = None,
+    health_port: Annotated[
+        int | None, typer.Option(help="Serve /healthz on this port; by default 9464 [env: EGRESS_HEALTH_PORT].")
+    ] = None,
 ) -> None:
     """Run the proxy until SIGTERM or SIGINT; SIGHUP reloads the policy.
 
@@ -66,7 +74,10 @@ def run(
 
 
 def health() -> None:
-    """Check whether the proxy of this machine (or container) serves, for Docker. Exit code 0 or 1."""
+    """Check whether the proxy serves.
+
+    Docker's health check runs this in the proxy's container. Exit code 0 or 1.
+    """
     raise typer.Exit(check())
 
 
@@ -167,7 +178,7 @@ def _print_status(
         used = sum(value for name, value in spool.items() if name.endswith("_bytes"))
         typer.echo(
             f"spool    {kept} lines kept ({size(used)}), {spool['pending_records']} waiting, "
-            f"{spool['dead_letter_records']} dead letters, {spool['open_exchanges']} exchanges under way"
+            f"{spool['dead_letter_records']} dead letters, {spool['open_exchanges']} exchanges in progress"
         )
     if authority is not None:
         what = "served" if running is not None else "on disk"

@@ -119,8 +119,8 @@ class ServedCA:
             self._next = self._read(accept)
         except (ca.CAError, OSError, ValueError) as error:
             self.problem = (
-                f"the previous CA (until {self._info.issuing_expires:%Y-%m-%d}) is still served, because the new one "
-                f"cannot be used: {error}"
+                f"the previous CA (valid until {self._info.issuing_expires:%Y-%m-%d}) is still served, because the new "
+                f"one cannot be used: {error}"
             )
             return False
         self.problem = None

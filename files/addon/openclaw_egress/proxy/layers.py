@@ -34,4 +34,4 @@ def cut(client: connection.Client) -> None:
     proxyserver = ctx.master.addons.get("proxyserver")  # type: ignore[no-untyped-call]
     for handler in list(proxyserver.connections.values()):
         if handler.client.id == client.id and (found := handler.transports.get(handler.client)):
-            found.handler.cancel("cut by openclaw.egress")
+            found.handler.cancel("aborted by openclaw.egress")

@@ -58,7 +58,7 @@ def check_ports(settings: Settings, policy: Policy) -> None:
     found = policy.class_for_port(settings.health_port)
     if found is not None:
         raise SettingsError(
-            f"EGRESS_HEALTH_PORT: port {settings.health_port} is the listener of class {found.name} too. "
+            f"EGRESS_HEALTH_PORT: port {settings.health_port} is also the listener of class {found.name}. "
             "Choose another health port, or another `listen` for the class."
         )
 

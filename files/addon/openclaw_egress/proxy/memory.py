@@ -116,7 +116,7 @@ class Accounts:
             class_name = self._owner.class_of(handler.client)
         except Exception as error:  # noqa: BLE001  (whatever it is)
             # The gate cannot determine the class either, and refuses the connection.
-            log.error("a connection has no class to be charged to: %s", type(error).__name__)
+            log.error("cannot charge a new connection, because its class is unknown: %s", type(error).__name__)
             return
         if class_name is None:
             return
@@ -304,7 +304,7 @@ def _measured(account: Account) -> int:
     try:
         return _needs(account)
     except Exception as error:
-        log.error("what a connection holds could not be measured; it is aborted", exc_info=error)
+        log.error("cannot measure the memory of a connection; aborting it", exc_info=error)
         asyncio.get_running_loop().call_soon(cut, account.handler.client)
         return account.charged
 

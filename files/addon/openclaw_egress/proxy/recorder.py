@@ -94,7 +94,7 @@ class Recorder:
         under_way = flow.request.stream if flow.response is None else flow.response.stream
         if under_way:
             flow.kill()  # type: ignore[no-untyped-call]
-            _log_failure("an exchange that streams could not be recorded; it is cut", error)
+            _log_failure("cannot record a streaming exchange; aborting its connection", error)
             return
         answer_failed(flow)
         # The client gets our own response, so it never sees the end of this exchange.
@@ -109,16 +109,16 @@ class Recorder:
 
     def _answer_failed(self, flow: http.HTTPFlow, error: Exception) -> None:
         flow.kill()  # type: ignore[no-untyped-call]
-        _log_failure("an answer could not be recorded; it is cut", error)
+        _log_failure("cannot record a response; aborting its connection", error)
 
     def _error_failed(self, flow: http.HTTPFlow, error: Exception) -> None:
         exchange = self._exchange(flow)
         if exchange is not None:
             self._leave(exchange)
-        _log_failure("a failed exchange could not be recorded; it is recorded as interrupted later", error)
+        _log_failure("cannot record a failed exchange now; it will be recorded as interrupted", error)
 
     def _websocket_failed(self, _: http.HTTPFlow, error: Exception) -> None:
-        log.error("a WebSocket's messages could not be forgotten", exc_info=error)
+        log.error("cannot drop the messages of a WebSocket", exc_info=error)
 
     # ── request ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -276,7 +276,7 @@ class Recorder:
         try:
             self._flush(exchange)
         except SpoolError as error:
-            _log_failure("streamed bytes could not be journalled; the exchange's own commit will decide", error)
+            _log_failure("cannot journal streamed bytes; the exchange passes only if its own commit succeeds", error)
 
     def _flush(self, exchange: Exchange) -> None:
         if exchange.timer is not None:
@@ -340,7 +340,7 @@ class Recorder:
         """Respond with 503 and the reason: an exchange that cannot be recorded does not pass."""
         why = str(error) if isinstance(error, SpoolError) else "the exchange could not be recorded"
         if not isinstance(error, SpoolError):
-            _log_failure("a request was refused", error)
+            _log_failure("refused a request that cannot be recorded", error)
             self._metrics.hook_failures.inc()
         allowed = flow.metadata.get(INSPECT)
         if isinstance(allowed, Allowed):
@@ -352,7 +352,7 @@ class Recorder:
                 rule="recording",
                 reason=why,
                 accept=flow.request.headers.get("accept", ""),
-                remedy="`egress status` on the proxy says what its spool lacks.",
+                remedy="Ask the operator to run `egress status` on the proxy: it shows the spool's problem.",
             )
 
 

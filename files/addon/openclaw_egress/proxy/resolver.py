@@ -56,7 +56,7 @@ class Resolver:
                     pool, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
                 )
         except TimeoutError:
-            raise ResolutionError(f"no answer for {host} within {LOOKUP_SECONDS:.0f} s") from None
+            raise ResolutionError(f"no DNS response for {host} within {LOOKUP_SECONDS:.0f} s") from None
         except (OSError, UnicodeError) as error:
             raise ResolutionError(f"{host} does not resolve ({error})") from None
         return tuple(dict.fromkeys(str(answer[4][0]).split("%")[0] for answer in answers))
@@ -90,13 +90,13 @@ def install(loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
                 return own
             permit = current_permit.get()
             if permit is None or permit.destination.host != host:
-                raise OSError("openclaw.egress: no permit for this connection")
+                raise OSError("openclaw.egress: no grant for this connection")
             return [_address_info(address, int(port)) for address in permit.addresses]
         except OSError:
             raise
         except Exception as error:
             # mitmproxy reports no other exception, and the client would wait.
-            raise OSError("openclaw.egress: the addresses of this connection could not be given") from error
+            raise OSError("openclaw.egress: cannot return the addresses of this connection") from error
 
     async def create_connection(*arguments: Any, **options: Any) -> Any:
         try:
@@ -107,7 +107,7 @@ def install(loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
         except OSError:
             raise
         except Exception as error:
-            raise OSError("openclaw.egress: the connection could not be made") from error
+            raise OSError("openclaw.egress: cannot open the connection") from error
 
     loop.getaddrinfo = getaddrinfo  # type: ignore[method-assign, assignment]
     loop.create_connection = create_connection  # type: ignore[method-assign]

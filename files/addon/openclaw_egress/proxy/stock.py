@@ -70,7 +70,7 @@ class StockAddon:
             port = mode.listen_port(ctx.options.listen_port)
             if mode.type_name != "regular" or port is None or self._service.policy.class_for_port(port) is None:
                 log.error(
-                    "mode %r (port %s) belongs to no class of the policy; use --mode regular with a port of %s",
+                    "mode %r (port %s) does not belong to a class of the policy; use --mode regular with a port of %s",
                     text,
                     port,
                     ", ".join(f"{item.listen} ({item.name})" for item in self._service.policy.classes.values()),
