@@ -320,7 +320,7 @@ def test_stopping_does_not_wait_for_a_pause(spool, store):
         ((200, "text/html; charset=utf-8", b"<html><title>Grafana</title>"), "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"),
         ((200, "text/plain", b"hello"), "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"),
         ((400, "text/html", b"<title>400 plain HTTP to HTTPS port</title>"), "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"),
-        ((302, "", b"", {"location": "http://127.0.0.1:1/login?token=x"}), "name the final URL"),
+        ((302, "", b"", {"location": "http://127.0.0.1:1/login?token=x"}), "set the final URL"),
         ((400, OCTETS, loki_says("unsupported content encoding br: only gzip, lz4 and zstd are supported")), "gzip"),
     ],
 )
@@ -515,7 +515,7 @@ def test_line_that_can_never_fit_is_dead_lettered_and_the_rest_is_sent(spool, st
         until(drained(spool))
     ((seq, why),) = dead_letters(spool).items()
     assert seq == large_at + 1
-    assert why.startswith(f"never_fits: refused alone while smaller records were taken: HTTP {answer[0]}")
+    assert why.startswith(f"never_fits: refused alone, although a probe was accepted: HTTP {answer[0]}")
     assert store.numbers() == [n for n in range(1, 6) if n != seq]
 
 
@@ -570,7 +570,7 @@ def test_too_far_behind_of_something_sent_before_counts_as_stored(tmp_path, stor
         assert {1, 2, 3, 4, 5} <= set(rows)
         note = spool.line(6)
         assert '"openclaw.egress.outcome":"counted_as_stored"' in note
-        assert "3 lines were counted as stored (sent before, in a push that was answered: HTTP 500" in note
+        assert "3 lines were counted as stored (sent before, in a push with the response: HTTP 500" in note
         assert spool.audit().problems == ()
 
 

@@ -265,9 +265,9 @@ def test_crash_between_key_and_certificate_is_repaired(place, monkeypatch):
 @pytest.mark.parametrize(
     ("lost", "content", "said"),
     [
-        ("root_key", None, "root-key.pem does not exist. Restore it"),
-        ("root_key", b"nonsense", "root-key.pem holds no private key"),
-        ("root", b"nonsense", "mitmproxy-ca-cert.pem holds no certificate"),
+        ("root_key", None, "root-key.pem does not exist. Restore the file"),
+        ("root_key", b"nonsense", "root-key.pem does not contain a readable private key"),
+        ("root", b"nonsense", "mitmproxy-ca-cert.pem does not contain a readable certificate"),
     ],
 )
 def test_losses_that_only_the_operator_can_restore(place, lost, content, said):
@@ -276,7 +276,7 @@ def test_losses_that_only_the_operator_can_restore(place, lost, content, said):
     file.unlink() if content is None else file.write_bytes(content)
     before = place.bytes()
     message = refused(place, force=True)
-    assert said in message and "new root, which clients must trust anew" in message
+    assert said in message and "every client must then trust the new root" in message
     assert place.bytes() == before
 
 

@@ -309,7 +309,7 @@ def test_a_good_policy(egress, policy):
     result = egress("policy", "check")
     assert (
         result.exit_code == 0
-        and "the policy is good" in result.stdout
+        and "the policy is valid" in result.stdout
         and "packages.example.com; port 443" in result.stdout
     )
     (found,) = lines(egress("policy", "check", "--json"))

@@ -24,7 +24,7 @@ def test_without_a_permit_nothing_is_looked_up():
     async def ask():
         await asyncio.get_running_loop().getaddrinfo("localhost", 80)
 
-    with pytest.raises(OSError, match="no permit"):
+    with pytest.raises(OSError, match="no grant"):
         in_a_loop(ask)
 
 
@@ -35,7 +35,7 @@ def test_with_a_permit_for_another_name_nothing_is_looked_up():
         )
         await asyncio.get_running_loop().getaddrinfo("localhost", 80)
 
-    with pytest.raises(OSError, match="no permit"):
+    with pytest.raises(OSError, match="no grant"):
         in_a_loop(ask)
 
 

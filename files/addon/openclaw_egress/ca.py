@@ -1,8 +1,8 @@
 """The certificate authorities: a long-lived root that clients trust, and the issuing CA that the proxy holds.
 
-The issuing CA lives 90 days and is name-constrained (RFC 5280, section 4.2.1.10) to the hosts that are inspected, so
-that whoever steals the proxy's key can imitate those hosts and no other. Clients trust the root alone: a new issuing
-CA, or a newly inspected host, restarts nobody.
+The issuing CA lives 90 days and is name-constrained (RFC 5280, section 4.2.1.10) to the inspected hosts: a stolen
+proxy key can impersonate those hosts and no others. Clients trust only the root, so a new issuing CA or a newly
+inspected host requires no change on any client.
 
 Files in the CA directory:
 
@@ -11,7 +11,7 @@ Files in the CA directory:
 ``mitmproxy-ca-cert.pem``  0644   the root certificate, for clients
 =========================  =====  ==============================================================================
 
-The root's key (``root-key.pem``, 0600) is kept in a directory of its own, which no container needs to see.
+The root's key (``root-key.pem``, 0600) is kept in a separate directory, which no container needs to see.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ from cryptography.x509.oid import NameOID
 ROOT_DAYS = 3650
 ISSUING_DAYS = 90
 RENEW_BEFORE_DAYS = 30
-"""An issuing CA is renewed at two thirds of its life."""
+"""The issuing CA is renewed at two thirds of its life."""
 
 ISSUING_OVERDUE_DAYS = 28
-"""The renewal runs daily: two days after it was due, an operator should look."""
+"""The renewal runs daily. If it is still missing two days after it was due, an operator must look."""
 
 ISSUING_FAILS_DAYS = 7
 ROOT_WARNS_DAYS = 365
 ROOT_FAILS_DAYS = 30
-"""A new root must reach every client, which takes longer than a new issuing CA."""
+"""Every client must trust a new root, which takes longer than replacing the issuing CA."""
 
 ISSUING_FILE = "mitmproxy-ca.pem"
 ROOT_CERT_FILE = "mitmproxy-ca-cert.pem"
@@ -53,24 +53,24 @@ type Clock = Callable[[], datetime.datetime]
 
 
 def utc_now() -> datetime.datetime:
-    """Return the time of this machine, in UTC."""
+    """Return the current time of this machine, in UTC."""
     return datetime.datetime.now(datetime.UTC)
 
 
-_MAKE_IT = "Run `egress ca create` (by Ansible: site.yml)."
+_MAKE_IT = "Run `egress ca create` (with Ansible: site.yml)."
 _NEW_ROOT = (
-    f"Restore it; or move {ROOT_CERT_FILE}, {ISSUING_FILE} and {ROOT_KEY_FILE} away and run `egress ca create`: that "
-    "makes a new root, which clients must trust anew."
+    f"Restore the file. Or move {ROOT_CERT_FILE}, {ISSUING_FILE} and {ROOT_KEY_FILE} away and run `egress ca create`; "
+    "every client must then trust the new root."
 )
 
 
 class CAError(Exception):
-    """The CA cannot be read, made or used; the text says what, where and what to do."""
+    """An error of the CA: it cannot be read, made or used. The message says what happened, where and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class CAInfo:
-    """What ``egress ca show`` and the checks say of the CA in a directory. Times are in UTC."""
+    """The CA of a directory, as ``egress ca show`` and the checks report it. Times are in UTC."""
 
     directory: Path
     root_subject: str
@@ -82,15 +82,15 @@ class CAInfo:
     names: tuple[str, ...]
 
     def permits(self, host: str) -> bool:
-        """Whether the issuing CA may sign for ``host``: a name constraint covers a name and all below it."""
+        """Return whether the issuing CA may sign for ``host``. A name constraint covers a name and its subdomains."""
         return any(host == name or host.endswith("." + name) for name in self.names)
 
     def renewal_due(self, now: datetime.datetime) -> bool:
-        """Return whether a new issuing CA would last longer, and is due."""
+        """Return whether renewal is due; never when the issuing CA already lasts as long as the root."""
         return self.issuing_expires < self.root_expires and _days(self.issuing_expires, now) <= RENEW_BEFORE_DAYS
 
     def problems(self, now: datetime.datetime) -> list[str]:
-        """Return what fails the readiness check: a certificate that has expired or is about to."""
+        """Return the problems that fail the readiness check: a certificate that has expired or is about to expire."""
         found = []
         if (days := _days(self.root_expires, now)) < ROOT_FAILS_DAYS:
             found.append(f"the root CA {_ends(days, self.root_expires)}: {_RENEW_ROOT}")
@@ -99,7 +99,7 @@ class CAInfo:
         return found
 
     def warnings(self, now: datetime.datetime) -> list[str]:
-        """Return what an operator should look at, before it becomes a problem."""
+        """Return the warnings: certificates that an operator must look at before they become a problem."""
         found = []
         if ROOT_FAILS_DAYS <= (days := _days(self.root_expires, now)) < ROOT_WARNS_DAYS:
             found.append(f"the root CA {_ends(days, self.root_expires)}: {_RENEW_ROOT}")
@@ -110,21 +110,22 @@ class CAInfo:
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """The CA of a directory, read at one moment: what a proxy needs to sign."""
+    """The CA of a directory, read at one moment, with everything that the proxy needs to sign."""
 
     info: CAInfo
     key: CertificateIssuerPrivateKeyTypes
     issuing: x509.Certificate
     chain: tuple[x509.Certificate, ...]
-    """Every certificate of the issuing CA's file, the issuing one first."""
+    """All certificates in the issuing CA's file, the issuing certificate first."""
 
 
 _RENEW_ISSUING = (
-    "its renewal is overdue; run `egress ca renew` where the root's key is (by Ansible: site.yml) and look at why "
-    "the renewal does not run"
+    "its renewal is overdue; run `egress ca renew` where the root's key is (with Ansible: site.yml), and find out "
+    "why the scheduled renewal did not run"
 )
 _RENEW_ROOT = (
-    f"make a new root and let every client trust it (move {ROOT_CERT_FILE}, {ISSUING_FILE} and {ROOT_KEY_FILE} away)"
+    f"replace it: move {ROOT_CERT_FILE}, {ISSUING_FILE} and {ROOT_KEY_FILE} away, run `egress ca create`, and make "
+    "every client trust the new root"
 )
 
 
@@ -137,7 +138,7 @@ def _ends(days: float, until: datetime.datetime) -> str:
 
 
 def constraint_names(inspect: Sequence[str]) -> tuple[str, ...]:
-    """The DNS subtrees for the hosts that are inspected: ``*.x.example`` becomes ``x.example``."""
+    """Return the DNS subtrees of the inspected hosts: ``*.x.example`` becomes ``x.example``."""
     return tuple(sorted({host.removeprefix("*.") for host in inspect}))
 
 
@@ -149,12 +150,13 @@ def create(
     force_issuing: bool = False,
     clock: Clock = utc_now,
 ) -> bool:
-    """Make what is missing, due or no longer fitting: the root once, the issuing CA when it must be new.
+    """Create the files that are missing, due for renewal or out of date, and return whether anything was written.
 
-    Returns whether anything was written.
+    The root is created once. The issuing CA is replaced when it is due, when the inspected hosts changed, or when
+    ``force_issuing`` is set.
 
     Raises:
-        CAError: a directory stands where a file belongs, the root's key is missing, or the files cannot be used.
+        CAError: a directory has the name of a file, the root's key is missing, or the files cannot be used.
     """
     for name in (ISSUING_FILE, ROOT_CERT_FILE):
         if (directory / name).is_dir():
@@ -178,7 +180,7 @@ def create(
         _write_issuing(directory / ISSUING_FILE, root, root_key, constraint_names(inspect), now)
     except OSError as error:
         raise CAError(
-            f"{error.filename or directory}: {error.strerror}. Give this user access, or name another directory."
+            f"{error.filename or directory}: {error.strerror}. Give this user access, or use another directory."
         ) from None
     return True
 
@@ -187,16 +189,16 @@ def show(directory: Path) -> CAInfo:
     """Read the CA of a directory.
 
     Raises:
-        CAError: a file is missing, unreadable or not what it should be.
+        CAError: a file is missing, unreadable or invalid.
     """
     return load(directory).info
 
 
 def load(directory: Path) -> Authority:
-    """Read the CA of a directory with its key. Each file is read once, so that the parts belong together.
+    """Read the CA of a directory with its key. Read each file only once, so that its parts belong together.
 
     Raises:
-        CAError: a file is missing, unreadable or not what it should be.
+        CAError: a file is missing, unreadable or invalid.
     """
     root = _read_certificate(directory / ROOT_CERT_FILE, _NEW_ROOT if _exists(directory / ROOT_CERT_FILE) else _MAKE_IT)
     key, chain = _read_issuing(directory, root)
@@ -215,10 +217,10 @@ def load(directory: Path) -> Authority:
 
 
 def _ensure_root(directory: Path, key_file: Path, now: datetime.datetime) -> bool:
-    """Make the root where there is none; whether the clients' certificate was written.
+    """Create the root if it is missing, and return whether the clients' certificate was written.
 
-    A root whose certificate alone is gone is put back from the issuing CA's file: clients trust it already. A key
-    that is there is never overwritten.
+    If only the root's certificate is missing, restore it from the issuing CA's file, because clients trust it already.
+    Never overwrite an existing key.
     """
     cert_file = directory / ROOT_CERT_FILE
     if _exists(cert_file):
@@ -246,13 +248,13 @@ def _last_certificate(file: Path) -> x509.Certificate | None:
 def _read_issuing(
     directory: Path, root: x509.Certificate
 ) -> tuple[CertificateIssuerPrivateKeyTypes, tuple[x509.Certificate, ...]]:
-    """Return the issuing key and its file's certificates, after a check that the root signed the first of them."""
+    """Return the issuing key and the certificates of its file, after checking that the root signed the first one."""
     file = directory / ISSUING_FILE
     data = _read(file, _MAKE_IT)
     key = _key_in(data, file, _MAKE_IT)
     chain = _certificates_in(data, file, _MAKE_IT)
     if _spki(key) != _spki_of(chain[0]):
-        raise CAError(f"{file}: its key and its certificate do not belong together. {_MAKE_IT}")
+        raise CAError(f"{file}: its key does not match its certificate. {_MAKE_IT}")
     try:
         chain[0].verify_directly_issued_by(root)
     except (ValueError, TypeError, InvalidSignature):
@@ -264,7 +266,7 @@ def _issuing_is_fit(directory: Path, root: x509.Certificate, names: tuple[str, .
     try:
         _, (issuing, *_) = _read_issuing(directory, root)
     except CAError:
-        return False  # it is made from the root at any time
+        return False  # an issuing CA can be made from the root at any time
     due = now + datetime.timedelta(days=RENEW_BEFORE_DAYS)
     lasts = issuing.not_valid_after_utc > due or issuing.not_valid_after_utc >= root.not_valid_after_utc
     return lasts and _constraints_of(issuing) == names
@@ -283,8 +285,8 @@ def _write_issuing(
     builder = builder.add_extension(
         x509.NameConstraints(
             permitted_subtrees=[x509.DNSName(name) for name in names] or None,
-            # An issuing CA for names must not be able to speak for addresses; where nothing is inspected, for no name
-            # either: without permitted subtrees it could speak for all.
+            # The issuing CA signs for DNS names, never for IP addresses. If no host is inspected, exclude every DNS
+            # name as well: without permitted subtrees, every name would be permitted.
             excluded_subtrees=[
                 x509.IPAddress(ipaddress.ip_network("0.0.0.0/0")),
                 x509.IPAddress(ipaddress.ip_network("::/0")),
@@ -303,7 +305,7 @@ def _write_issuing(
 
 
 def _name(what: str, now: datetime.datetime) -> x509.Name:
-    """Never the same twice: clients look an issuer up by its name."""
+    """Return a name that is unique, because clients look up an issuer by its name."""
     return x509.Name(
         [
             x509.NameAttribute(NameOID.ORGANIZATION_NAME, "openclaw.egress"),
@@ -313,7 +315,7 @@ def _name(what: str, now: datetime.datetime) -> x509.Name:
 
 
 def _hash_for(key: CertificateIssuerPrivateKeyTypes) -> hashes.SHA256 | None:
-    """Ed25519 and Ed448, which an operator's own root may use, bring their hash."""
+    """Return the hash to sign with, or None for Ed25519 and Ed448 (an operator's own root), which define their own."""
     return None if isinstance(key, ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey) else hashes.SHA256()
 
 
@@ -331,7 +333,7 @@ def _builder(
         .issuer_name(issuer)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        # Two hosts' clocks differ: what was made a moment ago must be valid for both.
+        # Clocks of hosts differ: a new certificate must be valid on all of them.
         .not_valid_before(now - datetime.timedelta(hours=48))
         .not_valid_after(until)
         .add_extension(x509.BasicConstraints(ca=True, path_length=path_length), critical=True)
@@ -362,7 +364,7 @@ def _constraints_of(certificate: x509.Certificate) -> tuple[str, ...]:
 
 
 def _exists(file: Path) -> bool:
-    """Whether something stands there, if only a link that leads nowhere."""
+    """Return whether the path exists, even as a dangling symbolic link."""
     return os.path.lexists(file)
 
 
@@ -374,7 +376,7 @@ def _certificates_in(data: bytes, file: Path, remedy: str) -> tuple[x509.Certifi
     try:
         return tuple(x509.load_pem_x509_certificates(data))
     except ValueError:
-        raise CAError(f"{file} holds no certificate that can be read. {remedy}") from None
+        raise CAError(f"{file} does not contain a readable certificate. {remedy}") from None
 
 
 def _read_key(file: Path, remedy: str) -> CertificateIssuerPrivateKeyTypes:
@@ -386,9 +388,9 @@ def _key_in(data: bytes, file: Path, remedy: str) -> CertificateIssuerPrivateKey
         key = serialization.load_pem_private_key(data, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise CAError(
-            f"{file} holds no private key that can be read (a passphrase it may not have). {remedy}"
+            f"{file} does not contain a readable private key (it must not have a passphrase). {remedy}"
         ) from None
-    return key  # type: ignore[return-value]  # whatever signs: EC as made here, RSA or Ed25519 of the operator's own
+    return key  # type: ignore[return-value]  # any key that signs: EC (made here), RSA or Ed25519 (an operator's own root)
 
 
 def _read(file: Path, remedy: str) -> bytes:
@@ -399,7 +401,7 @@ def _read(file: Path, remedy: str) -> bytes:
     except FileNotFoundError:
         raise CAError(f"{file} does not exist. {remedy}") from None
     except OSError as error:
-        raise CAError(f"{file} cannot be read: {error.strerror}. Let the proxy's user read it.") from None
+        raise CAError(f"{file} cannot be read: {error.strerror}. Make it readable for the proxy's user.") from None
 
 
 def _spki(key: CertificateIssuerPrivateKeyTypes) -> bytes:
@@ -419,10 +421,10 @@ def _key_pem(key: CertificateIssuerPrivateKeyTypes) -> bytes:
 
 
 def _write(file: Path, content: bytes, mode: int) -> None:
-    """Replace a file atomically, fsynced; nobody else can read it in between.
+    """Replace a file atomically and fsync it; no other user can read it in the meantime.
 
-    The new file keeps the owner of the one it replaces, and is not more open. Root gives a first file the directory's
-    owner: a running proxy reads a renewed CA at once, as a user of its own.
+    The new file keeps the owner of the previous one and is never more permissive. For a first file, root sets the
+    owner of the directory: the proxy runs as its own user and must read a renewed CA at once.
     """
     before = _stat(file)
     owner = before or file.parent.stat()
@@ -431,7 +433,7 @@ def _write(file: Path, content: bytes, mode: int) -> None:
         with os.fdopen(handle, "wb") as stream:
             os.fchmod(stream.fileno(), (mode & before.st_mode or mode) if before else mode)
             if os.geteuid() == 0:
-                # A container without the capability CHOWN leaves this to its caller.
+                # A container without CAP_CHOWN leaves this to its caller.
                 with contextlib.suppress(PermissionError):
                     os.fchown(stream.fileno(), owner.st_uid, owner.st_gid)
             stream.write(content)

@@ -1,7 +1,7 @@
-"""Capture: what passes beside the stream becomes one exchange's record. Pure: bytes and times in, a record out.
+"""Capture of one exchange: builds the record from the bytes that pass. Pure: bytes and times in, a record out.
 
-Nothing here holds a chunk back or raises on what traffic contains. Memory is bounded for each exchange, whatever the
-size of its bodies: a body keeps its head and its tail, a hash of the whole, and its sizes.
+Capturing never delays a chunk and never raises because of what traffic contains. Memory is bounded for each exchange,
+whatever the size of its bodies: of a body it keeps the head, the tail, a hash of the whole, and the sizes.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from openclaw_egress.records import Body, ExchangeRecord
 from openclaw_egress.redaction import REDACTED, is_token_endpoint, key_fingerprint, redact_headers, redact_url
 
 READ_AHEAD = 2 * 1024 * 1024
-"""Bytes of a request's body in which the model is looked for. They are read as they pass and not kept."""
+"""Bytes of a request's body in which the model's name is looked for. They are read in passing and not kept."""
 
 READER_BYTES = 8 * 1024 * 1024
-"""What the reader of a response keeps of it at the most (`providers.reading`)."""
+"""Bytes that the response reader keeps at most (`providers.reading`)."""
 
 MAX_DECODED = 64 * 1024 * 1024
-"""Decoded bytes after which a body is taken for a decompression bomb: the rest is counted on the wire alone."""
+"""Limit of decoded bytes. Beyond it the body counts as a decompression bomb, and only its wire size is counted."""
 
 TAIL_SHARE = 4
-"""A truncated body keeps one part in so many of its limit for its end, the rest for its beginning."""
+"""A truncated body keeps 1/TAIL_SHARE of its limit for its end, and the rest for its beginning."""
 
 
 class BodyCapture:
-    """One body as it passes: decoded, hashed, head and tail kept.
+    """The capture of one body: decodes and hashes it in passing, and keeps its head and its tail.
 
     Args:
         limit: bytes (decoded) that the record may keep.
@@ -55,9 +55,9 @@ class BodyCapture:
         self.size = 0
 
     def feed(self, wire: bytes) -> Iterator[bytes]:
-        """Take a chunk as it came over the wire; yields what it decodes to, in bounded pieces, perhaps none yet.
+        """Consume a chunk as received, and yield its decoded bytes in bounded pieces, possibly none.
 
-        The chunk is taken when the iterator is exhausted, and only then.
+        The chunk is consumed only when the iterator is exhausted.
         """
         self.wire_size += len(wire)
         if self._encoded:
@@ -68,7 +68,10 @@ class BodyCapture:
             yield self._take(piece)
 
     def finish(self, *, whole: bool = True) -> None:
-        """No more will come; ``whole``: its end was seen. A coded body that broke off is kept as far as it decodes."""
+        """End the body; ``whole`` says whether its end was received.
+
+        An encoded body that broke off is kept as far as it decodes.
+        """
         self._damaged = self._decoder.error is not None
         self._whole = whole
         self._decoder.finish()
@@ -94,11 +97,11 @@ class BodyCapture:
         return len(self._head) + len(self._tail) + len(self._raw)
 
     def forget(self) -> None:
-        """Free the body's bytes: the record has them."""
+        """Free the bytes of the body; the record holds them by now."""
         self._head, self._tail, self._raw = bytearray(), bytearray(), bytearray()
 
     def drop_spare(self) -> None:
-        """Free, once the body is finished, what :meth:`body` does not need."""
+        """Free what :meth:`body` does not need, once the body is finished."""
         if self._undecodable:
             self._head, self._tail = bytearray(), bytearray()
             return
@@ -110,7 +113,7 @@ class BodyCapture:
 
     @property
     def truncated(self) -> bool:
-        """Whether the record lacks bytes of this body."""
+        """Return whether the record lacks bytes of this body."""
         if self._undecodable:
             return self.wire_size > self._limit
         return self.size > self._limit or self._decoder.exhausted
@@ -120,8 +123,10 @@ class BodyCapture:
         return self._encoded and self._damaged and not self._decoder.exhausted
 
     def body(self) -> Body | None:
-        """What the record keeps; None where there was no body. A body that its Content-Encoding does not decode is
-        kept as it came, as base64."""
+        """Return the body to record; None if there was no body.
+
+        A body that its Content-Encoding does not decode is kept unmodified, as base64.
+        """
         if not self.wire_size:
             return None
         if self._undecodable:
@@ -142,7 +147,7 @@ class BodyCapture:
         )
 
     def _kept(self) -> tuple[bytes, bytes, int]:
-        """Head, tail and the number of bytes left out between them."""
+        """Return the head, the tail and the number of bytes left out between them."""
         if self.size <= self._limit:
             return bytes(self._head[: self._limit]), b"", 0
         tail = bytes(self._tail)
@@ -152,7 +157,7 @@ class BodyCapture:
 
 def _text_of(kept: tuple[bytes, bytes, int], *, cut: bool) -> tuple[str, str]:
     head, tail, missing = kept
-    if cut:  # a character that the cut went through is no reason for base64
+    if cut:  # a character that was cut in two is no reason for base64
         head, tail = _whole_characters(head), _without_torn_start(tail)
     try:
         texts = head.decode(), tail.decode()
@@ -162,7 +167,7 @@ def _text_of(kept: tuple[bytes, bytes, int], *, cut: bool) -> tuple[str, str]:
 
 
 def _whole_characters(data: bytes) -> bytes:
-    """Without the first bytes of a UTF-8 character whose others were cut off (at most three)."""
+    """Drop an incomplete UTF-8 character (at most three bytes) from the end."""
     for back in range(1, min(4, len(data)) + 1):
         byte = data[-back]
         if byte & 0xC0 == 0x80:
@@ -173,7 +178,7 @@ def _whole_characters(data: bytes) -> bytes:
 
 
 def _without_torn_start(data: bytes) -> bytes:
-    """Without the last bytes of a UTF-8 character whose first were cut off (at most three)."""
+    """Drop an incomplete UTF-8 character (at most three bytes) from the beginning."""
     for index in range(min(3, len(data))):
         if data[index] & 0xC0 != 0x80:
             return data[index:]
@@ -185,7 +190,7 @@ type Headers = list[tuple[str, str]]
 
 @dataclass(slots=True)
 class ExchangeCapture:
-    """One exchange while it is under way. Times are nanoseconds since the epoch."""
+    """The capture of one exchange in progress. Times are nanoseconds since the epoch."""
 
     id: str
     class_name: str
@@ -208,7 +213,7 @@ class ExchangeCapture:
     response: BodyCapture = field(init=False)
     request_facts: RequestFacts = field(init=False)
     secret: bool = field(init=False)
-    """The bodies are credentials: neither the record nor the journal keeps a byte or a hash of them."""
+    """Whether the bodies are credentials: neither the record nor the journal keeps a byte or a hash of them."""
     _request_scan: CredentialScan | None = field(init=False, default=None)
     _response_scan: CredentialScan | None = field(init=False, default=None)
     _reader: ResponseReader | None = field(init=False, default=None)
@@ -225,16 +230,16 @@ class ExchangeCapture:
 
     @property
     def limit(self) -> int:
-        """Bytes of each body that may be written down, as far as is known by now."""
+        """Return how many bytes of each body may be recorded, as far as is known by now."""
         return 0 if self.secret else self.body_limit
 
     def may_be_written(self, direction: str) -> bool:
-        """Return whether it is decided that this body, as far as it came, holds no credentials."""
+        """Return whether the bytes received so far of this body are known to hold no credentials."""
         scans = [self._request_scan] if direction == "request" else [self._request_scan, self._response_scan]
         return not self.secret and all(scan is None or scan.over for scan in scans)
 
     def request_chunk(self, wire: bytes) -> Iterator[bytes]:
-        """Take a piece of the request's body; yields what it decodes to, see `BodyCapture.feed`."""
+        """Consume a chunk of the request's body, and yield its decoded bytes (see `BodyCapture.feed`)."""
         for piece in self.request.feed(wire):
             self._look(self._request_scan, piece)
             before = self.request.size - len(piece)
@@ -248,7 +253,7 @@ class ExchangeCapture:
             self.secret = self.secret or scan.found
 
     def request_done(self, *, whole: bool = True) -> None:
-        """The request is whole, or will not go on."""
+        """End the request: it is complete, or no more of it will be received."""
         if self._request_over:
             return
         self._request_over = True
@@ -263,7 +268,7 @@ class ExchangeCapture:
         self._request_reader = None
 
     def response_began(self, status: int, headers: Headers) -> None:
-        """The answer's status line and headers came."""
+        """Note the status and the headers of the response."""
         self.status = status
         self.response_headers = headers
         self.response = BodyCapture(self.limit, _header(headers, "content-encoding"))
@@ -272,7 +277,7 @@ class ExchangeCapture:
             self._reader = response_reader(self.host, self.path, _header(headers, "content-type"))
 
     def response_chunk(self, wire: bytes, now_ns: int) -> Iterator[bytes]:
-        """A piece of the answer's body passed; yields what it decodes to, see `BodyCapture.feed`."""
+        """Consume a chunk of the response's body, and yield its decoded bytes (see `BodyCapture.feed`)."""
         if self.first_chunk_ns is None and wire:
             self.first_chunk_ns = now_ns
         for piece in self.response.feed(wire):
@@ -288,14 +293,14 @@ class ExchangeCapture:
         return self.request.held + self.response.held + read
 
     def expected(self, length: int, *, response: bool = False) -> int:
-        """Return how many bytes a body of a known length will hold at the most, as far as the length tells."""
+        """Return how many bytes a body of this length will hold in memory at most."""
         kept = min(length, self.limit + self.limit // TAIL_SHARE)
         if not response:
             return kept
         return self.request.held + kept + (min(length, READER_BYTES) if self._reader is not None else 0)
 
     def forget_bodies(self) -> None:
-        """Free the bodies: the exchange is recorded."""
+        """Free the bodies once the exchange is recorded."""
         self.request.forget()
         self.response.forget()
         self._reader = None
@@ -313,11 +318,11 @@ class ExchangeCapture:
     def _body(self, body: BodyCapture) -> Body | None:
         if not self.secret or not body.wire_size:
             return body.body()
-        # No hash either: a short secret can be found by trying.
+        # Keep no hash either: a short secret can be found by guessing.
         return Body(text=REDACTED, encoding="utf-8", size=body.size or body.wire_size, sha256=None, truncated=True)
 
     def known(self) -> dict[str, Any]:
-        """What is known by now, redacted: the fields of an `ExchangeRecord` but for bodies, end and outcome."""
+        """Return the redacted fields of an `ExchangeRecord` that are known by now, without bodies, end and outcome."""
         trace_id, span_id = _trace(_header(self.request_headers, "traceparent"))
         return {
             "id": self.id,
@@ -344,7 +349,7 @@ class ExchangeCapture:
         }
 
     def record(self, outcome: str, end_ns: int, error_type: str | None = None) -> ExchangeRecord:
-        """The exchange as a record, redacted, made once; ``outcome`` is one of `records.OUTCOMES`."""
+        """Return the exchange as a redacted record; call this once. ``outcome`` is one of `records.OUTCOMES`."""
         self.request_done(whole=False)
         facts = self._response_done(whole=outcome == "complete")
         return ExchangeRecord(
@@ -360,13 +365,13 @@ class ExchangeCapture:
 
 
 def _header(headers: Headers, name: str) -> str | None:
-    """All values of a header joined as one (RFC 9110, section 5.3), or None."""
+    """Return all values of a header joined as one (RFC 9110, section 5.3), or None."""
     values = [value for key, value in headers if key.lower() == name]
     return ", ".join(values) if values else None
 
 
 def _trace(traceparent: str | None) -> tuple[str | None, str | None]:
-    """Trace and span id from a W3C traceparent (https://www.w3.org/TR/trace-context/), as lower-case hex."""
+    """Return trace and span id of a W3C traceparent (https://www.w3.org/TR/trace-context/), as lower-case hex."""
     parts = (traceparent or "").strip().split("-")
     if len(parts) < 4 or len(parts[0]) != 2 or len(parts[1]) != 32 or len(parts[2]) != 16:
         return None, None

@@ -1,7 +1,8 @@
-"""Bodies that are credentials by their content: forms and JSON objects with fields such as ``client_secret``.
+"""Detection of bodies that are credentials: forms and JSON objects with fields such as ``client_secret``.
 
-`redaction.is_token_endpoint` knows such bodies by host and path. This module finds them at any other path, while they
-pass and in any cut. Bodies of the model APIs that the proxy reads are not looked into: they must be kept exactly.
+`redaction.is_token_endpoint` recognises such bodies by host and path. This module finds them at any other path, while
+they stream and wherever chunks are cut. It skips bodies of the model APIs that the proxy parses: those must be kept
+exactly.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _MAX_NAME = 300
 
 
 class CredentialScan:
-    """A scan of one decoded body. Feed it in any cut.
+    """The scan of one decoded body, fed in chunks of any size.
 
     Attributes:
         found: the body holds a field that names a credential.
@@ -42,7 +43,7 @@ class CredentialScan:
         self._rest = b"&"
 
     def feed(self, data: bytes) -> None:
-        """Look at the next decoded bytes."""
+        """Scan the next decoded bytes."""
         if self.over or not data:
             return
         if not self._begun:
@@ -60,7 +61,7 @@ class CredentialScan:
             self._fields(data)
 
     def finish(self) -> None:
-        """Note that the body is over, or that no more of it will come."""
+        """End the scan: the body is complete, or no more of it will be received."""
         self.over = True
 
     def _fields(self, data: bytes) -> None:
@@ -68,19 +69,19 @@ class CredentialScan:
         self.found = any(is_secret_field(name.decode("latin-1")) for name in _FIELD.findall(text))
         self.over = self.found
         rest = text[max(text.rfind(b"&"), text.rfind(b";"), 0) :]
-        # In a value, or in what is too long to be a name: the next field begins after the next separator.
+        # Inside a value, or past the longest possible name: the next field begins after the next separator.
         self._rest = b"=" if b"=" in rest or len(rest) > _MAX_NAME else rest
 
 
 def scan_for(host: str, path: str, content_type: str | None) -> CredentialScan | None:
-    """Return a scan for a body of this exchange, or ``None`` where its path alone decides."""
+    """Return a scan for a body of this exchange, or ``None`` if the path alone decides."""
     if is_token_endpoint(host, path) or api_of(path) is not None:
         return None
     return CredentialScan(content_type)
 
 
 def are_credentials(host: str, path: str, bodies: Iterable[tuple[str | None, bytes]]) -> bool:
-    """Return whether bodies at hand, given as ``(content type, bytes)``, must not be kept."""
+    """Return whether these bodies, given as ``(content type, bytes)``, must not be kept."""
     if is_token_endpoint(host, path):
         return True
     for content_type, data in bodies:

@@ -1,20 +1,21 @@
-"""The exporter: a thread that brings the spool's lines to the store, at least once, in order.
+"""The exporter: a thread that sends the spool's lines to the destination, at least once, in order.
 
-It never waits for anything that traffic waits for, and never gives up: what the store does not take now is tried again
-with growing pauses, for ever. What it will never take (poison) is found by halving the push, since an answer does not
-say which record it means, and set aside as a dead letter; halving is safe, as the store keeps the good records of a
-push that it refused and recognises them when they come again. A store that refuses because of a setting says nothing
-about the records: they wait, and `Exporter.state` says what to mend.
+The exporter never delays traffic and never gives up: it retries with growing pauses, without end. If the destination
+will never accept a record, the exporter finds the record by halving the push, because a response does not name the
+record, and dead-letters it. Halving is safe: the destination keeps the valid records of a refused push and recognises
+them when they are sent again. If the destination refuses because of a setting, the records are not at fault: they
+wait, and `Exporter.state` says what to fix.
 
-Four rules follow from what Loki does:
+Four rules follow from Loki's behaviour:
 
-1. A push spans half an hour at most. Loki keeps the good records of a refused push, and refuses what is an hour behind
-   the newest of its stream: a longer push could not be repeated.
-2. A failure that repeats halves the push, whatever its status: a push that is too large can be answered with 429, 500,
-   503, 413, a timeout or a reset, for ever. The size that passed is where the next push starts.
-3. A line that fails alone is dead-lettered only if the store takes a small probe after each of its failures. While the
-   store takes nothing, everything waits.
-4. A line that is too far ahead of the store's clock waits for its time; earlier lines, whenever committed, go first.
+1. A push spans at most 30 minutes. Loki keeps the valid records of a refused push, and refuses records that are one
+   hour behind the newest of their stream: a longer push could not be repeated.
+2. A repeated failure halves the push, whatever its status: the response to a push that is too large can be 429, 500,
+   503, 413, a timeout or a reset, every time. The next push starts at the size that was accepted.
+3. A line that fails alone is dead-lettered only if the destination accepts a small probe after each of its failures.
+   While the destination accepts nothing, every line waits.
+4. A line that is too far ahead of the destination's clock waits for its time. Earlier lines, whenever committed, go
+   first.
 """
 
 from __future__ import annotations
@@ -38,53 +39,53 @@ from openclaw_egress.spool import Spool, SpoolError, StoredRecord
 log = logging.getLogger("openclaw_egress.export")
 
 MAX_PUSH_BYTES = 2_000_000
-"""As the store counts: each record with its resource. A stock Loki takes messages of 4 MiB, a burst of 6 MB, 4 MB/s."""
+"""Each record counts with its resource. A default Loki accepts 4 MiB per message, 4 MB/s and bursts of 6 MB."""
 MAX_PUSH_SPAN_NS = 30 * 60 * 10**9
 MIN_PUSH_BYTES = 1
-"""One line: a push holds one at least."""
+"""Smaller than any line: a push always holds at least one."""
 GROWTH = 8
-"""A push that passed lets the next one be larger by this part of it."""
+"""After an accepted push, the limit grows by 1/GROWTH of its size."""
 FIRST_PAUSE_SECONDS = 0.5
 MAX_PAUSE_SECONDS = 30.0
 IDLE_SECONDS = 1.0
 FAILURES_ALONE = 3
-"""So often a line must fail alone before the store is probed."""
+"""Failures of a single line before the exporter probes the destination."""
 STRIKES = 5
-"""So often a line must fail alone, and a probe pass after it, before the line is dead-lettered."""
+"""Failures of a single line, each followed by an accepted probe, before the line is dead-lettered."""
 STRIKES_AT_RATE_LIMIT = 10
-"""The same for 429, which may mean the store's other clients."""
+"""The same limit for status 429, which other clients of the destination may have caused."""
 MAX_BURIED_IN_A_ROW = 10
-"""After so many dead letters with nothing accepted in between, it may be the store that is wrong: go slowly."""
+"""Dead letters in a row, with none accepted in between, after which the destination is suspected and sending slows."""
 
 _NOT_STORED = re.compile(r"received message larger than max")
-"""Refusals with 5xx after which the store has nothing of the push."""
+"""Responses with status 5xx that mean: the destination stored nothing of the push."""
 _OLDEST = re.compile(r"oldest acceptable timestamp is: (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)")
 
 
 class ExportSettings(Protocol):
-    """What of the settings the exporter needs; the rest it reads from ``OTEL_EXPORTER_OTLP_*``."""
+    """The settings that the exporter needs; it reads the others from ``OTEL_EXPORTER_OTLP_*``."""
 
     @property
     def logs_endpoint(self) -> str:
-        """The store's URL; empty: there is none."""
+        """Return the destination's URL, or an empty string if there is none."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Oldest:
-    """The line that has waited longest; how old it was when the exporter first saw it, and when that was."""
+    """The line that has waited longest, its age when the exporter first saw it, and the time of that moment."""
 
     seq: int
     seconds_then: float
     seen: float
 
     def seconds(self) -> float:
-        """Return for how long it has waited; a clock that is set meanwhile does not count."""
+        """Return how long the line has waited; changes of the wall clock in the meantime do not count."""
         return self.seconds_then + time.monotonic() - self.seen
 
 
 @dataclass(slots=True)
 class _Alone:
-    """The record that fails alone: how often, and after how many of its last failures a probe passed."""
+    """The record that fails alone: its failures, and how many of the last ones were followed by an accepted probe."""
 
     seq: int = 0
     failures: int = 0
@@ -92,15 +93,15 @@ class _Alone:
 
 
 class Exporter:
-    """Sends what waits in the spool.
+    """The thread that sends the spool's pending lines.
 
     Args:
-        spool: where the lines are.
-        settings: names the endpoint; where it is empty nothing is sent.
-        environ: where ``OTEL_EXPORTER_OTLP_*`` are, by default the process's environment.
+        spool: the spool to read from.
+        settings: the endpoint; if it is empty, nothing is sent.
+        environ: the variables ``OTEL_EXPORTER_OTLP_*``, by default those of the process.
         max_push_bytes: largest push, before compression.
-        max_pause: longest pause between attempts, in seconds (a store's ``Retry-After`` may say more).
-        jitter: a number in [0, 1), by which each pause is multiplied.
+        max_pause: longest pause between attempts, in seconds; the destination's ``Retry-After`` may be longer.
+        jitter: returns a number in [0, 1), by which each pause is multiplied.
     """
 
     def __init__(
@@ -129,20 +130,20 @@ class Exporter:
         self._last_success: float | None = None
         self._oldest: _Oldest | None = None
         self._sent: dict[int, str] = {}
-        """Lines that the store may have, as they were in a push that it did not acknowledge; and what it answered."""
+        """Lines that the destination may already have, from a push that it did not acknowledge, with its response."""
         self._alone = _Alone()
         self._horizon_ns: int | None = None
         self._horizon_until = 0.0
         self._held = 0
 
     def start(self) -> None:
-        """Begin to send, if there is a store."""
+        """Start the thread, if there is a destination."""
         if self._endpoint and self._thread is None:
             self._thread = threading.Thread(target=self._run, name="exporter", daemon=True)
             self._thread.start()
 
     def stop(self, timeout: float = 5.0) -> None:
-        """Send what can be sent within ``timeout`` seconds, and end; what remains waits in the spool."""
+        """Stop, after sending what can be sent within ``timeout`` seconds. The rest stays in the spool."""
         self._deadline = time.monotonic() + timeout
         self._stopping.set()
         self._spool.committed.set()
@@ -151,13 +152,13 @@ class Exporter:
 
     @property
     def state(self) -> dict[str, Any]:
-        """For ``/readyz``, ``status`` and metrics.
+        """Return the exporter's state for ``/readyz``, ``status`` and the metrics.
 
-        ``status`` is ``local`` (no store), ``idle``, ``ok``, ``retrying`` or ``misconfigured``; ``last_error`` is
+        ``status`` is ``local`` (no destination), ``idle``, ``ok``, ``retrying`` or ``misconfigured``; ``last_error`` is
         ``None`` unless the last attempt failed; times are Unix seconds.
         """
         stats = self._spool.stats()
-        # Read once: the exporter's thread goes on meanwhile.
+        # Read it once: the exporter's thread may change it meanwhile.
         oldest = self._oldest
         failed = self._status in ("retrying", "misconfigured")
         return {
@@ -197,11 +198,12 @@ class Exporter:
         try:
             return Sender(self._endpoint, self._environ)
         except (ValueError, OSError) as error:
-            self._failed("misconfigured", Answer(Verdict.MISCONFIGURED, f"the exporter cannot start: {error}"))
+            problem = f"the exporter cannot start: {error}; check OTEL_EXPORTER_OTLP_LOGS_*"
+            self._failed("misconfigured", Answer(Verdict.MISCONFIGURED, problem))
             return None
 
     def _round(self, sender: Sender) -> bool | None:
-        """Send the next push: whether it went through, ``None`` where nothing waits."""
+        """Send the next push and return whether it succeeded; return ``None`` if no line waits."""
         try:
             self._note_oldest()
             if self._horizon_ns is not None and time.monotonic() >= self._horizon_until:
@@ -211,7 +213,7 @@ class Exporter:
         except SpoolError as error:
             self._failed("retrying", Answer(Verdict.RETRY, str(error)))
         except Exception as error:
-            log.exception("the exporter stumbled; it goes on")
+            log.exception("unexpected error in the exporter; it retries after a pause")
             self._failed("retrying", Answer(Verdict.RETRY, f"{type(error).__name__}: {error}"))
         return False
 
@@ -229,7 +231,7 @@ class Exporter:
         return max(0.01, min(IDLE_SECONDS, self._horizon_until - time.monotonic()))
 
     def _deliver(self, sender: Sender, records: Sequence[StoredRecord]) -> bool:
-        """Bring these records to the store, or to the dead letters; ``False``: pause, some still wait."""
+        """Deliver or dead-letter these records; return ``False`` if some still wait and a pause is due."""
         if self._stopping.is_set() and time.monotonic() >= self._deadline:
             return False
         if self._horizon_ns is not None:
@@ -258,22 +260,22 @@ class Exporter:
         return self._deliver(sender, records[:half]) and self._deliver(sender, records[half:])
 
     def _not_now(self, sender: Sender, records: Sequence[StoredRecord], answer: Answer) -> bool:
-        """Keep the records for later. What fails alone, while the store takes a probe, is a dead letter in the end."""
+        """Keep the records for later; dead-letter one that keeps failing alone while the destination accepts probes."""
         if answer.delivered:
             if answer.status != 429 and not _NOT_STORED.search(answer.message):
                 self._remember_sent(records, answer)
-            # The first failure may be chance.
+            # A first failure may be chance.
             if self._failures:
                 self._halve(records)
             if len(records) == 1 and self._never_fits(sender, records[0], answer):
-                self._bury(records, f"never_fits: refused alone while smaller records were taken: {answer.message}")
+                self._bury(records, f"never_fits: refused alone, although a probe was accepted: {answer.message}")
                 self._failures = 0
                 return True
         self._failed("retrying", answer)
         return False
 
     def _never_fits(self, sender: Sender, record: StoredRecord, answer: Answer) -> bool:
-        """Return whether this failure of a record that was alone is the last that it gets."""
+        """Return whether a record that failed alone has reached its last failure."""
         if self._alone.seq != record.seq:
             self._alone = _Alone(record.seq)
         self._alone.failures += 1
@@ -293,7 +295,7 @@ class Exporter:
             self._sent[record.seq] = answer.message
 
     def _refused(self, records: Sequence[StoredRecord], answer: Answer) -> bool:
-        """One record alone was refused."""
+        """Settle a single record that was refused."""
         reason = "too_large" if answer.verdict is Verdict.TOO_LARGE else _reason(answer.message)
         if reason == "too_new":
             return self._wait_for_its_time(records[0], answer)
@@ -304,55 +306,55 @@ class Exporter:
         self._buried_in_a_row += 1
         if self._buried_in_a_row < MAX_BURIED_IN_A_ROW:
             return True
-        remedy = "the store refuses one record after the other: is it the right one? See `egress status`"
+        remedy = "the destination refuses record after record: check its limits, and its URL in `egress status`"
         self._failed("misconfigured", Answer(Verdict.MISCONFIGURED, answer.message, remedy))
         return False
 
     def _wait_for_its_time(self, record: StoredRecord, answer: Answer) -> bool:
-        """Hold this record and all later ones; go on with earlier ones, which may be committed after it."""
+        """Hold this record and all later ones. Send earlier ones first, even if they are committed afterwards."""
         self._horizon_ns = record.time_ns
         self._held = self._spool.pending_since(record.time_ns)
-        remedy = "do the clocks here and there agree? Lines that are ahead wait for their time, others go on"
+        remedy = "check the clocks here and at the destination; lines that are ahead wait, earlier ones are sent"
         self._failed("retrying", Answer(Verdict.RETRY, answer.message, remedy))
         self._horizon_until = time.monotonic() + self._pause()
         return True
 
     def _late(self, records: Sequence[StoredRecord], answer: Answer) -> None:
-        """Settle records that are too late. One that the store may have from an earlier push counts as stored."""
+        """Settle records that are too late. One that an earlier push may have delivered counts as acknowledged."""
         reason = _reason(answer.message)
         before = [record for record in records if reason == "too_far_behind" and record.seq in self._sent]
         for said in dict.fromkeys(self._sent[record.seq] for record in before):
             seqs = [record.seq for record in before if self._sent[record.seq] == said]
-            why = f"sent before, in a push that was answered: {said}; refused as too_far_behind when sent again"
+            why = f"sent before, in a push with the response: {said}; refused as too_far_behind when sent again"
             self._spool.acknowledge(seqs, why)
-            log.warning("%d lines from %d on count as stored: %s", len(seqs), seqs[0], why)
+            log.warning("%d lines, from seq %d on, count as acknowledged: %s", len(seqs), seqs[0], why)
         late = [record for record in records if reason != "too_far_behind" or record.seq not in self._sent]
         for record in before:
             del self._sent[record.seq]
         if len(late) == 1 or (late and len(records) == 1):
             self._bury(late, f"{reason}: {answer.message}")
         elif late:
-            # The message names another line; what it says of the oldest acceptable time holds for these too.
+            # The message names another line, but the oldest acceptable time in it applies to these lines too.
             oldest = _OLDEST.search(answer.message)
             limit = f"{oldest.group(1)}Z" if oldest else "?"
-            self._bury(late, f"{reason}: older than {limit}, the oldest time that the store said it takes")
+            self._bury(late, f"{reason}: older than {limit}, the oldest time that the destination accepts")
 
     def _bury(self, records: Sequence[StoredRecord], why: str) -> None:
         self._spool.dead_letter([record.seq for record in records], why)
         self._dead_letters += len(records)
         for record in records:
             self._sent.pop(record.seq, None)
-        log.error("%d lines from %d on are dead letters: %s", len(records), records[0].seq, why)
+        log.error("%d lines, from seq %d on, are now dead letters: %s", len(records), records[0].seq, why)
 
     def _succeeded(self, records: Sequence[StoredRecord], size: int) -> None:
         self._spool.acknowledge([record.seq for record in records])
         if self._status in ("retrying", "misconfigured"):
-            log.warning("the store takes records again, after %d failures", self._failures)
+            log.warning("the destination accepts records again, after %d failures", self._failures)
         self._status = "ok"
         self._failures = self._buried_in_a_row = 0
         self._retry_after = None
         self._alone = _Alone()
-        # The size that passed is where the next push starts; it grows slowly, as each excess costs a pause.
+        # The next push starts at the size that was accepted. It grows slowly, because each excess costs a pause.
         passed = max(self._push_limit, sum(record.size for record in records))
         self._push_limit = min(self._max_push, passed + passed // GROWTH + 1)
         for record in records:
@@ -362,7 +364,7 @@ class Exporter:
         self._last_success = time.time()
 
     def _failed(self, status: str, problem: Answer) -> None:
-        # Once for each kind of trouble: a store that is down for a night must not fill the log.
+        # Log each kind of problem once: an outage of a night must not fill the log.
         if (status, problem.remedy) != (self._status, self._problem.remedy) or self._failures == 0:
             log.warning(
                 "records wait in the spool: %s%s", problem.message, f" ({problem.remedy})" * bool(problem.remedy)
@@ -372,13 +374,13 @@ class Exporter:
         self._retry_after = problem.retry_after
 
     def _pause(self) -> float:
-        """Exponential, with full jitter; at least what the store asked for."""
+        """Return an exponential pause with full jitter, at least as long as the destination requested."""
         longest = min(self._max_pause, FIRST_PAUSE_SECONDS * 2.0 ** min(self._failures, 16))
         return max(longest * self._jitter(), self._retry_after or 0.0)
 
 
 def _reason(message: str) -> str:
-    """Why a store refuses, as a word: by Loki's messages."""
+    """Return the reason of a refusal as a code, from Loki's messages."""
     for words, reason in (
         ("timestamp too new", "too_new"),
         ("timestamp too old", "too_old"),
@@ -392,10 +394,10 @@ def _reason(message: str) -> str:
 
 
 def _too_old(message: str, records: Sequence[StoredRecord]) -> Sequence[StoredRecord]:
-    """The records at the beginning of a push that are older than the oldest time that the store said it takes.
+    """Return the records at the beginning of a push that are older than the oldest time that the destination accepts.
 
-    An outage of days leaves thousands of them; one answer tells of all. Only where they are of one stream: how far
-    behind a record may be is a matter of its stream.
+    An outage of days leaves thousands of such records, and one response covers them all. This holds only if all of them
+    belong to one stream, because Loki computes the limit for each stream.
     """
     found = _OLDEST.search(message)
     if not found or len({record.resource for record in records}) != 1:

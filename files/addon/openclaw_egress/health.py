@@ -1,4 +1,4 @@
-"""``/healthz``, ``/readyz`` and ``/metrics``, on loopback only: no container but the proxy's own can ask them."""
+"""The health server: ``/healthz``, ``/readyz`` and ``/metrics`` on loopback, for the proxy's own container only."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ class _QuietHandler(WSGIRequestHandler):
     timeout = 5
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  (the base class names it so)
-        """Health checks every few seconds are no news."""
+        """Ignore the message: a health check runs every few seconds."""
 
 
 class HealthError(Exception):
-    """The health listener cannot start; the text says why and what to do."""
+    """An error of the health listener: it cannot start. The message names the cause and the remedy."""
 
 
 class HealthServer:
-    """Serves health and metrics from a thread, whatever the proxy's event loop is doing.
+    """The server of health and metrics; it runs in its own thread, independent of the proxy's event loop.
 
-    ``alive`` says whether the proxy works at all, ``ready`` whether it does all that it should; both give
-    ``(good, details)`` and the details are the JSON answer, with status 200 or 503.
+    ``alive`` reports whether the proxy works at all, ``ready`` whether it does everything that it should. Both return
+    ``(good, details)``; the details are the JSON response, with status 200 or 503.
     """
 
     def __init__(
@@ -62,18 +62,18 @@ class HealthServer:
             self._server: WSGIServer = make_server(HOST, port, app, handler_class=_QuietHandler)
         except OSError as error:
             raise HealthError(
-                f"{HOST}:{port} (health and metrics) cannot be listened on: {error.strerror}. "
-                "Is another proxy running? EGRESS_HEALTH_PORT names another port."
+                f"cannot listen on {HOST}:{port} (health and metrics): {error.strerror}. "
+                "Stop the process that uses the port, or set EGRESS_HEALTH_PORT to another port."
             ) from None
         self.port = self._server.server_port
         self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)
 
     def start(self) -> None:
-        """Begin to answer."""
+        """Start to serve."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End; returns when the thread has ended."""
+        """Stop the server, and wait for its thread to end."""
         if self._thread.is_alive():
             self._server.shutdown()
             self._thread.join(timeout=5)

@@ -1,7 +1,8 @@
 """The addresses of the machine that the proxy runs on.
 
-In a container the proxy sees its own interfaces alone. The role writes the host's addresses, its public ones too, to a
-file (``EGRESS_HOST_ADDRESSES_FILE``): one address a line, ``#`` begins a comment. The proxy reads a changed file again.
+A proxy in a container sees only its own interfaces. The role therefore writes the host's addresses, including public
+ones, to a file (``EGRESS_HOST_ADDRESSES_FILE``): one address per line, ``#`` begins a comment. The proxy reloads the
+file when it changes.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from pathlib import Path
 from openclaw_egress.destinations import Address
 from openclaw_egress.policy import Policy, PolicyError
 
-_REMEDY = "write one IP address a line (by Ansible: site.yml)"
+_REMEDY = "write one IP address per line (with Ansible: site.yml)"
 
 
 def with_host_addresses(policy: Policy, file: Path | None) -> Policy:
-    """Return the policy with the addresses of a file, which its guard then refuses.
+    """Return the policy with the addresses of a file, which its address guard then refuses.
 
     Raises:
         PolicyError: the file is missing, or a line of it is not an address.
@@ -42,6 +43,6 @@ def _read(file: Path) -> frozenset[Address]:
         except ValueError:
             raise PolicyError(str(file), number, f"{written[:80]!r} is not an IP address", _REMEDY) from None
         mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-        # A zone says by which interface an address is reached; no client can name one.
+        # A zone only selects the local interface; no client can name one.
         found.add(mapped or ipaddress.ip_address(str(address).partition("%")[0]))
     return frozenset(found)

@@ -1,9 +1,9 @@
-"""The syntax of HTTP/1 messages, judged on the bytes as they were received (RFC 9112). Pure.
+"""The syntax of HTTP/1 messages, checked on the received bytes (RFC 9112). Pure.
 
-Two parsers that read one message differently let a client hide a request, a header or a body from one of them. So a
-request passes only if every parser must read it the same way: CRLF ends each line, and nothing else does; names are
-tokens; values hold no control character but the tab; one framing header says where the body ends. Responses may also
-end their lines with a bare LF, as RFC 9112, section 2.2, permits: the proxy writes each head anew with CRLF.
+Two parsers that read one message differently let a client hide a request, a header or a body from one of them. A
+request therefore passes only if every parser must read it the same way: CRLF, and nothing else, ends each line; names
+are tokens; values hold no control character except the tab; one framing header says where the body ends. Responses may
+also end their lines with a bare LF, as RFC 9112, section 2.2, permits: the proxy rewrites each head with CRLF.
 
 Reasons are fixed texts: they never hold bytes of the message, which may be secrets.
 """
@@ -35,10 +35,10 @@ _BARE_LF = re.compile(rb"(?<!\r)\n")
 _STATUS_START = b"HTTP/1."
 
 MAX_CHUNK_LINE_BYTES = 4096
-"""A chunk's size with its extensions, which nobody uses."""
+"""Limit for a chunk's size with its extensions, which are not used in practice."""
 
 MAX_TRAILER_BYTES = 16 * 1024
-"""All trailers of a message together; they are dropped."""
+"""Limit for all trailers of a message together; trailers are dropped."""
 
 
 def begins_like_request(data: bytes) -> bool:
@@ -52,7 +52,7 @@ def begins_like_response(data: bytes) -> bool:
 
 
 def request_problem(head: bytes) -> str | None:
-    """Return why this request's head, its empty line included, must be refused; None where it may pass."""
+    """Return why this request's head, including its empty line, must be refused; None if it is valid."""
     found = _REQUEST.fullmatch(head)
     if found is None:
         return _why_no_request(head)
@@ -67,7 +67,7 @@ def request_problem(head: bytes) -> str | None:
 
 
 def response_problem(head: bytes) -> str | None:
-    """Return why this response's head, its empty line included, must not be passed on; None where it may."""
+    """Return why this response's head, including its empty line, must not be forwarded; None if it is valid."""
     found = _RESPONSE.fullmatch(head)
     if found is None:
         return _why_no_response(head)
@@ -78,11 +78,11 @@ def response_problem(head: bytes) -> str | None:
 
 
 def chunk_size(line: bytes, *, padded: bool = False) -> int | None:
-    """Return the size that a chunk's first line, CRLF included, gives; None where the line is malformed.
+    """Return the size in a chunk's first line, CRLF included; None if the line is malformed.
 
     Args:
         line: the line.
-        padded: whether blanks after the size are let through, as old servers write them.
+        padded: whether blanks after the size are accepted, as old servers send them.
     """
     if len(line) > MAX_CHUNK_LINE_BYTES:
         return None
@@ -119,7 +119,7 @@ def _framing_problem(lengths: list[bytes], codings: list[bytes], minor: bytes) -
     return None
 
 
-# ── the reason, once something is wrong; no longer on the way of every message ───────────────────────────────────
+# ── the reason of a refusal; valid messages never get here ───────────────────────────────────────────────────────
 
 
 def _why_no_request(head: bytes) -> str:

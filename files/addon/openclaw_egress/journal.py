@@ -1,4 +1,4 @@
-"""The journal inside the spool: exchanges under way, and how a crash left them."""
+"""The spool's journal: exchanges in progress, and the records of those that a crash interrupted."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ _MADE_HERE = {"id", "class_name", "request_body", "response_body", "response_fac
 
 
 class Journal:
-    """Rows of ``exchanges`` and ``chunks``, on a connection whose transactions belong to the caller."""
+    """The rows of ``exchanges`` and ``chunks``. The caller owns the connection's transactions."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
 
     def begin(self, exchange_id: str, class_name: str, begin_ns: int, head: dict[str, Any]) -> None:
-        """An exchange begins."""
+        """Insert a new exchange."""
         self._db.execute("INSERT INTO exchanges VALUES (?, ?, ?, ?)", (exchange_id, class_name, begin_ns, _json(head)))
 
     def update(self, exchange_id: str, head: dict[str, Any]) -> None:
-        """More is known of it."""
+        """Replace the head, when more is known of the exchange."""
         self._db.execute("UPDATE exchanges SET head = ? WHERE id = ?", (_json(head), exchange_id))
 
     def append(self, exchange_id: str, direction: str, time_ns: int, data: bytes) -> None:
-        """Bytes of a body passed."""
+        """Append bytes of a body."""
         self._db.execute(
             "INSERT INTO chunks (id, direction, time_ns, data) VALUES (?, ?, ?, ?)",
             (exchange_id, direction, time_ns, data),
         )
 
     def forget(self, exchange_id: str) -> None:
-        """It is over, or never was."""
+        """Delete an exchange that has ended or that must not be recorded."""
         self._db.execute("DELETE FROM chunks WHERE id = ?", (exchange_id,))
         self._db.execute("DELETE FROM exchanges WHERE id = ?", (exchange_id,))
 
     def sizes(self) -> dict[str, int]:
-        """Bytes kept of each exchange under way."""
+        """Return the number of journalled bytes of each exchange in progress."""
         return dict(
             self._db.execute(
                 "SELECT e.id, coalesce(sum(length(c.data)), 0) "
@@ -55,7 +55,7 @@ class Journal:
         )
 
     def interrupted(self, only: str | None = None) -> Iterator[ExchangeRecord]:
-        """What is known of each exchange under way (or of one), as a record with outcome ``interrupted``."""
+        """Yield each exchange in progress (or only one) as a record with the outcome ``interrupted``."""
         for exchange_id, class_name, begin_ns, head in self._db.execute(
             "SELECT id, class, begin_ns, head FROM exchanges WHERE ?1 IS NULL OR id = ?1 ORDER BY begin_ns", (only,)
         ).fetchall():
@@ -117,11 +117,11 @@ def _body(data: bytes, secret: bool, *, whole: bool) -> Body | None:
 
 
 def _json(head: dict[str, Any]) -> str:
-    # ASCII: what json escapes can hold no surrogate that SQLite would refuse.
+    # ASCII, because JSON's escapes hold no surrogate, which SQLite would refuse.
     return json.dumps(head, separators=(",", ":"), default=_plain)
 
 
 def _plain(value: Any) -> Any:
-    """Dataclasses (facts) as objects, bytes and the rest as text."""
+    """Return dataclasses (metadata) as objects, and everything else as text."""
     names = getattr(type(value), "__dataclass_fields__", None)
     return {name: getattr(value, name) for name in names} if names else str(value)

@@ -1,9 +1,9 @@
-"""Lines: how a record's attributes and JSON become log lines that a stock Loki takes, and back.
+"""Log lines: a record's attributes and JSON, as lines that a default Loki accepts, and back again.
 
-A line whose JSON passes `MAX_LINE_BYTES` is split: the first keeps the attributes and the headers, further ones carry
-parts of the bodies, cut between characters. `seal` puts a line at its place in the chain; `reassemble` undoes all of
-it. The limits are those of a stock Loki (256 KB a line; 128 entries and 64 KB of metadata, with which severity, trace,
-scope and resource count), kept with room to spare. Pure functions.
+A record whose JSON exceeds `MAX_LINE_BYTES` is split over several log lines. The first keeps the attributes and the
+headers; the others carry parts of the bodies, cut between characters. `seal` appends a line to the hash chain;
+`reassemble` reverses both steps. The limits are those of a default Loki, with some margin: 256 KB per line, 128 entries
+and 64 KB of metadata, in which severity, trace, scope and resource count. Pure functions.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from openclaw_egress.redaction import MAX_URL_BYTES, clean_text, truncate_utf8
 MAX_LINE_BYTES = 200_000
 """Longest sealed line, in bytes of UTF-8."""
 MAX_ATTRIBUTE_BYTES = 1024
-"""Longest attribute value but for the URL (8 KB)."""
+"""Longest attribute value, except for the URL (8 KB)."""
 MAX_LIST_ITEMS = 16
 MAX_ATTRIBUTES = 96
 MAX_ATTRIBUTES_BYTES = 48_000
-"""All names and values of a line together."""
+"""Limit for all names and values of a line together."""
 GENESIS = "0" * 64
 """``prev`` of the very first line."""
 SEVERITY_NUMBERS = {"INFO": 9, "WARN": 13, "ERROR": 17}
 
 _SEAL_BYTES = 128  # room for {"seq":…,"prev":"…",
-_PART_BYTES = MAX_LINE_BYTES - 1024  # room for what a part says of itself
+_PART_BYTES = MAX_LINE_BYTES - 1024  # room for the part's own description
 
 AttributeValue = str | int | float | bool | list[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """One log line before it is sealed: its attributes, and its JSON without ``seq`` and ``prev``."""
+    """One log line before it joins the hash chain: its attributes, and its JSON without ``seq`` and ``prev``."""
 
     attributes: dict[str, AttributeValue]
     fields: dict[str, Any]
@@ -56,7 +56,7 @@ def make_line(
     trace_id: str | None = None,
     span_id: str | None = None,
 ) -> Line:
-    """A line whose attributes are within the limits; those that are ``None``, or one too many, are left out."""
+    """Return a line whose attributes are within the limits; ``None`` and attributes over the limit are dropped."""
     kept: dict[str, AttributeValue] = {semconv.EVENT_NAME: event_name}
     room = MAX_ATTRIBUTES_BYTES
     for name, value in attributes.items():
@@ -78,31 +78,31 @@ def make_line(
 
 
 def seal(line: Line, seq: int, prev: str) -> str:
-    """The text of a line at its place in the chain: compact JSON that starts with ``seq`` and ``prev``."""
+    """Return the text of a line in the hash chain: compact JSON that starts with ``seq`` and ``prev``."""
     rest = _json(line.fields)[1:]
     return f'{{"seq":{seq},"prev":"{prev}"' + ("," if rest != "}" else "") + rest
 
 
 def line_hash(text: str) -> str:
-    """The SHA-256 of a sealed line: ``prev`` of the next."""
+    """Return the SHA-256 of a sealed line, which is ``prev`` of the next line."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def reassemble(lines: Iterable[str]) -> dict[str, Any]:
-    """The JSON object of a record from its sealed lines in any order, parts put back where they belong.
+    """Return a record's JSON object from its sealed lines in any order, with all parts back in place.
 
-    ``seq`` and ``prev`` are the first line's. Parts that are missing leave ``"missing_parts": [index, …]``; what
-    they would have held is absent.
+    ``seq`` and ``prev`` are those of the first line. If parts are missing, ``"missing_parts": [index, …]`` lists them,
+    and their content is absent.
 
     Raises:
-        ValueError: where a line is no JSON object, or there is no first line.
+        ValueError: a line is not a JSON object, or the first line is missing.
     """
     first: dict[str, Any] | None = None
     parts: dict[int, dict[str, Any]] = {}
     for text in lines:
         loaded = json.loads(text)
         if not isinstance(loaded, dict):
-            raise ValueError("a line is no JSON object")  # noqa: TRY004 - it is the text that is wrong
+            raise ValueError("a line is not a JSON object")  # noqa: TRY004 - the text is invalid, not its type
         if "part" in loaded:
             parts[int(loaded["part"]["index"])] = loaded
         else:
@@ -129,7 +129,7 @@ def reassemble(lines: Iterable[str]) -> dict[str, Any]:
 
 
 def split(line: Line) -> list[Line]:
-    """``line``, or the line without its largest fields and then their parts."""
+    """Return ``[line]`` if it is short enough, otherwise the line without its largest fields, and then their parts."""
     size = _size(_json(line.fields))
     if size + _SEAL_BYTES <= MAX_LINE_BYTES:
         return [line]
@@ -155,7 +155,7 @@ def split(line: Line) -> list[Line]:
 
 
 def _bulky_places(fields: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
-    """What may leave the first line: path, and the dict that holds its last key."""
+    """Yield the fields that may leave the first line: the path, and the dict that holds the path's last key."""
     for side in ("request", "response"):
         holder = fields.get(side)
         if isinstance(holder, dict):
@@ -182,7 +182,7 @@ def _part(line: Line, path: tuple[str, ...], piece: str, index: int, count: int)
 
 
 def _pieces(text: str) -> Iterator[str]:
-    """``text`` in pieces whose JSON takes at most `_PART_BYTES`; cut between characters."""
+    """Yield ``text`` in pieces whose JSON takes at most `_PART_BYTES`, cut between characters."""
     start = 0
     while start < len(text):
         length = _PART_BYTES
@@ -194,12 +194,12 @@ def _pieces(text: str) -> Iterator[str]:
 
 
 def bounded_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of a line's JSON, long ones cut."""
+    """Return the fields of a line's JSON, with long values truncated."""
     return {name: bounded_value(value, 8 * 1024) for name, value in list(fields.items())[:MAX_ATTRIBUTES]}
 
 
 def bounded_value(value: Any, limit: int) -> Any:
-    """One value, cut to ``limit`` bytes; an integer that OTLP cannot hold becomes text."""
+    """Return a value truncated to ``limit`` bytes; an integer that OTLP cannot hold becomes text."""
     if isinstance(value, str):
         return truncate_utf8(clean_text(value), limit)
     if isinstance(value, list):
@@ -210,7 +210,7 @@ def bounded_value(value: Any, limit: int) -> Any:
 
 
 def _json(value: Any) -> str:
-    """Compact JSON in valid UTF-8: lone surrogates of inner strings are replaced."""
+    """Return compact JSON in valid UTF-8; lone surrogates inside strings are replaced."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
     return text if text.isascii() else clean_text(text)
 

@@ -1,4 +1,4 @@
-"""The proxy's Prometheus metrics, in a registry of their own. Names follow https://prometheus.io/docs/practices/naming/."""
+"""The proxy's Prometheus metrics, in their own registry. Naming: https://prometheus.io/docs/practices/naming/."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ PREFIX = "openclaw_egress"
 
 
 class Metrics:
-    """Counters that the hooks move, and gauges that are read from their owners when somebody asks."""
+    """The counters that the hooks increment, and the gauges that are read at each scrape."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.allowed = Counter(
             f"{PREFIX}_allowed",
-            "Requests and tunnels let through.",
+            "Requests and tunnels allowed.",
             ["egress_class", "inspect"],
             registry=self.registry,
         )
         self.denied = Counter(
             f"{PREFIX}_denied",
-            "Requests and tunnels refused (enforced=true) or only reported (enforced=false).",
+            "Requests and tunnels denied (enforced=true) or only reported (enforced=false).",
             ["egress_class", "rule", "enforced"],
             registry=self.registry,
         )
@@ -33,13 +33,13 @@ class Metrics:
         )
         self.duration = Histogram(
             f"{PREFIX}_exchange_duration_seconds",
-            "From the request's first byte to the answer's last.",
+            "Time from the first byte of the request to the last byte of the response.",
             ["egress_class"],
             buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900),
             registry=self.registry,
         )
         self.hook_failures = Counter(
-            f"{PREFIX}_hook_failures", "Exceptions in a hook; what they concerned was refused.", registry=self.registry
+            f"{PREFIX}_hook_failures", "Exceptions in hooks; the traffic was refused.", registry=self.registry
         )
 
         self.unrecorded = Counter(
@@ -50,11 +50,11 @@ class Metrics:
         )
 
     def gauges(self, read: Callable[[], Mapping[str, tuple[str, float]]]) -> None:
-        """Register a function that gives ``{name: (help, value)}`` at each scrape."""
+        """Register a function that returns ``{name: (help, value)}`` at each scrape."""
         self.registry.register(_Gauges(read))
 
     def by_class(self, name: str, text: str, read: Callable[[], Mapping[str, float]]) -> None:
-        """Register a gauge with one value for each class, read at each scrape."""
+        """Register a gauge with one value per class, read at each scrape."""
         self.registry.register(_ByClass(name, text, read))
 
 

@@ -1,8 +1,8 @@
-"""Records as OTLP bytes, by the OpenTelemetry SDK's own types, resource detection and encoder.
+"""Encoding of records as OTLP, with the OpenTelemetry SDK's own types, resource detection and encoder.
 
-A record is encoded once, when it is committed, and kept; a push is put together from those bytes. So what is sent
-again is the same to the byte, which is what a store needs to recognise it: Loki counts the observed time as metadata,
-hence it equals the time here.
+A record is encoded once, when it is committed, and the bytes are kept; a push is assembled from them. A retry therefore
+sends exactly the same bytes, which lets the destination recognise duplicates. Loki counts the observed time as
+metadata, so here it equals the record's time.
 
 The framing is that of protobuf (https://protobuf.dev/programming-guides/encoding/) and
 ``opentelemetry/proto/collector/logs/v1/logs_service.proto``: ``ExportLogsServiceRequest{1: ResourceLogs{1: resource,
@@ -35,11 +35,11 @@ _EMPTY = Resource({})
 
 
 def make_resource(instance_id: str, service_name: str | None = None, host_name: str | None = None) -> Resource:
-    """The resource of this installation.
+    """Return the resource of this installation.
 
-    ``service.name`` is what the environment says (``OTEL_SERVICE_NAME``, then ``OTEL_RESOURCE_ATTRIBUTES``), else
-    ``service_name``, else ``openclaw-proxy``; ``host.name`` is ``host_name``, else the environment's, else the
-    machine's; ``service.instance.id`` is always the spool's, since the chain of hashes belongs to it.
+    ``service.name`` is that of the environment (``OTEL_SERVICE_NAME``, then ``OTEL_RESOURCE_ATTRIBUTES``), else
+    ``service_name``, else ``openclaw-proxy``. ``host.name`` is ``host_name``, else that of the environment, else the
+    machine's. ``service.instance.id`` is always the spool's, because each spool has its own hash chain.
     """
     said = OTELResourceDetector().detect().attributes
     return Resource.create(
@@ -53,7 +53,7 @@ def make_resource(instance_id: str, service_name: str | None = None, host_name: 
 
 
 def encode_resource(resource: Resource) -> bytes:
-    """A resource with the scope, ready to be the head of a push (see `assemble`)."""
+    """Return a resource with its scope, ready to be the head of a push (see `assemble`)."""
     probe = ReadableLogRecord(LogRecord(timestamp=0, observed_timestamp=0), resource, SCOPE)
     logs = encode_logs([probe]).resource_logs[0]
     scope_logs = logs.scope_logs[0]
@@ -64,7 +64,7 @@ def encode_resource(resource: Resource) -> bytes:
 
 
 def encode_record(line: Line, text: str, time_ns: int) -> bytes:
-    """One line, sealed as ``text``, as the bytes of an OTLP ``LogRecord``; observed when it was committed."""
+    """Return a line, sealed as ``text``, as an OTLP ``LogRecord``; its observed time is the commit time."""
     record = LogRecord(
         timestamp=time_ns,
         observed_timestamp=time_ns,
@@ -81,10 +81,10 @@ def encode_record(line: Line, text: str, time_ns: int) -> bytes:
 
 
 def make_probe() -> bytes:
-    """Return a push of one small record of a service of its own, which shows whether a store takes anything.
+    """Return a push of one small record, under a service name of its own, to test whether the destination accepts any.
 
-    The record has no time, so that no clock is at fault if it is refused, and no instance, so that it is not in the
-    stream of the proxy's records.
+    The record has no time, so a wrong clock cannot cause a refusal. It has no instance, so it is not part of the stream
+    of the proxy's records.
     """
     record = ReadableLogRecord(
         LogRecord(timestamp=0, observed_timestamp=0, body="is this store alive?", severity_text="INFO"), _EMPTY, SCOPE
@@ -96,16 +96,16 @@ def make_probe() -> bytes:
 
 
 def decode_text(encoded: bytes) -> str:
-    """The sealed line inside an encoded record."""
+    """Return the sealed line inside an encoded record."""
     text: str = EncodedLogRecord.FromString(encoded).body.string_value
     return text
 
 
 def assemble(records: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """A push (``ExportLogsServiceRequest``) of encoded records, in order.
+    """Return a push (``ExportLogsServiceRequest``) of encoded records, in order.
 
     Args:
-        records: pairs of `encode_resource` and `encode_record`. Neighbours of one resource share it.
+        records: pairs of `encode_resource` and `encode_record`. Adjacent records with the same resource share it.
     """
     groups: list[tuple[bytes, list[bytes]]] = []
     for resource, record in records:
@@ -126,7 +126,7 @@ def _heads(resource: bytes) -> tuple[bytes, bytes]:
 
 
 def _field(number: int, data: bytes) -> bytes:
-    """A length-delimited protobuf field."""
+    """Return a length-delimited protobuf field."""
     return bytes([number << 3 | 2]) + _varint(len(data)) + data
 
 
@@ -150,7 +150,7 @@ def _read_varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _context(line: Line) -> Context:
-    """The trace that the request belonged to, as the SDK wants it; empty where there was none or it is not valid."""
+    """Return the request's trace as a context of the SDK; an empty context if the trace is missing or invalid."""
     if not line.trace_id or not line.span_id:
         return Context()
     try:

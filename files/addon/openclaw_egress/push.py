@@ -1,8 +1,8 @@
-"""One push to the store, and what its answer means.
+"""One push to the destination, and the meaning of its response.
 
-What the answers look like: OTLP/HTTP (https://opentelemetry.io/docs/specs/otlp/#otlphttp-response) and, beyond it, what
-Loki was measured to say: success is 204, an error's body is a ``google.rpc.Status``, and 429 comes without
-``Retry-After``. `interpret` is pure; `Sender` does the talking.
+The format of responses is defined by OTLP/HTTP (https://opentelemetry.io/docs/specs/otlp/#otlphttp-response). Measured
+for Loki in addition: success is 204, the body of an error is a ``google.rpc.Status``, and 429 has no ``Retry-After``.
+`interpret` is pure; `Sender` does the I/O.
 """
 
 from __future__ import annotations
@@ -32,44 +32,44 @@ log = logging.getLogger("openclaw_egress.export")
 
 DEFAULT_TIMEOUT_SECONDS = 10.0
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
-"""An error's body names each refused record: Loki's was larger than 64 KB for 445 records."""
+"""The body of an error names each refused record: for 445 records, Loki's was larger than 64 KB."""
 _MAX_MESSAGE_BYTES = 16 * 1024
 MAX_RETRY_AFTER_SECONDS = 300.0
 
 
 class Verdict(Enum):
-    """What to do after an answer."""
+    """The action to take after a response."""
 
     ACCEPTED = "accepted"
     RETRY = "retry"
-    """Not now: the network, an overload, a fault of the store's."""
+    """Retry later: a network problem, an overload, or an error of the destination."""
     REFUSED = "refused"
-    """Something in this push will never be taken; the others may have been."""
+    """One or more records of this push will never be accepted; the others may have been."""
     TOO_LARGE = "too large"
     MISCONFIGURED = "misconfigured"
-    """Nothing will be taken until somebody changes a setting: no fault of the records."""
+    """No record will be accepted until an operator changes a setting. The records are not at fault."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer, understood. ``message`` is for people: one line, without secrets."""
+    """The interpreted response. ``message`` is for people: one line, without secrets."""
 
     verdict: Verdict
     message: str = ""
     remedy: str = ""
     retry_after: float | None = None
     status: int | None = None
-    """The HTTP status of an answer to try again after; ``None`` where there was none."""
+    """The HTTP status if the push is to be retried; ``None`` without a response."""
     delivered: bool = False
-    """Of a push to try again: whether the store may have got it, rather than that no connection was made."""
+    """Whether the destination may have received the push that is to be retried; False if no connection was made."""
 
 
-# 400s that say nothing about the records; what Loki answers to settings of ours or of its own.
+# Responses with status 400 that concern a setting of ours or of Loki's, and not the records.
 _SETTINGS = (
     (re.compile(r"unsupported content encoding"), "set OTEL_EXPORTER_OTLP_LOGS_COMPRESSION to gzip or none"),
-    (re.compile(r"content type: .* is not supported"), "the endpoint takes no OTLP in protobuf: check its path"),
+    (re.compile(r"content type: .* is not supported"), "the endpoint does not take protobuf: check the URL's path"),
     (re.compile(r"illegal wireType|cannot parse invalid wire-format|unexpected EOF"),
-     "the bytes arrive changed: look for a proxy in between"),
+     "the data was changed in transit: check for a proxy in between"),
     (re.compile(r"structured metadata.*(?:disallowed|not allowed)|disallowed structured metadata"),
      "set allow_structured_metadata: true in Loki's limits_config"),
     (re.compile(r"schema v13 is required"), "Loki needs schema v13 (tsdb) for OTLP"),
@@ -77,12 +77,12 @@ _SETTINGS = (
 
 
 def interpret(status: int, headers: Mapping[str, str], body: bytes) -> Answer:
-    """What an HTTP answer to a push means.
+    """Return the meaning of an HTTP response to a push.
 
     Args:
         status: the HTTP status code.
-        headers: the answer's, names in lower case.
-        body: the answer's, perhaps cut short.
+        headers: the response's headers, names in lower case.
+        body: the response's body, possibly truncated.
     """
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if status in (200, 204):
@@ -101,14 +101,14 @@ def interpret(status: int, headers: Mapping[str, str], body: bytes) -> Answer:
         return Answer(Verdict.REFUSED, message)
     if 300 <= status < 400:
         target = redact_url(headers.get("location", ""))
-        return Answer(Verdict.MISCONFIGURED, message, f"it redirects to {target or 'nowhere'}: name the final URL")
+        return Answer(Verdict.MISCONFIGURED, message, f"it redirects to {target or 'no location'}: set the final URL")
     return Answer(Verdict.MISCONFIGURED, message, _REMEDIES.get(status, _WRONG_ENDPOINT))
 
 
-_WRONG_ENDPOINT = "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT must be the whole URL, such as http://10.0.0.2:3100/otlp/v1/logs"
+_WRONG_ENDPOINT = "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT must be the complete URL, such as http://10.0.0.2:3100/otlp/v1/logs"
 _REMEDIES = {
-    401: "the store wants credentials: set OTEL_EXPORTER_OTLP_LOGS_HEADERS (authorization=…, x-scope-orgid=…)",
-    403: "the store does not allow these credentials to write: check OTEL_EXPORTER_OTLP_LOGS_HEADERS",
+    401: "the destination requires credentials: set OTEL_EXPORTER_OTLP_LOGS_HEADERS (authorization=…, x-scope-orgid=…)",
+    403: "the destination refuses these credentials: check OTEL_EXPORTER_OTLP_LOGS_HEADERS",
 }
 
 
@@ -123,9 +123,10 @@ def _success(kind: str, body: bytes) -> Answer:
             success = ExportLogsServiceResponse.FromString(body).partial_success
             rejected, message = success.rejected_log_records, success.error_message
         else:
-            return Answer(Verdict.MISCONFIGURED, f"HTTP 200 with {kind or 'no type'}, no OTLP answer", _WRONG_ENDPOINT)
+            problem = f"HTTP 200 with {kind or 'no content type'}, which is not an OTLP response"
+            return Answer(Verdict.MISCONFIGURED, problem, _WRONG_ENDPOINT)
     except (DecodeError, ValueError, AttributeError, TypeError):
-        return Answer(Verdict.MISCONFIGURED, "HTTP 200 with a body that is no OTLP answer", _WRONG_ENDPOINT)
+        return Answer(Verdict.MISCONFIGURED, "HTTP 200 with a body that is not an OTLP response", _WRONG_ENDPOINT)
     if rejected:
         return Answer(Verdict.REFUSED, f"{rejected} records rejected: {one_line(message)}")
     return Answer(Verdict.ACCEPTED, one_line(message))
@@ -155,29 +156,28 @@ def _said(message: str) -> str:
 
 
 def _cut_message(body: bytes) -> str | None:
-    """Return the message (field 2) of a ``google.rpc.Status`` as far as it goes; ``None``: it is not one."""
+    """Return the message (field 2) of a ``google.rpc.Status``, even if truncated; ``None`` for other data."""
     found = re.match(rb"(?s)(?:\x08[\x80-\xff]*[\x00-\x7f])?\x12[\x80-\xff]{0,4}[\x00-\x7f](.+)", body)
     return found.group(1).decode("utf-8", "replace") if found else None
 
 
 def one_line(text: str) -> str:
-    """Someone else's text as one printable line of at most 1 KB, without secrets."""
+    """Return foreign text as one printable line of at most 1 KB, without secrets."""
     return truncate_utf8(redact_text(" ".join("".join(c if c.isprintable() else " " for c in text).split())), 1024)
 
 
 def _seconds(retry_after: str | None) -> float | None:
-    """``Retry-After`` in seconds; its form with a date is not worth the trust in two clocks."""
+    """Return ``Retry-After`` in seconds, or None for its date form, which would need two clocks that agree."""
     if retry_after is None or not retry_after.strip().isdigit():
         return None
     return min(float(retry_after), MAX_RETRY_AFTER_SECONDS)
 
 
 class Sender:
-    """Posts to one endpoint, as ``OTEL_EXPORTER_OTLP_*`` says; ``…_LOGS_…`` wins over the general name.
+    """The HTTP client for one endpoint, configured by ``OTEL_EXPORTER_OTLP_*``; ``…_LOGS_…`` takes precedence.
 
-    Redirects are not followed, and no proxy is taken from the environment: the proxy's own records must not depend on
-    a proxy. A timeout is in milliseconds, as the specification says; a number below 1,000 can only have been meant as
-    seconds, which is how other SDKs read it.
+    It follows no redirects and uses no proxy from the environment: the proxy's own records must not depend on a proxy.
+    A timeout is in milliseconds, as specified. A number below 1,000 is read as seconds, as other SDKs read it.
     """
 
     def __init__(self, endpoint: str, environ: Mapping[str, str]) -> None:
@@ -192,7 +192,10 @@ class Sender:
         self.where = f"{url.host}:{url.port or (443 if url.scheme == 'https' else 80)}"
         compression = setting("COMPRESSION").lower()
         if compression not in ("", "none", "gzip"):
-            log.warning("OTEL_EXPORTER_OTLP_COMPRESSION=%s is not supported: none is used; gzip is", compression)
+            log.warning(
+                "OTEL_EXPORTER_OTLP_COMPRESSION=%s is not supported, so nothing is compressed: set gzip or none",
+                compression,
+            )
         self._gzip = compression == "gzip"
         self._headers = {
             "user-agent": f"openclaw-egress/{__version__}",
@@ -212,9 +215,9 @@ class Sender:
         )
 
     def send(self, push: bytes) -> Answer:
-        """Post one push; never raises."""
+        """Send one push and return the result; never raise."""
         try:
-            # The answer is read in a bounded way, hence by hand.
+            # Without preloading, so that the size of the response can be limited.
             answer = self._pool.request(
                 "POST",
                 self._url,
@@ -228,7 +231,7 @@ class Sender:
                 return interpret(answer.status, {k.lower(): v for k, v in answer.headers.items()}, body)
             finally:
                 if answer.status not in (200, 204):
-                    answer.close()  # whatever else comes on this connection is not wanted
+                    answer.close()  # do not read the rest of the response
                 answer.release_conn()
         except urllib3.exceptions.HTTPError as error:
             return self._unreachable(error)
@@ -236,31 +239,34 @@ class Sender:
             return Answer(Verdict.MISCONFIGURED, one_line(str(error)), "check the variables OTEL_EXPORTER_OTLP_LOGS_*")
 
     def close(self) -> None:
-        """Give up the connection."""
+        """Close the connection."""
         self._pool.clear()
 
     def _unreachable(self, error: urllib3.exceptions.HTTPError) -> Answer:
         cause = getattr(error, "reason", None) or error.__cause__ or error
         if isinstance(error, urllib3.exceptions.SSLError) or isinstance(cause, ssl.SSLError):
             text = one_line(str(cause))
-            remedy = "name the store's CA in OTEL_EXPORTER_OTLP_LOGS_CERTIFICATE"
+            remedy = "set OTEL_EXPORTER_OTLP_LOGS_CERTIFICATE to the destination's CA certificate"
             if "key usage" in text:
                 remedy = (
-                    "the store's CA certificate lacks keyUsage (keyCertSign), which RFC 5280 demands: issue it again"
+                    "the destination's CA certificate lacks keyUsage (keyCertSign), which RFC 5280 requires: reissue it"
                 )
             return Answer(Verdict.RETRY, f"{self.where}: TLS: {text}", remedy)
         timed_out = isinstance(error, urllib3.exceptions.TimeoutError)
-        if timed_out and not isinstance(error, urllib3.exceptions.NewConnectionError):  # a kind of timeout to urllib3
+        if timed_out and not isinstance(error, urllib3.exceptions.NewConnectionError):  # which is a timeout, too
             return Answer(
                 Verdict.RETRY,
-                f"{self.where}: no answer within {self.timeout:g} s",
-                "is the store up?",
+                f"{self.where}: no response within {self.timeout:g} s",
+                "check that the destination is running",
                 delivered=not isinstance(error, urllib3.exceptions.ConnectTimeoutError),
             )
         text = one_line(str(cause)).rpartition(": ")[2]
         delivered = not isinstance(error, urllib3.exceptions.NewConnectionError)
         return Answer(
-            Verdict.RETRY, f"{self.where}: {text}", "is the store up, and reachable from here?", delivered=delivered
+            Verdict.RETRY,
+            f"{self.where}: {text}",
+            "check that the destination is running and reachable from this machine",
+            delivered=delivered,
         )
 
 

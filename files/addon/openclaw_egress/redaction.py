@@ -1,7 +1,7 @@
-"""What may be written down: text that is valid UTF-8, without secrets.
+"""Redaction: turns text from traffic into valid UTF-8 without secrets.
 
-Everything that reaches the disk, a log or a store passes here first. Pure functions; none raises on bad input.
-Rules: a header is secret by its name, a query parameter by its name, a key by its shape wherever it appears.
+All text passes here before it reaches the disk, a log or the destination. Pure functions; none raises on bad input.
+A header and a query parameter are secret by their name; a key is recognised by its shape wherever it appears.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from urllib.parse import unquote_plus
 
 REDACTED = "[redacted]"
 MAX_URL_BYTES = 8 * 1024
-"""Longest URL a record keeps: with it no record passes the 64 KB of metadata that a stock Loki takes."""
+"""Longest URL in a record. With this limit no record exceeds the 64 KB of metadata that a default Loki accepts."""
 
 _SECRET_WORDS = ("auth", "token", "secret", "key", "cookie", "credential", "signature", "password")
-_SECRET_HEADERS = frozenset({"sec-websocket-protocol"})  # some providers let browsers carry the key in it
+_SECRET_HEADERS = frozenset({"sec-websocket-protocol"})  # some providers let browsers send the key in it
 _KEY_HEADERS = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
 
 _SECRET_PARAMETERS = frozenset({"key", "sig", "code", "jwt", "pwd", "passwd", "assertion"})
@@ -24,14 +24,14 @@ _SECRET_PARAMETER_WORDS = ("token", "secret", "password", "signature", "credenti
 _GRANT_FIELDS = frozenset({"grant_type", "device_code", "user_code", "code_verifier", "samlresponse"})
 _SECRET_PARAMETER_PREFIXES = ("x-amz-", "x-goog-")
 
-# Keys that are known by their shape: OpenAI, Anthropic and kin; Google; GitHub; Slack; AWS; JSON web tokens.
+# Keys with a known shape: OpenAI, Anthropic and similar; Google; GitHub; Slack; AWS; JSON web tokens.
 _KEY_SHAPES = re.compile(
     r"\b(?:sk-[A-Za-z0-9_\-]{6,}|AIza[A-Za-z0-9_\-]{20,}|gh[pousr]_[A-Za-z0-9]{16,}|github_pat_[A-Za-z0-9_]{16,}"
     r"|xox[abeoprs]-[A-Za-z0-9\-]{8,}|A[KS]IA[A-Z0-9]{16}|gsk_[A-Za-z0-9]{16,}|xai-[A-Za-z0-9]{16,}|hf_[A-Za-z0-9]{16,}"
     r"|eyJ[A-Za-z0-9_\-]{6,}\.[A-Za-z0-9_\-]{4,}(?:\.[A-Za-z0-9_\-]*)?)"
 )
 _SCHEME_AND_CREDENTIAL = re.compile(r"(?i)\b(bearer|basic|digest|negotiate)(\s+)[^\s'\"\\,]+")
-# `name: value` or `name=value` as logs show headers, real line ends or escaped ones (a repr of bytes).
+# `name: value` or `name=value`, as logs show headers, with real or escaped line ends (a repr of bytes).
 _NAMED_SECRET = re.compile(
     r"(?i)([\w\-]{0,64}(?:" + "|".join(_SECRET_WORDS) + r"|sec-websocket-protocol)[\w\-]{0,64}"
     r"[\"']?[ \t]{0,8}[:=][ \t]{0,8}[\"']?)((?:(?!\\r|\\n|[\r\n\"'&]).)+)"
@@ -40,7 +40,7 @@ _URL_IN_TEXT = re.compile(r"[^\s'\"<>]*(?:[?#]|://|;[^;=\s]{1,64}=)[^\s'\"<>]*")
 _PATH_PARAMETER = re.compile(r"([^;/=]{1,256})=([^;/]*)")
 _USERINFO = re.compile(r"(?<=://)[^/?#@\s]*@")
 
-# Words of a path's segment, squeezed to lower-case letters and digits, that name credentials wherever they stand.
+# Words in a path segment, reduced to lower-case letters and digits, that always name credentials.
 _CREDENTIAL_WORDS = frozenset(
     """oauth oauth2 oidc openid saml sso login signin logon signup authorize authorization authenticate authentication
     authn auth revoke revocation introspect introspection sts secret secrets password passwords passwd credential
@@ -63,28 +63,28 @@ _MAX_DECODINGS = 3
 
 
 def clean_text(text: str) -> str:
-    """``text`` as valid Unicode: bytes that were no UTF-8 (surrogate escapes) read as ``\\xff``, so nothing raises."""
+    """Return ``text`` as valid Unicode; bytes that were not UTF-8 (surrogate escapes) become ``\\xff``."""
     if text.isascii():
         return text
     try:
         return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    except UnicodeEncodeError:  # a lone surrogate that is no escaped byte
+    except UnicodeEncodeError:  # a lone surrogate that is not an escaped byte
         return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
 
 
 def is_secret_header(name: str) -> bool:
-    """Whether a header's value must never be written down."""
+    """Return whether a header's value must never be recorded."""
     lowered = name.lower()
     return lowered in _SECRET_HEADERS or any(word in lowered for word in _SECRET_WORDS)
 
 
 def redact_headers(items: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Headers in their order, secret values replaced; in the others URLs and shapes of keys are looked for."""
+    """Return the headers in order, with secret values replaced, and with URLs and keys in other values redacted."""
     return [(clean_text(name), REDACTED if is_secret_header(name) else _redact_value(value)) for name, value in items]
 
 
 def redact_url(url: str) -> str:
-    """``url`` without user information and secret query values, at most 8 KB; what is not secret stays as sent."""
+    """Return ``url`` without user information and secret query values, at most 8 KB; the rest stays unmodified."""
     head, mark, rest = clean_text(url).partition("?")
     if not mark:
         head, mark, rest = head.partition("#")
@@ -93,20 +93,20 @@ def redact_url(url: str) -> str:
         query, fragment_mark, fragment = rest.partition("#")
         rest = _redact_query(query) + fragment_mark + _redact_query(fragment)
     if ";" in head:
-        first, _, parameters = head.partition(";")  # parameters of a path: /callback;token=…
+        first, _, parameters = head.partition(";")  # path parameters: /callback;token=…
         head = first + ";" + _PATH_PARAMETER.sub(_redact_parameter, parameters)
     redacted = _USERINFO.sub(REDACTED + "@", head, count=1) + mark + rest
     return truncate_utf8(_KEY_SHAPES.sub(REDACTED, redacted), MAX_URL_BYTES)
 
 
 def redact_text(text: str) -> str:
-    """A log message without secrets: header-like pairs, credentials after a scheme, URLs, shapes of keys."""
+    """Return a log message without secrets: header-like pairs, credentials after a scheme, URLs, key shapes."""
     text = _NAMED_SECRET.sub(lambda match: match.group(1) + REDACTED, clean_text(text))
     return _redact_value(text)
 
 
 def key_fingerprint(headers: Iterable[tuple[str, str]]) -> str | None:
-    """First 12 hex digits of the SHA-256 of the API key in use, without its scheme; ``None`` where there is none."""
+    """Return the first 12 hex digits of the SHA-256 of the API key, without its scheme; ``None`` without a key."""
     found = {name.lower(): value for name, value in headers if name.lower() in _KEY_HEADERS}
     for name in _KEY_HEADERS:
         if value := found.get(name, "").strip():
@@ -117,10 +117,10 @@ def key_fingerprint(headers: Iterable[tuple[str, str]]) -> str | None:
 
 
 def is_token_endpoint(host: str, path: str) -> bool:
-    """Return whether bodies at this path are credentials (OAuth, logins, key management); they are never recorded.
+    """Return whether bodies at this path are credentials (OAuth, logins, key management), which are never recorded.
 
-    Every spelling of a path counts: percent-encoding (also encoded again), case, empty segments, parameters after
-    ``;``, a trailing slash. The name of a model or deployment does not count, because operators choose it.
+    Every spelling of a path counts: percent-encoding (also repeated), case, empty segments, parameters after ``;``, a
+    trailing slash. Names of models and deployments do not count, because operators choose them.
     """
     clean = path.partition("?")[0]
     for _ in range(_MAX_DECODINGS):
@@ -128,7 +128,7 @@ def is_token_endpoint(host: str, path: str) -> bool:
     segments = [segment.strip() for segment in re.split(r"[/\\]+", clean) if segment.strip(" .")]
     before = ""
     for segment in segments:
-        # After the name of a model comes Google's verb: models/NAME:countTokens.
+        # Google puts a verb after the model's name: models/NAME:countTokens.
         counted = segment.rpartition(":")[2] if before in _NAMED_BY_OPERATORS and ":" in segment else segment
         if (before not in _NAMED_BY_OPERATORS or ":" in segment) and _names_credentials(counted):
             return True
@@ -140,7 +140,7 @@ def _names_credentials(segment: str) -> bool:
     if segment.lower() in _KEY_WORDS:
         return True
     for part in re.split(r"[^A-Za-z0-9_.\-]+", segment):
-        # As camel case and as plain words: getAccessToken, ACCESS_TOKEN, tOKEN.
+        # Match camel case and plain words: getAccessToken, ACCESS_TOKEN, tOKEN.
         lowered = part.lower()
         found = {word.lower() for word in _WORD.findall(part)} | set(re.findall(r"[a-z]+\d*|\d+", lowered))
         if found & _CREDENTIAL_WORDS or re.sub(r"[^a-z0-9]", "", lowered) in _CREDENTIAL_WORDS:
@@ -153,12 +153,12 @@ def _names_credentials(segment: str) -> bool:
 
 
 def is_secret_field(name: str) -> bool:
-    """Return whether a form field or query parameter of this name holds a secret, or asks for one."""
+    """Return whether a form field or query parameter of this name holds a secret, or requests one."""
     return _is_secret_parameter(name) or unquote_plus(name).strip().lower() in _GRANT_FIELDS
 
 
 def truncate_utf8(text: str, limit: int) -> str:
-    """``text`` within ``limit`` bytes of UTF-8, cut between characters, with an ellipsis where it was cut."""
+    """Return ``text`` within ``limit`` bytes of UTF-8, cut between characters and marked with an ellipsis."""
     if len(text) * 4 <= limit:
         return text
     data = text.encode("utf-8", "replace")
@@ -188,7 +188,7 @@ def _redact_pair(pair: str) -> str:
         return pair
     if _is_secret_parameter(name):
         return f"{name}={REDACTED}"
-    if ";" in value:  # some servers take it as a separator too; what follows a secret name goes to the end
+    if ";" in value:  # some servers split at ";" too; everything after a secret name is redacted
         first, _, rest = value.partition(";")
         return f"{name}={first};{_redact_pair(rest)}"
     if "%" in value and _hides_a_secret(value):
@@ -197,13 +197,13 @@ def _redact_pair(pair: str) -> str:
 
 
 def _hides_a_secret(value: str) -> bool:
-    """Whether a percent-encoded value is itself a URL or a form with a secret in it."""
+    """Return whether a percent-encoded value is itself a URL or a form that holds a secret."""
     inner = unquote_plus(value)
     return any(_is_secret_parameter(name) for name in re.findall(r"(?:^|[?&;#])([^?&;#=]{1,256})=", inner))
 
 
 def _is_secret_parameter(name: str) -> bool:
-    for _ in range(2):  # servers that decode twice exist
+    for _ in range(2):  # some servers decode twice
         name = unquote_plus(name)
     lowered = name.strip().lower()
     squeezed = lowered.replace("-", "").replace("_", "")

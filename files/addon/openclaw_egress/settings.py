@@ -1,7 +1,7 @@
-"""What the operator says through the environment, as one typed value.
+"""The operator's settings from the environment, as one typed value.
 
-Names follow OpenTelemetry's environment specification where it has one
-(https://opentelemetry.io/docs/specs/otel/protocol/exporter/); the rest begins with ``PROXY_`` or ``EGRESS_``.
+Names follow OpenTelemetry's environment specification where it defines one
+(https://opentelemetry.io/docs/specs/otel/protocol/exporter/); the others begin with ``PROXY_`` or ``EGRESS_``.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ DEFAULT_LLM_HOSTS = ("api.anthropic.com", "api.openai.com")
 DEFAULT_STATE_DIR = Path.home() / ".local" / "state" / "openclaw-egress"
 HEALTH_PORT = 9464
 LEAST_MEMORY_BUDGET = 16 * 1024 * 1024
-"""Below this a class's guaranteed part holds no request of ordinary size."""
+"""With a smaller budget, a class's guaranteed part holds no request of ordinary size."""
 
 
 class SettingsError(Exception):
-    """The environment holds something that cannot be used; the text names the variable and the remedy."""
+    """An error in the environment. The message names the variable and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Neighbours:
-    """A network of the proxy's, and the only addresses of it that may connect to the listeners."""
+    """A network of the proxy, and the only addresses in it that may connect to the listeners."""
 
     network: IPv4Network
     addresses: tuple[IPv4Address, ...]
 
     @classmethod
     def read(cls, text: str) -> Neighbours:
-        """Read ``172.31.250.0/24=172.31.250.3``; more addresses follow after commas.
+        """Read ``172.31.250.0/24=172.31.250.3``; commas separate further addresses.
 
         Raises:
-            ValueError: it is written otherwise.
+            ValueError: the text has another form.
         """
         network, _, addresses = text.partition("=")
         try:
@@ -63,15 +63,17 @@ class Neighbours:
 
 
 class Settings(BaseSettings):
-    """The addon's settings. Sizes are in bytes. Empty strings in the environment count as "not set"; for the endpoint
-    both mean: keep the records locally, send nothing."""
+    """The addon's settings. Sizes are in bytes.
+
+    An empty string in the environment counts as not set. Without an endpoint, records stay local and nothing is sent.
+    """
 
     model_config = SettingsConfigDict(extra="ignore", frozen=True, populate_by_name=True)
 
     logs_endpoint: str = Field(
         default="",
         validation_alias=AliasChoices("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"),
-        description="Where records go over OTLP/HTTP. Unset or empty: nowhere, the spool is the store.",
+        description="URL that receives records over OTLP/HTTP. Unset or empty: records stay in the spool.",
     )
     service_name: str = Field(default="openclaw-proxy", validation_alias=AliasChoices("OTEL_SERVICE_NAME"))
     host_name: str | None = Field(default=None, validation_alias=AliasChoices("EGRESS_HOST_NAME"))
@@ -85,14 +87,14 @@ class Settings(BaseSettings):
         ge=0,
         le=1 << 30,
         validation_alias=AliasChoices("PROXY_MAX_BODY_SIZE"),
-        description="How much of each body is kept; 0 keeps none.",
+        description="Bytes of each body to keep; 0 keeps none.",
     )
     bodies: Literal["full", "none"] = Field(default="full", validation_alias=AliasChoices("EGRESS_BODIES"))
     policy_file: Path | None = Field(default=None, validation_alias=AliasChoices("EGRESS_POLICY_FILE"))
     host_addresses_file: Path | None = Field(
         default=None,
         validation_alias=AliasChoices("EGRESS_HOST_ADDRESSES_FILE"),
-        description="The host's own addresses, one a line, for a proxy in a container; they are guarded.",
+        description="File of the host's addresses, one per line, which the address guard of a container must refuse.",
     )
     state_dir: Path = Field(default=DEFAULT_STATE_DIR, validation_alias=AliasChoices("EGRESS_STATE_DIR"))
     ca_dir: Path | None = Field(default=None, validation_alias=AliasChoices("EGRESS_CA_DIR"))
@@ -107,7 +109,7 @@ class Settings(BaseSettings):
         default=None,
         ge=LEAST_MEMORY_BUDGET,
         validation_alias=AliasChoices("EGRESS_MEMORY_BUDGET"),
-        description="Bytes that traffic of all classes may hold in memory; not set: follows from the cgroup's limit.",
+        description="Bytes that traffic of all classes may hold in memory. Unset: derived from the cgroup's limit.",
     )
     memory_wait_seconds: float = Field(
         default=30.0,
@@ -129,7 +131,7 @@ class Settings(BaseSettings):
     neighbours: Annotated[Neighbours | None, NoDecode] = Field(
         default=None,
         validation_alias=AliasChoices("EGRESS_NEIGHBOURS"),
-        description="NETWORK=ADDRESS,…: from this network, only these addresses may connect. Empty: every one.",
+        description="NETWORK=ADDRESS,…: from this network, only these addresses may connect. Empty: every address may.",
     )
     health_port: int = Field(default=HEALTH_PORT, ge=1, le=65535, validation_alias=AliasChoices("EGRESS_HEALTH_PORT"))
 
@@ -186,30 +188,30 @@ class Settings(BaseSettings):
             return ""
         parts = urlsplit(value)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("must be a whole URL such as http://10.0.0.2:3100/otlp/v1/logs, or empty")
+            raise ValueError("must be a complete URL such as http://10.0.0.2:3100/otlp/v1/logs, or empty")
         return value
 
     @property
     def body_limit(self) -> int:
-        """Bytes of each body that a record keeps, both settings considered."""
+        """Return how many bytes of each body a record keeps, from both settings."""
         return 0 if self.bodies == "none" else self.max_body_size
 
     @property
     def effective_ca_dir(self) -> Path:
-        """Where ``mitmproxy-ca.pem`` and ``mitmproxy-ca-cert.pem`` are."""
+        """Return the directory of ``mitmproxy-ca.pem`` and ``mitmproxy-ca-cert.pem``."""
         return self.ca_dir or self.state_dir / "ca"
 
     @property
     def spool_path(self) -> Path:
-        """The SQLite file that is the spool."""
+        """Return the path of the spool's SQLite file."""
         return self.state_dir / "spool.db"
 
     @classmethod
     def load(cls, **overrides: object) -> Settings:
-        """The settings from the environment; ``overrides`` win.
+        """Return the settings from the environment; ``overrides`` take precedence.
 
         Raises:
-            SettingsError: naming every variable that cannot be used, and why.
+            SettingsError: names every invalid variable, and why it is invalid.
         """
         try:
             return cls(**{key: value for key, value in overrides.items() if value is not None})  # type: ignore[arg-type]
@@ -222,7 +224,7 @@ class Settings(BaseSettings):
 
 
 def _variable_of(field: str) -> str:
-    """The environment variable behind a field; pydantic names either the field or its alias."""
+    """Return the environment variable of a field; pydantic reports either the field or its alias."""
     info = Settings.model_fields.get(field)
     alias = info.validation_alias if info else None
     return str(alias.choices[0]) if isinstance(alias, AliasChoices) else field

@@ -8,7 +8,7 @@ import sys
 def main() -> None:
     """Run the command that the arguments name."""
     if sys.argv[1:] == ["health"]:
-        # Docker asks every few seconds, on a CPU that traffic needs: without what the other commands load.
+        # Docker runs this every few seconds, and traffic needs the CPU: skip the imports of the other commands.
         from openclaw_egress.cli.health_check import check  # noqa: PLC0415
 
         sys.exit(check())

@@ -1,4 +1,4 @@
-"""The command's parts, put together."""
+"""The command line application: registers all commands and reports user errors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from openclaw_egress.spool_schema import SpoolError, who_may
 from openclaw_egress.yaml_nodes import FileError
 
 USER_ERRORS = (SettingsError, FileError, CAError, SpoolError, HealthError)
-"""What an operator's mistake raises: each is one message that says what, where and what to do."""
+"""Errors that an operator's mistake raises. Each message says what happened, where and what to do."""
 
 _ADVICE = {
     errno.ENOENT: "check the path",
@@ -41,7 +41,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    help="Egress policy by container type, and an exact record of what agents exchange with LLM providers.",
+    help="Enforce egress policy by container type, and record exactly what agents exchange with LLM providers.",
     epilog="Exit codes: 0 done or yes; 1 no, not found, unhealthy; 2 bad input or settings. "
     "Settings come from the environment (EGRESS_*, PROXY_*, OTEL_*); NO_COLOR is respected.",
 )
@@ -69,9 +69,9 @@ app.add_typer(authority.app, name="ca")
 
 
 def run_app() -> None:
-    """Run the command; operators' mistakes end with one message and exit code 2, never with a traceback."""
+    """Run the command; report an operator's mistake as one message with exit code 2, never as a traceback."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # A terminal that knows no UTF-8 gets escapes, not the end of the command.
+        # A terminal without UTF-8 gets escapes instead of a failed command.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
@@ -86,7 +86,7 @@ def run_app() -> None:
 
 
 def describe_os_error(error: OSError) -> str:
-    """Return one message for an error of the operating system: what, where, and what to do."""
+    """Return one message for an operating system error: what happened, where, and what to do."""
     what = error.strerror or str(error) or type(error).__name__
     if error.filename is None:
         return f"{what}; {_ADVICE.get(error.errno or 0, 'look at the system log')}"

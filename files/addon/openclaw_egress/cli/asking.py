@@ -1,4 +1,4 @@
-"""Asks a policy as the proxy would: `egress policy explain` and `test` show what comes out."""
+"""Policy evaluation for `egress policy explain` and `test`, with the same steps as in the proxy."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from openclaw_egress.destinations import Destination, DestinationError, parse_de
 from openclaw_egress.policy import Decision, Policy, decide, with_addresses
 
 type LookUp = Callable[[str, int], list[str]]
-"""Gives the addresses of a host and port."""
+"""A function that returns the addresses of a host and port."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What was decided, and on which addresses, in the order in which they were looked at."""
+    """The decision, and the addresses that were checked for it, in order."""
 
     destination: str
     decision: Decision
@@ -22,18 +22,18 @@ class Verdict:
 
 
 def ask(policy: Policy, class_name: str, url: str, method: str, look_up: LookUp | None = None) -> Verdict:
-    """What the policy decides on a request, step by step as the proxy does.
+    """Return the policy's decision on a request, with the same steps as in the proxy.
 
-    ``https`` begins with a CONNECT, of which only host and port are known; where the host is inspected the request
-    inside is decided after it.
+    ``https`` begins with a CONNECT, which shows only host and port. If the host is inspected, the request inside the
+    tunnel is decided afterwards.
 
     Args:
-        policy: the policy to ask.
-        class_name: who asks.
+        policy: the policy to evaluate.
+        class_name: the class of the client.
         url: ``https://host/path``, or ``host:port``.
-        method: considered, as the path is, where the host is inspected.
-        look_up: where it is given, the addresses of an allowed name are looked up and decided on too; otherwise only
-            literals and the policy's fixed answers are.
+        method: the HTTP method; like the path, it counts only if the host is inspected.
+        look_up: resolves an allowed name, so that its addresses are decided as well. Without it, only IP literals and
+            the policy's fixed answers are.
 
     Raises:
         DestinationError: ``url`` names no host and port.
@@ -55,7 +55,7 @@ def ask(policy: Policy, class_name: str, url: str, method: str, look_up: LookUp 
             break
         if found is None:
             found = _addresses(policy, destination, look_up)
-        # For each step again, as the proxy does: an exception may name methods and paths.
+        # Decide for each step, as the proxy does: an exception may name methods and paths.
         addresses = _decide_addresses(policy, class_name, destination, found, *known)
         decision = with_addresses(decision, [verdict for _, verdict in addresses])
         if not decision.allow:

@@ -12,22 +12,22 @@ from openclaw_egress.cli.output import print_json
 from openclaw_egress.cli.policies import policy_of
 from openclaw_egress.settings import Settings
 
-app = typer.Typer(no_args_is_help=True, help="The root that clients trust, and the issuing CA that the proxy holds.")
+app = typer.Typer(no_args_is_help=True, help="Manage the root CA and the issuing CA.")
+
+DIRECTORY = "Use the certificates in this directory; by default ca, below EGRESS_STATE_DIR [env: EGRESS_CA_DIR]."
+ROOT_KEY = "Use the root's key in this directory; by default root, below EGRESS_STATE_DIR."
 
 
 @app.command()
 def create(
-    directory: Annotated[
-        Path | None, typer.Option("--dir", help="Where both certificates are [env: EGRESS_CA_DIR].")
-    ] = None,
-    root_key_dir: Annotated[
-        Path | None, typer.Option(help="Where the root's key is kept; by default below EGRESS_STATE_DIR.")
-    ] = None,
-    renew: Annotated[bool, typer.Option("--renew", help="A new issuing CA, although the old one still fits.")] = False,
+    directory: Annotated[Path | None, typer.Option("--dir", help=DIRECTORY)] = None,
+    root_key_dir: Annotated[Path | None, typer.Option(help=ROOT_KEY)] = None,
+    renew: Annotated[bool, typer.Option("--renew", help="Replace the issuing CA even if it is still valid.")] = False,
 ) -> None:
-    """Make what is missing: the root once, the issuing CA when it is due or the inspected hosts changed.
+    """Create or replace certificates where needed.
 
-    Says "created" or "unchanged". The hosts are those of the policy (EGRESS_POLICY_FILE) or of PROXY_LLM_HOSTS.
+    Creates missing certificates. Replaces an issuing CA that is due for renewal or does not fit the inspected hosts.
+    Prints "created" or "unchanged". The hosts are those of the policy (EGRESS_POLICY_FILE) or of PROXY_LLM_HOSTS.
     """
     settings = Settings.load(ca_dir=directory)
     changed = ca.create(
@@ -41,25 +41,22 @@ def create(
 
 @app.command()
 def renew(
-    directory: Annotated[
-        Path | None, typer.Option("--dir", help="Directory of both certificates [env: EGRESS_CA_DIR].")
-    ] = None,
-    root_key_dir: Annotated[
-        Path | None, typer.Option(help="Directory of the root's key; by default below EGRESS_STATE_DIR.")
-    ] = None,
+    directory: Annotated[Path | None, typer.Option("--dir", help=DIRECTORY)] = None,
+    root_key_dir: Annotated[Path | None, typer.Option(help=ROOT_KEY)] = None,
 ) -> None:
-    """Make a new issuing CA now. A running proxy serves it within seconds; the root stays."""
+    """Replace the issuing CA now. A running proxy serves the new one within seconds; the root stays."""
     create(directory, root_key_dir, renew=True)
 
 
 @app.command()
 def show(
-    directory: Annotated[
-        Path | None, typer.Option("--dir", help="Where both certificates are [env: EGRESS_CA_DIR].")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
+    directory: Annotated[Path | None, typer.Option("--dir", help=DIRECTORY)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
 ) -> None:
-    """Who signs, for which hosts, until when."""
+    """Show both CA certificates and their hosts.
+
+    Prints subject, fingerprint and expiry dates, and the hosts that the issuing CA may sign for.
+    """
     info = ca.show(Settings.load(ca_dir=directory).effective_ca_dir)
     if as_json:
         print_json(

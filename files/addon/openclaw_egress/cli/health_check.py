@@ -1,4 +1,4 @@
-"""Asks the running proxy how it is; loads nothing but the standard library."""
+"""The health check of the running proxy; imports only the standard library, because Docker runs it often."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any
 
 
 def health_url() -> str:
-    """Where the proxy of this machine (or container) answers."""
+    """Return the URL of the health server on this machine (or in this container)."""
     return f"http://127.0.0.1:{os.environ.get('EGRESS_HEALTH_PORT') or 9464}"
 
 
 def ask(path: str) -> dict[str, Any] | None:
-    """What the running proxy reports, whatever the status; None where none runs, or something else answers."""
-    # Not by way of a proxy, whatever the environment says.
+    """Return the running proxy's report, whatever its status; None if no proxy answers."""
+    # Ignore proxies in the environment.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         try:
@@ -33,7 +33,7 @@ def ask(path: str) -> dict[str, Any] | None:
 
 
 def check() -> int:
-    """Print what the proxy says of itself; returns the exit code, 0 or 1."""
+    """Print the proxy's health report, and return the exit code, 0 or 1."""
     report = ask("/healthz")
     if report is None:
         print(
@@ -42,5 +42,5 @@ def check() -> int:
         )
         return 1
     print(json.dumps(report))
-    # A proxy that is alive but cannot record refuses every exchange: Docker shall show that.
+    # A proxy that is alive but cannot record refuses every exchange: Docker must report it as unhealthy.
     return 0 if report.get("ok") and not report.get("stopped") else 1

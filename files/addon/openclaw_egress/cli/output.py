@@ -1,4 +1,4 @@
-"""What all commands share: exit codes, messages, tables, and text from traffic made harmless."""
+"""Helpers that all commands share: exit codes, messages, tables, and escaping of text from traffic."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ NEGATIVE, BAD_INPUT = 1, 2
 
 
 def complain(message: str) -> None:
-    """One message to the operator, on standard error."""
+    """Print one message for the operator on standard error."""
     print(f"egress: {message}", file=sys.stderr)
 
 
 def harmless(text: object, *, lines: bool = False) -> str:
-    """``text`` without anything that a terminal obeys: control characters, bidirectional overrides, invisible ones.
+    """Return ``text`` escaped for terminals: no control characters, bidirectional overrides or invisible characters.
 
-    They are shown as ``\\x1b`` or ``\\u202e``. ``lines`` keeps line ends and tabs.
+    They appear as ``\\x1b`` or ``\\u202e``. ``lines`` keeps line ends and tabs.
     """
     return "".join(char if _is_plain(char) or (lines and char in "\n\t") else _escaped(char) for char in str(text))
 
@@ -35,12 +35,12 @@ def _escaped(char: str) -> str:
 
 
 def print_json(value: Any) -> None:
-    """One JSON value on a line of its own. Printable ASCII: no terminal obeys it."""
+    """Print a JSON value on one line, as printable ASCII, so that no terminal interprets it."""
     print(json.dumps(value, default=str).replace("\x7f", "\\u007f"))
 
 
 NARROW = 120
-"""A terminal with fewer columns gets tables with fewer of them."""
+"""On a terminal with fewer columns, tables show fewer columns."""
 
 
 def is_narrow() -> bool:
@@ -49,13 +49,13 @@ def is_narrow() -> bool:
 
 
 def quoted(text: str) -> str:
-    """Return text from traffic with a mark before each line, so that no line of it looks like one of ours.
+    """Return text from traffic with a mark before each line, so that no line can imitate our own output.
 
-    On a terminal, lines are wrapped here: what the terminal wraps would begin at its left edge, without a mark.
+    On a terminal, wrap the lines here: a line that the terminal wraps would continue without a mark.
     """
     lines = harmless(text, lines=True).split("\n")
     if sys.stdout.isatty():
-        from rich.cells import chop_cells  # noqa: PLC0415  (slow to load, and only a terminal needs it)
+        from rich.cells import chop_cells  # noqa: PLC0415  (slow to import, and needed only on a terminal)
 
         room = max(10, shutil.get_terminal_size().columns - 2)
         lines = [piece for line in lines for piece in chop_cells(line.expandtabs(8), room) or [""]]
@@ -63,17 +63,17 @@ def quoted(text: str) -> str:
 
 
 def print_table(columns: list[tuple[str, str]], rows: list[list[object]], colours: list[str]) -> None:
-    """A table; ``columns`` are names and ``left`` or ``right``, ``colours`` (or "") are for a terminal's rows.
+    """Print a table; ``columns`` are names and ``left`` or ``right``, ``colours`` (or "") apply to a terminal's rows.
 
-    Too long cells wrap on a terminal, never in a pipe.
+    Long cells wrap on a terminal, never in a pipe.
     """
-    from rich.console import Console  # noqa: PLC0415  (slow to load, and not every command has a table)
+    from rich.console import Console  # noqa: PLC0415  (slow to import, and not every command prints a table)
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for at, (name, justify) in enumerate(columns):
-        # An IPv4 address stays in one piece.
+        # Keep an IPv4 address on one line.
         least = min(15, max((len(str(row[at])) for row in rows), default=0)) if name == "client" else None
         table.add_column(name, justify="right" if justify == "right" else "left", overflow="fold", min_width=least)
     for row, colour in zip(rows, colours, strict=True):
@@ -85,22 +85,22 @@ def print_table(columns: list[tuple[str, str]], rows: list[list[object]], colour
 
 
 def local_time(time_ns: int) -> str:
-    """A time for people, in their own time zone, to the second."""
+    """Return a time for people: local time zone, to the second."""
     return datetime.fromtimestamp(time_ns / 1e9).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def rfc3339(time_ns: int) -> str:
-    """A time for programs, in UTC, to the microsecond."""
+    """Return a time for programs: RFC 3339 in UTC, to the microsecond."""
     return datetime.fromtimestamp(time_ns / 1e9, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def seconds(value: float | None) -> str:
-    """A duration for people: ``0.35 s``."""
+    """Return a duration for people: ``0.35 s``."""
     return "" if value is None else f"{value:.2f} s"
 
 
 def size(value: float) -> str:
-    """Bytes for people: ``1.4 MB``."""
+    """Return a number of bytes for people: ``1.4 MB``."""
     for unit in ("B", "kB", "MB", "GB"):
         if value < 1000 or unit == "GB":
             return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"

@@ -21,20 +21,21 @@ from openclaw_egress.policy_schema import schema_text
 from openclaw_egress.settings import DEFAULT_LLM_HOSTS, Settings
 from openclaw_egress.spool_reader import Filters, SpoolReader
 
-app = typer.Typer(no_args_is_help=True, help="Check the policy, and ask it.")
+app = typer.Typer(no_args_is_help=True, help="Check the policy, and query its decisions.")
 
 File = Annotated[
-    Path | None, typer.Option("--policy", help="Policy file [env: EGRESS_POLICY_FILE]; without: built in.")
+    Path | None,
+    typer.Option("--policy", help="Use this policy file; by default the built-in policy [env: EGRESS_POLICY_FILE]."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 
 
 @app.command()
 def check(
-    file: Annotated[Path | None, typer.Argument(help="Policy file; without it, EGRESS_POLICY_FILE.")] = None,
+    file: Annotated[Path | None, typer.Argument(help="Policy file; by default that of EGRESS_POLICY_FILE.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Whether a policy can be used: exit code 0, or 2 with file, line, what is wrong and what to do."""
+    """Check whether a policy is valid. Exit code 0, or 2 with the file, the line, the error and the remedy."""
     policy = policy_of(Settings.load(policy_file=file))
     if as_json:
         classes = {found.name: {"listen": found.listen, "action": found.action} for found in policy.classes.values()}
@@ -46,19 +47,19 @@ def check(
         complain(f"warning: {warning}")
     for name in policy.classes:
         typer.echo(policy.describe(name))
-    typer.echo(f"inspected: {', '.join(policy.inspect)}\nthe policy is good (digest {policy.digest})")
+    typer.echo(f"inspected: {', '.join(policy.inspect)}\nthe policy is valid (digest {policy.digest})")
 
 
 @app.command()
 def explain(
-    class_name: Annotated[str, typer.Argument(metavar="CLASS", help="gateway, browser, sandbox, build, …")],
-    url: Annotated[str, typer.Argument(help="https://host/path, http://host:port/, or host:port.")],
-    method: Annotated[str, typer.Option(help="HTTP method, for rules that name methods.")] = "GET",
-    resolve: Annotated[bool, typer.Option("--resolve", help="Look the name up and check its addresses too.")] = False,
+    class_name: Annotated[str, typer.Argument(metavar="CLASS", help="Such as gateway, browser, sandbox or build.")],
+    url: Annotated[str, typer.Argument(help="Destination: https://host/path, http://host:port/ or host:port.")],
+    method: Annotated[str, typer.Option(help="Use this HTTP method; it matters for rules that name methods.")] = "GET",
+    resolve: Annotated[bool, typer.Option("--resolve", help="Resolve the name, and check its addresses.")] = False,
     file: File = None,
     as_json: AsJson = False,
 ) -> None:
-    """What the policy decides, by which rule and why. Exit code 0 allowed, 1 denied."""
+    """Show what the policy decides, by which rule and why. Exit code 0 allowed, 1 denied."""
     policy = policy_of(Settings.load(policy_file=file))
     _known_class(policy, class_name)
     try:
@@ -107,16 +108,16 @@ def _word(decision: Decision) -> str:
 def test(
     cases_file: Annotated[
         Path,
-        typer.Argument(metavar="FILE", help="YAML: a list of {class, url, expect}, with method and rule if wanted."),
+        typer.Argument(metavar="FILE", help="YAML: a list of {class, url, expect}, optionally with method and rule."),
     ],
     file: File = None,
     as_json: AsJson = False,
 ) -> None:
-    """Whether the policy decides as a file of cases expects: exit code 0 all, 1 not all, 2 a file is wrong.
+    """Compare the policy's decisions with expected ones. Exit code 0 all match, 1 some differ, 2 a file is invalid.
 
-    A case is `- {class: sandbox, url: "https://www.example.com/", expect: deny}`; `method` (GET where it is left out)
-    and `rule` (the rule that is to decide, such as default or classes.sandbox.deny[0]) may be added. Decided as by
-    `explain`; nothing is looked up.
+    A case is `- {class: sandbox, url: "https://www.example.com/", expect: deny}`. Optional keys: `method` (default GET)
+    and `rule`, the rule that must decide, such as default or classes.sandbox.deny[0]. Cases are decided as by
+    `explain`, without name resolution.
     """
     policy = policy_of(Settings.load(policy_file=file))
     cases = load_cases(cases_file, list(policy.classes))
@@ -167,12 +168,13 @@ def suggest(
     file: File = None,
     as_json: AsJson = False,
 ) -> None:
-    """The least rules for what a class in `report` did, as a diff to the policy; apply it with `patch`.
+    """Print the rules that a class needs.
 
-    Each host that was let through only because of `report` gets a rule with the ports that were asked for; with them,
-    `enforce` denies none of it. Standard error says what was left out, and why. Nothing is written.
+    The output is a diff of the policy; apply it with `patch`. The action of the class must be `report`. Each host
+    that passed only because of `report` gets a rule with the ports that were used. With these rules, `enforce` denies
+    none of that traffic. Standard error lists what was left out, and why. No file is written.
 
-    Where Ansible writes the policy, the rules belong into its variable.
+    If Ansible writes the policy, add the rules to its variable instead.
 
     Exit code 0, 1 nothing to suggest, 2 bad input.
     """
@@ -205,20 +207,20 @@ def suggest(
             }
         )
     else:
-        # As bytes: a terminal's encoding must not change what `patch` compares.
+        # Write bytes: a terminal's encoding must not change what `patch` compares.
         typer.echo(diff, nl=False)
     if not suggestion.rules:
         action = policy.classes[class_name].action
-        hint = "" if action == "report" else f" (its action is {action}: only report lets through and records what for)"
-        complain(f"nothing to suggest for what class {class_name} did since {harmless(since)}{hint}")
+        hint = "" if action == "report" else f" (its action is {action}: only report records what enforce would deny)"
+        complain(f"nothing to suggest for class {class_name} since {harmless(since)}{hint}")
         raise typer.Exit(NEGATIVE)
 
 
 @app.command()
 def schema() -> None:
-    """The JSON Schema of a policy, for editors.
+    """Print the JSON Schema of policies, for editors.
 
-    With it in a file beside the policy, begin the policy with `# yaml-language-server: $schema=policy.schema.json`.
+    Save it beside the policy, and begin the policy with `# yaml-language-server: $schema=policy.schema.json`.
     """
     typer.echo(schema_text(), nl=False)
 
@@ -250,6 +252,6 @@ def _addresses(host: str, port: int) -> list[str]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as error:
-        complain(f"{host} does not resolve here: {error}")
+        complain(f"{host} does not resolve on this machine: {error}")
         raise typer.Exit(NEGATIVE) from None
     return list(dict.fromkeys(str(answer[4][0]).partition("%")[0] for answer in found))

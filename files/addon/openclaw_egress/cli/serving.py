@@ -13,39 +13,47 @@ from openclaw_egress.cli.output import BAD_INPUT, NEGATIVE, harmless, print_json
 if TYPE_CHECKING:
     from openclaw_egress.ca import CAInfo
 
-JSON = Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")]
+JSON = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 
 
 def register(app: typer.Typer) -> None:
-    """Add these commands."""
+    """Add these commands to the application."""
     app.command()(run)
     app.command()(health)
     app.command()(status)
 
 
 def run(
-    policy: Annotated[Path | None, typer.Option(help="Policy file [env: EGRESS_POLICY_FILE].")] = None,
-    state_dir: Annotated[Path | None, typer.Option(help="Spool and CA are here [env: EGRESS_STATE_DIR].")] = None,
+    policy: Annotated[
+        Path | None,
+        typer.Option(help="Use this policy file; by default the built-in policy [env: EGRESS_POLICY_FILE]."),
+    ] = None,
+    state_dir: Annotated[
+        Path | None,
+        typer.Option(help="Keep spool and CA here; by default ~/.local/state/openclaw-egress [env: EGRESS_STATE_DIR]."),
+    ] = None,
     endpoint: Annotated[
         str | None,
         typer.Option(
-            help="Send records to this URL over OTLP/HTTP; by default they stay here "
+            help="Send records to this URL over OTLP/HTTP; by default they stay in the spool "
             "[env: OTEL_EXPORTER_OTLP_LOGS_ENDPOINT]."
         ),
     ] = None,
     listen_host: Annotated[
-        str | None, typer.Option(help="Listen on this address; 127.0.0.1 by default [env: EGRESS_LISTEN_HOST].")
+        str | None, typer.Option(help="Listen on this address; by default 127.0.0.1 [env: EGRESS_LISTEN_HOST].")
     ] = None,
-    health_port: Annotated[int | None, typer.Option(help="Port of /healthz [env: EGRESS_HEALTH_PORT].")] = None,
+    health_port: Annotated[
+        int | None, typer.Option(help="Serve /healthz on this port; by default 9464 [env: EGRESS_HEALTH_PORT].")
+    ] = None,
 ) -> None:
     """Run the proxy until SIGTERM or SIGINT; SIGHUP reloads the policy.
 
-    Without further settings it listens on loopback, allows class gateway every public name, and keeps records here.
+    By default it listens on loopback, allows class gateway every public name, and keeps all records on this machine.
     """
     import logging  # noqa: PLC0415
     import signal  # noqa: PLC0415
 
-    # A SIGHUP that comes before there is something to reload must not end the proxy.
+    # A SIGHUP during start-up must not end the proxy.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     from openclaw_egress.proxy.lean import serve  # noqa: PLC0415  (mitmproxy takes a second to load)
     from openclaw_egress.proxy.service import Service  # noqa: PLC0415
@@ -66,7 +74,10 @@ def run(
 
 
 def health() -> None:
-    """Whether the proxy of this machine (or container) serves; for Docker's health check. Exit code 0 or 1."""
+    """Check whether the proxy serves.
+
+    Docker's health check runs this in the proxy's container. Exit code 0 or 1.
+    """
     raise typer.Exit(check())
 
 
@@ -84,14 +95,14 @@ def status(as_json: JSON = False) -> None:
     running = ask("/readyz")
     report = running or {}
     problems: list[str] = list(report.get("problems", []))
-    # What cannot be read is one problem among others here, not the end of the answer.
+    # An unreadable file is one of the problems here; the other results are still shown.
     spool: dict[str, int] | None = None
     try:
         with SpoolReader(settings.spool_path) as reader:
             spool = reader.stats()
     except SpoolError as error:
         problems.append(str(error))
-    # What a running proxy serves is in its memory; the files may be newer.
+    # A running proxy serves the CA in its memory; the files may be newer.
     authority: dict[str, Any] | None = report.get("ca")
     if running is None:
         try:
@@ -131,7 +142,7 @@ def _as_json(info: CAInfo) -> dict[str, Any]:
 
 
 def _is_forbidden(path: Path) -> bool:
-    """Return whether another user's files are asked about."""
+    """Return whether the spool belongs to another user."""
     import os  # noqa: PLC0415
 
     try:
@@ -154,7 +165,7 @@ def _print_status(
     else:
         typer.echo(f"proxy    running, policy {harmless(running.get('policy'))}{', with problems' if problems else ''}")
     for problem in problems:
-        # The store's own words may be in it.
+        # A problem can quote text from the destination.
         typer.echo(f"problem  {harmless(problem)}")
     for warning in (running or {}).get("warnings", []):
         typer.echo(f"warning  {harmless(warning)}")
@@ -167,7 +178,7 @@ def _print_status(
         used = sum(value for name, value in spool.items() if name.endswith("_bytes"))
         typer.echo(
             f"spool    {kept} lines kept ({size(used)}), {spool['pending_records']} waiting, "
-            f"{spool['dead_letter_records']} dead letters, {spool['open_exchanges']} exchanges under way"
+            f"{spool['dead_letter_records']} dead letters, {spool['open_exchanges']} exchanges in progress"
         )
     if authority is not None:
         what = "served" if running is not None else "on disk"

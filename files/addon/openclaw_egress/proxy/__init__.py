@@ -1,1 +1,1 @@
-"""The proxy: mitmproxy's hooks around the pure parts of this package."""
+"""The proxy: mitmproxy's hooks, which call the pure parts of this package."""

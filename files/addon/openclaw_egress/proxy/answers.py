@@ -1,4 +1,4 @@
-"""What a refused client is told: short, in the form it asked for, and nothing of the policy beyond its own case."""
+"""Responses to refused clients: short, in a format the client accepts, with no more of the policy than this case."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ REMEDY = "Ask the operator of this machine to allow it in policy.yml (`egress po
 def refusal(
     status: int, *, class_name: str, destination: str, rule: str, reason: str, accept: str = "", remedy: str = REMEDY
 ) -> http.Response:
-    """An answer to a request that is not let through.
+    """Return the response to a refused request.
 
-    ``Proxy-Status`` is RFC 9209's way to say that the proxy answered, not the origin. ``accept`` is the client's
-    Accept header: a browser gets a page, a program that asks for JSON gets JSON, all others get plain text.
+    ``Proxy-Status`` (RFC 9209) says that the proxy responded, not the origin. ``accept`` is the client's Accept header:
+    a browser gets a page, a program that accepts JSON gets JSON, all others get plain text.
     """
     error = "http_request_denied" if status == 403 else "proxy_internal_response"
     headers = {
@@ -44,6 +44,6 @@ def refusal(
 
 
 def _quoted(text: str) -> str:
-    """Text inside an RFC 8941 string: printable ASCII, quotes and backslashes escaped."""
+    """Return text for an RFC 8941 string: printable ASCII, with quotes and backslashes escaped."""
     printable = "".join(char if " " <= char <= "~" else "?" for char in text)
     return printable.replace("\\", "\\\\").replace('"', '\\"')[:200]

@@ -1,8 +1,8 @@
-"""The CA that the running proxy serves: read from files, kept in memory, exchanged for a new one without a restart.
+"""The CA that the running proxy serves: read from files, kept in memory, replaced without a restart.
 
 mitmproxy keeps the CA in ``TlsConfig.certstore`` and reads the chain file again while it serves. The proxy therefore
-gives it a certificate store that was made from memory, so that a damaged file changes nothing. Each CA has a chain file
-of its own (certificates without the key), because mitmproxy caches TLS contexts by the file's name.
+installs a certificate store made from memory, so that a damaged file has no effect. Each CA has its own chain file
+(certificates without the key), because mitmproxy caches TLS contexts by the file's name.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from openclaw_egress import ca
 LEAF_DAYS = 30
 RENEW_LEAF_BEFORE_DAYS = 10
 BACKDATED_HOURS = 48
-"""Clients' clocks differ."""
+"""Leaf certificates begin this far in the past, because the clocks of clients differ."""
 
 SETTLE_SECONDS = 5.0
-"""How long a reload waits until the event loop serves the new CA."""
+"""Longest time that a reload waits for the event loop to serve the new CA."""
 
 
 class LeafStore(certs.CertStore):
-    """mitmproxy's store of leaf certificates, without ones that outlive their CA or stay until they expire."""
+    """A replacement for mitmproxy's store whose leaf certificates never outlive their CA and are renewed in time."""
 
     def __init__(self, authority: ca.Authority, chain_file: Path, dhparams: Any, clock: ca.Clock) -> None:
         super().__init__(
-            authority.key,  # type: ignore[arg-type]  # annotated as RSA; any key that signs will do
+            authority.key,  # type: ignore[arg-type]  # annotated as RSA, but any key that signs works
             certs.Cert(authority.issuing),
             chain_file,
             certs.dummy_crl(authority.key, authority.issuing),  # type: ignore[arg-type]
@@ -49,7 +49,7 @@ class LeafStore(certs.CertStore):
         organization: str | None = None,
         crl_url: str | None = None,
     ) -> certs.CertStoreEntry:
-        """Return the leaf certificate for these names; a new one where the cached one is about to expire."""
+        """Return the leaf certificate for these names; create a new one if the cached one is about to expire."""
         names = x509.GeneralNames(sans)
         now = self._clock()
         cached = self.certs.get((commonname, names))
@@ -80,7 +80,7 @@ class LeafStore(certs.CertStore):
 
 
 class ServedCA:
-    """The CA in use, and the next one, once its files were read and found good; an add-on of mitmproxy's.
+    """The CA in use, and the next one once its files are read and valid; an add-on of mitmproxy.
 
     The housekeeping thread calls :meth:`look`; the event loop calls :meth:`serve`.
 
@@ -90,7 +90,7 @@ class ServedCA:
     def __init__(self, directory: Path, runtime: Path, clock: ca.Clock = ca.utc_now) -> None:
         self.directory = directory
         self.problem: str | None = None
-        """Why the current files are not in use, with the remedy."""
+        """The reason why the current files are not in use, with the remedy."""
         self._runtime = runtime
         self._clock = clock
         self._seen = self._signature()
@@ -102,11 +102,11 @@ class ServedCA:
 
     @property
     def info(self) -> ca.CAInfo:
-        """What clients are served now."""
+        """Return the CA that clients are served now."""
         return self._info
 
     def look(self, accept: Callable[[ca.CAInfo], None]) -> bool | None:
-        """Read the files where they changed: True when they are good, False when not, None when unchanged.
+        """Read the files if they changed; return True if they are valid, False if not, None if they are unchanged.
 
         ``accept`` raises CAError for a CA that must not be used.
         """
@@ -119,27 +119,27 @@ class ServedCA:
             self._next = self._read(accept)
         except (ca.CAError, OSError, ValueError) as error:
             self.problem = (
-                f"the previous CA (until {self._info.issuing_expires:%Y-%m-%d}) is still served, because the new one "
-                f"cannot be used: {error}"
+                f"the previous CA (valid until {self._info.issuing_expires:%Y-%m-%d}) is still served, because the new "
+                f"one cannot be used: {error}"
             )
             return False
         self.problem = None
         return True
 
     def look_again(self) -> None:
-        """Let the next :meth:`look` read the files even if they are unchanged."""
+        """Make the next :meth:`look` read the files even if they are unchanged."""
         self._seen = ()
 
     def settle(self) -> None:
-        """Wait until the event loop serves what :meth:`look` found."""
+        """Wait until the event loop serves the CA that :meth:`look` found."""
         self._settled.wait(SETTLE_SECONDS)
 
     def tls_start_client(self, data: tls.TlsData) -> None:
-        """Before mitmproxy takes a certificate: the first handshake, too, is served from our store."""
+        """Install the store before mitmproxy requests a certificate, so that it serves the first handshake as well."""
         self.serve()
 
     def serve(self) -> None:
-        """Put the newest CA into mitmproxy's ``TlsConfig``; handshakes under way end with the one they began with."""
+        """Install the newest CA in mitmproxy's ``TlsConfig``; handshakes in progress finish with the previous one."""
         tlsconfig = ctx.master.addons.get("tlsconfig")  # type: ignore[no-untyped-call]
         if self._next is not None:
             (self._info, self._store), self._next = self._next, None
@@ -160,7 +160,7 @@ class ServedCA:
 
 
 def _signature(file: Path) -> tuple[int, ...] | None:
-    """Changes when content, owner or mode may have: a file that became readable is read again."""
+    """Return a value that differs when content, owner or mode may have changed; None if the file is inaccessible."""
     try:
         found = file.stat()
     except OSError:

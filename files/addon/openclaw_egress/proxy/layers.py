@@ -1,4 +1,4 @@
-"""What ends a connection (a layer, and a way that always works), and what bytes after CONNECT may be."""
+"""Layers and helpers: closing a connection without a response, aborting it at any time, and recognising TLS."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from mitmproxy.proxy import commands, events, layer
 
 
 class Refuse(layer.Layer):
-    """Closes the client's connection without an answer; for bytes that are no HTTP we could answer to.
+    """A layer that closes the client's connection without a response, for bytes that are not HTTP.
 
-    Who chooses it calls :func:`cut` as well: whatever raises in a layer leaves the connection open.
+    The caller that chooses it must also call :func:`cut`: after an exception in a layer the connection would stay open.
     """
 
     def _handle_event(self, event: events.Event) -> Generator[commands.Command, Any, None]:
@@ -21,17 +21,17 @@ class Refuse(layer.Layer):
 
 
 def looks_like_tls(data: bytes) -> bool:
-    """Whether the first bytes are a TLS handshake record (RFC 8446, section 5.1): type 22, version 3.x."""
+    """Return whether the first bytes are a TLS handshake record (RFC 8446, section 5.1): type 22, version 3.x."""
     return data[:1] == b"\x16" and (len(data) < 2 or data[1] == 3)
 
 
 def cut(client: connection.Client) -> None:
-    """End a client's connection, and with it those upstream, whatever they are in the middle of.
+    """Abort a client's connection and its upstream connections, whatever their state.
 
-    As mitmproxy's own time-out does. ``flow.kill()`` is not looked at while a body streams, and after an exception in a
-    stream callable mitmproxy logs that it crashed and leaves the connection open.
+    This is how mitmproxy's own timeout ends a connection. ``flow.kill()`` has no effect while a body streams, and after
+    an exception in a stream callable mitmproxy logs a crash and leaves the connection open.
     """
     proxyserver = ctx.master.addons.get("proxyserver")  # type: ignore[no-untyped-call]
     for handler in list(proxyserver.connections.values()):
         if handler.client.id == client.id and (found := handler.transports.get(handler.client)):
-            found.handler.cancel("cut by openclaw.egress")
+            found.handler.cancel("aborted by openclaw.egress")

@@ -1,7 +1,7 @@
-"""``egress run``: mitmproxy's ``Master`` with only the add-ons that are needed.
+"""The proxy of ``egress run``: mitmproxy's ``Master`` with only the add-ons that it needs.
 
-A stock mitmdump asks some 35 add-ons about every event; most of a proxy's time went there. They are not even imported:
-Flask, LDAP and others with them would cost memory and time to start, and could be attacked.
+A stock mitmdump offers every event to some 35 add-ons, which took most of a proxy's time. The others are not even
+imported: Flask, LDAP and more would cost memory and start-up time, and would add attack surface.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ log = logging.getLogger("openclaw_egress")
 
 
 def _addon(name: str) -> ModuleType:
-    """One of mitmproxy's add-ons by itself, where nobody has imported all of them, as their package does."""
+    """Import one add-on of mitmproxy without its package, which would import all of them."""
     package = "mitmproxy.addons"
     if package not in sys.modules:
         folder = ModuleType(package)
@@ -42,7 +42,7 @@ core, errorcheck, proxyserver, tlsconfig = map(_addon, ("core", "errorcheck", "p
 
 
 def serve(service: Service) -> None:
-    """Run until SIGTERM or SIGINT; return after a clean end. SIGHUP reloads what can be reloaded.
+    """Run until SIGTERM or SIGINT, and return after a clean stop. SIGHUP reloads what can be reloaded.
 
     Raises:
         ListenError: a listener cannot open; the spool is closed.
@@ -50,7 +50,7 @@ def serve(service: Service) -> None:
     logs.guard_mitmproxy_logs()
     for name in ("mitmproxy", "asyncio", "hpack"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # A connection takes two descriptors; the usual soft limit, 1024, is less than the classes' limits together.
+    # A connection uses two descriptors; the common soft limit, 1024, is below the sum of the classes' limits.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -58,14 +58,14 @@ def serve(service: Service) -> None:
 
 
 class _Started:
-    """The add-on that says "started", once every listener is open; otherwise it ends the proxy."""
+    """The add-on that logs the start once every listener is open, and stops the proxy if one is not."""
 
     def __init__(self, service: Service, server: Any, shutdown: Callable[[], None]) -> None:
         self._service, self._server, self._shutdown = service, server, shutdown
         self.problem: str | None = None
 
     def running(self) -> None:
-        """Look at the listeners: mitmproxy calls this hook after it tried to open them, also where it could not."""
+        """Check the listeners; mitmproxy calls this hook after its attempt to open them, even after a failure."""
         host = self._service.settings.listen_host
         for instance in self._server.servers:
             if not instance.is_running:
@@ -85,12 +85,12 @@ async def _serve(service: Service) -> None:
     except BaseException:
         service.stop()
         raise
-    from mitmproxy.master import Master  # noqa: PLC0415  (it imports the add-ons' package, which is a folder by now)
+    from mitmproxy.master import Master  # noqa: PLC0415  (it imports the add-ons' package, which is replaced by now)
 
     loop = asyncio.get_running_loop()
     uninstall = resolver.install(loop)
     master = Master(options.Options())
-    # mitmproxy looks for the add-on that chooses layers by this name, and warns where it is not.
+    # mitmproxy finds the add-on that chooses layers by this name, and logs a warning without it.
     service.gate.name = "nextlayer"
     server = proxyserver.Proxyserver()
     started = _Started(service, server, master.shutdown)
@@ -117,7 +117,7 @@ async def _serve(service: Service) -> None:
     loop.add_signal_handler(signal.SIGHUP, service.reload)
 
     def apply_listeners() -> None:
-        # mitmproxy opens and closes what differs, and leaves the others and their connections alone.
+        # mitmproxy opens and closes only what differs; other listeners and their connections stay.
         loop.call_soon_threadsafe(lambda: master.options.update(mode=_modes(service)))  # type: ignore[no-untyped-call]
 
     service.apply_listeners = apply_listeners
@@ -126,7 +126,7 @@ async def _serve(service: Service) -> None:
     try:
         await master.run()
     except SystemExit:
-        # mitmproxy ends so where a listener did not open, before it calls `running`.
+        # mitmproxy exits this way, before `running`, if a listener does not open.
         started.running()
         if started.problem is None:
             raise
@@ -143,7 +143,7 @@ def _listeners(service: Service) -> list[tuple[str, int]]:
 
 
 def _modes(service: Service) -> list[str]:
-    """mitmproxy's words for the classes' listeners."""
+    """Return mitmproxy's modes for the listeners of all classes."""
     host = service.settings.listen_host
     bracketed = f"[{host}]" if ":" in host else host
     return [f"regular@{bracketed + ':' if host else ''}{item.listen}" for item in service.policy.classes.values()]

@@ -19,7 +19,7 @@ _REMEDIES = {
 
 
 class ListenError(SettingsError):
-    """A listener cannot open; the text names address, port, class, cause and remedy."""
+    """An error of a listener that cannot open. The message names address, port, class, cause and remedy."""
 
 
 def is_loopback(host: str) -> bool:
@@ -36,7 +36,7 @@ def refuse_open_proxy(settings: Settings, policy: Policy, hosts: Iterable[str]) 
     """Refuse to serve the built-in policy, which allows every name, to a network.
 
     Raises:
-        SettingsError: no policy file is named, a class is ``open``, and one of ``hosts`` is not loopback.
+        SettingsError: no policy file is set, a class is ``open``, and one of ``hosts`` is not loopback.
     """
     if settings.policy_file is not None or settings.open_to_network:
         return
@@ -50,21 +50,21 @@ def refuse_open_proxy(settings: Settings, policy: Policy, hosts: Iterable[str]) 
 
 
 def check_ports(settings: Settings, policy: Policy) -> None:
-    """Refuse a class that has the health port for its listener.
+    """Refuse a class whose listener has the health port.
 
     Raises:
-        SettingsError: naming class and port.
+        SettingsError: names class and port.
     """
     found = policy.class_for_port(settings.health_port)
     if found is not None:
         raise SettingsError(
-            f"EGRESS_HEALTH_PORT: port {settings.health_port} is the listener of class {found.name} too. "
+            f"EGRESS_HEALTH_PORT: port {settings.health_port} is also the listener of class {found.name}. "
             "Choose another health port, or another `listen` for the class."
         )
 
 
 def check_listeners(host: str, classes: Iterable[tuple[str, int]]) -> None:
-    """Bind each listener and release it, so that a port that is not free ends the start before anything else begins.
+    """Bind and release each listener, so that a port in use stops the start before anything else begins.
 
     Raises:
         ListenError: the first listener that cannot open.
@@ -77,7 +77,7 @@ def check_listeners(host: str, classes: Iterable[tuple[str, int]]) -> None:
 
 
 def _try(host: str, port: int) -> None:
-    """Bind every address of ``host``; as asyncio does, pass over an address family that is off, unless it is all."""
+    """Bind every address of ``host``. Like asyncio, skip a disabled address family unless no address remains."""
     missing: OSError | None = None
     opened = False
     for family, kind, protocol, _, address in socket.getaddrinfo(
@@ -89,7 +89,7 @@ def _try(host: str, port: int) -> None:
                 if family == socket.AF_INET6:
                     probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
                 probe.bind(address)
-                # Two sockets with SO_REUSEADDR may bind one port; only one may listen.
+                # Two sockets with SO_REUSEADDR may bind one port, but only one may listen.
                 probe.listen(1)
                 opened = True
         except OSError as error:

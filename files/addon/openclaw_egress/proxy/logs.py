@@ -1,8 +1,8 @@
-"""Keeps traffic out of the logs.
+"""Filtering of mitmproxy's logs, which must not contain traffic.
 
-mitmproxy logs pieces of what it received when a message is malformed (``…completing request headers: b'…
-Authorization: Bearer …'``), at any verbosity. Every record of its loggers passes here first: byte strings and long
-values in the message are replaced by their length.
+When a message is malformed, mitmproxy logs parts of it at any verbosity (``…completing request headers: b'…
+Authorization: Bearer …'``). Every record of its loggers passes this filter, which replaces byte strings and long values
+by their length.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MAX_MESSAGE = 600
 
 
 def without_traffic(message: str) -> str:
-    """``message`` without anything that may have come from a client or a server."""
+    """Return ``message`` without anything that may come from a client or a server."""
     message = _BYTES_LITERAL.sub(lambda found: f"<{len(found.group()) - 3} bytes withheld>", message)
     message = _HEX_BLOB.sub(lambda found: f"<{len(found.group()) // 2} bytes withheld>", message)
     message = _HEADER_LIKE.sub(r"\1\2<withheld>", message)
@@ -29,7 +29,7 @@ def without_traffic(message: str) -> str:
 
 
 def guard_mitmproxy_logs() -> None:
-    """Make every log record of mitmproxy harmless, whoever handles it later. Calling it twice changes nothing."""
+    """Filter every log record of mitmproxy, before any handler. Calling it again changes nothing."""
     factory = logging.getLogRecordFactory()
     if getattr(factory, "guards_mitmproxy", False):
         return
@@ -38,7 +38,7 @@ def guard_mitmproxy_logs() -> None:
         record = factory(*args, **kwargs)
         if record.name.startswith("mitmproxy"):
             record.msg, record.args = without_traffic(record.getMessage()), None
-            # Exceptions carry the data in their text; the traceback's last line would print it.
+            # Exceptions carry traffic in their text, which the last line of a traceback would print.
             if record.exc_info and record.exc_info[0] is not None:
                 record.msg += f" ({record.exc_info[0].__name__})"
                 record.exc_info = None

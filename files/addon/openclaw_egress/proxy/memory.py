@@ -1,9 +1,9 @@
-"""Memory accounts: what each client's connection makes the proxy hold, charged to its class, and flow control.
+"""Memory accounts and flow control: charge the memory of each client's connection to its class, and limit it.
 
-What a connection holds is measured, not counted: after each event of the connection its buffers, bodies and captures
-are added up. Nothing can therefore stay charged that is no longer there. A connection whose class has no room is not
-read from until there is room (the sender's TCP window closes). After ``wait_seconds`` its exchange is refused, so that
-exchanges that hold memory and need more do not wait for each other for ever.
+The memory of a connection is measured, not counted: after each event, its buffers, bodies and captures are added up.
+Memory that is freed therefore cannot stay charged. If the class has no room, the proxy stops reading from the
+connection until there is room (the sender's TCP window closes). After ``wait_seconds`` the exchange is refused, so that
+exchanges that hold memory and need more cannot block each other without end.
 """
 
 from __future__ import annotations
@@ -33,32 +33,33 @@ log = logging.getLogger("openclaw_egress.memory")
 RULE = "memory-budget"
 
 CONNECTION_BYTES = 128 * 1024
-"""Charged for each client's connection: sockets' tasks, TLS state, and what its readers take before they are asked."""
+"""Charge for each client's connection: tasks of its sockets, TLS state, and data that is read ahead."""
 
 READ_BYTES = 64 * 1024
-"""One read, as mitmproxy asks for it."""
+"""Size of one read in mitmproxy."""
 
 READ_ROOM = 2 * READ_BYTES
-"""Charged ahead for the next read of a body: the piece, and its place in a capture or a buffer."""
+"""Charged ahead for the next read of a body: the chunk, and its place in a capture or a buffer."""
 
 SLACK = 384 * 1024
-"""Charged beside a body of known length: the buffers on its way (sockets, TLS, journal)."""
+"""Charged in addition to a body of known length, for the buffers on its way (sockets, TLS, journal)."""
 
 COPIES = 3
-"""A held body exists this often for a moment: as it was read, as the capture keeps it, encrypted towards the peer."""
+"""Copies of a held body that exist for a moment: as read, as captured, and as encrypted towards the peer."""
 
 HELD = "openclaw_egress.held"
-"""Key in ``flow.metadata``: an object whose ``held`` says how many bytes the recorder keeps of an exchange, and whose
-``expected`` how many it will keep."""
+"""Key in ``flow.metadata``: an object whose ``held`` is the number of bytes that the recorder keeps of an exchange, and
+whose ``expected`` returns how many it will keep.
+"""
 
 PATIENCE = 4
-"""A response, and a body that is partly sent, may wait this many times ``wait_seconds`` while their class goes on."""
+"""A response, or a partly sent body, may wait this many times ``wait_seconds`` while its class makes progress."""
 
 LOOK_SECONDS = 1.0
-"""How often a connection that waits is looked at: whether its client has left."""
+"""Interval at which a waiting connection is checked for a client that has disconnected."""
 
 STALL_SHARE = 2
-"""A class is stalled when none of its waiting connections has had room for this part of ``wait_seconds``."""
+"""A class is stalled if none of its waiting connections got room within ``wait_seconds / STALL_SHARE``."""
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 
@@ -75,7 +76,7 @@ class Owner(Protocol):
 
 @dataclass(eq=False)
 class Account:
-    """What one client's connection, with its connections upstream, is charged for."""
+    """The account of one client's connection, including its upstream connections."""
 
     handler: server.ConnectionHandler
     class_name: str
@@ -94,7 +95,7 @@ class _Waiter:
 
 
 class Accounts:
-    """The accounts of all connections, and the queue of those that wait for room."""
+    """The accounts of all connections, and the queue of connections that wait for room."""
 
     def __init__(self, budget: MemoryBudget, owner: Owner, wait_seconds: float) -> None:
         self.budget = budget
@@ -114,8 +115,8 @@ class Accounts:
         try:
             class_name = self._owner.class_of(handler.client)
         except Exception as error:  # noqa: BLE001  (whatever it is)
-            # The gate cannot tell the class either, and refuses the connection.
-            log.error("a connection has no class to be charged to: %s", type(error).__name__)
+            # The gate cannot determine the class either, and refuses the connection.
+            log.error("cannot charge a new connection, because its class is unknown: %s", type(error).__name__)
             return
         if class_name is None:
             return
@@ -123,7 +124,7 @@ class Accounts:
         self.budget.add(class_name, CONNECTION_BYTES)
 
     def close(self, handler: server.ConnectionHandler) -> None:
-        """Give back all that a connection was charged for."""
+        """Release the whole charge of a connection."""
         if (account := self._accounts.pop(handler.client.id, None)) is not None:
             self._charge(account, 0)
 
@@ -132,13 +133,13 @@ class Accounts:
         return self._accounts.get(client.id)
 
     def settle(self, client: connection.Client) -> None:
-        """Charge a connection for what it holds now; for one that holds nothing this costs one look."""
+        """Charge a connection for its present memory; a connection that holds none costs one look-up."""
         account = self._accounts.get(client.id)
         if account is not None and account.charged > CONNECTION_BYTES:
             self._charge(account, min(account.charged, _measured(account)))
 
     def settle_all(self) -> None:
-        """Charge every connection anew; buffers towards slow clients drain without an event. Return freed memory."""
+        """Charge every connection again (buffers to slow clients drain without an event), and trim freed memory."""
         for account in list(self._accounts.values()):
             self.settle(account.handler.client)
         self._trim_from = max(self._trim_from, self.budget.total)
@@ -158,7 +159,7 @@ class Accounts:
     # ── flow control ─────────────────────────────────────────────────────────────────────────────────────────
 
     async def admit(self, handler: server.ConnectionHandler) -> None:
-        """Wait until the connection that was just read from may be read from again."""
+        """Wait until the connection that was just read may be read again."""
         account = self._accounts.get(handler.client.id)
         if account is None:
             return
@@ -172,7 +173,7 @@ class Accounts:
             return
         request = read is handler.client
         if account.refused is not None:
-            # What is left of a refused body is read and thrown away.
+            # The rest of a refused body is read and discarded.
             return
         if account.class_name not in self._waiting and self.budget.fits(
             account.class_name, needs - account.charged, request=request
@@ -182,7 +183,7 @@ class Accounts:
         waiter = _Waiter(account, request, asyncio.get_running_loop().create_future())
         queue = self._waiting.setdefault(account.class_name, [])
         queue.append(waiter)
-        # Responses come first: they end exchanges. Then the oldest connection, which has most to lose.
+        # Responses first, because they end exchanges. Then the oldest connection, which has the most to lose.
         queue.sort(key=lambda item: (item.request, item.account.number))
         self._wake_class(account.class_name)
         try:
@@ -200,10 +201,10 @@ class Accounts:
         self._refuse(account, needs)
 
     async def _granted(self, waiter: _Waiter) -> bool:
-        """Wait for room; return False where the exchange is to be refused.
+        """Wait for room; return False if the exchange must be refused.
 
-        A held request has nothing to lose yet: it is refused after ``wait_seconds``. All others wait longer. Where
-        their class is stalled, the younger half of the requests that hold memory is refused, so that the rest can end.
+        A held request can be refused without loss after ``wait_seconds``; all others wait longer. If their class is
+        stalled, the younger half of the requests that hold memory is refused, so that the others can finish.
         """
         loop = asyncio.get_running_loop()
         class_name, stall = waiter.account.class_name, self._wait_seconds / STALL_SHARE
@@ -213,7 +214,7 @@ class Accounts:
             if done:
                 return waiter.granted.result()
             if _has_left(waiter.account):
-                # Nobody reads from it, so nobody else notices.
+                # The proxy does not read from it, so nothing else notices.
                 loop.call_soon(cut, waiter.account.handler.client)
                 return True
             now = loop.time()
@@ -278,7 +279,7 @@ class Accounts:
 
 
 def refuse_held(client: connection.Client, flow: http.HTTPFlow) -> bool:
-    """Set the 503 of a request that is held and was refused for memory; return whether it was."""
+    """Set the 503 response of a held request that was refused for memory; return whether it was refused."""
     account = _accounts.find(client) if _accounts is not None else None
     if account is None or account.refused is None:
         return False
@@ -295,21 +296,21 @@ def refuse_held(client: connection.Client, flow: http.HTTPFlow) -> bool:
     return True
 
 
-# ── what a connection holds ──────────────────────────────────────────────────────────────────────────────────────
+# ── the memory of a connection ───────────────────────────────────────────────────────────────────────────────────────
 
 
 def _measured(account: Account) -> int:
-    """Return what an account should be charged; a connection that cannot be measured is aborted."""
+    """Return the charge for an account; abort a connection that cannot be measured."""
     try:
         return _needs(account)
     except Exception as error:
-        log.error("what a connection holds could not be measured; it is aborted", exc_info=error)
+        log.error("cannot measure the memory of a connection; aborting it", exc_info=error)
         asyncio.get_running_loop().call_soon(cut, account.handler.client)
         return account.charged
 
 
 def _needs(account: Account) -> int:
-    """Return what an account should be charged: what it holds and what it is about to hold."""
+    """Return the charge for an account: its present memory, or the memory that it will need soon, if larger."""
     held = ahead = 0
     for layer in account.layers:
         held += sum(len(getattr(side, "buf", b"")) for side in layer.connections.values())
@@ -325,7 +326,7 @@ def _needs(account: Account) -> int:
 
 
 def _stream_needs(stream: Any) -> tuple[int, int]:
-    """Return the bytes that a stream holds with its next read, and those that it is known to hold before it ends."""
+    """Return the bytes that a stream holds, with its next read, and the bytes that it will hold before it ends."""
     flow = getattr(stream, "flow", None)
     if flow is None:
         return 0, 0
@@ -337,7 +338,7 @@ def _stream_needs(stream: Any) -> tuple[int, int]:
         held += sum(len(getattr(event, "data", b"")) for event in stream._paused_event_queue)
     if (exchange := flow.metadata.get(HELD)) is not None:
         held += exchange.held
-    # A length that is known is charged as soon as it is known: bodies that cannot all fit must not all begin.
+    # Charge a known length at once: bodies that do not all fit must not all begin.
     if _held_request(stream):
         return held + READ_ROOM, COPIES * _length(flow.request.headers) + SLACK
     if exchange is None:
@@ -378,7 +379,7 @@ def _read_by(handler: server.ConnectionHandler, task: asyncio.Task[Any] | None) 
 
 
 def _tune(account: Account, io: server.ConnectionIO) -> None:
-    """Bound what a reader takes before it is asked: asyncio reads up to 384 KiB ahead, a third of it is plenty."""
+    """Limit the data that is read ahead: asyncio reads up to 384 KiB, and a third of it is enough."""
     if id(io) in account.tuned or not isinstance(io.reader, asyncio.StreamReader) or io.writer is None:
         return
     account.tuned.add(id(io))
@@ -387,7 +388,7 @@ def _tune(account: Account, io: server.ConnectionIO) -> None:
 
 
 def _has_left(account: Account) -> bool:
-    """Return whether the client has closed its connection, though bytes of it are still unread."""
+    """Return whether the client has closed its connection, even if some of its bytes are still unread."""
     io = account.handler.transports.get(account.handler.client)
     writer = io.writer if io is not None else None
     sock = writer.get_extra_info("socket") if isinstance(writer, asyncio.StreamWriter) else None
@@ -401,7 +402,7 @@ def _has_left(account: Account) -> bool:
 
 @contextlib.contextmanager
 def _paused(io: server.ConnectionIO) -> Iterator[None]:
-    """Take no byte from a socket while this lasts."""
+    """Read no byte from a socket inside this context."""
     transport: Any = io.writer.transport if isinstance(io.writer, asyncio.StreamWriter) else None
     mine = transport is not None and not transport.is_closing() and transport.is_reading()
     if mine:
@@ -424,7 +425,7 @@ def _libc() -> Any:
 
 
 def tune_allocator() -> None:
-    """Let glibc give bodies back to the kernel: from 256 KiB on each in a mapping of its own, and two arenas.
+    """Make glibc return the memory of bodies to the kernel: own mappings from 256 KiB on, and only two arenas.
 
     By default glibc raises that threshold up to 32 MiB, and freed bodies leave holes in its heap.
     """
@@ -439,7 +440,7 @@ def tune_allocator() -> None:
 
 
 def trim() -> None:
-    """Give freed memory back to the kernel; aborted connections are cycles that only the collector frees."""
+    """Return freed memory to the kernel; aborted connections are cycles, which only the collector frees."""
     gc.collect()
     malloc_trim = getattr(_libc(), "malloc_trim", None)
     if malloc_trim is not None:
@@ -452,21 +453,21 @@ _accounts: Accounts | None = None
 
 
 def watch(client: connection.Client, layer: Any) -> None:
-    """Count what an HTTP layer holds for its client."""
+    """Register an HTTP layer, so that its memory counts for its client."""
     if _accounts is not None and (account := _accounts.find(client)) is not None:
         account.layers.append(layer)
 
 
 def install(accounts: Accounts) -> None:
-    """Account for every connection from now on; mitmproxy itself is changed once."""
-    global _accounts  # noqa: PLW0603  (mitmproxy's classes are global too)
+    """Account for every connection from now on; patch mitmproxy only once."""
+    global _accounts  # noqa: PLW0603  (mitmproxy's classes are global, too)
     _accounts = accounts
     handler = server.ConnectionHandler
     handle_client, server_event, drain_writers = handler.handle_client, handler.server_event, handler.drain_writers
     if getattr(drain_writers, "keeps_accounts", False):
         return
 
-    # `wraps` keeps the marks by which the other patches know that they are in place.
+    # `wraps` keeps the attributes by which the other patches recognise that they are installed.
     @functools.wraps(handle_client)
     async def accounted(self: server.ConnectionHandler) -> None:
         held = _accounts
@@ -481,7 +482,7 @@ def install(accounts: Accounts) -> None:
     @functools.wraps(server_event)
     async def settled(self: server.ConnectionHandler, event: Any) -> None:
         await server_event(self, event)
-        # After a read, `admit` does the same.
+        # After a read, `admit` does this.
         if _accounts is not None and not isinstance(event, events.DataReceived):
             _accounts.settle(self.client)
 

@@ -1,7 +1,7 @@
-"""Memory budget for traffic: how much the proxy may hold, and which class may hold how much of it. Pure arithmetic.
+"""The memory budget for traffic: the memory that the proxy, and each class in it, may hold. Pure arithmetic.
 
-Half of the budget is guaranteed: each class has an equal part of that half. The other half goes to the classes that
-ask first. A class therefore never takes the part that is guaranteed to another one.
+Half of the budget is guaranteed, in equal parts for all classes. The other half goes to the classes that request it
+first. A class can therefore never take another class's guaranteed part.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from openclaw_egress.settings import LEAST_MEMORY_BUDGET
 MIB = 1024 * 1024
 
 DEFAULT_BUDGET = 256 * MIB
-"""The budget where no cgroup limits the process."""
+"""The budget if no cgroup limits the process."""
 
 RESERVED = 128 * MIB
 """Memory of the process itself: the interpreter, the libraries, SQLite's cache, one batch of the exporter."""
 
 REQUEST_SHARE = 0.7
-"""Part of a class's room that requests may fill. The rest is for responses, which end exchanges and free memory."""
+"""Share of a class's room that requests may fill. The rest is for responses, which end exchanges and free memory."""
 
 _UNLIMITED = 1 << 46
 
 
 class MemoryBudget:
-    """Bytes held, by class, against one limit.
+    """The bytes that each class holds, and their limits.
 
     Args:
         limit: bytes that all classes may hold together.
@@ -41,7 +41,7 @@ class MemoryBudget:
 
     @property
     def guarantee(self) -> int:
-        """Return the bytes that each class may hold whatever the others do."""
+        """Return the bytes that each class may always hold, whatever the other classes hold."""
         return self.limit // 2 // max(1, len(self._class_names()))
 
     @property
@@ -60,12 +60,12 @@ class MemoryBudget:
         return max(guarantee, self.limit - sum(max(self._used[other], guarantee) for other in others))
 
     def fits(self, class_name: str, more: int, *, request: bool = False) -> bool:
-        """Return whether a class may hold ``more`` bytes now; ``request``: within the part that is for requests."""
+        """Return whether a class may hold ``more`` bytes now; ``request`` limits it to the share for requests."""
         room = self.room(class_name)
         return more <= 0 or self._used[class_name] + more <= (room * REQUEST_SHARE if request else room)
 
     def possible(self, class_name: str, size: int, *, request: bool = False) -> bool:
-        """Return whether ``size`` bytes would fit if nobody else held anything."""
+        """Return whether ``size`` bytes would fit if no other class held any."""
         names = {*self._class_names(), class_name}
         most = self.limit - self.guarantee * (len(names) - 1)
         return size <= (most * REQUEST_SHARE if request else most)
@@ -85,15 +85,15 @@ class MemoryBudget:
 
 
 def default_budget(limit: int | None) -> int:
-    """Return the budget for a memory limit: half of what the process itself does not need.
+    """Return the budget for a memory limit: half of the memory that the process itself does not need.
 
-    The other half is for copies that live for a moment, for buffers of the allocator and for page tables.
+    The other half is for short-lived copies, for the allocator's buffers and for page tables.
     """
     return DEFAULT_BUDGET if limit is None else max(LEAST_MEMORY_BUDGET, (limit - RESERVED) // 2)
 
 
 def container_limit(process: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """Return the smallest memory limit of the process's cgroups (v1 or v2, parents included), None without one."""
+    """Return the smallest memory limit of the process's cgroups (v1 or v2, parents included); None without a limit."""
     limits: list[int] = []
     try:
         lines = process.read_text().splitlines()
@@ -110,7 +110,7 @@ def container_limit(process: Path = Path("/proc/self/cgroup"), root: Path = Path
 
 
 def _limits(mount: Path, path: str, name: str) -> list[int]:
-    """Read a limit at a cgroup and at each of its parents.
+    """Return the limits of a cgroup and of all its parents.
 
     In a container the path can name a cgroup of the host that is not mounted; the mount's root is then the container's.
     """

@@ -1,4 +1,4 @@
-"""The mitmproxy options that this software depends on, each with its reason: defaults could move."""
+"""The mitmproxy options that this software depends on, each with its reason; defaults may change between versions."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from pathlib import Path
 from typing import Any
 
 SILENCE_SECONDS = 3600
-"""mitmproxy's 600 s of silence are too short for a model that thinks."""
+"""mitmproxy's default of 600 s is too short for a model that thinks before its first byte."""
 
 
 def safe_options(confdir: Path, trusted_ca: Path) -> dict[str, Any]:
-    """Options that hold for the lean proxy and for a stock mitmdump alike."""
+    """Return the options for the lean proxy and for a stock mitmdump."""
     return {
-        # Nothing is dialled before a decision, and one connection serves what it was opened for.
+        # Connect only after a decision, and use each connection only for the destination it was opened for.
         "connection_strategy": "lazy",
-        # Inspected hosts speak HTTP/1.1: no coalescing of names, no downgrade games.
+        # Inspected hosts use HTTP/1.1: no connection coalescing, no downgrade attacks.
         "http2": False,
         "http3": False,
-        # Bytes that are no HTTP would pass by the hooks.
+        # Bytes that are not HTTP would bypass the hooks.
         "rawtcp": False,
         "websocket": True,
-        # Leaves name the requested host only; the upstream's wildcards would be copied into them.
+        # Leaf certificates name only the requested host; otherwise the upstream's wildcards would be copied into them.
         "upstream_cert": False,
         "ssl_insecure": False,
         "ssl_verify_upstream_trusted_ca": str(trusted_ca),
@@ -33,11 +33,11 @@ def safe_options(confdir: Path, trusted_ca: Path) -> dict[str, Any]:
 
 
 def stock_options() -> dict[str, Any]:
-    """Further ones that only a stock mitmdump has."""
+    """Return further options, which only a stock mitmdump has."""
     return {
-        # mitm.it would be answered by the proxy itself.
+        # Otherwise the proxy itself would respond to requests for mitm.it.
         "onboarding": False,
-        # It prints request lines with their queries.
+        # It prints request lines, including queries.
         "flow_detail": 0,
         "show_ignored_hosts": False,
         "ignore_hosts": [],

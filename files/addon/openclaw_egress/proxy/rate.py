@@ -1,10 +1,10 @@
-"""A token bucket: how often a class may ask. Pure; times are seconds of a clock that only goes forward."""
+"""A token bucket that limits the requests of a class. Pure; times are seconds of a monotonic clock."""
 
 from __future__ import annotations
 
 
 class Rate:
-    """So many a minute, of which a tenth (one at least) may come at once."""
+    """A limit per minute; a tenth of it (at least one request) may come at once."""
 
     def __init__(self, per_minute: int) -> None:
         self.per_minute = per_minute
@@ -13,7 +13,7 @@ class Rate:
         self._at: float | None = None
 
     def take(self, now: float) -> float:
-        """0.0 where this one may pass; else the seconds after which the next may."""
+        """Return 0.0 if this request may pass, otherwise the seconds until the next one may."""
         per_second = self.per_minute / 60
         if self._at is not None:
             self._tokens = min(self._room, self._tokens + (now - self._at) * per_second)

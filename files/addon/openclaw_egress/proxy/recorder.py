@@ -1,14 +1,14 @@
-"""The recorder: the mitmproxy add-on that commits every inspected exchange before its last byte passes on.
+"""The recorder: the mitmproxy add-on that commits every inspected exchange before its last byte passes.
 
-Order of things, for a request: it is in the spool before its last byte goes upstream. For an answer: it is in the
-spool before its end goes to the client. A body of known length within the buffer limit that is no event stream is held
-until it is committed; all else streams, with a tap beside it:
+A request is in the spool before its last byte goes upstream. A response is in the spool before its end goes to the
+client. A body of known length within the buffer limit is held until it is committed, unless it is an event stream. All
+other bodies stream, and a tap captures them:
 
-* chunked, or until the connection closes: mitmproxy asks the tap once more, with no bytes, before it sends the end;
-* a longer Content-Length: the client has its end with the last byte, so the tap commits on the chunk that completes it.
+* chunked, or until the connection closes: mitmproxy calls the tap once more, without bytes, before it sends the end;
+* a longer Content-Length: the last byte is the end for the client, so the tap commits on the chunk that completes it.
 
-When the spool cannot take a record, or anything here raises, the request is refused with 503, and an answer under way
-is cut rather than finished unrecorded.
+If the spool cannot take a record, or any code here raises, the request is refused with 503. A response in progress is
+aborted, never finished without a record.
 """
 
 from __future__ import annotations
@@ -37,27 +37,27 @@ EXCHANGE = "openclaw_egress.exchange"
 """Key in ``flow.metadata``: the :class:`Exchange` that is being recorded."""
 
 BUFFER_LIMIT = 1024 * 1024
-"""Bodies of a known length up to this many bytes are held until they are committed; longer ones stream."""
+"""Bodies of a known length up to this limit, in bytes, are held until they are committed; longer ones stream."""
 
 JOURNAL_SECONDS = 0.05
-"""Streamed bytes are in the spool this long after they passed, at the latest."""
+"""Streamed bytes are in the spool at most this long after they passed…"""
 
 JOURNAL_BYTES = 64 * 1024
-"""…or as soon as so many are waiting."""
+"""…or earlier, as soon as this many bytes are waiting."""
 
 
 @dataclass(slots=True)
 class Exchange:
-    """An exchange under way: its capture, what of it waits for the journal, whether it is committed."""
+    """An exchange in progress: its capture, the bytes that wait for the journal, and whether it is committed."""
 
     capture: ExchangeCapture
     client: connection.Client
     request_held: bool
-    """The request is held until it is committed: before that nothing of it goes upstream."""
+    """The request is held until it is committed; until then none of it goes upstream."""
     request_committed: bool = False
     closed: bool = False
     failed: bool = False
-    """A tap raised: not a byte more passes."""
+    """A tap raised an exception: no further byte passes."""
     journalled: int = 0
     waiting: dict[str, bytearray] = field(default_factory=lambda: {"request": bytearray(), "response": bytearray()})
     timer: asyncio.TimerHandle | None = None
@@ -68,12 +68,12 @@ class Exchange:
         return self.capture.held + sum(map(len, self.waiting.values()))
 
     def expected(self, length: int, *, response: bool = False) -> int:
-        """Return the bytes that a body of this length will hold at the most, for the memory budget."""
+        """Return how many bytes a body of this length will hold at most, for the memory budget."""
         return self.capture.expected(length, response=response)
 
 
 class Recorder:
-    """Records what the gate marked for it; see the module's text."""
+    """The add-on that records the exchanges marked by the gate; see the module's docstring."""
 
     def __init__(
         self,
@@ -90,46 +90,46 @@ class Recorder:
     # ── when a hook raises ───────────────────────────────────────────────────────────────────────────────────
 
     def _message_failed(self, flow: http.HTTPFlow, error: Exception) -> None:
-        """503 where the client has nothing yet, else an end without an end."""
+        """Send 503 if no response byte was sent; otherwise abort the connection mid-message."""
         under_way = flow.request.stream if flow.response is None else flow.response.stream
         if under_way:
             flow.kill()  # type: ignore[no-untyped-call]
-            _log_failure("an exchange that streams could not be recorded; it is cut", error)
+            _log_failure("cannot record a streaming exchange; aborting its connection", error)
             return
         answer_failed(flow)
-        # What is answered now is ours: no exchange of which the client could see an end.
+        # The client gets our own response, so it never sees the end of this exchange.
         exchange = flow.metadata.pop(EXCHANGE, None)
         if isinstance(exchange, Exchange):
             self._leave(exchange)
         self._refuse(flow, error)
 
     def _headers_failed(self, flow: http.HTTPFlow, error: Exception) -> None:
-        flow.request.stream = False  # nothing is under way yet
+        flow.request.stream = False  # nothing was sent yet
         self._message_failed(flow, error)
 
     def _answer_failed(self, flow: http.HTTPFlow, error: Exception) -> None:
         flow.kill()  # type: ignore[no-untyped-call]
-        _log_failure("an answer could not be recorded; it is cut", error)
+        _log_failure("cannot record a response; aborting its connection", error)
 
     def _error_failed(self, flow: http.HTTPFlow, error: Exception) -> None:
         exchange = self._exchange(flow)
         if exchange is not None:
             self._leave(exchange)
-        _log_failure("a failed exchange could not be recorded; it is recorded as interrupted later", error)
+        _log_failure("cannot record a failed exchange now; it will be recorded as interrupted", error)
 
     def _websocket_failed(self, _: http.HTTPFlow, error: Exception) -> None:
-        log.error("a WebSocket's messages could not be forgotten", exc_info=error)
+        log.error("cannot drop the messages of a WebSocket", exc_info=error)
 
     # ── request ──────────────────────────────────────────────────────────────────────────────────────────────
 
     @fails_closed(_headers_failed)
     def requestheaders(self, flow: http.HTTPFlow) -> None:
-        """Begin an exchange, and choose whether its request is held or streamed."""
+        """Begin an exchange, and decide whether its request is held or streamed."""
         if flow.response is not None or flow.error is not None:
             return
         allowed = flow.metadata.get(INSPECT)
         if not isinstance(allowed, Allowed):
-            # Plain HTTP to a host that is not recorded: nothing to hold it for.
+            # Plain HTTP to a host that is not recorded: no reason to hold it.
             flow.request.stream = True
             return
         self._begin(flow, allowed)
@@ -175,7 +175,7 @@ class Recorder:
 
     @fails_closed(_message_failed)
     def request(self, flow: http.HTTPFlow) -> None:
-        """The request is whole: commit it; it goes upstream (or, streamed, its end does) after this hook."""
+        """Commit the complete request. After this hook it goes upstream (if streamed, only its end does)."""
         exchange = self._exchange(flow)
         if exchange is None or flow.response is not None:
             return
@@ -200,7 +200,7 @@ class Recorder:
 
     @fails_closed(_answer_failed)
     def responseheaders(self, flow: http.HTTPFlow) -> None:
-        """Choose whether the answer is held or streamed."""
+        """Decide whether the response is held or streamed."""
         exchange = self._exchange(flow)
         response = flow.response
         if response is None:
@@ -227,39 +227,39 @@ class Recorder:
 
     @fails_closed(_message_failed)
     def response(self, flow: http.HTTPFlow) -> None:
-        """The answer is whole: commit the exchange; its end (or, held, all of it) goes to the client after this."""
+        """Commit the exchange. After this hook the response goes to the client (if streamed, only its end does)."""
         exchange = self._exchange(flow)
         if exchange is None or flow.response is None:
             return
         if not flow.response.stream and flow.response.raw_content:
             for _ in exchange.capture.response_chunk(flow.response.raw_content, self._now()):
-                pass  # committed whole in a moment: the journal need not have it
+                pass  # the whole exchange is committed next, so the journal does not need the body
         self._close(exchange, "complete")
 
     @fails_closed(_error_failed)
     def error(self, flow: http.HTTPFlow) -> None:
-        """The client went away, or the provider failed: the exchange is recorded as it is."""
+        """Record the exchange so far, after the client disconnected or the provider failed."""
         exchange = self._exchange(flow)
         if exchange is None:
             return
         message = flow.error.msg if flow.error else ""
-        # Whose fault it was is not in the words: they are the same for both sides.
+        # The message is the same for both sides, so it does not say which one failed.
         gone = not flow.client_conn.state & ConnectionState.CAN_READ
         outcome, error_type = ("client_aborted", "client_aborted") if gone else _what_happened(message)
         self._close(exchange, outcome, error_type)
 
     @fails_closed(_websocket_failed)
     def websocket_message(self, flow: http.HTTPFlow) -> None:
-        """mitmproxy keeps every message of a WebSocket in memory; ours are not inspected, so none is needed."""
+        """Drop the messages that mitmproxy keeps of a WebSocket; these connections are not inspected."""
         if flow.websocket is not None:
             flow.websocket.messages.clear()
 
     # ── journal ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def _keep(self, exchange: Exchange, direction: str, decoded: bytes) -> None:
-        """Hand streamed bytes to the journal: at once when many wait, else within JOURNAL_SECONDS.
+        """Pass streamed bytes to the journal: at once if many wait, otherwise within JOURNAL_SECONDS.
 
-        Bytes of a body that may hold credentials wait in memory until that is decided, at its end at the latest.
+        Bytes of a body that may hold credentials wait in memory until this is decided, at its end at the latest.
         """
         room = exchange.capture.limit - exchange.journalled
         if not decoded or room <= 0 or exchange.closed:
@@ -276,7 +276,7 @@ class Recorder:
         try:
             self._flush(exchange)
         except SpoolError as error:
-            _log_failure("streamed bytes could not be journalled; the exchange's own commit will decide", error)
+            _log_failure("cannot journal streamed bytes; the exchange passes only if its own commit succeeds", error)
 
     def _flush(self, exchange: Exchange) -> None:
         if exchange.timer is not None:
@@ -307,7 +307,7 @@ class Recorder:
         self._metrics.duration.labels(exchange.capture.class_name).observe((end - exchange.capture.begin_ns) / 1e9)
 
     def _leave(self, exchange: Exchange) -> None:
-        """End an exchange that could not be recorded; the spool forgets it if nothing of it went upstream."""
+        """End an exchange that could not be recorded; the spool drops it if none of it went upstream."""
         if exchange.timer is not None:
             exchange.timer.cancel()
             exchange.timer = None
@@ -326,7 +326,7 @@ class Recorder:
             self._error_failed(flow, error)
 
     def _head(self, exchange: Exchange) -> dict[str, object]:
-        """What the journal knows of an exchange should the process die now: its record so far, without bodies."""
+        """Return what the journal must know if the process dies now: the record so far, without bodies."""
         return exchange.capture.known() | {
             "request_complete": exchange.request_committed,
             "request_held": exchange.request_held,
@@ -337,10 +337,10 @@ class Recorder:
         return found if isinstance(found, Exchange) and not found.closed else None
 
     def _refuse(self, flow: http.HTTPFlow, error: Exception) -> None:
-        """503 with the reason: what cannot be recorded does not pass."""
+        """Respond with 503 and the reason: an exchange that cannot be recorded does not pass."""
         why = str(error) if isinstance(error, SpoolError) else "the exchange could not be recorded"
         if not isinstance(error, SpoolError):
-            _log_failure("a request was refused", error)
+            _log_failure("refused a request that cannot be recorded", error)
             self._metrics.hook_failures.inc()
         allowed = flow.metadata.get(INSPECT)
         if isinstance(allowed, Allowed):
@@ -352,12 +352,12 @@ class Recorder:
                 rule="recording",
                 reason=why,
                 accept=flow.request.headers.get("accept", ""),
-                remedy="`egress status` on the proxy says what its spool lacks.",
+                remedy="Ask the operator to run `egress status` on the proxy: it shows the spool's problem.",
             )
 
 
 def _log_failure(what: str, error: Exception) -> None:
-    """Log a fault of ours. Of a spool that cannot be written the spool itself says once why, and what helps."""
+    """Log an internal error. Log a spool error only for debugging: the spool itself logs cause and remedy once."""
     if isinstance(error, SpoolError):
         log.debug("%s: %s", what, error)
     else:
@@ -365,9 +365,9 @@ def _log_failure(what: str, error: Exception) -> None:
 
 
 def _cutting(exchange: Exchange, tap: Callable[[bytes], None]) -> Callable[[bytes], bytes]:
-    """A stream callable that ends the connection when its tap raises: what cannot be recorded does not go on.
+    """Return a stream callable that aborts the connection when its tap raises, so that nothing passes unrecorded.
 
-    It must raise itself too, and go on raising: of what it returned, the end of a message could be made.
+    Re-raise now and on every later call; otherwise mitmproxy could still send a valid end-of-message.
     """
 
     def cutting(data: bytes) -> bytes:
@@ -421,6 +421,6 @@ _ERRORS = (
 
 
 def _what_happened(message: str) -> tuple[str, str]:
-    """Outcome and ``error.type`` (of `records.ERROR_TYPES`) for mitmproxy's words, which may hold traffic."""
+    """Return outcome and ``error.type`` (of `records.ERROR_TYPES`) for mitmproxy's message, which may hold traffic."""
     lowered = message.lower()
     return "upstream_error", next((error_type for needle, error_type in _ERRORS if needle in lowered), "_OTHER")

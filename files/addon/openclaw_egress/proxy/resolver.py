@@ -1,8 +1,8 @@
-"""Name resolution behind the wall: names are looked up only for a permit, and every answer is checked.
+"""Name resolution with enforcement: names are resolved only for a connection grant, and every address is checked.
 
-asyncio asks its loop's ``getaddrinfo`` whenever it opens a connection. :func:`install` replaces that method: a
-connection whose task carries a permit gets the permit's checked addresses (so there is one resolution, and no time
-between check and use in which a name could change its answer); one without a permit gets an error.
+asyncio calls its loop's ``getaddrinfo`` whenever it opens a connection. :func:`install` replaces that method. A
+connection whose task carries a grant gets the grant's checked addresses. Each name is thus resolved once, and cannot
+change its address between check and use. A connection without a grant gets an error.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from openclaw_egress.proxy.permits import Permit
 
 LOOKUP_SECONDS = 10.0
 CONNECT_SECONDS = 30.0
-"""The kernel tries for two minutes and more; what the client sends meanwhile would wait in memory."""
+"""The kernel tries for two minutes or longer; meanwhile the client's data would wait in memory."""
 
 THREADS_PER_CLASS = 4
 
@@ -31,20 +31,20 @@ type AddressInfo = tuple[int, int, int, str, tuple[Any, ...]]
 
 
 class ResolutionError(Exception):
-    """A name that may be asked for has no usable answer."""
+    """An error for an allowed name without a usable address."""
 
 
 class Resolver:
-    """Looks names up in threads, a small pool for each class, so that no class waits for another's slow names."""
+    """The resolver: a small thread pool for each class, so that no class waits for another's slow names."""
 
     def __init__(self) -> None:
         self._pools: dict[str, ThreadPoolExecutor] = {}
 
     async def addresses(self, class_name: str, host: str, port: int) -> tuple[str, ...]:
-        """Every address that the system's resolver gives for ``host``, in its order, without duplicates.
+        """Return all addresses that the system's resolver gives for ``host``, in its order, without duplicates.
 
         Raises:
-            ResolutionError: no answer, or none in time.
+            ResolutionError: no address, or no response in time.
         """
         pool = self._pools.setdefault(
             class_name, ThreadPoolExecutor(THREADS_PER_CLASS, thread_name_prefix=f"resolve-{class_name}")
@@ -56,23 +56,23 @@ class Resolver:
                     pool, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
                 )
         except TimeoutError:
-            raise ResolutionError(f"no answer for {host} within {LOOKUP_SECONDS:.0f} s") from None
+            raise ResolutionError(f"no DNS response for {host} within {LOOKUP_SECONDS:.0f} s") from None
         except (OSError, UnicodeError) as error:
             raise ResolutionError(f"{host} does not resolve ({error})") from None
         return tuple(dict.fromkeys(str(answer[4][0]).split("%")[0] for answer in answers))
 
     def close(self) -> None:
-        """End the threads; look-ups under way are abandoned."""
+        """Stop the threads; look-ups in progress are abandoned."""
         for pool in self._pools.values():
             pool.shutdown(wait=False, cancel_futures=True)
         self._pools.clear()
 
 
 def install(loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
-    """Replace the loop's ``getaddrinfo``, and give its connections a limit; returns what puts the old ones back."""
+    """Replace the loop's ``getaddrinfo`` and limit its connection attempts; return the function that restores both."""
     original: Callable[..., Awaitable[Any]] = loop.getaddrinfo
     original_connect: Callable[..., Awaitable[Any]] = loop.create_connection
-    # resolv.conf's search list must not turn a name that was allowed into another one (resolver(5)).
+    # The search list of resolv.conf must not turn an allowed name into another one (resolver(5)).
     os.environ["LOCALDOMAIN"] = ""
 
     async def getaddrinfo(
@@ -80,7 +80,7 @@ def install(loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
         port: Any,
         *,
         family: int = 0,
-        type: int = 0,  # noqa: A002  (the loop names it so)
+        type: int = 0,  # noqa: A002  (the loop's parameter has this name)
         proto: int = 0,
         flags: int = 0,
     ) -> list[AddressInfo]:
@@ -90,13 +90,13 @@ def install(loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
                 return own
             permit = current_permit.get()
             if permit is None or permit.destination.host != host:
-                raise OSError("openclaw.egress: no permit for this connection")
+                raise OSError("openclaw.egress: no grant for this connection")
             return [_address_info(address, int(port)) for address in permit.addresses]
         except OSError:
             raise
         except Exception as error:
-            # Of any other exception mitmproxy tells nobody, and the client would wait.
-            raise OSError("openclaw.egress: the addresses of this connection could not be given") from error
+            # mitmproxy reports no other exception, and the client would wait.
+            raise OSError("openclaw.egress: cannot return the addresses of this connection") from error
 
     async def create_connection(*arguments: Any, **options: Any) -> Any:
         try:
@@ -107,7 +107,7 @@ def install(loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
         except OSError:
             raise
         except Exception as error:
-            raise OSError("openclaw.egress: the connection could not be made") from error
+            raise OSError("openclaw.egress: cannot open the connection") from error
 
     loop.getaddrinfo = getaddrinfo  # type: ignore[method-assign, assignment]
     loop.create_connection = create_connection  # type: ignore[method-assign]
@@ -129,10 +129,10 @@ _NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
 def is_own_address(address: str) -> bool:
-    """Return whether this machine (or container) itself has the address: then the kernel would talk to us.
+    """Return whether this machine (or container) itself has the address: a connection there would reach ourselves.
 
-    A UDP socket that is "connected" sends nothing, yet the kernel picks the source address: for an address of this
-    machine's own that is the address itself.
+    A "connected" UDP socket sends nothing, but makes the kernel choose the source address. For an address of this
+    machine that is the address itself.
     """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
@@ -140,5 +140,5 @@ def is_own_address(address: str) -> bool:
             probe.connect((address, 9))
             return bool(probe.getsockname()[0] == address)
     except OSError as error:
-        # Without a free descriptor nothing was found out: refuse. Other errors mean that no route leads there.
+        # Without a free descriptor the check was not possible: refuse. Other errors mean that no route exists.
         return error.errno in _NO_ROOM

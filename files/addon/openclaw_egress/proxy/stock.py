@@ -1,7 +1,7 @@
-"""The add-on for a stock ``mitmdump -s otel_logger.py``: the same parts, loaded by mitmproxy's own command line.
+"""The add-on for a stock ``mitmdump -s otel_logger.py``: the same service, loaded by mitmproxy's own command line.
 
-mitmdump has the listeners that its command line names (``--mode regular --listen-port 8080``); each must be one that a
-class of the policy owns. The add-on sets the safe options itself.
+mitmdump opens the listeners of its command line (``--mode regular --listen-port 8080``); each must belong to a class of
+the policy. The add-on sets the safe options itself.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from openclaw_egress.spool import SpoolError
 log = logging.getLogger("openclaw_egress")
 
 START_ERRORS = (SettingsError, PolicyError, CAError, SpoolError, HealthError)
-"""What a user's mistake raises at start: each has one message."""
+"""Errors that a user's mistake raises at start; each has one message."""
 
 
 class StockAddon:
-    """Loads the service into mitmdump. Its parts are add-ons of their own (mitmproxy walks ``addons``)."""
+    """The add-on that loads the service into mitmdump; mitmproxy finds its parts in ``addons``."""
 
     name = "openclaw_egress"
 
@@ -50,7 +50,7 @@ class StockAddon:
         try:
             self._service = Service(Settings.load(), self._clock)
         except START_ERRORS as error:
-            # mitmdump ends when an error is logged during start-up; raising would add a traceback.
+            # mitmdump exits when an error is logged during start-up; an exception would add a traceback.
             log.error("%s", error)
             raise SystemExit(1) from None
         self.addons = [self._service.gate, self._service.recorder, self._service.served_ca]
@@ -60,7 +60,7 @@ class StockAddon:
         ctx.options.update(**settings)  # type: ignore[no-untyped-call]
 
     def configure(self, updated: set[str]) -> None:
-        """Every listener must belong to a class."""
+        """Check that every listener belongs to a class."""
         if self._service is None or not updated & {"mode", "listen_port", "listen_host"}:
             return
         hosts: list[str] = []
@@ -70,7 +70,7 @@ class StockAddon:
             port = mode.listen_port(ctx.options.listen_port)
             if mode.type_name != "regular" or port is None or self._service.policy.class_for_port(port) is None:
                 log.error(
-                    "mode %r (port %s) belongs to no class of the policy; use --mode regular with a port of %s",
+                    "mode %r (port %s) does not belong to a class of the policy; use --mode regular with a port of %s",
                     text,
                     port,
                     ", ".join(f"{item.listen} ({item.name})" for item in self._service.policy.classes.values()),
@@ -83,10 +83,10 @@ class StockAddon:
             raise SystemExit(1) from None
 
     async def running(self) -> None:
-        """mitmdump has its loop and its listeners: put the wall in place."""
+        """Install the enforcement and start the service, once mitmdump has its event loop."""
         if self._service is None:
             return
-        # mitmdump had its listeners before it loaded this add-on: open them anew where the mode has changed since.
+        # mitmdump opened its listeners before it loaded this add-on: reopen those whose mode has changed since.
         if not await ctx.master.addons.get("proxyserver").setup_servers():  # type: ignore[no-untyped-call]
             ctx.master.shutdown()  # type: ignore[no-untyped-call]
             return
@@ -97,7 +97,7 @@ class StockAddon:
         log.info("%s", describe(self._service))
 
     def done(self) -> None:
-        """mitmdump ends."""
+        """Stop the service when mitmdump ends."""
         if self._heartbeat is not None:
             self._heartbeat.cancel()
         if self._uninstall is not None:
@@ -108,7 +108,7 @@ class StockAddon:
 
 
 def _with_host(text: str, host: str) -> str:
-    """Name the address in a mode that names none: mitmdump's default is every address."""
+    """Return the mode with an address: without one, mitmdump listens on every address."""
     mode = mode_specs.ProxyMode.parse(text)
     port = mode.listen_port(ctx.options.listen_port)
     if mode.custom_listen_host or port is None:

@@ -1,4 +1,4 @@
-"""Tunnels under way that are to be recorded (``log_tunnels``): who, where, and how many bytes went each way."""
+"""Tunnels in progress that are recorded (``log_tunnels``): client, destination, and bytes in each direction."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Tunnel:
     reason: str
     begin_ns: int
     sent: int = 0
-    """Bytes from the client; ``received`` are those to it."""
+    """Bytes from the client; ``received`` counts the bytes to it."""
     received: int = 0
 
 
 _open: dict[str, Tunnel] = {}
-"""By the id of the client's connection."""
+"""The open tunnels, by the id of the client's connection."""
 
 
 def begin(client_id: str, tunnel: Tunnel) -> None:
@@ -36,12 +36,12 @@ def begin(client_id: str, tunnel: Tunnel) -> None:
 
 
 def end(client_id: str) -> Tunnel | None:
-    """Return what was counted, once; None for a connection that is not counted."""
+    """Return the tunnel with its byte counts, once; None for a connection that is not counted."""
     return _open.pop(client_id, None)
 
 
 def install() -> None:
-    """Make mitmproxy's layer for opaque bytes count them; calling this twice changes nothing."""
+    """Make mitmproxy's layer for opaque bytes count them; calling this again changes nothing."""
     original = layers.TCPLayer.relay_messages
     if getattr(original, "counts", False):
         return

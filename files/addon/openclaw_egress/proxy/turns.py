@@ -1,8 +1,8 @@
-"""Turns: one event loop serves every class, and a class that keeps it busy must not have it to itself.
+"""Fair scheduling between classes, so that one busy class cannot monopolise the event loop that serves all of them.
 
-Whoever has handled a piece of traffic lets others go before it reads on: in each round of the loop one connection of a
-class goes on, however many of them have something to say. A round in which nobody else has work costs some
-microseconds, so a class that is alone is hardly slowed.
+After each read a connection yields until its class's next turn: in each round of the loop, one connection of each class
+continues, however many have data. A round without other work takes some microseconds, so a single active class is
+hardly slowed.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from mitmproxy.proxy import server
 
 
 class Turns:
-    """Who may go on, by listener."""
+    """The queues of connections that wait to continue, by listener."""
 
     def __init__(self) -> None:
         self._queues: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def wait(self, listener: int) -> None:
-        """Wait for the listener's next turn, in the order of those who asked."""
+        """Wait for the listener's next turn, in the order of arrival."""
         async with self._queues[listener]:
             await asyncio.sleep(0)
 
 
 def install() -> None:
-    """Make every connection wait for its turn between two reads; calling this twice changes nothing."""
+    """Make every connection wait for its turn between two reads; calling this again changes nothing."""
     original = server.ConnectionHandler.drain_writers
     if getattr(original, "takes_turns", False):
         return
