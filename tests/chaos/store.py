@@ -26,7 +26,7 @@ POISON = 3
 
 
 def faults(loki: LokiStandIn) -> dict[str, tuple[Callable[[], object], Callable[[], object]]]:
-    """Faults by name: the action that starts it and the action that ends it."""
+    """Return the faults by name: the action that starts it and the action that ends it."""
     clear = loki.faults.clear
     on = {
         "slow": {"delay_s": 1.0},

@@ -1,4 +1,4 @@
-"""TLS ClientHellos in bytes, with what no library would put into them."""
+"""Raw TLS ClientHellos, with content that no library would send."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ def _vector(data: bytes, size: int = 2) -> bytes:
 
 
 def server_name(*names: str) -> bytes:
-    """The extension (RFC 6066, section 3) with so many names."""
+    """Return the server_name extension (RFC 6066, section 3) with any number of names."""
     entries = b"".join(b"\0" + _vector(name.encode()) for name in names)
     return struct.pack("!H", 0) + _vector(_vector(entries))
 
 
 def client_hello(*extensions: bytes) -> bytes:
-    """A handshake message of TLS 1.2, without a record around it."""
+    """Return a TLS 1.2 handshake message without a record around it."""
     suites = bytes.fromhex("c02bc02fc02cc030009c009d002f0035")
     groups = struct.pack("!H", 10) + _vector(_vector(bytes.fromhex("0017001d")))
     formats = struct.pack("!H", 11) + _vector(_vector(b"\0", 1))
@@ -30,21 +30,21 @@ def client_hello(*extensions: bytes) -> bytes:
 
 
 def records(message: bytes, size: int = 16384) -> bytes:
-    """A handshake message in records of so many bytes each."""
+    """Split a handshake message into records of a given size."""
     pieces = (message[at : at + size] for at in range(0, len(message), size))
     return b"".join(b"\x16\x03\x01" + _vector(piece) for piece in pieces)
 
 
 def answered(data: bytes) -> str:
-    """Evidence in what came: a ServerHello."""
+    """Return evidence of a response: a ServerHello."""
     return "a ServerHello" if data[:1] == b"\x16" and data[5:6] == b"\x02" else ""
 
 
 def certificate_names(sock: ssl.SSLSocket) -> set[str]:
-    """Every host name in the certificate that the other side showed, by the look of its bytes."""
+    """Return every host name in the other side's certificate, found by a search of its bytes."""
     der = sock.getpeercert(binary_form=True) or b""
     found, at = set(), 0
-    # SubjectAltName's dNSName is tag 0x82 (RFC 5280, section 4.2.1.6).
+    # Tag 0x82 is dNSName in SubjectAltName (RFC 5280, section 4.2.1.6).
     while (at := der.find(b"\x82", at) + 1) > 0:
         length = der[at] if at < len(der) else 0
         text = der[at + 1 : at + 1 + length]

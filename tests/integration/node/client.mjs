@@ -1,6 +1,6 @@
-// Does the steps that it gets as JSON, one after the other, each by the client it names, and prints what came of them
-// as a JSON list: {status, body} or {error}. Names below .test are this machine, so that "direct" can be told from
-// "through the proxy" by who was asked, not by whether a name exists.
+// Run the steps from the JSON argument one after the other, each with the client that it names, and print the results
+// as a JSON list: {status, body} or {error}. Names below .test resolve to this machine, so the receiving server, not
+// name resolution, distinguishes "direct" from "through the proxy".
 import { fork } from 'node:child_process';
 import { createRequire } from 'node:module';
 import dns from 'node:dns';
