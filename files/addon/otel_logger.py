@@ -1,6 +1,6 @@
-"""The mitmproxy entry: ``mitmdump --mode regular --listen-port 8080 -s otel_logger.py``.
+"""The script for a stock mitmproxy: ``mitmdump --mode regular --listen-port 8080 -s otel_logger.py``.
 
-All of it is in the package beside this file; see ``openclaw_egress/proxy/stock.py``.
+The implementation is in the package beside this file; see ``openclaw_egress/proxy/stock.py``.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""``python -m openclaw_egress`` is the ``egress`` command."""
+"""The entry point of ``python -m openclaw_egress``, which runs the ``egress`` command."""
 
 from openclaw_egress.cli import main
 
