@@ -39,9 +39,12 @@ from openclaw_egress.spool_schema import (
     CLOCK_SET_BACK,
     DEAD,
     LOCAL,
+    PAGE_BYTES,
     PENDING,
+    RESERVE_BYTES,
     ROW_BYTES,
     STATES,
+    WAL_SAFETY_PAGES,
     SpoolError,
     connect,
     create_file,
@@ -192,6 +195,8 @@ class Spool(SpoolReader):
         self._lock = threading.RLock()
         self._stopping = threading.Event()
         self._dirty = False
+        self._reserve = -1
+        """Size of the reserve file; the log is bounded by it."""
         self._problem: str | None = None
         self._logged: dict[int, tuple[str, float]] = {}
         self._left: dict[str, bool] = {}
@@ -215,7 +220,7 @@ class Spool(SpoolReader):
             os.close(self._lock_file)
             raise
         if sync_seconds is not None:
-            make_reserve(self.path)
+            self._renew_reserve()
             self._keeper = threading.Thread(target=self._keep, args=(sync_seconds,), name="spool-keeper", daemon=True)
             self._keeper.start()
 
@@ -382,8 +387,19 @@ class Spool(SpoolReader):
             with self._lock:
                 self._left = left | self._left
             return False
-        make_reserve(self.path)
+        self._renew_reserve()
         return True
+
+    def _renew_reserve(self) -> None:
+        """Renew the reserve, and keep SQLite's log small enough to be moved into the file with its space."""
+        size = make_reserve(self.path)
+        if size == self._reserve:
+            return
+        self._reserve = size
+        pages = WAL_SAFETY_PAGES if size >= RESERVE_BYTES else max(1, size // 2 // PAGE_BYTES)
+        with self._lock, spool_errors(self.path):
+            # Each commit beyond it moves the log at once; the flush thread alone could be too late.
+            self._db.execute(f"PRAGMA wal_autocheckpoint = {pages}")
 
     def _acknowledged_bytes(self) -> int:
         with self._lock:
@@ -730,7 +746,7 @@ class Spool(SpoolReader):
                 if short or self._problem is not None or self._left:
                     self.relieve()
                 else:
-                    make_reserve(self.path)
+                    self._renew_reserve()
             self._flush_and_move(database)
         finally:
             database.close()

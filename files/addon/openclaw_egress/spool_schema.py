@@ -37,6 +37,8 @@ ROW_BYTES = 512
 RESERVE_BYTES = 16 * 1024 * 1024
 """Space that is kept for the clean-up of a full disk; on a small disk a quarter of what is free."""
 
+PAGE_BYTES = 4096
+"""SQLite's page size."""
 WAL_SAFETY_PAGES = 16_384  # 64 MB: the writer checkpoints by itself only if nobody else did
 BUSY_MS = 10_000
 
@@ -129,21 +131,23 @@ def create_file(path: Path) -> None:
         ) from error
 
 
-def make_reserve(path: Path) -> None:
-    """Allocate the reserve file where it is absent and there is room for it; a disk without room gets none."""
+def make_reserve(path: Path) -> int:
+    """Allocate the reserve file, or enlarge it, as far as the disk has room. Return its size in bytes."""
     reserve = Path(f"{path}.reserve")
     with contextlib.suppress(OSError):
-        if reserve.exists():
-            return
         disk = os.statvfs(path.parent)
         size = min(RESERVE_BYTES, disk.f_bavail * disk.f_frsize // 4)
-        descriptor = os.open(reserve, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        if reserve.exists() and size < 2 * reserve.stat().st_size:
+            return reserve.stat().st_size
+        descriptor = os.open(reserve, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             os.posix_fallocate(descriptor, 0, max(1, size))
         except OSError:
             reserve.unlink()
         finally:
             os.close(descriptor)
+        return reserve.stat().st_size
+    return 0
 
 
 def release_reserve(path: Path) -> bool:
