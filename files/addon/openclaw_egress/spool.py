@@ -39,6 +39,7 @@ from openclaw_egress.spool_schema import (
     CLOCK_SET_BACK,
     DEAD,
     LOCAL,
+    MAX_PAGES,
     PAGE_BYTES,
     PENDING,
     RESERVE_BYTES,
@@ -391,15 +392,26 @@ class Spool(SpoolReader):
         return True
 
     def _renew_reserve(self) -> None:
-        """Renew the reserve, and keep SQLite's log small enough to be moved into the file with its space."""
+        """Renew the reserve, and bound SQLite's log and file so that its space always suffices to move the log.
+
+        With a small reserve each commit moves the log at once, and the file may grow by what the disk can hold: a
+        commit that needs more fails before it is in the log. Otherwise the log could hold pages that fit nowhere.
+        """
         size = make_reserve(self.path)
-        if size == self._reserve:
+        enough = size >= RESERVE_BYTES
+        if enough and self._reserve >= RESERVE_BYTES:
             return
         self._reserve = size
-        pages = WAL_SAFETY_PAGES if size >= RESERVE_BYTES else max(1, size // 2 // PAGE_BYTES)
-        with self._lock, spool_errors(self.path):
-            # Each commit beyond it moves the log at once; the flush thread alone could be too late.
-            self._db.execute(f"PRAGMA wal_autocheckpoint = {pages}")
+        log_pages, file_pages = WAL_SAFETY_PAGES, MAX_PAGES
+        # A disk that cannot be asked shows with the next write.
+        with contextlib.suppress(OSError, sqlite3.Error), self._lock:
+            if not enough:
+                disk = os.statvfs(self.path.parent)
+                log_pages = max(1, size // 2 // PAGE_BYTES)
+                room = disk.f_bavail * disk.f_frsize // 2 + size // 2
+                file_pages = (_file_size(str(self.path)) + room) // PAGE_BYTES
+            self._db.execute(f"PRAGMA wal_autocheckpoint = {log_pages}")
+            self._db.execute(f"PRAGMA max_page_count = {max(1, file_pages)}")
 
     def _acknowledged_bytes(self) -> int:
         with self._lock:

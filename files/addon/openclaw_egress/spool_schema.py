@@ -39,6 +39,8 @@ RESERVE_BYTES = 16 * 1024 * 1024
 
 PAGE_BYTES = 4096
 """SQLite's page size."""
+MAX_PAGES = 0xFFFFFFFE
+"""SQLite's own limit of pages in a file."""
 WAL_SAFETY_PAGES = 16_384  # 64 MB: the writer checkpoints by itself only if nobody else did
 BUSY_MS = 10_000
 
