@@ -277,6 +277,25 @@ def test_what_waits_is_handed_out_in_order_up_to_a_size_but_never_nothing(spool)
     assert [record.seq for record in spool.pending(1)] == [1]
 
 
+def test_no_query_of_the_exporter_and_of_the_limit_sorts_the_backlog(path):
+    """SQLite would read every waiting line, with its body, for each push."""
+    said: list[str] = []
+    with Spool(path, 40_000, sync_seconds=None) as spool:
+        for connection in (spool._db, spool._read()):
+            connection.set_trace_callback(said.append)
+        for number in range(30):
+            spool.add(exchange(f"e{number}", 2_000))
+            if number % 2:
+                spool.acknowledge([spool.pending(1)[0].seq])
+        assert spool.oldest_pending() is not None and spool.pending_since(0)
+        spool.relieve()
+        queries = {text for text in said if text.startswith("SELECT") and "FROM records" in text}
+        plans = {query: spool._db.execute(f"EXPLAIN QUERY PLAN {query}").fetchall() for query in queries}
+    # Dead letters are few.
+    sorting = [query for query, plan in plans.items() if "TEMP B-TREE" in str(plan) and "state = 2" not in query]
+    assert len(queries) > 5 and not sorting
+
+
 def test_what_is_acknowledged_waits_no_more_but_stays_to_be_read(spool):
     for name in "abc":
         spool.close_exchange(exchange(name))

@@ -226,7 +226,7 @@ class ExchangeCapture:
         self._request_reader = None if self.secret else request_reader(self.host, self.path)
         self.response = BodyCapture(self.limit, None)
         self.request_facts = RequestFacts()
-        self._request_scan = scan_for(self.host, self.path, _header(self.request_headers, "content-type"))
+        self._request_scan = self._scan(self.request_headers)
 
     @property
     def limit(self) -> int:
@@ -246,6 +246,9 @@ class ExchangeCapture:
             if self._request_reader is not None and before < READ_AHEAD:
                 self._request_reader.feed(piece[: READ_AHEAD - before])
             yield piece
+
+    def _scan(self, headers: Headers) -> CredentialScan | None:
+        return None if self.secret else scan_for(self.path, _header(headers, "content-type"))
 
     def _look(self, scan: CredentialScan | None, piece: bytes) -> None:
         if scan is not None:
@@ -272,7 +275,7 @@ class ExchangeCapture:
         self.status = status
         self.response_headers = headers
         self.response = BodyCapture(self.limit, _header(headers, "content-encoding"))
-        self._response_scan = scan_for(self.host, self.path, _header(headers, "content-type"))
+        self._response_scan = self._scan(headers)
         if not self.secret:
             self._reader = response_reader(self.host, self.path, _header(headers, "content-type"))
 

@@ -73,11 +73,9 @@ class CredentialScan:
         self._rest = b"=" if b"=" in rest or len(rest) > _MAX_NAME else rest
 
 
-def scan_for(host: str, path: str, content_type: str | None) -> CredentialScan | None:
-    """Return a scan for a body of this exchange, or ``None`` if the path alone decides."""
-    if is_token_endpoint(host, path) or api_of(path) is not None:
-        return None
-    return CredentialScan(content_type)
+def scan_for(path: str, content_type: str | None) -> CredentialScan | None:
+    """Return a scan for a body at a path that is not a token endpoint, or ``None`` at the path of a model API."""
+    return None if api_of(path) is not None else CredentialScan(content_type)
 
 
 def are_credentials(host: str, path: str, bodies: Iterable[tuple[str | None, bytes]]) -> bool:
@@ -85,7 +83,7 @@ def are_credentials(host: str, path: str, bodies: Iterable[tuple[str | None, byt
     if is_token_endpoint(host, path):
         return True
     for content_type, data in bodies:
-        scan = scan_for(host, path, content_type)
+        scan = scan_for(path, content_type)
         if scan is not None:
             scan.feed(data)
             if scan.found:

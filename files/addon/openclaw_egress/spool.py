@@ -71,6 +71,9 @@ PROBE_BYTES = 128 * 1024
 REPEAT_SECONDS = 60.0
 """The same problem is logged again after this time at the earliest."""
 _MAX_RANGES = 1000
+_PENDING, _PENDING_BY_TIME = "INDEXED BY records_pending", "INDEXED BY records_pending_by_time"
+_KEPT = "INDEXED BY records_kept"
+"""SQLite itself prefers `records_by_state`, and then sorts all lines of that state, with their bodies, each time."""
 MAX_SKEW_NS = 60 * 10**9
 """A clock set back by no more than this leaves times increasing; after a larger step they begin again at the clock."""
 _RECENT = 1000
@@ -290,7 +293,7 @@ class Spool(SpoolReader):
 
         An exchange whose request was held, and not committed as a whole, never left: it is forgotten.
         """
-        with spool_errors(self.path):
+        with self._lock, spool_errors(self.path):
             found = dict(self._db.execute("SELECT id, head FROM exchanges").fetchall())
         left = {exchange_id: not _never_left(head) for exchange_id, head in found.items()}
         try:
@@ -317,7 +320,8 @@ class Spool(SpoolReader):
     def _settle(self, left: dict[str, bool]) -> None:
         """Record or forget exchanges that were left in the journal."""
         for exchange_id, recorded in left.items():
-            with spool_errors(self.path):
+            # Under the lock: the event loop may be within a transaction on this connection.
+            with self._lock, spool_errors(self.path):
                 record = next(Journal(self._db).interrupted(exchange_id), None) if recorded else None
             if record is not None:
                 self.close_exchange(record)
@@ -374,7 +378,9 @@ class Spool(SpoolReader):
             if self._acknowledged_bytes() or self._free_bytes() > SLICE_BYTES:
                 release_reserve(self.path)
                 self._move_log()
-            while self._free_bytes() < RELIEF_BYTES and self._prune("state = 1", RELIEF_SLICE_BYTES, whole=False):
+            while self._free_bytes() < RELIEF_BYTES and self._prune(
+                f"{_KEPT} WHERE state IN (1, 3) AND state = 1", RELIEF_SLICE_BYTES, whole=False
+            ):
                 self._move_log()
         except SpoolError:
             pass  # noted by the transaction; what could be deleted is
@@ -500,8 +506,8 @@ class Spool(SpoolReader):
         total = 0
         with spool_errors(self.path):
             rows = self._read().execute(
-                "SELECT r.seq, r.time_ns, r.otlp, s.otlp FROM records r JOIN resources s ON s.id = r.resource "
-                "WHERE r.state = 0 AND r.time_ns < ? ORDER BY r.time_ns, r.seq",
+                f"SELECT r.seq, r.time_ns, r.otlp, s.otlp FROM records r {_PENDING_BY_TIME} "  # noqa: S608
+                "JOIN resources s ON s.id = r.resource WHERE r.state = 0 AND r.time_ns < ? ORDER BY r.time_ns, r.seq",
                 (_LAST_NS if before_ns is None else before_ns,),
             )
             for row in rows:
@@ -518,15 +524,14 @@ class Spool(SpoolReader):
     def oldest_pending(self) -> tuple[int, int] | None:
         """Return ``(seq, time_ns)`` of the line that has waited longest; ``None`` where none waits."""
         with spool_errors(self.path):
-            row = (
-                self._read().execute("SELECT seq, time_ns FROM records WHERE state = 0 ORDER BY seq LIMIT 1").fetchone()
-            )
+            query = f"SELECT seq, time_ns FROM records {_PENDING} WHERE state = 0 ORDER BY seq LIMIT 1"  # noqa: S608
+            row = self._read().execute(query).fetchone()
         return (row[0], row[1]) if row else None
 
     def pending_since(self, time_ns: int) -> int:
         """Return how many of the lines that wait have this time or a later one."""
         with spool_errors(self.path):
-            query = "SELECT count(*) FROM records WHERE state = 0 AND time_ns >= ?"
+            query = f"SELECT count(*) FROM records {_PENDING_BY_TIME} WHERE state = 0 AND time_ns >= ?"  # noqa: S608
             return int(self._read().execute(query, (time_ns,)).fetchone()[0])
 
     def acknowledge(self, seqs: Sequence[int], why: str | None = None) -> None:
@@ -703,21 +708,22 @@ class Spool(SpoolReader):
     def _make_room(self) -> None:
         """Bring the spool under its limit with some slack, as the module's text says."""
         target = self.max_bytes - min(self.max_bytes // 20, SLICE_BYTES)
-        for state in ("state IN (1, 3)", "state = 2"):
-            while self.used_bytes > target and self._prune(state, self.used_bytes - target):
+        for lines in (f"{_KEPT} WHERE state IN (1, 3)", "WHERE state = 2"):
+            while self.used_bytes > target and self._prune(lines, self.used_bytes - target):
                 pass
-        while self.used_bytes > target and self._new_state == LOCAL and self._prune("state = 0", SLICE_BYTES):
+        lines = f"{_PENDING} WHERE state = 0"
+        while self.used_bytes > target and self._new_state == LOCAL and self._prune(lines, SLICE_BYTES):
             pass
         while self.used_bytes > target and not self._blocks and self._drop(self.used_bytes - target):
             pass
 
-    def _prune(self, where: str, needed: int, *, whole: bool = True) -> bool:
+    def _prune(self, lines: str, needed: int, *, whole: bool = True) -> bool:
         """Delete the oldest rows of a kind: at least ``needed`` bytes or a slice. The ledger keeps their hashes.
 
         ``whole``: all lines of an exchange go together.
         """
         with self._transaction() as (db, _):
-            query = f"SELECT seq, size, class, state, exchange_id FROM records WHERE {where} ORDER BY seq"  # noqa: S608
+            query = f"SELECT seq, size, class, state, exchange_id FROM records {lines} ORDER BY seq"  # noqa: S608
             return bool(self._delete(_take(db.execute(query), min(needed, SLICE_BYTES), whole=whole)))
 
     def _drop(self, needed: int) -> bool:
@@ -805,7 +811,8 @@ class Spool(SpoolReader):
     def _load_newest_taken(self) -> int:
         """Return the newest time among the lines that were acknowledged last."""
         rows = self._db.execute(
-            "SELECT state, time_ns FROM records WHERE state IN (1, 3) ORDER BY seq DESC LIMIT ?", (_RECENT,)
+            f"SELECT state, time_ns FROM records {_KEPT} WHERE state IN (1, 3) ORDER BY seq DESC LIMIT ?",  # noqa: S608
+            (_RECENT,),
         )
         return max((time_ns for state, time_ns in rows if state == ACKNOWLEDGED), default=0)
 

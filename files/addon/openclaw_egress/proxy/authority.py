@@ -97,6 +97,7 @@ class ServedCA:
         self._numbered = 0
         self._dhparams = certs.CertStore.load_dhparam(runtime / "mitmproxy-dhparam.pem")
         self._next: tuple[ca.CAInfo, LeafStore] | None = None
+        self._handing_over = threading.Lock()
         self._settled = threading.Event()
         self._info, self._store = self._read(lambda info: None)
 
@@ -114,15 +115,17 @@ class ServedCA:
         if seen == self._seen:
             return None
         self._seen = seen
-        self._settled.clear()
         try:
-            self._next = self._read(accept)
+            found = self._read(accept)
         except (ca.CAError, OSError, ValueError) as error:
             self.problem = (
                 f"the previous CA (valid until {self._info.issuing_expires:%Y-%m-%d}) is still served, because the new "
                 f"one cannot be used: {error}"
             )
             return False
+        with self._handing_over:
+            self._next = found
+            self._settled.clear()
         self.problem = None
         return True
 
@@ -141,11 +144,11 @@ class ServedCA:
     def serve(self) -> None:
         """Install the newest CA in mitmproxy's ``TlsConfig``; handshakes in progress finish with the previous one."""
         tlsconfig = ctx.master.addons.get("tlsconfig")  # type: ignore[no-untyped-call]
-        if self._next is not None:
-            (self._info, self._store), self._next = self._next, None
-        if tlsconfig.certstore is not self._store:
+        with self._handing_over:
+            if self._next is not None:
+                (self._info, self._store), self._next = self._next, None
             tlsconfig.certstore = self._store
-        self._settled.set()
+            self._settled.set()
 
     def _read(self, accept: Callable[[ca.CAInfo], None]) -> tuple[ca.CAInfo, LeafStore]:
         authority = ca.load(self.directory)

@@ -287,17 +287,21 @@ class Service:
             if self._stopping.is_set():
                 return
             self._wake.clear()
-            self._renew_ca()
-            self._reload_ca()
-            self._reload_policy()
-            try:
-                self._summarise_denials()
-                if time.monotonic() >= next_checkpoint:
-                    next_checkpoint += CHECKPOINT_SECONDS
-                    self._write_checkpoint()
-            except SpoolError as error:
-                log.debug("%s", error)  # the spool logs why, once
-            self._log_full()
+            for task in (self._renew_ca, self._reload_ca, self._reload_policy, self._summarise_denials):
+                self._do(task)
+            if time.monotonic() >= next_checkpoint:
+                next_checkpoint += CHECKPOINT_SECONDS
+                self._do(self._write_checkpoint)
+            self._do(self._log_full)
+
+    def _do(self, task: Callable[[], None]) -> None:
+        """Run a task of the housekeeping; one that fails does not end the others."""
+        try:
+            task()
+        except SpoolError as error:
+            log.debug("%s", error)  # the spool logs why, once
+        except Exception as error:
+            log.error("housekeeping: %s failed", task.__name__.strip("_"), exc_info=error)
 
     def _log_full(self) -> None:
         """Log it once when a spool at its limit begins or ceases to refuse exchanges (EGRESS_SPOOL_FULL=block)."""
