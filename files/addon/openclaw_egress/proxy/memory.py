@@ -312,7 +312,8 @@ def _needs(account: Account) -> int:
     """Return what an account should be charged: what it holds and what it is about to hold."""
     held = ahead = 0
     for layer in account.layers:
-        held += sum(len(getattr(side, "buf", b"")) for side in layer.connections.values())
+        for side in layer.connections.values():
+            held += len(getattr(side, "buf", b""))
         for stream in layer.streams.values():
             now, later = _stream_needs(stream)
             held += now
@@ -438,6 +439,12 @@ def tune_allocator() -> None:
             mallopt(name, value)
 
 
+def freeze() -> None:
+    """Exempt what the start made from collection: with it, a collection stops the event loop for some 100 ms."""
+    gc.collect()
+    gc.freeze()
+
+
 def trim() -> None:
     """Give freed memory back to the kernel; aborted connections are cycles that only the collector frees."""
     gc.collect()
@@ -497,4 +504,4 @@ def install(accounts: Accounts) -> None:
     handler.drain_writers = admitted  # type: ignore[method-assign]
 
 
-__all__ = ["Account", "Accounts", "install", "refuse_held", "tune_allocator", "watch"]
+__all__ = ["Account", "Accounts", "freeze", "install", "refuse_held", "tune_allocator", "watch"]
