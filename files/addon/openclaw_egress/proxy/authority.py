@@ -159,10 +159,10 @@ class ServedCA:
         return authority.info, LeafStore(authority, chain, self._dhparams, self._clock)
 
     def _signature(self) -> tuple[object, ...]:
-        return tuple(map(_signature, (self.directory / ca.ISSUING_FILE, self.directory / ca.ROOT_CERT_FILE)))
+        return tuple(map(file_signature, (self.directory / ca.ISSUING_FILE, self.directory / ca.ROOT_CERT_FILE)))
 
 
-def _signature(file: Path) -> tuple[int, ...] | None:
+def file_signature(file: Path) -> tuple[int, ...] | None:
     """Return a value that differs when content, owner or mode may have changed; None if the file is inaccessible."""
     try:
         found = file.stat()

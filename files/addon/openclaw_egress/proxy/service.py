@@ -26,7 +26,7 @@ from openclaw_egress.host_addresses import with_host_addresses
 from openclaw_egress.metrics import Metrics
 from openclaw_egress.policy import Decision, Policy, PolicyError, builtin_policy, load_policy
 from openclaw_egress.proxy import memory
-from openclaw_egress.proxy.authority import ServedCA
+from openclaw_egress.proxy.authority import ServedCA, file_signature
 from openclaw_egress.proxy.gate import Gate
 from openclaw_egress.proxy.listening import check_listeners, check_ports, refuse_open_proxy
 from openclaw_egress.proxy.memory_budget import MemoryBudget, container_limit, default_budget
@@ -148,6 +148,7 @@ class Service:
     async def heartbeat(self) -> None:
         """Each second, show that the event loop is alive and serve the newest CA; runs without end."""
         self.spool.failure_level = logging.ERROR
+        memory.freeze()
         while True:
             self._beat = time.monotonic()
             self.served_ca.serve()
@@ -419,7 +420,8 @@ class Service:
             self.apply_listeners()
 
     def _policy_signature(self) -> tuple[object, ...]:
-        return _signature(self.settings.policy_file), _signature(self.settings.host_addresses_file)
+        files = (self.settings.policy_file, self.settings.host_addresses_file)
+        return tuple(file_signature(file) if file is not None else None for file in files)
 
     def _keep_event(
         self,
@@ -572,15 +574,6 @@ def plain_export_warning(endpoint: str, look_up: Callable[..., list[Any]] = sock
         f"records go to {parts.hostname} ({public[0]}) over plain HTTP: everybody on the way can read prompts and "
         "responses. Use an https:// URL in OTEL_EXPORTER_OTLP_LOGS_ENDPOINT, or an address inside a VPN."
     )
-
-
-def _signature(file: Path | None) -> tuple[int, int, int] | None:
-    """Changes when the file's content may have; None where there is no file (any more)."""
-    try:
-        found = file.stat() if file is not None else None
-    except OSError:
-        return None
-    return (found.st_ino, found.st_mtime_ns, found.st_size) if found else None
 
 
 def _listeners(policy: Policy) -> set[int]:
