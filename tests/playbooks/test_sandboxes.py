@@ -108,6 +108,6 @@ def test_switched_off_nothing_is_touched(told):
 def test_what_is_left_to_do_is_said_once(told):
     _, first, second = told
     assert "sandbox recreate --all" in first
-    assert "agents.entries.work.sandbox.docker.network says otherwise" in first
+    assert "agents.entries.work.sandbox.docker.network overrides the defaults" in first
     assert "sandbox recreate" not in second
     assert set(re.findall(r"changed=(\d+)", second)) == {"0"}
