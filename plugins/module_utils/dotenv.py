@@ -1,11 +1,10 @@
 # Copyright (c) openclaw.egress maintainers
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
-"""Edits the ``.env`` file of a compose project: text in, text out, the other lines to the byte.
+"""An editor for the ``.env`` file of a compose project that keeps all other lines byte for byte.
 
-What counts as an entry follows compose: an optional ``export``, a name, ``=`` or ``:``, then a value that is bare, in
-single quotes (taken as it is) or in double quotes; a quoted value may go over several lines; of two entries of one name
-the last holds. A new entry is put at the end in such a way that taking it out again gives the former bytes, a missing
-final newline included.
+The syntax follows compose: an optional ``export``, a name, ``=`` or ``:``, then a value that is bare, in single quotes
+(literal) or in double quotes. A quoted value may have several lines. The last entry of a name wins. A new entry is
+appended so that removing it restores the original bytes, including a missing final newline.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", '"': '"', "\\": "\\", "$": "$"}
 KEPT = "# openclaw.egress keeps: "
 NOT_SET = KEPT + "COMPOSE_FILE was not set"
 
-# The names that compose looks for by itself, in its order (compose-go's DefaultFileNames, DefaultOverrideFileNames).
+# Default file names in compose's order (compose-go's DefaultFileNames, DefaultOverrideFileNames).
 BASE_FILES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
 OVERRIDE_FILES = (
     "compose.override.yml",
@@ -35,22 +34,22 @@ Exists = Callable[[str], bool]
 
 
 class DotenvError(ValueError):
-    """Why the file is not edited, for the person who runs the playbook. Holds names and line numbers, never a value."""
+    """Reason for refusing to edit the file, shown to the operator. Contains names and line numbers, never a value."""
 
 
 @dataclass(frozen=True)
 class _Piece:
-    """A run of the text: an entry (``name`` set; ``value`` is what compose reads) or anything else."""
+    """A part of the text: an entry (``name`` is set; ``value`` is the value that compose reads) or any other text."""
 
     text: str
     name: str = ""
     value: str = ""
-    head: str = ""  # up to the value, as written
-    tail: str = ""  # behind the value: comment, line break
+    head: str = ""  # the text before the value
+    tail: str = ""  # the text after the value: comment, line break
 
 
 class Dotenv:
-    """One ``.env`` file. ``text`` is always the whole file as it would be written."""
+    """One ``.env`` file. ``text`` is the complete present text of the file."""
 
     def __init__(self, text: str) -> None:
         self._pieces = _read(text)
@@ -60,14 +59,14 @@ class Dotenv:
         return "".join(piece.text for piece in self._pieces)
 
     def get(self, name: str) -> str | None:
-        """The value of the last entry of this name, or None."""
+        """Return the value of the last entry of this name, or None."""
         values = [piece.value for piece in self._pieces if piece.name == name]
         return values[-1] if values else None
 
     def set(self, name: str, value: str) -> None:
-        """Give ``name`` this value: in place where it is (the last, if there are several), else in a new last line."""
+        """Set a value in the last entry of this name, or append a new entry."""
         if not _NAME.match(name):
-            raise DotenvError("%r is no name of an environment variable" % name)
+            raise DotenvError("%r is not a valid name of an environment variable" % name)
         if self.get(name) == value:
             return
         found = [index for index, piece in enumerate(self._pieces) if piece.name == name]
@@ -79,16 +78,16 @@ class Dotenv:
             self._append("%s=%s" % (name, quote(value)))
 
     def remove(self, name: str) -> None:
-        """Take out every entry of this name."""
+        """Remove all entries of this name."""
         self._drop(lambda piece: piece.name == name)
 
     # COMPOSE_FILE
 
     def add_compose_files(self, add: list[str], project_dir: str, exists: Exists = os.path.exists) -> None:
-        """Have compose load these files too, after all that it loads now; every path in COMPOSE_FILE becomes absolute.
+        """Append files to the files that compose loads, and make every path in COMPOSE_FILE absolute.
 
-        The former entry, or that there was none, is kept in a comment above, so that :meth:`remove_compose_files` can
-        bring it back. Raises :class:`DotenvError` where compose would find no file of its own.
+        A comment above keeps the previous entry, or that there was none, so that :meth:`remove_compose_files` can
+        restore it. Raise :class:`DotenvError` if compose would find no file of its own.
         """
         former = self._former_files(project_dir, exists)
         files = former + [path for path in (_absolute(path, project_dir) for path in add) if path not in former]
@@ -96,7 +95,7 @@ class Dotenv:
             return
         if any(self._separator() in path for path in files):
             raise DotenvError(
-                "a path with %r in it cannot stand in COMPOSE_FILE; set COMPOSE_PATH_SEPARATOR to another character"
+                "COMPOSE_FILE cannot contain a path with %r; set COMPOSE_PATH_SEPARATOR to another character"
                 % self._separator()
             )
         entries = [index for index, piece in enumerate(self._pieces) if piece.name == "COMPOSE_FILE"]
@@ -105,14 +104,14 @@ class Dotenv:
                 old = self._pieces[entries[-1]]
                 newline = "\r\n" if old.text.endswith("\r\n") else "\n"
                 if "\n" in old.text.rstrip("\r\n"):
-                    raise DotenvError("COMPOSE_FILE goes over several lines; put it on one")
+                    raise DotenvError("COMPOSE_FILE has several lines; write it on one line")
                 self._pieces.insert(entries[-1], _Piece(KEPT + old.text.rstrip("\r\n") + newline))
             else:
                 self._append(NOT_SET)
         self.set("COMPOSE_FILE", self._separator().join(files))
 
     def remove_compose_files(self, remove: list[str], project_dir: str, exists: Exists = os.path.exists) -> bool:
-        """Undo :meth:`add_compose_files`. True if COMPOSE_FILE was changed since: then only these files go from it."""
+        """Undo :meth:`add_compose_files`. If COMPOSE_FILE was edited since, remove only these files and return True."""
         value = self.get("COMPOSE_FILE")
         kept = self._kept()
         ours = {_absolute(path, project_dir) for path in remove}
@@ -153,7 +152,9 @@ class Dotenv:
         value = self.get("COMPOSE_FILE")
         if value:
             if "$" in value:
-                raise DotenvError("COMPOSE_FILE holds a variable, which cannot be made an absolute path; write it out")
+                raise DotenvError(
+                    "COMPOSE_FILE holds a variable, so its paths cannot be made absolute; write the value instead"
+                )
             return _files_of(value, self._separator(), project_dir)
         files = default_files(project_dir, exists)
         if not files:
@@ -181,7 +182,7 @@ class Dotenv:
             self._pieces.extend(_read(line + newline))
 
     def _drop(self, goes: Callable[[_Piece], bool]) -> None:
-        """Without these pieces. If the last line had no line break, the new last one has none either."""
+        """Remove pieces. If the last line had no line break, remove that of the new last line too."""
         open_end = bool(self._pieces) and not self._pieces[-1].text.endswith("\n")
         dropped_last = bool(self._pieces) and goes(self._pieces[-1])
         self._pieces = [piece for piece in self._pieces if not goes(piece)]
@@ -196,7 +197,7 @@ def _line_end(text: str) -> str:
 
 
 def default_files(project_dir: str, exists: Exists = os.path.exists) -> list[str]:
-    """What compose loads in this directory when nobody names a file: the first base file, the first override."""
+    """Return the files that compose loads by default in this directory: the first base file and the first override."""
     base = [os.path.join(project_dir, name) for name in BASE_FILES if exists(os.path.join(project_dir, name))][:1]
     override = [os.path.join(project_dir, name) for name in OVERRIDE_FILES if exists(os.path.join(project_dir, name))][
         :1
@@ -205,11 +206,11 @@ def default_files(project_dir: str, exists: Exists = os.path.exists) -> list[str
 
 
 def quote(value: str) -> str:
-    """The value as it stands in the file: bare where that is safe, else in single quotes, else in double quotes."""
+    """Return the value bare if that is safe, else in single quotes, else in double quotes."""
     if _BARE.match(value):
         return value
     if value.endswith("\\"):
-        raise DotenvError("a value that ends in a backslash is not read alike by all releases of compose")
+        raise DotenvError("compose versions read a value that ends in a backslash differently; remove the backslash")
     if not re.search(r"['\\\r\n]", value):
         return "'%s'" % value
     escaped = (
@@ -248,7 +249,7 @@ def _read(text: str) -> list[_Piece]:
 
 
 def _value(text: str, at: int, end: int) -> tuple[str, int]:
-    """``(value, offset behind it)``; the offset is -1 where a quote does not end: compose refuses that too."""
+    """Return the value and the offset after it, or offset -1 if a quote does not end, which compose refuses too."""
     if text.startswith("'", at):
         match = re.compile(r"'(.*?)(?<!\\)'", re.DOTALL).match(text, at)
         return (match[1], match.end()) if match else ("", -1)
@@ -258,5 +259,5 @@ def _value(text: str, at: int, end: int) -> tuple[str, int]:
             return "", -1
         return re.sub(r"\\(.)", lambda m: _ESCAPES.get(m[1], m[0]), match[1], flags=re.DOTALL), match.end()
     bare = re.compile(r"(.*?)(?=[ \t]+#|[ \t]*\r?\n|[ \t]*$)", re.DOTALL).match(text, at, end)
-    assert bare is not None  # the pattern matches the empty text too
+    assert bare is not None  # the pattern also matches an empty text
     return bare[1], bare.end(1)

@@ -1,9 +1,9 @@
 # Copyright (c) openclaw.egress maintainers
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
-"""What to change in OpenClaw's `agents` so that its defaults say what they should, and what to remember to undo it.
+"""Computation of changes to OpenClaw's `agents` settings, with the data to undo them.
 
-Values are plain JSON. A setting is known by its path below `agents`, with dots (`defaults.sandbox.docker.network`);
-None stands for one that is not set, as in OpenClaw's own patches, where null takes a key away.
+Values are plain JSON. A setting is identified by its path below `agents`, with dots
+(`defaults.sandbox.docker.network`). None means unset, as in OpenClaw's own patches, where null removes a key.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ import json
 import re
 from typing import Any
 
-# OpenClaw refuses to write a file of 512 bytes or more that loses more than half of them at once.
+# OpenClaw refuses a change that shortens a file of 512 bytes or more by more than half at once.
 MAY_GO_AT_ONCE = 200
 
 
 class SettingsError(ValueError):
-    """Why nothing was done, for the person who runs the playbook."""
+    """Reason for changing nothing, shown to the operator."""
 
 
 class Plan:
-    """What is to be done: ``changes`` by path, ``data`` to remember, ``left`` (set by somebody else since)."""
+    """The ``changes`` by path, the undo ``data``, and the paths that are ``left`` because they were edited since."""
 
     def __init__(self, changes: dict[str, Any], data: dict[str, Any], left: list[Any]) -> None:
         self.changes = changes
@@ -30,12 +30,11 @@ class Plan:
 
 
 def plan(current: dict[str, Any], data: dict[str, Any], wanted: dict[str, Any], fallbacks: dict[str, Any]) -> Plan:
-    """Compare what is set with what should be.
+    """Compare the present settings with the wanted ones.
 
-    ``data`` is what an earlier plan said to remember: ``before`` (what stood there), ``wrote`` (what we set) and
-    ``made`` (objects that were not there). A setting of ``fallbacks`` keeps what the operator has, unless that is
-    nothing or "none". One that is remembered and no longer asked for gets back what it was, unless somebody changed it
-    since.
+    ``data`` is the undo data of a previous plan: ``before`` (previous values), ``wrote`` (our values) and ``made``
+    (objects that did not exist). A setting of ``fallbacks`` keeps the operator's value, unless it is unset or "none". A
+    setting in ``data`` that is no longer wanted gets its previous value, unless it was edited since.
     """
     before, wrote = dict(data.get("before") or {}), dict(data.get("wrote") or {})
     changes: dict[str, Any] = {}
@@ -65,7 +64,7 @@ def plan(current: dict[str, Any], data: dict[str, Any], wanted: dict[str, Any], 
 
 
 def either(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """What undoes both, for the time between two states."""
+    """Merge two sets of undo data, for the time while the settings change from one to the other."""
     if not old:
         return new
     return {
@@ -76,7 +75,7 @@ def either(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
 
 
 def _made(current: dict[str, Any], made: set[str], changes: dict[str, Any]) -> set[str]:
-    """The objects that exist because of us: those of before, and what these changes bring."""
+    """Return the objects that we created: those in the undo data and those that these changes create."""
     made = set(made)
     for path, value in changes.items():
         if value is not None:
@@ -85,7 +84,7 @@ def _made(current: dict[str, Any], made: set[str], changes: dict[str, Any]) -> s
 
 
 def _without_empty(current: dict[str, Any], made: set[str], changes: dict[str, Any]) -> tuple[Any, ...]:
-    """An object of ours that is left empty goes as a whole."""
+    """Remove an object that we created if it becomes empty."""
     after = applied(current, changes)
     changes = dict(changes)
     for parent in sorted(made, key=len, reverse=True):
@@ -102,7 +101,7 @@ def _parents(path: str) -> list[Any]:
 
 
 def value_at(tree: dict[str, Any], path: str) -> Any:
-    """The value of a path, None where it is not set."""
+    """Return the value at a path, or None if it is unset."""
     found: Any = tree
     for position, word in enumerate(path.split(".")):
         if not isinstance(found, dict):
@@ -114,7 +113,7 @@ def value_at(tree: dict[str, Any], path: str) -> Any:
 
 
 def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Values by their path."""
+    """Flatten a tree into values by path."""
     found: dict[str, Any] = {}
     for name, value in tree.items():
         path = "%s.%s" % (prefix, name) if prefix else name
@@ -126,7 +125,7 @@ def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def nested(changes: dict[str, Any]) -> dict[str, Any]:
-    """The patch that OpenClaw takes for these changes: objects in each other, null for what goes."""
+    """Return the changes as a patch for OpenClaw: nested objects, with null for removed keys."""
     tree: dict[str, Any] = {}
     for path, value in changes.items():
         *parents, last = path.split(".")
@@ -138,10 +137,10 @@ def nested(changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def in_steps(current: dict[str, Any], changes: dict[str, Any]) -> list[Any]:
-    """The same changes, one after the other, so that no step takes away more than OpenClaw lets go at once.
+    """Split the changes into steps, none of which removes more than OpenClaw permits at once.
 
-    How long its file is cannot be known from here, but it is longer than what goes: half of what is still to go is
-    never more than half of the file.
+    The length of OpenClaw's file is unknown, but it is longer than the text to remove. So half of the text that is
+    still to be removed is never more than half of the file.
     """
     going = []
     for path in sorted(path for path, value in changes.items() if value is None):
@@ -161,7 +160,7 @@ def in_steps(current: dict[str, Any], changes: dict[str, Any]) -> list[Any]:
 
 
 def applied(tree: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """What OpenClaw has after these changes."""
+    """Return the settings after these changes."""
     return _merged(tree, nested(changes))
 
 
@@ -179,7 +178,7 @@ def _merged(tree: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
 
 
 def overridden(current: dict[str, Any], paths: list[Any]) -> list[Any]:
-    """The settings of single agents that say otherwise than the defaults at these paths."""
+    """Return the settings of single agents that override the defaults at these paths."""
     found = []
     for agent, entry in sorted((current.get("entries") or {}).items()):
         for path in paths:
@@ -190,7 +189,7 @@ def overridden(current: dict[str, Any], paths: list[Any]) -> list[Any]:
 
 
 def shown(path: str, value: Any) -> Any:
-    """The value as it may be printed: what a sandbox gets in its environment can be secret."""
+    """Return the value for display, without secrets that a sandbox's environment may hold."""
     if value is None or ".env." not in path:
         return value
     if re.search(r"_proxy$", path, re.IGNORECASE):

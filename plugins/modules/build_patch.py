@@ -6,85 +6,83 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: build_patch
-short_description: Have OpenClaw's build script put the proxy bootstrap into the image
+short_description: Patch OpenClaw's build script to copy the proxy bootstrap into the image
 version_added: 0.1.0
 author:
   - openclaw.egress maintainers
 description:
-  - Adds one section to the shell script that builds the gateway's image. With it, each C(docker build) of that script
-    finds C(proxy-bootstrap.cjs) in its build context, and in its Dockerfile a line that copies the file, owned by root,
-    into the working directory of the stage that becomes the image.
-  - The section takes both back when the build has ended, whether it succeeded or not, before the script's next line
-    runs. So the clone looks to the script's own restore step (C(git checkout), C(git restore), C(git stash), a C(trap),
-    a change of branch) as it would without the patch. The script's exit status is what it would have been.
-  - The build may stand in a loop, in a function, behind C(sudo) or C(timeout), over several lines, or come out of a
-    variable. A script in which the module cannot find it, or cannot stand in front of it, is refused with the line and
-    the remedy, and stays untouched.
-  - The script's other lines keep their bytes. O(state=absent) gives back exactly what was there.
+  - Adds one section to the shell script that builds the gateway's image. Before each C(docker build) of the script,
+    the section copies C(proxy-bootstrap.cjs) into the build context. It also adds a line to the Dockerfile that
+    copies the file, owned by root, into the working directory of the image's stage.
+  - After the build, successful or not, and before the script's next line, the section undoes both changes. So the
+    script's own restore step (C(git checkout), C(git restore), C(git stash), a C(trap), a change of branch) finds the
+    clone as it would without the patch. The script's exit status does not change.
+  - The build command may be in a loop, in a function, behind C(sudo) or C(timeout), on several lines, or in a
+    variable. If the module cannot find the command, or cannot insert the section before it, it fails with the line
+    and the remedy, and does not change the script.
+  - All other lines of the script stay byte for byte. O(state=absent) restores the script exactly.
 attributes:
   check_mode:
     support: full
-    description: Says what would change, and tests the result with C(bash -n), without writing the script.
+    description: Reports the change and checks the result with C(bash -n), without writing the script.
   diff_mode:
     support: full
     description: Shows the script before and after.
   idempotent:
     support: full
-    description: The second run with the same options changes nothing.
+    description: A second run with the same options changes nothing.
 options:
   path:
-    description: The build script. A symbolic link is followed, and stays.
+    description: The build script. The module follows a symbolic link and keeps it.
     type: path
     required: true
   state:
-    description: Whether the section is to be there.
+    description: Whether the script must contain the section.
     type: str
     choices: [present, absent]
     default: present
   bootstrap_src:
     description:
-      - The file that becomes C(proxy-bootstrap.cjs), on the same host. The script reads it each time it runs, and fails
-        with a clear message if it is not there or not readable for the user who runs the script.
+      - The file on the same host that is copied as C(proxy-bootstrap.cjs). The script reads it at each run. It fails
+        with a message if the file does not exist or if the user that runs the script cannot read it.
     type: path
     default: /home/openclaw/openclaw-egress/proxy-config/proxy-bootstrap.cjs
   context_dir:
     description:
-      - The directory that C(docker build) gets as its context. Only needed where it cannot be read from the command
-        itself, as with C(docker build -) or an URL. By default it is the directory that the script names in that
-        command.
+      - The build context of C(docker build). Needed only if the command does not name a directory, as with
+        C(docker build -) or a URL. By default the directory in the command.
     type: path
   skip_dockerfiles:
     description:
-      - Shell patterns for the file names of Dockerfiles whose builds stay as they are, for scripts that build other
-        images too.
+      - Shell patterns for the file names of Dockerfiles that the patch skips, for scripts that also build other images.
     type: list
     elements: str
     default: ["*sandbox*"]
   backup:
-    description: Keep a copy of the script as it was, with the time in its name, when it changes.
+    description: Whether to keep a backup of the script, with the time in its name, if the module changes it.
     type: bool
     default: false
 notes:
-  - An edited section is replaced (or removed), with a warning. Keep your own changes outside of the two marks.
-  - The file is written in one step and keeps its owner and mode.
+  - The module replaces or removes an edited section, with a warning. Keep your own changes outside of the two marks.
+  - The module replaces the file atomically and keeps its owner and mode.
 seealso:
   - module: openclaw.egress.rollback_manifest
 """
 
 EXAMPLES = r"""
-- name: Have each build put the bootstrap into the image
+- name: Patch the build script to copy the bootstrap into the image
   openclaw.egress.build_patch:
     path: /home/openclaw/scripts/build-openclaw.sh
     bootstrap_src: /home/openclaw/openclaw-egress/proxy-config/proxy-bootstrap.cjs
     backup: true
 
-- name: See what that would change
+- name: Show the change without writing it
   openclaw.egress.build_patch:
     path: /home/openclaw/scripts/build-openclaw.sh
   check_mode: true
   diff: true
 
-- name: Take the section out again
+- name: Remove the section
   openclaw.egress.build_patch:
     path: /home/openclaw/scripts/build-openclaw.sh
     state: absent
@@ -98,32 +96,32 @@ path:
   sample: /home/openclaw/scripts/build-openclaw.sh
 found:
   description:
-    - What the script held before the run. V(absent), V(patched) (a section as some release wrote it) or V(edited)
-      (somebody changed it since).
+    - State of the section before the run. V(absent), V(patched) (a section as a release wrote it) or V(edited) (a
+      section that was edited since).
   returned: success
   type: str
   sample: absent
 anchors:
-  description: Where in the script, without the section, the module found what it looked for. Lines count from 1.
+  description: Positions in the script without the section. Line numbers start at 1.
   returned: when O(state=present)
   type: dict
   contains:
     docker_build:
-      description: The commands that build; each with C(line), C(kind) and C(text).
+      description: The build commands, each with C(line), C(kind) and C(text).
       type: list
       elements: dict
       sample: [{line: 41, kind: direct, text: "docker build -t openclaw:local ."}]
     restore:
-      description: The script's own restore steps, for information; each with C(line), C(kind) and C(text).
+      description: The script's own restore steps, for information, each with C(line), C(kind) and C(text).
       type: list
       elements: dict
       sample: [{line: 44, kind: git checkout, text: "git checkout -- Dockerfile 2>/dev/null || true"}]
     inserted_at:
-      description: The line before which the section stands.
+      description: The line before which the section is inserted.
       type: int
       sample: 39
 backup_file:
-  description: The copy.
+  description: The backup.
   returned: changed and O(backup=true)
   type: str
   sample: /home/openclaw/scripts/build-openclaw.sh.2026-11-24@16:20:01~
@@ -153,7 +151,7 @@ def read(module: AnsibleModule, path: str) -> str:
 
 
 def write_beside(module: AnsibleModule, text: str) -> str:
-    """The text in a temporary file of the module's, which goes with it."""
+    """Write the text to a temporary file that Ansible deletes after the module. Return its name."""
     handle, name = tempfile.mkstemp(dir=module.tmpdir, suffix=".sh")
     module.add_cleanup_file(name)
     with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape", newline="") as script:
@@ -162,10 +160,12 @@ def write_beside(module: AnsibleModule, text: str) -> str:
 
 
 def validate(module: AnsibleModule, path: str, before: str, candidate: str) -> None:
-    """`bash -n` on what is to be written; the script's own faults are told apart from ours."""
+    """Check the candidate with `bash -n`. Distinguish errors of the original script from errors of the patch."""
     bash = module.get_bin_path("bash")
     if bash is None:
-        module.fail_json(msg="bash is not installed, so that the patched script cannot be checked; nothing was changed")
+        module.fail_json(
+            msg="bash is not installed, so the patched script cannot be checked; nothing was changed. Install bash"
+        )
     code, _out, err = module.run_command([bash, "-n", candidate])
     if code == 0:
         return
@@ -173,12 +173,13 @@ def validate(module: AnsibleModule, path: str, before: str, candidate: str) -> N
     original_code, _out, original_err = module.run_command([bash, "-n", original])
     if original_code != 0:
         problem = original_err.strip().replace(original, path)
-        hint = " Its lines end in CRLF: convert it to LF." if "\r\n" in before else ""
+        hint = " Its lines end in CRLF: convert them to LF." if "\r\n" in before else ""
         module.fail_json(
-            msg="%s: is no valid shell script as it is, nothing was changed: %s.%s" % (path, problem, hint)
+            msg="%s: is not a valid shell script before the patch, nothing was changed: %s. Correct it.%s"
+            % (path, problem, hint)
         )
     module.fail_json(
-        msg="%s: would be no valid script with the section, nothing was changed: %s. Please report it with the script"
+        msg="%s: would not be a valid script with the section, nothing was changed: %s. Report this with the script"
         % (path, err.strip().replace(candidate, path))
     )
 
@@ -197,9 +198,7 @@ def run(module: AnsibleModule) -> dict[str, Any]:
         after, anchors = patch.present()
         result["anchors"] = anchors.as_dict()
         if "\r\n" in before:
-            module.warn(
-                "%s: has lines that end in CRLF, which bash does not run; the section is written with LF" % path
-            )
+            module.warn("%s: has lines that end in CRLF, which bash cannot run; the section is written with LF" % path)
     else:
         after = patch.absent()
     result["found"] = patch.found

@@ -11,73 +11,74 @@ version_added: 0.1.0
 author:
   - openclaw.egress maintainers
 description:
-  - Sets and removes variables in the C(.env) file of a compose project, and adds compose files to C(COMPOSE_FILE) or
-    takes them out again.
-  - All other lines keep their bytes, comments, quotes, line ends and a missing final newline included. A variable that
-    was added and is removed again leaves the file as it was.
-  - As soon as C(COMPOSE_FILE) is set, compose no longer looks for files by itself. So the module writes down every file
-    that was in effect before (the base file and the override that compose finds, or what C(COMPOSE_FILE) named), with
-    absolute paths, and then the added ones. A comment above keeps what stood there, for O(compose_files_remove).
+  - Sets and removes variables in the C(.env) file of a compose project. Adds compose files to C(COMPOSE_FILE) and
+    removes them.
+  - All other lines stay byte for byte, including comments, quotes, line ends and a missing final newline. Adding and
+    removing a variable restores the original file.
+  - If C(COMPOSE_FILE) is set, compose does not search for its default files. So the module writes the absolute paths
+    of all files in effect (the base file and the override that compose finds, or the files in C(COMPOSE_FILE)),
+    followed by the added files. A comment above the entry keeps the previous entry for O(compose_files_remove).
 attributes:
   check_mode:
     support: full
-    description: Says what would change without writing.
+    description: Reports the change without writing the file.
   diff_mode:
     support: full
     description:
-      - Shows the names of the variables that change, with their values hidden; C(COMPOSE_FILE) is shown as it is.
+      - Shows the names of the changed variables and hides their values, except the value of C(COMPOSE_FILE).
   idempotent:
     support: full
-    description: The second run with the same options changes nothing.
+    description: A second run with the same options changes nothing.
 options:
   path:
-    description: The file. If it is not there it is made, with mode 0600. A symbolic link is followed, and stays.
+    description:
+      - The file. If it does not exist, the module creates it with mode 0600. It follows a symbolic link and keeps it.
     type: path
     required: true
   variables:
     description:
-      - Names and values. A value of V(null) removes the variable. Values are quoted as compose needs it, and mean what
-        they say, a C($) included.
-      - An entry that has this value already stays as it is written.
+      - Names and values. V(null) removes the variable. The module quotes values for compose, so that they are literal,
+        including C($).
+      - An entry that already has the value is not rewritten.
     type: dict
     default: {}
   compose_files_add:
-    description: Files to add to C(COMPOSE_FILE), in this order, behind those in effect. They need not exist yet.
+    description: Files to add to C(COMPOSE_FILE), in this order, after the files in effect. They need not exist yet.
     type: list
     elements: path
     default: []
   compose_files_remove:
     description:
-      - Files to take out of C(COMPOSE_FILE). If nobody changed it since they were added, the former entry comes back,
-        or the variable goes if there was none.
+      - Files to remove from C(COMPOSE_FILE). If the variable was not edited since the files were added, the module
+        restores the previous entry, or removes the variable if there was none.
     type: list
     elements: path
     default: []
   project_dir:
     description:
-      - The directory that relative paths are relative to, and in which compose looks for its files. By default that of
-        O(path).
+      - The base directory of relative paths, in which compose searches for its default files. By default the
+        directory of O(path).
     type: path
 notes:
   - The file keeps its owner and mode.
-  - A C(COMPOSE_FILE) in the environment of the shell that runs compose, or C(-f), goes before the one in the file.
+  - C(-f), and a C(COMPOSE_FILE) in the environment of the shell that runs compose, override the entry in the file.
 """
 
 EXAMPLES = r"""
-- name: Have compose load our file beside the operator's own
+- name: Add our file to the operator's compose files
   openclaw.egress.compose_env:
     path: /home/openclaw/openclaw/.env
     compose_files_add:
       - /home/openclaw/openclaw/docker-compose.egress.yml
 
-- name: Set one variable, remove another
+- name: Set one variable and remove another
   openclaw.egress.compose_env:
     path: /home/openclaw/openclaw/.env
     variables:
       OPENCLAW_EGRESS_CLASS: gateway
       OPENCLAW_EGRESS_OLD: null
 
-- name: Put COMPOSE_FILE back to what it was
+- name: Restore the previous COMPOSE_FILE
   openclaw.egress.compose_env:
     path: /home/openclaw/openclaw/.env
     compose_files_remove:
@@ -91,19 +92,20 @@ path:
   type: str
   sample: /home/openclaw/openclaw/.env
 changed_variables:
-  description: The names that were added, changed or removed.
+  description: Names of the variables that were added, changed or removed.
   returned: success
   type: list
   elements: str
   sample: [COMPOSE_FILE]
 compose_files:
-  description: The files that C(COMPOSE_FILE) names after the run; empty when it is not set.
+  description: The files in C(COMPOSE_FILE) after the run; empty if it is not set.
   returned: success
   type: list
   elements: str
   sample: [/home/openclaw/openclaw/docker-compose.yml, /home/openclaw/openclaw/docker-compose.egress.yml]
 drifted:
-  description: Somebody changed C(COMPOSE_FILE) after the files were added, so that only these were taken out of it.
+  description:
+    - Whether C(COMPOSE_FILE) was edited after the files were added, so that only these files were removed from it.
   returned: success
   type: bool
   sample: false
@@ -129,7 +131,7 @@ def shown(name: str, value: str | None) -> str:
 
 
 def diff_of(path: str, before: Dotenv, after: Dotenv, names: list[str]) -> dict[str, Any]:
-    """Only the names that change. A hidden value that changes is marked, or else both sides would look alike."""
+    """Return the diff of the changed names. Mark a changed hidden value, because both sides look the same."""
     sides = {"before": "", "after": "", "before_header": path, "after_header": path}
     for name in names:
         old, new = before.get(name), after.get(name)
@@ -184,7 +186,9 @@ def run(module: AnsibleModule) -> dict[str, Any]:
         "drifted": drifted,
     }
     if drifted:
-        module.warn("%s: COMPOSE_FILE was changed since the files were added; only these were taken out of it" % path)
+        module.warn(
+            "%s: COMPOSE_FILE was edited since the files were added; only these files were removed from it" % path
+        )
     if module._diff:
         result["diff"] = diff_of(path, before, after, names)
     if changed and not module.check_mode:

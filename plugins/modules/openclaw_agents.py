@@ -6,41 +6,41 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: openclaw_agents
-short_description: Set defaults of OpenClaw's agents by OpenClaw's own command
+short_description: Set defaults of OpenClaw's agents with OpenClaw's own command
 version_added: 0.1.0
 author:
   - openclaw.egress maintainers
 description:
-  - Sets values below C(agents.defaults) of OpenClaw's configuration, in a running container, with
-    C(openclaw config get) and C(openclaw config patch). OpenClaw validates them, writes its file, and takes them up
-    without a restart.
-  - Only keys that differ are written; no other key is touched.
-  - What was there before is remembered in the rollback manifest, for each key. A key that is no longer asked for gets
-    back what it was, or goes if it was not there; one that somebody changed since is left, and named.
+  - Sets values below C(agents.defaults) in OpenClaw's configuration, in a running container, with C(openclaw config
+    get) and C(openclaw config patch). OpenClaw validates the values, writes its file, and applies them without a
+    restart.
+  - Writes only keys that differ, and changes no other key.
+  - Stores the previous value of each key in the rollback manifest. Restores a key that is no longer in the options, or
+    removes it if it did not exist before. Leaves a key that was edited since, and reports it.
 attributes:
   check_mode:
     support: full
-    description: Reads the configuration and says what would change.
+    description: Reads the configuration and reports the changes.
   diff_mode:
     support: full
-    description: Shows the keys that change. Values of an environment are hidden, except addresses of proxies.
+    description: Shows the changed keys. Hides values of environment variables, except proxy addresses.
   idempotent:
     support: full
-    description: The second run with the same options changes nothing.
+    description: A second run with the same options changes nothing.
 options:
   state:
     description:
-      - V(present) sets what O(defaults) and O(fallbacks) say.
-      - V(absent) puts back all that this module set.
+      - V(present) sets the values of O(defaults) and O(fallbacks).
+      - V(absent) restores the previous values of all keys that this module set.
     type: str
     choices: [present, absent]
     default: present
   container:
-    description: OpenClaw's container. It must run.
+    description: OpenClaw's container, which must be running.
     type: str
     required: true
   user:
-    description: User in the container who owns OpenClaw's configuration.
+    description: User in the container that owns OpenClaw's configuration.
     type: str
     default: node
   command:
@@ -53,17 +53,17 @@ options:
     type: dict
     default: {}
   fallbacks:
-    description: As O(defaults), for keys where what is configured already is kept, unless it is V(none).
+    description: Values like O(defaults), for keys that keep a configured value, unless it is V(none).
     type: dict
     default: {}
   manifest:
-    description: The rollback manifest's file.
+    description: File of the rollback manifest.
     type: path
     default: /var/lib/openclaw-egress/manifest.json
 """
 
 EXAMPLES = r"""
-- name: Sandboxes go through their listener
+- name: Send sandboxes through their listener
   openclaw.egress.openclaw_agents:
     container: openclaw-gateway
     defaults:
@@ -76,7 +76,7 @@ EXAMPLES = r"""
         docker:
           network: bridge
 
-- name: As before
+- name: Restore the previous settings
   openclaw.egress.openclaw_agents:
     container: openclaw-gateway
     state: absent
@@ -84,19 +84,19 @@ EXAMPLES = r"""
 
 RETURN = r"""
 settings:
-  description: What was set, changed or taken away.
+  description: Keys that were set, changed or removed.
   returned: success
   type: list
   elements: str
   sample: [agents.defaults.sandbox.docker.env.HTTPS_PROXY]
 left:
-  description: What was ours and somebody changed since; it was not touched.
+  description: Keys that this module had set and that were edited since. They were not changed.
   returned: success
   type: list
   elements: str
   sample: [agents.defaults.sandbox.docker.network]
 overridden:
-  description: Settings of single agents that say otherwise for keys that are set here.
+  description: Settings of single agents that override keys that are set here.
   returned: success
   type: list
   elements: str
@@ -124,7 +124,7 @@ KIND = "openclaw_config"
 
 
 def openclaw(module: AnsibleModule, *words: str, given: str = "") -> tuple[Any, ...]:
-    """OpenClaw's command in its container: exit code, what it printed, what it complained of."""
+    """Run OpenClaw's command in its container. Return exit code, stdout and stderr."""
     params = module.params
     argv = ["docker", "exec", "--interactive", "--user", params["user"], params["container"]]
     argv += [*params["command"], *words]
@@ -133,26 +133,26 @@ def openclaw(module: AnsibleModule, *words: str, given: str = "") -> tuple[Any, 
 
 
 def refusal(module: AnsibleModule, what: str, complaint: str) -> SettingsError:
-    """OpenClaw's answer in words, with what can be done."""
+    """Return an error with OpenClaw's message and a remedy."""
     params = module.params
     said = complaint[-800:] or "no reason was given"
     if "unknown command" in complaint or "does not know the command" in complaint:
-        remedy = "This OpenClaw has no such command: update it, or set openclaw_gateway_sandboxes to false"
+        remedy = "This OpenClaw version lacks the command: update it, or set openclaw_gateway_sandboxes to false"
     elif "unable to find user" in complaint:
-        remedy = "Name the user in the container who owns OpenClaw's configuration (openclaw_gateway_user)"
+        remedy = "Set openclaw_gateway_user to the user in the container that owns OpenClaw's configuration"
     elif "Error response from daemon" in complaint or "No such container" in complaint:
-        remedy = "Start the container %s, and run again" % params["container"]
+        remedy = "Start the container %s, and run site.yml again" % params["container"]
     else:
         remedy = (
-            "Mend it there (`openclaw config validate` says more), or set openclaw_gateway_sandboxes to false where"
-            " something else manages that configuration"
+            "Correct it there (`openclaw config validate` says more), or set openclaw_gateway_sandboxes to false if"
+            " another tool manages that configuration"
         )
     said = said.rstrip(".")
-    return SettingsError("%s in the container %s did not work: %s. %s." % (what, params["container"], said, remedy))
+    return SettingsError("%s in the container %s failed: %s. %s." % (what, params["container"], said, remedy))
 
 
 def read(module: AnsibleModule) -> dict[str, Any]:
-    """What OpenClaw has under `agents`."""
+    """Return OpenClaw's settings under `agents`."""
     code, out, error = openclaw(module, "config", "get", "agents", "--json")
     start = out.find("{")
     try:
@@ -168,12 +168,12 @@ def read(module: AnsibleModule) -> dict[str, Any]:
 
 
 def remembered(manifest: Manifest) -> dict[str, Any]:
-    """What the manifest has to undo."""
+    """Return the undo data in the manifest."""
     return (manifest.items.get(key_of(KIND, "agents")) or {}).get("data") or {}
 
 
 def remember(manifest: Manifest, data: dict[str, Any]) -> None:
-    """Write to the manifest what is needed to undo; nothing needed is no item."""
+    """Write the undo data to the manifest, or remove the item if there is none."""
     if remembered(manifest) == data:
         return
     manifest.forget(KIND, "agents")
@@ -194,7 +194,7 @@ def run(module: AnsibleModule) -> dict[str, Any]:
     fallbacks = {} if absent else flat({"defaults": params["fallbacks"]})
     found = plan(current, data, wanted, fallbacks)
     if not module.check_mode:
-        # On disk before OpenClaw is told, so that a run that is cut off can be undone; forgotten only when given back.
+        # Write the undo data before OpenClaw changes anything, so that an interrupted run can be undone.
         remember(manifest, either(data, found.data))
         for step in in_steps(current, found.changes):
             code, out, error = openclaw(

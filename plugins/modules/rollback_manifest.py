@@ -6,87 +6,87 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: rollback_manifest
-short_description: Remember what a host was like before a change, and put it back
+short_description: Record the state of a host before a change, and restore it
 version_added: 0.1.0
 author:
   - openclaw.egress maintainers
 description:
-  - Keeps a manifest of every item that the collection touches, as it was before. The first touch wins, so that later
-    runs keep the true original. The manifest is on disk, fsynced, before the change that it is for.
-  - A path is recorded before a change and noted as written after it. Rolled back, a path that is still what was written
-    gets its bytes, owner and mode back, or goes if it was not there before. A path that somebody edited since is left
-    as it is and reported as V(drifted), so that the caller takes out its own part alone.
-  - Items that are no paths (images, networks, firewall rules) carry data for the caller, who undoes them.
+  - Keeps a manifest with the previous state of every item that the collection changes. The first record wins, so
+    later runs keep the original. The module writes and fsyncs the manifest before the change.
+  - Record a path before a change, and mark it as written after the change. Restoring an unedited path gives it its
+    previous bytes, owner and mode, or deletes it if it did not exist. An edited path is left unchanged and reported
+    as V(drifted), so that the caller can remove its own part.
+  - Items that are not paths (images, networks, firewall rules) hold data with which the caller undoes them.
 attributes:
   check_mode:
     support: full
     description:
-      - Says what would be done without writing. In check mode a path may be noted as written without having been
-        recorded.
+      - Reports the change without writing. In check mode a path may be marked as written without a record.
   diff_mode:
     support: full
-    description: Shows types, modes, owners and digests, never the content of a file.
+    description: Shows types, modes, owners and digests, but never the content of a file.
   idempotent:
     support: full
-    description: The second run with the same options changes nothing.
+    description: A second run with the same options changes nothing.
 options:
   state:
     description:
-      - V(recorded) keeps the item as it is now, unless it was recorded before; call it before each change. For a path
-        that was recorded and written, it notes whether somebody edited it since.
-      - V(written) notes that the path is now as the caller wants it; call it after each change.
-      - V(restored) puts the path back, if it can be (see RV(status)), and forgets it, unless it drifted.
+      - V(recorded) records the present state of the item, unless it is already recorded. Use it before each change.
+        For a path that is marked as written, it also records whether the path was edited since.
+      - V(written) marks the path as written by the caller. Use it after each change.
+      - V(restored) restores the path if possible (see RV(status)), and removes the item from the manifest unless it
+        drifted.
       - V(read) returns the items.
-      - V(forgotten) removes the item from the manifest, after the caller has undone it.
+      - V(forgotten) removes the item from the manifest. Use it after the caller has undone the item.
     type: str
     choices: [recorded, written, restored, read, forgotten]
     required: true
   path:
     description:
-      - The path of a file, directory or symbolic link, absolute. Directories are recorded without what is in them.
+      - Absolute path of a file, directory or symbolic link. The content of a directory is not recorded.
     type: path
   kind:
-    description: What an item is that is no path.
+    description: Kind of an item that is not a path.
     type: str
     choices: [image, network, ufw_rule, openclaw_config, other]
   name:
-    description: The name of an item that is no path; with O(kind).
+    description: Name of an item that is not a path; requires O(kind).
     type: str
   data:
-    description: What the caller needs to undo such an item.
+    description: Data that the caller needs to undo an item that is not a path.
     type: dict
     default: {}
   manifest:
-    description: The manifest's file. Its directory is made with mode 0700, the file with 0600.
+    description: File of the manifest. The module creates its directory with mode 0700 and the file with mode 0600.
     type: path
     default: /var/lib/openclaw-egress/manifest.json
 """
 
 EXAMPLES = r"""
-- name: Remember the file before it is changed
+- name: Record the file before changing it
   openclaw.egress.rollback_manifest:
     state: recorded
     path: /home/openclaw/openclaw/.env
 
-- name: Note what was written
+- name: Mark the file as written
   openclaw.egress.rollback_manifest:
     state: written
     path: /home/openclaw/openclaw/.env
 
-- name: Put the file back
+- name: Restore the file
   openclaw.egress.rollback_manifest:
     state: restored
     path: /home/openclaw/openclaw/.env
   register: __env_restored
 
-- name: Remember a firewall rule that the role adds
+- name: Record a firewall rule before adding it
   openclaw.egress.rollback_manifest:
     state: recorded
     kind: ufw_rule
     name: loki from 10.0.0.1
     data: {rule: allow, from_ip: 10.0.0.1, to_port: "3100", proto: tcp}
 
-- name: List what there is to undo
+- name: List the items to undo
   openclaw.egress.rollback_manifest:
     state: read
   register: __manifest
@@ -95,24 +95,25 @@ EXAMPLES = r"""
 RETURN = r"""
 status:
   description:
-    - For O(state=restored), V(restored) (put back), V(unchanged) (it is as it was before), V(drifted) (somebody edited
-      it since, nothing was done; the item stays in the manifest) or V(unknown) (nothing was recorded).
+    - For O(state=restored), V(restored) (the previous state is restored), V(unchanged) (the path still has its
+      previous state), V(drifted) (the path was edited since; it is left unchanged and stays in the manifest) or
+      V(unknown) (the path is not in the manifest).
   returned: O(state=restored)
   type: str
   sample: restored
 item:
-  description: The item as the manifest has it, without the content of a file; empty if it has none.
+  description: The item in the manifest, without the content of a file; empty if the manifest does not have it.
   returned: when O(path) or O(name) is given
   type: dict
   sample: {kind: path, name: /etc/example, before: {type: absent}}
 items:
-  description: All items, without the content of files, in the order of their names.
+  description: All items, without the content of files, sorted by name.
   returned: O(state=read)
   type: list
   elements: dict
   sample: [{kind: network, name: openclaw-egress-outer, data: {created: true}}]
 exists:
-  description: Whether there is a manifest on the host.
+  description: Whether the host has a manifest.
   returned: success
   type: bool
   sample: true
@@ -133,7 +134,7 @@ from ansible_collections.openclaw.egress.plugins.module_utils.manifest import (
 
 
 def public(item: dict[str, Any]) -> dict[str, Any]:
-    """The item without the bytes that it keeps."""
+    """Return the item without the content of its file."""
     shown = dict(item)
     if "before" in shown:
         shown["before"] = {key: value for key, value in shown["before"].items() if key != "content"}

@@ -67,7 +67,7 @@ def test_invalid_values(deploy, mistakes):
     """Report to each host its own values."""
     hosts = {name: variables for name, (variables, _) in mistakes.items()}
     said = deploy({"openclaw_gateways": {"hosts": hosts}, "openclaw_loki": {"hosts": {"two": {}}}})
-    assert "PLAY [Loki on VPS-2]" not in said, "the mistakes were seen only after VPS-2"
+    assert "PLAY [Prepare Loki on VPS-2]" not in said, "the mistakes were seen only after VPS-2"
     for name, (_, named) in mistakes.items():
         told = " ".join(re.findall(rf"(?:failed|fatal): \[{name}\].*?(?=\[ERROR\]|PLAY RECAP)", said))
         assert "Nothing was changed." in told and named in told, f"{name}: {told or said}"
@@ -77,7 +77,7 @@ def test_mistyped_variable(deploy):
     hosts = {"one": {"openclaw_proxy_max_body_sise": 5}}
     said = deploy({"openclaw_gateways": {"hosts": hosts}, "openclaw_loki": {"hosts": {"two": {}}}})
     assert "Nothing was changed. No role knows openclaw_proxy_max_body_sise" in said
-    assert "PLAY [Loki on VPS-2]" not in said
+    assert "PLAY [Prepare Loki on VPS-2]" not in said
 
 
 def test_all_missing_requirements_of_a_host_are_reported(deploy):
@@ -87,7 +87,7 @@ def test_all_missing_requirements_of_a_host_are_reported(deploy):
     }
     said = deploy({"openclaw_gateways": {"hosts": hosts}})
     assert "Nothing was changed." in said
-    assert "/no/such/clone is no directory" in said and "no user nobody-of-that-name" in said
+    assert "/no/such/clone is not a directory" in said and "no user nobody-of-that-name" in said
 
 
 @pytest.fixture
@@ -198,7 +198,7 @@ def test_host_that_cannot_enforce_the_level_network(stopped):
         "has network_mode host",
         "has the host's Docker socket",
         "Docker Compose is 2.20.3",
-        "lacks it: no iptables-restore",
+        "lacks a program for the firewall rules: no iptables-restore",
         "openclaw-egress here (Error response from daemon: operation not supported)",
     ):
         assert named in said

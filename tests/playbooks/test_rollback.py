@@ -34,7 +34,7 @@ UFW = """#!/bin/sh
 echo "$@" >> "$0.log"
 if [ "$(wc -l < "$0.log")" = 1 ]; then echo "Rule deleted"; else echo "Could not delete non-existent rule"; fi
 """
-LEFT = "What is left, because somebody edited it or put something there"
+LEFT = "Report the items that were left, because they were edited or are in use"
 
 
 def tree(*folders: Path) -> dict[str, tuple[int, str]]:
@@ -258,8 +258,8 @@ def test_later_edits_lose_only_our_part_and_are_named(hosts):
     assert hosts.loki_file.read_text().endswith("allow_structured_metadata: true\n# mine\n")
     assert hosts.docker.state["images"] == {"openclaw:local": "sha256:newer"}
     # OpenClaw does not run, so its settings cannot be restored.
-    settings = "agents.defaults.sandbox.docker in OpenClaw names the proxy still: openclaw-gateway does not run"
+    settings = "agents.defaults.sandbox.docker in OpenClaw still names the proxy: openclaw-gateway does not run"
     for left in (env, compose, hosts.script, "openclaw:local, which was built since", settings):
         assert str(left) in left_of(said)
-    assert "was edited since: it is left as it is" in said
+    assert "was edited since, and was left unchanged" in said
     assert not (hosts.at / "restarted").exists()

@@ -108,6 +108,6 @@ def test_disabled_option_changes_nothing(told):
 def test_remaining_steps_are_reported_once(told):
     _, first, second = told
     assert "sandbox recreate --all" in first
-    assert "agents.entries.work.sandbox.docker.network says otherwise" in first
+    assert "agents.entries.work.sandbox.docker.network overrides the defaults" in first
     assert "sandbox recreate" not in second
     assert set(re.findall(r"changed=(\d+)", second)) == {"0"}

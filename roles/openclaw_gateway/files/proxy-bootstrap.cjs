@@ -1,26 +1,27 @@
 'use strict';
-// Sends what this Node process asks of the network through the proxy that HTTP_PROXY and HTTPS_PROXY name.
+// Send the requests of this Node process through the proxy that HTTP_PROXY and HTTPS_PROXY name.
 //
 //   node --require ./proxy-bootstrap.cjs dist/index.js …
 //
-// Covered: fetch() and the global WebSocket and EventSource (they share one dispatcher), http.request and .get,
-// https.request and .get, also with an own http.Agent or https.Agent or with `createConnection` (npm `ws` brings it), and
-// every undici that is loaded later. Without proxy variables it does nothing.
+// Covered: fetch() and the global WebSocket and EventSource (they share one dispatcher); http.request and .get,
+// https.request and .get, also with a custom http.Agent or https.Agent, or with `createConnection` (as npm `ws` uses it);
+// every undici that is loaded later. Without proxy variables the bootstrap does nothing.
 //
 //   HTTP_PROXY, HTTPS_PROXY   an http:// URL, credentials allowed; HTTPS_PROXY falls back to HTTP_PROXY, as in undici;
-//                             the lower-case spelling wins, as everywhere
-//   NO_PROXY                  names (with all names below them), addresses, `host:port`, `[::1]:port`, ranges
+//                             the lower-case name has priority, as in other programs
+//   NO_PROXY                  names (including their subdomains), addresses, `host:port`, `[::1]:port`, ranges
 //                             `10.0.0.1-10.0.0.9`, networks `10.0.0.0/8` and `fd00::/8`, `*`
-//   OPENCLAW_EGRESS_REQUIRE_PROXY=1   refuse to start where something stays uncovered; otherwise one line on stderr
+//   OPENCLAW_EGRESS_REQUIRE_PROXY=1   refuse to start if any traffic is not covered; otherwise print one line to stderr
 //
-// Why not NODE_USE_ENV_PROXY=1 alone: Node knows no networks in NO_PROXY, reads the names there in one way for fetch()
-// and in another for http, and on Node 24 its setting for fetch() is lost as soon as an undici >= 8 is loaded, which
-// installs a direct dispatcher of its own. So there is one decision here, `direct(host, port)`, and all users share it.
+// NODE_USE_ENV_PROXY=1 alone is not enough. Node does not support networks in NO_PROXY and interprets names there
+// differently for fetch() and for http. On Node 24 its setting for fetch() is lost when an undici >= 8 is loaded, which
+// installs its own direct dispatcher. So the bootstrap makes one decision, `direct(host, port)`, for all clients.
 //
-// Not covered: an agent class with a createConnection of its own (proxy agents have one), an own `dispatcher`; raw
-// sockets (net, tls), UDP, http2 and DNS.
-// Worker threads and child_process.fork() inherit --require; other children the variables, and NODE_USE_ENV_PROXY.
-// This is a convenience for well-meaning code, not a wall.
+// Not covered: an agent class with its own createConnection (as proxy agents have), a custom `dispatcher`, raw sockets
+// (net, tls), UDP, http2 and DNS.
+// Worker threads and child_process.fork() inherit --require. Other child processes inherit the variables and
+// NODE_USE_ENV_PROXY.
+// The bootstrap configures cooperative code. It does not enforce anything.
 
 const http = require('node:http');
 const https = require('node:https');
@@ -43,7 +44,7 @@ function complain(problem, remedy) {
   if (required) process.exit(EXIT_CONFIG);
 }
 
-/** The URL in a proxy variable; null where there is none or no use of it, the latter said aloud. */
+/** Return the URL of a proxy variable, or null if it is unset or invalid. Report an invalid URL. */
 function proxyUrl(name) {
   const text = variable(name);
   if (!text) return null;
@@ -53,12 +54,12 @@ function proxyUrl(name) {
   return null;
 }
 
-/** NO_PROXY as a function of host and port: true where the connection goes out without the proxy. */
+/** Parse NO_PROXY. Return a function of host and port that is true if the connection does not use the proxy. */
 function bypass(text) {
   const rules = text.toLowerCase().split(/[\s,]+/).filter(Boolean).map((entry) => {
     if (entry === '*') return () => true;
     const [, name, port] =
-      /^\[(.+)\](?::(\d+))?$/.exec(entry) ?? /^([^:]+)(?::(\d+))?$/.exec(entry) ?? [entry, entry]; // last: bare IPv6
+      /^\[(.+)\](?::(\d+))?$/.exec(entry) ?? /^([^:]+)(?::(\d+))?$/.exec(entry) ?? [entry, entry]; // last: a bare IPv6 address
     const host = name.replace(/^\*?\./, '').replace(/\.$/, '');
     const addresses = addressList(host);
     if (!host || addresses === null) {
@@ -78,7 +79,7 @@ function bypass(text) {
   };
 }
 
-/** The addresses that an entry names; undefined where it is a name, null where it is neither. */
+/** Return the addresses of an entry, undefined if the entry is a name, or null if it is invalid. */
 function addressList(host) {
   const [, first, separator, last] = /^([\da-f.:]+)([-/])([\da-f.:]+)$/.exec(host) ?? [null, host];
   const family = net.isIP(first);
@@ -103,10 +104,10 @@ const credentials = (proxy) => {
 const endpoint = (proxy) => ({ host: proxy.hostname.replace(/^\[|\]$/g, ''), port: Number(proxy.port) || 80 });
 const authority = ({ host, port }) => `${net.isIPv6(host) ? `[${host}]` : host}:${port}`;
 
-/** Return whether Node itself, or the caller, already chose another way for this connection. */
+/** Return whether Node or the caller already chose a socket or proxy for this connection. */
 const chosen = (agent, options) => Boolean(options.socketPath || options.socket || agent.options?.proxyEnv);
 
-/** Return a test for the proxy's own address: a proxy agent of the application that uses our proxy needs no second one. */
+/** Return a test for the proxy's own address, so that an application's own proxy agent is not proxied twice. */
 const isProxy = (proxy) => {
   const { host, port } = endpoint(proxy);
   return (options) => (options.host ?? options.hostname) === host && Number(options.port) === port;
@@ -117,7 +118,7 @@ function coverHttpAgents(proxy, direct) {
   const { addRequest, createConnection } = http.Agent.prototype;
   const own = isProxy(proxy);
   http.Agent.prototype.addRequest = function (request, options, ...rest) {
-    // An agent with a createConnection of its own, as in agent-base, connects by itself. https.Agent inherits this method.
+    // An agent with its own createConnection, as in agent-base, connects itself. https.Agent inherits this method.
     const foreign = this.protocol === 'https:' || this.createConnection !== createConnection || typeof options !== 'object';
     if (foreign || chosen(this, options) || own(options) || direct(options.host, options.port)) {
       return addRequest.call(this, request, options, ...rest);
@@ -126,7 +127,7 @@ function coverHttpAgents(proxy, direct) {
     const target = `http://${Array.isArray(host) ? host[0] : host}${request.path}`;
     const extra = Object.entries(credentials(proxy));
     if (request._header) {
-      // Rendered already, because the caller gave its headers as a list, and queued too if it expects 100-continue.
+      // The header is already rendered if the caller passed its headers as a list, and also queued with 100-continue.
       const head = [`${request.method} ${target} HTTP/1.1`, ...extra.map((pair) => pair.join(': '))].join('\r\n');
       const rendered = request._header;
       request._header = head + rendered.slice(rendered.indexOf('\r\n'));
@@ -137,13 +138,13 @@ function coverHttpAgents(proxy, direct) {
   };
 }
 
-/** Send HTTPS of every https.Agent through a tunnel by CONNECT, then TLS with the destination and the caller's options. */
+/** Send HTTPS of every https.Agent through a CONNECT tunnel, with TLS to the destination and the caller's options. */
 function coverHttpsAgents(proxy, direct) {
   const { createConnection } = https.Agent.prototype;
   const { addRequest } = http.Agent.prototype;
   const own = isProxy(proxy);
   const tunnels = new http.Agent();
-  tunnels.addRequest = addRequest; // the original, or the CONNECT would be proxied in turn
+  tunnels.addRequest = addRequest; // the original method, or the CONNECT itself would be proxied
   https.Agent.prototype.createConnection = function (options, callback, ...rest) {
     const called = options !== null && typeof options === 'object' && typeof callback === 'function';
     if (!called || chosen(this, options) || own(options) || direct(options.host, options.port)) {
@@ -169,7 +170,7 @@ function coverHttpsAgents(proxy, direct) {
   };
 }
 
-/** Give a request that brings `createConnection` and no agent, as those of npm `ws` do, an agent that is covered. */
+/** Give a covered agent to a request with `createConnection` and without an agent, such as those of npm `ws`. */
 function coverCreateConnection(module, port, direct) {
   const { request } = module;
   const covered = (first, ...rest) => {
@@ -179,7 +180,7 @@ function coverCreateConnection(module, port, direct) {
     const whole = { ...(url ? urlToHttpOptions(url) : {}), ...options };
     const host = whole.hostname ?? whole.host ?? 'localhost';
     if (whole.socketPath || direct(host, whole.port || whole.defaultPort || port)) return request(first, ...rest);
-    // `agent: false` would keep nothing alive either, but Node then still reads createConnection.
+    // Do not use `agent: false`: it also disables keep-alive, but Node then still reads createConnection.
     return request({ ...whole, createConnection: undefined, agent: new module.Agent() }, ...(url ? rest.slice(1) : rest));
   };
   module.request = function (...args) { return covered(...args); };
@@ -190,33 +191,33 @@ function coverCreateConnection(module, port, direct) {
   };
 }
 
-/** Node's own undici where it can be had (>= 24.14): its class, the dispatcher in force, and how to install another. */
+/** Return Node's own undici if accessible (>= 24.14): its class, its dispatcher, and a function to replace it. */
 function builtInUndici() {
   if (typeof http.setGlobalProxyFromEnv !== 'function') return null;
-  const restore = http.setGlobalProxyFromEnv({ http_proxy: 'http://127.0.0.1:9' }); // only to reach the classes
+  const restore = http.setGlobalProxyFromEnv({ http_proxy: 'http://127.0.0.1:9' }); // only to access the classes
   const [older, newer] = DISPATCHERS.map((key) => globalThis[key]?.constructor);
   restore();
-  const is7 = older.name === 'EnvHttpProxyAgent'; // else it is 8, and the older key holds a wrapper
+  const is7 = older.name === 'EnvHttpProxyAgent'; // otherwise it is 8, and the older key holds a wrapper
   const EnvHttpProxyAgent = is7 ? older : newer;
   const define = (key, value) => Object.defineProperty(globalThis, key, { value, writable: true });
   const setGlobalDispatcher = (agent) => {
-    // Both keys: an undici >= 8 that finds its own empty puts a direct dispatcher there, and over the other as well.
+    // Set both keys: if an undici >= 8 finds its own key empty, it writes a direct dispatcher to both.
     define(DISPATCHERS[0], is7 ? agent : new older(agent));
     define(DISPATCHERS[1], agent);
-    // With NODE_USE_ENV_PROXY Node installs one of its own when all --require are done: that one asks ours.
+    // With NODE_USE_ENV_PROXY Node installs its own dispatcher after all --require: make that one call ours.
     EnvHttpProxyAgent.prototype.dispatch = (options, handler) => agent.dispatch(options, handler);
   };
   return { EnvHttpProxyAgent, previous: globalThis[DISPATCHERS[is7 ? 0 : 1]], setGlobalDispatcher };
 }
 
-/** The same of the application's undici, for older Nodes; null where it has none (or one too new for this Node). */
+/** Return the same for the application's undici, for older Node versions, or null if it has none that this Node loads. */
 function applicationUndici() {
   for (const base of [__filename, path.resolve(process.argv[1] ?? 'main')]) {
     try {
       const { EnvHttpProxyAgent, getGlobalDispatcher, setGlobalDispatcher } = createRequire(base)('undici');
       if (EnvHttpProxyAgent) return { EnvHttpProxyAgent, previous: getGlobalDispatcher(), setGlobalDispatcher };
     } catch {
-      // Looked for elsewhere, and at last said by the caller.
+      // Try the next location. The caller reports if none is found.
     }
   }
   return null;
@@ -231,10 +232,10 @@ function coverFetch(httpProxy, httpsProxy, direct) {
   }
   const { EnvHttpProxyAgent, previous, setGlobalDispatcher } = undici;
   const urls = { httpProxy: httpProxy?.href ?? '', httpsProxy: httpsProxy?.href ?? '' };
-  // proxyTunnel: plain HTTP in absolute form, so that a proxy can see what it is; TLS is tunnelled all the same.
+  // proxyTunnel: false sends plain HTTP in absolute form, so that the proxy sees the request. TLS is tunnelled anyway.
   const agent = new EnvHttpProxyAgent({ ...urls, noProxy: '', proxyTunnel: false });
   const { dispatch } = agent;
-  // On the instance and not by a subclass: applications know the kind of a dispatcher by the name of its class.
+  // Change the instance instead of using a subclass: applications identify a dispatcher by the name of its class.
   agent.dispatch = (options, handler) => {
     const { protocol, hostname, port } = new URL(options.origin);
     if (direct(hostname, port || (protocol === 'https:' ? 443 : 80))) return previous.dispatch(options, handler);
@@ -244,7 +245,7 @@ function coverFetch(httpProxy, httpsProxy, direct) {
 }
 
 function install() {
-  if (globalThis[INSTALLED]) return; // by --require and by NODE_OPTIONS
+  if (globalThis[INSTALLED]) return; // loaded by both --require and NODE_OPTIONS
   if (!['HTTP_PROXY', 'HTTPS_PROXY'].some(variable)) {
     if (required) complain('no proxy variable is set', 'set HTTP_PROXY and HTTPS_PROXY');
     return;
@@ -254,8 +255,8 @@ function install() {
   if (!httpProxy && !httpsProxy) return;
   Object.defineProperty(globalThis, INSTALLED, { value: true });
   const direct = bypass(variable('NO_PROXY'));
-  const options = { keepAlive: true, scheduling: 'lifo', timeout: 5000 }; // as Node's own global agents have it
-  // HTTPS first: its tunnels need the original of what HTTP then replaces.
+  const options = { keepAlive: true, scheduling: 'lifo', timeout: 5000 }; // the options of Node's own global agents
+  // Cover HTTPS first: its tunnels need the original method, which the HTTP step replaces.
   if (httpsProxy) {
     coverHttpsAgents(httpsProxy, direct);
     coverCreateConnection(https, 443, direct);

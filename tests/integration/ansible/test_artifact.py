@@ -63,7 +63,7 @@ def test_site_runs_from_the_installed_artifact(run, installed, tmp_path):
         cwd=tmp_path, collections=installed.parents[2],
     )  # fmt: skip
     assert listed.returncode == 0, listed.stderr
-    assert "Proxy and gateway on VPS-1" in listed.stdout and "Loki on VPS-2" in listed.stdout
+    assert "Deploy proxy and gateway on VPS-1" in listed.stdout and "Prepare Loki on VPS-2" in listed.stdout
 
 
 @pytest.mark.parametrize("playbook", ["site", "verify", "rollback"])

@@ -108,7 +108,7 @@ def test_a_value_with_special_characters_is_quoted():
 
 
 def test_invalid_name_is_refused():
-    with pytest.raises(DotenvError, match="no name"):
+    with pytest.raises(DotenvError, match="not a valid name"):
         Dotenv("").set("A B", "x")
 
 

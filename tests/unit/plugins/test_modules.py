@@ -83,7 +83,7 @@ def test_build_patch_warns_of_an_edited_section(script):
     ("content", "message"),
     [
         ("make image\n", "anchor `docker build` not found: none of the script's 1 lines"),
-        ("if true; then\ndocker build .\n", "is no valid shell script as it is"),
+        ("if true; then\ndocker build .\n", "is not a valid shell script before the patch"),
         ("if true; then\r\ndocker build .\r\nfi\r\n", "CRLF"),
     ],
 )
@@ -247,7 +247,7 @@ def test_openclaw_agents_forgets_nothing_when_openclaw_refuses(openclaw):
     docker.change(openclaw={"message": "config is read-only here"})
     told = call("openclaw_agents", state="absent", **gateway)
     assert told["failed"]
-    assert "config is read-only here. Mend it there" in told["msg"]
+    assert "config is read-only here. Correct it there" in told["msg"]
     assert Path(gateway["manifest"]).read_text() == kept
     docker.change(openclaw=had)
     call("openclaw_agents", state="absent", **gateway)

@@ -1,9 +1,9 @@
-// openclaw.egress: tells the nested daemon, and what it builds, of their proxy. Run by `guard`, before that daemon starts.
+// openclaw.egress: configure the proxy of the nested daemon and of its builds. `guard` runs this before the daemon starts.
 //
 //   node docker-proxies.cjs PULLS BUILDS      URLs of the proxy
 //
-// What is in the two files already stays, a proxy that somebody named there too. They are in the container's own layer, so
-// that a new container starts without, unless the operator mounts these folders.
+// Existing content of the files stays, including a configured proxy. The files are in the container's own layer, so a new
+// container starts without them, unless the operator mounts their folders.
 'use strict'
 const { execFileSync } = require('child_process')
 const fs = require('fs')
@@ -12,7 +12,7 @@ const path = require('path')
 const [pulls, builds] = process.argv.slice(2)
 const direct = 'localhost,127.0.0.1'
 
-/** Adds to a JSON file what it does not have yet. A file that cannot be read or written is told, and left. */
+/** Add missing values to a JSON file. Report and leave a file that cannot be read or written. */
 function complete(file, section, values) {
   try {
     const text = fs.existsSync(file) ? fs.readFileSync(file, 'utf8') : ''
@@ -28,14 +28,14 @@ function complete(file, section, values) {
   }
 }
 
-// Docker Engine knows proxies in daemon.json from 23.0 on, and does not start with what it does not know. An older one
-// takes the gateway's own from its environment.
+// Docker Engine supports proxies in daemon.json from 23.0 on, and does not start with unknown keys. An older version uses
+// the gateway's proxy from its environment.
 const version = Number(/version (\d+)/.exec(execFileSync('dockerd', ['--version'], { encoding: 'utf8' }))?.[1] ?? 0)
 if (version >= 23) {
   complete('/etc/docker/daemon.json', have => (have.proxies ??= {}), { 'http-proxy': pulls, 'https-proxy': pulls, 'no-proxy': direct })
 }
-// What `docker build` gives its steps, for each user who may build. Docker's command gives it to containers too, and
-// there before what comes from an --env-file, as OpenClaw's sandboxes have it: hence the door that is the same for all.
+// `docker build` passes these values to its steps, for each user that may build. `docker run` passes them to containers
+// too, where they override an --env-file, which OpenClaw uses for its sandboxes: so all use the shared proxy port.
 const homes = fs.readFileSync('/etc/passwd', 'utf8').split('\n').map(line => line.split(':')[5])
   .filter(home => home && (home === '/root' || home.startsWith('/home/')))
 const folders = new Set([...homes, process.env.HOME].filter(home => home && fs.existsSync(home)).map(home => path.join(home, '.docker')))
