@@ -440,12 +440,6 @@ def tune_allocator() -> None:
             mallopt(name, value)
 
 
-def freeze() -> None:
-    """Exclude objects of the start from garbage collection, which would stop the event loop for about 100 ms."""
-    gc.collect()
-    gc.freeze()
-
-
 def trim() -> None:
     """Return freed memory to the kernel; aborted connections are cycles, which only the collector frees."""
     gc.collect()
@@ -505,4 +499,4 @@ def install(accounts: Accounts) -> None:
     handler.drain_writers = admitted  # type: ignore[method-assign]
 
 
-__all__ = ["Account", "Accounts", "freeze", "install", "refuse_held", "tune_allocator", "watch"]
+__all__ = ["Account", "Accounts", "install", "refuse_held", "tune_allocator", "watch"]

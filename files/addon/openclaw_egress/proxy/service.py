@@ -148,7 +148,6 @@ class Service:
     async def heartbeat(self) -> None:
         """Each second, show that the event loop is alive and serve the newest CA; runs without end."""
         self.spool.failure_level = logging.ERROR
-        memory.freeze()
         while True:
             self._beat = time.monotonic()
             self.served_ca.serve()
