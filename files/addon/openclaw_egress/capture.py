@@ -122,6 +122,11 @@ class BodyCapture:
     def _undecodable(self) -> bool:
         return self._encoded and self._damaged and not self._decoder.exhausted
 
+    @property
+    def undecoded(self) -> bytes:
+        """Return, once the body is finished, the bytes of it that are kept as they came."""
+        return bytes(self._raw) if self._undecodable else b""
+
     def body(self) -> Body | None:
         """Return the body to record; None if there was no body.
 
@@ -255,14 +260,19 @@ class ExchangeCapture:
             scan.feed(piece)
             self.secret = self.secret or scan.found
 
+    def _look_at_raw(self, scan: CredentialScan | None, body: BodyCapture) -> None:
+        """End a body's scan; what its Content-Encoding did not decode is kept as it came, so that is looked at."""
+        if scan is not None:
+            self._look(scan, body.undecoded)
+            scan.finish()
+
     def request_done(self, *, whole: bool = True) -> None:
         """End the request: it is complete, or no more of it will be received."""
         if self._request_over:
             return
         self._request_over = True
         self.request.finish(whole=whole)
-        if self._request_scan is not None:
-            self._request_scan.finish()
+        self._look_at_raw(self._request_scan, self.request)
         self.request.drop_spare()
         if self.secret:
             self.request_facts = read_request(self.host, self.path, None)
@@ -310,8 +320,7 @@ class ExchangeCapture:
 
     def _response_done(self, *, whole: bool) -> ResponseFacts:
         self.response.finish(whole=whole)
-        if self._response_scan is not None:
-            self._response_scan.finish()
+        self._look_at_raw(self._response_scan, self.response)
         return self._reader.finish() if self._reader is not None and not self.secret else ResponseFacts()
 
     @property

@@ -7,6 +7,7 @@ exactly.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 
@@ -21,7 +22,19 @@ _JSON_NAMES = frozenset(
     SessionToken private_key privateKey client_key token authToken auth_token jwt assertion credentials
     Credentials""".split()  # noqa: SIM905
 )
-_MEDIA_TYPES = frozenset({"", "application/x-www-form-urlencoded", "application/json", "text/plain"})
+# Names that are credentials at any depth, whatever their case, as letters and digits alone.
+_STRONG_NAMES = frozenset(
+    """clientsecret refreshtoken accesstoken idtoken sessiontoken authtoken clientassertion secretaccesskey secretkey
+    privatekey devicecode codeverifier apikey password passwd""".split()  # noqa: SIM905
+)
+_PART_NAMES = _STRONG_NAMES | {"granttype", "token", "secret", "assertion", "jwt", "pwd", "samlresponse"}
+_MEDIA_TYPES = frozenset({"", "application/x-www-form-urlencoded", "application/json", "text/json", "text/plain"})
+# Streams of lines are journalled as they come, and the rest of these is no form.
+_NEVER = frozenset({"text/event-stream", "application/x-ndjson", "application/jsonl", "text/html"})
+_FORM_BEGINS = re.compile(rb"[A-Za-z0-9_.\-%\[\]]{1,64}=")
+_MEMBER = re.compile(rb'"((?:[^"\\]|\\.){1,64}+)"[ \t\r\n]{0,64}+:[ \t\r\n]{0,64}+"')
+_PART = re.compile(rb'(?i)[; \t]name="?([^";\r\n]{1,256})["\r\n;]')
+_OVERLAP = 512
 _FIELD = re.compile(rb"[&;]([^&;=]{1,256})=")
 _MAX_NAME = 300
 
@@ -37,7 +50,9 @@ class CredentialScan:
     def __init__(self, content_type: str | None) -> None:
         self.found = False
         media_type = (content_type or "").partition(";")[0].strip().lower()
-        self.over = media_type not in _MEDIA_TYPES and not media_type.endswith("+json")
+        self._sniff = media_type not in _MEDIA_TYPES and not media_type.endswith("+json")
+        self.over = media_type in _NEVER
+        self._parts = media_type.startswith("multipart/")
         self._json: TopLevelMembers | None = None
         self._begun = False
         self._rest = b"&"
@@ -46,23 +61,37 @@ class CredentialScan:
         """Scan the next decoded bytes."""
         if self.over or not data:
             return
+        data = data.replace(b"\0", b"")  # UTF-16 too
         if not self._begun:
-            leading = data.lstrip(b" \t\r\n\xef\xbb\xbf")
+            leading = data.lstrip(b" \t\r\n\xef\xbb\xbf\xff\xfe")
             if not leading:
                 return
             self._begun = True
             if leading[:1] in (b"{", b"["):
                 self._json = TopLevelMembers(_JSON_NAMES)
+                data, self._rest = leading, b""
+            elif leading[:2] == b"--" or self._parts:
+                self._parts, self._rest = True, b""
+            elif self._sniff and _FORM_BEGINS.match(leading) is None:
+                self.over = True
+                return
         if self._json is not None:
             self._json.feed(data)
-            self.found = bool(self._json.begun)
-            self.over = self.found or self._json.ended
+            self.found = bool(self._json.begun) or self._names(data, _MEMBER, _STRONG_NAMES)
+            self.over = self.found
+        elif self._parts:
+            self.found = self.over = self._names(data, _PART, _PART_NAMES)
         else:
             self._fields(data)
 
     def finish(self) -> None:
         """End the scan: the body is complete, or no more of it will be received."""
         self.over = True
+
+    def _names(self, data: bytes, shape: re.Pattern[bytes], names: frozenset[str]) -> bool:
+        text = self._rest + data
+        self._rest = text[-_OVERLAP:]
+        return any(_squeezed(name) in names for name in shape.findall(text))
 
     def _fields(self, data: bytes) -> None:
         text = self._rest + data
@@ -71,6 +100,16 @@ class CredentialScan:
         rest = text[max(text.rfind(b"&"), text.rfind(b";"), 0) :]
         # Inside a value, or past the longest possible name: the next field begins after the next separator.
         self._rest = b"=" if b"=" in rest or len(rest) > _MAX_NAME else rest
+
+
+def _squeezed(name: bytes) -> str:
+    text = name.decode("latin-1")
+    if "\\" in text:
+        try:
+            text = str(json.loads(f'"{text}"', strict=False))
+        except ValueError:
+            return ""
+    return re.sub(r"[^a-z0-9]", "", text.lower())
 
 
 def scan_for(path: str, content_type: str | None) -> CredentialScan | None:

@@ -1,5 +1,6 @@
 """No byte of a credential is on disk: during an exchange, after `kill -9`, after recovery, at the end."""
 
+import base64
 import gzip
 import socket
 import ssl
@@ -137,11 +138,18 @@ def on_disk(proxy: RunningProxy) -> dict[str, list[str]]:
     files = [file for file in proxy.directory.rglob("*") if file.is_file()]
     found = {
         str(file.relative_to(proxy.directory)): [
-            secret for secret in (REQUEST, RESPONSE, HEADER) if secret.encode() in file.read_bytes()
+            secret
+            for secret in (REQUEST, RESPONSE, HEADER)
+            if any(form in file.read_bytes() for form in forms_of(secret.encode()))
         ]
         for file in files
     }
     return {file: secrets for file, secrets in found.items() if secrets}
+
+
+def forms_of(secret: bytes) -> list[bytes]:
+    """The secret as it is, and as it looks inside of base64."""
+    return [secret, *(base64.b64encode(b"x" * shift + secret)[4:-4] for shift in range(3))]
 
 
 def settle() -> None:
@@ -166,6 +174,12 @@ def begun(proxy: RunningProxy, origin: Origin, path: str, body: bytes, headers: 
 FORM_TYPE = "Content-Type: application/x-www-form-urlencoded"
 JSON_TYPE = "Content-Type: application/json"
 GZIP = "Content-Encoding: gzip"
+OCTETS = "Content-Type: application/octet-stream"
+PARTS = (
+    f'--B\r\nContent-Disposition: form-data; name="client_secret"\r\n\r\n{REQUEST}\r\n--B\r\n'
+    f"Content-Disposition: form-data; name=x\r\n\r\n{'p' * 2000}{REQUEST}\r\n--B--\r\n"
+).encode()
+NESTED = b'{"auth":[{"n":"a\\\\",' + JSON[1:] + b"]}"
 CASES = {
     "path": ("/oauth/token", FORM, [FORM_TYPE], True),
     "path with a length": ("/v1/oauth/token?x=1", FORM, [FORM_TYPE], False),
@@ -178,6 +192,15 @@ CASES = {
     "JSON elsewhere": ("/v1/connect", JSON, [JSON_TYPE], True),
     "gzip": ("/oauth/token", gzip.compress(FORM), [FORM_TYPE, GZIP], True),
     "gzip elsewhere": ("/v1/connect", gzip.compress(JSON), [JSON_TYPE, GZIP], True),
+    "multipart elsewhere": ("/v1/connect", PARTS, ["Content-Type: multipart/form-data; boundary=B"], True),
+    "form of another type": ("/v1/connect", FORM, [OCTETS], True),
+    "JSON of another type": ("/v1/connect", JSON, ["Content-Type: text/json"], True),
+    "JSON below the top": ("/v1/connect", NESTED, [JSON_TYPE], True),
+    "JSON in an array": ("/v1/connect", b"[" + JSON + b"]", [JSON_TYPE], True),
+    "JSON in upper case": ("/v1/connect", JSON.replace(b"client_secret", b"Client-SECRET"), [JSON_TYPE], True),
+    "JSON with an escaped name": ("/v1/connect", NESTED.replace(b"t_s", b"t\\u005fs"), [JSON_TYPE], True),
+    "JSON after JSON": ("/v1/connect", b"{}\n" + JSON, [JSON_TYPE], True),
+    "not gzip": ("/v1/connect", FORM, [FORM_TYPE, GZIP], True),
     "secret response elsewhere": ("/v1/connect", PLAIN, [JSON_TYPE], True),
 }
 

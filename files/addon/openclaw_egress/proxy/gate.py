@@ -678,6 +678,7 @@ OVERRIDES = frozenset(
     {
         "x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url",
         "x-original-uri", "x-original-method", "x-forwarded-method", "x-forwarded-uri",
+        "x-forwarded-path", "x-forwarded-prefix", "x-envoy-original-path",
     }
 )  # fmt: skip
 """Fields from which frameworks take another method or path than the request line's."""
