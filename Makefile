@@ -62,7 +62,7 @@ docs: setup ## generate the tables of variables in roles/*/README.md and the pol
 	@$(BIN)/python -m tests.role_tables
 	@mkdir -p build
 	@PYTHONPATH=files/addon $(BIN)/python -m openclaw_egress policy schema > build/policy.schema.json
-	@mv build/policy.schema.json files/addon/openclaw_egress/policy.schema.json
+	@mv build/policy.schema.json files/addon/openclaw_egress/policy/policy.schema.json
 
 lock: setup ## resolve and lock the requirements again
 	@bash requirements/lock.sh

@@ -20,10 +20,10 @@ from mitmproxy import connection, http, tls
 from mitmproxy.net.http.http1 import read_request_head
 from mitmproxy.proxy.context import Context
 
-from openclaw_egress.cli.asking import ask
-from openclaw_egress.destinations import DestinationError, canonical_host
-from openclaw_egress.policy import Decision, Policy, read_policy
-from openclaw_egress.proxy.gate import INSPECT, Gate
+from openclaw_egress.cli.explain import ask
+from openclaw_egress.policy.destination import DestinationError, canonical_host
+from openclaw_egress.policy.model import Decision, Policy, read_policy
+from openclaw_egress.proxy.access_control import INSPECT, Gate
 
 
 def _words(text: str) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from openclaw_egress.spool_reader import Row, SpoolReader
+from openclaw_egress.spool.reader import Row, SpoolReader
 from tests.running import RunningProxy
 
 EXCHANGE = "openclaw.egress.exchange"

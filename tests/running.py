@@ -20,7 +20,7 @@ from typing import Any, Literal, Self
 
 import httpx2 as httpx
 
-from openclaw_egress.spool_reader import Filters, Row, SpoolReader
+from openclaw_egress.spool.reader import Filters, Row, SpoolReader
 
 ADDON = Path(__file__).resolve().parent.parent / "files" / "addon"
 CLASSES = ("gateway", "browser", "sandbox", "build")

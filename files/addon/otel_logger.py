@@ -1,6 +1,6 @@
 """The script for a stock mitmproxy: ``mitmdump --mode regular --listen-port 8080 -s otel_logger.py``.
 
-The implementation is in the package beside this file; see ``openclaw_egress/proxy/stock.py``.
+The implementation is in the package beside this file; see ``openclaw_egress/app/mitmdump_addon.py``.
 """
 
 import sys
@@ -8,6 +8,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from openclaw_egress.proxy.stock import StockAddon
+from openclaw_egress.app.mitmdump_addon import StockAddon
 
 addons = [StockAddon()]

@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from openclaw_egress.destinations import Destination, parse_destination
-from openclaw_egress.policy import Policy, decide, read_policy
+from openclaw_egress.policy.destination import Destination, parse_destination
+from openclaw_egress.policy.model import Policy, decide, read_policy
 from tests.generated import compare
 from tests.results import at_most, exactly, line, reported, write
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from openclaw_egress.spool_reader import SpoolReader
+from openclaw_egress.spool.reader import SpoolReader
 from tests.chaos import world
 from tests.chaos.load import Load
 from tests.results import Result, at_least, exactly, reported

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
-from openclaw_egress.spool_reader import Row, SpoolReader
+from openclaw_egress.spool.reader import Row, SpoolReader
 from tests import numbered
 from tests.chaos import world
 from tests.chaos.load import Load

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import httpx2 as httpx
 
-from openclaw_egress import semconv
-from openclaw_egress.spool_reader import SpoolReader
+from openclaw_egress.recording import semconv
+from openclaw_egress.spool.reader import SpoolReader
 from tests import numbered
 from tests.chaos import world
 from tests.chaos.load import Load

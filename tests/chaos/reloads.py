@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from openclaw_egress import semconv
+from openclaw_egress.recording import semconv
 from tests.chaos import world
 from tests.chaos.load import compared, warm
 from tests.integration.proxy.raw import connect, connected, exchange, read_head, status_of, tls

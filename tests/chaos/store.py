@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 
-from openclaw_egress.spool_reader import SpoolReader
+from openclaw_egress.spool.reader import SpoolReader
 from tests.chaos import world
 from tests.chaos.load import Load, compared_for, warm
 from tests.results import Result, at_most, exactly, reported

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import httpx2 as httpx
 
 from openclaw_egress.proxy.resolver import LOOKUP_SECONDS
-from openclaw_egress.spool_reader import Row
+from openclaw_egress.spool.reader import Row
 from tests import numbered
 from tests.chaos import hostile, world
 from tests.chaos.load import Load

@@ -18,11 +18,11 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
 )
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord as ExportLogsRecord
 
-from openclaw_egress.export import Exporter, _Oldest
-from openclaw_egress.push import Verdict, interpret
-from openclaw_egress.records import Body, ExchangeRecord, rfc3339
-from openclaw_egress.spool import Spool
-from openclaw_egress.spool_reader import Filters
+from openclaw_egress.export.exporter import Exporter, _Oldest
+from openclaw_egress.export.otlp_client import Verdict, interpret
+from openclaw_egress.recording.records import Body, ExchangeRecord, rfc3339
+from openclaw_egress.spool.reader import Filters
+from openclaw_egress.spool.writer import Spool
 
 OCTETS = "application/octet-stream"
 

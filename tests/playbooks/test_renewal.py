@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from openclaw_egress.host_addresses import with_host_addresses
-from openclaw_egress.policy import builtin_policy
+from openclaw_egress.policy.host_addresses import with_host_addresses
+from openclaw_egress.policy.model import builtin_policy
 from tests.integration.ansible.conftest import BIN, Run
 from tests.standins.docker import Docker
 

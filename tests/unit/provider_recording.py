@@ -10,8 +10,8 @@ import anthropic
 import httpx2
 import openai
 
-from openclaw_egress.encodings import BodyDecoder
-from openclaw_egress.providers import RequestFacts, ResponseFacts, read_request, response_reader
+from openclaw_egress.llm import RequestFacts, ResponseFacts, read_request, response_reader
+from openclaw_egress.wire.content_encoding import BodyDecoder
 from tests.standins.llm_providers import LLMProviders
 
 

@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from openclaw_egress.ca import utc_now
+from openclaw_egress.certificates import utc_now
 
 
 def clock() -> datetime.datetime:
@@ -18,13 +18,13 @@ def clock() -> datetime.datetime:
 if __name__ == "__main__":
     import logging
 
-    from openclaw_egress.proxy.lean import serve
-    from openclaw_egress.proxy.service import Service
+    from openclaw_egress.app.launcher import serve
+    from openclaw_egress.app.service import Service
     from openclaw_egress.settings import Settings
 
     logging.basicConfig(level=logging.INFO)
     sys.exit(serve(Service(Settings.load(), clock)))
 else:
-    from openclaw_egress.proxy.stock import StockAddon
+    from openclaw_egress.app.mitmdump_addon import StockAddon
 
     addons = [StockAddon(clock)]

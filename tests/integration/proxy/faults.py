@@ -18,10 +18,10 @@ from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
-from openclaw_egress.proxy import lean
-from openclaw_egress.proxy.service import Service
+from openclaw_egress.app import launcher
+from openclaw_egress.app.service import Service
 from openclaw_egress.settings import Settings
-from openclaw_egress.spool_reader import Filters, SpoolReader
+from openclaw_egress.spool.reader import Filters, SpoolReader
 from tests.integration.proxy.raw import read_head, status_of
 from tests.running import free_ports
 from tests.standins.llm_providers import make_certificates
@@ -356,7 +356,7 @@ class ProxyHere:
     def _run(self) -> None:
         self.faults.thread = threading.get_ident()
         asyncio.set_event_loop(self.loop)
-        self.loop.run_until_complete(lean._serve(self.service))
+        self.loop.run_until_complete(launcher._serve(self.service))
         self.loop.close()
 
     def __enter__(self) -> ProxyHere:

@@ -15,7 +15,7 @@ import pytest
 from cryptography import x509
 from OpenSSL import SSL
 
-from openclaw_egress import ca
+from openclaw_egress import certificates
 from tests.integration.proxy.conftest import make_proxy
 from tests.integration.proxy.raw import read_head, status_of
 from tests.running import PROVIDERS, RunningProxy
@@ -150,7 +150,7 @@ def test_200_days_pass_without_a_failed_request_and_without_a_restart(clocked):
 
             def renewed() -> bool:
                 until = datetime.datetime.fromisoformat(clocked.ask("/readyz")["ca"]["issuing_expires"])
-                return until - clocked.now > datetime.timedelta(days=ca.RENEW_BEFORE_DAYS)
+                return until - clocked.now > datetime.timedelta(days=certificates.RENEW_BEFORE_DAYS)
 
             assert soon(renewed), f"day {day}: {clocked.ask('/readyz')}"
             assert soon(lambda calls=calls: client.calls >= calls + 2)
@@ -213,11 +213,12 @@ def test_egress_ca_renew_creates_a_new_ca_at_once(lean):
 def test_reported_ca_is_the_served_one_while_the_file_is_unusable(lean):
     with lean:
         served = call(lean).issuing
-        file = lean.root.with_name(ca.ISSUING_FILE)
+        file = lean.root.with_name(certificates.ISSUING_FILE)
         content, mode = file.read_bytes(), file.stat().st_mode
         other = lean.directory / "other"
-        ca.create(other / "ca", other / "root", ["www.example.com"])
-        for broken in (b"", b"not a CA", content[: len(content) // 2], (other / "ca" / ca.ISSUING_FILE).read_bytes()):
+        certificates.create(other / "ca", other / "root", ["www.example.com"])
+        another = (other / "ca" / certificates.ISSUING_FILE).read_bytes()
+        for broken in (b"", b"not a CA", content[: len(content) // 2], another):
             new = file.with_suffix(".new")
             new.write_bytes(broken)
             new.chmod(mode)
@@ -287,7 +288,7 @@ def test_policy_and_roots_ca_are_loaded_in_either_order(lean, first):
             if what == "policy":
                 lean.policy_file.write_text(text)
             else:
-                ca.create(directory, lean.directory / "state" / "root", [PROVIDERS[0], "www.example.com"])
+                certificates.create(directory, lean.directory / "state" / "root", [PROVIDERS[0], "www.example.com"])
 
         write(first)
         assert soon(lambda: lean.ask("/readyz")["problems"])
@@ -302,11 +303,11 @@ def test_a_ca_that_root_renews_keeps_owner_and_mode(tmp_path):
     directory, keys = tmp_path / "ca", tmp_path / "keys"
     directory.mkdir()
     os.chown(directory, 64081, 64081)
-    ca.create(directory, keys, PROVIDERS)
-    files = {name: (directory / name).stat() for name in (ca.ISSUING_FILE, ca.ROOT_CERT_FILE)}
+    certificates.create(directory, keys, PROVIDERS)
+    files = {name: (directory / name).stat() for name in (certificates.ISSUING_FILE, certificates.ROOT_CERT_FILE)}
     assert {found.st_uid for found in files.values()} == {64081}
-    (directory / ca.ISSUING_FILE).chmod(0o400)
-    assert ca.create(directory, keys, PROVIDERS, force_issuing=True)
-    renewed = (directory / ca.ISSUING_FILE).stat()
+    (directory / certificates.ISSUING_FILE).chmod(0o400)
+    assert certificates.create(directory, keys, PROVIDERS, force_issuing=True)
+    renewed = (directory / certificates.ISSUING_FILE).stat()
     assert (renewed.st_uid, renewed.st_gid, renewed.st_mode & 0o777) == (64081, 64081, 0o400)
-    assert (keys / ca.ROOT_KEY_FILE).stat().st_uid == 0
+    assert (keys / certificates.ROOT_KEY_FILE).stat().st_uid == 0

@@ -7,7 +7,7 @@ from collections import Counter
 import httpx2 as httpx
 import pytest
 
-from openclaw_egress.spool_reader import SpoolReader
+from openclaw_egress.spool.reader import SpoolReader
 from tests.integration.proxy.conftest import make_proxy
 from tests.numbered import is_exchange, kept, message
 from tests.standins.loki.standin import LokiStandIn

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx2 as httpx
 import pytest
 
-from openclaw_egress.spool_reader import SpoolReader
+from openclaw_egress.spool.reader import SpoolReader
 from tests.integration.proxy.conftest import make_proxy
 from tests.running import RunningProxy
 from tests.standins.loki.standin import LokiStandIn

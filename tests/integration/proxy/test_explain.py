@@ -8,8 +8,8 @@ import ssl
 
 import pytest
 
-from openclaw_egress.cli.asking import ask
-from openclaw_egress.policy import load_policy
+from openclaw_egress.cli.explain import ask
+from openclaw_egress.policy.model import load_policy
 from tests.generated import Answers, World, compare, explained, policy_text, request
 from tests.integration.proxy.raw import connected, read_head, status_of, tls
 from tests.running import free_ports

@@ -12,8 +12,12 @@ import logging
 
 import pytest
 
-from openclaw_egress import capture, denials, destinations, metrics, policy, spool
-from openclaw_egress.proxy import answers, gate, layers, lean, permits, recorder, resolver, service
+from openclaw_egress.app import launcher, service
+from openclaw_egress.observability import metrics
+from openclaw_egress.policy.model import destination, model
+from openclaw_egress.proxy import access_control, connection_grants, error_responses, layers, recorder, resolver
+from openclaw_egress.recording import capture, denials
+from openclaw_egress.spool.writer import Spool
 from tests.integration.proxy.faults import (
     INSPECTED,
     RAW,
@@ -301,22 +305,22 @@ class Trials:
         return problems
 
 
-CALLED = (policy, destinations, permits, resolver, answers, layers, denials, metrics, capture, spool.Spool)
+CALLED = (model, destination, connection_grants, resolver, error_responses, layers, denials, metrics, capture, Spool)
 """What the hooks call: it raises at its first line, wherever it is called from."""
 
-OWN_FILES = (gate.__file__, recorder.__file__)
+OWN_FILES = (access_control.__file__, recorder.__file__)
 
 
 @pytest.fixture(scope="module")
 def trials(tmp_path_factory):
     directory = tmp_path_factory.mktemp("faults")
     upstream = Upstream(directory)
-    hooks = [*functions_of(gate, recorder), service.Service.denied, service.Service.allowed]
+    hooks = [*functions_of(access_control, recorder), service.Service.denied, service.Service.allowed]
     with pytest.MonkeyPatch.context() as patch, Faults([*hooks, *functions_of(*CALLED)]) as faults:
         patch.setattr(recorder, "BUFFER_LIMIT", 1000)
         patch.setattr(recorder, "JOURNAL_SECONDS", 0.0)
         proxy = ProxyHere(directory, upstream, faults)
-        patch.setattr(lean.errorcheck, "ErrorCheck", lambda: proxy.witness)
+        patch.setattr(launcher.errorcheck, "ErrorCheck", lambda: proxy.witness)
         logging.disable(logging.CRITICAL)
         with contextlib.closing(upstream), proxy:
             yield Trials(proxy)
@@ -375,6 +379,6 @@ def raise_at(trials, places, kind):
 
 def test_every_hook_has_had_a_fault(reached):
     passed = {place[0] for found in reached.values() for place in found}
-    for owner in (gate.Gate, recorder.Recorder):
-        hooks = {name: inspect.unwrap(getattr(owner, name)).__code__ for name in gate.guarded_hooks(owner)}
+    for owner in (access_control.Gate, recorder.Recorder):
+        hooks = {name: inspect.unwrap(getattr(owner, name)).__code__ for name in access_control.guarded_hooks(owner)}
         assert {name for name, code in hooks.items() if code not in passed} <= {"done", "abandon"}

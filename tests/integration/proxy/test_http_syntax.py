@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from openclaw_egress.spool_reader import SpoolReader
+from openclaw_egress.spool.reader import SpoolReader
 from tests.chaos import hostile
 from tests.integration.proxy.raw import connect, connected, read_all, read_head, status_of, tls
 from tests.running import RunningProxy

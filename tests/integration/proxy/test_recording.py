@@ -10,7 +10,7 @@ import httpx2 as httpx
 import openai
 import pytest
 
-from openclaw_egress.spool_reader import Row, SpoolReader
+from openclaw_egress.spool.reader import Row, SpoolReader
 
 KEY = "sk-ant-api03-a-key-that-must-not-be-kept-anywhere"
 HELLO = [{"role": "user", "content": "hello"}]

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from openclaw_egress.proxy.listening import is_loopback
-from openclaw_egress.proxy.service import plain_export_warning
+from openclaw_egress.app.listeners import is_loopback
+from openclaw_egress.app.service import plain_export_warning
 from openclaw_egress.settings import Settings, SettingsError
-from openclaw_egress.spool import Spool
+from openclaw_egress.spool.writer import Spool
 from tests.integration.proxy.conftest import make_proxy
 from tests.integration.proxy.test_start import refused
 from tests.running import free_ports

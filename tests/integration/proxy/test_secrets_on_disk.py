@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import trustme
 
-from openclaw_egress.spool_reader import SpoolReader
+from openclaw_egress.spool.reader import SpoolReader
 from tests.running import RunningProxy
 
 REQUEST = "s3cr3t-of-the-request"

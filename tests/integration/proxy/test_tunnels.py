@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from openclaw_egress.cli.output import rfc3339
-from openclaw_egress.spool_reader import SpoolReader
+from openclaw_egress.cli.formatting import rfc3339
+from openclaw_egress.spool.reader import SpoolReader
 from tests.integration.proxy.conftest import make_proxy
 
 

@@ -12,13 +12,13 @@ from typing import Annotated
 import typer
 
 from openclaw_egress import __version__
-from openclaw_egress.ca import CAError
-from openclaw_egress.cli import authority, denying, policies, reading, serving
-from openclaw_egress.cli.output import BAD_INPUT, complain, harmless
-from openclaw_egress.health import HealthError
+from openclaw_egress.certificates import CAError
+from openclaw_egress.cli import ca, denials, policy, records, run
+from openclaw_egress.cli.formatting import BAD_INPUT, complain, harmless
+from openclaw_egress.observability.health import HealthError
+from openclaw_egress.policy.yaml_reader import FileError
 from openclaw_egress.settings import SettingsError
-from openclaw_egress.spool_schema import SpoolError, who_may
-from openclaw_egress.yaml_nodes import FileError
+from openclaw_egress.spool.schema import SpoolError, who_may
 
 USER_ERRORS = (SettingsError, FileError, CAError, SpoolError, HealthError)
 """Errors that an operator's mistake raises. Each message says what happened, where and what to do."""
@@ -61,11 +61,11 @@ def _options(
 ) -> None: ...
 
 
-serving.register(app)
-reading.register(app)
-denying.register(app)
-app.add_typer(policies.app, name="policy")
-app.add_typer(authority.app, name="ca")
+run.register(app)
+records.register(app)
+denials.register(app)
+app.add_typer(policy.app, name="policy")
+app.add_typer(ca.app, name="ca")
 
 
 def run_app() -> None:

@@ -23,8 +23,8 @@ from typing import Any, Protocol
 from mitmproxy import connection, http
 from mitmproxy.proxy import events, server
 
-from openclaw_egress.policy import Decision
-from openclaw_egress.proxy.answers import refusal
+from openclaw_egress.policy.model import Decision
+from openclaw_egress.proxy.error_responses import refusal
 from openclaw_egress.proxy.layers import cut
 from openclaw_egress.proxy.memory_budget import MIB, MemoryBudget
 

@@ -23,13 +23,13 @@ from dataclasses import dataclass, field
 from mitmproxy import connection, http
 from mitmproxy.connection import ConnectionState
 
-from openclaw_egress.capture import ExchangeCapture
-from openclaw_egress.metrics import Metrics
-from openclaw_egress.proxy.answers import refusal
-from openclaw_egress.proxy.gate import INSPECT, Allowed, answer_failed, fails_closed
+from openclaw_egress.observability.metrics import Metrics
+from openclaw_egress.proxy.access_control import INSPECT, Allowed, answer_failed, fails_closed
+from openclaw_egress.proxy.error_responses import refusal
 from openclaw_egress.proxy.layers import cut
 from openclaw_egress.proxy.memory import HELD
-from openclaw_egress.spool import Spool, SpoolError
+from openclaw_egress.recording.capture import ExchangeCapture
+from openclaw_egress.spool.writer import Spool, SpoolError
 
 log = logging.getLogger("openclaw_egress.recorder")
 

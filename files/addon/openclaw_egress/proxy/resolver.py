@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from typing import Any
 
-from openclaw_egress.proxy.permits import Permit
+from openclaw_egress.proxy.connection_grants import Permit
 
 LOOKUP_SECONDS = 10.0
 CONNECT_SECONDS = 30.0

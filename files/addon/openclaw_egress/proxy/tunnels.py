@@ -8,7 +8,7 @@ from typing import Any
 
 from mitmproxy.proxy import events, layers
 
-from openclaw_egress.destinations import Destination
+from openclaw_egress.policy.destination import Destination
 
 
 @dataclass(slots=True)

@@ -1,0 +1,1 @@
+"""What would allow a denied destination, and the least rules that a class needs."""

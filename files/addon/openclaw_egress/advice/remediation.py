@@ -1,0 +1,217 @@
+"""What would allow a denied destination: the rule and where it belongs, or what to do where no rule can. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from openclaw_egress.policy.destination import (
+    SPECIAL_RANGES,
+    Address,
+    Destination,
+    DestinationError,
+    guarded_name,
+    parse_destination,
+)
+from openclaw_egress.policy.model import LIMITED_EXCEPTION
+from openclaw_egress.recording.denials import ANY, NOT_TLS, SINGLY_PER_CLASS, DenialGroup
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewRule:
+    """A rule that is to be written into a policy: a host or a range of addresses, with its ports."""
+
+    ports: tuple[int, ...]
+    host: str | None = None
+    cidr: str | None = None
+    tls: bool = True
+
+    def __str__(self) -> str:
+        """As in the file: ``{host: packages.example.com, ports: [443]}``."""
+        subject = f"host: {_scalar(self.host)}" if self.host is not None else f"cidr: {_scalar(str(self.cidr))}"
+        ports = ", ".join(map(str, self.ports))
+        return f"{{{subject}, ports: [{ports}]{'' if self.tls else ', tls: false'}}}"
+
+    def as_json(self) -> dict[str, object]:
+        """The same for programs."""
+        subject = {"host": self.host} if self.host is not None else {"cidr": self.cidr}
+        return {**subject, "ports": list(self.ports)} | ({} if self.tls else {"tls": False})
+
+
+@dataclass(frozen=True, slots=True)
+class Remedy:
+    """What the operator can do: ``rules`` are those that would allow it, each with the list it belongs to.
+
+    Where there is none, ``advice`` says what else helps; otherwise what is worth knowing before the rule is written.
+    """
+
+    rules: Sequence[tuple[str, NewRule]] = ()
+    advice: str = ""
+
+    def __str__(self) -> str:
+        rules = " and ".join(f"{under}: {rule}" for under, rule in self.rules)
+        return "; ".join(filter(None, (rules, self.advice)))
+
+
+def remedy_for(group: DenialGroup, is_own: Callable[[str], bool] = lambda _: False) -> Remedy:
+    """What would allow this destination to this class, as the denial's rule and reason tell.
+
+    ``is_own`` says of an address whether this machine has it.
+    """
+    name, rule = group.class_name, group.rule
+    if rule == ANY:
+        return Remedy(
+            advice=f"counted for the whole class, beyond {SINGLY_PER_CLASS} in a minute: where to was not kept"
+        )
+    if rule.startswith(f"classes.{name}.deny["):
+        return Remedy(advice=f"deny goes before allow: narrow {rule}, or take it out")
+    if rule.startswith(f"classes.{name}.limits."):
+        return Remedy(advice=f"raise {rule}, where that much is meant")
+    if rule == "recording":
+        return Remedy(advice="no rule can allow what cannot be recorded: let the client do without WebSockets there")
+    if rule == "response-syntax":
+        return Remedy(advice=f"no rule can allow it, the server must answer in another way: {group.reason}")
+    if rule == "dns":
+        return Remedy(
+            advice=f"no rule can help: check the name, and the resolver of the proxy's container: {group.reason}"
+        )
+    if rule == "internal-error":
+        return Remedy(advice="no rule can allow it: the proxy's log says what failed")
+    if rule == "unknown-class":
+        return Remedy(advice=f"name class {name} under classes")
+    destination = _destination(group)
+    if destination is not None and (why := _never(group, destination, is_own)) is not None:
+        return Remedy(advice=f"no rule is proposed: {why}")
+    if destination is not None and rule == "address-guard":
+        return _exception(group, destination)
+    if destination is not None and rule == "default":
+        return Remedy([_allow(name, destination)])
+    if destination is not None and (rule, group.reason) == ("syntax", NOT_TLS):
+        return Remedy([_allow(name, destination, tls=False)], "not where the host is inspected")
+    return Remedy(advice=f"no rule can allow it, the client must ask in another way: {group.reason}")
+
+
+# AWS EKS pod identity, time and DNS; Oracle Cloud; each over IPv6.
+_METADATA = [ipaddress.ip_network(text) for text in ("fd00:ec2::/32", "fd00:c1::a9fe:a9fe/128")]
+_METADATA += [row.network for row in SPECIAL_RANGES if row.name == "cloud metadata"]
+_METADATA_NAMES = frozenset(
+    {
+        "instance-data",
+        "instance-data.ec2.internal",
+        "instance-data.local",
+        "metadata",
+        "metadata.azure.com",
+        "metadata.azure.internal",
+        "metadata.goog",
+        "metadata.google.internal",
+        "metadata.internal",
+        "metadata.oraclecloud.com",
+        "metadata.packet.net",
+        "metadata.platformequinix.com",
+        "metadata.tencentyun.com",
+        "rancher-metadata",
+    }
+)
+_THIS_NETWORK = ipaddress.ip_network("0.0.0.0/8")
+_EMBEDDING = [
+    ipaddress.ip_network(text)
+    for text in ("::/96", "::ffff:0:0/96", "::ffff:0:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48")
+]
+
+
+def never_opened(host: str, address: Address | None = None) -> str | None:
+    """Return why no rule is ever proposed for a canonical host or an address of it; None where one may be.
+
+    Metadata services hand out credentials; loopback and link-local addresses lead to the proxy's host.
+    """
+    if host in _METADATA_NAMES:
+        return f"{host} is a cloud metadata service, which hands out credentials"
+    known = guarded_name(host)
+    for found in (address, *(known[1] if known is not None else ())):
+        for part in _meanings(found) if found is not None else ():
+            if any(part in network for network in _METADATA):
+                return f"{part} is a cloud metadata service, which hands out credentials"
+            if part.is_link_local or part.is_loopback or part.is_unspecified or part in _THIS_NETWORK:
+                return f"{part} leads to the proxy's own host or link"
+    return None
+
+
+def _meanings(address: Address) -> Iterator[Address]:
+    """Yield an address, and the IPv4 address that it stands for, if it stands for one."""
+    yield address
+    if isinstance(address, ipaddress.IPv6Address):
+        number = int(address)
+        if any(address in network for network in _EMBEDDING) or (number >> 32) & 0xFFFF_FFFF in (0x5EFE, 0x0200_5EFE):
+            yield ipaddress.IPv4Address(number & 0xFFFF_FFFF)
+        if address.sixtofour is not None:
+            yield address.sixtofour
+        if address.teredo is not None:
+            yield from address.teredo
+
+
+def _never(group: DenialGroup, destination: Destination, is_own: Callable[[str], bool]) -> str | None:
+    # A name is looked at by what it resolved to, which the guard's reason says.
+    addresses = _guarded_addresses(group, destination) if group.rule == "address-guard" else (destination.address,)
+    if "own address" in group.reason:
+        return f"{group.reason}, and leads to the proxy's host"
+    for address in addresses or (None,):
+        if (why := never_opened(destination.host, address)) is not None:
+            return why
+        if address is not None and is_own(str(address)):
+            return f"{address} is an address of this machine"
+    return None
+
+
+def _destination(group: DenialGroup) -> Destination | None:
+    """None where what was asked for is no destination."""
+    try:
+        return parse_destination(group.host, group.port)
+    except DestinationError:
+        return None
+
+
+def _allow(class_name: str, destination: Destination, *, tls: bool = True) -> tuple[str, NewRule]:
+    return f"classes.{class_name}.allow", NewRule(host=destination.host, ports=(destination.port,), tls=tls)
+
+
+def _exception(group: DenialGroup, destination: Destination) -> Remedy:
+    addresses = _guarded_addresses(group, destination)
+    under = f"classes.{group.class_name}.addresses"
+    if LIMITED_EXCEPTION in group.reason:
+        return Remedy(advice=f"no exception without methods and paths is proposed: {group.reason}; widen that one")
+    if not addresses:
+        return Remedy(
+            advice=f"{under}: {{cidr: …, ports: [{destination.port}]}} with the address that {group.host} has"
+        )
+    rules = [
+        (under, NewRule(cidr=str(ipaddress.ip_network(address)), ports=(destination.port,))) for address in addresses
+    ]
+    if destination.address is not None:
+        # An exception alone is for names that have the address.
+        rules.insert(0, _allow(group.class_name, destination))
+    return Remedy(rules, "an exception to the address guard")
+
+
+def _guarded_addresses(group: DenialGroup, destination: Destination) -> tuple[Address, ...]:
+    """The addresses that the guard refused: the destination itself, what its name means, or as the reason says."""
+    if destination.address is not None:
+        return (destination.address,)
+    if (known := guarded_name(destination.host)) is not None:
+        return known[1]
+    for word in group.reason.split():
+        try:
+            return (ipaddress.ip_address(word.rstrip(",")),)
+        except ValueError:
+            continue
+    return ()
+
+
+_PLAIN = re.compile(r"[a-z_][a-z0-9_-]*(\.[a-z0-9_-]+)+|[0-9]+(\.[0-9]+){3}(/[0-9]+)?")
+
+
+def _scalar(text: str) -> str:
+    """A text in YAML's flow style: plain where nothing else can be meant, else in quotes."""
+    return text if _PLAIN.fullmatch(text) else json.dumps(text)

@@ -1,0 +1,274 @@
+"""From what a class in `report` did to the least that it needs: rules, and the policy's text with them. Pure."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from openclaw_egress.advice.remediation import NewRule, never_opened
+from openclaw_egress.advice.yaml_editor import PlaceError, with_rules
+from openclaw_egress.policy.destination import Destination, DestinationError, parse_destination, split_url
+from openclaw_egress.policy.model import (
+    ClassPolicy,
+    Decision,
+    Policy,
+    PolicyError,
+    Rules,
+    decide,
+    decide_address,
+    read_policy,
+)
+from openclaw_egress.recording.denials import ANY, NOT_TLS, Denial
+
+MANY_NAMES = 20
+"""With more names than these below one parent, a wildcard is worth a thought."""
+
+
+class SuggestionError(Exception):
+    """The rules could not be written into the policy's text; the message says why, and has the rules."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a class asked for; method and path are None where they are not known."""
+
+    destination: Destination
+    method: str | None = None
+    path: str | None = None
+    plain: bool = False
+    """It was plain HTTP, so the proxy saw method and path."""
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """The least rules for a class.
+
+    Attributes:
+        rules: one for each host, in order, with the ports that were asked for.
+        requests: what was asked for, and is allowed once the rules are in the policy.
+        left_out: what was asked for and no rule of ``allow`` can or should allow, each with why.
+        notes: what else the operator should know.
+    """
+
+    rules: tuple[NewRule, ...] = ()
+    requests: tuple[Request, ...] = ()
+    left_out: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def suggest(policy: Policy, class_name: str, denials: Iterable[Denial]) -> Suggestion:
+    """The rules that a class lacks for what it was seen to do.
+
+    Args:
+        policy: the policy as it is; ``class_name`` is one of its classes.
+        class_name: whose denials count.
+        denials: what was reported (let through, though `enforce` would deny it), among others.
+    """
+    seen = _Seen.of(class_name, denials)
+    enforced = enforcing(policy, class_name)
+    ports: dict[str, set[int]] = {}
+    requests: list[Request] = []
+    left_out: dict[str, str] = {}
+    for request in seen.requests:
+        destination = request.destination
+        decision = _decide(enforced, class_name, request)
+        why = _why_not_allowable(enforced, class_name, request, decision, seen.guarded)
+        if why is not None:
+            left_out[str(destination)] = why
+        elif not decision.allow:
+            ports.setdefault(destination.host, set()).add(destination.port)
+            requests.append(request)
+    rules = tuple(NewRule(host=host, ports=tuple(sorted(ports[host]))) for host in sorted(ports))
+    notes = (*_wildcards(list(ports)), *_not_tls(requests, seen.not_tls), *_uncounted(seen.unknown))
+    return Suggestion(rules, tuple(requests), left_out, notes)
+
+
+def enforcing(policy: Policy, class_name: str) -> Policy:
+    """The policy as it would be with the class's action `enforce`."""
+    found = replace(policy.classes[class_name], action="enforce")
+    return replace(policy, classes={**policy.classes, class_name: found})
+
+
+def suggested_text(
+    data: bytes, file: str, llm_hosts: Sequence[str] | None, class_name: str, suggestion: Suggestion
+) -> bytes:
+    """The policy's bytes with the rules in it, checked: it can be read, allows all that it should, changes no more.
+
+    Args:
+        data: the policy as it is.
+        file: its name in messages.
+        llm_hosts: as for `policy.read_policy`.
+        class_name: whose ``allow`` gets the rules.
+        suggestion: with one rule or more.
+
+    Raises:
+        SuggestionError: it could not be done by adding to the text.
+    """
+    mark = "\ufeff" if data.startswith(b"\xef\xbb\xbf") else ""
+    try:
+        text = mark + with_rules(data.decode("utf-8-sig"), class_name, [str(rule) for rule in suggestion.rules])
+        changed = read_policy(text.encode(), file, llm_hosts)
+    except (PlaceError, PolicyError) as error:
+        raise SuggestionError(_by_hand(class_name, suggestion, str(error))) from None
+    before = read_policy(data, file, llm_hosts)
+    if not _only_added(before, changed, class_name, len(suggestion.rules)):
+        raise SuggestionError(
+            _by_hand(class_name, suggestion, "what stands there belongs to something else too, by an alias")
+        )
+    enforced = enforcing(changed, class_name)
+    for request in suggestion.requests:
+        decision = _decide(enforced, class_name, request)
+        if not decision.allow:
+            raise SuggestionError(
+                _by_hand(class_name, suggestion, f"still denied by {decision.rule}: {decision.reason}")
+            )
+    return text.encode()
+
+
+def unified_diff(before: bytes, after: bytes, name: str) -> str:
+    """A diff as ``patch`` takes it, also where the last line has no end."""
+    old, new = (_lines(data.decode()) for data in (before, after))
+    return "".join(
+        line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n"
+        for line in difflib.unified_diff(old, new, name, name)
+    )
+
+
+def _lines(text: str) -> list[str]:
+    """Lines with their ends, of which LF is the last character: `str.splitlines` knows more ends than ``patch``."""
+    return re.findall(r"[^\n]*\n|[^\n]+", text)
+
+
+# ── what was seen ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What the denials of a class say, without repetitions.
+
+    ``guarded`` are destinations that the address guard refused, ``not_tls`` those where bytes came that are not TLS,
+    both as host and port; ``unknown`` is how many reports are known by number alone.
+    """
+
+    requests: dict[Request, None] = field(default_factory=dict)
+    guarded: set[tuple[str, int]] = field(default_factory=set)
+    not_tls: set[tuple[str, int]] = field(default_factory=set)
+    unknown: int = 0
+
+    @classmethod
+    def of(cls, class_name: str, denials: Iterable[Denial]) -> _Seen:
+        seen = cls()
+        for denial in denials:
+            if denial.class_name == class_name:
+                seen._add(denial)
+        return seen
+
+    def _add(self, denial: Denial) -> None:
+        if denial.rule == "address-guard":
+            self.guarded.add((denial.host, denial.port))
+        elif denial.reason == NOT_TLS:
+            self.not_tls.add((denial.host, denial.port))
+        elif not denial.enforced and denial.host == ANY:
+            self.unknown += denial.count
+        elif not denial.enforced and (request := _request(denial)) is not None:
+            self.requests[request] = None
+
+
+def _request(denial: Denial) -> Request | None:
+    try:
+        destination = parse_destination(denial.host, denial.port)
+        scheme, _, _, path = split_url(denial.url) if denial.url else ("", "", 0, None)
+    except DestinationError:
+        return None
+    method = None if denial.method == "CONNECT" else denial.method
+    return Request(destination, method, path, plain=method is not None and scheme == "http")
+
+
+def _decide(policy: Policy, class_name: str, request: Request) -> Decision:
+    """Decide as the proxy does: method and path count in plain HTTP and on inspected hosts, where they are seen."""
+    return decide(policy, class_name, request.destination, *_seen_of(policy, request))
+
+
+def _seen_of(policy: Policy, request: Request) -> tuple[str | None, str | None]:
+    if request.method is None or not (request.plain or policy.inspects(request.destination.host)):
+        return None, None
+    return request.method, request.path
+
+
+def _why_not_allowable(
+    policy: Policy, class_name: str, request: Request, decision: Decision, guarded: set[tuple[str, int]]
+) -> str | None:
+    destination = request.destination
+    if decision.rule.startswith(f"classes.{class_name}.deny["):
+        return f"{decision.rule} denies it, and goes before allow"
+    if decision.rule == "address-guard":
+        return decision.reason
+    fixed = policy.fixed_address(destination.host)
+    if (never := never_opened(destination.host, destination.address or fixed)) is not None:
+        return f"no rule is proposed: {never}"
+    if fixed is not None:
+        seen = _seen_of(policy, request)
+        if not (checked := decide_address(policy, class_name, destination, fixed, *seen)).allow:
+            return checked.reason
+    if (destination.host, destination.port) in guarded:
+        return "the address guard refused what it resolves to (`egress denials` says which address)"
+    return None
+
+
+# ── notes ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _wildcards(hosts: Sequence[str]) -> Iterator[str]:
+    """Parents with many names below them; of those with the same names, the closest."""
+    below = Counter(parent for host in hosts for parent in parents(host) if parent.count(".") > 1)
+    for parent, count in sorted(below.items()):
+        closer = any(other.endswith(parent[1:]) and other != parent and below[other] == count for other in below)
+        if count > MANY_NAMES and not closer:
+            yield f'{count} names below {parent[2:]} are listed singly; perhaps the wildcard "{parent}" is meant'
+
+
+def parents(host: str) -> Iterator[str]:
+    """The wildcards above a name, the closest first: ``*.b.c`` and ``*.c`` for ``a.b.c``."""
+    while (dot := host.find(".")) >= 0:
+        host = host[dot + 1 :]
+        yield f"*.{host}"
+
+
+def _not_tls(requests: Sequence[Request], not_tls: set[tuple[str, int]]) -> Iterator[str]:
+    for destination in dict.fromkeys(request.destination for request in requests):
+        if (destination.host, destination.port) in not_tls:
+            yield f"{destination} was also sent bytes that are not TLS: they pass only with `tls: false` in its rule"
+
+
+def _uncounted(unknown: int) -> Iterator[str]:
+    if unknown:
+        yield f"{unknown} more were counted without where to: there may be destinations that are not suggested here"
+
+
+# ── checking ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _only_added(before: Policy, after: Policy, class_name: str, added: int) -> bool:
+    """Whether the class has so many more rules at the end of its ``allow``, and all else is as it was."""
+    whole, cut = before.classes[class_name], after.classes[class_name]
+    kept = replace(cut, allow=Rules(cut.allow.all[: len(whole.allow.all)]))
+    return (
+        len(cut.allow.all) == len(whole.allow.all) + added
+        and (before.inspect, before.resolve) == (after.inspect, after.resolve)
+        and [_outline(found) for found in before.classes.values()]
+        == [_outline(kept if name == class_name else found) for name, found in after.classes.items()]
+    )
+
+
+def _outline(found: ClassPolicy) -> tuple[object, ...]:
+    """What a class says, wherever it stands in the file."""
+    lists = [[replace(rule, line=None) for rule in rules] for rules in (found.allow, found.deny, found.addresses)]
+    return found.name, found.listen, found.action, found.limits, found.log_tunnels, lists
+
+
+def _by_hand(class_name: str, suggestion: Suggestion, why: str) -> str:
+    rules = "".join(f"\n  - {rule}" for rule in suggestion.rules)
+    return f"the rules cannot be added to the text ({why}); write them under classes.{class_name}.allow:{rules}"

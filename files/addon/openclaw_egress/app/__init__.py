@@ -1,0 +1,1 @@
+"""The process: its service, and the two ways to start it."""

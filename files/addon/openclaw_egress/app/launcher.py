@@ -1,0 +1,149 @@
+"""The proxy of ``egress run``: mitmproxy's ``Master`` with only the add-ons that it needs.
+
+A stock mitmdump offers every event to some 35 add-ons, which took most of a proxy's time. The others are not even
+imported: Flask, LDAP and more would cost memory and start-up time, and would add attack surface.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import mitmproxy
+from mitmproxy import options
+
+from openclaw_egress.app.listeners import ListenError, check_listeners, describe_failure
+from openclaw_egress.app.service import Service, describe
+from openclaw_egress.proxy import log_scrubber, resolver
+from openclaw_egress.proxy.options import safe_options
+
+log = logging.getLogger("openclaw_egress")
+
+
+def _addon(name: str) -> ModuleType:
+    """Import one add-on of mitmproxy without its package, which would import all of them."""
+    package = "mitmproxy.addons"
+    if package not in sys.modules:
+        folder = ModuleType(package)
+        folder.__path__ = [str(Path(path) / "addons") for path in mitmproxy.__path__]
+        sys.modules[package] = folder
+    return importlib.import_module(f"{package}.{name}")
+
+
+core, errorcheck, proxyserver, tlsconfig = map(_addon, ("core", "errorcheck", "proxyserver", "tlsconfig"))
+
+
+def serve(service: Service) -> None:
+    """Run until SIGTERM or SIGINT, and return after a clean stop. SIGHUP reloads what can be reloaded.
+
+    Raises:
+        ListenError: a listener cannot open; the spool is closed.
+    """
+    log_scrubber.guard_mitmproxy_logs()
+    for name in ("mitmproxy", "asyncio", "hpack"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # A connection uses two descriptors; the common soft limit, 1024, is below the sum of the classes' limits.
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    asyncio.run(_serve(service))
+
+
+class _Started:
+    """The add-on that logs the start once every listener is open, and stops the proxy if one is not."""
+
+    def __init__(self, service: Service, server: Any, shutdown: Callable[[], None]) -> None:
+        self._service, self._server, self._shutdown = service, server, shutdown
+        self.problem: str | None = None
+
+    def running(self) -> None:
+        """Check the listeners; mitmproxy calls this hook after its attempt to open them, even after a failure."""
+        host = self._service.settings.listen_host
+        for instance in self._server.servers:
+            if not instance.is_running:
+                port = instance.mode.listen_port(None)
+                found = self._service.policy.class_for_port(port)
+                error = instance.last_exception
+                cause = error if isinstance(error, OSError) else OSError(0, str(error))
+                self.problem = describe_failure(found.name if found else "?", host, port, cause)
+                self._shutdown()
+                return
+        log.info("%s", describe(self._service))
+
+
+async def _serve(service: Service) -> None:
+    try:
+        check_listeners(service.settings.listen_host, _listeners(service))
+    except BaseException:
+        service.stop()
+        raise
+    from mitmproxy.master import Master  # noqa: PLC0415  (it imports the add-ons' package, which is replaced by now)
+
+    loop = asyncio.get_running_loop()
+    uninstall = resolver.install(loop)
+    master = Master(options.Options())
+    # mitmproxy finds the add-on that chooses layers by this name, and logs a warning without it.
+    service.gate.name = "nextlayer"
+    server = proxyserver.Proxyserver()
+    started = _Started(service, server, master.shutdown)
+    master.addons.add(  # type: ignore[no-untyped-call]
+        core.Core(),
+        server,
+        service.gate,
+        service.recorder,
+        service.served_ca,
+        tlsconfig.TlsConfig(),
+        started,
+        errorcheck.ErrorCheck(),
+    )
+    master.options.update(  # type: ignore[no-untyped-call]
+        mode=_modes(service),
+        **{
+            name: value
+            for name, value in safe_options(service.confdir, service.trusted_ca).items()
+            if name in master.options
+        },
+    )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, master.shutdown)
+    loop.add_signal_handler(signal.SIGHUP, service.reload)
+
+    def apply_listeners() -> None:
+        # mitmproxy opens and closes only what differs; other listeners and their connections stay.
+        loop.call_soon_threadsafe(lambda: master.options.update(mode=_modes(service)))  # type: ignore[no-untyped-call]
+
+    service.apply_listeners = apply_listeners
+    service.start()
+    heartbeat = asyncio.create_task(service.heartbeat())
+    try:
+        await master.run()
+    except SystemExit:
+        # mitmproxy exits this way, before `running`, if a listener does not open.
+        started.running()
+        if started.problem is None:
+            raise
+    finally:
+        heartbeat.cancel()
+        service.stop()
+        uninstall()
+    if started.problem is not None:
+        raise ListenError(started.problem)
+
+
+def _listeners(service: Service) -> list[tuple[str, int]]:
+    return [(item.name, item.listen) for item in service.policy.classes.values()]
+
+
+def _modes(service: Service) -> list[str]:
+    """Return mitmproxy's modes for the listeners of all classes."""
+    host = service.settings.listen_host
+    bracketed = f"[{host}]" if ":" in host else host
+    return [f"regular@{bracketed + ':' if host else ''}{item.listen}" for item in service.policy.classes.values()]

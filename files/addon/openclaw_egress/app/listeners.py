@@ -1,0 +1,127 @@
+"""Checks of the classes' listeners that run before a listener opens."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import socket
+from collections.abc import Iterable
+
+from openclaw_egress.policy.model import Policy
+from openclaw_egress.settings import Settings, SettingsError
+
+_REMEDIES = {
+    errno.EADDRINUSE: "another process listens there: stop it, or give the class another port (`listen` in the policy)",
+    errno.EADDRNOTAVAIL: "this machine does not have that address: set EGRESS_LISTEN_HOST to one that it has",
+    errno.EACCES: "ports below 1024 need a privilege: give the class a port from 1024 on (`listen` in the policy)",
+    errno.EAFNOSUPPORT: "this machine has no IPv6: set EGRESS_LISTEN_HOST to an IPv4 address",
+}
+
+
+class ListenError(SettingsError):
+    """An error of a listener that cannot open. The message names address, port, class, cause and remedy."""
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine can connect to a listener on ``host``."""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return host.lower() == "localhost"
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback
+
+
+def refuse_open_proxy(settings: Settings, policy: Policy, hosts: Iterable[str]) -> None:
+    """Refuse to serve the built-in policy, which allows every name, to a network.
+
+    Raises:
+        SettingsError: no policy file is set, a class is ``open``, and one of ``hosts`` is not loopback.
+    """
+    if settings.policy_file is not None or settings.open_to_network:
+        return
+    found = next((item for item in policy.classes.values() if item.action == "open"), None)
+    host = next((host for host in hosts if not is_loopback(host)), None)
+    if found is not None and host is not None:
+        raise SettingsError(
+            f"{at(host, found.listen)} (class {found.name}) would be an open proxy: it is not loopback, and without a "
+            "policy file the class may reach every name. Name a policy in EGRESS_POLICY_FILE, or listen on 127.0.0.1."
+        )
+
+
+def check_ports(settings: Settings, policy: Policy) -> None:
+    """Refuse a class whose listener has the health port.
+
+    Raises:
+        SettingsError: names class and port.
+    """
+    found = policy.class_for_port(settings.health_port)
+    if found is not None:
+        raise SettingsError(
+            f"EGRESS_HEALTH_PORT: port {settings.health_port} is also the listener of class {found.name}. "
+            "Choose another health port, or another `listen` for the class."
+        )
+
+
+def check_listeners(host: str, classes: Iterable[tuple[str, int]]) -> None:
+    """Bind and release each listener, so that a port in use stops the start before anything else begins.
+
+    Raises:
+        ListenError: the first listener that cannot open.
+    """
+    for name, port in classes:
+        try:
+            _try(host, port)
+        except OSError as error:
+            raise ListenError(describe_failure(name, host, port, error)) from None
+
+
+def _try(host: str, port: int) -> None:
+    """Bind every address of ``host``. Like asyncio, skip a disabled address family unless no address remains."""
+    missing: OSError | None = None
+    opened = False
+    for family, kind, protocol, _, address in socket.getaddrinfo(
+        host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    ):
+        try:
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                probe.bind(address)
+                # Two sockets with SO_REUSEADDR may bind one port, but only one may listen.
+                probe.listen(1)
+                opened = True
+        except OSError as error:
+            if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                raise
+            missing = error
+    if missing is not None and not opened:
+        raise missing
+
+
+def describe_failure(name: str, host: str, port: int, error: OSError) -> str:
+    """Return the message for a listener that did not open."""
+    if isinstance(error, socket.gaierror):
+        return (
+            f"cannot listen on {at(host, port)} (class {name}): {host} does not resolve here ({error.strerror}); "
+            "set EGRESS_LISTEN_HOST to an address that this machine has"
+        )
+    cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+    remedy = _REMEDIES.get(cause.errno or 0, "check EGRESS_LISTEN_HOST and the class's `listen` in the policy")
+    what = errno.errorcode.get(cause.errno or 0, "")
+    text = cause.strerror if cause.errno not in _REMEDIES else _TEXTS[cause.errno]
+    return f"cannot listen on {at(host, port)} (class {name}): {text}{f' ({what})' if what else ''}; {remedy}"
+
+
+_TEXTS = {
+    errno.EADDRINUSE: "address already in use",
+    errno.EADDRNOTAVAIL: "address not available",
+    errno.EACCES: "permission denied",
+    errno.EAFNOSUPPORT: "address family not supported",
+}
+
+
+def at(host: str, port: int) -> str:
+    """Return ``host:port`` as in a URL."""
+    return f"[{host}]:{port}" if ":" in host else f"{host or '*'}:{port}"

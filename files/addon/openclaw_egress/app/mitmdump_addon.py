@@ -1,0 +1,116 @@
+"""The add-on for a stock ``mitmdump -s otel_logger.py``: the same service, loaded by mitmproxy's own command line.
+
+mitmdump opens the listeners of its command line (``--mode regular --listen-port 8080``); each must belong to a class of
+the policy. The add-on sets the safe options itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable
+from typing import Any
+
+from mitmproxy import ctx
+from mitmproxy.addonmanager import Loader
+from mitmproxy.proxy import mode_specs
+
+from openclaw_egress.app.listeners import refuse_open_proxy
+from openclaw_egress.app.service import Service, describe
+from openclaw_egress.certificates import CAError, Clock, utc_now
+from openclaw_egress.observability.health import HealthError
+from openclaw_egress.policy.model import PolicyError
+from openclaw_egress.proxy import log_scrubber, resolver
+from openclaw_egress.proxy.options import safe_options, stock_options
+from openclaw_egress.settings import Settings, SettingsError
+from openclaw_egress.spool.writer import SpoolError
+
+log = logging.getLogger("openclaw_egress")
+
+START_ERRORS = (SettingsError, PolicyError, CAError, SpoolError, HealthError)
+"""Errors that a user's mistake raises at start; each has one message."""
+
+
+class StockAddon:
+    """The add-on that loads the service into mitmdump; mitmproxy finds its parts in ``addons``."""
+
+    name = "openclaw_egress"
+
+    def __init__(self, clock: Clock = utc_now) -> None:
+        self._clock = clock
+        self.addons: list[Any] = []
+        self._service: Service | None = None
+        self._uninstall: Callable[[], None] | None = None
+        self._heartbeat: asyncio.Task[None] | None = None
+
+    def load(self, loader: Loader) -> None:
+        """Read the settings and set the safe options; an error here ends mitmdump."""
+        log_scrubber.guard_mitmproxy_logs()
+        try:
+            self._service = Service(Settings.load(), self._clock)
+        except START_ERRORS as error:
+            # mitmdump exits when an error is logged during start-up; an exception would add a traceback.
+            log.error("%s", error)
+            raise SystemExit(1) from None
+        self.addons = [self._service.gate, self._service.recorder, self._service.served_ca]
+        settings = safe_options(self._service.confdir, self._service.trusted_ca) | stock_options()
+        if not ctx.options.listen_host:
+            settings["mode"] = [_with_host(text, self._service.settings.listen_host) for text in ctx.options.mode]
+        ctx.options.update(**settings)  # type: ignore[no-untyped-call]
+
+    def configure(self, updated: set[str]) -> None:
+        """Check that every listener belongs to a class."""
+        if self._service is None or not updated & {"mode", "listen_port", "listen_host"}:
+            return
+        hosts: list[str] = []
+        for text in ctx.options.mode:
+            mode = mode_specs.ProxyMode.parse(text)
+            hosts.append(mode.listen_host(ctx.options.listen_host))
+            port = mode.listen_port(ctx.options.listen_port)
+            if mode.type_name != "regular" or port is None or self._service.policy.class_for_port(port) is None:
+                log.error(
+                    "mode %r (port %s) does not belong to a class of the policy; use --mode regular with a port of %s",
+                    text,
+                    port,
+                    ", ".join(f"{item.listen} ({item.name})" for item in self._service.policy.classes.values()),
+                )
+                raise SystemExit(1)
+        try:
+            refuse_open_proxy(self._service.settings, self._service.policy, hosts)
+        except SettingsError as error:
+            log.error("%s", error)
+            raise SystemExit(1) from None
+
+    async def running(self) -> None:
+        """Install the enforcement and start the service, once mitmdump has its event loop."""
+        if self._service is None:
+            return
+        # mitmdump opened its listeners before it loaded this add-on: reopen those whose mode has changed since.
+        if not await ctx.master.addons.get("proxyserver").setup_servers():  # type: ignore[no-untyped-call]
+            ctx.master.shutdown()  # type: ignore[no-untyped-call]
+            return
+        self._uninstall = resolver.install(asyncio.get_running_loop())
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._service.reload)
+        self._service.start()
+        self._heartbeat = asyncio.create_task(self._service.heartbeat())
+        log.info("%s", describe(self._service))
+
+    def done(self) -> None:
+        """Stop the service when mitmdump ends."""
+        if self._heartbeat is not None:
+            self._heartbeat.cancel()
+        if self._uninstall is not None:
+            self._uninstall()
+        if self._service is not None:
+            self._service.stop()
+            self._service = None
+
+
+def _with_host(text: str, host: str) -> str:
+    """Return the mode with an address: without one, mitmdump listens on every address."""
+    mode = mode_specs.ProxyMode.parse(text)
+    port = mode.listen_port(ctx.options.listen_port)
+    if mode.custom_listen_host or port is None:
+        return text
+    return f"{text.rpartition('@')[0] or text}@{f'[{host}]' if ':' in host else host}:{port}"

@@ -1,0 +1,619 @@
+"""Everything that runs in one proxy process, put together: policy, CA, spool, exporter, health, and the two add-ons."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import json
+import logging
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import certifi
+from mitmproxy import connection, http
+
+from openclaw_egress import __version__, certificates
+from openclaw_egress.app.listeners import check_listeners, check_ports, refuse_open_proxy
+from openclaw_egress.export.exporter import Exporter
+from openclaw_egress.observability.health import HealthError, HealthServer
+from openclaw_egress.observability.metrics import Metrics
+from openclaw_egress.policy.host_addresses import with_host_addresses
+from openclaw_egress.policy.model import Decision, Policy, PolicyError, builtin_policy, load_policy
+from openclaw_egress.proxy import memory
+from openclaw_egress.proxy.access_control import Gate
+from openclaw_egress.proxy.memory_budget import MemoryBudget, container_limit, default_budget
+from openclaw_egress.proxy.recorder import Recorder
+from openclaw_egress.proxy.served_ca import ServedCA, file_signature
+from openclaw_egress.proxy.tunnels import Tunnel
+from openclaw_egress.recording import semconv
+from openclaw_egress.recording.denials import ANY, MAX_KEYS, UNKNOWN, DenialRate, Key, counted_reason
+from openclaw_egress.recording.records import DeniedRecord, EventRecord, rfc3339
+from openclaw_egress.settings import DEFAULT_LLM_HOSTS, Settings, SettingsError
+from openclaw_egress.spool.writer import Spool, SpoolError
+
+log = logging.getLogger("openclaw_egress")
+
+CHECKPOINT_SECONDS = 300.0
+"""How often a line names the newest line and its hash, in the records, the log and the metrics."""
+
+RENEWAL_SECONDS = 600.0
+"""How long after a renewal that failed the next one is tried."""
+
+SEVERAL_CLIENTS = "several"
+"""The client of a record that counts denials of more than one."""
+
+STALLED_SECONDS = 15.0
+"""An event loop that was not seen for so long serves nobody."""
+
+
+class Service:
+    """One proxy's parts. Constructing it validates all that can be validated; nothing listens before :meth:`start`.
+
+    Raises (from the constructor): SettingsError, PolicyError, CAError, SpoolError, HealthError; each one message.
+    """
+
+    def __init__(self, settings: Settings, clock: certificates.Clock = certificates.utc_now) -> None:
+        self.settings = settings
+        self._clock = clock
+        self.policy = read_policy(settings)
+        check_ports(settings, self.policy)
+        refuse_open_proxy(settings, self.policy, [settings.listen_host])
+        for warning in self.policy.warnings:
+            log.warning("%s", warning)
+        self.metrics = Metrics()
+        self.ca_dir = settings.effective_ca_dir
+        if settings.ca_dir is None:
+            # Nobody else makes it. A directory that was named holds what its maker put there, without the root's key.
+            certificates.create(self.ca_dir, settings.state_dir / "root", self.policy.inspect, clock=clock)
+        self._policy_seen: tuple[object, ...] | None = self._policy_signature()
+        self._policy_problem: str | None = None
+        self._policy_waits_for_ca: Policy | None = None
+        self._renewal_problem: str | None = None
+        self._next_renewal = 0.0
+        self.apply_listeners: Callable[[], None] | None = None
+        """Set by who can open and close listeners while running; called from the housekeeping thread."""
+        self._runtime = tempfile.TemporaryDirectory(prefix="openclaw-egress-")
+        runtime = Path(self._runtime.name)
+        # mitmproxy writes beside its CA (a DH parameter file), and the CA's directory may be read-only.
+        (runtime / certificates.ISSUING_FILE).symlink_to((self.ca_dir / certificates.ISSUING_FILE).absolute())
+        self.confdir = runtime
+        self.served_ca = ServedCA(self.ca_dir, runtime, clock)
+        self._check_ca(self.policy, self.served_ca.info)
+        self.trusted_ca = _trusted_roots(settings.upstream_ca, runtime)
+        self.spool = Spool(
+            settings.spool_path,
+            settings.spool_max_bytes,
+            settings.spool_full,
+            local=not settings.logs_endpoint,
+            service_name=settings.service_name,
+            host_name=settings.host_name,
+        )
+        self.exporter = Exporter(self.spool, settings) if settings.logs_endpoint else None
+        self._was_full = False
+        self._denials = DenialRate()
+        self._denials_lock = threading.Lock()
+        self._denied_clients: dict[Key, str] = {}
+        self._stopping = threading.Event()
+        self._wake = threading.Event()
+        """Set to run the housekeeping's checks now."""
+        self._keeper = threading.Thread(target=self._keep, name="housekeeping", daemon=True)
+        self._beat = time.monotonic()
+        self._checkpoint = self.spool.head()
+        self.gate = Gate(lambda: self.policy, self, neighbours=settings.neighbours)
+        self.recorder = Recorder(self.spool, self.metrics, settings.body_limit)
+        self.budget = MemoryBudget(
+            settings.memory_budget or default_budget(container_limit()), lambda: list(self.policy.classes)
+        )
+        self.memory = memory.Accounts(self.budget, self, settings.memory_wait_seconds)
+        memory.tune_allocator()
+        memory.install(self.memory)
+        self._publish_gauges()
+        try:
+            self.health = HealthServer(settings.health_port, self.metrics.registry, self.alive, self.ready)
+        except HealthError:
+            self.spool.close()
+            self._runtime.cleanup()
+            raise
+
+    def _publish_gauges(self) -> None:
+        self.metrics.gauges(self._gauges)
+        self.metrics.by_class("memory_used_bytes", "Memory that traffic holds.", lambda: self._memory("used_bytes"))
+        self.metrics.by_class("memory_room_bytes", "Memory that it may hold.", lambda: self._memory("room_bytes"))
+
+    def start(self) -> None:
+        """Recover what a crash left, then begin to export and to answer health checks."""
+        if self.settings.logs_endpoint:
+            threading.Thread(target=self._warn_of_plain_export, name="endpoint-check", daemon=True).start()
+        interrupted = self.spool.recover()
+        if interrupted:
+            log.warning(
+                "%d exchanges were interrupted when the proxy last ended; they are recorded as such", interrupted
+            )
+        self._keep_event("policy loaded", policy_digest=self.policy.digest)
+        if self.exporter is not None:
+            self.exporter.start()
+        self.health.start()
+        self._keeper.start()
+
+    def _warn_of_plain_export(self) -> None:
+        # In a thread, because it may ask a resolver.
+        if (warning := plain_export_warning(self.settings.logs_endpoint)) is not None:
+            log.warning("%s", warning)
+
+    async def heartbeat(self) -> None:
+        """Each second, show that the event loop is alive and serve the newest CA; runs without end."""
+        self.spool.failure_level = logging.ERROR
+        while True:
+            self._beat = time.monotonic()
+            self.served_ca.serve()
+            self.memory.settle_all()
+            await asyncio.sleep(1)
+
+    def reload(self) -> None:
+        """Read the policy again and run the housekeeping's checks at once, as SIGHUP asks; safe in a signal handler."""
+        log.info("SIGHUP: reloading %s", self.settings.policy_file or "nothing: no policy file is named")
+        self._policy_seen = None
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Flush what can be flushed in a moment, and close."""
+        self._stopping.set()
+        self._wake.set()
+        if self._keeper.is_alive():
+            self._keeper.join(timeout=5)
+            self._summarise_denials(everything=True)
+        if self.exporter is not None:
+            self.exporter.stop(timeout=5)
+        self.health.stop()
+        self.spool.close()
+        self._runtime.cleanup()
+
+    # ── Observer of the gate ─────────────────────────────────────────────────────────────────────────────────
+
+    def denied(
+        self,
+        class_name: str,
+        destination: str,
+        decision: Decision,
+        method: str,
+        client: str,
+        *,
+        enforced: bool,
+        status: int | None = None,
+    ) -> None:
+        """Count it always; record it singly up to a rate, so that a loop cannot push exchanges out of the spool."""
+        self.metrics.denied.labels(class_name, decision.rule, str(enforced).lower()).inc()
+        # Where the destination is not known, each reason has a count of its own: they are fixed texts.
+        rule = decision.rule if destination != UNKNOWN else f"{decision.rule}: {decision.reason}"
+        key = Key(class_name, destination, rule, enforced, status)
+        with self._denials_lock:
+            singly = self._denials.singly(key, time.monotonic())
+        if not singly:
+            self._remember_client(key, client)
+            return
+        host, port = _host_and_port(destination)
+        self._keep_denial(
+            DeniedRecord(
+                class_name=class_name,
+                rule=decision.rule,
+                reason=decision.reason,
+                host=host,
+                port=port,
+                method=method,
+                client=client,
+                enforced=enforced,
+                status=status,
+            )
+        )
+
+    def tunnel_ended(self, tunnel: Tunnel) -> None:
+        """Record a tunnel: its metadata, as its bytes were not read."""
+        now = time.time_ns()
+        attributes: dict[str, str | int | float | bool | list[str]] = {
+            semconv.HTTP_REQUEST_METHOD: "CONNECT",
+            semconv.SERVER_ADDRESS: tunnel.destination.host,
+            semconv.SERVER_PORT: tunnel.destination.port,
+            semconv.CLIENT_ADDRESS: tunnel.client,
+            semconv.RULE: tunnel.rule,
+            semconv.REASON: tunnel.reason,
+            semconv.BEGIN: rfc3339(tunnel.begin_ns),
+            semconv.DURATION: max(0, now - tunnel.begin_ns) / 1e9,
+            semconv.REQUEST_SIZE: tunnel.sent,
+            semconv.RESPONSE_SIZE: tunnel.received,
+        }
+        message = f"{tunnel.client} to {tunnel.destination}: {tunnel.sent} bytes sent, {tunnel.received} received"
+        try:
+            self.spool.add(
+                EventRecord(
+                    event_name=semconv.EVENT_TUNNEL,
+                    attributes=attributes,
+                    message=message,
+                    class_name=tunnel.class_name,
+                )
+            )
+        except SpoolError as error:
+            log.error("a tunnel could not be recorded: %s", error)
+
+    def _remember_client(self, key: Key, client: str) -> None:
+        """Keep who was refused, for the record that counts the rest of a window."""
+        with self._denials_lock:
+            for known in (key, Key(key.class_name, ANY, ANY, key.enforced)):
+                if len(self._denied_clients) > MAX_KEYS:
+                    self._denied_clients.clear()
+                if self._denied_clients.setdefault(known, client) != client:
+                    self._denied_clients[known] = SEVERAL_CLIENTS
+
+    def _keep_denial(self, record: DeniedRecord) -> None:
+        try:
+            self.spool.add(record)
+        except SpoolError as error:
+            # What is refused stays refused; only its record is lost, and the metric has it. The spool logs why, once.
+            log.debug("a denial could not be recorded: %s", error)
+
+    def allowed(self, class_name: str, *, inspect: bool) -> None:
+        """Count it."""
+        self.metrics.allowed.labels(class_name, str(inspect).lower()).inc()
+
+    # ── Owner of the memory accounts ─────────────────────────────────────────────────────────────────────────
+
+    def class_of(self, client: connection.Client) -> str | None:
+        """Return the name of the class whose listener the client reached."""
+        found = self.policy.class_for_port(int(client.sockname[1]))
+        return found.name if found is not None else None
+
+    def refused_for_memory(self, client: connection.Client, flow: http.HTTPFlow | None, decision: Decision) -> None:
+        """Count and record a refusal; end the exchange's record."""
+        destination = f"{flow.request.host}:{flow.request.port}" if flow is not None else "*"
+        method = flow.request.method if flow is not None else "-"
+        class_name = self.class_of(client) or "?"
+        self.denied(class_name, destination, decision, method, str(client.peername[0]), enforced=True)
+        if flow is not None:
+            self.recorder.abandon(flow, decision.rule, decision.reason)
+
+    def _memory(self, name: str) -> dict[str, float]:
+        return {class_name: float(values[name]) for class_name, values in self.budget.report().items()}
+
+    # ── housekeeping ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def _keep(self) -> None:
+        next_checkpoint = time.monotonic() + CHECKPOINT_SECONDS
+        while True:
+            self._wake.wait(1.0)
+            if self._stopping.is_set():
+                return
+            self._wake.clear()
+            for task in (self._renew_ca, self._reload_ca, self._reload_policy, self._summarise_denials):
+                self._do(task)
+            if time.monotonic() >= next_checkpoint:
+                next_checkpoint += CHECKPOINT_SECONDS
+                self._do(self._write_checkpoint)
+            self._do(self._log_full)
+
+    def _do(self, task: Callable[[], None]) -> None:
+        """Run a task of the housekeeping; one that fails does not end the others."""
+        try:
+            task()
+        except SpoolError as error:
+            log.debug("%s", error)  # the spool logs why, once
+        except Exception as error:
+            log.error("housekeeping: %s failed", task.__name__.strip("_"), exc_info=error)
+
+    def _log_full(self) -> None:
+        """Log it once when a spool at its limit begins or ceases to refuse exchanges (EGRESS_SPOOL_FULL=block)."""
+        full = self.spool.full
+        if full != self._was_full:
+            self._was_full = full
+            if full:
+                log.error(
+                    "exchanges are refused until they can be recorded again: the spool is full "
+                    "(EGRESS_SPOOL_FULL=block); see `egress status` for what waits, or raise EGRESS_SPOOL_MAX_BYTES"
+                )
+            else:
+                log.info("the spool has room again; exchanges are accepted")
+
+    def _renew_ca(self) -> None:
+        """Renew a CA that this proxy made itself at two thirds of its life; others are renewed by their makers."""
+        if self.settings.ca_dir is not None or time.monotonic() < self._next_renewal:
+            return
+        if self.served_ca.info.renewal_due(self._clock()) and not self._make_ca(self.policy.inspect):
+            self._next_renewal = time.monotonic() + RENEWAL_SECONDS
+
+    def _make_ca(self, inspect: Sequence[str]) -> bool:
+        try:
+            made = certificates.create(self.ca_dir, self.settings.state_dir / "root", inspect, clock=self._clock)
+        except certificates.CAError as error:
+            self._renewal_problem = f"the issuing CA could not be renewed: {error}"
+            log.error("%s", self._renewal_problem)
+            return False
+        self._renewal_problem = None
+        return made
+
+    def _reload_ca(self) -> None:
+        """Serve a changed CA from the next handshake on; an invalid one leaves the previous one in use."""
+        good = self.served_ca.look(self._accept_ca)
+        if good is None:
+            return
+        if not good:
+            problem = self.served_ca.problem or ""
+            log.error("%s", problem)
+            self._keep_event("CA refused", semconv.EVENT_CA, severity="ERROR", reason=problem)
+            return
+        self.served_ca.settle()
+        info = self.served_ca.info
+        log.info("an issuing CA until %s is in use (%s)", info.issuing_expires, info.issuing_sha256)
+        reason = f"issuing CA {info.issuing_sha256}, until {info.issuing_expires.isoformat()}"
+        self._keep_event("CA loaded", semconv.EVENT_CA, reason=reason)
+        if self._policy_problem is not None:
+            self._policy_seen = ()
+
+    def _accept_ca(self, info: certificates.CAInfo) -> None:
+        now = self._clock()
+        if not info.issuing_begins <= now < min(info.issuing_expires, info.root_expires):
+            raise certificates.CAError(
+                f"{self.ca_dir / certificates.ISSUING_FILE} is valid from {info.issuing_begins} to {info.issuing_expires}, "
+                "not now. Check the clock, then run `egress ca renew` (by Ansible: site.yml)."
+            )
+        try:
+            self._check_ca(self.policy, info)
+        except certificates.CAError:
+            # A new policy and its CA are written one after the other.
+            if self._policy_waits_for_ca is None:
+                raise
+            self._check_ca(self._policy_waits_for_ca, info)
+
+    def _check_ca(self, policy: Policy, info: certificates.CAInfo) -> None:
+        for host in policy.inspect:
+            if not info.permits(host.removeprefix("*.")):
+                raise certificates.CAError(
+                    f"{self.ca_dir / certificates.ISSUING_FILE} may not sign for {host}, which the policy inspects. "
+                    "Run `egress ca create` again (by Ansible: site.yml)."
+                )
+
+    def _reload_policy(self) -> None:
+        """Take a changed policy file; where it cannot be used the last good one stays, and `ready` says why."""
+        seen = self._policy_signature()
+        if seen == self._policy_seen:
+            return
+        self._policy_seen = seen
+        self._policy_waits_for_ca = None
+        try:
+            policy = read_policy(self.settings)
+            if self.apply_listeners is None and _listeners(policy) != _listeners(self.policy):
+                file = str(self.settings.policy_file)
+                raise PolicyError(file, None, "other listeners need a start anew", "restart the proxy")
+            check_ports(self.settings, policy)
+            if self.apply_listeners is not None:
+                open_now = _listeners(self.policy)
+                added = [
+                    (found.name, found.listen) for found in policy.classes.values() if found.listen not in open_now
+                ]
+                check_listeners(self.settings.listen_host, added)
+            try:
+                self._check_ca(policy, self.served_ca.info)
+            except certificates.CAError:
+                self._policy_waits_for_ca = policy
+                self.served_ca.look_again()
+                if self.settings.ca_dir is None:
+                    # Of both policies: the previous one is in force until the new CA is served.
+                    self._make_ca([*self.policy.inspect, *policy.inspect])
+                    self._reload_ca()
+                self._check_ca(policy, self.served_ca.info)
+        except (PolicyError, SettingsError, certificates.CAError) as error:
+            self._policy_problem = f"the last good policy ({self.policy.digest}) is in force: {error}"
+            log.error("%s", self._policy_problem)
+            self._keep_event("policy refused", policy_digest=self.policy.digest, severity="ERROR", reason=str(error))
+            return
+        self._policy_waits_for_ca = None
+        changed = _listeners(policy) != _listeners(self.policy)
+        self.policy, self._policy_problem = policy, None
+        for warning in policy.warnings:
+            log.warning("%s", warning)
+        log.info("policy %s is in force", policy.digest)
+        self._keep_event("policy loaded", policy_digest=policy.digest)
+        if changed and self.apply_listeners is not None:
+            self.apply_listeners()
+
+    def _policy_signature(self) -> tuple[object, ...]:
+        files = (self.settings.policy_file, self.settings.host_addresses_file)
+        return tuple(file_signature(file) if file is not None else None for file in files)
+
+    def _keep_event(
+        self,
+        message: str,
+        event_name: str = semconv.EVENT_POLICY,
+        *,
+        policy_digest: str | None = None,
+        severity: Literal["INFO", "ERROR"] = "INFO",
+        reason: str = "",
+    ) -> None:
+        try:
+            self.spool.add(
+                EventRecord(
+                    event_name=event_name,
+                    attributes=({"openclaw.egress.policy.digest": policy_digest} if policy_digest else {})
+                    | ({semconv.REASON: reason} if reason else {}),
+                    message=message,
+                    severity=severity,
+                )
+            )
+        except SpoolError as error:
+            log.debug("%s", error)  # the spool logs why, once
+
+    def _summarise_denials(self, *, everything: bool = False) -> None:
+        with self._denials_lock:
+            counts = self._denials.due(time.monotonic(), everything=everything)
+            due = [(key, count, self._denied_clients.pop(key, "")) for key, count in counts]
+        for key, count, client in due:
+            host, port = _host_and_port(key.destination)
+            rule, _, reason = key.rule.partition(": ")
+            self._keep_denial(
+                DeniedRecord(
+                    class_name=key.class_name,
+                    rule=rule,
+                    reason=f"{reason}: {counted_reason(count)}" if reason else counted_reason(count),
+                    host=host,
+                    port=port,
+                    count=count,
+                    client=client,
+                    enforced=key.enforced,
+                    status=key.status,
+                )
+            )
+
+    def _write_checkpoint(self) -> None:
+        if self.spool.head() == self._checkpoint:
+            return
+        seq, digest = self.spool.checkpoint()
+        self._checkpoint = self.spool.head()
+        log.info("checkpoint: %d lines, the last one sha256:%s", seq, digest)
+
+    # ── health ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def alive(self) -> tuple[bool, dict[str, Any]]:
+        """Whether the process serves at all; `ready` says whether it does all that it should."""
+        silence = time.monotonic() - self._beat
+        expiring = self.served_ca.info.problems(self._clock())
+        return silence < STALLED_SECONDS and not expiring, {
+            "problems": expiring,
+            "stopped": self.stopped(),
+            "version": __version__,
+            "instance": self.spool.instance_id,
+            "event_loop_seen_seconds_ago": round(silence, 1),
+        }
+
+    def stopped(self) -> list[str]:
+        """Return what stops every exchange with an inspected host now; `alive` does not depend on it."""
+        found = [self.spool.problem] if self.spool.problem else []
+        return found + (["the spool is full"] if self.spool.full else [])
+
+    def ready(self) -> tuple[bool, dict[str, Any]]:
+        """Whether all that was asked for is happening: records arrive where they should, the CA is valid."""
+        problems = [problem] if (problem := self._policy_problem) else []
+        export: Mapping[str, Any] = self.exporter.state if self.exporter is not None else {}
+        if export.get("last_error"):
+            problems.append(f"export: {export['last_error']}" + (f"; {export['remedy']}" if export["remedy"] else ""))
+        problems += self.stopped()
+        now, authority = self._clock(), self.served_ca.info
+        problems += authority.problems(now)
+        problems += [problem for problem in (self.served_ca.problem, self._renewal_problem) if problem]
+        return not problems, {
+            "problems": problems,
+            "warnings": authority.warnings(now),
+            "ca": {
+                "root_sha256": authority.root_sha256,
+                "root_expires": authority.root_expires.isoformat(),
+                "issuing_sha256": authority.issuing_sha256,
+                "issuing_expires": authority.issuing_expires.isoformat(),
+                "names": authority.names,
+            },
+            "policy": self.policy.digest,
+            "export": dict(export),
+            "spool": self.spool.stats(),
+            "memory": {
+                "used_bytes": self.budget.total,
+                "limit_bytes": self.budget.limit,
+                "classes": self.budget.report(),
+            },
+        }
+
+    def _gauges(self) -> dict[str, tuple[str, float]]:
+        stats = self.spool.stats()
+        gauges = {
+            f"spool_{name}": (f"Spool: {name.replace('_', ' ')}.", float(value))
+            for name, value in stats.items()
+            if isinstance(value, int | float) and not isinstance(value, bool)
+        }
+        gauges["ca_expiry_timestamp_seconds"] = (
+            "When the issuing CA in use expires.",
+            self.served_ca.info.issuing_expires.timestamp(),
+        )
+        gauges["ca_root_expiry_timestamp_seconds"] = (
+            "When the root CA expires.",
+            self.served_ca.info.root_expires.timestamp(),
+        )
+        gauges["memory_budget_bytes"] = ("Memory that traffic of all classes may hold.", float(self.budget.limit))
+        state = self.exporter.state if self.exporter is not None else {}
+        for name, value in state.items():
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                gauges[f"export_{name}"] = (f"Export: {name.replace('_', ' ')}.", float(value))
+        return gauges
+
+
+def read_policy(settings: Settings) -> Policy:
+    """Return the policy that the settings name, or the built-in one, with the host's addresses.
+
+    Raises:
+        PolicyError: a named file is missing or not valid.
+    """
+    if settings.policy_file is not None:
+        policy = load_policy(settings.policy_file, settings.llm_hosts)
+    else:
+        policy = builtin_policy(settings.llm_hosts or DEFAULT_LLM_HOSTS)
+    return with_host_addresses(policy, settings.host_addresses_file)
+
+
+def plain_export_warning(endpoint: str, look_up: Callable[..., list[Any]] = socket.getaddrinfo) -> str | None:
+    """Return a warning where records, prompts among them, would cross a public network unencrypted; else None."""
+    parts = urlsplit(endpoint)
+    if parts.scheme != "http" or not parts.hostname:
+        return None
+    try:
+        found = [str(answer[4][0]).partition("%")[0] for answer in look_up(parts.hostname, parts.port or 80)]
+        public = sorted({address for address in found if ipaddress.ip_address(address).is_global})
+    except (OSError, UnicodeError, ValueError):
+        return None
+    if not public:
+        return None
+    return (
+        f"records go to {parts.hostname} ({public[0]}) over plain HTTP: everybody on the way can read prompts and "
+        "responses. Use an https:// URL in OTEL_EXPORTER_OTLP_LOGS_ENDPOINT, or an address inside a VPN."
+    )
+
+
+def _listeners(policy: Policy) -> set[int]:
+    return {item.listen for item in policy.classes.values()}
+
+
+def _trusted_roots(extra: Path | None, directory: Path) -> Path:
+    """The public roots and the operator's, in one file: mitmproxy's option replaces its own list."""
+    roots = Path(certifi.where()).read_bytes()
+    if extra is not None:
+        try:
+            added = extra.read_bytes()
+        except OSError as error:
+            raise SettingsError(f"EGRESS_UPSTREAM_CA: {extra} cannot be read: {error.strerror}") from None
+        if b"-----BEGIN CERTIFICATE-----" not in added:
+            raise SettingsError(f"EGRESS_UPSTREAM_CA: {extra} holds no certificate in PEM form")
+        roots += b"\n" + added
+    file = directory / "trusted-roots.pem"
+    file.write_bytes(roots)
+    return file
+
+
+def _host_and_port(destination: str) -> tuple[str, int]:
+    """``host:port`` in its parts; what is no such text (a name that could not be read) is all host, port 0."""
+    host, _, port = destination.rpartition(":")
+    return (host.strip("[]"), int(port)) if host and port.isascii() and port.isdigit() else (destination, 0)
+
+
+def describe(service: Service) -> str:
+    """One line for the log at start: what listens, what is inspected, where records go."""
+    classes = ", ".join(f"{item.name} :{item.listen} {item.action}" for item in service.policy.classes.values())
+    return json.dumps(
+        {
+            "event": "started",
+            "version": __version__,
+            "classes": classes,
+            "inspect": list(service.policy.inspect),
+            "records": service.settings.logs_endpoint or str(service.settings.spool_path),
+        }
+    )
+
+
+__all__ = ["Service", "SpoolError", "describe", "read_policy"]

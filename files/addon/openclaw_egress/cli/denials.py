@@ -1,0 +1,109 @@
+"""``egress denials``: what was refused, how often, and what would allow it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from openclaw_egress.advice.remediation import remedy_for
+from openclaw_egress.cli.formatting import complain, harmless, is_narrow, local_time, print_json, print_table, rfc3339
+from openclaw_egress.cli.records import AsJson, ClassName, moment
+from openclaw_egress.proxy.resolver import is_own_address
+from openclaw_egress.recording.denials import DenialGroup, group_denials
+from openclaw_egress.settings import Settings
+from openclaw_egress.spool.reader import Filters, SpoolReader
+
+COLUMNS = [
+    ("count", "right"),
+    ("last", "left"),
+    ("class", "left"),
+    ("client", "left"),
+    ("destination", "left"),
+    ("rule", "left"),
+    ("effect", "left"),
+    ("what would allow it", "left"),
+]
+SINCE = "24h"
+CLIENTS_SHOWN = 3
+
+Since = Annotated[str, typer.Option(help="From then on: 15m, 24h, 3d (ago), or 2026-11-25T08:00 (local time).")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this command."""
+    app.command()(denials)
+
+
+def denials(since: Since = SINCE, class_name: ClassName = None, as_json: AsJson = False) -> None:
+    """What was refused (or, in `report`, would have been), the most frequent first, and what would allow it.
+
+    Counts are exact: what a loop made the proxy count without recording is in them, once its minute is over. `*` as
+    destination is what was counted for a class as a whole. Exit code 0, also where nothing was denied; 2 bad input.
+    """
+    groups = denied_since(since, class_name)
+    if as_json:
+        for group in groups:
+            print_json(_as_json(group))
+    elif groups:
+        # A narrow terminal needs its room for what would allow it.
+        left_out = ("last", "rule") if is_narrow() else ()
+        taken = [at for at, (name, _) in enumerate(COLUMNS) if name not in left_out]
+        print_table(
+            [COLUMNS[at] for at in taken],
+            [[_cells(group)[at] for at in taken] for group in groups],
+            ["yellow" if group.enforced else "" for group in groups],
+        )
+    else:
+        what = "nothing" if class_name is None else f"nothing of class {harmless(class_name)}"
+        complain(f"{what} was denied since {harmless(since)}")
+
+
+def denied_since(since: str, class_name: str | None) -> list[DenialGroup]:
+    """The denials of the spool that the settings name, grouped."""
+    filters = Filters(since_ns=moment("--since", since), class_name=class_name)
+    with SpoolReader(Settings.load().spool_path) as reader:
+        return group_denials(reader.denials(filters))
+
+
+def _cells(group: DenialGroup) -> list[object]:
+    return [
+        group.count,
+        local_time(group.last_ns),
+        group.class_name,
+        _clients(group.clients),
+        group.destination,
+        group.rule,
+        _effect(group),
+        remedy_for(group, is_own_address),
+    ]
+
+
+def _clients(clients: list[str]) -> str:
+    more = len(clients) - CLIENTS_SHOWN
+    return ", ".join(clients[:CLIENTS_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _effect(group: DenialGroup) -> str:
+    if group.enforced and group.reported:
+        return f"{group.enforced} refused, {group.reported} reported"
+    return "refused" if group.enforced else "reported"
+
+
+def _as_json(group: DenialGroup) -> dict[str, Any]:
+    remedy = remedy_for(group, is_own_address)
+    return {
+        "class": group.class_name,
+        "clients": group.clients,
+        "destination": group.destination,
+        "host": group.host,
+        "port": group.port,
+        "rule": group.rule,
+        "reason": group.reason,
+        "count": group.count,
+        "enforced": group.enforced,
+        "reported": group.reported,
+        "last": rfc3339(group.last_ns),
+        "allow": [{"under": under, "rule": rule.as_json(), "text": str(rule)} for under, rule in remedy.rules],
+        "advice": remedy.advice,
+    }

@@ -1,0 +1,316 @@
+"""``egress records``, ``show`` and ``tail``: the local store, beside a proxy that writes it or without one."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from openclaw_egress.cli.formatting import (
+    BAD_INPUT,
+    NEGATIVE,
+    complain,
+    harmless,
+    is_narrow,
+    local_time,
+    print_json,
+    print_table,
+    quoted,
+    rfc3339,
+    seconds,
+)
+from openclaw_egress.recording.log_lines import reassemble
+from openclaw_egress.settings import Settings
+from openclaw_egress.spool.reader import Filters, Row, SpoolReader
+
+COLUMNS = [
+    ("time", "left"),
+    ("class", "left"),
+    ("client", "left"),
+    ("method", "left"),
+    ("host", "left"),
+    ("model", "left"),
+    ("status", "right"),
+    ("tokens in", "right"),
+    ("out", "right"),
+    ("duration", "right"),
+    ("outcome", "left"),
+    ("id or reason", "left"),
+]
+NARROW_COLUMNS = [
+    ("time", "left"),
+    ("class", "left"),
+    ("client", "left"),
+    ("host", "left"),
+    ("model", "left"),
+    ("status", "right"),
+    ("outcome", "left"),
+    ("id or reason", "left"),
+]
+EVENTS = ("exchange", "denied", "tunnel", "policy", "ca", "spool", "checkpoint")
+POLL_SECONDS = 0.3
+_AGO = re.compile(r"(\d+)\s*([smhd])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+Since = Annotated[str | None, typer.Option(help="From then on: 15m, 2h, 3d (ago), or 2026-11-25T08:00 (local time).")]
+Until = Annotated[str | None, typer.Option(help="Until then; as --since.")]
+Model = Annotated[str | None, typer.Option(help="Model; * and ? stand for any text.")]
+ClassName = Annotated[str | None, typer.Option("--class", help="gateway, browser, sandbox, build, …")]
+Status = Annotated[str | None, typer.Option(help="HTTP status: 429, 4xx, 500-529.")]
+Host = Annotated[str | None, typer.Option(help="Host; * and ? stand for any text.")]
+Event = Annotated[str | None, typer.Option(help=f"One of {', '.join(EVENTS)}; without it: exchange and denied.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line, for programs.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    app.command()(records)
+    app.command()(show)
+    app.command()(tail)
+
+
+def records(
+    since: Since = None,
+    until: Until = None,
+    model: Model = None,
+    class_name: ClassName = None,
+    status: Status = None,
+    host: Host = None,
+    event: Event = None,
+    limit: Annotated[int, typer.Option(min=1, help="The newest so many.")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """List records, the newest last."""
+    filters = _filters(since, until, model, class_name, status, host, event, limit=min(limit, sys.maxsize))
+    with SpoolReader(Settings.load().spool_path) as reader:
+        rows = list(reader.query(filters))
+    if as_json:
+        for row in rows:
+            print_json(_as_json(row))
+    elif rows:
+        columns = NARROW_COLUMNS if is_narrow() else COLUMNS
+        taken = [COLUMNS.index(column) for column in columns]
+        cells = [[_cells(row)[at] for at in taken] for row in rows]
+        if columns is NARROW_COLUMNS:
+            # The time without its year, and no seconds' fraction of a line is lost to it.
+            cells = [[str(line[0])[5:], *line[1:]] for line in cells]
+        print_table(columns, cells, [_colour(row) for row in rows])
+    else:
+        complain("no record fits")
+
+
+def tail(
+    model: Model = None,
+    class_name: ClassName = None,
+    status: Status = None,
+    host: Host = None,
+    event: Event = None,
+    last: Annotated[int, typer.Option("--last", "-n", min=0, help="Begin with so many that are there.")] = 10,
+    as_json: AsJson = False,
+) -> None:
+    """Follow records as they are written; Ctrl-C ends it."""
+    with SpoolReader(Settings.load().spool_path) as reader:
+        seq = reader.head()[0]
+        more: dict[str, int] = {"limit": min(last, sys.maxsize)}
+        while True:
+            for row in reader.query(_filters(None, None, model, class_name, status, host, event, **more)):
+                _print_line(row, as_json)
+                seq = max(seq, row.seq)
+            more = {"after_seq": seq}
+            # A program that reads along must not wait until a buffer is full.
+            sys.stdout.flush()
+            time.sleep(POLL_SECONDS)
+
+
+def show(
+    record_id: Annotated[str, typer.Argument(metavar="ID", help="An exchange's id, or how it begins.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show one exchange whole: headers, reassembled bodies, the folded message of a stream.
+
+    Lines of bodies begin with `│ `, and control characters are escaped; `--json` has them unmodified.
+    """
+    with SpoolReader(Settings.load().spool_path) as reader:
+        found = list(reader.query(Filters(id=record_id)))
+        lines = reader.lines_for(found[0].id) if found else []
+        if not lines:  # none, or pruned a moment ago
+            complain(f"no exchange begins with {harmless(record_id)}; `egress records` lists ids")
+            raise typer.Exit(NEGATIVE)
+        if len(found) > 1:
+            complain(f"{len(found)} exchanges begin with {harmless(record_id)}: give more of the id")
+            raise typer.Exit(NEGATIVE)
+    row, whole = found[0], reassemble(lines)
+    if as_json:
+        print_json({"record": _as_json(row), "exchange": whole})
+        return
+    _print_exchange(row, whole)
+
+
+def _print_exchange(row: Row, whole: dict[str, Any]) -> None:
+    facts = {
+        "id": row.id,
+        "time": local_time(row.time_ns),
+        "class": row.class_name,
+        "client": row.client,
+        "rule": f"{row.rule}: {row.reason}",
+        "outcome": row.outcome,
+        "status": row.status,
+        "model": row.model,
+        "tokens": _tokens(row),
+        "duration": seconds(row.duration),
+        "first chunk": seconds(row.first_chunk),
+        "error": row.error_type,
+        "line": f"{whole['seq']}, after sha256 {whole['prev'][:16]}…",
+    }
+    for name, value in facts.items():
+        if value not in (None, ""):
+            typer.echo(f"{name:<12} {harmless(value)}")
+    if missing := whole.get("missing_parts"):
+        typer.echo(f"{'missing':<12} parts {', '.join(map(str, missing))} of this exchange are not here (any more)")
+    for side, first in (
+        ("request", f"{whole.get('method')} {whole.get('url')}"),
+        ("response", f"{whole.get('status')}"),
+    ):
+        typer.echo(f"\n── {side} ──\n{harmless(first)}")
+        message = whole.get(side) or {}
+        for name, values in (message.get("headers") or {}).items():
+            for value in values if isinstance(values, list) else [values]:
+                typer.echo(f"{harmless(name)}: {harmless(value)}")
+        if message.get("body") is not None:
+            typer.echo("")
+            if message.get("body_encoding") == "base64":
+                typer.echo(f"(base64 of {message.get('body_size')} bytes)")
+            typer.echo(quoted(_pretty(message)))
+        if message.get("body_truncated"):
+            typer.echo(f"(truncated: the body had {message.get('body_size')} bytes or more)")
+    if whole.get("messages"):
+        typer.echo("\n── the answer, folded ──")
+        typer.echo(quoted(json.dumps(whole["messages"], ensure_ascii=False, indent=2)))
+
+
+def _pretty(message: dict[str, Any]) -> str:
+    body = str(message["body"])
+    if message.get("body_encoding") == "base64":
+        return body
+    try:
+        return json.dumps(json.loads(body), ensure_ascii=False, indent=2)
+    except ValueError:
+        return body
+
+
+def _tokens(row: Row) -> str:
+    parts = (
+        ("in", row.input_tokens),
+        ("out", row.output_tokens),
+        ("read from cache", row.cache_read_tokens),
+        ("written to cache", row.cache_write_tokens),
+        ("reasoning", row.reasoning_tokens),
+    )
+    return ", ".join(f"{value} {name}" for name, value in parts if value is not None)
+
+
+def _cells(row: Row) -> list[object]:
+    return [
+        local_time(row.time_ns),
+        row.class_name,
+        row.client or "",
+        row.method or "",
+        f"{row.host}:{row.port}" if row.host and row.port not in (None, 443) else row.host or "",
+        row.model or "",
+        row.status if row.status is not None else "",
+        row.input_tokens if row.input_tokens is not None else "",
+        row.output_tokens if row.output_tokens is not None else "",
+        seconds(row.duration),
+        row.outcome or row.event_name.rpartition(".")[2],
+        row.id[:8] or row.reason or "",
+    ]
+
+
+def _colour(row: Row) -> str:
+    """Red for what failed, yellow for what was refused or broken off."""
+    if row.outcome in ("upstream_error", "interrupted") or (row.status or 0) >= 500:
+        return "red"
+    return "yellow" if row.outcome in ("denied", "reported", "client_aborted") or (row.status or 0) >= 400 else ""
+
+
+def _print_line(row: Row, as_json: bool) -> None:
+    if as_json:
+        print_json(_as_json(row))
+    else:
+        typer.echo("  ".join(harmless(cell) for cell in _cells(row) if cell != ""))
+
+
+def _as_json(row: Row) -> dict[str, Any]:
+    fields = asdict(row) | {"time": rfc3339(row.time_ns), "class": row.class_name}
+    for name in ("class_name", "time_ns"):
+        fields.pop(name)
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _filters(
+    since: str | None,
+    until: str | None,
+    model: str | None,
+    class_name: str | None,
+    status: str | None,
+    host: str | None,
+    event: str | None,
+    **more: Any,
+) -> Filters:
+    if event is not None and event not in EVENTS:
+        _bad("--event", event, f"one of {', '.join(EVENTS)}")
+    low, high = _status_range(status)
+    return Filters(
+        since_ns=None if since is None else moment("--since", since),
+        until_ns=None if until is None else moment("--until", until),
+        model=model,
+        class_name=class_name,
+        status_min=low,
+        status_max=high,
+        host=host,
+        event_names=[f"openclaw.egress.{name}" for name in ([event] if event else ["exchange", "denied"])],
+        **more,
+    )
+
+
+def moment(option: str, text: str) -> int:
+    """What an option such as ``--since`` says, in Unix nanoseconds; ends the command where it says nothing."""
+    try:
+        if ago := _AGO.fullmatch(text.strip()):
+            then = datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+        else:
+            then = datetime.fromisoformat(text).astimezone()
+    except (ValueError, OverflowError):
+        then = datetime.min.replace(tzinfo=UTC)
+    # What nanoseconds in 64 bits can say, which is what records have.
+    if not datetime(1970, 1, 1, tzinfo=UTC) <= then < datetime(2262, 1, 1, tzinfo=UTC):
+        _bad(option, text, "15m, 2h, 3d, or a date and time such as 2026-11-25T08:00")
+    return int(then.timestamp() * 1e9)
+
+
+def _status_range(text: str | None) -> tuple[int | None, int | None]:
+    if text is None:
+        return None, None
+    for pattern, read in _STATUS:
+        if found := pattern.fullmatch(text.strip().lower()):
+            return read(found)
+    return _bad("--status", text, "429, 4xx or 500-529")
+
+
+_STATUS: list[tuple[re.Pattern[str], Callable[[re.Match[str]], tuple[int, int]]]] = [
+    (re.compile(r"(\d{3})"), lambda found: (int(found[1]), int(found[1]))),
+    (re.compile(r"(\d)xx"), lambda found: (int(found[1]) * 100, int(found[1]) * 100 + 99)),
+    (re.compile(r"(\d{3})-(\d{3})"), lambda found: (int(found[1]), int(found[2]))),
+]
+
+
+def _bad(option: str, text: str, wanted: str) -> NoReturn:
+    complain(f"{option}: {harmless(text)!r} is not understood; write {wanted}")
+    raise typer.Exit(BAD_INPUT)

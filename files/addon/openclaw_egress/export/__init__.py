@@ -1,0 +1,1 @@
+"""Export of the spool's log lines over OTLP."""

@@ -1,0 +1,406 @@
+"""The exporter: a thread that sends the spool's lines to the destination, at least once, in order.
+
+The exporter never delays traffic and never gives up: it retries with growing pauses, without end. If the destination
+will never accept a record, the exporter finds the record by halving the push, because a response does not name the
+record, and dead-letters it. Halving is safe: the destination keeps the valid records of a refused push and recognises
+them when they are sent again. If the destination refuses because of a setting, the records are not at fault: they
+wait, and `Exporter.state` says what to fix.
+
+Four rules follow from Loki's behaviour:
+
+1. A push spans at most 30 minutes. Loki keeps the valid records of a refused push, and refuses records that are one
+   hour behind the newest of their stream: a longer push could not be repeated.
+2. A repeated failure halves the push, whatever its status: the response to a push that is too large can be 429, 500,
+   503, 413, a timeout or a reset, every time. The next push starts at the size that was accepted.
+3. A line that fails alone is dead-lettered only if the destination accepts a small probe after each of its failures.
+   While the destination accepts nothing, every line waits.
+4. A line that is too far ahead of the destination's clock waits for its time. Earlier lines, whenever committed, go
+   first.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from openclaw_egress.export.otlp_client import Answer, Sender, Verdict
+from openclaw_egress.recording.otlp import assemble, make_probe
+from openclaw_egress.recording.redaction import redact_url
+from openclaw_egress.spool.writer import Spool, SpoolError, StoredRecord
+
+log = logging.getLogger("openclaw_egress.export")
+
+MAX_PUSH_BYTES = 2_000_000
+"""Each record counts with its resource. A default Loki accepts 4 MiB per message, 4 MB/s and bursts of 6 MB."""
+MAX_PUSH_SPAN_NS = 30 * 60 * 10**9
+MIN_PUSH_BYTES = 1
+"""Smaller than any line: a push always holds at least one."""
+GROWTH = 8
+"""After an accepted push, the limit grows by 1/GROWTH of its size."""
+FIRST_PAUSE_SECONDS = 0.5
+MAX_PAUSE_SECONDS = 30.0
+IDLE_SECONDS = 1.0
+FAILURES_ALONE = 3
+"""Failures of a single line before the exporter probes the destination."""
+STRIKES = 5
+"""Failures of a single line, each followed by an accepted probe, before the line is dead-lettered."""
+STRIKES_AT_RATE_LIMIT = 10
+"""The same limit for status 429, which other clients of the destination may have caused."""
+MAX_BURIED_IN_A_ROW = 10
+"""Dead letters in a row, with none accepted in between, after which the destination is suspected and sending slows."""
+
+_NOT_STORED = re.compile(r"received message larger than max")
+"""Responses with status 5xx that mean: the destination stored nothing of the push."""
+_OLDEST = re.compile(r"oldest acceptable timestamp is: (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)")
+
+
+class ExportSettings(Protocol):
+    """The settings that the exporter needs; it reads the others from ``OTEL_EXPORTER_OTLP_*``."""
+
+    @property
+    def logs_endpoint(self) -> str:
+        """Return the destination's URL, or an empty string if there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Oldest:
+    """The line that has waited longest, its age when the exporter first saw it, and the time of that moment."""
+
+    seq: int
+    seconds_then: float
+    seen: float
+
+    def seconds(self) -> float:
+        """Return how long the line has waited; changes of the wall clock in the meantime do not count."""
+        return self.seconds_then + time.monotonic() - self.seen
+
+
+@dataclass(slots=True)
+class _Alone:
+    """The record that fails alone: its failures, and how many of the last ones were followed by an accepted probe."""
+
+    seq: int = 0
+    failures: int = 0
+    strikes: int = 0
+
+
+class Exporter:
+    """The thread that sends the spool's pending lines.
+
+    Args:
+        spool: the spool to read from.
+        settings: the endpoint; if it is empty, nothing is sent.
+        environ: the variables ``OTEL_EXPORTER_OTLP_*``, by default those of the process.
+        max_push_bytes: largest push, before compression.
+        max_pause: longest pause between attempts, in seconds; the destination's ``Retry-After`` may be longer.
+        jitter: returns a number in [0, 1), by which each pause is multiplied.
+    """
+
+    def __init__(
+        self,
+        spool: Spool,
+        settings: ExportSettings,
+        *,
+        environ: Mapping[str, str] | None = None,
+        max_push_bytes: int = MAX_PUSH_BYTES,
+        max_pause: float = MAX_PAUSE_SECONDS,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._spool = spool
+        self._endpoint = settings.logs_endpoint
+        self._environ = os.environ if environ is None else environ
+        self._max_push = self._push_limit = max_push_bytes
+        self._max_pause = max_pause
+        self._jitter = jitter
+        self._stopping = threading.Event()
+        self._deadline = 0.0
+        self._thread: threading.Thread | None = None
+        self._status = "idle" if self._endpoint else "local"
+        self._problem = Answer(Verdict.ACCEPTED)
+        self._failures = self._buried_in_a_row = self._pushed_records = self._pushed_bytes = self._dead_letters = 0
+        self._retry_after: float | None = None
+        self._last_success: float | None = None
+        self._oldest: _Oldest | None = None
+        self._sent: dict[int, str] = {}
+        """Lines that the destination may already have, from a push that it did not acknowledge, with its response."""
+        self._alone = _Alone()
+        self._horizon_ns: int | None = None
+        self._horizon_until = 0.0
+        self._held = 0
+
+    def start(self) -> None:
+        """Start the thread, if there is a destination."""
+        if self._endpoint and self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="exporter", daemon=True)
+            self._thread.start()
+
+    def stop(self, timeout: float = 5.0) -> None:
+        """Stop, after sending what can be sent within ``timeout`` seconds. The rest stays in the spool."""
+        self._deadline = time.monotonic() + timeout
+        self._stopping.set()
+        self._spool.committed.set()
+        if self._thread is not None:
+            self._thread.join(timeout)
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """Return the exporter's state for ``/readyz``, ``status`` and the metrics.
+
+        ``status`` is ``local`` (no destination), ``idle``, ``ok``, ``retrying`` or ``misconfigured``; ``last_error`` is
+        ``None`` unless the last attempt failed; times are Unix seconds.
+        """
+        stats = self._spool.stats()
+        # Read it once: the exporter's thread may change it meanwhile.
+        oldest = self._oldest
+        failed = self._status in ("retrying", "misconfigured")
+        return {
+            "status": self._status,
+            "endpoint": redact_url(self._endpoint) if self._endpoint else None,
+            "last_success": self._last_success,
+            "last_error": self._problem.message if failed else None,
+            "remedy": self._problem.remedy if failed else None,
+            "failures_in_a_row": self._failures,
+            "pushed_records": self._pushed_records,
+            "pushed_bytes": self._pushed_bytes,
+            "dead_letters": self._dead_letters,
+            "push_limit_bytes": self._push_limit,
+            "backlog_records": stats["pending_records"],
+            "backlog_bytes": stats["pending_bytes"],
+            "backlog_seconds": 0.0 if oldest is None else oldest.seconds(),
+            "records_ahead_of_clock": self._held,
+        }
+
+    def _run(self) -> None:
+        sender = self._make_sender()
+        if sender is None:
+            return
+        while True:
+            self._spool.committed.clear()
+            going_on = self._round(sender)
+            if self._stopping.is_set():
+                if not going_on or time.monotonic() >= self._deadline:
+                    break
+            elif going_on is False:
+                self._stopping.wait(self._pause())
+            elif going_on is None:
+                self._spool.committed.wait(self._idle())
+        sender.close()
+
+    def _make_sender(self) -> Sender | None:
+        try:
+            return Sender(self._endpoint, self._environ)
+        except (ValueError, OSError) as error:
+            problem = f"the exporter cannot start: {error}; check OTEL_EXPORTER_OTLP_LOGS_*"
+            self._failed("misconfigured", Answer(Verdict.MISCONFIGURED, problem))
+            return None
+
+    def _round(self, sender: Sender) -> bool | None:
+        """Send the next push and return whether it succeeded; return ``None`` if no line waits."""
+        try:
+            self._note_oldest()
+            if self._horizon_ns is not None and time.monotonic() >= self._horizon_until:
+                self._horizon_ns, self._held = None, 0
+            waiting = self._spool.pending(self._push_limit, before_ns=self._horizon_ns, span_ns=MAX_PUSH_SPAN_NS)
+            return self._deliver(sender, waiting) if waiting else None
+        except SpoolError as error:
+            self._failed("retrying", Answer(Verdict.RETRY, str(error)))
+        except Exception as error:
+            log.exception("unexpected error in the exporter; it retries after a pause")
+            self._failed("retrying", Answer(Verdict.RETRY, f"{type(error).__name__}: {error}"))
+        return False
+
+    def _note_oldest(self) -> None:
+        found = self._spool.oldest_pending()
+        if found is None:
+            self._oldest = None
+            self._sent.clear()
+        elif self._oldest is None or self._oldest.seq != found[0]:
+            self._oldest = _Oldest(found[0], max(0.0, time.time() - found[1] / 1e9), time.monotonic())
+
+    def _idle(self) -> float:
+        if self._horizon_ns is None:
+            return IDLE_SECONDS
+        return max(0.01, min(IDLE_SECONDS, self._horizon_until - time.monotonic()))
+
+    def _deliver(self, sender: Sender, records: Sequence[StoredRecord]) -> bool:
+        """Deliver or dead-letter these records; return ``False`` if some still wait and a pause is due."""
+        if self._stopping.is_set() and time.monotonic() >= self._deadline:
+            return False
+        if self._horizon_ns is not None:
+            records = [record for record in records if record.time_ns < self._horizon_ns]
+        if not records:
+            return True
+        push = assemble((record.resource, record.otlp) for record in records)
+        answer = sender.send(push)
+        if answer.verdict is Verdict.ACCEPTED:
+            self._succeeded(records, len(push))
+            return True
+        if answer.verdict is Verdict.RETRY:
+            return self._not_now(sender, records, answer)
+        if answer.verdict is Verdict.MISCONFIGURED:
+            self._failed("misconfigured", answer)
+            return False
+        if answer.verdict is Verdict.REFUSED and (old := _too_old(answer.message, records)):
+            self._late(old, answer)
+            return self._deliver(sender, records[len(old) :])
+        self._halve(records)
+        if len(records) == 1:
+            return self._refused(records, answer)
+        if answer.verdict is Verdict.REFUSED and _reason(answer.message) != "too_far_behind":
+            self._remember_sent(records, answer)
+        half = len(records) // 2
+        return self._deliver(sender, records[:half]) and self._deliver(sender, records[half:])
+
+    def _not_now(self, sender: Sender, records: Sequence[StoredRecord], answer: Answer) -> bool:
+        """Keep the records for later; dead-letter one that keeps failing alone while the destination accepts probes."""
+        if answer.delivered:
+            if answer.status != 429 and not _NOT_STORED.search(answer.message):
+                self._remember_sent(records, answer)
+            # A first failure may be chance.
+            if self._failures:
+                self._halve(records)
+            if len(records) == 1 and self._never_fits(sender, records[0], answer):
+                self._bury(records, f"never_fits: refused alone, although a probe was accepted: {answer.message}")
+                self._failures = 0
+                return True
+        self._failed("retrying", answer)
+        return False
+
+    def _never_fits(self, sender: Sender, record: StoredRecord, answer: Answer) -> bool:
+        """Return whether a record that failed alone has reached its last failure."""
+        if self._alone.seq != record.seq:
+            self._alone = _Alone(record.seq)
+        self._alone.failures += 1
+        if self._alone.failures < FAILURES_ALONE:
+            return False
+        if sender.send(make_probe()).verdict is not Verdict.ACCEPTED:
+            self._alone.strikes = 0
+            return False
+        self._alone.strikes += 1
+        return self._alone.strikes >= (STRIKES_AT_RATE_LIMIT if answer.status == 429 else STRIKES)
+
+    def _halve(self, records: Sequence[StoredRecord]) -> None:
+        self._push_limit = max(MIN_PUSH_BYTES, sum(record.size for record in records) // 2)
+
+    def _remember_sent(self, records: Sequence[StoredRecord], answer: Answer) -> None:
+        for record in records:
+            self._sent[record.seq] = answer.message
+
+    def _refused(self, records: Sequence[StoredRecord], answer: Answer) -> bool:
+        """Settle a single record that was refused."""
+        reason = "too_large" if answer.verdict is Verdict.TOO_LARGE else _reason(answer.message)
+        if reason == "too_new":
+            return self._wait_for_its_time(records[0], answer)
+        if reason in ("too_old", "too_far_behind"):
+            self._late(records, answer)
+            return True
+        self._bury(records, f"{reason}: {answer.message}")
+        self._buried_in_a_row += 1
+        if self._buried_in_a_row < MAX_BURIED_IN_A_ROW:
+            return True
+        remedy = "the destination refuses record after record: check its limits, and its URL in `egress status`"
+        self._failed("misconfigured", Answer(Verdict.MISCONFIGURED, answer.message, remedy))
+        return False
+
+    def _wait_for_its_time(self, record: StoredRecord, answer: Answer) -> bool:
+        """Hold this record and all later ones. Send earlier ones first, even if they are committed afterwards."""
+        self._horizon_ns = record.time_ns
+        self._held = self._spool.pending_since(record.time_ns)
+        remedy = "check the clocks here and at the destination; lines that are ahead wait, earlier ones are sent"
+        self._failed("retrying", Answer(Verdict.RETRY, answer.message, remedy))
+        self._horizon_until = time.monotonic() + self._pause()
+        return True
+
+    def _late(self, records: Sequence[StoredRecord], answer: Answer) -> None:
+        """Settle records that are too late. One that an earlier push may have delivered counts as acknowledged."""
+        reason = _reason(answer.message)
+        before = [record for record in records if reason == "too_far_behind" and record.seq in self._sent]
+        for said in dict.fromkeys(self._sent[record.seq] for record in before):
+            seqs = [record.seq for record in before if self._sent[record.seq] == said]
+            why = f"sent before, in a push with the response: {said}; refused as too_far_behind when sent again"
+            self._spool.acknowledge(seqs, why)
+            log.warning("%d lines, from seq %d on, count as acknowledged: %s", len(seqs), seqs[0], why)
+        late = [record for record in records if reason != "too_far_behind" or record.seq not in self._sent]
+        for record in before:
+            del self._sent[record.seq]
+        if len(late) == 1 or (late and len(records) == 1):
+            self._bury(late, f"{reason}: {answer.message}")
+        elif late:
+            # The message names another line, but the oldest acceptable time in it applies to these lines too.
+            oldest = _OLDEST.search(answer.message)
+            limit = f"{oldest.group(1)}Z" if oldest else "?"
+            self._bury(late, f"{reason}: older than {limit}, the oldest time that the destination accepts")
+
+    def _bury(self, records: Sequence[StoredRecord], why: str) -> None:
+        self._spool.dead_letter([record.seq for record in records], why)
+        self._dead_letters += len(records)
+        for record in records:
+            self._sent.pop(record.seq, None)
+        log.error("%d lines, from seq %d on, are now dead letters: %s", len(records), records[0].seq, why)
+
+    def _succeeded(self, records: Sequence[StoredRecord], size: int) -> None:
+        self._spool.acknowledge([record.seq for record in records])
+        if self._status in ("retrying", "misconfigured"):
+            log.warning("the destination accepts records again, after %d failures", self._failures)
+        self._status = "ok"
+        self._failures = self._buried_in_a_row = 0
+        self._retry_after = None
+        self._alone = _Alone()
+        # The next push starts at the size that was accepted. It grows slowly, because each excess costs a pause.
+        passed = max(self._push_limit, sum(record.size for record in records))
+        self._push_limit = min(self._max_push, passed + passed // GROWTH + 1)
+        for record in records:
+            self._sent.pop(record.seq, None)
+        self._pushed_records += len(records)
+        self._pushed_bytes += size
+        self._last_success = time.time()
+
+    def _failed(self, status: str, problem: Answer) -> None:
+        # Log each kind of problem once: an outage of a night must not fill the log.
+        if (status, problem.remedy) != (self._status, self._problem.remedy) or self._failures == 0:
+            log.warning(
+                "records wait in the spool: %s%s", problem.message, f" ({problem.remedy})" * bool(problem.remedy)
+            )
+        self._status, self._problem = status, problem
+        self._failures += 1
+        self._retry_after = problem.retry_after
+
+    def _pause(self) -> float:
+        """Return an exponential pause with full jitter, at least as long as the destination requested."""
+        longest = min(self._max_pause, FIRST_PAUSE_SECONDS * 2.0 ** min(self._failures, 16))
+        return max(longest * self._jitter(), self._retry_after or 0.0)
+
+
+def _reason(message: str) -> str:
+    """Return the reason of a refusal as a code, from Loki's messages."""
+    for words, reason in (
+        ("timestamp too new", "too_new"),
+        ("timestamp too old", "too_old"),
+        ("too far behind", "too_far_behind"),
+        ("max entry size", "line_too_long"),
+        ("structured metadata", "too_much_metadata"),
+    ):
+        if words in message:
+            return reason
+    return "refused"
+
+
+def _too_old(message: str, records: Sequence[StoredRecord]) -> Sequence[StoredRecord]:
+    """Return the records at the beginning of a push that are older than the oldest time that the destination accepts.
+
+    An outage of days leaves thousands of such records, and one response covers them all. This holds only if all of them
+    belong to one stream, because Loki computes the limit for each stream.
+    """
+    found = _OLDEST.search(message)
+    if not found or len({record.resource for record in records}) != 1:
+        return ()
+    oldest = int(datetime.fromisoformat(found.group(1)).replace(tzinfo=UTC).timestamp()) * 1_000_000_000
+    return [record for record in records if record.time_ns < oldest]

@@ -1,0 +1,280 @@
+"""One push to the destination, and the meaning of its response.
+
+The format of responses is defined by OTLP/HTTP (https://opentelemetry.io/docs/specs/otlp/#otlphttp-response). Measured
+for Loki in addition: success is 204, the body of an error is a ``google.rpc.Status``, and 429 has no ``Retry-After``.
+`interpret` is pure; `Sender` does the I/O.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import logging
+import re
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+from urllib.parse import unquote
+
+import urllib3
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
+from opentelemetry.util.re import parse_env_headers
+
+from openclaw_egress import __version__
+from openclaw_egress.recording.otlp import CONTENT_TYPE
+from openclaw_egress.recording.redaction import redact_text, redact_url, truncate_utf8
+
+log = logging.getLogger("openclaw_egress.export")
+
+DEFAULT_TIMEOUT_SECONDS = 10.0
+MAX_ANSWER_BYTES = 4 * 1024 * 1024
+"""The body of an error names each refused record: for 445 records, Loki's was larger than 64 KB."""
+_MAX_MESSAGE_BYTES = 16 * 1024
+MAX_RETRY_AFTER_SECONDS = 300.0
+
+
+class Verdict(Enum):
+    """The action to take after a response."""
+
+    ACCEPTED = "accepted"
+    RETRY = "retry"
+    """Retry later: a network problem, an overload, or an error of the destination."""
+    REFUSED = "refused"
+    """One or more records of this push will never be accepted; the others may have been."""
+    TOO_LARGE = "too large"
+    MISCONFIGURED = "misconfigured"
+    """No record will be accepted until an operator changes a setting. The records are not at fault."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The interpreted response. ``message`` is for people: one line, without secrets."""
+
+    verdict: Verdict
+    message: str = ""
+    remedy: str = ""
+    retry_after: float | None = None
+    status: int | None = None
+    """The HTTP status if the push is to be retried; ``None`` without a response."""
+    delivered: bool = False
+    """Whether the destination may have received the push that is to be retried; False if no connection was made."""
+
+
+# Responses with status 400 that concern a setting of ours or of Loki's, and not the records.
+_SETTINGS = (
+    (re.compile(r"unsupported content encoding"), "set OTEL_EXPORTER_OTLP_LOGS_COMPRESSION to gzip or none"),
+    (re.compile(r"content type: .* is not supported"), "the endpoint does not take protobuf: check the URL's path"),
+    (re.compile(r"illegal wireType|cannot parse invalid wire-format|unexpected EOF"),
+     "the data was changed in transit: check for a proxy in between"),
+    (re.compile(r"structured metadata.*(?:disallowed|not allowed)|disallowed structured metadata"),
+     "set allow_structured_metadata: true in Loki's limits_config"),
+    (re.compile(r"schema v13 is required"), "Loki needs schema v13 (tsdb) for OTLP"),
+)  # fmt: skip
+
+
+def interpret(status: int, headers: Mapping[str, str], body: bytes) -> Answer:
+    """Return the meaning of an HTTP response to a push.
+
+    Args:
+        status: the HTTP status code.
+        headers: the response's headers, names in lower case.
+        body: the response's body, possibly truncated.
+    """
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if status in (200, 204):
+        return _success(kind, body)
+    message = f"HTTP {status}: {_error_message(kind, body)}".removesuffix(": ")
+    if status == 413:
+        return Answer(Verdict.TOO_LARGE, message)
+    if status in (408, 429) or status >= 500:
+        return Answer(
+            Verdict.RETRY, message, retry_after=_seconds(headers.get("retry-after")), status=status, delivered=True
+        )
+    if status in (400, 422) and kind != "text/html":
+        for pattern, remedy in _SETTINGS:
+            if pattern.search(message):
+                return Answer(Verdict.MISCONFIGURED, message, remedy)
+        return Answer(Verdict.REFUSED, message)
+    if 300 <= status < 400:
+        target = redact_url(headers.get("location", ""))
+        return Answer(Verdict.MISCONFIGURED, message, f"it redirects to {target or 'no location'}: set the final URL")
+    return Answer(Verdict.MISCONFIGURED, message, _REMEDIES.get(status, _WRONG_ENDPOINT))
+
+
+_WRONG_ENDPOINT = "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT must be the complete URL, such as http://10.0.0.2:3100/otlp/v1/logs"
+_REMEDIES = {
+    401: "the destination requires credentials: set OTEL_EXPORTER_OTLP_LOGS_HEADERS (authorization=…, x-scope-orgid=…)",
+    403: "the destination refuses these credentials: check OTEL_EXPORTER_OTLP_LOGS_HEADERS",
+}
+
+
+def _success(kind: str, body: bytes) -> Answer:
+    if not body:
+        return Answer(Verdict.ACCEPTED)
+    try:
+        if kind == "application/json":
+            partial = json.loads(body).get("partialSuccess") or {}
+            rejected, message = int(partial.get("rejectedLogRecords") or 0), str(partial.get("errorMessage") or "")
+        elif kind in (CONTENT_TYPE, "application/octet-stream", ""):
+            success = ExportLogsServiceResponse.FromString(body).partial_success
+            rejected, message = success.rejected_log_records, success.error_message
+        else:
+            problem = f"HTTP 200 with {kind or 'no content type'}, which is not an OTLP response"
+            return Answer(Verdict.MISCONFIGURED, problem, _WRONG_ENDPOINT)
+    except (DecodeError, ValueError, AttributeError, TypeError):
+        return Answer(Verdict.MISCONFIGURED, "HTTP 200 with a body that is not an OTLP response", _WRONG_ENDPOINT)
+    if rejected:
+        return Answer(Verdict.REFUSED, f"{rejected} records rejected: {one_line(message)}")
+    return Answer(Verdict.ACCEPTED, one_line(message))
+
+
+def _error_message(kind: str, body: bytes) -> str:
+    if kind in (CONTENT_TYPE, "application/octet-stream"):
+        try:
+            return _said(Status.FromString(body).message)
+        except DecodeError:
+            if (message := _cut_message(body)) is not None:
+                return _said(message)
+    if kind == "application/json":
+        try:
+            said = json.loads(body)
+            return one_line(str(said.get("message") or said.get("error") or said))
+        except (ValueError, AttributeError):
+            pass
+    if kind == "text/html":
+        title = re.search(rb"(?is)<title>(.{0,200}?)</title>", body)
+        return "an HTML page" + (f" ({one_line(title.group(1).decode('utf-8', 'replace'))})" if title else "")
+    return _said(body.decode("utf-8", "replace"))
+
+
+def _said(message: str) -> str:
+    return one_line(message[:_MAX_MESSAGE_BYTES])
+
+
+def _cut_message(body: bytes) -> str | None:
+    """Return the message (field 2) of a ``google.rpc.Status``, even if truncated; ``None`` for other data."""
+    found = re.match(rb"(?s)(?:\x08[\x80-\xff]*[\x00-\x7f])?\x12[\x80-\xff]{0,4}[\x00-\x7f](.+)", body)
+    return found.group(1).decode("utf-8", "replace") if found else None
+
+
+def one_line(text: str) -> str:
+    """Return foreign text as one printable line of at most 1 KB, without secrets."""
+    return truncate_utf8(redact_text(" ".join("".join(c if c.isprintable() else " " for c in text).split())), 1024)
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    """Return ``Retry-After`` in seconds, or None for its date form, which would need two clocks that agree."""
+    if retry_after is None or not retry_after.strip().isdigit():
+        return None
+    return min(float(retry_after), MAX_RETRY_AFTER_SECONDS)
+
+
+class Sender:
+    """The HTTP client for one endpoint, configured by ``OTEL_EXPORTER_OTLP_*``; ``…_LOGS_…`` takes precedence.
+
+    It follows no redirects and uses no proxy from the environment: the proxy's own records must not depend on a proxy.
+    A timeout is in milliseconds, as specified. A number below 1,000 is read as seconds, as other SDKs read it.
+    """
+
+    def __init__(self, endpoint: str, environ: Mapping[str, str]) -> None:
+        def setting(name: str) -> str:
+            for prefix in ("OTEL_EXPORTER_OTLP_LOGS_", "OTEL_EXPORTER_OTLP_"):
+                if value := environ.get(prefix + name, "").strip():
+                    return value
+            return ""
+
+        url = urllib3.util.parse_url(endpoint)
+        self._url = url._replace(auth=None).url
+        self.where = f"{url.host}:{url.port or (443 if url.scheme == 'https' else 80)}"
+        compression = setting("COMPRESSION").lower()
+        if compression not in ("", "none", "gzip"):
+            log.warning(
+                "OTEL_EXPORTER_OTLP_COMPRESSION=%s is not supported, so nothing is compressed: set gzip or none",
+                compression,
+            )
+        self._gzip = compression == "gzip"
+        self._headers = {
+            "user-agent": f"openclaw-egress/{__version__}",
+            **(urllib3.util.make_headers(basic_auth=unquote(url.auth)) if url.auth else {}),
+            **parse_env_headers(setting("HEADERS"), liberal=True),
+            "content-type": CONTENT_TYPE,
+            **({"content-encoding": "gzip"} if self._gzip else {}),
+        }
+        tls: dict[str, Any] = {
+            "ca_certs": setting("CERTIFICATE") or None,
+            "cert_file": setting("CLIENT_CERTIFICATE") or None,
+            "key_file": setting("CLIENT_KEY") or None,
+        }
+        self.timeout = _timeout(setting("TIMEOUT"))
+        self._pool = urllib3.PoolManager(
+            num_pools=1, maxsize=1, retries=False, timeout=urllib3.Timeout(total=self.timeout), **tls
+        )
+
+    def send(self, push: bytes) -> Answer:
+        """Send one push and return the result; never raise."""
+        try:
+            # Without preloading, so that the size of the response can be limited.
+            answer = self._pool.request(
+                "POST",
+                self._url,
+                body=gzip.compress(push, 1, mtime=0) if self._gzip else push,
+                headers=self._headers,
+                redirect=False,
+                preload_content=False,
+            )
+            try:
+                body = answer.read(MAX_ANSWER_BYTES, decode_content=True) or b""
+                return interpret(answer.status, {k.lower(): v for k, v in answer.headers.items()}, body)
+            finally:
+                if answer.status not in (200, 204):
+                    answer.close()  # do not read the rest of the response
+                answer.release_conn()
+        except urllib3.exceptions.HTTPError as error:
+            return self._unreachable(error)
+        except (OSError, ValueError) as error:
+            return Answer(Verdict.MISCONFIGURED, one_line(str(error)), "check the variables OTEL_EXPORTER_OTLP_LOGS_*")
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._pool.clear()
+
+    def _unreachable(self, error: urllib3.exceptions.HTTPError) -> Answer:
+        cause = getattr(error, "reason", None) or error.__cause__ or error
+        if isinstance(error, urllib3.exceptions.SSLError) or isinstance(cause, ssl.SSLError):
+            text = one_line(str(cause))
+            remedy = "set OTEL_EXPORTER_OTLP_LOGS_CERTIFICATE to the destination's CA certificate"
+            if "key usage" in text:
+                remedy = (
+                    "the destination's CA certificate lacks keyUsage (keyCertSign), which RFC 5280 requires: reissue it"
+                )
+            return Answer(Verdict.RETRY, f"{self.where}: TLS: {text}", remedy)
+        timed_out = isinstance(error, urllib3.exceptions.TimeoutError)
+        if timed_out and not isinstance(error, urllib3.exceptions.NewConnectionError):  # which is a timeout, too
+            return Answer(
+                Verdict.RETRY,
+                f"{self.where}: no response within {self.timeout:g} s",
+                "check that the destination is running",
+                delivered=not isinstance(error, urllib3.exceptions.ConnectTimeoutError),
+            )
+        text = one_line(str(cause)).rpartition(": ")[2]
+        delivered = not isinstance(error, urllib3.exceptions.NewConnectionError)
+        return Answer(
+            Verdict.RETRY,
+            f"{self.where}: {text}",
+            "check that the destination is running and reachable from this machine",
+            delivered=delivered,
+        )
+
+
+def _timeout(value: str) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        return DEFAULT_TIMEOUT_SECONDS
+    if number <= 0:
+        return DEFAULT_TIMEOUT_SECONDS
+    return number if number < 1000 else number / 1000

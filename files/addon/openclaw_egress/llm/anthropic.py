@@ -1,0 +1,117 @@
+"""Anthropic's Messages API, plain and streamed.
+
+Source: the API reference of `POST /v1/messages` and its page on streaming. `input_tokens` excludes tokens read from or
+written to the cache. The counts of `message_delta` are cumulative and replace those of `message_start`. The
+`output_tokens` of `message_start` is only a first count, so the output of a stream that breaks off is unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from openclaw_egress.llm.message_builder import Parts
+from openclaw_egress.llm.model import (
+    Dialect,
+    ResponseFacts,
+    Usage,
+    count_of,
+    error_of,
+    list_of,
+    object_of,
+    text_of,
+)
+
+
+def usage_of(usage: Mapping[str, Any]) -> Usage:
+    """Return the usage object's counts. Total input is the sum of its three kinds."""
+    uncached = count_of(usage.get("input_tokens"))
+    read = count_of(usage.get("cache_read_input_tokens"))
+    written = count_of(usage.get("cache_creation_input_tokens"))
+    return Usage(
+        input_tokens=None if uncached is None else count_of(uncached + (read or 0) + (written or 0)),
+        output_tokens=count_of(usage.get("output_tokens")),
+        cache_read_input_tokens=read,
+        cache_write_input_tokens=written,
+        reasoning_output_tokens=count_of(object_of(usage.get("output_tokens_details")).get("thinking_tokens")),
+    )
+
+
+def _whole(value: Mapping[str, Any]) -> ResponseFacts:
+    stop = text_of(value.get("stop_reason"))
+    return ResponseFacts(
+        model=text_of(value.get("model")),
+        id=text_of(value.get("id")),
+        finish_reasons=(stop,) if stop else (),
+        usage=usage_of(object_of(value.get("usage"))),
+        error_type=error_of(value.get("error")),
+    )
+
+
+_KINDS = {"thinking": "reasoning", "tool_use": "tool_call", "server_tool_use": "tool_call", "mcp_tool_use": "tool_call"}
+_DELTAS = {
+    "text_delta": ("text", "text"),
+    "thinking_delta": ("reasoning", "thinking"),
+    "input_json_delta": ("tool_call", "partial_json"),
+}
+
+
+class _Fold:
+    def __init__(self) -> None:
+        self._message: Mapping[str, Any] = {}
+        self._usage: dict[str, Any] = {}
+        self._stop: str | None = None
+        self._error: str | None = None
+        self._parts = Parts()
+
+    def take(self, value: Mapping[str, Any]) -> None:
+        match value.get("type"):
+            case "message_start":
+                message = object_of(value.get("message"))
+                self._message = {name: message.get(name) for name in ("id", "model", "role")}
+                self._usage = dict(object_of(message.get("usage")))
+                for name in ("output_tokens", "output_tokens_details"):
+                    self._usage.pop(name, None)
+                # Unusual, but the format allows a block that starts with content.
+                for place, block in enumerate(list_of(message.get("content"))):
+                    self._block(place, object_of(block))
+            case "content_block_start":
+                self._block(value.get("index"), object_of(value.get("content_block")))
+            case "content_block_delta":
+                delta = object_of(value.get("delta"))
+                kind, member = _DELTAS.get(str(delta.get("type")), ("", ""))
+                index = count_of(value.get("index"))
+                if kind and index is not None:
+                    self._parts.append((index,), kind, delta.get(member))
+            case "message_delta":
+                self._stop = text_of(object_of(value.get("delta")).get("stop_reason")) or self._stop
+                told = object_of(value.get("usage"))
+                self._usage |= {name: number for name, number in told.items() if number is not None}
+            case "error":
+                self._error = error_of(value.get("error") or {})
+
+    def _block(self, index: object, block: Mapping[str, Any]) -> None:
+        number, kind = count_of(index), text_of(block.get("type"), 64)
+        if number is None or kind is None:
+            return
+        part = _KINDS.get(kind, kind)
+        self._parts.open((number,), part, block.get("id"), block.get("name"))
+        for member in ("text", "thinking"):
+            self._parts.append((number,), part, block.get(member))
+
+    def facts(self) -> ResponseFacts:
+        parts = self._parts.under()
+        role = text_of(self._message.get("role")) or "assistant"
+        message = {"role": role, "parts": parts} | ({"finish_reason": self._stop} if self._stop else {})
+        return ResponseFacts(
+            model=text_of(self._message.get("model")),
+            id=text_of(self._message.get("id")),
+            finish_reasons=(self._stop,) if self._stop else (),
+            usage=usage_of(self._usage),
+            messages=[message] if parts or self._stop else [],
+            messages_truncated=self._parts.truncated,
+            error_type=self._error,
+        )
+
+
+MESSAGES = Dialect(frozenset({"model", "id", "stop_reason", "usage", "error"}), _whole, _Fold)

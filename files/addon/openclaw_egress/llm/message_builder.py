@@ -1,0 +1,113 @@
+"""Assembled message of a stream: bounded parts in the format of `gen_ai.output.messages`.
+
+Format: https://github.com/open-telemetry/semantic-conventions-genai, gen-ai-output-messages.json.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from typing import Any
+
+from openclaw_egress.llm.model import text_of, well_formed
+
+MAX_CHARACTERS = 1024 * 1024
+_PART_COST = 64
+_MAX_DEPTH = 64
+Key = tuple[int | str, ...]
+
+
+class _Part:
+    def __init__(self, kind: str, call_id: str | None, name: str | None) -> None:
+        self.kind = kind
+        self.call_id = call_id
+        self.name = name
+        self.text = io.StringIO()
+        self.length = 0
+
+
+class Parts:
+    """Parts by key, in order of arrival. `limit` counts the characters of all parts together.
+
+    Beyond the limit the parts stay as they are and `truncated` is set.
+    """
+
+    def __init__(self, limit: int = MAX_CHARACTERS) -> None:
+        self.truncated = False
+        self._left = limit
+        self._parts: dict[Key, _Part] = {}
+
+    def open(self, key: Key, kind: str, call_id: object = None, name: object = None) -> None:
+        """Open the part `key` if it is absent. Keep a call's id and name, which can arrive first."""
+        part = self._parts.get(key)
+        if part is None:
+            if self._left < _PART_COST:
+                self.truncated = True
+                return
+            self._left -= _PART_COST
+            part = self._parts[key] = _Part(kind, None, None)
+        part.call_id = part.call_id or text_of(call_id)
+        part.name = part.name or text_of(name)
+
+    def append(self, key: Key, kind: str, text: object) -> None:
+        """Append text to the part `key`, and open the part if needed. Ignore a value that is not a string."""
+        if not isinstance(text, str) or not text:
+            return
+        self.open(key, kind)
+        part = self._parts.get(key)
+        if part is None:
+            return
+        if len(text) > self._left:
+            self.truncated = True
+            text = text[: self._left]
+        self._left -= len(text)
+        part.length += len(text)
+        part.text.write(text)
+
+    def drop(self, head: Key) -> None:
+        """Drop the parts whose key begins with `head`, because a final version follows."""
+        for key in [key for key in self._parts if key[: len(head)] == head]:
+            self._left += _PART_COST + self._parts.pop(key).length
+
+    def heads(self) -> list[int | str]:
+        """Return the first elements of the keys, in order, without repetition."""
+        return list(dict.fromkeys(key[0] for key in self._parts))
+
+    def under(self, head: Key = ()) -> list[dict[str, Any]]:
+        """Return the parts whose key begins with `head` as JSON-able objects, without empty texts."""
+        chosen = [part for key, part in self._parts.items() if key[: len(head)] == head]
+        return [_as_object(part) for part in chosen if part.length or part.kind not in ("text", "reasoning", "refusal")]
+
+
+def _as_object(part: _Part) -> dict[str, Any]:
+    text = well_formed(part.text.getvalue())
+    if part.kind == "tool_call":
+        return {"type": "tool_call", "id": part.call_id, "name": part.name, "arguments": _arguments(text)}
+    return {"type": part.kind} | ({"content": text} if text else {})
+
+
+def _arguments(text: str) -> Any:
+    """Return a call's arguments as the object that the model wrote or, where its JSON is broken, as text."""
+    if not text:
+        return {}
+    try:
+        value = json.loads(text)
+        return _clean(value, 0) if isinstance(value, dict) else text
+    except (ValueError, RecursionError):
+        return text
+
+
+def _clean(value: Any, depth: int) -> Any:
+    """Return the value with valid text and finite numbers. Raise ValueError where it is nested too deeply."""
+    if depth > _MAX_DEPTH:
+        raise ValueError("nested too deep")
+    if isinstance(value, str):
+        return well_formed(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, list):
+        return [_clean(item, depth + 1) for item in value]
+    if isinstance(value, dict):
+        return {well_formed(name): _clean(item, depth + 1) for name, item in value.items()}
+    return value

@@ -1,0 +1,119 @@
+"""OpenAI's Chat Completions, plain and streamed, and compatible APIs.
+
+Source: the API reference of `POST /v1/chat/completions`. `prompt_tokens` includes cached tokens. In a stream the last
+chunk with a `usage` counts, with or without `choices`; without `stream_options.include_usage` there is none. Others
+differ: Groq repeats the usage in `x_groq.usage`, DeepSeek names the cached tokens `prompt_cache_hit_tokens`, and xAI
+does not count reasoning into `completion_tokens`, as its `total_tokens` shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from openclaw_egress.llm.message_builder import Parts
+from openclaw_egress.llm.model import (
+    Dialect,
+    ResponseFacts,
+    Usage,
+    count_of,
+    error_of,
+    first_count,
+    list_of,
+    object_of,
+    text_of,
+)
+
+_MAX_CHOICES = 128
+
+
+def usage_of(usage: Mapping[str, Any]) -> Usage:
+    """Return the usage object's counts."""
+    prompt_details = object_of(usage.get("prompt_tokens_details"))
+    output = count_of(usage.get("completion_tokens"))
+    prompt = count_of(usage.get("prompt_tokens"))
+    reasoning = count_of(object_of(usage.get("completion_tokens_details")).get("reasoning_tokens"))
+    if output is not None and prompt is not None and reasoning:
+        total = prompt + output + reasoning
+        if usage.get("total_tokens") == total:
+            output = count_of(output + reasoning)
+    return Usage(
+        input_tokens=prompt,
+        output_tokens=output,
+        cache_read_input_tokens=first_count(prompt_details.get("cached_tokens"), usage.get("prompt_cache_hit_tokens")),
+        cache_write_input_tokens=count_of(prompt_details.get("cache_write_tokens")),
+        reasoning_output_tokens=reasoning,
+    )
+
+
+def _usage_in(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    return object_of(value.get("usage")) or object_of(object_of(value.get("x_groq")).get("usage"))
+
+
+def _whole(value: Mapping[str, Any]) -> ResponseFacts:
+    reasons = [text_of(object_of(choice).get("finish_reason")) for choice in list_of(value.get("choices"))]
+    return ResponseFacts(
+        model=text_of(value.get("model")),
+        id=text_of(value.get("id")),
+        finish_reasons=tuple(reason for reason in reasons[:_MAX_CHOICES] if reason),
+        usage=usage_of(_usage_in(value)),
+        error_type=error_of(value.get("error")),
+    )
+
+
+class _Fold:
+    def __init__(self) -> None:
+        self._model: str | None = None
+        self._id: str | None = None
+        self._usage: Mapping[str, Any] = {}
+        self._reasons: dict[int, str] = {}
+        self._error: str | None = None
+        self._parts = Parts()
+
+    def take(self, value: Mapping[str, Any]) -> None:
+        self._model = text_of(value.get("model")) or self._model
+        self._id = text_of(value.get("id")) or self._id
+        self._usage = _usage_in(value) or self._usage
+        self._error = error_of(value.get("error")) or self._error
+        for item in list_of(value.get("choices")):
+            choice = object_of(item)
+            index = count_of(choice.get("index", 0))
+            if index is None or index >= _MAX_CHOICES:
+                continue
+            if reason := text_of(choice.get("finish_reason")):
+                self._reasons[index] = reason
+            self._delta(index, object_of(choice.get("delta")))
+
+    def _delta(self, choice: int, delta: Mapping[str, Any]) -> None:
+        reasoning = delta.get("reasoning_content") or delta.get("reasoning")
+        self._parts.append((choice, "reasoning"), "reasoning", reasoning)
+        self._parts.append((choice, "text"), "text", delta.get("content"))
+        self._parts.append((choice, "refusal"), "refusal", delta.get("refusal"))
+        for place, item in enumerate(list_of(delta.get("tool_calls"))):
+            call = object_of(item)
+            index = count_of(call.get("index", place))
+            function = object_of(call.get("function"))
+            if index is not None:
+                key = (choice, "call", index)
+                self._parts.open(key, "tool_call", call.get("id"), function.get("name"))
+                self._parts.append(key, "tool_call", function.get("arguments"))
+
+    def facts(self) -> ResponseFacts:
+        reasons = dict(sorted(self._reasons.items()))
+        choices = sorted({head for head in self._parts.heads() if isinstance(head, int)} | set(reasons))
+        messages: list[dict[str, Any]] = []
+        for choice in choices:
+            message = {"role": "assistant", "parts": self._parts.under((choice,))}
+            messages.append(message | ({"finish_reason": reasons[choice]} if choice in reasons else {}))
+        return ResponseFacts(
+            model=self._model,
+            id=self._id,
+            finish_reasons=tuple(reasons.values()),
+            usage=usage_of(self._usage),
+            messages=messages,
+            messages_truncated=self._parts.truncated,
+            error_type=self._error,
+        )
+
+
+CHAT = Dialect(frozenset({"model", "id", "usage", "x_groq", "error"}), _whole, _Fold)

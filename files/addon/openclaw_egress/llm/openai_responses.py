@@ -1,0 +1,135 @@
+"""OpenAI's Responses API, plain and streamed.
+
+Source: the API reference of `POST /v1/responses`. `input_tokens` includes cached tokens. A stream ends with
+`response.completed`, `.incomplete` or `.failed`, which hold the whole response and its usage; a stream that breaks off
+before has none. The finish reason is the reason for an incomplete response, or else its status.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from openclaw_egress.llm.message_builder import Parts
+from openclaw_egress.llm.model import (
+    Dialect,
+    ResponseFacts,
+    Usage,
+    count_of,
+    error_of,
+    list_of,
+    object_of,
+    text_of,
+)
+
+_MEMBERS = frozenset({"model", "id", "status", "incomplete_details", "usage", "error"})
+_ENDS = ("response.completed", "response.incomplete", "response.failed")
+_DELTAS = {
+    "response.output_text.delta": ("text", "content_index"),
+    "response.refusal.delta": ("refusal", "content_index"),
+    "response.reasoning_text.delta": ("reasoning", "content_index"),
+    "response.reasoning_summary_text.delta": ("reasoning", "summary_index"),
+}
+_ARGUMENTS = ("response.function_call_arguments.delta", "response.custom_tool_call_input.delta")
+
+
+def usage_of(usage: Mapping[str, Any]) -> Usage:
+    """Return the usage object's counts."""
+    input_details = object_of(usage.get("input_tokens_details"))
+    return Usage(
+        input_tokens=count_of(usage.get("input_tokens")),
+        output_tokens=count_of(usage.get("output_tokens")),
+        cache_read_input_tokens=count_of(input_details.get("cached_tokens")),
+        cache_write_input_tokens=count_of(input_details.get("cache_write_tokens")),
+        reasoning_output_tokens=count_of(object_of(usage.get("output_tokens_details")).get("reasoning_tokens")),
+    )
+
+
+def _whole(value: Mapping[str, Any]) -> ResponseFacts:
+    status = text_of(value.get("status"))
+    if status not in ("completed", "incomplete", "failed", "cancelled"):
+        # Queued or in progress: not finished.
+        status = None
+    reason = text_of(object_of(value.get("incomplete_details")).get("reason")) or status
+    return ResponseFacts(
+        model=text_of(value.get("model")),
+        id=text_of(value.get("id")),
+        finish_reasons=(reason,) if reason else (),
+        usage=usage_of(object_of(value.get("usage"))),
+        error_type=error_of(value.get("error")),
+    )
+
+
+class _Fold:
+    def __init__(self) -> None:
+        self._response: Mapping[str, Any] = {}
+        self._error: str | None = None
+        self._parts = Parts()
+
+    def take(self, value: Mapping[str, Any]) -> None:
+        kind = value.get("type")
+        if not isinstance(kind, str):
+            self._error = error_of(value.get("error")) or self._error
+            return
+        index = count_of(value.get("output_index"))
+        response = object_of(value.get("response"))
+        if response:
+            self._response = {name: response[name] for name in _MEMBERS if name in response}
+        if kind == "error":
+            self._error = error_of({"code": value.get("code"), **object_of(value.get("error"))})
+        elif kind in _ENDS:
+            # Some compatible APIs send no events for the items.
+            if not self._parts.heads():
+                for number, item in enumerate(list_of(response.get("output"))):
+                    self._item(number, object_of(item))
+        elif index is None:
+            return
+        elif kind in ("response.output_item.added", "response.output_item.done"):
+            self._item(index, object_of(value.get("item")))
+        elif kind in _ARGUMENTS:
+            self._parts.append((index, "call"), "tool_call", value.get("delta"))
+        elif kind in _DELTAS:
+            part, place = _DELTAS[kind]
+            self._parts.append((index, part, count_of(value.get(place)) or 0), part, value.get("delta"))
+
+    def _item(self, index: int, item: Mapping[str, Any]) -> None:
+        """Store an output item as it begins (empty) or ends (whole). It replaces the text of the deltas."""
+        kind = text_of(item.get("type"), 64)
+        if kind is None:
+            return
+        self._parts.drop((index,))
+        if kind == "message":
+            for place, piece in enumerate(list_of(item.get("content"))):
+                content = object_of(piece)
+                part = "refusal" if content.get("type") == "refusal" else "text"
+                self._parts.append((index, part, place), part, content.get("refusal") or content.get("text"))
+        elif kind == "reasoning":
+            for member in ("summary", "content"):
+                for place, piece in enumerate(list_of(item.get(member))):
+                    key = (index, "reasoning", place) if member == "summary" else (index, "reasoning", "raw", place)
+                    self._parts.append(key, "reasoning", object_of(piece).get("text"))
+        elif kind in ("function_call", "custom_tool_call"):
+            self._parts.open((index, "call"), "tool_call", item.get("call_id"), item.get("name"))
+            self._parts.append((index, "call"), "tool_call", item.get("arguments") or item.get("input"))
+        else:
+            self._parts.open((index, kind), kind)
+
+    def facts(self) -> ResponseFacts:
+        known = _whole(self._response)
+        heads = sorted(head for head in self._parts.heads() if isinstance(head, int))
+        parts = [part for head in heads for part in self._parts.under((head,))]
+        message: dict[str, Any] = {"role": "assistant", "parts": parts}
+        if known.finish_reasons:
+            message["finish_reason"] = known.finish_reasons[0]
+        return ResponseFacts(
+            model=known.model,
+            id=known.id,
+            finish_reasons=known.finish_reasons,
+            usage=known.usage,
+            messages=[message] if parts or known.finish_reasons else [],
+            messages_truncated=self._parts.truncated,
+            error_type=self._error or known.error_type,
+        )
+
+
+RESPONSES = Dialect(_MEMBERS, _whole, _Fold)

@@ -1,0 +1,1 @@
+"""The health server and the metrics."""

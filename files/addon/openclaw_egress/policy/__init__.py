@@ -1,0 +1,1 @@
+"""The policy: which class may reach what."""

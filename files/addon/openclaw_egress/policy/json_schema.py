@@ -1,0 +1,210 @@
+r"""The JSON Schema of ``policy.yml`` (draft 2020-12), for completion and checks in editors.
+
+It accepts every policy that `policy.read_policy` accepts. It refuses errors in a single value. Errors that involve two
+places (one port in two classes, methods of a host that is not inspected) are found only when the policy is read.
+``policy.schema.json`` beside this file is its output: ``egress policy schema > policy.schema.json``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+from openclaw_egress.policy.model import ACTIONS, CLASS_KEYS, CLASS_NAME, KEYS, LIMITS, METHOD, RULE_KEYS, Limits
+from openclaw_egress.settings import HEALTH_PORT
+
+type Schema = dict[str, object]
+
+_NAME = r"""(?!.*\.\.)[^\s*/:@%?#<>^|`{}"'\\\[\].][^\s*/:@%?#<>^|`{}"'\\\[\]]*"""
+_IPV6 = r"\[?[0-9A-Fa-f]*:[0-9A-Fa-f.:]*:[0-9A-Fa-f.:]*\]?"
+_ADDRESS = r"[0-9A-Fa-f.:]+(%[^/]+)?"
+_UNSEEN = "Only for inspected hosts: for other hosts it is not visible."
+
+
+def _ref(name: str) -> Schema:
+    return {"$ref": f"#/$defs/{name}"}
+
+
+def _some(item: Schema, description: str) -> Schema:
+    return {"type": "array", "minItems": 1, "items": item, "description": description}
+
+
+def _list(item: Schema, description: str) -> Schema:
+    return {"type": "array", "items": item, "description": description}
+
+
+def _object(keys: Sequence[str], described: Mapping[str, Schema], description: str, **more: object) -> Schema:
+    """Return the schema of a mapping with exactly these keys; a key without a description raises KeyError."""
+    properties = {key: described[key] for key in keys}
+    return {
+        "type": "object",
+        "description": description,
+        "properties": properties,
+        "additionalProperties": False,
+        **more,
+    }
+
+
+def _named(pattern: str, value: Schema, description: str, **more: object) -> Schema:
+    """Return the schema of a mapping whose keys the operator chooses."""
+    return {
+        "type": "object",
+        "description": description,
+        "patternProperties": {pattern: value},
+        "additionalProperties": False,
+        **more,
+    }
+
+
+_TOP: dict[str, Schema] = {
+    "version": {"type": "integer", "const": 1, "description": "The version of this format."},
+    "inspect": _list(
+        _ref("inspected"),
+        "Hosts to decrypt and record, for every class; default: those of PROXY_LLM_HOSTS.",
+    ),
+    "classes": _named(
+        f"^{CLASS_NAME}$",
+        _ref("class"),
+        "Destinations of each kind of container; the listener that a client can reach decides its class.",
+        minProperties=1,
+    ),
+    "resolve": _named(
+        f"^{_NAME}$",
+        {"type": "string", "pattern": f"^{_ADDRESS}$", "examples": ["10.1.2.3"]},
+        "Fixed addresses of names, as in a hosts file; the address guard applies to them, too.",
+    ),
+}
+
+_LIMITS = {
+    "connections": "Concurrent client connections.",
+    "requests_per_minute": "Requests and tunnels per minute; default: unlimited.",
+    "header_bytes": "Bytes of a request's head, including the request line.",
+    "headers": "Header fields of a request.",
+    "header_seconds": "Seconds from a head's first byte to its last, and from CONNECT to TLS.",
+    "idle_seconds": "Seconds between requests on a connection, and between two chunks of a request's body.",
+    "total_seconds": "Lifetime of a connection in seconds, active or not; default: unlimited.",
+}
+
+
+def _limit(name: str, description: str) -> Schema:
+    least, most = LIMITS[name]
+    default = getattr(Limits(), name)
+    schema: Schema = {"type": "integer", "minimum": least, "maximum": most, "description": description}
+    return schema if default is None else {**schema, "default": default}
+
+
+_CLASS: dict[str, Schema] = {
+    "listen": {
+        **_ref("port"),
+        "not": {"const": HEALTH_PORT},
+        "description": f"Port of the class's listener, unique among the classes; {HEALTH_PORT} is the health port.",
+    },
+    "action": {
+        "enum": list(ACTIONS),
+        "description": (
+            "open: every name is allowed, on every port. enforce: only what allow names is allowed. "
+            "report: like enforce, but a denial is only recorded and the traffic passes."
+        ),
+    },
+    "allow": _list(
+        {"anyOf": [_ref("host"), _ref("allowRule")]}, "Allowed destinations; a host alone means ports 80 and 443."
+    ),
+    "deny": _list(
+        {"anyOf": [_ref("host"), _ref("denyRule")]},
+        "Denied destinations, whatever allow says; a host alone means every port.",
+    ),
+    "addresses": _list(
+        _ref("exception"),
+        "Exceptions to the address guard, for this class only: for names that resolve to such an address. An open "
+        "class may also request the address itself; another class only if allow names it.",
+    ),
+    "limits": _object(
+        list(LIMITS),
+        {name: _limit(name, text) for name, text in _LIMITS.items()},
+        "Limits on what the class may use of the proxy, so that it cannot starve other classes.",
+    ),
+    "log_tunnels": {"type": "boolean", "default": False, "description": "Record tunnels: metadata, no content."},
+}
+
+_PLAIN = "Only plain HTTP requests can then pass, never CONNECT, because a tunnel hides it. Not for port 443."
+
+_RULE: dict[str, Schema] = {
+    "host": _ref("host"),
+    "cidr": _ref("cidr"),
+    "ports": _some(_ref("port"), "Default: 80 and 443 in allow, every port in deny."),
+    "methods": _some(_ref("method"), f"HTTP methods that the rule matches; default: all. {_UNSEEN}"),
+    "paths": _some(_ref("path"), f"Paths that the rule matches, without query; default: all. {_UNSEEN}"),
+    "tls": {
+        "type": "boolean",
+        "default": True,
+        "description": "false: the client need not send TLS after CONNECT. Not for inspected hosts.",
+    },
+}
+_EITHER = [{"required": ["host"]}, {"required": ["cidr"]}]
+
+_DEFINITIONS: dict[str, Schema] = {
+    "class": _object(CLASS_KEYS, _CLASS, "One kind of container.", required=["listen", "action"]),
+    "allowRule": _object(RULE_KEYS["allow"], _RULE, "An allowed destination, and how it may be used.", oneOf=_EITHER),
+    "denyRule": _object(RULE_KEYS["deny"], _RULE, "A denied destination.", oneOf=_EITHER),
+    "exception": _object(
+        RULE_KEYS["addresses"],
+        {
+            **_RULE,
+            "ports": _some(_ref("port"), "Ports that may be reached."),
+            "methods": _some(_ref("method"), f"HTTP methods; default: all. {_PLAIN}"),
+            "paths": _some(_ref("path"), f"Paths, without query; default: all. {_PLAIN}"),
+        },
+        "Guarded addresses that may be reached.",
+        required=["cidr", "ports"],
+        anyOf=[
+            {"not": {"anyOf": [{"required": ["methods"]}, {"required": ["paths"]}]}},
+            {"properties": {"ports": {"not": {"contains": {"const": 443}}}}},
+        ],
+    ),
+    "host": {
+        "type": "string",
+        "pattern": rf"^(\*|(\*\.)?{_NAME}|{_IPV6})$",
+        "description": 'A name, an address, "*.example.com" for the names below it (not itself), or "*" for all names.',
+        "examples": ["packages.example.com", "*.example.com", "*"],
+    },
+    "inspected": {
+        "type": "string",
+        "pattern": rf"^(\*\.)?{_NAME}$",
+        "description": 'A name, or "*.example.com" for every name below it; not an address.',
+        "examples": ["api.anthropic.com", "*.openai.azure.com"],
+    },
+    "cidr": {
+        "type": "string",
+        "pattern": f"^{_ADDRESS}(/[0-9.]+)?$",
+        "description": "A range of addresses, with no bits set after its prefix.",
+        "examples": ["10.0.0.2/32", "fd00::/64"],
+    },
+    "port": {"type": "integer", "minimum": 1, "maximum": 65535},
+    "method": {
+        "type": "string",
+        "pattern": rf"^(?![Cc][Oo][Nn][Nn][Ee][Cc][Tt]$){METHOD.replace('A-Z', 'A-Za-z')}$",
+        "description": "An HTTP method; not CONNECT.",
+        "examples": ["GET", "POST"],
+    },
+    "path": {
+        "type": "string",
+        "pattern": r"^(?!.*//)(?!.*/\.{1,2}(/|\*?$))/[^?#%*\\]*\*?$",
+        "description": "A path without query, escapes and dot segments; a * may stand at its end.",
+        "examples": ["/v1/messages", "/v1/*"],
+    },
+}
+
+
+def policy_schema() -> Schema:
+    """Return the schema as JSON values."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Policy of openclaw.egress",
+        **_object(KEYS, _TOP, "Allowed destinations of each class of containers.", required=["version", "classes"]),
+        "$defs": _DEFINITIONS,
+    }
+
+
+def schema_text() -> str:
+    """Return the schema as the text of the shipped file."""
+    return json.dumps(policy_schema(), indent=2) + "\n"

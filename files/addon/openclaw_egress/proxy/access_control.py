@@ -1,0 +1,807 @@
+"""The gate: the mitmproxy add-on that decides, before anything is resolved, dialled or decrypted.
+
+Each hook asks the pure policy and either writes a permit or refuses. mitmproxy goes on as if nothing had happened when
+a hook raises (it fails open), so every hook here is wrapped by :func:`fails_closed`: an exception, in whatever line,
+refuses what was asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import inspect
+import ipaddress
+import logging
+import math
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from mitmproxy import connection, http, tls
+from mitmproxy.exceptions import AddonHalt
+from mitmproxy.net.http import http1
+from mitmproxy.net.http import url as http_url
+from mitmproxy.proxy import layer, layers, server_hooks
+from mitmproxy.proxy.layers.http import HTTPMode
+
+from openclaw_egress.policy.destination import Destination, DestinationError, parse_destination
+from openclaw_egress.policy.model import ClassPolicy, Decision, Policy, decide, decide_address, with_addresses
+from openclaw_egress.proxy import fair_scheduling, http1_limits, tunnels
+from openclaw_egress.proxy.connection_grants import Permit, Permits
+from openclaw_egress.proxy.error_responses import refusal
+from openclaw_egress.proxy.http1_limits import RESPONSE_PROBLEM, BoundedHttpLayer
+from openclaw_egress.proxy.layers import Refuse, cut, looks_like_tls
+from openclaw_egress.proxy.rate_limiter import Rate
+from openclaw_egress.proxy.resolver import ResolutionError, Resolver, current_permit, is_own_address
+from openclaw_egress.recording.denials import NOT_TLS, UNKNOWN
+from openclaw_egress.settings import Neighbours
+
+log = logging.getLogger("openclaw_egress.gate")
+
+INSPECT = "openclaw_egress.inspect"
+"""Key in ``flow.metadata``: the :class:`Allowed` of a request that is to be recorded."""
+
+FAILED = "internal error: refused, because a decision could not be made"
+
+UNREADABLE_HELLO = "the TLS ClientHello cannot be parsed"
+UNUSABLE_TLS = "the TLS handshake failed: the client's versions, ciphers or bytes cannot be used"
+
+_CLIENT_ENDED = (
+    "connection closed", "alert", "unknown ca", "bad certificate", "certificate unknown", "certificate verify failed",
+)  # fmt: skip
+"""In mitmproxy's words for a failed handshake: the client went away, or does not trust the certificate."""
+
+_REMEDY_OF_MESSAGE = "Send a request as RFC 9112 defines it, within the limits of the class (classes.NAME.limits)."
+
+_FAILED_ANSWER = refusal(
+    503,
+    class_name="?",
+    destination="?",
+    rule="internal-error",
+    reason=FAILED,
+    remedy="See the proxy's log.",
+)
+
+
+def fails_closed[Owner, Data](
+    refuse: Callable[[Owner, Data, Exception], None],
+) -> Callable[[Callable[[Owner, Data], Any]], Callable[[Owner, Data], Any]]:
+    """Wrap a hook so that ``refuse(self, what the hook got, the exception)`` is called for whatever it raises."""
+
+    def decorate(hook: Callable[[Owner, Data], Any]) -> Callable[[Owner, Data], Any]:
+        @functools.wraps(hook)
+        async def waits(self: Owner, data: Data) -> None:
+            try:
+                await hook(self, data)
+            except Exception as error:
+                refuse(self, data, error)
+
+        @functools.wraps(hook)
+        def returns(self: Owner, data: Data) -> None:
+            try:
+                hook(self, data)
+            except AddonHalt:
+                raise
+            except Exception as error:
+                refuse(self, data, error)
+
+        return waits if inspect.iscoroutinefunction(hook) else returns
+
+    return decorate
+
+
+def answer_failed(flow: http.HTTPFlow) -> None:
+    """503 instead of what was asked; made of what cannot fail."""
+    flow.request.stream = False  # an answer to a request that streams is an error to mitmproxy
+    flow.request.headers.pop("expect", None)  # nobody waits for the body of what is refused
+    flow.response = _FAILED_ANSWER.copy()
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """What the recorder needs to know of a request that was let through."""
+
+    class_name: str
+    destination: Destination
+    decision: Decision
+
+
+class Observer(Protocol):
+    """Who is told of decisions: the recorder of denials and the metrics."""
+
+    def denied(
+        self,
+        class_name: str,
+        destination: str,
+        decision: Decision,
+        method: str,
+        client: str,
+        *,
+        enforced: bool,
+        status: int | None = None,
+    ) -> None:
+        """A request was refused, with this HTTP status (or would have been, where ``enforced`` is False)."""
+
+    def allowed(self, class_name: str, *, inspect: bool) -> None:
+        """A connection or request was let through."""
+
+    def tunnel_ended(self, tunnel: tunnels.Tunnel) -> None:
+        """A tunnel of a class with ``log_tunnels`` is over."""
+
+
+class Gate:
+    """Decides for every client connection and request; see the module's text."""
+
+    name = "openclaw_egress.gate"
+
+    def __init__(
+        self,
+        policy: Callable[[], Policy],
+        observer: Observer,
+        resolver: Resolver | None = None,
+        neighbours: Neighbours | None = None,
+    ) -> None:
+        self._neighbours = neighbours
+        self._policy = policy
+        self._observer = observer
+        self._resolver = resolver or Resolver()
+        self._permits = Permits()
+        self._connect_targets: dict[str, Destination] = {}
+        self._clients: dict[str, str] = {}
+        self._open: Counter[str] = Counter()
+        self._silent: dict[str, asyncio.TimerHandle] = {}
+        self._speaking: set[str] = set()
+        self._rates: dict[str, Rate] = {}
+        http1_limits.install()
+        fair_scheduling.install()
+        tunnels.install()
+
+    # ── when a hook raises ───────────────────────────────────────────────────────────────────────────────────
+
+    def _client_failed(self, client: connection.Client, error: Exception) -> None:
+        client.error = "no class owns this listener"
+        self._record_failure(client, "unknown-class", "no class owns this listener")
+        log.error("a connection to a listener without a class was refused: %s", type(error).__name__)
+
+    def _end_failed(self, _: connection.Client, error: Exception) -> None:
+        log.error("tidying up after a client failed: %s", type(error).__name__)
+
+    def _request_failed(self, flow: http.HTTPFlow, error: Exception) -> None:
+        answer_failed(flow)
+        flow.metadata.pop(INSPECT, None)
+        self._record_failure(flow.client_conn, "internal-error", FAILED)
+        log.error("deciding on a request failed; it is refused", exc_info=error)
+        self._permits.forget(flow.client_conn.id)
+
+    def _layer_failed(self, nextlayer: layer.NextLayer, error: Exception) -> None:
+        nextlayer.layer = Refuse(nextlayer.context)
+        self._record_failure(nextlayer.context.client, "internal-error", FAILED)
+        asyncio.get_running_loop().call_soon(cut, nextlayer.context.client)
+        log.error("choosing what a connection may speak failed; it is closed", exc_info=error)
+
+    def _hello_failed(self, data: tls.ClientHelloData, error: Exception) -> None:
+        data.ignore_connection = False  # and without a permit there is no certificate for it
+        self._close_all(data.context.client)
+        self._record_failure(data.context.client, "internal-error", FAILED)
+        log.error("a TLS connection was refused: %s", type(error).__name__)
+
+    def _certificate_failed(self, _: tls.TlsData, error: Exception) -> None:
+        raise AddonHalt from error
+
+    def _established_failed(self, data: tls.TlsData, error: Exception) -> None:
+        cut(data.context.client)
+        self._record_failure(data.context.client, "internal-error", FAILED)
+        log.error("a TLS connection was cut: %s", type(error).__name__)
+
+    def _opening_failed(self, data: server_hooks.ServerConnectionHookData, error: Exception) -> None:
+        data.server.error = FAILED
+        self._record_failure(data.client, "internal-error", FAILED)
+        log.error("checking a connection's permit failed; it is not opened", exc_info=error)
+
+    def _opened_failed(self, data: server_hooks.ServerConnectionHookData, error: Exception) -> None:
+        # Ends the task that opened it, and the client that would wait for it; an error set here would not be looked at.
+        asyncio.get_running_loop().call_soon(cut, data.client)
+        self._record_failure(data.client, "internal-error", str(error) if type(error) is LookupError else FAILED)
+        log.error("a connection that was opened was cut: %s", error)
+        raise asyncio.CancelledError from error
+
+    def _end_of_exchange_failed(self, _: http.HTTPFlow, error: Exception) -> None:
+        log.error("a malformed response could not be recorded: %s", type(error).__name__)
+
+    def _handshake_failed(self, _: tls.TlsData, error: Exception) -> None:
+        log.error("a failed TLS handshake could not be recorded: %s", type(error).__name__)
+
+    def _record_failure(self, client: connection.Client, rule: str, reason: str) -> None:
+        """Record a refusal that a fault caused; where that fails too, what is refused stays refused."""
+        with contextlib.suppress(Exception):
+            target = self._connect_targets.get(client.id)
+            self._observer.denied(
+                self._clients.get(client.id, "?"),
+                str(target) if target else UNKNOWN,
+                Decision(allow=False, rule=rule, reason=reason, inspect=False),
+                "-",
+                str(client.peername[0]),
+                enforced=True,
+            )
+
+    # ── a client comes and goes ──────────────────────────────────────────────────────────────────────────────
+
+    @fails_closed(_client_failed)
+    def client_connected(self, client: connection.Client) -> None:
+        """A listener that no class owns serves nobody, and a class has so many connections and no more."""
+        found = self._class_policy(client)
+        address = str(client.peername[0])
+        if self._neighbours is not None and self._neighbours.refuses(address):
+            # Before it counts as a connection of the class: it must not use up the limit of those who may connect.
+            client.error = "not a known neighbour"
+            self._observer.denied(found.name, "*", _unknown(address, self._neighbours), "-", address, enforced=True)
+            return
+        self._clients[client.id] = found.name
+        self._open[found.name] += 1
+        if self._open[found.name] > found.limits.connections:
+            client.error = "too many connections"
+            self._observer.denied(
+                found.name, "*", _exhausted("connections", found), "-", str(client.peername[0]), enforced=True
+            )
+            return
+        # mitmproxy asks for a layer when there are bytes, and not before.
+        self._silent[client.id] = asyncio.get_running_loop().call_later(found.limits.header_seconds, cut, client)
+
+    @fails_closed(_end_failed)
+    def client_disconnected(self, client: connection.Client) -> None:
+        """Forget what was allowed to it."""
+        self._permits.forget(client.id)
+        self._connect_targets.pop(client.id, None)
+        if (class_name := self._clients.pop(client.id, None)) is not None:
+            self._open[class_name] -= 1
+        self._speaking.discard(client.id)
+        self._has_spoken(client)
+        if (tunnel := tunnels.end(client.id)) is not None:
+            self._observer.tunnel_ended(tunnel)
+
+    def _has_spoken(self, client: connection.Client) -> None:
+        if (timer := self._silent.pop(client.id, None)) is not None:
+            timer.cancel()
+
+    def done(self) -> None:
+        """The proxy ends, and with it the tunnels that are open."""
+        for client_id in list(self._clients):
+            if (tunnel := tunnels.end(client_id)) is not None:
+                self._observer.tunnel_ended(tunnel)
+        self._resolver.close()
+
+    # ── requests ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    @fails_closed(_request_failed)
+    async def http_connect(self, flow: http.HTTPFlow) -> None:
+        """CONNECT: decide on the name, then on the addresses; 403 with the reason, or a permit."""
+        if not self._refuse_by_rate(flow):
+            await self._connect(flow)
+
+    @fails_closed(_request_failed)
+    async def requestheaders(self, flow: http.HTTPFlow) -> None:
+        """Every request outside a tunnel and every decrypted one: decide again, names must agree."""
+        flow.metadata.pop(INSPECT, None)
+        if flow.error is None and not self._refuse_by_rate(flow):
+            await self._request(flow)
+
+    def _refuse_by_rate(self, flow: http.HTTPFlow) -> bool:
+        found = self._class_policy(flow.client_conn)
+        wait = self._wait_of_rate(found)
+        if wait:
+            self._refuse(
+                flow,
+                f"{flow.request.host[:200]}:{flow.request.port}",
+                _exhausted("requests_per_minute", found),
+                status=429,
+            )
+            flow.response.headers["retry-after"] = str(math.ceil(wait))  # type: ignore[union-attr]
+        return bool(wait)
+
+    def _wait_of_rate(self, found: ClassPolicy) -> float:
+        """Count one request of the class; returns for how many seconds it must wait, 0 where it may pass."""
+        allowed = found.limits.requests_per_minute
+        if allowed is None:
+            return 0.0
+        rate = self._rates.get(found.name)
+        if rate is None or rate.per_minute != allowed:
+            rate = self._rates[found.name] = Rate(allowed)
+        return rate.take(time.monotonic())
+
+    def _refuse_message(
+        self,
+        client: connection.Client,
+        status: int,
+        reason: str,
+        *,
+        limit: str = "",
+        method: str = "-",
+        request: http.Request | None = None,
+        counted: bool = False,
+    ) -> bytes:
+        """Record a refusal of which no hook is told; returns the response. See `http1_limits.Refusing`."""
+        found = self._class_policy(client)
+        decision = _syntax(reason)
+        if limit:
+            decision = replace(decision, rule=f"classes.{found.name}.limits.{limit}")
+        wait = 0.0 if counted else self._wait_of_rate(found)
+        if wait:
+            status, decision = 429, _exhausted("requests_per_minute", found)
+        destination = self._named_destination(client, request)
+        if request is not None:
+            method = _method(request)
+        self._observer.denied(
+            found.name, destination, decision, method, str(client.peername[0]), enforced=True, status=status
+        )
+        response = refusal(
+            status,
+            class_name=found.name,
+            destination=destination,
+            rule=decision.rule,
+            reason=decision.reason,
+            remedy=_REMEDY_OF_MESSAGE,
+        )
+        response.headers["connection"] = "close"
+        if wait:
+            response.headers["retry-after"] = str(math.ceil(wait))
+        return bytes(http1.assemble_response(response))  # type: ignore[no-untyped-call]
+
+    def _named_destination(self, client: connection.Client, request: http.Request | None) -> str:
+        """Return the tunnel's destination, else the one that the request names, else ``?``."""
+        if (target := self._connect_targets.get(client.id)) is not None:
+            return str(target)
+        if request is None or not request.host:
+            return UNKNOWN
+        try:
+            return str(parse_destination(_host_on_the_wire(request), request.port))
+        except (DestinationError, UnicodeError):
+            return UNKNOWN
+
+    async def _connect(self, flow: http.HTTPFlow) -> None:
+        destination = self._parse(flow, _host_on_the_wire(flow.request), flow.request.port)
+        if destination is None:
+            return
+        if await self._permit(flow, destination, None, None):
+            self._connect_targets[flow.client_conn.id] = destination
+            # What is dialled, named in SNI and signed for is the canonical form.
+            flow.request.data.host = destination.host
+
+    async def _request(self, flow: http.HTTPFlow) -> None:
+        request = flow.request
+        tunnel = self._connect_targets.get(flow.client_conn.id)
+        if tunnel is None and request.scheme == "https":
+            return self._refuse(
+                flow, f"{request.host}:{request.port}", _syntax("https goes through CONNECT, not in absolute form")
+            )
+        destination = self._parse(flow, _host_on_the_wire(request), request.port)
+        if destination is None:
+            return None
+        if tunnel is not None and (destination.host, destination.port) != (tunnel.host, tunnel.port):
+            return self._refuse(
+                flow, str(destination), _syntax(f"inside a tunnel to {tunnel}, another host was asked for")
+            )
+        disagreement = _authority_disagreement(request, destination)
+        if disagreement:
+            return self._refuse(flow, str(destination), _syntax(disagreement))
+        if not await self._permit(flow, destination, request.method, request.path):
+            return None
+        if "upgrade" in request.headers:
+            websocket = "websocket" in request.headers["upgrade"].lower()
+            if websocket and INSPECT in flow.metadata:
+                # Its messages would pass unrecorded. The clients in question fall back to plain HTTP.
+                flow.metadata.pop(INSPECT)
+                return self._refuse(flow, str(destination), _unrecorded_websocket())
+            # An offer that an origin may ignore (RFC 9110, section 7.8), and that we do not pass on.
+            for name in () if websocket else ("upgrade", "http2-settings"):
+                request.headers.pop(name, None)
+        request.data.host = destination.host
+        request.data.authority = b""
+        # Meant for us, not for the origin (RFC 9110, section 11.7).
+        for name in ("proxy-authorization", "proxy-connection"):
+            request.headers.pop(name, None)
+        return None
+
+    async def _permit(
+        self, flow: http.HTTPFlow, destination: Destination, method: str | None, path: str | None
+    ) -> bool:
+        """Decide on the name, resolve what may be resolved, decide on the addresses; write the permit or refuse."""
+        policy, class_name = self._policy(), self._class_of(flow.client_conn)
+        decision = decide(policy, class_name, destination, method, path)
+        if not decision.allow:
+            self._refuse(flow, str(destination), decision)
+            return False
+        known = self._permits.find(flow.client_conn.id, destination.host, destination.port)
+        if known is not None and known.fresh:
+            addresses = known.addresses
+        else:
+            known = None
+            try:
+                addresses = await self._addresses(policy, class_name, destination)
+            except ResolutionError as error:
+                self._answer_unreachable(flow, class_name, destination, str(error))
+                return False
+        # Of a permit that was there too: the policy may be another one by now.
+        decision = with_addresses(
+            decision, (check_address(policy, class_name, destination, one, method, path) for one in addresses)
+        )
+        if decision.allow and decision.limited and method is not None and (why := _unlimited(flow.request)):
+            decision = _syntax(f"{why}: {decision.rule} limits methods and paths, and the origin could take others")
+        if not decision.allow:
+            self._permits.revoke(flow.client_conn.id, destination.host, destination.port)
+            self._refuse(flow, str(destination), decision)
+            return False
+        if known is None:
+            known = Permit(
+                class_name, destination, addresses, decision.inspect, decision.tls, decision.rule, decision.reason
+            )
+            self._permits.write(flow.client_conn.id, known)
+        if decision.would_deny:
+            self._observer.denied(
+                class_name, str(destination), decision, _method(flow.request), _client(flow), enforced=False
+            )
+        self._observer.allowed(class_name, inspect=decision.inspect)
+        if decision.inspect and method is not None:
+            flow.metadata[INSPECT] = Allowed(class_name, destination, decision)
+        return True
+
+    async def _addresses(self, policy: Policy, class_name: str, destination: Destination) -> tuple[str, ...]:
+        if destination.address is not None:
+            return (str(destination.address),)
+        fixed = policy.fixed_address(destination.host)
+        if fixed is not None:
+            return (str(fixed),)
+        return await self._resolver.addresses(class_name, destination.host, destination.port)
+
+    def _parse(self, flow: http.HTTPFlow, host: str, port: int) -> Destination | None:
+        try:
+            return parse_destination(host, port)
+        except DestinationError as error:
+            self._refuse(flow, f"{host[:200]}:{port}", _syntax(str(error)))
+            return None
+
+    def _refuse(self, flow: http.HTTPFlow, destination: str, decision: Decision, status: int = 403) -> None:
+        class_name = self._class_of(flow.client_conn)
+        flow.request.headers.pop("expect", None)
+        self._observer.denied(
+            class_name, destination, decision, _method(flow.request), _client(flow), enforced=True, status=status
+        )
+        flow.response = refusal(
+            status,
+            class_name=class_name,
+            destination=destination,
+            rule=decision.rule,
+            reason=decision.reason,
+            accept=flow.request.headers.get("accept", ""),
+        )
+
+    def _answer_unreachable(self, flow: http.HTTPFlow, class_name: str, destination: Destination, why: str) -> None:
+        flow.request.headers.pop("expect", None)
+        unknown = Decision(allow=False, rule="dns", reason=why, inspect=False)
+        self._observer.denied(
+            class_name, str(destination), unknown, _method(flow.request), _client(flow), enforced=True, status=502
+        )
+        flow.response = refusal(
+            502,
+            class_name=class_name,
+            destination=str(destination),
+            rule="dns",
+            reason=why,
+            accept=flow.request.headers.get("accept", ""),
+            remedy="Check the name, and the resolver of the proxy's container.",
+        )
+
+    # ── what runs on a connection ────────────────────────────────────────────────────────────────────────────
+
+    @fails_closed(_layer_failed)
+    def next_layer(self, nextlayer: layer.NextLayer) -> None:
+        """HTTP on the listener; after CONNECT, TLS, or what a rule with ``tls: false`` lets pass; to port 80, HTTP."""
+        if nextlayer.layer is None:
+            data = nextlayer.data_client()  # type: ignore[no-untyped-call]
+            nextlayer.layer = self._next_layer(nextlayer.context, data)
+            if isinstance(nextlayer.layer, Refuse):
+                asyncio.get_running_loop().call_soon(cut, nextlayer.context.client)
+
+    def _next_layer(self, context: Any, data: bytes) -> layer.Layer | None:
+        if len(context.layers) == 1:
+            self._has_spoken(context.client)
+            if not looks_like_tls(data):
+                return self._http(context, HTTPMode.regular)
+            self._deny_connection(context.client, None, "TLS on the listener, which speaks HTTP: use an http:// URL")
+            return Refuse(context)
+        if isinstance(context.layers[-1], layers.ClientTLSLayer):
+            return self._http(context, HTTPMode.transparent)
+        target = self._connect_targets.get(context.client.id)
+        permit = self._permits.find(context.client.id, target.host, target.port) if target is not None else None
+        if permit is not None and not permit.tls:
+            # A rule says so; whoever speaks first may be the server.
+            self._speaking.add(context.client.id)
+            self._begin_tunnel(context.client, permit)
+            return layers.TCPLayer(context, ignore=True)
+        if not data:
+            return None
+        if looks_like_tls(data):
+            if data[5:6] not in (b"", b"\x01"):
+                # Not a ClientHello (RFC 8446, section 4); mitmproxy would wait for the rest of whatever it is.
+                self._deny_connection(context.client, target, UNREADABLE_HELLO)
+                return Refuse(context)
+            server_tls = layers.ServerTLSLayer(context)
+            server_tls.child_layer = layers.ClientTLSLayer(context)
+            return server_tls
+        if target is not None and target.port == 80 and data[:1].isalpha():
+            self._speaking.add(context.client.id)
+            return self._http(context, HTTPMode.transparent)
+        self._deny_connection(context.client, target, NOT_TLS)
+        return Refuse(context)
+
+    def _http(self, context: Any, mode: HTTPMode) -> layer.Layer:
+        client = context.client
+        return BoundedHttpLayer(
+            context,
+            mode,
+            self._class_policy(client).limits,
+            functools.partial(self._refuse_message, client),
+            speaking=lambda: client.id in self._speaking,
+        )
+
+    @fails_closed(_hello_failed)
+    def tls_clienthello(self, data: tls.ClientHelloData) -> None:
+        """Inspected hosts are decrypted, all others tunnelled. The name in TLS must be the one that CONNECT named."""
+        client = data.context.client
+        target = self._connect_targets[client.id]
+        permit = self._permits.find(client.id, target.host, target.port)
+        if permit is None:
+            raise LookupError("no permit")
+        if not _sni_agrees(data.client_hello.sni, target):
+            self._deny_connection(client, target, "the name in TLS is not the one that CONNECT named")
+            return
+        data.ignore_connection = not permit.inspect
+        if data.ignore_connection:
+            # HttpLayer no longer speaks here: bytes pass as they are.
+            data.context.server.address = (target.host, target.port)
+            self._speaking.add(client.id)
+            self._begin_tunnel(client, permit)
+
+    def _begin_tunnel(self, client: connection.Client, permit: Permit) -> None:
+        if self._class_policy(client).log_tunnels:
+            tunnel = tunnels.Tunnel(
+                permit.class_name,
+                permit.destination,
+                str(client.peername[0]),
+                permit.rule,
+                permit.reason,
+                time.time_ns(),
+            )
+            tunnels.begin(client.id, tunnel)
+
+    @fails_closed(_certificate_failed)
+    def tls_start_client(self, data: tls.TlsData) -> None:
+        """A refused connection gets no certificate: without a TLS context mitmproxy ends the handshake."""
+        client = data.context.client
+        target = self._connect_targets.get(client.id)
+        if target is None or self._permits.find(client.id, target.host, target.port) is None:
+            raise AddonHalt
+
+    @fails_closed(_established_failed)
+    def tls_established_client(self, data: tls.TlsData) -> None:
+        """The handshake with the client is over: from now on its requests have limits of their own."""
+        self._speaking.add(data.context.client.id)
+
+    @fails_closed(_handshake_failed)
+    def tls_failed_client(self, data: tls.TlsData) -> None:
+        """Record a handshake that the proxy ended; one that the client ended is not a refusal."""
+        client, error = data.context.client, data.conn.error or ""
+        target = self._connect_targets.get(client.id)
+        refused_before = target is None or self._permits.find(client.id, target.host, target.port) is None
+        if refused_before or any(words in error for words in _CLIENT_ENDED):
+            return
+        unreadable = error.startswith("Cannot parse ClientHello")
+        self._deny_connection(client, target, UNREADABLE_HELLO if unreadable else UNUSABLE_TLS)
+
+    @fails_closed(_end_of_exchange_failed)
+    def error(self, flow: http.HTTPFlow) -> None:
+        """Record a malformed response of a host that is not inspected; of the others the exchange is recorded."""
+        message = flow.error.msg if flow.error else ""
+        if message.startswith(RESPONSE_PROBLEM) and INSPECT not in flow.metadata:
+            self._observer.denied(
+                self._class_of(flow.client_conn),
+                self._named_destination(flow.client_conn, flow.request),
+                Decision(allow=False, rule="response-syntax", reason=message, inspect=False),
+                _method(flow.request),
+                _client(flow),
+                enforced=True,
+                status=502,
+            )
+
+    @fails_closed(_opening_failed)
+    def server_connect(self, data: server_hooks.ServerConnectionHookData) -> None:
+        """The last word before a connection is opened: no permit, no connection."""
+        current_permit.set(None)
+        address = data.server.address
+        permit = self._permits.find(data.client.id, address[0], address[1]) if address else None
+        if address is None or permit is None:
+            data.server.error = "refused by openclaw.egress: no permit"
+            self._record_failure(data.client, "internal-error", "no permit for this connection")
+            return
+        current_permit.set(permit)
+        if permit.destination.address is not None and str(permit.destination.address) != address[0]:
+            data.server.error = "refused by openclaw.egress: address not in canonical form"
+            self._record_failure(data.client, "internal-error", "address not in canonical form")
+
+    @fails_closed(_opened_failed)
+    def server_connected(self, data: server_hooks.ServerConnectionHookData) -> None:
+        """The peer must be one of the checked addresses; anything else is a fault, and not a byte passes."""
+        address, peer = data.server.address, data.server.peername
+        permit = self._permits.find(data.client.id, address[0], address[1]) if address else None
+        if permit is None or peer is None or peer[0].split("%")[0] not in permit.addresses:
+            raise LookupError("a connection to an address that was not checked")
+
+    # ── helpers ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _class_of(self, client: connection.Client) -> str:
+        return self._class_policy(client).name
+
+    def _class_policy(self, client: connection.Client) -> ClassPolicy:
+        found = self._policy().class_for_port(_port(client))
+        if found is None:
+            raise LookupError(f"no class listens on port {_port(client)}")
+        return found
+
+    def _deny_connection(self, client: connection.Client, target: Destination | None, why: str) -> None:
+        """Record that a connection is refused, and take its permits back.
+
+        A tunnel has had its share of the class's rate with its CONNECT.
+        """
+        found = self._class_policy(client)
+        limited = target is None and self._wait_of_rate(found)
+        self._observer.denied(
+            found.name,
+            str(target) if target else UNKNOWN,
+            _exhausted("requests_per_minute", found) if limited else _syntax(why),
+            "CONNECT" if target else "-",
+            str(client.peername[0]),
+            enforced=True,
+        )
+        self._close_all(client)
+
+    def _close_all(self, client: connection.Client) -> None:
+        self._permits.forget(client.id)
+
+
+def _port(client: connection.Client) -> int:
+    return int(client.sockname[1])
+
+
+OVERRIDES = frozenset(
+    {
+        "x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url",
+        "x-original-uri", "x-original-method", "x-forwarded-method", "x-forwarded-uri",
+        "x-forwarded-path", "x-forwarded-prefix", "x-envoy-original-path",
+    }
+)  # fmt: skip
+"""Fields from which frameworks take another method or path than the request line's."""
+
+
+def _unlimited(request: http.Request) -> str | None:
+    """Say which field could lead past a limit to methods and paths: another protocol, or another request."""
+    for name in request.headers:
+        plain = name.strip().lower().replace("_", "-")
+        if plain in OVERRIDES or (plain in ("upgrade", "http2-settings") and request.scheme != "https"):
+            return f"the request has a field {plain}"
+    return None
+
+
+def check_address(
+    policy: Policy,
+    class_name: str,
+    destination: Destination,
+    address: str,
+    method: str | None = None,
+    path: str | None = None,
+) -> Decision:
+    """Apply the guard to one address; this machine's own addresses need an exception too."""
+    ip = ipaddress.ip_address(address)
+    verdict = decide_address(policy, class_name, destination, ip, method, path)
+    found = policy.classes.get(class_name)
+    excepted = found is not None and found.addresses.permitting(ip, destination.port, method, path) is not None
+    if verdict.allow and not excepted and is_own_address(address):
+        return Decision(
+            allow=False,
+            rule="address-guard",
+            reason=f"{address} is this machine's own address",
+            inspect=False,
+        )
+    return verdict
+
+
+def _syntax(reason: str) -> Decision:
+    return Decision(allow=False, rule="syntax", reason=reason, inspect=False)
+
+
+def _exhausted(limit: str, found: ClassPolicy) -> Decision:
+    most = getattr(found.limits, limit)
+    return Decision(
+        allow=False,
+        rule=f"classes.{found.name}.limits.{limit}",
+        reason=f"{found.name} may have {most} {limit.replace('_', ' ')}, and has them",
+        inspect=False,
+    )
+
+
+def _unknown(address: str, neighbours: Neighbours) -> Decision:
+    known = ", ".join(map(str, neighbours.addresses))
+    reason = f"{address} is not a known client: on {neighbours.network} only {known} may connect (EGRESS_NEIGHBOURS)"
+    return Decision(allow=False, rule="neighbours", reason=reason, inspect=False)
+
+
+def _unrecorded_websocket() -> Decision:
+    return Decision(
+        allow=False,
+        rule="recording",
+        reason="WebSockets to inspected hosts are not recorded yet, hence refused: use the provider's HTTP interface",
+        inspect=True,
+    )
+
+
+def _method(request: http.Request) -> str:
+    """Return the method for a record, bounded: a client may write 16 KB of anything there."""
+    return request.method[:32]
+
+
+def _client(flow: http.HTTPFlow) -> str:
+    return str(flow.client_conn.peername[0])
+
+
+def _sni_agrees(sni: str | None, target: Destination) -> bool:
+    if target.address is not None:
+        return not sni
+    if not sni:
+        return False
+    try:
+        return parse_destination(sni, target.port).host == target.host
+    except DestinationError:
+        return False
+
+
+def _host_on_the_wire(request: http.Request) -> str:
+    """The host as the client wrote it.
+
+    mitmproxy decodes A-labels by IDNA 2003; what it decoded (a label with a symbol, say) need not be a name by the
+    rules of today. It also takes brackets off whatever stands in them.
+    """
+    host = request.host
+    if request.data.authority.startswith(b"[") and ":" not in host:
+        return f"[{host}]"
+    return host if host.isascii() else host.encode("idna").decode("ascii")
+
+
+def _authority_disagreement(request: http.Request, destination: Destination) -> str | None:
+    """Why the request's names do not agree with where it goes, or None."""
+    named = [value for name, value in request.headers.fields if name.lower() == b"host"]
+    if len(named) > 1:
+        return "more than one Host header"
+    if not named and request.http_version != "HTTP/1.0":
+        return "no Host header"
+    authorities = [value.decode("latin-1") for value in named]
+    if request.data.authority:
+        authorities.append(request.data.authority.decode("latin-1"))
+    for authority in authorities:
+        try:
+            host, port = http_url.parse_authority(authority, check=True)
+            if authority.startswith("[") and ":" not in host:
+                raise ValueError("brackets are for IPv6 addresses")
+            if port is None:
+                port = 443 if request.scheme == "https" else 80
+            other = parse_destination(host, port)
+        except (ValueError, DestinationError):
+            return "the Host header is not a host name"
+        if (other.host, other.port) != (destination.host, destination.port):
+            return f"the Host header names {other.host}:{other.port}, not {destination}"
+    return None
+
+
+def guarded_hooks(cls: type) -> list[str]:
+    """The names of a class's hooks; tests inject faults into each."""
+    return [name for name in vars(cls) if not name.startswith("_") and callable(getattr(cls, name))]

@@ -1,0 +1,60 @@
+"""Connection grants: nothing else can open an outgoing connection.
+
+A positive decision writes a grant (`Permit`) for one client connection, host and port, with the addresses that were
+resolved and checked. Whatever else happens (a bug, an exception in a hook, a layer that connects on its own), no
+connection is opened without a grant.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from openclaw_egress.policy.destination import Destination
+
+FRESH_SECONDS = 30.0
+"""How long the checked addresses of a name serve new connections; a few seconds less than a usual DNS TTL."""
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """A grant for one client to connect to one destination, at checked addresses (text, as from ``getaddrinfo``)."""
+
+    class_name: str
+    destination: Destination
+    addresses: tuple[str, ...]
+    inspect: bool
+    tls: bool = True
+    """Whether the client must send TLS after CONNECT."""
+    rule: str = ""
+    reason: str = ""
+    made: float = field(default_factory=time.monotonic)
+
+    @property
+    def fresh(self) -> bool:
+        """Return whether the addresses may still be used for a new connection."""
+        return time.monotonic() - self.made < FRESH_SECONDS
+
+
+class Permits:
+    """The connection grants of all connected clients."""
+
+    def __init__(self) -> None:
+        self._of_client: dict[str, dict[tuple[str, int], Permit]] = {}
+
+    def write(self, client_id: str, permit: Permit) -> None:
+        """Allow ``client_id`` to connect to the destination of ``permit``."""
+        key = (permit.destination.host, permit.destination.port)
+        self._of_client.setdefault(client_id, {})[key] = permit
+
+    def find(self, client_id: str, host: str, port: int) -> Permit | None:
+        """Return the grant for this client, host and port, or None."""
+        return self._of_client.get(client_id, {}).get((host, port))
+
+    def revoke(self, client_id: str, host: str, port: int) -> None:
+        """Revoke one grant."""
+        self._of_client.get(client_id, {}).pop((host, port), None)
+
+    def forget(self, client_id: str) -> None:
+        """Revoke all grants of a client that has disconnected."""
+        self._of_client.pop(client_id, None)

@@ -1,0 +1,621 @@
+"""HTTP/1 towards clients within bounds: mitmproxy's own layers hold what a client sends, without end, in memory.
+
+What is bounded is what a client can make the proxy keep or wait for: a request's head (431), a head or body that does
+not go on (408), bytes sent ahead of an answer, a tunnel in which nothing is said. A request that is refused is answered
+at once and not after its body, which is then read and thrown away up to a limit. Towards servers the same holds for
+heads. Trailers are dropped, which a recipient may do (RFC 9110, section 6.5.1): mitmproxy raises on them.
+
+Heads and chunks are checked on the bytes as received (``http1_syntax``), before mitmproxy normalises them. Whatever is
+refused here goes through ``refuse``, which records it: mitmproxy's own error pages are never sent.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable, Generator
+from typing import Any, Protocol
+
+import h11
+from h11._readers import ChunkedReader
+from h11._receivebuffer import ReceiveBuffer
+from mitmproxy import http
+from mitmproxy.connection import ConnectionState
+from mitmproxy.net.http import http1
+from mitmproxy.proxy import commands, context, events, layers, server
+from mitmproxy.proxy.layers import http as http_layers
+from mitmproxy.proxy.layers.http import HTTPMode
+from mitmproxy.proxy.layers.http._base import HttpEvent, ReceiveHttp
+from mitmproxy.proxy.layers.http._events import (
+    ErrorCode,
+    RequestData,
+    RequestEndOfMessage,
+    RequestHeaders,
+    ResponseData,
+    ResponseEndOfMessage,
+    ResponseHeaders,
+    ResponseProtocolError,
+)
+from mitmproxy.proxy.layers.http._hooks import HttpResponseHeadersHook
+from mitmproxy.proxy.layers.http._http1 import Http1Client, Http1Connection, Http1Server, make_body_reader
+
+from openclaw_egress.policy.model import Limits
+from openclaw_egress.proxy import memory
+from openclaw_egress.proxy.log_scrubber import without_traffic
+from openclaw_egress.proxy.options import SILENCE_SECONDS
+from openclaw_egress.wire import http1_syntax
+
+DRAIN_BYTES = 1024 * 1024
+"""So much of a refused request's body is read: a connection that is closed on unread bytes loses the answer."""
+
+AHEAD_BYTES = 256 * 1024
+"""So much may wait in the buffer beyond a head: bytes sent ahead of an answer, a chunk's header that does not end."""
+
+SERVER_HEAD_BYTES = 256 * 1024
+"""What a server's head may have, and a chunk's; curl, as an example, takes 300 KB."""
+
+INTERIM_RESPONSES = 100
+"""The most 1xx responses to one request; a server that thinks aloud sends one in some seconds."""
+
+RESPONSE_PROBLEM = "protocol error in the server's response: "
+"""How ``flow.error.msg`` begins where the server's message is malformed."""
+
+type Commands = Generator[commands.Command, Any, None]
+
+_END_OF_HEAD = re.compile(rb"\n\r?\n")
+_METHOD = re.compile(rb"([A-Z]{1,16}) ")
+
+log = logging.getLogger("openclaw_egress.bounded")
+
+
+class Refusing(Protocol):
+    """How a refusal that no hook of mitmproxy sees is recorded."""
+
+    def __call__(
+        self,
+        status: int,
+        reason: str,
+        *,
+        limit: str = "",
+        method: str = "-",
+        request: http.Request | None = None,
+        counted: bool = False,
+    ) -> bytes:
+        """Record the refusal and return the response for the client.
+
+        Args:
+            status: of the response; the class's rate may make it 429.
+            reason: a fixed text, without bytes of the client.
+            limit: name of the limit of the class that was reached; else the rule is ``syntax``.
+            method: of the request, where it is known.
+            request: the request, where it could be parsed.
+            counted: whether the request has had its share of the class's rate already.
+        """
+
+
+class BoundedHttpLayer(layers.HttpLayer):
+    """HTTP/1 with a client, within the limits of its class.
+
+    Args:
+        limits: of the client's class.
+        refuse: records a refusal and makes its response.
+        speaking: whether what a CONNECT asked for has begun to be spoken; until then the tunnel's patience is short.
+    """
+
+    def __init__(
+        self,
+        context: context.Context,
+        mode: HTTPMode,
+        limits: Limits,
+        refuse: Refusing,
+        speaking: Callable[[], bool] = lambda: True,
+    ) -> None:
+        super().__init__(context, mode)
+        self.connections[context.client] = BoundedHttp1Server(context.fork(), limits, refuse, speaking)
+        memory.watch(context.client, self)
+
+    def make_stream(self, stream_id: int) -> Commands:
+        """As the original, with a stream that answers at once what is refused."""
+        self.streams[stream_id] = PromptStream(self.context.fork(), stream_id)
+        yield from self.event_to_child(self.streams[stream_id], events.Start())
+
+
+class PromptStream(http_layers.HttpStream):
+    """Sends the answer that a hook has given without waiting for the request's body."""
+
+    def state_wait_for_request_headers(self, event: RequestHeaders) -> Commands:
+        """As the original; then, where an answer is there already, that answer."""
+        yield from super().state_wait_for_request_headers(event)
+        if event.end_stream or self.client_state != self.state_consume_request_body or self.flow.response is None:
+            return
+        yield from self._answer_at_once()
+
+    def state_consume_request_body(self, event: events.Event) -> Commands:
+        """As the original, with a body that the memory budget can refuse, and that is freed when it was sent."""
+        if isinstance(event, RequestData) and memory.refuse_held(self.context.client, self.flow):
+            self.request_body_buf = type(self.request_body_buf)()
+            yield from self._answer_at_once()
+            return
+        yield from super().state_consume_request_body(event)
+        if isinstance(event, RequestEndOfMessage):
+            self.flow.request.data.content = None
+
+    def send_response(self, already_streamed: bool = False) -> Commands:
+        """As the original; a body that was sent is freed."""
+        yield from super().send_response(already_streamed)
+        if self.flow.response is not None:
+            self.flow.response.data.content = None
+
+    def _answer_at_once(self) -> Commands:
+        """Send the response that is set, and ignore the rest of the request's body."""
+        if self.flow.response is None:
+            return
+        self.client_state = self.state_errored
+        self.flow.response.headers["connection"] = "close"
+        self.flow.response.timestamp_start = time.time()
+        yield HttpResponseHeadersHook(self.flow)
+        if (yield from self.check_killed(True)):
+            return
+        yield from self.send_response()
+        if self.server_state == self.state_done:
+            yield from self.flow_done()
+
+
+class StrictChunkedReader:
+    """Reads a chunked body, strictly; trailers are dropped.
+
+    Args:
+        padded: whether blanks after a chunk's size are let through, as old servers write them.
+    """
+
+    def __init__(self, *, padded: bool = False) -> None:
+        self._padded = padded
+        self._left = 0
+        self._end: bytes = b""
+        self._trailers: int | None = None
+        self.problem = ""
+
+    def __call__(self, buffer: ReceiveBuffer) -> h11.Data | h11.EndOfMessage | None:
+        """Return the next piece of the body, its end, or None where more bytes are needed."""
+        if self._trailers is not None:
+            return self._skip_trailers(buffer)
+        while self._end:
+            if not (found := buffer.maybe_extract_at_most(len(self._end))):
+                return None
+            if not self._end.startswith(found):
+                self._fail("a chunk does not end where its size says")
+            self._end = self._end[len(found) :]
+        if self._left == 0:
+            if (line := buffer.maybe_extract_next_line()) is None:
+                return None
+            size = http1_syntax.chunk_size(bytes(line), padded=self._padded)
+            if size is None:
+                self._fail("the size of a chunk is malformed")
+            elif size == 0:
+                self._trailers = 0
+                return self._skip_trailers(buffer)
+            else:
+                self._left = size
+        if not (data := buffer.maybe_extract_at_most(self._left)):
+            return None
+        self._left -= len(data)
+        if self._left == 0:
+            self._end = b"\r\n"
+        return h11.Data(data=bytes(data))
+
+    def _skip_trailers(self, buffer: ReceiveBuffer) -> h11.EndOfMessage | None:
+        while (line := buffer.maybe_extract_next_line()) is not None:
+            if line == b"\r\n":
+                return h11.EndOfMessage()
+            self._trailers = (self._trailers or 0) + len(line)
+            if self._trailers > http1_syntax.MAX_TRAILER_BYTES or not http1_syntax.is_trailer(bytes(line)):
+                self._fail("the trailers are malformed or too long")
+        return None
+
+    def read_eof(self) -> None:
+        """Raise: the body has not come to its end."""
+        raise h11.RemoteProtocolError("peer closed connection without sending complete message body")
+
+    def _fail(self, problem: str) -> None:
+        self.problem = problem
+        raise h11.RemoteProtocolError(problem)
+
+
+def buffered_chunks_problem(data: bytes) -> str:
+    """Return what is malformed in the part of a chunked body that has been received; empty where nothing is."""
+    buffer, reader = ReceiveBuffer(), StrictChunkedReader()
+    buffer += data
+    try:
+        while isinstance(reader(buffer), h11.Data):
+            pass
+    except h11.ProtocolError:
+        return reader.problem
+    return ""
+
+
+class _Bounded(Http1Connection):
+    """What holds for both sides."""
+
+    _padded_chunks = False
+    _reader: Any = None
+
+    @property
+    def body_reader(self) -> Any:
+        """The reader of the present body; mitmproxy sets it for each."""
+        return self._reader
+
+    @body_reader.setter
+    def body_reader(self, reader: Any) -> None:
+        chunked = isinstance(reader, ChunkedReader)
+        self._reader = StrictChunkedReader(padded=self._padded_chunks) if chunked else reader
+
+
+class BoundedHttp1Server(_Bounded, Http1Server):
+    """Reads a client's requests; see the module's text."""
+
+    def __init__(
+        self, context: context.Context, limits: Limits, refuse: Refusing, speaking: Callable[[], bool]
+    ) -> None:
+        super().__init__(context)
+        self._limits = limits
+        self._refuse = refuse
+        self._speaking = speaking
+        self._began = self._since = time.monotonic()
+        self._drained = 0
+        self._blank_line_before = 0
+
+    def _handle_event(self, event: events.Event) -> Commands:
+        if isinstance(event, events.Wakeup):
+            yield from self._look_at_the_clock()
+            return
+        before, had = self._doing, len(self.buf)
+        yield from super()._handle_event(event)
+        if isinstance(event, events.Start):
+            yield commands.RequestWakeup(self._tick)
+        elif isinstance(event, events.DataReceived):
+            yield from self._check_buffer(len(event.data))
+        # A head that comes byte by byte does not begin anew with each.
+        if self._doing != before or self.state != self.read_headers or not had:
+            self._since = time.monotonic()
+
+    @property
+    def _doing(self) -> tuple[Any, int]:
+        return self.state, self.stream_id
+
+    # ── size ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def read_headers(self, event: events.ConnectionEvent) -> Commands:
+        """Take a head that is within the limits and well-formed; refuse every other as soon as that is certain."""
+        if not isinstance(event, events.DataReceived):
+            yield from super().read_headers(event)
+            return
+        received = bytes(self.buf)
+        if received.startswith(b"\r\n") and self._blank_line_before != self.stream_id:
+            # One empty line before the request line is ignored (RFC 9112, section 2.2).
+            self._blank_line_before = self.stream_id
+            self.buf.maybe_extract_at_most(2)
+            received = received[2:]
+        if not received or (received == b"\r" and self._blank_line_before != self.stream_id):
+            return
+        if not http1_syntax.begins_like_request(received):
+            yield from self._give_up(400, "the bytes are not an HTTP request")
+            return
+        end = _END_OF_HEAD.search(received)
+        size = end.end() if end else len(received)
+        method = _method(received)
+        if size > self._limits.header_bytes:
+            yield from self._give_up(
+                431,
+                f"the request's head has more than {self._limits.header_bytes} bytes",
+                limit="header_bytes",
+                method=method,
+            )
+        # The request line, and the empty one at the end.
+        elif end and received.count(b"\n", 0, size) - 2 > self._limits.headers:
+            yield from self._give_up(
+                431, f"the request has more than {self._limits.headers} header fields", limit="headers", method=method
+            )
+        elif end:
+            if problem := http1_syntax.request_problem(received[:size]):
+                yield from self._give_up(400, f"malformed request: {problem}", method=method)
+            else:
+                yield from self._take_request(event, received[size:], method)
+
+    def _take_request(self, event: events.DataReceived, rest: bytes, method: str) -> Commands:
+        lines = [bytes(line) for line in self.buf.maybe_extract_lines() or ()]
+        try:
+            request = http1.read_request_head(lines)
+            size = http1.expected_http_body_size(request)
+        except ValueError:
+            yield from self._give_up(400, "malformed request: the target names no valid destination", method=method)
+            return
+        # The head goes upstream before the body has come: what is known to be malformed by now, is refused by now.
+        if size is None and (problem := buffered_chunks_problem(rest)):
+            yield from self._give_up(400, f"malformed request: {problem}", method=method, request=request)
+            return
+        self.request = request
+        yield ReceiveHttp(RequestHeaders(self.stream_id, request, size == 0))
+        self.body_reader = make_body_reader(size)
+        if self.state == self.read_headers:
+            self.state = self.read_body
+            yield from self.state(event)
+
+    def read_body(self, event: events.Event) -> Commands:
+        """As the original; a malformed chunk is answered and recorded."""
+        for command in super().read_body(event):
+            problem = getattr(self._reader, "problem", "")
+            if problem and isinstance(command, commands.CloseConnection):
+                self._reader.problem = ""
+                if self.response is None:
+                    yield from self._answer(400, f"malformed request: {problem}", request=self.request, counted=True)
+            yield command
+
+    def _check_buffer(self, received: int) -> Commands:
+        """Nothing piles up: neither behind a request that is being answered, nor of a body that nobody wants."""
+        if self.state == self.read_body and self.response_done:
+            self._drained += received
+        if self._drained > DRAIN_BYTES:
+            yield commands.CloseConnection(self.conn)
+        elif len(self.buf) > self._limits.header_bytes + AHEAD_BYTES:
+            self._record(400, f"more than {AHEAD_BYTES} bytes were sent ahead of a response", counted=True)
+            yield commands.CloseConnection(self.conn)
+
+    # ── time ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def _tick(self) -> float:
+        bounds = (self._limits.header_seconds, self._limits.idle_seconds, self._limits.total_seconds or SILENCE_SECONDS)
+        return min(bounds) / 2
+
+    @property
+    def _patience(self) -> float:
+        """How many seconds the client may let pass now, counted from ``_since``."""
+        if self.state == self.read_headers:
+            fresh = self.buf or self.stream_id == 1
+            return self._limits.header_seconds if fresh else self._limits.idle_seconds
+        if self.state == self.read_body:
+            return self._limits.header_seconds if self.response_done else self._limits.idle_seconds
+        if self.state == self.passthrough and not self._speaking():
+            return self._limits.header_seconds
+        # mitmproxy's own watch over silent connections hears our ticks as sound.
+        return SILENCE_SECONDS
+
+    def _look_at_the_clock(self) -> Commands:
+        if not self.conn.state & ConnectionState.CAN_READ and self.state in (self.read_headers, self.done):
+            return
+        now = time.monotonic()
+        whole = self._limits.total_seconds
+        if whole is not None and now - self._began > whole:
+            self._record(408, f"the connection lasted longer than {whole} s", limit="total_seconds", counted=True)
+            yield commands.CloseConnection(self.conn)
+        elif now - self._since <= self._patience:
+            yield commands.RequestWakeup(self._tick)
+        elif self.state == self.read_headers and self.buf:
+            yield from self._give_up(
+                408,
+                "the request's head did not come to its end in time",
+                limit="header_seconds",
+                method=_method(bytes(self.buf)),
+            )
+        else:
+            if self.state == self.read_body and not self.response_done:
+                self._record(408, "the request's body did not go on in time", limit="idle_seconds", counted=True)
+            elif self.state == self.passthrough:
+                self._record(408, "nothing was said in the tunnel in time", limit="header_seconds", counted=True)
+            # Else the client asked for nothing: a connection that was kept, or opened ahead of time, is not refused.
+            yield commands.CloseConnection(self.conn)
+
+    def send(self, event: HttpEvent) -> Commands:
+        """As the original; bytes towards the client are signs of life as well."""
+        if isinstance(event, ResponseHeaders | ResponseData | ResponseEndOfMessage):
+            self._since = time.monotonic()
+        if isinstance(event, ResponseProtocolError):
+            status = event.code.http_status_code()
+            writable = self.conn.state & ConnectionState.CAN_WRITE
+            if status is not None and self.response is None and writable:
+                yield from self._give_up_request(status, event)
+                return
+        yield from super().send(event)
+
+    def _give_up_request(self, status: int, event: ResponseProtocolError) -> Commands:
+        """Answer what mitmproxy would have sent its own page for."""
+        if status < 500:
+            yield from self._give_up(status, _invalid(event.code, self.request), request=self.request)
+            return
+        # The error hook has recorded it, or the exchange's record has.
+        yield commands.SendData(self.conn, upstream_failed(event.message))
+        yield commands.CloseConnection(self.conn)
+        self._forget()
+
+    def _give_up(
+        self, status: int, why: str, *, limit: str = "", method: str = "-", request: http.Request | None = None
+    ) -> Commands:
+        yield from self._answer(status, why, limit=limit, method=method, request=request)
+        yield commands.CloseConnection(self.conn)
+        self._forget()
+
+    def _answer(
+        self,
+        status: int,
+        why: str,
+        *,
+        limit: str = "",
+        method: str = "-",
+        request: http.Request | None = None,
+        counted: bool = False,
+    ) -> Commands:
+        response = self._record(status, why, limit=limit, method=method, request=request, counted=counted)
+        if response and self.conn.state & ConnectionState.CAN_WRITE:
+            yield commands.SendData(self.conn, response)
+
+    def _record(
+        self,
+        status: int,
+        why: str,
+        *,
+        limit: str = "",
+        method: str = "-",
+        request: http.Request | None = None,
+        counted: bool = False,
+    ) -> bytes:
+        """Record a refusal; returns its response, empty where that failed: what is refused stays refused."""
+        try:
+            return self._refuse(
+                status, why, limit=limit, method=method, request=request or self.request, counted=counted
+            )
+        except Exception as error:
+            log.error("a refusal could not be recorded", exc_info=error)
+            return b""
+
+    def _forget(self) -> None:
+        self.buf = type(self.buf)()
+        self.state = self.done
+
+
+class BoundedHttp1Client(_Bounded, Http1Client):
+    """Reads a server's responses, strictly; their heads have a limit as well, and so have the lines between chunks."""
+
+    _padded_chunks = True
+    _interim = 0
+
+    def _handle_event(self, event: events.Event) -> Commands:
+        yield from super()._handle_event(event)
+        # Of a body only what is not yet a chunk stays in the buffer.
+        reading = isinstance(event, events.DataReceived) and self.state in (self.read_headers, self.read_body)
+        if reading and len(self.buf) > SERVER_HEAD_BYTES:
+            yield from self._malformed(f"a head or a chunk's line has more than {SERVER_HEAD_BYTES} bytes")
+
+    def read_headers(self, event: events.ConnectionEvent) -> Commands:
+        """Take a well-formed head; pass interim responses (1xx) on and wait for the final one."""
+        if not isinstance(event, events.DataReceived):
+            if self.buf and self.stream_id:
+                yield from self._malformed("the connection ended within a head")
+            else:
+                yield from super().read_headers(event)
+            return
+        request, stream_id = self.request, self.stream_id
+        if request is None or stream_id is None:
+            yield from super().read_headers(event)
+            return
+        while self.buf:
+            received = bytes(self.buf)
+            if not http1_syntax.begins_like_response(received):
+                yield from self._malformed("no status line, as in HTTP/0.9")
+                return
+            if (end := _END_OF_HEAD.search(received)) is None:
+                return
+            problem = http1_syntax.response_problem(received[: end.end()])
+            lines = [bytes(line) for line in self.buf.maybe_extract_lines() or ()]
+            response = None if problem else http1.read_response_head(lines)
+            if response is None or (problem := self._interim_problem(request, response)):
+                yield from self._malformed(problem or "the head is malformed")
+                return
+            if response.status_code != 101 and response.status_code < 200:
+                yield from self._pass_interim(request, response)
+                continue
+            yield from self._take_response(event, stream_id, request, response)
+            return
+
+    def _take_response(
+        self, event: events.DataReceived, stream_id: int, request: http.Request, response: http.Response
+    ) -> Commands:
+        self._interim = 0
+        if response.status_code == 304:
+            # It has no body; mitmproxy would write a last chunk after its head.
+            response.headers.pop("transfer-encoding", None)
+        self.response = response
+        size = http1.expected_http_body_size(request, response)
+        yield ReceiveHttp(ResponseHeaders(stream_id, response, size == 0))
+        self.body_reader = make_body_reader(size)
+        self.state = self.read_body
+        yield from self.state(event)
+
+    def _interim_problem(self, request: http.Request, response: http.Response) -> str:
+        """Return why a 1xx response may not pass: one that switches protocols must have been asked for."""
+        if response.status_code == 101:
+            asked = request.headers.get("upgrade", "").lower()
+            given = response.headers.get("upgrade", "").lower()
+            version = request.headers.get("sec-websocket-version", "")
+            if "websocket" not in asked or given != "websocket" or version != "13":
+                return "101 without an upgrade that was asked for"
+        elif response.status_code < 200:
+            self._interim += 1
+            if self._interim > INTERIM_RESPONSES:
+                return f"more than {INTERIM_RESPONSES} interim responses"
+        return ""
+
+    def _pass_interim(self, request: http.Request, response: http.Response) -> Commands:
+        """Send a 1xx response past the stream, which knows one response only; HTTP/1.0 has none (RFC 9110, 15.2)."""
+        client = self.context.client
+        if request.http_version != "HTTP/1.0" and client.state & ConnectionState.CAN_WRITE:
+            yield commands.SendData(client, http1.assemble_response_head(response))  # type: ignore[no-untyped-call]
+
+    def read_body(self, event: events.Event) -> Commands:
+        """As the original; of a malformed chunk the error says so."""
+        for command in super().read_body(event):
+            problem = getattr(self._reader, "problem", "")
+            if problem and isinstance(command, ReceiveHttp) and isinstance(command.event, ResponseProtocolError):
+                command.event.message = RESPONSE_PROBLEM + problem
+            yield command
+
+    def _malformed(self, problem: str) -> Commands:
+        self.buf = type(self.buf)()
+        self.state = self.done
+        if self.conn.state is not ConnectionState.CLOSED:
+            yield commands.CloseConnection(self.conn)
+        if self.stream_id is not None:
+            yield ReceiveHttp(
+                ResponseProtocolError(self.stream_id, RESPONSE_PROBLEM + problem, ErrorCode.GENERIC_SERVER_ERROR)
+            )
+
+
+def upstream_failed(message: str) -> bytes:
+    """Return the 502 for a server that cannot be reached or whose response is malformed."""
+    body = f"openclaw.egress: the server could not be used.\nreason: {without_traffic(message)[:300]}\n"
+    headers = {
+        "Proxy-Status": 'openclaw-egress; error=http_protocol_error; details="upstream"',
+        "Content-Type": "text/plain; charset=utf-8",
+        "Connection": "close",
+    }
+    return bytes(http1.assemble_response(http.Response.make(502, body.encode("utf-8", "replace"), headers)))  # type: ignore[no-untyped-call]
+
+
+def _method(received: bytes) -> str:
+    """Return the method for a record: only what looks like one, as these bytes may be anything."""
+    found = _METHOD.match(received)
+    return found[1].decode() if found else "-"
+
+
+def _invalid(code: ErrorCode, request: http.Request | None) -> str:
+    """Return in words why mitmproxy refused a request that is well-formed."""
+    if code is ErrorCode.DESTINATION_UNKNOWN or request is None:
+        return "malformed request: neither the target nor a Host header names a destination"
+    if request.method == "CONNECT":
+        return "malformed request: CONNECT inside a tunnel"
+    if request.scheme not in ("http", "https", ""):
+        return "the scheme of the target is not http"
+    return "malformed request: the headers are not valid"
+
+
+def install() -> None:
+    """Put in place what mitmproxy offers no way for; calling this twice changes nothing.
+
+    It makes the client of HTTP/1 itself. And where a connection is ended while its task waits for the lock of
+    ``server_event``, mitmproxy leaves the socket open for ever (12.2.3): a client could use up all descriptors.
+    """
+    http_layers.Http1Client = BoundedHttp1Client  # type: ignore[attr-defined]
+    original = server.ConnectionHandler.handle_client
+    if getattr(original, "closes_all", False):
+        return
+
+    async def handle_client(self: server.ConnectionHandler) -> None:
+        try:
+            await original(self)
+        finally:
+            for transport in self.transports.values():
+                if transport.writer is not None:
+                    transport.writer.close()
+
+    handle_client.closes_all = True  # type: ignore[attr-defined]
+    server.ConnectionHandler.handle_client = handle_client  # type: ignore[method-assign]

@@ -1,0 +1,1 @@
+"""The record of exchanges, denials and events: captured, redacted, encoded as log lines."""

@@ -1,0 +1,219 @@
+"""Log lines: a record's attributes and JSON, as lines that a default Loki accepts, and back again.
+
+A record whose JSON exceeds `MAX_LINE_BYTES` is split over several log lines. The first keeps the attributes and the
+headers; the others carry parts of the bodies, cut between characters. `seal` appends a line to the hash chain;
+`reassemble` reverses both steps. The limits are those of a default Loki, with some margin: 256 KB per line, 128 entries
+and 64 KB of metadata, in which severity, trace, scope and resource count. Pure functions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from openclaw_egress.recording import semconv
+from openclaw_egress.recording.redaction import MAX_URL_BYTES, clean_text, truncate_utf8
+
+MAX_LINE_BYTES = 200_000
+"""Longest sealed line, in bytes of UTF-8."""
+MAX_ATTRIBUTE_BYTES = 1024
+"""Longest attribute value, except for the URL (8 KB)."""
+MAX_LIST_ITEMS = 16
+MAX_ATTRIBUTES = 96
+MAX_ATTRIBUTES_BYTES = 48_000
+"""Limit for all names and values of a line together."""
+GENESIS = "0" * 64
+"""``prev`` of the very first line."""
+SEVERITY_NUMBERS = {"INFO": 9, "WARN": 13, "ERROR": 17}
+
+_SEAL_BYTES = 128  # room for {"seq":…,"prev":"…",
+_PART_BYTES = MAX_LINE_BYTES - 1024  # room for the part's own description
+
+AttributeValue = str | int | float | bool | list[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One log line before it joins the hash chain: its attributes, and its JSON without ``seq`` and ``prev``."""
+
+    attributes: dict[str, AttributeValue]
+    fields: dict[str, Any]
+    event_name: str
+    severity_text: str
+    severity_number: int
+    trace_id: str | None = None
+    span_id: str | None = None
+
+
+def make_line(
+    event_name: str,
+    level: str,
+    attributes: Mapping[str, AttributeValue | None],
+    fields: dict[str, Any],
+    trace_id: str | None = None,
+    span_id: str | None = None,
+) -> Line:
+    """Return a line whose attributes are within the limits; ``None`` and attributes over the limit are dropped."""
+    kept: dict[str, AttributeValue] = {semconv.EVENT_NAME: event_name}
+    room = MAX_ATTRIBUTES_BYTES
+    for name, value in attributes.items():
+        if value is None or len(kept) >= MAX_ATTRIBUTES:
+            continue
+        short = bounded_value(value, MAX_URL_BYTES if name == semconv.URL_FULL else MAX_ATTRIBUTE_BYTES)
+        room -= len(name) + _size(str(short))
+        if room >= 0:
+            kept[name] = short
+    return Line(
+        attributes=kept,
+        fields=fields,
+        event_name=event_name,
+        severity_text=level,
+        severity_number=SEVERITY_NUMBERS[level],
+        trace_id=trace_id,
+        span_id=span_id,
+    )
+
+
+def seal(line: Line, seq: int, prev: str) -> str:
+    """Return the text of a line in the hash chain: compact JSON that starts with ``seq`` and ``prev``."""
+    rest = _json(line.fields)[1:]
+    return f'{{"seq":{seq},"prev":"{prev}"' + ("," if rest != "}" else "") + rest
+
+
+def line_hash(text: str) -> str:
+    """Return the SHA-256 of a sealed line, which is ``prev`` of the next line."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def reassemble(lines: Iterable[str]) -> dict[str, Any]:
+    """Return a record's JSON object from its sealed lines in any order, with all parts back in place.
+
+    ``seq`` and ``prev`` are those of the first line. If parts are missing, ``"missing_parts": [index, …]`` lists them,
+    and their content is absent.
+
+    Raises:
+        ValueError: a line is not a JSON object, or the first line is missing.
+    """
+    first: dict[str, Any] | None = None
+    parts: dict[int, dict[str, Any]] = {}
+    for text in lines:
+        loaded = json.loads(text)
+        if not isinstance(loaded, dict):
+            raise ValueError("a line is not a JSON object")  # noqa: TRY004 - the text is invalid, not its type
+        if "part" in loaded:
+            parts[int(loaded["part"]["index"])] = loaded
+        else:
+            first = loaded
+    if first is None:
+        raise ValueError("the first line of the record is missing")
+    count = int(first.pop("parts", 0))
+    missing = [index for index in range(1, count + 1) if index not in parts]
+    texts: dict[tuple[str, ...], list[str]] = {}
+    for index in sorted(parts):
+        texts.setdefault(tuple(parts[index]["part"]["path"]), []).append(parts[index]["data"])
+    for path, pieces in texts.items():
+        holder = first
+        for key in path[:-1]:
+            holder = holder.setdefault(key, {})
+        whole = "".join(pieces)
+        if path[-1] not in ("headers", "messages"):
+            holder[path[-1]] = whole
+        elif not missing:
+            holder[path[-1]] = json.loads(whole)
+    if missing:
+        first["missing_parts"] = missing
+    return first
+
+
+def split(line: Line) -> list[Line]:
+    """Return ``[line]`` if it is short enough, otherwise the line without its largest fields, and then their parts."""
+    size = _size(_json(line.fields))
+    if size + _SEAL_BYTES <= MAX_LINE_BYTES:
+        return [line]
+    fields = {key: dict(value) if isinstance(value, dict) else value for key, value in line.fields.items()}
+    bulky: list[tuple[int, tuple[str, ...], str, Any]] = []
+    for path, holder in _bulky_places(fields):
+        value = holder[path[-1]]
+        text = value if isinstance(value, str) else _json(value)
+        bulky.append((_size(_json(value)), path, text, holder))
+    taken: list[tuple[tuple[str, ...], str]] = []
+    for bytes_saved, path, text, holder in sorted(bulky, key=lambda item: -item[0]):
+        if size + _SEAL_BYTES + 32 <= MAX_LINE_BYTES:
+            break
+        del holder[path[-1]]
+        size -= bytes_saved
+        taken.append((path, text))
+    order = [path for path, _ in _bulky_places(line.fields)]
+    taken.sort(key=lambda item: order.index(item[0]))  # request before response
+    pieces = [(path, piece) for path, text in taken for piece in _pieces(text)]
+    fields["parts"] = len(pieces)
+    first = replace(line, fields=fields, attributes={**line.attributes, semconv.PART_COUNT: len(pieces)})
+    return [first, *(_part(line, path, piece, i, len(pieces)) for i, (path, piece) in enumerate(pieces, 1))]
+
+
+def _bulky_places(fields: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
+    """Yield the fields that may leave the first line: the path, and the dict that holds the path's last key."""
+    for side in ("request", "response"):
+        holder = fields.get(side)
+        if isinstance(holder, dict):
+            for key in ("body", "headers"):
+                if key in holder:
+                    yield (side, key), holder
+    if "messages" in fields:
+        yield ("messages",), fields
+
+
+def _part(line: Line, path: tuple[str, ...], piece: str, index: int, count: int) -> Line:
+    direction = "request" if path[0] == "request" else "response"
+    exchange = line.attributes.get(semconv.EXCHANGE_ID, "")
+    attributes: dict[str, AttributeValue] = {
+        semconv.EVENT_NAME: line.event_name,
+        semconv.EXCHANGE_ID: exchange,
+        semconv.CLASS: line.attributes.get(semconv.CLASS, ""),
+        semconv.PART_INDEX: index,
+        semconv.PART_COUNT: count,
+        semconv.PART_DIRECTION: direction,
+    }
+    part = {"index": index, "count": count, "direction": direction, "path": list(path)}
+    return replace(line, attributes=attributes, fields={"exchange": exchange, "part": part, "data": piece})
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """Yield ``text`` in pieces whose JSON takes at most `_PART_BYTES`, cut between characters."""
+    start = 0
+    while start < len(text):
+        length = _PART_BYTES
+        while (size := _size(_json(text[start : start + length]))) > _PART_BYTES:
+            length = min(len(text) - start, length)
+            length = max(1, length * _PART_BYTES // size - 8)
+        yield text[start : start + length]
+        start += length
+
+
+def bounded_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a line's JSON, with long values truncated."""
+    return {name: bounded_value(value, 8 * 1024) for name, value in list(fields.items())[:MAX_ATTRIBUTES]}
+
+
+def bounded_value(value: Any, limit: int) -> Any:
+    """Return a value truncated to ``limit`` bytes; an integer that OTLP cannot hold becomes text."""
+    if isinstance(value, str):
+        return truncate_utf8(clean_text(value), limit)
+    if isinstance(value, list):
+        return [truncate_utf8(clean_text(str(item)), limit // MAX_LIST_ITEMS) for item in value[:MAX_LIST_ITEMS]]
+    if isinstance(value, int) and not isinstance(value, bool) and not -(2**63) <= value < 2**63:
+        return str(value)
+    return value
+
+
+def _json(value: Any) -> str:
+    """Return compact JSON in valid UTF-8; lone surrogates inside strings are replaced."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
+    return text if text.isascii() else clean_text(text)
+
+
+def _size(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())

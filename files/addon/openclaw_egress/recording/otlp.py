@@ -1,0 +1,160 @@
+"""Encoding of records as OTLP, with the OpenTelemetry SDK's own types, resource detection and encoder.
+
+A record is encoded once, when it is committed, and the bytes are kept; a push is assembled from them. A retry therefore
+sends exactly the same bytes, which lets the destination recognise duplicates. Loki counts the observed time as
+metadata, so here it equals the record's time.
+
+The framing is that of protobuf (https://protobuf.dev/programming-guides/encoding/) and
+``opentelemetry/proto/collector/logs/v1/logs_service.proto``: ``ExportLogsServiceRequest{1: ResourceLogs{1: resource,
+2: ScopeLogs{1: scope, 2: log record…}}}``.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable
+
+from opentelemetry._logs import LogRecord, SeverityNumber
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.common._log_encoder import encode_logs
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord as EncodedLogRecord
+from opentelemetry.sdk._logs import ReadableLogRecord
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
+
+from openclaw_egress import __version__
+from openclaw_egress.recording.log_lines import Line
+
+SCOPE = InstrumentationScope("openclaw_egress", __version__)
+DEFAULT_SERVICE_NAME = "openclaw-proxy"
+PROBE_SERVICE_NAME = "openclaw-egress-probe"
+CONTENT_TYPE = "application/x-protobuf"
+
+_EMPTY = Resource({})
+
+
+def make_resource(instance_id: str, service_name: str | None = None, host_name: str | None = None) -> Resource:
+    """Return the resource of this installation.
+
+    ``service.name`` is that of the environment (``OTEL_SERVICE_NAME``, then ``OTEL_RESOURCE_ATTRIBUTES``), else
+    ``service_name``, else ``openclaw-proxy``. ``host.name`` is ``host_name``, else that of the environment, else the
+    machine's. ``service.instance.id`` is always the spool's, because each spool has its own hash chain.
+    """
+    said = OTELResourceDetector().detect().attributes
+    return Resource.create(
+        {
+            "service.name": str(said.get("service.name") or service_name or DEFAULT_SERVICE_NAME),
+            "service.version": str(said.get("service.version") or __version__),
+            "service.instance.id": instance_id,
+            "host.name": str(host_name or said.get("host.name") or socket.gethostname()),
+        }
+    )
+
+
+def encode_resource(resource: Resource) -> bytes:
+    """Return a resource with its scope, ready to be the head of a push (see `assemble`)."""
+    probe = ReadableLogRecord(LogRecord(timestamp=0, observed_timestamp=0), resource, SCOPE)
+    logs = encode_logs([probe]).resource_logs[0]
+    scope_logs = logs.scope_logs[0]
+    del scope_logs.log_records[:]
+    del logs.scope_logs[:]
+    head, scope = logs.SerializeToString(deterministic=True), scope_logs.SerializeToString(deterministic=True)
+    return b"".join((_varint(len(head)), head, _varint(len(scope)), scope))
+
+
+def encode_record(line: Line, text: str, time_ns: int) -> bytes:
+    """Return a line, sealed as ``text``, as an OTLP ``LogRecord``; its observed time is the commit time."""
+    record = LogRecord(
+        timestamp=time_ns,
+        observed_timestamp=time_ns,
+        context=_context(line),
+        severity_text=line.severity_text,
+        severity_number=SeverityNumber(line.severity_number),
+        body=text,
+        attributes=line.attributes,
+        event_name=line.event_name,
+    )
+    request = encode_logs([ReadableLogRecord(record, _EMPTY, SCOPE)])
+    encoded: bytes = request.resource_logs[0].scope_logs[0].log_records[0].SerializeToString(deterministic=True)
+    return encoded
+
+
+def make_probe() -> bytes:
+    """Return a push of one small record, under a service name of its own, to test whether the destination accepts any.
+
+    The record has no time, so a wrong clock cannot cause a refusal. It has no instance, so it is not part of the stream
+    of the proxy's records.
+    """
+    record = ReadableLogRecord(
+        LogRecord(timestamp=0, observed_timestamp=0, body="is this store alive?", severity_text="INFO"), _EMPTY, SCOPE
+    )
+    encoded = encode_logs([record]).resource_logs[0].scope_logs[0].log_records[0]
+    encoded.time_unix_nano = encoded.observed_time_unix_nano = 0
+    resource = Resource({"service.name": PROBE_SERVICE_NAME})
+    return assemble([(encode_resource(resource), encoded.SerializeToString(deterministic=True))])
+
+
+def decode_text(encoded: bytes) -> str:
+    """Return the sealed line inside an encoded record."""
+    text: str = EncodedLogRecord.FromString(encoded).body.string_value
+    return text
+
+
+def assemble(records: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Return a push (``ExportLogsServiceRequest``) of encoded records, in order.
+
+    Args:
+        records: pairs of `encode_resource` and `encode_record`. Adjacent records with the same resource share it.
+    """
+    groups: list[tuple[bytes, list[bytes]]] = []
+    for resource, record in records:
+        if not groups or groups[-1][0] != resource:
+            groups.append((resource, []))
+        groups[-1][1].append(_field(2, record))
+    push = []
+    for resource, encoded in groups:
+        head, scope = _heads(resource)
+        push.append(_field(1, head + _field(2, scope + b"".join(encoded))))
+    return b"".join(push)
+
+
+def _heads(resource: bytes) -> tuple[bytes, bytes]:
+    length, at = _read_varint(resource, 0)
+    scope_length, scope_at = _read_varint(resource, at + length)
+    return resource[at : at + length], resource[scope_at : scope_at + scope_length]
+
+
+def _field(number: int, data: bytes) -> bytes:
+    """Return a length-delimited protobuf field."""
+    return bytes([number << 3 | 2]) + _varint(len(data)) + data
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _read_varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        value |= (byte & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 0x80:
+            return value, at
+
+
+def _context(line: Line) -> Context:
+    """Return the request's trace as a context of the SDK; an empty context if the trace is missing or invalid."""
+    if not line.trace_id or not line.span_id:
+        return Context()
+    try:
+        span = SpanContext(int(line.trace_id, 16), int(line.span_id, 16), is_remote=True, trace_flags=TraceFlags(0))
+    except ValueError:
+        return Context()
+    return set_span_in_context(NonRecordingSpan(span), Context()) if span.is_valid else Context()

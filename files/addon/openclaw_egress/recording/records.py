@@ -1,0 +1,324 @@
+"""What is kept of one exchange, decision or event, as attributes and log lines.
+
+Pure: `lines_of` turns a record into one line or several; what a line is and how it is split stands in `lines`.
+
+The JSON of an exchange::
+
+    {"seq": 7, "prev": "<sha256>", "method": "POST", "url": "https://…", "status": 200,
+     "request":  {"headers": {…}, "body": "…", "body_sha256": "…", "body_size": 12, "body_encoding": "utf-8"},
+     "response": {"headers": {…}, "body": "…", …},
+     "messages": […assembled message of a stream…], "messages_truncated": true}
+
+``messages_truncated`` is there only if the assembled message exceeded the limit or an event was unreadable.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from openclaw_egress.llm.model import OTHER_ERROR, PROVIDER_ERRORS, RequestFacts, ResponseFacts
+from openclaw_egress.recording import semconv
+from openclaw_egress.recording.log_lines import (
+    MAX_ATTRIBUTE_BYTES,
+    AttributeValue,
+    Line,
+    bounded_fields,
+    make_line,
+    split,
+)
+from openclaw_egress.recording.redaction import MAX_URL_BYTES, clean_text, truncate_utf8
+
+OUTCOMES = ("complete", "client_aborted", "upstream_error", "interrupted")
+"""How an exchange can end."""
+Headers = Sequence[tuple[str, str]]
+
+_TRANSPORT_ERRORS = """timeout connect_error dns_error tls_error protocol_error connection_reset upstream_closed
+    client_aborted interrupted decode_error spool_full denied"""
+ERROR_TYPES = PROVIDER_ERRORS | {*_TRANSPORT_ERRORS.split(), OTHER_ERROR}
+"""All values of ``error.type`` besides HTTP status codes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Body:
+    """A body after content decoding.
+
+    ``size`` and ``sha256`` are of the whole decoded body, though ``text`` be truncated; ``sha256`` is ``None`` where
+    the body's end was not seen.
+    """
+
+    text: str
+    encoding: str = "utf-8"
+    """``utf-8`` or ``base64``."""
+    size: int = 0
+    sha256: str | None = None
+    truncated: bool = False
+
+    @classmethod
+    def of(cls, data: bytes, *, whole: bool = True) -> Body:
+        """The body that is ``data``, or, where it is not ``whole``, began with it: a cut character is left out."""
+        digest = hashlib.sha256(data).hexdigest() if whole else None
+        try:
+            text, encoding = _decode(data, cut=not whole), "utf-8"
+        except UnicodeDecodeError:
+            text, encoding = base64.b64encode(data).decode(), "base64"
+        return cls(text=text, encoding=encoding, size=len(data), sha256=digest, truncated=not whole)
+
+    def content(self) -> bytes:
+        """The bytes that ``text`` stands for."""
+        return base64.b64decode(self.text) if self.encoding == "base64" else self.text.encode()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExchangeRecord:
+    """One request to an inspected host and its answer. Already redacted. Times are Unix nanoseconds."""
+
+    id: str
+    class_name: str
+    method: str
+    url: str
+    host: str
+    port: int
+    begin_ns: int
+    end_ns: int
+    client: str = ""
+    """Address of the client."""
+    outcome: str = "complete"
+    """One of `OUTCOMES`."""
+    rule: str = ""
+    reason: str = ""
+    first_chunk_ns: int | None = None
+    http_version: str | None = None
+    status: int | None = None
+    request_headers: Headers = field(default_factory=list)
+    response_headers: Headers = field(default_factory=list)
+    request_body: Body | None = None
+    response_body: Body | None = None
+    request_size: int | None = None
+    """Bytes of the body on the wire, before decoding and truncation; the same for the response's."""
+    response_size: int | None = None
+    body_truncated: bool = False
+    request_facts: RequestFacts = field(default_factory=RequestFacts)
+    response_facts: ResponseFacts = field(default_factory=ResponseFacts)
+    error_type: str | None = None
+    key_fingerprint: str | None = None
+    trace_id: str | None = None
+    """32 hex digits, from ``traceparent``; ``span_id`` 16."""
+    span_id: str | None = None
+    output_messages: list[dict[str, Any]] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeniedRecord:
+    """What was refused (or, with ``enforced=False``, would have been): who, where, which rule and why."""
+
+    class_name: str
+    host: str
+    port: int
+    rule: str
+    reason: str
+    client: str = ""
+    method: str | None = None
+    url: str | None = None
+    count: int = 1
+    enforced: bool = True
+    time_ns: int | None = None
+    """When, where that is not when it is recorded (Unix nanoseconds)."""
+    id: str = ""
+    status: int | None = None
+    """HTTP status of the refusal; None where the connection ended without a response."""
+    trace_id: str | None = None
+    span_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventRecord:
+    """Something that happened to the proxy itself: policy loaded or refused, records dropped, a checkpoint."""
+
+    event_name: str
+    message: str
+    attributes: Mapping[str, AttributeValue] = field(default_factory=dict)
+    severity: Literal["INFO", "WARN", "ERROR"] = "INFO"
+    class_name: str = ""
+
+
+Record = ExchangeRecord | DeniedRecord | EventRecord
+
+
+def lines_of(record: Record) -> list[Line]:
+    """The lines of a record, the one with the attributes first. None is over the limits of a stock Loki."""
+    if isinstance(record, ExchangeRecord):
+        line = _exchange_line(record)
+    elif isinstance(record, DeniedRecord):
+        line = _denied_line(record)
+    else:
+        line = _event_line(record)
+    return split(line)
+
+
+def severity(status: int | None, outcome: str, error_type: str | None = None) -> str:
+    """ERROR for 5xx, transport errors and errors inside a stream; WARN for 4xx and clients that left; else INFO."""
+    if outcome in ("upstream_error", "interrupted") or (status is not None and status >= 500):
+        return "ERROR"
+    if (status is not None and status >= 400) or outcome in ("client_aborted", "denied"):
+        return "WARN"
+    return "ERROR" if error_type is not None else "INFO"
+
+
+def error_type_of(record: ExchangeRecord) -> str | None:
+    """``error.type`` from the fixed list: the transport's, else the provider's, else the status code."""
+    for candidate in (record.error_type, record.response_facts.error_type):
+        if candidate is not None and candidate in ERROR_TYPES:
+            return candidate
+    if record.status is not None and record.status >= 400:
+        return str(record.status)
+    if record.error_type or record.response_facts.error_type or record.outcome == "upstream_error":
+        return OTHER_ERROR
+    return record.outcome if record.outcome in ("client_aborted", "interrupted") else None
+
+
+def _exchange_line(record: ExchangeRecord) -> Line:
+    asked, answered, usage = record.request_facts, record.response_facts, record.response_facts.usage
+    error_type = error_type_of(record)
+    first_chunk = None
+    if record.first_chunk_ns is not None:
+        first_chunk = max(0, record.first_chunk_ns - record.begin_ns) / 1e9
+    attributes: dict[str, AttributeValue | None] = {
+        semconv.EXCHANGE_ID: record.id,
+        semconv.CLASS: record.class_name,
+        semconv.RULE: record.rule or None,
+        semconv.REASON: record.reason or None,
+        semconv.OUTCOME: record.outcome,
+        semconv.BEGIN: rfc3339(record.begin_ns),
+        semconv.DURATION: max(0, record.end_ns - record.begin_ns) / 1e9,
+        semconv.KEY: record.key_fingerprint,
+        semconv.REQUEST_SIZE: record.request_size,
+        semconv.RESPONSE_SIZE: record.response_size,
+        semconv.BODY_TRUNCATED: record.body_truncated,
+        semconv.HTTP_REQUEST_METHOD: record.method,
+        semconv.HTTP_RESPONSE_STATUS_CODE: record.status,
+        semconv.URL_FULL: record.url,
+        semconv.SERVER_ADDRESS: record.host,
+        semconv.SERVER_PORT: record.port,
+        semconv.CLIENT_ADDRESS: record.client or None,
+        semconv.NETWORK_PROTOCOL_VERSION: record.http_version,
+        semconv.ERROR_TYPE: error_type,
+        semconv.GEN_AI_OPERATION_NAME: asked.operation_name,
+        semconv.GEN_AI_PROVIDER_NAME: asked.provider_name,
+        semconv.GEN_AI_REQUEST_MODEL: asked.model,
+        semconv.GEN_AI_REQUEST_STREAM: asked.stream,
+        semconv.GEN_AI_RESPONSE_MODEL: answered.model,
+        semconv.GEN_AI_RESPONSE_ID: answered.id,
+        semconv.GEN_AI_RESPONSE_FINISH_REASONS: list(answered.finish_reasons) or None,
+        semconv.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK: first_chunk,
+        semconv.GEN_AI_USAGE_INPUT_TOKENS: usage.input_tokens,
+        semconv.GEN_AI_USAGE_OUTPUT_TOKENS: usage.output_tokens,
+        semconv.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS: usage.cache_read_input_tokens,
+        semconv.GEN_AI_USAGE_CACHE_WRITE_INPUT_TOKENS: usage.cache_write_input_tokens,
+        semconv.GEN_AI_USAGE_REASONING_OUTPUT_TOKENS: usage.reasoning_output_tokens,
+    }
+    fields: dict[str, Any] = {
+        "method": truncate_utf8(clean_text(record.method), MAX_ATTRIBUTE_BYTES),
+        "url": truncate_utf8(clean_text(record.url), MAX_URL_BYTES),
+        "status": record.status,
+        "request": _message_json(record.request_headers, record.request_body),
+        "response": _message_json(record.response_headers, record.response_body),
+    }
+    messages = record.output_messages if record.output_messages is not None else answered.messages
+    if messages is not None:
+        fields["messages"] = messages
+        if answered.messages_truncated:
+            fields["messages_truncated"] = True
+    return make_line(
+        semconv.EVENT_EXCHANGE,
+        severity(record.status, record.outcome, error_type),
+        attributes,
+        fields,
+        record.trace_id,
+        record.span_id,
+    )
+
+
+def _denied_line(record: DeniedRecord) -> Line:
+    attributes: dict[str, AttributeValue | None] = {
+        semconv.EXCHANGE_ID: record.id or None,
+        semconv.CLASS: record.class_name,
+        semconv.RULE: record.rule,
+        semconv.REASON: record.reason,
+        semconv.OUTCOME: "denied" if record.enforced else "reported",
+        semconv.ENFORCED: record.enforced,
+        semconv.COUNT: record.count,
+        semconv.BEGIN: None if record.time_ns is None else rfc3339(record.time_ns),
+        semconv.HTTP_REQUEST_METHOD: record.method,
+        semconv.HTTP_RESPONSE_STATUS_CODE: record.status,
+        semconv.URL_FULL: record.url,
+        semconv.SERVER_ADDRESS: record.host,
+        semconv.SERVER_PORT: record.port,
+        semconv.CLIENT_ADDRESS: record.client or None,
+    }
+    fields = {
+        "class": record.class_name,
+        "method": record.method,
+        "url": record.url,
+        "host": record.host,
+        "port": record.port,
+        "client": record.client,
+        "rule": record.rule,
+        "reason": record.reason,
+        "count": record.count,
+        "enforced": record.enforced,
+    }
+    return make_line(semconv.EVENT_DENIED, "WARN", attributes, bounded_fields(fields), record.trace_id, record.span_id)
+
+
+def _event_line(record: EventRecord) -> Line:
+    attributes: dict[str, AttributeValue | None] = {**record.attributes, semconv.CLASS: record.class_name or None}
+    fields = {"message": truncate_utf8(clean_text(record.message), 16 * 1024), **bounded_fields(record.attributes)}
+    return make_line(record.event_name, record.severity, attributes, fields)
+
+
+def _message_json(headers: Headers, body: Body | None) -> dict[str, Any]:
+    message: dict[str, Any] = {"headers": headers_json(headers)}
+    if body is not None:
+        message["body"] = clean_text(body.text)
+        message["body_sha256"] = body.sha256
+        message["body_size"] = body.size
+        message["body_encoding"] = body.encoding
+        if body.truncated:
+            message["body_truncated"] = True
+    return message
+
+
+def headers_json(headers: Headers) -> dict[str, str | list[str]]:
+    """Headers as an object; a name that comes again (in any case) holds a list, in order."""
+    result: dict[str, str | list[str]] = {}
+    names: dict[str, str] = {}
+    for raw_name, raw_value in headers:
+        value = clean_text(raw_value)
+        name = names.setdefault(raw_name.lower(), clean_text(raw_name))
+        known = result.get(name)
+        if known is None:
+            result[name] = value
+        else:
+            result[name] = [*known, value] if isinstance(known, list) else [known, value]
+    return result
+
+
+def rfc3339(time_ns: int) -> str:
+    """Unix nanoseconds as RFC 3339 in UTC with microseconds."""
+    seconds, rest = divmod(time_ns, 1_000_000_000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest // 1000:06d}Z"
+
+
+def _decode(data: bytes, *, cut: bool) -> str:
+    """UTF-8; where the end was cut off, without the up to 3 bytes of a character that the cut went through."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        if cut and error.end == len(data) and error.reason == "unexpected end of data":
+            return data[: error.start].decode()
+        raise

@@ -1,0 +1,330 @@
+"""Reading the spool: what `egress records`, `show`, `tail`, `denials`, `status` and `audit` are made of.
+
+Works beside a proxy that writes, from another process or thread.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import stat
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Self
+
+from openclaw_egress.recording.denials import Denial
+from openclaw_egress.recording.log_lines import GENESIS
+from openclaw_egress.recording.otlp import decode_text
+from openclaw_egress.recording.semconv import EVENT_DENIED
+from openclaw_egress.spool.schema import (
+    CLOCK_SET_BACK,
+    STATES,
+    SpoolError,
+    check_version,
+    connect_read_only,
+    has_client,
+    spool_errors,
+    who_may,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One record as tables show it; times are Unix nanoseconds, durations seconds, ``None`` where unknown."""
+
+    seq: int
+    time_ns: int
+    state: str
+    class_name: str
+    event_name: str
+    id: str
+    part: int
+    """0 for a record's first line, from 1 for its parts."""
+    parts: int
+    begin: str | None
+    method: str | None
+    url: str | None
+    host: str | None
+    port: int | None
+    status: int | None
+    outcome: str | None
+    rule: str | None
+    reason: str | None
+    provider: str | None
+    model: str | None
+    stream: bool | None
+    input_tokens: int | None
+    output_tokens: int | None
+    cache_read_tokens: int | None
+    cache_write_tokens: int | None
+    reasoning_tokens: int | None
+    duration: float | None
+    first_chunk: float | None
+    error_type: str | None
+    count: int | None
+    why: str | None
+    client: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filters:
+    """What to look for; ``None`` and empty are "any". ``model`` and ``host`` may hold ``*`` and ``?``."""
+
+    since_ns: int | None = None
+    until_ns: int | None = None
+    event_names: Sequence[str] = ()
+    class_name: str | None = None
+    model: str | None = None
+    host: str | None = None
+    method: str | None = None
+    outcome: str | None = None
+    status: int | None = None
+    status_min: int | None = None
+    status_max: int | None = None
+    state: str | None = None
+    id: str | None = None
+    """An exchange's id, or how it begins."""
+    after_seq: int | None = None
+    """Only what came later than this ``seq``: for following."""
+    limit: int | None = None
+    """The newest so many."""
+    newest_first: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """What a check of the whole chain found."""
+
+    lines: int
+    """Lines ever sealed."""
+    kept: int
+    """Of these, lines that are still here and were compared with the ledger."""
+    first_seq: int
+    last_seq: int
+    last_hash: str
+    problems: tuple[str, ...]
+
+
+_COLUMNS = ", ".join(
+    {"class_name": "class AS class_name", "id": "exchange_id AS id"}.get(field.name, field.name)
+    for field in fields(Row)
+)
+_COMPARED = {
+    "since_ns": "time_ns >= ?",
+    "until_ns": "time_ns < ?",
+    "class_name": "class = ?",
+    "model": "model GLOB ?",
+    "host": "host GLOB ?",
+    "method": "method = ?",
+    "outcome": "outcome = ?",
+    "status": "status = ?",
+    "status_min": "status >= ?",
+    "status_max": "status <= ?",
+    "after_seq": "seq > ?",
+}
+
+
+class SpoolReader:
+    """A spool that is only read.
+
+    Raises:
+        SpoolError: the file is missing, damaged, or of a newer version.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self._local = threading.local()
+        self._readers: list[sqlite3.Connection] = []
+        try:
+            is_file = stat.S_ISREG(self.path.stat().st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            raise SpoolError(
+                f"spool {self.path}: there is none yet; has the proxy run with this EGRESS_STATE_DIR?"
+            ) from None
+        except OSError as error:
+            raise SpoolError(f"spool {self.path}: {error.strerror}; {who_may(self.path)}") from None
+        if not is_file:
+            raise SpoolError(f"spool {self.path}: this is not a file; check EGRESS_STATE_DIR")
+        try:
+            with spool_errors(self.path):
+                check_version(self._read(), self.path)
+                self._columns = _COLUMNS if has_client(self._read()) else _COLUMNS.replace("client", "NULL AS client")
+                row = self._read().execute("SELECT value FROM meta WHERE key = 'instance_id'").fetchone()
+        except BaseException:
+            SpoolReader.close(self)
+            raise
+        self.instance_id = str(row[0]) if row else ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close every connection of this object."""
+        for connection in self._readers:
+            connection.close()
+        self._readers.clear()
+        self._local = threading.local()
+
+    def _read(self) -> sqlite3.Connection:
+        """This thread's own reading connection."""
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = connect_read_only(self.path)
+            self._readers.append(connection)
+        return connection
+
+    def query(self, filters: Filters | None = None) -> Iterator[Row]:
+        """Records (of dead letters their parts too) in order of time, or the newest first."""
+        columns = f"{self._columns}, CASE WHEN event_name = '{EVENT_DENIED}' THEN otlp END AS denied"
+        for found in self._select(columns, filters or Filters()):
+            values = dict(found)
+            denied = values.pop("denied")
+            if denied is not None and (values["client"] is None or values["outcome"] == "denied"):
+                # Spools of before have neither the client's column nor "reported".
+                line = _parsed(decode_text(denied))
+                values["client"] = values["client"] or line.get("client") or None
+                if line.get("enforced") is False:
+                    values["outcome"] = "reported"
+            stream = None if values["stream"] is None else bool(values["stream"])
+            yield Row(**{**values, "state": STATES[values["state"]], "stream": stream})
+
+    def denials(self, filters: Filters) -> Iterator[Denial]:
+        """Records of denials, whatever `Filters.event_names` says; otherwise as `query`."""
+        columns = "seq, class, host, port, rule, reason, time_ns, count, method, url, otlp"
+        for found in self._select(columns, replace(filters, event_names=[EVENT_DENIED])):
+            line = _parsed(decode_text(found["otlp"]))
+            yield Denial(
+                class_name=found["class"],
+                host=found["host"] or "",
+                port=found["port"] or 0,
+                rule=found["rule"] or "",
+                reason=found["reason"] or "",
+                time_ns=found["time_ns"],
+                count=1 if found["count"] is None else found["count"],
+                enforced=line.get("enforced") is not False,
+                method=found["method"],
+                url=found["url"],
+                client=str(line["client"]) if line.get("client") else None,
+            )
+
+    def _select(self, columns: str, filters: Filters) -> Iterator[sqlite3.Row]:
+        where, values = ["part >= 0" if filters.state == "dead_letter" else "part = 0"], list[Any]()
+        for name, condition in _COMPARED.items():
+            if (value := getattr(filters, name)) is not None:
+                where.append(condition)
+                values.append(value)
+        if filters.event_names:
+            where.append(f"event_name IN ({', '.join('?' * len(filters.event_names))})")
+            values += filters.event_names
+        if filters.state is not None:
+            where.append("state = ?")
+            values.append(STATES.index(filters.state))
+        if filters.id:
+            where.append("exchange_id >= ? AND exchange_id < ?")
+            values += [filters.id, filters.id + "\U0010ffff"]
+        sql = f"SELECT {columns} FROM records WHERE {' AND '.join(where)} ORDER BY seq DESC"  # noqa: S608 - constants
+        if filters.limit is not None:
+            sql += " LIMIT ?"
+            values.append(filters.limit)
+        if not filters.newest_first:
+            sql = f"SELECT * FROM ({sql}) ORDER BY seq"  # noqa: S608 - as above
+        with spool_errors(self.path):
+            cursor = self._read().cursor()
+            cursor.row_factory = sqlite3.Row
+            yield from cursor.execute(sql, values)
+
+    def lines_for(self, exchange_id: str) -> list[str]:
+        """The sealed lines of one exchange, in order; empty where it is not here (any more)."""
+        with spool_errors(self.path):
+            rows = self._read().execute("SELECT otlp FROM records WHERE exchange_id = ? ORDER BY seq", (exchange_id,))
+            return [decode_text(row[0]) for row in rows]
+
+    def line(self, seq: int) -> str | None:
+        """One sealed line by its number."""
+        with spool_errors(self.path):
+            row = self._read().execute("SELECT otlp FROM records WHERE seq = ?", (seq,)).fetchone()
+        return decode_text(row[0]) if row else None
+
+    def lines(self, after_seq: int = 0) -> Iterator[tuple[int, str]]:
+        """All lines that are still here with their numbers, in order."""
+        with spool_errors(self.path):
+            for seq, encoded in self._read().execute(
+                "SELECT seq, otlp FROM records WHERE seq > ? ORDER BY seq", (after_seq,)
+            ):
+                yield seq, decode_text(encoded)
+
+    def head(self) -> tuple[int, str]:
+        """``seq`` and hash of the newest line; ``(0, GENESIS)`` before the first."""
+        with spool_errors(self.path):
+            return self.head_of(
+                self._read().execute("SELECT seq, hash FROM ledger ORDER BY seq DESC LIMIT 1").fetchone()
+            )
+
+    @staticmethod
+    def head_of(row: tuple[Any, ...] | None) -> tuple[int, str]:
+        """``seq`` and hash of a row of the ledger."""
+        return (int(row[0]), bytes(row[1]).hex()) if row else (0, GENESIS)
+
+    def stats(self) -> dict[str, int]:
+        """Counts and bytes by state; see `spool_schema.STATES`."""
+        with spool_errors(self.path):
+            read = self._read()
+            found = {name: 0 for state in STATES for name in (f"{state}_records", f"{state}_bytes")}
+            for state, count, size in read.execute("SELECT state, count(*), sum(size) FROM records GROUP BY state"):
+                found[f"{STATES[state]}_records"], found[f"{STATES[state]}_bytes"] = count, size
+            row = read.execute("SELECT count(*), (SELECT sum(length(data)) FROM chunks) FROM exchanges").fetchone()
+        return {**found, "open_exchanges": row[0], "journal_bytes": row[1] or 0, "last_seq": self.head()[0]}
+
+    def audit(self) -> Audit:
+        """Check the whole chain: no gap in the ledger, each line's hash as noted, each ``prev`` the one before."""
+        problems: list[str] = []
+        lines = kept = first = last = last_time = 0
+        before = GENESIS
+        with spool_errors(self.path):
+            set_back = {
+                int(key.removeprefix(CLOCK_SET_BACK))
+                for (key,) in self._read().execute("SELECT key FROM meta WHERE key GLOB ?", (CLOCK_SET_BACK + "*",))
+            }
+            for seq, noted, time_ns, encoded in self._read().execute(
+                "SELECT l.seq, l.hash, l.time_ns, r.otlp FROM ledger l LEFT JOIN records r USING (seq) ORDER BY l.seq"
+            ):
+                lines, first = lines + 1, first or seq
+                if seq != last + 1:
+                    problems.append(f"lines {last + 1} to {seq - 1} are missing from the ledger")
+                if time_ns <= last_time and seq not in set_back:
+                    problems.append(f"line {seq} is not later than the one before it")
+                digest = bytes(noted).hex()
+                if encoded is not None:
+                    kept += 1
+                    problems += _line_problems(decode_text(encoded), seq, digest, before if seq == last + 1 else None)
+                last, last_time, before = seq, time_ns, digest
+        return Audit(lines, kept, first, last, before, tuple(problems))
+
+
+def _parsed(line: str) -> dict[str, Any]:
+    """Return a line's JSON; empty where the line is damaged, which `SpoolReader.audit` reports."""
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _line_problems(text: str, seq: int, digest: str, prev: str | None) -> Iterator[str]:
+    if hashlib.sha256(text.encode()).hexdigest() != digest:
+        yield f"line {seq} is not what was recorded: its hash differs from the ledger's"
+    try:
+        sealed = json.loads(text)
+    except ValueError:
+        yield f"line {seq} is no JSON"
+        return
+    if sealed.get("seq") != seq:
+        yield f"line {seq} calls itself {sealed.get('seq')}"
+    if prev is not None and sealed.get("prev") != prev:
+        yield f"line {seq} does not follow the line before it"

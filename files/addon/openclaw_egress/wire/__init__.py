@@ -1,0 +1,1 @@
+"""Formats of the wire: HTTP/1 syntax, content codings, server-sent events, JSON members."""

@@ -1,0 +1,256 @@
+"""What a class in `report` did becomes the least rules that allow it, written into the policy's own text."""
+
+import shutil
+import subprocess
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from openclaw_egress.advice.remediation import NewRule
+from openclaw_egress.advice.suggest import (
+    Request,
+    Suggestion,
+    SuggestionError,
+    enforcing,
+    suggest,
+    suggested_text,
+    unified_diff,
+)
+from openclaw_egress.policy.destination import parse_destination
+from openclaw_egress.policy.model import Policy, decide, read_policy
+from openclaw_egress.recording.denials import ANY, NOT_TLS, Denial
+
+HEAD = "version: 1  # one\ninspect: [api.openai.com]\nclasses:\n"
+
+
+def report(host: str, port: int = 443, method: str | None = "CONNECT", **changes) -> Denial:
+    """A denial that was only reported."""
+    known: dict = {"class_name": "box", "rule": "default", "reason": "no rule", "time_ns": 1, "enforced": False}
+    return Denial(**known | {"host": host, "port": port, "method": method} | changes)
+
+
+def read(text: str) -> Policy:
+    return read_policy(text.encode(), "policy.yml")
+
+
+def box(rules: str = "") -> Policy:
+    return read(HEAD + f"  box: {{listen: 1, action: report{rules}}}\n")
+
+
+def suggested(policy: Policy, *denials: Denial) -> list[str]:
+    return [str(rule) for rule in suggest(policy, "box", denials).rules]
+
+
+# ── which rules ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_each_host_gets_one_rule_with_the_ports_that_were_asked_for():
+    denials = [report("b.example"), report("a.example", 80, "GET"), report("a.example"), report("a.example", 8443)]
+    assert suggested(box(), *denials, *denials) == [
+        "{host: a.example, ports: [80, 443, 8443]}",
+        "{host: b.example, ports: [443]}",
+    ]
+
+
+def test_what_was_refused_and_what_other_classes_did_is_no_matter():
+    other = (report("a.example", enforced=True), report("b.example", class_name="other"))
+    assert suggested(box(), *other) == []
+
+
+def test_what_the_policy_allows_by_now_needs_no_rule():
+    assert suggested(box(", allow: [a.example]"), report("a.example"), report("a.example", 8443)) == [
+        "{host: a.example, ports: [8443]}"
+    ]
+
+
+@pytest.mark.parametrize(("method", "rules"), [("GET", ["{host: api.openai.com, ports: [443]}"]), ("POST", [])])
+def test_a_rule_that_names_methods_is_not_enough_for_another_method(method, rules):
+    policy = box(", allow: [{host: api.openai.com, methods: [POST]}]")
+    assert suggested(policy, report("api.openai.com"), report("api.openai.com", 443, method)) == rules
+
+
+LEFT_OUT = {
+    "deny": (", deny: ['*.internal.example']", [report("a.internal.example")]),
+    "goes before allow": (", deny: [a.example]", [report("a.example", rule="classes.box.deny[0]")]),
+    "loopback": ("", [report("localhost", 9000)]),
+    "10.1.2.3": ("", [report("llm.example")]),
+    "address guard": ("", [report("rebind.example"), report("rebind.example", rule="address-guard", enforced=True)]),
+}
+
+
+@pytest.mark.parametrize("why", list(LEFT_OUT))
+def test_what_no_rule_of_allow_can_or_should_allow_is_left_out_with_why(why):
+    rules, denials = LEFT_OUT[why]
+    policy = read(HEAD + f"  box: {{listen: 1, action: report{rules}}}\nresolve: {{llm.example: 10.1.2.3}}\n")
+    found = suggest(policy, "box", denials)
+    assert found.rules == ()
+    ((destination, said),) = found.left_out.items()
+    assert destination.startswith(denials[0].host) and why in said
+
+
+def test_many_names_below_one_parent_are_listed_singly_and_a_wildcard_is_mentioned():
+    names = [f"n{number}.cdn.example.com" for number in range(21)]
+    found = suggest(box(), "box", [report(name) for name in names])
+    assert [rule.host for rule in found.rules] == sorted(names)
+    assert found.notes == (
+        '21 names below cdn.example.com are listed singly; perhaps the wildcard "*.cdn.example.com" is meant',
+    )
+    assert suggest(box(), "box", [report(name) for name in names[1:]]).notes == ()
+
+
+def test_many_names_of_a_top_level_domain_are_no_reason_for_a_wildcard():
+    assert suggest(box(), "box", [report(f"n{number}.example") for number in range(30)]).notes == ()
+
+
+def test_reports_that_were_only_counted_are_mentioned():
+    found = suggest(box(), "box", [report(ANY, 0, None, rule=ANY, count=30), report(ANY, 0, None, rule=ANY, count=12)])
+    assert (found.rules, found.notes[0][:21]) == ((), "42 more were counted ")
+
+
+def test_bytes_that_are_not_tls_are_mentioned():
+    refused = report("git.example", 22, rule="syntax", reason=NOT_TLS, enforced=True)
+    found = suggest(box(), "box", [report("git.example", 22), refused])
+    assert "git.example:22 was also sent bytes that are not TLS" in found.notes[0]
+
+
+# ── into the text ────────────────────────────────────────────────────────────────────────────────────────────────
+
+A, B = "{host: a.example, ports: [443]}", "{host: b.example, ports: [443]}"
+BOX, KEYS = "  box:\n", "    listen: 1\n    action: report\n"
+TEXTS = {
+    # the class, with « » around what is added for a.example and b.example
+    "flow, without allow": f"  box: {{listen: 1, action: report«, allow: [{A}, {B}]»}}  # why\n",
+    "flow, a comma at the end": f"  box: {{listen: 1, action: report«, allow: [{A}, {B}]», }}\n",
+    "flow, empty": f"  box: {{listen: 1, allow: [«{A}, {B}»], action: report}}\n",
+    "flow, one": f"  box: {{listen: 1, allow: [x.example«, {A}, {B}»], action: report}}\n",
+    "flow, a mapping last": f"{BOX}    allow: [{{host: x}}«, {A}, {B}» ] # y\n{KEYS}",
+    "flow, no room": (
+        "  box: {listen: 1, action: report, allow: [{host: an-ordinary-name.example, ports: [443]}«,\n"
+        f"      {A},\n      {B}»]}}\n"
+    ),
+    "flow, no room and no allow": (
+        f"  box: {{listen: 1, action: report, deny: [{', '.join(f'd{n}.example' for n in range(6))}]«, allow: [\n"
+        f"      {A},\n      {B}]»}}\n"
+    ),
+    "flow, on lines": f"{BOX}{KEYS}    allow: [\n      x.example«,»  # x\n«      {A},\n      {B}\n»    ]\n",
+    "flow, on lines, a comma last": (
+        f"{BOX}    allow: [\n      w,\n      x,  # x\n«      {A},\n      {B},\n»      # y\n    ]\n{KEYS}"
+    ),
+    "flow, on lines, closed at once": f"{BOX}    allow: [\n      w,\n      x«,\n      {A},\n      {B}»]\n{KEYS}",
+    "block, without allow": f"{BOX}{KEYS}«    allow:\n      - {A}\n      - {B}\n»\n  # z\n",
+    "block, without allow, a comment": (
+        f"  box:\n      listen: 1\n      action: report # y\n«      allow:\n        - {A}\n        - {B}\n»  # z\n"
+    ),
+    "block, empty": f"{BOX}    listen: 1\n    allow: [«{A}, {B}»]\n    action: report\n",
+    "block, texts": (
+        f"{BOX}    allow:\n    - w.example # w\n    - x.example # x\n«    - {A}\n    - {B}\n»    # y\n{KEYS}"
+    ),
+    "block, indented": f"{BOX}{KEYS}    allow:\n      -  x.example\n«      - {A}\n      - {B}\n»\n\n",
+    "block, mappings": (
+        f"{BOX}{KEYS}    allow:\n    - w\n    - host: x.example\n      ports:\n      - 80  # p\n"
+        f"«    - {A}\n    - {B}\n»  # z\n"
+    ),
+    "block, below its dash": (f"{BOX}{KEYS}    allow:\n     -\n       host: x-y.example\n«     - {A}\n     - {B}\n»"),
+    "block, an anchor": f"  box: &b\n{KEYS}    allow: &l\n    - &x x.example\n«    - {A}\n    - {B}\n»",
+    "flow, an anchor": f"  box: {{listen: 1, action: report, allow: &l [«{A}, {B}»]}}\n",
+}
+AROUND = "  first: {listen: 7, action: enforce, allow: [z.example]}\n", "  last:\n    listen: 8\n    action: open\n"
+
+
+def add(text: str) -> str:
+    """The text with rules for a.example and b.example, port 443."""
+    found = suggest(read(text), "box", [report("a.example"), report("b.example")])
+    return suggested_text(text.encode(), "policy.yml", None, "box", found).decode()
+
+
+@pytest.mark.parametrize("shape", list(TEXTS))
+@pytest.mark.parametrize("place", ["first", "last"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_rules_are_added_in_the_writing_that_is_there_and_not_a_byte_changes_else(shape, place, newline):
+    marked = TEXTS[shape] + AROUND[1] if place == "first" else AROUND[0] + TEXTS[shape]
+    marked = (HEAD + marked).replace("\n", newline)
+    before = "".join(part.partition("»")[2] if at else part for at, part in enumerate(marked.split("«")))
+    assert add(before) == marked.replace("«", "").replace("»", "")
+
+
+def test_a_file_without_a_last_line_end_or_with_a_byte_order_mark_keeps_it():
+    text = HEAD + "  box:\n    listen: 1\n    action: report\n    allow:\n    - x.example"
+    assert add(text) == f"{text}\n    - {A}\n    - {B}"
+    found = suggest(read(text), "box", [report("a.example")])
+    assert suggested_text(b"\xef\xbb\xbf" + text.encode(), "p", None, "box", found).startswith(b"\xef\xbb\xbfversion")
+
+
+ONE, TWO = "  one: {listen: 1, action: open", "  box: {listen: 2, action: report"
+SHARED = {
+    "an alias": f"{ONE}, allow: &l [x.example]}}\n{TWO}, allow: *l}}\n",
+    "shared by anchor": f"{TWO}, allow: &l [x.example]}}\n{ONE}, allow: *l}}\n",
+    "an alias last": f"{ONE}, allow: [&x x.example]}}\n{TWO}, allow: [y, *x]}}\n",
+    "an alias last in a block": f"{ONE}, allow: [&x x.example]}}\n{BOX}{KEYS.replace('1', '2')}    allow:\n    - *x\n",
+    "merged": "  one: &o {listen: 1, action: report, allow: [x.example]}\n  box: {<<: *o, listen: 2}\n",
+    "another list of the class": f"{TWO}, deny: &d [y], allow: *d}}\n",
+}
+
+
+@pytest.mark.parametrize("shape", list(SHARED))
+def test_where_adding_would_change_more_the_rules_are_told_and_nothing_is_written(shape):
+    with pytest.raises(SuggestionError) as refused:
+        add(HEAD + SHARED[shape])
+    assert f"write them under classes.box.allow:\n  - {A}\n  - {B}" in str(refused.value)
+
+
+def test_rules_that_do_not_allow_what_was_seen_are_not_written():
+    text = f"{HEAD}{BOX}{KEYS}"
+    missing = Suggestion((NewRule(host="a.example", ports=(443,)),), (Request(parse_destination("b.example", 443)),))
+    with pytest.raises(SuggestionError, match=r"still denied by default: no rule lets box reach b\.example:443"):
+        suggested_text(text.encode(), "policy.yml", None, "box", missing)
+
+
+def test_the_diff_says_where_a_line_has_no_end():
+    assert unified_diff(b"a\nb", b"a\nb\nc", "p.yml").splitlines()[3:] == [
+        " a", "-b", "\\ No newline at end of file", "+b", "+c", "\\ No newline at end of file",
+    ]  # fmt: skip
+
+
+@pytest.mark.skipif(shutil.which("patch") is None, reason="patch is not installed")
+@pytest.mark.parametrize("end", ["", "\n", "\n# \u2028# é\n"])
+@pytest.mark.parametrize("text", [BOX + KEYS + "    allow:\n    - x.example", "  box: {listen: 1, action: report}"])
+def test_the_diff_is_what_patch_takes(tmp_path, text, end):
+    before = HEAD + text + end
+    after = add(before)
+    file = tmp_path / "policy.yml"
+    file.write_bytes(before.encode())
+    diff = unified_diff(before.encode(), after.encode(), "policy.yml")
+    subprocess.run(["patch", "--quiet", str(file)], input=diff.encode(), check=True)
+    assert file.read_bytes() == after.encode()
+
+
+labels = st.sampled_from(["a", "b", "null", "x-y", "_z", "com", "1e3", "xn--bcher-kva"])
+hosts = st.lists(labels, min_size=1, max_size=3).map(".".join)
+
+
+@given(st.lists(st.tuples(hosts, st.integers(1, 65535)), min_size=1, max_size=30), st.sampled_from(list(TEXTS)))
+def test_whatever_was_seen_is_allowed_by_what_is_suggested(seen, shape):
+    marked = HEAD + TEXTS[shape]
+    before = "".join(part.partition("»")[2] if at else part for at, part in enumerate(marked.split("«")))
+    found = suggest(read(before), "box", [report(host, port) for host, port in seen])
+    after = before
+    if found.rules:
+        after = suggested_text(before.encode(), "policy.yml", None, "box", found).decode()
+    policy = enforcing(read(after), "box")
+    assert not found.left_out
+    assert all(decide(policy, "box", request.destination).allow for request in found.requests)
+    for host, port in seen:
+        assert suggested(policy, report(host, port)) == []
+
+
+@pytest.mark.parametrize("host", ["metadata.tencentyun.com", "innocent.example"])
+def test_metadata_is_never_suggested(host):
+    text = (
+        "version: 1\nresolve: {innocent.example: 169.254.169.254}\nclasses:\n  sandbox: {listen: 1, action: report, "
+        "addresses: [{cidr: 169.254.169.254/32, ports: [80]}]}\n"
+    )
+    policy = read_policy(text.encode(), "policy.yml")
+    seen = Denial(class_name="sandbox", host=host, port=80, rule="default", reason="no rule", time_ns=1, enforced=False)
+    found = suggest(policy, "sandbox", [seen])
+    assert not found.rules and "metadata" in found.left_out[f"{host}:80"]

@@ -1,0 +1,668 @@
+"""The `egress` command: what it prints, what it refuses; nothing from traffic reaches a terminal as it came."""
+
+import base64
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from openclaw_egress.cli.app import USER_ERRORS, app
+from openclaw_egress.cli.formatting import harmless
+from openclaw_egress.llm.model import RequestFacts, ResponseFacts, Usage
+from openclaw_egress.policy.cases import CasesError, load_cases
+from openclaw_egress.recording.denials import counted_reason
+from openclaw_egress.recording.records import Body, DeniedRecord, EventRecord, ExchangeRecord
+from openclaw_egress.spool.writer import Spool
+
+EVIL = "gpt\x1b[31m\u202e\nX-Injected: 1\x07"
+POLICY = """\
+version: 1
+inspect: [api.anthropic.com]
+classes:
+  gateway: {listen: 8080, action: open}
+  sandbox: {listen: 8082, action: enforce, allow: [{host: packages.example.com, ports: [443]}]}
+"""
+
+
+def exchange(name: str, **changes: object) -> ExchangeRecord:
+    known: dict = {
+        "id": name,
+        "class_name": "gateway",
+        "method": "POST",
+        "url": "https://api.anthropic.com/v1/messages",
+        "host": "api.anthropic.com",
+        "port": 443,
+        "begin_ns": 1_000_000_000,
+        "end_ns": 1_500_000_000,
+        "status": 200,
+        "request_headers": [("x-api-key", "[redacted]"), ("accept", "a"), ("accept", "b")],
+        "request_body": Body.of(b'{"model":"claude-opus-5"}'),
+        "response_body": Body.of(b'{"id":"msg_1"}'),
+        "request_facts": RequestFacts(provider_name="anthropic", model="claude-opus-5", stream=False),
+        "response_facts": ResponseFacts(usage=Usage(input_tokens=11, output_tokens=7)),
+    }
+    return ExchangeRecord(**known | changes)
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    """A state directory with a few records."""
+    with Spool(tmp_path / "spool.db", sync_seconds=None, local=True) as spool:
+        spool.add(EventRecord(event_name="openclaw.egress.policy", message="policy loaded"))
+        for number, changes in enumerate(
+            (
+                {},
+                {
+                    "status": 429,
+                    "request_facts": RequestFacts(provider_name="openai", model="gpt-6"),
+                    "host": "api.openai.com",
+                },
+                {"class_name": "browser", "status": 529},
+            )
+        ):
+            record = exchange(f"{number}aaaaaaa-exchange", **changes)
+            spool.open_exchange(record.id, record.class_name, {})
+            spool.close_exchange(record)
+        spool.add(
+            DeniedRecord(
+                class_name="sandbox", host="www.example.com", port=443, rule="default", reason="no rule lets it"
+            )
+        )
+    return tmp_path
+
+
+@pytest.fixture
+def egress(state: Path, monkeypatch: pytest.MonkeyPatch):
+    """Runs the command in this process; gives exit code, output and what went to standard error."""
+    monkeypatch.setenv("EGRESS_STATE_DIR", str(state))
+    monkeypatch.setenv("EGRESS_HEALTH_PORT", "1")
+
+    def call(*words: str):
+        return CliRunner().invoke(app, [*words])
+
+    return call
+
+
+def lines(result) -> list[dict]:
+    assert result.exit_code == 0, result.output
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+# ── records ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_table_has_what_was_exchanged_and_refused_the_newest_last(egress):
+    result = egress("records")
+    rows = result.stdout.splitlines()
+    assert rows[0].split()[:6] == ["time", "class", "client", "method", "host", "model"]
+    assert len(rows) == 5
+    assert "claude-opus-5" in rows[1] and "0aaaaaaa" in rows[1] and "0.50 s" in rows[1]
+    assert "denied" in rows[4] and "no rule lets it" in rows[4]
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        (["--model", "gpt-*"], ["1aaaaaaa"]),
+        (["--class", "browser"], ["2aaaaaaa"]),
+        (["--status", "429"], ["1aaaaaaa"]),
+        (["--status", "4xx"], ["1aaaaaaa"]),
+        (["--status", "500-599"], ["2aaaaaaa"]),
+        (["--host", "api.openai.com"], ["1aaaaaaa"]),
+        (["--event", "exchange", "--limit", "1"], ["2aaaaaaa"]),
+        (["--since", "1h", "--event", "exchange"], ["0aaaaaaa", "1aaaaaaa", "2aaaaaaa"]),
+        (["--until", "1h"], []),
+        (["--since", "2020-01-01T00:00", "--until", "2020-01-02"], []),
+    ],
+)
+def test_filters(egress, options, found):
+    result = egress("records", "--json", *options)
+    assert [row["id"][:8] for row in lines(result)] == found
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--status", "abc"], ["--since", "yesterday"], ["--event", "nothing"], ["--limit", "0"], ["--nonsense"],
+        ["--since", "99999999999d"], ["--since", "1969-12-31"], ["--until", "9999-12-31"]],
+)  # fmt: skip
+def test_an_option_that_is_not_understood(egress, options):
+    result = egress("records", *options)
+    assert result.exit_code == 2
+    assert options[0].lstrip("-") in result.stderr
+
+
+def test_json_lines_have_names_that_programs_can_rely_on(egress):
+    row = lines(egress("records", "--json", "--model", "claude-opus-5", "--class", "gateway"))[0]
+    assert row["class"] == "gateway" and row["input_tokens"] == 11 and row["time"].endswith("Z")
+    assert "error_type" not in row
+
+
+def test_no_spool_yet_is_one_message(tmp_path):
+    done = process(tmp_path / "nothing", "records")
+    assert done.returncode == 2
+    assert done.stderr.startswith("egress: spool ") and "has the proxy run" in done.stderr
+
+
+# ── show ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_exchange_is_shown_whole_by_the_beginning_of_its_id(egress):
+    text = egress("show", "0aaa").stdout
+    for part in (
+        "11 in, 7 out",
+        "POST https://api.anthropic.com/v1/messages",
+        "x-api-key: [redacted]",
+        "accept: b",
+        '"msg_1"',
+    ):
+        assert part in text
+
+
+def test_show_as_json(egress):
+    (found,) = lines(egress("show", "0aaa", "--json"))
+    assert found["record"]["status"] == 200 and found["exchange"]["response"]["body"] == '{"id":"msg_1"}'
+
+
+@pytest.mark.parametrize(("name", "said"), [("nope", "no exchange begins with"), ("", "begin with")])
+def test_an_id_that_names_none_or_several(egress, name, said):
+    result = egress("show", name)
+    assert result.exit_code == 1 and said in result.stderr
+
+
+def test_parts_are_put_together_and_bytes_are_named(state, egress):
+    with Spool(state / "spool.db", sync_seconds=None, local=True) as spool:
+        for name, body in (("long", b"y" * 900_000), ("bytes", b"\xff\xfe\x00")):
+            spool.open_exchange(name, "gateway", {})
+            spool.close_exchange(exchange(name, response_body=Body.of(body)))
+    assert "y" * 900_000 in egress("show", "long").stdout
+    assert f"(base64 of 3 bytes)\n│ {base64.b64encode(b'\xff\xfe\x00').decode()}" in egress("show", "bytes").stdout
+
+
+# ── text from traffic ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_control_characters_are_shown_and_not_obeyed(state, egress):
+    with Spool(state / "spool.db", sync_seconds=None, local=True) as spool:
+        record = exchange(
+            "evil", request_facts=RequestFacts(model=EVIL), url=f"https://h/{EVIL}", host=EVIL,
+            response_body=Body.of(EVIL.encode()), request_headers=[(EVIL, EVIL)],
+        )  # fmt: skip
+        spool.open_exchange("evil", "gateway", {})
+        spool.close_exchange(record)
+    for words in (["records"], ["show", "evil"], ["records", "--json"], ["show", "evil", "--json"]):
+        output = egress(*words).stdout
+        assert not set(output) & {"\x1b", "\u202e", "\x07"}, words
+    assert "\\x1b[31m" in egress("records").stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a\tb\n", "a\\x09b\\x0a"),
+        ("\u2066x", "\\u2066x"),
+        ("é✓ ok", "é✓ ok"),
+        ("\U000e0041", "\\U000e0041"),
+        ("\x9b", "\\x9b"),
+    ],
+)
+def test_harmless(text, shown):
+    assert harmless(text) == shown
+
+
+def test_harmless_keeps_lines_where_it_is_told_to():
+    assert harmless("a\n\tb\r", lines=True) == "a\n\tb\\x0d"
+
+
+# ── denials ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def deny(state: Path, *changes: dict) -> None:
+    """Records of denials; what is not said is a reported one of class sandbox."""
+    known = {"class_name": "sandbox", "port": 443, "rule": "default", "reason": "no rule", "enforced": False}
+    with Spool(state / "spool.db", sync_seconds=None, local=True) as spool:
+        for change in changes:
+            spool.add(DeniedRecord(**known | change))
+
+
+def test_denials_are_counted_and_what_would_allow_them_is_said(egress, state):
+    deny(
+        state,
+        {"host": "packages.example.com"},
+        {"host": "packages.example.com", "count": 41, "reason": counted_reason(41)},
+        {"host": "10.0.0.2", "port": 3100, "rule": "address-guard", "reason": "10.0.0.2 is private", "enforced": True},
+        {"host": "10.0.0.2", "port": 3100, "rule": "address-guard", "reason": "10.0.0.2 is private", "enforced": True},
+        {"host": "*", "port": 0, "rule": "*", "count": 7, "reason": counted_reason(7)},
+    )
+    result = egress("denials")
+    assert result.exit_code == 0
+    # The last column goes on over the lines below.
+    rows = [line.split() for line in result.stdout.splitlines() if line.split()[0].isdigit()]
+    said = " ".join(result.stdout.split())
+    assert [row[0] for row in rows] == ["42", "7", "2", "1"]
+    assert [row[4] for row in rows] == ["packages.example.com:443", "*", "10.0.0.2:3100", "www.example.com:443"]
+    assert [row[6] for row in rows] == ["reported", "reported", "refused", "refused"]
+    assert "classes.sandbox.allow: {host: packages.example.com, ports: [443]}" in said
+    assert "classes.sandbox.allow: {host: 10.0.0.2, ports: [3100]} and" in said
+    assert "classes.sandbox.addresses: {cidr: 10.0.0.2/32, ports: [3100]}" in said
+
+
+def test_denials_as_json(egress, state):
+    deny(state, {"host": "www.example.com"})
+    (found,) = lines(egress("denials", "--json", "--class", "sandbox"))
+    assert found.pop("last").endswith("Z")
+    assert found == {
+        "class": "sandbox",
+        "clients": [],
+        "destination": "www.example.com:443",
+        "host": "www.example.com",
+        "port": 443,
+        "rule": "default",
+        "reason": "no rule",
+        "count": 2,
+        "enforced": 1,
+        "reported": 1,
+        "allow": [
+            {
+                "under": "classes.sandbox.allow",
+                "rule": {"host": "www.example.com", "ports": [443]},
+                "text": "{host: www.example.com, ports: [443]}",
+            }
+        ],
+        "advice": "",
+    }
+
+
+def test_denials_of_a_class_and_of_a_time(egress, state):
+    deny(state, {"host": "a.example", "class_name": "browser"})
+    assert [row["class"] for row in lines(egress("denials", "--json", "--class", "browser"))] == ["browser"]
+    result = egress("denials", "--since", "0s", "--class", "nobody")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr == "egress: nothing of class nobody was denied since 0s\n"
+    assert egress("denials", "--since", "yesterday").exit_code == 2
+
+
+def test_what_was_denied_is_shown_and_not_obeyed(egress, state):
+    deny(state, {"host": EVIL, "rule": "syntax", "reason": EVIL, "class_name": "sand\x1bbox"})
+    for words in (["denials"], ["denials", "--json"]):
+        assert not set(egress(*words).stdout) & {"\x1b", "\u202e", "\x07"}
+
+
+# ── policy ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def policy(tmp_path, monkeypatch) -> Path:
+    file = tmp_path / "policy.yml"
+    file.write_text(POLICY)
+    monkeypatch.setenv("EGRESS_POLICY_FILE", str(file))
+    return file
+
+
+def test_a_good_policy(egress, policy):
+    result = egress("policy", "check")
+    assert (
+        result.exit_code == 0
+        and "the policy is valid" in result.stdout
+        and "packages.example.com; port 443" in result.stdout
+    )
+    (found,) = lines(egress("policy", "check", "--json"))
+    assert found["classes"]["sandbox"] == {"listen": 8082, "action": "enforce"}
+
+
+def test_a_bad_policy_is_file_line_and_remedy(tmp_path):
+    file = tmp_path / "policy.yml"
+    file.write_text(POLICY.replace("enforce", "enfroce"))
+    done = process(tmp_path, "policy", "check", str(file))
+    assert done.returncode == 2
+    assert f"{file}:5: " in done.stderr and "enforce" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["sandbox", "https://packages.example.com/x"], 0, "tunnelled"),
+        (["sandbox", "https://www.example.com"], 1, "no rule lets sandbox reach www.example.com:443"),
+        (["gateway", "https://api.anthropic.com"], 0, "decrypted and recorded"),
+        (["gateway", "http://0x7f.1/"], 1, "loopback"),
+        (["gateway", "169.254.169.254:80"], 1, "metadata"),
+        (["gateway", "https://[::1]/"], 1, "loopback"),
+        (["nobody", "https://example.com"], 2, "there is no class nobody"),
+        (["gateway", "https://"], 2, "names no host"),
+        (["gateway", "https://[::1"], 2, "IPv6"),
+        (["gateway", "https://example.com:99999"], 2, "ort"),
+    ],
+)
+def test_explain(egress, policy, words, code, said):
+    result = egress("policy", "explain", *words)
+    assert result.exit_code == code, result.output
+    assert said in result.stdout + result.stderr
+
+
+def test_explain_as_json(egress, policy):
+    result = egress("policy", "explain", "sandbox", "https://www.example.com", "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["rule"] == "default"
+
+
+CASES = """\
+# what the sandbox is for
+- {class: sandbox, url: "https://packages.example.com/simple/", expect: allow}
+- {class: sandbox, url: "https://www.example.com/", expect: deny, rule: default}
+- class: gateway
+  url: http://0x7f.1/
+  expect: deny
+  rule: address-guard
+- {class: gateway, url: "https://api.anthropic.com/v1/messages", method: POST, expect: allow}
+"""
+
+
+@pytest.fixture
+def cases(tmp_path):
+    """Writes a file of cases and gives its name."""
+
+    def write(text: str) -> str:
+        file = tmp_path / "cases.yml"
+        file.write_text(text)
+        return str(file)
+
+    return write
+
+
+def test_a_policy_that_decides_as_expected(egress, policy, cases):
+    result = egress("policy", "test", cases(CASES))
+    assert (result.exit_code, result.stdout) == (0, "4 passed, 0 failed\n")
+
+
+def test_each_case_that_fails_is_told_with_place_expectation_decision_and_rule(egress, policy, cases):
+    file = cases(CASES.replace("expect: allow", "expect: deny", 1).replace("rule: default", "rule: address-guard"))
+    result = egress("policy", "test", file)
+    assert result.exit_code == 1
+    assert result.stdout.splitlines() == [
+        f"{file}:2: sandbox GET https://packages.example.com/simple/: expected deny, "
+        "but allowed by classes.sandbox.allow[0]: sandbox may reach packages.example.com:443",
+        f"{file}:3: sandbox GET https://www.example.com/: expected deny by address-guard, "
+        "but denied by default: no rule lets sandbox reach www.example.com:443",
+        "2 passed, 2 failed",
+    ]
+    found = json.loads(egress("policy", "test", file, "--json").stdout)
+    assert (found["passed"], found["failed"]) == (2, 2)
+    assert found["cases"][1] == {
+        "line": 3,
+        "class": "sandbox",
+        "method": "GET",
+        "url": "https://www.example.com/",
+        "passed": False,
+        "expect": "deny",
+        "expect_rule": "address-guard",
+        "allow": False,
+        "rule": "default",
+        "reason": "no rule lets sandbox reach www.example.com:443",
+        "would_deny": False,
+    }
+
+
+def test_cases_ask_with_method_and_path_and_know_fixed_addresses_without_asking_anybody(
+    egress, policy, cases, monkeypatch
+):
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: pytest.fail("a name was looked up"))
+    other = policy.with_name("other.yml")
+    other.write_text(
+        "version: 1\ninspect: [api.openai.com]\nresolve: {llm.example: 10.1.2.3}\nclasses:\n"
+        "  a: {listen: 1, action: enforce, allow: [{host: api.openai.com, methods: [post], paths: ['/v1/*']}]}\n"
+        "  b: {listen: 2, action: report, allow: [llm.example]}\n"
+    )
+    file = cases(
+        '- {class: a, url: "https://api.openai.com/v1/responses", method: post, expect: allow}\n'
+        '- {class: a, url: "https://api.openai.com/v1/responses", expect: deny}\n'
+        '- {class: a, url: "https://api.openai.com/v2/x", method: POST, expect: deny}\n'
+        "- {class: b, url: llm.example:443, expect: deny, rule: address-guard}\n"
+        "- {class: b, url: www.example.com:443, expect: deny}\n"
+    )
+    result = egress("policy", "test", file, "--policy", str(other))
+    assert result.exit_code == 1
+    assert result.stdout.splitlines() == [
+        f"{file}:5: b GET www.example.com:443: expected deny, but allowed (report only: enforce would deny it) "
+        "by default: no rule lets b reach www.example.com:443",
+        "4 passed, 1 failed",
+    ]
+
+
+CASE = "class: sandbox, url: 'https://a.example/', expect: deny"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "1: the file is empty; write a list of cases, as in "),
+        ("[]\n", "1: there is no case; write one, as in "),
+        ("cases: []\n", "1: this is a mapping; write a list, as in "),
+        ("- {class: sandbox, url: a, expect: deny\n", "2: this is not valid YAML"),
+        ("\n- a\n", "2: [0]: this is a text; write a mapping, as in "),
+        (f"- {{{CASE}, expct: deny}}\n", "1: [0]: unknown key 'expct'; did you mean 'expect'?"),
+        ("- {url: a, expect: deny}\n", "1: [0]: 'class' is missing; say which class asks"),
+        ("- class: sandbox\n  expect: deny\n", "1: [0]: 'url' is missing; say what it asks for"),
+        ("- class: sandbox\n  url: https://a.example\n", "1: [0]: 'expect' is missing; say what is to be decided"),
+        (f"- {{{CASE}}}\n- class: sandbx\n  url: a\n  expect: deny\n",
+            "2: [1].class: 'sandbx' is no class of this policy; did you mean 'sandbox'?"),
+        (f"- {{{CASE.replace('deny', 'denied')}}}\n", "1: [0].expect: 'denied' is no decision; did you mean 'deny'?"),
+        ("- {class: sandbox, url: 'https://', expect: deny}\n",
+            "1: [0].url: this is no URL (https:// names no host; write https://host/path or host:port); "),
+        ("- {class: sandbox, url: 443, expect: deny}\n", "1: [0].url: this is a number; write a text, as in "),
+    ],
+)  # fmt: skip
+def test_a_wrong_file_of_cases_is_file_line_and_remedy(cases, text, said):
+    file = cases(text)
+    with pytest.raises(CasesError) as refused:
+        load_cases(Path(file), ["gateway", "sandbox"])
+    assert str(refused.value).startswith(f"{file}:{said}")
+
+
+def test_a_file_of_cases_that_is_not_there_ends_the_command_with_one_message(policy, state):
+    done = process(state, "policy", "test", "/nowhere/cases.yml", EGRESS_POLICY_FILE=str(policy))
+    assert done.returncode == 2
+    assert done.stderr == (
+        "egress: /nowhere/cases.yml: the file of cases cannot be read (No such file or directory); "
+        "check the path and its permissions\n"
+    )
+
+
+REPORTING = POLICY.replace("enforce", "report")
+
+
+@pytest.fixture
+def reporting(policy) -> Path:
+    """The policy with the sandbox in `report`."""
+    policy.write_text(REPORTING)
+    return policy
+
+
+def test_what_a_class_in_report_did_becomes_a_diff_to_its_policy(egress, reporting, state):
+    deny(state, {"host": "a.example"}, {"host": "b.internal", "port": 9000}, {"host": "localhost"})
+    result = egress("policy", "suggest", "sandbox")
+    assert result.exit_code == 0
+    line = "  sandbox: {listen: 8082, action: report, allow: [{host: packages.example.com, ports: [443]}"
+    assert result.stdout == (
+        "--- policy.yml\n+++ policy.yml\n@@ -2,4 +2,6 @@\n inspect: [api.anthropic.com]\n classes:\n"
+        f"   gateway: {{listen: 8080, action: open}}\n-{line}]}}\n+{line},\n"
+        "+      {host: a.example, ports: [443]},\n+      {host: b.internal, ports: [9000]}]}\n"
+    )
+    assert result.stderr == "egress: left out: localhost:443: localhost is loopback (RFC 6761)\n"
+    assert reporting.read_text() == REPORTING
+
+
+def test_a_suggestion_as_json(egress, reporting, state):
+    deny(state, {"host": "a.example", "port": 80}, {"host": "a.example"}, {"host": "*", "port": 0, "count": 3})
+    (found,) = lines(egress("policy", "suggest", "sandbox", "--json"))
+    assert found["class"] == "sandbox"
+    assert found["rules"] == [{"host": "a.example", "ports": [80, 443]}]
+    assert found["left_out"] == {} and found["notes"][0].startswith("3 more were counted")
+    assert found["diff"].startswith("--- policy.yml\n")
+
+
+def test_nothing_to_suggest_is_said_and_ends_with_1(egress, policy):
+    result = egress("policy", "suggest", "sandbox")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "nothing to suggest" in result.stderr and "its action is enforce" in result.stderr
+    result = egress("policy", "suggest", "sandbox", "--json")
+    assert result.exit_code == 1 and json.loads(result.stdout)["rules"] == []
+
+
+def test_only_the_time_that_was_asked_for_counts(egress, reporting, state):
+    deny(state, {"host": "a.example"})
+    assert egress("policy", "suggest", "sandbox", "--since", "2100-01-01").exit_code == 1
+
+
+def test_a_suggestion_needs_a_class_and_a_policy_file(egress, reporting, state, monkeypatch):
+    deny(state, {"host": "a.example"})
+    result = egress("policy", "suggest", "nobody")
+    assert result.exit_code == 2 and "there is no class nobody" in result.stderr
+    reporting.write_text(REPORTING.replace("allow: [", "allow: &a [") + "  z: {listen: 1, action: open, allow: *a}\n")
+    result = egress("policy", "suggest", "sandbox")
+    assert result.exit_code == 2 and result.stdout == ""
+    assert "write them under classes.sandbox.allow:\n  - {host: a.example, ports: [443]}" in result.stderr
+    monkeypatch.delenv("EGRESS_POLICY_FILE")
+    result = egress("policy", "suggest", "gateway")
+    assert result.exit_code == 2 and "there is no policy file to change" in result.stderr
+
+
+def test_the_schema_of_a_policy_is_printed(egress):
+    result = egress("policy", "schema")
+    assert (result.exit_code, json.loads(result.stdout)["additionalProperties"]) == (0, False)
+
+
+# ── ca, status, health ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_ca_is_made_once_and_shown(egress, tmp_path):
+    assert egress("ca", "create").stdout == "created\n"
+    assert egress("ca", "create").stdout == "unchanged\n"
+    assert egress("ca", "create", "--renew").stdout == "created\n"
+    assert "api.anthropic.com, api.openai.com" in egress("ca", "show").stdout
+    (found,) = lines(egress("ca", "show", "--json"))
+    assert found["names"] == ["api.anthropic.com", "api.openai.com"]
+
+
+def test_status_without_a_proxy_tells_what_is_kept_and_ends_with_1(egress):
+    egress("ca", "create")
+    result = egress("status")
+    assert result.exit_code == 1 and "not running" in result.stdout and "5 lines kept" in result.stdout
+    result = egress("status", "--json")
+    assert result.exit_code == 1
+    found = json.loads(result.stdout)
+    assert found["running"] is False and found["spool"]["pending_records"] == 0
+
+
+def test_status_says_what_it_cannot_read_and_goes_on(egress, state):
+    egress("ca", "create")
+    (state / "spool.db").write_bytes(b"no database" * 1000)
+    result = egress("status", "--json")
+    found = json.loads(result.stdout)
+    assert result.exit_code == 1 and found["spool"] is None and found["ca"]["root_sha256"]
+    assert "spool.db" in found["problems"][0]
+    (state / "ca" / "mitmproxy-ca.pem").write_text("no certificate")
+    result = egress("status")
+    assert result.exit_code == 1 and result.stdout.count("\nproblem ") == 2, result.stdout
+
+
+@pytest.mark.parametrize("answer", [b"<html>", b'{"status": "up"}', b"\xff\xfe"])
+def test_something_else_on_the_health_port_is_no_proxy(egress, monkeypatch, answer):
+    class Other(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *_):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Other) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("EGRESS_HEALTH_PORT", str(server.server_port))
+        assert "no proxy answers" in egress("status").stdout
+        server.shutdown()
+
+
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "files" / "addon")}
+HEALTH_ALONE = """
+import sys
+sys.argv = ["egress", "health"]
+try:
+    from openclaw_egress.cli import main
+    main()
+except SystemExit:
+    print([name for name in ("pydantic", "rich", "typer", "mitmproxy") if name in sys.modules])
+"""
+
+
+def process(state: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = ENVIRONMENT | {"EGRESS_STATE_DIR": str(state), "EGRESS_HEALTH_PORT": "1"} | variables
+    return subprocess.run(
+        [sys.executable, "-m", "openclaw_egress", *words],
+        env=environment,
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+
+
+def test_health_without_a_proxy_and_without_loading_the_rest(tmp_path):
+    done = process(tmp_path, "health")
+    assert done.returncode == 1 and "the proxy is not running" in done.stderr
+    done = subprocess.run(
+        [sys.executable, "-c", HEALTH_ALONE],
+        env=ENVIRONMENT | {"EGRESS_HEALTH_PORT": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "[]\n"
+
+
+def test_the_lean_proxy_imports_the_add_ons_that_it_runs_and_no_others():
+    script = """
+import sys
+from openclaw_egress.app import launcher
+from mitmproxy.master import Master
+print([name for name in ("flask", "ldap3", "mitmproxy.addons.script") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", script], env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.stdout == "[]\n", done.stderr
+
+
+def test_a_reader_that_has_enough_ends_it_quietly(state):
+    command = f"{sys.executable} -m openclaw_egress records --json | head -n 1"
+    done = subprocess.run(
+        ["bash", "-c", f"for i in $(seq 3); do {command}; done"],
+        env=ENVIRONMENT | {"EGRESS_STATE_DIR": str(state)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0 and done.stderr == "" and len(done.stdout.splitlines()) == 3
+
+
+def test_tail_begins_with_the_last_and_follows(state):
+    environment = ENVIRONMENT | {"EGRESS_STATE_DIR": str(state), "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-m", "openclaw_egress", "tail", "--json", "-n", "1"]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as following:
+        assert following.stdout is not None
+        assert json.loads(following.stdout.readline())["event_name"] == "openclaw.egress.denied"
+        time.sleep(0.5)
+        with Spool(state / "spool.db", sync_seconds=None, local=True) as spool:
+            spool.open_exchange("new", "gateway", {})
+            spool.close_exchange(exchange("new"))
+        assert json.loads(following.stdout.readline())["id"] == "new"
+        following.terminate()
+
+
+def test_no_colours_where_there_is_no_terminal(state):
+    assert "\x1b" not in process(state, "records").stdout
+
+
+def test_every_error_of_an_operator_is_known():
+    assert len(USER_ERRORS) == 5
+    done = process(Path("/dev/null"), "run")
+    assert done.returncode == 2 and done.stderr.startswith("egress: ") and "Traceback" not in done.stderr

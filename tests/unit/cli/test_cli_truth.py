@@ -1,0 +1,318 @@
+"""Facts in the CLI's views: refusals have a status, reports are not refusals, clients are named, bodies are marked."""
+
+import errno
+import json
+import os
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from openclaw_egress.cli.app import app, describe_os_error
+from openclaw_egress.cli.formatting import quoted
+from openclaw_egress.recording.records import Body, DeniedRecord, ExchangeRecord
+from openclaw_egress.spool.reader import Filters, SpoolReader
+from openclaw_egress.spool.writer import Spool
+
+ADDON = Path(__file__).parents[2] / "files" / "addon"
+DENIED = {"class_name": "sandbox", "host": "www.example.com", "port": 443, "rule": "default", "reason": "no rule"}
+
+
+def exchange(name: str, body: bytes = b"{}", **changes: object) -> ExchangeRecord:
+    known: dict = {
+        "id": name, "class_name": "gateway", "method": "POST", "url": "https://api.anthropic.com/v1/messages",
+        "host": "api.anthropic.com", "port": 443, "begin_ns": 1, "end_ns": 2, "status": 200, "client": "172.30.0.9",
+        "response_body": Body.of(body),
+    }  # fmt: skip
+    return ExchangeRecord(**known | changes)
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    with Spool(tmp_path / "spool.db", sync_seconds=None, local=True) as spool:
+        spool.open_exchange("one", "gateway", {})
+        spool.close_exchange(exchange("one"))
+        spool.add(DeniedRecord(**DENIED, client="172.30.0.7", status=403))
+        spool.add(DeniedRecord(**DENIED, client="172.30.0.8", enforced=False))
+    return tmp_path
+
+
+@pytest.fixture
+def egress(state: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("EGRESS_STATE_DIR", str(state))
+    monkeypatch.setenv("EGRESS_HEALTH_PORT", "1")
+    return lambda *words: CliRunner().invoke(app, [*words])
+
+
+def process(state: Path, *words: str, prefix: tuple[str, ...] = (), **variables: str):
+    environment = os.environ | {"PYTHONPATH": str(ADDON), "EGRESS_STATE_DIR": str(state), "EGRESS_HEALTH_PORT": "1"}
+    command = [*prefix, sys.executable, "-m", "openclaw_egress", *words]
+    return subprocess.run(command, env=environment | variables, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_refusals_are_found_by_their_status(egress):
+    (row,) = [json.loads(line) for line in egress("records", "--status", "4xx", "--json").stdout.splitlines()]
+    assert (row["status"], row["outcome"], row["client"]) == (403, "denied", "172.30.0.7")
+
+
+def test_reports_are_shown_as_reports_in_every_view(egress, state):
+    rows = [json.loads(line) for line in egress("records", "--json").stdout.splitlines()]
+    assert [row["outcome"] for row in rows] == ["complete", "denied", "reported"]
+    said = egress("records").stdout.splitlines()
+    assert "denied" in said[2] and "reported" in said[3] and "denied" not in said[3]
+
+
+def test_clients_are_in_every_view(egress):
+    said = egress("records").stdout
+    assert all(address in said for address in ("172.30.0.7", "172.30.0.8", "172.30.0.9"))
+    assert "client       172.30.0.9" in egress("show", "one").stdout
+    assert json.loads(egress("show", "one", "--json").stdout)["record"]["client"] == "172.30.0.9"
+    assert "172.30.0.7, 172.30.0.8" in egress("denials").stdout
+    assert json.loads(egress("denials", "--json").stdout)["clients"] == ["172.30.0.7", "172.30.0.8"]
+
+
+def test_many_clients_of_one_destination_do_not_fill_the_table(egress, state):
+    with Spool(state / "spool.db", sync_seconds=None, local=True) as spool:
+        for number in range(9):
+            spool.add(DeniedRecord(**DENIED, client=f"10.9.9.{number}"))
+    assert "172.30.0.7, 172.30.0.8, 10.9.9.0 and 8 more" in egress("denials").stdout
+
+
+def on_a_terminal(state: Path, columns: int, *words: str) -> str:
+    """Return the command's output on a terminal of that width."""
+    script = f"stty cols {columns}; {sys.executable} -m openclaw_egress {' '.join(words)}"
+    environment = os.environ | {"PYTHONPATH": str(ADDON), "EGRESS_STATE_DIR": str(state), "TERM": "xterm"}
+    environment.pop("COLUMNS", None)
+    done = subprocess.run(
+        ["script", "-qec", script, "/dev/null"], env=environment, capture_output=True, check=True, timeout=60,
+        stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    return done.stdout.decode().replace("\r\n", "\n")
+
+
+needs_script = pytest.mark.skipif(not shutil.which("script"), reason="no script(1) to make a terminal with")
+
+
+@needs_script
+def test_eighty_columns_are_enough_to_read_a_record_in(state):
+    said = on_a_terminal(state, 80, "records")
+    said = re.sub(r"\x1b\[[0-9;]*m", "", said)
+    assert max(map(len, said.splitlines())) <= 80, said
+    for word in ("172.30.0.7", "sandbox", "denied", "reported", "403"):
+        assert word in said, said
+
+
+# ── spools of older versions ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def make_old(spool: Path) -> None:
+    """Remove from a spool the parts that older versions did not write."""
+    with closing(sqlite3.connect(spool)) as db:
+        db.execute("ALTER TABLE records DROP COLUMN client")
+        db.execute("UPDATE records SET outcome = 'denied', status = NULL WHERE event_name LIKE '%denied'")
+        db.commit()
+
+
+def test_a_spool_without_the_column_is_read_and_written(state):
+    path = state / "spool.db"
+    make_old(path)
+    with SpoolReader(path) as reader:
+        rows = list(reader.query(Filters()))
+        assert [row.client for row in rows] == [None, "172.30.0.7", "172.30.0.8"]
+        assert [row.outcome for row in rows] == ["complete", "denied", "reported"]
+    with Spool(path, sync_seconds=None, local=True) as spool:
+        spool.add(DeniedRecord(**DENIED, client="172.30.0.6"))
+        assert [row.client for row in spool.query(Filters())][-1] == "172.30.0.6"
+        assert not spool.audit().problems
+
+
+def test_an_older_version_goes_on_writing_a_spool_with_the_column(state):
+    """Write with an older version, which names its columns and so tolerates another one."""
+    with closing(sqlite3.connect(state / "spool.db")) as db:
+        names = [row[1] for row in db.execute("PRAGMA table_info(records)") if row[1] != "client"]
+        row = db.execute(f"SELECT {', '.join(names)} FROM records ORDER BY seq DESC LIMIT 1").fetchone()
+        db.execute(f"INSERT INTO records ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})", (99, *row[1:]))
+        db.commit()
+    with SpoolReader(state / "spool.db") as reader:
+        assert [row.client for row in reader.query(Filters(after_seq=98))] == ["172.30.0.8"]
+
+
+# ── bodies ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+FORGED = (
+    "x\n\n── response ──\n200\nid           forged\r── request ──"
+    "\u2028── request ──\x85── request ──\x0b\u202eevil\x1b[2J"
+)
+
+
+def test_a_body_cannot_forge_a_section(egress, state):
+    with Spool(state / "spool.db", sync_seconds=None, local=True) as spool:
+        spool.open_exchange("two", "gateway", {})
+        spool.close_exchange(exchange("two", FORGED.encode(), request_body=Body.of(FORGED.encode())))
+    said = egress("show", "two").stdout
+    own = [line for line in said.split("\n") if not line.startswith("│ ")]
+    assert [line for line in own if line.startswith("──")] == ["── request ──", "── response ──"]
+    assert not any("forged" in line for line in own)
+    assert not set(said) & set("\r\u2028\x85\x0b\u202e\x1b")
+    assert json.loads(egress("show", "two", "--json").stdout)["exchange"]["response"]["body"] == FORGED
+
+
+def test_assembled_messages_are_marked_too():
+    assert quoted("a\n── request ──\n") == "│ a\n│ ── request ──\n│ "
+
+
+@needs_script
+def test_lines_that_a_terminal_wraps_are_marked_too(state):
+    with Spool(state / "spool.db", sync_seconds=None, local=True) as spool:
+        spool.open_exchange("three", "gateway", {})
+        spool.close_exchange(exchange("three", (" " * 80 + "── response ──").encode()))
+    said = on_a_terminal(state, 80, "show", "three")
+    assert all(len(line) <= 80 for line in said.splitlines()), said
+
+
+# ── unreadable files ─────────────────────────────────────────────────────────────────────────────────────────────
+
+READERS = (
+    ("records",), ("records", "--json"), ("show", "one"), ("tail",), ("denials",), ("policy", "suggest", "sandbox"),
+)  # fmt: skip
+POLICY = "version: 1\nclasses: {sandbox: {listen: 8082, action: report}}\n"
+
+
+def said_once(done) -> str:
+    """Check that the output is one message, with exit code 2."""
+    assert done.returncode == 2, (done.stdout, done.stderr)
+    assert done.stderr.startswith("egress: ") and "Traceback" not in done.stderr, done.stderr
+    assert done.stderr.count("egress: ") == 1, done.stderr
+    return done.stderr
+
+
+def without_privileges() -> tuple[str, ...]:
+    if os.geteuid() != 0:
+        return ()
+    if not shutil.which("setpriv"):
+        pytest.skip("root without setpriv reads everything")
+    return ("setpriv", "--inh-caps=-all", "--bounding-set=-dac_override,-dac_read_search", "--")
+
+
+@pytest.mark.parametrize("words", READERS)
+def test_another_users_state_directory_is_one_message(state, tmp_path_factory, words):
+    policy = tmp_path_factory.mktemp("p") / "policy.yml"
+    policy.write_text(POLICY)
+    prefix = without_privileges()
+    state.chmod(0)
+    try:
+        said = said_once(process(state, *words, prefix=prefix, EGRESS_POLICY_FILE=str(policy)))
+    finally:
+        state.chmod(0o700)
+    assert str(state / "spool.db") in said and "Permission denied" in said and "uid" in said
+
+
+@pytest.mark.parametrize("words", [("status",), ("status", "--json")])
+def test_status_reports_unreadable_parts(state, words):
+    prefix = without_privileges()
+    state.chmod(0)
+    try:
+        done = process(state, *words, prefix=prefix)
+    finally:
+        state.chmod(0o700)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "Permission denied" in done.stdout + done.stderr
+
+
+def broken(state: Path, how: str) -> None:
+    spool = state / "spool.db"
+    spool.unlink()
+    if how == "missing":
+        return
+    if how == "directory":
+        spool.mkdir()
+    elif how == "not a database":
+        spool.write_bytes(b"no database" * 1000)
+    elif how == "empty":
+        spool.write_bytes(b"")
+    elif how == "device":
+        spool.symlink_to("/dev/null")
+    else:
+        with closing(sqlite3.connect(spool)) as db:
+            if how == "another database":
+                db.execute("CREATE TABLE other (x)")
+            else:
+                db.execute("CREATE TABLE meta (key TEXT PRIMARY KEY, value)")
+                db.execute("INSERT INTO meta VALUES ('schema_version', ?)", (99 if how == "newer" else "x",))
+            db.commit()
+
+
+@pytest.mark.parametrize(
+    "how",
+    ["missing", "directory", "not a database", "empty", "device", "another database", "newer", "no number"],
+)
+@pytest.mark.parametrize("words", [("records",), ("show", "one"), ("denials",)])
+def test_invalid_spool_is_one_message(state, how, words):
+    broken(state, how)
+    assert "spool.db" in said_once(process(state, *words))
+
+
+def test_a_state_directory_that_is_a_file(tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "file/spool.db" in said_once(process(tmp_path / "file", "records"))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("policy", "check"), ("policy", "explain", "sandbox", "https://a.example"), ("run",), ("ca", "create"),
+     ("policy", "suggest", "sandbox")],
+)  # fmt: skip
+@pytest.mark.parametrize("how", ["missing", "directory", "unreadable", "not UTF-8", "below a file"])
+def test_a_policy_that_cannot_be_read_is_one_message(state, tmp_path_factory, words, how):
+    policy = tmp_path_factory.mktemp("p") / "policy.yml"
+    prefix: tuple[str, ...] = ()
+    if how == "directory":
+        policy.mkdir()
+    elif how == "unreadable":
+        policy.write_text(POLICY)
+        prefix = without_privileges()
+        policy.chmod(0)
+    elif how == "not UTF-8":
+        policy.write_bytes(b"version: 1\n# \xff\xfe\n")
+    elif how == "below a file":
+        policy.write_text(POLICY)
+        policy = policy / "policy.yml"
+    said = said_once(process(state, *words, prefix=prefix, EGRESS_POLICY_FILE=str(policy)))
+    assert "policy.yml" in said and "unset" not in said
+
+
+@pytest.mark.parametrize("words", [("ca", "show"), ("ca", "create")])
+def test_a_ca_directory_that_cannot_be_read(state, words):
+    prefix = without_privileges()
+    ca = state / "ca"
+    ca.mkdir()
+    ca.chmod(0)
+    try:
+        said = said_once(process(state, *words, prefix=prefix))
+    finally:
+        ca.chmod(0o700)
+    assert str(ca) in said
+
+
+def test_unreadable_cases(state):
+    assert "none.yml" in said_once(process(state, "policy", "test", str(state / "none.yml")))
+    assert "directory" in said_once(process(state, "policy", "test", str(state)))
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.EACCES, "Permission denied", "/x/y"), "/x/y: Permission denied; "),
+        (OSError(errno.EISDIR, "Is a directory", b"/x/\xff"), "name a file"),
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device; the disk is full"),
+        (OSError("odd"), "odd; "),
+    ],
+)
+def test_system_errors_state_cause_place_and_remedy(error, said):
+    assert said in describe_os_error(error)

@@ -1,0 +1,434 @@
+"""Parsers of requests and responses: however bytes are split, with any bytes, and the meaning of each API's fields."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from openclaw_egress.llm import (
+    RequestFacts,
+    ResponseFacts,
+    Usage,
+    provider_of,
+    read_request,
+    request_reader,
+    response_reader,
+)
+from openclaw_egress.llm.openai_chat import CHAT
+from openclaw_egress.llm.parsers import PlainReader
+from openclaw_egress.llm.registry import api_of
+from openclaw_egress.wire.json_members import TopLevelMembers
+from tests.standins.llm_providers import Request, anthropic_message, openai_chat, openai_response
+
+EVENTS = "text/event-stream; charset=utf-8"
+PATHS = {"/v1/messages": anthropic_message, "/v1/chat/completions": openai_chat, "/v1/responses": openai_response}
+
+
+def read(path: str, content_type: str | None, *chunks: bytes) -> ResponseFacts:
+    reader = response_reader("host.example", path, content_type)
+    for chunk in chunks:
+        reader.feed(chunk)
+    return reader.finish()
+
+
+def stream(*events: Any) -> bytes:
+    return b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events)
+
+
+def sent(path: str, model: str, *, streamed: bool) -> bytes:
+    """Return the fake's response to a request that uses every feature."""
+    body: dict[str, Any] = {"model": model, "messages": [], "input": "x", "stream": streamed}
+    body |= {"thinking": {"type": "enabled"}, "stream_options": {"include_usage": True}}
+    request = Request("POST", "host.example", path, {}, {}, json.dumps(body).encode(), body)
+    return b"".join(PATHS[path](request).pieces)
+
+
+@pytest.mark.parametrize("content_type", [EVENTS, None])
+@pytest.mark.parametrize("model", ["any-model", "tools", "fail-stream"])
+@pytest.mark.parametrize("path", list(PATHS))
+def test_a_stream_reads_the_same_at_every_cut(path: str, model: str, content_type: str | None) -> None:
+    body = sent(path, model, streamed=True)
+    whole = read(path, content_type, body)
+    assert whole.model == model
+    assert whole.messages
+    assert read(path, content_type, *(body[at : at + 1] for at in range(len(body)))) == whole
+    for at in range(len(body) + 1):
+        assert read(path, content_type, body[:at], body[at:]) == whole
+
+
+@pytest.mark.parametrize("content_type", ["application/json", None])
+@pytest.mark.parametrize("path", list(PATHS))
+def test_a_plain_answer_reads_the_same_at_every_cut(path: str, content_type: str | None) -> None:
+    body = sent(path, "any-model", streamed=False)
+    whole = read(path, content_type, body)
+    assert whole.usage.output_tokens
+    for at in range(len(body) + 1):
+        assert read(path, content_type, body[:at], body[at:]) == whole
+
+
+@pytest.mark.parametrize("limit", [0, 1, 50, 300])
+def test_a_plain_answer_too_long_to_keep_still_has_its_usage_at_every_cut(limit: int) -> None:
+    body = sent("/v1/chat/completions", "any-model", streamed=False)
+    kept = read("/v1/chat/completions", "application/json", body)
+    for at in range(len(body) + 1):
+        reader = PlainReader(CHAT, limit)
+        reader.feed(body[:at])
+        reader.feed(body[at:])
+        facts = reader.finish()
+        assert (facts.usage, facts.model, facts.id) == (kept.usage, kept.model, kept.id)
+
+
+def test_a_stream_that_breaks_off_anywhere_never_has_wrong_numbers() -> None:
+    for path in PATHS:
+        body = sent(path, "any-model", streamed=True)
+        full = read(path, EVENTS, body).usage
+        for at in range(len(body)):
+            usage = read(path, EVENTS, body[:at]).usage
+            for name, count in vars(usage).items():
+                assert count in (None, vars(full)[name])
+
+
+def test_a_plain_answer_that_breaks_off_has_what_was_complete() -> None:
+    body = b'{"id": "msg_1", "model": "m", "usage": {"input_tokens": 5, "output_tokens": 7}, "content": [{"ty'
+    facts = read("/v1/messages", "application/json", body)
+    assert (facts.id, facts.model, facts.usage) == ("msg_1", "m", Usage(5, 7))
+
+
+JSON_VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats()
+    | st.text(st.characters(), max_size=5)
+    | st.sampled_from(["message_start", "content_block_start", "content_block_delta", "message_delta", "error"])
+    | st.sampled_from(["text_delta", "input_json_delta", "tool_use", "text", "\ud800"])
+    | st.sampled_from(["response.completed", "response.output_item.done", "message", "function_call", "reasoning"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                """type index delta content_block message usage error choices tool_calls function arguments response
+                item output output_index content summary text name id model status finish_reason input_tokens
+                input_tokens_details cached_tokens x_groq stop_reason partial_json incomplete_details reason""".split()  # noqa: SIM905
+            ),
+            inner,
+            max_size=6,
+        )
+    ),
+    max_leaves=25,
+)
+
+
+@settings(max_examples=300)
+@given(st.lists(JSON_VALUES, max_size=4), st.sampled_from(list(PATHS)))
+def test_arbitrary_json_never_raises_and_gives_storable_values(events: list[Any], path: str) -> None:
+    for facts in [read(path, EVENTS, stream(*events))] + [
+        read(path, "application/json", json.dumps(event).encode()) for event in events
+    ]:
+        json.dumps(
+            [vars(facts.usage), facts.messages, facts.model, facts.id], allow_nan=False, ensure_ascii=False
+        ).encode()
+        for count in vars(facts.usage).values():
+            assert count is None or 0 <= count < 2**63
+
+
+@given(
+    st.binary(max_size=300),
+    st.sampled_from(list(PATHS)),
+    st.sampled_from([EVENTS, "application/json", None, "text/html"]),
+)
+def test_arbitrary_bytes_never_raise(data: bytes, path: str, content_type: str | None) -> None:
+    read(path, content_type, data)
+    read_request("host.example", path, data)
+
+
+@pytest.mark.parametrize(
+    "body", [b"[" * 100_000, b'{"a":' * 100_000, b"9" * 10_000, b'{"usage": ' + b"9" * 5000 + b"}"]
+)
+def test_hostile_json_gives_nothing(body: bytes) -> None:
+    assert read("/v1/messages", "application/json", body) == ResponseFacts()
+    assert read("/v1/messages", EVENTS, b"data: " + body + b"\n\n").usage == Usage()
+
+
+# ── Fields of each API ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_anthropic_input_is_the_sum_and_its_parts_are_kept() -> None:
+    usage = {
+        "input_tokens": 10,
+        "cache_read_input_tokens": 200,
+        "cache_creation_input_tokens": 3000,
+        "output_tokens": 4,
+    }
+    facts = read("/v1/messages", "application/json", json.dumps({"usage": usage}).encode())
+    assert facts.usage == Usage(3210, 4, 200, 3000)
+
+
+def test_a_null_in_message_delta_leaves_what_message_start_said() -> None:
+    start = {"type": "message_start", "message": {"usage": {"input_tokens": 10, "cache_read_input_tokens": 20}}}
+    delta = {
+        "type": "message_delta",
+        "usage": {"input_tokens": None, "cache_read_input_tokens": None, "output_tokens": 3},
+    }
+    assert read("/v1/messages", EVENTS, stream(start, delta)).usage == Usage(30, 3, 20)
+
+
+def test_zero_is_kept_and_absence_stays_absence() -> None:
+    usage = {"input_tokens": 10, "cache_read_input_tokens": 0, "cache_creation_input_tokens": None, "output_tokens": 0}
+    facts = read("/v1/messages", "application/json", json.dumps({"usage": usage}).encode())
+    assert facts.usage == Usage(10, 0, 0, None)
+    assert read("/v1/messages", "application/json", b'{"usage": {}}').usage == Usage()
+
+
+def test_invalid_counts_are_absent() -> None:
+    usage = {"prompt_tokens": True, "completion_tokens": -1, "prompt_tokens_details": {"cached_tokens": 2**64}}
+    assert read("/chat/completions", "application/json", json.dumps({"usage": usage}).encode()).usage == Usage()
+
+
+def test_the_last_chat_chunk_with_usage_counts_with_choices_or_without() -> None:
+    first = {
+        "choices": [{"index": 0, "delta": {"content": "a"}}],
+        "usage": {"prompt_tokens": 1, "completion_tokens": 1},
+    }
+    last = {"choices": [{"index": 0, "delta": {}}], "usage": {"prompt_tokens": 1, "completion_tokens": 9}}
+    empty = {"choices": [], "usage": None}
+    assert read("/chat/completions", EVENTS, stream(first, last, empty)).usage == Usage(1, 9)
+
+
+@pytest.mark.parametrize(
+    ("chunk", "expected"),
+    [
+        ({"x_groq": {"usage": {"prompt_tokens": 3, "completion_tokens": 4}}}, Usage(3, 4)),
+        ({"usage": {"prompt_tokens": 3, "completion_tokens": 4, "prompt_cache_hit_tokens": 2}}, Usage(3, 4, 2)),
+        (
+            {
+                "usage": {
+                    "prompt_tokens": 3,
+                    "completion_tokens": 4,
+                    "total_tokens": 17,
+                    "completion_tokens_details": {"reasoning_tokens": 10},
+                }
+            },
+            Usage(3, 14, None, None, 10),
+        ),
+    ],
+    ids=["groq", "deepseek", "xai"],
+)
+def test_variants_of_the_chat_api(chunk: dict[str, Any], expected: Usage) -> None:
+    assert read("/openai/v1/chat/completions", EVENTS, stream(chunk)).usage == expected
+    assert read("/v1/chat/completions", "application/json", json.dumps(chunk).encode()).usage == expected
+
+
+def test_several_choices_are_several_messages() -> None:
+    chunks = [
+        {"choices": [{"index": 1, "delta": {"content": "b"}}]},
+        {"choices": [{"index": 0, "delta": {"content": "a", "reasoning_content": "why"}}]},
+        {"choices": [{"index": 1, "finish_reason": "length"}, {"index": 0, "finish_reason": "stop"}]},
+    ]
+    facts = read("/v1/chat/completions", EVENTS, stream(*chunks))
+    assert facts.finish_reasons == ("stop", "length")
+    reasoning = {"type": "reasoning", "content": "why"}
+    assert facts.messages == [
+        {"role": "assistant", "parts": [reasoning, {"type": "text", "content": "a"}], "finish_reason": "stop"},
+        {"role": "assistant", "parts": [{"type": "text", "content": "b"}], "finish_reason": "length"},
+    ]
+
+
+def test_a_call_with_broken_arguments_keeps_their_text() -> None:
+    call = {"index": 0, "id": "c", "function": {"name": "f", "arguments": '{"a": '}}
+    facts = read("/v1/chat/completions", EVENTS, stream({"choices": [{"index": 0, "delta": {"tool_calls": [call]}}]}))
+    assert facts.messages is not None
+    assert facts.messages[0]["parts"] == [{"type": "tool_call", "id": "c", "name": "f", "arguments": '{"a": '}]
+
+
+def test_numbers_in_arguments_that_json_cannot_write_again_become_null() -> None:
+    call = {"index": 0, "id": "c", "function": {"name": "f", "arguments": '{"a": 1e999, "b": NaN, "c": 1.5}'}}
+    facts = read("/v1/chat/completions", EVENTS, stream({"choices": [{"index": 0, "delta": {"tool_calls": [call]}}]}))
+    assert facts.messages is not None
+    assert facts.messages[0]["parts"][0]["arguments"] == {"a": None, "b": None, "c": 1.5}
+
+
+def test_a_response_that_broke_off_keeps_the_text_of_its_deltas() -> None:
+    body = sent("/v1/responses", "any-model", streamed=True)
+    facts = read("/v1/responses", EVENTS, body[: body.index(b"event: response.output_text.done")])
+    assert facts.messages == [
+        {"role": "assistant", "parts": [{"type": "text", "content": "Hello from the provider stand-in ✓"}]}
+    ]
+    assert (facts.finish_reasons, facts.usage) == ((), Usage())
+
+
+def test_half_a_character_in_two_deltas_becomes_one() -> None:
+    deltas = [{"choices": [{"index": 0, "delta": {"content": half}}]} for half in ("\ud83d", "\udc3e", "\ud83d")]
+    facts = read("/v1/chat/completions", EVENTS, stream(*deltas))
+    assert facts.messages is not None
+    assert facts.messages[0]["parts"] == [{"type": "text", "content": "🐾\ufffd"}]
+
+
+def test_unknown_error_type_is_other() -> None:
+    assert read("/v1/messages", "application/json", b'{"error": {"type": "brand_new"}}').error_type == "_OTHER"
+    assert read("/v1/messages", "application/json", b'{"error": "text"}').error_type == "_OTHER"
+    assert read("/v1/messages", "application/json", b'{"error": null}').error_type is None
+
+
+def test_long_stream_is_assembled_in_bounded_memory() -> None:
+    event = stream({"choices": [{"index": 0, "delta": {"content": "x" * 1000}}]})
+    reader = response_reader("host.example", "/v1/chat/completions", EVENTS)
+    tracemalloc.start()
+    for _ in range(5000):
+        reader.feed(event)
+    many = [{"index": number, "function": {"name": "f" * 300}} for number in range(1000)]
+    for start in range(0, 100_000, 1000):
+        moved = [call | {"index": start + number} for number, call in enumerate(many)]
+        reader.feed(stream({"choices": [{"index": 1, "delta": {"tool_calls": moved}}]}))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    facts = reader.finish()
+    assert facts.messages_truncated
+    assert peak < 32 << 20
+
+
+# ── Requests, paths, hosts ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_request_says_model_and_stream_wherever_they_stand_at_every_cut() -> None:
+    decoy = {"role": "user", "content": '"model": "decoy", \\"', "model": "inner", "stream": False}
+    body = json.dumps({"messages": [decoy, [{"model": "deep"}]], "stream": True, "model": "claude-✓", "z": {}}).encode()
+    expected = RequestFacts("chat", "anthropic", "claude-✓", True)
+    for at in range(len(body) + 1):
+        reader = request_reader("api.anthropic.com", "/v1/messages?beta=true")
+        reader.feed(body[:at])
+        reader.feed(body[at:])
+        assert reader.finish() == expected
+
+
+def test_a_request_of_many_megabytes_is_read_in_little_memory() -> None:
+    reader = request_reader("api.openai.com", "/v1/responses")
+    tracemalloc.start()
+    reader.feed(b'{"input": [{"image": "')
+    for _ in range(500):
+        reader.feed(b"A" * 65536)
+    reader.feed(b'"}], "model": "gpt-5", "stream": true}')
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert reader.finish() == RequestFacts("chat", "openai", "gpt-5", True)
+    assert peak < 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("body", "model", "stream_asked"),
+    [
+        (b'{"model": "m", "messages": []}', "m", False),
+        (b'{"model": "m", "messages": [', "m", None),
+        (b'{"model": "m', None, None),
+        (b'{"model": 7, "stream": "yes"}', None, None),
+        (b"not json", None, None),
+        (b"[1]", None, None),
+    ],
+)
+def test_missing_request_fields_are_absent(body: bytes, model: str | None, stream_asked: bool | None) -> None:
+    facts = read_request("api.openai.com", "/v1/chat/completions", body)
+    assert facts.model == model
+    if body.startswith(b'{"model": '):
+        assert facts.stream is stream_asked
+
+
+@pytest.mark.parametrize("body", [b"", None])
+def test_a_request_without_a_body_is_no_operation(body: bytes | None) -> None:
+    assert read_request("api.openai.com", "/v1/responses", body) == RequestFacts(provider_name="openai")
+
+
+def test_azure_names_the_model_in_the_path() -> None:
+    path = "/openai/deployments/my-gpt/chat/completions?api-version=2026-01-01"
+    facts = read_request("corp.openai.azure.com", path, b'{"messages": []}')
+    assert facts == RequestFacts("chat", "azure.ai.openai", "my-gpt", False)
+
+
+@pytest.mark.parametrize(
+    ("path", "api"),
+    [
+        ("/v1/messages", "messages"),
+        ("/anthropic/v1/messages?beta=true", "messages"),
+        ("/v1/messages/count_tokens", None),
+        ("/v1/messages/batches", None),
+        ("/v1/chat/completions", "chat"),
+        ("/api/v1/chat/completions/", "chat"),
+        ("/v1/responses", "responses"),
+        ("/v1/responses/resp_1", None),
+        ("/v1/models", None),
+        ("/?x=/v1/messages", None),
+    ],
+)
+def test_path_selects_the_api(path: str, api: str | None) -> None:
+    assert api_of(path) == api
+
+
+@pytest.mark.parametrize(
+    ("host", "name"),
+    [
+        ("api.anthropic.com", "anthropic"),
+        ("API.OpenAI.com.", "openai"),
+        ("eu.api.openai.com", "openai"),
+        ("notopenai.com", None),
+        ("api.openai.com.evil.example", None),
+        ("corp.openai.azure.com", "azure.ai.openai"),
+        ("api.groq.com", "groq"),
+        ("api.deepseek.com", "deepseek"),
+        ("api.x.ai", "x_ai"),
+        ("max.ai", None),
+        ("api.mistral.ai", "mistral_ai"),
+        ("openrouter.ai", "openrouter"),
+        ("europe-west4-aiplatform.googleapis.com", "gcp.vertex_ai"),
+        ("bedrock-runtime.eu-west-1.amazonaws.com", "aws.bedrock"),
+        ("10.0.0.1", None),
+        ("", None),
+    ],
+)
+def test_host_selects_the_provider(host: str, name: str | None) -> None:
+    assert provider_of(host) == name
+
+
+def test_other_path_has_no_parser() -> None:
+    assert read("/v1/models", "application/json", b'{"model": "m", "usage": {"input_tokens": 1}}') == ResponseFacts()
+    assert read_request("api.openai.com", "/v1/models", b"{}") == RequestFacts(provider_name="openai")
+
+
+# ── Unneeded object members ──────────────────────────────────────────────────────────────────────────────────────
+
+NAMES = st.sampled_from(["model", "usage", "a", 'q"uo\\te', "é", ""])
+
+
+@given(st.dictionaries(NAMES, JSON_VALUES, max_size=5), st.booleans(), st.integers(0, 400), st.sampled_from([None, 1]))
+def test_members_are_what_json_says_they_are(value: dict[str, Any], ascii_: bool, at: int, indent: int | None) -> None:
+    try:
+        text = json.dumps(value, ensure_ascii=ascii_, indent=indent).encode()
+    except UnicodeEncodeError:
+        text = json.dumps(value).encode()
+    members = TopLevelMembers(frozenset(NAMES.elements))  # type: ignore[attr-defined]
+    members.feed(text[:at])
+    members.feed(text[at:])
+    assert members.ended
+    assert repr(members.found) == repr({name: inner for name, inner in json.loads(text).items() if inner is not None})
+
+
+def test_a_member_that_is_wanted_but_too_long_is_passed_over() -> None:
+    members = TopLevelMembers(frozenset({"model", "usage"}))
+    members.feed(b'{"model": "' + b"m" * 70_000 + b'", "usage": {"input_tokens": 1}}')
+    assert members.found == {"usage": {"input_tokens": 1}}
+
+
+def test_a_plain_answer_past_its_limit_is_not_kept() -> None:
+    reader = PlainReader(CHAT, 10_000)
+    tracemalloc.start()
+    reader.feed(b'{"choices": [{"message": {"content": "')
+    for _ in range(500):
+        reader.feed(b"x" * 4096)
+    reader.feed(b'"}}], "usage": {"prompt_tokens": 1, "completion_tokens": 2}}')
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert reader.finish().usage == Usage(1, 2)
+    assert peak < 200_000

@@ -1,0 +1,76 @@
+"""The policy's JSON Schema. `test_policy` checks that every readable policy is valid under it."""
+
+import json
+
+import jsonschema
+import pytest
+
+from openclaw_egress.policy.json_schema import policy_schema, schema_text
+from tests.unit.schema_check import SHIPPED, schema_errors
+
+HEAD = "version: 1\nclasses:\n  sandbox: {listen: 8082, action: enforce"
+
+
+def test_shipped_file_is_the_generated_schema():
+    assert SHIPPED.read_text() == schema_text(), "run `make docs`"
+
+
+def test_schema_is_valid_for_its_draft():
+    jsonschema.Draft202012Validator.check_schema(policy_schema())
+
+
+def test_mappings_accept_only_described_and_explained_keys():
+    def mappings(schema):
+        if isinstance(schema, dict):
+            if schema.get("type") == "object":
+                yield schema
+            for value in schema.values():
+                yield from mappings(value)
+
+    found = list(mappings(policy_schema()))
+    assert len(found) == 8
+    definitions = policy_schema()["$defs"]
+    for schema in found:
+        assert schema["additionalProperties"] is False and schema["description"]
+        for key, value in schema.get("properties", {}).items():
+            target = definitions[value["$ref"].rpartition("/")[2]] if "$ref" in value else value
+            assert "description" in value or "description" in target, key
+
+
+@pytest.mark.parametrize(
+    ("more", "where"),
+    [
+        (", alow: [a.example]}", "$.classes.sandbox"),
+        (", allow: [{hots: a.example}]}", "$.classes.sandbox.allow[0]"),
+        (", allow: [{host: a.example, port: [443]}]}", "$.classes.sandbox.allow[0]"),
+        (", allow: [{host: a.example, ports: [443, 70000]}]}", "$.classes.sandbox.allow[0]"),
+        (", allow: [{host: a.example, cidr: 8.0.0.0/8}]}", "$.classes.sandbox.allow[0]"),
+        (", allow: ['https://a.example/']}", "$.classes.sandbox.allow[0]"),
+        (", allow: ['a.example:8443']}", "$.classes.sandbox.allow[0]"),
+        (", allow: ['a*.example']}", "$.classes.sandbox.allow[0]"),
+        (", limits: {connections: 0}}", "$.classes.sandbox.limits.connections"),
+        (", limits: {connection: 9}}", "$.classes.sandbox.limits"),
+        (", deny: [{host: a, tls: false}]}", "$.classes.sandbox.deny[0]"),
+        (", addresses: [{cidr: 10.0.0.2/32}]}", "$.classes.sandbox.addresses[0]"),
+        ("}\n  Build: {listen: 1, action: open}", "$.classes"),
+        ("}\n  build: {listen: 1, action: enforced}", "$.classes.build.action"),
+        ("}\n  build: {listen: 9464, action: open}", "$.classes.build.listen"),
+        ("}\n  build: {action: open}", "$.classes.build"),
+        ("}\nresolv: {}", "$"),
+        ("}\nresolve: {a.example: b.example}", "$.resolve['a.example']"),
+        ("}\ninspect: ['*']", "$.inspect[0]"),
+    ],
+)
+def test_editor_marks_common_mistakes_at_their_place(more, where):
+    assert [error.partition(": ")[0] for error in schema_errors(f"{HEAD}{more}\n".encode())] == [where]
+
+
+def test_valid_policy_is_not_marked():
+    assert schema_errors(f"{HEAD}, allow: ['*.example.com', '::1', {{cidr: 8.0.0.0/8}}]}}\n".encode()) == []
+
+
+def test_completion_has_the_actions_and_the_keys():
+    text = json.dumps(policy_schema())
+    assert '"enum": ["open", "enforce", "report"]' in text
+    for key in ("listen", "action", "allow", "deny", "addresses", "log_tunnels", "host", "cidr", "ports", "tls"):
+        assert f'"{key}": {{' in text

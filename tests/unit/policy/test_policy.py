@@ -1,0 +1,1092 @@
+"""The policy: what each class may reach, with the rule and the reason; and what a bad file is told."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from openclaw_egress.cli.explain import ask
+from openclaw_egress.policy.destination import Destination, DestinationError, guard_reason, parse_destination
+from openclaw_egress.policy.model import (
+    Decision,
+    Limits,
+    Policy,
+    PolicyError,
+    builtin_policy,
+    decide,
+    decide_address,
+    load_policy,
+    read_policy,
+)
+from openclaw_egress.policy.model import model as policy_module
+from tests.unit.schema_check import schema_errors
+
+EXAMPLE = """\
+version: 1
+inspect: ["api.anthropic.com", "api.openai.com", "*.openai.azure.com"]
+classes:
+  gateway: {listen: 8080, action: open, addresses: [{cidr: 10.0.0.2/32, ports: [3100, 4318, 9090]}]}
+  browser: {listen: 8081, action: enforce, allow: ["*"], deny: ["*.internal.example"]}
+  sandbox: {listen: 8082, action: enforce, allow: [{host: packages.example.com, ports: [443]}]}
+  build:   {listen: 8083, action: enforce, allow: ["registry.example.com"]}
+resolve: {llm.corp.example: 10.0.0.2}
+"""
+
+
+def read(text: str, llm_hosts: tuple[str, ...] | None = None) -> Policy:
+    """The policy; whatever can be read is also valid under the schema that editors have."""
+    data = textwrap.dedent(text).encode()
+    policy = read_policy(data, "policy.yml", llm_hosts)
+    assert schema_errors(data) == []
+    return policy
+
+
+def class_with(rules: str, action: str = "enforce") -> Policy:
+    """A policy of one class, sandbox, with these lines in it; api.openai.com and *.azure.example are inspected."""
+    return read(
+        f"version: 1\ninspect: [api.openai.com, '*.azure.example']\n"
+        f"classes:\n  sandbox:\n    listen: 8082\n    action: {action}\n"
+        + textwrap.indent(textwrap.dedent(rules), "    ")
+    )
+
+
+def at(host: str, port: int = 443) -> Destination:
+    return parse_destination(host, port)
+
+
+def verdict(decision: Decision) -> tuple[bool, str, str]:
+    return decision.allow, decision.rule, decision.reason
+
+
+# ── the example of the documentation ─────────────────────────────────────────────────────────────────────────────
+
+DECISIONS = [
+    # class, host, port, allow, rule, reason
+    ("gateway", "anything.example", 443, True, "default", "gateway may reach every name"),
+    ("gateway", "anything.example", 8443, True, "default", "gateway may reach every name"),
+    ("gateway", "10.0.0.2", 3100, True, "classes.gateway.addresses[0]", "gateway may reach 10.0.0.2:3100"),
+    ("gateway", "10.0.0.2", 22, False, "address-guard", "10.0.0.2 is private (10.0.0.0/8, RFC 1918)"),
+    ("gateway", "127.1", 80, False, "address-guard", "127.0.0.1 is loopback (127.0.0.0/8, RFC 1122)"),
+    ("gateway", "localhost", 80, False, "address-guard", "localhost is loopback (RFC 6761)"),
+    ("gateway", "8.8.8.8", 443, False, "default", "8.8.8.8:443 is an address literal, and no rule of gateway names it"),
+    ("browser", "example.com", 80, True, "classes.browser.allow[0]", "browser may reach example.com:80"),
+    (
+        "browser",
+        "example.com",
+        22,
+        False,
+        "default",
+        "browser may not reach example.com:22 so; classes.browser.allow[0] allows *; ports 80, 443",
+    ),
+    (
+        "browser",
+        "a.b.internal.example",
+        443,
+        False,
+        "classes.browser.deny[0]",
+        "browser may not reach a.b.internal.example:443",
+    ),
+    ("browser", "internal.example", 443, True, "classes.browser.allow[0]", "browser may reach internal.example:443"),
+    ("browser", "8.8.8.8", 443, False, "default", "8.8.8.8:443 is an address literal, and no rule of browser names it"),
+    (
+        "sandbox",
+        "Packages.Example.com.",
+        443,
+        True,
+        "classes.sandbox.allow[0]",
+        "sandbox may reach packages.example.com:443",
+    ),
+    (
+        "sandbox",
+        "packages.example.com",
+        80,
+        False,
+        "default",
+        "sandbox may not reach packages.example.com:80 so; "
+        "classes.sandbox.allow[0] allows packages.example.com; port 443",
+    ),
+    ("sandbox", "evil.example", 443, False, "default", "no rule lets sandbox reach evil.example:443"),
+    ("sandbox", "xpackages.example.com", 443, False, "default", "no rule lets sandbox reach xpackages.example.com:443"),
+    (
+        "sandbox",
+        "a.packages.example.com",
+        443,
+        False,
+        "default",
+        "no rule lets sandbox reach a.packages.example.com:443",
+    ),
+    ("build", "registry.example.com", 80, True, "classes.build.allow[0]", "build may reach registry.example.com:80"),
+    ("nobody", "example.com", 443, False, "unknown-class", "there is no class 'nobody'"),
+]
+
+
+@pytest.mark.parametrize(("name", "host", "port", "allow", "rule", "reason"), DECISIONS)
+def test_the_example_decides_with_rule_and_reason(
+    name: str, host: str, port: int, allow: bool, rule: str, reason: str
+) -> None:
+    assert verdict(decide(read(EXAMPLE), name, at(host, port))) == (allow, rule, reason)
+
+
+def test_the_example_has_its_values() -> None:
+    policy = read(EXAMPLE)
+    assert {item.name: (item.listen, item.action) for item in policy.classes.values()} == {
+        "gateway": (8080, "open"),
+        "browser": (8081, "enforce"),
+        "sandbox": (8082, "enforce"),
+        "build": (8083, "enforce"),
+    }
+    assert policy.inspect == ("api.anthropic.com", "api.openai.com", "*.openai.azure.com")
+    assert policy.digest == hashlib.sha256(EXAMPLE.encode()).hexdigest()[:12]
+    assert policy.warnings == ()
+    assert policy.fixed_address("llm.corp.example") == ipaddress.ip_address("10.0.0.2")
+    assert policy.fixed_address("other.example") is None
+    found = policy.class_for_port(8082)
+    assert found is not None and found.name == "sandbox"
+    assert policy.class_for_port(9999) is None
+
+
+def test_a_class_describes_itself() -> None:
+    policy = read(EXAMPLE)
+    assert policy.describe("gateway") == (
+        "gateway: listens on 8080, action open\n"
+        "  classes.gateway.addresses[0]: exception to the guard, 10.0.0.2/32; ports 3100, 4318, 9090"
+    )
+    assert policy.describe("browser") == (
+        "browser: listens on 8081, action enforce\n"
+        "  classes.browser.deny[0]: *.internal.example; any port\n"
+        "  classes.browser.allow[0]: *; ports 80, 443"
+    )
+    assert policy.describe("x") == "there is no class x; there are gateway, browser, sandbox, build"
+
+
+# ── inspection ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("host", "inspected"),
+    [
+        ("api.openai.com", True),
+        ("API.OpenAI.com.", True),
+        ("x.api.openai.com", False),
+        ("openai.com", False),
+        ("a.openai.azure.com", True),
+        ("a.b.openai.azure.com", True),
+        ("openai.azure.com", False),
+        ("xopenai.azure.com", False),
+        ("8.8.8.8", False),
+        ("no host", False),
+    ],
+)
+def test_inspected_hosts_match_by_whole_labels(host: str, inspected: bool) -> None:
+    assert read(EXAMPLE).inspects(host) is inspected
+
+
+def test_a_decision_says_whether_the_host_is_inspected() -> None:
+    policy = read(EXAMPLE)
+    assert decide(policy, "gateway", at("api.openai.com")).inspect
+    assert not decide(policy, "gateway", at("example.com")).inspect
+    assert decide_address(policy, "gateway", at("api.openai.com"), ipaddress.ip_address("8.8.8.8")).inspect
+
+
+def test_inspect_defaults_to_the_environment_and_then_to_the_built_in_hosts() -> None:
+    text = "version: 1\nclasses: {gateway: {listen: 8080, action: open}}\n"
+    assert read(text, ("LLM.corp.example", "*.openai.azure.com")).inspect == ("llm.corp.example", "*.openai.azure.com")
+    assert read(text).inspect == ("api.anthropic.com", "api.openai.com")
+
+
+def test_inspect_and_the_environment_may_both_name_the_same_hosts() -> None:
+    assert read(EXAMPLE, ("*.openai.azure.com", "api.openai.com", "API.anthropic.com")).inspects("api.openai.com")
+
+
+def test_inspect_may_be_empty() -> None:
+    assert read("version: 1\ninspect: []\nclasses: {a: {listen: 1, action: open}}\n").inspect == ()
+
+
+def test_the_built_in_policy_opens_the_gateway_to_names() -> None:
+    policy = builtin_policy(["api.openai.com"])
+    assert list(policy.classes) == ["gateway"]
+    assert policy.classes["gateway"].listen == 8080
+    assert decide(policy, "gateway", at("example.com")).allow
+    assert not decide(policy, "gateway", at("127.0.0.1")).allow
+    assert policy.inspects("api.openai.com") and not policy.inspects("api.anthropic.com")
+    assert policy.digest != builtin_policy(["api.anthropic.com"]).digest
+
+
+# ── rules ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_deny_goes_before_allow() -> None:
+    policy = class_with("allow: [a.example]\ndeny: [a.example]\n")
+    assert decide(policy, "sandbox", at("a.example")).rule == "classes.sandbox.deny[0]"
+
+
+def test_a_denial_without_ports_means_every_port_also_in_an_open_class() -> None:
+    policy = class_with("deny: [a.example, {host: c.example}, {cidr: 93.184.0.0/16}]\n", action="open")
+    assert not decide(policy, "sandbox", at("a.example", 8443)).allow
+    assert not decide(policy, "sandbox", at("c.example", 8443)).allow
+    assert not decide_address(policy, "sandbox", at("b.example", 8443), ipaddress.ip_address("93.184.1.1")).allow
+    assert decide(policy, "sandbox", at("b.example", 8443)).allow
+
+
+def test_a_denial_with_ports_means_these() -> None:
+    policy = class_with("deny: [{host: a.example, ports: [25]}]\n", action="open")
+    assert not decide(policy, "sandbox", at("a.example", 25)).allow
+    assert decide(policy, "sandbox", at("a.example", 443)).allow
+
+
+def test_the_closest_rule_is_the_one_that_is_named() -> None:
+    policy = class_with("allow: ['*', '*.example', '*.b.example', a.b.example]\n")
+    rules = [
+        decide(policy, "sandbox", at(host)).rule for host in ("a.b.example", "x.b.example", "x.example", "other.test")
+    ]
+    assert rules == [f"classes.sandbox.allow[{at}]" for at in (3, 2, 1, 0)]
+
+
+def test_rules_match_the_canonical_form_of_what_the_file_says() -> None:
+    policy = class_with("allow: ['BÜCHER.example.', 0x08.0x08.0x08.0x08]\n")
+    assert decide(policy, "sandbox", at("xn--bcher-kva.example")).allow
+    assert decide(policy, "sandbox", at("8.8.8.8")).allow
+
+
+def test_a_literal_is_allowed_by_name_or_by_a_range() -> None:
+    policy = class_with("allow: [8.8.8.8, {cidr: 9.9.9.0/24, ports: [853]}, {cidr: '2620:fe::/48'}]\n")
+    allowed = [("8.8.8.8", 443), ("9.9.9.9", 853), ("2620:fe::fe", 443)]
+    denied = [("8.8.4.4", 443), ("9.9.9.9", 443), ("9.9.10.1", 853), ("2620:ff::1", 443), ("::ffff:8.8.8.8", 443)]
+    assert [decide(policy, "sandbox", at(*item)).allow for item in allowed + denied] == [True] * 3 + [False] * 5
+
+
+@pytest.mark.parametrize("action", ["open", "enforce", "report"])
+def test_a_literal_needs_a_rule_that_names_it_in_every_mode(action: str) -> None:
+    policy = class_with("allow: ['*']\n", action=action)
+    assert decide(policy, "sandbox", at("example.com")).allow
+    decision = decide(policy, "sandbox", at("8.8.8.8"))
+    assert (decision.allow, decision.would_deny) == (False, False)
+    assert decision.reason == "8.8.8.8:443 is an address literal, and no rule of sandbox names it"
+
+
+@pytest.mark.parametrize("action", ["open", "enforce", "report"])
+@pytest.mark.parametrize("host", ["localhost", "x.localhost", "127.0.0.1", "::1", "metadata.google.internal"])
+def test_nothing_in_allow_lifts_the_guard(action: str, host: str) -> None:
+    policy = class_with(f"allow: ['*', '{host}', {{cidr: 127.0.0.0/8}}]\n", action=action)
+    found = decide(policy, "sandbox", at(host, 80))
+    assert (found.allow, found.rule) == (False, "address-guard")
+
+
+def test_report_softens_the_denial_of_a_literal_only_where_allow_names_it() -> None:
+    for rules, allow in (("deny: [8.8.8.8]\n", False), ("deny: [8.8.8.8]\nallow: [8.8.8.8]\n", True)):
+        decision = decide(class_with(rules, "report"), "sandbox", at("8.8.8.8"))
+        assert (decision.allow, decision.would_deny, decision.rule) == (allow, allow, "classes.sandbox.deny[0]")
+
+
+def test_report_lets_through_what_enforce_denies_and_says_so() -> None:
+    rules = "allow: [a.example]\ndeny: [b.example]\n"
+    reporting, enforcing = class_with(rules, action="report"), class_with(rules)
+    for host, would_deny in (("a.example", False), ("b.example", True), ("c.example", True)):
+        reported, enforced = (decide(policy, "sandbox", at(host)) for policy in (reporting, enforcing))
+        assert (reported.allow, reported.would_deny) == (True, would_deny)
+        assert (enforced.allow, enforced.would_deny) == (not would_deny, False)
+        assert (reported.rule, reported.reason) == (enforced.rule, enforced.reason)
+
+
+def test_tls_may_be_left_out_only_where_the_rule_says_so() -> None:
+    policy = class_with("allow: [{host: git.example, ports: [22], tls: false}, git.example]\n")
+    assert decide(policy, "sandbox", at("git.example", 22)).tls is False
+    assert decide(policy, "sandbox", at("git.example", 443)).tls is True
+
+
+def test_an_inspected_host_speaks_tls_though_a_wildcard_says_it_need_not() -> None:
+    policy = class_with("allow: [{host: '*', tls: false}]\n")
+    assert decide(policy, "sandbox", at("api.openai.com")).tls is True
+    assert decide(policy, "sandbox", at("other.example")).tls is False
+
+
+# ── methods and paths ────────────────────────────────────────────────────────────────────────────────────────────
+
+PATHS = "allow: [{host: api.openai.com, methods: [post], paths: [/v1/responses, '/v1/chat/*']}]\n"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [
+        (None, None, True),  # CONNECT: each request is decided again
+        ("POST", "/v1/responses", True),
+        ("POST", "/v1/responses/", True),
+        ("POST", "/v1/responses?stream=1", True),
+        ("POST", "/v1/resp%6fnses", True),
+        ("POST", "/v1/chat/completions", True),
+        ("GET", "/v1/responses", False),
+        ("CONNECT", "/v1/responses", False),
+        ("POST", "/v1/responses/r1", False),
+        ("POST", "/v1/files", False),
+        ("POST", "/V1/responses", False),
+        ("POST", "/v1/chat/../files", False),
+        ("POST", "/v1/chat/%2e%2e/files", False),
+        ("POST", "/v1/chat/..%2ffiles", False),
+        ("POST", "/v1%2fresponses", False),
+        ("POST", "/v1/chat/%252e%252e/files", False),
+        ("POST", "/v1/chat/..\\files", False),
+        ("POST", "/v1/chat//files", False),
+        ("POST", "/v1/chat/.", False),
+        ("POST", "/v1/chat/%00", False),
+        ("POST", "", False),
+        ("POST", "*", False),
+        ("POST", None, False),
+        (None, "/v1/responses", False),
+    ],
+)
+def test_a_rule_with_methods_and_paths_allows_these_alone(method: str | None, path: str | None, allow: bool) -> None:
+    assert decide(class_with(PATHS), "sandbox", at("api.openai.com"), method, path).allow is allow
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [
+        (None, None, True),
+        ("GET", "/v1/models", True),
+        ("POST", "/v1/models", True),
+        ("DELETE", "/v1/models", False),
+        ("GET", "/v1/files", False),
+        ("GET", "/v1/files/", False),
+        ("GET", "/v1/%66iles", False),
+        ("GET", "/v1%2Ffiles%2Fx", False),
+        ("GET", "/v1/x/../files", False),
+        ("GET", "//v1/files", False),
+        ("GET", "/v1/fi%2565s", False),
+        ("GET", None, False),
+    ],
+)
+def test_a_denial_of_methods_and_paths_holds_for_every_writing(
+    method: str | None, path: str | None, allow: bool
+) -> None:
+    rules = "deny: [{host: api.openai.com, methods: [DELETE]}, {host: api.openai.com, paths: [/v1/files]}]\n"
+    assert decide(class_with(rules, "open"), "sandbox", at("api.openai.com"), method, path).allow is allow
+
+
+def test_the_reason_of_a_near_miss_names_the_rule() -> None:
+    assert decide(class_with(PATHS), "sandbox", at("api.openai.com"), "GET", "/v1/files").reason == (
+        "sandbox may not reach api.openai.com:443 so; classes.sandbox.allow[0] allows "
+        "api.openai.com; ports 80, 443; methods POST; paths /v1/responses, /v1/chat/*"
+    )
+
+
+def test_methods_and_paths_may_be_asked_of_a_wildcard_that_is_inspected_as_a_whole() -> None:
+    policy = class_with("allow: [{host: '*.eu.azure.example', methods: [POST]}]\n")
+    assert decide(policy, "sandbox", at("a.eu.azure.example"), "POST", "/").allow
+    assert not decide(policy, "sandbox", at("a.eu.azure.example"), "GET", "/").allow
+
+
+# ── addresses ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_public_answer_is_allowed() -> None:
+    found = decide_address(read(EXAMPLE), "browser", at("example.com"), ipaddress.ip_address("93.184.215.14"))
+    assert verdict(found) == (True, "default", "93.184.215.14 is public")
+
+
+def test_a_guarded_answer_is_refused_with_the_name_that_gave_it() -> None:
+    found = decide_address(read(EXAMPLE), "browser", at("evil.example"), ipaddress.ip_address("169.254.169.254"))
+    assert verdict(found) == (
+        False,
+        "address-guard",
+        "evil.example is 169.254.169.254, which is cloud metadata "
+        "(169.254.169.254/32, AWS, Azure, Google Cloud and others)",
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "port", "ip", "allow"),
+    [
+        ("gateway", 3100, "10.0.0.2", True),
+        ("gateway", 443, "10.0.0.2", False),
+        ("gateway", 3100, "10.0.0.3", False),
+        ("gateway", 3100, "::ffff:10.0.0.2", False),
+        ("browser", 3100, "10.0.0.2", False),
+        ("nobody", 3100, "10.0.0.2", False),
+        ("nobody", 443, "8.8.8.8", False),
+    ],
+)
+def test_an_exception_is_for_one_class_its_addresses_and_its_ports(name: str, port: int, ip: str, allow: bool) -> None:
+    found = decide_address(read(EXAMPLE), name, at("loki.example", port), ipaddress.ip_address(ip))
+    assert found.allow is allow
+    if allow:
+        assert found.rule == "classes.gateway.addresses[0]"
+
+
+def test_a_fixed_answer_is_under_the_guard_as_any_other() -> None:
+    policy = read(EXAMPLE)
+    answer = policy.fixed_address("llm.corp.example")
+    assert answer is not None
+    assert not decide_address(policy, "browser", at("llm.corp.example"), answer).allow
+
+
+def test_report_does_not_soften_the_guard() -> None:
+    policy = class_with("allow: ['*']\n", action="report")
+    assert not decide_address(policy, "sandbox", at("a.example"), ipaddress.ip_address("127.0.0.1")).allow
+
+
+@pytest.mark.parametrize(("action", "allow"), [("enforce", False), ("open", False), ("report", True)])
+def test_a_denied_range_is_denied_for_names_that_resolve_into_it(action: str, allow: bool) -> None:
+    policy = class_with("allow: ['*']\ndeny: [{cidr: 93.184.0.0/16}]\n", action=action)
+    found = decide_address(policy, "sandbox", at("a.example"), ipaddress.ip_address("93.184.1.1"))
+    assert (found.allow, found.would_deny, found.rule) == (allow, allow, "classes.sandbox.deny[0]")
+    assert found.reason == "a.example is 93.184.1.1, which is in 93.184.0.0/16, which sandbox may not reach"
+
+
+def test_an_exception_that_covers_a_denied_range_does_not_lift_the_denial() -> None:
+    policy = class_with("allow: ['*']\ndeny: [{cidr: 10.1.0.0/16}]\naddresses: [{cidr: 10.0.0.0/8, ports: [443]}]\n")
+    found = decide_address(policy, "sandbox", at("a.example"), ipaddress.ip_address("10.1.1.1"))
+    assert (found.allow, found.rule) == (False, "classes.sandbox.deny[0]")
+    assert decide_address(policy, "sandbox", at("a.example"), ipaddress.ip_address("10.2.1.1")).allow
+    assert not decide(policy, "sandbox", at("10.1.1.1")).allow
+
+
+@pytest.mark.parametrize(
+    ("action", "allow", "allowed"),
+    [
+        ("open", "[]", True), ("enforce", "[]", False), ("report", "[]", False), ("enforce", "['*']", False),
+        ("enforce", "[10.2.1.1]", True), ("enforce", "[{cidr: 10.2.0.0/16}]", True), ("enforce", "[10.3.1.1]", False),
+    ],
+)  # fmt: skip
+def test_an_exception_names_literals_of_a_class_that_may_reach_all_and_of_no_other(action, allow, allowed) -> None:
+    policy = class_with(f"allow: {allow}\naddresses: [{{cidr: 10.0.0.0/8, ports: [443]}}]\n", action)
+    assert decide(policy, "sandbox", at("10.2.1.1")).allow is allowed
+
+
+def test_the_name_localhost_passes_where_an_exception_names_what_it_stands_for() -> None:
+    policy = class_with("allow: [{host: localhost, ports: [9000]}]\naddresses: [{cidr: 127.0.0.1/32, ports: [9000]}]\n")
+    assert decide(policy, "sandbox", at("localhost", 9000)).allow
+    assert decide_address(policy, "sandbox", at("localhost", 9000), ipaddress.ip_address("127.0.0.1")).allow
+    assert not decide_address(policy, "sandbox", at("localhost", 9000), ipaddress.ip_address("::1")).allow
+
+
+# ── bad files ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+HEAD = "version: 1\nclasses:\n  sandbox:\n    listen: 8082\n    action: enforce\n"
+"""Five lines; what a case adds begins on line 6, inside the class."""
+
+ALLOW_EXAMPLE = "{host: packages.example.com, ports: [443]}"
+BAD = {
+    # the text → line, problem; remedy
+    "": "1: the file is empty; write `version: 1` and `classes:`",
+    "# only a comment\n": "1: the file is empty; write `version: 1` and `classes:`",
+    "- 1\n": "1: this is a list; write a mapping, as in `version: 1`",
+    "classes: {a: {listen: 1, action: open}}\n": "1: 'version' is missing; write `version: 1` at the top",
+    "version: 2\n": "1: version: this is version 2; write `version: 1`, the only one there is",
+    "version: '1'\n": "1: version: this is a text; write a whole number, as in `1`",
+    "version: 1.0\n": "1: version: this is a fraction; write a whole number, as in `1`",
+    "version: 1\n": ("1: 'classes' is missing; name at least one, as in `gateway: {listen: 8080, action: open}`"),
+    "version: 1\nclasses:\n": "2: classes: this is empty; write a mapping, as in `key: value`",
+    "version: 1\nclasses: {}\n": (
+        "2: classes: there is no class; name at least one, as in `gateway: {listen: 8080, action: open}`"
+    ),
+    "version: 1\nclases: {}\n": "2: unknown key 'clases'; did you mean 'classes'?",
+    "version: 1\nfoo: {}\n": "2: unknown key 'foo'; known are version, inspect, classes, resolve",
+    "version: 1\nversion: 1\n": "2: key 'version' stands here twice; keep one of them",
+    HEAD + "    alow: []\n": "6: classes.sandbox: unknown key 'alow'; did you mean 'allow'?",
+    HEAD + "    listen: 8083\n": "6: key 'listen' stands here twice; keep one of them",
+    HEAD + "\tallow: []\n": "6: there is a tab at the start of a line; indent with spaces",
+    HEAD + "    allow: [a\n": (
+        "7: this is not valid YAML (expected ',' or ']', but got '<stream end>'); "
+        "check indentation, colons, brackets and quotes up to here"
+    ),
+    HEAD + "    allow:\n    - *.example.com\n": (
+        '7: a * without quotes is an alias in YAML; put names that begin with * in quotes, as in "*.example.com"'
+    ),
+    HEAD + "    allow: [*]\n": (
+        '6: a * without quotes is an alias in YAML; put names that begin with * in quotes, as in "*.example.com"'
+    ),
+    HEAD + "    allow: [a\x00b]\n": (
+        "6: this is not YAML that can be read (ReaderError); "
+        "remove control characters and odd values; the file holds plain mappings, lists and texts"
+    ),
+    HEAD + "  Foo: {}\n": (
+        "6: classes.Foo: 'Foo' is no name for a class; use lower-case letters, digits, - and _, at most 32"
+    ),
+    HEAD + "  1: {}\n": "6: classes.1: the key 1 is not a text; put it in quotes",
+    HEAD + "  b: {action: open}\n": (
+        "6: classes.b: 'listen' is missing; give the port of its listener, as in `listen: 8080`"
+    ),
+    HEAD + "  b: {listen: 8083}\n": "6: classes.b: 'action' is missing; write one of open, enforce, report",
+    HEAD + "  b:\n    action: open\n    listen: 8082\n": (
+        "8: classes.b.listen: port 8082 already belongs to class sandbox; give each class a port of its own"
+    ),
+    HEAD.replace("8082", "9464"): (
+        "4: classes.sandbox.listen: port 9464 is where health and metrics are; take another, as in `listen: 8080`"
+    ),
+    HEAD.replace("8082", "65536"): "4: classes.sandbox.listen: 65536 is not a port; write a number from 1 to 65535",
+    HEAD.replace("8082", "true"): "4: classes.sandbox.listen: this is true or false; write a whole number, as in `443`",
+    HEAD.replace("enforce", "enforced"): (
+        "5: classes.sandbox.action: 'enforced' is no action; did you mean 'enforce'?"
+    ),
+    HEAD.replace("enforce", "allow"): (
+        "5: classes.sandbox.action: 'allow' is no action; write one of open, enforce, report"
+    ),
+    HEAD + "    limits: {conections: 5}\n": (
+        "6: classes.sandbox.limits: unknown key 'conections'; did you mean 'connections'?"
+    ),
+    HEAD + "    limits: {header_seconds: 0}\n": (
+        "6: classes.sandbox.limits.header_seconds: 0 is out of range; write a number from 1 to 3600"
+    ),
+    HEAD + "    limits: {connections: many}\n": (
+        "6: classes.sandbox.limits.connections: this is a text; write a whole number, as in `64`"
+    ),
+    HEAD + "    log_tunnels: 1\n": "6: classes.sandbox.log_tunnels: this is a number; write true or false",
+    HEAD + "    allow: a.example\n": (
+        f"6: classes.sandbox.allow: this is a text; write a list, as in `allow: [{ALLOW_EXAMPLE}]`"
+    ),
+    HEAD + "    allow: [~]\n": (
+        f"6: classes.sandbox.allow[0]: this is empty; write a host, or a mapping as in `{ALLOW_EXAMPLE}`"
+    ),
+    HEAD + "    allow: ['*foo.example']\n": (
+        "6: classes.sandbox.allow[0]: '*foo.example' is not a wildcard; "
+        'a * stands for whole labels in front: "*.example.com", or "*" for all'
+    ),
+    HEAD + "    allow: ['a.*.example']\n": (
+        "6: classes.sandbox.allow[0]: 'a.*.example' is not a wildcard; "
+        'a * stands for whole labels in front: "*.example.com", or "*" for all'
+    ),
+    HEAD + "    allow: ['*.10.0.0.1']\n": (
+        "6: classes.sandbox.allow[0]: '*.10.0.0.1' is not a wildcard; "
+        "for a range of addresses write {cidr: 192.0.2.0/24}"
+    ),
+    HEAD + "    allow: ['https://a.example/x']\n": (
+        "6: classes.sandbox.allow[0]: this is not a host: 'https://a.example/x' has a colon; a host alone is expected; "
+        "write the host alone, without scheme and path"
+    ),
+    HEAD + "    allow: ['a.example:8443']\n": (
+        "6: classes.sandbox.allow[0]: this is not a host: 'a.example:8443' has a colon; a host alone is expected; "
+        "write {host: a.example, ports: [8443]}"
+    ),
+    HEAD + "    allow: [10.0.0.0/8]\n": (
+        "6: classes.sandbox.allow[0]: this is not a host: '10.0.0.0/8' has a slash where a host is expected; "
+        "write {cidr: 10.0.0.0/8}"
+    ),
+    HEAD + "    allow: [a..example]\n": (
+        "6: classes.sandbox.allow[0]: this is not a host: 'a..example' has an empty label; "
+        "write a name such as packages.example.com"
+    ),
+    HEAD + "    allow:\n    - a.example\n    - host: b.example\n      prots: [1]\n": (
+        "9: classes.sandbox.allow[1]: unknown key 'prots'; did you mean 'ports'?"
+    ),
+    HEAD + "    allow: [{ports: [443]}]\n": (
+        f"6: classes.sandbox.allow[0]: 'host' is missing; say what the rule is about, as in `{ALLOW_EXAMPLE}`"
+    ),
+    HEAD + "    allow: [{host: a, cidr: 8.0.0.0/8}]\n": (
+        "6: classes.sandbox.allow[0]: a rule has host or cidr, not both; make two rules of it"
+    ),
+    HEAD + "    allow: [{cidr: 8.8.8.8/24}]\n": (
+        "6: classes.sandbox.allow[0].cidr: 8.8.8.8/24 has bits set behind its prefix; "
+        "write 8.8.8.0/24 for the network, or 8.8.8.8 for one"
+    ),
+    HEAD + "    allow: [{cidr: example.com}]\n": (
+        "6: classes.sandbox.allow[0].cidr: 'example.com' is not a range of addresses; "
+        "write it as in 10.0.0.0/24 or fd00::/64"
+    ),
+    HEAD + "    allow: [{host: a, ports: 443}]\n": (
+        "6: classes.sandbox.allow[0].ports: this is a number; write a list, as in `ports: [443]`"
+    ),
+    HEAD + "    allow: [{host: a, ports: []}]\n": (
+        "6: classes.sandbox.allow[0].ports: the list is empty, so the rule would never apply; "
+        "fill it, as in `ports: [443]`, or leave it out"
+    ),
+    HEAD + "    allow: [{host: a, ports: [443, 0]}]\n": (
+        "6: classes.sandbox.allow[0].ports[1]: 0 is not a port; write a number from 1 to 65535"
+    ),
+    HEAD + "    allow: [{host: a, ports: ['443']}]\n": (
+        "6: classes.sandbox.allow[0].ports[0]: this is a text; write a whole number, as in `443`"
+    ),
+    HEAD + "    allow:\n    - host: a.example\n      methods: [GET]\n": (
+        "8: classes.sandbox.allow[0].methods: a.example is not inspected, so its methods are not seen; "
+        "add it to inspect, or leave methods out"
+    ),
+    HEAD + "    deny: [{host: '*', paths: [/x]}]\n": (
+        "6: classes.sandbox.deny[0].paths: * is not inspected, so its paths are not seen; "
+        "add it to inspect, or leave paths out"
+    ),
+    HEAD + "    deny: [{cidr: 8.0.0.0/8, paths: [/x]}]\n": (
+        "6: classes.sandbox.deny[0].paths: 8.0.0.0/8 is not inspected, so its paths are not seen; "
+        "add it to inspect, or leave paths out"
+    ),
+    HEAD + "    allow: [{host: api.openai.com, methods: [CONNECT]}]\n": (
+        "6: classes.sandbox.allow[0].methods[0]: 'CONNECT' is not a method that a rule can name; "
+        "write one such as GET or POST"
+    ),
+    HEAD + "    allow: [{host: api.openai.com, paths: ['/v1/../x']}]\n": (
+        "6: classes.sandbox.allow[0].paths[0]: '/v1/../x' is not a path that a rule can name; "
+        "begin it with /, leave out the query, escapes and dot segments; a * may stand at its end alone"
+    ),
+    HEAD + "    allow: [{host: api.openai.com, tls: false}]\n": (
+        "6: classes.sandbox.allow[0].tls: api.openai.com is inspected, so it must speak TLS; leave tls out"
+    ),
+    HEAD + "    allow: [{host: a, tls: no}]\n": (
+        "6: classes.sandbox.allow[0].tls: this is a text; write true or false"
+    ),
+    HEAD + "    deny: [{host: a, tls: false}]\n": (
+        "6: classes.sandbox.deny[0]: unknown key 'tls'; known are host, cidr, ports, methods, paths"
+    ),
+    HEAD + "    addresses: [10.0.0.2]\n": (
+        "6: classes.sandbox.addresses[0]: this is a text; write a mapping, as in `{cidr: 10.0.0.2/32, ports: [3100]}`"
+    ),
+    HEAD + "    addresses: [{cidr: 10.0.0.2/32}]\n": (
+        "6: classes.sandbox.addresses[0]: an exception to the address guard needs ports; "
+        "name them, as in `{cidr: 10.0.0.2/32, ports: [3100]}`"
+    ),
+    HEAD + "    addresses: [{cidr: 0.0.0.0/1, ports: [80]}]\n": (
+        "6: classes.sandbox.addresses[0].cidr: an exception for 0.0.0.0/1 would lift the address guard; "
+        "name the networks that are meant, /8 or narrower"
+    ),
+    HEAD + "inspect: api.openai.com\n": (
+        '6: inspect: this is a text; write a list, as in `inspect: ["api.anthropic.com"]`'
+    ),
+    HEAD + "inspect: ['*']\n": (
+        '6: inspect[0]: not everything can be inspected; name the LLM hosts; wildcards are written "*.openai.azure.com"'
+    ),
+    HEAD + "inspect: [10.0.0.1]\n": (
+        "6: inspect[0]: 10.0.0.1 is an address; name the host; `resolve` can give it this address"
+    ),
+    HEAD + "resolve: {a.example: b.example}\n": (
+        "6: resolve.a.example: 'b.example' is not an address; write one as in 10.1.2.3"
+    ),
+    HEAD + "resolve:\n  a.example: 8.8.8.8\n  A.example.: 8.8.4.4\n": (
+        "8: resolve.A.example.: a.example is there twice; keep one of them"
+    ),
+    HEAD + "resolve: {127.1: 8.8.8.8}\n": "6: resolve.127.1: the key 127.1 is not a text; put it in quotes",
+    HEAD + "resolve: {'127.1': 8.8.8.8}\n": (
+        "6: resolve.127.1: 127.1 is an address already; write a name such as llm.corp.example"
+    ),
+    HEAD + "resolve: {'*.a': 8.8.8.8}\n": (
+        "6: resolve.*.a: this is not a host: '*' in '*.a' is not a label of a host name; "
+        "write a name such as llm.corp.example"
+    ),
+    HEAD + "---\nversion: 1\n": (
+        "6: this is not valid YAML (but found another document); "
+        "check indentation, colons, brackets and quotes up to here"
+    ),
+}
+
+
+def test_limits_that_are_named_replace_the_default_ones_and_no_others() -> None:
+    found = read(HEAD + "    limits: {connections: 5, requests_per_minute: 60}\n").classes["sandbox"].limits
+    assert found == replace(Limits(), connections=5, requests_per_minute=60)
+    assert read(HEAD).classes["sandbox"].limits == Limits()
+
+
+@pytest.mark.parametrize("text", list(BAD), ids=lambda text: repr(text.removeprefix(HEAD))[:40])
+def test_a_bad_file_is_told_its_line_the_problem_and_the_remedy(text: str) -> None:
+    with pytest.raises(PolicyError) as refused:
+        read_policy(text.encode(), "policy.yml")
+    assert str(refused.value) == f"policy.yml:{BAD[text]}"
+    error = refused.value
+    assert str(error) == f"{error.file}:{error.line}: {error.problem}; {error.remedy}"
+
+
+TWO_PLACES = {
+    HEAD + text
+    for text in (
+        "  b:\n    action: open\n    listen: 8082\n",
+        "    allow:\n    - host: a.example\n      methods: [GET]\n",
+        "    deny: [{host: '*', paths: [/x]}]\n",
+        "    deny: [{cidr: 8.0.0.0/8, paths: [/x]}]\n",
+        "    allow: [{host: api.openai.com, tls: false}]\n",
+        "resolve:\n  a.example: 8.8.8.8\n  A.example.: 8.8.4.4\n",
+        # what only reading an address tells
+        "    allow: ['*.10.0.0.1']\n",
+        "    allow: [{cidr: 8.8.8.8/24}]\n",
+        "    addresses: [{cidr: 0.0.0.0/1, ports: [80]}]\n",
+        "inspect: [10.0.0.1]\n",
+        "resolve: {127.1: 8.8.8.8}\n",
+        "resolve: {'127.1': 8.8.8.8}\n",
+    )
+}
+"""Wrong for what two places say together: no schema sees it."""
+
+
+@pytest.mark.parametrize("text", list(BAD), ids=lambda text: repr(text.removeprefix(HEAD))[:40])
+def test_the_schema_refuses_what_one_value_shows_to_be_wrong(text: str) -> None:
+    assert bool(schema_errors(text.encode())) is (text not in TWO_PLACES)
+
+
+def refusal_of(data: bytes, llm_hosts: tuple[str, ...] | None = None) -> str:
+    with pytest.raises(PolicyError) as refused:
+        read_policy(data, "policy.yml", llm_hosts)
+    return str(refused.value)
+
+
+def test_inspect_unlike_the_environment_is_an_error() -> None:
+    assert refusal_of(EXAMPLE.encode(), ("api.openai.com", "llm.example")) == (
+        "policy.yml:2: inspect: PROXY_LLM_HOSTS names other hosts (api.openai.com, llm.example); "
+        "keep one of the two, or make them the same"
+    )
+
+
+@pytest.mark.parametrize("make", [builtin_policy, lambda hosts: read(HEAD, hosts)])
+def test_a_bad_host_in_the_environment_is_named_with_its_variable(make: object) -> None:
+    with pytest.raises(PolicyError) as refused:
+        make(("api.openai.com", "https://llm.example"))  # type: ignore[operator]
+    assert refused.value.line is None
+    assert str(refused.value) == (
+        "PROXY_LLM_HOSTS: this is not a host: 'https://llm.example' has a colon; a host alone is expected; "
+        "write the host alone, without scheme and path"
+    )
+
+
+def test_a_file_that_is_not_utf8_is_told_the_line_and_byte() -> None:
+    assert refusal_of(b"version: 1\n# caf\xe9\n") == "policy.yml:2: byte 0xe9 is not UTF-8; save the file as UTF-8"
+
+
+def test_a_byte_order_mark_does_no_harm() -> None:
+    assert read_policy(b"\xef\xbb\xbf" + HEAD.encode(), "policy.yml").classes
+
+
+def test_a_file_of_more_than_a_megabyte_is_not_read() -> None:
+    assert refusal_of(b"#" * 1_000_001) == (
+        "policy.yml: the file is larger than 1000000 bytes; use wildcards and CIDRs"
+    )
+
+
+def test_a_deeply_nested_file_is_refused() -> None:
+    assert "nested too deeply" in refusal_of(b"version: " + b"[" * 1_000)
+
+
+def test_aliases_may_share_a_list_but_not_multiply_it_without_end() -> None:
+    shared = "version: 1\nclasses:\n  a: {listen: 1, action: enforce, allow: &list [x.example, y.example]}\n"
+    policy = read(shared + "  b: {listen: 2, action: enforce, allow: *list}\n")
+    assert decide(policy, "b", at("y.example")).rule == "classes.b.allow[1]"
+
+    many = ", ".join(f"h{number}.example" for number in range(1000))
+    bomb = shared.replace("x.example, y.example", many)
+    bomb += "".join(f"  c{number}: {{listen: {number}, action: enforce, allow: *list}}\n" for number in range(2, 200))
+    assert "there are more than 50000 rules; use wildcards, and fewer aliases" in refusal_of(bomb.encode())
+
+
+def test_an_alias_of_itself_is_refused() -> None:
+    assert "write a host, or a mapping" in refusal_of((HEAD + "    allow: &a [*a]\n").encode())
+
+
+def test_a_merge_key_is_understood() -> None:
+    policy = read(HEAD.replace("sandbox:", "sandbox: &base") + "  b: {<<: *base, listen: 8083}\n")
+    assert (policy.classes["b"].listen, policy.classes["b"].action) == (8083, "enforce")
+
+
+def test_a_policy_comes_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "policy.yml"
+    file.write_text(EXAMPLE)
+    assert load_policy(file, None).digest == read(EXAMPLE).digest
+    file.write_text("version: 3\n")
+    with pytest.raises(PolicyError) as refused:
+        load_policy(file, None)
+    assert str(refused.value).startswith(f"{file}:1: version: this is version 3;")
+
+
+def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+    remedy = "check the path and that the proxy's user may read it"
+    for path, problem in ((tmp_path / "none.yml", "No such file or directory"), (tmp_path, "Is a directory")):
+        with pytest.raises(PolicyError) as refused:
+            load_policy(path, None)
+        assert str(refused.value) == f"{path}: the policy cannot be read ({problem}); {remedy}"
+
+
+# ── warnings ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+WARNINGS = {
+    # action, rules → warnings; the rules begin on line 7
+    ("open", "allow: []\n"): ["7: classes.sandbox.allow: empty, and yet action open allows every name"],
+    ("open", "allow: [a.example]\n"): ["7: classes.sandbox.allow[0] is not needed: action open allows every name"],
+    ("open", "allow: [8.8.8.8, {host: a, ports: [22], tls: false}]\n"): [],
+    ("enforce", ""): [],
+    ("enforce", "allow: []\n"): [],
+    ("enforce", "allow:\n- a.example\n- A.example\n"): [
+        "9: classes.sandbox.allow[1] is not needed: classes.sandbox.allow[0] (line 8) allows it already"
+    ],
+    ("enforce", "allow:\n- a.b.example\n- '*.example'\n"): [
+        "8: classes.sandbox.allow[0] is not needed: classes.sandbox.allow[1] (line 9) allows it already"
+    ],
+    ("enforce", "allow:\n- {host: a.example, ports: [8443]}\n- '*.example'\n"): [],
+    ("enforce", "allow:\n- {host: a.example, tls: false}\n- '*.example'\n"): [],
+    ("enforce", "allow:\n- api.openai.com\n- {host: api.openai.com, methods: [GET]}\n"): [
+        "9: classes.sandbox.allow[1] is not needed: classes.sandbox.allow[0] (line 8) allows it already"
+    ],
+    ("enforce", "allow:\n- {host: api.openai.com, methods: [GET]}\n- {host: api.openai.com, methods: [POST]}\n"): [],
+    ("enforce", "allow:\n- a.x.example\ndeny:\n- '*.x.example'\n"): [
+        "8: classes.sandbox.allow[0] never applies: classes.sandbox.deny[0] (line 10) denies it"
+    ],
+    ("enforce", "allow:\n- '*.a.x.example'\ndeny:\n- '*.x.example'\n"): [
+        "8: classes.sandbox.allow[0] never applies: classes.sandbox.deny[0] (line 10) denies it"
+    ],
+    ("enforce", "allow: ['*.example']\ndeny: [a.example, {host: '*.example', ports: [80]}]\n"): [],
+    ("enforce", "allow: [8.8.8.8]\ndeny: [{cidr: 8.0.0.0/8}]\n"): [
+        "7: classes.sandbox.allow[0] never applies: classes.sandbox.deny[0] (line 8) denies it"
+    ],
+    ("enforce", "allow: ['*', 8.8.8.8]\n"): [],
+    ("enforce", "deny: [{cidr: 8.8.0.0/16}, {cidr: 8.0.0.0/8}]\n"): [
+        "7: classes.sandbox.deny[0] never applies: classes.sandbox.deny[1] (line 7) denies it already"
+    ],
+    ("enforce", "allow: [10.1.2.3]\n"): [
+        "7: classes.sandbox.allow[0] never applies: 10.1.2.3 is private (10.0.0.0/8, RFC 1918); "
+        "exceptions go in `addresses`"
+    ],
+    ("enforce", "allow: [10.1.2.3]\naddresses: [{cidr: 10.1.0.0/16, ports: [443]}]\n"): [],
+    ("enforce", "allow: [{cidr: 192.168.0.0/24}]\n"): [
+        "7: classes.sandbox.allow[0] never applies: 192.168.0.0/24 is private (192.168.0.0/16, RFC 1918); "
+        "exceptions go in `addresses`"
+    ],
+    ("enforce", "addresses: [{cidr: 169.254.169.0/24, ports: [80]}]\n"): [
+        "7: classes.sandbox.addresses[0] lifts the guard for cloud metadata "
+        "(169.254.169.254/32, AWS, Azure, Google Cloud and others)"
+    ],
+}
+
+
+@pytest.mark.parametrize(("action", "rules"), list(WARNINGS))
+def test_what_is_probably_not_meant_is_said(action: str, rules: str) -> None:
+    assert list(class_with(rules, action).warnings) == [f"policy.yml:{text}" for text in WARNINGS[action, rules]]
+
+
+def test_a_fixed_answer_that_the_guard_refuses_to_every_class_is_said() -> None:
+    assert list(read(HEAD + "resolve: {llm.example: 10.1.2.3}\n").warnings) == [
+        "policy.yml:6: resolve: llm.example is 10.1.2.3, private (10.0.0.0/8, RFC 1918); "
+        "no exception in `addresses` lets it through"
+    ]
+
+
+# ── properties ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+labels = st.sampled_from(["a", "b", "example", "x-y", "_z", "com"])
+names = st.lists(labels, min_size=1, max_size=4).map(".".join)
+patterns = st.one_of(names, names.map("*.{}".format), st.just("*"), st.ip_addresses().map(str))
+ports = st.integers(1, 65535)
+destinations = st.builds(
+    parse_destination, st.one_of(names, st.ip_addresses().map(str)), st.sampled_from([22, 80, 443])
+)
+actions = st.sampled_from(["open", "enforce", "report"])
+
+
+def covers(pattern: str, host: str, *, literal: bool) -> bool:
+    """The meaning of a pattern, said without an index."""
+    if literal or not pattern.startswith("*"):
+        return pattern == host
+    return pattern == "*" or host.endswith(pattern[1:])
+
+
+@settings(deadline=None)
+@given(st.lists(patterns, max_size=6), st.lists(patterns, max_size=4), actions, destinations)
+def test_decisions_are_what_asking_each_rule_in_turn_would_give(
+    allow: list[str], deny: list[str], action: str, destination: Destination
+) -> None:
+    policy = class_with(f"allow: {allow}\ndeny: {deny}\n", action)
+    literal = destination.address is not None
+    decision = decide(policy, "sandbox", destination)
+    denied = any(covers(item, destination.host, literal=literal) or item == "*" for item in deny)
+    listed = destination.port in (80, 443) and any(covers(item, destination.host, literal=literal) for item in allow)
+    guarded = destination.address is not None and guard_reason(destination.address) is not None
+    allowed = (listed or (action == "open" and not literal)) and not denied and not guarded
+    softened = action == "report" and not allowed and (not literal or (listed and denied))
+    assert decision.allow is (allowed or softened)
+    assert decision.would_deny is softened
+    assert decision.reason
+
+
+@settings(deadline=None)
+@given(
+    st.one_of(st.sampled_from(["gateway", "browser", "sandbox"]), st.text()),
+    st.builds(Destination, st.text(), st.one_of(st.none(), st.ip_addresses()), st.integers()),
+    st.one_of(st.none(), st.text()),
+    st.one_of(st.none(), st.text(), st.text("/.%2eE\\?#av1", max_size=20).map("/{}".format)),
+    st.ip_addresses(),
+)
+@example("gateway", Destination("api.openai.com", None, 443), "GET", "/\udcff%ff", ipaddress.ip_address("::1"))
+def test_deciding_never_raises(
+    name: str, destination: Destination, method: str | None, path: str | None, ip: ipaddress.IPv4Address
+) -> None:
+    for policy in (read(EXAMPLE), class_with(PATHS), class_with("deny: [{host: api.openai.com, paths: [/v1/*]}]\n")):
+        for decision in (
+            decide(policy, name, destination, method, path),
+            decide_address(policy, name, destination, ip),
+        ):
+            assert decision.rule and decision.reason
+
+
+@settings(deadline=None)
+@given(actions, st.lists(patterns, max_size=4), st.one_of(names, st.ip_addresses().map(str)), ports, st.ip_addresses())
+def test_no_policy_without_an_exception_lets_a_guarded_address_through(
+    action: str, allow: list[str], host: str, port: int, ip: ipaddress.IPv4Address | ipaddress.IPv6Address
+) -> None:
+    policy = class_with(f"allow: {allow}\n", action)
+    if guard_reason(ip) is not None:
+        assert not decide_address(policy, "sandbox", parse_destination(host, port), ip).allow
+
+
+PIECES = """
+    version:_1 classes: __a: ____listen:_1 ____action:_open ____allow: ____-_ * &x_ [ ] { } :_ , host cidr:_
+    1.2.3.4/24 ' " \\t \\n \\n \\n !!int_ | > % <<:_ -_ é 2001-99-99
+"""
+yaml_pieces = st.sampled_from(PIECES.split()).map(
+    lambda piece: piece.replace("\\n", "\n").replace("\\t", "\t").replace("_", " ")
+)
+yaml_texts = st.one_of(
+    st.binary(max_size=200), st.text(max_size=200).map(str.encode), st.lists(yaml_pieces).map("".join).map(str.encode)
+)
+
+
+@settings(deadline=None)
+@given(yaml_texts)
+def test_any_bytes_are_a_policy_or_an_error_with_a_remedy(data: bytes) -> None:
+    for text in (data, HEAD.encode() + b"    allow: " + data, HEAD.encode() + data):
+        try:
+            assert read_policy(text, "policy.yml").classes
+        except PolicyError as error:
+            assert error.problem and error.remedy
+            assert error.line is None or error.line >= 1
+
+
+@settings(deadline=None)
+@given(st.text(max_size=30))
+def test_what_a_rule_accepts_as_a_host_it_also_matches(text: str) -> None:
+    try:
+        destination = parse_destination(text, 443)
+    except DestinationError:
+        return
+    node = policy_module._Node(text, "policy.yml", 1, "allow[0]")
+    assert policy_module._pattern(node) == destination.host
+
+
+def test_a_policy_of_many_rules_asks_only_those_that_name_the_host() -> None:
+    many = "".join(f"- h{number}.example\n" for number in range(2000))
+    found = class_with(f"allow:\n{many}- '*.b.test'\n").classes["sandbox"]
+    assert [rule.subject for rule in found.allow.about("h7.example", None)] == ["h7.example"]
+    assert [rule.subject for rule in found.allow.about("a.b.test", None)] == ["*.b.test"]
+
+
+# ── exceptions with methods and paths ────────────────────────────────────────────────────────────────────────────
+
+LOGS = "addresses: [{cidr: 10.0.0.2/32, ports: [3100], methods: [POST], paths: [/otlp/v1/logs]}]\n"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [
+        ("POST", "/otlp/v1/logs", True),
+        ("post", "/otlp/v1/logs?tenant=a", True),
+        (None, None, False),  # CONNECT: a tunnel hides method and path
+        ("GET", "/otlp/v1/logs", False),
+        ("POST", "/loki/api/v1/push", False),
+        ("POST", "/loki/api/v1/query_range", False),
+        ("POST", "/otlp/v1/logs/../../loki/api/v1/query_range", False),
+        ("POST", "/otlp/v1/logs#/../../../loki/api/v1/query_range", False),
+        ("POST", "//otlp/v1/logs", False),
+        ("POST", "/otlp//v1/logs", False),
+        ("POST", "/otlp/v1/%2e%2e/v1/logs", False),
+        ("POST", "/otlp/v1/%252e%252e/logs", False),
+        ("POST", "/otlp/v1%2flogs", False),
+        ("POST", "/otlp/v1/logs;/../query", False),
+        ("POST", "/otlp\\v1\\logs", False),
+        ("POST", "/OTLP/v1/logs", False),
+        ("POST", "http://10.0.0.2:3100/otlp/v1/logs", False),
+        ("POST", "*", False),
+        ("POST", "", False),
+    ],
+)
+@pytest.mark.parametrize("action", ["open", "enforce", "report"])
+def test_an_exception_with_methods_and_paths_permits_these_alone(action, method, path, allow) -> None:
+    policy = class_with("allow: [{cidr: 10.0.0.2/32, ports: [3100]}]\n" + LOGS, action)
+    for host in ("10.0.0.2", "167772162"):
+        found = decide(policy, "sandbox", at(host, 3100), method, path)
+        assert found.allow is allow, found
+    address = ipaddress.ip_address("10.0.0.2")
+    found = decide_address(policy, "sandbox", at("loki.example", 3100), address, method, path)
+    rule = "classes.sandbox.addresses[0]" if allow else "address-guard"
+    assert (found.allow, found.rule, found.limited) == (allow, rule, allow)
+    if not allow:
+        assert found.reason == (
+            "loki.example is 10.0.0.2, which is private (10.0.0.0/8, RFC 1918), and has an exception for plain HTTP "
+            "requests alone: classes.sandbox.addresses[0] allows 10.0.0.2/32; port 3100; methods POST; "
+            "paths /otlp/v1/logs"
+        )
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/..;/admin", "/v1/.;/..;a=b/admin", "/v1/%2e%2e;/admin", "/v1/..%3b/admin", "/v1/;a/admin",
+        "/v1/a#/../admin",
+        "/v1/%c0%ae%c0%ae/admin", "/v1/%23/../admin",
+    ],
+)  # fmt: skip
+def test_a_path_that_some_servers_read_otherwise_meets_no_allowing_rule_and_each_denying_one(path) -> None:
+    allowing = class_with("allow: [{host: api.openai.com, paths: ['/v1/*']}]\n")
+    assert not decide(allowing, "sandbox", at("api.openai.com"), "GET", path).allow
+    denying = class_with("deny: [{host: api.openai.com, paths: ['/admin*']}]\n", "open")
+    assert not decide(denying, "sandbox", at("api.openai.com"), "GET", path).allow
+
+
+def test_an_ordinary_path_with_parameters_still_meets_a_rule() -> None:
+    policy = class_with("allow: [{host: api.openai.com, paths: ['/v1/*']}]\n")
+    assert decide(policy, "sandbox", at("api.openai.com"), "GET", "/v1/a;b=c").allow
+
+
+def test_limits_on_methods_of_inspected_hosts_are_known_to_the_gate() -> None:
+    policy = class_with("deny: [{host: api.openai.com, methods: [DELETE]}]\n", "open")
+    assert decide(policy, "sandbox", at("api.openai.com"), "POST", "/").limited
+    assert not decide(policy, "sandbox", at("www.example.com"), "POST", "/").limited
+
+
+def test_a_limit_that_another_exception_lifts_is_warned_of() -> None:
+    policy = class_with(
+        "addresses:\n"
+        "  - {cidr: 10.0.0.2/32, ports: [3100], paths: [/otlp/v1/logs]}\n"
+        "  - {cidr: 10.0.0.0/8, ports: [3100, 9090]}\n"
+    )
+    assert policy.warnings == (
+        "policy.yml:8: classes.sandbox.addresses[0] limits nothing: classes.sandbox.addresses[1] (line 9) "
+        "lets everything through",
+    )
+
+
+@pytest.mark.parametrize("limit", ["methods: [POST]", "paths: [/otlp/v1/logs]"])
+def test_a_limit_on_an_exception_that_tls_would_hide_is_an_error(limit) -> None:
+    rule = f"{{cidr: 10.0.0.2/32, ports: [80, 443], {limit}}}"
+    data = f"version: 1\nclasses:\n  a: {{listen: 1, action: open, addresses: [{rule}]}}\n"
+    assert schema_errors(data.encode()) != []
+    with pytest.raises(PolicyError) as caught:
+        read_policy(data.encode(), "policy.yml")
+    what = limit.split(":")[0]
+    assert str(caught.value) == (
+        f"policy.yml:3: classes.a.addresses[0].{what}: port 443 carries TLS, so the {what} of its requests are not "
+        f"seen; limit plain HTTP ports alone; write an exception for 443 of its own, without {what}"
+    )
+
+
+DEFAULTS = Path(__file__).parents[2] / "roles" / "openclaw_proxy" / "defaults" / "main.yml"
+
+
+@pytest.mark.parametrize(
+    ("method", "url", "allow"),
+    [
+        ("POST", "http://10.0.0.2:3100/otlp/v1/logs", True),
+        ("POST", "http://10.0.0.2:4318/v1/traces", True),
+        ("POST", "http://10.0.0.2:9090/api/v1/otlp/v1/metrics", True),
+        ("GET", "http://10.0.0.2:3100/loki/api/v1/query_range", False),
+        ("POST", "http://10.0.0.2:3100/loki/api/v1/push", False),
+        ("POST", "http://10.0.0.2:4318/v1/logs", False),
+        ("POST", "http://10.0.0.2:3100/v1/traces", False),
+        ("GET", "http://10.0.0.2:9090/api/v1/query", False),
+        ("POST", "10.0.0.2:3100", False),
+    ],
+)
+def test_the_roles_default_policy_lets_telemetry_be_written_and_nothing_be_read(method, url, allow) -> None:
+    text = DEFAULTS.read_text()
+    text = "version: 1\n" + textwrap.dedent(text[text.index("  classes:\n") :])
+    for variable, value in {
+        "{{ openclaw_proxy_loki_address }}": "10.0.0.2",
+        '"{{ [openclaw_proxy_loki_port | int] }}"': "[3100]",
+    }.items():
+        assert variable in text
+        text = text.replace(variable, value)
+    assert ask(read(text), "gateway", url, method).decision.allow is allow

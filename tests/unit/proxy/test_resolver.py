@@ -1,0 +1,62 @@
+"""Connections and lookups of the event loop with the connection guard installed."""
+
+import asyncio
+
+import pytest
+
+from openclaw_egress.policy.destination import parse_destination
+from openclaw_egress.proxy import resolver
+from openclaw_egress.proxy.connection_grants import Permit
+
+
+def in_a_loop(test):
+    async def run():
+        uninstall = resolver.install(asyncio.get_running_loop())
+        try:
+            return await test()
+        finally:
+            uninstall()
+
+    return asyncio.run(run())
+
+
+def test_without_a_permit_nothing_is_looked_up():
+    async def ask():
+        await asyncio.get_running_loop().getaddrinfo("localhost", 80)
+
+    with pytest.raises(OSError, match="no grant"):
+        in_a_loop(ask)
+
+
+def test_with_a_permit_for_another_name_nothing_is_looked_up():
+    async def ask():
+        resolver.current_permit.set(
+            Permit("a", parse_destination("www.example.com", 80), ("192.0.2.1",), inspect=False)
+        )
+        await asyncio.get_running_loop().getaddrinfo("localhost", 80)
+
+    with pytest.raises(OSError, match="no grant"):
+        in_a_loop(ask)
+
+
+def test_a_permit_gives_its_addresses_and_no_others():
+    async def ask():
+        destination = parse_destination("www.example.com", 80)
+        resolver.current_permit.set(Permit("a", destination, ("192.0.2.1", "2001:db8::1"), inspect=False))
+        return await asyncio.get_running_loop().getaddrinfo("www.example.com", 80)
+
+    assert [answer[4][0] for answer in in_a_loop(ask)] == ["192.0.2.1", "2001:db8::1"]
+
+
+def test_connection_attempt_times_out(monkeypatch):
+    monkeypatch.setattr(resolver, "CONNECT_SECONDS", 0.01)
+
+    async def never(*_, **__):
+        await asyncio.Event().wait()
+
+    async def connect():
+        await asyncio.open_connection("192.0.2.1", 80)
+
+    monkeypatch.setattr(asyncio.SelectorEventLoop, "create_connection", never)
+    with pytest.raises(TimeoutError, match="no connection within"):
+        in_a_loop(connect)

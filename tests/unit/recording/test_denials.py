@@ -1,0 +1,149 @@
+"""Denials are kept singly up to a rate; beyond it they are counted, and every one is accounted for."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from openclaw_egress.app.service import Service
+from openclaw_egress.policy.model import Decision
+from openclaw_egress.recording.denials import (
+    ANY,
+    MAX_KEYS,
+    SINGLY_PER_CLASS,
+    SINGLY_PER_KEY,
+    WINDOW_SECONDS,
+    Denial,
+    DenialRate,
+    Key,
+    counted_reason,
+    group_denials,
+)
+from openclaw_egress.settings import Settings
+from openclaw_egress.spool.reader import Filters, SpoolReader
+from tests.running import free_ports
+
+LOOP = Key("sandbox", "example.com:443", "default")
+
+
+def test_the_first_are_kept_singly_and_the_others_counted_once_their_window_is_over():
+    rate = DenialRate()
+    kept = [rate.singly(LOOP, now=float(second)) for second in range(25)]
+    assert kept == [True] * SINGLY_PER_KEY + [False] * (25 - SINGLY_PER_KEY)
+    assert rate.due(now=WINDOW_SECONDS) == []
+    assert rate.due(now=WINDOW_SECONDS + 1) == [(LOOP, 25 - SINGLY_PER_KEY)]
+    assert rate.due(now=WINDOW_SECONDS + 2) == []
+
+
+def test_after_the_window_they_are_kept_singly_again():
+    rate = DenialRate()
+    for _ in range(SINGLY_PER_KEY + 1):
+        rate.singly(LOOP, now=0.0)
+    assert rate.singly(LOOP, now=WINDOW_SECONDS + 1)
+    assert rate.due(now=WINDOW_SECONDS + 1) == [(LOOP, 1)]
+
+
+def test_ever_new_names_do_not_help_a_loop():
+    rate = DenialRate()
+    kept = sum(rate.singly(Key("sandbox", f"{number}.example:443", "default"), now=0.0) for number in range(1000))
+    assert kept == SINGLY_PER_CLASS
+    assert rate.due(now=0.0, everything=True) == [(Key("sandbox", ANY, ANY), 1000 - SINGLY_PER_CLASS)]
+
+
+def test_one_class_does_not_use_up_the_rate_of_another():
+    rate = DenialRate()
+    for number in range(1000):
+        rate.singly(Key("sandbox", f"{number}.example:443", "default"), now=0.0)
+    assert rate.singly(Key("browser", "example.com:443", "default"), now=0.0)
+
+
+def test_memory_is_bounded():
+    rate = DenialRate()
+    for number in range(MAX_KEYS * 2):
+        rate.singly(Key("sandbox", f"{number}.example:443", "default"), now=0.0)
+    assert len(rate._windows) <= MAX_KEYS
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("xyz"), st.floats(0, 30)), max_size=200))
+def test_every_denial_is_kept_or_counted_exactly_once(steps):
+    rate, now, kept, counted = DenialRate(), 0.0, 0, 0
+    for class_name, destination, pause in steps:
+        now += pause
+        kept += rate.singly(Key(class_name, destination, "default"), now)
+        counted += sum(count for _, count in rate.due(now))
+    counted += sum(count for _, count in rate.due(now, everything=True))
+    assert kept + counted == len(steps)
+
+
+def test_what_is_only_reported_is_counted_apart_from_what_is_refused():
+    rate = DenialRate()
+    reported = LOOP._replace(enforced=False)
+    for _ in range(SINGLY_PER_KEY + 2):
+        rate.singly(LOOP, now=0.0)
+        rate.singly(reported, now=0.0)
+    assert rate.due(now=0.0, everything=True) == [(LOOP, 2), (reported, 2)]
+
+
+# ── together again ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def denial(**changes) -> Denial:
+    known: dict = {
+        "class_name": "sandbox", "host": "a.example", "port": 443, "rule": "default", "reason": "why", "time_ns": 1,
+    }  # fmt: skip
+    return Denial(**known | changes)
+
+
+def test_denials_are_grouped_by_class_destination_and_rule_the_most_frequent_first():
+    groups = group_denials(
+        [
+            denial(host="once.example", time_ns=3),
+            denial(time_ns=5),
+            denial(time_ns=4, count=7, reason=counted_reason(7)),
+            denial(port=80, time_ns=9),
+            denial(class_name="browser", time_ns=1),
+            denial(rule="classes.sandbox.deny[0]", time_ns=2),
+        ]
+    )
+    assert [(group.class_name, group.destination, group.rule, group.count) for group in groups] == [
+        ("sandbox", "a.example:443", "default", 8),
+        ("sandbox", "a.example:80", "default", 1),
+        ("sandbox", "once.example:443", "default", 1),
+        ("sandbox", "a.example:443", "classes.sandbox.deny[0]", 1),
+        ("browser", "a.example:443", "default", 1),
+    ]
+    assert groups[0].last_ns == 5
+
+
+def test_a_group_says_how_many_were_refused_and_how_many_only_reported():
+    (group,) = group_denials([denial(), denial(enforced=False, count=4), denial(enforced=False)])
+    assert (group.enforced, group.reported, group.count) == (1, 5, 6)
+
+
+def test_the_reason_of_a_group_is_the_newest_that_says_more_than_a_number():
+    counted = denial(count=3, reason=counted_reason(3), time_ns=9)
+    (group,) = group_denials([counted, denial(reason="old", time_ns=1), denial(reason="new", time_ns=2), counted])
+    assert group.reason == "new"
+
+
+def test_a_destination_is_written_as_it_was_asked_for():
+    texts = [denial(host=host, port=port) for host, port in (("::1", 80), (ANY, 0), ("no host at all", 0))]
+    assert {group.destination for group in group_denials(texts)} == {"[::1]:80", "*", "no host at all"}
+
+
+@pytest.mark.parametrize("enforced", [True, False])
+def test_what_a_proxy_counts_is_read_again_to_the_last_denial(tmp_path, enforced):
+    (port,) = free_ports(1)
+    service = Service(Settings.load(state_dir=tmp_path, logs_endpoint="", health_port=port))
+    decision = Decision(True, "default", "no rule lets it", inspect=False, would_deny=not enforced)
+    service.start()
+    for number in range(SINGLY_PER_CLASS + 50):
+        service.denied("sandbox", "loop.example:443", decision, "CONNECT", "192.0.2.1", enforced=enforced)
+        service.denied("sandbox", f"{number}.example:443", decision, "CONNECT", "192.0.2.1", enforced=enforced)
+    service.stop()
+    with SpoolReader(tmp_path / "spool.db") as reader:
+        groups = {group.destination: group for group in group_denials(reader.denials(Filters()))}
+    assert {(bool(group.enforced), bool(group.reported)) for group in groups.values()} == {(enforced, not enforced)}
+    assert sum(group.count for group in groups.values()) == 2 * (SINGLY_PER_CLASS + 50)
+    assert groups["loop.example:443"].count == SINGLY_PER_CLASS + 50
+    assert groups["loop.example:443"].reason == "no rule lets it"
+    assert groups[ANY].count == 50 + SINGLY_PER_KEY

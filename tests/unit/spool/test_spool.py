@@ -1,0 +1,582 @@
+"""The spool: nothing committed is lost, the chain has no gap, limits hold."""
+
+import hashlib
+import json
+import os
+import random
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import time
+from contextlib import closing
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from openclaw_egress.llm.model import RequestFacts, ResponseFacts, Usage
+from openclaw_egress.recording.log_lines import GENESIS, reassemble
+from openclaw_egress.recording.records import Body, DeniedRecord, EventRecord, ExchangeRecord
+from openclaw_egress.recording.redaction import redact_headers, redact_url
+from openclaw_egress.spool.reader import Filters, SpoolReader
+from openclaw_egress.spool.writer import Spool, SpoolError
+
+
+def exchange(name: str, size: int = 10, class_name: str = "gateway", **changes) -> ExchangeRecord:
+    known = {
+        "id": name,
+        "class_name": class_name,
+        "method": "POST",
+        "url": "https://api.anthropic.com/v1/messages",
+        "host": "api.anthropic.com",
+        "port": 443,
+        "begin_ns": 1_000,
+        "end_ns": 2_000,
+        "status": 200,
+        "response_body": Body.of(b"x" * size),
+    }
+    return ExchangeRecord(**{**known, **changes})
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "spool.db"
+
+
+@pytest.fixture
+def spool(path: Path):
+    with Spool(path, sync_seconds=None) as opened:
+        yield opened
+
+
+def change(path: Path, statement: str) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute(statement)
+
+
+def seqs(spool: Spool) -> list[int]:
+    return [record.seq for record in spool.pending(1 << 40)]
+
+
+# ── the chain ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_lines_are_numbered_from_one_and_chained(spool):
+    assert spool.head() == (0, GENESIS)
+    assert spool.close_exchange(exchange("a")) == [1]
+    assert spool.add(EventRecord(event_name="openclaw.egress.policy", message="loaded")) == [2]
+    first, second = spool.line(1), spool.line(2)
+    assert json.loads(first)["prev"] == GENESIS
+    assert json.loads(second)["prev"] == hashlib.sha256(first.encode()).hexdigest()
+    assert spool.head() == (2, hashlib.sha256(second.encode()).hexdigest())
+
+
+def test_number_chain_and_instance_go_on_after_a_restart(path):
+    with Spool(path, sync_seconds=None) as before:
+        before.close_exchange(exchange("a"))
+        instance = before.instance_id
+    with Spool(path, sync_seconds=None) as after:
+        assert after.close_exchange(exchange("b")) == [2]
+        assert after.instance_id == instance
+        assert after.audit().problems == ()
+
+
+def test_time_increases_strictly_though_the_clock_goes_back(path):
+    clock = iter([100, 100, 50, 101])
+    with Spool(path, sync_seconds=None, clock_ns=lambda: next(clock)) as spool:
+        for name in "abcd":
+            spool.close_exchange(exchange(name))
+        times = [record.time_ns for record in spool.pending(1 << 40)]
+    assert times == [100, 101, 102, 103]
+
+
+def test_time_increases_over_a_restart_too(path):
+    with Spool(path, sync_seconds=None, clock_ns=lambda: 500) as spool:
+        spool.close_exchange(exchange("a"))
+    with Spool(path, sync_seconds=None, clock_ns=lambda: 400) as spool:
+        spool.close_exchange(exchange("b"))
+        assert [record.time_ns for record in spool.pending(1 << 40)] == [500, 501]
+
+
+def test_a_clock_that_was_far_ahead_leaves_later_times_at_the_present(path):
+    hour = 3600 * 10**9
+    times = iter([hour, 4 * hour, hour + 5, hour + 5, hour + 6])
+    with Spool(path, sync_seconds=None, clock_ns=lambda: next(times)) as spool:
+        for name in "abcd":
+            spool.close_exchange(exchange(name))
+        # Line 3 says what happened; the lines of the clock that was ahead go last.
+        assert [(line.seq, line.time_ns - hour) for line in spool.pending(1 << 40)] == [
+            (1, 0), (3, 6), (4, 7), (5, 8), (2, 3 * hour)
+        ]  # fmt: skip
+        assert json.loads(spool.line(3))["openclaw.egress.outcome"] == "clock_set_back"
+        assert spool.audit().problems == ()
+
+
+def test_times_stay_behind_nothing_that_the_store_has_taken(path):
+    """A store that took a time had a clock near it: this clock is wrong now, and Loki refuses an hour behind."""
+    hour = 3600 * 10**9
+    with Spool(path, sync_seconds=None, clock_ns=lambda: 4 * hour) as spool:
+        spool.close_exchange(exchange("a"))
+        spool.acknowledge([1])
+    with Spool(path, sync_seconds=None, clock_ns=lambda: hour) as spool:
+        spool.close_exchange(exchange("b"))
+        spool.close_exchange(exchange("c"))
+        assert [line.time_ns for line in spool.pending(1 << 40)] == [4 * hour + 1, 4 * hour + 2]
+        spool.acknowledge([2])
+        spool.close_exchange(exchange("d"))
+        assert [line.seq for line in spool.pending(1 << 40)] == [3, 4]
+
+
+def test_a_checkpoint_names_the_newest_line(spool):
+    spool.close_exchange(exchange("a"))
+    assert spool.checkpoint() == (1, hashlib.sha256(spool.line(1).encode()).hexdigest())
+    assert json.loads(spool.line(2))["openclaw.egress.checkpoint.seq"] == 1
+
+
+@pytest.mark.parametrize(
+    ("damage", "problem"),
+    [
+        ("UPDATE records SET otlp = (SELECT otlp FROM records WHERE seq = 1) WHERE seq = 2", "line 2 is not what was"),
+        ("DELETE FROM ledger WHERE seq = 2", "lines 2 to 2 are missing"),
+        ("UPDATE ledger SET hash = zeroblob(32) WHERE seq = 1", "line 1 is not what was"),
+        ("UPDATE ledger SET time_ns = 0 WHERE seq = 3", "line 3 is not later"),
+    ],
+)
+def test_the_audit_finds_what_was_changed(path, damage, problem):
+    with Spool(path, sync_seconds=None) as spool:
+        for name in "abc":
+            spool.close_exchange(exchange(name))
+    change(path, damage)
+    with SpoolReader(path) as reader:
+        assert any(found.startswith(problem) for found in reader.audit().problems)
+
+
+# ── the journal ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_exchange_that_is_closed_leaves_no_journal(spool, path):
+    spool.open_exchange("a", "gateway", {"method": "POST"})
+    spool.append("a", "response", b"abc")
+    assert spool.stats()["journal_bytes"] == 3
+    spool.close_exchange(exchange("a"))
+    assert (spool.stats()["journal_bytes"], spool.stats()["open_exchanges"]) == (0, 0)
+    assert spool.recover() == 0
+    assert [row.id for row in spool.query()] == ["a"]
+
+
+def test_what_was_under_way_at_a_crash_becomes_an_interrupted_record(path):
+    with Spool(path, sync_seconds=None) as spool:
+        head = {
+            "method": "POST", "url": "https://api.openai.com/v1/responses", "host": "api.openai.com", "port": 443,
+            "request_headers": [["accept", "*/*"]], "request_facts": RequestFacts(model="gpt-6"), "begin_ns": 5,
+            "unknown": "ignored",
+        }  # fmt: skip
+        spool.open_exchange("a", "sandbox", head)
+        spool.append_many([("a", "request", b'{"model"'), ("a", "request", b':"gpt-6"}')])
+        spool.update("a", {**head, "status": 200, "response_headers": [["x", "y"]], "request_complete": True})
+        spool.append("a", "response", "data: é".encode()[:-1])
+    with Spool(path, sync_seconds=None) as spool:
+        assert spool.recover() == 1
+        assert spool.recover() == 0
+        (row,) = spool.query()
+        found = reassemble(spool.lines_for("a"))
+    assert (row.outcome, row.class_name, row.model, row.status) == ("interrupted", "sandbox", "gpt-6", 200)
+    assert found["request"]["body"] == '{"model":"gpt-6"}'
+    assert found["request"]["body_sha256"] == hashlib.sha256(b'{"model":"gpt-6"}').hexdigest()
+    assert (found["response"]["body"], found["response"]["body_size"]) == ("data: ", 7)
+    assert found["response"]["body_sha256"] is None
+
+
+def test_an_interrupted_exchange_of_which_only_the_beginning_is_known_is_recorded_too(spool):
+    spool.open_exchange("a", "gateway", {})
+    assert spool.recover() == 1
+    assert [(row.id, row.outcome) for row in spool.query()] == [("a", "interrupted")]
+
+
+def test_text_that_is_no_unicode_is_no_reason_to_fail(spool):
+    odd = "a\udcff\ud800"
+    spool.open_exchange("a", "gateway", {"url": odd, "request_headers": [[odd, odd]]})
+    spool.close_exchange(exchange("b", url=odd, request_headers=[(odd, odd)], reason=odd))
+    assert spool.recover() == 1
+
+
+# ── queries ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_long_exchange_is_one_row_and_comes_back_whole(spool):
+    body = "é€😀" * 100_000
+    assert len(spool.close_exchange(exchange("long", response_body=Body.of(body.encode())))) > 4
+    assert len(list(spool.query())) == 1
+    assert reassemble(spool.lines_for("long"))["response"]["body"] == body
+
+
+def test_rows_hold_what_tables_show(spool):
+    facts = ResponseFacts("claude-opus-5-1", "msg", ("end_turn",), Usage(10, 5))
+    spool.close_exchange(exchange("a", response_facts=facts, end_ns=2_500_001_000))
+    (row,) = spool.query()
+    assert (row.method, row.host, row.status, row.outcome) == ("POST", "api.anthropic.com", 200, "complete")
+    assert (row.model, row.input_tokens, row.output_tokens) == ("claude-opus-5-1", 10, 5)
+    assert (row.cache_read_tokens, row.duration, row.state) == (None, 2.5, "pending")
+
+
+@pytest.mark.parametrize(
+    ("filters", "found"),
+    [
+        (Filters(), ["a", "b", "c", "d"]),
+        (Filters(newest_first=True), ["d", "c", "b", "a"]),
+        (Filters(limit=2), ["c", "d"]),
+        (Filters(class_name="sandbox"), ["b", "d"]),
+        (Filters(status=200), ["a"]),
+        (Filters(status_min=400, status_max=499), ["b"]),
+        (Filters(model="claude-*"), ["c"]),
+        (Filters(host="api.*.com"), ["a", "b", "c"]),
+        (Filters(outcome="upstream_error"), ["c"]),
+        (Filters(event_names=["openclaw.egress.denied"]), ["d"]),
+        (Filters(after_seq=2), ["c", "d"]),
+        (Filters(since_ns=102, until_ns=104), ["b", "c"]),
+        (Filters(id="c"), ["c"]),
+        (Filters(state="acknowledged"), ["a"]),
+        (Filters(method="CONNECT"), ["d"]),
+    ],
+)
+def test_rows_are_found_by(path, filters, found):
+    clock = iter(range(101, 200))
+    with Spool(path, sync_seconds=None, clock_ns=lambda: next(clock)) as spool:
+        spool.close_exchange(exchange("a"))
+        spool.close_exchange(exchange("b", status=429, class_name="sandbox"))
+        facts = RequestFacts(model="claude-x")
+        spool.close_exchange(exchange("c", status=None, outcome="upstream_error", request_facts=facts))
+        spool.add(DeniedRecord(id="d", class_name="sandbox", host="x", port=1, rule="r", reason="w", method="CONNECT"))
+        spool.acknowledge([1])
+        assert [row.id for row in spool.query(filters)] == found
+
+
+def test_another_connection_reads_while_the_proxy_writes(spool, path):
+    spool.close_exchange(exchange("a"))
+    with SpoolReader(path) as reader:
+        spool.close_exchange(exchange("b"))
+        assert [row.id for row in reader.query()] == ["a", "b"]
+        assert reader.instance_id == spool.instance_id
+        assert reader.stats().items() <= spool.stats().items()
+
+
+def test_a_reader_of_a_spool_that_is_not_there_says_so(path):
+    with pytest.raises(SpoolError, match="there is none yet"):
+        SpoolReader(path)
+
+
+# ── the queue ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_what_waits_is_handed_out_in_order_up_to_a_size_but_never_nothing(spool):
+    for name in "abc":
+        spool.close_exchange(exchange(name, 10_000))
+    assert [record.seq for record in spool.pending(25_000)] == [1, 2]
+    assert [record.seq for record in spool.pending(1)] == [1]
+
+
+def test_no_query_of_the_exporter_and_of_the_limit_sorts_the_backlog(path):
+    """SQLite would read every waiting line, with its body, for each push."""
+    said: list[str] = []
+    with Spool(path, 40_000, sync_seconds=None) as spool:
+        for connection in (spool._db, spool._read()):
+            connection.set_trace_callback(said.append)
+        for number in range(30):
+            spool.add(exchange(f"e{number}", 2_000))
+            if number % 2:
+                spool.acknowledge([spool.pending(1)[0].seq])
+        assert spool.oldest_pending() is not None and spool.pending_since(0)
+        spool.relieve()
+        queries = {text for text in said if text.startswith("SELECT") and "FROM records" in text}
+        plans = {query: spool._db.execute(f"EXPLAIN QUERY PLAN {query}").fetchall() for query in queries}
+    # Dead letters are few.
+    sorting = [query for query, plan in plans.items() if "TEMP B-TREE" in str(plan) and "state = 2" not in query]
+    assert len(queries) > 5 and not sorting
+
+
+def test_what_is_acknowledged_waits_no_more_but_stays_to_be_read(spool):
+    for name in "abc":
+        spool.close_exchange(exchange(name))
+    spool.acknowledge([1, 3])
+    assert seqs(spool) == [2]
+    assert [row.state for row in spool.query()] == ["acknowledged", "pending", "acknowledged"]
+
+
+def test_the_encoded_bytes_are_the_same_after_a_restart_under_another_name(path):
+    with Spool(path, sync_seconds=None, host_name="one") as spool:
+        spool.close_exchange(exchange("a"))
+        before = spool.pending(1)
+    with Spool(path, sync_seconds=None, host_name="two") as spool:
+        assert spool.pending(1) == before
+        spool.close_exchange(exchange("b"))
+        first, second = spool.pending(1 << 20)
+        assert first.resource != second.resource
+
+
+def test_a_dead_letter_stays_marked_and_a_line_names_it(spool):
+    for name in "abc":
+        spool.close_exchange(exchange(name))
+    spool.dead_letter([2], "line_too_long: max entry size")
+    assert seqs(spool) == [1, 3, 4]
+    (dead,) = spool.query(Filters(state="dead_letter"))
+    assert (dead.id, dead.why) == ("b", "line_too_long: max entry size")
+    note = json.loads(spool.line(4))
+    assert note["openclaw.egress.spool.first_seq"] == note["openclaw.egress.spool.last_seq"] == 2
+    assert note["openclaw.egress.spool.last_hash"] == hashlib.sha256(spool.line(2).encode()).hexdigest()
+
+
+def test_without_a_store_lines_are_kept_here_and_nothing_waits(path):
+    with Spool(path, sync_seconds=None, local=True) as spool:
+        spool.close_exchange(exchange("a"))
+        assert seqs(spool) == []
+        assert [row.state for row in spool.query()] == ["local"]
+
+
+# ── limits ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+LIMIT = 1_000_000
+
+
+def fill(spool: Spool, count: int, class_name: str = "gateway", prefix: str = "") -> None:
+    for n in range(count):
+        spool.close_exchange(exchange(f"{prefix}{class_name}{n}", 20_000, class_name))
+
+
+def test_acknowledged_lines_go_before_those_that_wait(path):
+    with Spool(path, LIMIT, sync_seconds=None) as spool:
+        fill(spool, 20)
+        spool.acknowledge(range(11, 21))
+        fill(spool, 35, prefix="later")
+        assert {1, 10, 55} <= set(seqs(spool))
+        assert spool.line(11) is None
+        assert spool.used_bytes <= LIMIT
+        assert spool.dropped_lines == 0
+
+
+def test_the_ledger_keeps_the_hashes_of_what_was_pruned(path):
+    with Spool(path, LIMIT, sync_seconds=None, local=True) as spool:
+        fill(spool, 100)
+        audit = spool.audit()
+        assert spool.used_bytes <= LIMIT
+    assert (audit.lines, audit.problems) == (100, ())
+    assert audit.kept < 60
+
+
+def test_at_the_limit_the_oldest_waiting_lines_are_dropped_and_named(path):
+    with Spool(path, LIMIT, sync_seconds=None) as spool:
+        fill(spool, 100)
+        assert spool.used_bytes <= LIMIT
+        waiting = seqs(spool)
+        notes = [json.loads(spool.line(row.seq)) for row in spool.query(Filters(event_names=["openclaw.egress.spool"]))]
+        total = spool.head()[0]
+        ledger = {seq: bytes(h).hex() for seq, h in spool._read().execute("SELECT seq, hash FROM ledger")}
+    named = {
+        seq
+        for note in notes
+        for seq in range(note["openclaw.egress.spool.first_seq"], note["openclaw.egress.spool.last_seq"] + 1)
+    } - {note["seq"] for note in notes}
+    assert named == set(range(1, total + 1)) - set(waiting)
+    assert sum(note["openclaw.egress.spool.lines"] for note in notes) == len(named) == spool.dropped_lines
+    for note in notes:
+        assert note["openclaw.egress.spool.last_hash"] == ledger[note["openclaw.egress.spool.last_seq"]]
+
+
+def test_one_class_does_not_push_out_another(path):
+    with Spool(path, LIMIT, sync_seconds=None) as spool:
+        fill(spool, 5, "gateway")
+        fill(spool, 200, "sandbox")
+        kept = [row.id for row in spool.query(Filters(class_name="gateway"))]
+    assert kept == [f"gateway{n}" for n in range(5)]
+
+
+def test_an_exchange_of_several_lines_is_dropped_whole(path):
+    with Spool(path, LIMIT * 2, sync_seconds=None) as spool:
+        for n in range(10):
+            spool.close_exchange(exchange(str(n), 500_000))
+        for row in spool.query(Filters(class_name="gateway")):
+            assert "missing_parts" not in reassemble(spool.lines_for(row.id))
+        orphans = (
+            "SELECT count(*) FROM records "
+            "WHERE part > 0 AND exchange_id NOT IN (SELECT exchange_id FROM records WHERE part = 0)"
+        )
+        assert spool._read().execute(orphans).fetchone()[0] == 0
+
+
+def test_told_to_block_it_drops_nothing_and_is_full(path):
+    with Spool(path, LIMIT, "block", sync_seconds=None) as spool:
+        assert not spool.full
+        fill(spool, 60)
+        assert spool.full
+        assert len(seqs(spool)) == 60
+        spool.acknowledge(range(1, 31))
+        assert not spool.full
+
+
+def test_what_the_counters_say_is_what_is_in_the_file(path):
+    with Spool(path, LIMIT, sync_seconds=None) as spool:
+        fill(spool, 70)
+        fill(spool, 30, "sandbox")
+        spool.acknowledge(seqs(spool)[:5])
+        spool.dead_letter(seqs(spool)[:3], "why")
+        spool.open_exchange("o", "gateway", {})
+        spool.append("o", "request", b"12345")
+        counted = spool.stats()
+        with SpoolReader(path) as reader:
+            assert reader.stats().items() <= counted.items()
+    with Spool(path, LIMIT, sync_seconds=None) as spool:
+        assert {**spool.stats(), "dropped_lines": 0} == {**counted, "dropped_lines": 0}
+
+
+# ── the file ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_file_and_directory_are_for_the_owner_alone(spool, path):
+    spool.close_exchange(exchange("a"))
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    for name in path.parent.iterdir():
+        assert stat.S_IMODE(name.stat().st_mode) == 0o600, name
+
+
+def test_a_second_writer_is_told_who_holds_it(spool, path):
+    with pytest.raises(SpoolError, match=rf"another process \(pid {os.getpid()}\)"):
+        Spool(path, sync_seconds=None)
+
+
+def test_the_next_writer_gets_it_when_the_first_has_closed(path):
+    Spool(path, sync_seconds=None).close()
+    Spool(path, sync_seconds=None).close()
+
+
+def test_a_newer_schema_is_refused_by_both_kinds_of_reader(path):
+    Spool(path, sync_seconds=None).close()
+    change(path, "UPDATE meta SET value = 99 WHERE key = 'schema_version'")
+    for opener in (Spool, SpoolReader):
+        with pytest.raises(SpoolError, match="version 99"):
+            opener(path)
+
+
+def test_a_file_that_is_no_database_is_named(path):
+    path.parent.mkdir()
+    path.write_bytes(b"no database " * 1000)
+    with pytest.raises(SpoolError, match=r"spool\.db.*damaged"):
+        Spool(path, sync_seconds=None)
+
+
+def test_a_full_disk_is_one_clear_message_and_loses_nothing(path):
+    with Spool(path, sync_seconds=None) as spool:
+        spool.close_exchange(exchange("a"))
+        pages = spool._db.execute("PRAGMA page_count").fetchone()[0]
+        spool._db.execute(f"PRAGMA max_page_count = {pages + 2}")  # SQLite's own way to meet the end of the disk
+        spool.open_exchange("b", "gateway", {})
+        with pytest.raises(SpoolError, match="the disk is full"):
+            spool.close_exchange(exchange("b", 150_000))
+        spool._db.execute("PRAGMA max_page_count = 1000000")
+        assert spool.close_exchange(exchange("b", 150_000)) == [2]
+        assert spool.audit().problems == ()
+        assert spool.stats()["open_exchanges"] == 0
+
+
+def test_a_disk_that_became_read_only_is_one_clear_message(spool):
+    spool._db.execute("PRAGMA query_only = ON")  # what SQLite says when it may not write
+    with pytest.raises(SpoolError, match=r"make .* writable"):
+        spool.close_exchange(exchange("a"))
+    assert spool.head() == (0, GENESIS)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_a_directory_that_is_not_to_be_written_is_named(path):
+    path.parent.mkdir(mode=0o500)
+    with pytest.raises(SpoolError, match="EGRESS_STATE_DIR"):
+        Spool(path, sync_seconds=None)
+
+
+def test_a_state_directory_that_is_a_file_is_named(path):
+    path.parent.write_text("")
+    with pytest.raises(SpoolError, match="EGRESS_STATE_DIR"):
+        Spool(path, sync_seconds=None)
+
+
+def test_a_closed_spool_says_so(path):
+    spool = Spool(path, sync_seconds=None)
+    spool.close()
+    with pytest.raises(SpoolError, match="closed"):
+        spool.close_exchange(exchange("a"))
+
+
+def test_the_keeper_moves_the_log_into_the_file(path):
+    with Spool(path, sync_seconds=0.01) as spool:
+        before = path.stat().st_size
+        for n in range(12):
+            spool.close_exchange(exchange(str(n), 1_000_000))
+        deadline = time.monotonic() + 30
+        while path.stat().st_size <= before + 1_000_000 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert path.stat().st_size > before + 1_000_000
+
+
+def test_no_secret_reaches_the_disk(path):
+    secret = "sk-ant-api03-NeverOnDisk"
+    headers = redact_headers([("authorization", f"Bearer {secret}"), ("x-api-key", secret), ("cookie", f"a={secret}")])
+    url = redact_url(f"https://user:{secret}@api.anthropic.com/?key={secret}")
+    with Spool(path, sync_seconds=None) as spool:
+        spool.open_exchange("a", "gateway", {"url": url, "request_headers": headers})
+        spool.close_exchange(exchange("a", url=url, request_headers=headers))
+        spool.sync()
+        for file in path.parent.iterdir():
+            assert secret.encode() not in file.read_bytes(), file
+
+
+# ── kill -9 ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+WRITER = """
+import sys, itertools
+sys.path[:0] = [{addon!r}, {here!r}]
+from test_spool import Spool, exchange
+spool = Spool({path!r}, sync_seconds=0.05)
+spool.recover()
+print("ready", flush=True)
+for n in itertools.count():
+    name = f"{{sys.argv[1]}}-{{n}}"
+    spool.open_exchange(name, "gateway", {{"method": "POST"}})
+    print("open", name, flush=True)
+    spool.append(name, "response", b"x" * 3000)
+    print("closed", name, *spool.close_exchange(exchange(name, 400_000 if n % 7 == 0 else 500)), flush=True)
+"""
+
+
+def test_after_kill_9_all_that_was_acknowledged_is_there_and_the_chain_holds(path):
+    here = Path(__file__).parent
+    addon = str(here.parent.parent / "files" / "addon")
+    code = WRITER.format(addon=addon, here=str(here), path=str(path))
+    chance = random.Random(5)
+    closed: dict[str, list[int]] = {}
+    opened: set[str] = set()
+    for life in range(5):
+        command = [sys.executable, "-c", code, str(life)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+            assert child.stdout.readline() == "ready\n"
+            time.sleep(chance.uniform(0.05, 0.4))
+            child.send_signal(signal.SIGKILL)
+            said = child.stdout.read()
+        for line in said.splitlines(keepends=True):
+            words = line.split()
+            if line.endswith("\n") and words[0] == "closed":
+                closed[words[1]] = [int(seq) for seq in words[2:]]
+            elif line.endswith("\n"):
+                opened.add(words[1])
+    with Spool(path, sync_seconds=None) as spool:
+        spool.recover()
+        rows = {row.id: row for row in spool.query()}
+        audit = spool.audit()
+        assert len(rows) == len(list(spool.query())), "an exchange is there twice"
+        for name in closed:
+            assert rows[name].outcome == "complete"
+            assert reassemble(spool.lines_for(name))["response"]["body_size"] in (500, 400_000)
+        for name in opened - set(closed):
+            assert rows[name].outcome in ("interrupted", "complete")
+        assert all(later > earlier for earlier, later in pairwise(record.time_ns for record in spool.pending(1 << 40)))
+    assert len(closed) > 5
+    assert audit.problems == ()
+    assert audit.kept == audit.lines == audit.last_seq
