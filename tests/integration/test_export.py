@@ -238,7 +238,7 @@ def test_state_is_available_while_the_last_of_a_backlog_is_sent(spool, monkeypat
             exporter._oldest = None  # As the exporter's thread does between any two steps.
             return 100.0
 
-        monkeypatch.setattr("openclaw_egress.export.time.monotonic", now)
+        monkeypatch.setattr("openclaw_egress.export.exporter.time.monotonic", now)
         assert exporter.state["backlog_seconds"] == pytest.approx(2.0)
 
 

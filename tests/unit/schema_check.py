@@ -10,7 +10,7 @@ from ruamel.yaml.error import YAMLError
 
 import openclaw_egress
 
-SHIPPED = Path(openclaw_egress.__file__).with_name("policy.schema.json")
+SHIPPED = Path(openclaw_egress.__file__).parent / "policy/policy.schema.json"
 VALIDATOR = jsonschema.Draft202012Validator(json.loads(SHIPPED.read_text()))
 
 

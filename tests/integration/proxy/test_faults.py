@@ -14,7 +14,7 @@ import pytest
 
 from openclaw_egress.app import launcher, service
 from openclaw_egress.observability import metrics
-from openclaw_egress.policy.model import destination, model
+from openclaw_egress.policy import destination, model
 from openclaw_egress.proxy import access_control, connection_grants, error_responses, layers, recorder, resolver
 from openclaw_egress.recording import capture, denials
 from openclaw_egress.spool.writer import Spool

@@ -589,7 +589,7 @@ def test_something_else_on_the_health_port_is_no_proxy(egress, monkeypatch, answ
         server.shutdown()
 
 
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "files" / "addon")}
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3] / "files" / "addon")}
 HEALTH_ALONE = """
 import sys
 sys.argv = ["egress", "health"]

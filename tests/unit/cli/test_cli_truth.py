@@ -20,7 +20,7 @@ from openclaw_egress.recording.records import Body, DeniedRecord, ExchangeRecord
 from openclaw_egress.spool.reader import Filters, SpoolReader
 from openclaw_egress.spool.writer import Spool
 
-ADDON = Path(__file__).parents[2] / "files" / "addon"
+ADDON = Path(__file__).parents[3] / "files" / "addon"
 DENIED = {"class_name": "sandbox", "host": "www.example.com", "port": 443, "rule": "default", "reason": "no rule"}
 
 

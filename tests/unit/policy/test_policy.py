@@ -13,6 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from openclaw_egress.cli.explain import ask
+from openclaw_egress.policy import model as policy_module
 from openclaw_egress.policy.destination import Destination, DestinationError, guard_reason, parse_destination
 from openclaw_egress.policy.model import (
     Decision,
@@ -25,7 +26,6 @@ from openclaw_egress.policy.model import (
     load_policy,
     read_policy,
 )
-from openclaw_egress.policy.model import model as policy_module
 from tests.unit.schema_check import schema_errors
 
 EXAMPLE = """\
@@ -1063,7 +1063,7 @@ def test_a_limit_on_an_exception_that_tls_would_hide_is_an_error(limit) -> None:
     )
 
 
-DEFAULTS = Path(__file__).parents[2] / "roles" / "openclaw_proxy" / "defaults" / "main.yml"
+DEFAULTS = Path(__file__).parents[3] / "roles" / "openclaw_proxy" / "defaults" / "main.yml"
 
 
 @pytest.mark.parametrize(

@@ -548,7 +548,7 @@ for n in itertools.count():
 
 def test_after_kill_9_all_that_was_acknowledged_is_there_and_the_chain_holds(path):
     here = Path(__file__).parent
-    addon = str(here.parent.parent / "files" / "addon")
+    addon = str(here.parents[2] / "files" / "addon")
     code = WRITER.format(addon=addon, here=str(here), path=str(path))
     chance = random.Random(5)
     closed: dict[str, list[int]] = {}

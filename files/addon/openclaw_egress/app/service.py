@@ -356,8 +356,8 @@ class Service:
         now = self._clock()
         if not info.issuing_begins <= now < min(info.issuing_expires, info.root_expires):
             raise certificates.CAError(
-                f"{self.ca_dir / certificates.ISSUING_FILE} is valid from {info.issuing_begins} to {info.issuing_expires}, "
-                "not now. Check the clock, then run `egress ca renew` (by Ansible: site.yml)."
+                f"{self.ca_dir / certificates.ISSUING_FILE} is valid from {info.issuing_begins} to "
+                f"{info.issuing_expires}, not now. Check the clock, then run `egress ca renew` (by Ansible: site.yml)."
             )
         try:
             self._check_ca(self.policy, info)
