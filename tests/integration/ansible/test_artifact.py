@@ -94,5 +94,5 @@ def test_the_addon_is_a_package_with_a_command(tmp_path):
     with zipfile.ZipFile(wheel) as opened:
         (name,) = [name for name in opened.namelist() if name.endswith("entry_points.txt")]
         assert "egress = openclaw_egress.cli:main" in opened.read(name).decode()
-        assert any(name.endswith("proxy/lean.py") for name in opened.namelist())
+        assert any(name.endswith("app/launcher.py") for name in opened.namelist())
         assert "openclaw_egress/policy/policy.schema.json" in opened.namelist()
