@@ -25,7 +25,7 @@ setup: ## create .venv from the locked requirements (a second if nothing changed
 	@bash requirements/setup.sh $(VENV) $(LOCK) $(STAMP)
 
 demo: setup ## demonstrate the product on this machine: no root, no Docker, no Loki (LIVE=1 calls the real provider)
-	@$(BIN)/python -m tests.demo
+	@$(BIN)/python -m tools.demo
 
 test: lint ## run lint, type checks, module documentation, unit, contract and integration tests; no Docker
 	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal --durations 15
@@ -35,16 +35,16 @@ bench: setup ## measure stream delay and decision cost; write build/bench.json a
 	@$(BIN)/python -m tests.benchmarks.deciding
 
 chaos: setup ## run floods and faults against the proxy on loopback (under six minutes); write build/chaos.json (THEMES="crash disk")
-	@$(BIN)/python -m tests.chaos
+	@$(BIN)/python -m tests.resilience
 
 attack: setup ## try egress bypasses from each container class in the lab (LEVEL=application|network); write build/attack.json
-	@PYTHONPATH=files/addon:molecule $(BIN)/python -m tests.attack --level $(LEVEL)
+	@PYTHONPATH=files/addon:molecule $(BIN)/python -m tests.security --level $(LEVEL)
 
 contract: setup ## test Loki's contract against the fake, LOKI_URL=…, or LAB_LOKI_IMAGE=grafana/loki:3.x
 	@bash tests/contract/loki/run.sh
 
 lint: setup ## run ruff, mypy, import-linter, yamllint, ansible-lint, shellcheck, codespell, deptry
-	@bash tests/lint.sh
+	@bash tools/lint.sh
 
 playbooks: setup ## test playbooks and modules with fake docker and ufw, and the lab's own parts
 	@$(BIN)/python -m pytest --numprocesses auto --dist worksteal tests/playbooks molecule/lab
@@ -59,7 +59,7 @@ lab-down: ## take the lab down
 	@molecule/lab/lab down
 
 docs: setup ## generate the tables of variables in roles/*/README.md and the policy's JSON Schema
-	@$(BIN)/python -m tests.role_tables
+	@$(BIN)/python -m tools.role_tables
 	@mkdir -p build
 	@PYTHONPATH=files/addon $(BIN)/python -m openclaw_egress policy schema > build/policy.schema.json
 	@mv build/policy.schema.json files/addon/openclaw_egress/policy/policy.schema.json

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.running import free_ports
+from tests.support.proxy_process import free_ports
 
 from .internet.canary import described
 from .internet.rebinding import Zone

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from openclaw_egress.policy.destination import Destination, parse_destination
 from openclaw_egress.policy.model import Policy, decide, read_policy
-from tests.generated import compare
-from tests.results import at_most, exactly, line, reported, write
+from tests.support.policy_fuzz import compare
+from tests.support.results import at_most, exactly, line, reported, write
 
 FEW, MANY = 1_000, 10_000
 ROUNDS, DECISIONS = 15, 2_000

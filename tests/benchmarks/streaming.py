@@ -14,9 +14,9 @@ from pathlib import Path
 
 import httpx2 as httpx
 
-from tests.results import at_most, line, reported, write
-from tests.running import RunningProxy
-from tests.standins.llm_providers import LLMProviders
+from tests.support.llm_providers import LLMProviders
+from tests.support.proxy_process import RunningProxy
+from tests.support.results import at_most, line, reported, write
 
 EVENTS, PAUSE_MS, ROUNDS = 20, 100, 5
 GOAL_ADDED_MS = 50.0

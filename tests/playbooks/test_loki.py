@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.integration.ansible.conftest import BIN
-from tests.standins.docker import Docker
-from tests.standins.loki import LokiStandIn
+from tests.support.docker import Docker
+from tests.support.loki import LokiStandIn
 
 pytestmark = pytest.mark.timeout(300)
 

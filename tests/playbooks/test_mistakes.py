@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from tests.integration.ansible.conftest import BIN
-from tests.standins.docker import Docker
+from tests.support.docker import Docker
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from openclaw_egress.policy.host_addresses import with_host_addresses
 from openclaw_egress.policy.model import builtin_policy
 from tests.integration.ansible.conftest import BIN, Run
-from tests.standins.docker import Docker
+from tests.support.docker import Docker
 
 pytestmark = pytest.mark.timeout(400)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.ansible.conftest import BIN, ROOT, Run
-from tests.standins.docker import Docker
+from tests.support.docker import Docker
 
 # Each playbook run starts about twenty-five Python processes.
 pytestmark = pytest.mark.timeout(400)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.ansible.conftest import BIN, Run
-from tests.standins.docker import Docker
+from tests.support.docker import Docker
 
 PLAY = [
     {

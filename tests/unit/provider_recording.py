@@ -12,7 +12,7 @@ import openai
 
 from openclaw_egress.llm import RequestFacts, ResponseFacts, read_request, response_reader
 from openclaw_egress.wire.content_encoding import BodyDecoder
-from tests.standins.llm_providers import LLMProviders
+from tests.support.llm_providers import LLMProviders
 
 
 @dataclass

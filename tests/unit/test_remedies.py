@@ -22,7 +22,7 @@ PLACES = (
     "plugins",
     "files",
     "molecule",
-    "tests/demo.py",
+    "tools/demo.py",
 )
 ENDINGS = (".md", ".py", ".yml", ".j2", ".cjs", ".sh", ".json")
 SKIPPED = ("__pycache__", "collections", "node_modules")
@@ -55,7 +55,7 @@ def commands() -> list[tuple[str, str]]:
     table = readme.partition("| command | what for |")[2].partition("\n\n")[0]
     found += [("README.md", words) for words in re.findall(r"^\| `([^`]+)`", table, re.MULTILINE)]
     demo = (ROOT / "tests" / "demo.py").read_text().partition("for words in (")[2].partition("):")[0]
-    found += [("tests/demo.py", words) for words in re.findall(r'"([^"]+)"', demo)]
+    found += [("tools/demo.py", words) for words in re.findall(r'"([^"]+)"', demo)]
     return found
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.standins.loki import LokiStandIn
+from tests.support.loki import LokiStandIn
 
 from .asker import Allowance, Asker
 from .comparing import DIFFERENCES

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.standins.loki import Limits, LokiStandIn
+from tests.support.loki import Limits, LokiStandIn
 
 from .asker import DAY, HOUR, Allowance, Answer, Asker
 
@@ -226,7 +226,7 @@ def test_process_keeps_records_between_starts(tmp_path: Path) -> None:
     data = tmp_path / "taken.jsonl"
     seen = []
     for line in ("first\udcff", "second"):
-        command = [sys.executable, "-m", "tests.standins.loki", "--port", "0", "--data", str(data)]
+        command = [sys.executable, "-m", "tests.support.loki", "--port", "0", "--data", str(data)]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
         try:

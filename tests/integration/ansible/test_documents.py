@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from tests.integration.ansible.conftest import ROOT
-from tests.role_tables import default_of, roles, updated
+from tools.role_tables import default_of, roles, updated
 
 GUIDE = ROOT / "playbooks" / "extras" / "https-forward-proxy.md"
 DOCUMENTS = ("*.md", "roles/*/README.md", "playbooks/extras/*.md", "molecule/lab/*.md")

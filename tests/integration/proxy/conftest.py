@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.running import RunningProxy
-from tests.standins.llm_providers import LLMProviders
+from tests.support.llm_providers import LLMProviders
+from tests.support.proxy_process import RunningProxy
 
 
 @pytest.fixture(scope="session")

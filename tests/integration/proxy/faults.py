@@ -23,8 +23,8 @@ from openclaw_egress.app.service import Service
 from openclaw_egress.settings import Settings
 from openclaw_egress.spool.reader import Filters, SpoolReader
 from tests.integration.proxy.raw import read_head, status_of
-from tests.running import free_ports
-from tests.standins.llm_providers import make_certificates
+from tests.support.llm_providers import make_certificates
+from tests.support.proxy_process import free_ports
 
 SECONDS = 2.0
 """What waits longer hangs; a passing run waits for nothing."""

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.attack import loopback_only
-from tests.attack.inside.core import World
-from tests.attack.inside.talking import ask
-from tests.attack.sending import attack, techniques
 from tests.integration.proxy.raw import connected
-from tests.running import free_ports
+from tests.security import loopback_only
+from tests.security.inside.core import World
+from tests.security.inside.sockets import ask
+from tests.security.remote_exec import attack, techniques
+from tests.support.proxy_process import free_ports
 
 THROUGH_THE_PROXY = ("http", "tls", "addresses", "records")
 SLOW = "rebinding"

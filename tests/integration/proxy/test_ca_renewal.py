@@ -18,7 +18,7 @@ from OpenSSL import SSL
 from openclaw_egress import certificates
 from tests.integration.proxy.conftest import make_proxy
 from tests.integration.proxy.raw import read_head, status_of
-from tests.running import PROVIDERS, RunningProxy
+from tests.support.proxy_process import PROVIDERS, RunningProxy
 
 # 200 days in steps, in parallel with seven other test workers.
 pytestmark = pytest.mark.timeout(300)

@@ -9,8 +9,8 @@ import pytest
 
 from openclaw_egress.spool.reader import SpoolReader
 from tests.integration.proxy.conftest import make_proxy
-from tests.numbered import is_exchange, kept, message
-from tests.standins.loki.standin import LokiStandIn
+from tests.support.llm_calls import is_exchange, kept, message
+from tests.support.loki.standin import LokiStandIn
 
 EXCHANGES = 50
 

@@ -15,8 +15,8 @@ import pytest
 
 from openclaw_egress.spool.reader import SpoolReader
 from tests.integration.proxy.conftest import make_proxy
-from tests.running import RunningProxy
-from tests.standins.loki.standin import LokiStandIn
+from tests.support.loki.standin import LokiStandIn
+from tests.support.proxy_process import RunningProxy
 
 LONG = [{"role": "user", "content": "x" * 200_000}]
 SHORT = [{"role": "user", "content": "hello"}]

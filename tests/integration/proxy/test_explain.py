@@ -10,9 +10,9 @@ import pytest
 
 from openclaw_egress.cli.explain import ask
 from openclaw_egress.policy.model import load_policy
-from tests.generated import Answers, World, compare, explained, policy_text, request
 from tests.integration.proxy.raw import connected, read_head, status_of, tls
-from tests.running import free_ports
+from tests.support.policy_fuzz import Answers, World, compare, explained, policy_text, request
+from tests.support.proxy_process import free_ports
 
 CASES, POLICIES = 10_000, 34
 

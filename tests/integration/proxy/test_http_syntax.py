@@ -9,10 +9,10 @@ import time
 import pytest
 
 from openclaw_egress.spool.reader import SpoolReader
-from tests.chaos import hostile
 from tests.integration.proxy.raw import connect, connected, read_all, read_head, status_of, tls
-from tests.running import RunningProxy
-from tests.standins.llm_providers import LLMProviders
+from tests.resilience import hostile
+from tests.support.llm_providers import LLMProviders
+from tests.support.proxy_process import RunningProxy
 
 SECRET = b"sk-ant-api03-never-in-a-record"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

@@ -8,11 +8,11 @@ import time
 import httpx2 as httpx
 import pytest
 
-from tests.chaos import hostile
 from tests.integration.proxy.conftest import make_proxy
 from tests.integration.proxy.raw import connect, connected, exchange, read_all, read_head, status_of, tls
-from tests.running import RunningProxy
-from tests.standins.llm_providers import LLMProviders
+from tests.resilience import hostile
+from tests.support.llm_providers import LLMProviders
+from tests.support.proxy_process import RunningProxy
 
 MESSAGE = {"model": "claude-opus-5", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
 LIMITS = "{connections: 8, header_bytes: 2048, headers: 20, header_seconds: 1, idle_seconds: 2}"

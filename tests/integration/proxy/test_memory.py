@@ -8,8 +8,8 @@ import time
 import httpx2 as httpx
 import pytest
 
-from tests.chaos.memory import Client
 from tests.integration.proxy.conftest import make_proxy
+from tests.resilience.memory import Client
 
 MIB = 1024 * 1024
 BUDGET = 32 * MIB

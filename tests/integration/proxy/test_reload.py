@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.integration.proxy.raw import exchange, status_of
-from tests.running import free_ports
+from tests.support.proxy_process import free_ports
 
 ASKED = b"CONNECT new.example.org:443 HTTP/1.1\r\nHost: new.example.org:443\r\n\r\n"
 

@@ -19,7 +19,7 @@ from openclaw_egress.settings import Settings, SettingsError
 from openclaw_egress.spool.writer import Spool
 from tests.integration.proxy.conftest import make_proxy
 from tests.integration.proxy.test_start import refused
-from tests.running import free_ports
+from tests.support.proxy_process import free_ports
 
 
 def bare(proxy):

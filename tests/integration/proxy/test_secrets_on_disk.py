@@ -13,7 +13,7 @@ import pytest
 import trustme
 
 from openclaw_egress.spool.reader import SpoolReader
-from tests.running import RunningProxy
+from tests.support.proxy_process import RunningProxy
 
 REQUEST = "s3cr3t-of-the-request"
 RESPONSE = "s3cr3t-of-the-response"

@@ -6,8 +6,8 @@ import subprocess
 import pytest
 
 from tests.integration.proxy.conftest import make_proxy
-from tests.running import RunningProxy, free_ports
-from tests.standins.llm_providers import LLMProviders
+from tests.support.llm_providers import LLMProviders
+from tests.support.proxy_process import RunningProxy, free_ports
 
 
 @pytest.fixture(params=["lean", "stock"])

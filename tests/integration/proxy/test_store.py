@@ -7,8 +7,8 @@ import httpx2 as httpx
 import pytest
 
 from tests.integration.proxy.conftest import make_proxy
-from tests.numbered import is_exchange
-from tests.standins.loki.standin import LokiStandIn
+from tests.support.llm_calls import is_exchange
+from tests.support.loki.standin import LokiStandIn
 
 MESSAGE = {"model": "claude-opus-5", "max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]}
 

@@ -11,7 +11,7 @@ from openclaw_egress import certificates
 from openclaw_egress.app.service import Service
 from openclaw_egress.proxy.served_ca import ServedCA
 from openclaw_egress.settings import Settings
-from tests.running import free_ports, policy_for
+from tests.support.proxy_process import free_ports, policy_for
 
 CLASSES = ("gateway", "browser", "sandbox", "build")
 

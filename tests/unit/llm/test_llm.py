@@ -23,7 +23,7 @@ from openclaw_egress.llm.openai_chat import CHAT
 from openclaw_egress.llm.parsers import PlainReader
 from openclaw_egress.llm.registry import api_of
 from openclaw_egress.wire.json_members import TopLevelMembers
-from tests.standins.llm_providers import Request, anthropic_message, openai_chat, openai_response
+from tests.support.llm_providers import Request, anthropic_message, openai_chat, openai_response
 
 EVENTS = "text/event-stream; charset=utf-8"
 PATHS = {"/v1/messages": anthropic_message, "/v1/chat/completions": openai_chat, "/v1/responses": openai_response}

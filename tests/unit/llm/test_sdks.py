@@ -12,7 +12,7 @@ import openai
 import pytest
 
 from openclaw_egress.llm import Usage
-from tests.standins.llm_providers import LLMProviders
+from tests.support.llm_providers import LLMProviders
 from tests.unit.provider_recording import Clients
 
 MESSAGES: Any = [{"role": "user", "content": "Grüße ✓"}]

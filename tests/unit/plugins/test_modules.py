@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.standins.docker import Docker
+from tests.support.docker import Docker
 
 ROOT = Path(__file__).parents[3]
 SCRIPT = "#!/bin/bash\nset -e\ndocker build .\n"

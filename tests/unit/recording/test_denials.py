@@ -20,7 +20,7 @@ from openclaw_egress.recording.denials import (
 )
 from openclaw_egress.settings import Settings
 from openclaw_egress.spool.reader import Filters, SpoolReader
-from tests.running import free_ports
+from tests.support.proxy_process import free_ports
 
 LOOP = Key("sandbox", "example.com:443", "default")
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.standins import llm_providers
-from tests.standins.llm_providers import LLMProviders
+from tests.support import llm_providers
+from tests.support.llm_providers import LLMProviders
 
 STREAM = {"model": "claude-x", "messages": [], "stream": True}
 

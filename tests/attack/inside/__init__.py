@@ -1,1 +1,0 @@
-"""Code that runs inside a container: standard library only, sent as text by :mod:`tests.attack.places`."""

@@ -1,0 +1,78 @@
+"""Theme crash: `kill -9` at random moments under load. Each complete response is recorded once; the rest is marked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+
+from openclaw_egress.spool.reader import Row, SpoolReader
+from tests.resilience import fixtures
+from tests.resilience.load import Load
+from tests.support import llm_calls
+from tests.support.loki.standin import LokiStandIn
+from tests.support.proxy_process import RunningProxy
+from tests.support.results import Result, at_least, exactly, reported
+
+ROUNDS = 15
+SEED = 20_261
+EVENT_MS = 30
+"""Seconds between two events of a stream, so that some calls are in progress at any kill."""
+
+
+def run(made: fixtures.World) -> Iterator[Result]:
+    """Run many rounds on one spool."""
+    chance = random.Random(SEED)
+    began = time.time()
+    with LokiStandIn() as loki:
+        proxy = made.proxy("crash", OTEL_EXPORTER_OTLP_LOGS_ENDPOINT=f"{loki.url}/otlp/v1/logs")
+        load = Load(proxy)
+        for _ in range(ROUNDS):
+            proxy.start()
+            with load.running(delay_ms=EVENT_MS, pause=0.01):
+                time.sleep(chance.uniform(0.1, 1.2))
+                proxy.kill()
+        with proxy:
+            delivered = fixtures.drained(proxy)
+        rows = llm_calls.kept(proxy)
+        outcomes = Counter(row.outcome for _, row in rows)
+        yield at_least("crash: calls answered in full", len(load.answered), "calls", 100)
+        yield at_least("crash: calls that a kill cut short", len(load.failed), "calls", ROUNDS)
+        yield exactly("crash: answered calls not kept once", len(load.not_kept_once()), "calls", 0)
+        yield exactly(
+            "crash: exchanges neither complete nor named as interrupted",
+            outcomes.total() - outcomes["complete"] - outcomes["interrupted"],
+            "",
+            0,
+        )
+        yield reported("crash: exchanges named as interrupted", outcomes["interrupted"], "")
+        yield exactly("crash: requests that left unrecorded", _unrecorded(made, began, rows, proxy), "", 0)
+        with SpoolReader(proxy.directory / "state" / "spool.db") as reader:
+            yield exactly("crash: problems that an audit of the chain finds", len(reader.audit().problems), "", 0)
+        stored = Counter(
+            labels["openclaw_egress_exchange_id"] for _, _, labels in loki.records() if llm_calls.is_exchange(labels)
+        )
+        yield exactly("crash: all delivered afterwards", int(delivered), "", 1)
+        yield exactly(
+            "crash: exchanges not in the store once", len(_not_once(stored, (row.id for _, row in rows))), "", 0
+        )
+    yield exactly("crash: tracebacks in the log", proxy.log.count("Traceback"), "", 0)
+
+
+def _not_once(stored: Counter[str], wanted: Iterable[str]) -> set[str]:
+    ids = set(wanted)
+    return {one for one in ids | set(stored) if one not in ids or stored[one] != 1}
+
+
+def _unrecorded(made: fixtures.World, began: float, rows: Sequence[tuple[int, Row]], proxy: RunningProxy) -> int:
+    """Return requests that the provider received completely and that have no exchange with their body in the spool."""
+    with SpoolReader(proxy.directory / "state" / "spool.db") as reader:
+        bodies = Counter(
+            hashlib.sha256((json.loads(reader.lines_for(row.id)[0])["request"].get("body") or "").encode()).hexdigest()
+            for _, row in rows
+        )
+    arrived = Counter(entry["request_body_sha256"] for entry in made.providers.asked_since(began))
+    return (arrived - bodies).total()

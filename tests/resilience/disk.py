@@ -1,0 +1,230 @@
+"""Theme disk: a full spool follows EGRESS_SPOOL_FULL; on a full disk the proxy refuses requests that it cannot record.
+
+Both recover afterwards. As root the disk is a small tmpfs; otherwise the kernel limits the proxy's file size.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2 as httpx
+
+from openclaw_egress.recording import semconv
+from openclaw_egress.spool.reader import SpoolReader
+from tests.resilience import fixtures
+from tests.resilience.load import Load
+from tests.support import llm_calls
+from tests.support.loki.standin import LokiStandIn
+from tests.support.proxy_process import RunningProxy
+from tests.support.results import Result, at_least, at_most, exactly, reported
+
+LIMIT = 1_048_576
+LONG = " " + "x" * 60_000
+CALLS = 40
+FEW = 3
+DISK_MEGABYTES = 8
+GOAL_LOG_LINES = 3.0
+"""Log lines per refused request."""
+
+
+def run(made: fixtures.World) -> Iterator[Result]:
+    """Fill the spool in both modes, then the disk."""
+    yield from _drops_the_oldest(made)
+    yield from _blocks(made)
+    yield from _full_disk(made)
+    yield from _full_of_acknowledged(made)
+
+
+def calls(proxy: RunningProxy, count: int, class_name: str = "gateway", more: str = "") -> Load:
+    """Send calls of a class, one after the other."""
+    load = Load(proxy)
+    with proxy.client(class_name, headers={"x-api-key": "k"}) as http:
+        for _ in range(count):
+            load.call(http, more)
+    return load
+
+
+def _site(proxy: RunningProxy, made: fixtures.World) -> int:
+    """Return the status code of a site behind a tunnel."""
+    try:
+        with proxy.client("browser", ca=made.providers.ca_file) as http:
+            return http.get(proxy.url("www.example.com", "/")).status_code
+    except httpx.HTTPError:
+        return 0
+
+
+@contextlib.contextmanager
+def _store_that_refuses() -> Iterator[LokiStandIn]:
+    with LokiStandIn() as loki:
+        loki.faults.set(status=503)
+        yield loki
+
+
+def _limited(made: fixtures.World, name: str, loki: LokiStandIn) -> RunningProxy:
+    return made.proxy(
+        name,
+        OTEL_EXPORTER_OTLP_LOGS_ENDPOINT=f"{loki.url}/otlp/v1/logs",
+        EGRESS_SPOOL_MAX_BYTES=str(LIMIT),
+        EGRESS_SPOOL_FULL=name,
+    )
+
+
+def _drops_the_oldest(made: fixtures.World) -> Iterator[Result]:
+    with _store_that_refuses() as loki, _limited(made, "drop_oldest", loki) as proxy:
+        few = calls(proxy, FEW)
+        many = calls(proxy, CALLS, "build", LONG)
+        again = calls(proxy, FEW)
+        report = proxy.ask("/readyz")
+        assert report is not None
+        spool = report["spool"]
+        rows = proxy.rows()
+        yield exactly(
+            "disk, drop_oldest: calls that failed", len([*few.failed, *many.failed, *again.failed]), "calls", 0
+        )
+        yield at_most("disk, drop_oldest: the spool against its limit", spool["used_bytes"] / LIMIT, "times", 1.0)
+        yield at_least("disk, drop_oldest: lines dropped", spool["dropped_lines"], "lines", CALLS // 2)
+        told = sum(row.event_name == semconv.EVENT_SPOOL for row in rows)
+        yield at_least("disk, drop_oldest: lines that tell of it", told, "lines", 1)
+        gone = spool["last_seq"] - len(rows)
+        yield exactly(
+            "disk, drop_oldest: lines gone and not counted as dropped", gone - spool["dropped_lines"], "lines", 0
+        )
+        lost = {*few.answered, *again.answered} - {number for number, _ in llm_calls.kept(proxy)}
+        yield exactly("disk, drop_oldest: lines of the class that did not fill it", len(lost), "calls lost", 0)
+        loki.faults.clear()
+        yield exactly("disk, drop_oldest: what is left is delivered", int(fixtures.drained(proxy)), "", 1)
+        yield exactly("disk, drop_oldest: problems in the chain", _problems(proxy), "", 0)
+
+
+def _blocks(made: fixtures.World) -> Iterator[Result]:
+    with _store_that_refuses() as loki, _limited(made, "block", loki) as proxy:
+        full = calls(proxy, CALLS, more=LONG)
+        why = Counter(full.failed.values())
+        yield at_least("disk, block: calls refused with 503", why["status 503"], "calls", CALLS // 4)
+        yield exactly("disk, block: calls that failed in another way", why.total() - why["status 503"], "calls", 0)
+        yield exactly("disk, block: answered calls not kept once", len(full.not_kept_once()), "calls", 0)
+        yield exactly("disk, block: status of a tunnelled site", _site(proxy, made), "", 200)
+        loki.faults.clear()
+        yield exactly("disk, block: all is delivered", int(fixtures.drained(proxy)), "", 1)
+        yield exactly("disk, block: calls that fail afterwards", len(calls(proxy, FEW).failed), "calls", 0)
+        yield exactly("disk, block: problems in the chain", _problems(proxy), "", 0)
+
+
+def _problems(proxy: RunningProxy) -> int:
+    with SpoolReader(proxy.directory / "state" / "spool.db") as reader:
+        return len(reader.audit().problems)
+
+
+# ── a full disk ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@contextlib.contextmanager
+def _disk(state: Path) -> Iterator[bool]:
+    """Mount a disk for a proxy's state. Yield whether that was possible."""
+    state.mkdir(mode=0o700)
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MEGABYTES}m,mode=0700", "chaos", str(state)]
+    mounted = os.getuid() == 0 and subprocess.run(mount, capture_output=True, check=False).returncode == 0
+    try:
+        yield mounted
+    finally:
+        if mounted:
+            subprocess.run(["umount", str(state)], check=True)
+
+
+@contextlib.contextmanager
+def _filled(state: Path) -> Iterator[None]:
+    """Fill the disk's free space within the context."""
+    filler = state / "filler"
+    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+        while file.write(b"\0" * 4096):
+            pass
+    try:
+        yield
+    finally:
+        filler.unlink()
+
+
+def _full_disk(made: fixtures.World) -> Iterator[Result]:
+    proxy = made.proxy("full")
+    state = proxy.directory / "state"
+    with _disk(state) as mounted:
+        with proxy, contextlib.ExitStack() as full:
+            load = Load(proxy)
+            with load.running(delay_ms=100, pause=0.02):  # Streams are in progress when the disk fills.
+                time.sleep(1)
+                full.enter_context(_filled(state) if mounted else proxy.no_room())
+                time.sleep(0.5)
+            yield reported("disk, full: a real one (1), or file sizes refused (0)", int(mounted), "")
+            yield from _refusals(made, proxy)
+            yield from _shown(proxy)
+            full.close()
+            yield exactly("disk, full: ready again without a request", int(_ready(proxy)), "", 1)
+            yield exactly("disk, full: calls that fail afterwards", len(calls(proxy, FEW).failed), "calls", 0)
+            yield exactly("disk, full: answered calls not kept once", len(load.not_kept_once()), "calls", 0)
+        with proxy:
+            yield exactly("disk, full: problems in the chain", _problems(proxy), "", 0)
+    yield exactly("disk, full: tracebacks in the log", proxy.log.count("Traceback"), "", 0)
+
+
+def _shown(proxy: RunningProxy) -> Iterator[Result]:
+    report = proxy.ask("/readyz") or {}
+    yield exactly("disk, full: /readyz says that it is ready", int(bool(report.get("ok"))), "", 0)
+    health = [sys.executable, "-m", "openclaw_egress", "health"]
+    code = subprocess.run(health, env=proxy.environment, capture_output=True, check=False).returncode
+    yield exactly("disk, full: exit code of `egress health`", code, "", 1)
+    refusing = "openclaw_egress_spool_refusing 1.0" in proxy.metrics()
+    yield exactly("disk, full: the metric says that it refuses", int(refusing), "", 1)
+    yield exactly("disk, full: exchanges still under way", report["spool"]["open_exchanges"], "exchanges", 0)
+
+
+def _ready(proxy: RunningProxy) -> bool:
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        if (proxy.ask("/readyz") or {}).get("ok"):
+            return True
+        time.sleep(0.2)
+    return False
+
+
+def _full_of_acknowledged(made: fixtures.World) -> Iterator[Result]:
+    """Keep the disk full: space for new records comes from acknowledged ones."""
+    with LokiStandIn() as loki:
+        proxy = made.proxy("acknowledged", OTEL_EXPORTER_OTLP_LOGS_ENDPOINT=f"{loki.url}/otlp/v1/logs")
+        with _disk(proxy.directory / "state") as mounted:
+            if not mounted:
+                yield reported("disk, acknowledged: left out, a small disk takes root", 0, "")
+                return
+            with proxy:
+                calls(proxy, CALLS, more=LONG)
+                fixtures.drained(proxy)
+                with _filled(proxy.directory / "state"):
+                    answered, end = 0, time.monotonic() + 30
+                    while answered < CALLS and time.monotonic() < end:
+                        answered += len(calls(proxy, 1, more=LONG).answered)
+                    yield exactly("disk, acknowledged: calls answered on a full disk", answered, "calls", CALLS)
+                    yield exactly("disk, acknowledged: ready on a full disk", int(_ready(proxy)), "", 1)
+                    yield exactly("disk, acknowledged: all is delivered", int(fixtures.drained(proxy)), "", 1)
+                yield exactly("disk, acknowledged: problems in the chain", _problems(proxy), "", 0)
+
+
+def _refusals(made: fixtures.World, proxy: RunningProxy) -> Iterator[Result]:
+    began, lines = time.time(), proxy.log.count("\n")
+    found = calls(proxy, CALLS)
+    why = Counter(found.failed.values())
+    refused = why["status 503"]
+    lines = proxy.log.count("\n") - lines
+    yield at_least("disk, full: calls refused with 503", refused, "calls", CALLS // 2)
+    # One exchange can be under way when the last free byte is used: its request is recorded, its response is aborted.
+    yield at_most("disk, full: calls that failed in another way", why.total() - refused, "calls", 1)
+    passed = len(made.providers.asked_since(began)) - len(found.answered)
+    yield at_most("disk, full: refused requests that reached the provider", passed, "calls", 1)
+    yield exactly("disk, full: status of a tunnelled site", _site(proxy, made), "", 200)
+    yield at_most("disk, full: lines of the log for a refused call", lines / max(1, refused), "lines", GOAL_LOG_LINES)
+    yield exactly("disk, full: it says that it is alive", int((proxy.ask("/healthz") or {}).get("ok", False)), "", 1)

@@ -1,0 +1,105 @@
+"""Shared setup of all themes: the fakes, a proxy, and the kernel's figures about that process."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support.llm_providers import LLMProviders
+from tests.support.proxy_process import ADDON, RunningProxy
+
+INTERFERENCE = Path(__file__).with_name("interference")
+NOISY = ("sandbox", "browser")
+"""The attacking classes; `gateway` must not be affected."""
+
+
+@dataclass
+class World:
+    """The fake provider, and a directory for the proxies of a theme."""
+
+    directory: Path
+    providers: LLMProviders
+
+    @property
+    def certificate(self) -> tuple[Path, Path]:
+        """Return chain and key of the providers, for a server that replaces them."""
+        return self.directory / "tls" / "cert.pem", self.directory / "tls" / "key.pem"
+
+    def proxy(self, name: str, more_ports: Sequence[int] = (), **environment: str) -> RunningProxy:
+        """Return a proxy for one theme, not yet started.
+
+        Sandbox and browser may reach ``*.example.com``, names below ``slow.example``, and ``more_ports``.
+        """
+        assert self.providers.ca_file is not None and self.providers.http_port is not None
+        directory = self.directory / name
+        directory.mkdir()
+        ports = [self.providers.port, self.providers.http_port, *more_ports]
+        proxy = RunningProxy(
+            directory,
+            ports,
+            self.providers.ca_file,
+            **{"PYTHONPATH": f"{INTERFERENCE}:{ADDON}", **environment},
+        )
+        lines = proxy.policy_file.read_text().splitlines()
+        rules = f'[{{host: "*.example.com", ports: {ports}}}, {{host: "*.slow.example", ports: [443]}}]'
+        opened = f"[{{cidr: 127.0.0.1/32, ports: {ports}}}]"
+        for number, text in enumerate(lines):
+            if (class_name := text.strip().partition(":")[0]) in NOISY:
+                lines[number] = (
+                    f"  {class_name}: {{listen: {proxy.ports[class_name]}, action: enforce, allow: {rules}, "
+                    f"addresses: {opened}}}"
+                )
+        proxy.policy_file.write_text("\n".join(lines) + "\n")
+        return proxy
+
+
+@contextlib.contextmanager
+def made(directory: Path) -> Iterator[World]:
+    """Return a world that listens."""
+    with LLMProviders(http_port=0, tls_dir=directory / "tls") as providers:
+        yield World(directory, providers)
+
+
+def wait_until(holds: Callable[[], object], seconds: float) -> bool:
+    """Wait for a condition. Return False if it did not come true."""
+    end = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def drained(proxy: RunningProxy, seconds: float = 60) -> bool:
+    """Return whether the destination received all queued lines within a number of seconds."""
+    return wait_until(
+        lambda: not (proxy.ask("/readyz") or {"spool": {"pending_records": 1}})["spool"]["pending_records"], seconds
+    )
+
+
+# ── figures from the kernel ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def _process(proxy: RunningProxy) -> Path:
+    assert proxy.process is not None
+    return Path("/proc") / str(proxy.process.pid)
+
+
+def descriptors(proxy: RunningProxy) -> int:
+    """Return the number of file descriptors that the proxy has open."""
+    return len(list((_process(proxy) / "fd").iterdir()))
+
+
+def megabytes(proxy: RunningProxy, *, peak: bool = False) -> float:
+    """Return the proxy's memory; with ``peak``, the maximum since :func:`forget_peak`."""
+    name = "VmHWM:" if peak else "VmRSS:"
+    found = next(line for line in (_process(proxy) / "status").read_text().splitlines() if line.startswith(name))
+    return int(found.split()[1]) / 1024
+
+
+def forget_peak(proxy: RunningProxy) -> None:
+    """Reset the peak (proc(5), clear_refs)."""
+    (_process(proxy) / "clear_refs").write_text("5")

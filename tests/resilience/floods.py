@@ -1,0 +1,203 @@
+"""Floods that a class can send without permission; each is a process of its own that ends by itself.
+
+    python -m tests.resilience.floods NAME SECONDS SINK_PORT LISTENER…
+
+Opens CONNECTIONS to each listener in parallel, more than a class may have. The sink, where tunnels end, reads
+everything and sends nothing. The process lowers its own priority: the proxy is measured, not the scheduler.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+CONNECTIONS = 300
+FAST = 64
+"""Connections of floods that work rather than wait."""
+PACE_SECONDS = 0.2
+ALLOWED, DENIED = "www.example.com", "www.denied.example"
+_numbers = itertools.count()
+
+
+@dataclass(frozen=True)
+class Target:
+    """A listener, and the port of an allowed host."""
+
+    listener: int
+    sink: int
+
+
+class Link:
+    """A connection to a listener, as bytes."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+
+    async def send(self, data: bytes) -> None:
+        """Send bytes; wait while the other side does not read."""
+        self._writer.write(data)
+        await self._writer.drain()
+
+    async def head(self) -> bytes:
+        """Read the head of a response."""
+        return await self._reader.readuntil(b"\r\n\r\n")
+
+    async def answer(self) -> None:
+        """Read a response with its body."""
+        head = (await self.head()).lower()
+        length = int(head.partition(b"content-length: ")[2].partition(b"\r")[0] or 0)
+        await self._reader.readexactly(length)
+
+    async def until_closed(self) -> None:
+        """Read until the proxy closes the connection."""
+        while await self._reader.read(65536):
+            pass
+
+
+def connect(host: str, port: int) -> bytes:
+    """Return the head of a tunnel request."""
+    return f"CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode()
+
+
+def post(host: str, more: str) -> bytes:
+    """Return the head of a plain request."""
+    return f"POST http://{host}/ HTTP/1.1\r\nHost: {host}\r\n{more}\r\n".encode()
+
+
+HELLO = b"\x16\x03\x01"
+# A complete ClientHello (RFC 8446, 4.1.2) that names ALLOWED: the tunnel behind it opens, then both sides are silent.
+_NAME = b"\x00" + len(ALLOWED).to_bytes(2) + ALLOWED.encode()
+_EXTENSION = b"\x00\x00" + (len(_NAME) + 2).to_bytes(2) + len(_NAME).to_bytes(2) + _NAME
+_BODY = b"\x03\x03" + b"r" * 32 + b"\x00" + b"\x00\x02\x13\x01" + b"\x01\x00" + len(_EXTENSION).to_bytes(2) + _EXTENSION
+_HANDSHAKE = b"\x01" + len(_BODY).to_bytes(3) + _BODY
+WHOLE_HELLO = HELLO + len(_HANDSHAKE).to_bytes(2) + _HANDSHAKE
+
+
+# ── floods: the actions of one connection ────────────────────────────────────────────────────────────────────────
+
+
+async def connections(link: Link, _: Target) -> None:
+    """Send nothing."""
+    await link.until_closed()
+
+
+async def slow_heads(link: Link, _: Target) -> None:
+    """Send a head byte by byte."""
+    for byte in post(ALLOWED, "X-Slow: " + "y" * 1000):
+        await link.send(bytes([byte]))
+        await asyncio.sleep(PACE_SECONDS)
+
+
+async def half_open_connects(link: Link, target: Target) -> None:
+    """Open a tunnel, start TLS, and stop there."""
+    await link.send(connect(ALLOWED, target.sink))
+    await link.head()
+    await link.send(HELLO)
+    await link.until_closed()
+
+
+async def idle_tunnels(link: Link, target: Target) -> None:
+    """Open a tunnel and send nothing more."""
+    await link.send(connect(ALLOWED, target.sink))
+    await link.head()
+    await link.send(WHOLE_HELLO)
+    await link.until_closed()
+
+
+async def denied_bodies(link: Link, _: Target) -> None:
+    """Send a gigabyte as the body of a denied request."""
+    await link.send(post(DENIED, "Content-Length: 1000000000\r\n"))
+    for _ in range(1_000):
+        await link.send(b"x" * 1_000_000)
+
+
+async def requests(link: Link, _: Target) -> None:
+    """Send refused requests one after the other."""
+    while True:
+        await link.send(post(DENIED, "Content-Length: 0\r\n"))
+        await link.answer()
+
+
+async def slow_names(link: Link, _: Target) -> None:
+    """Request names that all differ and whose lookups are slow."""
+    await link.send(connect(f"n{next(_numbers)}.slow.example", 443))
+    await link.until_closed()
+
+
+async def big_heads(link: Link, _: Target) -> None:
+    """Send heads just below the size limit, in many fields."""
+    while True:
+        await link.send(post(DENIED, "Content-Length: 0\r\n" + ("X-Big: " + "y" * 380 + "\r\n") * 160))
+        await link.answer()
+
+
+async def churn(_: Link, __: Target) -> None:
+    """Connect and disconnect."""
+
+
+FLOODS: dict[str, tuple[int, Callable[[Link, Target], Awaitable[None]]]] = {
+    "connections": (CONNECTIONS, connections),
+    "slow heads": (CONNECTIONS, slow_heads),
+    "half-open CONNECTs": (CONNECTIONS, half_open_connects),
+    "idle tunnels": (CONNECTIONS, idle_tunnels),
+    "bodies that are denied": (CONNECTIONS, denied_bodies),
+    "refused requests": (FAST, requests),
+    "names that resolve slowly": (CONNECTIONS, slow_names),
+    "big heads": (FAST, big_heads),
+    "connection churn": (FAST, churn),
+}
+
+
+async def one(play: Callable[[Link, Target], Awaitable[None]], target: Target, until: float, done: list[int]) -> None:
+    """Run one connection; open it again whenever it ends."""
+    while time.monotonic() < until:
+        writer = None
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", target.listener)
+            await play(Link(reader, writer), target)
+        except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            await asyncio.sleep(PACE_SECONDS)
+        finally:
+            done[0] += 1
+            if writer is not None:
+                writer.close()
+
+
+async def flood(name: str, seconds: float, sink: int, listeners: list[int]) -> int:
+    """Run one flood. Return the number of connections made."""
+    count, play = FLOODS[name]
+    done = [0]
+    until = time.monotonic() + seconds
+
+    async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while await reader.read(65536):
+                pass
+        writer.close()
+
+    server = await asyncio.start_server(swallow, "127.0.0.1", sink, backlog=1024)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await asyncio.gather(
+                *(one(play, Target(listener, sink), until, done) for listener in listeners for _ in range(count))
+            )
+    server.close()
+    return done[0]
+
+
+def main(arguments: list[str]) -> None:
+    """Report the start, and at the end the number of connections."""
+    name, seconds, sink, *listeners = arguments
+    os.nice(10)
+    print("begun", flush=True)
+    print(asyncio.run(flood(name, float(seconds), int(sink), [int(port) for port in listeners])), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

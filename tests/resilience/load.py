@@ -1,0 +1,119 @@
+"""Traffic that must not suffer: numbered LLM calls of the class `gateway`, timed and later searched in the spool."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import statistics
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import httpx2 as httpx
+
+from tests.support import llm_calls
+from tests.support.proxy_process import RunningProxy
+
+WORKERS = 3
+PAUSE_SECONDS = 0.1
+CALLS_PER_CONNECTION = 5
+WARMING_SECONDS = 1.0
+_numbers = itertools.count(1)
+
+
+@dataclass
+class Load:
+    """Calls by number. ``answered`` has the time of the complete response in milliseconds."""
+
+    proxy: RunningProxy
+    started: list[int] = field(default_factory=list)
+    answered: dict[int, float] = field(default_factory=dict)
+    failed: dict[int, str] = field(default_factory=dict)
+
+    @contextlib.contextmanager
+    def running(self, *, more: str = "", delay_ms: int = 0, pause: float = PAUSE_SECONDS) -> Iterator[None]:
+        """Call from several workers within the context; at its end wait for calls in progress."""
+        stop = threading.Event()
+        threads = [
+            threading.Thread(target=self._work, args=(stop, more, delay_ms, pause), daemon=True) for _ in range(WORKERS)
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join(60)
+
+    def _work(self, stop: threading.Event, more: str, delay_ms: int, pause: float) -> None:
+        while not stop.is_set():
+            with self.proxy.client(headers={"x-api-key": "k", "x-standin-delay-ms": str(delay_ms)}) as http:
+                for _ in range(CALLS_PER_CONNECTION):
+                    if stop.is_set():
+                        return
+                    if not self.call(http, more):
+                        break
+                    stop.wait(pause)
+            stop.wait(pause / CALLS_PER_CONNECTION)
+
+    def call(self, http: httpx.Client, more: str = "") -> bool:
+        """Make one call, streamed or plain. Return whether the response was complete."""
+        number = next(_numbers)
+        body = llm_calls.message(number, stream=number % 2 > 0, more=more)
+        self.started.append(number)
+        began = time.perf_counter()
+        try:
+            answer = http.post(self.proxy.url("api.anthropic.com", "/v1/messages"), json=body)
+        except httpx.HTTPError as error:
+            self.failed[number] = type(error).__name__
+            return False
+        if answer.status_code != 200:
+            self.failed[number] = f"status {answer.status_code}"
+            return False
+        if ("message_stop" if body["stream"] else '"stop_reason"') not in answer.text:
+            self.failed[number] = "cut"
+            return False
+        self.answered[number] = (time.perf_counter() - began) * 1000
+        return True
+
+    @property
+    def median(self) -> float:
+        """Return the median in milliseconds."""
+        return statistics.median(self.answered.values()) if self.answered else float("inf")
+
+    @property
+    def worst(self) -> float:
+        """Return the maximum in milliseconds."""
+        return max(self.answered.values(), default=float("inf"))
+
+    def not_kept_once(self) -> list[int]:
+        """Return calls with a response that are not in the spool as complete exactly once."""
+        found = Counter((number, row.outcome) for number, row in llm_calls.kept(self.proxy))
+        times = Counter(number for number, _ in found.elements())
+        return [number for number in self.answered if found[number, "complete"] != 1 or times[number] != 1]
+
+
+@contextlib.contextmanager
+def compared(proxy: RunningProxy, control: RunningProxy) -> Iterator[tuple[Load, Load]]:
+    """Call through the proxy and through an undisturbed second one at the same time, within the context.
+
+    Other load on the machine slows both: their ratio is the effect on the first.
+    """
+    loads = Load(proxy), Load(control)
+    with loads[0].running(), loads[1].running():
+        yield loads
+
+
+def compared_for(proxy: RunningProxy, control: RunningProxy, seconds: float) -> tuple[Load, Load]:
+    """Compare for a number of seconds."""
+    with compared(proxy, control) as loads:
+        time.sleep(seconds)
+    return loads
+
+
+def warm(proxy: RunningProxy, control: RunningProxy) -> None:
+    """Make a first call, so that certificates and modules are loaded."""
+    compared_for(proxy, control, WARMING_SECONDS)

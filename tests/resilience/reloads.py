@@ -1,0 +1,114 @@
+"""Theme reloads: a hundred policies, some invalid, under load. No connection drops; the last valid one holds."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from openclaw_egress.recording import semconv
+from tests.integration.proxy.raw import connect, connected, exchange, read_head, status_of, tls
+from tests.resilience import fixtures
+from tests.resilience.load import compared, warm
+from tests.support.proxy_process import RunningProxy, free_ports
+from tests.support.results import Result, at_least, at_most, exactly
+
+RELOADS = 100
+PACE_SECONDS = 0.3
+"""The proxy checks once a second, so some policies are never loaded; that is correct."""
+SEEN_AT_LEAST = 20
+GOAL_MEDIAN = 2.0
+BREAKS = ("enforce|enfroce", "version: 1|version: 1\n  - what", "inspect|inspects", "*.example.com|*.*.com")
+"""Text in the policy, and its replacement."""
+
+
+@dataclass
+class Tunnel:
+    """One connection through a tunnel, with requests all the time."""
+
+    answered: int = 0
+    dropped: int = 0
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def run(self, proxy: RunningProxy, ca: Path) -> None:
+        """Send requests until told to stop, or until the connection ends."""
+        host = f"www.example.com:{proxy.provider_port}"
+        with connected(proxy.ports["browser"]) as sock:
+            connect(sock, host)
+            with tls(sock, "www.example.com", ca) as secured:
+                while not self.stop.wait(0.1):
+                    try:
+                        secured.sendall(f"HEAD / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+                        answered = status_of(read_head(secured)) == 200
+                    except OSError:
+                        answered = False
+                    if not answered:
+                        self.dropped += 1
+                        return
+                    self.answered += 1
+
+
+def run(made: fixtures.World) -> Iterator[Result]:
+    """Run the storm."""
+    assert made.providers.ca_file is not None
+    proxy = made.proxy("reloads")
+    with proxy, made.proxy("no-reloads") as control:
+        warm(proxy, control)
+        tunnel = Tunnel()
+        thread = threading.Thread(target=tunnel.run, args=(proxy, made.providers.ca_file), daemon=True)
+        thread.start()
+        with compared(proxy, control) as (load, quiet):
+            good = storm(proxy)
+        fixtures.wait_until(lambda: (proxy.ask("/readyz") or {}).get("problems"), 10)
+        tunnel.stop.set()
+        thread.join(30)
+        yield at_least("reloads: calls meanwhile", len(load.started), "calls", 100)
+        yield exactly("reloads: calls that failed", len(load.failed), "calls", 0)
+        yield exactly("reloads: calls not kept once", len(load.not_kept_once()), "calls", 0)
+        yield at_most("reloads: median latency", load.median / quiet.median, "times", GOAL_MEDIAN)
+        yield at_least("reloads: requests on one tunnel", tunnel.answered, "requests", 50)
+        yield exactly("reloads: tunnels dropped", tunnel.dropped, "", 0)
+        events = [row for row in proxy.rows() if row.event_name == semconv.EVENT_POLICY]
+        yield at_least(f"reloads: policies seen, of {RELOADS} written", len(events) - 1, "", SEEN_AT_LEAST)
+        refused = sum(row.reason is not None for row in events)
+        yield at_least("reloads: of these refused", refused, "", len(BREAKS))
+        report = proxy.ask("/readyz") or {}
+        yield exactly("reloads: the last good one is in force", int(report.get("policy") == good), "", 1)
+        yield exactly("reloads: and the broken one is told", len(report.get("problems", [])), "", 1)
+        answer = exchange(
+            proxy.ports["sandbox"], b"CONNECT evil.example:443 HTTP/1.1\r\nHost: evil.example:443\r\n\r\n"
+        )
+        yield exactly("reloads: status of what no policy allowed", status_of(answer), "", 403)
+    yield exactly("reloads: tracebacks in the log", proxy.log.count("Traceback"), "", 0)
+
+
+def storm(proxy: RunningProxy) -> str:
+    """Write the policies, the last one invalid. Return the digest of the last valid one.
+
+    Every second valid one moves the sandbox's listener, every second write replaces the file.
+    """
+    text, digest = proxy.policy_file.read_text(), ""
+    ports = [proxy.ports["sandbox"], *free_ports(1)]
+    for number in range(1, RELOADS + 1):
+        port = ports[number % 2]
+        changed = text.replace(f"listen: {ports[0]}", f"listen: {port}") + f"# {number}\n"
+        broken = number % 4 == 0
+        if broken:
+            wrong, by = BREAKS[number // 4 % len(BREAKS)].split("|")
+            changed = changed.replace(wrong, by)
+            assert by in changed
+        else:
+            digest = hashlib.sha256(changed.encode()).hexdigest()[:12]
+            proxy.ports["sandbox"] = port
+        if number % 2:
+            proxy.policy_file.write_text(changed)
+        else:
+            new = proxy.policy_file.with_suffix(".new")
+            new.write_text(changed)
+            new.replace(proxy.policy_file)
+        # The proxy loads the last valid one before the invalid one that follows.
+        time.sleep(2.5 if number == RELOADS - 1 else PACE_SECONDS)
+    return digest

@@ -1,0 +1,100 @@
+"""Theme upstream: a faulty provider. The client is not misled, the record states the fault, memory is bounded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import httpx2 as httpx
+
+from openclaw_egress.proxy.resolver import LOOKUP_SECONDS
+from openclaw_egress.spool.reader import Row
+from tests.integration.proxy.raw import connect, connected, status_of
+from tests.resilience import fixtures, hostile
+from tests.resilience.load import Load
+from tests.support import llm_calls
+from tests.support.proxy_process import RunningProxy
+from tests.support.results import Result, at_most, exactly
+
+PATIENCE_SECONDS = 3.0
+"""Client timeout."""
+GOAL_MEGABYTES = 150.0
+"""Maximum memory of one exchange: a decoded body of 64 MiB and a head of 256 KiB."""
+TOGETHER = 4
+
+BROKEN, GONE, WHOLE = "upstream_error", "client_aborted", "complete"
+EXPECTED = {
+    **dict.fromkeys(hostile.PARTS, BROKEN),
+    "stall-before-the-answer": GONE,
+    "stall-in-a-stream": GONE,
+    "endless-line": WHOLE,
+    "hints-before-the-answer": WHOLE,
+    "bomb": WHOLE,
+}
+TRUNCATED = {"endless-line", "bomb"}
+
+
+@dataclass
+class Seen:
+    """A client's view: complete response or not, and its status code."""
+
+    whole: bool
+    status: int
+
+
+def run(made: fixtures.World) -> Iterator[Result]:
+    """Run each fault in turn, several in parallel; then request a name that does not resolve."""
+    with hostile.listening(*made.certificate) as port:
+        proxy = made.proxy("upstream", [port], CHAOS_LOOKUP_SECONDS=str(LOOKUP_SECONDS + 2))
+        with proxy:
+            yield from _parts(proxy, port)
+            with connected(proxy.ports["browser"]) as sock:
+                yield exactly("upstream, slow DNS: status", status_of(connect(sock, "x.slow.example:443")), "", 502)
+            after = Load(proxy)
+            with proxy.client(headers={"x-api-key": "k"}) as http:
+                after.call(http)
+            yield exactly("upstream: calls that fail afterwards", len(after.failed), "calls", 0)
+    yield exactly("upstream: tracebacks in the log", proxy.log.count("Traceback"), "", 0)
+
+
+def _parts(proxy: RunningProxy, port: int) -> Iterator[Result]:
+    for part, expected in EXPECTED.items():
+        memory = fixtures.megabytes(proxy)
+        fixtures.forget_peak(proxy)
+        known = len(proxy.exchanges())
+        with ThreadPoolExecutor(TOGETHER) as pool:
+            seen = list(pool.map(lambda _, part=part: ask(proxy, port, part), range(TOGETHER)))
+        fixtures.wait_until(lambda known=known: len(proxy.exchanges()) >= known + TOGETHER, 10)
+        rows = proxy.exchanges()[known:]
+        right = [row for row in rows if row.outcome == expected and _truncated(proxy, row) == (part in TRUNCATED)]
+        taken_for_whole = sum(one.whole and one.status == 200 for one in seen) if expected != WHOLE else 0
+        yield exactly(f"upstream, {part}: answers cut that a client takes for whole", taken_for_whole, "", 0)
+        yield exactly(f"upstream, {part}: records that say {expected}", len(right), "", TOGETHER)
+        added = fixtures.megabytes(proxy, peak=True) - memory
+        yield at_most(f"upstream, {part}: memory added by {TOGETHER} at once", added, "MB", GOAL_MEGABYTES)
+
+
+def ask(proxy: RunningProxy, port: int, part: str) -> Seen:
+    """Return the view of a client that does not decode responses."""
+    status = 0
+    try:
+        with (
+            proxy.client(headers={"x-api-key": "k"}) as http,
+            http.stream(
+                "POST",
+                f"https://api.anthropic.com:{port}/v1/messages/{part}",
+                json=llm_calls.message(0, stream=True),
+                timeout=PATIENCE_SECONDS,
+            ) as answer,
+        ):
+            status = answer.status_code
+            for _ in answer.iter_raw():
+                pass
+    except httpx.HTTPError:
+        return Seen(False, status)
+    return Seen(True, status)
+
+
+def _truncated(proxy: RunningProxy, row: Row) -> bool:
+    return bool(proxy.line(row.id)["response"].get("body_truncated"))

@@ -1,0 +1,36 @@
+"""Positive controls: allowed destinations must work, also for the gateway while a sandbox attacks."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from tests.security.inside.core import World
+from tests.security.inside.sockets import connect, connected, read_answer, status_of, tls
+
+
+def main(parcel: dict[str, Any]) -> None:
+    """Print a JSON list of a host's responses over TLS through the listener, for a number of seconds (0: once)."""
+    world = World.read(parcel["world"])
+    end, answers = time.monotonic() + parcel["seconds"], []
+    while True:
+        answers.append(answer(world, parcel["host"], parcel["path"]))
+        if time.monotonic() >= end:
+            break
+        time.sleep(0.2)
+    print(json.dumps(answers))
+
+
+def answer(world: World, host: str, path: str) -> str:
+    """Return the status code or the error."""
+    try:
+        with connected(world.proxy) as sock:
+            status = connect(sock, f"{host}:{world.tls_port}")
+            if status != 200:
+                return f"{status} to CONNECT"
+            with tls(sock, host) as inside:
+                inside.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nx-api-key: attack\r\n\r\n".encode())
+                return str(status_of(read_answer(inside)))
+    except OSError as error:
+        return str(error)

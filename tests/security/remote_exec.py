@@ -1,0 +1,77 @@
+"""Sender for :mod:`tests.security.inside`: it runs that code in a Python without the project and reads the output."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.security.inside import (
+    addresses,
+    controls,
+    core,
+    http,
+    load,
+    local,
+    names,
+    records,
+    sockets,
+    tls,
+    tls_clienthello,
+    wire,
+)
+from tests.security.inside.core import REGISTRY, Technique, World
+
+MODULES = (core, sockets, tls_clienthello, wire, names, http, addresses, tls, local, load, records, controls)
+"""Modules in import order."""
+
+_UNPACK = """
+import json, sys, types
+parcel = json.load(sys.stdin)
+for name, source in parcel["modules"]:
+    module = sys.modules[name] = types.ModuleType(name)
+    exec(compile(source, name, "exec"), module.__dict__)
+sys.modules[parcel["main"]].main(parcel)
+"""
+
+LONGEST = 900.0
+"""Maximum seconds for all techniques of one place."""
+
+
+def run_inside(python: Sequence[str], module: Any, world: World, **more: Any) -> list[Any]:
+    """Run ``module.main`` with a Python interpreter's command. Return the JSON lines that it printed.
+
+    Raises:
+        RuntimeError: it exited with an error; the text contains its output.
+    """
+    parcel = {
+        "modules": [(one.__name__, Path(one.__file__ or "").read_text()) for one in MODULES],
+        "main": module.__name__,
+        "world": dataclasses.asdict(world),
+        **more,
+    }
+    done = subprocess.run(
+        (*python, "-c", _UNPACK), input=json.dumps(parcel), capture_output=True, text=True, timeout=LONGEST, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(python)} ended with {done.returncode}: {done.stderr[-2000:]}")
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def attack(python: Sequence[str], world: World, tokens: dict[str, str]) -> list[dict[str, Any]]:
+    """Run the techniques in ``tokens``. Return their outcomes; see :func:`tests.security.inside.core.outcome`."""
+    return run_inside(python, core, world, tokens=tokens)
+
+
+def answers(python: Sequence[str], world: World, host: str, path: str = "/", seconds: float = 0) -> list[str]:
+    """Return a host's status codes or errors through the listener of a place."""
+    (found,) = run_inside(python, controls, world, host=host, path=path, seconds=seconds)
+    return list(found)
+
+
+def techniques(place: str, *, alone: bool) -> list[Technique]:
+    """Return the techniques for a place, either those that load the proxy or the others."""
+    return [found for found in REGISTRY.techniques.values() if place in found.places and found.alone == alone]

@@ -1,0 +1,38 @@
+"""`python -m tests.support.loki`: the Loki fake as a process; prints `ready PORT` and serves until stopped."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import signal
+import sys
+from pathlib import Path
+
+from .server import NAME
+from .standin import LokiStandIn
+
+
+def main() -> int:
+    """Read the options and serve. Return 0 after SIGINT or SIGTERM, 1 if it cannot listen or read its data."""
+    parser = argparse.ArgumentParser(prog="python -m tests.support.loki", description=NAME)
+    parser.add_argument("--listen", default="127.0.0.1", metavar="ADDR", help="address to listen on (127.0.0.1)")
+    parser.add_argument("--port", default=3100, type=int, help="port, 0 = any (3100)")
+    parser.add_argument("--data", type=Path, metavar="FILE", help="file that stores accepted records between starts")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="response of GET /config, instead of the defaults")
+    parser.add_argument("--copy-to", metavar="URL", help="forward accepted pushes to this OTLP destination")
+    options = parser.parse_args()
+    try:
+        config = options.config.read_text() if options.config else None
+        loki = LokiStandIn(options.port, options.listen, options.data, config=config, copy_to=options.copy_to)
+    except (OSError, ValueError, KeyError) as error:
+        print(f"{NAME}: {error}", file=sys.stderr)
+        return 1
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    print(f"ready {loki.port}", flush=True)
+    with contextlib.suppress(KeyboardInterrupt):
+        loki.serve_forever()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,235 @@
+"""The proxy as a process on loopback, as `egress run` or in a stock `mitmdump`, for tests and the demo."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import httpx2 as httpx
+
+from openclaw_egress.spool.reader import Filters, Row, SpoolReader
+
+ADDON = Path(__file__).resolve().parents[2] / "files" / "addon"
+CLASSES = ("gateway", "browser", "sandbox", "build")
+PROVIDERS = ("api.anthropic.com", "api.openai.com")
+SITES = ("www.example.com", "packages.example.com")
+
+
+def free_ports(number: int) -> list[int]:
+    """Return distinct ports that were free a moment ago.
+
+    They are below 32768: the kernel gives higher ports to any client before the proxy listens.
+    """
+    ports: list[int] = []
+    while len(ports) < number:
+        port = random.randrange(10_000, 32_768)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            if port not in ports:
+                ports.append(port)
+    return ports
+
+
+def policy_for(ports: dict[str, int], provider_ports: Sequence[int]) -> str:
+    """Return a policy in which the fake's names resolve to loopback, at its ports."""
+    opened = json.dumps([{"cidr": "127.0.0.1/32", "ports": list(provider_ports)}])
+    rules = json.dumps([{"host": host, "ports": list(provider_ports)} for host in ("*.example.com", *PROVIDERS)])
+    return f"""version: 1
+inspect: {json.dumps(PROVIDERS)}
+classes:
+  gateway: {{listen: {ports["gateway"]}, action: open, addresses: {opened}}}
+  browser: {{listen: {ports["browser"]}, action: enforce, allow: {rules}, addresses: {opened}}}
+  sandbox: {{listen: {ports["sandbox"]}, action: enforce, allow: []}}
+  build: {{listen: {ports["build"]}, action: report, allow: [], addresses: {opened}}}
+resolve: {{{", ".join(f"{host}: 127.0.0.1" for host in (*PROVIDERS, *SITES))}}}
+"""
+
+
+class RunningProxy:
+    """The proxy. Start it with :meth:`start`; after :meth:`kill`, :meth:`start` continues with the same state.
+
+    Args:
+        directory: directory of state, policy and log.
+        kind: ``lean`` (`egress run`) or ``stock`` (mitmdump).
+        provider_ports: ports of the fake provider, TLS first.
+        upstream_ca: CA of the fake provider.
+        environment: additional environment variables of the proxy.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        provider_ports: Sequence[int],
+        upstream_ca: Path,
+        kind: Literal["lean", "stock"] = "lean",
+        **environment: str,
+    ) -> None:
+        self.kind = kind
+        self.directory = directory
+        numbers = free_ports(len(CLASSES) + 1)
+        self.ports = dict(zip(CLASSES, numbers, strict=False))
+        self.health_port = numbers[-1]
+        self.provider_port = provider_ports[0]
+        self.policy_file = directory / "policy.yml"
+        self.policy_file.write_text(policy_for(self.ports, provider_ports))
+        self.log_file = directory / "proxy.log"
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")},
+            "PYTHONPATH": str(ADDON),
+            "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "",
+            "EGRESS_LISTEN_HOST": "127.0.0.1",
+            "EGRESS_STATE_DIR": str(directory / "state"),
+            "EGRESS_POLICY_FILE": str(self.policy_file),
+            "EGRESS_UPSTREAM_CA": str(upstream_ca),
+            "EGRESS_HEALTH_PORT": str(self.health_port),
+            **environment,
+        }
+        self.prefix: list[str] = []
+        """Command prefix, such as a wrapper that runs the command."""
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def command(self) -> list[str]:
+        """Return the command line."""
+        if self.kind == "lean":
+            return [*self.prefix, sys.executable, "-m", "openclaw_egress", "run"]
+        modes = [f"--mode=regular@127.0.0.1:{port}" for port in self.ports.values()]
+        mitmdump = Path(sys.executable).with_name("mitmdump")
+        return [
+            str(mitmdump),
+            "--set",
+            f"confdir={self.directory / 'mitm'}",
+            *modes,
+            "-s",
+            str(ADDON / "otel_logger.py"),
+        ]
+
+    def start(self, timeout: float = 30.0) -> Self:
+        """Start the process and wait until it reports that it is alive."""
+        with self.log_file.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command, env=self.environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+            )
+        end = time.monotonic() + timeout
+        while time.monotonic() < end:
+            if self.process.poll() is not None:
+                raise RuntimeError(f"the proxy ended with {self.process.returncode}:\n{self.log}")
+            if self.ask("/healthz") is not None and self._listens():
+                return self
+            time.sleep(0.05)
+        raise RuntimeError(f"the proxy was not alive within {timeout} s:\n{self.log}")
+
+    def _listens(self) -> bool:
+        for port in self.ports.values():
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+            except OSError:
+                return False
+        return True
+
+    def ask(self, path: str) -> dict[str, Any] | None:
+        """Return the JSON response of a health path, whatever its status; None without a response."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.health_port}{path}", timeout=5) as answer:
+                return dict(json.load(answer))
+        except urllib.error.HTTPError as error:
+            return dict(json.load(error))
+        except OSError:
+            return None
+
+    def metrics(self) -> str:
+        """Return the text of /metrics."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.health_port}/metrics", timeout=5) as answer:
+            return str(answer.read().decode())
+
+    @property
+    def log(self) -> str:
+        """Return its log so far."""
+        return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
+
+    def stop(self) -> int:
+        """Stop it gracefully. Return its exit code."""
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(20)
+
+    def kill(self) -> None:
+        """Send `kill -9`."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(20)
+
+    @contextlib.contextmanager
+    def no_room(self) -> Iterator[None]:
+        """Make the kernel refuse files longer than the spool's, like a full disk, within the context."""
+        assert self.process is not None
+        pid = self.process.pid
+        unlimited = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+        written = (self.directory / "state" / "spool.db-wal").stat().st_size
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (written, unlimited[1]))
+        try:
+            yield
+        finally:
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, unlimited)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.stop()
+
+    # ── clients ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def root(self) -> Path:
+        """Return the certificate that clients trust."""
+        return self.directory / "state" / "ca" / "mitmproxy-ca-cert.pem"
+
+    def proxy_url(self, class_name: str = "gateway") -> str:
+        """Return the value of HTTPS_PROXY."""
+        return f"http://127.0.0.1:{self.ports[class_name]}"
+
+    def url(self, host: str, path: str = "") -> str:
+        """Return a URL of the fake provider."""
+        return f"https://{host}:{self.provider_port}{path}"
+
+    def client(self, class_name: str = "gateway", *, ca: Path | None = None, **options: Any) -> httpx.Client:
+        """Return an HTTP client that uses a class's listener and trusts only our root (or ``ca``)."""
+        import ssl
+
+        context = ssl.create_default_context(cafile=str(ca or self.root))
+        return httpx.Client(proxy=self.proxy_url(class_name), verify=context, trust_env=False, timeout=30, **options)
+
+    # ── records ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def rows(self, **filters: Any) -> list[Row]:
+        """Return rows of the spool, oldest first."""
+        with SpoolReader(self.directory / "state" / "spool.db") as reader:
+            return sorted(reader.query(Filters(**filters)), key=lambda row: row.seq)
+
+    def exchanges(self) -> list[Row]:
+        """Return the first row of each exchange."""
+        return [row for row in self.rows() if row.event_name == "openclaw.egress.exchange" and not row.part]
+
+    def denials(self) -> list[Row]:
+        """Return the rows of denials."""
+        return [row for row in self.rows() if row.event_name == "openclaw.egress.denied"]
+
+    def line(self, exchange_id: str) -> dict[str, Any]:
+        """Return the first line of an exchange, parsed (complete if it was not split)."""
+        with SpoolReader(self.directory / "state" / "spool.db") as reader:
+            return dict(json.loads(reader.lines_for(exchange_id)[0]))

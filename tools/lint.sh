@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Run every static check. Stop at the first that fails and name it.
+set -euo pipefail
+step() {
+  echo "lint: $1" >&2
+  shift
+  "$@" || { echo "lint: FAILED: $*" >&2; exit 1; }
+}
+mapfile -t scripts < <(git ls-files '*.sh' molecule/lab/lab .ci/run roles/openclaw_gateway/files/walls/guard roles/openclaw_gateway/files/walls/carrier ':!tests/unit/plugins/golden' 2>/dev/null | xargs -r ls -d 2>/dev/null)
+# ansible-lint takes longer than all others together and uses one processor, so run it in parallel.
+later=$(mktemp)
+ansible-lint --offline -q --profile production >"$later" 2>&1 &
+lint=$!
+trap 'kill "$lint" 2>/dev/null || true; rm -f "$later"' EXIT
+step "ruff" ruff check --quiet files plugins tests tools molecule
+step "ruff format" ruff format --quiet --check files plugins tests tools molecule
+step "mypy (strict)" mypy --no-error-summary
+# By the collection's name, because the plugins import each other by it.
+step "mypy (strict), plugins" bash -c 'cd collections && MYPYPATH=. mypy --config-file ../tools/mypy-plugins.ini ansible_collections/openclaw/egress/plugins'
+step "import-linter" env PYTHONPATH=files/addon lint-imports --no-logo pyproject.toml
+step "yamllint" yamllint --strict .
+step "shellcheck" shellcheck "${scripts[@]}"
+step "codespell" codespell
+step "deptry" bash -c "cd files/addon && deptry --no-ansi ."
+finished() { wait "$lint" || { cat "$later" >&2; return 1; }; }
+step "ansible-lint (production)" finished
