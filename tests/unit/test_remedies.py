@@ -54,7 +54,7 @@ def commands() -> list[tuple[str, str]]:
     readme = (ROOT / "README.md").read_text()
     table = readme.partition("| command | what for |")[2].partition("\n\n")[0]
     found += [("README.md", words) for words in re.findall(r"^\| `([^`]+)`", table, re.MULTILINE)]
-    demo = (ROOT / "tests" / "demo.py").read_text().partition("for words in (")[2].partition("):")[0]
+    demo = (ROOT / "tools" / "demo.py").read_text().partition("for words in (")[2].partition("):")[0]
     found += [("tools/demo.py", words) for words in re.findall(r'"([^"]+)"', demo)]
     return found
 
