@@ -27,7 +27,7 @@ _SLICE = 128 * 1024
 
 # Escapes of ASCII in JSON and YAML, in forms (percent-encoded up to three times) and in XML.
 _ESCAPE = re.compile(
-    rb"\\(?:u00|x)[0-7][0-9A-Fa-f]|%(?:25){0,2}[0-7][0-9A-Fa-f]|&#(?:x[0-7][0-9A-Fa-f]|0?[0-9]{2}|1[01][0-9]|12[0-7]);"
+    rb"(\\(?:u00|x)[0-7][0-9A-Fa-f]|%(?:25){0,2}[0-7][0-9A-Fa-f]|&#(?:x[0-7][0-9A-Fa-f]|0?[0-9]{2}|1[01][0-9]|12[0-7]);)"
 )
 _LONGEST_ESCAPE = 8
 _ESCAPE_BEGINS = (b"\\", b"%", b"&")
@@ -48,8 +48,12 @@ def _escapes() -> dict[bytes, bytes]:
 _DECODED = _escapes()
 
 
-def _decode(match: re.Match[bytes]) -> bytes:
-    return _DECODED.get(match[0], b"?")
+def _unescaped(data: bytes) -> bytes:
+    if b"\\u00" not in data and b"\\x" not in data and b"%" not in data and b"&#" not in data:
+        return data
+    pieces = _ESCAPE.split(data)
+    pieces[1::2] = map(_DECODED.__getitem__, pieces[1::2])
+    return b"".join(pieces)
 
 
 # ── names ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -60,36 +64,57 @@ _FOLDED = bytes.maketrans(
     bytes(range(65, 91)) + b"'\t\r ",
     bytes(range(97, 123)) + b'"\n\n\n',
 )
-# At the end of any name: openaiApiKey, consumer-secret. `~` is a place where a space may be.
-_STRONG = (
-    "secret~key|secret|access~key|private~key|signing~key|client~key|api~key|password|passwd|passphrase"
-    "|access~token|refresh~token|id~token|session~token|auth~token|bearer~token|security~token|api~token"
-    "|authorization|client~assertion|device~code|code~verifier|saml~response"
+# Around a name: name: value, "name": value, name=value, <name>, </name>, <name attribute="…">.
+_ANY_VALUE = r"""(?:s|value)?(?:["\])\n]{0,64}+[:=>]|/?\n{1,8}+[a-z0-9:]{1,64}+\n{0,8}+=)"""
+_FIELD_VALUE = r"""[a-z0-9\[\]]{0,64}+=[^"\n=]"""
+_BEFORE_NAME = r"""["&;?<{,\n\[\]:/]"""
+
+
+def _after(words: str, root: str) -> str:
+    """Return a look-behind for one of the words before a root that was just matched, also with a space between."""
+    found = [f"(?<={word}{space}{root})" for word in words.split() for space in ("", r"\n")]
+    return "(?:" + "|".join(found) + ")"
+
+
+def _whole(root: str, plural: str = "") -> str:
+    """Return what follows a root that is a secret only as a whole name, because others end alike: next_page_token."""
+    return rf"""(?<={_BEFORE_NAME}{root}){plural}(?:["\])\n]{{0,64}}+[:=>]|\n{{1,8}}+[a-z0-9:]{{1,64}}+\n{{0,8}}+=")"""
+
+
+_IN_QUERY = r"""(?<=[&;?]{root})=[^"\n=]"""
+_TOKENS = "access refresh id session auth bearer security api"
+_KEYS = "access private signing client api"
+# By the literal that a match begins with, which makes the search fast. A name may have more before it: openaiApiKey.
+_FOLLOWING = {
+    "secret": rf"(?:\n?key)?{_ANY_VALUE}|{_FIELD_VALUE}",
+    "pass": rf"(?:word|wd|phrase)(?:{_ANY_VALUE}|{_FIELD_VALUE})",
+    "token": rf"{_after(_TOKENS, 'token')}{_ANY_VALUE}|{_whole('token')}|{_FIELD_VALUE}",
+    "key": rf"{_after(_KEYS, 'key')}(?:{_ANY_VALUE}|{_FIELD_VALUE})|{_IN_QUERY.format(root='key')}",
+    "auth": rf"orization{_ANY_VALUE}|{_whole('auth')}|{_FIELD_VALUE}",
+    "assertion": rf"{_after('client', 'assertion')}{_ANY_VALUE}|{_whole('assertion')}",
+    "code": rf"{_after('device user', 'code')}{_ANY_VALUE}|\n?verifier{_ANY_VALUE}|{_IN_QUERY.format(root='code')}",
+    "jwt": _whole("jwt"),
+    "pwd": _whole("pwd"),
+    "grant": _whole("grant", r"\n?type"),
+    "credential": rf"{_whole('credential', 's?')}|{_FIELD_VALUE}",
+    "signature": _FIELD_VALUE,
+    "sig": _IN_QUERY.format(root="sig"),
+    "xamz": rf"(?<=[&;?]xamz){_FIELD_VALUE}",
+    "xgoog": rf"(?<=[&;?]xgoog){_FIELD_VALUE}",
+    "saml": rf"\n?response{_ANY_VALUE}",
+    "bearer": r"\n[a-z0-9+/~]{20}",
+}
+_NAMES = [(root.encode(), re.compile(f"{root}(?:{rest})".encode())) for root, rest in _FOLLOWING.items()]
+_NAME = (
+    "[a-z0-9]{0,32}?(?:secret(?:~key)?|pass(?:word|wd|phrase)"
+    f"|(?:{'|'.join(_TOKENS.split())})~token|(?:{'|'.join(_KEYS.split())})~key|authorization|client~assertion"
+    "|device~code|code~verifier|saml~response)|token|jwt|assertion|grant~type|pwd|credentials?|auth|user~code"
 ).replace("~", r"\n?")
-# Only as a whole name, because other names end alike: next_page_token.
-_WEAK = "token|jwt|assertion|grant~type|pwd|credentials?|auth|user~code".replace("~", r"\n?")
-_FORM_WORDS = "token|secret|passw|signature|credential|auth|apikey|accesskey"
-_NAMES = re.compile(
-    (
-        # name: value, "name": value, name=value, <name>, </name>, <name attribute="…">
-        rf"""(?:{_STRONG})(?:s|value)?(?:["\])\n]{{0,64}}+[:=>]|/?\n{{1,8}}+[a-z0-9:]{{1,64}}+\n{{0,8}}+=)"""
-        rf"""|["&;?<{{,\n\[\]:/](?:{_WEAK})(?:["\])\n]{{0,64}}+[:=>]|\n{{1,8}}+[a-z0-9:]{{1,64}}+\n{{0,8}}+=")"""
-        # name="client_secret" in multipart and XML; {"name": "client_secret", "value": …}
-        rf"""|(?:name|key|field|id)"?\n{{0,8}}+[:=]\n{{0,8}}+"?(?:[a-z0-9]{{0,32}}?(?:{_STRONG})|{_WEAK})["\n;]"""
-        # fields of forms, and query parameters
-        rf"""|(?:{_FORM_WORDS})[a-z0-9\[\]]{{0,64}}+=[^"\n=]"""
-        r"""|[&;?](?:key|sig|code|(?:xamz|xgoog)[a-z0-9]{1,64}+)=[^"\n=]"""
-        r"""|bearer\n[a-z0-9+/~]{20}"""
-    ).encode()
-)
-# No name matches in a text without one of these.
-_ROOTS = tuple(
-    """secret token passw passphrase accesskey apikey privatekey signingkey clientkey auth assertion devicecode usercode
-    codeverifier samlresponse jwt granttype pwd credential signature xamz xgoog key= sig= code= bearer""".encode().split()
-) + tuple(f"{first}\n{second}".encode() for first, second in (
-    ("access", "key"), ("api", "key"), ("private", "key"), ("signing", "key"), ("client", "key"), ("device", "code"),
-    ("user", "code"), ("code", "verifier"), ("saml", "response"), ("grant", "type"),
-))  # fmt: skip
+# name="client_secret" in multipart and XML; {"name": "client_secret", "value": …}
+_PAIRS = [
+    (label, re.compile(label + rf"""["\n]{{0,8}}+[:=]\n{{0,8}}+"?(?:{_NAME})["\n;]""".encode()))
+    for label in (b"name", b"key", b"field", b"id")
+]
 _NAME_CARRY = 512
 
 # ── shapes ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -204,8 +229,7 @@ class CredentialScan:
         return leading[:1] not in b"{[<"
 
     def _look(self, data: bytes) -> None:
-        if b"\\u00" in data or b"\\x" in data or b"%" in data or b"&#" in data:
-            data = _ESCAPE.sub(_decode, data)
+        data = _unescaped(data)
         text = self._text + data
         names = self._names + data.translate(_FOLDED, _DROPPED)
         # What begins in the first bytes of a full carry-over was searched for with the chunk before.
@@ -217,7 +241,10 @@ class CredentialScan:
 
 
 def _has_name(text: bytes) -> bool:
-    return any(root in text for root in _ROOTS) and _NAMES.search(text) is not None
+    present = [name for root, name in _NAMES if root in text]
+    return any(name.search(text) is not None for name in present) or (
+        bool(present) and any(label in text and pair.search(text) is not None for label, pair in _PAIRS)
+    )
 
 
 def _has_shape(text: bytes, start: int) -> bool:
