@@ -160,8 +160,12 @@ _LOOK_BACK = 16
 
 # ── opaque bodies ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-_CREDENTIAL_LIKE = re.compile(r"(?i)(?:^|[/_\-])(?:sessions?|accounts?|grants?|pair|pairing|enroll|enrollment)(?:[/_\-.:;?]|$)")
-_READABLE = re.compile(r"text/|multipart/|application/(?:.*[+\-./])?(?:json|xml|yaml|form-urlencoded|ndjson|jsonl|toml)\b")
+_CREDENTIAL_LIKE = re.compile(
+    r"(?i)(?:^|[/_\-])(?:sessions?|accounts?|grants?|pair|pairing|enroll|enrollment)(?:[/_\-.:;?]|$)"
+)
+_READABLE = re.compile(
+    r"text/|multipart/|application/(?:.*[+\-./])?(?:json|xml|yaml|form-urlencoded|ndjson|jsonl|toml)\b"
+)
 
 
 class CredentialScan:
