@@ -133,6 +133,9 @@ _SHAPES_OF = {
     rb"xai-": rb"[A-Za-z0-9]{16}",
     rb"hf_": rb"[A-Za-z0-9]{16}",
 }
+# Each of them is a run of at least 13 of these bytes. Prose has no such runs, so the search ends here for most bodies.
+_RUNS = bytes(0x61 if chr(code).isascii() and (chr(code).isalnum() or code in b"_-") else 0x20 for code in range(256))
+_RUN = b"a" * 13
 # A key begins a word, or follows an escape such as `\n`.
 _SHAPES = [
     (
@@ -144,7 +147,8 @@ _SHAPES = [
         ),
     )
     for prefix, rest in _SHAPES_OF.items()
-] + [
+]
+_OTHER_SHAPES = [
     # The byte before does not belong to the alphabet, so that runs do not overlap and the search stays linear.
     (
         b"eyJ",
@@ -252,7 +256,8 @@ def _has_name(text: bytes) -> bool:
 
 
 def _has_shape(text: bytes, start: int) -> bool:
-    return any(prefix in text and shape.search(text, start) is not None for prefix, shape in _SHAPES)
+    shapes = _SHAPES + _OTHER_SHAPES if _RUN in text.translate(_RUNS) else _OTHER_SHAPES
+    return any(prefix in text and shape.search(text, start) is not None for prefix, shape in shapes)
 
 
 def scan_for(path: str, content_type: str | None) -> CredentialScan | None:
