@@ -215,3 +215,45 @@ def test_carry_over_is_bounded():
     for _ in range(50):
         scan.feed(b"x" * 10_000)
         assert len(scan._text) + len(scan._names) + len(scan._held) < 3000
+
+
+_NAME_PIECES = st.sampled_from(
+    [
+        *(
+            "client",
+            "secret",
+            "token",
+            "password",
+            "access",
+            "key",
+            "name",
+            "id",
+            "code",
+            ":",
+            "=",
+            ">",
+            "<",
+            "\n",
+            '"',
+        ),
+        *("/", "[", "&", "x" * 30, " " * 8, '"' * 60, "lorem " * 300),
+    ]
+)
+
+
+@given(st.lists(_NAME_PIECES, max_size=30), st.integers(0, 4000))
+@example(["lorem " * 300, "token", "="], 1806)
+@example(["lorem " * 300, "token", "=", '"'], 1806)
+def test_prose_around_a_name_changes_no_verdict(pieces, cut):
+    body = "".join(pieces).encode()
+    assert verdict([body[:cut], body[cut:]]) == verdict([body])
+    # Where signs of assignment are many, the whole text is searched.
+    body += b"|" * 100
+    assert verdict([body]) == verdict([body + b":" * len(body)])
+
+
+@pytest.mark.parametrize("end", ["token=", 'token="', "x token=\n"])
+def test_name_at_the_end_of_a_chunk_waits_for_its_value(end):
+    scan = CredentialScan(None)
+    scan.feed(b"lorem ipsum " * 100 + b"max" + end.encode())
+    assert not scan.found

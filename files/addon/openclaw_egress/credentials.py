@@ -66,7 +66,7 @@ _FOLDED = bytes.maketrans(
 )
 # Around a name: name: value, "name": value, name=value, <name>, </name>, <name attribute="…">.
 _ANY_VALUE = r"""(?:s|value)?(?:["\])\n]{0,64}+[:=>]|/?\n{1,8}+[a-z0-9:]{1,64}+\n{0,8}+=)"""
-_FIELD_VALUE = r"""[a-z0-9\[\]]{0,64}+=[^"\n=]"""
+_FIELD_VALUE = r"""[a-z0-9\[\]]{0,64}+=[^"\n=\0]"""
 _BEFORE_NAME = r"""["&;?<{,\n\[\]:/]"""
 
 
@@ -81,7 +81,7 @@ def _whole(root: str, plural: str = "") -> str:
     return rf"""(?<={_BEFORE_NAME}{root}){plural}(?:["\])\n]{{0,64}}+[:=>]|\n{{1,8}}+[a-z0-9:]{{1,64}}+\n{{0,8}}+=")"""
 
 
-_IN_QUERY = r"""(?<=[&;?]{root})=[^"\n=]"""
+_IN_QUERY = r"""(?<=[&;?]{root})=[^"\n=\0]"""
 _TOKENS = "access refresh id session auth bearer security api"
 _KEYS = "access private signing client api"
 # By the literal that a match begins with, which makes the search fast. A name may have more before it: openaiApiKey.
@@ -102,8 +102,8 @@ _FOLLOWING = {
     "xamz": rf"(?<=[&;?]xamz){_FIELD_VALUE}",
     "xgoog": rf"(?<=[&;?]xgoog){_FIELD_VALUE}",
     "saml": rf"\n?response{_ANY_VALUE}",
-    "bearer": r"\n[a-z0-9+/~]{20}",
 }
+_BEARER = re.compile(rb"bearer\n[a-z0-9+/~]{20}")
 _NAMES = [(root.encode(), re.compile(f"{root}(?:{rest})".encode())) for root, rest in _FOLLOWING.items()]
 _NAME = (
     "[a-z0-9]{0,32}?(?:secret(?:~key)?|pass(?:word|wd|phrase)"
@@ -115,6 +115,9 @@ _PAIRS = [
     (label, re.compile(label + rf"""["\n]{{0,8}}+[:=]\n{{0,8}}+"?(?:{_NAME})["\n;]""".encode()))
     for label in (b"name", b"key", b"field", b"id")
 ]
+# Each match of a name has one of these at most so many bytes after its begin and before its end.
+_ASSIGNMENTS = (b":", b"=", b">")
+_BEFORE, _AFTER = 200, 80
 _NAME_CARRY = 512
 
 # ── shapes ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -248,7 +251,24 @@ class CredentialScan:
         self._names = names[-_NAME_CARRY:]
 
 
+def _near_assignments(text: bytes) -> bytes:
+    """Return the parts of a text in which a name can match: a small part of prose. Where they are many, return all."""
+    if sum(map(text.count, _ASSIGNMENTS)) * (_BEFORE + _AFTER) * 2 > len(text):
+        return text
+    marks = []
+    for sign in _ASSIGNMENTS:
+        at = text.find(sign)
+        while at >= 0:
+            marks.append(at)
+            at = text.find(sign, at + 1)
+    # No name matches across a NUL.
+    return b"\0".join(text[max(at - _BEFORE, 0) : at + _AFTER] for at in marks)
+
+
 def _has_name(text: bytes) -> bool:
+    if b"bearer" in text and _BEARER.search(text) is not None:
+        return True
+    text = _near_assignments(text)
     present = [name for root, name in _NAMES if root in text]
     return any(name.search(text) is not None for name in present) or (
         bool(present) and any(label in text and pair.search(text) is not None for label, pair in _PAIRS)
