@@ -4,16 +4,24 @@ import base64
 import gzip
 import socket
 import ssl
+import sys
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import brotli
 import pytest
 import trustme
 
 from openclaw_egress.spool.reader import SpoolReader
 from tests.support.proxy_process import RunningProxy
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 REQUEST = "s3cr3t-of-the-request"
 RESPONSE = "s3cr3t-of-the-response"
@@ -22,6 +30,7 @@ FORM = f"grant_type=client_credentials&client_id=me&client_secret={REQUEST}&padd
 JSON = f'{{"client_id":"me","client_secret":"{REQUEST}","padding":"{"p" * 2000}{REQUEST}"}}'.encode()
 TOKEN = f'{{"access_token":"{RESPONSE}","padding":"{"p" * 2000}{RESPONSE}"}}'.encode()
 PLAIN = b'{"object":"list"}'
+CODINGS = {"": bytes, "gzip": gzip.compress, "zstd": zstd.compress, "br": brotli.compress, "deflate": zlib.compress}
 
 
 class Origin(ThreadingHTTPServer):
@@ -34,7 +43,6 @@ class Origin(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), OriginHandler)
         self.go_on = threading.Event()
-        self.half_sent = threading.Event()
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Ignore a killed proxy."""
@@ -51,9 +59,10 @@ class OriginHandler(BaseHTTPRequestHandler):
             self.rfile.readline()
         else:
             self.rfile.read(int(self.headers.get("content-length", 0)))
-        body = gzip.compress(self.server.body) if self.server.coding else self.server.body
+        body, content_type = RESPONSES.get(self.path.partition("?form=")[2], (self.server.body, "application/json"))
+        body = CODINGS[self.server.coding](body)
         self.send_response(200)
-        self.send_header("content-type", "application/json")
+        self.send_header("content-type", content_type)
         self.send_header("transfer-encoding", "chunked")
         self.send_header("location", f"/callback#access_token={HEADER}")
         self.send_header("set-cookie", f"session={HEADER}")
@@ -62,7 +71,6 @@ class OriginHandler(BaseHTTPRequestHandler):
         self.end_headers()
         half = len(body) // 2
         self.wfile.write(b"%x\r\n%s\r\n" % (half, body[:half]))
-        self.server.half_sent.set()
         self.server.go_on.wait(30)
         self.wfile.write(b"%x\r\n%s\r\n0\r\n\r\n" % (len(body) - half, body[half:]))
 
@@ -157,23 +165,30 @@ def settle() -> None:
     time.sleep(0.2)
 
 
-def begun(proxy: RunningProxy, origin: Origin, path: str, body: bytes, headers: list[str], *, chunked: bool) -> Call:
-    """Start a call whose response is half received. Check that no part of the request was on disk meanwhile."""
+def received_half(proxy: RunningProxy, origin: Origin) -> dict[str, Call]:
+    """Start a call of each case whose response is half received. Check that no secret was on disk meanwhile."""
     origin.go_on.clear()
-    origin.half_sent.clear()
-    call = Call(proxy, path, body, *headers, chunked=chunked)
-    call.send_half()
+    calls = {
+        case: Call(proxy, path, body, *headers, chunked=chunked)
+        for case, (path, body, headers, chunked) in CASES.items()
+    }
+    for call in calls.values():
+        call.send_half()
     settle()
-    assert on_disk(proxy) == {}, f"{path}: while the request comes"
-    call.send_rest()
-    assert origin.half_sent.wait(20)
-    assert call.received(100)
-    return call
+    assert on_disk(proxy) == {}, "while the requests come"
+    for call in calls.values():
+        call.send_rest()
+    for case, call in calls.items():
+        assert call.received(100), case
+    settle()
+    assert on_disk(proxy) == {}, "while the responses come"
+    return calls
 
 
 FORM_TYPE = "Content-Type: application/x-www-form-urlencoded"
 JSON_TYPE = "Content-Type: application/json"
 GZIP = "Content-Encoding: gzip"
+OPAQUE = f"\x0a\x15{REQUEST}{'p' * 2000}{REQUEST}".encode()
 OCTETS = "Content-Type: application/octet-stream"
 PARTS = (
     f'--B\r\nContent-Disposition: form-data; name="client_secret"\r\n\r\n{REQUEST}\r\n--B\r\n'
@@ -203,36 +218,69 @@ CASES = {
     "not gzip": ("/v1/connect", FORM, [FORM_TYPE, GZIP], True),
     "secret response elsewhere": ("/v1/connect", PLAIN, [JSON_TYPE], True),
 }
+KEY = f"sk-ant-{REQUEST}"
+FORMS = {
+    "XML": (f"<a><client_secret>{REQUEST}</client_secret><p>{{}}</p></a>", "application/xml"),
+    "XML with a namespace": (f'<o:a><o:Password o:x="y">{REQUEST}</o:Password><p>{{}}</p></o:a>', "text/xml"),
+    "XML with an attribute": (f"<a client_secret='{REQUEST}'><p>{{}}</p></a>", "application/soap+xml"),
+    "JSON lines": (f'{{{{"n":1}}}}\n{{{{"refresh_token":"{REQUEST}"}}}}\n{{}}', "application/x-ndjson"),
+    "event stream": (f'data: {{{{"access_token":"{REQUEST}"}}}}\n\ndata: {{}}\n\n', "text/event-stream"),
+    "YAML": (f"a: 1\nclient_secret: {REQUEST}\npadding: {{}}\n", "application/yaml"),
+    "text": (f"the password: {REQUEST} {{}}", "text/plain"),
+    "multipart": (
+        f"--B\r\nContent-Disposition: form-data; name=token\r\n\r\n{REQUEST}{{}}\r\n--B--\r\n",
+        "multipart/form-data; boundary=B",
+    ),
+    "key in JSON": (f'{{{{"key":"{KEY}","padding":"{{}}"}}}}', "application/json"),
+    "key in HTML": (f"<p>{KEY}</p><p>{{}}</p>", "text/html"),
+    "PEM in octets": (f"-----BEGIN PRIVATE KEY-----\n{REQUEST}\n{{}}", "application/octet-stream"),
+}
+# The first half of each body holds a secret already, and the second half holds it again.
+BODIES = {
+    name: (text.format("p" * 2000 + REQUEST).encode(), content_type) for name, (text, content_type) in FORMS.items()
+}
+RESPONSES = {
+    name.replace(" ", "-"): (body.replace(REQUEST.encode(), RESPONSE.encode()), content_type)
+    for name, (body, content_type) in BODIES.items()
+}
+for name, (body, content_type) in BODIES.items():
+    for coding, compress in CODINGS.items():
+        coding_header = [f"Content-Encoding: {coding}"] if coding else []
+        case = f"{name} {coding}".strip()
+        CASES[case] = ("/v1/connect", compress(body), [f"Content-Type: {content_type}", *coding_header], True)
+    CASES[f"response of {name}"] = (f"/v1/connect?form={name.replace(' ', '-')}", PLAIN, [JSON_TYPE], True)
+CASES |= {
+    "unknown coding": ("/v1/connect", OPAQUE, [JSON_TYPE, "Content-Encoding: aws-chunked"], True),
+    "invalid coding": ("/v1/connect", OPAQUE, [JSON_TYPE, "Content-Encoding: br"], True),
+    "octets at sessions": ("/v1/sessions", OPAQUE, [OCTETS], True),
+    "octets at sessions with a length": ("/v1/sessions", OPAQUE, [OCTETS], False),
+    "no type at sessions": ("/v1/sessions/1", OPAQUE, [], True),
+}
 
 
-@pytest.mark.parametrize("coding", ["", "gzip"])
+@pytest.mark.parametrize("coding", CODINGS)
 def test_no_byte_of_a_credential_is_on_the_disk_in_any_phase(proxy, origin, coding):
     origin.coding = coding
-    for case, (path, body, headers, chunked) in CASES.items():
-        call = begun(proxy, origin, path, body, headers, chunked=chunked)
-        settle()
-        assert on_disk(proxy) == {}, f"{case}: while the response comes"
-        origin.go_on.set()
+    calls = received_half(proxy, origin)
+    origin.go_on.set()
+    for call in calls.values():
         call.received_all()
-        assert on_disk(proxy) == {}, f"{case}: afterwards"
+    assert on_disk(proxy) == {}, "afterwards"
     rows = proxy.exchanges()
     assert [row.outcome for row in rows] == ["complete"] * len(CASES)
     for row in rows:
         line = proxy.line(row.id)
         for side in ("request", "response"):
-            assert (line[side]["body"], line[side]["body_sha256"]) == ("[redacted]", None), row.url
+            assert (line[side]["body"], line[side]["body_sha256"]) == ("[redacted]", None), line
     proxy.stop()
     assert on_disk(proxy) == {}, "after the stop"
 
 
 def test_no_byte_of_a_credential_is_on_the_disk_after_a_kill_and_its_recovery(proxy, origin):
-    calls = [
-        begun(proxy, origin, path, body, headers, chunked=chunked) for path, body, headers, chunked in CASES.values()
-    ]
-    settle()
+    calls = received_half(proxy, origin)
     proxy.kill()
     assert on_disk(proxy) == {}, "after the kill"
-    for call in calls:
+    for call in calls.values():
         call.close()
     origin.go_on.set()
     proxy.start()
@@ -256,3 +304,17 @@ def test_a_body_without_credentials_is_recorded_exactly_at_any_path(proxy, origi
     line = proxy.line(row.id)
     assert line["request"]["body"] == '{"input":"my password is client_secret=x"}'
     assert line["response"]["body"] == PLAIN.decode()
+
+
+def test_body_of_a_model_api_is_recorded_exactly_though_it_quotes_keys(proxy, origin):
+    origin.body = f'{{"type":"message","content":[{{"type":"text","text":"{KEY} password: x"}}]}}'.encode()
+    origin.go_on.set()
+    asked = f'{{"model":"m","messages":[{{"role":"user","content":"client_secret={KEY}"}}]}}'
+    call = Call(proxy, "/v1/messages", asked.encode(), JSON_TYPE)
+    call.send_half()
+    call.send_rest()
+    call.received_all()
+    (row,) = proxy.exchanges()
+    line = proxy.line(row.id)
+    assert line["request"]["body"] == asked
+    assert line["response"]["body"] == origin.body.decode()

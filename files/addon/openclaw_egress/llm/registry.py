@@ -16,6 +16,16 @@ _PATHS: tuple[tuple[re.Pattern[str], Api], ...] = (
     (re.compile(r"/chat/completions/?$"), "chat"),
     (re.compile(r"/responses/?$"), "responses"),
 )
+# Further paths that carry prompts, completions or vectors; nothing reads their bodies, the record keeps them exactly.
+_MODEL_PATHS = re.compile(
+    r"/(?:completions|complete|embeddings|embed|moderations|rerank|ocr|count_tokens|input_tokens)/?$"
+    r"|/(?:chat/completions|responses|messages/batches|conversations|threads)/[A-Za-z0-9_\-]{1,128}(?:/[A-Za-z0-9_\-/]*)?$"
+    r"|/messages/batches/?$|/v[12]/(?:chat|generate|conversations|threads|responses/compact)/?$|/api/(?:chat|generate)/?$"
+    r"|/images/(?:generations|edits|variations)/?$|/audio/(?:speech|transcriptions|translations)/?$"
+    r"|/model/[^/]{1,256}/(?:invoke|invoke-with-response-stream|converse|converse-stream|count-tokens)/?$"
+    r"|/[^/]{1,256}:(?:generateContent|streamGenerateContent|countTokens|embedContent|batchEmbedContents|predict"
+    r"|generateAnswer|rawPredict|streamRawPredict)$"
+)
 _DEPLOYMENT = re.compile(r"/deployments/([^/]{1,128})/")
 # A host name, or any name below it.
 _HOSTS = {
@@ -49,6 +59,11 @@ def api_of(path: str) -> Api | None:
     """Return the API of a path, with or without its query."""
     bare = path.partition("?")[0].partition("#")[0]
     return next((api for shape, api in _PATHS if shape.search(bare)), None)
+
+
+def is_model_api(path: str) -> bool:
+    """Return whether the bodies at a path, with or without its query, are a model's input and output."""
+    return api_of(path) is not None or _MODEL_PATHS.search(path.partition("?")[0].partition("#")[0]) is not None
 
 
 def provider_of(host: str) -> str | None:

@@ -102,7 +102,7 @@ class BodyCapture:
 
     def drop_spare(self) -> None:
         """Free what :meth:`body` does not need, once the body is finished."""
-        if self._undecodable:
+        if self.undecodable:
             self._head, self._tail = bytearray(), bytearray()
             return
         self._raw = bytearray()
@@ -114,18 +114,14 @@ class BodyCapture:
     @property
     def truncated(self) -> bool:
         """Return whether the record lacks bytes of this body."""
-        if self._undecodable:
+        if self.undecodable:
             return self.wire_size > self._limit
         return self.size > self._limit or self._decoder.exhausted
 
     @property
-    def _undecodable(self) -> bool:
+    def undecodable(self) -> bool:
+        """Return, once the body is finished, whether it is kept as it came, because its coding does not decode it."""
         return self._encoded and self._damaged and not self._decoder.exhausted
-
-    @property
-    def undecoded(self) -> bytes:
-        """Return, once the body is finished, the bytes of it that are kept as they came."""
-        return bytes(self._raw) if self._undecodable else b""
 
     def body(self) -> Body | None:
         """Return the body to record; None if there was no body.
@@ -134,7 +130,7 @@ class BodyCapture:
         """
         if not self.wire_size:
             return None
-        if self._undecodable:
+        if self.undecodable:
             return Body(
                 text=base64.b64encode(bytes(self._raw)).decode(),
                 encoding="base64",
@@ -261,10 +257,12 @@ class ExchangeCapture:
             self.secret = self.secret or scan.found
 
     def _look_at_raw(self, scan: CredentialScan | None, body: BodyCapture) -> None:
-        """End a body's scan; what its Content-Encoding did not decode is kept as it came, so that is looked at."""
+        """End a body's scan; a body that its Content-Encoding does not decode cannot be scanned, so it is withheld."""
         if scan is not None:
-            self._look(scan, body.undecoded)
+            if body.wire_size and body.undecodable:
+                scan.unreadable()
             scan.finish()
+            self.secret = self.secret or scan.found
 
     def request_done(self, *, whole: bool = True) -> None:
         """End the request: it is complete, or no more of it will be received."""

@@ -1,120 +1,290 @@
-"""Detection of bodies that are credentials: forms and JSON objects with fields such as ``client_secret``.
+"""Detection of bodies that hold credentials, by the names of fields and by the shapes of keys.
 
-`redaction.is_token_endpoint` recognises such bodies by host and path. This module finds them at any other path, while
-they stream and wherever chunks are cut. It skips bodies of the model APIs that the proxy parses: those must be kept
-exactly.
+The rule, in order:
+
+1. At a token endpoint (`redaction.is_token_endpoint`) no body is kept.
+2. At a path of a model API (`providers.names.is_model_api`) each body is kept exactly, whatever it holds: prompts and
+   completions may quote keys.
+3. At any other path both bodies of the exchange are withheld where one of them holds a credential field with a value
+   (JSON, JSON lines, form, multipart, XML, YAML, event stream, text), a value with the shape of a known key, or bytes
+   that cannot be read: an unknown or invalid content coding, or a binary type at a path of sessions or accounts.
+
+The scan works on bytes and does not parse, so the form and the content type of a body do not matter. It takes chunks of
+any size, in linear time and with a bounded carry-over; the verdict does not depend on where chunks are cut.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 
-from openclaw_egress.llm.registry import api_of
-from openclaw_egress.recording.redaction import is_secret_field, is_token_endpoint
-from openclaw_egress.wire.json_members import TopLevelMembers
+from openclaw_egress.llm.registry import is_model_api
+from openclaw_egress.recording.redaction import is_token_endpoint
 
-_JSON_NAMES = frozenset(
-    """client_secret clientSecret refresh_token refreshToken access_token accessToken id_token idToken grant_type
-    grantType password passwd client_assertion device_code deviceCode code_verifier codeVerifier api_key apiKey apikey
-    secret secret_key secretKey secret_access_key secretAccessKey SecretAccessKey session_token sessionToken
-    SessionToken private_key privateKey client_key token authToken auth_token jwt assertion credentials
-    Credentials""".split()  # noqa: SIM905
+_SLICE = 128 * 1024
+
+# ── escapes ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+# Escapes of ASCII in JSON and YAML, in forms (percent-encoded up to three times) and in XML.
+_ESCAPE = re.compile(
+    rb"(\\(?:u00|x)[0-7][0-9A-Fa-f]|%(?:25){0,2}[0-7][0-9A-Fa-f]|&#(?:x[0-7][0-9A-Fa-f]|0?[0-9]{2}|1[01][0-9]|12[0-7]);)"
 )
-# Names that are credentials at any depth, whatever their case, as letters and digits alone.
-_STRONG_NAMES = frozenset(
-    """clientsecret refreshtoken accesstoken idtoken sessiontoken authtoken clientassertion secretaccesskey secretkey
-    privatekey devicecode codeverifier apikey password passwd""".split()  # noqa: SIM905
+_LONGEST_ESCAPE = 8
+_ESCAPE_BEGINS = (b"\\", b"%", b"&")
+
+
+def _escapes() -> dict[bytes, bytes]:
+    found = {}
+    for code in range(128):
+        low = f"{code:02x}"
+        for digits in (low, low.upper()):
+            for spelled in (rf"\u00{digits}", rf"\x{digits}", f"%{digits}", f"%25{digits}", f"%2525{digits}"):
+                found[spelled.encode()] = bytes([code])
+            found[f"&#x{digits};".encode()] = bytes([code])
+        found[f"&#{code:02};".encode()] = found[f"&#{code:03};".encode()] = bytes([code])
+    return found
+
+
+_DECODED = _escapes()
+
+
+def _unescaped(data: bytes) -> bytes:
+    if b"\\u00" not in data and b"\\x" not in data and b"%" not in data and b"&#" not in data:
+        return data
+    pieces = _ESCAPE.split(data)
+    pieces[1::2] = map(_DECODED.__getitem__, pieces[1::2])
+    return b"".join(pieces)
+
+
+# ── names ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+# Names are compared in lower case and without these bytes; a backslash escapes quotes in JSON inside of JSON.
+_DROPPED = b"_-.\\\xef\xbb\xbf\xff\xfe"
+_FOLDED = bytes.maketrans(
+    bytes(range(65, 91)) + b"'\t\r ",
+    bytes(range(97, 123)) + b'"\n\n\n',
 )
-_PART_NAMES = _STRONG_NAMES | {"granttype", "token", "secret", "assertion", "jwt", "pwd", "samlresponse"}
-_MEDIA_TYPES = frozenset({"", "application/x-www-form-urlencoded", "application/json", "text/json", "text/plain"})
-# Streams of lines are journalled as they come, and the rest of these is no form.
-_NEVER = frozenset({"text/event-stream", "application/x-ndjson", "application/jsonl", "text/html"})
-_FORM_BEGINS = re.compile(rb"[A-Za-z0-9_.\-%\[\]]{1,64}=")
-_MEMBER = re.compile(rb'"((?:[^"\\]|\\.){1,64}+)"[ \t\r\n]{0,64}+:[ \t\r\n]{0,64}+"')
-_PART = re.compile(rb'(?i)[; \t]name="?([^";\r\n]{1,256})["\r\n;]')
-_OVERLAP = 512
-_FIELD = re.compile(rb"[&;]([^&;=]{1,256})=")
-_MAX_NAME = 300
+# Around a name: name: value, "name": value, name=value, <name>, </name>, <name attribute="…">.
+_ANY_VALUE = r"""(?:s|value)?(?:["\])\n]{0,64}+[:=>]|/?\n{1,8}+[a-z0-9:]{1,64}+\n{0,8}+=)"""
+_FIELD_VALUE = r"""[a-z0-9\[\]]{0,64}+=[^"\n=\0]"""
+_BEFORE_NAME = r"""["&;?<{,\n\[\]:/]"""
+
+
+def _after(words: str, root: str) -> str:
+    """Return a look-behind for one of the words before a root that was just matched, also with a space between."""
+    found = [f"(?<={word}{space}{root})" for word in words.split() for space in ("", r"\n")]
+    return "(?:" + "|".join(found) + ")"
+
+
+def _whole(root: str, plural: str = "") -> str:
+    """Return what follows a root that is a secret only as a whole name, because others end alike: next_page_token."""
+    return rf"""(?<={_BEFORE_NAME}{root}){plural}(?:["\])\n]{{0,64}}+[:=>]|\n{{1,8}}+[a-z0-9:]{{1,64}}+\n{{0,8}}+=")"""
+
+
+_IN_QUERY = r"""(?<=[&;?]{root})=[^"\n=\0]"""
+_TOKENS = "access refresh id session auth bearer security api"
+_KEYS = "access private signing client api"
+# By the literal that a match begins with, which makes the search fast. A name may have more before it: openaiApiKey.
+_FOLLOWING = {
+    "secret": rf"(?:\n?key)?{_ANY_VALUE}|{_FIELD_VALUE}",
+    "pass": rf"(?:word|wd|phrase)(?:{_ANY_VALUE}|{_FIELD_VALUE})",
+    "token": rf"{_after(_TOKENS, 'token')}{_ANY_VALUE}|{_whole('token')}|{_FIELD_VALUE}",
+    "key": rf"{_after(_KEYS, 'key')}(?:{_ANY_VALUE}|{_FIELD_VALUE})|{_IN_QUERY.format(root='key')}",
+    "auth": rf"orization{_ANY_VALUE}|{_whole('auth')}|{_FIELD_VALUE}",
+    "assertion": rf"{_after('client', 'assertion')}{_ANY_VALUE}|{_whole('assertion')}",
+    "code": rf"{_after('device user', 'code')}{_ANY_VALUE}|\n?verifier{_ANY_VALUE}|{_IN_QUERY.format(root='code')}",
+    "jwt": _whole("jwt"),
+    "pwd": _whole("pwd"),
+    "grant": _whole("grant", r"\n?type"),
+    "credential": rf"{_whole('credential', 's?')}|{_FIELD_VALUE}",
+    "signature": _FIELD_VALUE,
+    "sig": _IN_QUERY.format(root="sig"),
+    "xamz": rf"(?<=[&;?]xamz){_FIELD_VALUE}",
+    "xgoog": rf"(?<=[&;?]xgoog){_FIELD_VALUE}",
+    "saml": rf"\n?response{_ANY_VALUE}",
+}
+_BEARER = re.compile(rb"bearer\n[a-z0-9+/~]{20}")
+_NAMES = [(root.encode(), re.compile(f"{root}(?:{rest})".encode())) for root, rest in _FOLLOWING.items()]
+_NAME = (
+    "[a-z0-9]{0,32}?(?:secret(?:~key)?|pass(?:word|wd|phrase)"
+    f"|(?:{'|'.join(_TOKENS.split())})~token|(?:{'|'.join(_KEYS.split())})~key|authorization|client~assertion"
+    "|device~code|code~verifier|saml~response)|token|jwt|assertion|grant~type|pwd|credentials?|auth|user~code"
+).replace("~", r"\n?")
+# name="client_secret" in multipart and XML; {"name": "client_secret", "value": …}
+_PAIRS = [
+    (label, re.compile(label + rf"""["\n]{{0,8}}+[:=]\n{{0,8}}+"?(?:{_NAME})["\n;]""".encode()))
+    for label in (b"name", b"key", b"field", b"id")
+]
+# Each match of a name has one of these at most so many bytes after its begin and before its end.
+_ASSIGNMENTS = (b":", b"=", b">")
+_BEFORE, _AFTER = 200, 80
+_NAME_CARRY = 512
+
+# ── shapes ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_SHAPES_OF = {
+    rb"sk-": rb"[A-Za-z0-9_\-]{12}",
+    rb"AIza": rb"[A-Za-z0-9_\-]{20}",
+    **{b"gh" + kind + b"_": rb"[A-Za-z0-9]{16}" for kind in (b"p", b"o", b"u", b"s", b"r")},
+    rb"github_pat_": rb"[A-Za-z0-9_]{16}",
+    rb"glpat-": rb"[A-Za-z0-9_\-]{12}",
+    rb"xox": rb"[abeoprs]-[A-Za-z0-9\-]{8}",
+    rb"xapp-": rb"[A-Za-z0-9\-]{12}",
+    rb"AKIA": rb"[A-Z0-9]{16}",
+    rb"ASIA": rb"[A-Z0-9]{16}",
+    rb"gsk_": rb"[A-Za-z0-9]{16}",
+    rb"xai-": rb"[A-Za-z0-9]{16}",
+    rb"hf_": rb"[A-Za-z0-9]{16}",
+}
+# Each of them is a run of at least 13 of these bytes. Prose has no such runs, so the search ends here for most bodies.
+_RUNS = bytes(0x61 if chr(code).isascii() and (chr(code).isalnum() or code in b"_-") else 0x20 for code in range(256))
+_RUN = b"a" * 13
+# A key begins a word, or follows an escape such as `\n`.
+_SHAPES = [
+    (
+        prefix,
+        re.compile(
+            prefix
+            + rb"(?:(?<![A-Za-z0-9][\x00-\xff]{%d})|(?<=\\[nrtbf][\x00-\xff]{%d}))" % (len(prefix), len(prefix))
+            + rest
+        ),
+    )
+    for prefix, rest in _SHAPES_OF.items()
+]
+_OTHER_SHAPES = [
+    # The byte before does not belong to the alphabet, so that runs do not overlap and the search stays linear.
+    (
+        b"eyJ",
+        re.compile(
+            rb"eyJ(?:(?<![A-Za-z0-9_\-][\x00-\xff]{3})|(?<=\\[nrtbf][\x00-\xff]{3}))"
+            rb"[A-Za-z0-9_\-]{6,2048}+\.[A-Za-z0-9_\-]{4}"
+        ),
+    ),
+    (b"PRIVATE KEY", re.compile(rb"-----BEGIN [A-Z0-9 ]{0,32}PRIVATE KEY")),
+]
+_SHAPE_CARRY = 2200
+_LOOK_BACK = 16
+
+# ── opaque bodies ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_CREDENTIAL_LIKE = re.compile(
+    r"(?i)(?:^|[/_\-])(?:sessions?|accounts?|grants?|pair|pairing|enroll|enrollment)(?:[/_\-.:;?]|$)"
+)
+_READABLE = re.compile(
+    r"text/|multipart/|application/(?:.*[+\-./])?(?:json|xml|yaml|form-urlencoded|ndjson|jsonl|toml)\b"
+)
 
 
 class CredentialScan:
     """The scan of one decoded body, fed in chunks of any size.
 
+    Args:
+        content_type: the header's value, or None.
+        strict: a body of a binary type counts as a credential.
+
     Attributes:
-        found: the body holds a field that names a credential.
+        found: the body holds a credential, or cannot be read.
         over: nothing more can be found.
     """
 
-    def __init__(self, content_type: str | None) -> None:
+    def __init__(self, content_type: str | None, *, strict: bool = False) -> None:
         self.found = False
+        self.over = False
         media_type = (content_type or "").partition(";")[0].strip().lower()
-        self._sniff = media_type not in _MEDIA_TYPES and not media_type.endswith("+json")
-        self.over = media_type in _NEVER
-        self._parts = media_type.startswith("multipart/")
-        self._json: TopLevelMembers | None = None
-        self._begun = False
-        self._rest = b"&"
+        self._opaque = strict and _READABLE.match(media_type) is None
+        self._sniff = strict and not media_type
+        self._held = b""
+        self._text = b""
+        # The first field of a form begins as each other does.
+        self._names = b"&"
 
     def feed(self, data: bytes) -> None:
         """Scan the next decoded bytes."""
-        if self.over or not data:
-            return
-        data = data.replace(b"\0", b"")  # UTF-16 too
-        if not self._begun:
-            leading = data.lstrip(b" \t\r\n\xef\xbb\xbf\xff\xfe")
-            if not leading:
+        for start in range(0, len(data), _SLICE):
+            if self.over:
                 return
-            self._begun = True
-            if leading[:1] in (b"{", b"["):
-                self._json = TopLevelMembers(_JSON_NAMES)
-                data, self._rest = leading, b""
-            elif leading[:2] == b"--" or self._parts:
-                self._parts, self._rest = True, b""
-            elif self._sniff and _FORM_BEGINS.match(leading) is None:
-                self.over = True
-                return
-        if self._json is not None:
-            self._json.feed(data)
-            self.found = bool(self._json.begun) or self._names(data, _MEMBER, _STRONG_NAMES)
-            self.over = self.found
-        elif self._parts:
-            self.found = self.over = self._names(data, _PART, _PART_NAMES)
-        else:
-            self._fields(data)
+            self._feed(data[start : start + _SLICE])
 
     def finish(self) -> None:
         """End the scan: the body is complete, or no more of it will be received."""
+        if not self.over and self._held:
+            held, self._held = self._held, b""
+            self._look(held)
         self.over = True
+        self._text = self._names = b""
 
-    def _names(self, data: bytes, shape: re.Pattern[bytes], names: frozenset[str]) -> bool:
-        text = self._rest + data
-        self._rest = text[-_OVERLAP:]
-        return any(_squeezed(name) in names for name in shape.findall(text))
+    def unreadable(self) -> None:
+        """Count a body that its content coding does not decode as a credential."""
+        self.found = self.over = True
 
-    def _fields(self, data: bytes) -> None:
-        text = self._rest + data
-        self.found = any(is_secret_field(name.decode("latin-1")) for name in _FIELD.findall(text))
+    def _feed(self, data: bytes) -> None:
+        if self._opaque and self._is_opaque(data):
+            self.unreadable()
+            return
+        if b"\0" in data:  # UTF-16 and UTF-32 too
+            data = data.replace(b"\0", b"")
+        data = self._held + data
+        # Hold an escape that this chunk may not end.
+        marks = [at for mark in _ESCAPE_BEGINS if (at := data.find(mark, max(len(data) - _LONGEST_ESCAPE, 0))) >= 0]
+        cut = min(marks, default=len(data))
+        data, self._held = data[:cut], data[cut:]
+        self._look(data)
+
+    def _is_opaque(self, data: bytes) -> bool:
+        if not self._sniff:
+            return True
+        leading = data.lstrip(b" \t\r\n\xef\xbb\xbf\xff\xfe\0")
+        if not leading:
+            return False
+        self._opaque = False
+        return leading[:1] not in b"{[<"
+
+    def _look(self, data: bytes) -> None:
+        data = _unescaped(data)
+        text = self._text + data
+        names = self._names + data.translate(_FOLDED, _DROPPED)
+        # What begins in the first bytes of a full carry-over was searched for with the chunk before.
+        start = _LOOK_BACK if len(self._text) == _SHAPE_CARRY else 0
+        self.found = _has_shape(text, start) or _has_name(names)
         self.over = self.found
-        rest = text[max(text.rfind(b"&"), text.rfind(b";"), 0) :]
-        # Inside a value, or past the longest possible name: the next field begins after the next separator.
-        self._rest = b"=" if b"=" in rest or len(rest) > _MAX_NAME else rest
+        self._text = text[-_SHAPE_CARRY:]
+        self._names = names[-_NAME_CARRY:]
 
 
-def _squeezed(name: bytes) -> str:
-    text = name.decode("latin-1")
-    if "\\" in text:
-        try:
-            text = str(json.loads(f'"{text}"', strict=False))
-        except ValueError:
-            return ""
-    return re.sub(r"[^a-z0-9]", "", text.lower())
+def _near_assignments(text: bytes) -> bytes:
+    """Return the parts of a text in which a name can match: a small part of prose. Where they are many, return all."""
+    if sum(map(text.count, _ASSIGNMENTS)) * (_BEFORE + _AFTER) * 2 > len(text):
+        return text
+    marks = []
+    for sign in _ASSIGNMENTS:
+        at = text.find(sign)
+        while at >= 0:
+            marks.append(at)
+            at = text.find(sign, at + 1)
+    # No name matches across a NUL.
+    return b"\0".join(text[max(at - _BEFORE, 0) : at + _AFTER] for at in marks)
+
+
+def _has_name(text: bytes) -> bool:
+    if b"bearer" in text and _BEARER.search(text) is not None:
+        return True
+    text = _near_assignments(text)
+    present = [name for root, name in _NAMES if root in text]
+    return any(name.search(text) is not None for name in present) or (
+        bool(present) and any(label in text and pair.search(text) is not None for label, pair in _PAIRS)
+    )
+
+
+def _has_shape(text: bytes, start: int) -> bool:
+    shapes = _SHAPES + _OTHER_SHAPES if _RUN in text.translate(_RUNS) else _OTHER_SHAPES
+    return any(prefix in text and shape.search(text, start) is not None for prefix, shape in shapes)
 
 
 def scan_for(path: str, content_type: str | None) -> CredentialScan | None:
     """Return a scan for a body at a path that is not a token endpoint, or ``None`` at the path of a model API."""
-    return None if api_of(path) is not None else CredentialScan(content_type)
+    if is_model_api(path):
+        return None
+    return CredentialScan(content_type, strict=_CREDENTIAL_LIKE.search(path) is not None)
 
 
 def are_credentials(host: str, path: str, bodies: Iterable[tuple[str | None, bytes]]) -> bool:
@@ -125,6 +295,7 @@ def are_credentials(host: str, path: str, bodies: Iterable[tuple[str | None, byt
         scan = scan_for(path, content_type)
         if scan is not None:
             scan.feed(data)
+            scan.finish()
             if scan.found:
                 return True
     return False

@@ -24,9 +24,9 @@ _SECRET_PARAMETER_WORDS = ("token", "secret", "password", "signature", "credenti
 _GRANT_FIELDS = frozenset({"grant_type", "device_code", "user_code", "code_verifier", "samlresponse"})
 _SECRET_PARAMETER_PREFIXES = ("x-amz-", "x-goog-")
 
-# Keys with a known shape: OpenAI, Anthropic and similar; Google; GitHub; Slack; AWS; JSON web tokens.
+# Keys with a known shape: OpenAI, Anthropic and similar; Google; GitHub; GitLab; Slack; AWS; JSON web tokens.
 _KEY_SHAPES = re.compile(
-    r"\b(?:sk-[A-Za-z0-9_\-]{6,}|AIza[A-Za-z0-9_\-]{20,}|gh[pousr]_[A-Za-z0-9]{16,}|github_pat_[A-Za-z0-9_]{16,}"
+    r"\b(?:sk-[A-Za-z0-9_\-]{6,}|AIza[A-Za-z0-9_\-]{20,}|gh[pousr]_[A-Za-z0-9]{16,}|glpat-[A-Za-z0-9_\-]{12,}|github_pat_[A-Za-z0-9_]{16,}"
     r"|xox[abeoprs]-[A-Za-z0-9\-]{8,}|A[KS]IA[A-Z0-9]{16}|gsk_[A-Za-z0-9]{16,}|xai-[A-Za-z0-9]{16,}|hf_[A-Za-z0-9]{16,}"
     r"|eyJ[A-Za-z0-9_\-]{6,}\.[A-Za-z0-9_\-]{4,}(?:\.[A-Za-z0-9_\-]*)?)"
 )
