@@ -26,7 +26,7 @@ from mitmproxy.connection import ConnectionState
 from openclaw_egress.capture import ExchangeCapture
 from openclaw_egress.metrics import Metrics
 from openclaw_egress.proxy.answers import refusal
-from openclaw_egress.proxy.gate import INSPECT, Allowed, answer_failed, fails_closed
+from openclaw_egress.proxy.gate import INSPECT, Allowed, answer_failed, fails_closed, sent_method
 from openclaw_egress.proxy.layers import cut
 from openclaw_egress.proxy.memory import HELD
 from openclaw_egress.spool import Spool, SpoolError
@@ -145,7 +145,7 @@ class Recorder:
             class_name=allowed.class_name,
             rule=allowed.decision.rule,
             reason=allowed.decision.reason,
-            method=request.method,
+            method=sent_method(request),
             url=f"{request.scheme}://{request.host}{_port_text(request)}{request.path}",
             host=allowed.destination.host,
             port=allowed.destination.port,

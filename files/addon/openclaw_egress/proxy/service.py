@@ -27,7 +27,7 @@ from openclaw_egress.metrics import Metrics
 from openclaw_egress.policy import Decision, Policy, PolicyError, builtin_policy, load_policy
 from openclaw_egress.proxy import memory
 from openclaw_egress.proxy.authority import ServedCA, file_signature
-from openclaw_egress.proxy.gate import Gate
+from openclaw_egress.proxy.gate import Gate, sent_method
 from openclaw_egress.proxy.listening import check_listeners, check_ports, refuse_open_proxy
 from openclaw_egress.proxy.memory_budget import MemoryBudget, container_limit, default_budget
 from openclaw_egress.proxy.recorder import Recorder
@@ -269,7 +269,7 @@ class Service:
     def refused_for_memory(self, client: connection.Client, flow: http.HTTPFlow | None, decision: Decision) -> None:
         """Count and record a refusal; end the exchange's record."""
         destination = f"{flow.request.host}:{flow.request.port}" if flow is not None else "*"
-        method = flow.request.method if flow is not None else "-"
+        method = sent_method(flow.request)[:32] if flow is not None else "-"
         class_name = self.class_of(client) or "?"
         self.denied(class_name, destination, decision, method, str(client.peername[0]), enforced=True)
         if flow is not None:
