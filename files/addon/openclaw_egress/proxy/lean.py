@@ -12,7 +12,7 @@ import logging
 import resource
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -66,17 +66,24 @@ class _Started:
 
     def running(self) -> None:
         """Check the listeners; mitmproxy calls this hook after its attempt to open them, even after a failure."""
-        host = self._service.settings.listen_host
-        for instance in self._server.servers:
-            if not instance.is_running:
-                port = instance.mode.listen_port(None)
-                found = self._service.policy.class_for_port(port)
-                error = instance.last_exception
-                cause = error if isinstance(error, OSError) else OSError(0, str(error))
-                self.problem = describe_failure(found.name if found else "?", host, port, cause)
-                self._shutdown()
-                return
+        self.problem = _closed_listener(
+            self._service, self._server, {port: name for name, port in _listeners(self._service)}
+        )
+        if self.problem is not None:
+            self._shutdown()
+            return
         log.info("%s", describe(self._service))
+
+
+def _closed_listener(service: Service, server: Any, names: Mapping[int, str]) -> str | None:
+    """Return why one of the listeners is not open; None if all are."""
+    for instance in server.servers:
+        if not instance.is_running:
+            port = instance.mode.listen_port(None)
+            error = instance.last_exception
+            cause = error if isinstance(error, OSError) else OSError(0, str(error))
+            return describe_failure(names.get(port, "?"), service.settings.listen_host, port, cause)
+    return None
 
 
 async def _serve(service: Service) -> None:
@@ -105,7 +112,7 @@ async def _serve(service: Service) -> None:
         errorcheck.ErrorCheck(),
     )
     master.options.update(  # type: ignore[no-untyped-call]
-        mode=_modes(service),
+        mode=_modes(service, [port for _, port in _listeners(service)]),
         **{
             name: value
             for name, value in safe_options(service.confdir, service.trusted_ca).items()
@@ -116,11 +123,20 @@ async def _serve(service: Service) -> None:
         loop.add_signal_handler(number, master.shutdown)
     loop.add_signal_handler(signal.SIGHUP, service.reload)
 
-    def apply_listeners() -> None:
-        # mitmproxy opens and closes only what differs; other listeners and their connections stay.
-        loop.call_soon_threadsafe(lambda: master.options.update(mode=_modes(service)))  # type: ignore[no-untyped-call]
+    async def listen(ports: Mapping[int, str]) -> None:
+        before = list(master.options.mode)
+        try:
+            # mitmproxy opens and closes only what differs; other listeners and their connections stay. It does so in a
+            # task whose outcome nobody sees, so wait until that is done, and look.
+            master.options.update(mode=_modes(service, ports))  # type: ignore[no-untyped-call]
+            await server.setup_servers()
+            if (problem := _closed_listener(service, server, ports)) is not None:
+                raise ListenError(problem)
+        except BaseException:
+            master.options.update(mode=before)  # type: ignore[no-untyped-call]
+            raise
 
-    service.apply_listeners = apply_listeners
+    service.apply_listeners = lambda ports: asyncio.run_coroutine_threadsafe(listen(ports), loop)
     service.start()
     heartbeat = asyncio.create_task(service.heartbeat())
     try:
@@ -142,8 +158,8 @@ def _listeners(service: Service) -> list[tuple[str, int]]:
     return [(item.name, item.listen) for item in service.policy.classes.values()]
 
 
-def _modes(service: Service) -> list[str]:
-    """Return mitmproxy's modes for the listeners of all classes."""
+def _modes(service: Service, ports: Iterable[int]) -> list[str]:
+    """Return mitmproxy's modes for these listeners."""
     host = service.settings.listen_host
     bracketed = f"[{host}]" if ":" in host else host
-    return [f"regular@{bracketed + ':' if host else ''}{item.listen}" for item in service.policy.classes.values()]
+    return [f"regular@{bracketed + ':' if host else ''}{port}" for port in ports]

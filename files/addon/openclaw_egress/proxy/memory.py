@@ -32,11 +32,17 @@ log = logging.getLogger("openclaw_egress.memory")
 
 RULE = "memory-budget"
 
+REFUSED_STATUS = 503
+"""Status of the response to a request that is refused for memory; an exchange in progress is aborted instead."""
+
 CONNECTION_BYTES = 128 * 1024
 """Charge for each client's connection: tasks of its sockets, TLS state, and data that is read ahead."""
 
 READ_BYTES = 64 * 1024
 """Size of one read in mitmproxy."""
+
+READ_AHEAD_BYTES = READ_BYTES // 2
+"""Limit of asyncio's buffer of unread data; the buffer holds twice as much before the socket is paused."""
 
 READ_ROOM = 2 * READ_BYTES
 """Charged ahead for the next read of a body: the chunk, and its place in a capture or a buffer."""
@@ -70,8 +76,10 @@ class Owner(Protocol):
     def class_of(self, client: connection.Client) -> str | None:
         """Return the client's class."""
 
-    def refused_for_memory(self, client: connection.Client, flow: http.HTTPFlow | None, decision: Decision) -> None:
-        """Record that an exchange (or a connection) was refused."""
+    def refused_for_memory(
+        self, client: connection.Client, flow: http.HTTPFlow | None, decision: Decision, status: int | None
+    ) -> None:
+        """Record that an exchange (or a connection) was refused; ``status`` is None if it gets no response."""
 
 
 @dataclass(eq=False)
@@ -84,7 +92,6 @@ class Account:
     charged: int = CONNECTION_BYTES
     layers: list[Any] = field(default_factory=list)
     refused: Decision | None = None
-    tuned: set[int] = field(default_factory=set)
 
 
 @dataclass(eq=False)
@@ -166,7 +173,7 @@ class Accounts:
         read = _read_by(handler, asyncio.current_task())
         if read is None:
             return
-        _tune(account, handler.transports[read])
+        _tune(handler.transports[read])
         needs = _measured(account)
         if needs <= account.charged:
             self._charge(account, needs)
@@ -272,9 +279,11 @@ class Accounts:
         )
         client = account.handler.client
         stream = _last_stream(account)
-        self._owner.refused_for_memory(client, stream.flow if stream is not None else None, decision)
+        held = stream is not None and _held_request(stream)
+        flow = stream.flow if stream is not None else None
+        self._owner.refused_for_memory(client, flow, decision, REFUSED_STATUS if held else None)
         account.refused = decision
-        if stream is None or not _held_request(stream):
+        if not held:
             asyncio.get_running_loop().call_soon(cut, client)
 
 
@@ -284,7 +293,7 @@ def refuse_held(client: connection.Client, flow: http.HTTPFlow) -> bool:
     if account is None or account.refused is None:
         return False
     flow.response = refusal(
-        503,
+        REFUSED_STATUS,
         class_name=account.class_name,
         destination=flow.request.host,
         rule=RULE,
@@ -379,13 +388,17 @@ def _read_by(handler: server.ConnectionHandler, task: asyncio.Task[Any] | None) 
     return next((found for found, io in handler.transports.items() if io.handler is task), None)
 
 
-def _tune(account: Account, io: server.ConnectionIO) -> None:
-    """Limit the data that is read ahead: asyncio reads up to 384 KiB, and a third of it is enough."""
-    if id(io) in account.tuned or not isinstance(io.reader, asyncio.StreamReader) or io.writer is None:
+def _tune(io: server.ConnectionIO) -> None:
+    """Limit the data that is read ahead: asyncio reads up to 384 KiB, and a third of it is enough.
+
+    The reader itself shows whether this was done, because it lives as long as the socket.
+    """
+    reader: Any = io.reader
+    if not isinstance(reader, asyncio.StreamReader) or io.writer is None:
         return
-    account.tuned.add(id(io))
-    io.reader._limit = READ_BYTES // 2  # type: ignore[attr-defined]
-    io.writer.transport.max_size = READ_BYTES  # type: ignore[union-attr]
+    if reader._limit != READ_AHEAD_BYTES:  # type: ignore[attr-defined]
+        reader._limit = READ_AHEAD_BYTES  # type: ignore[attr-defined]
+        io.writer.transport.max_size = READ_BYTES  # type: ignore[union-attr]
 
 
 def _has_left(account: Account) -> bool:

@@ -314,11 +314,13 @@ class Recorder:
         exchange.closed = True
         self._spool.leave(exchange.capture.id, recorded=exchange.request_committed or not exchange.request_held)
 
-    def abandon(self, flow: http.HTTPFlow, rule: str, reason: str) -> None:
-        """Record an exchange that the memory budget ends."""
+    def abandon(self, flow: http.HTTPFlow, rule: str, reason: str, status: int | None) -> None:
+        """Record an exchange that the memory budget ends; ``status`` is that of the proxy's own response, if any."""
         if (exchange := self._exchange(flow)) is None:
             return
         exchange.capture.rule, exchange.capture.reason = rule, reason
+        if status is not None:
+            exchange.capture.status = status
         exchange.failed = True
         try:
             self._close(exchange, "interrupted", "denied")
