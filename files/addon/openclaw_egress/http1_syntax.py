@@ -35,6 +35,8 @@ _BARE_CR = re.compile(rb"\r(?!\n)")
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 _STATUS_START = b"HTTP/1."
 
+_LENGTH_NAME, _CODING_NAME = len(b"content-length"), len(b"transfer-encoding")
+
 HOP_BY_HOP = frozenset(
     {b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"upgrade", b"http2-settings"}
 )
@@ -89,6 +91,20 @@ def response_problem(head: bytes) -> str | None:
     if (found[2][:1] == b"1" and (lengths or codings)) or (found[2] == b"204" and codings):
         return "a response without a body has a framing header"
     return _framing_problem(lengths, codings, found[1])
+
+
+def content_length(fields: Iterable[tuple[bytes, bytes]]) -> int | None:
+    """Return the length of a body that Content-Length gives; None where it is chunked or not known in advance.
+
+    This runs after each read of a body, so it looks at the fields themselves.
+    """
+    found = b""
+    for name, value in fields:
+        if len(name) == _LENGTH_NAME and name.lower() == b"content-length":
+            found = value
+        elif len(name) == _CODING_NAME and name.lower() == b"transfer-encoding":
+            return None
+    return int(found) if found.isdigit() else None
 
 
 def connection_options(values: Iterable[bytes]) -> set[bytes]:

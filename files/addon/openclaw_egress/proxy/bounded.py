@@ -614,7 +614,7 @@ def drop_hop_by_hop(message: http.Request | http.Response, *, upgrades: bool = F
     Connection keeps only what this proxy itself goes by: `close`, `keep-alive`, and `upgrade` if ``upgrades``.
     """
     fields = message.headers.fields
-    if not any(name.lower() in http1_syntax.HOP_BY_HOP for name, _ in fields):
+    if http1_syntax.HOP_BY_HOP.isdisjoint([name.lower() for name, _ in fields]):
         return
     named = http1_syntax.connection_options(connection_values(message))
     ours = {b"close", b"keep-alive"} | ({b"upgrade"} if upgrades else set())

@@ -23,6 +23,7 @@ from typing import Any, Protocol
 from mitmproxy import connection, http
 from mitmproxy.proxy import events, server
 
+from openclaw_egress.http1_syntax import content_length
 from openclaw_egress.policy import Decision
 from openclaw_egress.proxy.answers import refusal
 from openclaw_egress.proxy.layers import cut
@@ -323,11 +324,14 @@ def _needs(account: Account) -> int:
     held = ahead = 0
     for layer in account.layers:
         for side in layer.connections.values():
-            held += len(getattr(side, "buf", b""))
+            # A layer below TLS has no buffer of this name. Most buffers are empty.
+            if buffer := getattr(side, "buf", None):
+                held += len(buffer)
         for stream in layer.streams.values():
-            now, later = _stream_needs(stream)
-            held += now
-            ahead += later
+            if getattr(stream, "flow", None) is not None:
+                now, later = _stream_needs(stream)
+                held += now
+                ahead += later
     for transport in account.handler.transports.values():
         if isinstance(transport.writer, asyncio.StreamWriter):
             held += transport.writer.transport.get_write_buffer_size()
@@ -337,9 +341,7 @@ def _needs(account: Account) -> int:
 
 def _stream_needs(stream: Any) -> tuple[int, int]:
     """Return the bytes that a stream holds, with its next read, and the bytes that it will hold before it ends."""
-    flow = getattr(stream, "flow", None)
-    if flow is None:
-        return 0, 0
+    flow = stream.flow
     held = len(stream.request_body_buf) + len(stream.response_body_buf)
     for message in (flow.request, flow.response):
         if message is not None and message.data.content:
@@ -350,13 +352,15 @@ def _stream_needs(stream: Any) -> tuple[int, int]:
         held += exchange.held
     # Charge a known length at once: bodies that do not all fit must not all begin.
     if _held_request(stream):
-        return held + READ_ROOM, COPIES * _length(flow.request.headers) + SLACK
+        return held + READ_ROOM, COPIES * (content_length(flow.request.headers.fields) or 0) + SLACK
     if exchange is None:
         return held, 0
     ahead = 0
-    if stream.client_state == stream.state_stream_request_body and (length := _length(flow.request.headers)):
+    if stream.client_state == stream.state_stream_request_body and (
+        length := content_length(flow.request.headers.fields)
+    ):
         ahead = exchange.expected(length) + SLACK
-    if flow.response is not None and (length := _length(flow.response.headers)):
+    if flow.response is not None and (length := content_length(flow.response.headers.fields)):
         if stream.server_state == stream.state_consume_response_body:
             ahead = exchange.held + COPIES * length + SLACK
         elif stream.server_state == stream.state_stream_response_body:
@@ -366,11 +370,6 @@ def _stream_needs(stream: Any) -> tuple[int, int]:
 
 def _held_request(stream: Any) -> bool:
     return bool(stream.client_state == stream.state_consume_request_body and stream.flow.response is None)
-
-
-def _length(headers: http.Headers) -> int:
-    value = headers.get("content-length", "")
-    return int(value) if value.isascii() and value.isdigit() else 0
 
 
 def _last_stream(account: Account) -> Any:
@@ -385,7 +384,10 @@ def _last_stream(account: Account) -> Any:
 
 
 def _read_by(handler: server.ConnectionHandler, task: asyncio.Task[Any] | None) -> connection.Connection | None:
-    return next((found for found, io in handler.transports.items() if io.handler is task), None)
+    for found, io in handler.transports.items():
+        if io.handler is task:
+            return found
+    return None
 
 
 def _tune(io: server.ConnectionIO) -> None:

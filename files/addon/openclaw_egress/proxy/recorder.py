@@ -24,6 +24,7 @@ from mitmproxy import connection, http
 from mitmproxy.connection import ConnectionState
 
 from openclaw_egress.capture import ExchangeCapture
+from openclaw_egress.http1_syntax import content_length
 from openclaw_egress.metrics import Metrics
 from openclaw_egress.proxy.answers import refusal
 from openclaw_egress.proxy.gate import INSPECT, Allowed, answer_failed, fails_closed, sent_method
@@ -156,7 +157,7 @@ class Recorder:
             path=request.path.split("?", 1)[0],
             client=str(flow.client_conn.peername[0]),
         )
-        length = _content_length(request.headers)
+        length = content_length(request.headers.fields)
         chunked = length is None and "transfer-encoding" in request.headers
         exchange = Exchange(capture, flow.client_conn, request_held=not chunked and (length or 0) <= BUFFER_LIMIT)
         self._spool.open_exchange(capture.id, capture.class_name, self._head(exchange))
@@ -211,7 +212,7 @@ class Recorder:
             return
         exchange.capture.response_began(response.status_code, _headers(response.headers))
         self._spool.update(exchange.capture.id, self._head(exchange))
-        length = _content_length(response.headers)
+        length = content_length(response.headers.fields)
         is_events = "text/event-stream" in response.headers.get("content-type", "")
         if length is None or length > BUFFER_LIMIT or is_events:
             response.stream = self._response_tap(exchange, length)
@@ -388,13 +389,6 @@ def _cutting(exchange: Exchange, tap: Callable[[bytes], None]) -> Callable[[byte
 
 def _headers(headers: http.Headers) -> list[tuple[str, str]]:
     return [(name.decode("latin-1"), value.decode("utf-8", "backslashreplace")) for name, value in headers.fields]
-
-
-def _content_length(headers: http.Headers) -> int | None:
-    if "transfer-encoding" in headers:
-        return None
-    value = headers.get("content-length", "")
-    return int(value) if value.isascii() and value.isdigit() else None
 
 
 def _port_text(request: http.Request) -> str:
