@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from openclaw_egress.cli.output import rfc3339
+from openclaw_egress.records import rfc3339
 from openclaw_egress.spool_reader import SpoolReader
 from tests.integration.proxy.conftest import make_proxy
 

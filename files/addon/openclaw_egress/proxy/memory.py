@@ -16,6 +16,7 @@ import gc
 import itertools
 import logging
 import select
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -64,6 +65,9 @@ PATIENCE = 4
 
 LOOK_SECONDS = 1.0
 """Interval at which a waiting connection is checked for a client that has disconnected."""
+
+COLLECTION_SECONDS = 60.0
+"""Least interval of full garbage collections while clients are connected."""
 
 STALL_SHARE = 2
 """A class is stalled if none of its waiting connections got room within ``wait_seconds / STALL_SHARE``."""
@@ -115,6 +119,9 @@ class Accounts:
         self._progress: dict[str, float] = {}
         self._wake_scheduled = False
         self._trim_from = 0
+        self._collects = False
+        """Whether a full collection is due."""
+        self._next_collection = 0.0
 
     # ── accounts ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -153,7 +160,12 @@ class Accounts:
         self._trim_from = max(self._trim_from, self.budget.total)
         if self._trim_from - self.budget.total > 16 * MIB:
             self._trim_from = self.budget.total
-            trim()
+            self._collects = True
+            trim(full=False)
+        now = time.monotonic()
+        if self._collects and (not self._accounts or now >= self._next_collection):
+            self._collects, self._next_collection = False, now + COLLECTION_SECONDS
+            trim(full=True)
 
     def _charge(self, account: Account, size: int) -> None:
         more = size - account.charged
@@ -455,9 +467,13 @@ def tune_allocator() -> None:
             mallopt(name, value)
 
 
-def trim() -> None:
-    """Return freed memory to the kernel; aborted connections are cycles, which only the collector frees."""
-    gc.collect()
+def trim(*, full: bool) -> None:
+    """Return freed memory to the kernel; aborted connections are cycles, which only the collector frees.
+
+    A full collection stops the event loop: 76 to 162 ms, measured with 90,000 objects; one of the young generations
+    less than 2 ms. Connections that lasted are in the old generation.
+    """
+    gc.collect(2 if full else 1)
     malloc_trim = getattr(_libc(), "malloc_trim", None)
     if malloc_trim is not None:
         malloc_trim(0)
