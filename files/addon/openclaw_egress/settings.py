@@ -55,11 +55,16 @@ class Neighbours:
 
     def refuses(self, client: str) -> bool:
         """Return whether a client has an unknown address of the network, or a link-local one (a host on any link)."""
-        address = ip_address(client)
+        address = without_mapping(ip_address(client))
         if isinstance(address, IPv6Address):
-            mapped = address.ipv4_mapped
-            return self.refuses(str(mapped)) if mapped is not None else address.is_link_local
+            return address.is_link_local
         return address in self.network and address not in self.addresses
+
+
+def without_mapping(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+    """Return the IPv4 address that an IPv4-mapped IPv6 address (RFC 4291, section 2.5.5.2) stands for, else itself."""
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return mapped or address
 
 
 class Settings(BaseSettings):

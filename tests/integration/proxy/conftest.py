@@ -1,10 +1,13 @@
 """Fixtures: one proxy of each kind per module; `egress run` and a stock mitmdump pass the same cases."""
 
-from collections.abc import Iterator
+import contextlib
+import time
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from tests.support.llm_providers import LLMProviders
+from tests.support.loki.standin import LokiStandIn
 from tests.support.proxy_process import RunningProxy
 
 
@@ -28,6 +31,28 @@ def make_proxy(directory, providers: LLMProviders, kind="lean", **environment: s
     assert providers.ca_file is not None and providers.http_port is not None
     ports = [providers.port, providers.http_port]
     return RunningProxy(directory, ports, providers.ca_file, kind, **environment)
+
+
+@contextlib.contextmanager
+def blocking_spool(directory, providers: LLMProviders, loki: LokiStandIn) -> Iterator[RunningProxy]:
+    """Start a proxy with a small spool that refuses exchanges when it is full; Loki stores nothing at first."""
+    loki.faults.set(status=503)
+    with make_proxy(
+        directory,
+        providers,
+        OTEL_EXPORTER_OTLP_LOGS_ENDPOINT=loki.url + "/otlp/v1/logs",
+        EGRESS_SPOOL_MAX_BYTES="1048576",
+        EGRESS_SPOOL_FULL="block",
+    ) as proxy:
+        yield proxy
+
+
+def wait_until(holds: Callable[[], object], proxy: RunningProxy, seconds: float = 60) -> None:
+    """Wait for a condition. The deadline is generous, because other processes can use the machine."""
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, (proxy.ask("/readyz"), proxy.log[-3000:])
+        time.sleep(0.1)
 
 
 @pytest.fixture

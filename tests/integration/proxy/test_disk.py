@@ -14,7 +14,7 @@ import httpx2 as httpx
 import pytest
 
 from openclaw_egress.spool.reader import SpoolReader
-from tests.integration.proxy.conftest import make_proxy
+from tests.integration.proxy.conftest import blocking_spool, make_proxy, wait_until
 from tests.support.loki.standin import LokiStandIn
 from tests.support.proxy_process import RunningProxy
 
@@ -27,13 +27,6 @@ def ask(proxy: RunningProxy, messages: list[dict[str, str]] = SHORT) -> int:
     with proxy.client(headers={"x-api-key": "k"}) as http:
         body = {"model": "claude-opus-5", "max_tokens": 9, "messages": messages}
         return http.post(proxy.url("api.anthropic.com", "/v1/messages"), json=body).status_code
-
-
-def wait(what, proxy: RunningProxy) -> None:
-    end = time.monotonic() + PATIENCE
-    while not what():
-        assert time.monotonic() < end, (proxy.ask("/readyz"), proxy.log[-3000:])
-        time.sleep(0.1)
 
 
 def ready(proxy: RunningProxy) -> bool:
@@ -86,7 +79,7 @@ def test_write_failure_is_reported_everywhere_and_logged_once(tmp_path, provider
             assert proxy.log.count("exchanges are refused until") == 1, proxy.log
             assert 'openclaw_egress_unrecorded_total{egress_class="gateway"} 5.0' in proxy.metrics()
             assert proxy.ask("/readyz")["spool"]["open_exchanges"] == 0
-        wait(lambda: ready(proxy), proxy)  # No request is needed.
+        wait_until(lambda: ready(proxy), proxy)  # No request is needed.
         shows_green(proxy)
         assert proxy.log.count("it can be written again") == 1
         assert ask(proxy) == 200
@@ -107,7 +100,7 @@ def test_request_refused_midway_is_never_recorded_as_interrupted(tmp_path, provi
                 proxy.stop()
         if how != "recover":
             proxy.start()
-        wait(lambda: ready(proxy), proxy)
+        wait_until(lambda: ready(proxy), proxy)
         assert ask(proxy) == 200
         assert [row.outcome for row in proxy.exchanges()] == ["complete", "complete"]
         with SpoolReader(proxy.directory / "state" / "spool.db") as reader:
@@ -127,31 +120,23 @@ def test_stream_aborted_by_a_full_disk_is_recorded_without_a_restart(tmp_path, p
             next(pieces)
             with proxy.no_room(), pytest.raises(httpx.HTTPError):
                 list(pieces)
-        wait(lambda: [row.outcome for row in proxy.exchanges()] not in ([],), proxy)
+        wait_until(lambda: [row.outcome for row in proxy.exchanges()] not in ([],), proxy)
         assert len(proxy.exchanges()) == 1
         assert proxy.exchanges()[0].outcome in ("interrupted", "upstream_error", "client_aborted")
         assert proxy.ask("/readyz")["spool"]["open_exchanges"] == 0
 
 
 def test_full_blocking_spool_is_reported_everywhere_and_logged_once(tmp_path, providers):
-    with LokiStandIn() as loki:
-        loki.faults.set(status=503)
-        with make_proxy(
-            tmp_path,
-            providers,
-            OTEL_EXPORTER_OTLP_LOGS_ENDPOINT=loki.url + "/otlp/v1/logs",
-            EGRESS_SPOOL_MAX_BYTES="1048576",
-            EGRESS_SPOOL_FULL="block",
-        ) as proxy:
-            wait(lambda: ask(proxy, LONG) == 503, proxy)
-            assert [ask(proxy) for _ in range(5)] == [503] * 5
-            shows_red(proxy, "the spool is full")
-            wait(lambda: "EGRESS_SPOOL_FULL=block" in proxy.log, proxy)
-            assert proxy.log.count("exchanges are refused until") == 1, proxy.log
-            loki.faults.clear()
-            wait(lambda: ready(proxy), proxy)
-            assert ask(proxy) == 200
-            shows_green(proxy)
+    with LokiStandIn() as loki, blocking_spool(tmp_path, providers, loki) as proxy:
+        wait_until(lambda: ask(proxy, LONG) == 503, proxy)
+        assert [ask(proxy) for _ in range(5)] == [503] * 5
+        shows_red(proxy, "the spool is full")
+        wait_until(lambda: "EGRESS_SPOOL_FULL=block" in proxy.log, proxy)
+        assert proxy.log.count("exchanges are refused until") == 1, proxy.log
+        loki.faults.clear()
+        wait_until(lambda: ready(proxy), proxy)
+        assert ask(proxy) == 200
+        shows_green(proxy)
 
 
 # ── a real disk ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -184,7 +169,7 @@ def test_acknowledged_lines_make_room_on_a_full_disk(tmp_path, disk, providers):
         endpoint = loki.url + "/otlp/v1/logs"
         with make_proxy(tmp_path, providers, OTEL_EXPORTER_OTLP_LOGS_ENDPOINT=endpoint) as proxy:
             assert {ask(proxy, LONG) for _ in range(25)} == {200}
-            wait(lambda: not proxy.ask("/readyz")["spool"]["pending_records"], proxy)
+            wait_until(lambda: not proxy.ask("/readyz")["spool"]["pending_records"], proxy)
             before = proxy.ask("/readyz")["spool"]["acknowledged_records"]
             filler = fill(disk)
             # The disk stays full: only acknowledged lines can make room.
@@ -196,12 +181,12 @@ def test_acknowledged_lines_make_room_on_a_full_disk(tmp_path, disk, providers):
                     good += ask(proxy, LONG) == 200
             assert good == 40, proxy.log[-3000:]
             fill(disk)
-            wait(lambda: ready(proxy), proxy)
-            wait(lambda: not proxy.ask("/readyz")["spool"]["pending_records"], proxy)
+            wait_until(lambda: ready(proxy), proxy)
+            wait_until(lambda: not proxy.ask("/readyz")["spool"]["pending_records"], proxy)
             assert ask(proxy) == 200
             assert len({row.id for row in proxy.exchanges()}) < before + 41
             filler.unlink()
-            wait(lambda: ready(proxy), proxy)
+            wait_until(lambda: ready(proxy), proxy)
             shows_green(proxy)
             with SpoolReader(disk / "spool.db") as reader:
                 assert reader.audit().problems == ()
@@ -216,12 +201,12 @@ def test_full_disk_recovers_when_loki_is_back(tmp_path, disk, providers):
             while ask(proxy, LONG) == 200 and time.monotonic() < end:
                 pass
             fill(disk)
-            wait(lambda: ask(proxy, LONG) == 503, proxy)
+            wait_until(lambda: ask(proxy, LONG) == 503, proxy)
             shows_red(proxy, "spool")
             loki.faults.clear()
-            wait(lambda: ready(proxy), proxy)
-            wait(lambda: ask(proxy) == 200, proxy)
-            wait(lambda: not proxy.ask("/readyz")["spool"]["pending_records"], proxy)
+            wait_until(lambda: ready(proxy), proxy)
+            wait_until(lambda: ask(proxy) == 200, proxy)
+            wait_until(lambda: not proxy.ask("/readyz")["spool"]["pending_records"], proxy)
             assert not proxy.ask("/readyz")["spool"]["dead_letter_records"]
 
 
@@ -231,8 +216,8 @@ def test_start_on_a_full_disk_serves_and_reports_the_cause(tmp_path, disk, provi
         proxy.kill()
         filler = fill(disk)
         proxy.start()
-        wait(lambda: ask(proxy, LONG) == 503 or not fill(disk), proxy)
+        wait_until(lambda: ask(proxy, LONG) == 503 or not fill(disk), proxy)
         shows_red(proxy, "spool")
         filler.unlink()
-        wait(lambda: ready(proxy), proxy)
+        wait_until(lambda: ready(proxy), proxy)
         assert ask(proxy) == 200

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import socket
+import struct
 import threading
 import time
 
@@ -68,7 +69,7 @@ def proxy(request, tmp_path_factory, origin):
     directory = tmp_path_factory.mktemp(request.param)
     with LLMProviders(tls_dir=directory / "tls") as providers:
         certificate = directory / "tls" / "cert.pem", directory / "tls" / "key.pem"
-        parts = {"reply": lambda sock: [sock.sendall(part) for part in origin.response]}
+        parts = dict.fromkeys(("reply", "*"), lambda sock: [sock.sendall(part) for part in origin.response])
         with hostile.listening(*certificate, parts) as port:
             running = RunningProxy(directory, [port, origin.port], providers.ca_file, request.param)
             text = running.policy_file.read_text()
@@ -155,6 +156,14 @@ MALFORMED = {
     "CONNECT with a body": lambda o: b"CONNECT %s:443 HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello" % HOST.encode(),
     "connect in lower case": lambda o: b"connect http://%s:443 HTTP/1.1\r\n\r\n" % HOST.encode(),
     "ftp": lambda o: b"GET ftp://%s/ HTTP/1.1\r\nHost: %s\r\n\r\n" % (HOST.encode(), HOST.encode()),
+    "OPTIONS *": lambda o: b"OPTIONS * HTTP/1.1\r\nHost: %s:%d\r\n\r\n" % (HOST.encode(), o.port),
+    "GET *": lambda o: b"GET * HTTP/1.1\r\nHost: %s:%d\r\n\r\n" % (HOST.encode(), o.port),
+    "origin form": lambda o: b"GET / HTTP/1.1\r\nHost: %s:%d\r\n\r\n" % (HOST.encode(), o.port),
+    "origin form in HTTP/1.0": lambda o: b"GET / HTTP/1.0\r\nHost: %s:%d\r\n\r\n" % (HOST.encode(), o.port),
+    "authority form": lambda o: b"GET %s:%d HTTP/1.1\r\nHost: %s\r\n\r\n" % (HOST.encode(), o.port, HOST.encode()),
+    "Connection: Host": lambda o: get(o, b"Connection: close, Host\r\n"),
+    "Connection: Content-Length": lambda o: get(o, b"Connection: content-length\r\nContent-Length: 0\r\n"),
+    "second Connection": lambda o: get(o, b"Connection: close\r\nconnection: a, Transfer-Encoding\r\n", CHUNKED),
     "no destination": lambda o: b"GET / HTTP/1.1\r\n\r\n",
     "secret as a port": lambda o: b"GET http://a:" + SECRET + b"/ HTTP/1.1\r\nHost: a\r\n\r\n",
     "garbage": lambda o: SECRET + b"\r\n\r\n",
@@ -174,6 +183,86 @@ def test_a_malformed_request_is_refused_and_recorded(proxy, origin, kind):
     assert (row.class_name, row.rule) == ("gateway", "syntax") and row.reason and SECRET.decode() not in row.reason
     assert client_of(proxy, row) == "127.0.0.1"
     assert (origin.received, origin.connections) == (received, connections)
+
+
+def test_connection_that_ends_within_a_head_is_recorded(proxy):
+    for begun in (b"G", b"GET http://www", b"GET http://www.example.com/ HTTP/1.1\r\nAuthorization: " + SECRET):
+        known = len(proxy.denials())
+        with connected(proxy.ports["gateway"]) as sock:
+            sock.sendall(begun)
+            sock.shutdown(socket.SHUT_WR)
+            assert status_of(read_all(sock)) == 400
+        (row,) = new_denials(proxy, known)
+        assert (row.class_name, row.rule) == ("gateway", "syntax")
+        assert row.reason == "the connection ended within the request's head"
+        assert client_of(proxy, row) == "127.0.0.1"
+
+
+def test_connection_reset_within_a_head_is_recorded(proxy):
+    known = len(proxy.denials())
+    with connected(proxy.ports["browser"]) as sock:
+        sock.sendall(b"GET http://www")
+        # The reset can overtake the bytes, so wait until the proxy reads the socket.
+        time.sleep(0.3)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    (row,) = new_denials(proxy, known)
+    assert row.reason == "the connection ended within the request's head"
+
+
+@pytest.mark.parametrize("begun", [b"", b"\r\n"], ids=["nothing", "empty line"])
+def test_connection_that_ends_before_a_request_is_no_refusal(proxy, begun):
+    known = len(proxy.denials())
+    with connected(proxy.ports["gateway"]) as sock:
+        sock.sendall(begun)
+        sock.shutdown(socket.SHUT_WR)
+        assert read_all(sock) == b""
+    assert len(proxy.denials()) == known
+
+
+HOP_BY_HOP = (
+    b"Connection: close, X-Scope-OrgID\r\n",
+    b"connection: TE\r\n",
+    b"X-Scope-OrgID: tenant\r\n",
+    b"Keep-Alive: timeout=5\r\n",
+    b"Proxy-Connection: keep-alive\r\n",
+    b"TE: trailers\r\n",
+    b"Trailer: X-Sum\r\n",
+    b"Upgrade: h2c\r\n",
+    b"X-Kept: yes\r\n",
+)
+
+
+def fields_of(head: bytes) -> list[bytes]:
+    return sorted(line.lower() for line in head.split(b"\r\n\r\n")[0].split(b"\r\n")[1:])
+
+
+def test_fields_for_one_hop_are_not_forwarded(proxy, origin):
+    received = len(origin.received)
+    origin.response = (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n" + b"".join(HOP_BY_HOP) + b"\r\nok",)
+    answer = send(proxy, get(origin, *HOP_BY_HOP), "gateway")
+    site = b"host: %s:%d" % (HOST.encode(), origin.port)
+    assert fields_of(origin.received[received:]) == [b"connection: close", site, b"x-kept: yes"]
+    assert fields_of(answer) == [b"connection: close", b"content-length: 2", b"x-kept: yes"]
+    assert answer.endswith(b"\r\n\r\nok")
+
+
+def test_response_whose_connection_names_its_framing_keeps_it(proxy, origin):
+    origin.response = (b"HTTP/1.1 200 OK\r\nConnection: close, Content-Length\r\nContent-Length: 2\r\n\r\nok",)
+    assert fields_of(send(proxy, get(origin), "gateway")) == [b"connection: close", b"content-length: 2"]
+
+
+def test_asterisk_form_is_valid_inside_a_tunnel_only_for_options(proxy, origin):
+    for method, status in ((b"OPTIONS", 200), (b"GET", 400)):
+        received = len(origin.received)
+        with connected(proxy.ports["gateway"]) as sock:
+            authority = f"api.anthropic.com:{proxy.provider_port}"
+            assert status_of(connect(sock, authority)) == 200
+            with tls(sock, "api.anthropic.com", proxy.root) as secured:
+                secured.sendall(
+                    b"%s * HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n" % (method, authority.encode())
+                )
+                assert status_of(read_all(secured)) == status
+        assert len(origin.received) == received
 
 
 def test_one_empty_line_before_a_request_is_ignored(proxy, origin):

@@ -5,6 +5,8 @@ import time
 
 import pytest
 
+from openclaw_egress.cli.explain import ask
+from openclaw_egress.policy.model import load_policy
 from tests.integration.proxy.conftest import make_proxy
 from tests.integration.proxy.raw import connect, connected, exchange, status_of
 
@@ -59,6 +61,8 @@ def test_request_named_by_the_exception_passes(route, providers):
     ("method", "path", "fields"),
     [
         ("GET", "/otlp/v1/logs", ""),
+        ("post", "/otlp/v1/logs", ""),
+        ("Post", "/otlp/v1/logs", ""),
         ("GET", "/loki/api/v1/query_range", ""),
         ("POST", "/loki/api/v1/query_range", ""),
         ("POST", "/loki/api/v1/push", ""),
@@ -86,6 +90,12 @@ def test_other_requests_in_absolute_form_are_refused(route, providers, method, p
     began = time.time()
     assert status_of(exchange(port, head(host, f"http://{host}{path}", method, fields))) in (400, 403)
     assert not providers.asked_since(began)
+
+
+def test_explain_distinguishes_methods_by_case_as_the_proxy_does(limited, providers):
+    policy = load_policy(limited.policy_file, None)
+    url = f"http://127.0.0.1:{providers.http_port}/otlp/v1/logs"
+    assert [ask(policy, "gateway", url, method).decision.allow for method in ("POST", "post")] == [True, False]
 
 
 def test_other_requests_on_an_allowed_connection_are_refused(route, providers):

@@ -1,5 +1,7 @@
 """A changed policy file takes effect within seconds without a restart; an invalid one changes nothing."""
 
+import socket
+import sys
 import time
 from collections.abc import Callable
 
@@ -7,6 +9,15 @@ import pytest
 
 from tests.integration.proxy.raw import exchange, status_of
 from tests.support.proxy_process import free_ports
+
+UNCHECKED = """\
+import runpy, sys
+from openclaw_egress.app import service
+service.check_listeners = lambda host, classes: None
+sys.argv = sys.argv[3:]
+runpy.run_module("openclaw_egress", run_name="__main__")
+"""
+"""Program that runs `egress run` without the check of a new policy's listeners."""
 
 ASKED = b"CONNECT new.example.org:443 HTTP/1.1\r\nHost: new.example.org:443\r\n\r\n"
 
@@ -18,7 +29,7 @@ def proxy(lean):
 
 
 def soon(holds: Callable[[], object]) -> bool:
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while not holds() and time.monotonic() < end:
         time.sleep(0.1)
     return bool(holds())
@@ -69,3 +80,40 @@ def test_a_listener_can_move(proxy):
 
     assert soon(lambda: answers(new) == 403)
     assert soon(lambda: answers(old) == 0)
+
+
+@pytest.mark.parametrize("checked", [True, False], ids=["check fails", "bind fails"])
+def test_a_policy_with_an_occupied_port_waits_until_the_port_is_free(lean, checked):
+    """Keep the previous policy and all its listeners in force. Without the check before it, mitmproxy's bind fails."""
+    old, new, other = lean.ports["sandbox"], *free_ports(2)
+    if not checked:
+        lean.prefix = [sys.executable, "-c", UNCHECKED]
+
+    def answers(port: int) -> int:
+        try:
+            return status_of(exchange(port, ASKED))
+        except OSError:
+            return 0
+
+    def reported() -> bool:
+        report = lean.ask("/readyz")
+        return any("cannot listen" in problem and "class sandbox" in problem for problem in report["problems"])
+
+    with lean:
+        before = lean.ask("/readyz")["policy"]
+        assert "policy_last_reload_successful 1.0" in lean.metrics()
+        with socket.create_server(("127.0.0.1", new)):
+            text = lean.policy_file.read_text().replace(str(old), str(new))
+            # The other new listener opens, and must not stay open.
+            lean.policy_file.write_text(text.replace(str(lean.ports["build"]), str(other)))
+            assert soon(reported)
+            assert lean.ask("/readyz")["policy"] == before
+            assert answers(old) == 403 and answers(lean.ports["build"]) != 0
+            assert soon(lambda: answers(other) == 0)
+            assert "policy_last_reload_successful 0.0" in lean.metrics()
+            assert lean.log.count("cannot listen") >= 1
+        assert soon(lambda: answers(new) == 403 and answers(other) != 0)
+        assert soon(lambda: answers(old) == 0)
+        report = lean.ask("/readyz")
+        assert report["policy"] != before and not report["problems"]
+        assert "policy_last_reload_successful 1.0" in lean.metrics()

@@ -6,7 +6,7 @@ import time
 import httpx2 as httpx
 import pytest
 
-from tests.integration.proxy.conftest import make_proxy
+from tests.integration.proxy.conftest import blocking_spool, make_proxy, wait_until
 from tests.support.llm_calls import is_exchange
 from tests.support.loki.standin import LokiStandIn
 
@@ -91,7 +91,7 @@ def test_full_disk_refuses_unrecordable_requests_and_recovers(tmp_path, provider
             assert ask(proxy, 3) == [503] * 3
             assert not providers.asked_since(began)
             assert proxy.ask("/healthz")["ok"] is True
-        assert ask(proxy) == [200]
+        wait_until(lambda: ask(proxy) == [200], proxy)
         assert [row.outcome for row in proxy.exchanges()] == ["complete", "complete"]
 
 
@@ -108,19 +108,12 @@ def test_disk_that_fills_aborts_a_stream_and_logs_one_line(tmp_path, providers):
             next(pieces)
             with proxy.no_room(), pytest.raises(httpx.HTTPError):
                 list(pieces)
-        assert ask(proxy) == [200]
+        wait_until(lambda: ask(proxy) == [200], proxy)
     assert "recorded" in proxy.log and "Traceback" not in proxy.log, proxy.log
 
 
 def test_full_blocking_spool_refuses_only_inspected_requests(tmp_path, providers, loki):
-    loki.faults.set(status=503)
-    with make_proxy(
-        tmp_path,
-        providers,
-        OTEL_EXPORTER_OTLP_LOGS_ENDPOINT=loki.url + "/otlp/v1/logs",
-        EGRESS_SPOOL_MAX_BYTES="1048576",
-        EGRESS_SPOOL_FULL="block",
-    ) as proxy:
+    with blocking_spool(tmp_path, providers, loki) as proxy:
         long = [{"role": "user", "content": "x" * 600_000}]
         assert ask(proxy, 3, messages=long)[-1] == 503
         with proxy.client("browser", ca=providers.ca_file) as http:

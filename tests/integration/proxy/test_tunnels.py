@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from openclaw_egress.cli.formatting import rfc3339
+from openclaw_egress.recording.records import rfc3339
 from openclaw_egress.spool.reader import SpoolReader
 from tests.integration.proxy.conftest import make_proxy
 

@@ -1,13 +1,16 @@
 """The housekeeping thread and the event loop: neither ends the other's work, and a new CA is handed over once."""
 
+import asyncio
 import threading
 import time
+from concurrent.futures import Future
 
 import pytest
 from mitmproxy.addons.tlsconfig import TlsConfig
 from mitmproxy.test import taddons
 
 from openclaw_egress import certificates
+from openclaw_egress.app.listeners import ListenError
 from openclaw_egress.app.service import Service
 from openclaw_egress.proxy.served_ca import ServedCA
 from openclaw_egress.settings import Settings
@@ -16,27 +19,98 @@ from tests.support.proxy_process import free_ports, policy_for
 CLASSES = ("gateway", "browser", "sandbox", "build")
 
 
-def test_a_failure_of_one_task_does_not_end_the_housekeeping(tmp_path):
-    *ports, health_port = free_ports(6)
+@pytest.fixture
+def service(tmp_path):
+    *ports, health_port = free_ports(5)
     file = tmp_path / "policy.yml"
-    file.write_text(policy_for(dict(zip(CLASSES, ports, strict=False)), [443]))
-    service = Service(Settings.load(state_dir=tmp_path, policy_file=file, logs_endpoint="", health_port=health_port))
+    file.write_text(policy_for(dict(zip(CLASSES, ports, strict=True)), [443]))
+    running = Service(Settings.load(state_dir=tmp_path, policy_file=file, logs_endpoint="", health_port=health_port))
+    yield running
+    running.stop()
 
+
+def soon(holds) -> bool:
+    end = time.monotonic() + 30
+    while not holds() and time.monotonic() < end:
+        time.sleep(0.05)
+    return bool(holds())
+
+
+def change(service, old: str, new: str) -> None:
+    file = service.settings.policy_file
+    file.write_text(file.read_text().replace(old, new))
+
+
+def successful(service) -> float:
+    return service._gauges()["policy_last_reload_successful"][1]
+
+
+def test_a_failure_of_one_task_does_not_end_the_housekeeping(service):
     def fail() -> None:
-        raise RuntimeError("the event loop is closed")
+        raise RuntimeError("a fault")
 
-    service.apply_listeners = fail
+    service._renew_ca = fail
     service.start()
-    try:
-        for gateway in (ports[4], ports[0]):
-            changed = policy_for(dict(zip(CLASSES, [gateway, *ports[1:4]], strict=True)), [443])
-            file.write_text(changed)
-            end = time.monotonic() + 10
-            while service.policy.classes["gateway"].listen != gateway and time.monotonic() < end:
-                time.sleep(0.05)
-            assert service.policy.classes["gateway"].listen == gateway
-    finally:
-        service.stop()
+    for old, new in (("open", "enforce"), ("enforce", "report")):
+        change(service, f"action: {old}", f"action: {new}")
+        assert soon(lambda wanted=new: service.policy.classes["gateway"].action == wanted)
+
+
+@pytest.mark.parametrize("how", ["raises", "fails", "never answers"])
+def test_a_policy_whose_listeners_cannot_open_is_not_in_force(service, monkeypatch, how):
+    """Keep the previous policy in force, report it, and try again until the listeners open."""
+    monkeypatch.setattr("openclaw_egress.proxy.service.LISTEN_SECONDS", 0.5)
+    broken, applied = threading.Event(), []
+    broken.set()
+
+    def apply_listeners(ports):
+        future = Future()
+        if not broken.is_set():
+            applied.append(set(ports))
+            future.set_result(None)
+        elif how == "raises":
+            raise RuntimeError("the event loop is closed")
+        elif how == "fails":
+            future.set_exception(ListenError("cannot listen on 127.0.0.1:1"))
+        return future
+
+    service.apply_listeners = apply_listeners
+    service.start()
+    before, old, new = service.policy, service.policy.classes["gateway"].listen, free_ports(1)[0]
+    assert successful(service) == 1
+    change(service, f"listen: {old}", f"listen: {new}")
+    assert soon(lambda: any("listen" in problem for problem in service.ready()[1]["problems"]))
+    assert not service.ready()[0] and service.policy is before and successful(service) == 0
+    broken.clear()
+    assert soon(lambda: service.policy.classes["gateway"].listen == new)
+    # The new listeners open before the policy is in force, the old ones close afterwards.
+    ports = {found.listen for found in service.policy.classes.values()}
+    assert soon(lambda: len(applied) > 1) and applied[-2:] == [{*ports, old}, ports]
+    assert successful(service) == 1 and not [one for one in service.ready()[1]["problems"] if "listen" in one]
+
+
+def test_a_failing_heartbeat_goes_on_and_is_reported(service, monkeypatch, caplog):
+    fails = [True]
+
+    def serve() -> None:
+        if fails[0]:
+            raise RuntimeError("a fault")
+
+    monkeypatch.setattr(service.served_ca, "serve", serve)
+
+    async def beats() -> None:
+        task = asyncio.create_task(service.heartbeat())
+        for fail in (True, False):
+            fails[0] = fail
+            assert await asyncio.to_thread(soon, lambda wanted=fail: bool(service._heartbeat_problem) is wanted)
+            assert not task.done()
+            assert service.alive()[0]
+            found = [one for one in service.ready()[1]["problems"] if one.startswith("heartbeat: ")]
+            assert found == (["heartbeat: serve failed: RuntimeError"] if fail else [])
+        task.cancel()
+
+    asyncio.run(beats())
+    assert sum("heartbeat: serve failed" in record.message for record in caplog.records) == 1
 
 
 @pytest.mark.parametrize("serves_while_read", [False, True])

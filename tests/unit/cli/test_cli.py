@@ -419,7 +419,7 @@ def test_cases_ask_with_method_and_path_and_know_fixed_addresses_without_asking_
         "  b: {listen: 2, action: report, allow: [llm.example]}\n"
     )
     file = cases(
-        '- {class: a, url: "https://api.openai.com/v1/responses", method: post, expect: allow}\n'
+        '- {class: a, url: "https://api.openai.com/v1/responses", method: POST, expect: allow}\n'
         '- {class: a, url: "https://api.openai.com/v1/responses", expect: deny}\n'
         '- {class: a, url: "https://api.openai.com/v2/x", method: POST, expect: deny}\n'
         "- {class: b, url: llm.example:443, expect: deny, rule: address-guard}\n"

@@ -322,6 +322,8 @@ PATHS = "allow: [{host: api.openai.com, methods: [post], paths: [/v1/responses, 
         ("POST", "/v1/resp%6fnses", True),
         ("POST", "/v1/chat/completions", True),
         ("GET", "/v1/responses", False),
+        ("post", "/v1/responses", False),  # methods are case-sensitive
+        ("Post", "/v1/responses", False),
         ("CONNECT", "/v1/responses", False),
         ("POST", "/v1/responses/r1", False),
         ("POST", "/v1/files", False),
@@ -352,6 +354,8 @@ def test_a_rule_with_methods_and_paths_allows_these_alone(method: str | None, pa
         ("GET", "/v1/models", True),
         ("POST", "/v1/models", True),
         ("DELETE", "/v1/models", False),
+        ("delete", "/v1/models", False),  # an origin may ignore the case
+        ("OPTIONS", "*", False),
         ("GET", "/v1/files", False),
         ("GET", "/v1/files/", False),
         ("GET", "/v1/%66iles", False),
@@ -973,7 +977,8 @@ LOGS = "addresses: [{cidr: 10.0.0.2/32, ports: [3100], methods: [POST], paths: [
     ("method", "path", "allow"),
     [
         ("POST", "/otlp/v1/logs", True),
-        ("post", "/otlp/v1/logs?tenant=a", True),
+        ("POST", "/otlp/v1/logs?tenant=a", True),
+        ("post", "/otlp/v1/logs", False),
         (None, None, False),  # CONNECT: a tunnel hides method and path
         ("GET", "/otlp/v1/logs", False),
         ("POST", "/loki/api/v1/push", False),

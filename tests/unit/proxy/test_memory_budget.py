@@ -1,7 +1,11 @@
 """The memory budget: a class's share while others need theirs, and the container's limit."""
 
+import asyncio
+from types import SimpleNamespace
+
 import pytest
 
+from openclaw_egress.proxy import memory
 from openclaw_egress.proxy.memory_budget import (
     DEFAULT_BUDGET,
     MIB,
@@ -126,3 +130,58 @@ def test_invalid_budget_is_refused(monkeypatch, value):
 def test_a_budget_that_is_set_is_used(monkeypatch, value, budget):
     monkeypatch.setenv("EGRESS_MEMORY_BUDGET", value)
     assert Settings.load().memory_budget == budget
+
+
+@pytest.mark.parametrize("held", [0, 5, 9, 11, 40, 49, 60])
+@pytest.mark.parametrize("others", [0, 10, 30])
+@pytest.mark.parametrize("request_", [True, False])
+def test_the_guarantee_is_a_shortcut_and_no_other_rule(budget, held, others, request_):
+    budget.add("sandbox", held * MIB)
+    budget.add("browser", others * MIB)
+    for more in range(0, 60 * MIB, MIB):
+        room = budget.room("sandbox") * (REQUEST_SHARE if request_ else 1)
+        expected = more <= 0 or held * MIB + more <= room
+        assert budget.fits("sandbox", more, request=request_) is expected
+
+
+def test_a_full_collection_waits_for_idle_or_for_its_interval(budget, monkeypatch):
+    """A full garbage collection stops the event loop for a tenth of a second."""
+    collected, now = [], [1000.0]
+    monkeypatch.setattr(memory.gc, "collect", lambda generation=2: collected.append(generation))
+    monkeypatch.setattr(memory.time, "monotonic", lambda: now[0])
+    accounts = memory.Accounts(budget, None, 1.0)
+
+    def burst():
+        collected.clear()
+        budget.add("sandbox", 20 * MIB)
+        accounts.settle_all()
+        budget.add("sandbox", -20 * MIB)
+        accounts.settle_all()
+        return list(collected)
+
+    assert burst() == [1, 2]
+    monkeypatch.setattr(accounts, "settle", lambda client: None)
+    accounts._accounts["a client"] = memory.Account(SimpleNamespace(client=None), "sandbox", 0)
+    assert burst() == [1] and burst() == [1]
+    now[0] += memory.COLLECTION_SECONDS
+    collected.clear()
+    accounts.settle_all()
+    assert collected == [2]
+    accounts.settle_all()
+    assert collected == [2]
+    assert burst() == [1]
+    accounts._accounts.clear()
+    accounts.settle_all()
+    assert collected == [1, 2]
+
+
+def test_a_reader_at_the_address_of_a_freed_one_is_tuned_too():
+    async def tune() -> None:
+        for _ in range(50):
+            reader = asyncio.StreamReader()
+            transport = SimpleNamespace(max_size=0)
+            memory._tune(SimpleNamespace(reader=reader, writer=SimpleNamespace(transport=transport)))
+            assert transport.max_size == memory.READ_BYTES and reader._limit == memory.READ_AHEAD_BYTES
+            del reader
+
+    asyncio.run(tune())

@@ -9,6 +9,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 import time
 from contextlib import closing
 from itertools import pairwise
@@ -514,6 +515,60 @@ def test_the_keeper_moves_the_log_into_the_file(path):
         while path.stat().st_size <= before + 1_000_000 and time.monotonic() < deadline:
             time.sleep(0.01)
         assert path.stat().st_size > before + 1_000_000
+
+
+def waits_for(holds) -> bool:
+    deadline = time.monotonic() + 30
+    while not holds() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return bool(holds())
+
+
+def test_only_the_flush_thread_probes_a_disk_that_failed(path, monkeypatch):
+    with Spool(path, sync_seconds=0.05) as spool:
+        probes = []
+        fsync, fails = os.fsync, [True]
+
+        def flush(descriptor):
+            probes.append(threading.current_thread().name)
+            if fails[0]:
+                raise OSError(5, "Input/output error")
+            fsync(descriptor)
+
+        monkeypatch.setattr(os, "fsync", flush)
+        spool.add(EventRecord(event_name="a", message="b"))
+        assert waits_for(lambda: spool.problem)
+        head = spool._state.seq
+        began = time.monotonic()
+        assert [spool.works() for _ in range(1000)] == [False] * 1000
+        assert time.monotonic() - began < 1 and spool._state.seq == head
+        fails[0] = False
+        assert waits_for(spool.works)
+        assert set(probes) == {"spool-keeper"}
+
+
+def test_a_probe_does_not_hide_a_failure_that_comes_meanwhile(spool, monkeypatch):
+    spool._failed("the first failure")
+    monkeypatch.setattr(spool, "sync", lambda: spool._failed("the second failure"))
+    assert not spool.relieve()
+    assert spool.problem == "the second failure"
+
+
+def test_the_flush_thread_survives_a_fault_and_reports_it(path, monkeypatch, caplog):
+    with Spool(path, sync_seconds=0.02) as spool:
+        faults = [RuntimeError("a fault")]
+
+        def renew() -> None:
+            if faults:
+                raise faults[0]
+
+        monkeypatch.setattr(spool, "_renew_reserve", renew)
+        assert waits_for(lambda: spool.flush_problem)
+        assert "RuntimeError: a fault" in spool.flush_problem
+        faults.clear()
+        assert waits_for(lambda: spool.flush_problem is None)
+        assert spool._keeper.is_alive()
+    assert sum("the flush thread failed" in record.getMessage() for record in caplog.records) == 1
 
 
 def test_no_secret_reaches_the_disk(path):

@@ -7,7 +7,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from openclaw_egress.proxy.http1_limits import StrictChunkedReader, buffered_chunks_problem
-from openclaw_egress.wire.http1_syntax import chunk_size, request_problem, response_problem
+from openclaw_egress.wire.http1_syntax import (
+    chunk_size,
+    connection_options,
+    connection_problem,
+    content_length,
+    request_problem,
+    response_problem,
+)
 
 REQUEST = b"POST http://www.example.com/a?b=c HTTP/1.1\r\nHost: www.example.com\r\n"
 RESPONSE = b"HTTP/1.1 200 OK\r\n"
@@ -182,3 +189,29 @@ def test_a_chunked_body_reads_the_same_however_it_is_cut(pieces, step):
 @given(st.binary(max_size=60))
 def test_random_chunks_raise_nothing_else(data):
     assert buffered_chunks_problem(data).isascii()
+
+
+@pytest.mark.parametrize(
+    ("fields", "length"),
+    [
+        ([(b"Content-Length", b"12")], 12),
+        ([(b"A", b"b"), (b"content-length", b"0")], 0),
+        ([], None),
+        ([(b"Content-Length", b"")], None),
+        ([(b"Content-Length", b"-1")], None),
+        ([(b"Content-Length", b"\xb2")], None),
+        ([(b"Content-Length", b"12"), (b"Transfer-Encoding", b"chunked")], None),
+        ([(b"Transfer-Encoding", b"chunked"), (b"Content-Length", b"12")], None),
+        ([(b"Content-Lengthx", b"12"), (b"Content-Lengtg", b"12")], None),
+    ],
+)
+def test_length_of_a_body(fields, length):
+    assert content_length(fields) == length
+
+
+def test_options_of_connection():
+    values = [b"Close,\tX-Scope-OrgID", b"", b" , keep-alive ,"]
+    assert connection_options(values) == {b"close", b"x-scope-orgid", b"keep-alive"}
+    assert connection_problem(values) is None
+    for name in (b"Host", b"content-length", b"Transfer-Encoding", b"Content-Type"):
+        assert connection_problem([*values, name]) == "Connection names a field that is not for one hop"

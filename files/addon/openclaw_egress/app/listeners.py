@@ -8,7 +8,7 @@ import socket
 from collections.abc import Iterable
 
 from openclaw_egress.policy.model import Policy
-from openclaw_egress.settings import Settings, SettingsError
+from openclaw_egress.settings import Settings, SettingsError, without_mapping
 
 _REMEDIES = {
     errno.EADDRINUSE: "another process listens there: stop it, or give the class another port (`listen` in the policy)",
@@ -28,8 +28,7 @@ def is_loopback(host: str) -> bool:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
         return host.lower() == "localhost"
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return (mapped or address).is_loopback
+    return without_mapping(address).is_loopback
 
 
 def refuse_open_proxy(settings: Settings, policy: Policy, hosts: Iterable[str]) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import ipaddress
 import json
 import logging
+import math
 import socket
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -19,14 +22,14 @@ import certifi
 from mitmproxy import connection, http
 
 from openclaw_egress import __version__, certificates
-from openclaw_egress.app.listeners import check_listeners, check_ports, refuse_open_proxy
+from openclaw_egress.app.listeners import ListenError, check_listeners, check_ports, refuse_open_proxy
 from openclaw_egress.export.exporter import Exporter
 from openclaw_egress.observability.health import HealthError, HealthServer
 from openclaw_egress.observability.metrics import Metrics
 from openclaw_egress.policy.host_addresses import with_host_addresses
 from openclaw_egress.policy.model import Decision, Policy, PolicyError, builtin_policy, load_policy
 from openclaw_egress.proxy import memory
-from openclaw_egress.proxy.access_control import Gate
+from openclaw_egress.proxy.access_control import Gate, sent_method
 from openclaw_egress.proxy.memory_budget import MemoryBudget, container_limit, default_budget
 from openclaw_egress.proxy.recorder import Recorder
 from openclaw_egress.proxy.served_ca import ServedCA, file_signature
@@ -48,8 +51,18 @@ RENEWAL_SECONDS = 600.0
 SEVERAL_CLIENTS = "several"
 """The client of a record that counts denials of more than one."""
 
+LISTEN_SECONDS = 10.0
+"""How long a change of listeners may take, and how long after a failed one the next is tried."""
+
 STALLED_SECONDS = 15.0
 """An event loop that was not seen for so long serves nobody."""
+
+
+type ApplyListeners = Callable[[Mapping[int, str]], Future[None]]
+"""Open and close listeners until the open ones are these: port and name of the class.
+
+If one cannot open, the listeners stay as they are, and the future raises ListenError.
+"""
 
 
 class Service:
@@ -57,6 +70,10 @@ class Service:
 
     Raises (from the constructor): SettingsError, PolicyError, CAError, SpoolError, HealthError; each one message.
     """
+
+    _heartbeat_problem = ""
+    _next_listen = math.inf
+    """When a policy is tried again whose listeners could not open."""
 
     def __init__(self, settings: Settings, clock: certificates.Clock = certificates.utc_now) -> None:
         self.settings = settings
@@ -76,8 +93,8 @@ class Service:
         self._policy_waits_for_ca: Policy | None = None
         self._renewal_problem: str | None = None
         self._next_renewal = 0.0
-        self.apply_listeners: Callable[[], None] | None = None
-        """Set by who can open and close listeners while running; called from the housekeeping thread."""
+        self.apply_listeners: ApplyListeners | None = None
+        """Set by the launcher if it can open and close listeners while it runs; called from the housekeeping thread."""
         self._runtime = tempfile.TemporaryDirectory(prefix="openclaw-egress-")
         runtime = Path(self._runtime.name)
         # mitmproxy writes beside its CA (a DH parameter file), and the CA's directory may be read-only.
@@ -151,9 +168,20 @@ class Service:
         self.spool.failure_level = logging.ERROR
         while True:
             self._beat = time.monotonic()
-            self.served_ca.serve()
-            self.memory.settle_all()
+            self._beat_once()
             await asyncio.sleep(1)
+
+    def _beat_once(self) -> None:
+        """Run the tasks of one heartbeat; a failure is logged and reported by `ready`, and the heartbeat goes on."""
+        failed = ""
+        for task in (self.served_ca.serve, self.memory.settle_all):
+            try:
+                task()
+            except Exception as error:
+                failed = f"heartbeat: {task.__name__} failed: {type(error).__name__}"
+                if failed != self._heartbeat_problem:
+                    log.error("%s", failed, exc_info=error)
+        self._heartbeat_problem = failed
 
     def reload(self) -> None:
         """Read the policy again and run the housekeeping's checks at once, as SIGHUP asks; safe in a signal handler."""
@@ -267,14 +295,17 @@ class Service:
         found = self.policy.class_for_port(int(client.sockname[1]))
         return found.name if found is not None else None
 
-    def refused_for_memory(self, client: connection.Client, flow: http.HTTPFlow | None, decision: Decision) -> None:
+    def refused_for_memory(
+        self, client: connection.Client, flow: http.HTTPFlow | None, decision: Decision, status: int | None
+    ) -> None:
         """Count and record a refusal; end the exchange's record."""
         destination = f"{flow.request.host}:{flow.request.port}" if flow is not None else "*"
-        method = flow.request.method if flow is not None else "-"
+        method = sent_method(flow.request)[:32] if flow is not None else "-"
         class_name = self.class_of(client) or "?"
-        self.denied(class_name, destination, decision, method, str(client.peername[0]), enforced=True)
+        address = str(client.peername[0])
+        self.denied(class_name, destination, decision, method, address, enforced=True, status=status)
         if flow is not None:
-            self.recorder.abandon(flow, decision.rule, decision.reason)
+            self.recorder.abandon(flow, decision.rule, decision.reason, status)
 
     def _memory(self, name: str) -> dict[str, float]:
         return {class_name: float(values[name]) for class_name, values in self.budget.report().items()}
@@ -378,13 +409,13 @@ class Service:
     def _reload_policy(self) -> None:
         """Take a changed policy file; where it cannot be used the last good one stays, and `ready` says why."""
         seen = self._policy_signature()
-        if seen == self._policy_seen:
+        if seen == self._policy_seen and time.monotonic() < self._next_listen:
             return
-        self._policy_seen = seen
+        self._policy_seen, self._next_listen = seen, math.inf
         self._policy_waits_for_ca = None
         try:
             policy = read_policy(self.settings)
-            if self.apply_listeners is None and _listeners(policy) != _listeners(self.policy):
+            if self.apply_listeners is None and _listeners(policy).keys() != _listeners(self.policy).keys():
                 file = str(self.settings.policy_file)
                 raise PolicyError(file, None, "other listeners need a start anew", "restart the proxy")
             check_ports(self.settings, policy)
@@ -404,20 +435,50 @@ class Service:
                     self._make_ca([*self.policy.inspect, *policy.inspect])
                     self._reload_ca()
                 self._check_ca(policy, self.served_ca.info)
+            # The new listeners must be open before the policy is in force. Those that it drops close afterwards.
+            if _listeners(policy).keys() - _listeners(self.policy).keys():
+                self._listen(_listeners(self.policy) | _listeners(policy))
         except (PolicyError, SettingsError, certificates.CAError) as error:
-            self._policy_problem = f"the last good policy ({self.policy.digest}) is in force: {error}"
+            if isinstance(error, ListenError):
+                self._next_listen = time.monotonic() + LISTEN_SECONDS
+            problem = f"the last good policy ({self.policy.digest}) is in force: {error}"
+            if problem == self._policy_problem:
+                return
+            self._policy_problem = problem
             log.error("%s", self._policy_problem)
             self._keep_event("policy refused", policy_digest=self.policy.digest, severity="ERROR", reason=str(error))
             return
         self._policy_waits_for_ca = None
-        changed = _listeners(policy) != _listeners(self.policy)
+        changed = _listeners(policy).keys() != _listeners(self.policy).keys()
         self.policy, self._policy_problem = policy, None
         for warning in policy.warnings:
             log.warning("%s", warning)
         log.info("policy %s is in force", policy.digest)
         self._keep_event("policy loaded", policy_digest=policy.digest)
         if changed and self.apply_listeners is not None:
-            self.apply_listeners()
+            self._listen(_listeners(policy))
+
+    def _listen(self, ports: Mapping[int, str]) -> None:
+        """Open and close listeners until these are open, or leave them as they are.
+
+        Raises:
+            ListenError: a listener cannot open.
+        """
+        if self.apply_listeners is None:
+            return
+        try:
+            applied = self.apply_listeners(ports)
+            end = time.monotonic() + LISTEN_SECONDS
+            # The event loop may be in `stop`, which waits for this thread.
+            while not applied.done() and time.monotonic() < end and not self._stopping.is_set():
+                concurrent.futures.wait([applied], timeout=0.2)
+            if not applied.done():
+                applied.cancel()
+            applied.result(timeout=0)
+        except ListenError:
+            raise
+        except (Exception, concurrent.futures.CancelledError) as error:
+            raise ListenError(f"the listeners cannot be changed: {type(error).__name__}: {error}") from error
 
     def _policy_signature(self) -> tuple[object, ...]:
         files = (self.settings.policy_file, self.settings.host_addresses_file)
@@ -501,7 +562,8 @@ class Service:
         problems += self.stopped()
         now, authority = self._clock(), self.served_ca.info
         problems += authority.problems(now)
-        problems += [problem for problem in (self.served_ca.problem, self._renewal_problem) if problem]
+        others = (self.served_ca.problem, self._renewal_problem, self._heartbeat_problem, self.spool.flush_problem)
+        problems += [problem for problem in others if problem]
         return not problems, {
             "problems": problems,
             "warnings": authority.warnings(now),
@@ -536,6 +598,10 @@ class Service:
         gauges["ca_root_expiry_timestamp_seconds"] = (
             "When the root CA expires.",
             self.served_ca.info.root_expires.timestamp(),
+        )
+        gauges["policy_last_reload_successful"] = (
+            "Whether the policy file is in force (1), or an earlier policy because the file was refused (0).",
+            float(self._policy_problem is None),
         )
         gauges["memory_budget_bytes"] = ("Memory that traffic of all classes may hold.", float(self.budget.limit))
         state = self.exporter.state if self.exporter is not None else {}
@@ -576,8 +642,8 @@ def plain_export_warning(endpoint: str, look_up: Callable[..., list[Any]] = sock
     )
 
 
-def _listeners(policy: Policy) -> set[int]:
-    return {item.listen for item in policy.classes.values()}
+def _listeners(policy: Policy) -> dict[int, str]:
+    return {item.listen: item.name for item in policy.classes.values()}
 
 
 def _trusted_roots(extra: Path | None, directory: Path) -> Path:

@@ -7,10 +7,11 @@ from typing import Annotated, Any
 import typer
 
 from openclaw_egress.advice.remediation import remedy_for
-from openclaw_egress.cli.formatting import complain, harmless, is_narrow, local_time, print_json, print_table, rfc3339
+from openclaw_egress.cli.formatting import complain, harmless, is_narrow, local_time, print_json, print_table
 from openclaw_egress.cli.records import AsJson, ClassName, moment
 from openclaw_egress.proxy.resolver import is_own_address
 from openclaw_egress.recording.denials import DenialGroup, group_denials
+from openclaw_egress.recording.records import rfc3339
 from openclaw_egress.settings import Settings
 from openclaw_egress.spool.reader import Filters, SpoolReader
 

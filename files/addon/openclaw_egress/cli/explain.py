@@ -31,7 +31,7 @@ def ask(policy: Policy, class_name: str, url: str, method: str, look_up: LookUp 
         policy: the policy to evaluate.
         class_name: the class of the client.
         url: ``https://host/path``, or ``host:port``.
-        method: the HTTP method; like the path, it counts only if the host is inspected.
+        method: the HTTP method, in the case that is sent; like the path, it counts only if the host is inspected.
         look_up: resolves an allowed name, so that its addresses are decided as well. Without it, only IP literals and
             the policy's fixed answers are.
 
@@ -44,7 +44,7 @@ def ask(policy: Policy, class_name: str, url: str, method: str, look_up: LookUp 
         destination = parse_destination(host, port)
     except DestinationError as error:
         return Verdict(text, Decision(allow=False, rule="syntax", reason=str(error), inspect=False))
-    steps: list[tuple[str | None, str | None]] = [(method.upper(), path)]
+    steps: list[tuple[str | None, str | None]] = [(method, path)]
     if scheme != "http":
         steps = [(None, None), *(steps if policy.inspects(destination.host) else [])]
     addresses: tuple[tuple[str, Decision], ...] = ()

@@ -6,7 +6,7 @@ import json
 import shutil
 import sys
 import unicodedata
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 NEGATIVE, BAD_INPUT = 1, 2
@@ -87,11 +87,6 @@ def print_table(columns: list[tuple[str, str]], rows: list[list[object]], colour
 def local_time(time_ns: int) -> str:
     """Return a time for people: local time zone, to the second."""
     return datetime.fromtimestamp(time_ns / 1e9).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-
-
-def rfc3339(time_ns: int) -> str:
-    """Return a time for programs: RFC 3339 in UTC, to the microsecond."""
-    return datetime.fromtimestamp(time_ns / 1e9, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def seconds(value: float | None) -> str:

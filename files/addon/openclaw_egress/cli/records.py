@@ -23,10 +23,10 @@ from openclaw_egress.cli.formatting import (
     print_json,
     print_table,
     quoted,
-    rfc3339,
     seconds,
 )
 from openclaw_egress.recording.log_lines import reassemble
+from openclaw_egress.recording.records import rfc3339
 from openclaw_egress.settings import Settings
 from openclaw_egress.spool.reader import Filters, Row, SpoolReader
 

@@ -80,7 +80,7 @@ def _case(node: _Node, classes: Sequence[str]) -> Case:
         line=node.line,
         class_name=class_name.choice(classes, "class of this policy", "class: sandbox"),
         url=url,
-        method=entries["method"].text("method: GET").upper() if "method" in entries else "GET",
+        method=entries["method"].text("method: GET") if "method" in entries else "GET",
         expect=expect.choice(EXPECTATIONS, "decision", "expect: deny"),
         rule=entries["rule"].text("rule: default") if "rule" in entries else None,
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from openclaw_egress.policy.destination import Address
 from openclaw_egress.policy.model import Policy, PolicyError
+from openclaw_egress.settings import without_mapping
 
 _REMEDY = "write one IP address per line (with Ansible: site.yml)"
 
@@ -42,7 +43,6 @@ def _read(file: Path) -> frozenset[Address]:
             address = ipaddress.ip_address(written)
         except ValueError:
             raise PolicyError(str(file), number, f"{written[:80]!r} is not an IP address", _REMEDY) from None
-        mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
         # A zone only selects the local interface; no client can name one.
-        found.add(mapped or ipaddress.ip_address(str(address).partition("%")[0]))
+        found.add(without_mapping(ipaddress.ip_address(str(address).partition("%")[0])))
     return frozenset(found)

@@ -118,18 +118,22 @@ class Rule:
 
         Before a request is known (both None, at CONNECT) an allowing rule applies and a denying one does not yet: each
         request of an inspected host is decided again. A path that servers read in more than one way meets every
-        denying rule and no allowing one.
+        denying rule and no allowing one. Methods are case-sensitive (RFC 9110, section 9.1), but an origin may ignore
+        the case: `post` meets a denying rule for POST and no allowing one.
         """
         if not self.limited:
             return True
         if method is None and path is None:
             return not deny
-        if self.methods is not None and (method or "").upper() not in self.methods:
+        if not self._names_method(method or "", deny=deny):
             return False
         if self.paths is None:
             return True
         plain = plain_path(path)
         return deny if plain is None else any(_path_matches(plain, wanted) for wanted in self.paths)
+
+    def _names_method(self, method: str, *, deny: bool) -> bool:
+        return self.methods is None or (method.upper() if deny else method) in self.methods
 
 
 def plain_path(path: str | None) -> str | None:

@@ -32,7 +32,7 @@ from openclaw_egress.policy.model import ClassPolicy, Decision, Policy, decide, 
 from openclaw_egress.proxy import fair_scheduling, http1_limits, tunnels
 from openclaw_egress.proxy.connection_grants import Permit, Permits
 from openclaw_egress.proxy.error_responses import refusal
-from openclaw_egress.proxy.http1_limits import RESPONSE_PROBLEM, BoundedHttpLayer
+from openclaw_egress.proxy.http1_limits import RESPONSE_PROBLEM, BoundedHttpLayer, drop_hop_by_hop
 from openclaw_egress.proxy.layers import Refuse, cut, looks_like_tls
 from openclaw_egress.proxy.rate_limiter import Rate
 from openclaw_egress.proxy.resolver import ResolutionError, Resolver, current_permit, is_own_address
@@ -386,22 +386,19 @@ class Gate:
         disagreement = _authority_disagreement(request, destination)
         if disagreement:
             return self._refuse(flow, str(destination), _syntax(disagreement))
-        if not await self._permit(flow, destination, request.method, request.path):
+        if not await self._permit(flow, destination, sent_method(request), request.path):
             return None
-        if "upgrade" in request.headers:
-            websocket = "websocket" in request.headers["upgrade"].lower()
-            if websocket and INSPECT in flow.metadata:
-                # Its messages would pass unrecorded. The clients in question fall back to plain HTTP.
-                flow.metadata.pop(INSPECT)
-                return self._refuse(flow, str(destination), _unrecorded_websocket())
-            # An offer that an origin may ignore (RFC 9110, section 7.8), and that we do not pass on.
-            for name in () if websocket else ("upgrade", "http2-settings"):
-                request.headers.pop(name, None)
+        websocket = "websocket" in request.headers.get("upgrade", "").lower()
+        if websocket and INSPECT in flow.metadata:
+            # Its messages would pass unrecorded. The clients in question fall back to plain HTTP.
+            flow.metadata.pop(INSPECT)
+            return self._refuse(flow, str(destination), _unrecorded_websocket())
         request.data.host = destination.host
         request.data.authority = b""
+        # Any other upgrade is an offer that an origin may ignore (RFC 9110, section 7.8), so it is not passed on.
+        drop_hop_by_hop(request, upgrades=websocket)
         # Meant for us, not for the origin (RFC 9110, section 11.7).
-        for name in ("proxy-authorization", "proxy-connection"):
-            request.headers.pop(name, None)
+        request.headers.pop("proxy-authorization", None)
         return None
 
     async def _permit(
@@ -745,9 +742,14 @@ def _unrecorded_websocket() -> Decision:
     )
 
 
+def sent_method(request: http.Request) -> str:
+    """Return the method in the case that the client sent: mitmproxy's own property converts it to upper case."""
+    return request.data.method.decode("ascii", "backslashreplace")
+
+
 def _method(request: http.Request) -> str:
     """Return the method for a record, bounded: a client may write 16 KB of anything there."""
-    return request.method[:32]
+    return sent_method(request)[:32]
 
 
 def _client(flow: http.HTTPFlow) -> str:

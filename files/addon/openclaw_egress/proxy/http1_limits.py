@@ -112,7 +112,9 @@ class BoundedHttpLayer(layers.HttpLayer):
         speaking: Callable[[], bool] = lambda: True,
     ) -> None:
         super().__init__(context, mode)
-        self.connections[context.client] = BoundedHttp1Server(context.fork(), limits, refuse, speaking)
+        self.connections[context.client] = BoundedHttp1Server(
+            context.fork(), limits, refuse, speaking, tunnelled=mode is HTTPMode.transparent
+        )
         memory.watch(context.client, self)
 
     def make_stream(self, stream_id: int) -> Commands:
@@ -255,9 +257,16 @@ class BoundedHttp1Server(_Bounded, Http1Server):
     """Reads a client's requests; see the module's text."""
 
     def __init__(
-        self, context: context.Context, limits: Limits, refuse: Refusing, speaking: Callable[[], bool]
+        self,
+        context: context.Context,
+        limits: Limits,
+        refuse: Refusing,
+        speaking: Callable[[], bool],
+        *,
+        tunnelled: bool = False,
     ) -> None:
         super().__init__(context)
+        self._tunnelled = tunnelled
         self._limits = limits
         self._refuse = refuse
         self._speaking = speaking
@@ -288,7 +297,11 @@ class BoundedHttp1Server(_Bounded, Http1Server):
     def read_headers(self, event: events.ConnectionEvent) -> Commands:
         """Take a head that is within the limits and well-formed; refuse every other as soon as that is certain."""
         if not isinstance(event, events.DataReceived):
-            yield from super().read_headers(event)
+            if self.buf:
+                method = _method(bytes(self.buf))
+                yield from self._give_up(400, "the connection ended within the request's head", method=method)
+            else:
+                yield from super().read_headers(event)
             return
         received = bytes(self.buf)
         if received.startswith(b"\r\n") and self._blank_line_before != self.stream_id:
@@ -330,6 +343,9 @@ class BoundedHttp1Server(_Bounded, Http1Server):
         except ValueError:
             yield from self._give_up(400, "malformed request: the target names no valid destination", method=method)
             return
+        if problem := self._target_problem(request) or http1_syntax.connection_problem(connection_values(request)):
+            yield from self._give_up(400, f"malformed request: {problem}", method=method, request=request)
+            return
         # The head goes upstream before the body has come: what is known to be malformed by now, is refused by now.
         if size is None and (problem := buffered_chunks_problem(rest)):
             yield from self._give_up(400, f"malformed request: {problem}", method=method, request=request)
@@ -340,6 +356,21 @@ class BoundedHttp1Server(_Bounded, Http1Server):
         if self.state == self.read_headers:
             self.state = self.read_body
             yield from self.state(event)
+
+    def _target_problem(self, request: http.Request) -> str:
+        """Return why the form of the request target is not valid here (RFC 9112, section 3.2); empty if it is.
+
+        A client sends a proxy the absolute form, and CONNECT. The other forms name no destination: mitmproxy would take
+        it from the Host header, which the client may have set for another hop. The health endpoint has its own port.
+        Inside a tunnel CONNECT has named the destination, so the origin form is valid there, and so is `OPTIONS *`,
+        which asks about the server as a whole. The policy decides on it like on a path that no rule can name: it meets
+        every denying rule with paths and no allowing one.
+        """
+        if request.data.path == b"*" and request.data.method != b"OPTIONS":
+            return "the target * is for OPTIONS only"
+        if not self._tunnelled and not request.data.scheme and request.data.method != b"CONNECT":
+            return "the target is not an absolute URL, which a proxy needs"
+        return ""
 
     def read_body(self, event: events.Event) -> Commands:
         """As the original; a malformed chunk is answered and recorded."""
@@ -524,6 +555,7 @@ class BoundedHttp1Client(_Bounded, Http1Client):
         if response.status_code == 304:
             # It has no body; mitmproxy would write a last chunk after its head.
             response.headers.pop("transfer-encoding", None)
+        drop_hop_by_hop(response, upgrades=response.status_code == 101)
         self.response = response
         size = http1.expected_http_body_size(request, response)
         yield ReceiveHttp(ResponseHeaders(stream_id, response, size == 0))
@@ -548,6 +580,7 @@ class BoundedHttp1Client(_Bounded, Http1Client):
     def _pass_interim(self, request: http.Request, response: http.Response) -> Commands:
         """Send a 1xx response past the stream, which knows one response only; HTTP/1.0 has none (RFC 9110, 15.2)."""
         client = self.context.client
+        drop_hop_by_hop(response)
         if request.http_version != "HTTP/1.0" and client.state & ConnectionState.CAN_WRITE:
             yield commands.SendData(client, http1.assemble_response_head(response))  # type: ignore[no-untyped-call]
 
@@ -568,6 +601,30 @@ class BoundedHttp1Client(_Bounded, Http1Client):
             yield ReceiveHttp(
                 ResponseProtocolError(self.stream_id, RESPONSE_PROBLEM + problem, ErrorCode.GENERIC_SERVER_ERROR)
             )
+
+
+def connection_values(message: http.Request | http.Response) -> list[bytes]:
+    """Return the values of the Connection fields."""
+    return [value for name, value in message.headers.fields if name.lower() == b"connection"]
+
+
+def drop_hop_by_hop(message: http.Request | http.Response, *, upgrades: bool = False) -> None:
+    """Remove the fields that are for this hop only (RFC 9110, section 7.6.1), and those that Connection names.
+
+    Connection keeps only what this proxy itself goes by: `close`, `keep-alive`, and `upgrade` if ``upgrades``.
+    """
+    fields = message.headers.fields
+    if http1_syntax.HOP_BY_HOP.isdisjoint([name.lower() for name, _ in fields]):
+        return
+    named = http1_syntax.connection_options(connection_values(message))
+    ours = {b"close", b"keep-alive"} | ({b"upgrade"} if upgrades else set())
+    dropped = (http1_syntax.HOP_BY_HOP | named) - http1_syntax.END_TO_END - ({b"upgrade"} if upgrades else set())
+    kept = [field for field in fields if field[0].lower() not in dropped]
+    if options := [option for option in (b"close", b"keep-alive", b"upgrade") if option in named & ours]:
+        at = next(index for index, (name, _) in enumerate(fields) if name.lower() == b"connection")
+        at = sum(name.lower() not in dropped for name, _ in fields[:at])
+        kept.insert(at, (b"Connection", b", ".join(options)))
+    message.headers.fields = tuple(kept)
 
 
 def upstream_failed(message: str) -> bytes:

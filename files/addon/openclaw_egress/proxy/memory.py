@@ -16,6 +16,7 @@ import gc
 import itertools
 import logging
 import select
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -27,16 +28,23 @@ from openclaw_egress.policy.model import Decision
 from openclaw_egress.proxy.error_responses import refusal
 from openclaw_egress.proxy.layers import cut
 from openclaw_egress.proxy.memory_budget import MIB, MemoryBudget
+from openclaw_egress.wire.http1_syntax import content_length
 
 log = logging.getLogger("openclaw_egress.memory")
 
 RULE = "memory-budget"
+
+REFUSED_STATUS = 503
+"""Status of the response to a request that is refused for memory; an exchange in progress is aborted instead."""
 
 CONNECTION_BYTES = 128 * 1024
 """Charge for each client's connection: tasks of its sockets, TLS state, and data that is read ahead."""
 
 READ_BYTES = 64 * 1024
 """Size of one read in mitmproxy."""
+
+READ_AHEAD_BYTES = READ_BYTES // 2
+"""Limit of asyncio's buffer of unread data; the buffer holds twice as much before the socket is paused."""
 
 READ_ROOM = 2 * READ_BYTES
 """Charged ahead for the next read of a body: the chunk, and its place in a capture or a buffer."""
@@ -58,6 +66,9 @@ PATIENCE = 4
 LOOK_SECONDS = 1.0
 """Interval at which a waiting connection is checked for a client that has disconnected."""
 
+COLLECTION_SECONDS = 60.0
+"""Least interval of full garbage collections while clients are connected."""
+
 STALL_SHARE = 2
 """A class is stalled if none of its waiting connections got room within ``wait_seconds / STALL_SHARE``."""
 
@@ -70,8 +81,10 @@ class Owner(Protocol):
     def class_of(self, client: connection.Client) -> str | None:
         """Return the client's class."""
 
-    def refused_for_memory(self, client: connection.Client, flow: http.HTTPFlow | None, decision: Decision) -> None:
-        """Record that an exchange (or a connection) was refused."""
+    def refused_for_memory(
+        self, client: connection.Client, flow: http.HTTPFlow | None, decision: Decision, status: int | None
+    ) -> None:
+        """Record that an exchange (or a connection) was refused; ``status`` is None if it gets no response."""
 
 
 @dataclass(eq=False)
@@ -84,7 +97,6 @@ class Account:
     charged: int = CONNECTION_BYTES
     layers: list[Any] = field(default_factory=list)
     refused: Decision | None = None
-    tuned: set[int] = field(default_factory=set)
 
 
 @dataclass(eq=False)
@@ -107,6 +119,9 @@ class Accounts:
         self._progress: dict[str, float] = {}
         self._wake_scheduled = False
         self._trim_from = 0
+        self._collects = False
+        """Whether a full collection is due."""
+        self._next_collection = 0.0
 
     # ── accounts ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -145,7 +160,12 @@ class Accounts:
         self._trim_from = max(self._trim_from, self.budget.total)
         if self._trim_from - self.budget.total > 16 * MIB:
             self._trim_from = self.budget.total
-            trim()
+            self._collects = True
+            trim(full=False)
+        now = time.monotonic()
+        if self._collects and (not self._accounts or now >= self._next_collection):
+            self._collects, self._next_collection = False, now + COLLECTION_SECONDS
+            trim(full=True)
 
     def _charge(self, account: Account, size: int) -> None:
         more = size - account.charged
@@ -166,7 +186,7 @@ class Accounts:
         read = _read_by(handler, asyncio.current_task())
         if read is None:
             return
-        _tune(account, handler.transports[read])
+        _tune(handler.transports[read])
         needs = _measured(account)
         if needs <= account.charged:
             self._charge(account, needs)
@@ -272,9 +292,11 @@ class Accounts:
         )
         client = account.handler.client
         stream = _last_stream(account)
-        self._owner.refused_for_memory(client, stream.flow if stream is not None else None, decision)
+        held = stream is not None and _held_request(stream)
+        flow = stream.flow if stream is not None else None
+        self._owner.refused_for_memory(client, flow, decision, REFUSED_STATUS if held else None)
         account.refused = decision
-        if stream is None or not _held_request(stream):
+        if not held:
             asyncio.get_running_loop().call_soon(cut, client)
 
 
@@ -284,7 +306,7 @@ def refuse_held(client: connection.Client, flow: http.HTTPFlow) -> bool:
     if account is None or account.refused is None:
         return False
     flow.response = refusal(
-        503,
+        REFUSED_STATUS,
         class_name=account.class_name,
         destination=flow.request.host,
         rule=RULE,
@@ -314,11 +336,14 @@ def _needs(account: Account) -> int:
     held = ahead = 0
     for layer in account.layers:
         for side in layer.connections.values():
-            held += len(getattr(side, "buf", b""))
+            # A layer below TLS has no buffer of this name. Most buffers are empty.
+            if buffer := getattr(side, "buf", None):
+                held += len(buffer)
         for stream in layer.streams.values():
-            now, later = _stream_needs(stream)
-            held += now
-            ahead += later
+            if getattr(stream, "flow", None) is not None:
+                now, later = _stream_needs(stream)
+                held += now
+                ahead += later
     for transport in account.handler.transports.values():
         if isinstance(transport.writer, asyncio.StreamWriter):
             held += transport.writer.transport.get_write_buffer_size()
@@ -328,9 +353,7 @@ def _needs(account: Account) -> int:
 
 def _stream_needs(stream: Any) -> tuple[int, int]:
     """Return the bytes that a stream holds, with its next read, and the bytes that it will hold before it ends."""
-    flow = getattr(stream, "flow", None)
-    if flow is None:
-        return 0, 0
+    flow = stream.flow
     held = len(stream.request_body_buf) + len(stream.response_body_buf)
     for message in (flow.request, flow.response):
         if message is not None and message.data.content:
@@ -341,13 +364,15 @@ def _stream_needs(stream: Any) -> tuple[int, int]:
         held += exchange.held
     # Charge a known length at once: bodies that do not all fit must not all begin.
     if _held_request(stream):
-        return held + READ_ROOM, COPIES * _length(flow.request.headers) + SLACK
+        return held + READ_ROOM, COPIES * (content_length(flow.request.headers.fields) or 0) + SLACK
     if exchange is None:
         return held, 0
     ahead = 0
-    if stream.client_state == stream.state_stream_request_body and (length := _length(flow.request.headers)):
+    if stream.client_state == stream.state_stream_request_body and (
+        length := content_length(flow.request.headers.fields)
+    ):
         ahead = exchange.expected(length) + SLACK
-    if flow.response is not None and (length := _length(flow.response.headers)):
+    if flow.response is not None and (length := content_length(flow.response.headers.fields)):
         if stream.server_state == stream.state_consume_response_body:
             ahead = exchange.held + COPIES * length + SLACK
         elif stream.server_state == stream.state_stream_response_body:
@@ -357,11 +382,6 @@ def _stream_needs(stream: Any) -> tuple[int, int]:
 
 def _held_request(stream: Any) -> bool:
     return bool(stream.client_state == stream.state_consume_request_body and stream.flow.response is None)
-
-
-def _length(headers: http.Headers) -> int:
-    value = headers.get("content-length", "")
-    return int(value) if value.isascii() and value.isdigit() else 0
 
 
 def _last_stream(account: Account) -> Any:
@@ -376,16 +396,23 @@ def _last_stream(account: Account) -> Any:
 
 
 def _read_by(handler: server.ConnectionHandler, task: asyncio.Task[Any] | None) -> connection.Connection | None:
-    return next((found for found, io in handler.transports.items() if io.handler is task), None)
+    for found, io in handler.transports.items():
+        if io.handler is task:
+            return found
+    return None
 
 
-def _tune(account: Account, io: server.ConnectionIO) -> None:
-    """Limit the data that is read ahead: asyncio reads up to 384 KiB, and a third of it is enough."""
-    if id(io) in account.tuned or not isinstance(io.reader, asyncio.StreamReader) or io.writer is None:
+def _tune(io: server.ConnectionIO) -> None:
+    """Limit the data that is read ahead: asyncio reads up to 384 KiB, and a third of it is enough.
+
+    The reader itself shows whether this was done, because it lives as long as the socket.
+    """
+    reader: Any = io.reader
+    if not isinstance(reader, asyncio.StreamReader) or io.writer is None:
         return
-    account.tuned.add(id(io))
-    io.reader._limit = READ_BYTES // 2  # type: ignore[attr-defined]
-    io.writer.transport.max_size = READ_BYTES  # type: ignore[union-attr]
+    if reader._limit != READ_AHEAD_BYTES:  # type: ignore[attr-defined]
+        reader._limit = READ_AHEAD_BYTES  # type: ignore[attr-defined]
+        io.writer.transport.max_size = READ_BYTES  # type: ignore[union-attr]
 
 
 def _has_left(account: Account) -> bool:
@@ -440,9 +467,13 @@ def tune_allocator() -> None:
             mallopt(name, value)
 
 
-def trim() -> None:
-    """Return freed memory to the kernel; aborted connections are cycles, which only the collector frees."""
-    gc.collect()
+def trim(*, full: bool) -> None:
+    """Return freed memory to the kernel; aborted connections are cycles, which only the collector frees.
+
+    A full collection stops the event loop: 76 to 162 ms, measured with 90,000 objects; one of the young generations
+    less than 2 ms. Connections that lasted are in the old generation.
+    """
+    gc.collect(2 if full else 1)
     malloc_trim = getattr(_libc(), "malloc_trim", None)
     if malloc_trim is not None:
         malloc_trim(0)

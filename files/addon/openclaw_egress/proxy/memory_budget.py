@@ -61,8 +61,10 @@ class MemoryBudget:
 
     def fits(self, class_name: str, more: int, *, request: bool = False) -> bool:
         """Return whether a class may hold ``more`` bytes now; ``request`` limits it to the share for requests."""
-        room = self.room(class_name)
-        return more <= 0 or self._used[class_name] + more <= (room * REQUEST_SHARE if request else room)
+        share = REQUEST_SHARE if request else 1.0
+        wanted = self._used[class_name] + more
+        # Its guarantee is the least room that a class has, and cheap to compute.
+        return more <= 0 or wanted <= self.guarantee * share or wanted <= self.room(class_name) * share
 
     def possible(self, class_name: str, size: int, *, request: bool = False) -> bool:
         """Return whether ``size`` bytes would fit if no other class held any."""

@@ -24,12 +24,13 @@ from mitmproxy import connection, http
 from mitmproxy.connection import ConnectionState
 
 from openclaw_egress.observability.metrics import Metrics
-from openclaw_egress.proxy.access_control import INSPECT, Allowed, answer_failed, fails_closed
+from openclaw_egress.proxy.access_control import INSPECT, Allowed, answer_failed, fails_closed, sent_method
 from openclaw_egress.proxy.error_responses import refusal
 from openclaw_egress.proxy.layers import cut
 from openclaw_egress.proxy.memory import HELD
 from openclaw_egress.recording.capture import ExchangeCapture
 from openclaw_egress.spool.writer import Spool, SpoolError
+from openclaw_egress.wire.http1_syntax import content_length
 
 log = logging.getLogger("openclaw_egress.recorder")
 
@@ -145,7 +146,7 @@ class Recorder:
             class_name=allowed.class_name,
             rule=allowed.decision.rule,
             reason=allowed.decision.reason,
-            method=request.method,
+            method=sent_method(request),
             url=f"{request.scheme}://{request.host}{_port_text(request)}{request.path}",
             host=allowed.destination.host,
             port=allowed.destination.port,
@@ -156,7 +157,7 @@ class Recorder:
             path=request.path.split("?", 1)[0],
             client=str(flow.client_conn.peername[0]),
         )
-        length = _content_length(request.headers)
+        length = content_length(request.headers.fields)
         chunked = length is None and "transfer-encoding" in request.headers
         exchange = Exchange(capture, flow.client_conn, request_held=not chunked and (length or 0) <= BUFFER_LIMIT)
         self._spool.open_exchange(capture.id, capture.class_name, self._head(exchange))
@@ -211,7 +212,7 @@ class Recorder:
             return
         exchange.capture.response_began(response.status_code, _headers(response.headers))
         self._spool.update(exchange.capture.id, self._head(exchange))
-        length = _content_length(response.headers)
+        length = content_length(response.headers.fields)
         is_events = "text/event-stream" in response.headers.get("content-type", "")
         if length is None or length > BUFFER_LIMIT or is_events:
             response.stream = self._response_tap(exchange, length)
@@ -314,11 +315,13 @@ class Recorder:
         exchange.closed = True
         self._spool.leave(exchange.capture.id, recorded=exchange.request_committed or not exchange.request_held)
 
-    def abandon(self, flow: http.HTTPFlow, rule: str, reason: str) -> None:
-        """Record an exchange that the memory budget ends."""
+    def abandon(self, flow: http.HTTPFlow, rule: str, reason: str, status: int | None) -> None:
+        """Record an exchange that the memory budget ends; ``status`` is that of the proxy's own response, if any."""
         if (exchange := self._exchange(flow)) is None:
             return
         exchange.capture.rule, exchange.capture.reason = rule, reason
+        if status is not None:
+            exchange.capture.status = status
         exchange.failed = True
         try:
             self._close(exchange, "interrupted", "denied")
@@ -386,13 +389,6 @@ def _cutting(exchange: Exchange, tap: Callable[[bytes], None]) -> Callable[[byte
 
 def _headers(headers: http.Headers) -> list[tuple[str, str]]:
     return [(name.decode("latin-1"), value.decode("utf-8", "backslashreplace")) for name, value in headers.fields]
-
-
-def _content_length(headers: http.Headers) -> int | None:
-    if "transfer-encoding" in headers:
-        return None
-    value = headers.get("content-length", "")
-    return int(value) if value.isascii() and value.isdigit() else None
 
 
 def _port_text(request: http.Request) -> str:

@@ -9,7 +9,8 @@ class that has the most of them, so that no class can push out another's; a line
 names what went. With ``full="block"`` nothing that waits goes, and `Spool.full` asks the proxy to refuse new exchanges.
 
 A disk that cannot be written (full, read-only, broken) sets `Spool.problem`. The keeper then releases a reserve file,
-deletes acknowledged lines, so that their pages can be used again, and tries to write until it succeeds.
+deletes acknowledged lines, so that their pages can be used again, and tries to write until it succeeds. Only the keeper
+tries: on a failing disk a write and its flush can take seconds, in which the event loop would serve nobody.
 """
 
 from __future__ import annotations
@@ -202,6 +203,10 @@ class Spool(SpoolReader):
         self._reserve = -1
         """Size of the reserve file; the log is bounded by it."""
         self._problem: str | None = None
+        self._failures = 0
+        """Failed writes so far; tells a probe whether another write failed meanwhile."""
+        self.flush_problem: str | None = None
+        """Why the last round of the flush thread failed; None if it did not."""
         self._logged: dict[int, tuple[str, float]] = {}
         self._left: dict[str, bool] = {}
         self._keeper: threading.Thread | None = None
@@ -338,9 +343,15 @@ class Spool(SpoolReader):
         return self._problem
 
     def works(self) -> bool:
-        """Return whether records can be written; after a failure a write of some size is tried."""
-        if self._problem is None:
-            return True
+        """Return whether records can be written. After a failure the flush thread finds out, not the event loop."""
+        return self._problem is None
+
+    def _probe(self) -> bool:
+        """Try a write of some size after a failure; return whether records can be written."""
+        with self._lock:
+            failures = self._failures
+            if self._problem is None:
+                return True
         try:
             with self._transaction() as (db, _):
                 db.execute("INSERT OR REPLACE INTO meta VALUES ('probe', zeroblob(?))", (PROBE_BYTES,))
@@ -352,21 +363,27 @@ class Spool(SpoolReader):
         except OSError as error:
             self._failed(f"flushing to the disk failed: {error}")
             return False
-        self._problem = None
-        self._log(logging.INFO, f"spool {self.path}: it can be written again; exchanges are accepted")
+        with self._lock:
+            if self._failures != failures:
+                # A write of the event loop failed in the meantime.
+                return False
+            self._problem = None
+            self._log(logging.INFO, f"spool {self.path}: it can be written again; exchanges are accepted")
         return True
 
     def _failed(self, why: str) -> None:
         """Note that nothing can be written, and log it once."""
-        if self._problem is None:
-            self._log(self.failure_level, f"exchanges are refused until they can be recorded again: {why}")
-        self._problem = why
+        with self._lock:
+            self._failures += 1
+            if self._problem is None:
+                self._log(self.failure_level, f"exchanges are refused until they can be recorded again: {why}")
+            self._problem = why
 
-    def _log(self, level: int, text: str) -> None:
+    def _log(self, level: int, text: str, error: Exception | None = None) -> None:
         before, when = self._logged.get(level, ("", 0.0))
         now = time.monotonic()
         if text != before or now - when > REPEAT_SECONDS:
-            log.log(level, "%s", text)
+            log.log(level, "%s", text, exc_info=error)
             self._logged[level] = (text, now)
 
     def relieve(self) -> bool:
@@ -384,7 +401,7 @@ class Spool(SpoolReader):
                 self._move_log()
         except SpoolError:
             pass  # noted by the transaction; what could be deleted is
-        if not self.works():
+        if not self._probe():
             return False
         with self._lock:
             left, self._left = self._left, {}
@@ -757,16 +774,24 @@ class Spool(SpoolReader):
 
     def _keep(self, seconds: float) -> None:
         """Flush to the disk, and move what is in the log into the file, outside of the proxy's event loop."""
-        database = connect(self.path)
-        try:
-            while not self._stopping.wait(seconds):
+        database: sqlite3.Connection | None = None
+        last = False
+        while not last:
+            last = self._stopping.wait(seconds)
+            try:
+                database = database or connect(self.path)
                 short = self._flush_and_move(database)
+                if last:
+                    break
                 if short or self._problem is not None or self._left:
                     self.relieve()
                 else:
                     self._renew_reserve()
-            self._flush_and_move(database)
-        finally:
+                self.flush_problem = None
+            except Exception as error:  # noqa: BLE001  (without this thread nothing is flushed)
+                self.flush_problem = f"spool {self.path}: the flush thread failed: {type(error).__name__}: {error}"
+                self._log(self.failure_level, f"{self.flush_problem}; it tries again", error)
+        if database is not None:
             database.close()
 
     def _flush_and_move(self, database: sqlite3.Connection) -> bool:

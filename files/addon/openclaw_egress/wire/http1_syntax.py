@@ -11,6 +11,7 @@ Reasons are fixed texts: they never hold bytes of the message, which may be secr
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _VALUE = rb"[\t\x20-\x7e\x80-\xff]*"
@@ -33,6 +34,21 @@ _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _BARE_CR = re.compile(rb"\r(?!\n)")
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 _STATUS_START = b"HTTP/1."
+
+_LENGTH_NAME, _CODING_NAME = len(b"content-length"), len(b"transfer-encoding")
+
+HOP_BY_HOP = frozenset(
+    {b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"upgrade", b"http2-settings"}
+)
+"""Fields that concern one hop (RFC 9110, section 7.6.1), but for Transfer-Encoding, which frames the message.
+
+Trailer announces fields that the proxy drops.
+"""
+
+END_TO_END = frozenset(
+    {b"host", b"content-length", b"transfer-encoding", b"content-type", b"content-encoding", b"content-range"}
+)
+"""Fields that say where a message goes and how it is read. They are never removed because Connection names them."""
 
 MAX_CHUNK_LINE_BYTES = 4096
 """Limit for a chunk's size with its extensions, which are not used in practice."""
@@ -75,6 +91,35 @@ def response_problem(head: bytes) -> str | None:
     if (found[2][:1] == b"1" and (lengths or codings)) or (found[2] == b"204" and codings):
         return "a response without a body has a framing header"
     return _framing_problem(lengths, codings, found[1])
+
+
+def content_length(fields: Iterable[tuple[bytes, bytes]]) -> int | None:
+    """Return the length of a body that Content-Length gives; None where it is chunked or not known in advance.
+
+    This runs after each read of a body, so it looks at the fields themselves.
+    """
+    found = b""
+    for name, value in fields:
+        if len(name) == _LENGTH_NAME and name.lower() == b"content-length":
+            found = value
+        elif len(name) == _CODING_NAME and name.lower() == b"transfer-encoding":
+            return None
+    return int(found) if found.isdigit() else None
+
+
+def connection_options(values: Iterable[bytes]) -> set[bytes]:
+    """Return the options of all Connection fields, in lower case."""
+    return {option for value in values for part in value.split(b",") if (option := part.strip(b" \t").lower())}
+
+
+def connection_problem(values: Iterable[bytes]) -> str | None:
+    """Return why a request's Connection fields are refused; None if they are valid.
+
+    A proxy that removes what Connection names would change the destination or the end of the body for the next one.
+    """
+    if connection_options(values) & END_TO_END:
+        return "Connection names a field that is not for one hop"
+    return None
 
 
 def chunk_size(line: bytes, *, padded: bool = False) -> int | None:
