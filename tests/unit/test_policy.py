@@ -83,7 +83,8 @@ DECISIONS = [
         22,
         False,
         "default",
-        "browser may not reach example.com:22 so; classes.browser.allow[0] allows *; ports 80, 443",
+        "browser may not reach example.com:22: classes.browser.allow[0] matches the host but not this port, method or "
+        "path (it allows *; ports 80, 443)",
     ),
     (
         "browser",
@@ -109,8 +110,8 @@ DECISIONS = [
         80,
         False,
         "default",
-        "sandbox may not reach packages.example.com:80 so; "
-        "classes.sandbox.allow[0] allows packages.example.com; port 443",
+        "sandbox may not reach packages.example.com:80: classes.sandbox.allow[0] matches the host but not this port, "
+        "method or path (it allows packages.example.com; port 443)",
     ),
     ("sandbox", "evil.example", 443, False, "default", "no rule lets sandbox reach evil.example:443"),
     ("sandbox", "xpackages.example.com", 443, False, "default", "no rule lets sandbox reach xpackages.example.com:443"),
@@ -371,8 +372,8 @@ def test_a_denial_of_methods_and_paths_holds_for_every_writing(
 
 def test_the_reason_of_a_near_miss_names_the_rule() -> None:
     assert decide(class_with(PATHS), "sandbox", at("api.openai.com"), "GET", "/v1/files").reason == (
-        "sandbox may not reach api.openai.com:443 so; classes.sandbox.allow[0] allows "
-        "api.openai.com; ports 80, 443; methods POST; paths /v1/responses, /v1/chat/*"
+        "sandbox may not reach api.openai.com:443: classes.sandbox.allow[0] matches the host but not this port, method "
+        "or path (it allows api.openai.com; ports 80, 443; methods POST; paths /v1/responses, /v1/chat/*)"
     )
 
 

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from openclaw_egress.allowing import NewRule, never_opened
-from openclaw_egress.denials import ANY, NOT_TLS, Denial
+from openclaw_egress.codes import Code
+from openclaw_egress.denials import ANY, Denial
 from openclaw_egress.destinations import Destination, DestinationError, parse_destination, split_url
 from openclaw_egress.policy import (
     ClassPolicy,
@@ -169,7 +170,7 @@ class _Seen:
     def _add(self, denial: Denial) -> None:
         if denial.rule == "address-guard":
             self.guarded.add((denial.host, denial.port))
-        elif denial.reason == NOT_TLS:
+        elif denial.code == Code.NOT_TLS:
             self.not_tls.add((denial.host, denial.port))
         elif not denial.enforced and denial.host == ANY:
             self.unknown += denial.count

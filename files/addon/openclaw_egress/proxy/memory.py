@@ -23,14 +23,13 @@ from typing import Any, Protocol
 from mitmproxy import connection, http
 from mitmproxy.proxy import events, server
 
+from openclaw_egress.codes import Code, Evidence
 from openclaw_egress.policy import Decision
 from openclaw_egress.proxy.answers import refusal
 from openclaw_egress.proxy.layers import cut
 from openclaw_egress.proxy.memory_budget import MIB, MemoryBudget
 
 log = logging.getLogger("openclaw_egress.memory")
-
-RULE = "memory-budget"
 
 CONNECTION_BYTES = 128 * 1024
 """Charge for each client's connection: tasks of its sockets, TLS state, and data that is read ahead."""
@@ -260,15 +259,9 @@ class Accounts:
 
     def _refuse(self, account: Account, needs: int) -> None:
         budget, name = self.budget, account.class_name
-        decision = Decision(
-            allow=False,
-            rule=RULE,
-            reason=(
-                f"memory budget reached: class {name} holds {budget.used(name) / MIB:.1f} MiB and may hold "
-                f"{budget.room(name) / MIB:.1f} MiB now; this exchange needs {needs / MIB:.1f} MiB "
-                f"(EGRESS_MEMORY_BUDGET is {budget.limit} bytes)"
-            ),
-            inspect=False,
+        decision = Decision.denial(
+            Code.MEMORY_LIMIT,
+            Evidence(name, used=budget.used(name), room=budget.room(name), needs=needs, most=budget.limit),
         )
         client = account.handler.client
         stream = _last_stream(account)
@@ -287,7 +280,7 @@ def refuse_held(client: connection.Client, flow: http.HTTPFlow) -> bool:
         503,
         class_name=account.class_name,
         destination=flow.request.host,
-        rule=RULE,
+        rule=account.refused.rule,
         reason=account.refused.reason,
         accept=flow.request.headers.get("accept", ""),
         remedy="Try again later, or ask the operator to raise EGRESS_MEMORY_BUDGET and the memory limit.",
