@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from openclaw_egress.cli.app import USER_ERRORS, app
 from openclaw_egress.cli.output import harmless
-from openclaw_egress.denials import counted_reason
+from openclaw_egress.codes import Code, summary
 from openclaw_egress.policy_cases import CasesError, load_cases
 from openclaw_egress.providers.facts import RequestFacts, ResponseFacts, Usage
 from openclaw_egress.records import Body, DeniedRecord, EventRecord, ExchangeRecord
@@ -72,7 +72,12 @@ def state(tmp_path: Path) -> Path:
             spool.close_exchange(record)
         spool.add(
             DeniedRecord(
-                class_name="sandbox", host="www.example.com", port=443, rule="default", reason="no rule lets it"
+                class_name="sandbox",
+                host="www.example.com",
+                port=443,
+                rule="default",
+                code=Code.NO_RULE,
+                reason="no rule lets it",
             )
         )
     return tmp_path
@@ -225,20 +230,27 @@ def test_harmless_keeps_lines_where_it_is_told_to():
 
 def deny(state: Path, *changes: dict) -> None:
     """Records of denials; what is not said is a reported one of class sandbox."""
-    known = {"class_name": "sandbox", "port": 443, "rule": "default", "reason": "no rule", "enforced": False}
+    known = {
+        "class_name": "sandbox", "port": 443, "rule": "default", "code": Code.NO_RULE, "reason": "no rule",
+        "enforced": False,
+    }  # fmt: skip
     with Spool(state / "spool.db", sync_seconds=None, local=True) as spool:
         for change in changes:
             spool.add(DeniedRecord(**known | change))
 
 
 def test_denials_are_counted_and_what_would_allow_them_is_said(egress, state):
+    guarded = {
+        "host": "10.0.0.2", "port": 3100, "rule": "address-guard", "reason": "10.0.0.2 is private", "enforced": True,
+        "code": Code.ADDRESS_GUARDED, "address": "10.0.0.2",
+    }  # fmt: skip
     deny(
         state,
         {"host": "packages.example.com"},
-        {"host": "packages.example.com", "count": 41, "reason": counted_reason(41)},
-        {"host": "10.0.0.2", "port": 3100, "rule": "address-guard", "reason": "10.0.0.2 is private", "enforced": True},
-        {"host": "10.0.0.2", "port": 3100, "rule": "address-guard", "reason": "10.0.0.2 is private", "enforced": True},
-        {"host": "*", "port": 0, "rule": "*", "count": 7, "reason": counted_reason(7)},
+        {"host": "packages.example.com", "count": 41, "reason": summary(41), "summary": True},
+        guarded,
+        guarded,
+        {"host": "*", "port": 0, "rule": "*", "count": 7, "reason": summary(7), "summary": True},
     )
     result = egress("denials")
     assert result.exit_code == 0
@@ -264,6 +276,7 @@ def test_denials_as_json(egress, state):
         "host": "www.example.com",
         "port": 443,
         "rule": "default",
+        "code": "no_rule",
         "reason": "no rule",
         "count": 2,
         "enforced": 1,

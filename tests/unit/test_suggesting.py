@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openclaw_egress.allowing import NewRule
-from openclaw_egress.denials import ANY, NOT_TLS, Denial
+from openclaw_egress.codes import Code
+from openclaw_egress.denials import ANY, Denial
 from openclaw_egress.destinations import parse_destination
 from openclaw_egress.policy import Policy, decide, read_policy
 from openclaw_egress.suggesting import (
@@ -109,7 +110,7 @@ def test_reports_that_were_only_counted_are_mentioned():
 
 
 def test_bytes_that_are_not_tls_are_mentioned():
-    refused = report("git.example", 22, rule="syntax", reason=NOT_TLS, enforced=True)
+    refused = report("git.example", 22, rule="syntax", code=Code.NOT_TLS, enforced=True)
     found = suggest(box(), "box", [report("git.example", 22), refused])
     assert "git.example:22 was also sent bytes that are not TLS" in found.notes[0]
 

@@ -33,6 +33,7 @@ from openclaw_egress.journal import Journal
 from openclaw_egress.lines import Line, line_hash, seal
 from openclaw_egress.otlp import encode_record, encode_resource, make_resource
 from openclaw_egress.records import DeniedRecord, EventRecord, ExchangeRecord, lines_of
+from openclaw_egress.spool_migrations import migrate
 from openclaw_egress.spool_reader import SpoolReader
 from openclaw_egress.spool_schema import (
     ACKNOWLEDGED,
@@ -49,8 +50,8 @@ from openclaw_egress.spool_schema import (
     SpoolError,
     connect,
     create_file,
+    identify,
     make_reserve,
-    prepare,
     release_reserve,
     spool_errors,
 )
@@ -103,6 +104,10 @@ _ATTRIBUTE_COLUMNS = {
     "error_type": semconv.ERROR_TYPE,
     "count": semconv.COUNT,
     "client": semconv.CLIENT_ADDRESS,
+    "code": semconv.CODE,
+    "address": semconv.ADDRESS,
+    "enforced": semconv.ENFORCED,
+    "summary": semconv.SUMMARY,
 }
 _ROW_COLUMNS = [
     "seq",
@@ -214,7 +219,7 @@ class Spool(SpoolReader):
             raise
         try:
             with spool_errors(self.path):
-                instance_id = prepare(self._db, self.path)
+                instance_id = self._prepare()
                 self._resource_id = self._remember_resource(make_resource(instance_id, service_name, host_name))
                 self._state = self._load_state()
                 self._newest_taken_ns = self._load_newest_taken()
@@ -240,6 +245,19 @@ class Spool(SpoolReader):
                 if not (can_retry and release_reserve(self.path)):
                     raise
         raise AssertionError("unreachable")
+
+    def _prepare(self) -> str:
+        """Make or migrate the tables in one transaction; return the instance's id."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            migrate(self._db, self.path)
+            instance_id = identify(self._db)
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+        return instance_id
 
     def close(self) -> None:
         """Flush, close, and let another process write."""
