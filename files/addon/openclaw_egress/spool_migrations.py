@@ -32,6 +32,9 @@ _OLD_SENTENCES: tuple[tuple[str, re.Pattern[str], Code], ...] = (
     ("response-syntax", re.compile(r".*"), Code.MALFORMED_RESPONSE),
     ("memory-budget", re.compile(r".*"), Code.MEMORY_LIMIT),
     ("neighbours", re.compile(r".*"), Code.UNKNOWN_NEIGHBOUR),
+    ("default", re.compile(r".* is an address literal, and no rule of .*"), Code.LITERAL_WITHOUT_RULE),
+    ("default", re.compile(r".* may not reach .* so; .*"), Code.RULE_NOT_MET),
+    ("default", re.compile(r"no rule lets .*"), Code.NO_RULE),
     (ANY, re.compile(r".*"), Code.VARIOUS),
 )
 
@@ -98,7 +101,7 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
 def _add_codes(connection: sqlite3.Connection) -> None:
     """Migrate from 0 to 1: add the columns of denials, and fill them from what was recorded."""
     present = columns_of(connection, "records")
-    for name, kind in (ADDED_COLUMNS[0] | ADDED_COLUMNS[1]).items():
+    for name, kind in ADDED_COLUMNS[0].items():
         if name not in present:
             connection.execute(f"ALTER TABLE records ADD COLUMN {name} {kind}")
     rows = connection.execute(

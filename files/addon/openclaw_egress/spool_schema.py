@@ -192,10 +192,9 @@ def connect_read_only(path: Path) -> sqlite3.Connection:
 
 
 ADDED_COLUMNS = {
-    0: {"client": "TEXT"},
-    1: {"code": "TEXT", "address": "TEXT", "enforced": "INTEGER", "summary": "INTEGER"},
+    0: {"client": "TEXT", "code": "TEXT", "address": "TEXT", "enforced": "INTEGER", "summary": "INTEGER"},
 }
-"""Columns of ``records`` by the ``user_version`` that added them; the first spools lacked ``client`` as well."""
+"""Columns of ``records`` by the last ``user_version`` whose files may lack them."""
 
 
 def _parsed_schema() -> dict[str, list[str]]:
@@ -266,7 +265,7 @@ def check_schema(connection: sqlite3.Connection, path: Path, *, complete: bool =
                 f"spool {path}: its schema is version {number}, this program knows up to {known}; "
                 "run the version that wrote it, or a newer one"
             )
-    optional = {name for added, names in ADDED_COLUMNS.items() if added >= version for name in names}
+    optional = {name for last, names in ADDED_COLUMNS.items() if last >= version for name in names}
     for table, columns in COLUMNS.items():
         if table not in tables:
             if complete:
