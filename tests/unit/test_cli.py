@@ -292,6 +292,16 @@ def test_denials_as_json(egress, state):
     }
 
 
+def test_denials_and_records_of_a_code(egress, state):
+    deny(state, {"host": "git.example", "port": 22, "rule": "syntax", "code": Code.NOT_TLS})
+    assert [row["host"] for row in lines(egress("denials", "--json", "--code", "not_tls"))] == ["git.example"]
+    assert [row["host"] for row in lines(egress("records", "--json", "--code", "no_rule"))] == ["www.example.com"]
+    assert [row["code"] for row in lines(egress("records", "--json", "--event", "denied"))] == ["no_rule", "not_tls"]
+    for command in ("denials", "records", "tail"):
+        refused = egress(command, "--code", "no rule")
+        assert refused.exit_code == 2 and "docs/codes.md lists all" in refused.stderr
+
+
 def test_denials_of_a_class_and_of_a_time(egress, state):
     deny(state, {"host": "a.example", "class_name": "browser"})
     assert [row["class"] for row in lines(egress("denials", "--json", "--class", "browser"))] == ["browser"]
@@ -352,6 +362,7 @@ def test_a_bad_policy_is_file_line_and_remedy(tmp_path):
         (["gateway", "https://example.com:99999"], 2, "ort"),
     ],
 )
+@pytest.mark.wording
 def test_explain(egress, policy, words, code, said):
     result = egress("policy", "explain", *words)
     assert result.exit_code == code, result.output
@@ -393,6 +404,7 @@ def test_a_policy_that_decides_as_expected(egress, policy, cases):
     assert (result.exit_code, result.stdout) == (0, "4 passed, 0 failed\n")
 
 
+@pytest.mark.wording
 def test_each_case_that_fails_is_told_with_place_expectation_decision_and_rule(egress, policy, cases):
     file = cases(CASES.replace("expect: allow", "expect: deny", 1).replace("rule: default", "rule: address-guard"))
     result = egress("policy", "test", file)
@@ -421,6 +433,7 @@ def test_each_case_that_fails_is_told_with_place_expectation_decision_and_rule(e
     }
 
 
+@pytest.mark.wording
 def test_cases_ask_with_method_and_path_and_know_fixed_addresses_without_asking_anybody(
     egress, policy, cases, monkeypatch
 ):
@@ -496,6 +509,7 @@ def reporting(policy) -> Path:
     return policy
 
 
+@pytest.mark.wording
 def test_what_a_class_in_report_did_becomes_a_diff_to_its_policy(egress, reporting, state):
     deny(state, {"host": "a.example"}, {"host": "b.internal", "port": 9000}, {"host": "localhost"})
     result = egress("policy", "suggest", "sandbox")

@@ -200,6 +200,7 @@ _SENTENCES = {
     Code.ADDRESS_NOT_CHECKED: "a connection to an address that was not checked",
     Code.VARIOUS: "{0.detail}",
 }
+_SUMMARY = "{0} more like this within a minute"
 _RULES = {
     Code.UNKNOWN_CLASS: "unknown-class",
     Code.LISTENER_WITHOUT_CLASS: "unknown-class",
@@ -225,7 +226,7 @@ def reason(code: Code, evidence: Evidence) -> str:
 
 def summary(count: int, first: str = "") -> str:
     """Return the reason of a record that stands for ``count`` denials that were only counted, for people."""
-    more = f"{count} more like this within a minute"
+    more = _SUMMARY.format(count)
     return f"{first}: {more}" if first else more
 
 

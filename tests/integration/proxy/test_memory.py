@@ -93,7 +93,8 @@ def test_bodies_that_wait_too_long_are_refused_with_a_record(small):
     recorded = refusals(small)[before:]
     assert recorded and all(row.class_name == "browser" for row in recorded)
     counted = re.search(
-        r'denied_total\{code="memory_limit",egress_class="browser",enforced="true",rule="memory-budget"\} ([0-9.]+)', small.metrics()
+        r'denied_total\{code="memory_limit",egress_class="browser",enforced="true",rule="memory-budget"\} ([0-9.]+)',
+        small.metrics(),
     )
     assert counted is not None and float(counted[1]) >= ended.count(503)
     ends = [row for row in small.exchanges() if row.outcome == "interrupted"]
