@@ -19,7 +19,7 @@ from openclaw_egress.cli.output import quoted
 from openclaw_egress.records import Body, DeniedRecord, ExchangeRecord
 from openclaw_egress.spool import Spool
 from openclaw_egress.spool_reader import Filters, SpoolReader
-from openclaw_egress.spool_schema import ADDED_COLUMNS
+from openclaw_egress.spool_rows import absent_until
 
 ADDON = Path(__file__).parents[2] / "files" / "addon"
 DENIED = {
@@ -115,7 +115,7 @@ def test_eighty_columns_are_enough_to_read_a_record_in(state):
 # ── spools of older versions ─────────────────────────────────────────────────────────────────────────────────────
 
 
-ADDED = [name for names in ADDED_COLUMNS.values() for name in names]
+ADDED = [*absent_until(0)]
 
 
 def make_old(spool: Path) -> None:

@@ -35,6 +35,7 @@ from openclaw_egress.otlp import encode_record, encode_resource, make_resource
 from openclaw_egress.records import DeniedRecord, EventRecord, ExchangeRecord, lines_of
 from openclaw_egress.spool_migrations import migrate
 from openclaw_egress.spool_reader import SpoolReader
+from openclaw_egress.spool_rows import ATTRIBUTES
 from openclaw_egress.spool_schema import (
     ACKNOWLEDGED,
     CLOCK_SET_BACK,
@@ -79,48 +80,7 @@ MAX_SKEW_NS = 60 * 10**9
 """A clock set back by no more than this leaves times increasing; after a larger step they begin again at the clock."""
 _RECENT = 1000
 
-_ATTRIBUTE_COLUMNS = {
-    "exchange_id": semconv.EXCHANGE_ID,
-    "part": semconv.PART_INDEX,
-    "parts": semconv.PART_COUNT,
-    "begin": semconv.BEGIN,
-    "method": semconv.HTTP_REQUEST_METHOD,
-    "url": semconv.URL_FULL,
-    "host": semconv.SERVER_ADDRESS,
-    "port": semconv.SERVER_PORT,
-    "status": semconv.HTTP_RESPONSE_STATUS_CODE,
-    "outcome": semconv.OUTCOME,
-    "rule": semconv.RULE,
-    "reason": semconv.REASON,
-    "provider": semconv.GEN_AI_PROVIDER_NAME,
-    "stream": semconv.GEN_AI_REQUEST_STREAM,
-    "input_tokens": semconv.GEN_AI_USAGE_INPUT_TOKENS,
-    "output_tokens": semconv.GEN_AI_USAGE_OUTPUT_TOKENS,
-    "cache_read_tokens": semconv.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS,
-    "cache_write_tokens": semconv.GEN_AI_USAGE_CACHE_WRITE_INPUT_TOKENS,
-    "reasoning_tokens": semconv.GEN_AI_USAGE_REASONING_OUTPUT_TOKENS,
-    "duration": semconv.DURATION,
-    "first_chunk": semconv.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK,
-    "error_type": semconv.ERROR_TYPE,
-    "count": semconv.COUNT,
-    "client": semconv.CLIENT_ADDRESS,
-    "code": semconv.CODE,
-    "address": semconv.ADDRESS,
-    "enforced": semconv.ENFORCED,
-    "summary": semconv.SUMMARY,
-}
-_ROW_COLUMNS = [
-    "seq",
-    "time_ns",
-    "state",
-    "class",
-    "size",
-    "event_name",
-    "model",
-    *_ATTRIBUTE_COLUMNS,
-    "resource",
-    "otlp",
-]
+_ROW_COLUMNS = ["seq", "time_ns", "state", "class", "size", "event_name", "model", *ATTRIBUTES, "resource", "otlp"]
 _WORDS = {"dead_lettered": "dead-lettered", "counted_as_stored": "counted as stored"}
 _SEVERITIES: dict[str, Literal["INFO", "WARN", "ERROR"]] = {"dropped": "ERROR", "counted_as_stored": "INFO"}
 _LAST_NS = 2**63 - 1
@@ -659,7 +619,7 @@ class Spool(SpoolReader):
 
     def _row(self, line: Line, encoded: bytes) -> tuple[Any, ...]:
         said = line.attributes
-        columns = {name: said.get(attribute) for name, attribute in _ATTRIBUTE_COLUMNS.items()}
+        columns = {name: said.get(attribute) for name, attribute in ATTRIBUTES.items()}
         columns["exchange_id"] = columns["exchange_id"] or ""
         columns["part"] = columns["part"] or 0
         columns["parts"] = columns["parts"] or 0

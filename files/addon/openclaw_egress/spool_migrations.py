@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 from openclaw_egress.codes import ANY, Code
 from openclaw_egress.otlp import decode_text
 from openclaw_egress.semconv import EVENT_DENIED
-from openclaw_egress.spool_schema import ADDED_COLUMNS, USER_VERSION, check_schema, columns_of, create, user_version
+from openclaw_egress.spool_rows import absent_until
+from openclaw_egress.spool_schema import USER_VERSION, check_schema, columns_of, create, user_version
 
 _COUNTED = re.compile(r"(?:(.*): )?[0-9]+ more like this within a minute", re.DOTALL)
 _OLD_SENTENCES: tuple[tuple[str, re.Pattern[str], Code], ...] = (
@@ -101,7 +102,7 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
 def _add_codes(connection: sqlite3.Connection) -> None:
     """Migrate from 0 to 1: add the columns of denials, and fill them from what was recorded."""
     present = columns_of(connection, "records")
-    for name, kind in ADDED_COLUMNS[0].items():
+    for name, kind in absent_until(0).items():
         if name not in present:
             connection.execute(f"ALTER TABLE records ADD COLUMN {name} {kind}")
     rows = connection.execute(

@@ -11,7 +11,7 @@ import sqlite3
 import stat
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,6 +20,7 @@ from openclaw_egress.lines import GENESIS
 from openclaw_egress.otlp import decode_text
 from openclaw_egress.semconv import EVENT_DENIED
 from openclaw_egress.spool_migrations import read_old_denial
+from openclaw_egress.spool_rows import COLUMNS, FLAGS, Row
 from openclaw_egress.spool_schema import (
     CLOCK_SET_BACK,
     STATES,
@@ -31,48 +32,7 @@ from openclaw_egress.spool_schema import (
     who_may,
 )
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One record as tables show it; times are Unix nanoseconds, durations seconds, ``None`` where unknown."""
-
-    seq: int
-    time_ns: int
-    state: str
-    class_name: str
-    event_name: str
-    id: str
-    part: int
-    """0 for a record's first line, from 1 for its parts."""
-    parts: int
-    begin: str | None
-    method: str | None
-    url: str | None
-    host: str | None
-    port: int | None
-    status: int | None
-    outcome: str | None
-    rule: str | None
-    reason: str | None
-    provider: str | None
-    model: str | None
-    stream: bool | None
-    input_tokens: int | None
-    output_tokens: int | None
-    cache_read_tokens: int | None
-    cache_write_tokens: int | None
-    reasoning_tokens: int | None
-    duration: float | None
-    first_chunk: float | None
-    error_type: str | None
-    count: int | None
-    why: str | None
-    client: str | None
-    code: str | None
-    address: str | None
-    enforced: bool | None
-    summary: bool | None
-    """The record stands for `count` denials."""
+__all__ = ["Audit", "Filters", "Row", "SpoolReader"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,10 +75,6 @@ class Audit:
     problems: tuple[str, ...]
 
 
-_COLUMNS = {
-    field.name: {"class_name": "class", "id": "exchange_id"}.get(field.name, field.name) for field in fields(Row)
-}
-_FLAGS = ("stream", "enforced", "summary")
 _COMPARED = {
     "since_ns": "time_ns >= ?",
     "until_ns": "time_ns < ?",
@@ -160,7 +116,7 @@ class SpoolReader:
             with spool_errors(self.path):
                 check_schema(self._read(), self.path, complete=True)
                 present = columns_of(self._read(), "records")
-                self._absent = [name for name in _COLUMNS.values() if name not in present]
+                self._absent = [column.name for column in COLUMNS.values() if column.name not in present]
                 row = self._read().execute("SELECT value FROM meta WHERE key = 'instance_id'").fetchone()
         except BaseException:
             SpoolReader.close(self)
@@ -190,7 +146,7 @@ class SpoolReader:
 
     def query(self, filters: Filters | None = None) -> Iterator[Row]:
         """Records (of dead letters their parts too) in order of time, or the newest first."""
-        columns = ", ".join(f"{column} AS {name}" for name, column in _COLUMNS.items())
+        columns = ", ".join(f"{column.name} AS {name}" for name, column in COLUMNS.items())
         columns += f", CASE WHEN event_name = '{EVENT_DENIED}' AND enforced IS NULL THEN otlp END AS old"
         for found in self._select(columns, filters or Filters()):
             values = dict(found)
@@ -199,7 +155,7 @@ class SpoolReader:
                 denied = read_old_denial(values["rule"] or "", values["reason"] or "", old)
                 values |= denied._asdict() | {"client": values["client"] or denied.client}
                 values["outcome"] = "denied" if denied.enforced else "reported"
-            values |= {name: bool(values[name]) for name in _FLAGS if values[name] is not None}
+            values |= {name: bool(values[name]) for name in FLAGS if values[name] is not None}
             yield Row(**{**values, "state": STATES[values["state"]]})
 
     def denials(self, filters: Filters) -> Iterator[Denial]:

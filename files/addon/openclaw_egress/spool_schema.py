@@ -30,6 +30,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from openclaw_egress import spool_rows
+
 SCHEMA_VERSION = 1
 USER_VERSION = 1
 PENDING, ACKNOWLEDGED, DEAD, LOCAL = 0, 1, 2, 3
@@ -54,13 +56,8 @@ CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS ledger (seq INTEGER PRIMARY KEY, hash BLOB NOT NULL, time_ns INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS resources (id INTEGER PRIMARY KEY, otlp BLOB NOT NULL UNIQUE);
 CREATE TABLE IF NOT EXISTS records (
-    seq INTEGER PRIMARY KEY, time_ns INTEGER NOT NULL, state INTEGER NOT NULL, class TEXT NOT NULL,
-    size INTEGER NOT NULL, event_name TEXT NOT NULL, exchange_id TEXT NOT NULL, part INTEGER NOT NULL,
-    parts INTEGER NOT NULL, begin TEXT, method TEXT, url TEXT, host TEXT, port INTEGER, status INTEGER, outcome TEXT,
-    rule TEXT, reason TEXT, provider TEXT, model TEXT, stream INTEGER, input_tokens INTEGER, output_tokens INTEGER,
-    cache_read_tokens INTEGER, cache_write_tokens INTEGER, reasoning_tokens INTEGER, duration REAL, first_chunk REAL,
-    error_type TEXT, count INTEGER, why TEXT, resource INTEGER NOT NULL REFERENCES resources(id), otlp BLOB NOT NULL,
-    client TEXT, code TEXT, address TEXT, enforced INTEGER, summary INTEGER
+    {columns},
+    size INTEGER NOT NULL, resource INTEGER NOT NULL REFERENCES resources(id), otlp BLOB NOT NULL
 );
 CREATE INDEX IF NOT EXISTS records_by_exchange ON records(exchange_id) WHERE exchange_id <> '';
 CREATE INDEX IF NOT EXISTS records_by_state ON records(state, class, seq, size);
@@ -74,7 +71,7 @@ CREATE TABLE IF NOT EXISTS chunks (
     n INTEGER PRIMARY KEY, id TEXT NOT NULL, direction TEXT NOT NULL, time_ns INTEGER NOT NULL, data BLOB NOT NULL
 );
 CREATE INDEX IF NOT EXISTS chunks_by_exchange ON chunks(id);
-"""
+""".format(columns=", ".join(f"{column.name} {column.sql}" for column in spool_rows.COLUMNS.values()))
 
 
 class SpoolError(Exception):
@@ -191,12 +188,6 @@ def connect_read_only(path: Path) -> sqlite3.Connection:
     return connection
 
 
-ADDED_COLUMNS = {
-    0: {"client": "TEXT", "code": "TEXT", "address": "TEXT", "enforced": "INTEGER", "summary": "INTEGER"},
-}
-"""Columns of ``records`` by the last ``user_version`` whose files may lack them."""
-
-
 def _parsed_schema() -> dict[str, list[str]]:
     """Return the columns of each table, read from `_SCHEMA` by SQLite itself."""
     with contextlib.closing(sqlite3.connect(":memory:")) as empty:
@@ -265,7 +256,7 @@ def check_schema(connection: sqlite3.Connection, path: Path, *, complete: bool =
                 f"spool {path}: its schema is version {number}, this program knows up to {known}; "
                 "run the version that wrote it, or a newer one"
             )
-    optional = {name for last, names in ADDED_COLUMNS.items() if last >= version for name in names}
+    optional = spool_rows.absent_until(version)
     for table, columns in COLUMNS.items():
         if table not in tables:
             if complete:
