@@ -143,4 +143,5 @@ def test_no_wide_exception_is_proposed_where_a_narrow_one_was_not_met():
     found = group("10.0.0.2", 3100, denied.rule, code=denied.code, address=str(denied.evidence.address))
     found.reason = denied.reason
     remedy = remedy_for(found)
-    assert not remedy.rules and "classes.sandbox.addresses[0]" in remedy.advice
+    assert not remedy.rules and denied.reason in remedy.advice
+    assert denied.evidence.rule == "classes.sandbox.addresses[0]"

@@ -81,6 +81,7 @@ LEFT_OUT = {
 
 
 @pytest.mark.parametrize("why", list(LEFT_OUT))
+@pytest.mark.wording
 def test_what_no_rule_of_allow_can_or_should_allow_is_left_out_with_why(why):
     rules, denials = LEFT_OUT[why]
     policy = read(HEAD + f"  box: {{listen: 1, action: report{rules}}}\nresolve: {{llm.example: 10.1.2.3}}\n")
@@ -200,6 +201,7 @@ def test_where_adding_would_change_more_the_rules_are_told_and_nothing_is_writte
     assert f"write them under classes.box.allow:\n  - {A}\n  - {B}" in str(refused.value)
 
 
+@pytest.mark.wording
 def test_rules_that_do_not_allow_what_was_seen_are_not_written():
     text = f"{HEAD}{BOX}{KEYS}"
     missing = Suggestion((NewRule(host="a.example", ports=(443,)),), (Request(parse_destination("b.example", 443)),))
