@@ -87,9 +87,11 @@ class Decision:
     evidence: Evidence = codes.NOTHING
 
     @classmethod
-    def denial(cls, code: Code, evidence: Evidence = codes.NOTHING, *, inspect: bool = False) -> Decision:
-        """Return the denial of a kind that no rule of the policy makes."""
-        return cls(False, codes.rule_of(code, evidence), code, inspect, evidence=evidence)
+    def denial(
+        cls, code: Code, evidence: Evidence = codes.NOTHING, *, inspect: bool = False, softened: bool = False
+    ) -> Decision:
+        """Return the denial of a kind that no rule of the policy makes; a softened one is only reported."""
+        return cls(softened, codes.rule_of(code, evidence), code, inspect, softened, evidence=evidence)
 
     @property
     def reason(self) -> str:
@@ -351,9 +353,9 @@ def decide(
     limited = (allowing is not None and allowing.limited) or any(
         rule.limited and rule.serves(port) for rule in found.deny.about(host, address)
     )
-    guarded = _guarded(found, destination, method, path)
+    guarded = _guarded(found, evidence, destination, method, path)
     if guarded is not None:
-        return replace(guarded, inspect=inspect)
+        return Decision.denial(*guarded, inspect=inspect)
     if allowing is not None:
         tls = allowing.tls or inspect
         return Decision(True, allowing.name, Code.ALLOWED_BY_RULE, inspect, tls=tls, limited=limited, evidence=evidence)
@@ -361,7 +363,7 @@ def decide(
         return Decision.denial(Code.LITERAL_WITHOUT_RULE, evidence, inspect=inspect)
     if found.action == "open":
         return Decision(True, "default", Code.ALLOWED_BY_ACTION, inspect, limited=limited, evidence=evidence)
-    return replace(_unmatched(found, destination), allow=softened, inspect=inspect, would_deny=softened)
+    return Decision.denial(*_unmatched(found, evidence, destination), inspect=inspect, softened=softened)
 
 
 def decide_address(
@@ -394,7 +396,7 @@ def decide_address(
     exception = found.addresses.permitting(ip, destination.port, method, path)
     guarded = guard_reason(ip)
     if exception is None and (guarded is not None or ip in policy.host_addresses):
-        return replace(_refused_by_guard(found, evidence, guarded, (ip,)), inspect=inspect)
+        return Decision.denial(*_refused_by_guard(found, evidence, guarded, (ip,)), inspect=inspect)
     if denying is not None:
         return denied
     if exception is not None:
@@ -432,7 +434,9 @@ def _allowing(found: ClassPolicy, destination: Destination, method: str | None, 
     return found.addresses.permitting(address, destination.port, method, path)
 
 
-def _guarded(found: ClassPolicy, destination: Destination, method: str | None, path: str | None) -> Decision | None:
+def _guarded(
+    found: ClassPolicy, evidence: Evidence, destination: Destination, method: str | None, path: str | None
+) -> tuple[Code, Evidence] | None:
     """Return the guard's refusal of what needs no look-up: a literal, or a name that always means a guarded address."""
     if destination.address is not None:
         stands_for, reason = (destination.address,), guard_reason(destination.address)
@@ -441,13 +445,12 @@ def _guarded(found: ClassPolicy, destination: Destination, method: str | None, p
         reason, stands_for = (None, ()) if named is None else named  # type: ignore[assignment]
     if reason is None or any(found.addresses.permitting(ip, destination.port, method, path) for ip in stands_for):
         return None
-    evidence = Evidence(found.name, destination, address=destination.address)
-    return _refused_by_guard(found, evidence, reason, stands_for)
+    return _refused_by_guard(found, evidence._replace(address=destination.address), reason, stands_for)
 
 
 def _refused_by_guard(
     found: ClassPolicy, evidence: Evidence, guarded: str | None, addresses: Sequence[Address]
-) -> Decision:
+) -> tuple[Code, Evidence]:
     """Return the guard's refusal, with the exception that would permit it but for the request's method or path.
 
     ``guarded`` is None for an address of the proxy's host.
@@ -456,18 +459,15 @@ def _refused_by_guard(
     evidence = evidence._replace(range=guarded or "an address of this proxy's host")
     for rule in found.addresses.networks:
         if rule.serves(port) and any(_contains(rule, ip) for ip in addresses):
-            evidence = evidence._replace(rule=rule.name, allows=describe_rule(rule))
-            return Decision.denial(Code.EXCEPTION_NOT_MET, evidence)
-    return Decision.denial(Code.HOST_ADDRESS if guarded is None else Code.ADDRESS_GUARDED, evidence)
+            return Code.EXCEPTION_NOT_MET, evidence._replace(rule=rule.name, allows=describe_rule(rule))
+    return Code.HOST_ADDRESS if guarded is None else Code.ADDRESS_GUARDED, evidence
 
 
-def _unmatched(found: ClassPolicy, destination: Destination) -> Decision:
+def _unmatched(found: ClassPolicy, evidence: Evidence, destination: Destination) -> tuple[Code, Evidence]:
     """Return the denial by default; it names the closest rule that matches the host."""
-    evidence = Evidence(found.name, destination)
     for rule in found.allow.about(destination.host, destination.address):
-        evidence = evidence._replace(rule=rule.name, allows=describe_rule(rule))
-        return Decision.denial(Code.RULE_NOT_MET, evidence)
-    return Decision.denial(Code.NO_RULE, evidence)
+        return Code.RULE_NOT_MET, evidence._replace(rule=rule.name, allows=describe_rule(rule))
+    return Code.NO_RULE, evidence
 
 
 # ── reading the file ─────────────────────────────────────────────────────────────────────────────────────────────
