@@ -137,7 +137,8 @@ def test_every_variable_of_ansible_that_a_remedy_names_exists():
 
 KNOWN_ELSEWHERE = {
     "openclaw_egress_class",  # A label in Loki.
-    "openclaw_egress_spool_refusing",  # A metric.
+    "openclaw_egress_spool_refusing",  # Metrics.
+    "openclaw_egress_denied_total",
     "openclaw_egress_run",  # Functions of the operator's build script.
     "openclaw_egress_status",
     "openclaw_egress_keep_spool",  # Of the playbook rollback.yml.

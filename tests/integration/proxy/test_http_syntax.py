@@ -350,7 +350,9 @@ def test_malformed_requests_count_towards_the_rate_limit(proxy):
 
 def test_refusals_are_counted(proxy):
     def counted() -> float:
-        lines = [line for line in proxy.metrics().splitlines() if 'denied_total{egress_class="build"' in line]
+        lines = [
+            line for line in proxy.metrics().splitlines() if "denied_total{" in line and 'egress_class="build"' in line
+        ]
         return sum(float(line.split()[-1]) for line in lines if 'rule="syntax"' in line)
 
     before = counted()

@@ -84,7 +84,7 @@ def refusals(proxy):
 
 def refused(proxy) -> float:
     """Return how many requests of the browser's class were refused; only the first of them are recorded singly."""
-    name = r'denied_total\{egress_class="browser",enforced="true",rule="memory-budget"\} ([0-9.]+)'
+    name = r'denied_total\{code="memory_limit",egress_class="browser",enforced="true",rule="memory-budget"\} ([0-9.]+)'
     counted = re.search(name, proxy.metrics())
     return float(counted[1]) if counted else 0.0
 

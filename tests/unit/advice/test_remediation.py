@@ -6,41 +6,56 @@ import pytest
 from ruamel.yaml import YAML
 
 from openclaw_egress.advice.remediation import NewRule, remedy_for
+from openclaw_egress.policy.codes import Code
 from openclaw_egress.policy.destination import parse_destination
 from openclaw_egress.policy.model import decide, decide_address, read_policy
-from openclaw_egress.recording.denials import ANY, NOT_TLS, DenialGroup
+from openclaw_egress.recording.denials import ANY, DenialGroup
 
 
-def group(host: str, port: int, rule: str = "default", reason: str = "why") -> DenialGroup:
-    return DenialGroup(class_name="sandbox", host=host, port=port, rule=rule, reason=reason, enforced=1)
+def group(host: str, port: int, rule: str = "default", *, code: Code | str = "", address: str = "") -> DenialGroup:
+    """Return a group of denials whose reason is its code: no advice may read a sentence."""
+    return DenialGroup(
+        class_name="sandbox",
+        host=host,
+        port=port,
+        rule=rule,
+        reason=code,
+        code=code,
+        address=address or None,
+        enforced=1,
+    )
 
 
-GUARDED = "evil.example is 10.1.2.3, which is private (10.0.0.0/8, RFC 1918)"
-OWN = "192.0.2.7 is this machine's own address"
+GUARDED = {"code": Code.ADDRESS_GUARDED}
+AT = {"code": Code.ADDRESS_GUARDED, "address": "10.1.2.3"}
+OWN = {"code": Code.OWN_ADDRESS, "address": "192.0.2.7"}
+NOT_TLS = {"code": Code.NOT_TLS}
+NO_RULE = {"code": Code.NO_RULE}
 ALLOWED = [
-    # host, port, rule, reason → what is said
-    ("packages.example.com", 443, "default", "", "classes.sandbox.allow: {host: packages.example.com, ports: [443]}"),
-    ("intranet", 80, "default", "", 'classes.sandbox.allow: {host: "intranet", ports: [80]}'),
-    ("8.8.8.8", 53, "default", "", "classes.sandbox.allow: {host: 8.8.8.8, ports: [53]}"),
-    ("2620:fe::fe", 443, "default", "", 'classes.sandbox.allow: {host: "2620:fe::fe", ports: [443]}'),
+    # host, port, rule, code and evidence → what is said
+    ("packages.example.com", 443, "default", NO_RULE,
+        "classes.sandbox.allow: {host: packages.example.com, ports: [443]}"),
+    ("intranet", 80, "default", NO_RULE, 'classes.sandbox.allow: {host: "intranet", ports: [80]}'),
+    ("8.8.8.8", 53, "default", NO_RULE, "classes.sandbox.allow: {host: 8.8.8.8, ports: [53]}"),
+    ("2620:fe::fe", 443, "default", NO_RULE, 'classes.sandbox.allow: {host: "2620:fe::fe", ports: [443]}'),
     ("git.example", 22, "syntax", NOT_TLS,
         "classes.sandbox.allow: {host: git.example, ports: [22], tls: false}; not where the host is inspected"),
-    ("10.1.2.3", 80, "address-guard", "10.1.2.3 is private (10.0.0.0/8, RFC 1918)",
+    ("10.1.2.3", 80, "address-guard", AT,
         "classes.sandbox.allow: {host: 10.1.2.3, ports: [80]} and "
         "classes.sandbox.addresses: {cidr: 10.1.2.3/32, ports: [80]}; an exception to the address guard"),
-    ("evil.example", 443, "address-guard", GUARDED,
+    ("evil.example", 443, "address-guard", AT,
         "classes.sandbox.addresses: {cidr: 10.1.2.3/32, ports: [443]}; an exception to the address guard"),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("host", "port", "rule", "reason", "said"), ALLOWED)
-def test_the_rule_that_would_allow_it_is_written_as_in_the_file(host, port, rule, reason, said):
-    assert str(remedy_for(group(host, port, rule, reason))) == said
+@pytest.mark.parametrize(("host", "port", "rule", "told", "said"), ALLOWED)
+def test_the_rule_that_would_allow_it_is_written_as_in_the_file(host, port, rule, told, said):
+    assert str(remedy_for(group(host, port, rule, **told))) == said
 
 
-@pytest.mark.parametrize(("host", "port", "rule", "reason", "said"), ALLOWED)
-def test_a_policy_with_that_rule_can_be_read_and_has_it(host, port, rule, reason, said):
-    rules = remedy_for(group(host, port, rule, reason)).rules
+@pytest.mark.parametrize(("host", "port", "rule", "told", "said"), ALLOWED)
+def test_a_policy_with_that_rule_can_be_read_and_has_it(host, port, rule, told, said):
+    rules = remedy_for(group(host, port, rule, **told)).rules
     lists = {under.rpartition(".")[2]: [str(new) for other, new in rules if other == under] for under, _ in rules}
     text = ", ".join(f"{kind}: [{', '.join(written)}]" for kind, written in lists.items())
     policy = read_policy(
@@ -56,24 +71,29 @@ def test_a_policy_with_that_rule_can_be_read_and_has_it(host, port, rule, reason
 
 
 @pytest.mark.parametrize(
-    ("host", "port", "rule", "reason", "said"),
+    ("host", "port", "rule", "told", "said"),
     [
-        ("a..b", 0, "syntax", "an empty label", "no rule can allow it, the client must ask in another way: "),
-        ("a.example", 443, "syntax", "no Host header", "no rule can allow it, the client must ask in another way: "),
+        ("a..b", 0, "syntax", {"code": Code.INVALID_DESTINATION},
+            "no rule can allow it, the client must ask in another way: "),
+        ("a.example", 443, "syntax", {"code": Code.HOST_HEADER_MISSING},
+            "no rule can allow it, the client must ask in another way: "),
         ("?", 0, "syntax", NOT_TLS, "no rule can allow it, the client must ask in another way: "),
-        ("api.openai.com", 443, "recording", "WebSockets …", "no rule can allow what cannot be recorded"),
-        ("a.example", 443, "classes.sandbox.deny[2]", "…", "deny goes before allow: narrow classes.sandbox.deny[2]"),
-        ("a.example", 443, "unknown-class", "…", "name class sandbox under classes"),
-        (ANY, 0, "classes.sandbox.limits.connections", "…", "raise classes.sandbox.limits.connections"),
-        (ANY, 0, ANY, "12 more like this within a minute", "counted for the whole class, beyond 300 in a minute"),
-        ("me.example", 443, "address-guard", OWN, "no rule is proposed: 192.0.2.7 is this machine's own address"),
-        ("localhost", 9000, "address-guard", "localhost is loopback (RFC 6761)", "no rule is proposed: 127.0.0.1"),
-        ("x.example", 443, "address-guard", "3 more like this within a minute",
+        ("api.openai.com", 443, "recording", {"code": Code.WEBSOCKET_NOT_RECORDED},
+            "no rule can allow what cannot be recorded"),
+        ("a.example", 443, "classes.sandbox.deny[2]", {"code": Code.DENIED_BY_RULE},
+            "deny goes before allow: narrow classes.sandbox.deny[2]"),
+        ("a.example", 443, "unknown-class", {"code": Code.UNKNOWN_CLASS}, "name class sandbox under classes"),
+        (ANY, 0, "classes.sandbox.limits.connections", {"code": Code.CONNECTION_LIMIT},
+            "raise classes.sandbox.limits.connections"),
+        (ANY, 0, ANY, {"code": Code.VARIOUS}, "counted for the whole class, beyond 300 in a minute"),
+        ("me.example", 443, "address-guard", OWN, "no rule is proposed: own_address"),
+        ("localhost", 9000, "address-guard", GUARDED, "no rule is proposed: 127.0.0.1"),
+        ("x.example", 443, "address-guard", GUARDED,
             "classes.sandbox.addresses: {cidr: …, ports: [443]} with the address that x.example has"),
     ],
 )  # fmt: skip
-def test_where_no_rule_can_be_named_it_is_said_what_to_do(host, port, rule, reason, said):
-    remedy = remedy_for(group(host, port, rule, reason))
+def test_where_no_rule_can_be_named_it_is_said_what_to_do(host, port, rule, told, said):
+    remedy = remedy_for(group(host, port, rule, **told))
     assert not remedy.rules and str(remedy).startswith(said)
 
 
@@ -96,20 +116,18 @@ NEVER = [
 @pytest.mark.parametrize("host", NEVER)
 @pytest.mark.parametrize("rule", ["address-guard", "default", "syntax"])
 def test_metadata_link_local_and_own_addresses_are_never_proposed(host, rule):
-    remedy = remedy_for(group(host, 80, rule, NOT_TLS if rule == "syntax" else f"{host} is …"))
+    remedy = remedy_for(group(host, 80, rule, **{"syntax": NOT_TLS, "default": NO_RULE}.get(rule, GUARDED)))
     assert not remedy.rules and "cidr" not in str(remedy) and remedy.advice.startswith("no rule")
 
 
 @pytest.mark.parametrize("address", NEVER[:5])
 def test_a_name_that_resolved_to_metadata_is_never_proposed(address):
-    remedy = remedy_for(
-        group("innocent.example", 80, "address-guard", f"innocent.example is at {address}, cloud metadata")
-    )
+    remedy = remedy_for(group("innocent.example", 80, "address-guard", code=Code.ADDRESS_GUARDED, address=address))
     assert not remedy.rules and "no rule is proposed" in remedy.advice
 
 
 def test_this_machines_addresses_are_never_proposed():
-    denied = group("10.1.2.3", 80, "address-guard", "10.1.2.3 is private (10.0.0.0/8, RFC 1918)")
+    denied = group("10.1.2.3", 80, "address-guard", **AT)
     assert remedy_for(denied).rules
     assert not remedy_for(denied, lambda address: address == "10.1.2.3").rules
 
@@ -121,5 +139,9 @@ def test_no_wide_exception_is_proposed_where_a_narrow_one_was_not_met():
     )
     policy = read_policy(text.encode(), "policy.yml")
     denied = decide(policy, "sandbox", parse_destination("10.0.0.2", 3100), "GET", "/loki/api/v1/query_range")
-    remedy = remedy_for(group("10.0.0.2", 3100, denied.rule, denied.reason))
-    assert not remedy.rules and "classes.sandbox.addresses[0]" in remedy.advice
+    assert denied.code == Code.EXCEPTION_NOT_MET
+    found = group("10.0.0.2", 3100, denied.rule, code=denied.code, address=str(denied.evidence.address))
+    found.reason = denied.reason
+    remedy = remedy_for(found)
+    assert not remedy.rules and denied.reason in remedy.advice
+    assert denied.evidence.rule == "classes.sandbox.addresses[0]"

@@ -17,9 +17,10 @@ from openclaw_egress.advice.suggest import (
     suggested_text,
     unified_diff,
 )
+from openclaw_egress.policy.codes import Code
 from openclaw_egress.policy.destination import parse_destination
 from openclaw_egress.policy.model import Policy, decide, read_policy
-from openclaw_egress.recording.denials import ANY, NOT_TLS, Denial
+from openclaw_egress.recording.denials import ANY, Denial
 
 HEAD = "version: 1  # one\ninspect: [api.openai.com]\nclasses:\n"
 
@@ -80,6 +81,7 @@ LEFT_OUT = {
 
 
 @pytest.mark.parametrize("why", list(LEFT_OUT))
+@pytest.mark.wording
 def test_what_no_rule_of_allow_can_or_should_allow_is_left_out_with_why(why):
     rules, denials = LEFT_OUT[why]
     policy = read(HEAD + f"  box: {{listen: 1, action: report{rules}}}\nresolve: {{llm.example: 10.1.2.3}}\n")
@@ -109,7 +111,7 @@ def test_reports_that_were_only_counted_are_mentioned():
 
 
 def test_bytes_that_are_not_tls_are_mentioned():
-    refused = report("git.example", 22, rule="syntax", reason=NOT_TLS, enforced=True)
+    refused = report("git.example", 22, rule="syntax", code=Code.NOT_TLS, enforced=True)
     found = suggest(box(), "box", [report("git.example", 22), refused])
     assert "git.example:22 was also sent bytes that are not TLS" in found.notes[0]
 
@@ -199,6 +201,7 @@ def test_where_adding_would_change_more_the_rules_are_told_and_nothing_is_writte
     assert f"write them under classes.box.allow:\n  - {A}\n  - {B}" in str(refused.value)
 
 
+@pytest.mark.wording
 def test_rules_that_do_not_allow_what_was_seen_are_not_written():
     text = f"{HEAD}{BOX}{KEYS}"
     missing = Suggestion((NewRule(host="a.example", ports=(443,)),), (Request(parse_destination("b.example", 443)),))

@@ -59,7 +59,7 @@ def test_a_failure_of_one_task_does_not_end_the_housekeeping(service):
 @pytest.mark.parametrize("how", ["raises", "fails", "never answers"])
 def test_a_policy_whose_listeners_cannot_open_is_not_in_force(service, monkeypatch, how):
     """Keep the previous policy in force, report it, and try again until the listeners open."""
-    monkeypatch.setattr("openclaw_egress.proxy.service.LISTEN_SECONDS", 0.5)
+    monkeypatch.setattr("openclaw_egress.app.service.LISTEN_SECONDS", 0.5)
     broken, applied = threading.Event(), []
     broken.set()
 

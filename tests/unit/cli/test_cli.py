@@ -17,7 +17,7 @@ from openclaw_egress.cli.app import USER_ERRORS, app
 from openclaw_egress.cli.formatting import harmless
 from openclaw_egress.llm.model import RequestFacts, ResponseFacts, Usage
 from openclaw_egress.policy.cases import CasesError, load_cases
-from openclaw_egress.recording.denials import counted_reason
+from openclaw_egress.policy.codes import Code, summary
 from openclaw_egress.recording.records import Body, DeniedRecord, EventRecord, ExchangeRecord
 from openclaw_egress.spool.writer import Spool
 
@@ -72,7 +72,12 @@ def state(tmp_path: Path) -> Path:
             spool.close_exchange(record)
         spool.add(
             DeniedRecord(
-                class_name="sandbox", host="www.example.com", port=443, rule="default", reason="no rule lets it"
+                class_name="sandbox",
+                host="www.example.com",
+                port=443,
+                rule="default",
+                code=Code.NO_RULE,
+                reason="no rule lets it",
             )
         )
     return tmp_path
@@ -225,20 +230,27 @@ def test_harmless_keeps_lines_where_it_is_told_to():
 
 def deny(state: Path, *changes: dict) -> None:
     """Records of denials; what is not said is a reported one of class sandbox."""
-    known = {"class_name": "sandbox", "port": 443, "rule": "default", "reason": "no rule", "enforced": False}
+    known = {
+        "class_name": "sandbox", "port": 443, "rule": "default", "code": Code.NO_RULE, "reason": "no rule",
+        "enforced": False,
+    }  # fmt: skip
     with Spool(state / "spool.db", sync_seconds=None, local=True) as spool:
         for change in changes:
             spool.add(DeniedRecord(**known | change))
 
 
 def test_denials_are_counted_and_what_would_allow_them_is_said(egress, state):
+    guarded = {
+        "host": "10.0.0.2", "port": 3100, "rule": "address-guard", "reason": "10.0.0.2 is private", "enforced": True,
+        "code": Code.ADDRESS_GUARDED, "address": "10.0.0.2",
+    }  # fmt: skip
     deny(
         state,
         {"host": "packages.example.com"},
-        {"host": "packages.example.com", "count": 41, "reason": counted_reason(41)},
-        {"host": "10.0.0.2", "port": 3100, "rule": "address-guard", "reason": "10.0.0.2 is private", "enforced": True},
-        {"host": "10.0.0.2", "port": 3100, "rule": "address-guard", "reason": "10.0.0.2 is private", "enforced": True},
-        {"host": "*", "port": 0, "rule": "*", "count": 7, "reason": counted_reason(7)},
+        {"host": "packages.example.com", "count": 41, "reason": summary(41), "summary": True},
+        guarded,
+        guarded,
+        {"host": "*", "port": 0, "rule": "*", "count": 7, "reason": summary(7), "summary": True},
     )
     result = egress("denials")
     assert result.exit_code == 0
@@ -264,6 +276,7 @@ def test_denials_as_json(egress, state):
         "host": "www.example.com",
         "port": 443,
         "rule": "default",
+        "code": "no_rule",
         "reason": "no rule",
         "count": 2,
         "enforced": 1,
@@ -277,6 +290,16 @@ def test_denials_as_json(egress, state):
         ],
         "advice": "",
     }
+
+
+def test_denials_and_records_of_a_code(egress, state):
+    deny(state, {"host": "git.example", "port": 22, "rule": "syntax", "code": Code.NOT_TLS})
+    assert [row["host"] for row in lines(egress("denials", "--json", "--code", "not_tls"))] == ["git.example"]
+    assert [row["host"] for row in lines(egress("records", "--json", "--code", "no_rule"))] == ["www.example.com"]
+    assert [row["code"] for row in lines(egress("records", "--json", "--event", "denied"))] == ["no_rule", "not_tls"]
+    for command in ("denials", "records", "tail"):
+        refused = egress(command, "--code", "no rule")
+        assert refused.exit_code == 2 and "docs/codes.md lists all" in refused.stderr
 
 
 def test_denials_of_a_class_and_of_a_time(egress, state):
@@ -339,6 +362,7 @@ def test_a_bad_policy_is_file_line_and_remedy(tmp_path):
         (["gateway", "https://example.com:99999"], 2, "ort"),
     ],
 )
+@pytest.mark.wording
 def test_explain(egress, policy, words, code, said):
     result = egress("policy", "explain", *words)
     assert result.exit_code == code, result.output
@@ -380,6 +404,7 @@ def test_a_policy_that_decides_as_expected(egress, policy, cases):
     assert (result.exit_code, result.stdout) == (0, "4 passed, 0 failed\n")
 
 
+@pytest.mark.wording
 def test_each_case_that_fails_is_told_with_place_expectation_decision_and_rule(egress, policy, cases):
     file = cases(CASES.replace("expect: allow", "expect: deny", 1).replace("rule: default", "rule: address-guard"))
     result = egress("policy", "test", file)
@@ -408,6 +433,7 @@ def test_each_case_that_fails_is_told_with_place_expectation_decision_and_rule(e
     }
 
 
+@pytest.mark.wording
 def test_cases_ask_with_method_and_path_and_know_fixed_addresses_without_asking_anybody(
     egress, policy, cases, monkeypatch
 ):
@@ -483,6 +509,7 @@ def reporting(policy) -> Path:
     return policy
 
 
+@pytest.mark.wording
 def test_what_a_class_in_report_did_becomes_a_diff_to_its_policy(egress, reporting, state):
     deny(state, {"host": "a.example"}, {"host": "b.internal", "port": 9000}, {"host": "localhost"})
     result = egress("policy", "suggest", "sandbox")

@@ -18,10 +18,14 @@ from openclaw_egress.cli.app import app, describe_os_error
 from openclaw_egress.cli.formatting import quoted
 from openclaw_egress.recording.records import Body, DeniedRecord, ExchangeRecord
 from openclaw_egress.spool.reader import Filters, SpoolReader
+from openclaw_egress.spool.rows import absent_until
 from openclaw_egress.spool.writer import Spool
 
 ADDON = Path(__file__).parents[3] / "files" / "addon"
-DENIED = {"class_name": "sandbox", "host": "www.example.com", "port": 443, "rule": "default", "reason": "no rule"}
+DENIED = {
+    "class_name": "sandbox", "host": "www.example.com", "port": 443, "rule": "default", "code": "no_rule",
+    "reason": "no rule",
+}  # fmt: skip
 
 
 def exchange(name: str, body: bytes = b"{}", **changes: object) -> ExchangeRecord:
@@ -111,10 +115,15 @@ def test_eighty_columns_are_enough_to_read_a_record_in(state):
 # ── spools of older versions ─────────────────────────────────────────────────────────────────────────────────────
 
 
+ADDED = [*absent_until(0)]
+
+
 def make_old(spool: Path) -> None:
     """Remove from a spool the parts that older versions did not write."""
     with closing(sqlite3.connect(spool)) as db:
-        db.execute("ALTER TABLE records DROP COLUMN client")
+        for name in ADDED:
+            db.execute(f"ALTER TABLE records DROP COLUMN {name}")
+        db.execute("PRAGMA user_version = 0")
         db.execute("UPDATE records SET outcome = 'denied', status = NULL WHERE event_name LIKE '%denied'")
         db.commit()
 
@@ -135,7 +144,7 @@ def test_a_spool_without_the_column_is_read_and_written(state):
 def test_an_older_version_goes_on_writing_a_spool_with_the_column(state):
     """Write with an older version, which names its columns and so tolerates another one."""
     with closing(sqlite3.connect(state / "spool.db")) as db:
-        names = [row[1] for row in db.execute("PRAGMA table_info(records)") if row[1] != "client"]
+        names = [row[1] for row in db.execute("PRAGMA table_info(records)") if row[1] not in ADDED]
         row = db.execute(f"SELECT {', '.join(names)} FROM records ORDER BY seq DESC LIMIT 1").fetchone()
         db.execute(f"INSERT INTO records ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})", (99, *row[1:]))
         db.commit()

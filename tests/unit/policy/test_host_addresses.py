@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from openclaw_egress.cli.explain import ask
+from openclaw_egress.policy.codes import Code
 from openclaw_egress.policy.destination import parse_destination
 from openclaw_egress.policy.host_addresses import with_host_addresses
 from openclaw_egress.policy.model import Decision, PolicyError, decide_address, load_policy
@@ -70,7 +71,7 @@ def addresses(tmp_path) -> Path:
 def test_no_class_reaches_an_address_of_the_host(policy_file, addresses, class_name, url):
     found = explained(policy_file, addresses, class_name, url)
     assert (found.allow, found.rule) == (False, "address-guard")
-    assert "an address of this proxy's host" in found.reason
+    assert found.code == Code.HOST_ADDRESS
 
 
 def test_command_reports_the_same(policy_file, addresses):

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from openclaw_egress.cli.explain import ask
 from openclaw_egress.policy import model as policy_module
+from openclaw_egress.policy.codes import Code
 from openclaw_egress.policy.destination import Destination, DestinationError, guard_reason, parse_destination
 from openclaw_egress.policy.model import (
     Decision,
@@ -83,7 +84,8 @@ DECISIONS = [
         22,
         False,
         "default",
-        "browser may not reach example.com:22 so; classes.browser.allow[0] allows *; ports 80, 443",
+        "browser may not reach example.com:22: classes.browser.allow[0] matches the host but not this port, method or "
+        "path (it allows *; ports 80, 443)",
     ),
     (
         "browser",
@@ -109,8 +111,8 @@ DECISIONS = [
         80,
         False,
         "default",
-        "sandbox may not reach packages.example.com:80 so; "
-        "classes.sandbox.allow[0] allows packages.example.com; port 443",
+        "sandbox may not reach packages.example.com:80: classes.sandbox.allow[0] matches the host but not this port, "
+        "method or path (it allows packages.example.com; port 443)",
     ),
     ("sandbox", "evil.example", 443, False, "default", "no rule lets sandbox reach evil.example:443"),
     ("sandbox", "xpackages.example.com", 443, False, "default", "no rule lets sandbox reach xpackages.example.com:443"),
@@ -128,6 +130,7 @@ DECISIONS = [
 
 
 @pytest.mark.parametrize(("name", "host", "port", "allow", "rule", "reason"), DECISIONS)
+@pytest.mark.wording
 def test_the_example_decides_with_rule_and_reason(
     name: str, host: str, port: int, allow: bool, rule: str, reason: str
 ) -> None:
@@ -263,11 +266,13 @@ def test_a_literal_is_allowed_by_name_or_by_a_range() -> None:
 
 
 @pytest.mark.parametrize("action", ["open", "enforce", "report"])
+@pytest.mark.wording
 def test_a_literal_needs_a_rule_that_names_it_in_every_mode(action: str) -> None:
     policy = class_with("allow: ['*']\n", action=action)
     assert decide(policy, "sandbox", at("example.com")).allow
     decision = decide(policy, "sandbox", at("8.8.8.8"))
     assert (decision.allow, decision.would_deny) == (False, False)
+    assert decision.code == Code.LITERAL_WITHOUT_RULE
     assert decision.reason == "8.8.8.8:443 is an address literal, and no rule of sandbox names it"
 
 
@@ -373,10 +378,11 @@ def test_a_denial_of_methods_and_paths_holds_for_every_writing(
     assert decide(class_with(rules, "open"), "sandbox", at("api.openai.com"), method, path).allow is allow
 
 
+@pytest.mark.wording
 def test_the_reason_of_a_near_miss_names_the_rule() -> None:
     assert decide(class_with(PATHS), "sandbox", at("api.openai.com"), "GET", "/v1/files").reason == (
-        "sandbox may not reach api.openai.com:443 so; classes.sandbox.allow[0] allows "
-        "api.openai.com; ports 80, 443; methods POST; paths /v1/responses, /v1/chat/*"
+        "sandbox may not reach api.openai.com:443: classes.sandbox.allow[0] matches the host but not this port, method "
+        "or path (it allows api.openai.com; ports 80, 443; methods POST; paths /v1/responses, /v1/chat/*)"
     )
 
 
@@ -389,11 +395,13 @@ def test_methods_and_paths_may_be_asked_of_a_wildcard_that_is_inspected_as_a_who
 # ── addresses ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.wording
 def test_a_public_answer_is_allowed() -> None:
     found = decide_address(read(EXAMPLE), "browser", at("example.com"), ipaddress.ip_address("93.184.215.14"))
     assert verdict(found) == (True, "default", "93.184.215.14 is public")
 
 
+@pytest.mark.wording
 def test_a_guarded_answer_is_refused_with_the_name_that_gave_it() -> None:
     found = decide_address(read(EXAMPLE), "browser", at("evil.example"), ipaddress.ip_address("169.254.169.254"))
     assert verdict(found) == (
@@ -436,10 +444,12 @@ def test_report_does_not_soften_the_guard() -> None:
 
 
 @pytest.mark.parametrize(("action", "allow"), [("enforce", False), ("open", False), ("report", True)])
+@pytest.mark.wording
 def test_a_denied_range_is_denied_for_names_that_resolve_into_it(action: str, allow: bool) -> None:
     policy = class_with("allow: ['*']\ndeny: [{cidr: 93.184.0.0/16}]\n", action=action)
     found = decide_address(policy, "sandbox", at("a.example"), ipaddress.ip_address("93.184.1.1"))
     assert (found.allow, found.would_deny, found.rule) == (allow, allow, "classes.sandbox.deny[0]")
+    assert found.code == Code.ADDRESS_DENIED_BY_RULE
     assert found.reason == "a.example is 93.184.1.1, which is in 93.184.0.0/16, which sandbox may not reach"
 
 
@@ -999,6 +1009,7 @@ LOGS = "addresses: [{cidr: 10.0.0.2/32, ports: [3100], methods: [POST], paths: [
     ],
 )
 @pytest.mark.parametrize("action", ["open", "enforce", "report"])
+@pytest.mark.wording
 def test_an_exception_with_methods_and_paths_permits_these_alone(action, method, path, allow) -> None:
     policy = class_with("allow: [{cidr: 10.0.0.2/32, ports: [3100]}]\n" + LOGS, action)
     for host in ("10.0.0.2", "167772162"):
@@ -1009,6 +1020,8 @@ def test_an_exception_with_methods_and_paths_permits_these_alone(action, method,
     rule = "classes.sandbox.addresses[0]" if allow else "address-guard"
     assert (found.allow, found.rule, found.limited) == (allow, rule, allow)
     if not allow:
+        assert found.code == Code.EXCEPTION_NOT_MET
+        assert (str(found.evidence.address), found.evidence.rule) == ("10.0.0.2", "classes.sandbox.addresses[0]")
         assert found.reason == (
             "loki.example is 10.0.0.2, which is private (10.0.0.0/8, RFC 1918), and has an exception for plain HTTP "
             "requests alone: classes.sandbox.addresses[0] allows 10.0.0.2/32; port 3100; methods POST; "

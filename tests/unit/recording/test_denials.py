@@ -5,6 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openclaw_egress.app.service import Service
+from openclaw_egress.policy.codes import Code, Evidence, summary
+from openclaw_egress.policy.destination import parse_destination
 from openclaw_egress.policy.model import Decision
 from openclaw_egress.recording.denials import (
     ANY,
@@ -15,14 +17,13 @@ from openclaw_egress.recording.denials import (
     Denial,
     DenialRate,
     Key,
-    counted_reason,
     group_denials,
 )
 from openclaw_egress.settings import Settings
 from openclaw_egress.spool.reader import Filters, SpoolReader
 from tests.support.proxy_process import free_ports
 
-LOOP = Key("sandbox", "example.com:443", "default")
+LOOP = Key("sandbox", "example.com", 443, "default", Code.NO_RULE)
 
 
 def test_the_first_are_kept_singly_and_the_others_counted_once_their_window_is_over():
@@ -44,22 +45,25 @@ def test_after_the_window_they_are_kept_singly_again():
 
 def test_ever_new_names_do_not_help_a_loop():
     rate = DenialRate()
-    kept = sum(rate.singly(Key("sandbox", f"{number}.example:443", "default"), now=0.0) for number in range(1000))
+    kept = sum(
+        rate.singly(Key("sandbox", f"{number}.example", 443, "default", Code.NO_RULE), now=0.0)
+        for number in range(1000)
+    )
     assert kept == SINGLY_PER_CLASS
-    assert rate.due(now=0.0, everything=True) == [(Key("sandbox", ANY, ANY), 1000 - SINGLY_PER_CLASS)]
+    assert rate.due(now=0.0, everything=True) == [(Key("sandbox", ANY, 0, ANY, Code.VARIOUS), 1000 - SINGLY_PER_CLASS)]
 
 
 def test_one_class_does_not_use_up_the_rate_of_another():
     rate = DenialRate()
     for number in range(1000):
-        rate.singly(Key("sandbox", f"{number}.example:443", "default"), now=0.0)
-    assert rate.singly(Key("browser", "example.com:443", "default"), now=0.0)
+        rate.singly(Key("sandbox", f"{number}.example", 443, "default", Code.NO_RULE), now=0.0)
+    assert rate.singly(Key("browser", "example.com", 443, "default", Code.NO_RULE), now=0.0)
 
 
 def test_memory_is_bounded():
     rate = DenialRate()
     for number in range(MAX_KEYS * 2):
-        rate.singly(Key("sandbox", f"{number}.example:443", "default"), now=0.0)
+        rate.singly(Key("sandbox", f"{number}.example", 443, "default", Code.NO_RULE), now=0.0)
     assert len(rate._windows) <= MAX_KEYS
 
 
@@ -68,7 +72,7 @@ def test_every_denial_is_kept_or_counted_exactly_once(steps):
     rate, now, kept, counted = DenialRate(), 0.0, 0, 0
     for class_name, destination, pause in steps:
         now += pause
-        kept += rate.singly(Key(class_name, destination, "default"), now)
+        kept += rate.singly(Key(class_name, destination, 443, "default", Code.NO_RULE), now)
         counted += sum(count for _, count in rate.due(now))
     counted += sum(count for _, count in rate.due(now, everything=True))
     assert kept + counted == len(steps)
@@ -98,7 +102,7 @@ def test_denials_are_grouped_by_class_destination_and_rule_the_most_frequent_fir
         [
             denial(host="once.example", time_ns=3),
             denial(time_ns=5),
-            denial(time_ns=4, count=7, reason=counted_reason(7)),
+            denial(time_ns=4, count=7, reason=summary(7), summary=True),
             denial(port=80, time_ns=9),
             denial(class_name="browser", time_ns=1),
             denial(rule="classes.sandbox.deny[0]", time_ns=2),
@@ -120,7 +124,7 @@ def test_a_group_says_how_many_were_refused_and_how_many_only_reported():
 
 
 def test_the_reason_of_a_group_is_the_newest_that_says_more_than_a_number():
-    counted = denial(count=3, reason=counted_reason(3), time_ns=9)
+    counted = denial(count=3, reason=summary(3), time_ns=9, summary=True)
     (group,) = group_denials([counted, denial(reason="old", time_ns=1), denial(reason="new", time_ns=2), counted])
     assert group.reason == "new"
 
@@ -134,16 +138,24 @@ def test_a_destination_is_written_as_it_was_asked_for():
 def test_what_a_proxy_counts_is_read_again_to_the_last_denial(tmp_path, enforced):
     (port,) = free_ports(1)
     service = Service(Settings.load(state_dir=tmp_path, logs_endpoint="", health_port=port))
-    decision = Decision(True, "default", "no rule lets it", inspect=False, would_deny=not enforced)
+    evidence = Evidence(detail="no rule lets it")
+    decision = Decision(
+        True, "default", Code.NAME_NOT_RESOLVED, inspect=False, would_deny=not enforced, evidence=evidence
+    )
     service.start()
     for number in range(SINGLY_PER_CLASS + 50):
-        service.denied("sandbox", "loop.example:443", decision, "CONNECT", "192.0.2.1", enforced=enforced)
-        service.denied("sandbox", f"{number}.example:443", decision, "CONNECT", "192.0.2.1", enforced=enforced)
+        service.denied(
+            "sandbox", parse_destination("loop.example", 443), decision, "CONNECT", "192.0.2.1", enforced=enforced
+        )
+        other = parse_destination(f"{number}.example", 443)
+        service.denied("sandbox", other, decision, "CONNECT", "192.0.2.1", enforced=enforced)
     service.stop()
     with SpoolReader(tmp_path / "spool.db") as reader:
         groups = {group.destination: group for group in group_denials(reader.denials(Filters()))}
     assert {(bool(group.enforced), bool(group.reported)) for group in groups.values()} == {(enforced, not enforced)}
     assert sum(group.count for group in groups.values()) == 2 * (SINGLY_PER_CLASS + 50)
     assert groups["loop.example:443"].count == SINGLY_PER_CLASS + 50
-    assert groups["loop.example:443"].reason == "no rule lets it"
+    assert groups["loop.example:443"].reason == decision.reason
+    assert groups["loop.example:443"].code == Code.NAME_NOT_RESOLVED
     assert groups[ANY].count == 50 + SINGLY_PER_KEY
+    assert groups[ANY].code == Code.VARIOUS

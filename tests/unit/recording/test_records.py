@@ -194,7 +194,8 @@ def test_error_type_comes_from_a_fixed_list(changes, expected):
 
 def test_a_denial_says_who_where_which_rule_and_why():
     denied = DeniedRecord(
-        class_name="sandbox", host="evil.example", port=443, rule="default", reason="no rule allows it",
+        class_name="sandbox", host="evil.example", port=443, rule="default", code="no_rule",
+        reason="no rule allows it",
         client="172.30.0.9", method="CONNECT",
     )  # fmt: skip
     (line,) = lines_of(denied)
@@ -203,6 +204,7 @@ def test_a_denial_says_who_where_which_rule_and_why():
     assert line.attributes["openclaw.egress.outcome"] == "denied"
     assert line.attributes["client.address"] == "172.30.0.9"
     assert line.fields["reason"] == "no rule allows it"
+    assert line.attributes["openclaw.egress.code"] == line.fields["code"] == "no_rule"
 
 
 def test_an_event_carries_its_message_and_attributes():

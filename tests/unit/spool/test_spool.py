@@ -249,7 +249,11 @@ def test_rows_are_found_by(path, filters, found):
         spool.close_exchange(exchange("b", status=429, class_name="sandbox"))
         facts = RequestFacts(model="claude-x")
         spool.close_exchange(exchange("c", status=None, outcome="upstream_error", request_facts=facts))
-        spool.add(DeniedRecord(id="d", class_name="sandbox", host="x", port=1, rule="r", reason="w", method="CONNECT"))
+        spool.add(
+            DeniedRecord(
+                id="d", class_name="sandbox", host="x", port=1, rule="r", code="no_rule", reason="w", method="CONNECT"
+            )
+        )
         spool.acknowledge([1])
         assert [row.id for row in spool.query(filters)] == found
 

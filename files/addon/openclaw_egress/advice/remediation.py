@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from openclaw_egress.policy.codes import Code
 from openclaw_egress.policy.destination import (
     SPECIAL_RANGES,
     Address,
@@ -16,8 +17,7 @@ from openclaw_egress.policy.destination import (
     guarded_name,
     parse_destination,
 )
-from openclaw_egress.policy.model import LIMITED_EXCEPTION
-from openclaw_egress.recording.denials import ANY, NOT_TLS, SINGLY_PER_CLASS, DenialGroup
+from openclaw_egress.recording.denials import ANY, SINGLY_PER_CLASS, DenialGroup
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +57,7 @@ class Remedy:
 
 
 def remedy_for(group: DenialGroup, is_own: Callable[[str], bool] = lambda _: False) -> Remedy:
-    """What would allow this destination to this class, as the denial's rule and reason tell.
+    """What would allow this destination to this class, as the denial's rule and code tell.
 
     ``is_own`` says of an address whether this machine has it.
     """
@@ -89,7 +89,7 @@ def remedy_for(group: DenialGroup, is_own: Callable[[str], bool] = lambda _: Fal
         return _exception(group, destination)
     if destination is not None and rule == "default":
         return Remedy([_allow(name, destination)])
-    if destination is not None and (rule, group.reason) == ("syntax", NOT_TLS):
+    if destination is not None and group.code == Code.NOT_TLS:
         return Remedy([_allow(name, destination, tls=False)], "not where the host is inspected")
     return Remedy(advice=f"no rule can allow it, the client must ask in another way: {group.reason}")
 
@@ -153,9 +153,9 @@ def _meanings(address: Address) -> Iterator[Address]:
 
 
 def _never(group: DenialGroup, destination: Destination, is_own: Callable[[str], bool]) -> str | None:
-    # A name is looked at by what it resolved to, which the guard's reason says.
+    # A name is looked at by what it resolved to, which the guard's record says.
     addresses = _guarded_addresses(group, destination) if group.rule == "address-guard" else (destination.address,)
-    if "own address" in group.reason:
+    if group.code == Code.OWN_ADDRESS:
         return f"{group.reason}, and leads to the proxy's host"
     for address in addresses or (None,):
         if (why := never_opened(destination.host, address)) is not None:
@@ -180,7 +180,7 @@ def _allow(class_name: str, destination: Destination, *, tls: bool = True) -> tu
 def _exception(group: DenialGroup, destination: Destination) -> Remedy:
     addresses = _guarded_addresses(group, destination)
     under = f"classes.{group.class_name}.addresses"
-    if LIMITED_EXCEPTION in group.reason:
+    if group.code == Code.EXCEPTION_NOT_MET:
         return Remedy(advice=f"no exception without methods and paths is proposed: {group.reason}; widen that one")
     if not addresses:
         return Remedy(
@@ -196,17 +196,12 @@ def _exception(group: DenialGroup, destination: Destination) -> Remedy:
 
 
 def _guarded_addresses(group: DenialGroup, destination: Destination) -> tuple[Address, ...]:
-    """The addresses that the guard refused: the destination itself, what its name means, or as the reason says."""
+    """The addresses that the guard refused: the destination itself, what its name means, or as the record says."""
     if destination.address is not None:
         return (destination.address,)
     if (known := guarded_name(destination.host)) is not None:
         return known[1]
-    for word in group.reason.split():
-        try:
-            return (ipaddress.ip_address(word.rstrip(",")),)
-        except ValueError:
-            continue
-    return ()
+    return (ipaddress.ip_address(group.address),) if group.address else ()
 
 
 _PLAIN = re.compile(r"[a-z_][a-z0-9_-]*(\.[a-z0-9_-]+)+|[0-9]+(\.[0-9]+){3}(/[0-9]+)?")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from openclaw_egress.advice.remediation import NewRule, never_opened
 from openclaw_egress.advice.yaml_editor import PlaceError, with_rules
+from openclaw_egress.policy.codes import Code
 from openclaw_egress.policy.destination import Destination, DestinationError, parse_destination, split_url
 from openclaw_egress.policy.model import (
     ClassPolicy,
@@ -21,7 +22,7 @@ from openclaw_egress.policy.model import (
     decide_address,
     read_policy,
 )
-from openclaw_egress.recording.denials import ANY, NOT_TLS, Denial
+from openclaw_egress.recording.denials import ANY, Denial
 
 MANY_NAMES = 20
 """With more names than these below one parent, a wildcard is worth a thought."""
@@ -169,7 +170,7 @@ class _Seen:
     def _add(self, denial: Denial) -> None:
         if denial.rule == "address-guard":
             self.guarded.add((denial.host, denial.port))
-        elif denial.reason == NOT_TLS:
+        elif denial.code == Code.NOT_TLS:
             self.not_tls.add((denial.host, denial.port))
         elif not denial.enforced and denial.host == ANY:
             self.unknown += denial.count

@@ -26,6 +26,7 @@ from openclaw_egress.app.listeners import ListenError, check_listeners, check_po
 from openclaw_egress.export.exporter import Exporter
 from openclaw_egress.observability.health import HealthError, HealthServer
 from openclaw_egress.observability.metrics import Metrics
+from openclaw_egress.policy.codes import ANYWHERE, UNREADABLE, Target, Unparsed, summary
 from openclaw_egress.policy.host_addresses import with_host_addresses
 from openclaw_egress.policy.model import Decision, Policy, PolicyError, builtin_policy, load_policy
 from openclaw_egress.proxy import memory
@@ -35,7 +36,7 @@ from openclaw_egress.proxy.recorder import Recorder
 from openclaw_egress.proxy.served_ca import ServedCA, file_signature
 from openclaw_egress.proxy.tunnels import Tunnel
 from openclaw_egress.recording import semconv
-from openclaw_egress.recording.denials import ANY, MAX_KEYS, UNKNOWN, DenialRate, Key, counted_reason
+from openclaw_egress.recording.denials import MAX_KEYS, DenialRate, Key
 from openclaw_egress.recording.records import DeniedRecord, EventRecord, rfc3339
 from openclaw_egress.settings import DEFAULT_LLM_HOSTS, Settings, SettingsError
 from openclaw_egress.spool.writer import Spool, SpoolError
@@ -207,7 +208,7 @@ class Service:
     def denied(
         self,
         class_name: str,
-        destination: str,
+        destination: Target,
         decision: Decision,
         method: str,
         client: str,
@@ -216,21 +217,22 @@ class Service:
         status: int | None = None,
     ) -> None:
         """Count it always; record it singly up to a rate, so that a loop cannot push exchanges out of the spool."""
-        self.metrics.denied.labels(class_name, decision.rule, str(enforced).lower()).inc()
-        # Where the destination is not known, each reason has a count of its own: they are fixed texts.
-        rule = decision.rule if destination != UNKNOWN else f"{decision.rule}: {decision.reason}"
-        key = Key(class_name, destination, rule, enforced, status)
+        self.metrics.denied.labels(class_name, decision.rule, decision.code, str(enforced).lower()).inc()
+        host, port, address = destination.host.strip("[]"), destination.port, decision.evidence.address
+        why = decision.reason if destination == UNREADABLE else ""
+        key = Key(class_name, host, port, decision.rule, decision.code, enforced, status, why)
         with self._denials_lock:
             singly = self._denials.singly(key, time.monotonic())
         if not singly:
             self._remember_client(key, client)
             return
-        host, port = _host_and_port(destination)
         self._keep_denial(
             DeniedRecord(
                 class_name=class_name,
                 rule=decision.rule,
+                code=decision.code,
                 reason=decision.reason,
+                address=None if address is None else str(address),
                 host=host,
                 port=port,
                 method=method,
@@ -249,6 +251,7 @@ class Service:
             semconv.SERVER_PORT: tunnel.destination.port,
             semconv.CLIENT_ADDRESS: tunnel.client,
             semconv.RULE: tunnel.rule,
+            semconv.CODE: tunnel.code,
             semconv.REASON: tunnel.reason,
             semconv.BEGIN: rfc3339(tunnel.begin_ns),
             semconv.DURATION: max(0, now - tunnel.begin_ns) / 1e9,
@@ -271,7 +274,7 @@ class Service:
     def _remember_client(self, key: Key, client: str) -> None:
         """Keep who was refused, for the record that counts the rest of a window."""
         with self._denials_lock:
-            for known in (key, Key(key.class_name, ANY, ANY, key.enforced)):
+            for known in (key, Key.of_class(key.class_name, enforced=key.enforced)):
                 if len(self._denied_clients) > MAX_KEYS:
                     self._denied_clients.clear()
                 if self._denied_clients.setdefault(known, client) != client:
@@ -299,13 +302,13 @@ class Service:
         self, client: connection.Client, flow: http.HTTPFlow | None, decision: Decision, status: int | None
     ) -> None:
         """Count and record a refusal; end the exchange's record."""
-        destination = f"{flow.request.host}:{flow.request.port}" if flow is not None else "*"
+        destination = Unparsed(flow.request.host, flow.request.port) if flow is not None else ANYWHERE
         method = sent_method(flow.request)[:32] if flow is not None else "-"
         class_name = self.class_of(client) or "?"
         address = str(client.peername[0])
         self.denied(class_name, destination, decision, method, address, enforced=True, status=status)
         if flow is not None:
-            self.recorder.abandon(flow, decision.rule, decision.reason, status)
+            self.recorder.abandon(flow, decision, status)
 
     def _memory(self, name: str) -> dict[str, float]:
         return {class_name: float(values[name]) for class_name, values in self.budget.report().items()}
@@ -511,16 +514,16 @@ class Service:
             counts = self._denials.due(time.monotonic(), everything=everything)
             due = [(key, count, self._denied_clients.pop(key, "")) for key, count in counts]
         for key, count, client in due:
-            host, port = _host_and_port(key.destination)
-            rule, _, reason = key.rule.partition(": ")
             self._keep_denial(
                 DeniedRecord(
                     class_name=key.class_name,
-                    rule=rule,
-                    reason=f"{reason}: {counted_reason(count)}" if reason else counted_reason(count),
-                    host=host,
-                    port=port,
+                    rule=key.rule,
+                    code=key.code,
+                    reason=summary(count, key.reason),
+                    host=key.host,
+                    port=key.port,
                     count=count,
+                    summary=True,
                     client=client,
                     enforced=key.enforced,
                     status=key.status,
@@ -660,12 +663,6 @@ def _trusted_roots(extra: Path | None, directory: Path) -> Path:
     file = directory / "trusted-roots.pem"
     file.write_bytes(roots)
     return file
-
-
-def _host_and_port(destination: str) -> tuple[str, int]:
-    """``host:port`` in its parts; what is no such text (a name that could not be read) is all host, port 0."""
-    host, _, port = destination.rpartition(":")
-    return (host.strip("[]"), int(port)) if host and port.isascii() and port.isdigit() else (destination, 0)
 
 
 def describe(service: Service) -> str:

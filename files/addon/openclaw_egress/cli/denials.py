@@ -8,7 +8,7 @@ import typer
 
 from openclaw_egress.advice.remediation import remedy_for
 from openclaw_egress.cli.formatting import complain, harmless, is_narrow, local_time, print_json, print_table
-from openclaw_egress.cli.records import AsJson, ClassName, moment
+from openclaw_egress.cli.records import AsJson, ClassName, CodeName, known_code, moment
 from openclaw_egress.proxy.resolver import is_own_address
 from openclaw_egress.recording.denials import DenialGroup, group_denials
 from openclaw_egress.recording.records import rfc3339
@@ -36,13 +36,13 @@ def register(app: typer.Typer) -> None:
     app.command()(denials)
 
 
-def denials(since: Since = SINCE, class_name: ClassName = None, as_json: AsJson = False) -> None:
+def denials(since: Since = SINCE, class_name: ClassName = None, code: CodeName = None, as_json: AsJson = False) -> None:
     """What was refused (or, in `report`, would have been), the most frequent first, and what would allow it.
 
     Counts are exact: what a loop made the proxy count without recording is in them, once its minute is over. `*` as
     destination is what was counted for a class as a whole. Exit code 0, also where nothing was denied; 2 bad input.
     """
-    groups = denied_since(since, class_name)
+    groups = denied_since(since, class_name, code)
     if as_json:
         for group in groups:
             print_json(_as_json(group))
@@ -60,9 +60,9 @@ def denials(since: Since = SINCE, class_name: ClassName = None, as_json: AsJson 
         complain(f"{what} was denied since {harmless(since)}")
 
 
-def denied_since(since: str, class_name: str | None) -> list[DenialGroup]:
+def denied_since(since: str, class_name: str | None, code: str | None = None) -> list[DenialGroup]:
     """The denials of the spool that the settings name, grouped."""
-    filters = Filters(since_ns=moment("--since", since), class_name=class_name)
+    filters = Filters(since_ns=moment("--since", since), class_name=class_name, code=known_code(code))
     with SpoolReader(Settings.load().spool_path) as reader:
         return group_denials(reader.denials(filters))
 
@@ -100,6 +100,7 @@ def _as_json(group: DenialGroup) -> dict[str, Any]:
         "host": group.host,
         "port": group.port,
         "rule": group.rule,
+        "code": group.code,
         "reason": group.reason,
         "count": group.count,
         "enforced": group.enforced,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from openclaw_egress.policy.codes import Code, Evidence
 from openclaw_egress.policy.destination import Destination, DestinationError, parse_destination, split_url
 from openclaw_egress.policy.model import Decision, Policy, decide, with_addresses
 
@@ -43,7 +44,7 @@ def ask(policy: Policy, class_name: str, url: str, method: str, look_up: LookUp 
     try:
         destination = parse_destination(host, port)
     except DestinationError as error:
-        return Verdict(text, Decision(allow=False, rule="syntax", reason=str(error), inspect=False))
+        return Verdict(text, Decision.denial(Code.INVALID_DESTINATION, Evidence(detail=str(error))))
     steps: list[tuple[str | None, str | None]] = [(method, path)]
     if scheme != "http":
         steps = [(None, None), *(steps if policy.inspects(destination.host) else [])]

@@ -82,6 +82,7 @@ def _answer(class_name: str, verdict: Verdict, as_json: bool) -> None:
                 "destination": verdict.destination,
                 "allow": decision.allow,
                 "rule": decision.rule,
+                "code": decision.code,
                 "reason": decision.reason,
                 "inspect": decision.inspect,
                 "would_deny": decision.would_deny,

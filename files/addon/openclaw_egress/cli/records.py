@@ -25,6 +25,7 @@ from openclaw_egress.cli.formatting import (
     quoted,
     seconds,
 )
+from openclaw_egress.policy.codes import Code
 from openclaw_egress.recording.log_lines import reassemble
 from openclaw_egress.recording.records import rfc3339
 from openclaw_egress.settings import Settings
@@ -66,6 +67,7 @@ ClassName = Annotated[str | None, typer.Option("--class", help="gateway, browser
 Status = Annotated[str | None, typer.Option(help="HTTP status: 429, 4xx, 500-529.")]
 Host = Annotated[str | None, typer.Option(help="Host; * and ? stand for any text.")]
 Event = Annotated[str | None, typer.Option(help=f"One of {', '.join(EVENTS)}; without it: exchange and denied.")]
+CodeName = Annotated[str | None, typer.Option("--code", help="Code of the decision: no_rule, address_guarded, …")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line, for programs.")]
 
 
@@ -83,12 +85,13 @@ def records(
     class_name: ClassName = None,
     status: Status = None,
     host: Host = None,
+    code: CodeName = None,
     event: Event = None,
     limit: Annotated[int, typer.Option(min=1, help="The newest so many.")] = 50,
     as_json: AsJson = False,
 ) -> None:
     """List records, the newest last."""
-    filters = _filters(since, until, model, class_name, status, host, event, limit=min(limit, sys.maxsize))
+    filters = _filters(since, until, model, class_name, status, host, code, event, limit=min(limit, sys.maxsize))
     with SpoolReader(Settings.load().spool_path) as reader:
         rows = list(reader.query(filters))
     if as_json:
@@ -111,6 +114,7 @@ def tail(
     class_name: ClassName = None,
     status: Status = None,
     host: Host = None,
+    code: CodeName = None,
     event: Event = None,
     last: Annotated[int, typer.Option("--last", "-n", min=0, help="Begin with so many that are there.")] = 10,
     as_json: AsJson = False,
@@ -120,7 +124,7 @@ def tail(
         seq = reader.head()[0]
         more: dict[str, int] = {"limit": min(last, sys.maxsize)}
         while True:
-            for row in reader.query(_filters(None, None, model, class_name, status, host, event, **more)):
+            for row in reader.query(_filters(None, None, model, class_name, status, host, code, event, **more)):
                 _print_line(row, as_json)
                 seq = max(seq, row.seq)
             more = {"after_seq": seq}
@@ -160,6 +164,7 @@ def _print_exchange(row: Row, whole: dict[str, Any]) -> None:
         "class": row.class_name,
         "client": row.client,
         "rule": f"{row.rule}: {row.reason}",
+        "code": row.code,
         "outcome": row.outcome,
         "status": row.status,
         "model": row.model,
@@ -261,6 +266,7 @@ def _filters(
     class_name: str | None,
     status: str | None,
     host: str | None,
+    code: str | None,
     event: str | None,
     **more: Any,
 ) -> Filters:
@@ -275,9 +281,17 @@ def _filters(
         status_min=low,
         status_max=high,
         host=host,
+        code=known_code(code),
         event_names=[f"openclaw.egress.{name}" for name in ([event] if event else ["exchange", "denied"])],
         **more,
     )
+
+
+def known_code(code: str | None) -> str | None:
+    """Return the value of ``--code``; end the command if no decision has such a code."""
+    if code is not None and code not in set(Code):
+        _bad("--code", code, "a code such as no_rule or address_guarded (docs/codes.md lists all)")
+    return code
 
 
 def moment(option: str, text: str) -> int:

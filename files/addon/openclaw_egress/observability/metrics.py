@@ -25,7 +25,7 @@ class Metrics:
         self.denied = Counter(
             f"{PREFIX}_denied",
             "Requests and tunnels denied (enforced=true) or only reported (enforced=false).",
-            ["egress_class", "rule", "enforced"],
+            ["egress_class", "rule", "code", "enforced"],
             registry=self.registry,
         )
         self.exchanges = Counter(

@@ -34,6 +34,8 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote
 
+from openclaw_egress.policy import codes
+from openclaw_egress.policy.codes import Code, Evidence
 from openclaw_egress.policy.destination import (
     SPECIAL_RANGES,
     Address,
@@ -66,21 +68,35 @@ class Decision:
     Attributes:
         rule: ``classes.sandbox.allow[3]``, ``classes.gateway.addresses[0]``, ``default``, ``address-guard``, or
             ``unknown-class``.
-        reason: one clause that a person understands.
+        code: the kind of the decision; what programs compare.
         inspect: the host's traffic is to be decrypted and recorded.
         would_deny: only in ``report``: it is allowed, and ``enforce`` would have denied it.
         tls: what follows CONNECT must be TLS; False where the rule says ``tls: false``.
         limited: the deciding rule or exception names methods or paths. The gate then refuses what an origin could
             take for another method, path or protocol than the policy saw.
+        evidence: what the decision was made of.
     """
 
     allow: bool
     rule: str
-    reason: str
+    code: Code
     inspect: bool
     would_deny: bool = False
     tls: bool = True
     limited: bool = False
+    evidence: Evidence = codes.NOTHING
+
+    @classmethod
+    def denial(
+        cls, code: Code, evidence: Evidence = codes.NOTHING, *, inspect: bool = False, softened: bool = False
+    ) -> Decision:
+        """Return the denial of a kind that no rule of the policy makes; a softened one is only reported."""
+        return cls(softened, codes.rule_of(code, evidence), code, inspect, softened, evidence=evidence)
+
+    @property
+    def reason(self) -> str:
+        """Return the decision in one clause, for people."""
+        return codes.reason(self.code, self.evidence)
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,9 +338,10 @@ def decide(
 
     ``method`` and ``path`` are None at CONNECT; a request of an inspected host is decided with both.
     """
+    evidence = Evidence(class_name, destination)
     found = policy.classes.get(class_name)
     if found is None:
-        return Decision(False, "unknown-class", f"there is no class {class_name!r}", inspect=False)
+        return Decision.denial(Code.UNKNOWN_CLASS, evidence)
     host, address, port = destination.host, destination.address, destination.port
     inspect = address is None and is_inspected(host, policy.inspect)
     allowing = _allowing(found, destination, method, path)
@@ -334,24 +351,23 @@ def decide(
     )
     softened = found.action == "report" and (address is None or allowing is not None)
     if denying is not None:
-        reason = f"{class_name} may not reach {destination}"
-        return Decision(softened, denying.name, reason, inspect, would_deny=softened)
+        code = Code.DENIED_BY_RULE
+        return Decision(softened, denying.name, code, inspect, would_deny=softened, evidence=evidence)
     # What is denied by method or path must not pass as another method or path either.
     limited = (allowing is not None and allowing.limited) or any(
         rule.limited and rule.serves(port) for rule in found.deny.about(host, address)
     )
-    guarded = _guarded(found, destination, method, path)
+    guarded = _guarded(found, evidence, destination, method, path)
     if guarded is not None:
-        return Decision(False, "address-guard", guarded, inspect)
+        return Decision.denial(*guarded, inspect=inspect)
     if allowing is not None:
-        reason = f"{class_name} may reach {destination}"
-        return Decision(True, allowing.name, reason, inspect, tls=allowing.tls or inspect, limited=limited)
+        tls = allowing.tls or inspect
+        return Decision(True, allowing.name, Code.ALLOWED_BY_RULE, inspect, tls=tls, limited=limited, evidence=evidence)
     if address is not None:
-        reason = f"{destination} is an address literal, and no rule of {class_name} names it"
-        return Decision(False, "default", reason, inspect)
+        return Decision.denial(Code.LITERAL_WITHOUT_RULE, evidence, inspect=inspect)
     if found.action == "open":
-        return Decision(True, "default", f"{class_name} may reach every name", inspect, limited=limited)
-    return Decision(softened, "default", _why_not(found, destination), inspect, would_deny=softened)
+        return Decision(True, "default", Code.ALLOWED_BY_ACTION, inspect, limited=limited, evidence=evidence)
+    return Decision.denial(*_unmatched(found, evidence, destination), inspect=inspect, softened=softened)
 
 
 def decide_address(
@@ -367,28 +383,30 @@ def decide_address(
     The rule is ``default`` for a public address, ``classes.NAME.addresses[N]`` for an exception to the guard, and
     ``address-guard`` or the network rule of ``deny`` for what is refused. ``report`` does not soften the guard.
     """
+    evidence = Evidence(class_name, destination, address=ip)
     found = policy.classes.get(class_name)
     if found is None:
-        return Decision(False, "unknown-class", f"there is no class {class_name!r}", inspect=False)
+        return Decision.denial(Code.UNKNOWN_CLASS, evidence)
     inspect = destination.address is None and is_inspected(destination.host, policy.inspect)
-    what = f"{ip}" if destination.address is not None else f"{destination.host} is {ip}, which"
     denying = found.deny.covering(ip, destination.port)
     if denying is not None:
         softened = found.action == "report"
-        reason = f"{what} is in {denying.network}, which {class_name} may not reach"
+        evidence = evidence._replace(network=denying.network)
+        denied = Decision(
+            softened, denying.name, Code.ADDRESS_DENIED_BY_RULE, inspect, would_deny=softened, evidence=evidence
+        )
         if not softened:
-            return Decision(False, denying.name, reason, inspect)
+            return denied
     exception = found.addresses.permitting(ip, destination.port, method, path)
-    guarded = guard_reason(ip) or ("an address of this proxy's host" if ip in policy.host_addresses else None)
-    if exception is None and guarded is not None:
-        reason = f"{what} is {guarded}{_limited_to(found, (ip,), destination.port)}"
-        return Decision(False, "address-guard", reason, inspect)
+    guarded = guard_reason(ip)
+    if exception is None and (guarded is not None or ip in policy.host_addresses):
+        return Decision.denial(*_refused_by_guard(found, evidence, guarded, (ip,)), inspect=inspect)
     if denying is not None:
-        return Decision(True, denying.name, reason, inspect, would_deny=True)
+        return denied
     if exception is not None:
-        reason = f"{class_name} may reach {ip} by an exception"
-        return Decision(True, exception.name, reason, inspect, limited=exception.limited)
-    return Decision(True, "default", f"{ip} is public", inspect)
+        limited = exception.limited
+        return Decision(True, exception.name, Code.ADDRESS_EXCEPTION, inspect, limited=limited, evidence=evidence)
+    return Decision(True, "default", Code.ADDRESS_PUBLIC, inspect, evidence=evidence)
 
 
 def with_addresses(decision: Decision, verdicts: Iterable[Decision]) -> Decision:
@@ -397,7 +415,9 @@ def with_addresses(decision: Decision, verdicts: Iterable[Decision]) -> Decision
         if not verdict.allow:
             return verdict
         if verdict.would_deny and not decision.would_deny:
-            decision = replace(decision, rule=verdict.rule, reason=verdict.reason, would_deny=True)
+            decision = replace(
+                decision, rule=verdict.rule, code=verdict.code, evidence=verdict.evidence, would_deny=True
+            )
         if verdict.limited:
             decision = replace(decision, limited=True)
     return decision
@@ -418,8 +438,10 @@ def _allowing(found: ClassPolicy, destination: Destination, method: str | None, 
     return found.addresses.permitting(address, destination.port, method, path)
 
 
-def _guarded(found: ClassPolicy, destination: Destination, method: str | None, path: str | None) -> str | None:
-    """The guard's word on what needs no look-up: a literal, or a name that always means a guarded address."""
+def _guarded(
+    found: ClassPolicy, evidence: Evidence, destination: Destination, method: str | None, path: str | None
+) -> tuple[Code, Evidence] | None:
+    """Return the guard's refusal of what needs no look-up: a literal, or a name that always means a guarded address."""
     if destination.address is not None:
         stands_for, reason = (destination.address,), guard_reason(destination.address)
     else:
@@ -427,26 +449,29 @@ def _guarded(found: ClassPolicy, destination: Destination, method: str | None, p
         reason, stands_for = (None, ()) if named is None else named  # type: ignore[assignment]
     if reason is None or any(found.addresses.permitting(ip, destination.port, method, path) for ip in stands_for):
         return None
-    return f"{destination.host} is {reason}{_limited_to(found, stands_for, destination.port)}"
+    return _refused_by_guard(found, evidence._replace(address=destination.address), reason, stands_for)
 
 
-LIMITED_EXCEPTION = "has an exception for plain HTTP requests alone"
-"""In the reason of a denial where an exception covers the address and port, but not the method, path or CONNECT."""
+def _refused_by_guard(
+    found: ClassPolicy, evidence: Evidence, guarded: str | None, addresses: Sequence[Address]
+) -> tuple[Code, Evidence]:
+    """Return the guard's refusal, with the exception that would permit it but for the request's method or path.
 
-
-def _limited_to(found: ClassPolicy, addresses: Iterable[Address], port: int) -> str:
-    """What the exception lets through that the request failed to meet; empty where there is no such exception."""
+    ``guarded`` is None for an address of the proxy's host.
+    """
+    port = evidence.destination.port if evidence.destination is not None else 0
+    evidence = evidence._replace(range=guarded or "an address of this proxy's host")
     for rule in found.addresses.networks:
         if rule.serves(port) and any(_contains(rule, ip) for ip in addresses):
-            return f", and {LIMITED_EXCEPTION}: {rule.name} allows {describe_rule(rule)}"
-    return ""
+            return Code.EXCEPTION_NOT_MET, evidence._replace(rule=rule.name, allows=describe_rule(rule))
+    return Code.HOST_ADDRESS if guarded is None else Code.ADDRESS_GUARDED, evidence
 
 
-def _why_not(found: ClassPolicy, destination: Destination) -> str:
-    """The reason of a denial by default; a rule that nearly fits is worth naming."""
+def _unmatched(found: ClassPolicy, evidence: Evidence, destination: Destination) -> tuple[Code, Evidence]:
+    """Return the denial by default; it names the closest rule that matches the host."""
     for rule in found.allow.about(destination.host, destination.address):
-        return f"{found.name} may not reach {destination} so; {rule.name} allows {describe_rule(rule)}"
-    return f"no rule lets {found.name} reach {destination}"
+        return Code.RULE_NOT_MET, evidence._replace(rule=rule.name, allows=describe_rule(rule))
+    return Code.NO_RULE, evidence
 
 
 # ── reading the file ─────────────────────────────────────────────────────────────────────────────────────────────

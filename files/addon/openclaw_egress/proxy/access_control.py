@@ -17,7 +17,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from mitmproxy import connection, http, tls
@@ -27,6 +27,7 @@ from mitmproxy.net.http import url as http_url
 from mitmproxy.proxy import layer, layers, server_hooks
 from mitmproxy.proxy.layers.http import HTTPMode
 
+from openclaw_egress.policy.codes import ANYWHERE, UNREADABLE, Code, Evidence, Target, Unparsed
 from openclaw_egress.policy.destination import Destination, DestinationError, parse_destination
 from openclaw_egress.policy.model import ClassPolicy, Decision, Policy, decide, decide_address, with_addresses
 from openclaw_egress.proxy import fair_scheduling, http1_limits, tunnels
@@ -36,7 +37,6 @@ from openclaw_egress.proxy.http1_limits import RESPONSE_PROBLEM, BoundedHttpLaye
 from openclaw_egress.proxy.layers import Refuse, cut, looks_like_tls
 from openclaw_egress.proxy.rate_limiter import Rate
 from openclaw_egress.proxy.resolver import ResolutionError, Resolver, current_permit, is_own_address
-from openclaw_egress.recording.denials import NOT_TLS, UNKNOWN
 from openclaw_egress.settings import Neighbours
 
 log = logging.getLogger("openclaw_egress.gate")
@@ -44,10 +44,9 @@ log = logging.getLogger("openclaw_egress.gate")
 INSPECT = "openclaw_egress.inspect"
 """Key in ``flow.metadata``: the :class:`Allowed` of a request that is to be recorded."""
 
-FAILED = "internal error: refused, because a decision could not be made"
-
-UNREADABLE_HELLO = "the TLS ClientHello cannot be parsed"
-UNUSABLE_TLS = "the TLS handshake failed: the client's versions, ciphers or bytes cannot be used"
+FAILED = Decision.denial(Code.DECISION_FAILED)
+REFUSED = "refused by openclaw.egress"
+"""How the error of a connection begins that the gate did not let mitmproxy open: the only way to tell it why."""
 
 _CLIENT_ENDED = (
     "connection closed", "alert", "unknown ca", "bad certificate", "certificate unknown", "certificate verify failed",
@@ -60,8 +59,8 @@ _FAILED_ANSWER = refusal(
     503,
     class_name="?",
     destination="?",
-    rule="internal-error",
-    reason=FAILED,
+    rule=FAILED.rule,
+    reason=FAILED.reason,
     remedy="See the proxy's log.",
 )
 
@@ -115,7 +114,7 @@ class Observer(Protocol):
     def denied(
         self,
         class_name: str,
-        destination: str,
+        destination: Target,
         decision: Decision,
         method: str,
         client: str,
@@ -163,7 +162,7 @@ class Gate:
 
     def _client_failed(self, client: connection.Client, error: Exception) -> None:
         client.error = "no class owns this listener"
-        self._record_failure(client, "unknown-class", "no class owns this listener")
+        self._record_failure(client, Code.LISTENER_WITHOUT_CLASS)
         log.error("a connection to a listener without a class was refused: %s", type(error).__name__)
 
     def _end_failed(self, _: connection.Client, error: Exception) -> None:
@@ -172,20 +171,20 @@ class Gate:
     def _request_failed(self, flow: http.HTTPFlow, error: Exception) -> None:
         answer_failed(flow)
         flow.metadata.pop(INSPECT, None)
-        self._record_failure(flow.client_conn, "internal-error", FAILED)
+        self._record_failure(flow.client_conn, Code.DECISION_FAILED)
         log.error("deciding on a request failed; it is refused", exc_info=error)
         self._permits.forget(flow.client_conn.id)
 
     def _layer_failed(self, nextlayer: layer.NextLayer, error: Exception) -> None:
         nextlayer.layer = Refuse(nextlayer.context)
-        self._record_failure(nextlayer.context.client, "internal-error", FAILED)
+        self._record_failure(nextlayer.context.client, Code.DECISION_FAILED)
         asyncio.get_running_loop().call_soon(cut, nextlayer.context.client)
         log.error("choosing what a connection may speak failed; it is closed", exc_info=error)
 
     def _hello_failed(self, data: tls.ClientHelloData, error: Exception) -> None:
         data.ignore_connection = False  # and without a permit there is no certificate for it
         self._close_all(data.context.client)
-        self._record_failure(data.context.client, "internal-error", FAILED)
+        self._record_failure(data.context.client, Code.DECISION_FAILED)
         log.error("a TLS connection was refused: %s", type(error).__name__)
 
     def _certificate_failed(self, _: tls.TlsData, error: Exception) -> None:
@@ -193,18 +192,19 @@ class Gate:
 
     def _established_failed(self, data: tls.TlsData, error: Exception) -> None:
         cut(data.context.client)
-        self._record_failure(data.context.client, "internal-error", FAILED)
+        self._record_failure(data.context.client, Code.DECISION_FAILED)
         log.error("a TLS connection was cut: %s", type(error).__name__)
 
     def _opening_failed(self, data: server_hooks.ServerConnectionHookData, error: Exception) -> None:
-        data.server.error = FAILED
-        self._record_failure(data.client, "internal-error", FAILED)
+        data.server.error = FAILED.reason
+        self._record_failure(data.client, Code.DECISION_FAILED)
         log.error("checking a connection's permit failed; it is not opened", exc_info=error)
 
     def _opened_failed(self, data: server_hooks.ServerConnectionHookData, error: Exception) -> None:
         # Ends the task that opened it, and the client that would wait for it; an error set here would not be looked at.
         asyncio.get_running_loop().call_soon(cut, data.client)
-        self._record_failure(data.client, "internal-error", str(error) if type(error) is LookupError else FAILED)
+        unchecked = type(error) is LookupError
+        self._record_failure(data.client, Code.ADDRESS_NOT_CHECKED if unchecked else Code.DECISION_FAILED)
         log.error("a connection that was opened was cut: %s", error)
         raise asyncio.CancelledError from error
 
@@ -214,14 +214,14 @@ class Gate:
     def _handshake_failed(self, _: tls.TlsData, error: Exception) -> None:
         log.error("a failed TLS handshake could not be recorded: %s", type(error).__name__)
 
-    def _record_failure(self, client: connection.Client, rule: str, reason: str) -> None:
+    def _record_failure(self, client: connection.Client, code: Code) -> None:
         """Record a refusal that a fault caused; where that fails too, what is refused stays refused."""
         with contextlib.suppress(Exception):
             target = self._connect_targets.get(client.id)
             self._observer.denied(
                 self._clients.get(client.id, "?"),
-                str(target) if target else UNKNOWN,
-                Decision(allow=False, rule=rule, reason=reason, inspect=False),
+                target or UNREADABLE,
+                Decision.denial(code),
                 "-",
                 str(client.peername[0]),
                 enforced=True,
@@ -237,14 +237,21 @@ class Gate:
         if self._neighbours is not None and self._neighbours.refuses(address):
             # Before it counts as a connection of the class: it must not use up the limit of those who may connect.
             client.error = "not a known neighbour"
-            self._observer.denied(found.name, "*", _unknown(address, self._neighbours), "-", address, enforced=True)
+            self._observer.denied(
+                found.name, ANYWHERE, _unknown(address, self._neighbours), "-", address, enforced=True
+            )
             return
         self._clients[client.id] = found.name
         self._open[found.name] += 1
         if self._open[found.name] > found.limits.connections:
             client.error = "too many connections"
             self._observer.denied(
-                found.name, "*", _exhausted("connections", found), "-", str(client.peername[0]), enforced=True
+                found.name,
+                ANYWHERE,
+                _exhausted(Code.CONNECTION_LIMIT, found),
+                "-",
+                str(client.peername[0]),
+                enforced=True,
             )
             return
         # mitmproxy asks for a layer when there are bytes, and not before.
@@ -294,8 +301,8 @@ class Gate:
         if wait:
             self._refuse(
                 flow,
-                f"{flow.request.host[:200]}:{flow.request.port}",
-                _exhausted("requests_per_minute", found),
+                Unparsed(flow.request.host[:200], flow.request.port),
+                _exhausted(Code.RATE_LIMIT, found),
                 status=429,
             )
             flow.response.headers["retry-after"] = str(math.ceil(wait))  # type: ignore[union-attr]
@@ -315,21 +322,19 @@ class Gate:
         self,
         client: connection.Client,
         status: int,
-        reason: str,
+        code: Code,
+        evidence: Evidence,
         *,
-        limit: str = "",
         method: str = "-",
         request: http.Request | None = None,
         counted: bool = False,
     ) -> bytes:
         """Record a refusal of which no hook is told; returns the response. See `http1_limits.Refusing`."""
         found = self._class_policy(client)
-        decision = _syntax(reason)
-        if limit:
-            decision = replace(decision, rule=f"classes.{found.name}.limits.{limit}")
+        decision = Decision.denial(code, evidence._replace(class_name=found.name))
         wait = 0.0 if counted else self._wait_of_rate(found)
         if wait:
-            status, decision = 429, _exhausted("requests_per_minute", found)
+            status, decision = 429, _exhausted(Code.RATE_LIMIT, found)
         destination = self._named_destination(client, request)
         if request is not None:
             method = _method(request)
@@ -339,7 +344,7 @@ class Gate:
         response = refusal(
             status,
             class_name=found.name,
-            destination=destination,
+            destination=str(destination),
             rule=decision.rule,
             reason=decision.reason,
             remedy=_REMEDY_OF_MESSAGE,
@@ -349,16 +354,16 @@ class Gate:
             response.headers["retry-after"] = str(math.ceil(wait))
         return bytes(http1.assemble_response(response))  # type: ignore[no-untyped-call]
 
-    def _named_destination(self, client: connection.Client, request: http.Request | None) -> str:
+    def _named_destination(self, client: connection.Client, request: http.Request | None) -> Target:
         """Return the tunnel's destination, else the one that the request names, else ``?``."""
         if (target := self._connect_targets.get(client.id)) is not None:
-            return str(target)
+            return target
         if request is None or not request.host:
-            return UNKNOWN
+            return UNREADABLE
         try:
-            return str(parse_destination(_host_on_the_wire(request), request.port))
+            return parse_destination(_host_on_the_wire(request), request.port)
         except (DestinationError, UnicodeError):
-            return UNKNOWN
+            return UNREADABLE
 
     async def _connect(self, flow: http.HTTPFlow) -> None:
         destination = self._parse(flow, _host_on_the_wire(flow.request), flow.request.port)
@@ -373,26 +378,23 @@ class Gate:
         request = flow.request
         tunnel = self._connect_targets.get(flow.client_conn.id)
         if tunnel is None and request.scheme == "https":
-            return self._refuse(
-                flow, f"{request.host}:{request.port}", _syntax("https goes through CONNECT, not in absolute form")
-            )
+            return self._refuse(flow, Unparsed(request.host, request.port), Decision.denial(Code.HTTPS_WITHOUT_CONNECT))
         destination = self._parse(flow, _host_on_the_wire(request), request.port)
         if destination is None:
             return None
         if tunnel is not None and (destination.host, destination.port) != (tunnel.host, tunnel.port):
-            return self._refuse(
-                flow, str(destination), _syntax(f"inside a tunnel to {tunnel}, another host was asked for")
-            )
+            other = Decision.denial(Code.OTHER_HOST_IN_TUNNEL, Evidence(destination=destination, other=tunnel))
+            return self._refuse(flow, destination, other)
         disagreement = _authority_disagreement(request, destination)
-        if disagreement:
-            return self._refuse(flow, str(destination), _syntax(disagreement))
+        if disagreement is not None:
+            return self._refuse(flow, destination, disagreement)
         if not await self._permit(flow, destination, sent_method(request), request.path):
             return None
         websocket = "websocket" in request.headers.get("upgrade", "").lower()
         if websocket and INSPECT in flow.metadata:
             # Its messages would pass unrecorded. The clients in question fall back to plain HTTP.
             flow.metadata.pop(INSPECT)
-            return self._refuse(flow, str(destination), _unrecorded_websocket())
+            return self._refuse(flow, destination, Decision.denial(Code.WEBSOCKET_NOT_RECORDED, inspect=True))
         request.data.host = destination.host
         request.data.authority = b""
         # Any other upgrade is an offer that an origin may ignore (RFC 9110, section 7.8), so it is not passed on.
@@ -408,7 +410,7 @@ class Gate:
         policy, class_name = self._policy(), self._class_of(flow.client_conn)
         decision = decide(policy, class_name, destination, method, path)
         if not decision.allow:
-            self._refuse(flow, str(destination), decision)
+            self._refuse(flow, destination, decision)
             return False
         known = self._permits.find(flow.client_conn.id, destination.host, destination.port)
         if known is not None and known.fresh:
@@ -424,20 +426,27 @@ class Gate:
         decision = with_addresses(
             decision, (check_address(policy, class_name, destination, one, method, path) for one in addresses)
         )
-        if decision.allow and decision.limited and method is not None and (why := _unlimited(flow.request)):
-            decision = _syntax(f"{why}: {decision.rule} limits methods and paths, and the origin could take others")
+        if decision.allow and decision.limited and method is not None and (name := _unlimited(flow.request)):
+            decision = Decision.denial(Code.OVERRIDE_HEADER, Evidence(rule=decision.rule, detail=name))
         if not decision.allow:
             self._permits.revoke(flow.client_conn.id, destination.host, destination.port)
-            self._refuse(flow, str(destination), decision)
+            self._refuse(flow, destination, decision)
             return False
         if known is None:
             known = Permit(
-                class_name, destination, addresses, decision.inspect, decision.tls, decision.rule, decision.reason
+                class_name,
+                destination,
+                addresses,
+                decision.inspect,
+                decision.tls,
+                decision.rule,
+                decision.reason,
+                decision.code,
             )
             self._permits.write(flow.client_conn.id, known)
         if decision.would_deny:
             self._observer.denied(
-                class_name, str(destination), decision, _method(flow.request), _client(flow), enforced=False
+                class_name, destination, decision, _method(flow.request), _client(flow), enforced=False
             )
         self._observer.allowed(class_name, inspect=decision.inspect)
         if decision.inspect and method is not None:
@@ -456,10 +465,11 @@ class Gate:
         try:
             return parse_destination(host, port)
         except DestinationError as error:
-            self._refuse(flow, f"{host[:200]}:{port}", _syntax(str(error)))
+            wrong = Decision.denial(Code.INVALID_DESTINATION, Evidence(detail=str(error)))
+            self._refuse(flow, Unparsed(host[:200], port), wrong)
             return None
 
-    def _refuse(self, flow: http.HTTPFlow, destination: str, decision: Decision, status: int = 403) -> None:
+    def _refuse(self, flow: http.HTTPFlow, destination: Target, decision: Decision, status: int = 403) -> None:
         class_name = self._class_of(flow.client_conn)
         flow.request.headers.pop("expect", None)
         self._observer.denied(
@@ -468,7 +478,7 @@ class Gate:
         flow.response = refusal(
             status,
             class_name=class_name,
-            destination=destination,
+            destination=str(destination),
             rule=decision.rule,
             reason=decision.reason,
             accept=flow.request.headers.get("accept", ""),
@@ -476,16 +486,16 @@ class Gate:
 
     def _answer_unreachable(self, flow: http.HTTPFlow, class_name: str, destination: Destination, why: str) -> None:
         flow.request.headers.pop("expect", None)
-        unknown = Decision(allow=False, rule="dns", reason=why, inspect=False)
+        unknown = Decision.denial(Code.NAME_NOT_RESOLVED, Evidence(detail=why))
         self._observer.denied(
-            class_name, str(destination), unknown, _method(flow.request), _client(flow), enforced=True, status=502
+            class_name, destination, unknown, _method(flow.request), _client(flow), enforced=True, status=502
         )
         flow.response = refusal(
             502,
             class_name=class_name,
             destination=str(destination),
-            rule="dns",
-            reason=why,
+            rule=unknown.rule,
+            reason=unknown.reason,
             accept=flow.request.headers.get("accept", ""),
             remedy="Check the name, and the resolver of the proxy's container.",
         )
@@ -506,7 +516,7 @@ class Gate:
             self._has_spoken(context.client)
             if not looks_like_tls(data):
                 return self._http(context, HTTPMode.regular)
-            self._deny_connection(context.client, None, "TLS on the listener, which speaks HTTP: use an http:// URL")
+            self._deny_connection(context.client, None, Code.TLS_ON_LISTENER)
             return Refuse(context)
         if isinstance(context.layers[-1], layers.ClientTLSLayer):
             return self._http(context, HTTPMode.transparent)
@@ -522,7 +532,7 @@ class Gate:
         if looks_like_tls(data):
             if data[5:6] not in (b"", b"\x01"):
                 # Not a ClientHello (RFC 8446, section 4); mitmproxy would wait for the rest of whatever it is.
-                self._deny_connection(context.client, target, UNREADABLE_HELLO)
+                self._deny_connection(context.client, target, Code.CLIENT_HELLO_UNREADABLE)
                 return Refuse(context)
             server_tls = layers.ServerTLSLayer(context)
             server_tls.child_layer = layers.ClientTLSLayer(context)
@@ -530,7 +540,7 @@ class Gate:
         if target is not None and target.port == 80 and data[:1].isalpha():
             self._speaking.add(context.client.id)
             return self._http(context, HTTPMode.transparent)
-        self._deny_connection(context.client, target, NOT_TLS)
+        self._deny_connection(context.client, target, Code.NOT_TLS)
         return Refuse(context)
 
     def _http(self, context: Any, mode: HTTPMode) -> layer.Layer:
@@ -552,7 +562,7 @@ class Gate:
         if permit is None:
             raise LookupError("no permit")
         if not _sni_agrees(data.client_hello.sni, target):
-            self._deny_connection(client, target, "the name in TLS is not the one that CONNECT named")
+            self._deny_connection(client, target, Code.SNI_MISMATCH)
             return
         data.ignore_connection = not permit.inspect
         if data.ignore_connection:
@@ -569,6 +579,7 @@ class Gate:
                 str(client.peername[0]),
                 permit.rule,
                 permit.reason,
+                permit.code,
                 time.time_ns(),
             )
             tunnels.begin(client.id, tunnel)
@@ -595,17 +606,17 @@ class Gate:
         if refused_before or any(words in error for words in _CLIENT_ENDED):
             return
         unreadable = error.startswith("Cannot parse ClientHello")
-        self._deny_connection(client, target, UNREADABLE_HELLO if unreadable else UNUSABLE_TLS)
+        self._deny_connection(client, target, Code.CLIENT_HELLO_UNREADABLE if unreadable else Code.TLS_UNUSABLE)
 
     @fails_closed(_end_of_exchange_failed)
     def error(self, flow: http.HTTPFlow) -> None:
         """Record a malformed response of a host that is not inspected; of the others the exchange is recorded."""
-        message = flow.error.msg if flow.error else ""
-        if message.startswith(RESPONSE_PROBLEM) and INSPECT not in flow.metadata:
+        problem = flow.metadata.get(RESPONSE_PROBLEM)
+        if problem is not None and INSPECT not in flow.metadata:
             self._observer.denied(
                 self._class_of(flow.client_conn),
                 self._named_destination(flow.client_conn, flow.request),
-                Decision(allow=False, rule="response-syntax", reason=message, inspect=False),
+                Decision.denial(Code.MALFORMED_RESPONSE, Evidence(detail=problem)),
                 _method(flow.request),
                 _client(flow),
                 enforced=True,
@@ -619,13 +630,13 @@ class Gate:
         address = data.server.address
         permit = self._permits.find(data.client.id, address[0], address[1]) if address else None
         if address is None or permit is None:
-            data.server.error = "refused by openclaw.egress: no permit"
-            self._record_failure(data.client, "internal-error", "no permit for this connection")
+            data.server.error = f"{REFUSED}: no permit"
+            self._record_failure(data.client, Code.NO_GRANT)
             return
         current_permit.set(permit)
         if permit.destination.address is not None and str(permit.destination.address) != address[0]:
-            data.server.error = "refused by openclaw.egress: address not in canonical form"
-            self._record_failure(data.client, "internal-error", "address not in canonical form")
+            data.server.error = f"{REFUSED}: address not in canonical form"
+            self._record_failure(data.client, Code.ADDRESS_NOT_CANONICAL)
 
     @fails_closed(_opened_failed)
     def server_connected(self, data: server_hooks.ServerConnectionHookData) -> None:
@@ -646,7 +657,7 @@ class Gate:
             raise LookupError(f"no class listens on port {_port(client)}")
         return found
 
-    def _deny_connection(self, client: connection.Client, target: Destination | None, why: str) -> None:
+    def _deny_connection(self, client: connection.Client, target: Destination | None, code: Code) -> None:
         """Record that a connection is refused, and take its permits back.
 
         A tunnel has had its share of the class's rate with its CONNECT.
@@ -655,8 +666,8 @@ class Gate:
         limited = target is None and self._wait_of_rate(found)
         self._observer.denied(
             found.name,
-            str(target) if target else UNKNOWN,
-            _exhausted("requests_per_minute", found) if limited else _syntax(why),
+            target or UNREADABLE,
+            _exhausted(Code.RATE_LIMIT, found) if limited else Decision.denial(code),
             "CONNECT" if target else "-",
             str(client.peername[0]),
             enforced=True,
@@ -682,11 +693,11 @@ OVERRIDES = frozenset(
 
 
 def _unlimited(request: http.Request) -> str | None:
-    """Say which field could lead past a limit to methods and paths: another protocol, or another request."""
+    """Return the field that could lead past a limit to methods and paths: another protocol, or another request."""
     for name in request.headers:
         plain = name.strip().lower().replace("_", "-")
         if plain in OVERRIDES or (plain in ("upgrade", "http2-settings") and request.scheme != "https"):
-            return f"the request has a field {plain}"
+            return plain
     return None
 
 
@@ -704,42 +715,22 @@ def check_address(
     found = policy.classes.get(class_name)
     excepted = found is not None and found.addresses.permitting(ip, destination.port, method, path) is not None
     if verdict.allow and not excepted and is_own_address(address):
-        return Decision(
-            allow=False,
-            rule="address-guard",
-            reason=f"{address} is this machine's own address",
-            inspect=False,
-        )
+        return Decision.denial(Code.OWN_ADDRESS, Evidence(class_name, destination, address=ip))
     return verdict
 
 
-def _syntax(reason: str) -> Decision:
-    return Decision(allow=False, rule="syntax", reason=reason, inspect=False)
+_LIMITS = {Code.CONNECTION_LIMIT: "connections", Code.RATE_LIMIT: "requests_per_minute"}
 
 
-def _exhausted(limit: str, found: ClassPolicy) -> Decision:
-    most = getattr(found.limits, limit)
-    return Decision(
-        allow=False,
-        rule=f"classes.{found.name}.limits.{limit}",
-        reason=f"{found.name} may have {most} {limit.replace('_', ' ')}, and has them",
-        inspect=False,
-    )
+def _exhausted(code: Code, found: ClassPolicy) -> Decision:
+    limit = _LIMITS[code]
+    return Decision.denial(code, Evidence(found.name, limit=limit, most=getattr(found.limits, limit)))
 
 
 def _unknown(address: str, neighbours: Neighbours) -> Decision:
     known = ", ".join(map(str, neighbours.addresses))
-    reason = f"{address} is not a known client: on {neighbours.network} only {known} may connect (EGRESS_NEIGHBOURS)"
-    return Decision(allow=False, rule="neighbours", reason=reason, inspect=False)
-
-
-def _unrecorded_websocket() -> Decision:
-    return Decision(
-        allow=False,
-        rule="recording",
-        reason="WebSockets to inspected hosts are not recorded yet, hence refused: use the provider's HTTP interface",
-        inspect=True,
-    )
+    evidence = Evidence(address=ipaddress.ip_address(address), network=neighbours.network, allows=known)
+    return Decision.denial(Code.UNKNOWN_NEIGHBOUR, evidence)
 
 
 def sent_method(request: http.Request) -> str:
@@ -779,13 +770,13 @@ def _host_on_the_wire(request: http.Request) -> str:
     return host if host.isascii() else host.encode("idna").decode("ascii")
 
 
-def _authority_disagreement(request: http.Request, destination: Destination) -> str | None:
-    """Why the request's names do not agree with where it goes, or None."""
+def _authority_disagreement(request: http.Request, destination: Destination) -> Decision | None:
+    """Return the denial of a request whose names do not agree with its destination, or None."""
     named = [value for name, value in request.headers.fields if name.lower() == b"host"]
     if len(named) > 1:
-        return "more than one Host header"
+        return Decision.denial(Code.HOST_HEADER_REPEATED)
     if not named and request.http_version != "HTTP/1.0":
-        return "no Host header"
+        return Decision.denial(Code.HOST_HEADER_MISSING)
     authorities = [value.decode("latin-1") for value in named]
     if request.data.authority:
         authorities.append(request.data.authority.decode("latin-1"))
@@ -798,9 +789,9 @@ def _authority_disagreement(request: http.Request, destination: Destination) -> 
                 port = 443 if request.scheme == "https" else 80
             other = parse_destination(host, port)
         except (ValueError, DestinationError):
-            return "the Host header is not a host name"
+            return Decision.denial(Code.HOST_HEADER_INVALID)
         if (other.host, other.port) != (destination.host, destination.port):
-            return f"the Host header names {other.host}:{other.port}, not {destination}"
+            return Decision.denial(Code.HOST_HEADER_MISMATCH, Evidence(destination=destination, other=other))
     return None
 
 

@@ -28,6 +28,7 @@ class Permit:
     """Whether the client must send TLS after CONNECT."""
     rule: str = ""
     reason: str = ""
+    code: str = ""
     made: float = field(default_factory=time.monotonic)
 
     @property

@@ -32,6 +32,7 @@ from mitmproxy.proxy.layers.http._events import (
     RequestData,
     RequestEndOfMessage,
     RequestHeaders,
+    RequestProtocolError,
     ResponseData,
     ResponseEndOfMessage,
     ResponseHeaders,
@@ -40,6 +41,7 @@ from mitmproxy.proxy.layers.http._events import (
 from mitmproxy.proxy.layers.http._hooks import HttpResponseHeadersHook
 from mitmproxy.proxy.layers.http._http1 import Http1Client, Http1Connection, Http1Server, make_body_reader
 
+from openclaw_egress.policy.codes import NOTHING, Code, Evidence, reason
 from openclaw_egress.policy.model import Limits
 from openclaw_egress.proxy import memory
 from openclaw_egress.proxy.log_scrubber import without_traffic
@@ -58,8 +60,8 @@ SERVER_HEAD_BYTES = 256 * 1024
 INTERIM_RESPONSES = 100
 """The most 1xx responses to one request; a server that thinks aloud sends one in some seconds."""
 
-RESPONSE_PROBLEM = "protocol error in the server's response: "
-"""How ``flow.error.msg`` begins where the server's message is malformed."""
+RESPONSE_PROBLEM = "openclaw_egress.response_problem"
+"""Key in ``flow.metadata``: what is malformed in the server's message."""
 
 type Commands = Generator[commands.Command, Any, None]
 
@@ -75,9 +77,9 @@ class Refusing(Protocol):
     def __call__(
         self,
         status: int,
-        reason: str,
+        code: Code,
+        evidence: Evidence,
         *,
-        limit: str = "",
         method: str = "-",
         request: http.Request | None = None,
         counted: bool = False,
@@ -86,8 +88,8 @@ class Refusing(Protocol):
 
         Args:
             status: of the response; the class's rate may make it 429.
-            reason: a fixed text, without bytes of the client.
-            limit: name of the limit of the class that was reached; else the rule is ``syntax``.
+            code: the kind of the refusal.
+            evidence: the limit of the class that was reached, or what is malformed; without bytes of the client.
             method: of the request, where it is known.
             request: the request, where it could be parsed.
             counted: whether the request has had its share of the class's rate already.
@@ -123,6 +125,15 @@ class BoundedHttpLayer(layers.HttpLayer):
         yield from self.event_to_child(self.streams[stream_id], events.Start())
 
 
+class MalformedResponse(ResponseProtocolError):
+    """The error of a server's message that is malformed; ``problem`` says what is."""
+
+    def __init__(self, stream_id: int, problem: str) -> None:
+        message = reason(Code.MALFORMED_RESPONSE, Evidence(detail=problem))
+        super().__init__(stream_id, message, ErrorCode.GENERIC_SERVER_ERROR)
+        self.problem = problem
+
+
 class PromptStream(http_layers.HttpStream):
     """Sends the answer that a hook has given without waiting for the request's body."""
 
@@ -142,6 +153,12 @@ class PromptStream(http_layers.HttpStream):
         yield from super().state_consume_request_body(event)
         if isinstance(event, RequestEndOfMessage):
             self.flow.request.data.content = None
+
+    def handle_protocol_error(self, event: RequestProtocolError | ResponseProtocolError) -> Commands:
+        """As the original; mark the flow of a malformed response, since its error is only a text."""
+        if isinstance(event, MalformedResponse):
+            self.flow.metadata[RESPONSE_PROBLEM] = event.problem
+        yield from super().handle_protocol_error(event)
 
     def send_response(self, already_streamed: bool = False) -> Commands:
         """As the original; a body that was sent is freed."""
@@ -299,7 +316,7 @@ class BoundedHttp1Server(_Bounded, Http1Server):
         if not isinstance(event, events.DataReceived):
             if self.buf:
                 method = _method(bytes(self.buf))
-                yield from self._give_up(400, "the connection ended within the request's head", method=method)
+                yield from self._give_up(400, Code.INCOMPLETE_HEAD, method=method)
             else:
                 yield from super().read_headers(event)
             return
@@ -312,7 +329,7 @@ class BoundedHttp1Server(_Bounded, Http1Server):
         if not received or (received == b"\r" and self._blank_line_before != self.stream_id):
             return
         if not http1_syntax.begins_like_request(received):
-            yield from self._give_up(400, "the bytes are not an HTTP request")
+            yield from self._give_up(400, Code.NOT_HTTP)
             return
         end = _END_OF_HEAD.search(received)
         size = end.end() if end else len(received)
@@ -320,18 +337,18 @@ class BoundedHttp1Server(_Bounded, Http1Server):
         if size > self._limits.header_bytes:
             yield from self._give_up(
                 431,
-                f"the request's head has more than {self._limits.header_bytes} bytes",
-                limit="header_bytes",
+                Code.HEAD_TOO_LARGE,
+                Evidence(limit="header_bytes", most=self._limits.header_bytes),
                 method=method,
             )
         # The request line, and the empty one at the end.
         elif end and received.count(b"\n", 0, size) - 2 > self._limits.headers:
             yield from self._give_up(
-                431, f"the request has more than {self._limits.headers} header fields", limit="headers", method=method
+                431, Code.TOO_MANY_HEADERS, Evidence(limit="headers", most=self._limits.headers), method=method
             )
         elif end:
             if problem := http1_syntax.request_problem(received[:size]):
-                yield from self._give_up(400, f"malformed request: {problem}", method=method)
+                yield from self._give_up(400, Code.MALFORMED_REQUEST, Evidence(detail=problem), method=method)
             else:
                 yield from self._take_request(event, received[size:], method)
 
@@ -341,14 +358,18 @@ class BoundedHttp1Server(_Bounded, Http1Server):
             request = http1.read_request_head(lines)
             size = http1.expected_http_body_size(request)
         except ValueError:
-            yield from self._give_up(400, "malformed request: the target names no valid destination", method=method)
+            problem = "the target names no valid destination"
+            yield from self._give_up(400, Code.MALFORMED_REQUEST, Evidence(detail=problem), method=method)
             return
-        if problem := self._target_problem(request) or http1_syntax.connection_problem(connection_values(request)):
-            yield from self._give_up(400, f"malformed request: {problem}", method=method, request=request)
+        if wrong := self._target_problem(request) or http1_syntax.connection_problem(connection_values(request)):
+            evidence = Evidence(detail=wrong)
+            yield from self._give_up(400, Code.MALFORMED_REQUEST, evidence, method=method, request=request)
             return
         # The head goes upstream before the body has come: what is known to be malformed by now, is refused by now.
         if size is None and (problem := buffered_chunks_problem(rest)):
-            yield from self._give_up(400, f"malformed request: {problem}", method=method, request=request)
+            yield from self._give_up(
+                400, Code.MALFORMED_REQUEST, Evidence(detail=problem), method=method, request=request
+            )
             return
         self.request = request
         yield ReceiveHttp(RequestHeaders(self.stream_id, request, size == 0))
@@ -379,7 +400,8 @@ class BoundedHttp1Server(_Bounded, Http1Server):
             if problem and isinstance(command, commands.CloseConnection):
                 self._reader.problem = ""
                 if self.response is None:
-                    yield from self._answer(400, f"malformed request: {problem}", request=self.request, counted=True)
+                    evidence = Evidence(detail=problem)
+                    yield from self._answer(400, Code.MALFORMED_REQUEST, evidence, request=self.request, counted=True)
             yield command
 
     def _check_buffer(self, received: int) -> Commands:
@@ -389,7 +411,7 @@ class BoundedHttp1Server(_Bounded, Http1Server):
         if self._drained > DRAIN_BYTES:
             yield commands.CloseConnection(self.conn)
         elif len(self.buf) > self._limits.header_bytes + AHEAD_BYTES:
-            self._record(400, f"more than {AHEAD_BYTES} bytes were sent ahead of a response", counted=True)
+            self._record(400, Code.SENT_AHEAD, Evidence(most=AHEAD_BYTES), counted=True)
             yield commands.CloseConnection(self.conn)
 
     # ── time ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -418,22 +440,25 @@ class BoundedHttp1Server(_Bounded, Http1Server):
         now = time.monotonic()
         whole = self._limits.total_seconds
         if whole is not None and now - self._began > whole:
-            self._record(408, f"the connection lasted longer than {whole} s", limit="total_seconds", counted=True)
+            evidence = Evidence(limit="total_seconds", most=whole)
+            self._record(408, Code.CONNECTION_TIMEOUT, evidence, counted=True)
             yield commands.CloseConnection(self.conn)
         elif now - self._since <= self._patience:
             yield commands.RequestWakeup(self._tick)
         elif self.state == self.read_headers and self.buf:
             yield from self._give_up(
                 408,
-                "the request's head did not come to its end in time",
-                limit="header_seconds",
+                Code.HEAD_TIMEOUT,
+                Evidence(limit="header_seconds", most=self._limits.header_seconds),
                 method=_method(bytes(self.buf)),
             )
         else:
             if self.state == self.read_body and not self.response_done:
-                self._record(408, "the request's body did not go on in time", limit="idle_seconds", counted=True)
+                evidence = Evidence(limit="idle_seconds", most=self._limits.idle_seconds)
+                self._record(408, Code.BODY_TIMEOUT, evidence, counted=True)
             elif self.state == self.passthrough:
-                self._record(408, "nothing was said in the tunnel in time", limit="header_seconds", counted=True)
+                evidence = Evidence(limit="header_seconds", most=self._limits.header_seconds)
+                self._record(408, Code.TUNNEL_TIMEOUT, evidence, counted=True)
             # Else the client asked for nothing: a connection that was kept, or opened ahead of time, is not refused.
             yield commands.CloseConnection(self.conn)
 
@@ -452,7 +477,7 @@ class BoundedHttp1Server(_Bounded, Http1Server):
     def _give_up_request(self, status: int, event: ResponseProtocolError) -> Commands:
         """Answer what mitmproxy would have sent its own page for."""
         if status < 500:
-            yield from self._give_up(status, _invalid(event.code, self.request), request=self.request)
+            yield from self._give_up(status, *_invalid(event.code, self.request), request=self.request)
             return
         # The error hook has recorded it, or the exchange's record has.
         yield commands.SendData(self.conn, upstream_failed(event.message))
@@ -460,41 +485,45 @@ class BoundedHttp1Server(_Bounded, Http1Server):
         self._forget()
 
     def _give_up(
-        self, status: int, why: str, *, limit: str = "", method: str = "-", request: http.Request | None = None
+        self,
+        status: int,
+        code: Code,
+        evidence: Evidence = NOTHING,
+        *,
+        method: str = "-",
+        request: http.Request | None = None,
     ) -> Commands:
-        yield from self._answer(status, why, limit=limit, method=method, request=request)
+        yield from self._answer(status, code, evidence, method=method, request=request)
         yield commands.CloseConnection(self.conn)
         self._forget()
 
     def _answer(
         self,
         status: int,
-        why: str,
+        code: Code,
+        evidence: Evidence = NOTHING,
         *,
-        limit: str = "",
         method: str = "-",
         request: http.Request | None = None,
         counted: bool = False,
     ) -> Commands:
-        response = self._record(status, why, limit=limit, method=method, request=request, counted=counted)
+        response = self._record(status, code, evidence, method=method, request=request, counted=counted)
         if response and self.conn.state & ConnectionState.CAN_WRITE:
             yield commands.SendData(self.conn, response)
 
     def _record(
         self,
         status: int,
-        why: str,
+        code: Code,
+        evidence: Evidence = NOTHING,
         *,
-        limit: str = "",
         method: str = "-",
         request: http.Request | None = None,
         counted: bool = False,
     ) -> bytes:
         """Record a refusal; returns its response, empty where that failed: what is refused stays refused."""
         try:
-            return self._refuse(
-                status, why, limit=limit, method=method, request=request or self.request, counted=counted
-            )
+            return self._refuse(status, code, evidence, method=method, request=request or self.request, counted=counted)
         except Exception as error:
             log.error("a refusal could not be recorded", exc_info=error)
             return b""
@@ -589,7 +618,7 @@ class BoundedHttp1Client(_Bounded, Http1Client):
         for command in super().read_body(event):
             problem = getattr(self._reader, "problem", "")
             if problem and isinstance(command, ReceiveHttp) and isinstance(command.event, ResponseProtocolError):
-                command.event.message = RESPONSE_PROBLEM + problem
+                command.event = MalformedResponse(command.event.stream_id, problem)
             yield command
 
     def _malformed(self, problem: str) -> Commands:
@@ -598,9 +627,7 @@ class BoundedHttp1Client(_Bounded, Http1Client):
         if self.conn.state is not ConnectionState.CLOSED:
             yield commands.CloseConnection(self.conn)
         if self.stream_id is not None:
-            yield ReceiveHttp(
-                ResponseProtocolError(self.stream_id, RESPONSE_PROBLEM + problem, ErrorCode.GENERIC_SERVER_ERROR)
-            )
+            yield ReceiveHttp(MalformedResponse(self.stream_id, problem))
 
 
 def connection_values(message: http.Request | http.Response) -> list[bytes]:
@@ -644,15 +671,15 @@ def _method(received: bytes) -> str:
     return found[1].decode() if found else "-"
 
 
-def _invalid(code: ErrorCode, request: http.Request | None) -> str:
-    """Return in words why mitmproxy refused a request that is well-formed."""
+def _invalid(code: ErrorCode, request: http.Request | None) -> tuple[Code, Evidence]:
+    """Return why mitmproxy refused a request that is well-formed."""
     if code is ErrorCode.DESTINATION_UNKNOWN or request is None:
-        return "malformed request: neither the target nor a Host header names a destination"
+        return Code.NO_DESTINATION, NOTHING
     if request.method == "CONNECT":
-        return "malformed request: CONNECT inside a tunnel"
+        return Code.NESTED_CONNECT, NOTHING
     if request.scheme not in ("http", "https", ""):
-        return "the scheme of the target is not http"
-    return "malformed request: the headers are not valid"
+        return Code.SCHEME_NOT_HTTP, NOTHING
+    return Code.MALFORMED_REQUEST, Evidence(detail="the headers are not valid")
 
 
 def install() -> None:

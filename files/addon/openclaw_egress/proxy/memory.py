@@ -24,6 +24,7 @@ from typing import Any, Protocol
 from mitmproxy import connection, http
 from mitmproxy.proxy import events, server
 
+from openclaw_egress.policy.codes import Code, Evidence
 from openclaw_egress.policy.model import Decision
 from openclaw_egress.proxy.error_responses import refusal
 from openclaw_egress.proxy.layers import cut
@@ -31,8 +32,6 @@ from openclaw_egress.proxy.memory_budget import MIB, MemoryBudget
 from openclaw_egress.wire.http1_syntax import content_length
 
 log = logging.getLogger("openclaw_egress.memory")
-
-RULE = "memory-budget"
 
 REFUSED_STATUS = 503
 """Status of the response to a request that is refused for memory; an exchange in progress is aborted instead."""
@@ -280,15 +279,9 @@ class Accounts:
 
     def _refuse(self, account: Account, needs: int) -> None:
         budget, name = self.budget, account.class_name
-        decision = Decision(
-            allow=False,
-            rule=RULE,
-            reason=(
-                f"memory budget reached: class {name} holds {budget.used(name) / MIB:.1f} MiB and may hold "
-                f"{budget.room(name) / MIB:.1f} MiB now; this exchange needs {needs / MIB:.1f} MiB "
-                f"(EGRESS_MEMORY_BUDGET is {budget.limit} bytes)"
-            ),
-            inspect=False,
+        decision = Decision.denial(
+            Code.MEMORY_LIMIT,
+            Evidence(name, used=budget.used(name), room=budget.room(name), needs=needs, most=budget.limit),
         )
         client = account.handler.client
         stream = _last_stream(account)
@@ -309,7 +302,7 @@ def refuse_held(client: connection.Client, flow: http.HTTPFlow) -> bool:
         REFUSED_STATUS,
         class_name=account.class_name,
         destination=flow.request.host,
-        rule=RULE,
+        rule=account.refused.rule,
         reason=account.refused.reason,
         accept=flow.request.headers.get("accept", ""),
         remedy="Try again later, or ask the operator to raise EGRESS_MEMORY_BUDGET and the memory limit.",

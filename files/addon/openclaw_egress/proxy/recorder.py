@@ -24,8 +24,10 @@ from mitmproxy import connection, http
 from mitmproxy.connection import ConnectionState
 
 from openclaw_egress.observability.metrics import Metrics
-from openclaw_egress.proxy.access_control import INSPECT, Allowed, answer_failed, fails_closed, sent_method
+from openclaw_egress.policy.model import Decision
+from openclaw_egress.proxy.access_control import INSPECT, REFUSED, Allowed, answer_failed, fails_closed, sent_method
 from openclaw_egress.proxy.error_responses import refusal
+from openclaw_egress.proxy.http1_limits import RESPONSE_PROBLEM
 from openclaw_egress.proxy.layers import cut
 from openclaw_egress.proxy.memory import HELD
 from openclaw_egress.recording.capture import ExchangeCapture
@@ -156,6 +158,7 @@ class Recorder:
             body_limit=self._body_limit,
             path=request.path.split("?", 1)[0],
             client=str(flow.client_conn.peername[0]),
+            code=allowed.decision.code,
         )
         length = content_length(request.headers.fields)
         chunked = length is None and "transfer-encoding" in request.headers
@@ -246,8 +249,11 @@ class Recorder:
         message = flow.error.msg if flow.error else ""
         # The message is the same for both sides, so it does not say which one failed.
         gone = not flow.client_conn.state & ConnectionState.CAN_READ
-        outcome, error_type = ("client_aborted", "client_aborted") if gone else _what_happened(message)
-        self._close(exchange, outcome, error_type)
+        malformed = RESPONSE_PROBLEM in flow.metadata
+        if gone:
+            self._close(exchange, "client_aborted", "client_aborted")
+        else:
+            self._close(exchange, "upstream_error", "protocol_error" if malformed else _error_type(message))
 
     @fails_closed(_websocket_failed)
     def websocket_message(self, flow: http.HTTPFlow) -> None:
@@ -315,13 +321,14 @@ class Recorder:
         exchange.closed = True
         self._spool.leave(exchange.capture.id, recorded=exchange.request_committed or not exchange.request_held)
 
-    def abandon(self, flow: http.HTTPFlow, rule: str, reason: str, status: int | None) -> None:
+    def abandon(self, flow: http.HTTPFlow, decision: Decision, status: int | None) -> None:
         """Record an exchange that the memory budget ends; ``status`` is that of the proxy's own response, if any."""
         if (exchange := self._exchange(flow)) is None:
             return
-        exchange.capture.rule, exchange.capture.reason = rule, reason
+        capture = exchange.capture
+        capture.rule, capture.code, capture.reason = decision.rule, decision.code, decision.reason
         if status is not None:
-            exchange.capture.status = status
+            capture.status = status
         exchange.failed = True
         try:
             self._close(exchange, "interrupted", "denied")
@@ -401,7 +408,7 @@ _ERRORS = (
     ("ssl", "tls_error"),
     ("timed out", "timeout"),
     ("timeout", "timeout"),
-    ("refused by openclaw.egress", "denied"),
+    (REFUSED, "denied"),
     ("connection reset", "connection_reset"),
     ("connect call failed", "connect_error"),
     ("no route", "connect_error"),
@@ -416,7 +423,11 @@ _ERRORS = (
 )
 
 
-def _what_happened(message: str) -> tuple[str, str]:
-    """Return outcome and ``error.type`` (of `records.ERROR_TYPES`) for mitmproxy's message, which may hold traffic."""
+def _error_type(message: str) -> str:
+    """Return the ``error.type`` (of `records.ERROR_TYPES`) for a failed exchange.
+
+    Of a failed connection mitmproxy keeps only a message, in its own, OpenSSL's or the kernel's words: this is the one
+    place that reads a text, and none of it is a sentence of `codes`. It may hold traffic.
+    """
     lowered = message.lower()
-    return "upstream_error", next((error_type for needle, error_type in _ERRORS if needle in lowered), "_OTHER")
+    return next((error_type for needle, error_type in _ERRORS if needle in lowered), "_OTHER")

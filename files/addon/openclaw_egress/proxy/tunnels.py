@@ -20,6 +20,7 @@ class Tunnel:
     client: str
     rule: str
     reason: str
+    code: str
     begin_ns: int
     sent: int = 0
     """Bytes from the client; ``received`` counts the bytes to it."""

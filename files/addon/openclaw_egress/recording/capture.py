@@ -207,6 +207,7 @@ class ExchangeCapture:
     body_limit: int
     path: str = "/"
     client: str = ""
+    code: str = ""
     status: int | None = None
     response_headers: Headers = field(default_factory=list)
     first_chunk_ns: int | None = None
@@ -339,6 +340,7 @@ class ExchangeCapture:
             "class_name": self.class_name,
             "rule": self.rule,
             "reason": self.reason,
+            "code": self.code,
             "begin_ns": self.begin_ns,
             "first_chunk_ns": self.first_chunk_ns,
             "method": self.method,

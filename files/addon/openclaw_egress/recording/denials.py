@@ -10,29 +10,37 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from openclaw_egress.policy.codes import ANY, UNKNOWN, Code
+
+__all__ = ["ANY", "UNKNOWN", "Denial", "DenialGroup", "DenialRate", "Key", "group_denials"]
+
 WINDOW_SECONDS = 60.0
 SINGLY_PER_KEY = 10
 """Denials of one class, destination and rule that are kept singly in a window."""
 SINGLY_PER_CLASS = 300
 """…and of one class, whatever it asked for: a loop over ever new names is a loop too."""
 MAX_KEYS = 10_000
-ANY = "*"
-UNKNOWN = "?"
-"""The destination of what could not be read so far that it names one."""
-NOT_TLS = "after CONNECT came bytes that are not TLS"
-"""The one reason of syntax that a rule can do away with."""
 
 
 class Key(NamedTuple):
-    """What denials are counted by. In the count of a whole class, destination and rule are `ANY`."""
+    """What denials are counted by. In the count of a whole class, host and rule are `ANY`."""
 
     class_name: str
-    destination: str
+    host: str
+    port: int
     rule: str
+    code: str
     enforced: bool = True
     """False: only reported. Apart, because a policy for `enforce` is made from what `report` let through."""
     status: int | None = None
     """HTTP status of the refusal, so that a summary can have it too."""
+    reason: str = ""
+    """Only where the destination is `UNKNOWN`: reasons are fixed texts then, and are counted apart."""
+
+    @classmethod
+    def of_class(cls, class_name: str, *, enforced: bool) -> Key:
+        """Return the key by which a whole class is counted."""
+        return cls(class_name, ANY, 0, ANY, Code.VARIOUS, enforced)
 
 
 @dataclass(slots=True)
@@ -54,7 +62,7 @@ class DenialRate:
 
     def singly(self, key: Key, now: float) -> bool:
         """Whether this denial is to be recorded by itself; otherwise it is counted."""
-        whole_class = Key(key.class_name, ANY, ANY, key.enforced)
+        whole_class = Key.of_class(key.class_name, enforced=key.enforced)
         if not self._take(key, SINGLY_PER_KEY, now):
             return False
         return self._take(whole_class, SINGLY_PER_CLASS, now)
@@ -87,11 +95,6 @@ class DenialRate:
             self._over.append((key, window.more))
 
 
-def counted_reason(count: int) -> str:
-    """The reason of a record that stands for denials which were only counted."""
-    return f"{count} more like this within a minute"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Denial:
     """One record of a denial, or of ``count`` denials that were not kept singly.
@@ -106,7 +109,13 @@ class Denial:
     rule: str
     reason: str
     time_ns: int
+    code: str = ""
+    """One of `codes.Code`; empty in records of versions that had none."""
+    address: str | None = None
+    """The address that the decision was about, where the name has one."""
     count: int = 1
+    summary: bool = False
+    """Stands for denials that were only counted."""
     enforced: bool = True
     method: str | None = None
     url: str | None = None
@@ -115,13 +124,18 @@ class Denial:
 
 @dataclass(slots=True, kw_only=True)
 class DenialGroup:
-    """All denials of one class, destination and rule; ``reason`` is the newest that says more than a number."""
+    """All denials of one class, destination and rule; ``reason``, ``code`` and ``address`` are of the newest.
+
+    A summary gives them only where no single record does.
+    """
 
     class_name: str
     host: str
     port: int
     rule: str
     reason: str = ""
+    code: str = ""
+    address: str | None = None
     enforced: int = 0
     """How many were refused; ``reported`` were let through, and `enforce` would have refused them."""
     reported: int = 0
@@ -147,9 +161,10 @@ class DenialGroup:
             self.enforced += denial.count
         else:
             self.reported += denial.count
-        told_ns = -1 if denial.reason == counted_reason(denial.count) else denial.time_ns
+        told_ns = -1 if denial.summary else denial.time_ns
         if told_ns >= self._told_ns:
-            self.reason, self._told_ns = denial.reason, told_ns
+            self.reason, self.code, self.address = denial.reason, denial.code, denial.address
+            self._told_ns = told_ns
         self.last_ns = max(self.last_ns, denial.time_ns)
         if denial.client and denial.client not in self.clients:
             self.clients.append(denial.client)

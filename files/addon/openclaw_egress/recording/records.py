@@ -91,6 +91,8 @@ class ExchangeRecord:
     """One of `OUTCOMES`."""
     rule: str = ""
     reason: str = ""
+    code: str = ""
+    """Of the decision: one of `codes.Code`."""
     first_chunk_ns: int | None = None
     http_version: str | None = None
     status: int | None = None
@@ -120,11 +122,17 @@ class DeniedRecord:
     host: str
     port: int
     rule: str
+    code: str
+    """One of `codes.Code`."""
     reason: str
     client: str = ""
+    address: str | None = None
+    """The address that the decision was about: a literal, or what a name resolved to."""
     method: str | None = None
     url: str | None = None
     count: int = 1
+    summary: bool = False
+    """The record stands for ``count`` denials that were not recorded one by one."""
     enforced: bool = True
     time_ns: int | None = None
     """When, where that is not when it is recorded (Unix nanoseconds)."""
@@ -191,6 +199,7 @@ def _exchange_line(record: ExchangeRecord) -> Line:
         semconv.EXCHANGE_ID: record.id,
         semconv.CLASS: record.class_name,
         semconv.RULE: record.rule or None,
+        semconv.CODE: record.code or None,
         semconv.REASON: record.reason or None,
         semconv.OUTCOME: record.outcome,
         semconv.BEGIN: rfc3339(record.begin_ns),
@@ -248,7 +257,10 @@ def _denied_line(record: DeniedRecord) -> Line:
         semconv.EXCHANGE_ID: record.id or None,
         semconv.CLASS: record.class_name,
         semconv.RULE: record.rule,
+        semconv.CODE: record.code,
         semconv.REASON: record.reason,
+        semconv.ADDRESS: record.address,
+        semconv.SUMMARY: record.summary or None,
         semconv.OUTCOME: "denied" if record.enforced else "reported",
         semconv.ENFORCED: record.enforced,
         semconv.COUNT: record.count,
@@ -268,8 +280,11 @@ def _denied_line(record: DeniedRecord) -> Line:
         "port": record.port,
         "client": record.client,
         "rule": record.rule,
+        "code": record.code,
         "reason": record.reason,
+        "address": record.address,
         "count": record.count,
+        "summary": record.summary,
         "enforced": record.enforced,
     }
     return make_line(semconv.EVENT_DENIED, "WARN", attributes, bounded_fields(fields), record.trace_id, record.span_id)

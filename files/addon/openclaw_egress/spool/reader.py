@@ -11,7 +11,7 @@ import sqlite3
 import stat
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,54 +19,20 @@ from openclaw_egress.recording.denials import Denial
 from openclaw_egress.recording.log_lines import GENESIS
 from openclaw_egress.recording.otlp import decode_text
 from openclaw_egress.recording.semconv import EVENT_DENIED
+from openclaw_egress.spool.migrations import read_old_denial
+from openclaw_egress.spool.rows import COLUMNS, FLAGS, Row
 from openclaw_egress.spool.schema import (
     CLOCK_SET_BACK,
     STATES,
     SpoolError,
-    check_version,
+    check_schema,
+    columns_of,
     connect_read_only,
-    has_client,
     spool_errors,
     who_may,
 )
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One record as tables show it; times are Unix nanoseconds, durations seconds, ``None`` where unknown."""
-
-    seq: int
-    time_ns: int
-    state: str
-    class_name: str
-    event_name: str
-    id: str
-    part: int
-    """0 for a record's first line, from 1 for its parts."""
-    parts: int
-    begin: str | None
-    method: str | None
-    url: str | None
-    host: str | None
-    port: int | None
-    status: int | None
-    outcome: str | None
-    rule: str | None
-    reason: str | None
-    provider: str | None
-    model: str | None
-    stream: bool | None
-    input_tokens: int | None
-    output_tokens: int | None
-    cache_read_tokens: int | None
-    cache_write_tokens: int | None
-    reasoning_tokens: int | None
-    duration: float | None
-    first_chunk: float | None
-    error_type: str | None
-    count: int | None
-    why: str | None
-    client: str | None
+__all__ = ["Audit", "Filters", "Row", "SpoolReader"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +47,7 @@ class Filters:
     host: str | None = None
     method: str | None = None
     outcome: str | None = None
+    code: str | None = None
     status: int | None = None
     status_min: int | None = None
     status_max: int | None = None
@@ -108,10 +75,6 @@ class Audit:
     problems: tuple[str, ...]
 
 
-_COLUMNS = ", ".join(
-    {"class_name": "class AS class_name", "id": "exchange_id AS id"}.get(field.name, field.name)
-    for field in fields(Row)
-)
 _COMPARED = {
     "since_ns": "time_ns >= ?",
     "until_ns": "time_ns < ?",
@@ -120,6 +83,7 @@ _COMPARED = {
     "host": "host GLOB ?",
     "method": "method = ?",
     "outcome": "outcome = ?",
+    "code": "code = ?",
     "status": "status = ?",
     "status_min": "status >= ?",
     "status_max": "status <= ?",
@@ -150,8 +114,9 @@ class SpoolReader:
             raise SpoolError(f"spool {self.path}: this is not a file; check EGRESS_STATE_DIR")
         try:
             with spool_errors(self.path):
-                check_version(self._read(), self.path)
-                self._columns = _COLUMNS if has_client(self._read()) else _COLUMNS.replace("client", "NULL AS client")
+                check_schema(self._read(), self.path, complete=True)
+                present = columns_of(self._read(), "records")
+                self._absent = [column.name for column in COLUMNS.values() if column.name not in present]
                 row = self._read().execute("SELECT value FROM meta WHERE key = 'instance_id'").fetchone()
         except BaseException:
             SpoolReader.close(self)
@@ -181,36 +146,36 @@ class SpoolReader:
 
     def query(self, filters: Filters | None = None) -> Iterator[Row]:
         """Records (of dead letters their parts too) in order of time, or the newest first."""
-        columns = f"{self._columns}, CASE WHEN event_name = '{EVENT_DENIED}' THEN otlp END AS denied"
+        columns = ", ".join(f"{column.name} AS {name}" for name, column in COLUMNS.items())
+        columns += f", CASE WHEN event_name = '{EVENT_DENIED}' AND enforced IS NULL THEN otlp END AS old"
         for found in self._select(columns, filters or Filters()):
             values = dict(found)
-            denied = values.pop("denied")
-            if denied is not None and (values["client"] is None or values["outcome"] == "denied"):
-                # Spools of before have neither the client's column nor "reported".
-                line = _parsed(decode_text(denied))
-                values["client"] = values["client"] or line.get("client") or None
-                if line.get("enforced") is False:
-                    values["outcome"] = "reported"
-            stream = None if values["stream"] is None else bool(values["stream"])
-            yield Row(**{**values, "state": STATES[values["state"]], "stream": stream})
+            if (old := values.pop("old")) is not None:
+                # Written by a version that had no such columns.
+                denied = read_old_denial(values["rule"] or "", values["reason"] or "", old)
+                values |= denied._asdict() | {"client": values["client"] or denied.client}
+                values["outcome"] = "denied" if denied.enforced else "reported"
+            values |= {name: bool(values[name]) for name in FLAGS if values[name] is not None}
+            yield Row(**{**values, "state": STATES[values["state"]]})
 
     def denials(self, filters: Filters) -> Iterator[Denial]:
-        """Records of denials, whatever `Filters.event_names` says; otherwise as `query`."""
-        columns = "seq, class, host, port, rule, reason, time_ns, count, method, url, otlp"
-        for found in self._select(columns, replace(filters, event_names=[EVENT_DENIED])):
-            line = _parsed(decode_text(found["otlp"]))
+        """Yield the denials, whatever `Filters.event_names` says; otherwise as `query`."""
+        for row in self.query(replace(filters, event_names=[EVENT_DENIED])):
             yield Denial(
-                class_name=found["class"],
-                host=found["host"] or "",
-                port=found["port"] or 0,
-                rule=found["rule"] or "",
-                reason=found["reason"] or "",
-                time_ns=found["time_ns"],
-                count=1 if found["count"] is None else found["count"],
-                enforced=line.get("enforced") is not False,
-                method=found["method"],
-                url=found["url"],
-                client=str(line["client"]) if line.get("client") else None,
+                class_name=row.class_name,
+                host=row.host or "",
+                port=row.port or 0,
+                rule=row.rule or "",
+                code=row.code or "",
+                reason=row.reason or "",
+                address=row.address,
+                time_ns=row.time_ns,
+                count=1 if row.count is None else row.count,
+                summary=bool(row.summary),
+                enforced=row.enforced is not False,
+                method=row.method,
+                url=row.url,
+                client=row.client,
             )
 
     def _select(self, columns: str, filters: Filters) -> Iterator[sqlite3.Row]:
@@ -228,7 +193,10 @@ class SpoolReader:
         if filters.id:
             where.append("exchange_id >= ? AND exchange_id < ?")
             values += [filters.id, filters.id + "\U0010ffff"]
-        sql = f"SELECT {columns} FROM records WHERE {' AND '.join(where)} ORDER BY seq DESC"  # noqa: S608 - constants
+        # A file that an older version writes lacks columns; `Spool` adds them, a reader cannot.
+        absent = ", ".join(f"NULL AS {name}" for name in self._absent)
+        records = f"(SELECT *, {absent} FROM records)" if absent else "records"  # noqa: S608 - constants
+        sql = f"SELECT {columns} FROM {records} WHERE {' AND '.join(where)} ORDER BY seq DESC"  # noqa: S608 - constants
         if filters.limit is not None:
             sql += " LIMIT ?"
             values.append(filters.limit)
@@ -305,15 +273,6 @@ class SpoolReader:
                     problems += _line_problems(decode_text(encoded), seq, digest, before if seq == last + 1 else None)
                 last, last_time, before = seq, time_ns, digest
         return Audit(lines, kept, first, last, before, tuple(problems))
-
-
-def _parsed(line: str) -> dict[str, Any]:
-    """Return a line's JSON; empty where the line is damaged, which `SpoolReader.audit` reports."""
-    try:
-        found = json.loads(line)
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _line_problems(text: str, seq: int, digest: str, prev: str | None) -> Iterator[str]:

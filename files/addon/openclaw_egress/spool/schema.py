@@ -3,7 +3,8 @@
 SQLite in WAL mode; other tools may read it while the proxy writes (``sqlite3 'file:spool.db?mode=ro'``).
 
 ===============  =====================================================================================================
-``meta``         ``schema_version``, ``instance_id`` (a UUID, for ever), ``created_ns``
+``meta``         ``schema_version`` (1 for ever: what versions before ``user_version`` read), ``instance_id`` (a UUID,
+                 for ever), ``created_ns``
 ``ledger``       one row for each line ever sealed: ``seq`` (gapless from 1), ``hash`` (SHA-256 of the line, 32 bytes),
                  ``time_ns`` (increasing, except at lines that ``meta`` names as ``clock_set_back_SEQ``). Never deleted
 ``records``      the lines that are still kept: what `egress records` shows, and ``otlp``, the encoded log record with
@@ -13,6 +14,9 @@ SQLite in WAL mode; other tools may read it while the proxy writes (``sqlite3 'f
 ``exchanges``    the journal: exchanges under way, ``head`` is JSON of what is known, redacted
 ``chunks``       the journal: bytes of their bodies, decoded, as they passed
 ===============  =====================================================================================================
+
+``PRAGMA user_version`` numbers the schema: `spool_migrations` brings an older file to `USER_VERSION`, and a newer file
+is refused. Until now each number only added columns, so that a program of an older version goes on writing the file.
 """
 
 from __future__ import annotations
@@ -26,7 +30,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from openclaw_egress.spool import rows
+
 SCHEMA_VERSION = 1
+USER_VERSION = 1
 PENDING, ACKNOWLEDGED, DEAD, LOCAL = 0, 1, 2, 3
 STATES = ("pending", "acknowledged", "dead_letter", "local")
 CLOCK_SET_BACK = "clock_set_back_"
@@ -49,13 +56,8 @@ CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS ledger (seq INTEGER PRIMARY KEY, hash BLOB NOT NULL, time_ns INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS resources (id INTEGER PRIMARY KEY, otlp BLOB NOT NULL UNIQUE);
 CREATE TABLE IF NOT EXISTS records (
-    seq INTEGER PRIMARY KEY, time_ns INTEGER NOT NULL, state INTEGER NOT NULL, class TEXT NOT NULL,
-    size INTEGER NOT NULL, event_name TEXT NOT NULL, exchange_id TEXT NOT NULL, part INTEGER NOT NULL,
-    parts INTEGER NOT NULL, begin TEXT, method TEXT, url TEXT, host TEXT, port INTEGER, status INTEGER, outcome TEXT,
-    rule TEXT, reason TEXT, provider TEXT, model TEXT, stream INTEGER, input_tokens INTEGER, output_tokens INTEGER,
-    cache_read_tokens INTEGER, cache_write_tokens INTEGER, reasoning_tokens INTEGER, duration REAL, first_chunk REAL,
-    error_type TEXT, count INTEGER, why TEXT, resource INTEGER NOT NULL REFERENCES resources(id), otlp BLOB NOT NULL,
-    client TEXT
+    {columns},
+    size INTEGER NOT NULL, resource INTEGER NOT NULL REFERENCES resources(id), otlp BLOB NOT NULL
 );
 CREATE INDEX IF NOT EXISTS records_by_exchange ON records(exchange_id) WHERE exchange_id <> '';
 CREATE INDEX IF NOT EXISTS records_by_state ON records(state, class, seq, size);
@@ -69,7 +71,7 @@ CREATE TABLE IF NOT EXISTS chunks (
     n INTEGER PRIMARY KEY, id TEXT NOT NULL, direction TEXT NOT NULL, time_ns INTEGER NOT NULL, data BLOB NOT NULL
 );
 CREATE INDEX IF NOT EXISTS chunks_by_exchange ON chunks(id);
-"""
+""".format(columns=", ".join(f"{column.name} {column.sql}" for column in rows.COLUMNS.values()))
 
 
 class SpoolError(Exception):
@@ -186,48 +188,84 @@ def connect_read_only(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def prepare(connection: sqlite3.Connection, path: Path) -> str:
-    """Make the tables where they are absent; returns the instance's id.
+def _parsed_schema() -> dict[str, list[str]]:
+    """Return the columns of each table, read from `_SCHEMA` by SQLite itself."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as empty:
+        empty.executescript(_SCHEMA)
+        return {table: columns_of(empty, table) for table in _tables(empty)}
 
-    Raises:
-        SpoolError: the file was written by a newer version.
-    """
-    check_version(connection, path)
-    connection.executescript(_SCHEMA)
-    if not has_client(connection):
-        # A spool of a version that did not keep it. Older versions go on reading and writing such a table.
-        connection.execute("ALTER TABLE records ADD COLUMN client TEXT")
-    connection.execute("BEGIN IMMEDIATE")
+
+def _tables(connection: sqlite3.Connection) -> list[str]:
+    rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
+    return [name for (name,) in rows]
+
+
+def columns_of(connection: sqlite3.Connection, table: str) -> list[str]:
+    """Return the names of a table's columns; none if the table is absent."""
+    return [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
+
+
+COLUMNS = _parsed_schema()
+
+
+def create(connection: sqlite3.Connection) -> None:
+    """Make the tables and indexes that are absent, inside the caller's transaction."""
+    for statement in filter(str.strip, _SCHEMA.split(";")):
+        connection.execute(statement)
+
+
+def identify(connection: sqlite3.Connection) -> str:
+    """Return the instance's id, which the first writer makes."""
     for key, value in (
         ("schema_version", SCHEMA_VERSION),
         ("instance_id", str(uuid.uuid4())),
         ("created_ns", time.time_ns()),
     ):
         connection.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", (key, value))
-    connection.execute("COMMIT")
     return str(connection.execute("SELECT value FROM meta WHERE key = 'instance_id'").fetchone()[0])
 
 
-def has_client(connection: sqlite3.Connection) -> bool:
-    """Return whether ``records`` has the column ``client``, which spools before 0.2 lack."""
-    return any(row[1] == "client" for row in connection.execute("PRAGMA table_info(records)"))
+def user_version(connection: sqlite3.Connection) -> int:
+    """Return the number of the file's schema; 0 for spools of versions before there were numbers."""
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
-def check_version(connection: sqlite3.Connection, path: Path) -> None:
-    """Refuse a file of a newer schema.
+def check_schema(connection: sqlite3.Connection, path: Path, *, complete: bool = False) -> None:
+    """Refuse a file of a newer schema, one that is not a spool, and one that lacks a column.
+
+    Args:
+        connection: to the file.
+        path: the file, for the message.
+        complete: every table must be there; otherwise one that is absent may be created by the caller.
 
     Raises:
-        SpoolError: naming both versions.
+        SpoolError: the file cannot be used; the message says why, and what to do.
     """
-    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
-        if connection.execute("SELECT 1 FROM sqlite_master").fetchone():
+    tables = _tables(connection)
+    if "meta" not in tables:
+        if tables:
             raise SpoolError(f"spool {path}: this database is not a spool; check EGRESS_STATE_DIR")
         return
     row = connection.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone()
     if row and not str(row[0]).isdecimal():
         raise SpoolError(f"spool {path}: the file is damaged: schema version {str(row[0])[:20]!r}; move it aside")
-    if row and int(row[0]) > SCHEMA_VERSION:
-        raise SpoolError(
-            f"spool {path}: its schema is version {row[0]}, this program knows up to {SCHEMA_VERSION}; "
-            "run the version that wrote it, or a newer one"
-        )
+    version = user_version(connection)
+    for number, known in ((int(row[0]) if row else 0, SCHEMA_VERSION), (version, USER_VERSION)):
+        if number > known:
+            raise SpoolError(
+                f"spool {path}: its schema is version {number}, this program knows up to {known}; "
+                "run the version that wrote it, or a newer one"
+            )
+    optional = rows.absent_until(version)
+    for table, columns in COLUMNS.items():
+        if table not in tables:
+            if complete:
+                raise SpoolError(f"spool {path}: the file is damaged: table {table} is missing; move it aside")
+            continue
+        present = columns_of(connection, table)
+        missing = [name for name in columns if name not in present and not (table == "records" and name in optional)]
+        if missing:
+            raise SpoolError(
+                f"spool {path}: the file is damaged: table {table} lacks the column {', '.join(missing)}; "
+                "move it aside (it can still be read with `sqlite3`) and start again"
+            )

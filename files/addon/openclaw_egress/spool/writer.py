@@ -34,7 +34,9 @@ from openclaw_egress.recording.log_lines import Line, line_hash, seal
 from openclaw_egress.recording.otlp import encode_record, encode_resource, make_resource
 from openclaw_egress.recording.records import DeniedRecord, EventRecord, ExchangeRecord, lines_of
 from openclaw_egress.spool.journal import Journal
+from openclaw_egress.spool.migrations import migrate
 from openclaw_egress.spool.reader import SpoolReader
+from openclaw_egress.spool.rows import ATTRIBUTES
 from openclaw_egress.spool.schema import (
     ACKNOWLEDGED,
     CLOCK_SET_BACK,
@@ -50,8 +52,8 @@ from openclaw_egress.spool.schema import (
     SpoolError,
     connect,
     create_file,
+    identify,
     make_reserve,
-    prepare,
     release_reserve,
     spool_errors,
 )
@@ -79,44 +81,7 @@ MAX_SKEW_NS = 60 * 10**9
 """A clock set back by no more than this leaves times increasing; after a larger step they begin again at the clock."""
 _RECENT = 1000
 
-_ATTRIBUTE_COLUMNS = {
-    "exchange_id": semconv.EXCHANGE_ID,
-    "part": semconv.PART_INDEX,
-    "parts": semconv.PART_COUNT,
-    "begin": semconv.BEGIN,
-    "method": semconv.HTTP_REQUEST_METHOD,
-    "url": semconv.URL_FULL,
-    "host": semconv.SERVER_ADDRESS,
-    "port": semconv.SERVER_PORT,
-    "status": semconv.HTTP_RESPONSE_STATUS_CODE,
-    "outcome": semconv.OUTCOME,
-    "rule": semconv.RULE,
-    "reason": semconv.REASON,
-    "provider": semconv.GEN_AI_PROVIDER_NAME,
-    "stream": semconv.GEN_AI_REQUEST_STREAM,
-    "input_tokens": semconv.GEN_AI_USAGE_INPUT_TOKENS,
-    "output_tokens": semconv.GEN_AI_USAGE_OUTPUT_TOKENS,
-    "cache_read_tokens": semconv.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS,
-    "cache_write_tokens": semconv.GEN_AI_USAGE_CACHE_WRITE_INPUT_TOKENS,
-    "reasoning_tokens": semconv.GEN_AI_USAGE_REASONING_OUTPUT_TOKENS,
-    "duration": semconv.DURATION,
-    "first_chunk": semconv.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK,
-    "error_type": semconv.ERROR_TYPE,
-    "count": semconv.COUNT,
-    "client": semconv.CLIENT_ADDRESS,
-}
-_ROW_COLUMNS = [
-    "seq",
-    "time_ns",
-    "state",
-    "class",
-    "size",
-    "event_name",
-    "model",
-    *_ATTRIBUTE_COLUMNS,
-    "resource",
-    "otlp",
-]
+_ROW_COLUMNS = ["seq", "time_ns", "state", "class", "size", "event_name", "model", *ATTRIBUTES, "resource", "otlp"]
 _WORDS = {"dead_lettered": "dead-lettered", "counted_as_stored": "counted as stored"}
 _SEVERITIES: dict[str, Literal["INFO", "WARN", "ERROR"]] = {"dropped": "ERROR", "counted_as_stored": "INFO"}
 _LAST_NS = 2**63 - 1
@@ -219,7 +184,7 @@ class Spool(SpoolReader):
             raise
         try:
             with spool_errors(self.path):
-                instance_id = prepare(self._db, self.path)
+                instance_id = self._prepare()
                 self._resource_id = self._remember_resource(make_resource(instance_id, service_name, host_name))
                 self._state = self._load_state()
                 self._newest_taken_ns = self._load_newest_taken()
@@ -245,6 +210,19 @@ class Spool(SpoolReader):
                 if not (can_retry and release_reserve(self.path)):
                     raise
         raise AssertionError("unreachable")
+
+    def _prepare(self) -> str:
+        """Make or migrate the tables in one transaction; return the instance's id."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            migrate(self._db, self.path)
+            instance_id = identify(self._db)
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+        return instance_id
 
     def close(self) -> None:
         """Flush, close, and let another process write."""
@@ -658,7 +636,7 @@ class Spool(SpoolReader):
 
     def _row(self, line: Line, encoded: bytes) -> tuple[Any, ...]:
         said = line.attributes
-        columns = {name: said.get(attribute) for name, attribute in _ATTRIBUTE_COLUMNS.items()}
+        columns = {name: said.get(attribute) for name, attribute in ATTRIBUTES.items()}
         columns["exchange_id"] = columns["exchange_id"] or ""
         columns["part"] = columns["part"] or 0
         columns["parts"] = columns["parts"] or 0

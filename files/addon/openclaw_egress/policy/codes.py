@@ -1,0 +1,239 @@
+"""Codes of decisions, their evidence, and the one place that turns both into a sentence.
+
+A code says which kind of decision was made. Programs compare codes and read the evidence; only people read the
+sentence, so that any sentence can be reworded. The codes are an interface: they are in every record
+(``openclaw.egress.code``), operators filter and alert by them, and ``docs/codes.md`` lists them. Do not rename one.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import NamedTuple
+
+from openclaw_egress.policy.destination import Address, Destination, Network
+
+
+class Code(StrEnum):
+    """The kind of a decision."""
+
+    ALLOWED_BY_RULE = "allowed_by_rule"
+    ALLOWED_BY_ACTION = "allowed_by_action"
+    ADDRESS_PUBLIC = "address_public"
+    ADDRESS_EXCEPTION = "address_exception"
+
+    UNKNOWN_CLASS = "unknown_class"
+    DENIED_BY_RULE = "denied_by_rule"
+    ADDRESS_DENIED_BY_RULE = "address_denied_by_rule"
+    NO_RULE = "no_rule"
+    RULE_NOT_MET = "rule_not_met"
+    LITERAL_WITHOUT_RULE = "literal_without_rule"
+
+    ADDRESS_GUARDED = "address_guarded"
+    EXCEPTION_NOT_MET = "exception_not_met"
+    HOST_ADDRESS = "host_address"
+    OWN_ADDRESS = "own_address"
+
+    NAME_NOT_RESOLVED = "name_not_resolved"
+    UNKNOWN_NEIGHBOUR = "unknown_neighbour"
+    CONNECTION_LIMIT = "connection_limit"
+    RATE_LIMIT = "rate_limit"
+    MEMORY_LIMIT = "memory_limit"
+    HEAD_TOO_LARGE = "head_too_large"
+    TOO_MANY_HEADERS = "too_many_headers"
+    HEAD_TIMEOUT = "head_timeout"
+    BODY_TIMEOUT = "body_timeout"
+    TUNNEL_TIMEOUT = "tunnel_timeout"
+    CONNECTION_TIMEOUT = "connection_timeout"
+
+    INVALID_DESTINATION = "invalid_destination"
+    NOT_HTTP = "not_http"
+    MALFORMED_REQUEST = "malformed_request"
+    INCOMPLETE_HEAD = "incomplete_head"
+    NO_DESTINATION = "no_destination"
+    NESTED_CONNECT = "nested_connect"
+    SCHEME_NOT_HTTP = "scheme_not_http"
+    SENT_AHEAD = "sent_ahead"
+    HTTPS_WITHOUT_CONNECT = "https_without_connect"
+    OTHER_HOST_IN_TUNNEL = "other_host_in_tunnel"
+    HOST_HEADER_REPEATED = "host_header_repeated"
+    HOST_HEADER_MISSING = "host_header_missing"
+    HOST_HEADER_INVALID = "host_header_invalid"
+    HOST_HEADER_MISMATCH = "host_header_mismatch"
+    OVERRIDE_HEADER = "override_header"
+    TLS_ON_LISTENER = "tls_on_listener"
+    NOT_TLS = "not_tls"
+    CLIENT_HELLO_UNREADABLE = "client_hello_unreadable"
+    TLS_UNUSABLE = "tls_unusable"
+    SNI_MISMATCH = "sni_mismatch"
+
+    WEBSOCKET_NOT_RECORDED = "websocket_not_recorded"
+    MALFORMED_RESPONSE = "malformed_response"
+    DECISION_FAILED = "decision_failed"
+    LISTENER_WITHOUT_CLASS = "listener_without_class"
+    NO_GRANT = "no_grant"
+    ADDRESS_NOT_CANONICAL = "address_not_canonical"
+    ADDRESS_NOT_CHECKED = "address_not_checked"
+
+    VARIOUS = "various"
+    """In the summary of a whole class, which counts denials of all kinds."""
+
+
+class Unparsed(NamedTuple):
+    """A destination that is not a valid one: as the client wrote it, or unknown."""
+
+    host: str
+    port: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}" if self.port else self.host
+
+
+ANY = "*"
+"""The host of denials that concern a class as a whole."""
+UNKNOWN = "?"
+"""The host of denials whose destination could not be read."""
+ANYWHERE, UNREADABLE = Unparsed(ANY), Unparsed(UNKNOWN)
+
+type Target = Destination | Unparsed
+
+
+class Evidence(NamedTuple):
+    """What a decision was made of. A field that the code does not need is empty."""
+
+    class_name: str = ""
+    destination: Target | None = None
+    other: Target | None = None
+    """The tunnel's destination, or the one that the Host header names."""
+    address: Address | None = None
+    network: Network | None = None
+    range: str = ""
+    """Why the guard refuses the address: ``private (10.0.0.0/8, RFC 1918)``."""
+    rule: str = ""
+    """The rule or exception that comes closest; ``allows`` is what it allows."""
+    allows: str = ""
+    limit: str = ""
+    """The limit that was reached, as in ``classes.NAME.limits``; ``most`` is its value."""
+    most: int = 0
+    used: int = 0
+    """Bytes of memory in use; ``room`` may be in use now, ``needs`` were requested."""
+    room: int = 0
+    needs: int = 0
+    detail: str = ""
+    """More for people: a parser's message, the name of a header."""
+
+    @property
+    def subject(self) -> str:
+        """The destination; for a name that was resolved with its address, as the beginning of a sentence."""
+        host = getattr(self.destination, "host", "")
+        if self.address is None or getattr(self.destination, "address", None) is not None:
+            return host
+        return f"{host} is {self.address}, which"
+
+    @property
+    def mebibytes(self) -> tuple[str, str, str]:
+        """Memory in use, allowed and requested."""
+        used, room, needs = (f"{size / 2**20:.1f} MiB" for size in (self.used, self.room, self.needs))
+        return used, room, needs
+
+
+NOTHING = Evidence()
+
+_MALFORMED = "malformed request: "
+_SENTENCES = {
+    Code.ALLOWED_BY_RULE: "{0.class_name} may reach {0.destination}",
+    Code.ALLOWED_BY_ACTION: "{0.class_name} may reach every name",
+    Code.ADDRESS_PUBLIC: "{0.address} is public",
+    Code.ADDRESS_EXCEPTION: "{0.class_name} may reach {0.address} by an exception",
+    Code.UNKNOWN_CLASS: "there is no class {0.class_name!r}",
+    Code.DENIED_BY_RULE: "{0.class_name} may not reach {0.destination}",
+    Code.ADDRESS_DENIED_BY_RULE: "{0.subject} is in {0.network}, which {0.class_name} may not reach",
+    Code.NO_RULE: "no rule lets {0.class_name} reach {0.destination}",
+    Code.RULE_NOT_MET: "{0.class_name} may not reach {0.destination}: {0.rule} matches the host but not this port, "
+    "method or path (it allows {0.allows})",
+    Code.LITERAL_WITHOUT_RULE: "{0.destination} is an address literal, and no rule of {0.class_name} names it",
+    Code.ADDRESS_GUARDED: "{0.subject} is {0.range}",
+    Code.EXCEPTION_NOT_MET: "{0.subject} is {0.range}, and has an exception for plain HTTP requests alone: {0.rule} "
+    "allows {0.allows}",
+    Code.HOST_ADDRESS: "{0.subject} is an address of this proxy's host",
+    Code.OWN_ADDRESS: "{0.address} is this machine's own address",
+    Code.NAME_NOT_RESOLVED: "{0.detail}",
+    Code.UNKNOWN_NEIGHBOUR: "{0.address} is not a known client: on {0.network} only {0.allows} may connect "
+    "(EGRESS_NEIGHBOURS)",
+    Code.CONNECTION_LIMIT: "connection limit reached: class {0.class_name} allows {0.most} concurrent connections "
+    "(limits.connections)",
+    Code.RATE_LIMIT: "rate limit reached: class {0.class_name} allows {0.most} requests per minute "
+    "(limits.requests_per_minute)",
+    Code.MEMORY_LIMIT: "memory budget reached: class {0.class_name} holds {0.mebibytes[0]} and may hold "
+    "{0.mebibytes[1]} now; this exchange needs {0.mebibytes[2]} (EGRESS_MEMORY_BUDGET is {0.most} bytes)",
+    Code.HEAD_TOO_LARGE: "the request's head has more than {0.most} bytes",
+    Code.TOO_MANY_HEADERS: "the request has more than {0.most} header fields",
+    Code.HEAD_TIMEOUT: "the request's head did not come to its end in time",
+    Code.BODY_TIMEOUT: "the request's body did not go on in time",
+    Code.TUNNEL_TIMEOUT: "nothing was said in the tunnel in time",
+    Code.CONNECTION_TIMEOUT: "the connection lasted longer than {0.most} s",
+    Code.INVALID_DESTINATION: "{0.detail}",
+    Code.NOT_HTTP: "the bytes are not an HTTP request",
+    Code.MALFORMED_REQUEST: _MALFORMED + "{0.detail}",
+    Code.INCOMPLETE_HEAD: "the connection ended within the request's head",
+    Code.NO_DESTINATION: _MALFORMED + "neither the target nor a Host header names a destination",
+    Code.NESTED_CONNECT: _MALFORMED + "CONNECT inside a tunnel",
+    Code.SCHEME_NOT_HTTP: "the scheme of the target is not http",
+    Code.SENT_AHEAD: "more than {0.most} bytes were sent ahead of a response",
+    Code.HTTPS_WITHOUT_CONNECT: "https goes through CONNECT, not in absolute form",
+    Code.OTHER_HOST_IN_TUNNEL: "inside a tunnel to {0.other}, another host was asked for",
+    Code.HOST_HEADER_REPEATED: "more than one Host header",
+    Code.HOST_HEADER_MISSING: "no Host header",
+    Code.HOST_HEADER_INVALID: "the Host header is not a host name",
+    Code.HOST_HEADER_MISMATCH: "the Host header names {0.other}, not {0.destination}",
+    Code.OVERRIDE_HEADER: "the request has a field {0.detail}: {0.rule} limits methods and paths, and the origin could "
+    "take others",
+    Code.TLS_ON_LISTENER: "TLS on the listener, which speaks HTTP: use an http:// URL",
+    Code.NOT_TLS: "after CONNECT came bytes that are not TLS",
+    Code.CLIENT_HELLO_UNREADABLE: "the TLS ClientHello cannot be parsed",
+    Code.TLS_UNUSABLE: "the TLS handshake failed: the client's versions, ciphers or bytes cannot be used",
+    Code.SNI_MISMATCH: "the name in TLS is not the one that CONNECT named",
+    Code.WEBSOCKET_NOT_RECORDED: "WebSockets to inspected hosts are not recorded yet, hence refused: use the "
+    "provider's HTTP interface",
+    Code.MALFORMED_RESPONSE: "protocol error in the server's response: {0.detail}",
+    Code.DECISION_FAILED: "internal error: refused, because a decision could not be made",
+    Code.LISTENER_WITHOUT_CLASS: "no class owns this listener",
+    Code.NO_GRANT: "no grant for this connection",
+    Code.ADDRESS_NOT_CANONICAL: "address not in canonical form",
+    Code.ADDRESS_NOT_CHECKED: "a connection to an address that was not checked",
+    Code.VARIOUS: "{0.detail}",
+}
+_SUMMARY = "{0} more like this within a minute"
+_RULES = {
+    Code.UNKNOWN_CLASS: "unknown-class",
+    Code.LISTENER_WITHOUT_CLASS: "unknown-class",
+    Code.NAME_NOT_RESOLVED: "dns",
+    Code.UNKNOWN_NEIGHBOUR: "neighbours",
+    Code.MEMORY_LIMIT: "memory-budget",
+    Code.WEBSOCKET_NOT_RECORDED: "recording",
+    Code.MALFORMED_RESPONSE: "response-syntax",
+    **dict.fromkeys((Code.NO_RULE, Code.RULE_NOT_MET, Code.LITERAL_WITHOUT_RULE), "default"),
+    **dict.fromkeys(
+        (Code.ADDRESS_GUARDED, Code.EXCEPTION_NOT_MET, Code.HOST_ADDRESS, Code.OWN_ADDRESS), "address-guard"
+    ),
+    **dict.fromkeys(
+        (Code.DECISION_FAILED, Code.NO_GRANT, Code.ADDRESS_NOT_CANONICAL, Code.ADDRESS_NOT_CHECKED), "internal-error"
+    ),
+}
+
+
+def reason(code: Code, evidence: Evidence) -> str:
+    """Return the decision in one clause, for people."""
+    return _SENTENCES[code].format(evidence)
+
+
+def summary(count: int, first: str = "") -> str:
+    """Return the reason of a record that stands for ``count`` denials that were only counted, for people."""
+    more = _SUMMARY.format(count)
+    return f"{first}: {more}" if first else more
+
+
+def rule_of(code: Code, evidence: Evidence = NOTHING) -> str:
+    """Return the name that stands in place of a rule where no rule of the policy decided, such as ``address-guard``."""
+    if evidence.limit:
+        return f"classes.{evidence.class_name}.limits.{evidence.limit}"
+    return _RULES.get(code, "syntax")

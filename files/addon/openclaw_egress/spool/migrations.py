@@ -1,0 +1,121 @@
+"""Numbered migrations of the spool, and what older versions wrote in other words.
+
+Versions before ``user_version`` 1 kept no code, no address and no flag: they are read here from the JSON lines and from
+the sentences of those versions. These sentences are history and never change; no other module reads a sentence.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from openclaw_egress.policy.codes import ANY, Code
+from openclaw_egress.recording.otlp import decode_text
+from openclaw_egress.recording.semconv import EVENT_DENIED
+from openclaw_egress.spool.rows import absent_until
+from openclaw_egress.spool.schema import USER_VERSION, check_schema, columns_of, create, user_version
+
+_COUNTED = re.compile(r"(?:(.*): )?[0-9]+ more like this within a minute", re.DOTALL)
+_OLD_SENTENCES: tuple[tuple[str, re.Pattern[str], Code], ...] = (
+    ("syntax", re.compile(r"after CONNECT came bytes that are not TLS"), Code.NOT_TLS),
+    ("address-guard", re.compile(r".* is this machine's own address"), Code.OWN_ADDRESS),
+    ("address-guard", re.compile(r".* has an exception for plain HTTP requests alone: .*"), Code.EXCEPTION_NOT_MET),
+    ("address-guard", re.compile(r".* is an address of this proxy's host"), Code.HOST_ADDRESS),
+    ("address-guard", re.compile(r".* is .*"), Code.ADDRESS_GUARDED),
+    ("unknown-class", re.compile(r"there is no class .*"), Code.UNKNOWN_CLASS),
+    ("dns", re.compile(r".*"), Code.NAME_NOT_RESOLVED),
+    ("recording", re.compile(r"WebSockets .*"), Code.WEBSOCKET_NOT_RECORDED),
+    ("response-syntax", re.compile(r".*"), Code.MALFORMED_RESPONSE),
+    ("memory-budget", re.compile(r".*"), Code.MEMORY_LIMIT),
+    ("neighbours", re.compile(r".*"), Code.UNKNOWN_NEIGHBOUR),
+    ("default", re.compile(r".* is an address literal, and no rule of .*"), Code.LITERAL_WITHOUT_RULE),
+    ("default", re.compile(r".* may not reach .* so; .*"), Code.RULE_NOT_MET),
+    ("default", re.compile(r"no rule lets .*"), Code.NO_RULE),
+    (ANY, re.compile(r".*"), Code.VARIOUS),
+)
+
+
+class Denied(NamedTuple):
+    """The columns of a denial that older versions did not write."""
+
+    client: str | None
+    code: str | None
+    address: str | None
+    enforced: bool
+    summary: bool
+
+
+def read_old_denial(rule: str, reason: str, encoded: bytes) -> Denied:
+    """Return the columns that a record of an older version lacks, from its line and its reason.
+
+    A line that cannot be parsed counts as enforced; `SpoolReader.audit` reports it.
+    """
+    line = _parsed(decode_text(encoded))
+    counted = _COUNTED.fullmatch(reason)
+    told = (counted[1] or "") if counted else reason
+    # The count of a known destination tells nothing but the number.
+    code = None
+    if told or not counted or rule == ANY:
+        code = next((code for of, text, code in _OLD_SENTENCES if of == rule and text.fullmatch(told)), None)
+    address = _first_address(told) if rule == "address-guard" else None
+    client = line.get("client")
+    return Denied(str(client) if client else None, code, address, line.get("enforced") is not False, bool(counted))
+
+
+def _first_address(text: str) -> str | None:
+    for word in text.split():
+        try:
+            return str(ipaddress.ip_address(word.rstrip(",")))
+        except ValueError:
+            continue
+    return None
+
+
+def _parsed(line: str) -> dict[str, Any]:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def migrate(connection: sqlite3.Connection, path: Path) -> None:
+    """Make a new file's tables, or bring an older file to `USER_VERSION`, inside the caller's transaction.
+
+    Raises:
+        SpoolError: the file is of a newer version, damaged, or not a spool.
+    """
+    check_schema(connection, path)
+    if columns_of(connection, "records"):
+        for number in range(user_version(connection), USER_VERSION):
+            _MIGRATIONS[number](connection)
+    create(connection)
+    if user_version(connection) != USER_VERSION:  # else write nothing: the disk may be full
+        connection.execute(f"PRAGMA user_version = {USER_VERSION}")
+
+
+def _add_codes(connection: sqlite3.Connection) -> None:
+    """Migrate from 0 to 1: add the columns of denials, and fill them from what was recorded."""
+    present = columns_of(connection, "records")
+    for name, kind in absent_until(0).items():
+        if name not in present:
+            connection.execute(f"ALTER TABLE records ADD COLUMN {name} {kind}")
+    rows = connection.execute(
+        "SELECT seq, rule, reason, otlp FROM records WHERE event_name = ? AND part = 0 AND enforced IS NULL",
+        (EVENT_DENIED,),
+    )
+    for seq, rule, reason, encoded in rows.fetchall():
+        old = read_old_denial(rule or "", reason or "", encoded)
+        connection.execute(
+            "UPDATE records SET client = coalesce(client, ?), code = ?, address = ?, enforced = ?, summary = ?, "
+            "outcome = ? WHERE seq = ?",
+            (*old, "denied" if old.enforced else "reported", seq),
+        )
+
+
+_MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [_add_codes]

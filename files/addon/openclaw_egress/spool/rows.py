@@ -1,0 +1,84 @@
+"""The fields of a record in the spool: the one list from which table, insertion, queries and JSON output follow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, NamedTuple, get_type_hints
+
+from openclaw_egress.recording import semconv
+
+
+class Column(NamedTuple):
+    """How a field of `Row` is stored in the table ``records``."""
+
+    sql: str
+    attribute: str = ""
+    """The attribute of a log line that the column holds; empty if the spool computes the value."""
+    name: str = ""
+    """The column's name, if it is not the field's."""
+    last_absent: int = -1
+    """The last ``user_version`` whose files may lack the column."""
+
+
+_TEXT, _INTEGER, _REAL = "TEXT", "INTEGER", "REAL"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One record as tables show it; times are Unix nanoseconds, durations seconds, ``None`` where unknown."""
+
+    seq: Annotated[int, Column("INTEGER PRIMARY KEY")]
+    time_ns: Annotated[int, Column("INTEGER NOT NULL")]
+    state: Annotated[str, Column("INTEGER NOT NULL")]
+    class_name: Annotated[str, Column("TEXT NOT NULL", name="class")]
+    event_name: Annotated[str, Column("TEXT NOT NULL")]
+    id: Annotated[str, Column("TEXT NOT NULL", semconv.EXCHANGE_ID, "exchange_id")]
+    part: Annotated[int, Column("INTEGER NOT NULL", semconv.PART_INDEX)]
+    """0 for a record's first line, from 1 for its parts."""
+    parts: Annotated[int, Column("INTEGER NOT NULL", semconv.PART_COUNT)]
+    begin: Annotated[str | None, Column(_TEXT, semconv.BEGIN)]
+    method: Annotated[str | None, Column(_TEXT, semconv.HTTP_REQUEST_METHOD)]
+    url: Annotated[str | None, Column(_TEXT, semconv.URL_FULL)]
+    host: Annotated[str | None, Column(_TEXT, semconv.SERVER_ADDRESS)]
+    port: Annotated[int | None, Column(_INTEGER, semconv.SERVER_PORT)]
+    status: Annotated[int | None, Column(_INTEGER, semconv.HTTP_RESPONSE_STATUS_CODE)]
+    outcome: Annotated[str | None, Column(_TEXT, semconv.OUTCOME)]
+    rule: Annotated[str | None, Column(_TEXT, semconv.RULE)]
+    reason: Annotated[str | None, Column(_TEXT, semconv.REASON)]
+    provider: Annotated[str | None, Column(_TEXT, semconv.GEN_AI_PROVIDER_NAME)]
+    model: Annotated[str | None, Column(_TEXT)]
+    stream: Annotated[bool | None, Column(_INTEGER, semconv.GEN_AI_REQUEST_STREAM)]
+    input_tokens: Annotated[int | None, Column(_INTEGER, semconv.GEN_AI_USAGE_INPUT_TOKENS)]
+    output_tokens: Annotated[int | None, Column(_INTEGER, semconv.GEN_AI_USAGE_OUTPUT_TOKENS)]
+    cache_read_tokens: Annotated[int | None, Column(_INTEGER, semconv.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS)]
+    cache_write_tokens: Annotated[int | None, Column(_INTEGER, semconv.GEN_AI_USAGE_CACHE_WRITE_INPUT_TOKENS)]
+    reasoning_tokens: Annotated[int | None, Column(_INTEGER, semconv.GEN_AI_USAGE_REASONING_OUTPUT_TOKENS)]
+    duration: Annotated[float | None, Column(_REAL, semconv.DURATION)]
+    first_chunk: Annotated[float | None, Column(_REAL, semconv.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK)]
+    error_type: Annotated[str | None, Column(_TEXT, semconv.ERROR_TYPE)]
+    count: Annotated[int | None, Column(_INTEGER, semconv.COUNT)]
+    why: Annotated[str | None, Column(_TEXT)]
+    client: Annotated[str | None, Column(_TEXT, semconv.CLIENT_ADDRESS, last_absent=0)]
+    code: Annotated[str | None, Column(_TEXT, semconv.CODE, last_absent=0)]
+    address: Annotated[str | None, Column(_TEXT, semconv.ADDRESS, last_absent=0)]
+    enforced: Annotated[bool | None, Column(_INTEGER, semconv.ENFORCED, last_absent=0)]
+    summary: Annotated[bool | None, Column(_INTEGER, semconv.SUMMARY, last_absent=0)]
+    """The record stands for `count` denials."""
+
+
+def _columns() -> dict[str, Column]:
+    hints = get_type_hints(Row, include_extras=True)
+    found = {name: hint.__metadata__[0] for name, hint in hints.items()}
+    return {name: column._replace(name=column.name or name) for name, column in found.items()}
+
+
+COLUMNS = _columns()
+"""By the field's name."""
+FLAGS = tuple(name for name, hint in get_type_hints(Row).items() if hint == bool | None)
+ATTRIBUTES = {column.name: column.attribute for column in COLUMNS.values() if column.attribute}
+"""The attribute of each column that holds one."""
+
+
+def absent_until(version: int) -> dict[str, str]:
+    """Return the columns, with their types, that files of this ``user_version`` may lack."""
+    return {column.name: column.sql for column in COLUMNS.values() if column.last_absent >= version}

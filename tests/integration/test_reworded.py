@@ -1,0 +1,32 @@
+"""No code path parses a sentence: the suites pass with every reason replaced by its code."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.reworded import VARIABLE
+
+ROOT = Path(__file__).parents[2]
+SUITES = (
+    "unit/recording/test_denials.py",
+    "unit/advice/test_remediation.py",
+    "unit/advice/test_suggest.py",
+    "unit/spool/test_migrations.py",
+    "unit/cli/test_cli.py",
+    "unit/policy/test_host_addresses.py",
+    "integration/test_export.py",
+    "integration/proxy/test_explain.py",
+)
+
+
+@pytest.mark.timeout(900)
+def test_suites_pass_with_every_reason_replaced_by_its_code():
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "not wording", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [*command, *(f"tests/{suite}" for suite in SUITES)],
+        cwd=ROOT, env=os.environ | {VARIABLE: "1"}, capture_output=True, text=True, check=False, timeout=900,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:]

@@ -1,0 +1,17 @@
+"""Replacement of every reason by its code, to show that no code path parses a sentence.
+
+With ``EGRESS_TEST_REWORDED=1`` the tests run so; ``test_reworded.py`` starts them.
+"""
+
+import os
+
+VARIABLE = "EGRESS_TEST_REWORDED"
+
+
+def install_if_asked() -> None:
+    """Replace each template by its code, if the variable is set."""
+    if os.environ.get(VARIABLE):
+        from openclaw_egress.policy import codes
+
+        codes._SENTENCES.update({code: str(code) for code in codes.Code})
+        codes._SUMMARY = "summary"
