@@ -16,7 +16,7 @@ export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/collections
 unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo test bench chaos attack contract playbooks molecule lab lab-down lint docs lock clean
+.PHONY: help setup demo test bench chaos attack contract playbooks molecule lab lab-down lint sanity docs lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ contract: setup ## test Loki's contract against the fake, LOKI_URL=…, or LAB_L
 
 lint: setup ## run ruff, mypy, import-linter, yamllint, ansible-lint, shellcheck, codespell, deptry
 	@bash tests/lint.sh
+
+sanity: setup ## run ansible-test sanity for ansible-core 2.19 to 2.21 (VERSIONS=2.21: one of them); a minute each
+	@bash tests/sanity.sh $(VERSIONS)
 
 playbooks: setup ## test playbooks and modules with fake docker and ufw, and the lab's own parts
 	@$(BIN)/python -m pytest --numprocesses auto --dist worksteal tests/playbooks molecule/lab
