@@ -16,7 +16,7 @@ export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/collections
 unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo test bench chaos attack contract playbooks molecule lab lab-down lint sanity docs lock clean
+.PHONY: help setup demo test bench chaos attack contract playbooks molecule lab lab-down lint sanity galaxy docs lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ lint: setup ## run ruff, mypy, import-linter, yamllint, ansible-lint, shellcheck
 
 sanity: setup ## run ansible-test sanity for ansible-core 2.19 to 2.21 (VERSIONS=2.21: one of them); a minute each
 	@bash tests/sanity.sh $(VERSIONS)
+
+galaxy: setup ## build the collection's artifact and check it with galaxy-importer, as Galaxy does on upload
+	@bash tests/galaxy.sh
 
 playbooks: setup ## test playbooks and modules with fake docker and ufw, and the lab's own parts
 	@$(BIN)/python -m pytest --numprocesses auto --dist worksteal tests/playbooks molecule/lab
