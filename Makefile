@@ -16,7 +16,7 @@ export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/collections
 unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo test bench chaos attack contract playbooks molecule lab lab-down lint docs lock clean
+.PHONY: help setup demo test bench chaos attack contract playbooks molecule lab lab-down lint sanity galaxy changelog docs lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,8 +43,18 @@ attack: setup ## try egress bypasses from each container class in the lab (LEVEL
 contract: setup ## test Loki's contract against the fake, LOKI_URL=…, or LAB_LOKI_IMAGE=grafana/loki:3.x
 	@bash tests/contract/loki/run.sh
 
-lint: setup ## run ruff, mypy, import-linter, yamllint, ansible-lint, shellcheck, codespell, deptry
+lint: setup ## run ruff, mypy, import-linter, yamllint, ansible-lint, shellcheck, codespell, deptry, antsibull
 	@bash tools/lint.sh
+
+sanity: setup ## run ansible-test sanity for ansible-core 2.19 to 2.21 (VERSIONS=2.21: one of them); a minute each
+	@bash tools/sanity.sh $(VERSIONS)
+
+galaxy: setup ## build the collection's artifact and check it with galaxy-importer, as Galaxy does on upload
+	@bash tools/galaxy.sh
+
+changelog: setup ## print the unreleased changes as the next release's notes
+	@rm -rf build/changelog && mkdir -p build/changelog && cp -R changelogs galaxy.yml meta plugins build/changelog
+	@cd build/changelog && antsibull-changelog release --date "$$(date +%F)" >&2 && cat CHANGELOG.md
 
 playbooks: setup ## test playbooks and modules with fake docker and ufw, and the lab's own parts
 	@$(BIN)/python -m pytest --numprocesses auto --dist worksteal tests/playbooks molecule/lab

@@ -22,5 +22,8 @@ step "yamllint" yamllint --strict .
 step "shellcheck" shellcheck "${scripts[@]}"
 step "codespell" codespell
 step "deptry" bash -c "cd files/addon && deptry --no-ansi ."
+step "antsibull-changelog" antsibull-changelog lint
+# Without rstcheck, which checks pages that this tool generates and takes twenty seconds.
+step "antsibull-docs" antsibull-docs lint-collection-docs --plugin-docs --skip-rstcheck .
 finished() { wait "$lint" || { cat "$later" >&2; return 1; }; }
 step "ansible-lint (production)" finished

@@ -259,5 +259,6 @@ def _value(text: str, at: int, end: int) -> tuple[str, int]:
             return "", -1
         return re.sub(r"\\(.)", lambda m: _ESCAPES.get(m[1], m[0]), match[1], flags=re.DOTALL), match.end()
     bare = re.compile(r"(.*?)(?=[ \t]+#|[ \t]*\r?\n|[ \t]*$)", re.DOTALL).match(text, at, end)
-    assert bare is not None  # the pattern also matches an empty text
+    if bare is None:
+        raise AssertionError("the pattern also matches an empty text")
     return bare[1], bare.end(1)

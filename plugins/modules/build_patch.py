@@ -9,7 +9,7 @@ module: build_patch
 short_description: Patch OpenClaw's build script to copy the proxy bootstrap into the image
 version_added: 0.1.0
 author:
-  - openclaw.egress maintainers
+  - openclaw.egress maintainers (@openclaw)
 description:
   - Adds one section to the shell script that builds the gateway's image. Before each C(docker build) of the script,
     the section copies C(proxy-bootstrap.cjs) into the build context. It also adds a line to the Dockerfile that

@@ -9,7 +9,7 @@ module: compose_env
 short_description: Edit the .env file of a compose project without showing its secrets
 version_added: 0.1.0
 author:
-  - openclaw.egress maintainers
+  - openclaw.egress maintainers (@openclaw)
 description:
   - Sets and removes variables in the C(.env) file of a compose project. Adds compose files to C(COMPOSE_FILE) and
     removes them.

@@ -9,7 +9,7 @@ module: openclaw_agents
 short_description: Set defaults of OpenClaw's agents with OpenClaw's own command
 version_added: 0.1.0
 author:
-  - openclaw.egress maintainers
+  - openclaw.egress maintainers (@openclaw)
 description:
   - Sets values below C(agents.defaults) in OpenClaw's configuration, in a running container, with C(openclaw config
     get) and C(openclaw config patch). OpenClaw validates the values, writes its file, and applies them without a

@@ -9,7 +9,7 @@ module: rollback_manifest
 short_description: Record the state of a host before a change, and restore it
 version_added: 0.1.0
 author:
-  - openclaw.egress maintainers
+  - openclaw.egress maintainers (@openclaw)
 description:
   - Keeps a manifest with the previous state of every item that the collection changes. The first record wins, so
     later runs keep the original. The module writes and fsyncs the manifest before the change.
@@ -106,7 +106,7 @@ item:
   returned: when O(path) or O(name) is given
   type: dict
   sample: {kind: path, name: /etc/example, before: {type: absent}}
-items:
+entries:
   description: All items, without the content of files, sorted by name.
   returned: O(state=read)
   type: list
@@ -188,7 +188,7 @@ def run(module: AnsibleModule) -> dict[str, Any]:
         if result["changed"] and not module.check_mode:
             manifest.save()
     else:
-        result["items"] = [public(item) for _key, item in sorted(manifest.items.items())]
+        result["entries"] = [public(item) for _key, item in sorted(manifest.items.items())]
     if kind:
         result["item"] = public(manifest.items.get(key_of(kind, name), {}))
     result["exists"] = manifest.exists

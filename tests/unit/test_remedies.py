@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 PLACES = (
     "README.md",
     "CHANGELOG.md",
+    "changelogs/fragments",
     "CONTRIBUTING.md",
     "roles",
     "playbooks",
@@ -139,6 +140,7 @@ KNOWN_ELSEWHERE = {
     "openclaw_egress_class",  # A label in Loki.
     "openclaw_egress_spool_refusing",  # Metrics.
     "openclaw_egress_denied_total",
+    "openclaw_egress_policy_last_reload_successful",
     "openclaw_egress_run",  # Functions of the operator's build script.
     "openclaw_egress_status",
     "openclaw_egress_keep_spool",  # Of the playbook rollback.yml.
