@@ -32,6 +32,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 from cryptography.x509.oid import NameOID
 
+from openclaw_egress.errors import EgressError
+
 ROOT_DAYS = 3650
 ISSUING_DAYS = 90
 RENEW_BEFORE_DAYS = 30
@@ -64,7 +66,7 @@ _NEW_ROOT = (
 )
 
 
-class CAError(Exception):
+class CAError(EgressError):
     """An error of the CA: it cannot be read, made or used. The message says what happened, where and what to do."""
 
 

@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 from pydantic import AliasChoices, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from openclaw_egress.errors import EgressError
+
 LOOPBACK = "127.0.0.1"
 DEFAULT_LLM_HOSTS = ("api.anthropic.com", "api.openai.com")
 DEFAULT_STATE_DIR = Path.home() / ".local" / "state" / "openclaw-egress"
@@ -25,7 +27,7 @@ LEAST_MEMORY_BUDGET = 16 * 1024 * 1024
 """With a smaller budget, a class's guaranteed part holds no request of ordinary size."""
 
 
-class SettingsError(Exception):
+class SettingsError(EgressError):
     """An error in the environment. The message names the variable and the remedy."""
 
 

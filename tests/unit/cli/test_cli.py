@@ -13,12 +13,19 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from openclaw_egress.cli.app import USER_ERRORS, app
+from openclaw_egress.advice.suggest import SuggestionError
+from openclaw_egress.certificates import CAError
+from openclaw_egress.cli.app import app
 from openclaw_egress.cli.formatting import harmless
+from openclaw_egress.errors import EgressError
 from openclaw_egress.llm.model import RequestFacts, ResponseFacts, Usage
+from openclaw_egress.observability.health import HealthError
 from openclaw_egress.policy.cases import CasesError, load_cases
 from openclaw_egress.policy.codes import Code, summary
+from openclaw_egress.policy.yaml_reader import FileError
 from openclaw_egress.recording.records import Body, DeniedRecord, EventRecord, ExchangeRecord
+from openclaw_egress.settings import SettingsError
+from openclaw_egress.spool.schema import SpoolError
 from openclaw_egress.spool.writer import Spool
 
 EVIL = "gpt\x1b[31m\u202e\nX-Injected: 1\x07"
@@ -690,6 +697,7 @@ def test_no_colours_where_there_is_no_terminal(state):
 
 
 def test_every_error_of_an_operator_is_known():
-    assert len(USER_ERRORS) == 5
+    for error in (CAError, FileError, HealthError, SettingsError, SpoolError, SuggestionError):
+        assert issubclass(error, EgressError)
     done = process(Path("/dev/null"), "run")
     assert done.returncode == 2 and done.stderr.startswith("egress: ") and "Traceback" not in done.stderr

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from openclaw_egress.advice.remediation import NewRule, never_opened
 from openclaw_egress.advice.yaml_editor import PlaceError, with_rules
+from openclaw_egress.errors import EgressError
 from openclaw_egress.policy.codes import Code
 from openclaw_egress.policy.destination import Destination, DestinationError, parse_destination, split_url
 from openclaw_egress.policy.model import (
@@ -28,7 +29,7 @@ MANY_NAMES = 20
 """With more names than these below one parent, a wildcard is worth a thought."""
 
 
-class SuggestionError(Exception):
+class SuggestionError(EgressError):
     """The rules could not be written into the policy's text; the message says why, and has the rules."""
 
 

@@ -18,18 +18,13 @@ from mitmproxy.proxy import mode_specs
 
 from openclaw_egress.app.listeners import refuse_open_proxy
 from openclaw_egress.app.service import Service, describe
-from openclaw_egress.certificates import CAError, Clock, utc_now
-from openclaw_egress.observability.health import HealthError
-from openclaw_egress.policy.model import PolicyError
+from openclaw_egress.certificates import Clock, utc_now
+from openclaw_egress.errors import EgressError
 from openclaw_egress.proxy import log_scrubber, resolver
 from openclaw_egress.proxy.options import safe_options, stock_options
 from openclaw_egress.settings import Settings, SettingsError
-from openclaw_egress.spool.writer import SpoolError
 
 log = logging.getLogger("openclaw_egress")
-
-START_ERRORS = (SettingsError, PolicyError, CAError, SpoolError, HealthError)
-"""Errors that a user's mistake raises at start; each has one message."""
 
 
 class StockAddon:
@@ -49,7 +44,7 @@ class StockAddon:
         log_scrubber.guard_mitmproxy_logs()
         try:
             self._service = Service(Settings.load(), self._clock)
-        except START_ERRORS as error:
+        except EgressError as error:
             # mitmdump exits when an error is logged during start-up; an exception would add a traceback.
             log.error("%s", error)
             raise SystemExit(1) from None

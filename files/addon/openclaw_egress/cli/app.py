@@ -12,16 +12,10 @@ from typing import Annotated
 import typer
 
 from openclaw_egress import __version__
-from openclaw_egress.certificates import CAError
 from openclaw_egress.cli import ca, denials, policy, records, run
 from openclaw_egress.cli.formatting import BAD_INPUT, complain, harmless
-from openclaw_egress.observability.health import HealthError
-from openclaw_egress.policy.yaml_reader import FileError
-from openclaw_egress.settings import SettingsError
-from openclaw_egress.spool.schema import SpoolError, who_may
-
-USER_ERRORS = (SettingsError, FileError, CAError, SpoolError, HealthError)
-"""Errors that an operator's mistake raises. Each message says what happened, where and what to do."""
+from openclaw_egress.errors import EgressError
+from openclaw_egress.spool.schema import who_may
 
 _ADVICE = {
     errno.ENOENT: "check the path",
@@ -75,7 +69,7 @@ def run_app() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
-    except USER_ERRORS as error:
+    except EgressError as error:
         complain(harmless(error, lines=True))
         sys.exit(BAD_INPUT)
     except OSError as error:

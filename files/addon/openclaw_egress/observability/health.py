@@ -10,6 +10,8 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
+from openclaw_egress.errors import EgressError
+
 HOST = "127.0.0.1"
 
 type Report = dict[str, Any]
@@ -22,7 +24,7 @@ class _QuietHandler(WSGIRequestHandler):
         """Ignore the message: a health check runs every few seconds."""
 
 
-class HealthError(Exception):
+class HealthError(EgressError):
     """An error of the health listener: it cannot start. The message names the cause and the remedy."""
 
 

@@ -13,12 +13,14 @@ from typing import Any, ClassVar, NoReturn, Self
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
+from openclaw_egress.errors import EgressError
+
 MAX_FILE_BYTES = 1_000_000
 MAX_ENTRIES = 50_000
 """Maximum number of values: aliases can make a small YAML file expand to a large one."""
 
 
-class FileError(Exception):
+class FileError(EgressError):
     """File that cannot be used. ``str()`` is ``file:line: problem; remedy``; ``line`` counts from 1, or is None."""
 
     def __init__(self, file: str, line: int | None, problem: str, remedy: str) -> None:

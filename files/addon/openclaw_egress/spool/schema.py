@@ -30,6 +30,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from openclaw_egress.errors import EgressError
 from openclaw_egress.spool import rows
 
 SCHEMA_VERSION = 1
@@ -74,7 +75,7 @@ CREATE INDEX IF NOT EXISTS chunks_by_exchange ON chunks(id);
 """.format(columns=", ".join(f"{column.name} {column.sql}" for column in rows.COLUMNS.values()))
 
 
-class SpoolError(Exception):
+class SpoolError(EgressError):
     """The spool cannot do what was asked; the text says what is wrong and what helps."""
 
 
