@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -23,9 +24,13 @@ class Loader(yaml.SafeLoader):
 Loader.add_constructor("!unsafe", lambda loader, node: loader.construct_scalar(node))
 
 
-def scripts() -> dict[str, str]:
-    checks = yaml.load((ROOT / "playbooks/vars/verify.yml").read_text(), Loader)["__verify_checks"]
-    return {check["id"]: check["script"] for check in checks}
+def file_of(item: dict[str, Any]) -> Path:
+    return ROOT / "roles" / item["role"] / "files" / "checks" / item["file"]
+
+
+CHECKS = {
+    item["id"]: item for item in yaml.load((ROOT / "playbooks/vars/verify.yml").read_text(), Loader)["__verify_checks"]
+}
 
 
 def check(name: str, at: Path, docker: str, **variables: str) -> tuple[bool, str]:
@@ -34,12 +39,36 @@ def check(name: str, at: Path, docker: str, **variables: str) -> tuple[bool, str
     (at / "bin" / "docker").write_text("#!/bin/sh\n" + docker)
     (at / "bin" / "docker").chmod(0o755)
     path = os.pathsep.join([str(at / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]])
+    item = CHECKS[name]
+    program = file_of(item).read_text()
+    # The words of tasks/verify.yml.
+    words = {".sh": ["sh", "-c", program, name], ".py": ["python3", "-c", program], ".cjs": ["node", "-"]}[
+        file_of(item).suffix
+    ]
+    if item["where"] != "host":
+        words = ["docker", "exec", *words]
     done = subprocess.run(
-        ["sh", "-c", scripts()[name]],
-        env={"PATH": path, **BASE, **variables}, capture_output=True, text=True, check=False, timeout=60,
+        words, input=program, env={"PATH": path, **BASE, **variables},
+        capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     lines = done.stdout.splitlines() + done.stderr.splitlines()
     return done.returncode == 0 and bool(done.stdout.strip()), (lines or [""])[-1]
+
+
+def test_the_index_names_each_file_once():
+    named = [file_of(item) for item in CHECKS.values()]
+    assert sorted(named) == sorted(
+        path for path in ROOT.glob("roles/*/files/checks/*") if path.suffix in (".sh", ".py", ".cjs")
+    )
+    for item in CHECKS.values():
+        assert file_of(item).stem == item["id"] and item["where"] in ("host", "proxy", "gateway")
+        assert item["about"] and item["remedy"]
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+@pytest.mark.parametrize("path", sorted(ROOT.glob("roles/*/files/checks/*.cjs")), ids=lambda path: path.stem)
+def test_node_accepts_the_syntax(path):
+    subprocess.run(["node", "--check", str(path)], check=True)
 
 
 def openclaw(proxy: str, channels: str = "echo '{}'", own: str = "OPENCLAW_PROXY_URL=") -> str:
@@ -187,7 +216,7 @@ def test_a_tunnel_whose_certificate_is_not_read_fails(tmp_path, certificate, pas
 
 
 # `store-has-record` uses no Docker, and waits for Loki.
-@pytest.mark.parametrize("name", sorted(set(scripts()) - {"store-has-record"}))
+@pytest.mark.parametrize("name", sorted(set(CHECKS) - {"store-has-record"}))
 @pytest.mark.parametrize("docker", ["exit 1", "true", "echo nonsense", "echo '{}'"])
 def test_no_check_passes_on_a_docker_that_says_nothing_useful(tmp_path, name, docker):
     """Run every check against an error, empty output, text and an empty object."""
@@ -211,5 +240,5 @@ def test_no_check_passes_on_a_docker_that_says_nothing_useful(tmp_path, name, do
 
 STATUS_DECIDES = {
     "policy-valid", "policy-cases", "gateway-environment", "llm-request", "other-tls-tunnelled", "metadata-refused",
-    "sandbox-refused", "loki-direct", "telemetry-carried", "walls-guard", "walls-hold",
+    "sandbox-refused", "loki-direct", "telemetry-carried", "walls-guard", "walls-hold", "store-reached",
 }  # fmt: skip
