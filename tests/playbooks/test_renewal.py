@@ -251,7 +251,7 @@ def test_files_of_the_operator_with_these_names_stay(host):
     (host.etc / "openclaw-egress-renew.timer").write_text(theirs["openclaw-egress-renew.timer"])
     said = host.play("playbooks/rollback.yml")
     assert {path.name: path.read_text() for path in host.etc.iterdir()} == theirs
-    assert str(host.etc / "openclaw-egress-renew.timer") in said.partition("TASK [Report the items that were left")[2]
+    assert str(host.etc / "openclaw-egress-renew.timer") in said.partition("Report the items that were left")[2]
 
 
 @pytest.mark.parametrize("name", ["renew.service.j2", "renew.timer.j2"])
