@@ -6,20 +6,17 @@ import re
 
 import pytest
 
-from tests.integration.ansible.conftest import BIN, ROOT
+from tests.integration.ansible.conftest import BIN
 from tests.standins.docker import Docker
 
 pytestmark = pytest.mark.timeout(400)
 
-PLAY = f"""\
+PLAY = """\
 - hosts: all
   gather_facts: false
-  vars_files: [{ROOT}/playbooks/vars/verify.yml]
-  vars: {{__verify_exports: true, __verify_loki: false}}
   tasks:
-    - ansible.builtin.include_role: {{name: "openclaw.egress.{{{{ item }}}}", tasks_from: variables, public: true}}
-      loop: [openclaw_proxy, openclaw_gateway]
-    - ansible.builtin.include_tasks: {ROOT}/playbooks/tasks/verify.yml
+    - ansible.builtin.include_role: {name: openclaw.egress.openclaw_proxy, tasks_from: variables, public: true}
+    - ansible.builtin.include_role: {name: openclaw.egress.openclaw_gateway, tasks_from: verify}
 """
 # Prints the words after `docker` and the program on standard input; the fake answers the rest.
 WRAPPER = """\
@@ -53,6 +50,7 @@ def test_each_check_runs_its_program_where_it_belongs(run, tmp_path):
         "openclaw_gateway_build_script": f"{tmp_path}/build.sh",
         "openclaw_proxy_loki_address": "127.0.0.1",
         "openclaw_proxy_loki_port": 9,
+        "openclaw_proxy_otlp_logs_endpoint": "http://127.0.0.1:8/v1/logs",
         "openclaw_gateway_enforcement": "network",
         "openclaw_egress_verify_file": f"{tmp_path}/report.json",
         "ansible_connection": "local",

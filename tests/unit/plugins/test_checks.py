@@ -29,7 +29,10 @@ def file_of(item: dict[str, Any]) -> Path:
 
 
 CHECKS = {
-    item["id"]: item for item in yaml.load((ROOT / "playbooks/vars/verify.yml").read_text(), Loader)["__verify_checks"]
+    item["id"]: item
+    for item in yaml.load((ROOT / "roles/openclaw_gateway/vars/checks.yml").read_text(), Loader)[
+        "__openclaw_gateway_verify_checks"
+    ]
 }
 
 

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Check owner and mode of the CA's keys, and that no container mounts the root CA's key.
-# The variables come from the environment (playbooks/tasks/verify.yml).
+# The variables come from the environment (roles/openclaw_gateway/tasks/verify.yml).
 # shellcheck disable=SC2153,SC2154
 key=$(stat -c '%u %a' "$CA_DIR/mitmproxy-ca.pem"); root=$(stat -c '%u %a' "$ROOT_KEY_DIR")
 # A container may end between the two commands.
