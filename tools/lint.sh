@@ -12,8 +12,8 @@ later=$(mktemp)
 ansible-lint --offline -q --profile production >"$later" 2>&1 &
 lint=$!
 trap 'kill "$lint" 2>/dev/null || true; rm -f "$later"' EXIT
-step "ruff" ruff check --quiet files plugins tests tools molecule
-step "ruff format" ruff format --quiet --check files plugins tests tools molecule
+step "ruff" ruff check --quiet files plugins roles tests tools molecule
+step "ruff format" ruff format --quiet --check files plugins roles tests tools molecule
 step "mypy (strict)" mypy --no-error-summary
 # By the collection's name, because the plugins import each other by it.
 step "mypy (strict), plugins" bash -c 'cd collections && MYPYPATH=. mypy --config-file ../tools/mypy-plugins.ini ansible_collections/openclaw/egress/plugins'

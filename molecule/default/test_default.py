@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import secrets
 
@@ -18,6 +19,7 @@ from molecule.lab.hosts import (
     loki,
     on,
     provider_log,
+    run,
     sandbox,
     soon,
     victorialogs,
@@ -181,8 +183,13 @@ def test_the_operators_files_keep_their_bytes():
     assert "these comments are theirs" in on("vps1", "cat", f"{clone}/docker-compose.override.yml")
 
 
-def test_manual_compose_up_recreates_nothing():
-    """Run the operator's command and the role's in turn: Compose finds the configuration hash that it expects."""
+# The tasks of site.yml that start the two services. The preflights always run.
+SITE = ("ansible-playbook", "-i", "molecule/lab/inventory", "openclaw.egress.site")
+TAGS = ("--tags", "openclaw_proxy_run,openclaw_gateway_run")
+
+
+def test_manual_compose_up_and_site_yml_in_turn_recreate_nothing():
+    """Run the operator's command and the playbook in turn: each finds the configuration hash that it expects."""
 
     def containers() -> list[str]:
         names = ("openclaw-gateway", "openclaw-proxy")
@@ -190,9 +197,11 @@ def test_manual_compose_up_recreates_nothing():
 
     before = containers()
     clone = "/home/openclaw/openclaw"
-    for services in ([], ["openclaw-gateway"], ["openclaw-proxy"]) * 3:
+    for services in ([], ["openclaw-gateway"], ["openclaw-proxy"]):
         on("vps1", "sh", "-c", 'cd "$0" && docker compose up -d "$@" 2>&1', clone, *services)
         assert containers() == before, services
+        run(*SITE, *TAGS, env=os.environ | {"ANSIBLE_NOCOLOR": "1"})
+        assert containers() == before, f"site.yml after {services}"
 
 
 def test_openclaws_proxy_validate_succeeds():

@@ -105,6 +105,24 @@ def test_check_mode_pushes_nothing(vps2):
     assert vps2.loki.records() == []
 
 
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (401, "requires a tenant or credentials"),
+        (403, "requires a tenant or credentials"),
+        (404, "does not answer with Loki's configuration"),
+    ],
+)
+def test_check_mode_stops_where_a_real_run_would_stop_at_the_configuration(vps2, status, said):
+    vps2.loki.faults.set(status=status, path="/config")
+    assert said in vps2.bad("--check")
+
+
+def test_check_mode_reports_a_missing_loki_and_goes_on(vps2):
+    vps2.loki.faults.set(status=503, path="/ready")
+    vps2.good("--check")
+
+
 def test_missing_key_means_false(vps2):
     """Accept a missing key as false: a real Loki omits false booleans."""
     vps2.configure(CONFIG.replace("  retention", "  allow_structured_metadata: false\n  retention"))

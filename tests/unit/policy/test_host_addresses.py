@@ -74,6 +74,20 @@ def test_no_class_reaches_an_address_of_the_host(policy_file, addresses, class_n
     assert found.code == Code.HOST_ADDRESS
 
 
+def test_prefix_covers_each_temporary_address(policy_file, tmp_path):
+    (file := tmp_path / "addresses").write_text("2606:2800:021f:cb07::/64\n")
+    policy = with_host_addresses(load_policy(policy_file, None), file)
+
+    def rule(ip: str) -> str:
+        return decide_address(policy, "gateway", parse_destination("vps6.example", 443), ipaddress.ip_address(ip)).rule
+
+    temporary = (PUBLIC_6, "2606:2800:21f:cb07::1", "2606:2800:21f:cb07:ffff:ffff:ffff:ffff")
+    assert {ip: rule(ip) for ip in temporary} == dict.fromkeys(temporary, "address-guard")
+    other = ("2606:2800:21f:cb08::1", "2606:2800:21f:cb06:ffff:ffff:ffff:ffff", PUBLIC)
+    assert {ip: rule(ip) for ip in other} == dict.fromkeys(other, "default")
+    assert explained(policy_file, file, "sandbox", "https://vps6.example/").rule == "address-guard"
+
+
 def test_command_reports_the_same(policy_file, addresses):
     found = egress(policy_file, addresses, "policy", "explain", "gateway", "https://vps.example/")
     assert found.returncode == 1 and "an address of this proxy's host" in found.stdout
@@ -111,6 +125,8 @@ def test_the_gate_decides_as_the_policy_does(policy_file, addresses):
     [
         (b"1.2.3.4\n1.2.3.4/32\n", ":2: '1.2.3.4/32' is not an IP address"),
         (b"vps.example", ":1: 'vps.example' is not an IP address"),
+        (b"10.0.0.0/64", ":1: '10.0.0.0/64' is not an IP address or an IPv6 prefix of length 64"),
+        (b"2606:2800:21f:cb07::/48", ":1: '2606:2800:21f:cb07::/48' is not an IP address"),
         (b"\xff\xfe", "is not text in UTF-8"),
         (None, "cannot be read: No such file"),
     ],
@@ -127,7 +143,7 @@ def test_invalid_file_is_one_message(policy_file, tmp_path, content, said):
 def test_mapped_addresses_and_zones_are_the_address_itself(policy_file, tmp_path):
     (file := tmp_path / "addresses").write_text("::ffff:1.2.3.4\nfe80::1%eth0\n")
     found = with_host_addresses(load_policy(policy_file, None), file).host_addresses
-    assert found == {ipaddress.ip_address("1.2.3.4"), ipaddress.ip_address("fe80::1")}
+    assert found.addresses == {ipaddress.ip_address("1.2.3.4"), ipaddress.ip_address("fe80::1")}
 
 
 def test_without_a_free_descriptor_an_address_counts_as_own():

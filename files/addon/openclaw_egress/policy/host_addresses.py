@@ -2,20 +2,36 @@
 
 A proxy in a container sees only its own interfaces. The role therefore writes the host's addresses, including public
 ones, to a file (``EGRESS_HOST_ADDRESSES_FILE``): one address per line, ``#`` begins a comment. The proxy reloads the
-file when it changes.
+file when it changes. The kernel replaces temporary IPv6 addresses (RFC 8981) at any time, so the file has their /64
+prefix instead: it covers each of them.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from openclaw_egress.policy.destination import Address
 from openclaw_egress.policy.model import Policy, PolicyError
 from openclaw_egress.settings import without_mapping
 
+_PREFIX = 64
 _REMEDY = "write one IP address per line (with Ansible: site.yml)"
+
+
+@dataclass(frozen=True)
+class HostAddresses:
+    """A host's addresses, and the prefixes from which the kernel takes its temporary ones."""
+
+    addresses: frozenset[Address]
+    prefixes: frozenset[ipaddress.IPv6Network] = frozenset()
+
+    def __contains__(self, ip: object) -> bool:
+        """Return whether the address is one of the host, or may become one."""
+        return ip in self.addresses or (
+            isinstance(ip, ipaddress.IPv6Address) and any(ip in prefix for prefix in self.prefixes)
+        )
 
 
 def with_host_addresses(policy: Policy, file: Path | None) -> Policy:
@@ -27,7 +43,7 @@ def with_host_addresses(policy: Policy, file: Path | None) -> Policy:
     return policy if file is None else replace(policy, host_addresses=_read(file))
 
 
-def _read(file: Path) -> frozenset[Address]:
+def _read(file: Path) -> HostAddresses:
     try:
         text = file.read_text("utf-8")
     except OSError as error:
@@ -35,14 +51,19 @@ def _read(file: Path) -> frozenset[Address]:
     except UnicodeError:
         raise PolicyError(str(file), None, "is not text in UTF-8", _REMEDY) from None
     found: set[Address] = set()
+    prefixes: set[ipaddress.IPv6Network] = set()
     for number, line in enumerate(text.splitlines(), 1):
         written = line.partition("#")[0].strip()
         if not written:
             continue
         try:
+            if written.endswith(f"/{_PREFIX}"):
+                prefixes.add(ipaddress.IPv6Network(written, strict=False))
+                continue
             address = ipaddress.ip_address(written)
         except ValueError:
-            raise PolicyError(str(file), number, f"{written[:80]!r} is not an IP address", _REMEDY) from None
+            wrong = f"{written[:80]!r} is not an IP address or an IPv6 prefix of length {_PREFIX}"
+            raise PolicyError(str(file), number, wrong, _REMEDY) from None
         # A zone only selects the local interface; no client can name one.
         found.add(without_mapping(ipaddress.ip_address(str(address).partition("%")[0])))
-    return frozenset(found)
+    return HostAddresses(frozenset(found), frozenset(prefixes))

@@ -26,7 +26,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from ipaddress import IPv4Network, IPv6Network
 from itertools import islice
@@ -284,7 +284,7 @@ class Policy:
     resolve: Mapping[str, Address]
     digest: str
     warnings: tuple[str, ...] = ()
-    host_addresses: frozenset[Address] = frozenset()
+    host_addresses: Container[Address] = frozenset()
 
     def inspects(self, host: str) -> bool:
         """Whether the host is decrypted and recorded; False for addresses and for what is no host."""

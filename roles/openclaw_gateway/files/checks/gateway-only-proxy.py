@@ -1,0 +1,72 @@
+"""Check that OpenClaw has no other proxy. Channels hold tokens, so print only the names of settings."""
+
+import json
+import os
+import subprocess
+import sys
+
+ours = os.environ["PROXY_URL"].rstrip("/")
+
+
+def run(*words):
+    """Return exit status, output and errors of a command in a container."""
+    done = subprocess.run(["docker", "exec", *words], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    return done.returncode, done.stdout.decode(errors="replace").strip(), done.stderr.decode(errors="replace").strip()
+
+
+def last_object(text):
+    """Return the JSON value at the end of the output; lines of a log may come before it."""
+    if text == "null":
+        return {}
+    at = text.find("{")
+    while at >= 0:
+        try:
+            return json.loads(text[at:])
+        except ValueError:
+            at = text.find("{", at + 1)
+    return None
+
+
+def settings(section):
+    """Return a section of OpenClaw's settings; empty if it is not set."""
+    status, out, error = run(
+        "--user",
+        os.environ["OPENCLAW_USER"],
+        os.environ["GATEWAY"],
+        *os.environ["OPENCLAW"].split(),
+        "config",
+        "get",
+        section,
+        "--json",
+    )
+    found = last_object(out)
+    if status == 0 and isinstance(found, dict) and not isinstance(found.get("error"), dict):
+        return found
+    reported = found.get("error") if isinstance(found, dict) else None
+    message = str(reported.get("message")) if isinstance(reported, dict) else out + error
+    if status != 0 and ("unset" in message or "Config path not found" in message):
+        return {}
+    # The output may hold tokens, so do not print it.
+    sys.exit(
+        f"could not be checked: `openclaw config get {section} --json` ended with {status} and printed no settings"
+    )
+
+
+def proxies(node, path):
+    """Yield the paths of settings that name another proxy."""
+    for name, value in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
+        if name in ("proxy", "proxyUrl") and isinstance(value, str) and value.rstrip("/") not in ("", ours):
+            yield f"{path}.{name}"
+        yield from proxies(value, f"{path}.{name}")
+
+
+status, value, error = run(os.environ["GATEWAY"], "sh", "-c", 'echo "OPENCLAW_PROXY_URL=${OPENCLAW_PROXY_URL:-}"')
+name, _, value = value.partition("=")
+if status != 0 or name != "OPENCLAW_PROXY_URL":
+    sys.exit(f"could not be checked: {os.environ['GATEWAY']} does not run: {error}")
+if value.rstrip("/") not in ("", ours):
+    sys.exit("OPENCLAW_PROXY_URL is set to another proxy")
+found = [path for section in ("proxy", "channels") for path in proxies(settings(section), section)]
+if found:
+    sys.exit(", ".join(found) + " names another proxy")
+print("none in OPENCLAW_PROXY_URL, proxy.proxyUrl and channels.*.proxy")

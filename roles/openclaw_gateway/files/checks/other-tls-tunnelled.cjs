@@ -1,0 +1,13 @@
+// Open a tunnel to a host, and look who issued its certificate. Runs in the gateway's container.
+const http = require('http'), tls = require('tls'), [host, p] = [process.argv[2], new URL(process.env.HTTPS_PROXY)]
+const end = (text, code) => { console.log(text); process.exit(code) }
+setTimeout(() => end('no response in 30 s', 1), 30000)
+http.request({host: p.hostname, port: p.port, method: 'CONNECT', path: `${host}:443`, headers: {host: `${host}:443`}, agent: false})
+  .on('connect', (answer, socket) => {
+    if (answer.statusCode !== 200) end(`${host}: the proxy answers ${answer.statusCode}`, 1)
+    const secure = tls.connect({socket, servername: host, rejectUnauthorized: false}, () => {
+      const issuer = secure.getPeerCertificate().issuer ?? {}
+      if (!issuer.O && !issuer.CN) end(`${host}: could not be checked: the certificate names no issuer`, 1)
+      end(`${host}: certificate issued by ${issuer.O ?? issuer.CN}`, /openclaw/i.test(`${issuer.O} ${issuer.CN}`) ? 1 : 0)
+    }).on('error', e => end(`${host}: ${e.message}`, 1))
+  }).on('error', e => end(e.message, 1)).end()

@@ -1,0 +1,30 @@
+"""Look in Loki for the record of the check llm-request."""
+
+import json
+import os
+import sys
+import time
+import urllib.parse
+import urllib.request
+
+query = '{service_name="%(SERVICE_NAME)s"} |= `egress-verify=%(RUN_ID)s`' % os.environ
+url = (
+    os.environ["LOKI_URL"]
+    + "/loki/api/v1/query_range?"
+    + urllib.parse.urlencode(
+        {"query": query, "limit": 10, "start": int((time.time() - 3600) * 1e9), "end": int((time.time() + 60) * 1e9)}
+    )
+)
+opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+error = ""
+for _ in range(20):
+    try:
+        result = json.load(opener.open(url, timeout=10))["data"]["result"]
+        if result:
+            print("found by", query)
+            sys.exit(0)
+    except Exception as problem:
+        error = " (%s)" % problem
+    time.sleep(2)
+print("not found by", query + error)
+sys.exit(1)

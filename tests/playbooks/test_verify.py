@@ -1,0 +1,94 @@
+"""The tasks of verify.yml with a fake `docker`: each check gets its program, its place and its arguments."""
+
+import json
+import os
+import re
+
+import pytest
+
+from tests.integration.ansible.conftest import BIN
+from tests.support.docker import Docker
+
+pytestmark = pytest.mark.timeout(400)
+
+PLAY = """\
+- hosts: all
+  gather_facts: false
+  tasks:
+    - ansible.builtin.include_role: {name: openclaw.egress.openclaw_proxy, tasks_from: variables, public: true}
+    - ansible.builtin.include_role: {name: openclaw.egress.openclaw_gateway, tasks_from: verify}
+"""
+# Prints the words after `docker` and the program on standard input; the fake answers the rest.
+WRAPPER = """\
+#!/bin/sh
+case "$1 $2" in
+"exec --interactive")
+  echo "$*" | grep -q "node openclaw" && exec "$0-fake" "$@"
+  echo "words: $* program: $(cat | head -n 1)"; exit 0 ;;
+"exec openclaw-proxy")
+  test "$3" = python3 || exit 1
+  shift 4; program=$1; shift
+  echo "words: $* program: $(echo "$program" | head -n 1)"; exit 0 ;;
+esac
+exec "$0-fake" "$@"
+"""
+
+
+def test_each_check_runs_its_program_where_it_belongs(run, tmp_path):
+    (tmp_path / "openclaw").mkdir()
+    (tmp_path / "openclaw" / "compose.yml").write_text("services: {openclaw-gateway: {}}\n")
+    compose = {"services": {"openclaw-gateway": {"command": ["node", "dist/index.js"], "ports": []}}}
+    bin_ = tmp_path / "bin"
+    Docker(bin_, compose=compose, containers={"openclaw-proxy": "healthy", "openclaw-gateway": "unhealthy"})
+    (bin_ / "docker").rename(bin_ / "docker-fake")
+    (bin_ / "docker").write_text(WRAPPER)
+    (bin_ / "docker").chmod(0o755)
+    variables = {
+        "openclaw_egress_home": f"{tmp_path}/home",
+        "openclaw_egress_state_dir": f"{tmp_path}/state",
+        "openclaw_egress_compose_dir": f"{tmp_path}/openclaw",
+        "openclaw_gateway_build_script": f"{tmp_path}/build.sh",
+        "openclaw_proxy_loki_address": "127.0.0.1",
+        "openclaw_proxy_loki_port": 9,
+        "openclaw_proxy_otlp_logs_endpoint": "http://127.0.0.1:8/v1/logs",
+        "openclaw_gateway_enforcement": "network",
+        "openclaw_egress_verify_file": f"{tmp_path}/report.json",
+        "ansible_connection": "local",
+        "ansible_become": False,
+        "ansible_python_interpreter": "auto_silent",
+    }
+    # The checks that wait need not wait here.
+    (bin_ / "sleep").write_text("#!/bin/sh\n")
+    (bin_ / "sleep").chmod(0o755)
+    (tmp_path / "hosts.json").write_text(json.dumps({"all": {"hosts": {"one": None}}}))
+    (tmp_path / "play.yml").write_text(PLAY)
+    path = os.pathsep.join([str(bin_), str(BIN), os.environ["PATH"]])
+    done = run(
+        "ansible-playbook", "-i", str(tmp_path / "hosts.json"), "-e", json.dumps(variables), str(tmp_path / "play.yml"),
+        PATH=path,
+    )  # fmt: skip
+    assert done.returncode != 0, done.stdout
+    assert (tmp_path / "report.json").exists(), done.stdout + done.stderr
+    (report,) = json.loads((tmp_path / "report.json").read_text())
+    found = {each["id"]: each for each in report["checks"]}
+    assert found["proxy-healthy"]["passed"] and found["proxy-healthy"]["found"] == "openclaw-proxy is healthy"
+    assert not found["gateway-healthy"]["passed"] and found["gateway-healthy"]["remedy"]
+    assert not report["passed"] and "The gateway runs and is healthy" in done.stdout
+    # A Python program on the host.
+    assert found["spool-drained"]["found"] == "could not be checked: docker exec openclaw-proxy: no output"
+    in_gateway = r"words: exec --interactive {} ?openclaw-gateway node {} ?- {} program: // .+"
+    bootstrap = "--require ./proxy-bootstrap.cjs"
+    for name, words in {
+        "llm-request": ("", bootstrap, r"https://\S+/v1/models\?egress-verify=[a-z0-9]{12}"),
+        "other-tls-tunnelled": ("--env NODE_USE_ENV_PROXY=", "", "example.com"),
+        "metadata-refused": ("--env NODE_USE_ENV_PROXY=", "", "169.254.169.254:443"),
+        "walls-hold": (
+            "",
+            "",
+            r"http://127.0.0.1:9 http://\S+:22 http://\S+:8080 http://169.254.169.254:80 http://1.1.1.1:443",
+        ),
+    }.items():
+        pattern = in_gateway.format(*words).replace("  ", " ")
+        assert re.fullmatch(pattern, found[name]["found"]), (name, found[name]["found"])
+    assert re.fullmatch(r'words: 8082 program: """Send a request .+', found["sandbox-refused"]["found"])
+    assert "loki-direct" not in found and "walls-guard" in found

@@ -1,0 +1,247 @@
+"""The checks of verify.yml, run with a fake `docker`: a check that cannot read what it checks fails."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[3]
+OURS = "http://openclaw-proxy:8080"
+UNSET = {"error": {"message": "config path is unset: proxy"}}
+BASE = {"GATEWAY": "openclaw-gateway", "OPENCLAW_USER": "node", "OPENCLAW": "node openclaw.mjs", "PROXY_URL": OURS}
+
+
+class Loader(yaml.SafeLoader):
+    """YAML with Ansible's tags."""
+
+
+Loader.add_constructor("!unsafe", lambda loader, node: loader.construct_scalar(node))
+
+
+def file_of(item: dict[str, Any]) -> Path:
+    return ROOT / "roles" / item["role"] / "files" / "checks" / item["file"]
+
+
+CHECKS = {
+    item["id"]: item
+    for item in yaml.load((ROOT / "roles/openclaw_gateway/vars/checks.yml").read_text(), Loader)[
+        "__openclaw_gateway_verify_checks"
+    ]
+}
+
+
+def check(name: str, at: Path, docker: str, **variables: str) -> tuple[bool, str]:
+    """Run a check with a shell script as `docker`. Return whether it passes, as verify.yml decides, and its finding."""
+    (at / "bin").mkdir(exist_ok=True)
+    (at / "bin" / "docker").write_text("#!/bin/sh\n" + docker)
+    (at / "bin" / "docker").chmod(0o755)
+    path = os.pathsep.join([str(at / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]])
+    item = CHECKS[name]
+    program = file_of(item).read_text()
+    # The words of tasks/verify.yml.
+    words = {".sh": ["sh", "-c", program, name], ".py": ["python3", "-c", program], ".cjs": ["node", "-"]}[
+        file_of(item).suffix
+    ]
+    if item["where"] != "host":
+        words = ["docker", "exec", *words]
+    done = subprocess.run(
+        words, input=program, env={"PATH": path, **BASE, **variables},
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    lines = done.stdout.splitlines() + done.stderr.splitlines()
+    return done.returncode == 0 and bool(done.stdout.strip()), (lines or [""])[-1]
+
+
+def test_the_index_names_each_file_once():
+    named = [file_of(item) for item in CHECKS.values()]
+    assert sorted(named) == sorted(
+        path for path in ROOT.glob("roles/*/files/checks/*") if path.suffix in (".sh", ".py", ".cjs")
+    )
+    for item in CHECKS.values():
+        assert file_of(item).stem == item["id"] and item["where"] in ("host", "proxy", "gateway")
+        assert item["about"] and item["remedy"]
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+@pytest.mark.parametrize("path", sorted(ROOT.glob("roles/*/files/checks/*.cjs")), ids=lambda path: path.stem)
+def test_node_accepts_the_syntax(path):
+    subprocess.run(["node", "--check", str(path)], check=True)
+
+
+def openclaw(proxy: str, channels: str = "echo '{}'", own: str = "OPENCLAW_PROXY_URL=") -> str:
+    """Return a `docker` that answers `exec … config get` with these commands."""
+    return f"""case "$*" in
+*OPENCLAW_PROXY_URL*) echo '{own}' ;;
+*"config get proxy --json") {proxy} ;;
+*"config get channels --json") {channels} ;;
+*) echo "unexpected: $*" >&2; exit 9 ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "echo '{}'",
+        "echo null",
+        f"echo '{json.dumps({'proxyUrl': OURS + '/'})}'",
+        "echo 'a line {of} the log'; echo '{\"enabled\": true}'",
+        f"echo '{json.dumps(UNSET)}'; exit 1",
+        "echo 'Config path not found: proxy' >&2; exit 1",
+    ],
+)
+def test_a_gateway_without_another_proxy_passes(tmp_path, proxy):
+    assert check("gateway-only-proxy", tmp_path, openclaw(proxy)) == (
+        True,
+        "none in OPENCLAW_PROXY_URL, proxy.proxyUrl and channels.*.proxy",
+    )
+
+
+@pytest.mark.parametrize("section", ["proxy", "channels"])
+@pytest.mark.parametrize(
+    "said",
+    [
+        "true",
+        "exit 1",
+        "exit 137",
+        "echo 'token sk-secret'",
+        "echo '{\"proxyUrl\": '",
+        "echo '{}'; exit 1",
+        'echo \'{"error": {"message": "config is invalid: sk-secret"}}\'',
+        'echo \'{"error": {"message": "config is invalid: sk-secret"}}\'; exit 1',
+        'echo \'{"level": "error"}\' >&2; exit 1',
+        "echo 'unset' >&2",
+        "echo '[]'",
+    ],
+)
+def test_an_openclaw_that_does_not_answer_fails(tmp_path, section, said):
+    passed, found = check("gateway-only-proxy", tmp_path, openclaw(**{"proxy": "echo '{}'", section: said}))
+    assert not passed
+    assert found.startswith(f"could not be checked: `openclaw config get {section} --json` ended with")
+    assert "sk-secret" not in found
+
+
+@pytest.mark.parametrize(
+    ("docker", "said"),
+    [
+        (openclaw('echo \'{"proxyUrl": "http://other:1"}\''), "proxy.proxyUrl names another proxy"),
+        (
+            openclaw("echo '{}'", 'echo \'{"telegram": {"accounts": [{"proxy": "socks5://other"}]}}\''),
+            "channels.telegram.accounts.0.proxy names another proxy",
+        ),
+        (openclaw("echo '{}'", own="OPENCLAW_PROXY_URL=http://other"), "OPENCLAW_PROXY_URL is set to another proxy"),
+        (openclaw("echo '{}'", own=""), "could not be checked: openclaw-gateway does not run: "),
+        (
+            "echo 'No such container' >&2; exit 1",
+            "could not be checked: openclaw-gateway does not run: No such container",
+        ),
+    ],
+)
+def test_another_proxy_fails(tmp_path, docker, said):
+    assert check("gateway-only-proxy", tmp_path, docker) == (False, said)
+
+
+@pytest.mark.parametrize("listing", ["exit 1", "echo one"])
+def test_mounts_that_cannot_be_read_fail(tmp_path, listing):
+    (tmp_path / "ca").mkdir()
+    (tmp_path / "ca" / "mitmproxy-ca.pem").touch()
+    (tmp_path / "ca" / "mitmproxy-ca.pem").chmod(0o400)
+    (tmp_path / "root").mkdir(mode=0o700)
+    variables = {
+        "CA_DIR": str(tmp_path / "ca"),
+        "ROOT_KEY_DIR": str(tmp_path / "root"),
+        "PROXY_UID": str(os.getuid()),
+        "MOUNTS": "m",
+    }
+    if os.getuid() != 0:
+        pytest.skip("the check expects root's directory")
+    docker = f'case "$1" in ps) {listing} ;; *) echo "cannot connect" >&2; exit 1 ;; esac\n'
+    passed, found = check("ca-key-private", tmp_path, docker, **variables)
+    assert not passed and "could not be checked" in found
+    docker = 'case "$1" in ps) echo one ;; *) echo "/srv /data" ;; esac\n'
+    assert check("ca-key-private", tmp_path, docker, **variables)[0]
+    docker = f'case "$1" in ps) echo one ;; *) echo "/srv {tmp_path}/root" ;; esac\n'
+    assert check("ca-key-private", tmp_path, docker, **variables) == (False, "mounted in a container")
+
+
+@pytest.mark.parametrize("status", [200, 502])
+def test_a_sandbox_listener_that_does_not_refuse_fails(tmp_path, status):
+    said = f"port 8082 answers {status} for egress-verify.invalid:443"
+    assert check("sandbox-refused", tmp_path, f"echo '{said}'; exit 1", PORT="8082") == (False, said)
+    assert not check("sandbox-refused", tmp_path, "echo 'Connection refused' >&2; exit 1", PORT="8082")[0]
+    assert check("sandbox-refused", tmp_path, "echo 'port 8082 answers 403'", PORT="8082")[0]
+
+
+@pytest.mark.parametrize("docker", ["exit 1", "true"])
+def test_published_ports_that_cannot_be_read_fail(tmp_path, docker):
+    assert not check("walls-carried", tmp_path, docker, CARRIER="openclaw-carrier")[0]
+    assert check("walls-carried", tmp_path, "echo '53/udp -> 0.0.0.0:53'", CARRIER="c") == (
+        True,
+        "no TCP port is published",
+    )
+
+
+NODE = """\
+const tls = require('tls'), http = require('http'), {EventEmitter} = require('events')
+tls.connect = (options, ready) => {
+  const secure = Object.assign(new EventEmitter(), {getPeerCertificate: () => (%s)})
+  setImmediate(ready)
+  return secure
+}
+http.request = () => {
+  const end = () => setImmediate(() => request.emit('connect', {statusCode: 200}, {}))
+  const request = Object.assign(new EventEmitter(), {end})
+  return request
+}
+"""
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+@pytest.mark.parametrize(
+    ("certificate", "passes"),
+    [
+        ("{}", False),
+        ("{issuer: {}}", False),
+        ("{issuer: {O: 'openclaw.egress'}}", False),
+        ("{issuer: {CN: 'R3'}}", True),
+    ],
+)
+def test_a_tunnel_whose_certificate_is_not_read_fails(tmp_path, certificate, passes):
+    (tmp_path / "fake.cjs").write_text(NODE % certificate)
+    docker = f"HTTPS_PROXY=http://127.0.0.1:9 exec node --require {tmp_path}/fake.cjs - example.com\n"
+    assert check("other-tls-tunnelled", tmp_path, docker, TUNNEL_HOST="example.com")[0] is passes
+
+
+# `store-has-record` uses no Docker, and waits for Loki.
+@pytest.mark.parametrize("name", sorted(set(CHECKS) - {"store-has-record"}))
+@pytest.mark.parametrize("docker", ["exit 1", "true", "echo nonsense", "echo '{}'"])
+def test_no_check_passes_on_a_docker_that_says_nothing_useful(tmp_path, name, docker):
+    """Run every check against an error, empty output, text and an empty object."""
+    variables = {
+        "CA_DIR": str(tmp_path), "ROOT_KEY_DIR": str(tmp_path), "PROXY_UID": "10001", "CONFIG_DIR": str(tmp_path),
+        "WORKDIR": "/app", "COMMAND_HASH": "x", "LLM_HOST": "localhost", "RUN_ID": "x", "TUNNEL_HOST": "localhost",
+        "LOKI_URL": "http://127.0.0.1:9", "SERVICE_NAME": "x", "PORT": "1", "INNER": "x", "CARRIER": "x", "PROXY": "x",
+        "TIED": "", "TUNNEL": "127.0.0.1", "OUTER": "127.0.0.1",
+        "WANTED": '{"sandbox": {"docker": {"network": "none"}}}',
+        "HEALTH": "h", "MOUNTS": "m", "NETWORKS": "n", "INTERNAL": "i", "LABELS": "l", "COMMAND": "c",
+    }  # fmt: skip
+    # Nothing in these checks but the exit status of a command in a container decides.
+    if docker.startswith("echo") and name in STATUS_DECIDES:
+        pytest.skip("the exit status of the command in the container decides")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "sleep").write_text("#!/bin/sh\n")
+    (tmp_path / "bin" / "sleep").chmod(0o755)
+    passed, found = check(name, tmp_path, docker, **variables)
+    assert not passed, found
+
+
+STATUS_DECIDES = {
+    "policy-valid", "policy-cases", "gateway-environment", "llm-request", "other-tls-tunnelled", "metadata-refused",
+    "sandbox-refused", "loki-direct", "telemetry-carried", "walls-guard", "walls-hold", "store-reached",
+}  # fmt: skip
