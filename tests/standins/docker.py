@@ -52,6 +52,8 @@ def answer(words: list[str], state: dict[str, Any]) -> str:
             return "stand-in"
         case ["compose", "version", "--short"]:
             return str(state.get("compose_version", "2.40.0"))
+        case ["version", "--format", _]:
+            return str(state.get("api", "1.47"))
         case ["run", "--rm", "--network=none", "--entrypoint=sh", *_]:
             if "lacks" in state:
                 raise LookupError(f"no {state['lacks']}")
