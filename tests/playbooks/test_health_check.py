@@ -34,7 +34,7 @@ PLAY = [
 ]  # fmt: skip
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1200)
 def test_start_interval_is_set_only_where_docker_accepts_it(run, tmp_path):
     hosts = {}
     for name, state in VERSIONS.items():

@@ -14,7 +14,7 @@ from openclaw_egress.policy.model import builtin_policy
 from tests.integration.ansible.conftest import BIN, Run
 from tests.standins.docker import Docker
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(1200)
 
 PLAYBOOK = """\
 - hosts: all
