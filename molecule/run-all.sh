@@ -5,23 +5,38 @@ cd "$(dirname "$0")/.." || exit
 mkdir -p build
 # Wide enough for Molecule not to wrap a test's output.
 export LAB_KEEP=1 PY_COLORS=0 NO_COLOR=1 ANSIBLE_NOCOLOR=1 COLUMNS=240
-passed=0 broken=()
+passed=0 broken=() table=() playbooks=''
+trap '[[ -z $playbooks ]] || kill "$playbooks" 2>/dev/null' EXIT
+
+# row NAME RESULT TESTS SECONDS: add a line to the table that the run ends with.
+row() { table+=("$(printf '%-12s %-8s %5s %6s' "$@")"); }
+
+# finished NAME RESULT LOG BEGAN: count the tests of a part, and show the end of its log if it failed.
+finished() {
+  local tests result=$2
+  tests=$(grep -oE '[0-9]+ passed' "$3" | awk '{n += $1} END {print n + 0}')
+  # A part without tests counts as failed.
+  ((tests > 0)) || result=failed
+  if [[ $result == failed ]]; then
+    broken+=("$3")
+    tail -n 60 "$3"
+  fi
+  passed=$((passed + tests))
+  row "$1" "$result" "$tests" $((SECONDS - $4))
+  echo "── $1: $result, $tests tests, $((SECONDS - $4)) s ($3) ──"
+}
+
 molecule/lab/lab down
-# These tests need no lab. They run while the lab is created, which is mostly waiting, with a longer timeout.
-began=$SECONDS log=build/playbooks.log
-python -m pytest --timeout 400 --numprocesses auto --dist worksteal tests/playbooks molecule/lab >"$log" 2>&1 </dev/null &
+# These tests need no lab. They use the time in which the lab and the scenarios wait, at a lower priority, so that the scenarios
+# are not slowed down. Their timeout allows for that.
+playbooks_began=$SECONDS playbooks_log=build/playbooks.log
+nice -n 5 python -m pytest --timeout 1200 --numprocesses auto --dist worksteal --durations 15 tests/playbooks molecule/lab \
+  >"$playbooks_log" 2>&1 </dev/null &
 playbooks=$!
 # Create the lab here, not only in a scenario's `create`, so that its progress is visible.
-molecule/lab/lab up </dev/null || { kill "$playbooks" 2>/dev/null; echo "0 passed, 1 failed"; exit 1; }
-result=passed
-wait "$playbooks" || result=failed
-tests=$(grep -oE '[0-9]+ passed' "$log" | tail -n 1 | grep -oE '[0-9]+' || echo 0)
-if [[ $result == failed ]]; then
-  broken+=("$log")
-  tail -n 60 "$log"
-fi
-passed=$((passed + tests))
-echo "── playbooks: $result, $tests tests, $((SECONDS - began)) s beside the lab ($log) ──"
+began=$SECONDS
+molecule/lab/lab up </dev/null || { echo "0 passed, 1 failed"; exit 1; }
+row "lab up" passed - $((SECONDS - began))
 # First the scenarios that restore the hosts. Each of the last two continues with the deployment of the previous one.
 for scenario in bare_check rollback default classes network; do
   began=$SECONDS log=build/molecule-$scenario.log
@@ -29,17 +44,16 @@ for scenario in bare_check rollback default classes network; do
   result=passed
   molecule test --scenario-name "$scenario" </dev/null 2>&1 | tee "$log" |
     sed -nu 's/^INFO *\[\([a-z_]* > [a-z_]*\)\] Executing$/\1 …/p' || result=failed
-  tests=$(grep -oE '[0-9]+ passed' "$log" | awk '{n += $1} END {print n + 0}')
-  # A scenario without tests counts as failed.
-  ((tests > 0)) || result=failed
-  if [[ $result == failed ]]; then
-    broken+=("$log")
-    tail -n 60 "$log"
-  fi
-  passed=$((passed + tests))
-  echo "── $scenario: $result, $tests tests, $((SECONDS - began)) s ($log) ──"
+  finished "$scenario" "$result" "$log" "$began"
 done
 [[ ${KEEP:-} == 1 ]] || molecule/lab/lab down
+result=passed
+wait "$playbooks" || result=failed
+playbooks=''
+finished playbooks "$result" "$playbooks_log" "$playbooks_began"
+printf '\n%-12s %-8s %5s %6s\n' part result tests seconds
+printf '%s\n' "${table[@]}"
+printf '%-12s %-8s %5s %6s\n\n' "whole run" '' "$passed" "$SECONDS"
 # Repeat the failures in short: of a run of half an hour, often only the end is visible.
 for log in "${broken[@]}"; do
   echo "── failures in $log:"

@@ -2,11 +2,10 @@
 
 import pytest
 
-from molecule.lab.hosts import agent_turn, openclaw
+from molecule.lab.hosts import recreate_sandbox
 
 
 @pytest.fixture(scope="session", autouse=True)
 def new_sandbox():
     """Remove the sandbox, as the role advises after a change; OpenClaw creates the next one."""
-    openclaw("sandbox", "recreate", "--all", "--force")
-    agent_turn("hello")
+    recreate_sandbox()

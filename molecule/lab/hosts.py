@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import json
 import subprocess
 import time
@@ -98,6 +99,13 @@ def in_proxy(*words: str) -> str:
 def agent_turn(text: str) -> str:
     """Run one turn of the real OpenClaw, with a model call through the proxy. Return the agent's reply."""
     return run("molecule/lab/lab", "turn", text, timeout=240)
+
+
+@functools.cache
+def recreate_sandbox() -> None:
+    """Remove the sandbox and let OpenClaw create the next one. Do so once a run, for two fixtures."""
+    openclaw("sandbox", "recreate", "--all", "--force")
+    agent_turn("hello")
 
 
 def whole_lines(text: str) -> list[str]:

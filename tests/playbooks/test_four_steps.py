@@ -24,7 +24,7 @@ def oldest_python() -> str:
     return sys.executable
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1200)
 def test_each_module_changes_once_and_never_in_check_mode(tmp_path):
     (tmp_path / "build-openclaw.sh").write_text(SCRIPT)
     (tmp_path / ".env").write_text("TOKEN=hunter2")

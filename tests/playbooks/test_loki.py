@@ -15,7 +15,7 @@ from tests.integration.ansible.conftest import BIN
 from tests.support.docker import Docker
 from tests.support.loki import LokiStandIn
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(1200)
 
 SCHEMA = """schema_config:
   configs:

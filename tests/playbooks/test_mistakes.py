@@ -281,7 +281,7 @@ def preflight(run, tmp_path):
     return call
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1200)
 def test_compose_files_keep_their_order_whatever_the_hash_seed(preflight):
     """Continue if COMPOSE_FILE names the container's files; an empty HTTP_PROXY is not a proxy."""
     for seed in range(8):

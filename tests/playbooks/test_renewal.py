@@ -18,7 +18,7 @@ from openclaw_egress.policy.model import builtin_policy
 from tests.integration.ansible.conftest import BIN, ROOT, Run
 from tests.support.docker import Docker
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(1200)
 
 # As the modules import it.
 sys.path.insert(0, str(ROOT / "collections"))

@@ -19,7 +19,7 @@ from tests.integration.ansible.conftest import BIN, ROOT, Run
 from tests.support.docker import Docker
 
 # Each playbook run starts about twenty-five Python processes.
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(1200)
 
 # As the modules import it.
 sys.path.insert(0, str(ROOT / "collections"))

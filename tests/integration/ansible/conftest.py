@@ -31,6 +31,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
             "ANSIBLE_LOCALHOST_WARNING": "false",
             **variables,
         }
-        return subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=300)
+        return subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=900)
 
     return call

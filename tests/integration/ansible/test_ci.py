@@ -1,4 +1,7 @@
-"""Interface of .ci/run to CI: its exit code, the name of a failed part, its last line. `make` is a fake here."""
+"""Interface of .ci/run and molecule/run-all.sh: exit code, the name of a failed part, the last line.
+
+`make`, `molecule`, the lab and the playbooks' tests are fakes here.
+"""
 
 import os
 import shutil
@@ -40,3 +43,50 @@ def test_failing_part_is_named_and_counted(tmp_path, broken, said, last, named):
     assert lines[-1] == last
     assert (done.returncode == 0) == (broken is None)
     assert [line.split()[1] for line in lines if line.startswith("failed: ")] == ([named] if named else [])
+
+
+SCENARIOS = ("bare_check", "rollback", "default", "classes", "network")
+
+
+@pytest.mark.parametrize(
+    ("broken", "last"),
+    [
+        (None, "35 passed, 0 failed"),
+        ("playbooks", "35 passed, 1 failed"),
+        ("classes", "35 passed, 1 failed"),
+        ("nothing ran", "25 passed, 1 failed"),
+        ("lab", "0 passed, 1 failed"),
+    ],
+)
+def test_scenarios_run_beside_the_playbooks_tests_and_all_are_counted(tmp_path, broken, last):
+    (tmp_path / "molecule" / "lab").mkdir(parents=True)
+    shutil.copy(ROOT / "molecule" / "run-all.sh", tmp_path / "molecule")
+    counted = "nothing" if broken == "nothing ran" else "10 passed in 2s"
+    programs = {
+        "molecule/lab/lab": f"test $1 != up || exit {int(broken == 'lab')}",
+        # The playbooks' tests end only after the last scenario has run.
+        "bin/python": "until test -e network.ran; do sleep 0.1; done; "
+        f"echo '{counted}'; exit {int(broken in ('playbooks', 'nothing ran'))}",
+        "bin/molecule": f'touch $3.ran; echo 5 passed in 1s; test $3 != "{broken}"',
+    }
+    for name, text in programs.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    done = subprocess.run(
+        ["bash", str(tmp_path / "molecule" / "run-all.sh")],
+        env=os.environ | {"PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    lines = done.stdout.splitlines()
+    assert lines[-1] == last, done.stdout + done.stderr
+    assert (done.returncode == 0) == (broken is None)
+    if broken == "lab":
+        return
+    table = [line.split() for line in lines[lines.index(next(line for line in lines if line.startswith("part "))) :]]
+    rows = {row[0]: row[1] for row in table if row and row[-1].isdigit()}
+    failed = "playbooks" if broken == "nothing ran" else broken
+    assert rows.pop("lab") == "up" and rows.pop("whole") == "run"
+    assert rows == {name: "failed" if name == failed else "passed" for name in (*SCENARIOS, "playbooks")}
