@@ -110,65 +110,6 @@ def test_root_in_the_gateway_reaches_only_listeners_without_firewall_rules():
     assert ways_out() == before
 
 
-BASE_CHAINS = {"INPUT": "EGRESS-INPUT", "FORWARD": "DOCKER-USER", "OUTPUT": "EGRESS-OUTPUT"}
-EACH_CHAIN = {
-    "each chain flushed": "{tables} -F {chain}",
-    "a bypass in each chain": "{tables} -I {chain} -j RETURN",
-    "the first rule of each chain gone": "{tables} -D {chain} 1",
-    "an ACCEPT first in each base chain": "{tables} -I {base} 1 -j ACCEPT",
-    "no jump in each base chain": "{tables} -D {base} -j {chain}",
-    "a jump further down in each base chain": "{tables} -D {base} -j {chain}; {tables} -I {base} -j ACCEPT;"
-    " {tables} -A {base} -j {chain}; {tables} -A {base} -j {chain}",
-}
-RULES = {
-    **{
-        what: "; ".join(
-            command.format(tables=tables, base=base, chain=chain)
-            for tables in ("iptables", "ip6tables")
-            for base, chain in BASE_CHAINS.items()
-        )
-        for what, command in EACH_CHAIN.items()
-    },
-    "the shared port flushed": "iptables -t nat -F EGRESS-DOOR",
-    "an ACCEPT before the shared port": "iptables -t nat -I PREROUTING -j ACCEPT",
-    "the shared port leads elsewhere": f"iptables -t nat -I EGRESS-DOOR -p tcp -j DNAT --to-destination {PROXY}:8080",
-    "no jump to the shared port": "iptables -t nat -D PREROUTING -j EGRESS-DOOR",
-    "other policies, and everything flushed": "iptables -P OUTPUT ACCEPT; iptables -P FORWARD ACCEPT; iptables -F;"
-    " iptables -t nat -F EGRESS-DOOR; ip6tables -P FORWARD ACCEPT; ip6tables -F; ip6tables -X",
-}
-
-
-def rules() -> list[str]:
-    """Return the first rule of each base chain, and every rule of the firewall entrypoint's chains."""
-    show = "; ".join(
-        [f"{tables} -S {base} | sed -n 2p; {tables} -S {chain}" for tables in ("iptables", "ip6tables")
-         for base, chain in BASE_CHAINS.items()]
-        + ["iptables -t nat -S PREROUTING | sed -n 2p; iptables -t nat -S EGRESS-DOOR"]
-    )  # fmt: skip
-    text = on("vps1", "docker", "exec", "--user", "0:0", "openclaw-gateway", "sh", "-c", f"{show}; true")
-    return [line for line in text.splitlines() if line != "-A DOCKER-USER -j RETURN"]
-
-
-@pytest.mark.parametrize("command", RULES.values(), ids=RULES)
-def test_firewall_entrypoint_restores_the_rules_after(command):
-    before = rules()
-    nested = (
-        "docker",
-        "run",
-        "--rm",
-        "--user",
-        "0",
-        "--privileged",
-        "--network",
-        "host",
-        "--volume",
-        "/:/gateway",
-        IMAGE,
-    )
-    in_gateway(*nested, "chroot", "/gateway", "sh", "-ec", command)
-    assert soon(lambda: rules() == before, 30), rules()
-
-
 PEERS = ("macvlan", "ipvlan")
 ANSWERED = """
 import socket, sys

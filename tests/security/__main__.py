@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from tests.security import outside
+from tests.security import firewall, outside
 from tests.security.expected import AT_APPLICATION
 from tests.security.remote_exec import answers, attack, techniques
 from tests.security.vantage_points import PROXY, Level, Place, places
@@ -107,6 +107,18 @@ def loaded(place: Place, gateway: Place, run: str) -> list[Row]:
     return rows
 
 
+def firewall_restored(gateway: Place) -> list[Row]:
+    """Change the firewall's rules from a privileged container. The firewall entrypoint must take each change back."""
+    rows = []
+    for what, command in firewall.CHANGES.items():
+        try:
+            restored, detail = firewall.restored(command), "the rules stayed as they were changed"
+        except Exception as error:  # noqa: BLE001  (the others' results are not lost by it)
+            restored, detail = False, f"{type(error).__name__}: {error}"
+        rows.append(row(gateway, f"rules restored: {what}", int(restored), "times of 1", "1", restored, detail))
+    return rows
+
+
 def everything(level: Level) -> list[Row]:
     """Run controls, techniques, load and record checks, then the controls again."""
     run = secrets.token_hex(3)
@@ -121,6 +133,7 @@ def everything(level: Level) -> list[Row]:
             rows += [*one, *loaded(place, gateway, run)]
         stray = outside.since(before).unexplained(token for _, tokens in results for token in tokens.values())
         if level == "network":
+            rows += firewall_restored(gateway)
             rows.append(
                 row(gateway, "all packets that the canary heard", len(stray), "packets", "0", not stray, str(stray[:3]))
             )
