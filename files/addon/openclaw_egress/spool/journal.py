@@ -1,4 +1,4 @@
-"""The spool's journal: exchanges in progress, and the records of those that a crash interrupted."""
+"""The journal of the spool: exchanges in progress, and the records of those that a crash interrupted."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class Journal:
 
 
 def _are_credentials(known: dict[str, Any], request: bytes, response: bytes) -> bool:
-    """Return whether the bodies must not be recorded: an older version of the proxy may have journalled them."""
+    """Return whether the bodies are credentials, which an older version of the proxy may have journalled."""
     types = (_content_type(known["request_headers"]), _content_type(known["response_headers"]))
     try:
         path = urlsplit(known.get("url") or "").path
@@ -117,7 +117,7 @@ def _body(data: bytes, secret: bool, *, whole: bool) -> Body | None:
 
 
 def _json(head: dict[str, Any]) -> str:
-    # ASCII, because JSON's escapes hold no surrogate, which SQLite would refuse.
+    # ASCII, because JSON's escapes hold no surrogates, which SQLite would refuse.
     return json.dumps(head, separators=(",", ":"), default=_plain)
 
 

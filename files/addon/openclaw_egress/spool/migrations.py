@@ -1,7 +1,7 @@
-"""Numbered migrations of the spool, and what older versions wrote in other words.
+"""Numbered migrations of the spool, and the reader of records that older versions wrote.
 
-Versions before ``user_version`` 1 kept no code, no address and no flag: they are read here from the JSON lines and from
-the sentences of those versions. These sentences are history and never change; no other module reads a sentence.
+Versions before ``user_version`` 1 stored no code, no address and no flag. This module reads them from the JSON lines
+and from the sentences of those versions, which never change. No other module reads a sentence.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _OLD_SENTENCES: tuple[tuple[str, re.Pattern[str], Code], ...] = (
 
 
 class Denied(NamedTuple):
-    """The columns of a denial that older versions did not write."""
+    """Columns of a denial that older versions did not write."""
 
     client: str | None
     code: str | None
@@ -51,14 +51,14 @@ class Denied(NamedTuple):
 
 
 def read_old_denial(rule: str, reason: str, encoded: bytes) -> Denied:
-    """Return the columns that a record of an older version lacks, from its line and its reason.
+    """Return the columns that an older version's record lacks, read from its line and its reason.
 
     A line that cannot be parsed counts as enforced; `SpoolReader.audit` reports it.
     """
     line = _parsed(decode_text(encoded))
     counted = _COUNTED.fullmatch(reason)
     told = (counted[1] or "") if counted else reason
-    # The count of a known destination tells nothing but the number.
+    # The summary of a known destination contains only a number.
     code = None
     if told or not counted or rule == ANY:
         code = next((code for of, text, code in _OLD_SENTENCES if of == rule and text.fullmatch(told)), None)
@@ -85,7 +85,7 @@ def _parsed(line: str) -> dict[str, Any]:
 
 
 def migrate(connection: sqlite3.Connection, path: Path) -> None:
-    """Make a new file's tables, or bring an older file to `USER_VERSION`, inside the caller's transaction.
+    """Create the tables of a new file, or migrate an older file to `USER_VERSION`, inside the caller's transaction.
 
     Raises:
         SpoolError: the file is of a newer version, damaged, or not a spool.
@@ -95,12 +95,12 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
         for number in range(user_version(connection), USER_VERSION):
             _MIGRATIONS[number](connection)
     create(connection)
-    if user_version(connection) != USER_VERSION:  # else write nothing: the disk may be full
+    if user_version(connection) != USER_VERSION:  # Otherwise do not write: the disk may be full.
         connection.execute(f"PRAGMA user_version = {USER_VERSION}")
 
 
 def _add_codes(connection: sqlite3.Connection) -> None:
-    """Migrate from 0 to 1: add the columns of denials, and fill them from what was recorded."""
+    """Migrate from 0 to 1: add the columns of denials, and fill them from the recorded lines."""
     present = columns_of(connection, "records")
     for name, kind in absent_until(0).items():
         if name not in present:

@@ -1,6 +1,6 @@
-"""Reading the spool: what `egress records`, `show`, `tail`, `denials`, `status` and `audit` are made of.
+"""Reader of the spool, used by `egress records`, `show`, `tail`, `denials`, `status` and `audit`.
 
-Works beside a proxy that writes, from another process or thread.
+It works while the proxy writes, from another process or thread.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ __all__ = ["Audit", "Filters", "Row", "SpoolReader"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filters:
-    """What to look for; ``None`` and empty are "any". ``model`` and ``host`` may hold ``*`` and ``?``."""
+    """A search; ``None`` and empty match everything. ``model`` and ``host`` may contain ``*`` and ``?``."""
 
     since_ns: int | None = None
     until_ns: int | None = None
@@ -53,22 +53,22 @@ class Filters:
     status_max: int | None = None
     state: str | None = None
     id: str | None = None
-    """An exchange's id, or how it begins."""
+    """The exchange's ID, or its beginning."""
     after_seq: int | None = None
-    """Only what came later than this ``seq``: for following."""
+    """Only records after this ``seq``."""
     limit: int | None = None
-    """The newest so many."""
+    """Maximum number of records, the newest first."""
     newest_first: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """What a check of the whole chain found."""
+    """Result of a check of the whole chain."""
 
     lines: int
-    """Lines ever sealed."""
+    """Number of lines that were ever appended to the chain."""
     kept: int
-    """Of these, lines that are still here and were compared with the ledger."""
+    """Number of lines that are still stored and were compared with the ledger."""
     first_seq: int
     last_seq: int
     last_hash: str
@@ -92,7 +92,7 @@ _COMPARED = {
 
 
 class SpoolReader:
-    """A spool that is only read.
+    """A spool that is open for reading.
 
     Raises:
         SpoolError: the file is missing, damaged, or of a newer version.
@@ -130,14 +130,14 @@ class SpoolReader:
         self.close()
 
     def close(self) -> None:
-        """Close every connection of this object."""
+        """Close all connections of this object."""
         for connection in self._readers:
             connection.close()
         self._readers.clear()
         self._local = threading.local()
 
     def _read(self) -> sqlite3.Connection:
-        """This thread's own reading connection."""
+        """Return this thread's own connection."""
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
         if connection is None:
             connection = self._local.connection = connect_read_only(self.path)
@@ -145,13 +145,13 @@ class SpoolReader:
         return connection
 
     def query(self, filters: Filters | None = None) -> Iterator[Row]:
-        """Records (of dead letters their parts too) in order of time, or the newest first."""
+        """Yield records in order of time, or the newest first. Of dead letters also yield the parts."""
         columns = ", ".join(f"{column.name} AS {name}" for name, column in COLUMNS.items())
         columns += f", CASE WHEN event_name = '{EVENT_DENIED}' AND enforced IS NULL THEN otlp END AS old"
         for found in self._select(columns, filters or Filters()):
             values = dict(found)
             if (old := values.pop("old")) is not None:
-                # Written by a version that had no such columns.
+                # An older version wrote this row, without these columns.
                 denied = read_old_denial(values["rule"] or "", values["reason"] or "", old)
                 values |= denied._asdict() | {"client": values["client"] or denied.client}
                 values["outcome"] = "denied" if denied.enforced else "reported"
@@ -159,7 +159,7 @@ class SpoolReader:
             yield Row(**{**values, "state": STATES[values["state"]]})
 
     def denials(self, filters: Filters) -> Iterator[Denial]:
-        """Yield the denials, whatever `Filters.event_names` says; otherwise as `query`."""
+        """Yield denials that match, whatever `Filters.event_names` contains."""
         for row in self.query(replace(filters, event_names=[EVENT_DENIED])):
             yield Denial(
                 class_name=row.class_name,
@@ -193,7 +193,7 @@ class SpoolReader:
         if filters.id:
             where.append("exchange_id >= ? AND exchange_id < ?")
             values += [filters.id, filters.id + "\U0010ffff"]
-        # A file that an older version writes lacks columns; `Spool` adds them, a reader cannot.
+        # A file that an older version writes lacks columns. `Spool` adds them; a reader cannot.
         absent = ", ".join(f"NULL AS {name}" for name in self._absent)
         records = f"(SELECT *, {absent} FROM records)" if absent else "records"  # noqa: S608 - constants
         sql = f"SELECT {columns} FROM {records} WHERE {' AND '.join(where)} ORDER BY seq DESC"  # noqa: S608 - constants
@@ -208,19 +208,19 @@ class SpoolReader:
             yield from cursor.execute(sql, values)
 
     def lines_for(self, exchange_id: str) -> list[str]:
-        """The sealed lines of one exchange, in order; empty where it is not here (any more)."""
+        """Return the lines of one exchange in order; empty if they are not, or no longer, stored."""
         with spool_errors(self.path):
             rows = self._read().execute("SELECT otlp FROM records WHERE exchange_id = ? ORDER BY seq", (exchange_id,))
             return [decode_text(row[0]) for row in rows]
 
     def line(self, seq: int) -> str | None:
-        """One sealed line by its number."""
+        """Return one line by its number."""
         with spool_errors(self.path):
             row = self._read().execute("SELECT otlp FROM records WHERE seq = ?", (seq,)).fetchone()
         return decode_text(row[0]) if row else None
 
     def lines(self, after_seq: int = 0) -> Iterator[tuple[int, str]]:
-        """All lines that are still here with their numbers, in order."""
+        """Yield all stored lines with their numbers, in order."""
         with spool_errors(self.path):
             for seq, encoded in self._read().execute(
                 "SELECT seq, otlp FROM records WHERE seq > ? ORDER BY seq", (after_seq,)
@@ -228,7 +228,7 @@ class SpoolReader:
                 yield seq, decode_text(encoded)
 
     def head(self) -> tuple[int, str]:
-        """``seq`` and hash of the newest line; ``(0, GENESIS)`` before the first."""
+        """Return ``seq`` and hash of the newest line; ``(0, GENESIS)`` before the first."""
         with spool_errors(self.path):
             return self.head_of(
                 self._read().execute("SELECT seq, hash FROM ledger ORDER BY seq DESC LIMIT 1").fetchone()
@@ -236,11 +236,11 @@ class SpoolReader:
 
     @staticmethod
     def head_of(row: tuple[Any, ...] | None) -> tuple[int, str]:
-        """``seq`` and hash of a row of the ledger."""
+        """Return ``seq`` and hash of a row of the ledger."""
         return (int(row[0]), bytes(row[1]).hex()) if row else (0, GENESIS)
 
     def stats(self) -> dict[str, int]:
-        """Counts and bytes by state; see `spool_schema.STATES`."""
+        """Return counts and bytes by state; see `schema.STATES`."""
         with spool_errors(self.path):
             read = self._read()
             found = {name: 0 for state in STATES for name in (f"{state}_records", f"{state}_bytes")}
@@ -250,7 +250,7 @@ class SpoolReader:
         return {**found, "open_exchanges": row[0], "journal_bytes": row[1] or 0, "last_seq": self.head()[0]}
 
     def audit(self) -> Audit:
-        """Check the whole chain: no gap in the ledger, each line's hash as noted, each ``prev`` the one before."""
+        """Check the whole chain: no gap in the ledger, and each line's hash and ``prev`` as noted there."""
         problems: list[str] = []
         lines = kept = first = last = last_time = 0
         before = GENESIS

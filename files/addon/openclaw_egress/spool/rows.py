@@ -1,4 +1,4 @@
-"""The fields of a record in the spool: the one list from which table, insertion, queries and JSON output follow."""
+"""The fields of a record in the spool: the one list that defines table, insertion, queries and JSON output."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from openclaw_egress.recording import semconv
 
 
 class Column(NamedTuple):
-    """How a field of `Row` is stored in the table ``records``."""
+    """Storage of a field of `Row` in the table ``records``."""
 
     sql: str
     attribute: str = ""
-    """The attribute of a log line that the column holds; empty if the spool computes the value."""
+    """Attribute of a log line that the column stores; empty if the spool computes the value."""
     name: str = ""
-    """The column's name, if it is not the field's."""
+    """Name of the column, if it differs from the field's name."""
     last_absent: int = -1
-    """The last ``user_version`` whose files may lack the column."""
+    """Last ``user_version`` with files that may lack the column."""
 
 
 _TEXT, _INTEGER, _REAL = "TEXT", "INTEGER", "REAL"
@@ -25,7 +25,7 @@ _TEXT, _INTEGER, _REAL = "TEXT", "INTEGER", "REAL"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One record as tables show it; times are Unix nanoseconds, durations seconds, ``None`` where unknown."""
+    """One record as tables show it. Times are Unix nanoseconds, durations are seconds, ``None`` is unknown."""
 
     seq: Annotated[int, Column("INTEGER PRIMARY KEY")]
     time_ns: Annotated[int, Column("INTEGER NOT NULL")]
@@ -34,7 +34,7 @@ class Row:
     event_name: Annotated[str, Column("TEXT NOT NULL")]
     id: Annotated[str, Column("TEXT NOT NULL", semconv.EXCHANGE_ID, "exchange_id")]
     part: Annotated[int, Column("INTEGER NOT NULL", semconv.PART_INDEX)]
-    """0 for a record's first line, from 1 for its parts."""
+    """0 for the first line of a record, from 1 for its parts."""
     parts: Annotated[int, Column("INTEGER NOT NULL", semconv.PART_COUNT)]
     begin: Annotated[str | None, Column(_TEXT, semconv.BEGIN)]
     method: Annotated[str | None, Column(_TEXT, semconv.HTTP_REQUEST_METHOD)]
@@ -63,7 +63,7 @@ class Row:
     address: Annotated[str | None, Column(_TEXT, semconv.ADDRESS, last_absent=0)]
     enforced: Annotated[bool | None, Column(_INTEGER, semconv.ENFORCED, last_absent=0)]
     summary: Annotated[bool | None, Column(_INTEGER, semconv.SUMMARY, last_absent=0)]
-    """The record stands for `count` denials."""
+    """Whether the record stands for `count` denials."""
 
 
 def _columns() -> dict[str, Column]:
@@ -73,10 +73,10 @@ def _columns() -> dict[str, Column]:
 
 
 COLUMNS = _columns()
-"""By the field's name."""
+"""Columns by field name."""
 FLAGS = tuple(name for name, hint in get_type_hints(Row).items() if hint == bool | None)
 ATTRIBUTES = {column.name: column.attribute for column in COLUMNS.values() if column.attribute}
-"""The attribute of each column that holds one."""
+"""Attribute of each column that has one."""
 
 
 def absent_until(version: int) -> dict[str, str]:

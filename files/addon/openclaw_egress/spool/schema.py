@@ -1,22 +1,23 @@
-"""The spool's file: its tables, how it is opened, and what its errors say.
+"""The spool's file: tables, opening, and error messages.
 
 SQLite in WAL mode; other tools may read it while the proxy writes (``sqlite3 'file:spool.db?mode=ro'``).
 
 ===============  =====================================================================================================
-``meta``         ``schema_version`` (1 for ever: what versions before ``user_version`` read), ``instance_id`` (a UUID,
-                 for ever), ``created_ns``
-``ledger``       one row for each line ever sealed: ``seq`` (gapless from 1), ``hash`` (SHA-256 of the line, 32 bytes),
-                 ``time_ns`` (increasing, except at lines that ``meta`` names as ``clock_set_back_SEQ``). Never deleted
-``records``      the lines that are still kept: what `egress records` shows, and ``otlp``, the encoded log record with
-                 the line as its body. ``state``: 0 waits for the store, 1 acknowledged, 2 dead letter (``why``),
-                 3 kept here only (no store named). ``size``: bytes that the row counts for
-``resources``    the encoded OTLP resource that records were committed under
-``exchanges``    the journal: exchanges under way, ``head`` is JSON of what is known, redacted
-``chunks``       the journal: bytes of their bodies, decoded, as they passed
+``meta``         ``schema_version`` (always 1: versions before ``user_version`` check it), ``instance_id`` (a UUID that
+                 never changes), ``created_ns``
+``ledger``       one row for each line of the chain: ``seq`` (without gaps, from 1), ``hash`` (SHA-256 of the line, 32
+                 bytes), ``time_ns`` (increases, except at lines that ``meta`` names as ``clock_set_back_SEQ``). Rows
+                 are never deleted
+``records``      stored lines: the columns that `egress records` shows, and ``otlp``, the encoded log record with the
+                 line as its body. ``state``: 0 pending, 1 acknowledged, 2 dead letter (``why``), 3 local (no
+                 destination configured). ``size``: bytes that the row counts for
+``resources``    encoded OTLP resources, which the records refer to
+``exchanges``    the journal: exchanges in progress; ``head`` is redacted JSON of the known fields
+``chunks``       the journal: decoded bytes of their bodies, in order
 ===============  =====================================================================================================
 
-``PRAGMA user_version`` numbers the schema: `spool_migrations` brings an older file to `USER_VERSION`, and a newer file
-is refused. Until now each number only added columns, so that a program of an older version goes on writing the file.
+``PRAGMA user_version`` numbers the schema: `migrations` brings an older file to `USER_VERSION`, and a newer file is
+refused. Until now each number only added columns, so an older version of the program can still write the file.
 """
 
 from __future__ import annotations
@@ -38,18 +39,18 @@ USER_VERSION = 1
 PENDING, ACKNOWLEDGED, DEAD, LOCAL = 0, 1, 2, 3
 STATES = ("pending", "acknowledged", "dead_letter", "local")
 CLOCK_SET_BACK = "clock_set_back_"
-"""Prefix of the keys in ``meta`` that name the lines before which the clock was set back."""
+"""Prefix of keys in ``meta`` that name lines before which the clock was set back."""
 ROW_BYTES = 512
-"""What a row costs beside its ``otlp`` bytes (columns and indexes), roughly."""
+"""Approximate bytes of a row in addition to ``otlp``: columns and indexes."""
 
 RESERVE_BYTES = 16 * 1024 * 1024
-"""Space that is kept for the clean-up of a full disk; on a small disk a quarter of what is free."""
+"""Bytes reserved for the clean-up of a full disk; on a small disk a quarter of the free space."""
 
 PAGE_BYTES = 4096
 """SQLite's page size."""
 MAX_PAGES = 0xFFFFFFFE
 """SQLite's own limit of pages in a file."""
-WAL_SAFETY_PAGES = 16_384  # 64 MB: the writer checkpoints by itself only if nobody else did
+WAL_SAFETY_PAGES = 16_384  # 64 MB; the writer checkpoints at this size if nothing else did before.
 BUSY_MS = 10_000
 
 _SCHEMA = """
@@ -76,12 +77,12 @@ CREATE INDEX IF NOT EXISTS chunks_by_exchange ON chunks(id);
 
 
 class SpoolError(EgressError):
-    """The spool cannot do what was asked; the text says what is wrong and what helps."""
+    """An operation on the spool that failed; the text says why and names a remedy."""
 
 
 @contextmanager
 def spool_errors(path: Path) -> Iterator[None]:
-    """Turn SQLite's errors into one `SpoolError` with a remedy."""
+    """Convert SQLite's errors into one `SpoolError` with a remedy."""
     try:
         yield
     except sqlite3.Error as error:
@@ -106,7 +107,7 @@ def _remedy(name: str, path: Path) -> str:
 
 
 def who_may(path: Path) -> str:
-    """Return which user to become: the owner of ``path``, or of the closest directory above it that shows one."""
+    """Return the user to run as: the owner of ``path``, or of the nearest directory above it that can be read."""
     for place in (path, *path.parents):
         try:
             owner = place.stat().st_uid
@@ -119,14 +120,14 @@ def who_may(path: Path) -> str:
 
 
 def create_file(path: Path) -> None:
-    """Make the directory (0700) and the file (0600) where they are absent: bodies are in it.
+    """Create the directory (0700) and the file (0600) if they are absent. The file contains bodies.
 
     Raises:
-        SpoolError: they cannot be made, or are not to be written.
+        SpoolError: they cannot be created or written.
     """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Only where it is absent: to close a descriptor of an open database would give up SQLite's locks on it.
+        # Only if absent: closing a descriptor of an open database would release SQLite's locks on it.
         if not path.exists():
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     except OSError as error:
@@ -137,7 +138,7 @@ def create_file(path: Path) -> None:
 
 
 def make_reserve(path: Path) -> int:
-    """Allocate the reserve file, or enlarge it, as far as the disk has room. Return its size in bytes."""
+    """Create or enlarge the reserve file, as far as the disk has room. Return its size in bytes."""
     reserve = Path(f"{path}.reserve")
     with contextlib.suppress(OSError):
         disk = os.statvfs(path.parent)
@@ -156,7 +157,7 @@ def make_reserve(path: Path) -> int:
 
 
 def release_reserve(path: Path) -> bool:
-    """Give the reserve's space back to the disk; returns whether there was any."""
+    """Give the reserve's space back to the disk. Return whether there was any."""
     try:
         Path(f"{path}.reserve").unlink()
     except OSError:
@@ -165,13 +166,13 @@ def release_reserve(path: Path) -> bool:
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """A connection that writes; transactions are explicit. May be used from any one thread at a time."""
+    """Return a connection for writing; transactions are explicit. Only one thread may use it at a time."""
     connection = sqlite3.connect(path, timeout=BUSY_MS / 1000, isolation_level=None, check_same_thread=False)
     try:
         connection.execute("PRAGMA journal_mode = WAL")
-        # NORMAL: a commit is safe against the death of the process; against loss of power, what `sync` has flushed.
+        # NORMAL: a commit survives the death of the process; after a loss of power, only flushed commits survive.
         connection.execute("PRAGMA synchronous = NORMAL")
-        # What was deleted is overwritten; what SQLite sorts stays in memory.
+        # Deleted data is overwritten, and SQLite sorts in memory.
         connection.execute("PRAGMA secure_delete = ON")
         connection.execute("PRAGMA temp_store = MEMORY")
         connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_SAFETY_PAGES}")
@@ -182,7 +183,7 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def connect_read_only(path: Path) -> sqlite3.Connection:
-    """A connection that only reads, for another thread or another program."""
+    """Return a connection for reading, for another thread or process."""
     uri = f"{path.absolute().as_uri()}?mode=ro"
     connection = sqlite3.connect(uri, uri=True, timeout=BUSY_MS / 1000, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA query_only = ON")
@@ -190,7 +191,7 @@ def connect_read_only(path: Path) -> sqlite3.Connection:
 
 
 def _parsed_schema() -> dict[str, list[str]]:
-    """Return the columns of each table, read from `_SCHEMA` by SQLite itself."""
+    """Return the columns of each table, as SQLite reads them from `_SCHEMA`."""
     with contextlib.closing(sqlite3.connect(":memory:")) as empty:
         empty.executescript(_SCHEMA)
         return {table: columns_of(empty, table) for table in _tables(empty)}
@@ -202,7 +203,7 @@ def _tables(connection: sqlite3.Connection) -> list[str]:
 
 
 def columns_of(connection: sqlite3.Connection, table: str) -> list[str]:
-    """Return the names of a table's columns; none if the table is absent."""
+    """Return the names of a table's columns; empty if the table is absent."""
     return [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
 
 
@@ -210,13 +211,13 @@ COLUMNS = _parsed_schema()
 
 
 def create(connection: sqlite3.Connection) -> None:
-    """Make the tables and indexes that are absent, inside the caller's transaction."""
+    """Create absent tables and indexes, inside the caller's transaction."""
     for statement in filter(str.strip, _SCHEMA.split(";")):
         connection.execute(statement)
 
 
 def identify(connection: sqlite3.Connection) -> str:
-    """Return the instance's id, which the first writer makes."""
+    """Return the instance's ID, which the first writer creates."""
     for key, value in (
         ("schema_version", SCHEMA_VERSION),
         ("instance_id", str(uuid.uuid4())),
@@ -227,20 +228,20 @@ def identify(connection: sqlite3.Connection) -> str:
 
 
 def user_version(connection: sqlite3.Connection) -> int:
-    """Return the number of the file's schema; 0 for spools of versions before there were numbers."""
+    """Return the number of the file's schema; 0 for versions before numbers existed."""
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
 def check_schema(connection: sqlite3.Connection, path: Path, *, complete: bool = False) -> None:
-    """Refuse a file of a newer schema, one that is not a spool, and one that lacks a column.
+    """Refuse a file of a newer schema, a file that is not a spool, and one that lacks a column.
 
     Args:
         connection: to the file.
         path: the file, for the message.
-        complete: every table must be there; otherwise one that is absent may be created by the caller.
+        complete: whether an absent table is an error; otherwise the caller creates it.
 
     Raises:
-        SpoolError: the file cannot be used; the message says why, and what to do.
+        SpoolError: the file cannot be used; the message says why and names a remedy.
     """
     tables = _tables(connection)
     if "meta" not in tables:

@@ -1,16 +1,16 @@
-"""The spool: the durable queue between the proxy and the store, and the local store itself.
+"""The spool: the durable queue between proxy and destination, and the local store if no destination is configured.
 
-One process writes it, as a lock file sees to. Every method that writes is one transaction, safe against ``kill -9``
-when it returns; a keeper thread flushes to the disk once a second, which is what a loss of power can cost.
+One process writes it; a lock file ensures that. Every method that writes is one transaction, and its result survives
+``kill -9``. The flush thread flushes to the disk once a second, so a loss of power can cost one second.
 
-Limits: the bytes of lines and journal stay near ``max_bytes``. Over it, what the store has acknowledged (or, without a
-store, the oldest) goes first, then dead letters, then, with ``full="drop_oldest"``, the oldest waiting lines of the
-class that has the most of them, so that no class can push out another's; a line of event ``openclaw.egress.spool``
-names what went. With ``full="block"`` nothing that waits goes, and `Spool.full` asks the proxy to refuse new exchanges.
+Limits: lines and journal together stay near ``max_bytes``. Above it the spool deletes acknowledged lines first (without
+a destination: the oldest), then dead letters, then, with ``full="drop_oldest"``, the oldest pending lines of the class
+with the most of them, so that no class displaces another's. A line of event ``openclaw.egress.spool`` names deleted
+lines. With ``full="block"`` pending lines stay, and `Spool.full` tells the proxy to refuse new exchanges.
 
-A disk that cannot be written (full, read-only, broken) sets `Spool.problem`. The keeper then releases a reserve file,
-deletes acknowledged lines, so that their pages can be used again, and tries to write until it succeeds. Only the keeper
-tries: on a failing disk a write and its flush can take seconds, in which the event loop would serve nobody.
+A disk that cannot be written (full, read-only, broken) sets `Spool.problem`. The flush thread then releases a reserve
+file, deletes acknowledged lines to reuse their pages, and retries until a write succeeds. Only this thread retries: on
+a failing disk a write with its flush can take seconds, which would block the event loop.
 """
 
 from __future__ import annotations
@@ -63,22 +63,22 @@ __all__ = ["Spool", "SpoolError", "StoredRecord"]
 log = logging.getLogger("openclaw_egress.spool")
 
 SLICE_BYTES = 4 * 1024 * 1024
-"""At most so much is pruned in one transaction: it runs in the proxy's event loop."""
+"""Maximum bytes that one transaction prunes, because it runs in the proxy's event loop."""
 CHECKPOINT_BYTES = 8 * 1024 * 1024
 RELIEF_SLICE_BYTES = 128 * 1024
-"""At most so much is deleted in one transaction on a full disk: what is deleted is overwritten, which needs space."""
+"""Maximum bytes that one transaction deletes on a full disk, because overwriting deleted data needs space."""
 RELIEF_BYTES = 16 * 1024 * 1024
-"""On a full disk acknowledged lines are deleted until so many bytes of the file can be used again."""
+"""On a full disk acknowledged lines are deleted until this many bytes of the file can be reused."""
 PROBE_BYTES = 128 * 1024
-"""A write of so many bytes must succeed before exchanges are accepted again."""
+"""A write of this size must succeed before exchanges are accepted again."""
 REPEAT_SECONDS = 60.0
-"""The same problem is logged again after this time at the earliest."""
+"""Minimum time before the same problem is logged again."""
 _MAX_RANGES = 1000
 _PENDING, _PENDING_BY_TIME = "INDEXED BY records_pending", "INDEXED BY records_pending_by_time"
 _KEPT = "INDEXED BY records_kept"
-"""SQLite itself prefers `records_by_state`, and then sorts all lines of that state, with their bodies, each time."""
+"""SQLite itself would choose `records_by_state` and sort all lines of that state, with their bodies, each time."""
 MAX_SKEW_NS = 60 * 10**9
-"""A clock set back by no more than this leaves times increasing; after a larger step they begin again at the clock."""
+"""If the clock is set back by at most this, times still increase; after a larger step they restart at the clock."""
 _RECENT = 1000
 
 _ROW_COLUMNS = ["seq", "time_ns", "state", "class", "size", "event_name", "model", *ATTRIBUTES, "resource", "otlp"]
@@ -90,7 +90,7 @@ _INSERT = f"INSERT INTO records ({', '.join(_ROW_COLUMNS)}) VALUES ({', '.join('
 
 @dataclass(frozen=True, slots=True)
 class StoredRecord:
-    """One line that waits for the store: its number, time, and encoded bytes with those of its resource."""
+    """One pending line: number, time, and the encoded bytes of record and resource."""
 
     seq: int
     time_ns: int
@@ -99,13 +99,13 @@ class StoredRecord:
 
     @property
     def size(self) -> int:
-        """The bytes of the record with its resource, and the framing: about what a destination counts."""
+        """Return the bytes of record, resource and framing: approximately the size that a destination counts."""
         return len(self.otlp) + len(self.resource) + 16
 
 
 @dataclass(slots=True)
 class _State:
-    """What a failed transaction must put back: the end of the chain, and rows and bytes by state and class."""
+    """Values to restore if a transaction fails: the end of the chain, and rows and bytes by state and class."""
 
     seq: int
     hash: str
@@ -127,15 +127,15 @@ class Spool(SpoolReader):
     """The spool, open for writing.
 
     Args:
-        path: the SQLite file; its directory is made (0700) where it is absent.
-        max_bytes: limit of what is kept.
-        full: what happens at the limit when nothing acknowledged is left to prune.
-        local: no store is named: lines are kept here only, the oldest pruned at the limit.
+        path: the SQLite file; its directory is created (0700) if absent.
+        max_bytes: limit of stored bytes.
+        full: behaviour at the limit if no acknowledged line is left to prune.
+        local: no destination is configured: lines are only stored here, and the oldest are pruned at the limit.
         service_name: see `otlp.make_resource`; so is ``host_name``.
-        sync_seconds: how often the keeper flushes to the disk; ``None``: no keeper.
+        sync_seconds: interval of the flush thread; ``None`` for no such thread.
 
     Raises:
-        SpoolError: the file cannot be made, read or written, is of a newer version, or another process writes it.
+        SpoolError: the file cannot be created, read or written, is of a newer version, or another process writes it.
     """
 
     def __init__(
@@ -153,12 +153,13 @@ class Spool(SpoolReader):
         self.path = Path(path)
         self.max_bytes = max_bytes
         self.committed = threading.Event()
-        """Set whenever a line was committed; whoever waits for lines clears it."""
+        """Set whenever a line was committed; the waiting thread clears it."""
         self.failure_level = logging.WARNING
-        """Level of the log for a disk that cannot be written. mitmproxy exits on an ERROR that is logged while it
-        starts, so that the proxy sets ERROR when it serves."""
+        """Log level for a disk that cannot be written. mitmproxy exits if an ERROR is logged while it starts, so the
+        proxy sets ERROR only when it serves.
+        """
         self.dropped_lines = 0
-        """Waiting lines dropped at the limit since this object was made."""
+        """Number of pending lines dropped at the limit since this object was created."""
         self._blocks = full == "block"
         self._new_state = LOCAL if local else PENDING
         self._now = clock_ns
@@ -166,15 +167,15 @@ class Spool(SpoolReader):
         self._stopping = threading.Event()
         self._dirty = False
         self._reserve = -1
-        """Size of the reserve file; the log is bounded by it."""
+        """Size of the reserve file, which bounds SQLite's log."""
         self._problem: str | None = None
         self._failures = 0
-        """Failed writes so far; tells a probe whether another write failed meanwhile."""
+        """Number of failed writes; it tells a probe whether another write failed meanwhile."""
         self.flush_problem: str | None = None
-        """Why the last round of the flush thread failed; None if it did not."""
+        """Error of the flush thread's last round; None if it succeeded."""
         self._logged: dict[int, tuple[str, float]] = {}
         self._left: dict[str, bool] = {}
-        self._keeper: threading.Thread | None = None
+        self._flush_thread: threading.Thread | None = None
         self._lock_file = _lock_exclusively(self.path)
         try:
             create_file(self.path)
@@ -195,11 +196,13 @@ class Spool(SpoolReader):
             raise
         if sync_seconds is not None:
             self._renew_reserve()
-            self._keeper = threading.Thread(target=self._keep, args=(sync_seconds,), name="spool-keeper", daemon=True)
-            self._keeper.start()
+            self._flush_thread = threading.Thread(
+                target=self._flush_regularly, args=(sync_seconds,), name="spool-flush", daemon=True
+            )
+            self._flush_thread.start()
 
     def _connect(self) -> sqlite3.Connection:
-        """Open the file; on a full disk the space of the reserve lets SQLite make its own files."""
+        """Open the file. On a full disk the reserve's space lets SQLite create its own files."""
         for can_retry in (True, False):
             try:
                 with spool_errors(self.path):
@@ -212,7 +215,7 @@ class Spool(SpoolReader):
         raise AssertionError("unreachable")
 
     def _prepare(self) -> str:
-        """Make or migrate the tables in one transaction; return the instance's id."""
+        """Create or migrate the tables in one transaction. Return the instance's ID."""
         self._db.execute("BEGIN IMMEDIATE")
         try:
             migrate(self._db, self.path)
@@ -225,10 +228,10 @@ class Spool(SpoolReader):
         return instance_id
 
     def close(self) -> None:
-        """Flush, close, and let another process write."""
+        """Flush, close, and release the lock."""
         self._stopping.set()
-        if self._keeper is not None:
-            self._keeper.join()
+        if self._flush_thread is not None:
+            self._flush_thread.join()
         with self._lock:
             if self._lock_file < 0:
                 return
@@ -237,32 +240,32 @@ class Spool(SpoolReader):
             os.close(self._lock_file)
             self._lock_file = -1
 
-    # ── the journal of exchanges under way ───────────────────────────────────────────────────────────────────
+    # ── the journal of exchanges in progress ─────────────────────────────────────────────────────────────────
 
     def open_exchange(self, exchange_id: str, class_name: str, head: dict[str, Any]) -> None:
-        """Begin to keep an exchange. ``head``: fields of `ExchangeRecord` as far as they are known, redacted."""
+        """Add an exchange to the journal. ``head`` holds the known fields of `ExchangeRecord`, redacted."""
         with self._transaction() as (db, state):
             Journal(db).begin(exchange_id, class_name, self._now(), head)
             state.journal[exchange_id] = 0
 
     def update(self, exchange_id: str, head: dict[str, Any]) -> None:
-        """Replace what is known of an exchange under way."""
+        """Replace the known fields of an exchange in progress."""
         with self._transaction() as (db, _):
             Journal(db).update(exchange_id, head)
 
     def append(self, exchange_id: str, direction: str, data: bytes) -> None:
-        """Keep bytes of a body (decoded) of an exchange under way; ``direction`` is ``request`` or ``response``."""
+        """Append decoded bytes to a body of an exchange in progress; ``direction`` is ``request`` or ``response``."""
         self.append_many([(exchange_id, direction, data)])
 
     def append_many(self, chunks: Iterable[tuple[str, str, bytes]]) -> None:
-        """`append` for several chunks, perhaps of several exchanges, in one transaction."""
+        """Append several chunks, of one or more exchanges, in one transaction."""
         with self._transaction() as (db, state):
             for exchange_id, direction, data in chunks:
                 Journal(db).append(exchange_id, direction, self._now(), data)
                 state.journal[exchange_id] = state.journal.get(exchange_id, 0) + len(data)
 
     def close_exchange(self, record: ExchangeRecord) -> list[int]:
-        """The exchange is over: its lines take the journal's place. Returns their numbers."""
+        """Replace the exchange's journal with the lines of its record. Return their numbers."""
         lines = lines_of(record)
         with self._transaction() as (db, state):
             seqs = self._store(lines)
@@ -272,9 +275,9 @@ class Spool(SpoolReader):
         return seqs
 
     def recover(self) -> int:
-        """Make records of exchanges that were under way when the process before died; returns how many.
+        """Record the exchanges that a crash interrupted. Return their number.
 
-        An exchange whose request was held, and not committed as a whole, never left: it is forgotten.
+        Forget an exchange if its request was held back and not committed completely: nothing of it was sent.
         """
         with self._lock, spool_errors(self.path):
             found = dict(self._db.execute("SELECT id, head FROM exchanges").fetchall())
@@ -282,19 +285,19 @@ class Spool(SpoolReader):
         try:
             self._settle(left)
         except SpoolError:
-            # Not a reason to end: what cannot be recorded is refused, and the keeper tries again.
+            # Do not fail: unrecorded exchanges are refused, and the flush thread retries.
             with self._lock:
                 self._left = left | self._left
             return 0
         return sum(left.values())
 
     def leave(self, exchange_id: str, *, recorded: bool) -> None:
-        """End an exchange whose record could not be written: it is no longer under way.
+        """End an exchange whose record could not be written.
 
         Args:
-            exchange_id: which one.
-            recorded: bytes of it have left, so that it becomes a record (``interrupted``) once the disk can be
-                written; otherwise it is forgotten.
+            exchange_id: its ID.
+            recorded: bytes of it were sent, so it becomes a record (``interrupted``) once the disk can be written;
+                otherwise it is forgotten.
         """
         with self._lock:
             if exchange_id in self._state.journal:
@@ -317,15 +320,15 @@ class Spool(SpoolReader):
 
     @property
     def problem(self) -> str | None:
-        """Why nothing can be recorded now; ``None`` while the last write succeeded."""
+        """Return why nothing can be recorded now; ``None`` if the last write succeeded."""
         return self._problem
 
     def works(self) -> bool:
-        """Return whether records can be written. After a failure the flush thread finds out, not the event loop."""
+        """Return whether records can be written. After a failure the flush thread checks, not the event loop."""
         return self._problem is None
 
     def _probe(self) -> bool:
-        """Try a write of some size after a failure; return whether records can be written."""
+        """Write probe data after a failure. Return whether records can be written."""
         with self._lock:
             failures = self._failures
             if self._problem is None:
@@ -343,7 +346,7 @@ class Spool(SpoolReader):
             return False
         with self._lock:
             if self._failures != failures:
-                # A write of the event loop failed in the meantime.
+                # Meanwhile a write of the event loop failed.
                 return False
             self._problem = None
             self._log(logging.INFO, f"spool {self.path}: it can be written again; exchanges are accepted")
@@ -365,9 +368,9 @@ class Spool(SpoolReader):
             self._logged[level] = (text, now)
 
     def relieve(self) -> bool:
-        """Make room on a disk that cannot be written; returns whether it can be written now.
+        """Free space on a disk that cannot be written. Return whether it can be written now.
 
-        Deleted lines leave pages that later lines use. They do not make the file smaller.
+        Deleted lines leave pages that later lines reuse. They do not make the file smaller.
         """
         try:
             if self._acknowledged_bytes() or self._free_bytes() > SLICE_BYTES:
@@ -393,9 +396,9 @@ class Spool(SpoolReader):
         return True
 
     def _renew_reserve(self) -> None:
-        """Renew the reserve, and bound SQLite's log and file so that its space always suffices to move the log.
+        """Renew the reserve, and bound SQLite's log and file so that the reserve always suffices to move the log.
 
-        With a small reserve each commit moves the log at once, and the file may grow by what the disk can hold: a
+        With a small reserve each commit moves the log at once, and the file may grow by the free space of the disk: a
         commit that needs more fails before it is in the log. Otherwise the log could hold pages that fit nowhere.
         """
         size = make_reserve(self.path)
@@ -404,7 +407,7 @@ class Spool(SpoolReader):
             return
         self._reserve = size
         log_pages, file_pages = WAL_SAFETY_PAGES, MAX_PAGES
-        # A disk that cannot be asked shows with the next write.
+        # If the file system gives no answer, the next write fails and shows it.
         with contextlib.suppress(OSError, sqlite3.Error), self._lock:
             if not enough:
                 disk = os.statvfs(self.path.parent)
@@ -419,54 +422,54 @@ class Spool(SpoolReader):
             return sum(size for (state, _), size in self._state.size.items() if state == ACKNOWLEDGED)
 
     def _free_bytes(self) -> int:
-        """Bytes of the file that later lines can use."""
+        """Return the bytes of the file that later lines can reuse."""
         with self._lock, spool_errors(self.path):
             pages = self._db.execute("PRAGMA freelist_count").fetchone()[0]
             return int(pages) * int(self._db.execute("PRAGMA page_size").fetchone()[0])
 
     def _move_log(self) -> None:
-        """Move SQLite's log into the file, so that the log is written from its beginning again."""
+        """Move SQLite's log into the file, so that the log restarts at its beginning."""
         with self._lock, spool_errors(self.path):
             self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     # ── records ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def add(self, record: DeniedRecord | EventRecord) -> list[int]:
-        """Keep a record that has no journal. Returns the numbers of its lines."""
+        """Store a record that has no journal. Return the numbers of its lines."""
         with self._transaction():
             seqs = self._store(lines_of(record))
         self._after_commit()
         return seqs
 
     def checkpoint(self) -> tuple[int, str]:
-        """Write a line that names the newest line and its hash, which are returned: a cut tail shows then."""
+        """Write a checkpoint, so that the audit detects a missing tail. Return number and hash of the line it names."""
         with self._lock:
             seq, digest = self._state.seq, self._state.hash
             self.add(
                 EventRecord(
                     event_name=semconv.EVENT_CHECKPOINT,
                     attributes={semconv.CHECKPOINT_SEQ: seq, semconv.CHECKPOINT_HASH: digest},
-                    message=f"{seq} lines were sealed so far, the last one as {digest}",
+                    message=f"{seq} lines are in the chain, the last with the hash {digest}",
                 )
             )
         return seq, digest
 
     def head(self) -> tuple[int, str]:
-        """``seq`` and hash of the newest line."""
+        """Return ``seq`` and hash of the newest line."""
         return self._state.seq, self._state.hash
 
     @property
     def full(self) -> bool:
-        """Whether new exchanges must be refused: at the limit, and told to block."""
+        """Return whether new exchanges must be refused: the limit is reached, and ``full`` is ``block``."""
         return self._blocks and self.used_bytes >= self.max_bytes
 
     @property
     def used_bytes(self) -> int:
-        """What counts against ``max_bytes``."""
+        """Return the bytes that count against ``max_bytes``."""
         return sum(self._state.size.values()) + sum(self._state.journal.values())
 
     def stats(self) -> dict[str, int]:
-        """As `SpoolReader.stats`, and the limit; costs nothing."""
+        """Return counts and bytes as `SpoolReader.stats`, and the limit, without a query."""
         with self._lock:
             left = sum(exchange_id in self._state.journal for exchange_id in self._left)
             found = {f"{name}_{what}": 0 for name in STATES for what in ("records", "bytes")}
@@ -490,12 +493,12 @@ class Spool(SpoolReader):
     def pending(
         self, limit_bytes: int, *, before_ns: int | None = None, span_ns: int | None = None
     ) -> list[StoredRecord]:
-        """Return the oldest lines that wait, in the order of their times; at least one, where one waits.
+        """Return the oldest pending lines in order of time; at least one if any is pending.
 
         Args:
-            limit_bytes: largest sum of encoded records, each counted with its resource.
-            before_ns: leave out the lines of this time and later.
-            span_ns: largest distance between the first line's time and the last one's.
+            limit_bytes: maximum sum of encoded records, each with its resource.
+            before_ns: leave out lines of this time and later.
+            span_ns: maximum time between the first and the last line.
         """
         found: list[StoredRecord] = []
         total = 0
@@ -517,14 +520,14 @@ class Spool(SpoolReader):
         return found
 
     def oldest_pending(self) -> tuple[int, int] | None:
-        """Return ``(seq, time_ns)`` of the line that has waited longest; ``None`` where none waits."""
+        """Return ``(seq, time_ns)`` of the oldest pending line; ``None`` without one."""
         with spool_errors(self.path):
             query = f"SELECT seq, time_ns FROM records {_PENDING} WHERE state = 0 ORDER BY seq LIMIT 1"  # noqa: S608
             row = self._read().execute(query).fetchone()
         return (row[0], row[1]) if row else None
 
     def pending_since(self, time_ns: int) -> int:
-        """Return how many of the lines that wait have this time or a later one."""
+        """Return the number of pending lines of this time or later."""
         with spool_errors(self.path):
             query = f"SELECT count(*) FROM records {_PENDING_BY_TIME} WHERE state = 0 AND time_ns >= ?"  # noqa: S608
             return int(self._read().execute(query, (time_ns,)).fetchone()[0])
@@ -533,20 +536,20 @@ class Spool(SpoolReader):
         """Mark lines as stored by the destination.
 
         Args:
-            seqs: which lines.
-            why: the reason to count them as stored where the destination did not say so; a line in the chain tells it.
+            seqs: numbers of the lines.
+            why: the reason to count them as stored without a confirmation; a line of the chain contains it.
         """
         try:
             self._mark_acknowledged(seqs, why)
         except SpoolError:
-            # Only acknowledged lines can be deleted, so that these are worth the reserve.
+            # Only acknowledged lines can be deleted, so the mark is worth the reserve.
             if not release_reserve(self.path):
                 raise
             self._mark_acknowledged(seqs, why)
         self._after_commit()
 
     def dead_letter(self, seqs: Sequence[int], why: str) -> None:
-        """The store will never take these lines: they stay here, marked, and a line says which and why."""
+        """Mark lines that the destination refuses for good. They stay stored, and a line names them with the reason."""
         with self._transaction():
             changed = self._change_state(seqs, DEAD, why)
             if changed:
@@ -563,7 +566,7 @@ class Spool(SpoolReader):
 
     @contextmanager
     def _transaction(self) -> Iterator[tuple[sqlite3.Connection, _State]]:
-        """One transaction; if it fails, what this object believes is what it was before, and `problem` says why."""
+        """Run one transaction. If it fails, restore this object's values, and set `problem`."""
         try:
             with self._written() as written:
                 yield written
@@ -590,13 +593,13 @@ class Spool(SpoolReader):
             self._dirty = True
 
     def _store(self, lines: Iterable[Line]) -> list[int]:
-        """Seal, encode and insert lines, inside a transaction."""
+        """Append lines to the chain and insert them, inside a transaction."""
         state = self._state
         ledger: list[tuple[int, bytes, int]] = []
         rows: list[tuple[Any, ...]] = []
         for line in lines:
             now = self._now()
-            # The lines of one record stay together: only the first may begin again at the clock.
+            # The lines of one record stay together, so only the first may restart at the clock.
             if not ledger and state.time_ns - now > MAX_SKEW_NS:
                 self._set_back(now)
             state.seq += 1
@@ -612,11 +615,11 @@ class Spool(SpoolReader):
         return [seq for seq, _, _ in ledger]
 
     def _set_back(self, now_ns: int) -> None:
-        """Let times begin again at the clock, which was set back, and write a line that says so.
+        """Let times restart at a clock that was set back, and write a line that says so.
 
-        Not before the newest time that the destination has taken: Loki takes nothing that is more than 10 minutes ahead
-        of its own clock, so if it took that time, this host's clock is wrong now and was right before. It also refuses
-        what is an hour behind the newest of a stream.
+        Times do not restart before the newest time that the destination has stored: Loki refuses lines that are more
+        than 10 minutes ahead of its own clock, so if it stored that time, this host's clock is wrong now and was right
+        before. It also refuses lines that are an hour behind the newest of a stream.
         """
         state = self._state
         back_to, before = max(now_ns, self._newest_taken_ns), state.time_ns
@@ -654,7 +657,7 @@ class Spool(SpoolReader):
         )
 
     def _change_state(self, seqs: Iterable[int], new: int, why: str | None) -> list[int]:
-        """Lines that still wait get another state; returns which."""
+        """Change the state of pending lines. Return the changed lines."""
         changed = []
         for seq in seqs:
             row = self._db.execute(
@@ -670,7 +673,7 @@ class Spool(SpoolReader):
         return changed
 
     def _note(self, what: str, why: str, seqs: Sequence[int], class_name: str) -> None:
-        """A line about lines that the store will not get: which, and the hash of the last."""
+        """Write a line about lines that the destination will not get: their numbers, and the hash of the last."""
         digest = self._db.execute("SELECT hash FROM ledger WHERE seq = ?", (seqs[-1],)).fetchone()
         ranges = ", ".join(f"{first}-{last}" if first != last else str(first) for first, last in _ranges(seqs))
         whose = f" of class {class_name}" if class_name else ""
@@ -698,10 +701,10 @@ class Spool(SpoolReader):
         try:
             self._make_room()
         except SpoolError:
-            log.exception("the spool is over its limit and could not be pruned")  # what was asked for is committed
+            log.exception("the spool is over its limit and could not be pruned")  # The caller's own data is committed.
 
     def _make_room(self) -> None:
-        """Bring the spool under its limit with some slack, as the module's text says."""
+        """Bring the spool under its limit with some slack, in the order of the module's text."""
         target = self.max_bytes - min(self.max_bytes // 20, SLICE_BYTES)
         for lines in (f"{_KEPT} WHERE state IN (1, 3)", "WHERE state = 2"):
             while self.used_bytes > target and self._prune(lines, self.used_bytes - target):
@@ -715,16 +718,16 @@ class Spool(SpoolReader):
     def _prune(self, lines: str, needed: int, *, whole: bool = True) -> bool:
         """Delete the oldest rows of a kind: at least ``needed`` bytes or a slice. The ledger keeps their hashes.
 
-        ``whole``: all lines of an exchange go together.
+        With ``whole``, delete all lines of an exchange together.
         """
         with self._transaction() as (db, _):
             query = f"SELECT seq, size, class, state, exchange_id FROM records {lines} ORDER BY seq"  # noqa: S608
             return bool(self._delete(_take(db.execute(query), min(needed, SLICE_BYTES), whole=whole)))
 
     def _drop(self, needed: int) -> bool:
-        """Delete the oldest waiting lines of the class that has the most, and say so in a line."""
+        """Delete the oldest pending lines of the class with the most of them, and write a line about it."""
         with self._transaction() as (db, state):
-            # The proxy's own events (class "") go last, lines that tell of drops never.
+            # The proxy's own events (class "") go last, lines about drops never.
             waiting = {name: size for (kind, name), size in state.size.items() if kind == PENDING and size > 0}
             victim = max(waiting, key=lambda name: (name != "", waiting[name]), default=None)
             if victim is None:
@@ -748,10 +751,10 @@ class Spool(SpoolReader):
             self._state.count(state, class_name, -1, -size)
         return [row[0] for row in rows]
 
-    # ── the keeper ───────────────────────────────────────────────────────────────────────────────────────────
+    # ── the flush thread ─────────────────────────────────────────────────────────────────────────────────────
 
-    def _keep(self, seconds: float) -> None:
-        """Flush to the disk, and move what is in the log into the file, outside of the proxy's event loop."""
+    def _flush_regularly(self, seconds: float) -> None:
+        """Flush to the disk and move the log into the file, outside of the proxy's event loop."""
         database: sqlite3.Connection | None = None
         last = False
         while not last:
@@ -773,13 +776,13 @@ class Spool(SpoolReader):
             database.close()
 
     def _flush_and_move(self, database: sqlite3.Connection) -> bool:
-        """Flush and move the log; returns whether the disk had no room for it."""
+        """Flush and move the log. Return whether the disk had no room for it."""
         try:
             self.sync()
         except OSError as error:
             self._failed(f"spool {self.path}: flushing to the disk failed: {error}")
         try:
-            # What the log holds must fit the reserve: on a full disk it is moved into the file first.
+            # The log must fit the reserve: on a full disk it is moved into the file first.
             reserve = _file_size(f"{self.path}.reserve")
             if _file_size(f"{self.path}-wal") > min(CHECKPOINT_BYTES, max(RELIEF_SLICE_BYTES, reserve // 2)):
                 database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
@@ -789,12 +792,12 @@ class Spool(SpoolReader):
         return False
 
     def sync(self) -> None:
-        """Flush what was committed to the disk, if there is anything new."""
+        """Flush committed data to the disk, if there is any."""
         if not self._dirty:
             return
         self._dirty = False
         try:
-            # Of the three files only this one holds no lock of SQLite's, which closing it would give up.
+            # Of the three files only this one holds no lock of SQLite's, which closing it would release.
             descriptor = os.open(f"{self.path}-wal", os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return
@@ -831,10 +834,10 @@ class Spool(SpoolReader):
 
 
 def _lock_exclusively(path: Path) -> int:
-    """Hold ``<path>.lock`` as long as this process lives.
+    """Hold ``<path>.lock`` for the life of this process.
 
     Raises:
-        SpoolError: another process holds it, or it cannot be made.
+        SpoolError: another process holds it, or it cannot be created.
     """
     lock = Path(f"{path}.lock")
     try:
@@ -854,7 +857,7 @@ def _lock_exclusively(path: Path) -> int:
             f"spool {path}: another process (pid {owner}) writes it already; stop that one, or give this one its own "
             "EGRESS_STATE_DIR"
         ) from None
-    with contextlib.suppress(OSError):  # on a full disk the lock holds without the number in it
+    with contextlib.suppress(OSError):  # On a full disk the lock holds without the process's number in it.
         os.pwrite(descriptor, f"{os.getpid()}\n".encode().ljust(32), 0)
     return descriptor
 
@@ -862,7 +865,7 @@ def _lock_exclusively(path: Path) -> int:
 def _take(
     rows: Iterable[tuple[int, int, str, int, str]], needed: int, *, whole: bool = True
 ) -> list[tuple[int, int, str, int, str]]:
-    """Rows until ``needed`` bytes are together; with ``whole`` also those that belong to the last one's exchange."""
+    """Return rows until ``needed`` bytes are reached; with ``whole`` also the other rows of the last exchange."""
     taken: list[tuple[int, int, str, int, str]] = []
     total = ranges = 0
     for row in rows:
@@ -885,7 +888,7 @@ def _ranges(seqs: Sequence[int]) -> Iterator[tuple[int, int]]:
 
 
 def _never_left(head: str) -> bool:
-    """Return whether a journalled request was held back and not committed: nothing of it went upstream."""
+    """Return whether a journalled request was held back and not committed: nothing of it was sent."""
     known = json.loads(head)
     return bool(known.get("request_held")) and not known.get("request_complete")
 
