@@ -510,7 +510,7 @@ def test_a_closed_spool_says_so(path):
         spool.close_exchange(exchange("a"))
 
 
-def test_the_keeper_moves_the_log_into_the_file(path):
+def test_the_flush_thread_moves_the_log_into_the_file(path):
     with Spool(path, sync_seconds=0.01) as spool:
         before = path.stat().st_size
         for n in range(12):
@@ -548,7 +548,7 @@ def test_only_the_flush_thread_probes_a_disk_that_failed(path, monkeypatch):
         assert time.monotonic() - began < 1 and spool._state.seq == head
         fails[0] = False
         assert waits_for(spool.works)
-        assert set(probes) == {"spool-keeper"}
+        assert set(probes) == {"spool-flush"}
 
 
 def test_a_probe_does_not_hide_a_failure_that_comes_meanwhile(spool, monkeypatch):
@@ -571,7 +571,7 @@ def test_the_flush_thread_survives_a_fault_and_reports_it(path, monkeypatch, cap
         assert "RuntimeError: a fault" in spool.flush_problem
         faults.clear()
         assert waits_for(lambda: spool.flush_problem is None)
-        assert spool._keeper.is_alive()
+        assert spool._flush_thread.is_alive()
     assert sum("the flush thread failed" in record.getMessage() for record in caplog.records) == 1
 
 
