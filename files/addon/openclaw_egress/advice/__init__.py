@@ -1,1 +1,1 @@
-"""What would allow a denied destination, and the least rules that a class needs."""
+"""Advice for operators: rules that allow a denied destination, and the fewest rules that a class needs."""

@@ -1,4 +1,4 @@
-"""What would allow a denied destination: the rule and where it belongs, or what to do where no rule can. Pure."""
+"""Remedies for a denial: the rule that allows the destination, with its place, or other advice if no rule can. Pure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from openclaw_egress.recording.denials import ANY, SINGLY_PER_CLASS, DenialGroup
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewRule:
-    """A rule that is to be written into a policy: a host or a range of addresses, with its ports."""
+    """A rule to add to a policy: a host or an address range, with ports."""
 
     ports: tuple[int, ...]
     host: str | None = None
@@ -30,22 +30,22 @@ class NewRule:
     tls: bool = True
 
     def __str__(self) -> str:
-        """As in the file: ``{host: packages.example.com, ports: [443]}``."""
+        """Return the rule as in the file: ``{host: packages.example.com, ports: [443]}``."""
         subject = f"host: {_scalar(self.host)}" if self.host is not None else f"cidr: {_scalar(str(self.cidr))}"
         ports = ", ".join(map(str, self.ports))
         return f"{{{subject}, ports: [{ports}]{'' if self.tls else ', tls: false'}}}"
 
     def as_json(self) -> dict[str, object]:
-        """The same for programs."""
+        """Return the rule as a JSON object."""
         subject = {"host": self.host} if self.host is not None else {"cidr": self.cidr}
         return {**subject, "ports": list(self.ports)} | ({} if self.tls else {"tls": False})
 
 
 @dataclass(frozen=True, slots=True)
 class Remedy:
-    """What the operator can do: ``rules`` are those that would allow it, each with the list it belongs to.
+    """Possible actions of the operator: ``rules`` would allow the destination, each with the list it belongs to.
 
-    Where there is none, ``advice`` says what else helps; otherwise what is worth knowing before the rule is written.
+    Without rules, ``advice`` names another remedy; with rules it warns before they are added.
     """
 
     rules: Sequence[tuple[str, NewRule]] = ()
@@ -57,9 +57,9 @@ class Remedy:
 
 
 def remedy_for(group: DenialGroup, is_own: Callable[[str], bool] = lambda _: False) -> Remedy:
-    """What would allow this destination to this class, as the denial's rule and code tell.
+    """Return the remedy for a group of denials, from their rule and code.
 
-    ``is_own`` says of an address whether this machine has it.
+    ``is_own`` returns whether this machine has an address.
     """
     name, rule = group.class_name, group.rule
     if rule == ANY:
@@ -123,9 +123,9 @@ _EMBEDDING = [
 
 
 def never_opened(host: str, address: Address | None = None) -> str | None:
-    """Return why no rule is ever proposed for a canonical host or an address of it; None where one may be.
+    """Return why no rule is ever proposed for a canonical host or its address; None if one may be.
 
-    Metadata services hand out credentials; loopback and link-local addresses lead to the proxy's host.
+    Metadata services issue credentials; loopback and link-local addresses lead to the proxy's host.
     """
     if host in _METADATA_NAMES:
         return f"{host} is a cloud metadata service, which hands out credentials"
@@ -140,7 +140,7 @@ def never_opened(host: str, address: Address | None = None) -> str | None:
 
 
 def _meanings(address: Address) -> Iterator[Address]:
-    """Yield an address, and the IPv4 address that it stands for, if it stands for one."""
+    """Yield an address, and the IPv4 address that is embedded in it, if any."""
     yield address
     if isinstance(address, ipaddress.IPv6Address):
         number = int(address)
@@ -153,7 +153,7 @@ def _meanings(address: Address) -> Iterator[Address]:
 
 
 def _never(group: DenialGroup, destination: Destination, is_own: Callable[[str], bool]) -> str | None:
-    # A name is looked at by what it resolved to, which the guard's record says.
+    # A name is judged by the address it resolved to, which the guard's record contains.
     addresses = _guarded_addresses(group, destination) if group.rule == "address-guard" else (destination.address,)
     if group.code == Code.OWN_ADDRESS:
         return f"{group.reason}, and leads to the proxy's host"
@@ -166,7 +166,7 @@ def _never(group: DenialGroup, destination: Destination, is_own: Callable[[str],
 
 
 def _destination(group: DenialGroup) -> Destination | None:
-    """None where what was asked for is no destination."""
+    """Return the destination; None if the client named no valid one."""
     try:
         return parse_destination(group.host, group.port)
     except DestinationError:
@@ -190,13 +190,13 @@ def _exception(group: DenialGroup, destination: Destination) -> Remedy:
         (under, NewRule(cidr=str(ipaddress.ip_network(address)), ports=(destination.port,))) for address in addresses
     ]
     if destination.address is not None:
-        # An exception alone is for names that have the address.
+        # An exception alone suffices for names that have the address.
         rules.insert(0, _allow(group.class_name, destination))
     return Remedy(rules, "an exception to the address guard")
 
 
 def _guarded_addresses(group: DenialGroup, destination: Destination) -> tuple[Address, ...]:
-    """The addresses that the guard refused: the destination itself, what its name means, or as the record says."""
+    """Return the addresses that the guard refused: the destination's own, those of its name, or the recorded one."""
     if destination.address is not None:
         return (destination.address,)
     if (known := guarded_name(destination.host)) is not None:
@@ -208,5 +208,5 @@ _PLAIN = re.compile(r"[a-z_][a-z0-9_-]*(\.[a-z0-9_-]+)+|[0-9]+(\.[0-9]+){3}(/[0-
 
 
 def _scalar(text: str) -> str:
-    """A text in YAML's flow style: plain where nothing else can be meant, else in quotes."""
+    """Return a text in YAML's flow style, in quotes unless it can only be plain text."""
     return text if _PLAIN.fullmatch(text) else json.dumps(text)

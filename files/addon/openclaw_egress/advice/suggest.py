@@ -1,4 +1,4 @@
-"""From what a class in `report` did to the least that it needs: rules, and the policy's text with them. Pure."""
+"""Suggestion of the fewest rules for a class in `report`, from its recorded traffic. Pure."""
 
 from __future__ import annotations
 
@@ -26,33 +26,33 @@ from openclaw_egress.policy.model import (
 from openclaw_egress.recording.denials import ANY, Denial
 
 MANY_NAMES = 20
-"""With more names than these below one parent, a wildcard is worth a thought."""
+"""With more names than this below one parent, a note proposes a wildcard."""
 
 
 class SuggestionError(EgressError):
-    """The rules could not be written into the policy's text; the message says why, and has the rules."""
+    """The rules cannot be written into the policy's text; the message gives the reason and the rules."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a class asked for; method and path are None where they are not known."""
+    """A request of a class; method and path are None if unknown."""
 
     destination: Destination
     method: str | None = None
     path: str | None = None
     plain: bool = False
-    """It was plain HTTP, so the proxy saw method and path."""
+    """Whether it was plain HTTP, so that the proxy saw method and path."""
 
 
 @dataclass(frozen=True, slots=True)
 class Suggestion:
-    """The least rules for a class.
+    """The fewest rules for a class.
 
     Attributes:
-        rules: one for each host, in order, with the ports that were asked for.
-        requests: what was asked for, and is allowed once the rules are in the policy.
-        left_out: what was asked for and no rule of ``allow`` can or should allow, each with why.
-        notes: what else the operator should know.
+        rules: one for each host, in order, with the requested ports.
+        requests: the requests that these rules allow.
+        left_out: destinations that no rule of ``allow`` can or should allow, each with the reason.
+        notes: further facts for the operator.
     """
 
     rules: tuple[NewRule, ...] = ()
@@ -62,12 +62,12 @@ class Suggestion:
 
 
 def suggest(policy: Policy, class_name: str, denials: Iterable[Denial]) -> Suggestion:
-    """The rules that a class lacks for what it was seen to do.
+    """Return the rules that a class lacks for its recorded traffic.
 
     Args:
-        policy: the policy as it is; ``class_name`` is one of its classes.
-        class_name: whose denials count.
-        denials: what was reported (let through, though `enforce` would deny it), among others.
+        policy: the current policy; ``class_name`` is one of its classes.
+        class_name: the class.
+        denials: its denials; those that `report` let through count.
     """
     seen = _Seen.of(class_name, denials)
     enforced = enforcing(policy, class_name)
@@ -89,7 +89,7 @@ def suggest(policy: Policy, class_name: str, denials: Iterable[Denial]) -> Sugge
 
 
 def enforcing(policy: Policy, class_name: str) -> Policy:
-    """The policy as it would be with the class's action `enforce`."""
+    """Return the policy with the class's action set to `enforce`."""
     found = replace(policy.classes[class_name], action="enforce")
     return replace(policy, classes={**policy.classes, class_name: found})
 
@@ -97,17 +97,17 @@ def enforcing(policy: Policy, class_name: str) -> Policy:
 def suggested_text(
     data: bytes, file: str, llm_hosts: Sequence[str] | None, class_name: str, suggestion: Suggestion
 ) -> bytes:
-    """The policy's bytes with the rules in it, checked: it can be read, allows all that it should, changes no more.
+    """Return the policy's bytes with the rules added, after a check that nothing else changes.
 
     Args:
-        data: the policy as it is.
+        data: the current policy.
         file: its name in messages.
         llm_hosts: as for `policy.read_policy`.
-        class_name: whose ``allow`` gets the rules.
-        suggestion: with one rule or more.
+        class_name: the class that gets the rules.
+        suggestion: with at least one rule.
 
     Raises:
-        SuggestionError: it could not be done by adding to the text.
+        SuggestionError: an addition to the text cannot do it.
     """
     mark = "\ufeff" if data.startswith(b"\xef\xbb\xbf") else ""
     try:
@@ -131,7 +131,7 @@ def suggested_text(
 
 
 def unified_diff(before: bytes, after: bytes, name: str) -> str:
-    """A diff as ``patch`` takes it, also where the last line has no end."""
+    """Return a diff in the format of ``patch``, also if the last line has no line end."""
     old, new = (_lines(data.decode()) for data in (before, after))
     return "".join(
         line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n"
@@ -140,19 +140,19 @@ def unified_diff(before: bytes, after: bytes, name: str) -> str:
 
 
 def _lines(text: str) -> list[str]:
-    """Lines with their ends, of which LF is the last character: `str.splitlines` knows more ends than ``patch``."""
+    """Return lines with their LF; unlike `str.splitlines`, ``patch`` knows no other line end."""
     return re.findall(r"[^\n]*\n|[^\n]+", text)
 
 
-# ── what was seen ────────────────────────────────────────────────────────────────────────────────────────────────
+# ── recorded traffic ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(slots=True)
 class _Seen:
-    """What the denials of a class say, without repetitions.
+    """Denials of a class without repetitions.
 
-    ``guarded`` are destinations that the address guard refused, ``not_tls`` those where bytes came that are not TLS,
-    both as host and port; ``unknown`` is how many reports are known by number alone.
+    ``guarded`` are destinations that the address guard refused; ``not_tls`` are those with bytes other than TLS after
+    CONNECT; both are pairs of host and port. ``unknown`` counts reports of which only the number is known.
     """
 
     requests: dict[Request, None] = field(default_factory=dict)
@@ -190,7 +190,7 @@ def _request(denial: Denial) -> Request | None:
 
 
 def _decide(policy: Policy, class_name: str, request: Request) -> Decision:
-    """Decide as the proxy does: method and path count in plain HTTP and on inspected hosts, where they are seen."""
+    """Decide as the proxy does: method and path count only where the proxy sees them (plain HTTP, inspected hosts)."""
     return decide(policy, class_name, request.destination, *_seen_of(policy, request))
 
 
@@ -224,7 +224,7 @@ def _why_not_allowable(
 
 
 def _wildcards(hosts: Sequence[str]) -> Iterator[str]:
-    """Parents with many names below them; of those with the same names, the closest."""
+    """Return parents with many names below them; of parents with the same names, the closest."""
     below = Counter(parent for host in hosts for parent in parents(host) if parent.count(".") > 1)
     for parent, count in sorted(below.items()):
         closer = any(other.endswith(parent[1:]) and other != parent and below[other] == count for other in below)
@@ -233,7 +233,7 @@ def _wildcards(hosts: Sequence[str]) -> Iterator[str]:
 
 
 def parents(host: str) -> Iterator[str]:
-    """The wildcards above a name, the closest first: ``*.b.c`` and ``*.c`` for ``a.b.c``."""
+    """Yield the wildcards above a name, the closest first: ``*.b.c`` and ``*.c`` for ``a.b.c``."""
     while (dot := host.find(".")) >= 0:
         host = host[dot + 1 :]
         yield f"*.{host}"
@@ -254,7 +254,7 @@ def _uncounted(unknown: int) -> Iterator[str]:
 
 
 def _only_added(before: Policy, after: Policy, class_name: str, added: int) -> bool:
-    """Whether the class has so many more rules at the end of its ``allow``, and all else is as it was."""
+    """Return whether the class has this many more rules at the end of its ``allow``, and nothing else changed."""
     whole, cut = before.classes[class_name], after.classes[class_name]
     kept = replace(cut, allow=Rules(cut.allow.all[: len(whole.allow.all)]))
     return (
@@ -266,7 +266,7 @@ def _only_added(before: Policy, after: Policy, class_name: str, added: int) -> b
 
 
 def _outline(found: ClassPolicy) -> tuple[object, ...]:
-    """What a class says, wherever it stands in the file."""
+    """Return the content of a class, without its place in the file."""
     lists = [[replace(rule, line=None) for rule in rules] for rules in (found.allow, found.deny, found.addresses)]
     return found.name, found.listen, found.action, found.limits, found.log_tunnels, lists
 

@@ -1,4 +1,4 @@
-"""``egress denials``: what was refused, how often, and what would allow it."""
+"""``egress denials``: refused destinations, their counts, and rules that would allow them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ COLUMNS = [
 SINCE = "24h"
 CLIENTS_SHOWN = 3
 
-Since = Annotated[str, typer.Option(help="From then on: 15m, 24h, 3d (ago), or 2026-11-25T08:00 (local time).")]
+Since = Annotated[str, typer.Option(help="Count denials since: 15m, 24h, 3d (ago), or 2026-11-25T08:00 (local time).")]
 
 
 def register(app: typer.Typer) -> None:
@@ -37,17 +37,18 @@ def register(app: typer.Typer) -> None:
 
 
 def denials(since: Since = SINCE, class_name: ClassName = None, code: CodeName = None, as_json: AsJson = False) -> None:
-    """What was refused (or, in `report`, would have been), the most frequent first, and what would allow it.
+    """List refused destinations, the most frequent first, with the rule that would allow each.
 
-    Counts are exact: what a loop made the proxy count without recording is in them, once its minute is over. `*` as
-    destination is what was counted for a class as a whole. Exit code 0, also where nothing was denied; 2 bad input.
+    Requests that `report` let through, but `enforce` would refuse, are included. Counts are exact; those of a loop
+    appear when their minute is over. The destination `*` counts a class as a whole. Exit code 0, also without
+    denials; 2 invalid input.
     """
     groups = denied_since(since, class_name, code)
     if as_json:
         for group in groups:
             print_json(_as_json(group))
     elif groups:
-        # A narrow terminal needs its room for what would allow it.
+        # On a narrow terminal the remedy needs the room.
         left_out = ("last", "rule") if is_narrow() else ()
         taken = [at for at, (name, _) in enumerate(COLUMNS) if name not in left_out]
         print_table(
@@ -61,7 +62,7 @@ def denials(since: Since = SINCE, class_name: ClassName = None, code: CodeName =
 
 
 def denied_since(since: str, class_name: str | None, code: str | None = None) -> list[DenialGroup]:
-    """The denials of the spool that the settings name, grouped."""
+    """Return the denials in the configured spool, grouped."""
     filters = Filters(since_ns=moment("--since", since), class_name=class_name, code=known_code(code))
     with SpoolReader(Settings.load().spool_path) as reader:
         return group_denials(reader.denials(filters))

@@ -1,4 +1,4 @@
-"""``egress records``, ``show`` and ``tail``: the local store, beside a proxy that writes it or without one."""
+"""``egress records``, ``show`` and ``tail``: readers of the spool, with or without a running proxy."""
 
 from __future__ import annotations
 
@@ -60,15 +60,17 @@ POLL_SECONDS = 0.3
 _AGO = re.compile(r"(\d+)\s*([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
-Since = Annotated[str | None, typer.Option(help="From then on: 15m, 2h, 3d (ago), or 2026-11-25T08:00 (local time).")]
-Until = Annotated[str | None, typer.Option(help="Until then; as --since.")]
+Since = Annotated[
+    str | None, typer.Option(help="Show records since: 15m, 2h, 3d (ago), 2026-11-25T08:00 (local time).")
+]
+Until = Annotated[str | None, typer.Option(help="Show records until; same format as --since.")]
 Model = Annotated[str | None, typer.Option(help="Model; * and ? stand for any text.")]
 ClassName = Annotated[str | None, typer.Option("--class", help="gateway, browser, sandbox, build, …")]
 Status = Annotated[str | None, typer.Option(help="HTTP status: 429, 4xx, 500-529.")]
 Host = Annotated[str | None, typer.Option(help="Host; * and ? stand for any text.")]
 Event = Annotated[str | None, typer.Option(help=f"One of {', '.join(EVENTS)}; without it: exchange and denied.")]
 CodeName = Annotated[str | None, typer.Option("--code", help="Code of the decision: no_rule, address_guarded, …")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line, for programs.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -87,7 +89,7 @@ def records(
     host: Host = None,
     code: CodeName = None,
     event: Event = None,
-    limit: Annotated[int, typer.Option(min=1, help="The newest so many.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, help="Show at most this many, the newest.")] = 50,
     as_json: AsJson = False,
 ) -> None:
     """List records, the newest last."""
@@ -102,11 +104,11 @@ def records(
         taken = [COLUMNS.index(column) for column in columns]
         cells = [[_cells(row)[at] for at in taken] for row in rows]
         if columns is NARROW_COLUMNS:
-            # The time without its year, and no seconds' fraction of a line is lost to it.
+            # Without the year, and with the whole fraction of the second.
             cells = [[str(line[0])[5:], *line[1:]] for line in cells]
         print_table(columns, cells, [_colour(row) for row in rows])
     else:
-        complain("no record fits")
+        complain("no record matches")
 
 
 def tail(
@@ -116,10 +118,10 @@ def tail(
     host: Host = None,
     code: CodeName = None,
     event: Event = None,
-    last: Annotated[int, typer.Option("--last", "-n", min=0, help="Begin with so many that are there.")] = 10,
+    last: Annotated[int, typer.Option("--last", "-n", min=0, help="Show this many existing records first.")] = 10,
     as_json: AsJson = False,
 ) -> None:
-    """Follow records as they are written; Ctrl-C ends it."""
+    """Follow new records until Ctrl-C."""
     with SpoolReader(Settings.load().spool_path) as reader:
         seq = reader.head()[0]
         more: dict[str, int] = {"limit": min(last, sys.maxsize)}
@@ -128,27 +130,27 @@ def tail(
                 _print_line(row, as_json)
                 seq = max(seq, row.seq)
             more = {"after_seq": seq}
-            # A program that reads along must not wait until a buffer is full.
+            # Another program that reads the output must not wait for a full buffer.
             sys.stdout.flush()
             time.sleep(POLL_SECONDS)
 
 
 def show(
-    record_id: Annotated[str, typer.Argument(metavar="ID", help="An exchange's id, or how it begins.")],
+    record_id: Annotated[str, typer.Argument(metavar="ID", help="ID of an exchange, or its beginning.")],
     as_json: AsJson = False,
 ) -> None:
-    """Show one exchange whole: headers, reassembled bodies, the folded message of a stream.
+    """Show one exchange: headers, reassembled bodies, the assembled message of a stream.
 
     Lines of bodies begin with `│ `, and control characters are escaped; `--json` has them unmodified.
     """
     with SpoolReader(Settings.load().spool_path) as reader:
         found = list(reader.query(Filters(id=record_id)))
         lines = reader.lines_for(found[0].id) if found else []
-        if not lines:  # none, or pruned a moment ago
-            complain(f"no exchange begins with {harmless(record_id)}; `egress records` lists ids")
+        if not lines:  # None, or just pruned.
+            complain(f"no exchange begins with {harmless(record_id)}; `egress records` lists IDs")
             raise typer.Exit(NEGATIVE)
         if len(found) > 1:
-            complain(f"{len(found)} exchanges begin with {harmless(record_id)}: give more of the id")
+            complain(f"{len(found)} exchanges begin with {harmless(record_id)}: give more of the ID")
             raise typer.Exit(NEGATIVE)
     row, whole = found[0], reassemble(lines)
     if as_json:
@@ -178,7 +180,7 @@ def _print_exchange(row: Row, whole: dict[str, Any]) -> None:
         if value not in (None, ""):
             typer.echo(f"{name:<12} {harmless(value)}")
     if missing := whole.get("missing_parts"):
-        typer.echo(f"{'missing':<12} parts {', '.join(map(str, missing))} of this exchange are not here (any more)")
+        typer.echo(f"{'missing':<12} parts {', '.join(map(str, missing))} are not, or no longer, stored")
     for side, first in (
         ("request", f"{whole.get('method')} {whole.get('url')}"),
         ("response", f"{whole.get('status')}"),
@@ -194,9 +196,9 @@ def _print_exchange(row: Row, whole: dict[str, Any]) -> None:
                 typer.echo(f"(base64 of {message.get('body_size')} bytes)")
             typer.echo(quoted(_pretty(message)))
         if message.get("body_truncated"):
-            typer.echo(f"(truncated: the body had {message.get('body_size')} bytes or more)")
+            typer.echo(f"(truncated: the body had at least {message.get('body_size')} bytes)")
     if whole.get("messages"):
-        typer.echo("\n── the answer, folded ──")
+        typer.echo("\n── assembled message ──")
         typer.echo(quoted(json.dumps(whole["messages"], ensure_ascii=False, indent=2)))
 
 
@@ -239,7 +241,7 @@ def _cells(row: Row) -> list[object]:
 
 
 def _colour(row: Row) -> str:
-    """Red for what failed, yellow for what was refused or broken off."""
+    """Return red for failures, yellow for refusals and aborted exchanges."""
     if row.outcome in ("upstream_error", "interrupted") or (row.status or 0) >= 500:
         return "red"
     return "yellow" if row.outcome in ("denied", "reported", "client_aborted") or (row.status or 0) >= 400 else ""
@@ -295,7 +297,7 @@ def known_code(code: str | None) -> str | None:
 
 
 def moment(option: str, text: str) -> int:
-    """What an option such as ``--since`` says, in Unix nanoseconds; ends the command where it says nothing."""
+    """Return the time of an option such as ``--since`` in Unix nanoseconds; end the command on invalid text."""
     try:
         if ago := _AGO.fullmatch(text.strip()):
             then = datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
@@ -303,7 +305,7 @@ def moment(option: str, text: str) -> int:
             then = datetime.fromisoformat(text).astimezone()
     except (ValueError, OverflowError):
         then = datetime.min.replace(tzinfo=UTC)
-    # What nanoseconds in 64 bits can say, which is what records have.
+    # The range of 64-bit nanoseconds, which records use.
     if not datetime(1970, 1, 1, tzinfo=UTC) <= then < datetime(2262, 1, 1, tzinfo=UTC):
         _bad(option, text, "15m, 2h, 3d, or a date and time such as 2026-11-25T08:00")
     return int(then.timestamp() * 1e9)
@@ -326,5 +328,5 @@ _STATUS: list[tuple[re.Pattern[str], Callable[[re.Match[str]], tuple[int, int]]]
 
 
 def _bad(option: str, text: str, wanted: str) -> NoReturn:
-    complain(f"{option}: {harmless(text)!r} is not understood; write {wanted}")
+    complain(f"{option}: {harmless(text)!r} is not valid; write {wanted}")
     raise typer.Exit(BAD_INPUT)

@@ -1,6 +1,6 @@
-"""How denials are kept: singly up to a rate, beyond it as a number, so that a loop cannot push exchanges out.
+"""Rate limit for records of denials: beyond a rate they are summarised, so that a loop displaces no exchange.
 
-And how they are put together again: what was kept singly and what was only counted, by what was asked for. Pure.
+`group_denials` joins single records and summaries again. Pure.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ __all__ = ["ANY", "UNKNOWN", "Denial", "DenialGroup", "DenialRate", "Key", "grou
 
 WINDOW_SECONDS = 60.0
 SINGLY_PER_KEY = 10
-"""Denials of one class, destination and rule that are kept singly in a window."""
+"""Maximum single records of one class, destination and rule in a window."""
 SINGLY_PER_CLASS = 300
-"""…and of one class, whatever it asked for: a loop over ever new names is a loop too."""
+"""Maximum single records of one class in a window, because a loop may use a new name each time."""
 MAX_KEYS = 10_000
 
 
 class Key(NamedTuple):
-    """What denials are counted by. In the count of a whole class, host and rule are `ANY`."""
+    """The fields by which denials are counted. In the count of a whole class, host and rule are `ANY`."""
 
     class_name: str
     host: str
@@ -31,15 +31,15 @@ class Key(NamedTuple):
     rule: str
     code: str
     enforced: bool = True
-    """False: only reported. Apart, because a policy for `enforce` is made from what `report` let through."""
+    """False for a report only. These are counted apart, because `policy suggest` uses them."""
     status: int | None = None
-    """HTTP status of the refusal, so that a summary can have it too."""
+    """HTTP status of the refusal, for the summary."""
     reason: str = ""
-    """Only where the destination is `UNKNOWN`: reasons are fixed texts then, and are counted apart."""
+    """Set only if the destination is `UNKNOWN`: reasons are fixed texts then, and are counted apart."""
 
     @classmethod
     def of_class(cls, class_name: str, *, enforced: bool) -> Key:
-        """Return the key by which a whole class is counted."""
+        """Return the key that counts the whole class."""
         return cls(class_name, ANY, 0, ANY, Code.VARIOUS, enforced)
 
 
@@ -51,9 +51,9 @@ class _Window:
 
 
 class DenialRate:
-    """Says of each denial whether it is kept singly, and gives what was only counted when its window is over.
+    """Decides whether a denial gets a record of its own, and returns the counts of the others after their window.
 
-    Times are seconds of a clock that only goes forward.
+    Times are seconds of a monotonic clock.
     """
 
     def __init__(self) -> None:
@@ -61,14 +61,14 @@ class DenialRate:
         self._over: list[tuple[Key, int]] = []
 
     def singly(self, key: Key, now: float) -> bool:
-        """Whether this denial is to be recorded by itself; otherwise it is counted."""
+        """Return whether this denial gets a record of its own; otherwise count it."""
         whole_class = Key.of_class(key.class_name, enforced=key.enforced)
         if not self._take(key, SINGLY_PER_KEY, now):
             return False
         return self._take(whole_class, SINGLY_PER_CLASS, now)
 
     def due(self, now: float, *, everything: bool = False) -> list[tuple[Key, int]]:
-        """Counts whose window is over (or all, when the proxy ends), each given once."""
+        """Return the counts of ended windows (or all, when the proxy stops), each once."""
         for key in [key for key, window in self._windows.items() if everything or now - window.since > WINDOW_SECONDS]:
             self._close(key)
         due, self._over = self._over, []
@@ -97,10 +97,10 @@ class DenialRate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Denial:
-    """One record of a denial, or of ``count`` denials that were not kept singly.
+    """One record of a denial, or the summary of ``count`` denials.
 
-    ``host`` is `ANY` where it is about the class as a whole; ``port`` is 0 there, and where what was asked for is no
-    destination. ``method`` and ``url`` are None where they are not known.
+    ``host`` is `ANY` in the summary of a whole class. ``port`` is 0 there, and if the client named no valid
+    destination. ``method`` and ``url`` are None if unknown.
     """
 
     class_name: str
@@ -110,12 +110,12 @@ class Denial:
     reason: str
     time_ns: int
     code: str = ""
-    """One of `codes.Code`; empty in records of versions that had none."""
+    """One of `codes.Code`; empty in records of versions before codes existed."""
     address: str | None = None
-    """The address that the decision was about, where the name has one."""
+    """The refused address, if one is known."""
     count: int = 1
     summary: bool = False
-    """Stands for denials that were only counted."""
+    """Whether the record is a summary."""
     enforced: bool = True
     method: str | None = None
     url: str | None = None
@@ -124,9 +124,9 @@ class Denial:
 
 @dataclass(slots=True, kw_only=True)
 class DenialGroup:
-    """All denials of one class, destination and rule; ``reason``, ``code`` and ``address`` are of the newest.
+    """All denials of one class, destination and rule. ``reason``, ``code`` and ``address`` are those of the newest.
 
-    A summary gives them only where no single record does.
+    Those of a summary are used only without a single record.
     """
 
     class_name: str
@@ -137,26 +137,26 @@ class DenialGroup:
     code: str = ""
     address: str | None = None
     enforced: int = 0
-    """How many were refused; ``reported`` were let through, and `enforce` would have refused them."""
+    """Number of refusals; ``reported`` counts requests that passed, and that `enforce` would have refused."""
     reported: int = 0
     last_ns: int = 0
     clients: list[str] = field(default_factory=list)
-    """Addresses of the clients that are known, in the order in which they came."""
+    """Known addresses of clients, in order of arrival."""
     _told_ns: int = -1
 
     @property
     def count(self) -> int:
-        """All of them."""
+        """Return the number of refusals and reports."""
         return self.enforced + self.reported
 
     @property
     def destination(self) -> str:
-        """``host:port``; `ANY` for the class as a whole; as asked for where that is no destination."""
+        """Return ``host:port``; `ANY` for the class as a whole; the client's own text if it is no valid destination."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}" if self.port else self.host
 
     def add(self, denial: Denial) -> None:
-        """Count one more record of this group."""
+        """Add one record to this group."""
         if denial.enforced:
             self.enforced += denial.count
         else:
@@ -171,7 +171,7 @@ class DenialGroup:
 
 
 def group_denials(denials: Iterable[Denial]) -> list[DenialGroup]:
-    """Denials by class, destination and rule; the most frequent first, of equals the newest."""
+    """Return the denials by class, destination and rule, the most frequent first, then the newest."""
     groups: dict[tuple[str, str, int, str], DenialGroup] = {}
     for denial in denials:
         key = (denial.class_name, denial.host, denial.port, denial.rule)

@@ -1,6 +1,6 @@
-"""What is kept of one exchange, decision or event, as attributes and log lines.
+"""Records of exchanges, denials and events, as attributes and log lines. Pure.
 
-Pure: `lines_of` turns a record into one line or several; what a line is and how it is split stands in `lines`.
+`lines_of` converts a record into one or more log lines; `log_lines` splits them.
 
 The JSON of an exchange::
 
@@ -9,7 +9,7 @@ The JSON of an exchange::
      "response": {"headers": {…}, "body": "…", …},
      "messages": […assembled message of a stream…], "messages_truncated": true}
 
-``messages_truncated`` is there only if the assembled message exceeded the limit or an event was unreadable.
+``messages_truncated`` is present only if the assembled message exceeded the limit or an event was unreadable.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from openclaw_egress.recording.log_lines import (
 from openclaw_egress.recording.redaction import MAX_URL_BYTES, clean_text, truncate_utf8
 
 OUTCOMES = ("complete", "client_aborted", "upstream_error", "interrupted")
-"""How an exchange can end."""
+"""Possible ends of an exchange."""
 Headers = Sequence[tuple[str, str]]
 
 _TRANSPORT_ERRORS = """timeout connect_error dns_error tls_error protocol_error connection_reset upstream_closed
@@ -47,8 +47,8 @@ ERROR_TYPES = PROVIDER_ERRORS | {*_TRANSPORT_ERRORS.split(), OTHER_ERROR}
 class Body:
     """A body after content decoding.
 
-    ``size`` and ``sha256`` are of the whole decoded body, though ``text`` be truncated; ``sha256`` is ``None`` where
-    the body's end was not seen.
+    ``size`` and ``sha256`` describe the whole decoded body, even if ``text`` is truncated. ``sha256`` is ``None`` if
+    the end of the body did not arrive.
     """
 
     text: str
@@ -60,7 +60,7 @@ class Body:
 
     @classmethod
     def of(cls, data: bytes, *, whole: bool = True) -> Body:
-        """The body that is ``data``, or, where it is not ``whole``, began with it: a cut character is left out."""
+        """Return the body of ``data``. If it is not ``whole``, drop an incomplete character at its end."""
         digest = hashlib.sha256(data).hexdigest() if whole else None
         try:
             text, encoding = _decode(data, cut=not whole), "utf-8"
@@ -69,13 +69,13 @@ class Body:
         return cls(text=text, encoding=encoding, size=len(data), sha256=digest, truncated=not whole)
 
     def content(self) -> bytes:
-        """The bytes that ``text`` stands for."""
+        """Return the bytes that ``text`` encodes."""
         return base64.b64decode(self.text) if self.encoding == "base64" else self.text.encode()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExchangeRecord:
-    """One request to an inspected host and its answer. Already redacted. Times are Unix nanoseconds."""
+    """One request to an inspected host and its response, already redacted. Times are Unix nanoseconds."""
 
     id: str
     class_name: str
@@ -92,7 +92,7 @@ class ExchangeRecord:
     rule: str = ""
     reason: str = ""
     code: str = ""
-    """Of the decision: one of `codes.Code`."""
+    """Code of the decision: one of `codes.Code`."""
     first_chunk_ns: int | None = None
     http_version: str | None = None
     status: int | None = None
@@ -101,7 +101,7 @@ class ExchangeRecord:
     request_body: Body | None = None
     response_body: Body | None = None
     request_size: int | None = None
-    """Bytes of the body on the wire, before decoding and truncation; the same for the response's."""
+    """Bytes of the body on the wire, before decoding and truncation; also for the response."""
     response_size: int | None = None
     body_truncated: bool = False
     request_facts: RequestFacts = field(default_factory=RequestFacts)
@@ -109,14 +109,14 @@ class ExchangeRecord:
     error_type: str | None = None
     key_fingerprint: str | None = None
     trace_id: str | None = None
-    """32 hex digits, from ``traceparent``; ``span_id`` 16."""
+    """32 hex digits, from ``traceparent``; ``span_id`` has 16."""
     span_id: str | None = None
     output_messages: list[dict[str, Any]] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeniedRecord:
-    """What was refused (or, with ``enforced=False``, would have been): who, where, which rule and why."""
+    """A denial (with ``enforced=False`` only a report): client, destination, rule and reason."""
 
     class_name: str
     host: str
@@ -127,25 +127,25 @@ class DeniedRecord:
     reason: str
     client: str = ""
     address: str | None = None
-    """The address that the decision was about: a literal, or what a name resolved to."""
+    """The address of the decision: a literal, or the result of name resolution."""
     method: str | None = None
     url: str | None = None
     count: int = 1
     summary: bool = False
-    """The record stands for ``count`` denials that were not recorded one by one."""
+    """Whether the record is a summary of ``count`` denials."""
     enforced: bool = True
     time_ns: int | None = None
-    """When, where that is not when it is recorded (Unix nanoseconds)."""
+    """Time of the denial in Unix nanoseconds; None for the time of recording."""
     id: str = ""
     status: int | None = None
-    """HTTP status of the refusal; None where the connection ended without a response."""
+    """HTTP status of the refusal; None if the connection ended without a response."""
     trace_id: str | None = None
     span_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventRecord:
-    """Something that happened to the proxy itself: policy loaded or refused, records dropped, a checkpoint."""
+    """An event of the proxy itself: policy loaded or refused, records dropped, a checkpoint."""
 
     event_name: str
     message: str
@@ -158,7 +158,7 @@ Record = ExchangeRecord | DeniedRecord | EventRecord
 
 
 def lines_of(record: Record) -> list[Line]:
-    """The lines of a record, the one with the attributes first. None is over the limits of a stock Loki."""
+    """Return the lines of a record, the one with the attributes first. Each fits the limits of a default Loki."""
     if isinstance(record, ExchangeRecord):
         line = _exchange_line(record)
     elif isinstance(record, DeniedRecord):
@@ -169,7 +169,7 @@ def lines_of(record: Record) -> list[Line]:
 
 
 def severity(status: int | None, outcome: str, error_type: str | None = None) -> str:
-    """ERROR for 5xx, transport errors and errors inside a stream; WARN for 4xx and clients that left; else INFO."""
+    """Return ERROR for 5xx, transport errors and errors in a stream, WARN for 4xx and aborted exchanges, else INFO."""
     if outcome in ("upstream_error", "interrupted") or (status is not None and status >= 500):
         return "ERROR"
     if (status is not None and status >= 400) or outcome in ("client_aborted", "denied"):
@@ -178,7 +178,7 @@ def severity(status: int | None, outcome: str, error_type: str | None = None) ->
 
 
 def error_type_of(record: ExchangeRecord) -> str | None:
-    """``error.type`` from the fixed list: the transport's, else the provider's, else the status code."""
+    """Return ``error.type`` from the fixed list: the transport's, else the provider's, else the status code."""
     for candidate in (record.error_type, record.response_facts.error_type):
         if candidate is not None and candidate in ERROR_TYPES:
             return candidate
@@ -309,7 +309,7 @@ def _message_json(headers: Headers, body: Body | None) -> dict[str, Any]:
 
 
 def headers_json(headers: Headers) -> dict[str, str | list[str]]:
-    """Headers as an object; a name that comes again (in any case) holds a list, in order."""
+    """Return headers as an object. The values of a repeated name (in any case) form a list, in order."""
     result: dict[str, str | list[str]] = {}
     names: dict[str, str] = {}
     for raw_name, raw_value in headers:
@@ -324,13 +324,13 @@ def headers_json(headers: Headers) -> dict[str, str | list[str]]:
 
 
 def rfc3339(time_ns: int) -> str:
-    """Unix nanoseconds as RFC 3339 in UTC with microseconds."""
+    """Return Unix nanoseconds as RFC 3339 in UTC with microseconds."""
     seconds, rest = divmod(time_ns, 1_000_000_000)
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest // 1000:06d}Z"
 
 
 def _decode(data: bytes, *, cut: bool) -> str:
-    """UTF-8; where the end was cut off, without the up to 3 bytes of a character that the cut went through."""
+    """Decode UTF-8. If the end was cut off, drop the incomplete character there (at most 3 bytes)."""
     try:
         return data.decode()
     except UnicodeDecodeError as error:
