@@ -46,12 +46,12 @@ INSPECT = "openclaw_egress.inspect"
 
 FAILED = Decision.denial(Code.DECISION_FAILED)
 REFUSED = "refused by openclaw.egress"
-"""Prefix of the error of each upstream connection that access control refuses; mitmproxy passes on nothing but this text."""
+"""Prefix of the error of each upstream connection refused here; mitmproxy passes on nothing but this text."""
 
 _CLIENT_ENDED = (
     "connection closed", "alert", "unknown ca", "bad certificate", "certificate unknown", "certificate verify failed",
 )  # fmt: skip
-"""Fragments of mitmproxy's error texts for a handshake that the client ended, or whose certificate it does not trust."""
+"""Fragments of mitmproxy's error texts for handshakes that the client ended or whose certificate it rejected."""
 
 _REMEDY_OF_MESSAGE = "Send a request as RFC 9112 defines it, within the limits of the class (classes.NAME.limits)."
 
@@ -232,7 +232,7 @@ class Gate:
 
     @fails_closed(_client_failed)
     def client_connected(self, client: connection.Client) -> None:
-        """Refuse a client if no class owns its listener, if it is not a known neighbour, or if its class is at its limit."""
+        """Refuse a client on a listener without a class, an unknown neighbour, and one above the connection limit."""
         found = self._class_policy(client)
         address = str(client.peername[0])
         if self._neighbours is not None and self._neighbours.refuses(address):
