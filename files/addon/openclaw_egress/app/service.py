@@ -30,7 +30,7 @@ from openclaw_egress.policy.codes import ANYWHERE, UNREADABLE, Target, Unparsed,
 from openclaw_egress.policy.host_addresses import with_host_addresses
 from openclaw_egress.policy.model import Decision, Policy, PolicyError, builtin_policy, load_policy
 from openclaw_egress.proxy import memory
-from openclaw_egress.proxy.access_control import Gate, sent_method
+from openclaw_egress.proxy.access_control import AccessControl, sent_method
 from openclaw_egress.proxy.memory_budget import MemoryBudget, container_limit, default_budget
 from openclaw_egress.proxy.recorder import Recorder
 from openclaw_egress.proxy.served_ca import ServedCA, file_signature
@@ -125,7 +125,7 @@ class Service:
         self._keeper = threading.Thread(target=self._keep, name="housekeeping", daemon=True)
         self._beat = time.monotonic()
         self._checkpoint = self.spool.head()
-        self.gate = Gate(lambda: self.policy, self, neighbours=settings.neighbours)
+        self.access_control = AccessControl(lambda: self.policy, self, neighbours=settings.neighbours)
         self.recorder = Recorder(self.spool, self.metrics, settings.body_limit)
         self.budget = MemoryBudget(
             settings.memory_budget or default_budget(container_limit()), lambda: list(self.policy.classes)

@@ -31,12 +31,12 @@ from openclaw_egress.policy.codes import ANYWHERE, UNREADABLE, Code, Evidence, T
 from openclaw_egress.policy.destination import Destination, DestinationError, parse_destination
 from openclaw_egress.policy.model import ClassPolicy, Decision, Policy, decide, decide_address, with_addresses
 from openclaw_egress.proxy import fair_scheduling, http1_limits, tunnels
-from openclaw_egress.proxy.connection_grants import Permit, Permits
+from openclaw_egress.proxy.connection_grants import ConnectionGrant, ConnectionGrants
 from openclaw_egress.proxy.error_responses import refusal
 from openclaw_egress.proxy.http1_limits import RESPONSE_PROBLEM, BoundedHttpLayer, drop_hop_by_hop
 from openclaw_egress.proxy.layers import Refuse, cut, looks_like_tls
 from openclaw_egress.proxy.rate_limiter import Rate
-from openclaw_egress.proxy.resolver import ResolutionError, Resolver, current_permit, is_own_address
+from openclaw_egress.proxy.resolver import ResolutionError, Resolver, current_grant, is_own_address
 from openclaw_egress.settings import Neighbours
 
 log = logging.getLogger("openclaw_egress.access_control")
@@ -131,7 +131,7 @@ class Observer(Protocol):
         """Record a finished tunnel of a class with ``log_tunnels``."""
 
 
-class Gate:
+class AccessControl:
     """The mitmproxy add-on that decides on each client connection and request; see the module's docstring."""
 
     name = "openclaw_egress.access_control"
@@ -147,7 +147,7 @@ class Gate:
         self._policy = policy
         self._observer = observer
         self._resolver = resolver or Resolver()
-        self._permits = Permits()
+        self._grants = ConnectionGrants()
         self._connect_targets: dict[str, Destination] = {}
         self._clients: dict[str, str] = {}
         self._open: Counter[str] = Counter()
@@ -173,7 +173,7 @@ class Gate:
         flow.metadata.pop(INSPECT, None)
         self._record_failure(flow.client_conn, Code.DECISION_FAILED)
         log.error("request refused: the decision failed", exc_info=error)
-        self._permits.forget(flow.client_conn.id)
+        self._grants.forget(flow.client_conn.id)
 
     def _layer_failed(self, nextlayer: layer.NextLayer, error: Exception) -> None:
         nextlayer.layer = Refuse(nextlayer.context)
@@ -261,7 +261,7 @@ class Gate:
     @fails_closed(_end_failed)
     def client_disconnected(self, client: connection.Client) -> None:
         """Revoke the client's grants and release its share of the connection limit."""
-        self._permits.forget(client.id)
+        self._grants.forget(client.id)
         self._connect_targets.pop(client.id, None)
         if (class_name := self._clients.pop(client.id, None)) is not None:
             self._open[class_name] -= 1
@@ -370,7 +370,7 @@ class Gate:
         destination = self._parse(flow, _host_on_the_wire(flow.request), flow.request.port)
         if destination is None:
             return
-        if await self._permit(flow, destination, None, None):
+        if await self._grant(flow, destination, None, None):
             self._connect_targets[flow.client_conn.id] = destination
             # The upstream connection, its SNI and the certificate use the canonical form.
             flow.request.data.host = destination.host
@@ -389,7 +389,7 @@ class Gate:
         disagreement = _authority_disagreement(request, destination)
         if disagreement is not None:
             return self._refuse(flow, destination, disagreement)
-        if not await self._permit(flow, destination, sent_method(request), request.path):
+        if not await self._grant(flow, destination, sent_method(request), request.path):
             return None
         websocket = "websocket" in request.headers.get("upgrade", "").lower()
         if websocket and INSPECT in flow.metadata:
@@ -404,16 +404,14 @@ class Gate:
         request.headers.pop("proxy-authorization", None)
         return None
 
-    async def _permit(
-        self, flow: http.HTTPFlow, destination: Destination, method: str | None, path: str | None
-    ) -> bool:
+    async def _grant(self, flow: http.HTTPFlow, destination: Destination, method: str | None, path: str | None) -> bool:
         """Decide on the name, resolve it, decide on the addresses; then write the grant or refuse."""
         policy, class_name = self._policy(), self._class_of(flow.client_conn)
         decision = decide(policy, class_name, destination, method, path)
         if not decision.allow:
             self._refuse(flow, destination, decision)
             return False
-        known = self._permits.find(flow.client_conn.id, destination.host, destination.port)
+        known = self._grants.find(flow.client_conn.id, destination.host, destination.port)
         if known is not None and known.fresh:
             addresses = known.addresses
         else:
@@ -430,11 +428,11 @@ class Gate:
         if decision.allow and decision.limited and method is not None and (name := _unlimited(flow.request)):
             decision = Decision.denial(Code.OVERRIDE_HEADER, Evidence(rule=decision.rule, detail=name))
         if not decision.allow:
-            self._permits.revoke(flow.client_conn.id, destination.host, destination.port)
+            self._grants.revoke(flow.client_conn.id, destination.host, destination.port)
             self._refuse(flow, destination, decision)
             return False
         if known is None:
-            known = Permit(
+            known = ConnectionGrant(
                 class_name,
                 destination,
                 addresses,
@@ -444,7 +442,7 @@ class Gate:
                 decision.reason,
                 decision.code,
             )
-            self._permits.write(flow.client_conn.id, known)
+            self._grants.write(flow.client_conn.id, known)
         if decision.would_deny:
             self._observer.denied(
                 class_name, destination, decision, _method(flow.request), _client(flow), enforced=False
@@ -529,11 +527,11 @@ class Gate:
         if isinstance(context.layers[-1], layers.ClientTLSLayer):
             return self._http(context, HTTPMode.transparent)
         target = self._connect_targets.get(context.client.id)
-        permit = self._permits.find(context.client.id, target.host, target.port) if target is not None else None
-        if permit is not None and not permit.tls:
+        grant = self._grants.find(context.client.id, target.host, target.port) if target is not None else None
+        if grant is not None and not grant.tls:
             # Do not wait for client bytes here: without TLS, the server may speak first.
             self._speaking.add(context.client.id)
-            self._begin_tunnel(context.client, permit)
+            self._begin_tunnel(context.client, grant)
             return layers.TCPLayer(context, ignore=True)
         if not data:
             return None
@@ -566,28 +564,28 @@ class Gate:
         """Decrypt inspected hosts and tunnel all others, if the SNI matches the destination of CONNECT."""
         client = data.context.client
         target = self._connect_targets[client.id]
-        permit = self._permits.find(client.id, target.host, target.port)
-        if permit is None:
+        grant = self._grants.find(client.id, target.host, target.port)
+        if grant is None:
             raise LookupError("no connection grant")
         if not _sni_agrees(data.client_hello.sni, target):
             self._deny_connection(client, target, Code.SNI_MISMATCH)
             return
-        data.ignore_connection = not permit.inspect
+        data.ignore_connection = not grant.inspect
         if data.ignore_connection:
             # HttpLayer does not set the address for a tunnel.
             data.context.server.address = (target.host, target.port)
             self._speaking.add(client.id)
-            self._begin_tunnel(client, permit)
+            self._begin_tunnel(client, grant)
 
-    def _begin_tunnel(self, client: connection.Client, permit: Permit) -> None:
+    def _begin_tunnel(self, client: connection.Client, grant: ConnectionGrant) -> None:
         if self._class_policy(client).log_tunnels:
             tunnel = tunnels.Tunnel(
-                permit.class_name,
-                permit.destination,
+                grant.class_name,
+                grant.destination,
                 str(client.peername[0]),
-                permit.rule,
-                permit.reason,
-                permit.code,
+                grant.rule,
+                grant.reason,
+                grant.code,
                 time.time_ns(),
             )
             tunnels.begin(client.id, tunnel)
@@ -597,7 +595,7 @@ class Gate:
         """Refuse the certificate without a grant: mitmproxy ends the handshake if it has no TLS context."""
         client = data.context.client
         target = self._connect_targets.get(client.id)
-        if target is None or self._permits.find(client.id, target.host, target.port) is None:
+        if target is None or self._grants.find(client.id, target.host, target.port) is None:
             raise AddonHalt
 
     @fails_closed(_established_failed)
@@ -610,7 +608,7 @@ class Gate:
         """Record a handshake that the proxy ended. One that the client ended is not a refusal."""
         client, error = data.context.client, data.conn.error or ""
         target = self._connect_targets.get(client.id)
-        refused_before = target is None or self._permits.find(client.id, target.host, target.port) is None
+        refused_before = target is None or self._grants.find(client.id, target.host, target.port) is None
         if refused_before or any(words in error for words in _CLIENT_ENDED):
             return
         unreadable = error.startswith("Cannot parse ClientHello")
@@ -634,15 +632,15 @@ class Gate:
     @fails_closed(_opening_failed)
     def server_connect(self, data: server_hooks.ServerConnectionHookData) -> None:
         """Check the grant immediately before mitmproxy connects: without a grant, refuse the connection."""
-        current_permit.set(None)
+        current_grant.set(None)
         address = data.server.address
-        permit = self._permits.find(data.client.id, address[0], address[1]) if address else None
-        if address is None or permit is None:
+        grant = self._grants.find(data.client.id, address[0], address[1]) if address else None
+        if address is None or grant is None:
             data.server.error = f"{REFUSED}: no connection grant"
             self._record_failure(data.client, Code.NO_GRANT)
             return
-        current_permit.set(permit)
-        if permit.destination.address is not None and str(permit.destination.address) != address[0]:
+        current_grant.set(grant)
+        if grant.destination.address is not None and str(grant.destination.address) != address[0]:
             data.server.error = f"{REFUSED}: address not in canonical form"
             self._record_failure(data.client, Code.ADDRESS_NOT_CANONICAL)
 
@@ -650,8 +648,8 @@ class Gate:
     def server_connected(self, data: server_hooks.ServerConnectionHookData) -> None:
         """Abort before the first byte unless the peer's address is one of those that were checked."""
         address, peer = data.server.address, data.server.peername
-        permit = self._permits.find(data.client.id, address[0], address[1]) if address else None
-        if permit is None or peer is None or peer[0].split("%")[0] not in permit.addresses:
+        grant = self._grants.find(data.client.id, address[0], address[1]) if address else None
+        if grant is None or peer is None or peer[0].split("%")[0] not in grant.addresses:
             raise LookupError("connected to an address that was not checked")
 
     # ── helpers ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -683,7 +681,7 @@ class Gate:
         self._close_all(client)
 
     def _close_all(self, client: connection.Client) -> None:
-        self._permits.forget(client.id)
+        self._grants.forget(client.id)
 
 
 def _port(client: connection.Client) -> int:
