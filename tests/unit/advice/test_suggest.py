@@ -1,4 +1,4 @@
-"""What a class in `report` did becomes the least rules that allow it, written into the policy's own text."""
+"""Requests of a class in `report` become the least rules that allow them, written into the policy's own text."""
 
 import shutil
 import subprocess
@@ -26,7 +26,7 @@ HEAD = "version: 1  # one\ninspect: [api.openai.com]\nclasses:\n"
 
 
 def report(host: str, port: int = 443, method: str | None = "CONNECT", **changes) -> Denial:
-    """A denial that was only reported."""
+    """Return a denial that was only reported."""
     known: dict = {"class_name": "box", "rule": "default", "reason": "no rule", "time_ns": 1, "enforced": False}
     return Denial(**known | {"host": host, "port": port, "method": method} | changes)
 
@@ -161,7 +161,7 @@ AROUND = "  first: {listen: 7, action: enforce, allow: [z.example]}\n", "  last:
 
 
 def add(text: str) -> str:
-    """The text with rules for a.example and b.example, port 443."""
+    """Return the text with rules for a.example and b.example, port 443."""
     found = suggest(read(text), "box", [report("a.example"), report("b.example")])
     return suggested_text(text.encode(), "policy.yml", None, "box", found).decode()
 
