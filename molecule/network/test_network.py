@@ -1,4 +1,4 @@
-"""Destinations of each container at the level `network`, whatever it tries, and the traffic that still works."""
+"""Destinations of each container at the level `network`, by every way that it can try, and allowed traffic."""
 
 import json
 import subprocess
@@ -309,7 +309,7 @@ IN_GATEWAY = {
 RESTARTS = {
     "proxy": "docker restart openclaw-proxy",
     "carrier": "docker restart openclaw-carrier",
-    # After a crash: the PID file of an old containerd, whose PID another process now has.
+    # A crash leaves the PID file of an old containerd, and another process now has that PID.
     "gateway": "docker exec openclaw-gateway sh -c 'echo 1 >/var/run/docker/containerd/containerd.pid';"
     " docker restart openclaw-gateway",
     "gateway without proxy": "docker stop openclaw-proxy; docker restart openclaw-gateway; docker start openclaw-proxy",

@@ -82,7 +82,7 @@ openclaw_egress_run() {
     without_ours() { sed -e '\|^@MARK@$|d' -e '\|^@COPY@$|d' "$1"; }
     trap : HUP INT TERM # docker gets the signal; this shell lives on to tidy up
     saved=$(mktemp -d) || exit 1
-    # What git does not know under this name is left over from a build that was killed.
+    # An untracked file of this name is left over from a killed build, so it is not saved.
     if git -C "$context" ls-files --error-unmatch proxy-bootstrap.cjs >/dev/null 2>&1 && [ -f "$copy" ]; then
       cp -p "$copy" "$saved/bootstrap" || exit 1
     fi

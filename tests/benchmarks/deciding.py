@@ -75,7 +75,7 @@ def main() -> int:
         at_most(f"a decision with {FEW:,} rules", taken[FEW], "us", GOAL_MICROSECONDS),
         reported(f"a decision with {MANY:,} rules", taken[MANY], "us"),
         at_most(f"{MANY:,} rules as against {FEW:,}", taken[MANY] / taken[FEW], "times", GOAL_GROWTH),
-        reported("requests asked of explain and the gate", sum(outcomes.values()), "requests"),
+        reported("requests that explain and access control decided", sum(outcomes.values()), "requests"),
         exactly("of these decided differently", len(different), "requests", 0),
     ]
     for result in results:

@@ -349,7 +349,7 @@ def test_records_are_sent_after_the_setting_is_fixed(spool, store):
 
 
 def refuses(*bad: int) -> Callable[[Push], Answer]:
-    """Respond as Loki does: keep the valid records of a push and return 400 without naming the invalid one."""
+    """Simulate Loki: keep the valid records of a push and return 400 without naming the invalid one."""
 
     def answer(push: Push) -> Answer:
         return (400, OCTETS, loki_says(TOO_LONG)) if any(is_number(line, bad) for line in push.lines) else ACCEPTED
@@ -559,7 +559,7 @@ def test_a_push_spans_at_most_half_an_hour(tmp_path, store):
 
 
 def test_too_far_behind_of_something_sent_before_counts_as_stored(tmp_path, store):
-    """Lose the response of a stored push: on resending, a strict Loki refuses a part of it as too far behind."""
+    """Drop the response of a stored push: on resending, a strict Loki refuses a part of it as too far behind."""
     with at(tmp_path / "sent.db", [1000, 1001, 1002, 2000, 2001]) as spool:
         oldest = rfc3339(1_500 * 10**9)
         store.script((500, "", b""), (400, OCTETS, loki_says(TOO_FAR.format(oldest))))

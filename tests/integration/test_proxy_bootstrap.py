@@ -307,7 +307,7 @@ def test_callers_connection_fails_instead_of_going_direct(app: App, way: str, sc
 
 
 def test_npm_ws_goes_through_the_proxy(app: App) -> None:
-    """Cover `ws`, which OpenClaw uses for OpenAI's Responses over WebSocket."""
+    """Test `ws`, which OpenClaw uses for OpenAI's Responses over WebSocket."""
     app.add("ws")
     url = app.https.replace("https", "wss") + "/ws"
     careless = {"way": "ws", "url": url, "options": {"rejectUnauthorized": False}}

@@ -119,7 +119,7 @@ def test_a_loki_that_answers_html(deploy, html, tmp_path):
 
 
 def with_gateway(**settings: object) -> dict:
-    """Return a compose project whose gateway has these settings."""
+    """Return a compose project with a gateway that has these settings."""
     return {"services": {"openclaw-gateway": {"command": ["node", "dist/index.js", "gateway"]} | settings}}
 
 

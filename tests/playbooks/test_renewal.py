@@ -199,7 +199,7 @@ UNITS = {"openclaw-egress-renew.service", "openclaw-egress-renew.timer"}
 
 
 def systemctl(host: Host) -> Path:
-    """Let the host have systemd. Return the log of its commands."""
+    """Add a fake systemctl to the host. Return the log of its commands."""
     (host.at / "systemd").mkdir(exist_ok=True)
     (host.at / "bin" / "systemctl").write_text(SYSTEMCTL)
     (host.at / "bin" / "systemctl").chmod(0o755)

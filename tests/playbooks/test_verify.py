@@ -57,7 +57,7 @@ def test_each_check_runs_its_program_where_it_belongs(run, tmp_path):
         "ansible_become": False,
         "ansible_python_interpreter": "auto_silent",
     }
-    # The checks that wait need not wait here.
+    # Shorten the checks that wait.
     (bin_ / "sleep").write_text("#!/bin/sh\n")
     (bin_ / "sleep").chmod(0o755)
     (tmp_path / "hosts.json").write_text(json.dumps({"all": {"hosts": {"one": None}}}))

@@ -1,4 +1,4 @@
-"""Theme clock: the host's time jumps; calls continue, and times in the hash chain still only increase."""
+"""Theme clock: the host's time jumps; calls continue, and times in the hash chain only increase."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Changes of the firewall's rules at the level `network`, and whether the firewall entrypoint takes them back.
+"""Changes of the firewall rules at the level `network`; the firewall entrypoint must revert each.
 
-Whoever may use the nested Docker engine can make them, with a privileged container in the gateway's network namespace.
+A client with access to the nested Docker engine can make them, from a privileged container in the gateway's network
+namespace.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ CHANGES = {
     "other policies, and everything flushed": "iptables -P OUTPUT ACCEPT; iptables -P FORWARD ACCEPT; iptables -F;"
     " iptables -t nat -F EGRESS-DOOR; ip6tables -P FORWARD ACCEPT; ip6tables -F; ip6tables -X",
 }
-"""Commands that change the rules, by what they do. 172.31.250.2 is the proxy on the internal network."""
+"""Commands that change the rules, by their effect. 172.31.250.2 is the proxy on the internal network."""
 
 
 def rules() -> list[str]:
@@ -53,7 +54,7 @@ def rules() -> list[str]:
 
 
 def restored(command: str) -> bool:
-    """Run the command in such a container. Return whether the rules become what they were."""
+    """Run the command in such a container. Return whether the rules return to their previous state."""
     before = rules()
     container = ("docker", "run", "--rm", "--user", "0", "--privileged", "--network", "host", "--volume", "/:/gateway")
     in_gateway(*container, _IMAGE, "chroot", "/gateway", "sh", "-ec", command)

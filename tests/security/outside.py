@@ -1,4 +1,4 @@
-"""Evidence from outside the proxy: requests and packets that arrived there, whatever the client saw."""
+"""Evidence from outside the proxy: requests and packets that arrived there, independent of the client's own report."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Policies and requests made from a seed, and what the gate does with each: `explain` must have said the same.
+"""Random policies and requests from a seed, to compare access control with `explain`.
 
-The same cases are asked in process, of the real :class:`Gate` with mitmproxy's own parser and flows, and as bytes of a
-running proxy. A URL becomes a request here as a client makes one: names that are not ASCII become A-labels, user
-information and fragments stay at home; what is odd in ASCII goes out as it is written.
+The same cases run in process, through the real :class:`AccessControl` with mitmproxy's own parser and flows, and as
+bytes sent to a running proxy. A URL becomes a request here as in a client: a name that is not ASCII becomes A-labels;
+user information and fragments are left out; unusual ASCII is sent unmodified.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from mitmproxy.proxy.context import Context
 from openclaw_egress.cli.explain import ask
 from openclaw_egress.policy.destination import DestinationError, canonical_host
 from openclaw_egress.policy.model import Decision, Policy, read_policy
-from openclaw_egress.proxy.access_control import INSPECT, Gate
+from openclaw_egress.proxy.access_control import INSPECT, AccessControl
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -67,7 +67,7 @@ PATHS = _words(
 
 @dataclass(frozen=True)
 class World:
-    """What generated policies and requests are made of; a running proxy needs another one than the gate alone."""
+    """The values that policies and requests are generated from. A running proxy needs others than a test in process."""
 
     answers: Sequence[Sequence[str]] = (PUBLIC, PUBLIC, (*PUBLIC, *LITERALS))
     literals: Sequence[str] = LITERALS
@@ -76,11 +76,11 @@ class World:
     listeners: Sequence[int] = (8080, 8081, 8082)
     every_name_fixed: bool = False
     rules: tuple[int, int, int] = (5, 3, 3)
-    """How many rules ``allow``, ``deny`` and ``addresses`` have at the most."""
+    """Maximum number of rules in each of ``allow``, ``deny`` and ``addresses``."""
 
 
 def policy_text(chance: random.Random, world: World) -> str:
-    """A valid policy file with a class for each listener."""
+    """Return a valid policy file with a class for each listener."""
     allow, deny, addresses = world.rules
     classes = {
         f"class{number}": {
@@ -133,7 +133,7 @@ def _ports(chance: random.Random, world: World) -> list[int]:
 
 @dataclass(frozen=True)
 class Asked:
-    """One request: what `explain` is asked, and the bytes of a client that is given the same URL.
+    """One request: the arguments for `explain`, and the bytes that a client sends for the same URL.
 
     ``connect`` is None for plain HTTP. ``heads`` are the heads of the messages, CONNECT first.
     """
@@ -146,7 +146,7 @@ class Asked:
 
 
 def request(chance: random.Random, world: World, class_name: str) -> Asked:
-    """A request for something, spelled in one of many ways."""
+    """Return a request with its destination in one of many spellings."""
     scheme = chance.choice(("http", "https", "https", "HTTP", "HTTPS", ""))
     host = _host(chance, world)
     port = ""
@@ -175,7 +175,7 @@ def _host(chance: random.Random, world: World) -> str:
 
 
 def spelled(chance: random.Random, ipv4: str) -> str:
-    """An IPv4 address in one of the ways of ``inet_aton(3)``."""
+    """Return an IPv4 address in a random notation of ``inet_aton(3)``."""
     one, two, three, four = map(int, ipv4.split("."))
     numbers = chance.choice(
         (
@@ -189,7 +189,7 @@ def spelled(chance: random.Random, ipv4: str) -> str:
 
 
 def as_sent(class_name: str, url: str, method: str, scheme: str, host: str, port: str, path: str) -> Asked:
-    """What a client sends for a URL, given in its parts too; without ``heads`` where no client could."""
+    """Return the request that a client sends for a URL, which is also given in parts; without ``heads`` if none can."""
     try:
         host = host if host.isascii() else _a_labels(host)
     except idna.IDNAError:
@@ -224,19 +224,19 @@ def _a_labels(host: str) -> str:
     )
 
 
-# ── the gate ─────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── access control ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass
 class Notes:
-    """An observer that keeps the last word of the gate on a request."""
+    """An observer that keeps the latest decision on a request."""
 
     enforced: Decision | None = None
     reported: Decision | None = None
     inspect: bool | None = None
 
     def denied(self, *words: Any, enforced: bool, status: int | None = None) -> None:
-        """Keep the decision."""
+        """Keep the decision, enforced or reported."""
         decision = words[2]
         if enforced:
             self.enforced = decision
@@ -244,32 +244,32 @@ class Notes:
             self.reported = decision
 
     def allowed(self, _: str, *, inspect: bool) -> None:
-        """Keep whether it is recorded."""
+        """Keep whether the exchange is recorded."""
         self.inspect = inspect
 
 
 @dataclass
 class Answers:
-    """A resolver that knows its answers, and which were asked for."""
+    """A fake resolver with fixed answers. It keeps the names that were looked up."""
 
     known: dict[str, tuple[str, ...]]
     asked: list[str] = field(default_factory=list)
 
     async def addresses(self, _: str, host: str, port: int) -> tuple[str, ...]:
-        """As :meth:`Resolver.addresses`."""
+        """Return the addresses, as :meth:`Resolver.addresses` does."""
         return self.of(host, port)
 
     def of(self, host: str, _: int) -> tuple[str, ...]:
-        """The same for `explain`."""
+        """Return the addresses, in the form that `explain` needs."""
         self.asked.append(host)
         return self.known[host]
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: there is nothing to close."""
 
 
 def every_name() -> list[str]:
-    """Every name that a request can name, canonical."""
+    """Return all canonical names that a request can contain."""
     names = set()
     for written in (*NAMES, *ODD_HOSTS):
         with contextlib.suppress(DestinationError):
@@ -279,22 +279,22 @@ def every_name() -> list[str]:
 
 
 def some_answers(chance: random.Random, world: World) -> dict[str, tuple[str, ...]]:
-    """One to three addresses for every name that a request can name."""
+    """Return one to three addresses for each name that a request can contain."""
     return {host: tuple(chance.sample(chance.choice(world.answers), chance.randint(1, 3))) for host in every_name()}
 
 
 type Verdict = tuple[Literal["allowed", "denied", "malformed", "failed"], str, str, bool, bool]
-"""What came of it; rule and reason of a denial (would-be ones too); would be denied; is inspected."""
+"""Outcome; rule and reason of a real or would-be denial; whether it would be denied; whether it is inspected."""
 
 
-async def ask_gate(gate: Gate, notes: Notes, policy: Policy, asked: Asked) -> Verdict:
-    """What the gate does with a request, hook by hook as mitmproxy calls them."""
+async def ask_access_control(access_control: AccessControl, notes: Notes, policy: Policy, asked: Asked) -> Verdict:
+    """Return the verdict of access control on a request, calling its hooks in mitmproxy's order."""
     client = connection.Client(
         peername=("192.0.2.7", 50000),
         sockname=("192.0.2.1", policy.classes[asked.class_name].listen),
         timestamp_start=0,
     )
-    gate.client_connected(client)
+    access_control.client_connected(client)
     assert client.error is None
     server = connection.Server(address=None)
     try:
@@ -307,23 +307,23 @@ async def ask_gate(gate: Gate, notes: Notes, policy: Policy, asked: Asked) -> Ve
             flow.request = message
             notes.enforced = notes.reported = notes.inspect = None
             if asked.connect is not None and number == 0:
-                await gate.http_connect(flow)
+                await access_control.http_connect(flow)
             else:
-                # As HttpStream.state_wait_for_request_headers does in its two modes.
+                # Set the scheme as HttpStream.state_wait_for_request_headers does in its two modes.
                 if number:
                     assert server.address is not None
                     message.data.host, message.data.port = server.address[:2]
                     message.scheme = "https"
                 else:
                     message.authority = ""
-                await gate.requestheaders(flow)
+                await access_control.requestheaders(flow)
             if flow.response is not None:
                 if flow.response.status_code != 403 or notes.enforced is None:
                     return "failed", str(flow.response.status_code), "", False, False
                 return "denied", notes.enforced.rule, notes.enforced.reason, False, False
             if asked.connect is not None and number == 0:
                 server.address = (message.host, message.port)
-                if not _decrypts(gate, client, server):
+                if not _decrypts(access_control, client, server):
                     break
             else:
                 assert (INSPECT in flow.metadata) is notes.inspect
@@ -336,22 +336,22 @@ async def ask_gate(gate: Gate, notes: Notes, policy: Policy, asked: Asked) -> Ve
             bool(notes.inspect),
         )
     finally:
-        gate.client_disconnected(client)
+        access_control.client_disconnected(client)
 
 
-def _decrypts(gate: Gate, client: connection.Client, server: connection.Server) -> bool:
+def _decrypts(access_control: AccessControl, client: connection.Client, server: connection.Server) -> bool:
     assert server.address is not None
     host = server.address[0]
     literal = ":" in host or host.replace(".", "").isdigit()
     context = Context(client, SimpleNamespace())  # type: ignore[arg-type]
     context.server = server
     hello = tls.ClientHelloData(context, SimpleNamespace(sni=None if literal else host))  # type: ignore[arg-type]
-    gate.tls_clienthello(hello)
+    access_control.tls_clienthello(hello)
     return not hello.ignore_connection
 
 
 def explained(policy: Policy, asked: Asked, answers: Answers) -> Verdict:
-    """The same of `explain`."""
+    """Return the verdict of `explain` on the same request."""
     try:
         found = ask(policy, asked.class_name, asked.url, asked.method, answers.of)
     except ValueError:
@@ -364,10 +364,10 @@ def explained(policy: Policy, asked: Asked, answers: Answers) -> Verdict:
 
 
 def same(said: Verdict, done: Verdict) -> bool:
-    """Whether `explain` said what the proxy did.
+    """Return whether both verdicts agree.
 
-    What is no host is refused by the gate or, where mitmproxy's parser already fails, as a bad request; whose words
-    the client gets for it is not compared.
+    An invalid host is refused by access control, or as a bad request if mitmproxy's parser fails first. The reasons
+    differ then, so they are not compared.
     """
     nonsense = ("malformed", "syntax")
     if said[0] == "malformed" or said[1] == "syntax":
@@ -377,7 +377,7 @@ def same(said: Verdict, done: Verdict) -> bool:
 
 @dataclass
 class Difference:
-    """A request that was decided otherwise than `explain` said."""
+    """A request on which `explain` and access control disagree."""
 
     asked: Asked
     said: Verdict
@@ -385,7 +385,7 @@ class Difference:
 
 
 async def compare(seed: int, policies: int, requests: int, world: World | None = None) -> tuple[list[Difference], dict]:
-    """Ask ``policies * requests`` times; what differs, and how many requests had each outcome."""
+    """Compare ``policies * requests`` cases. Return the differences, and the number of requests for each outcome."""
     world = world or World()
     chance = random.Random(seed)
     different: list[Difference] = []
@@ -394,20 +394,20 @@ async def compare(seed: int, policies: int, requests: int, world: World | None =
         policy = read_policy(policy_text(chance, world).encode(), f"policy {number} of seed {seed}")
         known = some_answers(chance, world)
         notes, resolver = Notes(), Answers(known)
-        gate = Gate(lambda policy=policy: policy, notes, resolver)  # type: ignore[misc,arg-type]
+        access_control = AccessControl(lambda policy=policy: policy, notes, resolver)  # type: ignore[misc,arg-type]
         for _ in range(requests):
             asked = request(chance, world, chance.choice(list(policy.classes)))
             if not asked.heads:
                 continue
             resolver.asked.clear()
-            done = await ask_gate(gate, notes, policy, asked)
-            by_gate = list(resolver.asked)
+            done = await ask_access_control(access_control, notes, policy, asked)
+            looked_up = list(resolver.asked)
             resolver.asked.clear()
             said = explained(policy, asked, resolver)
             outcome = f"{done[0]} {said[1]}".split("[")[0] if done[0] == "denied" else done[0]
             outcomes[outcome] = outcomes.get(outcome, 0) + 1
             if not same(said, done) or (
-                said[0] != "malformed" and done[0] != "malformed" and by_gate != resolver.asked
+                said[0] != "malformed" and done[0] != "malformed" and looked_up != resolver.asked
             ):
                 different.append(Difference(asked, said, done))
     return different, outcomes

@@ -217,7 +217,7 @@ def test_an_issuing_ca_of_another_root(place, tmp_path):
 
 
 def test_root_with_the_issuers_name_but_another_key(place):
-    """Refuse an issuer whose name matches but whose signature does not."""
+    """Refuse an issuer with a matching name but another key."""
     key = ec.generate_private_key(ec.SECP256R1())
     own_root(place, key, days=3650)
     place.create()

@@ -90,7 +90,7 @@ def sniff(sniffer: socket.socket, address: str, log: Log) -> None:
 
 
 def answer(address: str, log: Log) -> None:
-    """Greet on TCP and echo on UDP at `PORT`, without end. iptables redirects every other port to it."""
+    """Send a greeting on TCP and an echo on UDP at `PORT`, without end. iptables redirects every other port to it."""
 
     class Datagram(socketserver.BaseRequestHandler):
         def handle(self) -> None:

@@ -192,7 +192,7 @@ def test_rate_limit_uses_the_given_clock() -> None:
 
 
 def test_forbidden_structured_metadata_is_refused_and_the_key_is_absent() -> None:
-    """Leave the key out, because a real Loki omits false booleans from `GET /config`."""
+    """Omit the key, because a real Loki omits false booleans from `GET /config`."""
     with LokiStandIn(limits=Limits(structured_metadata=False)) as loki:
         ask = asker(loki.url)
         assert "allow_structured_metadata" not in ask.get("/config")["body"]

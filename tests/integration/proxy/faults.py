@@ -1,4 +1,4 @@
-"""A lean proxy in this process, in which any line can be made to raise, and an upstream that says what reached it."""
+"""A lean proxy in this process in which any line can be made to raise, and an upstream that checks what it receives."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.support.llm_providers import make_certificates
 from tests.support.proxy_process import free_ports
 
 SECONDS = 2.0
-"""What waits longer hangs; a passing run waits for nothing."""
+"""Timeout of each wait; a passing run never reaches it."""
 
 INSPECTED, TUNNELLED, RAW = "api.llm.example", "www.example.com", "raw.example"
 
@@ -38,11 +38,11 @@ type Place = tuple[CodeType, int]
 
 
 class Injected(Exception):
-    """The fault."""
+    """The exception that the tests inject."""
 
 
 class Faults:
-    """Sees every line of some functions that one thread runs (PEP 669), and raises at one of them when told."""
+    """Trace of the lines that one thread runs in given functions (PEP 669); it raises at a chosen line."""
 
     TOOL = 4
 
@@ -74,7 +74,7 @@ class Faults:
 
     @contextlib.contextmanager
     def at(self, place: Place | None) -> Iterator[None]:
-        """While this lasts, the place raises each time it is reached."""
+        """Raise at the place each time it is reached, as long as the context is open."""
         self._at = place
         try:
             yield
@@ -83,7 +83,7 @@ class Faults:
 
 
 def functions_of(*modules: ModuleType | type) -> Iterator[FunctionType]:
-    """All functions and methods that are written in modules or classes; properties and what is decorated too."""
+    """Yield all functions and methods defined in modules or classes, properties and decorated functions included."""
     for module in modules:
         for value in vars(module).values():
             found = getattr(value, "fget", None) or getattr(value, "__func__", value)
@@ -104,12 +104,12 @@ def _with_inner(code: CodeType) -> Iterator[CodeType]:
 
 
 def text_of(place: Place) -> str:
-    """The source of a place."""
+    """Return the source line of a place."""
     return linecache.getline(place[0].co_filename, place[1]).strip()
 
 
 def describe(place: Place) -> str:
-    """A place for a person."""
+    """Return a description of a place for a failure message."""
     return f"{place[0].co_qualname}:{place[1]} {text_of(place)}"
 
 
@@ -164,7 +164,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("transfer-encoding", "chunked")
         self.end_headers()
         self.wfile.write(b"d\r\ndata: first\n\n\r\n")
-        # The rest when the client has the first event; a client that gets none has closed by then.
+        # Send the rest once the client has the first event; a client that gets no event has closed by then.
         self.server.upstream.acknowledged.wait(SECONDS)
         self.wfile.write(b"c\r\ndata: last\n\n\r\n0\r\n\r\n")
 
@@ -172,9 +172,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(101)
         self.send_header("upgrade", "websocket")
         self.send_header("connection", "Upgrade")
-        self.send_header("sec-websocket-accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")  # RFC 6455, 1.3
+        self.send_header("sec-websocket-accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")  # RFC 6455, section 1.3
         self.end_headers()
-        self.wfile.write(b"\x81\x05hello" + b"\x88\x02\x03\xe8")  # a text message, then close 1000
+        self.wfile.write(b"\x81\x05hello" + b"\x88\x02\x03\xe8")  # a text message, then close code 1000
         self.close_connection = True
 
 
@@ -191,11 +191,11 @@ class _Server(ThreadingHTTPServer):
         self.upstream.arrived(host, path, body)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Connections that break off are what this is about."""
+        """Ignore broken connections: the tests cause them."""
 
 
 class Upstream:
-    """One TLS and one plain listener. Each request is looked up in the spool when all of it has come."""
+    """One TLS and one plain listener. When a request is complete, it checks that the spool contains it."""
 
     def __init__(self, directory: Path) -> None:
         self.ca_file, cert, key = make_certificates(directory / "upstream", (INSPECTED, TUNNELLED, RAW))
@@ -215,13 +215,13 @@ class Upstream:
             threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
     def close(self) -> None:
-        """Listen no more."""
+        """Close both listeners."""
         for server in (self.plain, self.tls):
             server.shutdown()
             server.server_close()
 
     def accepted(self, address: Any) -> None:
-        """A connection came."""
+        """Count a connection, unless it is a probe of `connections`."""
         with self._changed:
             if address in self._probes:
                 self._probes.remove(address)
@@ -230,7 +230,10 @@ class Upstream:
                 self._connections += 1
 
     def connections(self) -> int:
-        """Connections until now, those included that still wait to be accepted: each listener takes them in order."""
+        """Return the number of connections so far, after every connection that was still waiting has been accepted.
+
+        Each listener accepts in order, so an accepted probe proves that no earlier connection waits.
+        """
         for server in (self.plain, self.tls):
             with socket.socket() as probe, self._changed:
                 probe.bind(("127.0.0.1", 0))
@@ -240,17 +243,17 @@ class Upstream:
         return self._connections
 
     def arrived(self, host: str, path: str, body: bytes) -> None:
-        """A request is here to its last byte: by now it must be in the spool."""
+        """Note a complete request, and whether the spool already contains it."""
         self.requests.append((host, path))
         if host == INSPECTED and not self._recorded(path, body):
             self.unrecorded.append(path)
 
     def _recorded(self, path: str, body: bytes) -> bool:
-        # The record last: an exchange that ends between two looks moves from the journal to the records.
+        # Look at the records first and last: an exchange that ends in between moves from the journal to the records.
         return any(found(path, body) for found in (self._in_records, self._in_journal, self._in_records))
 
     def _in_records(self, path: str, body: bytes) -> bool:
-        """Return whether an exchange that was cut in between has its record."""
+        """Return whether the records contain the request with this body."""
         assert self.spool is not None
         with SpoolReader(self.spool) as reader:
             for row in reader.query(Filters(limit=10, newest_first=True)):
@@ -273,7 +276,7 @@ class Upstream:
 
 
 class Witness:
-    """The last add-on: knows how many clients have gone, after the others had their say."""
+    """The last add-on in the chain: it counts the clients whose disconnection the other add-ons have handled."""
 
     def __init__(self) -> None:
         self.gone = 0
@@ -281,17 +284,17 @@ class Witness:
         self.running_now = threading.Event()
 
     def running(self) -> None:
-        """The listeners are open."""
+        """Note that the listeners are open."""
         self.running_now.set()
 
     def client_disconnected(self, _: object) -> None:
-        """One more."""
+        """Count one client."""
         with self._changed:
             self.gone += 1
             self._changed.notify_all()
 
     def wait_for(self, number: int) -> bool:
-        """Whether so many clients have gone, soon."""
+        """Wait for this number of disconnected clients. Return False at the timeout."""
         with self._changed:
             return self._changed.wait_for(lambda: self.gone >= number, SECONDS)
 
@@ -323,7 +326,7 @@ class ProxyHere:
         self.patience = SECONDS
         self.loop = asyncio.new_event_loop()
         self._stop: list[Callable[[], None]] = []
-        # Signals are for main threads; what they would call ends the proxy here.
+        # Only the main thread can have signal handlers; keep the handler, because calling it stops the proxy.
         self.loop.add_signal_handler = lambda _, stop: self._stop.append(stop)  # type: ignore[method-assign,assignment,misc]
         self._thread = threading.Thread(target=self._run, name="proxy")
         self.context = ssl.create_default_context(cafile=str(upstream.ca_file))
@@ -368,7 +371,7 @@ class ProxyHere:
         self.stop()
 
     def stop(self) -> None:
-        """End it as SIGTERM would."""
+        """Stop the proxy as SIGTERM does."""
         if self._thread.is_alive():
             self.loop.call_soon_threadsafe(self._stop[0])
             self._thread.join(SECONDS * 4)
@@ -378,7 +381,7 @@ class ProxyHere:
 
     @contextlib.contextmanager
     def client(self, class_name: str = "gateway") -> Iterator[socket.socket]:
-        """A connection to a listener."""
+        """Open a connection to a listener."""
         self.clients += 1
         with socket.create_connection(("127.0.0.1", self.ports[class_name]), self.patience) as sock:
             yield sock
@@ -387,7 +390,7 @@ class ProxyHere:
     def tunnel(
         self, host: str, class_name: str = "gateway", sni: str = "", tls: bool = True
     ) -> Iterator[socket.socket]:
-        """What a client has after CONNECT and TLS."""
+        """Open a tunnel by CONNECT, with TLS inside unless ``tls`` is False."""
         with self.client(class_name) as sock:
             port = self.upstream.tls.server_port if tls else self.upstream.plain.server_port
             target = f"{host}:{port}"
@@ -401,11 +404,11 @@ class ProxyHere:
                 yield inside
 
     def gone(self) -> bool:
-        """Whether all clients that ever were have gone, for the add-ons too."""
+        """Return whether the add-ons have handled the disconnection of all clients."""
         return self.witness.wait_for(self.clients)
 
     def complete(self, path: str) -> bool:
-        """Whether the spool has this exchange, from its first to its last byte."""
+        """Return whether the spool has a complete record of this exchange."""
         with contextlib.closing(sqlite3.connect(self.spool, timeout=SECONDS)) as db:
             found = db.execute("SELECT outcome FROM records WHERE part = 0 AND url LIKE ?", (f"%{path}",)).fetchall()
         return found == [("complete",)]
@@ -420,7 +423,7 @@ def ask(
     body: bytes = b"",
     after_first: Callable[[], None] | None = None,
 ) -> tuple[int, bytes]:
-    """Send a request; its answer, to the end."""
+    """Send a request. Return the status and the complete body of the response."""
     lines = [f"{method} {target} HTTP/1.1", f"Host: {host}", *headers]
     sock.sendall("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
     answer = http.client.HTTPResponse(sock, method=method)

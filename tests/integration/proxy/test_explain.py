@@ -1,4 +1,4 @@
-"""What `egress policy explain` says is what the proxy does, for policies and requests that nobody thought of."""
+"""`egress policy explain` agrees with the proxy, for random policies and requests."""
 
 import asyncio
 import contextlib
@@ -21,13 +21,13 @@ def test_no_generated_request_is_decided_otherwise_than_explained():
     different, outcomes = asyncio.run(compare(seed=20_261, policies=POLICIES, requests=CASES // POLICIES + 10))
     assert different == []
     assert sum(outcomes.values()) >= CASES
-    # Cases that all end alike would show nothing.
+    # Cases that all end alike would prove nothing.
     common = {"allowed", "denied default", "denied address-guard", "denied syntax", "malformed"}
     assert all(outcomes[name] >= 100 for name in common), outcomes
     assert sum(number for name, number in outcomes.items() if name.endswith(".deny")) >= 100
 
 
-# What generated cases found, each once by name.
+# Regression cases: each mismatch that random cases found, by name.
 POLICY = """\
 version: 1
 inspect: [api.llm.example]
@@ -65,7 +65,7 @@ def test_explain_names_the_rule_that_the_proxy_goes_by(policy, class_name, url, 
 
 
 class Listener:
-    """Asks one listener, on one connection for as long as it can be used."""
+    """A client of one listener. It keeps its connection as long as possible."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -73,7 +73,7 @@ class Listener:
         self.sock = None
 
     def ask(self, asked) -> tuple[int, str]:
-        """Status and rule of the proxy's own refusal; ``(0, "")`` for whatever else comes back."""
+        """Return status and rule of the proxy's own refusal; ``(0, "")`` for any other response."""
         if self.sock is None:
             self.sock = self.open.enter_context(connected(self.port))
         sock = self.sock
@@ -89,7 +89,7 @@ class Listener:
             try:
                 sock = self.open.enter_context(tls(sock, _sni(asked.connect)))
             except ssl.SSLError:
-                break  # tunnelled: what answers is no TLS server
+                break  # tunnelled: the server behind it does not use TLS
             except OSError:
                 break
         self.close()
@@ -113,7 +113,7 @@ def _sni(target: str) -> str | None:
 
 @pytest.fixture
 def world(providers):
-    # Nothing here may reach out: what is allowed is on loopback.
+    # No request may leave this machine, so allowed addresses are on loopback.
     return World(
         answers=(("127.0.0.1",), ("127.0.0.1", "10.0.0.2", "169.254.169.254")),
         ports=(80, 443, providers.port, providers.http_port),

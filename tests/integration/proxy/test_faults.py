@@ -1,8 +1,8 @@
-"""Every line of the gate and the recorder, and whatever they call, may raise: nothing gets out that should not.
+"""Fail-closed test: each line of access control and recorder, and each function they call, is made to raise.
 
-mitmproxy goes on as if nothing had happened when a hook raises. So each line that a request passes is made to raise
-while such a request is on its way: what is denied does not reach the upstream, what is inspected does not reach it
-unrecorded, and the proxy serves the next.
+mitmproxy continues as if nothing had happened when a hook raises. Each line that a request passes therefore raises
+once while such a request is under way. A denied request must not reach the upstream, an inspected one must not reach it
+unrecorded, and the proxy must serve the next request.
 """
 
 import contextlib
@@ -264,14 +264,14 @@ def at_plain(proxy, host=TUNNELLED):
 
 
 class Trials:
-    """Plays clients against one proxy, and says what went wrong."""
+    """A runner of test clients against one proxy that reports the problems it finds."""
 
     def __init__(self, proxy):
         self.proxy, self.upstream = proxy, proxy.upstream
         self.number = 0
 
     def play(self, client, place=None):
-        """The client once, with a fault at a place; what is wrong afterwards, in words."""
+        """Run a client once, with a fault at a place. Return descriptions of the problems found."""
         self.number += 1
         path, answer, problems = f"/{self.number}", None, []
         seen = len(self.upstream.requests)
@@ -286,7 +286,7 @@ class Trials:
             except TimeoutError:
                 problems.append("the client hangs")
             except (OSError, http.client.HTTPException):
-                pass  # refused, or cut: both are right
+                pass  # a refused or aborted connection is correct
             finally:
                 steps.close()
             if not self.proxy.gone():
@@ -306,7 +306,7 @@ class Trials:
 
 
 CALLED = (model, destination, connection_grants, resolver, error_responses, layers, denials, metrics, capture, Spool)
-"""What the hooks call: it raises at its first line, wherever it is called from."""
+"""Code that the hooks call. Each function raises at its first line only, whichever caller reaches it."""
 
 OWN_FILES = (access_control.__file__, recorder.__file__)
 
@@ -329,7 +329,7 @@ def trials(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def reached(trials):
-    """Which lines each client reaches when nothing raises."""
+    """Return the lines that each client reaches if nothing raises."""
     found = {}
     for client in (*ALLOWED, *DENIED):
         trials.proxy.faults.reached.clear()
@@ -339,13 +339,13 @@ def reached(trials):
 
 
 def places(reached, own):
-    """The places to raise at, each with the clients that pass it."""
+    """Return the places to raise at, each with the clients that pass it."""
     found = {}
     for client, passed in reached.items():
         for place in passed:
             if (place[0].co_filename in OWN_FILES) is own:
                 found.setdefault(place, []).append(client)
-    # A `try` by itself does nothing; in fails_closed it is the one line that nothing guards.
+    # A `try` line cannot raise by itself; in fails_closed it is the one line that no `except` covers.
     found = {place: clients for place, clients in found.items() if text_of(place) != "try:"}
     if own:
         return found
@@ -366,7 +366,7 @@ def test_nothing_that_a_hook_calls_fails_open(trials, reached, kind):
 
 
 def raise_at(trials, places, kind):
-    """Play a client of the kind that passes a place, with the fault; at the next place another one, where there is."""
+    """Run one client per place, with the fault, in turn among the clients of a kind that pass it."""
     found = []
     for number, (place, clients) in enumerate(places.items()):
         if passing := [client for client in kind if client in clients]:
@@ -379,6 +379,6 @@ def raise_at(trials, places, kind):
 
 def test_every_hook_has_had_a_fault(reached):
     passed = {place[0] for found in reached.values() for place in found}
-    for owner in (access_control.Gate, recorder.Recorder):
+    for owner in (access_control.AccessControl, recorder.Recorder):
         hooks = {name: inspect.unwrap(getattr(owner, name)).__code__ for name in access_control.guarded_hooks(owner)}
         assert {name for name, code in hooks.items() if code not in passed} <= {"done", "abandon"}

@@ -3,7 +3,7 @@
 from tests.integration.proxy.raw import exchange, status_of
 from tests.integration.proxy.test_reload import soon
 
-# The proxy refuses it before it sends any request there.
+# The proxy refuses the address before it sends any request there.
 ADDRESS = "93.184.215.14"
 
 

@@ -34,7 +34,7 @@ def small(tmp_path_factory, providers):
 
 @pytest.fixture(scope="module")
 def patient(tmp_path_factory, providers):
-    """Start a proxy whose bodies wait as long as it takes."""
+    """Start a proxy whose bodies wait without a limit."""
     with budgeted(tmp_path_factory.mktemp("patient"), providers, PATIENT_SECONDS) as running:
         yield running
 
@@ -133,7 +133,7 @@ def test_a_refusal_names_the_setting(small):
     name, _, value = PAUSE.partition(": ")
 
     def post(_: int) -> httpx.Response | None:
-        # Only what is refused before its body is complete gets a response; others are aborted.
+        # Only a request that is refused before its body is complete gets a response; others are aborted.
         with contextlib.suppress(httpx.TransportError), small.client("browser", headers={"x-api-key": "k"}) as http:
             url = small.url("api.anthropic.com", "/v1/messages")
             return http.post(url, content=b"x" * MIB, headers={name: value}, timeout=60)

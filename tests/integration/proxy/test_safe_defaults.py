@@ -23,7 +23,7 @@ from tests.support.proxy_process import free_ports
 
 
 def bare(proxy):
-    """Make a proxy start as an operator who sets only the directories."""
+    """Build a proxy with only the directories set, as an operator may start it."""
     for name in ("EGRESS_LISTEN_HOST", "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"):
         proxy.environment.pop(name)
     return proxy

@@ -156,7 +156,7 @@ def on_disk(proxy: RunningProxy) -> dict[str, list[str]]:
 
 
 def forms_of(secret: bytes) -> list[bytes]:
-    """The secret as it is, and as it looks inside of base64."""
+    """Return the secret itself, and its three possible forms inside base64."""
     return [secret, *(base64.b64encode(b"x" * shift + secret)[4:-4] for shift in range(3))]
 
 

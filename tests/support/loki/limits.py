@@ -153,7 +153,7 @@ NO_STREAM = "error at least one valid stream is required for ingestion"
 
 
 def summary(errors: list[str]) -> str:
-    """Return one error unchanged, or several grouped with counts. (Loki orders the groups at random.)"""
+    """Return one error unchanged, or several grouped with counts. Loki orders the groups at random."""
     counts: dict[str, int] = {}
     for error in errors:
         counts[error] = counts.get(error, 0) + 1

@@ -1,4 +1,4 @@
-"""What would allow a denied destination: a rule that does it, or what else is to be done."""
+"""Remedies for denied destinations: the rule that allows one, or another action for the operator."""
 
 from ipaddress import ip_network
 
@@ -13,7 +13,7 @@ from openclaw_egress.recording.denials import ANY, DenialGroup
 
 
 def group(host: str, port: int, rule: str = "default", *, code: Code | str = "", address: str = "") -> DenialGroup:
-    """Return a group of denials whose reason is its code: no advice may read a sentence."""
+    """Return a group of denials with its code as the reason, because no advice may parse a sentence."""
     return DenialGroup(
         class_name="sandbox",
         host=host,
@@ -32,7 +32,7 @@ OWN = {"code": Code.OWN_ADDRESS, "address": "192.0.2.7"}
 NOT_TLS = {"code": Code.NOT_TLS}
 NO_RULE = {"code": Code.NO_RULE}
 ALLOWED = [
-    # host, port, rule, code and evidence → what is said
+    # host, port, rule, code and evidence → the advice
     ("packages.example.com", 443, "default", NO_RULE,
         "classes.sandbox.allow: {host: packages.example.com, ports: [443]}"),
     ("intranet", 80, "default", NO_RULE, 'classes.sandbox.allow: {host: "intranet", ports: [80]}'),

@@ -1,4 +1,4 @@
-"""What a class in `report` did becomes the least rules that allow it, written into the policy's own text."""
+"""Requests of a class in `report` become the least rules that allow them, written into the policy's own text."""
 
 import shutil
 import subprocess
@@ -26,7 +26,7 @@ HEAD = "version: 1  # one\ninspect: [api.openai.com]\nclasses:\n"
 
 
 def report(host: str, port: int = 443, method: str | None = "CONNECT", **changes) -> Denial:
-    """A denial that was only reported."""
+    """Return a denial that was only reported."""
     known: dict = {"class_name": "box", "rule": "default", "reason": "no rule", "time_ns": 1, "enforced": False}
     return Denial(**known | {"host": host, "port": port, "method": method} | changes)
 
@@ -121,7 +121,7 @@ def test_bytes_that_are_not_tls_are_mentioned():
 A, B = "{host: a.example, ports: [443]}", "{host: b.example, ports: [443]}"
 BOX, KEYS = "  box:\n", "    listen: 1\n    action: report\n"
 TEXTS = {
-    # the class, with « » around what is added for a.example and b.example
+    # the class; « » mark the text added for a.example and b.example
     "flow, without allow": f"  box: {{listen: 1, action: report«, allow: [{A}, {B}]»}}  # why\n",
     "flow, a comma at the end": f"  box: {{listen: 1, action: report«, allow: [{A}, {B}]», }}\n",
     "flow, empty": f"  box: {{listen: 1, allow: [«{A}, {B}»], action: report}}\n",
@@ -161,7 +161,7 @@ AROUND = "  first: {listen: 7, action: enforce, allow: [z.example]}\n", "  last:
 
 
 def add(text: str) -> str:
-    """The text with rules for a.example and b.example, port 443."""
+    """Return the text with rules for a.example and b.example, port 443."""
     found = suggest(read(text), "box", [report("a.example"), report("b.example")])
     return suggested_text(text.encode(), "policy.yml", None, "box", found).decode()
 

@@ -1,4 +1,4 @@
-"""The `egress` command: what it prints, what it refuses; nothing from traffic reaches a terminal as it came."""
+"""The `egress` command: its output and its errors. Text from traffic never reaches a terminal unescaped."""
 
 import base64
 import json
@@ -60,7 +60,7 @@ def exchange(name: str, **changes: object) -> ExchangeRecord:
 
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
-    """A state directory with a few records."""
+    """Return a state directory with a few records."""
     with Spool(tmp_path / "spool.db", sync_seconds=None, local=True) as spool:
         spool.add(EventRecord(event_name="openclaw.egress.policy", message="policy loaded"))
         for number, changes in enumerate(
@@ -92,7 +92,7 @@ def state(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def egress(state: Path, monkeypatch: pytest.MonkeyPatch):
-    """Runs the command in this process; gives exit code, output and what went to standard error."""
+    """Return a function that runs the command in this process and returns its exit code and output."""
     monkeypatch.setenv("EGRESS_STATE_DIR", str(state))
     monkeypatch.setenv("EGRESS_HEALTH_PORT", "1")
 
@@ -236,7 +236,7 @@ def test_harmless_keeps_lines_where_it_is_told_to():
 
 
 def deny(state: Path, *changes: dict) -> None:
-    """Records of denials; what is not said is a reported one of class sandbox."""
+    """Record denials; by default a reported one of class sandbox."""
     known = {
         "class_name": "sandbox", "port": 443, "rule": "default", "code": Code.NO_RULE, "reason": "no rule",
         "enforced": False,
@@ -261,7 +261,7 @@ def test_denials_are_counted_and_what_would_allow_them_is_said(egress, state):
     )
     result = egress("denials")
     assert result.exit_code == 0
-    # The last column goes on over the lines below.
+    # The last column continues on the lines below.
     rows = [line.split() for line in result.stdout.splitlines() if line.split()[0].isdigit()]
     said = " ".join(result.stdout.split())
     assert [row[0] for row in rows] == ["42", "7", "2", "1"]
@@ -396,7 +396,7 @@ CASES = """\
 
 @pytest.fixture
 def cases(tmp_path):
-    """Writes a file of cases and gives its name."""
+    """Return a function that writes a file of cases and returns its name."""
 
     def write(text: str) -> str:
         file = tmp_path / "cases.yml"
@@ -511,7 +511,7 @@ REPORTING = POLICY.replace("enforce", "report")
 
 @pytest.fixture
 def reporting(policy) -> Path:
-    """The policy with the sandbox in `report`."""
+    """Return the policy with class sandbox in `report`."""
     policy.write_text(REPORTING)
     return policy
 

@@ -1,4 +1,4 @@
-"""The checks of verify.yml, run with a fake `docker`: a check that cannot read what it checks fails."""
+"""The checks of verify.yml, run with a fake `docker`: a check fails if it cannot read its input."""
 
 import json
 import os

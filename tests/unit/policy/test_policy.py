@@ -1,4 +1,4 @@
-"""The policy: what each class may reach, with the rule and the reason; and what a bad file is told."""
+"""The policy: the destinations of each class, with rule and reason; and the errors for an invalid file."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ resolve: {llm.corp.example: 10.0.0.2}
 
 
 def read(text: str, llm_hosts: tuple[str, ...] | None = None) -> Policy:
-    """The policy; whatever can be read is also valid under the schema that editors have."""
+    """Return the policy, after checking that it is also valid under the JSON schema for editors."""
     data = textwrap.dedent(text).encode()
     policy = read_policy(data, "policy.yml", llm_hosts)
     assert schema_errors(data) == []
@@ -50,7 +50,7 @@ def read(text: str, llm_hosts: tuple[str, ...] | None = None) -> Policy:
 
 
 def class_with(rules: str, action: str = "enforce") -> Policy:
-    """A policy of one class, sandbox, with these lines in it; api.openai.com and *.azure.example are inspected."""
+    """Return a policy of one class with these lines; api.openai.com and *.azure.example are inspected."""
     return read(
         f"version: 1\ninspect: [api.openai.com, '*.azure.example']\n"
         f"classes:\n  sandbox:\n    listen: 8082\n    action: {action}\n"
@@ -483,7 +483,7 @@ def test_the_name_localhost_passes_where_an_exception_names_what_it_stands_for()
 # ── bad files ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 HEAD = "version: 1\nclasses:\n  sandbox:\n    listen: 8082\n    action: enforce\n"
-"""Five lines; what a case adds begins on line 6, inside the class."""
+"""Five lines: the text of each case begins on line 6, inside the class."""
 
 ALLOW_EXAMPLE = "{host: packages.example.com, ports: [443]}"
 BAD = {
@@ -710,7 +710,7 @@ TWO_PLACES = {
         "    deny: [{cidr: 8.0.0.0/8, paths: [/x]}]\n",
         "    allow: [{host: api.openai.com, tls: false}]\n",
         "resolve:\n  a.example: 8.8.8.8\n  A.example.: 8.8.4.4\n",
-        # what only reading an address tells
+        # only parsing the address finds these
         "    allow: ['*.10.0.0.1']\n",
         "    allow: [{cidr: 8.8.8.8/24}]\n",
         "    addresses: [{cidr: 0.0.0.0/1, ports: [80]}]\n",
@@ -719,7 +719,7 @@ TWO_PLACES = {
         "resolve: {'127.1': 8.8.8.8}\n",
     )
 }
-"""Wrong for what two places say together: no schema sees it."""
+"""Errors that the JSON schema cannot express, because two places contradict each other."""
 
 
 @pytest.mark.parametrize("text", list(BAD), ids=lambda text: repr(text.removeprefix(HEAD))[:40])
@@ -883,7 +883,7 @@ actions = st.sampled_from(["open", "enforce", "report"])
 
 
 def covers(pattern: str, host: str, *, literal: bool) -> bool:
-    """The meaning of a pattern, said without an index."""
+    """Return whether a pattern matches, implemented without the index of the policy."""
     if literal or not pattern.startswith("*"):
         return pattern == host
     return pattern == "*" or host.endswith(pattern[1:])

@@ -145,7 +145,7 @@ def test_the_guarantee_is_a_shortcut_and_no_other_rule(budget, held, others, req
 
 
 def test_a_full_collection_waits_for_idle_or_for_its_interval(budget, monkeypatch):
-    """A full garbage collection stops the event loop for a tenth of a second."""
+    """Delay a full garbage collection, because it stops the event loop for a tenth of a second."""
     collected, now = [], [1000.0]
     monkeypatch.setattr(memory.gc, "collect", lambda generation=2: collected.append(generation))
     monkeypatch.setattr(memory.time, "monotonic", lambda: now[0])

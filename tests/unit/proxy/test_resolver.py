@@ -6,7 +6,7 @@ import pytest
 
 from openclaw_egress.policy.destination import parse_destination
 from openclaw_egress.proxy import resolver
-from openclaw_egress.proxy.connection_grants import Permit
+from openclaw_egress.proxy.connection_grants import ConnectionGrant
 
 
 def in_a_loop(test):
@@ -20,7 +20,7 @@ def in_a_loop(test):
     return asyncio.run(run())
 
 
-def test_without_a_permit_nothing_is_looked_up():
+def test_without_a_grant_nothing_is_looked_up():
     async def ask():
         await asyncio.get_running_loop().getaddrinfo("localhost", 80)
 
@@ -28,10 +28,10 @@ def test_without_a_permit_nothing_is_looked_up():
         in_a_loop(ask)
 
 
-def test_with_a_permit_for_another_name_nothing_is_looked_up():
+def test_with_a_grant_for_another_name_nothing_is_looked_up():
     async def ask():
-        resolver.current_permit.set(
-            Permit("a", parse_destination("www.example.com", 80), ("192.0.2.1",), inspect=False)
+        resolver.current_grant.set(
+            ConnectionGrant("a", parse_destination("www.example.com", 80), ("192.0.2.1",), inspect=False)
         )
         await asyncio.get_running_loop().getaddrinfo("localhost", 80)
 
@@ -39,10 +39,10 @@ def test_with_a_permit_for_another_name_nothing_is_looked_up():
         in_a_loop(ask)
 
 
-def test_a_permit_gives_its_addresses_and_no_others():
+def test_a_grant_gives_its_addresses_and_no_others():
     async def ask():
         destination = parse_destination("www.example.com", 80)
-        resolver.current_permit.set(Permit("a", destination, ("192.0.2.1", "2001:db8::1"), inspect=False))
+        resolver.current_grant.set(ConnectionGrant("a", destination, ("192.0.2.1", "2001:db8::1"), inspect=False))
         return await asyncio.get_running_loop().getaddrinfo("www.example.com", 80)
 
     assert [answer[4][0] for answer in in_a_loop(ask)] == ["192.0.2.1", "2001:db8::1"]

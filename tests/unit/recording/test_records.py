@@ -1,4 +1,4 @@
-"""What becomes of an exchange: attributes, one line or several, and back."""
+"""Records of an exchange: their attributes, their split over log lines, and their reassembly."""
 
 import base64
 import hashlib
@@ -255,7 +255,7 @@ def test_lines_without_their_first_cannot_be_put_together():
         reassemble(texts[1:])
 
 
-# One, two, three and four bytes of UTF-8, and what JSON makes two or six bytes of.
+# Characters of one to four bytes in UTF-8, and characters that JSON escapes with two or six bytes.
 PIECES = ["a" * 997, "é", "€", "😀", '"\\', "\0\x1b", "\n", "中" * 333]
 
 

@@ -107,7 +107,7 @@ def test_a_clock_that_was_far_ahead_leaves_later_times_at_the_present(path):
     with Spool(path, sync_seconds=None, clock_ns=lambda: next(times)) as spool:
         for name in "abcd":
             spool.close_exchange(exchange(name))
-        # Line 3 says what happened; the lines of the clock that was ahead go last.
+        # Line 3 reports the change of the clock. Lines with times from before it go last.
         assert [(line.seq, line.time_ns - hour) for line in spool.pending(1 << 40)] == [
             (1, 0), (3, 6), (4, 7), (5, 8), (2, 3 * hour)
         ]  # fmt: skip
@@ -116,7 +116,10 @@ def test_a_clock_that_was_far_ahead_leaves_later_times_at_the_present(path):
 
 
 def test_times_stay_behind_nothing_that_the_store_has_taken(path):
-    """A store that took a time had a clock near it: this clock is wrong now, and Loki refuses an hour behind."""
+    """Set the clock back by more than an hour after an acknowledged line.
+
+    The destination accepted that line's time, so this clock is wrong now. Loki refuses lines that are an hour behind.
+    """
     hour = 3600 * 10**9
     with Spool(path, sync_seconds=None, clock_ns=lambda: 4 * hour) as spool:
         spool.close_exchange(exchange("a"))
@@ -283,7 +286,7 @@ def test_what_waits_is_handed_out_in_order_up_to_a_size_but_never_nothing(spool)
 
 
 def test_no_query_of_the_exporter_and_of_the_limit_sorts_the_backlog(path):
-    """SQLite would read every waiting line, with its body, for each push."""
+    """Check the query plans: a sort would read every waiting line, with its body, for each push."""
     said: list[str] = []
     with Spool(path, 40_000, sync_seconds=None) as spool:
         for connection in (spool._db, spool._read()):
@@ -473,7 +476,7 @@ def test_a_full_disk_is_one_clear_message_and_loses_nothing(path):
     with Spool(path, sync_seconds=None) as spool:
         spool.close_exchange(exchange("a"))
         pages = spool._db.execute("PRAGMA page_count").fetchone()[0]
-        spool._db.execute(f"PRAGMA max_page_count = {pages + 2}")  # SQLite's own way to meet the end of the disk
+        spool._db.execute(f"PRAGMA max_page_count = {pages + 2}")  # SQLite's own way to simulate a full disk
         spool.open_exchange("b", "gateway", {})
         with pytest.raises(SpoolError, match="the disk is full"):
             spool.close_exchange(exchange("b", 150_000))
@@ -484,7 +487,7 @@ def test_a_full_disk_is_one_clear_message_and_loses_nothing(path):
 
 
 def test_a_disk_that_became_read_only_is_one_clear_message(spool):
-    spool._db.execute("PRAGMA query_only = ON")  # what SQLite says when it may not write
+    spool._db.execute("PRAGMA query_only = ON")  # makes SQLite fail as for a read-only file
     with pytest.raises(SpoolError, match=r"make .* writable"):
         spool.close_exchange(exchange("a"))
     assert spool.head() == (0, GENESIS)

@@ -128,13 +128,13 @@ async def _serve(service: Service) -> None:
     master = Master(options.Options())
     master.addons = _Addons(master)
     # mitmproxy finds the add-on that chooses layers by this name, and logs a warning without it.
-    service.gate.name = "nextlayer"
+    service.access_control.name = "nextlayer"
     server = proxyserver.Proxyserver()
     started = _Started(service, server, master.shutdown)
     master.addons.add(  # type: ignore[no-untyped-call]
         core.Core(),
         server,
-        service.gate,
+        service.access_control,
         service.recorder,
         service.served_ca,
         tlsconfig.TlsConfig(),

@@ -48,7 +48,7 @@ class StockAddon:
             # mitmdump exits when an error is logged during start-up; an exception would add a traceback.
             log.error("%s", error)
             raise SystemExit(1) from None
-        self.addons = [self._service.gate, self._service.recorder, self._service.served_ca]
+        self.addons = [self._service.access_control, self._service.recorder, self._service.served_ca]
         settings = safe_options(self._service.confdir, self._service.trusted_ca) | stock_options()
         if not ctx.options.listen_host:
             settings["mode"] = [_with_host(text, self._service.settings.listen_host) for text in ctx.options.mode]

@@ -1,4 +1,4 @@
-"""Everything that runs in one proxy process, put together: policy, CA, spool, exporter, health, and the two add-ons."""
+"""The composition root: policy, CA, spool, exporter, health endpoint and add-ons of one proxy process."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from openclaw_egress.policy.codes import ANYWHERE, UNREADABLE, Target, Unparsed,
 from openclaw_egress.policy.host_addresses import with_host_addresses
 from openclaw_egress.policy.model import Decision, Policy, PolicyError, builtin_policy, load_policy
 from openclaw_egress.proxy import memory
-from openclaw_egress.proxy.access_control import Gate, sent_method
+from openclaw_egress.proxy.access_control import AccessControl, sent_method
 from openclaw_egress.proxy.memory_budget import MemoryBudget, container_limit, default_budget
 from openclaw_egress.proxy.recorder import Recorder
 from openclaw_egress.proxy.served_ca import ServedCA, file_signature
@@ -44,37 +44,38 @@ from openclaw_egress.spool.writer import Spool, SpoolError
 log = logging.getLogger("openclaw_egress")
 
 CHECKPOINT_SECONDS = 300.0
-"""How often a line names the newest line and its hash, in the records, the log and the metrics."""
+"""Interval between checkpoints. Each names the newest line and its hash in the records, the log and the metrics."""
 
 RENEWAL_SECONDS = 600.0
-"""How long after a renewal that failed the next one is tried."""
+"""Delay before the next attempt after a failed renewal."""
 
 SEVERAL_CLIENTS = "several"
-"""The client of a record that counts denials of more than one."""
+"""The client in a summary record that counts the denials of several clients."""
 
 LISTEN_SECONDS = 10.0
-"""How long a change of listeners may take, and how long after a failed one the next is tried."""
+"""Timeout for a change of listeners, and the delay before the next attempt after a failed one."""
 
 STALLED_SECONDS = 15.0
-"""An event loop that was not seen for so long serves nobody."""
+"""`alive` fails when the event loop has not run its heartbeat for this long."""
 
 
 type ApplyListeners = Callable[[Mapping[int, str]], Future[None]]
-"""Open and close listeners until the open ones are these: port and name of the class.
+"""Open and close listeners until exactly these are open: port and name of the class.
 
-If one cannot open, the listeners stay as they are, and the future raises ListenError.
+If one cannot open, the open listeners stay unchanged, and the future raises ListenError.
 """
 
 
 class Service:
-    """One proxy's parts. Constructing it validates all that can be validated; nothing listens before :meth:`start`.
+    """The parts of one proxy. The constructor validates the configuration; nothing listens before :meth:`start`.
 
-    Raises (from the constructor): SettingsError, PolicyError, CAError, SpoolError, HealthError; each one message.
+    The constructor raises SettingsError, PolicyError, CAError, SpoolError or HealthError, each with a message for the
+    operator.
     """
 
     _heartbeat_problem = ""
     _next_listen = math.inf
-    """When a policy is tried again whose listeners could not open."""
+    """Time of the next attempt to apply a policy whose listeners could not open."""
 
     def __init__(self, settings: Settings, clock: certificates.Clock = certificates.utc_now) -> None:
         self.settings = settings
@@ -87,7 +88,8 @@ class Service:
         self.metrics = Metrics()
         self.ca_dir = settings.effective_ca_dir
         if settings.ca_dir is None:
-            # Nobody else makes it. A directory that was named holds what its maker put there, without the root's key.
+            # Create a CA in the default directory only. A directory that the settings name has its CA from elsewhere,
+            # and not the root's key.
             certificates.create(self.ca_dir, settings.state_dir / "root", self.policy.inspect, clock=clock)
         self._policy_seen: tuple[object, ...] | None = self._policy_signature()
         self._policy_problem: str | None = None
@@ -95,10 +97,10 @@ class Service:
         self._renewal_problem: str | None = None
         self._next_renewal = 0.0
         self.apply_listeners: ApplyListeners | None = None
-        """Set by the launcher if it can open and close listeners while it runs; called from the housekeeping thread."""
+        """Set by the launcher if it can open and close listeners at run time; called from the housekeeping thread."""
         self._runtime = tempfile.TemporaryDirectory(prefix="openclaw-egress-")
         runtime = Path(self._runtime.name)
-        # mitmproxy writes beside its CA (a DH parameter file), and the CA's directory may be read-only.
+        # mitmproxy writes a DH parameter file next to its CA, and the CA's directory may be read-only.
         (runtime / certificates.ISSUING_FILE).symlink_to((self.ca_dir / certificates.ISSUING_FILE).absolute())
         self.confdir = runtime
         self.served_ca = ServedCA(self.ca_dir, runtime, clock)
@@ -119,11 +121,11 @@ class Service:
         self._denied_clients: dict[Key, str] = {}
         self._stopping = threading.Event()
         self._wake = threading.Event()
-        """Set to run the housekeeping's checks now."""
+        """Set to run the housekeeping tasks now."""
         self._keeper = threading.Thread(target=self._keep, name="housekeeping", daemon=True)
         self._beat = time.monotonic()
         self._checkpoint = self.spool.head()
-        self.gate = Gate(lambda: self.policy, self, neighbours=settings.neighbours)
+        self.access_control = AccessControl(lambda: self.policy, self, neighbours=settings.neighbours)
         self.recorder = Recorder(self.spool, self.metrics, settings.body_limit)
         self.budget = MemoryBudget(
             settings.memory_budget or default_budget(container_limit()), lambda: list(self.policy.classes)
@@ -141,18 +143,18 @@ class Service:
 
     def _publish_gauges(self) -> None:
         self.metrics.gauges(self._gauges)
-        self.metrics.by_class("memory_used_bytes", "Memory that traffic holds.", lambda: self._memory("used_bytes"))
-        self.metrics.by_class("memory_room_bytes", "Memory that it may hold.", lambda: self._memory("room_bytes"))
+        self.metrics.by_class("memory_used_bytes", "Memory in use by traffic.", lambda: self._memory("used_bytes"))
+        self.metrics.by_class(
+            "memory_room_bytes", "Most memory that traffic may use now.", lambda: self._memory("room_bytes")
+        )
 
     def start(self) -> None:
-        """Recover what a crash left, then begin to export and to answer health checks."""
+        """Recover after a crash, then start export, health endpoint and housekeeping."""
         if self.settings.logs_endpoint:
             threading.Thread(target=self._warn_of_plain_export, name="endpoint-check", daemon=True).start()
         interrupted = self.spool.recover()
         if interrupted:
-            log.warning(
-                "%d exchanges were interrupted when the proxy last ended; they are recorded as such", interrupted
-            )
+            log.warning("%d exchanges were interrupted when the proxy last stopped; their records say so", interrupted)
         self._keep_event("policy loaded", policy_digest=self.policy.digest)
         if self.exporter is not None:
             self.exporter.start()
@@ -160,12 +162,12 @@ class Service:
         self._keeper.start()
 
     def _warn_of_plain_export(self) -> None:
-        # In a thread, because it may ask a resolver.
+        # Run in a thread, because the lookup of the endpoint's name may block.
         if (warning := plain_export_warning(self.settings.logs_endpoint)) is not None:
             log.warning("%s", warning)
 
     async def heartbeat(self) -> None:
-        """Each second, show that the event loop is alive and serve the newest CA; runs without end."""
+        """Each second, show that the event loop is alive and serve the newest CA. Never return."""
         self.spool.failure_level = logging.ERROR
         while True:
             self._beat = time.monotonic()
@@ -173,7 +175,7 @@ class Service:
             await asyncio.sleep(1)
 
     def _beat_once(self) -> None:
-        """Run the tasks of one heartbeat; a failure is logged and reported by `ready`, and the heartbeat goes on."""
+        """Run the tasks of one heartbeat. A failure is logged and reported by `ready`; the heartbeat continues."""
         failed = ""
         for task in (self.served_ca.serve, self.memory.settle_all):
             try:
@@ -185,13 +187,13 @@ class Service:
         self._heartbeat_problem = failed
 
     def reload(self) -> None:
-        """Read the policy again and run the housekeeping's checks at once, as SIGHUP asks; safe in a signal handler."""
-        log.info("SIGHUP: reloading %s", self.settings.policy_file or "nothing: no policy file is named")
+        """Reload the policy and run the housekeeping tasks at once, for SIGHUP; safe in a signal handler."""
+        log.info("SIGHUP: reloading %s", self.settings.policy_file or "nothing, because no policy file is set")
         self._policy_seen = None
         self._wake.set()
 
     def stop(self) -> None:
-        """Flush what can be flushed in a moment, and close."""
+        """Flush within the timeouts, and close."""
         self._stopping.set()
         self._wake.set()
         if self._keeper.is_alive():
@@ -203,7 +205,7 @@ class Service:
         self.spool.close()
         self._runtime.cleanup()
 
-    # ── Observer of the gate ─────────────────────────────────────────────────────────────────────────────────
+    # ── Observer of access control ───────────────────────────────────────────────────────────────────────────
 
     def denied(
         self,
@@ -216,7 +218,7 @@ class Service:
         enforced: bool,
         status: int | None = None,
     ) -> None:
-        """Count it always; record it singly up to a rate, so that a loop cannot push exchanges out of the spool."""
+        """Count each denial, and record it up to a rate, so that a loop cannot push exchanges out of the spool."""
         self.metrics.denied.labels(class_name, decision.rule, decision.code, str(enforced).lower()).inc()
         host, port, address = destination.host.strip("[]"), destination.port, decision.evidence.address
         why = decision.reason if destination == UNREADABLE else ""
@@ -243,7 +245,7 @@ class Service:
         )
 
     def tunnel_ended(self, tunnel: Tunnel) -> None:
-        """Record a tunnel: its metadata, as its bytes were not read."""
+        """Record the metadata of a tunnel; its bytes were not read."""
         now = time.time_ns()
         attributes: dict[str, str | int | float | bool | list[str]] = {
             semconv.HTTP_REQUEST_METHOD: "CONNECT",
@@ -269,10 +271,10 @@ class Service:
                 )
             )
         except SpoolError as error:
-            log.error("a tunnel could not be recorded: %s", error)
+            log.error("tunnel not recorded: %s", error)
 
     def _remember_client(self, key: Key, client: str) -> None:
-        """Keep who was refused, for the record that counts the rest of a window."""
+        """Remember the refused client for the summary record of this window."""
         with self._denials_lock:
             for known in (key, Key.of_class(key.class_name, enforced=key.enforced)):
                 if len(self._denied_clients) > MAX_KEYS:
@@ -284,11 +286,11 @@ class Service:
         try:
             self.spool.add(record)
         except SpoolError as error:
-            # What is refused stays refused; only its record is lost, and the metric has it. The spool logs why, once.
-            log.debug("a denial could not be recorded: %s", error)
+            # Only the record is lost: the request stays refused and is counted. The spool logs the cause once.
+            log.debug("denial not recorded: %s", error)
 
     def allowed(self, class_name: str, *, inspect: bool) -> None:
-        """Count it."""
+        """Count an allowed connection or request."""
         self.metrics.allowed.labels(class_name, str(inspect).lower()).inc()
 
     # ── Owner of the memory accounts ─────────────────────────────────────────────────────────────────────────
@@ -301,7 +303,7 @@ class Service:
     def refused_for_memory(
         self, client: connection.Client, flow: http.HTTPFlow | None, decision: Decision, status: int | None
     ) -> None:
-        """Count and record a refusal; end the exchange's record."""
+        """Record a refusal for lack of memory, and end the record of its exchange."""
         destination = Unparsed(flow.request.host, flow.request.port) if flow is not None else ANYWHERE
         method = sent_method(flow.request)[:32] if flow is not None else "-"
         class_name = self.class_of(client) or "?"
@@ -330,29 +332,30 @@ class Service:
             self._do(self._log_full)
 
     def _do(self, task: Callable[[], None]) -> None:
-        """Run a task of the housekeeping; one that fails does not end the others."""
+        """Run one housekeeping task. A failing task does not stop the others."""
         try:
             task()
         except SpoolError as error:
-            log.debug("%s", error)  # the spool logs why, once
+            log.debug("%s", error)  # the spool logs the cause once
         except Exception as error:
             log.error("housekeeping: %s failed", task.__name__.strip("_"), exc_info=error)
 
     def _log_full(self) -> None:
-        """Log it once when a spool at its limit begins or ceases to refuse exchanges (EGRESS_SPOOL_FULL=block)."""
+        """Log once when a full spool starts to refuse exchanges, and once when it stops (EGRESS_SPOOL_FULL=block)."""
         full = self.spool.full
         if full != self._was_full:
             self._was_full = full
             if full:
                 log.error(
                     "exchanges are refused until they can be recorded again: the spool is full "
-                    "(EGRESS_SPOOL_FULL=block); see `egress status` for what waits, or raise EGRESS_SPOOL_MAX_BYTES"
+                    "(EGRESS_SPOOL_FULL=block); `egress status` shows the backlog; to enlarge the spool, "
+                    "raise EGRESS_SPOOL_MAX_BYTES"
                 )
             else:
-                log.info("the spool has room again; exchanges are accepted")
+                log.info("the spool has space again: exchanges are accepted")
 
     def _renew_ca(self) -> None:
-        """Renew a CA that this proxy made itself at two thirds of its life; others are renewed by their makers."""
+        """Renew a CA that this proxy created, at two thirds of its lifetime. Any other is renewed by its creator."""
         if self.settings.ca_dir is not None or time.monotonic() < self._next_renewal:
             return
         if self.served_ca.info.renewal_due(self._clock()) and not self._make_ca(self.policy.inspect):
@@ -369,7 +372,7 @@ class Service:
         return made
 
     def _reload_ca(self) -> None:
-        """Serve a changed CA from the next handshake on; an invalid one leaves the previous one in use."""
+        """Serve a changed CA from the next handshake on. If it is invalid, keep the previous one."""
         good = self.served_ca.look(self._accept_ca)
         if good is None:
             return
@@ -380,7 +383,7 @@ class Service:
             return
         self.served_ca.settle()
         info = self.served_ca.info
-        log.info("an issuing CA until %s is in use (%s)", info.issuing_expires, info.issuing_sha256)
+        log.info("issuing CA valid until %s is in use (%s)", info.issuing_expires, info.issuing_sha256)
         reason = f"issuing CA {info.issuing_sha256}, until {info.issuing_expires.isoformat()}"
         self._keep_event("CA loaded", semconv.EVENT_CA, reason=reason)
         if self._policy_problem is not None:
@@ -396,7 +399,7 @@ class Service:
         try:
             self._check_ca(self.policy, info)
         except certificates.CAError:
-            # A new policy and its CA are written one after the other.
+            # A new policy and its CA are written one after the other, so also accept a CA for the waiting policy.
             if self._policy_waits_for_ca is None:
                 raise
             self._check_ca(self._policy_waits_for_ca, info)
@@ -410,7 +413,7 @@ class Service:
                 )
 
     def _reload_policy(self) -> None:
-        """Take a changed policy file; where it cannot be used the last good one stays, and `ready` says why."""
+        """Apply a changed policy file. If it is invalid, keep the last valid policy and let `ready` report why."""
         seen = self._policy_signature()
         if seen == self._policy_seen and time.monotonic() < self._next_listen:
             return
@@ -420,7 +423,9 @@ class Service:
             policy = read_policy(self.settings)
             if self.apply_listeners is None and _listeners(policy).keys() != _listeners(self.policy).keys():
                 file = str(self.settings.policy_file)
-                raise PolicyError(file, None, "other listeners need a start anew", "restart the proxy")
+                raise PolicyError(
+                    file, None, "the listeners differ, and this proxy cannot change them at run time", "restart it"
+                )
             check_ports(self.settings, policy)
             if self.apply_listeners is not None:
                 open_now = _listeners(self.policy)
@@ -434,17 +439,17 @@ class Service:
                 self._policy_waits_for_ca = policy
                 self.served_ca.look_again()
                 if self.settings.ca_dir is None:
-                    # Of both policies: the previous one is in force until the new CA is served.
+                    # For the names of both policies: the previous one stays in force until the new CA is served.
                     self._make_ca([*self.policy.inspect, *policy.inspect])
                     self._reload_ca()
                 self._check_ca(policy, self.served_ca.info)
-            # The new listeners must be open before the policy is in force. Those that it drops close afterwards.
+            # Open new listeners before the policy is in force; close dropped ones afterwards.
             if _listeners(policy).keys() - _listeners(self.policy).keys():
                 self._listen(_listeners(self.policy) | _listeners(policy))
         except (PolicyError, SettingsError, certificates.CAError) as error:
             if isinstance(error, ListenError):
                 self._next_listen = time.monotonic() + LISTEN_SECONDS
-            problem = f"the last good policy ({self.policy.digest}) is in force: {error}"
+            problem = f"the last valid policy ({self.policy.digest}) stays in force: {error}"
             if problem == self._policy_problem:
                 return
             self._policy_problem = problem
@@ -462,7 +467,7 @@ class Service:
             self._listen(_listeners(policy))
 
     def _listen(self, ports: Mapping[int, str]) -> None:
-        """Open and close listeners until these are open, or leave them as they are.
+        """Open and close listeners until exactly these are open; on an error, leave the open ones unchanged.
 
         Raises:
             ListenError: a listener cannot open.
@@ -472,7 +477,7 @@ class Service:
         try:
             applied = self.apply_listeners(ports)
             end = time.monotonic() + LISTEN_SECONDS
-            # The event loop may be in `stop`, which waits for this thread.
+            # Check `_stopping`: the event loop may be in `stop`, which waits for this thread.
             while not applied.done() and time.monotonic() < end and not self._stopping.is_set():
                 concurrent.futures.wait([applied], timeout=0.2)
             if not applied.done():
@@ -507,7 +512,7 @@ class Service:
                 )
             )
         except SpoolError as error:
-            log.debug("%s", error)  # the spool logs why, once
+            log.debug("%s", error)  # the spool logs the cause once
 
     def _summarise_denials(self, *, everything: bool = False) -> None:
         with self._denials_lock:
@@ -540,7 +545,7 @@ class Service:
     # ── health ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def alive(self) -> tuple[bool, dict[str, Any]]:
-        """Whether the process serves at all; `ready` says whether it does all that it should."""
+        """Return whether the process serves clients at all; `ready` reports all other problems."""
         silence = time.monotonic() - self._beat
         expiring = self.served_ca.info.problems(self._clock())
         return silence < STALLED_SECONDS and not expiring, {
@@ -552,12 +557,12 @@ class Service:
         }
 
     def stopped(self) -> list[str]:
-        """Return what stops every exchange with an inspected host now; `alive` does not depend on it."""
+        """Return the problems that make the proxy refuse all exchanges with inspected hosts; `alive` ignores them."""
         found = [self.spool.problem] if self.spool.problem else []
         return found + (["the spool is full"] if self.spool.full else [])
 
     def ready(self) -> tuple[bool, dict[str, Any]]:
-        """Whether all that was asked for is happening: records arrive where they should, the CA is valid."""
+        """Return whether everything works: policy, export, recording, CA and housekeeping."""
         problems = [problem] if (problem := self._policy_problem) else []
         export: Mapping[str, Any] = self.exporter.state if self.exporter is not None else {}
         if export.get("last_error"):
@@ -606,7 +611,7 @@ class Service:
             "Whether the policy file is in force (1), or an earlier policy because the file was refused (0).",
             float(self._policy_problem is None),
         )
-        gauges["memory_budget_bytes"] = ("Memory that traffic of all classes may hold.", float(self.budget.limit))
+        gauges["memory_budget_bytes"] = ("Most memory that traffic of all classes may use.", float(self.budget.limit))
         state = self.exporter.state if self.exporter is not None else {}
         for name, value in state.items():
             if isinstance(value, int | float) and not isinstance(value, bool):
@@ -615,7 +620,7 @@ class Service:
 
 
 def read_policy(settings: Settings) -> Policy:
-    """Return the policy that the settings name, or the built-in one, with the host's addresses.
+    """Return the policy that the settings name, or the built-in one, plus the host's own addresses.
 
     Raises:
         PolicyError: a named file is missing or not valid.
@@ -628,7 +633,7 @@ def read_policy(settings: Settings) -> Policy:
 
 
 def plain_export_warning(endpoint: str, look_up: Callable[..., list[Any]] = socket.getaddrinfo) -> str | None:
-    """Return a warning where records, prompts among them, would cross a public network unencrypted; else None."""
+    """Return a warning if records, which contain prompts, would cross a public network unencrypted; otherwise None."""
     parts = urlsplit(endpoint)
     if parts.scheme != "http" or not parts.hostname:
         return None
@@ -640,8 +645,8 @@ def plain_export_warning(endpoint: str, look_up: Callable[..., list[Any]] = sock
     if not public:
         return None
     return (
-        f"records go to {parts.hostname} ({public[0]}) over plain HTTP: everybody on the way can read prompts and "
-        "responses. Use an https:// URL in OTEL_EXPORTER_OTLP_LOGS_ENDPOINT, or an address inside a VPN."
+        f"records go to {parts.hostname} ({public[0]}) over plain HTTP: anyone on the network path can read "
+        "prompts and responses. Use an https:// URL in OTEL_EXPORTER_OTLP_LOGS_ENDPOINT, or an address inside a VPN."
     )
 
 
@@ -650,7 +655,7 @@ def _listeners(policy: Policy) -> dict[int, str]:
 
 
 def _trusted_roots(extra: Path | None, directory: Path) -> Path:
-    """The public roots and the operator's, in one file: mitmproxy's option replaces its own list."""
+    """Write the public roots and the operator's into one file: mitmproxy's option replaces its own list."""
     roots = Path(certifi.where()).read_bytes()
     if extra is not None:
         try:
@@ -658,7 +663,7 @@ def _trusted_roots(extra: Path | None, directory: Path) -> Path:
         except OSError as error:
             raise SettingsError(f"EGRESS_UPSTREAM_CA: {extra} cannot be read: {error.strerror}") from None
         if b"-----BEGIN CERTIFICATE-----" not in added:
-            raise SettingsError(f"EGRESS_UPSTREAM_CA: {extra} holds no certificate in PEM form")
+            raise SettingsError(f"EGRESS_UPSTREAM_CA: {extra} contains no certificate in PEM format")
         roots += b"\n" + added
     file = directory / "trusted-roots.pem"
     file.write_bytes(roots)
@@ -666,7 +671,7 @@ def _trusted_roots(extra: Path | None, directory: Path) -> Path:
 
 
 def describe(service: Service) -> str:
-    """One line for the log at start: what listens, what is inspected, where records go."""
+    """Return one log line for the start: the listeners, the inspected hosts and the destination of records."""
     classes = ", ".join(f"{item.name} :{item.listen} {item.action}" for item in service.policy.classes.values())
     return json.dumps(
         {

@@ -1,8 +1,8 @@
-"""The gate: the mitmproxy add-on that decides, before anything is resolved, dialled or decrypted.
+"""Access control: the mitmproxy add-on that decides before the proxy resolves a name, connects or decrypts.
 
-Each hook asks the pure policy and either writes a permit or refuses. mitmproxy goes on as if nothing had happened when
-a hook raises (it fails open), so every hook here is wrapped by :func:`fails_closed`: an exception, in whatever line,
-refuses what was asked.
+Each hook evaluates the pure policy, then either writes a connection grant or refuses. If a hook raises, mitmproxy
+continues as if nothing had happened: it fails open. :func:`fails_closed` therefore wraps every hook here and refuses
+the request or connection on any exception.
 """
 
 from __future__ import annotations
@@ -31,27 +31,27 @@ from openclaw_egress.policy.codes import ANYWHERE, UNREADABLE, Code, Evidence, T
 from openclaw_egress.policy.destination import Destination, DestinationError, parse_destination
 from openclaw_egress.policy.model import ClassPolicy, Decision, Policy, decide, decide_address, with_addresses
 from openclaw_egress.proxy import fair_scheduling, http1_limits, tunnels
-from openclaw_egress.proxy.connection_grants import Permit, Permits
+from openclaw_egress.proxy.connection_grants import ConnectionGrant, ConnectionGrants
 from openclaw_egress.proxy.error_responses import refusal
 from openclaw_egress.proxy.http1_limits import RESPONSE_PROBLEM, BoundedHttpLayer, drop_hop_by_hop
 from openclaw_egress.proxy.layers import Refuse, cut, looks_like_tls
 from openclaw_egress.proxy.rate_limiter import Rate
-from openclaw_egress.proxy.resolver import ResolutionError, Resolver, current_permit, is_own_address
+from openclaw_egress.proxy.resolver import ResolutionError, Resolver, current_grant, is_own_address
 from openclaw_egress.settings import Neighbours
 
-log = logging.getLogger("openclaw_egress.gate")
+log = logging.getLogger("openclaw_egress.access_control")
 
 INSPECT = "openclaw_egress.inspect"
-"""Key in ``flow.metadata``: the :class:`Allowed` of a request that is to be recorded."""
+"""Key in ``flow.metadata``: the :class:`Allowed` of a request whose exchange the recorder must record."""
 
 FAILED = Decision.denial(Code.DECISION_FAILED)
 REFUSED = "refused by openclaw.egress"
-"""How the error of a connection begins that the gate did not let mitmproxy open: the only way to tell it why."""
+"""Prefix of the error of each upstream connection refused here; mitmproxy passes on nothing but this text."""
 
 _CLIENT_ENDED = (
     "connection closed", "alert", "unknown ca", "bad certificate", "certificate unknown", "certificate verify failed",
 )  # fmt: skip
-"""In mitmproxy's words for a failed handshake: the client went away, or does not trust the certificate."""
+"""Fragments of mitmproxy's error texts for handshakes that the client ended or whose certificate it rejected."""
 
 _REMEDY_OF_MESSAGE = "Send a request as RFC 9112 defines it, within the limits of the class (classes.NAME.limits)."
 
@@ -68,7 +68,7 @@ _FAILED_ANSWER = refusal(
 def fails_closed[Owner, Data](
     refuse: Callable[[Owner, Data, Exception], None],
 ) -> Callable[[Callable[[Owner, Data], Any]], Callable[[Owner, Data], Any]]:
-    """Wrap a hook so that ``refuse(self, what the hook got, the exception)`` is called for whatever it raises."""
+    """Wrap a hook so that any exception calls ``refuse(self, data, exception)``; ``data`` is the hook's argument."""
 
     def decorate(hook: Callable[[Owner, Data], Any]) -> Callable[[Owner, Data], Any]:
         @functools.wraps(hook)
@@ -93,15 +93,15 @@ def fails_closed[Owner, Data](
 
 
 def answer_failed(flow: http.HTTPFlow) -> None:
-    """503 instead of what was asked; made of what cannot fail."""
-    flow.request.stream = False  # an answer to a request that streams is an error to mitmproxy
-    flow.request.headers.pop("expect", None)  # nobody waits for the body of what is refused
+    """Respond with 503; use only constants, so that this cannot fail."""
+    flow.request.stream = False  # mitmproxy raises if a hook sets a response while the request streams
+    flow.request.headers.pop("expect", None)  # the body of a refused request is not wanted, so send no "100 Continue"
     flow.response = _FAILED_ANSWER.copy()
 
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """What the recorder needs to know of a request that was let through."""
+    """The class, destination and decision of an allowed request, for the recorder."""
 
     class_name: str
     destination: Destination
@@ -109,7 +109,7 @@ class Allowed:
 
 
 class Observer(Protocol):
-    """Who is told of decisions: the recorder of denials and the metrics."""
+    """The receiver of decisions: it records denials and counts metrics."""
 
     def denied(
         self,
@@ -122,19 +122,19 @@ class Observer(Protocol):
         enforced: bool,
         status: int | None = None,
     ) -> None:
-        """A request was refused, with this HTTP status (or would have been, where ``enforced`` is False)."""
+        """Record a denial: refused with this HTTP status, or only reported if ``enforced`` is False."""
 
     def allowed(self, class_name: str, *, inspect: bool) -> None:
-        """A connection or request was let through."""
+        """Count an allowed connection or request."""
 
     def tunnel_ended(self, tunnel: tunnels.Tunnel) -> None:
-        """A tunnel of a class with ``log_tunnels`` is over."""
+        """Record a finished tunnel of a class with ``log_tunnels``."""
 
 
-class Gate:
-    """Decides for every client connection and request; see the module's text."""
+class AccessControl:
+    """The mitmproxy add-on that decides on each client connection and request; see the module's docstring."""
 
-    name = "openclaw_egress.gate"
+    name = "openclaw_egress.access_control"
 
     def __init__(
         self,
@@ -147,7 +147,7 @@ class Gate:
         self._policy = policy
         self._observer = observer
         self._resolver = resolver or Resolver()
-        self._permits = Permits()
+        self._grants = ConnectionGrants()
         self._connect_targets: dict[str, Destination] = {}
         self._clients: dict[str, str] = {}
         self._open: Counter[str] = Counter()
@@ -163,29 +163,29 @@ class Gate:
     def _client_failed(self, client: connection.Client, error: Exception) -> None:
         client.error = "no class owns this listener"
         self._record_failure(client, Code.LISTENER_WITHOUT_CLASS)
-        log.error("a connection to a listener without a class was refused: %s", type(error).__name__)
+        log.error("connection refused: no class owns its listener (%s)", type(error).__name__)
 
     def _end_failed(self, _: connection.Client, error: Exception) -> None:
-        log.error("tidying up after a client failed: %s", type(error).__name__)
+        log.error("cleanup after a client disconnected failed: %s", type(error).__name__)
 
     def _request_failed(self, flow: http.HTTPFlow, error: Exception) -> None:
         answer_failed(flow)
         flow.metadata.pop(INSPECT, None)
         self._record_failure(flow.client_conn, Code.DECISION_FAILED)
-        log.error("deciding on a request failed; it is refused", exc_info=error)
-        self._permits.forget(flow.client_conn.id)
+        log.error("request refused: the decision failed", exc_info=error)
+        self._grants.forget(flow.client_conn.id)
 
     def _layer_failed(self, nextlayer: layer.NextLayer, error: Exception) -> None:
         nextlayer.layer = Refuse(nextlayer.context)
         self._record_failure(nextlayer.context.client, Code.DECISION_FAILED)
         asyncio.get_running_loop().call_soon(cut, nextlayer.context.client)
-        log.error("choosing what a connection may speak failed; it is closed", exc_info=error)
+        log.error("connection closed: choosing its protocol failed", exc_info=error)
 
     def _hello_failed(self, data: tls.ClientHelloData, error: Exception) -> None:
-        data.ignore_connection = False  # and without a permit there is no certificate for it
+        data.ignore_connection = False  # without a grant, `tls_start_client` provides no certificate
         self._close_all(data.context.client)
         self._record_failure(data.context.client, Code.DECISION_FAILED)
-        log.error("a TLS connection was refused: %s", type(error).__name__)
+        log.error("TLS connection refused: handling its ClientHello failed (%s)", type(error).__name__)
 
     def _certificate_failed(self, _: tls.TlsData, error: Exception) -> None:
         raise AddonHalt from error
@@ -193,19 +193,20 @@ class Gate:
     def _established_failed(self, data: tls.TlsData, error: Exception) -> None:
         cut(data.context.client)
         self._record_failure(data.context.client, Code.DECISION_FAILED)
-        log.error("a TLS connection was cut: %s", type(error).__name__)
+        log.error("TLS connection aborted: handling the end of its handshake failed (%s)", type(error).__name__)
 
     def _opening_failed(self, data: server_hooks.ServerConnectionHookData, error: Exception) -> None:
         data.server.error = FAILED.reason
         self._record_failure(data.client, Code.DECISION_FAILED)
-        log.error("checking a connection's permit failed; it is not opened", exc_info=error)
+        log.error("upstream connection not opened: checking its grant failed", exc_info=error)
 
     def _opened_failed(self, data: server_hooks.ServerConnectionHookData, error: Exception) -> None:
-        # Ends the task that opened it, and the client that would wait for it; an error set here would not be looked at.
+        # Abort the task that opened the connection, and the client, which would wait for it. mitmproxy no longer reads
+        # an error that is set here.
         asyncio.get_running_loop().call_soon(cut, data.client)
         unchecked = type(error) is LookupError
         self._record_failure(data.client, Code.ADDRESS_NOT_CHECKED if unchecked else Code.DECISION_FAILED)
-        log.error("a connection that was opened was cut: %s", error)
+        log.error("upstream connection aborted: %s", error)
         raise asyncio.CancelledError from error
 
     def _end_of_exchange_failed(self, _: http.HTTPFlow, error: Exception) -> None:
@@ -215,7 +216,7 @@ class Gate:
         log.error("a failed TLS handshake could not be recorded: %s", type(error).__name__)
 
     def _record_failure(self, client: connection.Client, code: Code) -> None:
-        """Record a refusal that a fault caused; where that fails too, what is refused stays refused."""
+        """Record a refusal that an internal error caused. If recording fails too, the refusal still stands."""
         with contextlib.suppress(Exception):
             target = self._connect_targets.get(client.id)
             self._observer.denied(
@@ -227,15 +228,15 @@ class Gate:
                 enforced=True,
             )
 
-    # ── a client comes and goes ──────────────────────────────────────────────────────────────────────────────
+    # ── connect and disconnect ───────────────────────────────────────────────────────────────────────────────
 
     @fails_closed(_client_failed)
     def client_connected(self, client: connection.Client) -> None:
-        """A listener that no class owns serves nobody, and a class has so many connections and no more."""
+        """Refuse a client on a listener without a class, an unknown neighbour, and one above the connection limit."""
         found = self._class_policy(client)
         address = str(client.peername[0])
         if self._neighbours is not None and self._neighbours.refuses(address):
-            # Before it counts as a connection of the class: it must not use up the limit of those who may connect.
+            # Before the connection is counted: unknown neighbours must not use up the class's connection limit.
             client.error = "not a known neighbour"
             self._observer.denied(
                 found.name, ANYWHERE, _unknown(address, self._neighbours), "-", address, enforced=True
@@ -254,13 +255,13 @@ class Gate:
                 enforced=True,
             )
             return
-        # mitmproxy asks for a layer when there are bytes, and not before.
+        # mitmproxy calls `next_layer` only once the client has sent bytes, so a silent client needs its own timer.
         self._silent[client.id] = asyncio.get_running_loop().call_later(found.limits.header_seconds, cut, client)
 
     @fails_closed(_end_failed)
     def client_disconnected(self, client: connection.Client) -> None:
-        """Forget what was allowed to it."""
-        self._permits.forget(client.id)
+        """Revoke the client's grants and release its share of the connection limit."""
+        self._grants.forget(client.id)
         self._connect_targets.pop(client.id, None)
         if (class_name := self._clients.pop(client.id, None)) is not None:
             self._open[class_name] -= 1
@@ -274,7 +275,7 @@ class Gate:
             timer.cancel()
 
     def done(self) -> None:
-        """The proxy ends, and with it the tunnels that are open."""
+        """Record the tunnels that are still open when the proxy stops."""
         for client_id in list(self._clients):
             if (tunnel := tunnels.end(client_id)) is not None:
                 self._observer.tunnel_ended(tunnel)
@@ -284,13 +285,13 @@ class Gate:
 
     @fails_closed(_request_failed)
     async def http_connect(self, flow: http.HTTPFlow) -> None:
-        """CONNECT: decide on the name, then on the addresses; 403 with the reason, or a permit."""
+        """Decide on a CONNECT, first by name, then by address: write a grant, or respond with 403 and the reason."""
         if not self._refuse_by_rate(flow):
             await self._connect(flow)
 
     @fails_closed(_request_failed)
     async def requestheaders(self, flow: http.HTTPFlow) -> None:
-        """Every request outside a tunnel and every decrypted one: decide again, names must agree."""
+        """Decide on a request outside a tunnel or decrypted inside one. All names in it must agree."""
         flow.metadata.pop(INSPECT, None)
         if flow.error is None and not self._refuse_by_rate(flow):
             await self._request(flow)
@@ -309,7 +310,7 @@ class Gate:
         return bool(wait)
 
     def _wait_of_rate(self, found: ClassPolicy) -> float:
-        """Count one request of the class; returns for how many seconds it must wait, 0 where it may pass."""
+        """Count one request of the class. Return the seconds it must wait, or 0 if it may pass."""
         allowed = found.limits.requests_per_minute
         if allowed is None:
             return 0.0
@@ -329,7 +330,7 @@ class Gate:
         request: http.Request | None = None,
         counted: bool = False,
     ) -> bytes:
-        """Record a refusal of which no hook is told; returns the response. See `http1_limits.Refusing`."""
+        """Record a refusal that no hook sees, and return its response. See `http1_limits.Refusing`."""
         found = self._class_policy(client)
         decision = Decision.denial(code, evidence._replace(class_name=found.name))
         wait = 0.0 if counted else self._wait_of_rate(found)
@@ -355,7 +356,7 @@ class Gate:
         return bytes(http1.assemble_response(response))  # type: ignore[no-untyped-call]
 
     def _named_destination(self, client: connection.Client, request: http.Request | None) -> Target:
-        """Return the tunnel's destination, else the one that the request names, else ``?``."""
+        """Return the tunnel's destination, otherwise the one that the request names, otherwise ``?``."""
         if (target := self._connect_targets.get(client.id)) is not None:
             return target
         if request is None or not request.host:
@@ -369,9 +370,9 @@ class Gate:
         destination = self._parse(flow, _host_on_the_wire(flow.request), flow.request.port)
         if destination is None:
             return
-        if await self._permit(flow, destination, None, None):
+        if await self._grant(flow, destination, None, None):
             self._connect_targets[flow.client_conn.id] = destination
-            # What is dialled, named in SNI and signed for is the canonical form.
+            # The upstream connection, its SNI and the certificate use the canonical form.
             flow.request.data.host = destination.host
 
     async def _request(self, flow: http.HTTPFlow) -> None:
@@ -388,31 +389,29 @@ class Gate:
         disagreement = _authority_disagreement(request, destination)
         if disagreement is not None:
             return self._refuse(flow, destination, disagreement)
-        if not await self._permit(flow, destination, sent_method(request), request.path):
+        if not await self._grant(flow, destination, sent_method(request), request.path):
             return None
         websocket = "websocket" in request.headers.get("upgrade", "").lower()
         if websocket and INSPECT in flow.metadata:
-            # Its messages would pass unrecorded. The clients in question fall back to plain HTTP.
+            # Messages of a WebSocket would pass unrecorded. Clients that try one fall back to plain HTTP.
             flow.metadata.pop(INSPECT)
             return self._refuse(flow, destination, Decision.denial(Code.WEBSOCKET_NOT_RECORDED, inspect=True))
         request.data.host = destination.host
         request.data.authority = b""
-        # Any other upgrade is an offer that an origin may ignore (RFC 9110, section 7.8), so it is not passed on.
+        # An origin may ignore any other upgrade (RFC 9110, section 7.8), so do not forward it.
         drop_hop_by_hop(request, upgrades=websocket)
-        # Meant for us, not for the origin (RFC 9110, section 11.7).
+        # Proxy credentials are for this proxy, not for the origin (RFC 9110, section 11.7).
         request.headers.pop("proxy-authorization", None)
         return None
 
-    async def _permit(
-        self, flow: http.HTTPFlow, destination: Destination, method: str | None, path: str | None
-    ) -> bool:
-        """Decide on the name, resolve what may be resolved, decide on the addresses; write the permit or refuse."""
+    async def _grant(self, flow: http.HTTPFlow, destination: Destination, method: str | None, path: str | None) -> bool:
+        """Decide on the name, resolve it, decide on the addresses; then write the grant or refuse."""
         policy, class_name = self._policy(), self._class_of(flow.client_conn)
         decision = decide(policy, class_name, destination, method, path)
         if not decision.allow:
             self._refuse(flow, destination, decision)
             return False
-        known = self._permits.find(flow.client_conn.id, destination.host, destination.port)
+        known = self._grants.find(flow.client_conn.id, destination.host, destination.port)
         if known is not None and known.fresh:
             addresses = known.addresses
         else:
@@ -422,18 +421,18 @@ class Gate:
             except ResolutionError as error:
                 self._answer_unreachable(flow, class_name, destination, str(error))
                 return False
-        # Of a permit that was there too: the policy may be another one by now.
+        # Check the addresses of an existing grant too: the policy may have changed since.
         decision = with_addresses(
             decision, (check_address(policy, class_name, destination, one, method, path) for one in addresses)
         )
         if decision.allow and decision.limited and method is not None and (name := _unlimited(flow.request)):
             decision = Decision.denial(Code.OVERRIDE_HEADER, Evidence(rule=decision.rule, detail=name))
         if not decision.allow:
-            self._permits.revoke(flow.client_conn.id, destination.host, destination.port)
+            self._grants.revoke(flow.client_conn.id, destination.host, destination.port)
             self._refuse(flow, destination, decision)
             return False
         if known is None:
-            known = Permit(
+            known = ConnectionGrant(
                 class_name,
                 destination,
                 addresses,
@@ -443,7 +442,7 @@ class Gate:
                 decision.reason,
                 decision.code,
             )
-            self._permits.write(flow.client_conn.id, known)
+            self._grants.write(flow.client_conn.id, known)
         if decision.would_deny:
             self._observer.denied(
                 class_name, destination, decision, _method(flow.request), _client(flow), enforced=False
@@ -500,11 +499,18 @@ class Gate:
             remedy="Check the name, and the resolver of the proxy's container.",
         )
 
-    # ── what runs on a connection ────────────────────────────────────────────────────────────────────────────
+    # ── protocol layers ──────────────────────────────────────────────────────────────────────────────────────
 
     @fails_closed(_layer_failed)
     def next_layer(self, nextlayer: layer.NextLayer) -> None:
-        """HTTP on the listener; after CONNECT, TLS, or what a rule with ``tls: false`` lets pass; to port 80, HTTP."""
+        """Choose the next protocol layer.
+
+        1. On the listener: HTTP.
+        2. After a CONNECT that a rule with ``tls: false`` allows: a tunnel of any bytes.
+        3. After any other CONNECT: TLS, or plain HTTP to port 80.
+
+        Refuse everything else.
+        """
         if nextlayer.layer is None:
             data = nextlayer.data_client()  # type: ignore[no-untyped-call]
             nextlayer.layer = self._next_layer(nextlayer.context, data)
@@ -521,17 +527,17 @@ class Gate:
         if isinstance(context.layers[-1], layers.ClientTLSLayer):
             return self._http(context, HTTPMode.transparent)
         target = self._connect_targets.get(context.client.id)
-        permit = self._permits.find(context.client.id, target.host, target.port) if target is not None else None
-        if permit is not None and not permit.tls:
-            # A rule says so; whoever speaks first may be the server.
+        grant = self._grants.find(context.client.id, target.host, target.port) if target is not None else None
+        if grant is not None and not grant.tls:
+            # Do not wait for client bytes here: without TLS, the server may speak first.
             self._speaking.add(context.client.id)
-            self._begin_tunnel(context.client, permit)
+            self._begin_tunnel(context.client, grant)
             return layers.TCPLayer(context, ignore=True)
         if not data:
             return None
         if looks_like_tls(data):
             if data[5:6] not in (b"", b"\x01"):
-                # Not a ClientHello (RFC 8446, section 4); mitmproxy would wait for the rest of whatever it is.
+                # Not a ClientHello (RFC 8446, section 4): mitmproxy would wait for the rest of the record.
                 self._deny_connection(context.client, target, Code.CLIENT_HELLO_UNREADABLE)
                 return Refuse(context)
             server_tls = layers.ServerTLSLayer(context)
@@ -555,54 +561,54 @@ class Gate:
 
     @fails_closed(_hello_failed)
     def tls_clienthello(self, data: tls.ClientHelloData) -> None:
-        """Inspected hosts are decrypted, all others tunnelled. The name in TLS must be the one that CONNECT named."""
+        """Decrypt inspected hosts and tunnel all others, if the SNI matches the destination of CONNECT."""
         client = data.context.client
         target = self._connect_targets[client.id]
-        permit = self._permits.find(client.id, target.host, target.port)
-        if permit is None:
-            raise LookupError("no permit")
+        grant = self._grants.find(client.id, target.host, target.port)
+        if grant is None:
+            raise LookupError("no connection grant")
         if not _sni_agrees(data.client_hello.sni, target):
             self._deny_connection(client, target, Code.SNI_MISMATCH)
             return
-        data.ignore_connection = not permit.inspect
+        data.ignore_connection = not grant.inspect
         if data.ignore_connection:
-            # HttpLayer no longer speaks here: bytes pass as they are.
+            # HttpLayer does not set the address for a tunnel.
             data.context.server.address = (target.host, target.port)
             self._speaking.add(client.id)
-            self._begin_tunnel(client, permit)
+            self._begin_tunnel(client, grant)
 
-    def _begin_tunnel(self, client: connection.Client, permit: Permit) -> None:
+    def _begin_tunnel(self, client: connection.Client, grant: ConnectionGrant) -> None:
         if self._class_policy(client).log_tunnels:
             tunnel = tunnels.Tunnel(
-                permit.class_name,
-                permit.destination,
+                grant.class_name,
+                grant.destination,
                 str(client.peername[0]),
-                permit.rule,
-                permit.reason,
-                permit.code,
+                grant.rule,
+                grant.reason,
+                grant.code,
                 time.time_ns(),
             )
             tunnels.begin(client.id, tunnel)
 
     @fails_closed(_certificate_failed)
     def tls_start_client(self, data: tls.TlsData) -> None:
-        """A refused connection gets no certificate: without a TLS context mitmproxy ends the handshake."""
+        """Refuse the certificate without a grant: mitmproxy ends the handshake if it has no TLS context."""
         client = data.context.client
         target = self._connect_targets.get(client.id)
-        if target is None or self._permits.find(client.id, target.host, target.port) is None:
+        if target is None or self._grants.find(client.id, target.host, target.port) is None:
             raise AddonHalt
 
     @fails_closed(_established_failed)
     def tls_established_client(self, data: tls.TlsData) -> None:
-        """The handshake with the client is over: from now on its requests have limits of their own."""
+        """Note the finished handshake: from now on the limits of requests apply."""
         self._speaking.add(data.context.client.id)
 
     @fails_closed(_handshake_failed)
     def tls_failed_client(self, data: tls.TlsData) -> None:
-        """Record a handshake that the proxy ended; one that the client ended is not a refusal."""
+        """Record a handshake that the proxy ended. One that the client ended is not a refusal."""
         client, error = data.context.client, data.conn.error or ""
         target = self._connect_targets.get(client.id)
-        refused_before = target is None or self._permits.find(client.id, target.host, target.port) is None
+        refused_before = target is None or self._grants.find(client.id, target.host, target.port) is None
         if refused_before or any(words in error for words in _CLIENT_ENDED):
             return
         unreadable = error.startswith("Cannot parse ClientHello")
@@ -610,7 +616,7 @@ class Gate:
 
     @fails_closed(_end_of_exchange_failed)
     def error(self, flow: http.HTTPFlow) -> None:
-        """Record a malformed response of a host that is not inspected; of the others the exchange is recorded."""
+        """Record a malformed response of a host that is not inspected. For inspected hosts, the exchange records it."""
         problem = flow.metadata.get(RESPONSE_PROBLEM)
         if problem is not None and INSPECT not in flow.metadata:
             self._observer.denied(
@@ -625,26 +631,26 @@ class Gate:
 
     @fails_closed(_opening_failed)
     def server_connect(self, data: server_hooks.ServerConnectionHookData) -> None:
-        """The last word before a connection is opened: no permit, no connection."""
-        current_permit.set(None)
+        """Check the grant immediately before mitmproxy connects: without a grant, refuse the connection."""
+        current_grant.set(None)
         address = data.server.address
-        permit = self._permits.find(data.client.id, address[0], address[1]) if address else None
-        if address is None or permit is None:
-            data.server.error = f"{REFUSED}: no permit"
+        grant = self._grants.find(data.client.id, address[0], address[1]) if address else None
+        if address is None or grant is None:
+            data.server.error = f"{REFUSED}: no connection grant"
             self._record_failure(data.client, Code.NO_GRANT)
             return
-        current_permit.set(permit)
-        if permit.destination.address is not None and str(permit.destination.address) != address[0]:
+        current_grant.set(grant)
+        if grant.destination.address is not None and str(grant.destination.address) != address[0]:
             data.server.error = f"{REFUSED}: address not in canonical form"
             self._record_failure(data.client, Code.ADDRESS_NOT_CANONICAL)
 
     @fails_closed(_opened_failed)
     def server_connected(self, data: server_hooks.ServerConnectionHookData) -> None:
-        """The peer must be one of the checked addresses; anything else is a fault, and not a byte passes."""
+        """Abort before the first byte unless the peer's address is one of those that were checked."""
         address, peer = data.server.address, data.server.peername
-        permit = self._permits.find(data.client.id, address[0], address[1]) if address else None
-        if permit is None or peer is None or peer[0].split("%")[0] not in permit.addresses:
-            raise LookupError("a connection to an address that was not checked")
+        grant = self._grants.find(data.client.id, address[0], address[1]) if address else None
+        if grant is None or peer is None or peer[0].split("%")[0] not in grant.addresses:
+            raise LookupError("connected to an address that was not checked")
 
     # ── helpers ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -658,9 +664,9 @@ class Gate:
         return found
 
     def _deny_connection(self, client: connection.Client, target: Destination | None, code: Code) -> None:
-        """Record that a connection is refused, and take its permits back.
+        """Record that a connection is refused, and revoke its grants.
 
-        A tunnel has had its share of the class's rate with its CONNECT.
+        A tunnel is not counted here: its CONNECT already counted towards the class's rate limit.
         """
         found = self._class_policy(client)
         limited = target is None and self._wait_of_rate(found)
@@ -675,7 +681,7 @@ class Gate:
         self._close_all(client)
 
     def _close_all(self, client: connection.Client) -> None:
-        self._permits.forget(client.id)
+        self._grants.forget(client.id)
 
 
 def _port(client: connection.Client) -> int:
@@ -689,11 +695,14 @@ OVERRIDES = frozenset(
         "x-forwarded-path", "x-forwarded-prefix", "x-envoy-original-path",
     }
 )  # fmt: skip
-"""Fields from which frameworks take another method or path than the request line's."""
+"""Header fields that make frameworks use another method or path than that of the request line."""
 
 
 def _unlimited(request: http.Request) -> str | None:
-    """Return the field that could lead past a limit to methods and paths: another protocol, or another request."""
+    """Return the header field that could bypass a limit to methods and paths, or None.
+
+    Such a field overrides the method or path, or upgrades to another protocol.
+    """
     for name in request.headers:
         plain = name.strip().lower().replace("_", "-")
         if plain in OVERRIDES or (plain in ("upgrade", "http2-settings") and request.scheme != "https"):
@@ -709,7 +718,7 @@ def check_address(
     method: str | None = None,
     path: str | None = None,
 ) -> Decision:
-    """Apply the guard to one address; this machine's own addresses need an exception too."""
+    """Apply the address guard to one address. The host's own addresses also need an exception."""
     ip = ipaddress.ip_address(address)
     verdict = decide_address(policy, class_name, destination, ip, method, path)
     found = policy.classes.get(class_name)
@@ -739,7 +748,7 @@ def sent_method(request: http.Request) -> str:
 
 
 def _method(request: http.Request) -> str:
-    """Return the method for a record, bounded: a client may write 16 KB of anything there."""
+    """Return the method for a record, cut to 32 characters: a client may send 16 KB of anything."""
     return sent_method(request)[:32]
 
 
@@ -759,10 +768,10 @@ def _sni_agrees(sni: str | None, target: Destination) -> bool:
 
 
 def _host_on_the_wire(request: http.Request) -> str:
-    """The host as the client wrote it.
+    """Return the host as the client sent it.
 
-    mitmproxy decodes A-labels by IDNA 2003; what it decoded (a label with a symbol, say) need not be a name by the
-    rules of today. It also takes brackets off whatever stands in them.
+    mitmproxy decodes A-labels by IDNA 2003, and the result may be invalid under IDNA 2008 (a label with a symbol, for
+    example). It also removes brackets around anything, not only around IPv6 addresses.
     """
     host = request.host
     if request.data.authority.startswith(b"[") and ":" not in host:
@@ -771,7 +780,7 @@ def _host_on_the_wire(request: http.Request) -> str:
 
 
 def _authority_disagreement(request: http.Request, destination: Destination) -> Decision | None:
-    """Return the denial of a request whose names do not agree with its destination, or None."""
+    """Return the denial of a request whose authority or Host header differs from its destination, or None."""
     named = [value for name, value in request.headers.fields if name.lower() == b"host"]
     if len(named) > 1:
         return Decision.denial(Code.HOST_HEADER_REPEATED)
@@ -796,5 +805,5 @@ def _authority_disagreement(request: http.Request, destination: Destination) -> 
 
 
 def guarded_hooks(cls: type) -> list[str]:
-    """The names of a class's hooks; tests inject faults into each."""
+    """Return the names of a class's hooks; tests inject faults into each."""
     return [name for name in vars(cls) if not name.startswith("_") and callable(getattr(cls, name))]

@@ -1,8 +1,8 @@
 """Connection grants: nothing else can open an outgoing connection.
 
-A positive decision writes a grant (`Permit`) for one client connection, host and port, with the addresses that were
-resolved and checked. Whatever else happens (a bug, an exception in a hook, a layer that connects on its own), no
-connection is opened without a grant.
+An allowing decision writes a `ConnectionGrant` for one client connection, host and port, with the addresses that were
+resolved and checked. Without a grant no connection is opened, even after a bug, an exception in a hook, or from a
+layer that connects on its own.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ FRESH_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Permit:
+class ConnectionGrant:
     """A grant for one client to connect to one destination, at checked addresses (text, as from ``getaddrinfo``)."""
 
     class_name: str
@@ -37,18 +37,18 @@ class Permit:
         return time.monotonic() - self.made < FRESH_SECONDS
 
 
-class Permits:
+class ConnectionGrants:
     """The connection grants of all connected clients."""
 
     def __init__(self) -> None:
-        self._of_client: dict[str, dict[tuple[str, int], Permit]] = {}
+        self._of_client: dict[str, dict[tuple[str, int], ConnectionGrant]] = {}
 
-    def write(self, client_id: str, permit: Permit) -> None:
-        """Allow ``client_id`` to connect to the destination of ``permit``."""
-        key = (permit.destination.host, permit.destination.port)
-        self._of_client.setdefault(client_id, {})[key] = permit
+    def write(self, client_id: str, grant: ConnectionGrant) -> None:
+        """Allow ``client_id`` to connect to the destination of ``grant``."""
+        key = (grant.destination.host, grant.destination.port)
+        self._of_client.setdefault(client_id, {})[key] = grant
 
-    def find(self, client_id: str, host: str, port: int) -> Permit | None:
+    def find(self, client_id: str, host: str, port: int) -> ConnectionGrant | None:
         """Return the grant for this client, host and port, or None."""
         return self._of_client.get(client_id, {}).get((host, port))
 

@@ -1,12 +1,18 @@
-"""HTTP/1 towards clients within bounds: mitmproxy's own layers hold what a client sends, without end, in memory.
+"""Limits on HTTP/1: mitmproxy's own layers keep an unlimited amount of a client's data in memory.
 
-What is bounded is what a client can make the proxy keep or wait for: a request's head (431), a head or body that does
-not go on (408), bytes sent ahead of an answer, a tunnel in which nothing is said. A request that is refused is answered
-at once and not after its body, which is then read and thrown away up to a limit. Towards servers the same holds for
-heads. Trailers are dropped, which a recipient may do (RFC 9110, section 6.5.1): mitmproxy raises on them.
+The limits bound the memory and the time that one client can use:
 
-Heads and chunks are checked on the bytes as received (``http1_syntax``), before mitmproxy normalises them. Whatever is
-refused here goes through ``refuse``, which records it: mitmproxy's own error pages are never sent.
+- a request's head that is too large (431);
+- a head or body that stops arriving (408);
+- bytes that the client sends before it has received the previous response;
+- a tunnel in which the client sends nothing.
+
+A refused request gets its response at once, not after its body; the rest of the body is then read and discarded up to
+a limit. Heads of server responses are limited too. Trailers are dropped, which a recipient may do (RFC 9110, section
+6.5.1), because mitmproxy raises on them.
+
+Heads and chunks are checked on the bytes as received (``http1_syntax``), before mitmproxy normalises them. Every
+refusal goes through ``refuse``, which records it: mitmproxy's own error pages are never sent.
 """
 
 from __future__ import annotations
@@ -49,30 +55,30 @@ from openclaw_egress.proxy.options import SILENCE_SECONDS
 from openclaw_egress.wire import http1_syntax
 
 DRAIN_BYTES = 1024 * 1024
-"""So much of a refused request's body is read: a connection that is closed on unread bytes loses the answer."""
+"""Limit to the discarded body of a refused request: closing a connection with unread bytes could lose the response."""
 
 AHEAD_BYTES = 256 * 1024
-"""So much may wait in the buffer beyond a head: bytes sent ahead of an answer, a chunk's header that does not end."""
+"""Limit to the buffer beyond a head: bytes sent ahead of a response, or a chunk's size line that does not end."""
 
 SERVER_HEAD_BYTES = 256 * 1024
-"""What a server's head may have, and a chunk's; curl, as an example, takes 300 KB."""
+"""Limit to a server's response head and to a line between its chunks. For comparison: curl accepts 300 KB."""
 
 INTERIM_RESPONSES = 100
-"""The most 1xx responses to one request; a server that thinks aloud sends one in some seconds."""
+"""Limit to 1xx responses for one request. A slow server may send one every few seconds."""
 
 RESPONSE_PROBLEM = "openclaw_egress.response_problem"
-"""Key in ``flow.metadata``: what is malformed in the server's message."""
+"""Key in ``flow.metadata``: the problem that makes the server's message malformed."""
 
 type Commands = Generator[commands.Command, Any, None]
 
 _END_OF_HEAD = re.compile(rb"\n\r?\n")
 _METHOD = re.compile(rb"([A-Z]{1,16}) ")
 
-log = logging.getLogger("openclaw_egress.bounded")
+log = logging.getLogger("openclaw_egress.http1_limits")
 
 
 class Refusing(Protocol):
-    """How a refusal that no hook of mitmproxy sees is recorded."""
+    """The function that records a refusal that no mitmproxy hook sees."""
 
     def __call__(
         self,
@@ -87,12 +93,12 @@ class Refusing(Protocol):
         """Record the refusal and return the response for the client.
 
         Args:
-            status: of the response; the class's rate may make it 429.
+            status: of the response; the rate limit of the class may change it to 429.
             code: the kind of the refusal.
-            evidence: the limit of the class that was reached, or what is malformed; without bytes of the client.
-            method: of the request, where it is known.
-            request: the request, where it could be parsed.
-            counted: whether the request has had its share of the class's rate already.
+            evidence: the limit that was reached, or the malformed part; never bytes of the client.
+            method: of the request, if it is known.
+            request: the request, if it could be parsed.
+            counted: whether the request already counted towards the class's rate limit.
         """
 
 
@@ -101,8 +107,8 @@ class BoundedHttpLayer(layers.HttpLayer):
 
     Args:
         limits: of the client's class.
-        refuse: records a refusal and makes its response.
-        speaking: whether what a CONNECT asked for has begun to be spoken; until then the tunnel's patience is short.
+        refuse: records a refusal and returns its response.
+        speaking: whether the client has begun to use its tunnel; before that, `header_seconds` is the timeout.
     """
 
     def __init__(
@@ -120,13 +126,13 @@ class BoundedHttpLayer(layers.HttpLayer):
         memory.watch(context.client, self)
 
     def make_stream(self, stream_id: int) -> Commands:
-        """As the original, with a stream that answers at once what is refused."""
+        """Extend the original with a stream that responds to refused requests at once."""
         self.streams[stream_id] = PromptStream(self.context.fork(), stream_id)
         yield from self.event_to_child(self.streams[stream_id], events.Start())
 
 
 class MalformedResponse(ResponseProtocolError):
-    """The error of a server's message that is malformed; ``problem`` says what is."""
+    """The error of a malformed server message; ``problem`` names the malformed part."""
 
     def __init__(self, stream_id: int, problem: str) -> None:
         message = reason(Code.MALFORMED_RESPONSE, Evidence(detail=problem))
@@ -135,17 +141,17 @@ class MalformedResponse(ResponseProtocolError):
 
 
 class PromptStream(http_layers.HttpStream):
-    """Sends the answer that a hook has given without waiting for the request's body."""
+    """A stream that sends a response set by a hook without waiting for the request's body."""
 
     def state_wait_for_request_headers(self, event: RequestHeaders) -> Commands:
-        """As the original; then, where an answer is there already, that answer."""
+        """Extend the original: send a response at once if a hook has set one."""
         yield from super().state_wait_for_request_headers(event)
         if event.end_stream or self.client_state != self.state_consume_request_body or self.flow.response is None:
             return
         yield from self._answer_at_once()
 
     def state_consume_request_body(self, event: events.Event) -> Commands:
-        """As the original, with a body that the memory budget can refuse, and that is freed when it was sent."""
+        """Extend the original: refuse a body for which no memory is left, and free a body once it is sent."""
         if isinstance(event, RequestData) and memory.refuse_held(self.context.client, self.flow):
             self.request_body_buf = type(self.request_body_buf)()
             yield from self._answer_at_once()
@@ -155,13 +161,13 @@ class PromptStream(http_layers.HttpStream):
             self.flow.request.data.content = None
 
     def handle_protocol_error(self, event: RequestProtocolError | ResponseProtocolError) -> Commands:
-        """As the original; mark the flow of a malformed response, since its error is only a text."""
+        """Extend the original: mark the flow of a malformed response, because the flow's error is only a text."""
         if isinstance(event, MalformedResponse):
             self.flow.metadata[RESPONSE_PROBLEM] = event.problem
         yield from super().handle_protocol_error(event)
 
     def send_response(self, already_streamed: bool = False) -> Commands:
-        """As the original; a body that was sent is freed."""
+        """Extend the original: free the body once it is sent."""
         yield from super().send_response(already_streamed)
         if self.flow.response is not None:
             self.flow.response.data.content = None
@@ -182,10 +188,10 @@ class PromptStream(http_layers.HttpStream):
 
 
 class StrictChunkedReader:
-    """Reads a chunked body, strictly; trailers are dropped.
+    """A strict reader of chunked bodies that drops trailers.
 
     Args:
-        padded: whether blanks after a chunk's size are let through, as old servers write them.
+        padded: whether to accept blanks after a chunk's size, which old servers send.
     """
 
     def __init__(self, *, padded: bool = False) -> None:
@@ -196,7 +202,7 @@ class StrictChunkedReader:
         self.problem = ""
 
     def __call__(self, buffer: ReceiveBuffer) -> h11.Data | h11.EndOfMessage | None:
-        """Return the next piece of the body, its end, or None where more bytes are needed."""
+        """Return the next piece of the body, or its end, or None if more bytes are needed."""
         if self._trailers is not None:
             return self._skip_trailers(buffer)
         while self._end:
@@ -233,7 +239,7 @@ class StrictChunkedReader:
         return None
 
     def read_eof(self) -> None:
-        """Raise: the body has not come to its end."""
+        """Raise: the connection ended before the body was complete."""
         raise h11.RemoteProtocolError("peer closed connection without sending complete message body")
 
     def _fail(self, problem: str) -> None:
@@ -242,7 +248,7 @@ class StrictChunkedReader:
 
 
 def buffered_chunks_problem(data: bytes) -> str:
-    """Return what is malformed in the part of a chunked body that has been received; empty where nothing is."""
+    """Return the problem in the received part of a chunked body, or an empty string."""
     buffer, reader = ReceiveBuffer(), StrictChunkedReader()
     buffer += data
     try:
@@ -254,14 +260,14 @@ def buffered_chunks_problem(data: bytes) -> str:
 
 
 class _Bounded(Http1Connection):
-    """What holds for both sides."""
+    """The common base of both sides: it replaces mitmproxy's reader of chunked bodies."""
 
     _padded_chunks = False
     _reader: Any = None
 
     @property
     def body_reader(self) -> Any:
-        """The reader of the present body; mitmproxy sets it for each."""
+        """Return the reader of the current body; mitmproxy sets it for each body."""
         return self._reader
 
     @body_reader.setter
@@ -271,7 +277,7 @@ class _Bounded(Http1Connection):
 
 
 class BoundedHttp1Server(_Bounded, Http1Server):
-    """Reads a client's requests; see the module's text."""
+    """The side that reads a client's requests; see the module's docstring."""
 
     def __init__(
         self,
@@ -301,7 +307,7 @@ class BoundedHttp1Server(_Bounded, Http1Server):
             yield commands.RequestWakeup(self._tick)
         elif isinstance(event, events.DataReceived):
             yield from self._check_buffer(len(event.data))
-        # A head that comes byte by byte does not begin anew with each.
+        # More bytes of the same head do not restart its timeout: a client could send it byte by byte.
         if self._doing != before or self.state != self.read_headers or not had:
             self._since = time.monotonic()
 
@@ -312,7 +318,7 @@ class BoundedHttp1Server(_Bounded, Http1Server):
     # ── size ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     def read_headers(self, event: events.ConnectionEvent) -> Commands:
-        """Take a head that is within the limits and well-formed; refuse every other as soon as that is certain."""
+        """Accept a well-formed head within the limits. Refuse any other as soon as its bytes prove it."""
         if not isinstance(event, events.DataReceived):
             if self.buf:
                 method = _method(bytes(self.buf))
@@ -322,7 +328,7 @@ class BoundedHttp1Server(_Bounded, Http1Server):
             return
         received = bytes(self.buf)
         if received.startswith(b"\r\n") and self._blank_line_before != self.stream_id:
-            # One empty line before the request line is ignored (RFC 9112, section 2.2).
+            # Ignore one empty line before the request line (RFC 9112, section 2.2).
             self._blank_line_before = self.stream_id
             self.buf.maybe_extract_at_most(2)
             received = received[2:]
@@ -341,7 +347,7 @@ class BoundedHttp1Server(_Bounded, Http1Server):
                 Evidence(limit="header_bytes", most=self._limits.header_bytes),
                 method=method,
             )
-        # The request line, and the empty one at the end.
+        # Minus 2: the request line, and the empty line at the end.
         elif end and received.count(b"\n", 0, size) - 2 > self._limits.headers:
             yield from self._give_up(
                 431, Code.TOO_MANY_HEADERS, Evidence(limit="headers", most=self._limits.headers), method=method
@@ -358,14 +364,14 @@ class BoundedHttp1Server(_Bounded, Http1Server):
             request = http1.read_request_head(lines)
             size = http1.expected_http_body_size(request)
         except ValueError:
-            problem = "the target names no valid destination"
+            problem = "the target does not name a valid destination"
             yield from self._give_up(400, Code.MALFORMED_REQUEST, Evidence(detail=problem), method=method)
             return
         if wrong := self._target_problem(request) or http1_syntax.connection_problem(connection_values(request)):
             evidence = Evidence(detail=wrong)
             yield from self._give_up(400, Code.MALFORMED_REQUEST, evidence, method=method, request=request)
             return
-        # The head goes upstream before the body has come: what is known to be malformed by now, is refused by now.
+        # The head is forwarded before the rest of the body arrives, so refuse a body that is already malformed now.
         if size is None and (problem := buffered_chunks_problem(rest)):
             yield from self._give_up(
                 400, Code.MALFORMED_REQUEST, Evidence(detail=problem), method=method, request=request
@@ -379,13 +385,15 @@ class BoundedHttp1Server(_Bounded, Http1Server):
             yield from self.state(event)
 
     def _target_problem(self, request: http.Request) -> str:
-        """Return why the form of the request target is not valid here (RFC 9112, section 3.2); empty if it is.
+        """Return why the form of the request target is not valid here (RFC 9112, section 3.2), or an empty string.
 
-        A client sends a proxy the absolute form, and CONNECT. The other forms name no destination: mitmproxy would take
-        it from the Host header, which the client may have set for another hop. The health endpoint has its own port.
-        Inside a tunnel CONNECT has named the destination, so the origin form is valid there, and so is `OPTIONS *`,
-        which asks about the server as a whole. The policy decides on it like on a path that no rule can name: it meets
-        every denying rule with paths and no allowing one.
+        A client sends a proxy the absolute form, or CONNECT. The other forms name no destination: mitmproxy would
+        take it from the Host header, which the client may have set for another hop. The health endpoint has its own
+        port.
+
+        Inside a tunnel, CONNECT has named the destination. The origin form is therefore valid there, and so is
+        `OPTIONS *`, which addresses the server as a whole. The policy treats `*` as a path that no rule can name:
+        every denying rule with paths matches it, and no allowing rule with paths does.
         """
         if request.data.path == b"*" and request.data.method != b"OPTIONS":
             return "the target * is for OPTIONS only"
@@ -394,7 +402,7 @@ class BoundedHttp1Server(_Bounded, Http1Server):
         return ""
 
     def read_body(self, event: events.Event) -> Commands:
-        """As the original; a malformed chunk is answered and recorded."""
+        """Extend the original: respond to a malformed chunk and record the refusal."""
         for command in super().read_body(event):
             problem = getattr(self._reader, "problem", "")
             if problem and isinstance(command, commands.CloseConnection):
@@ -405,7 +413,7 @@ class BoundedHttp1Server(_Bounded, Http1Server):
             yield command
 
     def _check_buffer(self, received: int) -> Commands:
-        """Nothing piles up: neither behind a request that is being answered, nor of a body that nobody wants."""
+        """Close the connection when too many bytes pile up, sent ahead of a response or as a body that is discarded."""
         if self.state == self.read_body and self.response_done:
             self._drained += received
         if self._drained > DRAIN_BYTES:
@@ -423,7 +431,7 @@ class BoundedHttp1Server(_Bounded, Http1Server):
 
     @property
     def _patience(self) -> float:
-        """How many seconds the client may let pass now, counted from ``_since``."""
+        """Return the seconds that may pass without progress, counted from ``_since``."""
         if self.state == self.read_headers:
             fresh = self.buf or self.stream_id == 1
             return self._limits.header_seconds if fresh else self._limits.idle_seconds
@@ -431,7 +439,7 @@ class BoundedHttp1Server(_Bounded, Http1Server):
             return self._limits.header_seconds if self.response_done else self._limits.idle_seconds
         if self.state == self.passthrough and not self._speaking():
             return self._limits.header_seconds
-        # mitmproxy's own watch over silent connections hears our ticks as sound.
+        # mitmproxy's own inactivity timeout does not work here: each `_tick` counts as activity.
         return SILENCE_SECONDS
 
     def _look_at_the_clock(self) -> Commands:
@@ -459,11 +467,11 @@ class BoundedHttp1Server(_Bounded, Http1Server):
             elif self.state == self.passthrough:
                 evidence = Evidence(limit="header_seconds", most=self._limits.header_seconds)
                 self._record(408, Code.TUNNEL_TIMEOUT, evidence, counted=True)
-            # Else the client asked for nothing: a connection that was kept, or opened ahead of time, is not refused.
+            # Otherwise the client had no request under way. Close the idle connection and record no denial.
             yield commands.CloseConnection(self.conn)
 
     def send(self, event: HttpEvent) -> Commands:
-        """As the original; bytes towards the client are signs of life as well."""
+        """Extend the original: bytes sent to the client also restart the timeout."""
         if isinstance(event, ResponseHeaders | ResponseData | ResponseEndOfMessage):
             self._since = time.monotonic()
         if isinstance(event, ResponseProtocolError):
@@ -475,11 +483,11 @@ class BoundedHttp1Server(_Bounded, Http1Server):
         yield from super().send(event)
 
     def _give_up_request(self, status: int, event: ResponseProtocolError) -> Commands:
-        """Answer what mitmproxy would have sent its own page for."""
+        """Send our own response where mitmproxy would send its error page."""
         if status < 500:
             yield from self._give_up(status, *_invalid(event.code, self.request), request=self.request)
             return
-        # The error hook has recorded it, or the exchange's record has.
+        # The error hook, or the record of the exchange, has recorded this already.
         yield commands.SendData(self.conn, upstream_failed(event.message))
         yield commands.CloseConnection(self.conn)
         self._forget()
@@ -521,7 +529,7 @@ class BoundedHttp1Server(_Bounded, Http1Server):
         request: http.Request | None = None,
         counted: bool = False,
     ) -> bytes:
-        """Record a refusal; returns its response, empty where that failed: what is refused stays refused."""
+        """Record a refusal and return its response; return no bytes if recording failed, and still refuse."""
         try:
             return self._refuse(status, code, evidence, method=method, request=request or self.request, counted=counted)
         except Exception as error:
@@ -534,20 +542,20 @@ class BoundedHttp1Server(_Bounded, Http1Server):
 
 
 class BoundedHttp1Client(_Bounded, Http1Client):
-    """Reads a server's responses, strictly; their heads have a limit as well, and so have the lines between chunks."""
+    """The side that reads a server's responses strictly, with limits to heads and to the lines between chunks."""
 
     _padded_chunks = True
     _interim = 0
 
     def _handle_event(self, event: events.Event) -> Commands:
         yield from super()._handle_event(event)
-        # Of a body only what is not yet a chunk stays in the buffer.
+        # While a body is read, the buffer holds only the start of a chunk that is not complete yet.
         reading = isinstance(event, events.DataReceived) and self.state in (self.read_headers, self.read_body)
         if reading and len(self.buf) > SERVER_HEAD_BYTES:
             yield from self._malformed(f"a head or a chunk's line has more than {SERVER_HEAD_BYTES} bytes")
 
     def read_headers(self, event: events.ConnectionEvent) -> Commands:
-        """Take a well-formed head; pass interim responses (1xx) on and wait for the final one."""
+        """Accept a well-formed head. Forward interim responses (1xx) and wait for the final one."""
         if not isinstance(event, events.DataReceived):
             if self.buf and self.stream_id:
                 yield from self._malformed("the connection ended within a head")
@@ -582,7 +590,7 @@ class BoundedHttp1Client(_Bounded, Http1Client):
     ) -> Commands:
         self._interim = 0
         if response.status_code == 304:
-            # It has no body; mitmproxy would write a last chunk after its head.
+            # A 304 has no body, but mitmproxy would write a last chunk after its head.
             response.headers.pop("transfer-encoding", None)
         drop_hop_by_hop(response, upgrades=response.status_code == 101)
         self.response = response
@@ -593,13 +601,13 @@ class BoundedHttp1Client(_Bounded, Http1Client):
         yield from self.state(event)
 
     def _interim_problem(self, request: http.Request, response: http.Response) -> str:
-        """Return why a 1xx response may not pass: one that switches protocols must have been asked for."""
+        """Return why a 1xx response must not pass, or an empty string: 101 needs a request for the upgrade."""
         if response.status_code == 101:
             asked = request.headers.get("upgrade", "").lower()
             given = response.headers.get("upgrade", "").lower()
             version = request.headers.get("sec-websocket-version", "")
             if "websocket" not in asked or given != "websocket" or version != "13":
-                return "101 without an upgrade that was asked for"
+                return "101 without a requested upgrade"
         elif response.status_code < 200:
             self._interim += 1
             if self._interim > INTERIM_RESPONSES:
@@ -607,14 +615,17 @@ class BoundedHttp1Client(_Bounded, Http1Client):
         return ""
 
     def _pass_interim(self, request: http.Request, response: http.Response) -> Commands:
-        """Send a 1xx response past the stream, which knows one response only; HTTP/1.0 has none (RFC 9110, 15.2)."""
+        """Send a 1xx response past the stream, which handles one response only.
+
+        HTTP/1.0 has no interim responses (RFC 9110, section 15.2), so send such a client none.
+        """
         client = self.context.client
         drop_hop_by_hop(response)
         if request.http_version != "HTTP/1.0" and client.state & ConnectionState.CAN_WRITE:
             yield commands.SendData(client, http1.assemble_response_head(response))  # type: ignore[no-untyped-call]
 
     def read_body(self, event: events.Event) -> Commands:
-        """As the original; of a malformed chunk the error says so."""
+        """Extend the original: replace the error of a malformed chunk by one that names the problem."""
         for command in super().read_body(event):
             problem = getattr(self._reader, "problem", "")
             if problem and isinstance(command, ReceiveHttp) and isinstance(command.event, ResponseProtocolError):
@@ -656,7 +667,7 @@ def drop_hop_by_hop(message: http.Request | http.Response, *, upgrades: bool = F
 
 def upstream_failed(message: str) -> bytes:
     """Return the 502 for a server that cannot be reached or whose response is malformed."""
-    body = f"openclaw.egress: the server could not be used.\nreason: {without_traffic(message)[:300]}\n"
+    body = f"openclaw.egress: no usable response from the server.\nreason: {without_traffic(message)[:300]}\n"
     headers = {
         "Proxy-Status": 'openclaw-egress; error=http_protocol_error; details="upstream"',
         "Content-Type": "text/plain; charset=utf-8",
@@ -666,13 +677,13 @@ def upstream_failed(message: str) -> bytes:
 
 
 def _method(received: bytes) -> str:
-    """Return the method for a record: only what looks like one, as these bytes may be anything."""
+    """Return the method for a record, or ``-`` if the bytes do not look like one: they may be anything."""
     found = _METHOD.match(received)
     return found[1].decode() if found else "-"
 
 
 def _invalid(code: ErrorCode, request: http.Request | None) -> tuple[Code, Evidence]:
-    """Return why mitmproxy refused a request that is well-formed."""
+    """Return the code and evidence for a request that is well-formed but that mitmproxy refused."""
     if code is ErrorCode.DESTINATION_UNKNOWN or request is None:
         return Code.NO_DESTINATION, NOTHING
     if request.method == "CONNECT":
@@ -683,10 +694,11 @@ def _invalid(code: ErrorCode, request: http.Request | None) -> tuple[Code, Evide
 
 
 def install() -> None:
-    """Put in place what mitmproxy offers no way for; calling this twice changes nothing.
+    """Patch mitmproxy where it has no option; calling this twice changes nothing.
 
-    It makes the client of HTTP/1 itself. And where a connection is ended while its task waits for the lock of
-    ``server_event``, mitmproxy leaves the socket open for ever (12.2.3): a client could use up all descriptors.
+    1. Use `BoundedHttp1Client`, because mitmproxy creates the HTTP/1 client itself.
+    2. Close every socket at the end of a connection. If a connection ends while its task waits for the lock of
+       ``server_event``, mitmproxy (12.2.3) never closes the socket: a client could use up all file descriptors.
     """
     http_layers.Http1Client = BoundedHttp1Client  # type: ignore[attr-defined]
     original = server.ConnectionHandler.handle_client

@@ -129,7 +129,7 @@ class Accounts:
         try:
             class_name = self._owner.class_of(handler.client)
         except Exception as error:  # noqa: BLE001  (whatever it is)
-            # The gate cannot determine the class either, and refuses the connection.
+            # access control cannot determine the class either, and refuses the connection.
             log.error("cannot charge a new connection, because its class is unknown: %s", type(error).__name__)
             return
         if class_name is None:

@@ -76,7 +76,7 @@ class Exchange:
 
 
 class Recorder:
-    """The add-on that records the exchanges marked by the gate; see the module's docstring."""
+    """The add-on that records the exchanges marked by access control; see the module's docstring."""
 
     def __init__(
         self,

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from typing import Any
 
-from openclaw_egress.proxy.connection_grants import Permit
+from openclaw_egress.proxy.connection_grants import ConnectionGrant
 
 LOOKUP_SECONDS = 10.0
 CONNECT_SECONDS = 30.0
@@ -25,7 +25,7 @@ CONNECT_SECONDS = 30.0
 
 THREADS_PER_CLASS = 4
 
-current_permit: ContextVar[Permit | None] = ContextVar("current_permit", default=None)
+current_grant: ContextVar[ConnectionGrant | None] = ContextVar("current_grant", default=None)
 
 type AddressInfo = tuple[int, int, int, str, tuple[Any, ...]]
 
@@ -88,10 +88,10 @@ def install(loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
             if flags & socket.AI_PASSIVE:  # our own listeners
                 own: list[AddressInfo] = await original(host, port, family=family, type=type, proto=proto, flags=flags)
                 return own
-            permit = current_permit.get()
-            if permit is None or permit.destination.host != host:
+            grant = current_grant.get()
+            if grant is None or grant.destination.host != host:
                 raise OSError("openclaw.egress: no grant for this connection")
-            return [_address_info(address, int(port)) for address in permit.addresses]
+            return [_address_info(address, int(port)) for address in grant.addresses]
         except OSError:
             raise
         except Exception as error:

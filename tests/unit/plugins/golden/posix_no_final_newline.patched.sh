@@ -1,7 +1,7 @@
 #!/bin/sh
 set -eu
 cd "${CLONE:-/home/openclaw/openclaw}"
-# ── openclaw.egress: begin 444b89a687a6 ─────────────────────────────────────
+# ── openclaw.egress: begin 1ef6d7156be2 ─────────────────────────────────────
 # Written by the Ansible module openclaw.egress.build_patch, removed by its `state: absent`; edits are lost.
 # Each `docker build` below finds proxy-bootstrap.cjs in its context, and in its Dockerfile the line that copies it
 # beside the app. When the build has ended, well or badly, both are taken back before this script goes on.
@@ -70,7 +70,7 @@ openclaw_egress_run() {
     without_ours() { sed -e '\|^# openclaw.egress: proxy-bootstrap.cjs, here for the time of this build only$|d' -e '\|^COPY --chown=0:0 proxy-bootstrap.cjs ./proxy-bootstrap.cjs$|d' "$1"; }
     trap : HUP INT TERM # docker gets the signal; this shell lives on to tidy up
     saved=$(mktemp -d) || exit 1
-    # What git does not know under this name is left over from a build that was killed.
+    # An untracked file of this name is left over from a killed build, so it is not saved.
     if git -C "$context" ls-files --error-unmatch proxy-bootstrap.cjs >/dev/null 2>&1 && [ -f "$copy" ]; then
       cp -p "$copy" "$saved/bootstrap" || exit 1
     fi
