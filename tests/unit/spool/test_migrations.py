@@ -136,7 +136,9 @@ def test_the_commands_read_the_old_spool(state, migrated):
 )
 def test_one_damaged_denial_does_not_stop_readers_and_migration(state, damage):
     path = state / "spool.db"
-    change(path, f"UPDATE records SET {damage} WHERE seq = (SELECT max(seq) FROM records WHERE event_name LIKE '%denied')")
+    change(
+        path, f"UPDATE records SET {damage} WHERE seq = (SELECT max(seq) FROM records WHERE event_name LIKE '%denied')"
+    )
     with SpoolReader(path) as reader:
         assert len(denials(reader)) == len(DENIALS)
     with Spool(path, sync_seconds=None) as spool:
