@@ -200,6 +200,7 @@ CASES = {
     "path with a length": ("/v1/oauth/token?x=1", FORM, [FORM_TYPE], False),
     "encoded path": ("//x/%2574OKEN;v=1/", FORM, ["Content-Type: application/octet-stream"], True),
     "path in words": ("/v1/getAccessToken", FORM, ["Content-Type: image/png"], True),
+    "query": (f"/oauth/token?passphrase={REQUEST}&next=https://h/?token={REQUEST}", FORM, [FORM_TYPE], True),
     "path of a model API": ("/login/v1/messages", JSON, [JSON_TYPE], True),
     "form elsewhere": ("/v1/connect", FORM, [FORM_TYPE], True),
     "form elsewhere with a length": ("/v1/connect", FORM, [FORM_TYPE], False),
@@ -220,9 +221,14 @@ CASES = {
 }
 KEY = f"sk-ant-{REQUEST}"
 FORMS = {
+    "XML-RPC": (f"<member><name>password</name><value>{REQUEST}</value></member>{{}}", "text/xml"),
     "XML": (f"<a><client_secret>{REQUEST}</client_secret><p>{{}}</p></a>", "application/xml"),
     "XML with a namespace": (f'<o:a><o:Password o:x="y">{REQUEST}</o:Password><p>{{}}</p></o:a>', "text/xml"),
     "XML with an attribute": (f"<a client_secret='{REQUEST}'><p>{{}}</p></a>", "application/soap+xml"),
+    "multipart with brackets": (
+        f'--B\r\nContent-Disposition: form-data; name="user[password]"\r\n\r\n{REQUEST}{{}}\r\n--B--\r\n',
+        "multipart/form-data; boundary=B",
+    ),
     "JSON lines": (f'{{{{"n":1}}}}\n{{{{"refresh_token":"{REQUEST}"}}}}\n{{}}', "application/x-ndjson"),
     "event stream": (f'data: {{{{"access_token":"{REQUEST}"}}}}\n\ndata: {{}}\n\n', "text/event-stream"),
     "YAML": (f"a: 1\nclient_secret: {REQUEST}\npadding: {{}}\n", "application/yaml"),

@@ -37,6 +37,10 @@ SECRET = "s3cr3t-Value_0123456789"
         "X-Hub-Signature-256",
         "X-Credential-Id",
         "X-Password",
+        "X-Passwd",
+        "X-Passphrase",
+        "Client-Assertion",
+        "X-Jwt",
         "Sec-WebSocket-Protocol",
         "Sec-WebSocket-Key",
         "OpenAI-Organization-Auth",
@@ -89,6 +93,8 @@ def test_secret_inside_an_ordinary_header_is_redacted(value):
         "key", "KEY", "token", "access_token", "sig", "X-Amz-Signature", "X-Amz-Credential", "x-amz-security-token",
         "X-Goog-Signature", "api_key", "apikey", "api-key", "client_secret", "refresh_token", "password", "code",
         "%6bey", "k%65y", "%256bey", "X%2DAmz%2DSignature", "+key",
+        "passphrase", "user_passwd", "passcode", "client_assertion", "device_code", "user_code", "code_verifier",
+        "SAMLResponse", "private_key", "signing_key", "bearer", "user%5Bpassword%5D",
     ],
 )  # fmt: skip
 def test_secret_query_value_is_redacted_for_any_spelling_of_its_name(name):
@@ -100,6 +106,11 @@ def test_secret_query_value_is_redacted_for_any_spelling_of_its_name(name):
     "url",
     [
         f"https://h.example/?next={quote('https://o.example/?token=' + SECRET, safe='')}",
+        f"https://h.example/?next={quote(quote('https://o.example/?token=' + SECRET, safe=''), safe='')}",
+        f"https://h.example/?next=https://o.example/?token={SECRET}",
+        f"https://h.example/?token%3D{SECRET}",
+        f'https://h.example/?body={{"client_secret":"{SECRET}"}}',
+        f"https://h.example/?body={quote('{"client_secret": "' + SECRET + '"}', safe='')}",
         f"https://h.example/?a=1;key={SECRET}",
         f"https://h.example/a;token={SECRET}/b?x=1",
         f"https://h.example/?key={SECRET};more",
@@ -118,6 +129,8 @@ def test_secret_in_an_unusual_part_of_a_url_is_redacted(url):
     "url",
     [
         "https://api.anthropic.com/v1/messages?beta=true",
+        "https://h.example/?next=https://o.example/?page=1&time=12:30",
+        "https://h.example/?filter=%7B%22model%22%3A%22m%22%7D",
         "https://h.example/?a=%zz&&=&b",
         "https://h.example/a%20b?q=x%3Dy#frag",
         "http://[2001:db8::1]:8080/?monkey=1&max_output=5",

@@ -130,6 +130,24 @@ def test_the_commands_read_the_old_spool(state, migrated):
     assert egress("show", "0190-ok")[0]["exchange"]["response"]["body"] == '{"id": "msg_1"}'
 
 
+@pytest.mark.parametrize(
+    "damage",
+    ["otlp = x'00ff'", "otlp = 'text'", "otlp = x''", "reason = x'ff00'", "rule = x'ff00'", "rule = 7, reason = NULL"],
+)
+def test_one_damaged_denial_does_not_stop_readers_and_migration(state, damage):
+    path = state / "spool.db"
+    change(
+        path, f"UPDATE records SET {damage} WHERE seq = (SELECT max(seq) FROM records WHERE event_name LIKE '%denied')"
+    )
+    with SpoolReader(path) as reader:
+        assert len(denials(reader)) == len(DENIALS)
+    with Spool(path, sync_seconds=None) as spool:
+        assert user_version(spool._db) == USER_VERSION
+        assert len(denials(spool)) == len(DENIALS)
+        assert denials(spool)[0] == DENIALS[0]
+        assert bool(spool.audit().problems) == damage.startswith("otlp")
+
+
 def test_a_migration_that_fails_changes_nothing(state, monkeypatch):
     path = state / "spool.db"
     before = FIXTURE.read_bytes()

@@ -87,7 +87,7 @@ _KEYS = "access private signing client api"
 # By the literal that a match begins with, which makes the search fast. A name may have more before it: openaiApiKey.
 _FOLLOWING = {
     "secret": rf"(?:\n?key)?{_ANY_VALUE}|{_FIELD_VALUE}",
-    "pass": rf"(?:word|wd|phrase)(?:{_ANY_VALUE}|{_FIELD_VALUE})",
+    "pass": rf"(?:word|wd|phrase|code)(?:\n?confirm(?:ation)?|\n?again|[0-9])?(?:{_ANY_VALUE}|{_FIELD_VALUE})",
     "token": rf"{_after(_TOKENS, 'token')}{_ANY_VALUE}|{_whole('token')}|{_FIELD_VALUE}",
     "key": rf"{_after(_KEYS, 'key')}(?:{_ANY_VALUE}|{_FIELD_VALUE})|{_IN_QUERY.format(root='key')}",
     "auth": rf"orization{_ANY_VALUE}|{_whole('auth')}|{_FIELD_VALUE}",
@@ -106,13 +106,13 @@ _FOLLOWING = {
 _BEARER = re.compile(rb"bearer\n[a-z0-9+/~]{20}")
 _NAMES = [(root.encode(), re.compile(f"{root}(?:{rest})".encode())) for root, rest in _FOLLOWING.items()]
 _NAME = (
-    "[a-z0-9]{0,32}?(?:secret(?:~key)?|pass(?:word|wd|phrase)"
+    r"[a-z0-9\[]{0,32}?(?:secret(?:~key)?|pass(?:word|wd|phrase|code)"
     f"|(?:{'|'.join(_TOKENS.split())})~token|(?:{'|'.join(_KEYS.split())})~key|authorization|client~assertion"
     "|device~code|code~verifier|saml~response)|token|jwt|assertion|grant~type|pwd|credentials?|auth|user~code"
 ).replace("~", r"\n?")
-# name="client_secret" in multipart and XML; {"name": "client_secret", "value": …}
+# name="user[password]" in multipart and XML; <name>password</name>; {"name": "client_secret", "value": …}
 _PAIRS = [
-    (label, re.compile(label + rf"""["\n]{{0,8}}+[:=]\n{{0,8}}+"?(?:{_NAME})["\n;]""".encode()))
+    (label, re.compile(label + rf"""(?:["\n]{{0,8}}+[:=]\n{{0,8}}+"?|>\n{{0,8}}+)(?:{_NAME})\]?["\n;<]""".encode()))
     for label in (b"name", b"key", b"field", b"id")
 ]
 # Each match of a name has one of these at most so many bytes after its begin and before its end.

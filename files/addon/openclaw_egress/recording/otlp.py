@@ -14,6 +14,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterable
 
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from opentelemetry._logs import LogRecord, SeverityNumber
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.common._log_encoder import encode_logs
@@ -96,8 +97,15 @@ def make_probe() -> bytes:
 
 
 def decode_text(encoded: bytes) -> str:
-    """Return the sealed line inside an encoded record."""
-    text: str = EncodedLogRecord.FromString(encoded).body.string_value
+    """Return the sealed line inside an encoded record.
+
+    Raises:
+        ValueError: the bytes are not an encoded record.
+    """
+    try:
+        text: str = EncodedLogRecord.FromString(encoded).body.string_value
+    except (DecodeError, TypeError):  # TypeError: a damaged row of the spool can hold a value of any type
+        raise ValueError("not an encoded record") from None
     return text
 
 

@@ -16,11 +16,17 @@ MAX_URL_BYTES = 8 * 1024
 """Longest URL in a record. With this limit no record exceeds the 64 KB of metadata that a default Loki accepts."""
 
 _SECRET_WORDS = ("auth", "token", "secret", "key", "cookie", "credential", "signature", "password")
+_SECRET_HEADER_WORDS = (*_SECRET_WORDS, "passwd", "passphrase", "pwd", "assertion", "jwt", "bearer")
 _SECRET_HEADERS = frozenset({"sec-websocket-protocol"})  # some providers let browsers send the key in it
 _KEY_HEADERS = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
 
-_SECRET_PARAMETERS = frozenset({"key", "sig", "code", "jwt", "pwd", "passwd", "assertion"})
-_SECRET_PARAMETER_WORDS = ("token", "secret", "password", "signature", "credential", "auth", "apikey", "accesskey")
+_SECRET_PARAMETERS = frozenset({"key", "sig", "code", "jwt", "pwd", "pass", "devicecode", "usercode", "samlresponse"})
+# The fields of bodies that `credentials` searches for are secret in a URL too.
+_SECRET_PARAMETER_WORDS = (
+    "token", "secret", "password", "passwd", "passphrase", "passcode", "signature", "credential", "auth", "bearer",
+    "assertion", "codeverifier", "apikey", "accesskey", "privatekey", "signingkey", "clientkey",
+)  # fmt: skip
+_NAME_IN_VALUE = re.compile(r"""(?:^|[?&;#])([^?&;#=]{1,256})=|["']([^"']{1,256})["']\s{0,16}:""")
 _GRANT_FIELDS = frozenset({"grant_type", "device_code", "user_code", "code_verifier", "samlresponse"})
 _SECRET_PARAMETER_PREFIXES = ("x-amz-", "x-goog-")
 
@@ -75,7 +81,7 @@ def clean_text(text: str) -> str:
 def is_secret_header(name: str) -> bool:
     """Return whether a header's value must never be recorded."""
     lowered = name.lower()
-    return lowered in _SECRET_HEADERS or any(word in lowered for word in _SECRET_WORDS)
+    return lowered in _SECRET_HEADERS or any(word in lowered for word in _SECRET_HEADER_WORDS)
 
 
 def redact_headers(items: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -185,21 +191,27 @@ def _redact_parameter(found: re.Match[str]) -> str:
 def _redact_pair(pair: str) -> str:
     name, equals, value = pair.partition("=")
     if not equals:
-        return pair
+        return REDACTED if _hides_a_secret(pair) else pair
     if _is_secret_parameter(name):
         return f"{name}={REDACTED}"
     if ";" in value:  # some servers split at ";" too; everything after a secret name is redacted
         first, _, rest = value.partition(";")
         return f"{name}={first};{_redact_pair(rest)}"
-    if "%" in value and _hides_a_secret(value):
+    if _hides_a_secret(value):
         return f"{name}={REDACTED}"
     return pair
 
 
 def _hides_a_secret(value: str) -> bool:
-    """Return whether a percent-encoded value is itself a URL or a form that holds a secret."""
-    inner = unquote_plus(value)
-    return any(_is_secret_parameter(name) for name in re.findall(r"(?:^|[?&;#])([^?&;#=]{1,256})=", inner))
+    """Return whether a value is itself a URL, a form or JSON that holds a secret, also percent-encoded."""
+    for _ in range(_MAX_DECODINGS):
+        names = (form or quoted for form, quoted in _NAME_IN_VALUE.findall(value))
+        if any(_is_secret_parameter(name) for name in names):
+            return True
+        if "%" not in value:
+            return False
+        value = unquote_plus(value)
+    return False
 
 
 def _is_secret_parameter(name: str) -> bool:
@@ -208,7 +220,7 @@ def _is_secret_parameter(name: str) -> bool:
     lowered = name.strip().lower()
     squeezed = lowered.replace("-", "").replace("_", "")
     return (
-        lowered in _SECRET_PARAMETERS
+        squeezed in _SECRET_PARAMETERS
         or lowered.startswith(_SECRET_PARAMETER_PREFIXES)
         or any(word in squeezed for word in _SECRET_PARAMETER_WORDS)
     )

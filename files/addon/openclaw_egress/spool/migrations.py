@@ -53,9 +53,11 @@ class Denied(NamedTuple):
 def read_old_denial(rule: str, reason: str, encoded: bytes) -> Denied:
     """Return the columns that an older version's record lacks, read from its line and its reason.
 
-    A line that cannot be parsed counts as enforced; `SpoolReader.audit` reports it.
+    A line that cannot be parsed counts as enforced; `SpoolReader.audit` reports it. Of a damaged file these values can
+    have any type: one damaged row must not stop the proxy.
     """
-    line = _parsed(decode_text(encoded))
+    line = _parsed(encoded)
+    rule, reason = (value if isinstance(value, str) else "" for value in (rule, reason))
     counted = _COUNTED.fullmatch(reason)
     told = (counted[1] or "") if counted else reason
     # The summary of a known destination contains only a number.
@@ -76,10 +78,10 @@ def _first_address(text: str) -> str | None:
     return None
 
 
-def _parsed(line: str) -> dict[str, Any]:
+def _parsed(encoded: bytes) -> dict[str, Any]:
     try:
-        found = json.loads(line)
-    except ValueError:
+        found = json.loads(decode_text(encoded))
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -270,17 +270,22 @@ class SpoolReader:
                 digest = bytes(noted).hex()
                 if encoded is not None:
                     kept += 1
-                    problems += _line_problems(decode_text(encoded), seq, digest, before if seq == last + 1 else None)
+                    problems += _line_problems(encoded, seq, digest, before if seq == last + 1 else None)
                 last, last_time, before = seq, time_ns, digest
         return Audit(lines, kept, first, last, before, tuple(problems))
 
 
-def _line_problems(text: str, seq: int, digest: str, prev: str | None) -> Iterator[str]:
+def _line_problems(encoded: bytes, seq: int, digest: str, prev: str | None) -> Iterator[str]:
+    try:
+        text = decode_text(encoded)
+    except ValueError as error:
+        yield f"line {seq} is not what was recorded: {error}"
+        return
     if hashlib.sha256(text.encode()).hexdigest() != digest:
         yield f"line {seq} is not what was recorded: its hash differs from the ledger's"
     try:
         sealed = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         yield f"line {seq} is no JSON"
         return
     if sealed.get("seq") != seq:
