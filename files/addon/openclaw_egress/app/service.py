@@ -29,7 +29,7 @@ from openclaw_egress.observability.metrics import Metrics
 from openclaw_egress.policy.codes import ANYWHERE, UNREADABLE, Target, Unparsed, summary
 from openclaw_egress.policy.host_addresses import with_host_addresses
 from openclaw_egress.policy.model import Decision, Policy, PolicyError, builtin_policy, load_policy
-from openclaw_egress.proxy import memory
+from openclaw_egress.proxy import memory, mitmproxy_patches
 from openclaw_egress.proxy.access_control import AccessControl, sent_method
 from openclaw_egress.proxy.memory_budget import MemoryBudget, container_limit, default_budget
 from openclaw_egress.proxy.recorder import Recorder
@@ -81,6 +81,7 @@ class Service:
         self.settings = settings
         self._clock = clock
         self.policy = read_policy(settings)
+        mitmproxy_patches.check_version()
         check_ports(settings, self.policy)
         refuse_open_proxy(settings, self.policy, [settings.listen_host])
         for warning in self.policy.warnings:
@@ -132,7 +133,7 @@ class Service:
         )
         self.memory = memory.Accounts(self.budget, self, settings.memory_wait_seconds)
         memory.tune_allocator()
-        memory.install(self.memory)
+        mitmproxy_patches.install(self.memory)
         self._publish_gauges()
         try:
             self.health = HealthServer(settings.health_port, self.metrics.registry, self.alive, self.ready)

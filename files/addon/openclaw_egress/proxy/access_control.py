@@ -30,7 +30,7 @@ from mitmproxy.proxy.layers.http import HTTPMode
 from openclaw_egress.policy.codes import ANYWHERE, UNREADABLE, Code, Evidence, Target, Unparsed
 from openclaw_egress.policy.destination import Destination, DestinationError, parse_destination
 from openclaw_egress.policy.model import ClassPolicy, Decision, Policy, decide, decide_address, with_addresses
-from openclaw_egress.proxy import fair_scheduling, http1_limits, tunnels
+from openclaw_egress.proxy import tunnels
 from openclaw_egress.proxy.connection_grants import ConnectionGrant, ConnectionGrants
 from openclaw_egress.proxy.error_responses import refusal
 from openclaw_egress.proxy.http1_limits import RESPONSE_PROBLEM, BoundedHttpLayer, drop_hop_by_hop
@@ -154,9 +154,6 @@ class AccessControl:
         self._silent: dict[str, asyncio.TimerHandle] = {}
         self._speaking: set[str] = set()
         self._rates: dict[str, Rate] = {}
-        http1_limits.install()
-        fair_scheduling.install()
-        tunnels.install()
 
     # ── when a hook raises ───────────────────────────────────────────────────────────────────────────────────
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 
-from mitmproxy.proxy import server
-
 
 class Turns:
     """The queues of connections that wait to continue, by listener."""
@@ -23,18 +21,3 @@ class Turns:
         """Wait for the listener's next turn, in the order of arrival."""
         async with self._queues[listener]:
             await asyncio.sleep(0)
-
-
-def install() -> None:
-    """Make every connection wait for its turn between two reads; calling this again changes nothing."""
-    original = server.ConnectionHandler.drain_writers
-    if getattr(original, "takes_turns", False):
-        return
-    turns = Turns()
-
-    async def drain_writers(self: server.ConnectionHandler) -> None:
-        await original(self)  # type: ignore[no-untyped-call]
-        await turns.wait(self.client.sockname[1])
-
-    drain_writers.takes_turns = True  # type: ignore[attr-defined]
-    server.ConnectionHandler.drain_writers = drain_writers  # type: ignore[method-assign]

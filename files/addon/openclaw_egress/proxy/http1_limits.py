@@ -29,7 +29,7 @@ from h11._receivebuffer import ReceiveBuffer
 from mitmproxy import http
 from mitmproxy.connection import ConnectionState
 from mitmproxy.net.http import http1
-from mitmproxy.proxy import commands, context, events, layers, server
+from mitmproxy.proxy import commands, context, events, layers
 from mitmproxy.proxy.layers import http as http_layers
 from mitmproxy.proxy.layers.http import HTTPMode
 from mitmproxy.proxy.layers.http._base import HttpEvent, ReceiveHttp
@@ -691,27 +691,3 @@ def _invalid(code: ErrorCode, request: http.Request | None) -> tuple[Code, Evide
     if request.scheme not in ("http", "https", ""):
         return Code.SCHEME_NOT_HTTP, NOTHING
     return Code.MALFORMED_REQUEST, Evidence(detail="the headers are not valid")
-
-
-def install() -> None:
-    """Patch mitmproxy where it has no option; calling this twice changes nothing.
-
-    1. Use `BoundedHttp1Client`, because mitmproxy creates the HTTP/1 client itself.
-    2. Close every socket at the end of a connection. If a connection ends while its task waits for the lock of
-       ``server_event``, mitmproxy (12.2.3) never closes the socket: a client could use up all file descriptors.
-    """
-    http_layers.Http1Client = BoundedHttp1Client  # type: ignore[attr-defined]
-    original = server.ConnectionHandler.handle_client
-    if getattr(original, "closes_all", False):
-        return
-
-    async def handle_client(self: server.ConnectionHandler) -> None:
-        try:
-            await original(self)
-        finally:
-            for transport in self.transports.values():
-                if transport.writer is not None:
-                    transport.writer.close()
-
-    handle_client.closes_all = True  # type: ignore[attr-defined]
-    server.ConnectionHandler.handle_client = handle_client  # type: ignore[method-assign]

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
-import functools
 import gc
 import itertools
 import logging
@@ -22,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from mitmproxy import connection, http
-from mitmproxy.proxy import events, server
+from mitmproxy.proxy import server
 
 from openclaw_egress.policy.codes import Code, Evidence
 from openclaw_egress.policy.model import Decision
@@ -483,44 +482,15 @@ def watch(client: connection.Client, layer: Any) -> None:
         account.layers.append(layer)
 
 
-def install(accounts: Accounts) -> None:
-    """Account for every connection from now on; patch mitmproxy only once."""
-    global _accounts  # noqa: PLW0603  (mitmproxy's classes are global, too)
+def use(accounts: Accounts) -> None:
+    """Use these accounts for every connection from now on."""
+    global _accounts  # noqa: PLW0603  (mitmproxy's classes, which call `in_use`, are global, too)
     _accounts = accounts
-    handler = server.ConnectionHandler
-    handle_client, server_event, drain_writers = handler.handle_client, handler.server_event, handler.drain_writers
-    if getattr(drain_writers, "keeps_accounts", False):
-        return
-
-    # `wraps` keeps the attributes by which the other patches recognise that they are installed.
-    @functools.wraps(handle_client)
-    async def accounted(self: server.ConnectionHandler) -> None:
-        held = _accounts
-        if held is not None:
-            held.open(self)
-        try:
-            await handle_client(self)
-        finally:
-            if held is not None:
-                held.close(self)
-
-    @functools.wraps(server_event)
-    async def settled(self: server.ConnectionHandler, event: Any) -> None:
-        await server_event(self, event)
-        # After a read, `admit` does this.
-        if _accounts is not None and not isinstance(event, events.DataReceived):
-            _accounts.settle(self.client)
-
-    @functools.wraps(drain_writers)
-    async def admitted(self: server.ConnectionHandler) -> None:
-        await drain_writers(self)  # type: ignore[no-untyped-call]
-        if _accounts is not None:
-            await _accounts.admit(self)
-
-    admitted.keeps_accounts = True  # type: ignore[attr-defined]
-    handler.handle_client = accounted  # type: ignore[method-assign]
-    handler.server_event = settled  # type: ignore[method-assign]
-    handler.drain_writers = admitted  # type: ignore[method-assign]
 
 
-__all__ = ["Account", "Accounts", "install", "refuse_held", "tune_allocator", "watch"]
+def in_use() -> Accounts | None:
+    """Return the accounts of the process; None before `use`."""
+    return _accounts
+
+
+__all__ = ["Account", "Accounts", "in_use", "refuse_held", "tune_allocator", "use", "watch"]

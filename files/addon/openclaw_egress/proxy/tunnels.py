@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Any
-
-from mitmproxy.proxy import events, layers
 
 from openclaw_egress.policy.destination import Destination
 
@@ -41,19 +37,11 @@ def end(client_id: str) -> Tunnel | None:
     return _open.pop(client_id, None)
 
 
-def install() -> None:
-    """Make mitmproxy's layer for opaque bytes count them; calling this again changes nothing."""
-    original = layers.TCPLayer.relay_messages
-    if getattr(original, "counts", False):
+def count(client_id: str, size: int, *, sent: bool) -> None:
+    """Add bytes to the connection's tunnel, if it is recorded."""
+    if (tunnel := _open.get(client_id)) is None:
         return
-
-    def relay_messages(self: layers.TCPLayer, event: events.Event) -> Generator[Any, Any, None]:
-        if isinstance(event, events.DataReceived) and (tunnel := _open.get(self.context.client.id)) is not None:
-            if event.connection is self.context.client:
-                tunnel.sent += len(event.data)
-            else:
-                tunnel.received += len(event.data)
-        return original(self, event)  # type: ignore[no-any-return]
-
-    relay_messages.counts = True  # type: ignore[attr-defined]
-    layers.TCPLayer.relay_messages = relay_messages  # type: ignore[method-assign]
+    if sent:
+        tunnel.sent += size
+    else:
+        tunnel.received += size

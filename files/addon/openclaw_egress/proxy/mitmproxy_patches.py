@@ -1,0 +1,99 @@
+"""All patches of mitmproxy. For each, mitmproxy offers neither an option nor a hook.
+
+They were checked against `CHECKED_VERSION`. Another version may not call what they replace, so nothing starts with it.
+`resolver` replaces two methods of asyncio's event loop, which is no part of mitmproxy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+from mitmproxy import version
+from mitmproxy.proxy import events, layers, server
+from mitmproxy.proxy.layers import http as http_layers
+
+from openclaw_egress.proxy import memory, tunnels
+from openclaw_egress.proxy.fair_scheduling import Turns
+from openclaw_egress.proxy.http1_limits import BoundedHttp1Client
+from openclaw_egress.settings import SettingsError
+
+CHECKED_VERSION = "12.2.3"
+
+_installed = False
+
+
+def check_version() -> None:
+    """Refuse a version of mitmproxy that the patches were not checked against.
+
+    Raises:
+        SettingsError: another version is installed.
+    """
+    if version.VERSION != CHECKED_VERSION:
+        raise SettingsError(
+            f"mitmproxy {version.VERSION} is installed, and this proxy works only with {CHECKED_VERSION}. "
+            f"Install that version: pip install mitmproxy=={CHECKED_VERSION}"
+        )
+
+
+def install(accounts: memory.Accounts) -> None:
+    """Patch mitmproxy, once for the process, and use these accounts from now on."""
+    global _installed  # noqa: PLW0603  (mitmproxy's classes are global, too)
+    memory.use(accounts)
+    if _installed:
+        return
+    _installed = True
+    http_layers.Http1Client = BoundedHttp1Client  # type: ignore[attr-defined]
+    _patch_connections()
+    _patch_tunnels()
+
+
+def _patch_connections() -> None:
+    """Account for each connection's memory, give it turns, and close all of its sockets at its end."""
+    handler = server.ConnectionHandler
+    handle_client, server_event, drain_writers = handler.handle_client, handler.server_event, handler.drain_writers
+    turns = Turns()
+
+    async def handled(self: server.ConnectionHandler) -> None:
+        accounts = memory.in_use()
+        if accounts is not None:
+            accounts.open(self)
+        try:
+            await handle_client(self)
+        finally:
+            # If a connection is cancelled while its task waits for the lock of `server_event`, mitmproxy leaves the
+            # socket open for ever: a client could use up all descriptors.
+            for transport in self.transports.values():
+                if transport.writer is not None:
+                    transport.writer.close()
+            if accounts is not None:
+                accounts.close(self)
+
+    async def settled(self: server.ConnectionHandler, event: Any) -> None:
+        await server_event(self, event)
+        # After a read, `admit` does this.
+        if (accounts := memory.in_use()) is not None and not isinstance(event, events.DataReceived):
+            accounts.settle(self.client)
+
+    async def admitted(self: server.ConnectionHandler) -> None:
+        await drain_writers(self)  # type: ignore[no-untyped-call]
+        await turns.wait(self.client.sockname[1])
+        if (accounts := memory.in_use()) is not None:
+            await accounts.admit(self)
+
+    handler.handle_client = handled  # type: ignore[method-assign]
+    handler.server_event = settled  # type: ignore[method-assign]
+    handler.drain_writers = admitted  # type: ignore[method-assign]
+
+
+def _patch_tunnels() -> None:
+    """Count the bytes of recorded tunnels in mitmproxy's layer for opaque bytes."""
+    original = layers.TCPLayer.relay_messages
+
+    def relay_messages(self: layers.TCPLayer, event: events.Event) -> Generator[Any, Any, None]:
+        if isinstance(event, events.DataReceived):
+            client = self.context.client
+            tunnels.count(client.id, len(event.data), sent=event.connection is client)
+        return original(self, event)  # type: ignore[no-any-return]
+
+    layers.TCPLayer.relay_messages = relay_messages  # type: ignore[method-assign]
