@@ -689,7 +689,8 @@ OVERRIDES = frozenset(
     {
         "x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url",
         "x-original-uri", "x-original-method", "x-forwarded-method", "x-forwarded-uri",
-        "x-forwarded-path", "x-forwarded-prefix", "x-envoy-original-path",
+        "x-forwarded-path", "x-forwarded-prefix", "x-envoy-original-path", "x-original-path", "x-http-path-override",
+        "x-override-url", "x-method", "path-info", "script-name", "x-script-name",
     }
 )  # fmt: skip
 """Header fields that make frameworks use another method or path than that of the request line."""

@@ -82,15 +82,15 @@ def _whole(root: str, plural: str = "") -> str:
 
 
 _IN_QUERY = r"""(?<=[&;?]{root})=[^"\n=\0]"""
-_TOKENS = "access refresh id session auth bearer security api"
-_KEYS = "access private signing client api"
+_TOKENS = "access refresh id session auth bearer security api bot github gitlab"
+_KEYS = "access private signing client api encryption"
 # By the literal that a match begins with, which makes the search fast. A name may have more before it: openaiApiKey.
 _FOLLOWING = {
     "secret": rf"(?:\n?key)?{_ANY_VALUE}|{_FIELD_VALUE}",
     "pass": rf"(?:word|wd|phrase|code)(?:\n?confirm(?:ation)?|\n?again|[0-9])?(?:{_ANY_VALUE}|{_FIELD_VALUE})",
     "token": rf"{_after(_TOKENS, 'token')}{_ANY_VALUE}|{_whole('token')}|{_FIELD_VALUE}",
     "key": rf"{_after(_KEYS, 'key')}(?:{_ANY_VALUE}|{_FIELD_VALUE})|{_IN_QUERY.format(root='key')}",
-    "auth": rf"orization{_ANY_VALUE}|{_whole('auth')}|{_FIELD_VALUE}",
+    "auth": rf"orization(?:\n?code)?{_ANY_VALUE}|{_whole('auth')}|{_FIELD_VALUE}",
     "assertion": rf"{_after('client', 'assertion')}{_ANY_VALUE}|{_whole('assertion')}",
     "code": rf"{_after('device user', 'code')}{_ANY_VALUE}|\n?verifier{_ANY_VALUE}|{_IN_QUERY.format(root='code')}",
     "jwt": _whole("jwt"),
@@ -128,13 +128,18 @@ _SHAPES_OF = {
     **{b"gh" + kind + b"_": rb"[A-Za-z0-9]{16}" for kind in (b"p", b"o", b"u", b"s", b"r")},
     rb"github_pat_": rb"[A-Za-z0-9_]{16}",
     rb"glpat-": rb"[A-Za-z0-9_\-]{12}",
-    rb"xox": rb"[abeoprs]-[A-Za-z0-9\-]{8}",
+    rb"xox": rb"[a-eoprs]-[A-Za-z0-9\-]{8}",
     rb"xapp-": rb"[A-Za-z0-9\-]{12}",
     rb"AKIA": rb"[A-Z0-9]{16}",
     rb"ASIA": rb"[A-Z0-9]{16}",
     rb"gsk_": rb"[A-Za-z0-9]{16}",
     rb"xai-": rb"[A-Za-z0-9]{16}",
     rb"hf_": rb"[A-Za-z0-9]{16}",
+    rb"npm_": rb"[A-Za-z0-9]{16}",
+    rb"sk_live_": rb"[A-Za-z0-9]{16}",
+    rb"rk_live_": rb"[A-Za-z0-9]{16}",
+    rb"ya29": rb"\.[A-Za-z0-9_\-]{16}",
+    rb"GOCSPX-": rb"[A-Za-z0-9_\-]{12}",
 }
 # Each of them is a run of at least 13 of these bytes. Prose has no such runs, so the search ends here for most bodies.
 _RUNS = bytes(0x61 if chr(code).isascii() and (chr(code).isalnum() or code in b"_-") else 0x20 for code in range(256))

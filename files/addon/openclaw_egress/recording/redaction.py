@@ -33,7 +33,8 @@ _SECRET_PARAMETER_PREFIXES = ("x-amz-", "x-goog-")
 # Keys with a known shape: OpenAI, Anthropic and similar; Google; GitHub; GitLab; Slack; AWS; JSON web tokens.
 _KEY_SHAPES = re.compile(
     r"\b(?:sk-[A-Za-z0-9_\-]{6,}|AIza[A-Za-z0-9_\-]{20,}|gh[pousr]_[A-Za-z0-9]{16,}|glpat-[A-Za-z0-9_\-]{12,}|github_pat_[A-Za-z0-9_]{16,}"
-    r"|xox[abeoprs]-[A-Za-z0-9\-]{8,}|A[KS]IA[A-Z0-9]{16}|gsk_[A-Za-z0-9]{16,}|xai-[A-Za-z0-9]{16,}|hf_[A-Za-z0-9]{16,}"
+    r"|xox[a-eoprs]-[A-Za-z0-9\-]{8,}|A[KS]IA[A-Z0-9]{16}|gsk_[A-Za-z0-9]{16,}|xai-[A-Za-z0-9]{16,}|hf_[A-Za-z0-9]{16,}|npm_[A-Za-z0-9]{16,}"
+    r"|[rs]k_live_[A-Za-z0-9]{16,}|ya29\.[A-Za-z0-9_\-]{16,}|GOCSPX-[A-Za-z0-9_\-]{12,}"
     r"|eyJ[A-Za-z0-9_\-]{6,}\.[A-Za-z0-9_\-]{4,}(?:\.[A-Za-z0-9_\-]*)?)"
 )
 _SCHEME_AND_CREDENTIAL = re.compile(r"(?i)\b(bearer|basic|digest|negotiate)(\s+)[^\s'\"\\,]+")
