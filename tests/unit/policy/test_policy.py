@@ -159,14 +159,14 @@ def test_a_class_describes_itself() -> None:
     policy = read(EXAMPLE)
     assert policy.describe("gateway") == (
         "gateway: listens on 8080, action open\n"
-        "  classes.gateway.addresses[0]: exception to the guard, 10.0.0.2/32; ports 3100, 4318, 9090"
+        "  classes.gateway.addresses[0]: exception to the address guard, 10.0.0.2/32; ports 3100, 4318, 9090"
     )
     assert policy.describe("browser") == (
         "browser: listens on 8081, action enforce\n"
         "  classes.browser.deny[0]: *.internal.example; any port\n"
         "  classes.browser.allow[0]: *; ports 80, 443"
     )
-    assert policy.describe("x") == "there is no class x; there are gateway, browser, sandbox, build"
+    assert policy.describe("x") == "there is no class x; the policy has gateway, browser, sandbox, build"
 
 
 # ── inspection ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -492,13 +492,13 @@ BAD = {
     "# only a comment\n": "1: the file is empty; write `version: 1` and `classes:`",
     "- 1\n": "1: this is a list; write a mapping, as in `version: 1`",
     "classes: {a: {listen: 1, action: open}}\n": "1: 'version' is missing; write `version: 1` at the top",
-    "version: 2\n": "1: version: this is version 2; write `version: 1`, the only one there is",
+    "version: 2\n": "1: version: version 2 is not supported; write `version: 1`",
     "version: '1'\n": "1: version: this is a text; write a whole number, as in `1`",
     "version: 1.0\n": "1: version: this is a fraction; write a whole number, as in `1`",
-    "version: 1\n": ("1: 'classes' is missing; name at least one, as in `gateway: {listen: 8080, action: open}`"),
+    "version: 1\n": ("1: 'classes' is missing; add one class, as in `gateway: {listen: 8080, action: open}`"),
     "version: 1\nclasses:\n": "2: classes: this is empty; write a mapping, as in `key: value`",
     "version: 1\nclasses: {}\n": (
-        "2: classes: there is no class; name at least one, as in `gateway: {listen: 8080, action: open}`"
+        "2: classes: the policy has no class; add one, as in `gateway: {listen: 8080, action: open}`"
     ),
     "version: 1\nclases: {}\n": "2: unknown key 'clases'; did you mean 'classes'?",
     "version: 1\nfoo: {}\n": "2: unknown key 'foo'; known are version, inspect, classes, resolve",
@@ -521,18 +521,18 @@ BAD = {
         "remove control characters and odd values; the file holds plain mappings, lists and texts"
     ),
     HEAD + "  Foo: {}\n": (
-        "6: classes.Foo: 'Foo' is no name for a class; use lower-case letters, digits, - and _, at most 32"
+        "6: classes.Foo: 'Foo' is not a valid class name; use a-z, 0-9, - and _, at most 32, a letter first"
     ),
     HEAD + "  1: {}\n": "6: classes.1: the key 1 is not a text; put it in quotes",
     HEAD + "  b: {action: open}\n": (
-        "6: classes.b: 'listen' is missing; give the port of its listener, as in `listen: 8080`"
+        "6: classes.b: 'listen' is missing; name the port of its listener, as in `listen: 8080`"
     ),
     HEAD + "  b: {listen: 8083}\n": "6: classes.b: 'action' is missing; write one of open, enforce, report",
     HEAD + "  b:\n    action: open\n    listen: 8082\n": (
-        "8: classes.b.listen: port 8082 already belongs to class sandbox; give each class a port of its own"
+        "8: classes.b.listen: port 8082 is already used by class sandbox; use a different port for each class"
     ),
     HEAD.replace("8082", "9464"): (
-        "4: classes.sandbox.listen: port 9464 is where health and metrics are; take another, as in `listen: 8080`"
+        "4: classes.sandbox.listen: port 9464 serves health and metrics; use another port, as in `listen: 8080`"
     ),
     HEAD.replace("8082", "65536"): "4: classes.sandbox.listen: 65536 is not a port; write a number from 1 to 65535",
     HEAD.replace("8082", "true"): "4: classes.sandbox.listen: this is true or false; write a whole number, as in `443`",
@@ -560,55 +560,54 @@ BAD = {
     ),
     HEAD + "    allow: ['*foo.example']\n": (
         "6: classes.sandbox.allow[0]: '*foo.example' is not a wildcard; "
-        'a * stands for whole labels in front: "*.example.com", or "*" for all'
+        'write "*." and a name, as in "*.example.com", or "*" for every host'
     ),
     HEAD + "    allow: ['a.*.example']\n": (
         "6: classes.sandbox.allow[0]: 'a.*.example' is not a wildcard; "
-        'a * stands for whole labels in front: "*.example.com", or "*" for all'
+        'write "*." and a name, as in "*.example.com", or "*" for every host'
     ),
     HEAD + "    allow: ['*.10.0.0.1']\n": (
-        "6: classes.sandbox.allow[0]: '*.10.0.0.1' is not a wildcard; "
-        "for a range of addresses write {cidr: 192.0.2.0/24}"
+        "6: classes.sandbox.allow[0]: '*.10.0.0.1' is not a wildcard; for an address range write {cidr: 192.0.2.0/24}"
     ),
     HEAD + "    allow: ['https://a.example/x']\n": (
-        "6: classes.sandbox.allow[0]: this is not a host: 'https://a.example/x' has a colon; a host alone is expected; "
-        "write the host alone, without scheme and path"
+        "6: classes.sandbox.allow[0]: not a valid host: 'https://a.example/x' has a colon; a host alone is expected; "
+        "write only the host, without scheme and path"
     ),
     HEAD + "    allow: ['a.example:8443']\n": (
-        "6: classes.sandbox.allow[0]: this is not a host: 'a.example:8443' has a colon; a host alone is expected; "
+        "6: classes.sandbox.allow[0]: not a valid host: 'a.example:8443' has a colon; a host alone is expected; "
         "write {host: a.example, ports: [8443]}"
     ),
     HEAD + "    allow: [10.0.0.0/8]\n": (
-        "6: classes.sandbox.allow[0]: this is not a host: '10.0.0.0/8' has a slash where a host is expected; "
+        "6: classes.sandbox.allow[0]: not a valid host: '10.0.0.0/8' has a slash where a host is expected; "
         "write {cidr: 10.0.0.0/8}"
     ),
     HEAD + "    allow: [a..example]\n": (
-        "6: classes.sandbox.allow[0]: this is not a host: 'a..example' has an empty label; "
+        "6: classes.sandbox.allow[0]: not a valid host: 'a..example' has an empty label; "
         "write a name such as packages.example.com"
     ),
     HEAD + "    allow:\n    - a.example\n    - host: b.example\n      prots: [1]\n": (
         "9: classes.sandbox.allow[1]: unknown key 'prots'; did you mean 'ports'?"
     ),
     HEAD + "    allow: [{ports: [443]}]\n": (
-        f"6: classes.sandbox.allow[0]: 'host' is missing; say what the rule is about, as in `{ALLOW_EXAMPLE}`"
+        f"6: classes.sandbox.allow[0]: 'host' is missing; write the rule as in `{ALLOW_EXAMPLE}`"
     ),
     HEAD + "    allow: [{host: a, cidr: 8.0.0.0/8}]\n": (
-        "6: classes.sandbox.allow[0]: a rule has host or cidr, not both; make two rules of it"
+        "6: classes.sandbox.allow[0]: a rule cannot have both host and cidr; split it into two rules"
     ),
     HEAD + "    allow: [{cidr: 8.8.8.8/24}]\n": (
-        "6: classes.sandbox.allow[0].cidr: 8.8.8.8/24 has bits set behind its prefix; "
-        "write 8.8.8.0/24 for the network, or 8.8.8.8 for one"
+        "6: classes.sandbox.allow[0].cidr: 8.8.8.8/24 has host bits set; "
+        "write 8.8.8.0/24 for the network, or 8.8.8.8 for one address"
     ),
     HEAD + "    allow: [{cidr: example.com}]\n": (
-        "6: classes.sandbox.allow[0].cidr: 'example.com' is not a range of addresses; "
-        "write it as in 10.0.0.0/24 or fd00::/64"
+        "6: classes.sandbox.allow[0].cidr: 'example.com' is not an address range; "
+        "write one such as 10.0.0.0/24 or fd00::/64"
     ),
     HEAD + "    allow: [{host: a, ports: 443}]\n": (
         "6: classes.sandbox.allow[0].ports: this is a number; write a list, as in `ports: [443]`"
     ),
     HEAD + "    allow: [{host: a, ports: []}]\n": (
-        "6: classes.sandbox.allow[0].ports: the list is empty, so the rule would never apply; "
-        "fill it, as in `ports: [443]`, or leave it out"
+        "6: classes.sandbox.allow[0].ports: the list is empty, so the rule would never match; "
+        "add an entry, as in `ports: [443]`, or remove the list"
     ),
     HEAD + "    allow: [{host: a, ports: [443, 0]}]\n": (
         "6: classes.sandbox.allow[0].ports[1]: 0 is not a port; write a number from 1 to 65535"
@@ -617,27 +616,27 @@ BAD = {
         "6: classes.sandbox.allow[0].ports[0]: this is a text; write a whole number, as in `443`"
     ),
     HEAD + "    allow:\n    - host: a.example\n      methods: [GET]\n": (
-        "8: classes.sandbox.allow[0].methods: a.example is not inspected, so its methods are not seen; "
-        "add it to inspect, or leave methods out"
+        "8: classes.sandbox.allow[0].methods: a.example is not inspected, "
+        "so the proxy cannot see the methods of its requests; add it to inspect, or remove methods"
     ),
     HEAD + "    deny: [{host: '*', paths: [/x]}]\n": (
-        "6: classes.sandbox.deny[0].paths: * is not inspected, so its paths are not seen; "
-        "add it to inspect, or leave paths out"
+        "6: classes.sandbox.deny[0].paths: * is not inspected, "
+        "so the proxy cannot see the paths of its requests; add it to inspect, or remove paths"
     ),
     HEAD + "    deny: [{cidr: 8.0.0.0/8, paths: [/x]}]\n": (
-        "6: classes.sandbox.deny[0].paths: 8.0.0.0/8 is not inspected, so its paths are not seen; "
-        "add it to inspect, or leave paths out"
+        "6: classes.sandbox.deny[0].paths: 8.0.0.0/8 is not inspected, "
+        "so the proxy cannot see the paths of its requests; add it to inspect, or remove paths"
     ),
     HEAD + "    allow: [{host: api.openai.com, methods: [CONNECT]}]\n": (
-        "6: classes.sandbox.allow[0].methods[0]: 'CONNECT' is not a method that a rule can name; "
-        "write one such as GET or POST"
+        "6: classes.sandbox.allow[0].methods[0]: 'CONNECT' is not a valid method for a rule; "
+        "write a method such as GET or POST"
     ),
     HEAD + "    allow: [{host: api.openai.com, paths: ['/v1/../x']}]\n": (
-        "6: classes.sandbox.allow[0].paths[0]: '/v1/../x' is not a path that a rule can name; "
-        "begin it with /, leave out the query, escapes and dot segments; a * may stand at its end alone"
+        "6: classes.sandbox.allow[0].paths[0]: '/v1/../x' is not a valid path for a rule; "
+        "start it with /, without query, escapes and dot segments; use * only at the end"
     ),
     HEAD + "    allow: [{host: api.openai.com, tls: false}]\n": (
-        "6: classes.sandbox.allow[0].tls: api.openai.com is inspected, so it must speak TLS; leave tls out"
+        "6: classes.sandbox.allow[0].tls: api.openai.com is inspected, so it must use TLS; remove `tls: false`"
     ),
     HEAD + "    allow: [{host: a, tls: no}]\n": (
         "6: classes.sandbox.allow[0].tls: this is a text; write true or false"
@@ -650,33 +649,34 @@ BAD = {
     ),
     HEAD + "    addresses: [{cidr: 10.0.0.2/32}]\n": (
         "6: classes.sandbox.addresses[0]: an exception to the address guard needs ports; "
-        "name them, as in `{cidr: 10.0.0.2/32, ports: [3100]}`"
+        "add them, as in `{cidr: 10.0.0.2/32, ports: [3100]}`"
     ),
     HEAD + "    addresses: [{cidr: 0.0.0.0/1, ports: [80]}]\n": (
-        "6: classes.sandbox.addresses[0].cidr: an exception for 0.0.0.0/1 would lift the address guard; "
-        "name the networks that are meant, /8 or narrower"
+        "6: classes.sandbox.addresses[0].cidr: an exception for 0.0.0.0/1 would disable the address guard; "
+        "list the networks you need, each /8 or narrower"
     ),
     HEAD + "inspect: api.openai.com\n": (
         '6: inspect: this is a text; write a list, as in `inspect: ["api.anthropic.com"]`'
     ),
     HEAD + "inspect: ['*']\n": (
-        '6: inspect[0]: not everything can be inspected; name the LLM hosts; wildcards are written "*.openai.azure.com"'
+        '6: inspect[0]: `*` cannot be inspected; list the LLM hosts; a wildcard such as "*.openai.azure.com" is valid'
     ),
     HEAD + "inspect: [10.0.0.1]\n": (
-        "6: inspect[0]: 10.0.0.1 is an address; name the host; `resolve` can give it this address"
+        "6: inspect[0]: 10.0.0.1 is an address, not a host name; "
+        "write a host name, and map it to the address in `resolve`"
     ),
     HEAD + "resolve: {a.example: b.example}\n": (
-        "6: resolve.a.example: 'b.example' is not an address; write one as in 10.1.2.3"
+        "6: resolve.a.example: 'b.example' is not an address; write one such as 10.1.2.3"
     ),
     HEAD + "resolve:\n  a.example: 8.8.8.8\n  A.example.: 8.8.4.4\n": (
-        "8: resolve.A.example.: a.example is there twice; keep one of them"
+        "8: resolve.A.example.: a.example is listed twice; remove one of the two"
     ),
     HEAD + "resolve: {127.1: 8.8.8.8}\n": "6: resolve.127.1: the key 127.1 is not a text; put it in quotes",
     HEAD + "resolve: {'127.1': 8.8.8.8}\n": (
-        "6: resolve.127.1: 127.1 is an address already; write a name such as llm.corp.example"
+        "6: resolve.127.1: 127.1 is an address, not a host name; write a name such as llm.corp.example"
     ),
     HEAD + "resolve: {'*.a': 8.8.8.8}\n": (
-        "6: resolve.*.a: this is not a host: '*' in '*.a' is not a label of a host name; "
+        "6: resolve.*.a: not a valid host: '*' in '*.a' is not a label of a host name; "
         "write a name such as llm.corp.example"
     ),
     HEAD + "---\nversion: 1\n": (
@@ -735,8 +735,8 @@ def refusal_of(data: bytes, llm_hosts: tuple[str, ...] | None = None) -> str:
 
 def test_inspect_unlike_the_environment_is_an_error() -> None:
     assert refusal_of(EXAMPLE.encode(), ("api.openai.com", "llm.example")) == (
-        "policy.yml:2: inspect: PROXY_LLM_HOSTS names other hosts (api.openai.com, llm.example); "
-        "keep one of the two, or make them the same"
+        "policy.yml:2: inspect: PROXY_LLM_HOSTS names different hosts (api.openai.com, llm.example); "
+        "remove one of the two, or make them equal"
     )
 
 
@@ -746,8 +746,8 @@ def test_a_bad_host_in_the_environment_is_named_with_its_variable(make: object) 
         make(("api.openai.com", "https://llm.example"))  # type: ignore[operator]
     assert refused.value.line is None
     assert str(refused.value) == (
-        "PROXY_LLM_HOSTS: this is not a host: 'https://llm.example' has a colon; a host alone is expected; "
-        "write the host alone, without scheme and path"
+        "PROXY_LLM_HOSTS: not a valid host: 'https://llm.example' has a colon; a host alone is expected; "
+        "write only the host, without scheme and path"
     )
 
 
@@ -796,7 +796,7 @@ def test_a_policy_comes_from_a_file(tmp_path: Path) -> None:
     file.write_text("version: 3\n")
     with pytest.raises(PolicyError) as refused:
         load_policy(file, None)
-    assert str(refused.value).startswith(f"{file}:1: version: this is version 3;")
+    assert str(refused.value).startswith(f"{file}:1: version: version 3 is not supported;")
 
 
 def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
@@ -811,48 +811,48 @@ def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
 
 WARNINGS = {
     # action, rules → warnings; the rules begin on line 7
-    ("open", "allow: []\n"): ["7: classes.sandbox.allow: empty, and yet action open allows every name"],
-    ("open", "allow: [a.example]\n"): ["7: classes.sandbox.allow[0] is not needed: action open allows every name"],
+    ("open", "allow: []\n"): ["7: classes.sandbox.allow is empty, but action open allows every name anyway"],
+    ("open", "allow: [a.example]\n"): ["7: classes.sandbox.allow[0] has no effect: action open allows every name"],
     ("open", "allow: [8.8.8.8, {host: a, ports: [22], tls: false}]\n"): [],
     ("enforce", ""): [],
     ("enforce", "allow: []\n"): [],
     ("enforce", "allow:\n- a.example\n- A.example\n"): [
-        "9: classes.sandbox.allow[1] is not needed: classes.sandbox.allow[0] (line 8) allows it already"
+        "9: classes.sandbox.allow[1] has no effect: classes.sandbox.allow[0] (line 8) already allows this"
     ],
     ("enforce", "allow:\n- a.b.example\n- '*.example'\n"): [
-        "8: classes.sandbox.allow[0] is not needed: classes.sandbox.allow[1] (line 9) allows it already"
+        "8: classes.sandbox.allow[0] has no effect: classes.sandbox.allow[1] (line 9) already allows this"
     ],
     ("enforce", "allow:\n- {host: a.example, ports: [8443]}\n- '*.example'\n"): [],
     ("enforce", "allow:\n- {host: a.example, tls: false}\n- '*.example'\n"): [],
     ("enforce", "allow:\n- api.openai.com\n- {host: api.openai.com, methods: [GET]}\n"): [
-        "9: classes.sandbox.allow[1] is not needed: classes.sandbox.allow[0] (line 8) allows it already"
+        "9: classes.sandbox.allow[1] has no effect: classes.sandbox.allow[0] (line 8) already allows this"
     ],
     ("enforce", "allow:\n- {host: api.openai.com, methods: [GET]}\n- {host: api.openai.com, methods: [POST]}\n"): [],
     ("enforce", "allow:\n- a.x.example\ndeny:\n- '*.x.example'\n"): [
-        "8: classes.sandbox.allow[0] never applies: classes.sandbox.deny[0] (line 10) denies it"
+        "8: classes.sandbox.allow[0] has no effect: classes.sandbox.deny[0] (line 10) denies this"
     ],
     ("enforce", "allow:\n- '*.a.x.example'\ndeny:\n- '*.x.example'\n"): [
-        "8: classes.sandbox.allow[0] never applies: classes.sandbox.deny[0] (line 10) denies it"
+        "8: classes.sandbox.allow[0] has no effect: classes.sandbox.deny[0] (line 10) denies this"
     ],
     ("enforce", "allow: ['*.example']\ndeny: [a.example, {host: '*.example', ports: [80]}]\n"): [],
     ("enforce", "allow: [8.8.8.8]\ndeny: [{cidr: 8.0.0.0/8}]\n"): [
-        "7: classes.sandbox.allow[0] never applies: classes.sandbox.deny[0] (line 8) denies it"
+        "7: classes.sandbox.allow[0] has no effect: classes.sandbox.deny[0] (line 8) denies this"
     ],
     ("enforce", "allow: ['*', 8.8.8.8]\n"): [],
     ("enforce", "deny: [{cidr: 8.8.0.0/16}, {cidr: 8.0.0.0/8}]\n"): [
-        "7: classes.sandbox.deny[0] never applies: classes.sandbox.deny[1] (line 7) denies it already"
+        "7: classes.sandbox.deny[0] has no effect: classes.sandbox.deny[1] (line 7) already denies this"
     ],
     ("enforce", "allow: [10.1.2.3]\n"): [
-        "7: classes.sandbox.allow[0] never applies: 10.1.2.3 is private (10.0.0.0/8, RFC 1918); "
-        "exceptions go in `addresses`"
+        "7: classes.sandbox.allow[0] has no effect: 10.1.2.3 is private (10.0.0.0/8, RFC 1918), "
+        "so the address guard refuses it; add an exception in `addresses`"
     ],
     ("enforce", "allow: [10.1.2.3]\naddresses: [{cidr: 10.1.0.0/16, ports: [443]}]\n"): [],
     ("enforce", "allow: [{cidr: 192.168.0.0/24}]\n"): [
-        "7: classes.sandbox.allow[0] never applies: 192.168.0.0/24 is private (192.168.0.0/16, RFC 1918); "
-        "exceptions go in `addresses`"
+        "7: classes.sandbox.allow[0] has no effect: 192.168.0.0/24 is private (192.168.0.0/16, RFC 1918), "
+        "so the address guard refuses it; add an exception in `addresses`"
     ],
     ("enforce", "addresses: [{cidr: 169.254.169.0/24, ports: [80]}]\n"): [
-        "7: classes.sandbox.addresses[0] lifts the guard for cloud metadata "
+        "7: classes.sandbox.addresses[0] disables the address guard for cloud metadata "
         "(169.254.169.254/32, AWS, Azure, Google Cloud and others)"
     ],
 }
@@ -865,8 +865,8 @@ def test_what_is_probably_not_meant_is_said(action: str, rules: str) -> None:
 
 def test_a_fixed_answer_that_the_guard_refuses_to_every_class_is_said() -> None:
     assert list(read(HEAD + "resolve: {llm.example: 10.1.2.3}\n").warnings) == [
-        "policy.yml:6: resolve: llm.example is 10.1.2.3, private (10.0.0.0/8, RFC 1918); "
-        "no exception in `addresses` lets it through"
+        "policy.yml:6: resolve.llm.example: 10.1.2.3 is private (10.0.0.0/8, RFC 1918), "
+        "so the address guard refuses it; add an exception in `addresses`"
     ]
 
 
@@ -1062,8 +1062,8 @@ def test_a_limit_that_another_exception_lifts_is_warned_of() -> None:
         "  - {cidr: 10.0.0.0/8, ports: [3100, 9090]}\n"
     )
     assert policy.warnings == (
-        "policy.yml:8: classes.sandbox.addresses[0] limits nothing: classes.sandbox.addresses[1] (line 9) "
-        "lets everything through",
+        "policy.yml:8: classes.sandbox.addresses[0] has no effect: classes.sandbox.addresses[1] (line 9) "
+        "already permits all",
     )
 
 
@@ -1076,8 +1076,8 @@ def test_a_limit_on_an_exception_that_tls_would_hide_is_an_error(limit) -> None:
         read_policy(data.encode(), "policy.yml")
     what = limit.split(":")[0]
     assert str(caught.value) == (
-        f"policy.yml:3: classes.a.addresses[0].{what}: port 443 carries TLS, so the {what} of its requests are not "
-        f"seen; limit plain HTTP ports alone; write an exception for 443 of its own, without {what}"
+        f"policy.yml:3: classes.a.addresses[0].{what}: port 443 carries TLS, so the proxy cannot see the {what} of its "
+        f"requests; use {what} for plain HTTP ports only, and add a separate exception for 443 without {what}"
     )
 
 

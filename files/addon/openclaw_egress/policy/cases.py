@@ -1,6 +1,6 @@
-"""Cases for a policy: what it is expected to decide, kept in a file beside it; `egress policy test` asks them.
+"""Test cases for a policy: requests with the expected decisions. `egress policy test` runs them.
 
-The file is a list::
+A file of cases is a list::
 
     - {class: sandbox, url: "https://packages.example.com/simple/", expect: allow}
     - {class: sandbox, url: "https://www.example.com/", expect: deny, rule: default}
@@ -25,12 +25,12 @@ EXAMPLE = '{class: sandbox, url: "https://www.example.com/", expect: deny}'
 
 
 class CasesError(FileError):
-    """The cases cannot be used."""
+    """File of cases that cannot be used."""
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One request and what is expected of it; ``rule`` is None where any may decide. ``line`` is the case's own."""
+    """One request with the expected decision. If ``rule`` is None, any rule may decide."""
 
     line: int
     class_name: str
@@ -40,7 +40,7 @@ class Case:
     rule: str | None = None
 
     def meets(self, decision: Decision) -> bool:
-        """Whether the decision is the expected one."""
+        """Return whether the decision is the expected one."""
         return decision.allow is (self.expect == "allow") and self.rule in (None, decision.rule)
 
 
@@ -49,33 +49,33 @@ class _Node(Node):
 
 
 def load_cases(path: Path, classes: Sequence[str]) -> list[Case]:
-    """Read a file of cases.
+    """Return the cases in a file.
 
     Args:
-        path: the file, as the module's text shows.
-        classes: the classes that the policy has.
+        path: the file, in the format that the module's docstring shows.
+        classes: the classes of the policy.
 
     Raises:
-        CasesError: the first thing that is wrong, with its line and what to do.
+        CasesError: the first problem, with its line and a remedy.
     """
     data = read_file(path, CasesError, "the file of cases", "check the path and its permissions")
-    root = _Node.document(data, str(path), f"write a list of cases, as in `- {EXAMPLE}`", "make several files of it")
+    root = _Node.document(data, str(path), f"write a list of cases, as in `- {EXAMPLE}`", "split it into several files")
     cases = [_case(node, classes) for node in root.items(f"- {EXAMPLE}")]
     if not cases:
-        root.fail("there is no case", f"write one, as in `- {EXAMPLE}`")
+        root.fail("the file has no case", f"add one, as in `- {EXAMPLE}`")
     return cases
 
 
 def _case(node: _Node, classes: Sequence[str]) -> Case:
     entries = node.mapping(("class", "url", "method", "expect", "rule"), EXAMPLE)
-    class_name = node.required(entries, "class", "say which class asks, as in `class: sandbox`")
-    address = node.required(entries, "url", 'say what it asks for, as in `url: "https://www.example.com/"`')
-    expect = node.required(entries, "expect", "say what is to be decided: `expect: allow` or `expect: deny`")
+    class_name = node.required(entries, "class", "name the class of the client, as in `class: sandbox`")
+    address = node.required(entries, "url", 'name the requested URL, as in `url: "https://www.example.com/"`')
+    expect = node.required(entries, "expect", "write the expected decision: `expect: allow` or `expect: deny`")
     url = address.text('url: "https://www.example.com/"')
     try:
         split_url(url)
     except DestinationError as error:
-        address.fail(f"this is no URL ({error})", "write https://host/path or host:port")
+        address.fail(f"not a valid URL ({error})", "write https://host/path or host:port")
     return Case(
         line=node.line,
         class_name=class_name.choice(classes, "class of this policy", "class: sandbox"),

@@ -1,24 +1,38 @@
-"""The policy: which class may reach what. Read from ``policy.yml``, decided by pure functions.
+"""The policy: the destinations that each class may reach. Read from ``policy.yml``, decided by pure functions.
 
-A decision is a value. ``decide`` looks at names only, so that nothing is resolved for a class that is denied;
-``decide_address`` then looks at each answer. Order: ``deny``, ``allow``, what the class's action says.
+The functions are called in this order:
+
+1. ``decide`` looks at the name only, so that a denied class causes no DNS query.
+2. ``decide_address`` looks at each address that the name resolved to.
+3. ``with_addresses`` combines both.
+
+``decide`` evaluates in this order:
+
+1. the class's ``deny``;
+2. the address guard, unless an exception in the class's ``addresses`` permits the address;
+3. the class's ``allow``;
+4. the class's ``action``:
 
 ========  =========================================================================================
-action    what happens to a name that no rule denies
+action    destinations that no rule matches
 ========  =========================================================================================
-open      allowed, on every port
-enforce   allowed if a rule of ``allow`` names it
-report    decided as ``enforce``, then let through all the same; ``Decision.would_deny`` says so
+open      allow every name, on every port
+enforce   deny
+report    allow, and set ``Decision.would_deny``; a name in ``deny`` is also only reported
 ========  =========================================================================================
 
-Whatever the action: an address literal needs a rule that names it, and the address guard holds but for the class's
-``addresses``. An exception with methods or paths is for plain HTTP requests alone: it never permits a CONNECT, because
-a tunnel hides both. ``*.example.com`` stands for every name below ``example.com``, at any depth, and not for itself.
-Without ``ports`` a rule of ``allow`` means 80 and 443, one of ``deny`` every port: what is forgotten must not open
-anything. A path is compared without its query, in whole or, where the rule ends in ``*``, from its start.
+For every action:
 
-The file's text and the values are apart: the second half of this module reads the file and knows lines, the first
-half decides and knows none.
+- An address literal needs a rule that names it. The address guard applies.
+- An exception with methods or paths is valid for plain HTTP requests only. It never permits a CONNECT, because a
+  tunnel hides both.
+- ``*.example.com`` matches every name below ``example.com``, at any depth, but not ``example.com``.
+- Without ``ports``, a rule in ``allow`` matches 80 and 443, and a rule in ``deny`` matches every port, so that an
+  omission never opens anything.
+- A path is compared without its query: exactly, or as a prefix if the rule ends in ``*``.
+
+The first half of this module decides and knows nothing of the file. The second half reads the file, with the line of
+each value.
 """
 
 from __future__ import annotations
@@ -54,27 +68,27 @@ type Action = Literal["open", "enforce", "report"]
 ACTIONS: tuple[Action, ...] = ("open", "enforce", "report")
 DEFAULT_PORTS = frozenset({80, 443})
 MAX_RULES = 50_000
-"""In all classes together: aliases in YAML can make a small file mean a large one."""
+"""Maximum of all classes together: aliases can make a small YAML file expand to a large one."""
 
 
 class PolicyError(FileError):
-    """The policy cannot be used."""
+    """Policy that cannot be used."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Allow or deny, by which rule, and why.
+    """The result of evaluating the policy: allow or deny, with rule and reason.
 
     Attributes:
         rule: ``classes.sandbox.allow[3]``, ``classes.gateway.addresses[0]``, ``default``, ``address-guard``, or
             ``unknown-class``.
-        code: the kind of the decision; what programs compare.
-        inspect: the host's traffic is to be decrypted and recorded.
-        would_deny: only in ``report``: it is allowed, and ``enforce`` would have denied it.
-        tls: what follows CONNECT must be TLS; False where the rule says ``tls: false``.
-        limited: the deciding rule or exception names methods or paths. The gate then refuses what an origin could
-            take for another method, path or protocol than the policy saw.
-        evidence: what the decision was made of.
+        code: the kind of the decision, for programs.
+        inspect: whether the proxy must decrypt and record the host's traffic.
+        would_deny: whether ``report`` allowed a request that ``enforce`` would deny.
+        tls: whether only TLS may follow CONNECT; False if the rule has ``tls: false``.
+        limited: whether the deciding rule or exception names methods or paths. Access control then refuses requests
+            that an origin could read with another method, path or protocol than the policy did.
+        evidence: the values behind the decision, for programs and for ``reason``.
     """
 
     allow: bool
@@ -90,7 +104,7 @@ class Decision:
     def denial(
         cls, code: Code, evidence: Evidence = codes.NOTHING, *, inspect: bool = False, softened: bool = False
     ) -> Decision:
-        """Return the denial of a kind that no rule of the policy makes; a softened one is only reported."""
+        """Return a denial that no rule of the policy made. If ``softened``, it is only reported."""
         return cls(softened, codes.rule_of(code, evidence), code, inspect, softened, evidence=evidence)
 
     @property
@@ -103,7 +117,7 @@ class Decision:
 class Rule:
     """One entry of ``allow``, ``deny`` or ``addresses``: a host pattern or a network, with conditions.
 
-    ``ports``, ``methods`` and ``paths`` are None where any will do.
+    None in ``ports``, ``methods`` or ``paths`` matches any value.
     """
 
     name: str
@@ -117,25 +131,27 @@ class Rule:
 
     @property
     def subject(self) -> str:
-        """What the rule is about, as in the file."""
+        """Return the host or network of the rule, as in the file."""
         return self.host if self.host is not None else str(self.network)
 
     @property
     def limited(self) -> bool:
-        """Whether the rule names methods or paths."""
+        """Return whether the rule names methods or paths."""
         return self.methods is not None or self.paths is not None
 
     def serves(self, port: int) -> bool:
-        """Whether the rule is about this port."""
+        """Return whether the rule matches the port."""
         return self.ports is None or port in self.ports
 
     def meets(self, method: str | None, path: str | None, *, deny: bool) -> bool:
-        """Whether the request's method and path meet the rule.
+        """Return whether the rule matches the request's method and path.
 
-        Before a request is known (both None, at CONNECT) an allowing rule applies and a denying one does not yet: each
-        request of an inspected host is decided again. A path that servers read in more than one way meets every
-        denying rule and no allowing one. Methods are case-sensitive (RFC 9110, section 9.1), but an origin may ignore
-        the case: `post` meets a denying rule for POST and no allowing one.
+        At CONNECT (both None), a rule in ``allow`` matches and a rule in ``deny`` does not, because each request to an
+        inspected host is decided again. A request that origins may read differently matches ``deny``, not ``allow``:
+
+        - A path that servers read in more than one way matches every rule in ``deny`` and none in ``allow``.
+        - Methods are case-sensitive (RFC 9110, section 9.1), but an origin may ignore the case: `post` matches a rule
+          for POST in ``deny``, but not in ``allow``.
         """
         if not self.limited:
             return True
@@ -153,13 +169,13 @@ class Rule:
 
 
 def plain_path(path: str | None) -> str | None:
-    """A request's path without query and escapes; None if it can be read in more than one way."""
+    """Return a request's path without query and escapes; None if servers may read it in more than one way."""
     if not path or not path.startswith("/"):
         return None
     raw = path.split("?", maxsplit=1)[0]
     plain = unquote(raw, errors="replace")
-    # Some servers drop `;parameters` before they resolve dot segments, keep a fragment (RFC 9112, 3.2, has none) as a
-    # part of the path, or decode overlong UTF-8.
+    # Some servers drop `;parameters` before they resolve dot segments, decode overlong UTF-8, or treat a fragment,
+    # which RFC 9112, section 3.2, does not permit here, as part of the path.
     segments = [segment.split(";", maxsplit=1)[0] for segment in plain.split("/")[1:]]
     odd = any(char in plain for char in "%\\#\ufffd") or plain.count("/") != raw.count("/") or not plain.isprintable()
     return None if odd or "" in segments[:-1] or "." in segments or ".." in segments else plain
@@ -172,12 +188,12 @@ def _path_matches(plain: str, wanted: str) -> bool:
 
 
 class Rules:
-    """Rules in file order, with an index: names are found by walking their labels, not by asking each rule."""
+    """Rules in file order, with an index: a look-up walks the labels of a name instead of all rules."""
 
     def __init__(self, rules: Sequence[Rule] = ()) -> None:
         self.all = tuple(rules)
         self._hosts: dict[str, list[Rule]] = {}
-        self._below: dict[str, list[Rule]] = {}  # wildcards, without their *.
+        self._below: dict[str, list[Rule]] = {}  # Wildcards, without their "*.".
         self._position = {id(rule): at for at, rule in enumerate(self.all)}
         self.networks = [rule for rule in self.all if rule.network is not None]
         for rule in self.all:
@@ -189,11 +205,15 @@ class Rules:
         return iter(self.all)
 
     def before(self, one: Rule, other: Rule) -> bool:
-        """Whether ``one`` stands above ``other`` in the file."""
+        """Return whether ``one`` is above ``other`` in the file."""
         return self._position[id(one)] < self._position[id(other)]
 
     def about(self, host: str, address: Address | None, *, star: bool = True) -> Iterator[Rule]:
-        """Rules that name the host, the closest first: itself, its networks, ``*.`` parents, ``*`` (if ``star``)."""
+        """Yield the rules that match a host, the most specific first.
+
+        The order is: the host itself, networks with its address, ``*.`` wildcards of its parents, and ``*`` if
+        ``star``.
+        """
         yield from (self._below if host.startswith("*.") else self._hosts).get(host.removeprefix("*."), ())
         if address is not None:
             yield from (rule for rule in self.networks if _contains(rule, address))
@@ -207,13 +227,13 @@ class Rules:
             yield from self._hosts.get("*", ())
 
     def covering(self, address: Address, port: int) -> Rule | None:
-        """The first network rule for this address and port, whatever methods and paths it names."""
+        """Return the first network rule for this address and port, whatever methods and paths it names."""
         return next((rule for rule in self.networks if rule.serves(port) and _contains(rule, address)), None)
 
     def permitting(self, address: Address, port: int, method: str | None, path: str | None) -> Rule | None:
-        """Return the first exception for this address and port that the request's method and path meet.
+        """Return the first exception that matches this address, port, method and path.
 
-        At CONNECT (both None) only an exception without methods and paths does.
+        At CONNECT (both None) only an exception without methods and paths matches.
         """
         for rule in self.networks:
             if not (rule.serves(port) and _contains(rule, address)):
@@ -230,16 +250,16 @@ def _contains(rule: Rule, address: Address) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one class may use of the proxy, so that it cannot take it from the others. None: no limit.
+    """Limits of one class, so that it cannot exhaust the proxy for other classes. None is no limit.
 
     Attributes:
-        connections: of clients, open at the same time.
-        requests_per_minute: requests and tunnels begun, with as many at once as a tenth of a minute gives.
-        header_bytes: of a request's head, its line included.
-        headers: fields of a request.
-        header_seconds: from a head's first byte to its last, and from CONNECT to TLS.
-        idle_seconds: between requests on a connection, and between two pieces of a request's body.
-        total_seconds: the life of a connection, whatever happens on it.
+        connections: maximum concurrent connections of clients.
+        requests_per_minute: maximum rate of new requests and tunnels; a burst may have a tenth of it.
+        header_bytes: maximum size of a request's head, including the request line.
+        headers: maximum number of header fields of a request.
+        header_seconds: maximum time from the first byte of a head to its last, and from CONNECT to TLS.
+        idle_seconds: maximum time between requests on a connection, and between two reads of a request's body.
+        total_seconds: maximum lifetime of a connection, also while it is in use.
     """
 
     connections: int = 256
@@ -253,7 +273,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class ClassPolicy:
-    """What one class may do. ``addresses`` are its exceptions to the address guard."""
+    """The part of the policy for one class. ``addresses`` are its exceptions to the address guard."""
 
     name: str
     listen: int
@@ -268,15 +288,15 @@ class ClassPolicy:
 
 @dataclass(frozen=True)
 class Policy:
-    """A policy that was read and checked.
+    """A valid policy.
 
     Attributes:
-        classes: by name, in the file's order.
-        inspect: canonical names and ``*.`` wildcards that are decrypted and recorded, for every class.
-        resolve: fixed answers, by canonical name.
+        classes: classes by name, in the file's order.
+        inspect: the inspected hosts of every class, as canonical names and ``*.`` wildcards.
+        resolve: fixed addresses by canonical name.
         digest: first 12 hex digits of the SHA-256 of the file's bytes.
-        warnings: ``file:line: what is odd``, for the operator; none of them changes a decision.
-        host_addresses: the addresses of the machine that the proxy runs on; the guard refuses them.
+        warnings: probable mistakes, for the operator, as ``file:line: text``. None of them changes a decision.
+        host_addresses: addresses of the proxy's host; the address guard refuses them.
     """
 
     classes: Mapping[str, ClassPolicy]
@@ -287,7 +307,7 @@ class Policy:
     host_addresses: Container[Address] = frozenset()
 
     def inspects(self, host: str) -> bool:
-        """Whether the host is decrypted and recorded; False for addresses and for what is no host."""
+        """Return whether the host is an inspected host; False for addresses and for invalid hosts."""
         try:
             name, address = canonical_host(host)
         except DestinationError:
@@ -295,36 +315,36 @@ class Policy:
         return address is None and is_inspected(name, self.inspect)
 
     def fixed_address(self, host: str) -> Address | None:
-        """The fixed answer for a canonical name, or None: ask the resolver. The guard applies to both."""
+        """Return the fixed address of a canonical name; None if it must be resolved. The guard checks both."""
         return self.resolve.get(host)
 
     def class_for_port(self, port: int) -> ClassPolicy | None:
-        """The class whose listener has the port."""
+        """Return the class whose listener has this port."""
         return next((item for item in self.classes.values() if item.listen == port), None)
 
     def describe(self, class_name: str) -> str:
-        """The class in a few lines, for a person."""
+        """Return the class in a few lines, for people."""
         found = self.classes.get(class_name)
         if found is None:
-            return f"there is no class {class_name}; there are {', '.join(self.classes)}"
+            return f"there is no class {class_name}; the policy has {', '.join(self.classes)}"
         lines = [f"{found.name}: listens on {found.listen}, action {found.action}"]
         lines += [f"  {rule.name}: {describe_rule(rule)}" for part in (found.deny, found.allow) for rule in part]
-        lines += [f"  {rule.name}: exception to the guard, {describe_rule(rule)}" for rule in found.addresses]
+        lines += [f"  {rule.name}: exception to the address guard, {describe_rule(rule)}" for rule in found.addresses]
         return "\n".join(lines)
 
 
 def describe_rule(rule: Rule) -> str:
-    """A rule in one clause: ``packages.example.com, port 443``."""
+    """Return a rule in one clause, such as ``packages.example.com; port 443``."""
     ports = sorted(rule.ports or ())
     parts = [rule.subject, f"port{'s' if len(ports) > 1 else ''} {', '.join(map(str, ports))}" if ports else "any port"]
     parts += ["methods " + ", ".join(sorted(rule.methods))] if rule.methods else []
     parts += ["paths " + ", ".join(rule.paths)] if rule.paths else []
-    parts += [] if rule.tls else ["without TLS too"]
+    parts += [] if rule.tls else ["also without TLS"]
     return "; ".join(parts)
 
 
 def is_inspected(name: str, patterns: Sequence[str]) -> bool:
-    """Whether a canonical name (or a ``*.`` wildcard as a whole) is covered by the inspected patterns."""
+    """Return whether the inspected patterns match a canonical name, or all names of a ``*.`` wildcard."""
     return any(name == pattern or (pattern.startswith("*.") and name.endswith(pattern[1:])) for pattern in patterns)
 
 
@@ -334,9 +354,9 @@ def is_inspected(name: str, patterns: Sequence[str]) -> bool:
 def decide(
     policy: Policy, class_name: str, destination: Destination, method: str | None = None, path: str | None = None
 ) -> Decision:
-    """Whether a class may ask for a destination, by name alone: nothing is resolved, nothing raises.
+    """Return whether a class may request a destination, without name resolution. Never raises.
 
-    ``method`` and ``path`` are None at CONNECT; a request of an inspected host is decided with both.
+    ``method`` and ``path`` are None at CONNECT; each request to an inspected host is decided with both.
     """
     evidence = Evidence(class_name, destination)
     found = policy.classes.get(class_name)
@@ -353,7 +373,7 @@ def decide(
     if denying is not None:
         code = Code.DENIED_BY_RULE
         return Decision(softened, denying.name, code, inspect, would_deny=softened, evidence=evidence)
-    # What is denied by method or path must not pass as another method or path either.
+    # Also limited by a rule in `deny` with methods or paths: the origin must not read a request that it denies.
     limited = (allowing is not None and allowing.limited) or any(
         rule.limited and rule.serves(port) for rule in found.deny.about(host, address)
     )
@@ -378,10 +398,13 @@ def decide_address(
     method: str | None = None,
     path: str | None = None,
 ) -> Decision:
-    """Whether a class may connect to ``ip``, one of the addresses of a destination that :func:`decide` allowed.
+    """Return whether a class may connect to ``ip``, one of the addresses of a destination that :func:`decide` allowed.
 
-    The rule is ``default`` for a public address, ``classes.NAME.addresses[N]`` for an exception to the guard, and
-    ``address-guard`` or the network rule of ``deny`` for what is refused. ``report`` does not soften the guard.
+    ``report`` never softens the address guard. The decision's rule is:
+
+    - ``default`` for a public address;
+    - ``classes.NAME.addresses[N]`` for an exception to the address guard;
+    - ``address-guard``, or the network rule in ``deny``, for a denial.
     """
     evidence = Evidence(class_name, destination, address=ip)
     found = policy.classes.get(class_name)
@@ -410,7 +433,7 @@ def decide_address(
 
 
 def with_addresses(decision: Decision, verdicts: Iterable[Decision]) -> Decision:
-    """An allowing decision on a name together with :func:`decide_address` on its addresses: one bad answer denies."""
+    """Return an allowing decision on a name, combined with those on its addresses: one denied address denies."""
     for verdict in verdicts:
         if not verdict.allow:
             return verdict
@@ -424,10 +447,10 @@ def with_addresses(decision: Decision, verdicts: Iterable[Decision]) -> Decision
 
 
 def _allowing(found: ClassPolicy, destination: Destination, method: str | None, path: str | None) -> Rule | None:
-    """The rule that lets the class ask; for a literal never ``*``.
+    """Return the rule that allows the request; ``*`` never matches an address literal.
 
-    Of a class that may reach every name, an exception to the guard names literals as well. Of another it does not: who
-    may reach one name in a private network may not therefore reach the whole of it, past every name.
+    For an ``open`` class, an address exception also permits requests to the literal IP. For other classes it does not:
+    access to one hostname in a private network must not grant access to the whole network by IP.
     """
     address = destination.address
     for rule in found.allow.about(destination.host, address, star=address is None):
@@ -441,7 +464,7 @@ def _allowing(found: ClassPolicy, destination: Destination, method: str | None, 
 def _guarded(
     found: ClassPolicy, evidence: Evidence, destination: Destination, method: str | None, path: str | None
 ) -> tuple[Code, Evidence] | None:
-    """Return the guard's refusal of what needs no look-up: a literal, or a name that always means a guarded address."""
+    """Return the guard's denial of a literal, or of a name that always means a guarded address; None if it passes."""
     if destination.address is not None:
         stands_for, reason = (destination.address,), guard_reason(destination.address)
     else:
@@ -455,7 +478,7 @@ def _guarded(
 def _refused_by_guard(
     found: ClassPolicy, evidence: Evidence, guarded: str | None, addresses: Sequence[Address]
 ) -> tuple[Code, Evidence]:
-    """Return the guard's refusal, with the exception that would permit it but for the request's method or path.
+    """Return the guard's denial. It names an exception that covers the address but not this method or path.
 
     ``guarded`` is None for an address of the proxy's host.
     """
@@ -468,7 +491,7 @@ def _refused_by_guard(
 
 
 def _unmatched(found: ClassPolicy, evidence: Evidence, destination: Destination) -> tuple[Code, Evidence]:
-    """Return the denial by default; it names the closest rule that matches the host."""
+    """Return the default denial. It names the most specific rule that matches the host, if any."""
     for rule in found.allow.about(destination.host, destination.address):
         return Code.RULE_NOT_MET, evidence._replace(rule=rule.name, allows=describe_rule(rule))
     return Code.NO_RULE, evidence
@@ -484,8 +507,8 @@ RULE_KEYS = {
     "deny": ("host", "cidr", "ports", "methods", "paths"),
     "addresses": ("cidr", "ports", "methods", "paths"),
 }
-"""What each list's rules may have. `policy_schema` describes every key for editors."""
-# A request of curl's has 200 bytes in 6 fields; a proxy that takes less is a wall of another kind.
+"""Permitted keys of a rule, by list. `json_schema` describes every key for editors."""
+# A request of curl has 200 bytes in 6 fields; lower limits than these would refuse ordinary clients.
 LIMITS = {
     "connections": (1, 100_000),
     "requests_per_minute": (1, 1_000_000),
@@ -495,7 +518,7 @@ LIMITS = {
     "idle_seconds": (1, 3600),
     "total_seconds": (1, 7 * 24 * 3600),
 }
-"""The least and the most of each; a class that names none has the defaults of `Limits`."""
+"""Minimum and maximum of each limit. The defaults are in `Limits`."""
 CLASS_NAME = r"[a-z][a-z0-9_-]{0,31}"
 METHOD = r"[A-Z][A-Z0-9!#$%&'*+.^_`|~-]*"
 
@@ -509,21 +532,21 @@ def load_policy(path: Path, llm_hosts: Sequence[str] | None) -> Policy:
 
     Args:
         path: the file, YAML 1.2 in UTF-8, at most 1 MB.
-        llm_hosts: ``PROXY_LLM_HOSTS`` where it is set, else None. It is what ``inspect`` defaults to; where both are
-            set they must name the same hosts.
+        llm_hosts: ``PROXY_LLM_HOSTS``; None if it is not set. It is the default of ``inspect``. If both are set, they
+            must name the same hosts.
 
     Raises:
-        PolicyError: the first thing that is wrong, with its line and what to do.
+        PolicyError: the first problem, with its line and a remedy.
     """
     remedy = "check the path and that the proxy's user may read it"
     return read_policy(read_file(path, PolicyError, "the policy", remedy), str(path), llm_hosts)
 
 
 def builtin_policy(llm_hosts: Sequence[str]) -> Policy:
-    """The policy where no file is named: class ``gateway`` on port 8080 may reach every public name.
+    """Return the policy to use without a file: class ``gateway`` on port 8080 may reach every public name.
 
     Raises:
-        PolicyError: ``llm_hosts`` has something that cannot be inspected.
+        PolicyError: ``llm_hosts`` contains an entry that cannot be inspected.
     """
     gateway = ClassPolicy(name="gateway", listen=8080, action="open")
     inspect = _from_environment(llm_hosts)
@@ -531,21 +554,21 @@ def builtin_policy(llm_hosts: Sequence[str]) -> Policy:
 
 
 def read_policy(data: bytes, file: str, llm_hosts: Sequence[str] | None = None) -> Policy:
-    """As :func:`load_policy`, from the file's bytes; ``file`` is its name in messages."""
+    """Return the policy from a file's bytes, as :func:`load_policy`; ``file`` is its name in messages."""
     root = _Node.document(data, file, "write `version: 1` and `classes:`", "use wildcards and CIDRs")
     top = root.mapping(KEYS, "version: 1")
     version = root.required(top, "version", "write `version: 1` at the top")
     if version.integer("1") != 1:
-        version.fail(f"this is version {version.value}", "write `version: 1`, the only one there is")
+        version.fail(f"version {version.value} is not supported", "write `version: 1`")
     inspect = _inspect(top.get("inspect"), llm_hosts)
     resolve = _resolve(top["resolve"]) if "resolve" in top else {}
-    section = root.required(top, "classes", "name at least one, as in `gateway: {listen: 8080, action: open}`")
+    section = root.required(top, "classes", "add one class, as in `gateway: {listen: 8080, action: open}`")
     classes: dict[str, ClassPolicy] = {}
     listeners: dict[int, str] = {}
     rules = 0
     for name, node in section.mapping().items():
         if not re.fullmatch(CLASS_NAME, name):
-            node.fail(f"{name!r} is no name for a class", "use lower-case letters, digits, - and _, at most 32")
+            node.fail(f"{name!r} is not a valid class name", "use a-z, 0-9, - and _, at most 32, a letter first")
         found = _class(name, node, inspect, listeners)
         rules += sum(len(part.all) for part in (found.allow, found.deny, found.addresses))
         if rules > MAX_RULES:
@@ -553,7 +576,7 @@ def read_policy(data: bytes, file: str, llm_hosts: Sequence[str] | None = None) 
         listeners[found.listen] = name
         classes[name] = found
     if not classes:
-        section.fail("there is no class", "name at least one, as in `gateway: {listen: 8080, action: open}`")
+        section.fail("the policy has no class", "add one, as in `gateway: {listen: 8080, action: open}`")
     odd = [text for found in classes.values() for text in _odd(found)]
     if "resolve" in top:
         odd += _odd_answers(top["resolve"], classes)
@@ -566,12 +589,12 @@ def _digest(data: bytes) -> str:
 
 def _class(name: str, node: _Node, inspect: Sequence[str], listeners: Mapping[int, str]) -> ClassPolicy:
     entries = node.mapping(CLASS_KEYS, "gateway: {listen: 8080, action: open}")
-    listen = node.required(entries, "listen", "give the port of its listener, as in `listen: 8080`")
+    listen = node.required(entries, "listen", "name the port of its listener, as in `listen: 8080`")
     port = _port(listen)
     if port == HEALTH_PORT:
-        listen.fail(f"port {port} is where health and metrics are", "take another, as in `listen: 8080`")
+        listen.fail(f"port {port} serves health and metrics", "use another port, as in `listen: 8080`")
     if port in listeners:
-        listen.fail(f"port {port} already belongs to class {listeners[port]}", "give each class a port of its own")
+        listen.fail(f"port {port} is already used by class {listeners[port]}", "use a different port for each class")
     acting = node.required(entries, "action", f"write one of {', '.join(ACTIONS)}")
     action = acting.choice(ACTIONS, "action", "action: enforce")
     lists = {
@@ -601,11 +624,11 @@ def _rule(node: _Node, kind: str, inspect: Sequence[str]) -> Rule:
         node.wrong_type(f"a host, or a mapping as in `{example}`")
     entries = node.mapping(RULE_KEYS[kind], example)
     if "host" in entries and "cidr" in entries:
-        node.fail("a rule has host or cidr, not both", "make two rules of it")
+        node.fail("a rule cannot have both host and cidr", "split it into two rules")
     if "host" not in entries and "cidr" not in entries:
-        node.fail(f"'{RULE_KEYS[kind][0]}' is missing", f"say what the rule is about, as in `{example}`")
+        node.fail(f"'{RULE_KEYS[kind][0]}' is missing", f"write the rule as in `{example}`")
     if kind == "addresses" and "ports" not in entries:
-        node.fail("an exception to the address guard needs ports", f"name them, as in `{example}`")
+        node.fail("an exception to the address guard needs ports", f"add them, as in `{example}`")
     ports = None if kind == "deny" else DEFAULT_PORTS
     if "ports" in entries:
         ports = frozenset(_port(item) for item in _some(entries["ports"], "ports: [443]"))
@@ -624,16 +647,17 @@ def _rule(node: _Node, kind: str, inspect: Sequence[str]) -> Rule:
         if rule.limited and 443 in (ports or ()):
             what = "methods" if "methods" in entries else "paths"
             entries[what].fail(
-                f"port 443 carries TLS, so the {what} of its requests are not seen",
-                f"limit plain HTTP ports alone; write an exception for 443 of its own, without {what}",
+                f"port 443 carries TLS, so the proxy cannot see the {what} of its requests",
+                f"use {what} for plain HTTP ports only, and add a separate exception for 443 without {what}",
             )
     elif rule.limited and not inspected:
         what = "methods" if rule.methods else "paths"
         entries[what].fail(
-            f"{rule.subject} is not inspected, so its {what} are not seen", f"add it to inspect, or leave {what} out"
+            f"{rule.subject} is not inspected, so the proxy cannot see the {what} of its requests",
+            f"add it to inspect, or remove {what}",
         )
     if not rule.tls and inspected:
-        entries["tls"].fail(f"{rule.subject} is inspected, so it must speak TLS", "leave tls out")
+        entries["tls"].fail(f"{rule.subject} is inspected, so it must use TLS", "remove `tls: false`")
     return rule
 
 
@@ -650,7 +674,9 @@ def _limits(node: _Node) -> Limits:
 def _some(node: _Node, example: str) -> list[_Node]:
     items = node.items(example)
     if not items:
-        node.fail("the list is empty, so the rule would never apply", f"fill it, as in `{example}`, or leave it out")
+        node.fail(
+            "the list is empty, so the rule would never match", f"add an entry, as in `{example}`, or remove the list"
+        )
     return items
 
 
@@ -664,7 +690,7 @@ def _port(node: _Node) -> int:
 def _method(node: _Node) -> str:
     method = node.text("POST").upper()
     if not re.fullmatch(METHOD, method) or method == "CONNECT":
-        node.fail(f"{node.value!r} is not a method that a rule can name", "write one such as GET or POST")
+        node.fail(f"{node.value!r} is not a valid method for a rule", "write a method such as GET or POST")
     return method
 
 
@@ -672,34 +698,32 @@ def _path(node: _Node) -> str:
     path = node.text("/v1/*")
     if plain_path(path.removesuffix("*")) != path.removesuffix("*") or "*" in path[:-1]:
         node.fail(
-            f"{path!r} is not a path that a rule can name",
-            "begin it with /, leave out the query, escapes and dot segments; a * may stand at its end alone",
+            f"{path!r} is not a valid path for a rule",
+            "start it with /, without query, escapes and dot segments; use * only at the end",
         )
     return path
 
 
 def _pattern(node: _Node) -> str:
-    """A host as a rule names it: ``*``, ``*.`` and a name, or one host; canonical."""
+    """Return the canonical form of a rule's host: ``*``, a ``*.`` wildcard, or one host."""
     text = node.text("packages.example.com")
     if text == "*":
         return text
     suffix = text.removeprefix("*.")
     if "*" in suffix:
-        node.fail(
-            f"{text!r} is not a wildcard", 'a * stands for whole labels in front: "*.example.com", or "*" for all'
-        )
+        node.fail(f"{text!r} is not a wildcard", 'write "*." and a name, as in "*.example.com", or "*" for every host')
     try:
         host, address = canonical_host(suffix)
     except DestinationError as error:
-        node.fail(f"this is not a host: {error}", _host_remedy(text))
+        node.fail(f"not a valid host: {error}", _host_remedy(text))
     if address is not None and suffix != text:
-        node.fail(f"{text!r} is not a wildcard", "for a range of addresses write {cidr: 192.0.2.0/24}")
+        node.fail(f"{text!r} is not a wildcard", "for an address range write {cidr: 192.0.2.0/24}")
     return host if suffix == text else f"*.{host}"
 
 
 def _host_remedy(text: str) -> str:
     if "://" in text:
-        return "write the host alone, without scheme and path"
+        return "write only the host, without scheme and path"
     if "/" in text and text[:1].isdigit():
         return f"write {{cidr: {text}}}"
     host, colon, port = text.rpartition(":")
@@ -714,15 +738,13 @@ def _network(node: _Node, *, exception: bool) -> Network:
         network = ipaddress.ip_network(text)
     except ValueError as error:
         if "host bits" in str(error):
-            remedy = (
-                f"write {ipaddress.ip_network(text, strict=False)} for the network, or {text.split('/')[0]} for one"
-            )
-            node.fail(f"{text} has bits set behind its prefix", remedy)
-        node.fail(f"{text!r} is not a range of addresses", "write it as in 10.0.0.0/24 or fd00::/64")
+            network, one = ipaddress.ip_network(text, strict=False), text.split("/")[0]
+            node.fail(f"{text} has host bits set", f"write {network} for the network, or {one} for one address")
+        node.fail(f"{text!r} is not an address range", "write one such as 10.0.0.0/24 or fd00::/64")
     if exception and network.prefixlen < 8:
         node.fail(
-            f"an exception for {network} would lift the address guard",
-            "name the networks that are meant, /8 or narrower",
+            f"an exception for {network} would disable the address guard",
+            "list the networks you need, each /8 or narrower",
         )
     return network
 
@@ -733,7 +755,8 @@ def _inspect(node: _Node | None, llm_hosts: Sequence[str] | None) -> tuple[str, 
     patterns = tuple(dict.fromkeys(_inspected(item) for item in node.items('inspect: ["api.anthropic.com"]')))
     if llm_hosts is not None and set(patterns) != set(_from_environment(llm_hosts)):
         node.fail(
-            f"PROXY_LLM_HOSTS names other hosts ({', '.join(llm_hosts)})", "keep one of the two, or make them the same"
+            f"PROXY_LLM_HOSTS names different hosts ({', '.join(llm_hosts)})",
+            "remove one of the two, or make them equal",
         )
     return patterns
 
@@ -748,9 +771,11 @@ def _from_environment(llm_hosts: Sequence[str]) -> tuple[str, ...]:
 def _inspected(node: _Node) -> str:
     pattern = _pattern(node)
     if pattern == "*":
-        node.fail("not everything can be inspected", 'name the LLM hosts; wildcards are written "*.openai.azure.com"')
+        node.fail("`*` cannot be inspected", 'list the LLM hosts; a wildcard such as "*.openai.azure.com" is valid')
     if canonical_host(pattern.removeprefix("*."))[1] is not None:
-        node.fail(f"{pattern} is an address", "name the host; `resolve` can give it this address")
+        node.fail(
+            f"{pattern} is an address, not a host name", "write a host name, and map it to the address in `resolve`"
+        )
     return pattern
 
 
@@ -760,40 +785,44 @@ def _resolve(node: _Node) -> dict[str, Address]:
         try:
             host, literal = canonical_host(key)
         except DestinationError as error:
-            value.fail(f"this is not a host: {error}", "write a name such as llm.corp.example")
+            value.fail(f"not a valid host: {error}", "write a name such as llm.corp.example")
         if literal is not None:
-            value.fail(f"{key} is an address already", "write a name such as llm.corp.example")
+            value.fail(f"{key} is an address, not a host name", "write a name such as llm.corp.example")
         if host in answers:
-            value.fail(f"{host} is there twice", "keep one of them")
+            value.fail(f"{host} is listed twice", "remove one of the two")
         try:
             answers[host] = ipaddress.ip_address(value.text("llm.corp.example: 10.1.2.3"))
         except ValueError:
-            value.fail(f"{value.value!r} is not an address", "write one as in 10.1.2.3")
+            value.fail(f"{value.value!r} is not an address", "write one such as 10.1.2.3")
     return answers
 
 
 def _odd(found: ClassPolicy) -> Iterator[str]:
-    """What is legal and probably not meant, as ``line: text``."""
+    """Yield warnings about rules that are valid but probably a mistake, as ``line: text``."""
     if found.action == "open" and found.allow_line and not found.allow.all:
-        yield f"{found.allow_line}: classes.{found.name}.allow: empty, and yet action open allows every name"
+        yield f"{found.allow_line}: classes.{found.name}.allow is empty, but action open allows every name anyway"
     for rule in found.addresses:
         for special in SPECIAL_RANGES:
             if special.name == "cloud metadata" and rule.network and _within(special.network, rule.network):
-                yield f"{rule.line}: {rule.name} lifts the guard for {special.name} ({special.cidr}, {special.source})"
+                what = f"{special.name} ({special.cidr}, {special.source})"
+                yield f"{rule.line}: {rule.name} disables the address guard for {what}"
         if rule.limited and (cover := _cover(rule, found.addresses, same_list=True)):
-            yield f"{rule.line}: {rule.name} limits nothing: {cover.name} (line {cover.line}) lets everything through"
+            yield f"{rule.line}: {rule.name} has no effect: {cover.name} (line {cover.line}) already permits all"
     for rule in found.deny:
         if cover := _cover(rule, found.deny, same_list=True):
-            yield f"{rule.line}: {rule.name} never applies: {cover.name} (line {cover.line}) denies it already"
+            yield f"{rule.line}: {rule.name} has no effect: {cover.name} (line {cover.line}) already denies this"
     for rule in found.allow:
         if cover := _cover(rule, found.deny):
-            yield f"{rule.line}: {rule.name} never applies: {cover.name} (line {cover.line}) denies it"
+            yield f"{rule.line}: {rule.name} has no effect: {cover.name} (line {cover.line}) denies this"
         elif cover := _cover(rule, found.allow, same_list=True):
-            yield f"{rule.line}: {rule.name} is not needed: {cover.name} (line {cover.line}) allows it already"
+            yield f"{rule.line}: {rule.name} has no effect: {cover.name} (line {cover.line}) already allows this"
         elif reason := _guarded_rule(rule, found):
-            yield f"{rule.line}: {rule.name} never applies: {rule.subject} is {reason}; exceptions go in `addresses`"
+            yield (
+                f"{rule.line}: {rule.name} has no effect: {rule.subject} is {reason}, "
+                "so the address guard refuses it; add an exception in `addresses`"
+            )
         elif found.action == "open" and rule.host is not None and rule.tls and literal_of(rule.host) is None:
-            yield f"{rule.line}: {rule.name} is not needed: action open allows every name"
+            yield f"{rule.line}: {rule.name} has no effect: action open allows every name"
 
 
 def _odd_answers(node: _Node, classes: Mapping[str, ClassPolicy]) -> Iterator[str]:
@@ -801,11 +830,14 @@ def _odd_answers(node: _Node, classes: Mapping[str, ClassPolicy]) -> Iterator[st
         answer = ipaddress.ip_address(entry.value)
         reason = guard_reason(answer)
         if reason and not any(_contains(rule, answer) for found in classes.values() for rule in found.addresses):
-            yield f"{entry.line}: resolve: {name} is {answer}, {reason}; no exception in `addresses` lets it through"
+            yield (
+                f"{entry.line}: resolve.{name}: {answer} is {reason}, so the address guard refuses it; "
+                "add an exception in `addresses`"
+            )
 
 
 def _cover(rule: Rule, rules: Rules, *, same_list: bool = False) -> Rule | None:
-    """A rule that makes ``rule`` pointless; only what plainly covers it, and not searched for at any price."""
+    """Return a rule that covers ``rule`` completely. The search is bounded, so None does not mean that none exists."""
     if rule.network is not None:
         found: Iterator[Rule] = (other for other in rules.networks[:500] if _within(rule.network, other.network))
     else:
@@ -834,7 +866,7 @@ def _within(inner: Network, outer: Network | None) -> bool:
 
 
 def _guarded_rule(rule: Rule, found: ClassPolicy) -> str | None:
-    """Why the guard refuses all that a rule about addresses allows, where no exception touches it."""
+    """Return why the guard refuses every address of a rule; None if it does not, or an exception overlaps the rule."""
     if rule.network is not None:
         first, last = rule.network.network_address, rule.network.broadcast_address
     elif (address := literal_of(rule.subject)) is not None:
@@ -851,7 +883,7 @@ def _guarded_rule(rule: Rule, found: ClassPolicy) -> str | None:
 
 
 def literal_of(host: str) -> Address | None:
-    """The address that a canonical host is, or None for a name."""
+    """Return a canonical host as an address; None for a name."""
     try:
         return ipaddress.ip_address(host)
     except ValueError:
