@@ -649,7 +649,7 @@ def connection_values(message: http.Request | http.Response) -> list[bytes]:
 def drop_hop_by_hop(message: http.Request | http.Response, *, upgrades: bool = False) -> None:
     """Remove the fields that are for this hop only (RFC 9110, section 7.6.1), and those that Connection names.
 
-    Connection keeps only what this proxy itself goes by: `close`, `keep-alive`, and `upgrade` if ``upgrades``.
+    Connection keeps only the options that this proxy acts on: `close`, `keep-alive`, and `upgrade` if ``upgrades``.
     """
     fields = message.headers.fields
     if http1_syntax.HOP_BY_HOP.isdisjoint([name.lower() for name, _ in fields]):
