@@ -513,7 +513,7 @@ def test_closed_spool_raises_a_clear_error(path):
         spool.close_exchange(exchange("a"))
 
 
-def test_flush_thread_checkpoints_the_write_ahead_log(path):
+def test_the_flush_thread_moves_the_log_into_the_file(path):
     with Spool(path, sync_seconds=0.01) as spool:
         before = path.stat().st_size
         for n in range(12):
