@@ -38,7 +38,7 @@ ELSEWHERE = {
 # The gateway's own ports, at each of its addresses.
 INWARDS = {f"{address}:18789" for address in (GATEWAY, "172.17.0.1", "172.18.0.1", "172.19.0.1", "172.20.0.1")}
 STRANGER = "an-agents-own-network"
-# The networks of its own daemon, and the destinations of each.
+# The networks of the gateway's own Docker daemon, with the destinations that each may reach.
 TIED: dict[str, set[str]] = {
     "openclaw-egress-sandbox": {DOOR, f"{PROXY}:8082"},
     "openclaw-egress-browser": {DOOR, f"{PROXY}:8081"},

@@ -200,7 +200,7 @@ def hosts(run, tmp_path) -> Hosts:
 
 
 def left_of(said: str) -> str:
-    """Return the remainders that a run reports."""
+    """Return the objects that the rollback reports as left behind."""
     return said.partition(LEFT)[2].partition("TASK [")[0]
 
 

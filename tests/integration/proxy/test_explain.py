@@ -17,7 +17,7 @@ from tests.support.proxy_process import free_ports
 CASES, POLICIES = 10_000, 34
 
 
-def test_no_generated_request_is_decided_otherwise_than_explained():
+def test_explain_agrees_with_access_control_on_random_requests():
     different, outcomes = asyncio.run(compare(seed=20_261, policies=POLICIES, requests=CASES // POLICIES + 10))
     assert different == []
     assert sum(outcomes.values()) >= CASES
@@ -55,7 +55,7 @@ def policy(tmp_path):
         ("build", "https://dns.example/", True, "classes.build.deny[0]"),
     ],
 )
-def test_explain_names_the_rule_that_the_proxy_goes_by(policy, class_name, url, allow, rule):
+def test_explain_names_the_rule_that_decides_in_the_proxy(policy, class_name, url, allow, rule):
     found = ask(policy, class_name, url, "GET").decision
     assert (found.allow, found.rule) == (allow, rule)
     assert found.would_deny is (class_name == "build")
@@ -125,7 +125,7 @@ def world(providers):
     )
 
 
-def test_a_running_proxy_answers_403_exactly_where_explain_denies(lean, world):
+def test_running_proxy_responds_403_exactly_if_explain_denies(lean, world):
     chance = random.Random(7)
     lean.policy_file.write_text(policy_text(chance, world))
     policy = load_policy(lean.policy_file, None)

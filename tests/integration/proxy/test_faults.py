@@ -361,7 +361,7 @@ def test_no_line_of_a_hook_fails_open(trials, reached, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_nothing_that_a_hook_calls_fails_open(trials, reached, kind):
+def test_no_function_that_a_hook_calls_fails_open(trials, reached, kind):
     assert raise_at(trials, places(reached, own=False), KINDS[kind]) == []
 
 

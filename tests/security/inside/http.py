@@ -422,7 +422,7 @@ def other_schemes(attack: Attack) -> Iterator[Try]:
         f"http:/{attack.denied}/", f"http:\\\\{attack.denied}\\", "http://",
     ):  # fmt: skip
         if attack.world.place == "gateway" and target.startswith(("https", "HTTP")):
-            continue  # The class may reach that name.
+            continue  # Skip a name that the class may reach: its response is not a bypass.
         request = f"GET {target} HTTP/1.1\r\nHost: {attack.denied}\r\n\r\n"
         yield attack.tries(target, lambda request=request: asked(attack, request))
 

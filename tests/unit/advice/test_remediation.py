@@ -49,12 +49,12 @@ ALLOWED = [
 
 
 @pytest.mark.parametrize(("host", "port", "rule", "told", "said"), ALLOWED)
-def test_the_rule_that_would_allow_it_is_written_as_in_the_file(host, port, rule, told, said):
+def test_remedy_is_the_rule_as_written_in_the_policy(host, port, rule, told, said):
     assert str(remedy_for(group(host, port, rule, **told))) == said
 
 
 @pytest.mark.parametrize(("host", "port", "rule", "told", "said"), ALLOWED)
-def test_a_policy_with_that_rule_can_be_read_and_has_it(host, port, rule, told, said):
+def test_policy_with_the_proposed_rule_is_valid(host, port, rule, told, said):
     rules = remedy_for(group(host, port, rule, **told)).rules
     lists = {under.rpartition(".")[2]: [str(new) for other, new in rules if other == under] for under, _ in rules}
     text = ", ".join(f"{kind}: [{', '.join(written)}]" for kind, written in lists.items())
@@ -92,13 +92,13 @@ def test_a_policy_with_that_rule_can_be_read_and_has_it(host, port, rule, told, 
             "classes.sandbox.addresses: {cidr: …, ports: [443]} with the address that x.example has"),
     ],
 )  # fmt: skip
-def test_where_no_rule_can_be_named_it_is_said_what_to_do(host, port, rule, told, said):
+def test_without_a_possible_rule_the_remedy_is_an_action(host, port, rule, told, said):
     remedy = remedy_for(group(host, port, rule, **told))
     assert not remedy.rules and str(remedy).startswith(said)
 
 
 @pytest.mark.parametrize("name", ["null", "true", "1e3", "on", "null.example", "x", "_dmarc.example", "0o7.example"])
-def test_a_host_is_read_again_as_the_text_that_it_is(name):
+def test_host_survives_yaml_unmodified(name):
     rule = str(NewRule(host=name, ports=(443,)))
     assert YAML(typ="safe", pure=True).load(rule) == {"host": name, "ports": [443]}
 
@@ -132,7 +132,7 @@ def test_this_machines_addresses_are_never_proposed():
     assert not remedy_for(denied, lambda address: address == "10.1.2.3").rules
 
 
-def test_no_wide_exception_is_proposed_where_a_narrow_one_was_not_met():
+def test_unmatched_narrow_exception_is_not_replaced_by_a_wide_one():
     text = (
         "version: 1\nclasses:\n  sandbox: {listen: 1, action: open, "
         "addresses: [{cidr: 10.0.0.2/32, ports: [3100], methods: [POST], paths: [/otlp/v1/logs]}]}\n"

@@ -46,7 +46,7 @@ def suggested(policy: Policy, *denials: Denial) -> list[str]:
 # ── which rules ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_each_host_gets_one_rule_with_the_ports_that_were_asked_for():
+def test_each_host_gets_one_rule_with_its_requested_ports():
     denials = [report("b.example"), report("a.example", 80, "GET"), report("a.example"), report("a.example", 8443)]
     assert suggested(box(), *denials, *denials) == [
         "{host: a.example, ports: [80, 443, 8443]}",
@@ -54,12 +54,12 @@ def test_each_host_gets_one_rule_with_the_ports_that_were_asked_for():
     ]
 
 
-def test_what_was_refused_and_what_other_classes_did_is_no_matter():
+def test_enforced_denials_and_other_classes_are_ignored():
     other = (report("a.example", enforced=True), report("b.example", class_name="other"))
     assert suggested(box(), *other) == []
 
 
-def test_what_the_policy_allows_by_now_needs_no_rule():
+def test_destination_allowed_by_the_current_policy_gets_no_rule():
     assert suggested(box(", allow: [a.example]"), report("a.example"), report("a.example", 8443)) == [
         "{host: a.example, ports: [8443]}"
     ]
@@ -82,7 +82,7 @@ LEFT_OUT = {
 
 @pytest.mark.parametrize("why", list(LEFT_OUT))
 @pytest.mark.wording
-def test_what_no_rule_of_allow_can_or_should_allow_is_left_out_with_why(why):
+def test_omitted_destinations_are_listed_with_the_reason(why):
     rules, denials = LEFT_OUT[why]
     policy = read(HEAD + f"  box: {{listen: 1, action: report{rules}}}\nresolve: {{llm.example: 10.1.2.3}}\n")
     found = suggest(policy, "box", denials)
@@ -91,7 +91,7 @@ def test_what_no_rule_of_allow_can_or_should_allow_is_left_out_with_why(why):
     assert destination.startswith(denials[0].host) and why in said
 
 
-def test_many_names_below_one_parent_are_listed_singly_and_a_wildcard_is_mentioned():
+def test_many_names_below_one_parent_each_get_a_rule_and_a_hint_at_a_wildcard():
     names = [f"n{number}.cdn.example.com" for number in range(21)]
     found = suggest(box(), "box", [report(name) for name in names])
     assert [rule.host for rule in found.rules] == sorted(names)
@@ -101,11 +101,11 @@ def test_many_names_below_one_parent_are_listed_singly_and_a_wildcard_is_mention
     assert suggest(box(), "box", [report(name) for name in names[1:]]).notes == ()
 
 
-def test_many_names_of_a_top_level_domain_are_no_reason_for_a_wildcard():
+def test_many_names_of_a_top_level_domain_get_no_hint_at_a_wildcard():
     assert suggest(box(), "box", [report(f"n{number}.example") for number in range(30)]).notes == ()
 
 
-def test_reports_that_were_only_counted_are_mentioned():
+def test_summarised_reports_are_mentioned():
     found = suggest(box(), "box", [report(ANY, 0, None, rule=ANY, count=30), report(ANY, 0, None, rule=ANY, count=12)])
     assert (found.rules, found.notes[0][:21]) == ((), "42 more were counted ")
 
@@ -169,7 +169,7 @@ def add(text: str) -> str:
 @pytest.mark.parametrize("shape", list(TEXTS))
 @pytest.mark.parametrize("place", ["first", "last"])
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
-def test_rules_are_added_in_the_writing_that_is_there_and_not_a_byte_changes_else(shape, place, newline):
+def test_rules_are_added_in_the_files_own_style_and_other_bytes_stay(shape, place, newline):
     marked = TEXTS[shape] + AROUND[1] if place == "first" else AROUND[0] + TEXTS[shape]
     marked = (HEAD + marked).replace("\n", newline)
     before = "".join(part.partition("»")[2] if at else part for at, part in enumerate(marked.split("«")))
@@ -195,21 +195,21 @@ SHARED = {
 
 
 @pytest.mark.parametrize("shape", list(SHARED))
-def test_where_adding_would_change_more_the_rules_are_told_and_nothing_is_written(shape):
+def test_rules_are_printed_and_not_written_if_other_bytes_would_change(shape):
     with pytest.raises(SuggestionError) as refused:
         add(HEAD + SHARED[shape])
     assert f"write them under classes.box.allow:\n  - {A}\n  - {B}" in str(refused.value)
 
 
 @pytest.mark.wording
-def test_rules_that_do_not_allow_what_was_seen_are_not_written():
+def test_rules_that_would_not_allow_the_requests_are_not_written():
     text = f"{HEAD}{BOX}{KEYS}"
     missing = Suggestion((NewRule(host="a.example", ports=(443,)),), (Request(parse_destination("b.example", 443)),))
     with pytest.raises(SuggestionError, match=r"still denied by default: no rule lets box reach b\.example:443"):
         suggested_text(text.encode(), "policy.yml", None, "box", missing)
 
 
-def test_the_diff_says_where_a_line_has_no_end():
+def test_diff_marks_a_missing_final_newline():
     assert unified_diff(b"a\nb", b"a\nb\nc", "p.yml").splitlines()[3:] == [
         " a", "-b", "\\ No newline at end of file", "+b", "+c", "\\ No newline at end of file",
     ]  # fmt: skip
@@ -218,7 +218,7 @@ def test_the_diff_says_where_a_line_has_no_end():
 @pytest.mark.skipif(shutil.which("patch") is None, reason="patch is not installed")
 @pytest.mark.parametrize("end", ["", "\n", "\n# \u2028# é\n"])
 @pytest.mark.parametrize("text", [BOX + KEYS + "    allow:\n    - x.example", "  box: {listen: 1, action: report}"])
-def test_the_diff_is_what_patch_takes(tmp_path, text, end):
+def test_diff_can_be_applied_with_patch(tmp_path, text, end):
     before = HEAD + text + end
     after = add(before)
     file = tmp_path / "policy.yml"
@@ -233,7 +233,7 @@ hosts = st.lists(labels, min_size=1, max_size=3).map(".".join)
 
 
 @given(st.lists(st.tuples(hosts, st.integers(1, 65535)), min_size=1, max_size=30), st.sampled_from(list(TEXTS)))
-def test_whatever_was_seen_is_allowed_by_what_is_suggested(seen, shape):
+def test_suggested_rules_allow_every_reported_request(seen, shape):
     marked = HEAD + TEXTS[shape]
     before = "".join(part.partition("»")[2] if at else part for at, part in enumerate(marked.split("«")))
     found = suggest(read(before), "box", [report(host, port) for host, port in seen])

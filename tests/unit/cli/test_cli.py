@@ -110,7 +110,7 @@ def lines(result) -> list[dict]:
 # ── records ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_table_has_what_was_exchanged_and_refused_the_newest_last(egress):
+def test_table_lists_exchanges_and_denials_newest_last(egress):
     result = egress("records")
     rows = result.stdout.splitlines()
     assert rows[0].split()[:6] == ["time", "class", "client", "method", "host", "model"]
@@ -144,7 +144,7 @@ def test_filters(egress, options, found):
     [["--status", "abc"], ["--since", "yesterday"], ["--event", "nothing"], ["--limit", "0"], ["--nonsense"],
         ["--since", "99999999999d"], ["--since", "1969-12-31"], ["--until", "9999-12-31"]],
 )  # fmt: skip
-def test_an_option_that_is_not_understood(egress, options):
+def test_invalid_option_is_refused(egress, options):
     result = egress("records", *options)
     assert result.exit_code == 2
     assert options[0].lstrip("-") in result.stderr
@@ -165,7 +165,7 @@ def test_no_spool_yet_is_one_message(tmp_path):
 # ── show ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_an_exchange_is_shown_whole_by_the_beginning_of_its_id(egress):
+def test_exchange_is_shown_by_a_prefix_of_its_id(egress):
     text = egress("show", "0aaa").stdout
     for part in (
         "11 in, 7 out",
@@ -183,12 +183,12 @@ def test_show_as_json(egress):
 
 
 @pytest.mark.parametrize(("name", "said"), [("nope", "no exchange begins with"), ("", "begin with")])
-def test_an_id_that_names_none_or_several(egress, name, said):
+def test_unknown_or_ambiguous_id_is_refused(egress, name, said):
     result = egress("show", name)
     assert result.exit_code == 1 and said in result.stderr
 
 
-def test_parts_are_put_together_and_bytes_are_named(state, egress):
+def test_parts_are_assembled_and_binary_bodies_are_described(state, egress):
     with Spool(state / "spool.db", sync_seconds=None, local=True) as spool:
         for name, body in (("long", b"y" * 900_000), ("bytes", b"\xff\xfe\x00")):
             spool.open_exchange(name, "gateway", {})
@@ -200,7 +200,7 @@ def test_parts_are_put_together_and_bytes_are_named(state, egress):
 # ── text from traffic ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_control_characters_are_shown_and_not_obeyed(state, egress):
+def test_control_characters_are_escaped(state, egress):
     with Spool(state / "spool.db", sync_seconds=None, local=True) as spool:
         record = exchange(
             "evil", request_facts=RequestFacts(model=EVIL), url=f"https://h/{EVIL}", host=EVIL,
@@ -246,7 +246,7 @@ def deny(state: Path, *changes: dict) -> None:
             spool.add(DeniedRecord(**known | change))
 
 
-def test_denials_are_counted_and_what_would_allow_them_is_said(egress, state):
+def test_denials_are_counted_and_have_a_remedy(egress, state):
     guarded = {
         "host": "10.0.0.2", "port": 3100, "rule": "address-guard", "reason": "10.0.0.2 is private", "enforced": True,
         "code": Code.ADDRESS_GUARDED, "address": "10.0.0.2",
@@ -318,7 +318,7 @@ def test_denials_of_a_class_and_of_a_time(egress, state):
     assert egress("denials", "--since", "yesterday").exit_code == 2
 
 
-def test_what_was_denied_is_shown_and_not_obeyed(egress, state):
+def test_denied_destinations_are_escaped(egress, state):
     deny(state, {"host": EVIL, "rule": "syntax", "reason": EVIL, "class_name": "sand\x1bbox"})
     for words in (["denials"], ["denials", "--json"]):
         assert not set(egress(*words).stdout) & {"\x1b", "\u202e", "\x07"}
@@ -406,13 +406,13 @@ def cases(tmp_path):
     return write
 
 
-def test_a_policy_that_decides_as_expected(egress, policy, cases):
+def test_policy_test_passes_if_all_cases_match(egress, policy, cases):
     result = egress("policy", "test", cases(CASES))
     assert (result.exit_code, result.stdout) == (0, "4 passed, 0 failed\n")
 
 
 @pytest.mark.wording
-def test_each_case_that_fails_is_told_with_place_expectation_decision_and_rule(egress, policy, cases):
+def test_failed_case_is_reported_with_place_expectation_decision_and_rule(egress, policy, cases):
     file = cases(CASES.replace("expect: allow", "expect: deny", 1).replace("rule: default", "rule: address-guard"))
     result = egress("policy", "test", file)
     assert result.exit_code == 1
@@ -441,9 +441,7 @@ def test_each_case_that_fails_is_told_with_place_expectation_decision_and_rule(e
 
 
 @pytest.mark.wording
-def test_cases_ask_with_method_and_path_and_know_fixed_addresses_without_asking_anybody(
-    egress, policy, cases, monkeypatch
-):
+def test_cases_use_method_path_and_fixed_addresses_without_a_lookup(egress, policy, cases, monkeypatch):
     monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: pytest.fail("a name was looked up"))
     other = policy.with_name("other.yml")
     other.write_text(
@@ -497,7 +495,7 @@ def test_a_wrong_file_of_cases_is_file_line_and_remedy(cases, text, said):
     assert str(refused.value).startswith(f"{file}:{said}")
 
 
-def test_a_file_of_cases_that_is_not_there_ends_the_command_with_one_message(policy, state):
+def test_missing_file_of_cases_is_one_message(policy, state):
     done = process(state, "policy", "test", "/nowhere/cases.yml", EGRESS_POLICY_FILE=str(policy))
     assert done.returncode == 2
     assert done.stderr == (
@@ -517,7 +515,7 @@ def reporting(policy) -> Path:
 
 
 @pytest.mark.wording
-def test_what_a_class_in_report_did_becomes_a_diff_to_its_policy(egress, reporting, state):
+def test_suggest_prints_a_diff_for_a_class_in_report(egress, reporting, state):
     deny(state, {"host": "a.example"}, {"host": "b.internal", "port": 9000}, {"host": "localhost"})
     result = egress("policy", "suggest", "sandbox")
     assert result.exit_code == 0
@@ -540,7 +538,7 @@ def test_a_suggestion_as_json(egress, reporting, state):
     assert found["diff"].startswith("--- policy.yml\n")
 
 
-def test_nothing_to_suggest_is_said_and_ends_with_1(egress, policy):
+def test_nothing_to_suggest_is_one_message_and_exit_code_1(egress, policy):
     result = egress("policy", "suggest", "sandbox")
     assert (result.exit_code, result.stdout) == (1, "")
     assert "nothing to suggest" in result.stderr and "its action is enforce" in result.stderr
@@ -548,7 +546,7 @@ def test_nothing_to_suggest_is_said_and_ends_with_1(egress, policy):
     assert result.exit_code == 1 and json.loads(result.stdout)["rules"] == []
 
 
-def test_only_the_time_that_was_asked_for_counts(egress, reporting, state):
+def test_suggest_uses_only_the_requested_time(egress, reporting, state):
     deny(state, {"host": "a.example"})
     assert egress("policy", "suggest", "sandbox", "--since", "2100-01-01").exit_code == 1
 
@@ -583,7 +581,7 @@ def test_the_ca_is_made_once_and_shown(egress, tmp_path):
     assert found["names"] == ["api.anthropic.com", "api.openai.com"]
 
 
-def test_status_without_a_proxy_tells_what_is_kept_and_ends_with_1(egress):
+def test_status_without_a_proxy_reports_the_spool_and_exits_with_1(egress):
     egress("ca", "create")
     result = egress("status")
     assert result.exit_code == 1 and "not running" in result.stdout and "5 lines kept" in result.stdout
@@ -593,7 +591,7 @@ def test_status_without_a_proxy_tells_what_is_kept_and_ends_with_1(egress):
     assert found["running"] is False and found["spool"]["pending_records"] == 0
 
 
-def test_status_says_what_it_cannot_read_and_goes_on(egress, state):
+def test_status_reports_an_unreadable_part_and_continues(egress, state):
     egress("ca", "create")
     (state / "spool.db").write_bytes(b"no database" * 1000)
     result = egress("status", "--json")
@@ -606,7 +604,7 @@ def test_status_says_what_it_cannot_read_and_goes_on(egress, state):
 
 
 @pytest.mark.parametrize("answer", [b"<html>", b'{"status": "up"}', b"\xff\xfe"])
-def test_something_else_on_the_health_port_is_no_proxy(egress, monkeypatch, answer):
+def test_another_server_on_the_health_port_is_not_taken_for_the_proxy(egress, monkeypatch, answer):
     class Other(BaseHTTPRequestHandler):
         def do_GET(self):
             self.send_response(200)
@@ -668,7 +666,7 @@ print([name for name in ("flask", "ldap3", "mitmproxy.addons.script") if name in
     assert done.stdout == "[]\n", done.stderr
 
 
-def test_a_reader_that_has_enough_ends_it_quietly(state):
+def test_closed_pipe_ends_the_command_quietly(state):
     command = f"{sys.executable} -m openclaw_egress records --json | head -n 1"
     done = subprocess.run(
         ["bash", "-c", f"for i in $(seq 3); do {command}; done"],

@@ -141,7 +141,7 @@ def test_a_spool_without_the_column_is_read_and_written(state):
         assert not spool.audit().problems
 
 
-def test_an_older_version_goes_on_writing_a_spool_with_the_column(state):
+def test_older_version_can_still_write_a_spool_with_the_column(state):
     """Write with an older version, which names its columns and so tolerates another one."""
     with closing(sqlite3.connect(state / "spool.db")) as db:
         names = [row[1] for row in db.execute("PRAGMA table_info(records)") if row[1] not in ADDED]

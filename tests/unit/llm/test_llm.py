@@ -83,7 +83,7 @@ def test_a_plain_answer_too_long_to_keep_still_has_its_usage_at_every_cut(limit:
         assert (facts.usage, facts.model, facts.id) == (kept.usage, kept.model, kept.id)
 
 
-def test_a_stream_that_breaks_off_anywhere_never_has_wrong_numbers() -> None:
+def test_aborted_stream_never_has_wrong_usage() -> None:
     for path in PATHS:
         body = sent(path, "any-model", streamed=True)
         full = read(path, EVENTS, body).usage
@@ -93,7 +93,7 @@ def test_a_stream_that_breaks_off_anywhere_never_has_wrong_numbers() -> None:
                 assert count in (None, vars(full)[name])
 
 
-def test_a_plain_answer_that_breaks_off_has_what_was_complete() -> None:
+def test_aborted_plain_response_keeps_its_complete_members() -> None:
     body = b'{"id": "msg_1", "model": "m", "usage": {"input_tokens": 5, "output_tokens": 7}, "content": [{"ty'
     facts = read("/v1/messages", "application/json", body)
     assert (facts.id, facts.model, facts.usage) == ("msg_1", "m", Usage(5, 7))
@@ -169,7 +169,7 @@ def test_anthropic_input_is_the_sum_and_its_parts_are_kept() -> None:
     assert facts.usage == Usage(3210, 4, 200, 3000)
 
 
-def test_a_null_in_message_delta_leaves_what_message_start_said() -> None:
+def test_null_in_message_delta_keeps_the_value_of_message_start() -> None:
     start = {"type": "message_start", "message": {"usage": {"input_tokens": 10, "cache_read_input_tokens": 20}}}
     delta = {
         "type": "message_delta",
@@ -295,7 +295,7 @@ def test_long_stream_is_assembled_in_bounded_memory() -> None:
 # ── Requests, paths, hosts ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_request_says_model_and_stream_wherever_they_stand_at_every_cut() -> None:
+def test_model_and_stream_of_a_request_are_found_at_any_position_and_every_cut() -> None:
     decoy = {"role": "user", "content": '"model": "decoy", \\"', "model": "inner", "stream": False}
     body = json.dumps({"messages": [decoy, [{"model": "deep"}]], "stream": True, "model": "claude-✓", "z": {}}).encode()
     expected = RequestFacts("chat", "anthropic", "claude-✓", True)
@@ -338,7 +338,7 @@ def test_missing_request_fields_are_absent(body: bytes, model: str | None, strea
 
 
 @pytest.mark.parametrize("body", [b"", None])
-def test_a_request_without_a_body_is_no_operation(body: bytes | None) -> None:
+def test_request_without_a_body_has_no_operation(body: bytes | None) -> None:
     assert read_request("api.openai.com", "/v1/responses", body) == RequestFacts(provider_name="openai")
 
 
@@ -403,7 +403,9 @@ NAMES = st.sampled_from(["model", "usage", "a", 'q"uo\\te', "é", ""])
 
 
 @given(st.dictionaries(NAMES, JSON_VALUES, max_size=5), st.booleans(), st.integers(0, 400), st.sampled_from([None, 1]))
-def test_members_are_what_json_says_they_are(value: dict[str, Any], ascii_: bool, at: int, indent: int | None) -> None:
+def test_members_equal_those_of_the_json_module(
+    value: dict[str, Any], ascii_: bool, at: int, indent: int | None
+) -> None:
     try:
         text = json.dumps(value, ensure_ascii=ascii_, indent=indent).encode()
     except UnicodeEncodeError:

@@ -227,7 +227,7 @@ def test_an_error_of_openai(clients: Clients, status: int, word: str) -> None:
     assert clients.last.response_facts("api.openai.com").error_type == word
 
 
-def test_an_error_in_the_middle_of_a_message_keeps_what_came_and_knows_no_output_count(clients: Clients) -> None:
+def test_error_within_a_message_keeps_the_text_and_has_no_output_count(clients: Clients) -> None:
     with (
         pytest.raises(anthropic.APIStatusError),
         clients.anthropic.messages.stream(model="fail-stream", max_tokens=10, messages=MESSAGES) as stream,

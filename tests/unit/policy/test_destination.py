@@ -86,7 +86,7 @@ def test_an_address_is_recognised_in_every_spelling(written: str) -> None:
     assert parse_destination(written, 80) == Destination(ADDRESSES[written], address, 80)
 
 
-def test_an_ipv4_address_inside_ipv6_stays_ipv6_so_that_no_rule_for_the_one_opens_the_other() -> None:
+def test_ipv4_inside_ipv6_stays_ipv6_and_matches_no_ipv4_rule() -> None:
     assert parse_destination("::ffff:127.0.0.1", 80).address == IPv6Address("::ffff:7f00:1")
 
 

@@ -93,7 +93,7 @@ def test_command_reports_the_same(policy_file, addresses):
     assert found.returncode == 1 and "an address of this proxy's host" in found.stdout
 
 
-def test_the_command_refuses_a_bad_file_with_one_message(policy_file, tmp_path):
+def test_command_refuses_an_invalid_file_with_one_message(policy_file, tmp_path):
     done = egress(policy_file, tmp_path / "none", "policy", "check")
     assert done.returncode == 2 and "cannot be read" in done.stderr and "Traceback" not in done.stderr
 
@@ -110,7 +110,7 @@ def test_an_exception_that_names_the_address_lifts_it_for_its_port(policy_file, 
     assert not explained(policy_file, addresses, "gateway", "https://vps.example:8443/").allow
 
 
-def test_the_gate_decides_as_the_policy_does(policy_file, addresses):
+def test_access_control_decides_as_the_policy_does(policy_file, addresses):
     policy = with_host_addresses(load_policy(policy_file, None), addresses)
     for class_name in policy.classes:
         for port in (443, 8443):

@@ -244,7 +244,7 @@ def test_a_denial_with_ports_means_these() -> None:
     assert decide(policy, "sandbox", at("a.example", 443)).allow
 
 
-def test_the_closest_rule_is_the_one_that_is_named() -> None:
+def test_decision_names_the_most_specific_rule() -> None:
     policy = class_with("allow: ['*', '*.example', '*.b.example', a.b.example]\n")
     rules = [
         decide(policy, "sandbox", at(host)).rule for host in ("a.b.example", "x.b.example", "x.example", "other.test")
@@ -252,7 +252,7 @@ def test_the_closest_rule_is_the_one_that_is_named() -> None:
     assert rules == [f"classes.sandbox.allow[{at}]" for at in (3, 2, 1, 0)]
 
 
-def test_rules_match_the_canonical_form_of_what_the_file_says() -> None:
+def test_rules_match_the_canonical_form_of_a_host() -> None:
     policy = class_with("allow: ['BÜCHER.example.', 0x08.0x08.0x08.0x08]\n")
     assert decide(policy, "sandbox", at("xn--bcher-kva.example")).allow
     assert decide(policy, "sandbox", at("8.8.8.8")).allow
@@ -278,7 +278,7 @@ def test_a_literal_needs_a_rule_that_names_it_in_every_mode(action: str) -> None
 
 @pytest.mark.parametrize("action", ["open", "enforce", "report"])
 @pytest.mark.parametrize("host", ["localhost", "x.localhost", "127.0.0.1", "::1", "metadata.google.internal"])
-def test_nothing_in_allow_lifts_the_guard(action: str, host: str) -> None:
+def test_no_allow_rule_lifts_the_address_guard(action: str, host: str) -> None:
     policy = class_with(f"allow: ['*', '{host}', {{cidr: 127.0.0.0/8}}]\n", action=action)
     found = decide(policy, "sandbox", at(host, 80))
     assert (found.allow, found.rule) == (False, "address-guard")
@@ -290,7 +290,7 @@ def test_report_softens_the_denial_of_a_literal_only_where_allow_names_it() -> N
         assert (decision.allow, decision.would_deny, decision.rule) == (allow, allow, "classes.sandbox.deny[0]")
 
 
-def test_report_lets_through_what_enforce_denies_and_says_so() -> None:
+def test_report_allows_and_marks_requests_that_enforce_denies() -> None:
     rules = "allow: [a.example]\ndeny: [b.example]\n"
     reporting, enforcing = class_with(rules, action="report"), class_with(rules)
     for host, would_deny in (("a.example", False), ("b.example", True), ("c.example", True)):
@@ -306,7 +306,7 @@ def test_tls_may_be_left_out_only_where_the_rule_says_so() -> None:
     assert decide(policy, "sandbox", at("git.example", 443)).tls is True
 
 
-def test_an_inspected_host_speaks_tls_though_a_wildcard_says_it_need_not() -> None:
+def test_inspected_host_needs_tls_despite_a_wildcard_without_tls() -> None:
     policy = class_with("allow: [{host: '*', tls: false}]\n")
     assert decide(policy, "sandbox", at("api.openai.com")).tls is True
     assert decide(policy, "sandbox", at("other.example")).tls is False
@@ -386,7 +386,7 @@ def test_the_reason_of_a_near_miss_names_the_rule() -> None:
     )
 
 
-def test_methods_and_paths_may_be_asked_of_a_wildcard_that_is_inspected_as_a_whole() -> None:
+def test_methods_and_paths_are_valid_for_a_completely_inspected_wildcard() -> None:
     policy = class_with("allow: [{host: '*.eu.azure.example', methods: [POST]}]\n")
     assert decide(policy, "sandbox", at("a.eu.azure.example"), "POST", "/").allow
     assert not decide(policy, "sandbox", at("a.eu.azure.example"), "GET", "/").allow
@@ -424,7 +424,7 @@ def test_a_guarded_answer_is_refused_with_the_name_that_gave_it() -> None:
         ("nobody", 443, "8.8.8.8", False),
     ],
 )
-def test_an_exception_is_for_one_class_its_addresses_and_its_ports(name: str, port: int, ip: str, allow: bool) -> None:
+def test_exception_holds_only_for_its_class_addresses_and_ports(name: str, port: int, ip: str, allow: bool) -> None:
     found = decide_address(read(EXAMPLE), name, at("loki.example", port), ipaddress.ip_address(ip))
     assert found.allow is allow
     if allow:
@@ -468,12 +468,12 @@ def test_an_exception_that_covers_a_denied_range_does_not_lift_the_denial() -> N
         ("enforce", "[10.2.1.1]", True), ("enforce", "[{cidr: 10.2.0.0/16}]", True), ("enforce", "[10.3.1.1]", False),
     ],
 )  # fmt: skip
-def test_an_exception_names_literals_of_a_class_that_may_reach_all_and_of_no_other(action, allow, allowed) -> None:
+def test_exception_permits_literal_addresses_only_in_an_open_class(action, allow, allowed) -> None:
     policy = class_with(f"allow: {allow}\naddresses: [{{cidr: 10.0.0.0/8, ports: [443]}}]\n", action)
     assert decide(policy, "sandbox", at("10.2.1.1")).allow is allowed
 
 
-def test_the_name_localhost_passes_where_an_exception_names_what_it_stands_for() -> None:
+def test_name_localhost_passes_if_an_exception_covers_loopback() -> None:
     policy = class_with("allow: [{host: localhost, ports: [9000]}]\naddresses: [{cidr: 127.0.0.1/32, ports: [9000]}]\n")
     assert decide(policy, "sandbox", at("localhost", 9000)).allow
     assert decide_address(policy, "sandbox", at("localhost", 9000), ipaddress.ip_address("127.0.0.1")).allow
@@ -686,14 +686,14 @@ BAD = {
 }
 
 
-def test_limits_that_are_named_replace_the_default_ones_and_no_others() -> None:
+def test_named_limits_replace_only_their_defaults() -> None:
     found = read(HEAD + "    limits: {connections: 5, requests_per_minute: 60}\n").classes["sandbox"].limits
     assert found == replace(Limits(), connections=5, requests_per_minute=60)
     assert read(HEAD).classes["sandbox"].limits == Limits()
 
 
 @pytest.mark.parametrize("text", list(BAD), ids=lambda text: repr(text.removeprefix(HEAD))[:40])
-def test_a_bad_file_is_told_its_line_the_problem_and_the_remedy(text: str) -> None:
+def test_invalid_file_is_reported_with_line_problem_and_remedy(text: str) -> None:
     with pytest.raises(PolicyError) as refused:
         read_policy(text.encode(), "policy.yml")
     assert str(refused.value) == f"policy.yml:{BAD[text]}"
@@ -723,7 +723,7 @@ TWO_PLACES = {
 
 
 @pytest.mark.parametrize("text", list(BAD), ids=lambda text: repr(text.removeprefix(HEAD))[:40])
-def test_the_schema_refuses_what_one_value_shows_to_be_wrong(text: str) -> None:
+def test_schema_refuses_errors_that_show_in_one_value(text: str) -> None:
     assert bool(schema_errors(text.encode())) is (text not in TWO_PLACES)
 
 
@@ -751,7 +751,7 @@ def test_a_bad_host_in_the_environment_is_named_with_its_variable(make: object) 
     )
 
 
-def test_a_file_that_is_not_utf8_is_told_the_line_and_byte() -> None:
+def test_file_that_is_not_utf8_is_reported_with_line_and_byte() -> None:
     assert refusal_of(b"version: 1\n# caf\xe9\n") == "policy.yml:2: byte 0xe9 is not UTF-8; save the file as UTF-8"
 
 
@@ -859,11 +859,11 @@ WARNINGS = {
 
 
 @pytest.mark.parametrize(("action", "rules"), list(WARNINGS))
-def test_what_is_probably_not_meant_is_said(action: str, rules: str) -> None:
+def test_probable_mistakes_are_warnings(action: str, rules: str) -> None:
     assert list(class_with(rules, action).warnings) == [f"policy.yml:{text}" for text in WARNINGS[action, rules]]
 
 
-def test_a_fixed_answer_that_the_guard_refuses_to_every_class_is_said() -> None:
+def test_fixed_address_that_every_class_refuses_is_a_warning() -> None:
     assert list(read(HEAD + "resolve: {llm.example: 10.1.2.3}\n").warnings) == [
         "policy.yml:6: resolve.llm.example: 10.1.2.3 is private (10.0.0.0/8, RFC 1918), "
         "so the address guard refuses it; add an exception in `addresses`"
@@ -891,7 +891,7 @@ def covers(pattern: str, host: str, *, literal: bool) -> bool:
 
 @settings(deadline=None)
 @given(st.lists(patterns, max_size=6), st.lists(patterns, max_size=4), actions, destinations)
-def test_decisions_are_what_asking_each_rule_in_turn_would_give(
+def test_decisions_equal_those_of_a_linear_search(
     allow: list[str], deny: list[str], action: str, destination: Destination
 ) -> None:
     policy = class_with(f"allow: {allow}\ndeny: {deny}\n", action)
@@ -962,7 +962,7 @@ def test_any_bytes_are_a_policy_or_an_error_with_a_remedy(data: bytes) -> None:
 
 @settings(deadline=None)
 @given(st.text(max_size=30))
-def test_what_a_rule_accepts_as_a_host_it_also_matches(text: str) -> None:
+def test_rule_matches_every_host_that_it_accepts(text: str) -> None:
     try:
         destination = parse_destination(text, 443)
     except DestinationError:
@@ -971,7 +971,7 @@ def test_what_a_rule_accepts_as_a_host_it_also_matches(text: str) -> None:
     assert policy_module._pattern(node) == destination.host
 
 
-def test_a_policy_of_many_rules_asks_only_those_that_name_the_host() -> None:
+def test_many_rules_are_searched_by_host() -> None:
     many = "".join(f"- h{number}.example\n" for number in range(2000))
     found = class_with(f"allow:\n{many}- '*.b.test'\n").classes["sandbox"]
     assert [rule.subject for rule in found.allow.about("h7.example", None)] == ["h7.example"]
@@ -1010,7 +1010,7 @@ LOGS = "addresses: [{cidr: 10.0.0.2/32, ports: [3100], methods: [POST], paths: [
 )
 @pytest.mark.parametrize("action", ["open", "enforce", "report"])
 @pytest.mark.wording
-def test_an_exception_with_methods_and_paths_permits_these_alone(action, method, path, allow) -> None:
+def test_exception_with_methods_and_paths_permits_only_these(action, method, path, allow) -> None:
     policy = class_with("allow: [{cidr: 10.0.0.2/32, ports: [3100]}]\n" + LOGS, action)
     for host in ("10.0.0.2", "167772162"):
         found = decide(policy, "sandbox", at(host, 3100), method, path)
@@ -1037,7 +1037,7 @@ def test_an_exception_with_methods_and_paths_permits_these_alone(action, method,
         "/v1/%c0%ae%c0%ae/admin", "/v1/%23/../admin",
     ],
 )  # fmt: skip
-def test_a_path_that_some_servers_read_otherwise_meets_no_allowing_rule_and_each_denying_one(path) -> None:
+def test_ambiguous_path_matches_every_denying_rule_and_no_allowing_one(path) -> None:
     allowing = class_with("allow: [{host: api.openai.com, paths: ['/v1/*']}]\n")
     assert not decide(allowing, "sandbox", at("api.openai.com"), "GET", path).allow
     denying = class_with("deny: [{host: api.openai.com, paths: ['/admin*']}]\n", "open")
@@ -1049,7 +1049,7 @@ def test_an_ordinary_path_with_parameters_still_meets_a_rule() -> None:
     assert decide(policy, "sandbox", at("api.openai.com"), "GET", "/v1/a;b=c").allow
 
 
-def test_limits_on_methods_of_inspected_hosts_are_known_to_the_gate() -> None:
+def test_limits_on_methods_of_inspected_hosts_are_marked_in_the_decision() -> None:
     policy = class_with("deny: [{host: api.openai.com, methods: [DELETE]}]\n", "open")
     assert decide(policy, "sandbox", at("api.openai.com"), "POST", "/").limited
     assert not decide(policy, "sandbox", at("www.example.com"), "POST", "/").limited
@@ -1098,7 +1098,7 @@ DEFAULTS = Path(__file__).parents[3] / "roles" / "openclaw_proxy" / "defaults" /
         ("POST", "10.0.0.2:3100", False),
     ],
 )
-def test_the_roles_default_policy_lets_telemetry_be_written_and_nothing_be_read(method, url, allow) -> None:
+def test_default_policy_of_the_role_lets_telemetry_be_written_but_not_read(method, url, allow) -> None:
     text = DEFAULTS.read_text()
     text = "version: 1\n" + textwrap.dedent(text[text.index("  classes:\n") :])
     for variable, value in {

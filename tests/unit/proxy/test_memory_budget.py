@@ -29,7 +29,7 @@ def fill(budget, class_name, piece=MIB // 4):
         budget.add(class_name, piece)
 
 
-def test_one_class_leaves_the_guaranteed_part_of_the_others(budget):
+def test_one_class_cannot_use_the_guaranteed_memory_of_others(budget):
     fill(budget, "sandbox")
     assert budget.used("sandbox") == 50 * MIB
     assert all(budget.fits(name, 10 * MIB) for name in CLASSES if name != "sandbox")
@@ -135,7 +135,7 @@ def test_a_budget_that_is_set_is_used(monkeypatch, value, budget):
 @pytest.mark.parametrize("held", [0, 5, 9, 11, 40, 49, 60])
 @pytest.mark.parametrize("others", [0, 10, 30])
 @pytest.mark.parametrize("request_", [True, False])
-def test_the_guarantee_is_a_shortcut_and_no_other_rule(budget, held, others, request_):
+def test_guarantee_check_gives_the_same_result_as_the_complete_rule(budget, held, others, request_):
     budget.add("sandbox", held * MIB)
     budget.add("browser", others * MIB)
     for more in range(0, 60 * MIB, MIB):

@@ -5,7 +5,7 @@ import pytest
 from openclaw_egress.proxy.rate_limiter import Rate
 
 
-def test_a_tenth_may_come_at_once_and_the_rest_in_its_time():
+def test_burst_of_a_tenth_passes_at_once_and_the_rest_at_the_rate():
     rate = Rate(60)
     assert [rate.take(0.0) for _ in range(6)] == [0.0] * 6
     assert rate.take(0.0) == pytest.approx(1.0)

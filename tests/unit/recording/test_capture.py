@@ -120,7 +120,7 @@ def test_token_endpoints_are_not_kept() -> None:
 
 
 @given(st.binary(max_size=3000), st.integers(0, 1500), st.integers(1, 700))
-def test_a_body_is_whole_or_has_its_head_and_tail(data: bytes, limit: int, step: int) -> None:
+def test_body_is_complete_or_has_its_head_and_tail(data: bytes, limit: int, step: int) -> None:
     body = BodyCapture(limit, None)
     for at in range(0, len(data), step):
         assert b"".join(body.feed(data[at : at + step])) == data[at : at + step]
@@ -151,7 +151,7 @@ def test_undecodable_body_is_kept_unmodified() -> None:
     assert kept is not None and kept.encoding == "base64" and kept.content() == b"no gzip at all"
 
 
-def test_a_bomb_is_counted_on_the_wire_and_cut() -> None:
+def test_decompression_bomb_is_truncated_and_its_wire_size_counted() -> None:
     bomb = zstd.compress(b"\0" * (100 * 1024 * 1024))
     body = BodyCapture(1000, "zstd")
     assert all(len(piece) <= 1024 * 1024 for piece in body.feed(bomb))

@@ -26,7 +26,7 @@ from tests.support.proxy_process import free_ports
 LOOP = Key("sandbox", "example.com", 443, "default", Code.NO_RULE)
 
 
-def test_the_first_are_kept_singly_and_the_others_counted_once_their_window_is_over():
+def test_first_denials_are_recorded_and_the_rest_of_a_window_summarised():
     rate = DenialRate()
     kept = [rate.singly(LOOP, now=float(second)) for second in range(25)]
     assert kept == [True] * SINGLY_PER_KEY + [False] * (25 - SINGLY_PER_KEY)
@@ -35,7 +35,7 @@ def test_the_first_are_kept_singly_and_the_others_counted_once_their_window_is_o
     assert rate.due(now=WINDOW_SECONDS + 2) == []
 
 
-def test_after_the_window_they_are_kept_singly_again():
+def test_denials_after_the_window_are_recorded_singly_again():
     rate = DenialRate()
     for _ in range(SINGLY_PER_KEY + 1):
         rate.singly(LOOP, now=0.0)
@@ -43,7 +43,7 @@ def test_after_the_window_they_are_kept_singly_again():
     assert rate.due(now=WINDOW_SECONDS + 1) == [(LOOP, 1)]
 
 
-def test_ever_new_names_do_not_help_a_loop():
+def test_new_names_in_a_loop_do_not_raise_the_rate():
     rate = DenialRate()
     kept = sum(
         rate.singly(Key("sandbox", f"{number}.example", 443, "default", Code.NO_RULE), now=0.0)
@@ -78,7 +78,7 @@ def test_every_denial_is_kept_or_counted_exactly_once(steps):
     assert kept + counted == len(steps)
 
 
-def test_what_is_only_reported_is_counted_apart_from_what_is_refused():
+def test_reported_denials_are_counted_apart_from_enforced_ones():
     rate = DenialRate()
     reported = LOOP._replace(enforced=False)
     for _ in range(SINGLY_PER_KEY + 2):
@@ -118,24 +118,24 @@ def test_denials_are_grouped_by_class_destination_and_rule_the_most_frequent_fir
     assert groups[0].last_ns == 5
 
 
-def test_a_group_says_how_many_were_refused_and_how_many_only_reported():
+def test_group_counts_enforced_and_reported_denials():
     (group,) = group_denials([denial(), denial(enforced=False, count=4), denial(enforced=False)])
     assert (group.enforced, group.reported, group.count) == (1, 5, 6)
 
 
-def test_the_reason_of_a_group_is_the_newest_that_says_more_than_a_number():
+def test_group_has_the_newest_reason_that_is_not_a_summary():
     counted = denial(count=3, reason=summary(3), time_ns=9, summary=True)
     (group,) = group_denials([counted, denial(reason="old", time_ns=1), denial(reason="new", time_ns=2), counted])
     assert group.reason == "new"
 
 
-def test_a_destination_is_written_as_it_was_asked_for():
+def test_destination_is_shown_as_requested():
     texts = [denial(host=host, port=port) for host, port in (("::1", 80), (ANY, 0), ("no host at all", 0))]
     assert {group.destination for group in group_denials(texts)} == {"[::1]:80", "*", "no host at all"}
 
 
 @pytest.mark.parametrize("enforced", [True, False])
-def test_what_a_proxy_counts_is_read_again_to_the_last_denial(tmp_path, enforced):
+def test_summary_records_account_for_every_denial(tmp_path, enforced):
     (port,) = free_ports(1)
     service = Service(Settings.load(state_dir=tmp_path, logs_endpoint="", health_port=port))
     evidence = Evidence(detail="no rule lets it")

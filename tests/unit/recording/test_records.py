@@ -39,7 +39,7 @@ def sealed(lines: list[Line]) -> list[str]:
     return texts
 
 
-def test_what_is_known_is_an_attribute_under_its_standard_name():
+def test_known_values_are_attributes_with_standard_names():
     record = exchange(
         http_version="1.1",
         first_chunk_ns=1_795_524_248 * SECOND,
@@ -84,7 +84,7 @@ def test_what_is_known_is_an_attribute_under_its_standard_name():
     }
 
 
-def test_what_is_not_known_is_absent_and_zero_is_kept():
+def test_unknown_values_are_absent_and_zero_is_kept():
     (line,) = lines_of(exchange(response_facts=ResponseFacts(usage=Usage(output_tokens=0))))
     assert line.attributes["gen_ai.usage.output_tokens"] == 0
     assert "gen_ai.usage.input_tokens" not in line.attributes
@@ -112,12 +112,12 @@ def test_the_next_line_holds_the_hash_of_the_one_before():
     assert json.loads(two)["prev"] == hashlib.sha256(one.encode()).hexdigest()
 
 
-def test_a_header_that_comes_again_holds_all_its_values():
+def test_repeated_header_keeps_all_values():
     (text,) = sealed(lines_of(exchange(response_headers=[("Vary", "a"), ("x", "1"), ("vary", "b")])))
     assert json.loads(text)["response"]["headers"] == {"Vary": ["a", "b"], "x": "1"}
 
 
-def test_the_folded_message_of_a_stream_stands_beside_its_body():
+def test_assembled_message_of_a_stream_is_next_to_its_body():
     message = [{"role": "assistant", "parts": [{"type": "text", "content": "hi"}]}]
     (text,) = sealed(lines_of(exchange(response_facts=ResponseFacts(messages=message))))
     assert json.loads(text)["messages"] == message
@@ -192,7 +192,7 @@ def test_error_type_comes_from_a_fixed_list(changes, expected):
     assert line.attributes["error.type"] == expected
 
 
-def test_a_denial_says_who_where_which_rule_and_why():
+def test_denial_has_class_destination_rule_and_reason():
     denied = DeniedRecord(
         class_name="sandbox", host="evil.example", port=443, rule="default", code="no_rule",
         reason="no rule allows it",
@@ -212,7 +212,7 @@ def test_an_event_carries_its_message_and_attributes():
     assert (line.fields, line.attributes["x"]) == ({"message": "loaded", "x": 1}, 1)
 
 
-def test_a_line_at_the_limit_stays_one_and_a_longer_one_is_split():
+def test_line_at_the_limit_is_not_split_and_a_longer_one_is():
     overhead = len(sealed(lines_of(exchange(response_body=Body.of(b"")))).pop().encode())
     fits = exchange(response_body=Body.of(b"x" * (MAX_LINE_BYTES - overhead - 100)))
     assert len(lines_of(fits)) == 1
@@ -236,20 +236,20 @@ def test_parts_name_their_place_and_carry_no_usage():
         }
 
 
-def test_a_small_body_stays_in_the_first_line_when_the_other_one_leaves():
+def test_small_body_stays_in_the_first_line_if_the_other_is_split_off():
     first, *_ = lines_of(exchange(request_body=Body.of(b"small"), response_body=Body.of(b"x" * 500_000)))
     assert first.fields["request"]["body"] == "small"
     assert "body" not in first.fields["response"]
 
 
-def test_a_missing_part_is_named_and_the_rest_is_shown():
+def test_missing_part_is_reported_and_the_rest_is_shown():
     texts = sealed(lines_of(exchange(response_body=Body.of(b"x" * 500_000))))
     found = reassemble([texts[0], texts[1], texts[3]])
     assert found["missing_parts"] == [2]
     assert found["status"] == 200
 
 
-def test_lines_without_their_first_cannot_be_put_together():
+def test_lines_without_the_first_cannot_be_assembled():
     texts = sealed(lines_of(exchange(response_body=Body.of(b"x" * 500_000))))
     with pytest.raises(ValueError, match="first line"):
         reassemble(texts[1:])
@@ -266,7 +266,7 @@ PIECES = ["a" * 997, "é", "€", "😀", '"\\', "\0\x1b", "\n", "中" * 333]
     st.integers(0, 400_000),
     st.integers(0, 300_000),
 )
-def test_what_is_split_comes_back_and_no_line_is_too_long(pieces, answer, question, header):
+def test_split_record_is_reassembled_and_no_line_is_too_long(pieces, answer, question, header):
     pattern = "".join(pieces)
 
     def fill(size: int) -> str:

@@ -115,7 +115,7 @@ def test_a_clock_that_was_far_ahead_leaves_later_times_at_the_present(path):
         assert spool.audit().problems == ()
 
 
-def test_times_stay_behind_nothing_that_the_store_has_taken(path):
+def test_times_never_fall_behind_an_acknowledged_line(path):
     """Set the clock back by more than an hour after an acknowledged line.
 
     The destination accepted that line's time, so this clock is wrong now. Loki refuses lines that are an hour behind.
@@ -148,7 +148,7 @@ def test_a_checkpoint_names_the_newest_line(spool):
         ("UPDATE ledger SET time_ns = 0 WHERE seq = 3", "line 3 is not later"),
     ],
 )
-def test_the_audit_finds_what_was_changed(path, damage, problem):
+def test_audit_finds_every_change(path, damage, problem):
     with Spool(path, sync_seconds=None) as spool:
         for name in "abc":
             spool.close_exchange(exchange(name))
@@ -170,7 +170,7 @@ def test_an_exchange_that_is_closed_leaves_no_journal(spool, path):
     assert [row.id for row in spool.query()] == ["a"]
 
 
-def test_what_was_under_way_at_a_crash_becomes_an_interrupted_record(path):
+def test_exchange_under_way_at_a_crash_becomes_an_interrupted_record(path):
     with Spool(path, sync_seconds=None) as spool:
         head = {
             "method": "POST", "url": "https://api.openai.com/v1/responses", "host": "api.openai.com", "port": 443,
@@ -193,13 +193,13 @@ def test_what_was_under_way_at_a_crash_becomes_an_interrupted_record(path):
     assert found["response"]["body_sha256"] is None
 
 
-def test_an_interrupted_exchange_of_which_only_the_beginning_is_known_is_recorded_too(spool):
+def test_interrupted_exchange_with_only_its_beginning_is_recorded(spool):
     spool.open_exchange("a", "gateway", {})
     assert spool.recover() == 1
     assert [(row.id, row.outcome) for row in spool.query()] == [("a", "interrupted")]
 
 
-def test_text_that_is_no_unicode_is_no_reason_to_fail(spool):
+def test_invalid_unicode_is_recorded(spool):
     odd = "a\udcff\ud800"
     spool.open_exchange("a", "gateway", {"url": odd, "request_headers": [[odd, odd]]})
     spool.close_exchange(exchange("b", url=odd, request_headers=[(odd, odd)], reason=odd))
@@ -216,7 +216,7 @@ def test_a_long_exchange_is_one_row_and_comes_back_whole(spool):
     assert reassemble(spool.lines_for("long"))["response"]["body"] == body
 
 
-def test_rows_hold_what_tables_show(spool):
+def test_rows_have_the_columns_of_tables(spool):
     facts = ResponseFacts("claude-opus-5-1", "msg", ("end_turn",), Usage(10, 5))
     spool.close_exchange(exchange("a", response_facts=facts, end_ns=2_500_001_000))
     (row,) = spool.query()
@@ -278,7 +278,7 @@ def test_a_reader_of_a_spool_that_is_not_there_says_so(path):
 # ── the queue ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_what_waits_is_handed_out_in_order_up_to_a_size_but_never_nothing(spool):
+def test_pending_lines_come_in_order_up_to_a_size_but_at_least_one(spool):
     for name in "abc":
         spool.close_exchange(exchange(name, 10_000))
     assert [record.seq for record in spool.pending(25_000)] == [1, 2]
@@ -304,7 +304,7 @@ def test_no_query_of_the_exporter_and_of_the_limit_sorts_the_backlog(path):
     assert len(queries) > 5 and not sorting
 
 
-def test_what_is_acknowledged_waits_no_more_but_stays_to_be_read(spool):
+def test_acknowledged_line_is_not_pending_but_stays_readable(spool):
     for name in "abc":
         spool.close_exchange(exchange(name))
     spool.acknowledge([1, 3])
@@ -335,7 +335,7 @@ def test_a_dead_letter_stays_marked_and_a_line_names_it(spool):
     assert note["openclaw.egress.spool.last_hash"] == hashlib.sha256(spool.line(2).encode()).hexdigest()
 
 
-def test_without_a_store_lines_are_kept_here_and_nothing_waits(path):
+def test_without_a_destination_lines_are_kept_and_none_is_pending(path):
     with Spool(path, sync_seconds=None, local=True) as spool:
         spool.close_exchange(exchange("a"))
         assert seqs(spool) == []
@@ -352,7 +352,7 @@ def fill(spool: Spool, count: int, class_name: str = "gateway", prefix: str = ""
         spool.close_exchange(exchange(f"{prefix}{class_name}{n}", 20_000, class_name))
 
 
-def test_acknowledged_lines_go_before_those_that_wait(path):
+def test_acknowledged_lines_are_pruned_before_pending_ones(path):
     with Spool(path, LIMIT, sync_seconds=None) as spool:
         fill(spool, 20)
         spool.acknowledge(range(11, 21))
@@ -412,7 +412,7 @@ def test_an_exchange_of_several_lines_is_dropped_whole(path):
         assert spool._read().execute(orphans).fetchone()[0] == 0
 
 
-def test_told_to_block_it_drops_nothing_and_is_full(path):
+def test_full_spool_in_mode_block_drops_nothing(path):
     with Spool(path, LIMIT, "block", sync_seconds=None) as spool:
         assert not spool.full
         fill(spool, 60)
@@ -422,7 +422,7 @@ def test_told_to_block_it_drops_nothing_and_is_full(path):
         assert not spool.full
 
 
-def test_what_the_counters_say_is_what_is_in_the_file(path):
+def test_counters_agree_with_the_file(path):
     with Spool(path, LIMIT, sync_seconds=None) as spool:
         fill(spool, 70)
         fill(spool, 30, "sandbox")
@@ -447,12 +447,12 @@ def test_file_and_directory_are_for_the_owner_alone(spool, path):
         assert stat.S_IMODE(name.stat().st_mode) == 0o600, name
 
 
-def test_a_second_writer_is_told_who_holds_it(spool, path):
+def test_second_writer_gets_the_process_id_of_the_first(spool, path):
     with pytest.raises(SpoolError, match=rf"another process \(pid {os.getpid()}\)"):
         Spool(path, sync_seconds=None)
 
 
-def test_the_next_writer_gets_it_when_the_first_has_closed(path):
+def test_spool_can_be_opened_after_the_first_writer_closes(path):
     Spool(path, sync_seconds=None).close()
     Spool(path, sync_seconds=None).close()
 
@@ -465,7 +465,7 @@ def test_a_newer_schema_is_refused_by_both_kinds_of_reader(path):
             opener(path)
 
 
-def test_a_file_that_is_no_database_is_named(path):
+def test_file_that_is_not_a_database_is_refused_by_name(path):
     path.parent.mkdir()
     path.write_bytes(b"no database " * 1000)
     with pytest.raises(SpoolError, match=r"spool\.db.*damaged"):
@@ -494,19 +494,19 @@ def test_a_disk_that_became_read_only_is_one_clear_message(spool):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
-def test_a_directory_that_is_not_to_be_written_is_named(path):
+def test_unwritable_directory_is_refused_by_name(path):
     path.parent.mkdir(mode=0o500)
     with pytest.raises(SpoolError, match="EGRESS_STATE_DIR"):
         Spool(path, sync_seconds=None)
 
 
-def test_a_state_directory_that_is_a_file_is_named(path):
+def test_state_directory_that_is_a_file_is_refused_by_name(path):
     path.parent.write_text("")
     with pytest.raises(SpoolError, match="EGRESS_STATE_DIR"):
         Spool(path, sync_seconds=None)
 
 
-def test_a_closed_spool_says_so(path):
+def test_closed_spool_raises_a_clear_error(path):
     spool = Spool(path, sync_seconds=None)
     spool.close()
     with pytest.raises(SpoolError, match="closed"):
@@ -608,7 +608,7 @@ for n in itertools.count():
 """
 
 
-def test_after_kill_9_all_that_was_acknowledged_is_there_and_the_chain_holds(path):
+def test_committed_lines_and_the_chain_survive_kill_9(path):
     here = Path(__file__).parent
     addon = str(here.parents[2] / "files" / "addon")
     code = WRITER.format(addon=addon, here=str(here), path=str(path))

@@ -43,7 +43,7 @@ core, errorcheck, proxyserver, tlsconfig = map(_addon, ("core", "errorcheck", "p
 
 
 def serve(service: Service) -> None:
-    """Run until SIGTERM or SIGINT, and return after a clean stop. SIGHUP reloads what can be reloaded.
+    """Run until SIGTERM or SIGINT, and return after a clean stop. SIGHUP reloads the policy and the CA.
 
     Raises:
         ListenError: a listener cannot open; the spool is closed.
@@ -70,7 +70,7 @@ class _Addons(addonmanager.AddonManager):
         self._seen: tuple[int, int] = (0, 0)
 
     async def trigger_event(self, event: hooks.Hook) -> None:
-        """As the original."""
+        """Extend the original: call only the add-ons that have this hook."""
         # mitmproxy appends to this list, or replaces it.
         if (seen := (id(self.chain), len(self.chain))) != self._seen:
             self._hooked, self._seen = {}, seen
@@ -156,8 +156,8 @@ async def _serve(service: Service) -> None:
     async def listen(ports: Mapping[int, str]) -> None:
         before = list(master.options.mode)
         try:
-            # mitmproxy opens and closes only what differs; other listeners and their connections stay. It does so in a
-            # task whose outcome nobody sees, so wait until that is done, and look.
+            # mitmproxy opens and closes only the listeners that differ; the others keep their connections. It does so
+            # in a task that reports no result, so wait for its end and check the listeners.
             master.options.update(mode=_modes(service, ports))  # type: ignore[no-untyped-call]
             await server.setup_servers()
             if (problem := _closed_listener(service, server, ports)) is not None:

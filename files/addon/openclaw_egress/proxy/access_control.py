@@ -229,7 +229,7 @@ class AccessControl:
 
     @fails_closed(_client_failed)
     def client_connected(self, client: connection.Client) -> None:
-        """Refuse a client on a listener without a class, an unknown neighbour, and one above the connection limit."""
+        """Refuse a client if its listener has no class, its address is unknown, or its class is at its limit."""
         found = self._class_policy(client)
         address = str(client.peername[0])
         if self._neighbours is not None and self._neighbours.refuses(address):

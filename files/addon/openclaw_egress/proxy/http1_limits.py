@@ -277,7 +277,7 @@ class _Bounded(Http1Connection):
 
 
 class BoundedHttp1Server(_Bounded, Http1Server):
-    """The side that reads a client's requests; see the module's docstring."""
+    """HTTP/1 with a client: it parses requests strictly and enforces the limits; see the module's docstring."""
 
     def __init__(
         self,
@@ -542,7 +542,7 @@ class BoundedHttp1Server(_Bounded, Http1Server):
 
 
 class BoundedHttp1Client(_Bounded, Http1Client):
-    """The side that reads a server's responses strictly, with limits to heads and to the lines between chunks."""
+    """HTTP/1 with a server: it parses responses strictly and limits heads and the lines between chunks."""
 
     _padded_chunks = True
     _interim = 0
@@ -649,7 +649,7 @@ def connection_values(message: http.Request | http.Response) -> list[bytes]:
 def drop_hop_by_hop(message: http.Request | http.Response, *, upgrades: bool = False) -> None:
     """Remove the fields that are for this hop only (RFC 9110, section 7.6.1), and those that Connection names.
 
-    Connection keeps only what this proxy itself goes by: `close`, `keep-alive`, and `upgrade` if ``upgrades``.
+    Connection keeps only the options that this proxy acts on: `close`, `keep-alive`, and `upgrade` if ``upgrades``.
     """
     fields = message.headers.fields
     if http1_syntax.HOP_BY_HOP.isdisjoint([name.lower() for name, _ in fields]):
