@@ -35,7 +35,7 @@ class SuggestionError(EgressError):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request of a class; method and path are None if unknown."""
+    """A recorded request; method and path are None if unknown."""
 
     destination: Destination
     method: str | None = None
@@ -266,7 +266,7 @@ def _only_added(before: Policy, after: Policy, class_name: str, added: int) -> b
 
 
 def _outline(found: ClassPolicy) -> tuple[object, ...]:
-    """Return the content of a class, without its place in the file."""
+    """Return the content of a class without line numbers, for comparison."""
     lists = [[replace(rule, line=None) for rule in rules] for rules in (found.allow, found.deny, found.addresses)]
     return found.name, found.listen, found.action, found.limits, found.log_tunnels, lists
 

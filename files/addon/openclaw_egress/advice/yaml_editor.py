@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.nodes import CollectionNode, MappingNode, Node, SequenceNode
 
 MAX_LINE = 120
-"""Maximum columns: a longer line is split over several lines."""
+"""Maximum length of a line. If the rules do not fit, each gets a line of its own."""
 
 
 class PlaceError(Exception):
@@ -72,7 +72,7 @@ def _end(node: Node) -> int:
 def _into_flow(
     text: str, collection: Node, last: Node | None, rules: Sequence[str], around: tuple[str, str] = ("", "")
 ) -> str:
-    """Insert after the last entry of ``[…]`` or ``{…}``: on its line, on separate lines, or on split lines."""
+    """Insert after the last entry of ``[…]`` or ``{…}``: on the same line if there is room, else one rule per line."""
     if last is None:
         # An anchor or a tag before the bracket cannot contain one.
         at, separator = text.index("[", collection.start_mark.index) + 1, ""

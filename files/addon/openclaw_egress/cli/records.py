@@ -74,7 +74,7 @@ Event = Annotated[
     str | None, typer.Option(help=f"Show records of this event: {', '.join(EVENTS)}. Default: exchange and denied.")
 ]
 CodeName = Annotated[
-    str | None, typer.Option("--code", help="Show records with this code of the decision: no_rule, address_guarded, …")
+    str | None, typer.Option("--code", help="Show records whose decision has this code: no_rule, address_guarded, …")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
 

@@ -133,7 +133,7 @@ class Spool(SpoolReader):
     Args:
         path: the SQLite file; its directory is created (0700) if absent.
         max_bytes: limit of stored bytes.
-        full: behaviour at the limit if no acknowledged line is left to prune.
+        full: behaviour at the limit when only pending lines are left.
         local: no destination is configured: lines are only stored here, and the oldest are pruned at the limit.
         service_name: see `otlp.make_resource`.
         host_name: see `otlp.make_resource`.
@@ -284,7 +284,7 @@ class Spool(SpoolReader):
     def recover(self) -> int:
         """Record the exchanges that a crash interrupted. Return their number.
 
-        Forget an exchange if its request was held back and not committed completely: nothing of it was sent.
+        An exchange is forgotten if its request was held back and not committed completely, because nothing of it was sent.
         """
         with self._lock, spool_errors(self.path):
             found = dict(self._db.execute("SELECT id, head FROM exchanges").fetchall())
