@@ -118,7 +118,7 @@ def suggested_text(
     before = read_policy(data, file, llm_hosts)
     if not _only_added(before, changed, class_name, len(suggestion.rules)):
         raise SuggestionError(
-            _by_hand(class_name, suggestion, "an alias shares that part of the file with another part")
+            _by_hand(class_name, suggestion, "the list is shared with another part of the file by an alias")
         )
     enforced = enforcing(changed, class_name)
     for request in suggestion.requests:

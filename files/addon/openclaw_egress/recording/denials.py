@@ -137,7 +137,7 @@ class DenialGroup:
     code: str = ""
     address: str | None = None
     enforced: int = 0
-    """Number of refusals; ``reported`` counts requests that passed, and that `enforce` would have refused."""
+    """Number of enforced denials; ``reported`` counts requests that were allowed and that `enforce` would deny."""
     reported: int = 0
     last_ns: int = 0
     clients: list[str] = field(default_factory=list)
@@ -146,7 +146,7 @@ class DenialGroup:
 
     @property
     def count(self) -> int:
-        """Return the number of refusals and reports."""
+        """Return the number of enforced and reported denials."""
         return self.enforced + self.reported
 
     @property

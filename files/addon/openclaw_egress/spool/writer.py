@@ -284,7 +284,7 @@ class Spool(SpoolReader):
     def recover(self) -> int:
         """Record the exchanges that a crash interrupted. Return their number.
 
-        An exchange is forgotten if its request was held back and not committed completely, because nothing of it was sent.
+        If a request was held back and not committed completely, nothing of it was sent: forget the exchange.
         """
         with self._lock, spool_errors(self.path):
             found = dict(self._db.execute("SELECT id, head FROM exchanges").fetchall())
