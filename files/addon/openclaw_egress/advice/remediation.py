@@ -43,7 +43,7 @@ class NewRule:
 
 @dataclass(frozen=True, slots=True)
 class Remedy:
-    """What the operator can do: ``rules`` that would allow the destination, each with the list to add it to.
+    """A proposal to the operator: ``rules`` that would allow the destination, each with the list to add it to.
 
     ``advice`` is a caution about these rules, or another remedy if there are none.
     """
