@@ -81,7 +81,7 @@ def test_write_failure_is_reported_everywhere_and_logged_once(tmp_path, provider
             assert proxy.ask("/readyz")["spool"]["open_exchanges"] == 0
         wait_until(lambda: ready(proxy), proxy)  # No request is needed.
         shows_green(proxy)
-        assert proxy.log.count("it can be written again") == 1
+        assert proxy.log.count("the disk can be written again") == 1
         assert ask(proxy) == 200
 
 

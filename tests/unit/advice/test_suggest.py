@@ -73,7 +73,7 @@ def test_a_rule_that_names_methods_is_not_enough_for_another_method(method, rule
 
 LEFT_OUT = {
     "deny": (", deny: ['*.internal.example']", [report("a.internal.example")]),
-    "goes before allow": (", deny: [a.example]", [report("a.example", rule="classes.box.deny[0]")]),
+    "deny is evaluated before allow": (", deny: [a.example]", [report("a.example", rule="classes.box.deny[0]")]),
     "loopback": ("", [report("localhost", 9000)]),
     "10.1.2.3": ("", [report("llm.example")]),
     "address guard": ("", [report("rebind.example"), report("rebind.example", rule="address-guard", enforced=True)]),
@@ -96,7 +96,7 @@ def test_many_names_below_one_parent_each_get_a_rule_and_a_hint_at_a_wildcard():
     found = suggest(box(), "box", [report(name) for name in names])
     assert [rule.host for rule in found.rules] == sorted(names)
     assert found.notes == (
-        '21 names below cdn.example.com are listed singly; perhaps the wildcard "*.cdn.example.com" is meant',
+        '21 names below cdn.example.com are listed one by one; consider the wildcard "*.cdn.example.com"',
     )
     assert suggest(box(), "box", [report(name) for name in names[1:]]).notes == ()
 
@@ -107,7 +107,7 @@ def test_many_names_of_a_top_level_domain_get_no_hint_at_a_wildcard():
 
 def test_summarised_reports_are_mentioned():
     found = suggest(box(), "box", [report(ANY, 0, None, rule=ANY, count=30), report(ANY, 0, None, rule=ANY, count=12)])
-    assert (found.rules, found.notes[0][:21]) == ((), "42 more were counted ")
+    assert (found.rules, found.notes[0][:21]) == ((), "42 more requests were")
 
 
 def test_bytes_that_are_not_tls_are_mentioned():

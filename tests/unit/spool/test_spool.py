@@ -142,9 +142,9 @@ def test_a_checkpoint_names_the_newest_line(spool):
 @pytest.mark.parametrize(
     ("damage", "problem"),
     [
-        ("UPDATE records SET otlp = (SELECT otlp FROM records WHERE seq = 1) WHERE seq = 2", "line 2 is not what was"),
+        ("UPDATE records SET otlp = (SELECT otlp FROM records WHERE seq = 1) WHERE seq = 2", "line 2 was changed"),
         ("DELETE FROM ledger WHERE seq = 2", "lines 2 to 2 are missing"),
-        ("UPDATE ledger SET hash = zeroblob(32) WHERE seq = 1", "line 1 is not what was"),
+        ("UPDATE ledger SET hash = zeroblob(32) WHERE seq = 1", "line 1 was changed"),
         ("UPDATE ledger SET time_ns = 0 WHERE seq = 3", "line 3 is not later"),
     ],
 )
@@ -271,7 +271,7 @@ def test_another_connection_reads_while_the_proxy_writes(spool, path):
 
 
 def test_a_reader_of_a_spool_that_is_not_there_says_so(path):
-    with pytest.raises(SpoolError, match="there is none yet"):
+    with pytest.raises(SpoolError, match="the file does not exist yet"):
         SpoolReader(path)
 
 

@@ -1,4 +1,4 @@
-"""Remedies for a denial: the rule that allows the destination, with its place, or other advice if no rule can. Pure."""
+"""Remedies for denials: rules that would allow the destination, or other advice if no rule can. Pure functions."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class NewRule:
     tls: bool = True
 
     def __str__(self) -> str:
-        """Return the rule as in the file: ``{host: packages.example.com, ports: [443]}``."""
+        """Return the rule in the policy's syntax: ``{host: packages.example.com, ports: [443]}``."""
         subject = f"host: {_scalar(self.host)}" if self.host is not None else f"cidr: {_scalar(str(self.cidr))}"
         ports = ", ".join(map(str, self.ports))
         return f"{{{subject}, ports: [{ports}]{'' if self.tls else ', tls: false'}}}"
@@ -43,9 +43,9 @@ class NewRule:
 
 @dataclass(frozen=True, slots=True)
 class Remedy:
-    """Possible actions of the operator: ``rules`` would allow the destination, each with the list it belongs to.
+    """A proposal to the operator: ``rules`` that would allow the destination, each with the list to add it to.
 
-    Without rules, ``advice`` names another remedy; with rules it warns before they are added.
+    ``advice`` is a caution about these rules, or another remedy if there are none.
     """
 
     rules: Sequence[tuple[str, NewRule]] = ()
@@ -59,29 +59,31 @@ class Remedy:
 def remedy_for(group: DenialGroup, is_own: Callable[[str], bool] = lambda _: False) -> Remedy:
     """Return the remedy for a group of denials, from their rule and code.
 
-    ``is_own`` returns whether this machine has an address.
+    ``is_own`` tests whether an address belongs to this machine.
     """
     name, rule = group.class_name, group.rule
     if rule == ANY:
         return Remedy(
-            advice=f"counted for the whole class, beyond {SINGLY_PER_CLASS} in a minute: where to was not kept"
+            advice=f"more than {SINGLY_PER_CLASS} denials of the class in a minute: destinations were not recorded"
         )
     if rule.startswith(f"classes.{name}.deny["):
-        return Remedy(advice=f"deny goes before allow: narrow {rule}, or take it out")
+        return Remedy(advice=f"deny is evaluated before allow: narrow {rule}, or remove it")
     if rule.startswith(f"classes.{name}.limits."):
-        return Remedy(advice=f"raise {rule}, where that much is meant")
+        return Remedy(advice=f"raise {rule} if the class needs more")
     if rule == "recording":
-        return Remedy(advice="no rule can allow what cannot be recorded: let the client do without WebSockets there")
+        return Remedy(
+            advice="no rule can allow traffic that cannot be recorded: configure the client not to use WebSockets"
+        )
     if rule == "response-syntax":
-        return Remedy(advice=f"no rule can allow it, the server must answer in another way: {group.reason}")
+        return Remedy(advice=f"no rule can allow it: the server must send a valid response: {group.reason}")
     if rule == "dns":
         return Remedy(
-            advice=f"no rule can help: check the name, and the resolver of the proxy's container: {group.reason}"
+            advice=f"no rule can help: check the name and the resolver of the proxy's container: {group.reason}"
         )
     if rule == "internal-error":
-        return Remedy(advice="no rule can allow it: the proxy's log says what failed")
+        return Remedy(advice="no rule can allow it: look for the error in the proxy's log")
     if rule == "unknown-class":
-        return Remedy(advice=f"name class {name} under classes")
+        return Remedy(advice=f"add class {name} under classes")
     destination = _destination(group)
     if destination is not None and (why := _never(group, destination, is_own)) is not None:
         return Remedy(advice=f"no rule is proposed: {why}")
@@ -90,11 +92,11 @@ def remedy_for(group: DenialGroup, is_own: Callable[[str], bool] = lambda _: Fal
     if destination is not None and rule == "default":
         return Remedy([_allow(name, destination)])
     if destination is not None and group.code == Code.NOT_TLS:
-        return Remedy([_allow(name, destination, tls=False)], "not where the host is inspected")
-    return Remedy(advice=f"no rule can allow it, the client must ask in another way: {group.reason}")
+        return Remedy([_allow(name, destination, tls=False)], "not for an inspected host")
+    return Remedy(advice=f"no rule can allow it: the client must send a different request: {group.reason}")
 
 
-# AWS EKS pod identity, time and DNS; Oracle Cloud; each over IPv6.
+# Over IPv6: AWS (EKS pod identity, time and DNS) and Oracle Cloud.
 _METADATA = [ipaddress.ip_network(text) for text in ("fd00:ec2::/32", "fd00:c1::a9fe:a9fe/128")]
 _METADATA += [row.network for row in SPECIAL_RANGES if row.name == "cloud metadata"]
 _METADATA_NAMES = frozenset(
@@ -128,12 +130,12 @@ def never_opened(host: str, address: Address | None = None) -> str | None:
     Metadata services issue credentials; loopback and link-local addresses lead to the proxy's host.
     """
     if host in _METADATA_NAMES:
-        return f"{host} is a cloud metadata service, which hands out credentials"
+        return f"{host} is a cloud metadata service, which issues credentials"
     known = guarded_name(host)
     for found in (address, *(known[1] if known is not None else ())):
         for part in _meanings(found) if found is not None else ():
             if any(part in network for network in _METADATA):
-                return f"{part} is a cloud metadata service, which hands out credentials"
+                return f"{part} is a cloud metadata service, which issues credentials"
             if part.is_link_local or part.is_loopback or part.is_unspecified or part in _THIS_NETWORK:
                 return f"{part} leads to the proxy's own host or link"
     return None
@@ -153,10 +155,10 @@ def _meanings(address: Address) -> Iterator[Address]:
 
 
 def _never(group: DenialGroup, destination: Destination, is_own: Callable[[str], bool]) -> str | None:
-    # A name is judged by the address it resolved to, which the guard's record contains.
+    # For a name, check the address that it resolved to: the guard's record contains it.
     addresses = _guarded_addresses(group, destination) if group.rule == "address-guard" else (destination.address,)
     if group.code == Code.OWN_ADDRESS:
-        return f"{group.reason}, and leads to the proxy's host"
+        return f"{group.reason}: it leads to the proxy's host"
     for address in addresses or (None,):
         if (why := never_opened(destination.host, address)) is not None:
             return why
@@ -181,16 +183,14 @@ def _exception(group: DenialGroup, destination: Destination) -> Remedy:
     addresses = _guarded_addresses(group, destination)
     under = f"classes.{group.class_name}.addresses"
     if group.code == Code.EXCEPTION_NOT_MET:
-        return Remedy(advice=f"no exception without methods and paths is proposed: {group.reason}; widen that one")
+        return Remedy(advice=f"no wider exception is proposed: {group.reason}; extend that exception if needed")
     if not addresses:
-        return Remedy(
-            advice=f"{under}: {{cidr: …, ports: [{destination.port}]}} with the address that {group.host} has"
-        )
+        return Remedy(advice=f"{under}: {{cidr: …, ports: [{destination.port}]}} with the address of {group.host}")
     rules = [
         (under, NewRule(cidr=str(ipaddress.ip_network(address)), ports=(destination.port,))) for address in addresses
     ]
     if destination.address is not None:
-        # An exception alone suffices for names that have the address.
+        # A name needs only the exception; a literal also needs a rule that names it.
         rules.insert(0, _allow(group.class_name, destination))
     return Remedy(rules, "an exception to the address guard")
 

@@ -1,4 +1,4 @@
-"""Suggestion of the fewest rules for a class in `report`, from its recorded traffic. Pure."""
+"""Suggestion of the fewest rules for a class in `report`, from its recorded traffic. Pure functions."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class SuggestionError(EgressError):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request of a class; method and path are None if unknown."""
+    """A recorded request; method and path are None if unknown."""
 
     destination: Destination
     method: str | None = None
@@ -52,7 +52,7 @@ class Suggestion:
         rules: one for each host, in order, with the requested ports.
         requests: the requests that these rules allow.
         left_out: destinations that no rule of ``allow`` can or should allow, each with the reason.
-        notes: further facts for the operator.
+        notes: hints for the operator.
     """
 
     rules: tuple[NewRule, ...] = ()
@@ -107,7 +107,7 @@ def suggested_text(
         suggestion: with at least one rule.
 
     Raises:
-        SuggestionError: an addition to the text cannot do it.
+        SuggestionError: the rules cannot be added without changing anything else.
     """
     mark = "\ufeff" if data.startswith(b"\xef\xbb\xbf") else ""
     try:
@@ -118,7 +118,7 @@ def suggested_text(
     before = read_policy(data, file, llm_hosts)
     if not _only_added(before, changed, class_name, len(suggestion.rules)):
         raise SuggestionError(
-            _by_hand(class_name, suggestion, "what stands there belongs to something else too, by an alias")
+            _by_hand(class_name, suggestion, "the list is shared with another part of the file by an alias")
         )
     enforced = enforcing(changed, class_name)
     for request in suggestion.requests:
@@ -131,7 +131,7 @@ def suggested_text(
 
 
 def unified_diff(before: bytes, after: bytes, name: str) -> str:
-    """Return a diff in the format of ``patch``, also if the last line has no line end."""
+    """Return a diff that ``patch`` accepts, even if the last line has no line end."""
     old, new = (_lines(data.decode()) for data in (before, after))
     return "".join(
         line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n"
@@ -140,7 +140,7 @@ def unified_diff(before: bytes, after: bytes, name: str) -> str:
 
 
 def _lines(text: str) -> list[str]:
-    """Return lines with their LF; unlike `str.splitlines`, ``patch`` knows no other line end."""
+    """Return lines with their LF, the only line end that ``patch`` knows (`str.splitlines` knows more)."""
     return re.findall(r"[^\n]*\n|[^\n]+", text)
 
 
@@ -151,8 +151,8 @@ def _lines(text: str) -> list[str]:
 class _Seen:
     """Denials of a class without repetitions.
 
-    ``guarded`` are destinations that the address guard refused; ``not_tls`` are those with bytes other than TLS after
-    CONNECT; both are pairs of host and port. ``unknown`` counts reports of which only the number is known.
+    ``guarded`` are destinations that the address guard refused; ``not_tls`` are those to which a client sent bytes
+    other than TLS after CONNECT. Both are pairs of host and port. ``unknown`` counts reports without a destination.
     """
 
     requests: dict[Request, None] = field(default_factory=dict)
@@ -190,7 +190,7 @@ def _request(denial: Denial) -> Request | None:
 
 
 def _decide(policy: Policy, class_name: str, request: Request) -> Decision:
-    """Decide as the proxy does: method and path count only where the proxy sees them (plain HTTP, inspected hosts)."""
+    """Decide as the proxy does: use method and path only if the proxy sees them (plain HTTP, inspected hosts)."""
     return decide(policy, class_name, request.destination, *_seen_of(policy, request))
 
 
@@ -205,7 +205,7 @@ def _why_not_allowable(
 ) -> str | None:
     destination = request.destination
     if decision.rule.startswith(f"classes.{class_name}.deny["):
-        return f"{decision.rule} denies it, and goes before allow"
+        return f"{decision.rule} denies it, and deny is evaluated before allow"
     if decision.rule == "address-guard":
         return decision.reason
     fixed = policy.fixed_address(destination.host)
@@ -216,7 +216,7 @@ def _why_not_allowable(
         if not (checked := decide_address(policy, class_name, destination, fixed, *seen)).allow:
             return checked.reason
     if (destination.host, destination.port) in guarded:
-        return "the address guard refused what it resolves to (`egress denials` says which address)"
+        return "the address guard refused an address of this name (`egress denials` shows the address)"
     return None
 
 
@@ -224,12 +224,12 @@ def _why_not_allowable(
 
 
 def _wildcards(hosts: Sequence[str]) -> Iterator[str]:
-    """Return parents with many names below them; of parents with the same names, the closest."""
+    """Yield a note for each domain with many names below it; of nested domains with the same names, the innermost."""
     below = Counter(parent for host in hosts for parent in parents(host) if parent.count(".") > 1)
     for parent, count in sorted(below.items()):
         closer = any(other.endswith(parent[1:]) and other != parent and below[other] == count for other in below)
         if count > MANY_NAMES and not closer:
-            yield f'{count} names below {parent[2:]} are listed singly; perhaps the wildcard "{parent}" is meant'
+            yield f'{count} names below {parent[2:]} are listed one by one; consider the wildcard "{parent}"'
 
 
 def parents(host: str) -> Iterator[str]:
@@ -242,12 +242,12 @@ def parents(host: str) -> Iterator[str]:
 def _not_tls(requests: Sequence[Request], not_tls: set[tuple[str, int]]) -> Iterator[str]:
     for destination in dict.fromkeys(request.destination for request in requests):
         if (destination.host, destination.port) in not_tls:
-            yield f"{destination} was also sent bytes that are not TLS: they pass only with `tls: false` in its rule"
+            yield f"{destination} was also sent bytes that are not TLS: only `tls: false` in its rule allows them"
 
 
 def _uncounted(unknown: int) -> Iterator[str]:
     if unknown:
-        yield f"{unknown} more were counted without where to: there may be destinations that are not suggested here"
+        yield f"{unknown} more requests were counted without their destinations: rules may be missing here"
 
 
 # ── checking ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -266,7 +266,7 @@ def _only_added(before: Policy, after: Policy, class_name: str, added: int) -> b
 
 
 def _outline(found: ClassPolicy) -> tuple[object, ...]:
-    """Return the content of a class, without its place in the file."""
+    """Return the content of a class without line numbers, for comparison."""
     lists = [[replace(rule, line=None) for rule in rules] for rules in (found.allow, found.deny, found.addresses)]
     return found.name, found.listen, found.action, found.limits, found.log_tunnels, lists
 

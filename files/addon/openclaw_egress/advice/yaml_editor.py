@@ -1,7 +1,7 @@
 """Editor of a policy's text that adds rules and changes nothing else: comments, line ends and order stay.
 
-It reads YAML for positions only. The caller must load the result as a policy and compare it before use: an alias stands
-where its anchor is, so an edit of a shared list changes every class that shares it.
+It reads YAML for positions only. The caller must load the result as a policy and compare it before use: an alias has
+the position of its anchor, so an edit of a shared list changes every class that shares it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.nodes import CollectionNode, MappingNode, Node, SequenceNode
 
 MAX_LINE = 120
-"""Maximum columns: a longer line is split over several lines."""
+"""Maximum length of a line. If the rules do not fit, each gets a line of its own."""
 
 
 class PlaceError(Exception):
@@ -37,14 +37,14 @@ def with_rules(text: str, class_name: str, rules: Sequence[str]) -> str:
     found = _entry(_entry(root, "classes"), class_name)
     allow = _entry(found, "allow")
     if not isinstance(found, MappingNode) or not found.value:
-        raise PlaceError(f"class {class_name} is no mapping of its own")
+        raise PlaceError(f"class {class_name} is empty, or not written as a mapping")
     if allow is None and found.flow_style:
         return _into_flow(text, found, found.value[-1][1], rules, ("allow: [", "]"))
     if allow is None:
         indent = " " * found.value[0][0].start_mark.column
         return _after_line(text, _end(found), [f"{indent}allow:", *(f"{indent}  - {rule}" for rule in rules)])
     if not isinstance(allow, SequenceNode):
-        raise PlaceError(f"allow of class {class_name} is no list of its own")
+        raise PlaceError(f"allow of class {class_name} is not written as a list")
     if allow.flow_style:
         return _into_flow(text, allow, allow.value[-1] if allow.value else None, rules)
     dash = text.rfind("-", 0, allow.value[-1].start_mark.index)
@@ -53,7 +53,7 @@ def with_rules(text: str, class_name: str, rules: Sequence[str]) -> str:
 
 
 def _entry(node: Node | None, name: str) -> Node | None:
-    """Return the value of a key; None where it is absent."""
+    """Return the value of a key; None if it is absent."""
     pairs: list[tuple[Node, Node]] = node.value if isinstance(node, MappingNode) else []
     for key, value in pairs:
         if key.value == name:
@@ -72,9 +72,9 @@ def _end(node: Node) -> int:
 def _into_flow(
     text: str, collection: Node, last: Node | None, rules: Sequence[str], around: tuple[str, str] = ("", "")
 ) -> str:
-    """Insert after the last entry of ``[…]`` or ``{…}``: on its line, on separate lines, or on split lines."""
+    """Insert after the last entry of ``[…]`` or ``{…}``: on the same line if there is room, else one rule per line."""
     if last is None:
-        # Neither an anchor nor a tag before it can contain a bracket.
+        # An anchor or a tag before the bracket cannot contain one.
         at, separator = text.index("[", collection.start_mark.index) + 1, ""
     else:
         at, separator = _end(last), ", "

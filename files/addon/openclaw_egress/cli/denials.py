@@ -1,4 +1,4 @@
-"""``egress denials``: refused destinations, their counts, and rules that would allow them."""
+"""``egress denials``: denied destinations, their counts, and rules that would allow them."""
 
 from __future__ import annotations
 
@@ -28,19 +28,21 @@ COLUMNS = [
 SINCE = "24h"
 CLIENTS_SHOWN = 3
 
-Since = Annotated[str, typer.Option(help="Count denials since: 15m, 24h, 3d (ago), or 2026-11-25T08:00 (local time).")]
+Since = Annotated[
+    str, typer.Option(help="Count denials since a time: 15m, 24h, 3d (ago), or 2026-11-25T08:00 (local time).")
+]
 
 
 def register(app: typer.Typer) -> None:
-    """Add this command."""
+    """Register the command `denials`."""
     app.command()(denials)
 
 
 def denials(since: Since = SINCE, class_name: ClassName = None, code: CodeName = None, as_json: AsJson = False) -> None:
-    """List refused destinations, the most frequent first, with the rule that would allow each.
+    """List denied destinations, the most frequent first, with the rule that would allow each.
 
-    Requests that `report` let through, but `enforce` would refuse, are included. Counts are exact; those of a loop
-    appear when their minute is over. The destination `*` counts a class as a whole. Exit code 0, also without
+    Includes requests that `report` allowed and `enforce` would deny. Counts are exact; repeated denials are added
+    when their minute is over. The destination `*` counts the whole class. Exit codes: 0 success, also without
     denials; 2 invalid input.
     """
     groups = denied_since(since, class_name, code)
@@ -48,7 +50,7 @@ def denials(since: Since = SINCE, class_name: ClassName = None, code: CodeName =
         for group in groups:
             print_json(_as_json(group))
     elif groups:
-        # On a narrow terminal the remedy needs the room.
+        # On a narrow terminal the remedy needs their space.
         left_out = ("last", "rule") if is_narrow() else ()
         taken = [at for at, (name, _) in enumerate(COLUMNS) if name not in left_out]
         print_table(
@@ -62,7 +64,7 @@ def denials(since: Since = SINCE, class_name: ClassName = None, code: CodeName =
 
 
 def denied_since(since: str, class_name: str | None, code: str | None = None) -> list[DenialGroup]:
-    """Return the denials in the configured spool, grouped."""
+    """Return the grouped denials of the configured spool."""
     filters = Filters(since_ns=moment("--since", since), class_name=class_name, code=known_code(code))
     with SpoolReader(Settings.load().spool_path) as reader:
         return group_denials(reader.denials(filters))

@@ -61,20 +61,26 @@ _AGO = re.compile(r"(\d+)\s*([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 Since = Annotated[
-    str | None, typer.Option(help="Show records since: 15m, 2h, 3d (ago), 2026-11-25T08:00 (local time).")
+    str | None, typer.Option(help="Show records since a time: 15m, 2h, 3d (ago), or 2026-11-25T08:00 (local time).")
 ]
-Until = Annotated[str | None, typer.Option(help="Show records until; same format as --since.")]
-Model = Annotated[str | None, typer.Option(help="Model; * and ? stand for any text.")]
-ClassName = Annotated[str | None, typer.Option("--class", help="gateway, browser, sandbox, build, …")]
-Status = Annotated[str | None, typer.Option(help="HTTP status: 429, 4xx, 500-529.")]
-Host = Annotated[str | None, typer.Option(help="Host; * and ? stand for any text.")]
-Event = Annotated[str | None, typer.Option(help=f"One of {', '.join(EVENTS)}; without it: exchange and denied.")]
-CodeName = Annotated[str | None, typer.Option("--code", help="Code of the decision: no_rule, address_guarded, …")]
+Until = Annotated[str | None, typer.Option(help="Show records before a time, in the format of --since.")]
+Model = Annotated[str | None, typer.Option(help="Show records of this model; * matches any text, ? one character.")]
+ClassName = Annotated[
+    str | None, typer.Option("--class", help="Show records of this class: gateway, browser, sandbox, build, …")
+]
+Status = Annotated[str | None, typer.Option(help="Show records with this HTTP status: 429, 4xx, 500-529.")]
+Host = Annotated[str | None, typer.Option(help="Show records of this host; * matches any text, ? one character.")]
+Event = Annotated[
+    str | None, typer.Option(help=f"Show records of this event: {', '.join(EVENTS)}. Default: exchange and denied.")
+]
+CodeName = Annotated[
+    str | None, typer.Option("--code", help="Show records whose decision has this code: no_rule, address_guarded, …")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
 
 
 def register(app: typer.Typer) -> None:
-    """Add these commands."""
+    """Register the commands `records`, `show` and `tail`."""
     app.command()(records)
     app.command()(show)
     app.command()(tail)
@@ -89,7 +95,7 @@ def records(
     host: Host = None,
     code: CodeName = None,
     event: Event = None,
-    limit: Annotated[int, typer.Option(min=1, help="Show at most this many, the newest.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, help="Show at most N records, the newest.", metavar="N")] = 50,
     as_json: AsJson = False,
 ) -> None:
     """List records, the newest last."""
@@ -104,11 +110,11 @@ def records(
         taken = [COLUMNS.index(column) for column in columns]
         cells = [[_cells(row)[at] for at in taken] for row in rows]
         if columns is NARROW_COLUMNS:
-            # Without the year, and with the whole fraction of the second.
+            # Drop the year rather than the fraction of the second.
             cells = [[str(line[0])[5:], *line[1:]] for line in cells]
         print_table(columns, cells, [_colour(row) for row in rows])
     else:
-        complain("no record matches")
+        complain("no matching records")
 
 
 def tail(
@@ -118,7 +124,7 @@ def tail(
     host: Host = None,
     code: CodeName = None,
     event: Event = None,
-    last: Annotated[int, typer.Option("--last", "-n", min=0, help="Show this many existing records first.")] = 10,
+    last: Annotated[int, typer.Option("--last", "-n", min=0, help="Show N existing records first.", metavar="N")] = 10,
     as_json: AsJson = False,
 ) -> None:
     """Follow new records until Ctrl-C."""
@@ -130,27 +136,27 @@ def tail(
                 _print_line(row, as_json)
                 seq = max(seq, row.seq)
             more = {"after_seq": seq}
-            # Another program that reads the output must not wait for a full buffer.
+            # A program that reads the output through a pipe must not wait for a full buffer.
             sys.stdout.flush()
             time.sleep(POLL_SECONDS)
 
 
 def show(
-    record_id: Annotated[str, typer.Argument(metavar="ID", help="ID of an exchange, or its beginning.")],
+    record_id: Annotated[str, typer.Argument(metavar="ID", help="ID of an exchange, or its first characters.")],
     as_json: AsJson = False,
 ) -> None:
-    """Show one exchange: headers, reassembled bodies, the assembled message of a stream.
+    """Show one exchange: headers, reassembled bodies, and the assembled message of a stream.
 
-    Lines of bodies begin with `│ `, and control characters are escaped; `--json` has them unmodified.
+    Body lines start with `│ ` and control characters are escaped; `--json` prints them unmodified.
     """
     with SpoolReader(Settings.load().spool_path) as reader:
         found = list(reader.query(Filters(id=record_id)))
         lines = reader.lines_for(found[0].id) if found else []
-        if not lines:  # None, or just pruned.
+        if not lines:  # No match, or deleted since the query.
             complain(f"no exchange begins with {harmless(record_id)}; `egress records` lists IDs")
             raise typer.Exit(NEGATIVE)
         if len(found) > 1:
-            complain(f"{len(found)} exchanges begin with {harmless(record_id)}: give more of the ID")
+            complain(f"{len(found)} exchanges begin with {harmless(record_id)}: write more characters of the ID")
             raise typer.Exit(NEGATIVE)
     row, whole = found[0], reassemble(lines)
     if as_json:
@@ -180,7 +186,7 @@ def _print_exchange(row: Row, whole: dict[str, Any]) -> None:
         if value not in (None, ""):
             typer.echo(f"{name:<12} {harmless(value)}")
     if missing := whole.get("missing_parts"):
-        typer.echo(f"{'missing':<12} parts {', '.join(map(str, missing))} are not, or no longer, stored")
+        typer.echo(f"{'missing':<12} parts {', '.join(map(str, missing))} are not stored")
     for side, first in (
         ("request", f"{whole.get('method')} {whole.get('url')}"),
         ("response", f"{whole.get('status')}"),
@@ -241,7 +247,7 @@ def _cells(row: Row) -> list[object]:
 
 
 def _colour(row: Row) -> str:
-    """Return red for failures, yellow for refusals and aborted exchanges."""
+    """Return the colour of a row: red for failures, yellow for denials and aborted exchanges."""
     if row.outcome in ("upstream_error", "interrupted") or (row.status or 0) >= 500:
         return "red"
     return "yellow" if row.outcome in ("denied", "reported", "client_aborted") or (row.status or 0) >= 400 else ""

@@ -1,6 +1,6 @@
-"""Rate limit for records of denials: beyond a rate they are summarised, so that a loop displaces no exchange.
+"""Rate limit for records of denials: above it they are summarised, so that a client in a loop cannot fill the spool.
 
-`group_denials` joins single records and summaries again. Pure.
+`group_denials` combines single records and summaries again. Pure functions.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MAX_KEYS = 10_000
 
 
 class Key(NamedTuple):
-    """The fields by which denials are counted. In the count of a whole class, host and rule are `ANY`."""
+    """Fields that identify denials to count together. In the count of a whole class, host and rule are `ANY`."""
 
     class_name: str
     host: str
@@ -31,11 +31,11 @@ class Key(NamedTuple):
     rule: str
     code: str
     enforced: bool = True
-    """False for a report only. These are counted apart, because `policy suggest` uses them."""
+    """False if the denial was only reported. Reports are counted separately, because `policy suggest` uses them."""
     status: int | None = None
     """HTTP status of the refusal, for the summary."""
     reason: str = ""
-    """Set only if the destination is `UNKNOWN`: reasons are fixed texts then, and are counted apart."""
+    """Set only if the destination is `UNKNOWN`: the reason is a fixed text then, and each is counted separately."""
 
     @classmethod
     def of_class(cls, class_name: str, *, enforced: bool) -> Key:
@@ -51,7 +51,7 @@ class _Window:
 
 
 class DenialRate:
-    """Decides whether a denial gets a record of its own, and returns the counts of the others after their window.
+    """Rate limiter that decides which denials get a record of their own, and counts the others per window.
 
     Times are seconds of a monotonic clock.
     """
@@ -124,9 +124,9 @@ class Denial:
 
 @dataclass(slots=True, kw_only=True)
 class DenialGroup:
-    """All denials of one class, destination and rule. ``reason``, ``code`` and ``address`` are those of the newest.
+    """All denials of one class, destination and rule.
 
-    Those of a summary are used only without a single record.
+    ``reason``, ``code`` and ``address`` come from the newest single record, or from a summary if there is none.
     """
 
     class_name: str
@@ -137,7 +137,7 @@ class DenialGroup:
     code: str = ""
     address: str | None = None
     enforced: int = 0
-    """Number of refusals; ``reported`` counts requests that passed, and that `enforce` would have refused."""
+    """Number of enforced denials; ``reported`` counts requests that were allowed and that `enforce` would deny."""
     reported: int = 0
     last_ns: int = 0
     clients: list[str] = field(default_factory=list)
@@ -146,12 +146,12 @@ class DenialGroup:
 
     @property
     def count(self) -> int:
-        """Return the number of refusals and reports."""
+        """Return the number of enforced and reported denials."""
         return self.enforced + self.reported
 
     @property
     def destination(self) -> str:
-        """Return ``host:port``; `ANY` for the class as a whole; the client's own text if it is no valid destination."""
+        """Return ``host:port``; `ANY` for the whole class; the client's own text if it is not valid."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}" if self.port else self.host
 
@@ -171,7 +171,7 @@ class DenialGroup:
 
 
 def group_denials(denials: Iterable[Denial]) -> list[DenialGroup]:
-    """Return the denials by class, destination and rule, the most frequent first, then the newest."""
+    """Return denials grouped by class, destination and rule: the most frequent first, then the newest."""
     groups: dict[tuple[str, str, int, str], DenialGroup] = {}
     for denial in denials:
         key = (denial.class_name, denial.host, denial.port, denial.rule)

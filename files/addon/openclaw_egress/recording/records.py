@@ -1,4 +1,4 @@
-"""Records of exchanges, denials and events, as attributes and log lines. Pure.
+"""Records of exchanges, denials and events, as attributes and log lines. Pure functions.
 
 `lines_of` converts a record into one or more log lines; `log_lines` splits them.
 
@@ -34,7 +34,7 @@ from openclaw_egress.recording.log_lines import (
 from openclaw_egress.recording.redaction import MAX_URL_BYTES, clean_text, truncate_utf8
 
 OUTCOMES = ("complete", "client_aborted", "upstream_error", "interrupted")
-"""Possible ends of an exchange."""
+"""How an exchange can end."""
 Headers = Sequence[tuple[str, str]]
 
 _TRANSPORT_ERRORS = """timeout connect_error dns_error tls_error protocol_error connection_reset upstream_closed
@@ -178,7 +178,7 @@ def severity(status: int | None, outcome: str, error_type: str | None = None) ->
 
 
 def error_type_of(record: ExchangeRecord) -> str | None:
-    """Return ``error.type`` from the fixed list: the transport's, else the provider's, else the status code."""
+    """Return ``error.type``: the error of the transport, else of the provider, else the status code."""
     for candidate in (record.error_type, record.response_facts.error_type):
         if candidate is not None and candidate in ERROR_TYPES:
             return candidate

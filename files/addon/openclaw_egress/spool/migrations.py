@@ -1,7 +1,7 @@
 """Numbered migrations of the spool, and the reader of records that older versions wrote.
 
 Versions before ``user_version`` 1 stored no code, no address and no flag. This module reads them from the JSON lines
-and from the sentences of those versions, which never change. No other module reads a sentence.
+and from the sentences of those versions, which never change. No other module parses sentences.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def read_old_denial(rule: str, reason: str, encoded: bytes) -> Denied:
     rule, reason = (value if isinstance(value, str) else "" for value in (rule, reason))
     counted = _COUNTED.fullmatch(reason)
     told = (counted[1] or "") if counted else reason
-    # The summary of a known destination contains only a number.
+    # A summary without a reason contains only a number, so its code is unknown.
     code = None
     if told or not counted or rule == ANY:
         code = next((code for of, text, code in _OLD_SENTENCES if of == rule and text.fullmatch(told)), None)
@@ -97,7 +97,7 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
         for number in range(user_version(connection), USER_VERSION):
             _MIGRATIONS[number](connection)
     create(connection)
-    if user_version(connection) != USER_VERSION:  # Otherwise do not write: the disk may be full.
+    if user_version(connection) != USER_VERSION:  # Write only if needed: the disk may be full.
         connection.execute(f"PRAGMA user_version = {USER_VERSION}")
 
 

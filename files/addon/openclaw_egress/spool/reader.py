@@ -37,7 +37,7 @@ __all__ = ["Audit", "Filters", "Row", "SpoolReader"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filters:
-    """A search; ``None`` and empty match everything. ``model`` and ``host`` may contain ``*`` and ``?``."""
+    """Conditions of a search; empty ones match everything. ``model`` and ``host`` may contain ``*`` and ``?``."""
 
     since_ns: int | None = None
     until_ns: int | None = None
@@ -53,7 +53,7 @@ class Filters:
     status_max: int | None = None
     state: str | None = None
     id: str | None = None
-    """The exchange's ID, or its beginning."""
+    """The exchange's ID, or its first characters."""
     after_seq: int | None = None
     """Only records after this ``seq``."""
     limit: int | None = None
@@ -106,7 +106,7 @@ class SpoolReader:
             is_file = stat.S_ISREG(self.path.stat().st_mode)
         except (FileNotFoundError, NotADirectoryError):
             raise SpoolError(
-                f"spool {self.path}: there is none yet; has the proxy run with this EGRESS_STATE_DIR?"
+                f"spool {self.path}: the file does not exist yet; check EGRESS_STATE_DIR, and whether the proxy has run"
             ) from None
         except OSError as error:
             raise SpoolError(f"spool {self.path}: {error.strerror}; {who_may(self.path)}") from None
@@ -145,13 +145,13 @@ class SpoolReader:
         return connection
 
     def query(self, filters: Filters | None = None) -> Iterator[Row]:
-        """Yield records in order of time, or the newest first. Of dead letters also yield the parts."""
+        """Yield records by number, or the newest first. Include the further parts of dead letters."""
         columns = ", ".join(f"{column.name} AS {name}" for name, column in COLUMNS.items())
         columns += f", CASE WHEN event_name = '{EVENT_DENIED}' AND enforced IS NULL THEN otlp END AS old"
         for found in self._select(columns, filters or Filters()):
             values = dict(found)
             if (old := values.pop("old")) is not None:
-                # An older version wrote this row, without these columns.
+                # An older version wrote this row and left these columns empty.
                 denied = read_old_denial(values["rule"] or "", values["reason"] or "", old)
                 values |= denied._asdict() | {"client": values["client"] or denied.client}
                 values["outcome"] = "denied" if denied.enforced else "reported"
@@ -159,7 +159,7 @@ class SpoolReader:
             yield Row(**{**values, "state": STATES[values["state"]]})
 
     def denials(self, filters: Filters) -> Iterator[Denial]:
-        """Yield denials that match, whatever `Filters.event_names` contains."""
+        """Yield the matching denials. Ignore `Filters.event_names`."""
         for row in self.query(replace(filters, event_names=[EVENT_DENIED])):
             yield Denial(
                 class_name=row.class_name,
@@ -193,7 +193,7 @@ class SpoolReader:
         if filters.id:
             where.append("exchange_id >= ? AND exchange_id < ?")
             values += [filters.id, filters.id + "\U0010ffff"]
-        # A file that an older version writes lacks columns. `Spool` adds them; a reader cannot.
+        # A file of an older version may lack columns. Only `Spool` can add them, because a reader does not write.
         absent = ", ".join(f"NULL AS {name}" for name in self._absent)
         records = f"(SELECT *, {absent} FROM records)" if absent else "records"  # noqa: S608 - constants
         sql = f"SELECT {columns} FROM {records} WHERE {' AND '.join(where)} ORDER BY seq DESC"  # noqa: S608 - constants
@@ -208,7 +208,7 @@ class SpoolReader:
             yield from cursor.execute(sql, values)
 
     def lines_for(self, exchange_id: str) -> list[str]:
-        """Return the lines of one exchange in order; empty if they are not, or no longer, stored."""
+        """Return the stored lines of one exchange, in order."""
         with spool_errors(self.path):
             rows = self._read().execute("SELECT otlp FROM records WHERE exchange_id = ? ORDER BY seq", (exchange_id,))
             return [decode_text(row[0]) for row in rows]
@@ -250,7 +250,7 @@ class SpoolReader:
         return {**found, "open_exchanges": row[0], "journal_bytes": row[1] or 0, "last_seq": self.head()[0]}
 
     def audit(self) -> Audit:
-        """Check the whole chain: no gap in the ledger, and each line's hash and ``prev`` as noted there."""
+        """Check the whole chain: the ledger has no gap, and the hash and ``prev`` of each line match it."""
         problems: list[str] = []
         lines = kept = first = last = last_time = 0
         before = GENESIS
@@ -266,7 +266,7 @@ class SpoolReader:
                 if seq != last + 1:
                     problems.append(f"lines {last + 1} to {seq - 1} are missing from the ledger")
                 if time_ns <= last_time and seq not in set_back:
-                    problems.append(f"line {seq} is not later than the one before it")
+                    problems.append(f"line {seq} is not later than the previous line")
                 digest = bytes(noted).hex()
                 if encoded is not None:
                     kept += 1
@@ -279,16 +279,16 @@ def _line_problems(encoded: bytes, seq: int, digest: str, prev: str | None) -> I
     try:
         text = decode_text(encoded)
     except ValueError as error:
-        yield f"line {seq} is not what was recorded: {error}"
+        yield f"line {seq} was changed: {error}"
         return
     if hashlib.sha256(text.encode()).hexdigest() != digest:
-        yield f"line {seq} is not what was recorded: its hash differs from the ledger's"
+        yield f"line {seq} was changed: its hash differs from the ledger"
     try:
         sealed = json.loads(text)
     except (ValueError, RecursionError):
-        yield f"line {seq} is no JSON"
+        yield f"line {seq} is not valid JSON"
         return
     if sealed.get("seq") != seq:
-        yield f"line {seq} calls itself {sealed.get('seq')}"
+        yield f"line {seq} has the number {sealed.get('seq')} in its JSON"
     if prev is not None and sealed.get("prev") != prev:
-        yield f"line {seq} does not follow the line before it"
+        yield f"line {seq} does not contain the hash of the previous line"

@@ -17,7 +17,7 @@ class Column(NamedTuple):
     name: str = ""
     """Name of the column, if it differs from the field's name."""
     last_absent: int = -1
-    """Last ``user_version`` with files that may lack the column."""
+    """Last ``user_version`` whose files may lack the column; -1 if none."""
 
 
 _TEXT, _INTEGER, _REAL = "TEXT", "INTEGER", "REAL"
@@ -25,7 +25,7 @@ _TEXT, _INTEGER, _REAL = "TEXT", "INTEGER", "REAL"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One record as tables show it. Times are Unix nanoseconds, durations are seconds, ``None`` is unknown."""
+    """One record, as the CLI shows it. Times are Unix nanoseconds, durations are seconds, ``None`` is unknown."""
 
     seq: Annotated[int, Column("INTEGER PRIMARY KEY")]
     time_ns: Annotated[int, Column("INTEGER NOT NULL")]

@@ -10,14 +10,14 @@ SQLite in WAL mode; other tools may read it while the proxy writes (``sqlite3 'f
                  are never deleted
 ``records``      stored lines: the columns that `egress records` shows, and ``otlp``, the encoded log record with the
                  line as its body. ``state``: 0 pending, 1 acknowledged, 2 dead letter (``why``), 3 local (no
-                 destination configured). ``size``: bytes that the row counts for
+                 destination configured). ``size``: bytes that count against the limit
 ``resources``    encoded OTLP resources, which the records refer to
 ``exchanges``    the journal: exchanges in progress; ``head`` is redacted JSON of the known fields
 ``chunks``       the journal: decoded bytes of their bodies, in order
 ===============  =====================================================================================================
 
 ``PRAGMA user_version`` numbers the schema: `migrations` brings an older file to `USER_VERSION`, and a newer file is
-refused. Until now each number only added columns, so an older version of the program can still write the file.
+refused. So far each migration only added columns, so an older version of the program can still write the file.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ ROW_BYTES = 512
 """Approximate bytes of a row in addition to ``otlp``: columns and indexes."""
 
 RESERVE_BYTES = 16 * 1024 * 1024
-"""Bytes reserved for the clean-up of a full disk; on a small disk a quarter of the free space."""
+"""Size of the reserve file, for the clean-up of a full disk; at most a quarter of the free space."""
 
 PAGE_BYTES = 4096
 """SQLite's page size."""
 MAX_PAGES = 0xFFFFFFFE
 """SQLite's own limit of pages in a file."""
-WAL_SAFETY_PAGES = 16_384  # 64 MB; the writer checkpoints at this size if nothing else did before.
+WAL_SAFETY_PAGES = 16_384  # 64 MB: at this size a commit moves the log into the file, if the flush thread did not.
 BUSY_MS = 10_000
 
 _SCHEMA = """
@@ -94,7 +94,7 @@ def _remedy(name: str, path: Path) -> str:
     if name.startswith("SQLITE_FULL"):
         return f"the disk is full: free space under {path.parent} or lower EGRESS_SPOOL_MAX_BYTES"
     if name.startswith("SQLITE_IOERR") and name != "SQLITE_IOERR_NOMEM":
-        return f"the disk refuses to write or read: look at the free space under {path.parent} and at the system's log"
+        return f"the disk has read or write errors: check the free space under {path.parent} and the system log"
     if name.startswith("SQLITE_READONLY"):
         return f"make {path.parent} writable for the proxy's user (uid {os.getuid()})"
     if name.startswith(("SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_AUTH")):
@@ -102,12 +102,12 @@ def _remedy(name: str, path: Path) -> str:
     if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
         return "the file is damaged: move it aside (it can still be read with `sqlite3 … .recover`) and start again"
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-        return "another program holds it locked: close what has it open for writing"
-    return "look at the disk and at the system's log"
+        return "another program has locked it: close every other program that writes it"
+    return "check the disk and the system log"
 
 
 def who_may(path: Path) -> str:
-    """Return the user to run as: the owner of ``path``, or of the nearest directory above it that can be read."""
+    """Return a hint which user has access: the owner of ``path``, or of the nearest readable directory above it."""
     for place in (path, *path.parents):
         try:
             owner = place.stat().st_uid
@@ -138,7 +138,7 @@ def create_file(path: Path) -> None:
 
 
 def make_reserve(path: Path) -> int:
-    """Create or enlarge the reserve file, as far as the disk has room. Return its size in bytes."""
+    """Create or enlarge the reserve file as far as the disk has space. Return its size in bytes."""
     reserve = Path(f"{path}.reserve")
     with contextlib.suppress(OSError):
         disk = os.statvfs(path.parent)
@@ -157,7 +157,7 @@ def make_reserve(path: Path) -> int:
 
 
 def release_reserve(path: Path) -> bool:
-    """Give the reserve's space back to the disk. Return whether there was any."""
+    """Delete the reserve file to free its space. Return whether it existed."""
     try:
         Path(f"{path}.reserve").unlink()
     except OSError:
@@ -170,9 +170,9 @@ def connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=BUSY_MS / 1000, isolation_level=None, check_same_thread=False)
     try:
         connection.execute("PRAGMA journal_mode = WAL")
-        # NORMAL: a commit survives the death of the process; after a loss of power, only flushed commits survive.
+        # NORMAL: a commit survives the death of the process; after a power failure, only flushed commits survive.
         connection.execute("PRAGMA synchronous = NORMAL")
-        # Deleted data is overwritten, and SQLite sorts in memory.
+        # Bodies are confidential: overwrite deleted data, and write no temporary files.
         connection.execute("PRAGMA secure_delete = ON")
         connection.execute("PRAGMA temp_store = MEMORY")
         connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_SAFETY_PAGES}")
@@ -217,7 +217,7 @@ def create(connection: sqlite3.Connection) -> None:
 
 
 def identify(connection: sqlite3.Connection) -> str:
-    """Return the instance's ID, which the first writer creates."""
+    """Return the instance's ID; create it in a new file."""
     for key, value in (
         ("schema_version", SCHEMA_VERSION),
         ("instance_id", str(uuid.uuid4())),

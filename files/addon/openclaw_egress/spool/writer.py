@@ -1,12 +1,16 @@
 """The spool: the durable queue between proxy and destination, and the local store if no destination is configured.
 
 One process writes it; a lock file ensures that. Every method that writes is one transaction, and its result survives
-``kill -9``. The flush thread flushes to the disk once a second, so a loss of power can cost one second.
+``kill -9``. The flush thread flushes to the disk once a second, so a power failure can lose the last second.
 
-Limits: lines and journal together stay near ``max_bytes``. Above it the spool deletes acknowledged lines first (without
-a destination: the oldest), then dead letters, then, with ``full="drop_oldest"``, the oldest pending lines of the class
-with the most of them, so that no class displaces another's. A line of event ``openclaw.egress.spool`` names deleted
-lines. With ``full="block"`` pending lines stay, and `Spool.full` tells the proxy to refuse new exchanges.
+Limits: lines and journal together stay near ``max_bytes``. Above it the spool deletes lines in this order:
+
+1. acknowledged lines; without a destination, the oldest lines;
+2. dead letters;
+3. with ``full="drop_oldest"``: the oldest pending lines of the class with the most pending bytes, so that no class
+   displaces lines of another. A line of event ``openclaw.egress.spool`` names the dropped lines.
+
+With ``full="block"`` pending lines stay, and `Spool.full` tells the proxy to refuse new exchanges.
 
 A disk that cannot be written (full, read-only, broken) sets `Spool.problem`. The flush thread then releases a reserve
 file, deletes acknowledged lines to reuse their pages, and retries until a write succeeds. Only this thread retries: on
@@ -63,12 +67,12 @@ __all__ = ["Spool", "SpoolError", "StoredRecord"]
 log = logging.getLogger("openclaw_egress.spool")
 
 SLICE_BYTES = 4 * 1024 * 1024
-"""Maximum bytes that one transaction prunes, because it runs in the proxy's event loop."""
+"""Maximum bytes that one transaction prunes, so that it does not block the proxy's event loop for long."""
 CHECKPOINT_BYTES = 8 * 1024 * 1024
 RELIEF_SLICE_BYTES = 128 * 1024
 """Maximum bytes that one transaction deletes on a full disk, because overwriting deleted data needs space."""
 RELIEF_BYTES = 16 * 1024 * 1024
-"""On a full disk acknowledged lines are deleted until this many bytes of the file can be reused."""
+"""On a full disk, acknowledged lines are deleted until the file has this many reusable bytes."""
 PROBE_BYTES = 128 * 1024
 """A write of this size must succeed before exchanges are accepted again."""
 REPEAT_SECONDS = 60.0
@@ -76,9 +80,9 @@ REPEAT_SECONDS = 60.0
 _MAX_RANGES = 1000
 _PENDING, _PENDING_BY_TIME = "INDEXED BY records_pending", "INDEXED BY records_pending_by_time"
 _KEPT = "INDEXED BY records_kept"
-"""SQLite itself would choose `records_by_state` and sort all lines of that state, with their bodies, each time."""
+"""Without this hint SQLite uses `records_by_state` and sorts all lines of a state, with their bodies, each time."""
 MAX_SKEW_NS = 60 * 10**9
-"""If the clock is set back by at most this, times still increase; after a larger step they restart at the clock."""
+"""Maximum step back of the clock after which times still increase. After a larger step they follow the clock."""
 _RECENT = 1000
 
 _ROW_COLUMNS = ["seq", "time_ns", "state", "class", "size", "event_name", "model", *ATTRIBUTES, "resource", "otlp"]
@@ -99,13 +103,13 @@ class StoredRecord:
 
     @property
     def size(self) -> int:
-        """Return the bytes of record, resource and framing: approximately the size that a destination counts."""
+        """Return the bytes of record, resource and framing, which is about the size that a destination counts."""
         return len(self.otlp) + len(self.resource) + 16
 
 
 @dataclass(slots=True)
 class _State:
-    """Values to restore if a transaction fails: the end of the chain, and rows and bytes by state and class."""
+    """Values to restore after a failed transaction: the end of the chain, and rows and bytes by state and class."""
 
     seq: int
     hash: str
@@ -129,10 +133,12 @@ class Spool(SpoolReader):
     Args:
         path: the SQLite file; its directory is created (0700) if absent.
         max_bytes: limit of stored bytes.
-        full: behaviour at the limit if no acknowledged line is left to prune.
+        full: behaviour at the limit when only pending lines are left.
         local: no destination is configured: lines are only stored here, and the oldest are pruned at the limit.
-        service_name: see `otlp.make_resource`; so is ``host_name``.
-        sync_seconds: interval of the flush thread; ``None`` for no such thread.
+        service_name: see `otlp.make_resource`.
+        host_name: see `otlp.make_resource`.
+        sync_seconds: interval of the flush thread; ``None`` to start no thread.
+        clock_ns: source of the current time in Unix nanoseconds.
 
     Raises:
         SpoolError: the file cannot be created, read or written, is of a newer version, or another process writes it.
@@ -153,10 +159,11 @@ class Spool(SpoolReader):
         self.path = Path(path)
         self.max_bytes = max_bytes
         self.committed = threading.Event()
-        """Set whenever a line was committed; the waiting thread clears it."""
+        """Set after each commit of a line; the thread that waits for it clears it."""
         self.failure_level = logging.WARNING
-        """Log level for a disk that cannot be written. mitmproxy exits if an ERROR is logged while it starts, so the
-        proxy sets ERROR only when it serves.
+        """Log level for a disk that cannot be written.
+
+        mitmproxy exits if an ERROR is logged during its start, so the proxy sets ERROR only after it.
         """
         self.dropped_lines = 0
         """Number of pending lines dropped at the limit since this object was created."""
@@ -170,7 +177,7 @@ class Spool(SpoolReader):
         """Size of the reserve file, which bounds SQLite's log."""
         self._problem: str | None = None
         self._failures = 0
-        """Number of failed writes; it tells a probe whether another write failed meanwhile."""
+        """Number of failed writes. A probe compares it to see whether another write failed meanwhile."""
         self.flush_problem: str | None = None
         """Error of the flush thread's last round; None if it succeeded."""
         self._logged: dict[int, tuple[str, float]] = {}
@@ -202,7 +209,7 @@ class Spool(SpoolReader):
             self._flush_thread.start()
 
     def _connect(self) -> sqlite3.Connection:
-        """Open the file. On a full disk the reserve's space lets SQLite create its own files."""
+        """Open the file. On a full disk, release the reserve so that SQLite can create its own files."""
         for can_retry in (True, False):
             try:
                 with spool_errors(self.path):
@@ -277,7 +284,7 @@ class Spool(SpoolReader):
     def recover(self) -> int:
         """Record the exchanges that a crash interrupted. Return their number.
 
-        Forget an exchange if its request was held back and not committed completely: nothing of it was sent.
+        If a request was held back and not committed completely, nothing of it was sent: forget the exchange.
         """
         with self._lock, spool_errors(self.path):
             found = dict(self._db.execute("SELECT id, head FROM exchanges").fetchall())
@@ -296,8 +303,8 @@ class Spool(SpoolReader):
 
         Args:
             exchange_id: its ID.
-            recorded: bytes of it were sent, so it becomes a record (``interrupted``) once the disk can be written;
-                otherwise it is forgotten.
+            recorded: whether bytes of it were sent. If so, it becomes a record (``interrupted``) when the disk can be
+                written; otherwise it is forgotten.
         """
         with self._lock:
             if exchange_id in self._state.journal:
@@ -306,7 +313,7 @@ class Spool(SpoolReader):
     def _settle(self, left: dict[str, bool]) -> None:
         """Record or forget exchanges that were left in the journal."""
         for exchange_id, recorded in left.items():
-            # Under the lock: the event loop may be within a transaction on this connection.
+            # Take the lock: the event loop may be inside a transaction on this connection.
             with self._lock, spool_errors(self.path):
                 record = next(Journal(self._db).interrupted(exchange_id), None) if recorded else None
             if record is not None:
@@ -346,10 +353,10 @@ class Spool(SpoolReader):
             return False
         with self._lock:
             if self._failures != failures:
-                # Meanwhile a write of the event loop failed.
+                # A write of the event loop failed meanwhile.
                 return False
             self._problem = None
-            self._log(logging.INFO, f"spool {self.path}: it can be written again; exchanges are accepted")
+            self._log(logging.INFO, f"spool {self.path}: the disk can be written again; exchanges are accepted")
         return True
 
     def _failed(self, why: str) -> None:
@@ -381,7 +388,7 @@ class Spool(SpoolReader):
             ):
                 self._move_log()
         except SpoolError:
-            pass  # noted by the transaction; what could be deleted is
+            pass  # The transaction has set `problem`; a part may have been deleted.
         if not self._probe():
             return False
         with self._lock:
@@ -398,8 +405,9 @@ class Spool(SpoolReader):
     def _renew_reserve(self) -> None:
         """Renew the reserve, and bound SQLite's log and file so that the reserve always suffices to move the log.
 
-        With a small reserve each commit moves the log at once, and the file may grow by the free space of the disk: a
-        commit that needs more fails before it is in the log. Otherwise the log could hold pages that fit nowhere.
+        With a small reserve, each commit moves the log at once, and the file may only grow into the free space of the
+        disk. A commit that needs more fails before it is in the log; otherwise the log could hold pages that the disk
+        has no room for.
         """
         size = make_reserve(self.path)
         enough = size >= RESERVE_BYTES
@@ -407,7 +415,7 @@ class Spool(SpoolReader):
             return
         self._reserve = size
         log_pages, file_pages = WAL_SAFETY_PAGES, MAX_PAGES
-        # If the file system gives no answer, the next write fails and shows it.
+        # Ignore errors here: if the disk fails, the next write reports it.
         with contextlib.suppress(OSError, sqlite3.Error), self._lock:
             if not enough:
                 disk = os.statvfs(self.path.parent)
@@ -449,7 +457,7 @@ class Spool(SpoolReader):
                 EventRecord(
                     event_name=semconv.EVENT_CHECKPOINT,
                     attributes={semconv.CHECKPOINT_SEQ: seq, semconv.CHECKPOINT_HASH: digest},
-                    message=f"{seq} lines are in the chain, the last with the hash {digest}",
+                    message=f"{seq} lines are in the chain, the last one has the hash {digest}",
                 )
             )
         return seq, digest
@@ -497,7 +505,7 @@ class Spool(SpoolReader):
 
         Args:
             limit_bytes: maximum sum of encoded records, each with its resource.
-            before_ns: leave out lines of this time and later.
+            before_ns: leave out lines with this time or a later one.
             span_ns: maximum time between the first and the last line.
         """
         found: list[StoredRecord] = []
@@ -527,7 +535,7 @@ class Spool(SpoolReader):
         return (row[0], row[1]) if row else None
 
     def pending_since(self, time_ns: int) -> int:
-        """Return the number of pending lines of this time or later."""
+        """Return the number of pending lines with this time or a later one."""
         with spool_errors(self.path):
             query = f"SELECT count(*) FROM records {_PENDING_BY_TIME} WHERE state = 0 AND time_ns >= ?"  # noqa: S608
             return int(self._read().execute(query, (time_ns,)).fetchone()[0])
@@ -542,7 +550,7 @@ class Spool(SpoolReader):
         try:
             self._mark_acknowledged(seqs, why)
         except SpoolError:
-            # Only acknowledged lines can be deleted, so the mark is worth the reserve.
+            # Use the reserve for this mark: on a full disk only acknowledged lines can be deleted.
             if not release_reserve(self.path):
                 raise
             self._mark_acknowledged(seqs, why)
@@ -579,7 +587,7 @@ class Spool(SpoolReader):
     def _written(self) -> Iterator[tuple[sqlite3.Connection, _State]]:
         with self._lock, spool_errors(self.path):
             if self._lock_file < 0:
-                raise SpoolError(f"spool {self.path}: it is closed")
+                raise SpoolError(f"spool {self.path} is closed")
             before = self._state.copy()
             self._db.execute("BEGIN IMMEDIATE")
             try:
@@ -599,7 +607,7 @@ class Spool(SpoolReader):
         rows: list[tuple[Any, ...]] = []
         for line in lines:
             now = self._now()
-            # The lines of one record stay together, so only the first may restart at the clock.
+            # The lines of one record keep increasing times, so only before the first may times restart.
             if not ledger and state.time_ns - now > MAX_SKEW_NS:
                 self._set_back(now)
             state.seq += 1
@@ -615,11 +623,11 @@ class Spool(SpoolReader):
         return [seq for seq, _, _ in ledger]
 
     def _set_back(self, now_ns: int) -> None:
-        """Let times restart at a clock that was set back, and write a line that says so.
+        """Restart times at a clock that was set back, and write a line about it.
 
-        Times do not restart before the newest time that the destination has stored: Loki refuses lines that are more
-        than 10 minutes ahead of its own clock, so if it stored that time, this host's clock is wrong now and was right
-        before. It also refuses lines that are an hour behind the newest of a stream.
+        Times never restart before the newest time that the destination has stored. Loki refuses lines more than 10
+        minutes ahead of its own clock: if it stored that time, this host's clock was right then and is wrong now. Loki
+        also refuses lines an hour behind the newest line of a stream.
         """
         state = self._state
         back_to, before = max(now_ns, self._newest_taken_ns), state.time_ns
@@ -673,7 +681,7 @@ class Spool(SpoolReader):
         return changed
 
     def _note(self, what: str, why: str, seqs: Sequence[int], class_name: str) -> None:
-        """Write a line about lines that the destination will not get: their numbers, and the hash of the last."""
+        """Write a line about lines that are no longer exported: their numbers, and the hash of the last."""
         digest = self._db.execute("SELECT hash FROM ledger WHERE seq = ?", (seqs[-1],)).fetchone()
         ranges = ", ".join(f"{first}-{last}" if first != last else str(first) for first, last in _ranges(seqs))
         whose = f" of class {class_name}" if class_name else ""
@@ -701,10 +709,12 @@ class Spool(SpoolReader):
         try:
             self._make_room()
         except SpoolError:
-            log.exception("the spool is over its limit and could not be pruned")  # The caller's own data is committed.
+            log.exception(
+                "the spool is over its limit and could not be pruned"
+            )  # Do not raise: the caller's data is committed.
 
     def _make_room(self) -> None:
-        """Bring the spool under its limit with some slack, in the order of the module's text."""
+        """Prune the spool to somewhat below its limit, in the order that the module's docstring gives."""
         target = self.max_bytes - min(self.max_bytes // 20, SLICE_BYTES)
         for lines in (f"{_KEPT} WHERE state IN (1, 3)", "WHERE state = 2"):
             while self.used_bytes > target and self._prune(lines, self.used_bytes - target):
@@ -716,7 +726,7 @@ class Spool(SpoolReader):
             pass
 
     def _prune(self, lines: str, needed: int, *, whole: bool = True) -> bool:
-        """Delete the oldest rows of a kind: at least ``needed`` bytes or a slice. The ledger keeps their hashes.
+        """Delete the oldest of the selected rows: ``needed`` bytes, at most a slice. The ledger keeps their hashes.
 
         With ``whole``, delete all lines of an exchange together.
         """
@@ -725,9 +735,9 @@ class Spool(SpoolReader):
             return bool(self._delete(_take(db.execute(query), min(needed, SLICE_BYTES), whole=whole)))
 
     def _drop(self, needed: int) -> bool:
-        """Delete the oldest pending lines of the class with the most of them, and write a line about it."""
+        """Delete the oldest pending lines of the class with the most pending bytes, and write a line about them."""
         with self._transaction() as (db, state):
-            # The proxy's own events (class "") go last, lines about drops never.
+            # The proxy's own events (class "") are dropped last, lines about drops never.
             waiting = {name: size for (kind, name), size in state.size.items() if kind == PENDING and size > 0}
             victim = max(waiting, key=lambda name: (name != "", waiting[name]), default=None)
             if victim is None:
@@ -754,7 +764,7 @@ class Spool(SpoolReader):
     # ── the flush thread ─────────────────────────────────────────────────────────────────────────────────────
 
     def _flush_regularly(self, seconds: float) -> None:
-        """Flush to the disk and move the log into the file, outside of the proxy's event loop."""
+        """Flush to the disk and move SQLite's log into the file, at intervals and outside the proxy's event loop."""
         database: sqlite3.Connection | None = None
         last = False
         while not last:
@@ -771,18 +781,18 @@ class Spool(SpoolReader):
                 self.flush_problem = None
             except Exception as error:  # noqa: BLE001  (without this thread nothing is flushed)
                 self.flush_problem = f"spool {self.path}: the flush thread failed: {type(error).__name__}: {error}"
-                self._log(self.failure_level, f"{self.flush_problem}; it tries again", error)
+                self._log(self.failure_level, f"{self.flush_problem}; it will retry", error)
         if database is not None:
             database.close()
 
     def _flush_and_move(self, database: sqlite3.Connection) -> bool:
-        """Flush and move the log. Return whether the disk had no room for it."""
+        """Flush, and move SQLite's log into the file. Return whether the move failed, as on a full disk."""
         try:
             self.sync()
         except OSError as error:
             self._failed(f"spool {self.path}: flushing to the disk failed: {error}")
         try:
-            # The log must fit the reserve: on a full disk it is moved into the file first.
+            # Keep the log smaller than the reserve: on a full disk, the reserve must suffice to move it.
             reserve = _file_size(f"{self.path}.reserve")
             if _file_size(f"{self.path}-wal") > min(CHECKPOINT_BYTES, max(RELIEF_SLICE_BYTES, reserve // 2)):
                 database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
@@ -797,7 +807,7 @@ class Spool(SpoolReader):
             return
         self._dirty = False
         try:
-            # Of the three files only this one holds no lock of SQLite's, which closing it would release.
+            # Open the log, not the database: closing a descriptor of that would release SQLite's locks.
             descriptor = os.open(f"{self.path}-wal", os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return
@@ -815,7 +825,7 @@ class Spool(SpoolReader):
         return int(self._db.execute("SELECT id FROM resources WHERE otlp = ?", (encoded,)).fetchone()[0])
 
     def _load_newest_taken(self) -> int:
-        """Return the newest time among the lines that were acknowledged last."""
+        """Return the newest time among the last acknowledged lines."""
         rows = self._db.execute(
             f"SELECT state, time_ns FROM records {_KEPT} WHERE state IN (1, 3) ORDER BY seq DESC LIMIT ?",  # noqa: S608
             (_RECENT,),
@@ -834,7 +844,7 @@ class Spool(SpoolReader):
 
 
 def _lock_exclusively(path: Path) -> int:
-    """Hold ``<path>.lock`` for the life of this process.
+    """Lock ``<path>.lock`` until this process ends. Return its descriptor.
 
     Raises:
         SpoolError: another process holds it, or it cannot be created.
@@ -854,10 +864,10 @@ def _lock_exclusively(path: Path) -> int:
         owner = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
         os.close(descriptor)
         raise SpoolError(
-            f"spool {path}: another process (pid {owner}) writes it already; stop that one, or give this one its own "
-            "EGRESS_STATE_DIR"
+            f"spool {path}: another process (pid {owner}) is already writing it; stop that process, or set another "
+            "EGRESS_STATE_DIR for this one"
         ) from None
-    with contextlib.suppress(OSError):  # On a full disk the lock holds without the process's number in it.
+    with contextlib.suppress(OSError):  # On a full disk the lock is valid without the pid in it.
         os.pwrite(descriptor, f"{os.getpid()}\n".encode().ljust(32), 0)
     return descriptor
 
@@ -888,13 +898,13 @@ def _ranges(seqs: Sequence[int]) -> Iterator[tuple[int, int]]:
 
 
 def _never_left(head: str) -> bool:
-    """Return whether a journalled request was held back and not committed: nothing of it was sent."""
+    """Return whether a journalled request was never sent: it was held back and not committed completely."""
     known = json.loads(head)
     return bool(known.get("request_held")) and not known.get("request_complete")
 
 
 def _file_size(path: str) -> int:
     try:
-        return os.stat(path).st_size  # noqa: PTH116 - a path made by appending
+        return os.stat(path).st_size  # noqa: PTH116 - the path is a string
     except FileNotFoundError:
         return 0
