@@ -123,7 +123,7 @@ class Service:
         self._stopping = threading.Event()
         self._wake = threading.Event()
         """Set to run the housekeeping tasks now."""
-        self._keeper = threading.Thread(target=self._keep, name="housekeeping", daemon=True)
+        self._housekeeping_thread = threading.Thread(target=self._run_housekeeping, name="housekeeping", daemon=True)
         self._beat = time.monotonic()
         self._checkpoint = self.spool.head()
         self.access_control = AccessControl(lambda: self.policy, self, neighbours=settings.neighbours)
@@ -160,7 +160,7 @@ class Service:
         if self.exporter is not None:
             self.exporter.start()
         self.health.start()
-        self._keeper.start()
+        self._housekeeping_thread.start()
 
     def _warn_of_plain_export(self) -> None:
         # Run in a thread, because the lookup of the endpoint's name may block.
@@ -197,8 +197,8 @@ class Service:
         """Flush within the timeouts, and close."""
         self._stopping.set()
         self._wake.set()
-        if self._keeper.is_alive():
-            self._keeper.join(timeout=5)
+        if self._housekeeping_thread.is_alive():
+            self._housekeeping_thread.join(timeout=5)
             self._summarise_denials(everything=True)
         if self.exporter is not None:
             self.exporter.stop(timeout=5)
@@ -318,7 +318,7 @@ class Service:
 
     # ── housekeeping ─────────────────────────────────────────────────────────────────────────────────────────
 
-    def _keep(self) -> None:
+    def _run_housekeeping(self) -> None:
         next_checkpoint = time.monotonic() + CHECKPOINT_SECONDS
         while True:
             self._wake.wait(1.0)
