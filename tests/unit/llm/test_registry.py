@@ -14,22 +14,17 @@ from openclaw_egress.llm.model import Api
 from openclaw_egress.llm.registry import APIS, PROVIDER_ERRORS, is_model_api
 from openclaw_egress.settings import DEFAULT_LLM_HOSTS
 
-# One path of each API at least. A new API adds its own.
-PATHS = {
-    "messages": ["/v1/messages", "/anthropic/v1/messages/"],
-    "chat": ["/v1/chat/completions", "/openai/deployments/my-gpt/chat/completions"],
-    "responses": ["/v1/responses", "/openai/responses/"],
-}
-ALL_PATHS = [(name, path) for name, paths in PATHS.items() for path in paths]
+EXAMPLES = [(api.name, path) for api in APIS for path in api.examples]
 
 
-@pytest.mark.parametrize(("name", "path"), ALL_PATHS)
+@pytest.mark.parametrize(("name", "path"), EXAMPLES)
 def test_path_matches_exactly_one_api(name: str, path: str) -> None:
     assert [api.name for api in APIS if api.path.search(path)] == [name]
     assert is_model_api(path)
 
 
 def test_names_and_hosts_are_unique() -> None:
+    assert all(api.examples for api in APIS)
     assert max(Counter(api.name for api in APIS).values()) == 1
     assert max(Counter(host for api in APIS for host in api.hosts).values()) == 1
 

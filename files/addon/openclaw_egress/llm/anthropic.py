@@ -118,6 +118,7 @@ class _Fold:
 API = Api(
     name="messages",
     path=re.compile(r"/v1/messages/?$"),
+    examples=("/v1/messages", "/anthropic/v1/messages/"),
     members=frozenset({"model", "id", "stop_reason", "usage", "error"}),
     whole=_whole,
     fold=_Fold,

@@ -90,7 +90,7 @@ class Api:
 
     Response:
 
-    - `path`: matches the paths of the API, searched without the query.
+    - `path`: matches the paths of the API, searched without the query. `examples`: paths that it matches, for the tests.
     - `members`: the small members of a plain response's object that `whole` reads, for responses that are too large to
       parse.
     - `whole`: reads a plain response's object.
@@ -112,6 +112,7 @@ class Api:
 
     name: str
     path: re.Pattern[str]
+    examples: tuple[str, ...]
     members: frozenset[str]
     whole: Callable[[Mapping[str, Any]], ResponseFacts]
     fold: Callable[[], Fold]

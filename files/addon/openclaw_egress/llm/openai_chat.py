@@ -120,6 +120,7 @@ class _Fold:
 API = Api(
     name="chat",
     path=re.compile(r"/chat/completions/?$"),
+    examples=("/v1/chat/completions", "/openai/deployments/my-gpt/chat/completions"),
     members=frozenset({"model", "id", "usage", "x_groq", "error"}),
     whole=_whole,
     fold=_Fold,

@@ -136,6 +136,7 @@ class _Fold:
 API = Api(
     name="responses",
     path=re.compile(r"/responses/?$"),
+    examples=("/v1/responses", "/openai/responses/"),
     members=_MEMBERS,
     whole=_whole,
     fold=_Fold,
