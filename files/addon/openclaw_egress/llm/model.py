@@ -90,7 +90,7 @@ class Api:
 
     Response:
 
-    - `path`: matches the paths of the API, searched without the query. `examples`: paths that it matches, for the tests.
+    - `path`: matches the paths of the API, searched without the query. `examples`: paths that it matches.
     - `members`: the small members of a plain response's object that `whole` reads, for responses that are too large to
       parse.
     - `whole`: reads a plain response's object.
