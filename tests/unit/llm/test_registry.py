@@ -10,7 +10,7 @@ import pytest
 
 from openclaw_egress import llm
 from openclaw_egress.llm import RequestFacts, provider_of, read_request
-from openclaw_egress.llm.model import Api
+from openclaw_egress.llm.model import Api, error_of
 from openclaw_egress.llm.registry import APIS, PROVIDER_ERRORS, is_model_api
 from openclaw_egress.settings import DEFAULT_LLM_HOSTS
 
@@ -35,6 +35,13 @@ def test_every_host_and_error_type_of_a_registration_is_known() -> None:
             assert provider_of(host) == provider_of(f"eu.{host}") == name
         assert api.error_types <= PROVIDER_ERRORS
     assert all(provider_of(host) for host in DEFAULT_LLM_HOSTS)
+
+
+def test_error_type_of_one_api_is_known_to_that_api_only() -> None:
+    error = {"code": "brand_new", "type": "api_error"}
+    assert error_of(error, frozenset({"brand_new"})) == "brand_new"
+    assert error_of(error) == "api_error"
+    assert error_of({"type": "brand_new"}) == "_OTHER"
 
 
 @pytest.mark.parametrize("api", APIS, ids=lambda api: api.name)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from openclaw_egress.llm import anthropic, openai_chat, openai_responses
+from openclaw_egress.llm import anthropic, cohere_chat, openai_chat, openai_responses
 from openclaw_egress.llm.model import SHARED_ERROR_TYPES, Api
 
 # One line for each API. No path may match two of them (tests/unit/llm/test_registry.py).
@@ -16,13 +16,14 @@ APIS: tuple[Api, ...] = (
     anthropic.API,
     openai_chat.API,
     openai_responses.API,
+    cohere_chat.API,
 )
 PROVIDER_ERRORS = SHARED_ERROR_TYPES.union(*(api.error_types for api in APIS))
 """Error types that a response can name. Records keep each of them as ``error.type``."""
 
 # Paths and hosts of providers whose API has no registration. Nothing reads their bodies; the record keeps them exactly.
 _UNREAD_PATHS = re.compile(
-    r"/(?:embed|rerank|ocr)/?$|/v[12]/(?:chat|generate)/?$|/api/(?:chat|generate)/?$"
+    r"/(?:embed|rerank|ocr)/?$|/v1/chat/?$|/v[12]/generate/?$|/api/(?:chat|generate)/?$"
     r"|/model/[^/]{1,256}/(?:invoke|invoke-with-response-stream|converse|converse-stream|count-tokens)/?$"
     r"|/[^/]{1,256}:(?:generateContent|streamGenerateContent|countTokens|embedContent|batchEmbedContents|predict"
     r"|generateAnswer|rawPredict|streamRawPredict)$"
@@ -30,8 +31,6 @@ _UNREAD_PATHS = re.compile(
 _UNREAD_HOSTS = {
     "generativelanguage.googleapis.com": "gcp.gemini",
     "aiplatform.googleapis.com": "gcp.vertex_ai",
-    "cohere.com": "cohere",
-    "cohere.ai": "cohere",
     "ml.cloud.ibm.com": "ibm.watsonx.ai",
 }
 _REGIONAL = (
