@@ -19,7 +19,7 @@ from openclaw_egress.llm import (
     request_reader,
     response_reader,
 )
-from openclaw_egress.llm.openai_chat import CHAT
+from openclaw_egress.llm.openai_chat import API as CHAT
 from openclaw_egress.llm.parsers import PlainReader
 from openclaw_egress.llm.registry import api_of
 from openclaw_egress.wire.json_members import TopLevelMembers
@@ -364,7 +364,8 @@ def test_azure_names_the_model_in_the_path() -> None:
     ],
 )
 def test_path_selects_the_api(path: str, api: str | None) -> None:
-    assert api_of(path) == api
+    found = api_of(path)
+    assert (found.name if found is not None else None) == api
 
 
 @pytest.mark.parametrize(

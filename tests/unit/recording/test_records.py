@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from openclaw_egress.llm.model import PROVIDER_ERRORS, RequestFacts, ResponseFacts, Usage
+from openclaw_egress.llm.model import RequestFacts, ResponseFacts, Usage
+from openclaw_egress.llm.registry import PROVIDER_ERRORS
 from openclaw_egress.recording.log_lines import GENESIS, MAX_LINE_BYTES, Line, line_hash, reassemble, seal
 from openclaw_egress.recording.records import Body, DeniedRecord, EventRecord, ExchangeRecord, lines_of, severity
 

@@ -1,22 +1,20 @@
 """Readers of requests to models and of their responses: model, usage, and the assembled message of a stream.
 
 `request_reader` and `response_reader` take decoded bytes in chunks of any size. `read_request` takes a body at once.
-`facts.py` defines the values and `names.py` the APIs and providers. Each API has a module of its own.
+`model.py` defines the values, `registry.py` lists the APIs and providers. Each API has a module of its own
+(docs/add-a-provider.md).
 """
 
 from __future__ import annotations
 
-from openclaw_egress.llm.anthropic import MESSAGES
 from openclaw_egress.llm.model import (
     OTHER_ERROR,
-    Dialect,
     RequestFacts,
     ResponseFacts,
     ResponseReader,
     Usage,
+    text_of,
 )
-from openclaw_egress.llm.openai_chat import CHAT
-from openclaw_egress.llm.openai_responses import RESPONSES
 from openclaw_egress.llm.parsers import (
     GuessingReader,
     NothingToRead,
@@ -24,7 +22,7 @@ from openclaw_egress.llm.parsers import (
     RequestReader,
     StreamReader,
 )
-from openclaw_egress.llm.registry import Api, api_of, deployment_of, provider_of
+from openclaw_egress.llm.registry import api_of, bare_path, provider_of
 
 __all__ = [
     "OTHER_ERROR",
@@ -39,8 +37,6 @@ __all__ = [
     "response_reader",
 ]
 
-_DIALECTS: dict[Api, Dialect] = {"messages": MESSAGES, "chat": CHAT, "responses": RESPONSES}
-
 
 def request_reader(host: str, path: str) -> RequestReader:
     """Return a reader for the decoded body of a request."""
@@ -48,7 +44,11 @@ def request_reader(host: str, path: str) -> RequestReader:
     provider = provider_of(host)
     if api is None:
         return RequestReader(RequestFacts(provider_name=provider))
-    return RequestReader(RequestFacts(operation_name="chat", provider_name=provider, model=deployment_of(path)))
+    bare = bare_path(path)
+    model = api.model_in_path.search(bare) if api.model_in_path is not None else None
+    stream = api.stream_in_path.search(bare) is not None if api.stream_in_path is not None else None
+    known = RequestFacts("chat", provider, text_of(model.group(1)) if model else None, stream)
+    return RequestReader(known, api.stream_default)
 
 
 def read_request(host: str, path: str, body: bytes | None) -> RequestFacts:
@@ -65,7 +65,7 @@ def response_reader(host: str, path: str, content_type: str | None) -> ResponseR
         return NothingToRead()
     media_type = (content_type or "").partition(";")[0].strip().lower()
     if media_type == "text/event-stream":
-        return StreamReader(_DIALECTS[api])
+        return StreamReader(api)
     if media_type == "application/json" or media_type.endswith("+json"):
-        return PlainReader(_DIALECTS[api])
-    return GuessingReader(_DIALECTS[api])
+        return PlainReader(api)
+    return GuessingReader(api)

@@ -7,12 +7,13 @@ written to the cache. The counts of `message_delta` are cumulative and replace t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from openclaw_egress.llm.message_builder import Parts
 from openclaw_egress.llm.model import (
-    Dialect,
+    Api,
     ResponseFacts,
     Usage,
     count_of,
@@ -114,4 +115,17 @@ class _Fold:
         )
 
 
-MESSAGES = Dialect(frozenset({"model", "id", "stop_reason", "usage", "error"}), _whole, _Fold)
+API = Api(
+    name="messages",
+    path=re.compile(r"/v1/messages/?$"),
+    examples=("/v1/messages", "/anthropic/v1/messages/"),
+    members=frozenset({"model", "id", "stop_reason", "usage", "error"}),
+    whole=_whole,
+    fold=_Fold,
+    stream_default=False,
+    hosts={"anthropic.com": "anthropic"},
+    other_paths=re.compile(
+        r"/(?:complete|count_tokens)/?$|/messages/batches/?$"
+        r"|/messages/batches/[A-Za-z0-9_\-]{1,128}(?:/[A-Za-z0-9_\-/]*)?$"
+    ),
+)

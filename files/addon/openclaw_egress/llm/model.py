@@ -5,6 +5,7 @@ Counts are the provider's own. An absent count is None, never 0, and never estim
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -12,7 +13,7 @@ from typing import Any, Protocol
 OTHER_ERROR = "_OTHER"
 """Error type for an error whose name is not known here; the semantic conventions define this value."""
 
-PROVIDER_ERRORS = frozenset(
+SHARED_ERROR_TYPES = frozenset(
     # Anthropic's `error.type`, then OpenAI's `error.code` and `error.type`, from their pages on errors.
     """api_error authentication_error billing_error conflict_error invalid_request_error not_found_error
     overloaded_error permission_error rate_limit_error request_too_large timeout_error
@@ -20,7 +21,7 @@ PROVIDER_ERRORS = frozenset(
     invalid_image invalid_prompt model_not_found rate_limit_exceeded requests server_error server_overloaded tokens
     unsupported_parameter unsupported_value vector_store_timeout""".split()  # noqa: SIM905
 )
-"""Error types that a response can name. Records keep each of them as ``error.type``."""
+"""Error types that a response of any API can name: gateways translate APIs and mix the names."""
 _INT64 = 2**63
 
 
@@ -84,16 +85,43 @@ class Fold(Protocol):
 
 
 @dataclass(frozen=True)
-class Dialect:
-    """Format of one API.
+class Api:
+    """Registration of one API: paths, request members, response parsers, hosts and error types.
 
-    `members`: the small members of a plain response's object that `whole` reads, for responses that are too large to
-    parse. `whole`: reads a plain response's object. `fold`: makes an assembler for a stream.
+    Response:
+
+    - `path`: matches the paths of the API, searched without the query. `examples`: paths that it matches.
+    - `members`: the small members of a plain response's object that `whole` reads, for responses that are too large to
+      parse.
+    - `whole`: reads a plain response's object.
+    - `fold`: makes an assembler for a stream.
+
+    Request:
+
+    - `stream_in_path`: matches the paths of a stream; every other path of the API is a plain response. None where the
+      stream flag is the member `stream` of the body.
+    - `stream_default`: the meaning of a complete body without `stream`; None where it is not documented.
+    - `model_in_path`: its first group is the model, where the body has no member `model`.
+
+    Names:
+
+    - `hosts`: the provider's name (a value of `gen_ai.provider.name`) for a host name and every name below it.
+    - `other_paths`: matches further paths that carry prompts or completions. Nothing reads their bodies.
+    - `error_types`: error types of the API in addition to `SHARED_ERROR_TYPES`.
     """
 
+    name: str
+    path: re.Pattern[str]
+    examples: tuple[str, ...]
     members: frozenset[str]
     whole: Callable[[Mapping[str, Any]], ResponseFacts]
     fold: Callable[[], Fold]
+    stream_default: bool | None
+    stream_in_path: re.Pattern[str] | None = None
+    model_in_path: re.Pattern[str] | None = None
+    hosts: Mapping[str, str] = field(default_factory=dict)
+    other_paths: re.Pattern[str] | None = None
+    error_types: frozenset[str] = frozenset()
 
 
 def text_of(value: object, limit: int = 256) -> str | None:
@@ -134,12 +162,15 @@ def first_count(*values: object) -> int | None:
     return next((count for value in values if (count := count_of(value)) is not None), None)
 
 
-def error_of(value: object) -> str | None:
-    """Return the error type of an error object `{"type": …, "code": …}`: its code if known, else its type."""
+def error_of(value: object, own: frozenset[str] = frozenset()) -> str | None:
+    """Return the error type of an error object `{"type": …, "code": …}`: its code if known, else its type.
+
+    `own` are the error types of the API.
+    """
     if value is None:
         return None
     error = object_of(value)
     for word in (error.get("code"), error.get("type")):
-        if isinstance(word, str) and word in PROVIDER_ERRORS:
+        if isinstance(word, str) and (word in SHARED_ERROR_TYPES or word in own):
             return word
     return OTHER_ERROR

@@ -8,12 +8,13 @@ does not count reasoning into `completion_tokens`, as its `total_tokens` shows.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from openclaw_egress.llm.message_builder import Parts
 from openclaw_egress.llm.model import (
-    Dialect,
+    Api,
     ResponseFacts,
     Usage,
     count_of,
@@ -116,4 +117,32 @@ class _Fold:
         )
 
 
-CHAT = Dialect(frozenset({"model", "id", "usage", "x_groq", "error"}), _whole, _Fold)
+API = Api(
+    name="chat",
+    path=re.compile(r"/chat/completions/?$"),
+    examples=("/v1/chat/completions", "/openai/deployments/my-gpt/chat/completions"),
+    members=frozenset({"model", "id", "usage", "x_groq", "error"}),
+    whole=_whole,
+    fold=_Fold,
+    stream_default=False,
+    model_in_path=re.compile(r"/deployments/([^/]{1,128})/"),  # Azure OpenAI.
+    hosts={
+        "openai.com": "openai",
+        "openai.azure.com": "azure.ai.openai",
+        "cognitiveservices.azure.com": "azure.ai.openai",
+        "services.ai.azure.com": "azure.ai.inference",
+        "models.ai.azure.com": "azure.ai.inference",
+        "groq.com": "groq",
+        "deepseek.com": "deepseek",
+        "x.ai": "x_ai",
+        "mistral.ai": "mistral_ai",
+        "perplexity.ai": "perplexity",
+        "moonshot.ai": "moonshot_ai",
+        "moonshot.cn": "moonshot_ai",
+        "openrouter.ai": "openrouter",
+    },
+    other_paths=re.compile(
+        r"/(?:completions|embeddings|moderations)/?$|/chat/completions/[A-Za-z0-9_\-]{1,128}(?:/[A-Za-z0-9_\-/]*)?$"
+        r"|/images/(?:generations|edits|variations)/?$|/audio/(?:speech|transcriptions|translations)/?$"
+    ),
+)

@@ -7,12 +7,13 @@ before has none. The finish reason is the reason for an incomplete response, or 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from openclaw_egress.llm.message_builder import Parts
 from openclaw_egress.llm.model import (
-    Dialect,
+    Api,
     ResponseFacts,
     Usage,
     count_of,
@@ -132,4 +133,17 @@ class _Fold:
         )
 
 
-RESPONSES = Dialect(_MEMBERS, _whole, _Fold)
+API = Api(
+    name="responses",
+    path=re.compile(r"/responses/?$"),
+    examples=("/v1/responses", "/openai/responses/"),
+    members=_MEMBERS,
+    whole=_whole,
+    fold=_Fold,
+    stream_default=False,
+    model_in_path=re.compile(r"/deployments/([^/]{1,128})/"),  # Azure OpenAI.
+    other_paths=re.compile(
+        r"/input_tokens/?$|/(?:responses|conversations|threads)/[A-Za-z0-9_\-]{1,128}(?:/[A-Za-z0-9_\-/]*)?$"
+        r"|/v[12]/(?:conversations|threads|responses/compact)/?$"
+    ),
+)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from openclaw_egress.llm.model import Dialect, RequestFacts, ResponseFacts, ResponseReader, text_of
+from openclaw_egress.llm.model import Api, RequestFacts, ResponseFacts, ResponseReader, text_of
 from openclaw_egress.wire.json_members import TopLevelMembers
 from openclaw_egress.wire.sse import EventStream
 
@@ -37,10 +37,15 @@ class NothingToRead:
 
 
 class RequestReader:
-    """Reader of `model` and `stream` in a request's body, whatever its length and their position."""
+    """Reader of `model` and `stream` in a request's body, whatever its length and their position.
 
-    def __init__(self, known: RequestFacts) -> None:
+    `known` has the information of the host and the path. `stream_default` is the meaning of a complete body without
+    `stream`.
+    """
+
+    def __init__(self, known: RequestFacts, stream_default: bool | None = None) -> None:
         self._known = known
+        self._stream_default = stream_default
         self._members = TopLevelMembers(_REQUEST_MEMBERS) if known.operation_name is not None else None
         self._any = False
 
@@ -55,10 +60,12 @@ class RequestReader:
         if self._members is None:
             return self._known
         if not self._any:
-            return replace(self._known, operation_name=None, model=None)
+            return replace(self._known, operation_name=None, model=None, stream=None)
         found = self._members.found
-        # Both APIs default to a plain response. A truncated body leaves it unknown.
-        stream = found.get("stream", False if self._members.ended else None)
+        stream = self._known.stream
+        if stream is None:
+            # The default holds for a complete body only.
+            stream = found.get("stream", self._stream_default if self._members.ended else None)
         return replace(
             self._known,
             model=text_of(found.get("model")) or self._known.model,
@@ -69,8 +76,8 @@ class RequestReader:
 class PlainReader:
     """Reader of one JSON object. Beyond `max_bytes` it keeps only the format's small members."""
 
-    def __init__(self, dialect: Dialect, max_bytes: int = MAX_PLAIN_BYTES) -> None:
-        self._dialect = dialect
+    def __init__(self, api: Api, max_bytes: int = MAX_PLAIN_BYTES) -> None:
+        self._api = api
         self._max = max_bytes
         self._body: bytearray | None = bytearray()
         self._members: TopLevelMembers | None = None
@@ -82,7 +89,7 @@ class PlainReader:
             if len(self._body) <= self._max:
                 return
             data, self._body = bytes(self._body), None
-            self._members = TopLevelMembers(self._dialect.members)
+            self._members = TopLevelMembers(self._api.members)
         if self._members is not None:
             self._members.feed(data)
 
@@ -91,18 +98,18 @@ class PlainReader:
         body, self._body = self._body, None
         if body is not None:
             if (value := _object_in(body)) is not None:
-                return self._dialect.whole(value)
-            self._members = TopLevelMembers(self._dialect.members)
+                return self._api.whole(value)
+            self._members = TopLevelMembers(self._api.members)
             self._members.feed(bytes(body))
-        return self._dialect.whole(self._members.found if self._members is not None else {})
+        return self._api.whole(self._members.found if self._members is not None else {})
 
 
 class StreamReader:
     """Reader of an event stream. The data of each event is a JSON object; it ignores other data, such as `[DONE]`."""
 
-    def __init__(self, dialect: Dialect, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
+    def __init__(self, api: Api, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
         self._events = EventStream(max_event_bytes)
-        self._fold = dialect.fold()
+        self._fold = api.fold()
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the body."""
@@ -121,8 +128,8 @@ class StreamReader:
 class GuessingReader:
     """Reader for a response without a useful content type: an object begins with a brace, a stream never does."""
 
-    def __init__(self, dialect: Dialect) -> None:
-        self._dialect = dialect
+    def __init__(self, api: Api) -> None:
+        self._api = api
         self._reader: ResponseReader | None = None
 
     def feed(self, data: bytes) -> None:
@@ -131,7 +138,7 @@ class GuessingReader:
             begun = data.lstrip(b" \t\r\n")
             if not begun:
                 return
-            self._reader = PlainReader(self._dialect) if begun.startswith(b"{") else StreamReader(self._dialect)
+            self._reader = PlainReader(self._api) if begun.startswith(b"{") else StreamReader(self._api)
         self._reader.feed(data)
 
     def finish(self) -> ResponseFacts:

@@ -3,7 +3,7 @@
 The rule, in order:
 
 1. At a token endpoint (`redaction.is_token_endpoint`) no body is kept.
-2. At a path of a model API (`providers.names.is_model_api`) each body is kept exactly, whatever it holds: prompts and
+2. At a path of a model API (`llm.registry.is_model_api`) each body is kept exactly, whatever it holds: prompts and
    completions may quote keys.
 3. At any other path both bodies of the exchange are withheld where one of them holds a credential field with a value
    (JSON, JSON lines, form, multipart, XML, YAML, event stream, text), a value with the shape of a known key, or bytes

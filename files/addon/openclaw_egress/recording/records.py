@@ -21,7 +21,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from openclaw_egress.llm.model import OTHER_ERROR, PROVIDER_ERRORS, RequestFacts, ResponseFacts
+from openclaw_egress.llm.model import OTHER_ERROR, RequestFacts, ResponseFacts
+from openclaw_egress.llm.registry import PROVIDER_ERRORS
 from openclaw_egress.recording import semconv
 from openclaw_egress.recording.log_lines import (
     MAX_ATTRIBUTE_BYTES,

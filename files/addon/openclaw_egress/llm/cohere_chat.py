@@ -1,0 +1,98 @@
+"""Cohere's Chat API, version 2, plain and streamed.
+
+Source: https://docs.cohere.com/reference/chat, https://docs.cohere.com/v2/docs/streaming, and the types of the package
+`cohere`. `usage.tokens` has the model's token counts; `usage.billed_units` has the billed counts and is not read. The
+reference does not say how cached tokens count, so their number is absent. A response does not name its model. An error
+response has only a message, so its error type is the HTTP status. A stream reports an error as text in `delta.error`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from openclaw_egress.llm.message_builder import Parts
+from openclaw_egress.llm.model import (
+    OTHER_ERROR,
+    Api,
+    ResponseFacts,
+    Usage,
+    count_of,
+    object_of,
+    text_of,
+)
+
+
+def usage_of(usage: Mapping[str, Any]) -> Usage:
+    """Return the usage object's counts of tokens."""
+    tokens = object_of(usage.get("tokens"))
+    return Usage(input_tokens=count_of(tokens.get("input_tokens")), output_tokens=count_of(tokens.get("output_tokens")))
+
+
+def _whole(value: Mapping[str, Any]) -> ResponseFacts:
+    reason = text_of(value.get("finish_reason"))
+    return ResponseFacts(
+        id=text_of(value.get("id")),
+        finish_reasons=(reason,) if reason else (),
+        usage=usage_of(object_of(value.get("usage"))),
+    )
+
+
+class _Fold:
+    def __init__(self) -> None:
+        self._id: str | None = None
+        self._reason: str | None = None
+        self._usage: Mapping[str, Any] = {}
+        self._error: str | None = None
+        self._parts = Parts()
+
+    def take(self, value: Mapping[str, Any]) -> None:
+        delta = object_of(value.get("delta"))
+        message = object_of(delta.get("message"))
+        index = count_of(value.get("index"))
+        match value.get("type"):
+            case "message-start":
+                self._id = text_of(value.get("id")) or self._id
+            case "tool-plan-delta":
+                self._parts.append(("plan",), "reasoning", message.get("tool_plan"))
+            case "content-start" | "content-delta" if index is not None:
+                content = object_of(message.get("content"))
+                self._parts.append(("content", index, "thinking"), "reasoning", content.get("thinking"))
+                self._parts.append(("content", index, "text"), "text", content.get("text"))
+            case "tool-call-start" | "tool-call-delta" if index is not None:
+                call = object_of(message.get("tool_calls"))
+                function = object_of(call.get("function"))
+                self._parts.open(("call", index), "tool_call", call.get("id"), function.get("name"))
+                self._parts.append(("call", index), "tool_call", function.get("arguments"))
+            case "message-end":
+                self._reason = text_of(delta.get("finish_reason")) or self._reason
+                self._usage = object_of(delta.get("usage")) or self._usage
+                if delta.get("error"):
+                    self._error = OTHER_ERROR
+
+    def facts(self) -> ResponseFacts:
+        parts = self._parts.under()
+        message: dict[str, Any] = {"role": "assistant", "parts": parts}
+        if self._reason:
+            message["finish_reason"] = self._reason
+        return ResponseFacts(
+            id=self._id,
+            finish_reasons=(self._reason,) if self._reason else (),
+            usage=usage_of(self._usage),
+            messages=[message] if parts or self._reason else [],
+            messages_truncated=self._parts.truncated,
+            error_type=self._error,
+        )
+
+
+API = Api(
+    name="cohere-chat",
+    path=re.compile(r"/v2/chat/?$"),
+    examples=("/v2/chat", "/v2/chat/"),
+    members=frozenset({"id", "finish_reason", "usage"}),
+    whole=_whole,
+    fold=_Fold,
+    stream_default=False,
+    hosts={"cohere.com": "cohere", "cohere.ai": "cohere"},
+)

@@ -1,0 +1,112 @@
+"""Registrations of APIs: complete, unambiguous, and without wrong information from paths."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from openclaw_egress import llm
+from openclaw_egress.llm import RequestFacts, provider_of, read_request
+from openclaw_egress.llm.model import Api, error_of
+from openclaw_egress.llm.registry import APIS, PROVIDER_ERRORS, is_model_api
+from openclaw_egress.settings import DEFAULT_LLM_HOSTS
+
+EXAMPLES = [(api.name, path) for api in APIS for path in api.examples]
+
+
+@pytest.mark.parametrize(("name", "path"), EXAMPLES)
+def test_path_matches_exactly_one_api(name: str, path: str) -> None:
+    assert [api.name for api in APIS if api.path.search(path)] == [name]
+    assert is_model_api(path)
+
+
+def test_names_and_hosts_are_unique() -> None:
+    assert all(api.examples for api in APIS)
+    assert max(Counter(api.name for api in APIS).values()) == 1
+    assert max(Counter(host for api in APIS for host in api.hosts).values()) == 1
+
+
+def test_every_host_and_error_type_of_a_registration_is_known() -> None:
+    for api in APIS:
+        for host, name in api.hosts.items():
+            assert provider_of(host) == provider_of(f"eu.{host}") == name
+        assert api.error_types <= PROVIDER_ERRORS
+    assert all(provider_of(host) for host in DEFAULT_LLM_HOSTS)
+
+
+def test_error_type_of_one_api_is_known_to_that_api_only() -> None:
+    error = {"code": "brand_new", "type": "api_error"}
+    assert error_of(error, frozenset({"brand_new"})) == "brand_new"
+    assert error_of(error) == "api_error"
+    assert error_of({"type": "brand_new"}) == "_OTHER"
+
+
+@pytest.mark.parametrize("api", APIS, ids=lambda api: api.name)
+def test_registration_states_where_stream_and_model_are(api: Api) -> None:
+    assert api.stream_in_path is None or api.stream_default is None
+    assert api.model_in_path is None or api.model_in_path.groups == 1
+    assert api.error_types.isdisjoint({"_OTHER"})
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/model/anthropic.claude-v2/invoke",
+        "/model/anthropic.claude-v2/invoke-with-response-stream",
+        "/model/anthropic.claude-v2/converse-stream",
+        "/v1/projects/p/locations/l/publishers/anthropic/models/claude:streamRawPredict",
+        "/v1/projects/p/locations/l/publishers/google/models/gemini:predict",
+    ],
+)
+def test_unread_api_with_stream_in_its_path_has_no_wrong_information(path: str) -> None:
+    assert read_request("host.example", path, b'{"contents": []}') == RequestFacts()
+    assert is_model_api(path)
+
+
+@pytest.fixture
+def path_api(monkeypatch: pytest.MonkeyPatch) -> Api:
+    """Return an API whose stream flag and model are in the path."""
+    api = replace(
+        APIS[0],
+        name="in-path",
+        path=re.compile(r"/models/[^/:]+:(?:stream)?Generate$"),
+        stream_default=None,
+        stream_in_path=re.compile(r":streamGenerate$"),
+        model_in_path=re.compile(r"/models/([^/:]+):"),
+    )
+    monkeypatch.setattr(llm, "api_of", lambda path: api)
+    return api
+
+
+@pytest.mark.usefixtures("path_api")
+@pytest.mark.parametrize(("verb", "stream"), [("streamGenerate", True), ("Generate", False)])
+@pytest.mark.parametrize("body", [b"{}", b'{"contents": [', b'{"stream": "x"}'])
+def test_stream_and_model_of_the_path_are_read(verb: str, stream: bool, body: bytes) -> None:
+    assert read_request("h.example", f"/v1/models/m-1:{verb}?alt=sse", body) == RequestFacts(
+        "chat", None, "m-1", stream
+    )
+
+
+@pytest.mark.usefixtures("path_api")
+def test_request_without_body_is_not_an_operation() -> None:
+    assert read_request("h.example", "/v1/models/m-1:streamGenerate", b"") == RequestFacts()
+
+
+def test_stream_is_unknown_without_a_documented_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(llm, "api_of", lambda path: replace(APIS[0], stream_default=None))
+    assert read_request("h.example", "/v1/messages", b"{}") == RequestFacts("chat", None, None, None)
+    assert read_request("h.example", "/v1/messages", b'{"stream": false}').stream is False
+
+
+def test_stream_default_holds_for_a_complete_body_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(llm, "api_of", lambda path: replace(APIS[0], stream_default=True))
+    assert read_request("h.example", "/v1/messages", b"{}").stream is True
+    assert read_request("h.example", "/v1/messages", b'{"model": "m", "mess').stream is None
+
+
+def test_deployment_in_the_query_is_not_the_model() -> None:
+    path = "/v1/chat/completions?next=/deployments/other/x"
+    assert read_request("api.openai.com", path, b"{}") == RequestFacts("chat", "openai", None, False)
