@@ -536,7 +536,7 @@ def test_a_suggestion_as_json(egress, reporting, state):
     (found,) = lines(egress("policy", "suggest", "sandbox", "--json"))
     assert found["class"] == "sandbox"
     assert found["rules"] == [{"host": "a.example", "ports": [80, 443]}]
-    assert found["left_out"] == {} and found["notes"][0].startswith("3 more were counted")
+    assert found["left_out"] == {} and found["notes"][0].startswith("3 more requests were counted")
     assert found["diff"].startswith("--- policy.yml\n")
 
 
