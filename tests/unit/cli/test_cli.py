@@ -159,7 +159,7 @@ def test_json_lines_have_names_that_programs_can_rely_on(egress):
 def test_no_spool_yet_is_one_message(tmp_path):
     done = process(tmp_path / "nothing", "records")
     assert done.returncode == 2
-    assert done.stderr.startswith("egress: spool ") and "has the proxy run" in done.stderr
+    assert done.stderr.startswith("egress: spool ") and "the file does not exist yet" in done.stderr
 
 
 # ── show ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -534,7 +534,7 @@ def test_a_suggestion_as_json(egress, reporting, state):
     (found,) = lines(egress("policy", "suggest", "sandbox", "--json"))
     assert found["class"] == "sandbox"
     assert found["rules"] == [{"host": "a.example", "ports": [80, 443]}]
-    assert found["left_out"] == {} and found["notes"][0].startswith("3 more were counted")
+    assert found["left_out"] == {} and found["notes"][0].startswith("3 more requests were counted")
     assert found["diff"].startswith("--- policy.yml\n")
 
 
