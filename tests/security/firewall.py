@@ -42,15 +42,19 @@ CHANGES = {
 """Commands that change the rules, by their effect. 172.31.250.2 is the proxy on the internal network."""
 
 
+# A dockerd adds its own last rule to DOCKER-USER. Anywhere else the same rule is a bypass.
+_WITHOUT_DOCKERS = "sed '${/^-A DOCKER-USER -j RETURN$/d;}'"
+
+
 def rules() -> list[str]:
     """Return the first rule of each base chain, and every rule of the firewall entrypoint's chains."""
     show = "; ".join(
-        [f"{tables} -S {base} | sed -n 2p; {tables} -S {chain}" for tables in ("iptables", "ip6tables")
-         for base, chain in _BASE_CHAINS.items()]
+        [f"{tables} -S {base} | sed -n 2p; {tables} -S {chain} | {_WITHOUT_DOCKERS}"
+         for tables in ("iptables", "ip6tables") for base, chain in _BASE_CHAINS.items()]
         + ["iptables -t nat -S PREROUTING | sed -n 2p; iptables -t nat -S EGRESS-DOOR"]
     )  # fmt: skip
     text = on("vps1", "docker", "exec", "--user", "0:0", "openclaw-gateway", "sh", "-c", f"{show}; true")
-    return [line for line in text.splitlines() if line != "-A DOCKER-USER -j RETURN"]
+    return text.splitlines()
 
 
 def restored(command: str) -> bool:

@@ -299,6 +299,26 @@ def test_no_byte_of_a_credential_is_on_the_disk_after_a_kill_and_its_recovery(pr
         assert reader.audit().problems == ()
 
 
+def test_request_is_withheld_from_the_record_of_a_crash_once_the_response_shows_a_credential(proxy, origin):
+    origin.body = f'{{"access_token":"{RESPONSE}","padding":"{"x" * 400}"}}'.encode()
+    call = Call(proxy, "/v1/connect", f'{{"pin":"{REQUEST}"}}'.encode(), JSON_TYPE)
+    call.send_half()
+    call.send_rest()
+    received = b""
+    while RESPONSE.encode() not in received:
+        received += call.socket.recv(65536)
+    proxy.kill()
+    call.close()
+    origin.go_on.set()
+    proxy.start()
+    (row,) = proxy.exchanges()
+    assert row.outcome == "interrupted"
+    line = proxy.line(row.id)
+    assert (line["request"]["body"], line["request"]["body_sha256"]) == ("[redacted]", None)
+    proxy.stop()
+    assert on_disk(proxy) == {}, "after the stop"
+
+
 def test_a_body_without_credentials_is_recorded_exactly_at_any_path(proxy, origin):
     origin.body = PLAIN
     origin.go_on.set()

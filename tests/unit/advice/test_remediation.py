@@ -29,6 +29,7 @@ def group(host: str, port: int, rule: str = "default", *, code: Code | str = "",
 GUARDED = {"code": Code.ADDRESS_GUARDED}
 AT = {"code": Code.ADDRESS_GUARDED, "address": "10.1.2.3"}
 OWN = {"code": Code.OWN_ADDRESS, "address": "192.0.2.7"}
+HOST = {"code": Code.HOST_ADDRESS, "address": "203.0.113.7"}
 NOT_TLS = {"code": Code.NOT_TLS}
 NO_RULE = {"code": Code.NO_RULE}
 ALLOWED = [
@@ -87,6 +88,9 @@ def test_policy_with_the_proposed_rule_is_valid(host, port, rule, told, said):
             "raise classes.sandbox.limits.connections"),
         (ANY, 0, ANY, {"code": Code.VARIOUS}, "more than 300 denials of the class in a minute"),
         ("me.example", 443, "address-guard", OWN, "no rule is proposed: own_address"),
+        ("me.example", 443, "address-guard", HOST, "no rule is proposed: host_address"),
+        ("a.example", 443, "memory-budget", {"code": Code.MEMORY_LIMIT}, "raise EGRESS_MEMORY_BUDGET"),
+        ("a.example", 443, "neighbours", {"code": Code.UNKNOWN_NEIGHBOUR}, "no rule can allow it: only addresses in"),
         ("localhost", 9000, "address-guard", GUARDED, "no rule is proposed: 127.0.0.1"),
         ("x.example", 443, "address-guard", GUARDED,
             "classes.sandbox.addresses: {cidr: …, ports: [443]} with the address of x.example"),

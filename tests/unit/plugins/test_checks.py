@@ -13,7 +13,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[3]
 OURS = "http://openclaw-proxy:8080"
-UNSET = {"error": {"message": "config path is unset: proxy"}}
+UNSET = {"error": {"message": "Config path is valid but unset: proxy. The runtime default applies."}}
 BASE = {"GATEWAY": "openclaw-gateway", "OPENCLAW_USER": "node", "OPENCLAW": "node openclaw.mjs", "PROXY_URL": OURS}
 
 

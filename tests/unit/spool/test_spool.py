@@ -193,6 +193,24 @@ def test_exchange_under_way_at_a_crash_becomes_an_interrupted_record(path):
     assert found["response"]["body_sha256"] is None
 
 
+@pytest.mark.parametrize("how", ["withheld", "left"])
+def test_bodies_that_turn_out_to_be_credentials_are_not_in_the_interrupted_record(path, how):
+    with Spool(path, sync_seconds=None) as spool:
+        head = {"method": "POST", "url": "https://h.example/x", "request_complete": True, "request_size": 6}
+        spool.open_exchange("e1", "gateway", head)
+        spool.append("e1", "request", b"hunter")
+        if how == "withheld":
+            spool.withhold("e1")
+            spool.recover()
+        else:
+            spool.leave("e1", recorded=True, secret=True)
+            assert spool.relieve()
+        (row,) = spool.query()
+        request = reassemble(spool.lines_for("e1"))["request"]
+    assert row.outcome == "interrupted"
+    assert (request["body"], request["body_size"], request["body_sha256"]) == ("[redacted]", 6, None)
+
+
 def test_interrupted_exchange_with_only_its_beginning_is_recorded(spool):
     spool.open_exchange("a", "gateway", {})
     assert spool.recover() == 1

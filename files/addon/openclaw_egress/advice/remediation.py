@@ -82,6 +82,10 @@ def remedy_for(group: DenialGroup, is_own: Callable[[str], bool] = lambda _: Fal
         )
     if rule == "internal-error":
         return Remedy(advice="no rule can allow it: look for the error in the proxy's log")
+    if rule == "memory-budget":
+        return Remedy(advice=f"raise EGRESS_MEMORY_BUDGET and the container's memory limit: {group.reason}")
+    if rule == "neighbours":
+        return Remedy(advice=f"no rule can allow it: only addresses in EGRESS_NEIGHBOURS may connect: {group.reason}")
     if rule == "unknown-class":
         return Remedy(advice=f"add class {name} under classes")
     destination = _destination(group)
@@ -157,7 +161,7 @@ def _meanings(address: Address) -> Iterator[Address]:
 def _never(group: DenialGroup, destination: Destination, is_own: Callable[[str], bool]) -> str | None:
     # For a name, check the address that it resolved to: the guard's record contains it.
     addresses = _guarded_addresses(group, destination) if group.rule == "address-guard" else (destination.address,)
-    if group.code == Code.OWN_ADDRESS:
+    if group.code in (Code.OWN_ADDRESS, Code.HOST_ADDRESS):
         return f"{group.reason}: it leads to the proxy's host"
     for address in addresses or (None,):
         if (why := never_opened(destination.host, address)) is not None:

@@ -546,7 +546,7 @@ class Service:
     # ── health ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def alive(self) -> tuple[bool, dict[str, Any]]:
-        """Return whether the process serves clients at all; `ready` reports all other problems."""
+        """Return whether clients can be served, now and in seven days; `ready` reports all other problems."""
         silence = time.monotonic() - self._beat
         expiring = self.served_ca.info.problems(self._clock())
         return silence < STALLED_SECONDS and not expiring, {

@@ -43,7 +43,7 @@ BUFFER_LIMIT = 1024 * 1024
 """Bodies of a known length up to this limit, in bytes, are held until they are committed; longer ones stream."""
 
 JOURNAL_SECONDS = 0.05
-"""Streamed bytes are in the spool at most this long after they passed…"""
+"""Streamed bytes are in the spool at most this long after they passed (at paths without a scan for credentials)…"""
 
 JOURNAL_BYTES = 64 * 1024
 """…or earlier, as soon as this many bytes are waiting."""
@@ -61,6 +61,8 @@ class Exchange:
     closed: bool = False
     failed: bool = False
     """A tap raised an exception: no further byte passes."""
+    withheld: bool = False
+    """The journal holds no body of the exchange, because one of them holds credentials."""
     journalled: int = 0
     waiting: dict[str, bytearray] = field(default_factory=lambda: {"request": bytearray(), "response": bytearray()})
     timer: asyncio.TimerHandle | None = None
@@ -224,6 +226,7 @@ class Recorder:
         def tap(data: bytes) -> None:
             for piece in exchange.capture.response_chunk(data, self._now()):
                 self._keep(exchange, "response", piece)
+            self._withhold_secrets(exchange)
             if not data or (length is not None and exchange.capture.response.wire_size >= length):
                 self._close(exchange, "complete")
 
@@ -298,6 +301,12 @@ class Recorder:
                 self._spool.append(exchange.capture.id, direction, bytes(waiting))
                 waiting.clear()
 
+    def _withhold_secrets(self, exchange: Exchange) -> None:
+        """Delete journalled bodies once the response shows that they are credentials: a crash would record them."""
+        if exchange.capture.secret and not exchange.withheld:
+            self._spool.withhold(exchange.capture.id)
+            exchange.withheld = True
+
     def _close(self, exchange: Exchange, outcome: str, error_type: str | None = None) -> None:
         if exchange.closed:
             return
@@ -305,7 +314,9 @@ class Recorder:
             exchange.timer.cancel()
             exchange.timer = None
         end = self._now()
-        self._spool.close_exchange(exchange.capture.record(outcome, end, error_type))
+        record = exchange.capture.record(outcome, end, error_type)
+        self._withhold_secrets(exchange)
+        self._spool.close_exchange(record)
         exchange.closed = True
         exchange.capture.forget_bodies()
         for waiting in exchange.waiting.values():
@@ -319,7 +330,8 @@ class Recorder:
             exchange.timer.cancel()
             exchange.timer = None
         exchange.closed = True
-        self._spool.leave(exchange.capture.id, recorded=exchange.request_committed or not exchange.request_held)
+        recorded = exchange.request_committed or not exchange.request_held
+        self._spool.leave(exchange.capture.id, recorded=recorded, secret=exchange.capture.secret)
 
     def abandon(self, flow: http.HTTPFlow, decision: Decision, status: int | None) -> None:
         """Record an exchange that the memory budget ends; ``status`` is that of the proxy's own response, if any."""
@@ -340,6 +352,7 @@ class Recorder:
         return exchange.capture.known() | {
             "request_complete": exchange.request_committed,
             "request_held": exchange.request_held,
+            "secret": exchange.capture.secret,
         }
 
     def _exchange(self, flow: http.HTTPFlow) -> Exchange | None:

@@ -23,7 +23,7 @@ READ_AHEAD = 2 * 1024 * 1024
 """Bytes of a request's body in which the model's name is looked for. They are read in passing and not kept."""
 
 READER_BYTES = 8 * 1024 * 1024
-"""Bytes that the response reader keeps at most (`providers.reading`)."""
+"""Bytes that the response reader keeps at most (`llm.parsers`)."""
 
 MAX_DECODED = 64 * 1024 * 1024
 """Limit of decoded bytes. Beyond it the body counts as a decompression bomb, and only its wire size is counted."""

@@ -40,6 +40,13 @@ class Journal:
             (exchange_id, direction, time_ns, data),
         )
 
+    def withhold(self, exchange_id: str) -> None:
+        """Delete the journalled bodies of an exchange, and mark them as credentials."""
+        self._db.execute("DELETE FROM chunks WHERE id = ?", (exchange_id,))
+        self._db.execute(
+            "UPDATE exchanges SET head = json_set(head, '$.secret', json('true')) WHERE id = ?", (exchange_id,)
+        )
+
     def forget(self, exchange_id: str) -> None:
         """Delete an exchange that has ended or that must not be recorded."""
         self._db.execute("DELETE FROM chunks WHERE id = ?", (exchange_id,))
@@ -77,7 +84,7 @@ class Journal:
         request, response = b"".join(bodies["request"]), b"".join(bodies["response"])
         for name, data in (("request_size", request), ("response_size", response)):
             known[name] = max(known.get(name) or 0, len(data))
-        secret = _are_credentials(known, request, response)
+        secret = bool(head.get("secret")) or _are_credentials(known, request, response)
         needed = {"method": "", "url": "", "host": "", "port": 0, "begin_ns": begin_ns, "body_truncated": False}
         return ExchangeRecord(
             **{
@@ -88,8 +95,8 @@ class Journal:
                 "outcome": "interrupted",
                 "end_ns": max(end_ns, known.get("begin_ns", begin_ns)),
                 "body_truncated": bool(known.get("body_truncated")) or secret,
-                "request_body": _body(request, secret, whole=bool(head.get("request_complete"))),
-                "response_body": _body(response, secret, whole=False),
+                "request_body": _body(request, known["request_size"], secret, whole=bool(head.get("request_complete"))),
+                "response_body": _body(response, known["response_size"], secret, whole=False),
             }
         )
 
@@ -108,11 +115,11 @@ def _content_type(headers: list[tuple[str, str]]) -> str | None:
     return next((value for name, value in headers if name.lower() == "content-type"), None)
 
 
-def _body(data: bytes, secret: bool, *, whole: bool) -> Body | None:
+def _body(data: bytes, size: int, secret: bool, *, whole: bool) -> Body | None:
+    if secret:
+        return Body(text=REDACTED, encoding="utf-8", size=size, sha256=None, truncated=True) if size else None
     if not data:
         return None
-    if secret:
-        return Body(text=REDACTED, encoding="utf-8", size=len(data), sha256=None, truncated=True)
     return Body.of(data, whole=whole)
 
 

@@ -40,6 +40,10 @@ _OLD_SENTENCES: tuple[tuple[str, re.Pattern[str], Code], ...] = (
 )
 
 
+BATCH = 1000
+"""Number of rows that are in memory at a time: a spool can hold more denials than the container has memory for."""
+
+
 class Denied(NamedTuple):
     """Columns of a denial that older versions did not write."""
 
@@ -107,17 +111,20 @@ def _add_codes(connection: sqlite3.Connection) -> None:
     for name, kind in absent_until(0).items():
         if name not in present:
             connection.execute(f"ALTER TABLE records ADD COLUMN {name} {kind}")
-    rows = connection.execute(
-        "SELECT seq, rule, reason, otlp FROM records WHERE event_name = ? AND part = 0 AND enforced IS NULL",
-        (EVENT_DENIED,),
-    )
-    for seq, rule, reason, encoded in rows.fetchall():
-        old = read_old_denial(rule or "", reason or "", encoded)
-        connection.execute(
-            "UPDATE records SET client = coalesce(client, ?), code = ?, address = ?, enforced = ?, summary = ?, "
-            "outcome = ? WHERE seq = ?",
-            (*old, "denied" if old.enforced else "reported", seq),
-        )
+    last = -1
+    while rows := connection.execute(
+        "SELECT seq, rule, reason, otlp FROM records "
+        "WHERE event_name = ? AND part = 0 AND enforced IS NULL AND seq > ? ORDER BY seq LIMIT ?",
+        (EVENT_DENIED, last, BATCH),
+    ).fetchall():
+        for seq, rule, reason, encoded in rows:
+            old = read_old_denial(rule or "", reason or "", encoded)
+            connection.execute(
+                "UPDATE records SET client = coalesce(client, ?), code = ?, address = ?, enforced = ?, summary = ?, "
+                "outcome = ? WHERE seq = ?",
+                (*old, "denied" if old.enforced else "reported", seq),
+            )
+        last = rows[-1][0]
 
 
 _MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [_add_codes]

@@ -182,6 +182,7 @@ class Spool(SpoolReader):
         """Error of the flush thread's last round; None if it succeeded."""
         self._logged: dict[int, tuple[str, float]] = {}
         self._left: dict[str, bool] = {}
+        self._left_secret: set[str] = set()
         self._flush_thread: threading.Thread | None = None
         self._lock_file = _lock_exclusively(self.path)
         try:
@@ -271,6 +272,12 @@ class Spool(SpoolReader):
                 Journal(db).append(exchange_id, direction, self._now(), data)
                 state.journal[exchange_id] = state.journal.get(exchange_id, 0) + len(data)
 
+    def withhold(self, exchange_id: str) -> None:
+        """Delete the journalled bodies of an exchange in progress, because they are credentials."""
+        with self._transaction() as (db, state):
+            Journal(db).withhold(exchange_id)
+            state.journal[exchange_id] = 0
+
     def close_exchange(self, record: ExchangeRecord) -> list[int]:
         """Replace the exchange's journal with the lines of its record. Return their numbers."""
         lines = lines_of(record)
@@ -298,21 +305,27 @@ class Spool(SpoolReader):
             return 0
         return sum(left.values())
 
-    def leave(self, exchange_id: str, *, recorded: bool) -> None:
+    def leave(self, exchange_id: str, *, recorded: bool, secret: bool = False) -> None:
         """End an exchange whose record could not be written.
 
         Args:
             exchange_id: its ID.
             recorded: whether bytes of it were sent. If so, it becomes a record (``interrupted``) when the disk can be
                 written; otherwise it is forgotten.
+            secret: whether its bodies are credentials, which must not be recorded.
         """
         with self._lock:
             if exchange_id in self._state.journal:
                 self._left[exchange_id] = recorded
+                if secret:
+                    self._left_secret.add(exchange_id)
 
     def _settle(self, left: dict[str, bool]) -> None:
         """Record or forget exchanges that were left in the journal."""
         for exchange_id, recorded in left.items():
+            if exchange_id in self._left_secret:
+                self.withhold(exchange_id)
+                self._left_secret.discard(exchange_id)
             # Take the lock: the event loop may be inside a transaction on this connection.
             with self._lock, spool_errors(self.path):
                 record = next(Journal(self._db).interrupted(exchange_id), None) if recorded else None

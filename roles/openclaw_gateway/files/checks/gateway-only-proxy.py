@@ -44,7 +44,8 @@ def settings(section):
         return found
     reported = found.get("error") if isinstance(found, dict) else None
     message = str(reported.get("message")) if isinstance(reported, dict) else out + error
-    if status != 0 and ("unset" in message or "Config path not found" in message):
+    # Other errors can contain "unset", too, such as that of a secret without a value.
+    if status != 0 and (f"unset: {section}" in message or f"path not found: {section}" in message):
         return {}
     # The output may hold tokens, so do not print it.
     sys.exit(
