@@ -140,7 +140,7 @@ def _disk(state: Path) -> Iterator[bool]:
 
 @contextlib.contextmanager
 def _filled(state: Path) -> Iterator[None]:
-    """Fill the disk's free space within the context."""
+    """Fill the disk; free the space when the context exits."""
     filler = state / "filler"
     with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
         while file.write(b"\0" * 4096):

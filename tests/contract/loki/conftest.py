@@ -30,7 +30,7 @@ def loki_url() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def ask(loki_url: str) -> Callable[[str], Asker]:
-    """Return a factory for a case's asker. Names are unique to this run: six letters, as in the recorded run."""
+    """Return a function that creates the Loki client of a test case; its names contain six random letters."""
     real = bool(os.environ.get("LOKI_URL"))
     run = "".join(random.choices("ghjkmnpqrtvwxyz", k=6))
     allowance = Allowance()

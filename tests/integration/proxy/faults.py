@@ -109,7 +109,7 @@ def text_of(place: Place) -> str:
 
 
 def describe(place: Place) -> str:
-    """Return a description of a place for a failure message."""
+    """Return function, line number and source text of a code line, for a failure message."""
     return f"{place[0].co_qualname}:{place[1]} {text_of(place)}"
 
 
@@ -164,7 +164,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("transfer-encoding", "chunked")
         self.end_headers()
         self.wfile.write(b"d\r\ndata: first\n\n\r\n")
-        # Send the rest once the client has the first event; a client that gets no event has closed by then.
+        # Wait until the client has the first event. If the proxy aborted the connection, this times out.
         self.server.upstream.acknowledged.wait(SECONDS)
         self.wfile.write(b"c\r\ndata: last\n\n\r\n0\r\n\r\n")
 

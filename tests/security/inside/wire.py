@@ -313,12 +313,12 @@ def health_and_metrics(attack: Attack) -> Iterator[Try]:
 
 @technique((*ENFORCED, PEER))
 def addresses_of_hosts(attack: Attack) -> Iterator[Try]:
-    """Connect to ports of the gateway, VPS-1 and VPS-2, by every address that they have, the bridge's included."""
+    """Connect to ports of the gateway, VPS-1 and VPS-2, at each of their addresses, also those of bridges."""
     yield from _ports(attack, (22, 53, 80, 3100, 4318, 5355, 9090, 9428, 18789, 18790, 9222))
 
 
 def _ports(attack: Attack, ports: tuple[int, ...]) -> Iterator[Try]:
-    """Yield attempts at ports of every host, over HTTP."""
+    """Yield an HTTP request to each port of every host."""
     yield from attack.side_by_side(_in_http((host, port)) for host in attack.world.hosts for port in ports)
 
 

@@ -1,4 +1,4 @@
-"""The Loki fake as a whole: storage, faults and the server in front. Not Loki."""
+"""The Loki fake that tests start: store, injected faults and HTTP server; not the real Loki."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Push:
 
 
 class LokiStandIn:
-    """Fake of Loki's HTTP contract, on loopback by default. Not Loki.
+    """Fake of Loki's HTTP contract, on loopback by default; not the real Loki.
 
     with LokiStandIn() as loki: … loki.url, loki.faults, loki.pushes, loki.lines(service="openclaw-proxy")
     """

@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -182,10 +183,19 @@ def test_show_as_json(egress):
     assert found["record"]["status"] == 200 and found["exchange"]["response"]["body"] == '{"id":"msg_1"}'
 
 
-@pytest.mark.parametrize(("name", "said"), [("nope", "no exchange begins with"), ("", "begin with")])
+@pytest.mark.parametrize(("name", "said"), [("nope", "no exchange ID starts with"), ("", "start with")])
 def test_unknown_or_ambiguous_id_is_refused(egress, name, said):
     result = egress("show", name)
     assert result.exit_code == 1 and said in result.stderr
+
+
+@pytest.mark.parametrize("damage", [b"\x00\xff", "text"])
+def test_damaged_exchange_is_one_message(state, egress, damage):
+    with sqlite3.connect(state / "spool.db") as database:
+        database.execute("UPDATE records SET otlp = ? WHERE exchange_id LIKE '0aaa%'", (damage,))
+    result = egress("show", "0aaa")
+    assert result.exit_code == 2
+    assert "is damaged in the spool" in result.stderr and "Traceback" not in result.output
 
 
 def test_parts_are_assembled_and_binary_bodies_are_described(state, egress):

@@ -1,4 +1,4 @@
-"""The modules as Ansible starts them: a process with JSON on its standard input, on real files."""
+"""Tests of the Ansible modules, each a process that reads JSON from standard input and edits real files."""
 
 import json
 import os

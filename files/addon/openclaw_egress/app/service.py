@@ -621,7 +621,7 @@ class Service:
 
 
 def read_policy(settings: Settings) -> Policy:
-    """Return the policy that the settings name, or the built-in one, plus the host's own addresses.
+    """Return the configured policy, or the built-in one; the host's addresses, which it refuses, are added.
 
     Raises:
         PolicyError: a named file is missing or not valid.

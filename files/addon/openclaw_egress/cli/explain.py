@@ -56,7 +56,8 @@ def ask(policy: Policy, class_name: str, url: str, method: str, look_up: LookUp 
             break
         if found is None:
             found = _addresses(policy, destination, look_up)
-        # Decide for each step, as the proxy does: an exception may name methods and paths.
+        # Check the addresses for CONNECT and for the request, as the proxy does: an address exception can be limited to
+        # some methods and paths.
         addresses = _decide_addresses(policy, class_name, destination, found, *known)
         decision = with_addresses(decision, [verdict for _, verdict in addresses])
         if not decision.allow:

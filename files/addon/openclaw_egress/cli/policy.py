@@ -242,7 +242,7 @@ def _known_class(policy: Policy, class_name: str) -> None:
 
 
 def policy_of(settings: Settings) -> Policy:
-    """Return the policy that the settings name, or the built-in one, with the host's addresses."""
+    """Return the configured policy, or the built-in one; the host's addresses, which it refuses, are added."""
     if settings.policy_file is not None:
         policy = load_policy(settings.policy_file, settings.llm_hosts)
     else:

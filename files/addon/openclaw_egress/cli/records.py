@@ -151,14 +151,19 @@ def show(
     """
     with SpoolReader(Settings.load().spool_path) as reader:
         found = list(reader.query(Filters(id=record_id)))
-        lines = reader.lines_for(found[0].id) if found else []
+        try:
+            lines = reader.lines_for(found[0].id) if found else []
+            whole = reassemble(lines) if lines else {}
+        except ValueError as error:
+            complain(f"exchange {found[0].id} is damaged in the spool: {error}; others are not affected")
+            raise typer.Exit(BAD_INPUT) from None
         if not lines:  # No match, or deleted since the query.
-            complain(f"no exchange begins with {harmless(record_id)}; `egress records` lists IDs")
+            complain(f"no exchange ID starts with {harmless(record_id)}; `egress records` lists IDs")
             raise typer.Exit(NEGATIVE)
         if len(found) > 1:
-            complain(f"{len(found)} exchanges begin with {harmless(record_id)}: write more characters of the ID")
+            complain(f"{len(found)} exchange IDs start with {harmless(record_id)}: write more characters")
             raise typer.Exit(NEGATIVE)
-    row, whole = found[0], reassemble(lines)
+    row = found[0]
     if as_json:
         print_json({"record": _as_json(row), "exchange": whole})
         return

@@ -158,7 +158,7 @@ def list_of(value: object) -> list[Any]:
 
 
 def first_count(*values: object) -> int | None:
-    """Return the first value that is a count."""
+    """Return the first value that is a valid count (see `count_of`); None without one."""
     return next((count for value in values if (count := count_of(value)) is not None), None)
 
 

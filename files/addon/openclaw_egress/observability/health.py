@@ -21,7 +21,7 @@ class _QuietHandler(WSGIRequestHandler):
     timeout = 5
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  (the base class names it so)
-        """Ignore the message: a health check runs every few seconds."""
+        """Log no request: a health check every few seconds would fill the log."""
 
 
 class HealthError(EgressError):

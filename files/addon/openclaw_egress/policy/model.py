@@ -169,7 +169,7 @@ class Rule:
 
 
 def plain_path(path: str | None) -> str | None:
-    """Return a request's path without query and escapes; None if servers may read it in more than one way."""
+    """Return the percent-decoded path without its query; None if servers can interpret it differently."""
     if not path or not path.startswith("/"):
         return None
     raw = path.split("?", maxsplit=1)[0]

@@ -21,7 +21,7 @@ MAX_ENTRIES = 50_000
 
 
 class FileError(EgressError):
-    """File that cannot be used. ``str()`` is ``file:line: problem; remedy``; ``line`` counts from 1, or is None."""
+    """Error in an operator's file. ``str()`` is ``file:line: problem; remedy``; ``line`` starts at 1, or is None."""
 
     def __init__(self, file: str, line: int | None, problem: str, remedy: str) -> None:
         self.file, self.line, self.problem, self.remedy = file, line, problem, remedy

@@ -395,9 +395,9 @@ def _read_by(handler: server.ConnectionHandler, task: asyncio.Task[Any] | None) 
 
 
 def _tune(io: server.ConnectionIO) -> None:
-    """Limit the data that is read ahead: asyncio reads up to 384 KiB, and a third of it is enough.
+    """Limit the read-ahead of a socket to a third of asyncio's default of 384 KiB.
 
-    The reader itself shows whether this was done, because it lives as long as the socket.
+    The changed limit also marks the socket as tuned: its reader exists as long as the socket.
     """
     reader: Any = io.reader
     if not isinstance(reader, asyncio.StreamReader) or io.writer is None:

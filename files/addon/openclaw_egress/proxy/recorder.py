@@ -396,7 +396,7 @@ def _cutting(exchange: Exchange, tap: Callable[[bytes], None]) -> Callable[[byte
     def cutting(data: bytes) -> bytes:
         try:
             if exchange.failed:
-                raise SpoolError("the exchange could not be recorded")
+                raise SpoolError("recording of this exchange failed before, so its connection is aborted; see the log")
             tap(data)
             return data
         except Exception:

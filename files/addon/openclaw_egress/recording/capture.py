@@ -120,7 +120,7 @@ class BodyCapture:
 
     @property
     def undecodable(self) -> bool:
-        """Return, once the body is finished, whether it is kept as it came, because its coding does not decode it."""
+        """Return whether the finished body is stored undecoded, because its content coding does not decode it."""
         return self._encoded and self._damaged and not self._decoder.exhausted
 
     def body(self) -> Body | None:

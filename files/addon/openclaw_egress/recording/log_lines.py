@@ -102,7 +102,7 @@ def reassemble(lines: Iterable[str]) -> dict[str, Any]:
     for text in lines:
         loaded = json.loads(text)
         if not isinstance(loaded, dict):
-            raise ValueError("a line is not a JSON object")  # noqa: TRY004 - the text is invalid, not its type
+            raise ValueError("a log line of the record is not a JSON object")  # noqa: TRY004 - the text is invalid, not its type
         if "part" in loaded:
             parts[int(loaded["part"]["index"])] = loaded
         else:

@@ -195,7 +195,7 @@ def _redact_pair(pair: str) -> str:
         return REDACTED if _hides_a_secret(pair) else pair
     if _is_secret_parameter(name):
         return f"{name}={REDACTED}"
-    if ";" in value:  # some servers split at ";" too; everything after a secret name is redacted
+    if ";" in value:  # some servers also separate pairs with ";"
         first, _, rest = value.partition(";")
         return f"{name}={first};{_redact_pair(rest)}"
     if _hides_a_secret(value):

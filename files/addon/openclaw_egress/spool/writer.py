@@ -678,7 +678,7 @@ class Spool(SpoolReader):
         )
 
     def _change_state(self, seqs: Iterable[int], new: int, why: str | None) -> list[int]:
-        """Change the state of pending lines. Return the changed lines."""
+        """Set a new state for those lines that are still pending. Return their numbers."""
         changed = []
         for seq in seqs:
             row = self._db.execute(

@@ -224,17 +224,17 @@ class BodyDecoder:
         codings = [_coding(name) for name in reversed(names[: MAX_CODINGS + 1])]
         self._codings = [coding for coding in codings if coding is not None]
         if len(names) > MAX_CODINGS:
-            self.error = f"more than {MAX_CODINGS} content codings; the body is kept as it came"
+            self.error = f"more than {MAX_CODINGS} content codings; the body is stored undecoded"
         elif len(self._codings) < len(names):
             unknown = next(name for name in names if _coding(name) is None)
-            self.error = f"unknown content coding {unknown[:40]!r}; the body is kept as it came"
+            self.error = f"unknown content coding {unknown[:40]!r}; the body is stored undecoded"
         if self.error is not None:
             self._codings = []
-        # Output of each layer so far: an inner layer of a list can be a decompression bomb too.
+        # Decoded bytes of each content coding so far. Each has a limit, because any can be a decompression bomb.
         self._given = [0] * len(self._codings)
 
     def pieces(self, data: bytes) -> Iterator[bytes]:
-        """Yield the decoded bytes of `data` in pieces; drain the iterator. Memory use stays at a few pieces."""
+        """Yield the decoded bytes of `data` in pieces, to limit memory. The caller must consume all of them."""
         if self._stopped or not data:
             return
         if not self._codings:
