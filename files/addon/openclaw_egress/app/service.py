@@ -27,8 +27,8 @@ from openclaw_egress.export.exporter import Exporter
 from openclaw_egress.observability.health import HealthError, HealthServer
 from openclaw_egress.observability.metrics import Metrics
 from openclaw_egress.policy.codes import ANYWHERE, UNREADABLE, Target, Unparsed, summary
-from openclaw_egress.policy.host_addresses import with_host_addresses
-from openclaw_egress.policy.model import Decision, Policy, PolicyError, builtin_policy, load_policy
+from openclaw_egress.policy.configured import configured_policy
+from openclaw_egress.policy.model import Decision, Policy, PolicyError
 from openclaw_egress.proxy import memory, mitmproxy_patches
 from openclaw_egress.proxy.access_control import AccessControl, sent_method
 from openclaw_egress.proxy.memory_budget import MemoryBudget, container_limit, default_budget
@@ -38,7 +38,7 @@ from openclaw_egress.proxy.tunnels import Tunnel
 from openclaw_egress.recording import semconv
 from openclaw_egress.recording.denials import MAX_KEYS, DenialRate, Key
 from openclaw_egress.recording.records import DeniedRecord, EventRecord, rfc3339
-from openclaw_egress.settings import DEFAULT_LLM_HOSTS, Settings, SettingsError
+from openclaw_egress.settings import Settings, SettingsError
 from openclaw_egress.spool.writer import Spool, SpoolError
 
 log = logging.getLogger("openclaw_egress")
@@ -80,7 +80,7 @@ class Service:
     def __init__(self, settings: Settings, clock: certificates.Clock = certificates.utc_now) -> None:
         self.settings = settings
         self._clock = clock
-        self.policy = read_policy(settings)
+        self.policy = configured_policy(settings)
         mitmproxy_patches.check_version()
         check_ports(settings, self.policy)
         refuse_open_proxy(settings, self.policy, [settings.listen_host])
@@ -421,7 +421,7 @@ class Service:
         self._policy_seen, self._next_listen = seen, math.inf
         self._policy_waits_for_ca = None
         try:
-            policy = read_policy(self.settings)
+            policy = configured_policy(self.settings)
             if self.apply_listeners is None and _listeners(policy).keys() != _listeners(self.policy).keys():
                 file = str(self.settings.policy_file)
                 raise PolicyError(
@@ -620,19 +620,6 @@ class Service:
         return gauges
 
 
-def read_policy(settings: Settings) -> Policy:
-    """Return the configured policy, or the built-in one; the host's addresses, which it refuses, are added.
-
-    Raises:
-        PolicyError: a named file is missing or not valid.
-    """
-    if settings.policy_file is not None:
-        policy = load_policy(settings.policy_file, settings.llm_hosts)
-    else:
-        policy = builtin_policy(settings.llm_hosts or DEFAULT_LLM_HOSTS)
-    return with_host_addresses(policy, settings.host_addresses_file)
-
-
 def plain_export_warning(endpoint: str, look_up: Callable[..., list[Any]] = socket.getaddrinfo) -> str | None:
     """Return a warning if records, which contain prompts, would cross a public network unencrypted; otherwise None."""
     parts = urlsplit(endpoint)
@@ -685,4 +672,4 @@ def describe(service: Service) -> str:
     )
 
 
-__all__ = ["Service", "SpoolError", "describe", "read_policy"]
+__all__ = ["Service", "SpoolError", "describe"]

@@ -9,7 +9,7 @@ import typer
 
 from openclaw_egress import certificates
 from openclaw_egress.cli.formatting import print_json
-from openclaw_egress.cli.policy import policy_of
+from openclaw_egress.policy.configured import configured_policy
 from openclaw_egress.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, help="Manage the root CA and the issuing CA.")
@@ -33,7 +33,7 @@ def create(
     changed = certificates.create(
         settings.effective_ca_dir,
         root_key_dir or settings.state_dir / "root",
-        policy_of(settings).inspect,
+        configured_policy(settings).inspect,
         force_issuing=renew,
     )
     typer.echo("created" if changed else "unchanged")

@@ -15,11 +15,11 @@ from openclaw_egress.cli.explain import Verdict, ask
 from openclaw_egress.cli.formatting import BAD_INPUT, NEGATIVE, complain, harmless, print_json
 from openclaw_egress.cli.records import moment
 from openclaw_egress.policy.cases import Case, load_cases
+from openclaw_egress.policy.configured import configured_policy
 from openclaw_egress.policy.destination import DestinationError
-from openclaw_egress.policy.host_addresses import with_host_addresses
 from openclaw_egress.policy.json_schema import schema_text
-from openclaw_egress.policy.model import Decision, Policy, builtin_policy, load_policy
-from openclaw_egress.settings import DEFAULT_LLM_HOSTS, Settings
+from openclaw_egress.policy.model import Decision, Policy
+from openclaw_egress.settings import Settings
 from openclaw_egress.spool.reader import Filters, SpoolReader
 
 app = typer.Typer(no_args_is_help=True, help="Check the policy, and query its decisions.")
@@ -37,7 +37,7 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Check whether a policy is valid. Exit code 0, or 2 with the file, the line, the error and the remedy."""
-    policy = policy_of(Settings.load(policy_file=file))
+    policy = configured_policy(Settings.load(policy_file=file))
     if as_json:
         classes = {found.name: {"listen": found.listen, "action": found.action} for found in policy.classes.values()}
         print_json(
@@ -61,7 +61,7 @@ def explain(
     as_json: AsJson = False,
 ) -> None:
     """Show what the policy decides, by which rule and why. Exit code 0 allowed, 1 denied."""
-    policy = policy_of(Settings.load(policy_file=file))
+    policy = configured_policy(Settings.load(policy_file=file))
     _known_class(policy, class_name)
     try:
         verdict = ask(policy, class_name, url, method, _addresses if resolve else None)
@@ -121,7 +121,7 @@ def test(
     and `rule`, the rule that must decide, such as default or classes.sandbox.deny[0]. Cases are decided as by
     `explain`, without name resolution.
     """
-    policy = policy_of(Settings.load(policy_file=file))
+    policy = configured_policy(Settings.load(policy_file=file))
     cases = load_cases(cases_file, list(policy.classes))
     decided = [(case, ask(policy, case.class_name, case.url, case.method).decision) for case in cases]
     failed = [(case, decision) for case, decision in decided if not case.meets(decision)]
@@ -181,7 +181,7 @@ def suggest(
     Exit code 0, 1 nothing to suggest, 2 bad input.
     """
     settings = Settings.load(policy_file=file)
-    policy = policy_of(settings)
+    policy = configured_policy(settings)
     if settings.policy_file is None:
         complain("there is no policy file to change: name it with --policy or EGRESS_POLICY_FILE")
         raise typer.Exit(BAD_INPUT)
@@ -239,15 +239,6 @@ def _known_class(policy: Policy, class_name: str) -> None:
     if class_name not in policy.classes:
         complain(f"there is no class {harmless(class_name)}; there are {', '.join(policy.classes)}")
         raise typer.Exit(BAD_INPUT)
-
-
-def policy_of(settings: Settings) -> Policy:
-    """Return the configured policy, or the built-in one; the host's addresses, which it refuses, are added."""
-    if settings.policy_file is not None:
-        policy = load_policy(settings.policy_file, settings.llm_hosts)
-    else:
-        policy = builtin_policy(settings.llm_hosts or DEFAULT_LLM_HOSTS)
-    return with_host_addresses(policy, settings.host_addresses_file)
 
 
 def _addresses(host: str, port: int) -> list[str]:

@@ -1,0 +1,20 @@
+"""The policy that the settings name, as the proxy and the commands use it."""
+
+from __future__ import annotations
+
+from openclaw_egress.policy.host_addresses import with_host_addresses
+from openclaw_egress.policy.model import Policy, builtin_policy, load_policy
+from openclaw_egress.settings import DEFAULT_LLM_HOSTS, Settings
+
+
+def configured_policy(settings: Settings) -> Policy:
+    """Return the configured policy, or the built-in one; the host's addresses, which it refuses, are added.
+
+    Raises:
+        PolicyError: a named file is missing or not valid.
+    """
+    if settings.policy_file is not None:
+        policy = load_policy(settings.policy_file, settings.llm_hosts)
+    else:
+        policy = builtin_policy(settings.llm_hosts or DEFAULT_LLM_HOSTS)
+    return with_host_addresses(policy, settings.host_addresses_file)
