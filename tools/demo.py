@@ -82,7 +82,7 @@ def anthropic_calls(proxy: RunningProxy, http: httpx.Client) -> None:
 
     step("Anthropic SDK, a message", plain)
     step("Anthropic SDK, a streamed message", streamed)
-    step("Anthropic SDK, a call that fails", failing)
+    step("Anthropic SDK, a failed call", failing)
 
 
 def openai_calls(proxy: RunningProxy, http: httpx.Client) -> None:
@@ -103,7 +103,7 @@ def openai_calls(proxy: RunningProxy, http: httpx.Client) -> None:
         return f"{len(list(gpt.responses.create(model='gpt-6', input='hello', stream=True)))} events"
 
     step("OpenAI SDK, a chat completion", chat)
-    step("OpenAI SDK, a streamed one", streamed)
+    step("OpenAI SDK, a streamed chat completion", streamed)
     step("OpenAI SDK, a streamed response", response)
 
 
@@ -111,7 +111,7 @@ def classes(proxy: RunningProxy, providers: LLMProviders) -> None:
     """Show the destinations that each class reaches."""
 
     def browser() -> str:
-        # Trusts only the site's own certificate, so a response proves that the proxy did not decrypt.
+        # Trust only the site's own certificate, so that a response proves that the proxy did not decrypt.
         with proxy.client("browser", ca=providers.ca_file) as http:
             expect(http.get(proxy.url("www.example.com", "/")).status_code == 200, "the browser's class was refused")
         return "tunnelled, not decrypted"
@@ -137,7 +137,7 @@ def records(proxy: RunningProxy) -> None:
     console.rule(f"egress show {shown.id[:8]}", align="left")
     text = egress(proxy, "show", shown.id[:8])
     console.print(text, end="", markup=False, soft_wrap=True)
-    expect("[redacted]" in text, "the key is not marked as redacted")
+    expect("[redacted]" in text, "the API key is not redacted in the record")
     for file in proxy.directory.rglob("*"):
         if file.is_file():
             expect(KEY.encode() not in file.read_bytes(), f"the key is in {file}")

@@ -14,7 +14,7 @@ fi
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/openclaw-egress/sanity
 tree=$PWD/build/sanity/ansible_collections/openclaw/egress
 
-# The tracked files, less what `build_ignore` of galaxy.yml keeps out of the artifact.
+# Copy the tracked files, except those that `build_ignore` in galaxy.yml excludes from the artifact.
 rm -rf build/sanity
 mkdir -p "$tree" "$cache"
 tracked() { git ls-files -z --cached --others --exclude-standard "$@"; }

@@ -28,7 +28,7 @@ POLICIES, REQUESTS = 34, 310
 
 
 def policy_of(rules: int) -> tuple[Policy, list[Destination]]:
-    """Return a class with a number of rules (names, wildcards, denied names), and destinations of which some match."""
+    """Return a class with N rules (names, wildcards, denied names), and destinations of which some match a rule."""
     chance = random.Random(rules)
     names = [f"host-{number}.zone-{number % 97}.example" for number in range(rules)]
     third = rules // 3
@@ -75,7 +75,7 @@ def main() -> int:
         at_most(f"a decision with {FEW:,} rules", taken[FEW], "us", GOAL_MICROSECONDS),
         reported(f"a decision with {MANY:,} rules", taken[MANY], "us"),
         at_most(f"{MANY:,} rules as against {FEW:,}", taken[MANY] / taken[FEW], "times", GOAL_GROWTH),
-        reported("requests that explain and access control decided", sum(outcomes.values()), "requests"),
+        reported("requests decided by both explain and access control", sum(outcomes.values()), "requests"),
         exactly("of these decided differently", len(different), "requests", 0),
     ]
     for result in results:

@@ -1,6 +1,6 @@
 """`make chaos`: floods and faults against the real proxy on loopback; THEMES="crash store" runs only some themes.
 
-Prints one line per number and writes build/chaos.json; exits with 1 if a goal is missed. It ends by itself.
+Prints one line per result and writes build/chaos.json. Exits with 1 if a goal is missed. Its duration is bounded.
 """
 
 from __future__ import annotations

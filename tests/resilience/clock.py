@@ -14,13 +14,13 @@ from tests.support.results import Result, at_least, exactly, reported
 
 HOUR = 3600
 BACK = (0, -5, -2 * HOUR, 0)
-"""Clock offsets in seconds, in turn: a little back, far back, and corrected."""
+"""Clock offsets in seconds, one after the other: slightly back, far back, correct again."""
 AHEAD = (0, HOUR, 0)
 SECONDS = 1.5
 
 
 def run(made: fixtures.World) -> Iterator[Result]:
-    """Set the clock back with a destination; then ahead and back, where a destination refuses lines from the future."""
+    """Set the clock back; then set it ahead and back, with a destination that refuses records from the future."""
     yield from _jumps(made, "back", BACK, delivers=True)
     yield from _jumps(made, "ahead", AHEAD, delivers=False)
 

@@ -1,4 +1,7 @@
-"""Theme crash: `kill -9` at random moments under load. Each complete response is recorded once; the rest is marked."""
+"""Theme crash: `kill -9` at random moments under load.
+
+Each complete response is recorded once; other exchanges are marked as interrupted.
+"""
 
 from __future__ import annotations
 
@@ -39,25 +42,30 @@ def run(made: fixtures.World) -> Iterator[Result]:
             delivered = fixtures.drained(proxy)
         rows = llm_calls.kept(proxy)
         outcomes = Counter(row.outcome for _, row in rows)
-        yield at_least("crash: calls answered in full", len(load.answered), "calls", 100)
-        yield at_least("crash: calls that a kill cut short", len(load.failed), "calls", ROUNDS)
-        yield exactly("crash: answered calls not kept once", len(load.not_kept_once()), "calls", 0)
+        yield at_least("crash: calls with a complete response", len(load.answered), "calls", 100)
+        yield at_least("crash: calls aborted by a kill", len(load.failed), "calls", ROUNDS)
+        yield exactly("crash: complete calls not recorded exactly once", len(load.not_kept_once()), "calls", 0)
         yield exactly(
-            "crash: exchanges neither complete nor named as interrupted",
+            "crash: exchanges neither complete nor marked as interrupted",
             outcomes.total() - outcomes["complete"] - outcomes["interrupted"],
             "",
             0,
         )
-        yield reported("crash: exchanges named as interrupted", outcomes["interrupted"], "")
-        yield exactly("crash: requests that left unrecorded", _unrecorded(made, began, rows, proxy), "", 0)
+        yield reported("crash: exchanges marked as interrupted", outcomes["interrupted"], "")
+        yield exactly(
+            "crash: requests sent to the provider without a record", _unrecorded(made, began, rows, proxy), "", 0
+        )
         with SpoolReader(proxy.directory / "state" / "spool.db") as reader:
-            yield exactly("crash: problems that an audit of the chain finds", len(reader.audit().problems), "", 0)
+            yield exactly("crash: errors in the hash chain", len(reader.audit().problems), "", 0)
         stored = Counter(
             labels["openclaw_egress_exchange_id"] for _, _, labels in loki.records() if llm_calls.is_exchange(labels)
         )
         yield exactly("crash: all delivered afterwards", int(delivered), "", 1)
         yield exactly(
-            "crash: exchanges not in the store once", len(_not_once(stored, (row.id for _, row in rows))), "", 0
+            "crash: exchanges not exactly once at the destination",
+            len(_not_once(stored, (row.id for _, row in rows))),
+            "",
+            0,
         )
     yield exactly("crash: tracebacks in the log", proxy.log.count("Traceback"), "", 0)
 

@@ -1,6 +1,6 @@
 """Theme disk: a full spool follows EGRESS_SPOOL_FULL; on a full disk the proxy refuses requests that it cannot record.
 
-Both recover afterwards. As root the disk is a small tmpfs; otherwise the kernel limits the proxy's file size.
+The proxy recovers from both. Root tests on a small tmpfs; for other users the kernel limits the proxy's file size.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CALLS = 40
 FEW = 3
 DISK_MEGABYTES = 8
 GOAL_LOG_LINES = 3.0
-"""Log lines per refused request."""
+"""Maximum number of log lines for a refused request."""
 
 
 def run(made: fixtures.World) -> Iterator[Result]:
@@ -88,19 +88,19 @@ def _drops_the_oldest(made: fixtures.World) -> Iterator[Result]:
         yield exactly(
             "disk, drop_oldest: calls that failed", len([*few.failed, *many.failed, *again.failed]), "calls", 0
         )
-        yield at_most("disk, drop_oldest: the spool against its limit", spool["used_bytes"] / LIMIT, "times", 1.0)
+        yield at_most(
+            "disk, drop_oldest: size of the spool relative to its limit", spool["used_bytes"] / LIMIT, "times", 1.0
+        )
         yield at_least("disk, drop_oldest: lines dropped", spool["dropped_lines"], "lines", CALLS // 2)
         told = sum(row.event_name == semconv.EVENT_SPOOL for row in rows)
-        yield at_least("disk, drop_oldest: lines that tell of it", told, "lines", 1)
+        yield at_least("disk, drop_oldest: log lines that report dropped records", told, "lines", 1)
         gone = spool["last_seq"] - len(rows)
-        yield exactly(
-            "disk, drop_oldest: lines gone and not counted as dropped", gone - spool["dropped_lines"], "lines", 0
-        )
+        yield exactly("disk, drop_oldest: lost lines not counted as dropped", gone - spool["dropped_lines"], "lines", 0)
         lost = {*few.answered, *again.answered} - {number for number, _ in llm_calls.kept(proxy)}
-        yield exactly("disk, drop_oldest: lines of the class that did not fill it", len(lost), "calls lost", 0)
+        yield exactly("disk, drop_oldest: dropped lines of the other class", len(lost), "calls lost", 0)
         loki.faults.clear()
-        yield exactly("disk, drop_oldest: what is left is delivered", int(fixtures.drained(proxy)), "", 1)
-        yield exactly("disk, drop_oldest: problems in the chain", _problems(proxy), "", 0)
+        yield exactly("disk, drop_oldest: remaining lines are delivered", int(fixtures.drained(proxy)), "", 1)
+        yield exactly("disk, drop_oldest: errors in the hash chain", _problems(proxy), "", 0)
 
 
 def _blocks(made: fixtures.World) -> Iterator[Result]:
@@ -109,12 +109,12 @@ def _blocks(made: fixtures.World) -> Iterator[Result]:
         why = Counter(full.failed.values())
         yield at_least("disk, block: calls refused with 503", why["status 503"], "calls", CALLS // 4)
         yield exactly("disk, block: calls that failed in another way", why.total() - why["status 503"], "calls", 0)
-        yield exactly("disk, block: answered calls not kept once", len(full.not_kept_once()), "calls", 0)
+        yield exactly("disk, block: complete calls not recorded exactly once", len(full.not_kept_once()), "calls", 0)
         yield exactly("disk, block: status of a tunnelled site", _site(proxy, made), "", 200)
         loki.faults.clear()
-        yield exactly("disk, block: all is delivered", int(fixtures.drained(proxy)), "", 1)
+        yield exactly("disk, block: all lines are delivered", int(fixtures.drained(proxy)), "", 1)
         yield exactly("disk, block: calls that fail afterwards", len(calls(proxy, FEW).failed), "calls", 0)
-        yield exactly("disk, block: problems in the chain", _problems(proxy), "", 0)
+        yield exactly("disk, block: errors in the hash chain", _problems(proxy), "", 0)
 
 
 def _problems(proxy: RunningProxy) -> int:
@@ -127,7 +127,7 @@ def _problems(proxy: RunningProxy) -> int:
 
 @contextlib.contextmanager
 def _disk(state: Path) -> Iterator[bool]:
-    """Mount a disk for a proxy's state. Yield whether that was possible."""
+    """Mount a small file system for a proxy's state. Yield whether this was possible."""
     state.mkdir(mode=0o700)
     mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MEGABYTES}m,mode=0700", "chaos", str(state)]
     mounted = os.getuid() == 0 and subprocess.run(mount, capture_output=True, check=False).returncode == 0
@@ -161,27 +161,27 @@ def _full_disk(made: fixtures.World) -> Iterator[Result]:
                 time.sleep(1)
                 full.enter_context(_filled(state) if mounted else proxy.no_room())
                 time.sleep(0.5)
-            yield reported("disk, full: a real one (1), or file sizes refused (0)", int(mounted), "")
+            yield reported("disk, full: a full file system (1) or a file size limit (0)", int(mounted), "")
             yield from _refusals(made, proxy)
             yield from _shown(proxy)
             full.close()
             yield exactly("disk, full: ready again without a request", int(_ready(proxy)), "", 1)
             yield exactly("disk, full: calls that fail afterwards", len(calls(proxy, FEW).failed), "calls", 0)
-            yield exactly("disk, full: answered calls not kept once", len(load.not_kept_once()), "calls", 0)
+            yield exactly("disk, full: complete calls not recorded exactly once", len(load.not_kept_once()), "calls", 0)
         with proxy:
-            yield exactly("disk, full: problems in the chain", _problems(proxy), "", 0)
+            yield exactly("disk, full: errors in the hash chain", _problems(proxy), "", 0)
     yield exactly("disk, full: tracebacks in the log", proxy.log.count("Traceback"), "", 0)
 
 
 def _shown(proxy: RunningProxy) -> Iterator[Result]:
     report = proxy.ask("/readyz") or {}
-    yield exactly("disk, full: /readyz says that it is ready", int(bool(report.get("ok"))), "", 0)
+    yield exactly("disk, full: /readyz reports ready", int(bool(report.get("ok"))), "", 0)
     health = [sys.executable, "-m", "openclaw_egress", "health"]
     code = subprocess.run(health, env=proxy.environment, capture_output=True, check=False).returncode
     yield exactly("disk, full: exit code of `egress health`", code, "", 1)
     refusing = "openclaw_egress_spool_refusing 1.0" in proxy.metrics()
-    yield exactly("disk, full: the metric says that it refuses", int(refusing), "", 1)
-    yield exactly("disk, full: exchanges still under way", report["spool"]["open_exchanges"], "exchanges", 0)
+    yield exactly("disk, full: the metric reports refused requests", int(refusing), "", 1)
+    yield exactly("disk, full: exchanges left open", report["spool"]["open_exchanges"], "exchanges", 0)
 
 
 def _ready(proxy: RunningProxy) -> bool:
@@ -199,7 +199,7 @@ def _full_of_acknowledged(made: fixtures.World) -> Iterator[Result]:
         proxy = made.proxy("acknowledged", OTEL_EXPORTER_OTLP_LOGS_ENDPOINT=f"{loki.url}/otlp/v1/logs")
         with _disk(proxy.directory / "state") as mounted:
             if not mounted:
-                yield reported("disk, acknowledged: left out, a small disk takes root", 0, "")
+                yield reported("disk, acknowledged: skipped: mounting a small file system needs root", 0, "")
                 return
             with proxy:
                 calls(proxy, CALLS, more=LONG)
@@ -210,8 +210,8 @@ def _full_of_acknowledged(made: fixtures.World) -> Iterator[Result]:
                         answered += len(calls(proxy, 1, more=LONG).answered)
                     yield exactly("disk, acknowledged: calls answered on a full disk", answered, "calls", CALLS)
                     yield exactly("disk, acknowledged: ready on a full disk", int(_ready(proxy)), "", 1)
-                    yield exactly("disk, acknowledged: all is delivered", int(fixtures.drained(proxy)), "", 1)
-                yield exactly("disk, acknowledged: problems in the chain", _problems(proxy), "", 0)
+                    yield exactly("disk, acknowledged: all lines are delivered", int(fixtures.drained(proxy)), "", 1)
+                yield exactly("disk, acknowledged: errors in the hash chain", _problems(proxy), "", 0)
 
 
 def _refusals(made: fixtures.World, proxy: RunningProxy) -> Iterator[Result]:
@@ -226,5 +226,5 @@ def _refusals(made: fixtures.World, proxy: RunningProxy) -> Iterator[Result]:
     passed = len(made.providers.asked_since(began)) - len(found.answered)
     yield at_most("disk, full: refused requests that reached the provider", passed, "calls", 1)
     yield exactly("disk, full: status of a tunnelled site", _site(proxy, made), "", 200)
-    yield at_most("disk, full: lines of the log for a refused call", lines / max(1, refused), "lines", GOAL_LOG_LINES)
-    yield exactly("disk, full: it says that it is alive", int((proxy.ask("/healthz") or {}).get("ok", False)), "", 1)
+    yield at_most("disk, full: log lines for a refused call", lines / max(1, refused), "lines", GOAL_LOG_LINES)
+    yield exactly("disk, full: /healthz reports alive", int((proxy.ask("/healthz") or {}).get("ok", False)), "", 1)

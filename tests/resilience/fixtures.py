@@ -1,4 +1,4 @@
-"""Shared setup of all themes: the fakes, a proxy, and the kernel's figures about that process."""
+"""Shared setup of all themes: the fakes, a proxy, and the kernel's statistics of the proxy's process."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class World:
 
 @contextlib.contextmanager
 def made(directory: Path) -> Iterator[World]:
-    """Return a world that listens."""
+    """Return a world whose fakes listen."""
     with LLMProviders(http_port=0, tls_dir=directory / "tls") as providers:
         yield World(directory, providers)
 

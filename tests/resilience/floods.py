@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 CONNECTIONS = 300
 FAST = 64
-"""Connections of floods that work rather than wait."""
+"""Number of connections for floods that keep the processor busy."""
 PACE_SECONDS = 0.2
 ALLOWED, DENIED = "www.example.com", "www.denied.example"
 _numbers = itertools.count()
@@ -95,7 +95,7 @@ async def slow_heads(link: Link, _: Target) -> None:
 
 
 async def half_open_connects(link: Link, target: Target) -> None:
-    """Open a tunnel, start TLS, and stop there."""
+    """Open a tunnel, send part of a TLS handshake, then nothing."""
     await link.send(connect(ALLOWED, target.sink))
     await link.head()
     await link.send(HELLO)
@@ -125,7 +125,7 @@ async def requests(link: Link, _: Target) -> None:
 
 
 async def slow_names(link: Link, _: Target) -> None:
-    """Request names that all differ and whose lookups are slow."""
+    """Request different names, each with a slow lookup."""
     await link.send(connect(f"n{next(_numbers)}.slow.example", 443))
     await link.until_closed()
 

@@ -1,4 +1,4 @@
-"""Faulty provider behind TLS on loopback: the last segment of the request path names the fault."""
+"""A faulty provider behind TLS on loopback. The last segment of the request path selects the fault."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def no_head(sock: ssl.SSLSocket) -> None:
 
 
 def endless_hints(sock: ssl.SSLSocket) -> None:
-    """Send Early Hints (103) without a final response."""
+    """Send Early Hints (103) repeatedly and no final response."""
     _for_ever(sock, b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")
 
 

@@ -1,4 +1,4 @@
-"""Traffic that must not suffer: numbered LLM calls of the class `gateway`, timed and later searched in the spool."""
+"""Load whose calls must succeed: numbered LLM calls of the class `gateway`, timed and later looked up in the spool."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class Load:
         return max(self.answered.values(), default=float("inf"))
 
     def not_kept_once(self) -> list[int]:
-        """Return calls with a response that are not in the spool as complete exactly once."""
+        """Return the complete calls that the spool does not contain exactly once as complete."""
         found = Counter((number, row.outcome) for number, row in llm_calls.kept(self.proxy))
         times = Counter(number for number, _ in found.elements())
         return [number for number in self.answered if found[number, "complete"] != 1 or times[number] != 1]

@@ -1,4 +1,7 @@
-"""Theme memory: one class sends and reads nothing. No OOM kill in a cgroup of the container's size; others go on."""
+"""Theme memory: one class sends bodies and reads no responses.
+
+In a cgroup with the container's limit the proxy is not killed, and other classes continue.
+"""
 
 from __future__ import annotations
 
@@ -192,7 +195,7 @@ CASES: dict[str, Case] = {
     "100 x 5 MB": _large_posts,
     "20 x 20 MB": _huge_posts,
     "100 x 10 MB unread responses": _unread_responses,
-    "two classes, all of it": _mixed,
+    "two classes, every kind of body": _mixed,
 }
 
 
@@ -204,7 +207,7 @@ def run(made: fixtures.World) -> Iterator[Result]:
     try:
         cgroup = MemoryCgroup(LIMIT)
     except NoCgroup as error:
-        print(f"memory: skipped, no memory cgroup can be made: {error}", flush=True)
+        print(f"memory: skipped: cannot create a memory cgroup: {error}", flush=True)
         return
     proxy = made.proxy("memory", EGRESS_MEMORY_WAIT_SECONDS=WAIT_SECONDS)
     proxy.prefix = cgroup.prefix

@@ -1,4 +1,7 @@
-"""Theme reloads: a hundred policies, some invalid, under load. No connection drops; the last valid one holds."""
+"""Theme reloads: a hundred policies, some invalid, under load.
+
+No connection is dropped, and the last valid policy applies.
+"""
 
 from __future__ import annotations
 
@@ -18,16 +21,16 @@ from tests.support.results import Result, at_least, at_most, exactly
 
 RELOADS = 100
 PACE_SECONDS = 0.3
-"""The proxy checks once a second, so some policies are never loaded; that is correct."""
+"""Seconds between writes. The proxy checks once a second, so it correctly never loads some of the policies."""
 SEEN_AT_LEAST = 20
 GOAL_MEDIAN = 2.0
 BREAKS = ("enforce|enfroce", "version: 1|version: 1\n  - what", "inspect|inspects", "*.example.com|*.*.com")
-"""Text in the policy, and its replacement."""
+"""A text in the policy, and its replacement."""
 
 
 @dataclass
 class Tunnel:
-    """One connection through a tunnel, with requests all the time."""
+    """One connection through a tunnel that sends requests continuously."""
 
     answered: int = 0
     dropped: int = 0
@@ -67,7 +70,7 @@ def run(made: fixtures.World) -> Iterator[Result]:
         thread.join(30)
         yield at_least("reloads: calls meanwhile", len(load.started), "calls", 100)
         yield exactly("reloads: calls that failed", len(load.failed), "calls", 0)
-        yield exactly("reloads: calls not kept once", len(load.not_kept_once()), "calls", 0)
+        yield exactly("reloads: calls not recorded exactly once", len(load.not_kept_once()), "calls", 0)
         yield at_most("reloads: median latency", load.median / quiet.median, "times", GOAL_MEDIAN)
         yield at_least("reloads: requests on one tunnel", tunnel.answered, "requests", 50)
         yield exactly("reloads: tunnels dropped", tunnel.dropped, "", 0)
@@ -76,12 +79,12 @@ def run(made: fixtures.World) -> Iterator[Result]:
         refused = sum(row.reason is not None for row in events)
         yield at_least("reloads: of these refused", refused, "", len(BREAKS))
         report = proxy.ask("/readyz") or {}
-        yield exactly("reloads: the last good one is in force", int(report.get("policy") == good), "", 1)
-        yield exactly("reloads: and the broken one is told", len(report.get("problems", [])), "", 1)
+        yield exactly("reloads: the last valid policy is in force", int(report.get("policy") == good), "", 1)
+        yield exactly("reloads: the invalid policy is reported", len(report.get("problems", [])), "", 1)
         answer = exchange(
             proxy.ports["sandbox"], b"CONNECT evil.example:443 HTTP/1.1\r\nHost: evil.example:443\r\n\r\n"
         )
-        yield exactly("reloads: status of what no policy allowed", status_of(answer), "", 403)
+        yield exactly("reloads: status of a request that no policy allowed", status_of(answer), "", 403)
     yield exactly("reloads: tracebacks in the log", proxy.log.count("Traceback"), "", 0)
 
 

@@ -1,4 +1,7 @@
-"""Theme store: the destination of records fails. No request suffers; later it has every line once, in order."""
+"""Theme store: the destination of records fails.
+
+No request is affected; afterwards it has every line once, in order.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,11 @@ from tests.support.results import Result, at_most, exactly, reported
 
 SECONDS = 2.0
 SMALL_PUSH = 30_000
-"""Bytes of a push that a destination with a small limit accepts; a record here has about 3,000."""
+"""Largest push in bytes that a destination with a small limit accepts; a record here has about 3,000."""
 GOAL_MEDIAN = 2.0
-"""Maximum ratio to a second proxy without a destination. The exporter is a thread of the same process."""
+"""Maximum latency relative to a second proxy that exports nothing. The exporter is a thread of the same process."""
 POISON = 3
-"""Number of records that the destination refuses for good."""
+"""Number of records that the destination always refuses."""
 
 
 def faults(loki: LokiStandIn) -> dict[str, tuple[Callable[[], object], Callable[[], object]]]:

@@ -1,4 +1,4 @@
-"""Theme upstream: a faulty provider. The client is not misled, the record states the fault, memory is bounded."""
+"""Theme upstream: a faulty provider. The client sees a failure, the record states the fault, memory is bounded."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ TRUNCATED = {"endless-line", "bomb"}
 
 @dataclass
 class Seen:
-    """A client's view: complete response or not, and its status code."""
+    """A client's result: whether the response was complete, and its status code."""
 
     whole: bool
     status: int
@@ -76,7 +76,7 @@ def _parts(proxy: RunningProxy, port: int) -> Iterator[Result]:
 
 
 def ask(proxy: RunningProxy, port: int, part: str) -> Seen:
-    """Return the view of a client that does not decode responses."""
+    """Return the result of a client that does not decode responses."""
     status = 0
     try:
         with (

@@ -34,7 +34,7 @@ def row(place: Place, name: str, value: int, unit: str, goal: str, met: bool, de
 
 
 def served(status: str) -> bool:
-    """Return whether the site itself responded, not the proxy in its place."""
+    """Return whether the response came from the site and not from the proxy."""
     return status.isdigit() and int(status) not in (0, 403, 502, 503, 504)
 
 
@@ -55,7 +55,10 @@ def control(place: Place, token: str) -> list[Row]:
 
 
 def attacked(place: Place, level: Level, run: str) -> tuple[list[Row], dict[str, str]]:
-    """Run every technique that may run beside others. Return outcomes with the evidence from outside, and tokens."""
+    """Run every technique that may run in parallel.
+
+    Return their tokens, and their outcomes with the evidence from outside.
+    """
     chosen = techniques(place.name, alone=False)
     # Lowercase letters and digits only: a token is also a label of a host name.
     tokens = {found.name: f"a{run}{place.name[:2]}{number:02x}" for number, found in enumerate(chosen)}
@@ -77,7 +80,7 @@ def attacked(place: Place, level: Level, run: str) -> tuple[list[Row], dict[str,
         detail = "; ".join([*evidence[:3], told["detail"]])
         rows.append(row(place, found.name, value, f"ways out in {told['tries']} tries", goal, met, detail))
     if seen.missing:
-        rows.append(row(place, "logs of the other side", len(seen.missing), "missing", "0", False, str(seen.missing)))
+        rows.append(row(place, "logs outside the gateway", len(seen.missing), "missing", "0", False, str(seen.missing)))
     return rows, tokens
 
 
@@ -108,11 +111,11 @@ def loaded(place: Place, gateway: Place, run: str) -> list[Row]:
 
 
 def firewall_restored(gateway: Place) -> list[Row]:
-    """Change the firewall's rules from a privileged container. The firewall entrypoint must take each change back."""
+    """Change the firewall rules from a privileged container. The firewall entrypoint must revert each change."""
     rows = []
     for what, command in firewall.CHANGES.items():
         try:
-            restored, detail = firewall.restored(command), "the rules stayed as they were changed"
+            restored, detail = firewall.restored(command), "the changed rules were not restored"
         except Exception as error:  # noqa: BLE001  (the others' results are not lost by it)
             restored, detail = False, f"{type(error).__name__}: {error}"
         rows.append(row(gateway, f"rules restored: {what}", int(restored), "times of 1", "1", restored, detail))
@@ -135,7 +138,15 @@ def everything(level: Level) -> list[Row]:
         if level == "network":
             rows += firewall_restored(gateway)
             rows.append(
-                row(gateway, "all packets that the canary heard", len(stray), "packets", "0", not stray, str(stray[:3]))
+                row(
+                    gateway,
+                    "all packets that the canary received",
+                    len(stray),
+                    "packets",
+                    "0",
+                    not stray,
+                    str(stray[:3]),
+                )
             )
         forged = outside.forged()
         rows.append(row(gateway, "records after all this", len(forged), "forged", "0", not forged, "; ".join(forged)))

@@ -13,10 +13,10 @@ PAST_THE_PROXY = frozenset(
         "without_the_proxy_variables", "automatic_configuration", "hosts_answer_pings",
     }
 )  # fmt: skip
-"""Packets are routed to their destination."""
+"""Nothing stops packets that are sent past the proxy."""
 
 INWARDS = frozenset({"other_classes_listeners", "addresses_of_hosts"})
-"""A nested container reaches the gateway, its hosts, and every listener of the proxy."""
+"""A nested container can reach the gateway, the hosts, and every listener of the proxy."""
 
 AS_ROOT = frozenset({"raw_ip", "ip_options_and_fragments", "borrowed_source_addresses"})
 """A client with raw sockets can send any packet."""

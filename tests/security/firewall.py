@@ -1,4 +1,4 @@
-"""Changes of the firewall rules at the level `network`; the firewall entrypoint must revert each.
+"""Changes to the firewall rules at the level `network`, each of which the firewall entrypoint must revert.
 
 A client with access to the nested Docker engine can make them, from a privileged container in the gateway's network
 namespace.
@@ -42,7 +42,7 @@ CHANGES = {
 """Commands that change the rules, by their effect. 172.31.250.2 is the proxy on the internal network."""
 
 
-# A dockerd adds its own last rule to DOCKER-USER. Anywhere else the same rule is a bypass.
+# dockerd adds this rule as the last of DOCKER-USER. The same rule anywhere else is a bypass.
 _WITHOUT_DOCKERS = "sed '${/^-A DOCKER-USER -j RETURN$/d;}'"
 
 

@@ -8,11 +8,11 @@ import ipaddress
 
 from mitmproxy.proxy import server_hooks
 
-REFUSED = "outside of the fence of this test"
+REFUSED = "this test permits loopback addresses only"
 
 
 def server_connect(data: server_hooks.ServerConnectionHookData) -> None:
-    """Refuse every address except loopback, in any notation. Treat an unrecognised form as outside."""
+    """Refuse every address except loopback, in any notation. Refuse unrecognised forms as well."""
     host = data.server.address[0] if data.server.address else ""
     try:
         loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback

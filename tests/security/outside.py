@@ -37,7 +37,7 @@ class Seen:
         if place not in technique.lawful:
             found += [f"looked up: {_short(line)}" for line in self._of("names") if token in line and "query" in line]
             found += [
-                f"a site was asked for {entry['host']}{entry['path'][:60]}"
+                f"a site received a request for {entry['host']}{entry['path'][:60]}"
                 for entry in map(json.loads, self._of("providers"))
                 if token in str(entry["host"])
             ]
@@ -48,7 +48,7 @@ class Seen:
         ]
 
     def unexplained(self, tokens: Iterable[str]) -> list[str]:
-        """Return canary lines without a token: packets of the same flow as one with a token, and unrelated packets."""
+        """Return the canary's lines without a token: later packets of an attack's flow, and unrelated packets."""
         known = tuple(tokens)
         return [line for line in self._of("canary") if not any(token in line for token in known)]
 
@@ -80,7 +80,7 @@ def since(before: Mapping[str, int]) -> Seen:
 
 
 def records(host: str = "*") -> list[dict[str, Any]]:
-    """Return a host's newest records from `egress` in JSON; an invalid line counts as forged."""
+    """Return a host's newest records, as `egress records --json` prints them. Count an invalid line as forged."""
     text = in_proxy("egress", "records", "--json", "--host", host, "--limit", "5000")
     return list(map(_record, whole_lines(text)))
 
@@ -93,12 +93,12 @@ def _record(line: str) -> dict[str, Any]:
 
 
 def recorded(inspected: str) -> set[str]:
-    """Return the recorded paths, with queries, for an inspected host; nothing for an empty name."""
+    """Return the recorded paths of an inspected host, with their queries; an empty list for an empty host name."""
     return {record.get("url", "").partition(inspected)[2] for record in records(inspected)} if inspected else set()
 
 
 def forged() -> list[str]:
-    """Return forged content found in the records or in their output for people."""
+    """Return the forged content found in the records or in their plain-text output."""
     found = [str(record) for record in records() if record.get("class") == FORGED]
     for command in (("records", "--limit", "5000"), ("denials", "--since", "1h")):
         said = in_proxy("egress", *command)

@@ -1,4 +1,4 @@
-"""Sender for :mod:`tests.security.inside`: it runs that code in a Python without the project and reads the output."""
+"""A runner for :mod:`tests.security.inside` that sends the code to a remote Python without the project."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Places in the lab from which attacks run, and the facts that an attacker there could know.
+"""Places in the lab from which attacks run, and what an attacker there could know.
 
 OpenClaw itself started the sandbox. The tests start the browser, the build and the neighbour (on a new network inside
 the gateway) in the gateway's own Docker engine, as OpenClaw, `docker build` and an agent with the engine's socket
@@ -30,7 +30,7 @@ LISTENING = 9222
 
 INTERNET, CANARY, CANARY6 = "198.51.100.10", "198.51.100.66", "2001:db8::66"
 LAWFUL = tuple((INTERNET, port) for port in (80, 443))
-"""Exceptions to the address guard in the lab's policy for the gateway, whose class may request them by address."""
+"""Exceptions to the address guard in the lab's policy: addresses that the gateway's class may request."""
 
 INWARD = ("inward", "mixed", "loopback", "metadata", "v6", "proxy", "inner", "10-0-0-1.ip", "172-17-0-1.ip")
 
@@ -65,7 +65,7 @@ def _gone(*words: str) -> None:
 
 
 def _into(*words: str) -> tuple[str, ...]:
-    """Return the command that runs something in the gateway, with standard input."""
+    """Return the prefix of a command that runs in the gateway with standard input."""
     return (
         "docker",
         "exec",
@@ -107,7 +107,7 @@ def _hosts() -> tuple[str, ...]:
 
 def _spellings(level: Level) -> tuple[Address, ...]:
     """Return unusual notations of VPS-2, the proxy's health port, the metadata service and VPS-1."""
-    chance = random.Random(1)  # Same choice in each run.
+    chance = random.Random(1)  # Seeded, so that each run chooses the same.
     inner = ("10.0.0.2", 22), ("127.0.0.1", 9464), ("169.254.169.254", 80), (PROXY[level], 9464), ("10.0.0.1", 22)
     found = [(spelled(chance, host), port) for host, port in inner for _ in range(6)]
     found += [(f"[{form}{host}]", port) for host, port in inner for form in ("::ffff:", "::", "64:ff9b::")]

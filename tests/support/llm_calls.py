@@ -12,7 +12,7 @@ EXCHANGE = "openclaw.egress.exchange"
 
 
 def message(number: int, *, stream: bool = False, more: str = "") -> dict[str, Any]:
-    """Return a request's body."""
+    """Return the body of the request with this number."""
     return {
         "model": "claude-opus-5",
         "max_tokens": 9,
@@ -35,5 +35,5 @@ def kept(proxy: RunningProxy) -> list[tuple[int, Row]]:
 
 
 def is_exchange(labels: dict[str, str]) -> bool:
-    """Return whether a destination's record is an exchange, not a continuation of an earlier one."""
+    """Return whether a record at the destination is the first log line of an exchange."""
     return labels.get("event_name") == EXCHANGE and "openclaw_egress_part_index" not in labels

@@ -1,6 +1,6 @@
 """Fake internet: LLM providers and a few ordinary sites behind TLS, on loopback or in the lab.
 
-Deliberately one file that needs only the standard library and `cryptography`, so that a container needs only this
+It is one file that needs only the standard library and `cryptography`, so that a container needs only this
 file. As a command:
 
     python llm_providers.py --listen 127.0.0.1 --port 0 --tls-dir DIR [--hosts a,b] [--log FILE] [--http-port 0]
@@ -193,7 +193,7 @@ def json_answer(status: int, value: object, **more: Any) -> Answer:
 
 
 def tokens_of(request: Json) -> dict[str, int]:
-    """Return the usage numbers of a request. None is 0 and all differ, so that tests can recognise them."""
+    """Return the usage numbers of a request. All are distinct and positive, so that tests can recognise them."""
     text = json.dumps([request.get(name) for name in ("system", "messages", "input")], sort_keys=True)
     size = len(text)
     return {
@@ -637,13 +637,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
         super().finish()
         if isinstance(self.connection, ssl.SSLSocket):
             with contextlib.suppress(OSError, ValueError):
-                # Sends close_notify (without it a body until close looks truncated) and does not wait for the reply.
+                # Send close_notify, because without it a body that ends at the close looks truncated. Do not wait for
+                # the reply.
                 self.connection.settimeout(0)
                 self.connection.unwrap()
             self.connection.close()
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-        """Print nothing; `--log` has everything."""
+        """Print nothing, because `--log` logs every response."""
 
     def handle_any(self) -> None:
         began = time.time()
@@ -734,7 +735,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         delay = request.number("delay-ms") / 1000
         held = b""
         for index, data in enumerate(wire):
-            # Hold each piece back only briefly: only after the loop is the final part known.
+            # Hold back one piece, because only after the loop is the last part known.
             if held:
                 self.wfile.write(held)
                 held = b""
@@ -811,7 +812,7 @@ class Server(http.server.ThreadingHTTPServer):
         super().__init__(address, Handler)
 
     def server_bind(self) -> None:
-        # Replaces HTTPServer's method, which looks up this machine's name in DNS.
+        # Replace HTTPServer's method, which looks up this machine's name in DNS.
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
@@ -825,7 +826,7 @@ class Server(http.server.ThreadingHTTPServer):
 
 
 class LLMProviders:
-    """The listeners, in threads of this process. `log` and, if set, the file `log_file` have every response."""
+    """The listeners, in threads of this process. Every response is in `log`, and in the file `log_file` if set."""
 
     def __init__(
         self,

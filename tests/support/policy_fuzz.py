@@ -67,7 +67,10 @@ PATHS = _words(
 
 @dataclass(frozen=True)
 class World:
-    """The values that policies and requests are generated from. A running proxy needs others than a test in process."""
+    """The values from which policies and requests are generated.
+
+    A running proxy needs others than a test in process.
+    """
 
     answers: Sequence[Sequence[str]] = (PUBLIC, PUBLIC, (*PUBLIC, *LITERALS))
     literals: Sequence[str] = LITERALS
@@ -189,7 +192,7 @@ def spelled(chance: random.Random, ipv4: str) -> str:
 
 
 def as_sent(class_name: str, url: str, method: str, scheme: str, host: str, port: str, path: str) -> Asked:
-    """Return the request that a client sends for a URL, which is also given in parts; without ``heads`` if none can."""
+    """Return the request that a client sends for a URL and its parts; ``heads`` is empty if no client can send it."""
     try:
         host = host if host.isascii() else _a_labels(host)
     except idna.IDNAError:
@@ -236,7 +239,7 @@ class Notes:
     inspect: bool | None = None
 
     def denied(self, *words: Any, enforced: bool, status: int | None = None) -> None:
-        """Keep the decision, enforced or reported."""
+        """Store the decision, enforced or reported."""
         decision = words[2]
         if enforced:
             self.enforced = decision
@@ -244,7 +247,7 @@ class Notes:
             self.reported = decision
 
     def allowed(self, _: str, *, inspect: bool) -> None:
-        """Keep whether the exchange is recorded."""
+        """Store whether the exchange is recorded."""
         self.inspect = inspect
 
 
@@ -265,7 +268,7 @@ class Answers:
         return self.known[host]
 
     def close(self) -> None:
-        """Do nothing: there is nothing to close."""
+        """Do nothing; the fake holds no resources."""
 
 
 def every_name() -> list[str]:
@@ -284,7 +287,7 @@ def some_answers(chance: random.Random, world: World) -> dict[str, tuple[str, ..
 
 
 type Verdict = tuple[Literal["allowed", "denied", "malformed", "failed"], str, str, bool, bool]
-"""Outcome; rule and reason of a real or would-be denial; whether it would be denied; whether it is inspected."""
+"""Outcome; rule and reason of an enforced or reported denial; whether it is a denial; whether the host is inspected."""
 
 
 async def ask_access_control(access_control: AccessControl, notes: Notes, policy: Policy, asked: Asked) -> Verdict:

@@ -160,7 +160,7 @@ class RunningProxy:
         return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
 
     def stop(self) -> int:
-        """Stop it gracefully. Return its exit code."""
+        """Stop the process gracefully. Return its exit code."""
         assert self.process is not None
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Result:
-    """One number. ``goal`` is in the same unit; None: reported only."""
+    """One measured number. ``goal`` has the same unit; without one the number is only reported."""
 
     name: str
     value: float
@@ -30,7 +30,7 @@ def exactly(name: str, value: int, unit: str, goal: int) -> Result:
 
 
 def at_least(name: str, value: float, unit: str, goal: float) -> Result:
-    """Return a result that shows nothing if it is below its goal."""
+    """Return a result that must not be below its goal."""
     return Result(name, round(value, 2), unit, goal, value >= goal)
 
 

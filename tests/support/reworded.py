@@ -1,6 +1,6 @@
-"""Replacement of every reason by its code, to show that no code path parses a sentence.
+"""Replacement of every reason by its code, which shows that no code path parses a sentence.
 
-With ``EGRESS_TEST_REWORDED=1`` the tests run so; ``test_reworded.py`` starts them.
+``test_reworded.py`` runs tests with ``EGRESS_TEST_REWORDED=1``, which installs it.
 """
 
 import os

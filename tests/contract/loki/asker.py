@@ -1,4 +1,4 @@
-"""Client for Loki's HTTP API: it pushes OTLP, queries, and returns responses as plain values."""
+"""A client for Loki's HTTP API that pushes OTLP, queries, and returns responses as plain values."""
 
 from __future__ import annotations
 
@@ -57,7 +57,10 @@ class Allowance:
         self._tokens, self._at = min(BURST, self._tokens + (now - self._at) * RATE), now
 
     def wait_for(self, size: int) -> None:
-        """Wait until a push of that size is within the limit. A push above the burst never is, so send it at once."""
+        """Wait until the limit permits a push of that size.
+
+        Do not wait for a push above the burst: it is never permitted.
+        """
         if size > BURST or not self._limited:
             return
         self._refill()
@@ -67,14 +70,14 @@ class Allowance:
         self._tokens -= size
 
     def wait_until_full(self) -> None:
-        """Wait until the whole burst is available; the case manages the rest itself."""
+        """Wait until the whole burst is available. The case itself paces its pushes after that."""
         time.sleep(BURST / RATE + 0.1)
         self._tokens, self._at = 0.0, time.monotonic()
 
 
 def decode_status(body: bytes) -> str:
     """Return the message of a google.rpc.Status without other fields. Raise AssertionError for anything else."""
-    assert body[:1] == b"\x12", f"no google.rpc.Status with a message alone: {body[:40]!r}"
+    assert body[:1] == b"\x12", f"not a google.rpc.Status whose only field is a message: {body[:40]!r}"
     size, shift, at = 0, 0, 1
     while True:
         size |= (body[at] & 0x7F) << shift
@@ -86,7 +89,7 @@ def decode_status(body: bytes) -> str:
 
 
 class Asker:
-    """One case's view of the instance, with its own service name and its own "now" (an odd number of nanoseconds)."""
+    """The Loki client of one case, with a service name and a "now" of its own (an odd number of nanoseconds)."""
 
     def __init__(self, url: str, service: str, allowance: Allowance, settle_s: float) -> None:
         parts = urlsplit(url)
@@ -175,7 +178,7 @@ class Asker:
         return self.get(f"/loki/api/v1/{path}", **({"query": query, "limit": 1000} | window | parameters))
 
     def rows(self, service: str | None = None) -> list[Answer]:
-        """Return each line of a service: labels and metadata, seconds from now, length, the first 60 characters."""
+        """Return a service's lines: labels and metadata, seconds from now, length, and the first 60 characters."""
         found = self.query(f'{{service_name="{service or self.service}"}}')
         assert found["status"] == 200, found
         return [
@@ -190,7 +193,10 @@ class Asker:
         ]
 
     def stored(self, expected: int, service: str | None = None, within_s: float = 10.0) -> list[Answer]:
-        """Return the result of a query. Wait for the expected number of lines; if it is none, wait long enough."""
+        """Return the result of a query after the expected number of lines has arrived.
+
+        If no line is expected, wait a fixed time.
+        """
         deadline = time.monotonic() + (within_s if expected else self._settle_s)
         while True:
             rows = self.rows(service)

@@ -24,7 +24,7 @@ def case(name: str) -> Callable[[Callable[[Asker], Any]], Callable[[Asker], Any]
 
 
 def counted(name: str, records: Callable[[Asker], list[Any]], expected: int) -> None:
-    """Return a case of one push and the number of lines that a query finds after it."""
+    """Return a case that pushes once and then counts the lines that a query finds."""
 
     def ask(loki: Asker) -> Answer:
         return {"push": loki.push(*records(loki)), "n": len(loki.stored(expected))}
@@ -366,7 +366,7 @@ counted("body-20MB", lambda loki: [loki.record("r" * 200_000, at=loki.now + i) f
 
 @case("rate")
 def rate(loki: Asker) -> Answer:
-    # Built in advance: the time to build them would refill the allowance.
+    # Build them in advance, because the token bucket would refill in the meantime.
     pushes = [
         loki.request([loki.record("q" * 200_000, at=loki.now + 100 * i + j) for j in range(10)]).SerializeToString()
         for i in range(20)

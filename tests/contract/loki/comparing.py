@@ -1,4 +1,4 @@
-"""Comparison of a response with the recorded one, and the list of legitimate differences with their reasons."""
+"""Comparison of a response with the recorded one, and the differences that are permitted, each with its reason."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ RECORDED_AT_NS: int = _FILE["recorded_at_ns"]
 # The recorded run queried up to 140 s after its "now"; a case here has its own "now".
 TOLERANCE_S = 150
 
-_CLOCK = f"times in it are of the clock: compared as distance from now, within {TOLERANCE_S} s"
+_CLOCK = f"times depend on the clock: compared by their distance from now, within {TOLERANCE_S} s"
 DIFFERENCES: dict[str, str] = {
-    "buildinfo": "version, revision and the like are the build's: status, content type and the keys are compared",
+    "buildinfo": "version and revision depend on the build: only status, content type and keys are compared",
     "names": f"observed_timestamp; {_CLOCK}",
-    "batch-two-bad": f"the groups of the summary come in the order of chance (a Go map): compared as a set; {_CLOCK}",
+    "batch-two-bad": f"the groups of the summary have a random order (a Go map): compared as a set; {_CLOCK}",
     "t-8d-old": _CLOCK,
     "t-11m-ahead": _CLOCK,
     "behind-61m": _CLOCK,
     "behind-120m": _CLOCK,
     "behind-in-one-batch": _CLOCK,
     "query": f"the length of the refused range, times of lines; {_CLOCK}",
-    "labels": "label names are the whole instance's: those recorded must be there, more may",
-    "rate": "the allowance refills while pushes are under way: at least the recorded three are taken, then one is not",
+    "labels": "label names belong to the whole instance: it must have those recorded, and may have more",
+    "rate": "the token bucket refills during the pushes: it accepts at least the recorded three before it refuses one",
 }
 
 _TIMES = re.compile(
@@ -68,7 +68,7 @@ def _seconds(match: re.Match[str], now_ns: int) -> float:
 
 
 def _timed(text: str, now_ns: int) -> tuple[str, list[float]]:
-    """Return the text without its times, and the times as seconds from now."""
+    """Return the text with its times removed, and these times as seconds from now."""
     times = [_seconds(match, now_ns) for match in _TIMES.finditer(text)]
     return _TIMES.sub(lambda match: f"<{match.lastgroup}>", text), times
 

@@ -19,7 +19,7 @@ type Ask = Callable[[str], Asker]
 
 
 def unnamed(answer: Any, service: str, name: str) -> Any:
-    """Return the response without the run's part of its names, as in the recording."""
+    """Return the response without the random part of its names, as in the recording."""
     return json.loads(json.dumps(answer).replace(service, f"p-RUN-{name}"))
 
 
@@ -41,7 +41,8 @@ def test_answers_as_recorded(ask: Ask, name: str) -> None:
 def test_old_records_are_visible_after_a_flush(ask: Ask) -> None:
     loki = ask("extra-flush")
     loki.push(loki.record("six days", at=loki.now - 6 * DAY), loki.record("four hours", at=loki.now - 4 * HOUR))
-    # The cases t-6d-old and t-4h-old show that the records are hidden before; a query here could fill a result cache.
+    # The cases t-6d-old and t-4h-old show that the records are hidden until then. A query here could fill a result
+    # cache.
 
     assert loki.answer("POST", "/flush")["status"] in (200, 204)
 
@@ -112,7 +113,7 @@ def test_config_names_the_limits_that_matter(ask: Ask) -> None:
 
 @pytest.mark.extra
 def test_a_push_refused_by_the_rate_limit_can_be_repeated(ask: Ask) -> None:
-    """Repeat a push after 429, which stores nothing: the same bytes are then stored once."""
+    """Store the same bytes once when a push is repeated after 429, because 429 stores nothing."""
     loki = ask("extra-repeat")
 
     def push(number: int) -> bytes:
@@ -130,7 +131,8 @@ def test_a_push_refused_by_the_rate_limit_can_be_repeated(ask: Ask) -> None:
                 return found
             time.sleep(0.1)
 
-    # Push in parallel, and try again if all are accepted: on a busy machine the allowance refills between two pushes.
+    # Push in parallel. If Loki accepts all of them, try again: on a busy machine the token bucket refills between two
+    # pushes.
     deadline = time.monotonic() + 120
     sent = stored = 0
     while True:

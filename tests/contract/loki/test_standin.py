@@ -1,4 +1,4 @@
-"""Features of the Loki fake alone, not of Loki's contract: faults for other tests, its storage, its clocks."""
+"""Tests of features that only the Loki fake has: faults for other tests, its storage, its clocks."""
 
 from __future__ import annotations
 

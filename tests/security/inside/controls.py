@@ -11,7 +11,7 @@ from tests.security.inside.sockets import connect, connected, read_answer, statu
 
 
 def main(parcel: dict[str, Any]) -> None:
-    """Print a JSON list of a host's responses over TLS through the listener, for a number of seconds (0: once)."""
+    """Request a host over TLS through the listener for N seconds (0: once), and print the responses as JSON."""
     world = World.read(parcel["world"])
     end, answers = time.monotonic() + parcel["seconds"], []
     while True:

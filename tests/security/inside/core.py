@@ -38,7 +38,7 @@ PEER = "macvlan"
 
 @dataclass(frozen=True)
 class World:
-    """Facts that an attacker in one place knows, or could find out.
+    """The addresses and names that an attacker in one place knows or can find out.
 
     Attributes:
         place: one of :data:`PLACES`, or :data:`PEER`.
@@ -55,7 +55,7 @@ class World:
         neighbours: listeners in containers of other classes.
         inward: names that resolve to internal addresses.
         spellings: internal addresses in unusual notations, with ports.
-        lawful: addresses that its class may request through the proxy.
+        lawful: addresses that its class may request through the proxy; a response from them is not a bypass.
         loki: the address of Loki.
     """
 
@@ -99,7 +99,7 @@ class Try:
 
 @dataclass(frozen=True)
 class Attack:
-    """A world, and the token that identifies one technique in the logs outside."""
+    """A world together with the token that identifies one technique in the logs outside."""
 
     world: World
     token: str
@@ -130,9 +130,9 @@ class Technique:
     """A named attack technique.
 
     Attributes:
-        places: places in which it makes sense.
+        places: where to run it.
         lawful: those places in which the class may request its names, so that their queries outside prove nothing.
-        alone: it loads the proxy and runs by itself.
+        alone: whether it loads the proxy, so that nothing else may run beside it.
         description: one sentence.
     """
 
@@ -146,7 +146,7 @@ class Technique:
 
 @dataclass
 class Registry:
-    """All techniques by name, in the order in which the modules were read."""
+    """All techniques by name, in the order of their registration."""
 
     techniques: dict[str, Technique] = field(default_factory=dict)
 

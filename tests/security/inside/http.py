@@ -1,4 +1,4 @@
-"""HTTP techniques through the proxy: odd names, requests that two parsers read differently, tunnels in tunnels."""
+"""HTTP techniques through the proxy: unusual host names, ambiguous requests, tunnels in tunnels."""
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ def smuggled(authority: str, hidden: bytes) -> Iterator[tuple[str, bytes]]:
     get = f"GET {{target}} HTTP/1.1\r\nHost: {authority}\r\n".encode()
     yield "a length on GET", get + b"Content-Length: %d\r\n\r\n" % length + hidden
     yield "chunked in HTTP/1.0", get.replace(b"HTTP/1.1", b"HTTP/1.0") + b"Transfer-Encoding: chunked\r\n\r\n" + hidden
-    yield "a head ended by LF LF", get.replace(b"\r\n", b"\n") + b"\n" + hidden
+    yield "a head that ends with LF LF", get.replace(b"\r\n", b"\n") + b"\n" + hidden
     yield "no version", b"GET {target}\r\n\r\n" + hidden
 
 
@@ -226,7 +226,7 @@ def request_smuggling(attack: Attack) -> Iterator[Try]:
 
 @technique(ALLOWED)
 def heads_of_two_minds(attack: Attack) -> Iterator[Try]:
-    """Send allowed requests with heads that parsers read differently: controls, folds, versions, line ends."""
+    """Send allowed requests whose heads parsers read differently: control characters, folding, versions, line ends."""
     good, token = _allowed(attack), attack.token.encode()
     line, host = f"GET http://{good}/{attack.token} HTTP/1.1\r\n".encode(), f"Host: {good}\r\n".encode()
     secret = b"Authorization: Bearer " + token
@@ -236,7 +236,7 @@ def heads_of_two_minds(attack: Attack) -> Iterator[Try]:
         ("a control character in a value", line + host + b"X: a\x0b" + secret + b"\r\n\r\n"),
         ("a folded field", line + host + b"X: a\r\n " + secret + b"\r\n\r\n"),
         ("a line without a colon", line + host + token + b"\r\n\r\n"),
-        ("a name that is no token", line + host + b"X(: a\r\n\r\n"),
+        ("a field name that is not a token", line + host + b"X(: a\r\n\r\n"),
         ("CR in the method", line.replace(b"GET", b"GE\rT") + host + b"\r\n"),
         ("NUL in the method", line.replace(b"GET", b"GE\0T") + host + b"\r\n"),
         ("HEAD in lower case", line.replace(b"GET", b"head") + host + b"\r\n"),
@@ -265,7 +265,7 @@ def not_http_at_all(attack: Attack) -> Iterator[Try]:
 
 @technique(INSPECTED)
 def request_smuggling_when_decrypted(attack: Attack) -> Iterator[Try]:
-    """Hide a request inside the decrypted tunnel to a provider: for another host, or one that would not be recorded."""
+    """Hide a request in the decrypted tunnel to a provider: to another host, or in a form without a record."""
     hidden = f"GET /v1/{attack.token} HTTP/1.1\r\nHost: {attack.denied}\r\n\r\n".encode()
     for name, data in smuggled(provider(attack), hidden):
         request = data.replace(b"{target}", f"/v1/models?{attack.token}".encode())
@@ -334,12 +334,12 @@ def _nested(attack: Attack, port: int, request: str) -> str:
 
 @technique(ALLOWED)
 def not_tls_in_a_tunnel(attack: Attack) -> Iterator[Try]:
-    """Send bytes that are not TLS after CONNECT to 443: SSH, SMTP, TLS records that do not start a handshake."""
+    """Send bytes other than a TLS handshake after CONNECT to 443: SSH, SMTP, and TLS records of other types."""
     for name, data in (
         ("SSH", b"SSH-2.0-OpenSSH_9.9\r\n"), ("SMTP", b"EHLO x\r\n"),
         ("a TLS alert first", b"\x15\x03\x01\x00\x02\x01\x00"),
         ("SSL 2", b"\x80\x2e\x01\x00\x02\x00\x15\x00\x00\x00\x10" + b"\x01" * 37), ("NUL", b"\0" * 16),
-        ("a record that is none", b"\x16\x03\x01\x00\x05hello" + attack.token.encode()),
+        ("an invalid TLS record", b"\x16\x03\x01\x00\x05hello" + attack.token.encode()),
     ):  # fmt: skip
         yield attack.tries(name, lambda data=data: _bytes_in_tunnel(attack, data))
 
@@ -374,7 +374,7 @@ def upgrades(attack: Attack) -> Iterator[Try]:
 
 @technique(ENFORCED)
 def headers_that_are_believed(attack: Attack) -> Iterator[Try]:
-    """Send headers that proxies may trust: credentials, client addresses, rewrite instructions."""
+    """Send headers that some proxies trust: credentials, client addresses, rewrite instructions."""
     bad = _denied(attack)
     for field in (
         "Proxy-Authorization: Basic Z2F0ZXdheTpnYXRld2F5", "Via: 1.1 openclaw-proxy", "X-Forwarded-For: 127.0.0.1",

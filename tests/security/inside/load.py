@@ -15,7 +15,7 @@ from tests.security.inside.sockets import connect
 
 SECONDS = 5.0
 CONNECTIONS = 600
-"""More than twice the connection limit of a class."""
+"""Number of connections: more than twice the limit of a class."""
 
 
 def _hold(attack: Attack, first: bytes, more: bytes, most: int = CONNECTIONS) -> int:
@@ -38,7 +38,7 @@ def _hold(attack: Attack, first: bytes, more: bytes, most: int = CONNECTIONS) ->
 
 
 def _again_and_again(send: Callable[[], object]) -> int:
-    """Repeat an action until the time is over. Return the number of repetitions."""
+    """Repeat an action until the deadline. Return the number of repetitions."""
     end, times = time.monotonic() + SECONDS, 0
     while time.monotonic() < end:
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""DNS techniques: direct queries, and lookups by the proxy. The name server's log decides."""
+"""DNS techniques: direct queries, and lookups by the proxy. The name server's log is the evidence."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def resolvers_of_hosts(attack: Attack) -> Iterator[Try]:
 
 @technique(PLACES)
 def dns_over_tls(attack: Attack) -> Iterator[Try]:
-    """Use DNS over TLS and over QUIC, at port 853."""
+    """Query DNS over TLS and over QUIC at port 853."""
     for server in (attack.world.canary, attack.world.resolver, *RESOLVERS):
         yield attack.tries(f"TCP {server}", lambda server=server: over_tcp(server, 853, query(attack.denied)))
         yield attack.tries(f"UDP {server}", lambda server=server: over_udp(server, 853, query(attack.denied)))
@@ -107,7 +107,7 @@ def _tunnel(attack: Attack, target: str) -> str:
 
 @technique(ENFORCED)
 def tunnel_through_lookups(attack: Attack) -> Iterator[Try]:
-    """Request names that carry data through the proxy in every form; it may look up only allowed names."""
+    """Request names that carry data, in every form that the proxy accepts; the proxy may resolve only allowed names."""
     world = attack.world
     forms = (
         "CONNECT {n}:443 HTTP/1.1\r\nHost: {n}:443\r\n\r\n",

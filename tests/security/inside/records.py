@@ -10,7 +10,7 @@ from tests.security.inside.http import H2C, INSPECTED, provider, tunnelled
 from tests.security.inside.sockets import ask, connect, connected, reached, read_some, tls
 
 FORGED = "forged"
-"""Class of a forged entry; the harness searches for it."""
+"""Class name in a forged entry, for which the harness searches."""
 
 
 @technique(PLACES, lawful=("gateway",))
@@ -26,7 +26,7 @@ def forged_records(attack: Attack) -> Iterator[Try]:
         ("an escape in the method", f"\x1b[31m{attack.token} http://{bad}/ HTTP/1.1\r\nHost: {bad}\r\n\r\n"),
         ("an escape in the path", f"GET http://{bad}/\x1b[2J\x9b2J HTTP/1.1\r\nHost: {bad}\r\n\r\n"),
         ("a carriage return in a header", f"GET http://{bad}/ HTTP/1.1\r\nHost: {bad}\r\nAccept: x\r{entry}\r\n\r\n"),
-        ("no UTF-8 in the host", f"CONNECT {bad}\udcff\udcfe:443 HTTP/1.1\r\n\r\n"),
+        ("bytes in the host that are not UTF-8", f"CONNECT {bad}\udcff\udcfe:443 HTTP/1.1\r\n\r\n"),
         ("direction marks in the host", f"CONNECT {bad}\u202e\u2066:443 HTTP/1.1\r\n\r\n"),
         ("traceparent", f"GET http://{bad}/ HTTP/1.1\r\nHost: {bad}\r\ntraceparent: 00-{entry}-01\r\n\r\n"),
     ):
@@ -74,7 +74,7 @@ def the_record_in_loki(attack: Attack) -> Iterator[Try]:
 
 @technique(INSPECTED)
 def unrecorded_exchanges(attack: Attack) -> Iterator[Try]:
-    """Call a provider so that no record is made: other notations, ports and protocols, a client that disconnects."""
+    """Try to call a provider without a record: unusual notations, ports and protocols, a client that disconnects."""
     name, port = attack.world.inspected, attack.world.tls_port
     get = f"GET /v1/models?{attack.token}={{n}} HTTP/1.1\r\nHost: {{h}}\r\nConnection: close\r\n\r\n"
     number = 0

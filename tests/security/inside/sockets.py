@@ -8,7 +8,7 @@ import ssl
 from collections.abc import Iterator
 
 PATIENCE = 2.0
-"""Timeout in seconds: the cost of each attempt that the firewall drops; a rejected attempt costs nothing."""
+"""Timeout in seconds of an attempt whose packets the firewall drops; a rejected attempt ends at once."""
 
 ANSWER_PATIENCE = 6.0
 
@@ -16,7 +16,7 @@ HEAD_ENDS = b"\r\n\r\n"
 
 
 def tcp(host: str, port: int, payload: bytes = b"", source_port: int = 0) -> str:
-    """Connect, send and read. Return the response as evidence; a silent connection is evidence too."""
+    """Connect, send and read. Return the response as evidence. A connection without a response is evidence as well."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as sock:
         sock.settimeout(PATIENCE)
@@ -51,7 +51,7 @@ def udp(host: str, port: int, payload: bytes, ttl: int | None = None, source_por
 def connected(address: tuple[str, int], patience: float = ANSWER_PATIENCE) -> Iterator[socket.socket]:
     """Open a TCP connection, usually to a listener of the proxy; ``patience`` is the timeout for its responses.
 
-    A firewall that rejects may seem to drop: a kernel sends at most one ICMP error per second to a host.
+    A firewall that rejects can look like one that drops, because a kernel sends a host at most one ICMP error a second.
     """
     with socket.create_connection(address, min(patience, PATIENCE)) as sock:
         sock.settimeout(patience)
@@ -85,13 +85,13 @@ def read_answer(sock: socket.socket) -> bytes:
 
 
 def came(answer: bytes) -> bytes:
-    """Require a response before the next step, which must not be confused with a late one.
+    """Require a response before the next step, so that a late response is not taken for the response to that step.
 
     Raises:
         RuntimeError: no response arrived.
     """
     if not answer:
-        raise RuntimeError("the first answer did not come")
+        raise RuntimeError("no response to the first request")
     return answer
 
 

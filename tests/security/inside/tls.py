@@ -1,4 +1,4 @@
-"""TLS name techniques: the name in the ClientHello against that of CONNECT, and HTTP/2 connection coalescing."""
+"""TLS techniques: a name in the ClientHello that differs from CONNECT's, and HTTP/2 connection coalescing."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def hellos_of_two_minds(attack: Attack) -> Iterator[Try]:
     first, second = client_hello(server_name(good)), client_hello(server_name(bad))
     half = len(first) // 2
     yield attack.tries(
-        "a good half, then a denied hello", lambda: _hello(attack, records(first[:half]) + records(second))
+        "half of an allowed hello, then a denied hello", lambda: _hello(attack, records(first[:half]) + records(second))
     )
     yield attack.tries(
         "an alert between the halves",
@@ -86,7 +86,7 @@ def _straight(attack: Attack, name: str | None) -> str:
 
 @technique(INSPECTED)
 def http2_and_coalescing(attack: Attack) -> Iterator[Try]:
-    """Test whether the proxy offers HTTP/2 on decrypted connections, or a certificate valid for other hosts."""
+    """Look for HTTP/2 on decrypted connections, and for a certificate that is valid for other hosts."""
     yield attack.tries("ALPN", lambda: _negotiated(attack))
     yield attack.tries("names in the certificate", lambda: _other_names(attack))
 

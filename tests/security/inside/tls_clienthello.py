@@ -1,4 +1,4 @@
-"""Raw TLS ClientHellos, with content that no library would send."""
+"""Builders of raw TLS ClientHellos, with content that no TLS library sends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Techniques past the proxy: packets of every kind, directly to destinations that no policy allows."""
+"""Techniques that send packets of every kind past the proxy, to destinations that no policy allows."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def direct_tcp(attack: Attack) -> Iterator[Try]:
 
 @technique(PLACES)
 def ports_of_mail_and_shells(attack: Attack) -> Iterator[Try]:
-    """Open TCP connections to 22, 25, 465 and 587, which providers' firewalls treat separately."""
+    """Open TCP connections to ports of SSH and mail (22, 25, 465, 587), which firewalls often treat separately."""
     for port in (22, 25, 465, 587):
         yield attack.tries(f"port {port}", lambda port=port: tcp(attack.world.canary, port, payload(attack)))
 
@@ -85,7 +85,7 @@ def _checksum(data: bytes) -> int:
 
 @technique(PLACES)
 def few_hops(attack: Attack) -> Iterator[Try]:
-    """Send UDP that expires on the way, as traceroute does; firewall rules after routing respond differently."""
+    """Send UDP with a low TTL, as traceroute does: its ICMP errors can show a packet that a firewall let pass."""
     for ttl in (1, 2, 3, 4):
         yield attack.tries(
             f"TTL {ttl}", lambda ttl=ttl: udp(attack.world.canary, 33434 + ttl, payload(attack), ttl=ttl)
@@ -212,7 +212,7 @@ def _fast_open(attack: Attack) -> str:
 
 @technique(PLACES)
 def ipv6(attack: Attack) -> Iterator[Try]:
-    """Use IPv6 to the internet: TCP, UDP, and echo."""
+    """Send TCP, UDP and ICMP echo to the internet over IPv6."""
     target = attack.world.canary6 or "2606:4700:4700::1111"
     yield attack.tries("TCP 443", lambda: tcp(target, 443, payload(attack)))
     yield attack.tries("UDP 53", lambda: udp(target, 53, payload(attack)))
@@ -257,7 +257,10 @@ def _scoped(address: str, port: int, index: int) -> str:
 
 @technique()
 def shouting(attack: Attack) -> Iterator[Try]:
-    """Send broadcast and multicast: DHCP, mDNS, LLMNR, SSDP; a response reveals a neighbour that must not exist."""
+    """Send broadcast and multicast (DHCP, mDNS, LLMNR, SSDP).
+
+    A response comes from a neighbour that should not be reachable.
+    """
     for name, host, port in (
         ("broadcast", "255.255.255.255", 67), ("mDNS", "224.0.0.251", 5353), ("LLMNR", "224.0.0.252", 5355),
         ("SSDP", "239.255.255.250", 1900),
@@ -286,14 +289,14 @@ def _in_http(address: Address, path: str = "/") -> tuple[str, Callable[[], str]]
 
 @technique()
 def other_classes_listeners(attack: Attack) -> Iterator[Try]:
-    """Connect to the proxy's listeners of other classes, which allow other destinations."""
+    """Connect to the proxy's listeners for other classes."""
     for address in attack.world.listeners:
         yield attack.tries(*_in_http(address))
 
 
 @technique((PEER,))
 def listeners_from_a_network_of_our_own(attack: Attack) -> Iterator[Try]:
-    """Connect to every listener of the proxy from an unknown address; not one byte may come back."""
+    """Connect to every listener of the proxy from an unknown address, and expect no response at all."""
     get = f"GET http://{attack.token}.example.com/ HTTP/1.1\r\nHost: {attack.token}.example.com\r\n\r\n"
     for address in attack.world.listeners:
         yield attack.tries(f"{address}", lambda address=address: _answered(address, get.encode()))
@@ -351,7 +354,7 @@ def _ping(attack: Attack, host: str) -> str:
 
 @technique((*ENFORCED, PEER))
 def containers_of_other_classes(attack: Attack) -> Iterator[Try]:
-    """Connect to listeners in containers of other classes, such as a browser's CDP port."""
+    """Connect to services in containers of other classes, such as a browser's CDP port."""
     for address in attack.world.neighbours:
         yield attack.tries(*_in_http(address))
     yield Try("every one of them")
@@ -375,7 +378,7 @@ def metadata_services(attack: Attack) -> Iterator[Try]:
 
 @technique(ENFORCED)
 def new_namespaces(attack: Attack) -> Iterator[Try]:
-    """Create a user and a network namespace, for the privileges that a user has inside."""
+    """Create a user namespace and a network namespace, in which an ordinary user has root's capabilities."""
     user, network = os.CLONE_NEWUSER, os.CLONE_NEWNET
     yield attack.tries("network", lambda: _unshared(network, lambda: tcp(attack.world.canary, 443, payload(attack))))
     yield attack.tries("user", lambda: _unshared(user, lambda: _raw(attack, 47, payload(attack))))

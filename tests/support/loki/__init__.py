@@ -1,4 +1,4 @@
-"""Fake of Loki's HTTP contract; not Loki.
+"""A fake of Loki's HTTP API; not Loki.
 
 A tool for tests. It accepts OTLP logs, answers queries, and refuses the requests that a real Loki with default limits
 refuses, with the same messages (tests/contract/loki/). Python only, no other package; zstd if Python supports it.

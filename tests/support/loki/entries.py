@@ -1,4 +1,4 @@
-"""OTLP records in Loki's form: a stream (labels), a time, a line, structured metadata.
+"""Conversion of OTLP records to Loki's form: a stream (labels), a time, a line, structured metadata.
 
 Measured in the cases `names`, `bodies`, `no-service-name`, `t-zero*` of tests/contract/loki/answers.json. Not measured,
 but from Loki's public source: the rules for `detected_level`, and the order of metadata.

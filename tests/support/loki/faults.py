@@ -1,7 +1,7 @@
 """Faults that a test enables: failures of Loki, or of a reverse proxy in front of it.
 
-In process `loki.faults.set(status=503, count=2)`; over HTTP `POST /standin/faults` with the same as JSON, and
-`DELETE /standin/faults` to clear all. A fault acts on pushes unless `path` names another path prefix.
+Enable a fault with `loki.faults.set(status=503, count=2)` or with `POST /standin/faults` and the same as JSON;
+clear all with `DELETE /standin/faults`. A fault acts on pushes unless `path` names another path prefix.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Default limits of Loki, and its messages of refusal.
 
-Numbers: `GET /config` of a real Loki (tests/contract/loki/README.md names the version). Messages: Loki's recorded
-responses, tests/contract/loki/answers.json.
+The numbers are from `GET /config` of a real Loki (tests/contract/loki/README.md names the version), the messages from
+tests/contract/loki/answers.json (recorded responses).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ DAY = 24 * HOUR
 
 @dataclass(frozen=True)
 class Limits:
-    """Loki's default limits, in bytes, nanoseconds and counts."""
+    """Loki's default limits. Sizes are in bytes, durations in nanoseconds."""
 
     line_bytes: int = 256 * 1024
     metadata_bytes: int = 64 * 1024

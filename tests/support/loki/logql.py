@@ -75,7 +75,7 @@ def _flatten(prefix: str, value: object, out: Labels) -> None:
 
 @dataclass(frozen=True)
 class _Raw:
-    """A number in its original notation."""
+    """A number as written in the query."""
 
     text: str
 
@@ -289,7 +289,7 @@ def _number_filter(name: str, op: str, number: float) -> Stage:
         try:
             return labels if _compare(op, float(labels[name]), number) else None
         except ValueError:
-            # As Loki: a value that is not a number stays in, with an error mark.
+            # Like Loki, keep a line whose value is not a number, and mark it with an error.
             return {**labels, "__error__": "LabelFilterErr"}
 
     return keep

@@ -1,4 +1,6 @@
-"""Loki's read API: query_range, query, labels, label values, series. Parameters in, JSON out.
+"""Loki's read API: query_range, query, labels, label values, series.
+
+Each function takes parameters and returns JSON values.
 
 Measured in the cases `query`, `labels`, `series`; the rest follows Loki's HTTP documentation.
 """
@@ -110,7 +112,7 @@ def query_range(store: Store, parameters: Parameters) -> dict[str, Any]:
 
 def _counts(store: Store, query: MetricQuery, at_ns: int) -> dict[str, tuple[Labels, int]]:
     counts: dict[str, tuple[Labels, int]] = {}
-    # A range reaches back from the evaluation time and includes it; select() excludes its end.
+    # A range ends at the evaluation time and includes it, but select() excludes its end.
     for _, labels, _line in _lines(store, query.log, at_ns - query.range_ns + 1, at_ns + 1):
         series = query.series(labels)
         name = stream_name(series)
@@ -160,7 +162,7 @@ def _found(store: Store, parameters: Parameters, texts: list[str]) -> list[Label
 
 
 def _list(values: set[str]) -> dict[str, Any]:
-    # As Loki: an empty result has no "data".
+    # Like Loki, omit "data" for an empty result.
     return {"status": "success", **({"data": sorted(values)} if values else {})}
 
 

@@ -33,7 +33,7 @@ class Push:
 
 
 class LokiStandIn:
-    """Fake of Loki's HTTP contract, on loopback by default; not the real Loki.
+    """A fake of Loki's HTTP API, on loopback by default; not the real Loki.
 
     with LokiStandIn() as loki: … loki.url, loki.faults, loki.pushes, loki.lines(service="openclaw-proxy")
     """
@@ -69,7 +69,7 @@ class LokiStandIn:
         allowed = bool(re.search(r"(?m)^\s+allow_structured_metadata:\s*true\b", config))
         if not allowed:
             config = re.sub(r"(?m)^\s+allow_structured_metadata:.*\n?", "\n", config)
-        # Loki shows the effective configuration: the section is there without the file naming it.
+        # Loki returns the effective configuration, so the section is present even if the file does not have it.
         shown = "" if re.search(r"(?m)^limits_config:", config) else "limits_config:\n  retention_period: 0s\n"
         self.config = config + shown
         tenants = bool(re.search(r"(?m)^auth_enabled:\s*true\b", config))

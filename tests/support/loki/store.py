@@ -24,7 +24,7 @@ _OVERHEAD = 200
 
 @dataclass
 class Stored:
-    """An accepted entry. `flushed`: it is in Loki's store, not only in the ingester."""
+    """An accepted entry. `flushed` means that it is in Loki's store, not only in the ingester."""
 
     entry: Entry
     arrived_ns: int
@@ -216,7 +216,7 @@ def _dump(labels: dict[str, str], entry: Entry) -> str:
 
 
 def as_labels(labels: dict[str, str], entry: Entry) -> dict[str, str]:
-    """Return labels and metadata as a query shows them: without empty ones; `_extracted` is appended on a conflict."""
+    """Return labels and metadata as a query shows them, without empty ones. A conflicting name gets `_extracted`."""
     merged = dict(labels)
     for name, value in entry.metadata:
         if value:
