@@ -1,4 +1,4 @@
-"""Recording HTTP proxy and origin on loopback: tests read the client's requests here, not from the client.
+"""An HTTP proxy and an origin on loopback that record requests: tests read them here and not from the client.
 
 The proxy resolves every name to this machine and keeps the requested port.
 """

@@ -1,4 +1,4 @@
-"""The exporter against a real HTTP server with scripted responses; messages are those of a real Loki."""
+"""Tests of the exporter against an HTTP server with scripted responses, whose messages are those of a real Loki."""
 
 import gzip
 import itertools
@@ -69,7 +69,7 @@ class Store:
     kept: list[str] = field(default_factory=list)
 
     def script(self, *answers: Answer) -> None:
-        """Return these responses, then 204 for ever."""
+        """Return these responses one after the other, then always 204."""
         waiting = iter(answers)
         self.answer = lambda push: next(waiting, ACCEPTED)
 
@@ -160,7 +160,7 @@ def fill(spool: Spool, count: int, size: int = 10) -> None:
 
 
 def until(true: Callable[[], object]) -> None:
-    """Wait for a condition; the limit only matters for broken code."""
+    """Wait for a condition. The timeout is long, because only broken code reaches it."""
     deadline = time.monotonic() + 30
     while not true():
         assert time.monotonic() < deadline, "it never came"
@@ -375,7 +375,7 @@ def test_invalid_record_is_dead_lettered_and_the_others_arrive(spool, store):
         21,
         22,
         23,
-    ]  # And three lines that report them.
+    ]  # The three other lines report these dead letters.
     assert spool.audit().problems == ()
 
 
@@ -391,7 +391,7 @@ def test_partial_success_is_not_success(spool, store):
     with Running(spool, store.url):
         until(drained(spool))
     assert [row.seq for row in spool.query(Filters(state="dead_letter"))] == [3]
-    assert spool.stats()["acknowledged_records"] == 5  # Four, and the line about the fifth.
+    assert spool.stats()["acknowledged_records"] == 5  # Four lines, and the line that reports the fifth.
 
 
 def test_too_large_push_is_halved_down_to_a_single_dead_letter(spool, store):
@@ -559,7 +559,7 @@ def test_a_push_spans_at_most_half_an_hour(tmp_path, store):
 
 
 def test_too_far_behind_of_something_sent_before_counts_as_stored(tmp_path, store):
-    """Drop the response of a stored push: on resending, a strict Loki refuses a part of it as too far behind."""
+    """Drop the response to a stored push, so that a strict Loki refuses part of the repetition as too far behind."""
     with at(tmp_path / "sent.db", [1000, 1001, 1002, 2000, 2001]) as spool:
         oldest = rfc3339(1_500 * 10**9)
         store.script((500, "", b""), (400, OCTETS, loki_says(TOO_FAR.format(oldest))))
@@ -599,7 +599,7 @@ def test_record_from_the_future_delays_no_other(tmp_path, store):
             until(lambda: spool.stats()["pending_records"] == 2)
             until(lambda: exporter.state["records_ahead_of_clock"] == 2)
             assert spool.audit().problems == ()
-            limit += 4 * HOUR  # Their time has passed.
+            limit += 4 * HOUR  # Their times are no longer in the future.
             until(drained(spool))
         assert set(store.numbers()) >= {1, 2, 3, 4, 5, 6}
         assert dead_letters(spool) == {}

@@ -1,4 +1,4 @@
-"""The bootstrap in real Node processes, judged by the requests at the proxy and the origin.
+"""Tests of the bootstrap in real Node processes, judged by the requests that reach the proxy and the origin.
 
 Tests search Node in the test environment (a wheel), on the PATH and in EGRESS_TEST_NODES (binaries, joined by ":").
 Node 24 and later get an application directory without undici. Older ones get an undici beside the application,
@@ -23,7 +23,7 @@ from tests.integration.recording import Network
 BOOTSTRAP = Path(__file__).parents[2] / "roles/openclaw_gateway/files/proxy-bootstrap.cjs"
 CLIENT = Path(__file__).parent / "node/client.mjs"
 MAJORS = (20, 22, 24, 26)
-NATIVE = 24  # Below, only Node itself is needed.
+NATIVE = 24  # The tests below need only Node.
 NPM_PACKAGES = ("ws@8.21.3", "https-proxy-agent@7")
 CLIENTS = ("fetch", "request", "get")
 DESIGN_NO_PROXY = "10.0.0.0/8,localhost,127.0.0.1"
@@ -351,7 +351,7 @@ def test_forks_and_worker_threads_inherit_the_bootstrap(app: App, way: str) -> N
 
 @pytest.mark.parametrize("way", ["fetch", "request"])
 def test_requests_share_tunnels(app: App, way: str) -> None:
-    """Allow more than one tunnel: a pool may open a second connection while it still cleans up the first."""
+    """Allow a second tunnel, because a pool may open it while it still cleans up the first."""
     app.proxied(*[{"way": way, "url": f"{app.https}/{number}"} for number in range(4)])
     assert len(app.network.tls.seen) == 4
     assert len(app.network.proxy.seen) < 4

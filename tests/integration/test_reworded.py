@@ -1,6 +1,6 @@
-"""No code path parses a sentence: tests pass with every reason replaced by its code.
+"""Tests that no code path parses a sentence: other tests pass with every reason replaced by its code.
 
-These are the tests of the readers of records. All tests run so with `EGRESS_TEST_REWORDED=1 pytest -m "not wording"`.
+It runs the tests of the readers of records. To run all tests, use `EGRESS_TEST_REWORDED=1 pytest -m "not wording"`.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Complete playbooks against hosts that are directories of this machine; `docker` and `ufw` are fakes.
+"""Fixtures for complete playbooks against hosts that are directories of this machine, with a fake `docker` and `ufw`.
 
 Run by `make molecule` beside the lab and the scenarios, and by `make playbooks`: each starts hundreds of processes.
 """

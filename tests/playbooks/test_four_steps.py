@@ -1,4 +1,4 @@
-"""The modules through ansible-playbook, on the oldest supported Python if available, else on this one."""
+"""Tests of the modules in ansible-playbook, on the oldest supported Python if available, otherwise on this one."""
 
 import os
 import re

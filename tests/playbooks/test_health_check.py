@@ -1,4 +1,4 @@
-"""The interval of the proxy's health check while it starts, on versions of Docker that support it."""
+"""Tests of the health check's interval while the proxy starts, on versions of Docker that support it."""
 
 import json
 import os

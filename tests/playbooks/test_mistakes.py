@@ -1,4 +1,4 @@
-"""An operator's mistake stops a run before any change, with one message that names it and the remedy."""
+"""Tests of operators' mistakes: a run stops before any change, with one message that names the mistake and a remedy."""
 
 import getpass
 import json
@@ -64,7 +64,7 @@ MEANINGS = {
 
 @pytest.mark.parametrize("mistakes", [TYPES, MEANINGS], ids=["types", "meanings"])
 def test_invalid_values(deploy, mistakes):
-    """Report to each host its own values."""
+    """Report each host's own invalid values."""
     hosts = {name: variables for name, (variables, _) in mistakes.items()}
     said = deploy({"openclaw_gateways": {"hosts": hosts}, "openclaw_loki": {"hosts": {"two": {}}}})
     assert "PLAY [Prepare Loki on VPS-2]" not in said, "the mistakes were seen only after VPS-2"
@@ -283,7 +283,7 @@ def preflight(run, tmp_path):
 
 @pytest.mark.timeout(1200)
 def test_compose_files_keep_their_order_whatever_the_hash_seed(preflight):
-    """Continue if COMPOSE_FILE names the container's files; an empty HTTP_PROXY is not a proxy."""
+    """Accept a COMPOSE_FILE that names the container's files, and an empty HTTP_PROXY, which is not a proxy."""
     for seed in range(8):
         assert f"files={preflight.files}" in preflight(seed)
 

@@ -1,4 +1,4 @@
-"""The daily renewal job of VPS-1: its files, its script in a real shell, and its removal by rollback.yml."""
+"""Tests of VPS-1's daily renewal job: its files, its script in a real shell, and its removal by rollback.yml."""
 
 import importlib
 import ipaddress
@@ -36,7 +36,7 @@ PLAYBOOK = """\
         - "{{ openclaw_egress_compose_dir }}"
     - ansible.builtin.include_role: {name: openclaw.egress.openclaw_proxy, tasks_from: renewal}
 """
-# Prints its arguments, because the Docker fake does not support `docker run` of the image.
+# Print the arguments, because the Docker fake does not support `docker run` of the image.
 RUN = '#!/bin/sh\nprintf "%s\\n" "$@" > "$0.log"\n'
 
 
@@ -109,7 +109,7 @@ def test_job_lists_addresses_renews_the_ca_and_is_removed_by_rollback(host):
     assert "changed=0 " in host.play(str(host.at / "play.yml")), "the second run changed something"
     listed = with_host_addresses(builtin_policy(["api.example.com"]), host.list).host_addresses.addresses
     assert {"127.0.0.1", "93.184.215.14", "2606:2800:21f:cb07:6820:80da:af6b:8b2c"} <= {str(ip) for ip in listed}
-    # The job itself, in this machine's shell; without `ip` the test reads the kernel's own tables.
+    # Run the job's script in this machine's shell. Without `ip` it reads the kernel's tables.
     tools = host.at / "tools"
     tools.mkdir()
     for name in ("sh", "awk", "sed", "grep", "sort", "mktemp", "cmp", "chmod", "mv", "rm", "test"):
@@ -186,7 +186,7 @@ def test_new_temporary_address_is_guarded_at_once_and_changes_nothing(host, with
     assert refresh("5555:6666:7777:8888") == "" and host.list.read_text() == text
 
 
-# Answers like systemd for units whose files exist.
+# Respond as systemd does for units whose files exist.
 SYSTEMCTL = """\
 #!/bin/sh
 echo "$*" >> "$0.log"
@@ -222,7 +222,7 @@ def test_removed_units_are_forgotten_by_systemd(host):
     assert "changed=0 " in host.play(str(host.at / "play.yml")) and log.read_text() == ""
     host.by = "systemd"
     host.play(str(host.at / "play.yml"))
-    # An interrupted deployment may leave the service alone.
+    # An interrupted deployment can leave the service without its timer.
     (host.etc / "openclaw-egress-renew.timer").unlink()
     log.write_text("")
     host.play("playbooks/rollback.yml")
@@ -232,7 +232,7 @@ def test_removed_units_are_forgotten_by_systemd(host):
 @pytest.mark.skipif(os.getuid() != 0, reason="files of the role belong to root")
 @pytest.mark.parametrize("host", ["none"], indirect=True)
 def test_files_of_the_operator_with_these_names_stay(host):
-    """Keep a file that is not recorded, one that is recorded and not ours, and one that ours replaced."""
+    """Keep three kinds of files: not in the manifest, in the manifest but changed since, and replaced by ours."""
     log = systemctl(host)
     theirs = {name: f"# mine: {name}\n" for name in (*UNITS, "openclaw-egress-renew")}
     for name, text in theirs.items():

@@ -1,6 +1,6 @@
-"""rollback.yml on hosts with a complete or partial deployment, and after edits by operators.
+"""Tests of rollback.yml on hosts with a complete or partial deployment, and after edits by operators.
 
-Real files, real modules; `docker` and `ufw` are fakes. The scenario `rollback` in molecule/ uses real hosts.
+Files and modules are real; `docker` and `ufw` are fakes. The scenario `rollback` in molecule/ uses real hosts.
 """
 
 import getpass
@@ -92,7 +92,7 @@ class Hosts:
         return done.stdout
 
     def deploy(self, steps: int = 9) -> None:
-        """Apply the roles' changes to VPS-1, in their order, for a number of steps."""
+        """Apply the first N of the roles' changes to VPS-1, in their order."""
         home, links = self.at / "vps1" / "openclaw-egress", ["proxy-config", "data/proxy-ca", "data/proxy-spool"]
         compose, env = self.clone / "docker-compose.egress.yml", self.clone / ".env"
         manifest = Manifest(str(self.at / "vps1" / "state" / "manifest.json"))
@@ -247,7 +247,7 @@ def test_later_edits_lose_only_our_part_and_are_named(hosts):
     hosts.script.write_text(hosts.script.read_text().replace("with care", "with more care"))
     hosts.loki_file.write_text(hosts.loki_file.read_text() + "# mine\n")
     hosts.docker.change(images=hosts.docker.state["images"] | {"openclaw:local": "sha256:newer"})
-    # Keeping the records is an option.
+    # rollback.yml has an option to keep the records.
     said = hosts.roll_back("-e", "openclaw_egress_keep_spool=true")
     home = hosts.at / "vps1" / "openclaw-egress"
     kept = {home, home / "proxy-spool", home / "proxy-spool" / "spool.db", compose}

@@ -1,4 +1,4 @@
-"""The role's configuration of OpenClaw's sandboxes, from policies; `docker` and its OpenClaw are fakes.
+"""Tests of the role's sandbox settings for OpenClaw, derived from policies; `docker` and OpenClaw are fakes.
 
 The scenario `classes` in molecule/ uses the real ones.
 """

@@ -1,4 +1,4 @@
-"""The tasks of verify.yml with a fake `docker`: each check gets its program, its place and its arguments."""
+"""Tests of the tasks of verify.yml with a fake `docker`: each check's program, its place and its arguments."""
 
 import json
 import os
@@ -18,7 +18,7 @@ PLAY = """\
     - ansible.builtin.include_role: {name: openclaw.egress.openclaw_proxy, tasks_from: variables, public: true}
     - ansible.builtin.include_role: {name: openclaw.egress.openclaw_gateway, tasks_from: verify}
 """
-# Prints the words after `docker` and the program on standard input; the fake answers the rest.
+# Print the arguments of `docker` and the program on standard input; the fake handles other commands.
 WRAPPER = """\
 #!/bin/sh
 case "$1 $2" in

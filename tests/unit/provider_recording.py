@@ -1,4 +1,4 @@
-"""The official SDKs against the fake provider; every response's bytes are kept as received."""
+"""Recordings of the official SDKs' calls to the fake provider, with the bytes of every response as received."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class _Transport(httpx2.BaseTransport):
 
 
 class Clients:
-    """Both SDKs on one fake provider; `last` is the last exchange of either."""
+    """Both SDKs, connected to one fake provider; `last` is the latest exchange."""
 
     def __init__(self, providers: LLMProviders) -> None:
         self.exchanges: list[Recorded] = []

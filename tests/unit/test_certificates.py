@@ -1,4 +1,4 @@
-"""The two CAs: creation and renewal, allowed names, and damaged directories. OpenSSL is the reference."""
+"""Tests of the two CAs, with OpenSSL as the reference: creation, renewal, permitted names, and damaged directories."""
 
 import datetime
 import ssl
@@ -18,7 +18,7 @@ NOW = datetime.datetime.now(datetime.UTC)
 
 
 class Place:
-    """A CA directory and the root key's directory, as an operator has them."""
+    """A CA directory and the directory of the root key, as in a deployment."""
 
     def __init__(self, directory: Path) -> None:
         self.ca, self.keys = directory / "ca", directory / "keys"

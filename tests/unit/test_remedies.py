@@ -1,4 +1,4 @@
-"""Messages name only existing commands, options and variables, and none advises to weaken a protection."""
+"""Tests of messages: they name only existing commands, options and variables, and advise no risk."""
 
 import re
 import shlex

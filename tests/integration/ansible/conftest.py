@@ -1,4 +1,4 @@
-"""Ansible as operators run it, from the checkout or the built artifact; no root or Docker needed."""
+"""Fixtures that run Ansible as operators do, from the checkout or the built artifact, without root or Docker."""
 
 from __future__ import annotations
 

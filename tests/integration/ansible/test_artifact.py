@@ -1,4 +1,4 @@
-"""The collection's artifact, installed elsewhere and used from there."""
+"""Tests of the collection's artifact, installed in another directory and used from there."""
 
 import subprocess
 import sys

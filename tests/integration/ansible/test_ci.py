@@ -1,4 +1,4 @@
-"""Interface of .ci/run and molecule/run-all.sh: exit code, the name of a failed part, the last line.
+"""Tests of .ci/run and molecule/run-all.sh: exit code, the name of a failed part, the last line.
 
 `make`, `molecule`, the lab and the playbooks' tests are fakes here.
 """

@@ -1,4 +1,4 @@
-"""Documentation for operators agrees with the code."""
+"""Tests that the documentation for operators agrees with the code."""
 
 import re
 import shlex

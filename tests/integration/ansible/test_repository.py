@@ -1,4 +1,4 @@
-"""Files of the repository that tools read and no other test runs: changelog fragments, ignore lines, workflows."""
+"""Tests of the repository's files that only tools read: changelog fragments, ignore lines, workflows."""
 
 import re
 

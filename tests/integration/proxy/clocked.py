@@ -1,4 +1,4 @@
-"""The proxy with a clock that a test can move: the file ``$CLOCK_FILE`` holds its offset in seconds.
+"""The proxy with a clock that a test can set: the file ``$CLOCK_FILE`` holds its offset in seconds.
 
 ``python clocked.py`` is ``egress run``; ``mitmdump -s clocked.py`` is the stock launcher.
 """

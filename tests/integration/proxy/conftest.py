@@ -1,4 +1,4 @@
-"""Fixtures: one proxy of each kind per module; `egress run` and a stock mitmdump pass the same cases."""
+"""Fixtures: each module gets one `egress run` and one stock mitmdump, which must pass the same cases."""
 
 import contextlib
 import time

@@ -1,4 +1,4 @@
-"""A lean proxy in this process in which any line can be made to raise, and an upstream that checks what it receives."""
+"""A proxy in this process in which a test can make any line raise, and an upstream that checks what it receives."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Injected(Exception):
 
 
 class Faults:
-    """Trace of the lines that one thread runs in given functions (PEP 669); it raises at a chosen line."""
+    """A tracer of the lines that one thread runs in given functions (PEP 669), which raises at a chosen line."""
 
     TOOL = 4
 
@@ -74,7 +74,7 @@ class Faults:
 
     @contextlib.contextmanager
     def at(self, place: Place | None) -> Iterator[None]:
-        """Raise at the place each time it is reached, as long as the context is open."""
+        """Raise each time the place is reached, within the context."""
         self._at = place
         try:
             yield
@@ -249,7 +249,8 @@ class Upstream:
             self.unrecorded.append(path)
 
     def _recorded(self, path: str, body: bytes) -> bool:
-        # Look at the records first and last: an exchange that ends in between moves from the journal to the records.
+        # Check the records first and last, because an exchange that ends in between moves from the journal to the
+        # records.
         return any(found(path, body) for found in (self._in_records, self._in_journal, self._in_records))
 
     def _in_records(self, path: str, body: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""Raw bytes to the proxy's listeners, for requests that an HTTP client would not send."""
+"""Functions that send raw bytes to the proxy's listeners, for requests that an HTTP client would not send."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def connected(port: int) -> Iterator[socket.socket]:
 
 
 def exchange(port: int, data: bytes) -> bytes:
-    """Send bytes. Return the head of the response, empty if the proxy closed without one."""
+    """Send bytes. Return the head of the response, empty if the proxy closed the connection without a response."""
     with connected(port) as sock:
         sock.sendall(data)
         return read_head(sock)

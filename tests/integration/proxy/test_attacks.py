@@ -1,6 +1,6 @@
-"""The techniques of `make attack` that go through the proxy, against a proxy on loopback and a bare mitmdump.
+"""Tests of the techniques of `make attack` that go through the proxy, on loopback and against a bare mitmdump.
 
-The bare mitmdump proves that the techniques work: they find there the bypasses that they do not find here.
+The bare mitmdump proves that the techniques work: there they find the bypasses that they do not find in our proxy.
 """
 
 import contextlib
@@ -92,7 +92,7 @@ def bare(tmp_path):
             with contextlib.suppress(OSError), connected(port):
                 break
             time.sleep(0.2)
-        # Run no technique before that refusal has been checked.
+        # Check that refusal before any technique runs.
         request = b"GET http://192.0.2.1/ HTTP/1.1\r\nHost: 192.0.2.1\r\n\r\n"
         assert loopback_only.REFUSED.encode() in ask(("127.0.0.1", port), request)
         yield port

@@ -1,4 +1,4 @@
-"""Malformed input gets one clear response or none, reaches no destination, is not logged, and ends nothing."""
+"""Tests of malformed input: it gets at most one response, reaches no destination, is not logged, and stops nothing."""
 
 import json
 import socket

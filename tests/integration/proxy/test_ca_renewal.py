@@ -1,4 +1,4 @@
-"""The issuing CA is renewed while clients continue, and the reported CA is the served one."""
+"""Tests of the issuing CA's renewal: clients are not interrupted, and the reported CA is the one in use."""
 
 import datetime
 import os
@@ -110,7 +110,7 @@ def call(proxy: RunningProxy, at: datetime.datetime | None = None, ciphers: byte
 
 @dataclass
 class Client:
-    """Client that calls continuously in a thread."""
+    """A client that calls continuously in a thread."""
 
     proxy: ClockedProxy
     served: list[Served] = field(default_factory=list)
@@ -133,7 +133,7 @@ class Client:
 
     def _call(self) -> None:
         while not self._enough.is_set():
-            # A real clock does not jump by days during a handshake.
+            # Do not move the clock during a handshake.
             try:
                 with self.still:
                     self.served.append(call(self.proxy, self.proxy.now))
@@ -188,7 +188,7 @@ def egress(proxy: RunningProxy, *words: str) -> subprocess.CompletedProcess[str]
 def test_a_renewed_ca_is_served_by_the_running_proxy_and_reported(kind, tmp_path, providers):
     with make_proxy(tmp_path, providers, kind) as proxy:
         before = call(proxy).issuing
-        # As on VPS-1, where root renews the CA: the directory is set.
+        # Set the directory, as on VPS-1, where root renews the CA.
         assert egress(proxy, "ca", "create", "--renew").stdout == "created\n"
         assert soon(lambda: call(proxy).issuing != before)
         after = call(proxy).issuing
@@ -226,7 +226,7 @@ def test_reported_ca_is_the_served_one_while_the_file_is_unusable(lean):
             assert soon(lambda: lean.ask("/readyz")["problems"]), broken
             problem = lean.ask("/readyz")["problems"][0]
             assert "still served" in problem and str(file) in problem
-            # A context that mitmproxy has not created yet, so it would read its chain from the file.
+            # mitmproxy has not created this host's context yet, so it would read the chain from the file.
             for ciphers in (None, b"ECDHE-ECDSA-AES256-GCM-SHA384"):
                 assert call(lean, ciphers=ciphers).issuing == served
             status = egress(lean, "status", "--json")
@@ -262,7 +262,7 @@ def test_readiness_and_health_fail_seven_days_before_expiry(clocked, days, ok, w
 
 
 def test_a_newly_inspected_host_gets_its_ca_without_a_restart(lean):
-    """Let the proxy create the CA itself; with root's CA the policy waits for it, in either order of writing."""
+    """Let the proxy create its CA. If root creates it, the new policy waits for it, whichever file is written first."""
     with lean:
         before = lean.ask("/readyz")["policy"]
         text = lean.policy_file.read_text()

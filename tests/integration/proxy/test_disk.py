@@ -1,4 +1,4 @@
-"""A disk that cannot be written: status reports the cause, the spool prunes, and no record is invented later."""
+"""Tests of a full disk: status reports the cause, acknowledged lines are pruned, and no false record appears later."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""`egress policy explain` agrees with the proxy, for random policies and requests."""
+"""Tests that `egress policy explain` agrees with the proxy, for random policies and requests."""
 
 import asyncio
 import contextlib
@@ -21,7 +21,7 @@ def test_explain_agrees_with_access_control_on_random_requests():
     different, outcomes = asyncio.run(compare(seed=20_261, policies=POLICIES, requests=CASES // POLICIES + 10))
     assert different == []
     assert sum(outcomes.values()) >= CASES
-    # Cases that all end alike would prove nothing.
+    # The cases must have different outcomes, or they would prove nothing.
     common = {"allowed", "denied default", "denied address-guard", "denied syntax", "malformed"}
     assert all(outcomes[name] >= 100 for name in common), outcomes
     assert sum(number for name, number in outcomes.items() if name.endswith(".deny")) >= 100
@@ -65,7 +65,7 @@ def test_explain_names_the_rule_that_decides_in_the_proxy(policy, class_name, ur
 
 
 class Listener:
-    """A client of one listener. It keeps its connection as long as possible."""
+    """A client of one listener that keeps its connection as long as possible."""
 
     def __init__(self, port: int) -> None:
         self.port = port

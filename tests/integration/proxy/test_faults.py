@@ -1,4 +1,4 @@
-"""Fail-closed test: each line of access control and recorder, and each function they call, is made to raise.
+"""Fail-closed tests: they make each line of access control, of the recorder, and of the functions they call raise.
 
 mitmproxy continues as if nothing had happened when a hook raises. Each line that a request passes therefore raises
 once while such a request is under way. A denied request must not reach the upstream, an inspected one must not reach it
@@ -345,7 +345,7 @@ def places(reached, own):
         for place in passed:
             if (place[0].co_filename in OWN_FILES) is own:
                 found.setdefault(place, []).append(client)
-    # A `try` line cannot raise by itself; in fails_closed it is the one line that no `except` covers.
+    # Skip `try` lines: they cannot raise, and in fails_closed no `except` covers them.
     found = {place: clients for place, clients in found.items() if text_of(place) != "try:"}
     if own:
         return found
@@ -366,7 +366,7 @@ def test_no_function_that_a_hook_calls_fails_open(trials, reached, kind):
 
 
 def raise_at(trials, places, kind):
-    """Run one client per place, with the fault, in turn among the clients of a kind that pass it."""
+    """Run one client for each place, with the fault. Alternate between the clients of a kind that pass the place."""
     found = []
     for number, (place, clients) in enumerate(places.items()):
         if passing := [client for client in kind if client in clients]:

@@ -1,4 +1,4 @@
-"""The running proxy reads the host's addresses again when they change, and refuses them."""
+"""Tests that the running proxy reads the host's changed addresses, and refuses them."""
 
 from tests.integration.proxy.raw import exchange, status_of
 from tests.integration.proxy.test_reload import soon

@@ -1,4 +1,4 @@
-"""Malformed messages: 400 or 502, no byte to the other side, one record each; 1xx responses pass."""
+"""Tests of malformed messages: 400 or 502, no byte to the other side, one record each. Also tests of 1xx responses."""
 
 import contextlib
 import json
@@ -22,7 +22,7 @@ HOST = "www.example.com"
 
 
 class Origin:
-    """Origin that accepts plain HTTP and responds to each head with ``response``, one part at a time."""
+    """An origin for plain HTTP that responds to each request head with ``response``, one part at a time."""
 
     def __init__(self):
         self.received, self.connections, self.response = b"", 0, (OK,)
@@ -95,7 +95,7 @@ def send(proxy, data: bytes, class_name="browser") -> bytes:
 
 
 def new_denials(proxy, known: int, number=1):
-    """Wait for a number of denials beyond the known ones. Return them."""
+    """Wait until there are N new denials. Return them."""
     end = time.monotonic() + 10
     while len(rows := proxy.denials()[known:]) < number and time.monotonic() < end:
         time.sleep(0.02)
@@ -359,7 +359,7 @@ def test_refusals_are_counted(proxy):
     for _ in range(30):
         send(proxy, b"GET ftp://www.example.com/ HTTP/1.1\r\nHost: www.example.com\r\n\r\n", "build")
     assert counted() == before + 30
-    assert len([row for row in proxy.denials() if row.class_name == "build"]) == 10  # The rest is summarised.
+    assert len([row for row in proxy.denials() if row.class_name == "build"]) == 10  # Other denials are summarised.
 
 
 # ── responses ────────────────────────────────────────────────────────────────────────────────────────────────────

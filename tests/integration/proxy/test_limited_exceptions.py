@@ -1,4 +1,4 @@
-"""Exceptions to the address guard with methods and paths, as the default policy has for telemetry."""
+"""Tests of address guard exceptions with methods and paths, such as the default policy's for telemetry."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""Limits of a class bound the memory and connections that its clients can occupy; other classes are not affected."""
+"""Tests of the limits of a class: they bound its clients' memory and connections, and do not affect other classes."""
 
 import contextlib
 import json
@@ -34,7 +34,7 @@ def limited(request, tmp_path_factory, providers):
 
 
 def ends(sock: socket.socket, within: float = 10) -> bytes:
-    """Return the bytes before the proxy closes; fail if it keeps the connection."""
+    """Return the bytes received until the proxy closes the connection. Fail if it stays open."""
     sock.settimeout(within)
     found = b""
     while True:

@@ -1,4 +1,4 @@
-"""The memory budget of the running proxy: bodies wait, are refused with a record, and all memory is released."""
+"""Tests of the running proxy's memory budget: bodies wait or are refused with a record, and all memory is released."""
 
 import asyncio
 import contextlib
@@ -83,7 +83,7 @@ def refusals(proxy):
 
 
 def refused(proxy) -> float:
-    """Return how many requests of the browser's class were refused; only the first of them are recorded singly."""
+    """Return the number of refused requests of the browser's class. Only the first have a record of their own."""
     name = r'denied_total\{code="memory_limit",egress_class="browser",enforced="true",rule="memory-budget"\} ([0-9.]+)'
     counted = re.search(name, proxy.metrics())
     return float(counted[1]) if counted else 0.0
@@ -133,7 +133,7 @@ def test_a_refusal_names_the_setting(small):
     name, _, value = PAUSE.partition(": ")
 
     def post(_: int) -> httpx.Response | None:
-        # Only a request that is refused before its body is complete gets a response; others are aborted.
+        # A request that is refused before its body is complete gets a response; others are aborted.
         with contextlib.suppress(httpx.TransportError), small.client("browser", headers={"x-api-key": "k"}) as http:
             url = small.url("api.anthropic.com", "/v1/messages")
             return http.post(url, content=b"x" * MIB, headers={name: value}, timeout=60)
@@ -147,7 +147,7 @@ def test_a_refusal_names_the_setting(small):
 
 
 def test_large_streams_share_the_budget_and_none_is_lost(patient):
-    """Start all streams at once, because each exceeds the amount held; their captures do not fit together."""
+    """Start all streams at once. Their captures together exceed the budget."""
     assert posts(patient, 12, 3 * MIB) == [200] * 12
     assert is_given_back(patient)
 

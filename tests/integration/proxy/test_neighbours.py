@@ -1,4 +1,4 @@
-"""On one network, listeners serve only known addresses, tested with real connections."""
+"""Tests that listeners on a shared network serve only known addresses, with real connections."""
 
 import contextlib
 import socket

@@ -1,4 +1,4 @@
-"""Destinations that each class reaches and does not reach, requested in every way that a client has."""
+"""Tests of the destinations that each class can and cannot reach, with every kind of request."""
 
 import json
 import ssl
@@ -24,7 +24,7 @@ def seq(proxy):
 
 def test_the_browser_reaches_an_ordinary_site_undecrypted(proxy, providers):
     exchanges = len(proxy.exchanges())
-    with proxy.client("browser", ca=providers.ca_file) as http:  # Trusts the site's own CA, not ours.
+    with proxy.client("browser", ca=providers.ca_file) as http:  # Trust only the site's own CA.
         answer = http.get(proxy.url("www.example.com", "/"))
     assert answer.status_code == 200
     assert len(proxy.exchanges()) == exchanges

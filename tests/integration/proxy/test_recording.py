@@ -1,4 +1,4 @@
-"""Requests and responses of the official SDKs through the gateway's listener are recorded exactly."""
+"""Tests that the official SDKs' requests and responses through the gateway's listener are recorded exactly."""
 
 import gzip
 import hashlib

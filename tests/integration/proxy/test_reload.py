@@ -1,4 +1,4 @@
-"""A changed policy file takes effect within seconds without a restart; an invalid one changes nothing."""
+"""Tests of policy reloads: a valid change takes effect within seconds, an invalid one changes nothing."""
 
 import socket
 import sys
@@ -84,7 +84,7 @@ def test_a_listener_can_move(proxy):
 
 @pytest.mark.parametrize("checked", [True, False], ids=["check fails", "bind fails"])
 def test_a_policy_with_an_occupied_port_waits_until_the_port_is_free(lean, checked):
-    """Keep the previous policy and all its listeners in force. Without the check before it, mitmproxy's bind fails."""
+    """Keep the previous policy in force with all its listeners until the port is free."""
     old, new, other = lean.ports["sandbox"], *free_ports(2)
     if not checked:
         lean.prefix = [sys.executable, "-c", UNCHECKED]

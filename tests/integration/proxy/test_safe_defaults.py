@@ -1,4 +1,4 @@
-"""Safe defaults: a bare start serves loopback only and exports nothing; SIGHUP reloads; errors name the listener."""
+"""Tests of the safe defaults: without settings the proxy serves loopback only and exports nothing; SIGHUP reloads."""
 
 import os
 import re
@@ -170,7 +170,7 @@ def test_sighup_with_an_invalid_policy_keeps_the_last_valid_one(tmp_path, provid
 
 
 def ended_cleanly(proxy, said: str) -> None:
-    """Check that it wrote one message, did not report its start, and closed the spool."""
+    """Check that the proxy wrote one message, did not report its start, and closed the spool."""
     assert '"started"' not in said and "Traceback" not in said, said
     assert sum(line.startswith("egress: ") for line in said.splitlines()) == 1, said
     spool = proxy.directory / "state" / "spool.db"

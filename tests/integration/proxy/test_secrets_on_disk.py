@@ -1,4 +1,4 @@
-"""No byte of a credential is on disk: during an exchange, after `kill -9`, after recovery, at the end."""
+"""Tests that no byte of a credential is on disk during an exchange, after `kill -9`, after recovery, or at the end."""
 
 import base64
 import gzip
@@ -34,7 +34,7 @@ CODINGS = {"": bytes, "gzip": gzip.compress, "zstd": zstd.compress, "br": brotli
 
 
 class Origin(ThreadingHTTPServer):
-    """Server that sends half of its chunked response, and the rest when told to."""
+    """A server that sends half of its chunked response, and the rest on request."""
 
     daemon_threads = True
     body = TOKEN
@@ -166,7 +166,7 @@ def settle() -> None:
 
 
 def received_half(proxy: RunningProxy, origin: Origin) -> dict[str, Call]:
-    """Start a call of each case whose response is half received. Check that no secret was on disk meanwhile."""
+    """Start a call of each case and receive half of its response. Check that no secret is on disk."""
     origin.go_on.clear()
     calls = {
         case: Call(proxy, path, body, *headers, chunked=chunked)
@@ -241,7 +241,7 @@ FORMS = {
     "key in HTML": (f"<p>{KEY}</p><p>{{}}</p>", "text/html"),
     "PEM in octets": (f"-----BEGIN PRIVATE KEY-----\n{REQUEST}\n{{}}", "application/octet-stream"),
 }
-# The first half of each body holds a secret already, and the second half holds it again.
+# Each half of a body contains the secret.
 BODIES = {
     name: (text.format("p" * 2000 + REQUEST).encode(), content_type) for name, (text, content_type) in FORMS.items()
 }

@@ -1,4 +1,4 @@
-"""An operator's mistake stops the start with one message (what, where, remedy) and no traceback."""
+"""Tests of operators' mistakes: the start fails with one message (what, where, remedy) and no traceback."""
 
 import os
 import subprocess

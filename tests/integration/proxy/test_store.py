@@ -1,4 +1,4 @@
-"""The destination of records: its failures never affect a request, and no record is lost."""
+"""Tests of failures of the destination of records: no request is affected, and no record is lost."""
 
 import json
 import time
@@ -34,7 +34,7 @@ def ask(proxy, number: int = 1, **more: object) -> list[int]:
 
 
 def arrived(proxy, loki) -> list[tuple[int, str, dict[str, str]]]:
-    """Return all records after nothing is queued any more."""
+    """Return all records once the queue is empty."""
     end = time.monotonic() + 60
     while (report := proxy.ask("/readyz")) and report["spool"]["pending_records"]:
         assert time.monotonic() < end, report

@@ -1,4 +1,4 @@
-"""``log_tunnels`` leaves one record per tunnel; a refusal is recorded with the status that the client got."""
+"""Tests of ``log_tunnels``: one record for each tunnel; refusals with the status that the client received."""
 
 import json
 import time
@@ -21,7 +21,7 @@ def logging_proxy(request, tmp_path_factory, providers):
 
 
 def tunnels(proxy, number: int):
-    """Return the records of tunnels when a number of them exist."""
+    """Wait until there are N records of tunnels. Return them."""
     end = time.monotonic() + 20
     while True:
         rows = [row for row in proxy.rows() if row.event_name == "openclaw.egress.tunnel"]

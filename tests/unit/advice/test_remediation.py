@@ -1,4 +1,4 @@
-"""Remedies for denied destinations: the rule that allows one, or another action for the operator."""
+"""Tests of the remedies for denied destinations: the rule that would allow one, or another action for the operator."""
 
 from ipaddress import ip_network
 

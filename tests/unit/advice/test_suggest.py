@@ -1,4 +1,4 @@
-"""Requests of a class in `report` become the least rules that allow them, written into the policy's own text."""
+"""Tests of `egress policy suggest`: the smallest set of rules for a class's requests, added to the policy's text."""
 
 import shutil
 import subprocess
@@ -26,7 +26,7 @@ HEAD = "version: 1  # one\ninspect: [api.openai.com]\nclasses:\n"
 
 
 def report(host: str, port: int = 443, method: str | None = "CONNECT", **changes) -> Denial:
-    """Return a denial that was only reported."""
+    """Return a denial that was reported and not enforced."""
     known: dict = {"class_name": "box", "rule": "default", "reason": "no rule", "time_ns": 1, "enforced": False}
     return Denial(**known | {"host": host, "port": port, "method": method} | changes)
 

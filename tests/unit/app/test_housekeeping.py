@@ -1,4 +1,4 @@
-"""The housekeeping thread and the event loop: neither ends the other's work, and a new CA is handed over once."""
+"""Tests of the housekeeping thread: its errors do not stop the event loop or itself, and it passes on a new CA once."""
 
 import asyncio
 import threading
@@ -123,7 +123,7 @@ def test_a_reload_waits_until_the_new_ca_is_served(tmp_path, serves_while_read):
         served.serve()
         certificates.create(directory, keys, ["api.llm.example"], force_issuing=True)
         expected = certificates.show(directory).issuing_sha256
-        # A handshake can come at any moment, also while the files are read.
+        # A TLS handshake can happen at any moment, even while the files are read.
         assert served.look(lambda info: served.serve() if serves_while_read else None)
         loop = threading.Timer(0.2, served.serve)
         loop.start()

@@ -1,4 +1,4 @@
-"""The `egress` command: its output and its errors. Text from traffic never reaches a terminal unescaped."""
+"""Tests of the `egress` command: its output, its errors, and the escaping of text from traffic."""
 
 import base64
 import json
@@ -246,7 +246,7 @@ def test_harmless_keeps_lines_where_it_is_told_to():
 
 
 def deny(state: Path, *changes: dict) -> None:
-    """Record denials; by default a reported one of class sandbox."""
+    """Record denials, by default one of class sandbox that was reported and not enforced."""
     known = {
         "class_name": "sandbox", "port": 443, "rule": "default", "code": Code.NO_RULE, "reason": "no rule",
         "enforced": False,

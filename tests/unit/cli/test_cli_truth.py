@@ -1,4 +1,4 @@
-"""Facts in the CLI's views: refusals have a status, reports are not refusals, clients are named, bodies are marked."""
+"""Tests of what the CLI shows: the status of refusals, reported denials, clients, and marked bodies."""
 
 import errno
 import json
@@ -119,7 +119,7 @@ ADDED = [*absent_until(0)]
 
 
 def make_old(spool: Path) -> None:
-    """Remove from a spool the parts that older versions did not write."""
+    """Remove what older versions did not write from a spool."""
     with closing(sqlite3.connect(spool)) as db:
         for name in ADDED:
             db.execute(f"ALTER TABLE records DROP COLUMN {name}")
@@ -142,7 +142,7 @@ def test_a_spool_without_the_column_is_read_and_written(state):
 
 
 def test_older_version_can_still_write_a_spool_with_the_column(state):
-    """Write with an older version, which names its columns and so tolerates another one."""
+    """Write to a migrated spool as an older version does: it names its columns, so it tolerates an additional one."""
     with closing(sqlite3.connect(state / "spool.db")) as db:
         names = [row[1] for row in db.execute("PRAGMA table_info(records)") if row[1] not in ADDED]
         row = db.execute(f"SELECT {', '.join(names)} FROM records ORDER BY seq DESC LIMIT 1").fetchone()

@@ -1,4 +1,4 @@
-"""Cohere's Chat API, version 2: plain responses, streams and requests, after the examples of its reference."""
+"""Tests of Cohere's Chat API, version 2, with the examples of its reference: plain responses, streams and requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parsers of requests and responses: however bytes are split, with any bytes, and the meaning of each API's fields."""
+"""Tests of the parsers of requests and responses: each API's fields, every split of the bytes, and random bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Registrations of APIs: complete, unambiguous, and without wrong information from paths."""
+"""Tests of the API registrations: they are complete and unambiguous, and derive no wrong information from a path."""
 
 from __future__ import annotations
 

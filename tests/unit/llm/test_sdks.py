@@ -1,4 +1,4 @@
-"""The parsers report the same as the official SDKs, from the same bytes."""
+"""Tests that the parsers and the official SDKs report the same for the same bytes."""
 
 from __future__ import annotations
 

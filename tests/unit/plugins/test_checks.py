@@ -1,4 +1,4 @@
-"""The checks of verify.yml, run with a fake `docker`: a check fails if it cannot read its input."""
+"""Tests of the checks of verify.yml with a fake `docker`: a check that cannot read its input fails."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def check(name: str, at: Path, docker: str, **variables: str) -> tuple[bool, str
     path = os.pathsep.join([str(at / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]])
     item = CHECKS[name]
     program = file_of(item).read_text()
-    # The words of tasks/verify.yml.
+    # The message of tasks/verify.yml.
     words = {".sh": ["sh", "-c", program, name], ".py": ["python3", "-c", program], ".cjs": ["node", "-"]}[
         file_of(item).suffix
     ]
@@ -231,7 +231,7 @@ def test_no_check_passes_on_a_docker_that_says_nothing_useful(tmp_path, name, do
         "WANTED": '{"sandbox": {"docker": {"network": "none"}}}',
         "HEALTH": "h", "MOUNTS": "m", "NETWORKS": "n", "INTERNAL": "i", "LABELS": "l", "COMMAND": "c",
     }  # fmt: skip
-    # Nothing in these checks but the exit status of a command in a container decides.
+    # These checks depend only on the exit status of a command in a container.
     if docker.startswith("echo") and name in STATUS_DECIDES:
         pytest.skip("the exit status of the command in the container decides")
     (tmp_path / "bin").mkdir()

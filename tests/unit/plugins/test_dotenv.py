@@ -1,4 +1,4 @@
-"""The edit of a `.env` file as text: the values that Compose reads; everything else stays unchanged."""
+"""Tests of the edits of a `.env` file: Compose reads the new values, and every other byte stays unchanged."""
 
 import os
 import subprocess

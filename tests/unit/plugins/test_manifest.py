@@ -1,4 +1,4 @@
-"""The rollback manifest on real files: the first change is the one recorded, and later edits are never overwritten."""
+"""Tests of the rollback manifest on real files: it records the state before the first change, and keeps later edits."""
 
 import json
 import os

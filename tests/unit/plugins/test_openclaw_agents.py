@@ -1,4 +1,4 @@
-"""Changes to OpenClaw's settings, and their complete reversal, key by key."""
+"""Tests of the changes to OpenClaw's settings, and of their reversal key by key."""
 
 import json
 
@@ -23,7 +23,10 @@ def having(**docker: object) -> dict:
 
 
 def put(current: dict, data: dict, wanted: dict, fallbacks: dict | None = None) -> tuple[dict, dict, list]:
-    """Return settings, memory and remainders after a run; check that a second run changes nothing."""
+    """Run twice and check that the second run changes nothing.
+
+    Return the settings, the undo data, and keys left over.
+    """
     done = plan(current, data, wanted, fallbacks or {})
     after = applied(current, done.changes)
     again = plan(after, done.data, wanted, fallbacks or {})

@@ -1,4 +1,4 @@
-"""Codes: each has a sentence, a place in the documentation, and a form that operators can filter by."""
+"""Tests of the denial codes: each has a reason text, an entry in the documentation, and a form to filter by."""
 
 import re
 from ipaddress import ip_address, ip_network

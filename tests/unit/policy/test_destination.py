@@ -1,4 +1,4 @@
-"""Destinations: one form per host, every notation of an address recognised, every special range refused."""
+"""Tests of destinations: one form for each host, all notations of addresses, and all special address ranges."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Addresses of the proxy's host are guarded in every class, by the proxy and by `egress policy explain`."""
+"""Tests that the proxy and `egress policy explain` refuse the addresses of the proxy's host in every class."""
 
 import ipaddress
 import os

@@ -1,4 +1,4 @@
-"""The policy's JSON Schema. `test_policy` checks that every readable policy is valid under it."""
+"""Tests of the policy's JSON Schema. `test_policy` checks that every readable policy is valid under it."""
 
 import json
 

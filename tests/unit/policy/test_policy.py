@@ -1,4 +1,4 @@
-"""The policy: the destinations of each class, with rule and reason; and the errors for an invalid file."""
+"""Tests of the policy: decisions with their rule and reason, and the errors for an invalid file."""
 
 from __future__ import annotations
 
@@ -710,7 +710,7 @@ TWO_PLACES = {
         "    deny: [{cidr: 8.0.0.0/8, paths: [/x]}]\n",
         "    allow: [{host: api.openai.com, tls: false}]\n",
         "resolve:\n  a.example: 8.8.8.8\n  A.example.: 8.8.4.4\n",
-        # only parsing the address finds these
+        # found only because the address is parsed
         "    allow: ['*.10.0.0.1']\n",
         "    allow: [{cidr: 8.8.8.8/24}]\n",
         "    addresses: [{cidr: 0.0.0.0/1, ports: [80]}]\n",

@@ -1,4 +1,4 @@
-"""The memory budget: a class's share while others need theirs, and the container's limit."""
+"""Tests of the memory budget: the shares of the classes, and the default from the container's limit."""
 
 import asyncio
 from types import SimpleNamespace

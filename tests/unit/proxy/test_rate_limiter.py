@@ -1,4 +1,4 @@
-"""The token bucket that limits the request rate of a class."""
+"""Tests of the token bucket that limits the request rate of a class."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Connections and lookups of the event loop with the connection guard installed."""
+"""Tests of the event loop's connections and lookups with the connection guard installed."""
 
 import asyncio
 

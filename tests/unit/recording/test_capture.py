@@ -1,4 +1,4 @@
-"""The captured part of an exchange, however its bytes are split: bounded, exact, redacted."""
+"""Tests of the capture of an exchange: bounded, exact and redacted, for every split of its bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Credentials are recognised in bodies of any form, in linear time, wherever chunks are cut."""
+"""Tests of the search for credentials in bodies: every format, every split into chunks, linear time."""
 
 import itertools
 import json
@@ -261,7 +261,7 @@ _NAME_PIECES = st.sampled_from(
 def test_prose_around_a_name_changes_no_verdict(pieces, cut):
     body = "".join(pieces).encode()
     assert verdict([body[:cut], body[cut:]]) == verdict([body])
-    # Where signs of assignment are many, the whole text is searched.
+    # A text with many assignment characters is searched as a whole.
     body += b"|" * 100
     assert verdict([body]) == verdict([body + b":" * len(body)])
 

@@ -1,4 +1,4 @@
-"""Denials are kept singly up to a rate; beyond it they are counted, and every one is accounted for."""
+"""Tests of denial records: one record each up to a rate limit, beyond it a summary with the exact count."""
 
 import pytest
 from hypothesis import given

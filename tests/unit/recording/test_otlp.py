@@ -1,4 +1,4 @@
-"""OTLP encoding: records equal the SDK's, and a repeated push has the same bytes."""
+"""Tests of the OTLP encoding: records equal the SDK's, and a repeated push has the same bytes."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Records of an exchange: their attributes, their split over log lines, and their reassembly."""
+"""Tests of the records of an exchange: attributes, split into log lines, and reassembly."""
 
 import base64
 import hashlib

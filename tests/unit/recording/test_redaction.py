@@ -1,4 +1,4 @@
-"""No secret is written, and everything else stays unmodified."""
+"""Tests of redaction: secrets are removed, and everything else stays unmodified."""
 
 import hashlib
 from urllib.parse import quote

@@ -1,4 +1,4 @@
-"""Spools of other versions: an older one is migrated and keeps its records, a newer or damaged one is refused."""
+"""Tests of spools of other versions: an older one is migrated with its records, a newer or damaged one is refused."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The spool: nothing committed is lost, the chain has no gap, limits hold."""
+"""Tests of the spool: committed records are never lost, the hash chain has no gap, and limits hold."""
 
 import hashlib
 import json
@@ -107,7 +107,7 @@ def test_a_clock_that_was_far_ahead_leaves_later_times_at_the_present(path):
     with Spool(path, sync_seconds=None, clock_ns=lambda: next(times)) as spool:
         for name in "abcd":
             spool.close_exchange(exchange(name))
-        # Line 3 reports the change of the clock. Lines with times from before it go last.
+        # Line 3 reports the clock change. Lines with an earlier time come last.
         assert [(line.seq, line.time_ns - hour) for line in spool.pending(1 << 40)] == [
             (1, 0), (3, 6), (4, 7), (5, 8), (2, 3 * hour)
         ]  # fmt: skip
@@ -118,7 +118,7 @@ def test_a_clock_that_was_far_ahead_leaves_later_times_at_the_present(path):
 def test_times_never_fall_behind_an_acknowledged_line(path):
     """Set the clock back by more than an hour after an acknowledged line.
 
-    The destination accepted that line's time, so this clock is wrong now. Loki refuses lines that are an hour behind.
+    The destination accepted that line's time, so the clock is wrong now. Loki refuses lines that are an hour behind.
     """
     hour = 3600 * 10**9
     with Spool(path, sync_seconds=None, clock_ns=lambda: 4 * hour) as spool:
@@ -304,7 +304,7 @@ def test_pending_lines_come_in_order_up_to_a_size_but_at_least_one(spool):
 
 
 def test_no_query_of_the_exporter_and_of_the_limit_sorts_the_backlog(path):
-    """Check the query plans: a sort would read every waiting line, with its body, for each push."""
+    """Check the query plans, because a sort would read every waiting line with its body for each push."""
     said: list[str] = []
     with Spool(path, 40_000, sync_seconds=None) as spool:
         for connection in (spool._db, spool._read()):

@@ -1,4 +1,4 @@
-"""The fake provider behaves as its documentation says; other tests depend on it."""
+"""Tests that the fake provider behaves as documented, because other tests depend on it."""
 
 from __future__ import annotations
 

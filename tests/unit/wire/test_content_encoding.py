@@ -1,4 +1,4 @@
-"""Content encodings: correct, however the bytes are split, and bounded."""
+"""Tests of content decoding: correct for every split of the bytes, and bounded in size."""
 
 from __future__ import annotations
 

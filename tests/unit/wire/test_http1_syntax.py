@@ -1,4 +1,4 @@
-"""HTTP/1 syntax: a head or chunk passes only if every parser reads it alike. Fixed cases, and random bytes and h11."""
+"""Tests of the HTTP/1 syntax check: fixed cases, and random bytes with h11 as the reference."""
 
 import h11
 import pytest

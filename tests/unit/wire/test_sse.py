@@ -1,4 +1,4 @@
-"""Server-sent events: the standard's rules, however the bytes are split."""
+"""Tests of server-sent events: the standard's rules, for every split of the bytes."""
 
 from __future__ import annotations
 
