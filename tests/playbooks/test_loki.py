@@ -28,7 +28,7 @@ ALLOWED = CONFIG.replace("  retention", "  allow_structured_metadata: true\n  re
 
 
 class Vps2:
-    """A host that is a directory of this machine, with a Loki fake that reads the host's configuration file on restart."""
+    """A host that is a directory of this machine, with a Loki fake that reads its configuration on restart."""
 
     def __init__(self, run, at: Path, loki: LokiStandIn) -> None:
         self.run, self.at, self.loki = run, at, loki
