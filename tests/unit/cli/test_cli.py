@@ -627,7 +627,7 @@ def test_another_server_on_the_health_port_is_not_taken_for_the_proxy(egress, mo
     with HTTPServer(("127.0.0.1", 0), Other) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setenv("EGRESS_HEALTH_PORT", str(server.server_port))
-        assert "no proxy answers" in egress("status").stdout
+        assert "no proxy responds" in egress("status").stdout
         server.shutdown()
 
 

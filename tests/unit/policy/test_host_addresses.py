@@ -127,7 +127,7 @@ def test_access_control_decides_as_the_policy_does(policy_file, addresses):
         (b"vps.example", ":1: 'vps.example' is not an IP address"),
         (b"10.0.0.0/64", ":1: '10.0.0.0/64' is not an IP address or an IPv6 prefix of length 64"),
         (b"2606:2800:21f:cb07::/48", ":1: '2606:2800:21f:cb07::/48' is not an IP address"),
-        (b"\xff\xfe", "is not text in UTF-8"),
+        (b"\xff\xfe", "is not UTF-8 text"),
         (None, "cannot be read: No such file"),
     ],
 )

@@ -518,7 +518,7 @@ BAD = {
     ),
     HEAD + "    allow: [a\x00b]\n": (
         "6: this is not YAML that can be read (ReaderError); "
-        "remove control characters and odd values; the file holds plain mappings, lists and texts"
+        "use only mappings, lists and plain values, without control characters"
     ),
     HEAD + "  Foo: {}\n": (
         "6: classes.Foo: 'Foo' is not a valid class name; use a-z, 0-9, - and _, at most 32, a letter first"

@@ -1,1 +1,1 @@
-"""Advice for operators: rules that allow a denied destination, and the fewest rules that a class needs."""
+"""Advice for operators: rules that would allow a denied destination, and the smallest set of rules for a class."""

@@ -43,9 +43,9 @@ class NewRule:
 
 @dataclass(frozen=True, slots=True)
 class Remedy:
-    """A proposal to the operator: ``rules`` that would allow the destination, each with the list to add it to.
+    """A proposal to the operator: the rules that would allow the destination, each with the list to add it to.
 
-    ``advice`` is a caution about these rules, or another remedy if there are none.
+    ``advice`` is a warning about these rules or, without rules, what else the operator can do.
     """
 
     rules: Sequence[tuple[str, NewRule]] = ()
@@ -129,7 +129,7 @@ _EMBEDDING = [
 
 
 def never_opened(host: str, address: Address | None = None) -> str | None:
-    """Return why no rule is ever proposed for a canonical host or its address; None if one may be.
+    """Return the reason never to propose a rule for a canonical host or its address; None if there is none.
 
     Metadata services issue credentials; loopback and link-local addresses lead to the proxy's host.
     """
@@ -172,7 +172,7 @@ def _never(group: DenialGroup, destination: Destination, is_own: Callable[[str],
 
 
 def _destination(group: DenialGroup) -> Destination | None:
-    """Return the destination; None if the client named no valid one."""
+    """Return the destination; None if the client did not name a valid one."""
     try:
         return parse_destination(group.host, group.port)
     except DestinationError:
@@ -212,5 +212,5 @@ _PLAIN = re.compile(r"[a-z_][a-z0-9_-]*(\.[a-z0-9_-]+)+|[0-9]+(\.[0-9]+){3}(/[0-
 
 
 def _scalar(text: str) -> str:
-    """Return a text in YAML's flow style, in quotes unless it can only be plain text."""
+    """Return a text as YAML, quoted unless YAML reads the plain text as the same string."""
     return text if _PLAIN.fullmatch(text) else json.dumps(text)

@@ -1,4 +1,4 @@
-"""Suggestion of the fewest rules for a class in `report`, from its recorded traffic. Pure functions."""
+"""Suggestion of the smallest set of rules for a class in `report`, from its recorded traffic. Pure functions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from openclaw_egress.policy.model import (
 from openclaw_egress.recording.denials import ANY, Denial
 
 MANY_NAMES = 20
-"""With more names than this below one parent, a note proposes a wildcard."""
+"""Maximum number of names below one parent without a note that proposes a wildcard."""
 
 
 class SuggestionError(EgressError):
@@ -46,7 +46,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Suggestion:
-    """The fewest rules for a class.
+    """The smallest set of rules for a class.
 
     Attributes:
         rules: one for each host, in order, with the requested ports.
@@ -67,7 +67,7 @@ def suggest(policy: Policy, class_name: str, denials: Iterable[Denial]) -> Sugge
     Args:
         policy: the current policy; ``class_name`` is one of its classes.
         class_name: the class.
-        denials: its denials; those that `report` let through count.
+        denials: the denials of the class; only reported ones, whose traffic passed, are used.
     """
     seen = _Seen.of(class_name, denials)
     enforced = enforcing(policy, class_name)
@@ -190,7 +190,10 @@ def _request(denial: Denial) -> Request | None:
 
 
 def _decide(policy: Policy, class_name: str, request: Request) -> Decision:
-    """Decide as the proxy does: use method and path only if the proxy sees them (plain HTTP, inspected hosts)."""
+    """Return the policy's decision on a request.
+
+    Like the proxy, use method and path only for plain HTTP and inspected hosts.
+    """
     return decide(policy, class_name, request.destination, *_seen_of(policy, request))
 
 
@@ -224,7 +227,10 @@ def _why_not_allowable(
 
 
 def _wildcards(hosts: Sequence[str]) -> Iterator[str]:
-    """Yield a note for each domain with many names below it; of nested domains with the same names, the innermost."""
+    """Yield a note for each domain with many requested names.
+
+    If nested domains have the same names, use the innermost.
+    """
     below = Counter(parent for host in hosts for parent in parents(host) if parent.count(".") > 1)
     for parent, count in sorted(below.items()):
         closer = any(other.endswith(parent[1:]) and other != parent and below[other] == count for other in below)
@@ -254,7 +260,7 @@ def _uncounted(unknown: int) -> Iterator[str]:
 
 
 def _only_added(before: Policy, after: Policy, class_name: str, added: int) -> bool:
-    """Return whether the class has this many more rules at the end of its ``allow``, and nothing else changed."""
+    """Return whether N rules were added at the end of the class's ``allow``, and nothing else changed."""
     whole, cut = before.classes[class_name], after.classes[class_name]
     kept = replace(cut, allow=Rules(cut.allow.all[: len(whole.allow.all)]))
     return (

@@ -1,7 +1,7 @@
 """Editor of a policy's text that adds rules and changes nothing else: comments, line ends and order stay.
 
-It reads YAML for positions only. The caller must load the result as a policy and compare it before use: an alias has
-the position of its anchor, so an edit of a shared list changes every class that shares it.
+It reads YAML for positions only. The caller must load the result as a policy and compare it before use, because an
+alias has the position of its anchor, so an edit of a shared list changes every class that shares it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ MAX_LINE = 120
 
 
 class PlaceError(Exception):
-    """Text without a place where rules can be written; the message gives the reason."""
+    """The text has no place where rules can be added; the message gives the reason."""
 
 
 def with_rules(text: str, class_name: str, rules: Sequence[str]) -> str:
@@ -32,7 +32,7 @@ def with_rules(text: str, class_name: str, rules: Sequence[str]) -> str:
         PlaceError: the class or its list cannot be edited.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # As the policy loader does.
+        warnings.simplefilter("ignore")  # Parse as the policy loader does.
         root = YAML(typ="rt", pure=True).compose(text)
     found = _entry(_entry(root, "classes"), class_name)
     allow = _entry(found, "allow")

@@ -8,7 +8,7 @@ import sys
 def main() -> None:
     """Run the command that the arguments name."""
     if sys.argv[1:] == ["health"]:
-        # Docker runs this every few seconds, and traffic needs the CPU: skip the imports of the other commands.
+        # Docker runs `egress health` every few seconds, so do not spend CPU time on the imports of the other commands.
         from openclaw_egress.cli.health_check import check  # noqa: PLC0415
 
         sys.exit(check())

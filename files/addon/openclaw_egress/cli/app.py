@@ -20,7 +20,7 @@ from openclaw_egress.spool.schema import who_may
 _ADVICE = {
     errno.ENOENT: "check the path",
     errno.ENOTDIR: "a part of the path is a file where a directory is expected: check the path",
-    errno.EISDIR: "name a file, not a directory",
+    errno.EISDIR: "the path is a directory: name a file",
     errno.ENOSPC: "the disk is full: free space",
     errno.EDQUOT: "the disk quota is used up: free space",
     errno.EROFS: "the file system is read-only: name another path",

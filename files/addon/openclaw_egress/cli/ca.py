@@ -14,8 +14,8 @@ from openclaw_egress.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, help="Manage the root CA and the issuing CA.")
 
-DIRECTORY = "Use the certificates in this directory; by default ca, below EGRESS_STATE_DIR [env: EGRESS_CA_DIR]."
-ROOT_KEY = "Use the root's key in this directory; by default root, below EGRESS_STATE_DIR."
+DIRECTORY = "Use the certificates in this directory; by default ca in EGRESS_STATE_DIR [env: EGRESS_CA_DIR]."
+ROOT_KEY = "Use the root CA's key in this directory; by default root in EGRESS_STATE_DIR."
 
 
 @app.command()

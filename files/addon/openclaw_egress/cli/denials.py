@@ -41,8 +41,8 @@ def register(app: typer.Typer) -> None:
 def denials(since: Since = SINCE, class_name: ClassName = None, code: CodeName = None, as_json: AsJson = False) -> None:
     """List denied destinations, the most frequent first, with the rule that would allow each.
 
-    Includes requests that `report` allowed and `enforce` would deny. Counts are exact; repeated denials are added
-    when their minute is over. The destination `*` counts the whole class. Exit codes: 0 success, also without
+    The list includes requests that `report` allowed and `enforce` would deny. Counts are exact; repeated denials are
+    added at the end of each minute. The destination `*` counts the whole class. Exit codes: 0 success, even without
     denials; 2 invalid input.
     """
     groups = denied_since(since, class_name, code)
@@ -50,7 +50,7 @@ def denials(since: Since = SINCE, class_name: ClassName = None, code: CodeName =
         for group in groups:
             print_json(_as_json(group))
     elif groups:
-        # On a narrow terminal the remedy needs their space.
+        # On a narrow terminal omit these columns, because the remedy needs their space.
         left_out = ("last", "rule") if is_narrow() else ()
         taken = [at for at, (name, _) in enumerate(COLUMNS) if name not in left_out]
         print_table(

@@ -40,18 +40,18 @@ def print_json(value: Any) -> None:
 
 
 NARROW = 120
-"""On a terminal with fewer columns, tables show fewer columns."""
+"""Minimum width of a terminal, in characters, for tables with all columns."""
 
 
 def is_narrow() -> bool:
-    """Return whether tables go to a terminal without room for all columns."""
+    """Return whether the output is a terminal too narrow for all columns."""
     return sys.stdout.isatty() and shutil.get_terminal_size().columns < NARROW
 
 
 def quoted(text: str) -> str:
-    """Return text from traffic with a mark before each line, so that no line can imitate our own output.
+    """Return text from traffic with a mark before each line, so that the text cannot imitate the command's own output.
 
-    On a terminal, wrap the lines here: a line that the terminal wraps would continue without a mark.
+    On a terminal, wrap long lines here, because lines that the terminal wraps would continue without a mark.
     """
     lines = harmless(text, lines=True).split("\n")
     if sys.stdout.isatty():

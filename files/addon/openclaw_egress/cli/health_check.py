@@ -17,7 +17,7 @@ def health_url() -> str:
 
 
 def ask(path: str) -> dict[str, Any] | None:
-    """Return the running proxy's report, whatever its status; None if no proxy answers."""
+    """Return the running proxy's health report, whatever the status code; None if no proxy responds."""
     # Ignore proxies in the environment.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
@@ -37,10 +37,10 @@ def check() -> int:
     report = ask("/healthz")
     if report is None:
         print(
-            f"egress: no proxy answers on {health_url()}: the proxy is not running, or EGRESS_HEALTH_PORT differs",
+            f"egress: no proxy responds on {health_url()}: the proxy is not running, or EGRESS_HEALTH_PORT differs",
             file=sys.stderr,
         )
         return 1
     print(json.dumps(report))
-    # A proxy that is alive but cannot record refuses every exchange: Docker must report it as unhealthy.
+    # A proxy that runs but cannot record refuses every exchange, so Docker must report it as unhealthy.
     return 0 if report.get("ok") and not report.get("stopped") else 1

@@ -55,7 +55,7 @@ def check(
 def explain(
     class_name: Annotated[str, typer.Argument(metavar="CLASS", help="Such as gateway, browser, sandbox or build.")],
     url: Annotated[str, typer.Argument(help="Destination: https://host/path, http://host:port/ or host:port.")],
-    method: Annotated[str, typer.Option(help="Use this HTTP method; it matters for rules that name methods.")] = "GET",
+    method: Annotated[str, typer.Option(help="Use this HTTP method; by default GET.")] = "GET",
     resolve: Annotated[bool, typer.Option("--resolve", help="Resolve the name, and check its addresses.")] = False,
     file: File = None,
     as_json: AsJson = False,
@@ -118,7 +118,7 @@ def test(
     """Compare the policy's decisions with expected ones. Exit code 0 all match, 1 some differ, 2 a file is invalid.
 
     A case is `- {class: sandbox, url: "https://www.example.com/", expect: deny}`. Optional keys: `method` (default GET)
-    and `rule`, the rule that must decide, such as default or classes.sandbox.deny[0]. Cases are decided as by
+    and `rule`, the expected rule, such as default or classes.sandbox.deny[0]. Cases are evaluated as in
     `explain`, without name resolution.
     """
     policy = configured_policy(Settings.load(policy_file=file))
@@ -209,7 +209,7 @@ def suggest(
             }
         )
     else:
-        # Write bytes: a terminal's encoding must not change what `patch` compares.
+        # Write bytes, because a terminal's encoding must not change the lines that `patch` compares.
         typer.echo(diff, nl=False)
     if not suggestion.rules:
         action = policy.classes[class_name].action

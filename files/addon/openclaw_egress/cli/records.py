@@ -136,7 +136,7 @@ def tail(
                 _print_line(row, as_json)
                 seq = max(seq, row.seq)
             more = {"after_seq": seq}
-            # A program that reads the output through a pipe must not wait for a full buffer.
+            # Flush, so that a program that reads the output through a pipe does not wait for a full buffer.
             sys.stdout.flush()
             time.sleep(POLL_SECONDS)
 
@@ -157,7 +157,7 @@ def show(
         except ValueError as error:
             complain(f"exchange {found[0].id} is damaged in the spool: {error}; others are not affected")
             raise typer.Exit(BAD_INPUT) from None
-        if not lines:  # No match, or deleted since the query.
+        if not lines:  # No exchange matches, or it was deleted after the query.
             complain(f"no exchange ID starts with {harmless(record_id)}; `egress records` lists IDs")
             raise typer.Exit(NEGATIVE)
         if len(found) > 1:

@@ -17,7 +17,7 @@ JSON = Annotated[bool, typer.Option("--json", help="Print one JSON object instea
 
 
 def register(app: typer.Typer) -> None:
-    """Add these commands to the application."""
+    """Register the commands `run`, `health` and `status`."""
     app.command()(run)
     app.command()(health)
     app.command()(status)
@@ -84,7 +84,7 @@ def health() -> None:
 def status(as_json: JSON = False) -> None:
     """Show the state of proxy, spool, export and certificates.
 
-    Exit code 0 all is well, 1 something is wrong or nothing runs, 2 the spool belongs to another user.
+    Exit code 0 healthy, 1 a problem or no running proxy, 2 the spool belongs to another user.
     """
     from openclaw_egress import certificates  # noqa: PLC0415
     from openclaw_egress.settings import Settings  # noqa: PLC0415
@@ -95,14 +95,14 @@ def status(as_json: JSON = False) -> None:
     running = ask("/readyz")
     report = running or {}
     problems: list[str] = list(report.get("problems", []))
-    # An unreadable file is one of the problems here; the other results are still shown.
+    # Report an unreadable file as a problem, and still show the other results.
     spool: dict[str, int] | None = None
     try:
         with SpoolReader(settings.spool_path) as reader:
             spool = reader.stats()
     except SpoolError as error:
         problems.append(str(error))
-    # A running proxy serves the CA in its memory; the files may be newer.
+    # Show the CA that a running proxy has in memory, because the files may be newer.
     authority: dict[str, Any] | None = report.get("ca")
     if running is None:
         try:
@@ -161,11 +161,11 @@ def _print_status(
     authority: dict[str, Any] | None,
 ) -> None:
     if running is None:
-        typer.echo(f"proxy    not running (no proxy answers on {health_url()})")
+        typer.echo(f"proxy    not running (no proxy responds on {health_url()})")
     else:
         typer.echo(f"proxy    running, policy {harmless(running.get('policy'))}{', with problems' if problems else ''}")
     for problem in problems:
-        # A problem can quote text from the destination.
+        # Escape the text, because a problem can quote the destination's response.
         typer.echo(f"problem  {harmless(problem)}")
     for warning in (running or {}).get("warnings", []):
         typer.echo(f"warning  {harmless(warning)}")

@@ -1,1 +1,1 @@
-"""The policy: which class may reach what."""
+"""The policy: the destinations that each class may reach."""

@@ -25,7 +25,7 @@ EXAMPLE = '{class: sandbox, url: "https://www.example.com/", expect: deny}'
 
 
 class CasesError(FileError):
-    """File of cases that cannot be used."""
+    """A file of cases is invalid."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,11 +75,11 @@ class Code(StrEnum):
     ADDRESS_NOT_CHECKED = "address_not_checked"
 
     VARIOUS = "various"
-    """In the summary of a whole class, which counts denials of all kinds."""
+    """The code in a class's summary record, which counts denials of all kinds."""
 
 
 class Unparsed(NamedTuple):
-    """A destination that is not a valid one: as the client wrote it, or unknown."""
+    """An invalid destination, as the client wrote it, or an unknown one."""
 
     host: str
     port: int = 0
@@ -98,7 +98,7 @@ type Target = Destination | Unparsed
 
 
 class Evidence(NamedTuple):
-    """What a decision was made of. A field that the code does not need is empty."""
+    """The values behind a decision. A field that the code does not use is empty."""
 
     class_name: str = ""
     destination: Target | None = None
@@ -115,15 +115,15 @@ class Evidence(NamedTuple):
     """The limit that was reached, as in ``classes.NAME.limits``; ``most`` is its value."""
     most: int = 0
     used: int = 0
-    """Bytes of memory in use; ``room`` may be in use now, ``needs`` were requested."""
+    """Bytes of memory in use; ``room`` is the maximum at the moment, ``needs`` were requested."""
     room: int = 0
     needs: int = 0
     detail: str = ""
-    """More for people: a parser's message, the name of a header."""
+    """Additional text for people, such as a parser's message or a header's name."""
 
     @property
     def subject(self) -> str:
-        """The destination; for a name that was resolved with its address, as the beginning of a sentence."""
+        """Return the destination as the subject of a sentence, with the address if a name was resolved."""
         host = getattr(self.destination, "host", "")
         if self.address is None or getattr(self.destination, "address", None) is not None:
             return host
@@ -131,7 +131,7 @@ class Evidence(NamedTuple):
 
     @property
     def mebibytes(self) -> tuple[str, str, str]:
-        """Memory in use, allowed and requested."""
+        """Return the memory in use, allowed and requested, in MiB."""
         used, room, needs = (f"{size / 2**20:.1f} MiB" for size in (self.used, self.room, self.needs))
         return used, room, needs
 
@@ -167,9 +167,9 @@ _SENTENCES = {
     "{0.mebibytes[1]} now; this exchange needs {0.mebibytes[2]} (EGRESS_MEMORY_BUDGET is {0.most} bytes)",
     Code.HEAD_TOO_LARGE: "the request's head has more than {0.most} bytes",
     Code.TOO_MANY_HEADERS: "the request has more than {0.most} header fields",
-    Code.HEAD_TIMEOUT: "the request's head did not come to its end in time",
-    Code.BODY_TIMEOUT: "the request's body did not go on in time",
-    Code.TUNNEL_TIMEOUT: "nothing was said in the tunnel in time",
+    Code.HEAD_TIMEOUT: "the request's head was not complete in time",
+    Code.BODY_TIMEOUT: "the request's body stopped for too long",
+    Code.TUNNEL_TIMEOUT: "the tunnel was idle for too long",
     Code.CONNECTION_TIMEOUT: "the connection lasted longer than {0.most} s",
     Code.INVALID_DESTINATION: "{0.detail}",
     Code.NOT_HTTP: "the bytes are not an HTTP request",
@@ -180,20 +180,20 @@ _SENTENCES = {
     Code.SCHEME_NOT_HTTP: "the scheme of the target is not http",
     Code.SENT_AHEAD: "more than {0.most} bytes were sent ahead of a response",
     Code.HTTPS_WITHOUT_CONNECT: "https goes through CONNECT, not in absolute form",
-    Code.OTHER_HOST_IN_TUNNEL: "inside a tunnel to {0.other}, another host was asked for",
+    Code.OTHER_HOST_IN_TUNNEL: "inside a tunnel to {0.other}, a request names another host",
     Code.HOST_HEADER_REPEATED: "more than one Host header",
     Code.HOST_HEADER_MISSING: "no Host header",
     Code.HOST_HEADER_INVALID: "the Host header is not a host name",
     Code.HOST_HEADER_MISMATCH: "the Host header names {0.other}, not {0.destination}",
     Code.OVERRIDE_HEADER: "the request has a field {0.detail}: {0.rule} limits methods and paths, and the origin could "
     "take others",
-    Code.TLS_ON_LISTENER: "TLS on the listener, which speaks HTTP: use an http:// URL",
-    Code.NOT_TLS: "after CONNECT came bytes that are not TLS",
+    Code.TLS_ON_LISTENER: "TLS on the listener, which accepts plain HTTP only: use an http:// proxy URL",
+    Code.NOT_TLS: "bytes other than TLS were sent after CONNECT",
     Code.CLIENT_HELLO_UNREADABLE: "the TLS ClientHello cannot be parsed",
     Code.TLS_UNUSABLE: "the TLS handshake failed: the client's versions, ciphers or bytes cannot be used",
     Code.SNI_MISMATCH: "the name in TLS is not the one that CONNECT named",
-    Code.WEBSOCKET_NOT_RECORDED: "WebSockets to inspected hosts are not recorded yet, hence refused: use the "
-    "provider's HTTP interface",
+    Code.WEBSOCKET_NOT_RECORDED: "WebSockets to inspected hosts are refused, because they cannot be recorded yet: "
+    "use the provider's HTTP API",
     Code.MALFORMED_RESPONSE: "protocol error in the server's response: {0.detail}",
     Code.DECISION_FAILED: "internal error: refused, because a decision could not be made",
     Code.LISTENER_WITHOUT_CLASS: "no class owns this listener",
@@ -227,13 +227,13 @@ def reason(code: Code, evidence: Evidence) -> str:
 
 
 def summary(count: int, first: str = "") -> str:
-    """Return the reason of a record that stands for ``count`` denials that were only counted, for people."""
+    """Return the reason, for people, of a summary record that stands for ``count`` unrecorded denials."""
     more = _SUMMARY.format(count)
     return f"{first}: {more}" if first else more
 
 
 def rule_of(code: Code, evidence: Evidence = NOTHING) -> str:
-    """Return the name that stands in place of a rule where no rule of the policy decided, such as ``address-guard``."""
+    """Return the name to show as the rule if no rule of the policy decided, such as ``address-guard``."""
     if evidence.limit:
         return f"classes.{evidence.class_name}.limits.{evidence.limit}"
     return _RULES.get(code, "syntax")

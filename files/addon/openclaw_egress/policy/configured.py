@@ -1,4 +1,4 @@
-"""The policy that the settings name, as the proxy and the commands use it."""
+"""Loader of the policy that the settings name, for the proxy and the commands."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from openclaw_egress.settings import DEFAULT_LLM_HOSTS, Settings
 
 
 def configured_policy(settings: Settings) -> Policy:
-    """Return the configured policy, or the built-in one; the host's addresses, which it refuses, are added.
+    """Return the configured policy, or the built-in one, with the host's addresses for the address guard.
 
     Raises:
         PolicyError: a named file is missing or not valid.

@@ -1,7 +1,7 @@
 """Destinations in one canonical form, and the address guard. Pure: nothing is resolved here.
 
-A host with two spellings could be allowed in one and denied in the other. So each name and address from a client or
-from the policy passes through :func:`canonical_host` first. Rules, look-ups, connections and records use only the
+A host with two spellings could be allowed in one and denied in the other. Therefore each name and address from a client
+or from the policy passes through :func:`canonical_host` first. Rules, look-ups, connections and records use only the
 canonical form.
 """
 
@@ -24,7 +24,7 @@ MAX_LABEL = 63
 
 
 class DestinationError(ValueError):
-    """Text that is not a valid host and port; ``reason`` gives the cause for people."""
+    """The text is not a valid host and port; ``reason`` is the cause for people."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -133,7 +133,7 @@ def _refuse_characters(text: str) -> str:
 
 
 def _ascii(text: str) -> str:
-    """Return lower case and A-labels. Map only non-ASCII text: DNS has names that IDNA would refuse."""
+    """Return the name in lower case with A-labels. Map only non-ASCII text, because DNS has names that IDNA refuses."""
     if text.isascii():
         return text.lower()
     try:
@@ -195,7 +195,7 @@ def _ipv4(labels: list[str], host: str) -> IPv4Address:
 
 
 class SpecialRange(NamedTuple):
-    """Range that a proxy must not connect to; ``cidr`` as the registry writes it."""
+    """An address range that the proxy must not connect to; ``cidr`` is written as in the registry."""
 
     cidr: str
     network: Network
@@ -290,7 +290,7 @@ GUARDED_NAMES: dict[str, tuple[str, tuple[Address, ...]]] = {
     "localhost.localdomain": ("loopback (RFC 6761)", (IPv4Address("127.0.0.1"), IPv6Address("::1"))),
     "metadata.google.internal": ("cloud metadata (Google Cloud)", (IPv4Address("169.254.169.254"),)),
 }
-"""Names that always mean guarded addresses, with those addresses: refused before look-up."""
+"""Names that always mean guarded addresses, with those addresses. The guard refuses them without a look-up."""
 
 
 def guard_reason(ip: Address) -> str | None:
@@ -309,5 +309,5 @@ def guard_reason(ip: Address) -> str | None:
 
 
 def guarded_name(host: str) -> tuple[str, tuple[Address, ...]] | None:
-    """Return the reason and the addresses of a canonical name that always means guarded addresses; else None."""
+    """Return the guard's reason and the addresses of a name that always means guarded addresses; None for others."""
     return GUARDED_NAMES.get("localhost" if host.endswith(".localhost") else host)

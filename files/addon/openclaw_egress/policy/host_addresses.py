@@ -3,7 +3,7 @@
 A proxy in a container sees only its own interfaces. The role therefore writes the host's addresses, including public
 ones, to a file (``EGRESS_HOST_ADDRESSES_FILE``): one address per line, ``#`` begins a comment. The proxy reloads the
 file when it changes. The kernel replaces temporary IPv6 addresses (RFC 8981) at any time, so the file has their /64
-prefix instead: it covers each of them.
+prefix instead, which covers all of them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class HostAddresses:
     prefixes: frozenset[ipaddress.IPv6Network] = frozenset()
 
     def __contains__(self, ip: object) -> bool:
-        """Return whether the address is one of the host, or may become one."""
+        """Return whether the host has the address, or may get it as a temporary one."""
         return ip in self.addresses or (
             isinstance(ip, ipaddress.IPv6Address) and any(ip in prefix for prefix in self.prefixes)
         )
@@ -49,7 +49,7 @@ def _read(file: Path) -> HostAddresses:
     except OSError as error:
         raise PolicyError(str(file), None, f"cannot be read: {error.strerror}", _REMEDY) from None
     except UnicodeError:
-        raise PolicyError(str(file), None, "is not text in UTF-8", _REMEDY) from None
+        raise PolicyError(str(file), None, "is not UTF-8 text", _REMEDY) from None
     found: set[Address] = set()
     prefixes: set[ipaddress.IPv6Network] = set()
     for number, line in enumerate(text.splitlines(), 1):

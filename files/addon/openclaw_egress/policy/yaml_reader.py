@@ -1,4 +1,4 @@
-"""YAML files of operators, read with the line of each value, so that an error names place and remedy."""
+"""Reader of operators' YAML files that keeps the line of each value, so that an error names place and remedy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ MAX_ENTRIES = 50_000
 
 
 class FileError(EgressError):
-    """Error in an operator's file. ``str()`` is ``file:line: problem; remedy``; ``line`` starts at 1, or is None."""
+    """An operator's file has an error.
+
+    ``str()`` is ``file:line: problem; remedy``; ``line`` starts at 1, or is None.
+    """
 
     def __init__(self, file: str, line: int | None, problem: str, remedy: str) -> None:
         self.file, self.line, self.problem, self.remedy = file, line, problem, remedy
@@ -30,7 +33,7 @@ class FileError(EgressError):
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """Value of the file with its place. A subclass for each kind of file has its own ``error``."""
+    """A value of the file with its line. Each kind of file has a subclass with its own ``error``."""
 
     error: ClassVar[type[FileError]] = FileError
 
@@ -56,7 +59,7 @@ class Node:
         raise self.error(self.file, self.line, f"{self.where}: {problem}" if self.where else problem, remedy)
 
     def wrong_type(self, wanted: str) -> NoReturn:
-        """Raise the file's error because this value has another type than ``wanted``."""
+        """Raise the file's error for a value whose type is not ``wanted``."""
         kinds = {
             bool: "true or false",
             int: "a number",
@@ -166,7 +169,7 @@ def _parse(data: bytes, file: str, failure: type[FileError], start: str, shrink:
         position = getattr(error, "position", None)
         found = text.count("\n", 0, position) + 1 if isinstance(position, int) else None
         what = "nested too deeply" if isinstance(error, RecursionError) else type(error).__name__
-        remedy = "remove control characters and odd values; the file holds plain mappings, lists and texts"
+        remedy = "use only mappings, lists and plain values, without control characters"
         raise failure(file, found, f"this is not YAML that can be read ({what})", remedy) from None
     if document is None:
         raise failure(file, 1, "the file is empty", start)
@@ -180,5 +183,8 @@ def _explain(problem: str, context: str) -> tuple[str, str]:
     if "\\t" in problem:
         return "there is a tab at the start of a line", "indent with spaces"
     if "alias" in problem + context:
-        return "a * without quotes is an alias in YAML", 'put names that begin with * in quotes, as in "*.example.com"'
+        return (
+            "a * without quotes is an alias in YAML",
+            'put names that begin with * in quotes, as in "*.example.com"',
+        )
     return f"this is not valid YAML ({problem})", "check indentation, colons, brackets and quotes up to here"
