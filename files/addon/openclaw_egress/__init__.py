@@ -1,3 +1,3 @@
-"""Egress policy and an exact LLM record for OpenClaw: the addon and its command line."""
+"""The addon and its command line: egress policy for OpenClaw, and exact records of its LLM traffic."""
 
 __version__ = "0.1.0"

@@ -40,12 +40,12 @@ RENEW_BEFORE_DAYS = 30
 """The issuing CA is renewed at two thirds of its life."""
 
 ISSUING_OVERDUE_DAYS = 28
-"""The renewal runs daily. If it is still missing two days after it was due, an operator must look."""
+"""Warn if the renewal, which runs daily, is missing two days after it was due."""
 
 ISSUING_FAILS_DAYS = 7
 ROOT_WARNS_DAYS = 365
 ROOT_FAILS_DAYS = 30
-"""Every client must trust a new root, which takes longer than replacing the issuing CA."""
+"""Warn about the root earlier, because every client must trust a new root."""
 
 ISSUING_FILE = "mitmproxy-ca.pem"
 ROOT_CERT_FILE = "mitmproxy-ca-cert.pem"
@@ -67,7 +67,7 @@ _NEW_ROOT = (
 
 
 class CAError(EgressError):
-    """An error of the CA: it cannot be read, made or used. The message says what happened, where and what to do."""
+    """The CA cannot be read, created or used. The message says what happened, where, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class CAInfo:
         return any(host == name or host.endswith("." + name) for name in self.names)
 
     def renewal_due(self, now: datetime.datetime) -> bool:
-        """Return whether renewal is due; never when the issuing CA already lasts as long as the root."""
+        """Return whether renewal is due. It is never due if the issuing CA already expires with the root."""
         return self.issuing_expires < self.root_expires and _days(self.issuing_expires, now) <= RENEW_BEFORE_DAYS
 
     def problems(self, now: datetime.datetime) -> list[str]:
@@ -101,7 +101,7 @@ class CAInfo:
         return found
 
     def warnings(self, now: datetime.datetime) -> list[str]:
-        """Return the warnings: certificates that an operator must look at before they become a problem."""
+        """Return warnings about certificates that need an operator before they become a problem."""
         found = []
         if ROOT_FAILS_DAYS <= (days := _days(self.root_expires, now)) < ROOT_WARNS_DAYS:
             found.append(f"the root CA {_ends(days, self.root_expires)}: {_RENEW_ROOT}")
@@ -112,7 +112,7 @@ class CAInfo:
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """The CA of a directory, read at one moment, with everything that the proxy needs to sign."""
+    """The CA of a directory, read at one moment, with the key and certificates that the proxy needs to sign."""
 
     info: CAInfo
     key: CertificateIssuerPrivateKeyTypes
@@ -268,7 +268,7 @@ def _issuing_is_fit(directory: Path, root: x509.Certificate, names: tuple[str, .
     try:
         _, (issuing, *_) = _read_issuing(directory, root)
     except CAError:
-        return False  # an issuing CA can be made from the root at any time
+        return False  # the root can sign a new issuing CA at any time
     due = now + datetime.timedelta(days=RENEW_BEFORE_DAYS)
     lasts = issuing.not_valid_after_utc > due or issuing.not_valid_after_utc >= root.not_valid_after_utc
     return lasts and _constraints_of(issuing) == names
@@ -435,7 +435,7 @@ def _write(file: Path, content: bytes, mode: int) -> None:
         with os.fdopen(handle, "wb") as stream:
             os.fchmod(stream.fileno(), (mode & before.st_mode or mode) if before else mode)
             if os.geteuid() == 0:
-                # A container without CAP_CHOWN leaves this to its caller.
+                # Without CAP_CHOWN, as in a container, the caller sets the owner.
                 with contextlib.suppress(PermissionError):
                     os.fchown(stream.fileno(), owner.st_uid, owner.st_gid)
             stream.write(content)

@@ -1,8 +1,8 @@
-"""The base class of errors that the operator can mend."""
+"""The base class of errors that an operator can fix."""
 
 
 class EgressError(Exception):
-    """A mistake of the operator or a fault of the machine; the text says what is wrong, where, and what to do.
+    """An operator's mistake or a fault of the machine. The text says what is wrong, where, and what to do.
 
     Commands print the text without a traceback and exit with code 2.
     """

@@ -24,11 +24,11 @@ DEFAULT_LLM_HOSTS = ("api.anthropic.com", "api.openai.com")
 DEFAULT_STATE_DIR = Path.home() / ".local" / "state" / "openclaw-egress"
 HEALTH_PORT = 9464
 LEAST_MEMORY_BUDGET = 16 * 1024 * 1024
-"""With a smaller budget, a class's guaranteed part holds no request of ordinary size."""
+"""Minimum of the memory budget. With less, the share of a class has no room for a request of ordinary size."""
 
 
 class SettingsError(EgressError):
-    """An error in the environment. The message names the variable and the remedy."""
+    """A variable of the environment is invalid. The message names the variable and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Neighbours:
 
 
 def without_mapping(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    """Return the IPv4 address that an IPv4-mapped IPv6 address (RFC 4291, section 2.5.5.2) stands for, else itself."""
+    """Return the IPv4 address in an IPv4-mapped IPv6 address (RFC 4291, section 2.5.5.2), or the address unchanged."""
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return mapped or address
 
@@ -200,7 +200,7 @@ class Settings(BaseSettings):
 
     @property
     def body_limit(self) -> int:
-        """Return how many bytes of each body a record keeps, from both settings."""
+        """Return the maximum number of bytes that a record keeps of each body, from both settings."""
         return 0 if self.bodies == "none" else self.max_body_size
 
     @property
@@ -231,7 +231,7 @@ class Settings(BaseSettings):
 
 
 def _variable_of(field: str) -> str:
-    """Return the environment variable of a field; pydantic reports either the field or its alias."""
+    """Return the environment variable of a field. pydantic reports either the field or its alias."""
     info = Settings.model_fields.get(field)
     alias = info.validation_alias if info else None
     return str(alias.choices[0]) if isinstance(alias, AliasChoices) else field

@@ -1,1 +1,1 @@
-"""The process: its service, and the two ways to start it."""
+"""The proxy process: its service, and the two programs that start it."""

@@ -94,7 +94,7 @@ class _Started:
         self.problem: str | None = None
 
     def running(self) -> None:
-        """Check the listeners; mitmproxy calls this hook after its attempt to open them, even after a failure."""
+        """Check the listeners; mitmproxy calls this hook after it tried to open them, whether or not that succeeded."""
         self.problem = _closed_listener(
             self._service, self._server, {port: name for name, port in _listeners(self._service)}
         )

@@ -19,7 +19,7 @@ _REMEDIES = {
 
 
 class ListenError(SettingsError):
-    """An error of a listener that cannot open. The message names address, port, class, cause and remedy."""
+    """A listener cannot open. The message names address, port, class, cause and remedy."""
 
 
 def is_loopback(host: str) -> bool:
@@ -88,7 +88,7 @@ def _try(host: str, port: int) -> None:
                 if family == socket.AF_INET6:
                     probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
                 probe.bind(address)
-                # Two sockets with SO_REUSEADDR may bind one port, but only one may listen.
+                # Also listen, because two sockets with SO_REUSEADDR can bind one port, but only one can listen.
                 probe.listen(1)
                 opened = True
         except OSError as error:

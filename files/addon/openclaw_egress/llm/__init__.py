@@ -52,14 +52,17 @@ def request_reader(host: str, path: str) -> RequestReader:
 
 
 def read_request(host: str, path: str, body: bytes | None) -> RequestFacts:
-    """Return the information in a decoded request body. Of a truncated body, read the complete members."""
+    """Return the information in a decoded request body. In a truncated body, read only the complete members."""
     reader = request_reader(host, path)
     reader.feed(body or b"")
     return reader.finish()
 
 
 def response_reader(host: str, path: str, content_type: str | None) -> ResponseReader:
-    """Return a reader for the response on `path`. The content type or the first byte tells a stream."""
+    """Return a reader for the response to a request for `path`.
+
+    The content type or the first byte shows whether it is a stream.
+    """
     api = api_of(path)
     if api is None:
         return NothingToRead()

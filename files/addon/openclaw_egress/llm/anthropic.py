@@ -2,7 +2,7 @@
 
 Source: the API reference of `POST /v1/messages` and its page on streaming. `input_tokens` excludes tokens read from or
 written to the cache. The counts of `message_delta` are cumulative and replace those of `message_start`. The
-`output_tokens` of `message_start` is only a first count, so the output of a stream that breaks off is unknown.
+`output_tokens` of `message_start` is only a first count, so the output tokens of an aborted stream are unknown.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class _Fold:
                 self._usage = dict(object_of(message.get("usage")))
                 for name in ("output_tokens", "output_tokens_details"):
                     self._usage.pop(name, None)
-                # Unusual, but the format allows a block that starts with content.
+                # The format allows a block that starts with content, although it is unusual.
                 for place, block in enumerate(list_of(message.get("content"))):
                     self._block(place, object_of(block))
             case "content_block_start":

@@ -1,4 +1,4 @@
-"""Assembled message of a stream: bounded parts in the format of `gen_ai.output.messages`.
+"""Builder of a stream's assembled message: bounded parts in the format of `gen_ai.output.messages`.
 
 Format: https://github.com/open-telemetry/semantic-conventions-genai, gen-ai-output-messages.json.
 """
@@ -30,7 +30,7 @@ class _Part:
 class Parts:
     """Parts by key, in order of arrival. `limit` counts the characters of all parts together.
 
-    Beyond the limit the parts stay as they are and `truncated` is set.
+    Beyond the limit, new text is dropped and `truncated` is set.
     """
 
     def __init__(self, limit: int = MAX_CHARACTERS) -> None:
@@ -39,7 +39,10 @@ class Parts:
         self._parts: dict[Key, _Part] = {}
 
     def open(self, key: Key, kind: str, call_id: object = None, name: object = None) -> None:
-        """Open the part `key` if it is absent. Keep a call's id and name, which can arrive first."""
+        """Open the part `key` if it is absent.
+
+        Keep a tool call's id and name, which can arrive before its arguments.
+        """
         part = self._parts.get(key)
         if part is None:
             if self._left < _PART_COST:
@@ -88,7 +91,7 @@ def _as_object(part: _Part) -> dict[str, Any]:
 
 
 def _arguments(text: str) -> Any:
-    """Return a call's arguments as the object that the model wrote or, where its JSON is broken, as text."""
+    """Return a tool call's arguments as the object that the model wrote or, if its JSON is invalid, as text."""
     if not text:
         return {}
     try:
@@ -99,7 +102,7 @@ def _arguments(text: str) -> Any:
 
 
 def _clean(value: Any, depth: int) -> Any:
-    """Return the value with valid text and finite numbers. Raise ValueError where it is nested too deeply."""
+    """Return the value with valid text and finite numbers. Raise ValueError if it is nested too deeply."""
     if depth > _MAX_DEPTH:
         raise ValueError("nested too deep")
     if isinstance(value, str):

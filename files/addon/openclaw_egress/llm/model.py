@@ -27,7 +27,7 @@ _INT64 = 2**63
 
 @dataclass(frozen=True)
 class Usage:
-    """Token counts. `input_tokens` is all input, cached tokens included, whichever way the provider counts."""
+    """Token counts. `input_tokens` includes cached tokens, even if the provider counts them separately."""
 
     input_tokens: int | None = None
     output_tokens: int | None = None
@@ -38,7 +38,7 @@ class Usage:
 
 @dataclass(frozen=True)
 class RequestFacts:
-    """Request information. All fields are None where the path is not an API that this package reads."""
+    """Information about a request. All fields are None if this package does not read the API of the path."""
 
     operation_name: str | None = None
     provider_name: str | None = None
@@ -48,7 +48,7 @@ class RequestFacts:
 
 @dataclass(frozen=True)
 class ResponseFacts:
-    """Response information.
+    """Information about a response.
 
     `messages`: the assembled message of a stream, in the format of `gen_ai.output.messages`. `messages_truncated`:
     the assembled message exceeded the limit, or parts of the stream were unreadable. `error_type`: the provider's
@@ -132,7 +132,7 @@ def text_of(value: object, limit: int = 256) -> str | None:
 
 
 def well_formed(text: str) -> str:
-    """Return valid Unicode. JSON can spell half a surrogate pair: join two halves, replace a single one by U+FFFD."""
+    """Return valid Unicode: join surrogate pairs, and replace a single surrogate, which JSON can contain, by U+FFFD."""
     try:
         text.encode()
     except UnicodeEncodeError:

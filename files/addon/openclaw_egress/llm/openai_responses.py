@@ -1,8 +1,8 @@
 """OpenAI's Responses API, plain and streamed.
 
 Source: the API reference of `POST /v1/responses`. `input_tokens` includes cached tokens. A stream ends with
-`response.completed`, `.incomplete` or `.failed`, which hold the whole response and its usage; a stream that breaks off
-before has none. The finish reason is the reason for an incomplete response, or else its status.
+`response.completed`, `.incomplete` or `.failed`, which contain the whole response and its usage; an aborted stream has
+no usage. The finish reason is the reason for an incomplete response, or else its status.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def usage_of(usage: Mapping[str, Any]) -> Usage:
 def _whole(value: Mapping[str, Any]) -> ResponseFacts:
     status = text_of(value.get("status"))
     if status not in ("completed", "incomplete", "failed", "cancelled"):
-        # Queued or in progress: not finished.
+        # A queued response, or one in progress, has no finish reason.
         status = None
     reason = text_of(object_of(value.get("incomplete_details")).get("reason")) or status
     return ResponseFacts(
@@ -94,7 +94,10 @@ class _Fold:
             self._parts.append((index, part, count_of(value.get(place)) or 0), part, value.get("delta"))
 
     def _item(self, index: int, item: Mapping[str, Any]) -> None:
-        """Store an output item as it begins (empty) or ends (whole). It replaces the text of the deltas."""
+        """Store an output item at its start (empty) or end (complete).
+
+        A complete item replaces the text of the deltas.
+        """
         kind = text_of(item.get("type"), 64)
         if kind is None:
             return

@@ -26,7 +26,7 @@ def _object_in(text: str | bytes | bytearray) -> Mapping[str, Any] | None:
 
 
 class NothingToRead:
-    """Reader for a path that is not an API that this package reads."""
+    """Reader for a path whose API this package does not read."""
 
     def feed(self, data: bytes) -> None:
         """Ignore the bytes."""
@@ -56,7 +56,7 @@ class RequestReader:
             self._members.feed(data)
 
     def finish(self) -> RequestFacts:
-        """Return the information read. A request without a body (a list, a look-up) is not an operation of a model."""
+        """Return the information read; none for a request without a body, such as a list of models."""
         if self._members is None:
             return self._known
         if not self._any:
@@ -94,7 +94,7 @@ class PlainReader:
             self._members.feed(data)
 
     def finish(self) -> ResponseFacts:
-        """Return the information read; of a truncated body, the information in its complete members."""
+        """Return the information read. In a truncated body, only complete members count."""
         body, self._body = self._body, None
         if body is not None:
             if (value := _object_in(body)) is not None:

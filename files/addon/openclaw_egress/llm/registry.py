@@ -54,7 +54,7 @@ def api_of(path: str) -> Api | None:
 
 
 def is_model_api(path: str) -> bool:
-    """Return whether the bodies at a path, with or without its query, are a model's input and output."""
+    """Return whether bodies at a path, with or without its query, are a model's input and output."""
     bare = bare_path(path)
     return any(shape.search(bare) for shape in _MODEL_PATHS)
 

@@ -25,13 +25,13 @@ class _QuietHandler(WSGIRequestHandler):
 
 
 class HealthError(EgressError):
-    """An error of the health listener: it cannot start. The message names the cause and the remedy."""
+    """The health listener cannot start. The message names the cause and the remedy."""
 
 
 class HealthServer:
-    """The server of health and metrics; it runs in its own thread, independent of the proxy's event loop.
+    """The server of health and metrics, in a thread of its own, independent of the proxy's event loop.
 
-    ``alive`` reports whether the proxy works at all, ``ready`` whether it does everything that it should. Both return
+    ``alive`` reports whether the proxy can serve clients, ``ready`` whether all its functions work. Both return
     ``(good, details)``; the details are the JSON response, with status 200 or 503.
     """
 
@@ -71,7 +71,7 @@ class HealthServer:
         self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)
 
     def start(self) -> None:
-        """Start to serve."""
+        """Start the server."""
         self._thread.start()
 
     def stop(self) -> None:

@@ -12,7 +12,7 @@ PREFIX = "openclaw_egress"
 
 
 class Metrics:
-    """The counters that the hooks increment, and the gauges that are read at each scrape."""
+    """The counters that the hooks increment, and the gauges that each scrape reads."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()

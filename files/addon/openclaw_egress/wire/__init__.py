@@ -1,1 +1,1 @@
-"""Formats of the wire: HTTP/1 syntax, content codings, server-sent events, JSON members."""
+"""Parsers of data on the wire: HTTP/1 syntax, content codings, server-sent events, JSON members."""

@@ -28,7 +28,7 @@ _ZSTD_WINDOW_LOG = 23
 
 
 class _Damaged(Exception):
-    """Invalid data; the text describes the problem."""
+    """The data is invalid; the text describes the problem."""
 
 
 class _Coding(Protocol):
@@ -59,7 +59,7 @@ class _Zlib:
                 yield piece
             data = self._inflater.unconsumed_tail
             while len(piece) == PIECE_BYTES and not self._inflater.eof and not data:
-                # The decoder took all input, but may still hold output that had no room.
+                # The decoder accepted all input, but can still hold output beyond the piece's size.
                 piece = self._inflate(b"")
                 if piece:
                     yield piece
@@ -116,7 +116,7 @@ class _Deflate:
 
 
 class _Brotli:
-    """Decoder of br. The library returns nothing of the call in which it meets invalid data."""
+    """Decoder of br. The library returns no output for a call with invalid data."""
 
     def __init__(self) -> None:
         self._decompressor = brotli.Decompressor()
@@ -126,7 +126,7 @@ class _Brotli:
         if data and self._decompressor.is_finished():
             raise _Damaged(f"{len(data)} bytes or more after the end of the br data")
         self._begun = self._begun or bool(data)
-        # Short slices lose little where the data becomes invalid.
+        # Use short slices, because the output of the slice that becomes invalid is lost.
         for start in range(0, len(data), 4096):
             piece = self._process(data[start : start + 4096])
             while piece or not self._decompressor.can_accept_more_data():
@@ -180,7 +180,7 @@ class _Zstd:
 
     def _words(self, problem: zstd.ZstdError) -> str:
         if self._frames:
-            return "bytes after the end of the zstd data that are no further frame"
+            return "bytes after the end of the zstd data that are not another frame"
         return f"not valid zstd data ({str(problem).rpartition(': ')[2]})"
 
     def finish(self) -> None:
@@ -206,8 +206,8 @@ class BodyDecoder:
 
     `content_encoding` is the header's value (None: no header). `max_output` bounds the decoded bytes of the body, at
     each layer of a list; None is `DEFAULT_MAX_OUTPUT`. An identity body has no limit. An unknown coding, or a list of
-    more than `MAX_CODINGS`, sets `error` at once, and the bytes pass unmodified: recording them so is better than not
-    at all.
+    more than `MAX_CODINGS`, sets `error` at once, and the bytes pass unmodified: a record of encoded bytes is better
+    than none.
 
     `error`: the problem, or None. After invalid data or the limit no more output comes. `output_bytes`: decoded bytes
     so far. `exhausted`: the limit was reached.
@@ -278,5 +278,5 @@ class BodyDecoder:
     def _stop(self, problem: str) -> None:
         self.error = problem
         self._stopped = True
-        # Release windows and tables.
+        # Release the decoder's windows and tables.
         self._codings = []

@@ -63,12 +63,12 @@ def begins_like_request(data: bytes) -> bool:
 
 
 def begins_like_response(data: bytes) -> bool:
-    """Return whether the first bytes can begin a status line; a response of HTTP/0.9 has none."""
+    """Return whether the first bytes can begin a status line, which an HTTP/0.9 response lacks."""
     return data[: len(_STATUS_START)] == _STATUS_START[: len(data)]
 
 
 def request_problem(head: bytes) -> str | None:
-    """Return why this request's head, including its empty line, must be refused; None if it is valid."""
+    """Return the reason to refuse this request's head, including its empty line; None if it is valid."""
     found = _REQUEST.fullmatch(head)
     if found is None:
         return _why_no_request(head)
@@ -83,7 +83,7 @@ def request_problem(head: bytes) -> str | None:
 
 
 def response_problem(head: bytes) -> str | None:
-    """Return why this response's head, including its empty line, must not be forwarded; None if it is valid."""
+    """Return the reason not to forward this response's head, including its empty line; None if it is valid."""
     found = _RESPONSE.fullmatch(head)
     if found is None:
         return _why_no_response(head)
