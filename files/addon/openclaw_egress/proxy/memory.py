@@ -4,6 +4,13 @@ The memory of a connection is measured, not counted: after each event, its buffe
 Memory that is freed therefore cannot stay charged. If the class has no room, the proxy stops reading from the
 connection until there is room (the sender's TCP window closes). After ``wait_seconds`` the exchange is refused, so that
 exchanges that hold memory and need more cannot block each other without end.
+
+Some memory is not charged, but bounded. It belongs to the half of the process's memory that the default budget leaves
+free (``memory_budget.default_budget``):
+
+* One read can exceed the charge by `READ_ROOM`, and by :data:`CLAIM_BYTES` of decoded output if the body is compressed.
+* The event loop does one of these at a time: scan a slice of 128 KiB for credentials, append a piece to the journal, or
+  build and commit a record, which takes a few times ``PROXY_MAX_BODY_SIZE`` for each body.
 """
 
 from __future__ import annotations
@@ -46,6 +53,9 @@ READ_AHEAD_BYTES = READ_BYTES // 2
 
 READ_ROOM = 2 * READ_BYTES
 """Charged ahead for the next read of a body: the chunk, and its place in a capture or a buffer."""
+
+CLAIM_BYTES = 256 * 1024
+"""Decoded output of one connection after which its memory is measured again, before its next read."""
 
 SLACK = 384 * 1024
 """Charged in addition to a body of known length, for the buffers on its way (sockets, TLS, journal)."""
@@ -218,6 +228,29 @@ class Accounts:
                 self._waiting.pop(account.class_name, None)
         self._refuse(account, needs)
 
+    def claim(self, client: connection.Client, *, request: bool, answerable: bool) -> bool:
+        """Charge a connection in the middle of one read; return False if it was refused instead.
+
+        A compressed body can grow by megabytes with one read, and its decoder cannot wait for room.
+
+        Args:
+            client: of the connection.
+            request: whether the growing body is a request's.
+            answerable: whether the hook that reads the body can still set a response.
+        """
+        account = self._accounts.get(client.id)
+        if account is None:
+            return True
+        if account.refused is not None:
+            return False
+        needs = _measured(account)
+        more = needs - account.charged
+        if more > 0 and not self.budget.fits(account.class_name, more, request=request):
+            self._refuse(account, needs, answerable=answerable)
+            return False
+        self._charge(account, max(needs, account.charged))
+        return True
+
     async def _granted(self, waiter: _Waiter) -> bool:
         """Wait for room; return False if the exchange must be refused.
 
@@ -276,7 +309,7 @@ class Accounts:
 
     # ── refusal ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _refuse(self, account: Account, needs: int) -> None:
+    def _refuse(self, account: Account, needs: int, *, answerable: bool = False) -> None:
         budget, name = self.budget, account.class_name
         decision = Decision.denial(
             Code.MEMORY_LIMIT,
@@ -284,12 +317,17 @@ class Accounts:
         )
         client = account.handler.client
         stream = _last_stream(account)
-        held = stream is not None and _held_request(stream)
+        held = answerable or (stream is not None and _held_request(stream))
         flow = stream.flow if stream is not None else None
         self._owner.refused_for_memory(client, flow, decision, REFUSED_STATUS if held else None)
         account.refused = decision
         if not held:
             asyncio.get_running_loop().call_soon(cut, client)
+
+
+def claim(client: connection.Client, *, request: bool, answerable: bool = False) -> bool:
+    """Charge a connection for a body that grows while it is decoded; see :meth:`Accounts.claim`."""
+    return _accounts is None or _accounts.claim(client, request=request, answerable=answerable)
 
 
 def refuse_held(client: connection.Client, flow: http.HTTPFlow) -> bool:
@@ -307,6 +345,8 @@ def refuse_held(client: connection.Client, flow: http.HTTPFlow) -> bool:
         remedy="Try again later, or ask the operator to raise EGRESS_MEMORY_BUDGET and the memory limit.",
     )
     flow.response.headers["retry-after"] = "5"
+    # The account of the connection stays refused.
+    flow.response.headers["connection"] = "close"
     return True
 
 
@@ -493,4 +533,4 @@ def in_use() -> Accounts | None:
     return _accounts
 
 
-__all__ = ["Account", "Accounts", "in_use", "refuse_held", "tune_allocator", "use", "watch"]
+__all__ = ["Account", "Accounts", "claim", "in_use", "refuse_held", "tune_allocator", "use", "watch"]

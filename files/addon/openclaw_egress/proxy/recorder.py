@@ -17,7 +17,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from mitmproxy import connection, http
@@ -25,11 +25,11 @@ from mitmproxy.connection import ConnectionState
 
 from openclaw_egress.observability.metrics import Metrics
 from openclaw_egress.policy.model import Decision
+from openclaw_egress.proxy import memory
 from openclaw_egress.proxy.access_control import INSPECT, REFUSED, Allowed, answer_failed, fails_closed, sent_method
 from openclaw_egress.proxy.error_responses import refusal
 from openclaw_egress.proxy.http1_limits import RESPONSE_PROBLEM
 from openclaw_egress.proxy.layers import cut
-from openclaw_egress.proxy.memory import HELD
 from openclaw_egress.recording.capture import ExchangeCapture
 from openclaw_egress.spool.writer import Spool, SpoolError
 from openclaw_egress.wire.http1_syntax import content_length
@@ -47,6 +47,10 @@ JOURNAL_SECONDS = 0.05
 
 JOURNAL_BYTES = 64 * 1024
 """…or earlier, as soon as this many bytes are waiting."""
+
+
+class OutOfMemory(Exception):
+    """The memory budget refused an exchange while its body was decoded; the refusal is recorded."""
 
 
 @dataclass(slots=True)
@@ -166,14 +170,15 @@ class Recorder:
         chunked = length is None and "transfer-encoding" in request.headers
         exchange = Exchange(capture, flow.client_conn, request_held=not chunked and (length or 0) <= BUFFER_LIMIT)
         self._spool.open_exchange(capture.id, capture.class_name, self._head(exchange))
-        flow.metadata[EXCHANGE] = flow.metadata[HELD] = exchange
+        flow.metadata[EXCHANGE] = flow.metadata[memory.HELD] = exchange
         if not exchange.request_held:
             flow.request.stream = self._request_tap(exchange, length)
 
     def _request_tap(self, exchange: Exchange, length: int | None) -> Callable[[bytes], bytes]:
         def tap(data: bytes) -> None:
-            for piece in exchange.capture.request_chunk(data):
-                self._keep(exchange, "request", piece)
+            for piece in _charged(exchange, exchange.capture.request_chunk(data), request=True):
+                if not exchange.capture.scanned:
+                    self._keep(exchange, "request", piece)
             if not data or (length is not None and exchange.capture.request.wire_size >= length):
                 self._commit_request(exchange)
 
@@ -186,8 +191,12 @@ class Recorder:
         if exchange is None or flow.response is not None:
             return
         if not flow.request.stream and flow.request.raw_content:
-            for piece in exchange.capture.request_chunk(flow.request.raw_content):
-                self._keep(exchange, "request", piece)
+            pieces = exchange.capture.request_chunk(flow.request.raw_content)
+            try:
+                _consume(_charged(exchange, pieces, request=True, answerable=True))
+            except OutOfMemory:
+                memory.refuse_held(flow.client_conn, flow)
+                return
         self._commit_request(exchange)
 
     def _commit_request(self, exchange: Exchange) -> None:
@@ -195,6 +204,8 @@ class Recorder:
             return
         exchange.capture.request_done()
         self._flush(exchange)
+        self._journal_request(exchange)
+        exchange.capture.request.drop_spare()
         exchange.request_committed = True
         try:
             self._spool.update(exchange.capture.id, self._head(exchange))
@@ -224,8 +235,9 @@ class Recorder:
 
     def _response_tap(self, exchange: Exchange, length: int | None) -> Callable[[bytes], bytes]:
         def tap(data: bytes) -> None:
-            for piece in exchange.capture.response_chunk(data, self._now()):
-                self._keep(exchange, "response", piece)
+            for piece in _charged(exchange, exchange.capture.response_chunk(data, self._now()), request=False):
+                if not exchange.capture.scanned:
+                    self._keep(exchange, "response", piece)
             self._withhold_secrets(exchange)
             if not data or (length is not None and exchange.capture.response.wire_size >= length):
                 self._close(exchange, "complete")
@@ -239,8 +251,13 @@ class Recorder:
         if exchange is None or flow.response is None:
             return
         if not flow.response.stream and flow.response.raw_content:
-            for _ in exchange.capture.response_chunk(flow.response.raw_content, self._now()):
-                pass  # the whole exchange is committed next, so the journal does not need the body
+            pieces = exchange.capture.response_chunk(flow.response.raw_content, self._now())
+            try:
+                # The whole exchange is committed next, so the journal does not need the body.
+                _consume(_charged(exchange, pieces, request=False))
+            except OutOfMemory:
+                flow.kill()  # type: ignore[no-untyped-call]
+                return
         self._close(exchange, "complete")
 
     @fails_closed(_error_failed)
@@ -267,10 +284,7 @@ class Recorder:
     # ── journal ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def _keep(self, exchange: Exchange, direction: str, decoded: bytes) -> None:
-        """Pass streamed bytes to the journal: at once if many wait, otherwise within JOURNAL_SECONDS.
-
-        Bytes of a body that may hold credentials wait in memory until this is decided, at its end at the latest.
-        """
+        """Pass streamed bytes to the journal: at once if many wait, otherwise within JOURNAL_SECONDS."""
         room = exchange.capture.limit - exchange.journalled
         if not decoded or room <= 0 or exchange.closed:
             return
@@ -295,11 +309,20 @@ class Recorder:
         if exchange.closed:
             return
         for direction, waiting in exchange.waiting.items():
-            if exchange.capture.secret:
-                waiting.clear()
-            elif waiting and exchange.capture.may_be_written(direction):
+            if waiting:
                 self._spool.append(exchange.capture.id, direction, bytes(waiting))
                 waiting.clear()
+
+    def _journal_request(self, exchange: Exchange) -> None:
+        """Pass a complete request to the journal, unless it was passed while it streamed or is a credential.
+
+        The capture holds it until then, so that no second copy waits for the verdict of the scan.
+        """
+        capture = exchange.capture
+        if capture.secret or not (capture.scanned or exchange.request_held) or exchange.journalled:
+            return
+        self._spool.append_many((capture.id, "request", piece) for piece in capture.request.beginning())
+        exchange.journalled = min(capture.request.size, capture.limit)
 
     def _withhold_secrets(self, exchange: Exchange) -> None:
         """Delete journalled bodies once the response shows that they are credentials: a crash would record them."""
@@ -405,6 +428,29 @@ def _cutting(exchange: Exchange, tap: Callable[[bytes], None]) -> Callable[[byte
             raise
 
     return cutting
+
+
+def _consume(pieces: Iterator[bytes]) -> None:
+    for _ in pieces:
+        pass
+
+
+def _charged(
+    exchange: Exchange, pieces: Iterator[bytes], *, request: bool, answerable: bool = False
+) -> Iterator[bytes]:
+    """Yield the decoded pieces of one read, and charge their memory as it grows.
+
+    Raises:
+        OutOfMemory: the budget refused the exchange.
+    """
+    grown = 0
+    for piece in pieces:
+        yield piece
+        grown += len(piece)
+        if grown >= memory.CLAIM_BYTES:
+            grown = 0
+            if not memory.claim(exchange.client, request=request, answerable=answerable):
+                raise OutOfMemory("the memory budget refused this exchange")
 
 
 def _headers(headers: http.Headers) -> list[tuple[str, str]]:

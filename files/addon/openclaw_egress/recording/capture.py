@@ -28,6 +28,9 @@ READER_BYTES = 8 * 1024 * 1024
 MAX_DECODED = 64 * 1024 * 1024
 """Limit of decoded bytes. Beyond it the body counts as a decompression bomb, and only its wire size is counted."""
 
+JOURNAL_PIECE = 256 * 1024
+"""Size of the pieces in which the kept beginning of a body goes to the journal."""
+
 TAIL_SHARE = 4
 """A truncated body keeps 1/TAIL_SHARE of its limit for its end, and the rest for its beginning."""
 
@@ -85,16 +88,33 @@ class BodyCapture:
             room = self._limit - len(self._head)
             if room > 0:
                 self._head += data[:room]
+            # While the head has room, it holds the end of the body too.
             tail = self._limit // TAIL_SHARE
-            if tail:
-                self._tail += data[-tail:]
+            if tail and len(data) > room:
+                self._tail += data[max(room, len(data) - tail) :]
                 del self._tail[:-tail]
         return data
 
     @property
     def held(self) -> int:
-        """Return how many bytes of the body are in memory."""
-        return len(self._head) + len(self._tail) + len(self._raw)
+        """Return how many bytes of memory the body takes, with what its decoders hold."""
+        # Not their lengths: a growing bytearray allocates an eighth more than it holds.
+        buffers = self._head.__alloc__() + self._tail.__alloc__() + self._raw.__alloc__()
+        return buffers + self._decoder.held
+
+    def expected(self, length: int) -> int:
+        """Return how many bytes of memory a body of this length on the wire will take; a compressed one takes more."""
+        kept = min(length, self._limit + self._limit // TAIL_SHARE)
+        kept += kept // 8
+        return kept + (min(length, self._limit) if self._encoded else 0)
+
+    def beginning(self) -> Iterator[bytes]:
+        """Yield the kept beginning of the body (decoded, the limit's number of bytes at most) in pieces.
+
+        Call it before :meth:`drop_spare`.
+        """
+        for start in range(0, len(self._head), JOURNAL_PIECE):
+            yield bytes(self._head[start : start + JOURNAL_PIECE])
 
     def forget(self) -> None:
         """Free the bytes of the body; the record holds them by now."""
@@ -109,6 +129,8 @@ class BodyCapture:
         if self.size <= self._limit:
             self._tail = bytearray()
         else:
+            if missing := self._limit // TAIL_SHARE - len(self._tail):
+                self._tail[:0] = self._head[-missing:]
             del self._head[self._limit - len(self._tail) :]
 
     @property
@@ -151,9 +173,14 @@ class BodyCapture:
         """Return the head, the tail and the number of bytes left out between them."""
         if self.size <= self._limit:
             return bytes(self._head[: self._limit]), b"", 0
-        tail = bytes(self._tail)
+        tail = self._end()
         head = bytes(self._head[: self._limit - len(tail)])
         return head, tail, self.size - len(head) - len(tail)
+
+    def _end(self) -> bytes:
+        """Return the end of a body that is longer than the limit."""
+        missing = self._limit // TAIL_SHARE - len(self._tail)
+        return bytes(self._head[-missing:] + self._tail) if missing > 0 else bytes(self._tail)
 
 
 def _text_of(kept: tuple[bytes, bytes, int], *, cut: bool) -> tuple[str, str]:
@@ -235,10 +262,10 @@ class ExchangeCapture:
         """Return how many bytes of each body may be recorded, as far as is known by now."""
         return 0 if self.secret else self.body_limit
 
-    def may_be_written(self, direction: str) -> bool:
-        """Return whether the bytes received so far of this body are known to hold no credentials."""
-        scans = [self._request_scan] if direction == "request" else [self._request_scan, self._response_scan]
-        return not self.secret and all(scan is None or scan.over for scan in scans)
+    @property
+    def scanned(self) -> bool:
+        """Return whether each body is scanned for credentials: before its end no byte of it may be written."""
+        return self._request_scan is not None
 
     def request_chunk(self, wire: bytes) -> Iterator[bytes]:
         """Consume a chunk of the request's body, and yield its decoded bytes (see `BodyCapture.feed`)."""
@@ -272,7 +299,6 @@ class ExchangeCapture:
         self._request_over = True
         self.request.finish(whole=whole)
         self._look_at_raw(self._request_scan, self.request)
-        self.request.drop_spare()
         if self.secret:
             self.request_facts = read_request(self.host, self.path, None)
         elif self._request_reader is not None:
@@ -300,16 +326,16 @@ class ExchangeCapture:
 
     @property
     def held(self) -> int:
-        """Return how many bytes of the exchange's bodies are in memory."""
-        read = min(self.response.size, READER_BYTES) if self._reader is not None else 0
+        """Return how many bytes of memory the exchange's bodies take."""
+        read = min(self.response.size, READER_BYTES) * 9 // 8 if self._reader is not None else 0
         return self.request.held + self.response.held + read
 
     def expected(self, length: int, *, response: bool = False) -> int:
-        """Return how many bytes a body of this length will hold in memory at most."""
-        kept = min(length, self.limit + self.limit // TAIL_SHARE)
+        """Return how many bytes of memory the exchange will take with a body of this length on the wire."""
         if not response:
-            return kept
-        return self.request.held + kept + (min(length, READER_BYTES) if self._reader is not None else 0)
+            return self.request.expected(length)
+        read = min(length, READER_BYTES) * 9 // 8 if self._reader is not None else 0
+        return self.request.held + self.response.expected(length) + read
 
     def forget_bodies(self) -> None:
         """Free the bodies once the exchange is recorded."""

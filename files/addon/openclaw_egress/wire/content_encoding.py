@@ -32,7 +32,13 @@ class _Damaged(Exception):
 
 
 class _Coding(Protocol):
-    """Decoder of one coding. Drain `pieces` before the next call. `finish` raises `_Damaged` without an end."""
+    """Decoder of one coding. Drain `pieces` before the next call. `finish` raises `_Damaged` without an end.
+
+    `window` is the number of bytes of output that the decoder keeps at most, and `tables` what it needs besides.
+    """
+
+    window: int
+    tables: int
 
     def pieces(self, data: bytes) -> Iterator[bytes]: ...
 
@@ -41,6 +47,8 @@ class _Coding(Protocol):
 
 class _Zlib:
     """Decoder of gzip and zlib. A gzip body may have several members in sequence."""
+
+    window, tables = 32 * 1024, 16 * 1024
 
     def __init__(self, name: str, window_bits: int) -> None:
         self._name = name
@@ -93,6 +101,8 @@ class _Zlib:
 class _Deflate:
     """Decoder of `deflate`, which is zlib data by the standard and raw deflate by habit: the first two bytes decide."""
 
+    window, tables = _Zlib.window, _Zlib.tables
+
     def __init__(self) -> None:
         self._head = b""
         self._inner: _Zlib | None = None
@@ -117,6 +127,8 @@ class _Deflate:
 
 class _Brotli:
     """Decoder of br. The library returns no output for a call with invalid data."""
+
+    window, tables = 16 * 1024 * 1024, 128 * 1024
 
     def __init__(self) -> None:
         self._decompressor = brotli.Decompressor()
@@ -150,6 +162,8 @@ class _Brotli:
 
 class _Zstd:
     """Decoder of zstd: frames and skippable frames in sequence."""
+
+    window, tables = 1 << _ZSTD_WINDOW_LOG, 256 * 1024
 
     def __init__(self) -> None:
         self._frame = self._new_frame()
@@ -261,7 +275,15 @@ class BodyDecoder:
             except _Damaged as problem:
                 self._stop(str(problem))
         self._stopped = True
+        # Release windows and tables.
+        self._codings = []
         return b""
+
+    @property
+    def held(self) -> int:
+        """Return how many bytes of memory the decoders take: tables, and windows as far as output has filled them."""
+        given = zip(self._codings, self._given, strict=True) if self._codings else ()
+        return sum(coding.tables + min(coding.window, output) for coding, output in given)
 
     def _through(self, layer: int, data: bytes) -> Iterator[bytes]:
         if layer == len(self._codings):
