@@ -159,7 +159,11 @@ def stopped(deploy, tmp_path):
             "docker-compose.yml: yaml: line 3: mapping values",
         ),
         ({"services": {"web": {}}}, "docker build .", "no service openclaw-gateway. It has: web"),
-        (with_gateway(command=["python", "x"]), "docker build .", "It must be `node …` or"),
+        (
+            with_gateway(command=["env", "-i", "node", "x"]),
+            "docker build .",
+            "starts the gateway with `env -i`, which removes the proxy variables",
+        ),
         (with_gateway(environment={"HTTPS_PROXY": "x"}), "docker build .", "has a proxy already (HTTPS_PROXY"),
         (
             with_gateway(environment={"OPENCLAW_PROXY_URL": "http://squid:3128"}),
@@ -172,7 +176,7 @@ def stopped(deploy, tmp_path):
     ids=[
         "does not parse",
         "no gateway",
-        "another command",
+        "a cleared environment",
         "another proxy",
         "OpenClaw's own proxy",
         "another builder",

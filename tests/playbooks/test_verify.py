@@ -77,7 +77,7 @@ def test_each_check_runs_its_program_where_it_belongs(run, tmp_path):
     # A Python program on the host.
     assert found["spool-drained"]["found"] == "could not be checked: docker exec openclaw-proxy: no output"
     in_gateway = r"words: exec --interactive {} ?openclaw-gateway node {} ?- {} program: // .+"
-    bootstrap = "--require ./proxy-bootstrap.cjs"
+    bootstrap = "--require /app/proxy-bootstrap.cjs"
     for name, words in {
         "llm-request": ("", bootstrap, r"https://\S+/v1/models\?egress-verify=[a-z0-9]{12}"),
         "other-tls-tunnelled": ("--env NODE_USE_ENV_PROXY=", "", "example.com"),

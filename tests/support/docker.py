@@ -90,9 +90,9 @@ def answer(words: list[str], state: dict[str, Any]) -> str:
         case ["tag", source, target]:
             images[target] = images[source]
             return ""
-        case ["inspect", "--format", form, name] if "Labels" in form and name in containers:
-            return json.dumps(state.get("labels", {}).get(name))
-        case ["container", "inspect", name] | ["inspect", "--format", _, name]:
+        case ["container", "inspect", "--format", "{{json .}}", name] if name in containers:
+            return json.dumps({"Config": {"Labels": state.get("labels", {}).get(name)}})
+        case ["container", "inspect", *_, name] | ["inspect", "--format", _, name]:
             if name not in containers:
                 raise LookupError(f"Error: No such object: {name}")
             return str(containers[name])

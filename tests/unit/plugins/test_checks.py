@@ -225,11 +225,12 @@ def test_no_check_passes_on_a_docker_that_says_nothing_useful(tmp_path, name, do
     """Run every check against an error, empty output, text and an empty object."""
     variables = {
         "CA_DIR": str(tmp_path), "ROOT_KEY_DIR": str(tmp_path), "PROXY_UID": "10001", "CONFIG_DIR": str(tmp_path),
-        "WORKDIR": "/app", "COMMAND_HASH": "x", "LLM_HOST": "localhost", "RUN_ID": "x", "TUNNEL_HOST": "localhost",
+        "BOOTSTRAP": "/app/x.cjs", "COMMAND_HASH": "x", "LOADED_BY": "command", "LLM_HOST": "localhost", "RUN_ID": "x",
+        "TUNNEL_HOST": "localhost",
         "LOKI_URL": "http://127.0.0.1:9", "SERVICE_NAME": "x", "PORT": "1", "INNER": "x", "CARRIER": "x", "PROXY": "x",
         "TIED": "", "TUNNEL": "127.0.0.1", "OUTER": "127.0.0.1",
         "WANTED": '{"sandbox": {"docker": {"network": "none"}}}',
-        "HEALTH": "h", "MOUNTS": "m", "NETWORKS": "n", "INTERNAL": "i", "LABELS": "l", "COMMAND": "c",
+        "HEALTH": "h", "MOUNTS": "m", "NETWORKS": "n", "INTERNAL": "i", "LABELS": "l", "CONFIG": "c",
     }  # fmt: skip
     # These checks depend only on the exit status of a command in a container.
     if docker.startswith("echo") and name in STATUS_DECIDES:

@@ -275,3 +275,25 @@ def test_openclaw_agents_with_a_missing_gateway(openclaw):
     docker, gateway = openclaw
     docker.change(containers={})
     assert "Start the container gw" in call("openclaw_agents", defaults=SETTINGS, **gateway)["msg"]
+
+
+def test_gateway_plan_returns_the_plan_and_problems_without_failing(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    labels = {"com.docker.compose.project.working_dir": f"{tmp_path}/real", "com.docker.compose.project": "other"}
+    options = {
+        "interpolated": {"name": "one", "services": {"openclaw-gateway": {"command": ["sh", "-c", "node $$X"]}}},
+        "container": {"Config": {"Labels": labels}},
+        "compose_dir": f"{tmp_path}/link",
+        "compose_file": f"{tmp_path}/link/docker-compose.egress.yml",
+        "env_file": f"{tmp_path}/link/.env",
+        "no_proxy": "10.0.0.0/8,localhost",  # as `-e` gives it
+    }
+    found = call("openclaw_gateway_plan", **options)
+    assert not found["changed"]
+    assert found["environment"]["NO_PROXY"] == "10.0.0.0/8,localhost"
+    assert found["environment"]["NODE_OPTIONS"] == "--require /app/proxy-bootstrap.cjs"
+    (problem,) = found["problems"]
+    assert problem["code"] == "other-project"
+    assert f"Set COMPOSE_PROJECT_NAME=other in {tmp_path}/link/.env." in problem["message"]
+    assert "docker compose config" in call("openclaw_gateway_plan", **options | {"interpolated": {}})["msg"]

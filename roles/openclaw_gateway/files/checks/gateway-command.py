@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -15,10 +16,12 @@ def output(*words):
 
 
 gateway = os.environ["GATEWAY"]
-command = " ".join(json.loads(output("docker", "inspect", "--format", os.environ["COMMAND"], gateway)))
-labels = json.loads(output("docker", "inspect", "--format", os.environ["LABELS"], gateway))
-print(command)
+config = json.loads(output("docker", "inspect", "--format", os.environ["CONFIG"], gateway))
+command = " ".join([*(config.get("Entrypoint") or []), *(config.get("Cmd") or [])])
+options = next((entry for entry in config.get("Env") or [] if entry.startswith("NODE_OPTIONS=")), "")
+loaded = options if os.environ["LOADED_BY"] == "NODE_OPTIONS" else command
+print(f"{command} with {options}" if loaded is options else command)
 sys.exit(
-    "--require ./proxy-bootstrap.cjs" not in command
-    or labels.get("openclaw.egress.command") != os.environ["COMMAND_HASH"]
+    not re.search(r"--require \S*proxy-bootstrap\.cjs", loaded)
+    or (config.get("Labels") or {}).get("openclaw.egress.command") != os.environ["COMMAND_HASH"]
 )

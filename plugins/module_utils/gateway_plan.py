@@ -1,0 +1,512 @@
+# Copyright (c) openclaw.egress maintainers
+# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""The plan for the gateway's service: the settings that the role writes into its own compose file, or the problems.
+
+:func:`make_plan` is pure. It judges by the configuration with resolved variables and writes from the configuration
+without, so that no secret of ``.env`` is copied and a later edit there stays in force. If Compose cannot print the
+latter, the plan writes no command of the operator, and the bootstrap is loaded with ``NODE_OPTIONS``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import json
+import posixpath
+import re
+import shlex
+from dataclasses import asdict, dataclass, field
+from typing import Any, Callable, Dict, List, Mapping, Optional, Union
+
+from ansible_collections.openclaw.egress.plugins.module_utils import gateway_plan_inputs as inputs
+
+Settings = Mapping[str, Any]
+Command = Union[str, List[str]]
+
+PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
+OTHER_PROXIES = (*PROXY_VARIABLES, "ALL_PROXY", "all_proxy", "OPENCLAW_PROXY_URL")
+_KEPT = ("NO_PROXY", "no_proxy", "NODE_EXTRA_CA_CERTS", "NODE_OPTIONS")
+CA_IN_GATEWAY = "/etc/ssl/certs/proxy-ca.pem"
+# Outside of the working directory, which the operator may have mounted from the clone.
+MOUNTED_BOOTSTRAP = "/etc/openclaw-egress/proxy-bootstrap.cjs"
+# Firewall rules distinguish the classes by the bridge of their network in the nested daemon.
+NESTED_NETWORKS = {
+    "sandbox": ("openclaw-egress-sandbox", "egress-sandbox"),
+    "browser": ("openclaw-egress-browser", "egress-browser"),
+    "build": ("bridge", "docker0"),
+}
+
+_NODE = re.compile(r"(?:\S*/)?node(?:js)?\Z")
+_NODE_FIRST = re.compile(r"\s*(?:[^\s\"'\\$]*/)?node(?:js)?(?=\s|\Z)")
+# Programs that interpret the first word of the command: a user, a shell's text, or the name of a package.
+_INTERPRETS = re.compile(
+    r"(?:\S*/)?(?:gosu|su-exec|setpriv|chroot|su|sudo|runuser|env|(?:ba|da|a|z)?sh|npm|npx|pnpm|yarn)\Z"
+)
+_SHELL_START = r"(?:^|[\s;&|(\"'`])"
+_SOCKET = re.compile(r"docker[.]sock\Z|\A(?:/var)?/run/?\Z|\A/\Z")
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of the role that change the plan."""
+
+    service: str
+    compose_dir: str = ""
+    # The compose files in effect without ours, our compose file, and the project's .env.
+    compose_files: List[str] = field(default_factory=list)
+    compose_file: str = ""
+    env_file: str = ""
+    bootstrap: str = "image"
+    enforcement: str = "application"
+    proxy_url: str = "http://openclaw-proxy:8080"
+    proxy_network: str = "openclaw-gateway-net"
+    proxy_address: str = "172.30.0.250"
+    direct_hosts: List[str] = field(default_factory=list)
+    no_proxy: List[str] = field(default_factory=list)
+    inner_subnet: str = "172.31.250.0/24"
+    shared_port: str = "3128"
+    classes: Dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A reason to stop, or a warning: a code, the finding, its place, and the remedy."""
+
+    code: str
+    found: str
+    where: str
+    remedy: str
+    # The enforcement level that it prevents.
+    level: str = "application"
+
+    @property
+    def message(self) -> str:
+        return "%s: %s. %s" % (self.where, self.found, self.remedy)
+
+    def as_dict(self) -> dict[str, str]:
+        return dict(asdict(self), message=self.message)
+
+
+@dataclass
+class Plan:
+    """The settings of the gateway's service. A value of None is not written, so that the operator's stays."""
+
+    problems: List[Problem] = field(default_factory=list)
+    warnings: List[Problem] = field(default_factory=list)
+    workdir: str = "/app"
+    # The file in the gateway, and its path as `--require` names it in `node`'s place.
+    bootstrap: str = ""
+    # What loads the bootstrap: command, entrypoint or NODE_OPTIONS.
+    loaded_by: str = ""
+    command: Optional[Command] = None
+    entrypoint: Optional[List[str]] = None
+    environment: Dict[str, str] = field(default_factory=dict)
+    networks: Optional[Dict[str, Any]] = None
+    # The networks and ports of the operator's service, which the ingress forwarder gets at the level network.
+    own_networks: Dict[str, Any] = field(default_factory=dict)
+    ports: List[Any] = field(default_factory=list)
+    # NETWORK:BRIDGE=PORT for each class with a network in the nested daemon, as the firewall entrypoint reads it.
+    class_networks: List[str] = field(default_factory=list)
+    # A hash of the operator's settings that the plan replaces. It changes if the plan must be made again.
+    fingerprint: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        plain = {name: value for name, value in vars(self).items() if name not in ("problems", "warnings")}
+        plain["problems"] = [problem.as_dict() for problem in self.problems]
+        plain["warnings"] = [warning.as_dict() for warning in self.warnings]
+        return plain
+
+
+def make_plan(
+    uninterpolated: Settings | None,
+    interpolated: Settings | None,
+    image: Settings | None,
+    container: Settings | None,
+    options: Options,
+    real: Callable[[str], str] = posixpath.normpath,
+) -> Plan:
+    """Return the plan for the gateway's service.
+
+    Args:
+        uninterpolated: The project that `docker compose config --no-interpolate` prints; None if that fails.
+        interpolated: The project that `docker compose config` prints; None if that fails. One of both must be given.
+        image: `Config` of `docker image inspect`; None if the image does not exist.
+        container: What `docker inspect` prints for the gateway's container; None if there is none.
+        options: The role's options.
+        real: Return the path of a file without symbolic links.
+    """
+    plan = Plan()
+    project = interpolated or uninterpolated or {}
+    services = project.get("services") or {}
+    if options.service not in services:
+        plan.problems.append(
+            Problem(
+                "no-service",
+                "the compose project has no service %s. It has: %s" % (options.service, ", ".join(services) or "none"),
+                "openclaw_gateway_service",
+                "Set the name of the gateway's service.",
+            )
+        )
+        return plan
+    gateway = _Gateway(uninterpolated, interpolated, image, options)
+    try:
+        _plan_start(plan, gateway)
+    except ValueError as error:
+        plan.problems.append(
+            Problem(
+                "command-unreadable",
+                "the command or entrypoint cannot be split into words: %s" % error,
+                gateway.where("command"),
+                "Write it as a list.",
+            )
+        )
+        return plan
+    _plan_environment(plan, gateway)
+    _plan_networks(plan, gateway)
+    _check_container(plan, gateway, container or {}, real)
+    _check_requirements_of_level_network(plan, gateway)
+    plan.fingerprint = _fingerprint(gateway)
+    return plan
+
+
+class _Gateway:
+    """The gateway's service in both configurations, with its image and the options."""
+
+    def __init__(
+        self, uninterpolated: Settings | None, interpolated: Settings | None, image: Settings | None, options: Options
+    ) -> None:
+        self.options = options
+        self.image = image or {}
+        self.project = interpolated or uninterpolated or {}
+        self.service: Settings = self.project["services"][options.service] or {}
+        # The text to write from; None if it is unknown.
+        self.raw: Settings | None = uninterpolated["services"].get(options.service) if uninterpolated else None
+        self.is_network = options.enforcement == "network"
+        self._resolved = interpolated is not None
+        self.environment = inputs.image_environment(self.image)
+        own = inputs.environment(self.service)
+        if self._resolved:
+            self.environment.update({name: inputs.literal(value) for name, value in own.items() if value is not None})
+        else:
+            self.environment.update(inputs.resolved(own))
+
+    def where(self, setting: str) -> str:
+        return "services.%s.%s" % (self.options.service, setting)
+
+    def words(self, setting: str) -> list[str] | None:
+        """Return the words of the service's command or entrypoint, or None if the compose files set none."""
+        value = self.service.get(setting)
+        return None if value is None else [inputs.literal(word) for word in inputs.words(value)]
+
+    def text_of(self, variable: str) -> str:
+        """Return the operator's value of a variable as text for a compose file, which may have variables in it."""
+        raw = inputs.environment(self.raw) if self.raw is not None else {}
+        if variable in raw:
+            given = raw[variable]
+            return "${%s:-}" % variable if given is None else given
+        return inputs.escaped(self.environment.get(variable, ""))
+
+    @property
+    def source(self) -> Settings:
+        return self.service if self.raw is None else self.raw
+
+
+@dataclass(frozen=True)
+class _Start:
+    """Entrypoint and command of the container, as Docker combines those of Compose and of the image."""
+
+    entrypoint: List[str]
+    command: List[str]
+    # Whether the image's own command is used.
+    by_image: bool
+
+
+def _start(gateway: _Gateway) -> _Start:
+    entrypoint, command = gateway.words("entrypoint"), gateway.words("command") or []
+    of_image = list(gateway.image.get("Cmd") or [])
+    if entrypoint is None:
+        entrypoint = list(gateway.image.get("Entrypoint") or [])
+    elif entrypoint:
+        # An entrypoint in a compose file clears the command of the image.
+        return _Start(entrypoint, command, False)
+    return _Start(entrypoint, command or of_image, not command)
+
+
+def _plan_start(plan: Plan, gateway: _Gateway) -> None:
+    """Plan the place that loads the bootstrap, and with it command, entrypoint and NODE_OPTIONS."""
+    options = gateway.options
+    start = _start(gateway)
+    in_image = gateway.image.get("WorkingDir") or "/app"
+    plan.workdir = str(gateway.service.get("working_dir") or in_image)
+    mounted = options.bootstrap == "mount"
+    plan.bootstrap = MOUNTED_BOOTSTRAP if mounted else posixpath.join(in_image, "proxy-bootstrap.cjs")
+    required = plan.bootstrap if mounted or plan.workdir != in_image else "./proxy-bootstrap.cjs"
+    command: Command | None = None
+    entrypoint: Command | None = None
+    if start.entrypoint and _NODE.match(start.entrypoint[0]):
+        entrypoint = _with_bootstrap(gateway, "entrypoint", start.entrypoint, required)
+    elif start.command and _NODE.match(start.command[0]) and _is_transparent(start.entrypoint):
+        command = _with_bootstrap(gateway, "command", start.command, required)
+    if entrypoint is None and command is None:
+        plan.loaded_by = "NODE_OPTIONS"
+        options_of_node = ["--require %s" % _quoted(plan.bootstrap), gateway.text_of("NODE_OPTIONS")]
+        plan.environment["NODE_OPTIONS"] = " ".join(filter(None, options_of_node))
+    else:
+        plan.loaded_by = "command" if entrypoint is None else "entrypoint"
+    if gateway.is_network:
+        own = entrypoint
+        if own is None and gateway.words("entrypoint"):
+            own = gateway.source.get("entrypoint")
+        if own is None:
+            own = [inputs.escaped(word) for word in start.entrypoint]
+        plan.class_networks = _class_networks(options)
+        entrypoint = _firewall_entrypoint(plan, options) + inputs.words(own)
+    if entrypoint is not None:
+        plan.entrypoint = inputs.words(entrypoint)
+        if command is None and start.by_image and start.command:
+            # Our entrypoint clears the image's command, so write it.
+            command = [inputs.escaped(word) for word in start.command]
+    plan.command = command
+    _check_words(plan, gateway, start)
+
+
+def _with_bootstrap(gateway: _Gateway, setting: str, effective: list[str], required: str) -> Command | None:
+    """Return the setting with `--require` after `node`, or None if `node` is not in its text."""
+    if not gateway.service.get(setting):
+        return [inputs.escaped(effective[0]), "--require", required] + [inputs.escaped(word) for word in effective[1:]]
+    text = gateway.raw.get(setting) if gateway.raw is not None else None
+    if isinstance(text, str):
+        found = _NODE_FIRST.match(text)
+        if found is None:
+            return None
+        return "%s --require %s%s" % (text[: found.end()], shlex.quote(required), text[found.end() :])
+    if text and _NODE.match(str(text[0])):
+        return [str(text[0]), "--require", required] + [str(word) for word in text[1:]]
+    return None
+
+
+def _is_transparent(entrypoint: list[str]) -> bool:
+    """Return whether an entrypoint runs the words of the command as they are: `tini --`, or a script of its own."""
+    if not entrypoint or entrypoint[-1] == "--":
+        return True
+    return len(entrypoint) == 1 and not _INTERPRETS.match(entrypoint[0])
+
+
+def _quoted(path: str) -> str:
+    """Return a path as NODE_OPTIONS reads it: in double quotes if it has spaces."""
+    escaped = inputs.escaped(path)
+    return '"%s"' % escaped.replace("\\", "\\\\").replace('"', '\\"') if re.search(r"[\s\"\\]", path) else escaped
+
+
+def _inner_address(options: Options, number: int) -> str:
+    return str(ipaddress.ip_network(options.inner_subnet, strict=False).network_address + number)
+
+
+def _class_networks(options: Options) -> list[str]:
+    return [
+        "%s:%s=%s" % (network, bridge, options.classes[name]["listen"])
+        for name, (network, bridge) in NESTED_NETWORKS.items()
+        if "listen" in (options.classes.get(name) or {})
+    ]
+
+
+def _firewall_entrypoint(plan: Plan, options: Options) -> list[str]:
+    """Return the firewall entrypoint with its arguments, as files/walls/guard describes them."""
+    ports: list[str] = []
+    for name in ("gateway", "build"):
+        port = str((options.classes.get(name) or {}).get("listen", 8080))
+        if port not in ports:
+            ports.append(port)
+    addresses = [_inner_address(options, 2), _inner_address(options, 4)]
+    words = ["/opt/openclaw-egress/guard", *addresses, options.inner_subnet, options.shared_port, ",".join(ports)]
+    return [*words, *plan.class_networks, "--"]
+
+
+def _check_words(plan: Plan, gateway: _Gateway, start: _Start) -> None:
+    """Find words that take our variables from the gateway's processes."""
+    text = " ".join([*start.entrypoint, *start.command])
+    ours = "|".join([*OTHER_PROXIES, *_KEPT, "NODE_USE_ENV_PROXY"])
+    for name in re.findall(_SHELL_START + r"(%s)=" % ours, text):
+        if name == "NODE_OPTIONS" and (plan.loaded_by != "NODE_OPTIONS" or re.search(r"\$\{?NODE_OPTIONS\b", text)):
+            continue
+        plan.problems.append(
+            Problem(
+                "variable-overridden",
+                "the command sets %s itself, so the gateway would not have the role's value" % name,
+                gateway.where("command"),
+                "Set %s in `environment` of the service, where the role keeps it." % name
+                if name in _KEPT
+                else "Remove that assignment.",
+            )
+        )
+    cleared = re.search(
+        r"(?:^|[\s/;&|(])(?:env\s+(?:-i\b|-\s|--ignore-environment)|su\s+(?:-\s|-l\b|--login)|runuser\s+(?:-\s|-l\b|--login)"
+        r"|sudo\s+(?!(?:\S+\s+)*?(?:-\w*E|--preserve-env)))",
+        text,
+    )
+    if cleared:
+        plan.problems.append(
+            Problem(
+                "environment-cleared",
+                "the command starts the gateway with `%s`, which removes the proxy variables"
+                % cleared[0].strip(" /;&|("),
+                gateway.where("command"),
+                "Use a program that keeps them, such as `gosu USER …`, `su -m USER -c …` or `sudo --preserve-env …`.",
+            )
+        )
+
+
+def _plan_environment(plan: Plan, gateway: _Gateway) -> None:
+    options = gateway.options
+    found = gateway.environment
+    _check_other_proxy(plan, gateway)
+    plan.environment.update(dict.fromkeys(PROXY_VARIABLES, options.proxy_url))
+    own = _entries(gateway.text_of("NO_PROXY")) + _entries(gateway.text_of("no_proxy"))
+    if "*" in own:
+        plan.problems.append(
+            Problem(
+                "no-proxy-all",
+                "NO_PROXY is *, so no request would use the proxy",
+                gateway.where("environment"),
+                "Name the destinations that need no proxy.",
+            )
+        )
+    # Literal hosts first: Node compares text only.
+    entries = [*options.direct_hosts, *_telemetry_hosts(found), *own, *options.no_proxy]
+    # At the level `network` all traffic except loopback uses the proxy, including the gateway's telemetry.
+    no_proxy = "localhost,127.0.0.1" if gateway.is_network else ",".join(dict.fromkeys(entries))
+    plan.environment.update({"NO_PROXY": no_proxy, "no_proxy": no_proxy})
+    plan.environment.update({"NODE_USE_ENV_PROXY": "1", "NODE_EXTRA_CA_CERTS": CA_IN_GATEWAY})
+
+
+def _check_other_proxy(plan: Plan, gateway: _Gateway) -> None:
+    own = inputs.environment(gateway.service)
+    other = [
+        name
+        for name in OTHER_PROXIES
+        if name in own and gateway.environment.get(name) and gateway.environment[name] != gateway.options.proxy_url
+    ]
+    # Our variables override those of the image, except this one.
+    of_image = "" if "OPENCLAW_PROXY_URL" in own else gateway.environment.get("OPENCLAW_PROXY_URL", "")
+    if of_image not in ("", gateway.options.proxy_url):
+        other.append("OPENCLAW_PROXY_URL of the image")
+    if other:
+        plan.problems.append(
+            Problem(
+                "other-proxy",
+                "%s has a proxy already (%s in your own compose files, env_file or image), and it can use only one"
+                % (gateway.options.service, ", ".join(other)),
+                gateway.where("environment"),
+                "Remove these variables.",
+            )
+        )
+
+
+def _entries(no_proxy: str) -> list[str]:
+    """Return the entries of NO_PROXY. A comma in a variable's default value separates none."""
+    return [entry.strip() for entry in re.split(r",(?![^{]*\})", no_proxy) if entry.strip()]
+
+
+def _telemetry_hosts(environment: Mapping[str, str]) -> list[str]:
+    found = []
+    for name, value in environment.items():
+        if re.match(r"OTEL_EXPORTER_OTLP_.*ENDPOINT\Z", name):
+            host = re.search(r"://(?:[^/@]*@)?([A-Za-z0-9.-]+)", value)
+            if host:
+                found.append(host[1])
+    return found
+
+
+def _plan_networks(plan: Plan, gateway: _Gateway) -> None:
+    plan.own_networks = dict(inputs.networks(gateway.source)) or {"default": {}}
+    plan.ports = list(gateway.source.get("ports") or [])
+
+
+def _check_container(plan: Plan, gateway: _Gateway, container: Settings, real: Callable[[str], str]) -> None:
+    """Compare with the files, project and service from which the running container was started."""
+    options = gateway.options
+    labels = (container.get("Config") or {}).get("Labels") or {}
+    prefix = "com.docker.compose."
+
+    def differs(code: str, found: str, label: str, remedy: str) -> None:
+        plan.problems.append(Problem(code, found, "label %s%s" % (prefix, label), remedy))
+
+    files = [real(path) for path in labels.get(prefix + "project.config_files", "").split(",") if path]
+    theirs = [path for path in files if path != real(options.compose_file)]
+    ours = [real(path) for path in options.compose_files]
+    if files and theirs != ours:
+        differs(
+            "other-files",
+            "the container has %s; site.yml would use %s" % (", ".join(theirs), ", ".join(ours)),
+            "project.config_files",
+            "To keep the container's, set COMPOSE_FILE=%s in %s. To use the files of site.yml, run"
+            " `docker compose up -d %s` in %s first."
+            % (":".join(theirs), options.env_file, options.service, options.compose_dir),
+        )
+    project, name = labels.get(prefix + "project", ""), str(gateway.project.get("name") or "")
+    if project and name and project != name:
+        differs(
+            "other-project",
+            "the container has %s; site.yml would use %s" % (project, name),
+            "project",
+            "Set COMPOSE_PROJECT_NAME=%s in %s." % (project, options.env_file),
+        )
+    directory = labels.get(prefix + "project.working_dir", "")
+    if directory and real(directory) != real(options.compose_dir):
+        differs(
+            "other-directory",
+            "the container has %s; site.yml would use %s" % (real(directory), real(options.compose_dir)),
+            "project.working_dir",
+            "Set openclaw_egress_compose_dir.",
+        )
+    service = labels.get(prefix + "service", "")
+    if service and service != options.service:
+        differs(
+            "other-service",
+            "the container belongs to %s; site.yml would start %s" % (service, options.service),
+            "service",
+            "Set openclaw_gateway_service.",
+        )
+
+
+def _check_requirements_of_level_network(plan: Plan, gateway: _Gateway) -> None:
+    name = gateway.options.service
+
+    def lacks(code: str, found: str, setting: str, remedy: str) -> None:
+        if gateway.is_network:
+            plan.problems.append(Problem(code, "%s %s" % (name, found), gateway.where(setting), remedy, "network"))
+
+    mode = gateway.service.get("network_mode")
+    if mode:
+        lacks(
+            "network-mode",
+            "has network_mode %s in your compose files, so firewall rules would affect another network namespace"
+            % mode,
+            "network_mode",
+            "Give the service its own network.",
+        )
+    if any(_SOCKET.search(source) for source, _target in inputs.mounts(gateway.service)):
+        lacks(
+            "docker-socket",
+            "has the host's Docker socket, or its directory, as a volume. A client of the host's Docker can bypass the"
+            " firewall rules",
+            "volumes",
+            "Give the gateway its own daemon.",
+        )
+    user = str(gateway.service.get("user") or gateway.image.get("User") or "0").partition(":")[0]
+    if user not in ("0", "root"):
+        lacks(
+            "user",
+            "starts as another user than root, which cannot set firewall rules",
+            "user",
+            'Set `user: "0:0"`, and change to another user in its entrypoint, as a gateway with a nested daemon does.',
+        )
+
+
+def _fingerprint(gateway: _Gateway) -> str:
+    source, start = gateway.source, _start(gateway)
+    # The text with variables, so that a new value in .env changes nothing.
+    seen = [source.get("entrypoint") or start.entrypoint, start.command if start.by_image else source.get("command")]
+    if gateway.is_network:
+        seen += [inputs.networks(source), source.get("ports") or []]
+    return hashlib.sha256(json.dumps(seen, sort_keys=True).encode()).hexdigest()[:12]

@@ -1,0 +1,143 @@
+# Copyright (c) openclaw.egress maintainers
+# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""Readers of a service in Compose's configuration, whose values have several forms.
+
+``docker compose config`` prints mappings, resolves variables and ``env_file``, and writes a literal ``$`` as ``$$``.
+With ``--no-interpolate`` it keeps the operator's text: commands as strings, lists of ``NAME=VALUE``, variables.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import shlex
+from typing import Any, Dict, List, Mapping, Optional
+
+Environment = Dict[str, Optional[str]]
+Words = List[str]
+
+# A variable of Compose without a default value: `$NAME`, `${NAME}`, `${NAME-}`, `${NAME:-}`.
+_UNSET = re.compile(r"\$(?:\w+|\{\w+(?::?-)?\})\Z")
+_BRACES = re.compile(r"(?<!\$)\$\{[^}]*\}")
+
+
+def literal(text: str) -> str:
+    """Return the value of a text that Compose printed with its variables resolved."""
+    return text.replace("$$", "$")
+
+
+def escaped(text: str) -> str:
+    """Return a text that Compose reads as this value."""
+    return text.replace("$", "$$")
+
+
+def environment(service: Mapping[str, Any]) -> Environment:
+    """Return the environment of a service. A name without a value is passed from Compose's own environment: None."""
+    given = service.get("environment") or {}
+    if isinstance(given, dict):
+        return {str(name): None if value is None else _text(value) for name, value in given.items()}
+    found: Environment = {}
+    for entry in given:
+        name, equals, value = str(entry).partition("=")
+        found[name] = value if equals else None
+    return found
+
+
+def image_environment(image: Mapping[str, Any]) -> dict[str, str]:
+    """Return the environment in an image's configuration, whose values are literal."""
+    return {name: value for name, _, value in (entry.partition("=") for entry in image.get("Env") or [])}
+
+
+def resolved(raw: Environment) -> dict[str, str]:
+    """Return the values that are known without resolving variables. A variable without a default counts as empty."""
+    known = {}
+    for name, value in raw.items():
+        if value is None or _UNSET.match(value):
+            continue
+        known[name] = literal(value)
+    return known
+
+
+def words(value: str | list[Any] | None) -> Words:
+    """Return the words of a command or entrypoint, split as Compose splits a string.
+
+    Raises:
+        ValueError: A quote in the string does not end.
+    """
+    if value is None:
+        return []
+    if isinstance(value, str):
+        # A variable's default value may hold spaces and quotes.
+        variables = _BRACES.findall(value)
+        split = shlex.split(_BRACES.sub("\0", value))
+        return [re.sub("\0", lambda _: variables.pop(0), word) for word in split]
+    return [_text(word) for word in value]
+
+
+def networks(service: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the settings of each network of a service, by the key in the compose file.
+
+    A service without networks is on ``default``; a service with ``network_mode`` is on none.
+    """
+    if service.get("network_mode"):
+        return {}
+    given = service.get("networks") or ["default"]
+    if isinstance(given, dict):
+        return {name: settings or {} for name, settings in given.items()}
+    return {str(name): {} for name in given}
+
+
+def network_names(project: Mapping[str, Any], keys: Mapping[str, Any]) -> dict[str, str]:
+    """Return Docker's name of each network, by its key in the compose file."""
+    known = project.get("networks") or {}
+    found = {}
+    for key in keys:
+        settings = known.get(key) or {}
+        external = settings.get("external")
+        name = settings.get("name") or (external.get("name") if isinstance(external, dict) else None)
+        found[key] = name or (key if external else "%s_%s" % (project.get("name", ""), key))
+    return found
+
+
+def extra_hosts(service: Mapping[str, Any]) -> dict[str, str]:
+    """Return the address of each extra host: an address, or ``host-gateway``."""
+    given = service.get("extra_hosts") or []
+    if isinstance(given, dict):
+        return {
+            name: str(address[0] if isinstance(address, list) and address else address)
+            for name, address in given.items()
+        }
+    found = {}
+    for entry in given:
+        name, _, address = re.sub(r"[:=]", "=", str(entry), count=1).partition("=")
+        found[name.strip()] = address.strip()
+    return found
+
+
+def is_local(address: str) -> bool:
+    """Return whether an extra host is the host itself or in a private network. Link-local addresses are not."""
+    if address == "host-gateway":
+        return True
+    try:
+        found = ipaddress.ip_address(address.strip("[]"))
+    except ValueError:
+        return False
+    return found.is_private and not found.is_link_local
+
+
+def mounts(service: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return source and target of each bind mount. The source of a named volume is its name, which has no slash."""
+    found = []
+    for volume in service.get("volumes") or []:
+        if isinstance(volume, dict):
+            found.append((str(volume.get("source") or ""), str(volume.get("target") or "")))
+        else:
+            source, _, rest = str(volume).partition(":")
+            found.append((source, rest.partition(":")[0] or source))
+    return found
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
