@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from openclaw_egress import __version__
-from openclaw_egress.cli import ca, denials, policy, records, run
+from openclaw_egress.cli import audit, ca, denials, policy, records, run
 from openclaw_egress.cli.formatting import BAD_INPUT, complain, harmless
 from openclaw_egress.errors import EgressError
 from openclaw_egress.spool.schema import who_may
@@ -58,6 +58,7 @@ def _options(
 run.register(app)
 records.register(app)
 denials.register(app)
+audit.register(app)
 app.add_typer(policy.app, name="policy")
 app.add_typer(ca.app, name="ca")
 

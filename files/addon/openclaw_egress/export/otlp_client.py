@@ -173,46 +173,79 @@ def _seconds(retry_after: str | None) -> float | None:
     return min(float(retry_after), MAX_RETRY_AFTER_SECONDS)
 
 
-class Sender:
-    """The HTTP client for one endpoint, configured by ``OTEL_EXPORTER_OTLP_*``; ``…_LOGS_…`` takes precedence.
+@dataclass(frozen=True, slots=True)
+class HttpSettings:
+    """URL, headers and TLS of a destination, from the URL and ``OTEL_EXPORTER_OTLP_*``; ``…_LOGS_…`` takes precedence.
 
-    It follows no redirects and uses no proxy from the environment: the proxy's own records must not depend on a proxy.
     A timeout is in milliseconds, as specified. A number below 1,000 is read as seconds, as other SDKs read it.
     """
 
-    def __init__(self, endpoint: str, environ: Mapping[str, str]) -> None:
+    url: str
+    """The URL without user name and password."""
+    where: str
+    """Host and port, for messages."""
+    headers: dict[str, str]
+    tls: dict[str, str | None]
+    timeout: float
+    """Seconds."""
+    compression: str
+    """The configured compression in lower case; empty if none is configured."""
+
+    @classmethod
+    def of(cls, url: str, environ: Mapping[str, str]) -> HttpSettings:
+        """Return the settings for a URL, whose user name and password become a header."""
+
         def setting(name: str) -> str:
             for prefix in ("OTEL_EXPORTER_OTLP_LOGS_", "OTEL_EXPORTER_OTLP_"):
                 if value := environ.get(prefix + name, "").strip():
                     return value
             return ""
 
-        url = urllib3.util.parse_url(endpoint)
-        self._url = url._replace(auth=None).url
-        self.where = f"{url.host}:{url.port or (443 if url.scheme == 'https' else 80)}"
-        compression = setting("COMPRESSION").lower()
-        if compression not in ("", "none", "gzip"):
+        parsed = urllib3.util.parse_url(url)
+        return cls(
+            url=parsed._replace(auth=None).url,
+            where=f"{parsed.host}:{parsed.port or (443 if parsed.scheme == 'https' else 80)}",
+            headers={
+                "user-agent": f"openclaw-egress/{__version__}",
+                **(urllib3.util.make_headers(basic_auth=unquote(parsed.auth)) if parsed.auth else {}),
+                **parse_env_headers(setting("HEADERS"), liberal=True),
+            },
+            tls={
+                "ca_certs": setting("CERTIFICATE") or None,
+                "cert_file": setting("CLIENT_CERTIFICATE") or None,
+                "key_file": setting("CLIENT_KEY") or None,
+            },
+            timeout=_timeout(setting("TIMEOUT")),
+            compression=setting("COMPRESSION").lower(),
+        )
+
+    def pool(self, timeout: float) -> urllib3.PoolManager:
+        """Return a client without retries and without a proxy, whose timeout is in seconds."""
+        tls: dict[str, Any] = dict(self.tls)
+        return urllib3.PoolManager(num_pools=1, maxsize=1, retries=False, timeout=urllib3.Timeout(total=timeout), **tls)
+
+
+class Sender:
+    """The HTTP client for one endpoint; see `HttpSettings`.
+
+    It follows no redirects and uses no proxy from the environment: the proxy's own records must not depend on a proxy.
+    """
+
+    def __init__(self, endpoint: str, environ: Mapping[str, str]) -> None:
+        settings = HttpSettings.of(endpoint, environ)
+        self._url, self.where, self.timeout = settings.url, settings.where, settings.timeout
+        if settings.compression not in ("", "none", "gzip"):
             log.warning(
                 "OTEL_EXPORTER_OTLP_COMPRESSION=%s is not supported, so nothing is compressed: set gzip or none",
-                compression,
+                settings.compression,
             )
-        self._gzip = compression == "gzip"
+        self._gzip = settings.compression == "gzip"
         self._headers = {
-            "user-agent": f"openclaw-egress/{__version__}",
-            **(urllib3.util.make_headers(basic_auth=unquote(url.auth)) if url.auth else {}),
-            **parse_env_headers(setting("HEADERS"), liberal=True),
+            **settings.headers,
             "content-type": CONTENT_TYPE,
             **({"content-encoding": "gzip"} if self._gzip else {}),
         }
-        tls: dict[str, Any] = {
-            "ca_certs": setting("CERTIFICATE") or None,
-            "cert_file": setting("CLIENT_CERTIFICATE") or None,
-            "key_file": setting("CLIENT_KEY") or None,
-        }
-        self.timeout = _timeout(setting("TIMEOUT"))
-        self._pool = urllib3.PoolManager(
-            num_pools=1, maxsize=1, retries=False, timeout=urllib3.Timeout(total=self.timeout), **tls
-        )
+        self._pool = settings.pool(self.timeout)
 
     def send(self, push: bytes) -> Answer:
         """Send one push and return the result; never raise."""

@@ -75,6 +75,7 @@ class Audit:
     problems: tuple[str, ...]
 
 
+_LAST_NS = 2**63 - 1
 _COMPARED = {
     "since_ns": "time_ns >= ?",
     "until_ns": "time_ns < ?",
@@ -226,6 +227,50 @@ class SpoolReader:
                 "SELECT seq, otlp FROM records WHERE seq > ? ORDER BY seq", (after_seq,)
             ):
                 yield seq, decode_text(encoded)
+
+    def ledger(
+        self, since_ns: int | None = None, until_ns: int | None = None
+    ) -> Iterator[tuple[int, int, bytes, int | None]]:
+        """Yield number, time, SHA-256 and state of each line in a range of time, in order.
+
+        The state is an index of `schema.STATES`, or None for a line that is no longer stored. If times restarted in
+        the range, because the clock was set back, all lines between the first and the last one are included.
+        """
+        with spool_errors(self.path):
+            first, last = (
+                self._read()
+                .execute(
+                    "SELECT min(seq), max(seq) FROM ledger WHERE time_ns >= ? AND time_ns < ?",
+                    (since_ns or 0, _LAST_NS if until_ns is None else until_ns),
+                )
+                .fetchone()
+            )
+            yield from self._read().execute(
+                "SELECT l.seq, l.time_ns, l.hash, r.state FROM ledger l LEFT JOIN records r USING (seq) "
+                "WHERE l.seq BETWEEN ? AND ? ORDER BY l.seq",
+                (first, last),
+            )
+
+    def stored(self, since_ns: int, until_ns: int) -> Iterator[tuple[int, str]]:
+        """Yield time and text of the stored lines with a time in ``[since_ns, until_ns)``, in order of their numbers.
+
+        A damaged row has an empty text.
+        """
+        with spool_errors(self.path):
+            for time_ns, encoded in self._read().execute(
+                "SELECT time_ns, otlp FROM records WHERE time_ns >= ? AND time_ns < ? ORDER BY seq",
+                (since_ns, until_ns),
+            ):
+                try:
+                    yield time_ns, decode_text(encoded)
+                except ValueError:
+                    yield time_ns, ""
+
+    def digest(self, seq: int) -> bytes | None:
+        """Return the SHA-256 of a line from the ledger; None for an unknown number."""
+        with spool_errors(self.path):
+            row = self._read().execute("SELECT hash FROM ledger WHERE seq = ?", (seq,)).fetchone()
+        return bytes(row[0]) if row else None
 
     def head(self) -> tuple[int, str]:
         """Return ``seq`` and hash of the newest line; ``(0, GENESIS)`` before the first."""

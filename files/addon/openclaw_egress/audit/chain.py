@@ -1,0 +1,392 @@
+"""Checks of the hash chain. Pure: lines come in as text, findings go out.
+
+Two checks exist. `against_ledger` compares lines with the spool's ledger, which keeps number and hash of every line: it
+finds every edit, gap and forgery. `by_itself` needs only the lines, such as an exported file on another machine: it
+finds every edit and gap between the first and the last line. A cut tail shows only against a hash from elsewhere, such
+as a checkpoint in the container's log.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from array import array
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from openclaw_egress.audit.findings import Finding, FindingCode, Report, ranges
+from openclaw_egress.recording import semconv
+from openclaw_egress.recording.log_lines import GENESIS, reassemble
+
+PENDING, ACKNOWLEDGED, DEAD, LOCAL, GONE = range(5)
+"""States of a line in the spool (see `spool.schema`); a line that the spool deleted is ``GONE``."""
+_EXPLAINED = {PENDING: "pending", DEAD: "dead_letter", LOCAL: "local"}
+_MAX_FOREIGN = 1000
+"""Maximum number of suspicious lines to list: a flood of forged lines must not fill the memory."""
+_MAX_PARTS = 100_000
+_MAX_HELD = 4
+"""Maximum number of split records whose parts are kept at a time."""
+
+
+class ChainLine(NamedTuple):
+    """One line as a place returned it: its time in Unix nanoseconds, and its text."""
+
+    time_ns: int
+    text: str
+
+
+class LedgerRow(NamedTuple):
+    """One row of the ledger: number, time, SHA-256, and the line's state in the spool."""
+
+    seq: int
+    time_ns: int
+    digest: bytes
+    state: int
+
+
+@dataclass(slots=True)
+class Ledger:
+    """The part of a ledger that an audit covers, in 34 bytes a line."""
+
+    first: int = 0
+    digests: bytearray = field(default_factory=bytearray)
+    states: bytearray = field(default_factory=bytearray)
+    earliest_ns: int = 0
+    latest_ns: int = 0
+
+    @classmethod
+    def of(cls, rows: Iterable[LedgerRow]) -> Ledger:
+        """Return the ledger of these rows, whose numbers increase. A row that the file lacks has an impossible hash."""
+        ledger = cls()
+        for row in rows:
+            if not ledger.first:
+                ledger.first, ledger.earliest_ns, ledger.latest_ns = row.seq, row.time_ns, row.time_ns
+            gap = row.seq - ledger.first - len(ledger.states)
+            ledger.digests += bytes(32 * gap) + row.digest[:32].ljust(32, b"\0")
+            ledger.states += bytes([GONE]) * gap + bytes([row.state])
+            ledger.earliest_ns = min(ledger.earliest_ns, row.time_ns)
+            ledger.latest_ns = max(ledger.latest_ns, row.time_ns)
+        return ledger
+
+    def __len__(self) -> int:
+        """Return the number of lines."""
+        return len(self.states)
+
+    @property
+    def last(self) -> int:
+        """Return the number of the newest line; one less than the first if the ledger is empty."""
+        return self.first + len(self.states) - 1
+
+    def digest(self, seq: int) -> bytes:
+        """Return the SHA-256 of a line of this part."""
+        at = 32 * (seq - self.first)
+        return bytes(self.digests[at : at + 32])
+
+
+def head_of(text: str) -> dict[str, Any] | None:
+    """Return a line's JSON object; None if it is not a line of a chain."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found, dict) or not isinstance(found.get("prev"), str):
+        return None
+    seq = found.get("seq")
+    return found if isinstance(seq, int) and not isinstance(seq, bool) and 0 < seq < 2**63 else None
+
+
+def against_ledger(
+    source: str,
+    ledger: Ledger,
+    lines: Iterable[ChainLine],
+    *,
+    later: Callable[[int], bytes | None] = lambda _: None,
+    every_line: bool = False,
+) -> Report:
+    """Compare a place's lines with the ledger.
+
+    Args:
+        source: the place, for people.
+        ledger: the covered part of the chain.
+        lines: all lines that claim to be of this instance, in any order.
+        later: return the hash of a line that was committed after the audit began; None if there is none.
+        every_line: whether the place is the spool itself, which must have every line that it did not prune or drop.
+    """
+    seen = bytearray(len(ledger))
+    found = duplicates = 0
+    suspects: list[tuple[int, str]] = []
+    dropped: dict[int, tuple[int, int, int]] = {}
+    bodies = _Bodies()
+    findings: list[Finding] = []
+    for line in lines:
+        digest = hashlib.sha256(line.text.encode()).digest()
+        sealed = head_of(line.text)
+        seq = sealed["seq"] if sealed else 0
+        if sealed is None or not ledger.first <= seq <= ledger.last:
+            if sealed is None or later(seq) != digest:
+                _append(suspects, (seq, "its number is not in the chain" if sealed else "it is not a line of a chain"))
+            continue
+        if digest != ledger.digest(seq):
+            _append(suspects, (seq, "its hash differs from the ledger"))
+            continue
+        if seen[seq - ledger.first]:
+            duplicates += 1
+            continue
+        seen[seq - ledger.first] = 1
+        found += 1
+        if drop := _dropped_by(sealed):
+            dropped[seq] = drop
+        findings += _checkpoint_findings(sealed, ledger)
+        findings += bodies.take(sealed)
+    for seq, why in suspects:
+        own = bool(seq) and ledger.first <= seq <= ledger.last and not seen[seq - ledger.first]
+        findings.append(Finding(FindingCode.CHANGED if own else FindingCode.FOREIGN, seq, seq, why))
+    changed = {finding.first for finding in findings if finding.code is FindingCode.CHANGED}
+    absent, explained = _absent(ledger, seen, changed, dropped.values(), every_line=every_line)
+    findings += _gaps(absent, bodies.parts, ledger.last)
+    return Report(
+        source=source,
+        lines=len(ledger),
+        found=found,
+        duplicates=duplicates,
+        explained=explained,
+        last_seq=ledger.last if len(ledger) else 0,
+        last_hash=ledger.digest(ledger.last).hex() if len(ledger) else GENESIS,
+        findings=tuple(sorted(findings, key=lambda finding: (finding.first, finding.code))),
+    )
+
+
+def _append(suspects: list[tuple[int, str]], suspect: tuple[int, str]) -> None:
+    if len(suspects) < _MAX_FOREIGN:
+        suspects.append(suspect)
+
+
+def _absent(
+    ledger: Ledger, seen: bytearray, changed: set[int], dropped: Iterable[tuple[int, int, int]], *, every_line: bool
+) -> tuple[list[int], dict[str, int]]:
+    """Return the absent lines that nothing explains, and the number of others by reason."""
+    room = list(dropped)
+    explained: dict[str, int] = defaultdict(int)
+    absent: list[int] = []
+    # The spool prunes the oldest acknowledged lines first, so no line after a kept one can have been pruned.
+    kept = [at for state in (ACKNOWLEDGED, LOCAL) if (at := ledger.states.find(state)) >= 0]
+    oldest_kept = ledger.first + min(kept, default=len(seen))
+    for at in range(len(seen)):
+        seq, state = ledger.first + at, ledger.states[at]
+        if seen[at] or seq in changed:
+            continue
+        if every_line and state == GONE and seq < oldest_kept:
+            explained["pruned"] += 1
+        elif not every_line and state in _EXPLAINED:
+            explained[_EXPLAINED[state]] += 1
+        elif state == GONE and _take_room(room, seq):
+            explained["dropped"] += 1
+        else:
+            absent.append(seq)
+    return absent, dict(explained)
+
+
+def _take_room(room: list[tuple[int, int, int]], seq: int) -> bool:
+    """Count a line against a record of dropped lines that covers its number. Return whether there is one."""
+    for at, (first, last, count) in enumerate(room):
+        if first <= seq <= last and count:
+            room[at] = (first, last, count - 1)
+            return True
+    return False
+
+
+def _gaps(absent: list[int], parts: dict[int, int], last: int) -> Iterator[Finding]:
+    """Yield a finding for each run of absent lines, and for each absent part of a record whose first line is there."""
+    whole = [seq for seq in absent if seq not in parts]
+    for seq in absent:
+        if seq in parts:
+            yield Finding(FindingCode.MISSING_PART, seq, seq, f"a part of the record at line {parts[seq]} is absent")
+    for first, end in ranges(whole):
+        if end == last:
+            yield Finding(FindingCode.CUT_TAIL, first, end, "the newest lines are absent")
+        else:
+            yield Finding(FindingCode.MISSING, first, end, "absent, and no record explains it")
+
+
+def _dropped_by(sealed: dict[str, Any]) -> tuple[int, int, int] | None:
+    """Return first number, last number and count of the lines whose loss this line records."""
+    if sealed.get(semconv.OUTCOME) not in ("dropped", "dead_lettered"):
+        return None
+    values = [sealed.get(name) for name in (semconv.SPOOL_FIRST_SEQ, semconv.SPOOL_LAST_SEQ, semconv.SPOOL_LINES)]
+    first, last, count = values
+    if not isinstance(first, int) or not isinstance(last, int) or not isinstance(count, int):
+        return None
+    return first, last, count
+
+
+def _checkpoint_findings(sealed: dict[str, Any], ledger: Ledger) -> Iterator[Finding]:
+    seq, digest = sealed.get(semconv.CHECKPOINT_SEQ), sealed.get(semconv.CHECKPOINT_HASH)
+    if isinstance(seq, int) and ledger.first <= seq <= ledger.last and digest != ledger.digest(seq).hex():
+        yield Finding(FindingCode.CHECKPOINT, seq, seq, f"checkpoint {sealed['seq']} names another hash for this line")
+
+
+class _Bodies:
+    """Check of body hashes and parts. The parts of a record have the numbers that follow its first line."""
+
+    def __init__(self) -> None:
+        self.parts: dict[int, int] = {}
+        """Numbers of the parts that did not come yet, each with the number of the record's first line."""
+        self._held: dict[int, tuple[int, list[str]]] = {}
+
+    def take(self, sealed: dict[str, Any]) -> Iterator[Finding]:
+        """Take the next line, and yield the findings of a record that it completes."""
+        seq = sealed["seq"]
+        if "part" in sealed:
+            first = self.parts.pop(seq, 0)
+            if first not in self._held:
+                return
+            count, lines = self._held[first]
+            lines.append(json.dumps(sealed))
+            if len(lines) == count:
+                del self._held[first]
+                yield from _body_findings(lines)
+        elif isinstance(parts := sealed.get("parts"), int) and 0 < parts < _MAX_PARTS:
+            self.parts |= dict.fromkeys(range(seq + 1, seq + parts + 1), seq)
+            self._held[seq] = (parts + 1, [json.dumps(sealed)])
+            # Lines come nearly in order, so older records are incomplete.
+            while len(self._held) > _MAX_HELD:
+                del self._held[next(iter(self._held))]
+        else:
+            yield from _body_findings([], sealed)
+
+
+def _body_findings(lines: list[str], sealed: dict[str, Any] | None = None) -> Iterator[Finding]:
+    try:
+        whole = sealed if sealed is not None else reassemble(lines)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return
+    for side in ("request", "response"):
+        message = whole.get(side)
+        if not isinstance(message, dict) or message.get("body_truncated") or not message.get("body_sha256"):
+            continue
+        body = message.get("body")
+        if isinstance(body, str) and message.get("body_encoding") == "utf-8":
+            digest = hashlib.sha256(body.encode()).hexdigest()
+            if digest != message["body_sha256"]:
+                yield Finding(FindingCode.BODY, whole["seq"], whole["seq"], f"the {side} body differs from its SHA-256")
+
+
+@dataclass(slots=True)
+class _Links:
+    """Number, hash and ``prev`` of lines, in 72 bytes a line."""
+
+    seqs: array[int] = field(default_factory=lambda: array("q"))
+    hashes: bytearray = field(default_factory=bytearray)
+    prevs: bytearray = field(default_factory=bytearray)
+
+
+def by_itself(source: str, lines: Iterable[ChainLine], *, head: tuple[int, str] | None = None) -> Report:
+    """Check lines that come without a ledger.
+
+    Args:
+        source: the place, for people.
+        lines: all lines of one instance, in any order.
+        head: number and hash of a line that must be present, from a checkpoint in the log or in ``/metrics``.
+    """
+    links = _Links()
+    bodies = _Bodies()
+    findings: list[Finding] = []
+    dropped: list[tuple[int, int, int]] = []
+    checkpoints: list[tuple[int, int, str]] = []
+    suspects: list[tuple[int, str]] = []
+    for line in lines:
+        sealed = head_of(line.text)
+        try:
+            prev = bytes.fromhex(sealed["prev"]) if sealed else b""
+        except ValueError:
+            prev = b""
+        if sealed is None or len(prev) != 32:
+            _append(suspects, (0, "it is not a line of a chain"))
+            continue
+        links.seqs.append(sealed["seq"])
+        links.hashes += hashlib.sha256(line.text.encode()).digest()
+        links.prevs += prev
+        if drop := _dropped_by(sealed):
+            dropped.append(drop)
+        if isinstance(seq := sealed.get(semconv.CHECKPOINT_SEQ), int):
+            checkpoints.append((sealed["seq"], seq, str(sealed.get(semconv.CHECKPOINT_HASH))))
+        findings += bodies.take(sealed)
+    findings += (Finding(FindingCode.FOREIGN, seq, seq, why) for seq, why in suspects)
+    chosen, duplicates, more = _chosen(links)
+    findings += more
+    numbers = list(chosen)
+    absent: list[int] = []
+    explained = 0
+    for before, after in itertools.pairwise(numbers):
+        if after - before > 1 + _MAX_GAP:
+            findings.append(Finding(FindingCode.MISSING, before + 1, after - 1, "absent, and no record explains it"))
+            continue
+        for seq in range(before + 1, after):
+            if _take_room(dropped, seq):
+                explained += 1
+            else:
+                absent.append(seq)
+    findings += _gaps(absent, bodies.parts, 0)
+    for at, seq, digest in checkpoints:
+        if seq in chosen and chosen[seq].hex() != digest:
+            findings.append(
+                Finding(FindingCode.CHECKPOINT, seq, seq, f"checkpoint {at} names another hash for this line")
+            )
+    last_seq = numbers[-1] if numbers else 0
+    if head and (head[0] > last_seq or (head[0] in chosen and chosen[head[0]].hex() != head[1])):
+        what = (FindingCode.CUT_TAIL, last_seq + 1) if head[0] > last_seq else (FindingCode.CHANGED, head[0])
+        findings.append(Finding(what[0], what[1], head[0], "the expected line is absent or has another hash"))
+    return Report(
+        source=source,
+        lines=last_seq - numbers[0] + 1 if numbers else 0,
+        found=len(numbers),
+        duplicates=duplicates,
+        explained={"dropped": explained} if explained else {},
+        last_seq=last_seq,
+        last_hash=chosen[last_seq].hex() if numbers else GENESIS,
+        findings=tuple(sorted(findings, key=lambda finding: (finding.first, finding.code))),
+    )
+
+
+_MAX_GAP = 1_000_000
+"""Longest gap that is examined line by line."""
+
+
+def _chosen(links: _Links) -> tuple[dict[int, bytes], int, list[Finding]]:
+    """Return the hash of each number's line in the chain, the number of duplicates, and findings.
+
+    If several lines have one number, the chain contains the line whose hash is ``prev`` of the next line.
+    """
+    order = sorted(range(len(links.seqs)), key=links.seqs.__getitem__)
+    chosen: dict[int, bytes] = {}
+    duplicates = 0
+    findings: list[Finding] = []
+    groups: list[tuple[int, list[tuple[bytes, bytes]]]] = []
+    for at in order:
+        seq = links.seqs[at]
+        link = (bytes(links.hashes[32 * at : 32 * at + 32]), bytes(links.prevs[32 * at : 32 * at + 32]))
+        if not groups or groups[-1][0] != seq:
+            groups.append((seq, []))
+        if link in groups[-1][1]:
+            duplicates += 1
+        else:
+            groups[-1][1].append(link)
+    for at, (seq, candidates) in enumerate(groups):
+        after = (
+            {prev for _, prev in groups[at + 1][1]} if at + 1 < len(groups) and groups[at + 1][0] == seq + 1 else None
+        )
+        before = chosen.get(seq - 1)
+        candidates.sort(key=lambda link: (after is not None and link[0] in after, link[1] == before), reverse=True)
+        digest, _ = candidates[0]
+        chosen[seq] = digest
+        if after is not None and digest not in after:
+            findings.append(Finding(FindingCode.CHANGED, seq, seq, f"its hash is not `prev` of line {seq + 1}"))
+        if seq == 1 and candidates[0][1].hex() != GENESIS:
+            findings.append(Finding(FindingCode.CHANGED, 1, 1, "its `prev` is not that of a first line"))
+        findings += (
+            Finding(FindingCode.FOREIGN, seq, seq, "another line of the chain has this number") for _ in candidates[1:]
+        )
+    return chosen, duplicates, findings

@@ -1,0 +1,99 @@
+"""Findings of an audit, each with a code, the lines it is about, and a remedy. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class FindingCode(StrEnum):
+    """The kind of a finding. Codes are an interface: scripts compare them. Do not rename one."""
+
+    CHANGED = "changed"
+    """The text of a line is not the recorded one."""
+    MISSING = "missing"
+    """Lines are absent, and no record explains their absence."""
+    MISSING_PART = "missing_part"
+    """A part of a split record is absent."""
+    FOREIGN = "foreign"
+    """A line claims to be a record of this instance, but the chain does not contain it."""
+    BODY = "body"
+    """A body's text does not match its SHA-256."""
+    CHECKPOINT = "checkpoint"
+    """A checkpoint names another hash than the line has."""
+    CUT_TAIL = "cut_tail"
+    """The newest lines are absent."""
+    SPOOL = "spool"
+    """The ledger of the spool is damaged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One deviation. ``first`` and ``last`` are the numbers of its lines; 0 if a line has no valid number."""
+
+    code: FindingCode
+    first: int
+    last: int
+    detail: str
+
+    @property
+    def lines(self) -> str:
+        """Return the numbers of the lines: ``12`` or ``12-14``."""
+        return str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
+
+    def as_json(self) -> dict[str, object]:
+        """Return the finding as a JSON object."""
+        return {"code": self.code, "first": self.first, "last": self.last, "detail": self.detail}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """The result of one audit.
+
+    Attributes:
+        source: the audited place, for people.
+        lines: lines of the chain in the audited range.
+        found: lines that the place has and that match the chain.
+        duplicates: further copies of matching lines, which do no harm.
+        explained: absent lines whose absence is recorded, by reason: ``pending``, ``dead_letter``,
+            ``local``, ``dropped``, or ``pruned`` (from the spool, after the destination acknowledged them).
+        last_seq, last_hash: the newest line of the range.
+    """
+
+    source: str
+    lines: int
+    found: int
+    duplicates: int
+    explained: dict[str, int]
+    last_seq: int
+    last_hash: str
+    findings: tuple[Finding, ...]
+
+    def as_json(self) -> dict[str, object]:
+        """Return the report as a JSON object."""
+        return {
+            "source": self.source,
+            "lines": self.lines,
+            "found": self.found,
+            "duplicates": self.duplicates,
+            "explained": self.explained,
+            "last_seq": self.last_seq,
+            "last_hash": self.last_hash,
+            "findings": [finding.as_json() for finding in self.findings],
+        }
+
+
+def ranges(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Yield ``(first, last)`` of each run of consecutive numbers; the numbers increase."""
+    first = last = None
+    for number in numbers:
+        if first is None or last is None:
+            first = last = number
+        elif number == last + 1:
+            last = number
+        else:
+            yield first, last
+            first = last = number
+    if first is not None and last is not None:
+        yield first, last

@@ -1,0 +1,202 @@
+"""``egress audit`` and ``export``: check the hash chain, and write records to a file."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from openclaw_egress.audit.chain import GONE, ChainLine, Ledger, LedgerRow, against_ledger, by_itself
+from openclaw_egress.audit.findings import Finding, FindingCode, Report
+from openclaw_egress.audit.stores import store_at
+from openclaw_egress.cli.formatting import BAD_INPUT, NEGATIVE, complain, harmless, print_json
+from openclaw_egress.cli.records import Since, Until, moment
+from openclaw_egress.errors import EgressError
+from openclaw_egress.settings import Settings
+from openclaw_egress.spool.reader import SpoolReader
+
+MAX_SHOWN = 50
+_MARGIN_NS = 600 * 10**9
+"""Loki accepts lines up to ten minutes ahead of its clock, so a forged line can have such a time."""
+_REMEDIES = {
+    FindingCode.CHANGED: "somebody edited these lines there; the spool's ledger has the hash of each original",
+    FindingCode.FOREIGN: "this instance did not write these lines: find out who can push to the destination",
+    FindingCode.MISSING: "Loki shows a backlog up to 30 minutes after it was sent: repeat the audit later",
+    FindingCode.CUT_TAIL: "if the newest records were sent seconds ago, repeat the audit",
+    FindingCode.SPOOL: "the spool's file was edited or is damaged: keep a copy of it and of the destination's records",
+}
+
+
+def register(app: typer.Typer) -> None:
+    """Register the commands `audit` and `export`."""
+    app.command()(audit)
+    app.command()(export)
+
+
+def audit(
+    since: Since = None,
+    until: Until = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Compare this destination with the spool: OTLP endpoint of Loki or VictoriaLogs, or base URL of Loki; "
+            "`none` audits the spool alone. Default: the configured endpoint.",
+        ),
+    ] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Check a file of `egress export` by itself; - reads standard input."),
+    ] = None,
+    expect: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SEQ:SHA256", help="With --file: require this line, which a checkpoint in the proxy's log names."
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
+) -> None:
+    """Check that the records are complete and unmodified.
+
+    Checks the hash chain, the parts, the body hashes and the checkpoints in the spool, and compares the destination's
+    lines with the spool's ledger. Exit code 0 without findings, 1 with findings, 2 bad input or a destination that
+    cannot be read.
+    """
+    since_ns = None if since is None else moment("--since", since)
+    until_ns = None if until is None else moment("--until", until)
+    if file is not None:
+        reports = [by_itself(str(file), _lines_of(file), head=_expected(expect))]
+    elif expect is not None:
+        complain("--expect needs --file: the spool has the hash of every line")
+        raise typer.Exit(BAD_INPUT)
+    else:
+        reports = list(_reports(Settings.load(), store, since_ns, until_ns))
+    if as_json:
+        print_json({"ok": not any(report.findings for report in reports), "reports": [r.as_json() for r in reports]})
+    else:
+        for report in reports:
+            _print(report)
+    if any(report.findings for report in reports):
+        raise typer.Exit(NEGATIVE)
+
+
+def export(
+    since: Since = None,
+    until: Until = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Write to this file; by default standard output."),
+    ] = None,
+) -> None:
+    """Write the stored lines as JSON lines, unmodified, for an audit elsewhere.
+
+    Each line is `{"time_ns": …, "line": "…"}`. `egress audit --file FILE` checks the file on any machine. The lines
+    contain prompts and responses.
+    """
+    since_ns = 0 if since is None else moment("--since", since)
+    until_ns = 2**63 - 1 if until is None else moment("--until", until)
+    with SpoolReader(Settings.load().spool_path) as reader:
+        lines = (line for line in reader.stored(since_ns, until_ns))
+        if output is None:
+            _write(lines, sys.stdout.buffer.write)
+            sys.stdout.flush()
+            return
+        # Create the file unreadable for others, and never overwrite one: the lines contain prompts.
+        try:
+            descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except FileExistsError:
+            complain(f"{harmless(output)} exists already: name another file")
+            raise typer.Exit(BAD_INPUT) from None
+        with os.fdopen(descriptor, "wb") as target:
+            _write(lines, target.write)
+
+
+def _write(lines: Iterable[tuple[int, str]], write: Callable[[bytes], object]) -> None:
+    for time_ns, text in lines:
+        write(json.dumps({"time_ns": time_ns, "line": text}, ensure_ascii=True).encode() + b"\n")
+
+
+def _reports(settings: Settings, store: str | None, since_ns: int | None, until_ns: int | None) -> Iterator[Report]:
+    """Yield the report on the spool, and the one on the destination, if there is one."""
+    url = settings.logs_endpoint if store is None else "" if store == "none" else store
+    with SpoolReader(settings.spool_path) as reader:
+        ledger = Ledger.of(
+            LedgerRow(seq, time_ns, bytes(digest), GONE if state is None else state)
+            for seq, time_ns, digest, state in reader.ledger(since_ns, until_ns)
+        )
+        own = against_ledger(
+            f"spool {settings.spool_path}",
+            ledger,
+            (ChainLine(*line) for line in reader.stored(ledger.earliest_ns, ledger.latest_ns + 1)),
+            later=reader.digest,
+            every_line=True,
+        )
+        chain = reader.audit()
+        damage = tuple(Finding(FindingCode.SPOOL, 0, 0, problem) for problem in chain.problems)
+        yield replace(own, findings=(*damage, *own.findings))
+        if not url:
+            return
+        place = store_at(url, os.environ)
+        # Lines can be at other times than the ledger's, if somebody forged them.
+        lines = (
+            place.lines(reader.instance_id, ledger.earliest_ns, ledger.latest_ns + _MARGIN_NS) if len(ledger) else []
+        )
+        yield against_ledger(place.name, ledger, lines, later=reader.digest)
+
+
+def _lines_of(file: Path) -> Iterator[ChainLine]:
+    """Yield the lines of an exported file; - is standard input.
+
+    Raises:
+        EgressError: the file cannot be read, or a line has another format.
+    """
+    try:
+        with sys.stdin.buffer if str(file) == "-" else file.open("rb") as source:
+            for number, line in enumerate(source, 1):
+                try:
+                    entry = json.loads(line)
+                    yield ChainLine(int(entry["time_ns"]), str(entry["line"]))
+                except (ValueError, KeyError, TypeError, RecursionError):
+                    raise EgressError(
+                        f"{file}:{number}: not a line of `egress export`; name a file that this command wrote"
+                    ) from None
+    except OSError as error:
+        raise EgressError(f"{file}: {error.strerror}; name a file of `egress export`") from None
+
+
+def _expected(text: str | None) -> tuple[int, str] | None:
+    if text is None:
+        return None
+    seq, _, digest = text.partition(":")
+    digest = digest.removeprefix("sha256:").lower()
+    if not seq.isdecimal() or len(digest) != 64 or set(digest) - set("0123456789abcdef"):
+        complain(
+            f"--expect: {harmless(text)!r} is not valid; write NUMBER:SHA256, as in a checkpoint of the proxy's log"
+        )
+        raise typer.Exit(BAD_INPUT)
+    return int(seq), digest
+
+
+def _print(report: Report) -> None:
+    counts = [f"{report.lines} lines", f"{report.found} found"]
+    counts += [f"{count} {name.replace('_', ' ')}" for name, count in report.explained.items()]
+    if report.duplicates:
+        counts.append(f"{report.duplicates} duplicates (harmless)")
+    counts.append(f"{len(report.findings)} findings" if report.findings else "no findings")
+    typer.echo(f"{harmless(report.source)}\n  {', '.join(counts)}")
+    if report.last_seq:
+        typer.echo(f"  newest line {report.last_seq}, sha256 {report.last_hash}")
+    for finding in report.findings[:MAX_SHOWN]:
+        where = f"lines {finding.lines}: " if finding.first else ""
+        typer.echo(f"  {finding.code:<12} {where}{harmless(finding.detail)}")
+    if len(report.findings) > MAX_SHOWN:
+        typer.echo(f"  … {len(report.findings) - MAX_SHOWN} more findings (--json lists all)")
+    for code in dict.fromkeys(finding.code for finding in report.findings):
+        if remedy := _REMEDIES.get(code):
+            typer.echo(f"  {code}: {remedy}")

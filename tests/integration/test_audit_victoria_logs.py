@@ -1,0 +1,89 @@
+"""Tests of `egress audit` against a real VictoriaLogs, if its program is in the lab's cache or on the PATH."""
+
+import json
+import os
+import shutil
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from openclaw_egress.cli.app import app
+from openclaw_egress.spool.reader import SpoolReader
+from tests.support import tampered_chains as chains
+from tests.support.otlp_push import push_lines
+from tests.support.proxy_process import free_ports
+
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "openclaw-egress"
+PROGRAM = shutil.which("victoria-logs") or next(
+    (str(file) for file in sorted(CACHE.glob("victoria-logs-v*")) if os.access(file, os.X_OK)), None
+)
+pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no victoria-logs on the PATH or in the lab's cache")
+
+
+@pytest.fixture(scope="module")
+def victoria_logs(tmp_path_factory):
+    """Return the OTLP endpoint of a VictoriaLogs on loopback."""
+    (port,) = free_ports(1)
+    data = tmp_path_factory.mktemp("victoria-logs")
+    with subprocess.Popen(
+        [str(PROGRAM), f"-httpListenAddr=127.0.0.1:{port}", f"-storageDataPath={data}", "-retentionPeriod=30d"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        url = f"http://127.0.0.1:{port}"
+        try:
+            wait_until(lambda: get(f"{url}/health"), "VictoriaLogs did not start")
+            yield f"{url}/insert/opentelemetry/v1/logs"
+        finally:
+            process.terminate()
+
+
+def get(url: str) -> bytes:
+    try:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=5) as response:
+            return response.read()
+    except (urllib.error.URLError, OSError):
+        return b""
+
+
+def wait_until(condition, message: str) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, message
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def spool(tmp_path, monkeypatch):
+    chains.write_chain(tmp_path / "spool.db")
+    monkeypatch.setenv("EGRESS_STATE_DIR", str(tmp_path))
+    return tmp_path / "spool.db"
+
+
+def audited(endpoint: str, spool: Path, lines) -> dict:
+    with SpoolReader(spool) as reader:
+        instance = reader.instance_id
+    push_lines(endpoint, instance, lines)
+    base = endpoint.removesuffix("/insert/opentelemetry/v1/logs")
+    query = f"{base}/select/logsql/query?query=%7B%22service.instance.id%22%3D%22{instance}%22%7D%20%7C%20count()%20n"
+    wait_until(lambda: f'"n":"{len(lines)}"' in get(query).decode(), "the lines did not become visible")
+    result = CliRunner().invoke(app, ["audit", "--json", "--store", endpoint])
+    assert result.exit_code in (0, 1), result.output
+    return json.loads(result.stdout)["reports"][1]
+
+
+def test_complete_store_has_no_findings(victoria_logs, spool):
+    report = audited(victoria_logs, spool, chains.read_chain(spool)[1])
+    assert (report["found"], report["findings"]) == (chains.LINES, [])
+
+
+@pytest.mark.parametrize("name", chains.TAMPERINGS)
+def test_every_tampering_is_found(victoria_logs, spool, name):
+    tamper, expected = chains.TAMPERINGS[name]
+    report = audited(victoria_logs, spool, tamper(list(chains.read_chain(spool)[1])))
+    assert {(finding["code"], finding["first"]) for finding in report["findings"]} == expected

@@ -1,0 +1,192 @@
+"""Tests of `egress audit` and `egress export`: the spool, a file, and the Loki fake as the destination."""
+
+import json
+import sqlite3
+import stat
+from contextlib import closing
+
+import pytest
+from typer.testing import CliRunner
+
+from openclaw_egress.cli.app import app
+from openclaw_egress.spool.reader import SpoolReader
+from tests.support import tampered_chains as chains
+from tests.support.loki import LokiStandIn
+from tests.support.otlp_push import push_lines
+
+EDIT_LINE_4 = "UPDATE records SET otlp = CAST(replace(CAST(otlp AS TEXT), 'early-3', 'other-3') AS BLOB) WHERE seq = 4"
+
+
+@pytest.fixture
+def path(tmp_path, monkeypatch):
+    """Return a spool with an acknowledged chain, which the command finds by the environment."""
+    chains.write_chain(tmp_path / "spool.db")
+    monkeypatch.setenv("EGRESS_STATE_DIR", str(tmp_path))
+    monkeypatch.delenv("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", raising=False)
+    return tmp_path / "spool.db"
+
+
+@pytest.fixture(scope="module")
+def loki():
+    with LokiStandIn() as running:
+        yield running
+
+
+def egress(*words, **options):
+    return CliRunner().invoke(app, [*map(str, words)], **options)
+
+
+def findings(result) -> list[set[tuple[str, int]]]:
+    assert result.exit_code in (0, 1), result.output
+    reports = json.loads(result.stdout)["reports"]
+    return [{(finding["code"], finding["first"]) for finding in report["findings"]} for report in reports]
+
+
+def change(path, *statements):
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        for statement in statements:
+            db.execute(statement)
+
+
+def instance_of(path) -> str:
+    with SpoolReader(path) as reader:
+        return reader.instance_id
+
+
+def test_clean_spool_has_no_findings(path):
+    result = egress("audit")
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert lines[1] == "  18 lines, 18 found, no findings"
+    assert lines[2].startswith("  newest line 18, sha256 ")
+    assert len(lines) == 3
+
+
+@pytest.mark.parametrize(
+    ("statements", "code"),
+    [
+        (["UPDATE records SET otlp = (SELECT otlp FROM records WHERE seq = 1) WHERE seq = 2"], "spool"),
+        (["UPDATE records SET otlp = x'00' WHERE seq = 2"], "foreign"),
+        (["DELETE FROM records WHERE seq = 5"], "missing"),
+        (["DELETE FROM records WHERE seq = 9"], "missing_part"),
+        (["DELETE FROM records WHERE seq > 15"], "cut_tail"),
+        (["DELETE FROM ledger WHERE seq = 4"], "spool"),
+        (["UPDATE ledger SET hash = zeroblob(32) WHERE seq = 3"], "spool"),
+        (["UPDATE ledger SET time_ns = 0 WHERE seq = 3"], "spool"),
+        (["DELETE FROM ledger WHERE seq = 4", "DELETE FROM records WHERE seq = 4"], "spool"),
+        ([EDIT_LINE_4], "changed"),
+    ],
+)
+def test_every_tampering_of_the_spool_is_found(path, statements, code):
+    change(path, *statements)
+    result = egress("audit", "--json")
+    assert result.exit_code == 1, result.output
+    assert code in {found for found, _ in findings(result)[0]}
+    assert not json.loads(result.stdout)["ok"]
+
+
+def test_line_whose_edit_is_in_the_ledger_too_breaks_the_chain(path):
+    with SpoolReader(path) as reader:
+        text = reader.line(4)
+    edited = text.replace("early-3", "other-3")
+    change(
+        path, "UPDATE records SET otlp = CAST(replace(CAST(otlp AS TEXT), 'early-3', 'other-3') AS BLOB) WHERE seq = 4"
+    )
+    change(path, f"UPDATE ledger SET hash = x'{chains.line_hash(edited)}' WHERE seq = 4")
+    result = egress("audit")
+    assert result.exit_code == 1
+    assert "line 5 does not contain the hash of the previous line" in result.stdout
+    assert "spool: the spool's file was edited" in result.stdout
+
+
+@pytest.mark.parametrize("name", chains.TAMPERINGS)
+def test_every_tampering_of_loki_is_found(path, loki, name):
+    _, lines = chains.read_chain(path)
+    tamper, expected = chains.TAMPERINGS[name]
+    push_lines(f"{loki.url}/otlp/v1/logs", instance_of(path), tamper(list(lines)))
+    result = egress("audit", "--json", "--store", f"{loki.url}/otlp/v1/logs")
+    assert result.exit_code == 1, result.output
+    assert findings(result) == [set(), expected]
+
+
+def test_complete_loki_has_no_findings_even_if_lines_are_there_twice(path, loki, monkeypatch):
+    _, lines = chains.read_chain(path)
+    push_lines(f"{loki.url}/otlp/v1/logs", instance_of(path), lines)
+    push_lines(f"{loki.url}/otlp/v1/logs", instance_of(path), [(lines[2].time_ns + 1, lines[2].text)])
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", f"{loki.url}/otlp/v1/logs")
+    result = egress("audit")
+    assert result.exit_code == 0, result.output
+    assert f"Loki {loki.url}\n  18 lines, 18 found, 1 duplicates (harmless), no findings" in result.stdout
+
+
+def test_loki_is_read_in_pages_below_its_limits(tmp_path, monkeypatch):
+    """Read 30 lines of 150 KB: a result with all of them exceeds what Loki sends."""
+    monkeypatch.setenv("EGRESS_STATE_DIR", str(tmp_path))
+    with chains.Spool(tmp_path / "spool.db", sync_seconds=None) as spool:
+        for number in range(30):
+            spool.close_exchange(chains.exchange(f"large-{number}", 150_000))
+        spool.acknowledge(range(1, 31))
+    _, lines = chains.read_chain(tmp_path / "spool.db")
+    with LokiStandIn() as loki:
+        push_lines(f"{loki.url}/otlp/v1/logs", instance_of(tmp_path / "spool.db"), lines)
+        result = egress("audit", "--store", loki.url)
+    assert result.exit_code == 0, result.output
+    assert "30 lines, 30 found, no findings" in result.stdout
+
+
+def test_more_lines_than_one_page_at_one_time_are_all_read(path, loki):
+    ledger, lines = chains.read_chain(path)
+    forged = [(ledger.latest_ns + 1, f"forged {number}") for number in range(100)]
+    push_lines(f"{loki.url}/otlp/v1/logs", instance_of(path), [*lines, *forged])
+    report = json.loads(egress("audit", "--json", "--store", loki.url).stdout)["reports"][1]
+    assert report["found"] == 18 and len(report["findings"]) == 100
+
+
+def test_export_and_audit_of_the_file(path, tmp_path):
+    file = tmp_path / "records.jsonl"
+    assert egress("export", "--output", file).exit_code == 0
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    result = egress("audit", "--file", file)
+    assert result.exit_code == 0, result.output
+    assert f"{file}\n  18 lines, 18 found, no findings\n  newest line 18, sha256 " in result.stdout
+    assert egress("export", "--output", file).exit_code == 2
+    assert egress("audit", "--file", "-", input=egress("export").stdout).exit_code == 0
+
+
+@pytest.mark.parametrize("name", [name for name in chains.TAMPERINGS if name != "forge after the end"])
+def test_every_tampering_of_a_file_is_found(path, tmp_path, name):
+    ledger, lines = chains.read_chain(path)
+    file = tmp_path / "records.jsonl"
+    tampered = chains.TAMPERINGS[name][0](list(lines))
+    file.write_text("".join(json.dumps({"time_ns": line.time_ns, "line": line.text}) + "\n" for line in tampered))
+    expect = f"{ledger.last}:{ledger.digest(ledger.last).hex()}"
+    result = egress("audit", "--file", file, "--expect", expect)
+    assert result.exit_code == 1, result.output
+
+
+def test_range_of_time_is_audited_alone(path):
+    with SpoolReader(path) as reader:
+        times = [time_ns for _, time_ns, _, _ in reader.ledger()]
+    assert len(list(SpoolReader(path).ledger(times[3], times[7]))) == 4
+    assert egress("audit", "--since", "1h").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--store", "http://127.0.0.1:9/otlp/v1/logs"], "http://127.0.0.1:9 does not respond"),
+        (["--store", "http://127.0.0.1:9/collector/v1/logs"], "records cannot be read back from this URL"),
+        (["--file", "/nonexistent"], "/nonexistent: No such file or directory"),
+        (["--expect", "1:ab"], "--expect needs --file"),
+        (["--file", "/dev/null", "--expect", "1:ab"], "--expect: '1:ab' is not valid"),
+    ],
+)
+def test_bad_input_is_one_message(path, words, message):
+    result = egress("audit", *words)
+    assert message in result.output + str(result.exception)
+
+
+def test_line_of_another_file_is_named(path, tmp_path):
+    (tmp_path / "x").write_text('{"time_ns": 1, "line": "a"}\nnot json\n')
+    result = egress("audit", "--file", tmp_path / "x")
+    assert f"{tmp_path / 'x'}:2: not a line of `egress export`" in str(result.exception)
