@@ -146,7 +146,10 @@ class UnixRecorder(Recorder):
 
 @dataclass
 class Network:
-    """A proxy, a TLS origin and a plain one. The certificate is for llm.example.test and loopback."""
+    """A proxy, a TLS origin and a plain one. The certificate is for llm.example.test and loopback.
+
+    ``pem_file`` has the key and the certificate for a server in the process of the client.
+    """
 
     directory: Path
     proxy: Recorder = field(init=False)
@@ -154,6 +157,8 @@ class Network:
     plain: Recorder = field(init=False)
     unix: Recorder = field(init=False)
     ca_file: Path = field(init=False)
+    pem_file: Path = field(init=False)
+    server_names: list[str | None] = field(default_factory=list)
     NAMES: ClassVar = ("llm.example.test", "localhost", "127.0.0.1")
 
     @property
@@ -166,7 +171,11 @@ class Network:
         self.ca_file = self.directory / "ca.pem"
         authority.cert_pem.write_to_path(str(self.ca_file))
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        authority.issue_cert(*self.NAMES).configure_cert(context)
+        certificate = authority.issue_cert(*self.NAMES)
+        certificate.configure_cert(context)
+        self.pem_file = self.directory / "server.pem"
+        certificate.private_key_and_cert_chain_pem.write_to_path(str(self.pem_file))
+        context.sni_callback = lambda _, name, __: self.server_names.append(name)
         self.proxy = Recorder(("127.0.0.1", 0), ProxyHandler)
         self.plain = Recorder(("127.0.0.1", 0), OriginHandler)
         self.tls = Recorder(("127.0.0.1", 0), OriginHandler)

@@ -24,7 +24,7 @@ BOOTSTRAP = Path(__file__).parents[2] / "roles/openclaw_gateway/files/proxy-boot
 CLIENT = Path(__file__).parent / "node/client.mjs"
 MAJORS = (20, 22, 24, 26)
 NATIVE = 24  # The tests below need only Node.
-NPM_PACKAGES = ("ws@8.21.3", "https-proxy-agent@7")
+NPM_PACKAGES = ("ws@8.21.3", "https-proxy-agent@7", "undici-8@npm:undici@8.10.2")
 CLIENTS = ("fetch", "request", "get")
 DESIGN_NO_PROXY = "10.0.0.0/8,localhost,127.0.0.1"
 
@@ -65,7 +65,7 @@ def undici_6() -> Path | None:
 def npm_modules() -> Path | None:
     """Return the directory of `ws` and `https-proxy-agent`, which npm installs once into the cache."""
     cache_home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    place = cache_home / "openclaw-egress" / "test-npm-1"
+    place = cache_home / "openclaw-egress" / "test-npm-2"
     modules = place / "node_modules"
     if not (place / "complete").is_file():
         npm = shutil.which("npm")
@@ -331,6 +331,132 @@ def test_npm_ws_with_its_own_proxy_agent_is_not_proxied_twice(app: App) -> None:
     assert app.network.proxy.lines == [app.tunnel]
 
 
+FORMS = ("options", "host", "port")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_raw_tls_goes_through_the_proxy(app: App, form: str) -> None:
+    (result,) = app.proxied({"way": "tls", "url": f"{app.https}/raw", "form": form})
+    assert result == {"status": 200, "body": "origin /raw"}
+    assert app.network.proxy.lines == [app.tunnel]
+    assert app.network.server_names == ["llm.example.test"], "the proxy refuses TLS to a name without SNI"
+
+
+def test_tls_options_of_a_raw_connection_are_kept(app: App) -> None:
+    authority = app.network.ca_file.read_text()
+    options = [{"ca": authority}, {"ca": authority, "servername": "other.test"}, {"rejectUnauthorized": False}, {}]
+    steps = [{"way": "tls", "url": app.https, "form": "options", "options": one} for one in options]
+    good, bad, open_, untrusted = app.proxied(*steps, NODE_EXTRA_CA_CERTS="")
+    assert good["status"] == open_["status"] == 200
+    assert "ERR_TLS_CERT_ALTNAME_INVALID" in bad["error"]
+    assert re.search(r"SELF_SIGNED|UNABLE_TO_", untrusted["error"])
+    assert app.network.proxy.lines == [app.tunnel] * 4
+
+
+def test_timeout_of_a_raw_tls_connection_is_kept(app: App) -> None:
+    assert app.proxied({"way": "tlsTimeout", "url": app.https}) == [{"status": 0, "body": "timeout"}]
+    assert app.network.proxy.lines == [app.tunnel]
+
+
+def test_http2_goes_through_the_proxy(app: App) -> None:
+    step = {"way": "http2", "url": "https://llm.example.test", "pem": str(app.network.pem_file)}
+    assert app.proxied(step) == [{"status": 200, "body": "origin h2"}]
+    (line,) = app.network.proxy.lines
+    assert line.startswith("CONNECT llm.example.test:")
+
+
+UNDICIS = ("undici-6", "undici-8")
+SCHEMES = ("http", "https")
+
+
+@pytest.fixture(params=UNDICIS)
+def undici_app(request: pytest.FixtureRequest, bare_app: App) -> App:
+    """Return an application with this undici beside it."""
+    if request.param == "undici-6":
+        undici = undici_6()
+        if undici is None:
+            pytest.skip("no Node with an npm that carries an undici along")
+        bare_app.add_undici(undici)
+    elif bare_app.major < 22:
+        pytest.skip("undici 8 needs Node 22")
+    elif (modules := npm_modules()) is None:
+        pytest.skip("no npm, or it cannot install undici")
+    else:
+        bare_app.add_undici(modules / "undici-8")
+    return bare_app
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("kind", ["Agent", "Client", "Pool"])
+def test_dispatcher_of_an_undici_goes_through_the_proxy(undici_app: App, kind: str, scheme: str) -> None:
+    app = undici_app
+    url = {"http": app.http, "https": app.https}[scheme]
+    steps = [
+        {"way": "dispatcher", "kind": kind, "url": f"{url}/own", "options": {}},
+        {"way": "dispatcher", "kind": kind, "url": f"{url}/large", "options": {}, "size": 5_000_000},
+    ]
+    assert app.proxied(*steps) == [{"status": 200, "body": "origin /own"}, {"status": 200, "body": "5000000"}]
+    assert app.network.proxy.lines == ["CONNECT " + url.partition("//")[2]] * 2
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_dispatcher_that_resolves_names_itself_goes_through_the_proxy(undici_app: App, scheme: str) -> None:
+    """Test what OpenClaw's SSRF guard does for its tool `web_fetch`: the proxy resolves the name instead."""
+    app = undici_app
+    url = {"http": app.http, "https": app.https}[scheme]
+    assert app.proxied({"way": "pinned", "url": f"{url}/page"}) == [{"status": 200, "body": "origin /page"}]
+    assert app.network.proxy.lines == ["CONNECT " + url.partition("//")[2]]
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_proxy_agent_of_an_undici_is_not_proxied_twice(undici_app: App, scheme: str) -> None:
+    app = undici_app
+    url = {"http": app.http, "https": app.https}[scheme]
+    options = {"uri": app.network.proxy_url, "proxyTunnel": True}
+    app.proxied({"way": "dispatcher", "kind": "ProxyAgent", "url": url, "options": options})
+    assert app.network.proxy.lines == ["CONNECT " + url.partition("//")[2]]
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("refuse", [True, False], ids=["refused", "unreachable"])
+def test_error_of_a_dispatcher_names_the_proxy(undici_app: App, scheme: str, refuse: bool) -> None:
+    app = undici_app
+    app.network.proxy.refuse = True
+    url = {"http": app.http, "https": app.https}[scheme]
+    dead = {} if refuse else {"HTTP_PROXY": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"}
+    (result,) = app.proxied({"way": "dispatcher", "kind": "Agent", "url": url, "options": {}}, **dead)
+    expected = (
+        "the proxy refused llm.example.test:" if refuse else "through the proxy 127.0.0.1:9: connect ECONNREFUSED"
+    )
+    assert expected in result["error"]
+    assert app.network.tls.seen + app.network.plain.seen == []
+
+
+def test_sockets_to_no_proxy_and_to_loopback_stay_direct(app: App) -> None:
+    pem = str(app.network.pem_file)
+    by_name = [
+        {"way": "tls", "url": app.https, "form": "host"},
+        {"way": "http2", "url": "https://llm.example.test", "pem": pem},
+    ]
+    assert [result["status"] for result in app.proxied(*by_name, NO_PROXY="llm.example.test")] == [200] * 2
+    to_loopback = [
+        {"way": "tls", "url": app.local_https, "form": "host", "options": {"servername": "localhost"}},
+        {"way": "http2", "url": "https://127.0.0.1", "pem": pem},
+        {"way": "http2", "url": "https://localhost", "pem": pem},
+    ]
+    assert [result["status"] for result in app.proxied(*to_loopback)] == [200] * 3
+    assert app.network.proxy.lines == []
+
+
+def test_dispatchers_to_no_proxy_and_to_loopback_stay_direct(undici_app: App) -> None:
+    app = undici_app
+    by_name = [{"way": "dispatcher", "kind": "Agent", "url": url, "options": {}} for url in (app.http, app.https)]
+    local = [step | {"url": url} for step, url in zip(by_name, (app.local_http, app.local_https), strict=True)]
+    assert [result["status"] for result in app.proxied(*by_name, NO_PROXY="llm.example.test")] == [200] * 2
+    assert [result["status"] for result in app.proxied(*local)] == [200] * 2
+    assert app.network.proxy.lines == []
+
+
 def test_bootstrap_can_be_loaded_twice(app: App) -> None:
     again = app.directory / "again.cjs"
     shutil.copy(BOOTSTRAP, again)
@@ -344,6 +470,62 @@ def test_forks_and_worker_threads_inherit_the_bootstrap(app: App, way: str) -> N
     steps = [{"way": "request", "url": f"{app.https}/inner"}]
     assert app.proxied({"way": way, "steps": steps}) == [{"status": 200, "body": "origin /inner"}]
     assert app.network.proxy.lines == [app.tunnel]
+
+
+ROUTES = {
+    "fetch": "proxy",
+    "request": "proxy",
+    "own Agent": "proxy",
+    "createConnection": "proxy",
+    "npm ws": "proxy",
+    "undici Agent, https": "proxy",
+    "undici Agent, http": "proxy",
+    "undici fetch, pinned address": "proxy",
+    "http2": "proxy",
+    "tls.connect": "proxy",
+    "http2 without TLS": "direct",
+    "net.connect": "direct",
+}
+"""Clients, and the route that they take with the bootstrap. The README of the role has this table."""
+
+
+def test_route_of_each_client_with_and_without_the_bootstrap(bare_app: App) -> None:
+    """Print a table: before is Node with the proxy variables and NODE_USE_ENV_PROXY, after is with the bootstrap."""
+    app = bare_app
+    app.add("ws")
+    undici = (npm_modules() or Path()) / "undici-8" if app.major >= 22 else undici_6()
+    if undici is None:
+        pytest.skip("no Node with an npm that carries an undici along")
+    app.add_undici(undici)
+    pem = str(app.network.pem_file)
+    steps: dict[str, dict[str, Any]] = {
+        "fetch": {"way": "fetch", "url": app.https},
+        "request": {"way": "request", "url": app.https},
+        "own Agent": {"way": "ownAgent", "url": app.https},
+        "createConnection": {"way": "createConnection", "url": app.https, "form": "text"},
+        "npm ws": {"way": "ws", "url": app.https.replace("https", "wss") + "/ws"},
+        "undici Agent, https": {"way": "dispatcher", "kind": "Agent", "url": app.https, "options": {}},
+        "undici Agent, http": {"way": "dispatcher", "kind": "Agent", "url": app.http, "options": {}},
+        "undici fetch, pinned address": {"way": "pinned", "url": app.https},
+        "http2": {"way": "http2", "url": "https://llm.example.test", "pem": pem},
+        "tls.connect": {"way": "tls", "url": app.https, "form": "host", "options": {"servername": "llm.example.test"}},
+        "http2 without TLS": {"way": "http2", "url": "http://llm.example.test"},
+        "net.connect": {"way": "net", "url": app.http},
+    }
+
+    def route(step: dict[str, Any]) -> str:
+        app.network.proxy.seen.clear()
+        (result,) = app.proxied(step, NODE_USE_ENV_PROXY="1")
+        assert "error" not in result, result
+        return "proxy" if app.network.proxy.seen else "direct"
+
+    after = {name: route(step) for name, step in steps.items()}
+    (app.directory / BOOTSTRAP.name).write_text("")
+    before = {name: route(step) for name, step in steps.items()}
+    print(f"\nNode {app.major}".ljust(33), "before  after")
+    for name in steps:
+        print(f"{name:32} {before[name]:7} {after[name]}")
+    assert after == ROUTES
 
 
 # ── Requests through the proxy in detail ─────────────────────────────────────────────────────────────────────────────

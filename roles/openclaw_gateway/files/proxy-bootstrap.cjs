@@ -5,7 +5,8 @@
 //
 // Covered: fetch() and the global WebSocket and EventSource (they share one dispatcher); http.request and .get,
 // https.request and .get, also with a custom http.Agent or https.Agent, or with `createConnection` (as npm `ws` uses it);
-// every undici that is loaded later. Without proxy variables the bootstrap does nothing.
+// every undici, also with a dispatcher of its own; tls.connect and what uses it, such as http2 with https:// URLs.
+// Without proxy variables the bootstrap does nothing.
 //
 //   HTTP_PROXY, HTTPS_PROXY   an http:// URL, credentials allowed; HTTPS_PROXY falls back to HTTP_PROXY, as in undici;
 //                             the lower-case name has priority, as in other programs
@@ -17,8 +18,10 @@
 // differently for fetch() and for http. On Node 24 its setting for fetch() is lost when an undici >= 8 is loaded, which
 // installs its own direct dispatcher. So the bootstrap makes one decision, `direct(host, port)`, for all clients.
 //
-// Not covered: an agent class with its own createConnection (as proxy agents have), a custom `dispatcher`, raw sockets
-// (net, tls), UDP, http2 and DNS.
+// Not covered: net.connect (except by undici), so plain HTTP of an agent class with its own createConnection, h2c, and
+// protocols that start TLS later; a TLSSocket made without tls.connect; UDP; DNS. Databases and caches on a private
+// network use net.connect, and the proxy would refuse them. Proxy agents use it to reach their proxy.
+// tls.connect and dispatchers always reach loopback addresses directly.
 // Worker threads and child_process.fork() inherit --require. Other child processes inherit the variables and
 // NODE_USE_ENV_PROXY.
 // The bootstrap configures cooperative code. It does not enforce anything.
@@ -27,11 +30,18 @@ const http = require('node:http');
 const https = require('node:https');
 const net = require('node:net');
 const path = require('node:path');
+const tls = require('node:tls');
+const diagnostics = require('node:diagnostics_channel');
+const { Duplex } = require('node:stream');
 const { urlToHttpOptions } = require('node:url');
 const { createRequire, syncBuiltinESMExports } = require('node:module');
 
 const EXIT_CONFIG = 78; // sysexits.h: EX_CONFIG
 const DISPATCHERS = ['undici.globalDispatcher.1', 'undici.globalDispatcher.2'].map(Symbol.for); // undici <= 7, >= 8
+
+const LOOPBACK = new net.BlockList();
+LOOPBACK.addSubnet('127.0.0.0', 8, 'ipv4');
+LOOPBACK.addAddress('::1', 'ipv6');
 
 const INSTALLED = Symbol.for('openclaw.egress.bootstrap');
 
@@ -138,24 +148,22 @@ function coverHttpAgents(proxy, direct) {
   };
 }
 
-/** Send HTTPS of every https.Agent through a CONNECT tunnel, with TLS to the destination and the caller's options. */
-function coverHttpsAgents(proxy, direct) {
-  const { createConnection } = https.Agent.prototype;
-  const { addRequest } = http.Agent.prototype;
-  const own = isProxy(proxy);
+/** Return a function that opens a CONNECT tunnel: it returns the request, and calls back with an error or a socket. */
+function tunnelOpener(proxy) {
   const tunnels = new http.Agent();
-  tunnels.addRequest = addRequest; // the original method, or the CONNECT itself would be proxied
-  https.Agent.prototype.createConnection = function (options, callback, ...rest) {
-    const called = options !== null && typeof options === 'object' && typeof callback === 'function';
-    if (!called || chosen(this, options) || own(options) || direct(options.host, options.port)) {
-      return createConnection.call(this, options, callback, ...rest);
-    }
-    const target = authority(options);
+  tunnels.addRequest = http.Agent.prototype.addRequest; // the original method, or the CONNECT itself would be proxied
+  const { request } = http;
+  return (target, callback) => {
     const headers = { Host: target, ...credentials(proxy) };
-    const connect = http.request({ ...endpoint(proxy), method: 'CONNECT', path: target, headers, agent: tunnels });
-    connect.once('error', callback);
+    const connect = request({ ...endpoint(proxy), method: 'CONNECT', path: target, headers, agent: tunnels });
+    const failed = (error) => {
+      const { message, code } = error;
+      const problem = `cannot reach ${target} through the proxy ${authority(endpoint(proxy))}: ${message || code}`;
+      callback(Object.assign(new Error(problem, { cause: error }), { code }));
+    };
+    connect.once('error', failed);
     connect.once('connect', (response, socket, head) => {
-      connect.off('error', callback);
+      connect.off('error', failed);
       if (response.statusCode !== 200) {
         socket.destroy();
         const answer = `${response.statusCode} ${response.statusMessage}`;
@@ -163,11 +171,157 @@ function coverHttpsAgents(proxy, direct) {
         return;
       }
       if (head.length) socket.unshift(head);
-      callback(null, createConnection.call(this, { ...options, socket }));
+      callback(null, socket);
     });
     connect.end();
+    return connect;
+  };
+}
+
+/** Send HTTPS of every https.Agent through a CONNECT tunnel, with TLS to the destination and the caller's options. */
+function coverHttpsAgents(proxy, open, direct) {
+  const { createConnection } = https.Agent.prototype;
+  const own = isProxy(proxy);
+  https.Agent.prototype.createConnection = function (options, callback, ...rest) {
+    const called = options !== null && typeof options === 'object' && typeof callback === 'function';
+    if (!called || chosen(this, options) || own(options) || direct(options.host, options.port)) {
+      return createConnection.call(this, options, callback, ...rest);
+    }
+    open(authority(options), (error, socket) => {
+      if (error) callback(error);
+      else callback(null, createConnection.call(this, { ...options, socket }));
+    });
     return undefined;
   };
+}
+
+/** A socket through a CONNECT tunnel that does not exist yet, for callers that need a socket at once. */
+class TunnelSocket extends Duplex {
+  #request;
+  #socket = null;
+  #settings = new Map(); // calls that must reach the socket once it exists
+  #waiting = null; // a write, or the end, that waits for the socket
+
+  constructor(open, target) {
+    super({ allowHalfOpen: false });
+    this.#request = open(target, (error, socket) => {
+      if (error) this.destroy(error);
+      else if (this.destroyed) socket.destroy();
+      else this.#established(socket);
+    });
+  }
+
+  #established(socket) {
+    this.#socket = socket;
+    for (const [name, values] of this.#settings) socket[name](...values);
+    socket.on('data', (chunk) => { if (!this.push(chunk)) socket.pause(); });
+    socket.on('end', () => this.push(null));
+    socket.on('timeout', () => this.emit('timeout'));
+    socket.on('error', (error) => this.destroy(error));
+    socket.on('close', () => { if (!this.readableEnded) this.push(null); });
+    this.emit('connect');
+    this.emit('ready');
+    this.#waiting?.();
+    this.#waiting = null;
+  }
+
+  _read() { this.#socket?.resume(); }
+
+  _write(chunk, encoding, callback) {
+    if (this.#socket) this.#socket.write(chunk, encoding, callback);
+    else this.#waiting = () => this._write(chunk, encoding, callback);
+  }
+
+  _final(callback) {
+    if (this.#socket) this.#socket.end(callback);
+    else this.#waiting = () => this._final(callback);
+  }
+
+  _destroy(error, callback) {
+    this.#request.destroy();
+    this.#socket?.destroy();
+    callback(error);
+  }
+
+  #set(name, ...values) {
+    if (this.#socket) this.#socket[name](...values);
+    else this.#settings.set(name, values);
+    return this;
+  }
+
+  setTimeout(milliseconds, callback) {
+    if (callback && milliseconds) this.once('timeout', callback);
+    else if (callback) this.removeListener('timeout', callback);
+    return this.#set('setTimeout', milliseconds);
+  }
+
+  setNoDelay(...values) { return this.#set('setNoDelay', ...values); }
+  setKeepAlive(...values) { return this.#set('setKeepAlive', ...values); }
+  ref() { this.#settings.delete('unref'); return this.#set('ref'); }
+  unref() { this.#settings.delete('ref'); return this.#set('unref'); }
+  address() { return this.#socket?.address() ?? {}; }
+  get connecting() { return !this.#socket && !this.destroyed; }
+  get pending() { return this.connecting; }
+  get bytesRead() { return this.#socket?.bytesRead ?? 0; }
+  get bytesWritten() { return this.#socket?.bytesWritten ?? 0; }
+  get localAddress() { return this.#socket?.localAddress; }
+  get localPort() { return this.#socket?.localPort; }
+  get remoteAddress() { return this.#socket?.remoteAddress; }
+  get remotePort() { return this.#socket?.remotePort; }
+  get remoteFamily() { return this.#socket?.remoteFamily; }
+}
+
+/** Return whether a connection by net or tls must stay direct: to loopback, the proxy, a Unix socket or NO_PROXY. */
+function staysDirect(options, own, direct) {
+  if (options.socket || options.path || !options.port) return true;
+  const host = String(options.host ?? 'localhost').replace(/^\[|\]$/g, '').toLowerCase();
+  const family = net.isIP(host);
+  const loopback = family ? LOOPBACK.check(host, `ipv${family}`) : /(^|\.)localhost\.?$/.test(host);
+  return loopback || own.some((is) => is(options)) || direct(host, options.port);
+}
+
+/** Open every connection of tls.connect through a tunnel; http2 and the dispatchers of undici use it. */
+function coverTls(own, open, direct) {
+  const { connect } = tls;
+  tls.connect = function (...given) {
+    const [first, second, third] = given;
+    const numbered = typeof first === 'number' || (typeof first === 'string' && /^\d+$/.test(first));
+    if (!numbered && (first === null || typeof first !== 'object')) return connect.apply(this, given); // a path
+    const place = numbered ? { port: first, host: typeof second === 'string' ? second : undefined } : first;
+    const more = [second, third].find((value) => value !== null && typeof value === 'object');
+    const options = { ...place, ...(numbered ? more : {}) };
+    if (staysDirect(options, own, direct)) return connect.apply(this, given);
+    const socket = new TunnelSocket(open, authority(options));
+    // The proxy needs SNI for a name. Node sends it only if the caller gives servername.
+    const servername = options.servername ?? (net.isIP(options.host) ? undefined : options.host);
+    const connected = given.find((value) => typeof value === 'function');
+    const secure = connect.call(this, { ...options, servername, socket }, connected);
+    if (options.timeout) secure.setTimeout(options.timeout); // Node leaves the timeout of a given socket to its caller
+    return secure;
+  };
+}
+
+/** Open each plain HTTP connection of undici through a tunnel, with whatever dispatcher; other callers stay direct. */
+function coverDispatchers(own, open, direct) {
+  const { connect } = net;
+  let announced = null;
+  // undici publishes the destination immediately before it calls its connector.
+  diagnostics.subscribe('undici:client:beforeConnect', ({ connectParams }) => {
+    announced = connectParams;
+    queueMicrotask(() => { announced = null; });
+  });
+  const covered = function (...given) {
+    const [options] = given;
+    const expected = announced;
+    if (expected === null || options === null || typeof options !== 'object') return connect.apply(this, given);
+    const { protocol, hostname, servername } = expected;
+    const target = { host: hostname, port: Number(expected.port) || 80 };
+    const same = [hostname, servername].includes(options.host) && Number(options.port) === target.port;
+    const foreign = protocol !== 'http:' || !same || options.path;
+    if (foreign || staysDirect(target, own, direct)) return connect.apply(this, given);
+    return new TunnelSocket(open, authority(target));
+  };
+  net.connect = net.createConnection = covered;
 }
 
 /** Give a covered agent to a request with `createConnection` and without an agent, such as those of npm `ws`. */
@@ -256,9 +410,12 @@ function install() {
   Object.defineProperty(globalThis, INSTALLED, { value: true });
   const direct = bypass(variable('NO_PROXY'));
   const options = { keepAlive: true, scheduling: 'lifo', timeout: 5000 }; // the options of Node's own global agents
-  // Cover HTTPS first: its tunnels need the original method, which the HTTP step replaces.
+  // Make the openers first: they need the original methods of http, which the HTTP step replaces.
+  const [openHttps, openHttp] = [httpsProxy, httpProxy].map((proxy) => proxy && tunnelOpener(proxy));
+  const own = [httpsProxy, httpProxy].filter(Boolean).map(isProxy);
   if (httpsProxy) {
-    coverHttpsAgents(httpsProxy, direct);
+    coverHttpsAgents(httpsProxy, openHttps, direct);
+    coverTls(own, openHttps, direct);
     coverCreateConnection(https, 443, direct);
     https.globalAgent = new https.Agent(options);
   }
@@ -266,6 +423,7 @@ function install() {
     coverHttpAgents(httpProxy, direct);
     coverCreateConnection(http, 80, direct);
     http.globalAgent = new http.Agent(options);
+    coverDispatchers(own, openHttp, direct);
   }
   syncBuiltinESMExports();
   coverFetch(httpProxy, httpsProxy, direct);

@@ -4,7 +4,9 @@
 import { fork } from 'node:child_process';
 import { createRequire } from 'node:module';
 import dns from 'node:dns';
+import { readFileSync } from 'node:fs';
 import http, { request as namedRequest } from 'node:http';
+import http2 from 'node:http2';
 import https from 'node:https';
 import net from 'node:net';
 import tls from 'node:tls';
@@ -73,6 +75,70 @@ const ways = {
   wsAgent: ({ url, proxy }) => {
     const { HttpsProxyAgent } = createRequire(import.meta.url)('https-proxy-agent');
     return ways.ws({ url, options: { agent: new HttpsProxyAgent(proxy) } });
+  },
+  /** A raw TLS connection, in the three forms of tls.connect. */
+  tls: ({ url, form, options }) =>
+    new Promise((resolve, reject) => {
+      const { hostname: host, port, pathname } = new URL(url);
+      const connected = () => socket.write(`GET ${pathname} HTTP/1.1\r\nHost: ${host}\r\nConnection: close\r\n\r\n`);
+      const socket = {
+        options: () => tls.connect({ host, port, ...options }, connected),
+        host: () => tls.connect(Number(port), host, options ?? {}, connected),
+        port: () => tls.connect(port, { host, ...options }, connected),
+      }[form]();
+      let received = '';
+      socket.on('data', (chunk) => { received += chunk; }).on('error', reject);
+      socket.on('end', () => resolve({ status: Number(received.split(' ')[1]), body: received.split('\r\n\r\n')[1] }));
+    }),
+  /** A TLS connection whose timeout passes before the server sends anything. */
+  tlsTimeout: ({ url }) =>
+    new Promise((resolve, reject) => {
+      const { hostname: host, port } = new URL(url);
+      const socket = tls.connect({ host, port, timeout: 300 }, () => {});
+      socket.on('error', reject).on('timeout', () => resolve({ status: 0, body: 'timeout' }) || socket.destroy());
+    }),
+  net: ({ url }) =>
+    new Promise((resolve, reject) => {
+      const { hostname, port } = new URL(url);
+      const socket = net.connect(Number(port), hostname, () => resolve({ status: 0, body: '' }) || socket.destroy());
+      socket.on('error', reject);
+    }),
+  /** An HTTP/2 client; its server runs here, and the proxy sends every name to this machine. */
+  http2: ({ url, pem, options }) =>
+    new Promise((resolve, reject) => {
+      const secure = url.startsWith('https:');
+      const key = secure && readFileSync(pem);
+      const server = secure ? http2.createSecureServer({ key, cert: key }) : http2.createServer();
+      server.on('stream', (stream) => stream.respond({ ':status': 200 }) || stream.end('origin h2'));
+      server.listen(0, '127.0.0.1', () => {
+        const client = http2.connect(`${url}:${server.address().port}`, options);
+        const ended = (then) => (value) => then(value) || client.destroy() || server.close();
+        client.on('error', ended(reject));
+        const stream = client.request({ ':path': '/h2' });
+        let body = '';
+        stream.on('error', ended(reject)).on('data', (chunk) => { body += chunk; });
+        stream.on('end', () => ended(resolve)({ status: 200, body }));
+      });
+    }),
+  /** An undici of the application with a dispatcher that the caller made; `size` sends a body that large. */
+  dispatcher: async ({ url, kind, options, size }) => {
+    const undici = createRequire(import.meta.url)('undici');
+    const toOrigin = ['Client', 'Pool'].includes(kind);
+    const dispatcher = new undici[kind](...(toOrigin ? [new URL(url).origin] : []), options);
+    const sent = size ? { method: 'POST', body: 'x'.repeat(size) } : {};
+    const response = await undici.request(url, { dispatcher, ...sent });
+    const body = await response.body.text();
+    await dispatcher.close();
+    return { status: response.statusCode, body: size ? String(body.length) : body };
+  },
+  /** fetch() with a dispatcher that the caller made and that resolves names itself, as an SSRF guard does. */
+  pinned: async ({ url }) => {
+    const { Agent } = createRequire(import.meta.url)('undici');
+    const found = { address: '127.0.0.1', family: 4 };
+    const lookup = (_, options, then) => (options.all ? then(null, [found]) : then(null, found.address, found.family));
+    const dispatcher = new Agent({ connect: { lookup } });
+    const response = await createRequire(import.meta.url)('undici').fetch(url, { dispatcher });
+    return { status: response.status, body: await response.text() };
   },
   fetchStream: async ({ url, ack }) => {
     const response = await fetch(url);
