@@ -49,13 +49,18 @@ class Origin:
                     head += piece
                     self.received += piece
                 response = self.response
-                for part in response:
-                    connection.sendall(part)
-                    time.sleep(0.05)  # Each part is a separate segment.
-                kept = b"304" in b"".join(response)
+                send_slowly(connection, response)
+                kept = any(word in b"".join(response) for word in (b"304", b"Keep-Alive"))
 
     def close(self):
         self._server.close()
+
+
+def send_slowly(sock: socket.socket, parts: tuple[bytes, ...]) -> None:
+    """Send each part as a separate segment."""
+    for part in parts:
+        sock.sendall(part)
+        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +74,7 @@ def proxy(request, tmp_path_factory, origin):
     directory = tmp_path_factory.mktemp(request.param)
     with LLMProviders(tls_dir=directory / "tls") as providers:
         certificate = directory / "tls" / "cert.pem", directory / "tls" / "key.pem"
-        parts = dict.fromkeys(("reply", "*"), lambda sock: [sock.sendall(part) for part in origin.response])
+        parts = dict.fromkeys(("reply", "*"), lambda sock: send_slowly(sock, origin.response))
         with hostile.listening(*certificate, parts) as port:
             running = RunningProxy(directory, [port, origin.port], providers.ca_file, request.param)
             text = running.policy_file.read_text()
@@ -466,3 +471,148 @@ def test_response_without_a_body_keeps_the_connection_usable(proxy, origin, resp
         origin.response = (OK,)
         sock.sendall(get(origin))
         assert status_of(read_head(sock)) == 200
+
+
+# ── after the response began ─────────────────────────────────────────────────────────────────────────────────────
+
+
+KEPT = b"HTTP/1.1 200 OK\r\nConnection: Keep-Alive\r\nContent-Length: 2\r\n\r\nok"
+SLOW = (b"HTTP/1.1 200 OK\r\nContent-Length: 40\r\n\r\n", *[b"ok"] * 20)
+LATE = {
+    "malformed chunk": (b"zz\r\n", "malformed request: the size of a chunk is malformed"),
+    "chunk that does not end": (b"2\r\nhiX\r\n", "malformed request: a chunk does not end where its size says"),
+    "endless chunk size": (b"0" * 5000, "malformed request: the size of a chunk is malformed"),
+    "endless chunk extension": (b"2;" + b"a" * 5000, "malformed request: the size of a chunk is malformed"),
+    "malformed trailer": (b"0\r\nno trailer\r\n", "malformed request: the trailers are malformed or too long"),
+    "endless trailer": (b"0\r\nX: " + b"a" * 20_000, "malformed request: the trailers are malformed or too long"),
+}
+
+
+def site(data: bytes) -> bytes:
+    """Return a request for another name of the same origin: more than ten denials of one are summarised."""
+    return data.replace(HOST.encode(), b"packages.example.com")
+
+
+@pytest.mark.parametrize("kind", LATE)
+def test_body_that_turns_malformed_after_the_response_began_is_recorded(proxy, origin, kind):
+    origin.response = SLOW
+    late_body(proxy, site(get(origin, CHUNKED, method=POST)), *LATE[kind])
+
+
+def test_body_that_turns_malformed_after_the_response_is_recorded(proxy, origin):
+    origin.response = (KEPT,)
+    late_body(proxy, site(get(origin, CHUNKED, method=POST)), *LATE["malformed chunk"])
+
+
+def late_body(proxy, head: bytes, sent: bytes, why: str) -> None:
+    known = len(proxy.denials())
+    with connected(proxy.ports["browser"]) as sock:
+        sock.sendall(head + b"2\r\nhi\r\n")
+        assert status_of(read_head(sock)) == 200
+        time.sleep(0.1)
+        with contextlib.suppress(OSError):
+            sock.sendall(sent)
+            read_all(sock)
+    (row,) = new_denials(proxy, known)
+    assert (row.host, row.reason, client_of(proxy, row)) == ("packages.example.com", why, "127.0.0.1")
+
+
+def test_body_that_turns_malformed_inside_a_tunnel_after_the_response_began_is_recorded(proxy, origin):
+    origin.response = SLOW
+    known = len(proxy.denials())
+    authority = f"api.anthropic.com:{proxy.provider_port}"
+    with connected(proxy.ports["gateway"]) as sock:
+        assert status_of(connect(sock, authority)) == 200
+        with tls(sock, "api.anthropic.com", proxy.root) as secured:
+            secured.sendall(b"POST /reply HTTP/1.1\r\nHost: %s\r\n%s\r\n" % (authority.encode(), CHUNKED))
+            assert status_of(read_head(secured)) == 200
+            secured.sendall(b"2\r\nhi\r\nzz\r\n")
+            read_all(secured)
+    (row,) = new_denials(proxy, known)
+    assert (row.host, row.reason) == ("api.anthropic.com", LATE["malformed chunk"][1])
+
+
+def test_refused_body_that_turns_malformed_is_recorded_once(proxy, origin):
+    known = len(proxy.denials())
+    with connected(proxy.ports["browser"]) as sock:
+        sock.sendall(get(origin, CHUNKED, method=POST).replace(HOST.encode(), b"refused.example.org"))
+        assert status_of(read_head(sock)) == 403
+        with contextlib.suppress(OSError):
+            sock.sendall(b"zz\r\n")
+            read_all(sock)
+    time.sleep(0.2)
+    assert [row.code for row in proxy.denials()[known:]] == ["no_rule"]
+
+
+@pytest.mark.parametrize("upload", [False, True], ids=["GET", "POST under way"])
+def test_many_slow_interim_responses_are_recorded(proxy, origin, upload):
+    origin.response = (EARLY,) * 101
+    known = len(proxy.denials())
+    with connected(proxy.ports["browser"]) as sock:
+        sock.sendall(get(origin, *([CHUNKED] if upload else []), method=POST if upload else b"GET"))
+        answer = read_all(sock)
+    final = answer.replace(EARLY, b"")
+    assert status_of(final) == 502
+    (row,) = new_denials(proxy, known)
+    assert row.rule == "response-syntax" and client_of(proxy, row) == "127.0.0.1"
+
+
+# ── fields of one hop, and forged fields ─────────────────────────────────────────────────────────────────────────
+
+
+UPGRADE = b"HTTP/1.1 426 Upgrade Required\r\nUpgrade: HTTP/3.0\r\n%sContent-Length: 0\r\n\r\n"
+
+
+@pytest.mark.parametrize("field", [b"", b"Connection: upgrade, X-Hop\r\nX-Hop: 1\r\n"], ids=["alone", "named"])
+@pytest.mark.parametrize("decrypted", [False, True], ids=["plain", "inspected"])
+def test_426_keeps_its_upgrade(proxy, origin, field, decrypted):
+    origin.response = (UPGRADE % field,)
+    answer = inspected(proxy) if decrypted else send(proxy, get(origin, b"Connection: close\r\n"), "gateway")
+    fields = answer.lower().split(b"\r\n")
+    assert status_of(answer) == 426 and b"upgrade: http/3.0" in fields and b"connection: upgrade" in fields
+    assert b"x-hop" not in answer.lower()
+
+
+def test_other_responses_lose_their_upgrade(proxy, origin):
+    origin.response = (UPGRADE.replace(b"426 Upgrade Required", b"200 OK") % b"Connection: upgrade\r\n",)
+    assert b"upgrade" not in send(proxy, get(origin, b"Connection: close\r\n"), "gateway").lower()
+
+
+@pytest.mark.parametrize("decrypted", [False, True], ids=["plain", "inspected"])
+@pytest.mark.parametrize("interim", [False, True], ids=["final", "interim"])
+def test_forged_status_of_the_proxy_is_removed(proxy, origin, decrypted, interim):
+    forged = b'Proxy-Status: cdn.example, openclaw-egress; error=x\r\nproxy-status: "OpenClaw-egress"\r\n'
+    response = (EARLY if interim else OK).replace(b"\r\n", b"\r\n" + forged, 1)
+    origin.response = (response + OK if interim else response,)
+    answer = inspected(proxy) if decrypted else send(proxy, get(origin, b"Connection: close\r\n"), "gateway")
+    assert answer.endswith(b"ok") and b"egress" not in answer.lower()
+    assert answer.count(b"Proxy-Status: cdn.example\r\n") == 1
+
+
+@pytest.mark.parametrize("name", [b"Content_Length", b"transfer_encoding", b"Content.Length", b"TRANSFER~ENCODING"])
+def test_name_that_servers_take_for_framing_is_refused(proxy, origin, name):
+    value = b"chunked" if name.lower().startswith(b"t") else b"5"
+    known, received = len(proxy.denials()), len(origin.received)
+    answer = send(proxy, get(origin, name + b": " + value + b"\r\n", method=POST), "gateway")
+    assert status_of(answer) == 400 and len(origin.received) == received
+    rows = new_denials(proxy, known)
+    # More than ten denials of one code and an unknown destination are summarised, each reason by itself.
+    assert [row.reason.partition(": ")[2][:24] for row in rows] == ["a header's name is one t"]
+
+
+@pytest.mark.parametrize("name", [b"Content_Type", b"X_Content_Length", b"Content_Length_2", b"X-Transfer_Encoding"])
+def test_other_names_with_underscores_pass(proxy, origin, name):
+    assert status_of(send(proxy, get(origin, name + b": 5\r\n"), "gateway")) == 200
+    assert name in origin.received
+
+
+def test_bytes_sent_ahead_of_a_response_have_their_own_code(proxy, origin):
+    origin.response = SLOW
+    known = len(proxy.denials())
+    with connected(proxy.ports["browser"]) as sock, contextlib.suppress(OSError):
+        sock.sendall(get(origin))
+        assert status_of(read_head(sock)) == 200
+        for _ in range(10):
+            sock.sendall(b"x" * 100_000)
+        read_all(sock)
+    assert [row.code for row in new_denials(proxy, known)] == ["sent_ahead"]

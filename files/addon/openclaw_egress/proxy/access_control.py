@@ -319,7 +319,7 @@ class AccessControl:
     def _refuse_message(
         self,
         client: connection.Client,
-        status: int,
+        status: int | None,
         code: Code,
         evidence: Evidence,
         *,
@@ -340,7 +340,7 @@ class AccessControl:
             found.name, destination, decision, method, str(client.peername[0]), enforced=True, status=status
         )
         response = refusal(
-            status,
+            status or 400,
             class_name=found.name,
             destination=str(destination),
             rule=decision.rule,

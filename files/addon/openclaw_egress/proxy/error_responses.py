@@ -7,6 +7,8 @@ import json
 
 from mitmproxy import http
 
+from openclaw_egress.wire.proxy_status import OUR_NAME, without_our_name
+
 REMEDY = "Ask the operator of this machine to allow it in policy.yml (`egress policy explain CLASS URL` says why)."
 
 
@@ -20,7 +22,7 @@ def refusal(
     """
     error = "http_request_denied" if status == 403 else "proxy_internal_response"
     headers = {
-        "Proxy-Status": f'openclaw-egress; error={error}; details="{_quoted(rule)}"',
+        "Proxy-Status": f'{OUR_NAME.decode()}; error={error}; details="{_quoted(rule)}"',
         "Cache-Control": "no-store",
     }
     fields = {"class": class_name, "destination": destination, "rule": rule, "reason": reason, "remedy": remedy}
@@ -41,6 +43,27 @@ def refusal(
         lines = "".join(f"{key}: {value}\n" for key, value in fields.items())
         body = f"openclaw.egress refused this request.\n{lines}"
     return http.Response.make(status, body.encode("utf-8", "replace"), headers)
+
+
+def is_refusal(response: http.Response) -> bool:
+    """Return whether this proxy made the response; `drop_forged_status` must have seen those of servers."""
+    return any(value.startswith(OUR_NAME) for value in _statuses(response))
+
+
+def drop_forged_status(response: http.Response) -> None:
+    """Remove from a server's response what a reader could take for this proxy's Proxy-Status."""
+    if not _statuses(response):
+        return
+    kept = []
+    for name, value in response.headers.fields:
+        if name.lower() == b"proxy-status" and not (value := without_our_name(value)):
+            continue
+        kept.append((name, value))
+    response.headers.fields = tuple(kept)
+
+
+def _statuses(response: http.Response) -> list[bytes]:
+    return [value for name, value in response.headers.fields if name.lower() == b"proxy-status"]
 
 
 def _quoted(text: str) -> str:

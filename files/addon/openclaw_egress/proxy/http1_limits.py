@@ -50,18 +50,20 @@ from mitmproxy.proxy.layers.http._http1 import Http1Client, Http1Connection, Htt
 from openclaw_egress.policy.codes import NOTHING, Code, Evidence, reason
 from openclaw_egress.policy.model import Limits
 from openclaw_egress.proxy import memory
+from openclaw_egress.proxy.error_responses import drop_forged_status, is_refusal
 from openclaw_egress.proxy.log_scrubber import without_traffic
 from openclaw_egress.proxy.options import SILENCE_SECONDS
 from openclaw_egress.wire import http1_syntax
+from openclaw_egress.wire.proxy_status import OUR_NAME
 
 DRAIN_BYTES = 1024 * 1024
 """Limit to the discarded body of a refused request: closing a connection with unread bytes could lose the response."""
 
 AHEAD_BYTES = 256 * 1024
-"""Limit to the buffer beyond a head: bytes sent ahead of a response, or a chunk's size line that does not end."""
+"""Limit to the buffer beyond a head: bytes sent ahead of a response."""
 
 SERVER_HEAD_BYTES = 256 * 1024
-"""Limit to a server's response head and to a line between its chunks. For comparison: curl accepts 300 KB."""
+"""Limit to a server's response head. For comparison: curl accepts 300 KB."""
 
 INTERIM_RESPONSES = 100
 """Limit to 1xx responses for one request. A slow server may send one every few seconds."""
@@ -82,7 +84,7 @@ class Refusing(Protocol):
 
     def __call__(
         self,
-        status: int,
+        status: int | None,
         code: Code,
         evidence: Evidence,
         *,
@@ -93,7 +95,7 @@ class Refusing(Protocol):
         """Record the refusal and return the response for the client.
 
         Args:
-            status: of the response; the rate limit of the class may change it to 429.
+            status: of the response; the rate limit of the class may change it to 429. None if it is too late for one.
             code: the kind of the refusal.
             evidence: the limit that was reached, or the malformed part; never bytes of the client.
             method: of the request, if it is known.
@@ -213,6 +215,8 @@ class StrictChunkedReader:
             self._end = self._end[len(found) :]
         if self._left == 0:
             if (line := buffer.maybe_extract_next_line()) is None:
+                if len(buffer) > http1_syntax.MAX_CHUNK_LINE_BYTES:
+                    self._fail("the size of a chunk is malformed")
                 return None
             size = http1_syntax.chunk_size(bytes(line), padded=self._padded)
             if size is None:
@@ -236,6 +240,8 @@ class StrictChunkedReader:
             self._trailers = (self._trailers or 0) + len(line)
             if self._trailers > http1_syntax.MAX_TRAILER_BYTES or not http1_syntax.is_trailer(bytes(line)):
                 self._fail("the trailers are malformed or too long")
+        if (self._trailers or 0) + len(buffer) > http1_syntax.MAX_TRAILER_BYTES:
+            self._fail("the trailers are malformed or too long")
         return None
 
     def read_eof(self) -> None:
@@ -407,10 +413,17 @@ class BoundedHttp1Server(_Bounded, Http1Server):
             problem = getattr(self._reader, "problem", "")
             if problem and isinstance(command, commands.CloseConnection):
                 self._reader.problem = ""
+                evidence = Evidence(detail=problem)
                 if self.response is None:
-                    evidence = Evidence(detail=problem)
                     yield from self._answer(400, Code.MALFORMED_REQUEST, evidence, request=self.request, counted=True)
+                elif not self._refused:
+                    self._record(None, Code.MALFORMED_REQUEST, evidence, request=self.request, counted=True)
             yield command
+
+    @property
+    def _refused(self) -> bool:
+        """Return whether the request has got a response of this proxy, so that its refusal is recorded."""
+        return self.response is not None and is_refusal(self.response)
 
     def _check_buffer(self, received: int) -> Commands:
         """Close the connection when too many bytes pile up, sent ahead of a response or as a body that is discarded."""
@@ -521,7 +534,7 @@ class BoundedHttp1Server(_Bounded, Http1Server):
 
     def _record(
         self,
-        status: int,
+        status: int | None,
         code: Code,
         evidence: Evidence = NOTHING,
         *,
@@ -542,17 +555,16 @@ class BoundedHttp1Server(_Bounded, Http1Server):
 
 
 class BoundedHttp1Client(_Bounded, Http1Client):
-    """HTTP/1 with a server: it parses responses strictly and limits heads and the lines between chunks."""
+    """HTTP/1 with a server: it parses responses strictly and limits their heads."""
 
     _padded_chunks = True
     _interim = 0
 
     def _handle_event(self, event: events.Event) -> Commands:
         yield from super()._handle_event(event)
-        # While a body is read, the buffer holds only the start of a chunk that is not complete yet.
-        reading = isinstance(event, events.DataReceived) and self.state in (self.read_headers, self.read_body)
+        reading = isinstance(event, events.DataReceived) and self.state == self.read_headers
         if reading and len(self.buf) > SERVER_HEAD_BYTES:
-            yield from self._malformed(f"a head or a chunk's line has more than {SERVER_HEAD_BYTES} bytes")
+            yield from self._malformed(f"the head has more than {SERVER_HEAD_BYTES} bytes")
 
     def read_headers(self, event: events.ConnectionEvent) -> Commands:
         """Accept a well-formed head. Forward interim responses (1xx) and wait for the final one."""
@@ -592,7 +604,9 @@ class BoundedHttp1Client(_Bounded, Http1Client):
         if response.status_code == 304:
             # A 304 has no body, but mitmproxy would write a last chunk after its head.
             response.headers.pop("transfer-encoding", None)
-        drop_hop_by_hop(response, upgrades=response.status_code == 101)
+        # A 426 must say which protocol the server requires (RFC 9110, section 15.5.22).
+        drop_hop_by_hop(response, upgrades=response.status_code in (101, 426))
+        drop_forged_status(response)
         self.response = response
         size = http1.expected_http_body_size(request, response)
         yield ReceiveHttp(ResponseHeaders(stream_id, response, size == 0))
@@ -621,6 +635,7 @@ class BoundedHttp1Client(_Bounded, Http1Client):
         """
         client = self.context.client
         drop_hop_by_hop(response)
+        drop_forged_status(response)
         if request.http_version != "HTTP/1.0" and client.state & ConnectionState.CAN_WRITE:
             yield commands.SendData(client, http1.assemble_response_head(response))  # type: ignore[no-untyped-call]
 
@@ -658,8 +673,11 @@ def drop_hop_by_hop(message: http.Request | http.Response, *, upgrades: bool = F
     ours = {b"close", b"keep-alive"} | ({b"upgrade"} if upgrades else set())
     dropped = (http1_syntax.HOP_BY_HOP | named) - http1_syntax.END_TO_END - ({b"upgrade"} if upgrades else set())
     kept = [field for field in fields if field[0].lower() not in dropped]
+    if upgrades and any(name.lower() == b"upgrade" for name, _ in fields):
+        # Whoever sends Upgrade must name it in Connection (RFC 9110, section 7.8).
+        named.add(b"upgrade")
     if options := [option for option in (b"close", b"keep-alive", b"upgrade") if option in named & ours]:
-        at = next(index for index, (name, _) in enumerate(fields) if name.lower() == b"connection")
+        at = next((index for index, (name, _) in enumerate(fields) if name.lower() == b"connection"), len(fields))
         at = sum(name.lower() not in dropped for name, _ in fields[:at])
         kept.insert(at, (b"Connection", b", ".join(options)))
     message.headers.fields = tuple(kept)
@@ -669,7 +687,7 @@ def upstream_failed(message: str) -> bytes:
     """Return the 502 for a server that cannot be reached or whose response is malformed."""
     body = f"openclaw.egress: no usable response from the server.\nreason: {without_traffic(message)[:300]}\n"
     headers = {
-        "Proxy-Status": 'openclaw-egress; error=http_protocol_error; details="upstream"',
+        "Proxy-Status": f'{OUR_NAME.decode()}; error=http_protocol_error; details="upstream"',
         "Content-Type": "text/plain; charset=utf-8",
         "Connection": "close",
     }

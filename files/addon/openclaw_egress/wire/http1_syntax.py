@@ -30,6 +30,8 @@ _VERSION = re.compile(rb" HTTP/1\.[01]")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[\t ]*;%b)?\r\n" % _VALUE)
 _CHUNK_SIZE_PADDED = re.compile(rb"([0-9A-Fa-f]{1,15})[\t ]*(?:;%b)?\r\n" % _VALUE)
 _TRAILER = re.compile(rb"%b:%b\r\n" % (_TOKEN, _VALUE))
+# Names that CGI and WSGI servers take for framing fields: they map each of these characters to `_` (RFC 3875, 4.1.18).
+_ALIAS = re.compile(rb"(?i)\n(?:content[!#$%&'*+._`|~^]length|transfer[!#$%&'*+._`|~^]encoding):")
 _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _BARE_CR = re.compile(rb"\r(?!\n)")
 _BARE_LF = re.compile(rb"(?<!\r)\n")
@@ -75,6 +77,8 @@ def request_problem(head: bytes) -> str | None:
     method, minor = found[1], found[2]
     if method.upper() in (b"CONNECT", b"HEAD") and not method.isupper():
         return "the method is CONNECT or HEAD in lower case: methods are case-sensitive"
+    if _ALIAS.search(head) is not None:
+        return "a header's name is one that servers take for Content-Length or Transfer-Encoding"
     lengths, codings = _framing(head)
     problem = _framing_problem(lengths, codings, minor)
     if problem is None and method == b"CONNECT" and (codings or any(length != b"0" for length in lengths)):

@@ -1,0 +1,35 @@
+"""The field Proxy-Status (RFC 9209): a list of the intermediaries that handled a response. Pure."""
+
+from __future__ import annotations
+
+import re
+
+OUR_NAME = b"openclaw-egress"
+"""The identity of this proxy in the field."""
+
+# A list of structured fields (RFC 8941, section 3.1) whose members are strings or tokens with parameters.
+_STRING = rb'"(?:[ !#-\[\]-~]|\\["\\])*"'
+_TOKEN = rb"[A-Za-z*][!#$%&'*+\-.^_`|~0-9A-Za-z:/]*"
+_VALUE = rb"(?:%b|%b|-?[0-9]{1,15}(?:\.[0-9]{1,3})?|\?[01]|:[A-Za-z0-9+/=]*:)" % (_STRING, _TOKEN)
+_MEMBER = re.compile(rb"(%b|%b)(?:; *[a-z*][a-z0-9_\-.*]*(?:=%b)?)*+" % (_STRING, _TOKEN, _VALUE))
+_SEPARATOR = re.compile(rb"[ \t]*,[ \t]*")
+
+
+def without_our_name(value: bytes) -> bytes:
+    """Return the value of one field line without members that bear this proxy's name, in any case of letters.
+
+    A malformed line is removed completely (the result is empty): readers ignore it, or read it in different ways.
+    """
+    value = value.strip(b" \t")
+    kept: list[bytes] = []
+    at = 0
+    while (found := _MEMBER.match(value, at)) is not None:
+        if found[1].strip(b'"').strip().lower() != OUR_NAME:
+            kept.append(found[0])
+        at = found.end()
+        if at == len(value):
+            return b", ".join(kept)
+        if (separator := _SEPARATOR.match(value, at)) is None:
+            break
+        at = separator.end()
+    return b""
