@@ -9,6 +9,7 @@ from pathlib import Path
 from openclaw_egress.audit.chain import GONE, ChainLine, Ledger, LedgerRow
 from openclaw_egress.recording.log_lines import line_hash
 from openclaw_egress.recording.records import Body, ExchangeRecord
+from openclaw_egress.signatures import Signer
 from openclaw_egress.spool.reader import SpoolReader
 from openclaw_egress.spool.writer import Spool
 
@@ -33,9 +34,10 @@ def exchange(name: str, size: int = 0) -> ExchangeRecord:
     )
 
 
-def write_chain(path: Path) -> None:
+def write_chain(path: Path, *, signed: bool = False) -> None:
     """Write the chain to a new spool, and mark every line as acknowledged."""
-    with Spool(path, sync_seconds=None) as spool:
+    signer = Signer.in_directory(path.parent) if signed else None
+    with Spool(path, sync_seconds=None, signer=signer) as spool:
         for number in range(6):
             spool.close_exchange(exchange(f"early-{number}"))
         spool.close_exchange(exchange("split", 500_000))
@@ -135,6 +137,18 @@ def forge_after_the_end(lines: Lines) -> Lines:
         {"seq": LINES + 1, "prev": line_hash(last.text), "url": "https://x.example/"}, separators=(",", ":")
     )
     return [*lines, ChainLine(last.time_ns + 1, text)]
+
+
+def rewrite(lines: Lines) -> Lines:
+    """Edit line 4 and give every later line a correct `prev` and checkpoint: without a key nothing looks wrong."""
+    lines = edit(lines)
+    for seq in range(5, LINES + 1):
+        place = at(lines, seq)
+        sealed = json.loads(lines[place].text) | {"prev": line_hash(lines[at(lines, seq - 1)].text)}
+        if named := sealed.get("openclaw.egress.checkpoint.seq"):
+            sealed["openclaw.egress.checkpoint.hash"] = line_hash(lines[at(lines, named)].text)
+        lines[place] = lines[place]._replace(text=compact(sealed))
+    return lines
 
 
 TAMPERINGS: dict[str, tuple[Callable[[Lines], Lines], set[tuple[str, int]]]] = {

@@ -190,3 +190,68 @@ def test_line_of_another_file_is_named(path, tmp_path):
     (tmp_path / "x").write_text('{"time_ns": 1, "line": "a"}\nnot json\n')
     result = egress("audit", "--file", tmp_path / "x")
     assert f"{tmp_path / 'x'}:2: not a line of `egress export`" in str(result.exception)
+
+
+# ── signatures ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def signed(tmp_path, monkeypatch):
+    """Return the path of a spool with signed checkpoints."""
+    chains.write_chain(tmp_path / "spool.db", signed=True)
+    monkeypatch.setenv("EGRESS_STATE_DIR", str(tmp_path))
+    monkeypatch.delenv("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", raising=False)
+    return tmp_path / "spool.db"
+
+
+def write_file(path, lines):
+    path.write_text("".join(json.dumps({"time_ns": line.time_ns, "line": line.text}) + "\n" for line in lines))
+    return path
+
+
+def public_key(spool) -> str:
+    return (spool.parent / "signing-key.pub").read_text().strip()
+
+
+def test_signatures_of_the_spool_are_checked_with_its_own_key(signed):
+    result = egress("audit")
+    assert result.exit_code == 0, result.output
+    assert "  signed up to line 17" in result.stdout
+
+
+def test_rewritten_chain_is_found_by_its_signatures_alone(signed, tmp_path):
+    file = write_file(tmp_path / "x", chains.rewrite(list(chains.read_chain(signed)[1])))
+    assert egress("audit", "--file", file).exit_code == 0
+    result = egress("audit", "--json", "--file", file, "--key", public_key(signed))
+    assert result.exit_code == 1
+    assert findings(result)[0] == {("signature", 11), ("signature", 18), ("signature", 0)}
+
+
+def test_checkpoint_without_a_signature_after_a_signed_one_is_found(signed, tmp_path):
+    lines = chains.read_chain(signed)[1]
+    sealed = json.loads(lines[17].text)
+    del sealed["openclaw.egress.checkpoint.signature"]
+    lines[17] = lines[17]._replace(text=chains.compact(sealed))
+    result = egress("audit", "--json", "--file", write_file(tmp_path / "x", lines), "--key", public_key(signed))
+    assert ("signature", 18) in findings(result)[0]
+
+
+def test_signature_of_another_checkpoint_is_not_accepted(signed, tmp_path):
+    lines = chains.read_chain(signed)[1]
+    one, other = json.loads(lines[10].text), json.loads(lines[17].text)
+    other["openclaw.egress.checkpoint.signature"] = one["openclaw.egress.checkpoint.signature"]
+    lines[17] = lines[17]._replace(text=chains.compact(other))
+    result = egress("audit", "--json", "--file", write_file(tmp_path / "x", lines), "--key", public_key(signed))
+    assert ("signature", 18) in findings(result)[0]
+
+
+def test_unsigned_spool_of_an_earlier_version_has_no_findings(path):
+    chains.Signer.in_directory(path.parent)
+    result = egress("audit")
+    assert result.exit_code == 0, result.output
+    assert "  no signed checkpoint yet" in result.stdout
+
+
+def test_text_that_is_not_a_key_is_refused(path):
+    result = egress("audit", "--key", "abc")
+    assert "not a public signing key: 'abc'; use the key that `egress ca show` prints" in str(result.exception)

@@ -39,6 +39,7 @@ from openclaw_egress.recording import semconv
 from openclaw_egress.recording.denials import MAX_KEYS, DenialRate, Key
 from openclaw_egress.recording.records import DeniedRecord, EventRecord, rfc3339
 from openclaw_egress.settings import Settings, SettingsError
+from openclaw_egress.signatures import Signer
 from openclaw_egress.spool.writer import Spool, SpoolError
 
 log = logging.getLogger("openclaw_egress")
@@ -69,7 +70,7 @@ If one cannot open, the open listeners stay unchanged, and the future raises Lis
 class Service:
     """The parts of one proxy. The constructor validates the configuration; nothing listens before :meth:`start`.
 
-    The constructor raises SettingsError, PolicyError, CAError, SpoolError or HealthError, each with a message for the
+    The constructor raises SettingsError, PolicyError, CAError, SigningError, SpoolError or HealthError, each with a message for the
     operator.
     """
 
@@ -114,6 +115,7 @@ class Service:
             local=not settings.logs_endpoint,
             service_name=settings.service_name,
             host_name=settings.host_name,
+            signer=Signer.in_directory(settings.state_dir),
         )
         self.exporter = Exporter(self.spool, settings) if settings.logs_endpoint else None
         self._was_full = False

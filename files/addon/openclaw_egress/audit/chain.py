@@ -98,6 +98,49 @@ def head_of(text: str) -> dict[str, Any] | None:
     return found if isinstance(seq, int) and not isinstance(seq, bool) and 0 < seq < 2**63 else None
 
 
+SignatureCheck = Callable[[str, int, str], bool]
+"""A function that returns whether a signature of a checkpoint (number and hash) is valid."""
+
+
+class _Signatures:
+    """Check of the signatures of checkpoints. Without a key it finds nothing."""
+
+    def __init__(self, is_signed: SignatureCheck | None) -> None:
+        self._is_signed = is_signed
+        self.newest = 0
+        """Newest line that a valid signature covers."""
+        self._oldest_valid = 0
+        self._unsigned: list[int] = []
+
+    def take(self, sealed: dict[str, Any]) -> Iterator[Finding]:
+        """Take a line of the chain, and yield a finding for an invalid signature."""
+        seq, digest = sealed.get(semconv.CHECKPOINT_SEQ), sealed.get(semconv.CHECKPOINT_HASH)
+        if self._is_signed is None or not isinstance(seq, int) or not isinstance(digest, str):
+            return
+        own = sealed["seq"]
+        signature = sealed.get(semconv.CHECKPOINT_SIGNATURE)
+        if not isinstance(signature, str):
+            self._unsigned.append(own)
+        elif self._is_signed(signature, seq, digest):
+            self.newest = max(self.newest, seq)
+            self._oldest_valid = min(self._oldest_valid or own, own)
+        else:
+            yield Finding(FindingCode.SIGNATURE, own, own, "the signature of this checkpoint is not valid for the key")
+
+    def rest(self, *, required: bool) -> Iterator[Finding]:
+        """Yield the findings that only the whole chain shows: checkpoints without a signature after a signed one."""
+        for own in self._unsigned:
+            if self._oldest_valid and own > self._oldest_valid:
+                yield Finding(FindingCode.SIGNATURE, own, own, "this checkpoint has no signature")
+        if required and self._is_signed is not None and not self.newest:
+            yield Finding(FindingCode.SIGNATURE, 0, 0, "no checkpoint is signed with the key")
+
+    @property
+    def signed_seq(self) -> int | None:
+        """Return the value of `Report.signed_seq`."""
+        return None if self._is_signed is None else self.newest
+
+
 def against_ledger(
     source: str,
     ledger: Ledger,
@@ -105,6 +148,7 @@ def against_ledger(
     *,
     later: Callable[[int], bytes | None] = lambda _: None,
     every_line: bool = False,
+    is_signed: SignatureCheck | None = None,
 ) -> Report:
     """Compare a place's lines with the ledger.
 
@@ -114,8 +158,10 @@ def against_ledger(
         lines: all lines that claim to be of this instance, in any order.
         later: return the hash of a line that was committed after the audit began; None if there is none.
         every_line: whether the place is the spool itself, which must have every line that it did not prune or drop.
+        is_signed: the check of signatures; without it they are ignored.
     """
     seen = bytearray(len(ledger))
+    signatures = _Signatures(is_signed)
     found = duplicates = 0
     suspects: list[tuple[int, str]] = []
     dropped: dict[int, tuple[int, int, int]] = {}
@@ -140,6 +186,7 @@ def against_ledger(
         if drop := _dropped_by(sealed):
             dropped[seq] = drop
         findings += _checkpoint_findings(sealed, ledger)
+        findings += signatures.take(sealed)
         findings += bodies.take(sealed)
     for seq, why in suspects:
         own = bool(seq) and ledger.first <= seq <= ledger.last and not seen[seq - ledger.first]
@@ -147,7 +194,9 @@ def against_ledger(
     changed = {finding.first for finding in findings if finding.code is FindingCode.CHANGED}
     absent, explained = _absent(ledger, seen, changed, dropped.values(), every_line=every_line)
     findings += _gaps(absent, bodies.parts, ledger.last)
+    findings += signatures.rest(required=False)
     return Report(
+        signed_seq=signatures.signed_seq,
         source=source,
         lines=len(ledger),
         found=found,
@@ -283,16 +332,24 @@ class _Links:
     prevs: bytearray = field(default_factory=bytearray)
 
 
-def by_itself(source: str, lines: Iterable[ChainLine], *, head: tuple[int, str] | None = None) -> Report:
+def by_itself(
+    source: str,
+    lines: Iterable[ChainLine],
+    *,
+    head: tuple[int, str] | None = None,
+    is_signed: SignatureCheck | None = None,
+) -> Report:
     """Check lines that come without a ledger.
 
     Args:
         source: the place, for people.
         lines: all lines of one instance, in any order.
         head: number and hash of a line that must be present, from a checkpoint in the log or in ``/metrics``.
+        is_signed: the check of signatures; at least one checkpoint must then be signed.
     """
     links = _Links()
     bodies = _Bodies()
+    signatures = _Signatures(is_signed)
     findings: list[Finding] = []
     dropped: list[tuple[int, int, int]] = []
     checkpoints: list[tuple[int, int, str]] = []
@@ -314,6 +371,8 @@ def by_itself(source: str, lines: Iterable[ChainLine], *, head: tuple[int, str] 
         if isinstance(seq := sealed.get(semconv.CHECKPOINT_SEQ), int):
             checkpoints.append((sealed["seq"], seq, str(sealed.get(semconv.CHECKPOINT_HASH))))
         findings += bodies.take(sealed)
+        findings += signatures.take(sealed)
+    findings += signatures.rest(required=True)
     findings += (Finding(FindingCode.FOREIGN, seq, seq, why) for seq, why in suspects)
     chosen, duplicates, more = _chosen(links)
     findings += more
@@ -340,6 +399,7 @@ def by_itself(source: str, lines: Iterable[ChainLine], *, head: tuple[int, str] 
         what = (FindingCode.CUT_TAIL, last_seq + 1) if head[0] > last_seq else (FindingCode.CHANGED, head[0])
         findings.append(Finding(what[0], what[1], head[0], "the expected line is absent or has another hash"))
     return Report(
+        signed_seq=signatures.signed_seq,
         source=source,
         lines=last_seq - numbers[0] + 1 if numbers else 0,
         found=len(numbers),

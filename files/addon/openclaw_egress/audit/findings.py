@@ -24,6 +24,8 @@ class FindingCode(StrEnum):
     """A checkpoint names another hash than the line has."""
     CUT_TAIL = "cut_tail"
     """The newest lines are absent."""
+    SIGNATURE = "signature"
+    """A checkpoint is not signed with the instance's key."""
     SPOOL = "spool"
     """The ledger of the spool is damaged."""
 
@@ -59,6 +61,7 @@ class Report:
         explained: absent lines whose absence is recorded, by reason: ``pending``, ``dead_letter``,
             ``local``, ``dropped``, or ``pruned`` (from the spool, after the destination acknowledged them).
         last_seq, last_hash: the newest line of the range.
+        signed_seq: the newest line that a valid signature covers; 0 without one, None if no key was given.
     """
 
     source: str
@@ -68,6 +71,7 @@ class Report:
     explained: dict[str, int]
     last_seq: int
     last_hash: str
+    signed_seq: int | None = None
     findings: tuple[Finding, ...]
 
     def as_json(self) -> dict[str, object]:
@@ -80,6 +84,7 @@ class Report:
             "explained": self.explained,
             "last_seq": self.last_seq,
             "last_hash": self.last_hash,
+            "signed_seq": self.signed_seq,
             "findings": [finding.as_json() for finding in self.findings],
         }
 

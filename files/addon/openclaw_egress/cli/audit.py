@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import sys
@@ -12,13 +13,14 @@ from typing import Annotated
 
 import typer
 
-from openclaw_egress.audit.chain import GONE, ChainLine, Ledger, LedgerRow, against_ledger, by_itself
+from openclaw_egress.audit.chain import GONE, ChainLine, Ledger, LedgerRow, SignatureCheck, against_ledger, by_itself
 from openclaw_egress.audit.findings import Finding, FindingCode, Report
 from openclaw_egress.audit.stores import store_at
 from openclaw_egress.cli.formatting import BAD_INPUT, NEGATIVE, complain, harmless, print_json
 from openclaw_egress.cli.records import Since, Until, moment
 from openclaw_egress.errors import EgressError
 from openclaw_egress.settings import Settings
+from openclaw_egress.signatures import PUBLIC_FILE, is_signed, read_public_key
 from openclaw_egress.spool.reader import SpoolReader
 
 MAX_SHOWN = 50
@@ -29,6 +31,7 @@ _REMEDIES = {
     FindingCode.FOREIGN: "this instance did not write these lines: find out who can push to the destination",
     FindingCode.MISSING: "Loki shows a backlog up to 30 minutes after it was sent: repeat the audit later",
     FindingCode.CUT_TAIL: "if the newest records were sent seconds ago, repeat the audit",
+    FindingCode.SIGNATURE: "somebody without the instance's key wrote the chain from there on, or the key was replaced",
     FindingCode.SPOOL: "the spool's file was edited or is damaged: keep a copy of it and of the destination's records",
 }
 
@@ -60,23 +63,35 @@ def audit(
             metavar="SEQ:SHA256", help="With --file: require this line, which a checkpoint in the proxy's log names."
         ),
     ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY",
+            help="Check signatures with this public key, as `egress ca show` prints it. "
+            "Default: the key in EGRESS_STATE_DIR; with --file none.",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
 ) -> None:
     """Check that the records are complete and unmodified.
 
-    Checks the hash chain, the parts, the body hashes and the checkpoints in the spool, and compares the destination's
+    Checks hash chain, parts, body hashes, checkpoints and signatures in the spool, and compares the destination's
     lines with the spool's ledger. Exit code 0 without findings, 1 with findings, 2 bad input or a destination that
     cannot be read.
     """
     since_ns = None if since is None else moment("--since", since)
     until_ns = None if until is None else moment("--until", until)
     if file is not None:
-        reports = [by_itself(str(file), _lines_of(file), head=_expected(expect))]
+        reports = [by_itself(str(file), _lines_of(file), head=_expected(expect), is_signed=_check_of(key))]
     elif expect is not None:
         complain("--expect needs --file: the spool has the hash of every line")
         raise typer.Exit(BAD_INPUT)
     else:
-        reports = list(_reports(Settings.load(), store, since_ns, until_ns))
+        settings = Settings.load()
+        public = settings.state_dir / PUBLIC_FILE
+        if key is None and public.is_file():
+            key = public.read_text(errors="replace")
+        reports = list(_reports(settings, store, since_ns, until_ns, _check_of(key)))
     if as_json:
         print_json({"ok": not any(report.findings for report in reports), "reports": [r.as_json() for r in reports]})
     else:
@@ -122,7 +137,18 @@ def _write(lines: Iterable[tuple[int, str]], write: Callable[[bytes], object]) -
         write(json.dumps({"time_ns": time_ns, "line": text}, ensure_ascii=True).encode() + b"\n")
 
 
-def _reports(settings: Settings, store: str | None, since_ns: int | None, until_ns: int | None) -> Iterator[Report]:
+def _check_of(key: str | None) -> SignatureCheck | None:
+    """Return the check of signatures by a public key.
+
+    Raises:
+        SigningError: the text is not a public key.
+    """
+    return None if key is None else functools.partial(is_signed, read_public_key(key))
+
+
+def _reports(
+    settings: Settings, store: str | None, since_ns: int | None, until_ns: int | None, signed: SignatureCheck | None
+) -> Iterator[Report]:
     """Yield the report on the spool, and the one on the destination, if there is one."""
     url = settings.logs_endpoint if store is None else "" if store == "none" else store
     with SpoolReader(settings.spool_path) as reader:
@@ -136,6 +162,7 @@ def _reports(settings: Settings, store: str | None, since_ns: int | None, until_
             (ChainLine(*line) for line in reader.stored(ledger.earliest_ns, ledger.latest_ns + 1)),
             later=reader.digest,
             every_line=True,
+            is_signed=signed,
         )
         chain = reader.audit()
         damage = tuple(Finding(FindingCode.SPOOL, 0, 0, problem) for problem in chain.problems)
@@ -147,7 +174,7 @@ def _reports(settings: Settings, store: str | None, since_ns: int | None, until_
         lines = (
             place.lines(reader.instance_id, ledger.earliest_ns, ledger.latest_ns + _MARGIN_NS) if len(ledger) else []
         )
-        yield against_ledger(place.name, ledger, lines, later=reader.digest)
+        yield against_ledger(place.name, ledger, lines, later=reader.digest, is_signed=signed)
 
 
 def _lines_of(file: Path) -> Iterator[ChainLine]:
@@ -192,6 +219,9 @@ def _print(report: Report) -> None:
     typer.echo(f"{harmless(report.source)}\n  {', '.join(counts)}")
     if report.last_seq:
         typer.echo(f"  newest line {report.last_seq}, sha256 {report.last_hash}")
+    if report.signed_seq is not None:
+        signed = f"signed up to line {report.signed_seq}" if report.signed_seq else "no signed checkpoint yet"
+        typer.echo(f"  {signed}")
     for finding in report.findings[:MAX_SHOWN]:
         where = f"lines {finding.lines}: " if finding.first else ""
         typer.echo(f"  {finding.code:<12} {where}{harmless(finding.detail)}")

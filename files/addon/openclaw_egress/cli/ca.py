@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from openclaw_egress import certificates
-from openclaw_egress.cli.formatting import print_json
+from openclaw_egress.cli.formatting import harmless, print_json
 from openclaw_egress.policy.configured import configured_policy
 from openclaw_egress.settings import Settings
+from openclaw_egress.signatures import PUBLIC_FILE
 
 app = typer.Typer(no_args_is_help=True, help="Manage the root CA and the issuing CA.")
 
@@ -53,11 +54,14 @@ def show(
     directory: Annotated[Path | None, typer.Option("--dir", help=DIRECTORY)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
 ) -> None:
-    """Show both CA certificates and their hosts.
+    """Show both CA certificates, and the public key that signs checkpoints.
 
     Prints subject, fingerprint and expiry dates, and the hosts that the issuing CA may sign for.
     """
-    info = certificates.show(Settings.load(ca_dir=directory).effective_ca_dir)
+    settings = Settings.load(ca_dir=directory)
+    info = certificates.show(settings.effective_ca_dir)
+    public = settings.state_dir / PUBLIC_FILE
+    signing_key = public.read_text(errors="replace").strip() if public.is_file() else None
     if as_json:
         print_json(
             {
@@ -67,6 +71,7 @@ def show(
                 "root_expires": info.root_expires.isoformat(),
                 "issuing_expires": info.issuing_expires.isoformat(),
                 "names": info.names,
+                "signing_key": signing_key,
             }
         )
         return
@@ -77,3 +82,5 @@ def show(
         f"files    {info.directory / certificates.ROOT_CERT_FILE} (clients trust this one),"
         f" {info.directory / certificates.ISSUING_FILE}"
     )
+    if signing_key:
+        typer.echo(f"signing  {harmless(signing_key)} (public key of the checkpoints)")

@@ -34,9 +34,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from openclaw_egress.recording import semconv
-from openclaw_egress.recording.log_lines import Line, line_hash, seal
+from openclaw_egress.recording.log_lines import AttributeValue, Line, line_hash, seal
 from openclaw_egress.recording.otlp import encode_record, encode_resource, make_resource
 from openclaw_egress.recording.records import DeniedRecord, EventRecord, ExchangeRecord, lines_of
+from openclaw_egress.signatures import Signer, key_id
 from openclaw_egress.spool.journal import Journal
 from openclaw_egress.spool.migrations import migrate
 from openclaw_egress.spool.reader import SpoolReader
@@ -138,6 +139,7 @@ class Spool(SpoolReader):
         service_name: see `otlp.make_resource`.
         host_name: see `otlp.make_resource`.
         sync_seconds: interval of the flush thread; ``None`` to start no thread.
+        signer: the key that signs checkpoints; without one they are not signed.
         clock_ns: source of the current time in Unix nanoseconds.
 
     Raises:
@@ -155,6 +157,7 @@ class Spool(SpoolReader):
         host_name: str | None = None,
         sync_seconds: float | None = 1.0,
         clock_ns: Callable[[], int] = time.time_ns,
+        signer: Signer | None = None,
     ) -> None:
         self.path = Path(path)
         self.max_bytes = max_bytes
@@ -170,6 +173,7 @@ class Spool(SpoolReader):
         self._blocks = full == "block"
         self._new_state = LOCAL if local else PENDING
         self._now = clock_ns
+        self._signer = signer
         self._lock = threading.RLock()
         self._stopping = threading.Event()
         self._dirty = False
@@ -466,10 +470,14 @@ class Spool(SpoolReader):
         """Write a checkpoint, so that the audit detects a missing tail. Return number and hash of the line it names."""
         with self._lock:
             seq, digest = self._state.seq, self._state.hash
+            attributes: dict[str, AttributeValue] = {semconv.CHECKPOINT_SEQ: seq, semconv.CHECKPOINT_HASH: digest}
+            if self._signer is not None:
+                attributes[semconv.CHECKPOINT_SIGNATURE] = self._signer.sign(seq, digest)
+                attributes[semconv.CHECKPOINT_KEY] = key_id(self._signer.key.public_key())
             self.add(
                 EventRecord(
                     event_name=semconv.EVENT_CHECKPOINT,
-                    attributes={semconv.CHECKPOINT_SEQ: seq, semconv.CHECKPOINT_HASH: digest},
+                    attributes=attributes,
                     message=f"{seq} lines are in the chain, the last one has the hash {digest}",
                 )
             )
