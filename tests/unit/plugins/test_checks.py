@@ -218,6 +218,25 @@ def test_a_tunnel_whose_certificate_is_not_read_fails(tmp_path, certificate, pas
     assert check("other-tls-tunnelled", tmp_path, docker, TUNNEL_HOST="example.com")[0] is passes
 
 
+AUDITED = '{"ok": true, "reports": [{"source": "spool", "lines": 7, "findings": []}]}'
+FORGED = '{"ok": false, "reports": [{"source": "Loki", "lines": 7, "findings": [{"code": "foreign"}]}]}'
+
+
+@pytest.mark.parametrize(
+    ("docker", "passes", "found"),
+    [
+        (f"echo '{AUDITED}'", True, "spool: 7 lines, no findings"),
+        (f"echo '{FORGED}'; exit 1", False, "Loki: 7 lines, foreign"),
+        (f"echo '{FORGED}'", False, "Loki: 7 lines, foreign"),
+        ("echo 'http://10.0.0.2:3100 does not respond' >&2; exit 2", False, "could not be checked: http://10.0.0.2"),
+        ("echo '{\"reports\": []}'", False, ""),
+    ],
+)
+def test_records_with_findings_fail_the_audit(tmp_path, docker, passes, found):
+    passed, said = check("records-audited", tmp_path, docker, STORE="")
+    assert passed is passes and said.startswith(found)
+
+
 # `store-has-record` uses no Docker, and waits for Loki.
 @pytest.mark.parametrize("name", sorted(set(CHECKS) - {"store-has-record"}))
 @pytest.mark.parametrize("docker", ["exit 1", "true", "echo nonsense", "echo '{}'"])
@@ -228,7 +247,7 @@ def test_no_check_passes_on_a_docker_that_says_nothing_useful(tmp_path, name, do
         "BOOTSTRAP": "/app/x.cjs", "COMMAND_HASH": "x", "LOADED_BY": "command", "LLM_HOST": "localhost", "RUN_ID": "x",
         "TUNNEL_HOST": "localhost",
         "LOKI_URL": "http://127.0.0.1:9", "SERVICE_NAME": "x", "PORT": "1", "INNER": "x", "CARRIER": "x", "PROXY": "x",
-        "TIED": "", "TUNNEL": "127.0.0.1", "OUTER": "127.0.0.1",
+        "TIED": "", "STORE": "", "TUNNEL": "127.0.0.1", "OUTER": "127.0.0.1",
         "WANTED": '{"sandbox": {"docker": {"network": "none"}}}',
         "HEALTH": "h", "MOUNTS": "m", "NETWORKS": "n", "INTERNAL": "i", "LABELS": "l", "CONFIG": "c",
     }  # fmt: skip

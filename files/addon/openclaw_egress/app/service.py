@@ -70,7 +70,7 @@ If one cannot open, the open listeners stay unchanged, and the future raises Lis
 class Service:
     """The parts of one proxy. The constructor validates the configuration; nothing listens before :meth:`start`.
 
-    The constructor raises SettingsError, PolicyError, CAError, SigningError, SpoolError or HealthError, each with a message for the
+    The constructor raises EgressError for invalid settings, policy, CA, key or spool, with a message for the
     operator.
     """
 
