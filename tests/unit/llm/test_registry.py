@@ -20,7 +20,7 @@ EXAMPLES = [(api.name, path) for api in APIS for path in api.examples]
 @pytest.mark.parametrize(("name", "path"), EXAMPLES)
 def test_path_matches_exactly_one_api(name: str, path: str) -> None:
     assert [api.name for api in APIS if api.path.search(path)] == [name]
-    assert is_model_api(path)
+    assert is_model_api("host.example", path)
 
 
 def test_names_and_hosts_are_unique() -> None:
@@ -63,7 +63,8 @@ def test_registration_states_where_stream_and_model_are(api: Api) -> None:
 )
 def test_unread_api_with_stream_in_its_path_has_no_wrong_information(path: str) -> None:
     assert read_request("host.example", path, b'{"contents": []}') == RequestFacts()
-    assert is_model_api(path)
+    assert is_model_api("aiplatform.googleapis.com" if ":" in path else "bedrock-runtime.eu.amazonaws.com", path)
+    assert not is_model_api("host.example", path)
 
 
 @pytest.fixture

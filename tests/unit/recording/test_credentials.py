@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from openclaw_egress.recording.credentials import CredentialScan, are_credentials, scan_for
+from openclaw_egress.recording.credentials import _SHAPES_OF, CredentialScan, are_credentials, scan_for
 
 SECRET = "s3cr3t-Value_0123456789"
 
@@ -156,12 +156,33 @@ def test_credential_deep_inside_a_long_body_is_found_for_any_size_of_chunk(befor
     [
         "/v1/messages", "/v1/chat/completions", "/v1/responses", "/v1/responses/resp_1", "/v1/embeddings",
         "/v1/completions", "/v1/messages/count_tokens", "/v1/messages/batches", "/v1/messages/batches/b_1/results",
-        "/v1beta/models/gemini-2.5-pro:streamGenerateContent?alt=sse", "/model/anthropic.claude/invoke", "/api/chat",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("form", FORMS)
 def test_body_of_a_model_api_is_kept_whatever_it_quotes(path, form):
     assert not are_credentials("api.anthropic.com", path, [("application/json", FORMS[form].encode())])
+
+
+UNREAD = {
+    "generativelanguage.googleapis.com": "/v1beta/models/gemini-2.5-pro:streamGenerateContent?alt=sse",
+    "europe-west1-aiplatform.googleapis.com": "/v1/projects/p/locations/l/publishers/google/models/gemini:predict",
+    "bedrock-runtime.eu-west-1.amazonaws.com": "/model/anthropic.claude/invoke",
+    "api.cohere.com": "/v2/rerank",
+    "api.mistral.ai": "/v1/ocr",
+    "ollama.com": "/api/chat",
+}
+
+
+OTHERS = ("api.anthropic.com", "vault.example.com", "evilamazonaws.com", "192.0.2.1", "")
+
+
+@pytest.mark.parametrize("host", UNREAD)
+def test_model_api_without_a_registration_is_exempt_at_its_own_hosts_only(host):
+    body = [("application/json", FORMS["JSON"].encode())]
+    assert not are_credentials(host, UNREAD[host], body)
+    lookalikes = (f"{host}.example.com", host.replace(".", "-"), host.replace(".amazonaws", ".evilamazonaws"))
+    for other in {*OTHERS, *lookalikes} - {host}:
+        assert are_credentials(other, UNREAD[host], body), other
 
 
 @pytest.mark.parametrize("path", ["/v1/connect", "/v1/files", "/v1/sessions", "/v1/models", "/", "/v1/messages/x"])
@@ -174,7 +195,7 @@ def test_both_bodies_are_scanned_at_every_other_path(path):
 @pytest.mark.parametrize("path", ["/v1/sessions", "/sessions/1", "/v1/user_sessions", "/Account:link"])
 @pytest.mark.parametrize("content_type", ["application/octet-stream", "application/x-protobuf", "image/png", None])
 def test_opaque_body_is_withheld_at_a_path_of_sessions_and_accounts(path, content_type):
-    scan = scan_for(path, content_type)
+    scan = scan_for("api.anthropic.com", path, content_type)
     scan.feed(b"\n\x0b" + SECRET.encode())
     assert scan.found
 
@@ -190,7 +211,7 @@ def test_opaque_body_is_withheld_at_a_path_of_sessions_and_accounts(path, conten
     ],
 )
 def test_other_bodies_are_not_withheld_for_their_type(path, content_type):
-    scan = scan_for(path, content_type)
+    scan = scan_for("api.anthropic.com", path, content_type)
     scan.feed(b'{"id":"sesn_1"}')
     scan.finish()
     assert not scan.found
@@ -271,3 +292,13 @@ def test_name_at_the_end_of_a_chunk_waits_for_its_value(end):
     scan = CredentialScan(None)
     scan.feed(b"a > b " + b"lorem ipsum " * 100 + b"max" + end.encode())
     assert not scan.found
+
+
+@pytest.mark.parametrize("dashes", [0, 100, 5000])
+@pytest.mark.parametrize("prefix", sorted(_SHAPES_OF))
+def test_key_is_found_among_any_number_of_dashes(prefix, dashes):
+    rest = {b"ya29": b".", b"xox": b"b-"}.get(prefix, b"")
+    scan = CredentialScan("text/plain")
+    scan.feed(b"some-words " + b"- " * dashes + prefix + rest + b"ABCDEFGH23456789ABCDEFGH" + b" -" * dashes)
+    scan.finish()
+    assert scan.found

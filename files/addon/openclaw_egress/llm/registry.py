@@ -21,25 +21,39 @@ APIS: tuple[Api, ...] = (
 PROVIDER_ERRORS = SHARED_ERROR_TYPES.union(*(api.error_types for api in APIS))
 """Error types that a response can name. Records keep each of them as ``error.type``."""
 
-# Paths and hosts of providers whose API has no registration. Nothing reads their bodies; the record keeps them exactly.
-_UNREAD_PATHS = re.compile(
-    r"/(?:embed|rerank|ocr)/?$|/v1/chat/?$|/v[12]/generate/?$|/api/(?:chat|generate)/?$"
-    r"|/model/[^/]{1,256}/(?:invoke|invoke-with-response-stream|converse|converse-stream|count-tokens)/?$"
-    r"|/[^/]{1,256}:(?:generateContent|streamGenerateContent|countTokens|embedContent|batchEmbedContents|predict"
-    r"|generateAnswer|rawPredict|streamRawPredict)$"
+# Paths of APIs without a registration, and the providers that serve them. Nothing reads their bodies; the record keeps
+# them exactly. At other hosts such a path can be anything: `/api/generate` may return a token.
+_UNREAD_PATHS = (
+    (re.compile(r"/(?:embed|rerank)/?$|/v1/chat/?$|/v[12]/generate/?$"), {"cohere"}),
+    (re.compile(r"/ocr/?$"), {"mistral_ai"}),
+    (re.compile(r"/api/(?:chat|generate|embed)/?$"), {"ollama"}),
+    (
+        re.compile(
+            r"/model/[^/]{1,256}/(?:invoke|invoke-with-response-stream|converse|converse-stream|count-tokens)/?$"
+        ),
+        {"aws.bedrock"},
+    ),
+    (
+        re.compile(
+            r"/[^/]{1,256}:(?:generateContent|streamGenerateContent|countTokens|embedContent|batchEmbedContents|predict"
+            r"|generateAnswer|rawPredict|streamRawPredict)$"
+        ),
+        {"gcp.gemini", "gcp.vertex_ai"},
+    ),
 )
 _UNREAD_HOSTS = {
     "generativelanguage.googleapis.com": "gcp.gemini",
     "aiplatform.googleapis.com": "gcp.vertex_ai",
     "ml.cloud.ibm.com": "ibm.watsonx.ai",
+    "ollama.com": "ollama",
 }
 _REGIONAL = (
     (re.compile(r"(^|[.-])aiplatform\.googleapis\.com$"), "gcp.vertex_ai"),
-    (re.compile(r"^bedrock-(runtime|mantle)[.-].*(amazonaws\.com|\.api\.aws)$"), "aws.bedrock"),
+    (re.compile(r"^bedrock-(runtime|mantle)[.-].*\.(amazonaws\.com(\.cn)?|api\.aws)$"), "aws.bedrock"),
 )
 # A registration replaces an entry of _UNREAD_HOSTS.
 _HOSTS = _UNREAD_HOSTS | {host: name for api in APIS for host, name in api.hosts.items()}
-_MODEL_PATHS = (*(api.path for api in APIS), *(api.other_paths for api in APIS if api.other_paths), _UNREAD_PATHS)
+_MODEL_PATHS = (*(api.path for api in APIS), *(api.other_paths for api in APIS if api.other_paths))
 
 
 def bare_path(path: str) -> str:
@@ -53,10 +67,16 @@ def api_of(path: str) -> Api | None:
     return next((api for api in APIS if api.path.search(bare)), None)
 
 
-def is_model_api(path: str) -> bool:
-    """Return whether bodies at a path, with or without its query, are a model's input and output."""
+def is_model_api(host: str, path: str) -> bool:
+    """Return whether bodies at a path, with or without its query, are a model's input and output.
+
+    The path of a registered API counts at every host, because many providers implement it.
+    """
     bare = bare_path(path)
-    return any(shape.search(bare) for shape in _MODEL_PATHS)
+    if any(shape.search(bare) for shape in _MODEL_PATHS):
+        return True
+    served_by = [providers for shape, providers in _UNREAD_PATHS if shape.search(bare)]
+    return bool(served_by) and any(provider_of(host) in providers for providers in served_by)
 
 
 def provider_of(host: str) -> str | None:

@@ -277,7 +277,7 @@ class ExchangeCapture:
             yield piece
 
     def _scan(self, headers: Headers) -> CredentialScan | None:
-        return None if self.secret else scan_for(self.path, _header(headers, "content-type"))
+        return None if self.secret else scan_for(self.host, self.path, _header(headers, "content-type"))
 
     def _look(self, scan: CredentialScan | None, piece: bytes) -> None:
         if scan is not None:

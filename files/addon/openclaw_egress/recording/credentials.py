@@ -167,6 +167,13 @@ _OTHER_SHAPES = [
     ),
     (b"PRIVATE KEY", re.compile(rb"-----BEGIN [A-Z0-9 ]{0,32}PRIVATE KEY")),
 ]
+_MARKS = (b"-", b"_")
+_ONE_MARK = bytes.maketrans(b"_", b"-")
+_MOST_MARKS = 4096
+# The last word of a prefix that ends with a mark: `pat` of `github_pat_`. Empty for the other prefixes.
+_TAIL_OF = [re.split(rb"[-_]", prefix)[-2] if prefix.endswith(_MARKS) else b"" for prefix in _SHAPES_OF]
+_TAILS = tuple(tail for tail in _TAIL_OF if tail)
+_LONGEST_TAIL = max(map(len, _TAILS))
 _SHAPE_CARRY = 2200
 _LOOK_BACK = 16
 
@@ -282,12 +289,21 @@ def _has_name(text: bytes) -> bool:
 
 def _has_shape(text: bytes, start: int) -> bool:
     shapes = _SHAPES + _OTHER_SHAPES if _RUN in text.translate(_RUNS) else _OTHER_SHAPES
+    if shapes is not _OTHER_SHAPES and sum(map(text.count, _MARKS)) <= _MOST_MARKS:
+        # One pass over the words before a dash or an underscore is faster than a search for each prefix.
+        before = text.translate(_ONE_MARK).split(b"-")
+        tails = {word[-_LONGEST_TAIL:] for word in before if word.endswith(_TAILS)}
+        shapes = _OTHER_SHAPES + [
+            shape
+            for shape, tail in zip(_SHAPES, _TAIL_OF, strict=True)
+            if not tail or any(word.endswith(tail) for word in tails)
+        ]
     return any(prefix in text and shape.search(text, start) is not None for prefix, shape in shapes)
 
 
-def scan_for(path: str, content_type: str | None) -> CredentialScan | None:
-    """Return a scan for a body at a path that is not a token endpoint, or ``None`` at the path of a model API."""
-    if is_model_api(path):
+def scan_for(host: str, path: str, content_type: str | None) -> CredentialScan | None:
+    """Return a scan for a body that is not a token endpoint's, or ``None`` at the path of a model API."""
+    if is_model_api(host, path):
         return None
     return CredentialScan(content_type, strict=_CREDENTIAL_LIKE.search(path) is not None)
 
@@ -297,7 +313,7 @@ def are_credentials(host: str, path: str, bodies: Iterable[tuple[str | None, byt
     if is_token_endpoint(host, path):
         return True
     for content_type, data in bodies:
-        scan = scan_for(path, content_type)
+        scan = scan_for(host, path, content_type)
         if scan is not None:
             scan.feed(data)
             scan.finish()
