@@ -1,152 +1,78 @@
 # Copyright (c) openclaw.egress maintainers
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
-"""Shell text that ``build_patch`` inserts into an operator's build script.
+"""Shell text that ``build_patch`` inserts near the top of an operator's build script.
 
-It is plain POSIX shell with a POSIX awk, so that it runs under any interpreter in the script's first line. It wraps
-the command that runs ``docker build`` in a function of the same name. The build may stand in a loop, a function or a
-pipeline, or come from a variable. The clone is back in its earlier state before the script's next line, whether that
-is a restore step, a ``git checkout main`` or a trap. All of it runs in a subshell, so the script's variables and
-traps stay.
+It is plain POSIX shell, so that it runs under any interpreter in the script's first line. It writes the wrapper of
+docker (``build_wrapper``) to a temporary directory and puts this directory first in PATH. So the wrapper also gets
+builds of child processes: ``exec docker``, ``timeout docker``, ``bash -c``, make, other scripts. Functions of the same
+names cover scripts that set PATH themselves.
+
+It sets no trap. The directory's name contains the digest of its content, so that each run writes the same files:
+nothing accumulates, and several runs at once do no harm.
 """
 
 from __future__ import annotations
 
-# Lines that one build adds to its Dockerfile. By the first line a later build recognises the rest of a killed one.
-DOCKERFILE_MARK = "# openclaw.egress: proxy-bootstrap.cjs, here for the time of this build only"
-DOCKERFILE_COPY = "COPY --chown=0:0 proxy-bootstrap.cjs ./proxy-bootstrap.cjs"
-
 BODY = r"""# Written by the Ansible module openclaw.egress.build_patch, removed by its `state: absent`; edits are lost.
-# Each `docker build` below finds proxy-bootstrap.cjs in its context, and in its Dockerfile the line that copies it
-# beside the app. When the build has ended, well or badly, both are taken back before this script goes on.
-@WRAPPERS@
-openclaw_egress_run() {
-  openclaw_egress_status=0
-  (
-    bootstrap=@BOOTSTRAP@
-    fixed_context=@CONTEXT@
-    context='' dockerfile='' target='' state=before value_of=''
-    say() { printf 'openclaw.egress: %s\n' "$1" >&2; }
-
-    for word in "$@"; do
-      if [ -n "$value_of" ]; then
-        case $value_of in file) dockerfile=$word ;; target) target=$word ;; esac
-        value_of=''
-        continue
-      fi
-      case $state:$word in
-        before:docker) state=docker ;;
-        before:*) ;;
-        docker:build) state=build ;;
-        docker:buildx | docker:builder | docker:image | docker:-*=* | docker:-D | docker:--debug | docker:--tls*) ;;
-        docker:-*) value_of=other ;;
-        docker:*) state=other ;;
-        build:-f | build:--file) value_of=file ;;
-        build:-f=* | build:--file=*) dockerfile=${word#*=} ;;
-        build:-f*) dockerfile=${word#-f} ;;
-        build:--target) value_of=target ;;
-        build:--target=*) target=${word#*=} ;;
-        build:--*=* | build:--no-cache | build:--pull | build:--rm | build:--force-rm | build:--quiet | build:-q) ;;
-        build:--load | build:--push | build:--squash | build:--compress | build:--check | build:--debug | build:-D) ;;
-        build:--disable-content-trust | build:--) ;;
-        build:-) context=- ;;
-        build:-? | build:--*) value_of=other ;;
-        build:-*) ;;
-        build:*) context=$word ;;
-      esac
-    done
-    case $state:${dockerfile##*/} in
-      build:@SKIP@) state=skip ;;
-    esac
-    if [ "$state" != build ]; then
-      command "$@"
-      exit
-    fi
-
-    [ -z "$fixed_context" ] || context=$fixed_context
-    if [ ! -d "$context" ] || [ "$dockerfile" = - ]; then
-      say "docker build: '$context' is no directory to put proxy-bootstrap.cjs into; set context_dir of build_patch"
-      exit 1
-    fi
-    dockerfile=${dockerfile:-$context/Dockerfile}
-    if [ ! -f "$dockerfile" ]; then # docker's own message is the right one
-      command "$@"
-      exit
-    fi
-    if [ ! -r "$bootstrap" ]; then
-      say "$bootstrap is missing, or not readable by $(id -un)"
-      say "run the playbook site.yml again, or take this section out (build_patch, state: absent)"
-      exit 1
-    fi
-
-    copy=$context/proxy-bootstrap.cjs
-    without_ours() { sed -e '\|^@MARK@$|d' -e '\|^@COPY@$|d' "$1"; }
-    trap : HUP INT TERM # docker gets the signal; this shell lives on to tidy up
-    saved=$(mktemp -d) || exit 1
-    # An untracked file of this name is left over from a killed build, so it is not saved.
-    if git -C "$context" ls-files --error-unmatch proxy-bootstrap.cjs >/dev/null 2>&1 && [ -f "$copy" ]; then
-      cp -p "$copy" "$saved/bootstrap" || exit 1
-    fi
-    cp -p "$dockerfile" "$saved/Dockerfile" && cp -p "$dockerfile" "$saved/patched" || exit 1
-    if grep -q '^@MARK@$' "$dockerfile"; then
-      without_ours "$dockerfile" >|"$saved/Dockerfile" || exit 1
-    fi
-    if ! grep -q 'proxy-bootstrap\.cjs' "$saved/Dockerfile"; then
-      LC_ALL=C awk -v target="$target" -v mark='@MARK@' -v copy='@COPY@' '
-        # The line goes into the stage that becomes the image: behind its last WORKDIR, before its last USER or its CMD.
-        { line[NR] = $0 }
-        END {
-          escape = "\\\\"; stages = 0; here = ""; open = 0; chosen = 0
-          for (i = 1; i <= NR; i++) {
-            text = line[i]; sub(/\r$/, "", text)
-            if (here != "") { sub(/^\t+/, "", text); if (text == here) here = ""; continue }
-            if (!stages && tolower(text) ~ /^#[ \t]*escape[ \t]*=[ \t]*`/) escape = "`"
-            if (text ~ /^[ \t]*(#|$)/) continue
-            if (!open) {
-              n = split(text, part, /[ \t]+/); k = (part[1] == "") ? 2 : 1; word = toupper(part[k])
-              if (word == "FROM") {
-                if (chosen) break
-                stages++; user = 0; start = 0
-                alias = (n > 2 && toupper(part[n - 1]) == "AS") ? tolower(part[n]) : ""
-                if (target != "" && (alias == tolower(target) || target == stages - 1 "")) chosen = 1
-              } else if (word == "WORKDIR") { user = 0; start = 0 }
-              else if (word == "USER") user = i
-              else if ((word == "CMD" || word == "ENTRYPOINT") && !start) start = i
-            }
-            open = (text ~ (escape "[ \t]*$"))
-            if (word ~ /^(RUN|COPY|ADD)$/ && match(text, /(^|[ \t])[0-9]*<<-?["\047]?[A-Za-z_][A-Za-z0-9_]*/)) {
-              here = substr(text, RSTART, RLENGTH); sub(/^[ \t]*[0-9]*<<-?["\047]?/, "", here)
-            }
-          }
-          if (!stages) exit 3
-          at = user ? user : (start ? start : i)
-          for (j = 1; j <= NR; j++) {
-            if (j == at) { print mark; print copy }
-            print line[j]
-          }
-          if (at > NR) { print mark; print copy }
-        }' "$saved/Dockerfile" >|"$saved/patched"
-      if [ $? -ne 0 ]; then
-        say "$dockerfile has no FROM line to follow"
-        rm -rf "$saved"
-        exit 1
-      fi
-    fi
-
-    status=1
-    if rm -f "$copy" && cp "$bootstrap" "$copy" && chmod 0644 "$copy" && cp "$saved/patched" "$dockerfile"; then
-      command "$@"
-      status=$?
-    fi
-    if cmp -s "$saved/patched" "$dockerfile" || [ ! -f "$dockerfile" ]; then
-      cp -p "$saved/Dockerfile" "$dockerfile" || status=1
-    else # someone wrote to it while it was being built: theirs stays
-      without_ours "$dockerfile" >|"$saved/Dockerfile" && cp "$saved/Dockerfile" "$dockerfile" || status=1
-    fi
-    rm -f "$copy" || status=1
-    [ ! -f "$saved/bootstrap" ] || cp -p "$saved/bootstrap" "$copy" || status=1
-    rm -rf "$saved"
-    exit "$status"
-  ) || openclaw_egress_status=$?
-  return "$openclaw_egress_status"
+# Builds of the gateway's image get proxy-bootstrap.cjs: a temporary copy of the Dockerfile has a line that copies it
+# beside the app. It is removed after the build. The clone and all other commands stay as they are.
+openclaw_egress_write() {
+  mkdir -p "$openclaw_egress_root/${1%/*}" &&
+    openclaw_egress_new=$(mktemp "$openclaw_egress_root/new.XXXXXX") && cat >|"$openclaw_egress_new" &&
+    chmod 0755 "$openclaw_egress_new" && mv -f "$openclaw_egress_new" "$openclaw_egress_root/$1"
 }
+openclaw_egress_install() {
+  mkdir -m 0755 "$openclaw_egress_root" 2>/dev/null
+  [ -O "$openclaw_egress_root" ] && [ ! -L "$openclaw_egress_root" ] && chmod 0755 "$openclaw_egress_root" || return 1
+  openclaw_egress_write ./run <<'OPENCLAW_EGRESS_END' || return 1
+#!/bin/sh
+# Run a command: a build with the wrapper, anything else unmodified and with the script's own PATH.
+root=${0%/*}
+path=
+rest=$PATH:
+while [ -n "$rest" ]; do
+  case ${rest%%:*} in "$root"/*) ;; *) path=$path:${rest%%:*} ;; esac
+  rest=${rest#*:}
+done
+PATH=${path#:}
+export PATH
+case " $* " in *build* | *bake*) ;; *) exec "$@" ;; esac
+for python in /usr/bin/python3 "$(command -v python3)" /usr/libexec/platform-python; do
+  [ ! -x "$python" ] || exec "$python" -I "$root/wrapper.py" @SETTINGS@ "$@"
+done
+echo 'openclaw.egress: python3 is missing. Install it, or remove the section of openclaw.egress from this script' >&2
+exit 1
+OPENCLAW_EGRESS_END
+  openclaw_egress_write ./wrapper.py <<'OPENCLAW_EGRESS_END' || return 1
+@WRAPPER@OPENCLAW_EGRESS_END
+  for openclaw_egress_name in docker docker-compose sudo doas; do
+    openclaw_egress_write "$openclaw_egress_name/$openclaw_egress_name" <<'OPENCLAW_EGRESS_END' || return 1
+#!/bin/sh
+directory=${0%/*}
+exec sh "${directory%/*}/run" "${0##*/}" "$@"
+OPENCLAW_EGRESS_END
+  done
+  [ -x "$openclaw_egress_root/docker/docker" ]
+}
+openclaw_egress_root=${TMPDIR:-/tmp}/openclaw-egress-$(id -u)-@KEY@
+if ! openclaw_egress_install; then
+  openclaw_egress_root=${XDG_RUNTIME_DIR:-${HOME:-/}}/.openclaw-egress-$(id -u)-@KEY@
+  if ! openclaw_egress_install; then
+    echo "openclaw.egress: cannot write programs to ${TMPDIR:-/tmp} or ${openclaw_egress_root%/*}. Set TMPDIR" >&2
+    exit 1
+  fi
+fi
+for openclaw_egress_name in docker docker-compose sudo doas; do
+  if [ "$openclaw_egress_name" = docker ] || command -v "$openclaw_egress_name" >/dev/null 2>&1; then
+    PATH=$openclaw_egress_root/$openclaw_egress_name:$PATH
+  fi
+done
+export PATH
+@FUNCTIONS@"""
+
+FUNCTION = '%s() { sh "$openclaw_egress_root/run" %s "$@"; }\n'
+# Only bash has functions whose names are paths, and not in its POSIX mode.
+PATH_FUNCTION = """if [ -n "${BASH_VERSION-}" ] && ! (shopt -oq posix); then
+  eval '%s() { sh "$openclaw_egress_root/run" %s "$@"; }'
+fi
 """

@@ -2,43 +2,55 @@
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
 """Edit of a build script for ``build_patch``: text in, text out; every other line keeps its bytes.
 
-One block between two marks stands before the top-level statement that runs (or contains) ``docker build``. The first
-mark holds a digest of the block's body, which distinguishes a block of an older release from an edited one.
+One block between two marks stands near the top of the script, after its first comments and its ``set`` lines. It wraps
+docker (``build_block``), so its place does not depend on the build. The first mark holds a digest of the block's body,
+which distinguishes a block of an older release from an edited one.
 """
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
+import inspect
+import json
+import os
 import re
 import shlex
 from dataclasses import dataclass, field
 from typing import Any
 
-from ansible_collections.openclaw.egress.plugins.module_utils import build_block, shell_text
+from ansible_collections.openclaw.egress.plugins.module_utils import build_block, build_wrapper, shell_text
 
 _BEGIN = re.compile(r"^#.{0,12}? openclaw\.egress: begin ([0-9a-f]{12})\b.*$", re.MULTILINE)
 _END = re.compile(r"^#.{0,12}? openclaw\.egress: end\b.*$", re.MULTILINE)
 _HEADING = re.compile(r"^# ?(([^\w\s#])\2+) \S.*$", re.MULTILINE)
-_VARIABLE = re.compile(r"\$\{?([A-Za-z_]\w*)(?:(?::?[-=])([^}]*))?\}?$")
+_HEAD_LINE = re.compile(r"\s*(#.*|(set|shopt)\s+[-+\w][^;&|\\`$(]*)?\s*$")
+_VARIABLE = re.compile(r"[\"']?\$\{?([A-Za-z_]\w*)(?:\[[@*]\])?(?:(?::?[-=])([^}]*))?\}?[\"']?$")
 _ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)\+?=(.*)$", re.DOTALL)
-_BUILD_TEXT = re.compile(r"\bdocker(\s+-\S+)*\s+(buildx\s+|image\s+|builder\s+)?build\b")
-# Programs that run their remaining arguments as a command; wrapped as `docker` itself is.
-_RUNNERS = {
-    "sudo",
-    "timeout",
-    "nice",
-    "ionice",
-    "nohup",
-    "env",
-    "stdbuf",
-    "chronic",
-    "unbuffer",
-    "setsid",
-    "systemd-run",
-}
+_DOCKER = r"(?:\bdocker(?:\s+-\S+)*|\$\{?\w*(?:DOCKER|COMPOSE|ENGINE)\w*\}?)"
+_BUILD_TEXT = re.compile(
+    _DOCKER + r"[\"']?\s+(?:(?:buildx|image|builder)\s+)?(?:build|bake)(?![\w-])"
+    r"|\bdocker[\s-]compose\b[^;&|\n]*\s(?:--)?build(?![\w-])",
+    re.IGNORECASE,
+)
+_PATH_OF_DOCKER = re.compile(
+    r"(?:command -v|type -[pP]|which)\s+[\"']?docker[\"']?\s*(?:2>\s*/dev/null\s*)?"
+    r"(?:\|\|[^)`]*)?[)`]"
+)
+_ABSOLUTE = re.compile(r"(?<![\w.$}/~-])(/[\w./-]*bin/docker(?:-compose)?)(?![\w./-])")
+_SETS_PATH = re.compile(r"\s*(?:export\s+)?PATH=(?![\"']?\$\{?PATH)")
+_URL = re.compile(r"(?:https?|git|ssh)://|git@|github\.com/")
 _MESSAGES = {"echo", "printf", "log", "info", "warn", "warning", "error", "die", "say", "msg", "note", ":", "print"}
-_DECLARE = {"declare", "local", "export", "readonly", "typeset"}
-_OTHER_SHELL = {"bash", "sh", "dash", "su", "runuser", "ssh", "script", "watch", "flock"}
+# Programs that print, store or search text that names a build.
+_MESSAGES |= {"fail", "usage", "log_info", "log_error", "grep", "sed", "awk", "read", "git", "gh", "curl", "logger"}
+_MESSAGES |= {"tee", "test", "[", "[[", "cat", "mail", "notify-send", "docker", "docker-compose", "apt-get", "apt"}
+_DOCKER_NAMES = {"docker", "docker-compose"}
+_ELSEWHERE = {"ssh", "su", "runuser", "pkexec", "machinectl", "nsenter", "chroot", "vagrant", "multipass"}
+_OTHER_ENGINES = {"podman", "nerdctl", "buildah", "kaniko", "img"}
+_SHELLS = {"sh", "bash", "dash", "ash", "ksh", "zsh"}
+_MAKERS = {"make": "build|docker|image", "just": "build|docker|image", "task": "build|docker|image"}
+_MAKERS.update(dict.fromkeys(("npm", "pnpm", "yarn", "bun"), "docker|image"))
+OR_MOUNT = "or use the bootstrap as a mount (openclaw_gateway_bootstrap: mount)"
 
 
 class BuildScriptError(ValueError):
@@ -63,7 +75,6 @@ class _Block:
     end: int
     text: str
     digest: str
-    line: int
 
     @property
     def edited(self) -> bool:
@@ -73,22 +84,20 @@ class _Block:
 class BuildScriptPatch:
     """Text of one build script.
 
-    ``bootstrap_src`` and ``context_dir`` are paths on the host that runs the script; ``skip_dockerfiles`` are shell
-    patterns for the names of Dockerfiles whose builds stay as they are. Methods return the new text. For text that they
-    cannot handle they raise :class:`BuildScriptError`.
+    ``bootstrap_src`` is a path on the host that runs the script. ``skip_dockerfiles`` are shell patterns of images that
+    the patch skips. ``image`` is the gateway's image, or empty: then every other build gets the bootstrap. Methods
+    return the new text. For text that they cannot handle they raise :class:`BuildScriptError`.
     """
 
     def __init__(
         self,
         text: str,
         bootstrap_src: str = "",
-        context_dir: str = "",
         skip_dockerfiles: tuple[Any, ...] = ("*sandbox*",),
+        image: str = "",
     ) -> None:
         self.text = text
-        self.bootstrap_src = bootstrap_src
-        self.context_dir = context_dir
-        self.skip_dockerfiles = skip_dockerfiles
+        self.settings = build_wrapper.Settings(bootstrap_src, image, list(skip_dockerfiles))
         self._block = _find_block(text)
 
     @property
@@ -107,26 +116,28 @@ class BuildScriptPatch:
     def present(self) -> tuple[Any, ...]:
         """Return ``(text, Anchors)`` with the block as this release writes it."""
         original = self.absent()
-        script = _parse(original)
-        anchors, wrapped, first = _find_anchors(original, script)
         lines = original.splitlines(True)
-        at = _top_of_section(lines, first - 1)
+        _refuse_other_languages(lines)
+        anchors = _Search(original, self.settings).run()
+        _refuse_conflict(lines)
+        at = _place(lines)
         anchors.inserted_at = at + 1
-        _refuse_conflicts(script, at + 1)
-        return "".join(lines[:at]) + self._render(original, wrapped) + "".join(lines[at:]), anchors
+        return "".join(lines[:at]) + self._render(original) + "".join(lines[at:]), anchors
 
-    def _render(self, original: str, wrapped: list[Any]) -> str:
-        skip = "|".join(_pattern(pattern) for pattern in self.skip_dockerfiles) or "''/"
+    def _render(self, original: str) -> str:
+        functions = [build_block.PATH_FUNCTION % (path, path) for path in sorted(set(_ABSOLUTE.findall(original)))]
+        # With a function `command -v docker` prints no path, which the script wants here.
+        names = [] if _PATH_OF_DOCKER.search(original) else ["docker"]
+        names += [name for name in ("sudo", "doas") if re.search(r"\b%s\b" % name, original)]
+        functions += [build_block.FUNCTION % (name, name) for name in names]
         body = build_block.BODY
         for name, value in (
-            ("@WRAPPERS@", "\n".join('%s() { openclaw_egress_run %s "$@"; }' % (word, word) for word in wrapped)),
-            ("@BOOTSTRAP@", shlex.quote(self.bootstrap_src)),
-            ("@CONTEXT@", shlex.quote(self.context_dir)),
-            ("@SKIP@", skip),
-            ("@MARK@", build_block.DOCKERFILE_MARK),
-            ("@COPY@", build_block.DOCKERFILE_COPY),
+            ("@SETTINGS@", shlex.quote(json.dumps(vars(self.settings)))),
+            ("@FUNCTIONS@", "".join(functions)),
+            ("@WRAPPER@", inspect.getsource(build_wrapper)),
         ):
             body = body.replace(name, value)
+        body = body.replace("@KEY@", _digest(body))
         rule, width = _heading_style(original)
         begin = "# %s openclaw.egress: begin %s " % (rule[:2], _digest(body))
         end = "# %s openclaw.egress: end " % rule[:2]
@@ -139,11 +150,6 @@ def _digest(body: str) -> str:
 
 def _body_of(block: str) -> str:
     return "".join(block.replace("\r\n", "\n").rstrip("\n").splitlines(True)[1:-1])
-
-
-def _pattern(pattern: str) -> str:
-    """Return a ``case`` pattern in which only ``*``, ``?`` and ``[…]`` are special."""
-    return "".join(char if char in "*?[]-._" or char.isalnum() else shlex.quote(char) for char in pattern)
 
 
 def _heading_style(text: str) -> tuple[Any, ...]:
@@ -169,121 +175,239 @@ def _find_block(text: str) -> _Block | None:
     for _line in range(2):
         match = re.compile(r"\r?\n").match(text, end)
         end = match.end() if match else end
-    block = text[start:end]
-    return _Block(start, end, block, begins[0].group(1), text.count("\n", 0, start) + 1)
+    return _Block(start, end, text[start:end], begins[0].group(1))
 
 
-def _parse(text: str) -> shell_text.Script:
-    try:
-        return shell_text.parse(text.replace("\r\n", " \n"))
-    except shell_text.ShellTextError as error:
-        raise BuildScriptError("line %d: %s. Check the script with `bash -n`" % (error.line, error))
-
-
-def _find_anchors(text: str, script: shell_text.Script) -> tuple[Any, ...]:
-    """Return ``(Anchors, words to wrap, line of the first statement that builds)``."""
-    source = text.splitlines()
-    anchors, wrapped, statements, unusable = Anchors(), ["docker"], [], []
-    values = _assigned_values(script)
-    for command in script.commands:
-        words = command.words
-        while words and _ASSIGNMENT.match(words[0].raw):
-            if _BUILD_TEXT.search(words[0].value):
-                _add(anchors.docker_build, command, source, "variable")
-                statements.append(command.statement)
-            words = words[1:]
-        if not words:
-            continue
-        kind, problem = _classify(words, script, values)
-        if problem:
-            unusable.append("line %d: %s" % (words[0].line, problem))
-        elif kind:
-            _add(anchors.docker_build, command, source, "runner" if kind in _RUNNERS else kind)
-            statements.append(command.statement)
-            if kind in _RUNNERS and kind not in wrapped:
-                wrapped.append(kind)
-        restore = _restore_kind(words)
-        if restore:
-            _add(anchors.restore, command, source, restore)
-    if unusable:
-        raise BuildScriptError("; ".join(unusable))
-    if not statements:
-        raise BuildScriptError(_nothing_found(source))
-    return anchors, wrapped, min(statements)
-
-
-def _add(found: list[Any], command: shell_text.Command, source: list[Any], kind: str) -> None:
-    entry = {"line": command.line, "kind": kind, "text": source[command.line - 1].strip()}
-    if entry not in found:
-        found.append(entry)
-
-
-def _classify(words: list[Any], script: shell_text.Script, values: dict[str, Any]) -> tuple[Any, ...]:
-    """Return ``(kind, problem)``: how this command builds an image, or why it cannot be followed; else two None."""
-    name, rest = words[0].value, words[1:]
-    whole = " ".join(word.value for word in words)
-    variable = _VARIABLE.match(name)
-    if variable and _is_build(rest):
-        problem = _problem_of_variable(variable.group(1), variable.group(2), values)
-        return (None, problem) if problem else ("variable", None)
-    if name == "docker" and _is_build(rest):
-        return "direct", None
-    if name.endswith(("/docker", "/docker.exe")) and _is_build(rest):
-        return None, "%s is called by its path; write `docker build`, so that the patch can stand in front of it" % name
-    if name in ("podman", "nerdctl", "buildah") and rest and rest[0].value in ("build", "bud"):
-        return None, "%s builds the image; the patch knows docker only" % name
-    if (name == "docker" and rest and rest[0].value == "compose" and "build" in whole) or (
-        name == "docker-compose" and "build" in whole
-    ):
-        return (
-            None,
-            "`docker compose build` names no context here; write `docker build` for the gateway's image",
+def _refuse_other_languages(lines: list[Any]) -> None:
+    first = lines[0] if lines else ""
+    if first.startswith("#!"):
+        programs = [
+            os.path.basename(word) for word in first[2:].split() if not word.startswith("-") and "=" not in word
+        ]
+        program = programs[1] if programs[:1] == ["env"] and len(programs) > 1 else "".join(programs[:1])
+        if program not in _SHELLS:
+            raise BuildScriptError(
+                "line 1: %s is not a shell that the patch knows; call this program from a bash script, %s"
+                % (program or "the interpreter", OR_MOUNT)
+            )
+    if lines and all(line.endswith("\r\n") for line in lines[:-1] or lines):
+        raise BuildScriptError(
+            "its lines end in CRLF, which no shell can run. Convert them to LF: sed -i 's/\\r$//' FILE"
         )
-    if not _BUILD_TEXT.search(whole) or name in _MESSAGES:
-        return None, None
-    if name in _DECLARE or name in ("eval", "trap"):
-        return "variable", None
-    runs_it = any(word.value == "docker" and _is_build(words[i + 1 :]) for i, word in enumerate(words))
-    if name in _OTHER_SHELL or (runs_it and name not in _RUNNERS and name not in script.functions):
+
+
+def _refuse_conflict(lines: list[Any]) -> None:
+    """Refuse a script that wants docker's path and puts directories before ours in PATH: no wrapper fits both."""
+    for number, line in enumerate(lines, 1):
+        if _PATH_OF_DOCKER.search(line) and any(_SETS_PATH.match(other) for other in lines):
+            raise BuildScriptError(
+                "line %d: the path of docker is needed here, and another line sets PATH, so the patch cannot stand "
+                "before docker; write `command -v docker >/dev/null` and call `docker`, %s" % (number, OR_MOUNT)
+            )
+
+
+def _place(lines: list[Any]) -> int:
+    """Return the index of the line before which the block stands: after the head, before the next part's comment."""
+    at = 0
+    while at < len(lines) - 1 and _HEAD_LINE.match(lines[at]):
+        at += 1
+    comment = at
+    while comment > 0 and lines[comment - 1].lstrip().startswith("#"):
+        comment -= 1
+    return comment or at
+
+
+class _Search:
+    """Search for the commands that build an image. It decides only whether the patch makes sense for the script."""
+
+    def __init__(self, text: str, settings: build_wrapper.Settings) -> None:
+        self.settings = settings
+        self.source = text.splitlines()
+        self.anchors = Anchors()
+        self.unusable: list[str] = []
+        self.for_gateway: list[str] = []
+        self.builds = 0
+        self.programs: list[dict[str, Any]] = []
+        self.posix = bool(re.match(r"#!\s*\S*/(?:env\s+)?(?:sh|dash|ash)\b", text))
+        try:
+            self.commands = shell_text.parse(text.replace("\r\n", " \n")).commands
+        except shell_text.ShellTextError:
+            self.commands = _plain_commands(self.source)  # `bash -n` decides whether the script is valid
+        self.values = _assigned_values(self.commands)
+
+    def run(self) -> Anchors:
+        for command in self.commands:
+            words = command.words
+            while words and _ASSIGNMENT.match(words[0].raw):
+                if _BUILD_TEXT.search(words[0].value) and "$(" not in words[0].value[:2]:
+                    self._found(command, "variable")
+                words = words[1:]
+            if words:
+                self._classify(command, words)
+                restore = _restore_kind(words)
+                if restore:
+                    self._add(self.anchors.restore, command, restore)
+        if self.for_gateway:
+            raise BuildScriptError("; ".join(self.for_gateway))
+        if not self.builds and self.programs and not self.unusable:
+            self.anchors.docker_build = self.programs
+        elif not self.builds:
+            raise BuildScriptError("; ".join(self.unusable) if self.unusable else self._nothing_found())
+        return self.anchors
+
+    def _add(self, found: list[Any], command: shell_text.Command, kind: str) -> None:
+        entry = {"line": command.line, "kind": kind, "text": self.source[command.line - 1].strip()}
+        if entry not in found:
+            found.append(entry)
+
+    def _found(self, command: shell_text.Command, kind: str) -> None:
+        self.builds += 1
+        self._add(self.anchors.docker_build, command, kind)
+
+    def _refuse(self, command: shell_text.Command, reason: str, tags: list[str] | None = None) -> None:
+        message = "line %d: %s" % (command.line, reason)
+        self.unusable.append(message)
+        image = build_wrapper.normal(self.settings.image) if self.settings.image else ""
+        if image and image in [build_wrapper.normal(tag) for tag in tags or []]:
+            self.for_gateway.append(message)
+
+    def _classify(self, command: shell_text.Command, words: list[Any]) -> None:
+        values = [self._as_docker(word) for word in words]
+        name = os.path.basename(values[0])
+        whole = " ".join(word.value for word in words)
+        if name in _OTHER_ENGINES and {"build", "bud"} & set(values[1:3]):
+            self._refuse(
+                command, "%s builds the image; the patch knows docker only. Build with docker, %s" % (name, OR_MOUNT)
+            )
+            return
+        found = build_wrapper.find_build(values)
+        if found and (name in _MESSAGES - _DOCKER_NAMES or not _builds(found, values)):
+            found = None
+        in_text = found is None and name not in _MESSAGES and _BUILD_TEXT.search(whole)
+        if not found and not in_text:
+            self._classify_program(command, words)
+            return
+        before = [os.path.basename(value) for value in values[: found[1]]] if found else [name]
+        elsewhere = [program for program in before if program in _ELSEWHERE]
+        if in_text and name in ("sudo", "doas"):
+            elsewhere.append(name)
+        if "env" in before and [value for value in values if value == "-i" or value.startswith("PATH=")]:
+            elsewhere.append("env")
+        if elsewhere:
+            reason = "docker build is run by `%s`, where the patch does not reach it; call `docker build` itself, %s"
+            self._refuse(command, reason % (elsewhere[0], OR_MOUNT))
+        elif found and "/" in values[found[1]] and self._escapes(values[found[1]], before):
+            self._refuse(command, "%s is called by its path; write `docker`, %s" % (values[found[1]], OR_MOUNT))
+        elif found and found[0] in ("build", "buildx"):
+            self._classify_build(command, values, found, words[found[1]].value)
+        else:
+            self._found(command, "variable" if in_text else str(found and found[0]))
+
+    def _escapes(self, program: str, before: list[str]) -> bool:
+        """Return whether no wrapper can stand in front of docker's path: only bash has functions of that name."""
+        return self.posix or not _ABSOLUTE.fullmatch(program) or bool(before and before[0] not in ("sudo", "doas"))
+
+    def _classify_build(
+        self, command: shell_text.Command, values: list[str], found: tuple[str, int, int], program: str
+    ) -> None:
+        try:
+            read = build_wrapper.read_build(values, found[2])
+        except build_wrapper.NotPatched:  # arguments in variables
+            read = build_wrapper.Build("."), []
+        if read is None:
+            return
+        build = read[0]
+        if "-" in (build.context, build.file):
+            reason = "docker build reads standard input, which the patch leaves alone; name Dockerfile and directory"
+        elif _URL.match(build.context):
+            reason = "the build context is a URL, which the patch leaves alone; clone it and build the directory"
+        else:
+            reason = ""
+        if reason:
+            self._refuse(command, "%s, %s" % (reason, OR_MOUNT), build.tags)
+        elif any(fnmatch.fnmatch(build.file, pattern) for pattern in self.settings.skip):
+            reason = "the patch skips %s (skip_dockerfiles); set the script that builds the gateway's image, %s"
+            self._refuse(command, reason % (build.file, OR_MOUNT))
+        elif program.startswith("$"):
+            self._found(command, "variable")
+        else:
+            self._found(command, "runner" if found[1] else "direct")
+
+    def _as_docker(self, word: shell_text.Word) -> str:
+        """Return the word, or what it stands for where it is a variable that holds docker."""
+        match = _VARIABLE.match(word.raw)
+        if not match:
+            return word.value
+        values = self.values.get(match.group(1), []) + ([match.group(2)] if match.group(2) else [])
+        values = [value.strip("\"'()") for value in values]
+        for value in values:
+            if _ABSOLUTE.fullmatch(value):
+                return value
+            if re.search(r"\bdocker[ -]compose\b", value):
+                return "docker-compose"
+            if re.search(r"\bdocker\b", value):
+                return "docker"
+        if values and all(os.path.basename(value) in _OTHER_ENGINES for value in values):
+            return os.path.basename(values[0])
+        if re.search(r"COMPOSE|^DC$", match.group(1), re.IGNORECASE):
+            return "docker-compose"
+        named = re.search(r"DOCKER|ENGINE|CONTAINER_(CMD|TOOL|RUNTIME)", match.group(1), re.IGNORECASE)
+        return "docker" if named and not re.search(r"FILE|TAG|IMAGE|ARGS|OPTS", match.group(1)) else word.value
+
+    def _classify_program(self, command: shell_text.Command, words: list[Any]) -> None:
+        """Remember programs and scripts that may build an image; the wrapper is in their PATH."""
+        values = [word.value for word in words if not word.value.startswith("-")]
+        name = os.path.basename(values[0]) if values else ""
+        rest = " ".join(values[1:])
+        if name in _MAKERS:
+            builds = re.search(_MAKERS[name], rest) or (name == "make" and not rest)
+        elif name in _SHELLS | {"source", "."} and len(values) > 1:
+            builds = re.search("build|docker|image", os.path.basename(values[1]))
+        else:
+            builds = ("/" in values[0] if values else False) and re.search("build|docker|image", name)
+        if builds:
+            self._add(self.programs, command, "program")
+
+    def _nothing_found(self) -> str:
+        mentions = [str(number) for number, line in enumerate(self.source, 1) if "docker" in line]
+        looked = "line%s %s" % ("s" if len(mentions) > 1 else "", ", ".join(mentions[:10])) if mentions else "no line"
         return (
-            None,
-            "docker build is run by `%s`, where the patch cannot stand in front of it; call `docker build` itself"
-            % name,
+            "anchor `docker build` not found: none of the script's %d lines runs it (docker is named on %s, in "
+            "comments, messages or other commands). Set the script that builds the gateway's image, have it call "
+            "`docker build`, %s" % (len(self.source), looked, OR_MOUNT)
         )
-    if runs_it:
-        return (name, None) if name in _RUNNERS else ("function", None)
-    return None, None
 
 
-def _is_build(words: list[Any]) -> bool:
-    values = [word.value for word in words]
-    while values and values[0].startswith("-"):
-        values = values[1:] if "=" in values[0] or values[0] in ("-D", "--debug") else values[2:]
-    if values and values[0] in ("buildx", "image", "builder"):
-        values = values[1:]
-    return bool(values) and values[0] == "build"
+def _plain_commands(source: list[str]) -> list[Any]:
+    """Return one command per line, for scripts that the parser cannot read."""
+    commands = []
+    for number, line in enumerate(source, 1):
+        words = [shell_text.Word(word, word.strip("\"'"), number) for word in line.split()]
+        if words and not words[0].raw.startswith("#"):
+            commands.append(shell_text.Command(words))
+    return commands
 
 
-def _assigned_values(script: shell_text.Script) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for command in script.commands:
+def _builds(found: tuple[str, int, int], words: list[str]) -> bool:
+    if found[0] != "compose":
+        return True
+    values = words[found[2] :]
+    at = build_wrapper.after_options(values, 0, build_wrapper.COMPOSE_VALUES)
+    verb = values[at] if at < len(values) else ""
+    return verb == "build" or "--build" in values[at:]
+
+
+def _assigned_values(commands: list[Any]) -> dict[str, list[str]]:
+    values: dict[str, list[str]] = {}
+    for number, command in enumerate(commands):
         for word in command.words:
             match = _ASSIGNMENT.match(word.value)
             if match:
-                values.setdefault(match.group(1), []).append((match.group(2), word.line))
+                values.setdefault(match.group(1), []).append(match.group(2))
+                # The parser reads an array's elements as the next command.
+                if word is command.words[-1] and not match.group(2) and number + 1 < len(commands):
+                    values[match.group(1)].append(" ".join(item.value for item in commands[number + 1].words))
     return values
-
-
-def _problem_of_variable(name: str, default: str, values: dict[str, Any]) -> str | None:
-    for value, line in values.get(name, []) + ([(default, 0)] if default else []):
-        inline = _VARIABLE.match(value)
-        program = (inline.group(2) if inline and inline.group(2) else value).strip("\"'")
-        if "/" in program or "command -v" in program or "which" in program or "type -P" in program:
-            where = "line %d" % line if line else "its default"
-            return "$%s gets docker's path (%s: %s); set it to the plain word docker" % (name, where, value)
-        if program in ("podman", "nerdctl", "buildah"):
-            return "$%s is %s; the patch knows docker only" % (name, program)
-    return None
 
 
 def _restore_kind(words: list[shell_text.Word]) -> str | None:
@@ -298,37 +422,3 @@ def _restore_kind(words: list[shell_text.Word]) -> str | None:
     if arguments and arguments[0] in ("checkout", "restore", "stash", "reset", "switch"):
         return "git " + arguments[0]
     return None
-
-
-def _top_of_section(lines: list[Any], at: int) -> int:
-    """Move up over the comments before the statement, but never over the script's first line."""
-    while at > 0 and lines[at - 1].startswith("#") and not lines[at - 1].startswith("#!"):
-        at -= 1
-    return at
-
-
-def _refuse_conflicts(script: shell_text.Script, inserted_at: int) -> None:
-    if "docker" in script.functions:
-        raise BuildScriptError(
-            "the script defines a function named docker, which the patch would replace; give it another name"
-        )
-    for command in script.commands:
-        values = [word.value for word in command.words]
-        if values[0] == "alias" and any(value.startswith("docker=") for value in values):
-            raise BuildScriptError("line %d: the script makes an alias named docker; call docker itself" % command.line)
-        probes = any("command -v docker" in values[i + 1] for i, value in enumerate(values[:-1]) if value == "-x")
-        if probes and command.line >= inserted_at:
-            raise BuildScriptError(
-                "line %d: a test of `-x` on `command -v docker` fails once docker is wrapped; "
-                "write `command -v docker >/dev/null`" % command.line
-            )
-
-
-def _nothing_found(source: list[Any]) -> str:
-    mentions = [str(number) for number, line in enumerate(source, 1) if "docker" in line]
-    looked = "line%s %s" % ("s" if len(mentions) > 1 else "", ", ".join(mentions[:10])) if mentions else "no line"
-    return (
-        "anchor `docker build` not found: none of the script's %d lines runs it (docker is named on %s, in comments, "
-        "messages or other commands). Check that this is the script that builds the gateway's image, or have it call "
-        "`docker build` itself" % (len(source), looked)
-    )

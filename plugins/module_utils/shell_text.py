@@ -1,6 +1,6 @@
 # Copyright (c) openclaw.egress maintainers
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
-"""Parser of shell scripts: which commands a script runs, and where its top-level statements begin.
+"""Parser of shell scripts: which commands a script runs, and on which lines.
 
 It expands nothing. It distinguishes quotes, comments, here-documents, command substitutions and line continuations, so
 that the words ``docker build`` in a comment or in a message are not taken for a command.
@@ -58,10 +58,9 @@ class Word:
 
 @dataclass
 class Command:
-    """Simple command without redirections; ``statement`` is the line where its top-level statement begins."""
+    """Simple command without redirections."""
 
     words: list[Word] = field(default_factory=list)
-    statement: int = 1
 
     @property
     def line(self) -> int:
@@ -70,31 +69,25 @@ class Command:
 
 @dataclass
 class Script:
-    """Commands of a script in the order of the text, and the functions and aliases that it defines."""
+    """Commands of a script in the order of the text."""
 
     commands: list[Any] = field(default_factory=list)
-    functions: set[str] = field(default_factory=set)
-    balanced: bool = True
 
 
-def parse(text: str, first_line: int = 1, statement: int = 0) -> Script:
-    """Parse ``text``. Raise :class:`ShellTextError`. ``statement`` is set for text inside another statement."""
-    return _Reader(text, first_line, statement).run()
+def parse(text: str, first_line: int = 1) -> Script:
+    """Parse ``text``, whose first line has the number ``first_line``. Raise :class:`ShellTextError`."""
+    return _Reader(text, first_line).run()
 
 
 class _Reader:
-    def __init__(self, text: str, first_line: int, statement: int) -> None:
+    def __init__(self, text: str, first_line: int) -> None:
         self.text = text
         self.at = 0
         self.line = first_line
-        self.outer = statement
-        self.statement = statement or first_line
-        self.fresh = True  # the next command opens a top-level statement
         self.script = Script()
         self.command = Command()
         self.stack: list[Any] = []
         self.here: list[Any] = []  # (delimiter, strip tabs, line)
-        self.joined = False  # the last operator was && or || or |: the statement continues after the newline
 
     def run(self) -> Script:
         while self.at < len(self.text):
@@ -102,7 +95,6 @@ class _Reader:
         self._end_command()
         if self.here:
             raise ShellTextError("the here-document <<%s does not end" % self.here[0][0], self.here[0][2])
-        self.script.balanced = not self.stack
         return self.script
 
     def _step(self) -> None:
@@ -134,8 +126,6 @@ class _Reader:
         for delimiter, strip, began in self.here:
             self._skip_here(delimiter, strip, began)
         self.here = []
-        if not self.stack and not self.joined:
-            self.fresh = True
 
     def _skip_here(self, delimiter: str, strip: bool, began: int) -> None:
         while self.at < len(self.text):
@@ -152,14 +142,11 @@ class _Reader:
         if operator in _REDIRECTIONS:
             self._redirection(operator)
             return
-        self._mark_statement()
         words = self.command.words
         if operator == "(" and len(words) == 1 and self._rest_is_function():
-            self.script.functions.add(words[0].value)
             self.command = Command()
             return
         self._end_command()
-        self.joined = operator in ("&&", "||", "|", "|&")
         if operator == "(":
             self.stack.append(")")
         elif operator == ")" and self.stack and self.stack[-1] == ")":
@@ -182,20 +169,12 @@ class _Reader:
         if operator in ("<<", "<<-"):
             self.here.append((target.value, operator == "<<-", target.line))
 
-    def _mark_statement(self) -> None:
-        if self.fresh and not self.outer:
-            self.statement = self.line
-        self.fresh = False
-
     def _word(self) -> None:
-        self._mark_statement()
         word = self._read_word()
         words = self.command.words
         if not words and word.raw in _RESERVED and self._keyword(word.raw):
             return
-        self.joined = False
         if len(words) == 1 and words[0].raw == "function":
-            self.script.functions.add(word.value)
             self.command = Command()
             match = re.compile(r"[ \t]*\([ \t]*\)").match(self.text, self.at)
             self.at = match.end() if match else self.at
@@ -203,7 +182,6 @@ class _Reader:
         words.append(word)
 
     def _keyword(self, word: str) -> bool:
-        self.joined = False
         if word in _OPENERS:
             if self.stack and self.stack[-1] == "pattern":
                 return False
@@ -219,7 +197,6 @@ class _Reader:
         command, self.command = self.command, Command()
         if not command.words or command.words[0].raw in ("for", "select", "case"):
             return
-        command.statement = self.statement
         self.script.commands.append(command)
 
     def _read_word(self) -> Word:
@@ -293,7 +270,7 @@ class _Reader:
         raw = self.text[start : self.at]
         self.line = began + raw.count("\n")
         if opener != "${" and not raw.startswith("$(("):
-            inner = parse(raw[len(opener) : -1], began, self.statement)
+            inner = parse(raw[len(opener) : -1], began)
             self.script.commands.extend(inner.commands)
         return raw
 

@@ -11,16 +11,20 @@ version_added: 0.1.0
 author:
   - openclaw.egress maintainers (@openclaw)
 description:
-  - Adds one section to the shell script that builds the gateway's image. Before each C(docker build) of the script,
-    the section copies C(proxy-bootstrap.cjs) into the build context. It also adds a line to the Dockerfile that
-    copies the file, owned by root, into the working directory of the image's stage.
-  - After the build, successful or not, and before the script's next line, the section undoes both changes. So the
-    script's own restore step (C(git checkout), C(git restore), C(git stash), a C(trap), a change of branch) finds the
-    clone as it would without the patch. The script's exit status does not change.
-  - The build command may be in a loop, in a function, behind C(sudo) or C(timeout), on several lines, or in a
-    variable. If the module cannot find the command, or cannot insert the section before it, it fails with the line
-    and the remedy, and does not change the script.
-  - All other lines of the script stay byte for byte. O(state=absent) restores the script exactly.
+  - Adds one section near the top of the shell script that builds the gateway's image. The section wraps C(docker). For
+    builds of the gateway's image it creates C(proxy-bootstrap.cjs) and a copy of the Dockerfile in a temporary
+    directory, adds a C(COPY) line to that copy, and runs the same command with C(--file) and C(--build-context). In the
+    image, root owns the file, every user can read it, and it lies in the working directory of the image's stage.
+  - After the build, successful or not, the section deletes the temporary directory, before the script's own restore
+    step (C(git checkout), C(git restore), C(git stash), a C(trap), a change of branch). It never writes to the clone,
+    so a killed build changes nothing there. It sets no trap. The script's exit status does not change.
+  - Handles C(docker build), C(docker buildx build), C(docker image build), C(docker buildx bake), C(docker compose
+    build), C(docker compose up --build) and C(docker-compose), also behind C(sudo), C(exec) or C(timeout), in a
+    variable, and in programs that the script runs, such as C(make). All other commands run unmodified. If no command
+    can build the gateway's image with the bootstrap, the module fails with the line and the remedy, and does not change
+    the script.
+  - All other lines of the script stay byte for byte. O(state=absent) restores the script exactly. The module replaces
+    or removes the section of an earlier release.
 attributes:
   check_mode:
     support: full
@@ -47,14 +51,17 @@ options:
         with a message if the file does not exist or if the user that runs the script cannot read it.
     type: path
     default: /home/openclaw/openclaw-egress/proxy-config/proxy-bootstrap.cjs
-  context_dir:
+  image:
     description:
-      - The build context of C(docker build). Needed only if the command does not name a directory, as with
-        C(docker build -) or a URL. By default the directory in the command.
-    type: path
+      - Name of the gateway's image. Builds with this tag get the bootstrap. Of the other builds, only those get it that
+        have C(openclaw) in a tag, in the Dockerfile or as the package name in the context's C(package.json).
+      - By default all builds get the bootstrap, except those of O(skip_dockerfiles) and from standard input.
+    type: str
+    default: ""
   skip_dockerfiles:
     description:
-      - Shell patterns for the file names of Dockerfiles that the patch skips, for scripts that also build other images.
+      - Shell patterns for images that the patch skips, for scripts that also build other images. A pattern is compared
+        with the Dockerfile's name, its path in the context, a relative context, and the tags.
     type: list
     elements: str
     default: ["*sandbox*"]
@@ -63,6 +70,10 @@ options:
     type: bool
     default: false
 notes:
+  - The host needs Python 3.8 or later as C(python3) when the script runs.
+  - Builds from standard input (C(-), C(-f -)) and from URLs run without the bootstrap.
+  - C(--build-context) needs BuildKit of Docker 23 or later. For older versions and C(DOCKER_BUILDKIT=0) the section
+    builds a temporary image that holds the bootstrap only, and C(COPY) takes the file from there.
   - The module replaces or removes an edited section, with a warning. Keep your own changes outside of the two marks.
   - The module replaces the file atomically and keeps its owner and mode.
 seealso:
@@ -192,7 +203,7 @@ def run(module: AnsibleModule) -> dict[str, Any]:
     before = read(module, path)
     result = {"path": path}
     patch = BuildScriptPatch(
-        before, params["bootstrap_src"], params["context_dir"] or "", tuple(params["skip_dockerfiles"] or ())
+        before, params["bootstrap_src"], tuple(params["skip_dockerfiles"] or ()), params["image"] or ""
     )
     if params["state"] == "present":
         after, anchors = patch.present()
@@ -231,7 +242,7 @@ def main() -> None:
                 "type": "path",
                 "default": "/home/openclaw/openclaw-egress/proxy-config/proxy-bootstrap.cjs",
             },
-            "context_dir": {"type": "path"},
+            "image": {"type": "str", "default": ""},
             "skip_dockerfiles": {"type": "list", "elements": "str", "default": ["*sandbox*"]},
             "backup": {"type": "bool", "default": False},
         },

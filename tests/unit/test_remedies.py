@@ -137,11 +137,16 @@ def test_every_variable_of_ansible_that_a_remedy_names_exists():
 
 
 KNOWN_ELSEWHERE = {
+    "openclaw_gateway_bootstrap",  # Of the same release as the messages of build_patch.
     "openclaw_egress_class",  # A label in Loki.
     "openclaw_egress_spool_refusing",  # Metrics.
     "openclaw_egress_denied_total",
     "openclaw_egress_policy_last_reload_successful",
-    "openclaw_egress_run",  # Functions of the operator's build script.
+    "openclaw_egress_install",  # Names in the operator's build script.
+    "openclaw_egress_name",
+    "openclaw_egress_new",
+    "openclaw_egress_root",
+    "openclaw_egress_write",
     "openclaw_egress_status",
     "openclaw_egress_keep_spool",  # Of the playbook rollback.yml.
     "openclaw_proxy_install",  # Tags.

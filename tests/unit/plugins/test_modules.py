@@ -69,11 +69,11 @@ def test_build_patch_follows_a_symlink_and_leaves_it(script, tmp_path):
 
 def test_build_patch_warns_of_an_edited_section(script):
     call("build_patch", path=str(script))
-    script.write_text(script.read_text().replace("chmod 0644", "chmod 0600"))
+    script.write_text(script.read_text().replace("chmod 0755", "chmod 0700"))
     told = call("build_patch", path=str(script))
     assert told["found"] == "edited"
     assert "edited by hand; it is replaced" in str(told["warnings"])
-    script.write_text(script.read_text().replace("chmod 0644", "chmod 0600"))
+    script.write_text(script.read_text().replace("chmod 0755", "chmod 0700"))
     assert "it is removed" in str(call("build_patch", path=str(script), state="absent")["warnings"])
     assert script.read_text() == SCRIPT
 
@@ -82,9 +82,9 @@ def test_build_patch_warns_of_an_edited_section(script):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("make image\n", "anchor `docker build` not found: none of the script's 1 lines"),
+        ("npm run build\n", "anchor `docker build` not found: none of the script's 1 lines"),
         ("if true; then\ndocker build .\n", "is not a valid shell script before the patch"),
-        ("if true; then\r\ndocker build .\r\nfi\r\n", "CRLF"),
+        ("if true; then\r\ndocker build .\r\nfi\r\n", "Convert them to LF: sed -i 's/\\r$//' "),
     ],
 )
 def test_build_patch_refuses_and_leaves_the_file(script, content, message, check):

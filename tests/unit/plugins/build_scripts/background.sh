@@ -1,0 +1,5 @@
+#!/bin/bash
+docker build -t openclaw:a "$CLONE" &
+first=$!
+docker build -t openclaw:b "$CLONE" &
+wait "$first" && wait $!

@@ -1,0 +1,3 @@
+#!/bin/bash
+set -e
+bash -c 'cd "$CLONE" && docker build -t openclaw:local .'

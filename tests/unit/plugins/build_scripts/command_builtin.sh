@@ -1,0 +1,4 @@
+#!/bin/bash
+set -e
+cd "$CLONE"
+command docker build -t openclaw:local .

@@ -1,0 +1,3 @@
+#!/usr/bin/env bash
+: "${CONTAINER_ENGINE:=docker}"
+exec "$CONTAINER_ENGINE" build -t openclaw:local "$CLONE"

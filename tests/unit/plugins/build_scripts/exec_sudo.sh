@@ -1,0 +1,3 @@
+#!/bin/bash
+cd "$CLONE"
+exec sudo docker build -t openclaw:local .

@@ -1,0 +1,3 @@
+#!/bin/bash
+set -e
+docker build -t openclaw:local https://github.com/openclaw/openclaw.git#main

@@ -1,0 +1,3 @@
+#!/bin/bash
+cd "$CLONE"
+docker build -t openclaw:local .

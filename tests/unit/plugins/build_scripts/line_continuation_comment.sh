@@ -1,0 +1,6 @@
+#!/bin/bash
+set -e
+docker \
+  build \
+  -t openclaw:local \
+  "$CLONE"

@@ -1,0 +1,2 @@
+#!/bin/bash
+docker build -t openclaw:local "$HOME/nothing" || exit 5

@@ -1,0 +1,4 @@
+#!/bin/bash
+# Builds the image.
+cd "$CLONE"
+docker build -t openclaw:local .

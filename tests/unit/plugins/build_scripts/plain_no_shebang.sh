@@ -1,0 +1,1 @@
+cd "$CLONE" && docker build -t openclaw:local .

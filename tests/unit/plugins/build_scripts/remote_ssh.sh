@@ -1,0 +1,2 @@
+#!/bin/bash
+ssh builder docker build -t openclaw:local /srv/openclaw

@@ -1,0 +1,3 @@
+#!/bin/bash
+cd "$CLONE"
+nohup setsid --wait docker build -t openclaw:local . > "$HOME/build.log" 2>&1

@@ -1,0 +1,6 @@
+#!/bin/bash
+cd "$CLONE"
+docker build -t openclaw:local .
+status=$?
+echo "docker said $status"
+exit $status

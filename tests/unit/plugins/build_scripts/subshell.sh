@@ -1,0 +1,3 @@
+#!/bin/bash
+set -e
+(cd "$CLONE" && docker build -t openclaw:local .)

@@ -1,0 +1,4 @@
+#!/bin/bash
+set -e
+id=$(docker build -q "$CLONE")
+docker tag "$id" openclaw:local

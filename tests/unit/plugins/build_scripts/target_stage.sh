@@ -1,0 +1,3 @@
+#!/bin/bash
+set -e
+docker build --target=build -t openclaw:local "$CLONE"

@@ -1,0 +1,4 @@
+#!/bin/bash
+set -e
+cd "$CLONE"
+time docker build -t openclaw:local .
