@@ -1,7 +1,9 @@
 """Fixtures: each module gets one `egress run` and one stock mitmdump, which must pass the same cases."""
 
 import contextlib
+import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -53,6 +55,15 @@ def wait_until(holds: Callable[[], object], proxy: RunningProxy, seconds: float 
     while not holds():
         assert time.monotonic() < end, (proxy.ask("/readyz"), proxy.log[-3000:])
         time.sleep(0.1)
+
+
+_DENIED = re.compile(r'_denied_total\{code="(\w+)",egress_class="(\w+)",enforced="true",rule="([^"]+)"\} (\S+)')
+
+
+def refusals(proxy: RunningProxy) -> Counter[tuple[str, str, str]]:
+    """Return the number of refusals so far by class, rule and code. Above a rate they have no records of their own."""
+    found = _DENIED.findall(proxy.metrics())
+    return Counter({(class_name, rule, code): int(float(count)) for code, class_name, rule, count in found})
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ GET_PAST_A_BARE_MITMDUMP = {
     "other_host_when_decrypted", "request_smuggling_when_decrypted", "spellings_of_addresses",
     "services_of_the_inside", "literals_of_the_internet", "metadata_through_the_proxy", "another_name_in_tls",
     "another_name_when_decrypted", "hellos_of_two_minds", "tls_to_the_listener", "spellings_of_the_denied_name",
-    "names_of_two_minds",
+    "names_of_two_minds", "plain_http_in_a_tunnel",
 }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from openclaw_egress.spool.reader import SpoolReader
+from tests.integration.proxy.conftest import refusals
 from tests.integration.proxy.raw import connect, connected, read_all, read_head, status_of, tls
 from tests.resilience import hostile
 from tests.support.llm_providers import LLMProviders
@@ -95,6 +96,14 @@ def ordinary(origin):
 
 def send(proxy, data: bytes, class_name="browser") -> bytes:
     with connected(proxy.ports[class_name]) as sock:
+        sock.sendall(data)
+        return read_all(sock)
+
+
+def send_in_tunnel(proxy, origin, data: bytes) -> bytes:
+    """Send bytes after CONNECT to the origin. Return all that comes back."""
+    with connected(proxy.ports["gateway"]) as sock:
+        assert status_of(connect(sock, f"{HOST}:{origin.port}")) == 200
         sock.sendall(data)
         return read_all(sock)
 
@@ -188,6 +197,36 @@ def test_a_malformed_request_is_refused_and_recorded(proxy, origin, kind):
     assert (row.class_name, row.rule) == ("gateway", "syntax") and row.reason and SECRET.decode() not in row.reason
     assert client_of(proxy, row) == "127.0.0.1"
     assert (origin.received, origin.connections) == (received, connections)
+
+
+VALID_IN_A_TUNNEL = ("OPTIONS *", "origin form", "origin form in HTTP/1.0")
+"""CONNECT has named the destination, so these requests need not name it again."""
+
+
+@pytest.mark.parametrize("kind", [kind for kind in MALFORMED if kind not in VALID_IN_A_TUNNEL])
+def test_a_malformed_request_inside_a_plain_tunnel_is_refused_and_recorded(proxy, origin, kind):
+    before, received, connections = refusals(proxy), origin.received, origin.connections
+    answer = send_in_tunnel(proxy, origin, MALFORMED[kind](origin))
+    assert status_of(answer) in (0, 400, 403) and b"mitmproxy" not in answer
+    ((class_name, rule, _),) = (refusals(proxy) - before).elements()
+    assert (class_name, rule) == ("gateway", "syntax")
+    assert (origin.received, origin.connections) == (received, connections)
+
+
+@pytest.mark.parametrize("kind", VALID_IN_A_TUNNEL)
+def test_a_request_without_destination_inside_a_plain_tunnel_goes_to_the_tunnels_destination(proxy, origin, kind):
+    received = len(origin.received)
+    assert status_of(send_in_tunnel(proxy, origin, MALFORMED[kind](origin))) == 200
+    assert origin.received[received:].startswith(MALFORMED[kind](origin).split(b" HTTP")[0])
+
+
+def test_hop_by_hop_fields_inside_a_plain_tunnel_do_not_reach_the_origin(proxy, origin):
+    received = len(origin.received)
+    fields = *HOP_BY_HOP, b"Proxy-Authorization: " + SECRET + b"\r\n"
+    assert status_of(send_in_tunnel(proxy, origin, get(origin, *fields))) == 200
+    site = b"host: %s:%d" % (HOST.encode(), origin.port)
+    assert origin.received[received:].startswith(b"GET / HTTP/1.1\r\n")
+    assert fields_of(origin.received[received:]) == [b"connection: close", site, b"x-kept: yes"]
 
 
 def test_connection_that_ends_within_a_head_is_recorded(proxy):

@@ -333,6 +333,57 @@ def _nested(attack: Attack, port: int, request: str) -> str:
 
 
 @technique(ALLOWED)
+def plain_http_in_a_tunnel(attack: Attack) -> Iterator[Try]:
+    """Request the denied name inside a plain tunnel to the allowed one, after a request that is allowed."""
+    good, bad = _allowed(attack), _denied(attack)
+    first = f"GET / HTTP/1.1\r\nHost: {good}\r\n"
+    hidden = f"GET / HTTP/1.1\r\nHost: {bad}\r\n\r\n"
+    for name, data in (
+        ("pipelined", f"{first}\r\n{hidden}"),
+        ("absolute form", f"{first}\r\nGET http://{bad}/ HTTP/1.1\r\nHost: {bad}\r\n\r\n"),
+        ("absolute form, allowed Host", f"{first}\r\nGET http://{bad}/ HTTP/1.1\r\nHost: {good}\r\n\r\n"),
+        ("CONNECT", f"{first}\r\nCONNECT {bad} HTTP/1.1\r\nHost: {bad}\r\n\r\n{hidden}"),
+        ("two lengths", f"{first}Content-Length: 0\r\nContent-Length: {len(hidden)}\r\n\r\n{hidden}"),
+        (
+            "length and chunks",
+            f"{first}Content-Length: {len(hidden)}\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{hidden}",
+        ),
+        ("bare CR", f"{first}X: a\rContent-Length: 0\r\nContent-Length: {len(hidden)}\r\n\r\n{hidden}"),
+        ("h2c", f"{first}{H2C}\r\n{hidden}"),
+        ("WebSocket", f"{first}Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\r\n{hidden}"),
+        ("HTTP/2 at once", f"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n{hidden}"),
+        ("another protocol first", f"NOOP\r\n{hidden}"),
+    ):
+        yield attack.tries(name, lambda data=data: _in_plain_tunnel(attack, data.encode()))
+
+
+def _in_plain_tunnel(attack: Attack, data: bytes) -> str:
+    """Send bytes after CONNECT to the allowed site. The log outside shows the names that were requested there."""
+    with connected(attack.world.proxy, QUIET) as sock:
+        if connect(sock, f"{attack.world.allowed}:{attack.world.http_port}") == 200:
+            sock.sendall(data)
+            read_some(sock)
+    return ""
+
+
+@technique(INSPECTED)
+def unrecorded_in_a_plain_tunnel(attack: Attack) -> Iterator[Try]:
+    """Request an inspected host by plain HTTP inside a tunnel: the path must be in a record."""
+    host = _site(attack.world.inspected, attack.world.http_port)
+    for name, target in (("origin form", ""), ("absolute form", f"http://{host}")):
+        request = f"GET {target}/{attack.token}/{len(target)} HTTP/1.1\r\nHost: {host}\r\n\r\n"
+        yield attack.tries(name, lambda request=request: _to_provider(attack, request.encode()))
+
+
+def _to_provider(attack: Attack, data: bytes) -> str:
+    with connected(attack.world.proxy, QUIET) as sock:
+        if connect(sock, f"{attack.world.inspected}:{attack.world.http_port}") == 200:
+            sock.sendall(data)
+            read_some(sock)
+    return ""
+
+
+@technique(ALLOWED)
 def not_tls_in_a_tunnel(attack: Attack) -> Iterator[Try]:
     """Send bytes other than a TLS handshake after CONNECT to 443: SSH, SMTP, and TLS records of other types."""
     for name, data in (

@@ -12,6 +12,7 @@ from openclaw_egress.wire.http1_syntax import (
     connection_options,
     connection_problem,
     content_length,
+    is_request_start,
     request_problem,
     response_problem,
 )
@@ -215,3 +216,30 @@ def test_options_of_connection():
     assert connection_problem(values) is None
     for name in (b"Host", b"content-length", b"Transfer-Encoding", b"Content-Type"):
         assert connection_problem([*values, name]) == "Connection names a field that is not for one hop"
+
+
+REQUEST_STARTS = (
+    b"GET / HTTP/1.1", b"M-SEARCH * HTTP/1.1", b"PRI * HTTP/2.0", b"GET http://a/", b"CONNECT a:443 HTTP/1.1",
+    b"GET /\r\n", b"POST svn+ssh://a/",
+)  # fmt: skip
+OTHER_STARTS = (
+    b"SSH-2.0-OpenSSH_9.9\r\n", b"EHLO a\r\n", b"PING\r\n", b"\x16\x03\x01", b"\0", b"\r\nGET / ", b" GET /", b"GET  /",
+    b"GET\t/", b"SET a b\r\n", b"a" * 33, b"GET a:443 HTTP/1.1",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("data", REQUEST_STARTS)
+def test_start_of_a_request_is_recognised_and_its_parts_are_undecided(data):
+    found = [is_request_start(data[:size]) for size in range(len(data) + 1)]
+    assert found[-1] is True and False not in found
+    assert found.index(True) <= 52 and None not in found[found.index(True) :]
+
+
+@pytest.mark.parametrize("data", OTHER_STARTS)
+def test_start_of_another_protocol_is_recognised(data):
+    found = [is_request_start(data[:size]) for size in range(len(data) + 1)]
+    assert found[-1] is False and True not in found
+
+
+def test_undecided_start_is_short():
+    assert max(size for size in range(200) if is_request_start((b"A" * 32 + b" " + b"a" * 200)[:size]) is None) < 52

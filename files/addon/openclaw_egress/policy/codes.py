@@ -188,7 +188,7 @@ _SENTENCES = {
     Code.OVERRIDE_HEADER: "the request has a field {0.detail}: {0.rule} limits methods and paths, and the origin could "
     "take others",
     Code.TLS_ON_LISTENER: "TLS on the listener, which accepts plain HTTP only: use an http:// proxy URL",
-    Code.NOT_TLS: "bytes other than TLS were sent after CONNECT",
+    Code.NOT_TLS: "the bytes after CONNECT are neither TLS nor HTTP",
     Code.CLIENT_HELLO_UNREADABLE: "the TLS ClientHello cannot be parsed",
     Code.TLS_UNUSABLE: "the TLS handshake failed: the client's versions, ciphers or bytes cannot be used",
     Code.SNI_MISMATCH: "the name in TLS is not the one that CONNECT named",

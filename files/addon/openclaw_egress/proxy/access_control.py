@@ -38,6 +38,7 @@ from openclaw_egress.proxy.layers import Refuse, cut, looks_like_tls
 from openclaw_egress.proxy.rate_limiter import Rate
 from openclaw_egress.proxy.resolver import ResolutionError, Resolver, current_grant, is_own_address
 from openclaw_egress.settings import Neighbours
+from openclaw_egress.wire.http1_syntax import is_request_start
 
 log = logging.getLogger("openclaw_egress.access_control")
 
@@ -504,7 +505,7 @@ class AccessControl:
 
         1. On the listener: HTTP.
         2. After a CONNECT that a rule with ``tls: false`` allows: a tunnel of any bytes.
-        3. After any other CONNECT: TLS, or plain HTTP to port 80.
+        3. After any other CONNECT: TLS or plain HTTP.
 
         Refuse everything else.
         """
@@ -540,7 +541,11 @@ class AccessControl:
             server_tls = layers.ServerTLSLayer(context)
             server_tls.child_layer = layers.ClientTLSLayer(context)
             return server_tls
-        if target is not None and target.port == 80 and data[:1].isalpha():
+        is_http = is_request_start(data) if target is not None else False
+        if is_http is None:
+            return None
+        if is_http:
+            # Each request is decided again, as outside of a tunnel; all must name the tunnel's destination.
             self._speaking.add(context.client.id)
             return self._http(context, HTTPMode.transparent)
         self._deny_connection(context.client, target, Code.NOT_TLS)

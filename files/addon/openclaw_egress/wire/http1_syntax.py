@@ -13,7 +13,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_TOKEN_CLASS = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
+_TOKEN = _TOKEN_CLASS + rb"+"
 _VALUE = rb"[\t\x20-\x7e\x80-\xff]*"
 
 _REQUEST = re.compile(
@@ -24,8 +25,10 @@ _RESPONSE = re.compile(
 )
 _FRAMING = re.compile(rb"(?i)\n(content-length|transfer-encoding):[\t ]*([^\r\n]*?)[\t ]*\r?(?=\n)")
 _LENGTH = re.compile(rb"0|[1-9][0-9]{0,17}")
-_TOKEN_BYTE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]")
+_TOKEN_BYTE = re.compile(_TOKEN_CLASS)
 _REQUEST_LINE = re.compile(rb"%b [!-\"$-~]+ HTTP/1\.[01]" % _TOKEN)
+_START = re.compile(rb"(?:CONNECT |%b{1,32} (?:[/*]|[A-Za-z][A-Za-z0-9+.\-]{0,15}://))" % _TOKEN_CLASS)
+_PART_OF_START = re.compile(rb"%b{1,32}(?: (?:[A-Za-z][A-Za-z0-9+.\-]{0,15}(?::/?)?)?)?" % _TOKEN_CLASS)
 _VERSION = re.compile(rb" HTTP/1\.[01]")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[\t ]*;%b)?\r\n" % _VALUE)
 _CHUNK_SIZE_PADDED = re.compile(rb"([0-9A-Fa-f]{1,15})[\t ]*(?:;%b)?\r\n" % _VALUE)
@@ -62,6 +65,17 @@ MAX_TRAILER_BYTES = 16 * 1024
 def begins_like_request(data: bytes) -> bool:
     """Return whether the first byte can begin a request line; SOCKS, TLS and binary protocols cannot."""
     return not data or _TOKEN_BYTE.match(data) is not None
+
+
+def is_request_start(data: bytes) -> bool | None:
+    """Return whether these are the first bytes of an HTTP request, of any version; None if that needs more bytes.
+
+    A request has a method and a target that begins like one: `/`, `*`, a URL's scheme, or CONNECT. So the first line of
+    SSH, SMTP or Redis is not a request. At most 52 bytes decide.
+    """
+    if _START.match(data):
+        return True
+    return None if not data or _PART_OF_START.fullmatch(data) else False
 
 
 def begins_like_response(data: bytes) -> bool:
