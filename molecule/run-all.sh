@@ -1,10 +1,14 @@
 #!/usr/bin/env bash
 # Run the playbooks' tests, and every scenario on one lab. The last line is `N passed, N failed`; KEEP=1 keeps the lab.
+# LAB_READY=1 uses a new lab that the caller created; otherwise the lab is created here.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 mkdir -p build
 # Wide enough for Molecule not to wrap a test's output.
 export LAB_KEEP=1 PY_COLORS=0 NO_COLOR=1 ANSIBLE_NOCOLOR=1 COLUMNS=240
+# List the slowest tasks of each playbook at the end of its output.
+export ANSIBLE_CALLBACKS_ENABLED=ansible.posix.profile_tasks PROFILE_TASKS_TASK_OUTPUT_LIMIT=20
+scenarios=(bare_check rollback default classes network)
 passed=0 broken=() table=() playbooks=''
 trap '[[ -z $playbooks ]] || kill "$playbooks" 2>/dev/null' EXIT
 
@@ -19,26 +23,27 @@ finished() {
   ((tests > 0)) || result=failed
   if [[ $result == failed ]]; then
     broken+=("$3")
-    tail -n 60 "$3"
+    # Enough for what failed, before the list of the slowest tasks and Molecule's summary.
+    tail -n 100 "$3"
   fi
   passed=$((passed + tests))
   row "$1" "$result" "$tests" $((SECONDS - $4))
   echo "── $1: $result, $tests tests, $((SECONDS - $4)) s ($3) ──"
 }
 
-molecule/lab/lab down
+[[ ${LAB_READY:-} == 1 ]] || molecule/lab/lab down
 # These tests need no lab. They use the time in which the lab and the scenarios wait, at a lower priority, so that the scenarios
 # are not slowed down. Their timeout allows for that.
 playbooks_began=$SECONDS playbooks_log=build/playbooks.log
 nice -n 5 python -m pytest --timeout 1200 --numprocesses auto --dist worksteal --durations 15 tests/playbooks molecule/lab \
   >"$playbooks_log" 2>&1 </dev/null &
 playbooks=$!
-# Create the lab here, not only in a scenario's `create`, so that its progress is visible.
+# Create the lab here, not only in a scenario's `create`, so that its progress is visible. A lab that is up is only checked.
 began=$SECONDS
 molecule/lab/lab up </dev/null || { echo "0 passed, 1 failed"; exit 1; }
 row "lab up" passed - $((SECONDS - began))
 # First the scenarios that restore the hosts. Each of the last two continues with the deployment of the previous one.
-for scenario in bare_check rollback default classes network; do
+for scenario in "${scenarios[@]}"; do
   began=$SECONDS log=build/molecule-$scenario.log
   echo "── molecule test --scenario-name $scenario ──"
   result=passed
@@ -54,6 +59,11 @@ finished playbooks "$result" "$playbooks_log" "$playbooks_began"
 printf '\n%-12s %-8s %5s %6s\n' part result tests seconds
 printf '%s\n' "${table[@]}"
 printf '%-12s %-8s %5s %6s\n\n' "whole run" '' "$passed" "$SECONDS"
+echo "slowest tasks: seconds, scenario, task"
+for scenario in "${scenarios[@]}"; do
+  sed -nE "s/^(.*[^ -]) -+ +([0-9]+\.[0-9]+)s$/\2 $scenario \1/p" "build/molecule-$scenario.log"
+done | sort -rn | head -n 30
+echo
 # Repeat the failures in short: of a run of half an hour, often only the end is visible.
 for log in "${broken[@]}"; do
   echo "── failures in $log:"
