@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Run the playbooks' tests, and every scenario on one lab. The last line is `N passed, N failed`; KEEP=1 keeps the lab.
+# Run the playbooks' tests, and every scenario on one lab. The last line is `N passed, N failed`, in tests;
+# a part that fails without a failed test (in Ansible or in the lab) counts as one. KEEP=1 keeps the lab.
 # LAB_READY=1 uses a new lab that the caller created; otherwise the lab is created here.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
@@ -9,7 +10,7 @@ export LAB_KEEP=1 PY_COLORS=0 NO_COLOR=1 ANSIBLE_NOCOLOR=1 COLUMNS=240
 # List the slowest tasks of each playbook at the end of its output.
 export ANSIBLE_CALLBACKS_ENABLED=ansible.posix.profile_tasks PROFILE_TASKS_TASK_OUTPUT_LIMIT=20
 scenarios=(bare_check rollback default classes network)
-passed=0 broken=() table=() playbooks=''
+passed=0 failed=0 broken=() table=() playbooks=''
 trap '[[ -z $playbooks ]] || kill "$playbooks" 2>/dev/null' EXIT
 
 # row NAME RESULT TESTS SECONDS: add a line to the table that the run ends with.
@@ -17,16 +18,18 @@ row() { table+=("$(printf '%-12s %-8s %5s %6s' "$@")"); }
 
 # finished NAME RESULT LOG BEGAN: count the tests of a part, and show the end of its log if it failed.
 finished() {
-  local tests result=$2
+  local tests bad result=$2
   tests=$(grep -oE '[0-9]+ passed' "$3" | awk '{n += $1} END {print n + 0}')
+  bad=$(grep -E '[0-9]+ (passed|failed|errors?)\>.* in [0-9.]+s' "$3" | grep -oE '[0-9]+ (failed|errors?)\>' | awk '{n += $1} END {print n + 0}')
   # A part without tests counts as failed.
   ((tests > 0)) || result=failed
   if [[ $result == failed ]]; then
     broken+=("$3")
+    ((bad > 0)) || bad=1
     # Enough for what failed, before the list of the slowest tasks and Molecule's summary.
     tail -n 100 "$3"
   fi
-  passed=$((passed + tests))
+  passed=$((passed + tests)) failed=$((failed + bad))
   row "$1" "$result" "$tests" $((SECONDS - $4))
   echo "── $1: $result, $tests tests, $((SECONDS - $4)) s ($3) ──"
 }
@@ -69,5 +72,5 @@ for log in "${broken[@]}"; do
   echo "── failures in $log:"
   grep -oE '((FAILED|ERROR) (tests|molecule)/|fatal: |[^"]*NOT MET ).*' "$log" | cut -c -240 | tail -n 8
 done
-echo "$passed passed, ${#broken[@]} failed"
+echo "$passed passed, $failed failed"
 ((${#broken[@]} == 0))

@@ -67,18 +67,22 @@ SCENARIOS = ("bare_check", "rollback", "default", "classes", "network")
         ("playbooks", "35 passed, 1 failed"),
         ("classes", "35 passed, 1 failed"),
         ("nothing ran", "25 passed, 1 failed"),
+        ("three tests", "35 passed, 3 failed"),
         ("lab", "0 passed, 1 failed"),
     ],
 )
 def test_scenarios_run_beside_the_playbooks_tests_and_all_are_counted(tmp_path, broken, last):
     (tmp_path / "molecule" / "lab").mkdir(parents=True)
     shutil.copy(ROOT / "molecule" / "run-all.sh", tmp_path / "molecule")
-    counted = "nothing" if broken == "nothing ran" else "10 passed in 2s"
+    counted = {
+        "nothing ran": "nothing",
+        "three tests": "===== 2 failed, 10 passed, 1 error in 2s =====",
+    }.get(broken, "10 passed in 2s")
     programs = {
         "molecule/lab/lab": f"test $1 != up || exit {int(broken == 'lab')}",
         # The playbooks' tests end only after the last scenario has run.
         "bin/python": "until test -e network.ran; do sleep 0.1; done; "
-        f"echo '{counted}'; exit {int(broken in ('playbooks', 'nothing ran'))}",
+        f"echo '{counted}'; exit {int(broken in ('playbooks', 'nothing ran', 'three tests'))}",
         "bin/molecule": f'touch $3.ran; echo 5 passed in 1s; echo "Start $3 ----- 4.21s"; test $3 != "{broken}"',
     }
     for name, text in programs.items():
@@ -100,7 +104,7 @@ def test_scenarios_run_beside_the_playbooks_tests_and_all_are_counted(tmp_path, 
     assert {f"4.21 {name} Start {name}" for name in SCENARIOS} <= set(lines)
     table = [line.split() for line in lines[lines.index(next(line for line in lines if line.startswith("part "))) :]]
     rows = {row[0]: row[1] for row in table if row and row[-1].isdigit()}
-    failed = "playbooks" if broken == "nothing ran" else broken
+    failed = "playbooks" if broken in ("nothing ran", "three tests") else broken
     assert rows.pop("lab") == "up" and rows.pop("whole") == "run"
     assert rows == {name: "failed" if name == failed else "passed" for name in (*SCENARIOS, "playbooks")}
 
