@@ -1,11 +1,12 @@
 #!/bin/sh
-# Check owner and mode of the CA's keys, and that no container mounts the root CA's key.
+# Check owner and mode of the CA's keys, and that no container, running or stopped, mounts the root CA's key, its directory,
+# or a parent directory of it. MOUNTS prints one source per line.
 # The variables come from the environment (roles/openclaw_gateway/tasks/verify.yml).
 # shellcheck disable=SC2153,SC2154
 key=$(stat -c '%u %a' "$CA_DIR/mitmproxy-ca.pem"); root=$(stat -c '%u %a' "$ROOT_KEY_DIR")
 # A container may end between the two commands.
 for _ in 1 2 3; do
-  containers=$(docker ps --quiet 2>&1) || { echo "could not be checked: $containers"; exit 1; }
+  containers=$(docker ps --all --quiet 2>&1) || { echo "could not be checked: $containers"; exit 1; }
   # shellcheck disable=SC2086  # One word for each container.
   mounts=$(test -z "$containers" || docker inspect --format "$MOUNTS" $containers 2>&1) && listed=yes && break
   sleep 1
@@ -13,4 +14,14 @@ done
 test -n "${listed:-}" || { echo "could not be checked: $mounts"; exit 1; }
 echo "issuing key (uid mode): $key; root key's directory: $root"
 case "$key" in "$PROXY_UID 400" | "$PROXY_UID 600") ;; *) exit 1 ;; esac
-test "$root" = '0 700' && case "$mounts" in *"$ROOT_KEY_DIR"*) echo "mounted in a container"; exit 1 ;; esac
+test "$root" = '0 700' || exit 1
+root_dir=$(readlink -f "$ROOT_KEY_DIR")
+while read -r source; do
+  test -n "$source" || continue
+  # A source may be a symbolic link, or may be gone.
+  source=$(readlink -m "$source")
+  case "$root_dir/" in "${source%/}"/*) echo "mounted in a container, from $source"; exit 1 ;; esac
+  case "$source" in "$root_dir"/*) echo "mounted in a container, from $source"; exit 1 ;; esac
+done <<EOF
+$mounts
+EOF
