@@ -89,6 +89,48 @@ def test_a_policy_whose_listeners_cannot_open_is_not_in_force(service, monkeypat
     assert successful(service) == 1 and not [one for one in service.ready()[1]["problems"] if "listen" in one]
 
 
+def test_a_dropped_listener_that_stays_open_is_reported_until_it_closes(service, monkeypatch):
+    monkeypatch.setattr("openclaw_egress.app.service.LISTEN_SECONDS", 0.5)
+    fails = threading.Event()
+    fails.set()
+    old, new = service.policy.classes["gateway"].listen, free_ports(1)[0]
+    applied = []
+
+    def apply_listeners(ports):
+        future = Future()
+        if old not in ports and fails.is_set():
+            future.set_exception(OSError("cannot close"))
+        else:
+            applied.append(set(ports))
+            future.set_result(None)
+        return future
+
+    def reported() -> list[str]:
+        return [one for one in service.ready()[1]["problems"] if f"{old} (class gateway)" in one]
+
+    service.apply_listeners = apply_listeners
+    service.start()
+    change(service, f"listen: {old}", f"listen: {new}")
+    assert soon(reported) and not service.ready()[0]
+    assert service.policy.classes["gateway"].listen == new and "cannot close" in reported()[0]
+    fails.clear()
+    assert soon(lambda: not reported())
+    assert applied[-1] == {found.listen for found in service.policy.classes.values()}
+
+
+def test_a_ca_that_waits_for_the_event_loop_is_not_logged_as_in_use(service, monkeypatch, caplog):
+    caplog.set_level("INFO", logger="openclaw_egress")
+    monkeypatch.setattr("openclaw_egress.proxy.served_ca.SETTLE_SECONDS", 0.1)
+    before = service.served_ca.info.issuing_sha256
+    certificates.create(service.ca_dir, service.settings.state_dir / "root", service.policy.inspect, force_issuing=True)
+    new = certificates.show(service.ca_dir).issuing_sha256
+    service._reload_ca()
+    said = [one.getMessage() for one in caplog.records if "issuing CA valid until" in one.getMessage()]
+    assert len(said) == 1, caplog.text
+    assert new in said[0] and before not in said[0]
+    assert "is in use" not in said[0] and "the next TLS handshake uses it" in said[0]
+
+
 def test_a_failing_heartbeat_goes_on_and_is_reported(service, monkeypatch, caplog):
     fails = [True]
 

@@ -68,6 +68,29 @@ def test_the_old_spool_is_read_without_being_changed(state):
     assert (state / "spool.db").read_bytes() == before
 
 
+def filtered(reader: SpoolReader, **filters: object) -> list[tuple]:
+    rows = reader.query(Filters(event_names=["openclaw.egress.denied"], **filters))
+    return [(row.host, row.code, row.outcome) for row in rows]
+
+
+@pytest.mark.parametrize("how", ["not migrated", "written after a downgrade", "migrated"])
+def test_filters_find_the_denials_of_an_older_version(state, how):
+    if how != "not migrated":
+        Spool(state / "spool.db", sync_seconds=None).close()
+    if how == "written after a downgrade":
+        empty = "client = NULL, code = NULL, address = NULL, enforced = NULL, summary = NULL, outcome = NULL"
+        change(state / "spool.db", f"UPDATE records SET {empty} WHERE event_name = 'openclaw.egress.denied'")
+    with SpoolReader(state / "spool.db") as reader:
+        every = filtered(reader)
+        assert {"denied", "reported"} == {outcome for _, _, outcome in every}
+        for wanted in ("denied", "reported"):
+            assert filtered(reader, outcome=wanted) == [row for row in every if row[2] == wanted]
+        for code in {code for _, code, _ in every if code}:
+            assert filtered(reader, code=code) == [row for row in every if row[1] == code]
+        # The limit counts matching records, not those that were looked at.
+        assert filtered(reader, code=Code.LITERAL_WITHOUT_RULE, limit=1)[0][0] == "8.8.8.8"
+
+
 def test_the_old_spool_is_migrated_and_goes_on(state):
     path = state / "spool.db"
     with Spool(path, sync_seconds=None) as spool:

@@ -77,6 +77,11 @@ class Service:
     _heartbeat_problem = ""
     _next_listen = math.inf
     """Time of the next attempt to apply a policy whose listeners could not open."""
+    _next_close = math.inf
+    """Time of the next attempt to close listeners that the policy in force no longer has."""
+    _dropped: Mapping[int, str] = {}
+    """Classes, by port, of the listeners that the policy in force no longer has and that may still be open."""
+    _dropped_problem: str | None = None
 
     def __init__(self, settings: Settings, clock: certificates.Clock = certificates.utc_now) -> None:
         self.settings = settings
@@ -384,9 +389,12 @@ class Service:
             log.error("%s", problem)
             self._keep_event("CA refused", semconv.EVENT_CA, severity="ERROR", reason=problem)
             return
-        self.served_ca.settle()
-        info = self.served_ca.info
-        log.info("issuing CA valid until %s is in use (%s)", info.issuing_expires, info.issuing_sha256)
+        settled = self.served_ca.settle()
+        info = self.served_ca.newest
+        text = "issuing CA valid until %s is in use (%s)"
+        if not settled:
+            text = "issuing CA valid until %s was read; the next TLS handshake uses it (%s)"
+        log.info(text, info.issuing_expires, info.issuing_sha256)
         reason = f"issuing CA {info.issuing_sha256}, until {info.issuing_expires.isoformat()}"
         self._keep_event("CA loaded", semconv.EVENT_CA, reason=reason)
         if self._policy_problem is not None:
@@ -417,6 +425,8 @@ class Service:
 
     def _reload_policy(self) -> None:
         """Apply a changed policy file. If it is invalid, keep the last valid policy and let `ready` report why."""
+        if self._dropped_problem is not None and time.monotonic() >= self._next_close:
+            self._close_dropped()
         seen = self._policy_signature()
         if seen == self._policy_seen and time.monotonic() < self._next_listen:
             return
@@ -431,7 +441,7 @@ class Service:
                 )
             check_ports(self.settings, policy)
             if self.apply_listeners is not None:
-                open_now = _listeners(self.policy)
+                open_now = self._dropped.keys() | _listeners(self.policy).keys()
                 added = [
                     (found.name, found.listen) for found in policy.classes.values() if found.listen not in open_now
                 ]
@@ -460,6 +470,8 @@ class Service:
             self._keep_event("policy refused", policy_digest=self.policy.digest, severity="ERROR", reason=str(error))
             return
         self._policy_waits_for_ca = None
+        dropped = {**self._dropped, **_listeners(self.policy)}
+        self._dropped = {port: name for port, name in dropped.items() if port not in _listeners(policy)}
         changed = _listeners(policy).keys() != _listeners(self.policy).keys()
         self.policy, self._policy_problem = policy, None
         for warning in policy.warnings:
@@ -467,7 +479,24 @@ class Service:
         log.info("policy %s is in force", policy.digest)
         self._keep_event("policy loaded", policy_digest=policy.digest)
         if changed and self.apply_listeners is not None:
-            self._listen(_listeners(policy))
+            self._close_dropped()
+
+    def _close_dropped(self) -> None:
+        """Close the listeners that the policy in force no longer has. If one stays open, `ready` reports it."""
+        self._next_close = time.monotonic() + LISTEN_SECONDS
+        try:
+            self._listen(_listeners(self.policy))
+        except ListenError as error:
+            ports = ", ".join(f"{port} (class {name})" for port, name in sorted(self._dropped.items()))
+            problem = (
+                f"the policy in force no longer has the listeners {ports}, but they may still be open: {error}. "
+                f"The proxy tries to close them every {LISTEN_SECONDS:g} s; a restart closes them too."
+            )
+            if problem != self._dropped_problem:
+                log.error("%s", problem)
+            self._dropped_problem = problem
+            return
+        self._dropped, self._dropped_problem = {}, None
 
     def _listen(self, ports: Mapping[int, str]) -> None:
         """Open and close listeners until exactly these are open; on an error, leave the open ones unchanged.
@@ -573,7 +602,13 @@ class Service:
         problems += self.stopped()
         now, authority = self._clock(), self.served_ca.info
         problems += authority.problems(now)
-        others = (self.served_ca.problem, self._renewal_problem, self._heartbeat_problem, self.spool.flush_problem)
+        others = (
+            self._dropped_problem,
+            self.served_ca.problem,
+            self._renewal_problem,
+            self._heartbeat_problem,
+            self.spool.flush_problem,
+        )
         problems += [problem for problem in others if problem]
         return not problems, {
             "problems": problems,

@@ -135,9 +135,15 @@ class ServedCA:
         """Make the next :meth:`look` read the files even if they are unchanged."""
         self._seen = ()
 
-    def settle(self) -> None:
-        """Wait until the event loop serves the CA that :meth:`look` found."""
-        self._settled.wait(SETTLE_SECONDS)
+    def settle(self) -> bool:
+        """Wait until the event loop serves the CA that :meth:`look` found; return False after `SETTLE_SECONDS`."""
+        return self._settled.wait(SETTLE_SECONDS)
+
+    @property
+    def newest(self) -> certificates.CAInfo:
+        """Return the CA that the next handshake is served: the one in use, or one that waits for the event loop."""
+        with self._handing_over:
+            return self._info if self._next is None else self._next[0]
 
     def tls_start_client(self, data: tls.TlsData) -> None:
         """Install the store before mitmproxy requests a certificate, so that it serves the first handshake as well."""

@@ -53,6 +53,11 @@ class Denied(NamedTuple):
     enforced: bool
     summary: bool
 
+    @property
+    def outcome(self) -> str:
+        """Return the value of the column ``outcome``."""
+        return "denied" if self.enforced else "reported"
+
 
 def read_old_denial(rule: str, reason: str, encoded: bytes) -> Denied:
     """Return the columns that an older version's record lacks, read from its line and its reason.
@@ -122,7 +127,7 @@ def _add_codes(connection: sqlite3.Connection) -> None:
             connection.execute(
                 "UPDATE records SET client = coalesce(client, ?), code = ?, address = ?, enforced = ?, summary = ?, "
                 "outcome = ? WHERE seq = ?",
-                (*old, "denied" if old.enforced else "reported", seq),
+                (*old, old.outcome, seq),
             )
         last = rows[-1][0]
 

@@ -76,6 +76,9 @@ class Audit:
 
 
 _LAST_NS = 2**63 - 1
+_OLD = f"event_name = '{EVENT_DENIED}' AND enforced IS NULL"
+"""Condition of the denials of an older version, which left the columns of `migrations.Denied` and ``outcome`` empty."""
+
 _COMPARED = {
     "since_ns": "time_ns >= ?",
     "until_ns": "time_ns < ?",
@@ -83,8 +86,8 @@ _COMPARED = {
     "model": "model GLOB ?",
     "host": "host GLOB ?",
     "method": "method = ?",
-    "outcome": "outcome = ?",
-    "code": "code = ?",
+    "outcome": f"CASE WHEN {_OLD} THEN old_outcome(rule, reason, otlp) ELSE outcome END = ?",
+    "code": f"CASE WHEN {_OLD} THEN old_code(rule, reason, otlp) ELSE code END = ?",
     "status": "status = ?",
     "status_min": "status >= ?",
     "status_max": "status <= ?",
@@ -142,20 +145,22 @@ class SpoolReader:
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
         if connection is None:
             connection = self._local.connection = connect_read_only(self.path)
+            connection.create_function("old_outcome", 3, _old_outcome, deterministic=True)
+            connection.create_function("old_code", 3, _old_code, deterministic=True)
             self._readers.append(connection)
         return connection
 
     def query(self, filters: Filters | None = None) -> Iterator[Row]:
         """Yield records by number, or the newest first. Include the further parts of dead letters."""
         columns = ", ".join(f"{column.name} AS {name}" for name, column in COLUMNS.items())
-        columns += f", CASE WHEN event_name = '{EVENT_DENIED}' AND enforced IS NULL THEN otlp END AS old"
+        columns += f", CASE WHEN {_OLD} THEN otlp END AS old"
         for found in self._select(columns, filters or Filters()):
             values = dict(found)
             if (old := values.pop("old")) is not None:
                 # An older version wrote this row and left these columns empty.
                 denied = read_old_denial(values["rule"] or "", values["reason"] or "", old)
                 values |= denied._asdict() | {"client": values["client"] or denied.client}
-                values["outcome"] = "denied" if denied.enforced else "reported"
+                values["outcome"] = denied.outcome
             values |= {name: bool(values[name]) for name in FLAGS if values[name] is not None}
             yield Row(**{**values, "state": STATES[values["state"]]})
 
@@ -318,6 +323,14 @@ class SpoolReader:
                     problems += _line_problems(encoded, seq, digest, before if seq == last + 1 else None)
                 last, last_time, before = seq, time_ns, digest
         return Audit(lines, kept, first, last, before, tuple(problems))
+
+
+def _old_outcome(rule: str | None, reason: str | None, encoded: bytes) -> str:
+    return read_old_denial(rule or "", reason or "", encoded).outcome
+
+
+def _old_code(rule: str | None, reason: str | None, encoded: bytes) -> str | None:
+    return read_old_denial(rule or "", reason or "", encoded).code
 
 
 def _line_problems(encoded: bytes, seq: int, digest: str, prev: str | None) -> Iterator[str]:
