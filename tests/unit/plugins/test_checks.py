@@ -266,6 +266,48 @@ def test_no_check_passes_on_a_docker_that_says_nothing_useful(tmp_path, name, do
     assert not passed, found
 
 
+RULES = {
+    "FORWARD": "-A FORWARD -j DOCKER-USER\n-A FORWARD -j DOCKER-FORWARD",
+    "INPUT": "-A INPUT -j EGRESS-INPUT",
+    "OUTPUT": "-A OUTPUT -j EGRESS-OUTPUT",
+    "PREROUTING": "-A PREROUTING -j EGRESS-DOOR\n-A PREROUTING -j DOCKER",
+    "DOCKER-USER": "-A DOCKER-USER -d 172.31.250.2/32 -i egress-sandbox -o eth0 -p tcp -m tcp --dport 8082 -j RETURN\n"
+    "-A DOCKER-USER -j REJECT --reject-with icmp-port-unreachable\n-A DOCKER-USER -j RETURN",
+    "EGRESS-INPUT": "-A EGRESS-INPUT -i lo -j RETURN\n-A EGRESS-INPUT -j REJECT --reject-with icmp-port-unreachable",
+    "EGRESS-OUTPUT": "-A EGRESS-OUTPUT -o eth0 -j REJECT --reject-with icmp-port-unreachable",
+    "EGRESS-DOOR": "-A EGRESS-DOOR -d 172.31.250.2/32 -i egress-sandbox -p tcp -m tcp --dport 3128 "
+    "-j DNAT --to-destination 172.31.250.2:8082",
+}
+
+
+@pytest.mark.parametrize(
+    ("chain", "rules", "found"),
+    [
+        ("", "", "complete: egress-sandbox=8082"),
+        (
+            "FORWARD",
+            "-A FORWARD -j ACCEPT\n-A FORWARD -j DOCKER-USER",
+            "the first rule of FORWARD is not -j DOCKER-USER",
+        ),
+        ("OUTPUT", "", "the first rule of OUTPUT is not -j EGRESS-OUTPUT"),
+        ("PREROUTING", "-A PREROUTING -j ACCEPT", "the first rule of PREROUTING is not -j EGRESS-DOOR"),
+        ("EGRESS-OUTPUT", "-A EGRESS-OUTPUT -j ACCEPT", "the last rule of EGRESS-OUTPUT is not -j REJECT"),
+        ("DOCKER-USER", "-A DOCKER-USER -j REJECT", "no rules for egress-sandbox=8082"),
+        ("EGRESS-DOOR", "-A EGRESS-DOOR -j ACCEPT", "no rules for egress-sandbox=8082"),
+    ],
+)
+def test_changed_firewall_rules_are_found(tmp_path, chain, rules, found):
+    (tmp_path / "bin").mkdir()
+    listing = "".join(
+        f"{name}) printf '%s\\n' '{text}' ;;\n" for name, text in {**RULES, chain or "none": rules}.items()
+    )
+    for tool in ("iptables", "ip6tables"):
+        (tmp_path / "bin" / tool).write_text(f"#!/bin/sh\neval last=\\${{$#}}\ncase $last in\n{listing}esac\n")
+        (tmp_path / "bin" / tool).chmod(0o755)
+    passed, said = check("walls-guard", tmp_path, 'shift; exec "$@"', TIED="egress-sandbox=8082", PROXY="172.31.250.2")
+    assert passed is (not chain) and said.removeprefix("iptables: ") == found
+
+
 STATUS_DECIDES = {
     "policy-valid", "policy-cases", "gateway-environment", "llm-request", "other-tls-tunnelled", "metadata-refused",
     "sandbox-refused", "loki-direct", "telemetry-carried", "walls-guard", "walls-hold", "store-reached",

@@ -19,6 +19,7 @@ import re
 from collections.abc import Iterable
 
 from openclaw_egress.llm.registry import is_model_api
+from openclaw_egress.recording.key_formats import KEY_FORMATS
 from openclaw_egress.recording.redaction import is_token_endpoint
 
 _SLICE = 128 * 1024
@@ -123,23 +124,7 @@ _NAME_CARRY = 512
 # ── shapes ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 _SHAPES_OF = {
-    rb"sk-": rb"[A-Za-z0-9_\-]{12}",
-    rb"AIza": rb"[A-Za-z0-9_\-]{20}",
-    **{b"gh" + kind + b"_": rb"[A-Za-z0-9]{16}" for kind in (b"p", b"o", b"u", b"s", b"r")},
-    rb"github_pat_": rb"[A-Za-z0-9_]{16}",
-    rb"glpat-": rb"[A-Za-z0-9_\-]{12}",
-    rb"xox": rb"[a-eoprs]-[A-Za-z0-9\-]{8}",
-    rb"xapp-": rb"[A-Za-z0-9\-]{12}",
-    rb"AKIA": rb"[A-Z0-9]{16}",
-    rb"ASIA": rb"[A-Z0-9]{16}",
-    rb"gsk_": rb"[A-Za-z0-9]{16}",
-    rb"xai-": rb"[A-Za-z0-9]{16}",
-    rb"hf_": rb"[A-Za-z0-9]{16}",
-    rb"npm_": rb"[A-Za-z0-9]{16}",
-    rb"sk_live_": rb"[A-Za-z0-9]{16}",
-    rb"rk_live_": rb"[A-Za-z0-9]{16}",
-    rb"ya29": rb"\.[A-Za-z0-9_\-]{16}",
-    rb"GOCSPX-": rb"[A-Za-z0-9_\-]{12}",
+    found.prefix.encode(): f"{found.pattern}[{found.alphabet}]{{{found.in_body}}}".encode() for found in KEY_FORMATS
 }
 # Each of them is a run of at least 13 of these bytes. Prose has no such runs, so the search ends here for most bodies.
 _RUNS = bytes(0x61 if chr(code).isascii() and (chr(code).isalnum() or code in b"_-") else 0x20 for code in range(256))

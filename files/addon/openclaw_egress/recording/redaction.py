@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterable
 from urllib.parse import unquote_plus
 
+from openclaw_egress.recording.key_formats import KEY_FORMATS
+
 REDACTED = "[redacted]"
 MAX_URL_BYTES = 8 * 1024
 """Longest URL in a record. With this limit no record exceeds the 64 KB of metadata that a default Loki accepts."""
@@ -30,12 +32,13 @@ _NAME_IN_VALUE = re.compile(r"""(?:^|[?&;#])([^?&;#=]{1,256})=|["']([^"']{1,256}
 _GRANT_FIELDS = frozenset({"grant_type", "device_code", "user_code", "code_verifier", "samlresponse"})
 _SECRET_PARAMETER_PREFIXES = ("x-amz-", "x-goog-")
 
-# Keys with a known shape: OpenAI, Anthropic and similar; Google; GitHub; GitLab; Slack; AWS; JSON web tokens.
+# Keys with a known format, and JSON web tokens.
 _KEY_SHAPES = re.compile(
-    r"\b(?:sk-[A-Za-z0-9_\-]{6,}|AIza[A-Za-z0-9_\-]{20,}|gh[pousr]_[A-Za-z0-9]{16,}|glpat-[A-Za-z0-9_\-]{12,}|github_pat_[A-Za-z0-9_]{16,}"
-    r"|xox[a-eoprs]-[A-Za-z0-9\-]{8,}|A[KS]IA[A-Z0-9]{16}|gsk_[A-Za-z0-9]{16,}|xai-[A-Za-z0-9]{16,}|hf_[A-Za-z0-9]{16,}|npm_[A-Za-z0-9]{16,}"
-    r"|[rs]k_live_[A-Za-z0-9]{16,}|ya29\.[A-Za-z0-9_\-]{16,}|GOCSPX-[A-Za-z0-9_\-]{12,}"
-    r"|eyJ[A-Za-z0-9_\-]{6,}\.[A-Za-z0-9_\-]{4,}(?:\.[A-Za-z0-9_\-]*)?)"
+    r"\b(?:"
+    + "|".join(
+        f"{re.escape(found.prefix)}{found.pattern}[{found.alphabet}]{{{found.in_text},}}" for found in KEY_FORMATS
+    )
+    + r"|eyJ[A-Za-z0-9_\-]{6,}\.[A-Za-z0-9_\-]{4,}(?:\.[A-Za-z0-9_\-]*)?)"
 )
 _SCHEME_AND_CREDENTIAL = re.compile(r"(?i)\b(bearer|basic|digest|negotiate)(\s+)[^\s'\"\\,]+")
 # `name: value` or `name=value`, as logs show headers, with real or escaped line ends (a repr of bytes).
