@@ -17,6 +17,7 @@ import re
 import shlex
 from dataclasses import asdict, dataclass, field
 from typing import Any, Callable, Dict, List, Mapping, Optional, Union
+from urllib.parse import urlsplit
 
 from ansible_collections.openclaw.egress.plugins.module_utils import gateway_plan_inputs as inputs
 
@@ -27,6 +28,7 @@ PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
 OTHER_PROXIES = (*PROXY_VARIABLES, "ALL_PROXY", "all_proxy", "OPENCLAW_PROXY_URL")
 _KEPT = ("NO_PROXY", "no_proxy", "NODE_EXTRA_CA_CERTS", "NODE_OPTIONS")
 CA_IN_GATEWAY = "/etc/ssl/certs/proxy-ca.pem"
+OUR_SERVICES = ("openclaw-proxy", "openclaw-carrier")
 # Outside of the working directory, which the operator may have mounted from the clone.
 MOUNTED_BOOTSTRAP = "/etc/openclaw-egress/proxy-bootstrap.cjs"
 # Firewall rules distinguish the classes by the bridge of their network in the nested daemon.
@@ -42,6 +44,10 @@ _NODE_FIRST = re.compile(r"\s*(?:[^\s\"'\\$]*/)?node(?:js)?(?=\s|\Z)")
 _INTERPRETS = re.compile(
     r"(?:\S*/)?(?:gosu|su-exec|setpriv|chroot|su|sudo|runuser|env|(?:ba|da|a|z)?sh|npm|npx|pnpm|yarn)\Z"
 )
+# Also a script or a supervisor, which may start Node.
+_RUNS_NODE = re.compile(
+    r"\b(?:node|nodejs|npm|npx|pnpm|yarn|openclaw|supervisord|s6-svscan)\b|\.[cm]?js\b|\.sh\b|entrypoint|/init\b"
+)
 _SHELL_START = r"(?:^|[\s;&|(\"'`])"
 _SOCKET = re.compile(r"docker[.]sock\Z|\A(?:/var)?/run/?\Z|\A/\Z")
 
@@ -56,6 +62,7 @@ class Options:
     compose_files: List[str] = field(default_factory=list)
     compose_file: str = ""
     env_file: str = ""
+    image: str = ""
     bootstrap: str = "image"
     enforcement: str = "application"
     proxy_url: str = "http://openclaw-proxy:8080"
@@ -94,7 +101,7 @@ class Plan:
     problems: List[Problem] = field(default_factory=list)
     warnings: List[Problem] = field(default_factory=list)
     workdir: str = "/app"
-    # The file in the gateway, and its path as `--require` names it in `node`'s place.
+    # The file in the gateway.
     bootstrap: str = ""
     # What loads the bootstrap: command, entrypoint or NODE_OPTIONS.
     loaded_by: str = ""
@@ -102,6 +109,9 @@ class Plan:
     entrypoint: Optional[List[str]] = None
     environment: Dict[str, str] = field(default_factory=dict)
     networks: Optional[Dict[str, Any]] = None
+    # The operator's NODE_EXTRA_CA_CERTS in the gateway, and the file on the host that is mounted there, if it is known.
+    ca: str = ""
+    ca_on_host: str = ""
     # The networks and ports of the operator's service, which the ingress forwarder gets at the level network.
     own_networks: Dict[str, Any] = field(default_factory=dict)
     ports: List[Any] = field(default_factory=list)
@@ -162,7 +172,19 @@ def make_plan(
         )
         return plan
     _plan_environment(plan, gateway)
+    _plan_ca(plan, gateway)
     _plan_networks(plan, gateway)
+    _check_image(plan, gateway, image is None)
+    if uninterpolated is None:
+        plan.warnings.append(
+            Problem(
+                "only-interpolated",
+                "`docker compose config --no-interpolate` fails, as Compose 2.26 does for some projects."
+                " Nothing is lost, because NODE_OPTIONS loads the bootstrap",
+                "compose files",
+                "Update Docker Compose if you want `--require` in the command.",
+            )
+        )
     _check_container(plan, gateway, container or {}, real)
     _check_requirements_of_level_network(plan, gateway)
     plan.fingerprint = _fingerprint(gateway)
@@ -339,6 +361,17 @@ def _check_words(plan: Plan, gateway: _Gateway, start: _Start) -> None:
                 else "Remove that assignment.",
             )
         )
+    words = start.command or start.entrypoint
+    if words and not _RUNS_NODE.search(" ".join(words)):
+        plan.warnings.append(
+            Problem(
+                "no-node",
+                "the command names no Node program (%s). The bootstrap covers only the Node processes that it starts"
+                % words[0],
+                gateway.where("command"),
+                "Use the level network if other programs must not bypass the proxy.",
+            )
+        )
     cleared = re.search(
         r"(?:^|[\s/;&|(])(?:env\s+(?:-i\b|-\s|--ignore-environment)|su\s+(?:-\s|-l\b|--login)|runuser\s+(?:-\s|-l\b|--login)"
         r"|sudo\s+(?!(?:\S+\s+)*?(?:-\w*E|--preserve-env)))",
@@ -371,8 +404,11 @@ def _plan_environment(plan: Plan, gateway: _Gateway) -> None:
                 "Name the destinations that need no proxy.",
             )
         )
+    local = _local_names(gateway)
     # Literal hosts first: Node compares text only.
-    entries = [*options.direct_hosts, *_telemetry_hosts(found), *own, *options.no_proxy]
+    entries = [*options.direct_hosts, *_telemetry_hosts(found), *own, *local, *options.no_proxy]
+    if gateway.is_network:
+        _warn_of_local_names(plan, gateway, local)
     # At the level `network` all traffic except loopback uses the proxy, including the gateway's telemetry.
     no_proxy = "localhost,127.0.0.1" if gateway.is_network else ",".join(dict.fromkeys(entries))
     plan.environment.update({"NO_PROXY": no_proxy, "no_proxy": no_proxy})
@@ -417,9 +453,140 @@ def _telemetry_hosts(environment: Mapping[str, str]) -> list[str]:
     return found
 
 
+def _local_names(gateway: _Gateway) -> list[str]:
+    """Return the hosts that only the gateway's own networks or its host know, which the proxy could not reach.
+
+    These are the other services on its networks, links, extra hosts with a private address, and hosts without a dot in
+    its environment, such as a container of another project.
+    """
+    service, project = gateway.service, gateway.project
+    own = set(inputs.network_names(project, inputs.networks(service)).values())
+    names: list[str] = []
+    for name, other in (project.get("services") or {}).items():
+        if name in (gateway.options.service, *OUR_SERVICES):
+            continue
+        theirs = inputs.networks(other or {})
+        shared = [key for key, real in inputs.network_names(project, theirs).items() if real in own]
+        if shared:
+            names += [name, str((other or {}).get("container_name") or name)]
+            names += [str(alias) for key in shared for alias in theirs[key].get("aliases") or []]
+    for link in [*(service.get("links") or []), *(service.get("external_links") or [])]:
+        names.append(str(link).rpartition(":")[2])
+    names += [name for name, address in inputs.extra_hosts(service).items() if inputs.is_local(address)]
+    for variable, value in gateway.environment.items():
+        if variable not in OTHER_PROXIES:
+            names += [host for host in _hosts(value) if "." not in host or host == "host.docker.internal"]
+    ours = {"localhost", gateway.options.service, urlsplit(gateway.options.proxy_url).hostname, *OUR_SERVICES}
+    return [name for name in dict.fromkeys(names) if name not in ours]
+
+
+def _hosts(text: str) -> list[str]:
+    """Return the hosts of the URLs in a text."""
+    return [host.lower() for host in re.findall(r"[a-z][a-z0-9+.-]*://(?:[^/@\s]*@)?([A-Za-z][\w.-]*)", text)]
+
+
+def _warn_of_local_names(plan: Plan, gateway: _Gateway, local: list[str]) -> None:
+    for variable, value in gateway.environment.items():
+        for name in local:
+            if name in _hosts(value) or re.match(r"%s(?::\d+)?\Z" % re.escape(name), value):
+                plan.warnings.append(
+                    Problem(
+                        "local-service",
+                        "%s names %s, which the gateway does not reach directly at the level network"
+                        % (variable, name),
+                        gateway.where("environment"),
+                        "Connect openclaw-proxy to a network of %s, and name its range and port in `addresses` of the"
+                        " policy's class gateway." % name,
+                        "network",
+                    )
+                )
+
+
+def _plan_ca(plan: Plan, gateway: _Gateway) -> None:
+    """Find the operator's own CA certificates, which the role puts into one file with the proxy's."""
+    path = gateway.environment.get("NODE_EXTRA_CA_CERTS", "")
+    if path in ("", CA_IN_GATEWAY):
+        return
+    plan.ca = posixpath.join(plan.workdir, path)
+    files = [*inputs.mounts(gateway.service), *inputs.files(gateway.project, gateway.service)]
+    above = [(target, source) for source, target in files if (plan.ca + "/").startswith(target.rstrip("/") + "/")]
+    if above:
+        target, source = max(above, key=lambda pair: len(pair[0]))
+        rest = plan.ca[len(target.rstrip("/")) :]
+        plan.ca_on_host = source.rstrip("/") + rest if source.startswith("/") else ""
+
+
 def _plan_networks(plan: Plan, gateway: _Gateway) -> None:
+    """Plan the networks of the ingress forwarder, and join the gateway to the proxy's network if it shares none."""
+    options, project = gateway.options, gateway.project
     plan.own_networks = dict(inputs.networks(gateway.source)) or {"default": {}}
     plan.ports = list(gateway.source.get("ports") or [])
+    if gateway.is_network:
+        return
+    if gateway.service.get("network_mode"):
+        _check_network_mode(plan, gateway)
+        return
+    own = inputs.networks(gateway.service)
+    if options.proxy_network not in inputs.network_names(project, own).values():
+        # Compose puts a service on `default` only if no file names a network.
+        plan.networks = {**({"default": {}} if list(own) == ["default"] else {}), options.proxy_network: {}}
+
+
+def _check_network_mode(plan: Plan, gateway: _Gateway) -> None:
+    options = gateway.options
+    mode = str(gateway.service["network_mode"])
+    kind, _, name = mode.partition(":")
+    found = "%s has network_mode %s, so it cannot reach the proxy at %s" % (options.service, mode, options.proxy_url)
+    if kind == "host":
+        if _is_address(urlsplit(options.proxy_url).hostname or ""):
+            return
+        remedy = (
+            "Set openclaw_gateway_proxy_url: http://%s:8080, the proxy's address on %s, which the host reaches."
+            % (options.proxy_address, options.proxy_network)
+        )
+    elif kind == "service":
+        other = (gateway.project.get("services") or {}).get(name) or {}
+        if options.proxy_network in inputs.network_names(gateway.project, inputs.networks(other)).values():
+            return
+        remedy = (
+            "In your compose file add the external network %s to the networks of the service %s, whose network it uses."
+            % (options.proxy_network, name)
+        )
+    else:
+        remedy = "Remove network_mode. The role then joins the gateway to %s." % options.proxy_network
+    plan.problems.append(Problem("network-mode", found, gateway.where("network_mode"), remedy))
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _check_image(plan: Plan, gateway: _Gateway, is_missing: bool) -> None:
+    options = gateway.options
+    used = inputs.image_name(gateway.project, options.service)
+    if options.image and used and inputs.full_image_name(options.image) != inputs.full_image_name(used):
+        plan.problems.append(
+            Problem(
+                "other-image",
+                "openclaw_gateway_image is %s, but %s uses %s" % (options.image, options.service, used),
+                gateway.where("image"),
+                "Remove openclaw_gateway_image from your inventory, or set it to %s." % used,
+            )
+        )
+    elif is_missing and options.bootstrap == "mount":
+        how = "build" if gateway.service.get("build") else "pull"
+        plan.problems.append(
+            Problem(
+                "no-image",
+                "Docker has no image %s, so its entrypoint and command are unknown" % (options.image or used),
+                gateway.where("image"),
+                "Run `docker compose %s %s` in %s." % (how, options.service, options.compose_dir),
+            )
+        )
 
 
 def _check_container(plan: Plan, gateway: _Gateway, container: Settings, real: Callable[[str], str]) -> None:

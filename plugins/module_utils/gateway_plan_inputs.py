@@ -137,6 +137,35 @@ def mounts(service: Mapping[str, Any]) -> list[tuple[str, str]]:
     return found
 
 
+def files(project: Mapping[str, Any], service: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return source and target of each secret and config of a service that is a file on the host."""
+    found = []
+    for kind, directory in (("secrets", "/run/secrets/"), ("configs", "/")):
+        for entry in service.get(kind) or []:
+            given = entry if isinstance(entry, dict) else {"source": entry}
+            name = str(given.get("source") or "")
+            target = str(given.get("target") or name)
+            source = ((project.get(kind) or {}).get(name) or {}).get("file")
+            if source:
+                found.append((str(source), target if target.startswith("/") else directory + target))
+    return found
+
+
+def image_name(project: Mapping[str, Any], name: str) -> str:
+    """Return the image of a service, as Compose names it; empty if it depends on a variable that is not resolved."""
+    service = project["services"][name] or {}
+    image = str(service.get("image") or "")
+    if not image and service.get("build") is not None:
+        image = "%s-%s" % (project.get("name", ""), name)
+    return "" if "$" in image else image
+
+
+def full_image_name(name: str) -> str:
+    """Return an image's name with registry and tag, for comparisons."""
+    name = re.sub(r"\A(?:(?:index\.)?docker\.io/)?(?:library/)?", "", name)
+    return name if "@" in name or ":" in name.rpartition("/")[2] else name + ":latest"
+
+
 def _text(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"

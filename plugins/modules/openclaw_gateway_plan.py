@@ -66,6 +66,10 @@ options:
     description: The project's C(.env), for remedies.
     type: path
     required: true
+  image:
+    description: The gateway's image. If empty, the one of the service.
+    type: str
+    default: ""
   bootstrap:
     description:
       - How the bootstrap comes into the gateway. V(image) copies it when the image is built. V(mount) mounts it.
@@ -213,6 +217,16 @@ networks:
   returned: success
   type: dict
   sample: {openclaw-gateway-net: {}}
+ca:
+  description: The path of the operator's own C(NODE_EXTRA_CA_CERTS) in the gateway. Empty if there is none.
+  returned: success
+  type: str
+  sample: /certs/corp.pem
+ca_on_host:
+  description: The file on the host that is mounted at RV(ca). Empty if it is in the image or in a named volume.
+  returned: success
+  type: str
+  sample: /etc/ssl/corp.pem
 own_networks:
   description: The networks of the operator's service.
   returned: success
@@ -250,6 +264,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "compose_files": {"type": "list", "elements": "path", "default": []},
     "compose_file": {"type": "path", "required": True},
     "env_file": {"type": "path", "required": True},
+    "image": {"type": "str", "default": ""},
     "bootstrap": {"type": "str", "choices": ["image", "mount"], "default": "image"},
     "enforcement": {"type": "str", "choices": ["application", "network"], "default": "application"},
     "proxy_url": {"type": "str", "default": "http://openclaw-proxy:8080"},

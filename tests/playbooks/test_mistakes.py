@@ -184,7 +184,7 @@ def stopped(deploy, tmp_path):
     ],
 )
 def test_invalid_files_of_the_operator(stopped, compose, script, named):
-    assert named in stopped(compose, script)
+    assert named in stopped(compose, script, {"openclaw_gateway_bootstrap": "image"})
 
 
 def test_host_that_cannot_enforce_the_level_network(stopped):
@@ -236,10 +236,20 @@ PREFLIGHT = [
         "hosts": "localhost",
         "gather_facts": False,
         "tasks": [
-            {"ansible.builtin.include_role": {"name": "openclaw.egress.openclaw_gateway", "tasks_from": "preflight"}},
+            {
+                "ansible.builtin.include_role": {
+                    "name": "openclaw.egress.openclaw_gateway",
+                    "tasks_from": "preflight",
+                    "public": True,
+                }
+            },
             {
                 "ansible.builtin.debug": {
                     "msg": "files={{ __openclaw_gateway_own_files | map('basename') | join(',') }}"
+                    " container={{ __openclaw_gateway_container }} image={{ __openclaw_gateway_image }}"
+                    " by={{ __openclaw_gateway_plan.loaded_by }} bootstrap={{ __openclaw_gateway_plan.bootstrap }}"
+                    " networks={{ __openclaw_gateway_plan.networks }}"
+                    " no_proxy={{ __openclaw_gateway_plan.environment.NO_PROXY }}"
                 }
             },
         ],
@@ -249,22 +259,10 @@ PREFLIGHT = [
 
 @pytest.fixture
 def preflight(run, tmp_path):
-    """Run the role's preflight on a clone with a COMPOSE_FILE of six files, started from them and ours."""
-    names = [f"{name}.yml" for name in ("docker-compose", "b", "a", "d", "c", "e")]
+    """Run the role's preflight on a clone with these compose files, with a fake `docker`. Return its output."""
     clone = tmp_path / "clone"
     clone.mkdir()
-    for name in [*names, "docker-compose.egress.yml"]:
-        (clone / name).write_text("services: {}\n")
-    (clone / ".env").write_text("COMPOSE_FILE=" + ":".join([*names, "docker-compose.egress.yml"]) + "\n")
-    (tmp_path / "build-openclaw.sh").write_text("#!/bin/bash\ndocker build .\n")
     (tmp_path / "play.yml").write_text(json.dumps(PREFLIGHT))
-    Docker(
-        tmp_path / "bin",
-        compose=with_gateway(environment={"HTTP_PROXY": "${HTTP_PROXY:-}"}) | {"name": "clone"},
-        filled=with_gateway(environment={"HTTP_PROXY": ""}),
-        containers={"openclaw-gateway": "running"},
-        labels={"openclaw-gateway": labels(clone, *names, "docker-compose.egress.yml")},
-    )
     variables = {
         "openclaw_egress_compose_dir": str(clone),
         "openclaw_egress_home": f"{tmp_path}/home",
@@ -272,24 +270,98 @@ def preflight(run, tmp_path):
         "openclaw_gateway_build_script": f"{tmp_path}/build-openclaw.sh",
     }
 
-    def call(seed: int = 0) -> str:
+    def call(*words: str, files: str = "docker-compose.yml", script: str = "", seed: int = 0, **docker: object) -> str:
+        for name in [*files.split(","), "docker-compose.egress.yml"]:
+            (clone / name).write_text("services: {}\n")
+        (clone / ".env").write_text(f"COMPOSE_FILE={files.replace(',', ':')}:docker-compose.egress.yml\n")
+        if script:
+            (tmp_path / "build-openclaw.sh").write_text(f"#!/bin/bash\n{script}\n")
+        Docker(tmp_path / "bin", **docker)
         path = os.pathsep.join([str(tmp_path / "bin"), str(BIN), os.environ["PATH"]])
         done = run(
-            "ansible-playbook", "-i", "localhost,", "-c", "local", "-e", json.dumps(variables), f"{tmp_path}/play.yml",
-            PATH=path, PYTHONHASHSEED=str(seed),
+            "ansible-playbook", "-i", "localhost,", "-c", "local", "-e", json.dumps(variables), *words,
+            f"{tmp_path}/play.yml", PATH=path, PYTHONHASHSEED=str(seed),
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    call.files = ",".join(names)
+    call.clone = clone
     return call
 
 
 @pytest.mark.timeout(1200)
 def test_compose_files_keep_their_order_whatever_the_hash_seed(preflight):
-    """Accept a COMPOSE_FILE that names the container's files, and an empty HTTP_PROXY, which is not a proxy."""
+    """Deployment 1: continue if COMPOSE_FILE names the container's files; an empty HTTP_PROXY is not a proxy."""
+    names = [f"{name}.yml" for name in ("docker-compose", "b", "a", "d", "c", "e")]
     for seed in range(8):
-        assert f"files={preflight.files}" in preflight(seed)
+        said = preflight(
+            files=",".join(names),
+            script="docker build .",
+            seed=seed,
+            compose=with_gateway(environment={"HTTP_PROXY": "${HTTP_PROXY:-}"}) | {"name": "clone"},
+            filled=with_gateway(environment={"HTTP_PROXY": ""}),
+            containers={"openclaw-gateway": "running"},
+            labels={"openclaw-gateway": labels(preflight.clone, *names, "docker-compose.egress.yml")},
+        )
+        assert f"files={','.join(names)} container=openclaw-gateway" in said
+        assert "auto is image here, because" in said and "bootstrap=/app/proxy-bootstrap.cjs" in said
+
+
+def test_a_registry_image_needs_no_build_script(preflight):
+    """Deployment 8: without a script that can be patched the bootstrap is mounted, and the role says why."""
+    compose = with_gateway(image="ghcr.io/openclaw/openclaw:latest") | {"name": "clone"}
+    images = {"ghcr.io/openclaw/openclaw:latest": "sha256:1"}
+    said = preflight(compose=compose, images=images)
+    assert "auto is mount here, because" in said and "build-openclaw.sh does not exist." in said
+    assert (
+        "image=ghcr.io/openclaw/openclaw:latest by=command bootstrap=/etc/openclaw-egress/proxy-bootstrap.cjs" in said
+    )
+    said = preflight(compose=compose, images=images, script="podman build .")
+    assert "auto is mount here, because" in said and "cannot be patched: " in said
+
+
+def test_a_container_without_a_name_is_found_by_its_labels(preflight):
+    """Deployment 17: no container_name and no networks. The gateway is also joined to the proxy's network."""
+    compose = with_gateway(image="openclaw:local") | {"name": "clone"}
+    script = "docker build -t openclaw:local ."
+    said = preflight(compose=compose, script=script)
+    assert "container=clone-openclaw-gateway-1" in said, "the name that Compose would give it"
+    assert "networks={'default': {}, 'openclaw-gateway-net': {}}" in said
+    found = labels(preflight.clone, "docker-compose.yml")
+    elsewhere = found | {"com.docker.compose.project.working_dir": "/srv/other"}
+    said = preflight(
+        compose=compose,
+        script=script,
+        containers={"clone-openclaw-gateway-7": "running"},
+        labels={"other-openclaw-gateway-1": elsewhere, "clone-openclaw-gateway-7": found},
+    )
+    assert "container=clone-openclaw-gateway-7" in said
+
+
+def test_values_may_be_strings(preflight):
+    """Deployment 18: `-e` gives numbers, booleans and lists as strings."""
+    words = [
+        f"-e{value}"
+        for value in (
+            "openclaw_gateway_start_timeout=600",
+            "openclaw_gateway_sandboxes=false",
+            "openclaw_gateway_no_proxy=10.0.0.0/8,localhost",
+            "openclaw_gateway_direct_hosts=10.0.0.2",
+            "openclaw_gateway_cli='node openclaw.mjs'",
+        )
+    ]
+    said = preflight(*words, compose=with_gateway(image="x"), images={"x:latest": "1", "x": "1"})
+    assert "no_proxy=10.0.0.2,10.0.0.0/8,localhost" in said
+
+
+def test_the_operators_ca_certificates_must_be_readable(stopped, tmp_path):
+    """Deployment 14: their file is joined with ours, so it must be there before anything changes."""
+    missing = with_gateway(
+        environment={"NODE_EXTRA_CA_CERTS": "/certs/corp.pem"}, volumes=[f"{tmp_path}/certs:/certs:ro"]
+    )
+    said = stopped(missing)
+    assert "NODE_EXTRA_CA_CERTS of openclaw-gateway is /certs/corp.pem" in said
+    assert f"{tmp_path}/certs/corp.pem" in said
 
 
 def test_a_proxy_of_openclaws_own_configuration_is_refused(stopped):

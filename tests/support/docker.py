@@ -90,6 +90,12 @@ def answer(words: list[str], state: dict[str, Any]) -> str:
         case ["tag", source, target]:
             images[target] = images[source]
             return ""
+        case ["ps", "--all", "--filter", service, "--format", _]:
+            return "\n".join(
+                f"{name}|False|{found.get('com.docker.compose.project.working_dir')}"
+                for name, found in state.get("labels", {}).items()
+                if service == f"label=com.docker.compose.service={found.get('com.docker.compose.service')}"
+            )
         case ["container", "inspect", "--format", "{{json .}}", name] if name in containers:
             return json.dumps({"Config": {"Labels": state.get("labels", {}).get(name)}})
         case ["container", "inspect", *_, name] | ["inspect", "--format", _, name]:

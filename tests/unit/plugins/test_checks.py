@@ -248,7 +248,8 @@ def test_records_with_findings_fail_the_audit(tmp_path, docker, passes, found):
 def test_no_check_passes_on_a_docker_that_says_nothing_useful(tmp_path, name, docker):
     """Run every check against an error, empty output, text and an empty object."""
     variables = {
-        "CA_DIR": str(tmp_path), "ROOT_KEY_DIR": str(tmp_path), "PROXY_UID": "10001", "CONFIG_DIR": str(tmp_path),
+        "CA_DIR": str(tmp_path), "CA_FILE": str(tmp_path / "ca.pem"),
+        "ROOT_KEY_DIR": str(tmp_path), "PROXY_UID": "10001", "CONFIG_DIR": str(tmp_path),
         "BOOTSTRAP": "/app/x.cjs", "COMMAND_HASH": "x", "LOADED_BY": "command", "LLM_HOST": "localhost", "RUN_ID": "x",
         "TUNNEL_HOST": "localhost",
         "LOKI_URL": "http://127.0.0.1:9", "SERVICE_NAME": "x", "PORT": "1", "INNER": "x", "CARRIER": "x", "PROXY": "x",
