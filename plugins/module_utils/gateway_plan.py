@@ -28,6 +28,7 @@ PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
 OTHER_PROXIES = (*PROXY_VARIABLES, "ALL_PROXY", "all_proxy", "OPENCLAW_PROXY_URL")
 _KEPT = ("NO_PROXY", "no_proxy", "NODE_EXTRA_CA_CERTS", "NODE_OPTIONS")
 CA_IN_GATEWAY = "/etc/ssl/certs/proxy-ca.pem"
+OUR_LABEL = "openclaw.egress.command"
 OUR_SERVICES = ("openclaw-proxy", "openclaw-carrier")
 # Outside of the working directory, which the operator may have mounted from the clone.
 MOUNTED_BOOTSTRAP = "/etc/openclaw-egress/proxy-bootstrap.cjs"
@@ -49,6 +50,7 @@ _RUNS_NODE = re.compile(
     r"\b(?:node|nodejs|npm|npx|pnpm|yarn|openclaw|supervisord|s6-svscan)\b|\.[cm]?js\b|\.sh\b|entrypoint|/init\b"
 )
 _SHELL_START = r"(?:^|[\s;&|(\"'`])"
+_SECRET = re.compile(r"(?i)\A--?\S*(?:token|password|secret|key)")
 _SOCKET = re.compile(r"docker[.]sock\Z|\A(?:/var)?/run/?\Z|\A/\Z")
 
 
@@ -186,6 +188,7 @@ def make_plan(
             )
         )
     _check_container(plan, gateway, container or {}, real)
+    _check_running(plan, gateway, container or {})
     _check_requirements_of_level_network(plan, gateway)
     plan.fingerprint = _fingerprint(gateway)
     return plan
@@ -204,10 +207,10 @@ class _Gateway:
         # The text to write from; None if it is unknown.
         self.raw: Settings | None = uninterpolated["services"].get(options.service) if uninterpolated else None
         self.is_network = options.enforcement == "network"
-        self._resolved = interpolated is not None
+        self.is_resolved = interpolated is not None
         self.environment = inputs.image_environment(self.image)
         own = inputs.environment(self.service)
-        if self._resolved:
+        if self.is_resolved:
             self.environment.update({name: inputs.literal(value) for name, value in own.items() if value is not None})
         else:
             self.environment.update(inputs.resolved(own))
@@ -276,11 +279,7 @@ def _plan_start(plan: Plan, gateway: _Gateway) -> None:
     else:
         plan.loaded_by = "command" if entrypoint is None else "entrypoint"
     if gateway.is_network:
-        own = entrypoint
-        if own is None and gateway.words("entrypoint"):
-            own = gateway.source.get("entrypoint")
-        if own is None:
-            own = [inputs.escaped(word) for word in start.entrypoint]
+        own = entrypoint if entrypoint is not None else _entrypoint_text(gateway, start)
         plan.class_networks = _class_networks(options)
         entrypoint = _firewall_entrypoint(plan, options) + inputs.words(own)
     if entrypoint is not None:
@@ -290,6 +289,16 @@ def _plan_start(plan: Plan, gateway: _Gateway) -> None:
             command = [inputs.escaped(word) for word in start.command]
     plan.command = command
     _check_words(plan, gateway, start)
+
+
+def _entrypoint_text(gateway: _Gateway, start: _Start) -> list[str]:
+    """Return the words of the own entrypoint for a compose file, with their variables if possible."""
+    if gateway.raw is not None and gateway.words("entrypoint"):
+        text = inputs.words(gateway.raw.get("entrypoint"))
+        # Compose resolves variables before it splits a string, so a variable can be several words.
+        if len(text) == len(start.entrypoint):
+            return text
+    return [inputs.escaped(word) for word in start.entrypoint]
 
 
 def _with_bootstrap(gateway: _Gateway, setting: str, effective: list[str], required: str) -> Command | None:
@@ -634,6 +643,55 @@ def _check_container(plan: Plan, gateway: _Gateway, container: Settings, real: C
             "service",
             "Set openclaw_gateway_service.",
         )
+
+
+def _check_running(plan: Plan, gateway: _Gateway, container: Settings) -> None:
+    """Compare with the command and environment of a container that the role has not started yet."""
+    config = container.get("Config") or {}
+    if (
+        not config
+        or OUR_LABEL in (config.get("Labels") or {})
+        or "com.docker.compose.project" not in (config.get("Labels") or {})
+    ):
+        return
+    options = gateway.options
+    start_it = "run `docker compose up -d %s` in %s" % (options.service, options.compose_dir)
+    for setting, of_container in (("entrypoint", config.get("Entrypoint")), ("command", config.get("Cmd"))):
+        configured = gateway.words(setting)
+        if gateway.is_resolved and configured and of_container is not None and configured != of_container:
+            plan.problems.append(
+                Problem(
+                    "other-%s" % setting,
+                    "the container runs %s; your compose files say %s" % (_shown(of_container), _shown(configured)),
+                    gateway.where(setting),
+                    "If the files are right, %s first. If the container is right, correct the files, or set the"
+                    " variables that they use in %s." % (start_it, options.env_file),
+                )
+            )
+    running = inputs.image_environment(config)
+    other = [
+        name
+        for name in OTHER_PROXIES
+        if running.get(name, "") not in ("", options.proxy_url) and not gateway.environment.get(name)
+    ]
+    if other:
+        plan.problems.append(
+            Problem(
+                "other-proxy",
+                "the running container has a proxy (%s) that your compose files do not set here" % ", ".join(other),
+                "environment of the container",
+                "Unset these variables in the shell that starts Compose, and %s." % start_it,
+            )
+        )
+
+
+def _shown(words: list[str]) -> str:
+    """Return words as JSON, without the values of options that may hold a secret."""
+    shown = []
+    for index, word in enumerate(words):
+        hidden = index > 0 and _SECRET.search(words[index - 1]) and "=" not in words[index - 1]
+        shown.append("…" if hidden else re.sub(r"(?i)((?:token|password|secret|key)\S*?[= ]).+", r"\1…", word))
+    return json.dumps(shown, ensure_ascii=False)
 
 
 def _check_requirements_of_level_network(plan: Plan, gateway: _Gateway) -> None:
