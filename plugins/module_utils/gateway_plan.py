@@ -156,7 +156,7 @@ def make_plan(
                 "no-service",
                 "the compose project has no service %s. It has: %s" % (options.service, ", ".join(services) or "none"),
                 "openclaw_gateway_service",
-                "Set the name of the gateway's service.",
+                _service_remedy(services),
             )
         )
         return plan
@@ -192,6 +192,16 @@ def make_plan(
     _check_requirements_of_level_network(plan, gateway)
     plan.fingerprint = _fingerprint(gateway)
     return plan
+
+
+def _service_remedy(services: Settings) -> str:
+    alike = [
+        name
+        for name, service in services.items()
+        if name not in OUR_SERVICES
+        and re.search(r"openclaw|clawdbot|moltbot", json.dumps([name, service or {}], default=str))
+    ]
+    return "Set it to %s." % alike[0] if len(alike) == 1 else "Set it to the name of the gateway's service."
 
 
 class _Gateway:

@@ -152,7 +152,11 @@ problems:
   elements: dict
   contains: &problem
     code:
-      description: A stable code.
+      description: >-
+        A stable code. Codes: C(command-unreadable), C(docker-socket), C(environment-cleared), C(local-service),
+        C(network-mode), C(no-image), C(no-node), C(no-proxy-all), C(no-service), C(only-interpolated),
+        C(other-command), C(other-directory), C(other-entrypoint), C(other-files), C(other-image), C(other-project),
+        C(other-proxy), C(other-service), C(user), C(variable-overridden).
       type: str
       sample: other-proxy
     found:

@@ -4,7 +4,10 @@ Each file holds the operator's compose files, what Compose 2.26.1 prints for the
 the image, the container and the options, and the expected plan without its empty values.
 """
 
+import ast
 import copy
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import pytest
 import yaml
 from ansible_collections.openclaw.egress.plugins.module_utils.gateway_plan import Options, make_plan
 
+ROOT = Path(__file__).parents[3]
 PLANS = Path(__file__).parent / "golden" / "plans"
 CASES = {path.stem: path for path in sorted(PLANS.glob("*.yml"))}
 
@@ -45,3 +49,82 @@ def test_each_problem_states_place_finding_and_remedy(name):
     for item in [*plan.get("problems", []), *plan.get("warnings", [])]:
         assert item["code"] and item["where"] and item["found"] and item["remedy"].endswith(".")
         assert item["level"] in ("application", "network")
+
+
+def started(service: dict[str, Any], image: dict[str, Any]) -> list[str]:
+    """Return the words that Docker starts for a service with resolved variables, as moby combines them."""
+
+    def words(value: str | list[str]) -> list[str]:
+        # None of the variables is set, so each has its default value.
+        def plain(text: str) -> str:
+            return re.sub(r"(?<!\$)\$\{\w+(?::?[-?]([^}]*))?\}", r"\1", text).replace("$$", "$")
+
+        return shlex.split(plain(value)) if isinstance(value, str) else [plain(word) for word in value]
+
+    entrypoint, command = service.get("entrypoint"), words(service.get("command") or [])
+    if entrypoint:
+        return words(entrypoint) + command
+    own = image.get("Entrypoint") or [] if entrypoint is None else []
+    return own + (command or image.get("Cmd") or [])
+
+
+def has_no_obstacle(name: str) -> bool:
+    return "problems" not in yaml.safe_load(CASES[name].read_text())["plan"]
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if has_no_obstacle(name)])
+def test_the_gateway_starts_the_operators_words_and_loads_the_bootstrap_once(name):
+    case = yaml.safe_load(CASES[name].read_text())
+    given, plan = case["given"], case["plan"]
+    image = given.get("image", {})
+    service = given.get("interpolated", given.get("uninterpolated"))["services"]["openclaw-gateway"]
+    ours = {setting: plan[setting] for setting in ("entrypoint", "command") if setting in plan}
+    words = started(service | ours, image)
+    if given.get("options", {}).get("enforcement") == "network":
+        assert words[0] == "/opt/openclaw-egress/guard"
+        words = words[words.index("--") + 1 :]
+    required = ["--require", plan["bootstrap"]]
+    if plan["loaded_by"] == "NODE_OPTIONS":
+        assert plan["environment"]["NODE_OPTIONS"].startswith(" ".join(required))
+        assert "--require" not in words
+    else:
+        at = words.index("--require")
+        path = words[at + 1] if words[at + 1][0] == "/" else f"{image.get('WorkingDir', '/app')}{words[at + 1][1:]}"
+        assert path == plan["bootstrap"] and Path(words[at - 1]).name == "node"
+        del words[at : at + 2]
+        assert "NODE_OPTIONS" not in plan["environment"]
+    assert words == started(service, image)
+
+
+def test_each_code_is_documented_and_has_a_case():
+    source = (ROOT / "plugins/module_utils/gateway_plan.py").read_text()
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    made = {
+        node.args[0].value
+        for node in calls
+        if isinstance(node.func, ast.Name)
+        and node.func.id in ("Problem", "differs", "lacks")
+        and isinstance(node.args[0], ast.Constant)
+    } | {"other-command", "other-entrypoint"}
+    plans = [yaml.safe_load(path.read_text())["plan"] for path in CASES.values()]
+    cases = {item["code"] for plan in plans for kind in ("problems", "warnings") for item in plan.get(kind, [])}
+    documented = re.search(r"Codes: (.+?)\.\n", (ROOT / "plugins/modules/openclaw_gateway_plan.py").read_text(), re.S)
+    assert set(re.findall(r"C\(([a-z-]+)\)", documented[1])) == made
+    assert cases == made
+
+
+def test_every_form_of_network_and_extra_host_is_read():
+    base = {"name": "p", "services": {"openclaw-gateway": {"command": ["node", "x"]}}}
+    for networks, joined in (
+        (None, {"default": {}, "openclaw-gateway-net": {}}),
+        (["a"], {"openclaw-gateway-net": {}}),
+        ({"a": None}, {"openclaw-gateway-net": {}}),
+        (["default", "b"], None),
+    ):
+        project = copy.deepcopy(base) | {"networks": {"b": {"external": {"name": "openclaw-gateway-net"}}}}
+        project["services"]["openclaw-gateway"]["networks"] = networks
+        assert planned({"interpolated": project}).get("networks") == joined
+    for hosts in (["nas:192.168.1.5"], ["nas=192.168.1.5"], {"nas": "192.168.1.5"}, {"nas": ["192.168.1.5"]}):
+        project = copy.deepcopy(base)
+        project["services"]["openclaw-gateway"]["extra_hosts"] = hosts
+        assert planned({"interpolated": project})["environment"]["NO_PROXY"] == "nas"
