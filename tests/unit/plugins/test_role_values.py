@@ -1,0 +1,30 @@
+"""Numbers and booleans of the gateway's role, which `-e NAME=VALUE` gives as strings (deployment 18)."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROLE = Path(__file__).parents[3] / "roles" / "openclaw_gateway"
+OPTIONS = yaml.safe_load((ROLE / "meta/argument_specs.yml").read_text())["argument_specs"]["main"]["options"]
+TYPED = {name: spec["type"] for name, spec in OPTIONS.items() if spec["type"] in ("int", "bool")}
+FILES = [path for part in ("tasks", "vars", "templates") for path in sorted((ROLE / part).iterdir())]
+
+
+@pytest.mark.parametrize("name", TYPED)
+def test_an_expression_converts_the_value(name):
+    uses = 0
+    for path in FILES:
+        text = path.read_text()
+        for found in re.finditer(rf"(?<!\w){name}\b", text):
+            before, after = text[: found.start()], text[found.end() :]
+            inside = before.rfind("{{") > before.rfind("}}") or re.search(r"(when|until|that): [^\n]*\Z", before)
+            # The value alone in a message.
+            shown = before.endswith("{{ ") and after.startswith(" }} ")
+            if inside and not shown:
+                uses += 1
+                assert after.startswith(f" | {TYPED[name]}"), (
+                    f"{path.name}: {text[found.start() - 40 : found.end() + 40]}"
+                )
+    assert uses
