@@ -50,6 +50,12 @@ _RUNS_NODE = re.compile(
     r"\b(?:node|nodejs|npm|npx|pnpm|yarn|openclaw|supervisord|s6-svscan)\b|\.[cm]?js\b|\.sh\b|entrypoint|/init\b"
 )
 _SHELL_START = r"(?:^|[\s;&|(\"'`])"
+# Programs that start another one without the environment, where a shell or a list of words may name a program.
+_CLEARS = re.compile(
+    r"(?:^|[;&|(\n]\s*|\bexec\s+|\s-c\s+|\s--\s+|\bthen\s+)(?:\S*/)?"
+    r"(env\s+(?:-i\b|-(?=\s)|--ignore-environment)|(?:su|runuser)\s+(?:-(?=\s)|-l\b|--login)"
+    r"|sudo(?=\s)(?!(?:\s+\S+)*?\s+(?:-[A-Za-z]*E\b|--preserve-env)))"
+)
 _SECRET = re.compile(r"(?i)\A--?\S*(?:token|password|secret|key)")
 _SOCKET = re.compile(r"docker[.]sock\Z|\A(?:/var)?/run/?\Z|\A/\Z")
 
@@ -391,17 +397,12 @@ def _check_words(plan: Plan, gateway: _Gateway, start: _Start) -> None:
                 "Use the level network if other programs must not bypass the proxy.",
             )
         )
-    cleared = re.search(
-        r"(?:^|[\s/;&|(])(?:env\s+(?:-i\b|-\s|--ignore-environment)|su\s+(?:-\s|-l\b|--login)|runuser\s+(?:-\s|-l\b|--login)"
-        r"|sudo\s+(?!(?:\S+\s+)*?(?:-\w*E|--preserve-env)))",
-        text,
-    )
+    cleared = _CLEARS.search(text)
     if cleared:
         plan.problems.append(
             Problem(
                 "environment-cleared",
-                "the command starts the gateway with `%s`, which removes the proxy variables"
-                % cleared[0].strip(" /;&|("),
+                "the command starts the gateway with `%s`, which removes the proxy variables" % cleared[1],
                 gateway.where("command"),
                 "Use a program that keeps them, such as `gosu USER …`, `su -m USER -c …` or `sudo --preserve-env …`.",
             )
@@ -439,7 +440,7 @@ def _check_other_proxy(plan: Plan, gateway: _Gateway) -> None:
     other = [
         name
         for name in OTHER_PROXIES
-        if name in own and gateway.environment.get(name) and gateway.environment[name] != gateway.options.proxy_url
+        if name in own and gateway.environment.get(name, "").rstrip("/") not in ("", gateway.options.proxy_url)
     ]
     # Our variables override those of the image, except this one.
     of_image = "" if "OPENCLAW_PROXY_URL" in own else gateway.environment.get("OPENCLAW_PROXY_URL", "")

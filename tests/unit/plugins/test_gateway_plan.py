@@ -128,3 +128,31 @@ def test_every_form_of_network_and_extra_host_is_read():
         project = copy.deepcopy(base)
         project["services"]["openclaw-gateway"]["extra_hosts"] = hosts
         assert planned({"interpolated": project})["environment"]["NO_PROXY"] == "nas"
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        (["env", "-i", "node", "x"], "environment-cleared"),
+        (["sh", "-c", "/usr/bin/env - node x"], "environment-cleared"),
+        (["sh", "-c", "chown -R node /data && exec su - node -c 'node x'"], "environment-cleared"),
+        (["runuser", "-l", "node", "-c", "node x"], "environment-cleared"),
+        (["sudo", "-u", "node", "node", "x"], "environment-cleared"),
+        (["tini", "--", "sudo", "-u", "node", "node", "x"], "environment-cleared"),
+        (["sudo", "-E", "-u", "node", "node", "x"], None),
+        (["sudo", "-u", "node", "--preserve-env", "node", "x"], None),
+        (["su", "node", "-c", "node x"], None),
+        (["env", "A=1", "node", "x"], None),
+        (["sh", "-c", "apt-get install -y sudo && node x"], None),
+        (["sh", "-c", "exec node x --su -"], None),
+        (["sh", "-c", "export NODE_OPTIONS=--inspect; node x"], "variable-overridden"),
+        (["env", "NODE_OPTIONS=--inspect", "node", "x"], "variable-overridden"),
+        (["sh", "-c", 'NODE_OPTIONS="--inspect $${NODE_OPTIONS}" node x'], None),
+        (["sh", "-c", "HTTPS_PROXY= node x"], "variable-overridden"),
+        (["sh", "-c", "MY_HTTPS_PROXY=1 node x --https-proxy=1"], None),
+    ],
+)
+def test_a_command_that_drops_our_variables_is_refused(command, code):
+    project = {"services": {"openclaw-gateway": {"command": command, "networks": ["openclaw-gateway-net"]}}}
+    project["networks"] = {"openclaw-gateway-net": {"external": True}}
+    assert [item["code"] for item in planned({"interpolated": project}).get("problems", [])] == ([code] if code else [])
