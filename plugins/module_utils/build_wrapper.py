@@ -312,12 +312,13 @@ class Runner:
 def output(words: list[str]) -> str | None:
     """Return the standard output of a command without input, or None if it fails."""
     try:
-        done = subprocess.run(
-            words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False
-        )
+        with subprocess.Popen(
+            words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        ) as process:
+            text = process.communicate()[0]
     except OSError:
         return None
-    return done.stdout.decode("utf-8", "surrogateescape") if done.returncode == 0 else None
+    return text.decode("utf-8", "surrogateescape") if process.returncode == 0 else None
 
 
 def has_named_contexts(docker: list[str], buildx: bool) -> bool:
@@ -405,18 +406,17 @@ class Workspace:
         self._remove_old_images()
         _write(os.path.join(self.context, "Dockerfile"), "FROM scratch\nCOPY %s /%s\n" % (BOOTSTRAP, BOOTSTRAP))
         self.source = "%s:%d" % (IMAGE, os.getpid())
-        done = subprocess.run(
+        with subprocess.Popen(
             [*self.docker, "build", "--quiet", "--tag", self.source, self.context],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            check=False,
-        )
-        if done.returncode:
+        ) as process:
+            problem = process.communicate()[1].decode("utf-8", "replace").strip()
+        if process.returncode:
             raise Stopped(
                 "this Docker knows no build contexts, and the image of the bootstrap cannot be built: %s. Install "
-                "docker-buildx, or set openclaw_gateway_bootstrap to mount"
-                % done.stderr.decode("utf-8", "replace").strip()[-300:]
+                "docker-buildx, or set openclaw_gateway_bootstrap to mount" % problem[-300:]
             )
         self.images.append(self.source)
         return self.source
@@ -672,4 +672,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    raise SystemExit(main(sys.argv[1:]))
