@@ -263,7 +263,7 @@ def test_temporary_refusal_is_retried_with_the_same_bytes(spool, store, answer):
     assert store.numbers() == [1, 2, 3]
     assert store.pushes[0].records == store.pushes[1].records
     assert store.pushes[2].records == store.pushes[0].records[:1], "a failure that repeats halves the push"
-    assert list(spool.query(Filters(state="dead_letter"))) == []
+    assert list(spool.reader.query(Filters(state="dead_letter"))) == []
 
 
 def test_push_above_the_destinations_burst_shrinks_until_accepted(spool, store):
@@ -367,7 +367,7 @@ def test_invalid_record_is_dead_lettered_and_the_others_arrive(spool, store):
     with Running(spool, store.url) as exporter:
         until(drained(spool))
         assert exporter.state["dead_letters"] == 3
-    dead = list(spool.query(Filters(state="dead_letter")))
+    dead = list(spool.reader.query(Filters(state="dead_letter")))
     assert [row.seq for row in dead] == [7, 8, 20]
     assert dead[0].why.startswith("line_too_long: HTTP 400: max entry size '262144' bytes exceeded")
     assert store.numbers() == [
@@ -376,7 +376,7 @@ def test_invalid_record_is_dead_lettered_and_the_others_arrive(spool, store):
         22,
         23,
     ]  # The three other lines report these dead letters.
-    assert spool.audit().problems == ()
+    assert spool.reader.audit().problems == ()
 
 
 def test_partial_success_is_not_success(spool, store):
@@ -390,7 +390,7 @@ def test_partial_success_is_not_success(spool, store):
     store.answer = answer
     with Running(spool, store.url):
         until(drained(spool))
-    assert [row.seq for row in spool.query(Filters(state="dead_letter"))] == [3]
+    assert [row.seq for row in spool.reader.query(Filters(state="dead_letter"))] == [3]
     assert spool.stats()["acknowledged_records"] == 5  # Four lines, and the line that reports the fifth.
 
 
@@ -400,7 +400,7 @@ def test_too_large_push_is_halved_down_to_a_single_dead_letter(spool, store):
     store.answer = lambda push: (413, "", b"") if len(push.raw) > 70_000 else ACCEPTED
     with Running(spool, store.url):
         until(drained(spool))
-    (dead,) = spool.query(Filters(state="dead_letter"))
+    (dead,) = spool.reader.query(Filters(state="dead_letter"))
     assert (dead.seq, dead.why) == (11, "too_large: HTTP 413")
     assert store.numbers()[:10] == list(range(1, 11))
 
@@ -420,7 +420,7 @@ def test_too_old_record_is_dead_lettered_at_once_with_its_own_reason(tmp_path, s
         store.answer = answer
         with Running(spool, store.url):
             until(drained(spool))
-        dead = list(spool.query(Filters(state="dead_letter")))
+        dead = list(spool.reader.query(Filters(state="dead_letter")))
     assert [row.seq for row in dead] == list(range(1, 21))
     assert {row.why.split(":")[0] for row in dead} == {reason}
     assert len(store.pushes) <= 4, "one answer tells of all that are too old"
@@ -432,7 +432,7 @@ def test_record_from_the_future_waits(spool, store):
     with Running(spool, store.url):
         until(drained(spool))
     assert store.numbers() == [1, 2]
-    assert list(spool.query(Filters(state="dead_letter"))) == []
+    assert list(spool.reader.query(Filters(state="dead_letter"))) == []
 
 
 def test_destination_that_refuses_everything_causes_few_dead_letters(spool, store):
@@ -468,7 +468,7 @@ HOUR = 3600 * 10**9
 
 
 def dead_letters(spool: Spool) -> dict[int, str]:
-    return {row.seq: row.why or "" for row in spool.query(Filters(state="dead_letter"))}
+    return {row.seq: row.why or "" for row in spool.reader.query(Filters(state="dead_letter"))}
 
 
 @pytest.mark.parametrize(
@@ -566,12 +566,12 @@ def test_too_far_behind_of_something_sent_before_counts_as_stored(tmp_path, stor
         with Running(spool, store.url):
             until(drained(spool))
         assert dead_letters(spool) == {}
-        rows = {row.seq: row for row in spool.query(Filters(state="acknowledged"))}
+        rows = {row.seq: row for row in spool.reader.query(Filters(state="acknowledged"))}
         assert {1, 2, 3, 4, 5} <= set(rows)
-        note = spool.line(6)
+        note = spool.reader.line(6)
         assert '"openclaw.egress.outcome":"counted_as_stored"' in note
         assert "3 lines were counted as stored (sent before, in a push with the response: HTTP 500" in note
-        assert spool.audit().problems == ()
+        assert spool.reader.audit().problems == ()
 
 
 @pytest.mark.parametrize("first", [(429, "", b""), (503, OCTETS, loki_says(LARGER))])
@@ -598,7 +598,7 @@ def test_record_from_the_future_delays_no_other(tmp_path, store):
         with Running(spool, store.url) as exporter:
             until(lambda: spool.stats()["pending_records"] == 2)
             until(lambda: exporter.state["records_ahead_of_clock"] == 2)
-            assert spool.audit().problems == ()
+            assert spool.reader.audit().problems == ()
             limit += 4 * HOUR  # Their times are no longer in the future.
             until(drained(spool))
         assert set(store.numbers()) >= {1, 2, 3, 4, 5, 6}

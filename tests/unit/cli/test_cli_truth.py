@@ -137,8 +137,8 @@ def test_a_spool_without_the_column_is_read_and_written(state):
         assert [row.outcome for row in rows] == ["complete", "denied", "reported"]
     with Spool(path, sync_seconds=None, local=True) as spool:
         spool.add(DeniedRecord(**DENIED, client="172.30.0.6"))
-        assert [row.client for row in spool.query(Filters())][-1] == "172.30.0.6"
-        assert not spool.audit().problems
+        assert [row.client for row in spool.reader.query(Filters())][-1] == "172.30.0.6"
+        assert not spool.reader.audit().problems
 
 
 def test_older_version_can_still_write_a_spool_with_the_column(state):

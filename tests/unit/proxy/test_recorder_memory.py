@@ -137,7 +137,8 @@ def test_credentials_are_never_journalled(spool):
 
 
 def journalled(spool, flow):
-    rows = spool._db.execute("SELECT data FROM chunks WHERE id = ? ORDER BY n", (flow.metadata[EXCHANGE].capture.id,))
+    exchange_id = flow.metadata[EXCHANGE].capture.id
+    rows = spool._storage.db.execute("SELECT data FROM chunks WHERE id = ? ORDER BY n", (exchange_id,))
     return b"".join(row[0] for row in rows)
 
 

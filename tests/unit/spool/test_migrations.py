@@ -94,14 +94,15 @@ def test_filters_find_the_denials_of_an_older_version(state, how):
 def test_the_old_spool_is_migrated_and_goes_on(state):
     path = state / "spool.db"
     with Spool(path, sync_seconds=None) as spool:
-        assert user_version(spool._db) == USER_VERSION
-        assert denials(spool) == DENIALS
+        assert user_version(spool._storage.db) == USER_VERSION
+        assert denials(spool.reader) == DENIALS
         assert spool.recover() == 1
         spool.add(DeniedRecord(class_name="a", host="b.example", port=1, rule="default", code="no_rule", reason="why"))
-        outcomes = {row.id: row.outcome for row in spool.query(Filters(event_names=["openclaw.egress.exchange"]))}
+        exchanges = spool.reader.query(Filters(event_names=["openclaw.egress.exchange"]))
+        outcomes = {row.id: row.outcome for row in exchanges}
         assert outcomes == {"0190-ok": "complete", "0190-error": "upstream_error", "0190-interrupted": "interrupted"}
-        assert not spool.audit().problems
-        assert denials(spool)[-1][:2] == ("b.example", "no_rule")
+        assert not spool.reader.audit().problems
+        assert denials(spool.reader)[-1][:2] == ("b.example", "no_rule")
     with closing(sqlite3.connect(path)) as db:
         stored = db.execute("SELECT host, code, enforced FROM records WHERE event_name LIKE '%denied' ORDER BY seq")
         assert stored.fetchall()[4] == ("reported.example", "no_rule", 0)
@@ -116,7 +117,7 @@ def test_the_old_spool_is_exported_to_the_last_line(state):
         LokiStandIn(now_ns=clock) as loki,
     ):
         spool.recover()
-        lines = dict(spool.lines())
+        lines = dict(spool.reader.lines())
         exporter = Exporter(spool, Endpoint(f"{loki.url}/otlp/v1/logs"), environ={})
         exporter.start()
         try:
@@ -165,10 +166,10 @@ def test_one_damaged_denial_does_not_stop_readers_and_migration(state, damage):
     with SpoolReader(path) as reader:
         assert len(denials(reader)) == len(DENIALS)
     with Spool(path, sync_seconds=None) as spool:
-        assert user_version(spool._db) == USER_VERSION
-        assert len(denials(spool)) == len(DENIALS)
-        assert denials(spool)[0] == DENIALS[0]
-        assert bool(spool.audit().problems) == damage.startswith("otlp")
+        assert user_version(spool._storage.db) == USER_VERSION
+        assert len(denials(spool.reader)) == len(DENIALS)
+        assert denials(spool.reader)[0] == DENIALS[0]
+        assert bool(spool.reader.audit().problems) == damage.startswith("otlp")
 
 
 def test_a_migration_that_fails_changes_nothing(state, monkeypatch):

@@ -68,7 +68,7 @@ def test_lines_are_numbered_from_one_and_chained(spool):
     assert spool.head() == (0, GENESIS)
     assert spool.close_exchange(exchange("a")) == [1]
     assert spool.add(EventRecord(event_name="openclaw.egress.policy", message="loaded")) == [2]
-    first, second = spool.line(1), spool.line(2)
+    first, second = spool.reader.line(1), spool.reader.line(2)
     assert json.loads(first)["prev"] == GENESIS
     assert json.loads(second)["prev"] == hashlib.sha256(first.encode()).hexdigest()
     assert spool.head() == (2, hashlib.sha256(second.encode()).hexdigest())
@@ -81,7 +81,7 @@ def test_number_chain_and_instance_go_on_after_a_restart(path):
     with Spool(path, sync_seconds=None) as after:
         assert after.close_exchange(exchange("b")) == [2]
         assert after.instance_id == instance
-        assert after.audit().problems == ()
+        assert after.reader.audit().problems == ()
 
 
 def test_time_increases_strictly_though_the_clock_goes_back(path):
@@ -111,8 +111,8 @@ def test_a_clock_that_was_far_ahead_leaves_later_times_at_the_present(path):
         assert [(line.seq, line.time_ns - hour) for line in spool.pending(1 << 40)] == [
             (1, 0), (3, 6), (4, 7), (5, 8), (2, 3 * hour)
         ]  # fmt: skip
-        assert json.loads(spool.line(3))["openclaw.egress.outcome"] == "clock_set_back"
-        assert spool.audit().problems == ()
+        assert json.loads(spool.reader.line(3))["openclaw.egress.outcome"] == "clock_set_back"
+        assert spool.reader.audit().problems == ()
 
 
 def test_times_never_fall_behind_an_acknowledged_line(path):
@@ -135,8 +135,8 @@ def test_times_never_fall_behind_an_acknowledged_line(path):
 
 def test_a_checkpoint_names_the_newest_line(spool):
     spool.close_exchange(exchange("a"))
-    assert spool.checkpoint() == (1, hashlib.sha256(spool.line(1).encode()).hexdigest())
-    assert json.loads(spool.line(2))["openclaw.egress.checkpoint.seq"] == 1
+    assert spool.checkpoint() == (1, hashlib.sha256(spool.reader.line(1).encode()).hexdigest())
+    assert json.loads(spool.reader.line(2))["openclaw.egress.checkpoint.seq"] == 1
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_an_exchange_that_is_closed_leaves_no_journal(spool, path):
     spool.close_exchange(exchange("a"))
     assert (spool.stats()["journal_bytes"], spool.stats()["open_exchanges"]) == (0, 0)
     assert spool.recover() == 0
-    assert [row.id for row in spool.query()] == ["a"]
+    assert [row.id for row in spool.reader.query()] == ["a"]
 
 
 def test_exchange_under_way_at_a_crash_becomes_an_interrupted_record(path):
@@ -184,8 +184,8 @@ def test_exchange_under_way_at_a_crash_becomes_an_interrupted_record(path):
     with Spool(path, sync_seconds=None) as spool:
         assert spool.recover() == 1
         assert spool.recover() == 0
-        (row,) = spool.query()
-        found = reassemble(spool.lines_for("a"))
+        (row,) = spool.reader.query()
+        found = reassemble(spool.reader.lines_for("a"))
     assert (row.outcome, row.class_name, row.model, row.status) == ("interrupted", "sandbox", "gpt-6", 200)
     assert found["request"]["body"] == '{"model":"gpt-6"}'
     assert found["request"]["body_sha256"] == hashlib.sha256(b'{"model":"gpt-6"}').hexdigest()
@@ -205,8 +205,8 @@ def test_bodies_that_turn_out_to_be_credentials_are_not_in_the_interrupted_recor
         else:
             spool.leave("e1", recorded=True, secret=True)
             assert spool.relieve()
-        (row,) = spool.query()
-        request = reassemble(spool.lines_for("e1"))["request"]
+        (row,) = spool.reader.query()
+        request = reassemble(spool.reader.lines_for("e1"))["request"]
     assert row.outcome == "interrupted"
     assert (request["body"], request["body_size"], request["body_sha256"]) == ("[redacted]", 6, None)
 
@@ -214,7 +214,7 @@ def test_bodies_that_turn_out_to_be_credentials_are_not_in_the_interrupted_recor
 def test_interrupted_exchange_with_only_its_beginning_is_recorded(spool):
     spool.open_exchange("a", "gateway", {})
     assert spool.recover() == 1
-    assert [(row.id, row.outcome) for row in spool.query()] == [("a", "interrupted")]
+    assert [(row.id, row.outcome) for row in spool.reader.query()] == [("a", "interrupted")]
 
 
 def test_invalid_unicode_is_recorded(spool):
@@ -230,14 +230,14 @@ def test_invalid_unicode_is_recorded(spool):
 def test_a_long_exchange_is_one_row_and_comes_back_whole(spool):
     body = "é€😀" * 100_000
     assert len(spool.close_exchange(exchange("long", response_body=Body.of(body.encode())))) > 4
-    assert len(list(spool.query())) == 1
-    assert reassemble(spool.lines_for("long"))["response"]["body"] == body
+    assert len(list(spool.reader.query())) == 1
+    assert reassemble(spool.reader.lines_for("long"))["response"]["body"] == body
 
 
 def test_rows_have_the_columns_of_tables(spool):
     facts = ResponseFacts("claude-opus-5-1", "msg", ("end_turn",), Usage(10, 5))
     spool.close_exchange(exchange("a", response_facts=facts, end_ns=2_500_001_000))
-    (row,) = spool.query()
+    (row,) = spool.reader.query()
     assert (row.method, row.host, row.status, row.outcome) == ("POST", "api.anthropic.com", 200, "complete")
     assert (row.model, row.input_tokens, row.output_tokens) == ("claude-opus-5-1", 10, 5)
     assert (row.cache_read_tokens, row.duration, row.state) == (None, 2.5, "pending")
@@ -276,7 +276,7 @@ def test_rows_are_found_by(path, filters, found):
             )
         )
         spool.acknowledge([1])
-        assert [row.id for row in spool.query(filters)] == found
+        assert [row.id for row in spool.reader.query(filters)] == found
 
 
 def test_another_connection_reads_while_the_proxy_writes(spool, path):
@@ -307,7 +307,7 @@ def test_no_query_of_the_exporter_and_of_the_limit_sorts_the_backlog(path):
     """Check the query plans, because a sort would read every waiting line with its body for each push."""
     said: list[str] = []
     with Spool(path, 40_000, sync_seconds=None) as spool:
-        for connection in (spool._db, spool._read()):
+        for connection in (spool._storage.db, spool.reader._read()):
             connection.set_trace_callback(said.append)
         for number in range(30):
             spool.add(exchange(f"e{number}", 2_000))
@@ -316,7 +316,7 @@ def test_no_query_of_the_exporter_and_of_the_limit_sorts_the_backlog(path):
         assert spool.oldest_pending() is not None and spool.pending_since(0)
         spool.relieve()
         queries = {text for text in said if text.startswith("SELECT") and "FROM records" in text}
-        plans = {query: spool._db.execute(f"EXPLAIN QUERY PLAN {query}").fetchall() for query in queries}
+        plans = {query: spool._storage.db.execute(f"EXPLAIN QUERY PLAN {query}").fetchall() for query in queries}
     # Dead letters are few.
     sorting = [query for query, plan in plans.items() if "TEMP B-TREE" in str(plan) and "state = 2" not in query]
     assert len(queries) > 5 and not sorting
@@ -327,7 +327,7 @@ def test_acknowledged_line_is_not_pending_but_stays_readable(spool):
         spool.close_exchange(exchange(name))
     spool.acknowledge([1, 3])
     assert seqs(spool) == [2]
-    assert [row.state for row in spool.query()] == ["acknowledged", "pending", "acknowledged"]
+    assert [row.state for row in spool.reader.query()] == ["acknowledged", "pending", "acknowledged"]
 
 
 def test_the_encoded_bytes_are_the_same_after_a_restart_under_another_name(path):
@@ -346,18 +346,18 @@ def test_a_dead_letter_stays_marked_and_a_line_names_it(spool):
         spool.close_exchange(exchange(name))
     spool.dead_letter([2], "line_too_long: max entry size")
     assert seqs(spool) == [1, 3, 4]
-    (dead,) = spool.query(Filters(state="dead_letter"))
+    (dead,) = spool.reader.query(Filters(state="dead_letter"))
     assert (dead.id, dead.why) == ("b", "line_too_long: max entry size")
-    note = json.loads(spool.line(4))
+    note = json.loads(spool.reader.line(4))
     assert note["openclaw.egress.spool.first_seq"] == note["openclaw.egress.spool.last_seq"] == 2
-    assert note["openclaw.egress.spool.last_hash"] == hashlib.sha256(spool.line(2).encode()).hexdigest()
+    assert note["openclaw.egress.spool.last_hash"] == hashlib.sha256(spool.reader.line(2).encode()).hexdigest()
 
 
 def test_without_a_destination_lines_are_kept_and_none_is_pending(path):
     with Spool(path, sync_seconds=None, local=True) as spool:
         spool.close_exchange(exchange("a"))
         assert seqs(spool) == []
-        assert [row.state for row in spool.query()] == ["local"]
+        assert [row.state for row in spool.reader.query()] == ["local"]
 
 
 # ── limits ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -376,7 +376,7 @@ def test_acknowledged_lines_are_pruned_before_pending_ones(path):
         spool.acknowledge(range(11, 21))
         fill(spool, 35, prefix="later")
         assert {1, 10, 55} <= set(seqs(spool))
-        assert spool.line(11) is None
+        assert spool.reader.line(11) is None
         assert spool.used_bytes <= LIMIT
         assert spool.dropped_lines == 0
 
@@ -384,7 +384,7 @@ def test_acknowledged_lines_are_pruned_before_pending_ones(path):
 def test_the_ledger_keeps_the_hashes_of_what_was_pruned(path):
     with Spool(path, LIMIT, sync_seconds=None, local=True) as spool:
         fill(spool, 100)
-        audit = spool.audit()
+        audit = spool.reader.audit()
         assert spool.used_bytes <= LIMIT
     assert (audit.lines, audit.problems) == (100, ())
     assert audit.kept < 60
@@ -395,9 +395,10 @@ def test_at_the_limit_the_oldest_waiting_lines_are_dropped_and_named(path):
         fill(spool, 100)
         assert spool.used_bytes <= LIMIT
         waiting = seqs(spool)
-        notes = [json.loads(spool.line(row.seq)) for row in spool.query(Filters(event_names=["openclaw.egress.spool"]))]
+        events = spool.reader.query(Filters(event_names=["openclaw.egress.spool"]))
+        notes = [json.loads(spool.reader.line(row.seq)) for row in events]
         total = spool.head()[0]
-        ledger = {seq: bytes(h).hex() for seq, h in spool._read().execute("SELECT seq, hash FROM ledger")}
+        ledger = {seq: bytes(h).hex() for seq, h in spool.reader._read().execute("SELECT seq, hash FROM ledger")}
     named = {
         seq
         for note in notes
@@ -413,7 +414,7 @@ def test_one_class_does_not_push_out_another(path):
     with Spool(path, LIMIT, sync_seconds=None) as spool:
         fill(spool, 5, "gateway")
         fill(spool, 200, "sandbox")
-        kept = [row.id for row in spool.query(Filters(class_name="gateway"))]
+        kept = [row.id for row in spool.reader.query(Filters(class_name="gateway"))]
     assert kept == [f"gateway{n}" for n in range(5)]
 
 
@@ -421,13 +422,13 @@ def test_an_exchange_of_several_lines_is_dropped_whole(path):
     with Spool(path, LIMIT * 2, sync_seconds=None) as spool:
         for n in range(10):
             spool.close_exchange(exchange(str(n), 500_000))
-        for row in spool.query(Filters(class_name="gateway")):
-            assert "missing_parts" not in reassemble(spool.lines_for(row.id))
+        for row in spool.reader.query(Filters(class_name="gateway")):
+            assert "missing_parts" not in reassemble(spool.reader.lines_for(row.id))
         orphans = (
             "SELECT count(*) FROM records "
             "WHERE part > 0 AND exchange_id NOT IN (SELECT exchange_id FROM records WHERE part = 0)"
         )
-        assert spool._read().execute(orphans).fetchone()[0] == 0
+        assert spool.reader._read().execute(orphans).fetchone()[0] == 0
 
 
 def test_full_spool_in_mode_block_drops_nothing(path):
@@ -493,19 +494,19 @@ def test_file_that_is_not_a_database_is_refused_by_name(path):
 def test_a_full_disk_is_one_clear_message_and_loses_nothing(path):
     with Spool(path, sync_seconds=None) as spool:
         spool.close_exchange(exchange("a"))
-        pages = spool._db.execute("PRAGMA page_count").fetchone()[0]
-        spool._db.execute(f"PRAGMA max_page_count = {pages + 2}")  # SQLite's own way to simulate a full disk
+        pages = spool._storage.db.execute("PRAGMA page_count").fetchone()[0]
+        spool._storage.db.execute(f"PRAGMA max_page_count = {pages + 2}")  # SQLite's own way to simulate a full disk
         spool.open_exchange("b", "gateway", {})
         with pytest.raises(SpoolError, match="the disk is full"):
             spool.close_exchange(exchange("b", 150_000))
-        spool._db.execute("PRAGMA max_page_count = 1000000")
+        spool._storage.db.execute("PRAGMA max_page_count = 1000000")
         assert spool.close_exchange(exchange("b", 150_000)) == [2]
-        assert spool.audit().problems == ()
+        assert spool.reader.audit().problems == ()
         assert spool.stats()["open_exchanges"] == 0
 
 
 def test_a_disk_that_became_read_only_is_one_clear_message(spool):
-    spool._db.execute("PRAGMA query_only = ON")  # makes SQLite fail as for a read-only file
+    spool._storage.db.execute("PRAGMA query_only = ON")  # makes SQLite fail as for a read-only file
     with pytest.raises(SpoolError, match=r"make .* writable"):
         spool.close_exchange(exchange("a"))
     assert spool.head() == (0, GENESIS)
@@ -563,18 +564,18 @@ def test_only_the_flush_thread_probes_a_disk_that_failed(path, monkeypatch):
         monkeypatch.setattr(os, "fsync", flush)
         spool.add(EventRecord(event_name="a", message="b"))
         assert waits_for(lambda: spool.problem)
-        head = spool._state.seq
+        head = spool._storage.totals.seq
         began = time.monotonic()
         assert [spool.works() for _ in range(1000)] == [False] * 1000
-        assert time.monotonic() - began < 1 and spool._state.seq == head
+        assert time.monotonic() - began < 1 and spool._storage.totals.seq == head
         fails[0] = False
         assert waits_for(spool.works)
         assert set(probes) == {"spool-flush"}
 
 
 def test_a_probe_does_not_hide_a_failure_that_comes_meanwhile(spool, monkeypatch):
-    spool._failed("the first failure")
-    monkeypatch.setattr(spool, "sync", lambda: spool._failed("the second failure"))
+    spool._storage.failed("the first failure")
+    monkeypatch.setattr(spool._flusher, "sync", lambda: spool._storage.failed("the second failure"))
     assert not spool.relieve()
     assert spool.problem == "the second failure"
 
@@ -587,12 +588,12 @@ def test_the_flush_thread_survives_a_fault_and_reports_it(path, monkeypatch, cap
             if faults:
                 raise faults[0]
 
-        monkeypatch.setattr(spool, "_renew_reserve", renew)
+        monkeypatch.setattr(spool._flusher, "_renew_reserve", renew)
         assert waits_for(lambda: spool.flush_problem)
         assert "RuntimeError: a fault" in spool.flush_problem
         faults.clear()
         assert waits_for(lambda: spool.flush_problem is None)
-        assert spool._flush_thread.is_alive()
+        assert spool._flusher.thread.is_alive()
     assert sum("the flush thread failed" in record.getMessage() for record in caplog.records) == 1
 
 
@@ -648,12 +649,12 @@ def test_committed_lines_and_the_chain_survive_kill_9(path):
                 opened.add(words[1])
     with Spool(path, sync_seconds=None) as spool:
         spool.recover()
-        rows = {row.id: row for row in spool.query()}
-        audit = spool.audit()
-        assert len(rows) == len(list(spool.query())), "an exchange is there twice"
+        rows = {row.id: row for row in spool.reader.query()}
+        audit = spool.reader.audit()
+        assert len(rows) == len(list(spool.reader.query())), "an exchange is there twice"
         for name in closed:
             assert rows[name].outcome == "complete"
-            assert reassemble(spool.lines_for(name))["response"]["body_size"] in (500, 400_000)
+            assert reassemble(spool.reader.lines_for(name))["response"]["body_size"] in (500, 400_000)
         for name in opened - set(closed):
             assert rows[name].outcome in ("interrupted", "complete")
         assert all(later > earlier for earlier, later in pairwise(record.time_ns for record in spool.pending(1 << 40)))

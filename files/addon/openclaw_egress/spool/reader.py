@@ -95,6 +95,32 @@ _COMPARED = {
 }
 
 
+class ReadConnections:
+    """Connections for reading one file, one for each thread, so that reading delays no other thread."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._local = threading.local()
+        self._open: list[sqlite3.Connection] = []
+
+    def get(self) -> sqlite3.Connection:
+        """Return this thread's own connection."""
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = connect_read_only(self._path)
+            connection.create_function("old_outcome", 3, _old_outcome, deterministic=True)
+            connection.create_function("old_code", 3, _old_code, deterministic=True)
+            self._open.append(connection)
+        return connection
+
+    def close(self) -> None:
+        """Close the connections of all threads."""
+        for connection in self._open:
+            connection.close()
+        self._open.clear()
+        self._local = threading.local()
+
+
 class SpoolReader:
     """A spool that is open for reading.
 
@@ -104,8 +130,7 @@ class SpoolReader:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        self._local = threading.local()
-        self._readers: list[sqlite3.Connection] = []
+        self.connections = ReadConnections(self.path)
         try:
             is_file = stat.S_ISREG(self.path.stat().st_mode)
         except (FileNotFoundError, NotADirectoryError):
@@ -123,7 +148,7 @@ class SpoolReader:
                 self._absent = [column.name for column in COLUMNS.values() if column.name not in present]
                 row = self._read().execute("SELECT value FROM meta WHERE key = 'instance_id'").fetchone()
         except BaseException:
-            SpoolReader.close(self)
+            self.close()
             raise
         self.instance_id = str(row[0]) if row else ""
 
@@ -135,20 +160,11 @@ class SpoolReader:
 
     def close(self) -> None:
         """Close all connections of this object."""
-        for connection in self._readers:
-            connection.close()
-        self._readers.clear()
-        self._local = threading.local()
+        self.connections.close()
 
     def _read(self) -> sqlite3.Connection:
         """Return this thread's own connection."""
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = self._local.connection = connect_read_only(self.path)
-            connection.create_function("old_outcome", 3, _old_outcome, deterministic=True)
-            connection.create_function("old_code", 3, _old_code, deterministic=True)
-            self._readers.append(connection)
-        return connection
+        return self.connections.get()
 
     def query(self, filters: Filters | None = None) -> Iterator[Row]:
         """Yield records by number, or the newest first. Include the further parts of dead letters."""
@@ -280,13 +296,7 @@ class SpoolReader:
     def head(self) -> tuple[int, str]:
         """Return ``seq`` and hash of the newest line; ``(0, GENESIS)`` before the first."""
         with spool_errors(self.path):
-            return self.head_of(
-                self._read().execute("SELECT seq, hash FROM ledger ORDER BY seq DESC LIMIT 1").fetchone()
-            )
-
-    @staticmethod
-    def head_of(row: tuple[Any, ...] | None) -> tuple[int, str]:
-        """Return ``seq`` and hash of a row of the ledger."""
+            row = self._read().execute("SELECT seq, hash FROM ledger ORDER BY seq DESC LIMIT 1").fetchone()
         return (int(row[0]), bytes(row[1]).hex()) if row else (0, GENESIS)
 
     def stats(self) -> dict[str, int]:

@@ -40,6 +40,8 @@ PENDING, ACKNOWLEDGED, DEAD, LOCAL = 0, 1, 2, 3
 STATES = ("pending", "acknowledged", "dead_letter", "local")
 CLOCK_SET_BACK = "clock_set_back_"
 """Prefix of keys in ``meta`` that name lines before which the clock was set back."""
+KEPT = "INDEXED BY records_kept"
+"""Without this hint SQLite uses `records_by_state` and sorts all lines of a state, with their bodies, each time."""
 ROW_BYTES = 512
 """Approximate bytes of a row in addition to ``otlp``: columns and indexes."""
 

@@ -1,0 +1,132 @@
+"""The exporter's view of the spool: pending lines, acknowledgements and dead letters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from openclaw_egress.spool.ledger import Ledger
+from openclaw_egress.spool.reader import ReadConnections
+from openclaw_egress.spool.schema import ACKNOWLEDGED, DEAD, PENDING, SpoolError, release_reserve, spool_errors
+from openclaw_egress.spool.storage import Storage
+
+_PENDING, _PENDING_BY_TIME = "INDEXED BY records_pending", "INDEXED BY records_pending_by_time"
+_LAST_NS = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRecord:
+    """One pending line: number, time, and the encoded bytes of record and resource."""
+
+    seq: int
+    time_ns: int
+    otlp: bytes
+    resource: bytes
+
+    @property
+    def size(self) -> int:
+        """Return the bytes of record, resource and framing, which is about the size that a destination counts."""
+        return len(self.otlp) + len(self.resource) + 16
+
+
+class ExportQueue:
+    """The lines that wait for the destination. Queries use a connection of their own, so they delay no write.
+
+    Args:
+        storage: the spool's file.
+        ledger: to write lines about lines that are no longer exported.
+        connections: connections for reading the same file.
+    """
+
+    def __init__(self, storage: Storage, ledger: Ledger, connections: ReadConnections) -> None:
+        self._storage = storage
+        self._path = storage.path
+        self._ledger = ledger
+        self._connections = connections
+
+    def pending(
+        self, limit_bytes: int, *, before_ns: int | None = None, span_ns: int | None = None
+    ) -> list[StoredRecord]:
+        """Return the oldest pending lines in order of time; at least one if any is pending.
+
+        Args:
+            limit_bytes: maximum sum of encoded records, each with its resource.
+            before_ns: leave out lines with this time or a later one.
+            span_ns: maximum time between the first and the last line.
+        """
+        found: list[StoredRecord] = []
+        total = 0
+        with spool_errors(self._path):
+            rows = self._connections.get().execute(
+                f"SELECT r.seq, r.time_ns, r.otlp, s.otlp FROM records r {_PENDING_BY_TIME} "  # noqa: S608
+                "JOIN resources s ON s.id = r.resource WHERE r.state = 0 AND r.time_ns < ? ORDER BY r.time_ns, r.seq",
+                (_LAST_NS if before_ns is None else before_ns,),
+            )
+            for row in rows:
+                record = StoredRecord(*row)
+                total += record.size
+                if found and (
+                    total > limit_bytes or (span_ns is not None and record.time_ns - found[0].time_ns > span_ns)
+                ):
+                    break
+                found.append(record)
+            rows.close()
+        return found
+
+    def oldest_pending(self) -> tuple[int, int] | None:
+        """Return ``(seq, time_ns)`` of the oldest pending line; ``None`` without one."""
+        with spool_errors(self._path):
+            query = f"SELECT seq, time_ns FROM records {_PENDING} WHERE state = 0 ORDER BY seq LIMIT 1"  # noqa: S608
+            row = self._connections.get().execute(query).fetchone()
+        return (row[0], row[1]) if row else None
+
+    def pending_since(self, time_ns: int) -> int:
+        """Return the number of pending lines with this time or a later one."""
+        with spool_errors(self._path):
+            query = f"SELECT count(*) FROM records {_PENDING_BY_TIME} WHERE state = 0 AND time_ns >= ?"  # noqa: S608
+            return int(self._connections.get().execute(query, (time_ns,)).fetchone()[0])
+
+    def acknowledge(self, seqs: Sequence[int], why: str | None = None) -> None:
+        """Mark lines as stored by the destination.
+
+        Args:
+            seqs: numbers of the lines.
+            why: the reason to count them as stored without a confirmation; a line of the chain contains it.
+        """
+        try:
+            self._mark_acknowledged(seqs, why)
+        except SpoolError:
+            # Use the reserve for this mark: on a full disk only acknowledged lines can be deleted.
+            if not release_reserve(self._storage.path):
+                raise
+            self._mark_acknowledged(seqs, why)
+
+    def dead_letter(self, seqs: Sequence[int], why: str) -> None:
+        """Mark lines that the destination refuses for good. They stay stored, and a line names them with the reason."""
+        with self._storage.transaction():
+            changed = self._change_state(seqs, DEAD, why)
+            if changed:
+                self._ledger.note("dead_lettered", why, changed, "")
+
+    def _mark_acknowledged(self, seqs: Sequence[int], why: str | None) -> None:
+        with self._storage.transaction():
+            changed = self._change_state(seqs, ACKNOWLEDGED, why)
+            if changed and why is not None:
+                self._ledger.note("counted_as_stored", why, changed, "")
+
+    def _change_state(self, seqs: Iterable[int], new: int, why: str | None) -> list[int]:
+        """Set a new state for those lines that are still pending. Return their numbers."""
+        changed = []
+        for seq in seqs:
+            row = self._storage.db.execute(
+                "UPDATE records SET state = ?, why = ? WHERE seq = ? AND state = 0 RETURNING class, size, time_ns",
+                (new, why, seq),
+            ).fetchone()
+            if row:
+                self._storage.totals.count(PENDING, row[0], -1, -row[1])
+                self._storage.totals.count(new, row[0], 1, row[1])
+                if new == ACKNOWLEDGED:
+                    newest = max(self._ledger.newest_acknowledged_ns, row[2])
+                    self._ledger.newest_acknowledged_ns = newest
+                changed.append(seq)
+        return changed

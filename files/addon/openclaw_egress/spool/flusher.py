@@ -1,0 +1,231 @@
+"""The flush thread: flushes the spool to the disk, and recovers from a disk that cannot be written.
+
+After a failed write it releases a reserve file, deletes acknowledged lines to reuse their pages, and retries until a
+write succeeds. Only this thread retries: on a failing disk a write with its flush can take seconds, which would block
+the event loop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sqlite3
+import threading
+from collections.abc import Callable
+
+from openclaw_egress.spool.retention import SLICE_BYTES, Retention
+from openclaw_egress.spool.schema import (
+    ACKNOWLEDGED,
+    KEPT,
+    MAX_PAGES,
+    PAGE_BYTES,
+    RESERVE_BYTES,
+    WAL_SAFETY_PAGES,
+    SpoolError,
+    connect,
+    make_reserve,
+    release_reserve,
+    spool_errors,
+)
+from openclaw_egress.spool.storage import Storage
+
+CHECKPOINT_BYTES = 8 * 1024 * 1024
+RELIEF_SLICE_BYTES = 128 * 1024
+"""Maximum bytes that one transaction deletes on a full disk, because overwriting deleted data needs space."""
+RELIEF_BYTES = 16 * 1024 * 1024
+"""On a full disk, acknowledged lines are deleted until the file has this many reusable bytes."""
+PROBE_BYTES = 128 * 1024
+"""A write of this size must succeed before exchanges are accepted again."""
+
+
+class Flusher:
+    """The flush thread of a spool, and its work.
+
+    Args:
+        storage: the spool's file.
+        retention: to delete acknowledged lines on a full disk.
+        has_left: returns whether exchanges wait for a disk that can be written.
+        settle_left: records or forgets those exchanges; returns whether that succeeded.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        retention: Retention,
+        has_left: Callable[[], bool],
+        settle_left: Callable[[], bool],
+    ) -> None:
+        self._storage = storage
+        self._path = storage.path
+        self._retention = retention
+        self._has_left = has_left
+        self._settle_left = settle_left
+        self._reserve = -1
+        """Size of the reserve file, which bounds SQLite's log."""
+        self.problem: str | None = None
+        """Error of the thread's last round; None if it succeeded."""
+        self._stopping = threading.Event()
+        self.thread: threading.Thread | None = None
+
+    def start(self, seconds: float) -> None:
+        """Start the thread, which flushes at this interval."""
+        self._renew_reserve()
+        self.thread = threading.Thread(target=self._flush_regularly, args=(seconds,), name="spool-flush", daemon=True)
+        self.thread.start()
+
+    def stop(self) -> None:
+        """Flush for the last time if the thread runs, and end it."""
+        self._stopping.set()
+        if self.thread is not None:
+            self.thread.join()
+
+    def _flush_regularly(self, seconds: float) -> None:
+        """Flush to the disk and move SQLite's log into the file, at intervals and outside the proxy's event loop."""
+        database: sqlite3.Connection | None = None
+        last = False
+        while not last:
+            last = self._stopping.wait(seconds)
+            try:
+                database = database or connect(self._path)
+                short = self._flush_and_move(database)
+                if last:
+                    break
+                if short or self._storage.problem is not None or self._has_left():
+                    self.relieve()
+                else:
+                    self._renew_reserve()
+                self.problem = None
+            except Exception as error:  # noqa: BLE001  (without this thread nothing is flushed)
+                self.problem = f"spool {self._path}: the flush thread failed: {type(error).__name__}: {error}"
+                self._storage.report(self._storage.failure_level, f"{self.problem}; it will retry", error)
+        if database is not None:
+            database.close()
+
+    def _flush_and_move(self, database: sqlite3.Connection) -> bool:
+        """Flush, and move SQLite's log into the file. Return whether the move failed, as on a full disk."""
+        try:
+            self.sync()
+        except OSError as error:
+            self._storage.failed(f"spool {self._path}: flushing to the disk failed: {error}")
+        try:
+            # Keep the log smaller than the reserve: on a full disk, the reserve must suffice to move it.
+            reserve = _file_size(f"{self._path}.reserve")
+            if _file_size(f"{self._path}-wal") > min(CHECKPOINT_BYTES, max(RELIEF_SLICE_BYTES, reserve // 2)):
+                database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        except sqlite3.Error as error:
+            text = f"spool {self._path}: SQLite's log could not be moved into the file: {error}"
+            self._storage.report(self._storage.failure_level, text)
+            return True
+        return False
+
+    def sync(self) -> None:
+        """Flush committed data to the disk, if there is any."""
+        if not self._storage.dirty:
+            return
+        self._storage.dirty = False
+        try:
+            # Open the log, not the database: closing a descriptor of that would release SQLite's locks.
+            descriptor = os.open(f"{self._path}-wal", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return
+        try:
+            os.fsync(descriptor)
+        except OSError:
+            self._storage.dirty = True
+            raise
+        finally:
+            os.close(descriptor)
+
+    def relieve(self) -> bool:
+        """Free space on a disk that cannot be written. Return whether it can be written now.
+
+        Deleted lines leave pages that later lines reuse. They do not make the file smaller.
+        """
+        try:
+            if self._acknowledged_bytes() or self._free_bytes() > SLICE_BYTES:
+                release_reserve(self._path)
+                self._move_log()
+            while self._free_bytes() < RELIEF_BYTES and self._retention.prune(
+                f"{KEPT} WHERE state IN (1, 3) AND state = 1", RELIEF_SLICE_BYTES, whole=False
+            ):
+                self._move_log()
+        except SpoolError:
+            pass  # The transaction has set `problem`; a part may have been deleted.
+        if not self._probe():
+            return False
+        if not self._settle_left():
+            return False
+        self._renew_reserve()
+        return True
+
+    def _probe(self) -> bool:
+        """Write probe data after a failure. Return whether records can be written."""
+        with self._storage.lock:
+            failures = self._storage.failures
+            if self._storage.problem is None:
+                return True
+        try:
+            with self._storage.transaction() as (db, _):
+                db.execute("INSERT OR REPLACE INTO meta VALUES ('probe', zeroblob(?))", (PROBE_BYTES,))
+                db.execute("DELETE FROM meta WHERE key = 'probe'")
+            if self._storage.dirty:
+                self.sync()
+        except SpoolError:
+            return False
+        except OSError as error:
+            self._storage.failed(f"flushing to the disk failed: {error}")
+            return False
+        with self._storage.lock:
+            if self._storage.failures != failures:
+                # A write of the event loop failed meanwhile.
+                return False
+            self._storage.problem = None
+            text = f"spool {self._path}: the disk can be written again; exchanges are accepted"
+            self._storage.report(logging.INFO, text)
+        return True
+
+    def _renew_reserve(self) -> None:
+        """Renew the reserve, and bound SQLite's log and file so that the reserve always suffices to move the log.
+
+        With a small reserve, each commit moves the log at once, and the file may only grow into the free space of the
+        disk. A commit that needs more fails before it is in the log; otherwise the log could hold pages that the disk
+        has no room for.
+        """
+        size = make_reserve(self._path)
+        enough = size >= RESERVE_BYTES
+        if enough and self._reserve >= RESERVE_BYTES:
+            return
+        self._reserve = size
+        log_pages, file_pages = WAL_SAFETY_PAGES, MAX_PAGES
+        # Ignore errors here: if the disk fails, the next write reports it.
+        with contextlib.suppress(OSError, sqlite3.Error), self._storage.lock:
+            if not enough:
+                disk = os.statvfs(self._path.parent)
+                log_pages = max(1, size // 2 // PAGE_BYTES)
+                room = disk.f_bavail * disk.f_frsize // 2 + size // 2
+                file_pages = (_file_size(str(self._path)) + room) // PAGE_BYTES
+            self._storage.db.execute(f"PRAGMA wal_autocheckpoint = {log_pages}")
+            self._storage.db.execute(f"PRAGMA max_page_count = {max(1, file_pages)}")
+
+    def _acknowledged_bytes(self) -> int:
+        with self._storage.lock:
+            return sum(size for (state, _), size in self._storage.totals.size.items() if state == ACKNOWLEDGED)
+
+    def _free_bytes(self) -> int:
+        """Return the bytes of the file that later lines can reuse."""
+        with self._storage.lock, spool_errors(self._path):
+            pages = self._storage.db.execute("PRAGMA freelist_count").fetchone()[0]
+            return int(pages) * int(self._storage.db.execute("PRAGMA page_size").fetchone()[0])
+
+    def _move_log(self) -> None:
+        """Move SQLite's log into the file, so that the log restarts at its beginning."""
+        with self._storage.lock, spool_errors(self._path):
+            self._storage.db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+
+def _file_size(path: str) -> int:
+    try:
+        return os.stat(path).st_size  # noqa: PTH116 - the path is a string
+    except FileNotFoundError:
+        return 0

@@ -1,0 +1,155 @@
+"""The end of the hash chain: the only module that appends lines to the spool."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Literal
+
+from opentelemetry.sdk.resources import Resource
+
+from openclaw_egress.recording import semconv
+from openclaw_egress.recording.log_lines import Line, line_hash, seal
+from openclaw_egress.recording.otlp import encode_record, encode_resource
+from openclaw_egress.recording.records import EventRecord, lines_of
+from openclaw_egress.spool.rows import ATTRIBUTES
+from openclaw_egress.spool.schema import ACKNOWLEDGED, CLOCK_SET_BACK, KEPT, ROW_BYTES
+from openclaw_egress.spool.storage import Storage
+
+log = logging.getLogger("openclaw_egress.spool")
+
+MAX_SKEW_NS = 60 * 10**9
+"""Maximum step back of the clock after which times still increase. After a larger step they follow the clock."""
+_RECENT = 1000
+
+_ROW_COLUMNS = ["seq", "time_ns", "state", "class", "size", "event_name", "model", *ATTRIBUTES, "resource", "otlp"]
+_WORDS = {"dead_lettered": "dead-lettered", "counted_as_stored": "counted as stored"}
+_SEVERITIES: dict[str, Literal["INFO", "WARN", "ERROR"]] = {"dropped": "ERROR", "counted_as_stored": "INFO"}
+_INSERT = f"INSERT INTO records ({', '.join(_ROW_COLUMNS)}) VALUES ({', '.join('?' * len(_ROW_COLUMNS))})"  # noqa: S608
+
+
+class Ledger:
+    """Appends lines to the hash chain and stores them. Call its methods inside a transaction of the storage.
+
+    Args:
+        storage: the spool's file.
+        resource: the resource of new lines.
+        new_state: the state of new lines, `schema.PENDING` or `schema.LOCAL`.
+        clock_ns: source of the current time in Unix nanoseconds.
+    """
+
+    def __init__(self, storage: Storage, resource: Resource, new_state: int, clock_ns: Callable[[], int]) -> None:
+        self._storage = storage
+        self._db = storage.db
+        self.new_state = new_state
+        self._now = clock_ns
+        self._resource_id = self._remember_resource(resource)
+        self.newest_acknowledged_ns = self._load_newest_acknowledged()
+        """Newest time that the destination has stored, in Unix nanoseconds."""
+
+    def _remember_resource(self, resource: Resource) -> int:
+        encoded = encode_resource(resource)
+        self._db.execute("INSERT OR IGNORE INTO resources (otlp) VALUES (?)", (encoded,))
+        return int(self._db.execute("SELECT id FROM resources WHERE otlp = ?", (encoded,)).fetchone()[0])
+
+    def _load_newest_acknowledged(self) -> int:
+        """Return the newest time among the last acknowledged lines."""
+        rows = self._db.execute(
+            f"SELECT state, time_ns FROM records {KEPT} WHERE state IN (1, 3) ORDER BY seq DESC LIMIT ?",  # noqa: S608
+            (_RECENT,),
+        )
+        return max((time_ns for state, time_ns in rows if state == ACKNOWLEDGED), default=0)
+
+    def append(self, lines: Iterable[Line]) -> list[int]:
+        """Append lines to the chain and insert them. Return their numbers."""
+        state = self._storage.totals
+        ledger: list[tuple[int, bytes, int]] = []
+        rows: list[tuple[Any, ...]] = []
+        for line in lines:
+            now = self._now()
+            # The lines of one record keep increasing times, so only before the first may times restart.
+            if not ledger and state.time_ns - now > MAX_SKEW_NS:
+                self._set_back(now)
+            state.seq += 1
+            state.time_ns = max(now, state.time_ns + 1)
+            text = seal(line, state.seq, state.hash)
+            state.hash = line_hash(text)
+            encoded = encode_record(line, text, state.time_ns)
+            ledger.append((state.seq, bytes.fromhex(state.hash), state.time_ns))
+            rows.append(self._row(line, encoded))
+            state.count(self.new_state, rows[-1][3], 1, rows[-1][4])
+        self._db.executemany("INSERT INTO ledger VALUES (?, ?, ?)", ledger)
+        self._db.executemany(_INSERT, rows)
+        return [seq for seq, _, _ in ledger]
+
+    def _set_back(self, now_ns: int) -> None:
+        """Restart times at a clock that was set back, and write a line about it.
+
+        Times never restart before the newest time that the destination has stored. Loki refuses lines more than 10
+        minutes ahead of its own clock: if it stored that time, this host's clock was right then and is wrong now. Loki
+        also refuses lines an hour behind the newest line of a stream.
+        """
+        state = self._storage.totals
+        back_to, before = max(now_ns, self.newest_acknowledged_ns), state.time_ns
+        if before - back_to <= MAX_SKEW_NS:
+            return
+        state.time_ns = back_to
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (f"{CLOCK_SET_BACK}{state.seq + 1}", before))
+        seconds = (before - back_to) / 1e9
+        log.warning("the clock was set back: times of new lines are %.0f s before those of earlier lines", seconds)
+        record = EventRecord(
+            event_name=semconv.EVENT_SPOOL,
+            severity="WARN",
+            attributes={semconv.OUTCOME: "clock_set_back", semconv.SPOOL_LAST_SEQ: state.seq},
+            message=f"the clock was set back: times after line {state.seq} begin {seconds:.0f} s before that line's",
+        )
+        self.append(lines_of(record))
+
+    def _row(self, line: Line, encoded: bytes) -> tuple[Any, ...]:
+        said = line.attributes
+        columns = {name: said.get(attribute) for name, attribute in ATTRIBUTES.items()}
+        columns["exchange_id"] = columns["exchange_id"] or ""
+        columns["part"] = columns["part"] or 0
+        columns["parts"] = columns["parts"] or 0
+        return (
+            self._storage.totals.seq,
+            self._storage.totals.time_ns,
+            self.new_state,
+            str(said.get(semconv.CLASS, "")),
+            len(encoded) + ROW_BYTES,
+            line.event_name,
+            said.get(semconv.GEN_AI_RESPONSE_MODEL) or said.get(semconv.GEN_AI_REQUEST_MODEL),
+            *columns.values(),
+            self._resource_id,
+            encoded,
+        )
+
+    def note(self, what: str, why: str, seqs: Sequence[int], class_name: str) -> None:
+        """Write a line about lines that are no longer exported: their numbers, and the hash of the last."""
+        digest = self._db.execute("SELECT hash FROM ledger WHERE seq = ?", (seqs[-1],)).fetchone()
+        ranges = ", ".join(f"{first}-{last}" if first != last else str(first) for first, last in _ranges(seqs))
+        whose = f" of class {class_name}" if class_name else ""
+        record = EventRecord(
+            event_name=semconv.EVENT_SPOOL,
+            severity=_SEVERITIES.get(what, "WARN"),
+            attributes={
+                semconv.OUTCOME: what,
+                semconv.SPOOL_REASON: why,
+                semconv.SPOOL_FIRST_SEQ: seqs[0],
+                semconv.SPOOL_LAST_SEQ: seqs[-1],
+                semconv.SPOOL_LINES: len(seqs),
+                semconv.SPOOL_LAST_HASH: bytes(digest[0]).hex() if digest else "",
+            },
+            message=f"{len(seqs)} lines{whose} were {_WORDS.get(what, what)} ({why}): {ranges}",
+        )
+        self.append(lines_of(record))
+
+
+def _ranges(seqs: Sequence[int]) -> Iterator[tuple[int, int]]:
+    first = last = seqs[0]
+    for seq in seqs[1:]:
+        if seq != last + 1:
+            yield first, last
+            first = seq
+        last = seq
+    yield first, last

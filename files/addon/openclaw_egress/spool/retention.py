@@ -1,0 +1,127 @@
+"""The spool's limit: which lines are deleted, and in which order, once the spool holds more than ``max_bytes``.
+
+1. acknowledged lines; without a destination, the oldest lines;
+2. dead letters;
+3. with ``full="drop_oldest"``: the oldest pending lines of the class with the most pending bytes, so that no class
+   displaces lines of another. A line of event ``openclaw.egress.spool`` names the dropped lines.
+
+With ``full="block"`` pending lines stay, and `Retention.full` tells the proxy to refuse new exchanges.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+from openclaw_egress.recording import semconv
+from openclaw_egress.spool.ledger import Ledger
+from openclaw_egress.spool.schema import KEPT, LOCAL, PENDING, SpoolError
+from openclaw_egress.spool.storage import Storage
+
+log = logging.getLogger("openclaw_egress.spool")
+
+SLICE_BYTES = 4 * 1024 * 1024
+"""Maximum bytes that one transaction prunes, so that it does not block the proxy's event loop for long."""
+_MAX_RANGES = 1000
+_PENDING = "INDEXED BY records_pending"
+
+
+class Retention:
+    """The limit of a spool.
+
+    Args:
+        storage: the spool's file.
+        ledger: to write a line about dropped lines.
+        max_bytes: limit of stored bytes, of lines and journal together.
+        blocks: whether pending lines stay at the limit.
+    """
+
+    def __init__(self, storage: Storage, ledger: Ledger, max_bytes: int, *, blocks: bool) -> None:
+        self._storage = storage
+        self._ledger = ledger
+        self.max_bytes = max_bytes
+        self._blocks = blocks
+        self.dropped_lines = 0
+        """Number of pending lines dropped at the limit since this object was created."""
+
+    @property
+    def used_bytes(self) -> int:
+        """Return the bytes that count against ``max_bytes``."""
+        return self._storage.totals.used_bytes
+
+    @property
+    def full(self) -> bool:
+        """Return whether new exchanges must be refused: the limit is reached, and ``full`` is ``block``."""
+        return self._blocks and self.used_bytes >= self.max_bytes
+
+    def enforce(self) -> None:
+        """Prune the spool if it is over its limit. Log a failure, do not raise: the caller's data is committed."""
+        if self.used_bytes <= self.max_bytes:
+            return
+        try:
+            self._make_room()
+        except SpoolError:
+            log.exception("the spool is over its limit and could not be pruned")
+
+    def _make_room(self) -> None:
+        """Prune the spool to somewhat below its limit, in the order that the module's docstring gives."""
+        target = self.max_bytes - min(self.max_bytes // 20, SLICE_BYTES)
+        for lines in (f"{KEPT} WHERE state IN (1, 3)", "WHERE state = 2"):
+            while self.used_bytes > target and self.prune(lines, self.used_bytes - target):
+                pass
+        lines = f"{_PENDING} WHERE state = 0"
+        while self.used_bytes > target and self._ledger.new_state == LOCAL and self.prune(lines, SLICE_BYTES):
+            pass
+        while self.used_bytes > target and not self._blocks and self._drop(self.used_bytes - target):
+            pass
+
+    def prune(self, lines: str, needed: int, *, whole: bool = True) -> bool:
+        """Delete the oldest of the selected rows: ``needed`` bytes, at most a slice. The ledger keeps their hashes.
+
+        With ``whole``, delete all lines of an exchange together.
+        """
+        with self._storage.transaction() as (db, _):
+            query = f"SELECT seq, size, class, state, exchange_id FROM records {lines} ORDER BY seq"  # noqa: S608
+            return bool(self._delete(_take(db.execute(query), min(needed, SLICE_BYTES), whole=whole)))
+
+    def _drop(self, needed: int) -> bool:
+        """Delete the oldest pending lines of the class with the most pending bytes, and write a line about them."""
+        with self._storage.transaction() as (db, state):
+            # The proxy's own events (class "") are dropped last, lines about drops never.
+            waiting = {name: size for (kind, name), size in state.size.items() if kind == PENDING and size > 0}
+            victim = max(waiting, key=lambda name: (name != "", waiting[name]), default=None)
+            if victim is None:
+                return False
+            rows = db.execute(
+                "SELECT seq, size, class, state, exchange_id FROM records WHERE state = 0 AND class = ? "
+                "AND event_name <> ? ORDER BY seq",
+                (victim, semconv.EVENT_SPOOL),
+            )
+            seqs = self._delete(_take(rows, min(needed, SLICE_BYTES)))
+            if not seqs:
+                return False
+            self.dropped_lines += len(seqs)
+            self._ledger.note("dropped", "the spool is at its limit", seqs, victim)
+            log.error("%d lines of class %s were dropped: the spool is at its limit", len(seqs), victim or "(proxy)")
+            return True
+
+    def _delete(self, rows: list[tuple[int, int, str, int, str]]) -> list[int]:
+        for seq, size, class_name, state, _ in rows:
+            self._storage.db.execute("DELETE FROM records WHERE seq = ?", (seq,))
+            self._storage.totals.count(state, class_name, -1, -size)
+        return [row[0] for row in rows]
+
+
+def _take(
+    rows: Iterable[tuple[int, int, str, int, str]], needed: int, *, whole: bool = True
+) -> list[tuple[int, int, str, int, str]]:
+    """Return rows until ``needed`` bytes are reached; with ``whole`` also the other rows of the last exchange."""
+    taken: list[tuple[int, int, str, int, str]] = []
+    total = ranges = 0
+    for row in rows:
+        if taken and (total >= needed or ranges > _MAX_RANGES) and not (whole and row[4] and row[4] == taken[-1][4]):
+            break
+        ranges += not taken or row[0] != taken[-1][0] + 1
+        taken.append(row)
+        total += row[1]
+    return taken
