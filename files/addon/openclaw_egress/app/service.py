@@ -153,7 +153,9 @@ class Service:
         self.metrics.gauges(self._gauges)
         self.metrics.by_class("memory_used_bytes", "Memory in use by traffic.", lambda: self._memory("used_bytes"))
         self.metrics.by_class(
-            "memory_room_bytes", "Most memory that traffic may use now.", lambda: self._memory("room_bytes")
+            "memory_room_bytes",
+            "Maximum of memory that traffic may use at the moment.",
+            lambda: self._memory("room_bytes"),
         )
 
     def start(self) -> None:
@@ -410,7 +412,8 @@ class Service:
         try:
             self._check_ca(self.policy, info)
         except certificates.CAError:
-            # A new policy and its CA are written one after the other, so also accept a CA for the waiting policy.
+            # A policy and the CA for its hosts are written one after the other, so also accept a CA for the policy that
+            # waits for it.
             if self._policy_waits_for_ca is None:
                 raise
             self._check_ca(self._policy_waits_for_ca, info)
@@ -452,7 +455,8 @@ class Service:
                 self._policy_waits_for_ca = policy
                 self.served_ca.look_again()
                 if self.settings.ca_dir is None:
-                    # For the names of both policies: the previous one stays in force until the new CA is served.
+                    # Include the names of both policies, because the previous one stays in force until the new CA is
+                    # served.
                     self._make_ca([*self.policy.inspect, *policy.inspect])
                     self._reload_ca()
                 self._check_ca(policy, self.served_ca.info)
@@ -649,7 +653,10 @@ class Service:
             "Whether the policy file is in force (1), or an earlier policy because the file was refused (0).",
             float(self._policy_problem is None),
         )
-        gauges["memory_budget_bytes"] = ("Most memory that traffic of all classes may use.", float(self.budget.limit))
+        gauges["memory_budget_bytes"] = (
+            "Maximum of memory that the traffic of all classes may use.",
+            float(self.budget.limit),
+        )
         state = self.exporter.state if self.exporter is not None else {}
         for name, value in state.items():
             if isinstance(value, int | float) and not isinstance(value, bool):
@@ -658,7 +665,7 @@ class Service:
 
 
 def plain_export_warning(endpoint: str, look_up: Callable[..., list[Any]] = socket.getaddrinfo) -> str | None:
-    """Return a warning if records, which contain prompts, would cross a public network unencrypted; otherwise None."""
+    """Return a warning if records, which contain prompts, would cross a public network unencrypted, or None."""
     parts = urlsplit(endpoint)
     if parts.scheme != "http" or not parts.hostname:
         return None

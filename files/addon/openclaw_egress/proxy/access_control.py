@@ -47,7 +47,7 @@ INSPECT = "openclaw_egress.inspect"
 
 FAILED = Decision.denial(Code.DECISION_FAILED)
 REFUSED = "refused by openclaw.egress"
-"""Prefix of the error of each upstream connection refused here; mitmproxy passes on nothing but this text."""
+"""Prefix of the error text for each upstream connection that is refused here; mitmproxy passes on only the text."""
 
 _CLIENT_ENDED = (
     "connection closed", "alert", "unknown ca", "bad certificate", "certificate unknown", "certificate verify failed",
@@ -94,9 +94,9 @@ def fails_closed[Owner, Data](
 
 
 def answer_failed(flow: http.HTTPFlow) -> None:
-    """Respond with 503; use only constants, so that this cannot fail."""
+    """Respond with 503. Use only constants, so that nothing here can fail."""
     flow.request.stream = False  # mitmproxy raises if a hook sets a response while the request streams
-    flow.request.headers.pop("expect", None)  # the body of a refused request is not wanted, so send no "100 Continue"
+    flow.request.headers.pop("expect", None)  # do not request the body of a refused request with "100 Continue"
     flow.response = _FAILED_ANSWER.copy()
 
 
@@ -234,7 +234,8 @@ class AccessControl:
         found = self._class_policy(client)
         address = str(client.peername[0])
         if self._neighbours is not None and self._neighbours.refuses(address):
-            # Before the connection is counted: unknown neighbours must not use up the class's connection limit.
+            # Check this before the connection is counted, so that unknown neighbours cannot use up the class's
+            # connection limit.
             client.error = "not a known neighbour"
             self._observer.denied(
                 found.name, ANYWHERE, _unknown(address, self._neighbours), "-", address, enforced=True
@@ -391,7 +392,7 @@ class AccessControl:
             return None
         websocket = "websocket" in request.headers.get("upgrade", "").lower()
         if websocket and INSPECT in flow.metadata:
-            # Messages of a WebSocket would pass unrecorded. Clients that try one fall back to plain HTTP.
+            # The messages of a WebSocket would pass unrecorded. After this refusal clients fall back to plain HTTP.
             flow.metadata.pop(INSPECT)
             return self._refuse(flow, destination, Decision.denial(Code.WEBSOCKET_NOT_RECORDED, inspect=True))
         request.data.host = destination.host
@@ -403,7 +404,7 @@ class AccessControl:
         return None
 
     async def _grant(self, flow: http.HTTPFlow, destination: Destination, method: str | None, path: str | None) -> bool:
-        """Decide on the name, resolve it, decide on the addresses; then write the grant or refuse."""
+        """Decide on the name, resolve it, and decide on its addresses. Then write the connection grant, or refuse."""
         policy, class_name = self._policy(), self._class_of(flow.client_conn)
         decision = decide(policy, class_name, destination, method, path)
         if not decision.allow:
@@ -419,7 +420,7 @@ class AccessControl:
             except ResolutionError as error:
                 self._answer_unreachable(flow, class_name, destination, str(error))
                 return False
-        # Check the addresses of an existing grant too: the policy may have changed since.
+        # Check the addresses of an existing grant again, because the policy may have changed.
         decision = with_addresses(
             decision, (check_address(policy, class_name, destination, one, method, path) for one in addresses)
         )
@@ -594,7 +595,7 @@ class AccessControl:
 
     @fails_closed(_certificate_failed)
     def tls_start_client(self, data: tls.TlsData) -> None:
-        """Refuse the certificate without a grant: mitmproxy ends the handshake if it has no TLS context."""
+        """Provide no TLS context without a grant, so that mitmproxy ends the handshake."""
         client = data.context.client
         target = self._connect_targets.get(client.id)
         if target is None or self._grants.find(client.id, target.host, target.port) is None:
@@ -602,12 +603,12 @@ class AccessControl:
 
     @fails_closed(_established_failed)
     def tls_established_client(self, data: tls.TlsData) -> None:
-        """Note the finished handshake: from now on the limits of requests apply."""
+        """Remember that the handshake is complete, so that the limits for requests apply from now on."""
         self._speaking.add(data.context.client.id)
 
     @fails_closed(_handshake_failed)
     def tls_failed_client(self, data: tls.TlsData) -> None:
-        """Record a handshake that the proxy ended. One that the client ended is not a refusal."""
+        """Record a handshake that the proxy ended. A handshake that the client ended is not a refusal."""
         client, error = data.context.client, data.conn.error or ""
         target = self._connect_targets.get(client.id)
         refused_before = target is None or self._grants.find(client.id, target.host, target.port) is None
@@ -648,7 +649,7 @@ class AccessControl:
 
     @fails_closed(_opened_failed)
     def server_connected(self, data: server_hooks.ServerConnectionHookData) -> None:
-        """Abort before the first byte unless the peer's address is one of those that were checked."""
+        """Abort the connection before its first byte unless the peer has one of the checked addresses."""
         address, peer = data.server.address, data.server.peername
         grant = self._grants.find(data.client.id, address[0], address[1]) if address else None
         if grant is None or peer is None or peer[0].split("%")[0] not in grant.addresses:

@@ -1,4 +1,4 @@
-"""Connection grants: nothing else can open an outgoing connection.
+"""Connection grants: without one, no outgoing connection is opened.
 
 An allowing decision writes a `ConnectionGrant` for one client connection, host and port, with the addresses that were
 resolved and checked. Without a grant no connection is opened, even after a bug, an exception in a hook, or from a
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from openclaw_egress.policy.destination import Destination
 
 FRESH_SECONDS = 30.0
-"""How long the checked addresses of a name serve new connections; a few seconds less than a usual DNS TTL."""
+"""Seconds for which the checked addresses of a name may be used; a little less than a usual DNS TTL."""
 
 
 @dataclass(frozen=True, slots=True)

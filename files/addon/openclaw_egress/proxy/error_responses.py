@@ -1,4 +1,4 @@
-"""Responses to refused clients: short, in a format the client accepts, with no more of the policy than this case."""
+"""Responses to refused requests: short, in a format that the client accepts, and without other parts of the policy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from mitmproxy import http
 
 from openclaw_egress.wire.proxy_status import OUR_NAME, without_our_name
 
-REMEDY = "Ask the operator of this machine to allow it in policy.yml (`egress policy explain CLASS URL` says why)."
+REMEDY = (
+    "Ask the operator of this machine to allow it in policy.yml (`egress policy explain CLASS URL` shows the reason)."
+)
 
 
 def refusal(
@@ -46,12 +48,12 @@ def refusal(
 
 
 def is_refusal(response: http.Response) -> bool:
-    """Return whether this proxy made the response; `drop_forged_status` must have seen those of servers."""
+    """Return whether this proxy made the response. Servers' responses must have passed `drop_forged_status`."""
     return any(value.startswith(OUR_NAME) for value in _statuses(response))
 
 
 def drop_forged_status(response: http.Response) -> None:
-    """Remove from a server's response what a reader could take for this proxy's Proxy-Status."""
+    """Remove members from a server's Proxy-Status that imitate this proxy's."""
     if not _statuses(response):
         return
     kept = []

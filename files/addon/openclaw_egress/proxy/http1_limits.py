@@ -57,7 +57,10 @@ from openclaw_egress.wire import http1_syntax
 from openclaw_egress.wire.proxy_status import OUR_NAME
 
 DRAIN_BYTES = 1024 * 1024
-"""Limit to the discarded body of a refused request: closing a connection with unread bytes could lose the response."""
+"""Limit to the body of a refused request that is read and discarded.
+
+Closing with unread bytes could lose the response.
+"""
 
 AHEAD_BYTES = 256 * 1024
 """Limit to the buffer beyond a head: bytes sent ahead of a response."""
@@ -95,10 +98,10 @@ class Refusing(Protocol):
         """Record the refusal and return the response for the client.
 
         Args:
-            status: of the response; the rate limit of the class may change it to 429. None if it is too late for one.
-            code: the kind of the refusal.
+            status: status code of the response; the class's rate limit can change it to 429. None if no response can be
+            sent. code: the kind of the refusal.
             evidence: the limit that was reached, or the malformed part; never bytes of the client.
-            method: of the request, if it is known.
+            method: method of the request, if it is known.
             request: the request, if it could be parsed.
             counted: whether the request already counted towards the class's rate limit.
         """
@@ -108,7 +111,7 @@ class BoundedHttpLayer(layers.HttpLayer):
     """HTTP/1 with a client, within the limits of its class.
 
     Args:
-        limits: of the client's class.
+        limits: the limits of the client's class.
         refuse: records a refusal and returns its response.
         speaking: whether the client has begun to use its tunnel; before that, `header_seconds` is the timeout.
     """
@@ -353,7 +356,7 @@ class BoundedHttp1Server(_Bounded, Http1Server):
                 Evidence(limit="header_bytes", most=self._limits.header_bytes),
                 method=method,
             )
-        # Minus 2: the request line, and the empty line at the end.
+        # Do not count the request line and the empty line at the end.
         elif end and received.count(b"\n", 0, size) - 2 > self._limits.headers:
             yield from self._give_up(
                 431, Code.TOO_MANY_HEADERS, Evidence(limit="headers", most=self._limits.headers), method=method
@@ -422,11 +425,11 @@ class BoundedHttp1Server(_Bounded, Http1Server):
 
     @property
     def _refused(self) -> bool:
-        """Return whether the request has got a response of this proxy, so that its refusal is recorded."""
+        """Return whether this proxy has already refused the request, and recorded that."""
         return self.response is not None and is_refusal(self.response)
 
     def _check_buffer(self, received: int) -> Commands:
-        """Close the connection when too many bytes pile up, sent ahead of a response or as a body that is discarded."""
+        """Close the connection if its buffer is too large: bytes ahead of a response, or a discarded body."""
         if self.state == self.read_body and self.response_done:
             self._drained += received
         if self._drained > DRAIN_BYTES:
@@ -570,7 +573,7 @@ class BoundedHttp1Client(_Bounded, Http1Client):
         """Accept a well-formed head. Forward interim responses (1xx) and wait for the final one."""
         if not isinstance(event, events.DataReceived):
             if self.buf and self.stream_id:
-                yield from self._malformed("the connection ended within a head")
+                yield from self._malformed("the connection ended inside a head")
             else:
                 yield from super().read_headers(event)
             return
@@ -615,7 +618,7 @@ class BoundedHttp1Client(_Bounded, Http1Client):
         yield from self.state(event)
 
     def _interim_problem(self, request: http.Request, response: http.Response) -> str:
-        """Return why a 1xx response must not pass, or an empty string: 101 needs a request for the upgrade."""
+        """Return the reason not to forward a 1xx response, or "". 101 is valid only after a request to upgrade."""
         if response.status_code == 101:
             asked = request.headers.get("upgrade", "").lower()
             given = response.headers.get("upgrade", "").lower()
@@ -674,7 +677,7 @@ def drop_hop_by_hop(message: http.Request | http.Response, *, upgrades: bool = F
     dropped = (http1_syntax.HOP_BY_HOP | named) - http1_syntax.END_TO_END - ({b"upgrade"} if upgrades else set())
     kept = [field for field in fields if field[0].lower() not in dropped]
     if upgrades and any(name.lower() == b"upgrade" for name, _ in fields):
-        # Whoever sends Upgrade must name it in Connection (RFC 9110, section 7.8).
+        # A sender of Upgrade must name it in Connection (RFC 9110, section 7.8).
         named.add(b"upgrade")
     if options := [option for option in (b"close", b"keep-alive", b"upgrade") if option in named & ours]:
         at = next((index for index, (name, _) in enumerate(fields) if name.lower() == b"connection"), len(fields))
@@ -695,13 +698,13 @@ def upstream_failed(message: str) -> bytes:
 
 
 def _method(received: bytes) -> str:
-    """Return the method for a record, or ``-`` if the bytes do not look like one: they may be anything."""
+    """Return the method for a record, or ``-`` if the bytes do not look like a method."""
     found = _METHOD.match(received)
     return found[1].decode() if found else "-"
 
 
 def _invalid(code: ErrorCode, request: http.Request | None) -> tuple[Code, Evidence]:
-    """Return the code and evidence for a request that is well-formed but that mitmproxy refused."""
+    """Return code and evidence for a request that mitmproxy refused although it is well-formed."""
     if code is ErrorCode.DESTINATION_UNKNOWN or request is None:
         return Code.NO_DESTINATION, NOTHING
     if request.method == "CONNECT":

@@ -1,4 +1,4 @@
-"""Filtering of mitmproxy's logs, which must not contain traffic.
+"""A filter for mitmproxy's logs, which must not contain traffic.
 
 When a message is malformed, mitmproxy logs parts of it at any verbosity (``…completing request headers: b'…
 Authorization: Bearer …'``). Every record of its loggers passes this filter, which replaces byte strings and long values
@@ -38,7 +38,7 @@ def guard_mitmproxy_logs() -> None:
         record = factory(*args, **kwargs)
         if record.name.startswith("mitmproxy"):
             record.msg, record.args = without_traffic(record.getMessage()), None
-            # Exceptions carry traffic in their text, which the last line of a traceback would print.
+            # The text of an exception, which the last line of a traceback prints, can contain traffic.
             if record.exc_info and record.exc_info[0] is not None:
                 record.msg += f" ({record.exc_info[0].__name__})"
                 record.exc_info = None

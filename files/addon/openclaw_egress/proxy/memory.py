@@ -41,7 +41,10 @@ from openclaw_egress.wire.http1_syntax import content_length
 log = logging.getLogger("openclaw_egress.memory")
 
 REFUSED_STATUS = 503
-"""Status of the response to a request that is refused for memory; an exchange in progress is aborted instead."""
+"""Status of the response to a request that is refused for lack of memory.
+
+An exchange in progress is aborted instead.
+"""
 
 CONNECTION_BYTES = 128 * 1024
 """Charge for each client's connection: tasks of its sockets, TLS state, and data that is read ahead."""
@@ -85,7 +88,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 
 
 class Owner(Protocol):
-    """The part of the service that knows classes and records refusals."""
+    """The part of the service that knows the classes and records refusals."""
 
     def class_of(self, client: connection.Client) -> str | None:
         """Return the client's class."""
@@ -157,7 +160,7 @@ class Accounts:
         return self._accounts.get(client.id)
 
     def settle(self, client: connection.Client) -> None:
-        """Charge a connection for its present memory; a connection that holds none costs one look-up."""
+        """Charge a connection for its present memory. For a connection without memory this is one look-up."""
         account = self._accounts.get(client.id)
         if account is not None and account.charged > CONNECTION_BYTES:
             self._charge(account, min(account.charged, _measured(account)))
@@ -188,7 +191,7 @@ class Accounts:
     # ── flow control ─────────────────────────────────────────────────────────────────────────────────────────
 
     async def admit(self, handler: server.ConnectionHandler) -> None:
-        """Wait until the connection that was just read may be read again."""
+        """Wait until the connection may be read again after a read."""
         account = self._accounts.get(handler.client.id)
         if account is None:
             return
@@ -212,7 +215,7 @@ class Accounts:
         waiter = _Waiter(account, request, asyncio.get_running_loop().create_future())
         queue = self._waiting.setdefault(account.class_name, [])
         queue.append(waiter)
-        # Responses first, because they end exchanges. Then the oldest connection, which has the most to lose.
+        # Prefer responses, because they end exchanges, and then the oldest connection, whose abort would lose the most.
         queue.sort(key=lambda item: (item.request, item.account.number))
         self._wake_class(account.class_name)
         try:
@@ -266,7 +269,7 @@ class Accounts:
             if done:
                 return waiter.granted.result()
             if _has_left(waiter.account):
-                # The proxy does not read from it, so nothing else notices.
+                # The proxy does not read from the connection, so nothing else notices that the client left.
                 loop.call_soon(cut, waiter.account.handler.client)
                 return True
             now = loop.time()
@@ -395,7 +398,7 @@ def _stream_needs(stream: Any) -> tuple[int, int]:
         held += sum(len(getattr(event, "data", b"")) for event in stream._paused_event_queue)
     if (exchange := flow.metadata.get(HELD)) is not None:
         held += exchange.held
-    # Charge a known length at once: bodies that do not all fit must not all begin.
+    # Charge a known length at once, so that bodies that do not fit together do not all start.
     if _held_request(stream):
         return held + READ_ROOM, COPIES * (content_length(flow.request.headers.fields) or 0) + SLACK
     if exchange is None:

@@ -63,11 +63,11 @@ class MemoryBudget:
         """Return whether a class may hold ``more`` bytes now; ``request`` limits it to the share for requests."""
         share = REQUEST_SHARE if request else 1.0
         wanted = self._used[class_name] + more
-        # Its guarantee is the least room that a class has, and cheap to compute.
+        # Compare with the guarantee first: it is the least room that a class has, and cheap to compute.
         return more <= 0 or wanted <= self.guarantee * share or wanted <= self.room(class_name) * share
 
     def possible(self, class_name: str, size: int, *, request: bool = False) -> bool:
-        """Return whether ``size`` bytes would fit if no other class held any."""
+        """Return whether ``size`` bytes would fit if no other class held memory."""
         names = {*self._class_names(), class_name}
         most = self.limit - self.guarantee * (len(names) - 1)
         return size <= (most * REQUEST_SHARE if request else most)

@@ -1,8 +1,8 @@
 """All patches of mitmproxy. For each, mitmproxy offers neither an option nor a hook.
 
-They were checked against `CHECKED_VERSION`. Another version may not call what they replace, so nothing starts with it.
-Not here: `resolver` replaces two methods of asyncio's event loop, `launcher` chooses mitmproxy's add-ons, and `memory`
-limits the read-ahead of sockets.
+They were checked against `CHECKED_VERSION`. The proxy does not start with another version, which may not call what they
+replace. Not here: `resolver` replaces two methods of asyncio's event loop, `launcher` chooses mitmproxy's add-ons, and
+`memory` limits the read-ahead of sockets.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The mitmproxy options that this software depends on, each with its reason; defaults may change between versions."""
+"""The mitmproxy options that this software depends on, with reasons; defaults can change between versions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 SILENCE_SECONDS = 3600
-"""mitmproxy's default of 600 s is too short for a model that thinks before its first byte."""
+"""mitmproxy's default of 600 s is too short for a model that sends nothing while it reasons."""
 
 
 def safe_options(confdir: Path, trusted_ca: Path) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def stock_options() -> dict[str, Any]:
     return {
         # Otherwise the proxy itself would respond to requests for mitm.it.
         "onboarding": False,
-        # It prints request lines, including queries.
+        # Disable its output, which contains request lines with their queries.
         "flow_detail": 0,
         "show_ignored_hosts": False,
         "ignore_hosts": [],

@@ -284,7 +284,7 @@ class Recorder:
     # ── journal ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def _keep(self, exchange: Exchange, direction: str, decoded: bytes) -> None:
-        """Pass streamed bytes to the journal: at once if many wait, otherwise within JOURNAL_SECONDS."""
+        """Pass streamed bytes to the journal, at once if many wait, otherwise within JOURNAL_SECONDS."""
         room = exchange.capture.limit - exchange.journalled
         if not decoded or room <= 0 or exchange.closed:
             return
@@ -485,7 +485,7 @@ _ERRORS = (
 def _error_type(message: str) -> str:
     """Return the ``error.type`` (of `records.ERROR_TYPES`) for a failed exchange.
 
-    Of a failed connection mitmproxy keeps only a message, in its own, OpenSSL's or the kernel's words: this is the one
+    For a failed connection mitmproxy keeps only a message of its own, of OpenSSL or of the kernel: this is the one
     place that reads a text, and none of it is a sentence of `codes`. It may hold traffic.
     """
     lowered = message.lower()
