@@ -555,7 +555,7 @@ def _plan_networks(plan: Plan, gateway: _Gateway) -> None:
 def _check_network_mode(plan: Plan, gateway: _Gateway) -> None:
     options = gateway.options
     mode = str(gateway.service["network_mode"])
-    kind, _, name = mode.partition(":")
+    kind, name = mode.partition(":")[::2]
     found = "%s has network_mode %s, so it cannot reach the proxy at %s" % (options.service, mode, options.proxy_url)
     if kind == "host":
         if _is_address(urlsplit(options.proxy_url).hostname or ""):

@@ -45,7 +45,7 @@ def environment(service: Mapping[str, Any]) -> Environment:
 
 def image_environment(image: Mapping[str, Any]) -> dict[str, str]:
     """Return the environment in an image's configuration, whose values are literal."""
-    return {name: value for name, _, value in (entry.partition("=") for entry in image.get("Env") or [])}
+    return dict(entry.partition("=")[::2] for entry in image.get("Env") or [])
 
 
 def resolved(raw: Environment) -> dict[str, str]:
@@ -70,7 +70,7 @@ def words(value: str | list[Any] | None) -> Words:
         # A variable's default value may hold spaces and quotes.
         variables = _BRACES.findall(value)
         split = shlex.split(_BRACES.sub("\0", value))
-        return [re.sub("\0", lambda _: variables.pop(0), word) for word in split]
+        return [re.sub("\0", lambda found: variables.pop(0), word) for word in split]
     return [_text(word) for word in value]
 
 
@@ -109,7 +109,7 @@ def extra_hosts(service: Mapping[str, Any]) -> dict[str, str]:
         }
     found = {}
     for entry in given:
-        name, _, address = re.sub(r"[:=]", "=", str(entry), count=1).partition("=")
+        name, address = re.sub(r"[:=]", "=", str(entry), count=1).partition("=")[::2]
         found[name.strip()] = address.strip()
     return found
 
@@ -132,7 +132,7 @@ def mounts(service: Mapping[str, Any]) -> list[tuple[str, str]]:
         if isinstance(volume, dict):
             found.append((str(volume.get("source") or ""), str(volume.get("target") or "")))
         else:
-            source, _, rest = str(volume).partition(":")
+            source, rest = str(volume).partition(":")[::2]
             found.append((source, rest.partition(":")[0] or source))
     return found
 

@@ -137,7 +137,6 @@ def test_every_variable_of_ansible_that_a_remedy_names_exists():
 
 
 KNOWN_ELSEWHERE = {
-    "openclaw_gateway_bootstrap",  # Of the same release as the messages of build_patch.
     "openclaw_egress_class",  # A label in Loki.
     "openclaw_egress_spool_refusing",  # Metrics.
     "openclaw_egress_denied_total",

@@ -15,4 +15,4 @@ except (ValueError, KeyError, TypeError):
 for source, lines, findings in found:
     codes = sorted({finding["code"] for finding in findings})
     print(f"{source}: {lines} lines, {', '.join(codes) or 'no findings'}")
-sys.exit(done.returncode != 0 or not found or any(findings for _, _, findings in found))
+sys.exit(done.returncode != 0 or not found or any(findings for source, lines, findings in found))
