@@ -626,7 +626,7 @@ def _check_container(plan: Plan, gateway: _Gateway, container: Settings, real: C
             "other-files",
             "the container has %s; site.yml would use %s" % (", ".join(theirs), ", ".join(ours)),
             "project.config_files",
-            "To keep the container's, set COMPOSE_FILE=%s in %s. To use the files of site.yml, run"
+            "To keep the container's files, set COMPOSE_FILE=%s in %s. To use the files of site.yml, run"
             " `docker compose up -d %s` in %s first."
             % (":".join(theirs), options.env_file, options.service, options.compose_dir),
         )

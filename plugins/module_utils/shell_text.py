@@ -36,7 +36,7 @@ _RESERVED = {"then", "else", "elif", "do", "!", "time", "fi", "done", "esac", "}
 
 
 class ShellTextError(ValueError):
-    """Script that cannot be parsed: a quote or a here-document does not end. ``line`` is its first line (1-based)."""
+    """The script has a quote or a here-document that does not end; ``line`` (1-based) is where it begins."""
 
     def __init__(self, message: str, line: int) -> None:
         super().__init__(message)

@@ -164,7 +164,8 @@ def run(module: AnsibleModule) -> dict[str, Any]:
     kind, name = ("path", os.path.normpath(path)) if path else (params["kind"], params["name"])
     if state in ("written", "restored") and kind != "path":
         raise ManifestError(
-            "state=%s is for paths; undo a %s in the role, then call state=forgotten" % (state, kind or "item")
+            "state=%s needs path; undo other kinds of items (here: %s) in the role, then call state=forgotten"
+            % (state, kind or "none")
         )
     if state in ("recorded", "forgotten") and not kind:
         raise ManifestError("state=%s needs path, or kind and name" % state)

@@ -371,7 +371,7 @@ SCHEMES = ("http", "https")
 
 @pytest.fixture(params=UNDICIS)
 def undici_app(request: pytest.FixtureRequest, bare_app: App) -> App:
-    """Return an application with this undici beside it."""
+    """Return an application with the parametrized undici version in its `node_modules`."""
     if request.param == "undici-6":
         undici = undici_6()
         if undici is None:

@@ -125,7 +125,10 @@ def with_gateway(**settings: object) -> dict:
 
 @pytest.fixture
 def stopped(deploy, tmp_path):
-    """Run site.yml with this compose project and build script until it stops. Return its message; nothing changed."""
+    """Run site.yml with this project and build script until it stops.
+
+    Assert that nothing changed; return the output.
+    """
 
     def call(compose: dict, script: str = "docker build .", variables: dict | None = None, **docker: object) -> str:
         clone = tmp_path / "clone"

@@ -28,7 +28,7 @@ def number_in(line: str) -> int:
 
 
 def kept(proxy: RunningProxy) -> list[tuple[int, Row]]:
-    """Return number and first row of every exchange in the spool, oldest first."""
+    """Return the call number and the first row of every exchange in the spool, oldest first."""
     rows = proxy.exchanges()
     with SpoolReader(proxy.directory / "state" / "spool.db") as reader:
         return [(number_in(reader.lines_for(row.id)[0]), row) for row in rows]

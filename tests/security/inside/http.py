@@ -358,7 +358,7 @@ def plain_http_in_a_tunnel(attack: Attack) -> Iterator[Try]:
 
 
 def _in_plain_tunnel(attack: Attack, data: bytes) -> str:
-    """Send bytes after CONNECT to the allowed site. The log outside shows the names that were requested there."""
+    """Send bytes in a tunnel to the allowed site. Evidence is in the site's log: the names requested in the tunnel."""
     with connected(attack.world.proxy, QUIET) as sock:
         if connect(sock, f"{attack.world.allowed}:{attack.world.http_port}") == 200:
             sock.sendall(data)

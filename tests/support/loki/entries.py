@@ -272,7 +272,7 @@ def with_level(labels: dict[str, str], entry: Entry) -> Entry:
 
 
 def streams(resources: list[Resource], now_ns: int) -> list[tuple[dict[str, str], list[Entry]]]:
-    """Return the request's streams that have records, with their entries, in order of arrival."""
+    """Return the streams that have records in a push request, each with its entries in order of arrival."""
     found: dict[str, tuple[dict[str, str], list[Entry]]] = {}
     for resource in resources:
         labels, of_resource = _resource_labels(resource)

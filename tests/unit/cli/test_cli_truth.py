@@ -119,7 +119,7 @@ ADDED = [*absent_until(0)]
 
 
 def make_old(spool: Path) -> None:
-    """Remove what older versions did not write from a spool."""
+    """Turn a spool into one of an older version: without the columns added since, and with the old values."""
     with closing(sqlite3.connect(spool)) as db:
         for name in ADDED:
             db.execute(f"ALTER TABLE records DROP COLUMN {name}")

@@ -138,7 +138,7 @@ def _write(lines: Iterable[tuple[int, str]], write: Callable[[bytes], object]) -
 
 
 def _check_of(key: str | None) -> SignatureCheck | None:
-    """Return the check of signatures by a public key.
+    """Return a function that verifies signatures of checkpoints with a public key; None without a key.
 
     Raises:
         SigningError: the text is not a public key.

@@ -233,7 +233,7 @@ def summary(count: int, first: str = "") -> str:
 
 
 def rule_of(code: Code, evidence: Evidence = NOTHING) -> str:
-    """Return the name to show as the rule if no rule of the policy decided, such as ``address-guard``."""
+    """Return the name to report in place of a rule, such as ``address-guard``, if no rule of the policy decided."""
     if evidence.limit:
         return f"classes.{evidence.class_name}.limits.{evidence.limit}"
     return _RULES.get(code, "syntax")

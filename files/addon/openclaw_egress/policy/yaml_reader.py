@@ -137,10 +137,10 @@ class Node:
 
 
 def read_file(path: Path, failure: type[FileError], what: str, remedy: str) -> bytes:
-    """Read a file's bytes, up to the size that `Node.document` refuses.
+    """Read a file's bytes, at most one more than the limit, so that `Node.document` can refuse a larger file.
 
     Raises:
-        failure: the file cannot be read; ``what`` names it, with the remedy.
+        failure: the file cannot be read; the error names the file as ``what`` and gives the remedy.
     """
     try:
         with path.open("rb") as stream:

@@ -37,7 +37,7 @@ def stock_options() -> dict[str, Any]:
     return {
         # Otherwise the proxy itself would respond to requests for mitm.it.
         "onboarding": False,
-        # Disable its output, which contains request lines with their queries.
+        # Disable mitmdump's flow output, which contains request lines with their queries.
         "flow_detail": 0,
         "show_ignored_hosts": False,
         "ignore_hosts": [],

@@ -314,9 +314,9 @@ class Recorder:
                 waiting.clear()
 
     def _journal_request(self, exchange: Exchange) -> None:
-        """Pass a complete request to the journal, unless it was passed while it streamed or is a credential.
+        """Write a complete request to the journal, unless it was written while it streamed or must be withheld.
 
-        The capture holds it until then, so that no second copy waits for the verdict of the scan.
+        A scanned request stays only in the capture until its scan ends, so that no second copy waits for the verdict.
         """
         capture = exchange.capture
         if capture.secret or not (capture.scanned or exchange.request_held) or exchange.journalled:

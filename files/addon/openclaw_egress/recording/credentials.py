@@ -221,7 +221,7 @@ class CredentialScan:
         if b"\0" in data:  # UTF-16 and UTF-32 too
             data = data.replace(b"\0", b"")
         data = self._held + data
-        # Hold an escape that this chunk may not end.
+        # Hold back an escape sequence that may continue in the next chunk.
         marks = [at for mark in _ESCAPE_BEGINS if (at := data.find(mark, max(len(data) - _LONGEST_ESCAPE, 0))) >= 0]
         cut = min(marks, default=len(data))
         data, self._held = data[:cut], data[cut:]

@@ -178,7 +178,7 @@ class Flusher:
             return False
         with self._storage.lock:
             if self._storage.failures != failures:
-                # A write of the event loop failed meanwhile.
+                # A write from the event loop failed during this probe.
                 return False
             self._storage.problem = None
             text = f"spool {self._path}: the disk can be written again; exchanges are accepted"

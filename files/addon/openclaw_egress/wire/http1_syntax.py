@@ -56,7 +56,7 @@ END_TO_END = frozenset(
 """Fields that say where a message goes and how it is read. They are never removed because Connection names them."""
 
 MAX_CHUNK_LINE_BYTES = 4096
-"""Limit for a chunk's size with its extensions, which are not used in practice."""
+"""Limit for the line that begins a chunk: its size and its extensions, which are not used in practice."""
 
 MAX_TRAILER_BYTES = 16 * 1024
 """Limit for all trailers of a message together; trailers are dropped."""
