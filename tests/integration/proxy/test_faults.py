@@ -92,6 +92,12 @@ def a_plain_request(proxy, path):
         ask(sock, "GET", f"http://{host}{path}", host, "proxy-authorization: Basic c2VjcmV0")
 
 
+def a_plain_request_in_a_tunnel(proxy, path):
+    yield
+    with proxy.tunnel(TUNNELLED, tls=False) as sock:
+        ask(sock, "GET", path, at_plain(proxy))
+
+
 def a_plain_request_to_a_name_that_is_looked_up(proxy, path):
     yield
     with proxy.client() as sock:
@@ -187,7 +193,14 @@ def https_in_absolute_form(proxy, path):
 def bytes_after_connect_that_are_no_tls(proxy, path):
     yield
     with proxy.tunnel(TUNNELLED, tls=False) as sock:
-        sock.sendall(f"GET /denied{path} HTTP/1.1\r\nHost: {at_plain(proxy)}\r\n\r\n".encode())
+        sock.sendall(f"SSH-2.0-client\r\nGET /denied{path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        read_all(sock)
+
+
+def another_host_in_a_plain_tunnel(proxy, path):
+    yield
+    with proxy.tunnel(TUNNELLED, tls=False) as sock:
+        sock.sendall(f"GET /denied{path} HTTP/1.1\r\nHost: {at_plain(proxy, INSPECTED)}\r\n\r\n".encode())
         read_all(sock)
 
 
@@ -219,6 +232,7 @@ STREAMED = (an_inspected_request_in_chunks, an_inspected_stream, a_long_inspecte
 NOT_INSPECTED = (
     a_tunnelled_request,
     a_plain_request,
+    a_plain_request_in_a_tunnel,
     a_plain_request_to_a_name_that_is_looked_up,
     bytes_that_a_rule_lets_pass,
     a_websocket,
@@ -233,6 +247,7 @@ DENIED_AT_ONCE = (
     what_is_no_host,
     https_in_absolute_form,
     bytes_after_connect_that_are_no_tls,
+    another_host_in_a_plain_tunnel,
     tls_straight_to_a_listener,
     a_websocket_to_an_inspected_host,
 )

@@ -256,7 +256,8 @@ def interrupt(host: Host, script: str, number: int, group: bool, delay: float) -
     path = host.root / "build-openclaw.sh"
     path.write_text(script)
     process = subprocess.Popen(
-        ["bash", str(path)],
+        # A test run under nohup ignores SIGHUP, and its children would inherit that.
+        ["env", "--default-signal", "bash", str(path)],
         env={**host.environment, "DOCKER_SLOW": "0.3"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

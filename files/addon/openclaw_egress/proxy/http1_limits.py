@@ -591,7 +591,7 @@ class BoundedHttp1Client(_Bounded, Http1Client):
             problem = http1_syntax.response_problem(received[: end.end()])
             lines = [bytes(line) for line in self.buf.maybe_extract_lines() or ()]
             response = None if problem else http1.read_response_head(lines)
-            if response is None or (problem := self._interim_problem(request, response)):
+            if response is None or (problem := self._interim_problem(request, response) or self._cleaned(response)):
                 yield from self._malformed(problem or "the head is malformed")
                 return
             if response.status_code != 101 and response.status_code < 200:
@@ -607,9 +607,6 @@ class BoundedHttp1Client(_Bounded, Http1Client):
         if response.status_code == 304:
             # A 304 has no body, but mitmproxy would write a last chunk after its head.
             response.headers.pop("transfer-encoding", None)
-        # A 426 must say which protocol the server requires (RFC 9110, section 15.5.22).
-        drop_hop_by_hop(response, upgrades=response.status_code in (101, 426))
-        drop_forged_status(response)
         self.response = response
         size = http1.expected_http_body_size(request, response)
         yield ReceiveHttp(ResponseHeaders(stream_id, response, size == 0))
@@ -631,14 +628,26 @@ class BoundedHttp1Client(_Bounded, Http1Client):
                 return f"more than {INTERIM_RESPONSES} interim responses"
         return ""
 
+    def _cleaned(self, response: http.Response) -> str:
+        """Remove fields that are not for the client. Return "", or a problem if that failed.
+
+        An exception here would leave the connection open without a response.
+        """
+        try:
+            # A 426 must say which protocol the server requires (RFC 9110, section 15.5.22).
+            drop_hop_by_hop(response, upgrades=response.status_code in (101, 426))
+            drop_forged_status(response)
+        except Exception:
+            log.exception("cannot check the head of a response; refusing it")
+            return "the head could not be checked"
+        return ""
+
     def _pass_interim(self, request: http.Request, response: http.Response) -> Commands:
         """Send a 1xx response past the stream, which handles one response only.
 
         HTTP/1.0 has no interim responses (RFC 9110, section 15.2), so send such a client none.
         """
         client = self.context.client
-        drop_hop_by_hop(response)
-        drop_forged_status(response)
         if request.http_version != "HTTP/1.0" and client.state & ConnectionState.CAN_WRITE:
             yield commands.SendData(client, http1.assemble_response_head(response))  # type: ignore[no-untyped-call]
 
