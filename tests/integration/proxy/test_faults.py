@@ -15,7 +15,15 @@ import pytest
 from openclaw_egress.app import launcher, service
 from openclaw_egress.observability import metrics
 from openclaw_egress.policy import destination, model
-from openclaw_egress.proxy import access_control, connection_grants, error_responses, layers, recorder, resolver
+from openclaw_egress.proxy import (
+    access_control,
+    client_session,
+    connection_grants,
+    error_responses,
+    layers,
+    recorder,
+    resolver,
+)
 from openclaw_egress.recording import capture, denials
 from openclaw_egress.spool.writer import Spool
 from tests.integration.proxy.faults import (
@@ -320,7 +328,19 @@ class Trials:
         return problems
 
 
-CALLED = (model, destination, connection_grants, resolver, error_responses, layers, denials, metrics, capture, Spool)
+CALLED = (
+    model,
+    destination,
+    client_session,
+    connection_grants,
+    resolver,
+    error_responses,
+    layers,
+    denials,
+    metrics,
+    capture,
+    Spool,
+)
 """Code that the hooks call. Each function raises at its first line only, whichever caller reaches it."""
 
 OWN_FILES = (access_control.__file__, recorder.__file__)

@@ -15,7 +15,7 @@ import ipaddress
 import logging
 import math
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -31,11 +31,11 @@ from openclaw_egress.policy.codes import ANYWHERE, UNREADABLE, Code, Evidence, T
 from openclaw_egress.policy.destination import Destination, DestinationError, parse_destination
 from openclaw_egress.policy.model import ClassPolicy, Decision, Policy, decide, decide_address, with_addresses
 from openclaw_egress.proxy import tunnels
-from openclaw_egress.proxy.connection_grants import ConnectionGrant, ConnectionGrants
+from openclaw_egress.proxy.client_session import ClassUsage, ClientSession
+from openclaw_egress.proxy.connection_grants import ConnectionGrant
 from openclaw_egress.proxy.error_responses import refusal
 from openclaw_egress.proxy.http1_limits import RESPONSE_PROBLEM, BoundedHttpLayer, drop_hop_by_hop
 from openclaw_egress.proxy.layers import Refuse, cut, looks_like_tls
-from openclaw_egress.proxy.rate_limiter import Rate
 from openclaw_egress.proxy.resolver import ResolutionError, Resolver, current_grant, is_own_address
 from openclaw_egress.settings import Neighbours
 from openclaw_egress.wire.http1_syntax import is_request_start
@@ -148,13 +148,8 @@ class AccessControl:
         self._policy = policy
         self._observer = observer
         self._resolver = resolver or Resolver()
-        self._grants = ConnectionGrants()
-        self._connect_targets: dict[str, Destination] = {}
-        self._clients: dict[str, str] = {}
-        self._open: Counter[str] = Counter()
-        self._silent: dict[str, asyncio.TimerHandle] = {}
-        self._speaking: set[str] = set()
-        self._rates: dict[str, Rate] = {}
+        self._sessions: dict[str, ClientSession] = {}
+        self._usage: defaultdict[str, ClassUsage] = defaultdict(ClassUsage)
 
     # ── when a hook raises ───────────────────────────────────────────────────────────────────────────────────
 
@@ -171,7 +166,7 @@ class AccessControl:
         flow.metadata.pop(INSPECT, None)
         self._record_failure(flow.client_conn, Code.DECISION_FAILED)
         log.error("request refused: the decision failed", exc_info=error)
-        self._grants.forget(flow.client_conn.id)
+        self._revoke_grants(flow.client_conn)
 
     def _layer_failed(self, nextlayer: layer.NextLayer, error: Exception) -> None:
         nextlayer.layer = Refuse(nextlayer.context)
@@ -181,7 +176,7 @@ class AccessControl:
 
     def _hello_failed(self, data: tls.ClientHelloData, error: Exception) -> None:
         data.ignore_connection = False  # without a grant, `tls_start_client` provides no certificate
-        self._close_all(data.context.client)
+        self._revoke_grants(data.context.client)
         self._record_failure(data.context.client, Code.DECISION_FAILED)
         log.error("TLS connection refused: handling its ClientHello failed (%s)", type(error).__name__)
 
@@ -216,10 +211,10 @@ class AccessControl:
     def _record_failure(self, client: connection.Client, code: Code) -> None:
         """Record a refusal that an internal error caused. If recording fails too, the refusal still stands."""
         with contextlib.suppress(Exception):
-            target = self._connect_targets.get(client.id)
+            session = self._sessions.get(client.id)
             self._observer.denied(
-                self._clients.get(client.id, "?"),
-                target or UNREADABLE,
+                session.class_name if session is not None else "?",
+                (session.connect_target if session is not None else None) or UNREADABLE,
                 Decision.denial(code),
                 "-",
                 str(client.peername[0]),
@@ -241,9 +236,10 @@ class AccessControl:
                 found.name, ANYWHERE, _unknown(address, self._neighbours), "-", address, enforced=True
             )
             return
-        self._clients[client.id] = found.name
-        self._open[found.name] += 1
-        if self._open[found.name] > found.limits.connections:
+        session = self._sessions[client.id] = ClientSession(found.name)
+        usage = self._usage[found.name]
+        usage.connections += 1
+        if usage.connections > found.limits.connections:
             client.error = "too many connections"
             self._observer.denied(
                 found.name,
@@ -255,27 +251,22 @@ class AccessControl:
             )
             return
         # mitmproxy calls `next_layer` only once the client has sent bytes, so a silent client needs its own timer.
-        self._silent[client.id] = asyncio.get_running_loop().call_later(found.limits.header_seconds, cut, client)
+        loop = asyncio.get_running_loop()
+        session.first_byte_timer = loop.call_later(found.limits.header_seconds, cut, client)
 
     @fails_closed(_end_failed)
     def client_disconnected(self, client: connection.Client) -> None:
-        """Revoke the client's grants and release its share of the connection limit."""
-        self._grants.forget(client.id)
-        self._connect_targets.pop(client.id, None)
-        if (class_name := self._clients.pop(client.id, None)) is not None:
-            self._open[class_name] -= 1
-        self._speaking.discard(client.id)
-        self._has_spoken(client)
+        """Drop the client's session with its grants, and release its share of the connection limit."""
+        session = self._sessions.pop(client.id, None)
+        if session is not None:
+            self._usage[session.class_name].connections -= 1
+            session.stop_first_byte_timer()
         if (tunnel := tunnels.end(client.id)) is not None:
             self._observer.tunnel_ended(tunnel)
 
-    def _has_spoken(self, client: connection.Client) -> None:
-        if (timer := self._silent.pop(client.id, None)) is not None:
-            timer.cancel()
-
     def done(self) -> None:
         """Record the tunnels that are still open when the proxy stops."""
-        for client_id in list(self._clients):
+        for client_id in list(self._sessions):
             if (tunnel := tunnels.end(client_id)) is not None:
                 self._observer.tunnel_ended(tunnel)
         self._resolver.close()
@@ -309,14 +300,8 @@ class AccessControl:
         return bool(wait)
 
     def _wait_of_rate(self, found: ClassPolicy) -> float:
-        """Count one request of the class. Return the seconds it must wait, or 0 if it may pass."""
-        allowed = found.limits.requests_per_minute
-        if allowed is None:
-            return 0.0
-        rate = self._rates.get(found.name)
-        if rate is None or rate.per_minute != allowed:
-            rate = self._rates[found.name] = Rate(allowed)
-        return rate.take(time.monotonic())
+        """Count one request of the class. Return the seconds it must wait, or 0.0 if it may pass."""
+        return self._usage[found.name].take_request(found.limits.requests_per_minute)
 
     def _refuse_message(
         self,
@@ -356,7 +341,7 @@ class AccessControl:
 
     def _named_destination(self, client: connection.Client, request: http.Request | None) -> Target:
         """Return the tunnel's destination, otherwise the one that the request names, otherwise ``?``."""
-        if (target := self._connect_targets.get(client.id)) is not None:
+        if (target := self._session(client).connect_target) is not None:
             return target
         if request is None or not request.host:
             return UNREADABLE
@@ -369,14 +354,16 @@ class AccessControl:
         destination = self._parse(flow, _host_on_the_wire(flow.request), flow.request.port)
         if destination is None:
             return
-        if await self._grant(flow, destination, None, None):
-            self._connect_targets[flow.client_conn.id] = destination
+        session = self._session(flow.client_conn)
+        if await self._grant(flow, session, destination, None, None):
+            session.connect_target = destination
             # The upstream connection, its SNI and the certificate use the canonical form.
             flow.request.data.host = destination.host
 
     async def _request(self, flow: http.HTTPFlow) -> None:
         request = flow.request
-        tunnel = self._connect_targets.get(flow.client_conn.id)
+        session = self._session(flow.client_conn)
+        tunnel = session.connect_target
         if tunnel is None and request.scheme == "https":
             return self._refuse(flow, Unparsed(request.host, request.port), Decision.denial(Code.HTTPS_WITHOUT_CONNECT))
         destination = self._parse(flow, _host_on_the_wire(request), request.port)
@@ -388,7 +375,7 @@ class AccessControl:
         disagreement = _authority_disagreement(request, destination)
         if disagreement is not None:
             return self._refuse(flow, destination, disagreement)
-        if not await self._grant(flow, destination, sent_method(request), request.path):
+        if not await self._grant(flow, session, destination, sent_method(request), request.path):
             return None
         websocket = "websocket" in request.headers.get("upgrade", "").lower()
         if websocket and INSPECT in flow.metadata:
@@ -403,14 +390,21 @@ class AccessControl:
         request.headers.pop("proxy-authorization", None)
         return None
 
-    async def _grant(self, flow: http.HTTPFlow, destination: Destination, method: str | None, path: str | None) -> bool:
+    async def _grant(
+        self,
+        flow: http.HTTPFlow,
+        session: ClientSession,
+        destination: Destination,
+        method: str | None,
+        path: str | None,
+    ) -> bool:
         """Decide on the name, resolve it, and decide on its addresses. Then write the connection grant, or refuse."""
         policy, class_name = self._policy(), self._class_of(flow.client_conn)
         decision = decide(policy, class_name, destination, method, path)
         if not decision.allow:
             self._refuse(flow, destination, decision)
             return False
-        known = self._grants.find(flow.client_conn.id, destination.host, destination.port)
+        known = session.grants.find(destination.host, destination.port)
         if known is not None and known.fresh:
             addresses = known.addresses
         else:
@@ -427,7 +421,7 @@ class AccessControl:
         if decision.allow and decision.limited and method is not None and (name := _unlimited(flow.request)):
             decision = Decision.denial(Code.OVERRIDE_HEADER, Evidence(rule=decision.rule, detail=name))
         if not decision.allow:
-            self._grants.revoke(flow.client_conn.id, destination.host, destination.port)
+            session.grants.revoke(destination.host, destination.port)
             self._refuse(flow, destination, decision)
             return False
         if known is None:
@@ -441,7 +435,7 @@ class AccessControl:
                 decision.reason,
                 decision.code,
             )
-            self._grants.write(flow.client_conn.id, known)
+            session.grants.write(known)
         if decision.would_deny:
             self._observer.denied(
                 class_name, destination, decision, _method(flow.request), _client(flow), enforced=False
@@ -517,19 +511,20 @@ class AccessControl:
                 asyncio.get_running_loop().call_soon(cut, nextlayer.context.client)
 
     def _next_layer(self, context: Any, data: bytes) -> layer.Layer | None:
+        session = self._session(context.client)
         if len(context.layers) == 1:
-            self._has_spoken(context.client)
+            session.stop_first_byte_timer()
             if not looks_like_tls(data):
                 return self._http(context, HTTPMode.regular)
             self._deny_connection(context.client, None, Code.TLS_ON_LISTENER)
             return Refuse(context)
         if isinstance(context.layers[-1], layers.ClientTLSLayer):
             return self._http(context, HTTPMode.transparent)
-        target = self._connect_targets.get(context.client.id)
-        grant = self._grants.find(context.client.id, target.host, target.port) if target is not None else None
+        target = session.connect_target
+        grant = _connect_grant(session)
         if grant is not None and not grant.tls:
             # Do not wait for client bytes here: without TLS, the server may speak first.
-            self._speaking.add(context.client.id)
+            session.tunnel_in_use = True
             self._begin_tunnel(context.client, grant)
             return layers.TCPLayer(context, ignore=True)
         if not data:
@@ -547,28 +542,28 @@ class AccessControl:
             return None
         if is_http:
             # Each request is decided again, as outside of a tunnel; all must name the tunnel's destination.
-            self._speaking.add(context.client.id)
+            session.tunnel_in_use = True
             return self._http(context, HTTPMode.transparent)
         self._deny_connection(context.client, target, Code.NOT_TLS)
         return Refuse(context)
 
     def _http(self, context: Any, mode: HTTPMode) -> layer.Layer:
-        client = context.client
+        client, session = context.client, self._session(context.client)
         return BoundedHttpLayer(
             context,
             mode,
             self._class_policy(client).limits,
             functools.partial(self._refuse_message, client),
-            speaking=lambda: client.id in self._speaking,
+            tunnel_in_use=lambda: session.tunnel_in_use,
         )
 
     @fails_closed(_hello_failed)
     def tls_clienthello(self, data: tls.ClientHelloData) -> None:
         """Decrypt inspected hosts and tunnel all others, if the SNI matches the destination of CONNECT."""
         client = data.context.client
-        target = self._connect_targets[client.id]
-        grant = self._grants.find(client.id, target.host, target.port)
-        if grant is None:
+        session = self._session(client)
+        target, grant = session.connect_target, _connect_grant(session)
+        if target is None or grant is None:
             raise LookupError("no connection grant")
         if not _sni_agrees(data.client_hello.sni, target):
             self._deny_connection(client, target, Code.SNI_MISMATCH)
@@ -577,7 +572,7 @@ class AccessControl:
         if data.ignore_connection:
             # HttpLayer does not set the address for a tunnel.
             data.context.server.address = (target.host, target.port)
-            self._speaking.add(client.id)
+            session.tunnel_in_use = True
             self._begin_tunnel(client, grant)
 
     def _begin_tunnel(self, client: connection.Client, grant: ConnectionGrant) -> None:
@@ -596,26 +591,25 @@ class AccessControl:
     @fails_closed(_certificate_failed)
     def tls_start_client(self, data: tls.TlsData) -> None:
         """Provide no TLS context without a grant, so that mitmproxy ends the handshake."""
-        client = data.context.client
-        target = self._connect_targets.get(client.id)
-        if target is None or self._grants.find(client.id, target.host, target.port) is None:
+        if _connect_grant(self._session(data.context.client)) is None:
             raise AddonHalt
 
     @fails_closed(_established_failed)
     def tls_established_client(self, data: tls.TlsData) -> None:
         """Remember that the handshake is complete, so that the limits for requests apply from now on."""
-        self._speaking.add(data.context.client.id)
+        self._session(data.context.client).tunnel_in_use = True
 
     @fails_closed(_handshake_failed)
     def tls_failed_client(self, data: tls.TlsData) -> None:
         """Record a handshake that the proxy ended. A handshake that the client ended is not a refusal."""
         client, error = data.context.client, data.conn.error or ""
-        target = self._connect_targets.get(client.id)
-        refused_before = target is None or self._grants.find(client.id, target.host, target.port) is None
+        session = self._session(client)
+        refused_before = _connect_grant(session) is None
         if refused_before or any(words in error for words in _CLIENT_ENDED):
             return
         unreadable = error.startswith("Cannot parse ClientHello")
-        self._deny_connection(client, target, Code.CLIENT_HELLO_UNREADABLE if unreadable else Code.TLS_UNUSABLE)
+        code = Code.CLIENT_HELLO_UNREADABLE if unreadable else Code.TLS_UNUSABLE
+        self._deny_connection(client, session.connect_target, code)
 
     @fails_closed(_end_of_exchange_failed)
     def error(self, flow: http.HTTPFlow) -> None:
@@ -637,7 +631,7 @@ class AccessControl:
         """Check the grant immediately before mitmproxy connects: without a grant, refuse the connection."""
         current_grant.set(None)
         address = data.server.address
-        grant = self._grants.find(data.client.id, address[0], address[1]) if address else None
+        grant = self._session(data.client).grants.find(address[0], address[1]) if address else None
         if address is None or grant is None:
             data.server.error = f"{REFUSED}: no connection grant"
             self._record_failure(data.client, Code.NO_GRANT)
@@ -651,7 +645,7 @@ class AccessControl:
     def server_connected(self, data: server_hooks.ServerConnectionHookData) -> None:
         """Abort the connection before its first byte unless the peer has one of the checked addresses."""
         address, peer = data.server.address, data.server.peername
-        grant = self._grants.find(data.client.id, address[0], address[1]) if address else None
+        grant = self._session(data.client).grants.find(address[0], address[1]) if address else None
         if grant is None or peer is None or peer[0].split("%")[0] not in grant.addresses:
             raise LookupError("connected to an address that was not checked")
 
@@ -681,10 +675,21 @@ class AccessControl:
             str(client.peername[0]),
             enforced=True,
         )
-        self._close_all(client)
+        self._revoke_grants(client)
 
-    def _close_all(self, client: connection.Client) -> None:
-        self._grants.forget(client.id)
+    def _session(self, client: connection.Client) -> ClientSession:
+        """Return the client's session. For a client that is gone, return a new one, whose grants nothing reads."""
+        return self._sessions.get(client.id) or ClientSession(self._class_of(client))
+
+    def _revoke_grants(self, client: connection.Client) -> None:
+        if (session := self._sessions.get(client.id)) is not None:
+            session.grants.revoke_all()
+
+
+def _connect_grant(session: ClientSession) -> ConnectionGrant | None:
+    """Return the grant for the destination of the client's CONNECT, or None."""
+    target = session.connect_target
+    return session.grants.find(target.host, target.port) if target is not None else None
 
 
 def _port(client: connection.Client) -> int:

@@ -38,24 +38,23 @@ class ConnectionGrant:
 
 
 class ConnectionGrants:
-    """The connection grants of all connected clients."""
+    """The connection grants of one client, by host and port."""
 
     def __init__(self) -> None:
-        self._of_client: dict[str, dict[tuple[str, int], ConnectionGrant]] = {}
+        self._grants: dict[tuple[str, int], ConnectionGrant] = {}
 
-    def write(self, client_id: str, grant: ConnectionGrant) -> None:
-        """Allow ``client_id`` to connect to the destination of ``grant``."""
-        key = (grant.destination.host, grant.destination.port)
-        self._of_client.setdefault(client_id, {})[key] = grant
+    def write(self, grant: ConnectionGrant) -> None:
+        """Allow the client to connect to the destination of ``grant``."""
+        self._grants[grant.destination.host, grant.destination.port] = grant
 
-    def find(self, client_id: str, host: str, port: int) -> ConnectionGrant | None:
-        """Return the grant for this client, host and port, or None."""
-        return self._of_client.get(client_id, {}).get((host, port))
+    def find(self, host: str, port: int) -> ConnectionGrant | None:
+        """Return the grant for this host and port, or None."""
+        return self._grants.get((host, port))
 
-    def revoke(self, client_id: str, host: str, port: int) -> None:
+    def revoke(self, host: str, port: int) -> None:
         """Revoke one grant."""
-        self._of_client.get(client_id, {}).pop((host, port), None)
+        self._grants.pop((host, port), None)
 
-    def forget(self, client_id: str) -> None:
-        """Revoke all grants of a client that has disconnected."""
-        self._of_client.pop(client_id, None)
+    def revoke_all(self) -> None:
+        """Revoke all grants of the client."""
+        self._grants.clear()

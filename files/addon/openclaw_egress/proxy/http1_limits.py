@@ -113,7 +113,7 @@ class BoundedHttpLayer(layers.HttpLayer):
     Args:
         limits: the limits of the client's class.
         refuse: records a refusal and returns its response.
-        speaking: whether the client has begun to use its tunnel; before that, `header_seconds` is the timeout.
+        tunnel_in_use: whether the client has begun to use its tunnel; before that, `header_seconds` is the timeout.
     """
 
     def __init__(
@@ -122,11 +122,11 @@ class BoundedHttpLayer(layers.HttpLayer):
         mode: HTTPMode,
         limits: Limits,
         refuse: Refusing,
-        speaking: Callable[[], bool] = lambda: True,
+        tunnel_in_use: Callable[[], bool] = lambda: True,
     ) -> None:
         super().__init__(context, mode)
         self.connections[context.client] = BoundedHttp1Server(
-            context.fork(), limits, refuse, speaking, tunnelled=mode is HTTPMode.transparent
+            context.fork(), limits, refuse, tunnel_in_use, tunnelled=mode is HTTPMode.transparent
         )
         memory.watch(context.client, self)
 
@@ -293,7 +293,7 @@ class BoundedHttp1Server(_Bounded, Http1Server):
         context: context.Context,
         limits: Limits,
         refuse: Refusing,
-        speaking: Callable[[], bool],
+        tunnel_in_use: Callable[[], bool],
         *,
         tunnelled: bool = False,
     ) -> None:
@@ -301,7 +301,7 @@ class BoundedHttp1Server(_Bounded, Http1Server):
         self._tunnelled = tunnelled
         self._limits = limits
         self._refuse = refuse
-        self._speaking = speaking
+        self._tunnel_in_use = tunnel_in_use
         self._began = self._since = time.monotonic()
         self._drained = 0
         self._blank_line_before = 0
@@ -453,7 +453,7 @@ class BoundedHttp1Server(_Bounded, Http1Server):
             return self._limits.header_seconds if fresh else self._limits.idle_seconds
         if self.state == self.read_body:
             return self._limits.header_seconds if self.response_done else self._limits.idle_seconds
-        if self.state == self.passthrough and not self._speaking():
+        if self.state == self.passthrough and not self._tunnel_in_use():
             return self._limits.header_seconds
         # mitmproxy's own inactivity timeout does not work here: each `_tick` counts as activity.
         return SILENCE_SECONDS

@@ -1,0 +1,49 @@
+"""The state that access control keeps for one client connection, and for all connections of one class."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+
+from openclaw_egress.policy.destination import Destination
+from openclaw_egress.proxy.connection_grants import ConnectionGrants
+from openclaw_egress.proxy.rate_limiter import Rate
+
+
+@dataclass(slots=True)
+class ClientSession:
+    """One client connection, from connect to disconnect."""
+
+    class_name: str
+    """The class whose listener the client reached when it connected."""
+    grants: ConnectionGrants = field(default_factory=ConnectionGrants)
+    connect_target: Destination | None = None
+    """The destination of the client's CONNECT, once it is allowed. A refusal later on revokes only the grants."""
+    tunnel_in_use: bool = False
+    """Whether the client has begun to use its tunnel, so that the timeouts of requests apply."""
+    first_byte_timer: asyncio.TimerHandle | None = None
+    """Aborts the connection unless the client sends something."""
+
+    def stop_first_byte_timer(self) -> None:
+        """Stop the timer, because the client has sent bytes or is gone."""
+        if self.first_byte_timer is not None:
+            self.first_byte_timer.cancel()
+            self.first_byte_timer = None
+
+
+@dataclass(slots=True)
+class ClassUsage:
+    """The part of its class's limits that the clients of one class use."""
+
+    connections: int = 0
+    """Clients that are connected now."""
+    rate: Rate | None = None
+
+    def take_request(self, per_minute: int | None) -> float:
+        """Count one request. Return the seconds it must wait, or 0.0 if it may pass; None means no limit."""
+        if per_minute is None:
+            return 0.0
+        if self.rate is None or self.rate.per_minute != per_minute:
+            self.rate = Rate(per_minute)
+        return self.rate.take(time.monotonic())
