@@ -196,7 +196,8 @@ def test_rollback_manifest_records_entries_that_are_not_paths(tmp_path):
     assert not call("rollback_manifest", state="recorded", data={"created": False}, **arguments)["changed"]
     told = call("rollback_manifest", state="read", manifest=arguments["manifest"])
     assert told["entries"] == [{"kind": "network", "name": "outer", "data": {"created": True}}]
-    assert "undo other kinds of items (here: network) in the role" in call("rollback_manifest", state="restored", **arguments)["msg"]
+    message = call("rollback_manifest", state="restored", **arguments)["msg"]
+    assert "undo other kinds of items (here: network) in the role" in message
     assert call("rollback_manifest", state="forgotten", **arguments)["changed"]
     assert call("rollback_manifest", state="read", manifest=arguments["manifest"])["entries"] == []
 
