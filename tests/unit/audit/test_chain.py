@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from openclaw_egress.audit.chain import GONE, ChainLine, against_ledger, by_itself
-from openclaw_egress.audit.findings import FindingCode, ranges
+from openclaw_egress.audit.findings import FindingCode
 from openclaw_egress.recording.records import EventRecord
+from openclaw_egress.spool.rows import ranges
 from openclaw_egress.spool.writer import Spool
 from tests.support import tampered_chains as chains
 

@@ -17,13 +17,14 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from openclaw_egress.audit.findings import Finding, FindingCode, Report, ranges
+from openclaw_egress.audit.findings import Finding, FindingCode, Report
 from openclaw_egress.recording import semconv
 from openclaw_egress.recording.log_lines import GENESIS, reassemble
+from openclaw_egress.spool.rows import ACKNOWLEDGED, DEAD, LOCAL, PENDING, STATES, ranges
 
-PENDING, ACKNOWLEDGED, DEAD, LOCAL, GONE = range(5)
-"""States of a line in the spool (see `spool.schema`); a line that the spool deleted is ``GONE``."""
-_EXPLAINED = {PENDING: "pending", DEAD: "dead_letter", LOCAL: "local"}
+GONE = len(STATES)
+"""State of a line that the spool deleted; the other states are indexes of `rows.STATES`."""
+_EXPLAINED = {state: STATES[state] for state in (PENDING, DEAD, LOCAL)}
 _MAX_FOREIGN = 1000
 """Maximum number of suspicious lines to list: a flood of forged lines must not fill the memory."""
 _MAX_PARTS = 100_000
@@ -164,7 +165,7 @@ def against_ledger(
     signatures = _Signatures(is_signed)
     found = duplicates = 0
     suspects: list[tuple[int, str]] = []
-    dropped: dict[int, tuple[int, int, int]] = {}
+    dropped: list[tuple[int, int, int]] = []
     bodies = _Bodies()
     findings: list[Finding] = []
     for line in lines:
@@ -184,15 +185,15 @@ def against_ledger(
         seen[seq - ledger.first] = 1
         found += 1
         if drop := _dropped_by(sealed):
-            dropped[seq] = drop
+            dropped.append(drop)
         findings += _checkpoint_findings(sealed, ledger)
         findings += signatures.take(sealed)
-        findings += bodies.take(sealed)
+        findings += bodies.take(sealed, line.text)
     for seq, why in suspects:
         own = bool(seq) and ledger.first <= seq <= ledger.last and not seen[seq - ledger.first]
         findings.append(Finding(FindingCode.CHANGED if own else FindingCode.FOREIGN, seq, seq, why))
     changed = {finding.first for finding in findings if finding.code is FindingCode.CHANGED}
-    absent, explained = _absent(ledger, seen, changed, dropped.values(), every_line=every_line)
+    absent, explained = _absent(ledger, seen, changed, dropped, every_line=every_line)
     findings += _gaps(absent, bodies.parts, ledger.last)
     findings += signatures.rest(required=False)
     return Report(
@@ -264,8 +265,7 @@ def _dropped_by(sealed: dict[str, Any]) -> tuple[int, int, int] | None:
     """Return first number, last number and count of the lines whose loss this line records."""
     if sealed.get(semconv.OUTCOME) not in ("dropped", "dead_lettered"):
         return None
-    values = [sealed.get(name) for name in (semconv.SPOOL_FIRST_SEQ, semconv.SPOOL_LAST_SEQ, semconv.SPOOL_LINES)]
-    first, last, count = values
+    first, last, count = map(sealed.get, (semconv.SPOOL_FIRST_SEQ, semconv.SPOOL_LAST_SEQ, semconv.SPOOL_LINES))
     if not isinstance(first, int) or not isinstance(last, int) or not isinstance(count, int):
         return None
     return first, last, count
@@ -285,33 +285,33 @@ class _Bodies:
         """Numbers of the parts that did not come yet, each with the number of the record's first line."""
         self._held: dict[int, tuple[int, list[str]]] = {}
 
-    def take(self, sealed: dict[str, Any]) -> Iterator[Finding]:
-        """Take the next line, and yield the findings of a record that it completes."""
+    def take(self, sealed: dict[str, Any], text: str) -> Iterator[Finding]:
+        """Take the next line, parsed and as text, and yield the findings of a record that it completes."""
         seq = sealed["seq"]
         if "part" in sealed:
             first = self.parts.pop(seq, 0)
             if first not in self._held:
                 return
             count, lines = self._held[first]
-            lines.append(json.dumps(sealed))
+            lines.append(text)
             if len(lines) == count:
                 del self._held[first]
-                yield from _body_findings(lines)
+                try:
+                    whole = reassemble(lines)
+                except (ValueError, KeyError, TypeError, AttributeError):
+                    return
+                yield from _body_findings(whole)
         elif isinstance(parts := sealed.get("parts"), int) and 0 < parts < _MAX_PARTS:
             self.parts |= dict.fromkeys(range(seq + 1, seq + parts + 1), seq)
-            self._held[seq] = (parts + 1, [json.dumps(sealed)])
+            self._held[seq] = (parts + 1, [text])
             # Lines come nearly in order, so older records are incomplete.
             while len(self._held) > _MAX_HELD:
                 del self._held[next(iter(self._held))]
         else:
-            yield from _body_findings([], sealed)
+            yield from _body_findings(sealed)
 
 
-def _body_findings(lines: list[str], sealed: dict[str, Any] | None = None) -> Iterator[Finding]:
-    try:
-        whole = sealed if sealed is not None else reassemble(lines)
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return
+def _body_findings(whole: dict[str, Any]) -> Iterator[Finding]:
     for side in ("request", "response"):
         message = whole.get(side)
         if not isinstance(message, dict) or message.get("body_truncated") or not message.get("body_sha256"):
@@ -370,7 +370,7 @@ def by_itself(
             dropped.append(drop)
         if isinstance(seq := sealed.get(semconv.CHECKPOINT_SEQ), int):
             checkpoints.append((sealed["seq"], seq, str(sealed.get(semconv.CHECKPOINT_HASH))))
-        findings += bodies.take(sealed)
+        findings += bodies.take(sealed, line.text)
         findings += signatures.take(sealed)
     findings += signatures.rest(required=True)
     findings += (Finding(FindingCode.FOREIGN, seq, seq, why) for seq, why in suspects)

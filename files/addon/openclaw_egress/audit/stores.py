@@ -159,23 +159,11 @@ class VictoriaLogs(_Reader):
             try:
                 if response.status != 200:
                     raise self._refused(response.status, response.read(4096))
-                for text in _json_lines(response):
-                    yield ChainLine(0, text)
+                yield from (ChainLine(0, _message(line)) for line in response if line.strip())
             except urllib3.exceptions.HTTPError as error:
                 raise StoreError(f"{self._base}: {one_line(str(error))}; repeat the command") from None
             finally:
                 response.close()
-
-
-def _json_lines(response: urllib3.BaseHTTPResponse) -> Iterator[str]:
-    rest = b""
-    for chunk in response.stream(256 * 1024):
-        *whole, rest = (rest + chunk).split(b"\n")
-        for line in whole:
-            if line:
-                yield _message(line)
-    if rest.strip():
-        yield _message(rest)
 
 
 def _message(line: bytes) -> str:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from openclaw_egress.spool.ledger import Ledger
 from openclaw_egress.spool.reader import ReadConnections
-from openclaw_egress.spool.schema import ACKNOWLEDGED, DEAD, PENDING, SpoolError, release_reserve, spool_errors
+from openclaw_egress.spool.rows import ACKNOWLEDGED, DEAD, PENDING
+from openclaw_egress.spool.schema import SpoolError, release_reserve, spool_errors
 from openclaw_egress.spool.storage import Storage
 
 _PENDING, _PENDING_BY_TIME = "INDEXED BY records_pending", "INDEXED BY records_pending_by_time"

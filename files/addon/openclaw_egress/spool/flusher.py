@@ -15,8 +15,8 @@ import threading
 from collections.abc import Callable
 
 from openclaw_egress.spool.retention import SLICE_BYTES, Retention
+from openclaw_egress.spool.rows import ACKNOWLEDGED
 from openclaw_egress.spool.schema import (
-    ACKNOWLEDGED,
     KEPT,
     MAX_PAGES,
     PAGE_BYTES,

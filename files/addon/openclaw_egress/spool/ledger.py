@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 from opentelemetry.sdk.resources import Resource
@@ -12,8 +12,8 @@ from openclaw_egress.recording import semconv
 from openclaw_egress.recording.log_lines import Line, line_hash, seal
 from openclaw_egress.recording.otlp import encode_record, encode_resource
 from openclaw_egress.recording.records import EventRecord, lines_of
-from openclaw_egress.spool.rows import ATTRIBUTES
-from openclaw_egress.spool.schema import ACKNOWLEDGED, CLOCK_SET_BACK, KEPT, ROW_BYTES
+from openclaw_egress.spool.rows import ACKNOWLEDGED, ATTRIBUTES, ranges
+from openclaw_egress.spool.schema import CLOCK_SET_BACK, KEPT, ROW_BYTES
 from openclaw_egress.spool.storage import Storage
 
 log = logging.getLogger("openclaw_egress.spool")
@@ -34,7 +34,7 @@ class Ledger:
     Args:
         storage: the spool's file.
         resource: the resource of new lines.
-        new_state: the state of new lines, `schema.PENDING` or `schema.LOCAL`.
+        new_state: the state of new lines, `rows.PENDING` or `rows.LOCAL`.
         clock_ns: source of the current time in Unix nanoseconds.
     """
 
@@ -127,7 +127,7 @@ class Ledger:
     def note(self, what: str, why: str, seqs: Sequence[int], class_name: str) -> None:
         """Write a line about lines that are no longer exported: their numbers, and the hash of the last."""
         digest = self._db.execute("SELECT hash FROM ledger WHERE seq = ?", (seqs[-1],)).fetchone()
-        ranges = ", ".join(f"{first}-{last}" if first != last else str(first) for first, last in _ranges(seqs))
+        runs = ", ".join(f"{first}-{last}" if first != last else str(first) for first, last in ranges(seqs))
         whose = f" of class {class_name}" if class_name else ""
         record = EventRecord(
             event_name=semconv.EVENT_SPOOL,
@@ -140,16 +140,6 @@ class Ledger:
                 semconv.SPOOL_LINES: len(seqs),
                 semconv.SPOOL_LAST_HASH: bytes(digest[0]).hex() if digest else "",
             },
-            message=f"{len(seqs)} lines{whose} were {_WORDS.get(what, what)} ({why}): {ranges}",
+            message=f"{len(seqs)} lines{whose} were {_WORDS.get(what, what)} ({why}): {runs}",
         )
         self.append(lines_of(record))
-
-
-def _ranges(seqs: Sequence[int]) -> Iterator[tuple[int, int]]:
-    first = last = seqs[0]
-    for seq in seqs[1:]:
-        if seq != last + 1:
-            yield first, last
-            first = seq
-        last = seq
-    yield first, last

@@ -20,10 +20,9 @@ from openclaw_egress.recording.log_lines import GENESIS
 from openclaw_egress.recording.otlp import decode_text
 from openclaw_egress.recording.semconv import EVENT_DENIED
 from openclaw_egress.spool.migrations import read_old_denial
-from openclaw_egress.spool.rows import COLUMNS, FLAGS, Row
+from openclaw_egress.spool.rows import COLUMNS, FLAGS, STATES, Row
 from openclaw_egress.spool.schema import (
     CLOCK_SET_BACK,
-    STATES,
     SpoolError,
     check_schema,
     columns_of,
@@ -254,7 +253,7 @@ class SpoolReader:
     ) -> Iterator[tuple[int, int, bytes, int | None]]:
         """Yield number, time, SHA-256 and state of each line in a range of time, in order.
 
-        The state is an index of `schema.STATES`, or None for a line that is no longer stored. If times restarted in
+        The state is an index of `rows.STATES`, or None for a line that is no longer stored. If times restarted in
         the range, because the clock was set back, all lines between the first and the last one are included.
         """
         with spool_errors(self.path):
@@ -300,7 +299,7 @@ class SpoolReader:
         return (int(row[0]), bytes(row[1]).hex()) if row else (0, GENESIS)
 
     def stats(self) -> dict[str, int]:
-        """Return counts and bytes by state; see `schema.STATES`."""
+        """Return counts and bytes by state; see `rows.STATES`."""
         with spool_errors(self.path):
             read = self._read()
             found = {name: 0 for state in STATES for name in (f"{state}_records", f"{state}_bytes")}

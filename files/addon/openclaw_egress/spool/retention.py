@@ -15,7 +15,8 @@ from collections.abc import Iterable
 
 from openclaw_egress.recording import semconv
 from openclaw_egress.spool.ledger import Ledger
-from openclaw_egress.spool.schema import KEPT, LOCAL, PENDING, SpoolError
+from openclaw_egress.spool.rows import LOCAL, PENDING
+from openclaw_egress.spool.schema import KEPT, SpoolError
 from openclaw_egress.spool.storage import Storage
 
 log = logging.getLogger("openclaw_egress.spool")

@@ -1,11 +1,15 @@
-"""The fields of a record in the spool: the one list that defines table, insertion, queries and JSON output."""
+"""The fields and states of a record in the spool: the one list that defines table, queries and JSON output."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, NamedTuple, get_type_hints
 
 from openclaw_egress.recording import semconv
+
+PENDING, ACKNOWLEDGED, DEAD, LOCAL = 0, 1, 2, 3
+STATES = ("pending", "acknowledged", "dead_letter", "local")
 
 
 class Column(NamedTuple):
@@ -82,3 +86,16 @@ ATTRIBUTES = {column.name: column.attribute for column in COLUMNS.values() if co
 def absent_until(version: int) -> dict[str, str]:
     """Return the columns, with their types, that files of this ``user_version`` may lack."""
     return {column.name: column.sql for column in COLUMNS.values() if column.last_absent >= version}
+
+
+def ranges(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Yield ``(first, last)`` of each run of consecutive numbers; the numbers increase."""
+    first = last = None
+    for number in numbers:
+        if first is None or last is None or number != last + 1:
+            if first is not None and last is not None:
+                yield first, last
+            first = number
+        last = number
+    if first is not None and last is not None:
+        yield first, last

@@ -36,8 +36,6 @@ from openclaw_egress.spool import rows
 
 SCHEMA_VERSION = 1
 USER_VERSION = 1
-PENDING, ACKNOWLEDGED, DEAD, LOCAL = 0, 1, 2, 3
-STATES = ("pending", "acknowledged", "dead_letter", "local")
 CLOCK_SET_BACK = "clock_set_back_"
 """Prefix of keys in ``meta`` that name lines before which the clock was set back."""
 KEPT = "INDEXED BY records_kept"

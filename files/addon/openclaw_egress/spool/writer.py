@@ -28,7 +28,8 @@ from openclaw_egress.spool.journal import Journal
 from openclaw_egress.spool.ledger import Ledger
 from openclaw_egress.spool.reader import SpoolReader
 from openclaw_egress.spool.retention import Retention
-from openclaw_egress.spool.schema import LOCAL, PENDING, STATES, SpoolError, spool_errors
+from openclaw_egress.spool.rows import LOCAL, PENDING, STATES
+from openclaw_egress.spool.schema import SpoolError, spool_errors
 from openclaw_egress.spool.storage import Storage
 
 __all__ = ["Spool", "SpoolError", "StoredRecord"]
