@@ -354,13 +354,13 @@ def plain_http_in_a_tunnel(attack: Attack) -> Iterator[Try]:
         ("HTTP/2 at once", f"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n{hidden}"),
         ("another protocol first", f"NOOP\r\n{hidden}"),
     ):
-        yield attack.tries(name, lambda data=data: _in_plain_tunnel(attack, data.encode()))
+        yield attack.tries(name, lambda data=data: _in_plain_tunnel(attack, attack.world.allowed, data.encode()))
 
 
-def _in_plain_tunnel(attack: Attack, data: bytes) -> str:
-    """Send bytes in a tunnel to the allowed site. Evidence is in the site's log: the names requested in the tunnel."""
+def _in_plain_tunnel(attack: Attack, host: str, data: bytes) -> str:
+    """Send bytes in a tunnel to a host. The evidence is outside: the names in the site's log, and the records."""
     with connected(attack.world.proxy, QUIET) as sock:
-        if connect(sock, f"{attack.world.allowed}:{attack.world.http_port}") == 200:
+        if connect(sock, f"{host}:{attack.world.http_port}") == 200:
             sock.sendall(data)
             read_some(sock)
     return ""
@@ -372,15 +372,7 @@ def unrecorded_in_a_plain_tunnel(attack: Attack) -> Iterator[Try]:
     host = _site(attack.world.inspected, attack.world.http_port)
     for name, target in (("origin form", ""), ("absolute form", f"http://{host}")):
         request = f"GET {target}/{attack.token}/{len(target)} HTTP/1.1\r\nHost: {host}\r\n\r\n"
-        yield attack.tries(name, lambda request=request: _to_provider(attack, request.encode()))
-
-
-def _to_provider(attack: Attack, data: bytes) -> str:
-    with connected(attack.world.proxy, QUIET) as sock:
-        if connect(sock, f"{attack.world.inspected}:{attack.world.http_port}") == 200:
-            sock.sendall(data)
-            read_some(sock)
-    return ""
+        yield attack.tries(name, lambda data=request: _in_plain_tunnel(attack, attack.world.inspected, data.encode()))
 
 
 @technique(ALLOWED)
