@@ -8,7 +8,7 @@ from molecule.classes.test_classes import CURL
 from molecule.lab.hosts import connecting, in_gateway, in_sandbox, openclaw, sandbox, sandbox_settings
 
 
-def test_operators_network_returns_when_the_class_may_reach_something():
+def test_operators_network_is_restored_if_the_class_may_reach_a_destination():
     assert sandbox_settings()["docker"]["network"] == "bridge"
     form = "{{.HostConfig.NetworkMode}}"
     assert in_gateway("docker", "inspect", "--format", form, sandbox()).strip() == "bridge"

@@ -1,4 +1,4 @@
-"""Recordings of the official SDKs' calls to the fake provider, with the bytes of every response as received."""
+"""Recordings of the official SDKs' calls to the fake provider, with the received bytes of every response."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ def leaf(place: Place, name: str) -> bytes:
 # ── creation and renewal ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_files_and_who_may_read_them(place):
+def test_ca_files_have_the_documented_modes(place):
     assert place.create() is True
     modes = {file: stat.S_IMODE(file.stat().st_mode) for file in (place.issuing, place.root, place.root_key)}
     assert modes == {place.issuing: 0o600, place.root: 0o644, place.root_key: 0o600}
@@ -115,7 +115,7 @@ def test_second_run_changes_nothing_and_needs_no_root_key(place):
 
 
 @pytest.mark.parametrize("change", ["another host", "forced", "due"])
-def test_a_new_issuing_ca_leaves_the_root_as_it_is(place, monkeypatch, change):
+def test_new_issuing_ca_leaves_the_root_unchanged(place, monkeypatch, change):
     if change == "due":
         monkeypatch.setattr(certificates, "ISSUING_DAYS", certificates.RENEW_BEFORE_DAYS - 1)
     place.create()
@@ -128,7 +128,7 @@ def test_a_new_issuing_ca_leaves_the_root_as_it_is(place, monkeypatch, change):
     assert place.create(*(["api.mistral.ai"] if change == "another host" else [])) is False
 
 
-def test_show(place):
+def test_ca_info_has_subjects_expiry_and_names(place):
     place.create()
     info = certificates.show(place.ca)
     assert info.names == ("api.anthropic.com", "openai.azure.com")
@@ -145,7 +145,7 @@ def test_show(place):
 
 
 @pytest.mark.parametrize("name", ["api.anthropic.com", "east.openai.azure.com"])
-def test_clients_that_trust_the_root_accept_what_is_inspected(place, tmp_path, name):
+def test_clients_that_trust_the_root_accept_inspected_hosts(place, tmp_path, name):
     place.create()
     handshake(place, tmp_path / "tls", name)
     place.create(force=True)
@@ -171,7 +171,7 @@ def test_issuing_ca_without_inspected_hosts_may_sign_for_nothing(place, tmp_path
 
 
 @pytest.mark.parametrize("kind", ["ec", "ed25519"])
-def test_operators_own_root(place, tmp_path, kind):
+def test_operators_own_root_can_sign_the_issuing_ca(place, tmp_path, kind):
     key = ec.generate_private_key(ec.SECP384R1()) if kind == "ec" else ed25519.Ed25519PrivateKey.generate()
     own_root(place, key, days=3650)
     before = place.bytes()
@@ -189,7 +189,7 @@ def test_an_issuing_ca_does_not_outlive_its_root(place):
     assert place.create() is False
 
 
-def test_expired_root(place):
+def test_expired_root_is_reported(place):
     own_root(place, ec.generate_private_key(ec.SECP256R1()), days=-1)
     assert "expired on" in refused(place)
 
@@ -205,7 +205,7 @@ def test_damaged_issuing_ca_is_replaced(place):
         assert certificates.show(place.ca).names and place.root.read_bytes() == root
 
 
-def test_an_issuing_ca_of_another_root(place, tmp_path):
+def test_issuing_ca_of_another_root_is_replaced(place, tmp_path):
     place.create()
     other = Place(tmp_path / "other")
     other.create()
@@ -270,7 +270,7 @@ def test_crash_between_key_and_certificate_is_repaired(place, monkeypatch):
         ("root", b"nonsense", "mitmproxy-ca-cert.pem does not contain a readable certificate"),
     ],
 )
-def test_losses_that_only_the_operator_can_restore(place, lost, content, said):
+def test_missing_files_that_only_the_operator_can_restore_are_named(place, lost, content, said):
     place.create()
     file: Path = getattr(place, lost)
     file.unlink() if content is None else file.write_bytes(content)
@@ -280,7 +280,7 @@ def test_losses_that_only_the_operator_can_restore(place, lost, content, said):
     assert place.bytes() == before
 
 
-def test_a_key_of_another_root(place, tmp_path):
+def test_key_of_another_root_is_refused(place, tmp_path):
     place.create()
     other = Place(tmp_path / "other")
     other.create()
@@ -289,18 +289,18 @@ def test_a_key_of_another_root(place, tmp_path):
 
 
 @pytest.mark.parametrize("name", [certificates.ISSUING_FILE, certificates.ROOT_CERT_FILE])
-def test_a_directory_that_a_bind_mount_made(place, name):
+def test_file_that_docker_created_as_a_directory_is_reported(place, name):
     (place.ca / name).mkdir(parents=True)
     assert "is a directory" in refused(place)
     assert not place.root_key.exists()
 
 
-def test_a_directory_that_cannot_be_made(place):
+def test_ca_directory_that_cannot_be_created_is_reported(place):
     place.ca.parent.joinpath("keys").write_text("a file")
     assert "keys: " in refused(place)
 
 
-def test_missing_directory(place):
+def test_missing_ca_directory_is_reported(place):
     with pytest.raises(certificates.CAError, match=r"mitmproxy-ca-cert\.pem does not exist\. Run `egress ca create`"):
         certificates.show(place.ca)
 

@@ -1,4 +1,4 @@
-"""A test that a finished exchange calls from upper layers to lower ones, function by function.
+"""Test that recording a finished exchange calls functions of lower layers, not of upper layers.
 
 import-linter checks imports; a callback can call upwards without an import.
 """
@@ -53,7 +53,7 @@ def layers() -> dict[str, int]:
 
 
 def upward(calls: Calls) -> list[tuple[str, str]]:
-    """Return the calls whose callee is in an upper layer, as functions."""
+    """Return the calls to a function of an upper layer."""
     rank = layers()
     return [(caller[1], callee[1]) for caller, callee in calls if rank[callee[0]] < rank[caller[0]]]
 
@@ -69,7 +69,7 @@ def place(frame: FrameType) -> Place | None:
 
 @contextmanager
 def traced(calls: Calls) -> Iterator[None]:
-    """Collect each call between functions of the package; frames of libraries in between are skipped."""
+    """Collect each call between functions of the package, and skip the frames of libraries between them."""
 
     def profile(frame: FrameType, event: str, _: Any) -> None:
         if event != "call" or (callee := place(frame)) is None:
@@ -88,7 +88,7 @@ def traced(calls: Calls) -> Iterator[None]:
 
 
 def finish_an_exchange(spool: Spool) -> None:
-    """Pass a streamed call of a model through the recorder, with what a proxied call holds."""
+    """Pass a complete streamed call to a model through the recorder."""
     recorder = Recorder(spool, Metrics(), 1 << 20)
     flow = tflow.tflow(req=http.Request.make("POST", "https://api.anthropic.com/v1/messages", REQUEST))
     flow.request.headers["authorization"] = "Bearer sk-ant-api03-NeverOnDisk"
@@ -105,7 +105,7 @@ def finish_an_exchange(spool: Spool) -> None:
     recorder.response(flow)
 
 
-def test_finished_exchange_goes_up_at_most_twice(tmp_path):
+def test_finished_exchange_calls_an_upper_layer_at_most_twice(tmp_path):
     calls: Calls = []
     with Spool(tmp_path / "spool.db", sync_seconds=None) as spool:
 

@@ -1,4 +1,4 @@
-"""Tests of messages: they name only existing commands, options and variables, and advise no risk."""
+"""Tests that messages name only existing commands, options and variables, and never advise to remove a protection."""
 
 import re
 import shlex
@@ -61,7 +61,7 @@ def commands() -> list[tuple[str, str]]:
 
 
 def unknown_in(words: str) -> str | None:
-    """Return the first word of a command line that the real parser does not know."""
+    """Return the first word of a command line that the command's own parser does not know."""
     command: Any = typer.main.get_command(app)
     try:
         line = shlex.split(words.replace("…", " "))
@@ -80,7 +80,7 @@ def unknown_in(words: str) -> str | None:
     return None
 
 
-def test_the_search_finds_commands():
+def test_search_finds_commands_in_a_text():
     assert len({words for _, words in commands()}) > 20
     assert unknown_in("dead-letter list") == "dead-letter" and unknown_in("records --nonsense") == "--nonsense"
     assert unknown_in("policy check|nothing") == "check|nothing"
@@ -161,7 +161,7 @@ Lenient.add_multi_constructor("!", lambda loader, _, node: loader.construct_scal
 
 
 def messages(value, inside: bool = False) -> list[str]:
-    """Return the messages for people, without the parts that Jinja computes."""
+    """Return the texts for operators, without Jinja expressions."""
     if isinstance(value, dict):
         spoken = ("msg", "fail_msg", "success_msg", "otherwise", "description")
         return [
@@ -184,7 +184,7 @@ WEAKER = re.compile(
 )
 
 
-def test_no_message_advises_to_open_anything():
+def test_no_message_advises_to_remove_a_protection():
     found = [
         (file, match[0]) for file, text in TEXTS if not file.startswith("molecule") for match in WEAKER.finditer(text)
     ]

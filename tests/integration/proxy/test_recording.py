@@ -61,7 +61,7 @@ def whole_line(proxy, row: Row) -> dict:
     return proxy.line(row.id)
 
 
-def test_a_plain_message(proxy, providers, claude, recorded):
+def test_plain_anthropic_message_is_recorded_as_the_sdk_reads_it(proxy, providers, claude, recorded):
     answer = claude.messages.create(model="claude-opus-5", max_tokens=100, messages=HELLO)
     row = recorded()
     usage = answer.usage
@@ -77,7 +77,7 @@ def test_a_plain_message(proxy, providers, claude, recorded):
     assert "[redacted]" in (headers.get("x-api-key"), headers.get("authorization"))
 
 
-def test_a_streamed_message(proxy, providers, claude, recorded):
+def test_streamed_anthropic_message_is_recorded_as_the_sdk_reads_it(proxy, providers, claude, recorded):
     with claude.messages.stream(model="claude-opus-5", max_tokens=100, messages=HELLO) as stream:
         answer = stream.get_final_message()
     row = recorded()
@@ -114,7 +114,7 @@ def test_a_response(proxy, gpt, recorded):
     assert (row.input_tokens, row.output_tokens) == (answer.usage.input_tokens, answer.usage.output_tokens)
 
 
-def test_a_streamed_response(proxy, gpt, recorded):
+def test_streamed_openai_response_is_recorded_as_the_sdk_reads_it(proxy, gpt, recorded):
     events = list(gpt.responses.create(model="gpt-6", input="hello", stream=True))
     row = recorded()
     usage = events[-1].response.usage

@@ -73,7 +73,7 @@ def test_invalid_upstream_ca(stopped):
     assert "EGRESS_UPSTREAM_CA" in refused(stopped)
 
 
-def test_a_state_directory_that_is_a_file(stopped):
+def test_state_directory_that_is_a_file_is_reported_in_one_message(stopped):
     file = stopped.directory / "state"
     file.write_text("")
     assert str(file) in refused(stopped)

@@ -1,4 +1,4 @@
-"""Tests of the remedies for denied destinations: the rule that would allow one, or another action for the operator."""
+"""Tests of the remedies for denied destinations: a rule that would allow the destination, or advice."""
 
 from ipaddress import ip_network
 
@@ -50,7 +50,7 @@ ALLOWED = [
 
 
 @pytest.mark.parametrize(("host", "port", "rule", "told", "said"), ALLOWED)
-def test_remedy_is_the_rule_as_written_in_the_policy(host, port, rule, told, said):
+def test_remedy_is_a_rule_in_the_policys_syntax(host, port, rule, told, said):
     assert str(remedy_for(group(host, port, rule, **told))) == said
 
 
@@ -96,7 +96,7 @@ def test_policy_with_the_proposed_rule_is_valid(host, port, rule, told, said):
             "classes.sandbox.addresses: {cidr: …, ports: [443]} with the address of x.example"),
     ],
 )  # fmt: skip
-def test_without_a_possible_rule_the_remedy_is_an_action(host, port, rule, told, said):
+def test_remedy_is_advice_if_no_rule_can_allow_the_destination(host, port, rule, told, said):
     remedy = remedy_for(group(host, port, rule, **told))
     assert not remedy.rules and str(remedy).startswith(said)
 
@@ -136,7 +136,7 @@ def test_this_machines_addresses_are_never_proposed():
     assert not remedy_for(denied, lambda address: address == "10.1.2.3").rules
 
 
-def test_unmatched_narrow_exception_is_not_replaced_by_a_wide_one():
+def test_no_wide_exception_is_proposed_beside_a_narrow_one():
     text = (
         "version: 1\nclasses:\n  sandbox: {listen: 1, action: open, "
         "addresses: [{cidr: 10.0.0.2/32, ports: [3100], methods: [POST], paths: [/otlp/v1/logs]}]}\n"

@@ -169,7 +169,7 @@ def add(text: str) -> str:
 @pytest.mark.parametrize("shape", list(TEXTS))
 @pytest.mark.parametrize("place", ["first", "last"])
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
-def test_rules_are_added_in_the_files_own_style_and_other_bytes_stay(shape, place, newline):
+def test_added_rules_follow_the_files_style_and_other_bytes_stay(shape, place, newline):
     marked = TEXTS[shape] + AROUND[1] if place == "first" else AROUND[0] + TEXTS[shape]
     marked = (HEAD + marked).replace("\n", newline)
     before = "".join(part.partition("»")[2] if at else part for at, part in enumerate(marked.split("«")))
@@ -195,7 +195,7 @@ SHARED = {
 
 
 @pytest.mark.parametrize("shape", list(SHARED))
-def test_rules_are_printed_and_not_written_if_other_bytes_would_change(shape):
+def test_rules_that_would_change_other_bytes_are_only_printed(shape):
     with pytest.raises(SuggestionError) as refused:
         add(HEAD + SHARED[shape])
     assert f"write them under classes.box.allow:\n  - {A}\n  - {B}" in str(refused.value)

@@ -1,4 +1,4 @@
-"""Tests of the housekeeping thread: its errors do not stop the event loop or itself, and it passes on a new CA once."""
+"""Tests of the housekeeping thread: a failing task stops neither the thread nor the event loop; a new CA is served."""
 
 import asyncio
 import threading
@@ -45,7 +45,7 @@ def successful(service) -> float:
     return service._gauges()["policy_last_reload_successful"][1]
 
 
-def test_a_failure_of_one_task_does_not_end_the_housekeeping(service):
+def test_failing_task_does_not_stop_the_other_housekeeping_tasks(service):
     def fail() -> None:
         raise RuntimeError("a fault")
 
@@ -57,7 +57,7 @@ def test_a_failure_of_one_task_does_not_end_the_housekeeping(service):
 
 
 @pytest.mark.parametrize("how", ["raises", "fails", "never answers"])
-def test_a_policy_whose_listeners_cannot_open_is_not_in_force(service, monkeypatch, how):
+def test_policy_whose_listeners_cannot_open_is_not_applied(service, monkeypatch, how):
     """Keep the previous policy in force, report it, and try again until the listeners open."""
     monkeypatch.setattr("openclaw_egress.app.service.LISTEN_SECONDS", 0.5)
     broken, applied = threading.Event(), []
@@ -83,7 +83,7 @@ def test_a_policy_whose_listeners_cannot_open_is_not_in_force(service, monkeypat
     assert not service.ready()[0] and service.policy is before and successful(service) == 0
     broken.clear()
     assert soon(lambda: service.policy.classes["gateway"].listen == new)
-    # The new listeners open before the policy is in force, the old ones close afterwards.
+    # The new listeners open before the new policy is in force; the old listeners close afterwards.
     ports = {found.listen for found in service.policy.classes.values()}
     assert soon(lambda: len(applied) > 1) and applied[-2:] == [{*ports, old}, ports]
     assert successful(service) == 1 and not [one for one in service.ready()[1]["problems"] if "listen" in one]
@@ -131,7 +131,7 @@ def test_a_ca_that_waits_for_the_event_loop_is_not_logged_as_in_use(service, mon
     assert "is in use" not in said[0] and "the next TLS handshake uses it" in said[0]
 
 
-def test_a_failing_heartbeat_goes_on_and_is_reported(service, monkeypatch, caplog):
+def test_heartbeat_continues_after_a_failure_and_reports_it(service, monkeypatch, caplog):
     fails = [True]
 
     def serve() -> None:

@@ -39,7 +39,7 @@ def test_check_without_a_ledger_finds_every_tampering(chain, name):
     tamper, _ = chains.TAMPERINGS[name]
     head = (ledger.last, ledger.digest(ledger.last).hex())
     found = by_itself("file", tamper(list(lines)), head=head)
-    # A line that continues the chain correctly can only be recognised by a signature or by the ledger.
+    # Only a signature or the ledger can reveal a forged line that continues the chain correctly.
     assert bool(found.findings) == (name != "forge after the end")
 
 
@@ -54,7 +54,7 @@ def test_clean_lines_have_no_findings_in_any_order_and_with_duplicates(chain):
             assert report.last_hash == ledger.digest(chains.LINES).hex()
 
 
-def test_lines_that_were_not_sent_or_were_dropped_are_explained(tmp_path):
+def test_audit_explains_lines_that_were_not_sent_or_were_dropped(tmp_path):
     path = tmp_path / "spool.db"
     with Spool(path, sync_seconds=None) as spool:
         for number in range(6):
@@ -71,7 +71,7 @@ def test_lines_that_were_not_sent_or_were_dropped_are_explained(tmp_path):
     assert report.explained == {"pending": 2, "dropped": 1} and not report.findings
 
 
-def test_deleted_rows_of_the_spool_differ_from_pruned_ones(chain):
+def test_deleted_rows_are_distinguished_from_pruned_rows(chain):
     ledger, lines = chain
     states = bytes(ledger.states)
     try:

@@ -19,7 +19,7 @@ EDIT_LINE_4 = "UPDATE records SET otlp = CAST(replace(CAST(otlp AS TEXT), 'early
 
 @pytest.fixture
 def path(tmp_path, monkeypatch):
-    """Return a spool with an acknowledged chain, which the command finds by the environment."""
+    """Return the path of a spool with an acknowledged chain; environment variables lead the command to it."""
     chains.write_chain(tmp_path / "spool.db")
     monkeypatch.setenv("EGRESS_STATE_DIR", str(tmp_path))
     monkeypatch.delenv("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", raising=False)
@@ -85,7 +85,7 @@ def test_every_tampering_of_the_spool_is_found(path, statements, code):
     assert not json.loads(result.stdout)["ok"]
 
 
-def test_line_whose_edit_is_in_the_ledger_too_breaks_the_chain(path):
+def test_editing_a_line_and_its_ledger_row_breaks_the_chain(path):
     with SpoolReader(path) as reader:
         text = reader.line(4)
     edited = text.replace("early-3", "other-3")
@@ -109,7 +109,7 @@ def test_every_tampering_of_loki_is_found(path, loki, name):
     assert findings(result) == [set(), expected]
 
 
-def test_complete_loki_has_no_findings_even_if_lines_are_there_twice(path, loki, monkeypatch):
+def test_duplicate_lines_in_loki_are_no_finding(path, loki, monkeypatch):
     _, lines = chains.read_chain(path)
     push_lines(f"{loki.url}/otlp/v1/logs", instance_of(path), lines)
     push_lines(f"{loki.url}/otlp/v1/logs", instance_of(path), [(lines[2].time_ns + 1, lines[2].text)])
@@ -120,7 +120,7 @@ def test_complete_loki_has_no_findings_even_if_lines_are_there_twice(path, loki,
 
 
 def test_loki_is_read_in_pages_below_its_limits(tmp_path, monkeypatch):
-    """Read 30 lines of 150 KB: a result with all of them exceeds what Loki sends."""
+    """Read 30 lines of 150 KB, which exceed the maximum size of one result of Loki."""
     monkeypatch.setenv("EGRESS_STATE_DIR", str(tmp_path))
     with chains.Spool(tmp_path / "spool.db", sync_seconds=None) as spool:
         for number in range(30):
@@ -134,7 +134,7 @@ def test_loki_is_read_in_pages_below_its_limits(tmp_path, monkeypatch):
     assert "30 lines, 30 found, no findings" in result.stdout
 
 
-def test_more_lines_than_one_page_at_one_time_are_all_read(path, loki):
+def test_more_lines_with_one_time_than_a_page_holds_are_all_read(path, loki):
     ledger, lines = chains.read_chain(path)
     forged = [(ledger.latest_ns + 1, f"forged {number}") for number in range(100)]
     push_lines(f"{loki.url}/otlp/v1/logs", instance_of(path), [*lines, *forged])
@@ -142,7 +142,7 @@ def test_more_lines_than_one_page_at_one_time_are_all_read(path, loki):
     assert report["found"] == 18 and len(report["findings"]) == 100
 
 
-def test_export_and_audit_of_the_file(path, tmp_path):
+def test_exported_file_passes_the_audit(path, tmp_path):
     file = tmp_path / "records.jsonl"
     assert egress("export", "--output", file).exit_code == 0
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
@@ -164,7 +164,7 @@ def test_every_tampering_of_a_file_is_found(path, tmp_path, name):
     assert result.exit_code == 1, result.output
 
 
-def test_range_of_time_is_audited_alone(path):
+def test_audit_is_limited_to_the_requested_time_range(path):
     with SpoolReader(path) as reader:
         times = [time_ns for _, time_ns, _, _ in reader.ledger()]
     assert len(list(SpoolReader(path).ledger(times[3], times[7]))) == 4
@@ -181,12 +181,12 @@ def test_range_of_time_is_audited_alone(path):
         (["--file", "/dev/null", "--expect", "1:ab"], "--expect: '1:ab' is not valid"),
     ],
 )
-def test_bad_input_is_one_message(path, words, message):
+def test_invalid_input_of_audit_is_reported_in_one_message(path, words, message):
     result = egress("audit", *words)
     assert message in result.output + str(result.exception)
 
 
-def test_line_of_another_file_is_named(path, tmp_path):
+def test_invalid_line_of_a_file_is_named_in_the_error(path, tmp_path):
     (tmp_path / "x").write_text('{"time_ns": 1, "line": "a"}\nnot json\n')
     result = egress("audit", "--file", tmp_path / "x")
     assert f"{tmp_path / 'x'}:2: not a line of `egress export`" in str(result.exception)
@@ -219,7 +219,7 @@ def test_signatures_of_the_spool_are_checked_with_its_own_key(signed):
     assert "  signed up to line 17" in result.stdout
 
 
-def test_rewritten_chain_is_found_by_its_signatures_alone(signed, tmp_path):
+def test_only_signatures_detect_a_completely_rewritten_chain(signed, tmp_path):
     file = write_file(tmp_path / "x", chains.rewrite(list(chains.read_chain(signed)[1])))
     assert egress("audit", "--file", file).exit_code == 0
     result = egress("audit", "--json", "--file", file, "--key", public_key(signed))

@@ -135,7 +135,7 @@ def test_table_lists_exchanges_and_denials_newest_last(egress):
         (["--since", "2020-01-01T00:00", "--until", "2020-01-02"], []),
     ],
 )
-def test_filters(egress, options, found):
+def test_records_are_filtered_by_each_option(egress, options, found):
     result = egress("records", "--json", *options)
     assert [row["id"][:8] for row in lines(result)] == found
 
@@ -157,7 +157,7 @@ def test_json_lines_have_names_that_programs_can_rely_on(egress):
     assert "error_type" not in row
 
 
-def test_no_spool_yet_is_one_message(tmp_path):
+def test_missing_spool_is_reported_in_one_message(tmp_path):
     done = process(tmp_path / "nothing", "records")
     assert done.returncode == 2
     assert done.stderr.startswith("egress: spool ") and "the file does not exist yet" in done.stderr
@@ -178,7 +178,7 @@ def test_exchange_is_shown_by_a_prefix_of_its_id(egress):
         assert part in text
 
 
-def test_show_as_json(egress):
+def test_show_prints_an_exchange_as_json(egress):
     (found,) = lines(egress("show", "0aaa", "--json"))
     assert found["record"]["status"] == 200 and found["exchange"]["response"]["body"] == '{"id":"msg_1"}'
 
@@ -190,7 +190,7 @@ def test_unknown_or_ambiguous_id_is_refused(egress, name, said):
 
 
 @pytest.mark.parametrize("damage", [b"\x00\xff", "text"])
-def test_damaged_exchange_is_one_message(state, egress, damage):
+def test_damaged_exchange_is_reported_in_one_message(state, egress, damage):
     with sqlite3.connect(state / "spool.db") as database:
         database.execute("UPDATE records SET otlp = ? WHERE exchange_id LIKE '0aaa%'", (damage,))
     result = egress("show", "0aaa")
@@ -234,11 +234,11 @@ def test_control_characters_are_escaped(state, egress):
         ("\x9b", "\\x9b"),
     ],
 )
-def test_harmless(text, shown):
+def test_text_from_traffic_is_escaped_for_terminals(text, shown):
     assert harmless(text) == shown
 
 
-def test_harmless_keeps_lines_where_it_is_told_to():
+def test_line_ends_are_kept_on_request():
     assert harmless("a\n\tb\r", lines=True) == "a\n\tb\\x0d"
 
 
@@ -309,7 +309,7 @@ def test_denials_as_json(egress, state):
     }
 
 
-def test_denials_and_records_of_a_code(egress, state):
+def test_denials_and_records_are_filtered_by_code(egress, state):
     deny(state, {"host": "git.example", "port": 22, "rule": "syntax", "code": Code.NOT_TLS})
     assert [row["host"] for row in lines(egress("denials", "--json", "--code", "not_tls"))] == ["git.example"]
     assert [row["host"] for row in lines(egress("records", "--json", "--code", "no_rule"))] == ["www.example.com"]
@@ -319,7 +319,7 @@ def test_denials_and_records_of_a_code(egress, state):
         assert refused.exit_code == 2 and "docs/codes.md lists all" in refused.stderr
 
 
-def test_denials_of_a_class_and_of_a_time(egress, state):
+def test_denials_are_filtered_by_class_and_time(egress, state):
     deny(state, {"host": "a.example", "class_name": "browser"})
     assert [row["class"] for row in lines(egress("denials", "--json", "--class", "browser"))] == ["browser"]
     result = egress("denials", "--since", "0s", "--class", "nobody")
@@ -345,7 +345,7 @@ def policy(tmp_path, monkeypatch) -> Path:
     return file
 
 
-def test_a_good_policy(egress, policy):
+def test_valid_policy_is_reported_as_valid(egress, policy):
     result = egress("policy", "check")
     assert (
         result.exit_code == 0
@@ -356,7 +356,7 @@ def test_a_good_policy(egress, policy):
     assert found["classes"]["sandbox"] == {"listen": 8082, "action": "enforce"}
 
 
-def test_a_bad_policy_is_file_line_and_remedy(tmp_path):
+def test_invalid_policy_is_reported_with_file_line_and_remedy(tmp_path):
     file = tmp_path / "policy.yml"
     file.write_text(POLICY.replace("enforce", "enfroce"))
     done = process(tmp_path, "policy", "check", str(file))
@@ -380,13 +380,13 @@ def test_a_bad_policy_is_file_line_and_remedy(tmp_path):
     ],
 )
 @pytest.mark.wording
-def test_explain(egress, policy, words, code, said):
+def test_explain_prints_decision_rule_and_reason(egress, policy, words, code, said):
     result = egress("policy", "explain", *words)
     assert result.exit_code == code, result.output
     assert said in result.stdout + result.stderr
 
 
-def test_explain_as_json(egress, policy):
+def test_explain_prints_the_decision_as_json(egress, policy):
     result = egress("policy", "explain", "sandbox", "https://www.example.com", "--json")
     assert result.exit_code == 1
     assert json.loads(result.stdout)["rule"] == "default"
@@ -498,14 +498,14 @@ CASE = "class: sandbox, url: 'https://a.example/', expect: deny"
         ("- {class: sandbox, url: 443, expect: deny}\n", "1: [0].url: this is a number; write a text, as in "),
     ],
 )  # fmt: skip
-def test_a_wrong_file_of_cases_is_file_line_and_remedy(cases, text, said):
+def test_invalid_cases_are_reported_with_file_line_and_remedy(cases, text, said):
     file = cases(text)
     with pytest.raises(CasesError) as refused:
         load_cases(Path(file), ["gateway", "sandbox"])
     assert str(refused.value).startswith(f"{file}:{said}")
 
 
-def test_missing_file_of_cases_is_one_message(policy, state):
+def test_missing_cases_file_is_reported_in_one_message(policy, state):
     done = process(state, "policy", "test", "/nowhere/cases.yml", EGRESS_POLICY_FILE=str(policy))
     assert done.returncode == 2
     assert done.stderr == (
@@ -539,7 +539,7 @@ def test_suggest_prints_a_diff_for_a_class_in_report(egress, reporting, state):
     assert reporting.read_text() == REPORTING
 
 
-def test_a_suggestion_as_json(egress, reporting, state):
+def test_suggest_prints_the_rules_as_json(egress, reporting, state):
     deny(state, {"host": "a.example", "port": 80}, {"host": "a.example"}, {"host": "*", "port": 0, "count": 3})
     (found,) = lines(egress("policy", "suggest", "sandbox", "--json"))
     assert found["class"] == "sandbox"
@@ -548,7 +548,7 @@ def test_a_suggestion_as_json(egress, reporting, state):
     assert found["diff"].startswith("--- policy.yml\n")
 
 
-def test_nothing_to_suggest_is_one_message_and_exit_code_1(egress, policy):
+def test_suggest_without_a_result_prints_one_message_and_exits_with_1(egress, policy):
     result = egress("policy", "suggest", "sandbox")
     assert (result.exit_code, result.stdout) == (1, "")
     assert "nothing to suggest" in result.stderr and "its action is enforce" in result.stderr
@@ -574,7 +574,7 @@ def test_a_suggestion_needs_a_class_and_a_policy_file(egress, reporting, state, 
     assert result.exit_code == 2 and "there is no policy file to change" in result.stderr
 
 
-def test_the_schema_of_a_policy_is_printed(egress):
+def test_schema_command_prints_the_json_schema(egress):
     result = egress("policy", "schema")
     assert (result.exit_code, json.loads(result.stdout)["additionalProperties"]) == (0, False)
 
@@ -582,7 +582,7 @@ def test_the_schema_of_a_policy_is_printed(egress):
 # ── ca, status, health ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_ca_is_made_once_and_shown(egress, tmp_path):
+def test_ca_is_created_once_and_can_be_shown(egress, tmp_path):
     assert egress("ca", "create").stdout == "created\n"
     assert egress("ca", "create").stdout == "unchanged\n"
     assert egress("ca", "create", "--renew").stdout == "created\n"
@@ -614,7 +614,7 @@ def test_status_reports_an_unreadable_part_and_continues(egress, state):
 
 
 @pytest.mark.parametrize("answer", [b"<html>", b'{"status": "up"}', b"\xff\xfe"])
-def test_another_server_on_the_health_port_is_not_taken_for_the_proxy(egress, monkeypatch, answer):
+def test_another_server_on_the_health_port_is_not_reported_as_the_proxy(egress, monkeypatch, answer):
     class Other(BaseHTTPRequestHandler):
         def do_GET(self):
             self.send_response(200)
@@ -652,7 +652,7 @@ def process(state: Path, *words: str, **variables: str) -> subprocess.CompletedP
     )  # fmt: skip
 
 
-def test_health_without_a_proxy_and_without_loading_the_rest(tmp_path):
+def test_health_fails_without_a_proxy_and_imports_no_other_command(tmp_path):
     done = process(tmp_path, "health")
     assert done.returncode == 1 and "the proxy is not running" in done.stderr
     done = subprocess.run(
@@ -665,7 +665,7 @@ def test_health_without_a_proxy_and_without_loading_the_rest(tmp_path):
     assert done.stdout == "[]\n"
 
 
-def test_the_lean_proxy_imports_the_add_ons_that_it_runs_and_no_others():
+def test_egress_run_imports_only_the_add_ons_that_it_uses():
     script = """
 import sys
 from openclaw_egress.app import launcher
@@ -686,7 +686,7 @@ def test_closed_pipe_ends_the_command_quietly(state):
     assert done.returncode == 0 and done.stderr == "" and len(done.stdout.splitlines()) == 3
 
 
-def test_tail_begins_with_the_last_and_follows(state):
+def test_tail_prints_the_newest_records_and_then_new_ones(state):
     environment = ENVIRONMENT | {"EGRESS_STATE_DIR": str(state), "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-m", "openclaw_egress", "tail", "--json", "-n", "1"]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as following:
@@ -700,11 +700,11 @@ def test_tail_begins_with_the_last_and_follows(state):
         following.terminate()
 
 
-def test_no_colours_where_there_is_no_terminal(state):
+def test_output_has_no_colours_without_a_terminal(state):
     assert "\x1b" not in process(state, "records").stdout
 
 
-def test_every_error_of_an_operator_is_known():
+def test_every_operator_error_is_printed_without_a_traceback():
     for error in (CAError, FileError, HealthError, SettingsError, SpoolError, SuggestionError):
         assert issubclass(error, EgressError)
     done = process(Path("/dev/null"), "run")

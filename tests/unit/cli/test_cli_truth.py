@@ -1,4 +1,4 @@
-"""Tests of what the CLI shows: the status of refusals, reported denials, clients, and marked bodies."""
+"""Tests of the CLI's output: the status of refusals, reported denials, clients, and marked bodies."""
 
 import errno
 import json
@@ -65,14 +65,14 @@ def test_refusals_are_found_by_their_status(egress):
     assert (row["status"], row["outcome"], row["client"]) == (403, "denied", "172.30.0.7")
 
 
-def test_reports_are_shown_as_reports_in_every_view(egress, state):
+def test_reported_denials_are_marked_as_reported_in_every_view(egress, state):
     rows = [json.loads(line) for line in egress("records", "--json").stdout.splitlines()]
     assert [row["outcome"] for row in rows] == ["complete", "denied", "reported"]
     said = egress("records").stdout.splitlines()
     assert "denied" in said[2] and "reported" in said[3] and "denied" not in said[3]
 
 
-def test_clients_are_in_every_view(egress):
+def test_every_view_shows_the_client_address(egress):
     said = egress("records").stdout
     assert all(address in said for address in ("172.30.0.7", "172.30.0.8", "172.30.0.9"))
     assert "client       172.30.0.9" in egress("show", "one").stdout
@@ -89,7 +89,7 @@ def test_many_clients_of_one_destination_do_not_fill_the_table(egress, state):
 
 
 def on_a_terminal(state: Path, columns: int, *words: str) -> str:
-    """Return the command's output on a terminal of that width."""
+    """Return the command's output on a terminal with N columns."""
     script = f"stty cols {columns}; {sys.executable} -m openclaw_egress {' '.join(words)}"
     environment = os.environ | {"PYTHONPATH": str(ADDON), "EGRESS_STATE_DIR": str(state), "TERM": "xterm"}
     environment.pop("COLUMNS", None)
@@ -104,7 +104,7 @@ needs_script = pytest.mark.skipif(not shutil.which("script"), reason="no script(
 
 
 @needs_script
-def test_eighty_columns_are_enough_to_read_a_record_in(state):
+def test_record_is_readable_on_a_terminal_of_80_columns(state):
     said = on_a_terminal(state, 80, "records")
     said = re.sub(r"\x1b\[[0-9;]*m", "", said)
     assert max(map(len, said.splitlines())) <= 80, said
@@ -119,7 +119,7 @@ ADDED = [*absent_until(0)]
 
 
 def make_old(spool: Path) -> None:
-    """Turn a spool into one of an older version: without the columns added since, and with the old values."""
+    """Convert a spool to an older version: drop the columns that were added later, and write the old values."""
     with closing(sqlite3.connect(spool)) as db:
         for name in ADDED:
             db.execute(f"ALTER TABLE records DROP COLUMN {name}")
@@ -128,7 +128,7 @@ def make_old(spool: Path) -> None:
         db.commit()
 
 
-def test_a_spool_without_the_column_is_read_and_written(state):
+def test_older_spool_without_a_column_can_be_read_and_written(state):
     path = state / "spool.db"
     make_old(path)
     with SpoolReader(path) as reader:
@@ -142,7 +142,7 @@ def test_a_spool_without_the_column_is_read_and_written(state):
 
 
 def test_older_version_can_still_write_a_spool_with_the_column(state):
-    """Write to a migrated spool as an older version does: it names its columns, so it tolerates an additional one."""
+    """Write to a migrated spool as an older version does; its INSERT names the columns, so it tolerates more of them."""
     with closing(sqlite3.connect(state / "spool.db")) as db:
         names = [row[1] for row in db.execute("PRAGMA table_info(records)") if row[1] not in ADDED]
         row = db.execute(f"SELECT {', '.join(names)} FROM records ORDER BY seq DESC LIMIT 1").fetchone()
@@ -160,7 +160,7 @@ FORGED = (
 )
 
 
-def test_a_body_cannot_forge_a_section(egress, state):
+def test_body_cannot_imitate_the_commands_own_headings(egress, state):
     with Spool(state / "spool.db", sync_seconds=None, local=True) as spool:
         spool.open_exchange("two", "gateway", {})
         spool.close_exchange(exchange("two", FORGED.encode(), request_body=Body.of(FORGED.encode())))
@@ -172,12 +172,12 @@ def test_a_body_cannot_forge_a_section(egress, state):
     assert json.loads(egress("show", "two", "--json").stdout)["exchange"]["response"]["body"] == FORGED
 
 
-def test_assembled_messages_are_marked_too():
+def test_each_line_of_an_assembled_message_has_a_mark():
     assert quoted("a\n── request ──\n") == "│ a\n│ ── request ──\n│ "
 
 
 @needs_script
-def test_lines_that_a_terminal_wraps_are_marked_too(state):
+def test_each_part_of_a_wrapped_line_has_a_mark(state):
     with Spool(state / "spool.db", sync_seconds=None, local=True) as spool:
         spool.open_exchange("three", "gateway", {})
         spool.close_exchange(exchange("three", (" " * 80 + "── response ──").encode()))
@@ -194,7 +194,7 @@ POLICY = "version: 1\nclasses: {sandbox: {listen: 8082, action: report}}\n"
 
 
 def said_once(done) -> str:
-    """Check that the output is one message, with exit code 2."""
+    """Assert that the output is one message and the exit code is 2."""
     assert done.returncode == 2, (done.stdout, done.stderr)
     assert done.stderr.startswith("egress: ") and "Traceback" not in done.stderr, done.stderr
     assert done.stderr.count("egress: ") == 1, done.stderr
@@ -210,7 +210,7 @@ def without_privileges() -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize("words", READERS)
-def test_another_users_state_directory_is_one_message(state, tmp_path_factory, words):
+def test_another_users_state_directory_is_reported_in_one_message(state, tmp_path_factory, words):
     policy = tmp_path_factory.mktemp("p") / "policy.yml"
     policy.write_text(POLICY)
     prefix = without_privileges()
@@ -262,12 +262,12 @@ def broken(state: Path, how: str) -> None:
     ["missing", "directory", "not a database", "empty", "device", "another database", "newer", "no number"],
 )
 @pytest.mark.parametrize("words", [("records",), ("show", "one"), ("denials",)])
-def test_invalid_spool_is_one_message(state, how, words):
+def test_invalid_spool_is_reported_in_one_message(state, how, words):
     broken(state, how)
     assert "spool.db" in said_once(process(state, *words))
 
 
-def test_a_state_directory_that_is_a_file(tmp_path):
+def test_state_directory_that_is_a_file_is_reported_in_one_message(tmp_path):
     (tmp_path / "file").write_text("")
     assert "file/spool.db" in said_once(process(tmp_path / "file", "records"))
 
@@ -278,7 +278,7 @@ def test_a_state_directory_that_is_a_file(tmp_path):
      ("policy", "suggest", "sandbox")],
 )  # fmt: skip
 @pytest.mark.parametrize("how", ["missing", "directory", "unreadable", "not UTF-8", "below a file"])
-def test_a_policy_that_cannot_be_read_is_one_message(state, tmp_path_factory, words, how):
+def test_unreadable_policy_is_reported_in_one_message(state, tmp_path_factory, words, how):
     policy = tmp_path_factory.mktemp("p") / "policy.yml"
     prefix: tuple[str, ...] = ()
     if how == "directory":
@@ -297,7 +297,7 @@ def test_a_policy_that_cannot_be_read_is_one_message(state, tmp_path_factory, wo
 
 
 @pytest.mark.parametrize("words", [("ca", "show"), ("ca", "create")])
-def test_a_ca_directory_that_cannot_be_read(state, words):
+def test_unreadable_ca_directory_is_reported_in_one_message(state, words):
     prefix = without_privileges()
     ca = state / "ca"
     ca.mkdir()
@@ -309,7 +309,7 @@ def test_a_ca_directory_that_cannot_be_read(state, words):
     assert str(ca) in said
 
 
-def test_unreadable_cases(state):
+def test_unreadable_cases_file_is_reported_in_one_message(state):
     assert "none.yml" in said_once(process(state, "policy", "test", str(state / "none.yml")))
     assert "directory" in said_once(process(state, "policy", "test", str(state)))
 

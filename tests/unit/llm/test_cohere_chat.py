@@ -56,7 +56,7 @@ TOOLS = [
 ]
 
 
-def test_plain_response() -> None:
+def test_usage_and_finish_reason_of_a_plain_response_are_read() -> None:
     message = {"role": "assistant", "content": [{"type": "text", "text": "Hi"}]}
     body = json.dumps({"id": "c14c80c3", "finish_reason": "COMPLETE", "message": message, "usage": USAGE}).encode()
     assert read("application/json", body) == ResponseFacts(
@@ -65,7 +65,7 @@ def test_plain_response() -> None:
 
 
 @pytest.mark.parametrize("content_type", ["text/event-stream", None])
-def test_stream_is_assembled_at_every_cut(content_type: str | None) -> None:
+def test_stream_is_assembled_for_every_split_of_its_bytes(content_type: str | None) -> None:
     body = b"".join(TEXT)
     parts = [{"type": "reasoning", "content": "why"}, {"type": "text", "content": "Coca ✓"}]
     expected = ResponseFacts(
@@ -94,7 +94,7 @@ def test_stream_that_breaks_off_has_no_usage_and_no_finish_reason() -> None:
     assert facts.messages
 
 
-def test_error_in_a_stream_is_other_and_an_error_response_names_no_type() -> None:
+def test_error_in_a_stream_has_type_other_and_an_error_response_has_none() -> None:
     end = event("message-end", delta={"finish_reason": "ERROR", "error": "generation failed"})
     facts = read("text/event-stream", end)
     assert (facts.error_type, facts.finish_reasons) == ("_OTHER", ("ERROR",))

@@ -51,7 +51,7 @@ def sent(path: str, model: str, *, streamed: bool) -> bytes:
 @pytest.mark.parametrize("content_type", [EVENTS, None])
 @pytest.mark.parametrize("model", ["any-model", "tools", "fail-stream"])
 @pytest.mark.parametrize("path", list(PATHS))
-def test_a_stream_reads_the_same_at_every_cut(path: str, model: str, content_type: str | None) -> None:
+def test_stream_gives_the_same_result_for_every_split(path: str, model: str, content_type: str | None) -> None:
     body = sent(path, model, streamed=True)
     whole = read(path, content_type, body)
     assert whole.model == model
@@ -63,7 +63,7 @@ def test_a_stream_reads_the_same_at_every_cut(path: str, model: str, content_typ
 
 @pytest.mark.parametrize("content_type", ["application/json", None])
 @pytest.mark.parametrize("path", list(PATHS))
-def test_a_plain_answer_reads_the_same_at_every_cut(path: str, content_type: str | None) -> None:
+def test_plain_response_gives_the_same_result_for_every_split(path: str, content_type: str | None) -> None:
     body = sent(path, "any-model", streamed=False)
     whole = read(path, content_type, body)
     assert whole.usage.output_tokens
@@ -72,7 +72,7 @@ def test_a_plain_answer_reads_the_same_at_every_cut(path: str, content_type: str
 
 
 @pytest.mark.parametrize("limit", [0, 1, 50, 300])
-def test_a_plain_answer_too_long_to_keep_still_has_its_usage_at_every_cut(limit: int) -> None:
+def test_usage_of_a_plain_response_over_the_limit_is_read_for_every_split(limit: int) -> None:
     body = sent("/v1/chat/completions", "any-model", streamed=False)
     kept = read("/v1/chat/completions", "application/json", body)
     for at in range(len(body) + 1):
@@ -178,7 +178,7 @@ def test_null_in_message_delta_keeps_the_value_of_message_start() -> None:
     assert read("/v1/messages", EVENTS, stream(start, delta)).usage == Usage(30, 3, 20)
 
 
-def test_zero_is_kept_and_absence_stays_absence() -> None:
+def test_zero_count_is_kept_and_missing_count_is_none() -> None:
     usage = {"input_tokens": 10, "cache_read_input_tokens": 0, "cache_creation_input_tokens": None, "output_tokens": 0}
     facts = read("/v1/messages", "application/json", json.dumps({"usage": usage}).encode())
     assert facts.usage == Usage(10, 0, 0, None)
@@ -190,7 +190,7 @@ def test_invalid_counts_are_absent() -> None:
     assert read("/chat/completions", "application/json", json.dumps({"usage": usage}).encode()).usage == Usage()
 
 
-def test_the_last_chat_chunk_with_usage_counts_with_choices_or_without() -> None:
+def test_last_chat_chunk_with_usage_is_used_with_or_without_choices() -> None:
     first = {
         "choices": [{"index": 0, "delta": {"content": "a"}}],
         "usage": {"prompt_tokens": 1, "completion_tokens": 1},
@@ -219,7 +219,7 @@ def test_the_last_chat_chunk_with_usage_counts_with_choices_or_without() -> None
     ],
     ids=["groq", "deepseek", "xai"],
 )
-def test_variants_of_the_chat_api(chunk: dict[str, Any], expected: Usage) -> None:
+def test_usage_of_compatible_chat_apis_is_read(chunk: dict[str, Any], expected: Usage) -> None:
     assert read("/openai/v1/chat/completions", EVENTS, stream(chunk)).usage == expected
     assert read("/v1/chat/completions", "application/json", json.dumps(chunk).encode()).usage == expected
 
@@ -239,7 +239,7 @@ def test_several_choices_are_several_messages() -> None:
     ]
 
 
-def test_a_call_with_broken_arguments_keeps_their_text() -> None:
+def test_invalid_json_in_tool_arguments_is_kept_as_text() -> None:
     call = {"index": 0, "id": "c", "function": {"name": "f", "arguments": '{"a": '}}
     facts = read("/v1/chat/completions", EVENTS, stream({"choices": [{"index": 0, "delta": {"tool_calls": [call]}}]}))
     assert facts.messages is not None
@@ -253,7 +253,7 @@ def test_numbers_in_arguments_that_json_cannot_write_again_become_null() -> None
     assert facts.messages[0]["parts"][0]["arguments"] == {"a": None, "b": None, "c": 1.5}
 
 
-def test_a_response_that_broke_off_keeps_the_text_of_its_deltas() -> None:
+def test_aborted_response_keeps_the_text_received_so_far() -> None:
     body = sent("/v1/responses", "any-model", streamed=True)
     facts = read("/v1/responses", EVENTS, body[: body.index(b"event: response.output_text.done")])
     assert facts.messages == [
@@ -262,7 +262,7 @@ def test_a_response_that_broke_off_keeps_the_text_of_its_deltas() -> None:
     assert (facts.finish_reasons, facts.usage) == ((), Usage())
 
 
-def test_half_a_character_in_two_deltas_becomes_one() -> None:
+def test_surrogate_pair_split_over_two_deltas_is_joined() -> None:
     deltas = [{"choices": [{"index": 0, "delta": {"content": half}}]} for half in ("\ud83d", "\udc3e", "\ud83d")]
     facts = read("/v1/chat/completions", EVENTS, stream(*deltas))
     assert facts.messages is not None
@@ -295,7 +295,7 @@ def test_long_stream_is_assembled_in_bounded_memory() -> None:
 # ── Requests, paths, hosts ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_model_and_stream_of_a_request_are_found_at_any_position_and_every_cut() -> None:
+def test_model_and_stream_of_a_request_are_found_at_any_position_for_every_split() -> None:
     decoy = {"role": "user", "content": '"model": "decoy", \\"', "model": "inner", "stream": False}
     body = json.dumps({"messages": [decoy, [{"model": "deep"}]], "stream": True, "model": "claude-✓", "z": {}}).encode()
     expected = RequestFacts("chat", "anthropic", "claude-✓", True)
@@ -306,7 +306,7 @@ def test_model_and_stream_of_a_request_are_found_at_any_position_and_every_cut()
         assert reader.finish() == expected
 
 
-def test_a_request_of_many_megabytes_is_read_in_little_memory() -> None:
+def test_large_request_is_read_in_bounded_memory() -> None:
     reader = request_reader("api.openai.com", "/v1/responses")
     tracemalloc.start()
     reader.feed(b'{"input": [{"image": "')
@@ -393,7 +393,7 @@ def test_host_selects_the_provider(host: str, name: str | None) -> None:
     assert provider_of(host) == name
 
 
-def test_other_path_has_no_parser() -> None:
+def test_unknown_path_has_no_parser() -> None:
     assert read("/v1/models", "application/json", b'{"model": "m", "usage": {"input_tokens": 1}}') == ResponseFacts()
     assert read_request("api.openai.com", "/v1/models", b"{}") == RequestFacts(provider_name="openai")
 
@@ -418,13 +418,13 @@ def test_members_equal_those_of_the_json_module(
     assert repr(members.found) == repr({name: inner for name, inner in json.loads(text).items() if inner is not None})
 
 
-def test_a_member_that_is_wanted_but_too_long_is_passed_over() -> None:
+def test_wanted_member_over_the_size_limit_is_skipped() -> None:
     members = TopLevelMembers(frozenset({"model", "usage"}))
     members.feed(b'{"model": "' + b"m" * 70_000 + b'", "usage": {"input_tokens": 1}}')
     assert members.found == {"usage": {"input_tokens": 1}}
 
 
-def test_a_plain_answer_past_its_limit_is_not_kept() -> None:
+def test_plain_response_over_the_limit_is_not_kept() -> None:
     reader = PlainReader(CHAT, 10_000)
     tracemalloc.start()
     reader.feed(b'{"choices": [{"message": {"content": "')

@@ -1,4 +1,4 @@
-"""Tests of the API registrations: they are complete and unambiguous, and derive no wrong information from a path."""
+"""Tests of the API registrations: they are complete and unambiguous, and a path gives no wrong information."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_registration_states_where_stream_and_model_are(api: Api) -> None:
         "/v1/projects/p/locations/l/publishers/google/models/gemini:predict",
     ],
 )
-def test_unread_api_with_stream_in_its_path_has_no_wrong_information(path: str) -> None:
+def test_nothing_is_derived_from_the_path_of_an_api_without_a_parser(path: str) -> None:
     assert read_request("host.example", path, b'{"contents": []}') == RequestFacts()
     assert is_model_api("aiplatform.googleapis.com" if ":" in path else "bedrock-runtime.eu.amazonaws.com", path)
     assert not is_model_api("host.example", path)
@@ -102,7 +102,7 @@ def test_stream_is_unknown_without_a_documented_default(monkeypatch: pytest.Monk
     assert read_request("h.example", "/v1/messages", b'{"stream": false}').stream is False
 
 
-def test_stream_default_holds_for_a_complete_body_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stream_default_applies_only_to_a_complete_body(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(llm, "api_of", lambda path: replace(APIS[0], stream_default=True))
     assert read_request("h.example", "/v1/messages", b"{}").stream is True
     assert read_request("h.example", "/v1/messages", b'{"model": "m", "mess').stream is None

@@ -85,7 +85,9 @@ def parts_of_anthropic(message: anthropic.types.Message) -> list[dict[str, Any]]
 @MODELS
 @pytest.mark.parametrize("thinking", [False, True])
 @pytest.mark.parametrize("delta_usage", ["full", "short"])
-def test_a_streamed_message(clients: Clients, model: str, coding: str, thinking: bool, delta_usage: str) -> None:
+def test_streamed_anthropic_message_equals_the_sdks(
+    clients: Clients, model: str, coding: str, thinking: bool, delta_usage: str
+) -> None:
     with clients.anthropic.messages.stream(
         model=model,
         max_tokens=2000,
@@ -109,7 +111,7 @@ def test_a_streamed_message(clients: Clients, model: str, coding: str, thinking:
 
 @CODINGS
 @MODELS
-def test_a_plain_message(clients: Clients, model: str, coding: str) -> None:
+def test_plain_anthropic_message_equals_the_sdks(clients: Clients, model: str, coding: str) -> None:
     told = clients.anthropic.messages.create(
         model=model, max_tokens=100, messages=MESSAGES, extra_headers={"x-standin-encoding": coding}
     )
@@ -121,7 +123,7 @@ def test_a_plain_message(clients: Clients, model: str, coding: str) -> None:
 
 @CODINGS
 @MODELS
-def test_a_streamed_chat(clients: Clients, model: str, coding: str) -> None:
+def test_streamed_chat_completion_equals_the_sdks(clients: Clients, model: str, coding: str) -> None:
     with clients.openai.chat.completions.stream(
         model=model,
         messages=MESSAGES,
@@ -146,7 +148,7 @@ def test_a_streamed_chat(clients: Clients, model: str, coding: str) -> None:
     assert (request.provider_name, request.model, request.stream) == ("openai", model, True)
 
 
-def test_a_streamed_chat_that_did_not_ask_for_usage_has_none(clients: Clients) -> None:
+def test_streamed_chat_without_include_usage_has_no_usage(clients: Clients) -> None:
     chunks = list(clients.openai.chat.completions.create(model="m", messages=MESSAGES, stream=True))
     assert all(chunk.usage is None for chunk in chunks)
     assert clients.last.response_facts("api.openai.com").usage == Usage()
@@ -154,7 +156,7 @@ def test_a_streamed_chat_that_did_not_ask_for_usage_has_none(clients: Clients) -
 
 @CODINGS
 @MODELS
-def test_a_plain_chat(clients: Clients, model: str, coding: str) -> None:
+def test_plain_chat_completion_equals_the_sdks(clients: Clients, model: str, coding: str) -> None:
     told = clients.openai.chat.completions.create(
         model=model, messages=MESSAGES, extra_headers={"x-standin-encoding": coding}
     )
@@ -166,7 +168,7 @@ def test_a_plain_chat(clients: Clients, model: str, coding: str) -> None:
 
 @CODINGS
 @MODELS
-def test_a_streamed_response(clients: Clients, model: str, coding: str) -> None:
+def test_streamed_openai_response_equals_the_sdks(clients: Clients, model: str, coding: str) -> None:
     with clients.openai.responses.stream(
         model=model, input="Grüße", extra_headers={"x-standin-encoding": coding}
     ) as stream:
@@ -185,14 +187,14 @@ def test_a_streamed_response(clients: Clients, model: str, coding: str) -> None:
 
 
 @MODELS
-def test_a_plain_response(clients: Clients, model: str) -> None:
+def test_plain_openai_response_equals_the_sdks(clients: Clients, model: str) -> None:
     told = clients.openai.responses.create(model=model, input="hello")
     facts = clients.last.response_facts("api.openai.com")
     assert told.usage is not None
     assert (facts.usage, facts.model, facts.id) == (of_responses(told.usage), told.model, told.id)
 
 
-def test_a_response_that_was_cut_short_says_why_and_has_usage(clients: Clients) -> None:
+def test_incomplete_response_has_its_reason_and_usage(clients: Clients) -> None:
     for event in clients.openai.responses.create(model="incomplete", input="hello", stream=True):
         last = event
     assert last.type == "response.incomplete"
@@ -207,7 +209,7 @@ def test_a_response_that_was_cut_short_says_why_and_has_usage(clients: Clients) 
     ("status", "word"),
     [(401, "authentication_error"), (429, "rate_limit_error"), (500, "api_error"), (529, "overloaded_error")],
 )
-def test_an_error_of_anthropic(clients: Clients, status: int, word: str, streamed: bool) -> None:
+def test_anthropic_error_equals_the_sdks(clients: Clients, status: int, word: str, streamed: bool) -> None:
     with pytest.raises(anthropic.APIStatusError) as caught:
         clients.anthropic.messages.create(model=f"fail-{status}", max_tokens=10, messages=MESSAGES, stream=streamed)
     assert caught.value.status_code == status
@@ -218,7 +220,7 @@ def test_an_error_of_anthropic(clients: Clients, status: int, word: str, streame
 @pytest.mark.parametrize(
     ("status", "word"), [(401, "invalid_api_key"), (429, "rate_limit_exceeded"), (500, "server_error")]
 )
-def test_an_error_of_openai(clients: Clients, status: int, word: str) -> None:
+def test_openai_error_equals_the_sdks(clients: Clients, status: int, word: str) -> None:
     with pytest.raises(openai.APIStatusError):
         clients.openai.chat.completions.create(model=f"fail-{status}", messages=MESSAGES)
     assert clients.last.response_facts("api.openai.com").error_type == word
@@ -241,7 +243,7 @@ def test_error_within_a_message_keeps_the_text_and_has_no_output_count(clients: 
     assert facts.messages[0]["parts"] == [{"type": "text", "content": "Hello from the provider "}]
 
 
-def test_an_error_in_the_middle_of_a_chat_or_a_response(clients: Clients) -> None:
+def test_error_in_the_middle_of_an_openai_stream_is_recorded(clients: Clients) -> None:
     with pytest.raises(openai.APIError):
         list(clients.openai.chat.completions.create(model="fail-stream", messages=MESSAGES, stream=True))
     assert clients.last.response_facts("api.openai.com").error_type == "server_error"
@@ -250,7 +252,7 @@ def test_an_error_in_the_middle_of_a_chat_or_a_response(clients: Clients) -> Non
     assert (facts.error_type, facts.finish_reasons, facts.usage) == ("server_error", ("failed",), Usage())
 
 
-def test_usage_is_found_behind_a_body_of_many_megabytes(clients: Clients) -> None:
+def test_usage_at_the_end_of_a_large_body_is_found(clients: Clients) -> None:
     size = {"x-standin-body-bytes": str(12 << 20)}
     plain = clients.anthropic.messages.create(model="m", max_tokens=10, messages=MESSAGES, extra_headers=size)
     facts = clients.last.response_facts("api.anthropic.com")

@@ -99,7 +99,7 @@ def test_section_has_the_scripts_own_style_of_headings():
     assert re.match(r"# == openclaw\.egress: end =*$", lines[lines.index("# == 3. Build ====") - 2])
 
 
-def test_other_options_replace_the_section_and_nothing_else():
+def test_changed_options_replace_only_the_section():
     one, two = present(SIMPLE), present(SIMPLE, image="it's:1")
     assert one != two
     assert present(one, image="it's:1") == two
@@ -113,13 +113,13 @@ def test_edited_section_is_detected_and_replaced():
     assert BuildScriptPatch(edited).absent() == SIMPLE
 
 
-def test_operators_other_changes_stay():
+def test_operators_changes_outside_the_section_stay():
     patched = present(SIMPLE).replace("docker build .\n", "docker build --pull .\necho new\n")
     assert BuildScriptPatch(patched).absent() == SIMPLE.replace("docker build .", "docker build --pull .\necho new")
 
 
 @pytest.mark.parametrize("keep", ["begin", "end"])
-def test_half_a_section_is_refused_with_its_line(keep):
+def test_section_without_begin_or_end_is_refused_with_its_line(keep):
     other = "end" if keep == "begin" else "begin"
     broken = re.sub(rf"^# ── openclaw\.egress: {other} .*\n", "", present(SIMPLE), flags=re.MULTILINE)
     with pytest.raises(BuildScriptError, match=r"do not make one pair \(line \d+\)"):
@@ -171,7 +171,7 @@ def test_section_is_valid_in_each_shell(shell):
         ("docker() { sudo /usr/bin/docker \"$@\"; }\ndocker build .\n", "direct", 2),
     ],
 )  # fmt: skip
-def test_the_build_is_found(script, kind, line):
+def test_docker_build_command_is_found_in_the_script(script, kind, line):
     found = anchors(script)["docker_build"]
     assert (found[0]["kind"], found[0]["line"]) == (kind, line)
 
@@ -222,7 +222,7 @@ def test_unpatchable_script_is_refused_with_line_and_remedy(script, message):
         present(script)
 
 
-def test_gateways_build_from_standard_input_is_refused_beside_other_builds():
+def test_gateway_build_from_standard_input_is_refused_if_there_are_other_builds():
     script = "docker build -t base .\ndocker build -t openclaw - <<E\nFROM base\nE\n"
     assert anchors(script)["docker_build"][0]["line"] == 1
     with pytest.raises(BuildScriptError, match="line 2: docker build reads standard input"):

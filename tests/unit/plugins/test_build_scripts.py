@@ -1,8 +1,8 @@
-"""Run each script of the corpus `build_scripts` unpatched and patched, and compare all that happened.
+"""Run each script of `build_scripts` unpatched and patched, and compare the two runs.
 
 A patched script must do the same as without the patch, byte for byte: exit status, output, commands, standard input,
-the clone. Only the gateway's images differ, by the bootstrap. A script may instead be refused; then the remedy of the
-message is applied to the script, and the result must pass.
+the clone. Only the gateway's images differ, by the bootstrap. The patch may refuse a script. The test then applies the
+remedy from the message, and the result must pass.
 """
 
 import json
@@ -34,7 +34,7 @@ REFUSED = {
 }  # fmt: skip
 ANSWERS = "yes\nfirst\nmore of standard input\n"
 DOCKERFILE = "FROM node:24 AS build\nWORKDIR /src\nCOPY . .\nFROM node:24 AS runtime\nWORKDIR /app\nUSER node\n"
-# Another user may have no right to use the environment's own Python.
+# Another user may not be permitted to run the virtual environment's Python.
 PYTHON = shutil.which("python3", path="/usr/bin:/bin") or sys.executable
 FAKE = f"#!{PYTHON} -IS\n" + (ROOT / "tests/support/build_docker.py").read_text()
 SUDO = """#!/bin/sh
@@ -161,7 +161,7 @@ def temporary(host: Host) -> list[str]:
 
 
 def judge(base: Path, script: str, **environment: str) -> list[str]:
-    """Return what differs between the runs of the script, unpatched and patched, and should not."""
+    """Return the unwanted differences between the runs of the unpatched and the patched script."""
     runs = []
     patched = BuildScriptPatch(script, str(base / "host/bootstrap/proxy-bootstrap.cjs"), image="openclaw:local")
     for text in (script, patched.present()[0]):
@@ -204,7 +204,7 @@ def base(directory: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_patched_script_does_the_same_and_its_gateway_gets_the_bootstrap(base, name):
+def test_patched_script_differs_only_by_the_bootstrap_in_the_gateways_image(base, name):
     script = (CORPUS / f"{name}.sh").read_bytes().decode()
     environment = {"old_daemon": {"DOCKER_VERSION": "20.10.24"}}.get(name, {})
     if name in REFUSED:
@@ -225,7 +225,7 @@ def test_failed_build_ends_the_script_as_without_the_patch(base, name):
     assert judge(base, script, DOCKER_STATUS="3") == []
 
 
-def test_the_share_of_refusals_is_at_most_five_percent():
+def test_at_most_five_percent_of_the_scripts_are_refused():
     print(f"build scripts: {len(NAMES)}, refused with a remedy: {len(REFUSED)} ({len(REFUSED) / len(NAMES):.1%})")
     assert len(NAMES) >= 60
     assert len(REFUSED) <= 0.05 * len(NAMES)

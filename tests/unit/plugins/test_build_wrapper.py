@@ -1,4 +1,4 @@
-"""The wrapper of docker that patched build scripts contain: commands, Dockerfiles, and what interruptions leave."""
+"""The wrapper of docker that patched build scripts contain: commands, Dockerfiles, and interrupted builds."""
 
 import json
 import os
@@ -74,7 +74,7 @@ def test_options_of_a_build_are_read(words, build, kept):
 
 
 @pytest.mark.parametrize("words", ["--help", ". --check", "--call=outline ."])
-def test_command_that_builds_nothing_is_recognised(words):
+def test_docker_command_that_builds_no_image_is_recognised(words):
     assert build_wrapper.read_build(words.split(), 0) is None
 
 
@@ -106,7 +106,7 @@ def test_copy_line_ends_the_stage_that_is_built(dockerfile, target, before):
     assert text.replace(COPY + "\n", "").rstrip("\n") == dockerfile.rstrip("\n")
 
 
-def test_dockerfile_without_the_stage_is_left_to_docker():
+def test_dockerfile_without_the_requested_stage_is_left_unchanged():
     assert build_wrapper.with_copy("FROM a", "x", "none") is None
     assert build_wrapper.with_copy("RUN a", "x") is None
 
@@ -133,7 +133,7 @@ def test_lines_that_an_earlier_release_left_in_the_clone_are_dropped():
         (Build("/c", "/c/Dockerfile.sandbox", tags=["gw:1"]), "", "gw:1", True),
     ],
 )
-def test_which_image_gets_the_bootstrap(build, text, image, expected):
+def test_only_the_gateways_image_gets_the_bootstrap(build, text, image, expected):
     assert build_wrapper.is_gateway(build, text, Settings("", image, ["*sandbox*"])) is expected
 
 
@@ -146,7 +146,7 @@ def test_missing_bootstrap_stops_the_build_with_a_message(host):
     assert temporary(host) == []
 
 
-def test_compose_without_json_configuration_passes_with_one_line(host):
+def test_build_runs_without_the_bootstrap_if_compose_shows_no_services(host):
     (host.bin / ".compose.json").write_text("[]")
     docker = host.bin / "docker"
     docker.write_text(docker.read_text().replace("status = status or image(", "status = 0 and image("))
@@ -171,7 +171,7 @@ def main(words):
 """
 
 
-def test_the_projects_values_are_in_no_file_and_no_argument(host):
+def test_values_of_the_project_appear_in_no_file_and_no_argument(host):
     docker = host.bin / "docker"
     docker.write_text(docker.read_text().replace("def main(words):\n", SPY))
     host.run(patched(host, 'cd "$CLONE"\ndocker compose build\n'))
@@ -180,7 +180,7 @@ def test_the_projects_values_are_in_no_file_and_no_argument(host):
     assert "hunter2" not in record
 
 
-def test_two_builds_at_once_do_no_harm(host):
+def test_two_concurrent_builds_do_not_disturb_each_other(host):
     script = patched(host, SCRIPT + "docker build -t openclaw:two .\n")
     (host.root / "two.sh").write_text(script)
     other = subprocess.Popen(["bash", str(host.root / "two.sh")], env={**host.environment, "DOCKER_SLOW": "0.5"})
@@ -250,13 +250,13 @@ TRAP = BRANCHES.replace("git checkout -q main\ngit", "trap 'git checkout -q main
 
 
 def interrupt(host: Host, script: str, number: int, group: bool, delay: float) -> int:
-    """Start the script, send the signal ``delay`` seconds after it began to build, and wait for all its processes."""
+    """Start the script, send it the signal ``delay`` seconds after the build began, and wait for all its processes."""
     mark = host.root / "building"
     mark.unlink(missing_ok=True)
     path = host.root / "build-openclaw.sh"
     path.write_text(script)
     process = subprocess.Popen(
-        # A test run under nohup ignores SIGHUP, and its children would inherit that.
+        # Under nohup, a test run ignores SIGHUP, and its child processes would ignore it, too.
         ["env", "--default-signal", "bash", str(path)],
         env={**host.environment, "DOCKER_SLOW": "0.3"},
         stdout=subprocess.DEVNULL,
@@ -268,7 +268,7 @@ def interrupt(host: Host, script: str, number: int, group: bool, delay: float) -
     time.sleep(delay)
     (os.killpg if group else os.kill)(process.pid, number)
     status = process.wait()
-    for _attempt in range(500):  # a killed script does not take docker along
+    for _attempt in range(500):  # docker survives a script that is killed
         try:
             os.killpg(process.pid, 0)
         except ProcessLookupError:
@@ -282,10 +282,10 @@ def clone_after(run: Outcome) -> list[str]:
 
 
 @pytest.mark.parametrize("moment", range(20))
-def test_run_after_an_interrupted_build_succeeds_and_leaves_the_clone_as_ever(host, moment):
+def test_build_after_an_interrupted_build_succeeds_and_leaves_the_clone_unchanged(host, moment):
     rng = random.Random(moment)
     number = [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP][moment % 3]
-    # After SIGKILL no trap runs, so this script of the operator finds its own branch, with or without the patch.
+    # SIGKILL runs no trap, so the operator's script finds the branch that it left, with or without the patch.
     text = TRAP if moment % 2 and number != signal.SIGKILL else BRANCHES
     script = patched(host, text)
     interrupt(host, script, number, group=moment % 4 != 3, delay=rng.uniform(0, 0.5))

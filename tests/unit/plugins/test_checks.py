@@ -58,7 +58,7 @@ def check(name: str, at: Path, docker: str, **variables: str) -> tuple[bool, str
     return done.returncode == 0 and bool(done.stdout.strip()), (lines or [""])[-1]
 
 
-def test_the_index_names_each_file_once():
+def test_index_of_checks_names_each_file_once():
     named = [file_of(item) for item in CHECKS.values()]
     assert sorted(named) == sorted(
         path for path in ROOT.glob("roles/*/files/checks/*") if path.suffix in (".sh", ".py", ".cjs")
@@ -70,7 +70,7 @@ def test_the_index_names_each_file_once():
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
 @pytest.mark.parametrize("path", sorted(ROOT.glob("roles/*/files/checks/*.cjs")), ids=lambda path: path.stem)
-def test_node_accepts_the_syntax(path):
+def test_node_can_parse_each_javascript_check(path):
     subprocess.run(["node", "--check", str(path)], check=True)
 
 
@@ -96,7 +96,7 @@ esac
         "echo 'Config path not found: proxy' >&2; exit 1",
     ],
 )
-def test_a_gateway_without_another_proxy_passes(tmp_path, proxy):
+def test_check_passes_for_a_gateway_without_another_proxy(tmp_path, proxy):
     assert check("gateway-only-proxy", tmp_path, openclaw(proxy)) == (
         True,
         "none in OPENCLAW_PROXY_URL, proxy.proxyUrl and channels.*.proxy",
@@ -120,7 +120,7 @@ def test_a_gateway_without_another_proxy_passes(tmp_path, proxy):
         "echo '[]'",
     ],
 )
-def test_an_openclaw_that_does_not_answer_fails(tmp_path, section, said):
+def test_check_fails_if_openclaw_does_not_respond(tmp_path, section, said):
     passed, found = check("gateway-only-proxy", tmp_path, openclaw(**{"proxy": "echo '{}'", section: said}))
     assert not passed
     assert found.startswith(f"could not be checked: `openclaw config get {section} --json` ended with")
@@ -143,12 +143,12 @@ def test_an_openclaw_that_does_not_answer_fails(tmp_path, section, said):
         ),
     ],
 )
-def test_another_proxy_fails(tmp_path, docker, said):
+def test_check_fails_if_another_proxy_is_configured(tmp_path, docker, said):
     assert check("gateway-only-proxy", tmp_path, docker) == (False, said)
 
 
 @pytest.mark.parametrize("listing", ["exit 1", "echo one"])
-def test_mounts_that_cannot_be_read_fail(tmp_path, listing):
+def test_check_fails_if_mounts_cannot_be_read(tmp_path, listing):
     (tmp_path / "ca").mkdir()
     (tmp_path / "ca" / "mitmproxy-ca.pem").touch()
     (tmp_path / "ca" / "mitmproxy-ca.pem").chmod(0o400)
@@ -176,7 +176,7 @@ def test_mounts_that_cannot_be_read_fail(tmp_path, listing):
 
 
 @pytest.mark.parametrize("status", [200, 502])
-def test_a_sandbox_listener_that_does_not_refuse_fails(tmp_path, status):
+def test_check_fails_if_the_sandbox_listener_does_not_refuse(tmp_path, status):
     said = f"port 8082 answers {status} for egress-verify.invalid:443"
     assert check("sandbox-refused", tmp_path, f"echo '{said}'; exit 1", PORT="8082") == (False, said)
     assert not check("sandbox-refused", tmp_path, "echo 'Connection refused' >&2; exit 1", PORT="8082")[0]
@@ -184,7 +184,7 @@ def test_a_sandbox_listener_that_does_not_refuse_fails(tmp_path, status):
 
 
 @pytest.mark.parametrize("docker", ["exit 1", "true"])
-def test_published_ports_that_cannot_be_read_fail(tmp_path, docker):
+def test_check_fails_if_published_ports_cannot_be_read(tmp_path, docker):
     assert not check("walls-carried", tmp_path, docker, CARRIER="openclaw-carrier")[0]
     assert check("walls-carried", tmp_path, "echo '53/udp -> 0.0.0.0:53'", CARRIER="c") == (
         True,
@@ -217,7 +217,7 @@ http.request = () => {
         ("{issuer: {CN: 'R3'}}", True),
     ],
 )
-def test_a_tunnel_whose_certificate_is_not_read_fails(tmp_path, certificate, passes):
+def test_check_fails_if_the_certificate_of_a_tunnel_cannot_be_read(tmp_path, certificate, passes):
     (tmp_path / "fake.cjs").write_text(NODE % certificate)
     docker = f"HTTPS_PROXY=http://127.0.0.1:9 exec node --require {tmp_path}/fake.cjs - example.com\n"
     assert check("other-tls-tunnelled", tmp_path, docker, TUNNEL_HOST="example.com")[0] is passes
@@ -237,15 +237,15 @@ FORGED = '{"ok": false, "reports": [{"source": "Loki", "lines": 7, "findings": [
         ("echo '{\"reports\": []}'", False, ""),
     ],
 )
-def test_records_with_findings_fail_the_audit(tmp_path, docker, passes, found):
+def test_check_fails_if_the_audit_has_findings(tmp_path, docker, passes, found):
     passed, said = check("records-audited", tmp_path, docker, STORE="")
     assert passed is passes and said.startswith(found)
 
 
-# `store-has-record` uses no Docker, and waits for Loki.
+# Leave out `store-has-record`, which uses no Docker and waits for Loki.
 @pytest.mark.parametrize("name", sorted(set(CHECKS) - {"store-has-record"}))
 @pytest.mark.parametrize("docker", ["exit 1", "true", "echo nonsense", "echo '{}'"])
-def test_no_check_passes_on_a_docker_that_says_nothing_useful(tmp_path, name, docker):
+def test_no_check_passes_if_docker_gives_no_usable_output(tmp_path, name, docker):
     """Run every check against an error, empty output, text and an empty object."""
     variables = {
         "CA_DIR": str(tmp_path), "CA_FILE": str(tmp_path / "ca.pem"),

@@ -42,12 +42,12 @@ def edited(text: str, *edits: tuple) -> str:
 
 
 @given(files)
-def test_reading_changes_nothing(text):
+def test_parsing_and_writing_a_dotenv_file_keeps_its_bytes(text):
     assert Dotenv(text).text == text
 
 
 @given(files, values)
-def test_a_variable_added_and_removed_leaves_the_bytes(text, value):
+def test_adding_and_removing_a_variable_restores_the_bytes(text, value):
     assert edited(edited(text, ("OURS", value)), ("OURS", None)) == text
 
 
@@ -92,7 +92,7 @@ def test_values_are_read_as_compose_reads_them(text, value):
         ("X='9'\n", "X='9'\n"),
     ],
 )
-def test_a_value_changes_in_its_place(text, after):
+def test_changed_value_stays_at_its_position(text, after):
     assert edited(text, ("X", "9")) == after
 
 
@@ -157,7 +157,7 @@ BOTH = exists("docker-compose.yml", "docker-compose.override.yml")
         ("COMPOSE_FILE=old.yml\nCOMPOSE_FILE=a.yml\n", f"/p/a.yml:{OURS}"),
     ],
 )
-def test_our_compose_file_is_last_and_is_removed_without_a_trace(text, value):
+def test_our_compose_file_is_added_last_and_removed_completely(text, value):
     env = Dotenv(text)
     env.add_compose_files([OURS], "/p", BOTH)
     assert env.get("COMPOSE_FILE") == value
@@ -169,7 +169,7 @@ def test_our_compose_file_is_last_and_is_removed_without_a_trace(text, value):
 
 
 @given(files)
-def test_any_file_gets_its_bytes_back(text):
+def test_removal_restores_the_bytes_of_any_file(text):
     env = Dotenv(text)
     env.add_compose_files([OURS], "/p", BOTH)
     env = Dotenv(env.text)
@@ -177,7 +177,7 @@ def test_any_file_gets_its_bytes_back(text):
     assert env.text == text
 
 
-def test_a_file_that_the_operator_added_since_stays():
+def test_compose_file_that_the_operator_added_later_stays():
     env = Dotenv("COMPOSE_FILE=a.yml\n")
     env.add_compose_files([OURS], "/p", BOTH)
     env = Dotenv(env.text.replace(OURS, f"{OURS}:/p/new.yml"))
@@ -185,7 +185,7 @@ def test_a_file_that_the_operator_added_since_stays():
     assert env.text == "COMPOSE_FILE=/p/a.yml:/p/new.yml\n"
 
 
-def test_an_entry_that_was_removed_by_hand_stays_removed():
+def test_entry_that_the_operator_removed_stays_removed():
     env = Dotenv("A=1\n")
     env.add_compose_files([OURS], "/p", BOTH)
     env.remove("COMPOSE_FILE")
@@ -211,7 +211,7 @@ def test_unsupported_compose_file_list_is_refused(text, found, message):
     "value",
     ["plain", "a b", "$HOME", "it's", 'say "x" $y', "a#b", "a # b", "tab\tx", "back\\slash", "'\\n'", "two\nlines"],
 )
-def test_compose_itself_reads_back_what_was_set(tmp_path, value):
+def test_compose_reads_the_values_that_were_set(tmp_path, value):
     import json
 
     (tmp_path / ".env").write_text(edited("A=1", ("X", value)))

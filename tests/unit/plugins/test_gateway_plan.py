@@ -1,6 +1,6 @@
 """The gateway's plan, against one golden file per deployment.
 
-Each file holds the operator's compose files, what Compose 2.26.1 prints for them without and with resolved variables,
+Each file holds the operator's compose files, the output of Compose 2.26.1 for them without and with resolved variables,
 the image, the container and the options, and the expected plan without its empty values.
 """
 
@@ -36,7 +36,7 @@ def planned(given: dict[str, Any], **options: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_plan(name):
+def test_plan_equals_the_golden_file(name):
     case = yaml.safe_load(CASES[name].read_text())
     given = copy.deepcopy(case["given"])
     assert planned(given) == case["plan"]
@@ -52,10 +52,10 @@ def test_each_problem_states_place_finding_and_remedy(name):
 
 
 def started(service: dict[str, Any], image: dict[str, Any]) -> list[str]:
-    """Return the words that Docker starts for a service with resolved variables, as moby combines them."""
+    """Return the command line that Docker starts for a service, from entrypoint and command as moby combines them."""
 
     def words(value: str | list[str]) -> list[str]:
-        # None of the variables is set, so each has its default value.
+        # No variable is set, so use each one's default value.
         def plain(text: str) -> str:
             return re.sub(r"(?<!\$)\$\{\w+(?::?[-?]([^}]*))?\}", r"\1", text).replace("$$", "$")
 
@@ -73,7 +73,7 @@ def has_no_obstacle(name: str) -> bool:
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if has_no_obstacle(name)])
-def test_the_gateway_starts_the_operators_words_and_loads_the_bootstrap_once(name):
+def test_gateway_keeps_the_operators_command_and_loads_the_bootstrap_once(name):
     case = yaml.safe_load(CASES[name].read_text())
     given, plan = case["given"], case["plan"]
     image = given.get("image", {})

@@ -15,7 +15,7 @@ from ansible_collections.openclaw.egress.plugins.module_utils.manifest import (
 
 @pytest.fixture
 def manifest(tmp_path):
-    """Open the manifest again each time, as each task of a play does."""
+    """Return the manifest, opened anew as in each task of a play."""
     return lambda: Manifest(str(tmp_path / "lib/manifest.json"))
 
 
@@ -40,7 +40,7 @@ def change(manifest, path, content: bytes):
     step(manifest, "wrote", str(path))
 
 
-def test_a_file_gets_its_bytes_and_mode_back(manifest, tmp_path):
+def test_rollback_restores_bytes_and_mode_of_a_file(manifest, tmp_path):
     path = tmp_path / "env"
     path.write_bytes(b"A=1\r\n\xff")
     path.chmod(0o640)
@@ -102,7 +102,7 @@ def test_a_file_edited_after_the_last_run_is_left_alone(manifest, tmp_path):
     assert path.read_bytes() == b"B=2, and the operator's"
 
 
-def test_edit_between_two_runs_does_not_count_as_ours(manifest, tmp_path):
+def test_edit_between_two_runs_is_attributed_to_the_operator(manifest, tmp_path):
     path = tmp_path / "env"
     path.write_bytes(b"A=1")
     change(manifest, path, b"B=2")
@@ -131,13 +131,13 @@ def test_a_second_run_changes_nothing(manifest, tmp_path):
     assert manifest().items["network:n"]["data"] == {"created": True}
 
 
-def test_an_unknown_path_is_unknown_and_cannot_be_noted_as_written(manifest, tmp_path):
+def test_path_that_was_not_recorded_cannot_be_noted_as_written(manifest, tmp_path):
     assert manifest().status(str(tmp_path / "x")) == "unknown"
     with pytest.raises(ManifestError, match="state=recorded before the change"):
         manifest().wrote(str(tmp_path / "x"))
 
 
-def test_the_manifest_is_for_its_owner_only(manifest, tmp_path):
+def test_only_the_owner_can_read_the_manifest(manifest, tmp_path):
     step(manifest, "record", "path", str(tmp_path / "x"))
     assert (tmp_path / "lib").stat().st_mode & 0o777 == 0o700
     assert (tmp_path / "lib/manifest.json").stat().st_mode & 0o777 == 0o600

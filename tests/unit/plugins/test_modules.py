@@ -109,7 +109,7 @@ def env(tmp_path):
     return path
 
 
-def test_compose_env_adds_and_removes_without_a_trace_and_shows_no_value(env, tmp_path):
+def test_compose_env_removes_all_that_it_added_and_shows_no_value(env, tmp_path):
     ours = str(tmp_path / "docker-compose.egress.yml")
     variables = {"TOKEN": "hunter3", "NEW": 8080, "FLAG": True, "A": None}
     told = call("compose_env", path=str(env), variables=variables, compose_files_add=[ours])
@@ -172,7 +172,7 @@ def test_rollback_manifest_records_and_restores_a_file(env, tmp_path):
     assert item("restored")["status"] == "unknown"
 
 
-def test_rollback_manifest_reports_drift_until_the_caller_has_undone_its_part(env, tmp_path):
+def test_rollback_manifest_reports_drift_until_the_caller_reverted_its_changes(env, tmp_path):
     manifest = str(tmp_path / "lib/manifest.json")
 
     def item(state):
@@ -222,7 +222,7 @@ def openclaw(tmp_path, monkeypatch):
     return docker, {"container": "gw", "manifest": str(tmp_path / "state" / "manifest.json")}
 
 
-def test_openclaw_agents_sets_what_differs_and_puts_it_back(openclaw):
+def test_openclaw_agents_changes_only_different_settings_and_restores_them(openclaw):
     docker, gateway = openclaw
     told = call("openclaw_agents", defaults=SETTINGS, check=True, **gateway)
     assert told["changed"]
@@ -241,7 +241,7 @@ def test_openclaw_agents_sets_what_differs_and_puts_it_back(openclaw):
     assert not call("openclaw_agents", state="absent", **gateway)["changed"]
 
 
-def test_openclaw_agents_forgets_nothing_when_openclaw_refuses(openclaw):
+def test_openclaw_agents_keeps_the_undo_data_if_openclaw_refuses(openclaw):
     docker, gateway = openclaw
     call("openclaw_agents", defaults=SETTINGS, **gateway)
     kept, had = Path(gateway["manifest"]).read_text(), docker.state["openclaw"]
@@ -263,7 +263,7 @@ def test_openclaw_agents_forgets_nothing_when_openclaw_refuses(openclaw):
         ("unable to find user node: no matching entries in passwd file", "openclaw_gateway_user"),
     ],
 )
-def test_openclaw_agents_names_the_remedy(openclaw, message, remedy):
+def test_each_error_of_openclaw_agents_names_a_remedy(openclaw, message, remedy):
     docker, gateway = openclaw
     docker.change(openclaw={"message": message})
     told = call("openclaw_agents", defaults=SETTINGS, **gateway)
@@ -272,7 +272,7 @@ def test_openclaw_agents_names_the_remedy(openclaw, message, remedy):
     assert "Traceback" not in str(told)
 
 
-def test_openclaw_agents_with_a_missing_gateway(openclaw):
+def test_openclaw_agents_reports_a_missing_gateway(openclaw):
     docker, gateway = openclaw
     docker.change(containers={})
     assert "Start the container gw" in call("openclaw_agents", defaults=SETTINGS, **gateway)["msg"]
@@ -288,7 +288,7 @@ def test_gateway_plan_returns_the_plan_and_problems_without_failing(tmp_path):
         "compose_dir": f"{tmp_path}/link",
         "compose_file": f"{tmp_path}/link/docker-compose.egress.yml",
         "env_file": f"{tmp_path}/link/.env",
-        "no_proxy": "10.0.0.0/8,localhost",  # as `-e` gives it
+        "no_proxy": "10.0.0.0/8,localhost",  # a string, as `-e` passes it
     }
     found = call("openclaw_gateway_plan", **options)
     assert not found["changed"]

@@ -63,7 +63,7 @@ def test_rollback_keeps_equal_settings_of_the_operator():
     assert put(after, data, {})[0] == before
 
 
-def test_later_changes_are_left_and_named():
+def test_settings_changed_later_are_kept_and_named():
     after, data, _ = put(having(network="bridge"), {}, OURS)
     edited = applied(after, {NETWORK: "theirs"})
     back, _, left = put(edited, data, {})
@@ -95,7 +95,7 @@ def test_operators_own_network_is_kept(own, becomes):
     assert put(after, data, {})[0] == before
 
 
-def test_operators_network_returns_when_the_class_may_reach_something():
+def test_operators_network_is_restored_if_the_class_may_reach_a_destination():
     closed, data, _ = put(having(network="mine"), {}, OURS)
     opened, data, _ = put(closed, data, {PROXY: OURS[PROXY]}, {NETWORK: "bridge"})
     assert opened["defaults"]["sandbox"]["docker"]["network"] == "mine"
@@ -115,7 +115,7 @@ def test_run_interrupted_before_the_change_leaves_nothing_to_undo():
     assert (back.changes, back.data, back.left) == ({}, {}, [])
 
 
-def test_next_rollback_completes_an_interrupted_one():
+def test_next_rollback_completes_an_interrupted_rollback():
     after, data, _ = put(having(network="bridge"), {}, OURS)
     done = plan(after, data, {}, {})
     assert applied(after, plan(after, either(data, done.data), {}, {}).changes) == having(network="bridge")
@@ -139,7 +139,7 @@ def test_no_secret_of_a_sandbox_is_shown():
 
 @pytest.mark.parametrize("own", [{"network": "bridge"}, {"network": "bridge", "env": {"LANG": "C.UTF-8"}}])
 @pytest.mark.parametrize("count", [1, 5, 9, 40])
-def test_no_step_takes_more_than_half_of_openclaws_file(own, count):
+def test_no_change_removes_more_than_half_of_openclaws_settings(own, count):
     before = {"defaults": {"sandbox": {"docker": own}}}
     wanted = {NETWORK: "none"} | {f"{DOCKER}.env.VARIABLE_{n}": f"http://172.30.0.250:{8000 + n}" for n in range(count)}
     current, data, _ = put(before, {}, wanted)

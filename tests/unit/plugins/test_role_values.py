@@ -13,14 +13,14 @@ FILES = [path for part in ("tasks", "vars", "templates") for path in sorted((ROL
 
 
 @pytest.mark.parametrize("name", TYPED)
-def test_an_expression_converts_the_value(name):
+def test_every_use_of_a_typed_variable_converts_it(name):
     uses = 0
     for path in FILES:
         text = path.read_text()
         for found in re.finditer(rf"(?<!\w){name}\b", text):
             before, after = text[: found.start()], text[found.end() :]
             inside = before.rfind("{{") > before.rfind("}}") or re.search(r"(when|until|that): [^\n]*\Z", before)
-            # The value alone in a message.
+            # A message may show the value unconverted.
             shown = before.endswith("{{ ") and after.startswith(" }} ")
             if inside and not shown:
                 uses += 1

@@ -27,14 +27,14 @@ EVIDENCE = Evidence(
 
 
 @pytest.mark.parametrize("code", Code)
-def test_every_code_has_a_sentence_for_all_evidence_and_for_none(code):
+def test_every_code_has_a_sentence_with_and_without_evidence(code):
     for evidence in (EVIDENCE, codes.NOTHING):
         assert isinstance(codes.reason(code, evidence), str)
     assert codes.reason(code, EVIDENCE)
     assert re.fullmatch(r"[a-z]+(_[a-z]+)*", code)
 
 
-def test_every_code_is_documented_with_its_rule_and_no_other():
+def test_documentation_lists_every_code_with_its_rule():
     rows = re.findall(r"^\| `([a-z_]+)` \| (.*?) \| (.+?) \|$", DOCUMENT.read_text(), re.MULTILINE)
     assert sorted(code for code, _, _ in rows) == sorted(Code)
     for code, rule, _ in rows:
@@ -42,6 +42,6 @@ def test_every_code_is_documented_with_its_rule_and_no_other():
         assert known is None or rule == f"`{known}`", code
 
 
-def test_a_limit_is_named_by_its_place_in_the_policy():
+def test_sentence_names_the_limits_key_in_the_policy():
     assert codes.rule_of(Code.HEAD_TIMEOUT, EVIDENCE) == "classes.sandbox.limits.headers"
     assert codes.rule_of(Code.NOT_TLS) == "syntax"

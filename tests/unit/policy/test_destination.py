@@ -48,7 +48,7 @@ NAMES = {
 
 
 @pytest.mark.parametrize("written", list(NAMES))
-def test_a_name_has_one_form(written: str) -> None:
+def test_every_spelling_of_a_name_has_one_canonical_form(written: str) -> None:
     assert parse_destination(written, 443) == Destination(NAMES[written], None, 443)
 
 
@@ -81,7 +81,7 @@ ADDRESSES = {
 
 
 @pytest.mark.parametrize("written", list(ADDRESSES))
-def test_an_address_is_recognised_in_every_spelling(written: str) -> None:
+def test_address_is_recognised_in_every_notation(written: str) -> None:
     address = ipaddress.ip_address(ADDRESSES[written])
     assert parse_destination(written, 80) == Destination(ADDRESSES[written], address, 80)
 
@@ -292,8 +292,8 @@ def test_hosts_are_parsed_as_browsers_do(written: str) -> None:
         assert canonical_host(written)[0] == WPT[written]
 
 
-# From the same files: hosts for a browser, but not here. Nothing is stripped or unescaped before a decision, labels
-# have DNS's length limit, and a symbol is written as its A-label.
+# From the same files: hosts that a browser accepts and the proxy refuses. It strips and unescapes nothing before a
+# decision, labels have DNS's length limit, and a symbol is written as its A-label.
 STRICTER = [
     "GOO\u200b\u2060\ufeffgoo.com",
     "a\u00adb",
@@ -331,7 +331,7 @@ hosts = st.one_of(
 @given(hosts)
 @example("xn--\u00fc.example")
 @example("\u00ad")
-def test_anything_is_a_host_or_a_refusal_and_the_form_is_final(written: str) -> None:
+def test_any_text_is_refused_or_has_a_stable_canonical_form(written: str) -> None:
     try:
         host, address = canonical_host(written)
     except DestinationError:
@@ -343,7 +343,7 @@ def test_anything_is_a_host_or_a_refusal_and_the_form_is_final(written: str) -> 
 
 @settings(deadline=None)
 @given(st.ip_addresses(v=6))
-def test_each_writing_of_an_ipv6_address_is_the_same_address(address: IPv6Address) -> None:
+def test_every_notation_of_an_ipv6_address_is_the_same_address(address: IPv6Address) -> None:
     for written in (str(address), address.exploded, address.compressed.upper(), f"[{address.exploded}]"):
         assert canonical_host(written) == (str(address), address)
 
@@ -370,7 +370,7 @@ def spellings(draw: st.DrawFn, address: IPv4Address) -> str:
     if draw(st.booleans()):
         text = text.upper()
     if draw(st.booleans()):
-        text = text.translate({ord(char): ord(char) + 0xFEE0 for char in "0123456789abcdefxABCDEFX."})  # Full width.
+        text = text.translate({ord(char): ord(char) + 0xFEE0 for char in "0123456789abcdefxABCDEFX."})  # full width
     return text + draw(st.sampled_from(["", "."]))
 
 
@@ -385,13 +385,13 @@ def test_every_spelling_of_an_ipv4_address_is_that_address(data: st.DataObject, 
     st.lists(st.from_regex(r"\A(0[xX][0-9a-fA-F]{1,9}|0?[0-9]{1,11})\Z"), min_size=1, max_size=5),
     st.sampled_from(["", "."]),
 )
-def test_numbers_and_dots_are_an_address_or_nothing_and_never_a_name(numbers: list[str], end: str) -> None:
+def test_numbers_and_dots_are_an_address_or_refused_and_never_a_name(numbers: list[str], end: str) -> None:
     try:
         host, address = canonical_host(".".join(numbers) + end)
     except DestinationError:
         return
     assert address is not None and host == str(address)
-    # The C library also reads such numbers; a proxy that disagrees with it could be bypassed.
+    # The C library accepts such numbers. A proxy that reads them differently could be bypassed.
     assert socket.inet_aton(".".join(numbers).lower()) == address.packed
 
 
@@ -417,7 +417,7 @@ def test_case_and_trailing_dot_do_not_change_the_name(written: str, chance: Rand
         form = canonical_host(written)
     except DestinationError:
         return
-    # Letters with an upper case of several letters (such as ß) are other names in IDNA 2008.
+    # Skip letters whose upper case has several letters (such as ß): in IDNA 2008 these are different names.
     varied = "".join(char.upper() if len(char.upper()) == 1 and chance.random() < 0.5 else char for char in written)
     assert canonical_host(varied) == form
     assert canonical_host(varied + ".") == form
@@ -425,7 +425,7 @@ def test_case_and_trailing_dot_do_not_change_the_name(written: str, chance: Rand
 
 @settings(deadline=None)
 @given(st.data())
-def test_every_spelling_of_a_guarded_address_is_that_address_and_is_refused(data: st.DataObject) -> None:
+def test_every_spelling_of_a_guarded_address_is_refused(data: st.DataObject) -> None:
     address = data.draw(addresses_within(4))
     assert isinstance(address, IPv4Address)
     written = data.draw(spellings(address))
@@ -518,7 +518,7 @@ GUARD = {
 
 
 @pytest.mark.parametrize("address", list(GUARD))
-def test_the_guard_names_the_range(address: str) -> None:
+def test_address_guard_names_the_range_of_an_address(address: str) -> None:
     assert guard_reason(ipaddress.ip_address(address)) == GUARD[address]
 
 
@@ -562,11 +562,11 @@ PUBLIC = (
 
 
 @pytest.mark.parametrize("address", PUBLIC.split())
-def test_the_neighbours_of_special_ranges_are_public(address: str) -> None:
+def test_addresses_next_to_special_ranges_are_public(address: str) -> None:
     assert guard_reason(ipaddress.ip_address(address)) is None
 
 
-def test_each_row_of_the_table_gives_its_own_reason() -> None:
+def test_each_special_range_has_its_own_reason() -> None:
     for row in SPECIAL_RANGES:
         middle = row.network[row.network.num_addresses // 2 - 1] if row.network.num_addresses > 1 else row.network[0]
         reason = guard_reason(middle)

@@ -88,7 +88,7 @@ def test_prefix_covers_each_temporary_address(policy_file, tmp_path):
     assert explained(policy_file, file, "sandbox", "https://vps6.example/").rule == "address-guard"
 
 
-def test_command_reports_the_same(policy_file, addresses):
+def test_explain_command_refuses_the_hosts_addresses_as_well(policy_file, addresses):
     found = egress(policy_file, addresses, "policy", "explain", "gateway", "https://vps.example/")
     assert found.returncode == 1 and "an address of this proxy's host" in found.stdout
 
@@ -99,18 +99,18 @@ def test_command_refuses_an_invalid_file_with_one_message(policy_file, tmp_path)
 
 
 @pytest.mark.parametrize("spelling", [PUBLIC, "93.12113678", "0x5d.0xb8.0xd7.0xe", "0135.0270.0327.016", "1572394766"])
-def test_every_spelling_is_refused(policy_file, addresses, spelling):
+def test_every_spelling_of_the_hosts_address_is_refused(policy_file, addresses, spelling):
     assert not explained(policy_file, addresses, "browser", f"https://{spelling}/").allow
     for form in (f"[::ffff:{PUBLIC}]", "[2002:5db8:d70e::]", "[64:ff9b::5db8:d70e]"):
         assert not explained(policy_file, addresses, "gateway", f"https://{form}/").allow
 
 
-def test_an_exception_that_names_the_address_lifts_it_for_its_port(policy_file, addresses):
+def test_exception_permits_an_address_of_the_host_for_its_port(policy_file, addresses):
     assert explained(policy_file, addresses, "sandbox", "https://vps.example:8443/").allow
     assert not explained(policy_file, addresses, "gateway", "https://vps.example:8443/").allow
 
 
-def test_access_control_decides_as_the_policy_does(policy_file, addresses):
+def test_access_control_refuses_the_hosts_addresses_as_well(policy_file, addresses):
     policy = with_host_addresses(load_policy(policy_file, None), addresses)
     for class_name in policy.classes:
         for port in (443, 8443):
@@ -131,7 +131,7 @@ def test_access_control_decides_as_the_policy_does(policy_file, addresses):
         (None, "cannot be read: No such file"),
     ],
 )
-def test_invalid_file_is_one_message(policy_file, tmp_path, content, said):
+def test_invalid_host_addresses_file_is_reported_in_one_message(policy_file, tmp_path, content, said):
     file = tmp_path / "addresses"
     if content is not None:
         file.write_bytes(content)

@@ -131,13 +131,13 @@ DECISIONS = [
 
 @pytest.mark.parametrize(("name", "host", "port", "allow", "rule", "reason"), DECISIONS)
 @pytest.mark.wording
-def test_the_example_decides_with_rule_and_reason(
+def test_documented_example_gives_the_expected_decisions(
     name: str, host: str, port: int, allow: bool, rule: str, reason: str
 ) -> None:
     assert verdict(decide(read(EXAMPLE), name, at(host, port))) == (allow, rule, reason)
 
 
-def test_the_example_has_its_values() -> None:
+def test_documented_example_is_read_with_its_values() -> None:
     policy = read(EXAMPLE)
     assert {item.name: (item.listen, item.action) for item in policy.classes.values()} == {
         "gateway": (8080, "open"),
@@ -155,7 +155,7 @@ def test_the_example_has_its_values() -> None:
     assert policy.class_for_port(9999) is None
 
 
-def test_a_class_describes_itself() -> None:
+def test_description_of_a_class_lists_its_rules() -> None:
     policy = read(EXAMPLE)
     assert policy.describe("gateway") == (
         "gateway: listens on 8080, action open\n"
@@ -225,12 +225,12 @@ def test_the_built_in_policy_opens_the_gateway_to_names() -> None:
 # ── rules ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_deny_goes_before_allow() -> None:
+def test_deny_takes_precedence_over_allow() -> None:
     policy = class_with("allow: [a.example]\ndeny: [a.example]\n")
     assert decide(policy, "sandbox", at("a.example")).rule == "classes.sandbox.deny[0]"
 
 
-def test_a_denial_without_ports_means_every_port_also_in_an_open_class() -> None:
+def test_deny_rule_without_ports_matches_every_port_even_in_an_open_class() -> None:
     policy = class_with("deny: [a.example, {host: c.example}, {cidr: 93.184.0.0/16}]\n", action="open")
     assert not decide(policy, "sandbox", at("a.example", 8443)).allow
     assert not decide(policy, "sandbox", at("c.example", 8443)).allow
@@ -238,7 +238,7 @@ def test_a_denial_without_ports_means_every_port_also_in_an_open_class() -> None
     assert decide(policy, "sandbox", at("b.example", 8443)).allow
 
 
-def test_a_denial_with_ports_means_these() -> None:
+def test_deny_rule_with_ports_matches_only_these() -> None:
     policy = class_with("deny: [{host: a.example, ports: [25]}]\n", action="open")
     assert not decide(policy, "sandbox", at("a.example", 25)).allow
     assert decide(policy, "sandbox", at("a.example", 443)).allow
@@ -258,7 +258,7 @@ def test_rules_match_the_canonical_form_of_a_host() -> None:
     assert decide(policy, "sandbox", at("8.8.8.8")).allow
 
 
-def test_a_literal_is_allowed_by_name_or_by_a_range() -> None:
+def test_address_literal_is_allowed_by_its_own_rule_or_by_a_range() -> None:
     policy = class_with("allow: [8.8.8.8, {cidr: 9.9.9.0/24, ports: [853]}, {cidr: '2620:fe::/48'}]\n")
     allowed = [("8.8.8.8", 443), ("9.9.9.9", 853), ("2620:fe::fe", 443)]
     denied = [("8.8.4.4", 443), ("9.9.9.9", 443), ("9.9.10.1", 853), ("2620:ff::1", 443), ("::ffff:8.8.8.8", 443)]
@@ -267,7 +267,7 @@ def test_a_literal_is_allowed_by_name_or_by_a_range() -> None:
 
 @pytest.mark.parametrize("action", ["open", "enforce", "report"])
 @pytest.mark.wording
-def test_a_literal_needs_a_rule_that_names_it_in_every_mode(action: str) -> None:
+def test_address_literal_needs_a_rule_for_every_action(action: str) -> None:
     policy = class_with("allow: ['*']\n", action=action)
     assert decide(policy, "sandbox", at("example.com")).allow
     decision = decide(policy, "sandbox", at("8.8.8.8"))
@@ -284,7 +284,7 @@ def test_no_allow_rule_lifts_the_address_guard(action: str, host: str) -> None:
     assert (found.allow, found.rule) == (False, "address-guard")
 
 
-def test_report_softens_the_denial_of_a_literal_only_where_allow_names_it() -> None:
+def test_report_lets_an_address_literal_pass_only_if_allow_names_it() -> None:
     for rules, allow in (("deny: [8.8.8.8]\n", False), ("deny: [8.8.8.8]\nallow: [8.8.8.8]\n", True)):
         decision = decide(class_with(rules, "report"), "sandbox", at("8.8.8.8"))
         assert (decision.allow, decision.would_deny, decision.rule) == (allow, allow, "classes.sandbox.deny[0]")
@@ -300,7 +300,7 @@ def test_report_allows_and_marks_requests_that_enforce_denies() -> None:
         assert (reported.rule, reported.reason) == (enforced.rule, enforced.reason)
 
 
-def test_tls_may_be_left_out_only_where_the_rule_says_so() -> None:
+def test_tunnel_without_tls_needs_a_rule_with_tls_false() -> None:
     policy = class_with("allow: [{host: git.example, ports: [22], tls: false}, git.example]\n")
     assert decide(policy, "sandbox", at("git.example", 22)).tls is False
     assert decide(policy, "sandbox", at("git.example", 443)).tls is True
@@ -348,7 +348,7 @@ PATHS = "allow: [{host: api.openai.com, methods: [post], paths: [/v1/responses, 
         (None, "/v1/responses", False),
     ],
 )
-def test_a_rule_with_methods_and_paths_allows_these_alone(method: str | None, path: str | None, allow: bool) -> None:
+def test_rule_with_methods_and_paths_allows_only_these(method: str | None, path: str | None, allow: bool) -> None:
     assert decide(class_with(PATHS), "sandbox", at("api.openai.com"), method, path).allow is allow
 
 
@@ -371,7 +371,7 @@ def test_a_rule_with_methods_and_paths_allows_these_alone(method: str | None, pa
         ("GET", None, False),
     ],
 )
-def test_a_denial_of_methods_and_paths_holds_for_every_writing(
+def test_deny_rule_matches_every_spelling_of_its_methods_and_paths(
     method: str | None, path: str | None, allow: bool
 ) -> None:
     rules = "deny: [{host: api.openai.com, methods: [DELETE]}, {host: api.openai.com, paths: [/v1/files]}]\n"
@@ -379,7 +379,7 @@ def test_a_denial_of_methods_and_paths_holds_for_every_writing(
 
 
 @pytest.mark.wording
-def test_the_reason_of_a_near_miss_names_the_rule() -> None:
+def test_reason_names_a_rule_that_matches_only_the_host() -> None:
     assert decide(class_with(PATHS), "sandbox", at("api.openai.com"), "GET", "/v1/files").reason == (
         "sandbox may not reach api.openai.com:443: classes.sandbox.allow[0] matches the host but not this port, method "
         "or path (it allows api.openai.com; ports 80, 443; methods POST; paths /v1/responses, /v1/chat/*)"
@@ -396,13 +396,13 @@ def test_methods_and_paths_are_valid_for_a_completely_inspected_wildcard() -> No
 
 
 @pytest.mark.wording
-def test_a_public_answer_is_allowed() -> None:
+def test_name_that_resolves_to_a_public_address_is_allowed() -> None:
     found = decide_address(read(EXAMPLE), "browser", at("example.com"), ipaddress.ip_address("93.184.215.14"))
     assert verdict(found) == (True, "default", "93.184.215.14 is public")
 
 
 @pytest.mark.wording
-def test_a_guarded_answer_is_refused_with_the_name_that_gave_it() -> None:
+def test_name_that_resolves_to_a_guarded_address_is_refused() -> None:
     found = decide_address(read(EXAMPLE), "browser", at("evil.example"), ipaddress.ip_address("169.254.169.254"))
     assert verdict(found) == (
         False,
@@ -431,21 +431,21 @@ def test_exception_holds_only_for_its_class_addresses_and_ports(name: str, port:
         assert found.rule == "classes.gateway.addresses[0]"
 
 
-def test_a_fixed_answer_is_under_the_guard_as_any_other() -> None:
+def test_address_guard_applies_to_fixed_addresses() -> None:
     policy = read(EXAMPLE)
     answer = policy.fixed_address("llm.corp.example")
     assert answer is not None
     assert not decide_address(policy, "browser", at("llm.corp.example"), answer).allow
 
 
-def test_report_does_not_soften_the_guard() -> None:
+def test_address_guard_denies_also_with_action_report() -> None:
     policy = class_with("allow: ['*']\n", action="report")
     assert not decide_address(policy, "sandbox", at("a.example"), ipaddress.ip_address("127.0.0.1")).allow
 
 
 @pytest.mark.parametrize(("action", "allow"), [("enforce", False), ("open", False), ("report", True)])
 @pytest.mark.wording
-def test_a_denied_range_is_denied_for_names_that_resolve_into_it(action: str, allow: bool) -> None:
+def test_name_that_resolves_into_a_denied_range_is_denied(action: str, allow: bool) -> None:
     policy = class_with("allow: ['*']\ndeny: [{cidr: 93.184.0.0/16}]\n", action=action)
     found = decide_address(policy, "sandbox", at("a.example"), ipaddress.ip_address("93.184.1.1"))
     assert (found.allow, found.would_deny, found.rule) == (allow, allow, "classes.sandbox.deny[0]")
@@ -710,7 +710,7 @@ TWO_PLACES = {
         "    deny: [{cidr: 8.0.0.0/8, paths: [/x]}]\n",
         "    allow: [{host: api.openai.com, tls: false}]\n",
         "resolve:\n  a.example: 8.8.8.8\n  A.example.: 8.8.4.4\n",
-        # found only because the address is parsed
+        # only parsing the address reveals this error
         "    allow: ['*.10.0.0.1']\n",
         "    allow: [{cidr: 8.8.8.8/24}]\n",
         "    addresses: [{cidr: 0.0.0.0/1, ports: [80]}]\n",
@@ -733,7 +733,7 @@ def refusal_of(data: bytes, llm_hosts: tuple[str, ...] | None = None) -> str:
     return str(refused.value)
 
 
-def test_inspect_unlike_the_environment_is_an_error() -> None:
+def test_inspect_that_differs_from_the_environment_is_an_error() -> None:
     assert refusal_of(EXAMPLE.encode(), ("api.openai.com", "llm.example")) == (
         "policy.yml:2: inspect: PROXY_LLM_HOSTS names different hosts (api.openai.com, llm.example); "
         "remove one of the two, or make them equal"
@@ -755,7 +755,7 @@ def test_file_that_is_not_utf8_is_reported_with_line_and_byte() -> None:
     assert refusal_of(b"version: 1\n# caf\xe9\n") == "policy.yml:2: byte 0xe9 is not UTF-8; save the file as UTF-8"
 
 
-def test_a_byte_order_mark_does_no_harm() -> None:
+def test_byte_order_mark_is_ignored() -> None:
     assert read_policy(b"\xef\xbb\xbf" + HEAD.encode(), "policy.yml").classes
 
 
@@ -769,7 +769,7 @@ def test_a_deeply_nested_file_is_refused() -> None:
     assert "nested too deeply" in refusal_of(b"version: " + b"[" * 1_000)
 
 
-def test_aliases_may_share_a_list_but_not_multiply_it_without_end() -> None:
+def test_aliases_may_share_a_list_but_not_expand_it_without_limit() -> None:
     shared = "version: 1\nclasses:\n  a: {listen: 1, action: enforce, allow: &list [x.example, y.example]}\n"
     policy = read(shared + "  b: {listen: 2, action: enforce, allow: *list}\n")
     assert decide(policy, "b", at("y.example")).rule == "classes.b.allow[1]"
@@ -780,7 +780,7 @@ def test_aliases_may_share_a_list_but_not_multiply_it_without_end() -> None:
     assert "there are more than 50000 rules; use wildcards, and fewer aliases" in refusal_of(bomb.encode())
 
 
-def test_an_alias_of_itself_is_refused() -> None:
+def test_recursive_alias_is_refused() -> None:
     assert "write a host, or a mapping" in refusal_of((HEAD + "    allow: &a [*a]\n").encode())
 
 
@@ -789,7 +789,7 @@ def test_a_merge_key_is_understood() -> None:
     assert (policy.classes["b"].listen, policy.classes["b"].action) == (8083, "enforce")
 
 
-def test_a_policy_comes_from_a_file(tmp_path: Path) -> None:
+def test_policy_is_loaded_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "policy.yml"
     file.write_text(EXAMPLE)
     assert load_policy(file, None).digest == read(EXAMPLE).digest
@@ -929,7 +929,7 @@ def test_deciding_never_raises(
 
 @settings(deadline=None)
 @given(actions, st.lists(patterns, max_size=4), st.one_of(names, st.ip_addresses().map(str)), ports, st.ip_addresses())
-def test_no_policy_without_an_exception_lets_a_guarded_address_through(
+def test_no_policy_without_an_exception_permits_a_guarded_address(
     action: str, allow: list[str], host: str, port: int, ip: ipaddress.IPv4Address | ipaddress.IPv6Address
 ) -> None:
     policy = class_with(f"allow: {allow}\n", action)
@@ -951,7 +951,7 @@ yaml_texts = st.one_of(
 
 @settings(deadline=None)
 @given(yaml_texts)
-def test_any_bytes_are_a_policy_or_an_error_with_a_remedy(data: bytes) -> None:
+def test_any_file_gives_a_policy_or_an_error_with_a_remedy(data: bytes) -> None:
     for text in (data, HEAD.encode() + b"    allow: " + data, HEAD.encode() + data):
         try:
             assert read_policy(text, "policy.yml").classes
@@ -971,7 +971,7 @@ def test_rule_matches_every_host_that_it_accepts(text: str) -> None:
     assert policy_module._pattern(node) == destination.host
 
 
-def test_many_rules_are_searched_by_host() -> None:
+def test_lookup_among_many_rules_uses_the_host_index() -> None:
     many = "".join(f"- h{number}.example\n" for number in range(2000))
     found = class_with(f"allow:\n{many}- '*.b.test'\n").classes["sandbox"]
     assert [rule.subject for rule in found.allow.about("h7.example", None)] == ["h7.example"]
@@ -1055,7 +1055,7 @@ def test_limits_on_methods_of_inspected_hosts_are_marked_in_the_decision() -> No
     assert not decide(policy, "sandbox", at("www.example.com"), "POST", "/").limited
 
 
-def test_a_limit_that_another_exception_lifts_is_warned_of() -> None:
+def test_exception_made_useless_by_a_wider_one_is_a_warning() -> None:
     policy = class_with(
         "addresses:\n"
         "  - {cidr: 10.0.0.2/32, ports: [3100], paths: [/otlp/v1/logs]}\n"
@@ -1068,7 +1068,7 @@ def test_a_limit_that_another_exception_lifts_is_warned_of() -> None:
 
 
 @pytest.mark.parametrize("limit", ["methods: [POST]", "paths: [/otlp/v1/logs]"])
-def test_a_limit_on_an_exception_that_tls_would_hide_is_an_error(limit) -> None:
+def test_exception_with_methods_or_paths_for_port_443_is_an_error(limit) -> None:
     rule = f"{{cidr: 10.0.0.2/32, ports: [80, 443], {limit}}}"
     data = f"version: 1\nclasses:\n  a: {{listen: 1, action: open, addresses: [{rule}]}}\n"
     assert schema_errors(data.encode()) != []
@@ -1098,7 +1098,7 @@ DEFAULTS = Path(__file__).parents[3] / "roles" / "openclaw_proxy" / "defaults" /
         ("POST", "10.0.0.2:3100", False),
     ],
 )
-def test_default_policy_of_the_role_lets_telemetry_be_written_but_not_read(method, url, allow) -> None:
+def test_roles_default_policy_allows_writing_telemetry_but_not_reading_it(method, url, allow) -> None:
     text = DEFAULTS.read_text()
     text = "version: 1\n" + textwrap.dedent(text[text.index("  classes:\n") :])
     for variable, value in {

@@ -23,7 +23,7 @@ HOST, ADDRESS = "www.example.com", "93.184.215.14"
 
 
 class Notes:
-    """An observer that keeps the codes of denials."""
+    """An observer that collects the codes of denials."""
 
     def __init__(self) -> None:
         self.codes: list[str] = []
@@ -39,7 +39,7 @@ class Notes:
 
 
 class SlowResolver:
-    """A resolver that answers when the test lets it."""
+    """A resolver that responds when the test releases it."""
 
     def __init__(self) -> None:
         self.asked, self.go = asyncio.Event(), asyncio.Event()
@@ -102,7 +102,7 @@ def test_a_grant_ends_with_its_connection(access_control):
     asyncio.run(run())
 
 
-def test_a_grant_is_of_one_connection(access_control):
+def test_grant_is_valid_for_one_connection_only(access_control):
     async def run() -> None:
         resolver = SlowResolver()
         control = access_control(resolver)

@@ -68,7 +68,7 @@ def test_class_above_its_share_gets_no_more_and_others_keep_theirs(budget):
     assert not budget.fits("gateway", 10 * MIB + 1)
 
 
-def test_a_class_that_a_reload_removed_still_counts():
+def test_memory_of_a_class_removed_by_a_reload_is_still_counted():
     names = [*CLASSES]
     budget = MemoryBudget(80 * MIB, lambda: names)
     budget.add("build", 30 * MIB)
@@ -77,12 +77,12 @@ def test_a_class_that_a_reload_removed_still_counts():
     assert budget.total <= budget.limit
 
 
-def test_a_size_that_can_never_fit_is_known(budget):
+def test_size_that_can_never_fit_is_refused(budget):
     assert budget.possible("gateway", 50 * MIB) and not budget.possible("gateway", 50 * MIB + 1)
     assert not budget.possible("gateway", 50 * MIB, request=True)
 
 
-def test_the_default_follows_from_the_limit():
+def test_default_budget_is_computed_from_the_memory_limit():
     assert default_budget(512 * MIB) == 192 * MIB
     assert default_budget(128 * MIB) == default_budget(1) == LEAST_MEMORY_BUDGET
     assert default_budget(None) == DEFAULT_BUDGET
@@ -105,7 +105,7 @@ def test_the_default_follows_from_the_limit():
         ("nonsense", {}, None),
     ],
 )
-def test_the_limit_of_the_container(tmp_path, cgroup, files, limit):
+def test_memory_limit_is_read_from_the_cgroups(tmp_path, cgroup, files, limit):
     process, root = tmp_path / "cgroup", tmp_path / "fs"
     process.write_text(cgroup)
     for name, text in files.items():
@@ -127,7 +127,7 @@ def test_invalid_budget_is_refused(monkeypatch, value):
 
 
 @pytest.mark.parametrize(("value", "budget"), [("33554432", 33554432), ("", None)])
-def test_a_budget_that_is_set_is_used(monkeypatch, value, budget):
+def test_configured_budget_replaces_the_default(monkeypatch, value, budget):
     monkeypatch.setenv("EGRESS_MEMORY_BUDGET", value)
     assert Settings.load().memory_budget == budget
 
@@ -175,7 +175,7 @@ def test_a_full_collection_waits_for_idle_or_for_its_interval(budget, monkeypatc
     assert collected == [1, 2]
 
 
-def test_a_reader_at_the_address_of_a_freed_one_is_tuned_too():
+def test_socket_reader_at_a_reused_memory_address_is_tuned():
     async def tune() -> None:
         for _ in range(50):
             reader = asyncio.StreamReader()

@@ -19,7 +19,7 @@ def test_unused_allowance_does_not_accumulate():
     assert [rate.take(3600.0) for _ in range(7)][-1] > 0
 
 
-def test_a_small_rate_lets_one_pass():
+def test_rate_below_ten_still_permits_one_request_at_once():
     rate = Rate(1)
     assert rate.take(0.0) == 0.0
     assert rate.take(30.0) == pytest.approx(30.0)

@@ -1,4 +1,4 @@
-"""The memory that the recorder charges for an exchange covers what it really holds."""
+"""Tests that the memory charged for an exchange covers the memory that the recorder really holds."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_charge_covers_a_streamed_request(spool, path):
             flow.request.stream(piece)
             held = tracemalloc.get_traced_memory()[0] - before
             assert held <= exchange.held + SPARE
-            # Nothing waits a second time beside the capture.
+            # The capture holds the only copy of the bytes.
             assert held <= BODY_LIMIT * 5 // 4 + SPARE
             assert exchange.held <= exchange.expected(8 * MIB) + SPARE
         tracemalloc.reset_peak()
@@ -168,7 +168,7 @@ def test_charge_covers_the_window_of_a_decoder_and_ends_with_the_body(spool, cod
 
 
 class Refusing:
-    """Fake of the accounts: it has room for a number of bytes."""
+    """A fake of the memory accounts that grants N bytes and then refuses."""
 
     def __init__(self, room):
         self.room = room

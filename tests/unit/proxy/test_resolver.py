@@ -39,7 +39,7 @@ def test_with_a_grant_for_another_name_nothing_is_looked_up():
         in_a_loop(ask)
 
 
-def test_a_grant_gives_its_addresses_and_no_others():
+def test_lookup_returns_only_the_addresses_of_the_grant():
     async def ask():
         destination = parse_destination("www.example.com", 80)
         resolver.current_grant.set(ConnectionGrant("a", destination, ("192.0.2.1", "2001:db8::1"), inspect=False))

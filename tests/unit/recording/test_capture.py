@@ -61,7 +61,7 @@ def exchange(chunks: list[bytes], headers: list[tuple[str, str]], outcome: str =
 
 
 @pytest.mark.parametrize("encode", [bytes, lambda data: gzip.compress(data, mtime=0), zstd.compress])
-def test_every_cut_gives_the_same_record(encode) -> None:
+def test_every_split_of_the_bytes_gives_the_same_record(encode) -> None:
     coding = {bytes: None, zstd.compress: "zstd"}.get(encode, "gzip")
     headers = [("content-encoding", coding)] if coding else []
     wire = encode(EVENTS)
@@ -74,7 +74,7 @@ def test_every_cut_gives_the_same_record(encode) -> None:
     assert exchange([wire[at : at + 1] for at in range(len(wire))], headers) == whole
 
 
-def test_secrets_are_gone_before_a_record_is_made() -> None:
+def test_capture_redacts_secrets() -> None:
     record = exchange([EVENTS], [("set-cookie", "session=1"), ("request-id", "req_1")])
     assert KEY not in repr(record) and "session=1" not in repr(record) and "secret" not in record.url
     assert record.key_fingerprint is not None
@@ -82,7 +82,7 @@ def test_secrets_are_gone_before_a_record_is_made() -> None:
     assert KEY not in repr(capture().known()) and "secret" not in repr(capture().known())
 
 
-def test_times_trace_and_sizes() -> None:
+def test_record_has_times_trace_and_sizes() -> None:
     record = exchange([EVENTS[:10], EVENTS[10:]], [])
     assert (record.begin_ns, record.first_chunk_ns, record.end_ns) == (1_000_000_000, 1_500_000_000, 3_000_000_000)
     assert (record.trace_id, record.span_id) == ("a" * 32, "b" * 16)

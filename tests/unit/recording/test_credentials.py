@@ -118,7 +118,7 @@ def test_body_without_credentials_is_not_withheld(form):
 
 
 @pytest.mark.parametrize("body", [*FORMS.values(), *PLAIN.values()])
-def test_verdict_is_the_same_for_each_cut_in_two_and_for_single_bytes(body):
+def test_verdict_is_the_same_for_each_split_in_two_and_for_single_bytes(body):
     data = body.encode()
     expected = verdict([data])
     assert verdict([bytes([byte]) for byte in data]) == expected
@@ -137,14 +137,14 @@ _pieces = st.one_of(
 
 @given(st.lists(_pieces, max_size=40), st.lists(st.integers(0, 3000), max_size=8))
 @example(["client", "%", "25", "5f", "secret", "=", "a"], [7, 8])
-def test_verdict_never_depends_on_where_chunks_are_cut(pieces, cuts):
+def test_verdict_never_depends_on_chunk_boundaries(pieces, cuts):
     body = "".join(pieces).encode()
     bounds = [0, *sorted(cut for cut in cuts if cut < len(body)), len(body)]
     assert verdict([body[a:b] for a, b in itertools.pairwise(bounds)]) == verdict([body])
 
 
 @given(st.integers(0, 140_000), st.integers(500, 70_000), st.sampled_from(sorted(FORMS)))
-def test_credential_deep_inside_a_long_body_is_found_for_any_size_of_chunk(before, size, form):
+def test_credential_in_the_middle_of_a_long_body_is_found_for_any_chunk_size(before, size, form):
     if form.startswith(("form with a short name", "form with JSON")):
         return
     body = b"lorem ipsum " * (before // 12) + b"\n" + FORMS[form].encode() + b" dolor" * 2000
@@ -210,7 +210,7 @@ def test_opaque_body_is_withheld_at_a_path_of_sessions_and_accounts(path, conten
         ("/v1/obsessions", "application/octet-stream"),
     ],
 )
-def test_other_bodies_are_not_withheld_for_their_type(path, content_type):
+def test_binary_body_at_other_paths_is_not_withheld(path, content_type):
     scan = scan_for("api.anthropic.com", path, content_type)
     scan.feed(b'{"id":"sesn_1"}')
     scan.finish()
@@ -233,14 +233,14 @@ HOSTILE = {
 
 @pytest.mark.parametrize("size", [MEGABYTE, 4096])
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_body_costs_no_more_than_linear_time(name, size):
+def test_scan_of_a_hostile_body_takes_linear_time(name, size):
     body = HOSTILE[name]
     scan = CredentialScan("application/json")
     begin = time.process_time()
     for at in range(0, len(body), size):
         scan.feed(body[at : at + size])
     scan.finish()
-    # About 30 to 100 ms on an idle core. The scan before this one took 600 ms and more.
+    # An idle core needs 30 to 100 ms. A scan that is not linear needed 600 ms and more.
     assert time.process_time() - begin < 0.4
     assert len(scan._text) + len(scan._names) == 0
 
@@ -279,7 +279,7 @@ _NAME_PIECES = st.sampled_from(
 @given(st.lists(_NAME_PIECES, max_size=30), st.integers(0, 4000))
 @example(["lorem " * 300, "token", "="], 1806)
 @example(["lorem " * 300, "token", "=", '"'], 1806)
-def test_prose_around_a_name_changes_no_verdict(pieces, cut):
+def test_verdict_does_not_depend_on_surrounding_prose(pieces, cut):
     body = "".join(pieces).encode()
     assert verdict([body[:cut], body[cut:]]) == verdict([body])
     # A text with many assignment characters is searched as a whole.
@@ -288,7 +288,7 @@ def test_prose_around_a_name_changes_no_verdict(pieces, cut):
 
 
 @pytest.mark.parametrize("end", ["token=", 'token="', "token=\n"])
-def test_name_at_the_end_of_a_chunk_waits_for_its_value(end):
+def test_name_at_the_end_of_a_chunk_matches_a_value_in_the_next(end):
     scan = CredentialScan(None)
     scan.feed(b"a > b " + b"lorem ipsum " * 100 + b"max" + end.encode())
     assert not scan.found

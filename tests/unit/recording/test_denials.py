@@ -87,7 +87,7 @@ def test_reported_denials_are_counted_apart_from_enforced_ones():
     assert rate.due(now=0.0, everything=True) == [(LOOP, 2), (reported, 2)]
 
 
-# ── together again ───────────────────────────────────────────────────────────────────────────────────────────────
+# ── grouped denials ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def denial(**changes) -> Denial:
@@ -123,7 +123,7 @@ def test_group_counts_enforced_and_reported_denials():
     assert (group.enforced, group.reported, group.count) == (1, 5, 6)
 
 
-def test_group_has_the_newest_reason_that_is_not_a_summary():
+def test_group_has_the_reason_of_its_newest_single_record():
     counted = denial(count=3, reason=summary(3), time_ns=9, summary=True)
     (group,) = group_denials([counted, denial(reason="old", time_ns=1), denial(reason="new", time_ns=2), counted])
     assert group.reason == "new"

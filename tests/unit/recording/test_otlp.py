@@ -42,7 +42,7 @@ def test_a_record_holds_line_time_severity_event_name_and_attributes():
     assert [item.string_value for item in values["l"].array_value.values] == ["x", "y"]
 
 
-def test_observed_time_is_the_time_so_that_a_retry_is_identical():
+def test_observed_time_equals_the_records_time():
     first, second = encode_record(line(), "x", TIME), encode_record(line(), "x", TIME)
     assert LogRecord.FromString(first).observed_time_unix_nano == TIME
     assert first == second
@@ -54,12 +54,12 @@ def test_the_trace_of_the_request_is_on_the_record():
 
 
 @pytest.mark.parametrize("ids", [(None, None), ("zz", "0b" * 8), ("0" * 32, "0" * 16), ("0a" * 16, None)])
-def test_without_a_valid_trace_there_is_none(ids):
+def test_record_has_no_trace_if_the_requests_is_invalid(ids):
     record = LogRecord.FromString(encode_record(line(trace_id=ids[0], span_id=ids[1]), "x", TIME))
     assert (record.trace_id, record.span_id) == (b"", b"")
 
 
-def test_the_line_can_be_read_back():
+def test_log_line_can_be_decoded_from_the_encoded_record():
     assert decode_text(encode_record(line(), "é€😀\0", TIME)) == "é€😀\0"
 
 
@@ -86,7 +86,7 @@ def test_a_push_is_a_valid_request_with_the_records_bytes_unchanged():
     )
 
 
-def test_records_of_another_resource_keep_theirs_and_their_order():
+def test_push_keeps_each_records_resource_and_the_order():
     old, new = (encode_resource(make_resource("i", host_name=name)) for name in ("old", "new"))
     records = [(old, encode_record(line(), "1", 1)), (old, encode_record(line(), "2", 2))]
     records += [(new, encode_record(line(), "3", 3))]
@@ -110,7 +110,7 @@ def test_the_environment_names_the_service_and_adds_attributes(monkeypatch):
     assert make_resource("i", "by-argument").attributes["service.name"] == "by-name"
 
 
-def test_the_instance_is_the_spools_whatever_the_environment_says(monkeypatch):
+def test_instance_id_is_the_spools_despite_the_environment(monkeypatch):
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "service.instance.id=other,host.name=from-env")
     found = make_resource("mine").attributes
     assert (found["service.instance.id"], found["host.name"]) == ("mine", "from-env")

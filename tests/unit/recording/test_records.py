@@ -40,7 +40,7 @@ def sealed(lines: list[Line]) -> list[str]:
     return texts
 
 
-def test_known_values_are_attributes_with_standard_names():
+def test_known_values_become_attributes_with_standard_names():
     record = exchange(
         http_version="1.1",
         first_chunk_ns=1_795_524_248 * SECOND,
@@ -108,7 +108,7 @@ def test_a_line_is_compact_json_that_starts_with_its_place_in_the_chain():
     }
 
 
-def test_the_next_line_holds_the_hash_of_the_one_before():
+def test_each_line_contains_the_hash_of_the_previous_line():
     one, two = sealed([*lines_of(exchange()), *lines_of(exchange(id="2"))])
     assert json.loads(two)["prev"] == hashlib.sha256(one.encode()).hexdigest()
 
@@ -146,14 +146,14 @@ def test_each_error_type_of_a_provider_reaches_the_record(word):
         (b"\xff\x00", base64.b64encode(b"\xff\0").decode(), "base64"),
     ],
 )
-def test_a_body_is_a_string_that_gives_its_bytes_back(data, text, encoding):
+def test_body_text_can_be_converted_back_to_its_bytes(data, text, encoding):
     body = Body.of(data)
     assert (body.text, body.encoding, body.size) == (text, encoding, len(data))
     assert body.content() == data
     assert body.sha256 == hashlib.sha256(data).hexdigest()
 
 
-def test_a_body_cut_inside_a_character_is_still_text_and_claims_no_hash():
+def test_body_cut_inside_a_character_is_text_without_a_hash():
     body = Body.of("aé€".encode()[:-1], whole=False)
     assert (body.text, body.encoding, body.truncated, body.sha256, body.size) == ("aé", "utf-8", True, None, 5)
 
@@ -220,7 +220,7 @@ def test_line_at_the_limit_is_not_split_and_a_longer_one_is():
     assert len(lines_of(exchange(response_body=Body.of(b"x" * MAX_LINE_BYTES)))) > 1
 
 
-def test_parts_name_their_place_and_carry_no_usage():
+def test_parts_of_a_record_have_an_index_and_no_usage():
     facts = ResponseFacts(usage=Usage(1, 2))
     first, *parts = lines_of(exchange(response_body=Body.of(b"x" * 500_000), response_facts=facts))
     assert first.attributes["gen_ai.usage.input_tokens"] == 1

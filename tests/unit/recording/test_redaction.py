@@ -46,7 +46,7 @@ SECRET = "s3cr3t-Value_0123456789"
         "OpenAI-Organization-Auth",
     ],
 )
-def test_header_with_a_secret_name_loses_its_value(name):
+def test_value_of_a_header_with_a_secret_name_is_redacted(name):
     assert redact_headers([(name, SECRET)]) == [(name, REDACTED)]
 
 
@@ -138,7 +138,7 @@ def test_secret_in_an_unusual_part_of_a_url_is_redacted(url):
         "not a url",
     ],
 )
-def test_a_url_without_secrets_stays_as_sent(url):
+def test_url_without_secrets_is_unmodified(url):
     assert redact_url(url) == url
 
 
@@ -164,7 +164,7 @@ def test_secrets_in_a_log_message_are_redacted(text):
     assert SECRET not in redact_text(text)
 
 
-def test_a_log_message_keeps_the_rest():
+def test_other_text_of_a_log_message_is_kept():
     text = redact_text("b'GET / HTTP/1.1\\r\\nCookie: a=b\\r\\nHost: api.openai.com\\r\\n'")
     assert text == f"b'GET / HTTP/1.1\\r\\nCookie: {REDACTED}\\r\\nHost: api.openai.com\\r\\n'"
 
@@ -184,7 +184,7 @@ def test_one_key_has_one_fingerprint_however_it_is_sent(headers):
     assert key_fingerprint(headers) == hashlib.sha256(SECRET.encode()).hexdigest()[:12]
 
 
-def test_no_key_has_no_fingerprint():
+def test_missing_key_has_no_fingerprint():
     assert key_fingerprint([("content-type", "text/plain")]) is None
 
 
@@ -251,11 +251,11 @@ any_text = st.text(st.characters(codec=None, categories=None))
 
 
 @given(any_text)
-def test_any_text_can_be_encoded_afterwards(text):
+def test_any_cleaned_text_can_be_encoded_as_utf8(text):
     for made in (clean_text(text), redact_url(text), redact_text(text), redact_headers([(text, text)])[0][1]):
         made.encode()
 
 
 @given(before=st.text("abc=&;?#%/", max_size=12), after=st.text("abc=&;?#%/", max_size=12))
-def test_key_parameter_is_redacted_in_any_context(before, after):
+def test_query_parameter_key_is_always_redacted(before, after):
     assert SECRET not in redact_url(f"https://h.example/?{before}&key={SECRET}&{after}")

@@ -87,11 +87,11 @@ def test_filters_find_the_denials_of_an_older_version(state, how):
             assert filtered(reader, outcome=wanted) == [row for row in every if row[2] == wanted]
         for code in {code for _, code, _ in every if code}:
             assert filtered(reader, code=code) == [row for row in every if row[1] == code]
-        # The limit counts matching records, not those that were looked at.
+        # The limit counts matching records, not examined records.
         assert filtered(reader, code=Code.LITERAL_WITHOUT_RULE, limit=1)[0][0] == "8.8.8.8"
 
 
-def test_the_old_spool_is_migrated_and_goes_on(state):
+def test_old_spool_is_migrated_and_accepts_new_records(state):
     path = state / "spool.db"
     with Spool(path, sync_seconds=None) as spool:
         assert user_version(spool._storage.db) == USER_VERSION
@@ -108,7 +108,7 @@ def test_the_old_spool_is_migrated_and_goes_on(state):
         assert stored.fetchall()[4] == ("reported.example", "no_rule", 0)
 
 
-def test_the_old_spool_is_exported_to_the_last_line(state):
+def test_every_line_of_the_old_spool_is_exported(state):
     def clock() -> int:
         return 1_795_784_400_000_000_000  # 2026-11-27T13:00:00Z: a destination refuses lines older than a week
 

@@ -101,7 +101,7 @@ def test_time_increases_over_a_restart_too(path):
         assert [record.time_ns for record in spool.pending(1 << 40)] == [500, 501]
 
 
-def test_a_clock_that_was_far_ahead_leaves_later_times_at_the_present(path):
+def test_times_restart_at_the_present_after_a_clock_far_ahead(path):
     hour = 3600 * 10**9
     times = iter([hour, 4 * hour, hour + 5, hour + 5, hour + 6])
     with Spool(path, sync_seconds=None, clock_ns=lambda: next(times)) as spool:
@@ -170,7 +170,7 @@ def test_an_exchange_that_is_closed_leaves_no_journal(spool, path):
     assert [row.id for row in spool.reader.query()] == ["a"]
 
 
-def test_exchange_under_way_at_a_crash_becomes_an_interrupted_record(path):
+def test_exchange_in_progress_at_a_crash_becomes_an_interrupted_record(path):
     with Spool(path, sync_seconds=None) as spool:
         head = {
             "method": "POST", "url": "https://api.openai.com/v1/responses", "host": "api.openai.com", "port": 443,
@@ -194,7 +194,7 @@ def test_exchange_under_way_at_a_crash_becomes_an_interrupted_record(path):
 
 
 @pytest.mark.parametrize("how", ["withheld", "left"])
-def test_bodies_that_turn_out_to_be_credentials_are_not_in_the_interrupted_record(path, how):
+def test_interrupted_record_has_no_bodies_that_are_credentials(path, how):
     with Spool(path, sync_seconds=None) as spool:
         head = {"method": "POST", "url": "https://h.example/x", "request_complete": True, "request_size": 6}
         spool.open_exchange("e1", "gateway", head)
@@ -211,7 +211,7 @@ def test_bodies_that_turn_out_to_be_credentials_are_not_in_the_interrupted_recor
     assert (request["body"], request["body_size"], request["body_sha256"]) == ("[redacted]", 6, None)
 
 
-def test_interrupted_exchange_with_only_its_beginning_is_recorded(spool):
+def test_interrupted_exchange_without_known_fields_is_recorded(spool):
     spool.open_exchange("a", "gateway", {})
     assert spool.recover() == 1
     assert [(row.id, row.outcome) for row in spool.reader.query()] == [("a", "interrupted")]
@@ -227,14 +227,14 @@ def test_invalid_unicode_is_recorded(spool):
 # ── queries ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_long_exchange_is_one_row_and_comes_back_whole(spool):
+def test_long_exchange_is_one_row_and_is_reassembled_completely(spool):
     body = "é€😀" * 100_000
     assert len(spool.close_exchange(exchange("long", response_body=Body.of(body.encode())))) > 4
     assert len(list(spool.reader.query())) == 1
     assert reassemble(spool.reader.lines_for("long"))["response"]["body"] == body
 
 
-def test_rows_have_the_columns_of_tables(spool):
+def test_rows_have_the_values_that_the_cli_shows(spool):
     facts = ResponseFacts("claude-opus-5-1", "msg", ("end_turn",), Usage(10, 5))
     spool.close_exchange(exchange("a", response_facts=facts, end_ns=2_500_001_000))
     (row,) = spool.reader.query()
@@ -263,7 +263,7 @@ def test_rows_have_the_columns_of_tables(spool):
         (Filters(method="CONNECT"), ["d"]),
     ],
 )
-def test_rows_are_found_by(path, filters, found):
+def test_each_filter_finds_its_rows(path, filters, found):
     clock = iter(range(101, 200))
     with Spool(path, sync_seconds=None, clock_ns=lambda: next(clock)) as spool:
         spool.close_exchange(exchange("a"))
@@ -288,7 +288,7 @@ def test_another_connection_reads_while_the_proxy_writes(spool, path):
         assert reader.stats().items() <= spool.stats().items()
 
 
-def test_a_reader_of_a_spool_that_is_not_there_says_so(path):
+def test_reader_reports_a_missing_spool(path):
     with pytest.raises(SpoolError, match="the file does not exist yet"):
         SpoolReader(path)
 
@@ -296,14 +296,14 @@ def test_a_reader_of_a_spool_that_is_not_there_says_so(path):
 # ── the queue ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_pending_lines_come_in_order_up_to_a_size_but_at_least_one(spool):
+def test_pending_returns_lines_in_order_up_to_a_size_and_at_least_one(spool):
     for name in "abc":
         spool.close_exchange(exchange(name, 10_000))
     assert [record.seq for record in spool.pending(25_000)] == [1, 2]
     assert [record.seq for record in spool.pending(1)] == [1]
 
 
-def test_no_query_of_the_exporter_and_of_the_limit_sorts_the_backlog(path):
+def test_no_query_for_export_or_pruning_sorts_the_backlog(path):
     """Check the query plans, because a sort would read every waiting line with its body for each push."""
     said: list[str] = []
     with Spool(path, 40_000, sync_seconds=None) as spool:
@@ -381,7 +381,7 @@ def test_acknowledged_lines_are_pruned_before_pending_ones(path):
         assert spool.dropped_lines == 0
 
 
-def test_the_ledger_keeps_the_hashes_of_what_was_pruned(path):
+def test_ledger_keeps_the_hashes_of_pruned_lines(path):
     with Spool(path, LIMIT, sync_seconds=None, local=True) as spool:
         fill(spool, 100)
         audit = spool.reader.audit()
@@ -410,7 +410,7 @@ def test_at_the_limit_the_oldest_waiting_lines_are_dropped_and_named(path):
         assert note["openclaw.egress.spool.last_hash"] == ledger[note["openclaw.egress.spool.last_seq"]]
 
 
-def test_one_class_does_not_push_out_another(path):
+def test_lines_of_one_class_do_not_displace_another_classs(path):
     with Spool(path, LIMIT, sync_seconds=None) as spool:
         fill(spool, 5, "gateway")
         fill(spool, 200, "sandbox")
@@ -491,7 +491,7 @@ def test_file_that_is_not_a_database_is_refused_by_name(path):
         Spool(path, sync_seconds=None)
 
 
-def test_a_full_disk_is_one_clear_message_and_loses_nothing(path):
+def test_full_disk_is_reported_in_one_message_and_loses_no_record(path):
     with Spool(path, sync_seconds=None) as spool:
         spool.close_exchange(exchange("a"))
         pages = spool._storage.db.execute("PRAGMA page_count").fetchone()[0]
@@ -505,7 +505,7 @@ def test_a_full_disk_is_one_clear_message_and_loses_nothing(path):
         assert spool.stats()["open_exchanges"] == 0
 
 
-def test_a_disk_that_became_read_only_is_one_clear_message(spool):
+def test_read_only_disk_is_reported_in_one_message(spool):
     spool._storage.db.execute("PRAGMA query_only = ON")  # makes SQLite fail as for a read-only file
     with pytest.raises(SpoolError, match=r"make .* writable"):
         spool.close_exchange(exchange("a"))
@@ -532,7 +532,7 @@ def test_closed_spool_raises_a_clear_error(path):
         spool.close_exchange(exchange("a"))
 
 
-def test_the_flush_thread_moves_the_log_into_the_file(path):
+def test_flush_thread_moves_sqlites_log_into_the_file(path):
     with Spool(path, sync_seconds=0.01) as spool:
         before = path.stat().st_size
         for n in range(12):
@@ -573,7 +573,7 @@ def test_only_the_flush_thread_probes_a_disk_that_failed(path, monkeypatch):
         assert set(probes) == {"spool-flush"}
 
 
-def test_a_probe_does_not_hide_a_failure_that_comes_meanwhile(spool, monkeypatch):
+def test_successful_probe_does_not_hide_a_failure_during_it(spool, monkeypatch):
     spool._storage.failed("the first failure")
     monkeypatch.setattr(spool._flusher, "sync", lambda: spool._storage.failed("the second failure"))
     assert not spool.relieve()

@@ -42,9 +42,7 @@ def test_response_has_the_requested_encoding(client: httpx2.Client, coding: str)
 
 
 @pytest.mark.parametrize("framing", ["length", "chunked", "close"])
-def test_response_has_the_requested_framing_and_the_log_its_end(
-    providers: LLMProviders, client: httpx2.Client, framing: str
-) -> None:
+def test_fakes_response_has_the_requested_framing(providers: LLMProviders, client: httpx2.Client, framing: str) -> None:
     answer = client.get("/bytes/200000", headers={"x-standin-framing": framing})
     assert len(answer.content) == 200_000
     assert ("content-length" in answer.headers) == (framing == "length")
@@ -83,7 +81,7 @@ def test_chunked_and_encoded_request_is_accepted(client: httpx2.Client) -> None:
     assert answer.json()["model"] == "claude-x"
 
 
-def test_the_plain_listener_answers_too(providers: LLMProviders) -> None:
+def test_plain_http_listener_responds_as_well(providers: LLMProviders) -> None:
     assert httpx2.get(f"http://127.0.0.1:{providers.http_port}/bytes/10").content == bytes(range(10))
 
 

@@ -44,7 +44,7 @@ def decode(coding: str | None, *chunks: bytes, max_output: int | None = None) ->
 
 
 @ALL
-def test_every_cut_in_two_and_byte_by_byte_give_the_same(coding: str) -> None:
+def test_decoder_gives_the_same_output_for_every_split(coding: str) -> None:
     coded = ENCODERS[coding](TEXT)
     cuts = [(coded[:at], coded[at:]) for at in range(len(coded) + 1)]
     for chunks in [*cuts, tuple(coded[at : at + 1] for at in range(len(coded)))]:
@@ -53,7 +53,7 @@ def test_every_cut_in_two_and_byte_by_byte_give_the_same(coding: str) -> None:
 
 
 @given(st.binary(max_size=5000), st.sampled_from(list(ENCODERS)), st.lists(st.integers(0, 6000), max_size=8))
-def test_any_data_in_any_chunks_comes_back(data: bytes, coding: str, places: list[int]) -> None:
+def test_any_data_in_any_chunks_is_decoded_correctly(data: bytes, coding: str, places: list[int]) -> None:
     coded = ENCODERS[coding](data)
     edges = [0, *sorted(min(place, len(coded)) for place in places), len(coded)]
     chunks = [coded[start:end] for start, end in pairwise(edges)]
@@ -62,7 +62,7 @@ def test_any_data_in_any_chunks_comes_back(data: bytes, coding: str, places: lis
 
 
 @given(st.binary(max_size=3000), st.sampled_from(list(ENCODERS)))
-def test_garbage_never_raises(data: bytes, coding: str) -> None:
+def test_invalid_data_never_raises(data: bytes, coding: str) -> None:
     decode(coding, data[:100], data[100:])
 
 
@@ -74,7 +74,7 @@ def test_output_larger_than_a_piece_is_complete(coding: str) -> None:
 
 
 def flushing(coding: str) -> tuple[Callable[[bytes], bytes], Callable[[], bytes]]:
-    """Return the functions of a compressor: add data, and return everything needed to read it."""
+    """Return two functions of a compressor: compress data, and flush so that a decoder can read all data so far."""
     if coding == "br":
         compressor = brotli.Compressor()
         return compressor.process, compressor.flush
@@ -95,7 +95,7 @@ def test_each_flushed_event_is_readable_at_once(coding: str) -> None:
 
 
 @COMPRESSING
-def test_a_bomb_stops_at_the_limit_and_in_little_memory(coding: str) -> None:
+def test_decompression_bomb_stops_at_the_limit_in_bounded_memory(coding: str) -> None:
     bomb = _bomb(coding, 1 << 30 if coding == "zstd" else 1 << 26)
     tracemalloc.start()
     decoder = BodyDecoder(coding, max_output=4 << 20)
@@ -119,14 +119,14 @@ def _bomb(coding: str, size: int) -> bytes:
     return ENCODERS[coding](bytes(size))
 
 
-def test_a_bomb_in_an_outer_layer_stops_although_the_inner_one_gives_nothing() -> None:
+def test_decompression_bomb_stops_even_if_the_inner_coding_has_no_output() -> None:
     # Compressed zeros are not zstd after the first bytes, and a skippable frame consumes its whole claimed length.
     swallowing = b"\x50\x2a\x4d\x18" + (0x7FFFFFFF).to_bytes(4, "little") + bytes(1 << 26)
     decoded, decoder = decode("zstd, gzip", gzip.compress(swallowing), max_output=1 << 20)
     assert (decoded, decoder.exhausted) == (b"", True)
 
 
-def test_there_is_a_default_limit() -> None:
+def test_decoded_size_is_limited_by_default() -> None:
     decoder = BodyDecoder("zstd")
     assert sum(len(piece) for piece in decoder.pieces(_bomb("zstd", 1 << 27))) == 64 << 20
     assert decoder.exhausted
@@ -172,23 +172,23 @@ def test_a_zstd_window_above_8_mb_is_refused() -> None:
     assert "memory" in str(decoder.error)
 
 
-def test_plain_text_named_gzip_is_an_error() -> None:
+def test_plain_text_with_coding_gzip_is_an_error() -> None:
     decoded, decoder = decode("gzip", b'{"plain": true}', b"more")
     assert decoded == b""
     assert str(decoder.error).startswith("not valid gzip data")
 
 
 @pytest.mark.parametrize("header", ["", "identity", " , identity", "IDENTITY"])
-def test_no_coding_passes_bytes(header: str) -> None:
+def test_body_without_a_coding_is_unmodified(header: str) -> None:
     assert decode(header, b"abc")[0] == b"abc"
 
 
 @pytest.mark.parametrize("header", ["rot13", "gzip, rot13", "gzip, gzip, gzip, gzip"])
-def test_unknown_encoding_passes_bytes_and_is_reported(header: str) -> None:
+def test_body_with_an_unknown_coding_is_unmodified_and_reported(header: str) -> None:
     decoded, decoder = decode(header, b"abc")
     assert decoded == b"abc"
     assert "stored undecoded" in str(decoder.error)
 
 
-def test_names_are_read_in_any_case_and_with_old_spelling() -> None:
+def test_coding_names_are_case_insensitive_and_have_old_aliases() -> None:
     assert decode("X-GZip", gzip.compress(TEXT))[0] == TEXT

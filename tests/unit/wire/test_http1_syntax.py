@@ -56,7 +56,7 @@ FIELDS = {
 
 
 @pytest.mark.parametrize(("fields", "problem"), FIELDS.items())
-def test_fields_that_two_parsers_read_differently(fields, problem):
+def test_fields_that_two_parsers_read_differently_are_refused(fields, problem):
     assert request_problem(REQUEST + fields + b"\r\n") == problem
     assert response_problem(RESPONSE + fields + b"\r\n") == problem
 
@@ -71,7 +71,7 @@ def test_fields_that_two_parsers_read_differently(fields, problem):
         b"GET / HTTP/1.1\nX: y",
     ],
 )  # fmt: skip
-def test_request_lines_that_two_parsers_read_differently(line):
+def test_request_lines_that_two_parsers_read_differently_are_refused(line):
     assert request_problem(line + b"\r\nHost: a\r\n\r\n") is not None
 
 
@@ -85,28 +85,28 @@ def test_request_lines_that_two_parsers_read_differently(line):
         b"CONNECT a:443 HTTP/1.1\r\nContent-Length: 0\r\n\r\n",
     ],
 )
-def test_what_real_clients_send_passes(head):
+def test_heads_of_common_clients_are_accepted(head):
     assert request_problem(head) is None
 
 
-def test_bare_line_feeds_pass_from_servers_alone():
+def test_bare_line_feeds_are_accepted_only_from_servers():
     assert request_problem(b"GET / HTTP/1.1\nHost: a\n\n") == "a line ends with a bare LF"
     assert response_problem(b"HTTP/1.1 200\nA: b\n\n") is None
 
 
-def test_transfer_encoding_belongs_to_http_1_1():
+def test_transfer_encoding_is_refused_in_http_1_0():
     for head in (b"POST / HTTP/1.0", b"HTTP/1.0 200 OK"):
         judge = request_problem if head[:1] == b"P" else response_problem
         assert judge(head + b"\r\nTransfer-Encoding: chunked\r\n\r\n") == "Transfer-Encoding in HTTP/1.0"
 
 
 @pytest.mark.parametrize("line", [b"HTTP/2 200", b"HTTP/1.1 99", b"HTTP/1.1 +20", b"HTTP/1.1  200 OK", b"ICY 200 OK"])
-def test_status_lines_that_are_malformed(line):
+def test_malformed_status_lines_are_refused(line):
     assert response_problem(line + b"\r\n\r\n") == "the status line is malformed"
 
 
 @pytest.mark.parametrize("status", [b"100", b"103", b"204"])
-def test_responses_without_a_body_have_no_framing(status):
+def test_framing_header_in_a_response_without_a_body_is_refused(status):
     assert response_problem(b"HTTP/1.1 " + status + b" X\r\nTransfer-Encoding: chunked\r\n\r\n") is not None
 
 
@@ -117,12 +117,12 @@ def test_responses_without_a_body_have_no_framing(status):
         b"5,5\r\n", b"5_0\r\n", b"1" * 16 + b"\r\n", b"5;" + b"x" * 5000 + b"\r\n",
     ],
 )  # fmt: skip
-def test_chunk_sizes_that_two_parsers_read_differently(line):
+def test_chunk_sizes_that_two_parsers_read_differently_are_refused(line):
     assert chunk_size(line) is None
     assert buffered_chunks_problem(line + b"hello\r\n0\r\n\r\n") == "the size of a chunk is malformed"
 
 
-def test_chunk_sizes_that_pass():
+def test_valid_chunk_sizes_are_accepted():
     assert [chunk_size(line) for line in (b"0\r\n", b"Ff\r\n", b'5 ;a="b"\r\n')] == [0, 255, 5]
     assert chunk_size(b"5  \r\n", padded=True) == 5
 
@@ -139,7 +139,7 @@ BODIES = {
 
 
 @pytest.mark.parametrize(("body", "problem"), BODIES.items(), ids=range(len(BODIES)))
-def test_chunked_bodies(body, problem):
+def test_chunked_body_is_decoded_or_refused(body, problem):
     assert buffered_chunks_problem(body) == problem
 
 
@@ -154,7 +154,7 @@ HEADS = st.lists(
 
 @given(HEADS)
 @example(b"")
-def test_a_head_that_passes_reads_the_same_to_h11(tail):
+def test_h11_reads_every_accepted_head_the_same_way(tail):
     head = b"GET / HTTP/1.1\r\nHost: a\r\n" + tail + b"\r\n\r\n"
     for judge, ours, begin in (
         (request_problem, h11.SERVER, head),
@@ -174,7 +174,7 @@ def test_a_head_that_passes_reads_the_same_to_h11(tail):
 
 
 @given(st.lists(st.binary(min_size=1, max_size=40), max_size=5), st.integers(1, 7))
-def test_a_chunked_body_reads_the_same_however_it_is_cut(pieces, step):
+def test_chunked_body_gives_the_same_result_for_every_split(pieces, step):
     wire = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\nA: b\r\n\r\nrest"
     reader, buffer, found = StrictChunkedReader(), ReceiveBuffer(), b""
     for at in range(0, len(wire), step):
@@ -188,7 +188,7 @@ def test_a_chunked_body_reads_the_same_however_it_is_cut(pieces, step):
 
 
 @given(st.binary(max_size=60))
-def test_random_chunks_raise_nothing_else(data):
+def test_check_of_random_chunks_never_raises(data):
     assert buffered_chunks_problem(data).isascii()
 
 
@@ -206,11 +206,11 @@ def test_random_chunks_raise_nothing_else(data):
         ([(b"Content-Lengthx", b"12"), (b"Content-Lengtg", b"12")], None),
     ],
 )
-def test_length_of_a_body(fields, length):
+def test_content_length_gives_the_length_of_a_body(fields, length):
     assert content_length(fields) == length
 
 
-def test_options_of_connection():
+def test_options_of_all_connection_fields_are_returned():
     values = [b"Close,\tX-Scope-OrgID", b"", b" , keep-alive ,"]
     assert connection_options(values) == {b"close", b"x-scope-orgid", b"keep-alive"}
     assert connection_problem(values) is None
@@ -229,7 +229,7 @@ OTHER_STARTS = (
 
 
 @pytest.mark.parametrize("data", REQUEST_STARTS)
-def test_start_of_a_request_is_recognised_and_its_parts_are_undecided(data):
+def test_start_of_a_request_is_recognised_once_enough_bytes_arrived(data):
     found = [is_request_start(data[:size]) for size in range(len(data) + 1)]
     assert found[-1] is True and False not in found
     assert found.index(True) <= 52 and None not in found[found.index(True) :]
@@ -241,5 +241,5 @@ def test_start_of_another_protocol_is_recognised(data):
     assert found[-1] is False and True not in found
 
 
-def test_undecided_start_is_short():
+def test_at_most_52_bytes_decide_whether_a_request_starts():
     assert max(size for size in range(200) if is_request_start((b"A" * 32 + b" " + b"a" * 200)[:size]) is None) < 52

@@ -1,4 +1,4 @@
-"""Members of Proxy-Status that bear the proxy's own name are removed, and all others are kept."""
+"""Tests that members of Proxy-Status with the proxy's own name are removed, and all others are kept."""
 
 import time
 

@@ -52,7 +52,7 @@ CASES: dict[str, tuple[bytes, list[Event]]] = {
 
 
 @pytest.mark.parametrize("name", list(CASES))
-def test_the_rules_hold_at_every_cut(name: str) -> None:
+def test_parsing_rules_hold_for_every_split(name: str) -> None:
     text, expected = CASES[name]
     assert parse(text) == (expected, 0)
     assert parse(*(text[at : at + 1] for at in range(len(text)))) == (expected, 0)
@@ -67,7 +67,7 @@ def test_event_is_complete_at_its_blank_line() -> None:
     assert stream.feed(b"\n") == [Event(None, "b", None)]
 
 
-def test_an_event_that_is_too_long_is_dropped_and_counted_at_every_cut() -> None:
+def test_event_over_the_size_limit_is_dropped_and_counted_for_every_split() -> None:
     text = (
         b"data: 12345678\n\ndata: " + b"x" * 40 + b"\ndata: more\r\n\r\ndata: 1\n\n: " + b"c" * 40 + b"\n\ndata: 2\n\n"
     )

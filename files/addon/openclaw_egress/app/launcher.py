@@ -61,7 +61,8 @@ def serve(service: Service) -> None:
 class _Addons(addonmanager.AddonManager):
     """mitmproxy's manager, which offers an event only to the add-ons that have a hook for it.
 
-    The original calls every add-on for every event; most calls find no hook. That took a tenth of an exchange's time.
+    The original calls every add-on for every event; most calls find no hook. These calls took a tenth of an exchange's
+    time.
     """
 
     def __init__(self, master: Any) -> None:

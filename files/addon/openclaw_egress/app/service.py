@@ -95,8 +95,8 @@ class Service:
         self.metrics = Metrics()
         self.ca_dir = settings.effective_ca_dir
         if settings.ca_dir is None:
-            # Create a CA in the default directory only. A directory that the settings name has its CA from elsewhere,
-            # and not the root's key.
+            # Create a CA in the default directory only. The operator puts a CA into a directory that the settings name,
+            # and keeps the root's key elsewhere.
             certificates.create(self.ca_dir, settings.state_dir / "root", self.policy.inspect, clock=clock)
         self._policy_seen: tuple[object, ...] | None = self._policy_signature()
         self._policy_problem: str | None = None
@@ -412,8 +412,8 @@ class Service:
         try:
             self._check_ca(self.policy, info)
         except certificates.CAError:
-            # A policy and the CA for its hosts are written one after the other, so also accept a CA for the policy that
-            # waits for it.
+            # A new policy and the CA for its hosts are two files. Accept a CA for the policy that is not yet in force,
+            # too.
             if self._policy_waits_for_ca is None:
                 raise
             self._check_ca(self._policy_waits_for_ca, info)

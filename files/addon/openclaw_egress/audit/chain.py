@@ -33,7 +33,7 @@ _MAX_HELD = 4
 
 
 class ChainLine(NamedTuple):
-    """One line as a place returned it: its time in Unix nanoseconds, and its text."""
+    """One line from the spool, the destination or a file: its time in Unix nanoseconds, and its text."""
 
     time_ns: int
     text: str
@@ -151,14 +151,14 @@ def against_ledger(
     every_line: bool = False,
     is_signed: SignatureCheck | None = None,
 ) -> Report:
-    """Compare a place's lines with the ledger.
+    """Compare the lines of the spool or of a destination with the ledger.
 
     Args:
-        source: the place, for people.
+        source: name of the spool or the destination, for messages.
         ledger: the covered part of the chain.
         lines: all lines that claim to be of this instance, in any order.
         later: return the hash of a line that was committed after the audit began; None if there is none.
-        every_line: whether the place is the spool itself, which must have every line that it did not prune or drop.
+        every_line: whether the lines come from the spool, which must have every line that it did not prune or drop.
         is_signed: the check of signatures; without it they are ignored.
     """
     seen = bytearray(len(ledger))
@@ -282,7 +282,7 @@ class _Bodies:
 
     def __init__(self) -> None:
         self.parts: dict[int, int] = {}
-        """Numbers of the parts that did not come yet, each with the number of the record's first line."""
+        """Numbers of the parts that are still missing, each with the number of the record's first line."""
         self._held: dict[int, tuple[int, list[str]]] = {}
 
     def take(self, sealed: dict[str, Any], text: str) -> Iterator[Finding]:
@@ -304,7 +304,7 @@ class _Bodies:
         elif isinstance(parts := sealed.get("parts"), int) and 0 < parts < _MAX_PARTS:
             self.parts |= dict.fromkeys(range(seq + 1, seq + parts + 1), seq)
             self._held[seq] = (parts + 1, [text])
-            # Lines come nearly in order, so older records are incomplete.
+            # Lines arrive nearly in order, so the missing parts of older records will not arrive.
             while len(self._held) > _MAX_HELD:
                 del self._held[next(iter(self._held))]
         else:
@@ -342,7 +342,7 @@ def by_itself(
     """Check lines that come without a ledger.
 
     Args:
-        source: the place, for people.
+        source: name of the file, for messages.
         lines: all lines of one instance, in any order.
         head: number and hash of a line that must be present, from a checkpoint in the log or in ``/metrics``.
         is_signed: the check of signatures; at least one checkpoint must then be signed.

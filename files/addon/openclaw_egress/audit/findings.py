@@ -53,9 +53,9 @@ class Report:
     """The result of one audit.
 
     Attributes:
-        source: the audited place, for people.
+        source: name of the audited spool, destination or file, for messages.
         lines: lines of the chain in the audited range.
-        found: lines that the place has and that match the chain.
+        found: lines that the source has and that match the chain.
         duplicates: further copies of matching lines, which do no harm.
         explained: absent lines whose absence is recorded, by reason: ``pending``, ``dead_letter``,
             ``local``, ``dropped``, or ``pruned`` (from the spool, after the destination acknowledged them).

@@ -1,6 +1,6 @@
 """Readers of the lines that a destination of records has: Loki and VictoriaLogs.
 
-Both are read in pages that a default configuration answers. Loki refuses a result of more than 4 MiB
+Both are read in pages that a default configuration permits. Loki refuses a result of more than 4 MiB
 (``grpc_server_max_send_msg_size``) with status 500, a range of more than 30 days and more than 5,000 lines with 400.
 Lines of more than three hours ago show in Loki's queries only after their chunk is flushed.
 """

@@ -181,7 +181,7 @@ def _lines_of(file: Path) -> Iterator[ChainLine]:
     """Yield the lines of an exported file; - is standard input.
 
     Raises:
-        EgressError: the file cannot be read, or a line has another format.
+        EgressError: the file cannot be read, or a line does not have the format of `egress export`.
     """
     try:
         with sys.stdin.buffer if str(file) == "-" else file.open("rb") as source:

@@ -63,9 +63,9 @@ def quoted(text: str) -> str:
 
 
 def print_table(columns: list[tuple[str, str]], rows: list[list[object]], colours: list[str]) -> None:
-    """Print a table; ``columns`` are names and ``left`` or ``right``, ``colours`` (or "") apply to a terminal's rows.
+    """Print a table. ``columns`` has the name and alignment of each column, ``colours`` the colour of each row or "".
 
-    Long cells wrap on a terminal, never in a pipe.
+    Only on a terminal rows have colours and long cells wrap.
     """
     from rich.console import Console  # noqa: PLC0415  (slow to import, and not every command prints a table)
     from rich.table import Table  # noqa: PLC0415

@@ -85,7 +85,7 @@ class _Oldest:
 
 @dataclass(slots=True)
 class _Alone:
-    """The record that fails alone: its failures, and how many of the last ones were followed by an accepted probe."""
+    """A record that fails even when sent alone: its failures, and the latest ones that an accepted probe followed."""
 
     seq: int = 0
     failures: int = 0
@@ -231,7 +231,7 @@ class Exporter:
         return max(0.01, min(IDLE_SECONDS, self._horizon_until - time.monotonic()))
 
     def _deliver(self, sender: Sender, records: Sequence[StoredRecord]) -> bool:
-        """Deliver or dead-letter these records; return ``False`` if some still wait and a pause is due."""
+        """Deliver or dead-letter these records. Return ``False`` if some are left and the exporter must pause."""
         if self._stopping.is_set() and time.monotonic() >= self._deadline:
             return False
         if self._horizon_ns is not None:
@@ -295,7 +295,7 @@ class Exporter:
             self._sent[record.seq] = answer.message
 
     def _refused(self, records: Sequence[StoredRecord], answer: Answer) -> bool:
-        """Settle a single record that was refused."""
+        """Dead-letter or keep a single refused record. Return whether to continue without a pause."""
         reason = "too_large" if answer.verdict is Verdict.TOO_LARGE else _reason(answer.message)
         if reason == "too_new":
             return self._wait_for_its_time(records[0], answer)
@@ -320,7 +320,7 @@ class Exporter:
         return True
 
     def _late(self, records: Sequence[StoredRecord], answer: Answer) -> None:
-        """Settle records that are too late. One that an earlier push may have delivered counts as acknowledged."""
+        """Dead-letter records that are too late. Acknowledge those that an earlier push may have delivered."""
         reason = _reason(answer.message)
         before = [record for record in records if reason == "too_far_behind" and record.seq in self._sent]
         for said in dict.fromkeys(self._sent[record.seq] for record in before):

@@ -286,7 +286,7 @@ class Sender:
                 )
             return Answer(Verdict.RETRY, f"{self.where}: TLS: {text}", remedy)
         timed_out = isinstance(error, urllib3.exceptions.TimeoutError)
-        if timed_out and not isinstance(error, urllib3.exceptions.NewConnectionError):  # which is a timeout, too
+        if timed_out and not isinstance(error, urllib3.exceptions.NewConnectionError):  # a subclass of TimeoutError
             return Answer(
                 Verdict.RETRY,
                 f"{self.where}: no response within {self.timeout:g} s",

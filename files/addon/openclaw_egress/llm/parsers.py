@@ -64,7 +64,7 @@ class RequestReader:
         found = self._members.found
         stream = self._known.stream
         if stream is None:
-            # The default holds for a complete body only.
+            # In a truncated body, the missing part may have contained `stream`.
             stream = found.get("stream", self._stream_default if self._members.ended else None)
         return replace(
             self._known,

@@ -79,7 +79,7 @@ LOOK_SECONDS = 1.0
 """Interval at which a waiting connection is checked for a client that has disconnected."""
 
 COLLECTION_SECONDS = 60.0
-"""Least interval of full garbage collections while clients are connected."""
+"""Minimum interval between full garbage collections while clients are connected."""
 
 STALL_SHARE = 2
 """A class is stalled if none of its waiting connections got room within ``wait_seconds / STALL_SHARE``."""
@@ -507,7 +507,7 @@ def trim(*, full: bool) -> None:
     """Return freed memory to the kernel; aborted connections are cycles, which only the collector frees.
 
     A full collection stops the event loop: 76 to 162 ms, measured with 90,000 objects; one of the young generations
-    less than 2 ms. Connections that lasted are in the old generation.
+    less than 2 ms. Long-lived connections are in the old generation.
     """
     gc.collect(2 if full else 1)
     malloc_trim = getattr(_libc(), "malloc_trim", None)

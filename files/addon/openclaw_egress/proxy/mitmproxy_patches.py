@@ -1,8 +1,8 @@
 """All patches of mitmproxy. For each, mitmproxy offers neither an option nor a hook.
 
-They were checked against `CHECKED_VERSION`. The proxy does not start with another version, which may not call what they
-replace. Not here: `resolver` replaces two methods of asyncio's event loop, `launcher` chooses mitmproxy's add-ons, and
-`memory` limits the read-ahead of sockets.
+They were checked against `CHECKED_VERSION`. The proxy does not start with another version, because that version may not
+call the replaced functions. Other modules change more: `resolver` replaces two methods of asyncio's event loop,
+`launcher` chooses mitmproxy's add-ons, and `memory` limits the read-ahead of sockets.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def install(accounts: memory.Accounts) -> None:
 
 
 def _patch_connections() -> None:
-    """Account for each connection's memory, give it turns, and close all of its sockets at its end."""
+    """Account for the memory of connections, schedule them fairly, and close all their sockets when they end."""
     handler = server.ConnectionHandler
     handle_client, server_event, drain_writers = handler.handle_client, handler.server_event, handler.drain_writers
     turns = Turns()

@@ -485,8 +485,8 @@ _ERRORS = (
 def _error_type(message: str) -> str:
     """Return the ``error.type`` (of `records.ERROR_TYPES`) for a failed exchange.
 
-    For a failed connection mitmproxy keeps only a message of its own, of OpenSSL or of the kernel: this is the one
-    place that reads a text, and none of it is a sentence of `codes`. It may hold traffic.
+    For a failed connection mitmproxy keeps only a message: its own, OpenSSL's or the kernel's. No other function parses
+    such messages, and none parses the sentences of `codes`. The message may contain traffic.
     """
     lowered = message.lower()
     return next((error_type for needle, error_type in _ERRORS if needle in lowered), "_OTHER")

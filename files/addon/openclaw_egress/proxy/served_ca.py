@@ -82,7 +82,7 @@ class LeafStore(certs.CertStore):
 
 
 class ServedCA:
-    """The CA in use, and the next one once its files are read and valid; an add-on of mitmproxy.
+    """The mitmproxy add-on that serves the CA, and changes to a new CA once its files are read and valid.
 
     The housekeeping thread calls :meth:`look`; the event loop calls :meth:`serve`.
 

@@ -20,10 +20,10 @@ from openclaw_egress.recording.redaction import REDACTED, is_token_endpoint, key
 from openclaw_egress.wire.content_encoding import BodyDecoder
 
 READ_AHEAD = 2 * 1024 * 1024
-"""Bytes of a request's body in which the model's name is looked for. They are read in passing and not kept."""
+"""Maximum bytes of a request's body to search for the model's name. These bytes are not kept for the search."""
 
 READER_BYTES = 8 * 1024 * 1024
-"""Bytes that the response reader keeps at most (`llm.parsers`)."""
+"""Maximum bytes that the response reader keeps (`llm.parsers`)."""
 
 MAX_DECODED = 64 * 1024 * 1024
 """Limit of decoded bytes. Beyond it the body counts as a decompression bomb, and only its wire size is counted."""
@@ -98,18 +98,18 @@ class BodyCapture:
     @property
     def held(self) -> int:
         """Return how many bytes of memory the body takes, with what its decoders hold."""
-        # Not their lengths: a growing bytearray allocates an eighth more than it holds.
+        # Count the allocated bytes: a growing bytearray allocates an eighth more than its length.
         buffers = self._head.__alloc__() + self._tail.__alloc__() + self._raw.__alloc__()
         return buffers + self._decoder.held
 
     def expected(self, length: int) -> int:
-        """Return how many bytes of memory a body of this length on the wire will take; a compressed one takes more."""
+        """Return how many bytes of memory a body of this length on the wire will take; a compressed body takes more."""
         kept = min(length, self._limit + self._limit // TAIL_SHARE)
         kept += kept // 8
         return kept + (min(length, self._limit) if self._encoded else 0)
 
     def beginning(self) -> Iterator[bytes]:
-        """Yield the kept beginning of the body (decoded, the limit's number of bytes at most) in pieces.
+        """Yield the kept beginning of the decoded body in pieces, at most ``limit`` bytes together.
 
         Call it before :meth:`drop_spare`.
         """
@@ -117,11 +117,11 @@ class BodyCapture:
             yield bytes(self._head[start : start + JOURNAL_PIECE])
 
     def forget(self) -> None:
-        """Free the bytes of the body; the record holds them by now."""
+        """Free the bytes of the body. Call this after the record has copied them."""
         self._head, self._tail, self._raw = bytearray(), bytearray(), bytearray()
 
     def drop_spare(self) -> None:
-        """Free what :meth:`body` does not need, once the body is finished."""
+        """Free the memory that :meth:`body` does not need. Call this after the body is finished."""
         if self.undecodable:
             self._head, self._tail = bytearray(), bytearray()
             return
@@ -142,13 +142,13 @@ class BodyCapture:
 
     @property
     def undecodable(self) -> bool:
-        """Return whether the finished body is stored undecoded, because its content coding does not decode it."""
+        """Return whether the finished body is stored undecoded, because it could not be decoded."""
         return self._encoded and self._damaged and not self._decoder.exhausted
 
     def body(self) -> Body | None:
         """Return the body to record; None if there was no body.
 
-        A body that its Content-Encoding does not decode is kept unmodified, as base64.
+        A body that could not be decoded is kept unmodified, as base64.
         """
         if not self.wire_size:
             return None
@@ -185,7 +185,7 @@ class BodyCapture:
 
 def _text_of(kept: tuple[bytes, bytes, int], *, cut: bool) -> tuple[str, str]:
     head, tail, missing = kept
-    if cut:  # a character that was cut in two is no reason for base64
+    if cut:  # Drop a character that was cut in two: the rest may be valid text, which needs no base64.
         head, tail = _whole_characters(head), _without_torn_start(tail)
     try:
         texts = head.decode(), tail.decode()
@@ -259,12 +259,12 @@ class ExchangeCapture:
 
     @property
     def limit(self) -> int:
-        """Return how many bytes of each body may be recorded, as far as is known by now."""
+        """Return how many bytes of each body may be recorded; 0 once the bodies are known to be credentials."""
         return 0 if self.secret else self.body_limit
 
     @property
     def scanned(self) -> bool:
-        """Return whether each body is scanned for credentials: before its end no byte of it may be written."""
+        """Return whether the bodies are scanned for credentials. If so, write no byte of a body before its end."""
         return self._request_scan is not None
 
     def request_chunk(self, wire: bytes) -> Iterator[bytes]:
@@ -285,7 +285,7 @@ class ExchangeCapture:
             self.secret = self.secret or scan.found
 
     def _look_at_raw(self, scan: CredentialScan | None, body: BodyCapture) -> None:
-        """End a body's scan; a body that its Content-Encoding does not decode cannot be scanned, so it is withheld."""
+        """End a body's scan. Withhold a body that could not be decoded, because it could not be scanned."""
         if scan is not None:
             if body.wire_size and body.undecodable:
                 scan.unreadable()

@@ -5,7 +5,7 @@ The rule, in order:
 1. At a token endpoint (`redaction.is_token_endpoint`) no body is kept.
 2. At a path of a model API (`llm.registry.is_model_api`) each body is kept exactly, whatever it holds: prompts and
    completions may quote keys.
-3. At any other path both bodies of the exchange are withheld where one of them holds a credential field with a value
+3. At any other path both bodies of the exchange are withheld if one of them holds a credential field with a value
    (JSON, JSON lines, form, multipart, XML, YAML, event stream, text), a value with the shape of a known key, or bytes
    that cannot be read: an unknown or invalid content coding, or a binary type at a path of sessions or accounts.
 
@@ -72,20 +72,20 @@ _BEFORE_NAME = r"""["&;?<{,\n\[\]:/]"""
 
 
 def _after(words: str, root: str) -> str:
-    """Return a look-behind for one of the words before a root that was just matched, also with a space between."""
+    """Return a look-behind that matches one of the words before a root, with or without a space between them."""
     found = [f"(?<={word}{space}{root})" for word in words.split() for space in ("", r"\n")]
     return "(?:" + "|".join(found) + ")"
 
 
 def _whole(root: str, plural: str = "") -> str:
-    """Return what follows a root that is a secret only as a whole name, because others end alike: next_page_token."""
+    """Return the pattern after a root that is secret only as a whole name: ``token``, but not ``next_page_token``."""
     return rf"""(?<={_BEFORE_NAME}{root}){plural}(?:["\])\n]{{0,64}}+[:=>]|\n{{1,8}}+[a-z0-9:]{{1,64}}+\n{{0,8}}+=")"""
 
 
 _IN_QUERY = r"""(?<=[&;?]{root})=[^"\n=\0]"""
 _TOKENS = "access refresh id session auth bearer security api bot github gitlab"
 _KEYS = "access private signing client api encryption"
-# By the literal that a match begins with, which makes the search fast. A name may have more before it: openaiApiKey.
+# Patterns by the literal that a match begins with, which makes the search fast. Names may have a prefix: openaiApiKey.
 _FOLLOWING = {
     "secret": rf"(?:\n?key)?{_ANY_VALUE}|{_FIELD_VALUE}",
     "pass": rf"(?:word|wd|phrase|code)(?:\n?confirm(?:ation)?|\n?again|[0-9])?(?:{_ANY_VALUE}|{_FIELD_VALUE})",
@@ -116,7 +116,7 @@ _PAIRS = [
     (label, re.compile(label + rf"""(?:["\n]{{0,8}}+[:=]\n{{0,8}}+"?|>\n{{0,8}}+)(?:{_NAME})\]?["\n;<]""".encode()))
     for label in (b"name", b"key", b"field", b"id")
 ]
-# Each match of a name has one of these at most so many bytes after its begin and before its end.
+# Each match of a name contains one of these signs: at most _BEFORE bytes after its start, and _AFTER before its end.
 _ASSIGNMENTS = (b":", b"=", b">")
 _BEFORE, _AFTER = 200, 80
 _NAME_CARRY = 512
@@ -126,7 +126,7 @@ _NAME_CARRY = 512
 _SHAPES_OF = {
     found.prefix.encode(): f"{found.pattern}[{found.alphabet}]{{{found.in_body}}}".encode() for found in KEY_FORMATS
 }
-# Each of them is a run of at least 13 of these bytes. Prose has no such runs, so the search ends here for most bodies.
+# Each key is a run of at least 13 of these bytes. Prose has no such runs, so most bodies need no further search.
 _RUNS = bytes(0x61 if chr(code).isascii() and (chr(code).isalnum() or code in b"_-") else 0x20 for code in range(256))
 _RUN = b"a" * 13
 # A key begins a word, or follows an escape such as `\n`.
@@ -142,7 +142,7 @@ _SHAPES = [
     for prefix, rest in _SHAPES_OF.items()
 ]
 _OTHER_SHAPES = [
-    # The byte before does not belong to the alphabet, so that runs do not overlap and the search stays linear.
+    # The byte before a run is not in the alphabet, so that runs do not overlap and the search stays linear.
     (
         b"eyJ",
         re.compile(
@@ -192,7 +192,7 @@ class CredentialScan:
         self._sniff = strict and not media_type
         self._held = b""
         self._text = b""
-        # The first field of a form begins as each other does.
+        # Fields of a form begin after an ampersand. Add one before the first field.
         self._names = b"&"
 
     def feed(self, data: bytes) -> None:
@@ -211,7 +211,7 @@ class CredentialScan:
         self._text = self._names = b""
 
     def unreadable(self) -> None:
-        """Count a body that its content coding does not decode as a credential."""
+        """Treat the body as a credential, because it cannot be decoded."""
         self.found = self.over = True
 
     def _feed(self, data: bytes) -> None:
@@ -240,7 +240,7 @@ class CredentialScan:
         data = _unescaped(data)
         text = self._text + data
         names = self._names + data.translate(_FOLDED, _DROPPED)
-        # What begins in the first bytes of a full carry-over was searched for with the chunk before.
+        # Skip matches that begin in the first bytes of a full carry-over: the previous chunk's search covered them.
         start = _LOOK_BACK if len(self._text) == _SHAPE_CARRY else 0
         self.found = _has_shape(text, start) or _has_name(names)
         self.over = self.found
@@ -249,7 +249,7 @@ class CredentialScan:
 
 
 def _near_assignments(text: bytes) -> bytes:
-    """Return the parts of a text in which a name can match: a small part of prose. Where they are many, return all."""
+    """Return the parts of a text in which a name can match. If these are most of the text, return all of it."""
     if sum(map(text.count, _ASSIGNMENTS)) * (_BEFORE + _AFTER) * 2 > len(text):
         return text
     marks = []

@@ -35,7 +35,7 @@ class Key(NamedTuple):
     status: int | None = None
     """HTTP status of the refusal, for the summary."""
     reason: str = ""
-    """Set only if the destination is `UNKNOWN`: the reason is a fixed text then, and each is counted separately."""
+    """Set only if the destination is `UNKNOWN`: then each reason, a fixed text, is counted separately."""
 
     @classmethod
     def of_class(cls, class_name: str, *, enforced: bool) -> Key:
@@ -68,7 +68,7 @@ class DenialRate:
         return self._take(whole_class, SINGLY_PER_CLASS, now)
 
     def due(self, now: float, *, everything: bool = False) -> list[tuple[Key, int]]:
-        """Return the counts of ended windows (or all, when the proxy stops), each once."""
+        """Return the counts of windows that have ended, each only once; return all counts when the proxy stops."""
         for key in [key for key, window in self._windows.items() if everything or now - window.since > WINDOW_SECONDS]:
             self._close(key)
         due, self._over = self._over, []

@@ -82,7 +82,7 @@ def encode_record(line: Line, text: str, time_ns: int) -> bytes:
 
 
 def make_probe() -> bytes:
-    """Return a push of one small record, under a service name of its own, to test whether the destination accepts any.
+    """Return a push of one small record, with its own service name, to test whether the destination accepts records.
 
     The record has no time, so a wrong clock cannot cause a refusal. It has no instance, so it is not part of the stream
     of the proxy's records.

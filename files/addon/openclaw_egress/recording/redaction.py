@@ -64,7 +64,7 @@ _KEY_WORDS = frozenset({"key", "keys"})
 _KEY_OWNERS = frozenset({"api", "access", "admin", "service", "ephemeral", "signing", "private", "provisioning"})
 _NAMED_BY_OPERATORS = frozenset({"deployments", "models", "model", "engines"})
 _WORD = re.compile(r"[A-Z]+(?![a-z])\d*|[A-Z]?[a-z]+\d*|\d+")
-_TOKEN_PATHS = re.compile(r"/device/code$|/realtime/(?:transcription_)?sessions$")  # the latter return a key
+_TOKEN_PATHS = re.compile(r"/device/code$|/realtime/(?:transcription_)?sessions$")  # creating a session returns a key
 _TOKEN_HOSTS = re.compile(
     r"^(?:auth|auth0|login|signin|accounts|sts|oauth2?|oidc|token|id|identity|sso|iam|iamcredentials|securetoken"
     r"|identitytoolkit|cognito-idp)\.|^sts[.-]|(?:^|\.)(?:auth0|okta|b2clogin|amazoncognito)\.com$"

@@ -1,1 +1,1 @@
-"""The spool: the durable queue between the proxy and the store."""
+"""The spool: the durable queue between the proxy and the destination."""

@@ -125,7 +125,7 @@ class Flusher:
             return
         self._storage.dirty = False
         try:
-            # Open the log, not the database: closing a descriptor of that would release SQLite's locks.
+            # Open the log, not the database: closing a descriptor of the database would release SQLite's locks.
             descriptor = os.open(f"{self._path}-wal", os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return

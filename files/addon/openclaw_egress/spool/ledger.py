@@ -45,7 +45,7 @@ class Ledger:
         self._now = clock_ns
         self._resource_id = self._remember_resource(resource)
         self.newest_acknowledged_ns = self._load_newest_acknowledged()
-        """Newest time that the destination has stored, in Unix nanoseconds."""
+        """Time of the newest line that the destination has stored, in Unix nanoseconds."""
 
     def _remember_resource(self, resource: Resource) -> int:
         encoded = encode_resource(resource)
@@ -67,7 +67,7 @@ class Ledger:
         rows: list[tuple[Any, ...]] = []
         for line in lines:
             now = self._now()
-            # The lines of one record keep increasing times, so only before the first may times restart.
+            # Times must increase within one record, so they may restart only before its first line.
             if not ledger and state.time_ns - now > MAX_SKEW_NS:
                 self._set_back(now)
             state.seq += 1

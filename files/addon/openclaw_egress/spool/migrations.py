@@ -62,8 +62,8 @@ class Denied(NamedTuple):
 def read_old_denial(rule: str, reason: str, encoded: bytes) -> Denied:
     """Return the columns that an older version's record lacks, read from its line and its reason.
 
-    A line that cannot be parsed counts as enforced; `SpoolReader.audit` reports it. Of a damaged file these values can
-    have any type: one damaged row must not stop the proxy.
+    A line that cannot be parsed counts as enforced; `SpoolReader.audit` reports it. In a damaged file these values can
+    have any type. One damaged row must not stop the proxy.
     """
     line = _parsed(encoded)
     rule, reason = (value if isinstance(value, str) else "" for value in (rule, reason))

@@ -88,7 +88,7 @@ class Retention:
     def _drop(self, needed: int) -> bool:
         """Delete the oldest pending lines of the class with the most pending bytes, and write a line about them."""
         with self._storage.transaction() as (db, state):
-            # The proxy's own events (class "") are dropped last, lines about drops never.
+            # Drop the proxy's own events (class "") last, and never drop the lines about drops.
             waiting = {name: size for (kind, name), size in state.size.items() if kind == PENDING and size > 0}
             victim = max(waiting, key=lambda name: (name != "", waiting[name]), default=None)
             if victim is None:

@@ -107,7 +107,7 @@ def _remedy(name: str, path: Path) -> str:
 
 
 def who_may(path: Path) -> str:
-    """Return a hint which user has access: the owner of ``path``, or of the nearest readable directory above it."""
+    """Return a hint that names the user with access: the owner of ``path`` or of its nearest readable parent."""
     for place in (path, *path.parents):
         try:
             owner = place.stat().st_uid

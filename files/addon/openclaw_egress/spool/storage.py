@@ -130,7 +130,7 @@ class Storage:
         return totals
 
     def close(self) -> None:
-        """Close the connection and release the lock. Do nothing if this was done."""
+        """Close the connection and release the lock. A second call does nothing."""
         with self.lock:
             if self._lock_file < 0:
                 return

@@ -176,7 +176,7 @@ class Spool:
                     self._left_secret.add(exchange_id)
 
     def _settle_left(self) -> bool:
-        """Settle the exchanges that were left, after the disk can be written again. Return whether that succeeded."""
+        """Record or forget the exchanges that `leave` ended. Return whether the disk could be written."""
         with self._storage.lock:
             left, self._left = self._left, {}
         try:
@@ -188,7 +188,7 @@ class Spool:
         return True
 
     def _settle(self, left: dict[str, bool]) -> None:
-        """Record or forget exchanges that were left in the journal."""
+        """Record or forget these exchanges, whose rows are still in the journal."""
         for exchange_id, recorded in left.items():
             if exchange_id in self._left_secret:
                 self.withhold(exchange_id)

@@ -3,8 +3,9 @@
 Input comes in chunks of any size. Output comes in pieces of about 64 KB and stops at a limit, so that one call can
 never return a gigabyte (32 KB of zstd can hold one). Invalid data never raises: it sets `BodyDecoder.error`.
 
-Codings: gzip (several members too), deflate (with the zlib header, as RFC 9110 requires, and without, as many send it),
-br (RFC 7932), zstd (RFC 8878, windows up to 8 MB as RFC 9659 requires), identity, and lists of these (RFC 9110, 8.4).
+Codings: gzip (several members too), deflate (with the zlib header, as RFC 9110 requires, and without it, as many
+servers send it), br (RFC 7932), zstd (RFC 8878, windows up to 8 MB as RFC 9659 requires), identity, and lists of these
+(RFC 9110, 8.4).
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ _ZSTD_WINDOW_LOG = 23
 
 
 class _Damaged(Exception):
-    """The data is invalid; the text describes the problem."""
+    """Error for invalid data; its text describes the problem."""
 
 
 class _Coding(Protocol):
-    """Decoder of one coding. Drain `pieces` before the next call. `finish` raises `_Damaged` without an end.
+    """Decoder of one coding. Drain `pieces` before the next call. `finish` raises `_Damaged` if the data ends early.
 
-    `window` is the number of bytes of output that the decoder keeps at most, and `tables` what it needs besides.
+    `window` is the maximum of output bytes that the decoder keeps, and `tables` is the size of its tables in bytes.
     """
 
     window: int
@@ -99,7 +100,7 @@ class _Zlib:
 
 
 class _Deflate:
-    """Decoder of `deflate`, which is zlib data by the standard and raw deflate by habit: the first two bytes decide."""
+    """Decoder of `deflate`: zlib data, as the standard requires, or raw deflate. The first two bytes show which."""
 
     window, tables = _Zlib.window, _Zlib.tables
 

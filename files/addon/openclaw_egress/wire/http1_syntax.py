@@ -45,7 +45,7 @@ _LENGTH_NAME, _CODING_NAME = len(b"content-length"), len(b"transfer-encoding")
 HOP_BY_HOP = frozenset(
     {b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"upgrade", b"http2-settings"}
 )
-"""Fields that concern one hop (RFC 9110, section 7.6.1), but for Transfer-Encoding, which frames the message.
+"""Fields that concern one hop (RFC 9110, section 7.6.1), except Transfer-Encoding, which frames the message.
 
 Trailer announces fields that the proxy drops.
 """
@@ -112,7 +112,7 @@ def response_problem(head: bytes) -> str | None:
 
 
 def content_length(fields: Iterable[tuple[bytes, bytes]]) -> int | None:
-    """Return the length of a body that Content-Length gives; None where it is chunked or not known in advance.
+    """Return the body's length from Content-Length; None if the body is chunked or its length is not known in advance.
 
     This runs after each read of a body, so it looks at the fields themselves.
     """

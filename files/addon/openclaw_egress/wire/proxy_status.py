@@ -16,7 +16,7 @@ _SEPARATOR = re.compile(rb"[ \t]*,[ \t]*")
 
 
 def without_our_name(value: bytes) -> bytes:
-    """Return the value of one field line without members that bear this proxy's name, in any case of letters.
+    """Return the value of one field line without members that have this proxy's name, in upper or lower case.
 
     A malformed line is removed completely (the result is empty): readers ignore it, or read it in different ways.
     """

@@ -1,8 +1,8 @@
 """Incremental parser of server-sent events (WHATWG HTML standard, section 9.2.6).
 
 Lines end in LF, CR or CRLF. One BOM at the start is dropped. A blank line completes an event. An incomplete event at
-the end of the stream is dropped, as browsers and the providers' SDKs do. Unlike there, an event has a maximum size:
-the parser drops and counts a longer one, and continues with the next.
+the end of the stream is dropped, as browsers and the providers' SDKs do. Unlike in the standard, an event has a maximum
+size: the parser drops and counts a longer one, and continues with the next.
 """
 
 from __future__ import annotations
