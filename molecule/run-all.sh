@@ -13,7 +13,7 @@ scenarios=(bare_check rollback default classes network)
 passed=0 failed=0 broken=() table=() playbooks=''
 trap '[[ -z $playbooks ]] || kill "$playbooks" 2>/dev/null' EXIT
 
-# row NAME RESULT TESTS SECONDS: add a line to the table that the run ends with.
+# row NAME RESULT TESTS SECONDS: add a line to the table at the end of the output.
 row() { table+=("$(printf '%-12s %-8s %5s %6s' "$@")"); }
 
 # finished NAME RESULT LOG BEGAN: count the tests of a part, and show the end of its log if it failed.
@@ -26,7 +26,7 @@ finished() {
   if [[ $result == failed ]]; then
     broken+=("$3")
     ((bad > 0)) || bad=1
-    # Enough for what failed, before the list of the slowest tasks and Molecule's summary.
+    # Show the failure itself: the list of the slowest tasks and Molecule's summary follow it in the log.
     tail -n 100 "$3"
   fi
   passed=$((passed + tests)) failed=$((failed + bad))
@@ -67,7 +67,7 @@ for scenario in "${scenarios[@]}"; do
   sed -nE "s/^(.*[^ -]) -+ +([0-9]+\.[0-9]+)s$/\2 $scenario \1/p" "build/molecule-$scenario.log"
 done | sort -rn | head -n 30
 echo
-# Repeat the failures in short: of a run of half an hour, often only the end is visible.
+# Repeat the failures at the end, because often only the end of a long output is visible.
 for log in "${broken[@]}"; do
   echo "── failures in $log:"
   grep -oE '((FAILED|ERROR) (tests|molecule)/|fatal: |[^"]*NOT MET ).*' "$log" | cut -c -240 | tail -n 8

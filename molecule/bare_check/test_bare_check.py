@@ -1,4 +1,4 @@
-"""`--check --diff` on a bare host changes nothing."""
+"""Test that `--check --diff` on a bare host changes nothing."""
 
 from molecule.lab.hosts import changes_since
 

@@ -1,4 +1,4 @@
-"""Fixtures of these tests and of the scenario `network`."""
+"""Fixtures of the scenarios `classes` and `network`."""
 
 import pytest
 
@@ -7,5 +7,5 @@ from molecule.lab.hosts import recreate_sandbox
 
 @pytest.fixture(scope="session", autouse=True)
 def new_sandbox():
-    """Remove the sandbox, as the role advises after a change; OpenClaw creates the next one."""
+    """Remove the sandbox, as the role advises after a change of settings, so that OpenClaw creates a new one."""
     recreate_sandbox()

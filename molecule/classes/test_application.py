@@ -1,4 +1,4 @@
-"""Behaviour of the level `application` only."""
+"""Tests of behaviour that only the level `application` has."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Destinations of each class of containers through its listener, with OpenClaw's current settings; at both levels.
+"""Tests of the destinations that each class of containers reaches through its listener; they run at both levels.
 
 OpenClaw itself started the code sandbox. The browser is a real Chromium in a container with the environment and the
 network that OpenClaw would give it. If a test needs the listener's response, curl sends Chromium's first request.
@@ -15,7 +15,7 @@ from molecule.lab.hosts import (
     soon,
 )
 
-# The limit of `agent_turn`.
+# `agent_turn` has the same time limit.
 pytestmark = pytest.mark.timeout(400)
 
 CURL = ("curl", "--silent", "--show-error", "--insecure", "--max-time", "20", "--write-out", " %{http_code}")
@@ -29,7 +29,7 @@ def settings():
 
 @pytest.fixture
 def browser(settings):
-    """Return the response to a client that uses ALL_PROXY."""
+    """Return the response that a client in a browser's container gets through ALL_PROXY."""
     return lambda url: in_browser(*CURL, "--proxy", settings["env"]["ALL_PROXY"], url)
 
 
@@ -82,6 +82,6 @@ def test_real_chromium_shows_the_refusal_of_an_internal_site():
 
 @pytest.mark.parametrize("host", ["10.0.0.2:3100", "169.254.169.254", "172.30.0.1:18789"])
 def test_the_browser_reaches_nothing_internal(browser, host):
-    # Chromium is not used here: by default it bypasses a proxy for link-local addresses.
+    # Send the requests with curl: Chromium by default bypasses a proxy for link-local addresses.
     assert browser(f"http://{host}/").endswith("403")
     assert denied("browser", host.partition(":")[0])

@@ -1,4 +1,4 @@
-"""A real agent turn goes through the proxy; both destinations have its record, complete, redacted, with its tokens."""
+"""Test that a real agent turn uses the proxy, and that both destinations get its complete, redacted record."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ from molecule.lab.hosts import (
     victorialogs,
 )
 
-# The limit of `agent_turn`.
+# `agent_turn` has the same time limit.
 pytestmark = pytest.mark.timeout(400)
 
 MARK = f"lab-question-{secrets.token_hex(4)}"
@@ -59,7 +59,7 @@ def in_victorialogs(turn, in_loki):
 
 
 def tokens(usage):
-    """Return the provider's token counts: all input, cached included, and output."""
+    """Return the provider's counts of input tokens, cached ones included, and of output tokens."""
     cached = usage["cache_creation_input_tokens"] + usage["cache_read_input_tokens"]
     return {"in": usage["input_tokens"] + cached, "out": usage["output_tokens"]}
 
@@ -112,7 +112,8 @@ def files_with(text: str, host: str) -> list[str]:
 
 def test_key_was_sent_and_is_stored_nowhere(turn, in_loki, in_victorialogs):
     assert in_loki[0][0]["openclaw_egress_key"] == hashlib.sha256(KEY.encode()).hexdigest()[:12]
-    # The same search finds the message, so it searches the right place. VictoriaLogs compresses, so query it.
+    # The same search must find the message, which shows that it covers the right files. VictoriaLogs compresses its
+    # files, so query it.
     assert any(path.endswith(("spool.db", "spool.db-wal")) for path in files_with(MARK, "vps1"))
     assert "/var/lib/loki-stand-in.jsonl" in files_with(MARK, "vps2")
     assert victorialogs(f'"{MARK}" _time:1h')
@@ -147,12 +148,12 @@ def test_the_browsers_listener_reaches_an_ordinary_site():
 def test_sandbox_listener_refuses_an_ordinary_site_with_the_reason():
     assert "403" in through(8082, "https://www.example.com/")
     assert "no rule lets sandbox reach www.example.com" in through(8082, "http://www.example.com/")
-    # By name: the destination also has verify.yml's own requests of this class.
+    # Select the denial by host name: Loki also has the requests of this class that verify.yml sent.
     assert soon(lambda: loki(f'{DENIED_SANDBOX} | server_address="www.example.com"'))
 
 
 def test_openclaw_starts_the_agents_sandbox_with_current_settings(turn):
-    """Check the network: the lab's class `sandbox` may reach nothing, and the operator had set `bridge`."""
+    """Expect network `none`: the operator had set `bridge`, but the lab's class `sandbox` may reach no destination."""
     form = "{{.HostConfig.NetworkMode}} {{json .Config.Env}}"
     network, _, variables = in_gateway("docker", "inspect", "--format", form, sandbox()).partition(" ")
     assert network == "none"
@@ -188,7 +189,7 @@ SITE = ("ansible-playbook", "-i", "molecule/lab/inventory", "openclaw.egress.sit
 
 
 def test_manual_compose_up_and_site_yml_in_turn_recreate_nothing():
-    """Run the operator's command, the playbook, and the command again: each finds the configuration hash it expects."""
+    """Run the operator's command, the playbook, and the command again: each finds the configuration that it expects."""
 
     def containers() -> list[str]:
         names = ("openclaw-gateway", "openclaw-proxy")

@@ -1,1 +1,1 @@
-"""Tools of the lab, for the scenarios' tests."""
+"""The lab's Python tools, which the tests of the scenarios use."""

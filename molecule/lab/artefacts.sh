@@ -52,14 +52,14 @@ layer() {
     # Start no service during the installation.
     printf '#!/bin/sh\nexit 101\n' >"$work/usr/sbin/policy-rc.d"
     chmod 0755 "$work/usr/sbin/policy-rc.d"
-    # Longer than the resolution of the file system's timestamps.
+    # Wait longer than the resolution of the file system's timestamps.
     sleep 0.1
     touch "$work.began"
     # shellcheck disable=SC2086  # several packages
     (chroot "$work" apt-get update -qq && DEBIAN_FRONTEND=noninteractive chroot "$work" \
       apt-get install --yes -qq --no-install-recommends -o APT::Sandbox::User=root $3) >"$CACHE/$1.log" 2>&1 ||
       { tail -5 "$CACHE/$1.log" >&2; return 1; }
-    # Earlier files have an older change time, whatever modification time their package set.
+    # Select by change time, because packages set the modification time of their files.
     (cd "$work" && find . -xdev -cnewer "$work.began" ! -path './var/cache/*' ! -path './var/lib/apt/*' ! -path './var/log/*' -print0 |
       tar --null --no-recursion --files-from - -c) >"$file.new" && mv "$file.new" "$file"
     rm -rf "$work" "$work.began"
@@ -126,12 +126,12 @@ ENTRYPOINT ["sandbox-browser"]
 DOCKERFILE
 }
 
-# trusting NAME IMAGE CA: build NAME from the image with an additional trusted CA, as an operator with a private CA does.
+# trusting NAME IMAGE CA: build NAME from the image and add a trusted CA, as an operator with a private CA does.
 trusting() {
   local work
   work=$(mktemp -d)
   cp "$3" "$work/ca.crt"
-  # Chromium accepts a CA for a whole machine only by policy.
+  # Chromium accepts a CA for all users only through its policy file.
   mkdir "$work/policies"
   printf '{"CACertificates": ["%s"]}\n' "$(openssl x509 -in "$3" -outform DER | base64 -w0)" >"$work/policies/ca.json"
   docker build --quiet --tag "$1" --file - "$work" >/dev/null <<DOCKERFILE
@@ -145,7 +145,7 @@ DOCKERFILE
   rm -rf "$work"
 }
 
-# The host of the fake internet.
+# Image of the host that is the fake internet.
 internet_image() {
   local rootfs base layer
   rootfs=$(rootfs host "$HOST_PACKAGES")
@@ -156,7 +156,7 @@ ADD layer.tar /
 DOCKERFILE
 }
 
-# Content of its registry: lab/hello:1, a Debian with pip.
+# Content of the fake internet's image registry: lab/hello:1, a Debian with pip.
 registry() {
   local base directory container port
   base=$(image sandbox "$(sandbox_rootfs)")
@@ -179,7 +179,8 @@ registry() {
   echo "$directory"
 }
 
-# Content of its other servers: an index with the package lab-hello (PEP 503), and the repository hello.git.
+# Content of the fake internet's other servers: an index with the package lab-hello (PEP 503), and the repository
+# hello.git.
 sites() {
   local directory work python
   directory=$CACHE/sites-$(cat internet/hello/* | key)
@@ -197,7 +198,7 @@ sites() {
     git -C "$work/hello" add pyproject.toml lab_hello.py
     git -C "$work/hello" -c user.name=lab -c user.email=lab@example.com commit --quiet --message hello
     git clone --quiet --bare "$work/hello" "$work/git/hello.git"
-    # For git over a static file server.
+    # Git needs this to clone from a static file server.
     git -C "$work/git/hello.git" update-server-info
     rm -rf "$work/hello"
     chmod 0755 "$work"
@@ -236,7 +237,7 @@ openclaw() {
   if [[ ! -d $directory ]]; then
     say "installing OpenClaw $OPENCLAW_VERSION from npm (one to three minutes) …"
     work=$(mktemp -d -p "$CACHE")
-    # npm's package of Node contains the binary. Install it first, because it then installs OpenClaw.
+    # Install npm's package of Node first, because its binary then installs OpenClaw.
     (mkdir "$work/node" "$work/app" && cd "$work/node" && npm init -y >/dev/null && npm install "node@$NODE_VERSION" &&
       cd "$work/app" && export PATH=$work/node/node_modules/.bin:$PATH && npm init -y >/dev/null &&
       npm install "openclaw@$OPENCLAW_VERSION") >"$CACHE/openclaw.log" 2>&1 ||
@@ -264,7 +265,7 @@ wheels() {
   echo "$directory"
 }
 
-# The base image of the operator's Dockerfile and of the proxy's.
+# The base image of two Dockerfiles: the operator's and the proxy's.
 gateway_base_image() {
   local base node_and_app name
   base=$(image gateway "$(rootfs gateway "$GATEWAY_PACKAGES")") node_and_app=$(openclaw)

@@ -31,7 +31,7 @@ def ask(name: str, opener: urllib.request.OpenerDirector, url: str, while_there:
             opener.open(url, timeout=10).read()
         except (OSError, http.client.HTTPException) as problem:
             error = repr(problem)
-        # One write: the other client prints too.
+        # Write the line at once, because the other client prints to the same stream.
         sys.stdout.write(json.dumps({"time": began, "client": name, "error": error}) + "\n")
         sys.stdout.flush()
 

@@ -1,4 +1,4 @@
-"""Commands on the lab's hosts, for the scenarios' tests."""
+"""Functions that run commands on the lab's hosts, for the tests of the scenarios."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ AGENT = ("env", "OPENCLAW_STATE_DIR=/tmp/agent", "OPENCLAW_CONFIG_PATH=/home/nod
 
 
 def openclaw(*words: str) -> str:
-    """Run OpenClaw's command with that agent's state."""
+    """Run OpenClaw's command with the state of the agent that `lab turn` runs."""
     return in_gateway(*AGENT, "node", "dist/index.js", *words)
 
 
@@ -49,7 +49,7 @@ def sandbox() -> str:
 
 
 def in_sandbox(*words: str) -> str:
-    """Run a command in that sandbox. Return its output and its errors, whatever its exit status."""
+    """Run a command in the code sandbox. Return its output and errors, even if it fails."""
     return in_gateway("docker", "exec", sandbox(), "sh", "-c", '"$@" 2>&1; true', "sh", *words)
 
 
@@ -62,7 +62,7 @@ def sandbox_settings() -> dict[str, Any]:
 def in_browser(*words: str) -> str:
     """Run a command in a container configured as OpenClaw does for a browser. Return all its output."""
     settings = sandbox_settings()
-    # OpenClaw creates its own network on first use, and no other.
+    # OpenClaw creates only its own network, on first use.
     network = settings.get("browser", {}).get("network", "openclaw-sandbox-browser")
     in_gateway("sh", "-c", 'docker network inspect "$0" || docker network create "$0"', network)
     variables = [word for name, value in settings["docker"]["env"].items() for word in ("--env", f"{name}={value}")]
@@ -79,7 +79,7 @@ def page(url: str) -> str:
 
 
 def connecting(ask: Callable[..., str], host: str, port: int) -> str:
-    """Return `connected` or the error of a connection that uses no proxy."""
+    """Connect to an address without a proxy. Return `connected` or the error."""
     script = f"""
 import socket
 try:
@@ -103,7 +103,7 @@ def agent_turn(text: str) -> str:
 
 @functools.cache
 def recreate_sandbox() -> None:
-    """Remove the sandbox and let OpenClaw create the next one. Do so once a run, for two fixtures."""
+    """Remove the sandbox and let OpenClaw create a new one, once per test run, because two fixtures call this."""
     openclaw("sandbox", "recreate", "--all", "--force")
     agent_turn("hello")
 

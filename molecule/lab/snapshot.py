@@ -1,7 +1,7 @@
 """Print the state of a host: every file (type, mode, owner, digest or target), and Docker's objects.
 
-It leaves out everything that changes without us: the kernel's file systems, logs, caches, Docker's own store, the
-gateway's data, git's cache of file times, Ansible's own directories.
+It leaves out everything that changes without the collection: the kernel's file systems, logs, caches, Docker's own
+store, the gateway's data, git's cache of file times, Ansible's own directories.
 """
 
 from __future__ import annotations

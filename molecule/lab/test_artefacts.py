@@ -1,4 +1,4 @@
-"""The lab rebuilds a missing artefact outside of the checkout: it does not depend on the cache."""
+"""Tests that the lab rebuilds artefacts with an empty cache, outside of the checkout."""
 
 import os
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 LAB = Path(__file__).resolve().parent
 
 
-def test_with_an_empty_cache_the_wheels_are_those_of_the_lock(tmp_path):
+def test_wheels_of_the_lock_are_built_with_an_empty_cache(tmp_path):
     done = subprocess.run(
         ["bash", "-c", "set -euo pipefail; . ./artefacts.sh; wheels"],
         cwd=LAB, env=os.environ | {"XDG_CACHE_HOME": str(tmp_path)}, capture_output=True, text=True, check=False,
@@ -20,7 +20,7 @@ def test_with_an_empty_cache_the_wheels_are_those_of_the_lock(tmp_path):
     assert {"mitmproxy", "opentelemetry-sdk", "typer", "pydantic"} <= found
 
 
-def test_each_artefact_is_named_by_what_it_is_made_from():
+def test_name_of_each_artefact_contains_its_version():
     text = (LAB / "artefacts.sh").read_text()
     for version in ("OPENCLAW_VERSION", "NODE_VERSION", "VICTORIALOGS_VERSION"):
         assert re.search(rf"\$CACHE/\S*\${version}", text), f"{version} is not in the name of a cached file"

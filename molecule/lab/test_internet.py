@@ -1,4 +1,4 @@
-"""Servers of the lab's internet: names that change, packets to the canary, telemetry."""
+"""Tests of the lab's servers: names that change their address, packets to the canary, telemetry."""
 
 import contextlib
 import json
@@ -37,13 +37,13 @@ def running(script: str, port: int, *words: str):
 
 
 def question(name: str, kind: int) -> bytes:
-    """Return a query as resolvers send it."""
+    """Return a DNS query for a name, as resolvers send it."""
     labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
     return struct.pack("!HHHHHH", 0x1234, 0x0100, 1, 0, 0, 0) + labels + b"\0" + struct.pack("!HH", kind, 1)
 
 
 def addresses(query: bytes, response: bytes) -> list[str]:
-    """Return the addresses in the response to that query, all with TTL 0."""
+    """Return the addresses in the response to the query, after checking that each has TTL 0."""
     identity, flags, _, answers, _, _ = struct.unpack("!HHHHHH", response[:12])
     assert (identity, flags & 0x8000) == (0x1234, 0x8000)
     found, at = [], len(query)
@@ -74,25 +74,25 @@ def addresses(query: bytes, response: bytes) -> list[str]:
         ("INWARD", A, ["10.0.0.2"]),
     ],
 )
-def test_a_name_of_the_rebinding_zone_answers_as_written(label, kind, expected):
+def test_names_of_the_rebinding_zone_resolve_as_documented(label, kind, expected):
     query = question(f"{label}.rebind.example.com", kind)
     assert addresses(query, Zone().answer(query)) == expected
 
 
 @pytest.mark.parametrize("label", ["nothing", "300-0-2-7.ip", "ip"])
-def test_a_name_that_is_none_does_not_exist(label):
+def test_unknown_name_does_not_exist(label):
     response = Zone().answer(question(f"{label}.rebind.example.com", A))
     assert struct.unpack("!H", response[2:4])[0] & 15 == 3
 
 
-def test_a_name_flips_once_over_udp_and_tcp():
+def test_flip_name_changes_its_address_after_the_first_query():
     (port,) = free_ports(1)
     query = question("flip-1.rebind.example.com", A)
     with running("internet/rebinding.py", port, "--port", str(port)):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
             datagrams.settimeout(10)
             datagrams.sendto(b"no query", ("127.0.0.1", port))
-            # A query for IPv6, which resolvers send too, does not count as the first.
+            # Resolvers also query for IPv6; such a query must not change the address.
             for kind, expected in ((AAAA, []), (A, ["198.51.100.10"])):
                 datagrams.sendto(question("flip-1.rebind.example.com", kind), ("127.0.0.1", port))
                 assert addresses(query, datagrams.recv(512)) == expected
@@ -131,7 +131,7 @@ def ipv6(protocol: int, payload: bytes) -> bytes:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_whatever_reaches_the_canary_is_described(packet, protocol, port):
+def test_packet_to_the_canary_is_logged_with_protocol_and_port(packet, protocol, port):
     entry = described(packet, CANARY)
     assert entry is not None
     assert (entry["protocol"], entry["port"]) == (protocol, port)
@@ -147,12 +147,12 @@ def test_whatever_reaches_the_canary_is_described(packet, protocol, port):
     ],
     ids=["another address", "neighbour solicitation", "listener report behind hop-by-hop options"],
 )
-def test_what_everybody_sends_is_not(packet):
+def test_packets_of_ordinary_kernels_are_not_logged(packet):
     assert described(packet, CANARY) is None
 
 
 @pytest.mark.parametrize("body", [b"abcdef", [b"abc", b"def"]], ids=["of known length", "chunked"])
-def test_telemetry_is_noted(tmp_path, body):
+def test_telemetry_request_is_logged(tmp_path, body):
     (port,) = free_ports(1)
     log = tmp_path / "telemetry.jsonl"
     with running("vps2/telemetry.py", port, "--listen", "127.0.0.1", "--log", str(log), str(port)):

@@ -1,4 +1,4 @@
-"""Destinations of each container at the level `network`, by every way that it can try, and allowed traffic."""
+"""Tests of the level `network`: the destinations that each container can reach directly, and allowed traffic."""
 
 import json
 import subprocess
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.timeout(400)
 
 PROXY, GATEWAY, CARRIER = "172.31.250.2", "172.31.250.3", "172.31.250.4"
 SUBNET = "172.31.250.0/24"
-# One port for all: the firewall entrypoint redirects each network from there to its class's listener.
+# The shared proxy port: the firewall entrypoint redirects connections of each network to the listener of its class.
 DOOR = f"{PROXY}:3128"
 LISTENERS = {DOOR, *(f"{PROXY}:{port}" for port in (8080, 8081, 8082, 8083))}
 ELSEWHERE = {
@@ -66,7 +66,7 @@ for target in sys.argv[1:]:
 
 
 def reached(network: str) -> set[str]:
-    """Return the TCP destinations that a container on this network of the gateway's daemon reaches; also send UDP."""
+    """Send TCP and UDP from a container on this network of the gateway's daemon. Return the reached TCP targets."""
     container = ("docker", "run", "--rm", "--network", network, IMAGE)
     return set(in_gateway(*container, "python3", "-c", REACHED, *LISTENERS, *ELSEWHERE, *INWARDS).split())
 
@@ -94,7 +94,7 @@ def test_each_network_reaches_its_listener_and_nothing_else():
 
 
 def test_root_in_the_gateway_reaches_only_listeners_without_firewall_rules():
-    """Flush the rules: until the firewall entrypoint restores them (three seconds), only listeners are reachable."""
+    """Flush the rules. Until the firewall entrypoint restores them (three seconds), only listeners are reachable."""
     before = ways_out()
     flush = "iptables -F; iptables -t nat -F EGRESS-DOOR; ip6tables -F"
     asked = ("docker", "exec", "--user", "0:0", "openclaw-gateway", "sh", "-c", f'{flush}; exec "$@"', "sh")
@@ -105,7 +105,7 @@ def test_root_in_the_gateway_reaches_only_listeners_without_firewall_rules():
         assert reached <= every
         return reached
 
-    # The rules may be restored in the middle of it.
+    # Repeat the attempt, because the rules may be restored in the middle of one.
     assert soon(lambda: found() == every)
     assert ways_out() == before
 
@@ -127,7 +127,7 @@ for target in sys.argv[1:]:
 
 @pytest.mark.parametrize("driver", PEERS)
 def test_unknown_host_on_the_internal_network_is_not_served(driver):
-    """Add a host to the internal network, as any client of the gateway's daemon can; the proxy does not know it."""
+    """Add an unknown host to the proxy's internal network, as any client of the gateway's daemon can."""
     name = f"an-agents-{driver}"
     at = ("--subnet", SUBNET, "--gateway", CARRIER, "--opt", "parent=eth0")
     in_gateway("docker", "network", "create", "--driver", driver, *at, name)
@@ -170,7 +170,7 @@ print("sent")
 
 
 def sent_without_rules(*inside: str) -> str:
-    """Flush the rules and send. Return an empty text if the firewall entrypoint restored the rules in between."""
+    """Flush the firewall rules and send packets. Return an empty text if the rules were restored in between."""
     try:
         return on("vps1", *inside, "sh", "-c", 'iptables -F; exec "$@"', "sh", "python3", "-c", SPOOFED).strip()
     except AssertionError as problem:
@@ -180,7 +180,7 @@ def sent_without_rules(*inside: str) -> str:
 
 
 def test_proxy_and_ingress_forwarder_do_not_route():
-    """Route through the two containers that are on both networks, from an outer address; neither forwards."""
+    """Use each of the two containers that are on both networks as the router; neither may forward packets."""
     pid = on("vps1", "docker", "inspect", "--format", "{{.State.Pid}}", "openclaw-gateway").strip()
     inside = ("nsenter", "--target", pid, "--net")
     before = ways_out()
@@ -214,9 +214,9 @@ except OSError as problem:
         assert ask("python3", "-c", resolve).startswith("none")
 
 
-def test_a_real_agent_turn_works_and_is_recorded():
+def test_agent_turn_works_and_is_recorded_at_the_level_network():
     def answered() -> list[str]:
-        # Of the model calls alone: browsers of other tests ask for icons.
+        # Look at the model calls only, because browsers of other tests request icons.
         return [entry["request_body_sha256"] for entry in provider_log() if entry.get("method") == "POST"]
 
     before = answered()
@@ -244,7 +244,7 @@ def test_openclaw_controls_a_browser_over_its_published_port():
     ask = "fetch('http://127.0.0.1:19222/json/version').then(r => r.text()).then(console.log, () => {})"
     try:
         assert "Chrome/" in soon(lambda: in_gateway("env", "-u", "NODE_USE_ENV_PROXY", "node", "-e", ask))
-        # Its neighbours must reach neither the container nor its published port.
+        # Other containers must reach neither the browser's container nor its published port.
         form = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
         address = in_gateway("docker", "inspect", "--format", form, name).strip()
         assert in_sandbox("python3", "-c", REACHED, f"{address}:9222", f"{GATEWAY}:19222", "172.18.0.1:19222") == ""
@@ -318,7 +318,7 @@ RESTARTS = {
 
 
 def test_gateway_stops_if_its_rules_cannot_be_restored():
-    """Remove iptables and flush the rules; the container then restarts, with iptables and rules."""
+    """Disable iptables-restore and flush the rules. The container must stop, and restart with its rules."""
     form = "{{.State.StartedAt}}"
 
     def started() -> str:
@@ -334,7 +334,7 @@ def test_gateway_stops_if_its_rules_cannot_be_restored():
 
 
 @pytest.mark.parametrize("command", RESTARTS.values(), ids=RESTARTS)
-def test_network_enforcement_holds_after_a_restart_of(command):
+def test_network_enforcement_holds_after_each_kind_of_restart(command):
     on("vps1", "sh", "-c", command)
     assert soon(lambda: healthy("openclaw-gateway") and healthy("openclaw-proxy"), 120)
     holds()

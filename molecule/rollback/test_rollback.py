@@ -1,4 +1,4 @@
-"""After the rollback both hosts are as before, byte for byte, and the gateway works without the proxy."""
+"""Tests that the rollback restores both hosts byte for byte, and that the gateway works without the proxy."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from molecule.lab.hosts import ROOT, changes_since, json_lines, on
 pytestmark = pytest.mark.timeout(400)
 
 
-def test_every_file_image_network_and_container_is_as_before():
+def test_every_file_image_network_and_container_is_restored():
     assert changes_since("rollback", "vps1", "vps2") == ""
 
 
@@ -22,7 +22,7 @@ def test_gateway_is_healthy_without_the_proxy():
     assert "PROXY" not in state
 
 
-def test_openclaws_settings_are_as_before():
+def test_openclaws_settings_are_restored():
     """Ignore keys that OpenClaw itself adds to a file that it writes."""
     clone = "openclaw/data/openclaw/openclaw.json"
     now = json.loads(on("vps1", "cat", f"/home/openclaw/{clone}"))
@@ -30,7 +30,7 @@ def test_openclaws_settings_are_as_before():
     assert now == json.loads((ROOT / "molecule/lab/vps1/clone/data/openclaw/openclaw.json").read_text())
 
 
-def test_a_second_rollback_has_nothing_to_do():
+def test_second_rollback_changes_nothing():
     done = subprocess.run(
         ["ansible-playbook", "-i", "molecule/lab/inventory", "openclaw.egress.rollback"],
         cwd=ROOT, env=os.environ | {"ANSIBLE_NOCOLOR": "1"}, capture_output=True, text=True, check=False,
@@ -42,13 +42,13 @@ def test_a_second_rollback_has_nothing_to_do():
 
 @pytest.fixture(scope="module")
 def asked():
-    """Return the responses to the clients from before the switch to the level `network` until after the rollback."""
+    """Return the clients' log from before the change to the level `network` until after the rollback, by client."""
     lines = json_lines("vps1", "/var/log/clients.jsonl")
     return {name: [line for line in lines if line["client"] == name] for name in ("published", "proxied")}
 
 
 def seconds(mark: str) -> float:
-    """Return the time at which the scenario reached this point."""
+    """Return the time that the scenario recorded for this mark."""
     return float((ROOT / "build/lab" / f"rollback.{mark}").read_text())
 
 
@@ -60,7 +60,7 @@ def test_no_client_of_the_proxy_failed_while_the_level_changed_both_ways(asked):
 
 
 def test_published_port_was_down_only_while_the_gateway_was_recreated(asked, capsys):
-    """Count three outages: to the level `network`, to `application`, and at the rollback."""
+    """Count three outages: the change to the level `network`, the change to `application`, and the rollback."""
     gaps: list[list[float]] = []
     answered = True
     for line in asked["published"]:

@@ -3,12 +3,12 @@
 """Shell text that ``build_patch`` inserts near the top of an operator's build script.
 
 It is plain POSIX shell, so that it runs under any interpreter in the script's first line. It writes the wrapper of
-docker (``build_wrapper``) to a temporary directory and puts this directory first in PATH. So the wrapper also gets
-builds of child processes: ``exec docker``, ``timeout docker``, ``bash -c``, make, other scripts. Functions of the same
-names cover scripts that set PATH themselves.
+docker (``build_wrapper``) to a temporary directory and puts this directory first in PATH. The wrapper therefore also
+handles the builds of child processes: ``exec docker``, ``timeout docker``, ``bash -c``, make, other scripts. Functions
+of the same names cover scripts that set PATH themselves.
 
-It sets no trap. The directory's name contains the digest of its content, so that each run writes the same files:
-nothing accumulates, and several runs at once do no harm.
+It sets no trap. The directory's name contains the digest of its content. Each run therefore writes the same files: they
+do not accumulate, and concurrent runs do not conflict.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ export PATH
 @FUNCTIONS@"""
 
 FUNCTION = '%s() { sh "$openclaw_egress_root/run" %s "$@"; }\n'
-# Only bash has functions whose names are paths, and not in its POSIX mode.
+# Only bash, outside of its POSIX mode, permits functions whose names are paths.
 PATH_FUNCTION = """if [ -n "${BASH_VERSION-}" ] && ! (shopt -oq posix); then
   eval '%s() { sh "$openclaw_egress_root/run" %s "$@"; }'
 fi

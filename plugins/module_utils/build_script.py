@@ -1,6 +1,6 @@
 # Copyright (c) openclaw.egress maintainers
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
-"""Edit of a build script for ``build_patch``: text in, text out; every other line keeps its bytes.
+"""Edit of a build script for ``build_patch``. Pure: text in, text out. Lines outside of the block keep their bytes.
 
 One block between two marks stands near the top of the script, after its first comments and its ``set`` lines. It wraps
 docker (``build_block``), so its place does not depend on the build. The first mark holds a digest of the block's body,
@@ -59,7 +59,7 @@ class BuildScriptError(ValueError):
 
 @dataclass
 class Anchors:
-    """Lines of the script that matter here, 1-based, in the text without our block."""
+    """Numbers of the lines that the patch refers to, 1-based, in the text without our block."""
 
     docker_build: list[Any] = field(default_factory=list)
     restore: list[Any] = field(default_factory=list)
@@ -126,7 +126,7 @@ class BuildScriptPatch:
 
     def _render(self, original: str) -> str:
         functions = [build_block.PATH_FUNCTION % (path, path) for path in sorted(set(_ABSOLUTE.findall(original)))]
-        # With a function `command -v docker` prints no path, which the script wants here.
+        # The script needs the path that `command -v docker` prints; for a function it prints none.
         names = [] if _PATH_OF_DOCKER.search(original) else ["docker"]
         names += [name for name in ("sudo", "doas") if re.search(r"\b%s\b" % name, original)]
         functions += [build_block.FUNCTION % (name, name) for name in names]
@@ -171,7 +171,7 @@ def _find_block(text: str) -> _Block | None:
             % ", ".join(map(str, lines))
         )
     start, end = begins[0].start(), ends[0].end()
-    # The end mark's line break, and the blank line that belongs to the block.
+    # Skip the end mark's line break, and the blank line that belongs to the block.
     for _line in range(2):
         match = re.compile(r"\r?\n").match(text, end)
         end = match.end() if match else end
@@ -197,7 +197,7 @@ def _refuse_other_languages(lines: list[Any]) -> None:
 
 
 def _refuse_conflict(lines: list[Any]) -> None:
-    """Refuse a script that wants docker's path and puts directories before ours in PATH: no wrapper fits both."""
+    """Refuse a script that uses docker's path and puts directories before ours in PATH: no wrapper handles both."""
     for number, line in enumerate(lines, 1):
         if _PATH_OF_DOCKER.search(line) and any(_SETS_PATH.match(other) for other in lines):
             raise BuildScriptError(
@@ -304,7 +304,7 @@ class _Search:
             self._found(command, "variable" if in_text else str(found and found[0]))
 
     def _escapes(self, program: str, before: list[str]) -> bool:
-        """Return whether no wrapper can stand in front of docker's path: only bash has functions of that name."""
+        """Return whether a call of docker by its path escapes the wrapper: only bash has functions of that name."""
         return self.posix or not _ABSOLUTE.fullmatch(program) or bool(before and before[0] not in ("sudo", "doas"))
 
     def _classify_build(
@@ -312,7 +312,7 @@ class _Search:
     ) -> None:
         try:
             read = build_wrapper.read_build(values, found[2])
-        except build_wrapper.NotPatched:  # arguments in variables
+        except build_wrapper.NotPatched:  # the arguments are in variables
             read = build_wrapper.Build("."), []
         if read is None:
             return
@@ -334,7 +334,7 @@ class _Search:
             self._found(command, "runner" if found[1] else "direct")
 
     def _as_docker(self, word: shell_text.Word) -> str:
-        """Return the word, or what it stands for where it is a variable that holds docker."""
+        """Return the word, or `docker` for a variable that contains it."""
         match = _VARIABLE.match(word.raw)
         if not match:
             return word.value
@@ -355,7 +355,7 @@ class _Search:
         return "docker" if named and not re.search(r"FILE|TAG|IMAGE|ARGS|OPTS", match.group(1)) else word.value
 
     def _classify_program(self, command: shell_text.Command, words: list[Any]) -> None:
-        """Remember programs and scripts that may build an image; the wrapper is in their PATH."""
+        """Remember programs and scripts that may build an image; they find the wrapper in PATH."""
         values = [word.value for word in words if not word.value.startswith("-")]
         name = os.path.basename(values[0]) if values else ""
         rest = " ".join(values[1:])

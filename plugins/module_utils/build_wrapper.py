@@ -197,7 +197,7 @@ def read_dockerfile(build: Build) -> str:
         with open(build.dockerfile, encoding="utf-8", errors="surrogateescape", newline="") as file:
             return file.read()
     except OSError:
-        raise NotPatched("") from None  # docker prints the better message
+        raise NotPatched("") from None  # docker reports this better
 
 
 def is_gateway(build: Build, text: str, settings: Settings) -> bool:
@@ -225,8 +225,8 @@ def is_gateway(build: Build, text: str, settings: Settings) -> bool:
 def with_copy(text: str, source: str, target: str = "") -> str | None:
     """Return the Dockerfile with the ``COPY`` line at the end of the stage that becomes the image, or None.
 
-    ``source`` is the build context or image of the bootstrap. COPY ignores USER, so the end of the stage is right for
-    every stage: the file goes to the last WORKDIR.
+    ``source`` is the build context or image of the bootstrap. COPY ignores USER, so the line can stand at the end of
+    any stage; it copies the file to the last WORKDIR.
     """
     lines = text.splitlines(True)
     for at in [i for i, line in enumerate(lines) if line.rstrip() == EARLIER_MARK][::-1]:
@@ -285,7 +285,7 @@ class Runner:
 
     def _got(self, number: int, _frame: object) -> None:
         self.signal = self.signal or number
-        # A terminal sends SIGINT to docker as well; a second one would stop its orderly end.
+        # A terminal sends SIGINT to docker as well; a second SIGINT would interrupt docker's clean-up.
         if self.process is not None and number != signal.SIGINT and self.process.poll() is None:
             self.process.send_signal(number)
 
@@ -330,13 +330,13 @@ def has_named_contexts(docker: list[str], buildx: bool) -> bool:
     major = re.match(r"(\d+)\.", output([*docker, "version", "--format", "{{.Server.Version}}"]) or "")
     if major is None or int(major.group(1)) >= 23:
         return True
-    # A builder in a container of its own does not use the BuildKit of the older daemon.
+    # A builder in its own container does not use the BuildKit of the older daemon.
     driver = re.search(r"^Driver:\s*(\S+)", output([*docker, "buildx", "inspect"]) or "", re.MULTILINE)
     return driver is not None and driver.group(1) != "docker"
 
 
 class Workspace:
-    """Temporary directory with the Dockerfiles and the bootstrap. It also removes what killed builds left."""
+    """Temporary directory with the Dockerfiles and the bootstrap. It also removes the remains of killed builds."""
 
     def __init__(self, settings: Settings, docker: list[str], buildx: bool = False) -> None:
         self.settings = settings
@@ -346,7 +346,7 @@ class Workspace:
         self.source = ""
         root = os.path.dirname(os.path.abspath(__file__))
         program = shutil.which(docker[-1]) if len(docker) == 1 else None
-        if program and program.startswith("/snap/"):  # it sees a /tmp of its own
+        if program and program.startswith("/snap/"):  # this builder has its own /tmp
             root = os.path.expanduser("~/snap/docker/common")
         for name in os.listdir(root):
             if name.startswith("build.") and not _is_alive(name.split(".")[1]):
@@ -474,8 +474,8 @@ def docker_build(
 def compose_build(settings: Settings, runner: Runner, words: list[str], docker: int, at: int) -> int | None:
     """Run `compose build`, or the build of `compose up --build`. Return its status, None if it needs no bootstrap.
 
-    The build reads the resolved configuration from standard input, reduced to what builds need. So no file holds the
-    project's values, and the labels of containers name the operator's own files.
+    The build reads the resolved configuration from standard input, reduced to what builds need. Therefore no file
+    contains the project's values, and the labels of containers name the operator's own files.
     """
     verb_at = after_options(words, at, COMPOSE_VALUES)
     verb = words[verb_at] if verb_at < len(words) else ""

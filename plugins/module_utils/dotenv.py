@@ -86,8 +86,9 @@ class Dotenv:
     def add_compose_files(self, add: list[str], project_dir: str, exists: Exists = os.path.exists) -> None:
         """Append files to the files that compose loads, and make every path in COMPOSE_FILE absolute.
 
-        A comment above keeps the previous entry, or that there was none, so that :meth:`remove_compose_files` can
-        restore it. Raise :class:`DotenvError` if compose would find no file of its own.
+        A comment above the entry stores the previous entry, or states that there was none, so that
+        :meth:`remove_compose_files` can restore it. Raise :class:`DotenvError` if compose would find no file of its
+        own.
         """
         former = self._former_files(project_dir, exists)
         files = former + [path for path in (_absolute(path, project_dir) for path in add) if path not in former]
@@ -182,7 +183,7 @@ class Dotenv:
             self._pieces.extend(_read(line + newline))
 
     def _drop(self, goes: Callable[[_Piece], bool]) -> None:
-        """Remove pieces. If the last line had no line break, remove that of the new last line too."""
+        """Remove pieces. If the last line had no line break, also remove the line break of the new last line."""
         open_end = bool(self._pieces) and not self._pieces[-1].text.endswith("\n")
         dropped_last = bool(self._pieces) and goes(self._pieces[-1])
         self._pieces = [piece for piece in self._pieces if not goes(piece)]
@@ -249,7 +250,7 @@ def _read(text: str) -> list[_Piece]:
 
 
 def _value(text: str, at: int, end: int) -> tuple[str, int]:
-    """Return the value and the offset after it, or offset -1 if a quote does not end, which compose refuses too."""
+    """Return the value and the offset after it, or offset -1 for a quote without an end, which compose refuses."""
     if text.startswith("'", at):
         match = re.compile(r"'(.*?)(?<!\\)'", re.DOTALL).match(text, at)
         return (match[1], match.end()) if match else ("", -1)

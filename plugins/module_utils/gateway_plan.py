@@ -2,9 +2,10 @@
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
 """The plan for the gateway's service: the settings that the role writes into its own compose file, or the problems.
 
-:func:`make_plan` is pure. It judges by the configuration with resolved variables and writes from the configuration
-without, so that no secret of ``.env`` is copied and a later edit there stays in force. If Compose cannot print the
-latter, the plan writes no command of the operator, and the bootstrap is loaded with ``NODE_OPTIONS``.
+:func:`make_plan` is pure. It decides by the configuration with resolved variables. It writes text from the
+configuration with unresolved variables, so that no secret of ``.env`` is copied and a later edit of ``.env`` has an
+effect. If Compose cannot print unresolved variables, the plan leaves the operator's command alone, and the bootstrap is
+loaded with ``NODE_OPTIONS``.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _KEPT = ("NO_PROXY", "no_proxy", "NODE_EXTRA_CA_CERTS", "NODE_OPTIONS")
 CA_IN_GATEWAY = "/etc/ssl/certs/proxy-ca.pem"
 OUR_LABEL = "openclaw.egress.command"
 OUR_SERVICES = ("openclaw-proxy", "openclaw-carrier")
-# Outside of the working directory, which the operator may have mounted from the clone.
+# The path is outside of the working directory, which the operator may have mounted from the clone.
 MOUNTED_BOOTSTRAP = "/etc/openclaw-egress/proxy-bootstrap.cjs"
 # Firewall rules distinguish the classes by the bridge of their network in the nested daemon.
 NESTED_NETWORKS = {
@@ -45,12 +46,12 @@ _NODE_FIRST = re.compile(r"\s*(?:[^\s\"'\\$]*/)?node(?:js)?(?=\s|\Z)")
 _INTERPRETS = re.compile(
     r"(?:\S*/)?(?:gosu|su-exec|setpriv|chroot|su|sudo|runuser|env|(?:ba|da|a|z)?sh|npm|npx|pnpm|yarn)\Z"
 )
-# Also a script or a supervisor, which may start Node.
+# A script or a supervisor counts as well, because it may start Node.
 _RUNS_NODE = re.compile(
     r"\b(?:node|nodejs|npm|npx|pnpm|yarn|openclaw|supervisord|s6-svscan)\b|\.[cm]?js\b|\.sh\b|entrypoint|/init\b"
 )
 _SHELL_START = r"(?:^|[\s;&|(\"'`])"
-# Programs that start another one without the environment, where a shell or a list of words may name a program.
+# Programs that start another program without the environment, at the places where a command can name a program.
 _CLEARS = re.compile(
     r"(?:^|[;&|(\n]\s*|\bexec\s+|\s-c\s+|\s--\s+|\bthen\s+)(?:\S*/)?"
     r"(env\s+(?:-i\b|-(?=\s)|--ignore-environment)|(?:su|runuser)\s+(?:-(?=\s)|-l\b|--login)"
@@ -91,7 +92,7 @@ class Problem:
     found: str
     where: str
     remedy: str
-    # The enforcement level that it prevents.
+    # The enforcement level that the problem prevents.
     level: str = "application"
 
     @property
@@ -111,7 +112,7 @@ class Plan:
     workdir: str = "/app"
     # The file in the gateway.
     bootstrap: str = ""
-    # What loads the bootstrap: command, entrypoint or NODE_OPTIONS.
+    # The setting that loads the bootstrap: command, entrypoint or NODE_OPTIONS.
     loaded_by: str = ""
     command: Optional[Command] = None
     entrypoint: Optional[List[str]] = None
@@ -146,10 +147,10 @@ def make_plan(
     """Return the plan for the gateway's service.
 
     Args:
-        uninterpolated: The project that `docker compose config --no-interpolate` prints; None if that fails.
-        interpolated: The project that `docker compose config` prints; None if that fails. One of both must be given.
+        uninterpolated: The project as printed by `docker compose config --no-interpolate`; None if that fails.
+        interpolated: The project as printed by `docker compose config`; None if that fails. One of the two is required.
         image: `Config` of `docker image inspect`; None if the image does not exist.
-        container: What `docker inspect` prints for the gateway's container; None if there is none.
+        container: The output of `docker inspect` for the gateway's container; None if there is none.
         options: The role's options.
         real: Return the path of a file without symbolic links.
     """
@@ -220,7 +221,7 @@ class _Gateway:
         self.image = image or {}
         self.project = interpolated or uninterpolated or {}
         self.service: Settings = self.project["services"][options.service] or {}
-        # The text to write from; None if it is unknown.
+        # The service with unresolved variables; None if Compose cannot print it.
         self.raw: Settings | None = uninterpolated["services"].get(options.service) if uninterpolated else None
         self.is_network = options.enforcement == "network"
         self.is_resolved = interpolated is not None
@@ -240,7 +241,7 @@ class _Gateway:
         return None if value is None else [inputs.literal(word) for word in inputs.words(value)]
 
     def text_of(self, variable: str) -> str:
-        """Return the operator's value of a variable as text for a compose file, which may have variables in it."""
+        """Return the operator's value of a variable as text for a compose file. The text may contain variables."""
         raw = inputs.environment(self.raw) if self.raw is not None else {}
         if variable in raw:
             given = raw[variable]
@@ -254,7 +255,7 @@ class _Gateway:
 
 @dataclass(frozen=True)
 class _Start:
-    """Entrypoint and command of the container, as Docker combines those of Compose and of the image."""
+    """Entrypoint and command of the container, which Docker combines from Compose and the image."""
 
     entrypoint: List[str]
     command: List[str]
@@ -274,7 +275,7 @@ def _start(gateway: _Gateway) -> _Start:
 
 
 def _plan_start(plan: Plan, gateway: _Gateway) -> None:
-    """Plan the place that loads the bootstrap, and with it command, entrypoint and NODE_OPTIONS."""
+    """Choose the setting that loads the bootstrap, and plan command, entrypoint and NODE_OPTIONS."""
     options = gateway.options
     start = _start(gateway)
     in_image = gateway.image.get("WorkingDir") or "/app"
@@ -301,14 +302,14 @@ def _plan_start(plan: Plan, gateway: _Gateway) -> None:
     if entrypoint is not None:
         plan.entrypoint = inputs.words(entrypoint)
         if command is None and start.by_image and start.command:
-            # Our entrypoint clears the image's command, so write it.
+            # Our entrypoint clears the image's command, so write that command.
             command = [inputs.escaped(word) for word in start.command]
     plan.command = command
     _check_words(plan, gateway, start)
 
 
 def _entrypoint_text(gateway: _Gateway, start: _Start) -> list[str]:
-    """Return the words of the own entrypoint for a compose file, with their variables if possible."""
+    """Return the words of the operator's entrypoint for a compose file, with their variables if possible."""
     if gateway.raw is not None and gateway.words("entrypoint"):
         text = inputs.words(gateway.raw.get("entrypoint"))
         # Compose resolves variables before it splits a string, so a variable can be several words.
@@ -333,7 +334,7 @@ def _with_bootstrap(gateway: _Gateway, setting: str, effective: list[str], requi
 
 
 def _is_transparent(entrypoint: list[str]) -> bool:
-    """Return whether an entrypoint runs the words of the command as they are: `tini --`, or a script of its own."""
+    """Return whether an entrypoint runs the command unmodified: `tini --`, or an entrypoint script."""
     if not entrypoint or entrypoint[-1] == "--":
         return True
     return len(entrypoint) == 1 and not _INTERPRETS.match(entrypoint[0])
@@ -370,7 +371,7 @@ def _firewall_entrypoint(plan: Plan, options: Options) -> list[str]:
 
 
 def _check_words(plan: Plan, gateway: _Gateway, start: _Start) -> None:
-    """Find words that take our variables from the gateway's processes."""
+    """Find words of the command that remove or replace our variables in the gateway's processes."""
     text = " ".join([*start.entrypoint, *start.command])
     ours = "|".join([*OTHER_PROXIES, *_KEPT, "NODE_USE_ENV_PROXY"])
     for name in re.findall(_SHELL_START + r"(%s)=" % ours, text):
@@ -425,7 +426,7 @@ def _plan_environment(plan: Plan, gateway: _Gateway) -> None:
             )
         )
     local = _local_names(gateway)
-    # Literal hosts first: Node compares text only.
+    # Write literal hosts first, because Node only compares text.
     entries = [*options.direct_hosts, *_telemetry_hosts(found), *own, *local, *options.no_proxy]
     if gateway.is_network:
         _warn_of_local_names(plan, gateway, local)
@@ -442,7 +443,7 @@ def _check_other_proxy(plan: Plan, gateway: _Gateway) -> None:
         for name in OTHER_PROXIES
         if name in own and gateway.environment.get(name, "").rstrip("/") not in ("", gateway.options.proxy_url)
     ]
-    # Our variables override those of the image, except this one.
+    # Our variables override those of the image, except OPENCLAW_PROXY_URL.
     of_image = "" if "OPENCLAW_PROXY_URL" in own else gateway.environment.get("OPENCLAW_PROXY_URL", "")
     if of_image not in ("", gateway.options.proxy_url):
         other.append("OPENCLAW_PROXY_URL of the image")
@@ -459,7 +460,7 @@ def _check_other_proxy(plan: Plan, gateway: _Gateway) -> None:
 
 
 def _entries(no_proxy: str) -> list[str]:
-    """Return the entries of NO_PROXY. A comma in a variable's default value separates none."""
+    """Return the entries of NO_PROXY. Do not split at a comma in a variable's default value."""
     return [entry.strip() for entry in re.split(r",(?![^{]*\})", no_proxy) if entry.strip()]
 
 
@@ -474,7 +475,7 @@ def _telemetry_hosts(environment: Mapping[str, str]) -> list[str]:
 
 
 def _local_names(gateway: _Gateway) -> list[str]:
-    """Return the hosts that only the gateway's own networks or its host know, which the proxy could not reach.
+    """Return the hosts that only the gateway's networks or its host know, and that the proxy could not reach.
 
     These are the other services on its networks, links, extra hosts with a private address, and hosts without a dot in
     its environment, such as a container of another project.
@@ -610,7 +611,7 @@ def _check_image(plan: Plan, gateway: _Gateway, is_missing: bool) -> None:
 
 
 def _check_container(plan: Plan, gateway: _Gateway, container: Settings, real: Callable[[str], str]) -> None:
-    """Compare with the files, project and service from which the running container was started."""
+    """Compare the plan with the files, project and service from which the running container was started."""
     options = gateway.options
     labels = (container.get("Config") or {}).get("Labels") or {}
     prefix = "com.docker.compose."
@@ -657,7 +658,7 @@ def _check_container(plan: Plan, gateway: _Gateway, container: Settings, real: C
 
 
 def _check_running(plan: Plan, gateway: _Gateway, container: Settings) -> None:
-    """Compare with the command and environment of a container that the role has not started yet."""
+    """Compare the plan with the command and environment of a container that the role has not started."""
     config = container.get("Config") or {}
     if (
         not config
@@ -741,7 +742,7 @@ def _check_requirements_of_level_network(plan: Plan, gateway: _Gateway) -> None:
 
 def _fingerprint(gateway: _Gateway) -> str:
     source, start = gateway.source, _start(gateway)
-    # The text with variables, so that a new value in .env changes nothing.
+    # Hash the text with unresolved variables, so that a new value in .env does not change the hash.
     seen = [source.get("entrypoint") or start.entrypoint, start.command if start.by_image else source.get("command")]
     if gateway.is_network:
         seen += [inputs.networks(source), source.get("ports") or []]

@@ -22,17 +22,17 @@ _BRACES = re.compile(r"(?<!\$)\$\{[^}]*\}")
 
 
 def literal(text: str) -> str:
-    """Return the value of a text that Compose printed with its variables resolved."""
+    """Return the value that a text of Compose with resolved variables stands for."""
     return text.replace("$$", "$")
 
 
 def escaped(text: str) -> str:
-    """Return a text that Compose reads as this value."""
+    """Return a text for a compose file that Compose reads as this value."""
     return text.replace("$", "$$")
 
 
 def environment(service: Mapping[str, Any]) -> Environment:
-    """Return the environment of a service. A name without a value is passed from Compose's own environment: None."""
+    """Return the environment of a service; None for a name whose value Compose takes from its own environment."""
     given = service.get("environment") or {}
     if isinstance(given, dict):
         return {str(name): None if value is None else _text(value) for name, value in given.items()}
@@ -49,7 +49,7 @@ def image_environment(image: Mapping[str, Any]) -> dict[str, str]:
 
 
 def resolved(raw: Environment) -> dict[str, str]:
-    """Return the values that are known without resolving variables. A variable without a default counts as empty."""
+    """Return the environment without names whose value is only a variable without a default value."""
     known = {}
     for name, value in raw.items():
         if value is None or _UNSET.match(value):
@@ -152,7 +152,7 @@ def files(project: Mapping[str, Any], service: Mapping[str, Any]) -> list[tuple[
 
 
 def image_name(project: Mapping[str, Any], name: str) -> str:
-    """Return the image of a service, as Compose names it; empty if it depends on a variable that is not resolved."""
+    """Return the image of a service, as Compose names it; empty if it depends on an unresolved variable."""
     service = project["services"][name] or {}
     image = str(service.get("image") or "")
     if not image and service.get("build") is not None:

@@ -1,6 +1,6 @@
 # Copyright (c) openclaw.egress maintainers
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
-"""Record of a host's state before this collection changed it, and the way back to that state.
+"""Record of a host's state before this collection changed it, and functions that restore this state.
 
 One JSON file: ``{"version": 1, "items": {"path:/etc/x": {"kind", "name", "before", "wrote", "edited", "data"}, …}}``.
 ``before`` and ``wrote`` are states of a path: ``type`` (absent, file, directory, symlink), ``mode``, ``uid``, ``gid``,
@@ -23,7 +23,7 @@ VERSION = 1
 
 
 class ManifestError(ValueError):
-    """Reason why nothing was done, for the operator. It holds no content of any file."""
+    """The reason, for the operator, why nothing was done. It contains no content of a file."""
 
 
 class Manifest:
@@ -47,7 +47,7 @@ class Manifest:
         self.exists = True
 
     def record(self, kind: str, name: str, data: dict[str, Any] | None = None) -> bool:
-        """Record the present state once; later, only note that our version was edited. Return True if new."""
+        """Record the present state once. Later calls only note edits of our version. Return True at the first call."""
         key = key_of(kind, name)
         item = self.items.get(key)
         if item is None:
@@ -61,7 +61,7 @@ class Manifest:
         return False
 
     def wrote(self, name: str) -> bool:
-        """Record that the path now has our version. Return True if that is new."""
+        """Record that the path now has our version. Return True if the record changed."""
         item = self.items.get(key_of("path", name))
         if item is None:
             raise ManifestError(
@@ -83,7 +83,7 @@ class Manifest:
             return "unchanged"
         new_directory = item["before"]["type"] == "absent" and now["type"] == "directory"
         if new_directory and not item.get("wrote") and not os.listdir(name):
-            # Created by a run that was cut off before it recorded this. Removing it loses nothing.
+            # An interrupted run created this empty directory and did not record it. Removing it loses nothing.
             return "restored"
         if item.get("edited") or now != item.get("wrote"):
             return "drifted"

@@ -17,7 +17,7 @@ MAY_GO_AT_ONCE = 200
 
 
 class SettingsError(ValueError):
-    """Reason for changing nothing, shown to the operator."""
+    """The reason, for the operator, why nothing was changed."""
 
 
 class Plan:
@@ -64,7 +64,7 @@ def plan(current: dict[str, Any], data: dict[str, Any], wanted: dict[str, Any], 
 
 
 def either(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """Merge two sets of undo data, for the time while the settings change from one to the other."""
+    """Merge two sets of undo data. The result is valid before, during and after the change between them."""
     if not old:
         return new
     return {

@@ -5,9 +5,9 @@ to the address, of any protocol, is a JSON line in the log:
 
     {"time": 1790000000.1, "protocol": "udp", "source": "198.51.100.1", "port": 53, "bytes": "first 200 of them"}
 
-`port` is null for protocols without ports; `protocol` is a number where it has no name here. Data of a TCP connection
-is also a line with `"protocol": "tcp-stream"`. Each IPv6 packet is a line, whatever its destination: the lab's internet
-does not use it, except for neighbour discovery by kernels. It needs root and iptables.
+`port` is null for protocols without ports; `protocol` is a number if `NAMES` has no name for it. Data of a TCP
+connection is also a line with `"protocol": "tcp-stream"`. Each IPv6 packet is a line, whatever its destination: the
+lab's internet does not use it, except for neighbour discovery by kernels. The canary needs root and iptables.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def described(packet: bytes, address: str) -> dict[str, Any] | None:
         first = not struct.unpack("!H", packet[6:8])[0] & 0x1FFF
     else:
         number, source, start, first = packet[6], packet[8:24], 40, True
-        # After hop-by-hop options, which multicast listeners send.
+        # Skip hop-by-hop options, which multicast listeners send.
         if number == 0:
             number, start = packet[40], 48 + packet[41] * 8
         if number == 58 and packet[start] in NEIGHBOURS:
@@ -82,7 +82,7 @@ def sniff(sniffer: socket.socket, address: str, log: Log) -> None:
     """Log each packet that arrives, without end."""
     while True:
         packet, (_, ether_type, kind, *_) = sniffer.recvfrom(65535)
-        # Packets that this host sends itself.
+        # Ignore packets that this host sends.
         if ether_type in (IPV4, IPV6) and kind != socket.PACKET_OUTGOING:
             with contextlib.suppress(IndexError, struct.error):
                 if entry := described(packet, address):

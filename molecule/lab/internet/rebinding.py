@@ -1,4 +1,4 @@
-"""A DNS server for one zone whose names change their answer or point inwards: what DNS rebinding attacks are made of.
+"""A DNS server for one zone whose names change their address or resolve to internal ones, as in DNS rebinding attacks.
 
 | name in rebind.example.com | answers                                                                        |
 |----------------------------|--------------------------------------------------------------------------------|
@@ -9,7 +9,7 @@
 | v6                         | AAAA ::1 and ::ffff:10.0.0.2                                                   |
 | A-B-C-D.ip                 | A A.B.C.D                                                                      |
 
-Labels before these mean nothing: `x7.inward` answers as `inward`. Nothing may be kept (TTL 0). UDP and TCP.
+Labels before these are ignored: `x7.inward` resolves as `inward`. Resolvers must not cache (TTL 0). UDP and TCP.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Zone:
         code = 0x8400 | flags & 0x0100 | (NAME_ERROR if found is None else 0)
         head = struct.pack("!HHHHHH", identity, code, 1, len(found or ()), 0, 0)
         records = [
-            # The name: a pointer to the name in the question.
+            # A pointer to the name in the question (RFC 1035, section 4.1.4).
             struct.pack("!HHHIH", 0xC00C, kind, 1, 0, len(address.packed)) + address.packed
             for address in found or ()
         ]
