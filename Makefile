@@ -9,10 +9,10 @@ BIN := $(VENV)/bin
 LOCK := requirements/dev.txt
 LEVEL := network
 STAMP := $(VENV)/.made-from
-# One more than the processors: some tests wait for things that must not happen.
+# Use one worker more than there are processors, because some tests only wait, for an event that must not happen.
 WORKERS = $$($(BIN)/python -c 'import os; print((os.cpu_count() or 1) + 1)')
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/collections
-# Compile once the programs that a test run starts a hundred times.
+# Let Python cache compiled modules, because a test run starts the same programs a hundred times.
 unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 

@@ -111,7 +111,7 @@ def classes(proxy: RunningProxy, providers: LLMProviders) -> None:
     """Show the destinations that each class reaches."""
 
     def browser() -> str:
-        # Trust only the site's own certificate, so that a response proves that the proxy did not decrypt.
+        # Trust only the site's own certificate. A response then proves that the proxy did not decrypt the tunnel.
         with proxy.client("browser", ca=providers.ca_file) as http:
             expect(http.get(proxy.url("www.example.com", "/")).status_code == 200, "the browser's class was refused")
         return "tunnelled, not decrypted"

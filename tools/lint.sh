@@ -15,7 +15,7 @@ trap 'kill "$lint" 2>/dev/null || true; rm -f "$later"' EXIT
 step "ruff" ruff check --quiet files plugins roles tests tools molecule
 step "ruff format" ruff format --quiet --check files plugins roles tests tools molecule
 step "mypy (strict)" mypy --no-error-summary
-# By the collection's name, because the plugins import each other by it.
+# Check the plugins under the collection's name, because they import each other by that name.
 step "mypy (strict), plugins" bash -c 'cd collections && MYPYPATH=. mypy --config-file ../tools/mypy-plugins.ini ansible_collections/openclaw/egress/plugins'
 step "import-linter" env PYTHONPATH=files/addon lint-imports --no-logo pyproject.toml
 step "yamllint" yamllint --strict .
@@ -23,7 +23,7 @@ step "shellcheck" shellcheck "${scripts[@]}"
 step "codespell" codespell
 step "deptry" bash -c "cd files/addon && deptry --no-ansi ."
 step "antsibull-changelog" antsibull-changelog lint
-# Without rstcheck, which checks pages that this tool generates and takes twenty seconds.
+# Leave out rstcheck, which checks generated pages and takes twenty seconds.
 step "antsibull-docs" antsibull-docs lint-collection-docs --plugin-docs --skip-rstcheck .
 finished() { wait "$lint" || { cat "$later" >&2; return 1; }; }
 step "ansible-lint (production)" finished

@@ -1,4 +1,4 @@
-"""Generator of the table of variables in each role's README from argument_specs, the only source.
+"""Generator of the table of variables in each role's README. The only source is the role's argument_specs.
 
 `make docs` writes the tables; a test compares them.
 """
@@ -23,7 +23,7 @@ def plain(text: str) -> str:
 
 
 def default_of(option: dict[str, Any]) -> str:
-    """Return a default as YAML in one line; empty if it is computed from others."""
+    """Return a default as YAML in one line; empty if the default is computed from other variables."""
     if "default" not in option:
         return "required" if option.get("required") else "see defaults/main.yml"
     value = option["default"]

@@ -28,7 +28,7 @@ tracked() { git ls-files -z --cached --others --exclude-standard "$@"; }
 for ignored in "$tree"/tests/sanity/ignore-*.txt; do
   (cd "$tree" && find files/addon -name '*.py' -printf '%p pylint!skip\n') >>"$ignored"
 done
-# Without a repository of its own ansible-test lists the files of this one, which ignores build/.
+# Create a repository for the copy. Otherwise ansible-test lists the files of the checkout, which ignores build/.
 git -C "$tree" init --quiet
 git -C "$tree" add --all --force
 
@@ -41,8 +41,7 @@ for version in "$@"; do
     "$environment/bin/pip" install --quiet --disable-pip-version-check "ansible-core~=$version.0"
     touch "$environment/complete"
   fi
-  # ansible-test downloads get-pip.py from a server of Ansible's unless its cache has it. Install the pip that comes
-  # with Python, which needs no server.
+  # Install the pip that comes with Python. Otherwise ansible-test downloads get-pip.py from Ansible's server.
   home=$cache/home
   mkdir -p "$home/.ansible/test/cache"
   needed=$(sed -nE "s/^ +pip='([0-9.]+)',$/\1/p" \

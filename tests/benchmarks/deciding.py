@@ -1,6 +1,7 @@
-"""Benchmark: the cost of a decision, its growth with more rules, and whether `explain` agrees with the proxy.
+"""Benchmark of decisions: their time, its growth with the number of rules, and whether `explain` agrees.
 
-Prints a table and writes build/deciding.json; exits with 1 if a goal is missed. Timings are of this machine, now.
+Prints a table and writes build/deciding.json; exits with 1 if a goal is missed. The times depend on the machine and its
+load.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ POLICIES, REQUESTS = 34, 310
 
 
 def policy_of(rules: int) -> tuple[Policy, list[Destination]]:
-    """Return a class with N rules (names, wildcards, denied names), and destinations of which some match a rule."""
+    """Return a policy whose class has N rules of several kinds, and destinations that match some of the rules."""
     chance = random.Random(rules)
     names = [f"host-{number}.zone-{number % 97}.example" for number in range(rules)]
     third = rules // 3

@@ -1,6 +1,7 @@
-"""`make bench`: measure whether the proxy delays an event stream; 20 events at 100 ms, direct and proxied, in one run.
+"""`make bench`: measure how much the proxy delays an event stream of 20 events at intervals of 100 ms.
 
-Prints a table and writes build/bench.json; exits with 1 if a goal is missed. Timings are of this machine, now.
+Prints a table and writes build/bench.json; exits with 1 if a goal is missed. The times depend on the machine and its
+load.
 """
 
 from __future__ import annotations

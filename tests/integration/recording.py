@@ -1,4 +1,4 @@
-"""An HTTP proxy and an origin on loopback that record requests: tests read them here and not from the client.
+"""An HTTP proxy and an origin on loopback that record the requests they receive, as evidence independent of the client.
 
 The proxy resolves every name to this machine and keeps the requested port.
 """
@@ -19,12 +19,12 @@ from typing import Any, ClassVar
 import trustme
 
 WEBSOCKET_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3.
-ACK_SECONDS = 20  # Only a failing test waits that long.
+ACK_SECONDS = 20  # Only a failing test reaches this timeout.
 
 
 @dataclass(frozen=True)
 class Seen:
-    """One request as received. `connection` is equal for requests over the same TCP connection."""
+    """One received request. `connection` is equal for requests over the same TCP connection."""
 
     method: str
     target: str

@@ -1,4 +1,4 @@
-"""Tests of the exporter against an HTTP server with scripted responses, whose messages are those of a real Loki."""
+"""Tests of the exporter against an HTTP server with scripted responses, which have the messages of a real Loki."""
 
 import gzip
 import itertools
@@ -160,7 +160,7 @@ def fill(spool: Spool, count: int, size: int = 10) -> None:
 
 
 def until(true: Callable[[], object]) -> None:
-    """Wait for a condition. The timeout is long, because only broken code reaches it."""
+    """Wait for a condition. The timeout is long, because only a failing test reaches it."""
     deadline = time.monotonic() + 30
     while not true():
         assert time.monotonic() < deadline, "it never came"
@@ -183,7 +183,7 @@ def test_queued_records_arrive_once_in_order_and_are_acknowledged(spool, store):
     assert spool.stats()["acknowledged_records"] == 50
 
 
-def test_later_records_arrive_too(spool, store):
+def test_records_added_later_are_exported(spool, store):
     with Running(spool, store.url):
         fill(spool, 3)
         until(drained(spool))
@@ -216,7 +216,7 @@ def test_the_environment_gives_headers_and_compression(spool, store):
     assert store.pushes[0].raw[:2] == b"\x1f\x8b"
 
 
-def test_no_proxy_is_taken_from_the_environment(spool, store, monkeypatch):
+def test_exporter_ignores_proxies_of_the_environment(spool, store, monkeypatch):
     for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     fill(spool, 1)
@@ -224,7 +224,7 @@ def test_no_proxy_is_taken_from_the_environment(spool, store, monkeypatch):
         until(drained(spool))
 
 
-def test_without_an_endpoint_nothing_is_sent_and_the_state_says_so(spool):
+def test_without_an_endpoint_nothing_is_sent_and_the_state_is_local(spool):
     fill(spool, 1)
     with Running(spool, "") as exporter:
         assert (exporter.state["status"], exporter.state["last_error"]) == ("local", None)
@@ -235,7 +235,7 @@ def test_state_is_available_while_the_last_of_a_backlog_is_sent(spool, monkeypat
         exporter._oldest = _Oldest(seq=1, seconds_then=2.0, seen=100.0)
 
         def now() -> float:
-            exporter._oldest = None  # The exporter's thread can clear it at any time.
+            exporter._oldest = None  # The exporter's thread can clear this value at any time.
             return 100.0
 
         monkeypatch.setattr("openclaw_egress.export.exporter.time.monotonic", now)
@@ -558,8 +558,8 @@ def test_a_push_spans_at_most_half_an_hour(tmp_path, store):
     assert store.numbers() == list(range(1, 25))
 
 
-def test_too_far_behind_of_something_sent_before_counts_as_stored(tmp_path, store):
-    """Drop the response to a stored push, so that a strict Loki refuses part of the repetition as too far behind."""
+def test_line_sent_before_and_refused_as_too_far_behind_counts_as_stored(tmp_path, store):
+    """Lose the response to a stored push, so that a strict Loki refuses part of the repetition as too far behind."""
     with at(tmp_path / "sent.db", [1000, 1001, 1002, 2000, 2001]) as spool:
         oldest = rfc3339(1_500 * 10**9)
         store.script((500, "", b""), (400, OCTETS, loki_says(TOO_FAR.format(oldest))))
@@ -575,7 +575,7 @@ def test_too_far_behind_of_something_sent_before_counts_as_stored(tmp_path, stor
 
 
 @pytest.mark.parametrize("first", [(429, "", b""), (503, OCTETS, loki_says(LARGER))])
-def test_too_far_behind_of_something_that_was_never_stored_is_a_dead_letter(tmp_path, store, first):
+def test_line_refused_as_too_far_behind_and_never_stored_is_a_dead_letter(tmp_path, store, first):
     with at(tmp_path / "unsent.db", [1000, 1001, 1002, 2000, 2001]) as spool:
         oldest = rfc3339(1_500 * 10**9)
         store.script(first, (400, OCTETS, loki_says(TOO_FAR.format(oldest))))
@@ -599,7 +599,7 @@ def test_record_from_the_future_delays_no_other(tmp_path, store):
             until(lambda: spool.stats()["pending_records"] == 2)
             until(lambda: exporter.state["records_ahead_of_clock"] == 2)
             assert spool.reader.audit().problems == ()
-            limit += 4 * HOUR  # Their times are no longer in the future.
+            limit += 4 * HOUR  # Now the times of the lines are no longer in the future.
             until(drained(spool))
         assert set(store.numbers()) >= {1, 2, 3, 4, 5, 6}
         assert dead_letters(spool) == {}

@@ -1,8 +1,8 @@
 """Tests of the bootstrap in real Node processes, judged by the requests that reach the proxy and the origin.
 
 Tests search Node in the test environment (a wheel), on the PATH and in EGRESS_TEST_NODES (binaries, joined by ":").
-Node 24 and later get an application directory without undici. Older ones get an undici beside the application,
-because fetch() cannot be covered there without one.
+Node 24 and later get an application directory without undici. Older versions get an application with undici, because
+without undici the bootstrap cannot cover fetch() there.
 """
 
 import json
@@ -31,7 +31,7 @@ DESIGN_NO_PROXY = "10.0.0.0/8,localhost,127.0.0.1"
 
 @cache
 def nodes() -> dict[int, Path]:
-    """Return major version -> binary; the first of several with one major version."""
+    """Return a Node binary for each major version; the first one found."""
     found: dict[int, Path] = {}
     wheel = Path()
     candidates = [Path(text) for text in os.environ.get("EGRESS_TEST_NODES", "").split(":") if text]
@@ -234,12 +234,12 @@ def test_https_uses_http_proxy_if_https_proxy_is_not_set(app: App) -> None:
     assert app.network.proxy.lines == [app.tunnel, app.tunnel]
 
 
-def test_the_lower_case_variable_wins(app: App) -> None:
+def test_lower_case_proxy_variable_takes_precedence(app: App) -> None:
     app.proxied({"way": "fetch", "url": app.https}, https_proxy=app.network.proxy_url, HTTPS_PROXY="http://127.0.0.1:9")
     assert app.network.proxy.lines == [app.tunnel]
 
 
-def test_nodes_own_setting_changes_nothing(app: App) -> None:
+def test_node_use_env_proxy_changes_nothing(app: App) -> None:
     if app.major == 22:
         pytest.skip("Node 22 puts a dispatcher of its own, out of reach, over any that --require has set")
     urls = (app.https, app.local_https, app.http, app.local_http)
@@ -401,7 +401,7 @@ def test_dispatcher_of_an_undici_goes_through_the_proxy(undici_app: App, kind: s
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_dispatcher_that_resolves_names_itself_goes_through_the_proxy(undici_app: App, scheme: str) -> None:
-    """Test what OpenClaw's SSRF guard does for its tool `web_fetch`: the proxy resolves the name instead."""
+    """Test a dispatcher like that of OpenClaw's tool `web_fetch`: the proxy resolves the name instead."""
     app = undici_app
     url = {"http": app.http, "https": app.https}[scheme]
     assert app.proxied({"way": "pinned", "url": f"{url}/page"}) == [{"status": 200, "body": "origin /page"}]
@@ -490,7 +490,7 @@ ROUTES = {
 
 
 def test_route_of_each_client_with_and_without_the_bootstrap(bare_app: App) -> None:
-    """Print a table: before is Node with the proxy variables and NODE_USE_ENV_PROXY, after is with the bootstrap."""
+    """Print a table of routes: "before" with the proxy variables and NODE_USE_ENV_PROXY, "after" with the bootstrap."""
     app = bare_app
     app.add("ws")
     undici = (npm_modules() or Path()) / "undici-8" if app.major >= 22 else undici_6()
@@ -533,7 +533,7 @@ def test_route_of_each_client_with_and_without_the_bootstrap(bare_app: App) -> N
 
 @pytest.mark.parametrize("way", ["fetch", "request"])
 def test_requests_share_tunnels(app: App, way: str) -> None:
-    """Allow a second tunnel, because a pool may open it while it still cleans up the first."""
+    """Accept two tunnels, because a pool may open the second while it still closes the first."""
     app.proxied(*[{"way": way, "url": f"{app.https}/{number}"} for number in range(4)])
     assert len(app.network.tls.seen) == 4
     assert len(app.network.proxy.seen) < 4
@@ -674,7 +674,7 @@ def test_an_older_undici_of_the_application_is_covered_and_leaves_fetch_covered(
 
 
 def test_a_current_undici_of_the_application_is_covered_and_leaves_fetch_covered(bare_app: App) -> None:
-    """Use OpenClaw's undici, which resets Node's own setting unless its own key is set."""
+    """Use OpenClaw's version of undici, which resets Node's global dispatcher unless its own key is set."""
     undici = os.environ.get("EGRESS_TEST_UNDICI", "")
     if not undici or bare_app.major < 22:
         pytest.skip("needs Node >= 22 and EGRESS_TEST_UNDICI, the directory of an undici >= 8")
@@ -688,7 +688,7 @@ def test_a_current_undici_of_the_application_is_covered_and_leaves_fetch_covered
 
 
 @pytest.mark.parametrize("value", ["socks5://127.0.0.1:1080", "proxy:8080", "not a url"])
-def test_unusable_proxy_variable_is_one_line_with_a_remedy(app: App, value: str) -> None:
+def test_unusable_proxy_variable_is_reported_in_one_line_with_a_remedy(app: App, value: str) -> None:
     done = app.start({"way": "request", "url": app.https}, HTTPS_PROXY=value)
     (line,) = [line for line in done.stderr.splitlines() if "proxy-bootstrap" in line]
     assert line.startswith("proxy-bootstrap: WARNING: HTTPS_PROXY is not an http:// URL")
@@ -697,7 +697,7 @@ def test_unusable_proxy_variable_is_one_line_with_a_remedy(app: App, value: str)
 
 
 @pytest.mark.parametrize("env", [{"HTTPS_PROXY": "socks5://127.0.0.1:1080"}, {}], ids=["unusable", "none"])
-def test_process_does_not_start_without_a_required_proxy(app: App, env: dict[str, str]) -> None:
+def test_process_does_not_start_without_a_usable_proxy_if_one_is_required(app: App, env: dict[str, str]) -> None:
     done = app.start({"way": "request", "url": app.https}, OPENCLAW_EGRESS_REQUIRE_PROXY="1", **env)
     assert done.returncode == 78
     assert "proxy-bootstrap: refusing to start" in done.stderr

@@ -1,6 +1,7 @@
-"""Tests that no code path parses a sentence: other tests pass with every reason replaced by its code.
+"""Tests that no code parses the text of a reason: other tests pass with every reason replaced by its code.
 
-It runs the tests of the readers of records. To run all tests, use `EGRESS_TEST_REWORDED=1 pytest -m "not wording"`.
+This module runs the tests of code that reads records. To run all tests, use `EGRESS_TEST_REWORDED=1 pytest -m "not
+wording"`.
 """
 
 import os

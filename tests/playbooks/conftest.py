@@ -1,6 +1,7 @@
 """Fixtures for complete playbooks against hosts that are directories of this machine, with a fake `docker` and `ufw`.
 
-Run by `make molecule` beside the lab and the scenarios, and by `make playbooks`: each starts hundreds of processes.
+`make playbooks` runs these tests, and `make molecule` does so beside its scenarios; `make test` does not, because each
+test starts hundreds of processes.
 """
 
 from tests.integration.ansible.conftest import run

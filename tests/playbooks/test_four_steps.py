@@ -1,4 +1,4 @@
-"""Tests of the modules in ansible-playbook, on the oldest supported Python if available, otherwise on this one."""
+"""Tests of the modules in ansible-playbook, on the oldest supported Python if it is installed."""
 
 import os
 import re
@@ -25,7 +25,7 @@ def oldest_python() -> str:
 
 
 @pytest.mark.timeout(1200)
-def test_each_module_changes_once_and_never_in_check_mode(tmp_path):
+def test_each_module_changes_the_host_once_and_never_in_check_mode(tmp_path):
     (tmp_path / "build-openclaw.sh").write_text(SCRIPT)
     (tmp_path / ".env").write_text("TOKEN=hunter2")
     (tmp_path / "docker-compose.yml").touch()

@@ -71,7 +71,7 @@ class Vps2:
         )
 
     def good(self, *more: str, **variables: object) -> int:
-        """Run the role successfully. Return the number of changed tasks."""
+        """Run the role, which must succeed. Return the number of changed tasks."""
         done = self.play("", *more, **variables)
         assert done.returncode == 0, done.stdout + done.stderr
         found = re.search(r"changed=(\d+)", done.stdout)
@@ -79,7 +79,7 @@ class Vps2:
         return int(found[1])
 
     def bad(self, *more: str, **variables: object) -> str:
-        """Run the role until it stops. Return its message."""
+        """Run the role, which must fail. Return its error message."""
         done = self.play("", *more, **variables)
         assert done.returncode != 0, done.stdout
         assert "Traceback" not in done.stdout + done.stderr
@@ -92,7 +92,7 @@ def vps2(run, tmp_path) -> Iterator[Vps2]:
         yield Vps2(run, tmp_path, loki)
 
 
-def test_one_record_with_metadata_is_pushed_and_read_back_and_nothing_changes(vps2):
+def test_test_record_is_pushed_and_read_back_without_a_change(vps2):
     assert [vps2.good(), vps2.good()] == [0, 0]
     found = vps2.loki.records()
     assert [line for _, line, _ in found] == ["probe", "probe"]
@@ -113,18 +113,18 @@ def test_check_mode_pushes_nothing(vps2):
         (404, "does not answer with Loki's configuration"),
     ],
 )
-def test_check_mode_stops_where_a_real_run_would_stop_at_the_configuration(vps2, status, said):
+def test_check_mode_reports_the_same_invalid_configuration_as_a_run(vps2, status, said):
     vps2.loki.faults.set(status=status, path="/config")
     assert said in vps2.bad("--check")
 
 
-def test_check_mode_reports_a_missing_loki_and_goes_on(vps2):
+def test_check_mode_reports_a_missing_loki_and_continues(vps2):
     vps2.loki.faults.set(status=503, path="/ready")
     vps2.good("--check")
 
 
 def test_missing_key_means_false(vps2):
-    """Accept a missing key as false: a real Loki omits false booleans."""
+    """Expect a missing key to mean false, because a real Loki omits false booleans."""
     vps2.configure(CONFIG.replace("  retention", "  allow_structured_metadata: false\n  retention"))
     assert "allow_structured_metadata" not in vps2.loki.config
     said = vps2.bad()
@@ -133,7 +133,7 @@ def test_missing_key_means_false(vps2):
     assert vps2.loki.records() == []
 
 
-def test_record_reveals_a_problem_that_the_configuration_does_not_show(vps2):
+def test_test_record_reveals_a_problem_that_the_configuration_does_not_show(vps2):
     vps2.loki.faults.set(status=400, count=None)
     said = vps2.bad()
     assert "answers 400" in said
@@ -182,7 +182,7 @@ def test_loki_with_tenants_is_called_with_the_exporters_headers(vps2):
     ],
     ids=["first", "other indent", "false", "in a comment", "flow", "empty", "absent"],
 )
-def test_edit_changes_only_the_key_once_and_rollback_undoes_it(vps2, limits, edited):
+def test_edit_changes_only_one_key_and_rollback_reverts_it(vps2, limits, edited):
     absent = limits.startswith("server")
     before, after = (
         (SCHEMA.format(store="tsdb", schema="v13") + text)
@@ -207,7 +207,7 @@ def test_correct_file_is_reloaded_without_an_edit(vps2):
     assert vps2.file.read_text() == ALLOWED
 
 
-def test_unsupported_form_is_left_and_reported(vps2):
+def test_unsupported_form_of_the_configuration_is_left_and_reported(vps2):
     text = "limits_config: {retention_period: 168h}\n" + SCHEMA.format(store="tsdb", schema="v13")
     vps2.configure(text)
     said = vps2.bad(loki_otlp_manage_config=True)
@@ -217,7 +217,7 @@ def test_unsupported_form_is_left_and_reported(vps2):
 
 @pytest.mark.parametrize("later", [False, True], ids=["alone", "v13 to come"])
 @pytest.mark.parametrize("manage", [False, True])
-def test_a_schema_that_is_not_yet_v13_gets_both_steps_and_the_date(vps2, later, manage):
+def test_message_for_an_older_schema_has_both_steps_and_the_date(vps2, later, manage):
     day = (datetime.now(UTC) + timedelta(days=3 if later else 1)).strftime("%Y-%m-%d")
     text = "limits_config:\n  x: 1\n" + SCHEMA.format(store="boltdb-shipper", schema="v12")
     if later:

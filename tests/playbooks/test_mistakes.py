@@ -16,7 +16,7 @@ from tests.support.docker import Docker
 
 @pytest.fixture
 def deploy(run, tmp_path):
-    """Run site.yml with an inventory given as a dict, on this machine, which has none of the requirements."""
+    """Run site.yml with this inventory on the test machine, which meets none of the requirements."""
 
     def call(inventory: dict, *more: str, **variables: str) -> str:
         file = tmp_path / "hosts.json"
@@ -34,17 +34,17 @@ GATEWAY = {"openclaw_gateways": {"hosts": {"one": {"loki_otlp_ready_timeout": 5}
 NO_LOKI = {"openclaw_proxy_otlp_logs_endpoint": ""}
 
 
-def test_no_gateway(deploy):
+def test_inventory_without_a_gateway_is_refused(deploy):
     said = deploy({"openclaw_loki": {"hosts": {"two": {}}}})
     assert "Nothing was changed" in said and "openclaw_gateways" in said
 
 
-def test_no_loki(deploy):
+def test_inventory_without_a_loki_is_refused(deploy):
     said = deploy(GATEWAY)
     assert "Nothing was changed" in said and "openclaw_loki" in said and "openclaw_proxy_otlp_logs_endpoint" in said
 
 
-def test_a_loki_that_is_not_in_the_inventory(deploy):
+def test_loki_host_missing_from_the_inventory_is_refused(deploy):
     hosts = {"one": {"openclaw_proxy_loki_host": "three"}}
     said = deploy({"openclaw_gateways": {"hosts": hosts}, "openclaw_loki": {"hosts": {"two": {}}}})
     assert "openclaw_proxy_loki_host: three" in said
@@ -63,8 +63,8 @@ MEANINGS = {
 
 
 @pytest.mark.parametrize("mistakes", [TYPES, MEANINGS], ids=["types", "meanings"])
-def test_invalid_values(deploy, mistakes):
-    """Report each host's own invalid values."""
+def test_invalid_values_are_reported_for_each_host(deploy, mistakes):
+    """Expect a report of every invalid value of each host."""
     hosts = {name: variables for name, (variables, _) in mistakes.items()}
     said = deploy({"openclaw_gateways": {"hosts": hosts}, "openclaw_loki": {"hosts": {"two": {}}}})
     assert "PLAY [Prepare Loki on VPS-2]" not in said, "the mistakes were seen only after VPS-2"
@@ -73,7 +73,7 @@ def test_invalid_values(deploy, mistakes):
         assert "Nothing was changed." in told and named in told, f"{name}: {told or said}"
 
 
-def test_mistyped_variable(deploy):
+def test_mistyped_variable_is_reported(deploy):
     hosts = {"one": {"openclaw_proxy_max_body_sise": 5}}
     said = deploy({"openclaw_gateways": {"hosts": hosts}, "openclaw_loki": {"hosts": {"two": {}}}})
     assert "Nothing was changed. No role knows openclaw_proxy_max_body_sise" in said
@@ -110,7 +110,7 @@ def html() -> Iterator[int]:
     server.server_close()
 
 
-def test_a_loki_that_answers_html(deploy, html, tmp_path):
+def test_html_response_instead_of_lokis_is_reported(deploy, html, tmp_path):
     two = {"loki_otlp_address": "127.0.0.1", "loki_otlp_port": html, "loki_otlp_state_dir": f"{tmp_path}/state"}
     said = deploy(GATEWAY | {"openclaw_loki": {"hosts": {"two": two}}})
     assert f"Nothing was changed. http://127.0.0.1:{html}/config does not answer with Loki's configuration" in said
@@ -125,9 +125,9 @@ def with_gateway(**settings: object) -> dict:
 
 @pytest.fixture
 def stopped(deploy, tmp_path):
-    """Run site.yml with this project and build script until it stops.
+    """Run site.yml with this compose project and build script. It must fail.
 
-    Assert that nothing changed; return the output.
+    Assert that it changed nothing. Return the output.
     """
 
     def call(compose: dict, script: str = "docker build .", variables: dict | None = None, **docker: object) -> str:
@@ -186,12 +186,12 @@ def stopped(deploy, tmp_path):
         "no anchor",
     ],
 )
-def test_invalid_files_of_the_operator(stopped, compose, script, named):
+def test_invalid_files_of_the_operator_are_reported(stopped, compose, script, named):
     assert named in stopped(compose, script, {"openclaw_gateway_bootstrap": "image"})
 
 
-def test_host_that_cannot_enforce_the_level_network(stopped):
-    """Report every obstacle at once."""
+def test_obstacles_to_the_level_network_are_reported(stopped):
+    """Expect one report with every obstacle."""
     said = stopped(
         with_gateway(user="node", network_mode="host", volumes=["/var/run/docker.sock:/var/run/docker.sock"]),
         variables={"openclaw_gateway_enforcement": "network"},
@@ -221,7 +221,7 @@ def labels(clone, *files: str, project: str = "clone") -> dict:
     }
 
 
-def test_a_gateway_that_was_started_from_more_files_is_not_recreated_from_fewer(stopped, tmp_path):
+def test_gateway_is_not_recreated_from_fewer_compose_files(stopped, tmp_path):
     clone = tmp_path / "clone"
     said = stopped(
         with_gateway() | {"name": "clone"},
@@ -294,7 +294,7 @@ def preflight(run, tmp_path):
 
 @pytest.mark.timeout(1200)
 def test_compose_files_keep_their_order_whatever_the_hash_seed(preflight):
-    """Deployment 1: continue if COMPOSE_FILE names the container's files; an empty HTTP_PROXY is not a proxy."""
+    """Deployment 1: COMPOSE_FILE names the files of the running container; an empty HTTP_PROXY is not a proxy."""
     names = [f"{name}.yml" for name in ("docker-compose", "b", "a", "d", "c", "e")]
     for seed in range(8):
         said = preflight(
@@ -311,7 +311,7 @@ def test_compose_files_keep_their_order_whatever_the_hash_seed(preflight):
 
 
 def test_a_registry_image_needs_no_build_script(preflight):
-    """Deployment 8: without a script that can be patched the bootstrap is mounted, and the role says why."""
+    """Deployment 8: if no script can be patched, the role mounts the bootstrap and reports the reason."""
     compose = with_gateway(image="ghcr.io/openclaw/openclaw:latest") | {"name": "clone"}
     images = {"ghcr.io/openclaw/openclaw:latest": "sha256:1"}
     said = preflight(compose=compose, images=images)
@@ -341,7 +341,7 @@ def test_a_container_without_a_name_is_found_by_its_labels(preflight):
     assert "container=clone-openclaw-gateway-7" in said
 
 
-def test_values_may_be_strings(preflight):
+def test_variables_may_be_strings(preflight):
     """Deployment 18: `-e` gives numbers, booleans and lists as strings."""
     words = [
         f"-e{value}"
@@ -358,7 +358,7 @@ def test_values_may_be_strings(preflight):
 
 
 def test_the_operators_ca_certificates_must_be_readable(stopped, tmp_path):
-    """Deployment 14: their file is joined with ours, so it must be there before anything changes."""
+    """Deployment 14: the role needs the operator's CA file, so a missing file must stop it before any change."""
     missing = with_gateway(
         environment={"NODE_EXTRA_CA_CERTS": "/certs/corp.pem"}, volumes=[f"{tmp_path}/certs:/certs:ro"]
     )

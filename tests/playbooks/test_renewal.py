@@ -20,7 +20,7 @@ from tests.support.docker import Docker
 
 pytestmark = pytest.mark.timeout(1200)
 
-# As the modules import it.
+# The modules import their utilities by this name.
 sys.path.insert(0, str(ROOT / "collections"))
 Manifest = importlib.import_module("ansible_collections.openclaw.egress.plugins.module_utils.manifest").Manifest
 PLAYBOOK = """\
@@ -135,7 +135,8 @@ def test_job_lists_addresses_renews_the_ca_and_is_removed_by_rollback(host):
     assert list(host.etc.iterdir()) == []
 
 
-# Interfaces with one permanent and one temporary address each, as the kernel and `ip -o address show` list them.
+# Interfaces that each have a permanent and a temporary address, in the formats of the kernel and of `ip -o address
+# show`.
 IF_INET6 = """\
 00000000000000000000000000000001 01 80 10 80       lo
 260628000220cb07{p} 02 40 00 00     eth0
@@ -156,7 +157,7 @@ IP = """\
 @pytest.mark.skipif(os.getuid() != 0, reason="files of the role belong to root")
 @pytest.mark.parametrize("host", ["none"], indirect=True)
 @pytest.mark.parametrize("with_ip", [True, False])
-def test_new_temporary_address_is_guarded_at_once_and_changes_nothing(host, with_ip):
+def test_new_temporary_address_is_guarded_without_a_change_of_the_file(host, with_ip):
     host.play(str(host.at / "play.yml"))
     tools = host.at / "tools"
     tools.mkdir()
@@ -222,7 +223,7 @@ def test_removed_units_are_forgotten_by_systemd(host):
     assert "changed=0 " in host.play(str(host.at / "play.yml")) and log.read_text() == ""
     host.by = "systemd"
     host.play(str(host.at / "play.yml"))
-    # An interrupted deployment can leave the service without its timer.
+    # An interrupted deployment can leave the systemd service without its timer.
     (host.etc / "openclaw-egress-renew.timer").unlink()
     log.write_text("")
     host.play("playbooks/rollback.yml")
@@ -231,8 +232,8 @@ def test_removed_units_are_forgotten_by_systemd(host):
 
 @pytest.mark.skipif(os.getuid() != 0, reason="files of the role belong to root")
 @pytest.mark.parametrize("host", ["none"], indirect=True)
-def test_files_of_the_operator_with_these_names_stay(host):
-    """Keep three kinds of files: not in the manifest, in the manifest but changed since, and replaced by ours."""
+def test_operators_files_with_the_names_of_ours_are_kept(host):
+    """Keep files that are not in the manifest, that were changed since, or that our file replaced."""
     log = systemctl(host)
     theirs = {name: f"# mine: {name}\n" for name in (*UNITS, "openclaw-egress-renew")}
     for name, text in theirs.items():
@@ -243,7 +244,7 @@ def test_files_of_the_operator_with_these_names_stay(host):
     host.by = "cron"
     host.play(str(host.at / "play.yml"))
     assert "openclaw_proxy" in (host.etc / "openclaw-egress-renew").read_text()
-    # A run that was interrupted after it recorded the timer, before it wrote one.
+    # A run was interrupted after it recorded the timer in the manifest and before it wrote the timer.
     (host.etc / "openclaw-egress-renew.timer").unlink()
     manifest = Manifest(str(host.at / "state" / "manifest.json"))
     manifest.record("path", str(host.etc / "openclaw-egress-renew.timer"))

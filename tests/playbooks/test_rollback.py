@@ -21,7 +21,7 @@ from tests.support.docker import Docker
 # Each playbook run starts about twenty-five Python processes.
 pytestmark = pytest.mark.timeout(1200)
 
-# As the modules import it.
+# The modules import their utilities by this name.
 sys.path.insert(0, str(ROOT / "collections"))
 Manifest = importlib.import_module("ansible_collections.openclaw.egress.plugins.module_utils.manifest").Manifest
 
@@ -38,7 +38,7 @@ LEFT = "Report the items that were left, because they were edited or are in use"
 
 
 def tree(*folders: Path) -> dict[str, tuple[int, str]]:
-    """Return every path below, with its mode and content."""
+    """Return every path below a directory, with its mode and content."""
     found = {}
     for path in sorted(path for folder in folders for path in folder.rglob("*")):
         mode = path.lstat().st_mode
@@ -62,7 +62,7 @@ def module(name: str, **arguments: object) -> None:
 
 @dataclass
 class Hosts:
-    """Both hosts, as directories of this machine."""
+    """Both hosts, each a directory of the test machine."""
 
     run: Run
     at: Path
@@ -92,7 +92,7 @@ class Hosts:
         return done.stdout
 
     def deploy(self, steps: int = 9) -> None:
-        """Apply the first N of the roles' changes to VPS-1, in their order."""
+        """Apply the first N changes of the roles to VPS-1, in the roles' order."""
         home, links = self.at / "vps1" / "openclaw-egress", ["proxy-config", "data/proxy-ca", "data/proxy-spool"]
         compose, env = self.clone / "docker-compose.egress.yml", self.clone / ".env"
         manifest = Manifest(str(self.at / "vps1" / "state" / "manifest.json"))
@@ -223,7 +223,7 @@ def test_rollback_restores_everything_and_a_second_run_changes_nothing(hosts):
 
 
 @pytest.mark.parametrize("steps", [4, 7])
-def test_interrupted_deployment(hosts, steps):
+def test_rollback_of_an_interrupted_deployment_restores_the_host(hosts, steps):
     before = hosts.files()
     hosts.deploy(steps)
     hosts.roll_back()
@@ -237,7 +237,7 @@ def test_interrupted_deployment(hosts, steps):
     }
 
 
-def test_later_edits_lose_only_our_part_and_are_named(hosts):
+def test_rollback_keeps_later_edits_and_names_them(hosts):
     before = hosts.files()
     hosts.deploy()
     hosts.deploy_loki()

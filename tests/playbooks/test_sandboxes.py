@@ -1,6 +1,6 @@
 """Tests of the role's sandbox settings for OpenClaw, derived from policies; `docker` and OpenClaw are fakes.
 
-The scenario `classes` in molecule/ uses the real ones.
+The scenario `classes` in molecule/ uses the real Docker and OpenClaw.
 """
 
 import json
@@ -32,7 +32,7 @@ PLAY = [
 ]
 BROWSER = {"listen": 8081, "action": "enforce", "allow": ["*"]}
 SOME = [{"host": "packages.example.com"}]
-# Host: classes of its policy, OpenClaw's settings for code sandboxes, further inventory variables.
+# For each host: the classes of its policy, OpenClaw's settings for code sandboxes, and more inventory variables.
 HOSTS = {
     "closed": ({"sandbox": {"listen": 8082, "action": "enforce", "allow": []}, "browser": BROWSER}, {}, {}),
     "opened": ({"sandbox": {"listen": 9082, "action": "enforce", "allow": SOME}, "browser": BROWSER}, {}, {}),
@@ -45,7 +45,7 @@ HOSTS = {
 
 @pytest.fixture(scope="module")
 def told(run: Run, tmp_path_factory: pytest.TempPathFactory):
-    """Return, for each host, OpenClaw's settings for sandboxes afterwards, and the messages of a second run."""
+    """Run the role twice. Return each host's settings for sandboxes, and the messages of the second run."""
     at: Path = tmp_path_factory.mktemp("sandboxes")
     hosts, dockers = {}, {}
     for name, (classes, own, more) in HOSTS.items():
@@ -78,14 +78,14 @@ def told(run: Run, tmp_path_factory: pytest.TempPathFactory):
     return found, runs[0].stdout, runs[1].stdout
 
 
-def test_a_class_that_may_reach_nothing_has_no_network(told):
+def test_sandbox_of_a_class_without_destinations_has_no_network(told):
     docker = told[0]["closed"]
     assert docker["network"] == "none"
     assert docker["env"]["HTTPS_PROXY"] == docker["env"]["http_proxy"] == "http://172.30.0.250:8082"
     assert docker["env"]["ALL_PROXY"] == docker["env"]["all_proxy"] == "http://172.30.0.250:8081"
 
 
-def test_a_class_that_may_reach_something_has_a_network_and_its_own_listener(told):
+def test_sandbox_of_a_class_with_destinations_has_a_network_and_its_listener(told):
     assert told[0]["opened"]["network"] == "bridge"
     assert told[0]["opened"]["env"]["HTTP_PROXY"] == "http://172.30.0.250:9082"
 

@@ -1,4 +1,4 @@
-"""Tests of the tasks of verify.yml with a fake `docker`: each check's program, its place and its arguments."""
+"""Tests of verify.yml with a fake `docker`: the program of each check, the container it runs in, and its arguments."""
 
 import json
 import os
@@ -34,7 +34,7 @@ exec "$0-fake" "$@"
 """
 
 
-def test_each_check_runs_its_program_where_it_belongs(run, tmp_path):
+def test_each_check_runs_its_program_on_its_host_or_container(run, tmp_path):
     (tmp_path / "openclaw").mkdir()
     (tmp_path / "openclaw" / "compose.yml").write_text("services: {openclaw-gateway: {}}\n")
     compose = {"services": {"openclaw-gateway": {"command": ["node", "dist/index.js"], "ports": []}}}
@@ -57,7 +57,7 @@ def test_each_check_runs_its_program_where_it_belongs(run, tmp_path):
         "ansible_become": False,
         "ansible_python_interpreter": "auto_silent",
     }
-    # Shorten the checks that wait.
+    # Let the checks that wait end early.
     (bin_ / "sleep").write_text("#!/bin/sh\n")
     (bin_ / "sleep").chmod(0o755)
     (tmp_path / "hosts.json").write_text(json.dumps({"all": {"hosts": {"one": None}}}))
@@ -74,7 +74,7 @@ def test_each_check_runs_its_program_where_it_belongs(run, tmp_path):
     assert found["proxy-healthy"]["passed"] and found["proxy-healthy"]["found"] == "openclaw-proxy is healthy"
     assert not found["gateway-healthy"]["passed"] and found["gateway-healthy"]["remedy"]
     assert not report["passed"] and "The gateway runs and is healthy" in done.stdout
-    # A Python program on the host.
+    # This check is a Python program that runs on the host.
     assert found["spool-drained"]["found"] == "could not be checked: docker exec openclaw-proxy: no output"
     in_gateway = r"words: exec --interactive {} ?openclaw-gateway node {} ?- {} program: // .+"
     bootstrap = "--require /app/proxy-bootstrap.cjs"

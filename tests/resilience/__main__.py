@@ -1,6 +1,7 @@
-"""`make chaos`: floods and faults against the real proxy on loopback; THEMES="crash store" runs only some themes.
+"""`make chaos`: floods and faults against the real proxy on loopback; THEMES="crash store" runs only these two themes.
 
-Prints one line per result and writes build/chaos.json. Exits with 1 if a goal is missed. Its duration is bounded.
+Prints one line per result and writes build/chaos.json. Exits with 1 if a goal is missed. The duration of each theme is
+limited.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ SECONDS = 1.5
 
 
 def run(made: fixtures.World) -> Iterator[Result]:
-    """Set the clock back; then set it ahead and back, with a destination that refuses records from the future."""
+    """Set the clock back. Then set it ahead and back while the destination refuses records from the future."""
     yield from _jumps(made, "back", BACK, delivers=True)
     yield from _jumps(made, "ahead", AHEAD, delivers=False)
 

@@ -1,6 +1,6 @@
 """Theme disk: a full spool follows EGRESS_SPOOL_FULL; on a full disk the proxy refuses requests that it cannot record.
 
-The proxy recovers from both. Root tests on a small tmpfs; for other users the kernel limits the proxy's file size.
+The proxy recovers from both. As root, the theme uses a small tmpfs; for other users, a limit on the proxy's file size.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ GOAL_LOG_LINES = 3.0
 
 
 def run(made: fixtures.World) -> Iterator[Result]:
-    """Fill the spool in both modes, then the disk."""
+    """Fill the spool with each value of EGRESS_SPOOL_FULL, then fill the disk."""
     yield from _drops_the_oldest(made)
     yield from _blocks(made)
     yield from _full_disk(made)
@@ -43,7 +43,7 @@ def run(made: fixtures.World) -> Iterator[Result]:
 
 
 def calls(proxy: RunningProxy, count: int, class_name: str = "gateway", more: str = "") -> Load:
-    """Send calls of a class, one after the other."""
+    """Send LLM calls through a class's listener, one after the other."""
     load = Load(proxy)
     with proxy.client(class_name, headers={"x-api-key": "k"}) as http:
         for _ in range(count):
@@ -194,7 +194,7 @@ def _ready(proxy: RunningProxy) -> bool:
 
 
 def _full_of_acknowledged(made: fixtures.World) -> Iterator[Result]:
-    """Keep the disk full: space for new records comes from acknowledged ones."""
+    """Keep the disk full, so that only deleted acknowledged records make space for new ones."""
     with LokiStandIn() as loki:
         proxy = made.proxy("acknowledged", OTEL_EXPORTER_OTLP_LOGS_ENDPOINT=f"{loki.url}/otlp/v1/logs")
         with _disk(proxy.directory / "state") as mounted:
@@ -221,7 +221,7 @@ def _refusals(made: fixtures.World, proxy: RunningProxy) -> Iterator[Result]:
     refused = why["status 503"]
     lines = proxy.log.count("\n") - lines
     yield at_least("disk, full: calls refused with 503", refused, "calls", CALLS // 2)
-    # One exchange can be under way when the last free byte is used: its request is recorded, its response is aborted.
+    # One exchange can be in progress when the disk becomes full: its request is recorded, its response is aborted.
     yield at_most("disk, full: calls that failed in another way", why.total() - refused, "calls", 1)
     passed = len(made.providers.asked_since(began)) - len(found.answered)
     yield at_most("disk, full: refused requests that reached the provider", passed, "calls", 1)

@@ -18,7 +18,7 @@ NOISY = ("sandbox", "browser")
 
 @dataclass
 class World:
-    """The fake provider, and a directory for the proxies of a theme."""
+    """The fake provider and the directory that the proxies of a theme use."""
 
     directory: Path
     providers: LLMProviders
@@ -58,13 +58,13 @@ class World:
 
 @contextlib.contextmanager
 def made(directory: Path) -> Iterator[World]:
-    """Return a world whose fakes listen."""
+    """Yield a world whose fakes are running."""
     with LLMProviders(http_port=0, tls_dir=directory / "tls") as providers:
         yield World(directory, providers)
 
 
 def wait_until(holds: Callable[[], object], seconds: float) -> bool:
-    """Wait for a condition. Return False if it did not come true."""
+    """Wait for a condition. Return False if it is still false at the end."""
     end = time.monotonic() + seconds
     while not holds():
         if time.monotonic() > end:
@@ -94,7 +94,7 @@ def descriptors(proxy: RunningProxy) -> int:
 
 
 def megabytes(proxy: RunningProxy, *, peak: bool = False) -> float:
-    """Return the proxy's memory; with ``peak``, the maximum since :func:`forget_peak`."""
+    """Return the proxy's memory in MB; with ``peak``, the maximum since :func:`forget_peak`."""
     name = "VmHWM:" if peak else "VmRSS:"
     found = next(line for line in (_process(proxy) / "status").read_text().splitlines() if line.startswith(name))
     return int(found.split()[1]) / 1024

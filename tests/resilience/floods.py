@@ -1,9 +1,10 @@
-"""Floods that a class can send without permission; each is a process of its own that ends by itself.
+"""Floods that a client of any class can send. Each flood is a separate process with a limited duration.
 
     python -m tests.resilience.floods NAME SECONDS SINK_PORT LISTENER…
 
-Opens CONNECTIONS to each listener in parallel, more than a class may have. The sink, where tunnels end, reads
-everything and sends nothing. The process lowers its own priority: the proxy is measured, not the scheduler.
+The process opens CONNECTIONS to each listener in parallel, more than a class may have. The sink is the destination of
+the tunnels: it reads everything and sends nothing. The process lowers its own priority, so that the flood does not
+compete with the proxy for the processor.
 """
 
 from __future__ import annotations
@@ -34,13 +35,13 @@ class Target:
 
 
 class Link:
-    """A connection to a listener, as bytes."""
+    """A connection to a listener that sends and reads bytes."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
 
     async def send(self, data: bytes) -> None:
-        """Send bytes; wait while the other side does not read."""
+        """Send bytes, and wait until the buffer has room for more."""
         self._writer.write(data)
         await self._writer.drain()
 
@@ -131,7 +132,7 @@ async def slow_names(link: Link, _: Target) -> None:
 
 
 async def big_heads(link: Link, _: Target) -> None:
-    """Send heads just below the size limit, in many fields."""
+    """Send heads just below the size limit, with many fields."""
     while True:
         await link.send(post(DENIED, "Content-Length: 0\r\n" + ("X-Big: " + "y" * 380 + "\r\n") * 160))
         await link.answer()

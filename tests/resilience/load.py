@@ -1,4 +1,4 @@
-"""Load whose calls must succeed: numbered LLM calls of the class `gateway`, timed and later looked up in the spool."""
+"""Numbered LLM calls of the class `gateway`, which must succeed, be fast, and have a record in the spool."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class Load:
         return max(self.answered.values(), default=float("inf"))
 
     def not_kept_once(self) -> list[int]:
-        """Return the complete calls that the spool does not contain exactly once as complete."""
+        """Return the complete calls that do not have exactly one complete record in the spool."""
         found = Counter((number, row.outcome) for number, row in llm_calls.kept(self.proxy))
         times = Counter(number for number, _ in found.elements())
         return [number for number in self.answered if found[number, "complete"] != 1 or times[number] != 1]
@@ -98,9 +98,9 @@ class Load:
 
 @contextlib.contextmanager
 def compared(proxy: RunningProxy, control: RunningProxy) -> Iterator[tuple[Load, Load]]:
-    """Call through the proxy and through an undisturbed second one at the same time, within the context.
+    """Call through the proxy and, at the same time, through a second proxy without a flood, within the context.
 
-    Other load on the machine slows both: their ratio is the effect on the first.
+    Other load on the machine slows both proxies, so the ratio of their times shows the effect of the flood.
     """
     loads = Load(proxy), Load(control)
     with loads[0].running(), loads[1].running():
@@ -108,7 +108,7 @@ def compared(proxy: RunningProxy, control: RunningProxy) -> Iterator[tuple[Load,
 
 
 def compared_for(proxy: RunningProxy, control: RunningProxy, seconds: float) -> tuple[Load, Load]:
-    """Compare for a number of seconds."""
+    """Compare both proxies for N seconds."""
     with compared(proxy, control) as loads:
         time.sleep(seconds)
     return loads

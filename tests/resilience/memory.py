@@ -85,13 +85,13 @@ class MemoryCgroup:
 
 @dataclass
 class Client:
-    """Traffic of the cases. Each connection goes through a class's listener, in TLS that the proxy terminates."""
+    """A client of the cases. It connects through a class's listener, with TLS that the proxy terminates."""
 
     proxy: RunningProxy
 
     @contextlib.asynccontextmanager
     async def connected(self, class_name: str) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-        """Connect to the provider; read no further ahead than asyncio must."""
+        """Connect to the provider through a tunnel, with a read buffer of 64 KB."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.proxy.ports[class_name], limit=65536)
         try:
             target = f"{HOST}:{self.proxy.provider_port}"

@@ -37,7 +37,7 @@ class Tunnel:
     stop: threading.Event = field(default_factory=threading.Event)
 
     def run(self, proxy: RunningProxy, ca: Path) -> None:
-        """Send requests until told to stop, or until the connection ends."""
+        """Send requests until the theme or the connection ends."""
         host = f"www.example.com:{proxy.provider_port}"
         with connected(proxy.ports["browser"]) as sock:
             connect(sock, host)
@@ -55,7 +55,7 @@ class Tunnel:
 
 
 def run(made: fixtures.World) -> Iterator[Result]:
-    """Run the storm."""
+    """Reload policies while tunnels and calls are in progress."""
     assert made.providers.ca_file is not None
     proxy = made.proxy("reloads")
     with proxy, made.proxy("no-reloads") as control:
@@ -89,9 +89,9 @@ def run(made: fixtures.World) -> Iterator[Result]:
 
 
 def storm(proxy: RunningProxy) -> str:
-    """Write the policies, the last one invalid. Return the digest of the last valid one.
+    """Write the policies, the last of which is invalid. Return the digest of the last valid policy.
 
-    Every second valid one moves the sandbox's listener, every second write replaces the file.
+    Every second valid policy moves the sandbox's listener. Every second write replaces the file.
     """
     text, digest = proxy.policy_file.read_text(), ""
     ports = [proxy.ports["sandbox"], *free_ports(1)]
@@ -112,6 +112,6 @@ def storm(proxy: RunningProxy) -> str:
             new = proxy.policy_file.with_suffix(".new")
             new.write_text(changed)
             new.replace(proxy.policy_file)
-        # The proxy loads the last valid one before the invalid one that follows.
+        # Wait until the proxy has loaded the last valid policy, before the invalid policy replaces it.
         time.sleep(2.5 if number == RELOADS - 1 else PACE_SECONDS)
     return digest

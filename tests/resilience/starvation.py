@@ -31,7 +31,7 @@ GOAL_MEGABYTES = 320.0
 
 
 def run(made: fixtures.World) -> Iterator[Result]:
-    """Run each flood in turn against one proxy, beside a second one without a flood."""
+    """Run each flood in turn against one proxy, and compare it with a second proxy without a flood."""
     sink = free_ports(1)[0]
     with made.proxy("flooded", [sink]) as proxy, made.proxy("not-flooded") as control:
         warm(proxy, control)

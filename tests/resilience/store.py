@@ -1,6 +1,6 @@
 """Theme store: the destination of records fails.
 
-No request is affected; afterwards it has every line once, in order.
+No request is affected. Afterwards the destination has every line once, in order.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ POISON = 3
 
 
 def faults(loki: LokiStandIn) -> dict[str, tuple[Callable[[], object], Callable[[], object]]]:
-    """Return the faults by name: the action that starts it and the action that ends it."""
+    """Return the faults by name, each with the action that starts it and the action that ends it."""
     clear = loki.faults.clear
     on = {
         "slow": {"delay_s": 1.0},

@@ -37,7 +37,7 @@ TRUNCATED = {"endless-line", "bomb"}
 
 @dataclass
 class Seen:
-    """A client's result: whether the response was complete, and its status code."""
+    """The result of a client's request: whether the response was complete, and its status code."""
 
     whole: bool
     status: int
@@ -76,7 +76,7 @@ def _parts(proxy: RunningProxy, port: int) -> Iterator[Result]:
 
 
 def ask(proxy: RunningProxy, port: int, part: str) -> Seen:
-    """Return the result of a client that does not decode responses."""
+    """Send a request, without decoding the response. Return the result."""
     status = 0
     try:
         with (

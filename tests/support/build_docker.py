@@ -1,4 +1,4 @@
-"""Docker fake for build scripts. It appends to ``$RECORD`` what each call builds or does, one JSON object per line.
+"""Docker fake for build scripts. It appends each call's build or action to ``$RECORD``, one JSON object per line.
 
 Environment: ``$RECORD`` (file), ``$DOCKER_STATUS`` (exit status of builds), ``$DOCKER_VERSION`` (of the server),
 ``$DOCKER_SLOW`` (seconds that a build takes). ``compose config`` and ``buildx bake --print`` print

@@ -2,9 +2,9 @@
 
 `Docker(directory)` creates `directory/docker`, to be put on the PATH, and holds its state: networks (name to subnet),
 images (name to id), containers (name to state), the output of `docker compose config` (a project, or the error
-message), and OpenClaw's configuration in its container (or the error message). Optional are the versions of Compose and
-of Docker's API, the output of `config` with variables resolved, labels by container, a tool missing from images, and
-the reason why no network can be created. It fails loudly on unknown commands. It is neither Docker nor OpenClaw.
+message), and OpenClaw's configuration in its container (or the error message). A test may also set the versions of
+Compose and of Docker's API, the output of `config` with variables resolved, labels by container, a tool missing from
+images, and the reason why no network can be created. An unknown command fails with an error message.
 """
 
 from __future__ import annotations

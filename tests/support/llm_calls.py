@@ -1,4 +1,4 @@
-"""Numbered LLM calls: the number in the text identifies each call in the spool."""
+"""LLM calls with a number in their text, which identifies each call in the spool."""
 
 from __future__ import annotations
 

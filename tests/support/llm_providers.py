@@ -334,7 +334,7 @@ def anthropic_message(request: Request) -> Answer:
 
 
 def anthropic_blocks(request: Request, thinking: bool) -> Iterator[tuple[Json, list[Json], Json]]:
-    """Return the content blocks: (as started, deltas, complete)."""
+    """Return the content blocks, each as (block at its start, deltas, complete block)."""
     if thinking:
         deltas: list[Json] = [{"type": "thinking_delta", "thinking": piece} for piece in ("Let me ", "think … ")]
         deltas.append({"type": "signature_delta", "signature": "c2lnbmF0dXJl"})
@@ -653,7 +653,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         headers = {name.lower(): value for name, value in self.headers.items()}
         host = urllib.parse.urlsplit("//" + headers.get("host", "")).hostname or ""
         body, value = raw, {}
-        # Treat a body that cannot be decoded or parsed as a request without the required fields.
+        # Treat a body that cannot be decoded or parsed as a request that lacks the required fields.
         with contextlib.suppress(Exception):
             body = decode_request_body(raw, headers.get("content-encoding", ""))
             parsed = json.loads(body)
@@ -735,7 +735,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         delay = request.number("delay-ms") / 1000
         held = b""
         for index, data in enumerate(wire):
-            # Hold back one piece, because only after the loop is the last part known.
+            # Hold back one piece, because only the end of the loop shows which piece is the last.
             if held:
                 self.wfile.write(held)
                 held = b""

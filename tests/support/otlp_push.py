@@ -1,4 +1,4 @@
-"""A push of arbitrary log lines to an OTLP destination, as anybody who reaches it can send."""
+"""A function that pushes arbitrary log lines to an OTLP destination, as any client on its network can."""
 
 from __future__ import annotations
 

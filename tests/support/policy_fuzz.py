@@ -1,8 +1,8 @@
 """Random policies and requests from a seed, to compare access control with `explain`.
 
-The same cases run in process, through the real :class:`AccessControl` with mitmproxy's own parser and flows, and as
-bytes sent to a running proxy. A URL becomes a request here as in a client: a name that is not ASCII becomes A-labels;
-user information and fragments are left out; unusual ASCII is sent unmodified.
+The same cases run in two ways: in process, through the real :class:`AccessControl` with mitmproxy's parser and flows,
+and as bytes sent to a running proxy. A URL becomes a request here as in a client: a name that is not ASCII becomes
+A-labels; user information and fragments are left out; unusual ASCII is sent unmodified.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ PATHS = _words(
 class World:
     """The values from which policies and requests are generated.
 
-    A running proxy needs others than a test in process.
+    A running proxy needs other values than a test in process.
     """
 
     answers: Sequence[Sequence[str]] = (PUBLIC, PUBLIC, (*PUBLIC, *LITERALS))
@@ -149,7 +149,7 @@ class Asked:
 
 
 def request(chance: random.Random, world: World, class_name: str) -> Asked:
-    """Return a request with its destination in one of many spellings."""
+    """Return a request whose destination has one of many spellings."""
     scheme = chance.choice(("http", "https", "https", "HTTP", "HTTPS", ""))
     host = _host(chance, world)
     port = ""
@@ -157,7 +157,7 @@ def request(chance: random.Random, world: World, class_name: str) -> Asked:
         port = f":{chance.choice(world.ports) if chance.random() < 0.9 else chance.choice(ODD_PORTS)}"
     path, method = chance.choice(PATHS), chance.choice(METHODS)
     if not scheme and port == ":":
-        port = ""  # `host://x` would have a scheme
+        port = ""  # `host://x` would be parsed as a URL with a scheme
     url = f"{scheme}://{host}{port}{path}" if scheme else f"{host}{port}{path}"
     return as_sent(class_name, url, method, scheme.lower() or "https", host, port, path)
 
@@ -232,7 +232,7 @@ def _a_labels(host: str) -> str:
 
 @dataclass
 class Notes:
-    """An observer that keeps the latest decision on a request."""
+    """An observer that stores the latest decision on a request."""
 
     enforced: Decision | None = None
     reported: Decision | None = None
@@ -253,7 +253,7 @@ class Notes:
 
 @dataclass
 class Answers:
-    """A fake resolver with fixed answers. It keeps the names that were looked up."""
+    """A fake resolver with fixed addresses. It stores the names that were looked up."""
 
     known: dict[str, tuple[str, ...]]
     asked: list[str] = field(default_factory=list)

@@ -29,9 +29,9 @@ SITES = ("www.example.com", "packages.example.com")
 
 
 def free_ports(number: int) -> list[int]:
-    """Return distinct ports that were free a moment ago.
+    """Return distinct ports that are free at the moment.
 
-    They are below 32768: the kernel gives higher ports to any client before the proxy listens.
+    They are below 32768, because the kernel could give a higher port to a client before the proxy listens.
     """
     ports: list[int] = []
     while len(ports) < number:
@@ -156,7 +156,7 @@ class RunningProxy:
 
     @property
     def log(self) -> str:
-        """Return its log so far."""
+        """Return the proxy's log so far."""
         return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
 
     def stop(self) -> int:

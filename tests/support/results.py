@@ -10,7 +10,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Result:
-    """One measured number. ``goal`` has the same unit; without one the number is only reported."""
+    """One measured number. ``goal`` has the same unit; without a goal the number is only reported."""
 
     name: str
     value: float

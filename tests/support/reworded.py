@@ -1,4 +1,4 @@
-"""Replacement of every reason by its code, which shows that no code path parses a sentence.
+"""A patch for tests that replaces every reason by its code, to show that no code parses a reason's text.
 
 ``test_reworded.py`` runs tests with ``EGRESS_TEST_REWORDED=1``, which installs it.
 """

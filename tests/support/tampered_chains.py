@@ -1,4 +1,4 @@
-"""A chain of log lines as a spool writes it, and tamperings with it that an audit must find."""
+"""A chain of log lines as a spool writes it, and functions that tamper with the chain so that an audit must find it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def write_chain(path: Path, *, signed: bool = False) -> None:
 
 
 def read_chain(path: Path) -> tuple[Ledger, Lines]:
-    """Return the ledger, and all lines."""
+    """Return the ledger and all lines of the chain."""
     with SpoolReader(path) as reader:
         rows = reader.ledger()
         ledger = Ledger.of(
@@ -73,7 +73,7 @@ def edit(lines: Lines) -> Lines:
 
 
 def edit_and_renumber(lines: Lines) -> Lines:
-    """Edit a line and adapt `prev` of the next one, which breaks the chain after that."""
+    """Edit a line and adapt `prev` of the next line, which breaks the chain after the next line."""
     lines = edit(lines)
     place = at(lines, 5)
     sealed = json.loads(lines[place].text) | {"prev": line_hash(lines[at(lines, 4)].text)}
@@ -91,7 +91,7 @@ def delete_several(lines: Lines) -> Lines:
 
 
 def swap(lines: Lines) -> Lines:
-    """Exchange the contents of two lines, with their numbers kept."""
+    """Exchange the contents of two lines, and keep their numbers."""
     one, other = at(lines, 2), at(lines, 13)
     contents = [json.loads(lines[place].text) for place in (one, other)]
     for place, mine, content in ((one, contents[0], contents[1]), (other, contents[1], contents[0])):
@@ -140,7 +140,7 @@ def forge_after_the_end(lines: Lines) -> Lines:
 
 
 def rewrite(lines: Lines) -> Lines:
-    """Edit line 4 and give every later line a correct `prev` and checkpoint: without a key nothing looks wrong."""
+    """Edit line 4, and give every later line a correct `prev` and checkpoint. Only a signature can reveal this."""
     lines = edit(lines)
     for seq in range(5, LINES + 1):
         place = at(lines, seq)

@@ -59,7 +59,7 @@ class Allowance:
     def wait_for(self, size: int) -> None:
         """Wait until the limit permits a push of that size.
 
-        Do not wait for a push above the burst: it is never permitted.
+        Do not wait for a push above the burst, because Loki never permits it.
         """
         if size > BURST or not self._limited:
             return
@@ -89,7 +89,7 @@ def decode_status(body: bytes) -> str:
 
 
 class Asker:
-    """The Loki client of one case, with a service name and a "now" of its own (an odd number of nanoseconds)."""
+    """The Loki client of one case. It has its own service name and its own "now" (an odd number of nanoseconds)."""
 
     def __init__(self, url: str, service: str, allowance: Allowance, settle_s: float) -> None:
         parts = urlsplit(url)

@@ -343,7 +343,7 @@ def query(loki: Asker) -> Answer:
 
 @case("labels")
 def labels(loki: Asker) -> Answer:
-    # All labels that the case `names` created in the recorded run, so that this case does not depend on it.
+    # Push the labels that the case `names` created in the recorded run, so that this case does not depend on that case.
     some = ("container.name", "deployment.environment", "deployment.environment.name", "k8s.pod.name")
     loki.push(loki.record("l"), resource=dict.fromkeys((*some, "service.instance.id", "service.namespace"), "x"))
     loki.stored(1)
@@ -366,7 +366,7 @@ counted("body-20MB", lambda loki: [loki.record("r" * 200_000, at=loki.now + i) f
 
 @case("rate")
 def rate(loki: Asker) -> Answer:
-    # Build them in advance, because the token bucket would refill in the meantime.
+    # Build the pushes in advance, because the token bucket would refill in the meantime.
     pushes = [
         loki.request([loki.record("q" * 200_000, at=loki.now + 100 * i + j) for j in range(10)]).SerializeToString()
         for i in range(20)

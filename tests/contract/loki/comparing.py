@@ -1,4 +1,4 @@
-"""Comparison of a response with the recorded one, and the differences that are permitted, each with its reason."""
+"""Comparison of a response with the recorded response, and the permitted differences, each with its reason."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ _TIMES = re.compile(
 
 
 def from_recorded(answer: Any) -> Any:
-    """Return a recorded response in the asker's form: the body of a refusal as its message."""
+    """Return a recorded response as `Asker` returns one: with the message of a refusal in place of its body."""
     if isinstance(answer, list):
         return [from_recorded(item) for item in answer]
     if not isinstance(answer, dict):
         return answer
     if answer.get("content_type") == "application/octet-stream" and "body" in answer:
-        # The recorded length is that of the run's own name; RUN replaces it here.
+        # The recorded length includes the recorded run's name, which RUN replaces here.
         body = answer["body"].replace("p-RUN-", f"p-{_RUN}-").encode()
         raw = re.sub(rb"\\x([0-9a-f]{2})", lambda m: bytes([int(m[1], 16)]), body)
         message = decode_status(raw).replace(f"p-{_RUN}-", "p-RUN-")
@@ -68,7 +68,7 @@ def _seconds(match: re.Match[str], now_ns: int) -> float:
 
 
 def _timed(text: str, now_ns: int) -> tuple[str, list[float]]:
-    """Return the text with its times removed, and these times as seconds from now."""
+    """Return the text without its times, and the times as seconds from now."""
     times = [_seconds(match, now_ns) for match in _TIMES.finditer(text)]
     return _TIMES.sub(lambda match: f"<{match.lastgroup}>", text), times
 

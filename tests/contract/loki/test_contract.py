@@ -19,7 +19,7 @@ type Ask = Callable[[str], Asker]
 
 
 def unnamed(answer: Any, service: str, name: str) -> Any:
-    """Return the response without the random part of its names, as in the recording."""
+    """Return the response with RUN in place of the random part of names, as in the recording."""
     return json.loads(json.dumps(answer).replace(service, f"p-RUN-{name}"))
 
 
@@ -30,7 +30,7 @@ def test_there_is_a_case_for_each_recorded_answer() -> None:
 
 
 @pytest.mark.parametrize("name", ANSWERS)
-def test_answers_as_recorded(ask: Ask, name: str) -> None:
+def test_response_equals_the_recorded_response(ask: Ask, name: str) -> None:
     loki = ask(name)
     got = unnamed(CASES[name](loki), loki.service, name)
     recorded, got = legitimate(name, from_recorded(ANSWERS[name]), got)
@@ -41,7 +41,7 @@ def test_answers_as_recorded(ask: Ask, name: str) -> None:
 def test_old_records_are_visible_after_a_flush(ask: Ask) -> None:
     loki = ask("extra-flush")
     loki.push(loki.record("six days", at=loki.now - 6 * DAY), loki.record("four hours", at=loki.now - 4 * HOUR))
-    # The cases t-6d-old and t-4h-old show that the records are hidden until then. A query here could fill a result
+    # The cases t-6d-old and t-4h-old show that the records are hidden before a flush. A query here could fill a result
     # cache.
 
     assert loki.answer("POST", "/flush")["status"] in (200, 204)
@@ -71,7 +71,7 @@ def test_chunked_requests_are_accepted(ask: Ask) -> None:
     ("entries", "status"), [(120, 204), (121, 400)], ids=["128-entries-in-all", "129-entries-in-all"]
 )
 def test_every_field_except_labels_counts_as_metadata(ask: Ask, entries: int, status: int) -> None:
-    """Count eight entries beside the attributes.
+    """Expect eight metadata entries in addition to the attributes.
 
     They are severity (twice), both ids, flags, event name, observed time and host.name.
     """
@@ -92,7 +92,7 @@ def test_every_field_except_labels_counts_as_metadata(ask: Ask, entries: int, st
 
 
 @pytest.mark.extra
-def test_streams_are_distinguished_by_labels_and_series_returns_only_these(ask: Ask) -> None:
+def test_only_labels_distinguish_streams(ask: Ask) -> None:
     loki = ask("extra-streams")
     for instance in "ab":
         loki.push(loki.record("l"), resource={"service.instance.id": instance, "host.name": instance})
@@ -104,7 +104,7 @@ def test_streams_are_distinguished_by_labels_and_series_returns_only_these(ask: 
 
 
 @pytest.mark.extra
-def test_config_names_the_limits_that_matter(ask: Ask) -> None:
+def test_config_contains_the_limits_that_the_project_relies_on(ask: Ask) -> None:
     answer = ask("extra-config").get("/config")
     assert answer["status"] == 200
     for line in ("limits_config:", "allow_structured_metadata: true", "max_line_size:", "schema: v13"):
@@ -113,7 +113,7 @@ def test_config_names_the_limits_that_matter(ask: Ask) -> None:
 
 @pytest.mark.extra
 def test_a_push_refused_by_the_rate_limit_can_be_repeated(ask: Ask) -> None:
-    """Store the same bytes once when a push is repeated after 429, because 429 stores nothing."""
+    """Expect no duplicates after a repetition, because Loki stores nothing of a push that it refuses with 429."""
     loki = ask("extra-repeat")
 
     def push(number: int) -> bytes:
@@ -121,7 +121,7 @@ def test_a_push_refused_by_the_rate_limit_can_be_repeated(ask: Ask) -> None:
         return loki.request(list(lines)).SerializeToString()
 
     def counted(expected: int) -> int:
-        """Return the number of stored lines; wait for the expected one. The lines exceed the limit of one result."""
+        """Wait for the expected number of stored lines, which exceeds the limit of one result. Return the number."""
         end = time.monotonic() + 60
         while True:
             answer = loki.query(f'sum(count_over_time({{service_name="{loki.service}"}}[1h]))', path="query")

@@ -43,7 +43,7 @@ def test_fault_status_lasts_for_a_number_of_pushes(loki: LokiStandIn) -> None:
     assert loki.lines("s") == ["l"]
 
 
-def test_faults_over_http(loki: LokiStandIn) -> None:
+def test_faults_can_be_set_over_http(loki: LokiStandIn) -> None:
     ask = asker(loki.url)
     ask.answer("POST", "/standin/faults", json.dumps({"status": 429}).encode())
     assert push(loki, "l")["status"] == 429
@@ -58,20 +58,20 @@ def test_unknown_fault_is_refused(loki: LokiStandIn) -> None:
     assert "stauts" in answer["body"]
 
 
-def test_html_response_of_a_reverse_proxy(loki: LokiStandIn) -> None:
+def test_fault_responds_with_the_html_page_of_a_reverse_proxy(loki: LokiStandIn) -> None:
     loki.faults.set(html=True)
     answer = push(loki, "l")
     assert (answer["status"], answer["content_type"]) == (200, "text/html; charset=utf-8")
     assert loki.lines() == []
 
 
-def test_a_reset_connection(loki: LokiStandIn) -> None:
+def test_fault_resets_the_connection(loki: LokiStandIn) -> None:
     loki.faults.set(reset=True)
     with pytest.raises(ConnectionResetError):
         push(loki, "l")
 
 
-def test_lost_acknowledgement(loki: LokiStandIn) -> None:
+def test_fault_loses_the_acknowledgement_and_keeps_the_records(loki: LokiStandIn) -> None:
     loki.faults.set(reset=True, after_storing=True, count=1)
     with pytest.raises((ConnectionResetError, http.client.RemoteDisconnected)):
         push(loki, "l")
@@ -115,13 +115,13 @@ def test_poison_is_refused_and_other_records_are_kept(loki: LokiStandIn) -> None
     assert loki.lines() == ["good", "good too", "fine"]
 
 
-def test_partial_success_as_other_receivers_send_it(loki: LokiStandIn) -> None:
+def test_fault_responds_with_a_partial_success(loki: LokiStandIn) -> None:
     loki.faults.set(partial_rejected=2)
     answer = push(loki, "l")
     assert (answer["status"], answer["content_type"]) == (200, "application/x-protobuf")
 
 
-def test_other_paths_can_fail_too(loki: LokiStandIn) -> None:
+def test_fault_can_affect_paths_other_than_pushes(loki: LokiStandIn) -> None:
     loki.faults.set(status=503, path="/ready")
     assert asker(loki.url).get("/ready")["status"] == 503
     assert push(loki, "l")["status"] == 204
@@ -147,7 +147,7 @@ def test_unsupported_logql_is_refused_by_name(loki: LokiStandIn) -> None:
         ('| k="x", n = 2', []),
     ],
 )
-def test_pipelines(loki: LokiStandIn, pipeline: str, found: list[str]) -> None:
+def test_pipeline_of_a_query_selects_the_expected_lines(loki: LokiStandIn, pipeline: str, found: list[str]) -> None:
     ask = asker(loki.url)
     ask.push(ask.record("one 1", attributes={"k": "x", "n": 1}), ask.record("two 22", attributes={"k": "y", "n": 2}))
     answer = ask.query('{service_name="s"} ' + pipeline)
@@ -171,7 +171,7 @@ def test_equal_errors_are_grouped_with_a_count(loki: LokiStandIn) -> None:
 
 
 def test_idle_chunk_is_flushed_automatically() -> None:
-    """Flush old records after half an hour without a push, on the test's own clock."""
+    """Expect a flush after half an hour without a push, by the test's own clock."""
     clock = [time.time_ns()]
     with LokiStandIn(now_ns=lambda: clock[0]) as loki:
         ask = asker(loki.url)
@@ -192,7 +192,7 @@ def test_rate_limit_uses_the_given_clock() -> None:
 
 
 def test_forbidden_structured_metadata_is_refused_and_the_key_is_absent() -> None:
-    """Omit the key, because a real Loki omits false booleans from `GET /config`."""
+    """Expect no key in `GET /config`, because a real Loki omits false booleans."""
     with LokiStandIn(limits=Limits(structured_metadata=False)) as loki:
         ask = asker(loki.url)
         assert "allow_structured_metadata" not in ask.get("/config")["body"]

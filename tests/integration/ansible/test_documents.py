@@ -31,7 +31,7 @@ def test_every_public_variable_is_documented_with_its_default(role):
             assert default_of(same[0]) == default_of(same[1]), name
 
 
-def test_the_guides_playbooks_and_options_exist(run):
+def test_playbooks_and_options_in_the_guide_exist(run):
     commands = [
         shlex.split(line)
         for found in FENCED.finditer(GUIDE.read_text())
@@ -46,7 +46,7 @@ def test_the_guides_playbooks_and_options_exist(run):
 
 
 def test_egress_commands_of_the_guide_are_valid(run):
-    """Run the commands for VPS-1 on a machine without a proxy: each is accepted, and reports that nothing runs."""
+    """Run the guide's commands for VPS-1 without a proxy: each is accepted, and reports that no proxy runs."""
     commands = re.findall(
         r"docker exec openclaw-proxy egress ([^\n`]*)", GUIDE.read_text() + (ROOT / "README.md").read_text()
     )
@@ -67,7 +67,7 @@ def test_example_inventories_have_one_and_several_gateways(run):
     assert len(yaml.safe_load(fleet.stdout)["openclaw_gateways"]["hosts"]) > 1
 
 
-def test_links_have_a_target():
+def test_links_in_the_documentation_have_a_target():
     for file in [
         *ROOT.glob("*.md"),
         *ROOT.glob("roles/*/README.md"),

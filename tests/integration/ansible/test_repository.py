@@ -1,4 +1,4 @@
-"""Tests of the repository's files that only tools read: changelog fragments, ignore lines, workflows."""
+"""Tests of files that only tools read: changelog fragments, ignore files of ansible-test, workflows."""
 
 import re
 
@@ -16,7 +16,7 @@ def test_every_ignored_sanity_finding_has_a_reason():
             assert re.fullmatch(r"\S+ [a-z-]+(:[a-z0-9-]+|!skip)? # \S.+", line), f"{file.name}: {line}"
 
 
-def test_sanity_runs_for_the_same_versions_everywhere():
+def test_sanity_versions_are_the_same_in_every_file():
     default = re.search(r"set -- ([\d. ]+)$", (ROOT / "tools" / "sanity.sh").read_text(), re.MULTILINE)
     assert default
     versions = default[1].split()
@@ -34,7 +34,7 @@ def test_every_changelog_entry_starts_with_its_area():
                 assert re.match(r"[a-z_]+ - \S.*\.$", entry, re.DOTALL), f"{file.name}: {entry}"
 
 
-def test_the_linters_have_one_version_of_actionlint():
+def test_actionlint_has_the_same_version_in_every_file():
     files = (ROOT / ".github" / "workflows" / "ci.yml", ROOT / ".pre-commit-config.yaml")
     versions = {version for file in files for version in re.findall(r"actionlint@(v[\d.]+)", file.read_text())}
     assert len(versions) == 1

@@ -28,7 +28,7 @@ const answered = (start) =>
     request.on('error', reject).end();
   });
 
-/** Reads the first part of a stream, tells the origin that it has it, then reads the rest. */
+/** Reads the first part of a stream, confirms it to the origin, then reads the rest. */
 async function acknowledged(chunks, acknowledge) {
   const decoder = new TextDecoder();
   let body = '';
@@ -49,10 +49,10 @@ const ways = {
   namedRequest: ({ url }) => answered((then) => namedRequest(url, then)),
   socket: ({ path }) => answered((then) => http.request({ socketPath: path, path: '/unix' }, then)),
   ownAgent: ({ url }) => answered((then) => module(url).request(url, { agent: new (module(url).Agent)() }, then)),
-  /** An agent that the caller makes and keeps, with TLS options of its own. */
+  /** An agent that the caller creates and reuses, with its own TLS options. */
   keptAgent: ({ url, agent, options }) =>
     answered((then) => module(url).get(url, { ...options, agent: new (module(url).Agent)(agent) }, then)),
-  /** The way in which npm `ws` dials: no agent, and a createConnection that connects by itself. */
+  /** A connection as npm `ws` opens it: no agent, and a createConnection function that connects itself. */
   createConnection: ({ url, form }) => {
     const secure = url.startsWith('https:');
     const dial = (options) => (secure
@@ -64,14 +64,14 @@ const ways = {
       ? module(url).request(options, then)
       : module(url).get(form === 'URL' ? new URL(url) : url, options, then)));
   },
-  /** npm `ws` itself, from the directory of an application. */
+  /** npm `ws`, loaded from the directory of an application. */
   ws: ({ url, options }) =>
     new Promise((resolve, reject) => {
       const socket = new (createRequire(import.meta.url)('ws'))(url, options);
       socket.on('message', (data) => resolve({ status: 101, body: String(data) }));
       socket.on('error', reject);
     }),
-  /** npm `ws` with a proxy agent that the application made. */
+  /** npm `ws` with a proxy agent that the application created. */
   wsAgent: ({ url, proxy }) => {
     const { HttpsProxyAgent } = createRequire(import.meta.url)('https-proxy-agent');
     return ways.ws({ url, options: { agent: new HttpsProxyAgent(proxy) } });
@@ -120,7 +120,7 @@ const ways = {
         stream.on('end', () => ended(resolve)({ status: 200, body }));
       });
     }),
-  /** An undici of the application with a dispatcher that the caller made; `size` sends a body that large. */
+  /** The application's undici with a dispatcher that the caller created; `size` is the size of the request's body. */
   dispatcher: async ({ url, kind, options, size }) => {
     const undici = createRequire(import.meta.url)('undici');
     const toOrigin = ['Client', 'Pool'].includes(kind);
@@ -131,7 +131,7 @@ const ways = {
     await dispatcher.close();
     return { status: response.statusCode, body: size ? String(body.length) : body };
   },
-  /** fetch() with a dispatcher that the caller made and that resolves names itself, as an SSRF guard does. */
+  /** fetch() with a dispatcher that the caller created and that resolves names itself, as an SSRF guard does. */
   pinned: async ({ url }) => {
     const { Agent } = createRequire(import.meta.url)('undici');
     const found = { address: '127.0.0.1', family: 4 };
@@ -158,7 +158,7 @@ const ways = {
       socket.onmessage = ({ data }) => resolve({ status: 101, body: data });
       socket.onerror = ({ error, message }) => reject(error ?? new Error(message));
     }),
-  /** The dispatcher that an undici >= 8 finds, asked in the way in which an undici >= 8 asks. */
+  /** The global dispatcher, looked up under the key that undici >= 8 uses. */
   dispatcher8: ({ url }) =>
     new Promise((resolve, reject) => {
       const { origin, pathname } = new URL(url);
@@ -171,7 +171,7 @@ const ways = {
         onResponseError: (_controller, error) => reject(error),
       });
     }),
-  /** The application's own undici, as it finds the global dispatcher after loading it. */
+  /** The application's undici and the global dispatcher that it finds when it is loaded. */
   undici: async ({ url }) => {
     const response = await createRequire(import.meta.url)('undici').request(url);
     return { status: response.statusCode, body: await response.body.text() };

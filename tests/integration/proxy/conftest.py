@@ -1,4 +1,4 @@
-"""Fixtures: each module gets one `egress run` and one stock mitmdump, which must pass the same cases."""
+"""Fixtures: each test module gets one `egress run` and one stock mitmdump, which must pass the same tests."""
 
 import contextlib
 import re
@@ -61,14 +61,14 @@ _DENIED = re.compile(r'_denied_total\{code="(\w+)",egress_class="(\w+)",enforced
 
 
 def refusals(proxy: RunningProxy) -> Counter[tuple[str, str, str]]:
-    """Return the number of refusals so far by class, rule and code. Above a rate they have no records of their own."""
+    """Return the number of refusals so far by class, rule and code, including those counted in summary records."""
     found = _DENIED.findall(proxy.metrics())
     return Counter({(class_name, rule, code): int(float(count)) for code, class_name, rule, count in found})
 
 
 @pytest.fixture
 def lean(tmp_path, providers) -> Iterator[RunningProxy]:
-    """Return an `egress run` proxy for this test alone, not yet started."""
+    """Return an `egress run` proxy that is not yet started and that no other test uses."""
     running = make_proxy(tmp_path, providers)
     yield running
     if running.process is not None and running.process.poll() is None:

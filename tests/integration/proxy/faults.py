@@ -1,4 +1,4 @@
-"""A proxy in this process in which a test can make any line raise, and an upstream that checks what it receives."""
+"""A proxy in the test's process in which a test can make any line raise, and an upstream that checks its requests."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Injected(Exception):
 
 
 class Faults:
-    """A tracer of the lines that one thread runs in given functions (PEP 669), which raises at a chosen line."""
+    """A tracer (PEP 669) of the lines that one thread runs in given functions. It can raise at a chosen line."""
 
     TOOL = 4
 
@@ -74,7 +74,7 @@ class Faults:
 
     @contextlib.contextmanager
     def at(self, place: Place | None) -> Iterator[None]:
-        """Raise each time the place is reached, within the context."""
+        """Raise at every execution of this line, within the context."""
         self._at = place
         try:
             yield
@@ -83,7 +83,7 @@ class Faults:
 
 
 def functions_of(*modules: ModuleType | type) -> Iterator[FunctionType]:
-    """Yield all functions and methods defined in modules or classes, properties and decorated functions included."""
+    """Yield all functions and methods that modules or classes define, including properties and decorated functions."""
     for module in modules:
         for value in vars(module).values():
             found = getattr(value, "fget", None) or getattr(value, "__func__", value)
@@ -104,7 +104,7 @@ def _with_inner(code: CodeType) -> Iterator[CodeType]:
 
 
 def text_of(place: Place) -> str:
-    """Return the source line of a place."""
+    """Return the source text of a code line."""
     return linecache.getline(place[0].co_filename, place[1]).strip()
 
 
@@ -164,7 +164,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("transfer-encoding", "chunked")
         self.end_headers()
         self.wfile.write(b"d\r\ndata: first\n\n\r\n")
-        # Wait until the client has the first event. If the proxy aborted the connection, this times out.
+        # Wait until the client has received the first event, or time out if the proxy aborted the connection.
         self.server.upstream.acknowledged.wait(SECONDS)
         self.wfile.write(b"c\r\ndata: last\n\n\r\n0\r\n\r\n")
 
@@ -230,7 +230,7 @@ class Upstream:
                 self._connections += 1
 
     def connections(self) -> int:
-        """Return the number of connections so far, after every connection that was still waiting has been accepted.
+        """Return the number of connections so far, after accepting those that still wait.
 
         Each listener accepts in order, so an accepted probe proves that no earlier connection waits.
         """
@@ -243,14 +243,13 @@ class Upstream:
         return self._connections
 
     def arrived(self, host: str, path: str, body: bytes) -> None:
-        """Note a complete request, and whether the spool already contains it."""
+        """Store a complete request, and whether the spool already contains it."""
         self.requests.append((host, path))
         if host == INSPECTED and not self._recorded(path, body):
             self.unrecorded.append(path)
 
     def _recorded(self, path: str, body: bytes) -> bool:
-        # Check the records first and last, because an exchange that ends in between moves from the journal to the
-        # records.
+        # Check the records before and after the journal, because an exchange that ends in between moves to the records.
         return any(found(path, body) for found in (self._in_records, self._in_journal, self._in_records))
 
     def _in_records(self, path: str, body: bytes) -> bool:
@@ -301,7 +300,7 @@ class Witness:
 
 
 class ProxyHere:
-    """The lean proxy in a thread of this process."""
+    """The proxy of `egress run` in a thread of the test's process."""
 
     CLASSES = ("gateway", "sandbox", "narrow", "report")
 

@@ -1,6 +1,6 @@
 """Tests of the techniques of `make attack` that go through the proxy, on loopback and against a bare mitmdump.
 
-The bare mitmdump proves that the techniques work: there they find the bypasses that they do not find in our proxy.
+The bare mitmdump proves that the techniques work: they find bypasses in it, and none in this project's proxy.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ GET_PAST_A_BARE_MITMDUMP = {
 
 
 def ways_out(world, providers):
-    """Return techniques that got out, by the client's result or the site's log, and broken techniques."""
+    """Return the techniques that bypassed the proxy, by the client's result or the site's log, and failed ones."""
     chosen = [
         found
         for found in techniques("browser", alone=False)
@@ -92,7 +92,7 @@ def bare(tmp_path):
             with contextlib.suppress(OSError), connected(port):
                 break
             time.sleep(0.2)
-        # Check that refusal before any technique runs.
+        # Check that it refuses such a connection, before any technique runs.
         request = b"GET http://192.0.2.1/ HTTP/1.1\r\nHost: 192.0.2.1\r\n\r\n"
         assert loopback_only.REFUSED.encode() in ask(("127.0.0.1", port), request)
         yield port

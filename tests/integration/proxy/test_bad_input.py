@@ -1,4 +1,4 @@
-"""Tests of malformed input: it gets at most one response, reaches no destination, is not logged, and stops nothing."""
+"""Tests of malformed input: it gets at most one response, and neither reaches a destination nor stops the proxy."""
 
 import json
 import socket
@@ -18,7 +18,7 @@ GET, POST = (verb + b" http://www.example.com/ HTTP/1.1\r\nHost: www.example.com
 
 @pytest.fixture(autouse=True)
 def unharmed(proxy):
-    """Check after each case that the proxy still serves, and that its log has no secret and no traceback."""
+    """Assert after each test that the proxy still serves, and that its log has no secret and no traceback."""
     yield
     with proxy.client(headers={"authorization": f"Bearer {SECRET}"}) as http:
         assert http.get(proxy.url("api.anthropic.com", "/v1/models")).status_code < 500
@@ -51,18 +51,18 @@ def unharmed(proxy):
     ],
     ids=lambda data: repr(data[:40]),
 )  # fmt: skip
-def test_malformed_http_on_a_listener(proxy, providers, data):
+def test_malformed_http_on_a_listener_gets_at_most_one_response(proxy, providers, data):
     began = time.time()
     assert status_of(exchange(proxy.ports["browser"], data)) in (0, 400, 403, 502)
     assert not providers.asked_since(began)
 
 
-def test_a_request_without_a_destination(proxy):
+def test_request_without_a_destination_is_refused(proxy):
     assert status_of(exchange(proxy.ports["gateway"], b"GET / HTTP/1.1\r\nHost: www.example.com\r\n\r\n")) in (400, 403)
     assert status_of(exchange(proxy.ports["gateway"], b"GET / HTTP/1.1\r\n\r\n")) in (400, 403)
 
 
-def test_tls_with_garbage_inside_a_tunnel(proxy, providers):
+def test_invalid_tls_inside_a_tunnel_does_not_reach_the_provider(proxy, providers):
     began = time.time()
     for garbage in (b"\x16\x03\x01\x00\x05hello", b"\x16\x03\x01\xff\xff" + b"\x01" * 70_000, b"\x16"):
         with connected(proxy.ports["gateway"]) as sock:
@@ -74,7 +74,7 @@ def test_tls_with_garbage_inside_a_tunnel(proxy, providers):
 
 
 def inside(proxy, providers, data: bytes) -> bytes:
-    """Return the response to bytes inside a decrypted tunnel to the provider."""
+    """Send bytes inside a decrypted tunnel to the provider. Return the response."""
     with connected(proxy.ports["gateway"]) as sock:
         assert status_of(connect(sock, f"api.anthropic.com:{providers.port}")) == 200
         with tls(sock, "api.anthropic.com", proxy.root) as secured:
@@ -93,7 +93,7 @@ def post(providers, *headers: str, body: bytes = MESSAGE.encode()) -> bytes:
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
-def test_request_body_shorter_than_content_length(proxy, providers):
+def test_request_body_shorter_than_content_length_is_recorded_as_aborted(proxy, providers):
     began, kept = time.time(), len(proxy.exchanges())
     with connected(proxy.ports["gateway"]) as sock:
         connect(sock, f"api.anthropic.com:{providers.port}")
@@ -109,7 +109,7 @@ def test_request_body_shorter_than_content_length(proxy, providers):
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "br", "zstd", "deflate", "gzip, br", "no-such-coding"])
-def test_request_body_with_wrong_content_encoding(proxy, providers, encoding):
+def test_request_body_with_a_wrong_content_encoding_is_recorded_as_base64(proxy, providers, encoding):
     kept = len(proxy.exchanges())
     answer = inside(
         proxy, providers, post(providers, f"content-length: {len(MESSAGE)}", f"content-encoding: {encoding}")
@@ -120,7 +120,7 @@ def test_request_body_with_wrong_content_encoding(proxy, providers, encoding):
     assert body["body_encoding"] == "base64" and body["body_size"] == len(MESSAGE)
 
 
-def test_binary_request_body(proxy, providers):
+def test_binary_request_body_is_recorded_as_base64(proxy, providers):
     kept = len(proxy.exchanges())
     data = b'{"model": "\xff\xfe\x00"}'
     inside(proxy, providers, post(providers, f"content-length: {len(data)}", body=data))
@@ -135,7 +135,7 @@ def test_a_path_that_is_not_ascii_is_refused_and_recorded(proxy, providers):
     assert "not ASCII" in proxy.denials()[-1].reason
 
 
-def test_response_with_wrong_content_length(proxy):
+def test_response_with_a_wrong_content_length_is_recorded(proxy):
     kept = len(proxy.exchanges())
     for wrong in ("50", "-50"):
         with proxy.client(headers={"x-standin-length-off-by": wrong, "x-api-key": SECRET}) as http:

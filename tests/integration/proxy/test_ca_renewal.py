@@ -20,7 +20,7 @@ from tests.integration.proxy.conftest import make_proxy
 from tests.integration.proxy.raw import read_head, status_of
 from tests.support.proxy_process import PROVIDERS, RunningProxy
 
-# 200 days in steps, in parallel with seven other test workers.
+# 200 days in steps take this long when seven other test workers run.
 pytestmark = pytest.mark.timeout(300)
 
 HOST = PROVIDERS[0]
@@ -35,7 +35,7 @@ def soon(holds: Callable[[], object]) -> bool:
 
 
 class ClockedProxy(RunningProxy):
-    """A proxy with a clock that :attr:`days` moves."""
+    """A proxy whose clock is :attr:`days` ahead."""
 
     @property
     def command(self) -> list[str]:
@@ -79,7 +79,7 @@ class Served:
 
 
 def call(proxy: RunningProxy, at: datetime.datetime | None = None, ciphers: bytes | None = None) -> Served:
-    """Send one request as a client whose clock says ``at``. Raise for anything except a response from the provider."""
+    """Send one request as a client whose clock shows ``at``. Raise unless the provider responds."""
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
     context.load_verify_locations(str(proxy.root))
     context.set_verify(SSL.VERIFY_PEER, lambda *given: bool(given[-1]))
@@ -162,7 +162,7 @@ def test_200_days_pass_without_a_failed_request_and_without_a_restart(clocked):
     assert len(issuing) == 4 and len(events) == 3
     for served in client.served:
         assert served.leaf.not_valid_after_utc <= served.issuing.not_valid_after_utc
-    # A leaf is renewed long before it expires, even if its CA stays.
+    # A leaf certificate is renewed long before it expires, even if its CA stays.
     assert len({served.leaf.serial_number for served in client.served}) > 8
     assert "Traceback" not in clocked.log
 
@@ -188,7 +188,7 @@ def egress(proxy: RunningProxy, *words: str) -> subprocess.CompletedProcess[str]
 def test_a_renewed_ca_is_served_by_the_running_proxy_and_reported(kind, tmp_path, providers):
     with make_proxy(tmp_path, providers, kind) as proxy:
         before = call(proxy).issuing
-        # Set the directory, as on VPS-1, where root renews the CA.
+        # Set the CA directory, as on VPS-1, where root renews the CA.
         assert egress(proxy, "ca", "create", "--renew").stdout == "created\n"
         assert soon(lambda: call(proxy).issuing != before)
         after = call(proxy).issuing
@@ -239,7 +239,7 @@ def test_reported_ca_is_the_served_one_while_the_file_is_unusable(lean):
         file.write_bytes(content)
         assert soon(lambda: not lean.ask("/readyz")["problems"])
         refused = [row for row in lean.rows() if "still served" in (row.reason or "")]
-        # A file that is not replaced atomically may also be seen empty.
+        # The proxy may also see an empty file, if the file is not replaced atomically.
         assert len(refused) >= 5 and {row.event_name for row in refused} == {"openclaw.egress.ca"}
     assert "Traceback" not in lean.log
 
@@ -250,7 +250,7 @@ def test_reported_ca_is_the_served_one_while_the_file_is_unusable(lean):
 def test_readiness_and_health_fail_seven_days_before_expiry(clocked, days, ok, warned):
     with clocked:
         pass
-    # The directory is set: the proxy does not have the root key and cannot renew.
+    # Set the CA directory: without the root key there, the proxy cannot renew the CA.
     clocked.environment["EGRESS_CA_DIR"] = str(clocked.root.parent)
     with clocked:
         clocked.days = days
@@ -262,7 +262,7 @@ def test_readiness_and_health_fail_seven_days_before_expiry(clocked, days, ok, w
 
 
 def test_a_newly_inspected_host_gets_its_ca_without_a_restart(lean):
-    """Let the proxy create its CA. If root creates it, the new policy waits for it, whichever file is written first."""
+    """Test a CA that the proxy itself creates; the next test has a CA that root creates."""
     with lean:
         before = lean.ask("/readyz")["policy"]
         text = lean.policy_file.read_text()

@@ -16,7 +16,7 @@ EXCHANGES = 50
 
 
 def ask(proxy, number: int, completed: list[int], started: list[int]) -> None:
-    """Run one exchange, and list it as complete when its client has the whole response."""
+    """Run one exchange. Add it to the complete ones when the client has the whole response."""
     try:
         with proxy.client(headers={"x-api-key": "sk-ant-test"}) as http:
             started.append(number)

@@ -57,7 +57,7 @@ def shows_red(proxy: RunningProxy, why: str) -> None:
 
 @contextlib.contextmanager
 def little_room(proxy: RunningProxy, slack: int) -> Iterator[None]:
-    """Let the proxy's files grow by at most ``slack`` bytes within the context."""
+    """Limit the growth of the proxy's files to ``slack`` bytes within the context."""
     pid = proxy.process.pid
     unlimited = resource.prlimit(pid, resource.RLIMIT_FSIZE)
     written = (proxy.directory / "state" / "spool.db-wal").stat().st_size
@@ -79,7 +79,7 @@ def test_write_failure_is_reported_everywhere_and_logged_once(tmp_path, provider
             assert proxy.log.count("exchanges are refused until") == 1, proxy.log
             assert 'openclaw_egress_unrecorded_total{egress_class="gateway"} 5.0' in proxy.metrics()
             assert proxy.ask("/readyz")["spool"]["open_exchanges"] == 0
-        wait_until(lambda: ready(proxy), proxy)  # No request is needed.
+        wait_until(lambda: ready(proxy), proxy)  # The proxy notices this without a request.
         shows_green(proxy)
         assert proxy.log.count("the disk can be written again") == 1
         assert ask(proxy) == 200
@@ -90,7 +90,7 @@ def test_request_refused_midway_is_never_recorded_as_interrupted(tmp_path, provi
     with make_proxy(tmp_path, providers) as proxy:
         assert ask(proxy) == 200
         began = time.time()
-        with little_room(proxy, 40_000):  # Enough to begin an exchange, too little for its body.
+        with little_room(proxy, 40_000):  # This space is enough to begin an exchange, but not for its body.
             assert [ask(proxy, LONG) for _ in range(3)] == [503] * 3
             assert proxy.ask("/readyz")["spool"]["open_exchanges"] == 0
             assert not providers.asked_since(began)
@@ -193,7 +193,7 @@ def test_acknowledged_lines_make_room_on_a_full_disk(tmp_path, disk, providers):
 
 
 def stays_full(proxy: RunningProxy, disk) -> bool:
-    """Fill the disk. Return whether the proxy still refuses after its next probe, which can use free pages."""
+    """Fill the disk. Return whether the disk is still full at the proxy's next probe, which can find free pages."""
     fill(disk)
     if ask(proxy, LONG) != 503:
         return False

@@ -21,7 +21,7 @@ def test_explain_agrees_with_access_control_on_random_requests():
     different, outcomes = asyncio.run(compare(seed=20_261, policies=POLICIES, requests=CASES // POLICIES + 10))
     assert different == []
     assert sum(outcomes.values()) >= CASES
-    # The cases must have different outcomes, or they would prove nothing.
+    # Cases that all have the same outcome would prove nothing.
     common = {"allowed", "denied default", "denied address-guard", "denied syntax", "malformed"}
     assert all(outcomes[name] >= 100 for name in common), outcomes
     assert sum(number for name, number in outcomes.items() if name.endswith(".deny")) >= 100
@@ -113,7 +113,7 @@ def _sni(target: str) -> str | None:
 
 @pytest.fixture
 def world(providers):
-    # No request may leave this machine, so allowed addresses are on loopback.
+    # Allowed addresses are on loopback, so that no request leaves the machine.
     return World(
         answers=(("127.0.0.1",), ("127.0.0.1", "10.0.0.2", "169.254.169.254")),
         ports=(80, 443, providers.port, providers.http_port),

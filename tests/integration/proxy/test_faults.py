@@ -1,8 +1,8 @@
 """Fail-closed tests: they make each line of access control, of the recorder, and of the functions they call raise.
 
-mitmproxy continues as if nothing had happened when a hook raises. Each line that a request passes therefore raises
-once while such a request is under way. A denied request must not reach the upstream, an inspected one must not reach it
-unrecorded, and the proxy must serve the next request.
+mitmproxy continues as if nothing had happened when a hook raises. The tests therefore make each line that a request
+passes raise once. A denied request must not reach the upstream, an inspected one must not reach it unrecorded, and the
+proxy must serve the next request.
 """
 
 import contextlib
@@ -294,7 +294,7 @@ class Trials:
         self.number = 0
 
     def play(self, client, place=None):
-        """Run a client once, with a fault at a place. Return descriptions of the problems found."""
+        """Run a client once, with a fault at a code line. Return descriptions of the problems found."""
         self.number += 1
         path, answer, problems = f"/{self.number}", None, []
         seen = len(self.upstream.requests)
@@ -364,7 +364,7 @@ def trials(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def reached(trials):
-    """Return the lines that each client reaches if nothing raises."""
+    """Return the code lines that each client passes if nothing raises."""
     found = {}
     for client in (*ALLOWED, *DENIED):
         trials.proxy.faults.reached.clear()
@@ -374,7 +374,7 @@ def reached(trials):
 
 
 def places(reached, own):
-    """Return the places to raise at, each with the clients that pass it."""
+    """Return the code lines to raise at, each with the clients that pass it."""
     found = {}
     for client, passed in reached.items():
         for place in passed:
@@ -401,7 +401,7 @@ def test_no_function_that_a_hook_calls_fails_open(trials, reached, kind):
 
 
 def raise_at(trials, places, kind):
-    """Run one client for each place, with the fault. Alternate between the clients of a kind that pass the place."""
+    """Run one client for each code line, with the fault. Alternate between the clients that pass the line."""
     found = []
     for number, (place, clients) in enumerate(places.items()):
         if passing := [client for client in kind if client in clients]:
@@ -412,7 +412,7 @@ def raise_at(trials, places, kind):
     ]
 
 
-def test_every_hook_has_had_a_fault(reached):
+def test_every_hook_was_tested_with_a_fault(reached):
     passed = {place[0] for found in reached.values() for place in found}
     for owner in (access_control.AccessControl, recorder.Recorder):
         hooks = {name: inspect.unwrap(getattr(owner, name)).__code__ for name in access_control.guarded_hooks(owner)}

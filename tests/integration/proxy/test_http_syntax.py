@@ -1,4 +1,4 @@
-"""Tests of malformed messages: 400 or 502, no byte to the other side, one record each. Also tests of 1xx responses."""
+"""Tests of malformed messages, which are answered by 400 or 502 and recorded, and of interim responses (1xx)."""
 
 import contextlib
 import json
@@ -102,7 +102,7 @@ def send(proxy, data: bytes, class_name="browser") -> bytes:
 
 
 def send_in_tunnel(proxy, origin, data: bytes) -> bytes:
-    """Send bytes after CONNECT to the origin. Return the response, whose end is known by its Content-Length."""
+    """Send bytes after CONNECT to the origin. Return the response, which must have a Content-Length."""
     with connected(proxy.ports["gateway"]) as sock:
         assert status_of(connect(sock, f"{HOST}:{origin.port}")) == 200
         sock.sendall(data)
@@ -198,7 +198,7 @@ MALFORMED = {
 @pytest.mark.parametrize("kind", MALFORMED)
 def test_a_malformed_request_is_refused_and_recorded(proxy, origin, kind):
     known, received, connections = len(proxy.denials()), origin.received, origin.connections
-    # More than ten denials of one destination in a minute are summarised, so each kind has a name of its own.
+    # More than ten denials of one destination in a minute are summarised, so each case uses another name.
     name = b"n%d.example.com" % list(MALFORMED).index(kind)
     answer = send(proxy, MALFORMED[kind](origin).replace(HOST.encode(), name), "gateway")
     assert status_of(answer) == 400 and b"openclaw.egress refused" in answer and b"mitmproxy" not in answer
@@ -258,7 +258,7 @@ def test_connection_reset_within_a_head_is_recorded(proxy):
         # The reset can overtake the bytes, so wait until the proxy reads the socket.
         time.sleep(0.3)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    # A record of an earlier test's connection can come in between.
+    # A record of an earlier test's connection can arrive in between.
     end = time.monotonic() + 10
     while not (rows := [row for row in proxy.denials()[known:] if row.class_name == "browser"]):
         assert time.monotonic() < end
@@ -267,7 +267,7 @@ def test_connection_reset_within_a_head_is_recorded(proxy):
 
 
 @pytest.mark.parametrize("begun", [b"", b"\r\n"], ids=["nothing", "empty line"])
-def test_connection_that_ends_before_a_request_is_no_refusal(proxy, begun):
+def test_connection_without_a_request_is_not_recorded(proxy, begun):
     known = len(proxy.denials())
     with connected(proxy.ports["gateway"]) as sock:
         sock.sendall(begun)
@@ -303,7 +303,7 @@ def test_fields_for_one_hop_are_not_forwarded(proxy, origin):
     assert answer.endswith(b"\r\n\r\nok")
 
 
-def test_response_whose_connection_names_its_framing_keeps_it(proxy, origin):
+def test_framing_field_that_connection_names_is_kept(proxy, origin):
     origin.response = (b"HTTP/1.1 200 OK\r\nConnection: close, Content-Length\r\nContent-Length: 2\r\n\r\nok",)
     assert fields_of(send(proxy, get(origin), "gateway")) == [b"connection: close", b"content-length: 2"]
 
@@ -327,7 +327,7 @@ def test_one_empty_line_before_a_request_is_ignored(proxy, origin):
 
 
 def test_malformed_chunk_in_the_middle_of_a_body(proxy, origin):
-    """Send a malformed chunk after the head has gone upstream: the body stays incomplete there; the client gets 400."""
+    """Send a malformed chunk after the head went upstream. The body stays incomplete upstream; the client gets 400."""
     known, received = len(proxy.denials()), len(origin.received)
     origin.response = ()
     with connected(proxy.ports["gateway"]) as sock:
@@ -442,9 +442,9 @@ BAD_RESPONSES = {
 
 
 @pytest.mark.parametrize("kind", BAD_RESPONSES)
-def test_a_malformed_response_of_a_host_that_is_not_inspected(proxy, origin, kind):
+def test_malformed_response_of_a_host_that_is_not_inspected_gets_502(proxy, origin, kind):
     origin.response = (BAD_RESPONSES[kind],)
-    # Ten denials of one destination are recorded separately, the rest of a minute's are counted.
+    # The first ten denials of one destination in a minute have their own records; all others are counted.
     host = HOST if list(BAD_RESPONSES).index(kind) < 10 else "packages.example.com"
     known = len(proxy.denials())
     answer = send(proxy, get(origin).replace(HOST.encode(), host.encode()), "gateway")
@@ -455,7 +455,7 @@ def test_a_malformed_response_of_a_host_that_is_not_inspected(proxy, origin, kin
 
 
 @pytest.mark.parametrize("kind", BAD_RESPONSES)
-def test_a_malformed_response_of_an_inspected_host(proxy, origin, kind):
+def test_malformed_response_of_an_inspected_host_gets_502(proxy, origin, kind):
     origin.response = (BAD_RESPONSES[kind],)
     known = len(proxy.exchanges())
     final = inspected(proxy).replace(EARLY, b"")
@@ -505,7 +505,7 @@ def test_no_interim_response_for_http_1_0(proxy, origin):
     assert status_of(send(proxy, get(origin, version=b"HTTP/1.0"), "gateway")) == 200
 
 
-def test_expect_100_continue(proxy, origin):
+def test_response_100_continue_reaches_the_client(proxy, origin):
     origin.response = (b"HTTP/1.1 100 Continue\r\n\r\n", OK)
     with connected(proxy.ports["gateway"]) as sock:
         sock.sendall(get(origin, b"Expect: 100-continue\r\nContent-Length: 2\r\nConnection: close\r\n", method=POST))
@@ -541,7 +541,7 @@ LATE = {
 
 
 def site(data: bytes) -> bytes:
-    """Return a request for another name of the same origin: more than ten denials of one are summarised."""
+    """Return a request with another name of the origin, because more than ten denials of a name are summarised."""
     return data.replace(HOST.encode(), b"packages.example.com")
 
 
@@ -617,7 +617,7 @@ UPGRADE = b"HTTP/1.1 426 Upgrade Required\r\nUpgrade: HTTP/3.0\r\n%sContent-Leng
 
 @pytest.mark.parametrize("field", [b"", b"Connection: upgrade, X-Hop\r\nX-Hop: 1\r\n"], ids=["alone", "named"])
 @pytest.mark.parametrize("decrypted", [False, True], ids=["plain", "inspected"])
-def test_426_keeps_its_upgrade(proxy, origin, field, decrypted):
+def test_response_426_keeps_its_upgrade_field(proxy, origin, field, decrypted):
     origin.response = (UPGRADE % field,)
     answer = inspected(proxy) if decrypted else send(proxy, get(origin, b"Connection: close\r\n"), "gateway")
     fields = answer.lower().split(b"\r\n")
@@ -625,7 +625,7 @@ def test_426_keeps_its_upgrade(proxy, origin, field, decrypted):
     assert b"x-hop" not in answer.lower()
 
 
-def test_other_responses_lose_their_upgrade(proxy, origin):
+def test_upgrade_field_of_other_responses_is_removed(proxy, origin):
     origin.response = (UPGRADE.replace(b"426 Upgrade Required", b"200 OK") % b"Connection: upgrade\r\n",)
     assert b"upgrade" not in send(proxy, get(origin, b"Connection: close\r\n"), "gateway").lower()
 
@@ -642,18 +642,18 @@ def test_forged_status_of_the_proxy_is_removed(proxy, origin, decrypted, interim
 
 
 @pytest.mark.parametrize("name", [b"Content_Length", b"transfer_encoding", b"Content.Length", b"TRANSFER~ENCODING"])
-def test_name_that_servers_take_for_framing_is_refused(proxy, origin, name):
+def test_field_that_servers_read_as_framing_is_refused(proxy, origin, name):
     value = b"chunked" if name.lower().startswith(b"t") else b"5"
     known, received = len(proxy.denials()), len(origin.received)
     answer = send(proxy, get(origin, name + b": " + value + b"\r\n", method=POST), "gateway")
     assert status_of(answer) == 400 and len(origin.received) == received
     rows = new_denials(proxy, known)
-    # More than ten denials of one code and an unknown destination are summarised, each reason by itself.
+    # More than ten denials with one code, one reason and an unknown destination are summarised.
     assert [row.reason.partition(": ")[2][:24] for row in rows] == ["a header's name is one t"]
 
 
 @pytest.mark.parametrize("name", [b"Content_Type", b"X_Content_Length", b"Content_Length_2", b"X-Transfer_Encoding"])
-def test_other_names_with_underscores_pass(proxy, origin, name):
+def test_other_field_names_with_underscores_are_forwarded(proxy, origin, name):
     assert status_of(send(proxy, get(origin, name + b": 5\r\n", b"Connection: close\r\n"), "gateway")) == 200
     assert name in origin.received
 

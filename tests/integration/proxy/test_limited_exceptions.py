@@ -15,7 +15,7 @@ H2C = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA
 
 @pytest.fixture(scope="module", params=["lean", "stock"])
 def limited(request, tmp_path_factory, providers):
-    """Start a proxy: its open class may POST /otlp/v1/logs to an address; the browser's class also allows the name."""
+    """Start a proxy whose open class may POST /otlp/v1/logs to an address. The browser's class also allows the name."""
     running = make_proxy(tmp_path_factory.mktemp(f"limited-{request.param}"), providers, request.param)
     exception = {
         "cidr": "127.0.0.1/32",

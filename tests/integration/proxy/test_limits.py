@@ -61,7 +61,7 @@ def test_traffic_within_the_limits_is_unaffected(limited, providers):
 @pytest.mark.parametrize(
     "head", [b"X: " + b"y" * 3000 + b"\r\n\r\n", b"X: " + b"y" * 200_000, b"X: y\r\n" * 30 + b"\r\n"], ids=len
 )
-def test_a_head_with_too_many_bytes_or_fields(limited, providers, head):
+def test_head_with_too_many_bytes_or_fields_is_refused(limited, providers, head):
     began = time.time()
     with connected(limited.ports["gateway"]) as sock:
         sock.sendall(site(providers) + head)
@@ -118,7 +118,7 @@ def test_stalled_request_body_times_out(limited, providers):
 
 
 def test_long_response_is_not_idle(limited):
-    """Allow a response that starts after `idle_seconds`, and a stream that lasts longer."""
+    """Expect no timeout for a response that starts after `idle_seconds`, nor for a longer stream."""
     with limited.client(headers={"x-api-key": "k", "x-standin-events": "6", "x-standin-delay-ms": "400"}) as http:
         answer = http.post(limited.url("api.anthropic.com", "/v1/messages"), json=MESSAGE | {"stream": True})
     assert answer.status_code == 200 and "message_stop" in answer.text
@@ -210,7 +210,7 @@ def test_class_at_its_connection_limit_does_not_affect_others(limited, providers
     finally:
         for one in held:
             one.close()
-    # A connection that another test has just closed may still count, so one of the held connections may be refused.
+    # A connection that an earlier test closed may still count, so one of the held connections may be refused.
     rows = limited.denials()[denied:]
     assert {(row.class_name, row.rule) for row in rows} == {("sandbox", "classes.sandbox.limits.connections")}
     end = time.monotonic() + 10

@@ -27,14 +27,14 @@ WAIT_SECONDS, PATIENT_SECONDS = 2, 120
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory, providers):
-    """Start a proxy that refuses bodies after a short wait."""
+    """Start a proxy that refuses an exchange after it waited for memory for a short time."""
     with budgeted(tmp_path_factory.mktemp("memory"), providers, WAIT_SECONDS) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def patient(tmp_path_factory, providers):
-    """Start a proxy whose bodies wait without a limit."""
+    """Start a proxy in which exchanges wait for memory without a time limit."""
     with budgeted(tmp_path_factory.mktemp("patient"), providers, PATIENT_SECONDS) as running:
         yield running
 
@@ -69,7 +69,7 @@ def memory(proxy):
 
 
 def is_given_back(proxy):
-    """Return whether no class holds memory; connections of clients may take a moment to end."""
+    """Wait until no class holds memory, because connections may take a moment to end. Return whether this happened."""
     end = time.monotonic() + 60
     while memory(proxy)["used_bytes"]:
         if time.monotonic() > end:
@@ -83,7 +83,7 @@ def refusals(proxy):
 
 
 def refused(proxy) -> float:
-    """Return the number of refused requests of the browser's class. Only the first have a record of their own."""
+    """Return the number of refused requests of the browser's class, including those counted in summary records."""
     name = r'denied_total\{code="memory_limit",egress_class="browser",enforced="true",rule="memory-budget"\} ([0-9.]+)'
     counted = re.search(name, proxy.metrics())
     return float(counted[1]) if counted else 0.0
@@ -96,7 +96,7 @@ def test_bodies_above_the_budget_wait_and_then_pass(patient):
     assert is_given_back(patient)
 
 
-def test_a_stock_mitmdump_has_the_budget_too(tmp_path, providers):
+def test_memory_budget_applies_to_a_stock_mitmdump(tmp_path, providers):
     with budgeted(tmp_path, providers, PATIENT_SECONDS, "stock") as stock:
         assert posts(stock, 8, MIB) == [200] * 8
         assert is_given_back(stock)
@@ -124,16 +124,16 @@ def test_bodies_that_wait_too_long_are_refused_with_a_record(small):
     assert len(ends) >= ended.count(503)
     line = small.line(ends[-1].id)
     assert "EGRESS_MEMORY_BUDGET" in str(line) or ends[-1].rule == "memory-budget"
-    # A refused request got 503; a connection that was aborted got no response, so its record has no status.
+    # A refused request got 503. An aborted connection got no response, so its record has no status.
     assert {row.status for row in recorded} <= {503, None} and 503 in {row.status for row in recorded}
     assert sum(row.status == 503 for row in ends) >= ended.count(503)
 
 
-def test_a_refusal_names_the_setting(small):
+def test_refusal_names_the_setting_of_the_memory_budget(small):
     name, _, value = PAUSE.partition(": ")
 
     def post(_: int) -> httpx.Response | None:
-        # A request that is refused before its body is complete gets a response; others are aborted.
+        # A request that is refused before its body is complete gets a response; all others are aborted.
         with contextlib.suppress(httpx.TransportError), small.client("browser", headers={"x-api-key": "k"}) as http:
             url = small.url("api.anthropic.com", "/v1/messages")
             return http.post(url, content=b"x" * MIB, headers={name: value}, timeout=60)

@@ -12,7 +12,7 @@ NETWORK = "127.66.0.0/16"
 
 
 def served(port, source):
-    """Return whether the listener sends a byte to a client with this address."""
+    """Return whether a client with this address gets a response from the listener."""
     with contextlib.suppress(OSError), socket.socket() as sock:
         sock.settimeout(10)
         sock.bind((source, 0))
@@ -46,7 +46,7 @@ def test_unknown_clients_do_not_use_up_the_connections_of_a_class(tmp_path, prov
         assert served(proxy.ports["gateway"], "127.66.0.3")
 
 
-def test_without_the_setting_every_address_is_served(lean):
+def test_without_egress_neighbours_every_address_is_served(lean):
     with lean:
         assert served(lean.ports["gateway"], "127.66.0.4")
 
@@ -61,14 +61,14 @@ def test_without_the_setting_every_address_is_served(lean):
         ("fd00::/64=fd00::1", "write NETWORK=ADDRESS"),
     ],
 )
-def test_invalid_setting_is_one_message(text, why, monkeypatch):
+def test_invalid_egress_neighbours_is_reported_in_one_message(text, why, monkeypatch):
     monkeypatch.setenv("EGRESS_NEIGHBOURS", text)
     with pytest.raises(SettingsError, match="EGRESS_NEIGHBOURS") as caught:
         Settings.load()
     assert why in str(caught.value)
 
 
-def test_the_setting_as_the_role_writes_it(monkeypatch):
+def test_egress_neighbours_of_the_role_is_valid(monkeypatch):
     monkeypatch.setenv("EGRESS_NEIGHBOURS", "172.31.250.0/24=172.31.250.3")
     assert Settings.load().neighbours == Neighbours.read("172.31.250.0/24=172.31.250.3")
     monkeypatch.setenv("EGRESS_NEIGHBOURS", "")
@@ -82,5 +82,5 @@ def test_the_setting_as_the_role_writes_it(monkeypatch):
         ("::ffff:172.31.250.77", True), ("::ffff:172.31.250.3", False), ("fe80::1%eth1", True), ("::1", False),
     ],
 )  # fmt: skip
-def test_which_clients_are_refused(client, refused):
+def test_unknown_addresses_of_the_network_are_refused(client, refused):
     assert Neighbours.read("172.31.250.0/24=172.31.250.3").refuses(client) is refused

@@ -22,7 +22,7 @@ def seq(proxy):
     return rows[-1].seq if rows else 0
 
 
-def test_the_browser_reaches_an_ordinary_site_undecrypted(proxy, providers):
+def test_traffic_of_an_ordinary_site_is_not_decrypted(proxy, providers):
     exchanges = len(proxy.exchanges())
     with proxy.client("browser", ca=providers.ca_file) as http:  # Trust only the site's own CA.
         answer = http.get(proxy.url("www.example.com", "/"))
@@ -37,7 +37,7 @@ def test_an_inspected_host_is_decrypted_for_every_class(proxy, providers):
     assert [row.class_name for row in proxy.exchanges()[exchanges:]] == ["browser"]
 
 
-def test_a_refused_connect_leaves_the_connection_usable(proxy, providers):
+def test_connection_stays_usable_after_a_refused_connect(proxy, providers):
     with connected(proxy.ports["browser"]) as sock:
         assert status_of(connect(sock, "10.0.0.1:443")) == 403
         host = f"www.example.com:{providers.http_port}"
@@ -48,7 +48,7 @@ def test_a_refused_connect_leaves_the_connection_usable(proxy, providers):
         assert b"HTTP/1.1 200" in answer
 
 
-def test_plain_http_to_an_ordinary_site(proxy, providers):
+def test_plain_http_to_an_ordinary_site_is_allowed(proxy, providers):
     with proxy.client("browser") as http:
         answer = http.get(f"http://www.example.com:{providers.http_port}/")
     assert answer.status_code == 200
@@ -70,7 +70,7 @@ def test_the_sandbox_is_refused_with_the_reason(proxy, providers, seq):
     assert [(row.class_name, row.host, row.rule) for row in rows] == [("sandbox", "www.example.com", "default")] * 2
 
 
-def test_report_mode_allows_and_records(proxy, providers, seq):
+def test_action_report_allows_and_records_the_request(proxy, providers, seq):
     with proxy.client("build", ca=providers.ca_file) as http:
         assert http.get(proxy.url("www.example.com", "/")).status_code == 200
     rows = denied_since(proxy, seq)
@@ -87,8 +87,8 @@ def test_report_mode_allows_and_records(proxy, providers, seq):
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("how", ["connect", "absolute"])
-def test_the_address_guard(proxy, providers, host, how):
-    """Check the guard with an open class, whose exception covers the fake's ports but not 9464 and 81."""
+def test_address_guard_refuses_internal_addresses(proxy, providers, host, how):
+    """Request guarded addresses from an open class, whose exception covers the fake's ports but not 9464 and 81."""
     began = time.time()
     if how == "connect":
         data = f"CONNECT {host}:9464 HTTP/1.1\r\nHost: {host}:9464\r\n\r\n"
@@ -98,7 +98,7 @@ def test_the_address_guard(proxy, providers, host, how):
     assert not providers.asked_since(began)
 
 
-def test_a_class_cannot_reach_its_own_proxy(proxy):
+def test_class_cannot_reach_the_proxys_own_ports(proxy):
     for port in (*proxy.ports.values(), proxy.health_port):
         answer = exchange(proxy.ports["gateway"], f"CONNECT 127.0.0.1:{port} HTTP/1.1\r\n\r\n".encode())
         assert status_of(answer) in (400, 403)
@@ -162,7 +162,7 @@ def test_only_tls_and_http_are_allowed_after_connect(proxy, providers, seq):
     assert len(denied_since(proxy, seq)) == 1
 
 
-def test_a_rule_with_tls_false_lets_other_bytes_pass(lean, providers):
+def test_rule_with_tls_false_permits_any_protocol_after_connect(lean, providers):
     text = lean.policy_file.read_text()
     rule = f"{{host: packages.example.com, ports: [{providers.http_port}], tls: false}}"
     opened = f"[{{cidr: 127.0.0.1/32, ports: [{providers.http_port}]}}]"

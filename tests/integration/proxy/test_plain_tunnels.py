@@ -1,6 +1,7 @@
 """Tests of plain HTTP inside a CONNECT tunnel, as undici's ProxyAgent and `curl --proxytunnel` send it.
 
-It must be a request like any other. `test_http_syntax` sends its malformed requests through such a tunnel as well.
+The proxy must decide on and record such a request like any other. `test_http_syntax` also sends malformed requests in
+such a tunnel.
 """
 
 import json
@@ -41,7 +42,7 @@ def get(host, path="/", *fields, method="GET"):
 
 
 def refused_since(proxy, before):
-    """Return the refusals since then, as (class, code)."""
+    """Return the refusals since an earlier moment, as (class, code)."""
     wait_until(lambda: refusals(proxy) != before, proxy)
     return [(class_name, code) for class_name, _, code in (refusals(proxy) - before).elements()]
 
@@ -56,7 +57,7 @@ def provider(providers):
     return f"api.anthropic.com:{providers.http_port}"
 
 
-def test_requests_reach_an_ordinary_site(proxy, providers, class_name, site):
+def test_plain_requests_in_a_tunnel_reach_an_ordinary_site(proxy, providers, class_name, site):
     began, before, exchanges = time.time(), refusals(proxy), len(proxy.exchanges())
     requests = [get(site, "/?a"), get(site, f"http://{site}/?b"), get(site, "/?c", "Content-Length: 0", method="POST")]
     assert [status_of(answer) for answer in answers(proxy, class_name, site, *requests)] == [200] * 3
@@ -65,17 +66,17 @@ def test_requests_reach_an_ordinary_site(proxy, providers, class_name, site):
     assert (refusals(proxy), len(proxy.exchanges())) == (before, exchanges)
 
 
-def test_curl_with_proxytunnel(proxy, site):
+def test_request_of_curl_with_proxytunnel_is_allowed(proxy, site):
     words = ["curl", "--silent", "--proxytunnel", "--proxy", f"http://127.0.0.1:{proxy.ports['gateway']}"]
     words += ["--output", "/dev/null", "--write-out", "%{http_code}", "--noproxy", "", f"http://{site}/"]
     assert subprocess.run(words, capture_output=True, text=True, check=False, timeout=30).stdout == "200"
 
 
-def test_request_line_may_arrive_byte_by_byte(proxy, class_name, site):
+def test_request_line_that_arrives_byte_by_byte_is_recognised(proxy, class_name, site):
     assert [status_of(answer) for answer in answers(proxy, class_name, site, tuple(get(site)), pause=0.002)] == [200]
 
 
-def test_requests_to_an_inspected_host_are_recorded(proxy, providers, class_name, provider):
+def test_plain_requests_in_a_tunnel_to_an_inspected_host_are_recorded(proxy, providers, class_name, provider):
     began, known = time.time(), len(proxy.exchanges())
     body = json.dumps({"model": "claude-5", "max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]})
     fields = (f"Content-Length: {len(body)}", "Content-Type: application/json", f"X-Api-Key: {KEY}")
@@ -107,7 +108,7 @@ OTHER = {
 
 
 @pytest.mark.parametrize("kind", OTHER)
-def test_request_to_anything_else_is_refused_and_recorded(proxy, providers, class_name, site, kind):
+def test_request_to_another_host_than_the_tunnels_is_refused_and_recorded(proxy, providers, class_name, site, kind):
     make, code = OTHER[kind]
     began, before = time.time(), refusals(proxy)
     request = make(site, f"{ELSEWHERE}:{providers.http_port}")
@@ -118,7 +119,7 @@ def test_request_to_anything_else_is_refused_and_recorded(proxy, providers, clas
 
 
 @pytest.mark.parametrize("kind", [kind for kind in OTHER if kind not in ("SSH", "SMTP")])
-def test_second_request_to_anything_else_is_refused_and_recorded(proxy, providers, class_name, site, kind):
+def test_second_request_to_another_host_is_refused_and_recorded(proxy, providers, class_name, site, kind):
     make, code = OTHER[kind]
     began, before = time.time(), refusals(proxy)
     second = make(site, f"{ELSEWHERE}:{providers.http_port}")

@@ -30,7 +30,7 @@ def gpt(proxy):
 
 @pytest.fixture
 def recorded(proxy):
-    """Return the only exchange that was recorded since the test began."""
+    """Return a function that returns the only exchange recorded since the test began."""
     before = {row.id for row in proxy.exchanges()}
 
     def only() -> Row:
@@ -89,7 +89,7 @@ def test_streamed_anthropic_message_is_recorded_as_the_sdk_reads_it(proxy, provi
     assert answer.content[0].text in json.dumps(line["messages"], ensure_ascii=False)
 
 
-def test_a_chat_completion(proxy, gpt, recorded):
+def test_plain_chat_completion_is_recorded_as_the_sdk_reads_it(proxy, gpt, recorded):
     answer = gpt.chat.completions.create(model="gpt-6", messages=HELLO)
     row = recorded()
     assert answer.usage is not None
@@ -97,7 +97,7 @@ def test_a_chat_completion(proxy, gpt, recorded):
     assert (row.provider, row.model) == ("openai", answer.model)
 
 
-def test_a_streamed_chat_completion(proxy, gpt, recorded):
+def test_streamed_chat_completion_is_recorded_as_the_sdk_reads_it(proxy, gpt, recorded):
     chunks = list(
         gpt.chat.completions.create(model="gpt-6", messages=HELLO, stream=True, stream_options={"include_usage": True})
     )
@@ -107,7 +107,7 @@ def test_a_streamed_chat_completion(proxy, gpt, recorded):
     assert (row.input_tokens, row.output_tokens) == (usage.prompt_tokens, usage.completion_tokens)
 
 
-def test_a_response(proxy, gpt, recorded):
+def test_plain_openai_response_is_recorded_as_the_sdk_reads_it(proxy, gpt, recorded):
     answer = gpt.responses.create(model="gpt-6", input="hello")
     row = recorded()
     assert answer.usage is not None
@@ -122,7 +122,7 @@ def test_streamed_openai_response_is_recorded_as_the_sdk_reads_it(proxy, gpt, re
 
 
 @pytest.mark.parametrize("status", [400, 401, 429, 500, 529])
-def test_a_refusal_by_the_provider(proxy, claude, recorded, status):
+def test_error_response_of_the_provider_is_recorded(proxy, claude, recorded, status):
     with pytest.raises(anthropic.APIStatusError) as raised:
         claude.messages.create(model=f"fail-{status}", max_tokens=100, messages=HELLO)
     row = recorded()
@@ -132,7 +132,7 @@ def test_a_refusal_by_the_provider(proxy, claude, recorded, status):
     assert row.input_tokens is None
 
 
-def test_an_error_inside_a_stream(claude, recorded):
+def test_error_inside_a_stream_is_recorded(claude, recorded):
     with (
         pytest.raises(anthropic.APIError),
         claude.messages.stream(model="fail-stream", max_tokens=100, messages=HELLO) as stream,
@@ -158,7 +158,7 @@ def test_recorded_body_is_decoded(proxy, http, recorded, encoding, stream):
 
 
 def test_events_are_passed_immediately(proxy, http, providers):
-    """Check that the client has the first of 20 events before the provider sends the last."""
+    """Assert that the client has the first of 20 events before the provider sends the last."""
     began = time.time()
     with http.stream(
         "POST",
@@ -205,7 +205,7 @@ def test_long_request_is_streamed_and_recorded_in_part(proxy, http, providers, r
     assert row.model == "claude-opus-5"
 
 
-def test_a_compressed_request(proxy, http, recorded):
+def test_compressed_request_is_recorded_decoded(proxy, http, recorded):
     body = json.dumps(message()).encode()
     answer = http.post(
         proxy.url("api.anthropic.com", "/v1/messages"),
@@ -241,15 +241,15 @@ def test_provider_disconnect_is_recorded(proxy, http, recorded):
     assert row.error_type in ("upstream_closed", "protocol_error")
 
 
-def test_a_request_without_a_body(proxy, http, recorded):
+def test_request_without_a_body_is_recorded(proxy, http, recorded):
     http.get(proxy.url("api.anthropic.com", "/v1/models?key=secret-in-the-query"))
     row = recorded()
     assert row.url is not None and "secret-in-the-query" not in row.url
     assert row.url.startswith(proxy.url("api.anthropic.com", "/v1/models?key="))
 
 
-def test_no_key_is_anywhere_on_disk(proxy):
-    """Run last in this module, after all the calls above."""
+def test_no_api_key_is_on_the_disk(proxy):
+    """Search the disk after all calls of this module: this test must stay the last."""
     for file in proxy.directory.rglob("*"):
         if file.is_file():
             data = file.read_bytes()

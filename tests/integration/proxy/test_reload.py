@@ -104,7 +104,7 @@ def test_a_policy_with_an_occupied_port_waits_until_the_port_is_free(lean, check
         assert "policy_last_reload_successful 1.0" in lean.metrics()
         with socket.create_server(("127.0.0.1", new)):
             text = lean.policy_file.read_text().replace(str(old), str(new))
-            # The other new listener opens, and must not stay open.
+            # The other new listener can open, and must be closed again.
             lean.policy_file.write_text(text.replace(str(lean.ports["build"]), str(other)))
             assert soon(reported)
             assert lean.ask("/readyz")["policy"] == before

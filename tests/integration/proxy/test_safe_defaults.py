@@ -23,14 +23,14 @@ from tests.support.proxy_process import free_ports
 
 
 def bare(proxy):
-    """Build a proxy with only the directories set, as an operator may start it."""
+    """Return a proxy without settings except its directories."""
     for name in ("EGRESS_LISTEN_HOST", "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"):
         proxy.environment.pop(name)
     return proxy
 
 
 def listening(pid: int) -> set[str]:
-    """Return the addresses that a process listens on, from /proc."""
+    """Return the addresses that a process listens on, as /proc shows them."""
     inodes = set()
     for entry in Path(f"/proc/{pid}/fd").iterdir():
         if found := re.fullmatch(r"socket:\[(\d+)\]", str(entry.readlink())):
@@ -68,14 +68,14 @@ def test_the_built_in_open_class_is_refused_on_a_network(tmp_path, providers, ki
     assert "EGRESS_OPEN_TO_NETWORK" not in said, "a message must not say how to open anything"
 
 
-def test_stock_mitmdump_with_an_address_of_its_own_is_refused_too(tmp_path, providers):
+def test_stock_mitmdump_with_its_own_listen_address_is_refused(tmp_path, providers):
     proxy = make_proxy(tmp_path, providers, "stock", EGRESS_POLICY_FILE="")
     command = [*proxy.command[:3], "--mode=regular@0.0.0.0:8080", *proxy.command[-2:]]
     done = subprocess.run(command, env=proxy.environment, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 1 and "open proxy" in done.stdout + done.stderr
 
 
-def test_the_built_in_policy_is_served_to_a_network_where_a_setting_says_so():
+def test_setting_permits_the_built_in_policy_on_a_network():
     settings = Settings.load(listen_host="0.0.0.0", open_to_network=True)
     assert settings.open_to_network and settings.policy_file is None
 
@@ -91,12 +91,12 @@ def test_a_policy_file_may_have_an_open_class_on_a_network(tmp_path, providers):
      ("0.0.0.0", False), ("::", False), ("", False), ("10.0.0.1", False), ("example.com", False),
      ("::ffff:10.0.0.1", False)],
 )  # fmt: skip
-def test_loopback(host, loopback):
+def test_loopback_addresses_are_recognised(host, loopback):
     assert is_loopback(host) is loopback
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:8080", "http://127.0.0.1", "a b", "-x", "::g", "*"])
-def test_invalid_listen_host(host):
+def test_invalid_listen_host_is_refused(host):
     with pytest.raises(SettingsError, match="EGRESS_LISTEN_HOST"):
         Settings.load(EGRESS_LISTEN_HOST=host)
 
@@ -120,7 +120,8 @@ def test_plain_http_to_a_public_address_is_warned_of(endpoint, answers, warned):
 
 
 def test_the_warning_is_in_the_log_at_start(tmp_path, providers):
-    # A literal address is not looked up. No server listens there: the proxy ends before it would export.
+    # The endpoint is an address, so the proxy does not resolve it. No server is needed there, because the proxy stops
+    # before an export.
     with make_proxy(tmp_path, providers, OTEL_EXPORTER_OTLP_LOGS_ENDPOINT="http://[2001:4860::1]:9/v1/logs") as proxy:
         end = time.monotonic() + 20
         while "plain HTTP" not in proxy.log and time.monotonic() < end:
@@ -132,12 +133,12 @@ def test_the_warning_is_in_the_log_at_start(tmp_path, providers):
 
 
 @pytest.mark.parametrize("kind", ["lean", "stock"])
-def test_sighup_reloads_the_policy_and_ends_nothing(tmp_path, providers, kind):
+def test_sighup_reloads_the_policy_and_keeps_connections(tmp_path, providers, kind):
     with make_proxy(tmp_path, providers, kind) as proxy:
         before = proxy.ask("/readyz")["policy"]
         stat = proxy.policy_file.stat()
         text = proxy.policy_file.read_text()
-        # Same size, time and inode: without SIGHUP the housekeeping loop does not read it again.
+        # The file keeps its size, time and inode, so the housekeeping loop does not read it again without SIGHUP.
         with proxy.policy_file.open("r+") as file:
             file.write(text.replace("packages", "peckages").replace("*.example.com", "x.example.com"))
         os.utime(proxy.policy_file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
@@ -154,7 +155,7 @@ def test_sighup_reloads_the_policy_and_ends_nothing(tmp_path, providers, kind):
 
 
 def problems(proxy) -> list[str]:
-    """Return the problems of /readyz; on a busy machine one request can time out."""
+    """Return the problems that /readyz reports; empty if the request times out, as it can on a busy machine."""
     return (proxy.ask("/readyz") or {}).get("problems", [])
 
 
@@ -170,7 +171,7 @@ def test_sighup_with_an_invalid_policy_keeps_the_last_valid_one(tmp_path, provid
 
 
 def ended_cleanly(proxy, said: str) -> None:
-    """Check that the proxy wrote one message, did not report its start, and closed the spool."""
+    """Assert that the proxy wrote one message, did not report its start, and closed the spool."""
     assert '"started"' not in said and "Traceback" not in said, said
     assert sum(line.startswith("egress: ") for line in said.splitlines()) == 1, said
     spool = proxy.directory / "state" / "spool.db"
@@ -183,7 +184,7 @@ def ended_cleanly(proxy, said: str) -> None:
         Spool(spool, sync_seconds=None).close()
 
 
-def test_used_port_is_one_message_with_its_class(tmp_path, providers):
+def test_port_in_use_is_reported_with_its_class(tmp_path, providers):
     proxy = make_proxy(tmp_path, providers)
     with socket.create_server(("127.0.0.1", proxy.ports["browser"])):
         said = refused(proxy)
@@ -191,21 +192,21 @@ def test_used_port_is_one_message_with_its_class(tmp_path, providers):
     ended_cleanly(proxy, said)
 
 
-def test_an_address_that_the_machine_does_not_have(tmp_path, providers):
+def test_listen_host_that_the_machine_does_not_have_is_refused(tmp_path, providers):
     proxy = make_proxy(tmp_path, providers, EGRESS_LISTEN_HOST="203.0.113.77")
     said = refused(proxy)
     assert "203.0.113.77" in said and "class gateway" in said and "EGRESS_LISTEN_HOST" in said
     ended_cleanly(proxy, said)
 
 
-def test_a_listen_host_that_does_not_resolve(tmp_path, providers):
+def test_listen_host_that_does_not_resolve_is_refused(tmp_path, providers):
     proxy = make_proxy(tmp_path, providers, EGRESS_LISTEN_HOST="no-such-name.invalid")
     said = refused(proxy)
     assert "no-such-name.invalid" in said and "EGRESS_LISTEN_HOST" in said
     ended_cleanly(proxy, said)
 
 
-def test_a_health_port_that_is_a_class_port(tmp_path, providers):
+def test_health_port_that_is_a_listeners_port_is_refused(tmp_path, providers):
     proxy = make_proxy(tmp_path, providers)
     proxy.environment["EGRESS_HEALTH_PORT"] = str(proxy.ports["sandbox"])
     said = refused(proxy)
@@ -221,7 +222,7 @@ def test_used_health_port_leaves_the_spool_closed(tmp_path, providers):
     ended_cleanly(proxy, said)
 
 
-def test_two_classes_with_one_port(tmp_path, providers):
+def test_two_classes_with_the_same_port_are_refused(tmp_path, providers):
     proxy = make_proxy(tmp_path, providers)
     text = proxy.policy_file.read_text()
     proxy.policy_file.write_text(text.replace(str(proxy.ports["build"]), str(proxy.ports["sandbox"])))
@@ -230,7 +231,7 @@ def test_two_classes_with_one_port(tmp_path, providers):
     ended_cleanly(proxy, said)
 
 
-def test_a_privileged_port(tmp_path, providers, monkeypatch):
+def test_privileged_port_is_refused_with_a_remedy(tmp_path, providers, monkeypatch):
     if int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text()) <= 81:
         pytest.skip("this kernel lets everybody have port 81")
     if os.geteuid() == 0 and not shutil.which("setpriv"):

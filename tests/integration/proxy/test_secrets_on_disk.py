@@ -34,7 +34,7 @@ CODINGS = {"": bytes, "gzip": gzip.compress, "zstd": zstd.compress, "br": brotli
 
 
 class Origin(ThreadingHTTPServer):
-    """A server that sends half of its chunked response, and the rest on request."""
+    """A server that sends half of its chunked response, and the rest when the test requests it."""
 
     daemon_threads = True
     body = TOKEN
@@ -45,7 +45,7 @@ class Origin(ThreadingHTTPServer):
         self.go_on = threading.Event()
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Ignore a killed proxy."""
+        """Ignore the error of a connection to a killed proxy."""
 
 
 class OriginHandler(BaseHTTPRequestHandler):
@@ -156,7 +156,7 @@ def on_disk(proxy: RunningProxy) -> dict[str, list[str]]:
 
 
 def forms_of(secret: bytes) -> list[bytes]:
-    """Return the secret itself, and its three possible forms inside base64."""
+    """Return the secret and the three forms that it can have inside base64."""
     return [secret, *(base64.b64encode(b"x" * shift + secret)[4:-4] for shift in range(3))]
 
 
@@ -166,7 +166,7 @@ def settle() -> None:
 
 
 def received_half(proxy: RunningProxy, origin: Origin) -> dict[str, Call]:
-    """Start a call of each case and receive half of its response. Check that no secret is on disk."""
+    """Start a call of each case and receive half of its response. Assert that no secret is on the disk."""
     origin.go_on.clear()
     calls = {
         case: Call(proxy, path, body, *headers, chunked=chunked)

@@ -16,7 +16,7 @@ def stopped(request, tmp_path, providers) -> RunningProxy:
 
 
 def refused(proxy: RunningProxy) -> str:
-    """Return the message of a start that fails."""
+    """Start the proxy, which must fail. Return its message."""
     done = subprocess.run(
         proxy.command,
         env=proxy.environment,
@@ -32,7 +32,7 @@ def refused(proxy: RunningProxy) -> str:
     return said
 
 
-def test_a_policy_with_a_typo(stopped):
+def test_start_fails_on_a_policy_with_a_typo(stopped):
     text = stopped.policy_file.read_text()
     stopped.policy_file.write_text(text.replace("action: enforce", "action: enforced", 1))
     said = refused(stopped)
@@ -40,27 +40,27 @@ def test_a_policy_with_a_typo(stopped):
     assert not (stopped.directory / "state" / "spool.db").exists()
 
 
-def test_missing_policy(stopped):
+def test_start_fails_on_a_missing_policy(stopped):
     stopped.policy_file.unlink()
     assert f"{stopped.policy_file}: " in refused(stopped)
 
 
-def test_hosts_that_contradict_the_policy(stopped):
+def test_start_fails_if_proxy_llm_hosts_contradicts_the_policy(stopped):
     stopped.environment["PROXY_LLM_HOSTS"] = "api.mistral.ai"
     assert "PROXY_LLM_HOSTS" in refused(stopped)
 
 
-def test_setting_that_is_not_a_number(stopped):
+def test_start_fails_on_a_setting_that_is_not_a_number(stopped):
     stopped.environment["PROXY_MAX_BODY_SIZE"] = "1 MB"
     assert "PROXY_MAX_BODY_SIZE" in refused(stopped)
 
 
-def test_a_ca_directory_without_a_ca(stopped):
+def test_start_fails_on_a_ca_directory_without_a_ca(stopped):
     stopped.environment["EGRESS_CA_DIR"] = str(stopped.directory)
     assert "mitmproxy-ca" in refused(stopped)
 
 
-def test_an_unreadable_ca(stopped):
+def test_start_fails_on_an_unreadable_ca(stopped):
     with stopped:
         pass
     (stopped.directory / "state" / "ca" / "mitmproxy-ca.pem").write_text("not a certificate")
@@ -68,7 +68,7 @@ def test_an_unreadable_ca(stopped):
     assert "mitmproxy-ca.pem" in refused(stopped)
 
 
-def test_invalid_upstream_ca(stopped):
+def test_start_fails_on_an_invalid_upstream_ca(stopped):
     stopped.environment["EGRESS_UPSTREAM_CA"] = str(stopped.policy_file)
     assert "EGRESS_UPSTREAM_CA" in refused(stopped)
 
@@ -79,7 +79,7 @@ def test_state_directory_that_is_a_file_is_reported_in_one_message(stopped):
     assert str(file) in refused(stopped)
 
 
-def test_spool_that_is_another_file(stopped):
+def test_start_fails_on_a_spool_that_is_another_kind_of_file(stopped):
     state = stopped.directory / "state"
     state.mkdir()
     (state / "spool.db").write_bytes(b"this is no database, and it is long enough to be looked at" * 100)
@@ -87,39 +87,39 @@ def test_spool_that_is_another_file(stopped):
     assert "damaged" in said and "spool.db" in said
 
 
-def test_a_second_proxy_on_the_same_spool(stopped):
+def test_second_proxy_on_the_same_spool_does_not_start(stopped):
     with stopped:
         other = make_other(stopped)
         assert "another" in refused(other).lower()
 
 
-def test_used_port(stopped, providers):
+def test_start_fails_on_a_port_in_use(stopped, providers):
     text = stopped.policy_file.read_text()
     stopped.policy_file.write_text(text.replace(str(stopped.ports["browser"]), str(providers.port)))
     stopped.ports["browser"] = providers.port
     assert str(providers.port) in refused(stopped)
 
 
-def test_used_health_port(stopped, providers):
+def test_start_fails_on_a_health_port_in_use(stopped, providers):
     stopped.environment["EGRESS_HEALTH_PORT"] = str(providers.port)
     assert "EGRESS_HEALTH_PORT" in refused(stopped)
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="root writes everywhere")
-def test_read_only_state_directory(stopped):
+def test_start_fails_on_a_read_only_state_directory(stopped):
     state = stopped.directory / "state"
     state.mkdir(mode=0o500)
     assert "uid" in refused(stopped)
 
 
-def test_a_listener_that_no_class_owns(tmp_path, providers):
+def test_start_fails_on_a_listener_that_no_class_owns(tmp_path, providers):
     stock = make_proxy(tmp_path, providers, "stock")
     owned, stock.ports["gateway"] = stock.ports["gateway"], free_ports(1)[0]
     said = refused(stock)
     assert "does not belong to a class" in said and str(owned) in said
 
 
-def test_provider_with_an_untrusted_certificate(tmp_path, providers):
+def test_provider_with_an_untrusted_certificate_gets_502(tmp_path, providers):
     with LLMProviders() as stranger:
         proxy = make_proxy(tmp_path, providers)
         text = proxy.policy_file.read_text()
@@ -132,7 +132,7 @@ def test_provider_with_an_untrusted_certificate(tmp_path, providers):
 
 
 def make_other(proxy: RunningProxy) -> RunningProxy:
-    """Start another process of the same kind, with its own listeners and the same state."""
+    """Return a second proxy of the same kind with its own listeners and the same state directory."""
     other = RunningProxy.__new__(RunningProxy)
     other.__dict__.update(proxy.__dict__)
     other.environment = proxy.environment | {"EGRESS_HEALTH_PORT": "1"}

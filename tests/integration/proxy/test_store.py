@@ -34,7 +34,7 @@ def ask(proxy, number: int = 1, **more: object) -> list[int]:
 
 
 def arrived(proxy, loki) -> list[tuple[int, str, dict[str, str]]]:
-    """Return all records once the queue is empty."""
+    """Wait until the export queue is empty. Return all records of the destination."""
     end = time.monotonic() + 60
     while (report := proxy.ask("/readyz")) and report["spool"]["pending_records"]:
         assert time.monotonic() < end, report
@@ -42,7 +42,7 @@ def arrived(proxy, loki) -> list[tuple[int, str, dict[str, str]]]:
     return loki.records("openclaw-proxy")
 
 
-def test_an_exchange_is_found_by_service_name_with_its_names(proxy, loki):
+def test_exchange_at_the_destination_has_service_name_and_attributes(proxy, loki):
     assert ask(proxy) == [200]
     (_, line, labels) = next(record for record in arrived(proxy, loki) if "exchange" in record[2]["event_name"])
     (row,) = proxy.exchanges()

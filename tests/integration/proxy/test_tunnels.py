@@ -1,4 +1,4 @@
-"""Tests of ``log_tunnels``: one record for each tunnel; refusals with the status that the client received."""
+"""Tests of ``log_tunnels``: each tunnel has one record, and each refusal has the status that the client received."""
 
 import json
 import time
@@ -45,7 +45,7 @@ def test_tunnel_is_one_record_with_client_destination_and_size(logging_proxy, pr
     assert rfc3339(before) <= row.begin <= rfc3339(time.time_ns())
     with SpoolReader(logging_proxy.directory / "state" / "spool.db") as reader:
         line = json.loads(reader.line(row.seq))
-    # Three requests and responses inside TLS, with its handshake.
+    # The tunnel carried three requests and responses inside TLS, and the handshake.
     assert line["openclaw.egress.request.size"] > 500 and line["openclaw.egress.response.size"] > 1000
 
 
@@ -76,7 +76,7 @@ def test_reported_request_is_recorded_without_a_status(logging_proxy, providers)
     assert (row.status, row.client, row.outcome) == (None, "127.0.0.1", "reported")
 
 
-def test_an_exchange_names_its_client(logging_proxy):
+def test_record_of_an_exchange_has_the_clients_address(logging_proxy):
     with logging_proxy.client() as http:
         http.get(logging_proxy.url("api.anthropic.com", "/v1/models"))
     assert logging_proxy.exchanges()[-1].client == "127.0.0.1"

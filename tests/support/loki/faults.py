@@ -40,7 +40,7 @@ class Fault:
 
     @property
     def answers(self) -> bool:
-        """Return whether the fault replaces the response, rather than delaying it or refusing single records."""
+        """Return whether the fault replaces the response. Other faults delay it or refuse single records."""
         return bool(self.status or self.html or self.reset or self.hang or self.partial_rejected)
 
 

@@ -39,13 +39,13 @@ class Limits:
     chunk_age_ns: int = 2 * HOUR
     query_entries: int = 5000
     query_ns: int = 30 * DAY + HOUR
-    # Not in Loki: this fake keeps everything in memory and limits its own size.
+    # A limit of this fake, not of Loki: the fake keeps everything in memory.
     memory_bytes: int = 512 * 1024 * 1024
-    # Not in Loki either: how many bytes of one request are read before the connection is aborted.
+    # Another limit of the fake: the bytes of one request that are read before the connection is aborted.
     request_bytes: int = 128 * 1024 * 1024
 
 
-# Tenant name without tenants (auth_enabled: false).
+# The tenant's name if Loki has no tenants (auth_enabled: false).
 TENANT = "fake"
 
 

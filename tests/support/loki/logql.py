@@ -3,7 +3,7 @@
     {label="v", other=~"re"} |= "text" != "text" |~ "re" !~ "re" | json | name="v" | number >= 200 and other != "x"
     count_over_time(<the above> [1h])      sum(…)      sum by (a, b) (…)
 
-Error messages are measured in the case `query`; for a construct unknown to the fake alone, the message says so.
+The case `query` recorded the error messages. If only the fake lacks a construct, its message says so.
 Regular expressions are Python's, not RE2; the common part has the same meaning.
 """
 
@@ -38,7 +38,7 @@ class LogQuery:
         return all(matcher(labels) for matcher in self.matchers)
 
     def run(self, labels: Labels, line: str) -> Labels | None:
-        """Return the labels of a line after the pipeline, None if it is filtered out."""
+        """Apply the pipeline to a line. Return its labels, or None if the line is filtered out."""
         for stage in self.stages:
             kept = stage(labels, line)
             if kept is None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 TEXT, BINARY, JSON = "text/plain; charset=utf-8", "application/octet-stream", "application/json"
 NAME = "fake of Loki's HTTP contract; not Loki"
-# The keys are Loki's; the recorded instance had no version either.
+# The keys are Loki's. The recorded instance also reported no version.
 _BUILD = {"version": "", "revision": "", "branch": "", "buildUser": NAME, "buildDate": "", "goVersion": ""}
 _HANG_S = 300.0
 

@@ -18,7 +18,7 @@ from . import limits as says
 from .entries import Entry, shown, stream_name, utf8, with_level
 from .limits import Limits
 
-# Rough overhead of an entry in bytes.
+# Approximate overhead of an entry in bytes.
 _OVERHEAD = 200
 
 
@@ -50,7 +50,7 @@ class TokenBucket:
         self._tokens, self._at = burst, clock()
 
     def take(self, size: int) -> bool:
-        """Take all of `size`, or nothing."""
+        """Take `size` bytes if the bucket has them all, otherwise none. Return whether they were taken."""
         now = self._clock()
         self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
         self._at = now

@@ -1,8 +1,8 @@
 """OTLP log requests, protobuf and JSON, as plain values.
 
 The fake has its own protobuf parser for two reasons: Loki accepts strings that are not UTF-8, which Python's protobuf
-refuses, and the fake then needs only Python. Strings keep such bytes as surrogates ("surrogateescape"). Field numbers:
-opentelemetry-proto, `logs.proto`, `common.proto`.
+refuses, and the fake then needs only Python. Strings keep bytes that are not UTF-8 as surrogates ("surrogateescape").
+Field numbers: opentelemetry-proto, `logs.proto`, `common.proto`.
 """
 
 from __future__ import annotations
@@ -296,6 +296,6 @@ def read_json(data: bytes) -> list[Resource]:
                 )
             resources.append(resource)
     except (ValueError, TypeError, AttributeError, binascii.Error) as error:
-        # Loki's own message for invalid JSON was not recorded; this one is not a copy.
+        # Loki's message for invalid JSON was not recorded, so the fake has its own.
         raise RequestError(f"Loki fake: cannot parse the JSON: {error}") from error
     return resources
