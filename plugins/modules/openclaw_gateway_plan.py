@@ -72,7 +72,7 @@ options:
     default: ""
   bootstrap:
     description:
-      - How the bootstrap comes into the gateway. V(image) copies it when the image is built. V(mount) mounts it.
+      - How the bootstrap is installed in the gateway. V(image) copies it when the image is built. V(mount) mounts it.
     type: str
     choices: [image, mount]
     default: image

@@ -301,7 +301,7 @@ function coverTls(own, open, direct) {
   };
 }
 
-/** Open each plain HTTP connection of undici through a tunnel, with whatever dispatcher; other callers stay direct. */
+/** Open each plain HTTP connection of undici through a tunnel, for every dispatcher; other callers stay direct. */
 function coverDispatchers(own, open, direct) {
   const { connect } = net;
   let announced = null;
@@ -410,7 +410,7 @@ function install() {
   Object.defineProperty(globalThis, INSTALLED, { value: true });
   const direct = bypass(variable('NO_PROXY'));
   const options = { keepAlive: true, scheduling: 'lifo', timeout: 5000 }; // the options of Node's own global agents
-  // Make the openers first: they need the original methods of http, which the HTTP step replaces.
+  // Create the functions that open tunnels first: they need the original methods of http, which the next step replaces.
   const [openHttps, openHttp] = [httpsProxy, httpProxy].map((proxy) => proxy && tunnelOpener(proxy));
   const own = [httpsProxy, httpProxy].filter(Boolean).map(isProxy);
   if (httpsProxy) {

@@ -44,7 +44,7 @@ def settings(section):
         return found
     reported = found.get("error") if isinstance(found, dict) else None
     message = str(reported.get("message")) if isinstance(reported, dict) else out + error
-    # Other errors can contain "unset", too, such as that of a secret without a value.
+    # Other errors can contain "unset" as well, such as the error for a secret without a value.
     if status != 0 and (f"unset: {section}" in message or f"path not found: {section}" in message):
         return {}
     # The output may hold tokens, so do not print it.

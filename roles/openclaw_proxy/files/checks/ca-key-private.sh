@@ -18,7 +18,7 @@ test "$root" = '0 700' || exit 1
 root_dir=$(readlink -f "$ROOT_KEY_DIR")
 while read -r source; do
   test -n "$source" || continue
-  # A source may be a symbolic link, or may be gone.
+  # A source may be a symbolic link, or may no longer exist.
   source=$(readlink -m "$source")
   case "$root_dir/" in "${source%/}"/*) echo "mounted in a container, from $source"; exit 1 ;; esac
   case "$source" in "$root_dir"/*) echo "mounted in a container, from $source"; exit 1 ;; esac
