@@ -53,8 +53,12 @@ def in_sandbox(*words: str) -> str:
     return in_gateway("docker", "exec", sandbox(), "sh", "-c", '"$@" 2>&1; true', "sh", *words)
 
 
+@functools.cache
 def sandbox_settings() -> dict[str, Any]:
-    """Return OpenClaw's configuration of its sandboxes, `agents.defaults.sandbox`."""
+    """Return OpenClaw's configuration of its sandboxes, `agents.defaults.sandbox`.
+
+    Read it once a run: no test changes it, and each start of OpenClaw's command takes seconds.
+    """
     answer = openclaw("config", "get", "agents.defaults.sandbox", "--json")
     return dict(json.loads(answer[answer.index("{") :]))
 
