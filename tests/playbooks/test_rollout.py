@@ -1,0 +1,173 @@
+"""Tests of the rollout of site.yml to several hosts: batches, hosts that fail, hosts that are unreachable, and the report.
+
+The playbooks are real. The roles' tasks are replaced by ones that create the manifest and fail as the inventory says.
+"""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.integration.ansible.conftest import ROOT, Run
+
+# Each run starts about ten processes for each host.
+pytestmark = pytest.mark.timeout(1200)
+
+ROLES = ("loki_otlp", "openclaw_proxy", "openclaw_gateway")
+UNREACHABLE = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1}
+
+
+def tasks_of(role: str) -> dict[str, list[dict]]:
+    """Return the replaced task files of a role: they fail where the host's ``stub_fails`` names them."""
+    fail = {"ansible.builtin.fail": {"msg": f"{role} is broken here"}}
+    manifest = {"path": "{{ openclaw_egress_state_dir }}/manifest.json", "mode": "0600"}
+    return {
+        "preflight": [fail | {"when": f"stub_fails == '{role} preflight'"}],
+        "main": [
+            {"ansible.builtin.ping": {}},
+            {"ansible.builtin.file": manifest | {"state": "touch"}, "when": "role_name != 'loki_otlp'"},
+            fail | {"when": f"stub_fails == '{role}'"},
+        ],
+        "rollback": [
+            {"ansible.builtin.file": {"path": manifest["path"], "state": "absent"}, "when": f"'{role}' == 'openclaw_proxy'"},
+            fail | {"when": f"stub_fails_rollback == '{role}'"},
+        ],
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a copy of the collection whose roles only create, fail and remove."""
+    collections = tmp_path_factory.mktemp("checkout") / "collections"
+    copy = collections / "ansible_collections" / "openclaw" / "egress"
+    ignored = shutil.ignore_patterns("collections", "files", "templates")
+    for folder in ("roles", "playbooks", "meta"):
+        shutil.copytree(ROOT / folder, copy / folder, ignore=ignored)
+    for name in ("site.yml", "galaxy.yml"):
+        shutil.copy(ROOT / name, copy)
+    (copy / "plugins").symlink_to(ROOT / "plugins")
+    for role in ROLES:
+        for name, tasks in tasks_of(role).items():
+            (copy / "roles" / role / "tasks" / f"{name}.yml").write_text(yaml.safe_dump(tasks))
+    return copy
+
+
+@dataclass
+class Rollout:
+    """The outcome of one run of site.yml."""
+
+    code: int
+    output: str
+    states: dict[str, str]
+    """State of each gateway, as in the report file. Empty without a report."""
+    errors: dict[str, str]
+
+
+@pytest.fixture
+def rollout(run: Run, checkout: Path, tmp_path: Path):
+    """Run site.yml on gateways given as a dict of their variables; each has a state directory of its own."""
+
+    def call(gateways: dict[str, dict], *words: str, loki: dict[str, dict] | None = None) -> Rollout:
+        for name, variables in gateways.items():
+            directory = tmp_path / name
+            directory.mkdir(exist_ok=True)
+            variables.setdefault("openclaw_egress_state_dir", str(directory))
+        common = {
+            "ansible_connection": "local", "ansible_become": False, "ansible_python_interpreter": "auto_silent",
+            "stub_fails": "", "stub_fails_rollback": "",
+        }  # fmt: skip
+        groups = {"openclaw_gateways": {"hosts": gateways}, "openclaw_loki": {"hosts": loki or {"loki": {}}}}
+        (tmp_path / "hosts.json").write_text(json.dumps({"all": {"vars": common, "children": groups}}))
+        report = tmp_path / "report.json"
+        report.unlink(missing_ok=True)
+        done = run(
+            "ansible-playbook", "-i", str(tmp_path / "hosts.json"), "site.yml",
+            "-e", f"openclaw_egress_rollout_file={report}", *words,
+            cwd=checkout, collections=checkout.parents[2], ANSIBLE_SSH_RETRIES="0", ANSIBLE_TIMEOUT="5",
+        )  # fmt: skip
+        hosts = json.loads(report.read_text())["hosts"] if report.exists() else []
+        return Rollout(
+            done.returncode,
+            done.stdout + done.stderr,
+            {host["host"]: host["state"] for host in hosts},
+            {host["host"]: host["error"] for host in hosts},
+        )
+
+    return call
+
+
+def deployed(tmp_path: Path, *names: str) -> list[bool]:
+    return [(tmp_path / name / "manifest.json").exists() for name in names]
+
+
+def test_a_host_that_fails_does_not_stop_the_others_of_its_batch(rollout, tmp_path):
+    # Seven hosts: batches of one, two and four.
+    done = rollout(
+        {
+            "one": {},
+            "two": {},
+            "three": {},
+            "four": {"stub_fails": "openclaw_gateway"},
+            "five": {"stub_fails": "openclaw_gateway", "openclaw_egress_put_back": False},
+            "six": {"stub_fails": "openclaw_proxy", "stub_fails_rollback": "openclaw_gateway"},
+            "seven": dict(UNREACHABLE),
+        }
+    )
+    assert done.code != 0
+    changed = dict.fromkeys(("four", "five", "six", "seven"), "failed") | {"four": "put back"}
+    assert done.states == dict.fromkeys(("one", "two", "three"), "deployed") | changed
+    assert "openclaw_gateway is broken here" in done.errors["four"]
+    assert "Putting the host back failed as well" in done.errors["six"] and "rollback.yml" in done.errors["six"]
+    assert "unreachable" in done.errors["seven"]
+    assert deployed(tmp_path, *done.states) == [True, True, True, False, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("broken", "state", "error"),
+    [
+        ({"stub_fails": "openclaw_gateway"}, "put back", "openclaw_gateway is broken here"),
+        (UNREACHABLE, "failed", "the host is unreachable"),
+    ],
+    ids=["broken", "unreachable"],
+)
+def test_no_host_follows_a_first_host_that_failed(rollout, tmp_path, broken, state, error):
+    done = rollout({"one": dict(broken), "two": {}, "three": {}})
+    assert done.code != 0
+    assert done.states == {"one": state, "two": "failed", "three": "failed"}
+    assert error in done.errors["one"]
+    assert "Nothing was changed here: the rollout stopped after one" in done.errors["two"]
+    assert deployed(tmp_path, "one", "two", "three") == [False, False, False]
+
+
+def test_gateways_of_an_unreachable_loki_are_not_changed(rollout, tmp_path):
+    loki = {"loki": {}, "away": dict(UNREACHABLE)}
+    done = rollout({"one": {}, "two": {"openclaw_proxy_loki_host": "away"}}, loki=loki)
+    assert done.code != 0
+    assert deployed(tmp_path, "one", "two") == [done.states.get("one") == "deployed", False], done.output
+
+
+def test_a_host_with_an_earlier_deployment_is_not_rolled_back(rollout, tmp_path):
+    assert rollout({"one": {}}).code == 0
+    done = rollout({"one": {"stub_fails": "openclaw_proxy"}})
+    assert done.code != 0
+    assert done.states == {"one": "failed"}
+    assert deployed(tmp_path, "one") == [True]
+
+
+def test_limit_checks_the_inventory_as_well(rollout, tmp_path):
+    done = rollout({"one": {"openclaw_proxy_loki_host": "nowhere"}, "two": {}}, "--limit", "one")
+    assert done.code != 0
+    assert "is not a host of the group openclaw_loki" in " ".join(done.output.split())
+    assert deployed(tmp_path, "one") == [False]
+
+
+def test_a_host_of_both_groups_needs_two_state_directories(rollout, tmp_path):
+    both = {"openclaw_egress_state_dir": str(tmp_path), "loki_otlp_state_dir": f"{tmp_path}/"}
+    done = rollout({"one": both}, loki={"one": both})
+    assert done.code != 0
+    assert "Set loki_otlp_state_dir of this host to another one" in " ".join(done.output.split())
+    both["loki_otlp_state_dir"] = f"{tmp_path}-loki"
+    assert rollout({"one": both}, loki={"one": both}).code == 0
