@@ -1,4 +1,4 @@
-"""Tests of the rollout of site.yml to several hosts: batches, hosts that fail, hosts that are unreachable, and the report.
+"""Tests of the rollout of site.yml to several hosts: batches, failed and unreachable hosts, and the report.
 
 The playbooks are real. The roles' tasks are replaced by ones that create the manifest and fail as the inventory says.
 """
@@ -21,7 +21,7 @@ UNREACHABLE = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansibl
 
 
 def tasks_of(role: str) -> dict[str, list[dict]]:
-    """Return the replaced task files of a role: they fail where the host's ``stub_fails`` names them."""
+    """Return the replaced task files of a role. They fail if the host's ``stub_fails`` names them."""
     fail = {"ansible.builtin.fail": {"msg": f"{role} is broken here"}}
     manifest = {"path": "{{ openclaw_egress_state_dir }}/manifest.json", "mode": "0600"}
     return {
@@ -32,7 +32,10 @@ def tasks_of(role: str) -> dict[str, list[dict]]:
             fail | {"when": f"stub_fails == '{role}'"},
         ],
         "rollback": [
-            {"ansible.builtin.file": {"path": manifest["path"], "state": "absent"}, "when": f"'{role}' == 'openclaw_proxy'"},
+            {
+                "ansible.builtin.file": {"path": manifest["path"], "state": "absent"},
+                "when": f"'{role}' == 'openclaw_proxy'",
+            },
             fail | {"when": f"stub_fails_rollback == '{role}'"},
         ],
     }  # fmt: skip
