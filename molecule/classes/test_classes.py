@@ -39,7 +39,7 @@ def denied(kind: str, host: str):
     return soon(lambda: loki(f'{query} | openclaw_egress_class="{kind}" | server_address="{host}"'))
 
 
-def test_the_sandbox_reaches_what_its_class_allows():
+def test_sandbox_reaches_the_destinations_that_its_class_allows():
     assert in_sandbox(*CURL, "--output", "/dev/null", "https://packages.example.com/").strip() == "200"
 
 
@@ -81,7 +81,7 @@ def test_real_chromium_shows_the_refusal_of_an_internal_site():
 
 
 @pytest.mark.parametrize("host", ["10.0.0.2:3100", "169.254.169.254", "172.30.0.1:18789"])
-def test_the_browser_reaches_nothing_internal(browser, host):
+def test_browser_reaches_no_internal_address(browser, host):
     # Send the requests with curl: Chromium by default bypasses a proxy for link-local addresses.
     assert browser(f"http://{host}/").endswith("403")
     assert denied("browser", host.partition(":")[0])

@@ -46,7 +46,7 @@ def turn():
 @pytest.fixture(scope="module")
 def in_loki(turn):
     found = soon(lambda: loki(f'{{service_name="openclaw-proxy"}} | event_name="openclaw.egress.exchange" |= `{MARK}`'))
-    assert found, f"no record of the turn, which has {MARK} in its question"
+    assert found, f"Loki has no record of the turn with {MARK}"
     return found
 
 
@@ -172,7 +172,7 @@ def test_openclaw_starts_the_agents_sandbox_with_current_settings(turn):
         ("10.0.0.2", 3100),
     ],
 )
-def test_a_sandbox_whose_class_may_reach_nothing_reaches_nothing(turn, host, port):
+def test_sandbox_of_a_class_without_destinations_reaches_no_address(turn, host, port):
     assert connecting(in_gateway, host, port) == "connected"
     assert "unreachable" in connecting(in_sandbox, host, port)
 
@@ -188,7 +188,7 @@ def test_the_operators_files_keep_their_bytes():
 SITE = ("ansible-playbook", "-i", "molecule/lab/inventory", "openclaw.egress.site")
 
 
-def test_manual_compose_up_and_site_yml_in_turn_recreate_nothing():
+def test_neither_manual_compose_up_nor_site_yml_recreates_containers():
     """Run the operator's command, the playbook, and the command again: each finds the configuration that it expects."""
 
     def containers() -> list[str]:

@@ -195,7 +195,7 @@ def test_proxy_and_ingress_forwarder_do_not_route():
     assert not soon(lambda: ways_out() != before, 2)
 
 
-def test_openclaw_put_the_sandbox_on_the_network_of_its_class():
+def test_openclaw_started_the_sandbox_on_the_network_of_its_class():
     assert in_gateway("docker", "inspect", "--format", "{{.HostConfig.NetworkMode}}", sandbox()).strip() == (
         "openclaw-egress-sandbox"
     )
@@ -223,7 +223,7 @@ def test_agent_turn_works_and_is_recorded_at_the_level_network():
     assert "Hello from the provider stand-in" in agent_turn("hello from behind the wall")
     new = answered()[len(before) :]
     query = f'{{service_name="openclaw-proxy"}} |= "{new[-1]}"'
-    assert soon(lambda: loki(query)), "what the provider got is not in Loki, by its digest"
+    assert soon(lambda: loki(query)), "no record in Loki has the digest of the request that the provider received"
 
 
 def test_the_published_port_sees_the_peers_own_address():
@@ -232,7 +232,7 @@ def test_the_published_port_sees_the_peers_own_address():
     form = '{{(index .NetworkSettings.Networks "openclaw-gateway-net").IPAddress}}'
     carrier = on("vps1", "docker", "inspect", "--format", form, "openclaw-carrier").strip()
     peer = soon(lambda: on("vps1", "sh", "-c", f"curl -sS --max-time 5 http://{carrier}:18790/ || true"))
-    assert peer == "::ffff:172.30.0.1", "as it was without the carrier: Docker's address on the gateway's network"
+    assert peer == "::ffff:172.30.0.1", "the peer's address must be the same as without the ingress forwarder"
 
 
 def test_openclaw_controls_a_browser_over_its_published_port():

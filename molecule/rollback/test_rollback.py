@@ -26,7 +26,7 @@ def test_openclaws_settings_are_restored():
     """Ignore keys that OpenClaw itself adds to a file that it writes."""
     clone = "openclaw/data/openclaw/openclaw.json"
     now = json.loads(on("vps1", "cat", f"/home/openclaw/{clone}"))
-    assert now.pop("meta")["lastTouchedVersion"], "OpenClaw was never told anything"
+    assert now.pop("meta")["lastTouchedVersion"], "the deployment did not change OpenClaw's settings"
     assert now == json.loads((ROOT / "molecule/lab/vps1/clone/data/openclaw/openclaw.json").read_text())
 
 
@@ -52,7 +52,7 @@ def seconds(mark: str) -> float:
     return float((ROOT / "build/lab" / f"rollback.{mark}").read_text())
 
 
-def test_no_client_of_the_proxy_failed_while_the_level_changed_both_ways(asked):
+def test_no_client_failed_while_the_level_changed_in_both_directions(asked):
     taken_back = seconds("taken_back")
     meanwhile = [line for line in asked["proxied"] if line["time"] < taken_back]
     assert len(meanwhile) > 100
@@ -72,5 +72,5 @@ def test_published_port_was_down_only_while_the_gateway_was_recreated(asked, cap
     assert answered, "the last request failed"
     with capsys.disabled():
         for times in gaps:
-            print(f"the published port was away for {times[-1] - times[0]:.1f} s, {len(times)} requests failed")
+            print(f"the published port was unavailable for {times[-1] - times[0]:.1f} s, {len(times)} requests failed")
     assert len(gaps) == 3, [line for line in asked["published"] if line["error"]]

@@ -105,7 +105,7 @@ class Problem:
 
 @dataclass
 class Plan:
-    """The settings of the gateway's service. A value of None is not written, so that the operator's stays."""
+    """The settings of the gateway's service. None is not written, so that the operator's value stays in force."""
 
     problems: List[Problem] = field(default_factory=list)
     warnings: List[Problem] = field(default_factory=list)

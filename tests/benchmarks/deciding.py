@@ -24,7 +24,7 @@ FEW, MANY = 1_000, 10_000
 ROUNDS, DECISIONS = 15, 2_000
 GOAL_MICROSECONDS = 20.0
 GOAL_GROWTH = 2.0
-"""Maximum growth of a decision's cost with ten times the rules."""
+"""Maximum growth of a decision's time if a class has ten times as many rules."""
 POLICIES, REQUESTS = 34, 310
 
 

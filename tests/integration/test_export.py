@@ -163,7 +163,7 @@ def until(true: Callable[[], object]) -> None:
     """Wait for a condition. The timeout is long, because only a failing test reaches it."""
     deadline = time.monotonic() + 30
     while not true():
-        assert time.monotonic() < deadline, "it never came"
+        assert time.monotonic() < deadline, "the condition did not become true"
         time.sleep(0.005)
 
 
@@ -394,7 +394,7 @@ def test_partial_success_is_not_success(spool, store):
     assert spool.stats()["acknowledged_records"] == 5  # Four lines, and the line that reports the fifth.
 
 
-def test_too_large_push_is_halved_down_to_a_single_dead_letter(spool, store):
+def test_too_large_push_is_halved_until_only_one_line_is_dead_lettered(spool, store):
     fill(spool, 10, 30_000)
     fill(spool, 1, 90_000)
     store.answer = lambda push: (413, "", b"") if len(push.raw) > 70_000 else ACCEPTED
@@ -423,7 +423,7 @@ def test_too_old_record_is_dead_lettered_at_once_with_its_own_reason(tmp_path, s
         dead = list(spool.reader.query(Filters(state="dead_letter")))
     assert [row.seq for row in dead] == list(range(1, 21))
     assert {row.why.split(":")[0] for row in dead} == {reason}
-    assert len(store.pushes) <= 4, "one answer tells of all that are too old"
+    assert len(store.pushes) <= 4, "one response must settle all records that are too old"
 
 
 def test_record_from_the_future_waits(spool, store):
@@ -480,7 +480,7 @@ def dead_letters(spool: Spool) -> dict[int, str]:
         (413, "", b""),
     ],
 )
-def test_push_that_can_never_fit_shrinks_and_arrives_completely(spool, store, answer):
+def test_push_over_the_destinations_limit_is_split_and_arrives_completely(spool, store, answer):
     fill(spool, 40, 20_000)
     store.answer = lambda push: ACCEPTED if len(push.raw) < 70_000 else answer
     with Running(spool, store.url):
@@ -506,7 +506,7 @@ def test_push_shrinks_on_a_slow_link(spool, store):
 
 @pytest.mark.parametrize("answer", [(503, OCTETS, loki_says(LARGER)), (429, OCTETS, loki_says(RATE)), (500, "", b"")])
 @pytest.mark.parametrize("large_at", [0, 3])
-def test_line_that_can_never_fit_is_dead_lettered_and_the_rest_is_sent(spool, store, answer, large_at):
+def test_line_over_the_destinations_limit_is_dead_lettered_and_others_are_sent(spool, store, answer, large_at):
     fill(spool, large_at)
     fill(spool, 1, 90_000)
     fill(spool, 3 - large_at)
@@ -605,7 +605,7 @@ def test_record_from_the_future_delays_no_other(tmp_path, store):
         assert dead_letters(spool) == {}
 
 
-def test_backlog_age_is_that_of_the_oldest_line(tmp_path, store):
+def test_backlog_age_is_the_age_of_the_oldest_line(tmp_path, store):
     now = int(time.time())
     store.answer = lambda push: (503, "", b"")
     with at(tmp_path / "age.db", [now - 500, now + 3 * 3600]) as spool, Running(spool, store.url) as exporter:

@@ -1,8 +1,8 @@
 """Tests of the bootstrap in real Node processes, judged by the requests that reach the proxy and the origin.
 
-Tests search Node in the test environment (a wheel), on the PATH and in EGRESS_TEST_NODES (binaries, joined by ":").
-Node 24 and later get an application directory without undici. Older versions get an application with undici, because
-without undici the bootstrap cannot cover fetch() there.
+The tests look for Node in the test environment (a wheel), on the PATH and in EGRESS_TEST_NODES (binaries, joined by
+":"). Node 24 and later get an application directory without undici. Older versions get an application with undici,
+because without undici the bootstrap cannot cover fetch() there.
 """
 
 import json
@@ -135,7 +135,7 @@ class App:
         """Add npm packages to the application, or skip the test if they are not available."""
         modules = npm_modules()
         if modules is None:
-            pytest.skip("no npm, or it cannot install ws and https-proxy-agent")
+            pytest.skip("npm is not installed, or cannot install ws and https-proxy-agent")
         (self.directory / "node_modules").mkdir(exist_ok=True)
         for name in names:
             (self.directory / "node_modules" / name).symlink_to(modules / name)
@@ -168,14 +168,14 @@ def app(bare_app: App) -> App:
     if bare_app.major < NATIVE:
         undici = undici_6()
         if undici is None:
-            pytest.skip(f"no undici to put beside the application for Node {bare_app.major}")
+            pytest.skip(f"no undici is available for the application and Node {bare_app.major}")
         bare_app.add_undici(undici)
     return bare_app
 
 
 def native(app: App) -> App:
     if app.major < NATIVE:
-        pytest.skip(f"Node {app.major} has no dispatcher that could be had without an undici of the application's")
+        pytest.skip(f"Node {app.major} gives no access to its dispatcher without an undici of the application")
     return app
 
 
@@ -241,7 +241,7 @@ def test_lower_case_proxy_variable_takes_precedence(app: App) -> None:
 
 def test_node_use_env_proxy_changes_nothing(app: App) -> None:
     if app.major == 22:
-        pytest.skip("Node 22 puts a dispatcher of its own, out of reach, over any that --require has set")
+        pytest.skip("Node 22 replaces any dispatcher that --require has set by its own, which is not accessible")
     urls = (app.https, app.local_https, app.http, app.local_http)
     steps = [{"way": way, "url": url} for way in ("fetch", "request") for url in urls]
     app.proxied(*steps, NODE_USE_ENV_PROXY="1", NO_PROXY="127.0.0.0/8")
@@ -380,7 +380,7 @@ def undici_app(request: pytest.FixtureRequest, bare_app: App) -> App:
     elif bare_app.major < 22:
         pytest.skip("undici 8 needs Node 22")
     elif (modules := npm_modules()) is None:
-        pytest.skip("no npm, or it cannot install undici")
+        pytest.skip("npm is not installed, or cannot install undici")
     else:
         bare_app.add_undici(modules / "undici-8")
     return bare_app
@@ -715,6 +715,6 @@ def test_uncovered_fetch_is_reported_while_http_is_covered(bare_app: App) -> Non
     assert required.returncode == 78
 
 
-def test_required_proxy_that_covers_everything_prints_nothing(app: App) -> None:
+def test_bootstrap_prints_nothing_if_all_traffic_is_covered(app: App) -> None:
     app.proxied({"way": "fetch", "url": app.https}, OPENCLAW_EGRESS_REQUIRE_PROXY="1")
     assert app.network.proxy.lines == [app.tunnel]

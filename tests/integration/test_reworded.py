@@ -26,7 +26,7 @@ SUITES = (
 
 
 @pytest.mark.timeout(900)
-def test_suites_pass_with_every_reason_replaced_by_its_code():
+def test_other_tests_pass_with_every_reason_replaced_by_its_code():
     command = [sys.executable, "-m", "pytest", "-q", "-m", "not wording", "-p", "no:cacheprovider"]
     done = subprocess.run(
         [*command, *(f"tests/{suite}" for suite in SUITES)],

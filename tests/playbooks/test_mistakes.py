@@ -67,7 +67,7 @@ def test_invalid_values_are_reported_for_each_host(deploy, mistakes):
     """Expect a report of every invalid value of each host."""
     hosts = {name: variables for name, (variables, _) in mistakes.items()}
     said = deploy({"openclaw_gateways": {"hosts": hosts}, "openclaw_loki": {"hosts": {"two": {}}}})
-    assert "PLAY [Prepare Loki on VPS-2]" not in said, "the mistakes were seen only after VPS-2"
+    assert "PLAY [Prepare Loki on VPS-2]" not in said, "the mistakes were reported only after tasks ran on VPS-2"
     for name, (_, named) in mistakes.items():
         told = " ".join(re.findall(rf"(?:failed|fatal): \[{name}\].*?(?=\[ERROR\]|PLAY RECAP)", said))
         assert "Nothing was changed." in told and named in told, f"{name}: {told or said}"
@@ -293,7 +293,7 @@ def preflight(run, tmp_path):
 
 
 @pytest.mark.timeout(1200)
-def test_compose_files_keep_their_order_whatever_the_hash_seed(preflight):
+def test_compose_files_keep_their_order_for_any_hash_seed(preflight):
     """Deployment 1: COMPOSE_FILE names the files of the running container; an empty HTTP_PROXY is not a proxy."""
     names = [f"{name}.yml" for name in ("docker-compose", "b", "a", "d", "c", "e")]
     for seed in range(8):

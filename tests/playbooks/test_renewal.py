@@ -106,7 +106,7 @@ def test_job_lists_addresses_renews_the_ca_and_is_removed_by_rollback(host):
     assert ("WARNING: no daily job" in said) is (host.by == "none")
     if found:
         assert f"root /bin/sh {host.script}" in (host.etc / found[0]).read_text()
-    assert "changed=0 " in host.play(str(host.at / "play.yml")), "the second run changed something"
+    assert "changed=0 " in host.play(str(host.at / "play.yml")), "the second run changed the host"
     listed = with_host_addresses(builtin_policy(["api.example.com"]), host.list).host_addresses.addresses
     assert {"127.0.0.1", "93.184.215.14", "2606:2800:21f:cb07:6820:80da:af6b:8b2c"} <= {str(ip) for ip in listed}
     # Run the job's script in this machine's shell. Without `ip` it reads the kernel's tables.

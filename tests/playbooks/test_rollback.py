@@ -211,7 +211,7 @@ def test_rollback_restores_everything_and_a_second_run_changes_nothing(hosts):
     deployed, docker = hosts.files(), hosts.docker.state
     assert len(deployed) > len(before)
     hosts.roll_back("--check")
-    assert (hosts.files(), hosts.docker.state) == (deployed, docker), "--check changed something"
+    assert (hosts.files(), hosts.docker.state) == (deployed, docker), "--check changed the host"
     said = hosts.roll_back()
     assert left_of(said).count("OpenClaw") == 1 and str(hosts.at) not in left_of(said)
     assert hosts.files() == before

@@ -18,15 +18,19 @@ LEAD_SECONDS = 1.0
 """Seconds for which a flood ramps up before calls are timed."""
 
 GOAL_MEDIAN, GOAL_WORST = 5.0, 10.0
-"""Maximum ratio to an unflooded second proxy. One event loop serves all classes: while a flood keeps it busy, each step
-of a call waits for one step of every other class.
+"""Maximum ratio of a call's time to that through a second proxy without a flood.
+
+One event loop serves all classes: while a flood keeps it busy, each step of a call waits for one step of every other
+class.
 """
 
 CALLS_AT_LEAST = 10
 
 GOAL_MEGABYTES = 320.0
-"""Maximum growth of the proxy's memory under floods. Two classes have 256 connections each, and one may hold 512 KiB:
-128 unread, 64 in processing, 320 queued. The container has 512 MB by default, of which the proxy itself uses 80.
+"""Maximum growth of the proxy's memory under floods.
+
+Two classes have 256 connections each, and one connection may hold 512 KiB: 128 unread, 64 in processing, 320 queued.
+The container has 512 MB by default, of which the proxy itself uses 80.
 """
 
 

@@ -21,7 +21,7 @@ from tests.support.results import Result, at_most, exactly, reported
 
 SECONDS = 2.0
 SMALL_PUSH = 30_000
-"""Largest push in bytes that a destination with a small limit accepts; a record here has about 3,000."""
+"""Largest push in bytes that a destination with a small limit accepts; a record of this test has about 3,000 bytes."""
 GOAL_MEDIAN = 2.0
 """Maximum latency relative to a second proxy that exports nothing. The exporter is a thread of the same process."""
 POISON = 3

@@ -10,7 +10,7 @@ from lab.hosts import in_gateway, on, soon
 
 _IMAGE = "openclaw-sandbox:bookworm-slim"
 RESTORED_SECONDS = 30
-"""Maximum seconds until the rules are as before."""
+"""Maximum seconds until the firewall entrypoint has restored the rules."""
 
 _BASE_CHAINS = {"INPUT": "EGRESS-INPUT", "FORWARD": "DOCKER-USER", "OUTPUT": "EGRESS-OUTPUT"}
 _EACH_CHAIN = {
@@ -39,7 +39,7 @@ CHANGES = {
     "other policies, and everything flushed": "iptables -P OUTPUT ACCEPT; iptables -P FORWARD ACCEPT; iptables -F;"
     " iptables -t nat -F EGRESS-DOOR; ip6tables -P FORWARD ACCEPT; ip6tables -F; ip6tables -X",
 }
-"""Commands that change the rules, by their effect. 172.31.250.2 is the proxy on the internal network."""
+"""Commands that change the firewall rules, each with its effect. 172.31.250.2 is the proxy on the internal network."""
 
 
 # dockerd adds this rule as the last of DOCKER-USER. The same rule anywhere else is a bypass.

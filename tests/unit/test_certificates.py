@@ -159,7 +159,7 @@ def test_clients_that_trust_the_root_refuse_every_other_name(place, tmp_path, na
         handshake(place, tmp_path / "tls", name)
 
 
-def test_issuing_ca_without_inspected_hosts_may_sign_for_nothing(place, tmp_path):
+def test_issuing_ca_without_inspected_hosts_may_sign_no_certificate(place, tmp_path):
     certificates.create(place.ca, place.keys, [])
     assert certificates.show(place.ca).names == ()
     assert certificates.create(place.ca, place.keys, []) is False
@@ -270,7 +270,7 @@ def test_crash_between_key_and_certificate_is_repaired(place, monkeypatch):
         ("root", b"nonsense", "mitmproxy-ca-cert.pem does not contain a readable certificate"),
     ],
 )
-def test_missing_files_that_only_the_operator_can_restore_are_named(place, lost, content, said):
+def test_missing_files_that_only_the_operator_can_restore_are_reported(place, lost, content, said):
     place.create()
     file: Path = getattr(place, lost)
     file.unlink() if content is None else file.write_bytes(content)

@@ -17,7 +17,7 @@ from tests.support.loki import Limits, LokiStandIn
 
 from .asker import DAY, HOUR, Allowance, Answer, Asker
 
-pytestmark = pytest.mark.skipif(bool(os.environ.get("LOKI_URL")), reason="a real Loki has no faults to switch on")
+pytestmark = pytest.mark.skipif(bool(os.environ.get("LOKI_URL")), reason="only the fake has faults")
 
 
 @pytest.fixture

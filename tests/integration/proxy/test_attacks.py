@@ -20,7 +20,7 @@ from tests.support.proxy_process import free_ports
 
 THROUGH_THE_PROXY = ("http", "tls", "addresses", "records")
 SLOW = "rebinding"
-"""Needs a name server that changes its responses: only in the lab."""
+"""Techniques that need a name server that changes its responses, which only the lab has."""
 
 GET_PAST_A_BARE_MITMDUMP = {
     "plainly", "host_header_elsewhere", "one_connection_two_requests", "redirects", "connect_in_connect",

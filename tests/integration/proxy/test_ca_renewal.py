@@ -210,7 +210,7 @@ def test_egress_ca_renew_creates_a_new_ca_at_once(lean):
         assert soon(lambda: call(lean).issuing != before)
 
 
-def test_reported_ca_is_the_served_one_while_the_file_is_unusable(lean):
+def test_served_ca_is_reported_while_the_file_is_unusable(lean):
     with lean:
         served = call(lean).issuing
         file = lean.root.with_name(certificates.ISSUING_FILE)

@@ -341,7 +341,7 @@ CALLED = (
     capture,
     Spool,
 )
-"""Code that the hooks call. Each function raises at its first line only, whichever caller reaches it."""
+"""Code that the hooks call. Faults are raised only at the first line of each function."""
 
 OWN_FILES = (access_control.__file__, recorder.__file__)
 

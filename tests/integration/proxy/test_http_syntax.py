@@ -545,12 +545,12 @@ def site(data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("kind", LATE)
-def test_body_that_turns_malformed_after_the_response_began_is_recorded(proxy, origin, kind):
+def test_body_that_becomes_malformed_during_the_response_is_recorded(proxy, origin, kind):
     origin.response = SLOW
     late_body(proxy, site(get(origin, CHUNKED, method=POST)), *LATE[kind])
 
 
-def test_body_that_turns_malformed_after_the_response_is_recorded(proxy, origin):
+def test_body_that_becomes_malformed_after_the_response_is_recorded(proxy, origin):
     origin.response = (KEPT,)
     late_body(proxy, site(get(origin, CHUNKED, method=POST)), *LATE["malformed chunk"])
 
@@ -568,7 +568,7 @@ def late_body(proxy, head: bytes, sent: bytes, why: str) -> None:
     assert (row.host, row.reason, client_of(proxy, row)) == ("packages.example.com", why, "127.0.0.1")
 
 
-def test_body_that_turns_malformed_inside_a_tunnel_after_the_response_began_is_recorded(proxy, origin):
+def test_body_that_becomes_malformed_inside_a_tunnel_during_the_response_is_recorded(proxy, origin):
     origin.response = SLOW
     known = len(proxy.denials())
     authority = f"api.anthropic.com:{proxy.provider_port}"
@@ -583,7 +583,7 @@ def test_body_that_turns_malformed_inside_a_tunnel_after_the_response_began_is_r
     assert (row.host, row.reason) == ("api.anthropic.com", LATE["malformed chunk"][1])
 
 
-def test_refused_body_that_turns_malformed_is_recorded_once(proxy, origin):
+def test_refused_body_that_becomes_malformed_is_recorded_once(proxy, origin):
     known = len(proxy.denials())
     with connected(proxy.ports["browser"]) as sock:
         sock.sendall(get(origin, CHUNKED, method=POST).replace(HOST.encode(), b"refused.example.org"))

@@ -215,7 +215,7 @@ def test_class_at_its_connection_limit_does_not_affect_others(limited, providers
     assert {(row.class_name, row.rule) for row in rows} == {("sandbox", "classes.sandbox.limits.connections")}
     end = time.monotonic() + 10
     while not exchange(limited.ports["sandbox"], site(providers) + b"\r\n"):
-        assert time.monotonic() < end, "connections that were closed still count"
+        assert time.monotonic() < end, "closed connections still count towards the limit"
 
 
 def test_requests_per_minute_are_limited(limited, providers):

@@ -15,14 +15,14 @@ from tests.resilience.memory import Client
 
 MIB = 1024 * 1024
 BUDGET = 32 * MIB
-"""One class may hold 20 MiB, its requests 14 MiB: four of 1 MiB start at once, because each is charged three times."""
+"""One class may hold 20 MiB, its requests 14 MiB. A request is charged three times its size, so four of 1 MiB fit."""
 
 PAUSE = "x-standin-first-byte-ms: 11000"
 MESSAGE = {"model": "claude-opus-5", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
 
 
 WAIT_SECONDS, PATIENT_SECONDS = 2, 120
-"""Far below the provider's pause; far above what a burst takes, whatever else the machine does."""
+"""Far less than the provider's pause, and far more than a burst needs on a busy machine."""
 
 
 @pytest.fixture(scope="module")

@@ -111,7 +111,7 @@ def test_name_in_tls_must_match_connect(proxy, providers, seq, name):
         assert status_of(connect(sock, f"www.example.com:{providers.port}")) == 200
         with pytest.raises(OSError), tls(sock, name) as inside:
             inside.sendall(b"GET / HTTP/1.1\r\nHost: packages.example.com\r\n\r\n")
-            assert not inside.recv(1), "the tunnel was opened"
+            assert not inside.recv(1), "the proxy opened the tunnel"
             raise OSError
     assert not providers.asked_since(began)
     assert [row.rule for row in denied_since(proxy, seq)] == ["syntax"]

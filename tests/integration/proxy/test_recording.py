@@ -173,7 +173,7 @@ def test_events_are_passed_immediately(proxy, http, providers):
     assert len(providers.asked_since(began)) == 1
 
 
-def test_long_response_passes_whole_and_is_recorded_in_part(proxy, http, providers, recorded):
+def test_long_response_is_forwarded_completely_and_recorded_truncated(proxy, http, providers, recorded):
     answer = http.post(
         proxy.url("api.anthropic.com", "/v1/messages"),
         headers={"x-standin-body-bytes": "3000000"},
@@ -191,7 +191,7 @@ def test_long_response_passes_whole_and_is_recorded_in_part(proxy, http, provide
 
 
 @pytest.mark.parametrize("length", ["known", "unknown"])
-def test_long_request_is_streamed_and_recorded_in_part(proxy, http, providers, recorded, length):
+def test_long_request_is_streamed_and_recorded_truncated(proxy, http, providers, recorded, length):
     body = json.dumps(message(messages=[{"role": "user", "content": "x" * 2_500_000}])).encode()
     pieces = (body[at : at + 65536] for at in range(0, len(body), 65536))
     answer = http.post(

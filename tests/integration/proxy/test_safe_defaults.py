@@ -65,7 +65,7 @@ def test_the_built_in_open_class_is_refused_on_a_network(tmp_path, providers, ki
     proxy.environment |= {"EGRESS_POLICY_FILE": "", "EGRESS_LISTEN_HOST": host}
     said = refused(proxy)
     assert "open proxy" in said and "EGRESS_POLICY_FILE" in said
-    assert "EGRESS_OPEN_TO_NETWORK" not in said, "a message must not say how to open anything"
+    assert "EGRESS_OPEN_TO_NETWORK" not in said, "a message must not advise to remove a protection"
 
 
 def test_stock_mitmdump_with_its_own_listen_address_is_refused(tmp_path, providers):
@@ -176,11 +176,9 @@ def ended_cleanly(proxy, said: str) -> None:
     assert sum(line.startswith("egress: ") for line in said.splitlines()) == 1, said
     spool = proxy.directory / "state" / "spool.db"
     if spool.exists():
-        assert not spool.with_name("spool.db-wal").exists(), "the database was not closed"
+        assert not spool.with_name("spool.db-wal").exists(), "the proxy did not close its database"
         with closing(sqlite3.connect(spool)) as db:
-            assert db.execute("SELECT count(*) FROM records").fetchone()[0] == 0, (
-                "nothing happened, nothing is recorded"
-            )
+            assert db.execute("SELECT count(*) FROM records").fetchone()[0] == 0, "the proxy must not record an event"
         Spool(spool, sync_seconds=None).close()
 
 
@@ -233,9 +231,9 @@ def test_two_classes_with_the_same_port_are_refused(tmp_path, providers):
 
 def test_privileged_port_is_refused_with_a_remedy(tmp_path, providers, monkeypatch):
     if int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text()) <= 81:
-        pytest.skip("this kernel lets everybody have port 81")
+        pytest.skip("this kernel permits every user to use port 81")
     if os.geteuid() == 0 and not shutil.which("setpriv"):
-        pytest.skip("root without setpriv has every port")
+        pytest.skip("root can use every port, and setpriv is not installed")
     proxy = make_proxy(tmp_path, providers)
     proxy.policy_file.write_text(proxy.policy_file.read_text().replace(str(proxy.ports["gateway"]), "81"))
     if os.geteuid() == 0:

@@ -319,7 +319,7 @@ def test_request_is_withheld_from_the_record_of_a_crash_once_the_response_shows_
     assert on_disk(proxy) == {}, "after the stop"
 
 
-def test_a_body_without_credentials_is_recorded_exactly_at_any_path(proxy, origin):
+def test_body_without_credentials_is_recorded_exactly_at_any_path(proxy, origin):
     origin.body = PLAIN
     origin.go_on.set()
     call = Call(proxy, "/v1/embeddings", b'{"input":"my password is client_secret=x"}', JSON_TYPE)
@@ -332,7 +332,7 @@ def test_a_body_without_credentials_is_recorded_exactly_at_any_path(proxy, origi
     assert line["response"]["body"] == PLAIN.decode()
 
 
-def test_body_of_a_model_api_is_recorded_exactly_though_it_quotes_keys(proxy, origin):
+def test_body_of_a_model_api_is_recorded_exactly_even_if_it_contains_keys(proxy, origin):
     origin.body = f'{{"type":"message","content":[{{"type":"text","text":"{KEY} password: x"}}]}}'.encode()
     origin.go_on.set()
     asked = f'{{"model":"m","messages":[{{"role":"user","content":"client_secret={KEY}"}}]}}'

@@ -105,7 +105,7 @@ def test_start_fails_on_a_health_port_in_use(stopped, providers):
     assert "EGRESS_HEALTH_PORT" in refused(stopped)
 
 
-@pytest.mark.skipif(os.getuid() == 0, reason="root writes everywhere")
+@pytest.mark.skipif(os.getuid() == 0, reason="root may write to every directory")
 def test_start_fails_on_a_read_only_state_directory(stopped):
     state = stopped.directory / "state"
     state.mkdir(mode=0o500)

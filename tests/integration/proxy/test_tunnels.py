@@ -30,13 +30,13 @@ def tunnels(proxy, number: int):
         time.sleep(0.05)
 
 
-def test_tunnel_is_one_record_with_client_destination_and_size(logging_proxy, providers):
+def test_tunnel_has_one_record_with_client_destination_and_size(logging_proxy, providers):
     before = time.time_ns()
     known = len(tunnels(logging_proxy, 0))
     with logging_proxy.client("browser", ca=providers.ca_file) as http:
         for _ in range(3):
             assert http.get(logging_proxy.url("www.example.com", "/")).status_code == 200
-        assert len(tunnels(logging_proxy, 0)) == known, "the record is made at the end"
+        assert len(tunnels(logging_proxy, 0)) == known, "a tunnel is recorded only at its end"
     (row,) = tunnels(logging_proxy, known + 1)[known:]
     assert (row.class_name, row.client, row.host, row.port) == (
         "browser", "127.0.0.1", "www.example.com", logging_proxy.provider_port,
@@ -61,7 +61,7 @@ def test_inspected_exchanges_and_classes_without_the_setting_leave_no_tunnel_rec
     assert [(row.class_name, row.host) for row in rows] == [("browser", "packages.example.com")]
 
 
-def test_a_refusal_keeps_its_status_and_its_client(logging_proxy, providers):
+def test_record_of_a_refusal_has_status_and_client(logging_proxy, providers):
     with logging_proxy.client("sandbox") as http:
         assert http.get(f"http://www.example.com:{providers.http_port}/").status_code == 403
     row = [row for row in logging_proxy.denials() if row.class_name == "sandbox"][-1]

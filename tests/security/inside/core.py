@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 SECONDS = 120.0
-"""Seconds after which a technique is stopped and counts as broken: attempts that it did not make prove nothing."""
+"""Seconds after which a technique is stopped and counts as failed: attempts that it did not make prove nothing."""
 
 AT_ONCE = 6
 """Number of techniques that run in parallel: they mostly wait for responses that never arrive."""
@@ -28,12 +28,12 @@ THREADS = 12
 Address = tuple[str, int]
 
 ENFORCED = ("sandbox", "browser", "build", "neighbour")
-"""Places with network enforcement of their own. The place `gateway` is the gateway's own network namespace."""
+"""Places that firewall rules separate from each other. The place `gateway` is the gateway's own network namespace."""
 
 PLACES = (*ENFORCED, "gateway")
 
 PEER = "macvlan"
-"""A host of its own on the internal network: a macvlan network created in the gateway's daemon."""
+"""A place that is an unknown host on the internal network, on a macvlan network created in the gateway's daemon."""
 
 
 @dataclass(frozen=True)

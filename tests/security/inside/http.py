@@ -18,12 +18,12 @@ from tests.security.inside.sockets import (
 )
 
 ALLOWED = ("sandbox", "browser", "build")
-"""Places whose class may reach at least one name, and can be attacked under that name."""
+"""Places whose class may reach at least one name, which techniques can use for disguise."""
 
 H2C = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
 
 QUIET = 1.0
-"""Seconds of silence that end a response on a connection that would stay open."""
+"""Seconds of silence after which a response counts as complete, although the connection stays open."""
 
 INSPECTED = ("browser", "gateway")
 """Places whose class may reach an inspected host."""

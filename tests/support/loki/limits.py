@@ -68,7 +68,7 @@ def go_duration(duration_ns: int) -> str:
 
 
 def line_too_long(stream: str, limit: int, size: int) -> str:
-    """Return the message measured with 262,145 bytes."""
+    """Return Loki's message for a line that is too long, as recorded for 262,145 bytes."""
     return (
         f"max entry size '{limit}' bytes exceeded for stream '{stream}' "
         f"while adding an entry with length '{size}' bytes"
@@ -76,7 +76,7 @@ def line_too_long(stream: str, limit: int, size: int) -> str:
 
 
 def too_old(stream: str, time_ns: int, oldest_ns: int) -> str:
-    """Return the message measured with a record of eight days ago."""
+    """Return Loki's message for a record that is too old, as recorded for one of eight days ago."""
     return (
         f"entry for stream '{stream}' has timestamp too old: {rfc3339(time_ns)}, "
         f"oldest acceptable timestamp is: {rfc3339(oldest_ns)}"
@@ -84,12 +84,12 @@ def too_old(stream: str, time_ns: int, oldest_ns: int) -> str:
 
 
 def too_new(stream: str, time_ns: int) -> str:
-    """Return the message measured with a record 11 minutes ahead."""
+    """Return Loki's message for a record that is too new, as recorded for one 11 minutes ahead."""
     return f"entry for stream '{stream}' has timestamp too new: {rfc3339(time_ns)}"
 
 
 def metadata_too_large(stream: str, size: int, limit: int) -> str:
-    """Return the message measured with one attribute of 65,536 bytes and a name of one."""
+    """Return Loki's message for too much metadata, as recorded for an attribute of 65,536 bytes."""
     return (
         f"stream '{stream}' has structured metadata too large: '{size}' bytes, limit: '{limit}' bytes. "
         "Please see `limits_config.max_structured_metadata_size` or contact your Loki administrator to increase it"
@@ -97,7 +97,7 @@ def metadata_too_large(stream: str, size: int, limit: int) -> str:
 
 
 def metadata_too_many(stream: str, count: int, limit: int) -> str:
-    """Return the message measured with 129 attributes."""
+    """Return Loki's message for too many metadata entries, as recorded for 129 attributes."""
     return (
         f"stream '{stream}' has too many structured metadata labels: '{count}', limit: '{limit}'. "
         "Please see `limits_config.max_structured_metadata_entries_count` or contact your Loki administrator "
@@ -106,7 +106,7 @@ def metadata_too_many(stream: str, count: int, limit: int) -> str:
 
 
 def too_far_behind(stream: str, refused: list[tuple[int, int]], total: int) -> str:
-    """Return the message measured with one refused entry; Loki names at most the first ten.
+    """Return Loki's message for entries too far behind their stream; it names at most the first ten.
 
     `refused` holds (time of the entry, oldest accepted time), both in nanoseconds.
     """
@@ -119,7 +119,7 @@ def too_far_behind(stream: str, refused: list[tuple[int, int]], total: int) -> s
 
 
 def rate_limited(limit: int, lines: int, size: int) -> str:
-    """Return the message measured with pushes of 2, 7 and 20 MB."""
+    """Return Loki's message for an exceeded rate limit, as recorded for pushes of 2, 7 and 20 MB."""
     return (
         f"ingestion rate limit exceeded for user {TENANT} (limit: {limit} bytes/sec) while attempting to ingest "
         f"'{lines}' lines totaling '{size}' bytes, reduce log volume or contact your Loki administrator to see if "
@@ -128,7 +128,7 @@ def rate_limited(limit: int, lines: int, size: int) -> str:
 
 
 def metadata_disallowed(stream: str) -> str:
-    """Return the text of Loki's source, as its documentation quotes it."""
+    """Return Loki's message for forbidden structured metadata, from Loki's source and documentation."""
     return (
         f"stream '{stream}' includes structured metadata, but this feature is disallowed. "
         "Please see `limits_config.allow_structured_metadata` or contact your Loki administrator to enable it."
@@ -136,7 +136,7 @@ def metadata_disallowed(stream: str) -> str:
 
 
 def message_too_large(size: int, limit: int) -> str:
-    """Return the message measured with 21 lines of 200 KB: 503, on every repetition."""
+    """Return Loki's message for a push that is too large, as recorded for 21 lines of 200 KB (always 503)."""
     return (
         "rpc error: code = ResourceExhausted desc = rpc error: code = ResourceExhausted desc = grpc: received message "
         f"larger than max ({size} vs. {limit})"
@@ -144,7 +144,7 @@ def message_too_large(size: int, limit: int) -> str:
 
 
 def result_too_large(size: int, limit: int) -> str:
-    """Return the message measured with a query for 30 records of 150 KB: 500."""
+    """Return Loki's message for a result that is too large, as recorded for 30 records of 150 KB (500)."""
     return f"rpc error: code = ResourceExhausted desc = trying to send message larger than max ({size} vs. {limit})"
 
 

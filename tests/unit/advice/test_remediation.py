@@ -130,7 +130,7 @@ def test_a_name_that_resolved_to_metadata_is_never_proposed(address):
     assert not remedy.rules and "no rule is proposed" in remedy.advice
 
 
-def test_this_machines_addresses_are_never_proposed():
+def test_addresses_of_this_machine_are_never_proposed():
     denied = group("10.1.2.3", 80, "address-guard", **AT)
     assert remedy_for(denied).rules
     assert not remedy_for(denied, lambda address: address == "10.1.2.3").rules

@@ -91,7 +91,7 @@ def test_omitted_destinations_are_listed_with_the_reason(why):
     assert destination.startswith(denials[0].host) and why in said
 
 
-def test_many_names_below_one_parent_each_get_a_rule_and_a_hint_at_a_wildcard():
+def test_many_names_of_one_domain_get_rules_and_a_hint_at_a_wildcard():
     names = [f"n{number}.cdn.example.com" for number in range(21)]
     found = suggest(box(), "box", [report(name) for name in names])
     assert [rule.host for rule in found.rules] == sorted(names)
@@ -101,7 +101,7 @@ def test_many_names_below_one_parent_each_get_a_rule_and_a_hint_at_a_wildcard():
     assert suggest(box(), "box", [report(name) for name in names[1:]]).notes == ()
 
 
-def test_many_names_of_a_top_level_domain_get_no_hint_at_a_wildcard():
+def test_many_names_of_a_top_level_domain_get_no_wildcard_hint():
     assert suggest(box(), "box", [report(f"n{number}.example") for number in range(30)]).notes == ()
 
 
@@ -176,7 +176,7 @@ def test_added_rules_follow_the_files_style_and_other_bytes_stay(shape, place, n
     assert add(before) == marked.replace("«", "").replace("»", "")
 
 
-def test_a_file_without_a_last_line_end_or_with_a_byte_order_mark_keeps_it():
+def test_missing_final_newline_and_byte_order_mark_are_kept():
     text = HEAD + "  box:\n    listen: 1\n    action: report\n    allow:\n    - x.example"
     assert add(text) == f"{text}\n    - {A}\n    - {B}"
     found = suggest(read(text), "box", [report("a.example")])
@@ -195,7 +195,7 @@ SHARED = {
 
 
 @pytest.mark.parametrize("shape", list(SHARED))
-def test_rules_that_would_change_other_bytes_are_only_printed(shape):
+def test_rules_are_only_printed_if_the_edit_would_change_other_bytes(shape):
     with pytest.raises(SuggestionError) as refused:
         add(HEAD + SHARED[shape])
     assert f"write them under classes.box.allow:\n  - {A}\n  - {B}" in str(refused.value)

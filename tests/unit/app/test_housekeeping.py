@@ -89,7 +89,7 @@ def test_policy_whose_listeners_cannot_open_is_not_applied(service, monkeypatch,
     assert successful(service) == 1 and not [one for one in service.ready()[1]["problems"] if "listen" in one]
 
 
-def test_a_dropped_listener_that_stays_open_is_reported_until_it_closes(service, monkeypatch):
+def test_listener_that_does_not_close_is_reported_until_it_closes(service, monkeypatch):
     monkeypatch.setattr("openclaw_egress.app.service.LISTEN_SECONDS", 0.5)
     fails = threading.Event()
     fails.set()
@@ -118,7 +118,7 @@ def test_a_dropped_listener_that_stays_open_is_reported_until_it_closes(service,
     assert applied[-1] == {found.listen for found in service.policy.classes.values()}
 
 
-def test_a_ca_that_waits_for_the_event_loop_is_not_logged_as_in_use(service, monkeypatch, caplog):
+def test_new_ca_is_logged_only_once_it_is_served(service, monkeypatch, caplog):
     caplog.set_level("INFO", logger="openclaw_egress")
     monkeypatch.setattr("openclaw_egress.proxy.served_ca.SETTLE_SECONDS", 0.1)
     before = service.served_ca.info.issuing_sha256

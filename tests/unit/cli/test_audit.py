@@ -213,7 +213,7 @@ def public_key(spool) -> str:
     return (spool.parent / "signing-key.pub").read_text().strip()
 
 
-def test_signatures_of_the_spool_are_checked_with_its_own_key(signed):
+def test_signatures_of_the_spool_are_checked_with_the_key_beside_it(signed):
     result = egress("audit")
     assert result.exit_code == 0, result.output
     assert "  signed up to line 17" in result.stdout

@@ -452,7 +452,7 @@ def test_failed_case_is_reported_with_place_expectation_decision_and_rule(egress
 
 @pytest.mark.wording
 def test_cases_use_method_path_and_fixed_addresses_without_a_lookup(egress, policy, cases, monkeypatch):
-    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: pytest.fail("a name was looked up"))
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: pytest.fail("the command resolved a name"))
     other = policy.with_name("other.yml")
     other.write_text(
         "version: 1\ninspect: [api.openai.com]\nresolve: {llm.example: 10.1.2.3}\nclasses:\n"

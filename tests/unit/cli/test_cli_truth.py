@@ -100,7 +100,9 @@ def on_a_terminal(state: Path, columns: int, *words: str) -> str:
     return done.stdout.decode().replace("\r\n", "\n")
 
 
-needs_script = pytest.mark.skipif(not shutil.which("script"), reason="no script(1) to make a terminal with")
+needs_script = pytest.mark.skipif(
+    not shutil.which("script"), reason="script(1), which creates a terminal, is not installed"
+)
 
 
 @needs_script
@@ -205,7 +207,7 @@ def without_privileges() -> tuple[str, ...]:
     if os.geteuid() != 0:
         return ()
     if not shutil.which("setpriv"):
-        pytest.skip("root without setpriv reads everything")
+        pytest.skip("root can read every file, and setpriv is not installed")
     return ("setpriv", "--inh-caps=-all", "--bounding-set=-dac_override,-dac_read_search", "--")
 
 

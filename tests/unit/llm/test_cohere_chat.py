@@ -88,7 +88,7 @@ def test_tool_call_has_its_plan_and_arguments() -> None:
     assert facts.finish_reasons == ("TOOL_CALL",)
 
 
-def test_stream_that_breaks_off_has_no_usage_and_no_finish_reason() -> None:
+def test_aborted_stream_has_no_usage_and_no_finish_reason() -> None:
     facts = read("text/event-stream", *TEXT[:-1])
     assert (facts.id, facts.finish_reasons, facts.usage) == ("a8fc192e", (), Usage())
     assert facts.messages

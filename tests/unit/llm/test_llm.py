@@ -150,7 +150,7 @@ def test_arbitrary_bytes_never_raise(data: bytes, path: str, content_type: str |
 @pytest.mark.parametrize(
     "body", [b"[" * 100_000, b'{"a":' * 100_000, b"9" * 10_000, b'{"usage": ' + b"9" * 5000 + b"}"]
 )
-def test_hostile_json_gives_nothing(body: bytes) -> None:
+def test_hostile_json_gives_an_empty_result(body: bytes) -> None:
     assert read("/v1/messages", "application/json", body) == ResponseFacts()
     assert read("/v1/messages", EVENTS, b"data: " + body + b"\n\n").usage == Usage()
 
@@ -246,7 +246,7 @@ def test_invalid_json_in_tool_arguments_is_kept_as_text() -> None:
     assert facts.messages[0]["parts"] == [{"type": "tool_call", "id": "c", "name": "f", "arguments": '{"a": '}]
 
 
-def test_numbers_in_arguments_that_json_cannot_write_again_become_null() -> None:
+def test_nan_and_infinity_in_tool_arguments_become_null() -> None:
     call = {"index": 0, "id": "c", "function": {"name": "f", "arguments": '{"a": 1e999, "b": NaN, "c": 1.5}'}}
     facts = read("/v1/chat/completions", EVENTS, stream({"choices": [{"index": 0, "delta": {"tool_calls": [call]}}]}))
     assert facts.messages is not None

@@ -51,7 +51,7 @@ def test_line_ends_tabs_and_odd_bytes_are_kept(script):
         st.sampled_from(["", "# c", "\techo a", "x=1 ", "# ── 2. b ───", "if a; then", "fi", "{", "}", "é", "set -e"])
     )
 )
-def test_text_around_the_build_is_kept(lines):
+def test_removal_restores_the_text_around_the_build(lines):
     script = "\n".join([*lines, "docker build .", *reversed(lines)])
     assert BuildScriptPatch(present(script)).absent() == script
 

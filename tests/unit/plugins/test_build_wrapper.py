@@ -98,7 +98,7 @@ def test_unclear_context_is_reported():
         ("FROM a\nRUN x \\\n", "", "RUN x \\"),
     ],
 )
-def test_copy_line_ends_the_stage_that_is_built(dockerfile, target, before):
+def test_copy_line_is_the_last_of_the_built_stage(dockerfile, target, before):
     text = build_wrapper.with_copy(dockerfile, "openclaw-egress", target)
     lines = text.replace("\r\n", "\n").split("\n")
     at = lines.index(COPY)
@@ -207,7 +207,7 @@ def test_directory_of_another_user_is_not_used(host):
     assert "cannot write programs to" in run.stderr
 
 
-def test_script_sees_its_own_path_in_programs(host):
+def test_programs_of_the_script_have_its_original_path(host):
     run = host.run(patched(host, SCRIPT + "docker run x\n"))
     assert run.calls[0]["path"] == host.environment["PATH"]
 
@@ -218,7 +218,7 @@ def test_the_scripts_own_traps_run_once(host):
     assert (run.status, run.stdout) == (5, "ERR\nEXIT\n")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can run the script as another user")
 def test_owner_of_the_clone_runs_the_script(request):
     directory = Path(tempfile.mkdtemp())  # other users cannot enter pytest's own directories
     request.addfinalizer(lambda: shutil.rmtree(directory))

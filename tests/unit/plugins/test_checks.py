@@ -160,7 +160,7 @@ def test_check_fails_if_mounts_cannot_be_read(tmp_path, listing):
         "MOUNTS": "m",
     }
     if os.getuid() != 0:
-        pytest.skip("the check expects root's directory")
+        pytest.skip("the check requires a directory that root owns")
     docker = f'case "$1" in ps) {listing} ;; *) echo "cannot connect" >&2; exit 1 ;; esac\n'
     passed, found = check("ca-key-private", tmp_path, docker, **variables)
     assert not passed and "could not be checked" in found
@@ -259,7 +259,7 @@ def test_no_check_passes_if_docker_gives_no_usable_output(tmp_path, name, docker
     }  # fmt: skip
     # These checks depend only on the exit status of a command in a container.
     if docker.startswith("echo") and name in STATUS_DECIDES:
-        pytest.skip("the exit status of the command in the container decides")
+        pytest.skip("this check depends only on the exit status of a command in a container")
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "sleep").write_text("#!/bin/sh\n")
     (tmp_path / "bin" / "sleep").chmod(0o755)

@@ -138,7 +138,7 @@ def exists(*names: str):
         (["docker-compose.override.yml"], []),
     ],
 )
-def test_the_files_in_effect_are_those_that_compose_finds(present, loaded):
+def test_default_compose_files_are_found_in_composes_order(present, loaded):
     assert default_files("/p", exists(*present)) == [f"/p/{name}" for name in loaded]
 
 

@@ -93,7 +93,7 @@ def test_directory_with_content_stays(manifest, tmp_path):
     assert restore(manifest, made) == "drifted"
 
 
-def test_a_file_edited_after_the_last_run_is_left_alone(manifest, tmp_path):
+def test_file_edited_after_the_last_run_is_not_restored(manifest, tmp_path):
     path = tmp_path / "env"
     path.write_bytes(b"A=1")
     change(manifest, path, b"B=2")
@@ -111,7 +111,7 @@ def test_edit_between_two_runs_is_attributed_to_the_operator(manifest, tmp_path)
     assert restore(manifest, path) == "drifted"
 
 
-def test_unrecorded_write_of_a_killed_run_is_left_alone(manifest, tmp_path):
+def test_file_written_but_not_recorded_by_a_killed_run_is_kept(manifest, tmp_path):
     path = tmp_path / "env"
     path.write_bytes(b"A=1")
     step(manifest, "record", "path", str(path))

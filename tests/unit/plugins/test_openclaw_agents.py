@@ -108,7 +108,7 @@ def test_unneeded_variable_is_removed():
     assert "EXTRA" not in put(after, data, OURS)[0]["defaults"]["sandbox"]["docker"]["env"]
 
 
-def test_run_interrupted_before_the_change_leaves_nothing_to_undo():
+def test_run_interrupted_before_the_change_needs_no_rollback():
     before = having(network="bridge")
     done = plan(before, {}, OURS, {})
     back = plan(before, either({}, done.data), {}, {})

@@ -376,7 +376,7 @@ def spellings(draw: st.DrawFn, address: IPv4Address) -> str:
 
 @settings(deadline=None)
 @given(st.data(), st.ip_addresses(v=4))
-def test_every_spelling_of_an_ipv4_address_is_that_address(data: st.DataObject, address: IPv4Address) -> None:
+def test_every_notation_of_an_ipv4_address_is_recognised(data: st.DataObject, address: IPv4Address) -> None:
     assert canonical_host(data.draw(spellings(address))) == (str(address), address)
 
 

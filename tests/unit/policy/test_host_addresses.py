@@ -140,7 +140,7 @@ def test_invalid_host_addresses_file_is_reported_in_one_message(policy_file, tmp
     assert said in str(found.value)
 
 
-def test_mapped_addresses_and_zones_are_the_address_itself(policy_file, tmp_path):
+def test_mapped_and_zoned_addresses_in_the_file_are_normalised(policy_file, tmp_path):
     (file := tmp_path / "addresses").write_text("::ffff:1.2.3.4\nfe80::1%eth0\n")
     found = with_host_addresses(load_policy(policy_file, None), file).host_addresses
     assert found.addresses == {ipaddress.ip_address("1.2.3.4"), ipaddress.ip_address("fe80::1")}
@@ -181,5 +181,5 @@ def test_a_standalone_proxy_guards_the_addresses_of_its_interfaces(tmp_path):
         env=os.environ | {"PYTHON": sys.executable, "POLICY": str(file)}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode == 77 or "unshare" in done.stderr:
-        pytest.skip(f"this machine makes no network namespace with addresses: {done.stderr.strip()}")
+        pytest.skip(f"this machine cannot create a network namespace with addresses: {done.stderr.strip()}")
     assert done.stdout.count("address-guard") == 4, done.stdout + done.stderr

@@ -187,7 +187,7 @@ def test_description_of_a_class_lists_its_rules() -> None:
         ("no host", False),
     ],
 )
-def test_inspected_hosts_match_by_whole_labels(host: str, inspected: bool) -> None:
+def test_inspected_patterns_match_whole_labels_of_a_name(host: str, inspected: bool) -> None:
     assert read(EXAMPLE).inspects(host) is inspected
 
 
@@ -453,7 +453,7 @@ def test_name_that_resolves_into_a_denied_range_is_denied(action: str, allow: bo
     assert found.reason == "a.example is 93.184.1.1, which is in 93.184.0.0/16, which sandbox may not reach"
 
 
-def test_an_exception_that_covers_a_denied_range_does_not_lift_the_denial() -> None:
+def test_exception_does_not_permit_an_address_that_deny_refuses() -> None:
     policy = class_with("allow: ['*']\ndeny: [{cidr: 10.1.0.0/16}]\naddresses: [{cidr: 10.0.0.0/8, ports: [443]}]\n")
     found = decide_address(policy, "sandbox", at("a.example"), ipaddress.ip_address("10.1.1.1"))
     assert (found.allow, found.rule) == (False, "classes.sandbox.deny[0]")
@@ -483,7 +483,7 @@ def test_name_localhost_passes_if_an_exception_covers_loopback() -> None:
 # ── bad files ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 HEAD = "version: 1\nclasses:\n  sandbox:\n    listen: 8082\n    action: enforce\n"
-"""Five lines: the text of each case begins on line 6, inside the class."""
+"""The first five lines of each policy; the text of a case begins on line 6, inside the class."""
 
 ALLOW_EXAMPLE = "{host: packages.example.com, ports: [443]}"
 BAD = {
@@ -723,7 +723,7 @@ TWO_PLACES = {
 
 
 @pytest.mark.parametrize("text", list(BAD), ids=lambda text: repr(text.removeprefix(HEAD))[:40])
-def test_schema_refuses_errors_that_show_in_one_value(text: str) -> None:
+def test_schema_refuses_each_error_in_a_single_value(text: str) -> None:
     assert bool(schema_errors(text.encode())) is (text not in TWO_PLACES)
 
 
@@ -741,7 +741,7 @@ def test_inspect_that_differs_from_the_environment_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("make", [builtin_policy, lambda hosts: read(HEAD, hosts)])
-def test_a_bad_host_in_the_environment_is_named_with_its_variable(make: object) -> None:
+def test_invalid_host_in_the_environment_is_reported_with_its_variable(make: object) -> None:
     with pytest.raises(PolicyError) as refused:
         make(("api.openai.com", "https://llm.example"))  # type: ignore[operator]
     assert refused.value.line is None

@@ -60,7 +60,7 @@ def test_released_memory_is_available_again(budget):
     assert budget.total == 0 and budget.report()["sandbox"] == {"used_bytes": 0, "room_bytes": 50 * MIB}
 
 
-def test_class_above_its_share_gets_no_more_and_others_keep_theirs(budget):
+def test_class_above_its_share_gets_no_memory_and_others_keep_their_shares(budget):
     budget.add("sandbox", 200 * MIB)
     assert not budget.fits("sandbox", 1)
     assert budget.fits("sandbox", 0) and budget.fits("sandbox", -1)
@@ -77,7 +77,7 @@ def test_memory_of_a_class_removed_by_a_reload_is_still_counted():
     assert budget.total <= budget.limit
 
 
-def test_size_that_can_never_fit_is_refused(budget):
+def test_size_above_the_whole_budget_is_refused(budget):
     assert budget.possible("gateway", 50 * MIB) and not budget.possible("gateway", 50 * MIB + 1)
     assert not budget.possible("gateway", 50 * MIB, request=True)
 

@@ -181,7 +181,7 @@ class Refusing:
 
 
 @pytest.mark.parametrize("bomb", [gzip.compress(bytes(32 * MIB)), zstd.compress(bytes(32 * MIB))], ids=["gzip", "zstd"])
-def test_decompression_bomb_stops_where_the_budget_ends(spool, monkeypatch, bomb):
+def test_decompression_bomb_is_decoded_only_up_to_the_budget(spool, monkeypatch, bomb):
     accounts = Refusing(2 * MIB)
     monkeypatch.setattr(memory, "_accounts", accounts)
 

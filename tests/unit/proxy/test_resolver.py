@@ -20,7 +20,7 @@ def in_a_loop(test):
     return asyncio.run(run())
 
 
-def test_without_a_grant_nothing_is_looked_up():
+def test_without_a_grant_no_name_is_resolved():
     async def ask():
         await asyncio.get_running_loop().getaddrinfo("localhost", 80)
 
@@ -28,7 +28,7 @@ def test_without_a_grant_nothing_is_looked_up():
         in_a_loop(ask)
 
 
-def test_with_a_grant_for_another_name_nothing_is_looked_up():
+def test_grant_for_another_name_resolves_no_name():
     async def ask():
         resolver.current_grant.set(
             ConnectionGrant("a", parse_destination("www.example.com", 80), ("192.0.2.1",), inspect=False)

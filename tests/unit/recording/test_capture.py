@@ -104,14 +104,14 @@ def test_aborted_stream_keeps_its_decodable_part() -> None:
     assert record.response_body.sha256 is None
 
 
-def test_cut_character_of_an_aborted_body_does_not_cause_base64() -> None:
+def test_aborted_body_that_ends_inside_a_character_is_text() -> None:
     at = EVENTS.index("✓".encode()) + 1
     record = exchange([EVENTS[:at]], [], "upstream_error")
     assert record.response_body is not None
     assert record.response_body.text == EVENTS[: at - 1].decode()
 
 
-def test_token_endpoints_are_not_kept() -> None:
+def test_bodies_of_token_endpoints_are_not_kept() -> None:
     found = capture(path="/v1/oauth/token", url="https://api.anthropic.com/v1/oauth/token")
     list(found.request.feed(b"refresh_token=rt-1-hush"))
     found.response_began(200, [("content-type", "application/json")])
@@ -143,7 +143,7 @@ def test_body_is_complete_or_has_its_head_and_tail(data: bytes, limit: int, step
         assert data.endswith(tail.partition(" …]\n")[2].encode())
 
 
-def test_undecodable_body_is_kept_unmodified() -> None:
+def test_body_that_cannot_be_decoded_is_kept_unmodified() -> None:
     body = BodyCapture(1000, "gzip")
     assert list(body.feed(b"no gzip at all")) == []
     body.finish()

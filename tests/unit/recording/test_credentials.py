@@ -102,7 +102,7 @@ def verdict(pieces, content_type=None, **options):
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("content_type", [None, "text/event-stream", "application/octet-stream"])
-def test_credential_is_found_in_every_form_whatever_the_content_type(form, content_type):
+def test_credential_is_found_in_every_format_for_any_content_type(form, content_type):
     assert verdict([FORMS[form].encode()], content_type)
 
 
@@ -159,7 +159,7 @@ def test_credential_in_the_middle_of_a_long_body_is_found_for_any_chunk_size(bef
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("form", FORMS)
-def test_body_of_a_model_api_is_kept_whatever_it_quotes(path, form):
+def test_body_of_a_model_api_is_kept_even_if_it_contains_keys(path, form):
     assert not are_credentials("api.anthropic.com", path, [("application/json", FORMS[form].encode())])
 
 
@@ -177,7 +177,7 @@ OTHERS = ("api.anthropic.com", "vault.example.com", "evilamazonaws.com", "192.0.
 
 
 @pytest.mark.parametrize("host", UNREAD)
-def test_model_api_without_a_registration_is_exempt_at_its_own_hosts_only(host):
+def test_model_api_without_a_parser_is_exempt_from_the_scan_only_at_its_hosts(host):
     body = [("application/json", FORMS["JSON"].encode())]
     assert not are_credentials(host, UNREAD[host], body)
     lookalikes = (f"{host}.example.com", host.replace(".", "-"), host.replace(".amazonaws", ".evilamazonaws"))

@@ -35,7 +35,7 @@ def test_first_denials_are_recorded_and_the_rest_of_a_window_summarised():
     assert rate.due(now=WINDOW_SECONDS + 2) == []
 
 
-def test_denials_after_the_window_are_recorded_singly_again():
+def test_denials_after_the_window_have_their_own_records_again():
     rate = DenialRate()
     for _ in range(SINGLY_PER_KEY + 1):
         rate.singly(LOOP, now=0.0)
@@ -53,7 +53,7 @@ def test_new_names_in_a_loop_do_not_raise_the_rate():
     assert rate.due(now=0.0, everything=True) == [(Key("sandbox", ANY, 0, ANY, Code.VARIOUS), 1000 - SINGLY_PER_CLASS)]
 
 
-def test_one_class_does_not_use_up_the_rate_of_another():
+def test_rate_of_one_class_does_not_affect_another():
     rate = DenialRate()
     for number in range(1000):
         rate.singly(Key("sandbox", f"{number}.example", 443, "default", Code.NO_RULE), now=0.0)
@@ -78,7 +78,7 @@ def test_every_denial_is_kept_or_counted_exactly_once(steps):
     assert kept + counted == len(steps)
 
 
-def test_reported_denials_are_counted_apart_from_enforced_ones():
+def test_reported_and_enforced_denials_are_counted_separately():
     rate = DenialRate()
     reported = LOOP._replace(enforced=False)
     for _ in range(SINGLY_PER_KEY + 2):

@@ -92,7 +92,7 @@ def test_unknown_values_are_absent_and_zero_is_kept():
     assert "error.type" not in line.attributes
 
 
-def test_a_line_is_compact_json_that_starts_with_its_place_in_the_chain():
+def test_line_is_compact_json_that_starts_with_seq_and_prev():
     record = exchange(request_headers=[("Accept", "*/*")], request_body=Body.of(b'{"a":1}'))
     (text,) = sealed(lines_of(record))
     assert text.startswith(
@@ -213,7 +213,7 @@ def test_an_event_carries_its_message_and_attributes():
     assert (line.fields, line.attributes["x"]) == ({"message": "loaded", "x": 1}, 1)
 
 
-def test_line_at_the_limit_is_not_split_and_a_longer_one_is():
+def test_only_a_line_over_the_limit_is_split():
     overhead = len(sealed(lines_of(exchange(response_body=Body.of(b"")))).pop().encode())
     fits = exchange(response_body=Body.of(b"x" * (MAX_LINE_BYTES - overhead - 100)))
     assert len(lines_of(fits)) == 1

@@ -180,7 +180,7 @@ def test_other_text_of_a_log_message_is_kept():
         [("Authorization", ""), ("x-api-key", SECRET)],
     ],
 )
-def test_one_key_has_one_fingerprint_however_it_is_sent(headers):
+def test_key_has_the_same_fingerprint_in_every_header(headers):
     assert key_fingerprint(headers) == hashlib.sha256(SECRET.encode()).hexdigest()[:12]
 
 

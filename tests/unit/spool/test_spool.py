@@ -64,7 +64,7 @@ def seqs(spool: Spool) -> list[int]:
 # ── the chain ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_lines_are_numbered_from_one_and_chained(spool):
+def test_lines_have_numbers_from_1_and_the_previous_lines_hash(spool):
     assert spool.head() == (0, GENESIS)
     assert spool.close_exchange(exchange("a")) == [1]
     assert spool.add(EventRecord(event_name="openclaw.egress.policy", message="loaded")) == [2]
@@ -84,7 +84,7 @@ def test_number_chain_and_instance_go_on_after_a_restart(path):
         assert after.reader.audit().problems == ()
 
 
-def test_time_increases_strictly_though_the_clock_goes_back(path):
+def test_time_increases_even_if_the_clock_is_set_back(path):
     clock = iter([100, 100, 50, 101])
     with Spool(path, sync_seconds=None, clock_ns=lambda: next(clock)) as spool:
         for name in "abcd":
@@ -93,7 +93,7 @@ def test_time_increases_strictly_though_the_clock_goes_back(path):
     assert times == [100, 101, 102, 103]
 
 
-def test_time_increases_over_a_restart_too(path):
+def test_time_increases_across_a_restart(path):
     with Spool(path, sync_seconds=None, clock_ns=lambda: 500) as spool:
         spool.close_exchange(exchange("a"))
     with Spool(path, sync_seconds=None, clock_ns=lambda: 400) as spool:
@@ -115,7 +115,7 @@ def test_times_restart_at_the_present_after_a_clock_far_ahead(path):
         assert spool.reader.audit().problems == ()
 
 
-def test_times_never_fall_behind_an_acknowledged_line(path):
+def test_times_never_restart_before_an_acknowledged_line(path):
     """Set the clock back by more than an hour after an acknowledged line.
 
     The destination accepted that line's time, so the clock is wrong now. Loki refuses lines that are an hour behind.
@@ -341,7 +341,7 @@ def test_the_encoded_bytes_are_the_same_after_a_restart_under_another_name(path)
         assert first.resource != second.resource
 
 
-def test_a_dead_letter_stays_marked_and_a_line_names_it(spool):
+def test_dead_letter_is_marked_and_a_line_names_it(spool):
     for name in "abc":
         spool.close_exchange(exchange(name))
     spool.dead_letter([2], "line_too_long: max entry size")
@@ -418,7 +418,7 @@ def test_lines_of_one_class_do_not_displace_another_classs(path):
     assert kept == [f"gateway{n}" for n in range(5)]
 
 
-def test_an_exchange_of_several_lines_is_dropped_whole(path):
+def test_all_lines_of_an_exchange_are_dropped_together(path):
     with Spool(path, LIMIT * 2, sync_seconds=None) as spool:
         for n in range(10):
             spool.close_exchange(exchange(str(n), 500_000))
@@ -512,7 +512,7 @@ def test_read_only_disk_is_reported_in_one_message(spool):
     assert spool.head() == (0, GENESIS)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write to every directory")
 def test_unwritable_directory_is_refused_by_name(path):
     path.parent.mkdir(mode=0o500)
     with pytest.raises(SpoolError, match="EGRESS_STATE_DIR"):
@@ -550,7 +550,7 @@ def waits_for(holds) -> bool:
     return bool(holds())
 
 
-def test_only_the_flush_thread_probes_a_disk_that_failed(path, monkeypatch):
+def test_only_the_flush_thread_probes_the_disk_after_a_failure(path, monkeypatch):
     with Spool(path, sync_seconds=0.05) as spool:
         probes = []
         fsync, fails = os.fsync, [True]
@@ -651,7 +651,7 @@ def test_committed_lines_and_the_chain_survive_kill_9(path):
         spool.recover()
         rows = {row.id: row for row in spool.reader.query()}
         audit = spool.reader.audit()
-        assert len(rows) == len(list(spool.reader.query())), "an exchange is there twice"
+        assert len(rows) == len(list(spool.reader.query())), "an exchange has two records"
         for name in closed:
             assert rows[name].outcome == "complete"
             assert reassemble(spool.reader.lines_for(name))["response"]["body_size"] in (500, 400_000)

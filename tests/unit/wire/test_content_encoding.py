@@ -138,7 +138,7 @@ def test_identity_has_no_limit() -> None:
 
 
 @COMPRESSING
-def test_truncated_data_gives_its_output_and_is_reported(coding: str) -> None:
+def test_truncated_data_is_decoded_as_far_as_possible_and_reported(coding: str) -> None:
     whole = ENCODERS[coding](TEXT * 50)
     decoded, decoder = decode(coding, whole[: len(whole) - 3])
     assert (TEXT * 50).startswith(decoded)

@@ -68,10 +68,10 @@ def begins_like_request(data: bytes) -> bool:
 
 
 def is_request_start(data: bytes) -> bool | None:
-    """Return whether these are the first bytes of an HTTP request, of any version; None if that needs more bytes.
+    """Return whether these are the first bytes of an HTTP request of any version; None if more bytes must decide.
 
-    A request has a method and a target that begins like one: `/`, `*`, a URL's scheme, or CONNECT. So the first line of
-    SSH, SMTP or Redis is not a request. At most 52 bytes decide.
+    A request begins with CONNECT, or with a method and a target that starts with `/`, `*` or a URL's scheme. The first
+    lines of SSH, SMTP and Redis do not. At most 52 bytes decide.
     """
     if _START.match(data):
         return True
