@@ -36,7 +36,7 @@ finished() {
 
 [[ ${LAB_READY:-} == 1 ]] || molecule/lab/lab down
 # These tests need no lab. They use the time in which the lab and the scenarios wait, at a lower priority, so that the scenarios
-# are not slowed down. Their timeout allows for that.
+# are not slowed down. Their timeout is therefore longer.
 playbooks_began=$SECONDS playbooks_log=build/playbooks.log
 nice -n 5 python -m pytest --timeout 1200 --numprocesses auto --dist worksteal --durations 15 tests/playbooks molecule/lab \
   >"$playbooks_log" 2>&1 </dev/null &

@@ -23,7 +23,7 @@ from molecule.lab.hosts import (
     ways_out,
 )
 
-# A rebooting host needs minutes.
+# A reboot of a host takes minutes.
 pytestmark = pytest.mark.timeout(400)
 
 PROXY, GATEWAY, CARRIER = "172.31.250.2", "172.31.250.3", "172.31.250.4"

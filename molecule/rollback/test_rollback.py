@@ -8,7 +8,7 @@ import pytest
 
 from molecule.lab.hosts import ROOT, changes_since, json_lines, on
 
-# One test runs a playbook.
+# One of the tests runs a playbook, which takes long.
 pytestmark = pytest.mark.timeout(400)
 
 

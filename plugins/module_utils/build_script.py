@@ -232,7 +232,7 @@ class _Search:
         try:
             self.commands = shell_text.parse(text.replace("\r\n", " \n")).commands
         except shell_text.ShellTextError:
-            self.commands = _plain_commands(self.source)  # `bash -n` decides whether the script is valid
+            self.commands = _plain_commands(self.source)  # later, `bash -n` tells whether the script is valid
         self.values = _assigned_values(self.commands)
 
     def run(self) -> Anchors:

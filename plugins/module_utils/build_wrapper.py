@@ -3,7 +3,7 @@
 """Wrapper of docker that adds the proxy bootstrap to builds of the gateway's image.
 
 ``build_patch`` embeds this file in the operator's build script. There it runs as a program with the host's own Python,
-3.8 or later, and needs nothing but the standard library: ``build_wrapper.py SETTINGS COMMAND [ARGUMENT…]``.
+3.8 or later, and needs only the standard library: ``build_wrapper.py SETTINGS COMMAND [ARGUMENT…]``.
 
 It copies the Dockerfile and ``proxy-bootstrap.cjs`` to a temporary directory, adds a ``COPY`` line to that copy, and
 runs the same command with ``--file`` and ``--build-context``. It writes nothing to the build context. Other commands
@@ -175,7 +175,7 @@ def read_build(words: list[str], at: int) -> tuple[Build, list[str]] | None:
     return build, kept
 
 
-# The decision, and the Dockerfile
+# Decide whether a build is the gateway's, and change its Dockerfile
 
 
 def normal(image: str) -> str:
@@ -268,7 +268,7 @@ def with_copy(text: str, source: str, target: str = "") -> str | None:
     return before + COPY % source + "\n" + "".join(lines[end:])
 
 
-# Running
+# Run commands
 
 
 @dataclass
@@ -445,7 +445,7 @@ def _write(path: str, text: str) -> None:
     os.chmod(path, 0o644)
 
 
-# The commands
+# Commands of docker
 
 
 def docker_build(

@@ -538,7 +538,7 @@ def _plan_ca(plan: Plan, gateway: _Gateway) -> None:
 
 
 def _plan_networks(plan: Plan, gateway: _Gateway) -> None:
-    """Plan the networks of the ingress forwarder, and join the gateway to the proxy's network if it shares none."""
+    """Plan the networks of the ingress forwarder. Join the gateway to the proxy's network if they share none."""
     options, project = gateway.options, gateway.project
     plan.own_networks = dict(inputs.networks(gateway.source)) or {"default": {}}
     plan.ports = list(gateway.source.get("ports") or [])

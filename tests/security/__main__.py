@@ -88,7 +88,7 @@ def outcomes_of(place: Place, level: Level, run: str) -> tuple[list[Row], dict[s
     """Return the result of :func:`attacked`; if it raises, return the failure as a result of that place."""
     try:
         return attacked(place, level, run)
-    except Exception as error:  # noqa: BLE001  (whatever it was: the others' results are not lost by it)
+    except Exception as error:  # noqa: BLE001  (keep the results of the other places)
         return [row(place, "the place itself", 1, "failures", "0", False, f"{type(error).__name__}: {error}")], {}
 
 

@@ -107,7 +107,7 @@ def _hosts() -> tuple[str, ...]:
 
 def _spellings(level: Level) -> tuple[Address, ...]:
     """Return unusual notations of VPS-2, the proxy's health port, the metadata service and VPS-1."""
-    chance = random.Random(1)  # Seeded, so that each run chooses the same.
+    chance = random.Random(1)  # Use a fixed seed, so that each run chooses the same notations.
     inner = ("10.0.0.2", 22), ("127.0.0.1", 9464), ("169.254.169.254", 80), (PROXY[level], 9464), ("10.0.0.1", 22)
     found = [(spelled(chance, host), port) for host, port in inner for _ in range(6)]
     found += [(f"[{form}{host}]", port) for host, port in inner for form in ("::ffff:", "::", "64:ff9b::")]

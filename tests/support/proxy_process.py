@@ -140,7 +140,7 @@ class RunningProxy:
         return True
 
     def ask(self, path: str) -> dict[str, Any] | None:
-        """Return the JSON response of a health path, whatever its status; None without a response."""
+        """Return the JSON response of a health path, for any status; None without a response."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.health_port}{path}", timeout=5) as answer:
                 return dict(json.load(answer))

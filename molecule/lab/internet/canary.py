@@ -6,7 +6,7 @@ to the address, of any protocol, is a JSON line in the log:
     {"time": 1790000000.1, "protocol": "udp", "source": "198.51.100.1", "port": 53, "bytes": "first 200 of them"}
 
 `port` is null for protocols without ports; `protocol` is a number if `NAMES` has no name for it. Data of a TCP
-connection is also a line with `"protocol": "tcp-stream"`. Each IPv6 packet is a line, whatever its destination: the
+connection is also a line with `"protocol": "tcp-stream"`. Each IPv6 packet to any destination is a line: the
 lab's internet does not use it, except for neighbour discovery by kernels. The canary needs root and iptables.
 """
 

@@ -77,7 +77,7 @@ class Zone:
             at += 1 + length
         kind, _ = struct.unpack("!HH", query[at + 1 : at + 5])
         found = self.addresses(".".join(labels), kind)
-        # Response, authoritative; recursion desired as in the query.
+        # Flags: an authoritative response, with the query's bit "recursion desired".
         code = 0x8400 | flags & 0x0100 | (NAME_ERROR if found is None else 0)
         head = struct.pack("!HHHHHH", identity, code, 1, len(found or ()), 0, 0)
         records = [

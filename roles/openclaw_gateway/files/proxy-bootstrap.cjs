@@ -5,7 +5,7 @@
 //
 // Covered: fetch() and the global WebSocket and EventSource (they share one dispatcher); http.request and .get,
 // https.request and .get, also with a custom http.Agent or https.Agent, or with `createConnection` (as npm `ws` uses it);
-// every undici, also with a dispatcher of its own; tls.connect and what uses it, such as http2 with https:// URLs.
+// every undici, also with its own dispatcher; tls.connect and its users, such as http2 with https:// URLs.
 // Without proxy variables the bootstrap does nothing.
 //
 //   HTTP_PROXY, HTTPS_PROXY   an http:// URL, credentials allowed; HTTPS_PROXY falls back to HTTP_PROXY, as in undici;

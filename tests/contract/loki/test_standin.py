@@ -108,7 +108,7 @@ def test_stop_closes_keep_alive_connections_and_restart_keeps_records(loki: Loki
     assert [row["text"] for row in asker(loki.url).rows()] == ["l"]
 
 
-def test_poison_is_refused_and_other_records_are_kept(loki: LokiStandIn) -> None:
+def test_fault_refuses_matching_records_and_keeps_others(loki: LokiStandIn) -> None:
     loki.faults.set(refuse_lines_matching="bad")
     assert push(loki, "good", "a bad one", "good too")["status"] == 400
     assert push(loki, "fine")["status"] == 204

@@ -195,7 +195,7 @@ def outcome(found: Technique, attack: Attack) -> dict[str, Any]:
 
 
 def in_a_child(found: Technique, attack: Attack) -> tuple[int, int]:
-    """Run one technique in a process of its own. Return its id and the file descriptor of its outcome."""
+    """Run one technique in a separate process. Return the process's id and the file descriptor of the outcome."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:

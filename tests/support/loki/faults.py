@@ -19,7 +19,7 @@ class Fault:
     status: int | None = None
     # Number of requests; None = until cleared.
     count: int | None = None
-    # Seconds before the response, faulty or not.
+    # Seconds of delay before the response, even if the response is not faulty.
     delay_s: float = 0.0
     # Send no response until faults are cleared, the fake stops, or five minutes pass.
     hang: bool = False
@@ -51,7 +51,7 @@ class Faults:
         self._lock = threading.Lock()
         self._fault: Fault | None = None
         self._poison: re.Pattern[bytes] | None = None
-        # Set when hanging requests may continue.
+        # This event is set when hanging requests may continue.
         self.released = threading.Event()
 
     def set(self, **what: Any) -> Fault:

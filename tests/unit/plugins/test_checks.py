@@ -44,7 +44,7 @@ def check(name: str, at: Path, docker: str, **variables: str) -> tuple[bool, str
     path = os.pathsep.join([str(at / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]])
     item = CHECKS[name]
     program = file_of(item).read_text()
-    # The message of tasks/verify.yml.
+    # tasks/verify.yml shows the same message.
     words = {".sh": ["sh", "-c", program, name], ".py": ["python3", "-c", program], ".cjs": ["node", "-"]}[
         file_of(item).suffix
     ]

@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.nodes import CollectionNode, MappingNode, Node, SequenceNode
 
 MAX_LINE = 120
-"""Maximum length of a line. If the rules do not fit, each gets a line of its own."""
+"""Maximum length of a line. If the rules do not fit, each gets its own line."""
 
 
 class PlaceError(Exception):

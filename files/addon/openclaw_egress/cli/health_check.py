@@ -17,7 +17,7 @@ def health_url() -> str:
 
 
 def ask(path: str) -> dict[str, Any] | None:
-    """Return the running proxy's health report, whatever the status code; None if no proxy responds."""
+    """Return the running proxy's health report, for any status code; None if no proxy responds."""
     # Ignore proxies in the environment.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:

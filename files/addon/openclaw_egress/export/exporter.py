@@ -10,8 +10,8 @@ Four rules follow from Loki's behaviour:
 
 1. A push spans at most 30 minutes. Loki keeps the valid records of a refused push, and refuses records that are one
    hour behind the newest of their stream: a longer push could not be repeated.
-2. A repeated failure halves the push, whatever its status: the response to a push that is too large can be 429, 500,
-   503, 413, a timeout or a reset, every time. The next push starts at the size that was accepted.
+2. A repeated failure with any status halves the push: the response to a push that is too large can be 429, 500, 503,
+413, a timeout or a reset, every time. The next push starts at the size that was accepted.
 3. A line that fails alone is dead-lettered only if the destination accepts a small probe after each of its failures.
    While the destination accepts nothing, every line waits.
 4. A line that is too far ahead of the destination's clock waits for its time. Earlier lines, whenever committed, go
@@ -264,7 +264,7 @@ class Exporter:
         if answer.delivered:
             if answer.status != 429 and not _NOT_STORED.search(answer.message):
                 self._remember_sent(records, answer)
-            # A first failure may be chance.
+            # A first failure may have a temporary cause.
             if self._failures:
                 self._halve(records)
             if len(records) == 1 and self._never_fits(sender, records[0], answer):

@@ -64,7 +64,7 @@ class Answer:
     """Whether the destination may have received the push that is to be retried; False if no connection was made."""
 
 
-# Responses with status 400 that concern a setting of ours or of Loki's, and not the records.
+# Responses with status 400 whose cause is a setting of the proxy or of Loki, and not a record.
 _SETTINGS = (
     (re.compile(r"unsupported content encoding"), "set OTEL_EXPORTER_OTLP_LOGS_COMPRESSION to gzip or none"),
     (re.compile(r"content type: .* is not supported"), "the endpoint does not take protobuf: check the URL's path"),

@@ -125,7 +125,7 @@ API = Api(
     whole=_whole,
     fold=_Fold,
     stream_default=False,
-    model_in_path=re.compile(r"/deployments/([^/]{1,128})/"),  # Azure OpenAI.
+    model_in_path=re.compile(r"/deployments/([^/]{1,128})/"),  # Azure OpenAI names the model in the path.
     hosts={
         "openai.com": "openai",
         "openai.azure.com": "azure.ai.openai",

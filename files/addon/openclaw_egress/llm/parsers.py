@@ -37,7 +37,7 @@ class NothingToRead:
 
 
 class RequestReader:
-    """Reader of `model` and `stream` in a request's body, whatever its length and their position.
+    """Reader of `model` and `stream` in a request's body of any length, at any position.
 
     `known` has the information of the host and the path. `stream_default` is the meaning of a complete body without
     `stream`.

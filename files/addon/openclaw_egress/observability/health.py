@@ -29,7 +29,7 @@ class HealthError(EgressError):
 
 
 class HealthServer:
-    """The server of health and metrics, in a thread of its own, independent of the proxy's event loop.
+    """The server of health and metrics. It runs in its own thread, independent of the proxy's event loop.
 
     ``alive`` reports whether the proxy can serve clients, ``ready`` whether all its functions work. Both return
     ``(good, details)``; the details are the JSON response, with status 200 or 503.

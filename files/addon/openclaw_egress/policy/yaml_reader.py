@@ -165,7 +165,7 @@ def _parse(data: bytes, file: str, failure: type[FileError], start: str, shrink:
         mark = error.problem_mark or error.context_mark
         problem = f"{error.problem or error.context}"
         raise failure(file, mark.line + 1 if mark else None, *_explain(problem, error.context or "")) from None
-    except Exception as error:  # noqa: BLE001  (the parser raises whatever it happens to stumble over)
+    except Exception as error:  # noqa: BLE001  (invalid input can make the parser raise any exception)
         position = getattr(error, "position", None)
         found = text.count("\n", 0, position) + 1 if isinstance(position, int) else None
         what = "nested too deeply" if isinstance(error, RecursionError) else type(error).__name__

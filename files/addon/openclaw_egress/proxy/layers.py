@@ -26,7 +26,7 @@ def looks_like_tls(data: bytes) -> bool:
 
 
 def cut(client: connection.Client) -> None:
-    """Abort a client's connection and its upstream connections, whatever their state.
+    """Abort a client's connection and its upstream connections, in any state.
 
     This is how mitmproxy's own timeout ends a connection. ``flow.kill()`` has no effect while a body streams, and after
     an exception in a stream callable mitmproxy logs a crash and leaves the connection open.

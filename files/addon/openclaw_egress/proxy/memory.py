@@ -141,7 +141,7 @@ class Accounts:
         """Charge a new connection."""
         try:
             class_name = self._owner.class_of(handler.client)
-        except Exception as error:  # noqa: BLE001  (whatever it is)
+        except Exception as error:  # noqa: BLE001  (any exception)
             # access control cannot determine the class either, and refuses the connection.
             log.error("cannot charge a new connection, because its class is unknown: %s", type(error).__name__)
             return

@@ -41,7 +41,7 @@ class MemoryBudget:
 
     @property
     def guarantee(self) -> int:
-        """Return the bytes that each class may always hold, whatever the other classes hold."""
+        """Return the bytes that each class may hold at any time, even if the other classes hold their maximum."""
         return self.limit // 2 // max(1, len(self._class_names()))
 
     @property

@@ -1,7 +1,7 @@
 """Capture of one exchange: builds the record from the bytes that pass. Pure: bytes and times in, a record out.
 
-Capturing never delays a chunk and never raises because of what traffic contains. Memory is bounded for each exchange,
-whatever the size of its bodies: of a body it keeps the head, the tail, a hash of the whole, and the sizes.
+Capturing never delays a chunk and never raises because of what traffic contains. The memory of each exchange is
+bounded: of a body of any size, the capture keeps the head, the tail, a hash of the whole, and the sizes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ TAIL_SHARE = 4
 
 
 class BodyCapture:
-    """The capture of one body: decodes and hashes it in passing, and keeps its head and its tail.
+    """The capture of one body: decodes and hashes the passing bytes, and keeps the head and the tail.
 
     Args:
         limit: bytes (decoded) that the record may keep.

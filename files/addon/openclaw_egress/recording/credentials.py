@@ -3,8 +3,8 @@
 The rule, in order:
 
 1. At a token endpoint (`redaction.is_token_endpoint`) no body is kept.
-2. At a path of a model API (`llm.registry.is_model_api`) each body is kept exactly, whatever it holds: prompts and
-   completions may quote keys.
+2. At a path of a model API (`llm.registry.is_model_api`) each body is kept exactly, because prompts and completions may
+quote keys.
 3. At any other path both bodies of the exchange are withheld if one of them holds a credential field with a value
    (JSON, JSON lines, form, multipart, XML, YAML, event stream, text), a value with the shape of a known key, or bytes
    that cannot be read: an unknown or invalid content coding, or a binary type at a path of sessions or accounts.
@@ -218,7 +218,7 @@ class CredentialScan:
         if self._opaque and self._is_opaque(data):
             self.unreadable()
             return
-        if b"\0" in data:  # UTF-16 and UTF-32 too
+        if b"\0" in data:  # as in UTF-16 and UTF-32
             data = data.replace(b"\0", b"")
         data = self._held + data
         # Hold back an escape sequence that may continue in the next chunk.
@@ -258,7 +258,7 @@ def _near_assignments(text: bytes) -> bytes:
         while at >= 0:
             marks.append(at)
             at = text.find(sign, at + 1)
-    # No name matches across a NUL.
+    # Join the parts with NUL bytes, because no name matches across a NUL.
     return b"\0".join(text[max(at - _BEFORE, 0) : at + _AFTER] for at in marks)
 
 

@@ -51,7 +51,7 @@ class _Window:
 
 
 class DenialRate:
-    """Rate limiter that decides which denials get a record of their own, and counts the others per window.
+    """Rate limiter that decides which denials get their own record, and counts the others per window.
 
     Times are seconds of a monotonic clock.
     """
@@ -61,7 +61,7 @@ class DenialRate:
         self._over: list[tuple[Key, int]] = []
 
     def singly(self, key: Key, now: float) -> bool:
-        """Return whether this denial gets a record of its own; otherwise count it."""
+        """Return whether this denial gets its own record; otherwise count it."""
         whole_class = Key.of_class(key.class_name, enforced=key.enforced)
         if not self._take(key, SINGLY_PER_KEY, now):
             return False

@@ -30,7 +30,7 @@ GENESIS = "0" * 64
 SEVERITY_NUMBERS = {"INFO": 9, "WARN": 13, "ERROR": 17}
 
 _SEAL_BYTES = 128  # room for {"seq":…,"prev":"…",
-_PART_BYTES = MAX_LINE_BYTES - 1024  # room for the part's own description
+_PART_BYTES = MAX_LINE_BYTES - 1024  # room for the fields that describe the part
 
 AttributeValue = str | int | float | bool | list[str]
 

@@ -31,7 +31,7 @@ class StoredRecord:
 
 
 class ExportQueue:
-    """The lines that wait for the destination. Queries use a connection of their own, so they delay no write.
+    """The lines that wait for the destination. Queries use separate connections, so they delay no write.
 
     Args:
         storage: the spool's file.

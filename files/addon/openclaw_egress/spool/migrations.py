@@ -106,7 +106,7 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
         for number in range(user_version(connection), USER_VERSION):
             _MIGRATIONS[number](connection)
     create(connection)
-    if user_version(connection) != USER_VERSION:  # Write only if needed: the disk may be full.
+    if user_version(connection) != USER_VERSION:  # Write only if the file must change, because the disk may be full.
         connection.execute(f"PRAGMA user_version = {USER_VERSION}")
 
 

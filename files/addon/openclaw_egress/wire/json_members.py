@@ -1,4 +1,4 @@
-"""Incremental reader of single members of one JSON object, whatever the object's size.
+"""Incremental reader of single members of one JSON object of any size.
 
 It serves bodies that are too long to keep, or truncated: in `{"content": …, "usage": {…}}` it finds the small members
 exactly and skips the others. It does not validate: in bytes that are not JSON it finds little or nothing.

@@ -7,7 +7,7 @@ import re
 OUR_NAME = b"openclaw-egress"
 """The identity of this proxy in the field."""
 
-# A list of structured fields (RFC 8941, section 3.1) whose members are strings or tokens with parameters.
+# A structured-field list (RFC 8941, section 3.1) whose members are strings or tokens with parameters.
 _STRING = rb'"(?:[ !#-\[\]-~]|\\["\\])*"'
 _TOKEN = rb"[A-Za-z*][!#$%&'*+\-.^_`|~0-9A-Za-z:/]*"
 _VALUE = rb"(?:%b|%b|-?[0-9]{1,15}(?:\.[0-9]{1,3})?|\?[01]|:[A-Za-z0-9+/=]*:)" % (_STRING, _TOKEN)
