@@ -127,7 +127,7 @@ def endless_line(sock: ssl.SSLSocket) -> None:
 
 
 def bomb(sock: ssl.SSLSocket) -> None:
-    """Send a GiB of spaces as a MB of gzip: one block, repeated; decoders stop before the checksum."""
+    """Send a GiB of spaces as a MB of gzip. The checksum is wrong, but decoders stop before it."""
     packer = zlib.compressobj(9, zlib.DEFLATED, 31)
     spaces = b" " * (1024 * 1024)
     sock.sendall(PLAIN + b"Content-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n")

@@ -105,7 +105,7 @@ def test_ca_files_have_the_documented_modes(place):
     assert b"PRIVATE KEY" not in place.root.read_bytes()
 
 
-def test_second_run_changes_nothing_and_needs_no_root_key(place):
+def test_second_call_changes_nothing_and_needs_no_root_key(place):
     place.create()
     before = place.bytes()
     place.root_key.rename(place.root_key.with_suffix(".away"))

@@ -96,7 +96,7 @@ def shown(text: bytes) -> str:
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of a stream as pushed. `time_ns` is Unix time."""
+    """One pushed line of a stream. `time_ns` is Unix time in nanoseconds."""
 
     time_ns: int
     line: bytes

@@ -131,7 +131,7 @@ def test_a_second_run_changes_nothing(manifest, tmp_path):
     assert manifest().items["network:n"]["data"] == {"created": True}
 
 
-def test_path_that_was_not_recorded_cannot_be_noted_as_written(manifest, tmp_path):
+def test_write_to_an_unrecorded_path_is_refused(manifest, tmp_path):
     assert manifest().status(str(tmp_path / "x")) == "unknown"
     with pytest.raises(ManifestError, match="state=recorded before the change"):
         manifest().wrote(str(tmp_path / "x"))

@@ -1,4 +1,4 @@
-"""Tests of the patches of mitmproxy: the version that they were checked against."""
+"""Tests that the patches of mitmproxy are applied only to the version that they were checked against."""
 
 import re
 from pathlib import Path

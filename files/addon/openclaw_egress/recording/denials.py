@@ -23,7 +23,7 @@ MAX_KEYS = 10_000
 
 
 class Key(NamedTuple):
-    """Fields that identify denials to count together. In the count of a whole class, host and rule are `ANY`."""
+    """Fields that denials must have in common to be counted together. For a whole class, host and rule are `ANY`."""
 
     class_name: str
     host: str

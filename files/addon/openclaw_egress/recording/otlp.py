@@ -38,9 +38,9 @@ _EMPTY = Resource({})
 def make_resource(instance_id: str, service_name: str | None = None, host_name: str | None = None) -> Resource:
     """Return the resource of this installation.
 
-    ``service.name`` is that of the environment (``OTEL_SERVICE_NAME``, then ``OTEL_RESOURCE_ATTRIBUTES``), else
-    ``service_name``, else ``openclaw-proxy``. ``host.name`` is ``host_name``, else that of the environment, else the
-    machine's. ``service.instance.id`` is always the spool's, because each spool has its own hash chain.
+    ``service.name`` comes from the environment (``OTEL_SERVICE_NAME``, then ``OTEL_RESOURCE_ATTRIBUTES``), else from
+    ``service_name``, else it is ``openclaw-proxy``. ``host.name`` comes from ``host_name``, else from the environment,
+    else from the machine. ``service.instance.id`` is always the spool's, because each spool has its own hash chain.
     """
     said = OTELResourceDetector().detect().attributes
     return Resource.create(

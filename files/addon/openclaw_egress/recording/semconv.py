@@ -1,7 +1,7 @@
 """The names of attributes, in one place.
 
 ``http``, ``url``, ``server``, ``client``, ``network`` and ``error`` come from ``opentelemetry-semantic-conventions``.
-The ``gen_ai`` names are written out, since that package deprecates its own: they are those of the registry
+The ``gen_ai`` names are written out, since that package deprecates its own: they follow the registry
 (``model/gen-ai/registry.yaml``) of the repository open-telemetry/semantic-conventions-genai at commit
 ``GENAI_COMMIT``. ``openclaw.egress`` names are ours.
 """

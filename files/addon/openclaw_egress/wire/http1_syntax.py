@@ -96,7 +96,7 @@ def request_problem(head: bytes) -> str | None:
     lengths, codings = _framing(head)
     problem = _framing_problem(lengths, codings, minor)
     if problem is None and method == b"CONNECT" and (codings or any(length != b"0" for length in lengths)):
-        return "CONNECT has no body, and this one announces one"
+        return "a CONNECT request announces a body, but CONNECT has none"
     return problem
 
 

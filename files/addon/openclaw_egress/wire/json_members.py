@@ -12,7 +12,7 @@ from typing import Any
 
 MAX_MEMBER_BYTES = 64 * 1024
 _MAX_NAME_BYTES = 256
-# Bytes with a meaning at the top level of the object, and inside a string.
+# Bytes with a meaning for JSON: at the top level of the object, and inside a string.
 _STRUCTURE = re.compile(rb'["{}\[\],:]')
 _IN_STRING = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 # Deeper levels: skip to the next bracket, or to a string that this chunk does not end. Long bodies pass quickly.
