@@ -263,7 +263,7 @@ def _gaps(absent: list[int], parts: dict[int, int], last: int) -> Iterator[Findi
 
 def _dropped_by(sealed: dict[str, Any]) -> tuple[int, int, int] | None:
     """Return first number, last number and count of the lines whose loss this line records."""
-    if sealed.get(semconv.OUTCOME) not in ("dropped", "dead_lettered"):
+    if sealed.get(semconv.OUTCOME) not in ("dropped", "dropped_by_operator", "dead_lettered"):
         return None
     first, last, count = map(sealed.get, (semconv.SPOOL_FIRST_SEQ, semconv.SPOOL_LAST_SEQ, semconv.SPOOL_LINES))
     if not isinstance(first, int) or not isinstance(last, int) or not isinstance(count, int):

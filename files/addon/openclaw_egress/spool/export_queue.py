@@ -109,23 +109,39 @@ class ExportQueue:
             if changed:
                 self._ledger.note("dead_lettered", why, changed, "")
 
+    def send_again(self, seqs: Sequence[int], old: int, why: str) -> list[int]:
+        """Let lines in the state ``old`` wait for the exporter again. Return their numbers; a line names them.
+
+        Call it inside a transaction of the storage.
+        """
+        changed = self._change_state(seqs, PENDING, None, old)
+        if changed:
+            self._ledger.note("retried" if old == DEAD else "resent", why, changed, "")
+        return changed
+
     def _mark_acknowledged(self, seqs: Sequence[int], why: str | None) -> None:
         with self._storage.transaction():
             changed = self._change_state(seqs, ACKNOWLEDGED, why)
             if changed and why is not None:
                 self._ledger.note("counted_as_stored", why, changed, "")
 
-    def _change_state(self, seqs: Iterable[int], new: int, why: str | None) -> list[int]:
-        """Set a new state for those lines that are still pending. Return their numbers."""
+    def _change_state(self, seqs: Iterable[int], new: int, why: str | None, old: int = PENDING) -> list[int]:
+        """Set a new state for those lines that are still in the old one. Return their numbers."""
         changed = []
         for seq in seqs:
+            said = why
+            if old == DEAD:
+                found = self._storage.db.execute("SELECT why FROM records WHERE seq = ?", (seq,)).fetchone()
+                said = found[0] if found else None
             row = self._storage.db.execute(
-                "UPDATE records SET state = ?, why = ? WHERE seq = ? AND state = 0 RETURNING class, size, time_ns",
-                (new, why, seq),
+                "UPDATE records SET state = ?, why = ? WHERE seq = ? AND state = ? RETURNING class, size, time_ns",
+                (new, why, seq, old),
             ).fetchone()
             if row:
-                self._storage.totals.count(PENDING, row[0], -1, -row[1])
+                self._storage.totals.count(old, row[0], -1, -row[1])
                 self._storage.totals.count(new, row[0], 1, row[1])
+                if DEAD in (old, new):
+                    self._storage.totals.count_dead(said, 1 if new == DEAD else -1)
                 if new == ACKNOWLEDGED:
                     newest = max(self._ledger.newest_acknowledged_ns, row[2])
                     self._ledger.newest_acknowledged_ns = newest

@@ -47,6 +47,7 @@ class Flusher:
         retention: to delete acknowledged lines on a full disk.
         has_left: returns whether exchanges wait for a disk that can be written.
         settle_left: records or forgets those exchanges; returns whether that succeeded.
+        run_commands: carries out waiting commands of the operator; raises SpoolError if the disk cannot be written.
     """
 
     def __init__(
@@ -55,17 +56,20 @@ class Flusher:
         retention: Retention,
         has_left: Callable[[], bool],
         settle_left: Callable[[], bool],
+        run_commands: Callable[[], None],
     ) -> None:
         self._storage = storage
         self._path = storage.path
         self._retention = retention
         self._has_left = has_left
         self._settle_left = settle_left
+        self._run_commands = run_commands
         self._reserve = -1
         """Size of the reserve file, which bounds SQLite's log."""
         self.problem: str | None = None
         """Error of the thread's last round; None if it succeeded."""
-        self._stopping = threading.Event()
+        self.stopping = threading.Event()
+        """Set when the thread must end."""
         self.thread: threading.Thread | None = None
 
     def start(self, seconds: float) -> None:
@@ -76,7 +80,7 @@ class Flusher:
 
     def stop(self) -> None:
         """Flush for the last time if the thread runs, and end it."""
-        self._stopping.set()
+        self.stopping.set()
         if self.thread is not None:
             self.thread.join()
 
@@ -85,7 +89,7 @@ class Flusher:
         database: sqlite3.Connection | None = None
         last = False
         while not last:
-            last = self._stopping.wait(seconds)
+            last = self.stopping.wait(seconds)
             try:
                 database = database or connect(self._path)
                 short = self._flush_and_move(database)
@@ -95,6 +99,9 @@ class Flusher:
                     self.relieve()
                 else:
                     self._renew_reserve()
+                if self._storage.problem is None:
+                    with contextlib.suppress(SpoolError):  # The storage has noted it, and the next round retries.
+                        self._run_commands()
                 self.problem = None
             except Exception as error:  # noqa: BLE001  (without this thread nothing is flushed)
                 self.problem = f"spool {self._path}: the flush thread failed: {type(error).__name__}: {error}"

@@ -23,8 +23,19 @@ MAX_SKEW_NS = 60 * 10**9
 _RECENT = 1000
 
 _ROW_COLUMNS = ["seq", "time_ns", "state", "class", "size", "event_name", "model", *ATTRIBUTES, "resource", "otlp"]
-_WORDS = {"dead_lettered": "dead-lettered", "counted_as_stored": "counted as stored"}
-_SEVERITIES: dict[str, Literal["INFO", "WARN", "ERROR"]] = {"dropped": "ERROR", "counted_as_stored": "INFO"}
+_WORDS = {
+    "dead_lettered": "dead-lettered",
+    "counted_as_stored": "counted as stored",
+    "retried": "queued to be sent again",
+    "resent": "queued to be sent again",
+    "dropped_by_operator": "dropped by an operator",
+}
+_SEVERITIES: dict[str, Literal["INFO", "WARN", "ERROR"]] = {
+    "dropped": "ERROR",
+    "counted_as_stored": "INFO",
+    "retried": "INFO",
+    "resent": "INFO",
+}
 _INSERT = f"INSERT INTO records ({', '.join(_ROW_COLUMNS)}) VALUES ({', '.join('?' * len(_ROW_COLUMNS))})"  # noqa: S608
 
 
@@ -125,7 +136,7 @@ class Ledger:
         )
 
     def note(self, what: str, why: str, seqs: Sequence[int], class_name: str) -> None:
-        """Write a line about lines that are no longer exported: their numbers, and the hash of the last."""
+        """Write a line about lines whose state changed for a reason: their numbers, and the hash of the last."""
         digest = self._db.execute("SELECT hash FROM ledger WHERE seq = ?", (seqs[-1],)).fetchone()
         runs = ", ".join(f"{first}-{last}" if first != last else str(first) for first, last in ranges(seqs))
         whose = f" of class {class_name}" if class_name else ""

@@ -1,7 +1,7 @@
 """The spool's limit: which lines are deleted, and in which order, once the spool holds more than ``max_bytes``.
 
 1. acknowledged lines; without a destination, the oldest lines;
-2. dead letters;
+2. dead letters, which an operator can also give up (`Retention.give_up`);
 3. with ``full="drop_oldest"``: the oldest pending lines of the class with the most pending bytes, so that no class
    displaces lines of another. A line of event ``openclaw.egress.spool`` names the dropped lines.
 
@@ -11,11 +11,11 @@ With ``full="block"`` pending lines stay, and `Retention.full` tells the proxy t
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from openclaw_egress.recording import semconv
 from openclaw_egress.spool.ledger import Ledger
-from openclaw_egress.spool.rows import LOCAL, PENDING
+from openclaw_egress.spool.rows import DEAD, LOCAL, PENDING
 from openclaw_egress.spool.schema import KEPT, SpoolError
 from openclaw_egress.spool.storage import Storage
 
@@ -106,9 +106,27 @@ class Retention:
             log.error("%d lines of class %s were dropped: the spool is at its limit", len(seqs), victim or "(proxy)")
             return True
 
+    def give_up(self, seqs: Sequence[int], why: str) -> list[int]:
+        """Delete dead letters, and write a line about them. Return their numbers.
+
+        Call it inside a transaction of the storage.
+        """
+        rows = (
+            self._storage.db.execute(
+                "SELECT seq, size, class, state, exchange_id FROM records WHERE seq = ? AND state = ?", (seq, DEAD)
+            ).fetchone()
+            for seq in seqs
+        )
+        deleted = self._delete([row for row in rows if row is not None])
+        if deleted:
+            self._ledger.note("dropped_by_operator", why, deleted, "")
+        return deleted
+
     def _delete(self, rows: list[tuple[int, int, str, int, str]]) -> list[int]:
         for seq, size, class_name, state, _ in rows:
-            self._storage.db.execute("DELETE FROM records WHERE seq = ?", (seq,))
+            why = self._storage.db.execute("DELETE FROM records WHERE seq = ? RETURNING why", (seq,)).fetchone()
+            if state == DEAD:
+                self._storage.totals.count_dead(why[0], -1)
             self._storage.totals.count(state, class_name, -1, -size)
         return [row[0] for row in rows]
 

@@ -88,6 +88,12 @@ def absent_until(version: int) -> dict[str, str]:
     return {column.name: column.sql for column in COLUMNS.values() if column.last_absent >= version}
 
 
+def reason_code(why: str | None) -> str:
+    """Return the code of a dead letter's reason, which is the text before its first colon."""
+    code = (why or "").partition(":")[0]
+    return code if code and code.replace("_", "").isalnum() and code.islower() else "refused"
+
+
 def ranges(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
     """Yield ``(first, last)`` of each run of consecutive numbers; the numbers increase."""
     first = last = None

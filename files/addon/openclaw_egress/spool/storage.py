@@ -20,6 +20,7 @@ from pathlib import Path
 from openclaw_egress.recording.log_lines import GENESIS
 from openclaw_egress.spool.journal import Journal
 from openclaw_egress.spool.migrations import migrate
+from openclaw_egress.spool.rows import DEAD, reason_code
 from openclaw_egress.spool.schema import SpoolError, connect, create_file, identify, release_reserve, spool_errors
 
 log = logging.getLogger("openclaw_egress.spool")
@@ -39,16 +40,25 @@ class Totals:
     size: dict[tuple[int, str], int]
     journal: dict[str, int]
     """Bytes of each exchange in progress."""
+    dead: dict[str, int]
+    """Number of dead letters by `rows.reason_code`."""
 
     def copy(self) -> Totals:
         """Return an independent copy."""
-        return replace(self, rows=dict(self.rows), size=dict(self.size), journal=dict(self.journal))
+        return replace(
+            self, rows=dict(self.rows), size=dict(self.size), journal=dict(self.journal), dead=dict(self.dead)
+        )
 
     def count(self, state: int, class_name: str, rows: int, size: int) -> None:
         """Add rows and bytes of a state and class; negative numbers subtract."""
         key = (state, class_name)
         self.rows[key] = self.rows.get(key, 0) + rows
         self.size[key] = self.size.get(key, 0) + size
+
+    def count_dead(self, why: str | None, rows: int) -> None:
+        """Add dead letters with a reason; a negative number subtracts."""
+        code = reason_code(why)
+        self.dead[code] = self.dead.get(code, 0) + rows
 
     @property
     def used_bytes(self) -> int:
@@ -122,10 +132,12 @@ class Storage:
     def _load_totals(self) -> Totals:
         last = self.db.execute("SELECT seq, hash, time_ns FROM ledger ORDER BY seq DESC LIMIT 1").fetchone()
         seq, digest = (last[0], bytes(last[1]).hex()) if last else (0, GENESIS)
-        totals = Totals(seq, digest, last[2] if last else 0, {}, {}, {})
+        totals = Totals(seq, digest, last[2] if last else 0, {}, {}, {}, {})
         sums = self.db.execute("SELECT state, class, count(*), sum(size) FROM records GROUP BY state, class")
         for kind, class_name, rows, size in sums:
             totals.count(kind, class_name, rows, size)
+        for why, rows in self.db.execute("SELECT why, count(*) FROM records WHERE state = ? GROUP BY why", (DEAD,)):
+            totals.count_dead(why, rows)
         totals.journal = Journal(self.db).sizes()
         return totals
 

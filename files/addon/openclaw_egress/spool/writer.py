@@ -5,7 +5,7 @@ One process writes it; a lock file ensures that. Every method that writes is one
 
 The parts: `storage` owns the file and its transactions, `ledger` appends lines to the hash chain, `journal` holds
 exchanges in progress, `retention` keeps the limit, `export_queue` serves the exporter, and `flusher` is the flush
-thread. `Spool` connects them. Commands read the file with `reader`.
+thread, which also carries out the operator's `commands`. `Spool` connects them. Commands read the file with `reader`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from openclaw_egress.recording.log_lines import AttributeValue
 from openclaw_egress.recording.otlp import make_resource
 from openclaw_egress.recording.records import DeniedRecord, EventRecord, ExchangeRecord, lines_of
 from openclaw_egress.signatures import Signer, key_id
+from openclaw_egress.spool.commands import CommandQueue
 from openclaw_egress.spool.export_queue import ExportQueue, StoredRecord
 from openclaw_egress.spool.flusher import Flusher
 from openclaw_egress.spool.journal import Journal
@@ -86,7 +87,10 @@ class Spool:
             raise
         self._retention = Retention(storage, self._ledger, max_bytes, blocks=full == "block")
         self._queue = ExportQueue(storage, self._ledger, self.reader.connections)
-        self._flusher = Flusher(storage, self._retention, lambda: bool(self._left), self._settle_left)
+        self._flusher = Flusher(
+            storage, self._retention, lambda: bool(self._left), self._settle_left, self.run_commands
+        )
+        self._commands = CommandQueue(storage, self._queue, self._retention, self._after_commit, self._flusher.stopping)
         if sync_seconds is not None:
             self._flusher.start(sync_seconds)
 
@@ -236,6 +240,10 @@ class Spool:
         """Flush committed data to the disk, if there is any."""
         self._flusher.sync()
 
+    def run_commands(self) -> None:
+        """Carry out the commands that an operator gave; see `CommandQueue.run`. The flush thread calls it."""
+        self._commands.run()
+
     # ── records ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def add(self, record: DeniedRecord | EventRecord) -> list[int]:
@@ -305,6 +313,11 @@ class Spool:
                 "dropped_lines": self.dropped_lines,
                 "refusing": int(self.problem is not None or self.full),
             }
+
+    def dead_letters(self) -> dict[str, int]:
+        """Return the number of dead letters by the code of their reason."""
+        with self._storage.lock:
+            return {code: count for code, count in sorted(self._storage.totals.dead.items()) if count}
 
     # ── for the exporter ─────────────────────────────────────────────────────────────────────────────────────
 

@@ -1,0 +1,247 @@
+"""Commands of the operator about stored lines: send lines again, or give dead letters up.
+
+Only the proxy's process writes the spool. `egress dead-letter` and `egress resend` leave a file beside it, and the
+flush thread carries the command out within a second, or after the next start. A crash at any moment loses no command
+and carries none out twice: each transaction stores its progress in ``meta`` (``command_ID``) with its result.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import secrets
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from openclaw_egress.spool.export_queue import ExportQueue
+from openclaw_egress.spool.retention import SLICE_BYTES, Retention
+from openclaw_egress.spool.rows import ACKNOWLEDGED, DEAD
+from openclaw_egress.spool.schema import SpoolError, who_may
+from openclaw_egress.spool.storage import Storage
+
+log = logging.getLogger("openclaw_egress.spool")
+
+MAX_LINES = 1000
+"""Maximum number of lines that one transaction changes, so that it does not block the proxy's event loop for long."""
+KEPT_SECONDS = 24 * 3600
+"""How long the result of a command stays in ``meta``."""
+_KEY = "command_"
+_INVALID, _UNFINISHED = ".invalid", ".tmp"
+
+
+class Action(StrEnum):
+    """The kind of a command."""
+
+    RETRY = "retry"
+    """Let the exporter send dead letters again."""
+    DROP = "drop"
+    """Delete dead letters."""
+    RESEND = "resend"
+    """Let the exporter send acknowledged lines again."""
+
+
+_STATES = {Action.RETRY: DEAD, Action.DROP: DEAD, Action.RESEND: ACKNOWLEDGED}
+
+
+def _new_id() -> str:
+    """Return an ID; IDs sort by time."""
+    return f"{time.time_ns():020d}-{secrets.token_hex(4)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command.
+
+    Attributes:
+        action: what to do.
+        ranges: first and last number of each run of lines; they increase and do not overlap.
+        why: who gave the command and why, for the line of the chain that records it.
+        id: identifies the command in its file's name and in ``meta``.
+    """
+
+    action: Action
+    ranges: tuple[tuple[int, int], ...]
+    why: str
+    id: str = field(default_factory=_new_id)
+
+    @classmethod
+    def read(cls, text: str, command_id: str) -> Command:
+        """Return the command of a file.
+
+        Raises:
+            ValueError: the text is not a command.
+        """
+        try:
+            found = json.loads(text)
+            ranges = tuple((int(first), int(last)) for first, last in found["ranges"])
+            return cls(Action(found["action"]), ranges, str(found["why"]), command_id)
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise ValueError(f"not a command: {type(error).__name__}: {error}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a command is: the next line to look at, the number of changed lines, and whether it is finished."""
+
+    next_seq: int = 0
+    changed: int = 0
+    done: bool = False
+
+
+def progress_of(db: sqlite3.Connection, command_id: str) -> Progress:
+    """Return the progress of a command that a spool stores."""
+    row = db.execute("SELECT value FROM meta WHERE key = ?", (_KEY + command_id,)).fetchone()
+    return Progress(**json.loads(row[0])) if row else Progress()
+
+
+def _file(path: Path, command_id: str) -> Path:
+    return path.with_name(f"{path.name}.command.{command_id}")
+
+
+def submit(path: Path, command: Command) -> Path:
+    """Store a command for the process that writes the spool. Return its file, which is on the disk.
+
+    Raises:
+        SpoolError: the file cannot be written.
+    """
+    target = _file(path, command.id)
+    unfinished = target.with_name(target.name + _UNFINISHED)
+    content = {"action": command.action, "ranges": command.ranges, "why": command.why}
+    try:
+        try:
+            with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as new:
+                json.dump(content, new)
+                new.flush()
+                owner = path.stat()
+                if os.geteuid() == 0:  # The proxy's user must read it.
+                    os.fchown(new.fileno(), owner.st_uid, owner.st_gid)
+                os.fsync(new.fileno())
+            unfinished.rename(target)
+        except BaseException:
+            unfinished.unlink(missing_ok=True)
+            raise
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    except OSError as error:
+        raise SpoolError(f"{target}: {error.strerror}; {who_may(path.parent)}") from error
+    return target
+
+
+class CommandQueue:
+    """The commands that wait beside a spool.
+
+    Args:
+        storage: the spool's file.
+        queue: to let lines wait for the exporter again.
+        retention: to delete dead letters.
+        after_commit: called after each transaction that changed lines.
+        stopping: set when the process stops; the rest of a command then waits for the next start.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        queue: ExportQueue,
+        retention: Retention,
+        after_commit: Callable[[], None],
+        stopping: threading.Event,
+    ) -> None:
+        self._storage = storage
+        self._queue = queue
+        self._retention = retention
+        self._after_commit = after_commit
+        self._stopping = stopping
+
+    def run(self) -> None:
+        """Carry out the waiting commands, the oldest first.
+
+        Raises:
+            SpoolError: the disk cannot be written. The rest waits.
+        """
+        for file, command_id in self._waiting():
+            try:
+                command = Command.read(file.read_text(encoding="utf-8"), command_id)
+            except (OSError, ValueError) as error:
+                self._set_aside(file, error)
+                continue
+            while not self._step(command):
+                if self._stopping.is_set():
+                    return
+            file.unlink(missing_ok=True)
+
+    def _waiting(self) -> list[tuple[Path, str]]:
+        prefix = f"{self._storage.path.name}.command."
+        with contextlib.suppress(FileNotFoundError), os.scandir(self._storage.path.parent) as entries:
+            names = sorted(entry.name for entry in entries if entry.name.startswith(prefix))
+            return [
+                (self._storage.path.with_name(name), name.removeprefix(prefix))
+                for name in names
+                if not name.endswith((_INVALID, _UNFINISHED))
+            ]
+        return []
+
+    def _set_aside(self, file: Path, error: Exception) -> None:
+        text = "the command in %s cannot be read (%s) and is not carried out; give it again"
+        log.log(self._storage.failure_level, text, file, error)
+        with contextlib.suppress(OSError):
+            file.rename(file.with_name(file.name + _INVALID))
+
+    def _step(self, command: Command) -> bool:
+        """Carry out the next part of a command in one transaction. Return whether the command is finished."""
+        with self._storage.transaction() as (db, _):
+            before = progress_of(db, command.id)
+            if before.done:  # The process ended before it deleted the file.
+                return True
+            seqs = list(self._next_lines(db, command, before.next_seq))
+            changed = self._change(command, seqs) if seqs else []
+            after = Progress(seqs[-1] + 1 if seqs else before.next_seq, before.changed + len(changed), done=not seqs)
+            value = json.dumps(asdict(after))
+            db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_KEY + command.id, value))
+            if after.done:
+                self._forget_old(db)
+        if changed:
+            self._after_commit()
+        if after.done:
+            log.info("%s: %d lines changed (%s)", command.action, after.changed, command.why)
+        return after.done
+
+    def _next_lines(self, db: sqlite3.Connection, command: Command, start: int) -> Iterator[int]:
+        """Yield the numbers of the next lines, up to the limits of one transaction."""
+        lines = total = 0
+        for first, last in command.ranges:
+            if last < start:
+                continue
+            rows = db.execute(
+                "SELECT seq, size FROM records WHERE seq BETWEEN ? AND ? AND state = ? ORDER BY seq",
+                (max(first, start), last, _STATES[command.action]),
+            )
+            for seq, size in rows:
+                yield seq
+                lines, total = lines + 1, total + size
+                if lines >= MAX_LINES or total >= SLICE_BYTES:
+                    return
+
+    def _change(self, command: Command, seqs: Sequence[int]) -> list[int]:
+        if command.action is Action.DROP:
+            return self._retention.give_up(seqs, command.why)
+        return self._queue.send_again(seqs, _STATES[command.action], command.why)
+
+    def _forget_old(self, db: sqlite3.Connection) -> None:
+        """Delete the results of old commands that left no file."""
+        oldest = f"{_KEY}{time.time_ns() - KEPT_SECONDS * 10**9:020d}"
+        waiting = {command_id for _, command_id in self._waiting()}
+        keys: list[Any] = db.execute("SELECT key FROM meta WHERE key >= ? AND key < ?", (_KEY, oldest)).fetchall()
+        for (key,) in keys:
+            if key.removeprefix(_KEY) not in waiting:
+                db.execute("DELETE FROM meta WHERE key = ?", (key,))
