@@ -82,7 +82,7 @@ def unknown_in(words: str) -> str | None:
 
 def test_search_finds_commands_in_a_text():
     assert len({words for _, words in commands()}) > 20
-    assert unknown_in("dead-letter list") == "dead-letter" and unknown_in("records --nonsense") == "--nonsense"
+    assert unknown_in("dead-letters list") == "dead-letters" and unknown_in("records --nonsense") == "--nonsense"
     assert unknown_in("policy check|nothing") == "check|nothing"
 
 

@@ -14,7 +14,8 @@ import pytest
 
 from openclaw_egress.recording.records import EventRecord
 from openclaw_egress.spool import commands
-from openclaw_egress.spool.commands import Action, Command, progress_of, submit
+from openclaw_egress.spool.commands import Action, Command, submit
+from openclaw_egress.spool.progress import progress_of
 from openclaw_egress.spool.reader import Filters
 from openclaw_egress.spool.schema import SpoolError
 from openclaw_egress.spool.writer import Spool

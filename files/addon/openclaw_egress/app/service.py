@@ -151,6 +151,9 @@ class Service:
 
     def _publish_gauges(self) -> None:
         self.metrics.gauges(self._gauges)
+        self.metrics.by_label(
+            "dead_letters", "Lines that the destination refuses for good, by reason.", "reason", self._dead_letters
+        )
         self.metrics.by_class("memory_used_bytes", "Memory in use by traffic.", lambda: self._memory("used_bytes"))
         self.metrics.by_class(
             "memory_room_bytes",
@@ -324,6 +327,9 @@ class Service:
 
     def _memory(self, name: str) -> dict[str, float]:
         return {class_name: float(values[name]) for class_name, values in self.budget.report().items()}
+
+    def _dead_letters(self) -> dict[str, float]:
+        return {code: float(count) for code, count in self.spool.dead_letters().items()}
 
     # ── housekeeping ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -627,6 +633,7 @@ class Service:
             "policy": self.policy.digest,
             "export": dict(export),
             "spool": self.spool.stats(),
+            "dead_letters": self.spool.dead_letters(),
             "memory": {
                 "used_bytes": self.budget.total,
                 "limit_bytes": self.budget.limit,

@@ -14,7 +14,7 @@ import json
 from array import array
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from openclaw_egress.audit.findings import Finding, FindingCode, Report
@@ -194,7 +194,8 @@ def against_ledger(
         findings.append(Finding(FindingCode.CHANGED if own else FindingCode.FOREIGN, seq, seq, why))
     changed = {finding.first for finding in findings if finding.code is FindingCode.CHANGED}
     absent, explained = _absent(ledger, seen, changed, dropped, every_line=every_line)
-    findings += _gaps(absent, bodies.parts, ledger.last)
+    gaps = _gaps(absent, bodies.parts, ledger.last)
+    findings += gaps if every_line else (_with_remedy(gap, ledger) for gap in gaps)
     findings += signatures.rest(required=False)
     return Report(
         signed_seq=signatures.signed_seq,
@@ -261,9 +262,17 @@ def _gaps(absent: list[int], parts: dict[int, int], last: int) -> Iterator[Findi
             yield Finding(FindingCode.MISSING, first, end, "absent, and no record explains it")
 
 
+def _with_remedy(gap: Finding, ledger: Ledger) -> Finding:
+    """Return a finding about lines that a destination lacks, with those that can be sent again."""
+    seqs = [seq for seq in range(gap.first, gap.last + 1) if ledger.states[seq - ledger.first] == ACKNOWLEDGED]
+    gone = gap.last - gap.first + 1 - len(seqs)
+    note = f"; the spool no longer has {gone} of them" if gone else ""
+    return replace(gap, detail=gap.detail + note, resend=tuple(ranges(seqs)))
+
+
 def _dropped_by(sealed: dict[str, Any]) -> tuple[int, int, int] | None:
     """Return first number, last number and count of the lines whose loss this line records."""
-    if sealed.get(semconv.OUTCOME) not in ("dropped", "dropped_by_operator", "dead_lettered"):
+    if sealed.get(semconv.OUTCOME) not in ("dropped", "dead_lettered"):
         return None
     first, last, count = map(sealed.get, (semconv.SPOOL_FIRST_SEQ, semconv.SPOOL_LAST_SEQ, semconv.SPOOL_LINES))
     if not isinstance(first, int) or not isinstance(last, int) or not isinstance(count, int):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from openclaw_egress.spool.rows import compact
+
 
 class FindingCode(StrEnum):
     """The kind of a finding. Codes are an interface: scripts compare them. Do not rename one."""
@@ -37,6 +39,8 @@ class Finding:
     first: int
     last: int
     detail: str
+    resend: tuple[tuple[int, int], ...] = ()
+    """Runs of lines that the spool still has and that are missing, so that `egress resend` mends them."""
 
     @property
     def lines(self) -> str:
@@ -45,7 +49,8 @@ class Finding:
 
     def as_json(self) -> dict[str, object]:
         """Return the finding as a JSON object."""
-        return {"code": self.code, "first": self.first, "last": self.last, "detail": self.detail}
+        found: dict[str, object] = {"code": self.code, "first": self.first, "last": self.last, "detail": self.detail}
+        return found | ({"remedy": f"egress resend {compact(self.resend)}"} if self.resend else {})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from openclaw_egress import __version__
-from openclaw_egress.cli import audit, ca, denials, policy, records, run
+from openclaw_egress.cli import audit, ca, dead_letters, denials, policy, records, run
 from openclaw_egress.cli.formatting import BAD_INPUT, complain, harmless
 from openclaw_egress.errors import EgressError
 from openclaw_egress.spool.schema import who_may
@@ -59,6 +59,7 @@ run.register(app)
 records.register(app)
 denials.register(app)
 audit.register(app)
+dead_letters.register(app)
 app.add_typer(policy.app, name="policy")
 app.add_typer(ca.app, name="ca")
 

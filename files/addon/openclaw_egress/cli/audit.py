@@ -22,14 +22,17 @@ from openclaw_egress.errors import EgressError
 from openclaw_egress.settings import Settings
 from openclaw_egress.signatures import PUBLIC_FILE, is_signed, read_public_key
 from openclaw_egress.spool.reader import SpoolReader
+from openclaw_egress.spool.rows import DEAD, STATES, compact
 
 MAX_SHOWN = 50
+_RUNS, _COMMANDS = 20, 20
+"""Maximum number of runs of lines in one command that is shown, and of such commands."""
 _MARGIN_NS = 600 * 10**9
 """Loki accepts lines up to ten minutes ahead of its clock, so a forged line can have such a time."""
 _REMEDIES = {
     FindingCode.CHANGED: "somebody edited these lines there; the spool's ledger has the hash of each original",
     FindingCode.FOREIGN: "this instance did not write these lines: find out who can push to the destination",
-    FindingCode.MISSING: "Loki shows a backlog up to 30 minutes after it was sent: repeat the audit later",
+    FindingCode.MISSING: "Loki shows a backlog up to 30 minutes after it was sent: repeat the audit later first",
     FindingCode.CUT_TAIL: "if the newest records were sent seconds ago, repeat the audit",
     FindingCode.SIGNATURE: "somebody without the instance's key wrote the chain from there on, or the key was replaced",
     FindingCode.SPOOL: "the spool's file was edited or is damaged: keep a copy of it and of the destination's records",
@@ -230,3 +233,12 @@ def _print(report: Report) -> None:
     for code in dict.fromkeys(finding.code for finding in report.findings):
         if remedy := _REMEDIES.get(code):
             typer.echo(f"  {code}: {remedy}")
+    if report.explained.get(STATES[DEAD]):
+        typer.echo(
+            "  dead letters: `egress dead-letter list` shows the reasons, `egress dead-letter retry` sends them again"
+        )
+    missing = [run for finding in report.findings for run in finding.resend]
+    for at in range(0, min(len(missing), _RUNS * _COMMANDS), _RUNS):
+        typer.echo(f"  to send the absent lines again: egress resend {compact(missing[at : at + _RUNS])}")
+    if len(missing) > _RUNS * _COMMANDS:
+        typer.echo("  … more lines are absent: repeat the audit afterwards, or take the remedies of --json")

@@ -97,9 +97,10 @@ def status(as_json: JSON = False) -> None:
     problems: list[str] = list(report.get("problems", []))
     # Report an unreadable file as a problem, and still show the other results.
     spool: dict[str, int] | None = None
+    dead: dict[str, int] = {}
     try:
         with SpoolReader(settings.spool_path) as reader:
-            spool = reader.stats()
+            spool, dead = reader.stats(), reader.dead_letter_counts()
     except SpoolError as error:
         problems.append(str(error))
     # Show the CA that a running proxy has in memory, because the files may be newer.
@@ -120,11 +121,12 @@ def status(as_json: JSON = False) -> None:
                 "warnings": report.get("warnings", []),
                 "export": report.get("export", {}),
                 "spool": spool,
+                "dead_letters": dead,
                 "ca": authority,
             }
         )
     else:
-        _print_status(running, problems, spool, authority)
+        _print_status(running, problems, spool, dead, authority)
     if _is_forbidden(settings.spool_path):
         raise typer.Exit(BAD_INPUT)
     if problems or not report.get("ok"):
@@ -158,6 +160,7 @@ def _print_status(
     running: dict[str, Any] | None,
     problems: list[str],
     spool: dict[str, int] | None,
+    dead: dict[str, int],
     authority: dict[str, Any] | None,
 ) -> None:
     if running is None:
@@ -178,8 +181,12 @@ def _print_status(
         used = sum(value for name, value in spool.items() if name.endswith("_bytes"))
         typer.echo(
             f"spool    {kept} lines kept ({size(used)}), {spool['pending_records']} waiting, "
-            f"{spool['dead_letter_records']} dead letters, {spool['open_exchanges']} exchanges in progress"
+            f"{spool['acknowledged_records']} acknowledged, {spool['dead_letter_records']} dead letters, "
+            f"{spool['open_exchanges']} exchanges in progress"
         )
+    if dead:
+        reasons = ", ".join(f"{count} {code}" for code, count in dead.items())
+        typer.echo(f"dead     {reasons} (`egress dead-letter list` shows the lines)")
     if authority is not None:
         what = "served" if running is not None else "on disk"
         until, root = str(authority["issuing_expires"])[:10], str(authority["root_expires"])[:10]

@@ -55,17 +55,21 @@ class Metrics:
 
     def by_class(self, name: str, text: str, read: Callable[[], Mapping[str, float]]) -> None:
         """Register a gauge with one value per class, read at each scrape."""
-        self.registry.register(_ByClass(name, text, read))
+        self.by_label(name, text, "egress_class", read)
+
+    def by_label(self, name: str, text: str, label: str, read: Callable[[], Mapping[str, float]]) -> None:
+        """Register a gauge with one value per value of a label, read at each scrape."""
+        self.registry.register(_ByLabel(name, text, label, read))
 
 
-class _ByClass(Collector):
-    def __init__(self, name: str, text: str, read: Callable[[], Mapping[str, float]]) -> None:
-        self._name, self._text, self._read = name, text, read
+class _ByLabel(Collector):
+    def __init__(self, name: str, text: str, label: str, read: Callable[[], Mapping[str, float]]) -> None:
+        self._name, self._text, self._label, self._read = name, text, label, read
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        family = GaugeMetricFamily(f"{PREFIX}_{self._name}", self._text, labels=["egress_class"])
-        for class_name, value in self._read().items():
-            family.add_metric([class_name], value)
+        family = GaugeMetricFamily(f"{PREFIX}_{self._name}", self._text, labels=[self._label])
+        for label, value in self._read().items():
+            family.add_metric([label], value)
         yield family
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from openclaw_egress.spool.export_queue import ExportQueue
+from openclaw_egress.spool.progress import KEY, Progress, progress_of
 from openclaw_egress.spool.retention import SLICE_BYTES, Retention
 from openclaw_egress.spool.rows import ACKNOWLEDGED, DEAD
 from openclaw_egress.spool.schema import SpoolError, who_may
@@ -33,7 +34,6 @@ MAX_LINES = 1000
 """Maximum number of lines that one transaction changes, so that it does not block the proxy's event loop for long."""
 KEPT_SECONDS = 24 * 3600
 """How long the result of a command stays in ``meta``."""
-_KEY = "command_"
 _INVALID, _UNFINISHED = ".invalid", ".tmp"
 
 
@@ -85,21 +85,6 @@ class Command:
             return cls(Action(found["action"]), ranges, str(found["why"]), command_id)
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(f"not a command: {type(error).__name__}: {error}") from None
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a command is: the next line to look at, the number of changed lines, and whether it is finished."""
-
-    next_seq: int = 0
-    changed: int = 0
-    done: bool = False
-
-
-def progress_of(db: sqlite3.Connection, command_id: str) -> Progress:
-    """Return the progress of a command that a spool stores."""
-    row = db.execute("SELECT value FROM meta WHERE key = ?", (_KEY + command_id,)).fetchone()
-    return Progress(**json.loads(row[0])) if row else Progress()
 
 
 def _file(path: Path, command_id: str) -> Path:
@@ -207,7 +192,7 @@ class CommandQueue:
             changed = self._change(command, seqs) if seqs else []
             after = Progress(seqs[-1] + 1 if seqs else before.next_seq, before.changed + len(changed), done=not seqs)
             value = json.dumps(asdict(after))
-            db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_KEY + command.id, value))
+            db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (KEY + command.id, value))
             if after.done:
                 self._forget_old(db)
         if changed:
@@ -239,9 +224,9 @@ class CommandQueue:
 
     def _forget_old(self, db: sqlite3.Connection) -> None:
         """Delete the results of old commands that left no file."""
-        oldest = f"{_KEY}{time.time_ns() - KEPT_SECONDS * 10**9:020d}"
+        oldest = f"{KEY}{time.time_ns() - KEPT_SECONDS * 10**9:020d}"
         waiting = {command_id for _, command_id in self._waiting()}
-        keys: list[Any] = db.execute("SELECT key FROM meta WHERE key >= ? AND key < ?", (_KEY, oldest)).fetchall()
+        keys: list[Any] = db.execute("SELECT key FROM meta WHERE key >= ? AND key < ?", (KEY, oldest)).fetchall()
         for (key,) in keys:
-            if key.removeprefix(_KEY) not in waiting:
+            if key.removeprefix(KEY) not in waiting:
                 db.execute("DELETE FROM meta WHERE key = ?", (key,))

@@ -20,9 +20,12 @@ from openclaw_egress.recording.log_lines import GENESIS
 from openclaw_egress.recording.otlp import decode_text
 from openclaw_egress.recording.semconv import EVENT_DENIED
 from openclaw_egress.spool.migrations import read_old_denial
-from openclaw_egress.spool.rows import COLUMNS, FLAGS, STATES, Row
+from openclaw_egress.spool.progress import Progress, progress_of
+from openclaw_egress.spool.rows import ACKNOWLEDGED, COLUMNS, DEAD, FLAGS, STATES, Row, reason_code
 from openclaw_egress.spool.schema import (
     CLOCK_SET_BACK,
+    KEPT,
+    ROW_BYTES,
     SpoolError,
     check_schema,
     columns_of,
@@ -31,7 +34,7 @@ from openclaw_egress.spool.schema import (
     who_may,
 )
 
-__all__ = ["Audit", "Filters", "Row", "SpoolReader"]
+__all__ = ["Audit", "DeadLetter", "Filters", "Row", "SpoolReader"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +61,31 @@ class Filters:
     limit: int | None = None
     """Maximum number of records, the newest first."""
     newest_first: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """One line that the destination refuses for good."""
+
+    seq: int
+    time_ns: int
+    class_name: str
+    event_name: str
+    id: str
+    """The exchange's ID; empty for other records."""
+    part: int
+    parts: int
+    host: str
+    """The host of the record, of which this line may be a part."""
+    size: int
+    """Bytes of the encoded line."""
+    why: str
+    """The destination's reason, which begins with a code."""
+
+    @property
+    def code(self) -> str:
+        """Return the code of the reason."""
+        return reason_code(self.why)
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,6 +325,52 @@ class SpoolReader:
         with spool_errors(self.path):
             row = self._read().execute("SELECT seq, hash FROM ledger ORDER BY seq DESC LIMIT 1").fetchone()
         return (int(row[0]), bytes(row[1]).hex()) if row else (0, GENESIS)
+
+    def dead_letters(self) -> list[DeadLetter]:
+        """Return the dead letters by number."""
+        with spool_errors(self.path):
+            rows = self._read().execute(
+                "SELECT seq, time_ns, class, event_name, exchange_id, part, parts, coalesce(host, (SELECT host FROM "
+                "records f WHERE f.exchange_id = r.exchange_id AND f.exchange_id <> '' AND f.part = 0), ''), "
+                "size - ?, coalesce(why, '') FROM records r WHERE state = ? ORDER BY seq",
+                (ROW_BYTES, DEAD),
+            )
+            return [DeadLetter(*row) for row in rows]
+
+    def dead_letter_counts(self) -> dict[str, int]:
+        """Return the number of dead letters by the code of their reason."""
+        found: dict[str, int] = {}
+        with spool_errors(self.path):
+            query = "SELECT why, count(*) FROM records WHERE state = ? GROUP BY why"
+            for why, count in self._read().execute(query, (DEAD,)):
+                code = reason_code(why)
+                found[code] = found.get(code, 0) + count
+        return dict(sorted(found.items()))
+
+    def states(self, first: int, last: int) -> Iterator[tuple[int, int, int | None]]:
+        """Yield number, time and state of the lines of a range, in order.
+
+        The state is an index of `rows.STATES`, or None for a line that is no longer stored.
+        """
+        with spool_errors(self.path):
+            yield from self._read().execute(
+                "SELECT l.seq, l.time_ns, r.state FROM ledger l LEFT JOIN records r USING (seq) "
+                "WHERE l.seq BETWEEN ? AND ? ORDER BY l.seq",
+                (first, last),
+            )
+
+    def newest_acknowledged_ns(self) -> int:
+        """Return about the newest time that the destination has stored, in Unix nanoseconds; 0 without one."""
+        with spool_errors(self.path):
+            rows = self._read().execute(
+                f"SELECT state, time_ns FROM records {KEPT} WHERE state IN (1, 3) ORDER BY seq DESC LIMIT 1000"  # noqa: S608
+            )
+            return max((time_ns for state, time_ns in rows if state == ACKNOWLEDGED), default=0)
+
+    def command_progress(self, command_id: str) -> Progress:
+        """Return how far the proxy is with a command; see `commands.submit`."""
+        with spool_errors(self.path):
+            return progress_of(self._read(), command_id)
 
     def stats(self) -> dict[str, int]:
         """Return counts and bytes by state; see `rows.STATES`."""

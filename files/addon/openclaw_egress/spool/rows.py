@@ -105,3 +105,8 @@ def ranges(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
         last = number
     if first is not None and last is not None:
         yield first, last
+
+
+def compact(runs: Iterable[tuple[int, int]]) -> str:
+    """Return runs of numbers as text that `egress resend` accepts: ``12-40,50``."""
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)

@@ -4,7 +4,7 @@ SQLite in WAL mode; other tools may read it while the proxy writes (``sqlite3 'f
 
 ===============  =====================================================================================================
 ``meta``         ``schema_version`` (always 1: versions before ``user_version`` check it), ``instance_id`` (a UUID that
-                 never changes), ``created_ns``
+                 never changes), ``created_ns``, ``command_ID`` (the progress of an operator's command)
 ``ledger``       one row for each line of the chain: ``seq`` (without gaps, from 1), ``hash`` (SHA-256 of the line, 32
                  bytes), ``time_ns`` (increases, except at lines that ``meta`` names as ``clock_set_back_SEQ``). Rows
                  are never deleted

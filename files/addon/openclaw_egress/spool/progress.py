@@ -1,0 +1,25 @@
+"""The progress of an operator's command, which the writer stores in ``meta`` and the command line reads."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from dataclasses import dataclass
+
+KEY = "command_"
+"""Prefix of keys in ``meta`` that store the progress of a command."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a command is: the next line to look at, the number of changed lines, and whether it is finished."""
+
+    next_seq: int = 0
+    changed: int = 0
+    done: bool = False
+
+
+def progress_of(db: sqlite3.Connection, command_id: str) -> Progress:
+    """Return the progress of a command that a spool stores."""
+    row = db.execute("SELECT value FROM meta WHERE key = ?", (KEY + command_id,)).fetchone()
+    return Progress(**json.loads(row[0])) if row else Progress()
