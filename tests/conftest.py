@@ -17,5 +17,5 @@ reworded.install_if_asked()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the longest test first: at the end, the other workers would wait for it."""
+    """Run the longest test first, so that the other workers do not wait for it at the end."""
     items.sort(key=lambda item: item.path.name != "test_reworded.py")

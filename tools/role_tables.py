@@ -33,7 +33,7 @@ def default_of(option: dict[str, Any]) -> str:
 
 
 def table(role: Path) -> str:
-    """Return the role's table with its marks."""
+    """Return the role's table between the two marker comments."""
     specs = yaml.safe_load((role / "meta" / "argument_specs.yml").read_text())["argument_specs"]
     rows = ["| variable | type | default | what it is |", "|---|---|---|---|"]
     for name, option in specs["main"]["options"].items():

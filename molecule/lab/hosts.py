@@ -17,7 +17,7 @@ KEY = "sk-ant-api03-lab-key-that-must-not-be-kept"
 
 
 def run(*words: str, **options: Any) -> str:
-    """Return the output of a command. Raise an error with its output where it fails."""
+    """Return the output of a command. If it fails, raise an error with its output."""
     done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=ROOT, **options)
     assert done.returncode == 0, f"{' '.join(words)[:300]} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
     return done.stdout
@@ -57,7 +57,8 @@ def in_sandbox(*words: str) -> str:
 def sandbox_settings() -> dict[str, Any]:
     """Return OpenClaw's configuration of its sandboxes, `agents.defaults.sandbox`.
 
-    Read it once a run: no test changes it, and each start of OpenClaw's command takes seconds.
+    Read the configuration once per test run, because no test changes it and each start of OpenClaw's command takes
+    seconds.
     """
     answer = openclaw("config", "get", "agents.defaults.sandbox", "--json")
     return dict(json.loads(answer[answer.index("{") :]))
@@ -155,7 +156,7 @@ def loki(query: str) -> list[tuple[dict[str, str], str]]:
 
 
 def victorialogs(query: str) -> list[dict[str, str]]:
-    """Return the records in VictoriaLogs, a dict for each."""
+    """Return the records in VictoriaLogs, each as a dict."""
     url = "http://10.0.0.2:9428/select/logsql/query"
     text = on("vps2", "curl", "-sS", url, "--data-urlencode", f"query={query}", "--data-urlencode", "limit=1000")
     return [json.loads(line) for line in whole_lines(text)]

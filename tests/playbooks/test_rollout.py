@@ -1,6 +1,6 @@
 """Tests of the rollout of site.yml to several hosts: batches, failed and unreachable hosts, and the report.
 
-The playbooks are real. The roles' tasks are replaced by ones that create the manifest and fail as the inventory says.
+The playbooks are real. Stubs replace the roles' tasks: they create the manifest, and fail if the inventory requests it.
 """
 
 import json
@@ -43,7 +43,7 @@ def tasks_of(role: str) -> dict[str, list[dict]]:
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a copy of the collection whose roles only create, fail and remove."""
+    """Return a copy of the collection whose roles are stubs: they create files, fail, and remove the files."""
     collections = tmp_path_factory.mktemp("checkout") / "collections"
     copy = collections / "ansible_collections" / "openclaw" / "egress"
     ignored = shutil.ignore_patterns("collections", "files", "templates")
@@ -71,7 +71,7 @@ class Rollout:
 
 @pytest.fixture
 def rollout(run: Run, checkout: Path, tmp_path: Path):
-    """Run site.yml on gateways given as a dict of their variables; each has a state directory of its own."""
+    """Run site.yml on gateways, given as a dict of their variables. Each gateway has its own state directory."""
 
     def call(gateways: dict[str, dict], *words: str, loki: dict[str, dict] | None = None) -> Rollout:
         for name, variables in gateways.items():
@@ -106,7 +106,7 @@ def deployed(tmp_path: Path, *names: str) -> list[bool]:
     return [(tmp_path / name / "manifest.json").exists() for name in names]
 
 
-def test_a_host_that_fails_does_not_stop_the_others_of_its_batch(rollout, tmp_path):
+def test_failing_host_does_not_stop_the_other_hosts_of_its_batch(rollout, tmp_path):
     # Seven hosts: batches of one, two and four.
     done = rollout(
         {
@@ -136,7 +136,7 @@ def test_a_host_that_fails_does_not_stop_the_others_of_its_batch(rollout, tmp_pa
     ],
     ids=["broken", "unreachable"],
 )
-def test_no_host_follows_a_first_host_that_failed(rollout, tmp_path, broken, state, error):
+def test_no_host_is_deployed_after_the_first_host_failed(rollout, tmp_path, broken, state, error):
     done = rollout({"one": dict(broken), "two": {}, "three": {}})
     assert done.code != 0
     assert done.states == {"one": state, "two": "failed", "three": "failed"}
@@ -167,7 +167,7 @@ def test_limit_checks_the_inventory_as_well(rollout, tmp_path):
     assert deployed(tmp_path, "one") == [False]
 
 
-def test_a_host_of_both_groups_needs_two_state_directories(rollout, tmp_path):
+def test_host_in_both_groups_needs_two_state_directories(rollout, tmp_path):
     both = {"openclaw_egress_state_dir": str(tmp_path), "loki_otlp_state_dir": f"{tmp_path}/"}
     done = rollout({"one": both}, loki={"one": both})
     assert done.code != 0

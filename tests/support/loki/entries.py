@@ -1,7 +1,7 @@
 """Conversion of OTLP records to Loki's form: a stream (labels), a time, a line, structured metadata.
 
-Measured in the cases `names`, `bodies`, `no-service-name`, `t-zero*` of tests/contract/loki/answers.json. Not measured,
-but from Loki's public source: the rules for `detected_level`, and the order of metadata.
+The cases `names`, `bodies`, `no-service-name` and `t-zero*` of tests/contract/loki/answers.json recorded this
+conversion. From Loki's public source, without a recording: the rules for `detected_level`, and the order of metadata.
 """
 
 from __future__ import annotations

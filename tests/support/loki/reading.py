@@ -2,7 +2,8 @@
 
 Each function takes parameters and returns JSON values.
 
-Measured in the cases `query`, `labels`, `series`; the rest follows Loki's HTTP documentation.
+The cases `query`, `labels` and `series` recorded these responses of a real Loki; the rest follows its HTTP
+documentation.
 """
 
 from __future__ import annotations

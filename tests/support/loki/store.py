@@ -1,7 +1,7 @@
 """Pushed records by stream, in memory, with Loki's rules for acceptance and visibility.
 
-Measured in the cases `line-*`, `metadata-*`, `t-*`, `behind-*`, `dup-*`, `batch-*`, `rate`, `body-*`. Not implemented:
-the limits on labels (15 a stream) and on streams (5,000), the rate limit of a single stream (3 MB/s).
+The cases `line-*`, `metadata-*`, `t-*`, `behind-*`, `dup-*`, `batch-*`, `rate` and `body-*` recorded these rules. Not
+implemented: the limits on labels (15 a stream) and on streams (5,000), the rate limit of a single stream (3 MB/s).
 """
 
 from __future__ import annotations

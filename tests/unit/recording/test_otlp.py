@@ -54,7 +54,7 @@ def test_the_trace_of_the_request_is_on_the_record():
 
 
 @pytest.mark.parametrize("ids", [(None, None), ("zz", "0b" * 8), ("0" * 32, "0" * 16), ("0a" * 16, None)])
-def test_record_has_no_trace_if_the_requests_is_invalid(ids):
+def test_record_has_no_trace_if_the_traceparent_header_is_invalid(ids):
     record = LogRecord.FromString(encode_record(line(trace_id=ids[0], span_id=ids[1]), "x", TIME))
     assert (record.trace_id, record.span_id) == (b"", b"")
 
