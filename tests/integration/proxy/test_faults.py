@@ -12,7 +12,8 @@ import logging
 
 import pytest
 
-from openclaw_egress.app import launcher, service
+from openclaw_egress.app import launcher
+from openclaw_egress.app.decision_log import DecisionLog
 from openclaw_egress.observability import metrics
 from openclaw_egress.policy import destination, model
 from openclaw_egress.proxy import (
@@ -350,7 +351,7 @@ OWN_FILES = (access_control.__file__, recorder.__file__)
 def trials(tmp_path_factory):
     directory = tmp_path_factory.mktemp("faults")
     upstream = Upstream(directory)
-    hooks = [*functions_of(access_control, recorder), service.Service.denied, service.Service.allowed]
+    hooks = [*functions_of(access_control, recorder), DecisionLog.denied, DecisionLog.allowed]
     with pytest.MonkeyPatch.context() as patch, Faults([*hooks, *functions_of(*CALLED)]) as faults:
         patch.setattr(recorder, "BUFFER_LIMIT", 1000)
         patch.setattr(recorder, "JOURNAL_SECONDS", 0.0)

@@ -12,8 +12,8 @@ from tests.support.proxy_process import free_ports
 
 UNCHECKED = """\
 import runpy, sys
-from openclaw_egress.app import service
-service.check_listeners = lambda host, classes: None
+from openclaw_egress.app import open_listeners
+open_listeners.check_listeners = lambda host, classes: None
 sys.argv = sys.argv[3:]
 runpy.run_module("openclaw_egress", run_name="__main__")
 """

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from openclaw_egress.app.endpoint_check import plain_export_warning
 from openclaw_egress.app.listeners import is_loopback
-from openclaw_egress.app.service import plain_export_warning
 from openclaw_egress.settings import Settings, SettingsError
 from openclaw_egress.spool.writer import Spool
 from tests.integration.proxy.conftest import make_proxy, wait_until

@@ -42,24 +42,24 @@ def change(service, old: str, new: str) -> None:
 
 
 def successful(service) -> float:
-    return service._gauges()["policy_last_reload_successful"][1]
+    return service.readiness.gauges()["policy_last_reload_successful"][1]
 
 
 def test_failing_task_does_not_stop_the_other_housekeeping_tasks(service):
-    def fail() -> None:
+    def fail(inspect) -> None:
         raise RuntimeError("a fault")
 
-    service._renew_ca = fail
+    service.ca.renew = fail
     service.start()
     for old, new in (("open", "enforce"), ("enforce", "report")):
         change(service, f"action: {old}", f"action: {new}")
-        assert soon(lambda wanted=new: service.policy.classes["gateway"].action == wanted)
+        assert soon(lambda wanted=new: service.policies.current.classes["gateway"].action == wanted)
 
 
 @pytest.mark.parametrize("how", ["raises", "fails", "never answers"])
 def test_policy_whose_listeners_cannot_open_is_not_applied(service, monkeypatch, how):
     """Keep the previous policy in force, report it, and try again until the listeners open."""
-    monkeypatch.setattr("openclaw_egress.app.service.LISTEN_SECONDS", 0.5)
+    monkeypatch.setattr("openclaw_egress.app.open_listeners.LISTEN_SECONDS", 0.5)
     broken, applied = threading.Event(), []
     broken.set()
 
@@ -74,26 +74,26 @@ def test_policy_whose_listeners_cannot_open_is_not_applied(service, monkeypatch,
             future.set_exception(ListenError("cannot listen on 127.0.0.1:1"))
         return future
 
-    service.apply_listeners = apply_listeners
+    service.listeners.apply = apply_listeners
     service.start()
-    before, old, new = service.policy, service.policy.classes["gateway"].listen, free_ports(1)[0]
+    before, old, new = service.policies.current, service.policies.current.classes["gateway"].listen, free_ports(1)[0]
     assert successful(service) == 1
     change(service, f"listen: {old}", f"listen: {new}")
-    assert soon(lambda: any("listen" in problem for problem in service.ready()[1]["problems"]))
-    assert not service.ready()[0] and service.policy is before and successful(service) == 0
+    assert soon(lambda: any("listen" in problem for problem in service.readiness.ready()[1]["problems"]))
+    assert not service.readiness.ready()[0] and service.policies.current is before and successful(service) == 0
     broken.clear()
-    assert soon(lambda: service.policy.classes["gateway"].listen == new)
+    assert soon(lambda: service.policies.current.classes["gateway"].listen == new)
     # The new listeners open before the new policy is in force; the old listeners close afterwards.
-    ports = {found.listen for found in service.policy.classes.values()}
+    ports = {found.listen for found in service.policies.current.classes.values()}
     assert soon(lambda: len(applied) > 1) and applied[-2:] == [{*ports, old}, ports]
-    assert successful(service) == 1 and not [one for one in service.ready()[1]["problems"] if "listen" in one]
+    assert successful(service) == 1 and not [one for one in service.readiness.ready()[1]["problems"] if "listen" in one]
 
 
 def test_listener_that_does_not_close_is_reported_until_it_closes(service, monkeypatch):
-    monkeypatch.setattr("openclaw_egress.app.service.LISTEN_SECONDS", 0.5)
+    monkeypatch.setattr("openclaw_egress.app.open_listeners.LISTEN_SECONDS", 0.5)
     fails = threading.Event()
     fails.set()
-    old, new = service.policy.classes["gateway"].listen, free_ports(1)[0]
+    old, new = service.policies.current.classes["gateway"].listen, free_ports(1)[0]
     applied = []
 
     def apply_listeners(ports):
@@ -106,25 +106,30 @@ def test_listener_that_does_not_close_is_reported_until_it_closes(service, monke
         return future
 
     def reported() -> list[str]:
-        return [one for one in service.ready()[1]["problems"] if f"{old} (class gateway)" in one]
+        return [one for one in service.readiness.ready()[1]["problems"] if f"{old} (class gateway)" in one]
 
-    service.apply_listeners = apply_listeners
+    service.listeners.apply = apply_listeners
     service.start()
     change(service, f"listen: {old}", f"listen: {new}")
-    assert soon(reported) and not service.ready()[0]
-    assert service.policy.classes["gateway"].listen == new and "cannot close" in reported()[0]
+    assert soon(reported) and not service.readiness.ready()[0]
+    assert service.policies.current.classes["gateway"].listen == new and "cannot close" in reported()[0]
     fails.clear()
     assert soon(lambda: not reported())
-    assert applied[-1] == {found.listen for found in service.policy.classes.values()}
+    assert applied[-1] == {found.listen for found in service.policies.current.classes.values()}
 
 
 def test_new_ca_is_logged_only_once_it_is_served(service, monkeypatch, caplog):
     caplog.set_level("INFO", logger="openclaw_egress")
     monkeypatch.setattr("openclaw_egress.proxy.served_ca.SETTLE_SECONDS", 0.1)
     before = service.served_ca.info.issuing_sha256
-    certificates.create(service.ca_dir, service.settings.state_dir / "root", service.policy.inspect, force_issuing=True)
-    new = certificates.show(service.ca_dir).issuing_sha256
-    service._reload_ca()
+    certificates.create(
+        service.served_ca.directory,
+        service.settings.state_dir / "root",
+        service.policies.current.inspect,
+        force_issuing=True,
+    )
+    new = certificates.show(service.served_ca.directory).issuing_sha256
+    service.policies.reload_ca()
     said = [one.getMessage() for one in caplog.records if "issuing CA valid until" in one.getMessage()]
     assert len(said) == 1, caplog.text
     assert new in said[0] and before not in said[0]
@@ -141,13 +146,13 @@ def test_heartbeat_continues_after_a_failure_and_reports_it(service, monkeypatch
     monkeypatch.setattr(service.served_ca, "serve", serve)
 
     async def beats() -> None:
-        task = asyncio.create_task(service.heartbeat())
+        task = asyncio.create_task(service.heartbeat.run())
         for fail in (True, False):
             fails[0] = fail
-            assert await asyncio.to_thread(soon, lambda wanted=fail: bool(service._heartbeat_problem) is wanted)
+            assert await asyncio.to_thread(soon, lambda wanted=fail: bool(service.heartbeat.problem) is wanted)
             assert not task.done()
-            assert service.alive()[0]
-            found = [one for one in service.ready()[1]["problems"] if one.startswith("heartbeat: ")]
+            assert service.readiness.alive()[0]
+            found = [one for one in service.readiness.ready()[1]["problems"] if one.startswith("heartbeat: ")]
             assert found == (["heartbeat: serve failed: RuntimeError"] if fail else [])
         task.cancel()
 

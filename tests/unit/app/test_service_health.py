@@ -21,7 +21,7 @@ def test_dead_letters_are_reported_by_reason(tmp_path):
             service.spool.checkpoint()
         service.spool.acknowledge([3])
         service.spool.dead_letter([1, 2], "too_old: entry has timestamp too old")
-        assert service.ready()[1]["dead_letters"] == {"too_old": 2}
+        assert service.readiness.ready()[1]["dead_letters"] == {"too_old": 2}
         metrics = generate_latest(service.metrics.registry).decode()
         assert 'openclaw_egress_dead_letters{reason="too_old"} 2.0\n' in metrics
         assert "openclaw_egress_spool_acknowledged_records 1.0\n" in metrics

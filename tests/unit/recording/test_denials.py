@@ -144,11 +144,11 @@ def test_summary_records_account_for_every_denial(tmp_path, enforced):
     )
     service.start()
     for number in range(SINGLY_PER_CLASS + 50):
-        service.denied(
+        service.decisions.denied(
             "sandbox", parse_destination("loop.example", 443), decision, "CONNECT", "192.0.2.1", enforced=enforced
         )
         other = parse_destination(f"{number}.example", 443)
-        service.denied("sandbox", other, decision, "CONNECT", "192.0.2.1", enforced=enforced)
+        service.decisions.denied("sandbox", other, decision, "CONNECT", "192.0.2.1", enforced=enforced)
     service.stop()
     with SpoolReader(tmp_path / "spool.db") as reader:
         groups = {group.destination: group for group in group_denials(reader.denials(Filters()))}

@@ -167,9 +167,9 @@ async def _serve(service: Service) -> None:
             master.options.update(mode=before)  # type: ignore[no-untyped-call]
             raise
 
-    service.apply_listeners = lambda ports: asyncio.run_coroutine_threadsafe(listen(ports), loop)
+    service.listeners.apply = lambda ports: asyncio.run_coroutine_threadsafe(listen(ports), loop)
     service.start()
-    heartbeat = asyncio.create_task(service.heartbeat())
+    heartbeat = asyncio.create_task(service.heartbeat.run())
     try:
         await master.run()
     except SystemExit:
@@ -186,7 +186,7 @@ async def _serve(service: Service) -> None:
 
 
 def _listeners(service: Service) -> list[tuple[str, int]]:
-    return [(item.name, item.listen) for item in service.policy.classes.values()]
+    return [(item.name, item.listen) for item in service.policies.current.classes.values()]
 
 
 def _modes(service: Service, ports: Iterable[int]) -> list[str]:

@@ -63,16 +63,22 @@ class StockAddon:
             mode = mode_specs.ProxyMode.parse(text)
             hosts.append(mode.listen_host(ctx.options.listen_host))
             port = mode.listen_port(ctx.options.listen_port)
-            if mode.type_name != "regular" or port is None or self._service.policy.class_for_port(port) is None:
+            if (
+                mode.type_name != "regular"
+                or port is None
+                or self._service.policies.current.class_for_port(port) is None
+            ):
                 log.error(
                     "mode %r (port %s) does not belong to a class of the policy; use --mode regular with a port of %s",
                     text,
                     port,
-                    ", ".join(f"{item.listen} ({item.name})" for item in self._service.policy.classes.values()),
+                    ", ".join(
+                        f"{item.listen} ({item.name})" for item in self._service.policies.current.classes.values()
+                    ),
                 )
                 raise SystemExit(1)
         try:
-            refuse_open_proxy(self._service.settings, self._service.policy, hosts)
+            refuse_open_proxy(self._service.settings, self._service.policies.current, hosts)
         except SettingsError as error:
             log.error("%s", error)
             raise SystemExit(1) from None
@@ -88,7 +94,7 @@ class StockAddon:
         self._uninstall = resolver.install(asyncio.get_running_loop())
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._service.reload)
         self._service.start()
-        self._heartbeat = asyncio.create_task(self._service.heartbeat())
+        self._heartbeat = asyncio.create_task(self._service.heartbeat.run())
         log.info("%s", describe(self._service))
 
     def done(self) -> None:

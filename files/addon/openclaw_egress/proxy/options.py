@@ -5,6 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import certifi
+
+from openclaw_egress.settings import SettingsError
+
 SILENCE_SECONDS = 3600
 """mitmproxy's default of 600 s is too short for a model that sends nothing while it reasons."""
 
@@ -44,3 +48,19 @@ def stock_options() -> dict[str, Any]:
         "allow_hosts": [],
         "tcp_hosts": [],
     }
+
+
+def trusted_roots(extra: Path | None, directory: Path) -> Path:
+    """Write the public roots and the operator's into one file: mitmproxy's option replaces its own list."""
+    roots = Path(certifi.where()).read_bytes()
+    if extra is not None:
+        try:
+            added = extra.read_bytes()
+        except OSError as error:
+            raise SettingsError(f"EGRESS_UPSTREAM_CA: {extra} cannot be read: {error.strerror}") from None
+        if b"-----BEGIN CERTIFICATE-----" not in added:
+            raise SettingsError(f"EGRESS_UPSTREAM_CA: {extra} contains no certificate in PEM format")
+        roots += b"\n" + added
+    file = directory / "trusted-roots.pem"
+    file.write_bytes(roots)
+    return file

@@ -1,0 +1,36 @@
+"""Records of events of the proxy itself: policies and CAs that it loaded or refused."""
+
+from __future__ import annotations
+
+import logging
+from typing import Literal
+
+from openclaw_egress.recording import semconv
+from openclaw_egress.recording.records import EventRecord
+from openclaw_egress.spool.writer import Spool, SpoolError
+
+log = logging.getLogger("openclaw_egress")
+
+
+def record_event(
+    spool: Spool,
+    message: str,
+    event_name: str = semconv.EVENT_POLICY,
+    *,
+    policy_digest: str | None = None,
+    severity: Literal["INFO", "ERROR"] = "INFO",
+    reason: str = "",
+) -> None:
+    """Add the record of an event to the spool. The event took place even if the spool fails."""
+    try:
+        spool.add(
+            EventRecord(
+                event_name=event_name,
+                attributes=({"openclaw.egress.policy.digest": policy_digest} if policy_digest else {})
+                | ({semconv.REASON: reason} if reason else {}),
+                message=message,
+                severity=severity,
+            )
+        )
+    except SpoolError as error:
+        log.debug("%s", error)  # the spool logs the cause once

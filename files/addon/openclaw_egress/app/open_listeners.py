@@ -1,0 +1,125 @@
+"""The listeners that are open while the proxy runs, and their change when a new policy has others."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+
+from openclaw_egress.app.listeners import ListenError, check_listeners, check_ports
+from openclaw_egress.policy.model import Policy, PolicyError
+from openclaw_egress.settings import Settings
+
+log = logging.getLogger("openclaw_egress")
+
+LISTEN_SECONDS = 10.0
+"""Timeout for a change of listeners, and the delay before the next attempt after a failed one."""
+
+type ApplyListeners = Callable[[Mapping[int, str]], Future[None]]
+"""Open and close listeners until exactly these are open: port and name of the class.
+
+If one cannot open, the open listeners stay unchanged, and the future raises ListenError.
+"""
+
+
+class OpenListeners:
+    """The listeners of the policy in force, and dropped ones that may still be open. Housekeeping changes them."""
+
+    def __init__(self, settings: Settings, stopping: threading.Event) -> None:
+        self.apply: ApplyListeners | None = None
+        """Set by the launcher if it can open and close listeners at run time; called from the housekeeping thread."""
+        self.problem: str | None = None
+        """The reason why a dropped listener is still open."""
+        self._settings = settings
+        self._stopping = stopping
+        self._dropped: Mapping[int, str] = {}
+        """Classes, by port, of the listeners that the policy in force no longer has and that may still be open."""
+        self._next_close = math.inf
+        """Time of the next attempt to close them."""
+
+    def check(self, current: Policy, new: Policy) -> None:
+        """Check that the listeners of a new policy can open.
+
+        Raises:
+            PolicyError: the listeners differ, and cannot change at run time.
+            SettingsError: a class has the health port.
+            ListenError: a listener cannot open.
+        """
+        if self.apply is None and _ports(new).keys() != _ports(current).keys():
+            file = str(self._settings.policy_file)
+            raise PolicyError(
+                file, None, "the listeners differ, and this proxy cannot change them at run time", "restart it"
+            )
+        check_ports(self._settings, new)
+        if self.apply is not None:
+            open_now = self._dropped.keys() | _ports(current).keys()
+            added = [(found.name, found.listen) for found in new.classes.values() if found.listen not in open_now]
+            check_listeners(self._settings.listen_host, added)
+
+    def open(self, current: Policy, new: Policy) -> None:
+        """Open the listeners that a new policy adds, before it is in force.
+
+        Raises:
+            ListenError: a listener cannot open.
+        """
+        if _ports(new).keys() - _ports(current).keys():
+            self._listen(_ports(current) | _ports(new))
+
+    def close(self, previous: Policy, current: Policy) -> None:
+        """Close the listeners that the policy in force no longer has."""
+        dropped = {**self._dropped, **_ports(previous)}
+        self._dropped = {port: name for port, name in dropped.items() if port not in _ports(current)}
+        if self.apply is not None and _ports(current).keys() != _ports(previous).keys():
+            self._close_dropped(current)
+
+    def retry_close(self, current: Policy) -> None:
+        """Try again to close dropped listeners, if that is due."""
+        if self.problem is not None and time.monotonic() >= self._next_close:
+            self._close_dropped(current)
+
+    def _close_dropped(self, current: Policy) -> None:
+        """Close the listeners that the policy in force no longer has. If one stays open, `ready` reports it."""
+        self._next_close = time.monotonic() + LISTEN_SECONDS
+        try:
+            self._listen(_ports(current))
+        except ListenError as error:
+            ports = ", ".join(f"{port} (class {name})" for port, name in sorted(self._dropped.items()))
+            problem = (
+                f"the policy in force no longer has the listeners {ports}, but they may still be open: {error}. "
+                f"The proxy tries to close them every {LISTEN_SECONDS:g} s; a restart closes them too."
+            )
+            if problem != self.problem:
+                log.error("%s", problem)
+            self.problem = problem
+            return
+        self._dropped, self.problem = {}, None
+
+    def _listen(self, ports: Mapping[int, str]) -> None:
+        """Open and close listeners until exactly these are open; on an error, leave the open ones unchanged.
+
+        Raises:
+            ListenError: a listener cannot open.
+        """
+        if self.apply is None:
+            return
+        try:
+            applied = self.apply(ports)
+            end = time.monotonic() + LISTEN_SECONDS
+            # Check `_stopping`: the event loop may be in `Service.stop`, which waits for this thread.
+            while not applied.done() and time.monotonic() < end and not self._stopping.is_set():
+                concurrent.futures.wait([applied], timeout=0.2)
+            if not applied.done():
+                applied.cancel()
+            applied.result(timeout=0)
+        except ListenError:
+            raise
+        except (Exception, concurrent.futures.CancelledError) as error:
+            raise ListenError(f"the listeners cannot be changed: {type(error).__name__}: {error}") from error
+
+
+def _ports(policy: Policy) -> dict[int, str]:
+    return {item.listen: item.name for item in policy.classes.values()}

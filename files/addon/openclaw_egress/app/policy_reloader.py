@@ -1,0 +1,126 @@
+"""The policy in force, and its replacement when the policy file changes."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+
+from openclaw_egress import certificates
+from openclaw_egress.app import open_listeners
+from openclaw_egress.app.ca_reloader import CAReloader, check_ca
+from openclaw_egress.app.event_log import record_event
+from openclaw_egress.app.listeners import ListenError
+from openclaw_egress.policy.configured import configured_policy
+from openclaw_egress.policy.model import Policy, PolicyError
+from openclaw_egress.proxy.served_ca import file_signature
+from openclaw_egress.settings import Settings, SettingsError
+from openclaw_egress.spool.writer import Spool
+
+log = logging.getLogger("openclaw_egress")
+
+
+def policy_signature(settings: Settings) -> tuple[object, ...]:
+    """Return a value that differs when the files of the policy may have changed."""
+    files = (settings.policy_file, settings.host_addresses_file)
+    return tuple(file_signature(file) if file is not None else None for file in files)
+
+
+class PolicyReloader:
+    """The policy in force. The housekeeping thread reloads it together with the CA and the listeners it needs."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        policy: Policy,
+        signature: tuple[object, ...],
+        ca: CAReloader,
+        listeners: open_listeners.OpenListeners,
+        spool: Spool,
+    ) -> None:
+        self.current = policy
+        """The policy in force."""
+        self.problem: str | None = None
+        """The reason why the policy file is not in force."""
+        self._settings = settings
+        self._seen: tuple[object, ...] | None = signature
+        self._ca = ca
+        self._listeners = listeners
+        self._spool = spool
+        self._waits_for_ca: Policy | None = None
+        self._next_listen = math.inf
+        """Time of the next attempt to apply a policy whose listeners could not open."""
+
+    def look_again(self) -> None:
+        """Make the next :meth:`reload_policy` read the files even if they are unchanged; safe in a signal handler."""
+        self._seen = None
+
+    def reload_ca(self) -> None:
+        """Serve a changed CA; then evaluate a refused policy again, because it may have waited for that CA."""
+        if self._ca.reload(self._check_ca) and self.problem is not None:
+            self._seen = ()
+
+    def reload_policy(self) -> None:
+        """Apply a changed policy file. If it is invalid, keep the last valid policy and let `ready` report why."""
+        self._listeners.retry_close(self.current)
+        seen = policy_signature(self._settings)
+        if seen == self._seen and time.monotonic() < self._next_listen:
+            return
+        self._seen, self._next_listen = seen, math.inf
+        self._waits_for_ca = None
+        try:
+            policy = configured_policy(self._settings)
+            self._listeners.check(self.current, policy)
+            self._prepare_ca(policy)
+            # Open new listeners before the policy is in force; close dropped ones afterwards.
+            self._listeners.open(self.current, policy)
+        except (PolicyError, SettingsError, certificates.CAError) as error:
+            if isinstance(error, ListenError):
+                self._next_listen = time.monotonic() + open_listeners.LISTEN_SECONDS
+            self._refuse(error)
+            return
+        self._waits_for_ca = None
+        previous, self.current, self.problem = self.current, policy, None
+        for warning in policy.warnings:
+            log.warning("%s", warning)
+        log.info("policy %s is in force", policy.digest)
+        record_event(self._spool, "policy loaded", policy_digest=policy.digest)
+        self._listeners.close(previous, policy)
+
+    def _prepare_ca(self, policy: Policy) -> None:
+        """Check that the CA covers a new policy; if this proxy created the CA, create one that does.
+
+        Raises:
+            CAError: the CA that is served does not cover the policy yet.
+        """
+        try:
+            check_ca(self._ca.served.info, policy)
+        except certificates.CAError:
+            self._waits_for_ca = policy
+            self._ca.served.look_again()
+            if self._ca.owned:
+                # Include the names of both policies, because the previous one stays in force until the new CA is
+                # served.
+                self._ca.create([*self.current.inspect, *policy.inspect])
+                self.reload_ca()
+            check_ca(self._ca.served.info, policy)
+
+    def _check_ca(self, info: certificates.CAInfo) -> None:
+        try:
+            check_ca(info, self.current)
+        except certificates.CAError:
+            # A new policy and the CA for its hosts are two files. Accept a CA for the policy that is not yet in force,
+            # too.
+            if self._waits_for_ca is None:
+                raise
+            check_ca(info, self._waits_for_ca)
+
+    def _refuse(self, error: Exception) -> None:
+        """Log and record once why the policy file is not in force."""
+        problem = f"the last valid policy ({self.current.digest}) stays in force: {error}"
+        if problem == self.problem:
+            return
+        self.problem = problem
+        log.error("%s", problem)
+        digest = self.current.digest
+        record_event(self._spool, "policy refused", policy_digest=digest, severity="ERROR", reason=str(error))

@@ -1,0 +1,148 @@
+"""The reports of ``/healthz`` and ``/readyz``, and the gauges of ``/metrics``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from openclaw_egress import __version__, certificates
+from openclaw_egress.app.ca_reloader import CAReloader
+from openclaw_egress.app.heartbeat import Heartbeat
+from openclaw_egress.app.open_listeners import OpenListeners
+from openclaw_egress.app.policy_reloader import PolicyReloader
+from openclaw_egress.export.exporter import Exporter
+from openclaw_egress.observability.metrics import Metrics
+from openclaw_egress.proxy.memory_budget import MemoryBudget
+from openclaw_egress.spool.writer import Spool
+
+STALLED_SECONDS = 15.0
+"""`alive` fails when the event loop has not run its heartbeat for this long."""
+
+
+class Readiness:
+    """The state of all parts, as the health server reports it."""
+
+    def __init__(
+        self,
+        policies: PolicyReloader,
+        listeners: OpenListeners,
+        ca: CAReloader,
+        heartbeat: Heartbeat,
+        spool: Spool,
+        exporter: Exporter | None,
+        budget: MemoryBudget,
+        clock: certificates.Clock,
+    ) -> None:
+        self._policies = policies
+        self._listeners = listeners
+        self._ca = ca
+        self._heartbeat = heartbeat
+        self._spool = spool
+        self._exporter = exporter
+        self._budget = budget
+        self._clock = clock
+
+    def alive(self) -> tuple[bool, dict[str, Any]]:
+        """Return whether clients can be served, now and in seven days; `ready` reports all other problems."""
+        silence = self._heartbeat.silence
+        expiring = self._ca.served.info.problems(self._clock())
+        return silence < STALLED_SECONDS and not expiring, {
+            "problems": expiring,
+            "stopped": self.stopped(),
+            "version": __version__,
+            "instance": self._spool.instance_id,
+            "event_loop_seen_seconds_ago": round(silence, 1),
+        }
+
+    def stopped(self) -> list[str]:
+        """Return the problems that make the proxy refuse all exchanges with inspected hosts; `alive` ignores them."""
+        found = [self._spool.problem] if self._spool.problem else []
+        return found + (["the spool is full"] if self._spool.full else [])
+
+    def ready(self) -> tuple[bool, dict[str, Any]]:
+        """Return whether everything works: policy, export, recording, CA and housekeeping."""
+        problems = [problem] if (problem := self._policies.problem) else []
+        export: Mapping[str, Any] = self._exporter.state if self._exporter is not None else {}
+        if export.get("last_error"):
+            problems.append(f"export: {export['last_error']}" + (f"; {export['remedy']}" if export["remedy"] else ""))
+        problems += self.stopped()
+        now, authority = self._clock(), self._ca.served.info
+        problems += authority.problems(now)
+        others = (
+            self._listeners.problem,
+            self._ca.served.problem,
+            self._ca.renewal_problem,
+            self._heartbeat.problem,
+            self._spool.flush_problem,
+        )
+        problems += [problem for problem in others if problem]
+        return not problems, {
+            "problems": problems,
+            "warnings": authority.warnings(now),
+            "ca": {
+                "root_sha256": authority.root_sha256,
+                "root_expires": authority.root_expires.isoformat(),
+                "issuing_sha256": authority.issuing_sha256,
+                "issuing_expires": authority.issuing_expires.isoformat(),
+                "names": authority.names,
+            },
+            "policy": self._policies.current.digest,
+            "export": dict(export),
+            "spool": self._spool.stats(),
+            "dead_letters": self._spool.dead_letters(),
+            "memory": {
+                "used_bytes": self._budget.total,
+                "limit_bytes": self._budget.limit,
+                "classes": self._budget.report(),
+            },
+        }
+
+    def publish(self, metrics: Metrics) -> None:
+        """Register the gauges."""
+        metrics.gauges(self.gauges)
+        metrics.by_label(
+            "dead_letters", "Lines that the destination refuses for good, by reason.", "reason", self._dead_letters
+        )
+        metrics.by_class("memory_used_bytes", "Memory in use by traffic.", lambda: self._memory("used_bytes"))
+        metrics.by_class(
+            "memory_room_bytes",
+            "Maximum of memory that traffic may use at the moment.",
+            lambda: self._memory("room_bytes"),
+        )
+
+    def gauges(self) -> dict[str, tuple[str, float]]:
+        """Return the gauges without labels: name, help text and value."""
+        stats = self._spool.stats()
+        gauges = {
+            f"spool_{name}": (f"Spool: {name.replace('_', ' ')}.", float(value))
+            for name, value in stats.items()
+            if isinstance(value, int | float) and not isinstance(value, bool)
+        }
+        info = self._ca.served.info
+        gauges["ca_expiry_timestamp_seconds"] = (
+            "When the issuing CA in use expires.",
+            info.issuing_expires.timestamp(),
+        )
+        gauges["ca_root_expiry_timestamp_seconds"] = (
+            "When the root CA expires.",
+            info.root_expires.timestamp(),
+        )
+        gauges["policy_last_reload_successful"] = (
+            "Whether the policy file is in force (1), or an earlier policy because the file was refused (0).",
+            float(self._policies.problem is None),
+        )
+        gauges["memory_budget_bytes"] = (
+            "Maximum of memory that the traffic of all classes may use.",
+            float(self._budget.limit),
+        )
+        state = self._exporter.state if self._exporter is not None else {}
+        for name, value in state.items():
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                gauges[f"export_{name}"] = (f"Export: {name.replace('_', ' ')}.", float(value))
+        return gauges
+
+    def _dead_letters(self) -> dict[str, float]:
+        return {code: float(count) for code, count in self._spool.dead_letters().items()}
+
+    def _memory(self, name: str) -> dict[str, float]:
+        return {class_name: float(values[name]) for class_name, values in self._budget.report().items()}
