@@ -49,7 +49,7 @@ const variable = (name) => (process.env[name.toLowerCase()] ?? process.env[name]
 
 const required = process.env.OPENCLAW_EGRESS_REQUIRE_PROXY === '1';
 
-function complain(problem, remedy) {
+function printError(problem, remedy) {
   process.stderr.write(`proxy-bootstrap: ${required ? 'refusing to start' : 'WARNING'}: ${problem}; ${remedy}\n`);
   if (required) process.exit(EXIT_CONFIG);
 }
@@ -60,7 +60,7 @@ function proxyUrl(name) {
   if (!text) return null;
   const url = URL.canParse(text) ? new URL(text) : null;
   if (url?.protocol === 'http:') return url;
-  complain(`${name} is not an http:// URL and is ignored: that traffic is NOT proxied`, `set ${name}=http://HOST:PORT`);
+  printError(`${name} is not an http:// URL and is ignored: that traffic is NOT proxied`, `set ${name}=http://HOST:PORT`);
   return null;
 }
 
@@ -73,7 +73,7 @@ function bypass(text) {
     const host = name.replace(/^\*?\./, '').replace(/\.$/, '');
     const addresses = addressList(host);
     if (!host || addresses === null) {
-      complain(`NO_PROXY entry "${entry}" is not understood and is ignored`, 'write a host, an address or a network');
+      printError(`NO_PROXY entry "${entry}" is not understood and is ignored`, 'write a host, an address or a network');
       return () => false;
     }
     return (asked, askedPort) => {
@@ -381,7 +381,7 @@ function coverFetch(httpProxy, httpsProxy, direct) {
   const undici = builtInUndici() ?? applicationUndici();
   if (!undici) {
     const remedy = 'use Node >= 24.16, or install undici beside the application';
-    complain(`fetch() is NOT proxied on Node ${process.version}`, remedy);
+    printError(`fetch() is NOT proxied on Node ${process.version}`, remedy);
     return;
   }
   const { EnvHttpProxyAgent, previous, setGlobalDispatcher } = undici;
@@ -401,7 +401,7 @@ function coverFetch(httpProxy, httpsProxy, direct) {
 function install() {
   if (globalThis[INSTALLED]) return; // loaded by both --require and NODE_OPTIONS
   if (!['HTTP_PROXY', 'HTTPS_PROXY'].some(variable)) {
-    if (required) complain('no proxy variable is set', 'set HTTP_PROXY and HTTPS_PROXY');
+    if (required) printError('no proxy variable is set', 'set HTTP_PROXY and HTTPS_PROXY');
     return;
   }
   const httpProxy = proxyUrl('HTTP_PROXY');

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from openclaw_egress.advice.suggest import SuggestionError
 from openclaw_egress.certificates import CAError
 from openclaw_egress.cli.app import app
-from openclaw_egress.cli.formatting import harmless
+from openclaw_egress.cli.formatting import escape
 from openclaw_egress.errors import EgressError
 from openclaw_egress.llm.model import RequestFacts, ResponseFacts, Usage
 from openclaw_egress.observability.health import HealthError
@@ -235,11 +235,11 @@ def test_control_characters_are_escaped(state, egress):
     ],
 )
 def test_text_from_traffic_is_escaped_for_terminals(text, shown):
-    assert harmless(text) == shown
+    assert escape(text) == shown
 
 
 def test_line_ends_are_kept_on_request():
-    assert harmless("a\n\tb\r", lines=True) == "a\n\tb\\x0d"
+    assert escape("a\n\tb\r", lines=True) == "a\n\tb\\x0d"
 
 
 # ── denials ──────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -4,16 +4,16 @@ import asyncio
 
 import pytest
 
-from openclaw_egress.proxy.fair_scheduling import Turns
+from openclaw_egress.proxy.fair_scheduling import FairScheduler
 
 NOISY, QUIET = 8082, 8080
 
 
-async def order_of(listeners: list[int], turns: Turns, *, cancelled: int | None = None) -> list[int]:
+async def order_of(listeners: list[int], scheduler: FairScheduler, *, cancelled: int | None = None) -> list[int]:
     went: list[int] = []
 
     async def go(listener: int) -> None:
-        await turns.wait(listener)
+        await scheduler.wait(listener)
         went.append(listener)
 
     tasks = [asyncio.create_task(go(listener)) for listener in listeners]
@@ -25,11 +25,11 @@ async def order_of(listeners: list[int], turns: Turns, *, cancelled: int | None 
 
 
 def test_quiet_class_does_not_wait_for_every_connection_of_a_noisy_class():
-    went = asyncio.run(order_of([NOISY] * 100 + [QUIET], Turns()))
+    went = asyncio.run(order_of([NOISY] * 100 + [QUIET], FairScheduler()))
     assert len(went) == 101
     assert went.index(QUIET) <= 3
 
 
 @pytest.mark.parametrize("cancelled", [0, 1, 50])
 def test_waiting_client_that_disconnects_blocks_no_other(cancelled):
-    assert asyncio.run(order_of([NOISY] * 100, Turns(), cancelled=cancelled)) == [NOISY] * 99
+    assert asyncio.run(order_of([NOISY] * 100, FairScheduler(), cancelled=cancelled)) == [NOISY] * 99

@@ -13,7 +13,7 @@ import typer
 
 from openclaw_egress import __version__
 from openclaw_egress.cli import audit, ca, dead_letters, denials, policy, records, run
-from openclaw_egress.cli.formatting import BAD_INPUT, complain, harmless
+from openclaw_egress.cli.formatting import BAD_INPUT, escape, print_error
 from openclaw_egress.errors import EgressError
 from openclaw_egress.spool.schema import who_may
 
@@ -72,10 +72,10 @@ def run_app() -> None:
     try:
         app()
     except EgressError as error:
-        complain(harmless(error, lines=True))
+        print_error(escape(error, lines=True))
         sys.exit(BAD_INPUT)
     except OSError as error:
-        complain(harmless(describe_os_error(error)))
+        print_error(escape(describe_os_error(error)))
         sys.exit(BAD_INPUT)
     except KeyboardInterrupt:
         sys.exit(130)

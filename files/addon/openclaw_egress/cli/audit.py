@@ -16,7 +16,7 @@ import typer
 from openclaw_egress.audit.chain import GONE, ChainLine, Ledger, LedgerRow, SignatureCheck, against_ledger, by_itself
 from openclaw_egress.audit.findings import Finding, FindingCode, Report
 from openclaw_egress.audit.stores import store_at
-from openclaw_egress.cli.formatting import BAD_INPUT, NEGATIVE, complain, harmless, print_json
+from openclaw_egress.cli.formatting import BAD_INPUT, NEGATIVE, escape, print_error, print_json
 from openclaw_egress.cli.records import Since, Until, moment
 from openclaw_egress.errors import EgressError
 from openclaw_egress.settings import Settings
@@ -87,7 +87,7 @@ def audit(
     if file is not None:
         reports = [by_itself(str(file), _lines_of(file), head=_expected(expect), is_signed=_check_of(key))]
     elif expect is not None:
-        complain("--expect needs --file: the spool has the hash of every line")
+        print_error("--expect needs --file: the spool has the hash of every line")
         raise typer.Exit(BAD_INPUT)
     else:
         settings = Settings.load()
@@ -129,7 +129,7 @@ def export(
         try:
             descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except FileExistsError:
-            complain(f"{harmless(output)} exists already: name another file")
+            print_error(f"{escape(output)} exists already: name another file")
             raise typer.Exit(BAD_INPUT) from None
         with os.fdopen(descriptor, "wb") as target:
             _write(lines, target.write)
@@ -206,8 +206,8 @@ def _expected(text: str | None) -> tuple[int, str] | None:
     seq, _, digest = text.partition(":")
     digest = digest.removeprefix("sha256:").lower()
     if not seq.isdecimal() or len(digest) != 64 or set(digest) - set("0123456789abcdef"):
-        complain(
-            f"--expect: {harmless(text)!r} is not valid; write NUMBER:SHA256, as in a checkpoint of the proxy's log"
+        print_error(
+            f"--expect: {escape(text)!r} is not valid; write NUMBER:SHA256, as in a checkpoint of the proxy's log"
         )
         raise typer.Exit(BAD_INPUT)
     return int(seq), digest
@@ -219,7 +219,7 @@ def _print(report: Report) -> None:
     if report.duplicates:
         counts.append(f"{report.duplicates} duplicates (harmless)")
     counts.append(f"{len(report.findings)} findings" if report.findings else "no findings")
-    typer.echo(f"{harmless(report.source)}\n  {', '.join(counts)}")
+    typer.echo(f"{escape(report.source)}\n  {', '.join(counts)}")
     if report.last_seq:
         typer.echo(f"  newest line {report.last_seq}, sha256 {report.last_hash}")
     if report.signed_seq is not None:
@@ -227,7 +227,7 @@ def _print(report: Report) -> None:
         typer.echo(f"  {signed}")
     for finding in report.findings[:MAX_SHOWN]:
         where = f"lines {finding.lines}: " if finding.first else ""
-        typer.echo(f"  {finding.code:<12} {where}{harmless(finding.detail)}")
+        typer.echo(f"  {finding.code:<12} {where}{escape(finding.detail)}")
     if len(report.findings) > MAX_SHOWN:
         typer.echo(f"  … {len(report.findings) - MAX_SHOWN} more findings (--json lists all)")
     for code in dict.fromkeys(finding.code for finding in report.findings):

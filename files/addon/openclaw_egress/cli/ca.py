@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from openclaw_egress import certificates
-from openclaw_egress.cli.formatting import harmless, print_json
+from openclaw_egress.cli.formatting import escape, print_json
 from openclaw_egress.policy.configured import configured_policy
 from openclaw_egress.settings import Settings
 from openclaw_egress.signatures import PUBLIC_FILE
@@ -83,4 +83,4 @@ def show(
         f" {info.directory / certificates.ISSUING_FILE}"
     )
     if signing_key:
-        typer.echo(f"signing  {harmless(signing_key)} (public key of the checkpoints)")
+        typer.echo(f"signing  {escape(signing_key)} (public key of the checkpoints)")

@@ -16,10 +16,10 @@ from openclaw_egress.audit.stores import VICTORIA_LOGS_PATH
 from openclaw_egress.cli.formatting import (
     BAD_INPUT,
     NEGATIVE,
-    complain,
-    harmless,
+    escape,
     is_narrow,
     local_time,
+    print_error,
     print_json,
     print_table,
     quoted,
@@ -90,7 +90,7 @@ def list_(
     elif found:
         _print_list(found, limit)
     else:
-        complain(_none_has(reason, every) if reason is not None and every else "no dead letters")
+        print_error(_none_has(reason, every) if reason is not None and every else "no dead letters")
 
 
 @app.command()
@@ -105,14 +105,14 @@ def show(
         letter = next((found for found in reader.dead_letters() if found.seq == seq), None)
         line = reader.line(seq)
     if letter is None or line is None:
-        complain(f"line {seq} is not a dead letter; `egress dead-letter list` lists them")
+        print_error(f"line {seq} is not a dead letter; `egress dead-letter list` lists them")
         raise typer.Exit(NEGATIVE)
     if as_json:
         print_json(_as_json(letter) | {"line": line})
         return
     for name, value in _as_json(letter).items():
         text = local_time(letter.time_ns) if name == "time" else size(letter.size) if name == "size" else value
-        typer.echo(f"{name:<12} {harmless(text)}")
+        typer.echo(f"{name:<12} {escape(text)}")
     typer.echo(quoted(line))
 
 
@@ -136,7 +136,7 @@ def retry(
         chosen = _chosen(reader, numbers, every=every, reason=reason)
         times = [(letter.seq, letter.time_ns) for letter in chosen]
         if old := _too_old(reader, settings, times):
-            complain(f"warning: {_old_lines(old, len(times))}; they then become dead letters again")
+            print_error(f"warning: {_old_lines(old, len(times))}; they then become dead letters again")
         _give(reader, Action.RETRY, [letter.seq for letter in chosen], _signed(why, by), as_json=as_json)
 
 
@@ -201,7 +201,7 @@ def _parsed(words: Iterable[str]) -> list[tuple[int, int]]:
         first = int(found[1]) if found else 0
         last = int(found[2]) if found and found[2] else first
         if not 1 <= first <= last <= _MAX_SEQ:
-            _bad(f"'{harmless(word)}' is not a number of lines; write 12, 12-40 or 12,14-16")
+            _bad(f"'{escape(word)}' is not a number of lines; write 12, 12-40 or 12,14-16")
         runs.append((first, last))
     return runs
 
@@ -231,13 +231,13 @@ def _chosen(reader: SpoolReader, numbers: list[str] | None, *, every: bool, reas
     if reason is not None:
         found = [letter for letter in found if letter.code == reason]
     if not found:
-        complain(_none_has(reason, letters) if reason is not None and letters else "no dead letters")
+        print_error(_none_has(reason, letters) if reason is not None and letters else "no dead letters")
         raise typer.Exit(NEGATIVE)
     return found
 
 
 def _none_has(reason: str | None, letters: Sequence[DeadLetter]) -> str:
-    return f"no dead letter has the reason {harmless(reason)}; the reasons are: {_counts(letters)}"
+    return f"no dead letter has the reason {escape(reason)}; the reasons are: {_counts(letters)}"
 
 
 def _counts(letters: Iterable[DeadLetter]) -> str:
@@ -291,7 +291,7 @@ def _old_lines(old: Sequence[int], count: int) -> str:
 
 
 def _bad(problem: str) -> NoReturn:
-    complain(f"nothing was changed: {problem}")
+    print_error(f"nothing was changed: {problem}")
     raise typer.Exit(BAD_INPUT)
 
 
@@ -325,7 +325,7 @@ def _give(reader: SpoolReader, action: Action, seqs: Sequence[int], why: str, *,
         typer.echo("the proxy is still at it, and keeps the command until it is done; `egress status` shows problems")
     else:
         typer.echo(
-            f"no proxy runs on this spool: the command is kept until the next start, in {harmless(file)}; "
+            f"no proxy runs on this spool: the command is kept until the next start, in {escape(file)}; "
             "delete that file to withdraw it"
         )
 

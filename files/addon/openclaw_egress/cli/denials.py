@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from openclaw_egress.advice.remediation import remedy_for
-from openclaw_egress.cli.formatting import complain, harmless, is_narrow, local_time, print_json, print_table
+from openclaw_egress.cli.formatting import escape, is_narrow, local_time, print_error, print_json, print_table
 from openclaw_egress.cli.records import AsJson, ClassName, CodeName, known_code, moment
 from openclaw_egress.proxy.resolver import is_own_address
 from openclaw_egress.recording.denials import DenialGroup, group_denials
@@ -59,8 +59,8 @@ def denials(since: Since = SINCE, class_name: ClassName = None, code: CodeName =
             ["yellow" if group.enforced else "" for group in groups],
         )
     else:
-        what = "nothing" if class_name is None else f"nothing of class {harmless(class_name)}"
-        complain(f"{what} was denied since {harmless(since)}")
+        what = "nothing" if class_name is None else f"nothing of class {escape(class_name)}"
+        print_error(f"{what} was denied since {escape(since)}")
 
 
 def denied_since(since: str, class_name: str | None, code: str | None = None) -> list[DenialGroup]:

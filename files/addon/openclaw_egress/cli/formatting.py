@@ -12,12 +12,12 @@ from typing import Any
 NEGATIVE, BAD_INPUT = 1, 2
 
 
-def complain(message: str) -> None:
+def print_error(message: str) -> None:
     """Print one message for the operator on standard error."""
     print(f"egress: {message}", file=sys.stderr)
 
 
-def harmless(text: object, *, lines: bool = False) -> str:
+def escape(text: object, *, lines: bool = False) -> str:
     """Return ``text`` escaped for terminals: no control characters, bidirectional overrides or invisible characters.
 
     They appear as ``\\x1b`` or ``\\u202e``. ``lines`` keeps line ends and tabs.
@@ -53,7 +53,7 @@ def quoted(text: str) -> str:
 
     On a terminal, wrap long lines here, because lines that the terminal wraps would continue without a mark.
     """
-    lines = harmless(text, lines=True).split("\n")
+    lines = escape(text, lines=True).split("\n")
     if sys.stdout.isatty():
         from rich.cells import chop_cells  # noqa: PLC0415  (slow to import, and needed only on a terminal)
 
@@ -77,7 +77,7 @@ def print_table(columns: list[tuple[str, str]], rows: list[list[object]], colour
         least = min(15, max((len(str(row[at])) for row in rows), default=0)) if name == "client" else None
         table.add_column(name, justify="right" if justify == "right" else "left", overflow="fold", min_width=least)
     for row, colour in zip(rows, colours, strict=True):
-        table.add_row(*(Text(harmless(cell)) for cell in row), style=colour)
+        table.add_row(*(Text(escape(cell)) for cell in row), style=colour)
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=max(200, console.width))

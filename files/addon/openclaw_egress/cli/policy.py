@@ -12,7 +12,7 @@ from openclaw_egress.advice.suggest import Suggestion, SuggestionError, suggeste
 from openclaw_egress.advice.suggest import suggest as suggest_rules
 from openclaw_egress.cli.denials import SINCE, Since
 from openclaw_egress.cli.explain import Verdict, ask
-from openclaw_egress.cli.formatting import BAD_INPUT, NEGATIVE, complain, harmless, print_json
+from openclaw_egress.cli.formatting import BAD_INPUT, NEGATIVE, escape, print_error, print_json
 from openclaw_egress.cli.records import moment
 from openclaw_egress.policy.cases import Case, load_cases
 from openclaw_egress.policy.configured import configured_policy
@@ -45,7 +45,7 @@ def check(
         )
         return
     for warning in policy.warnings:
-        complain(f"warning: {warning}")
+        print_error(f"warning: {warning}")
     for name in policy.classes:
         typer.echo(policy.describe(name))
     typer.echo(f"inspected: {', '.join(policy.inspect)}\nthe policy is valid (digest {policy.digest})")
@@ -66,7 +66,7 @@ def explain(
     try:
         verdict = ask(policy, class_name, url, method, _addresses if resolve else None)
     except DestinationError as error:
-        complain(harmless(error))
+        print_error(escape(error))
         raise typer.Exit(BAD_INPUT) from None
     _answer(class_name, verdict, as_json)
     if not verdict.decision.allow:
@@ -93,7 +93,7 @@ def _answer(class_name: str, verdict: Verdict, as_json: bool) -> None:
             }
         )
         return
-    typer.echo(f"{_word(decision)}: {harmless(decision.reason)}\nrule:    {decision.rule}")
+    typer.echo(f"{_word(decision)}: {escape(decision.reason)}\nrule:    {decision.rule}")
     if decision.allow:
         typer.echo(f"traffic: {'decrypted and recorded' if decision.inspect else 'tunnelled, not decrypted'}")
     for address, checked in verdict.addresses:
@@ -144,7 +144,7 @@ def test(
 def _failure(case: Case, decision: Decision) -> str:
     expected = case.expect if case.rule is None else f"{case.expect} by {case.rule}"
     found = f"{_word(decision)} by {decision.rule}: {decision.reason}"
-    return harmless(f"{case.class_name} {case.method} {case.url}: expected {expected}, but {found}")
+    return escape(f"{case.class_name} {case.method} {case.url}: expected {expected}, but {found}")
 
 
 def _case_as_json(case: Case, decision: Decision) -> dict[str, Any]:
@@ -183,7 +183,7 @@ def suggest(
     settings = Settings.load(policy_file=file)
     policy = configured_policy(settings)
     if settings.policy_file is None:
-        complain("there is no policy file to change: name it with --policy or EGRESS_POLICY_FILE")
+        print_error("there is no policy file to change: name it with --policy or EGRESS_POLICY_FILE")
         raise typer.Exit(BAD_INPUT)
     _known_class(policy, class_name)
     filters = Filters(since_ns=moment("--since", since), class_name=class_name)
@@ -192,12 +192,12 @@ def suggest(
     try:
         diff = _diff(settings.policy_file, settings, class_name, suggestion)
     except SuggestionError as error:
-        complain(str(error))
+        print_error(str(error))
         raise typer.Exit(BAD_INPUT) from None
     for destination, why in suggestion.left_out.items():
-        complain(f"left out: {harmless(destination)}: {harmless(why)}")
+        print_error(f"left out: {escape(destination)}: {escape(why)}")
     for note in suggestion.notes:
-        complain(f"note: {harmless(note)}")
+        print_error(f"note: {escape(note)}")
     if as_json:
         print_json(
             {
@@ -214,7 +214,7 @@ def suggest(
     if not suggestion.rules:
         action = policy.classes[class_name].action
         hint = "" if action == "report" else f" (its action is {action}: only report records what enforce would deny)"
-        complain(f"nothing to suggest for class {class_name} since {harmless(since)}{hint}")
+        print_error(f"nothing to suggest for class {class_name} since {escape(since)}{hint}")
         raise typer.Exit(NEGATIVE)
 
 
@@ -237,7 +237,7 @@ def _diff(file: Path, settings: Settings, class_name: str, suggestion: Suggestio
 
 def _known_class(policy: Policy, class_name: str) -> None:
     if class_name not in policy.classes:
-        complain(f"there is no class {harmless(class_name)}; there are {', '.join(policy.classes)}")
+        print_error(f"there is no class {escape(class_name)}; there are {', '.join(policy.classes)}")
         raise typer.Exit(BAD_INPUT)
 
 
@@ -245,6 +245,6 @@ def _addresses(host: str, port: int) -> list[str]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as error:
-        complain(f"{host} does not resolve on this machine: {error}")
+        print_error(f"{host} does not resolve on this machine: {error}")
         raise typer.Exit(NEGATIVE) from None
     return list(dict.fromkeys(str(answer[4][0]).partition("%")[0] for answer in found))

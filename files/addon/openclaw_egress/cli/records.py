@@ -16,10 +16,10 @@ import typer
 from openclaw_egress.cli.formatting import (
     BAD_INPUT,
     NEGATIVE,
-    complain,
-    harmless,
+    escape,
     is_narrow,
     local_time,
+    print_error,
     print_json,
     print_table,
     quoted,
@@ -114,7 +114,7 @@ def records(
             cells = [[str(line[0])[5:], *line[1:]] for line in cells]
         print_table(columns, cells, [_colour(row) for row in rows])
     else:
-        complain("no matching records")
+        print_error("no matching records")
 
 
 def tail(
@@ -155,13 +155,13 @@ def show(
             lines = reader.lines_for(found[0].id) if found else []
             whole = reassemble(lines) if lines else {}
         except ValueError as error:
-            complain(f"exchange {found[0].id} is damaged in the spool: {error}; others are not affected")
+            print_error(f"exchange {found[0].id} is damaged in the spool: {error}; others are not affected")
             raise typer.Exit(BAD_INPUT) from None
         if not lines:  # No exchange matches, or it was deleted after the query.
-            complain(f"no exchange ID starts with {harmless(record_id)}; `egress records` lists IDs")
+            print_error(f"no exchange ID starts with {escape(record_id)}; `egress records` lists IDs")
             raise typer.Exit(NEGATIVE)
         if len(found) > 1:
-            complain(f"{len(found)} exchange IDs start with {harmless(record_id)}: write more characters")
+            print_error(f"{len(found)} exchange IDs start with {escape(record_id)}: write more characters")
             raise typer.Exit(NEGATIVE)
     row = found[0]
     if as_json:
@@ -189,18 +189,18 @@ def _print_exchange(row: Row, whole: dict[str, Any]) -> None:
     }
     for name, value in facts.items():
         if value not in (None, ""):
-            typer.echo(f"{name:<12} {harmless(value)}")
+            typer.echo(f"{name:<12} {escape(value)}")
     if missing := whole.get("missing_parts"):
         typer.echo(f"{'missing':<12} parts {', '.join(map(str, missing))} are not stored")
     for side, first in (
         ("request", f"{whole.get('method')} {whole.get('url')}"),
         ("response", f"{whole.get('status')}"),
     ):
-        typer.echo(f"\n── {side} ──\n{harmless(first)}")
+        typer.echo(f"\n── {side} ──\n{escape(first)}")
         message = whole.get(side) or {}
         for name, values in (message.get("headers") or {}).items():
             for value in values if isinstance(values, list) else [values]:
-                typer.echo(f"{harmless(name)}: {harmless(value)}")
+                typer.echo(f"{escape(name)}: {escape(value)}")
         if message.get("body") is not None:
             typer.echo("")
             if message.get("body_encoding") == "base64":
@@ -262,7 +262,7 @@ def _print_line(row: Row, as_json: bool) -> None:
     if as_json:
         print_json(_as_json(row))
     else:
-        typer.echo("  ".join(harmless(cell) for cell in _cells(row) if cell != ""))
+        typer.echo("  ".join(escape(cell) for cell in _cells(row) if cell != ""))
 
 
 def _as_json(row: Row) -> dict[str, Any]:
@@ -339,5 +339,5 @@ _STATUS: list[tuple[re.Pattern[str], Callable[[re.Match[str]], tuple[int, int]]]
 
 
 def _bad(option: str, text: str, wanted: str) -> NoReturn:
-    complain(f"{option}: {harmless(text)!r} is not valid; write {wanted}")
+    print_error(f"{option}: {escape(text)!r} is not valid; write {wanted}")
     raise typer.Exit(BAD_INPUT)

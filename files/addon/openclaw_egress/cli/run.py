@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from openclaw_egress.cli.formatting import BAD_INPUT, NEGATIVE, harmless, print_json, size
+from openclaw_egress.cli.formatting import BAD_INPUT, NEGATIVE, escape, print_json, size
 from openclaw_egress.cli.health_check import ask, check, health_url
 
 if TYPE_CHECKING:
@@ -166,15 +166,15 @@ def _print_status(
     if running is None:
         typer.echo(f"proxy    not running (no proxy responds on {health_url()})")
     else:
-        typer.echo(f"proxy    running, policy {harmless(running.get('policy'))}{', with problems' if problems else ''}")
+        typer.echo(f"proxy    running, policy {escape(running.get('policy'))}{', with problems' if problems else ''}")
     for problem in problems:
         # Escape the text, because a problem can quote the destination's response.
-        typer.echo(f"problem  {harmless(problem)}")
+        typer.echo(f"problem  {escape(problem)}")
     for warning in (running or {}).get("warnings", []):
-        typer.echo(f"warning  {harmless(warning)}")
+        typer.echo(f"warning  {escape(warning)}")
     if export := (running or {}).get("export"):
         typer.echo(
-            f"export   {export['status']}, to {harmless(export['endpoint'])}; {export['pushed_records']} lines pushed"
+            f"export   {export['status']}, to {escape(export['endpoint'])}; {export['pushed_records']} lines pushed"
         )
     if spool is not None:
         kept = sum(spool[f"{state}_records"] for state in ("pending", "acknowledged", "local"))

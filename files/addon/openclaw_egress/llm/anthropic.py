@@ -57,7 +57,7 @@ _DELTAS = {
 }
 
 
-class _Fold:
+class _Assembler:
     def __init__(self) -> None:
         self._message: Mapping[str, Any] = {}
         self._usage: dict[str, Any] = {}
@@ -121,7 +121,7 @@ API = Api(
     examples=("/v1/messages", "/anthropic/v1/messages/"),
     members=frozenset({"model", "id", "stop_reason", "usage", "error"}),
     whole=_whole,
-    fold=_Fold,
+    assembler=_Assembler,
     stream_default=False,
     hosts={"anthropic.com": "anthropic"},
     other_paths=re.compile(

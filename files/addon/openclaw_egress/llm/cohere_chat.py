@@ -39,7 +39,7 @@ def _whole(value: Mapping[str, Any]) -> ResponseFacts:
     )
 
 
-class _Fold:
+class _Assembler:
     def __init__(self) -> None:
         self._id: str | None = None
         self._reason: str | None = None
@@ -92,7 +92,7 @@ API = Api(
     examples=("/v2/chat", "/v2/chat/"),
     members=frozenset({"id", "finish_reason", "usage"}),
     whole=_whole,
-    fold=_Fold,
+    assembler=_Assembler,
     stream_default=False,
     hosts={"cohere.com": "cohere", "cohere.ai": "cohere"},
 )

@@ -74,7 +74,7 @@ class ResponseReader(Protocol):
         """End the body, complete or not, and return the information read."""
 
 
-class Fold(Protocol):
+class Assembler(Protocol):
     """Assembler of one message from a stream's events."""
 
     def take(self, value: Mapping[str, Any]) -> None:
@@ -94,7 +94,7 @@ class Api:
     - `members`: the small members of a plain response's object that `whole` reads, for responses that are too large to
       parse.
     - `whole`: reads a plain response's object.
-    - `fold`: makes an assembler for a stream.
+    - `assembler`: makes the assembler for a stream.
 
     Request:
 
@@ -115,7 +115,7 @@ class Api:
     examples: tuple[str, ...]
     members: frozenset[str]
     whole: Callable[[Mapping[str, Any]], ResponseFacts]
-    fold: Callable[[], Fold]
+    assembler: Callable[[], Assembler]
     stream_default: bool | None
     stream_in_path: re.Pattern[str] | None = None
     model_in_path: re.Pattern[str] | None = None

@@ -62,7 +62,7 @@ def _whole(value: Mapping[str, Any]) -> ResponseFacts:
     )
 
 
-class _Fold:
+class _Assembler:
     def __init__(self) -> None:
         self._model: str | None = None
         self._id: str | None = None
@@ -123,7 +123,7 @@ API = Api(
     examples=("/v1/chat/completions", "/openai/deployments/my-gpt/chat/completions"),
     members=frozenset({"model", "id", "usage", "x_groq", "error"}),
     whole=_whole,
-    fold=_Fold,
+    assembler=_Assembler,
     stream_default=False,
     model_in_path=re.compile(r"/deployments/([^/]{1,128})/"),  # Azure OpenAI names the model in the path.
     hosts={

@@ -61,7 +61,7 @@ def _whole(value: Mapping[str, Any]) -> ResponseFacts:
     )
 
 
-class _Fold:
+class _Assembler:
     def __init__(self) -> None:
         self._response: Mapping[str, Any] = {}
         self._error: str | None = None
@@ -142,7 +142,7 @@ API = Api(
     examples=("/v1/responses", "/openai/responses/"),
     members=_MEMBERS,
     whole=_whole,
-    fold=_Fold,
+    assembler=_Assembler,
     stream_default=False,
     model_in_path=re.compile(r"/deployments/([^/]{1,128})/"),  # Azure OpenAI.
     other_paths=re.compile(

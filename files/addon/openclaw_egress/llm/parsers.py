@@ -109,19 +109,19 @@ class StreamReader:
 
     def __init__(self, api: Api, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
         self._events = EventStream(max_event_bytes)
-        self._fold = api.fold()
+        self._assembler = api.assembler()
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the body."""
         for event in self._events.feed(data):
             value = _object_in(event.data)
             if value is not None:
-                self._fold.take(value)
+                self._assembler.take(value)
 
     def finish(self) -> ResponseFacts:
         """Return the information in the complete events."""
         self._events.finish()
-        facts = self._fold.facts()
+        facts = self._assembler.facts()
         return replace(facts, messages_truncated=True) if self._events.dropped else facts
 
 

@@ -35,7 +35,7 @@ from openclaw_egress.proxy.client_session import ClassUsage, ClientSession
 from openclaw_egress.proxy.connection_grants import ConnectionGrant
 from openclaw_egress.proxy.error_responses import refusal
 from openclaw_egress.proxy.http1_limits import RESPONSE_PROBLEM, BoundedHttpLayer, drop_hop_by_hop
-from openclaw_egress.proxy.layers import Refuse, cut, looks_like_tls
+from openclaw_egress.proxy.layers import Refuse, abort, looks_like_tls
 from openclaw_egress.proxy.resolver import ResolutionError, Resolver, current_grant, is_own_address
 from openclaw_egress.settings import Neighbours
 from openclaw_egress.wire.http1_syntax import is_request_start
@@ -171,7 +171,7 @@ class AccessControl:
     def _layer_failed(self, nextlayer: layer.NextLayer, error: Exception) -> None:
         nextlayer.layer = Refuse(nextlayer.context)
         self._record_failure(nextlayer.context.client, Code.DECISION_FAILED)
-        asyncio.get_running_loop().call_soon(cut, nextlayer.context.client)
+        asyncio.get_running_loop().call_soon(abort, nextlayer.context.client)
         log.error("connection closed: choosing its protocol failed", exc_info=error)
 
     def _hello_failed(self, data: tls.ClientHelloData, error: Exception) -> None:
@@ -184,7 +184,7 @@ class AccessControl:
         raise AddonHalt from error
 
     def _established_failed(self, data: tls.TlsData, error: Exception) -> None:
-        cut(data.context.client)
+        abort(data.context.client)
         self._record_failure(data.context.client, Code.DECISION_FAILED)
         log.error("TLS connection aborted: handling the end of its handshake failed (%s)", type(error).__name__)
 
@@ -196,7 +196,7 @@ class AccessControl:
     def _opened_failed(self, data: server_hooks.ServerConnectionHookData, error: Exception) -> None:
         # Abort the task that opened the connection, and the client, which would wait for it. mitmproxy no longer reads
         # an error that is set here.
-        asyncio.get_running_loop().call_soon(cut, data.client)
+        asyncio.get_running_loop().call_soon(abort, data.client)
         unchecked = type(error) is LookupError
         self._record_failure(data.client, Code.ADDRESS_NOT_CHECKED if unchecked else Code.DECISION_FAILED)
         log.error("upstream connection aborted: %s", error)
@@ -252,7 +252,7 @@ class AccessControl:
             return
         # mitmproxy calls `next_layer` only once the client has sent bytes, so a silent client needs its own timer.
         loop = asyncio.get_running_loop()
-        session.first_byte_timer = loop.call_later(found.limits.header_seconds, cut, client)
+        session.first_byte_timer = loop.call_later(found.limits.header_seconds, abort, client)
 
     @fails_closed(_end_failed)
     def client_disconnected(self, client: connection.Client) -> None:
@@ -508,7 +508,7 @@ class AccessControl:
             data = nextlayer.data_client()  # type: ignore[no-untyped-call]
             nextlayer.layer = self._next_layer(nextlayer.context, data)
             if isinstance(nextlayer.layer, Refuse):
-                asyncio.get_running_loop().call_soon(cut, nextlayer.context.client)
+                asyncio.get_running_loop().call_soon(abort, nextlayer.context.client)
 
     def _next_layer(self, context: Any, data: bytes) -> layer.Layer | None:
         session = self._session(context.client)

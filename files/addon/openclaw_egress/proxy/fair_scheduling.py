@@ -11,7 +11,7 @@ import asyncio
 from collections import defaultdict
 
 
-class Turns:
+class FairScheduler:
     """The queues of connections that wait to continue, by listener."""
 
     def __init__(self) -> None:

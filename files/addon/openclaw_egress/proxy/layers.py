@@ -12,7 +12,8 @@ from mitmproxy.proxy import commands, events, layer
 class Refuse(layer.Layer):
     """A layer that closes the client's connection without a response, for bytes that are not HTTP.
 
-    The caller that chooses it must also call :func:`cut`: after an exception in a layer the connection would stay open.
+    The caller that chooses it must also call :func:`abort`: after an exception in a layer the connection would stay
+    open.
     """
 
     def _handle_event(self, event: events.Event) -> Generator[commands.Command, Any, None]:
@@ -25,7 +26,7 @@ def looks_like_tls(data: bytes) -> bool:
     return data[:1] == b"\x16" and (len(data) < 2 or data[1] == 3)
 
 
-def cut(client: connection.Client) -> None:
+def abort(client: connection.Client) -> None:
     """Abort a client's connection and its upstream connections, in any state.
 
     This is how mitmproxy's own timeout ends a connection. ``flow.kill()`` has no effect while a body streams, and after

@@ -34,7 +34,7 @@ from mitmproxy.proxy import server
 from openclaw_egress.policy.codes import Code, Evidence
 from openclaw_egress.policy.model import Decision
 from openclaw_egress.proxy.error_responses import refusal
-from openclaw_egress.proxy.layers import cut
+from openclaw_egress.proxy.layers import abort
 from openclaw_egress.proxy.memory_budget import MIB, MemoryBudget
 from openclaw_egress.wire.http1_syntax import content_length
 
@@ -270,7 +270,7 @@ class Accounts:
                 return waiter.granted.result()
             if _has_left(waiter.account):
                 # The proxy does not read from the connection, so nothing else notices that the client left.
-                loop.call_soon(cut, waiter.account.handler.client)
+                loop.call_soon(abort, waiter.account.handler.client)
                 return True
             now = loop.time()
             if now - looked < (self._wait_seconds if looked == began else stall):
@@ -326,7 +326,7 @@ class Accounts:
         self._owner.refused_for_memory(client, flow, decision, REFUSED_STATUS if held else None)
         account.refused = decision
         if not held:
-            asyncio.get_running_loop().call_soon(cut, client)
+            asyncio.get_running_loop().call_soon(abort, client)
 
 
 def claim(client: connection.Client, *, request: bool, answerable: bool = False) -> bool:
@@ -363,7 +363,7 @@ def _measured(account: Account) -> int:
         return _needs(account)
     except Exception as error:
         log.error("cannot measure the memory of a connection; aborting it", exc_info=error)
-        asyncio.get_running_loop().call_soon(cut, account.handler.client)
+        asyncio.get_running_loop().call_soon(abort, account.handler.client)
         return account.charged
 
 

@@ -15,7 +15,7 @@ from mitmproxy.proxy import events, layers, server
 from mitmproxy.proxy.layers import http as http_layers
 
 from openclaw_egress.proxy import memory, tunnels
-from openclaw_egress.proxy.fair_scheduling import Turns
+from openclaw_egress.proxy.fair_scheduling import FairScheduler
 from openclaw_egress.proxy.http1_limits import BoundedHttp1Client
 from openclaw_egress.settings import SettingsError
 
@@ -53,7 +53,7 @@ def _patch_connections() -> None:
     """Account for the memory of connections, schedule them fairly, and close all their sockets when they end."""
     handler = server.ConnectionHandler
     handle_client, server_event, drain_writers = handler.handle_client, handler.server_event, handler.drain_writers
-    turns = Turns()
+    scheduler = FairScheduler()
 
     async def handled(self: server.ConnectionHandler) -> None:
         accounts = memory.in_use()
@@ -78,7 +78,7 @@ def _patch_connections() -> None:
 
     async def admitted(self: server.ConnectionHandler) -> None:
         await drain_writers(self)  # type: ignore[no-untyped-call]
-        await turns.wait(self.client.sockname[1])
+        await scheduler.wait(self.client.sockname[1])
         if (accounts := memory.in_use()) is not None:
             await accounts.admit(self)
 

@@ -29,7 +29,7 @@ from openclaw_egress.proxy import memory
 from openclaw_egress.proxy.access_control import INSPECT, REFUSED, Allowed, answer_failed, fails_closed, sent_method
 from openclaw_egress.proxy.error_responses import refusal
 from openclaw_egress.proxy.http1_limits import RESPONSE_PROBLEM
-from openclaw_egress.proxy.layers import cut
+from openclaw_egress.proxy.layers import abort
 from openclaw_egress.recording.capture import ExchangeCapture
 from openclaw_egress.spool.writer import Spool, SpoolError
 from openclaw_egress.wire.http1_syntax import content_length
@@ -424,7 +424,7 @@ def _cutting(exchange: Exchange, tap: Callable[[bytes], None]) -> Callable[[byte
             return data
         except Exception:
             exchange.failed = True
-            cut(exchange.client)
+            abort(exchange.client)
             raise
 
     return cutting
