@@ -13,7 +13,7 @@ import pytest
 
 from tests.integration.ansible.conftest import BIN
 from tests.support.docker import Docker
-from tests.support.loki import LokiStandIn
+from tests.support.loki import FakeLoki
 
 pytestmark = pytest.mark.timeout(1200)
 
@@ -30,7 +30,7 @@ ALLOWED = CONFIG.replace("  retention", "  allow_structured_metadata: true\n  re
 class Vps2:
     """A host that is a directory of this machine, with a Loki fake that reads its configuration on restart."""
 
-    def __init__(self, run, at: Path, loki: LokiStandIn) -> None:
+    def __init__(self, run, at: Path, loki: FakeLoki) -> None:
         self.run, self.at, self.loki = run, at, loki
         self.file, self.manifest = at / "loki.yml", at / "state" / "manifest.json"
         Docker(at / "bin")
@@ -88,7 +88,7 @@ class Vps2:
 
 @pytest.fixture
 def vps2(run, tmp_path) -> Iterator[Vps2]:
-    with LokiStandIn() as loki:
+    with FakeLoki() as loki:
         yield Vps2(run, tmp_path, loki)
 
 

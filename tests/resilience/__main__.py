@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.resilience import clock, crash, disk, fixtures, memory, reloads, starvation, store, upstream
 from tests.support.results import Result, line, reported, unmet, write
 
-THEMES: dict[str, Callable[[fixtures.World], Iterator[Result]]] = {
+THEMES: dict[str, Callable[[fixtures.Fixtures], Iterator[Result]]] = {
     "starvation": starvation.run,
     "memory": memory.run,
     "crash": crash.run,

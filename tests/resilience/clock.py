@@ -9,7 +9,7 @@ from pathlib import Path
 from openclaw_egress.spool.reader import SpoolReader
 from tests.resilience import fixtures
 from tests.resilience.load import Load
-from tests.support.loki.standin import LokiStandIn
+from tests.support.loki.fake import FakeLoki
 from tests.support.results import Result, at_least, exactly, reported
 
 HOUR = 3600
@@ -19,15 +19,15 @@ AHEAD = (0, HOUR, 0)
 SECONDS = 1.5
 
 
-def run(made: fixtures.World) -> Iterator[Result]:
+def run(made: fixtures.Fixtures) -> Iterator[Result]:
     """Set the clock back. Then set it ahead and back while the destination refuses records from the future."""
     yield from _jumps(made, "back", BACK, delivers=True)
     yield from _jumps(made, "ahead", AHEAD, delivers=False)
 
 
-def _jumps(made: fixtures.World, name: str, offsets: tuple[int, ...], *, delivers: bool) -> Iterator[Result]:
+def _jumps(made: fixtures.Fixtures, name: str, offsets: tuple[int, ...], *, delivers: bool) -> Iterator[Result]:
     clock = made.directory / f"{name}.offset"
-    with LokiStandIn() as loki:
+    with FakeLoki() as loki:
         proxy = made.proxy(
             f"clock-{name}",
             OTEL_EXPORTER_OTLP_LOGS_ENDPOINT=f"{loki.url}/otlp/v1/logs",

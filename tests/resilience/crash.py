@@ -16,7 +16,7 @@ from openclaw_egress.spool.reader import Row, SpoolReader
 from tests.resilience import fixtures
 from tests.resilience.load import Load
 from tests.support import llm_calls
-from tests.support.loki.standin import LokiStandIn
+from tests.support.loki.fake import FakeLoki
 from tests.support.proxy_process import RunningProxy
 from tests.support.results import Result, at_least, exactly, reported
 
@@ -26,11 +26,11 @@ EVENT_MS = 30
 """Seconds between two events of a stream, so that some calls are in progress at any kill."""
 
 
-def run(made: fixtures.World) -> Iterator[Result]:
+def run(made: fixtures.Fixtures) -> Iterator[Result]:
     """Run many rounds on one spool."""
     chance = random.Random(SEED)
     began = time.time()
-    with LokiStandIn() as loki:
+    with FakeLoki() as loki:
         proxy = made.proxy("crash", OTEL_EXPORTER_OTLP_LOGS_ENDPOINT=f"{loki.url}/otlp/v1/logs")
         load = Load(proxy)
         for _ in range(ROUNDS):
@@ -75,7 +75,7 @@ def _not_once(stored: Counter[str], wanted: Iterable[str]) -> set[str]:
     return {one for one in ids | set(stored) if one not in ids or stored[one] != 1}
 
 
-def _unrecorded(made: fixtures.World, began: float, rows: Sequence[tuple[int, Row]], proxy: RunningProxy) -> int:
+def _unrecorded(made: fixtures.Fixtures, began: float, rows: Sequence[tuple[int, Row]], proxy: RunningProxy) -> int:
     """Return requests that the provider received completely and that have no exchange with their body in the spool."""
     with SpoolReader(proxy.directory / "state" / "spool.db") as reader:
         bodies = Counter(

@@ -21,7 +21,7 @@ from openclaw_egress.spool.reader import SpoolReader
 from tests.resilience import fixtures
 from tests.resilience.load import Load
 from tests.support import llm_calls
-from tests.support.loki.standin import LokiStandIn
+from tests.support.loki.fake import FakeLoki
 from tests.support.proxy_process import RunningProxy
 from tests.support.results import Result, at_least, at_most, exactly, reported
 
@@ -34,7 +34,7 @@ GOAL_LOG_LINES = 3.0
 """Maximum number of log lines for a refused request."""
 
 
-def run(made: fixtures.World) -> Iterator[Result]:
+def run(made: fixtures.Fixtures) -> Iterator[Result]:
     """Fill the spool with each value of EGRESS_SPOOL_FULL, then fill the disk."""
     yield from _drops_the_oldest(made)
     yield from _blocks(made)
@@ -51,7 +51,7 @@ def calls(proxy: RunningProxy, count: int, class_name: str = "gateway", more: st
     return load
 
 
-def _site(proxy: RunningProxy, made: fixtures.World) -> int:
+def _site(proxy: RunningProxy, made: fixtures.Fixtures) -> int:
     """Return the status code of a site behind a tunnel."""
     try:
         with proxy.client("browser", ca=made.providers.ca_file) as http:
@@ -61,13 +61,13 @@ def _site(proxy: RunningProxy, made: fixtures.World) -> int:
 
 
 @contextlib.contextmanager
-def _store_that_refuses() -> Iterator[LokiStandIn]:
-    with LokiStandIn() as loki:
+def _store_that_refuses() -> Iterator[FakeLoki]:
+    with FakeLoki() as loki:
         loki.faults.set(status=503)
         yield loki
 
 
-def _limited(made: fixtures.World, name: str, loki: LokiStandIn) -> RunningProxy:
+def _limited(made: fixtures.Fixtures, name: str, loki: FakeLoki) -> RunningProxy:
     return made.proxy(
         name,
         OTEL_EXPORTER_OTLP_LOGS_ENDPOINT=f"{loki.url}/otlp/v1/logs",
@@ -76,7 +76,7 @@ def _limited(made: fixtures.World, name: str, loki: LokiStandIn) -> RunningProxy
     )
 
 
-def _drops_the_oldest(made: fixtures.World) -> Iterator[Result]:
+def _drops_the_oldest(made: fixtures.Fixtures) -> Iterator[Result]:
     with _store_that_refuses() as loki, _limited(made, "drop_oldest", loki) as proxy:
         few = calls(proxy, FEW)
         many = calls(proxy, CALLS, "build", LONG)
@@ -103,7 +103,7 @@ def _drops_the_oldest(made: fixtures.World) -> Iterator[Result]:
         yield exactly("disk, drop_oldest: errors in the hash chain", _problems(proxy), "", 0)
 
 
-def _blocks(made: fixtures.World) -> Iterator[Result]:
+def _blocks(made: fixtures.Fixtures) -> Iterator[Result]:
     with _store_that_refuses() as loki, _limited(made, "block", loki) as proxy:
         full = calls(proxy, CALLS, more=LONG)
         why = Counter(full.failed.values())
@@ -151,7 +151,7 @@ def _filled(state: Path) -> Iterator[None]:
         filler.unlink()
 
 
-def _full_disk(made: fixtures.World) -> Iterator[Result]:
+def _full_disk(made: fixtures.Fixtures) -> Iterator[Result]:
     proxy = made.proxy("full")
     state = proxy.directory / "state"
     with _disk(state) as mounted:
@@ -193,9 +193,9 @@ def _ready(proxy: RunningProxy) -> bool:
     return False
 
 
-def _full_of_acknowledged(made: fixtures.World) -> Iterator[Result]:
+def _full_of_acknowledged(made: fixtures.Fixtures) -> Iterator[Result]:
     """Keep the disk full, so that only deleted acknowledged records make space for new ones."""
-    with LokiStandIn() as loki:
+    with FakeLoki() as loki:
         proxy = made.proxy("acknowledged", OTEL_EXPORTER_OTLP_LOGS_ENDPOINT=f"{loki.url}/otlp/v1/logs")
         with _disk(proxy.directory / "state") as mounted:
             if not mounted:
@@ -214,7 +214,7 @@ def _full_of_acknowledged(made: fixtures.World) -> Iterator[Result]:
                 yield exactly("disk, acknowledged: errors in the hash chain", _problems(proxy), "", 0)
 
 
-def _refusals(made: fixtures.World, proxy: RunningProxy) -> Iterator[Result]:
+def _refusals(made: fixtures.Fixtures, proxy: RunningProxy) -> Iterator[Result]:
     began, lines = time.time(), proxy.log.count("\n")
     found = calls(proxy, CALLS)
     why = Counter(found.failed.values())

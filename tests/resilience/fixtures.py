@@ -17,7 +17,7 @@ NOISY = ("sandbox", "browser")
 
 
 @dataclass
-class World:
+class Fixtures:
     """The fake provider and the directory that the proxies of a theme use."""
 
     directory: Path
@@ -57,10 +57,10 @@ class World:
 
 
 @contextlib.contextmanager
-def made(directory: Path) -> Iterator[World]:
+def made(directory: Path) -> Iterator[Fixtures]:
     """Yield a world whose fakes are running."""
     with LLMProviders(http_port=0, tls_dir=directory / "tls") as providers:
-        yield World(directory, providers)
+        yield Fixtures(directory, providers)
 
 
 def wait_until(holds: Callable[[], object], seconds: float) -> bool:

@@ -202,7 +202,7 @@ CASES: dict[str, Case] = {
 # ── the theme ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def run(made: fixtures.World) -> Iterator[Result]:
+def run(made: fixtures.Fixtures) -> Iterator[Result]:
     """Run each case against one proxy in a cgroup of 512 MB, with calls of the class gateway in parallel."""
     try:
         cgroup = MemoryCgroup(LIMIT)

@@ -54,7 +54,7 @@ class Tunnel:
                     self.answered += 1
 
 
-def run(made: fixtures.World) -> Iterator[Result]:
+def run(made: fixtures.Fixtures) -> Iterator[Result]:
     """Reload policies while tunnels and calls are in progress."""
     assert made.providers.ca_file is not None
     proxy = made.proxy("reloads")

@@ -34,7 +34,7 @@ The container has 512 MB by default, of which the proxy itself uses 80.
 """
 
 
-def run(made: fixtures.World) -> Iterator[Result]:
+def run(made: fixtures.Fixtures) -> Iterator[Result]:
     """Run each flood in turn against one proxy, and compare it with a second proxy without a flood."""
     sink = free_ports(1)[0]
     with made.proxy("flooded", [sink]) as proxy, made.proxy("not-flooded") as control:

@@ -15,7 +15,7 @@ from itertools import pairwise
 from openclaw_egress.spool.reader import SpoolReader
 from tests.resilience import fixtures
 from tests.resilience.load import Load, compared_for, warm
-from tests.support.loki.standin import LokiStandIn
+from tests.support.loki.fake import FakeLoki
 from tests.support.proxy_process import RunningProxy
 from tests.support.results import Result, at_most, exactly, reported
 
@@ -28,7 +28,7 @@ POISON = 3
 """Number of records that the destination always refuses."""
 
 
-def faults(loki: LokiStandIn) -> dict[str, tuple[Callable[[], object], Callable[[], object]]]:
+def faults(loki: FakeLoki) -> dict[str, tuple[Callable[[], object], Callable[[], object]]]:
     """Return the faults by name, each with the action that starts it and the action that ends it."""
     clear = loki.faults.clear
     on = {
@@ -56,9 +56,9 @@ def faults(loki: LokiStandIn) -> dict[str, tuple[Callable[[], object], Callable[
     }
 
 
-def run(made: fixtures.World) -> Iterator[Result]:
+def run(made: fixtures.Fixtures) -> Iterator[Result]:
     """Run one fault after the other, against one proxy and one destination."""
-    loki = LokiStandIn().start()
+    loki = FakeLoki().start()
     # Milliseconds after which the exporter gives up on a silent destination.
     proxy = made.proxy(
         "store", OTEL_EXPORTER_OTLP_LOGS_ENDPOINT=f"{loki.url}/otlp/v1/logs", OTEL_EXPORTER_OTLP_TIMEOUT="1500"
@@ -93,7 +93,7 @@ def _poison(proxy: RunningProxy) -> None:
             load.call(http, more=" poisonous")
 
 
-def _differences(proxy: RunningProxy, loki: LokiStandIn) -> int:
+def _differences(proxy: RunningProxy, loki: FakeLoki) -> int:
     """Return the differences between expected lines, in order, and the destination's lines."""
     wanted = []
     dead = {row.seq for row in proxy.rows(state="dead_letter")}

@@ -43,7 +43,7 @@ class Seen:
     status: int
 
 
-def run(made: fixtures.World) -> Iterator[Result]:
+def run(made: fixtures.Fixtures) -> Iterator[Result]:
     """Run each fault in turn, several in parallel; then request a name that does not resolve."""
     with hostile.listening(*made.certificate) as port:
         proxy = made.proxy("upstream", [port], CHAOS_LOOKUP_SECONDS=str(LOOKUP_SECONDS + 2))

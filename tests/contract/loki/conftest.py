@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.support.loki import LokiStandIn
+from tests.support.loki import FakeLoki
 
 from .asker import Allowance, Asker
 from .comparing import DIFFERENCES
@@ -24,7 +24,7 @@ def loki_url() -> Iterator[str]:
     if url := os.environ.get("LOKI_URL"):
         yield url
         return
-    with LokiStandIn() as loki:
+    with FakeLoki() as loki:
         yield loki.url
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.support.llm_providers import LLMProviders
-from tests.support.loki.standin import LokiStandIn
+from tests.support.loki.fake import FakeLoki
 from tests.support.proxy_process import RunningProxy
 
 
@@ -36,7 +36,7 @@ def make_proxy(directory, providers: LLMProviders, kind="lean", **environment: s
 
 
 @contextlib.contextmanager
-def blocking_spool(directory, providers: LLMProviders, loki: LokiStandIn) -> Iterator[RunningProxy]:
+def blocking_spool(directory, providers: LLMProviders, loki: FakeLoki) -> Iterator[RunningProxy]:
     """Start a proxy with a small spool that refuses exchanges when it is full; Loki stores nothing at first."""
     loki.faults.set(status=503)
     with make_proxy(

@@ -10,7 +10,7 @@ import pytest
 from openclaw_egress.spool.reader import SpoolReader
 from tests.integration.proxy.conftest import make_proxy
 from tests.support.llm_calls import is_exchange, kept, message
-from tests.support.loki.standin import LokiStandIn
+from tests.support.loki.fake import FakeLoki
 
 EXCHANGES = 50
 
@@ -33,7 +33,7 @@ def ask(proxy, number: int, completed: list[int], started: list[int]) -> None:
 
 @pytest.mark.parametrize("after", [10, 25])
 def test_kill_during_fifty_exchanges_records_each_once(tmp_path, providers, after):
-    with LokiStandIn() as loki:
+    with FakeLoki() as loki:
         proxy = make_proxy(tmp_path, providers, OTEL_EXPORTER_OTLP_LOGS_ENDPOINT=loki.url + "/otlp/v1/logs").start()
         completed: list[int] = []
         started: list[int] = []

@@ -15,7 +15,7 @@ import pytest
 
 from openclaw_egress.spool.reader import SpoolReader
 from tests.integration.proxy.conftest import blocking_spool, make_proxy, wait_until
-from tests.support.loki.standin import LokiStandIn
+from tests.support.loki.fake import FakeLoki
 from tests.support.proxy_process import RunningProxy
 
 LONG = [{"role": "user", "content": "x" * 200_000}]
@@ -127,7 +127,7 @@ def test_stream_aborted_by_a_full_disk_is_recorded_without_a_restart(tmp_path, p
 
 
 def test_full_blocking_spool_is_reported_everywhere_and_logged_once(tmp_path, providers):
-    with LokiStandIn() as loki, blocking_spool(tmp_path, providers, loki) as proxy:
+    with FakeLoki() as loki, blocking_spool(tmp_path, providers, loki) as proxy:
         wait_until(lambda: ask(proxy, LONG) == 503, proxy)
         assert [ask(proxy) for _ in range(5)] == [503] * 5
         shows_red(proxy, "the spool is full")
@@ -165,7 +165,7 @@ def fill(disk: Path) -> Path:
 
 
 def test_acknowledged_lines_make_room_on_a_full_disk(tmp_path, disk, providers):
-    with LokiStandIn() as loki:
+    with FakeLoki() as loki:
         endpoint = loki.url + "/otlp/v1/logs"
         with make_proxy(tmp_path, providers, OTEL_EXPORTER_OTLP_LOGS_ENDPOINT=endpoint) as proxy:
             assert {ask(proxy, LONG) for _ in range(25)} == {200}
@@ -202,7 +202,7 @@ def stays_full(proxy: RunningProxy, disk) -> bool:
 
 
 def test_full_disk_recovers_when_loki_is_back(tmp_path, disk, providers):
-    with LokiStandIn() as loki:
+    with FakeLoki() as loki:
         loki.faults.set(status=503)
         endpoint = loki.url + "/otlp/v1/logs"
         with make_proxy(tmp_path, providers, OTEL_EXPORTER_OTLP_LOGS_ENDPOINT=endpoint) as proxy:

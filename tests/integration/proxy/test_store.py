@@ -8,14 +8,14 @@ import pytest
 
 from tests.integration.proxy.conftest import blocking_spool, make_proxy, wait_until
 from tests.support.llm_calls import is_exchange
-from tests.support.loki.standin import LokiStandIn
+from tests.support.loki.fake import FakeLoki
 
 MESSAGE = {"model": "claude-opus-5", "max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]}
 
 
 @pytest.fixture
 def loki():
-    with LokiStandIn() as running:
+    with FakeLoki() as running:
         yield running
 
 

@@ -3,12 +3,12 @@
 A tool for tests. It accepts OTLP logs, answers queries, and refuses the requests that a real Loki with default limits
 refuses, with the same messages (tests/contract/loki/). Python only, no other package; zstd if Python supports it.
 
-    with LokiStandIn() as loki:            # loki.url, loki.faults, loki.pushes, loki.lines()
-    python -m tests.support.loki --listen 10.0.0.2 --port 3100 --data /var/lib/standin.jsonl
+    with FakeLoki() as loki:            # loki.url, loki.faults, loki.pushes, loki.lines()
+    python -m tests.support.loki --listen 10.0.0.2 --port 3100 --data /var/lib/loki.jsonl
 """
 
+from .fake import FakeLoki, Push
 from .faults import Fault, Faults
 from .limits import Limits
-from .standin import LokiStandIn, Push
 
-__all__ = ["Fault", "Faults", "Limits", "LokiStandIn", "Push"]
+__all__ = ["FakeLoki", "Fault", "Faults", "Limits", "Push"]

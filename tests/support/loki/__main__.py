@@ -8,8 +8,8 @@ import signal
 import sys
 from pathlib import Path
 
+from .fake import FakeLoki
 from .server import NAME
-from .standin import LokiStandIn
 
 
 def main() -> int:
@@ -23,7 +23,7 @@ def main() -> int:
     options = parser.parse_args()
     try:
         config = options.config.read_text() if options.config else None
-        loki = LokiStandIn(options.port, options.listen, options.data, config=config, copy_to=options.copy_to)
+        loki = FakeLoki(options.port, options.listen, options.data, config=config, copy_to=options.copy_to)
     except (OSError, ValueError, KeyError) as error:
         print(f"{NAME}: {error}", file=sys.stderr)
         return 1

@@ -22,7 +22,7 @@ from .limits import NO_ORG_ID
 from .wire import RequestError, Resource, read_json, read_protobuf
 
 if TYPE_CHECKING:
-    from .standin import LokiStandIn
+    from .fake import FakeLoki
 
 TEXT, BINARY, JSON = "text/plain; charset=utf-8", "application/octet-stream", "application/json"
 NAME = "fake of Loki's HTTP contract; not Loki"
@@ -211,7 +211,7 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, address: tuple[str, int], loki: LokiStandIn) -> None:
+    def __init__(self, address: tuple[str, int], loki: FakeLoki) -> None:
         self.loki = loki
         self._open: set[socket.socket] = set()
         super().__init__(address, _Handler)

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from openclaw_egress.cli.app import app
 from openclaw_egress.spool.reader import SpoolReader
 from tests.support import tampered_chains as chains
-from tests.support.loki import LokiStandIn
+from tests.support.loki import FakeLoki
 from tests.support.otlp_push import push_lines
 
 EDIT_LINE_4 = "UPDATE records SET otlp = CAST(replace(CAST(otlp AS TEXT), 'early-3', 'other-3') AS BLOB) WHERE seq = 4"
@@ -28,7 +28,7 @@ def path(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def loki():
-    with LokiStandIn() as running:
+    with FakeLoki() as running:
         yield running
 
 
@@ -127,7 +127,7 @@ def test_loki_is_read_in_pages_below_its_limits(tmp_path, monkeypatch):
             spool.close_exchange(chains.exchange(f"large-{number}", 150_000))
         spool.acknowledge(range(1, 31))
     _, lines = chains.read_chain(tmp_path / "spool.db")
-    with LokiStandIn() as loki:
+    with FakeLoki() as loki:
         push_lines(f"{loki.url}/otlp/v1/logs", instance_of(tmp_path / "spool.db"), lines)
         result = egress("audit", "--store", loki.url)
     assert result.exit_code == 0, result.output

@@ -14,7 +14,7 @@ from openclaw_egress.export.exporter import Exporter
 from openclaw_egress.spool.reader import Filters, SpoolReader
 from openclaw_egress.spool.writer import Spool
 from tests.support import tampered_chains as chains
-from tests.support.loki import LokiStandIn
+from tests.support.loki import FakeLoki
 from tests.support.otlp_push import push_lines
 
 HOUR = 3600 * 10**9
@@ -45,7 +45,7 @@ def path(tmp_path, monkeypatch):
 
 @pytest.fixture
 def loki():
-    with LokiStandIn() as running:
+    with FakeLoki() as running:
         yield running
 
 

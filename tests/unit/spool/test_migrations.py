@@ -21,7 +21,7 @@ from openclaw_egress.spool.migrations import migrate
 from openclaw_egress.spool.reader import Filters, SpoolReader
 from openclaw_egress.spool.schema import COLUMNS, USER_VERSION, user_version
 from openclaw_egress.spool.writer import Spool, SpoolError
-from tests.support.loki import LokiStandIn
+from tests.support.loki import FakeLoki
 
 ADDON = Path(__file__).parents[3] / "files" / "addon"
 FIXTURE = Path(__file__).parent / "fixtures" / "spool-2026-11-27.db"
@@ -114,7 +114,7 @@ def test_every_line_of_the_old_spool_is_exported(state):
 
     with (
         Spool(state / "spool.db", sync_seconds=None, clock_ns=clock) as spool,
-        LokiStandIn(now_ns=clock) as loki,
+        FakeLoki(now_ns=clock) as loki,
     ):
         spool.recover()
         lines = dict(spool.reader.lines())

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.loki import Limits, LokiStandIn
+from tests.support.loki import FakeLoki, Limits
 
 from .asker import DAY, HOUR, Allowance, Answer, Asker
 
@@ -21,21 +21,21 @@ pytestmark = pytest.mark.skipif(bool(os.environ.get("LOKI_URL")), reason="only t
 
 
 @pytest.fixture
-def loki() -> Iterator[LokiStandIn]:
-    with LokiStandIn() as standin:
-        yield standin
+def loki() -> Iterator[FakeLoki]:
+    with FakeLoki() as fake:
+        yield fake
 
 
 def asker(url: str, service: str = "s") -> Asker:
     return Asker(url, service, Allowance(limited=False), settle_s=0)
 
 
-def push(loki: LokiStandIn, *lines: str) -> Answer:
+def push(loki: FakeLoki, *lines: str) -> Answer:
     ask = asker(loki.url)
     return ask.push(*(ask.record(line) for line in lines))
 
 
-def test_fault_status_lasts_for_a_number_of_pushes(loki: LokiStandIn) -> None:
+def test_fault_status_lasts_for_a_number_of_pushes(loki: FakeLoki) -> None:
     loki.faults.set(status=503, count=2, headers={"Retry-After": "7"})
     answers = [push(loki, "l") for _ in range(3)]
     assert [(a["status"], a["retry_after"]) for a in answers] == [(503, "7"), (503, "7"), (204, None)]
@@ -43,7 +43,7 @@ def test_fault_status_lasts_for_a_number_of_pushes(loki: LokiStandIn) -> None:
     assert loki.lines("s") == ["l"]
 
 
-def test_faults_can_be_set_over_http(loki: LokiStandIn) -> None:
+def test_faults_can_be_set_over_http(loki: FakeLoki) -> None:
     ask = asker(loki.url)
     ask.answer("POST", "/standin/faults", json.dumps({"status": 429}).encode())
     assert push(loki, "l")["status"] == 429
@@ -52,33 +52,33 @@ def test_faults_can_be_set_over_http(loki: LokiStandIn) -> None:
     assert push(loki, "l")["status"] == 204
 
 
-def test_unknown_fault_is_refused(loki: LokiStandIn) -> None:
+def test_unknown_fault_is_refused(loki: FakeLoki) -> None:
     answer = asker(loki.url).answer("POST", "/standin/faults", b'{"stauts": 503}')
     assert answer["status"] == 400
     assert "stauts" in answer["body"]
 
 
-def test_fault_responds_with_the_html_page_of_a_reverse_proxy(loki: LokiStandIn) -> None:
+def test_fault_responds_with_the_html_page_of_a_reverse_proxy(loki: FakeLoki) -> None:
     loki.faults.set(html=True)
     answer = push(loki, "l")
     assert (answer["status"], answer["content_type"]) == (200, "text/html; charset=utf-8")
     assert loki.lines() == []
 
 
-def test_fault_resets_the_connection(loki: LokiStandIn) -> None:
+def test_fault_resets_the_connection(loki: FakeLoki) -> None:
     loki.faults.set(reset=True)
     with pytest.raises(ConnectionResetError):
         push(loki, "l")
 
 
-def test_fault_loses_the_acknowledgement_and_keeps_the_records(loki: LokiStandIn) -> None:
+def test_fault_loses_the_acknowledgement_and_keeps_the_records(loki: FakeLoki) -> None:
     loki.faults.set(reset=True, after_storing=True, count=1)
     with pytest.raises((ConnectionResetError, http.client.RemoteDisconnected)):
         push(loki, "l")
     assert loki.lines() == ["l"]
 
 
-def test_hanging_requests_are_released_when_faults_are_cleared(loki: LokiStandIn) -> None:
+def test_hanging_requests_are_released_when_faults_are_cleared(loki: FakeLoki) -> None:
     loki.faults.set(hang=True)
     connection = http.client.HTTPConnection("127.0.0.1", loki.port, timeout=0.2)
     connection.request("POST", "/otlp/v1/logs", b"", {"Content-Type": "application/x-protobuf"})
@@ -89,7 +89,7 @@ def test_hanging_requests_are_released_when_faults_are_cleared(loki: LokiStandIn
     assert push(loki, "l")["status"] == 204
 
 
-def test_stop_closes_keep_alive_connections_and_restart_keeps_records(loki: LokiStandIn) -> None:
+def test_stop_closes_keep_alive_connections_and_restart_keeps_records(loki: FakeLoki) -> None:
     push(loki, "l")
     connection = http.client.HTTPConnection("127.0.0.1", loki.port, timeout=5)
     connection.request("GET", "/ready")
@@ -108,26 +108,26 @@ def test_stop_closes_keep_alive_connections_and_restart_keeps_records(loki: Loki
     assert [row["text"] for row in asker(loki.url).rows()] == ["l"]
 
 
-def test_fault_refuses_matching_records_and_keeps_others(loki: LokiStandIn) -> None:
+def test_fault_refuses_matching_records_and_keeps_others(loki: FakeLoki) -> None:
     loki.faults.set(refuse_lines_matching="bad")
     assert push(loki, "good", "a bad one", "good too")["status"] == 400
     assert push(loki, "fine")["status"] == 204
     assert loki.lines() == ["good", "good too", "fine"]
 
 
-def test_fault_responds_with_a_partial_success(loki: LokiStandIn) -> None:
+def test_fault_responds_with_a_partial_success(loki: FakeLoki) -> None:
     loki.faults.set(partial_rejected=2)
     answer = push(loki, "l")
     assert (answer["status"], answer["content_type"]) == (200, "application/x-protobuf")
 
 
-def test_fault_can_affect_paths_other_than_pushes(loki: LokiStandIn) -> None:
+def test_fault_can_affect_paths_other_than_pushes(loki: FakeLoki) -> None:
     loki.faults.set(status=503, path="/ready")
     assert asker(loki.url).get("/ready")["status"] == 503
     assert push(loki, "l")["status"] == 204
 
 
-def test_unsupported_logql_is_refused_by_name(loki: LokiStandIn) -> None:
+def test_unsupported_logql_is_refused_by_name(loki: FakeLoki) -> None:
     answer = asker(loki.url).query('{a="b"} | logfmt')
     assert answer["status"] == 400
     assert "Loki fake does not support 'logfmt'" in answer["body"]
@@ -147,7 +147,7 @@ def test_unsupported_logql_is_refused_by_name(loki: LokiStandIn) -> None:
         ('| k="x", n = 2', []),
     ],
 )
-def test_pipeline_of_a_query_selects_the_expected_lines(loki: LokiStandIn, pipeline: str, found: list[str]) -> None:
+def test_pipeline_of_a_query_selects_the_expected_lines(loki: FakeLoki, pipeline: str, found: list[str]) -> None:
     ask = asker(loki.url)
     ask.push(ask.record("one 1", attributes={"k": "x", "n": 1}), ask.record("two 22", attributes={"k": "y", "n": 2}))
     answer = ask.query('{service_name="s"} ' + pipeline)
@@ -156,7 +156,7 @@ def test_pipeline_of_a_query_selects_the_expected_lines(loki: LokiStandIn, pipel
     assert sorted(line for one in result for _, line in one["values"]) == found
 
 
-def test_sums_by_label(loki: LokiStandIn) -> None:
+def test_sums_by_label(loki: FakeLoki) -> None:
     ask = asker(loki.url)
     ask.push(*(ask.record(f"l{i}", attributes={"k": "x" if i else "y"}) for i in range(3)))
     answer = ask.query('sum by (k) (count_over_time({service_name="s"}[1h]))', path="query")
@@ -164,7 +164,7 @@ def test_sums_by_label(loki: LokiStandIn) -> None:
     assert [(one["metric"], one["value"][1]) for one in vector] == [({"k": "x"}, "2"), ({"k": "y"}, "1")]
 
 
-def test_equal_errors_are_grouped_with_a_count(loki: LokiStandIn) -> None:
+def test_equal_errors_are_grouped_with_a_count(loki: FakeLoki) -> None:
     ask = asker(loki.url)
     answer = ask.push(*(ask.record("x" * 300_000, at=ask.now + i) for i in range(2)))
     assert answer["message"].startswith("2 errors like: max entry size '262144' bytes exceeded")
@@ -173,7 +173,7 @@ def test_equal_errors_are_grouped_with_a_count(loki: LokiStandIn) -> None:
 def test_idle_chunk_is_flushed_automatically() -> None:
     """Expect a flush after half an hour without a push, by the test's own clock."""
     clock = [time.time_ns()]
-    with LokiStandIn(now_ns=lambda: clock[0]) as loki:
+    with FakeLoki(now_ns=lambda: clock[0]) as loki:
         ask = asker(loki.url)
         ask.push(ask.record("old", at=ask.now - 4 * HOUR))
         assert ask.rows() == []
@@ -183,7 +183,7 @@ def test_idle_chunk_is_flushed_automatically() -> None:
 
 def test_rate_limit_uses_the_given_clock() -> None:
     clock = [0.0]
-    with LokiStandIn(clock=lambda: clock[0]) as loki:
+    with FakeLoki(clock=lambda: clock[0]) as loki:
         ask = asker(loki.url)
         push = ask.request([ask.record("r" * 200_000, at=ask.now + i) for i in range(20)]).SerializeToString()
         assert [ask.post(push)["status"] for _ in "ab"] == [204, 429]
@@ -193,7 +193,7 @@ def test_rate_limit_uses_the_given_clock() -> None:
 
 def test_forbidden_structured_metadata_is_refused_and_the_key_is_absent() -> None:
     """Expect no key in `GET /config`, because a real Loki omits false booleans."""
-    with LokiStandIn(limits=Limits(structured_metadata=False)) as loki:
+    with FakeLoki(limits=Limits(structured_metadata=False)) as loki:
         ask = asker(loki.url)
         assert "allow_structured_metadata" not in ask.get("/config")["body"]
         answer = ask.push(ask.record("l", attributes={"k": "v"}))
@@ -204,13 +204,13 @@ def test_forbidden_structured_metadata_is_refused_and_the_key_is_absent() -> Non
 
 
 def test_a_configuration_without_the_key_forbids_structured_metadata() -> None:
-    with LokiStandIn(config="limits_config:\n  max_line_size: 256KB\n") as loki:
+    with FakeLoki(config="limits_config:\n  max_line_size: 256KB\n") as loki:
         ask = asker(loki.url)
         assert ask.push(ask.record("l", attributes={"k": "v"}))["status"] == 400
 
 
 def test_with_tenants_every_path_except_ready_requires_one() -> None:
-    with LokiStandIn(limits=Limits(auth_enabled=True)) as loki:
+    with FakeLoki(limits=Limits(auth_enabled=True)) as loki:
         ask = asker(loki.url)
         assert [ask.get(path)["status"] for path in ("/config", "/ready")] == [401, 200]
         raw = ask.encoded([ask.record("l")])
@@ -218,7 +218,7 @@ def test_with_tenants_every_path_except_ready_requires_one() -> None:
 
 
 def test_memory_is_bounded() -> None:
-    with LokiStandIn(limits=Limits(memory_bytes=1000)) as loki:
+    with FakeLoki(limits=Limits(memory_bytes=1000)) as loki:
         assert push(loki, "x" * 2000)["status"] == 500
 
 
@@ -243,7 +243,7 @@ def test_process_keeps_records_between_starts(tmp_path: Path) -> None:
 
 
 def test_accepted_pushes_are_forwarded_or_refused() -> None:
-    with LokiStandIn() as other, LokiStandIn(copy_to=other.url + "/otlp/v1/logs") as loki:
+    with FakeLoki() as other, FakeLoki(copy_to=other.url + "/otlp/v1/logs") as loki:
         assert push(loki, "l")["status"] == 204
         assert other.lines("s") == loki.lines("s") == ["l"]
         other.faults.set(status=500)

@@ -32,10 +32,10 @@ class Push:
     headers: dict[str, str]
 
 
-class LokiStandIn:
+class FakeLoki:
     """A fake of Loki's HTTP API, on loopback by default; not the real Loki.
 
-    with LokiStandIn() as loki: … loki.url, loki.faults, loki.pushes, loki.lines(service="openclaw-proxy")
+    with FakeLoki() as loki: … loki.url, loki.faults, loki.pushes, loki.lines(service="openclaw-proxy")
     """
 
     def __init__(
