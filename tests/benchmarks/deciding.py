@@ -16,7 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from openclaw_egress.policy.destination import Destination, parse_destination
-from openclaw_egress.policy.model import Policy, decide, read_policy
+from openclaw_egress.policy.evaluate import decide
+from openclaw_egress.policy.loader import read_policy
+from openclaw_egress.policy.model import Policy
 from tests.support.policy_fuzz import compare
 from tests.support.results import at_most, exactly, line, reported, write
 

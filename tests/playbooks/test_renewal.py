@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from openclaw_egress.policy.host_addresses import with_host_addresses
-from openclaw_egress.policy.model import builtin_policy
+from openclaw_egress.policy.loader import builtin_policy
 from tests.integration.ansible.conftest import BIN, ROOT, Run
 from tests.support.docker import Docker
 

@@ -22,7 +22,8 @@ from mitmproxy.proxy.context import Context
 
 from openclaw_egress.cli.explain import ask
 from openclaw_egress.policy.destination import DestinationError, canonical_host
-from openclaw_egress.policy.model import Decision, Policy, read_policy
+from openclaw_egress.policy.loader import read_policy
+from openclaw_egress.policy.model import Decision, Policy
 from openclaw_egress.proxy.access_control import INSPECT, AccessControl
 
 

@@ -9,7 +9,7 @@ import ssl
 import pytest
 
 from openclaw_egress.cli.explain import ask
-from openclaw_egress.policy.model import load_policy
+from openclaw_egress.policy.loader import load_policy
 from tests.integration.proxy.raw import connected, read_head, status_of, tls
 from tests.support.policy_fuzz import Answers, World, compare, explained, policy_text, request
 from tests.support.proxy_process import free_ports

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from openclaw_egress.cli.explain import ask
-from openclaw_egress.policy.model import load_policy
+from openclaw_egress.policy.loader import load_policy
 from tests.integration.proxy.conftest import make_proxy
 from tests.integration.proxy.raw import connect, connected, exchange, status_of
 

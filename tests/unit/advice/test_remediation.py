@@ -8,7 +8,8 @@ from ruamel.yaml import YAML
 from openclaw_egress.advice.remediation import NewRule, remedy_for
 from openclaw_egress.policy.codes import Code
 from openclaw_egress.policy.destination import parse_destination
-from openclaw_egress.policy.model import decide, decide_address, read_policy
+from openclaw_egress.policy.evaluate import decide, decide_address
+from openclaw_egress.policy.loader import read_policy
 from openclaw_egress.recording.denials import ANY, DenialGroup
 
 

@@ -19,7 +19,9 @@ from openclaw_egress.advice.suggest import (
 )
 from openclaw_egress.policy.codes import Code
 from openclaw_egress.policy.destination import parse_destination
-from openclaw_egress.policy.model import Policy, decide, read_policy
+from openclaw_egress.policy.evaluate import decide
+from openclaw_egress.policy.loader import read_policy
+from openclaw_egress.policy.model import Policy
 from openclaw_egress.recording.denials import ANY, Denial
 
 HEAD = "version: 1  # one\ninspect: [api.openai.com]\nclasses:\n"

@@ -12,8 +12,10 @@ import pytest
 from openclaw_egress.cli.explain import ask
 from openclaw_egress.policy.codes import Code
 from openclaw_egress.policy.destination import parse_destination
+from openclaw_egress.policy.evaluate import decide_address
 from openclaw_egress.policy.host_addresses import with_host_addresses
-from openclaw_egress.policy.model import Decision, PolicyError, decide_address, load_policy
+from openclaw_egress.policy.loader import load_policy
+from openclaw_egress.policy.model import Decision, PolicyError
 from openclaw_egress.proxy.access_control import check_address
 from openclaw_egress.proxy.resolver import is_own_address
 
@@ -161,7 +163,7 @@ exec "$PYTHON" -c '
 import sys
 from pathlib import Path
 from openclaw_egress.policy.destination import parse_destination
-from openclaw_egress.policy.model import load_policy
+from openclaw_egress.policy.loader import load_policy
 from openclaw_egress.proxy.access_control import check_address
 policy = load_policy(Path(sys.argv[1]), None)
 for name in policy.classes:

@@ -13,20 +13,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from openclaw_egress.cli.explain import ask
-from openclaw_egress.policy import model as policy_module
+from openclaw_egress.policy import loader
 from openclaw_egress.policy.codes import Code
 from openclaw_egress.policy.destination import Destination, DestinationError, guard_reason, parse_destination
-from openclaw_egress.policy.model import (
-    Decision,
-    Limits,
-    Policy,
-    PolicyError,
-    builtin_policy,
-    decide,
-    decide_address,
-    load_policy,
-    read_policy,
-)
+from openclaw_egress.policy.evaluate import decide, decide_address
+from openclaw_egress.policy.loader import builtin_policy, load_policy, read_policy
+from openclaw_egress.policy.model import Decision, Limits, Policy, PolicyError
 from tests.unit.schema_check import schema_errors
 
 EXAMPLE = """\
@@ -967,8 +959,8 @@ def test_rule_matches_every_host_that_it_accepts(text: str) -> None:
         destination = parse_destination(text, 443)
     except DestinationError:
         return
-    node = policy_module._Node(text, "policy.yml", 1, "allow[0]")
-    assert policy_module._pattern(node) == destination.host
+    node = loader._Node(text, "policy.yml", 1, "allow[0]")
+    assert loader._pattern(node) == destination.host
 
 
 def test_lookup_among_many_rules_uses_the_host_index() -> None:

@@ -8,7 +8,7 @@ import pytest
 from mitmproxy import connection, http
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
-from openclaw_egress.policy.model import read_policy
+from openclaw_egress.policy.loader import read_policy
 from openclaw_egress.proxy.access_control import AccessControl
 from openclaw_egress.proxy.client_session import ClassUsage
 

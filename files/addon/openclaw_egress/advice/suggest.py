@@ -13,16 +13,10 @@ from openclaw_egress.advice.yaml_editor import PlaceError, with_rules
 from openclaw_egress.errors import EgressError
 from openclaw_egress.policy.codes import Code
 from openclaw_egress.policy.destination import Destination, DestinationError, parse_destination, split_url
-from openclaw_egress.policy.model import (
-    ClassPolicy,
-    Decision,
-    Policy,
-    PolicyError,
-    Rules,
-    decide,
-    decide_address,
-    read_policy,
-)
+from openclaw_egress.policy.evaluate import decide, decide_address
+from openclaw_egress.policy.loader import read_policy
+from openclaw_egress.policy.model import ClassPolicy, Decision, Policy, PolicyError
+from openclaw_egress.policy.rules import Rules
 from openclaw_egress.recording.denials import ANY, Denial
 
 MANY_NAMES = 20

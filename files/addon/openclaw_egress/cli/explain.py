@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from openclaw_egress.policy.codes import Code, Evidence
 from openclaw_egress.policy.destination import Destination, DestinationError, parse_destination, split_url
-from openclaw_egress.policy.model import Decision, Policy, decide, with_addresses
+from openclaw_egress.policy.evaluate import decide, with_addresses
+from openclaw_egress.policy.model import Decision, Policy
 
 type LookUp = Callable[[str, int], list[str]]
 """A function that returns the addresses of a host and port."""

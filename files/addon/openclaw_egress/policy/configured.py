@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from openclaw_egress.policy.host_addresses import with_host_addresses
-from openclaw_egress.policy.model import Policy, builtin_policy, load_policy
+from openclaw_egress.policy.loader import builtin_policy, load_policy
+from openclaw_egress.policy.model import Policy
 from openclaw_egress.settings import DEFAULT_LLM_HOSTS, Settings
 
 

@@ -311,3 +311,11 @@ def guard_reason(ip: Address) -> str | None:
 def guarded_name(host: str) -> tuple[str, tuple[Address, ...]] | None:
     """Return the guard's reason and the addresses of a name that always means guarded addresses; None for others."""
     return GUARDED_NAMES.get("localhost" if host.endswith(".localhost") else host)
+
+
+def literal_of(host: str) -> Address | None:
+    """Return a canonical host as an address; None for a name."""
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None

@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from openclaw_egress.policy.model import ACTIONS, CLASS_KEYS, CLASS_NAME, KEYS, LIMITS, METHOD, RULE_KEYS, Limits
+from openclaw_egress.policy.loader import CLASS_KEYS, CLASS_NAME, KEYS, LIMITS, METHOD, RULE_KEYS
+from openclaw_egress.policy.model import ACTIONS, Limits
 from openclaw_egress.settings import HEALTH_PORT
 
 type Schema = dict[str, object]

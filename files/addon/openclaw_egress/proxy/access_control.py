@@ -29,7 +29,8 @@ from mitmproxy.proxy.layers.http import HTTPMode
 
 from openclaw_egress.policy.codes import ANYWHERE, UNREADABLE, Code, Evidence, Target, Unparsed
 from openclaw_egress.policy.destination import Destination, DestinationError, parse_destination
-from openclaw_egress.policy.model import ClassPolicy, Decision, Policy, decide, decide_address, with_addresses
+from openclaw_egress.policy.evaluate import decide, decide_address, with_addresses
+from openclaw_egress.policy.model import ClassPolicy, Decision, Policy
 from openclaw_egress.proxy import tunnels
 from openclaw_egress.proxy.client_session import ClassUsage, ClientSession
 from openclaw_egress.proxy.connection_grants import ConnectionGrant
