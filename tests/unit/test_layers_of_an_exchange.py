@@ -30,7 +30,6 @@ from openclaw_egress.spool.writer import Spool
 Place = tuple[str, str]
 Calls = list[tuple[Place, Place]]
 
-MOST_UPWARD_STEPS = 2
 ROOT = Path(__file__).parents[2]
 PACKAGE = str(ROOT / "files" / "addon" / "openclaw_egress")
 REQUEST = b'{"model":"claude-x","stream":true,"messages":[{"role":"user","content":"hello"}]}'
@@ -105,7 +104,7 @@ def finish_an_exchange(spool: Spool) -> None:
     recorder.response(flow)
 
 
-def test_finished_exchange_calls_an_upper_layer_at_most_twice(tmp_path):
+def test_finished_exchange_never_calls_an_upper_layer(tmp_path):
     calls: Calls = []
     with Spool(tmp_path / "spool.db", sync_seconds=None) as spool:
 
@@ -121,7 +120,7 @@ def test_finished_exchange_calls_an_upper_layer_at_most_twice(tmp_path):
         assert next(spool.reader.query()).model == "claude-x"
     visited = {callee[0] for _, callee in calls}
     assert {"spool", "recording", "llm", "wire"} <= visited, visited
-    assert len(upward(calls)) <= MOST_UPWARD_STEPS, upward(calls)
+    assert upward(calls) == []
 
 
 def test_only_calls_to_an_upper_layer_count():

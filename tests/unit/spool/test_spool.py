@@ -178,7 +178,7 @@ def test_exchange_in_progress_at_a_crash_becomes_an_interrupted_record(path):
             "unknown": "ignored",
         }  # fmt: skip
         spool.open_exchange("a", "sandbox", head)
-        spool.append_many([("a", "request", b'{"model"'), ("a", "request", b':"gpt-6"}')])
+        spool.append_pieces("a", "request", [b'{"model"', b':"gpt-6"}'])
         spool.update("a", {**head, "status": 200, "response_headers": [["x", "y"]], "request_complete": True})
         spool.append("a", "response", "data: é".encode()[:-1])
     with Spool(path, sync_seconds=None) as spool:

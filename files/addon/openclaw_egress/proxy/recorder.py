@@ -321,7 +321,7 @@ class Recorder:
         capture = exchange.capture
         if capture.secret or not (capture.scanned or exchange.request_held) or exchange.journalled:
             return
-        self._spool.append_many((capture.id, "request", piece) for piece in capture.request.beginning())
+        self._spool.append_pieces(capture.id, "request", capture.request.beginning())
         exchange.journalled = min(capture.request.size, capture.limit)
 
     def _withhold_secrets(self, exchange: Exchange) -> None:

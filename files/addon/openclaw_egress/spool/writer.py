@@ -122,12 +122,12 @@ class Spool:
 
     def append(self, exchange_id: str, direction: str, data: bytes) -> None:
         """Append decoded bytes to a body of an exchange in progress; ``direction`` is ``request`` or ``response``."""
-        self.append_many([(exchange_id, direction, data)])
+        self.append_pieces(exchange_id, direction, [data])
 
-    def append_many(self, chunks: Iterable[tuple[str, str, bytes]]) -> None:
-        """Append several chunks, of one or more exchanges, in one transaction."""
+    def append_pieces(self, exchange_id: str, direction: str, pieces: Iterable[bytes]) -> None:
+        """Append several pieces of one body in one transaction."""
         with self._storage.transaction() as (db, state):
-            for exchange_id, direction, data in chunks:
+            for data in pieces:
                 Journal(db).append(exchange_id, direction, self._now(), data)
                 state.journal[exchange_id] = state.journal.get(exchange_id, 0) + len(data)
 
