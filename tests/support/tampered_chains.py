@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from openclaw_egress.audit.chain import GONE, ChainLine, Ledger, LedgerRow
-from openclaw_egress.recording.log_lines import line_hash
+from openclaw_egress.recording.hash_chain import line_hash
 from openclaw_egress.recording.records import Body, ExchangeRecord
 from openclaw_egress.signatures import Signer
 from openclaw_egress.spool.reader import SpoolReader

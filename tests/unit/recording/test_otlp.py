@@ -1,7 +1,5 @@
 """Tests of the OTLP encoding: records equal the SDK's, and a repeated push has the same bytes."""
 
-import json
-
 import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
@@ -17,7 +15,7 @@ TIME = 1_795_524_247_856_487_169
 def line(**changes) -> Line:
     known = {
         "attributes": {"event_name": "openclaw.egress.exchange", "n": 7, "f": 1.5, "b": True, "l": ["x", "y"]},
-        "fields": {},
+        "json": "{}",
         "event_name": "openclaw.egress.exchange",
         "severity_text": "WARN",
         "severity_number": 13,
@@ -118,6 +116,6 @@ def test_instance_id_is_the_spools_despite_the_environment(monkeypatch):
 
 def test_the_longest_record_stays_under_the_metadata_limit_of_loki():
     (made,) = lines_of(EventRecord(event_name="e", message="m", attributes={f"k{n}": "v" * 5000 for n in range(200)}))
-    record = LogRecord.FromString(encode_record(made, json.dumps(made.fields), TIME))
+    record = LogRecord.FromString(encode_record(made, made.json, TIME))
     assert len(record.attributes) <= 128
     assert sum(len(item.key) + len(item.value.string_value) for item in record.attributes) <= 65_536

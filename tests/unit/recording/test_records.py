@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from openclaw_egress.llm.model import RequestFacts, ResponseFacts, Usage
 from openclaw_egress.llm.registry import PROVIDER_ERRORS
-from openclaw_egress.recording.log_lines import GENESIS, MAX_LINE_BYTES, Line, line_hash, reassemble, seal
+from openclaw_egress.recording.hash_chain import GENESIS, chained, line_hash
+from openclaw_egress.recording.log_lines import MAX_LINE_BYTES, Line, reassemble
 from openclaw_egress.recording.records import Body, DeniedRecord, EventRecord, ExchangeRecord, lines_of, severity
 
 SECOND = 1_000_000_000
@@ -32,10 +33,10 @@ def exchange(**changes) -> ExchangeRecord:
     return ExchangeRecord(**{**known, **changes})
 
 
-def sealed(lines: list[Line]) -> list[str]:
+def chain(lines: list[Line]) -> list[str]:
     prev, texts = GENESIS, []
     for seq, line in enumerate(lines, 1):
-        texts.append(seal(line, seq, prev))
+        texts.append(chained(line, seq, prev))
         prev = line_hash(texts[-1])
     return texts
 
@@ -94,7 +95,7 @@ def test_unknown_values_are_absent_and_zero_is_kept():
 
 def test_line_is_compact_json_that_starts_with_seq_and_prev():
     record = exchange(request_headers=[("Accept", "*/*")], request_body=Body.of(b'{"a":1}'))
-    (text,) = sealed(lines_of(record))
+    (text,) = chain(lines_of(record))
     assert text.startswith(
         f'{{"seq":1,"prev":"{GENESIS}","method":"POST","url":"https://api.anthropic.com/v1/messages"'
     )
@@ -109,25 +110,25 @@ def test_line_is_compact_json_that_starts_with_seq_and_prev():
 
 
 def test_each_line_contains_the_hash_of_the_previous_line():
-    one, two = sealed([*lines_of(exchange()), *lines_of(exchange(id="2"))])
+    one, two = chain([*lines_of(exchange()), *lines_of(exchange(id="2"))])
     assert json.loads(two)["prev"] == hashlib.sha256(one.encode()).hexdigest()
 
 
 def test_repeated_header_keeps_all_values():
-    (text,) = sealed(lines_of(exchange(response_headers=[("Vary", "a"), ("x", "1"), ("vary", "b")])))
+    (text,) = chain(lines_of(exchange(response_headers=[("Vary", "a"), ("x", "1"), ("vary", "b")])))
     assert json.loads(text)["response"]["headers"] == {"Vary": ["a", "b"], "x": "1"}
 
 
 def test_assembled_message_of_a_stream_is_next_to_its_body():
     message = [{"role": "assistant", "parts": [{"type": "text", "content": "hi"}]}]
-    (text,) = sealed(lines_of(exchange(response_facts=ResponseFacts(messages=message))))
+    (text,) = chain(lines_of(exchange(response_facts=ResponseFacts(messages=message))))
     assert json.loads(text)["messages"] == message
 
 
 def test_a_truncated_assembled_message_is_marked():
     message = [{"role": "assistant", "parts": [{"type": "text", "content": "hi"}]}]
-    (whole,) = sealed(lines_of(exchange(response_facts=ResponseFacts(messages=message))))
-    (cut,) = sealed(lines_of(exchange(response_facts=ResponseFacts(messages=message, messages_truncated=True))))
+    (whole,) = chain(lines_of(exchange(response_facts=ResponseFacts(messages=message))))
+    (cut,) = chain(lines_of(exchange(response_facts=ResponseFacts(messages=message, messages_truncated=True))))
     assert "messages_truncated" not in json.loads(whole)
     assert json.loads(cut)["messages_truncated"] is True
 
@@ -204,17 +205,18 @@ def test_denial_has_class_destination_rule_and_reason():
     assert line.attributes["event_name"] == "openclaw.egress.denied"
     assert line.attributes["openclaw.egress.outcome"] == "denied"
     assert line.attributes["client.address"] == "172.30.0.9"
-    assert line.fields["reason"] == "no rule allows it"
-    assert line.attributes["openclaw.egress.code"] == line.fields["code"] == "no_rule"
+    fields = json.loads(line.json)
+    assert fields["reason"] == "no rule allows it"
+    assert line.attributes["openclaw.egress.code"] == fields["code"] == "no_rule"
 
 
 def test_an_event_carries_its_message_and_attributes():
     (line,) = lines_of(EventRecord(event_name="openclaw.egress.policy", message="loaded", attributes={"x": 1}))
-    assert (line.fields, line.attributes["x"]) == ({"message": "loaded", "x": 1}, 1)
+    assert (json.loads(line.json), line.attributes["x"]) == ({"message": "loaded", "x": 1}, 1)
 
 
 def test_only_a_line_over_the_limit_is_split():
-    overhead = len(sealed(lines_of(exchange(response_body=Body.of(b"")))).pop().encode())
+    overhead = len(chain(lines_of(exchange(response_body=Body.of(b"")))).pop().encode())
     fits = exchange(response_body=Body.of(b"x" * (MAX_LINE_BYTES - overhead - 100)))
     assert len(lines_of(fits)) == 1
     assert len(lines_of(exchange(response_body=Body.of(b"x" * MAX_LINE_BYTES)))) > 1
@@ -225,7 +227,7 @@ def test_parts_of_a_record_have_an_index_and_no_usage():
     first, *parts = lines_of(exchange(response_body=Body.of(b"x" * 500_000), response_facts=facts))
     assert first.attributes["gen_ai.usage.input_tokens"] == 1
     assert first.attributes["openclaw.egress.part.count"] == len(parts) == 3
-    assert "headers" in first.fields["response"]
+    assert "headers" in json.loads(first.json)["response"]
     for index, part in enumerate(parts, 1):
         assert part.attributes == {
             "event_name": "openclaw.egress.exchange",
@@ -239,19 +241,19 @@ def test_parts_of_a_record_have_an_index_and_no_usage():
 
 def test_small_body_stays_in_the_first_line_if_the_other_is_split_off():
     first, *_ = lines_of(exchange(request_body=Body.of(b"small"), response_body=Body.of(b"x" * 500_000)))
-    assert first.fields["request"]["body"] == "small"
-    assert "body" not in first.fields["response"]
+    assert json.loads(first.json)["request"]["body"] == "small"
+    assert "body" not in json.loads(first.json)["response"]
 
 
 def test_missing_part_is_reported_and_the_rest_is_shown():
-    texts = sealed(lines_of(exchange(response_body=Body.of(b"x" * 500_000))))
+    texts = chain(lines_of(exchange(response_body=Body.of(b"x" * 500_000))))
     found = reassemble([texts[0], texts[1], texts[3]])
     assert found["missing_parts"] == [2]
     assert found["status"] == 200
 
 
 def test_lines_without_the_first_cannot_be_assembled():
-    texts = sealed(lines_of(exchange(response_body=Body.of(b"x" * 500_000))))
+    texts = chain(lines_of(exchange(response_body=Body.of(b"x" * 500_000))))
     with pytest.raises(ValueError, match="first line"):
         reassemble(texts[1:])
 
@@ -279,7 +281,7 @@ def test_split_record_is_reassembled_and_no_line_is_too_long(pieces, answer, que
         response_body=Body.of(fill(answer).encode()),
         output_messages=[{"role": "assistant", "parts": [{"type": "text", "content": fill(answer // 3)}]}],
     )
-    texts = sealed(lines_of(record))
+    texts = chain(lines_of(record))
     assert max(len(text.encode()) for text in texts) <= MAX_LINE_BYTES
     found = reassemble(reversed(texts))
     assert found["request"]["headers"] == {"x-long": fill(header)}
@@ -298,8 +300,9 @@ def test_any_text_makes_valid_lines_within_the_limits_of_metadata(text, other):
     record = exchange(
         id=other, method=long, url=long, host=long, reason=long, rule=long, response_facts=facts,
         response_headers=[(other, long)], response_body=Body(text=text),
+        output_messages=[{"content": text}],
     )  # fmt: skip
     for line in lines_of(record):
-        seal(line, 1, GENESIS).encode()
+        json.loads(chained(line, 1, GENESIS).encode())
         assert len(line.attributes) <= 96
         assert sum(len(str(k)) + len(str(v).encode()) for k, v in line.attributes.items()) < 48 * 1024

@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 
 from openclaw_egress.llm.model import RequestFacts, ResponseFacts, Usage
-from openclaw_egress.recording.log_lines import GENESIS, reassemble
+from openclaw_egress.recording.hash_chain import GENESIS
+from openclaw_egress.recording.log_lines import reassemble
 from openclaw_egress.recording.records import Body, DeniedRecord, EventRecord, ExchangeRecord
 from openclaw_egress.recording.redaction import redact_headers, redact_url
 from openclaw_egress.spool.reader import Filters, SpoolReader

@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 
 from openclaw_egress.audit.findings import Finding, FindingCode, Report
 from openclaw_egress.recording import semconv
-from openclaw_egress.recording.log_lines import GENESIS, reassemble
+from openclaw_egress.recording.hash_chain import GENESIS
+from openclaw_egress.recording.log_lines import reassemble
 from openclaw_egress.spool.rows import ACKNOWLEDGED, DEAD, LOCAL, PENDING, STATES, ranges
 
 GONE = len(STATES)

@@ -1,14 +1,13 @@
 """Log lines: a record's attributes and JSON, as lines that a default Loki accepts, and back again.
 
 A record whose JSON exceeds `MAX_LINE_BYTES` is split over several log lines. The first keeps the attributes and the
-headers; the others carry parts of the bodies, cut between characters. `seal` appends a line to the hash chain;
+headers; the others carry parts of the bodies, cut between characters. `hash_chain` adds the number and the hash;
 `reassemble` reverses both steps. The limits are those of a default Loki, with some margin: 256 KB per line, 128 entries
 and 64 KB of metadata, in which severity, trace, scope and resource count. Pure functions.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -18,18 +17,16 @@ from openclaw_egress.recording import semconv
 from openclaw_egress.recording.redaction import MAX_URL_BYTES, clean_text, truncate_utf8
 
 MAX_LINE_BYTES = 200_000
-"""Longest sealed line, in bytes of UTF-8."""
+"""Longest line with its number and hash, in bytes of UTF-8."""
 MAX_ATTRIBUTE_BYTES = 1024
 """Longest attribute value, except for the URL (8 KB)."""
 MAX_LIST_ITEMS = 16
 MAX_ATTRIBUTES = 96
 MAX_ATTRIBUTES_BYTES = 48_000
 """Limit for all names and values of a line together."""
-GENESIS = "0" * 64
-"""``prev`` of the very first line."""
 SEVERITY_NUMBERS = {"INFO": 9, "WARN": 13, "ERROR": 17}
 
-_SEAL_BYTES = 128  # room for {"seq":…,"prev":"…",
+_CHAIN_BYTES = 128  # room for {"seq":…,"prev":"…",
 _PART_BYTES = MAX_LINE_BYTES - 1024  # room for the fields that describe the part
 
 AttributeValue = str | int | float | bool | list[str]
@@ -40,7 +37,7 @@ class Line:
     """One log line before it joins the hash chain: its attributes, and its JSON without ``seq`` and ``prev``."""
 
     attributes: dict[str, AttributeValue]
-    fields: dict[str, Any]
+    json: str
     event_name: str
     severity_text: str
     severity_number: int
@@ -48,15 +45,41 @@ class Line:
     span_id: str | None = None
 
 
-def make_line(
+def make_lines(
     event_name: str,
     level: str,
     attributes: Mapping[str, AttributeValue | None],
     fields: dict[str, Any],
     trace_id: str | None = None,
     span_id: str | None = None,
-) -> Line:
-    """Return a line whose attributes are within the limits; ``None`` and attributes over the limit are dropped."""
+) -> list[Line]:
+    """Return the lines of a record: one line if its JSON is short enough, otherwise the first line and its parts.
+
+    ``None`` and attributes over the limits are dropped. The largest fields leave the first line for the parts.
+    """
+    text = _json(fields)
+    line = Line(
+        attributes=_bounded_attributes(event_name, attributes),
+        json=text,
+        event_name=event_name,
+        severity_text=level,
+        severity_number=SEVERITY_NUMBERS[level],
+        trace_id=trace_id,
+        span_id=span_id,
+    )
+    size = _size(text)
+    if size + _CHAIN_BYTES <= MAX_LINE_BYTES:
+        return [line]
+    del text  # as long as the bodies: free it before their parts are made
+    line = replace(line, json="")
+    kept, pieces = _split(fields, size)
+    count = len(pieces)
+    kept["parts"] = count
+    first = replace(line, json=_json(kept), attributes={**line.attributes, semconv.PART_COUNT: count})
+    return [first, *(_part(line, path, piece, index, count) for index, (path, piece) in enumerate(pieces, 1))]
+
+
+def _bounded_attributes(event_name: str, attributes: Mapping[str, AttributeValue | None]) -> dict[str, AttributeValue]:
     kept: dict[str, AttributeValue] = {semconv.EVENT_NAME: event_name}
     room = MAX_ATTRIBUTES_BYTES
     for name, value in attributes.items():
@@ -66,30 +89,11 @@ def make_line(
         room -= len(name) + _size(str(short))
         if room >= 0:
             kept[name] = short
-    return Line(
-        attributes=kept,
-        fields=fields,
-        event_name=event_name,
-        severity_text=level,
-        severity_number=SEVERITY_NUMBERS[level],
-        trace_id=trace_id,
-        span_id=span_id,
-    )
-
-
-def seal(line: Line, seq: int, prev: str) -> str:
-    """Return the text of a line in the hash chain: compact JSON that starts with ``seq`` and ``prev``."""
-    rest = _json(line.fields)[1:]
-    return f'{{"seq":{seq},"prev":"{prev}"' + ("," if rest != "}" else "") + rest
-
-
-def line_hash(text: str) -> str:
-    """Return the SHA-256 of a sealed line, which is ``prev`` of the next line."""
-    return hashlib.sha256(text.encode()).hexdigest()
+    return kept
 
 
 def reassemble(lines: Iterable[str]) -> dict[str, Any]:
-    """Return a record's JSON object from its sealed lines in any order, with all parts back in place.
+    """Return a record's JSON object from its lines in any order, with all parts back in place.
 
     ``seq`` and ``prev`` are those of the first line. If parts are missing, ``"missing_parts": [index, …]`` lists them,
     and their content is absent.
@@ -128,30 +132,27 @@ def reassemble(lines: Iterable[str]) -> dict[str, Any]:
     return first
 
 
-def split(line: Line) -> list[Line]:
-    """Return ``[line]`` if it is short enough, otherwise the line without its largest fields, and then their parts."""
-    size = _size(_json(line.fields))
-    if size + _SEAL_BYTES <= MAX_LINE_BYTES:
-        return [line]
-    fields = {key: dict(value) if isinstance(value, dict) else value for key, value in line.fields.items()}
+def _split(fields: dict[str, Any], size: int) -> tuple[dict[str, Any], list[tuple[tuple[str, ...], str]]]:
+    """Return the fields without the largest ones, and these as pieces of text with their paths.
+
+    ``size`` is the length of the fields' JSON in bytes.
+    """
+    kept = {key: dict(value) if isinstance(value, dict) else value for key, value in fields.items()}
     bulky: list[tuple[int, tuple[str, ...], str, Any]] = []
-    for path, holder in _bulky_places(fields):
+    for path, holder in _bulky_places(kept):
         value = holder[path[-1]]
         text = value if isinstance(value, str) else _json(value)
         bulky.append((_size(_json(value)), path, text, holder))
     taken: list[tuple[tuple[str, ...], str]] = []
     for bytes_saved, path, text, holder in sorted(bulky, key=lambda item: -item[0]):
-        if size + _SEAL_BYTES + 32 <= MAX_LINE_BYTES:
+        if size + _CHAIN_BYTES + 32 <= MAX_LINE_BYTES:
             break
         del holder[path[-1]]
         size -= bytes_saved
         taken.append((path, text))
-    order = [path for path, _ in _bulky_places(line.fields)]
+    order = [path for path, _ in _bulky_places(fields)]
     taken.sort(key=lambda item: order.index(item[0]))  # request before response
-    pieces = [(path, piece) for path, text in taken for piece in _pieces(text)]
-    fields["parts"] = len(pieces)
-    first = replace(line, fields=fields, attributes={**line.attributes, semconv.PART_COUNT: len(pieces)})
-    return [first, *(_part(line, path, piece, i, len(pieces)) for i, (path, piece) in enumerate(pieces, 1))]
+    return kept, [(path, piece) for path, text in taken for piece in _pieces(text)]
 
 
 def _bulky_places(fields: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
@@ -178,7 +179,7 @@ def _part(line: Line, path: tuple[str, ...], piece: str, index: int, count: int)
         semconv.PART_DIRECTION: direction,
     }
     part = {"index": index, "count": count, "direction": direction, "path": list(path)}
-    return replace(line, attributes=attributes, fields={"exchange": exchange, "part": part, "data": piece})
+    return replace(line, attributes=attributes, json=_json({"exchange": exchange, "part": part, "data": piece}))
 
 
 def _pieces(text: str) -> Iterator[str]:
@@ -210,9 +211,12 @@ def bounded_value(value: Any, limit: int) -> Any:
 
 
 def _json(value: Any) -> str:
-    """Return compact JSON in valid UTF-8; lone surrogates inside strings are replaced."""
+    """Return compact JSON in valid UTF-8; lone surrogates inside strings become U+FFFD.
+
+    Do not use `clean_text` here: its escape ``\\xff`` is not valid inside a JSON string.
+    """
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
-    return text if text.isascii() else clean_text(text)
+    return text if text.isascii() else text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
 
 
 def _size(text: str) -> int:

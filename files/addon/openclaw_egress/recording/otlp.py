@@ -65,7 +65,7 @@ def encode_resource(resource: Resource) -> bytes:
 
 
 def encode_record(line: Line, text: str, time_ns: int) -> bytes:
-    """Return a line, sealed as ``text``, as an OTLP ``LogRecord``; its observed time is the commit time."""
+    """Return a line, with ``text`` as its body, as an OTLP ``LogRecord``; its observed time is the commit time."""
     record = LogRecord(
         timestamp=time_ns,
         observed_timestamp=time_ns,
@@ -97,7 +97,7 @@ def make_probe() -> bytes:
 
 
 def decode_text(encoded: bytes) -> str:
-    """Return the sealed line inside an encoded record.
+    """Return the text of the line inside an encoded record.
 
     Raises:
         ValueError: the bytes are not an encoded record.

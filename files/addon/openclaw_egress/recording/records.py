@@ -1,6 +1,6 @@
 """Records of exchanges, denials and events, as attributes and log lines. Pure functions.
 
-`lines_of` converts a record into one or more log lines; `log_lines` splits them.
+`lines_of` converts a record into one or more log lines; `log_lines` serialises and splits them.
 
 The JSON of an exchange::
 
@@ -29,8 +29,7 @@ from openclaw_egress.recording.log_lines import (
     AttributeValue,
     Line,
     bounded_fields,
-    make_line,
-    split,
+    make_lines,
 )
 from openclaw_egress.recording.redaction import MAX_URL_BYTES, clean_text, truncate_utf8
 
@@ -161,12 +160,10 @@ Record = ExchangeRecord | DeniedRecord | EventRecord
 def lines_of(record: Record) -> list[Line]:
     """Return the lines of a record, the one with the attributes first. Each fits the limits of a default Loki."""
     if isinstance(record, ExchangeRecord):
-        line = _exchange_line(record)
-    elif isinstance(record, DeniedRecord):
-        line = _denied_line(record)
-    else:
-        line = _event_line(record)
-    return split(line)
+        return _exchange_lines(record)
+    if isinstance(record, DeniedRecord):
+        return _denied_lines(record)
+    return _event_lines(record)
 
 
 def severity(status: int | None, outcome: str, error_type: str | None = None) -> str:
@@ -190,7 +187,7 @@ def error_type_of(record: ExchangeRecord) -> str | None:
     return record.outcome if record.outcome in ("client_aborted", "interrupted") else None
 
 
-def _exchange_line(record: ExchangeRecord) -> Line:
+def _exchange_lines(record: ExchangeRecord) -> list[Line]:
     asked, answered, usage = record.request_facts, record.response_facts, record.response_facts.usage
     error_type = error_type_of(record)
     first_chunk = None
@@ -243,7 +240,7 @@ def _exchange_line(record: ExchangeRecord) -> Line:
         fields["messages"] = messages
         if answered.messages_truncated:
             fields["messages_truncated"] = True
-    return make_line(
+    return make_lines(
         semconv.EVENT_EXCHANGE,
         severity(record.status, record.outcome, error_type),
         attributes,
@@ -253,7 +250,7 @@ def _exchange_line(record: ExchangeRecord) -> Line:
     )
 
 
-def _denied_line(record: DeniedRecord) -> Line:
+def _denied_lines(record: DeniedRecord) -> list[Line]:
     attributes: dict[str, AttributeValue | None] = {
         semconv.EXCHANGE_ID: record.id or None,
         semconv.CLASS: record.class_name,
@@ -288,13 +285,13 @@ def _denied_line(record: DeniedRecord) -> Line:
         "summary": record.summary,
         "enforced": record.enforced,
     }
-    return make_line(semconv.EVENT_DENIED, "WARN", attributes, bounded_fields(fields), record.trace_id, record.span_id)
+    return make_lines(semconv.EVENT_DENIED, "WARN", attributes, bounded_fields(fields), record.trace_id, record.span_id)
 
 
-def _event_line(record: EventRecord) -> Line:
+def _event_lines(record: EventRecord) -> list[Line]:
     attributes: dict[str, AttributeValue | None] = {**record.attributes, semconv.CLASS: record.class_name or None}
     fields = {"message": truncate_utf8(clean_text(record.message), 16 * 1024), **bounded_fields(record.attributes)}
-    return make_line(record.event_name, record.severity, attributes, fields)
+    return make_lines(record.event_name, record.severity, attributes, fields)
 
 
 def _message_json(headers: Headers, body: Body | None) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from typing import Any, Literal
 from opentelemetry.sdk.resources import Resource
 
 from openclaw_egress.recording import semconv
-from openclaw_egress.recording.log_lines import Line, line_hash, seal
+from openclaw_egress.recording.hash_chain import chained, line_hash
+from openclaw_egress.recording.log_lines import Line
 from openclaw_egress.recording.otlp import encode_record, encode_resource
 from openclaw_egress.recording.records import EventRecord, lines_of
 from openclaw_egress.spool.rows import ACKNOWLEDGED, ATTRIBUTES, ranges
@@ -83,7 +84,7 @@ class Ledger:
                 self._set_back(now)
             state.seq += 1
             state.time_ns = max(now, state.time_ns + 1)
-            text = seal(line, state.seq, state.hash)
+            text = chained(line, state.seq, state.hash)
             state.hash = line_hash(text)
             encoded = encode_record(line, text, state.time_ns)
             ledger.append((state.seq, bytes.fromhex(state.hash), state.time_ns))

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from openclaw_egress.recording.denials import Denial
-from openclaw_egress.recording.log_lines import GENESIS
+from openclaw_egress.recording.hash_chain import GENESIS
 from openclaw_egress.recording.otlp import decode_text
 from openclaw_egress.recording.semconv import EVENT_DENIED
 from openclaw_egress.spool.migrations import read_old_denial

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from openclaw_egress.recording.log_lines import GENESIS
+from openclaw_egress.recording.hash_chain import GENESIS
 from openclaw_egress.spool.journal import Journal
 from openclaw_egress.spool.migrations import migrate
 from openclaw_egress.spool.rows import DEAD, reason_code

@@ -1,0 +1,21 @@
+"""The hash chain: every log line begins with its number and the hash of the line before it. Pure functions."""
+
+from __future__ import annotations
+
+import hashlib
+
+from openclaw_egress.recording.log_lines import Line
+
+GENESIS = "0" * 64
+"""``prev`` of the very first line."""
+
+
+def chained(line: Line, seq: int, prev: str) -> str:
+    """Return the text of a line in the hash chain: compact JSON that starts with ``seq`` and ``prev``."""
+    rest = line.json[1:]
+    return f'{{"seq":{seq},"prev":"{prev}"' + ("," if rest != "}" else "") + rest
+
+
+def line_hash(text: str) -> str:
+    """Return the SHA-256 of a line's text, which is ``prev`` of the next line."""
+    return hashlib.sha256(text.encode()).hexdigest()
