@@ -6,7 +6,7 @@ from h11._receivebuffer import ReceiveBuffer
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from openclaw_egress.proxy.http1_limits import StrictChunkedReader, buffered_chunks_problem
+from openclaw_egress.proxy.http1_chunks import StrictChunkedReader, buffered_chunks_problem
 from openclaw_egress.wire.http1_syntax import (
     chunk_size,
     connection_options,

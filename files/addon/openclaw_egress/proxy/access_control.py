@@ -35,7 +35,8 @@ from openclaw_egress.proxy import tunnels
 from openclaw_egress.proxy.client_session import ClassUsage, ClientSession
 from openclaw_egress.proxy.connection_grants import ConnectionGrant
 from openclaw_egress.proxy.error_responses import refusal
-from openclaw_egress.proxy.http1_limits import RESPONSE_PROBLEM, BoundedHttpLayer, drop_hop_by_hop
+from openclaw_egress.proxy.hop_by_hop import drop_hop_by_hop
+from openclaw_egress.proxy.http1_limits import RESPONSE_PROBLEM, BoundedHttpLayer
 from openclaw_egress.proxy.layers import Refuse, abort, looks_like_tls
 from openclaw_egress.proxy.resolver import ResolutionError, Resolver, current_grant, is_own_address
 from openclaw_egress.settings import Neighbours

@@ -8,8 +8,8 @@ The limits bound the memory and the time that one client can use:
 - a tunnel in which the client sends nothing.
 
 A refused request gets its response at once, not after its body; the rest of the body is then read and discarded up to
-a limit. Heads of server responses are limited too. Trailers are dropped, which a recipient may do (RFC 9110, section
-6.5.1), because mitmproxy raises on them.
+a limit. ``http1_responses`` limits the heads of server responses. ``http1_chunks`` drops trailers, which a recipient
+may do (RFC 9110, section 6.5.1), because mitmproxy raises on them.
 
 Heads and chunks are checked on the bytes as received (``http1_syntax``), before mitmproxy normalises them. Every
 refusal goes through ``refuse``, which records it: mitmproxy's own error pages are never sent.
@@ -20,12 +20,9 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from typing import Any, Protocol
 
-import h11
-from h11._readers import ChunkedReader
-from h11._receivebuffer import ReceiveBuffer
 from mitmproxy import http
 from mitmproxy.connection import ConnectionState
 from mitmproxy.net.http import http1
@@ -45,12 +42,16 @@ from mitmproxy.proxy.layers.http._events import (
     ResponseProtocolError,
 )
 from mitmproxy.proxy.layers.http._hooks import HttpResponseHeadersHook
-from mitmproxy.proxy.layers.http._http1 import Http1Client, Http1Connection, Http1Server, make_body_reader
+from mitmproxy.proxy.layers.http._http1 import Http1Server, make_body_reader
 
-from openclaw_egress.policy.codes import NOTHING, Code, Evidence, reason
+from openclaw_egress.policy.codes import NOTHING, Code, Evidence
 from openclaw_egress.policy.model import Limits
 from openclaw_egress.proxy import memory
-from openclaw_egress.proxy.error_responses import drop_forged_status, is_refusal
+from openclaw_egress.proxy.error_responses import is_refusal
+from openclaw_egress.proxy.hop_by_hop import connection_values
+from openclaw_egress.proxy.http1_chunks import StrictBodies, buffered_chunks_problem
+from openclaw_egress.proxy.http1_responses import MalformedResponse
+from openclaw_egress.proxy.layers import Commands
 from openclaw_egress.proxy.log_scrubber import without_traffic
 from openclaw_egress.proxy.options import SILENCE_SECONDS
 from openclaw_egress.wire import http1_syntax
@@ -62,22 +63,17 @@ DRAIN_BYTES = 1024 * 1024
 Closing with unread bytes could lose the response.
 """
 
+
 AHEAD_BYTES = 256 * 1024
 """Limit to the buffer beyond a head: bytes sent ahead of a response."""
 
-SERVER_HEAD_BYTES = 256 * 1024
-"""Limit to a server's response head. For comparison: curl accepts 300 KB."""
-
-INTERIM_RESPONSES = 100
-"""Limit to 1xx responses for one request. A slow server may send one every few seconds."""
 
 RESPONSE_PROBLEM = "openclaw_egress.response_problem"
 """Key in ``flow.metadata``: the problem that makes the server's message malformed."""
 
-type Commands = Generator[commands.Command, Any, None]
 
-_END_OF_HEAD = re.compile(rb"\n\r?\n")
 _METHOD = re.compile(rb"([A-Z]{1,16}) ")
+
 
 log = logging.getLogger("openclaw_egress.http1_limits")
 
@@ -136,15 +132,6 @@ class BoundedHttpLayer(layers.HttpLayer):
         yield from self.event_to_child(self.streams[stream_id], events.Start())
 
 
-class MalformedResponse(ResponseProtocolError):
-    """The error of a malformed server message; ``problem`` names the malformed part."""
-
-    def __init__(self, stream_id: int, problem: str) -> None:
-        message = reason(Code.MALFORMED_RESPONSE, Evidence(detail=problem))
-        super().__init__(stream_id, message, ErrorCode.GENERIC_SERVER_ERROR)
-        self.problem = problem
-
-
 class PromptStream(http_layers.HttpStream):
     """A stream that sends a response set by a hook without waiting for the request's body."""
 
@@ -192,100 +179,7 @@ class PromptStream(http_layers.HttpStream):
             yield from self.flow_done()
 
 
-class StrictChunkedReader:
-    """A strict reader of chunked bodies that drops trailers.
-
-    Args:
-        padded: whether to accept blanks after a chunk's size, which old servers send.
-    """
-
-    def __init__(self, *, padded: bool = False) -> None:
-        self._padded = padded
-        self._left = 0
-        self._end: bytes = b""
-        self._trailers: int | None = None
-        self.problem = ""
-
-    def __call__(self, buffer: ReceiveBuffer) -> h11.Data | h11.EndOfMessage | None:
-        """Return the next piece of the body, or its end, or None if more bytes are needed."""
-        if self._trailers is not None:
-            return self._skip_trailers(buffer)
-        while self._end:
-            if not (found := buffer.maybe_extract_at_most(len(self._end))):
-                return None
-            if not self._end.startswith(found):
-                self._fail("a chunk does not end where its size says")
-            self._end = self._end[len(found) :]
-        if self._left == 0:
-            if (line := buffer.maybe_extract_next_line()) is None:
-                if len(buffer) > http1_syntax.MAX_CHUNK_LINE_BYTES:
-                    self._fail("the size of a chunk is malformed")
-                return None
-            size = http1_syntax.chunk_size(bytes(line), padded=self._padded)
-            if size is None:
-                self._fail("the size of a chunk is malformed")
-            elif size == 0:
-                self._trailers = 0
-                return self._skip_trailers(buffer)
-            else:
-                self._left = size
-        if not (data := buffer.maybe_extract_at_most(self._left)):
-            return None
-        self._left -= len(data)
-        if self._left == 0:
-            self._end = b"\r\n"
-        return h11.Data(data=bytes(data))
-
-    def _skip_trailers(self, buffer: ReceiveBuffer) -> h11.EndOfMessage | None:
-        while (line := buffer.maybe_extract_next_line()) is not None:
-            if line == b"\r\n":
-                return h11.EndOfMessage()
-            self._trailers = (self._trailers or 0) + len(line)
-            if self._trailers > http1_syntax.MAX_TRAILER_BYTES or not http1_syntax.is_trailer(bytes(line)):
-                self._fail("the trailers are malformed or too long")
-        if (self._trailers or 0) + len(buffer) > http1_syntax.MAX_TRAILER_BYTES:
-            self._fail("the trailers are malformed or too long")
-        return None
-
-    def read_eof(self) -> None:
-        """Raise: the connection ended before the body was complete."""
-        raise h11.RemoteProtocolError("peer closed connection without sending complete message body")
-
-    def _fail(self, problem: str) -> None:
-        self.problem = problem
-        raise h11.RemoteProtocolError(problem)
-
-
-def buffered_chunks_problem(data: bytes) -> str:
-    """Return the problem in the received part of a chunked body, or an empty string."""
-    buffer, reader = ReceiveBuffer(), StrictChunkedReader()
-    buffer += data
-    try:
-        while isinstance(reader(buffer), h11.Data):
-            pass
-    except h11.ProtocolError:
-        return reader.problem
-    return ""
-
-
-class _Bounded(Http1Connection):
-    """The common base of both sides: it replaces mitmproxy's reader of chunked bodies."""
-
-    _padded_chunks = False
-    _reader: Any = None
-
-    @property
-    def body_reader(self) -> Any:
-        """Return the reader of the current body; mitmproxy sets it for each body."""
-        return self._reader
-
-    @body_reader.setter
-    def body_reader(self, reader: Any) -> None:
-        chunked = isinstance(reader, ChunkedReader)
-        self._reader = StrictChunkedReader(padded=self._padded_chunks) if chunked else reader
-
-
-class BoundedHttp1Server(_Bounded, Http1Server):
+class BoundedHttp1Server(StrictBodies, Http1Server):
     """HTTP/1 with a client: it parses requests strictly and enforces the limits; see the module's docstring."""
 
     def __init__(
@@ -346,7 +240,7 @@ class BoundedHttp1Server(_Bounded, Http1Server):
         if not http1_syntax.begins_like_request(received):
             yield from self._give_up(400, Code.NOT_HTTP)
             return
-        end = _END_OF_HEAD.search(received)
+        end = http1_syntax.END_OF_HEAD.search(received)
         size = end.end() if end else len(received)
         method = _method(received)
         if size > self._limits.header_bytes:
@@ -555,144 +449,6 @@ class BoundedHttp1Server(_Bounded, Http1Server):
     def _forget(self) -> None:
         self.buf = type(self.buf)()
         self.state = self.done
-
-
-class BoundedHttp1Client(_Bounded, Http1Client):
-    """HTTP/1 with a server: it parses responses strictly and limits their heads."""
-
-    _padded_chunks = True
-    _interim = 0
-
-    def _handle_event(self, event: events.Event) -> Commands:
-        yield from super()._handle_event(event)
-        reading = isinstance(event, events.DataReceived) and self.state == self.read_headers
-        if reading and len(self.buf) > SERVER_HEAD_BYTES:
-            yield from self._malformed(f"the head has more than {SERVER_HEAD_BYTES} bytes")
-
-    def read_headers(self, event: events.ConnectionEvent) -> Commands:
-        """Accept a well-formed head. Forward interim responses (1xx) and wait for the final one."""
-        if not isinstance(event, events.DataReceived):
-            if self.buf and self.stream_id:
-                yield from self._malformed("the connection ended inside a head")
-            else:
-                yield from super().read_headers(event)
-            return
-        request, stream_id = self.request, self.stream_id
-        if request is None or stream_id is None:
-            yield from super().read_headers(event)
-            return
-        while self.buf:
-            received = bytes(self.buf)
-            if not http1_syntax.begins_like_response(received):
-                yield from self._malformed("no status line, as in HTTP/0.9")
-                return
-            if (end := _END_OF_HEAD.search(received)) is None:
-                return
-            problem = http1_syntax.response_problem(received[: end.end()])
-            lines = [bytes(line) for line in self.buf.maybe_extract_lines() or ()]
-            response = None if problem else http1.read_response_head(lines)
-            if response is None or (problem := self._interim_problem(request, response) or self._cleaned(response)):
-                yield from self._malformed(problem or "the head is malformed")
-                return
-            if response.status_code != 101 and response.status_code < 200:
-                yield from self._pass_interim(request, response)
-                continue
-            yield from self._take_response(event, stream_id, request, response)
-            return
-
-    def _take_response(
-        self, event: events.DataReceived, stream_id: int, request: http.Request, response: http.Response
-    ) -> Commands:
-        self._interim = 0
-        if response.status_code == 304:
-            # A 304 has no body, but mitmproxy would write a last chunk after its head.
-            response.headers.pop("transfer-encoding", None)
-        self.response = response
-        size = http1.expected_http_body_size(request, response)
-        yield ReceiveHttp(ResponseHeaders(stream_id, response, size == 0))
-        self.body_reader = make_body_reader(size)
-        self.state = self.read_body
-        yield from self.state(event)
-
-    def _interim_problem(self, request: http.Request, response: http.Response) -> str:
-        """Return the reason not to forward a 1xx response, or "". 101 is valid only after a request to upgrade."""
-        if response.status_code == 101:
-            asked = request.headers.get("upgrade", "").lower()
-            given = response.headers.get("upgrade", "").lower()
-            version = request.headers.get("sec-websocket-version", "")
-            if "websocket" not in asked or given != "websocket" or version != "13":
-                return "101 without a requested upgrade"
-        elif response.status_code < 200:
-            self._interim += 1
-            if self._interim > INTERIM_RESPONSES:
-                return f"more than {INTERIM_RESPONSES} interim responses"
-        return ""
-
-    def _cleaned(self, response: http.Response) -> str:
-        """Remove fields that are not for the client. Return "", or a problem if that failed.
-
-        An exception here would leave the connection open without a response.
-        """
-        try:
-            # A 426 must say which protocol the server requires (RFC 9110, section 15.5.22).
-            drop_hop_by_hop(response, upgrades=response.status_code in (101, 426))
-            drop_forged_status(response)
-        except Exception:
-            log.exception("cannot check the head of a response; refusing it")
-            return "the head could not be checked"
-        return ""
-
-    def _pass_interim(self, request: http.Request, response: http.Response) -> Commands:
-        """Send a 1xx response past the stream, which handles one response only.
-
-        HTTP/1.0 has no interim responses (RFC 9110, section 15.2), so send such a client none.
-        """
-        client = self.context.client
-        if request.http_version != "HTTP/1.0" and client.state & ConnectionState.CAN_WRITE:
-            yield commands.SendData(client, http1.assemble_response_head(response))  # type: ignore[no-untyped-call]
-
-    def read_body(self, event: events.Event) -> Commands:
-        """Extend the original: replace the error of a malformed chunk by one that names the problem."""
-        for command in super().read_body(event):
-            problem = getattr(self._reader, "problem", "")
-            if problem and isinstance(command, ReceiveHttp) and isinstance(command.event, ResponseProtocolError):
-                command.event = MalformedResponse(command.event.stream_id, problem)
-            yield command
-
-    def _malformed(self, problem: str) -> Commands:
-        self.buf = type(self.buf)()
-        self.state = self.done
-        if self.conn.state is not ConnectionState.CLOSED:
-            yield commands.CloseConnection(self.conn)
-        if self.stream_id is not None:
-            yield ReceiveHttp(MalformedResponse(self.stream_id, problem))
-
-
-def connection_values(message: http.Request | http.Response) -> list[bytes]:
-    """Return the values of the Connection fields."""
-    return [value for name, value in message.headers.fields if name.lower() == b"connection"]
-
-
-def drop_hop_by_hop(message: http.Request | http.Response, *, upgrades: bool = False) -> None:
-    """Remove the fields that are for this hop only (RFC 9110, section 7.6.1), and those that Connection names.
-
-    Connection keeps only the options that this proxy acts on: `close`, `keep-alive`, and `upgrade` if ``upgrades``.
-    """
-    fields = message.headers.fields
-    if http1_syntax.HOP_BY_HOP.isdisjoint([name.lower() for name, _ in fields]):
-        return
-    named = http1_syntax.connection_options(connection_values(message))
-    ours = {b"close", b"keep-alive"} | ({b"upgrade"} if upgrades else set())
-    dropped = (http1_syntax.HOP_BY_HOP | named) - http1_syntax.END_TO_END - ({b"upgrade"} if upgrades else set())
-    kept = [field for field in fields if field[0].lower() not in dropped]
-    if upgrades and any(name.lower() == b"upgrade" for name, _ in fields):
-        # A sender of Upgrade must name it in Connection (RFC 9110, section 7.8).
-        named.add(b"upgrade")
-    if options := [option for option in (b"close", b"keep-alive", b"upgrade") if option in named & ours]:
-        at = next((index for index, (name, _) in enumerate(fields) if name.lower() == b"connection"), len(fields))
-        at = sum(name.lower() not in dropped for name, _ in fields[:at])
-        kept.insert(at, (b"Connection", b", ".join(options)))
-    message.headers.fields = tuple(kept)
 
 
 def upstream_failed(message: str) -> bytes:

@@ -8,6 +8,9 @@ from typing import Any
 from mitmproxy import connection, ctx
 from mitmproxy.proxy import commands, events, layer
 
+type Commands = Generator[commands.Command, Any, None]
+"""The commands that a layer yields for an event."""
+
 
 class Refuse(layer.Layer):
     """A layer that closes the client's connection without a response, for bytes that are not HTTP.
@@ -16,7 +19,7 @@ class Refuse(layer.Layer):
     open.
     """
 
-    def _handle_event(self, event: events.Event) -> Generator[commands.Command, Any, None]:
+    def _handle_event(self, event: events.Event) -> Commands:
         if isinstance(event, events.Start):
             yield commands.CloseConnection(self.context.client)
 

@@ -16,7 +16,7 @@ from mitmproxy.proxy.layers import http as http_layers
 
 from openclaw_egress.proxy import memory, tunnels
 from openclaw_egress.proxy.fair_scheduling import FairScheduler
-from openclaw_egress.proxy.http1_limits import BoundedHttp1Client
+from openclaw_egress.proxy.http1_responses import BoundedHttp1Client
 from openclaw_egress.settings import SettingsError
 
 CHECKED_VERSION = "12.2.3"

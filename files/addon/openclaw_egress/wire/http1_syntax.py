@@ -40,6 +40,9 @@ _BARE_CR = re.compile(rb"\r(?!\n)")
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 _STATUS_START = b"HTTP/1."
 
+END_OF_HEAD = re.compile(rb"\n\r?\n")
+"""The end of a head; a line may end without CR (RFC 9112, section 2.2)."""
+
 _LENGTH_NAME, _CODING_NAME = len(b"content-length"), len(b"transfer-encoding")
 
 HOP_BY_HOP = frozenset(
