@@ -306,3 +306,9 @@ def test_any_text_makes_valid_lines_within_the_limits_of_metadata(text, other):
         json.loads(chained(line, 1, GENESIS).encode())
         assert len(line.attributes) <= 96
         assert sum(len(str(k)) + len(str(v).encode()) for k, v in line.attributes.items()) < 48 * 1024
+
+
+@pytest.mark.parametrize("surrogate", ["\udc80", "\udcff", "\ud800"])
+def test_lone_surrogate_in_an_assembled_message_leaves_valid_json(surrogate):
+    (line,) = lines_of(exchange(output_messages=[{"content": f'"{surrogate}"'}]))
+    assert json.loads(chained(line, 1, GENESIS).encode())["messages"] == [{"content": f'"{chr(0xFFFD) * 3}"'}]
