@@ -19,7 +19,7 @@ def push_lines(endpoint: str, instance_id: str, lines: Iterable[tuple[int, str]]
     for start in range(0, len(found), 10):
         records = [
             LogRecord(time_unix_nano=time_ns, observed_time_unix_nano=time_ns, body=AnyValue(string_value=text))
-            for time_ns, text in found[start : start + 10]
+            for time_ns, text, *_ in found[start : start + 10]
         ]
         logs = ResourceLogs(resource=Resource(attributes=attributes), scope_logs=[ScopeLogs(log_records=records)])
         request = urllib.request.Request(

@@ -4,11 +4,14 @@ import json
 import sqlite3
 import stat
 from contextlib import closing
+from datetime import UTC, datetime
 
 import pytest
 from typer.testing import CliRunner
 
 from openclaw_egress.cli.app import app
+from openclaw_egress.recording.otlp import decode_text
+from openclaw_egress.spool import reader as spool_reader
 from openclaw_egress.spool.reader import SpoolReader
 from tests.support import tampered_chains as chains
 from tests.support.loki import FakeLoki
@@ -169,6 +172,35 @@ def test_audit_is_limited_to_the_requested_time_range(path):
         times = [time_ns for _, time_ns, _, _ in reader.ledger()]
     assert len(list(SpoolReader(path).ledger(times[3], times[7]))) == 4
     assert egress("audit", "--since", "1h").exit_code == 0
+
+
+def time_before(path, seq: int) -> str:
+    """Return a time for `--since` between a line and the one before it."""
+    with SpoolReader(path) as reader:
+        times = {seq: time_ns for seq, time_ns, _, _ in reader.ledger()}
+    return datetime.fromtimestamp((times[seq - 1] + times[seq]) / 2e9, UTC).isoformat()
+
+
+def test_range_begins_at_the_checkpoint_before_it_and_each_line_is_read_once(signed, monkeypatch):
+    decoded = []
+    monkeypatch.setattr(spool_reader, "decode_text", lambda encoded: decoded.append(1) or decode_text(encoded))
+    report = json.loads(egress("audit", "--json", "--since", time_before(signed, 14)).stdout)["reports"][0]
+    assert (report["lines"], report["found"], report["findings"]) == (8, 8, [])
+    assert report["signed_seq"] == 17 and len(decoded) == 8
+
+
+@pytest.mark.parametrize(("seq", "found"), [(10, False), (11, True), (12, True), (14, True)])
+def test_range_is_checked_from_its_checkpoint_on(signed, seq, found):
+    change(
+        signed, f"UPDATE records SET otlp = CAST(replace(CAST(otlp AS TEXT), '{seq}', 'xx') AS BLOB) WHERE seq = {seq}"
+    )
+    change(signed, f"UPDATE ledger SET hash = zeroblob(32) WHERE seq = {seq}")
+    # The checkpoint, line 11, names the hash of line 10.
+    result = egress("audit", "--json", "--since", time_before(signed, 14))
+    assert result.exit_code == 1, result.output
+    texts = [finding["detail"] for finding in json.loads(result.stdout)["reports"][0]["findings"]]
+    assert (f"line {seq} was changed: its hash differs from the ledger" in texts) == found
+    assert f"line {seq + 1} does not contain the hash of the previous line" in texts
 
 
 @pytest.mark.parametrize(

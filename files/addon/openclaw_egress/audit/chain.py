@@ -13,7 +13,7 @@ import itertools
 import json
 from array import array
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -38,6 +38,8 @@ class ChainLine(NamedTuple):
 
     time_ns: int
     text: str
+    row: int = 0
+    """Number under which the spool stores the line; 0 for a line from elsewhere."""
 
 
 class LedgerRow(NamedTuple):
@@ -58,12 +60,28 @@ class Ledger:
     states: bytearray = field(default_factory=bytearray)
     earliest_ns: int = 0
     latest_ns: int = 0
+    before: bytes = bytes.fromhex(GENESIS)
+    """SHA-256 of the line before the first."""
+    problems: list[str] = field(default_factory=list)
+    """Damage of the ledger itself."""
 
     @classmethod
-    def of(cls, rows: Iterable[LedgerRow]) -> Ledger:
-        """Return the ledger of these rows, whose numbers increase. A row that the file lacks has an impossible hash."""
+    def of(cls, rows: Iterable[LedgerRow], *, start: int = 0, set_back: Container[int] = ()) -> Ledger:
+        """Return the ledger of these rows, whose numbers increase. A row that the file lacks has an impossible hash.
+
+        Args:
+            rows: the rows of the covered part.
+            start: number of the first row that the file must have; 0 if any may be the first.
+            set_back: numbers of the lines before which the clock was set back.
+        """
         ledger = cls()
+        expected, newest_ns = start, 0
         for row in rows:
+            if expected and row.seq != expected:
+                ledger.problems.append(f"lines {expected} to {row.seq - 1} are missing from the ledger")
+            if row.time_ns <= newest_ns and row.seq not in set_back:
+                ledger.problems.append(f"line {row.seq} is not later than the previous line")
+            expected, newest_ns = row.seq + 1, row.time_ns
             if not ledger.first:
                 ledger.first, ledger.earliest_ns, ledger.latest_ns = row.seq, row.time_ns, row.time_ns
             gap = row.seq - ledger.first - len(ledger.states)
@@ -83,7 +101,9 @@ class Ledger:
         return self.first + len(self.states) - 1
 
     def digest(self, seq: int) -> bytes:
-        """Return the SHA-256 of a line of this part."""
+        """Return the SHA-256 of a line of this part, or of the line before it."""
+        if seq == self.first - 1:
+            return self.before
         at = 32 * (seq - self.first)
         return bytes(self.digests[at : at + 32])
 
@@ -173,6 +193,8 @@ def against_ledger(
         digest = hashlib.sha256(line.text.encode()).digest()
         sealed = head_of(line.text)
         seq = sealed["seq"] if sealed else 0
+        if line.row:
+            findings += _row_findings(line.row, digest, sealed, ledger)
         if sealed is None or not ledger.first <= seq <= ledger.last:
             if sealed is None or later(seq) != digest:
                 _append(suspects, (seq, "its number is not in the chain" if sealed else "it is not a line of a chain"))
@@ -209,6 +231,19 @@ def against_ledger(
         last_hash=ledger.digest(ledger.last).hex() if len(ledger) else GENESIS,
         findings=tuple(sorted(findings, key=lambda finding: (finding.first, finding.code))),
     )
+
+
+def _row_findings(row: int, digest: bytes, sealed: dict[str, Any] | None, ledger: Ledger) -> Iterator[Finding]:
+    """Yield findings for a row of the spool that differs from the ledger or breaks the chain."""
+    if digest != ledger.digest(row):
+        yield Finding(FindingCode.SPOOL, 0, 0, f"line {row} was changed: its hash differs from the ledger")
+    if sealed is None:
+        yield Finding(FindingCode.SPOOL, 0, 0, f"line {row} is not a line of a chain")
+        return
+    if sealed["seq"] != row:
+        yield Finding(FindingCode.SPOOL, 0, 0, f"line {row} has the number {sealed['seq']} in its JSON")
+    if sealed["prev"] != ledger.digest(row - 1).hex():
+        yield Finding(FindingCode.SPOOL, 0, 0, f"line {row} does not contain the hash of the previous line")
 
 
 def _append(suspects: list[tuple[int, str]], suspect: tuple[int, str]) -> None:
@@ -283,7 +318,7 @@ def _dropped_by(sealed: dict[str, Any]) -> tuple[int, int, int] | None:
 
 def _checkpoint_findings(sealed: dict[str, Any], ledger: Ledger) -> Iterator[Finding]:
     seq, digest = sealed.get(semconv.CHECKPOINT_SEQ), sealed.get(semconv.CHECKPOINT_HASH)
-    if isinstance(seq, int) and ledger.first <= seq <= ledger.last and digest != ledger.digest(seq).hex():
+    if isinstance(seq, int) and ledger.first - 1 <= seq <= ledger.last and digest != ledger.digest(seq).hex():
         yield Finding(FindingCode.CHECKPOINT, seq, seq, f"checkpoint {sealed['seq']} names another hash for this line")
 
 

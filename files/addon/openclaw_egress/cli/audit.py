@@ -155,20 +155,16 @@ def _reports(
     """Yield the report on the spool, and the one on the destination, if there is one."""
     url = settings.logs_endpoint if store is None else "" if store == "none" else store
     with SpoolReader(settings.spool_path) as reader:
-        ledger = Ledger.of(
-            LedgerRow(seq, time_ns, bytes(digest), GONE if state is None else state)
-            for seq, time_ns, digest, state in reader.ledger(since_ns, until_ns)
-        )
+        ledger = _ledger_of(reader, since_ns, until_ns)
         own = against_ledger(
             f"spool {settings.spool_path}",
             ledger,
-            (ChainLine(*line) for line in reader.stored(ledger.earliest_ns, ledger.latest_ns + 1)),
+            (ChainLine(time_ns, text, seq) for seq, time_ns, text in reader.stored_between(ledger.first, ledger.last)),
             later=reader.digest,
             every_line=True,
             is_signed=signed,
         )
-        chain = reader.audit()
-        damage = tuple(Finding(FindingCode.SPOOL, 0, 0, problem) for problem in chain.problems)
+        damage = tuple(Finding(FindingCode.SPOOL, 0, 0, problem) for problem in ledger.problems)
         yield replace(own, findings=(*damage, *own.findings))
         if not url:
             return
@@ -178,6 +174,20 @@ def _reports(
             place.lines(reader.instance_id, ledger.earliest_ns, ledger.latest_ns + _MARGIN_NS) if len(ledger) else []
         )
         yield against_ledger(place.name, ledger, lines, later=reader.digest, is_signed=signed)
+
+
+def _ledger_of(reader: SpoolReader, since_ns: int | None, until_ns: int | None) -> Ledger:
+    """Return the covered part of the ledger, which begins at a checkpoint so that a signature covers its beginning."""
+    first, last = reader.range_of(since_ns, until_ns)
+    first = 1 if since_ns is None else reader.checkpoint_before(first + 1) or first
+    rows = (
+        LedgerRow(seq, time_ns, bytes(digest), GONE if state is None else state)
+        for seq, time_ns, digest, state in reader.ledger_between(first, last)
+    )
+    ledger = Ledger.of(rows, start=first, set_back=reader.lines_after_clock_change())
+    if ledger.first > 1:
+        ledger.before = reader.digest(ledger.first - 1) or bytes(32)
+    return ledger
 
 
 def _lines_of(file: Path) -> Iterator[ChainLine]:

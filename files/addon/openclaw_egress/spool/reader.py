@@ -18,7 +18,7 @@ from typing import Any, Self
 from openclaw_egress.recording.denials import Denial
 from openclaw_egress.recording.hash_chain import GENESIS
 from openclaw_egress.recording.otlp import decode_text
-from openclaw_egress.recording.semconv import EVENT_DENIED
+from openclaw_egress.recording.semconv import EVENT_CHECKPOINT, EVENT_DENIED
 from openclaw_egress.spool.migrations import read_old_denial
 from openclaw_egress.spool.progress import Progress, progress_of
 from openclaw_egress.spool.rows import ACKNOWLEDGED, COLUMNS, DEAD, FLAGS, STATES, Row, reason_code
@@ -284,20 +284,48 @@ class SpoolReader:
         The state is an index of `rows.STATES`, or None for a line that is no longer stored. If times restarted in
         the range, because the clock was set back, all lines between the first and the last one are included.
         """
+        yield from self.ledger_between(*self.range_of(since_ns, until_ns))
+
+    def range_of(self, since_ns: int | None = None, until_ns: int | None = None) -> tuple[int, int]:
+        """Return the first and the last number of the lines with a time in a range; ``(1, 0)`` without one."""
         with spool_errors(self.path):
-            first, last = (
-                self._read()
-                .execute(
-                    "SELECT min(seq), max(seq) FROM ledger WHERE time_ns >= ? AND time_ns < ?",
-                    (since_ns or 0, _LAST_NS if until_ns is None else until_ns),
-                )
-                .fetchone()
-            )
+            query = "SELECT min(seq), max(seq) FROM ledger WHERE time_ns >= ? AND time_ns < ?"
+            until = _LAST_NS if until_ns is None else until_ns
+            first, last = self._read().execute(query, (since_ns or 0, until)).fetchone()
+        return (1, 0) if first is None else (first, last)
+
+    def ledger_between(self, first: int, last: int) -> Iterator[tuple[int, int, bytes, int | None]]:
+        """Yield the lines of a range of numbers, as `ledger` does."""
+        with spool_errors(self.path):
             yield from self._read().execute(
                 "SELECT l.seq, l.time_ns, l.hash, r.state FROM ledger l LEFT JOIN records r USING (seq) "
                 "WHERE l.seq BETWEEN ? AND ? ORDER BY l.seq",
                 (first, last),
             )
+
+    def stored_between(self, first: int, last: int) -> Iterator[tuple[int, int, str]]:
+        """Yield number, time and text of the stored lines of a range of numbers; a damaged row has an empty text."""
+        with spool_errors(self.path):
+            for seq, time_ns, encoded in self._read().execute(
+                "SELECT seq, time_ns, otlp FROM records WHERE seq BETWEEN ? AND ? ORDER BY seq", (first, last)
+            ):
+                try:
+                    yield seq, time_ns, decode_text(encoded)
+                except ValueError:
+                    yield seq, time_ns, ""
+
+    def checkpoint_before(self, seq: int) -> int | None:
+        """Return the number of the newest stored checkpoint before a line; None without one."""
+        with spool_errors(self.path):
+            query = "SELECT seq FROM records WHERE seq < ? AND event_name = ? ORDER BY seq DESC LIMIT 1"
+            row = self._read().execute(query, (seq, EVENT_CHECKPOINT)).fetchone()
+        return int(row[0]) if row else None
+
+    def lines_after_clock_change(self) -> set[int]:
+        """Return the numbers of the lines before which the clock was set back."""
+        with spool_errors(self.path):
+            keys = self._read().execute("SELECT key FROM meta WHERE key GLOB ?", (CLOCK_SET_BACK + "*",))
+            return {int(key.removeprefix(CLOCK_SET_BACK)) for (key,) in keys}
 
     def stored(self, since_ns: int, until_ns: int) -> Iterator[tuple[int, str]]:
         """Yield time and text of the stored lines with a time in ``[since_ns, until_ns)``, in order of their numbers.
@@ -388,10 +416,7 @@ class SpoolReader:
         lines = kept = first = last = last_time = 0
         before = GENESIS
         with spool_errors(self.path):
-            set_back = {
-                int(key.removeprefix(CLOCK_SET_BACK))
-                for (key,) in self._read().execute("SELECT key FROM meta WHERE key GLOB ?", (CLOCK_SET_BACK + "*",))
-            }
+            set_back = self.lines_after_clock_change()
             for seq, noted, time_ns, encoded in self._read().execute(
                 "SELECT l.seq, l.hash, l.time_ns, r.otlp FROM ledger l LEFT JOIN records r USING (seq) ORDER BY l.seq"
             ):
