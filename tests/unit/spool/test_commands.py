@@ -107,6 +107,8 @@ def test_dropped_dead_letters_free_their_space_and_a_line_says_who_and_why(spool
     assert spool.reader.line(5) is None and spool.stats()["dead_letter_bytes"] == 0
     (note,) = notes(spool, "dropped_by_operator")
     assert note["openclaw.egress.spool.reason"] == WHY
+    *_, shown = spool.reader.query(Filters(event_names=["openclaw.egress.spool"]))
+    assert (shown.outcome, shown.reason) == ("dropped_by_operator", WHY)
     assert note["message"].endswith(": 5-6")
     assert spool.dead_letters() == {}
     check_totals(spool)

@@ -37,6 +37,7 @@ _SEVERITIES: dict[str, Literal["INFO", "WARN", "ERROR"]] = {
     "retried": "INFO",
     "resent": "INFO",
 }
+_BY_OPERATOR = ("retried", "resent", "dropped_by_operator")
 _INSERT = f"INSERT INTO records ({', '.join(_ROW_COLUMNS)}) VALUES ({', '.join('?' * len(_ROW_COLUMNS))})"  # noqa: S608
 
 
@@ -151,6 +152,8 @@ class Ledger:
                 semconv.SPOOL_LAST_SEQ: seqs[-1],
                 semconv.SPOOL_LINES: len(seqs),
                 semconv.SPOOL_LAST_HASH: bytes(digest[0]).hex() if digest else "",
+                # `egress records --event spool` then shows who gave a command, and why.
+                **({semconv.REASON: why} if what in _BY_OPERATOR else {}),
             },
             message=f"{len(seqs)} lines{whose} were {_WORDS.get(what, what)} ({why}): {runs}",
         )
