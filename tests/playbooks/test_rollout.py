@@ -174,3 +174,9 @@ def test_host_in_both_groups_needs_two_state_directories(rollout, tmp_path):
     assert "Set loki_otlp_state_dir of this host to another one" in " ".join(done.output.split())
     both["loki_otlp_state_dir"] = f"{tmp_path}-loki"
     assert rollout({"one": both}, loki={"one": both}).code == 0
+
+
+def test_default_state_directories_of_a_host_of_both_groups_differ(rollout):
+    """Run in check mode, in which the replaced roles change nothing."""
+    default = {"openclaw_egress_state_dir": "/var/lib/openclaw-egress"}
+    assert rollout({"one": default}, "--check", loki={"one": {}}).code == 0
