@@ -181,7 +181,7 @@ def test_the_operators_files_keep_their_bytes():
     clone = "/home/openclaw/openclaw"
     changed = on("vps1", "runuser", "-u", "openclaw", "--", "git", "-C", clone, "status", "--porcelain").splitlines()
     assert set(changed) <= {"?? docker-compose.egress.yml", "?? proxy-config"}
-    assert "these comments are theirs" in on("vps1", "cat", f"{clone}/docker-compose.override.yml")
+    assert "These comments must survive" in on("vps1", "cat", f"{clone}/docker-compose.override.yml")
 
 
 # The tasks of site.yml that start the two services. The preflights always run.
