@@ -285,7 +285,7 @@ def test_the_gateways_telemetry_reaches_vps2_through_the_proxy():
     [
         (["--network=none"], "it is on no network"),
         (["--network=openclaw-gateway-net", "--cap-add=NET_ADMIN"], "not on the internal network alone"),
-        (["--network=openclaw-egress", "--user=node"], "only root may"),
+        (["--network=openclaw-egress", "--user=node"], "only root can"),
         (["--network=openclaw-egress"], "no route to"),
     ],
     ids=["no network", "a way out", "no root", "no right to"],
