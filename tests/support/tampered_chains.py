@@ -51,7 +51,7 @@ def write_chain(path: Path, *, signed: bool = False) -> None:
 def read_chain(path: Path) -> tuple[Ledger, Lines]:
     """Return the ledger and all lines of the chain."""
     with SpoolReader(path) as reader:
-        rows = reader.ledger()
+        rows = reader.ledger(*reader.range_of())
         ledger = Ledger.of(
             LedgerRow(seq, at, digest, GONE if state is None else state) for seq, at, digest, state in rows
         )

@@ -169,15 +169,15 @@ def test_every_tampering_of_a_file_is_found(path, tmp_path, name):
 
 def test_audit_is_limited_to_the_requested_time_range(path):
     with SpoolReader(path) as reader:
-        times = [time_ns for _, time_ns, _, _ in reader.ledger()]
-    assert len(list(SpoolReader(path).ledger(times[3], times[7]))) == 4
+        times = [time_ns for _, time_ns, _, _ in reader.ledger(*reader.range_of())]
+        assert len(list(reader.ledger(*reader.range_of(times[3], times[7])))) == 4
     assert egress("audit", "--since", "1h").exit_code == 0
 
 
 def time_before(path, seq: int) -> str:
     """Return a time for `--since` between a line and the one before it."""
     with SpoolReader(path) as reader:
-        times = {seq: time_ns for seq, time_ns, _, _ in reader.ledger()}
+        times = {seq: time_ns for seq, time_ns, _, _ in reader.ledger(*reader.range_of())}
     return datetime.fromtimestamp((times[seq - 1] + times[seq]) / 2e9, UTC).isoformat()
 
 

@@ -182,7 +182,7 @@ def _ledger_of(reader: SpoolReader, since_ns: int | None, until_ns: int | None) 
     first = 1 if since_ns is None else reader.checkpoint_before(first + 1) or first
     rows = (
         LedgerRow(seq, time_ns, bytes(digest), GONE if state is None else state)
-        for seq, time_ns, digest, state in reader.ledger_between(first, last)
+        for seq, time_ns, digest, state in reader.ledger(first, last)
     )
     ledger = Ledger.of(rows, start=first, set_back=reader.lines_after_clock_change())
     if ledger.first > 1:

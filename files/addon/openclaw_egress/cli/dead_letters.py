@@ -259,7 +259,7 @@ def _acknowledged(reader: SpoolReader, runs: Iterable[tuple[int, int]]) -> list[
     others: dict[int | None, list[int]] = {}
     unknown: list[tuple[int, int]] = []
     for first, last in runs:
-        for seq, time_ns, state in reader.states(first, last):
+        for seq, time_ns, _, state in reader.ledger(first, last):
             if state == ACKNOWLEDGED:
                 times.append((seq, time_ns))
             else:

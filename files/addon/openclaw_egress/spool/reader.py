@@ -276,26 +276,22 @@ class SpoolReader:
             ):
                 yield seq, decode_text(encoded)
 
-    def ledger(
-        self, since_ns: int | None = None, until_ns: int | None = None
-    ) -> Iterator[tuple[int, int, bytes, int | None]]:
-        """Yield number, time, SHA-256 and state of each line in a range of time, in order.
-
-        The state is an index of `rows.STATES`, or None for a line that is no longer stored. If times restarted in
-        the range, because the clock was set back, all lines between the first and the last one are included.
-        """
-        yield from self.ledger_between(*self.range_of(since_ns, until_ns))
-
     def range_of(self, since_ns: int | None = None, until_ns: int | None = None) -> tuple[int, int]:
-        """Return the first and the last number of the lines with a time in a range; ``(1, 0)`` without one."""
+        """Return the first and the last number of the lines with a time in a range; ``(1, 0)`` without one.
+
+        If times restarted in the range, because the clock was set back, some lines between the two have other times.
+        """
         with spool_errors(self.path):
             query = "SELECT min(seq), max(seq) FROM ledger WHERE time_ns >= ? AND time_ns < ?"
             until = _LAST_NS if until_ns is None else until_ns
             first, last = self._read().execute(query, (since_ns or 0, until)).fetchone()
         return (1, 0) if first is None else (first, last)
 
-    def ledger_between(self, first: int, last: int) -> Iterator[tuple[int, int, bytes, int | None]]:
-        """Yield the lines of a range of numbers, as `ledger` does."""
+    def ledger(self, first: int, last: int) -> Iterator[tuple[int, int, bytes, int | None]]:
+        """Yield number, time, SHA-256 and state of each line of a range of numbers, in order.
+
+        The state is an index of `rows.STATES`, or None for a line that is no longer stored.
+        """
         with spool_errors(self.path):
             yield from self._read().execute(
                 "SELECT l.seq, l.time_ns, l.hash, r.state FROM ledger l LEFT JOIN records r USING (seq) "
@@ -309,10 +305,7 @@ class SpoolReader:
             for seq, time_ns, encoded in self._read().execute(
                 "SELECT seq, time_ns, otlp FROM records WHERE seq BETWEEN ? AND ? ORDER BY seq", (first, last)
             ):
-                try:
-                    yield seq, time_ns, decode_text(encoded)
-                except ValueError:
-                    yield seq, time_ns, ""
+                yield seq, time_ns, _text_or_empty(encoded)
 
     def checkpoint_before(self, seq: int) -> int | None:
         """Return the number of the newest stored checkpoint before a line; None without one."""
@@ -337,10 +330,7 @@ class SpoolReader:
                 "SELECT time_ns, otlp FROM records WHERE time_ns >= ? AND time_ns < ? ORDER BY seq",
                 (since_ns, until_ns),
             ):
-                try:
-                    yield time_ns, decode_text(encoded)
-                except ValueError:
-                    yield time_ns, ""
+                yield time_ns, _text_or_empty(encoded)
 
     def digest(self, seq: int) -> bytes | None:
         """Return the SHA-256 of a line from the ledger; None for an unknown number."""
@@ -374,18 +364,6 @@ class SpoolReader:
                 code = reason_code(why)
                 found[code] = found.get(code, 0) + count
         return dict(sorted(found.items()))
-
-    def states(self, first: int, last: int) -> Iterator[tuple[int, int, int | None]]:
-        """Yield number, time and state of the lines of a range, in order.
-
-        The state is an index of `rows.STATES`, or None for a line that is no longer stored.
-        """
-        with spool_errors(self.path):
-            yield from self._read().execute(
-                "SELECT l.seq, l.time_ns, r.state FROM ledger l LEFT JOIN records r USING (seq) "
-                "WHERE l.seq BETWEEN ? AND ? ORDER BY l.seq",
-                (first, last),
-            )
 
     def newest_acknowledged_ns(self) -> int:
         """Return about the newest time that the destination has stored, in Unix nanoseconds; 0 without one."""
@@ -439,6 +417,14 @@ def _old_outcome(rule: str | None, reason: str | None, encoded: bytes) -> str:
 
 def _old_code(rule: str | None, reason: str | None, encoded: bytes) -> str | None:
     return read_old_denial(rule or "", reason or "", encoded).code
+
+
+def _text_or_empty(encoded: bytes) -> str:
+    """Return the text of a stored line; a damaged row has an empty text."""
+    try:
+        return decode_text(encoded)
+    except ValueError:
+        return ""
 
 
 def _line_problems(encoded: bytes, seq: int, digest: str, prev: str | None) -> Iterator[str]:
