@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openclaw_egress.wire.sse import Event, EventStream
+from openclaw_egress.wire.sse import MAX_OTHER_BYTES, Event, EventStream
 
 
 def parse(*chunks: bytes, max_event_bytes: int = 1 << 20) -> tuple[list[Event], int]:
@@ -30,7 +30,7 @@ CASES: dict[str, tuple[bytes, list[Event]]] = {
         b"id: 7\ndata: a\n\ndata: b\n\nid\ndata: c\n\n",
         [Event(None, "a", "7"), Event(None, "b", "7"), Event(None, "c", "")],
     ),
-    "an id with NUL is no id": (b"id: 1\0\ndata: a\n\n", [Event(None, "a", None)]),
+    "an id with NUL is not an id": (b"id: 1\0\ndata: a\n\n", [Event(None, "a", None)]),
     "comments and unknown fields": (b": keep-alive\n\nretry: 10\nfoo: bar\ndata: a\n\n", [Event(None, "a", None)]),
     "no data, no event": (b"event: lonely\n\nid: 3\n\n\n\ndata: a\n\n", [Event(None, "a", "3")]),
     "an empty data line is an event": (b"data:\n\n", [Event(None, "", None)]),
@@ -99,3 +99,24 @@ def test_any_split_gives_the_same_events(pieces: list[bytes], places: list[int],
     edges = [0, *sorted(min(place, len(text)) for place in places), len(text)]
     chunks = [text[start:end] for start, end in pairwise(edges)]
     assert parse(*chunks, max_event_bytes=limit) == parse(text, max_event_bytes=limit)
+
+
+def other(*chunks: bytes) -> bytes:
+    stream = EventStream()
+    for chunk in chunks:
+        stream.feed(chunk)
+    stream.finish()
+    return bytes(stream.other)
+
+
+def test_lines_that_are_no_fields_are_kept_for_every_split() -> None:
+    body = b': comment\nretry: 1\nevent: a\nid: 1\0\ndata: 1\n\n{\r\n  "error": {"code": 1}\r\n}'
+    for at in range(len(body) + 1):
+        assert other(body[:at], body[at:]) == b'{\n  "error": {"code": 1}\n}\n'
+    assert other(b'data: 1\n\ndata: {"a"') == b""
+
+
+def test_lines_that_are_no_fields_are_kept_up_to_a_limit() -> None:
+    kept = other(*[b"x" * 1000 + b"\n\n"] * 1000)
+    assert len(kept) == MAX_OTHER_BYTES
+    assert kept.startswith(b"x" * 1000 + b"\nx")

@@ -91,7 +91,7 @@ class _Zlib:
 
     def _words(self, problem: zlib.error) -> str:
         if self._members:
-            return f"bytes after the end of the {self._name} data that are no further member"
+            return f"bytes after the end of the {self._name} data that are not another member"
         return f"not valid {self._name} data ({str(problem).rpartition(': ')[2]})"
 
     def finish(self) -> None:

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import json
 import re
+from functools import lru_cache
 from typing import Any
+
+import msgspec
 
 MAX_MEMBER_BYTES = 64 * 1024
 _MAX_NAME_BYTES = 256
@@ -18,7 +21,17 @@ _IN_STRING = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 # Deeper levels: skip to the next bracket, or to a string that this chunk does not end. Long bodies pass quickly.
 _DEEPER = re.compile(rb'(?:[^"\[\]{}]++|"[^"\\]*+(?:\\.[^"\\]*+)*+")*+', re.DOTALL)
 _BACKSLASH = 0x5C
+_WHITESPACE = b" \t\r\n"
+_ABSENT = msgspec.Raw(b"")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+@lru_cache
+def _decoder(names: tuple[str, ...]) -> msgspec.json.Decoder[Any]:
+    """Return a decoder of objects that keeps only the bytes of these members, as ``m0``, ``m1`` and so on."""
+    keys = {f"m{number}": name for number, name in enumerate(names)}
+    members = [(key, msgspec.Raw, _ABSENT) for key in keys]
+    return msgspec.json.Decoder(msgspec.defstruct("Members", members, rename=keys))
 
 
 class TopLevelMembers:
@@ -46,6 +59,27 @@ class TopLevelMembers:
         at = 0
         while at < len(data) and not self.ended:
             at = self._string(data, at) if self._in_string else self._outside(data, at)
+
+    def take(self, data: bytes | bytearray | memoryview) -> bool:
+        """Read a complete object at once. Return whether that succeeded; otherwise nothing was read, so use `feed`.
+
+        It fails for anything but a valid object, and for values that `feed` would skip.
+        """
+        names = tuple(sorted(self._wanted))
+        try:
+            kept = _decoder(names).decode(data)
+            values = {name: bytes(getattr(kept, f"m{number}")) for number, name in enumerate(names)}
+            del kept  # it refers to the caller's buffer
+            if any(len(value) > MAX_MEMBER_BYTES for value in values.values()):
+                return False
+            # msgspec checks neither UTF-8 nor the length of integers inside raw values.
+            found = {name: json.loads(value) for name, value in values.items() if value}
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            return False
+        if None in found.values():
+            return False
+        self.found, self.begun, self.ended = found, set(found), True
+        return True
 
     def _keep(self, data: bytes) -> None:
         if self._text is None:
@@ -77,10 +111,10 @@ class TopLevelMembers:
             return passed.end()
         match = _STRUCTURE.search(data, at)
         if match is None:
-            self._keep(data[at:])
+            self._keep(data[at:].translate(None, _WHITESPACE))
             return len(data)
         before, mark, end = data[at : match.start()], match.group(), match.end()
-        self._keep(before)
+        self._keep(before.translate(None, _WHITESPACE))
         if self._depth == 0:
             self._begin(mark)
         elif mark == b'"':

@@ -2,7 +2,8 @@
 
 Lines end in LF, CR or CRLF. One BOM at the start is dropped. A blank line completes an event. An incomplete event at
 the end of the stream is dropped, as browsers and the providers' SDKs do. Unlike in the standard, an event has a maximum
-size: the parser drops and counts a longer one, and continues with the next.
+size: the parser drops and counts a longer one, and continues with the next. Lines that are no fields are kept up to a
+limit, because a provider can end a stream with an error that is not an event.
 """
 
 from __future__ import annotations
@@ -10,7 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 DEFAULT_MAX_EVENT_BYTES = 8 * 1024 * 1024
+MAX_OTHER_BYTES = 64 * 1024
 _BOM = b"\xef\xbb\xbf"
+# Names of fields, and the empty name of a comment.
+_FIELDS = frozenset({b"data", b"event", b"id", b"retry", b""})
 
 
 @dataclass(frozen=True)
@@ -23,10 +27,14 @@ class Event:
 
 
 class EventStream:
-    """Parser of one stream. `max_event_bytes` bounds the lines of one event; `dropped` counts longer events."""
+    """Parser of one stream. `max_event_bytes` bounds the lines of one event; `dropped` counts longer events.
+
+    `other`: lines that are neither fields nor comments, complete or at the end; the first `MAX_OTHER_BYTES` of them.
+    """
 
     def __init__(self, max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES) -> None:
         self.dropped = 0
+        self.other = bytearray()
         self._max = max_event_bytes
         self._line = bytearray()
         self._first_line = True
@@ -56,6 +64,9 @@ class EventStream:
 
     def finish(self) -> None:
         """End the stream and drop an incomplete event."""
+        line = bytes(self._line)
+        if not self._too_long and line.partition(b":")[0] not in _FIELDS:
+            self._keep_other(line)
         self._line.clear()
         self._data.clear()
 
@@ -92,8 +103,14 @@ class EventStream:
                 self._data.append(value)
             case b"event":
                 self._event = value.decode("utf-8", "replace") or None
-            case b"id" if b"\0" not in value:
-                self._id = value.decode("utf-8", "replace")
+            case b"id":
+                if b"\0" not in value:
+                    self._id = value.decode("utf-8", "replace")
+            case _ if name not in _FIELDS:
+                self._keep_other(line)
+
+    def _keep_other(self, line: bytes) -> None:
+        self.other += (line + b"\n")[: MAX_OTHER_BYTES - len(self.other)]
 
     def _dispatch(self) -> Event | None:
         data, name = self._data, self._event

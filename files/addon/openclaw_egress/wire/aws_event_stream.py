@@ -1,0 +1,136 @@
+"""Incremental parser of Amazon's event stream encoding (`application/vnd.amazon.eventstream`).
+
+Source: https://smithy.io/2.0/aws/amazon-eventstream.html. A message is a prelude (total length, length of the headers,
+CRC of both), headers, a payload, and the CRC of everything before it; numbers are big-endian. Only headers with a
+string are kept. As in `botocore`, a wrong CRC, length or header ends the stream: after it no length can be trusted.
+Unlike there, a message has a smaller maximum size: the parser drops and counts a longer one, and continues with the
+next. An incomplete message at the end is dropped.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from zlib import crc32
+
+DEFAULT_MAX_MESSAGE_BYTES = 8 * 1024 * 1024
+_MAX_HEADERS = 128 * 1024
+_MAX_PAYLOAD = 24 * 1024 * 1024
+_PRELUDE = struct.Struct(">III")
+_CRC = struct.Struct(">I")
+# Bytes of a value by its type: true, false, byte, short, integer, long, then timestamp and UUID.
+_FIXED = {0: 0, 1: 0, 2: 1, 3: 2, 4: 4, 5: 8, 8: 8, 9: 16}
+_BYTES, _STRING = 6, 7
+
+
+@dataclass(frozen=True)
+class Message:
+    """Message of an event stream: its headers that hold a string, and its payload."""
+
+    headers: Mapping[str, str]
+    payload: bytes
+
+
+class AwsEventStream:
+    """Parser of one stream.
+
+    `max_bytes` bounds one message, `dropped` counts longer ones. `damaged`: bytes were invalid, and the parser ignores
+    everything from there on.
+    """
+
+    def __init__(self, max_bytes: int = DEFAULT_MAX_MESSAGE_BYTES) -> None:
+        self.dropped = 0
+        self.damaged = False
+        self._max = max_bytes
+        self._held = bytearray()
+        self._at = 0
+        # Of a message that is too long: the bytes before its CRC that are still to come, and the CRC so far.
+        self._skip: int | None = None
+        self._crc = 0
+
+    def feed(self, data: bytes) -> list[Message]:
+        """Return the messages that `data` completes."""
+        found: list[Message] = []
+        if self.damaged:
+            return found
+        self._held += data
+        self._at = 0
+        try:
+            while self._skipped() if self._skip is not None else self._message(found):
+                pass
+        except _DamagedError:
+            self.damaged = True
+            self._at = len(self._held)
+        del self._held[: self._at]
+        return found
+
+    def _message(self, found: list[Message]) -> bool:
+        """Take the next message. Return whether more messages can follow in the bytes held."""
+        left = len(self._held) - self._at
+        if left < _PRELUDE.size:
+            return False
+        total, headers, prelude_crc = _PRELUDE.unpack_from(self._held, self._at)
+        payload = total - headers - _PRELUDE.size - _CRC.size
+        _check(self._held[self._at : self._at + _PRELUDE.size - _CRC.size], prelude_crc)
+        if headers > _MAX_HEADERS or not 0 <= payload <= _MAX_PAYLOAD:
+            raise _DamagedError
+        if total > self._max:
+            self._skip, self._crc = total - _CRC.size, 0
+            return True
+        if left < total:
+            return False
+        message = bytes(self._held[self._at : self._at + total])
+        _check(message[: -_CRC.size], *_CRC.unpack(message[-_CRC.size :]))
+        text = _PRELUDE.size + headers
+        found.append(Message(_headers(message[_PRELUDE.size : text]), message[text : -_CRC.size]))
+        self._at += total
+        return True
+
+    def _skipped(self) -> bool:
+        """Skip bytes of a message that is too long. Return whether its end was among them."""
+        part = self._held[self._at : self._at + (self._skip or 0)]
+        self._crc = crc32(part, self._crc)
+        self._skip = (self._skip or 0) - len(part)
+        self._at += len(part)
+        if self._skip or len(self._held) - self._at < _CRC.size:
+            return False
+        if _CRC.unpack_from(self._held, self._at)[0] != self._crc:
+            raise _DamagedError
+        self._skip = None
+        self._at += _CRC.size
+        self.dropped += 1
+        return True
+
+
+class _DamagedError(Exception):
+    """The bytes are not an event stream."""
+
+
+def _check(data: bytes | bytearray, crc: int) -> None:
+    if crc32(data) != crc:
+        raise _DamagedError
+
+
+def _headers(data: bytes) -> dict[str, str]:
+    """Return the headers that hold a string."""
+    found: dict[str, str] = {}
+    names: set[bytes] = set()
+    at = 0
+    try:
+        while at < len(data):
+            value = at + 1 + data[at] + 1
+            name, kind = data[at + 1 : value - 1], data[value - 1]
+            if kind in (_BYTES, _STRING):
+                value += 2
+                at = value + int.from_bytes(data[value - 2 : value])
+            else:
+                at = value + _FIXED[kind]
+            if at > len(data) or name in names:
+                raise _DamagedError
+            names.add(name)
+            if kind == _STRING:
+                found[name.decode()] = data[value:at].decode()
+    except (IndexError, KeyError, UnicodeDecodeError):
+        raise _DamagedError from None
+    return found

@@ -1,0 +1,24 @@
+"""Tests of indentation: for people, and bounded."""
+
+import json
+
+import pytest
+
+from openclaw_egress.wire.json_indent import MOST_GROWTH, indented
+
+
+def test_json_is_indented():
+    assert indented('{"a":[1,"é"]}') == '{\n  "a": [\n    1,\n    "é"\n  ]\n}'
+
+
+@pytest.mark.parametrize("text", ["", "word", '{"a":', "[" * 100_000])
+def test_other_text_stays_as_it_is(text):
+    assert indented(text) == text
+
+
+def test_deep_nesting_that_would_multiply_the_length_stays_as_it_is():
+    text = "[" * 900 + "0," * 20_000 + "0" + "]" * 900
+    assert indented(text) == text
+    flat = json.dumps(list(range(20_000)))
+    assert flat != indented(flat)
+    assert len(indented(flat)) <= MOST_GROWTH * len(flat)
