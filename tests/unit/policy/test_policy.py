@@ -17,6 +17,7 @@ from openclaw_egress.policy import loader
 from openclaw_egress.policy.codes import Code
 from openclaw_egress.policy.destination import Destination, DestinationError, guard_reason, parse_destination
 from openclaw_egress.policy.evaluate import decide, decide_address
+from openclaw_egress.policy.host_groups import GROUPS
 from openclaw_egress.policy.loader import builtin_policy, load_policy, read_policy
 from openclaw_egress.policy.model import Decision, Limits, Policy, PolicyError
 from tests.unit.schema_check import schema_errors
@@ -198,6 +199,40 @@ def test_inspect_defaults_to_the_environment_and_then_to_the_built_in_hosts() ->
 
 def test_inspect_and_the_environment_may_both_name_the_same_hosts() -> None:
     assert read(EXAMPLE, ("*.openai.azure.com", "api.openai.com", "API.anthropic.com")).inspects("api.openai.com")
+
+
+@pytest.mark.parametrize("entry", ["@google", "google"])
+def test_a_group_stands_for_its_hosts(entry: str) -> None:
+    text = "version: 1\n{}classes: {{a: {{listen: 1, action: open}}}}\n"
+    from_policy = read(text.format(f'inspect: ["{entry}", llm.corp.example]\n'))
+    assert from_policy.inspect == (*GROUPS["google"], "llm.corp.example")
+    assert read(text.format(""), (entry, "llm.corp.example")).inspect == from_policy.inspect
+    assert read(text.format(f'inspect: ["{entry}"]\n'), GROUPS["google"]).inspects("generativelanguage.googleapis.com")
+
+
+def test_all_groups_contain_every_region_once() -> None:
+    policy = read("version: 1\ninspect: ['@all', '@bedrock', anthropic]\nclasses: {a: {listen: 1, action: open}}\n")
+    assert len(policy.inspect) == len(set(policy.inspect))
+    assert not [pattern for pattern in policy.inspect if pattern != pattern.lower()]
+    for host in (
+        "bedrock-runtime.us-east-1.amazonaws.com",
+        "us-central1-aiplatform.googleapis.com",
+        "mine.openai.azure.com",
+        "api.individual.githubcopilot.com",
+    ):
+        assert policy.inspects(host), host
+    assert not policy.inspects("s3.us-east-1.amazonaws.com") and not policy.inspects("evilamazonaws.com")
+
+
+def test_host_with_the_name_of_a_group_has_a_final_dot() -> None:
+    assert read("version: 1\ninspect: [qwen.]\nclasses: {a: {listen: 1, action: open}}\n").inspect == ("qwen",)
+
+
+def test_unknown_group_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(PolicyError, match=r"inspect\[0\]: there is no group of hosts '@goggle'; use one of @anthropic"):
+        read("version: 1\ninspect: ['@goggle']\nclasses: {a: {listen: 1, action: open}}\n")
+    with pytest.raises(PolicyError, match="PROXY_LLM_HOSTS: there is no group of hosts '@goggle'"):
+        read("version: 1\nclasses: {a: {listen: 1, action: open}}\n", ("@goggle",))
 
 
 def test_inspect_may_be_empty() -> None:
@@ -485,7 +520,7 @@ BAD = {
     "- 1\n": "1: this is a list; write a mapping, as in `version: 1`",
     "classes: {a: {listen: 1, action: open}}\n": "1: 'version' is missing; write `version: 1` at the top",
     "version: 2\n": "1: version: version 2 is not supported; write `version: 1`",
-    "version: '1'\n": "1: version: this is a text; write a whole number, as in `1`",
+    "version: '1'\n": "1: version: this is a string; write a whole number, as in `1`",
     "version: 1.0\n": "1: version: this is a fraction; write a whole number, as in `1`",
     "version: 1\n": ("1: 'classes' is missing; add one class, as in `gateway: {listen: 8080, action: open}`"),
     "version: 1\nclasses:\n": "2: classes: this is empty; write a mapping, as in `key: value`",
@@ -494,9 +529,9 @@ BAD = {
     ),
     "version: 1\nclases: {}\n": "2: unknown key 'clases'; did you mean 'classes'?",
     "version: 1\nfoo: {}\n": "2: unknown key 'foo'; known are version, inspect, classes, resolve",
-    "version: 1\nversion: 1\n": "2: key 'version' stands here twice; keep one of them",
+    "version: 1\nversion: 1\n": "2: key 'version' is here twice; keep one of them",
     HEAD + "    alow: []\n": "6: classes.sandbox: unknown key 'alow'; did you mean 'allow'?",
-    HEAD + "    listen: 8083\n": "6: key 'listen' stands here twice; keep one of them",
+    HEAD + "    listen: 8083\n": "6: key 'listen' is here twice; keep one of them",
     HEAD + "\tallow: []\n": "6: there is a tab at the start of a line; indent with spaces",
     HEAD + "    allow: [a\n": (
         "7: this is not valid YAML (expected ',' or ']', but got '<stream end>'); "
@@ -515,7 +550,7 @@ BAD = {
     HEAD + "  Foo: {}\n": (
         "6: classes.Foo: 'Foo' is not a valid class name; use a-z, 0-9, - and _, at most 32, a letter first"
     ),
-    HEAD + "  1: {}\n": "6: classes.1: the key 1 is not a text; put it in quotes",
+    HEAD + "  1: {}\n": "6: classes.1: the key 1 is not a string; put it in quotes",
     HEAD + "  b: {action: open}\n": (
         "6: classes.b: 'listen' is missing; name the port of its listener, as in `listen: 8080`"
     ),
@@ -529,10 +564,10 @@ BAD = {
     HEAD.replace("8082", "65536"): "4: classes.sandbox.listen: 65536 is not a port; write a number from 1 to 65535",
     HEAD.replace("8082", "true"): "4: classes.sandbox.listen: this is true or false; write a whole number, as in `443`",
     HEAD.replace("enforce", "enforced"): (
-        "5: classes.sandbox.action: 'enforced' is no action; did you mean 'enforce'?"
+        "5: classes.sandbox.action: 'enforced' is not an action; did you mean 'enforce'?"
     ),
     HEAD.replace("enforce", "allow"): (
-        "5: classes.sandbox.action: 'allow' is no action; write one of open, enforce, report"
+        "5: classes.sandbox.action: 'allow' is not an action; write one of open, enforce, report"
     ),
     HEAD + "    limits: {conections: 5}\n": (
         "6: classes.sandbox.limits: unknown key 'conections'; did you mean 'connections'?"
@@ -541,11 +576,11 @@ BAD = {
         "6: classes.sandbox.limits.header_seconds: 0 is out of range; write a number from 1 to 3600"
     ),
     HEAD + "    limits: {connections: many}\n": (
-        "6: classes.sandbox.limits.connections: this is a text; write a whole number, as in `64`"
+        "6: classes.sandbox.limits.connections: this is a string; write a whole number, as in `64`"
     ),
     HEAD + "    log_tunnels: 1\n": "6: classes.sandbox.log_tunnels: this is a number; write true or false",
     HEAD + "    allow: a.example\n": (
-        f"6: classes.sandbox.allow: this is a text; write a list, as in `allow: [{ALLOW_EXAMPLE}]`"
+        f"6: classes.sandbox.allow: this is a string; write a list, as in `allow: [{ALLOW_EXAMPLE}]`"
     ),
     HEAD + "    allow: [~]\n": (
         f"6: classes.sandbox.allow[0]: this is empty; write a host, or a mapping as in `{ALLOW_EXAMPLE}`"
@@ -562,11 +597,11 @@ BAD = {
         "6: classes.sandbox.allow[0]: '*.10.0.0.1' is not a wildcard; for an address range write {cidr: 192.0.2.0/24}"
     ),
     HEAD + "    allow: ['https://a.example/x']\n": (
-        "6: classes.sandbox.allow[0]: not a valid host: 'https://a.example/x' has a colon; a host alone is expected; "
+        "6: classes.sandbox.allow[0]: not a valid host: 'https://a.example/x' has a colon; only a host is expected; "
         "write only the host, without scheme and path"
     ),
     HEAD + "    allow: ['a.example:8443']\n": (
-        "6: classes.sandbox.allow[0]: not a valid host: 'a.example:8443' has a colon; a host alone is expected; "
+        "6: classes.sandbox.allow[0]: not a valid host: 'a.example:8443' has a colon; only a host is expected; "
         "write {host: a.example, ports: [8443]}"
     ),
     HEAD + "    allow: [10.0.0.0/8]\n": (
@@ -605,7 +640,7 @@ BAD = {
         "6: classes.sandbox.allow[0].ports[1]: 0 is not a port; write a number from 1 to 65535"
     ),
     HEAD + "    allow: [{host: a, ports: ['443']}]\n": (
-        "6: classes.sandbox.allow[0].ports[0]: this is a text; write a whole number, as in `443`"
+        "6: classes.sandbox.allow[0].ports[0]: this is a string; write a whole number, as in `443`"
     ),
     HEAD + "    allow:\n    - host: a.example\n      methods: [GET]\n": (
         "8: classes.sandbox.allow[0].methods: a.example is not inspected, "
@@ -631,13 +666,13 @@ BAD = {
         "6: classes.sandbox.allow[0].tls: api.openai.com is inspected, so it must use TLS; remove `tls: false`"
     ),
     HEAD + "    allow: [{host: a, tls: no}]\n": (
-        "6: classes.sandbox.allow[0].tls: this is a text; write true or false"
+        "6: classes.sandbox.allow[0].tls: this is a string; write true or false"
     ),
     HEAD + "    deny: [{host: a, tls: false}]\n": (
         "6: classes.sandbox.deny[0]: unknown key 'tls'; known are host, cidr, ports, methods, paths"
     ),
     HEAD + "    addresses: [10.0.0.2]\n": (
-        "6: classes.sandbox.addresses[0]: this is a text; write a mapping, as in `{cidr: 10.0.0.2/32, ports: [3100]}`"
+        "6: classes.sandbox.addresses[0]: this is a string; write a mapping, as in `{cidr: 10.0.0.2/32, ports: [3100]}`"
     ),
     HEAD + "    addresses: [{cidr: 10.0.0.2/32}]\n": (
         "6: classes.sandbox.addresses[0]: an exception to the address guard needs ports; "
@@ -648,7 +683,7 @@ BAD = {
         "list the networks you need, each /8 or narrower"
     ),
     HEAD + "inspect: api.openai.com\n": (
-        '6: inspect: this is a text; write a list, as in `inspect: ["api.anthropic.com"]`'
+        '6: inspect: this is a string; write a list, as in `inspect: ["api.anthropic.com"]`'
     ),
     HEAD + "inspect: ['*']\n": (
         '6: inspect[0]: `*` cannot be inspected; list the LLM hosts; a wildcard such as "*.openai.azure.com" is valid'
@@ -663,7 +698,7 @@ BAD = {
     HEAD + "resolve:\n  a.example: 8.8.8.8\n  A.example.: 8.8.4.4\n": (
         "8: resolve.A.example.: a.example is listed twice; remove one of the two"
     ),
-    HEAD + "resolve: {127.1: 8.8.8.8}\n": "6: resolve.127.1: the key 127.1 is not a text; put it in quotes",
+    HEAD + "resolve: {127.1: 8.8.8.8}\n": "6: resolve.127.1: the key 127.1 is not a string; put it in quotes",
     HEAD + "resolve: {'127.1': 8.8.8.8}\n": (
         "6: resolve.127.1: 127.1 is an address, not a host name; write a name such as llm.corp.example"
     ),
@@ -684,6 +719,7 @@ def test_named_limits_replace_only_their_defaults() -> None:
     assert read(HEAD).classes["sandbox"].limits == Limits()
 
 
+@pytest.mark.wording
 @pytest.mark.parametrize("text", list(BAD), ids=lambda text: repr(text.removeprefix(HEAD))[:40])
 def test_invalid_file_is_reported_with_line_problem_and_remedy(text: str) -> None:
     with pytest.raises(PolicyError) as refused:
@@ -725,6 +761,7 @@ def refusal_of(data: bytes, llm_hosts: tuple[str, ...] | None = None) -> str:
     return str(refused.value)
 
 
+@pytest.mark.wording
 def test_inspect_that_differs_from_the_environment_is_an_error() -> None:
     assert refusal_of(EXAMPLE.encode(), ("api.openai.com", "llm.example")) == (
         "policy.yml:2: inspect: PROXY_LLM_HOSTS names different hosts (api.openai.com, llm.example); "
@@ -732,17 +769,19 @@ def test_inspect_that_differs_from_the_environment_is_an_error() -> None:
     )
 
 
+@pytest.mark.wording
 @pytest.mark.parametrize("make", [builtin_policy, lambda hosts: read(HEAD, hosts)])
 def test_invalid_host_in_the_environment_is_reported_with_its_variable(make: object) -> None:
     with pytest.raises(PolicyError) as refused:
         make(("api.openai.com", "https://llm.example"))  # type: ignore[operator]
     assert refused.value.line is None
     assert str(refused.value) == (
-        "PROXY_LLM_HOSTS: not a valid host: 'https://llm.example' has a colon; a host alone is expected; "
+        "PROXY_LLM_HOSTS: not a valid host: 'https://llm.example' has a colon; only a host is expected; "
         "write only the host, without scheme and path"
     )
 
 
+@pytest.mark.wording
 def test_file_that_is_not_utf8_is_reported_with_line_and_byte() -> None:
     assert refusal_of(b"version: 1\n# caf\xe9\n") == "policy.yml:2: byte 0xe9 is not UTF-8; save the file as UTF-8"
 
@@ -751,6 +790,7 @@ def test_byte_order_mark_is_ignored() -> None:
     assert read_policy(b"\xef\xbb\xbf" + HEAD.encode(), "policy.yml").classes
 
 
+@pytest.mark.wording
 def test_a_file_of_more_than_a_megabyte_is_not_read() -> None:
     assert refusal_of(b"#" * 1_000_001) == (
         "policy.yml: the file is larger than 1000000 bytes; use wildcards and CIDRs"
@@ -761,6 +801,7 @@ def test_a_deeply_nested_file_is_refused() -> None:
     assert "nested too deeply" in refusal_of(b"version: " + b"[" * 1_000)
 
 
+@pytest.mark.wording
 def test_aliases_may_share_a_list_but_not_expand_it_without_limit() -> None:
     shared = "version: 1\nclasses:\n  a: {listen: 1, action: enforce, allow: &list [x.example, y.example]}\n"
     policy = read(shared + "  b: {listen: 2, action: enforce, allow: *list}\n")
@@ -772,6 +813,7 @@ def test_aliases_may_share_a_list_but_not_expand_it_without_limit() -> None:
     assert "there are more than 50000 rules; use wildcards, and fewer aliases" in refusal_of(bomb.encode())
 
 
+@pytest.mark.wording
 def test_recursive_alias_is_refused() -> None:
     assert "write a host, or a mapping" in refusal_of((HEAD + "    allow: &a [*a]\n").encode())
 
@@ -791,6 +833,7 @@ def test_policy_is_loaded_from_a_file(tmp_path: Path) -> None:
     assert str(refused.value).startswith(f"{file}:1: version: version 3 is not supported;")
 
 
+@pytest.mark.wording
 def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     remedy = "check the path and that the proxy's user may read it"
     for path, problem in ((tmp_path / "none.yml", "No such file or directory"), (tmp_path, "Is a directory")):
@@ -1016,7 +1059,7 @@ def test_exception_with_methods_and_paths_permits_only_these(action, method, pat
         assert (str(found.evidence.address), found.evidence.rule) == ("10.0.0.2", "classes.sandbox.addresses[0]")
         assert found.reason == (
             "loki.example is 10.0.0.2, which is private (10.0.0.0/8, RFC 1918), and has an exception for plain HTTP "
-            "requests alone: classes.sandbox.addresses[0] allows 10.0.0.2/32; port 3100; methods POST; "
+            "requests only: classes.sandbox.addresses[0] allows 10.0.0.2/32; port 3100; methods POST; "
             "paths /otlp/v1/logs"
         )
 
@@ -1055,10 +1098,11 @@ def test_exception_made_useless_by_a_wider_one_is_a_warning() -> None:
     )
     assert policy.warnings == (
         "policy.yml:8: classes.sandbox.addresses[0] has no effect: classes.sandbox.addresses[1] (line 9) "
-        "already permits all",
+        "already permits all of it",
     )
 
 
+@pytest.mark.wording
 @pytest.mark.parametrize("limit", ["methods: [POST]", "paths: [/otlp/v1/logs]"])
 def test_exception_with_methods_or_paths_for_port_443_is_an_error(limit) -> None:
     rule = f"{{cidr: 10.0.0.2/32, ports: [80, 443], {limit}}}"

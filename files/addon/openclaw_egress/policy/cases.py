@@ -78,9 +78,9 @@ def _case(node: _Node, classes: Sequence[str]) -> Case:
         address.fail(f"not a valid URL ({error})", "write https://host/path or host:port")
     return Case(
         line=node.line,
-        class_name=class_name.choice(classes, "class of this policy", "class: sandbox"),
+        class_name=class_name.choice(classes, "a class of this policy", "class: sandbox"),
         url=url,
         method=entries["method"].text("method: GET") if "method" in entries else "GET",
-        expect=expect.choice(EXPECTATIONS, "decision", "expect: deny"),
+        expect=expect.choice(EXPECTATIONS, "a decision", "expect: deny"),
         rule=entries["rule"].text("rule: default") if "rule" in entries else None,
     )

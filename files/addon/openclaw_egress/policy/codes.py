@@ -37,6 +37,7 @@ class Code(StrEnum):
     UNKNOWN_NEIGHBOUR = "unknown_neighbour"
     CONNECTION_LIMIT = "connection_limit"
     RATE_LIMIT = "rate_limit"
+    BUDGET_EXCEEDED = "budget_exceeded"
     MEMORY_LIMIT = "memory_limit"
     HEAD_TOO_LARGE = "head_too_large"
     TOO_MANY_HEADERS = "too_many_headers"
@@ -112,7 +113,7 @@ class Evidence(NamedTuple):
     """The rule or exception that comes closest; ``allows`` is what it allows."""
     allows: str = ""
     limit: str = ""
-    """The limit that was reached, as in ``classes.NAME.limits``; ``most`` is its value."""
+    """The limit that was reached, as in ``classes.NAME.limits``; ``most`` is its value, if it is a whole number."""
     most: int = 0
     used: int = 0
     """Bytes of memory in use; ``room`` is the maximum at the moment, ``needs`` were requested."""
@@ -152,7 +153,7 @@ _SENTENCES = {
     "method or path (it allows {0.allows})",
     Code.LITERAL_WITHOUT_RULE: "{0.destination} is an address literal, and no rule of {0.class_name} names it",
     Code.ADDRESS_GUARDED: "{0.subject} is {0.range}",
-    Code.EXCEPTION_NOT_MET: "{0.subject} is {0.range}, and has an exception for plain HTTP requests alone: {0.rule} "
+    Code.EXCEPTION_NOT_MET: "{0.subject} is {0.range}, and has an exception for plain HTTP requests only: {0.rule} "
     "allows {0.allows}",
     Code.HOST_ADDRESS: "{0.subject} is an address of this proxy's host",
     Code.OWN_ADDRESS: "{0.address} is this machine's own address",
@@ -163,6 +164,8 @@ _SENTENCES = {
     "(limits.connections)",
     Code.RATE_LIMIT: "rate limit reached: class {0.class_name} allows {0.most} requests per minute "
     "(limits.requests_per_minute)",
+    Code.BUDGET_EXCEEDED: "budget used up: class {0.class_name} has used {0.detail} (limits.{0.limit}); requests to "
+    "inspected hosts are accepted again at {0.allows}",
     Code.MEMORY_LIMIT: "memory budget reached: class {0.class_name} holds {0.mebibytes[0]} and may hold "
     "{0.mebibytes[1]} now; this exchange needs {0.mebibytes[2]} (EGRESS_MEMORY_BUDGET is {0.most} bytes)",
     Code.HEAD_TOO_LARGE: "the request's head has more than {0.most} bytes",
@@ -192,8 +195,8 @@ _SENTENCES = {
     Code.CLIENT_HELLO_UNREADABLE: "the TLS ClientHello cannot be parsed",
     Code.TLS_UNUSABLE: "the TLS handshake failed: the client's versions, ciphers or bytes cannot be used",
     Code.SNI_MISMATCH: "the name in TLS is not the one that CONNECT named",
-    Code.WEBSOCKET_NOT_RECORDED: "WebSockets to inspected hosts are refused, because they cannot be recorded yet: "
-    "use the provider's HTTP API",
+    Code.WEBSOCKET_NOT_RECORDED: "a request to upgrade to WebSocket that is not the handshake of RFC 6455 (GET "
+    "without a body, HTTP/1.1, version 13): its messages could not be recorded",
     Code.MALFORMED_RESPONSE: "protocol error in the server's response: {0.detail}",
     Code.DECISION_FAILED: "internal error: refused, because a decision could not be made",
     Code.LISTENER_WITHOUT_CLASS: "no class owns this listener",
@@ -227,7 +230,7 @@ def reason(code: Code, evidence: Evidence) -> str:
 
 
 def summary(count: int, first: str = "") -> str:
-    """Return the reason, for people, of a summary record that stands for ``count`` unrecorded denials."""
+    """Return the reason, for people, of a summary record for ``count`` unrecorded denials."""
     more = _SUMMARY.format(count)
     return f"{first}: {more}" if first else more
 

@@ -104,7 +104,7 @@ def canonical_host(host: str) -> tuple[str, Address | None]:
     bracketed = host.startswith("[") and host.endswith("]")
     text = host[1:-1] if bracketed else host
     if not bracketed and text.count(":") == 1:
-        raise DestinationError(f"{host!r} has a colon; a host alone is expected")
+        raise DestinationError(f"{host!r} has a colon; only a host is expected")
     if bracketed or ":" in text:
         ipv6 = _ipv6(text, host)
         return str(ipv6), ipv6
@@ -161,7 +161,7 @@ def _check_label(label: str, host: str) -> None:
 
 def _ipv6(text: str, host: str) -> IPv6Address:
     if "%" in text:
-        raise DestinationError(f"{host!r} has a zone id; it means nothing outside of one machine")
+        raise DestinationError(f"{host!r} has a zone id, which is valid on one machine only")
     try:
         return IPv6Address(text)
     except ValueError:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from openclaw_egress.policy.loader import CLASS_KEYS, CLASS_NAME, KEYS, LIMITS, METHOD, RULE_KEYS
+from openclaw_egress.policy.host_groups import group_names
+from openclaw_egress.policy.loader import CLASS_KEYS, CLASS_NAME, FRACTIONS, KEYS, LIMITS, METHOD, RULE_KEYS
 from openclaw_egress.policy.model import ACTIONS, Limits
 from openclaw_egress.settings import HEALTH_PORT
 
@@ -84,13 +85,17 @@ _LIMITS = {
     "header_seconds": "Seconds from a head's first byte to its last, and from CONNECT to TLS.",
     "idle_seconds": "Seconds between requests on a connection, and between two chunks of a request's body.",
     "total_seconds": "Lifetime of a connection in seconds, active or not; default: unlimited.",
+    "tokens_per_hour": "Input and output tokens in an hour (UTC); default: unlimited.",
+    "tokens_per_day": "Input and output tokens in a day (UTC); default: unlimited.",
+    "cost_usd_per_day": "Known cost in a day (UTC) in US dollars; default: unlimited.",
 }
 
 
 def _limit(name: str, description: str) -> Schema:
     least, most = LIMITS[name]
     default = getattr(Limits(), name)
-    schema: Schema = {"type": "integer", "minimum": least, "maximum": most, "description": description}
+    kind = "number" if name in FRACTIONS else "integer"
+    schema: Schema = {"type": kind, "minimum": least, "maximum": most, "description": description}
     return schema if default is None else {**schema, "default": default}
 
 
@@ -170,9 +175,9 @@ _DEFINITIONS: dict[str, Schema] = {
     },
     "inspected": {
         "type": "string",
-        "pattern": rf"^(\*\.)?{_NAME}$",
-        "description": 'A name, or "*.example.com" for every name below it; not an address.',
-        "examples": ["api.anthropic.com", "*.openai.azure.com"],
+        "pattern": rf"^(@({'|'.join(group_names())})|(\*\.)?{_NAME})$",
+        "description": 'A name, "*.example.com" for every name below it, or a group of hosts; not an address.',
+        "examples": ["api.anthropic.com", "*.openai.azure.com", "@google"],
     },
     "cidr": {
         "type": "string",
@@ -190,7 +195,7 @@ _DEFINITIONS: dict[str, Schema] = {
     "path": {
         "type": "string",
         "pattern": r"^(?!.*//)(?!.*/\.{1,2}(/|\*?$))/[^?#%*\\]*\*?$",
-        "description": "A path without query, escapes and dot segments; a * may stand at its end.",
+        "description": "A path without query, escapes and dot segments; a * is allowed at its end.",
         "examples": ["/v1/messages", "/v1/*"],
     },
 }

@@ -23,7 +23,7 @@ def class_warnings(found: ClassPolicy) -> Iterator[str]:
                 what = f"{special.name} ({special.cidr}, {special.source})"
                 yield f"{rule.line}: {rule.name} disables the address guard for {what}"
         if rule.limited and (cover := _cover(rule, found.addresses, same_list=True)):
-            yield f"{rule.line}: {rule.name} has no effect: {cover.name} (line {cover.line}) already permits all"
+            yield f"{rule.line}: {rule.name} has no effect: {cover.name} (line {cover.line}) already permits all of it"
     for rule in found.deny:
         if cover := _cover(rule, found.deny, same_list=True):
             yield f"{rule.line}: {rule.name} has no effect: {cover.name} (line {cover.line}) already denies this"

@@ -8,8 +8,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from openclaw_egress.policy.destination import Address, DestinationError, Network, canonical_host
+from openclaw_egress.policy.host_groups import group_names, hosts_of
 from openclaw_egress.policy.lint import answer_warnings, class_warnings
 from openclaw_egress.policy.model import ACTIONS, ClassPolicy, Limits, Policy, PolicyError, is_inspected
 from openclaw_egress.policy.rules import DEFAULT_PORTS, Rule, Rules, plain_path
@@ -36,8 +38,13 @@ LIMITS = {
     "header_seconds": (1, 3600),
     "idle_seconds": (1, 3600),
     "total_seconds": (1, 7 * 24 * 3600),
+    "tokens_per_hour": (1, 10**12),
+    "tokens_per_day": (1, 10**12),
+    "cost_usd_per_day": (0.01, 1_000_000),
 }
 """Minimum and maximum of each limit. The defaults are in `Limits`."""
+FRACTIONS = {"cost_usd_per_day"}
+"""Limits that may have a fraction."""
 CLASS_NAME = r"[a-z][a-z0-9_-]{0,31}"
 METHOD = r"[A-Z][A-Z0-9!#$%&'*+.^_`|~-]*"
 
@@ -115,7 +122,7 @@ def _class(name: str, node: _Node, inspect: Sequence[str], listeners: Mapping[in
     if port in listeners:
         listen.fail(f"port {port} is already used by class {listeners[port]}", "use a different port for each class")
     acting = node.required(entries, "action", f"write one of {', '.join(ACTIONS)}")
-    action = acting.choice(ACTIONS, "action", "action: enforce")
+    action = acting.choice(ACTIONS, "an action", "action: enforce")
     lists = {
         key: Rules([_rule(item, key, inspect) for item in entries[key].items(f"{key}: [{_EXAMPLES[key]}]")])
         for key in _EXAMPLES
@@ -181,9 +188,9 @@ def _rule(node: _Node, kind: str, inspect: Sequence[str]) -> Rule:
 
 
 def _limits(node: _Node) -> Limits:
-    given = {}
+    given: dict[str, Any] = {}
     for name, entry in node.mapping([item.name for item in fields(Limits)], "limits: {connections: 64}").items():
-        given[name] = entry.integer("64")
+        given[name] = entry.number("2.50") if name in FRACTIONS else entry.integer("64")
         low, high = LIMITS[name]
         if not low <= given[name] <= high:
             entry.fail(f"{given[name]} is out of range", f"write a number from {low} to {high}")
@@ -271,7 +278,7 @@ def _network(node: _Node, *, exception: bool) -> Network:
 def _inspect(node: _Node | None, llm_hosts: Sequence[str] | None) -> tuple[str, ...]:
     if node is None:
         return _from_environment(DEFAULT_LLM_HOSTS if llm_hosts is None else llm_hosts)
-    patterns = tuple(dict.fromkeys(_inspected(item) for item in node.items('inspect: ["api.anthropic.com"]')))
+    patterns = _patterns(node.items('inspect: ["api.anthropic.com"]'))
     if llm_hosts is not None and set(patterns) != set(_from_environment(llm_hosts)):
         node.fail(
             f"PROXY_LLM_HOSTS names different hosts ({', '.join(llm_hosts)})",
@@ -282,12 +289,26 @@ def _inspect(node: _Node | None, llm_hosts: Sequence[str] | None) -> tuple[str, 
 
 def _from_environment(llm_hosts: Sequence[str]) -> tuple[str, ...]:
     try:
-        return tuple(dict.fromkeys(_inspected(_Node(host, "PROXY_LLM_HOSTS", 0, "")) for host in llm_hosts))
+        return _patterns([_Node(host, "PROXY_LLM_HOSTS", 0, "") for host in llm_hosts])
     except PolicyError as error:
         raise PolicyError(error.file, None, error.problem, error.remedy) from None
 
 
-def _inspected(node: _Node) -> str:
+def _patterns(nodes: Sequence[_Node]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(pattern for node in nodes for pattern in _inspected(node)))
+
+
+def _inspected(node: _Node) -> tuple[str, ...]:
+    """Return the patterns of an entry of ``inspect``: those of a group of hosts, or one host or wildcard."""
+    text = node.text("api.anthropic.com")
+    try:
+        group = hosts_of(text)
+    except LookupError:
+        node.fail(
+            f"there is no group of hosts {text!r}", f"use one of {', '.join(f'@{name}' for name in group_names())}"
+        )
+    if group is not None:
+        return group
     pattern = _pattern(node)
     if pattern == "*":
         node.fail("`*` cannot be inspected", 'list the LLM hosts; a wildcard such as "*.openai.azure.com" is valid')
@@ -295,7 +316,7 @@ def _inspected(node: _Node) -> str:
         node.fail(
             f"{pattern} is an address, not a host name", "write a host name, and map it to the address in `resolve`"
         )
-    return pattern
+    return (pattern,)
 
 
 def _resolve(node: _Node) -> dict[str, Address]:

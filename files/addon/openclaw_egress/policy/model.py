@@ -63,7 +63,7 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits of one class, so that it cannot exhaust the proxy for other classes. None is no limit.
+    """Limits of one class, so that it cannot exhaust the proxy for other classes. None means no limit.
 
     Attributes:
         connections: maximum concurrent connections of clients.
@@ -73,6 +73,10 @@ class Limits:
         header_seconds: maximum time from the first byte of a head to its last, and from CONNECT to TLS.
         idle_seconds: maximum time between requests on a connection, and between two reads of a request's body.
         total_seconds: maximum lifetime of a connection, also while it is in use.
+        tokens_per_hour: budget of input and output tokens of an hour (UTC); above it, requests to inspected hosts are
+            refused until the next hour.
+        tokens_per_day: the same for a day.
+        cost_usd_per_day: budget of known costs of a day, in US dollars.
     """
 
     connections: int = 256
@@ -82,6 +86,9 @@ class Limits:
     header_seconds: int = 30
     idle_seconds: int = 300
     total_seconds: int | None = None
+    tokens_per_hour: int | None = None
+    tokens_per_day: int | None = None
+    cost_usd_per_day: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

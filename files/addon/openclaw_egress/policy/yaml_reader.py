@@ -64,7 +64,7 @@ class Node:
             bool: "true or false",
             int: "a number",
             float: "a fraction",
-            str: "a text",
+            str: "a string",
             dict: "a mapping",
             list: "a list",
         }
@@ -83,7 +83,7 @@ class Node:
         for key, value in self.value.items():
             child = self._child(value, key, f"{self.where}.{key}".lstrip("."))
             if not isinstance(key, str):
-                child.fail(f"the key {key!r} is not a text", "put it in quotes")
+                child.fail(f"the key {key!r} is not a string", "put it in quotes")
             if keys is not None and key not in keys:
                 near = difflib.get_close_matches(key, keys, n=1)
                 type(self)(None, self.file, child.line, self.where).fail(
@@ -109,18 +109,18 @@ class Node:
     def text(self, example: str) -> str:
         """Return the value, which must be a string."""
         if not isinstance(self.value, str):
-            self.wrong_type(f"a text, as in `{example}`")
+            self.wrong_type(f"a string, as in `{example}`")
         return str(self.value)
 
     def choice[T: str](self, known: Sequence[T], what: str, example: str) -> T:
-        """Return the value, which must be one of ``known``; ``what`` names the value in the message."""
+        """Return the value, which must be one of ``known``; ``what`` describes them in the message."""
         chosen = self.text(example)
         for one in known:
             if one == chosen:
                 return one
         near = difflib.get_close_matches(chosen, known, n=1)
         return self.fail(
-            f"'{chosen}' is no {what}", f"did you mean '{near[0]}'?" if near else f"write one of {', '.join(known)}"
+            f"'{chosen}' is not {what}", f"did you mean '{near[0]}'?" if near else f"write one of {', '.join(known)}"
         )
 
     def integer(self, example: str) -> int:
@@ -128,6 +128,12 @@ class Node:
         if isinstance(self.value, bool) or not isinstance(self.value, int):
             self.wrong_type(f"a whole number, as in `{example}`")
         return int(self.value)
+
+    def number(self, example: str) -> float:
+        """Return the value, which must be a number."""
+        if isinstance(self.value, bool) or not isinstance(self.value, int | float):
+            self.wrong_type(f"a number, as in `{example}`")
+        return float(self.value)
 
     def boolean(self) -> bool:
         """Return the value, which must be a boolean."""
@@ -179,7 +185,7 @@ def _parse(data: bytes, file: str, failure: type[FileError], start: str, shrink:
 def _explain(problem: str, context: str) -> tuple[str, str]:
     """Return the parser's message and the remedy for common mistakes."""
     if duplicate := re.match(r'found duplicate key "([^"]*)"', problem):
-        return f"key '{duplicate[1]}' stands here twice", "keep one of them"
+        return f"key '{duplicate[1]}' is here twice", "keep one of them"
     if "\\t" in problem:
         return "there is a tab at the start of a line", "indent with spaces"
     if "alias" in problem + context:
