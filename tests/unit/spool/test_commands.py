@@ -1,4 +1,4 @@
-"""Tests of the operator's commands about stored lines: each is carried out exactly once, and a line records it."""
+"""Tests of the operator's commands about stored lines: each runs exactly once, and a line records it."""
 
 import json
 import os
@@ -31,7 +31,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def spool(path):
-    """Return a spool with the acknowledged lines 1-4, and the dead letters 5 and 6 (line 7 names them)."""
+    """Return a spool with the acknowledged lines 1-4, and the dead letters 5 and 6, which line 7 records."""
     with filled(path) as opened:
         yield opened
 
@@ -78,7 +78,7 @@ def test_retried_dead_letters_wait_for_the_exporter_again(spool, path):
     spool.run_commands()
     assert states(spool)[5] == "pending" and states(spool)[6] == "dead_letter"
     (note,) = notes(spool, "retried")
-    assert note["message"] == f"1 lines were queued to be sent again ({WHY}): 5"
+    assert note["message"] == f"lines queued to be sent again ({WHY}): 5"
     assert spool.dead_letters() == {"too_old": 1}
     assert waiting(path) == []
     check_totals(spool)
@@ -128,7 +128,7 @@ def test_command_that_was_carried_out_before_a_crash_is_not_repeated(spool, path
     command = give(path, Action.RETRY, (5, 6))
     spool.run_commands()
     spool.dead_letter([5, 6], "too_old: again")
-    submit(path, command)  # As if the process had ended before it deleted the file.
+    submit(path, command)  # Simulate a process that ended before it deleted the file.
     spool.run_commands()
     assert states(spool)[5] == "dead_letter" and waiting(path) == []
 

@@ -205,7 +205,7 @@ def test_a_newer_spool_is_refused_with_one_message_and_code_2(state):
         with pytest.raises(SpoolError) as refused:
             opener(state / "spool.db")
         assert str(refused.value) == (
-            f"spool {state / 'spool.db'}: its schema is version {USER_VERSION + 1}, this program knows up to "
+            f"spool {state / 'spool.db'}: its schema is version {USER_VERSION + 1}, this program supports up to "
             f"{USER_VERSION}; run the version that wrote it, or a newer one"
         )
     command = [sys.executable, "-m", "openclaw_egress", "records"]

@@ -11,7 +11,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import closing
+from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 
@@ -391,6 +393,76 @@ def test_ledger_keeps_the_hashes_of_pruned_lines(path):
     assert audit.kept < 60
 
 
+DAY_NS = 86_400 * 10**9
+
+
+def aged(path: Path, **more) -> tuple[Spool, Callable[[float], None]]:
+    """Return a spool with a maximum age of 30 days, and a function that sets its clock to a day."""
+    now = [0.0]
+    spool = Spool(path, sync_seconds=None, max_age=timedelta(days=30), clock_ns=lambda: int(now[0] * DAY_NS), **more)
+    return spool, lambda day: now.__setitem__(0, day)
+
+
+def test_acknowledged_lines_are_deleted_at_their_maximum_age_and_others_stay(path):
+    spool, set_day = aged(path)
+    with spool:
+        for day in range(1, 7):
+            set_day(day)
+            spool.close_exchange(exchange(f"{day}"))
+        spool.acknowledge([1, 2, 4, 5])
+        set_day(32.5)
+        assert spool.expire() and not spool.expire()
+        kept = [row.seq for row in spool.reader.query()]
+        assert kept == [3, 4, 5, 6], "line 3 and 6 are not acknowledged, 4 and 5 are younger"
+        set_day(400)
+        assert spool.expire() and [row.seq for row in spool.reader.query()] == [3, 6]
+        assert spool.reader.audit().problems == ()
+        assert spool.stats()["acknowledged_records"] == 0 and spool.stats()["pending_records"] == 2
+
+
+def test_lines_without_a_destination_have_a_maximum_age_and_the_audit_explains_them(path):
+    spool, set_day = aged(path, local=True)
+    with spool:
+        for day in (1, 2, 40):
+            set_day(day)
+            spool.close_exchange(exchange(f"{day}", 2_000_000))
+        assert spool.expire() and not spool.expire()
+        assert {row.id for row in spool.reader.query()} == {"40"}
+        assert spool.reader.audit().problems == ()
+
+
+def test_line_of_a_clock_set_back_keeps_the_lines_behind_it(path):
+    """No line after a kept one is deleted, or an audit could not tell it from a removed one."""
+    spool, set_day = aged(path, local=True)
+    with spool:
+        for day in (5, 90, 6):
+            set_day(day)
+            spool.close_exchange(exchange(f"{day}"))
+        set_day(100)
+        spool.expire()
+        assert [row.id for row in spool.reader.query() if row.id] == ["90", "6"]
+
+
+def test_line_with_a_time_in_the_future_is_deleted_with_the_old_ones_behind_it(path):
+    spool, set_day = aged(path, local=True)
+    with spool:
+        for day in (5000, 11, 12, 399):
+            set_day(day)
+            spool.close_exchange(exchange(f"{day}"))
+        set_day(20)
+        assert not spool.expire(), "a line with a time in the future may be new"
+        set_day(400)
+        assert spool.expire()
+        assert [row.id for row in spool.reader.query() if row.id] == ["399"]
+        assert spool.reader.audit().problems == ()
+
+
+def test_without_a_maximum_age_nothing_is_deleted(path):
+    with Spool(path, sync_seconds=None, local=True, clock_ns=lambda: 2**62) as spool:
+        spool.close_exchange(exchange("a"))
+        assert not spool.expire() and spool.reader.line(1)
+
+
 def test_at_the_limit_the_oldest_waiting_lines_are_dropped_and_named(path):
     with Spool(path, LIMIT, sync_seconds=None) as spool:
         fill(spool, 100)
@@ -485,6 +557,7 @@ def test_a_newer_schema_is_refused_by_both_kinds_of_reader(path):
             opener(path)
 
 
+@pytest.mark.wording
 def test_file_that_is_not_a_database_is_refused_by_name(path):
     path.parent.mkdir()
     path.write_bytes(b"no database " * 1000)
@@ -492,6 +565,7 @@ def test_file_that_is_not_a_database_is_refused_by_name(path):
         Spool(path, sync_seconds=None)
 
 
+@pytest.mark.wording
 def test_full_disk_is_reported_in_one_message_and_loses_no_record(path):
     with Spool(path, sync_seconds=None) as spool:
         spool.close_exchange(exchange("a"))
@@ -506,6 +580,7 @@ def test_full_disk_is_reported_in_one_message_and_loses_no_record(path):
         assert spool.stats()["open_exchanges"] == 0
 
 
+@pytest.mark.wording
 def test_read_only_disk_is_reported_in_one_message(spool):
     spool._storage.db.execute("PRAGMA query_only = ON")  # makes SQLite fail as for a read-only file
     with pytest.raises(SpoolError, match=r"make .* writable"):

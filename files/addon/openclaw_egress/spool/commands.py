@@ -1,8 +1,8 @@
-"""Commands of the operator about stored lines: send lines again, or give dead letters up.
+"""Commands of the operator about stored lines: send lines again, or delete dead letters for good.
 
 Only the proxy's process writes the spool. `egress dead-letter` and `egress resend` leave a file beside it, and the
-flush thread carries the command out within a second, or after the next start. A crash at any moment loses no command
-and carries none out twice: each transaction stores its progress in ``meta`` (``command_ID``) with its result.
+flush thread runs the command within a second, or after the next start. A crash at any moment loses no command
+and repeats none: each transaction stores its progress in ``meta`` (``command_ID``) with its result.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Command:
     Attributes:
         action: what to do.
         ranges: first and last number of each run of lines; they increase and do not overlap.
-        why: who gave the command and why, for the line of the chain that records it.
+        why: the user who ran the command and the reason, for the line of the chain that records it.
         id: identifies the command in its file's name and in ``meta``.
     """
 
@@ -149,7 +149,7 @@ class CommandQueue:
         self._stopping = stopping
 
     def run(self) -> None:
-        """Carry out the waiting commands, the oldest first.
+        """Run the waiting commands, the oldest first.
 
         Raises:
             SpoolError: the disk cannot be written. The rest waits.
@@ -177,13 +177,13 @@ class CommandQueue:
         return []
 
     def _set_aside(self, file: Path, error: Exception) -> None:
-        text = "the command in %s cannot be read (%s) and is not carried out; give it again"
+        text = "the command in %s cannot be read (%s) and was ignored; run the command again"
         log.log(self._storage.failure_level, text, file, error)
         with contextlib.suppress(OSError):
             file.rename(file.with_name(file.name + _INVALID))
 
     def _step(self, command: Command) -> bool:
-        """Carry out the next part of a command in one transaction. Return whether the command is finished."""
+        """Run the next part of a command in one transaction. Return whether the command is finished."""
         with self._storage.transaction() as (db, _):
             before = progress_of(db, command.id)
             if before.done:  # The process ended before it deleted the file.

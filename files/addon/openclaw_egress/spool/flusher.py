@@ -1,4 +1,4 @@
-"""The flush thread: flushes the spool to the disk, and recovers from a disk that cannot be written.
+"""The flush thread: flushes the spool to the disk, keeps the totals, and recovers from a disk that cannot be written.
 
 After a failed write it releases a reserve file, deletes acknowledged lines to reuse their pages, and retries until a
 write succeeds. Only this thread retries: on a failing disk a write with its flush can take seconds, which would block
@@ -14,6 +14,7 @@ import sqlite3
 import threading
 from collections.abc import Callable
 
+from openclaw_egress.spool import usage_totals
 from openclaw_egress.spool.retention import SLICE_BYTES, Retention
 from openclaw_egress.spool.rows import ACKNOWLEDGED
 from openclaw_egress.spool.schema import (
@@ -47,7 +48,7 @@ class Flusher:
         retention: to delete acknowledged lines on a full disk.
         has_left: returns whether exchanges wait for a disk that can be written.
         settle_left: records or forgets those exchanges; returns whether that succeeded.
-        run_commands: carries out waiting commands of the operator; raises SpoolError if the disk cannot be written.
+        run_commands: runs waiting commands of the operator; raises SpoolError if the disk cannot be written.
     """
 
     def __init__(
@@ -66,6 +67,8 @@ class Flusher:
         self._run_commands = run_commands
         self._reserve = -1
         """Size of the reserve file, which bounds SQLite's log."""
+        self._folded_seq = -1
+        """Number of a line up to which the totals are complete."""
         self.problem: str | None = None
         """Error of the thread's last round; None if it succeeded."""
         self.stopping = threading.Event()
@@ -101,6 +104,7 @@ class Flusher:
                     self._renew_reserve()
                 if self._storage.problem is None:
                     with contextlib.suppress(SpoolError):  # The storage has noted it, and the next round retries.
+                        self.fold_usage()
                         self._run_commands()
                 self.problem = None
             except Exception as error:  # noqa: BLE001  (without this thread nothing is flushed)
@@ -125,6 +129,18 @@ class Flusher:
             self._storage.report(self._storage.failure_level, text)
             return True
         return False
+
+    def fold_usage(self) -> None:
+        """Add the exchanges that the hourly totals lack.
+
+        Raises:
+            SpoolError: the disk cannot be written.
+        """
+        while self._folded_seq != (newest := self._storage.totals.seq):
+            with self._storage.transaction() as (db, _):
+                more = usage_totals.fold(db)
+            if more < usage_totals.BATCH:
+                self._folded_seq = newest
 
     def sync(self) -> None:
         """Flush committed data to the disk, if there is any."""

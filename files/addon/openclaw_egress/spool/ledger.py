@@ -20,7 +20,7 @@ from openclaw_egress.spool.storage import Storage
 log = logging.getLogger("openclaw_egress.spool")
 
 MAX_SKEW_NS = 60 * 10**9
-"""Maximum step back of the clock after which times still increase. After a larger step they follow the clock."""
+"""Maximum step of the clock backwards for which times still increase. After a larger step, times follow the clock."""
 _RECENT = 1000
 
 _ROW_COLUMNS = ["seq", "time_ns", "state", "class", "size", "event_name", "model", *ATTRIBUTES, "resource", "otlp"]
@@ -152,9 +152,9 @@ class Ledger:
                 semconv.SPOOL_LAST_SEQ: seqs[-1],
                 semconv.SPOOL_LINES: len(seqs),
                 semconv.SPOOL_LAST_HASH: bytes(digest[0]).hex() if digest else "",
-                # `egress records --event spool` then shows who gave a command, and why.
+                # `egress records --event spool` then shows the user and the reason.
                 **({semconv.REASON: why} if what in _BY_OPERATOR else {}),
             },
-            message=f"{len(seqs)} lines{whose} were {_WORDS.get(what, what)} ({why}): {runs}",
+            message=f"lines{whose} {_WORDS.get(what, what)} ({why}): {runs}",
         )
         self.append(lines_of(record))

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from openclaw_egress.policy.codes import ANY, Code
 from openclaw_egress.recording.otlp import decode_text
 from openclaw_egress.recording.semconv import EVENT_DENIED
+from openclaw_egress.spool import usage_totals
 from openclaw_egress.spool.rows import absent_until
 from openclaw_egress.spool.schema import USER_VERSION, check_schema, columns_of, create, user_version
 
@@ -110,12 +111,17 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
         connection.execute(f"PRAGMA user_version = {USER_VERSION}")
 
 
-def _add_codes(connection: sqlite3.Connection) -> None:
-    """Migrate from 0 to 1: add the columns of denials, and fill them from the recorded lines."""
+def _add_columns(connection: sqlite3.Connection, version: int) -> None:
+    """Add the columns of `records` that files of this version may lack."""
     present = columns_of(connection, "records")
-    for name, kind in absent_until(0).items():
+    for name, kind in absent_until(version).items():
         if name not in present:
             connection.execute(f"ALTER TABLE records ADD COLUMN {name} {kind}")
+
+
+def _add_codes(connection: sqlite3.Connection) -> None:
+    """Migrate from 0 to 1: add the columns of denials, and fill them from the recorded lines."""
+    _add_columns(connection, 0)
     last = -1
     while rows := connection.execute(
         "SELECT seq, rule, reason, otlp FROM records "
@@ -132,4 +138,14 @@ def _add_codes(connection: sqlite3.Connection) -> None:
         last = rows[-1][0]
 
 
-_MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [_add_codes]
+def _add_usage(connection: sqlite3.Connection) -> None:
+    """Migrate from 1 to 2: add the columns of key and cost, and the totals of the stored exchanges.
+
+    The cost of exchanges that an older version recorded stays unknown.
+    """
+    _add_columns(connection, 1)
+    create(connection)
+    usage_totals.rebuild(connection)
+
+
+_MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [_add_codes, _add_usage]

@@ -12,7 +12,7 @@ KEY = "command_"
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a command is: the next line to look at, the number of changed lines, and whether it is finished."""
+    """The progress of a command: the next line to look at, the number of changed lines, and whether it is finished."""
 
     next_seq: int = 0
     changed: int = 0

@@ -10,6 +10,7 @@ import json
 import sqlite3
 import stat
 import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,13 +19,15 @@ from typing import Any, Self
 from openclaw_egress.recording.denials import Denial
 from openclaw_egress.recording.hash_chain import GENESIS
 from openclaw_egress.recording.otlp import decode_text
-from openclaw_egress.recording.semconv import EVENT_CHECKPOINT, EVENT_DENIED
+from openclaw_egress.recording.semconv import EVENT_CHECKPOINT, EVENT_DENIED, EVENT_EXCHANGE, EVENT_TUNNEL
+from openclaw_egress.spool import usage_totals
 from openclaw_egress.spool.migrations import read_old_denial
 from openclaw_egress.spool.progress import Progress, progress_of
 from openclaw_egress.spool.rows import ACKNOWLEDGED, COLUMNS, DEAD, FLAGS, STATES, Row, reason_code
 from openclaw_egress.spool.schema import (
     CLOCK_SET_BACK,
     KEPT,
+    PRUNED_SEQ,
     ROW_BYTES,
     SpoolError,
     check_schema,
@@ -58,9 +61,15 @@ class Filters:
     """The exchange's ID, or its first characters."""
     after_seq: int | None = None
     """Only records after this ``seq``."""
+    before_seq: int | None = None
+    """Only records before this ``seq``."""
     limit: int | None = None
     """Maximum number of records, the newest first."""
     newest_first: bool = False
+
+    def within(self, first: int, end: int) -> Filters:
+        """Return the same conditions for the lines with the numbers from ``first`` to before ``end``."""
+        return replace(self, after_seq=first - 1, before_seq=end)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +113,10 @@ class Audit:
 
 _LAST_NS = 2**63 - 1
 _OLD = f"event_name = '{EVENT_DENIED}' AND enforced IS NULL"
-"""Condition of the denials of an older version, which left the columns of `migrations.Denied` and ``outcome`` empty."""
+"""SQL condition for denials that an older version wrote, without `migrations.Denied` and ``outcome``."""
+
+_BY_EXCHANGE = "exchange_id <> ''"
+"""SQL condition of the index `records_by_exchange`. Without it SQLite reads every record."""
 
 _COMPARED = {
     "since_ns": "time_ns >= ?",
@@ -119,6 +131,7 @@ _COMPARED = {
     "status_min": "status >= ?",
     "status_max": "status <= ?",
     "after_seq": "seq > ?",
+    "before_seq": "seq < ?",
 }
 
 
@@ -227,6 +240,21 @@ class SpoolReader:
                 client=row.client,
             )
 
+    def rule_counts(self, first: int, end: int) -> Iterator[tuple[str, str, bool, bool, int]]:
+        """Yield class, rule, whether it is a denial, whether that was enforced, and how often.
+
+        Counts the exchanges, tunnels and denials of the lines with the numbers from ``first`` to before ``end``.
+        """
+        columns = "class AS class_name, rule, event_name, enforced, count"
+        events = Filters(event_names=[EVENT_EXCHANGE, EVENT_TUNNEL, EVENT_DENIED], newest_first=True).within(first, end)
+        counts = Counter[tuple[str, str, bool, bool]]()
+        for row in self._select(columns, events):
+            denied = row["event_name"] == EVENT_DENIED
+            key = (row["class_name"], row["rule"] or "", denied, row["enforced"] != 0)
+            counts[key] += 1 if row["count"] is None else row["count"]
+        for key, count in counts.items():
+            yield *key, count
+
     def _select(self, columns: str, filters: Filters) -> Iterator[sqlite3.Row]:
         where, values = ["part >= 0" if filters.state == "dead_letter" else "part = 0"], list[Any]()
         for name, condition in _COMPARED.items():
@@ -240,7 +268,7 @@ class SpoolReader:
             where.append("state = ?")
             values.append(STATES.index(filters.state))
         if filters.id:
-            where.append("exchange_id >= ? AND exchange_id < ?")
+            where.append(f"{_BY_EXCHANGE} AND exchange_id >= ? AND exchange_id < ?")
             values += [filters.id, filters.id + "\U0010ffff"]
         # A file of an older version may lack columns. Only `Spool` can add them, because a reader does not write.
         absent = ", ".join(f"NULL AS {name}" for name in self._absent)
@@ -259,7 +287,8 @@ class SpoolReader:
     def lines_for(self, exchange_id: str) -> list[str]:
         """Return the stored lines of one exchange, in order."""
         with spool_errors(self.path):
-            rows = self._read().execute("SELECT otlp FROM records WHERE exchange_id = ? ORDER BY seq", (exchange_id,))
+            query = f"SELECT otlp FROM records WHERE {_BY_EXCHANGE} AND exchange_id = ? ORDER BY seq"  # noqa: S608
+            rows = self._read().execute(query, (exchange_id,))
             return [decode_text(row[0]) for row in rows]
 
     def line(self, seq: int) -> str | None:
@@ -320,6 +349,12 @@ class SpoolReader:
             keys = self._read().execute("SELECT key FROM meta WHERE key GLOB ?", (CLOCK_SET_BACK + "*",))
             return {int(key.removeprefix(CLOCK_SET_BACK)) for (key,) in keys}
 
+    def pruned_seq(self) -> int:
+        """Return the number of the newest line that the spool pruned; 0 before that."""
+        with spool_errors(self.path):
+            row = self._read().execute("SELECT value FROM meta WHERE key = ?", (PRUNED_SEQ,)).fetchone()
+        return int(row[0]) if row else 0
+
     def stored(self, since_ns: int, until_ns: int) -> Iterator[tuple[int, str]]:
         """Yield time and text of the stored lines with a time in ``[since_ns, until_ns)``, in order of their numbers.
 
@@ -374,9 +409,30 @@ class SpoolReader:
             return max((time_ns for state, time_ns in rows if state == ACKNOWLEDGED), default=0)
 
     def command_progress(self, command_id: str) -> Progress:
-        """Return how far the proxy is with a command; see `commands.submit`."""
+        """Return the progress of a command; see `commands.submit`."""
         with spool_errors(self.path):
             return progress_of(self._read(), command_id)
+
+    def usage(
+        self,
+        by: Sequence[str],
+        since_ns: int | None = None,
+        until_ns: int | None = None,
+        class_name: str | None = None,
+        *,
+        times: bool = True,
+    ) -> Iterator[tuple[tuple[str | int, ...], usage_totals.Usage]]:
+        """Yield the totals of each group; see `usage_totals.read`.
+
+        Raises:
+            SpoolError: an older version wrote the file, so it has no totals.
+        """
+        with spool_errors(self.path):
+            if not columns_of(self._read(), "usage_hours"):
+                raise SpoolError(
+                    f"spool {self.path}: an older version wrote it, without totals; start the proxy once to add them"
+                )
+            yield from usage_totals.read(self._read(), by, since_ns, until_ns, class_name, times=times).items()
 
     def stats(self) -> dict[str, int]:
         """Return counts and bytes by state; see `rows.STATES`."""

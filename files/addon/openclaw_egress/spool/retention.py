@@ -1,22 +1,25 @@
 """The spool's limit: which lines are deleted, and in which order, once the spool holds more than ``max_bytes``.
 
 1. acknowledged lines; without a destination, the oldest lines;
-2. dead letters, which an operator can also give up (`Retention.give_up`);
+2. dead letters, which an operator can also delete (`Retention.give_up`);
 3. with ``full="drop_oldest"``: the oldest pending lines of the class with the most pending bytes, so that no class
    displaces lines of another. A line of event ``openclaw.egress.spool`` names the dropped lines.
 
 With ``full="block"`` pending lines stay, and `Retention.full` tells the proxy to refuse new exchanges.
+
+Lines also have a maximum age. Only acknowledged lines, and lines of a spool without a destination, are deleted for it.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from openclaw_egress.recording import semconv
+from openclaw_egress.spool import usage_totals
 from openclaw_egress.spool.ledger import Ledger
-from openclaw_egress.spool.rows import DEAD, LOCAL, PENDING
-from openclaw_egress.spool.schema import KEPT, SpoolError
+from openclaw_egress.spool.rows import ACKNOWLEDGED, DEAD, LOCAL, PENDING
+from openclaw_egress.spool.schema import KEPT, PRUNED_SEQ, SpoolError, spool_errors
 from openclaw_egress.spool.storage import Storage
 
 log = logging.getLogger("openclaw_egress.spool")
@@ -24,6 +27,8 @@ log = logging.getLogger("openclaw_egress.spool")
 SLICE_BYTES = 4 * 1024 * 1024
 """Maximum bytes that one transaction prunes, so that it does not block the proxy's event loop for long."""
 _MAX_RANGES = 1000
+_MAX_AHEAD = 1000
+"""Maximum number of consecutive lines with a time in the future that `Retention.expire` looks past."""
 _PENDING = "INDEXED BY records_pending"
 
 
@@ -85,6 +90,25 @@ class Retention:
             query = f"SELECT seq, size, class, state, exchange_id FROM records {lines} ORDER BY seq"  # noqa: S608
             return bool(self._delete(_take(db.execute(query), min(needed, SLICE_BYTES), whole=whole)))
 
+    def expire(self, now_ns: int, max_age_ns: int) -> bool:
+        """Delete acknowledged or local lines of the maximum age, at most a slice. Return whether any was deleted.
+
+        Stop at the first younger line. A line with a time in the future, of a clock that was wrong, counts as old if an
+        old line follows it.
+
+        Raises:
+            SpoolError: the disk cannot be written.
+        """
+        kept = f"FROM records {KEPT} WHERE state IN (1, 3) ORDER BY seq"
+        with self._storage.lock, spool_errors(self._storage.path):
+            times = self._storage.db.execute(f"SELECT time_ns {kept} LIMIT {_MAX_AHEAD + 1}")
+            if not any(_aged(((time_ns,) for (time_ns,) in times), now_ns, now_ns - max_age_ns)):
+                return False
+        with self._storage.transaction() as (db, _):
+            rows = db.execute(f"SELECT time_ns, seq, size, class, state, exchange_id {kept}")
+            old = _aged(rows, now_ns, now_ns - max_age_ns)
+            return bool(self._delete(_take((row[1:] for row in old), SLICE_BYTES)))
+
     def _drop(self, needed: int) -> bool:
         """Delete the oldest pending lines of the class with the most pending bytes, and write a line about them."""
         with self._storage.transaction() as (db, state):
@@ -123,12 +147,35 @@ class Retention:
         return deleted
 
     def _delete(self, rows: list[tuple[int, int, str, int, str]]) -> list[int]:
+        if rows:
+            usage_totals.fold_all(self._storage.db)
         for seq, size, class_name, state, _ in rows:
             why = self._storage.db.execute("DELETE FROM records WHERE seq = ? RETURNING why", (seq,)).fetchone()
             if state == DEAD:
                 self._storage.totals.count_dead(why[0], -1)
             self._storage.totals.count(state, class_name, -1, -size)
+        pruned = max((row[0] for row in rows if row[3] in (ACKNOWLEDGED, LOCAL)), default=0)
+        if pruned:
+            # An audit must tell these lines from removed ones, even after an older line was acknowledged late.
+            statement = (
+                "INSERT INTO meta VALUES (?, ?) ON CONFLICT(key) DO UPDATE SET value = max(value, excluded.value)"
+            )
+            self._storage.db.execute(statement, (PRUNED_SEQ, pruned))
         return [row[0] for row in rows]
+
+
+def _aged[Line: tuple[int, ...]](rows: Iterable[Line], now_ns: int, before_ns: int) -> Iterator[Line]:
+    """Yield the rows, whose first column is their time, until one is younger; see `Retention.expire`."""
+    ahead: list[Line] = []
+    for row in rows:
+        if row[0] < before_ns:
+            yield from ahead
+            yield row
+            ahead = []
+        elif row[0] > now_ns and len(ahead) < _MAX_AHEAD:
+            ahead.append(row)
+        else:
+            return
 
 
 def _take(

@@ -67,7 +67,10 @@ class Row:
     address: Annotated[str | None, Column(_TEXT, semconv.ADDRESS, last_absent=0)]
     enforced: Annotated[bool | None, Column(_INTEGER, semconv.ENFORCED, last_absent=0)]
     summary: Annotated[bool | None, Column(_INTEGER, semconv.SUMMARY, last_absent=0)]
-    """Whether the record stands for `count` denials."""
+    """Whether the record is a summary of `count` denials."""
+    key: Annotated[str | None, Column(_TEXT, semconv.KEY, last_absent=1)]
+    """Fingerprint of the API key."""
+    cost_usd: Annotated[float | None, Column(_REAL, semconv.COST, last_absent=1)]
 
 
 def _columns() -> dict[str, Column]:

@@ -14,10 +14,11 @@ SQLite in WAL mode; other tools may read it while the proxy writes (``sqlite3 'f
 ``resources``    encoded OTLP resources, which the records refer to
 ``exchanges``    the journal: exchanges in progress; ``head`` is redacted JSON of the known fields
 ``chunks``       the journal: decoded bytes of their bodies, in order
+``usage_hours``  hourly totals of the exchanges; see `usage_totals`
 ===============  =====================================================================================================
 
 ``PRAGMA user_version`` numbers the schema: `migrations` brings an older file to `USER_VERSION`, and a newer file is
-refused. So far each migration only added columns, so an older version of the program can still write the file.
+refused.
 """
 
 from __future__ import annotations
@@ -32,12 +33,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from openclaw_egress.errors import EgressError
-from openclaw_egress.spool import rows
+from openclaw_egress.spool import rows, usage_totals
 
 SCHEMA_VERSION = 1
-USER_VERSION = 1
+USER_VERSION = 2
 CLOCK_SET_BACK = "clock_set_back_"
 """Prefix of keys in ``meta`` that name lines before which the clock was set back."""
+PRUNED_SEQ = "pruned_seq"
+"""Key in ``meta``: the newest line that was deleted because it was acknowledged, or local, and old."""
 KEPT = "INDEXED BY records_kept"
 """Without this hint SQLite uses `records_by_state` and sorts all lines of a state, with their bodies, each time."""
 ROW_BYTES = 512
@@ -74,6 +77,7 @@ CREATE TABLE IF NOT EXISTS chunks (
 );
 CREATE INDEX IF NOT EXISTS chunks_by_exchange ON chunks(id);
 """.format(columns=", ".join(f"{column.name} {column.sql}" for column in rows.COLUMNS.values()))
+_SCHEMA += usage_totals.SCHEMA
 
 
 class SpoolError(EgressError):
@@ -170,7 +174,7 @@ def connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=BUSY_MS / 1000, isolation_level=None, check_same_thread=False)
     try:
         connection.execute("PRAGMA journal_mode = WAL")
-        # NORMAL: a commit survives the death of the process; after a power failure, only flushed commits survive.
+        # NORMAL: a commit survives a crash of the process; only flushed commits survive a power failure.
         connection.execute("PRAGMA synchronous = NORMAL")
         # Bodies are confidential: overwrite deleted data, and write no temporary files.
         connection.execute("PRAGMA secure_delete = ON")
@@ -255,13 +259,13 @@ def check_schema(connection: sqlite3.Connection, path: Path, *, complete: bool =
     for number, known in ((int(row[0]) if row else 0, SCHEMA_VERSION), (version, USER_VERSION)):
         if number > known:
             raise SpoolError(
-                f"spool {path}: its schema is version {number}, this program knows up to {known}; "
+                f"spool {path}: its schema is version {number}, this program supports up to {known}; "
                 "run the version that wrote it, or a newer one"
             )
     optional = rows.absent_until(version)
     for table, columns in COLUMNS.items():
         if table not in tables:
-            if complete:
+            if complete and not (table == "usage_hours" and version < 2):
                 raise SpoolError(f"spool {path}: the file is damaged: table {table} is missing; move it aside")
             continue
         present = columns_of(connection, table)

@@ -5,15 +5,17 @@ One process writes it; a lock file ensures that. Every method that writes is one
 
 The parts: `storage` owns the file and its transactions, `ledger` appends lines to the hash chain, `journal` holds
 exchanges in progress, `retention` keeps the limit, `export_queue` serves the exporter, and `flusher` is the flush
-thread, which also carries out the operator's `commands`. `Spool` connects them. Commands read the file with `reader`.
+thread, which also runs the operator's `commands`. `Spool` connects them. Commands read the file with `reader`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -22,6 +24,7 @@ from openclaw_egress.recording.log_lines import AttributeValue
 from openclaw_egress.recording.otlp import make_resource
 from openclaw_egress.recording.records import DeniedRecord, EventRecord, ExchangeRecord, lines_of
 from openclaw_egress.signatures import Signer, key_id
+from openclaw_egress.spool import usage_totals
 from openclaw_egress.spool.commands import CommandQueue
 from openclaw_egress.spool.export_queue import ExportQueue, StoredRecord
 from openclaw_egress.spool.flusher import Flusher
@@ -44,6 +47,7 @@ class Spool:
         max_bytes: limit of stored bytes.
         full: behaviour at the limit when only pending lines are left.
         local: no destination is configured: lines are only stored here, and the oldest are pruned at the limit.
+        max_age: age from which `expire` deletes lines; None for no limit.
         service_name: see `otlp.make_resource`.
         host_name: see `otlp.make_resource`.
         sync_seconds: interval of the flush thread; ``None`` to start no thread.
@@ -61,6 +65,7 @@ class Spool:
         full: Literal["drop_oldest", "block"] = "drop_oldest",
         *,
         local: bool = False,
+        max_age: timedelta | None = None,
         service_name: str | None = None,
         host_name: str | None = None,
         sync_seconds: float | None = 1.0,
@@ -72,6 +77,7 @@ class Spool:
         """Set after each commit of a line; the thread that waits for it clears it."""
         self._now = clock_ns
         self._signer = signer
+        self._max_age_ns = None if max_age is None else int(max_age.total_seconds()) * 10**9
         self._left: dict[str, bool] = {}
         self._left_secret: set[str] = set()
         self._storage = storage = Storage(self.path)
@@ -103,17 +109,28 @@ class Spool:
     def close(self) -> None:
         """Flush, close, and release the lock."""
         self._flusher.stop()
+        with contextlib.suppress(SpoolError):  # The next start continues.
+            self.fold_usage()
         with self._storage.lock:
             self.reader.close()
             self._storage.close()
 
     # ── the journal of exchanges in progress ─────────────────────────────────────────────────────────────────
 
-    def open_exchange(self, exchange_id: str, class_name: str, head: dict[str, Any]) -> None:
-        """Add an exchange to the journal. ``head`` holds the known fields of `ExchangeRecord`, redacted."""
+    def open_exchange(
+        self, exchange_id: str, class_name: str, head: dict[str, Any], request: Iterable[bytes] = ()
+    ) -> None:
+        """Add an exchange to the journal, with the decoded bytes of its request's body that are known.
+
+        ``head`` holds the known fields of `ExchangeRecord`, redacted.
+        """
         with self._storage.transaction() as (db, state):
-            Journal(db).begin(exchange_id, class_name, self._now(), head)
+            journal = Journal(db)
+            journal.begin(exchange_id, class_name, self._now(), head)
             state.journal[exchange_id] = 0
+            for data in request:
+                journal.append(exchange_id, "request", self._now(), data)
+                state.journal[exchange_id] += len(data)
 
     def update(self, exchange_id: str, head: dict[str, Any]) -> None:
         """Replace the known fields of an exchange in progress."""
@@ -241,7 +258,7 @@ class Spool:
         self._flusher.sync()
 
     def run_commands(self) -> None:
-        """Carry out the commands that an operator gave; see `CommandQueue.run`. The flush thread calls it."""
+        """Run the operator's waiting commands; see `CommandQueue.run`. The flush thread calls it."""
         self._commands.run()
 
     # ── records ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -252,6 +269,15 @@ class Spool:
             seqs = self._ledger.append(lines_of(record))
         self._after_commit()
         return seqs
+
+    def fold_usage(self) -> None:
+        """Add the exchanges that the hourly totals lack; see `usage_totals`. The flush thread calls it."""
+        self._flusher.fold_usage()
+
+    def rebuild_usage(self) -> int:
+        """Compute the hourly totals again. Return the number of hours that were kept; see `usage_totals.rebuild`."""
+        with self._storage.transaction() as (db, _):
+            return usage_totals.rebuild(db)
 
     def checkpoint(self) -> tuple[int, str]:
         """Write a checkpoint, so that the audit detects a missing tail. Return number and hash of the line it names."""
@@ -277,6 +303,10 @@ class Spool:
     def _after_commit(self) -> None:
         self.committed.set()
         self._retention.enforce()
+
+    def expire(self) -> bool:
+        """Delete a slice of the lines that are too old. Return whether there were any; see `Retention.expire`."""
+        return self._max_age_ns is not None and self._retention.expire(self._now(), self._max_age_ns)
 
     @property
     def full(self) -> bool:

@@ -1,0 +1,316 @@
+"""Hourly totals of the exchanges: requests, tokens, cost and times by class, provider, host, model, key and status.
+
+The totals hold the exchanges up to a line, whose number is stored with them in one transaction. `fold` moves that line
+on, in the flush thread and before lines are deleted. `read` adds the exchanges after it from their records, so totals
+and records never differ. Totals outlive pruned records. `rebuild` computes them again from the stored records.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sqlite3
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from openclaw_egress.recording.semconv import EVENT_EXCHANGE
+
+HOUR_NS = 3600 * 10**9
+KEPT_HOURS = 400 * 24
+"""Number of hours with exchanges whose totals are kept; the oldest are deleted first."""
+MAX_GROUPS = 256
+"""Maximum number of rows of a class in an hour: agents choose models, keys and hosts. Further ones count as `OTHER`."""
+OTHER = "(other)"
+NANO = 10**9
+"""Costs are stored in billionths of a dollar, so that sums are exact."""
+FOLDED = "usage_folded_seq"
+"""Key in the table ``meta``: the number of the last line whose exchange is in the totals."""
+BATCH = 2000
+"""Maximum number of exchanges that one transaction folds."""
+MOST = 2**63 - 1
+"""Largest integer of SQLite. Responses state counts up to it, so a sum that exceeds it is stored as this value."""
+_STEP = math.log(1.05)
+
+GROUP = ("class", "provider", "host", "model", "key", "status")
+"""Columns that identify a row of an hour. An unknown text is empty, an unknown status 0."""
+COUNTS = (
+    "requests",
+    "errors",
+    "input_tokens",
+    "output_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "reasoning_tokens",
+    "cost_nano_usd",
+    "unpriced",
+)
+"""Columns that are sums. ``unpriced``: requests with tokens whose cost is unknown."""
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS usage_hours (
+    hour INTEGER NOT NULL, class TEXT NOT NULL, provider TEXT NOT NULL, host TEXT NOT NULL, model TEXT NOT NULL,
+    key TEXT NOT NULL, status INTEGER NOT NULL,
+    {counts},
+    duration TEXT NOT NULL, first_chunk TEXT NOT NULL,
+    PRIMARY KEY (hour, class, provider, host, model, key, status)
+) WITHOUT ROWID;
+""".format(counts=", ".join(f"{name} INTEGER NOT NULL" for name in COUNTS))
+
+_EXCHANGES = (
+    "SELECT seq, time_ns, class, coalesce(provider, ''), coalesce(host, ''), coalesce(model, ''), coalesce(key, ''), "
+    "coalesce(status, 0), error_type IS NOT NULL, coalesce(input_tokens, 0), coalesce(output_tokens, 0), "
+    "coalesce(cache_read_tokens, 0), coalesce(cache_write_tokens, 0), coalesce(reasoning_tokens, 0), cost_usd, "
+    "coalesce(input_tokens, output_tokens) IS NOT NULL, duration, first_chunk "
+    "FROM records WHERE event_name = ? AND part = 0"
+)
+_INSERT = f"INSERT OR REPLACE INTO usage_hours VALUES ({', '.join('?' * (1 + len(GROUP) + len(COUNTS) + 2))})"  # noqa: S608
+_SAME = " AND ".join(f"{name} = ?" for name in ("hour", *GROUP))
+
+
+@dataclass(slots=True)
+class Times:
+    """How often times occurred, in buckets whose limits differ by 5 %, so that percentiles are within 3 %."""
+
+    buckets: Counter[int] = field(default_factory=Counter)
+
+    @classmethod
+    def read(cls, text: str) -> Times:
+        """Return the times that `text` stores."""
+        return cls(Counter({int(bucket): count for bucket, count in json.loads(text).items()}))
+
+    @classmethod
+    def read_all(cls, text: str) -> Times:
+        """Return the sum of the times in a JSON array of stored forms."""
+        total: defaultdict[str, int] = defaultdict(int)
+        for buckets in json.loads(text):
+            for bucket, count in buckets.items():
+                total[bucket] += count
+        return cls(Counter({int(bucket): count for bucket, count in total.items()}))
+
+    def text(self) -> str:
+        """Return the stored form."""
+        return json.dumps(dict(sorted(self.buckets.items())), separators=(",", ":"))
+
+    def add(self, seconds: float | None) -> None:
+        """Add a time; None adds nothing."""
+        if seconds is not None:
+            # A millisecond and less is the lowest bucket.
+            self.buckets[max(0, math.ceil(math.log(max(seconds, 1e-3) / 1e-3) / _STEP))] += 1
+
+    def percentile(self, share: float) -> float | None:
+        """Return the time in seconds that ``share`` (0 to 1) of the times do not exceed; None without times."""
+        rank = max(1, math.ceil(share * self.buckets.total()))
+        for bucket, count in sorted(self.buckets.items()):
+            rank -= count
+            if rank <= 0:
+                return 1e-3 * math.exp((bucket - 0.5) * _STEP) if bucket else 1e-3
+        return None
+
+
+@dataclass(slots=True)
+class Usage:
+    """Totals of one group."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    """By `COUNTS`."""
+    duration: Times = field(default_factory=Times)
+    first_chunk: Times = field(default_factory=Times)
+
+    @property
+    def cost_usd(self) -> float:
+        """Return the known cost in US dollars."""
+        return self.counts["cost_nano_usd"] / NANO
+
+    def merge(self, other: Usage) -> None:
+        """Add the totals of another group."""
+        self.counts.update(other.counts)
+        self.duration.buckets.update(other.duration.buckets)
+        self.first_chunk.buckets.update(other.first_chunk.buckets)
+
+
+type Key = tuple[int, str, str, str, str, str, int]
+"""An hour since the Unix epoch, and the values of `GROUP`."""
+
+
+def nano_usd(cost_usd: float | None) -> int:
+    """Return a cost in billionths of a dollar; 0 if it is unknown."""
+    return round((cost_usd or 0) * NANO)
+
+
+def fold(db: sqlite3.Connection) -> int:
+    """Add at most `BATCH` exchanges that the totals lack. Return their number. Call it inside a transaction."""
+    rows = db.execute(f"{_EXCHANGES} AND seq > ? ORDER BY seq LIMIT ?", (EVENT_EXCHANGE, _folded(db), BATCH)).fetchall()
+    found: dict[Key, Usage] = {}
+    for _, *row in rows:
+        key, usage = _of_record(row)
+        found.setdefault(key, Usage()).merge(usage)
+    for key, usage in found.items():
+        _add(db, key, usage)
+    if rows:
+        _set_folded(db, rows[-1][0])
+    return len(rows)
+
+
+def fold_all(db: sqlite3.Connection) -> None:
+    """Add all exchanges that the totals lack. Call it inside a transaction."""
+    while fold(db) == BATCH:
+        pass
+
+
+def _add(db: sqlite3.Connection, key: Key, usage: Usage) -> None:
+    stored = _stored(db, key)
+    if stored is None:
+        groups = db.execute("SELECT count(*) FROM usage_hours WHERE hour = ? AND class = ?", key[:2]).fetchone()[0]
+        if groups == 0:
+            # Count hours, and do not compare times: a clock that was wrong once must not delete the totals of a year.
+            oldest = "SELECT hour FROM usage_hours GROUP BY hour ORDER BY hour DESC LIMIT 1 OFFSET ?"
+            db.execute(f"DELETE FROM usage_hours WHERE hour <= ({oldest})", (KEPT_HOURS - 1,))  # noqa: S608 - constants
+        if groups >= MAX_GROUPS:
+            key = _as_other(key)
+            stored = _stored(db, key)
+    if stored is not None:
+        usage.merge(stored)
+    _store(db, key, usage)
+
+
+def _hours(db: sqlite3.Connection) -> set[int]:
+    return {int(hour) for (hour,) in db.execute("SELECT DISTINCT hour FROM usage_hours")}
+
+
+def _folded(db: sqlite3.Connection) -> int:
+    row = db.execute("SELECT value FROM meta WHERE key = ?", (FOLDED,)).fetchone()
+    return int(row[0]) if row else 0
+
+
+def _set_folded(db: sqlite3.Connection, seq: int) -> None:
+    db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (FOLDED, seq))
+
+
+def rebuild(db: sqlite3.Connection) -> int:
+    """Compute the totals again from the stored records. Return the number of hours whose totals were kept as they are.
+
+    An hour with totals is kept if some of its lines are no longer stored. Call it inside a transaction.
+    """
+    if _hours(db):
+        fold_all(db)
+    incomplete = {
+        int(hour)
+        for (hour,) in db.execute(
+            "SELECT DISTINCT l.time_ns / ? FROM ledger l LEFT JOIN records r USING (seq) WHERE r.seq IS NULL",
+            (HOUR_NS,),
+        )
+    }
+    hours = _hours(db)
+    kept = hours & incomplete
+    found: dict[tuple[int, str], dict[Key, Usage]] = {}
+    last = 0
+    for last, *row in db.execute(f"{_EXCHANGES} ORDER BY seq", (EVENT_EXCHANGE,)):  # noqa: B007 - used below
+        key, usage = _of_record(row)
+        if key[0] in kept:
+            continue
+        groups = found.setdefault(key[:2], {})
+        if key not in groups and len(groups) >= MAX_GROUPS:
+            key = _as_other(key)
+        groups.setdefault(key, Usage()).merge(usage)
+    db.executemany("DELETE FROM usage_hours WHERE hour = ?", [(hour,) for hour in hours - kept])
+    for groups in found.values():
+        for key, usage in groups.items():
+            _store(db, key, usage)
+    _set_folded(db, max(last, _folded(db)))
+    return len(kept)
+
+
+def read(
+    db: sqlite3.Connection,
+    by: Sequence[str],
+    since_ns: int | None = None,
+    until_ns: int | None = None,
+    class_name: str | None = None,
+    *,
+    times: bool = True,
+) -> dict[tuple[str | int, ...], Usage]:
+    """Return the totals of each group of the hours that begin in ``[since_ns, until_ns)``.
+
+    Args:
+        db: a connection to the spool, outside of a transaction.
+        by: what to group by: names of `GROUP`, or ``hour`` (since the Unix epoch).
+        since_ns: Unix nanoseconds, lowered to the begin of the hour.
+        until_ns: Unix nanoseconds.
+        class_name: only this class.
+        times: whether to read the times, which take most of the processor time.
+    """
+    columns = ("hour", *GROUP)
+    if unknown := set(by) - {*columns}:
+        raise ValueError(f"not a column: {', '.join(unknown)}")
+    first = (since_ns or 0) // HOUR_NS
+    last = 2**62 if until_ns is None else -(-until_ns // HOUR_NS)
+    db.execute("BEGIN")  # Totals and records of one point in time: `fold` may run meanwhile.
+    try:
+        found = _folded_totals(db, by, first, last, class_name, times=times)
+        for _, *row in db.execute(f"{_EXCHANGES} AND seq > ?", (EVENT_EXCHANGE, _folded(db))):
+            key, usage = _of_record(row)
+            if first <= key[0] < last and class_name in (None, key[1]):
+                found.setdefault(tuple(key[columns.index(name)] for name in by), Usage()).merge(usage)
+    finally:
+        db.execute("ROLLBACK")
+    return found
+
+
+def _folded_totals(
+    db: sqlite3.Connection, by: Sequence[str], first: int, last: int, class_name: str | None, *, times: bool
+) -> dict[tuple[str | int, ...], Usage]:
+    # SQLite's sum of integers fails if it exceeds `MOST`, so sum the high and the low bits separately.
+    # SQLite joins the stored times into one JSON array for each group, which is parsed at once.
+    columns = [*by, *(f"sum({name} >> 32), sum({name} & 4294967295)" for name in COUNTS)]
+    columns += [f"'[' || group_concat({name}) || ']'" if times else "'[]'" for name in ("duration", "first_chunk")]
+    query = f"SELECT {', '.join(columns)} FROM usage_hours WHERE hour >= ? AND hour < ?"  # noqa: S608 - constants
+    query += " AND class = ?" if class_name is not None else ""
+    query += f" GROUP BY {', '.join(by)}" if by else ""
+    values = (first, last) if class_name is None else (first, last, class_name)
+    found = {}
+    for row in db.execute(query, values):
+        *halves, duration, first_chunk = row[len(by) :]
+        if halves[0] is not None:
+            counts = ((high << 32) + low for high, low in zip(halves[::2], halves[1::2], strict=True))
+            known = Counter(_integers(zip(COUNTS, counts, strict=True)))
+            measured = (Times.read_all(duration), Times.read_all(first_chunk)) if times else ()
+            found[row[: len(by)]] = Usage(known, *measured)
+    return found
+
+
+def _of_record(row: Sequence[object]) -> tuple[Key, Usage]:
+    """Return the key and the totals of one exchange, from a row of `_EXCHANGES` without the number."""
+    time_ns, *group, error, tokens_in, tokens_out, cache_read, cache_write, reasoning, cost, counted, lasted, chunk = (
+        row
+    )
+    nano = nano_usd(cost)  # type: ignore[arg-type]
+    values = (1, error, tokens_in, tokens_out, cache_read, cache_write, reasoning, nano, counted and cost is None)
+    usage = Usage(Counter(_integers(zip(COUNTS, values, strict=True))))
+    usage.duration.add(lasted)  # type: ignore[arg-type]
+    usage.first_chunk.add(chunk)  # type: ignore[arg-type]
+    return (int(time_ns) // HOUR_NS, *group), usage  # type: ignore[call-overload]
+
+
+def _integers(values: Iterable[tuple[str, object]]) -> Mapping[str, int]:
+    return {name: int(value) for name, value in values}  # type: ignore[call-overload]
+
+
+def _as_other(key: Key) -> Key:
+    """Return the key of the row that collects what exceeds `MAX_GROUPS`: only hour and class are the exchange's own."""
+    return key[0], key[1], OTHER, OTHER, OTHER, OTHER, 0
+
+
+def _stored(db: sqlite3.Connection, key: Key) -> Usage | None:
+    row = db.execute(f"SELECT * FROM usage_hours WHERE {_SAME}", key).fetchone()  # noqa: S608 - constants
+    return None if row is None else _of_row(row[1 + len(GROUP) :])
+
+
+def _of_row(values: tuple[object, ...]) -> Usage:
+    *counts, duration, first_chunk = values
+    found = Counter(_integers(zip(COUNTS, counts, strict=True)))
+    return Usage(found, Times.read(str(duration)), Times.read(str(first_chunk)))
+
+
+def _store(db: sqlite3.Connection, key: Key, usage: Usage) -> None:
+    counts = (min(usage.counts[name], MOST) for name in COUNTS)
+    db.execute(_INSERT, (*key, *counts, usage.duration.text(), usage.first_chunk.text()))
