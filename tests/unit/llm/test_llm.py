@@ -155,6 +155,13 @@ def test_hostile_json_gives_an_empty_result(body: bytes) -> None:
     assert read("/v1/messages", EVENTS, b"data: " + body + b"\n\n").usage == Usage()
 
 
+@pytest.mark.parametrize("rest", [b"", b"\n", b"garbage", b"\n[1]", b'{"usage": '])
+def test_bytes_after_a_plain_response_do_not_hide_it(rest: bytes) -> None:
+    body = b'{"id": "msg_1", "stop_reason": "end_turn", "usage": {"input_tokens": 5, "output_tokens": 7}}'
+    facts = read("/v1/messages", "application/json", body + rest)
+    assert (facts.id, facts.finish_reasons, facts.usage) == ("msg_1", ("end_turn",), Usage(5, 7))
+
+
 # ── Fields of each API ───────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -415,7 +422,59 @@ def test_members_equal_those_of_the_json_module(
     members.feed(text[:at])
     members.feed(text[at:])
     assert members.ended
-    assert repr(members.found) == repr({name: inner for name, inner in json.loads(text).items() if inner is not None})
+    expected = {name: inner for name, inner in json.loads(text).items() if inner is not None}
+    assert repr(members.found) == repr(expected)
+    at_once = TopLevelMembers(frozenset(NAMES.elements))  # type: ignore[attr-defined]
+    if at_once.take(memoryview(text)):
+        assert at_once.ended
+        assert at_once.found == expected
+    else:
+        assert not at_once.found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"model": "a", "stream": true, "x": [{"model": "b"}, "}"]}',
+        b' {"mo\\u0064el": "a", "model": "b"} ',
+        b'{"model": {"a": [1]}, "stream": 1e400}',
+        b"{}",
+        b"{" + b" " * 300 + b'"model"' + b" " * 300 + b":" + b"\n" * 70_000 + b'"x"' + b"\t" * 70_000 + b"}",
+    ],
+)
+def test_whole_object_is_read_at_once(text: bytes) -> None:
+    wanted = frozenset({"model", "stream"})
+    at_once, by_byte = TopLevelMembers(wanted), TopLevelMembers(wanted)
+    assert at_once.take(text)
+    for at in range(len(text)):
+        by_byte.feed(text[at : at + 1])
+    assert (at_once.found, at_once.ended) == (by_byte.found, by_byte.ended)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"[]",
+        b'{"model": "a"',
+        b'{"model": "a"} {}',
+        b'{"model": nul}',
+        b'{"model": "a", "model": null}',
+        b'{"model": "' + b"m" * 70_000 + b'"}',
+        b'\xef\xbb\xbf{"model": "a"}',
+        b'{"model": "a", "x": NaN}',
+        b'{"model": "\xff"}',
+        b'{"model": {"a": "\xff"}}',
+        b'{"model": "m", "stream": ' + b"1" * 4301 + b"}",
+        b"[" * 100_000,
+        b'{"x":' * 100_000,
+    ],
+)
+def test_other_bodies_are_left_to_the_reader_of_chunks(text: bytes) -> None:
+    members = TopLevelMembers(frozenset({"model", "stream"}))
+    assert not members.take(text)
+    assert not members.found
+    members.feed(text)
 
 
 def test_wanted_member_over_the_size_limit_is_skipped() -> None:
@@ -435,3 +494,16 @@ def test_plain_response_over_the_limit_is_not_kept() -> None:
     tracemalloc.stop()
     assert reader.finish().usage == Usage(1, 2)
     assert peak < 200_000
+
+
+def test_error_at_the_end_of_groqs_stream_is_read() -> None:
+    chunks = [
+        {"choices": [{"index": 0, "delta": {"content": "Hi"}}]},
+        {"choices": [], "x_groq": {"id": "r", "error": "over capacity"}},
+    ]
+    reader = response_reader("api.groq.com", "/openai/v1/chat/completions", "text/event-stream")
+    for chunk in chunks:
+        reader.feed(f"data: {json.dumps(chunk)}\n\n".encode())
+    facts = reader.finish()
+    assert (facts.error_type, facts.usage) == ("_OTHER", Usage())
+    assert facts.messages == [{"role": "assistant", "parts": [{"type": "text", "content": "Hi"}]}]

@@ -12,6 +12,7 @@ from openclaw_egress import llm
 from openclaw_egress.llm import RequestFacts, provider_of, read_request
 from openclaw_egress.llm.model import Api, error_of
 from openclaw_egress.llm.registry import APIS, PROVIDER_ERRORS, is_model_api
+from openclaw_egress.policy.host_groups import hosts_of
 from openclaw_egress.settings import DEFAULT_LLM_HOSTS
 
 EXAMPLES = [(api.name, path) for api in APIS for path in api.examples]
@@ -20,7 +21,14 @@ EXAMPLES = [(api.name, path) for api in APIS for path in api.examples]
 @pytest.mark.parametrize(("name", "path"), EXAMPLES)
 def test_path_matches_exactly_one_api(name: str, path: str) -> None:
     assert [api.name for api in APIS if api.path.search(path)] == [name]
-    assert is_model_api("host.example", path)
+    certain_at = next(api.certain_at for api in APIS if api.name == name)
+    assert is_model_api("host.example", path) is not bool(certain_at)
+
+
+@pytest.mark.parametrize("path", ["/api/chat", "/api/generate/", "/api/embed"])
+def test_path_that_other_servers_use_is_a_model_api_only_at_its_providers_hosts(path: str) -> None:
+    assert is_model_api("ollama.com", path)
+    assert not any(is_model_api(host, path) for host in ("ollama", "127.0.0.1", "api.openai.com", ""))
 
 
 def test_names_and_hosts_are_unique() -> None:
@@ -35,6 +43,8 @@ def test_every_host_and_error_type_of_a_registration_is_known() -> None:
             assert provider_of(host) == provider_of(f"eu.{host}") == name
         assert api.error_types <= PROVIDER_ERRORS
     assert all(provider_of(host) for host in DEFAULT_LLM_HOSTS)
+    grouped = hosts_of("@all") or ()
+    assert not [host for host in grouped if provider_of(host.removeprefix("*.")) is None]
 
 
 def test_error_type_of_one_api_is_known_to_that_api_only() -> None:
@@ -54,9 +64,9 @@ def test_registration_states_where_stream_and_model_are(api: Api) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "/model/anthropic.claude-v2/invoke",
-        "/model/anthropic.claude-v2/invoke-with-response-stream",
-        "/model/anthropic.claude-v2/converse-stream",
+        "/model/anthropic.claude-v2/count-tokens",
+        "/model/my-imported-model/invoke",
+        "/model/my-imported-model/converse-stream",
         "/v1/projects/p/locations/l/publishers/anthropic/models/claude:streamRawPredict",
         "/v1/projects/p/locations/l/publishers/google/models/gemini:predict",
     ],

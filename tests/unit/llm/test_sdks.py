@@ -5,15 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import anthropic
+import botocore.exceptions
+import httpx
+import ollama
 import openai
 import pytest
+import urllib3
+from google.genai import errors, types
 
-from openclaw_egress.llm import Usage
+from openclaw_egress.llm import ResponseFacts, Usage
 from tests.support.llm_providers import LLMProviders
 from tests.unit.provider_recording import Clients
+from tests.unit.sdk_usage import anthropic_stream, of_anthropic, of_bedrock, of_chat, of_gemini, of_ollama, of_responses
 
 MESSAGES: Any = [{"role": "user", "content": "Grüße ✓"}]
 ANTHROPIC_TOOLS: Any = [{"name": "weather", "input_schema": {"type": "object", "properties": {}}}]
@@ -35,37 +42,19 @@ def clients(providers: LLMProviders) -> Iterator[Clients]:
     clients.close()
 
 
-def of_anthropic(usage: anthropic.types.Usage) -> Usage:
-    read, written = usage.cache_read_input_tokens, usage.cache_creation_input_tokens
-    details = usage.output_tokens_details
-    return Usage(
-        input_tokens=usage.input_tokens + (read or 0) + (written or 0),
-        output_tokens=usage.output_tokens,
-        cache_read_input_tokens=read,
-        cache_write_input_tokens=written,
-        reasoning_output_tokens=details.thinking_tokens if details else None,
-    )
-
-
-def of_chat(usage: openai.types.CompletionUsage) -> Usage:
-    given, made = usage.prompt_tokens_details, usage.completion_tokens_details
-    return Usage(
-        input_tokens=usage.prompt_tokens,
-        output_tokens=usage.completion_tokens,
-        cache_read_input_tokens=given.cached_tokens if given else None,
-        cache_write_input_tokens=given.cache_write_tokens if given else None,
-        reasoning_output_tokens=made.reasoning_tokens if made else None,
-    )
-
-
-def of_responses(usage: openai.types.responses.ResponseUsage) -> Usage:
-    return Usage(
-        input_tokens=usage.input_tokens,
-        output_tokens=usage.output_tokens,
-        cache_read_input_tokens=usage.input_tokens_details.cached_tokens,
-        cache_write_input_tokens=usage.input_tokens_details.cache_write_tokens,
-        reasoning_output_tokens=usage.output_tokens_details.reasoning_tokens,
-    )
+def parts_of_gemini(parts: list[types.Part]) -> list[dict[str, Any]]:
+    """Return the SDK's parts with neighbouring texts of a kind joined, as a caller joins the chunks of a stream."""
+    found: list[dict[str, Any]] = []
+    for part in parts:
+        if call := part.function_call:
+            found.append({"type": "tool_call", "id": call.id, "name": call.name, "arguments": call.args})
+        elif part.text:
+            kind = "reasoning" if part.thought else "text"
+            if found and found[-1]["type"] == kind:
+                found[-1]["content"] += part.text
+            else:
+                found.append({"type": kind, "content": part.text})
+    return found
 
 
 def parts_of_anthropic(message: anthropic.types.Message) -> list[dict[str, Any]]:
@@ -202,6 +191,386 @@ def test_incomplete_response_has_its_reason_and_usage(clients: Clients) -> None:
     facts = clients.last.response_facts("api.openai.com")
     assert facts.usage == of_responses(last.response.usage)
     assert facts.finish_reasons == ("max_output_tokens",)
+
+
+def gemini_config(thinking: bool = False, **headers: str) -> types.GenerateContentConfig:
+    weather = types.FunctionDeclaration(name="weather", parameters_json_schema={"type": "object"})
+    return types.GenerateContentConfig(
+        tools=[types.Tool(function_declarations=[weather])],
+        automatic_function_calling=types.AutomaticFunctionCallingConfig(disable=True),
+        thinking_config=types.ThinkingConfig(include_thoughts=True) if thinking else None,
+        http_options=types.HttpOptions(headers={f"x-standin-{n}".replace("_", "-"): v for n, v in headers.items()}),
+    )
+
+
+GEMINI = "generativelanguage.googleapis.com"
+THINKING = pytest.mark.parametrize("thinking", [False, True])
+
+
+@CODINGS
+@MODELS
+@THINKING
+def test_streamed_gemini_response_equals_the_sdks(clients: Clients, model: str, coding: str, thinking: bool) -> None:
+    chunks = list(
+        clients.gemini.models.generate_content_stream(
+            model=model, contents="Grüße ✓", config=gemini_config(thinking, encoding=coding)
+        )
+    )
+    facts = clients.last.response_facts(GEMINI)
+    told = chunks[-1]
+    assert told.candidates
+    assert told.candidates[0].finish_reason is not None
+    assert (facts.usage, facts.model, facts.id) == (
+        of_gemini(told.usage_metadata),
+        told.model_version,
+        told.response_id,
+    )
+    assert facts.finish_reasons == (told.candidates[0].finish_reason.value,)
+    parts = parts_of_gemini([part for chunk in chunks for part in chunk.parts or []])
+    assert facts.messages == [{"role": "assistant", "parts": parts, "finish_reason": "STOP"}]
+    text = "".join(part["content"] for part in facts.messages[0]["parts"] if part["type"] == "text")
+    assert text == "".join(chunk.text or "" for chunk in chunks)
+    assert not facts.messages_truncated
+    request = clients.last.request_facts(GEMINI)
+    assert (request.operation_name, request.provider_name) == ("generate_content", "gcp.gemini")
+    assert (request.model, request.stream) == (model, True)
+
+
+@CODINGS
+@MODELS
+@THINKING
+def test_plain_gemini_response_equals_the_sdks(clients: Clients, model: str, coding: str, thinking: bool) -> None:
+    told = clients.gemini.models.generate_content(
+        model=model, contents="Grüße ✓", config=gemini_config(thinking, encoding=coding)
+    )
+    facts = clients.last.response_facts(GEMINI)
+    assert (facts.usage, facts.model, facts.id) == (
+        of_gemini(told.usage_metadata),
+        told.model_version,
+        told.response_id,
+    )
+    assert (facts.finish_reasons, facts.messages, facts.error_type) == (("STOP",), None, None)
+    assert clients.last.request_facts(GEMINI).stream is False
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_blocked_prompt_of_gemini_equals_the_sdks(clients: Clients, streamed: bool) -> None:
+    models = clients.gemini.models
+    if streamed:
+        told = list(models.generate_content_stream(model="blocked", contents="x"))[-1]
+    else:
+        told = models.generate_content(model="blocked", contents="x")
+    assert told.prompt_feedback is not None
+    assert told.prompt_feedback.block_reason is not None
+    facts = clients.last.response_facts(GEMINI)
+    assert facts.finish_reasons == (told.prompt_feedback.block_reason.value,)
+    assert facts.usage == of_gemini(told.usage_metadata)
+    assert facts.usage.output_tokens is None
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("status", [400, 403, 429, 500, 503])
+def test_gemini_error_equals_the_sdks(clients: Clients, status: int, streamed: bool) -> None:
+    models = clients.gemini.models
+    with pytest.raises(errors.APIError) as caught:
+        if streamed:
+            list(models.generate_content_stream(model=f"fail-{status}", contents="x"))
+        else:
+            models.generate_content(model=f"fail-{status}", contents="x")
+    facts = clients.last.response_facts(GEMINI)
+    assert (facts.error_type, facts.usage) == (caught.value.status, Usage())
+    assert facts.error_type != "_OTHER"
+
+
+@pytest.mark.parametrize("model", ["fail-stream", "fail-tail"])
+def test_error_within_a_gemini_stream_keeps_the_text(clients: Clients, model: str) -> None:
+    told: list[types.GenerateContentResponse] = []
+    with pytest.raises(errors.APIError) as caught:
+        for chunk in clients.gemini.models.generate_content_stream(model=model, contents="x"):
+            told.append(chunk)
+    facts = clients.last.response_facts(GEMINI)
+    assert facts.error_type == caught.value.status == "UNAVAILABLE"
+    assert facts.messages == [
+        {"role": "assistant", "parts": [{"type": "text", "content": "".join(chunk.text or "" for chunk in told)}]}
+    ]
+    assert facts.usage == of_gemini(told[-1].usage_metadata)
+
+
+def test_aborted_gemini_stream_equals_the_sdks(clients: Clients) -> None:
+    told: list[types.GenerateContentResponse] = []
+    with pytest.raises(httpx.HTTPError):
+        for chunk in clients.gemini.models.generate_content_stream(
+            model="m", contents="x", config=gemini_config(events="20", abort_after="2000")
+        ):
+            told.append(chunk)
+    facts = clients.last.response_facts(GEMINI)
+    assert told
+    assert facts.usage == of_gemini(told[-1].usage_metadata)
+    assert (facts.finish_reasons, facts.error_type) == ((), None)
+    text = "".join(chunk.text or "" for chunk in told)
+    assert facts.messages == [{"role": "assistant", "parts": [{"type": "text", "content": text}]}]
+
+
+@MODELS
+@THINKING
+def test_array_of_gemini_responses_equals_the_sdks_types(clients: Clients, model: str, thinking: bool) -> None:
+    config = {"thinkingConfig": {"includeThoughts": thinking}}
+    body = {"contents": [{"parts": [{"text": "x"}]}], "generationConfig": config}
+    clients.rest(f"/v1beta/models/{model}:streamGenerateContent", body)
+    chunks = [types.GenerateContentResponse.model_validate(value) for value in json.loads(clients.last.decoded())]
+    facts = clients.last.response_facts(GEMINI)
+    assert len(chunks) > 1
+    assert (facts.usage, facts.model) == (of_gemini(chunks[-1].usage_metadata), model)
+    parts = parts_of_gemini([part for chunk in chunks for part in chunk.parts or []])
+    assert facts.messages == [{"role": "assistant", "parts": parts, "finish_reason": "STOP"}]
+    assert clients.last.request_facts(GEMINI).stream is True
+
+
+def test_error_in_an_array_of_gemini_responses_is_read(clients: Clients) -> None:
+    clients.rest("/v1beta/models/fail-stream:streamGenerateContent", {"contents": [{"parts": [{"text": "x"}]}]})
+    *chunks, error = json.loads(clients.last.decoded())
+    facts = clients.last.response_facts(GEMINI)
+    assert facts.error_type == errors.APIError(503, error).status == "UNAVAILABLE"
+    assert facts.usage == of_gemini(types.GenerateContentResponse.model_validate(chunks[-1]).usage_metadata)
+    assert facts.messages
+
+
+def parts_of_ollama(messages: list[ollama.Message]) -> list[dict[str, Any]]:
+    thinking = "".join(message.thinking or "" for message in messages)
+    text = "".join(message.content or "" for message in messages)
+    parts = [{"type": "reasoning", "content": thinking}] if thinking else []
+    parts += [{"type": "text", "content": text}] if text else []
+    return parts + [
+        {"type": "tool_call", "name": call.function.name, "arguments": call.function.arguments}
+        for message in messages
+        for call in message.tool_calls or []
+    ]
+
+
+def without_ids(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{name: value for name, value in part.items() if name != "id"} for part in parts]
+
+
+OLLAMA = "ollama.com"
+OLLAMA_MODELS = pytest.mark.parametrize("model", ["any-model", "tools", "cached"])
+
+
+@OLLAMA_MODELS
+@THINKING
+def test_streamed_ollama_chat_equals_the_sdks(clients: Clients, model: str, thinking: bool) -> None:
+    chunks = list(clients.ollama.chat(model, MESSAGES, tools=OPENAI_TOOLS, stream=True, think=thinking))
+    facts = clients.last.response_facts(OLLAMA)
+    told = chunks[-1]
+    assert replace(facts.usage, cache_read_input_tokens=None) == of_ollama(told)
+    assert (facts.model, facts.finish_reasons, facts.error_type) == (told.model, (told.done_reason,), None)
+    assert (facts.usage.input_tokens is None) == (model == "cached")
+    assert facts.messages is not None
+    assert without_ids(facts.messages[0]["parts"]) == parts_of_ollama([chunk.message for chunk in chunks])
+    request = clients.last.request_facts(OLLAMA)
+    assert (request.operation_name, request.provider_name, request.model, request.stream) == (
+        "chat",
+        "ollama",
+        model,
+        True,
+    )
+
+
+@OLLAMA_MODELS
+@THINKING
+def test_plain_ollama_chat_equals_the_sdks(clients: Clients, model: str, thinking: bool) -> None:
+    told = clients.ollama.chat(model, MESSAGES, tools=OPENAI_TOOLS, think=thinking)
+    facts = clients.last.response_facts(OLLAMA)
+    assert replace(facts.usage, cache_read_input_tokens=None) == of_ollama(told)
+    assert (facts.model, facts.finish_reasons, facts.messages) == (told.model, (told.done_reason,), None)
+    assert clients.last.request_facts(OLLAMA).stream is False
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("prompt", ["", "Grüße ✓"])
+@THINKING
+def test_ollama_generate_equals_the_sdks(clients: Clients, prompt: str, streamed: bool, thinking: bool) -> None:
+    if streamed:
+        chunks = list(clients.ollama.generate("m", prompt, stream=True, think=thinking))
+    else:
+        chunks = [clients.ollama.generate("m", prompt, think=thinking)]
+    facts = clients.last.response_facts(OLLAMA)
+    told = chunks[-1]
+    assert replace(facts.usage, cache_read_input_tokens=None) == of_ollama(told)
+    assert (facts.model, facts.finish_reasons) == (told.model, (told.done_reason,))
+    if streamed:
+        messages = [ollama.Message(role="", content=one.response, thinking=one.thinking) for one in chunks]
+        assert facts.messages is not None
+        assert facts.messages[0]["parts"] == parts_of_ollama(messages)
+    assert clients.last.request_facts(OLLAMA).operation_name == "text_completion"
+
+
+def test_error_within_an_ollama_stream_keeps_the_text(clients: Clients) -> None:
+    told: list[ollama.ChatResponse] = []
+    with pytest.raises(ollama.ResponseError):
+        for chunk in clients.ollama.chat("fail-stream", MESSAGES, stream=True):
+            told.append(chunk)
+    facts = clients.last.response_facts(OLLAMA)
+    assert (facts.error_type, facts.usage, facts.finish_reasons) == ("_OTHER", Usage(), ())
+    assert facts.messages == [{"role": "assistant", "parts": parts_of_ollama([chunk.message for chunk in told])}]
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_error_response_of_ollama_has_no_type_of_its_own(clients: Clients, streamed: bool) -> None:
+    with pytest.raises(ollama.ResponseError) as caught:
+        list(clients.ollama.chat("fail-404", MESSAGES, stream=streamed))
+    assert caught.value.status_code == 404
+    facts = clients.last.response_facts(OLLAMA)
+    assert (facts.error_type, facts.usage, facts.messages) == (None, Usage(), None)
+
+
+def test_aborted_ollama_stream_equals_the_sdks(clients: Clients) -> None:
+    told: list[ollama.ChatResponse] = []
+    client = clients.ollama_with({"x-standin-events": "20", "x-standin-abort-after": "1000"})
+    with client, pytest.raises(httpx.HTTPError):
+        for chunk in client.chat("m", MESSAGES, stream=True):
+            told.append(chunk)
+    facts = clients.last.response_facts(OLLAMA)
+    assert told
+    assert (facts.usage, facts.finish_reasons, facts.error_type) == (Usage(), (), None)
+    assert facts.messages == [{"role": "assistant", "parts": parts_of_ollama([chunk.message for chunk in told])}]
+
+
+BEDROCK = "bedrock-runtime.us-east-1.amazonaws.com"
+BEDROCK_MODELS = pytest.mark.parametrize("name", ["any-model", "tools", "thinks", "cached"])
+CONVERSATION: Any = [{"role": "user", "content": [{"text": "Grüße ✓"}]}]
+
+
+def parts_of_bedrock(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the parts of the SDK's events, with the deltas of a block joined as a caller joins them."""
+    found: dict[int, dict[str, Any]] = {}
+    for event in events:
+        if start := event.get("contentBlockStart"):
+            call = start["start"]["toolUse"]
+            found[start["contentBlockIndex"]] = {"type": "tool_call", "id": call["toolUseId"], "name": call["name"]}
+        elif block := event.get("contentBlockDelta"):
+            delta, index = block["delta"], block["contentBlockIndex"]
+            if "toolUse" in delta:
+                found[index]["arguments"] = found[index].get("arguments", "") + delta["toolUse"]["input"]
+            elif text := delta.get("text") or delta.get("reasoningContent", {}).get("text"):
+                kind = "text" if "text" in delta else "reasoning"
+                part = found.setdefault(index, {"type": kind, "content": ""})
+                part["content"] += text
+    return [
+        part | ({"arguments": json.loads(part["arguments"])} if "arguments" in part else {}) for part in found.values()
+    ]
+
+
+@BEDROCK_MODELS
+def test_streamed_converse_equals_botocore(clients: Clients, name: str) -> None:
+    model = f"us.anthropic.{name}:0"
+    events = list(clients.bedrock.converse_stream(modelId=model, messages=CONVERSATION)["stream"])
+    told = {kind: value for event in events for kind, value in event.items()}
+    facts = clients.last.response_facts(BEDROCK)
+    assert facts.usage == of_bedrock(told["metadata"]["usage"])
+    assert facts.billing.service_tier == told["metadata"]["serviceTier"]["type"]
+    reason = told["messageStop"]["stopReason"]
+    assert facts.messages == [{"role": "assistant", "parts": parts_of_bedrock(events), "finish_reason": reason}]
+    assert (facts.finish_reasons, facts.error_type, facts.messages_truncated) == ((reason,), None, False)
+    request = clients.last.request_facts(BEDROCK)
+    assert (request.operation_name, request.provider_name) == ("chat", "aws.bedrock")
+    assert (request.model, request.stream) == (model, True)
+
+
+@BEDROCK_MODELS
+def test_plain_converse_equals_botocore(clients: Clients, name: str) -> None:
+    told = clients.bedrock.converse(modelId=f"anthropic.{name}", messages=CONVERSATION)
+    facts = clients.last.response_facts(BEDROCK)
+    assert (facts.usage, facts.finish_reasons, facts.messages) == (
+        of_bedrock(told["usage"]),
+        (told["stopReason"],),
+        None,
+    )
+    details = told["usage"].get("cacheDetails", [])
+    assert facts.billing.cache_write_1h_tokens == next((one["inputTokens"] for one in details), None)
+    assert clients.last.request_facts(BEDROCK).stream is False
+
+
+@MODELS
+@THINKING
+def test_invoked_anthropic_model_equals_both_sdks(clients: Clients, model: str, thinking: bool) -> None:
+    body = json.dumps({"messages": MESSAGES, "thinking": {"type": "enabled" if thinking else "disabled"}})
+    given = {"modelId": f"anthropic.{model}", "body": body}
+    events = list(clients.bedrock.invoke_model_with_response_stream(**given)["body"])
+    with anthropic_stream([json.loads(event["chunk"]["bytes"]) for event in events]) as stream:
+        told = stream.get_final_message()
+    facts = clients.last.response_facts(BEDROCK)
+    assert (facts.usage, facts.model, facts.id) == (of_anthropic(told.usage), told.model, told.id)
+    parts = parts_of_anthropic(told)
+    assert facts.messages == [{"role": "assistant", "parts": parts, "finish_reason": told.stop_reason}]
+    whole = anthropic.types.Message.model_validate_json(clients.bedrock.invoke_model(**given)["body"].read())
+    facts = clients.last.response_facts(BEDROCK)
+    assert (facts.usage, facts.model, facts.id) == (of_anthropic(whole.usage), whole.model, whole.id)
+    assert (facts.finish_reasons, facts.messages) == ((whole.stop_reason,), None)
+    assert clients.last.request_facts(BEDROCK).operation_name == "chat"
+
+
+def test_other_invoked_model_has_the_counts_that_botocore_returns(clients: Clients) -> None:
+    given = {"modelId": "meta.any-model", "body": '{"prompt": "x"}'}
+    events = list(clients.bedrock.invoke_model_with_response_stream(**given)["body"])
+    counts = json.loads(events[-1]["chunk"]["bytes"])["amazon-bedrock-invocationMetrics"]
+    facts = clients.last.response_facts(BEDROCK)
+    assert facts == ResponseFacts(usage=Usage(counts["inputTokenCount"], counts["outputTokenCount"]))
+    headers = clients.bedrock.invoke_model(**given)["ResponseMetadata"]["HTTPHeaders"]
+    facts = clients.last.response_facts(BEDROCK)
+    told = [int(headers[f"x-amzn-bedrock-{kind}-token-count"]) for kind in ("input", "output")]
+    assert facts == ResponseFacts(usage=Usage(*told))
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("status", [400, 403, 404, 424, 429, 500, 503])
+def test_bedrock_error_equals_botocores(clients: Clients, status: int, streamed: bool) -> None:
+    call = clients.bedrock.converse_stream if streamed else clients.bedrock.converse
+    with pytest.raises(botocore.exceptions.ClientError) as caught:
+        call(modelId=f"anthropic.fail-{status}", messages=CONVERSATION)
+    facts = clients.last.response_facts(BEDROCK)
+    assert (facts.error_type, facts.usage) == (caught.value.response["Error"]["Code"], Usage())
+    assert facts.error_type != "_OTHER"
+
+
+@pytest.mark.parametrize("vendor", ["anthropic", "meta"])
+@pytest.mark.parametrize("operation", ["converse", "invoke"])
+def test_exception_within_a_bedrock_stream_equals_botocores(clients: Clients, operation: str, vendor: str) -> None:
+    events: list[dict[str, Any]] = []
+    with pytest.raises(botocore.exceptions.EventStreamError) as caught:
+        events.extend(bedrock_stream_of(clients, operation, f"{vendor}.fail-stream"))
+    facts = clients.last.response_facts(BEDROCK)
+    code = caught.value.response["Error"]["Code"]
+    assert (facts.error_type, facts.finish_reasons) == (code[:1].upper() + code[1:], ())
+    assert facts.usage.output_tokens is None
+
+
+def bedrock_stream_of(clients: Clients, operation: str, model: str) -> Any:
+    if operation == "converse":
+        return clients.bedrock.converse_stream(modelId=model, messages=CONVERSATION)["stream"]
+    body = json.dumps({"messages": MESSAGES})
+    return clients.bedrock.invoke_model_with_response_stream(modelId=model, body=body)["body"]
+
+
+@pytest.mark.parametrize("operation", ["converse", "invoke"])
+def test_aborted_bedrock_stream_equals_botocores(clients: Clients, operation: str) -> None:
+    clients.bedrock_tap.extra = {"x-standin-abort-after": "1500", "x-standin-events": "20"}
+    events: list[dict[str, Any]] = []
+    try:
+        with pytest.raises(urllib3.exceptions.ProtocolError):
+            for event in bedrock_stream_of(clients, operation, "anthropic.any-model"):
+                events.append(event)
+    finally:
+        clients.bedrock_tap.extra = {}
+    facts = clients.last.response_facts(BEDROCK)
+    assert events
+    assert (facts.usage.output_tokens, facts.finish_reasons, facts.error_type) == (None, (), None)
+    if operation == "converse":
+        parts = parts_of_bedrock(events)
+    else:
+        chunks = [json.loads(event["chunk"]["bytes"]) for event in events]
+        text = "".join(chunk["delta"]["text"] for chunk in chunks if chunk["type"] == "content_block_delta")
+        parts = [{"type": "text", "content": text}]
+    assert facts.messages == [{"role": "assistant", "parts": parts}]
 
 
 @pytest.mark.parametrize("streamed", [False, True])

@@ -7,8 +7,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from urllib.parse import unquote
+
 from openclaw_egress.llm.model import (
     OTHER_ERROR,
+    Api,
     RequestFacts,
     ResponseFacts,
     ResponseReader,
@@ -16,9 +20,11 @@ from openclaw_egress.llm.model import (
     text_of,
 )
 from openclaw_egress.llm.parsers import (
+    AwsStreamReader,
     GuessingReader,
+    JsonStreamReader,
     NothingToRead,
-    PlainReader,
+    ReaderWithHeaders,
     RequestReader,
     StreamReader,
 )
@@ -31,11 +37,14 @@ __all__ = [
     "ResponseFacts",
     "ResponseReader",
     "Usage",
+    "message_reader",
     "provider_of",
     "read_request",
     "request_reader",
     "response_reader",
 ]
+
+_JSON_LINES = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"})
 
 
 def request_reader(host: str, path: str) -> RequestReader:
@@ -47,8 +56,8 @@ def request_reader(host: str, path: str) -> RequestReader:
     bare = bare_path(path)
     model = api.model_in_path.search(bare) if api.model_in_path is not None else None
     stream = api.stream_in_path.search(bare) is not None if api.stream_in_path is not None else None
-    known = RequestFacts("chat", provider, text_of(model.group(1)) if model else None, stream)
-    return RequestReader(known, api.stream_default)
+    known = RequestFacts(api.operation, provider, text_of(unquote(model.group(1))) if model else None, stream)
+    return RequestReader(known, api.stream_default, needs_model=bool(api.certain_at))
 
 
 def read_request(host: str, path: str, body: bytes | None) -> RequestFacts:
@@ -58,17 +67,34 @@ def read_request(host: str, path: str, body: bytes | None) -> RequestFacts:
     return reader.finish()
 
 
-def response_reader(host: str, path: str, content_type: str | None) -> ResponseReader:
-    """Return a reader for the response to a request for `path`.
+def response_reader(
+    host: str, path: str, content_type: str | None, headers: Mapping[str, str] | None = None
+) -> ResponseReader:
+    """Return a reader for the response to a request for `path`. The names of `headers` are in lower case.
 
-    The content type or the first byte shows whether it is a stream.
+    The content type or the first byte shows whether it is a stream, and its format.
     """
     api = api_of(path)
     if api is None:
         return NothingToRead()
+    reader = _body_reader(api, content_type)
+    return reader if api.with_headers is None else ReaderWithHeaders(api.with_headers, headers or {}, reader)
+
+
+def _body_reader(api: Api, content_type: str | None) -> ResponseReader:
     media_type = (content_type or "").partition(";")[0].strip().lower()
     if media_type == "text/event-stream":
         return StreamReader(api)
-    if media_type == "application/json" or media_type.endswith("+json"):
-        return PlainReader(api)
-    return GuessingReader(api)
+    if media_type.startswith(("audio/", "image/", "video/")):
+        return NothingToRead()
+    if media_type == "application/vnd.amazon.eventstream":
+        return AwsStreamReader(api)
+    if media_type in _JSON_LINES:
+        return JsonStreamReader(api, lines=True)
+    return GuessingReader(api, plain=media_type == "application/json" or media_type.endswith("+json"))
+
+
+def message_reader(path: str) -> ResponseReader | None:
+    """Return a reader for a server's messages on a WebSocket, one JSON object in each line; None without an API."""
+    api = api_of(path)
+    return None if api is None else JsonStreamReader(api, lines=True)

@@ -14,6 +14,7 @@ from typing import Any
 from openclaw_egress.llm.message_builder import Parts
 from openclaw_egress.llm.model import (
     Api,
+    Billing,
     ResponseFacts,
     Usage,
     count_of,
@@ -38,6 +39,15 @@ def usage_of(usage: Mapping[str, Any]) -> Usage:
     )
 
 
+def billing_of(usage: Mapping[str, Any]) -> Billing:
+    """Return the values that the price depends on."""
+    return Billing(
+        service_tier=text_of(usage.get("service_tier"), 64),
+        cache_write_1h_tokens=count_of(object_of(usage.get("cache_creation")).get("ephemeral_1h_input_tokens")),
+        web_searches=count_of(object_of(usage.get("server_tool_use")).get("web_search_requests")),
+    )
+
+
 def _whole(value: Mapping[str, Any]) -> ResponseFacts:
     stop = text_of(value.get("stop_reason"))
     return ResponseFacts(
@@ -45,6 +55,7 @@ def _whole(value: Mapping[str, Any]) -> ResponseFacts:
         id=text_of(value.get("id")),
         finish_reasons=(stop,) if stop else (),
         usage=usage_of(object_of(value.get("usage"))),
+        billing=billing_of(object_of(value.get("usage"))),
         error_type=error_of(value.get("error")),
     )
 
@@ -109,6 +120,7 @@ class _Assembler:
             id=text_of(self._message.get("id")),
             finish_reasons=(self._stop,) if self._stop else (),
             usage=usage_of(self._usage),
+            billing=billing_of(self._usage),
             messages=[message] if parts or self._stop else [],
             messages_truncated=self._parts.truncated,
             error_type=self._error,

@@ -1,24 +1,29 @@
-"""Cohere's Chat API, version 2, plain and streamed.
+"""Cohere's Chat API, version 2, plain and streamed, and its Embed API.
 
-Source: https://docs.cohere.com/reference/chat, https://docs.cohere.com/v2/docs/streaming, and the types of the package
-`cohere`. `usage.tokens` has the model's token counts; `usage.billed_units` has the billed counts and is not read. The
-reference does not say how cached tokens count, so their number is absent. A response does not name its model. An error
-response has only a message, so its error type is the HTTP status. A stream reports an error as text in `delta.error`.
+Source: https://docs.cohere.com/reference/chat, https://docs.cohere.com/reference/embed,
+https://docs.cohere.com/v2/docs/streaming, and the types of the package `cohere`. `usage.tokens` has the model's token
+counts; `usage.billed_units` has the billed counts and is not read. The reference does not say how cached tokens count,
+so their number is absent. A response does not name its model. An error response has only a message, so its error type
+is the HTTP status. A stream reports an error as text in `delta.error`. Embeddings have no other counts than the billed
+ones, of text and of images.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from openclaw_egress.llm.message_builder import Parts
 from openclaw_egress.llm.model import (
     OTHER_ERROR,
     Api,
+    Billing,
     ResponseFacts,
     Usage,
     count_of,
+    first_count,
     object_of,
     text_of,
 )
@@ -95,4 +100,27 @@ API = Api(
     assembler=_Assembler,
     stream_default=False,
     hosts={"cohere.com": "cohere", "cohere.ai": "cohere"},
+)
+
+
+def _embedded(value: Mapping[str, Any]) -> ResponseFacts:
+    meta = object_of(value.get("meta"))
+    units = object_of(meta.get("billed_units"))
+    tokens = first_count(object_of(meta.get("tokens")).get("input_tokens"), units.get("input_tokens"))
+    # Images have another price than text.
+    billing = Billing(no_output=True, incomplete=bool(units.get("images") or units.get("image_tokens")))
+    return ResponseFacts(id=text_of(value.get("id")), usage=Usage(input_tokens=tokens), billing=billing)
+
+
+EMBED = replace(
+    API,
+    name="cohere-embed",
+    path=re.compile(r"/v[12]/embed/?$"),
+    examples=("/v2/embed", "/v1/embed"),
+    members=frozenset({"id", "meta"}),
+    only_members=True,
+    whole=_embedded,
+    operation="embeddings",
+    hosts={},
+    certain_at=frozenset({"cohere"}),
 )

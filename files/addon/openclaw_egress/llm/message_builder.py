@@ -68,6 +68,15 @@ class Parts:
         part.length += len(text)
         part.text.write(text)
 
+    def call(self, key: Key, call_id: object, name: object, arguments: object) -> None:
+        """Add a tool call whose arguments arrive as one object, not as pieces of JSON text."""
+        self.open(key, "tool_call", call_id, name)
+        if isinstance(arguments, dict) and arguments:
+            try:
+                self.append(key, "tool_call", json.dumps(arguments, ensure_ascii=False))
+            except RecursionError:
+                self.truncated = True
+
     def drop(self, head: Key) -> None:
         """Drop the parts whose key begins with `head`, because a final version follows."""
         for key in [key for key in self._parts if key[: len(head)] == head]:

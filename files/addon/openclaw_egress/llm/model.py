@@ -5,6 +5,7 @@ Counts are the provider's own. An absent count is None, never 0, and never estim
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ SHARED_ERROR_TYPES = frozenset(
     unsupported_parameter unsupported_value vector_store_timeout""".split()  # noqa: SIM905
 )
 """Error types that a response of any API can name: gateways translate APIs and mix the names."""
+EXCEPTION = ":exception"
+"""Member of the object that `Assembler.take` gets for an exception of an AWS stream; its value is the name."""
 _INT64 = 2**63
 
 
@@ -34,6 +37,29 @@ class Usage:
     cache_read_input_tokens: int | None = None
     cache_write_input_tokens: int | None = None
     reasoning_output_tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class Billing:
+    """What the price of a response depends on in addition to `Usage`. An absent value is None."""
+
+    stated_cost: float | None = None
+    """The cost that the provider states, in the provider's unit."""
+    service_tier: str | None = None
+    cache_write_1h_tokens: int | None = None
+    """Tokens written to a cache for one hour; `Usage.cache_write_input_tokens` includes them."""
+    input_audio_tokens: int | None = None
+    """Audio tokens; `Usage.input_tokens` includes them, and `Usage.output_tokens` those of the output."""
+    output_audio_tokens: int | None = None
+    output_image_tokens: int | None = None
+    """Image tokens; `Usage.output_tokens` includes them."""
+    input_image_tokens: int | None = None
+    """Image tokens; `Usage.input_tokens` includes them."""
+    no_output: bool = False
+    """The API has no output tokens, so that an absent count of them is no unknown one."""
+    incomplete: bool = False
+    """The response lacks a count that the price depends on, so the cost is unknown."""
+    web_searches: int | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +85,7 @@ class ResponseFacts:
     id: str | None = None
     finish_reasons: tuple[str, ...] = ()
     usage: Usage = field(default_factory=Usage)
+    billing: Billing = field(default_factory=Billing)
     messages: list[dict[str, Any]] | None = None
     messages_truncated: bool = False
     error_type: str | None = None
@@ -78,10 +105,14 @@ class Assembler(Protocol):
     """Assembler of one message from a stream's events."""
 
     def take(self, value: Mapping[str, Any]) -> None:
-        """Take the JSON object of the next event."""
+        """Take the JSON object of the next event; of an AWS stream an object whose only member is named after it."""
 
     def facts(self) -> ResponseFacts:
         """Return the information in the events so far."""
+
+
+type Completion = Callable[[Mapping[str, str], ResponseFacts], ResponseFacts]
+"""A function that adds to the information in a body what the headers say, by names in lower case."""
 
 
 @dataclass(frozen=True)
@@ -94,18 +125,24 @@ class Api:
     - `members`: the small members of a plain response's object that `whole` reads, for responses that are too large to
       parse.
     - `whole`: reads a plain response's object.
+    - `only_members`: `whole` reads nothing but `members`, so that long lists of numbers pass much faster.
     - `assembler`: makes the assembler for a stream.
+    - `with_headers`: adds what only the headers say, given by names in lower case. None if nothing is read from them.
 
     Request:
 
     - `stream_in_path`: matches the paths of a stream; every other path of the API is a plain response. None where the
       stream flag is the member `stream` of the body.
     - `stream_default`: the meaning of a complete body without `stream`; None where it is not documented.
-    - `model_in_path`: its first group is the model, where the body has no member `model`.
+    - `model_in_path`: its first group is the model, percent-encoded. It counts instead of the body's member `model`.
 
     Names:
 
+    - `operation`: the value of `gen_ai.operation.name`.
     - `hosts`: the provider's name (a value of `gen_ai.provider.name`) for a host name and every name below it.
+    - `certain_at`: if other servers use the path too, the providers at whose hosts it certainly is this API. Elsewhere
+      its bodies are searched for credentials, as at any path. A request without a model is not of this API, and `whole`
+      and the assembler must ignore an object without the API's own members. Empty if only this API uses the path.
     - `other_paths`: matches further paths that carry prompts or completions. Nothing reads their bodies.
     - `error_types`: error types of the API in addition to `SHARED_ERROR_TYPES`.
     """
@@ -119,8 +156,12 @@ class Api:
     stream_default: bool | None
     stream_in_path: re.Pattern[str] | None = None
     model_in_path: re.Pattern[str] | None = None
+    operation: str = "chat"
     hosts: Mapping[str, str] = field(default_factory=dict)
+    certain_at: frozenset[str] = frozenset()
     other_paths: re.Pattern[str] | None = None
+    only_members: bool = False
+    with_headers: Completion | None = None
     error_types: frozenset[str] = frozenset()
 
 
@@ -147,9 +188,25 @@ def count_of(value: object) -> int | None:
     return None
 
 
+def amount_of(value: object) -> float | None:
+    """Return a finite amount that is not negative; else None."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < _INT64:
+        return float(value)
+    return None
+
+
 def object_of(value: object) -> Mapping[str, Any]:
     """Return the JSON object, or an empty one for any other value."""
     return value if isinstance(value, dict) else {}
+
+
+def object_in(text: str | bytes | bytearray) -> Mapping[str, Any] | None:
+    """Return the JSON object in the text; None for any other text."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def list_of(value: object) -> list[Any]:

@@ -2,8 +2,9 @@
 
 Source: the API reference of `POST /v1/chat/completions`. `prompt_tokens` includes cached tokens. In a stream the last
 chunk with a `usage` counts, with or without `choices`; without `stream_options.include_usage` there is none. Compatible
-APIs differ: Groq repeats the usage in `x_groq.usage`, DeepSeek names the cached tokens `prompt_cache_hit_tokens`, and
-xAI excludes reasoning from `completion_tokens`, as its `total_tokens` shows.
+APIs differ: Groq repeats the usage in `x_groq.usage` and ends a stream early with a text in `x_groq.error`, DeepSeek
+names the cached tokens `prompt_cache_hit_tokens`, Mistral's content can be a list with `thinking`, and xAI excludes
+reasoning from `completion_tokens`, as its `total_tokens` shows.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from typing import Any
 from openclaw_egress.llm.message_builder import Parts
 from openclaw_egress.llm.model import (
     Api,
+    Billing,
     ResponseFacts,
     Usage,
+    amount_of,
     count_of,
     error_of,
     first_count,
@@ -47,8 +50,28 @@ def usage_of(usage: Mapping[str, Any]) -> Usage:
     )
 
 
+def billing_of(usage: Mapping[str, Any], service_tier: object) -> Billing:
+    """Return the values that the price depends on.
+
+    OpenRouter states a number as `cost`, Perplexity an object with `total_cost`, and xAI `cost_in_usd_ticks`, of which
+    10,000,000,000 are a dollar.
+    """
+    stated, ticks = usage.get("cost"), amount_of(usage.get("cost_in_usd_ticks"))
+    cost = amount_of(stated["total_cost"] if isinstance(stated, dict) and "total_cost" in stated else stated)
+    return Billing(
+        stated_cost=ticks / 1e10 if cost is None and ticks is not None else cost,
+        service_tier=text_of(service_tier, 64),
+        input_audio_tokens=count_of(object_of(usage.get("prompt_tokens_details")).get("audio_tokens")),
+        output_audio_tokens=count_of(object_of(usage.get("completion_tokens_details")).get("audio_tokens")),
+    )
+
+
+def _groq(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    return object_of(value.get("x_groq"))
+
+
 def _usage_in(value: Mapping[str, Any]) -> Mapping[str, Any]:
-    return object_of(value.get("usage")) or object_of(object_of(value.get("x_groq")).get("usage"))
+    return object_of(value.get("usage")) or object_of(_groq(value).get("usage"))
 
 
 def _whole(value: Mapping[str, Any]) -> ResponseFacts:
@@ -58,6 +81,7 @@ def _whole(value: Mapping[str, Any]) -> ResponseFacts:
         id=text_of(value.get("id")),
         finish_reasons=tuple(reason for reason in reasons[:_MAX_CHOICES] if reason),
         usage=usage_of(_usage_in(value)),
+        billing=billing_of(_usage_in(value), value.get("service_tier")),
         error_type=error_of(value.get("error")),
     )
 
@@ -67,6 +91,7 @@ class _Assembler:
         self._model: str | None = None
         self._id: str | None = None
         self._usage: Mapping[str, Any] = {}
+        self._tier: object = None
         self._reasons: dict[int, str] = {}
         self._error: str | None = None
         self._parts = Parts()
@@ -75,7 +100,8 @@ class _Assembler:
         self._model = text_of(value.get("model")) or self._model
         self._id = text_of(value.get("id")) or self._id
         self._usage = _usage_in(value) or self._usage
-        self._error = error_of(value.get("error")) or self._error
+        self._tier = value.get("service_tier") or self._tier
+        self._error = error_of(value.get("error")) or error_of(_groq(value).get("error")) or self._error
         for item in list_of(value.get("choices")):
             choice = object_of(item)
             index = count_of(choice.get("index", 0))
@@ -89,6 +115,10 @@ class _Assembler:
         reasoning = delta.get("reasoning_content") or delta.get("reasoning")
         self._parts.append((choice, "reasoning"), "reasoning", reasoning)
         self._parts.append((choice, "text"), "text", delta.get("content"))
+        for piece in map(object_of, list_of(delta.get("content"))):
+            self._parts.append((choice, "text"), "text", piece.get("text"))
+            for thought in map(object_of, list_of(piece.get("thinking"))):
+                self._parts.append((choice, "reasoning"), "reasoning", thought.get("text"))
         self._parts.append((choice, "refusal"), "refusal", delta.get("refusal"))
         for place, item in enumerate(list_of(delta.get("tool_calls"))):
             call = object_of(item)
@@ -111,6 +141,7 @@ class _Assembler:
             id=self._id,
             finish_reasons=tuple(reasons.values()),
             usage=usage_of(self._usage),
+            billing=billing_of(self._usage, self._tier),
             messages=messages,
             messages_truncated=self._parts.truncated,
             error_type=self._error,
@@ -121,7 +152,7 @@ API = Api(
     name="chat",
     path=re.compile(r"/chat/completions/?$"),
     examples=("/v1/chat/completions", "/openai/deployments/my-gpt/chat/completions"),
-    members=frozenset({"model", "id", "usage", "x_groq", "error"}),
+    members=frozenset({"model", "id", "usage", "service_tier", "x_groq", "error"}),
     whole=_whole,
     assembler=_Assembler,
     stream_default=False,
@@ -140,9 +171,25 @@ API = Api(
         "moonshot.ai": "moonshot_ai",
         "moonshot.cn": "moonshot_ai",
         "openrouter.ai": "openrouter",
+        # The conventions define no names for the following providers.
+        "cerebras.ai": "cerebras",
+        "chatgpt.com": "chatgpt",  # Not `openai`: a subscription pays for it, so a cost at list prices would be wrong.
+        "dashscope.aliyuncs.com": "qwen",
+        "dashscope-intl.aliyuncs.com": "qwen",
+        "dashscope-us.aliyuncs.com": "qwen",
+        "fireworks.ai": "fireworks_ai",
+        "githubcopilot.com": "github_copilot",
+        "huggingface.co": "hugging_face",
+        "kimi.com": "kimi",
+        "minimax.io": "minimax",
+        "minimaxi.com": "minimax",
+        "integrate.api.nvidia.com": "nvidia",
+        "together.ai": "together_ai",
+        "together.xyz": "together_ai",
+        "z.ai": "z_ai",
+        "bigmodel.cn": "z_ai",
     },
     other_paths=re.compile(
-        r"/(?:completions|embeddings|moderations)/?$|/chat/completions/[A-Za-z0-9_\-]{1,128}(?:/[A-Za-z0-9_\-/]*)?$"
-        r"|/images/(?:generations|edits|variations)/?$|/audio/(?:speech|transcriptions|translations)/?$"
+        r"/(?:completions|moderations)/?$|/chat/completions/[A-Za-z0-9_\-]{1,128}(?:/[A-Za-z0-9_\-/]*)?$"
     ),
 )

@@ -14,6 +14,7 @@ from typing import Any
 from openclaw_egress.llm.message_builder import Parts
 from openclaw_egress.llm.model import (
     Api,
+    Billing,
     ResponseFacts,
     Usage,
     count_of,
@@ -23,7 +24,7 @@ from openclaw_egress.llm.model import (
     text_of,
 )
 
-_MEMBERS = frozenset({"model", "id", "status", "incomplete_details", "usage", "error"})
+_MEMBERS = frozenset({"model", "id", "status", "incomplete_details", "usage", "service_tier", "error"})
 _ENDS = ("response.completed", "response.incomplete", "response.failed")
 _DELTAS = {
     "response.output_text.delta": ("text", "content_index"),
@@ -46,6 +47,15 @@ def usage_of(usage: Mapping[str, Any]) -> Usage:
     )
 
 
+def billing_of(usage: Mapping[str, Any], service_tier: object) -> Billing:
+    """Return the values that the price depends on. The usage does not count the calls of hosted tools."""
+    return Billing(
+        service_tier=text_of(service_tier, 64),
+        input_audio_tokens=count_of(object_of(usage.get("input_tokens_details")).get("audio_tokens")),
+        output_audio_tokens=count_of(object_of(usage.get("output_tokens_details")).get("audio_tokens")),
+    )
+
+
 def _whole(value: Mapping[str, Any]) -> ResponseFacts:
     status = text_of(value.get("status"))
     if status not in ("completed", "incomplete", "failed", "cancelled"):
@@ -57,6 +67,7 @@ def _whole(value: Mapping[str, Any]) -> ResponseFacts:
         id=text_of(value.get("id")),
         finish_reasons=(reason,) if reason else (),
         usage=usage_of(object_of(value.get("usage"))),
+        billing=billing_of(object_of(value.get("usage")), value.get("service_tier")),
         error_type=error_of(value.get("error")),
     )
 
@@ -130,6 +141,7 @@ class _Assembler:
             id=known.id,
             finish_reasons=known.finish_reasons,
             usage=known.usage,
+            billing=known.billing,
             messages=[message] if parts or known.finish_reasons else [],
             messages_truncated=self._parts.truncated,
             error_type=self._error or known.error_type,

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
-from openclaw_egress.llm.model import Api, RequestFacts, ResponseFacts, ResponseReader, text_of
+from openclaw_egress.llm.model import (
+    EXCEPTION,
+    Api,
+    Completion,
+    RequestFacts,
+    ResponseFacts,
+    ResponseReader,
+    object_in,
+    text_of,
+)
+from openclaw_egress.wire.aws_event_stream import AwsEventStream
 from openclaw_egress.wire.json_members import TopLevelMembers
+from openclaw_egress.wire.json_objects import JsonObjects
 from openclaw_egress.wire.sse import EventStream
 
 MAX_PLAIN_BYTES = 8 * 1024 * 1024
 MAX_EVENT_BYTES = 8 * 1024 * 1024
+_SLICE_BYTES = 64 * 1024
 _REQUEST_MEMBERS = frozenset({"model", "stream"})
-
-
-def _object_in(text: str | bytes | bytearray) -> Mapping[str, Any] | None:
-    """Return the JSON object in the text; None for any other text."""
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
 
 
 class NothingToRead:
@@ -40,12 +41,13 @@ class RequestReader:
     """Reader of `model` and `stream` in a request's body of any length, at any position.
 
     `known` has the information of the host and the path. `stream_default` is the meaning of a complete body without
-    `stream`.
+    `stream`. `needs_model`: a request without a model is not a request to this API.
     """
 
-    def __init__(self, known: RequestFacts, stream_default: bool | None = None) -> None:
+    def __init__(self, known: RequestFacts, stream_default: bool | None = None, *, needs_model: bool = False) -> None:
         self._known = known
         self._stream_default = stream_default
+        self._needs_model = needs_model
         self._members = TopLevelMembers(_REQUEST_MEMBERS) if known.operation_name is not None else None
         self._any = False
 
@@ -55,20 +57,27 @@ class RequestReader:
         if self._members is not None:
             self._members.feed(data)
 
+    def whole(self, body: memoryview) -> None:
+        """Take the complete body at once, instead of :meth:`feed`: some twenty times faster."""
+        self._any = bool(body)
+        if self._members is not None and not self._members.take(body):
+            self._members.feed(bytes(body))
+
     def finish(self) -> RequestFacts:
         """Return the information read; none for a request without a body, such as a list of models."""
         if self._members is None:
             return self._known
-        if not self._any:
-            return replace(self._known, operation_name=None, model=None, stream=None)
         found = self._members.found
+        model = self._known.model or text_of(found.get("model"))
+        if not self._any or (self._needs_model and model is None):
+            return replace(self._known, operation_name=None, model=None, stream=None)
         stream = self._known.stream
         if stream is None:
             # In a truncated body, the missing part may have contained `stream`.
             stream = found.get("stream", self._stream_default if self._members.ended else None)
         return replace(
             self._known,
-            model=text_of(found.get("model")) or self._known.model,
+            model=model,
             stream=stream if isinstance(stream, bool) else None,
         )
 
@@ -97,15 +106,30 @@ class PlainReader:
         """Return the information read. In a truncated body, only complete members count."""
         body, self._body = self._body, None
         if body is not None:
-            if (value := _object_in(body)) is not None:
+            if self._api.only_members and (members := TopLevelMembers(self._api.members)).take(body):
+                return self._api.whole(members.found)
+            if (value := object_in(body)) is not None:
                 return self._api.whole(value)
+            if (facts := self._lines_in(body)) is not None:
+                return facts
             self._members = TopLevelMembers(self._api.members)
             self._members.feed(bytes(body))
         return self._api.whole(self._members.found if self._members is not None else {})
 
+    def _lines_in(self, body: bytearray) -> ResponseFacts | None:
+        """Return the information in lines of JSON without their content type; None for any other body."""
+        stream = JsonStreamReader(self._api, lines=True)
+        for at in range(0, len(body), _SLICE_BYTES):
+            stream.feed(bytes(body[at : at + _SLICE_BYTES]))
+        return stream.finish() if stream.taken > 1 else None
+
 
 class StreamReader:
-    """Reader of an event stream. The data of each event is a JSON object; it ignores other data, such as `[DONE]`."""
+    """Reader of an event stream. The data of each event is a JSON object; it ignores other data, such as `[DONE]`.
+
+    It also reads JSON objects outside of events: Gemini can end a stream with an error that way, and `google-genai`
+    reads it.
+    """
 
     def __init__(self, api: Api, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
         self._events = EventStream(max_event_bytes)
@@ -114,22 +138,98 @@ class StreamReader:
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the body."""
         for event in self._events.feed(data):
-            value = _object_in(event.data)
-            if value is not None:
-                self._assembler.take(value)
+            self._take(event.data)
+
+    def _take(self, text: str | bytes) -> None:
+        value = object_in(text)
+        if value is not None:
+            self._assembler.take(value)
 
     def finish(self) -> ResponseFacts:
         """Return the information in the complete events."""
         self._events.finish()
+        for text in JsonObjects().feed(bytes(self._events.other)):
+            self._take(text)
         facts = self._assembler.facts()
         return replace(facts, messages_truncated=True) if self._events.dropped else facts
 
 
-class GuessingReader:
-    """Reader for a response without a useful content type: an object begins with a brace, a stream never does."""
+class JsonStreamReader:
+    """Reader of a stream of JSON objects: one in each line, or the elements of one array.
 
-    def __init__(self, api: Api) -> None:
+    `taken` counts the objects so far.
+    """
+
+    def __init__(self, api: Api, max_object_bytes: int = MAX_EVENT_BYTES, *, lines: bool) -> None:
+        self.taken = 0
+        self._objects = JsonObjects(max_object_bytes, lines=lines)
+        self._assembler = api.assembler()
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes of the body."""
+        for text in self._objects.feed(data):
+            value = object_in(text)
+            if value is not None:
+                self.taken += 1
+                self._assembler.take(value)
+
+    def finish(self) -> ResponseFacts:
+        """Return the information in the complete objects."""
+        if not self.taken:
+            return ResponseFacts()
+        facts = self._assembler.facts()
+        return replace(facts, messages_truncated=True) if self._objects.dropped else facts
+
+
+class AwsStreamReader:
+    """Reader of an AWS event stream. The payload of each event is a JSON object."""
+
+    def __init__(self, api: Api, max_message_bytes: int = MAX_EVENT_BYTES) -> None:
+        self._events = AwsEventStream(max_message_bytes)
+        self._assembler = api.assembler()
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes of the body."""
+        for message in self._events.feed(data):
+            headers = message.headers
+            if headers.get(":message-type") == "event":
+                if (value := object_in(message.payload)) is not None:
+                    self._assembler.take({headers.get(":event-type", ""): value})
+            else:
+                self._assembler.take({EXCEPTION: headers.get(":exception-type") or headers.get(":error-code", "")})
+
+    def finish(self) -> ResponseFacts:
+        """Return the information in the complete events."""
+        facts = self._assembler.facts()
+        return replace(facts, messages_truncated=True) if self._events.dropped or self._events.damaged else facts
+
+
+class ReaderWithHeaders:
+    """Reader of a body, whose information the response's headers complete."""
+
+    def __init__(self, complete: Completion, headers: Mapping[str, str], body: ResponseReader) -> None:
+        self._complete = complete
+        self._headers = headers
+        self._body = body
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes of the body."""
+        self._body.feed(data)
+
+    def finish(self) -> ResponseFacts:
+        """Return the information read."""
+        return self._complete(self._headers, self._body.finish())
+
+
+class GuessingReader:
+    """Reader that the first byte selects: a bracket begins an array, a brace an object, another byte an event stream.
+
+    `plain`: the content type excludes an event stream.
+    """
+
+    def __init__(self, api: Api, *, plain: bool = False) -> None:
         self._api = api
+        self._plain = plain
         self._reader: ResponseReader | None = None
 
     def feed(self, data: bytes) -> None:
@@ -138,7 +238,12 @@ class GuessingReader:
             begun = data.lstrip(b" \t\r\n")
             if not begun:
                 return
-            self._reader = PlainReader(self._api) if begun.startswith(b"{") else StreamReader(self._api)
+            if begun.startswith(b"["):
+                self._reader = JsonStreamReader(self._api, lines=False)
+            elif self._plain or begun.startswith(b"{"):
+                self._reader = PlainReader(self._api)
+            else:
+                self._reader = StreamReader(self._api)
         self._reader.feed(data)
 
     def finish(self) -> ResponseFacts:

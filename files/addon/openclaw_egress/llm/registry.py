@@ -8,7 +8,17 @@ from __future__ import annotations
 
 import re
 
-from openclaw_egress.llm import anthropic, cohere_chat, openai_chat, openai_responses
+from openclaw_egress.llm import (
+    anthropic,
+    bedrock,
+    cohere_chat,
+    gemini_generate_content,
+    ollama,
+    openai_chat,
+    openai_media,
+    openai_realtime,
+    openai_responses,
+)
 from openclaw_egress.llm.model import SHARED_ERROR_TYPES, Api
 
 # One line for each API. No path may match two of them (tests/unit/llm/test_registry.py).
@@ -16,44 +26,57 @@ APIS: tuple[Api, ...] = (
     anthropic.API,
     openai_chat.API,
     openai_responses.API,
+    openai_realtime.API,
+    openai_media.EMBEDDINGS,
+    openai_media.IMAGES,
+    openai_media.AUDIO,
     cohere_chat.API,
+    cohere_chat.EMBED,
+    gemini_generate_content.API,
+    gemini_generate_content.EMBED,
+    ollama.CHAT,
+    ollama.GENERATE,
+    ollama.EMBED,
+    bedrock.CONVERSE,
+    bedrock.INVOKE_ANTHROPIC,
+    bedrock.INVOKE_EMBEDDINGS,
+    bedrock.INVOKE_OTHER,
 )
 PROVIDER_ERRORS = SHARED_ERROR_TYPES.union(*(api.error_types for api in APIS))
 """Error types that a response can name. Records keep each of them as ``error.type``."""
 
 # Paths of APIs without a registration, and the providers that serve them. Nothing reads their bodies; the record keeps
-# them exactly. At other hosts such a path can be anything: `/api/generate` may return a token.
+# them exactly. At other hosts such a path can be anything.
 _UNREAD_PATHS = (
-    (re.compile(r"/(?:embed|rerank)/?$|/v1/chat/?$|/v[12]/generate/?$"), {"cohere"}),
+    (re.compile(r"/rerank/?$|/v1/chat/?$|/v[12]/generate/?$"), {"cohere"}),
     (re.compile(r"/ocr/?$"), {"mistral_ai"}),
-    (re.compile(r"/api/(?:chat|generate|embed)/?$"), {"ollama"}),
+    # A model with a short name, such as an imported one, is not of a registration's path.
     (
         re.compile(
-            r"/model/[^/]{1,256}/(?:invoke|invoke-with-response-stream|converse|converse-stream|count-tokens)/?$"
+            r"/model/(?:[^/]{1,2048}/count-tokens"
+            r"|[^/.:%]{1,256}/(?:converse(?:-stream)?|invoke(?:-with-response-stream)?))/?$"
         ),
         {"aws.bedrock"},
     ),
     (
-        re.compile(
-            r"/[^/]{1,256}:(?:generateContent|streamGenerateContent|countTokens|embedContent|batchEmbedContents|predict"
-            r"|generateAnswer|rawPredict|streamRawPredict)$"
-        ),
-        {"gcp.gemini", "gcp.vertex_ai"},
+        re.compile(r"/[^/]{1,256}:(?:countTokens|predict|generateAnswer|rawPredict|streamRawPredict)$"),
+        {"gcp.gemini", "gcp.vertex_ai", "gcp.gen_ai"},
     ),
 )
 _UNREAD_HOSTS = {
-    "generativelanguage.googleapis.com": "gcp.gemini",
-    "aiplatform.googleapis.com": "gcp.vertex_ai",
     "ml.cloud.ibm.com": "ibm.watsonx.ai",
-    "ollama.com": "ollama",
 }
 _REGIONAL = (
-    (re.compile(r"(^|[.-])aiplatform\.googleapis\.com$"), "gcp.vertex_ai"),
-    (re.compile(r"^bedrock-(runtime|mantle)[.-].*\.(amazonaws\.com(\.cn)?|api\.aws)$"), "aws.bedrock"),
+    (re.compile(r"(^|[.-])aiplatform(\.[a-z0-9-]+\.rep)?\.googleapis\.com$"), "gcp.vertex_ai"),
+    (re.compile(r"(^|\.)bedrock-(runtime|mantle)[.-].*\.(amazonaws\.com(\.cn)?|api\.aws)$"), "aws.bedrock"),
 )
 # A registration replaces an entry of _UNREAD_HOSTS.
 _HOSTS = _UNREAD_HOSTS | {host: name for api in APIS for host, name in api.hosts.items()}
-_MODEL_PATHS = (*(api.path for api in APIS), *(api.other_paths for api in APIS if api.other_paths))
+_MODEL_PATHS = (
+    *(api.path for api in APIS if not api.certain_at),
+    *(api.other_paths for api in APIS if api.other_paths),
+)
+_MODEL_PATHS_BY_HOST = (*_UNREAD_PATHS, *((api.path, api.certain_at) for api in APIS if api.certain_at))
 
 
 def bare_path(path: str) -> str:
@@ -70,12 +93,13 @@ def api_of(path: str) -> Api | None:
 def is_model_api(host: str, path: str) -> bool:
     """Return whether bodies at a path, with or without its query, are a model's input and output.
 
-    The path of a registered API counts at every host, because many providers implement it.
+    The path of a registered API counts at every host, because many providers implement it. A path that other servers
+    use for other purposes counts only at its provider's hosts: `/api/generate` may return a token.
     """
     bare = bare_path(path)
     if any(shape.search(bare) for shape in _MODEL_PATHS):
         return True
-    served_by = [providers for shape, providers in _UNREAD_PATHS if shape.search(bare)]
+    served_by = [providers for shape, providers in _MODEL_PATHS_BY_HOST if shape.search(bare)]
     return bool(served_by) and any(provider_of(host) in providers for providers in served_by)
 
 

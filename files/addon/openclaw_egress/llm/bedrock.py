@@ -1,0 +1,244 @@
+"""Amazon Bedrock's Converse and InvokeModel, plain and streamed.
+
+Source: https://docs.aws.amazon.com/bedrock/latest/APIReference and the service model of `botocore`. A response names
+neither its model nor an id. `inputTokens` excludes tokens read from or written to the cache, as the user guide's page
+on prompt caching says; reasoning has no count of its own. Converse counts in the last event of a stream.
+
+InvokeModel passes the model's own format. Nothing but Anthropic's is read here; the events of a stream hold its JSON
+as Base64. For other models the counts are those of Bedrock: headers of a plain response, and
+`amazon-bedrock-invocationMetrics` in the last event of a stream. Nothing documents whether their input includes cached
+tokens, so it is unknown where tokens are cached. The name of an error is a header, or that of an exception in a stream.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from openclaw_egress.llm import anthropic
+from openclaw_egress.llm.message_builder import Parts
+from openclaw_egress.llm.model import (
+    EXCEPTION,
+    Api,
+    Billing,
+    ResponseFacts,
+    Usage,
+    count_of,
+    error_of,
+    list_of,
+    object_in,
+    object_of,
+    text_of,
+)
+
+_ERRORS = frozenset(
+    """AccessDeniedException InternalServerException ModelErrorException ModelNotReadyException
+    ModelStreamErrorException ModelTimeoutException ResourceNotFoundException ServiceQuotaExceededException
+    ServiceUnavailableException ThrottlingException ValidationException""".split()  # noqa: SIM905
+)
+_METRICS = "amazon-bedrock-invocationMetrics"
+_COUNT = re.compile(r"[0-9]{1,18}")
+
+
+def usage_of(usage: Mapping[str, Any]) -> Usage:
+    """Return the usage object's counts. Total input is the sum of its three kinds."""
+    uncached = count_of(usage.get("inputTokens"))
+    read, written = count_of(usage.get("cacheReadInputTokens")), count_of(usage.get("cacheWriteInputTokens"))
+    return Usage(
+        input_tokens=None if uncached is None else count_of(uncached + (read or 0) + (written or 0)),
+        output_tokens=count_of(usage.get("outputTokens")),
+        cache_read_input_tokens=read,
+        cache_write_input_tokens=written,
+    )
+
+
+def billing_of(value: Mapping[str, Any]) -> Billing:
+    """Return the values that the price depends on, of a response or of the event `metadata`."""
+    details = [object_of(item) for item in list_of(object_of(value.get("usage")).get("cacheDetails"))]
+    hour = [count for item in details if item.get("ttl") == "1h" and (count := count_of(item.get("inputTokens")))]
+    latency = object_of(value.get("performanceConfig")).get("latency")
+    return Billing(
+        service_tier=_tier(object_of(value.get("serviceTier")).get("type"), latency),
+        cache_write_1h_tokens=count_of(sum(hour)) if hour else None,
+    )
+
+
+def _tier(tier: object, latency: object) -> str | None:
+    """Return the service tier. Optimized latency has a price of its own, so it counts as a tier."""
+    return text_of(tier, 64) if latency in (None, "standard") else text_of(latency, 64)
+
+
+def _counted(counts: Mapping[str, Any], *names: str) -> Usage:
+    """Return Bedrock's own counts of input, output, cache reads and cache writes, by their names."""
+    given, made, read, written = (count_of(counts.get(name)) for name in names)
+    return Usage(None if read or written else given, made, read, written)
+
+
+def _error(name: str) -> str | None:
+    """Return the error type for the name of an exception, which begins with a small letter in a stream."""
+    return error_of({"type": name[:1].upper() + name[1:]}, _ERRORS)
+
+
+def _with_headers(headers: Mapping[str, str], facts: ResponseFacts) -> ResponseFacts:
+    """Return the information with the error's name and Bedrock's counts, which only headers have."""
+    if "x-amzn-errortype" in headers:
+        # The name can stand between a namespace and an address: `space#Name:http://…`.
+        name = headers["x-amzn-errortype"].partition(":")[0].rpartition("#")[2]
+        facts = replace(facts, error_type=_error(name))
+    tier, latency = (headers.get(f"x-amzn-bedrock-{name}") for name in ("service-tier", "performanceconfig-latency"))
+    if stated := _tier(tier, latency):
+        facts = replace(facts, billing=replace(facts.billing, service_tier=stated))
+    if facts.usage == Usage():
+        counts = {name: int(value) for name, value in headers.items() if _COUNT.fullmatch(value)}
+        kinds = ("input", "output", "cache-read-input", "cache-write-input")
+        facts = replace(facts, usage=_counted(counts, *(f"x-amzn-bedrock-{kind}-token-count" for kind in kinds)))
+    return facts
+
+
+def _whole(value: Mapping[str, Any]) -> ResponseFacts:
+    reason = text_of(value.get("stopReason"))
+    return ResponseFacts(
+        finish_reasons=(reason,) if reason else (),
+        usage=usage_of(object_of(value.get("usage"))),
+        billing=billing_of(value),
+    )
+
+
+class _Assembler:
+    def __init__(self) -> None:
+        self._role = "assistant"
+        self._end: dict[str, Any] = {}
+        self._error: str | None = None
+        self._parts = Parts()
+
+    def take(self, value: Mapping[str, Any]) -> None:
+        for name, content in value.items():
+            event = object_of(content)
+            match name:
+                case "messageStart":
+                    self._role = text_of(event.get("role")) or self._role
+                case "contentBlockStart":
+                    self._block(event.get("contentBlockIndex"), object_of(event.get("start")))
+                case "contentBlockDelta":
+                    self._block(event.get("contentBlockIndex"), object_of(event.get("delta")))
+                case "messageStop":
+                    self._end["stopReason"] = event.get("stopReason")
+                case "metadata":
+                    self._end |= {part: event.get(part) for part in ("usage", "serviceTier", "performanceConfig")}
+                case _ if name == EXCEPTION:
+                    self._error = _error(str(content))
+
+    def _block(self, number: object, block: Mapping[str, Any]) -> None:
+        index = count_of(number)
+        if index is None:
+            return
+        for kind, content in block.items():
+            piece = object_of(content)
+            match kind:
+                case "text":
+                    self._parts.append((index, "text"), "text", content)
+                case "reasoningContent":
+                    self._parts.append((index, "reasoning"), "reasoning", piece.get("text"))
+                case "toolUse":
+                    self._parts.open((index, "call"), "tool_call", piece.get("toolUseId"), piece.get("name"))
+                    self._parts.append((index, "call"), "tool_call", piece.get("input"))
+                case "toolResult" | "image":
+                    self._parts.open((index, kind), kind)
+
+    def facts(self) -> ResponseFacts:
+        end = _whole(self._end)
+        parts = self._parts.under()
+        message = {"role": self._role, "parts": parts}
+        if end.finish_reasons:
+            message["finish_reason"] = end.finish_reasons[0]
+        return replace(
+            end,
+            messages=[message] if parts or end.finish_reasons else [],
+            messages_truncated=self._parts.truncated,
+            error_type=self._error,
+        )
+
+
+def _whole_invoked(value: Mapping[str, Any]) -> ResponseFacts:
+    return anthropic.API.whole(value) if value.get("type") in ("message", "error") else ResponseFacts()
+
+
+class _InvokedAssembler:
+    def __init__(self) -> None:
+        self._anthropic = anthropic.API.assembler()
+        self._is_anthropic = False
+        self._metrics: Mapping[str, Any] = {}
+        self._error: str | None = None
+
+    def take(self, value: Mapping[str, Any]) -> None:
+        if EXCEPTION in value:
+            self._error = _error(str(value[EXCEPTION]))
+        event = _decoded(object_of(value.get("chunk")).get("bytes"))
+        self._is_anthropic = self._is_anthropic or event.get("type") == "message_start"
+        self._metrics = object_of(event.get(_METRICS)) or self._metrics
+        self._anthropic.take(event)
+
+    def facts(self) -> ResponseFacts:
+        names = (f"{kind}TokenCount" for kind in ("input", "output", "cacheReadInput", "cacheWriteInput"))
+        facts = self._anthropic.facts() if self._is_anthropic else ResponseFacts(usage=_counted(self._metrics, *names))
+        return replace(facts, error_type=self._error or facts.error_type)
+
+
+def _decoded(text: object) -> Mapping[str, Any]:
+    """Return the JSON object that a chunk holds as Base64; an empty one for anything else."""
+    try:
+        return object_in(base64.b64decode(text, validate=True)) or {} if isinstance(text, str) else {}
+    except (binascii.Error, ValueError):
+        return {}
+
+
+# A model's id has a dot, or is an ARN, whose colons are percent-encoded. So `/model/NAME/invoke` of another server
+# is not of this API.
+_ID = r"[^/.:%]{0,256}[.:%][^/]{0,2048}"
+
+CONVERSE = Api(
+    name="bedrock-converse",
+    path=re.compile(rf"/model/{_ID}/converse(?:-stream)?/?$"),
+    examples=(
+        "/model/anthropic.claude-sonnet-4-5-20250929-v1:0/converse",
+        "/model/arn%3Aaws%3Abedrock%3Aeu-west-1%3A1%3Aapplication-inference-profile%2Fa1/converse-stream",
+    ),
+    members=frozenset({"stopReason", "usage", "serviceTier", "performanceConfig"}),
+    whole=_whole,
+    assembler=_Assembler,
+    with_headers=_with_headers,
+    stream_default=None,
+    stream_in_path=re.compile(r"-stream/?$"),
+    model_in_path=re.compile(r"/model/([^/]+)/"),
+    certain_at=frozenset({"aws.bedrock"}),
+    error_types=_ERRORS,
+)
+_INVOKE = "/invoke(?:-with-response-stream)?/?$"
+INVOKE_ANTHROPIC = replace(
+    CONVERSE,
+    name="bedrock-invoke-anthropic",
+    path=re.compile(rf"/model/(?=[^/]*anthropic\.){_ID}{_INVOKE}"),
+    examples=("/model/us.anthropic.claude-sonnet-4-5-20250929-v1%3A0/invoke-with-response-stream",),
+    members=anthropic.API.members | {"type"},
+    whole=_whole_invoked,
+    assembler=_InvokedAssembler,
+)
+INVOKE_EMBEDDINGS = replace(
+    INVOKE_ANTHROPIC,
+    name="bedrock-invoke-embeddings",
+    path=re.compile(rf"/model/(?![^/]*anthropic\.)(?=[^/]*embed){_ID}{_INVOKE}"),
+    examples=("/model/amazon.titan-embed-text-v2:0/invoke",),
+    operation="embeddings",
+)
+INVOKE_OTHER = replace(
+    INVOKE_ANTHROPIC,
+    name="bedrock-invoke",
+    path=re.compile(rf"/model/(?![^/]*(?:anthropic\.|embed)){_ID}{_INVOKE}"),
+    examples=("/model/meta.llama3-3-70b-instruct-v1:0/invoke", "/model/amazon.nova-canvas-v1:0/invoke"),
+    # The model can make text, images or speech.
+    operation="generate_content",
+)

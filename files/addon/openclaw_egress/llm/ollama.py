@@ -1,0 +1,126 @@
+"""Ollama's `/api/chat`, `/api/generate` and `/api/embed`, plain and as lines of JSON.
+
+Source: https://docs.ollama.com/api, its pages on streaming and errors, and `api/types.go` of ollama/ollama. A response
+is a stream unless the request says `"stream": false`. `prompt_eval_count` includes `prompt_eval_cached_count`; thinking
+has no count of its own. Ollama omits a count of 0, and older versions omit that of a cached prompt. The counts are in
+the last object, whose `done` is true. An error has only a message: a response's error type is the HTTP status.
+
+Other servers use these paths too. So an object counts only if it has `model` and `done`, as every response of Ollama;
+embeddings have `total_duration` instead of `done`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from openclaw_egress.llm.message_builder import Parts
+from openclaw_egress.llm.model import (
+    OTHER_ERROR,
+    Api,
+    ResponseFacts,
+    Usage,
+    count_of,
+    list_of,
+    object_of,
+    text_of,
+)
+
+
+def _is_response(value: Mapping[str, Any]) -> bool:
+    return isinstance(value.get("model"), str) and isinstance(value.get("done"), bool)
+
+
+def _whole(value: Mapping[str, Any]) -> ResponseFacts:
+    if not _is_response(value):
+        return ResponseFacts()
+    if value["done"] is not True:
+        return ResponseFacts(model=text_of(value["model"]))
+    reason = text_of(value.get("done_reason"))
+    return ResponseFacts(
+        model=text_of(value["model"]),
+        finish_reasons=(reason,) if reason else (),
+        usage=Usage(
+            input_tokens=count_of(value.get("prompt_eval_count")),
+            output_tokens=count_of(value.get("eval_count")),
+            cache_read_input_tokens=count_of(value.get("prompt_eval_cached_count")),
+        ),
+    )
+
+
+class _Assembler:
+    def __init__(self) -> None:
+        self._last = ResponseFacts()
+        self._error: str | None = None
+        self._parts = Parts()
+        self._calls = 0
+
+    def take(self, value: Mapping[str, Any]) -> None:
+        if value.get("error"):
+            self._error = OTHER_ERROR
+        if not _is_response(value):
+            return
+        self._last = _whole(value)
+        # `/api/generate` has the members of a message at the top, and calls its content `response`.
+        message = object_of(value.get("message")) or value
+        self._parts.append(("thinking",), "reasoning", message.get("thinking"))
+        self._parts.append(("text",), "text", message.get("content") or message.get("response"))
+        for item in list_of(message.get("tool_calls")):
+            call = object_of(item)
+            function = object_of(call.get("function"))
+            self._parts.call(("call", self._calls), call.get("id"), function.get("name"), function.get("arguments"))
+            self._calls += 1
+
+    def facts(self) -> ResponseFacts:
+        parts = self._parts.under()
+        reasons = self._last.finish_reasons
+        message = {"role": "assistant", "parts": parts} | ({"finish_reason": reasons[0]} if reasons else {})
+        return replace(
+            self._last,
+            messages=[message] if parts or reasons else [],
+            messages_truncated=self._parts.truncated,
+            error_type=self._error,
+        )
+
+
+CHAT = Api(
+    name="ollama-chat",
+    path=re.compile(r"/api/chat/?$"),
+    examples=("/api/chat", "/ollama/api/chat"),
+    members=frozenset({"model", "done", "done_reason", "prompt_eval_count", "prompt_eval_cached_count", "eval_count"}),
+    whole=_whole,
+    assembler=_Assembler,
+    stream_default=True,
+    hosts={"ollama.com": "ollama"},
+    certain_at=frozenset({"ollama"}),
+)
+GENERATE = replace(
+    CHAT,
+    name="ollama-generate",
+    path=re.compile(r"/api/generate/?$"),
+    examples=("/api/generate",),
+    operation="text_completion",
+    hosts={},
+)
+
+
+def _embedded(value: Mapping[str, Any]) -> ResponseFacts:
+    if not isinstance(value.get("model"), str) or "total_duration" not in value:
+        return ResponseFacts()
+    usage = Usage(input_tokens=count_of(value.get("prompt_eval_count")))
+    return ResponseFacts(model=text_of(value["model"]), usage=usage)
+
+
+EMBED = replace(
+    GENERATE,
+    name="ollama-embed",
+    path=re.compile(r"/api/embed/?$"),
+    examples=("/api/embed",),
+    members=frozenset({"model", "total_duration", "prompt_eval_count"}),
+    only_members=True,
+    whole=_embedded,
+    stream_default=False,
+    operation="embeddings",
+)

@@ -1,0 +1,111 @@
+"""OpenAI's Embeddings, Images and Audio APIs, and compatible APIs.
+
+Source: the API reference of `POST /v1/embeddings`, `/v1/images/…` and `/v1/audio/…`, and the types of the package
+`openai`. Only embeddings name their model in the response. A request with a file is a form, whose fields nothing reads,
+so its model is unknown. Usage in seconds of sound is not read. Audio and images that are not in JSON have no usage.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from openclaw_egress.llm.model import (
+    Api,
+    Billing,
+    ResponseFacts,
+    Usage,
+    count_of,
+    error_of,
+    object_of,
+    text_of,
+)
+
+
+def _embedded(value: Mapping[str, Any]) -> ResponseFacts:
+    usage = object_of(value.get("usage"))
+    return ResponseFacts(
+        model=text_of(value.get("model")),
+        id=text_of(value.get("id")),  # Mistral
+        usage=Usage(input_tokens=count_of(usage.get("prompt_tokens"))),
+        billing=Billing(no_output=True),
+        error_type=error_of(value.get("error")),
+    )
+
+
+def _made(value: Mapping[str, Any]) -> ResponseFacts:
+    """Return the information in a response with an image, a sound or a transcript, or in the last event of a stream."""
+    usage = object_of(value.get("usage"))
+    given = object_of(usage.get("input_tokens_details")) or object_of(usage.get("input_token_details"))
+    made = object_of(usage.get("output_tokens_details"))
+    output = count_of(usage.get("output_tokens"))
+    billing = Billing(
+        input_audio_tokens=count_of(given.get("audio_tokens")),
+        input_image_tokens=count_of(given.get("image_tokens")),
+        output_image_tokens=count_of(made.get("image_tokens")),
+    )
+    if value.get("type") in ("image_generation.completed", "image_edit.completed"):
+        # All output tokens of an event are image tokens.
+        billing = replace(billing, output_image_tokens=output)
+    elif value.get("type") != "speech.audio.done":
+        # Images and sound have other prices than text, so a sum of both has no price.
+        told = given and (made or "text" in value) and "svg_usage" not in value
+        billing = replace(billing, incomplete=not told)
+    return ResponseFacts(
+        usage=Usage(
+            input_tokens=count_of(usage.get("input_tokens")),
+            output_tokens=output,
+            cache_read_input_tokens=count_of(given.get("cached_tokens")),
+        ),
+        billing=billing,
+        error_type=error_of(value.get("error")),
+    )
+
+
+class _Assembler:
+    """Reader of the last event, which has the usage. The message is in the events that the record keeps."""
+
+    def __init__(self) -> None:
+        self._last = ResponseFacts()
+
+    def take(self, value: Mapping[str, Any]) -> None:
+        if "usage" in value or value.get("error") is not None:
+            self._last = _made(value)
+
+    def facts(self) -> ResponseFacts:
+        return self._last
+
+
+EMBEDDINGS = Api(
+    name="embeddings",
+    path=re.compile(r"/embeddings/?$"),
+    examples=("/v1/embeddings", "/openai/deployments/my-embedder/embeddings"),
+    members=frozenset({"model", "id", "usage", "error"}),
+    only_members=True,
+    whole=_embedded,
+    assembler=_Assembler,
+    stream_default=False,
+    model_in_path=re.compile(r"/deployments/([^/]{1,128})/"),
+    operation="embeddings",
+)
+IMAGES = replace(
+    EMBEDDINGS,
+    name="images",
+    path=re.compile(r"/images/(?:generations|edits|variations)/?$"),
+    examples=("/v1/images/generations", "/v1/images/edits"),
+    members=frozenset({"usage", "svg_usage", "error"}),
+    whole=_made,
+    # The conventions have no operation of its own for images and sound; this one is for every kind of content.
+    operation="generate_content",
+)
+AUDIO = replace(
+    IMAGES,
+    name="audio",
+    path=re.compile(r"/audio/(?:speech|transcriptions|translations)/?$"),
+    examples=("/v1/audio/speech", "/v1/audio/transcriptions"),
+    members=frozenset({"text", "usage", "error"}),
+    # A form has the flag of a transcription, and speech has `stream_format`.
+    stream_default=None,
+)

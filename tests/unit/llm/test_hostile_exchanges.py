@@ -1,0 +1,209 @@
+"""Tests of all registered APIs and readers with hostile bytes: every split of each body, 10,000 exchanges, memory.
+
+The bodies of the fake provider are the seeds. Whatever becomes of them, a reader neither raises nor keeps more memory
+than its limits, and what it finds never depends on the chunks. A reader that does not end fails by pytest's timeout.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+import tracemalloc
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import pytest
+
+from openclaw_egress.llm import message_reader, request_reader, response_reader
+from openclaw_egress.llm.model import Api, RequestFacts, ResponseFacts
+from openclaw_egress.llm.parsers import MAX_EVENT_BYTES
+from openclaw_egress.llm.registry import APIS
+from tests.support.llm_providers import Request, answer, aws_event
+
+EXCHANGES = 10_000
+TYPES = (
+    None,
+    "application/json",
+    "text/event-stream",
+    "application/x-ndjson",
+    "application/vnd.amazon.eventstream",
+    "text/plain; charset=utf-8",
+)
+EACH = pytest.mark.parametrize("api", APIS, ids=lambda api: api.name)
+USAGE = {
+    "prompt_tokens": 5, "completion_tokens": 7, "input_tokens": 5, "output_tokens": 7, "inputTokens": 5,
+    "promptTokenCount": 5, "total_tokens": 12, "tokens": {"input_tokens": 5},
+}  # fmt: skip
+# Bodies for the APIs that the fake does not serve.
+OTHER: Any = {
+    "realtime": [
+        {"type": "response.created", "response": {"id": "r", "object": "realtime.response"}},
+        {"type": "response.done", "response": {"id": "r", "status": "completed", "output": [], "usage": USAGE}},
+    ],
+    "audio": [{"type": "transcript.text.done", "text": "Grüße ✓", "usage": USAGE}],
+    "cohere-embed": [{"id": "e", "embeddings": [[0.5]], "meta": {"tokens": USAGE}}],
+    "embed-content": [{"embedding": {"values": [0.5]}, "usageMetadata": USAGE}],
+    "ollama-embed": [{"model": "m", "embeddings": [[0.5]], "total_duration": 5, "prompt_eval_count": 5}],
+}
+# What replaces a value, or stands between two bytes.
+JUNK = [
+    b"null", b"true", b"-1", b"1e999", b"NaN", b"9" * 30, b"9" * 5000, b'""', b'"\\ud800"', b'"\\udc00\\ud800"',
+    b"[]", b"{}", b"[" * 2000, b'{"a":' * 500, b'"', b"\\", b"\0", b"\xff", b"\xef\xbb\xbf", b"\r", b"\n", b"\r\n\r\n",
+    b"data: ", b"data:\n\n", b": x\n", b"event: error\n", b"[DONE]", b'{"type":"error","error":{}}', b"\xc3", b"}",
+    b"]", bytes(12), bytes(200),
+]  # fmt: skip
+
+
+def seeds(api: Api) -> list[tuple[str | None, bytes, bytes]]:
+    return seeds_of(APIS.index(api))
+
+
+@cache
+def seeds_of(number: int) -> list[tuple[str | None, bytes, bytes]]:
+    """Return (content type, request, response) of each kind of exchange of an API."""
+    api, found = APIS[number], list[tuple[str | None, bytes, bytes]]()
+    for path, model, stream in itertools.product(api.examples, ("any-model", "tools", "thinks"), (True, False)):
+        url = path.replace("gemini-2.5-flash", model).replace("claude-sonnet-4-5-20250929-v1:0", model)
+        sent = {"model": model, "stream": stream, "messages": [], "input": "x", "prompt": "x", "contents": []}
+        sent |= {"standin": {"events": 1}, "thinking": {"type": "enabled"}, "think": True}
+        body = json.dumps(sent).encode()
+        headers = {"authorization": "x"}
+        reply = answer(Request("POST", "localhost", url.partition("?")[0], {"alt": "sse"}, headers, body, sent))
+        if reply.status == 200:
+            found.append((reply.content_type, body, b"".join(reply.pieces)))
+    for values in [OTHER[api.name]] if api.name in OTHER else []:
+        lines = [json.dumps(value, ensure_ascii=False).encode() for value in values]
+        found.append(("application/x-ndjson", b"{}", b"\n".join(lines) + b"\n"))
+        found.append(("application/json", b"{}", lines[-1]))
+        found.append(("text/event-stream", b"{}", b"".join(b"data: " + line + b"\n\n" for line in lines)))
+    return list(dict.fromkeys(found))
+
+
+def response_of(api: Api, content_type: str | None, chunks: list[bytes]) -> ResponseFacts:
+    reader = response_reader("host.example", api.examples[0], content_type, {"x-amzn-errortype": "\udc80"})
+    for chunk in chunks:
+        reader.feed(chunk)
+    return reader.finish()
+
+
+def messages_of(api: Api, chunks: list[bytes]) -> ResponseFacts:
+    reader = message_reader(api.examples[0])
+    assert reader is not None
+    for chunk in chunks:
+        reader.feed(chunk)
+    return reader.finish()
+
+
+def request_of(api: Api, chunks: list[bytes]) -> RequestFacts:
+    reader = request_reader("host.example", api.examples[0])
+    for chunk in chunks:
+        reader.feed(chunk)
+    return reader.finish()
+
+
+@EACH
+def test_every_split_of_each_body_gives_the_same(api: Api) -> None:
+    # The shortest body of each content type.
+    shortest = {seed[0]: seed for seed in sorted(seeds(api), key=lambda seed: -len(seed[2]))}
+    read = 0
+    for content_type, request, response in shortest.values():
+        facts = response_of(api, content_type, [response])
+        read += facts != ResponseFacts()
+        asked = request_of(api, [request])
+        for at in range(len(response) + 1):
+            assert response_of(api, content_type, [response[:at], response[at:]]) == facts
+        for at in range(len(request) + 1):
+            assert request_of(api, [request[:at], request[at:]]) == asked
+        assert response_of(api, content_type, [bytes([byte]) for byte in response]) == facts
+    assert read
+
+
+def hostile(body: bytes, others: list[bytes], chance: random.Random) -> bytes:
+    """Return the body with one to four changes."""
+    for _ in range(chance.randint(1, 4)):
+        at, end = sorted((chance.randint(0, len(body)), chance.randint(0, len(body))))
+        match chance.randint(0, 5):
+            case 0:
+                body = body[:at] + bytes([chance.randint(0, 255)]) + body[at + 1 :]
+            case 1:
+                body = body[:at] + chance.choice(JUNK) + body[at:]
+            case 2:
+                body = body[:at] + body[end:]
+            case 3:
+                body = body[:end] + body[at:end] * chance.randint(1, 3) + body[end:]
+            case 4:
+                other = chance.choice(others)
+                body = body[:at] + other[chance.randint(0, len(other)) :]
+            case 5:
+                # A value after a colon becomes another one.
+                colon = body.find(b":", at)
+                comma = body.find(b",", colon)
+                body = body[: colon + 1] + chance.choice(JUNK) + body[comma:] if 0 <= colon < comma else body
+    return body
+
+
+def cuts(body: bytes, chance: random.Random) -> list[bytes]:
+    bounds = sorted(chance.randint(0, len(body)) for _ in range(chance.randint(0, 6)))
+    return [body[a:b] for a, b in itertools.pairwise([0, *bounds, len(body)])]
+
+
+@EACH
+def test_hostile_exchanges_never_raise_and_never_depend_on_chunks(api: Api) -> None:
+    chance = random.Random(f"{api.name}")
+    everything = [response for other in APIS for _, _, response in seeds(other)]
+    for _ in range(-(-EXCHANGES // len(APIS))):
+        content_type, request, response = chance.choice(seeds(api))
+        body, asked = hostile(response, everything, chance), hostile(request, everything, chance)
+        content_type = chance.choice((content_type, *TYPES))
+        facts = response_of(api, content_type, [body])
+        assert response_of(api, content_type, cuts(body, chance)) == facts
+        assert messages_of(api, cuts(body, chance)) == messages_of(api, [body])
+        assert request_of(api, cuts(asked, chance)) == request_of(api, [asked])
+        # The record and the page need valid Unicode and finite numbers.
+        json.dumps([vars(facts.usage), facts.messages, facts.model, facts.id], allow_nan=False).encode()
+
+
+ENDLESS = (
+    ("one line", "text/event-stream"),
+    ("one event", "text/event-stream"),
+    ("one string", "application/json"),
+    ("long message", "application/vnd.amazon.eventstream"),
+)
+
+
+def endless(kind: str) -> Iterator[bytes]:
+    """Yield chunks of 64 KiB without an end."""
+    number = itertools.count()
+    while True:
+        match kind:
+            case "one line":
+                yield b"x" * 65536
+            case "one event":
+                yield b"data: " + b"x" * 65529 + b"\n"
+            case "one string":
+                yield b'{"a": "' + b"x" * 65529
+            case "long message":
+                # The prelude of a message of 24 MiB, then its payload.
+                yield aws_event("chunk", {"bytes": "x" * 65536})[: 65536 if next(number) else None]
+
+
+@EACH
+def test_memory_of_an_endless_body_is_bounded(api: Api) -> None:
+    peaks: dict[tuple[str, str], int] = {}
+    for kind, content_type in ENDLESS:
+        reader = response_reader("host.example", api.examples[0], content_type)
+        chunks = list(itertools.islice(endless(kind), 8))
+        tracemalloc.start()
+        try:
+            # Some 12 MB, which is more than a reader keeps; the chunks themselves are not the reader's.
+            for chunk in itertools.islice(itertools.cycle(chunks), 180):
+                reader.feed(chunk)
+            reader.finish()
+            peaks[kind, content_type] = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    worst = max(peaks, key=lambda key: peaks[key])
+    # A body or an event that is kept, its copy while it is parsed, and the assembled message.
+    assert peaks[worst] < 4 * MAX_EVENT_BYTES, (worst, peaks[worst])

@@ -1,0 +1,454 @@
+"""The table of providers and cases: each cell compares what an SDK tells its caller with what the readers find.
+
+The same bytes serve both. A cell that a provider cannot have states why. Print the table:
+
+    pytest -q tests/unit/llm/test_provider_table.py --provider-table
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import anthropic
+import botocore.exceptions
+import cohere.core
+import groq
+import mistralai.client.errors
+import ollama
+import openai
+import pytest
+from google.genai import errors, types
+
+from openclaw_egress.llm import Usage
+from openclaw_egress.llm.conversation import response_turns
+from openclaw_egress.llm.registry import APIS, api_of
+from tests.support.llm_providers import LLMProviders
+from tests.unit.provider_recording import Clients
+from tests.unit.sdk_usage import anthropic_stream, of_anthropic, of_bedrock, of_chat, of_gemini, of_ollama, of_responses
+
+MESSAGES: Any = [{"role": "user", "content": "Grüße ✓"}]
+CASES = ("plain", "streamed", "tools", "reasoning", "cached", "error", "aborted")
+MODELS = {"tools": "tools", "error": "fail-429"}
+ABORT = {"x-standin-events": "40", "x-standin-abort-after": "3500"}
+
+
+@dataclass
+class Told:
+    """What an SDK tells its caller. ``usage`` is None where it tells nothing, as in an aborted stream."""
+
+    usage: Usage | None = None
+    text: str = ""
+    reasoning: str = ""
+    calls: list[tuple[str, Any]] = field(default_factory=list)
+    reasons: tuple[str, ...] = ()
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One call: the SDKs, the case, its model, and headers that control the fake."""
+
+    clients: Clients
+    case: str
+    model: str
+    headers: dict[str, str]
+
+    @property
+    def streamed(self) -> bool:
+        return self.case not in ("plain", "error")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A provider's API: its host, its name in the registry, the call of its SDK, and the cells that it lacks.
+
+    ``call`` fills ``Told`` as it goes. ``error`` returns the error type of the SDK's exception. ``ignored``: fields of
+    `Usage` that the SDK does not know.
+    """
+
+    host: str
+    api: str
+    call: Callable[[Ask, Told], None]
+    error: Callable[[Any], str | None]
+    none: Mapping[str, str] = field(default_factory=dict)
+    reasoning_model: str = "any-model"
+    cached_model: str = "any-model"
+    ignored: tuple[str, ...] = ()
+
+
+def ask_anthropic(ask: Ask, told: Told) -> None:
+    thinking: Any = {"type": "enabled", "budget_tokens": 1024} if ask.case == "reasoning" else anthropic.omit
+    given: Any = {"model": ask.model, "max_tokens": 2000, "messages": MESSAGES, "thinking": thinking}
+    messages = ask.clients.anthropic.messages
+    if ask.streamed:
+        with messages.stream(**given, extra_headers=ask.headers) as stream:
+            for text in stream.text_stream:
+                told.text += text
+            message = stream.get_final_message()
+    else:
+        message = messages.create(**given)
+    take_anthropic(message, told)
+
+
+def take_anthropic(message: anthropic.types.Message, told: Told) -> None:
+    told.usage, told.reasons = of_anthropic(message.usage), (str(message.stop_reason),)
+    told.text = "".join(block.text for block in message.content if block.type == "text")
+    told.reasoning = "".join(block.thinking for block in message.content if block.type == "thinking")
+    told.calls = [(block.name, block.input) for block in message.content if block.type == "tool_use"]
+
+
+def take_chat(choice: Any, message: Any, told: Told) -> None:
+    """Take a message, or the delta of a chunk, of Chat Completions in the form of any SDK."""
+    content = message.content if isinstance(message.content, list) else [message.content]
+    for piece in content:
+        for thought in getattr(piece, "thinking", None) or []:
+            told.reasoning += thought.text
+        told.text += piece if isinstance(piece, str) else getattr(piece, "text", None) or ""
+    told.reasoning += getattr(message, "reasoning", None) or ""
+    for call in getattr(message, "tool_calls", None) or []:
+        name, arguments = told.calls.pop() if told.calls else ("", "")
+        told.calls.append((name or call.function.name, arguments + (call.function.arguments or "")))
+    if choice.finish_reason:
+        told.reasons = (str(choice.finish_reason),)
+
+
+def end_chat(told: Told) -> None:
+    told.calls = [(name, json.loads(arguments)) for name, arguments in told.calls]
+
+
+def ask_chat(client: Callable[[Clients], Any]) -> Callable[[Ask, Told], None]:
+    def call(ask: Ask, told: Told) -> None:
+        create = client(ask.clients).chat.completions.create
+        if not ask.streamed:
+            whole = create(model=ask.model, messages=MESSAGES)
+            take_chat(whole.choices[0], whole.choices[0].message, told)
+            told.usage = of_chat(whole.usage)
+            return
+        options = {} if client is of_groq else {"stream_options": {"include_usage": True}}
+        for chunk in create(model=ask.model, messages=MESSAGES, stream=True, extra_headers=ask.headers, **options):
+            usage = chunk.usage or (chunk.x_groq.usage if client is of_groq and chunk.x_groq else None)
+            told.usage = of_chat(usage) if usage else told.usage
+            for choice in chunk.choices:
+                take_chat(choice, choice.delta, told)
+        end_chat(told)
+
+    return call
+
+
+def of_groq(clients: Clients) -> groq.Groq:
+    return clients.groq
+
+
+def ask_mistral(ask: Ask, told: Told) -> None:
+    chat, headers = ask.clients.mistral.chat, ask.headers
+    if not ask.streamed:
+        whole: Any = chat.complete(model=ask.model, messages=MESSAGES)
+        take_chat(whole.choices[0], whole.choices[0].message, told)
+        told.usage = Usage(whole.usage.prompt_tokens, whole.usage.completion_tokens)
+        return
+    for event in chat.stream(model=ask.model, messages=MESSAGES, http_headers=headers):
+        if usage := event.data.usage:
+            told.usage = Usage(usage.prompt_tokens, usage.completion_tokens)
+        for choice in event.data.choices:
+            take_chat(choice, choice.delta, told)
+    end_chat(told)
+
+
+def ask_responses(ask: Ask, told: Told) -> None:
+    if not ask.streamed:
+        response = ask.clients.openai.responses.create(model=ask.model, input="x")
+    else:
+        for event in ask.clients.openai.responses.create(
+            model=ask.model, input="x", stream=True, extra_headers=ask.headers
+        ):
+            if event.type == "response.output_text.delta":
+                told.text += event.delta
+            if event.type == "response.completed":
+                response = event.response
+    assert response.usage is not None
+    told.usage, told.reasons, told.text = of_responses(response.usage), (str(response.status),), response.output_text
+    told.calls = [(item.name, json.loads(item.arguments)) for item in response.output if item.type == "function_call"]
+
+
+def ask_gemini(ask: Ask, told: Told) -> None:
+    config = types.GenerateContentConfig(
+        thinking_config=types.ThinkingConfig(include_thoughts=True) if ask.case == "reasoning" else None,
+        http_options=types.HttpOptions(headers=ask.headers),
+    )
+    given: Any = {"model": ask.model, "contents": "Grüße ✓", "config": config}
+    models = ask.clients.gemini.models
+    for chunk in models.generate_content_stream(**given) if ask.streamed else [models.generate_content(**given)]:
+        told.usage = of_gemini(chunk.usage_metadata)
+        for part in chunk.parts or []:
+            if part.function_call:
+                told.calls.append((str(part.function_call.name), part.function_call.args))
+            elif part.thought:
+                told.reasoning += part.text or ""
+            else:
+                told.text += part.text or ""
+        if chunk.candidates and chunk.candidates[0].finish_reason:
+            told.reasons = (chunk.candidates[0].finish_reason.value,)
+
+
+def ask_ollama(ask: Ask, told: Told) -> None:
+    with ask.clients.ollama_with(ask.headers) as client:
+        given: Any = {"model": ask.model, "messages": MESSAGES, "think": ask.case == "reasoning"}
+        for chunk in client.chat(**given, stream=True) if ask.streamed else [client.chat(**given)]:
+            told.text += chunk.message.content or ""
+            told.reasoning += chunk.message.thinking or ""
+            told.calls += [(one.function.name, one.function.arguments) for one in chunk.message.tool_calls or []]
+            if chunk.done:
+                told.usage, told.reasons = of_ollama(chunk), (str(chunk.done_reason),)
+
+
+def ask_cohere(ask: Ask, told: Told) -> None:
+    given: Any = {"model": ask.model, "messages": MESSAGES}
+    if not ask.streamed:
+        whole: Any = ask.clients.cohere.chat(**given)
+        told.text = "".join(part.text for part in whole.message.content)
+        take_cohere(whole, told)
+        return
+    options: Any = {"additional_headers": ask.headers}
+    event: Any
+    for event in ask.clients.cohere.chat_stream(**given, request_options=options):
+        match event.type:
+            case "content-delta":
+                told.text += event.delta.message.content.text or ""
+                told.reasoning += event.delta.message.content.thinking or ""
+            case "tool-plan-delta":
+                told.reasoning += event.delta.message.tool_plan
+            case "tool-call-start":
+                told.calls.append((event.delta.message.tool_calls.function.name, ""))
+            case "tool-call-delta":
+                name, arguments = told.calls.pop()
+                told.calls.append((name, arguments + event.delta.message.tool_calls.function.arguments))
+            case "message-end":
+                take_cohere(event.delta, told)
+                end_chat(told)
+
+
+def take_cohere(end: Any, told: Told) -> None:
+    tokens = end.usage.tokens
+    told.usage, told.reasons = Usage(tokens.input_tokens, tokens.output_tokens), (end.finish_reason,)
+
+
+def ask_converse(ask: Ask, told: Told) -> None:
+    given: Any = {"modelId": f"anthropic.{ask.model}", "messages": [{"role": "user", "content": [{"text": "x"}]}]}
+    if not ask.streamed:
+        whole = ask.clients.bedrock.converse(**given)
+        told.usage, told.reasons = of_bedrock(whole["usage"]), (whole["stopReason"],)
+        told.text = "".join(block.get("text", "") for block in whole["output"]["message"]["content"])
+        return
+    for event in ask.clients.bedrock.converse_stream(**given)["stream"]:
+        delta = event.get("contentBlockDelta", {}).get("delta", {})
+        told.text += delta.get("text", "")
+        told.reasoning += delta.get("reasoningContent", {}).get("text", "")
+        if "contentBlockStart" in event:
+            told.calls.append((event["contentBlockStart"]["start"]["toolUse"]["name"], ""))
+        if "toolUse" in delta:
+            name, arguments = told.calls.pop()
+            told.calls.append((name, arguments + delta["toolUse"]["input"]))
+        if "messageStop" in event:
+            told.reasons = (event["messageStop"]["stopReason"],)
+        if "metadata" in event:
+            told.usage = of_bedrock(event["metadata"]["usage"])
+    end_chat(told)
+
+
+def ask_invoke(ask: Ask, told: Told) -> None:
+    thinking = {"thinking": {"type": "enabled"}} if ask.case == "reasoning" else {}
+    given: Any = {"modelId": f"anthropic.{ask.model}", "body": json.dumps({"messages": MESSAGES} | thinking)}
+    if not ask.streamed:
+        body = ask.clients.bedrock.invoke_model(**given)["body"].read()
+        take_anthropic(anthropic.types.Message.model_validate_json(body), told)
+        return
+    events: list[Any] = []
+    try:
+        for event in ask.clients.bedrock.invoke_model_with_response_stream(**given)["body"]:
+            events.append(json.loads(event["chunk"]["bytes"]))
+    finally:
+        with anthropic_stream(events) as stream:
+            told.text = "".join(stream.text_stream)
+            if events[-1]["type"] == "message_stop":
+                take_anthropic(stream.get_final_message(), told)
+
+
+def ask_embeddings(ask: Ask, told: Told) -> None:
+    told.usage = Usage(ask.clients.openai.embeddings.create(model=ask.model, input="x").usage.prompt_tokens)
+
+
+def ask_images(ask: Ask, told: Told) -> None:
+    images = ask.clients.openai.images
+    if not ask.streamed:
+        usage: Any = images.generate(model=ask.model, prompt="x").usage
+        told.usage = Usage(usage.input_tokens, usage.output_tokens)
+        return
+    for event in images.generate(model=ask.model, prompt="x", stream=True, extra_headers=ask.headers):
+        if event.type == "image_generation.completed":
+            told.usage = Usage(event.usage.input_tokens, event.usage.output_tokens)
+
+
+def error_in(body: Any) -> str:
+    """Return the word for an error in OpenAI's form, which an SDK gives with or without the outer object."""
+    inner = body.get("error", body)
+    return str(inner.get("code") or inner.get("type"))
+
+
+NO_NAME = {"error": "an error has a message, and no name"}
+NO_CACHE = {"cached": "the SDK has no count of cached tokens"}
+BINARY = {"tools": "no tools", "reasoning": "no reasoning", "cached": "no count of cached tokens"}
+ROWS = {
+    "anthropic": Row("api.anthropic.com", "messages", ask_anthropic, lambda e: str(e.body["error"]["type"])),
+    "openai chat": Row("api.openai.com", "chat", ask_chat(lambda clients: clients.openai), lambda e: error_in(e.body)),
+    "openai responses": Row("api.openai.com", "responses", ask_responses, lambda e: error_in(e.body)),
+    "openai embeddings": Row(
+        "api.openai.com",
+        "embeddings",
+        ask_embeddings,
+        lambda e: error_in(e.body),
+        BINARY | {"streamed": "no stream", "aborted": "no stream"},
+    ),
+    "openai images": Row("api.openai.com", "images", ask_images, lambda e: error_in(e.body), BINARY),
+    "gemini": Row("generativelanguage.googleapis.com", "generate-content", ask_gemini, lambda e: str(e.status)),
+    "bedrock converse": Row(
+        "bedrock-runtime.us-east-1.amazonaws.com",
+        "bedrock-converse",
+        ask_converse,
+        lambda e: str(e.response["Error"]["Code"]),
+        reasoning_model="thinks",
+        cached_model="cached",
+    ),
+    "bedrock invoke": Row(
+        "bedrock-runtime.us-east-1.amazonaws.com",
+        "bedrock-invoke-anthropic",
+        ask_invoke,
+        lambda e: str(e.response["Error"]["Code"]),
+    ),
+    "cohere": Row(
+        "api.cohere.com",
+        "cohere-chat",
+        ask_cohere,
+        lambda e: None,
+        NO_NAME | {"cached": "the reference does not say whether the input includes them"},
+        reasoning_model="thinks",
+    ),
+    "groq": Row("api.groq.com", "chat", ask_chat(of_groq), lambda e: error_in(e.body), reasoning_model="thinks"),
+    "mistral": Row(
+        "api.mistral.ai",
+        "chat",
+        ask_mistral,
+        lambda e: error_in(json.loads(e.body)),
+        NO_CACHE,
+        reasoning_model="thinks",
+        ignored=("cache_read_input_tokens", "reasoning_output_tokens"),
+    ),
+    "ollama": Row(
+        "ollama.com",
+        "ollama-chat",
+        ask_ollama,
+        lambda e: None,
+        NO_NAME | NO_CACHE,
+        ignored=("cache_read_input_tokens",),
+    ),
+}
+FAILURES = (
+    anthropic.APIStatusError,
+    openai.APIStatusError,
+    groq.APIStatusError,
+    errors.APIError,
+    ollama.ResponseError,
+    cohere.core.ApiError,
+    mistralai.client.errors.MistralError,
+    botocore.exceptions.ClientError,
+)
+
+
+@pytest.fixture(scope="module")
+def clients() -> Iterator[Clients]:
+    with LLMProviders() as providers:
+        clients = Clients(providers)
+        yield clients
+        clients.close()
+
+
+def told_by_sdk(row: Row, ask: Ask) -> Told:
+    told = Told()
+    ask.clients.bedrock_tap.extra = ask.headers
+    try:
+        if ask.case == "error":
+            with pytest.raises(FAILURES) as caught:
+                row.call(ask, told)
+            told.error = row.error(caught.value)
+        elif ask.case == "aborted":
+            # Each SDK has its own exception, and some end as if the stream were complete.
+            with suppress(Exception):
+                row.call(ask, told)
+        else:
+            row.call(ask, told)
+    finally:
+        ask.clients.bedrock_tap.extra = {}
+    return told
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("name", ROWS)
+def test_cell(clients: Clients, name: str, case: str, record_property: Callable[[str, object], None]) -> None:
+    row = ROWS[name]
+
+    def state(result: str) -> None:
+        record_property("cell", (list(ROWS).index(name), CASES.index(case), name, case, result))
+
+    model = {"reasoning": row.reasoning_model, "cached": row.cached_model}.get(case, MODELS.get(case, "any-model"))
+    ask = Ask(clients, case, model, ABORT if case == "aborted" else {})
+    if (reason := row.none.get(case)) and case in ("tools", "reasoning", "cached", "streamed", "aborted"):
+        state(f"none: {reason}")
+        return
+    told = told_by_sdk(row, ask)
+    exchange = clients.last
+    api = api_of(exchange.path)
+    assert api is not None
+    assert api.name == row.api
+    facts = exchange.response_facts(row.host)
+    found = dict.fromkeys(row.ignored)
+    usage = Usage(**{**vars(facts.usage), **found})
+    if case == "error":
+        assert (facts.error_type, facts.usage) == (told.error, Usage())
+    elif case == "aborted":
+        assert clients.providers.log[-1]["outcome"] == "aborted"
+        assert told.usage is None or usage == told.usage
+        assert facts.finish_reasons == told.reasons == ()
+        assert facts.usage.output_tokens is None or told.usage is not None
+    else:
+        assert usage == told.usage
+        assert facts.finish_reasons == told.reasons
+        assert facts.error_type is None
+    if case == "cached":
+        assert facts.usage.cache_read_input_tokens
+    if case == "reasoning":
+        assert told.reasoning or facts.usage.reasoning_output_tokens
+    if case == "tools":
+        assert told.calls
+    if ask.streamed and facts.messages is not None:
+        assert said(facts.messages) == (told.text, told.reasoning, told.calls)
+    elif case == "plain":
+        parts = [part for turn in response_turns(exchange.decoded().decode()) for part in turn.parts]
+        assert "".join(part.text for part in parts if part.kind == "text") == told.text
+    state(f"none: {reason}" if reason else "equal")
+
+
+def said(messages: list[dict[str, Any]]) -> tuple[str, str, list[tuple[str, Any]]]:
+    parts = [part for message in messages for part in message["parts"]]
+    texts = ["".join(part["content"] for part in parts if part["type"] == kind) for kind in ("text", "reasoning")]
+    calls = [(part["name"], part["arguments"]) for part in parts if part["type"] == "tool_call"]
+    return texts[0], texts[1], calls
+
+
+def test_every_registered_api_has_a_row() -> None:
+    # These have no SDK, or are compared with its types in tests of their own.
+    without = {"realtime", "audio", "cohere-embed", "embed-content", "ollama-generate", "ollama-embed"}
+    without |= {"bedrock-invoke", "bedrock-invoke-embeddings"}
+    assert {row.api for row in ROWS.values()} | without == {api.name for api in APIS}
