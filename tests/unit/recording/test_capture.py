@@ -60,6 +60,19 @@ def exchange(chunks: list[bytes], headers: list[tuple[str, str]], outcome: str =
     return found.record(outcome, 3_000_000_000)
 
 
+@pytest.mark.parametrize(("host", "withheld"), [("ollama", True), ("ollama.com", False)])
+def test_credential_in_a_response_at_a_generic_path_withholds_its_message_too(host: str, withheld: bool) -> None:
+    text = json.dumps({"content": "client_secret=s3cr3t-Value_0123456789"})
+    line = f'{{"model":"m","message":{text},"done":true,"eval_count":3}}\n'.encode()
+    found = capture(host=host, path="/api/chat")
+    found.request_done()
+    found.response_began(200, [("content-type", "application/x-ndjson")])
+    list(found.response_chunk(line, 1))
+    record = found.record("complete", 2)
+    assert ("s3cr3t" not in repr(record)) == withheld
+    assert (record.response_facts.usage.output_tokens is None) == withheld
+
+
 @pytest.mark.parametrize("encode", [bytes, lambda data: gzip.compress(data, mtime=0), zstd.compress])
 def test_every_split_of_the_bytes_gives_the_same_record(encode) -> None:
     coding = {bytes: None, zstd.compress: "zstd"}.get(encode, "gzip")
@@ -72,6 +85,16 @@ def test_every_split_of_the_bytes_gives_the_same_record(encode) -> None:
     for at in range(1, len(wire)):
         assert exchange([wire[:at], wire[at:]], headers) == whole
     assert exchange([wire[at : at + 1] for at in range(len(wire))], headers) == whole
+
+
+@pytest.mark.parametrize("body", [b'{"model":"\xff"}', b'{"model":"m","stream":' + b"1" * 4301 + b"}", b"[" * 900])
+def test_body_that_is_almost_json_is_recorded(body: bytes) -> None:
+    found = capture(body_limit=10_000)
+    list(found.request_chunk(body))
+    found.request_done()
+    record = found.record("client_aborted", 2_000_000_000)
+    assert record.request_body is not None
+    assert record.request_body.content() == body
 
 
 def test_capture_redacts_secrets() -> None:

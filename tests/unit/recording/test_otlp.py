@@ -1,12 +1,19 @@
 """Tests of the OTLP encoding: records equal the SDK's, and a repeated push has the same bytes."""
 
 import pytest
+from opentelemetry._logs import LogRecord as SdkLogRecord
+from opentelemetry._logs import SeverityNumber
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.common._log_encoder import encode_logs
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
+from opentelemetry.sdk._logs import ReadableLogRecord
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 
 from openclaw_egress import __version__
 from openclaw_egress.recording.log_lines import Line
-from openclaw_egress.recording.otlp import assemble, decode_text, encode_record, encode_resource, make_resource
+from openclaw_egress.recording.otlp import SCOPE, assemble, decode_text, encode_record, encode_resource, make_resource
 from openclaw_egress.recording.records import EventRecord, lines_of
 
 TIME = 1_795_524_247_856_487_169
@@ -38,6 +45,38 @@ def test_a_record_holds_line_time_severity_event_name_and_attributes():
     assert values["event_name"].string_value == "openclaw.egress.exchange"
     assert (values["n"].int_value, values["f"].double_value, values["b"].bool_value) == (7, 1.5, True)
     assert [item.string_value for item in values["l"].array_value.values] == ["x", "y"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"attributes": {}},
+        {"attributes": {"zero": 0, "small": -(2**63), "false": False, "empty": "", "none": [], "é": "😀\0", "f": 0.0}},
+        {"trace_id": "0a" * 16, "span_id": "0b" * 8},
+        {"severity_text": "ERROR", "severity_number": 17, "event_name": ""},
+    ],
+)
+def test_a_record_equals_that_of_the_sdks_encoder(changes):
+    """The SDK is the reference for the bytes, so that each release of it shows a difference."""
+    given = line(**changes)
+    context = Context()
+    if given.trace_id:
+        span = SpanContext(int(given.trace_id, 16), int(given.span_id, 16), is_remote=True, trace_flags=TraceFlags(0))
+        context = set_span_in_context(NonRecordingSpan(span), context)
+    record = SdkLogRecord(
+        timestamp=TIME,
+        observed_timestamp=TIME,
+        context=context,
+        severity_text=given.severity_text,
+        severity_number=SeverityNumber(given.severity_number),
+        body="the line",
+        attributes=given.attributes,
+        event_name=given.event_name,
+    )
+    logs = encode_logs([ReadableLogRecord(record, Resource({}), SCOPE)]).resource_logs[0]
+    expected = logs.scope_logs[0].log_records[0].SerializeToString(deterministic=True)
+    assert encode_record(given, "the line", TIME) == expected
 
 
 def test_observed_time_equals_the_records_time():

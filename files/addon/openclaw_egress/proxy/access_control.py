@@ -32,6 +32,7 @@ from openclaw_egress.policy.destination import Destination, DestinationError, pa
 from openclaw_egress.policy.evaluate import decide, decide_address, with_addresses
 from openclaw_egress.policy.model import ClassPolicy, Decision, Policy
 from openclaw_egress.proxy import tunnels
+from openclaw_egress.proxy.budgets import Budgets
 from openclaw_egress.proxy.client_session import ClassUsage, ClientSession
 from openclaw_egress.proxy.connection_grants import ConnectionGrant
 from openclaw_egress.proxy.error_responses import refusal
@@ -39,10 +40,17 @@ from openclaw_egress.proxy.hop_by_hop import drop_hop_by_hop
 from openclaw_egress.proxy.http1_limits import RESPONSE_PROBLEM, BoundedHttpLayer
 from openclaw_egress.proxy.layers import Refuse, abort, looks_like_tls
 from openclaw_egress.proxy.resolver import ResolutionError, Resolver, current_grant, is_own_address
+from openclaw_egress.proxy.websocket_layer import RELAY
 from openclaw_egress.settings import Neighbours
-from openclaw_egress.wire.http1_syntax import is_request_start
+from openclaw_egress.wire.http1_syntax import content_length, is_request_start
 
 log = logging.getLogger("openclaw_egress.access_control")
+
+FURTHER = "openclaw_egress.further"
+"""Key in ``flow.metadata`` of a WebSocket to an inspected host: a function that decides on a further response.
+
+It returns the recorded denial, or None.
+"""
 
 INSPECT = "openclaw_egress.inspect"
 """Key in ``flow.metadata``: the :class:`Allowed` of a request whose exchange the recorder must record."""
@@ -145,15 +153,17 @@ class AccessControl:
         observer: Observer,
         resolver: Resolver | None = None,
         neighbours: Neighbours | None = None,
+        budgets: Budgets | None = None,
     ) -> None:
         self._neighbours = neighbours
+        self._budgets = budgets
         self._policy = policy
         self._observer = observer
         self._resolver = resolver or Resolver()
         self._sessions: dict[str, ClientSession] = {}
         self._usage: defaultdict[str, ClassUsage] = defaultdict(ClassUsage)
 
-    # ── when a hook raises ───────────────────────────────────────────────────────────────────────────────────
+    # ── exceptions in hooks ──────────────────────────────────────────────────────────────────────────────────
 
     def _client_failed(self, client: connection.Client, error: Exception) -> None:
         client.error = "no class owns this listener"
@@ -211,7 +221,7 @@ class AccessControl:
         log.error("a failed TLS handshake could not be recorded: %s", type(error).__name__)
 
     def _record_failure(self, client: connection.Client, code: Code) -> None:
-        """Record a refusal that an internal error caused. If recording fails too, the refusal still stands."""
+        """Record a refusal that an internal error caused. Refuse even if recording fails too."""
         with contextlib.suppress(Exception):
             session = self._sessions.get(client.id)
             self._observer.denied(
@@ -301,6 +311,16 @@ class AccessControl:
             flow.response.headers["retry-after"] = str(math.ceil(wait))  # type: ignore[union-attr]
         return bool(wait)
 
+    def _refuse_by_budget(self, flow: http.HTTPFlow, destination: Destination) -> bool:
+        """Refuse a request to an inspected host if a budget of the class is used up. Return whether it was refused."""
+        over = self._budgets.exceeded(self._class_policy(flow.client_conn)) if self._budgets is not None else None
+        if over is None:
+            return False
+        flow.metadata.pop(INSPECT)
+        self._refuse(flow, destination, over.decision, status=429)
+        flow.response.headers["retry-after"] = str(over.wait_seconds)  # type: ignore[union-attr]
+        return True
+
     def _wait_of_rate(self, found: ClassPolicy) -> float:
         """Count one request of the class. Return the seconds it must wait, or 0.0 if it may pass."""
         return self._usage[found.name].take_request(found.limits.requests_per_minute)
@@ -380,10 +400,18 @@ class AccessControl:
         if not await self._grant(flow, session, destination, sent_method(request), request.path):
             return None
         websocket = "websocket" in request.headers.get("upgrade", "").lower()
-        if websocket and INSPECT in flow.metadata:
-            # The messages of a WebSocket would pass unrecorded. After this refusal clients fall back to plain HTTP.
+        if websocket and INSPECT in flow.metadata and not _is_handshake(request):
             flow.metadata.pop(INSPECT)
             return self._refuse(flow, destination, Decision.denial(Code.WEBSOCKET_NOT_RECORDED, inspect=True))
+        if INSPECT in flow.metadata and self._refuse_by_budget(flow, destination):
+            return None
+        if websocket and INSPECT in flow.metadata:
+            # Without an extension, such as compression, the frames hold the messages themselves.
+            request.headers.pop("sec-websocket-extensions", None)
+            flow.metadata[RELAY] = None
+            flow.metadata[FURTHER] = functools.partial(
+                self._further, flow, destination, sent_method(request), request.path
+            )
         request.data.host = destination.host
         request.data.authority = b""
         # An origin may ignore any other upgrade (RFC 9110, section 7.8), so do not forward it.
@@ -391,6 +419,27 @@ class AccessControl:
         # Proxy credentials are for this proxy, not for the origin (RFC 9110, section 11.7).
         request.headers.pop("proxy-authorization", None)
         return None
+
+    def _further(self, flow: http.HTTPFlow, destination: Destination, method: str, path: str) -> Decision | None:
+        """Decide on a further response of a WebSocket, as on a request of its own. Return the denial, or None."""
+        policy, found = self._policy(), self._class_policy(flow.client_conn)
+        grant = self._session(flow.client_conn).grants.find(destination.host, destination.port)
+        decision = decide(policy, found.name, destination, method, path)
+        if grant is None:
+            decision = Decision.denial(Code.NO_GRANT)
+        elif decision.allow:
+            checked = [check_address(policy, found.name, destination, one, method, path) for one in grant.addresses]
+            decision = with_addresses(decision, checked)
+        if decision.allow and self._wait_of_rate(found):
+            decision = _exhausted(Code.RATE_LIMIT, found)
+        if decision.allow and self._budgets is not None and (over := self._budgets.exceeded(found)) is not None:
+            decision = over.decision
+        if decision.allow:
+            self._observer.allowed(found.name, inspect=True)
+        if decision.would_deny or not decision.allow:
+            enforced = not decision.allow
+            self._observer.denied(found.name, destination, decision, method[:32], _client(flow), enforced=enforced)
+        return None if decision.allow else decision
 
     async def _grant(
         self,
@@ -765,6 +814,19 @@ def _method(request: http.Request) -> str:
 
 def _client(flow: http.HTTPFlow) -> str:
     return str(flow.client_conn.peername[0])
+
+
+def _is_handshake(request: http.Request) -> bool:
+    """Return whether a request for a WebSocket is the handshake of RFC 6455 (section 4.1), and has no body."""
+    headers = request.headers
+    return (
+        sent_method(request) == "GET"
+        and request.http_version == "HTTP/1.1"
+        and headers.get("upgrade", "").strip().lower() == "websocket"
+        and headers.get("sec-websocket-version", "").strip() == "13"
+        and "transfer-encoding" not in headers
+        and not content_length(headers.fields)
+    )
 
 
 def _sni_agrees(sni: str | None, target: Destination) -> bool:

@@ -68,7 +68,7 @@ class StrictChunkedReader:
         return None
 
     def read_eof(self) -> None:
-        """Raise: the connection ended before the body was complete."""
+        """Raise an error, because the connection ended before the body was complete."""
         raise h11.RemoteProtocolError("peer closed connection without sending complete message body")
 
     def _fail(self, problem: str) -> None:

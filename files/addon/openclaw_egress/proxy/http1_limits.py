@@ -28,7 +28,7 @@ from mitmproxy.connection import ConnectionState
 from mitmproxy.net.http import http1
 from mitmproxy.proxy import commands, context, events, layers
 from mitmproxy.proxy.layers import http as http_layers
-from mitmproxy.proxy.layers.http import HTTPMode
+from mitmproxy.proxy.layers.http import HTTPMode, SendHttp
 from mitmproxy.proxy.layers.http._base import HttpEvent, ReceiveHttp
 from mitmproxy.proxy.layers.http._events import (
     ErrorCode,
@@ -54,6 +54,7 @@ from openclaw_egress.proxy.http1_responses import MalformedResponse
 from openclaw_egress.proxy.layers import Commands
 from openclaw_egress.proxy.log_scrubber import without_traffic
 from openclaw_egress.proxy.options import SILENCE_SECONDS
+from openclaw_egress.proxy.websocket_layer import RELAY, unrecorded_relay
 from openclaw_egress.wire import http1_syntax
 from openclaw_egress.wire.proxy_status import OUR_NAME
 
@@ -163,6 +164,22 @@ class PromptStream(http_layers.HttpStream):
         yield from super().send_response(already_streamed)
         if self.flow.response is not None:
             self.flow.response.data.content = None
+
+    def flow_done(self) -> Commands:
+        """Extend the original: relay a WebSocket with our own layer, never an inspected one that is not recorded."""
+        if not self.flow.websocket or self.flow.response is None or self.flow.response.status_code != 101:
+            yield from super().flow_done()
+            return
+        relay = self.flow.metadata.get(RELAY, unrecorded_relay)
+        if relay is None:
+            self.client_state = self.server_state = self.state_errored
+            yield commands.CloseConnection(self.context.client)
+            return
+        self.child_layer = relay(self.context)
+        self._handle_event = self.passthrough
+        yield from self.child_layer.handle_event(events.Start())
+        # As in the original: the child must be ready, because data can follow at once.
+        yield SendHttp(ResponseEndOfMessage(self.stream_id), self.context.client)
 
     def _answer_at_once(self) -> Commands:
         """Send the response that is set, and ignore the rest of the request's body."""

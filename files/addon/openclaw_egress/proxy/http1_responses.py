@@ -107,6 +107,8 @@ class BoundedHttp1Client(StrictBodies, Http1Client):
             version = request.headers.get("sec-websocket-version", "")
             if "websocket" not in asked or given != "websocket" or version != "13":
                 return "101 without a requested upgrade"
+            if "sec-websocket-extensions" in response.headers and "sec-websocket-extensions" not in request.headers:
+                return "101 with an extension that was not offered"
         elif response.status_code < 200:
             self._interim += 1
             if self._interim > INTERIM_RESPONSES:

@@ -47,7 +47,7 @@ An exchange in progress is aborted instead.
 """
 
 CONNECTION_BYTES = 128 * 1024
-"""Charge for each client's connection: tasks of its sockets, TLS state, and data that is read ahead."""
+"""Bytes charged for each client's connection: tasks of its sockets, TLS state, and read-ahead data."""
 
 READ_BYTES = 64 * 1024
 """Size of one read in mitmproxy."""
@@ -56,16 +56,16 @@ READ_AHEAD_BYTES = READ_BYTES // 2
 """Limit of asyncio's buffer of unread data; the buffer holds twice as much before the socket is paused."""
 
 READ_ROOM = 2 * READ_BYTES
-"""Charged ahead for the next read of a body: the chunk, and its place in a capture or a buffer."""
+"""Bytes charged in advance for the next read of a body: the chunk, and its copy in a capture or a buffer."""
 
 CLAIM_BYTES = 256 * 1024
-"""Decoded output of one connection after which its memory is measured again, before its next read."""
+"""Bytes of decoded output of one connection after which its memory is measured again, before its next read."""
 
 SLACK = 384 * 1024
-"""Charged in addition to a body of known length, for the buffers on its way (sockets, TLS, journal)."""
+"""Bytes charged in addition to a body of known length, for buffers in sockets, TLS and the journal."""
 
 COPIES = 3
-"""Copies of a held body that exist for a moment: as read, as captured, and as encrypted towards the peer."""
+"""Number of copies of a held body that exist briefly: as read, as captured, and as encrypted for the peer."""
 
 HELD = "openclaw_egress.held"
 """Key in ``flow.metadata``: an object whose ``held`` is the number of bytes that the recorder keeps of an exchange, and
@@ -73,7 +73,7 @@ whose ``expected`` returns how many it will keep.
 """
 
 PATIENCE = 4
-"""A response, or a partly sent body, may wait this many times ``wait_seconds`` while its class makes progress."""
+"""Factor of ``wait_seconds`` for a response or a partly sent body whose class makes progress."""
 
 LOOK_SECONDS = 1.0
 """Interval at which a waiting connection is checked for a client that has disconnected."""
@@ -160,7 +160,7 @@ class Accounts:
         return self._accounts.get(client.id)
 
     def settle(self, client: connection.Client) -> None:
-        """Charge a connection for its present memory. For a connection without memory this is one look-up."""
+        """Charge a connection for its current memory. For a connection without memory this is one look-up."""
         account = self._accounts.get(client.id)
         if account is not None and account.charged > CONNECTION_BYTES:
             self._charge(account, min(account.charged, _measured(account)))
@@ -368,7 +368,7 @@ def _measured(account: Account) -> int:
 
 
 def _needs(account: Account) -> int:
-    """Return the charge for an account: its present memory, or the memory that it will need soon, if larger."""
+    """Return the charge for an account: its current memory, or the memory that it will need soon, if larger."""
     held = ahead = 0
     for layer in account.layers:
         for side in layer.connections.values():

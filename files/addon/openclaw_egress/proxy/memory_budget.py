@@ -79,7 +79,7 @@ class MemoryBudget:
             del self._used[class_name]
 
     def report(self) -> dict[str, dict[str, int]]:
-        """Return used bytes and present room of each class."""
+        """Return the used bytes and the current room of each class."""
         return {
             name: {"used_bytes": self._used[name], "room_bytes": self.room(name)}
             for name in sorted({*self._class_names(), *list(self._used)})

@@ -72,7 +72,7 @@ def _patch_connections() -> None:
 
     async def settled(self: server.ConnectionHandler, event: Any) -> None:
         await server_event(self, event)
-        # After a read, `admit` does this.
+        # After a read, `admit` settles the account.
         if (accounts := memory.in_use()) is not None and not isinstance(event, events.DataReceived):
             accounts.settle(self.client)
 

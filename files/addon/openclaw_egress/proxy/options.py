@@ -51,7 +51,7 @@ def stock_options() -> dict[str, Any]:
 
 
 def trusted_roots(extra: Path | None, directory: Path) -> Path:
-    """Write the public roots and the operator's into one file: mitmproxy's option replaces its own list."""
+    """Write the public and the operator's root certificates into one file, because mitmproxy's option replaces them."""
     roots = Path(certifi.where()).read_bytes()
     if extra is not None:
         try:

@@ -7,6 +7,8 @@ other bodies stream, and a tap captures them:
 * chunked, or until the connection closes: mitmproxy calls the tap once more, without bytes, before it sends the end;
 * a longer Content-Length: the last byte is the end for the client, so the tap commits on the chunk that completes it.
 
+The messages of a WebSocket pass through `websocket_recording`, which uses the parts of this module.
+
 If the spool cannot take a record, or any code here raises, the request is refused with 503. A response in progress is
 aborted, never finished without a record.
 """
@@ -17,20 +19,38 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 from mitmproxy import connection, http
 from mitmproxy.connection import ConnectionState
 
-from openclaw_egress.observability.metrics import Metrics
+from openclaw_egress.llm import message_reader, provider_of
+from openclaw_egress.llm.model import RequestFacts, text_of
+from openclaw_egress.llm.pricing import PriceTable
+from openclaw_egress.llm.registry import api_of
+from openclaw_egress.observability.metrics import Call, Metrics
 from openclaw_egress.policy.model import Decision
 from openclaw_egress.proxy import memory
-from openclaw_egress.proxy.access_control import INSPECT, REFUSED, Allowed, answer_failed, fails_closed, sent_method
+from openclaw_egress.proxy.access_control import (
+    FURTHER,
+    INSPECT,
+    REFUSED,
+    Allowed,
+    answer_failed,
+    fails_closed,
+    sent_method,
+)
+from openclaw_egress.proxy.budgets import Budgets
 from openclaw_egress.proxy.error_responses import refusal
 from openclaw_egress.proxy.http1_limits import RESPONSE_PROBLEM
 from openclaw_egress.proxy.layers import abort
+from openclaw_egress.proxy.websocket_layer import RELAY, WebSocketRelay
+from openclaw_egress.proxy.websocket_recording import REALTIME, RESPONSES, WebSocketRecording
 from openclaw_egress.recording.capture import ExchangeCapture
+from openclaw_egress.recording.records import ExchangeRecord
+from openclaw_egress.recording.websocket_messages import WebSocket
 from openclaw_egress.spool.writer import Spool, SpoolError
 from openclaw_egress.wire.http1_syntax import content_length
 
@@ -63,6 +83,8 @@ class Exchange:
     """The request is held until it is committed; until then none of it goes upstream."""
     request_committed: bool = False
     closed: bool = False
+    opened: bool = False
+    """The journal has the exchange."""
     failed: bool = False
     """A tap raised an exception: no further byte passes."""
     withheld: bool = False
@@ -90,13 +112,17 @@ class Recorder:
         metrics: Metrics,
         body_limit: int,
         clock_ns: Callable[[], int] = time.time_ns,
+        prices: PriceTable | None = None,
+        budgets: Budgets | None = None,
     ) -> None:
         self._spool = spool
+        self._prices = prices
+        self._budgets = budgets
         self._metrics = metrics
         self._body_limit = body_limit
         self._now = clock_ns
 
-    # ── when a hook raises ───────────────────────────────────────────────────────────────────────────────────
+    # ── exceptions in hooks ──────────────────────────────────────────────────────────────────────────────────
 
     def _message_failed(self, flow: http.HTTPFlow, error: Exception) -> None:
         """Send 503 if no response byte was sent; otherwise abort the connection mid-message."""
@@ -126,9 +152,6 @@ class Recorder:
             self._leave(exchange)
         _log_failure("cannot record a failed exchange now; it will be recorded as interrupted", error)
 
-    def _websocket_failed(self, _: http.HTTPFlow, error: Exception) -> None:
-        log.error("cannot drop the messages of a WebSocket", exc_info=error)
-
     # ── request ──────────────────────────────────────────────────────────────────────────────────────────────
 
     @fails_closed(_headers_failed)
@@ -145,11 +168,28 @@ class Recorder:
 
     def _begin(self, flow: http.HTTPFlow, allowed: Allowed) -> None:
         request = flow.request
+        self._check_spool()
+        capture = self._capture(flow, allowed)
+        length = content_length(request.headers.fields)
+        chunked = length is None and "transfer-encoding" in request.headers
+        exchange = Exchange(capture, flow.client_conn, request_held=not chunked and (length or 0) <= BUFFER_LIMIT)
+        if not exchange.request_held:
+            # A held request is added when it is complete: until then nothing of it leaves.
+            self._open(exchange)
+        flow.metadata[EXCHANGE] = flow.metadata[memory.HELD] = exchange
+        if not exchange.request_held:
+            flow.request.stream = self._request_tap(exchange, length)
+
+    def _check_spool(self) -> None:
+        """Raise SpoolError if no further exchange can be recorded."""
         if self._spool.full:
             raise SpoolError("the spool is full and EGRESS_SPOOL_FULL=block")
         if not self._spool.works():
             raise SpoolError(self._spool.problem or "the spool cannot be written")
-        capture = ExchangeCapture(
+
+    def _capture(self, flow: http.HTTPFlow, allowed: Allowed) -> ExchangeCapture:
+        request = flow.request
+        return ExchangeCapture(
             id=str(uuid.uuid4()),
             class_name=allowed.class_name,
             rule=allowed.decision.rule,
@@ -166,13 +206,14 @@ class Recorder:
             client=str(flow.client_conn.peername[0]),
             code=allowed.decision.code,
         )
-        length = content_length(request.headers.fields)
-        chunked = length is None and "transfer-encoding" in request.headers
-        exchange = Exchange(capture, flow.client_conn, request_held=not chunked and (length or 0) <= BUFFER_LIMIT)
-        self._spool.open_exchange(capture.id, capture.class_name, self._head(exchange))
-        flow.metadata[EXCHANGE] = flow.metadata[memory.HELD] = exchange
-        if not exchange.request_held:
-            flow.request.stream = self._request_tap(exchange, length)
+
+    def _open(self, exchange: Exchange, request: Iterable[bytes] = ()) -> None:
+        """Add an exchange to the journal, with its request's body if that is complete."""
+        capture = exchange.capture
+        self._spool.open_exchange(capture.id, capture.class_name, self._head(exchange), request)
+        exchange.opened = True
+        if exchange.request_committed:
+            exchange.journalled = min(capture.request.size, capture.limit)
 
     def _request_tap(self, exchange: Exchange, length: int | None) -> Callable[[bytes], bytes]:
         def tap(data: bytes) -> None:
@@ -202,16 +243,21 @@ class Recorder:
     def _commit_request(self, exchange: Exchange) -> None:
         if exchange.request_committed:
             return
-        exchange.capture.request_done()
-        self._flush(exchange)
-        self._journal_request(exchange)
-        exchange.capture.request.drop_spare()
+        capture = exchange.capture
+        capture.request_done()
+        if exchange.opened:
+            self._flush(exchange)
+            self._journal_request(exchange)
         exchange.request_committed = True
         try:
-            self._spool.update(exchange.capture.id, self._head(exchange))
+            if exchange.opened:
+                self._spool.update(capture.id, self._head(exchange))
+            else:
+                self._open(exchange, () if capture.secret else capture.request.beginning())
         except BaseException:
             exchange.request_committed = False
             raise
+        capture.request.drop_spare()
 
     # ── response ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -227,10 +273,14 @@ class Recorder:
                 response.stream = True
             return
         exchange.capture.response_began(response.status_code, _headers(response.headers))
-        self._spool.update(exchange.capture.id, self._head(exchange))
         length = content_length(response.headers.fields)
         is_events = "text/event-stream" in response.headers.get("content-type", "")
-        if length is None or length > BUFFER_LIMIT or is_events:
+        held = length is not None and length <= BUFFER_LIMIT and not is_events
+        if held and response.status_code != 101:
+            return
+        # The client gets bytes before the exchange is committed. A held response is committed first.
+        self._spool.update(exchange.capture.id, self._head(exchange))
+        if response.status_code != 101:
             response.stream = self._response_tap(exchange, length)
 
     def _response_tap(self, exchange: Exchange, length: int | None) -> Callable[[bytes], bytes]:
@@ -249,6 +299,9 @@ class Recorder:
         """Commit the exchange. After this hook the response goes to the client (if streamed, only its end does)."""
         exchange = self._exchange(flow)
         if exchange is None or flow.response is None:
+            return
+        if flow.websocket is not None:
+            self._begin_messages(flow, exchange)
             return
         if not flow.response.stream and flow.response.raw_content:
             pieces = exchange.capture.response_chunk(flow.response.raw_content, self._now())
@@ -275,11 +328,24 @@ class Recorder:
         else:
             self._close(exchange, "upstream_error", "protocol_error" if malformed else _error_type(message))
 
-    @fails_closed(_websocket_failed)
-    def websocket_message(self, flow: http.HTTPFlow) -> None:
-        """Drop the messages that mitmproxy keeps of a WebSocket; these connections are not inspected."""
-        if flow.websocket is not None:
-            flow.websocket.messages.clear()
+    # ── WebSocket ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _begin_messages(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
+        """Begin to record messages. After this hook the client learns that the WebSocket is open."""
+        capture, api = exchange.capture, api_of(flow.request.path)
+        name = api.name if api is not None else None
+        capture.upgraded(WebSocket(capture.id), None if name == RESPONSES else message_reader(capture.path))
+        if api is not None and name == REALTIME:
+            asked = text_of(flow.request.query.get("model"))
+            capture.request_facts = RequestFacts(api.operation, provider_of(capture.host), asked, True)
+        exchange.request_held = exchange.request_committed = False
+        self._spool.update(capture.id, self._head(exchange))
+        recording = WebSocketRecording(_MessageJournal(self, flow), exchange, api=name, decide=flow.metadata[FURTHER])
+        flow.metadata[memory.HELD] = recording
+        flow.metadata[RELAY] = partial(WebSocketRelay, messages=recording, failed=self._messages_failed)
+
+    def _messages_failed(self, error: Exception) -> None:
+        _log_failure("cannot record the messages of a WebSocket; closing it", error)
 
     # ── journal ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -319,14 +385,14 @@ class Recorder:
         A scanned request stays only in the capture until its scan ends, so that no second copy waits for the verdict.
         """
         capture = exchange.capture
-        if capture.secret or not (capture.scanned or exchange.request_held) or exchange.journalled:
+        if capture.secret or not capture.scanned or exchange.journalled:
             return
         self._spool.append_pieces(capture.id, "request", capture.request.beginning())
         exchange.journalled = min(capture.request.size, capture.limit)
 
     def _withhold_secrets(self, exchange: Exchange) -> None:
         """Delete journalled bodies once the response shows that they are credentials: a crash would record them."""
-        if exchange.capture.secret and not exchange.withheld:
+        if exchange.capture.secret and exchange.opened and not exchange.withheld:
             self._spool.withhold(exchange.capture.id)
             exchange.withheld = True
 
@@ -337,7 +403,7 @@ class Recorder:
             exchange.timer.cancel()
             exchange.timer = None
         end = self._now()
-        record = exchange.capture.record(outcome, end, error_type)
+        record = self._priced(exchange.capture.record(outcome, end, error_type))
         self._withhold_secrets(exchange)
         self._spool.close_exchange(record)
         exchange.closed = True
@@ -346,6 +412,37 @@ class Recorder:
             waiting.clear()
         self._metrics.exchanges.labels(exchange.capture.class_name, outcome).inc()
         self._metrics.duration.labels(exchange.capture.class_name).observe((end - exchange.capture.begin_ns) / 1e9)
+        self._count(record)
+
+    def _priced(self, record: ExchangeRecord) -> ExchangeRecord:
+        """Return the record with the cost of the call, if it is known."""
+        if self._prices is None:
+            return record
+        provider, facts = record.request_facts.provider_name, record.response_facts
+        return replace(record, cost_usd=self._prices.cost_of(provider, record.model, facts, record.begin_ns))
+
+    def _count(self, record: ExchangeRecord) -> None:
+        asked, usage = record.request_facts, record.response_facts.usage
+        if self._budgets is not None:
+            tokens = (usage.input_tokens or 0) + (usage.output_tokens or 0)
+            self._budgets.add(record.class_name, tokens, record.cost_usd)
+        self._metrics.count_call(
+            Call(
+                class_name=record.class_name,
+                provider=asked.provider_name,
+                model=record.model,
+                status=record.status,
+                tokens={
+                    "input": usage.input_tokens,
+                    "output": usage.output_tokens,
+                    "cache_read": usage.cache_read_input_tokens,
+                    "cache_write": usage.cache_write_input_tokens,
+                    "reasoning": usage.reasoning_output_tokens,
+                },
+                cost_usd=record.cost_usd,
+                first_chunk=record.time_to_first_chunk if asked.stream else None,
+            )
+        )
 
     def _leave(self, exchange: Exchange) -> None:
         """End an exchange that could not be recorded; the spool drops it if none of it went upstream."""
@@ -365,14 +462,20 @@ class Recorder:
         if status is not None:
             capture.status = status
         exchange.failed = True
+        recording = flow.metadata[memory.HELD]
         try:
-            self._close(exchange, "interrupted", "denied")
+            if isinstance(recording, WebSocketRecording):
+                recording.end("interrupted", "denied")
+            else:
+                self._close(exchange, "interrupted", "denied")
         except SpoolError as error:
             self._error_failed(flow, error)
 
     def _head(self, exchange: Exchange) -> dict[str, object]:
-        """Return what the journal must know if the process dies now: the record so far, without bodies."""
+        """Return the record so far, without bodies, which the journal needs if the process crashes now."""
+        websocket = exchange.capture.websocket
         return exchange.capture.known() | {
+            "websocket": websocket.origin() if websocket is not None else None,
             "request_complete": exchange.request_committed,
             "request_held": exchange.request_held,
             "secret": exchange.capture.secret,
@@ -400,6 +503,59 @@ class Recorder:
                 accept=flow.request.headers.get("accept", ""),
                 remedy="Ask the operator to run `egress status` on the proxy: it shows the spool's problem.",
             )
+
+
+class _MessageJournal:
+    """The recorder's part of the recording of a WebSocket (`websocket_recording.Journal`)."""
+
+    def __init__(self, recorder: Recorder, flow: http.HTTPFlow) -> None:
+        self._flow = flow
+        self._recorder = recorder
+
+    def now(self) -> int:
+        return self._recorder._now()
+
+    def open(self) -> Exchange:
+        allowed, response = self._flow.metadata[INSPECT], self._flow.response
+        if not isinstance(allowed, Allowed) or response is None:
+            raise LookupError("the handshake of the WebSocket is unknown")
+        exchange = Exchange(self._recorder._capture(self._flow, allowed), self._flow.client_conn, request_held=False)
+        exchange.capture.response_began(response.status_code, _headers(response.headers))
+        return exchange
+
+    def begin(self, exchange: Exchange) -> None:
+        self._recorder._check_spool()
+        self._recorder._open(exchange)
+
+    def commit(self, exchange: Exchange) -> None:
+        self.flush(exchange)
+        exchange.request_committed = True
+        self._recorder._spool.update(exchange.capture.id, self._recorder._head(exchange))
+
+    def keep(self, exchange: Exchange, direction: str, data: bytes) -> None:
+        self._recorder._keep(exchange, direction, data)
+
+    def flush(self, exchange: Exchange) -> None:
+        self._recorder._flush(exchange)
+
+    def withhold(self, exchange: Exchange) -> None:
+        self._recorder._withhold_secrets(exchange)
+
+    def close(self, exchange: Exchange, outcome: str, error_type: str | None) -> None:
+        try:
+            self._recorder._close(exchange, outcome, error_type)
+        except BaseException:
+            self._recorder._leave(exchange)
+            raise
+
+    def forget(self, exchange: Exchange) -> None:
+        exchange.closed = True
+        # After a crash, a held request that is not complete is forgotten too.
+        exchange.request_held, exchange.request_committed = True, False
+        try:
+            self._recorder._spool.update(exchange.capture.id, self._recorder._head(exchange))
+        finally:
+            self._recorder._spool.leave(exchange.capture.id, recorded=False)
 
 
 def _log_failure(what: str, error: Exception) -> None:

@@ -17,6 +17,7 @@ from openclaw_egress.llm.model import RequestFacts, ResponseFacts
 from openclaw_egress.recording.credentials import CredentialScan, scan_for
 from openclaw_egress.recording.records import Body, ExchangeRecord
 from openclaw_egress.recording.redaction import REDACTED, is_token_endpoint, key_fingerprint, redact_headers, redact_url
+from openclaw_egress.recording.websocket_messages import WebSocket
 from openclaw_egress.wire.content_encoding import BodyDecoder
 
 READ_AHEAD = 2 * 1024 * 1024
@@ -30,6 +31,9 @@ MAX_DECODED = 64 * 1024 * 1024
 
 JOURNAL_PIECE = 256 * 1024
 """Size of the pieces in which the kept beginning of a body goes to the journal."""
+
+WEBSOCKET_VERSION = "13"
+"""The only version of the WebSocket protocol (RFC 6455, section 4.1)."""
 
 TAIL_SHARE = 4
 """A truncated body keeps 1/TAIL_SHARE of its limit for its end, and the rest for its beginning."""
@@ -108,13 +112,23 @@ class BodyCapture:
         kept += kept // 8
         return kept + (min(length, self._limit) if self._encoded else 0)
 
-    def beginning(self) -> Iterator[bytes]:
-        """Yield the kept beginning of the decoded body in pieces, at most ``limit`` bytes together.
+    @property
+    def all_kept(self) -> bool:
+        """Return whether the decoded body so far is in memory."""
+        return self.size <= self._limit
+
+    def kept(self) -> memoryview:
+        """Return the kept beginning of the decoded body. Release the view before the next chunk."""
+        return memoryview(self._head)
+
+    def beginning(self, length: int | None = None) -> Iterator[bytes]:
+        """Yield the kept beginning of the decoded body in pieces, at most ``limit`` or ``length`` bytes together.
 
         Call it before :meth:`drop_spare`.
         """
-        for start in range(0, len(self._head), JOURNAL_PIECE):
-            yield bytes(self._head[start : start + JOURNAL_PIECE])
+        end = len(self._head) if length is None else min(length, len(self._head))
+        for start in range(0, end, JOURNAL_PIECE):
+            yield bytes(self._head[start : min(start + JOURNAL_PIECE, end)])
 
     def forget(self) -> None:
         """Free the bytes of the body. Call this after the record has copied them."""
@@ -243,11 +257,17 @@ class ExchangeCapture:
     request_facts: RequestFacts = field(init=False)
     secret: bool = field(init=False)
     """Whether the bodies are credentials: neither the record nor the journal keeps a byte or a hash of them."""
+    websocket: WebSocket | None = field(init=False, default=None)
+    """The messages so far, if they take the place of bodies."""
     _request_scan: CredentialScan | None = field(init=False, default=None)
     _response_scan: CredentialScan | None = field(init=False, default=None)
     _reader: ResponseReader | None = field(init=False, default=None)
     _request_reader: RequestReader | None = field(init=False, default=None)
     _request_over: bool = field(init=False, default=False)
+    _request_fed: bool = field(init=False, default=False)
+    """The request's reader reads the body piece by piece."""
+    _request_known: dict[str, Any] | None = field(init=False, default=None)
+    """Redacted fields of the request's head, which does not change."""
 
     def __post_init__(self) -> None:
         self.secret = is_token_endpoint(self.host, self.path)
@@ -271,10 +291,20 @@ class ExchangeCapture:
         """Consume a chunk of the request's body, and yield its decoded bytes (see `BodyCapture.feed`)."""
         for piece in self.request.feed(wire):
             self._look(self._request_scan, piece)
-            before = self.request.size - len(piece)
-            if self._request_reader is not None and before < READ_AHEAD:
-                self._request_reader.feed(piece[: READ_AHEAD - before])
+            self._read_request(piece)
             yield piece
+
+    def _read_request(self, piece: bytes) -> None:
+        """Pass a piece to the request's reader, unless the whole body can be read at its end."""
+        if self._request_reader is None or self.request.all_kept:
+            return
+        before = self.request.size - len(piece)
+        if not self._request_fed:
+            self._request_fed = True
+            for kept in self.request.beginning(min(before, READ_AHEAD)):
+                self._request_reader.feed(kept)
+        if before < READ_AHEAD:
+            self._request_reader.feed(piece[: READ_AHEAD - before])
 
     def _scan(self, headers: Headers) -> CredentialScan | None:
         return None if self.secret else scan_for(self.host, self.path, _header(headers, "content-type"))
@@ -302,6 +332,10 @@ class ExchangeCapture:
         if self.secret:
             self.request_facts = read_request(self.host, self.path, None)
         elif self._request_reader is not None:
+            if not self._request_fed:
+                # The reader also reads a body whose end is missing.
+                with self.request.kept() as body:
+                    self._request_reader.whole(body)
             self.request_facts = self._request_reader.finish()
         self._request_reader = None
 
@@ -312,7 +346,8 @@ class ExchangeCapture:
         self.response = BodyCapture(self.limit, _header(headers, "content-encoding"))
         self._response_scan = self._scan(headers)
         if not self.secret:
-            self._reader = response_reader(self.host, self.path, _header(headers, "content-type"))
+            known = {name.lower(): value for name, value in headers}
+            self._reader = response_reader(self.host, self.path, _header(headers, "content-type"), known)
 
     def response_chunk(self, wire: bytes, now_ns: int) -> Iterator[bytes]:
         """Consume a chunk of the response's body, and yield its decoded bytes (see `BodyCapture.feed`)."""
@@ -323,6 +358,39 @@ class ExchangeCapture:
             if self._reader is not None:
                 self._reader.feed(piece)
             yield piece
+
+    def upgraded(self, websocket: WebSocket, reader: ResponseReader | None) -> None:
+        """Capture the messages of a WebSocket in place of bodies. ``reader`` reads those of the server, one a line."""
+        self.websocket = websocket
+        self.http_version = WEBSOCKET_VERSION
+        self.request, self.response = BodyCapture(self.limit, None), BodyCapture(self.limit, None)
+        self._request_scan, self._response_scan = self._scan([]), self._scan([])
+        self._request_over = False
+        self._reader = None if self.secret else reader
+
+    def messages(self, added: bytes, lines: bytes, now_ns: int, *, sent: bool, ended: bool) -> None:
+        """Consume messages of one direction.
+
+        If the last one has ended, `secret` then says whether the messages so far hold a credential.
+
+        Args:
+            added: the bytes that they add to the body (`websocket_messages.Messages.add`).
+            lines: the same for a reader, without line feeds inside of messages.
+            now_ns: the time.
+            sent: whether the client sent them.
+            ended: whether the last one has ended.
+        """
+        scan = self._request_scan if sent else self._response_scan
+        if not sent and self.first_chunk_ns is None:
+            self.first_chunk_ns = now_ns
+        reader = self._request_reader if sent else self._reader
+        for piece in (self.request if sent else self.response).feed(added):
+            self._look(scan, piece)
+        if reader is not None:
+            reader.feed(lines)
+        if ended and scan is not None:
+            scan.end_message()
+            self.secret = self.secret or scan.found
 
     @property
     def held(self) -> int:
@@ -359,9 +427,17 @@ class ExchangeCapture:
         return Body(text=REDACTED, encoding="utf-8", size=body.size or body.wire_size, sha256=None, truncated=True)
 
     def known(self) -> dict[str, Any]:
-        """Return the redacted fields of an `ExchangeRecord` that are known by now, without bodies, end and outcome."""
-        trace_id, span_id = _trace(_header(self.request_headers, "traceparent"))
-        return {
+        """Return the redacted fields of an `ExchangeRecord` that are known so far, without bodies, end and outcome."""
+        if self._request_known is None:
+            trace_id, span_id = _trace(_header(self.request_headers, "traceparent"))
+            self._request_known = {
+                "url": redact_url(self.url),
+                "request_headers": redact_headers(self.request_headers),
+                "key_fingerprint": key_fingerprint(self.request_headers),
+                "trace_id": trace_id,
+                "span_id": span_id,
+            }
+        return self._request_known | {
             "id": self.id,
             "class_name": self.class_name,
             "rule": self.rule,
@@ -370,20 +446,16 @@ class ExchangeCapture:
             "begin_ns": self.begin_ns,
             "first_chunk_ns": self.first_chunk_ns,
             "method": self.method,
-            "url": redact_url(self.url),
             "host": self.host,
             "port": self.port,
             "client": self.client,
             "http_version": self.http_version,
             "status": self.status,
-            "request_headers": redact_headers(self.request_headers),
             "response_headers": redact_headers(self.response_headers),
-            "request_size": self.request.wire_size,
-            "response_size": self.response.wire_size,
+            "request_size": self.websocket.sent.size if self.websocket else self.request.wire_size,
+            "response_size": self.websocket.received.size if self.websocket else self.response.wire_size,
             "request_facts": self.request_facts,
-            "key_fingerprint": key_fingerprint(self.request_headers),
-            "trace_id": trace_id,
-            "span_id": span_id,
+            "websocket": self.websocket.facts() if self.websocket else None,
         }
 
     def record(self, outcome: str, end_ns: int, error_type: str | None = None) -> ExchangeRecord:

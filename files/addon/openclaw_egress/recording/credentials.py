@@ -204,11 +204,15 @@ class CredentialScan:
 
     def finish(self) -> None:
         """End the scan: the body is complete, or no more of it will be received."""
+        self.end_message()
+        self.over = True
+        self._text = self._names = b""
+
+    def end_message(self) -> None:
+        """Scan the bytes that are held back: no escape sequence continues in the next message."""
         if not self.over and self._held:
             held, self._held = self._held, b""
             self._look(held)
-        self.over = True
-        self._text = self._names = b""
 
     def unreadable(self) -> None:
         """Treat the body as a credential, because it cannot be decoded."""

@@ -9,9 +9,12 @@ and 64 KB of metadata, in which severity, trace, scope and resource count. Pure 
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
+
+import msgspec
 
 from openclaw_egress.recording import semconv
 from openclaw_egress.recording.redaction import MAX_URL_BYTES, clean_text, truncate_utf8
@@ -57,26 +60,30 @@ def make_lines(
 
     ``None`` and attributes over the limits are dropped. The largest fields leave the first line for the parts.
     """
-    text = _json(fields)
     line = Line(
         attributes=_bounded_attributes(event_name, attributes),
-        json=text,
+        json="",
         event_name=event_name,
         severity_text=level,
         severity_number=SEVERITY_NUMBERS[level],
         trace_id=trace_id,
         span_id=span_id,
     )
-    size = _size(text)
-    if size + _CHAIN_BYTES <= MAX_LINE_BYTES:
-        return [line]
-    del text  # as long as the bodies: free it before their parts are made
-    line = replace(line, json="")
-    kept, pieces = _split(fields, size)
+    # JSON is never shorter than its texts, so long bodies need not be encoded to know that they do not fit.
+    texts = (holder[path[-1]] for path, holder in _bulky_places(fields))
+    if sum(len(text) for text in texts if isinstance(text, str)) <= MAX_LINE_BYTES:
+        text = _json(fields)
+        if _size(text) + _CHAIN_BYTES <= MAX_LINE_BYTES:
+            return [replace(line, json=text)]
+        del text  # as long as the bodies: free it before their parts are made
+    kept, pieces = _split(fields)
     count = len(pieces)
     kept["parts"] = count
-    first = replace(line, json=_json(kept), attributes={**line.attributes, semconv.PART_COUNT: count})
-    return [first, *(_part(line, path, piece, index, count) for index, (path, piece) in enumerate(pieces, 1))]
+    lines = [replace(line, json=_json(kept), attributes={**line.attributes, semconv.PART_COUNT: count})]
+    while pieces:  # free each piece when its line has it
+        path, encoded = pieces.popleft()
+        lines.append(_part(line, path, encoded, len(lines), count))
+    return lines
 
 
 def _bounded_attributes(event_name: str, attributes: Mapping[str, AttributeValue | None]) -> dict[str, AttributeValue]:
@@ -132,27 +139,38 @@ def reassemble(lines: Iterable[str]) -> dict[str, Any]:
     return first
 
 
-def _split(fields: dict[str, Any], size: int) -> tuple[dict[str, Any], list[tuple[tuple[str, ...], str]]]:
-    """Return the fields without the largest ones, and these as pieces of text with their paths.
+class _Bulky(NamedTuple):
+    """A field that may leave the first line: its path, the dict that holds it, its value, its JSON's size, its text."""
 
-    ``size`` is the length of the fields' JSON in bytes.
-    """
+    path: tuple[str, ...]
+    holder: dict[str, Any]
+    value: Any
+    size: int
+    text: str
+
+
+def _split(fields: dict[str, Any]) -> tuple[dict[str, Any], deque[tuple[tuple[str, ...], str]]]:
+    """Return the fields without the largest ones, and these as pieces: their paths, and texts encoded as JSON."""
     kept = {key: dict(value) if isinstance(value, dict) else value for key, value in fields.items()}
-    bulky: list[tuple[int, tuple[str, ...], str, Any]] = []
+    found: list[_Bulky] = []
     for path, holder in _bulky_places(kept):
         value = holder[path[-1]]
-        text = value if isinstance(value, str) else _json(value)
-        bulky.append((_size(_json(value)), path, text, holder))
-    taken: list[tuple[tuple[str, ...], str]] = []
-    for bytes_saved, path, text, holder in sorted(bulky, key=lambda item: -item[0]):
+        encoded = _json(value)
+        text = value if isinstance(value, str) else encoded
+        found.append(_Bulky(path, holder, value, _size(encoded), text))
+        holder[path[-1]] = 0
+    size = _size(_json(kept)) + sum(bulky.size - 1 for bulky in found)
+    taken = set()
+    for bulky in sorted(found, key=lambda bulky: -bulky.size):
         if size + _CHAIN_BYTES + 32 <= MAX_LINE_BYTES:
-            break
-        del holder[path[-1]]
-        size -= bytes_saved
-        taken.append((path, text))
-    order = [path for path, _ in _bulky_places(fields)]
-    taken.sort(key=lambda item: order.index(item[0]))  # request before response
-    return kept, [(path, piece) for path, text in taken for piece in _pieces(text)]
+            bulky.holder[bulky.path[-1]] = bulky.value
+        else:
+            del bulky.holder[bulky.path[-1]]
+            size -= bulky.size
+            taken.add(bulky.path)
+    # In the order of `found`: request before response.
+    parts = ((bulky.path, piece) for bulky in found if bulky.path in taken for piece in _pieces(bulky.text))
+    return kept, deque(parts)
 
 
 def _bulky_places(fields: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
@@ -167,7 +185,7 @@ def _bulky_places(fields: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], dic
         yield ("messages",), fields
 
 
-def _part(line: Line, path: tuple[str, ...], piece: str, index: int, count: int) -> Line:
+def _part(line: Line, path: tuple[str, ...], encoded: str, index: int, count: int) -> Line:
     direction = "request" if path[0] == "request" else "response"
     exchange = line.attributes.get(semconv.EXCHANGE_ID, "")
     attributes: dict[str, AttributeValue] = {
@@ -179,19 +197,23 @@ def _part(line: Line, path: tuple[str, ...], piece: str, index: int, count: int)
         semconv.PART_DIRECTION: direction,
     }
     part = {"index": index, "count": count, "direction": direction, "path": list(path)}
-    return replace(line, attributes=attributes, json=_json({"exchange": exchange, "part": part, "data": piece}))
+    head = _json({"exchange": exchange, "part": part})
+    return replace(line, attributes=attributes, json=f'{head[:-1]},"data":{encoded}}}')
 
 
 def _pieces(text: str) -> Iterator[str]:
-    """Yield ``text`` in pieces whose JSON takes at most `_PART_BYTES`, cut between characters."""
+    """Yield the JSON of pieces of ``text``, each at most `_PART_BYTES` long, cut between characters."""
     start = 0
+    length = _PART_BYTES
     while start < len(text):
-        length = _PART_BYTES
-        while (size := _size(_json(text[start : start + length]))) > _PART_BYTES:
-            length = min(len(text) - start, length)
-            length = max(1, length * _PART_BYTES // size - 8)
-        yield text[start : start + length]
-        start += length
+        encoded = _json(text[start : start + length])
+        size = _size(encoded)
+        taken = min(length, len(text) - start)
+        # The next piece probably needs as many escapes as this one.
+        length = max(1, taken * _PART_BYTES // size - 8)
+        if size <= _PART_BYTES:
+            yield encoded
+            start += taken
 
 
 def bounded_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -215,6 +237,10 @@ def _json(value: Any) -> str:
 
     Do not use `clean_text` here: its escape ``\\xff`` is not valid inside a JSON string.
     """
+    try:
+        return msgspec.json.encode(value, enc_hook=str).decode()
+    except (ValueError, TypeError, OverflowError, RecursionError):
+        pass  # lone surrogates, integers beyond 64 bits, keys that are not text
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
     return text if text.isascii() else text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
 

@@ -7,9 +7,11 @@ The JSON of an exchange::
     {"seq": 7, "prev": "<sha256>", "method": "POST", "url": "https://…", "status": 200,
      "request":  {"headers": {…}, "body": "…", "body_sha256": "…", "body_size": 12, "body_encoding": "utf-8"},
      "response": {"headers": {…}, "body": "…", …},
-     "messages": […assembled message of a stream…], "messages_truncated": true}
+     "messages": […assembled message of a stream…], "messages_truncated": true,
+     "websocket": {…}}
 
-``messages_truncated`` is present only if the assembled message exceeded the limit or an event was unreadable.
+``messages_truncated`` is present only if the assembled message exceeded the limit or an event was unreadable,
+``websocket`` only on a WebSocket (`websocket_messages.WebSocket.facts`).
 """
 
 from __future__ import annotations
@@ -106,12 +108,25 @@ class ExchangeRecord:
     body_truncated: bool = False
     request_facts: RequestFacts = field(default_factory=RequestFacts)
     response_facts: ResponseFacts = field(default_factory=ResponseFacts)
+    cost_usd: float | None = None
     error_type: str | None = None
     key_fingerprint: str | None = None
     trace_id: str | None = None
     """32 hex digits, from ``traceparent``; ``span_id`` has 16."""
     span_id: str | None = None
     output_messages: list[dict[str, Any]] | None = None
+    websocket: Mapping[str, Any] | None = None
+    """Messages of a WebSocket: see `websocket_messages.WebSocket.facts`."""
+
+    @property
+    def model(self) -> str | None:
+        """Return the model that the response names, else the requested one."""
+        return self.response_facts.model or self.request_facts.model
+
+    @property
+    def time_to_first_chunk(self) -> float | None:
+        """Return the seconds until the first bytes of the response's body; None if there are none."""
+        return None if self.first_chunk_ns is None else max(0, self.first_chunk_ns - self.begin_ns) / 1e9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,9 +205,6 @@ def error_type_of(record: ExchangeRecord) -> str | None:
 def _exchange_lines(record: ExchangeRecord) -> list[Line]:
     asked, answered, usage = record.request_facts, record.response_facts, record.response_facts.usage
     error_type = error_type_of(record)
-    first_chunk = None
-    if record.first_chunk_ns is not None:
-        first_chunk = max(0, record.first_chunk_ns - record.begin_ns) / 1e9
     attributes: dict[str, AttributeValue | None] = {
         semconv.EXCHANGE_ID: record.id,
         semconv.CLASS: record.class_name,
@@ -212,7 +224,9 @@ def _exchange_lines(record: ExchangeRecord) -> list[Line]:
         semconv.SERVER_ADDRESS: record.host,
         semconv.SERVER_PORT: record.port,
         semconv.CLIENT_ADDRESS: record.client or None,
+        semconv.NETWORK_PROTOCOL_NAME: "websocket" if record.websocket else None,
         semconv.NETWORK_PROTOCOL_VERSION: record.http_version,
+        semconv.CONNECTION_ID: (record.websocket or {}).get("connection"),
         semconv.ERROR_TYPE: error_type,
         semconv.GEN_AI_OPERATION_NAME: asked.operation_name,
         semconv.GEN_AI_PROVIDER_NAME: asked.provider_name,
@@ -221,12 +235,13 @@ def _exchange_lines(record: ExchangeRecord) -> list[Line]:
         semconv.GEN_AI_RESPONSE_MODEL: answered.model,
         semconv.GEN_AI_RESPONSE_ID: answered.id,
         semconv.GEN_AI_RESPONSE_FINISH_REASONS: list(answered.finish_reasons) or None,
-        semconv.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK: first_chunk,
+        semconv.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK: record.time_to_first_chunk,
         semconv.GEN_AI_USAGE_INPUT_TOKENS: usage.input_tokens,
         semconv.GEN_AI_USAGE_OUTPUT_TOKENS: usage.output_tokens,
         semconv.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS: usage.cache_read_input_tokens,
         semconv.GEN_AI_USAGE_CACHE_WRITE_INPUT_TOKENS: usage.cache_write_input_tokens,
         semconv.GEN_AI_USAGE_REASONING_OUTPUT_TOKENS: usage.reasoning_output_tokens,
+        semconv.COST: record.cost_usd,
     }
     fields: dict[str, Any] = {
         "method": truncate_utf8(clean_text(record.method), MAX_ATTRIBUTE_BYTES),
@@ -240,6 +255,8 @@ def _exchange_lines(record: ExchangeRecord) -> list[Line]:
         fields["messages"] = messages
         if answered.messages_truncated:
             fields["messages_truncated"] = True
+    if record.websocket is not None:
+        fields["websocket"] = record.websocket
     return make_lines(
         semconv.EVENT_EXCHANGE,
         severity(record.status, record.outcome, error_type),
@@ -297,7 +314,7 @@ def _event_lines(record: EventRecord) -> list[Line]:
 def _message_json(headers: Headers, body: Body | None) -> dict[str, Any]:
     message: dict[str, Any] = {"headers": headers_json(headers)}
     if body is not None:
-        message["body"] = clean_text(body.text)
+        message["body"] = body.text
         message["body_sha256"] = body.sha256
         message["body_size"] = body.size
         message["body_encoding"] = body.encoding

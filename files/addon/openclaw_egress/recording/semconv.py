@@ -11,7 +11,7 @@ from __future__ import annotations
 from opentelemetry.semconv.attributes.client_attributes import CLIENT_ADDRESS
 from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
 from opentelemetry.semconv.attributes.http_attributes import HTTP_REQUEST_METHOD, HTTP_RESPONSE_STATUS_CODE
-from opentelemetry.semconv.attributes.network_attributes import NETWORK_PROTOCOL_VERSION
+from opentelemetry.semconv.attributes.network_attributes import NETWORK_PROTOCOL_NAME, NETWORK_PROTOCOL_VERSION
 from opentelemetry.semconv.attributes.server_attributes import SERVER_ADDRESS, SERVER_PORT
 from opentelemetry.semconv.attributes.url_attributes import URL_FULL
 
@@ -20,6 +20,7 @@ __all__ = [
     "ERROR_TYPE",
     "HTTP_REQUEST_METHOD",
     "HTTP_RESPONSE_STATUS_CODE",
+    "NETWORK_PROTOCOL_NAME",
     "NETWORK_PROTOCOL_VERSION",
     "SERVER_ADDRESS",
     "SERVER_PORT",
@@ -54,7 +55,10 @@ EVENT_CA = "openclaw.egress.ca"
 EVENT_SPOOL = "openclaw.egress.spool"
 EVENT_CHECKPOINT = "openclaw.egress.checkpoint"
 
+POLICY_DIGEST = "openclaw.egress.policy.digest"
 EXCHANGE_ID = "openclaw.egress.exchange.id"
+CONNECTION_ID = "openclaw.egress.connection.id"
+"""ID of a WebSocket: all records of one connection have the same."""
 CLASS = "openclaw.egress.class"
 RULE = "openclaw.egress.rule"
 CODE = "openclaw.egress.code"
@@ -68,13 +72,15 @@ DURATION = "openclaw.egress.duration"
 """Seconds."""
 KEY = "openclaw.egress.key"
 """Fingerprint of the API key in use: 12 hex digits of its SHA-256."""
+COST = "openclaw.egress.cost.usd"
+"""US dollars: what the provider stated, else tokens times the prices of `genai-prices`; absent if unknown."""
 OUTCOME = "openclaw.egress.outcome"
 REQUEST_SIZE = "openclaw.egress.request.size"
 RESPONSE_SIZE = "openclaw.egress.response.size"
 COUNT = "openclaw.egress.count"
-"""How many denials one summarising record stands for."""
+"""Number of denials that a summary record counts."""
 SUMMARY = "openclaw.egress.summary"
-"""``True`` on a record that stands for denials that were only counted."""
+"""``True`` on a summary record, whose denials were only counted."""
 ENFORCED = "openclaw.egress.enforced"
 """``False`` on a denial that was only reported (action ``report``)."""
 PART_INDEX = "openclaw.egress.part.index"

@@ -1,0 +1,415 @@
+"""The recording of one WebSocket: it decides when the bytes of each direction may pass, and records them first.
+
+A message is held until it is complete and recorded, and passes at once then. A message of more than `HOLD_BYTES` passes
+in parts, each recorded before it passes. By default all messages belong to the exchange that began with the handshake.
+On OpenAI's Responses API each response is an exchange of its own (`llm.responses_websocket`), and the exchange of the
+handshake keeps the messages that belong to no response.
+
+The parts of the recorder are passed in as `Journal`, so that this module knows neither mitmproxy nor the spool.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, Protocol
+
+from openclaw_egress.llm import message_reader
+from openclaw_egress.llm.model import object_in, text_of
+from openclaw_egress.llm.responses_websocket import CREATE, ENDS, Lanes, Turn, stream_id_of
+from openclaw_egress.policy.model import Decision
+from openclaw_egress.recording.capture import ExchangeCapture
+from openclaw_egress.recording.websocket_messages import WebSocket
+from openclaw_egress.wire import websocket_frames
+from openclaw_egress.wire.json_members import TopLevelMembers
+from openclaw_egress.wire.websocket_frames import FrameError, FrameReader, Part
+
+HOLD_BYTES = 4 * 1024 * 1024
+"""Bytes of a message that are held at most until it is complete."""
+
+RESPONSES, REALTIME = "responses", "realtime"
+
+MAX_TURNS = 256
+"""Responses of one connection that can be in progress. OpenAI allows fewer."""
+
+TURN_BYTES = 32 * 1024
+"""Bytes charged for each response in progress, besides its bodies."""
+
+_ROUTING = frozenset({"type", "stream_id", "response_id"})
+
+
+class Exchange(Protocol):
+    """An exchange in progress (`recorder.Exchange`)."""
+
+    capture: ExchangeCapture
+
+    @property
+    def held(self) -> int:
+        """Return the bytes of the exchange that are in memory."""
+
+
+class Journal[Recorded: Exchange](Protocol):
+    """The part of the recorder that writes to the spool. Each method raises `SpoolError` if it cannot."""
+
+    def now(self) -> int:
+        """Return the time in Unix nanoseconds."""
+
+    def open(self) -> Recorded:
+        """Return a new exchange with the headers of the handshake. It is not in the spool yet."""
+
+    def begin(self, exchange: Recorded) -> None:
+        """Add the exchange to the spool as one whose request may have been sent."""
+
+    def commit(self, exchange: Recorded) -> None:
+        """Write the request, which is complete, and its facts to the spool."""
+
+    def keep(self, exchange: Recorded, direction: str, data: bytes) -> None:
+        """Pass bytes of a body to the spool within `recorder.JOURNAL_SECONDS`."""
+
+    def flush(self, exchange: Recorded) -> None:
+        """Write the bytes of `keep` to the spool now."""
+
+    def withhold(self, exchange: Recorded) -> None:
+        """Delete the bodies of the exchange from the spool if they are credentials."""
+
+    def close(self, exchange: Recorded, outcome: str, error_type: str | None) -> None:
+        """Record the exchange. If that fails, leave it to the spool and raise."""
+
+    def forget(self, exchange: Recorded) -> None:
+        """Drop the exchange without a record."""
+
+
+class Passing(NamedTuple):
+    """The bytes that may pass after a read."""
+
+    to_client: bytes
+    to_server: bytes
+    problem: str | None
+    """The reason why the bytes after these are not WebSocket frames: the connection must be closed."""
+
+
+@dataclass(slots=True)
+class _Batch[Recorded: Exchange]:
+    """Successive messages of one exchange, which are recorded together: many short ones are as cheap as a long one."""
+
+    exchange: Recorded
+    added: bytearray = field(default_factory=bytearray)
+    lines: bytearray = field(default_factory=bytearray)
+    ended: bool = True
+
+
+@dataclass(slots=True)
+class _Direction[Recorded: Exchange]:
+    frames: FrameReader
+    sent: bool
+    """Whether the client is the sender."""
+    raw: bytearray = field(default_factory=bytearray)
+    """Frames that may not pass yet."""
+    payload: bytearray = field(default_factory=bytearray)
+    """The held message."""
+    inside: bool = False
+    """A message has begun and is not complete."""
+    target: Recorded | None = None
+    """The exchange of a message that passes in parts."""
+    turn: Turn | None = None
+    """The response of a message that passes in parts."""
+    answered: bool = False
+    """The server has ended that response before its request was complete."""
+    members: TopLevelMembers | None = None
+    """Reader of a message that passes in parts."""
+    batch: _Batch[Recorded] | None = None
+    """Messages of the current read."""
+    discards: bool = False
+    """The rest of the message is refused."""
+    ready: bytearray = field(default_factory=bytearray)
+    """Frames that may pass."""
+
+    @property
+    def between(self) -> bool:
+        """Return whether the receiver has complete messages only, so that a frame of the proxy may follow."""
+        return self.target is None and not self.discards
+
+
+class WebSocketRecording[Recorded: Exchange]:
+    """The recording of one connection; see the module's docstring.
+
+    Args:
+        journal: the recorder.
+        connection: the exchange of the handshake.
+        api: name of the API (`llm.model.Api.name`), or None.
+        decide: decides on a further response. It returns the recorded denial, or None.
+    """
+
+    def __init__(
+        self,
+        journal: Journal[Recorded],
+        connection: Recorded,
+        *,
+        api: str | None,
+        decide: Callable[[], Decision | None],
+    ) -> None:
+        self._journal = journal
+        self._connection = connection
+        self._lanes = Lanes() if api == RESPONSES else None
+        self._asks = api in (RESPONSES, REALTIME)
+        """Whether a message of the client can request a response."""
+        self._decide = decide
+        self._turns: dict[Turn, Recorded] = {}
+        self._client: _Direction[Recorded] = _Direction(FrameReader(masked=True), sent=True)
+        self._server: _Direction[Recorded] = _Direction(FrameReader(masked=False), sent=False)
+        self._own = bytearray()
+        """Frames of the proxy that wait for the end of a server's message."""
+        self._had_turns = False
+        self.ended = False
+
+    @property
+    def held(self) -> int:
+        """Return the bytes in memory, for the memory budget."""
+        directions = sum(len(side.raw) + len(side.payload) + len(side.ready) for side in (self._client, self._server))
+        turns = sum(TURN_BYTES + exchange.held for exchange in self._turns.values())
+        return self._connection.held + directions + turns + len(self._own)
+
+    @property
+    def _closed_well(self) -> bool:
+        """Return whether a close frame has arrived, and no error of the server was its reason."""
+        websocket = self._connection.capture.websocket
+        if websocket is None or websocket.closed_by is None:
+            return False
+        return websocket.closed_by == "client" or websocket.close_code in websocket_frames.USUAL_CLOSURES
+
+    @property
+    def may_send(self) -> bool:
+        """Return whether the proxy may send a frame to the client now."""
+        return self._server.between and not self._server.frames.closed
+
+    # ── reads ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def take(self, data: bytes, *, sent: bool) -> Passing:
+        """Record the messages in the bytes of a read, and return the bytes that may pass.
+
+        Raises:
+            SpoolError: they cannot be recorded: nothing may pass, and the connection must be closed.
+        """
+        side = self._client if sent else self._server
+        problem = None
+        try:
+            self._read(side, data)
+        except FrameError as error:
+            problem = str(error)
+        self._record_batch(side)
+        self._flush_requests()
+        to_client, to_server = bytes(self._server.ready), bytes(self._client.ready)
+        self._server.ready.clear()
+        self._client.ready.clear()
+        if self._own and self.may_send:
+            to_client += bytes(self._own)
+            self._own.clear()
+        return Passing(to_client, to_server, problem)
+
+    def _read(self, side: _Direction[Recorded], data: bytes) -> None:
+        at = 0
+        for part in side.frames.feed(data):
+            side.raw += data[at : part.end]
+            at = part.end
+            self._part(side, part)
+            if not side.inside or side.target is not None:
+                side.ready += side.raw
+                side.raw.clear()
+            elif side.discards:
+                side.raw.clear()
+        side.raw += data[at:]
+
+    def _part(self, side: _Direction[Recorded], part: Part) -> None:
+        if part.opcode >= websocket_frames.CLOSE:
+            self._control(side, part)
+            return
+        begins, side.inside = not side.inside, not part.ended
+        if side.discards:
+            if part.ended:
+                side.discards = False
+                side.raw.clear()
+            return
+        if side.target is not None:
+            if side.members is not None:
+                side.members.feed(part.payload)
+            self._record(side, side.target, part.payload, begins=False, ends=part.ended)
+            if part.ended:
+                self._message_over(side, side.members.found if side.members is not None else {})
+            return
+        payload = part.payload
+        if not begins or not part.ended:
+            side.payload += payload
+            if not part.ended and len(side.payload) + len(side.raw) <= HOLD_BYTES:
+                return
+            payload = bytes(side.payload)
+            side.payload.clear()
+        self._release(side, payload, ends=part.ended)
+
+    def _control(self, side: _Direction[Recorded], part: Part) -> None:
+        websocket = self._connection.capture.websocket
+        if websocket is None:
+            return
+        if part.opcode != websocket_frames.CLOSE:
+            websocket.control_frames += 1
+        elif websocket.closed_by is None:
+            websocket.closed_by = "client" if side.sent else "server"
+            websocket.close_code = websocket_frames.close_code(part.payload)
+
+    # ── messages ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _release(self, side: _Direction[Recorded], payload: bytes, *, ends: bool) -> None:
+        """Record a message, or its beginning, so that it may pass; refuse it if a decision denies it."""
+        found: Mapping[str, Any] = {}
+        if self._asks and (side.sent or not ends):
+            members = TopLevelMembers(_ROUTING)
+            members.feed(payload)
+            found, side.members = members.found, None if ends else members
+        elif self._lanes is not None:
+            # Only the whole object holds the ID of a response.
+            found = object_in(payload) or {}
+        # A later member can change the type of a message that passes in parts: treat it as a request.
+        asks = side.sent and self._asks and (found.get("type") == CREATE or not ends)
+        if asks and self._is_refused(found):
+            side.raw.clear()
+            side.discards, side.members = not ends, None
+            return
+        exchange = self._exchange_of(side, found, ends=ends)
+        if not ends:
+            side.target = exchange
+        self._record(side, exchange, payload, begins=True, ends=ends)
+        if ends:
+            self._message_over(side, found)
+
+    def _is_refused(self, found: Mapping[str, Any]) -> bool:
+        decision = self._decide()
+        if decision is None:
+            return False
+        error = {"type": "egress_denied", "code": decision.code, "message": f"denied by the proxy: {decision.reason}"}
+        event = {"type": "error", "status": 429, "error": error}
+        if (stream_id := stream_id_of(found)) is not None:
+            event["stream_id"] = stream_id
+        self._own += websocket_frames.server_frame(websocket_frames.TEXT, json.dumps(event).encode())
+        return True
+
+    def _exchange_of(self, side: _Direction[Recorded], found: Mapping[str, Any], *, ends: bool) -> Recorded:
+        """Return the exchange that a message belongs to."""
+        if self._lanes is None:
+            return self._connection
+        if side.sent:
+            if ends and found.get("type") != CREATE:
+                return self._connection
+            side.turn = self._lanes.requested(found)
+        else:
+            side.turn = self._lanes.received(found)
+        if side.turn is None:
+            return self._connection
+        if side.turn not in self._turns:
+            self._turns[side.turn] = self._begin(side.turn)
+        return self._turns[side.turn]
+
+    def _begin(self, turn: Turn) -> Recorded:
+        if len(self._turns) >= MAX_TURNS:
+            raise FrameError(f"more than {MAX_TURNS} responses are in progress")
+        exchange = self._journal.open()
+        connection_id = self._connection.capture.id
+        websocket = WebSocket(connection_id, stream_id=turn.stream_id)
+        exchange.capture.upgraded(websocket, message_reader(exchange.capture.path))
+        self._journal.begin(exchange)
+        self._had_turns = True
+        return exchange
+
+    def _record(
+        self, side: _Direction[Recorded], exchange: Recorded, payload: bytes, *, begins: bool, ends: bool
+    ) -> None:
+        websocket = exchange.capture.websocket
+        if websocket is None:
+            raise ValueError("the exchange is not a WebSocket")
+        if side.batch is None or side.batch.exchange is not exchange:
+            self._record_batch(side)
+            side.batch = _Batch(exchange)
+        added = (websocket.sent if side.sent else websocket.received).add(payload, begins=begins)
+        side.batch.added += added
+        # A line feed inside a message would end its line. In JSON it can only stand between two values.
+        side.batch.lines += added[: len(added) - len(payload)] + payload.replace(b"\n", b" ")
+        side.batch.ended = ends
+
+    def _record_batch(self, side: _Direction[Recorded]) -> None:
+        batch, side.batch = side.batch, None
+        if batch is None:
+            return
+        capture, direction, added = batch.exchange.capture, "request" if side.sent else "response", bytes(batch.added)
+        capture.messages(added, bytes(batch.lines), self._journal.now(), sent=side.sent, ended=batch.ended)
+        if capture.secret:
+            self._journal.withhold(batch.exchange)
+        else:
+            self._journal.keep(batch.exchange, direction, added)
+
+    def _message_over(self, side: _Direction[Recorded], found: Mapping[str, Any]) -> None:
+        turn, side.turn, side.target, side.members = side.turn, None, None, None
+        if turn is None or self._lanes is None:
+            return
+        if side.sent:
+            self._record_batch(side)
+            # In a message that passed in parts, the lane can follow the beginning.
+            turn.stream_id = stream_id_of(found)
+            capture = self._turns[turn].capture
+            if capture.websocket is not None:
+                capture.websocket.stream_id = turn.stream_id
+            capture.request_done()
+            capture.request_facts = replace(capture.request_facts, stream=True)
+            self._journal.commit(self._turns[turn])
+            if side.answered:
+                side.answered = False
+                self._end_turn(turn)
+        elif text_of(found.get("type")) in ENDS:
+            self._record_batch(side)
+            if turn is self._client.turn:
+                self._client.answered = True
+            else:
+                self._end_turn(turn)
+
+    def _end_turn(self, turn: Turn) -> None:
+        if self._lanes is not None:
+            self._lanes.ended(turn)
+        self._journal.close(self._turns.pop(turn), "complete", None)
+
+    def _flush_requests(self) -> None:
+        """Write everything that the client has sent to the spool, before it passes."""
+        if self._client.ready:
+            for exchange in (self._connection, *self._turns.values()):
+                self._journal.flush(exchange)
+
+    # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def end(self, outcome: str, error_type: str | None) -> None:
+        """Record what is in progress; ``outcome`` and ``error_type`` are those of unfinished responses."""
+        if self.ended:
+            return
+        self.ended = True
+        with contextlib.ExitStack() as stack:  # the others are recorded even if one cannot be
+            stack.callback(self._end_connection, outcome, error_type)
+            for exchange in self._turns.values():
+                stack.callback(self._journal.close, exchange, outcome, error_type)
+
+    def disconnected(self, *, client: bool) -> None:
+        """Record what is in progress after the client or the server has closed the connection."""
+        websocket = self._connection.capture.websocket
+        first = websocket.closed_by if websocket is not None else None
+        if first == "client" or (first is None and client):
+            self.end("client_aborted", "client_aborted")
+        else:
+            self.end("upstream_error", "upstream_closed")
+
+    def _end_connection(self, outcome: str, error_type: str | None) -> None:
+        websocket = self._connection.capture.websocket
+        if self._had_turns and websocket is not None and not (websocket.sent.count or websocket.received.count):
+            self._journal.forget(self._connection)
+        elif self._closed_well and error_type in ("client_aborted", "upstream_closed"):
+            self._journal.close(self._connection, "complete", None)
+        else:
+            self._journal.close(self._connection, outcome, error_type)
+
+
+__all__ = ["HOLD_BYTES", "REALTIME", "RESPONSES", "Journal", "Passing", "WebSocketRecording"]

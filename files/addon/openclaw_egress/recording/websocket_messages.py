@@ -1,0 +1,80 @@
+"""The messages of a WebSocket in a record: their number, bytes and sizes, and how they form a body. Pure.
+
+A body holds the messages of one direction in order, with a line feed between two of them. The sizes say where each
+message ends, even if messages contain line feeds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+MAX_SIZES = 1000
+"""Number of messages of one direction whose sizes are kept; further messages are only counted."""
+
+SEPARATOR = b"\n"
+
+
+@dataclass(slots=True)
+class Messages:
+    """The messages of one direction."""
+
+    count: int = 0
+    size: int = 0
+    """Bytes of the payloads, without frames and separators."""
+    sizes: list[int] = field(default_factory=list)
+    """Bytes of each of the first `MAX_SIZES` messages."""
+
+    def add(self, payload: bytes, *, begins: bool) -> bytes:
+        """Count a message or a further part of it. Return the bytes that it adds to the body."""
+        first = self.count == 0
+        if begins:
+            self.count += 1
+            if self.count <= MAX_SIZES:
+                self.sizes.append(0)
+        self.size += len(payload)
+        if self.count <= MAX_SIZES:
+            self.sizes[-1] += len(payload)
+        return SEPARATOR + payload if begins and not first else payload
+
+    def facts(self) -> dict[str, Any]:
+        """Return the members of the record's JSON."""
+        return {"messages": self.count, "bytes": self.size, "sizes": list(self.sizes)}
+
+
+@dataclass(slots=True)
+class WebSocket:
+    """The part of a WebSocket that one record describes.
+
+    `connection_id` is the ID of the exchange that began with the handshake: its own, or that of the connection on
+    which a response was requested.
+    """
+
+    connection_id: str
+    sent: Messages = field(default_factory=Messages)
+    received: Messages = field(default_factory=Messages)
+    stream_id: str | None = None
+    control_frames: int = 0
+    """Pings and pongs of both directions. Their payloads are not kept."""
+    closed_by: str | None = None
+    """``client`` or ``server``: the sender of the first close frame."""
+    close_code: int | None = None
+
+    def origin(self) -> dict[str, Any]:
+        """Return the members that are known before the first message."""
+        stream = {} if self.stream_id is None else {"stream_id": self.stream_id}
+        return {"connection": self.connection_id, **stream}
+
+    def facts(self) -> dict[str, Any]:
+        """Return the member ``websocket`` of the record's JSON."""
+        optional = {
+            "control_frames": self.control_frames or None,
+            "closed_by": self.closed_by,
+            "close_code": self.close_code,
+        }
+        return {
+            **self.origin(),
+            "sent": self.sent.facts(),
+            "received": self.received.facts(),
+            **{name: value for name, value in optional.items() if value is not None},
+        }
