@@ -3,16 +3,20 @@
 import json
 import sqlite3
 import stat
+import time
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from typer.testing import CliRunner
 
 from openclaw_egress.cli.app import app
+from openclaw_egress.observability import last_audit
 from openclaw_egress.recording.otlp import decode_text
+from openclaw_egress.recording.records import EventRecord
 from openclaw_egress.spool import reader as spool_reader
 from openclaw_egress.spool.reader import SpoolReader
+from openclaw_egress.spool.writer import Spool
 from tests.support import tampered_chains as chains
 from tests.support.loki import FakeLoki
 from tests.support.otlp_push import push_lines
@@ -22,7 +26,7 @@ EDIT_LINE_4 = "UPDATE records SET otlp = CAST(replace(CAST(otlp AS TEXT), 'early
 
 @pytest.fixture
 def path(tmp_path, monkeypatch):
-    """Return the path of a spool with an acknowledged chain; environment variables lead the command to it."""
+    """Return the path of a spool with an acknowledged chain; environment variables make the command use it."""
     chains.write_chain(tmp_path / "spool.db")
     monkeypatch.setenv("EGRESS_STATE_DIR", str(tmp_path))
     monkeypatch.delenv("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", raising=False)
@@ -88,6 +92,7 @@ def test_every_tampering_of_the_spool_is_found(path, statements, code):
     assert not json.loads(result.stdout)["ok"]
 
 
+@pytest.mark.wording
 def test_editing_a_line_and_its_ledger_row_breaks_the_chain(path):
     with SpoolReader(path) as reader:
         text = reader.line(4)
@@ -156,6 +161,23 @@ def test_exported_file_passes_the_audit(path, tmp_path):
     assert egress("audit", "--file", "-", input=egress("export").stdout).exit_code == 0
 
 
+def test_lines_that_were_pruned_before_an_older_one_was_acknowledged_are_no_finding(tmp_path, monkeypatch):
+    day_ns, now = 86_400 * 10**9, [1]
+    monkeypatch.setenv("EGRESS_STATE_DIR", str(tmp_path))
+    monkeypatch.delenv("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", raising=False)
+    with Spool(
+        tmp_path / "spool.db", sync_seconds=None, max_age=timedelta(days=1), clock_ns=lambda: now[0] * day_ns
+    ) as spool:
+        for number in range(4):
+            spool.add(EventRecord(event_name="openclaw.egress.policy", message=str(number)))
+        spool.acknowledge([2, 3])
+        now[0] = 3
+        assert spool.expire()
+        spool.acknowledge([1, 4])
+    result = egress("audit", "--store", "none")
+    assert result.exit_code == 0 and "2 pruned" in result.stdout, result.stdout
+
+
 @pytest.mark.parametrize("name", [name for name in chains.TAMPERINGS if name != "forge after the end"])
 def test_every_tampering_of_a_file_is_found(path, tmp_path, name):
     ledger, lines = chains.read_chain(path)
@@ -165,6 +187,30 @@ def test_every_tampering_of_a_file_is_found(path, tmp_path, name):
     expect = f"{ledger.last}:{ledger.digest(ledger.last).hex()}"
     result = egress("audit", "--file", file, "--expect", expect)
     assert result.exit_code == 1, result.output
+
+
+def test_result_of_an_audit_of_the_spool_is_left_for_the_metrics(path, tmp_path):
+    assert last_audit.gauges(tmp_path) == {}
+    before = time.time()
+    assert egress("audit").exit_code == 0
+    found = {name: value for name, (_, value) in last_audit.gauges(tmp_path).items()}
+    assert found["audit_findings"] == 0 and before <= found["audit_timestamp_seconds"] <= time.time()
+    change(path, EDIT_LINE_4)
+    count = sum(map(len, findings(egress("audit", "--json"))))
+    assert count and last_audit.gauges(tmp_path)["audit_findings"][1] == count
+    # An exported file can be of another instance.
+    assert egress("audit", "--file", "/dev/null").exit_code in (0, 1)
+    assert last_audit.gauges(tmp_path)["audit_findings"][1] == count
+    (tmp_path / last_audit.FILE).write_text("[]")
+    assert last_audit.gauges(tmp_path) == {}
+
+
+def test_audit_that_cannot_leave_its_result_says_so(path, tmp_path):
+    (tmp_path / last_audit.FILE).mkdir()
+    result = egress("audit")
+    assert result.exit_code == 0
+    assert "/metrics will not show this audit" in result.stderr
+    assert not list(tmp_path.glob(".last-audit-*"))
 
 
 def test_audit_is_limited_to_the_requested_time_range(path):

@@ -17,7 +17,6 @@ from typer.testing import CliRunner
 from openclaw_egress.advice.suggest import SuggestionError
 from openclaw_egress.certificates import CAError
 from openclaw_egress.cli.app import app
-from openclaw_egress.cli.formatting import escape
 from openclaw_egress.errors import EgressError
 from openclaw_egress.llm.model import RequestFacts, ResponseFacts, Usage
 from openclaw_egress.observability.health import HealthError
@@ -25,6 +24,7 @@ from openclaw_egress.policy.cases import CasesError, load_cases
 from openclaw_egress.policy.codes import Code, summary
 from openclaw_egress.policy.yaml_reader import FileError
 from openclaw_egress.recording.records import Body, DeniedRecord, EventRecord, ExchangeRecord
+from openclaw_egress.reports.text import escape
 from openclaw_egress.settings import SettingsError
 from openclaw_egress.spool.schema import SpoolError
 from openclaw_egress.spool.writer import Spool
@@ -353,7 +353,8 @@ def test_valid_policy_is_reported_as_valid(egress, policy):
         and "packages.example.com; port 443" in result.stdout
     )
     (found,) = lines(egress("policy", "check", "--json"))
-    assert found["classes"]["sandbox"] == {"listen": 8082, "action": "enforce"}
+    assert found["classes"]["sandbox"] == {"listen": 8082, "action": "enforce", "inspected": []}
+    assert found["classes"]["gateway"]["inspected"] == ["api.anthropic.com"]
 
 
 def test_invalid_policy_is_reported_with_file_line_and_remedy(tmp_path):
@@ -478,6 +479,7 @@ def test_cases_use_method_path_and_fixed_addresses_without_a_lookup(egress, poli
 CASE = "class: sandbox, url: 'https://a.example/', expect: deny"
 
 
+@pytest.mark.wording
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -485,17 +487,18 @@ CASE = "class: sandbox, url: 'https://a.example/', expect: deny"
         ("[]\n", "1: the file has no case; add one, as in "),
         ("cases: []\n", "1: this is a mapping; write a list, as in "),
         ("- {class: sandbox, url: a, expect: deny\n", "2: this is not valid YAML"),
-        ("\n- a\n", "2: [0]: this is a text; write a mapping, as in "),
+        ("\n- a\n", "2: [0]: this is a string; write a mapping, as in "),
         (f"- {{{CASE}, expct: deny}}\n", "1: [0]: unknown key 'expct'; did you mean 'expect'?"),
         ("- {url: a, expect: deny}\n", "1: [0]: 'class' is missing; name the class of the client"),
         ("- class: sandbox\n  expect: deny\n", "1: [0]: 'url' is missing; name the requested URL"),
         ("- class: sandbox\n  url: https://a.example\n", "1: [0]: 'expect' is missing; write the expected decision"),
         (f"- {{{CASE}}}\n- class: sandbx\n  url: a\n  expect: deny\n",
-            "2: [1].class: 'sandbx' is no class of this policy; did you mean 'sandbox'?"),
-        (f"- {{{CASE.replace('deny', 'denied')}}}\n", "1: [0].expect: 'denied' is no decision; did you mean 'deny'?"),
+            "2: [1].class: 'sandbx' is not a class of this policy; did you mean 'sandbox'?"),
+        (f"- {{{CASE.replace('deny', 'denied')}}}\n",
+            "1: [0].expect: 'denied' is not a decision; did you mean 'deny'?"),
         ("- {class: sandbox, url: 'https://', expect: deny}\n",
             "1: [0].url: not a valid URL (https:// names no host; write https://host/path or host:port); "),
-        ("- {class: sandbox, url: 443, expect: deny}\n", "1: [0].url: this is a number; write a text, as in "),
+        ("- {class: sandbox, url: 443, expect: deny}\n", "1: [0].url: this is a number; write a string, as in "),
     ],
 )  # fmt: skip
 def test_invalid_cases_are_reported_with_file_line_and_remedy(cases, text, said):
@@ -572,6 +575,22 @@ def test_a_suggestion_needs_a_class_and_a_policy_file(egress, reporting, state, 
     monkeypatch.delenv("EGRESS_POLICY_FILE")
     result = egress("policy", "suggest", "gateway")
     assert result.exit_code == 2 and "there is no policy file to change" in result.stderr
+
+
+def test_groups_are_listed_within_80_columns_and_as_json(egress):
+    text = egress("policy", "groups").stdout
+    assert "\n@google: generativelanguage.googleapis.com," in text
+    assert max(map(len, text.splitlines())) <= 80
+    (found,) = lines(egress("policy", "groups", "--json"))
+    assert found["anthropic"] == ["api.anthropic.com"] and len(found["bedrock"]) > 30
+    assert set(found["all"]) == {host for name, hosts in found.items() if name != "all" for host in hosts}
+
+
+def test_checked_policy_names_the_hosts_of_its_groups(egress, monkeypatch):
+    monkeypatch.setenv("PROXY_LLM_HOSTS", "@all")
+    text = egress("policy", "check").stdout
+    assert max(map(len, text.splitlines())) <= 80
+    assert "bedrock-runtime.eu-west-1.amazonaws.com," in text.split()
 
 
 def test_schema_command_prints_the_json_schema(egress):

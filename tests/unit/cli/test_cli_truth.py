@@ -316,6 +316,7 @@ def test_unreadable_cases_file_is_reported_in_one_message(state):
     assert "directory" in said_once(process(state, "policy", "test", str(state)))
 
 
+@pytest.mark.wording
 @pytest.mark.parametrize(
     ("error", "said"),
     [

@@ -1,4 +1,4 @@
-"""Tests of `egress dead-letter` and `egress resend`: each remedy that a message names is followed to its end."""
+"""Tests of `egress dead-letter` and `egress resend`: the tests follow each remedy that a message names."""
 
 import json
 import time
@@ -29,7 +29,7 @@ class Endpoint:
 
 @pytest.fixture
 def path(tmp_path, monkeypatch):
-    """Return a spool of 18 lines, of which 2 and 9 are dead letters (19 and 20 say so) and the others acknowledged."""
+    """Return a spool of 18 lines: 2 and 9 are dead letters, as 19 and 20 record; the others are acknowledged."""
     chains.write_chain(tmp_path / "spool.db")
     monkeypatch.setenv("EGRESS_STATE_DIR", str(tmp_path))
     monkeypatch.setenv("EGRESS_HEALTH_PORT", "1")
@@ -51,7 +51,7 @@ def loki():
 
 @contextmanager
 def proxy(path, loki, monkeypatch):
-    """Run what carries commands out and sends lines: the spool's flush thread, and the exporter."""
+    """Run the spool's flush thread, which runs commands, and the exporter, which sends lines."""
     monkeypatch.setattr(command, "WAIT_SECONDS_STOPPED", 30)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", f"{loki.url}/otlp/v1/logs")
     with Spool(path, sync_seconds=0.01) as spool:
@@ -105,7 +105,7 @@ def test_list_shows_each_dead_letter_with_the_destinations_reason(path):
     head, first, second, last = result.stdout.splitlines()
     assert head.split() == ["seq", "time", "class", "host", "size", "reason"]
     assert "api.anthropic.com" in first and "too_old: entry has timestamp \\x1b[31mtoo old" in first
-    # Line 9 is a part, which has no host of its own.
+    # Line 9 is a part, which has no host.
     assert second.split()[0] == "9" and "api.anthropic.com" in second and "line_too_long" in second
     assert last == "2 dead letters: 1 too_old, 1 line_too_long"
 
@@ -151,7 +151,7 @@ def test_retry_sends_dead_letters_again_and_the_audit_finds_them(path, loki, mon
     with proxy(path, loki, monkeypatch) as spool:
         result = egress("dead-letter", "retry", "--all")
         assert result.exit_code == 0, result.output
-        assert result.stdout == "2 lines were queued to be sent again; `egress status` shows how many wait\n"
+        assert result.stdout == "lines to be sent again: 2; `egress status` shows how many wait\n"
         until(lambda: not spool.stats()["pending_records"])
         assert spool.dead_letters() == {}
     own, store = audited(path)
@@ -172,7 +172,7 @@ def test_drop_leaves_a_record_that_explains_the_gap_to_every_audit(path, loki, m
     with proxy(path, loki, monkeypatch) as spool:
         result = egress("dead-letter", "drop", 2, "--yes", "--by", "alice", "--why", "a test of ours")
         assert result.exit_code == 0, result.output
-        assert result.stdout.startswith("1 lines were dropped; a record says who and why")
+        assert result.stdout.startswith("dropped lines: 1; a record names the user and the reason")
         until(lambda: not spool.stats()["pending_records"])
         note = json.loads(spool.reader.line(21))
         assert "alice (uid " in note["message"] and note["message"].endswith("): a test of ours): 2")
@@ -195,7 +195,7 @@ def test_audit_names_the_command_that_mends_what_is_missing(path, loki, monkeypa
     with proxy(path, loki, monkeypatch) as spool:
         result = egress(*said.partition("egress ")[2].split())
         assert result.exit_code == 0, result.output
-        assert result.stdout == "5 lines were queued to be sent again; `egress status` shows how many wait\n"
+        assert result.stdout == "lines to be sent again: 5; `egress status` shows how many wait\n"
         until(lambda: not spool.stats()["pending_records"])
     assert egress("audit").exit_code == 0
     own, store = audited(path)
@@ -216,13 +216,15 @@ def test_audit_says_which_absent_lines_are_lost(path, loki, monkeypatch):
     fill_loki(path, loki, 1, 3, 2, 9)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", f"{loki.url}/otlp/v1/logs")
     with Spool(path, sync_seconds=None) as spool, spool._storage.transaction() as (db, _):
-        db.execute("DELETE FROM records WHERE seq = 1")  # As the limit does with the oldest acknowledged lines.
+        db.execute(
+            "DELETE FROM records WHERE seq = 1"
+        )  # Delete a line, as the limit does with the oldest acknowledged lines.
     first, second = audited(path)[1]["findings"]
     assert "the spool no longer has 1 of them" in first["detail"] and "remedy" not in first
     assert second["remedy"] == "egress resend 3"
     result = egress("resend", "1-3")
     assert result.exit_code == 2 and commands_of(path) == []
-    assert "lines 1 are no longer in the spool, so no copy is left to send" in result.stderr
+    assert "line 1: no longer in the spool, so no copy is left to send" in result.stderr
 
 
 # ── without a proxy ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -231,7 +233,7 @@ def test_audit_says_which_absent_lines_are_lost(path, loki, monkeypatch):
 def test_command_without_a_proxy_is_kept_until_its_start(path):
     result = egress("dead-letter", "retry", 2)
     assert result.exit_code == 0
-    assert "no proxy runs on this spool: the command is kept until the next start" in result.stdout
+    assert "no proxy is running on this spool: the command is kept until the next start" in result.stdout
     (file,) = commands_of(path)
     assert file in result.stdout
     assert json.loads(egress("resend", 5, "--json").stdout) == {
@@ -262,8 +264,8 @@ def test_result_is_json_too(path, monkeypatch):
         (["dead-letter", "retry", "2,"], "'' is not a number of lines"),
         (["dead-letter", "retry", "9" * 30], "is not a number of lines"),
         (["dead-letter", "drop", "--all"], "this deletes 2 dead letters ("),
-        (["resend", "2"], "lines 2 are dead letters (`egress dead-letter retry` sends them)"),
-        (["resend", "1-30"], "lines 21-30 do not exist (the newest line is 20)"),
+        (["resend", "2"], "line 2: dead letters (`egress dead-letter retry` sends them)"),
+        (["resend", "1-30"], "lines 21-30: not recorded yet (the newest line is 20)"),
         (["resend", "\x1b[2J"], "'\\x1b[2J' is not a number of lines"),
     ],
 )
@@ -280,7 +282,7 @@ def test_lines_that_wait_already_or_were_recorded_without_a_destination_are_not_
     with Spool(path, sync_seconds=None, local=True) as spool:
         spool.checkpoint()
     result = egress("resend", "21-22")
-    assert "lines 21 wait for the exporter already; lines 22 were recorded without a destination" in result.stderr
+    assert "line 21: already waiting for the exporter; line 22: recorded without a destination" in result.stderr
 
 
 @pytest.mark.parametrize("action", ["retry", "drop"])
@@ -301,7 +303,7 @@ def test_empty_spool_has_no_dead_letters(tmp_path, monkeypatch):
 
 @pytest.fixture
 def old(tmp_path, monkeypatch, path):
-    """Return a spool with a line of two hours ago and a present one, both acknowledged."""
+    """Return a spool with a line of two hours ago and a current one, both acknowledged."""
     monkeypatch.setenv("EGRESS_STATE_DIR", str(tmp_path / "old"))
     now = time.time_ns()
     clock = iter([now - 2 * HOUR, now])
@@ -315,8 +317,8 @@ def old(tmp_path, monkeypatch, path):
 def test_line_that_is_too_old_for_loki_is_named_before_it_is_sent(old):
     result = egress("resend", "1-2")
     assert result.exit_code == 2 and commands_of(old) == []
-    assert "1 of 2 lines (1) are more than 1 h behind the newest acknowledged line" in result.stderr
-    assert "too far behind (max_chunk_age)" in result.stderr
+    assert "Loki with default limits refuses 1 of 2 lines (1): they are more than 1 h behind" in result.stderr
+    assert "(max_chunk_age)" in result.stderr
     assert egress("resend", 2).exit_code == 0
     assert egress("resend", 1, "--old").exit_code == 0
 
@@ -327,7 +329,9 @@ def test_retry_warns_of_lines_that_are_too_old_for_loki(old):
         spool.dead_letter([1], TOO_OLD)
     result = egress("dead-letter", "retry", 1)
     assert result.exit_code == 0
-    assert result.stderr.startswith("egress: warning: 1 of 1 lines (1) are more than 1 h behind")
+    assert result.stderr.startswith(
+        "egress: warning: Loki with default limits refuses 1 of 1 lines (1): they are more than 1 h behind"
+    )
 
 
 def test_victoria_logs_takes_lines_of_any_age(old, monkeypatch):

@@ -12,9 +12,10 @@ from typing import Annotated
 import typer
 
 from openclaw_egress import __version__
-from openclaw_egress.cli import audit, ca, dead_letters, denials, policy, records, run
-from openclaw_egress.cli.formatting import BAD_INPUT, escape, print_error
+from openclaw_egress.cli import audit, ca, dead_letters, denials, export, policy, records, run, ui, usage
+from openclaw_egress.cli.formatting import BAD_INPUT, print_error
 from openclaw_egress.errors import EgressError
+from openclaw_egress.reports.text import escape
 from openclaw_egress.spool.schema import who_may
 
 _ADVICE = {
@@ -59,7 +60,10 @@ run.register(app)
 records.register(app)
 denials.register(app)
 audit.register(app)
+export.register(app)
 dead_letters.register(app)
+usage.register(app)
+ui.register(app)
 app.add_typer(policy.app, name="policy")
 app.add_typer(ca.app, name="ca")
 
@@ -67,7 +71,7 @@ app.add_typer(ca.app, name="ca")
 def run_app() -> None:
     """Run the command; report an operator's mistake as one message with exit code 2, never as a traceback."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # A terminal without UTF-8 gets escapes instead of a failed command.
+        # On a terminal without UTF-8, print escapes instead of failing.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()

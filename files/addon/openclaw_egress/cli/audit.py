@@ -1,4 +1,4 @@
-"""``egress audit`` and ``export``: check the hash chain, and write records to a file."""
+"""``egress audit``: check the hash chain of the spool, the destination or an exported file."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import functools
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -16,9 +17,11 @@ import typer
 from openclaw_egress.audit.chain import GONE, ChainLine, Ledger, LedgerRow, SignatureCheck, against_ledger, by_itself
 from openclaw_egress.audit.findings import Finding, FindingCode, Report
 from openclaw_egress.audit.stores import store_at
-from openclaw_egress.cli.formatting import BAD_INPUT, NEGATIVE, escape, print_error, print_json
+from openclaw_egress.cli.formatting import BAD_INPUT, NEGATIVE, print_error, print_json
 from openclaw_egress.cli.records import Since, Until, moment
 from openclaw_egress.errors import EgressError
+from openclaw_egress.observability import last_audit
+from openclaw_egress.reports.text import escape
 from openclaw_egress.settings import Settings
 from openclaw_egress.signatures import PUBLIC_FILE, is_signed, read_public_key
 from openclaw_egress.spool.reader import SpoolReader
@@ -26,7 +29,7 @@ from openclaw_egress.spool.rows import DEAD, STATES, compact
 
 MAX_SHOWN = 50
 _RUNS, _COMMANDS = 20, 20
-"""Maximum number of runs of lines in one command that is shown, and of such commands."""
+"""Maximum number of runs of lines in one printed command, and maximum number of printed commands."""
 _MARGIN_NS = 600 * 10**9
 """Loki accepts lines up to ten minutes ahead of its clock, so a forged line can have such a time."""
 _REMEDIES = {
@@ -40,9 +43,8 @@ _REMEDIES = {
 
 
 def register(app: typer.Typer) -> None:
-    """Register the commands `audit` and `export`."""
+    """Register the command."""
     app.command()(audit)
-    app.command()(export)
 
 
 def audit(
@@ -53,7 +55,7 @@ def audit(
         typer.Option(
             metavar="URL",
             help="Compare this destination with the spool: OTLP endpoint of Loki or VictoriaLogs, or base URL of Loki; "
-            "`none` audits the spool alone. Default: the configured endpoint.",
+            "`none` audits the spool only. Default: the configured endpoint.",
         ),
     ] = None,
     file: Annotated[
@@ -95,6 +97,7 @@ def audit(
         if key is None and public.is_file():
             key = public.read_text(errors="replace")
         reports = list(_reports(settings, store, since_ns, until_ns, _check_of(key)))
+        _publish(settings, sum(len(report.findings) for report in reports))
     if as_json:
         print_json({"ok": not any(report.findings for report in reports), "reports": [r.as_json() for r in reports]})
     else:
@@ -104,40 +107,12 @@ def audit(
         raise typer.Exit(NEGATIVE)
 
 
-def export(
-    since: Since = None,
-    until: Until = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Write to this file; by default standard output."),
-    ] = None,
-) -> None:
-    """Write the stored lines as JSON lines, unmodified, for an audit elsewhere.
-
-    Each line is `{"time_ns": …, "line": "…"}`. `egress audit --file FILE` checks the file on any machine. The lines
-    contain prompts and responses.
-    """
-    since_ns = 0 if since is None else moment("--since", since)
-    until_ns = 2**63 - 1 if until is None else moment("--until", until)
-    with SpoolReader(Settings.load().spool_path) as reader:
-        lines = (line for line in reader.stored(since_ns, until_ns))
-        if output is None:
-            _write(lines, sys.stdout.buffer.write)
-            sys.stdout.flush()
-            return
-        # Create the file unreadable for others, and never overwrite one: the lines contain prompts.
-        try:
-            descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        except FileExistsError:
-            print_error(f"{escape(output)} exists already: name another file")
-            raise typer.Exit(BAD_INPUT) from None
-        with os.fdopen(descriptor, "wb") as target:
-            _write(lines, target.write)
-
-
-def _write(lines: Iterable[tuple[int, str]], write: Callable[[bytes], object]) -> None:
-    for time_ns, text in lines:
-        write(json.dumps({"time_ns": time_ns, "line": text}, ensure_ascii=True).encode() + b"\n")
+def _publish(settings: Settings, findings: int) -> None:
+    """Leave the result for `/metrics` of the proxy, which cannot know it otherwise."""
+    try:
+        last_audit.write(settings.state_dir, findings, time.time())
+    except OSError as error:
+        print_error(f"/metrics will not show this audit: {settings.state_dir} cannot be written ({error.strerror})")
 
 
 def _check_of(key: str | None) -> SignatureCheck | None:
@@ -184,7 +159,7 @@ def _ledger_of(reader: SpoolReader, since_ns: int | None, until_ns: int | None) 
         LedgerRow(seq, time_ns, bytes(digest), GONE if state is None else state)
         for seq, time_ns, digest, state in reader.ledger(first, last)
     )
-    ledger = Ledger.of(rows, start=first, set_back=reader.lines_after_clock_change())
+    ledger = Ledger.of(rows, start=first, set_back=reader.lines_after_clock_change(), pruned=reader.pruned_seq())
     if ledger.first > 1:
         ledger.before = reader.digest(ledger.first - 1) or bytes(32)
     return ledger
@@ -251,4 +226,4 @@ def _print(report: Report) -> None:
     for at in range(0, min(len(missing), _RUNS * _COMMANDS), _RUNS):
         typer.echo(f"  to send the absent lines again: egress resend {compact(missing[at : at + _RUNS])}")
     if len(missing) > _RUNS * _COMMANDS:
-        typer.echo("  … more lines are absent: repeat the audit afterwards, or take the remedies of --json")
+        typer.echo("  … more lines are absent: repeat the audit afterwards, or use the remedies that --json prints")

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from openclaw_egress import certificates
-from openclaw_egress.cli.formatting import escape, print_json
+from openclaw_egress.cli.formatting import print_json
 from openclaw_egress.policy.configured import configured_policy
+from openclaw_egress.reports.text import escape
 from openclaw_egress.settings import Settings
 from openclaw_egress.signatures import PUBLIC_FILE
 

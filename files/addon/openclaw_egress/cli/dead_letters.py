@@ -16,17 +16,15 @@ from openclaw_egress.audit.stores import VICTORIA_LOGS_PATH
 from openclaw_egress.cli.formatting import (
     BAD_INPUT,
     NEGATIVE,
-    escape,
     is_narrow,
-    local_time,
     print_error,
     print_json,
     print_table,
     quoted,
-    size,
 )
 from openclaw_egress.cli.health_check import ask
 from openclaw_egress.recording.records import rfc3339
+from openclaw_egress.reports.text import escape, local_time, size
 from openclaw_egress.settings import Settings
 from openclaw_egress.spool.commands import Action, Command, submit
 from openclaw_egress.spool.progress import Progress
@@ -45,7 +43,7 @@ COLUMNS = [
 ]
 NARROW = ("seq", "host", "reason")
 WAIT_SECONDS, WAIT_SECONDS_STOPPED = 10.0, 1.5
-"""How long a command waits for a running proxy, and for one that its health endpoint does not show."""
+"""Seconds that a command waits for a running proxy, and for one whose health endpoint does not respond."""
 BEHIND_NS, OLD_NS = 3600 * 10**9, 7 * 24 * 3600 * 10**9
 """Loki's defaults: how far a line may be behind the newest line of its stream, and behind Loki's clock."""
 _LINES = re.compile(r"([0-9]+)(?:-([0-9]+))?")
@@ -128,7 +126,7 @@ def retry(
     """Send dead letters again, for example after a limit of the destination was raised.
 
     A line that the destination refuses again becomes a dead letter again. A range takes the dead letters in it. A
-    record says who gave the command. Exit codes: 0 the lines wait for the exporter, or the command is kept until
+    record names the user and the reason. Exit codes: 0 the lines wait for the exporter, or the command is kept until
     the proxy starts; 1 no dead letter has the reason; 2 invalid input, nothing changed.
     """
     settings = Settings.load()
@@ -152,8 +150,8 @@ def drop(
 ) -> None:
     """Delete dead letters for good, and free their space.
 
-    A record says who dropped which lines and why, so that `egress audit` can explain the gap. A range takes the dead
-    letters in it. Exit codes: 0 the lines are deleted, or the command is kept until the proxy starts; 1 no dead
+    A record names the lines, the user and the reason, so that `egress audit` can explain the gap. A range takes the
+    dead letters in it. Exit codes: 0 the lines are deleted, or the command is kept until the proxy starts; 1 no dead
     letter has the reason; 2 invalid input, nothing changed.
     """
     with SpoolReader(Settings.load().spool_path) as reader:
@@ -176,8 +174,8 @@ def resend(
 ) -> None:
     """Send acknowledged lines again that the destination lacks; `egress audit` names them.
 
-    Loki stores a line that it already has only once. A record says who gave the command. Exit codes: 0 the lines wait
-    for the exporter, or the command is kept until the proxy starts; 2 invalid input, nothing changed.
+    Loki stores a line that it already has only once. A record names the user and the reason. Exit codes: 0 the lines
+    wait for the exporter, or the command is kept until the proxy starts; 2 invalid input, nothing changed.
     """
     settings = Settings.load()
     with SpoolReader(settings.spool_path) as reader:
@@ -190,7 +188,7 @@ def resend(
         _give(reader, Action.RESEND, [seq for seq, _ in times], _signed(why, by), as_json=as_json)
 
 
-# ── which lines ──────────────────────────────────────────────────────────────────────────────────────────────────
+# ── the named lines ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _parsed(words: Iterable[str]) -> list[tuple[int, int]]:
@@ -245,10 +243,10 @@ def _counts(letters: Iterable[DeadLetter]) -> str:
 
 
 _UNSENDABLE = {
-    PENDING: "{} wait for the exporter already",
-    DEAD: "{} are dead letters (`egress dead-letter retry` sends them)",
-    LOCAL: "{} were recorded without a destination",
-    None: "{} are no longer in the spool, so no copy is left to send",
+    PENDING: "{}: already waiting for the exporter",
+    DEAD: "{}: dead letters (`egress dead-letter retry` sends them)",
+    LOCAL: "{}: recorded without a destination",
+    None: "{}: no longer in the spool, so no copy is left to send",
 }
 
 
@@ -266,12 +264,18 @@ def _acknowledged(reader: SpoolReader, runs: Iterable[tuple[int, int]]) -> list[
                 others.setdefault(state, []).append(seq)
         if last > newest:
             unknown.append((max(first, newest + 1), last))
-    problems = [_UNSENDABLE[state].format(f"lines {compact(ranges(seqs))}") for state, seqs in others.items()]
+    problems = [_UNSENDABLE[state].format(_named(ranges(seqs))) for state, seqs in others.items()]
     if unknown:
-        problems.append(f"lines {compact(unknown)} do not exist (the newest line is {newest})")
+        problems.append(f"{_named(unknown)}: not recorded yet (the newest line is {newest})")
     if problems:
         _bad(f"{'; '.join(problems)}; name only acknowledged lines")
     return times
+
+
+def _named(runs: Iterable[tuple[int, int]]) -> str:
+    """Return the numbers of lines with a noun: ``line 12`` or ``lines 12-14``."""
+    text = compact(runs)
+    return f"line {text}" if text.isdigit() else f"lines {text}"
 
 
 def _too_old(reader: SpoolReader, settings: Settings, times: Iterable[tuple[int, int]]) -> list[int]:
@@ -284,9 +288,8 @@ def _too_old(reader: SpoolReader, settings: Settings, times: Iterable[tuple[int,
 
 def _old_lines(old: Sequence[int], count: int) -> str:
     return (
-        f"{len(old)} of {count} lines ({compact(ranges(old))}) are more than 1 h behind the newest acknowledged line, "
-        "or older than 7 days: Loki with default limits refuses them as too far behind (max_chunk_age) or too old "
-        "(reject_old_samples_max_age)"
+        f"Loki with default limits refuses {len(old)} of {count} lines ({compact(ranges(old))}): they are more than "
+        "1 h behind the newest acknowledged line (max_chunk_age) or older than 7 days (reject_old_samples_max_age)"
     )
 
 
@@ -295,11 +298,11 @@ def _bad(problem: str) -> NoReturn:
     raise typer.Exit(BAD_INPUT)
 
 
-# ── the command ──────────────────────────────────────────────────────────────────────────────────────────────────
+# ── the command file ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _signed(why: str | None, by: str | None) -> str:
-    """Return who gives a command, and why, for the record."""
+    """Return the user and the reason of a command, for its record."""
     uid = os.getuid()
     if by is None:
         try:
@@ -322,16 +325,16 @@ def _give(reader: SpoolReader, action: Action, seqs: Sequence[int], why: str, *,
     elif progress.done:
         typer.echo(_result(action, len(seqs), progress.changed))
     elif running:
-        typer.echo("the proxy is still at it, and keeps the command until it is done; `egress status` shows problems")
+        typer.echo("the proxy has not finished the command yet and continues with it; `egress status` shows problems")
     else:
         typer.echo(
-            f"no proxy runs on this spool: the command is kept until the next start, in {escape(file)}; "
+            f"no proxy is running on this spool: the command is kept until the next start, in {escape(file)}; "
             "delete that file to withdraw it"
         )
 
 
 def _wait(reader: SpoolReader, command: Command, patience: float) -> Progress:
-    """Return how far the proxy is with a command, when it is done or makes no progress for ``patience`` seconds."""
+    """Return the progress of a command, once it is done or has made no progress for ``patience`` seconds."""
     progress = Progress()
     deadline = time.monotonic() + patience
     while not progress.done and time.monotonic() < deadline:
@@ -342,13 +345,13 @@ def _wait(reader: SpoolReader, command: Command, patience: float) -> Progress:
 
 
 def _result(action: Action, count: int, changed: int) -> str:
-    what = (
-        "dropped; a record says who and why (`egress records --event spool`)"
+    what, hint = (
+        ("dropped lines", "a record names the user and the reason (`egress records --event spool`)")
         if action is Action.DROP
-        else "queued to be sent again; `egress status` shows how many wait"
+        else ("lines to be sent again", "`egress status` shows how many wait")
     )
-    others = "" if changed == count else f" ({count - changed} others changed meanwhile)"
-    return f"{changed} lines{others} were {what}"
+    others = "" if changed == count else f" (changed by others meanwhile: {count - changed})"
+    return f"{what}: {changed}{others}; {hint}"
 
 
 # ── output ───────────────────────────────────────────────────────────────────────────────────────────────────────

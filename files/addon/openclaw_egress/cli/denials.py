@@ -7,11 +7,13 @@ from typing import Annotated, Any
 import typer
 
 from openclaw_egress.advice.remediation import remedy_for
-from openclaw_egress.cli.formatting import escape, is_narrow, local_time, print_error, print_json, print_table
+from openclaw_egress.cli.formatting import is_narrow, print_error, print_json, print_table
 from openclaw_egress.cli.records import AsJson, ClassName, CodeName, known_code, moment
 from openclaw_egress.proxy.resolver import is_own_address
 from openclaw_egress.recording.denials import DenialGroup, group_denials
 from openclaw_egress.recording.records import rfc3339
+from openclaw_egress.reports.denials import effect, short_clients
+from openclaw_egress.reports.text import escape, local_time
 from openclaw_egress.settings import Settings
 from openclaw_egress.spool.reader import Filters, SpoolReader
 
@@ -26,7 +28,6 @@ COLUMNS = [
     ("what would allow it", "left"),
 ]
 SINCE = "24h"
-CLIENTS_SHOWN = 3
 
 Since = Annotated[
     str, typer.Option(help="Count denials since a time: 15m, 24h, 3d (ago), or 2026-11-25T08:00 (local time).")
@@ -75,23 +76,12 @@ def _cells(group: DenialGroup) -> list[object]:
         group.count,
         local_time(group.last_ns),
         group.class_name,
-        _clients(group.clients),
+        short_clients(group.clients),
         group.destination,
         group.rule,
-        _effect(group),
+        effect(group),
         remedy_for(group, is_own_address),
     ]
-
-
-def _clients(clients: list[str]) -> str:
-    more = len(clients) - CLIENTS_SHOWN
-    return ", ".join(clients[:CLIENTS_SHOWN]) + (f" and {more} more" if more > 0 else "")
-
-
-def _effect(group: DenialGroup) -> str:
-    if group.enforced and group.reported:
-        return f"{group.enforced} refused, {group.reported} reported"
-    return "refused" if group.enforced else "reported"
 
 
 def _as_json(group: DenialGroup) -> dict[str, Any]:

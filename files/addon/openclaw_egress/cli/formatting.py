@@ -1,13 +1,13 @@
-"""Helpers that all commands share: exit codes, messages, tables, and escaping of text from traffic."""
+"""Helpers that all commands share: exit codes, messages, tables, and quoting of text from traffic."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import sys
-import unicodedata
-from datetime import datetime
 from typing import Any
+
+from openclaw_egress.reports.text import escape
 
 NEGATIVE, BAD_INPUT = 1, 2
 
@@ -15,23 +15,6 @@ NEGATIVE, BAD_INPUT = 1, 2
 def print_error(message: str) -> None:
     """Print one message for the operator on standard error."""
     print(f"egress: {message}", file=sys.stderr)
-
-
-def escape(text: object, *, lines: bool = False) -> str:
-    """Return ``text`` escaped for terminals: no control characters, bidirectional overrides or invisible characters.
-
-    They appear as ``\\x1b`` or ``\\u202e``. ``lines`` keeps line ends and tabs.
-    """
-    return "".join(char if _is_plain(char) or (lines and char in "\n\t") else _escaped(char) for char in str(text))
-
-
-def _is_plain(char: str) -> bool:
-    return char == " " or unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
-
-
-def _escaped(char: str) -> str:
-    code = ord(char)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def print_json(value: Any) -> None:
@@ -82,22 +65,3 @@ def print_table(columns: list[tuple[str, str]], rows: list[list[object]], colour
     if not console.is_terminal:
         console = Console(highlight=False, width=max(200, console.width))
     console.print(table)
-
-
-def local_time(time_ns: int) -> str:
-    """Return a time for people: local time zone, to the second."""
-    return datetime.fromtimestamp(time_ns / 1e9).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-
-
-def seconds(value: float | None) -> str:
-    """Return a duration for people: ``0.35 s``."""
-    return "" if value is None else f"{value:.2f} s"
-
-
-def size(value: float) -> str:
-    """Return a number of bytes for people: ``1.4 MB``."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000 or unit == "GB":
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    raise AssertionError

@@ -1,8 +1,9 @@
-"""``egress policy check``, ``explain``, ``test``, ``suggest`` and ``schema``."""
+"""``egress policy check``, ``explain``, ``test``, ``suggest``, ``groups`` and ``schema``."""
 
 from __future__ import annotations
 
 import socket
+import textwrap
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,13 +13,15 @@ from openclaw_egress.advice.suggest import Suggestion, SuggestionError, suggeste
 from openclaw_egress.advice.suggest import suggest as suggest_rules
 from openclaw_egress.cli.denials import SINCE, Since
 from openclaw_egress.cli.explain import Verdict, ask
-from openclaw_egress.cli.formatting import BAD_INPUT, NEGATIVE, escape, print_error, print_json
+from openclaw_egress.cli.formatting import BAD_INPUT, NEGATIVE, print_error, print_json
 from openclaw_egress.cli.records import moment
 from openclaw_egress.policy.cases import Case, load_cases
 from openclaw_egress.policy.configured import configured_policy
 from openclaw_egress.policy.destination import DestinationError
+from openclaw_egress.policy.host_groups import ALL, GROUPS, group_names, hosts_of
 from openclaw_egress.policy.json_schema import schema_text
 from openclaw_egress.policy.model import Decision, Policy
+from openclaw_egress.reports.text import escape
 from openclaw_egress.settings import Settings
 from openclaw_egress.spool.reader import Filters, SpoolReader
 
@@ -39,7 +42,10 @@ def check(
     """Check whether a policy is valid. Exit code 0, or 2 with the file, the line, the error and the remedy."""
     policy = configured_policy(Settings.load(policy_file=file))
     if as_json:
-        classes = {found.name: {"listen": found.listen, "action": found.action} for found in policy.classes.values()}
+        classes = {
+            found.name: {"listen": found.listen, "action": found.action, "inspected": _reachable(policy, found.name)}
+            for found in policy.classes.values()
+        }
         print_json(
             {"digest": policy.digest, "inspect": policy.inspect, "classes": classes, "warnings": policy.warnings}
         )
@@ -48,7 +54,29 @@ def check(
         print_error(f"warning: {warning}")
     for name in policy.classes:
         typer.echo(policy.describe(name))
-    typer.echo(f"inspected: {', '.join(policy.inspect)}\nthe policy is valid (digest {policy.digest})")
+    typer.echo(_wrapped(f"inspected: {', '.join(policy.inspect)}"))
+    typer.echo(f"the policy is valid (digest {policy.digest})")
+
+
+def _reachable(policy: Policy, class_name: str) -> list[str]:
+    """Return the inspected hosts, without wildcards, whose root path a class may request."""
+    hosts = (host for host in policy.inspect if not host.startswith("*."))
+    return [host for host in hosts if ask(policy, class_name, f"https://{host}/", "GET", None).decision.allow]
+
+
+@app.command()
+def groups(as_json: AsJson = False) -> None:
+    """List the groups of LLM hosts that `inspect` and PROXY_LLM_HOSTS take, such as @google or @all."""
+    if as_json:
+        print_json({name: hosts_of(name) for name in group_names()})
+        return
+    for name, hosts in GROUPS.items():
+        typer.echo(_wrapped(f"@{name}: {', '.join(hosts)}"))
+    typer.echo(f"@{ALL}: the hosts of all groups")
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, 80, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 @app.command()
@@ -60,7 +88,7 @@ def explain(
     file: File = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what the policy decides, by which rule and why. Exit code 0 allowed, 1 denied."""
+    """Show the policy's decision, its rule and its reason. Exit code 0 allowed, 1 denied."""
     policy = configured_policy(Settings.load(policy_file=file))
     _known_class(policy, class_name)
     try:

@@ -3,33 +3,30 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
 from openclaw_egress.cli.formatting import (
     BAD_INPUT,
     NEGATIVE,
-    escape,
     is_narrow,
-    local_time,
     print_error,
     print_json,
     print_table,
     quoted,
-    seconds,
 )
-from openclaw_egress.policy.codes import Code
 from openclaw_egress.recording.log_lines import reassemble
 from openclaw_egress.recording.records import rfc3339
+from openclaw_egress.reports import search
+from openclaw_egress.reports.text import escape, local_time, seconds
 from openclaw_egress.settings import Settings
 from openclaw_egress.spool.reader import Filters, Row, SpoolReader
+from openclaw_egress.wire.json_indent import indented
 
 COLUMNS = [
     ("time", "left"),
@@ -55,10 +52,7 @@ NARROW_COLUMNS = [
     ("outcome", "left"),
     ("id or reason", "left"),
 ]
-EVENTS = ("exchange", "denied", "tunnel", "policy", "ca", "spool", "checkpoint")
 POLL_SECONDS = 0.3
-_AGO = re.compile(r"(\d+)\s*([smhd])")
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 Since = Annotated[
     str | None, typer.Option(help="Show records since a time: 15m, 2h, 3d (ago), or 2026-11-25T08:00 (local time).")
@@ -71,7 +65,8 @@ ClassName = Annotated[
 Status = Annotated[str | None, typer.Option(help="Show records with this HTTP status: 429, 4xx, 500-529.")]
 Host = Annotated[str | None, typer.Option(help="Show records of this host; * matches any text, ? one character.")]
 Event = Annotated[
-    str | None, typer.Option(help=f"Show records of this event: {', '.join(EVENTS)}. Default: exchange and denied.")
+    str | None,
+    typer.Option(help=f"Show records of this event: {', '.join(search.EVENTS)}. Default: exchange and denied."),
 ]
 CodeName = Annotated[
     str | None, typer.Option("--code", help="Show records whose decision has this code: no_rule, address_guarded, …")
@@ -104,7 +99,7 @@ def records(
         rows = list(reader.query(filters))
     if as_json:
         for row in rows:
-            print_json(_as_json(row))
+            print_json(fields_of(row))
     elif rows:
         columns = NARROW_COLUMNS if is_narrow() else COLUMNS
         taken = [COLUMNS.index(column) for column in columns]
@@ -151,6 +146,9 @@ def show(
     """
     with SpoolReader(Settings.load().spool_path) as reader:
         found = list(reader.query(Filters(id=record_id)))
+        if len(found) > 1:
+            print_error(f"{len(found)} exchange IDs start with {escape(record_id)}: write more characters")
+            raise typer.Exit(NEGATIVE)
         try:
             lines = reader.lines_for(found[0].id) if found else []
             whole = reassemble(lines) if lines else {}
@@ -160,12 +158,9 @@ def show(
         if not lines:  # No exchange matches, or it was deleted after the query.
             print_error(f"no exchange ID starts with {escape(record_id)}; `egress records` lists IDs")
             raise typer.Exit(NEGATIVE)
-        if len(found) > 1:
-            print_error(f"{len(found)} exchange IDs start with {escape(record_id)}: write more characters")
-            raise typer.Exit(NEGATIVE)
     row = found[0]
     if as_json:
-        print_json({"record": _as_json(row), "exchange": whole})
+        print_json({"record": fields_of(row), "exchange": whole})
         return
     _print_exchange(row, whole)
 
@@ -182,9 +177,11 @@ def _print_exchange(row: Row, whole: dict[str, Any]) -> None:
         "status": row.status,
         "model": row.model,
         "tokens": _tokens(row),
+        "cost": None if row.cost_usd is None else f"{row.cost_usd:.6f} USD",
         "duration": seconds(row.duration),
         "first chunk": seconds(row.first_chunk),
         "error": row.error_type,
+        "websocket": _messages(whole.get("websocket")),
         "line": f"{whole['seq']}, after sha256 {whole['prev'][:16]}…",
     }
     for name, value in facts.items():
@@ -210,17 +207,26 @@ def _print_exchange(row: Row, whole: dict[str, Any]) -> None:
             typer.echo(f"(truncated: the body had at least {message.get('body_size')} bytes)")
     if whole.get("messages"):
         typer.echo("\n── assembled message ──")
-        typer.echo(quoted(json.dumps(whole["messages"], ensure_ascii=False, indent=2)))
+        typer.echo(quoted(indented(json.dumps(whole["messages"], ensure_ascii=False))))
+
+
+def _messages(websocket: dict[str, Any] | None) -> str:
+    """Return the text on the messages of a WebSocket; an empty one for another exchange."""
+    if not websocket:
+        return ""
+    counts = [
+        f"{counted['messages']} {side}" for side in ("sent", "received") if (counted := websocket.get(side)) is not None
+    ]
+    stream = websocket.get("stream_id")
+    named = [*counts, *([f"stream {stream}"] if stream else []), f"connection {websocket.get('connection')}"]
+    return "messages: " * bool(counts) + ", ".join(named)
 
 
 def _pretty(message: dict[str, Any]) -> str:
     body = str(message["body"])
     if message.get("body_encoding") == "base64":
         return body
-    try:
-        return json.dumps(json.loads(body), ensure_ascii=False, indent=2)
-    except ValueError:
-        return body
+    return indented(body)
 
 
 def _tokens(row: Row) -> str:
@@ -260,12 +266,13 @@ def _colour(row: Row) -> str:
 
 def _print_line(row: Row, as_json: bool) -> None:
     if as_json:
-        print_json(_as_json(row))
+        print_json(fields_of(row))
     else:
         typer.echo("  ".join(escape(cell) for cell in _cells(row) if cell != ""))
 
 
-def _as_json(row: Row) -> dict[str, Any]:
+def fields_of(row: Row) -> dict[str, Any]:
+    """Return the fields of a record for programs, without those that are not set."""
     fields = asdict(row) | {"time": rfc3339(row.time_ns), "class": row.class_name}
     for name in ("class_name", "time_ns"):
         fields.pop(name)
@@ -283,9 +290,7 @@ def _filters(
     event: str | None,
     **more: Any,
 ) -> Filters:
-    if event is not None and event not in EVENTS:
-        _bad("--event", event, f"one of {', '.join(EVENTS)}")
-    low, high = _status_range(status)
+    low, high = (None, None) if status is None else _read("--status", status, search.status_range)
     return Filters(
         since_ns=None if since is None else moment("--since", since),
         until_ns=None if until is None else moment("--until", until),
@@ -295,49 +300,24 @@ def _filters(
         status_max=high,
         host=host,
         code=known_code(code),
-        event_names=[f"openclaw.egress.{name}" for name in ([event] if event else ["exchange", "denied"])],
+        event_names=search.event_names(None) if event is None else _read("--event", event, search.event_names),
         **more,
     )
 
 
 def known_code(code: str | None) -> str | None:
     """Return the value of ``--code``; end the command if no decision has such a code."""
-    if code is not None and code not in set(Code):
-        _bad("--code", code, "a code such as no_rule or address_guarded (docs/codes.md lists all)")
-    return code
+    return None if code is None else _read("--code", code, search.known_code)
 
 
 def moment(option: str, text: str) -> int:
     """Return the time of an option such as ``--since`` in Unix nanoseconds; end the command on invalid text."""
+    return _read(option, text, search.moment)
+
+
+def _read[Value](option: str, text: str, read: Callable[[str], Value]) -> Value:
     try:
-        if ago := _AGO.fullmatch(text.strip()):
-            then = datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
-        else:
-            then = datetime.fromisoformat(text).astimezone()
-    except (ValueError, OverflowError):
-        then = datetime.min.replace(tzinfo=UTC)
-    # The range of 64-bit nanoseconds, which records use.
-    if not datetime(1970, 1, 1, tzinfo=UTC) <= then < datetime(2262, 1, 1, tzinfo=UTC):
-        _bad(option, text, "15m, 2h, 3d, or a date and time such as 2026-11-25T08:00")
-    return int(then.timestamp() * 1e9)
-
-
-def _status_range(text: str | None) -> tuple[int | None, int | None]:
-    if text is None:
-        return None, None
-    for pattern, read in _STATUS:
-        if found := pattern.fullmatch(text.strip().lower()):
-            return read(found)
-    return _bad("--status", text, "429, 4xx or 500-529")
-
-
-_STATUS: list[tuple[re.Pattern[str], Callable[[re.Match[str]], tuple[int, int]]]] = [
-    (re.compile(r"(\d{3})"), lambda found: (int(found[1]), int(found[1]))),
-    (re.compile(r"(\d)xx"), lambda found: (int(found[1]) * 100, int(found[1]) * 100 + 99)),
-    (re.compile(r"(\d{3})-(\d{3})"), lambda found: (int(found[1]), int(found[2]))),
-]
-
-
-def _bad(option: str, text: str, wanted: str) -> NoReturn:
-    print_error(f"{option}: {escape(text)!r} is not valid; write {wanted}")
-    raise typer.Exit(BAD_INPUT)
+        return read(text)
+    except search.InvalidCondition as error:
+        print_error(f"{option}: {escape(text)!r} is not valid; write {error}")
+        raise typer.Exit(BAD_INPUT) from None

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from openclaw_egress.cli.formatting import BAD_INPUT, NEGATIVE, escape, print_json, size
+from openclaw_egress.cli.formatting import BAD_INPUT, NEGATIVE, print_json
 from openclaw_egress.cli.health_check import ask, check, health_url
+from openclaw_egress.reports.text import escape, size
 
 if TYPE_CHECKING:
-    from openclaw_egress.certificates import CAInfo
+    from openclaw_egress.reports.status import Status
 
 JSON = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 
@@ -86,61 +87,30 @@ def status(as_json: JSON = False) -> None:
 
     Exit code 0 healthy, 1 a problem or no running proxy, 2 the spool belongs to another user.
     """
-    from openclaw_egress import certificates  # noqa: PLC0415
+    from openclaw_egress.reports.status import status_of  # noqa: PLC0415
     from openclaw_egress.settings import Settings  # noqa: PLC0415
-    from openclaw_egress.spool.reader import SpoolReader  # noqa: PLC0415
-    from openclaw_egress.spool.schema import SpoolError  # noqa: PLC0415
 
     settings = Settings.load()
-    running = ask("/readyz")
-    report = running or {}
-    problems: list[str] = list(report.get("problems", []))
-    # Report an unreadable file as a problem, and still show the other results.
-    spool: dict[str, int] | None = None
-    dead: dict[str, int] = {}
-    try:
-        with SpoolReader(settings.spool_path) as reader:
-            spool, dead = reader.stats(), reader.dead_letter_counts()
-    except SpoolError as error:
-        problems.append(str(error))
-    # Show the CA that a running proxy has in memory, because the files may be newer.
-    authority: dict[str, Any] | None = report.get("ca")
-    if running is None:
-        try:
-            info = certificates.show(settings.effective_ca_dir)
-            authority = _as_json(info)
-            problems += info.problems(certificates.utc_now())
-        except certificates.CAError as error:
-            problems.append(str(error))
+    found = status_of(settings, ask("/readyz"))
     if as_json:
         print_json(
             {
-                "running": running is not None,
-                "ready": bool(report.get("ok")),
-                "problems": problems,
-                "warnings": report.get("warnings", []),
-                "export": report.get("export", {}),
-                "spool": spool,
-                "dead_letters": dead,
-                "ca": authority,
+                "running": found.running is not None,
+                "ready": bool(found.report.get("ok")),
+                "problems": found.problems,
+                "warnings": found.report.get("warnings", []),
+                "export": found.report.get("export", {}),
+                "spool": found.spool,
+                "dead_letters": found.dead_letters,
+                "ca": found.ca,
             }
         )
     else:
-        _print_status(running, problems, spool, dead, authority)
+        _print_status(found)
     if _is_forbidden(settings.spool_path):
         raise typer.Exit(BAD_INPUT)
-    if problems or not report.get("ok"):
+    if found.problems or not found.report.get("ok"):
         raise typer.Exit(NEGATIVE)
-
-
-def _as_json(info: CAInfo) -> dict[str, Any]:
-    return {
-        "root_sha256": info.root_sha256,
-        "root_expires": info.root_expires.isoformat(),
-        "issuing_sha256": info.issuing_sha256,
-        "issuing_expires": info.issuing_expires.isoformat(),
-        "names": info.names,
-    }
 
 
 def _is_forbidden(path: Path) -> bool:
@@ -156,38 +126,32 @@ def _is_forbidden(path: Path) -> bool:
     return not os.access(path, os.R_OK)
 
 
-def _print_status(
-    running: dict[str, Any] | None,
-    problems: list[str],
-    spool: dict[str, int] | None,
-    dead: dict[str, int],
-    authority: dict[str, Any] | None,
-) -> None:
-    if running is None:
+def _print_status(found: Status) -> None:
+    problems, spool = found.problems, found.spool
+    if found.running is None:
         typer.echo(f"proxy    not running (no proxy responds on {health_url()})")
     else:
-        typer.echo(f"proxy    running, policy {escape(running.get('policy'))}{', with problems' if problems else ''}")
+        policy = escape(found.report.get("policy"))
+        typer.echo(f"proxy    running, policy {policy}{', with problems' if problems else ''}")
     for problem in problems:
         # Escape the text, because a problem can quote the destination's response.
         typer.echo(f"problem  {escape(problem)}")
-    for warning in (running or {}).get("warnings", []):
+    for warning in found.report.get("warnings", []):
         typer.echo(f"warning  {escape(warning)}")
-    if export := (running or {}).get("export"):
+    if export := found.report.get("export"):
         typer.echo(
             f"export   {export['status']}, to {escape(export['endpoint'])}; {export['pushed_records']} lines pushed"
         )
     if spool is not None:
-        kept = sum(spool[f"{state}_records"] for state in ("pending", "acknowledged", "local"))
-        used = sum(value for name, value in spool.items() if name.endswith("_bytes"))
         typer.echo(
-            f"spool    {kept} lines kept ({size(used)}), {spool['pending_records']} waiting, "
+            f"spool    {found.kept_lines} lines kept ({size(found.used_bytes)}), {spool['pending_records']} waiting, "
             f"{spool['acknowledged_records']} acknowledged, {spool['dead_letter_records']} dead letters, "
             f"{spool['open_exchanges']} exchanges in progress"
         )
-    if dead:
+    if dead := found.dead_letters:
         reasons = ", ".join(f"{count} {code}" for code, count in dead.items())
         typer.echo(f"dead     {reasons} (`egress dead-letter list` shows the lines)")
-    if authority is not None:
-        what = "served" if running is not None else "on disk"
+    if (authority := found.ca) is not None:
+        what = "served" if found.running is not None else "on disk"
         until, root = str(authority["issuing_expires"])[:10], str(authority["root_expires"])[:10]
         typer.echo(f"ca       issuing certificate ({what}) valid until {until}, root until {root}")

@@ -1,0 +1,1 @@
+"""What the ``egress`` command and its web page both show, computed from the spool."""

@@ -1,0 +1,22 @@
+"""Texts about a group of denials."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from openclaw_egress.recording.denials import DenialGroup
+
+CLIENTS_SHOWN = 3
+
+
+def short_clients(clients: Sequence[str]) -> str:
+    """Return the first clients, and the number of the others."""
+    more = len(clients) - CLIENTS_SHOWN
+    return ", ".join(clients[:CLIENTS_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def effect(group: DenialGroup) -> str:
+    """Return whether the requests were refused, or only reported."""
+    if group.enforced and group.reported:
+        return f"{group.enforced} refused, {group.reported} reported"
+    return "refused" if group.enforced else "reported"

@@ -1,0 +1,78 @@
+"""Conditions of a search, as an operator writes them: times, ranges of statuses, events and codes. Pure functions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+from openclaw_egress.errors import EgressError
+from openclaw_egress.policy.codes import Code
+
+EVENTS = ("exchange", "denied", "tunnel", "policy", "ca", "spool", "checkpoint")
+_AGO = re.compile(r"(\d+)\s*([smhd])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+class InvalidCondition(EgressError):
+    """A condition that cannot be read. The message says what to write instead."""
+
+
+def moment(text: str) -> int:
+    """Return the time that the text names, in Unix nanoseconds.
+
+    Raises:
+        InvalidCondition: the text is not a time.
+    """
+    try:
+        if ago := _AGO.fullmatch(text.strip()):
+            then = datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+        else:
+            then = datetime.fromisoformat(text).astimezone()
+    except (ValueError, OverflowError):
+        then = datetime.min.replace(tzinfo=UTC)
+    # The range of 64-bit nanoseconds, which records use.
+    if not datetime(1970, 1, 1, tzinfo=UTC) <= then < datetime(2262, 1, 1, tzinfo=UTC):
+        raise InvalidCondition("15m, 2h, 3d, or a date and time such as 2026-11-25T08:00")
+    return int(then.timestamp() * 1e9)
+
+
+def status_range(text: str) -> tuple[int, int]:
+    """Return the lowest and the highest status that the text names.
+
+    Raises:
+        InvalidCondition: the text is not a status or a range.
+    """
+    for pattern, read in _STATUS:
+        if found := pattern.fullmatch(text.strip().lower()):
+            return read(found)
+    raise InvalidCondition("429, 4xx or 500-529")
+
+
+def known_code(text: str) -> str:
+    """Return the code.
+
+    Raises:
+        InvalidCondition: no decision has such a code.
+    """
+    if text not in set(Code):
+        raise InvalidCondition("a code such as no_rule or address_guarded (docs/codes.md lists all)")
+    return text
+
+
+def event_names(text: str | None) -> list[str]:
+    """Return the names of an event's records; without one, those of exchanges and denials.
+
+    Raises:
+        InvalidCondition: the event is unknown.
+    """
+    if text is not None and text not in EVENTS:
+        raise InvalidCondition(f"one of {', '.join(EVENTS)}")
+    return [f"openclaw.egress.{name}" for name in ([text] if text else ["exchange", "denied"])]
+
+
+_STATUS: list[tuple[re.Pattern[str], Callable[[re.Match[str]], tuple[int, int]]]] = [
+    (re.compile(r"([0-9]{3})"), lambda found: (int(found[1]), int(found[1]))),
+    (re.compile(r"([0-9])xx"), lambda found: (int(found[1]) * 100, int(found[1]) * 100 + 99)),
+    (re.compile(r"([0-9]{3})-([0-9]{3})"), lambda found: (int(found[1]), int(found[2]))),
+]

@@ -1,0 +1,42 @@
+"""The stored lines of one record as one JSON object. Pure functions that never raise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from openclaw_egress.llm.model import object_in, object_of
+from openclaw_egress.recording.log_lines import reassemble
+from openclaw_egress.spool.rows import Row
+
+
+def lines_of(row: Row, stored: Iterable[str]) -> list[str]:
+    """Return the lines of a record, from the stored lines that begin with its first one."""
+    lines = list(stored)
+    return [*lines[:1], *(line for line in lines[1:] if row.id and _exchange_of_part(line) == row.id)]
+
+
+def _exchange_of_part(line: str) -> object:
+    loaded = object_in(line) or {}
+    return loaded.get("exchange") if "part" in loaded else None
+
+
+def whole_of(lines: Sequence[str]) -> tuple[dict[str, Any], str]:
+    """Return the JSON object of a record, and why it cannot be read; empty if it can."""
+    try:
+        return reassemble(lines), ""
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return {}, "the stored lines are damaged; `egress audit` checks the whole chain"
+
+
+def headers_of(message: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the headers of a request or a response; a repeated one several times."""
+    for name, values in object_of(message.get("headers")).items():
+        for value in values if isinstance(values, list) else [values]:
+            yield str(name), str(value)
+
+
+def body_size(message: Mapping[str, Any]) -> int:
+    """Return the bytes of a body as the record states them; 0 without a body."""
+    found = message.get("body_size")
+    return found if isinstance(found, int) else 0

@@ -1,0 +1,68 @@
+"""Texts for people: times, sizes, and text from traffic without invisible characters."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from datetime import datetime
+from itertools import groupby
+
+_ASCII, _ASCII_LINES = re.compile("([ -~]+)"), re.compile("([ -~\n\t]+)")
+
+
+def escape(text: object, *, lines: bool = False) -> str:
+    """Return ``text`` with escapes for control characters, bidirectional overrides and invisible characters.
+
+    They appear as ``\\x1b`` or ``\\u202e``. ``lines`` keeps line ends and tabs.
+    """
+    return "".join(piece for _, piece in pieces(str(text), lines=lines))
+
+
+def pieces(text: str, *, lines: bool = False) -> Iterator[tuple[bool, str]]:
+    """Yield the text in pieces: ``(True, unmodified)`` or ``(False, escaped)``; see `escape`."""
+    # Bodies can have megabytes, so look at single characters only between runs of ASCII.
+    for at, run in enumerate((_ASCII_LINES if lines else _ASCII).split(text)):
+        if at % 2 or run.isprintable():
+            if run:
+                yield True, run
+            continue
+        for plain, characters in groupby(run, _is_plain):
+            found = "".join(characters)
+            yield plain, found if plain else "".join(map(_escaped, found))
+
+
+def _is_plain(char: str) -> bool:
+    return char == " " or unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+
+
+def _escaped(char: str) -> str:
+    code = ord(char)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def local_time(time_ns: int) -> str:
+    """Return a time for people: local time zone, to the second."""
+    return datetime.fromtimestamp(time_ns / 1e9).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def seconds(value: float | None) -> str:
+    """Return a duration for people: ``0.35 s``."""
+    return "" if value is None else f"{value:.2f} s"
+
+
+def size(value: float) -> str:
+    """Return a number of bytes for people: ``1.4 MB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000 or unit == "GB":
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    raise AssertionError
+
+
+def csv_cell(value: object) -> object:
+    """Return a value for CSV: escaped, and never a formula, which a spreadsheet would run."""
+    if not isinstance(value, str):
+        return value
+    text = escape(value)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text

@@ -1,0 +1,258 @@
+"""One record as a page: its facts, its conversation, its messages, and its copies as curl and HAR. Pure functions."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from openclaw_egress.llm.conversation import (
+    Turn,
+    assembled_turns,
+    realtime_turns,
+    request_turns,
+    response_turns,
+)
+from openclaw_egress.llm.model import count_of, list_of, object_of
+from openclaw_egress.reports.stored_record import body_size, headers_of, whole_of
+from openclaw_egress.reports.text import escape, local_time, seconds, size
+from openclaw_egress.spool.reader import Row
+from openclaw_egress.wire.json_indent import indented
+
+SHOWN_BODY = 100_000
+"""Characters of a body on the page. The whole body is a download."""
+SHOWN_CONVERSATION = 400_000
+"""Characters of a conversation on the page; the newest turns are whole."""
+PART_ROOM = 200
+"""Characters that each part counts at least: its frame on the page takes room too."""
+OPEN_BODY = 4_000
+"""Longest body that the page shows at once; a longer one opens on request."""
+CURL_BODY = 20_000
+"""Longest body in the text of a curl command; a longer one is read from the downloaded file."""
+SIDES = ("request", "response")
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A request or a response as it is shown."""
+
+    side: str
+    first_line: str
+    headers: Sequence[tuple[str, str]]
+    body: str
+    notes: Sequence[str]
+    """What the operator must know about the body: truncated, binary, not shown as a whole."""
+
+    @property
+    def is_short(self) -> bool:
+        """Return whether the page shows the body at once."""
+        return len(self.body) <= OPEN_BODY
+
+
+@dataclass(frozen=True, slots=True)
+class ChainLink:
+    """A log line of the record in the hash chain."""
+
+    seq: int
+    sha256: str
+    matches: bool
+    """Whether the ledger has this hash for this number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """When the parts of an exchange ended, in seconds since its begin and as per mille of the whole."""
+
+    first_chunk: float | None
+    duration: float
+    waiting: int
+    """Per mille of the duration before the first chunk."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeView:
+    """Everything that the page of a record shows."""
+
+    row: Row
+    facts: Sequence[tuple[str, str]]
+    turns: Sequence[Turn]
+    hidden: int
+    """Characters of the conversation that the page leaves out."""
+    messages: Sequence[Message]
+    timing: Timing | None
+    chain: Sequence[ChainLink]
+    curl: str
+    problem: str
+    """Why the record cannot be shown as a whole; empty if it can."""
+
+
+def view_of(row: Row, lines: Sequence[str], digest: Callable[[int], bytes | None]) -> ExchangeView:
+    """Return the view of a record from its row and its log lines. ``digest`` returns the ledger's hash of a line."""
+    whole, problem = whole_of(lines)
+    if missing := whole.get("missing_parts"):
+        problem = f"parts {', '.join(map(str, missing))} of the record are no longer stored"
+    asked, answered = turns_of(whole)
+    turns, hidden = bounded([*asked, *answered], SHOWN_CONVERSATION)
+    duration = row.duration
+    first = row.first_chunk
+    return ExchangeView(
+        row=row,
+        facts=[(name, value) for name, value in _facts(row) if value],
+        turns=turns,
+        hidden=hidden,
+        messages=[_message(side, whole) for side in SIDES if object_of(whole.get(side))] or _event(lines),
+        timing=Timing(first, duration, round(1000 * min(1.0, (first or duration) / duration))) if duration else None,
+        chain=list(_chain(lines, digest)),
+        # No curl command sends the messages of a WebSocket.
+        curl=as_curl(whole) if object_of(whole.get("request")) and "websocket" not in whole else "",
+        problem=problem,
+    )
+
+
+def _facts(row: Row) -> Iterator[tuple[str, str]]:
+    tokens = (
+        ("in", row.input_tokens),
+        ("out", row.output_tokens),
+        ("read from cache", row.cache_read_tokens),
+        ("written to cache", row.cache_write_tokens),
+        ("reasoning", row.reasoning_tokens),
+    )
+    yield "time", local_time(row.time_ns)
+    yield "event", row.event_name.rpartition(".")[2]
+    yield "ID", row.id
+    yield "class", row.class_name
+    yield "client", row.client or ""
+    yield "destination", f"{row.host}:{row.port}" if row.host else ""
+    yield "outcome", row.outcome or ""
+    yield "status", "" if row.status is None else str(row.status)
+    yield "error", row.error_type or ""
+    yield "decision", ": ".join(filter(None, (row.rule, row.reason)))
+    yield "code", row.code or ""
+    yield "count", "" if row.count is None else str(row.count)
+    yield "provider", row.provider or ""
+    yield "model", row.model or ""
+    yield "tokens", ", ".join(f"{value:,} {name}" for name, value in tokens if value is not None)
+    yield "cost", "" if row.cost_usd is None else f"{row.cost_usd:.6f} USD"
+    yield "first chunk", seconds(row.first_chunk)
+    yield "duration", seconds(row.duration)
+    yield "key", row.key or ""
+    yield "export", row.state.replace("_", " ") + (f": {row.why}" if row.why else "")
+
+
+def turns_of(whole: Mapping[str, Any]) -> tuple[list[Turn], list[Turn]]:
+    """Return the turns of the request and those of the response."""
+    if socket := object_of(whole.get("websocket")):
+        sides = (("sent", "request"), ("received", "response"))
+        session = realtime_turns(*(_messages(whole.get(side), object_of(socket.get(of))) for of, side in sides))
+        if session:
+            return [], session
+    answered = assembled_turns(whole.get("messages")) or response_turns(text_of_body(whole.get("response")))
+    return request_turns(text_of_body(whole.get("request"))), answered
+
+
+def _messages(message: object, sizes: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the text messages of one direction of a WebSocket, whose sizes in bytes the record has."""
+    body, begin = text_of_body(message).encode(errors="replace"), 0
+    for count in filter(None, map(count_of, list_of(sizes.get("sizes")))):
+        if begin + count > len(body):
+            return
+        yield body[begin : begin + count].decode(errors="replace")
+        begin += count + 1  # A line feed separates two messages.
+
+
+def text_of_body(message: object) -> str:
+    """Return the body of a request or a response; empty if it is not text."""
+    found = object_of(message)
+    body = found.get("body")
+    return body if isinstance(body, str) and found.get("body_encoding") != "base64" else ""
+
+
+def bounded(turns: Sequence[Turn], room: int) -> tuple[list[Turn], int]:
+    """Return the newest turns with at most ``room`` characters, and the number of characters left out.
+
+    Each part counts at least `PART_ROOM` characters, so that many short ones are left out too.
+    """
+    hidden = 0
+    kept: list[Turn] = []
+    for turn in reversed(turns):
+        parts = []
+        for part in turn.parts:
+            if room <= 0:
+                hidden += len(part.text)
+                continue
+            text = part.text[:room]
+            hidden += len(part.text) - len(text)
+            room -= max(len(text), PART_ROOM)
+            parts.append(part if text == part.text else replace(part, text=text + " …"))
+        if parts or (not turn.parts and room > 0):
+            kept.append(Turn(turn.role, tuple(parts)))
+    return kept[::-1], hidden
+
+
+def _message(side: str, whole: Mapping[str, Any]) -> Message:
+    message = object_of(whole.get(side))
+    first = f"{whole.get('method')} {whole.get('url')}" if side == "request" else f"{whole.get('status')}"
+    body, notes = str(message.get("body") or ""), []
+    if message.get("body_encoding") == "base64":
+        notes.append(f"not text: the Base64 of {size(body_size(message))}")
+    else:
+        body = indented(body)
+    if message.get("body_truncated"):
+        notes.append(f"truncated: the body had at least {size(body_size(message))}")
+    if len(body) > SHOWN_BODY:
+        notes.append(f"the first {SHOWN_BODY:,} of {len(body):,} characters; download the body to see all")
+    return Message(side, first, list(headers_of(message)), body[:SHOWN_BODY], notes)
+
+
+def _event(lines: Sequence[str]) -> list[Message]:
+    """Return the line of a record that is no exchange, as the destination has it."""
+    return [Message("line", "", (), indented(line)[:SHOWN_BODY], ()) for line in lines if line]
+
+
+def _chain(lines: Iterable[str], digest: Callable[[int], bytes | None]) -> Iterator[ChainLink]:
+    for text in lines:
+        found = hashlib.sha256(text.encode(errors="surrogatepass"))
+        try:
+            seq = int(object_of(json.loads(text)).get("seq") or 0)
+        except (ValueError, TypeError, RecursionError):
+            seq = 0
+        yield ChainLink(seq, found.hexdigest(), digest(seq) == found.digest())
+
+
+def body_bytes(lines: Sequence[str], side: str) -> bytes | None:
+    """Return the stored body of a request or a response, as it was after content decoding; None without one."""
+    message = object_of(whole_of(lines)[0].get(side))
+    body = message.get("body")
+    if not isinstance(body, str):
+        return None
+    return base64.b64decode(body) if message.get("body_encoding") == "base64" else body.encode(errors="replace")
+
+
+def as_curl(whole: Mapping[str, Any]) -> str:
+    """Return the request as a curl command. Redacted headers keep the word that the record has for them."""
+    request = object_of(whole.get("request"))
+    # An agent chose the method and the URL: both can hold characters with a meaning for the shell, a URL also for curl.
+    words = ["curl", "--globoff", "--request", shell_word(str(whole.get("method"))), shell_word(str(whole.get("url")))]
+    skipped = ("content-length", "host", "connection", "accept-encoding")
+    for name, value in headers_of(request):
+        if name.lower() not in skipped:
+            words += ["--header", shell_word(f"{name}: {value}")]
+    body = text_of_body(request)
+    if len(body) > CURL_BODY or request.get("body_encoding") == "base64":
+        words += ["--data-binary", "@request-body"]
+    elif body:
+        words += ["--data-raw", shell_word(body)]
+    pairs = [" ".join(words[:5]), *(" ".join(words[at : at + 2]) for at in range(5, len(words), 2))]
+    return " \\\n  ".join(pairs)
+
+
+def shell_word(text: str) -> str:
+    """Return a text quoted for bash; invisible characters are escapes, so that the page can show them."""
+    if escape(text) == text:
+        return shlex.quote(text)
+    quoted = escape(text.replace("\\", "\\\\").replace("'", "\\'"))
+    return f"$'{quoted}'"

@@ -1,0 +1,157 @@
+"""The list of exchanges and denials: its conditions, its lines, and its search.
+
+The search reads the newest records first, in ranges of numbers, until a page is full or its time is over. So it takes
+a bounded time however rare a match is, and the next page continues where it stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import urlencode
+
+from openclaw_egress.reports import search
+from openclaw_egress.reports.text import escape, local_time, seconds
+from openclaw_egress.spool.reader import Filters, Row, SpoolReader
+
+PAGE = 50
+"""Records on a page."""
+STEP = 10_000
+"""Lines that one query searches at most."""
+LIVE = 500
+"""Records that the live list adds at once at most; it shows no more."""
+SEARCH_SECONDS = 0.4
+FIELDS = ("class", "host", "model", "status", "code", "event", "since", "until")
+"""Names of the conditions, in the URL and in the form."""
+MAX_TEXT = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """The conditions of a list: their texts, and the same as filters. ``problem`` says why a text is invalid."""
+
+    texts: Mapping[str, str]
+    filters: Filters
+    problem: str = ""
+
+    @property
+    def query(self) -> str:
+        """Return the query of a URL that has these conditions."""
+        return urlencode({name: text for name, text in self.texts.items() if text})
+
+    def older(self, before: int) -> str:
+        """Return the query of the URL that continues the list."""
+        return urlencode({**{name: text for name, text in self.texts.items() if text}, "before": before})
+
+
+def conditions_of(given: Mapping[str, str]) -> Conditions:
+    """Return the conditions in a URL's query. Invalid ones match nothing, and `Conditions.problem` names them."""
+    texts = {name: given.get(name, "").strip()[:MAX_TEXT] for name in FIELDS}
+    values: dict[str, Any] = {"event_names": search.event_names(None)}
+    readers: dict[str, Callable[[str], Mapping[str, Any]]] = {
+        "status": lambda text: dict(zip(("status_min", "status_max"), search.status_range(text), strict=True)),
+        "code": lambda text: {"code": search.known_code(text)},
+        "event": lambda text: {"event_names": search.event_names(text)},
+        "since": lambda text: {"since_ns": search.moment(text)},
+        "until": lambda text: {"until_ns": search.moment(text)},
+        "class": lambda text: {"class_name": text},
+        "host": lambda text: {"host": text},
+        "model": lambda text: {"model": text},
+    }
+    for name, text in texts.items():
+        if not text:
+            continue
+        try:
+            values |= readers[name](text)
+        except search.InvalidCondition as error:
+            return Conditions(texts, Filters(limit=0), f"{name}: {text!r} is not valid; write {error}")
+    return Conditions(texts, Filters(**values))
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One record of the list, as texts for people."""
+
+    seq: int
+    cells: Mapping[str, str]
+    tone: str
+    """``bad`` for a failure, ``warn`` for a denial or an aborted exchange, else empty."""
+
+
+CELLS = ("time", "class", "client", "host", "model", "status", "tokens", "duration", "outcome", "detail")
+"""Columns of the list."""
+
+
+def line_of(row: Row) -> Line:
+    """Return the line of a record."""
+    tokens = "" if row.input_tokens is None else f"{row.input_tokens:,}"
+    tokens += "" if row.output_tokens is None else f" → {row.output_tokens:,}"
+    cells = {
+        "time": local_time(row.time_ns),
+        "class": row.class_name,
+        "client": row.client or "",
+        "host": f"{row.host}:{row.port}" if row.host and row.port not in (None, 443) else row.host or "",
+        "model": row.model or "",
+        "status": "" if row.status is None else str(row.status),
+        "tokens": tokens,
+        "duration": seconds(row.duration),
+        "outcome": row.outcome or row.event_name.rpartition(".")[2],
+        "detail": row.reason or "" if not row.id else f"{row.method or ''} {row.error_type or ''}".strip(),
+    }
+    return Line(row.seq, {name: escape(text) for name, text in cells.items()}, tone_of(row))
+
+
+def tone_of(row: Row) -> str:
+    """Return ``bad`` for a failure, ``warn`` for a denial or an aborted exchange, else an empty text."""
+    if row.outcome in ("upstream_error", "interrupted") or (row.status or 0) >= 500:
+        return "bad"
+    return "warn" if row.outcome in ("denied", "reported", "client_aborted") or (row.status or 0) >= 400 else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page of the list. ``older`` is the number before which the next page begins; None at the end."""
+
+    lines: Sequence[Line]
+    newest: int
+    older: int | None
+    full: bool
+    """Whether the page has all its lines; otherwise the search stopped because its time was over."""
+
+
+def search_page(reader: SpoolReader, conditions: Conditions, before: int | None, clock: Callable[[], float]) -> Page:
+    """Return the page of the newest matching records before a number."""
+    newest = reader.head()[0]
+    top = newest + 1 if before is None else min(before, newest + 1)
+    first = 1
+    filters = conditions.filters
+    if filters.since_ns is not None or filters.until_ns is not None:
+        first, last = reader.range_of(filters.since_ns, filters.until_ns)
+        top = min(top, last + 1)
+    rows: list[Row] = []
+    end = clock() + SEARCH_SECONDS
+    while top > first and len(rows) <= PAGE and not conditions.problem:
+        low = max(first, top - STEP)
+        rows += reader.query(_between(filters, low, top, PAGE + 1 - len(rows)))
+        top = low
+        if clock() >= end:
+            break
+    if len(rows) > PAGE:
+        return Page([line_of(row) for row in rows[:PAGE]], newest, rows[PAGE - 1].seq, full=True)
+    return Page([line_of(row) for row in rows], newest, top if top > first else None, full=top <= first)
+
+
+def new_lines(reader: SpoolReader, conditions: Conditions, after: int) -> tuple[int, list[Line]]:
+    """Return the number of the newest line, and the matching records after a number, at most `LIVE`, oldest first."""
+    newest = reader.head()[0]
+    if newest <= after or conditions.problem:
+        return newest, []
+    first = max(after + 1, newest + 1 - STEP)
+    rows = list(reader.query(_between(conditions.filters, first, newest + 1, LIVE)))
+    return newest, [line_of(row) for row in reversed(rows)]
+
+
+def _between(filters: Filters, first: int, end: int, limit: int) -> Filters:
+
+    return replace(filters.within(first, end), limit=limit, newest_first=True)

@@ -1,0 +1,190 @@
+"""The policy: each line of the file, with the uses of its rules in the last day.
+
+A use is a record: an exchange, a denial, or a tunnel of a class with ``log_tunnels``. A rule is "never used" only if
+each use would have left a record.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from openclaw_egress.llm.model import object_in
+from openclaw_egress.policy.configured import configured_policy
+from openclaw_egress.policy.model import ClassPolicy, Policy, PolicyError, is_inspected
+from openclaw_egress.policy.rules import Rule
+from openclaw_egress.recording.semconv import EVENT_POLICY, POLICY_DIGEST
+from openclaw_egress.reports.text import local_time
+from openclaw_egress.settings import Settings
+from openclaw_egress.spool.reader import Filters, SpoolReader
+
+DAY_NS = 86_400 * 10**9
+STEP = 10_000
+READ_SECONDS = 0.4
+MAX_LINES = 5_000
+NOT_LOADED = "the proxy has not loaded this version of it; `egress status` shows the policy in force"
+
+type Key = tuple[str, str]
+"""Class and rule."""
+
+
+@dataclass(slots=True)
+class Uses:
+    """Numbers of decisions by class and rule."""
+
+    allowed: Counter[Key] = field(default_factory=Counter)
+    refused: Counter[Key] = field(default_factory=Counter)
+    reported: Counter[Key] = field(default_factory=Counter)
+
+    def text(self, key: Key) -> str:
+        """Return what a rule did, such as ``allowed 3, refused 1``; empty if it did nothing."""
+        counts = (("allowed", self.allowed), ("refused", self.refused), ("reported", self.reported))
+        return ", ".join(f"{word} {count[key]:,}" for word, count in counts if count[key])
+
+
+@dataclass(frozen=True, slots=True)
+class LineView:
+    """One line of the file. ``uses`` is empty on lines without a rule."""
+
+    number: int
+    text: str
+    uses: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyView:
+    """Everything that the page of the policy shows."""
+
+    file: str
+    """Empty for the built-in policy."""
+    lines: Sequence[LineView]
+    hidden_lines: int
+    problem: str = ""
+    """Why the file is not in force. Then there are no uses."""
+    digest: str = ""
+    inspected: Sequence[str] = ()
+    warnings: Sequence[str] = ()
+    others: Sequence[tuple[str, str, str]] = ()
+    """Class, name and uses of decisions that no rule of the file made, such as ``address-guard``."""
+    since: str = ""
+    """Time of the oldest record counted."""
+    limit: str = ""
+    """Why records of the last day before that time are not counted; empty if all are."""
+
+
+def read_view(settings: Settings, reader: SpoolReader, now_ns: int) -> PolicyView:
+    """Return the view of the configured policy."""
+    texts = _text_of(settings.policy_file)
+    view = PolicyView(
+        file=str(settings.policy_file or ""),
+        lines=[LineView(number, text) for number, text in enumerate(texts[:MAX_LINES], 1)],
+        hidden_lines=max(0, len(texts) - MAX_LINES),
+    )
+    try:
+        policy = configured_policy(settings)
+    except PolicyError as error:
+        return replace(view, problem=f"it is not valid: {error}")
+    counted = read_uses(reader, policy.digest, now_ns - DAY_NS)
+    if counted is None:
+        return replace(view, problem=NOT_LOADED)
+    uses, since_ns, limit = counted
+    by_line = _uses_by_line(policy, uses)
+    return replace(
+        view,
+        digest=policy.digest,
+        lines=[replace(line, uses=by_line.get(line.number, ())) for line in view.lines],
+        inspected=policy.inspect,
+        warnings=policy.warnings,
+        others=_others(policy, uses),
+        since=local_time(since_ns),
+        limit=limit,
+    )
+
+
+def read_uses(reader: SpoolReader, digest: str, since_ns: int) -> tuple[Uses, int, str] | None:
+    """Count the decisions of the policy with this digest, the newest first.
+
+    Returns:
+        The counts, the time of the oldest record counted, and why it is later than ``since_ns`` (empty if it is not);
+        None if the newest event names another policy.
+    """
+    uses = Uses()
+    first, last = reader.range_of(since_ns)
+    top, end = last + 1, time.monotonic() + READ_SECONDS
+    while top > first:
+        low = max(first, top - STEP)
+        loaded = _first_under(reader, digest, low, top)
+        if loaded == last + 1:
+            return None
+        low = low if loaded is None else loaded
+        for class_name, rule, denied, enforced, count in reader.rule_counts(low, top):
+            counts = uses.allowed if not denied else uses.refused if enforced else uses.reported
+            counts[class_name, rule] += count
+        top = low
+        late = time.monotonic() >= end and top > first
+        if loaded is not None or late:
+            oldest = next(reader.ledger(top, top), None)
+            why = (
+                "the spool has more records than can be counted here"
+                if loaded is None
+                else "the policy was loaded then"
+            )
+            return uses, since_ns if oldest is None else oldest[1], why
+    return uses, since_ns, ""
+
+
+def _first_under(reader: SpoolReader, digest: str, low: int, top: int) -> int | None:
+    """Return the first line under the policy; None if no other policy was in force in the range."""
+    loaded = top
+    for row in reader.query(Filters(event_names=[EVENT_POLICY], newest_first=True).within(low, top)):
+        if _digest_in(reader.line(row.seq)) != digest:
+            return loaded
+        loaded = row.seq
+    return None
+
+
+def _digest_in(line: str | None) -> str:
+    """Return the policy's digest in the line of an event."""
+    return str((object_in(line or "") or {}).get(POLICY_DIGEST, ""))
+
+
+def _text_of(file: Path | None) -> list[str]:
+    try:
+        return [] if file is None else file.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []  # Loading the policy reports the error.
+
+
+def _rules(policy: Policy) -> Iterator[tuple[ClassPolicy, str, Rule]]:
+    for found in policy.classes.values():
+        for kind, rules in (("allow", found.allow), ("deny", found.deny), ("addresses", found.addresses)):
+            for rule in rules:
+                yield found, kind, rule
+
+
+def _uses_by_line(policy: Policy, uses: Uses) -> dict[int, list[str]]:
+    by_line: dict[int, list[str]] = {}
+    for found, kind, rule in _rules(policy):
+        text = uses.text((found.name, rule.name)) or _unused(policy, found, kind, rule)
+        if rule.line is not None and text:
+            by_line.setdefault(rule.line, []).append(f"{rule.name.removeprefix('classes.')}: {text}")
+    return by_line
+
+
+def _unused(policy: Policy, found: ClassPolicy, kind: str, rule: Rule) -> str:
+    """Return the text for a rule without a record."""
+    if kind == "addresses":
+        return ""  # Records name the rule that allowed the host, not the exception for its address.
+    recorded = rule.host is not None and is_inspected(rule.host, policy.inspect)
+    if kind == "deny" or found.log_tunnels or recorded:
+        return "never used"
+    return "no record, because log_tunnels is off"
+
+
+def _others(policy: Policy, uses: Uses) -> list[tuple[str, str, str]]:
+    known = {(found.name, rule.name) for found, _, rule in _rules(policy)}
+    counts = uses.allowed + uses.refused + uses.reported
+    return [(*key, uses.text(key)) for key, _ in counts.most_common() if key not in known and all(key)]

@@ -1,0 +1,193 @@
+"""Tests of the page of a record: conversation, messages, chain, curl and HAR."""
+
+import contextlib
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from openclaw_egress.llm.conversation import Part, Turn
+from openclaw_egress.llm.model import ResponseFacts
+from openclaw_egress.recording.records import Body
+from openclaw_egress.recording.websocket_messages import WebSocket
+from openclaw_egress.reports import har
+from openclaw_egress.reports.stored_record import lines_of
+from openclaw_egress.spool.reader import Row, SpoolReader
+from openclaw_egress.spool.writer import Spool
+from openclaw_egress.ui import exchange
+from tests.support.hostile_records import TEXT, hostile_denial, hostile_exchange
+
+type Stored = tuple[Row, list[str], SpoolReader]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Callable[..., Stored]]:
+    """Return a function that stores an exchange and a denial, and reads the exchange."""
+    with contextlib.ExitStack() as stack:
+        yield lambda **changes: stored(tmp_path / "spool.db", stack, **changes)
+
+
+def stored(path: Path, stack: contextlib.ExitStack, **changes: object) -> Stored:
+    with Spool(path, sync_seconds=None, local=True) as spool:
+        spool.close_exchange(hostile_exchange(**changes))
+        spool.add(hostile_denial())
+    reader = stack.enter_context(SpoolReader(path))
+    row = next(iter(reader.query()))
+    lines = lines_of(row, (text for _, _, text in reader.stored_between(row.seq, row.seq + row.parts)))
+    return row, lines, reader
+
+
+def test_conversation_has_the_turns_of_request_and_response(store):
+    row, lines, reader = store()
+    view = exchange.view_of(row, lines, reader.digest)
+    assert [turn.role for turn in view.turns] == ["system", TEXT, "user", "assistant", "user", TEXT]
+    assert view.turns[-1].parts[-1].text == TEXT and not view.problem
+    assert [link.matches for link in view.chain] == [True]
+
+
+REALTIME = [
+    {"type": "session.created", "session": {"model": "gpt-realtime"}},
+    {"type": "conversation.item.added", "item": {"id": "1", "type": "message", "role": "user",
+     "content": [{"type": "input_text", "text": "Weather?"}]}},
+    {"type": "conversation.item.done", "item": {"id": "1", "type": "message", "role": "user", "content": []}},
+    {"type": "conversation.item.added", "item": {"id": "2", "type": "message", "role": "assistant", "content": []}},
+    {"type": "response.done", "response": {"output": [
+        {"type": "function_call", "call_id": "c", "name": "weather", "arguments": "{}"}]}},
+    {"type": "conversation.item.created", "item": {"id": "3", "type": "function_call_output", "call_id": "c",
+     "output": "rain"}},
+    {"type": "conversation.item.input_audio_transcription.completed", "transcript": "And tomorrow?"},
+    {"type": "response.done", "response": {"output": [{"type": "message", "role": "assistant", "content": [
+        {"type": "output_audio", "transcript": "Sun."}]}]}},
+]  # fmt: skip
+
+
+def socket_of(sent: list[dict], received: list[dict], indent: int | None = None) -> dict:
+    """Return the changes for an exchange that is a WebSocket with these messages."""
+    socket = WebSocket("0bad")
+    bodies = [
+        b"".join(messages.add(json.dumps(value, indent=indent).encode(), begins=True) for value in values)
+        for messages, values in ((socket.sent, sent), (socket.received, received))
+    ]
+    request, response = map(Body.of, bodies)
+    return {"websocket": socket.facts(), "request_body": request, "response_body": response}
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_realtime_session_is_a_conversation_in_the_servers_order(store, indent):
+    update = {"type": "session.update", "session": {"instructions": "Be brief."}}
+    row, lines, reader = store(**socket_of([update], REALTIME, indent=indent))
+    turns = exchange.view_of(row, lines, reader.digest).turns
+    said = [(turn.role, part.kind, part.text or part.name) for turn in turns for part in turn.parts]
+    assert said == [
+        ("system", "text", "Be brief."),
+        ("user", "text", "Weather?"),
+        ("assistant", "tool_call", "{}"),
+        ("tool", "tool_result", "rain"),
+        ("user", "text", "And tomorrow?"),
+        ("assistant", "media", "Sun."),
+    ]
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_response_over_a_websocket_is_a_conversation(store, nested):
+    asked = {"model": "gpt", "input": "Weather?"}
+    request = {"type": "response.create", **({"response": asked} if nested else asked)}
+    answer = ResponseFacts(messages=[{"role": "assistant", "parts": [{"type": "text", "content": "Sun."}]}])
+    changes = socket_of([request], [{"type": "response.created"}]) | {"response_facts": answer}
+    row, lines, reader = store(**changes)
+    turns = exchange.view_of(row, lines, reader.digest).turns
+    assert [(turn.role, turn.parts[0].text) for turn in turns] == [("user", "Weather?"), ("assistant", "Sun.")]
+
+
+@pytest.mark.parametrize("sent", [[], [{"type": 1}], [{"type": "session.update", "session": [1]}]])
+def test_messages_of_another_api_are_no_conversation(store, sent):
+    row, lines, reader = store(**socket_of(sent, [{"type": "response.done", "response": {"output": [1, {}]}}]))
+    assert not exchange.view_of(row, lines, reader.digest).turns
+
+
+def test_split_record_is_shown_as_a_whole(store):
+    long = json.dumps({"messages": [{"role": "user", "content": "long " * 100_000}]})
+    row, lines, reader = store(request_body=Body.of(long.encode()))
+    view = exchange.view_of(row, lines, reader.digest)
+    assert len(lines) > 2 and all(link.matches for link in view.chain)
+    assert view.hidden == 500_000 - exchange.SHOWN_CONVERSATION + 2 * max(len(TEXT), exchange.PART_ROOM)
+    assert len(view.messages[0].body) == exchange.SHOWN_BODY and "download" in view.messages[0].notes[0]
+    assert exchange.body_bytes(lines, "request") == long.encode()
+
+
+def test_changed_line_differs_from_the_ledger(store):
+    row, lines, reader = store()
+    view = exchange.view_of(row, [lines[0].replace("POST", "GET", 1)], reader.digest)
+    assert [link.matches for link in view.chain] == [False]
+
+
+@pytest.mark.parametrize("lines", [[""], ["[]"], ["{}", "{}"], ["[" * 100_000], ['{"part":5}'], ['{"request":5}']])
+def test_damaged_record_is_reported_not_raised(store, lines):
+    row, _, reader = store()
+    view = exchange.view_of(row, lines, reader.digest)
+    assert not view.turns and (view.problem or lines in (["{}", "{}"], ['{"request":5}']))
+
+
+def test_curl_command_sends_the_recorded_request():
+    whole = {
+        "method": "POST",
+        "url": "https://api.example.com/v1?a='b",
+        "request": {"headers": {"x-a": ["1", "2"], "Content-Length": "3"}, "body": TEXT},
+    }
+    command = exchange.as_curl(whole)
+    assert command.isascii() and all(line.isprintable() for line in command.splitlines())
+    done = subprocess.run(
+        ["bash", "-c", f'curl() {{ printf "%s\\0" "$@"; }}; {command.replace("x00", "x01")}'],
+        capture_output=True,
+        check=True,
+    )
+    words = done.stdout.decode().split("\0")[:-1]
+    # No command line can contain NUL, so the test replaces it.
+    assert words == [
+        *(
+            "--globoff",
+            "--request",
+            "POST",
+            "https://api.example.com/v1?a='b",
+            "--header",
+            "x-a: 1",
+            "--header",
+            "x-a: 2",
+        ),
+        *("--data-raw", TEXT.replace("\x00", "\x01")),
+    ]
+
+
+@pytest.mark.parametrize("method", ["x&id&", "|id|", "$(id)", "`id`", "x'y", "-o/tmp/x"])
+def test_curl_command_quotes_the_method_that_an_agent_chose(method):
+    command = exchange.as_curl({"method": method, "url": "https://a.example/{a,b}[1-9]", "request": {"headers": {}}})
+    done = subprocess.run(
+        ["bash", "-c", f'curl() {{ printf "%s\\0" "$@"; }}; {command}'], capture_output=True, check=True
+    )
+    assert done.stdout.decode().split("\0")[:-1] == ["--globoff", "--request", method, "https://a.example/{a,b}[1-9]"]
+
+
+def test_conversation_of_many_short_turns_is_cut_too():
+    turns = [Turn("user", (Part(kind="text", text="b"),))] * 65_000
+    kept, hidden = exchange.bounded(turns, exchange.SHOWN_CONVERSATION)
+    assert len(kept) == exchange.SHOWN_CONVERSATION // exchange.PART_ROOM
+    assert len(kept) + hidden == 65_000
+
+
+def test_har_has_request_response_and_times(store):
+    row, lines, _ = store()
+    entry = har.entry_of(row, lines)
+    assert entry["time"] == 2000 and entry["timings"] == {"send": 0, "wait": 1000, "receive": 1000}
+    short = har.entry_of(row, lines, bodies=False)
+    assert "postData" not in short["request"] and "text" not in short["response"]["content"]
+    assert short["request"]["bodySize"] == entry["request"]["bodySize"] > 0
+    assert entry["response"]["status"] == 200 and json.loads(entry["request"]["postData"]["text"])["model"] == TEXT
+
+
+def test_denial_shows_its_line(store):
+    _, _, reader = store()
+    row = list(reader.query())[-1]
+    view = exchange.view_of(row, [reader.line(row.seq)], reader.digest)
+    assert [message.side for message in view.messages] == ["line"] and not view.curl
