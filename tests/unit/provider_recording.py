@@ -5,10 +5,20 @@ from __future__ import annotations
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import anthropic
+import botocore.config
+import botocore.httpsession
+import botocore.session
+import cohere
+import groq
+import httpx
 import httpx2
+import mistralai.client
+import ollama
 import openai
+from google import genai
 
 from openclaw_egress.llm import RequestFacts, ResponseFacts, read_request, response_reader
 from openclaw_egress.wire.content_encoding import BodyDecoder
@@ -23,6 +33,7 @@ class Recorded:
     request: bytes
     content_type: str | None
     content_encoding: str | None
+    headers: dict[str, str]
     chunks: list[bytes] = field(default_factory=list)
 
     def decoded(self) -> bytes:
@@ -32,7 +43,7 @@ class Recorded:
         return body
 
     def response_facts(self, host: str) -> ResponseFacts:
-        reader = response_reader(host, self.path, self.content_type)
+        reader = response_reader(host, self.path, self.content_type, self.headers)
         decoder = BodyDecoder(self.content_encoding)
         for chunk in self.chunks:
             reader.feed(decoder.feed(chunk))
@@ -43,59 +54,136 @@ class Recorded:
         return read_request(host, self.path, self.request)
 
 
-class _Tap(httpx2.SyncByteStream):
-    def __init__(self, stream: httpx2.SyncByteStream, kept: list[bytes]) -> None:
-        self._stream = stream
-        self._kept = kept
+def _transport(http: Any, context: ssl.SSLContext, exchanges: list[Recorded]) -> Any:
+    """Return a transport of `httpx` or `httpx2` that records each exchange."""
 
-    def __iter__(self) -> Iterator[bytes]:
-        for chunk in self._stream:
-            self._kept.append(bytes(chunk))
-            yield chunk
+    class Tap(http.SyncByteStream):  # type: ignore[misc]
+        def __init__(self, stream: Any, kept: list[bytes]) -> None:
+            self._stream = stream
+            self._kept = kept
 
-    def close(self) -> None:
-        self._stream.close()
+        def __iter__(self) -> Iterator[bytes]:
+            for chunk in self._stream:
+                self._kept.append(bytes(chunk))
+                yield chunk
+
+        def close(self) -> None:
+            self._stream.close()
+
+    class Transport(http.BaseTransport):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self._inner = http.HTTPTransport(verify=context)
+
+        def handle_request(self, request: Any) -> Any:
+            response = self._inner.handle_request(request)
+            headers = response.headers
+            one = Recorded(
+                request.url.raw_path.decode(),
+                request.read(),
+                headers.get("content-type"),
+                headers.get("content-encoding"),
+                {name.lower(): value for name, value in headers.items()},
+            )
+            exchanges.append(one)
+            tap = Tap(response.stream, one.chunks)
+            return http.Response(response.status_code, headers=headers, stream=tap, extensions=response.extensions)
+
+        def close(self) -> None:
+            self._inner.close()
+
+    return Transport()
 
 
-class _Transport(httpx2.BaseTransport):
-    def __init__(self, context: ssl.SSLContext, exchanges: list[Recorded]) -> None:
-        self._inner = httpx2.HTTPTransport(verify=context)
+class _BotocoreTap:
+    """Handler of `botocore` that sends a request, and records the exchange while `botocore` reads it."""
+
+    def __init__(self, ca_file: str, exchanges: list[Recorded]) -> None:
+        self._inner = botocore.httpsession.URLLib3Session(verify=ca_file)
         self._exchanges = exchanges
+        self.extra: dict[str, str] = {}
+        """Headers to add to each request."""
 
-    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
-        response = self._inner.handle_request(request)
-        headers = response.headers
-        one = Recorded(
-            request.url.raw_path.decode(),
-            request.read(),
-            headers.get("content-type"),
-            headers.get("content-encoding"),
-        )
+    def __call__(self, request: Any, **_: Any) -> Any:
+        request.headers.update(self.extra)
+        response = self._inner.send(request)
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        path = request.url.partition("//")[2].partition("/")[2]
+        one = Recorded(f"/{path}", request.body or b"", headers.get("content-type"), None, headers)
         self._exchanges.append(one)
-        assert isinstance(response.stream, httpx2.SyncByteStream)
-        return httpx2.Response(
-            response.status_code,
-            headers=headers,
-            stream=_Tap(response.stream, one.chunks),
-            extensions=response.extensions,
-        )
+        if request.stream_output:
+            response.raw = _BotocoreBody(response.raw, one.chunks)
+        else:
+            one.chunks.append(response.content)
+        return response
 
     def close(self) -> None:
         self._inner.close()
 
 
+class _BotocoreBody:
+    def __init__(self, raw: Any, kept: list[bytes]) -> None:
+        self._raw = raw
+        self._kept = kept
+
+    def stream(self, *_: Any, **__: Any) -> Iterator[bytes]:
+        # Small pieces, so that a body that ends early is recorded as far as it came.
+        try:
+            while piece := self._raw.read1(64):
+                self._kept.append(piece)
+                yield piece
+        finally:
+            self.close()
+
+    def read(self, amount: int | None = None) -> bytes:
+        piece: bytes = self._raw.read(amount)
+        self._kept.append(piece)
+        return piece
+
+    def close(self) -> None:
+        self._raw.close()
+
+
 class Clients:
-    """Both SDKs, connected to one fake provider; `last` is the latest exchange."""
+    """The SDKs, connected to one fake provider; `last` is the latest exchange."""
 
     def __init__(self, providers: LLMProviders) -> None:
+        self.providers = providers
         self.exchanges: list[Recorded] = []
         context = ssl.create_default_context(cafile=str(providers.ca_file))
-        base = f"https://localhost:{providers.port}"
-        self._http = httpx2.Client(transport=_Transport(context, self.exchanges))
+        base = self._base = f"https://localhost:{providers.port}"
+        self._http = httpx2.Client(transport=_transport(httpx2, context, self.exchanges))
+        self._http1 = httpx.Client(transport=_transport(httpx, context, self.exchanges))
         self.anthropic = anthropic.Anthropic(
             api_key="sk-ant-test", base_url=base, max_retries=0, http_client=self._http
         )
         self.openai = openai.OpenAI(api_key="sk-test", base_url=f"{base}/v1", max_retries=0, http_client=self._http)
+        self.gemini = genai.Client(
+            api_key="key-test", http_options=genai.types.HttpOptions(base_url=base, httpx_client=self._http1)
+        )
+
+        self.groq = groq.Groq(api_key="gsk_test", base_url=base, max_retries=0, http_client=self._http1)
+        self.mistral = mistralai.client.Mistral(api_key="test", server_url=base, client=self._http1)
+        self.cohere = cohere.ClientV2("test", base_url=base, max_retries=0, httpx_client=self._http1)
+        self.bedrock_tap = _BotocoreTap(str(providers.ca_file), self.exchanges)
+        self.bedrock = botocore.session.Session().create_client(
+            "bedrock-runtime",
+            "us-east-1",
+            endpoint_url=base,
+            aws_access_key_id="AKIATEST",
+            aws_secret_access_key="test",
+            config=botocore.config.Config(retries={"total_max_attempts": 1}),
+        )
+        self.bedrock.meta.events.register("before-send.bedrock-runtime", self.bedrock_tap)
+        self._context = context
+        self.ollama = self.ollama_with({})
+
+    def ollama_with(self, headers: dict[str, str]) -> ollama.Client:
+        """Return a client that sends the headers with every request."""
+        return ollama.Client(self._base, headers=headers, transport=_transport(httpx, self._context, self.exchanges))
+
+    def rest(self, path: str, body: dict[str, Any]) -> None:
+        """Send a request that no SDK sends, and read the response to its end."""
+        self._http1.post(self._base + path, json=body, headers={"x-goog-api-key": "key-test"})
 
     @property
     def last(self) -> Recorded:
@@ -103,3 +191,6 @@ class Clients:
 
     def close(self) -> None:
         self._http.close()
+        self._http1.close()
+        self.ollama.close()
+        self.bedrock_tap.close()

@@ -194,6 +194,7 @@ def test_expired_root_is_reported(place):
     assert "expired on" in refused(place)
 
 
+@pytest.mark.wording
 def test_damaged_issuing_ca_is_replaced(place):
     place.create()
     root = place.root.read_bytes()
@@ -262,6 +263,7 @@ def test_crash_between_key_and_certificate_is_repaired(place, monkeypatch):
     certificates.show(place.ca)
 
 
+@pytest.mark.wording
 @pytest.mark.parametrize(
     ("lost", "content", "said"),
     [
@@ -300,6 +302,7 @@ def test_ca_directory_that_cannot_be_created_is_reported(place):
     assert "keys: " in refused(place)
 
 
+@pytest.mark.wording
 def test_missing_ca_directory_is_reported(place):
     with pytest.raises(certificates.CAError, match=r"mitmproxy-ca-cert\.pem does not exist\. Run `egress ca create`"):
         certificates.show(place.ca)

@@ -61,7 +61,7 @@ def commands() -> list[tuple[str, str]]:
 
 
 def unknown_in(words: str) -> str | None:
-    """Return the first word of a command line that the command's own parser does not know."""
+    """Return the first word of a command line that the command's own parser does not accept."""
     command: Any = typer.main.get_command(app)
     try:
         line = shlex.split(words.replace("…", " "))

@@ -1,6 +1,6 @@
 """The certificate authorities: a long-lived root that clients trust, and the issuing CA that the proxy holds.
 
-The issuing CA lives 90 days and is name-constrained (RFC 5280, section 4.2.1.10) to the inspected hosts: a stolen
+The issuing CA is valid for 90 days and name-constrained (RFC 5280, section 4.2.1.10) to the inspected hosts: a stolen
 proxy key can impersonate those hosts and no others. Clients trust only the root, so a new issuing CA or a newly
 inspected host requires no change on any client.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
+from datetime import timedelta
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
 from pathlib import Path
 from typing import Annotated, Literal
@@ -23,6 +24,7 @@ LOOPBACK = "127.0.0.1"
 DEFAULT_LLM_HOSTS = ("api.anthropic.com", "api.openai.com")
 DEFAULT_STATE_DIR = Path.home() / ".local" / "state" / "openclaw-egress"
 HEALTH_PORT = 9464
+UI_PORT = 9465
 LEAST_MEMORY_BUDGET = 16 * 1024 * 1024
 """Minimum of the memory budget. With less, the share of a class has no room for a request of ordinary size."""
 
@@ -69,6 +71,11 @@ def without_mapping(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Add
     return mapped or address
 
 
+_AGE_UNITS = {"h": "hours", "d": "days"}
+_SHORTEST_AGE = timedelta(hours=1)
+_LONGEST_AGE = timedelta(days=36_500)
+
+
 class Settings(BaseSettings):
     """The addon's settings. Sizes are in bytes.
 
@@ -87,7 +94,8 @@ class Settings(BaseSettings):
     llm_hosts: Annotated[tuple[str, ...] | None, NoDecode] = Field(
         default=None,
         validation_alias=AliasChoices("PROXY_LLM_HOSTS"),
-        description="Hosts that are decrypted and recorded, comma-separated; wildcards such as *.openai.azure.com.",
+        description="Hosts that are decrypted and recorded, comma-separated; wildcards such as *.openai.azure.com, and "
+        "groups such as @google or @all (`egress policy groups`).",
     )
     max_body_size: int = Field(
         default=1_048_576,
@@ -111,6 +119,17 @@ class Settings(BaseSettings):
     )
     spool_full: Literal["drop_oldest", "block"] = Field(
         default="drop_oldest", validation_alias=AliasChoices("EGRESS_SPOOL_FULL")
+    )
+    retention: Annotated[timedelta | None, NoDecode] = Field(
+        default=None,
+        validation_alias=AliasChoices("EGRESS_RETENTION"),
+        description="Age from which lines are deleted from the spool, such as 30d or 12h. Lines that the destination "
+        "has not acknowledged stay. Unset: only the size limits the spool.",
+    )
+    prices_file: Path | None = Field(
+        default=None,
+        validation_alias=AliasChoices("EGRESS_PRICES_FILE"),
+        description="A newer data.json of genai-prices, for the cost of calls. Unset: the installed version's data.",
     )
     memory_budget: int | None = Field(
         default=None,
@@ -141,6 +160,18 @@ class Settings(BaseSettings):
         description="NETWORK=ADDRESS,…: from this network, only these addresses may connect. Empty: every address may.",
     )
     health_port: int = Field(default=HEALTH_PORT, ge=1, le=65535, validation_alias=AliasChoices("EGRESS_HEALTH_PORT"))
+    metrics_listen: Annotated[tuple[str, int] | None, NoDecode] = Field(
+        default=None,
+        validation_alias=AliasChoices("EGRESS_METRICS_LISTEN"),
+        description="ADDRESS:PORT that also serves /metrics, for Prometheus. Unset or empty: loopback only.",
+    )
+    ui_port: int = Field(
+        default=UI_PORT,
+        ge=0,
+        le=65535,
+        validation_alias=AliasChoices("EGRESS_UI_PORT"),
+        description="Port of `egress ui` on loopback; 0: a free one.",
+    )
 
     @field_validator("llm_hosts", mode="before")
     @classmethod
@@ -157,8 +188,48 @@ class Settings(BaseSettings):
             return Neighbours.read(value) if value.strip() else None
         return value
 
+    @field_validator("retention", mode="before")
+    @classmethod
+    def _read_age(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        if not value.strip():
+            return None
+        found = re.fullmatch(r"([0-9]{1,6})\s*([hd])", value.strip())
+        age = timedelta(**{_AGE_UNITS[found[2]]: int(found[1])}) if found else timedelta()
+        if not _SHORTEST_AGE <= age <= _LONGEST_AGE:
+            raise ValueError("must be an age such as 30d or 12h, from 1h to 36500d")
+        return age
+
+    @field_validator("metrics_listen", mode="before")
+    @classmethod
+    def _read_metrics_listen(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        if not value.strip():
+            return None
+        host, _, port = value.strip().rpartition(":")
+        try:
+            return str(IPv4Address(host)), int(port)
+        except ValueError:
+            raise ValueError("write ADDRESS:PORT with an IPv4 address, such as 10.0.0.1:9464") from None
+
+    @field_validator("metrics_listen")
+    @classmethod
+    def _metrics_port_is_valid(cls, value: tuple[str, int] | None) -> tuple[str, int] | None:
+        if value is not None and not 1 <= value[1] <= 65535:
+            raise ValueError("the port must be between 1 and 65535")
+        return value
+
     @field_validator(
-        "policy_file", "host_addresses_file", "ca_dir", "upstream_ca", "host_name", "memory_budget", mode="before"
+        "policy_file",
+        "host_addresses_file",
+        "ca_dir",
+        "upstream_ca",
+        "host_name",
+        "prices_file",
+        "memory_budget",
+        mode="before",
     )
     @classmethod
     def _empty_is_unset(cls, value: object) -> object:

@@ -1,7 +1,7 @@
 """Signatures of checkpoints with the instance's own Ed25519 key.
 
 A checkpoint names the newest line of the hash chain and its hash, so its signature covers every line up to that one.
-Whoever can push to the destination can imitate a record, but cannot sign. Files in the state directory:
+A client that can push to the destination can imitate a record, but cannot sign. Files in the state directory:
 
 ===========================  =====  ===========================================================================
 ``signing-key.pem``          0400   the private key (PKCS #8), created with the first start

@@ -14,7 +14,7 @@ from openclaw_egress.recording.denials import ANY, DenialGroup
 
 
 def group(host: str, port: int, rule: str = "default", *, code: Code | str = "", address: str = "") -> DenialGroup:
-    """Return a group of denials with its code as the reason, because no advice may parse a sentence."""
+    """Return a group of denials whose reason is its code, because the code must not parse a reason."""
     return DenialGroup(
         class_name="sandbox",
         host=host,
@@ -50,6 +50,7 @@ ALLOWED = [
 ]  # fmt: skip
 
 
+@pytest.mark.wording
 @pytest.mark.parametrize(("host", "port", "rule", "told", "said"), ALLOWED)
 def test_remedy_is_a_rule_in_the_policys_syntax(host, port, rule, told, said):
     assert str(remedy_for(group(host, port, rule, **told))) == said
@@ -72,6 +73,7 @@ def test_policy_with_the_proposed_rule_is_valid(host, port, rule, told, said):
             assert decide_address(policy, "sandbox", parse_destination(host, port), address).allow
 
 
+@pytest.mark.wording
 @pytest.mark.parametrize(
     ("host", "port", "rule", "told", "said"),
     [
@@ -118,6 +120,7 @@ NEVER = [
 ]  # fmt: skip
 
 
+@pytest.mark.wording
 @pytest.mark.parametrize("host", NEVER)
 @pytest.mark.parametrize("rule", ["address-guard", "default", "syntax"])
 def test_metadata_link_local_and_own_addresses_are_never_proposed(host, rule):
@@ -125,6 +128,7 @@ def test_metadata_link_local_and_own_addresses_are_never_proposed(host, rule):
     assert not remedy.rules and "cidr" not in str(remedy) and remedy.advice.startswith("no rule")
 
 
+@pytest.mark.wording
 @pytest.mark.parametrize("address", NEVER[:5])
 def test_a_name_that_resolved_to_metadata_is_never_proposed(address):
     remedy = remedy_for(group("innocent.example", 80, "address-guard", code=Code.ADDRESS_GUARDED, address=address))
@@ -137,6 +141,7 @@ def test_addresses_of_this_machine_are_never_proposed():
     assert not remedy_for(denied, lambda address: address == "10.1.2.3").rules
 
 
+@pytest.mark.wording
 def test_no_wide_exception_is_proposed_beside_a_narrow_one():
     text = (
         "version: 1\nclasses:\n  sandbox: {listen: 1, action: open, "

@@ -45,7 +45,7 @@ def suggested(policy: Policy, *denials: Denial) -> list[str]:
     return [str(rule) for rule in suggest(policy, "box", denials).rules]
 
 
-# ── which rules ──────────────────────────────────────────────────────────────────────────────────────────────────
+# ── the suggested rules ──────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_each_host_gets_one_rule_with_its_requested_ports():
@@ -118,7 +118,7 @@ def test_bytes_that_are_not_tls_are_mentioned():
     assert "git.example:22 was also sent bytes that are not TLS" in found.notes[0]
 
 
-# ── into the text ────────────────────────────────────────────────────────────────────────────────────────────────
+# ── the edit of the text ─────────────────────────────────────────────────────────────────────────────────────────
 
 A, B = "{host: a.example, ports: [443]}", "{host: b.example, ports: [443]}"
 BOX, KEYS = "  box:\n", "    listen: 1\n    action: report\n"

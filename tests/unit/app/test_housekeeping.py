@@ -13,7 +13,9 @@ from openclaw_egress import certificates
 from openclaw_egress.app.listeners import ListenError
 from openclaw_egress.app.service import Service
 from openclaw_egress.proxy.served_ca import ServedCA
-from openclaw_egress.settings import Settings
+from openclaw_egress.settings import Settings, SettingsError
+from openclaw_egress.spool.writer import Spool
+from tests.support.hostile_records import hostile_exchange
 from tests.support.proxy_process import free_ports, policy_for
 
 CLASSES = ("gateway", "browser", "sandbox", "build")
@@ -54,6 +56,26 @@ def test_failing_task_does_not_stop_the_other_housekeeping_tasks(service):
     for old, new in (("open", "enforce"), ("enforce", "report")):
         change(service, f"action: {old}", f"action: {new}")
         assert soon(lambda wanted=new: service.policies.current.classes["gateway"].action == wanted)
+
+
+def test_old_records_are_deleted_while_the_proxy_runs(tmp_path):
+    settings = Settings.load(state_dir=tmp_path, logs_endpoint="", health_port=free_ports(1)[0], retention="1h")
+    for age in (2, 0):
+        now = time.time_ns() - age * 3600 * 10**9
+        with Spool(settings.spool_path, sync_seconds=None, local=True, clock_ns=lambda now=now: now) as spool:
+            spool.close_exchange(hostile_exchange(f"{age}"))
+    service = Service(settings)
+    try:
+        service.start()
+        assert soon(lambda: [row.id for row in service.spool.reader.query() if row.id] == ["0"])
+    finally:
+        service.stop()
+
+
+@pytest.mark.parametrize("age", ["30", "0d", "1m", "-1d", "30 days", "99999999d"])
+def test_age_that_is_none_is_refused_with_an_example(age):
+    with pytest.raises(SettingsError, match=r"EGRESS_RETENTION: .*must be an age such as 30d or 12h"):
+        Settings.load(retention=age)
 
 
 @pytest.mark.parametrize("how", ["raises", "fails", "never answers"])

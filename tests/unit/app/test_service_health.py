@@ -1,4 +1,4 @@
-"""Tests of what `/readyz` and `/metrics` report about the records."""
+"""Tests of the reports on records in `/readyz` and `/metrics`."""
 
 from prometheus_client import generate_latest
 

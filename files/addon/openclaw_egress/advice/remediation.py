@@ -72,7 +72,7 @@ def remedy_for(group: DenialGroup, is_own: Callable[[str], bool] = lambda _: Fal
         return Remedy(advice=f"raise {rule} if the class needs more")
     if rule == "recording":
         return Remedy(
-            advice="no rule can allow traffic that cannot be recorded: configure the client not to use WebSockets"
+            advice="no rule can allow traffic that cannot be recorded: the client must send the handshake of RFC 6455"
         )
     if rule == "response-syntax":
         return Remedy(advice=f"no rule can allow it: the server must send a valid response: {group.reason}")
@@ -129,7 +129,7 @@ _EMBEDDING = [
 
 
 def never_opened(host: str, address: Address | None = None) -> str | None:
-    """Return the reason never to propose a rule for a canonical host or its address; None if there is none.
+    """Return the reason why no rule may allow a canonical host or its address; None if a rule may.
 
     Metadata services issue credentials; loopback and link-local addresses lead to the proxy's host.
     """

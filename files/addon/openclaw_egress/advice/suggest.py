@@ -134,7 +134,7 @@ def unified_diff(before: bytes, after: bytes, name: str) -> str:
 
 
 def _lines(text: str) -> list[str]:
-    """Return lines with their LF, the only line end that ``patch`` knows (`str.splitlines` knows more)."""
+    """Return lines with their LF, the only line end of ``patch`` (`str.splitlines` splits at others too)."""
     return re.findall(r"[^\n]*\n|[^\n]+", text)
 
 

@@ -1,4 +1,4 @@
-"""The CA while the proxy runs: renewed if this proxy created it, reloaded when its files change."""
+"""Renewal of the CA, if this proxy created it, and reload of the CA when its files change."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class CAReloader:
             self._next_renewal = time.monotonic() + RENEWAL_SECONDS
 
     def create(self, inspect: Sequence[str]) -> bool:
-        """Create an issuing CA for these hosts if the present one is not sufficient; return whether one was created."""
+        """Create an issuing CA for these hosts if the current one is not sufficient; return whether one was created."""
         try:
             made = certificates.create(self.served.directory, self._root_dir, inspect, clock=self._clock)
         except certificates.CAError as error:

@@ -26,7 +26,7 @@ def record_event(
         spool.add(
             EventRecord(
                 event_name=event_name,
-                attributes=({"openclaw.egress.policy.digest": policy_digest} if policy_digest else {})
+                attributes=({semconv.POLICY_DIGEST: policy_digest} if policy_digest else {})
                 | ({semconv.REASON: reason} if reason else {}),
                 message=message,
                 severity=severity,

@@ -1,4 +1,4 @@
-"""The housekeeping loop: a thread that renews and reloads, summarises denials and writes checkpoints."""
+"""The housekeeping loop: a thread that renews, reloads, summarises denials, deletes old lines, writes checkpoints."""
 
 from __future__ import annotations
 
@@ -67,6 +67,7 @@ class Housekeeping:
                 self._policies.reload_ca,
                 self._policies.reload_policy,
                 self._decisions.summarise_denials,
+                self._expire,
             ):
                 self._do(task)
             if time.monotonic() >= next_checkpoint:
@@ -85,6 +86,10 @@ class Housekeeping:
 
     def _renew_ca(self) -> None:
         self._ca.renew(self._policies.current.inspect)
+
+    def _expire(self) -> None:
+        """Delete a slice of the lines that are too old. The next one is a second away, so the traffic hardly waits."""
+        self._spool.expire()
 
     def _write_checkpoint(self) -> None:
         if self._spool.head() == self._checkpoint:

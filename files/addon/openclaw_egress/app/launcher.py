@@ -106,7 +106,7 @@ class _Started:
 
 
 def _closed_listener(service: Service, server: Any, names: Mapping[int, str]) -> str | None:
-    """Return why one of the listeners is not open; None if all are."""
+    """Return the reason why a listener is not open; None if all listeners are open."""
     for instance in server.servers:
         if not instance.is_running:
             port = instance.mode.listen_port(None)
@@ -122,7 +122,7 @@ async def _serve(service: Service) -> None:
     except BaseException:
         service.stop()
         raise
-    from mitmproxy.master import Master  # noqa: PLC0415  (it imports the add-ons' package, which is replaced by now)
+    from mitmproxy.master import Master  # noqa: PLC0415  (it imports the add-ons' package, which has been replaced before)
 
     loop = asyncio.get_running_loop()
     uninstall = resolver.install(loop)

@@ -49,17 +49,21 @@ def refuse_open_proxy(settings: Settings, policy: Policy, hosts: Iterable[str]) 
 
 
 def check_ports(settings: Settings, policy: Policy) -> None:
-    """Refuse a class whose listener has the health port.
+    """Refuse a class whose listener has the port of health or metrics.
 
     Raises:
         SettingsError: names class and port.
     """
-    found = policy.class_for_port(settings.health_port)
-    if found is not None:
-        raise SettingsError(
-            f"EGRESS_HEALTH_PORT: port {settings.health_port} is also the listener of class {found.name}. "
-            "Choose another health port, or another `listen` for the class."
-        )
+    for variable, kind, port in (
+        ("EGRESS_HEALTH_PORT", "health port", settings.health_port),
+        ("EGRESS_METRICS_LISTEN", "port of metrics", settings.metrics_listen[1] if settings.metrics_listen else 0),
+    ):
+        found = policy.class_for_port(port)
+        if found is not None:
+            raise SettingsError(
+                f"{variable}: port {port} is also the listener of class {found.name}. "
+                f"Choose another {kind}, or another `listen` for the class."
+            )
 
 
 def check_listeners(host: str, classes: Iterable[tuple[str, int]]) -> None:

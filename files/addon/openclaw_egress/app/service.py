@@ -6,6 +6,7 @@ import json
 import logging
 import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 from openclaw_egress import __version__, certificates
@@ -21,17 +22,21 @@ from openclaw_egress.app.open_listeners import OpenListeners
 from openclaw_egress.app.policy_reloader import PolicyReloader, policy_signature
 from openclaw_egress.app.readiness import Readiness
 from openclaw_egress.export.exporter import Exporter
-from openclaw_egress.observability.health import HealthError, HealthServer
+from openclaw_egress.llm.pricing import PriceTable
+from openclaw_egress.observability import last_audit
+from openclaw_egress.observability.health import HealthError, HealthServer, MetricsServer
 from openclaw_egress.observability.metrics import Metrics
 from openclaw_egress.policy.configured import configured_policy
 from openclaw_egress.proxy import memory, mitmproxy_patches
 from openclaw_egress.proxy.access_control import AccessControl
+from openclaw_egress.proxy.budgets import Budgets, Spent
 from openclaw_egress.proxy.memory_budget import MemoryBudget, container_limit, default_budget
 from openclaw_egress.proxy.options import trusted_roots
 from openclaw_egress.proxy.recorder import Recorder
 from openclaw_egress.proxy.served_ca import ServedCA
 from openclaw_egress.settings import Settings
 from openclaw_egress.signatures import Signer
+from openclaw_egress.spool import usage_totals
 from openclaw_egress.spool.writer import Spool
 
 log = logging.getLogger("openclaw_egress")
@@ -64,12 +69,14 @@ class Service:
         (self.confdir / certificates.ISSUING_FILE).symlink_to((ca_dir / certificates.ISSUING_FILE).absolute())
         self.served_ca = ServedCA(ca_dir, self.confdir, clock)
         check_ca(self.served_ca.info, policy)
+        prices = PriceTable(settings.prices_file)
         self.trusted_ca = trusted_roots(settings.upstream_ca, self.confdir)
         self.spool = Spool(
             settings.spool_path,
             settings.spool_max_bytes,
             settings.spool_full,
             local=not settings.logs_endpoint,
+            max_age=settings.retention,
             service_name=settings.service_name,
             host_name=settings.host_name,
             signer=Signer.in_directory(settings.state_dir),
@@ -82,10 +89,14 @@ class Service:
         self.metrics = Metrics()
         self.decisions = DecisionLog(self.spool, self.metrics)
         self.housekeeping = Housekeeping(self.policies, self.ca, self.decisions, self.spool, stopping)
-        self.access_control = AccessControl(
-            lambda: self.policies.current, self.decisions, neighbours=settings.neighbours
+        budgets = Budgets(lambda: self.policies.current, self._spent_since)
+        self.metrics.by_labels(
+            "budget_used_ratio", "Used share of each budget of the policy.", ["egress_class", "limit"], budgets.shares
         )
-        self.recorder = Recorder(self.spool, self.metrics, settings.body_limit)
+        self.access_control = AccessControl(
+            lambda: self.policies.current, self.decisions, neighbours=settings.neighbours, budgets=budgets
+        )
+        self.recorder = Recorder(self.spool, self.metrics, settings.body_limit, prices=prices, budgets=budgets)
         budget = MemoryBudget(
             settings.memory_budget or default_budget(container_limit()), lambda: list(self.policies.current.classes)
         )
@@ -98,9 +109,13 @@ class Service:
             self.policies, self.listeners, self.ca, self.heartbeat, self.spool, self.exporter, budget, clock
         )
         self.readiness.publish(self.metrics)
+        self.metrics.gauges(lambda: last_audit.gauges(settings.state_dir))
         try:
             self.health = HealthServer(
                 settings.health_port, self.metrics.registry, self.readiness.alive, self.readiness.ready
+            )
+            self.metrics_server = (
+                MetricsServer(*settings.metrics_listen, self.metrics.registry) if settings.metrics_listen else None
             )
         except HealthError:
             self.spool.close()
@@ -113,12 +128,23 @@ class Service:
             threading.Thread(target=self._warn_of_plain_export, name="endpoint-check", daemon=True).start()
         interrupted = self.spool.recover()
         if interrupted:
-            log.warning("%d exchanges were interrupted when the proxy last stopped; their records say so", interrupted)
+            log.warning(
+                "%d exchanges were recorded as `interrupted`, because the proxy stopped during them",
+                interrupted,
+            )
         record_event(self.spool, "policy loaded", policy_digest=self.policies.current.digest)
         if self.exporter is not None:
             self.exporter.start()
         self.health.start()
+        if self.metrics_server is not None:
+            self.metrics_server.start()
         self.housekeeping.start()
+
+    def _spent_since(self, hour: int) -> Iterator[Spent]:
+        """Yield what each class has used in each hour since ``hour``, from the totals."""
+        for (name, of), usage in self.spool.reader.usage(("class", "hour"), hour * usage_totals.HOUR_NS):
+            tokens = usage.counts["input_tokens"] + usage.counts["output_tokens"]
+            yield Spent(str(name), int(of), tokens, usage.counts["cost_nano_usd"])
 
     def _warn_of_plain_export(self) -> None:
         # Run in a thread, because the lookup of the endpoint's name may block.
@@ -137,6 +163,8 @@ class Service:
         if self.exporter is not None:
             self.exporter.stop(timeout=5)
         self.health.stop()
+        if self.metrics_server is not None:
+            self.metrics_server.stop()
         self.spool.close()
         self._runtime.cleanup()
 

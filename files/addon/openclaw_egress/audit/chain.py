@@ -1,9 +1,9 @@
-"""Checks of the hash chain. Pure: lines come in as text, findings go out.
+"""Checks of the hash chain. Pure: the input is the text of lines, the output is findings.
 
 Two checks exist. `against_ledger` compares lines with the spool's ledger, which keeps number and hash of every line: it
 finds every edit, gap and forgery. `by_itself` needs only the lines, such as an exported file on another machine: it
-finds every edit and gap between the first and the last line. A cut tail shows only against a hash from elsewhere, such
-as a checkpoint in the container's log.
+finds every edit and gap between the first and the last line. It finds removed
+lines at the end only with a hash from elsewhere, such as a checkpoint in the container's log.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class LedgerRow(NamedTuple):
 
 @dataclass(slots=True)
 class Ledger:
-    """The part of a ledger that an audit covers, in 34 bytes a line."""
+    """The part of a ledger that an audit covers, in 34 bytes per line."""
 
     first: int = 0
     digests: bytearray = field(default_factory=bytearray)
@@ -64,17 +64,20 @@ class Ledger:
     """SHA-256 of the line before the first."""
     problems: list[str] = field(default_factory=list)
     """Damage of the ledger itself."""
+    pruned: int = 0
+    """Number of the newest line that the spool pruned."""
 
     @classmethod
-    def of(cls, rows: Iterable[LedgerRow], *, start: int = 0, set_back: Container[int] = ()) -> Ledger:
+    def of(cls, rows: Iterable[LedgerRow], *, start: int = 0, set_back: Container[int] = (), pruned: int = 0) -> Ledger:
         """Return the ledger of these rows, whose numbers increase. A row that the file lacks has an impossible hash.
 
         Args:
             rows: the rows of the covered part.
             start: number of the first row that the file must have; 0 if any may be the first.
             set_back: numbers of the lines before which the clock was set back.
+            pruned: number of the newest line that the spool pruned; 0 if it is unknown.
         """
-        ledger = cls()
+        ledger = cls(pruned=pruned)
         expected, newest_ns = start, 0
         for row in rows:
             if expected and row.seq != expected:
@@ -258,14 +261,14 @@ def _absent(
     room = list(dropped)
     explained: dict[str, int] = defaultdict(int)
     absent: list[int] = []
-    # The spool prunes the oldest acknowledged lines first, so no line after a kept one can have been pruned.
+    # Spools of older versions do not know what they pruned. They prune the oldest acknowledged lines first.
     kept = [at for state in (ACKNOWLEDGED, LOCAL) if (at := ledger.states.find(state)) >= 0]
     oldest_kept = ledger.first + min(kept, default=len(seen))
     for at in range(len(seen)):
         seq, state = ledger.first + at, ledger.states[at]
         if seen[at] or seq in changed:
             continue
-        if every_line and state == GONE and seq < oldest_kept:
+        if every_line and state == GONE and (seq < oldest_kept or seq <= ledger.pruned):
             explained["pruned"] += 1
         elif not every_line and state in _EXPLAINED:
             explained[_EXPLAINED[state]] += 1
@@ -370,7 +373,7 @@ def _body_findings(whole: dict[str, Any]) -> Iterator[Finding]:
 
 @dataclass(slots=True)
 class _Links:
-    """Number, hash and ``prev`` of lines, in 72 bytes a line."""
+    """Number, hash and ``prev`` of lines, in 72 bytes per line."""
 
     seqs: array[int] = field(default_factory=lambda: array("q"))
     hashes: bytearray = field(default_factory=bytearray)

@@ -40,7 +40,7 @@ class Finding:
     last: int
     detail: str
     resend: tuple[tuple[int, int], ...] = ()
-    """Runs of lines that the spool still has and that are missing, so that `egress resend` mends them."""
+    """Runs of missing lines that the spool still has, so that `egress resend` can send them again."""
 
     @property
     def lines(self) -> str:

@@ -61,7 +61,7 @@ def store_at(url: str, environ: Mapping[str, str]) -> Store:
         return Loki(base.removesuffix(LOGS_PATH), settings)
     raise StoreError(
         f"{one_line(base)}: records cannot be read back from this URL; name the base URL of a Loki "
-        "(`--store http://10.0.0.2:3100`), or audit the spool alone (`--store none`)"
+        "(`--store http://10.0.0.2:3100`), or audit the spool only (`--store none`)"
     )
 
 

@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from openclaw_egress.export.otlp_client import Answer, Sender, Verdict
+from openclaw_egress.export.otlp_client import Answer, Cause, Sender, Verdict
 from openclaw_egress.recording.otlp import assemble, make_probe
 from openclaw_egress.recording.redaction import redact_url
 from openclaw_egress.spool.writer import Spool, SpoolError, StoredRecord
@@ -55,7 +55,7 @@ STRIKES = 5
 STRIKES_AT_RATE_LIMIT = 10
 """The same limit for status 429, which other clients of the destination may have caused."""
 MAX_BURIED_IN_A_ROW = 10
-"""Dead letters in a row, with none accepted in between, after which the destination is suspected and sending slows."""
+"""Number of dead letters without an accepted record in between after which the exporter sends more slowly."""
 
 _NOT_STORED = re.compile(r"received message larger than max")
 """Responses with status 5xx that mean: the destination stored nothing of the push."""
@@ -306,16 +306,14 @@ class Exporter:
         self._buried_in_a_row += 1
         if self._buried_in_a_row < MAX_BURIED_IN_A_ROW:
             return True
-        remedy = "the destination refuses record after record: check its limits, and its URL in `egress status`"
-        self._failed("misconfigured", Answer(Verdict.MISCONFIGURED, answer.message, remedy))
+        self._failed("misconfigured", Answer(Verdict.MISCONFIGURED, answer.message, Cause.EVERY_RECORD_REFUSED))
         return False
 
     def _wait_for_its_time(self, record: StoredRecord, answer: Answer) -> bool:
         """Hold this record and all later ones. Send earlier ones first, even if they are committed afterwards."""
         self._horizon_ns = record.time_ns
         self._held = self._spool.pending_since(record.time_ns)
-        remedy = "check the clocks here and at the destination; lines that are ahead wait, earlier ones are sent"
-        self._failed("retrying", Answer(Verdict.RETRY, answer.message, remedy))
+        self._failed("retrying", Answer(Verdict.RETRY, answer.message, Cause.CLOCK))
         self._horizon_until = time.monotonic() + self._pause()
         return True
 
@@ -365,7 +363,7 @@ class Exporter:
 
     def _failed(self, status: str, problem: Answer) -> None:
         # Log each kind of problem once: an outage of a night must not fill the log.
-        if (status, problem.remedy) != (self._status, self._problem.remedy) or self._failures == 0:
+        if (status, problem.cause) != (self._status, self._problem.cause) or self._failures == 0:
             log.warning(
                 "records wait in the spool: %s%s", problem.message, f" ({problem.remedy})" * bool(problem.remedy)
             )

@@ -14,7 +14,7 @@ import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, StrEnum
 from typing import Any
 from urllib.parse import unquote
 
@@ -50,30 +50,86 @@ class Verdict(Enum):
     """No record will be accepted until an operator changes a setting. The records are not at fault."""
 
 
+class Cause(StrEnum):
+    """The cause of a failed push, if an operator can remove it. Programs compare it; ``REMEDIES`` is for people."""
+
+    UNKNOWN = "unknown"
+    COMPRESSION = "compression"
+    CONTENT_TYPE = "content_type"
+    CHANGED_IN_TRANSIT = "changed_in_transit"
+    STRUCTURED_METADATA = "structured_metadata"
+    SCHEMA = "schema"
+    REDIRECT = "redirect"
+    CREDENTIALS_MISSING = "credentials_missing"
+    CREDENTIALS_REFUSED = "credentials_refused"
+    ENDPOINT = "endpoint"
+    VARIABLES = "variables"
+    CERTIFICATE = "certificate"
+    CA_KEY_USAGE = "ca_key_usage"
+    TIMEOUT = "timeout"
+    UNREACHABLE = "unreachable"
+    EVERY_RECORD_REFUSED = "every_record_refused"
+    CLOCK = "clock"
+
+
+REMEDIES = {
+    Cause.UNKNOWN: "",
+    Cause.COMPRESSION: "set OTEL_EXPORTER_OTLP_LOGS_COMPRESSION to gzip or none",
+    Cause.CONTENT_TYPE: "the endpoint does not take protobuf: check the URL's path",
+    Cause.CHANGED_IN_TRANSIT: "the data was changed in transit: check for a proxy in between",
+    Cause.STRUCTURED_METADATA: "set allow_structured_metadata: true in Loki's limits_config",
+    Cause.SCHEMA: "Loki needs schema v13 (tsdb) for OTLP",
+    Cause.REDIRECT: "it redirects to {location}: set the final URL",
+    Cause.CREDENTIALS_MISSING: "the destination requires credentials: set OTEL_EXPORTER_OTLP_LOGS_HEADERS "
+    "(authorization=…, x-scope-orgid=…)",
+    Cause.CREDENTIALS_REFUSED: "the destination refuses these credentials: check OTEL_EXPORTER_OTLP_LOGS_HEADERS",
+    Cause.ENDPOINT: "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT must be the complete URL, such as "
+    "http://10.0.0.2:3100/otlp/v1/logs",
+    Cause.VARIABLES: "check the variables OTEL_EXPORTER_OTLP_LOGS_*",
+    Cause.CERTIFICATE: "set OTEL_EXPORTER_OTLP_LOGS_CERTIFICATE to the destination's CA certificate",
+    Cause.CA_KEY_USAGE: "the destination's CA certificate lacks keyUsage (keyCertSign), which RFC 5280 requires: "
+    "reissue it",
+    Cause.TIMEOUT: "check that the destination is running",
+    Cause.UNREACHABLE: "check that the destination is running and reachable from this machine",
+    Cause.EVERY_RECORD_REFUSED: "the destination refuses record after record: check its limits, and its URL in "
+    "`egress status`",
+    Cause.CLOCK: "check the clocks here and at the destination; lines that are ahead wait, earlier ones are sent",
+}
+"""The remedy for each cause, for people only."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """The interpreted response. ``message`` is for people: one line, without secrets."""
 
     verdict: Verdict
     message: str = ""
-    remedy: str = ""
+    cause: Cause = Cause.UNKNOWN
+    location: str = ""
+    """The URL of a redirect."""
     retry_after: float | None = None
     status: int | None = None
     """The HTTP status if the push is to be retried; ``None`` without a response."""
     delivered: bool = False
     """Whether the destination may have received the push that is to be retried; False if no connection was made."""
 
+    @property
+    def remedy(self) -> str:
+        """Return the action that an operator can take, for people; empty if the cause is unknown."""
+        return REMEDIES[self.cause].format(location=self.location or "no location")
+
 
 # Responses with status 400 whose cause is a setting of the proxy or of Loki, and not a record.
 _SETTINGS = (
-    (re.compile(r"unsupported content encoding"), "set OTEL_EXPORTER_OTLP_LOGS_COMPRESSION to gzip or none"),
-    (re.compile(r"content type: .* is not supported"), "the endpoint does not take protobuf: check the URL's path"),
-    (re.compile(r"illegal wireType|cannot parse invalid wire-format|unexpected EOF"),
-     "the data was changed in transit: check for a proxy in between"),
-    (re.compile(r"structured metadata.*(?:disallowed|not allowed)|disallowed structured metadata"),
-     "set allow_structured_metadata: true in Loki's limits_config"),
-    (re.compile(r"schema v13 is required"), "Loki needs schema v13 (tsdb) for OTLP"),
-)  # fmt: skip
+    (re.compile(r"unsupported content encoding"), Cause.COMPRESSION),
+    (re.compile(r"content type: .* is not supported"), Cause.CONTENT_TYPE),
+    (re.compile(r"illegal wireType|cannot parse invalid wire-format|unexpected EOF"), Cause.CHANGED_IN_TRANSIT),
+    (
+        re.compile(r"structured metadata.*(?:disallowed|not allowed)|disallowed structured metadata"),
+        Cause.STRUCTURED_METADATA,
+    ),
+    (re.compile(r"schema v13 is required"), Cause.SCHEMA),
+)
 
 
 def interpret(status: int, headers: Mapping[str, str], body: bytes) -> Answer:
@@ -95,21 +151,17 @@ def interpret(status: int, headers: Mapping[str, str], body: bytes) -> Answer:
             Verdict.RETRY, message, retry_after=_seconds(headers.get("retry-after")), status=status, delivered=True
         )
     if status in (400, 422) and kind != "text/html":
-        for pattern, remedy in _SETTINGS:
+        for pattern, cause in _SETTINGS:
             if pattern.search(message):
-                return Answer(Verdict.MISCONFIGURED, message, remedy)
+                return Answer(Verdict.MISCONFIGURED, message, cause)
         return Answer(Verdict.REFUSED, message)
     if 300 <= status < 400:
         target = redact_url(headers.get("location", ""))
-        return Answer(Verdict.MISCONFIGURED, message, f"it redirects to {target or 'no location'}: set the final URL")
-    return Answer(Verdict.MISCONFIGURED, message, _REMEDIES.get(status, _WRONG_ENDPOINT))
+        return Answer(Verdict.MISCONFIGURED, message, Cause.REDIRECT, location=target)
+    return Answer(Verdict.MISCONFIGURED, message, _CAUSES.get(status, Cause.ENDPOINT))
 
 
-_WRONG_ENDPOINT = "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT must be the complete URL, such as http://10.0.0.2:3100/otlp/v1/logs"
-_REMEDIES = {
-    401: "the destination requires credentials: set OTEL_EXPORTER_OTLP_LOGS_HEADERS (authorization=…, x-scope-orgid=…)",
-    403: "the destination refuses these credentials: check OTEL_EXPORTER_OTLP_LOGS_HEADERS",
-}
+_CAUSES = {401: Cause.CREDENTIALS_MISSING, 403: Cause.CREDENTIALS_REFUSED}
 
 
 def _success(kind: str, body: bytes) -> Answer:
@@ -124,9 +176,9 @@ def _success(kind: str, body: bytes) -> Answer:
             rejected, message = success.rejected_log_records, success.error_message
         else:
             problem = f"HTTP 200 with {kind or 'no content type'}, which is not an OTLP response"
-            return Answer(Verdict.MISCONFIGURED, problem, _WRONG_ENDPOINT)
+            return Answer(Verdict.MISCONFIGURED, problem, Cause.ENDPOINT)
     except (DecodeError, ValueError, AttributeError, TypeError):
-        return Answer(Verdict.MISCONFIGURED, "HTTP 200 with a body that is not an OTLP response", _WRONG_ENDPOINT)
+        return Answer(Verdict.MISCONFIGURED, "HTTP 200 with a body that is not an OTLP response", Cause.ENDPOINT)
     if rejected:
         return Answer(Verdict.REFUSED, f"{rejected} records rejected: {one_line(message)}")
     return Answer(Verdict.ACCEPTED, one_line(message))
@@ -269,7 +321,7 @@ class Sender:
         except urllib3.exceptions.HTTPError as error:
             return self._unreachable(error)
         except (OSError, ValueError) as error:
-            return Answer(Verdict.MISCONFIGURED, one_line(str(error)), "check the variables OTEL_EXPORTER_OTLP_LOGS_*")
+            return Answer(Verdict.MISCONFIGURED, one_line(str(error)), Cause.VARIABLES)
 
     def close(self) -> None:
         """Close the connection."""
@@ -279,18 +331,17 @@ class Sender:
         cause = getattr(error, "reason", None) or error.__cause__ or error
         if isinstance(error, urllib3.exceptions.SSLError) or isinstance(cause, ssl.SSLError):
             text = one_line(str(cause))
-            remedy = "set OTEL_EXPORTER_OTLP_LOGS_CERTIFICATE to the destination's CA certificate"
-            if "key usage" in text:
-                remedy = (
-                    "the destination's CA certificate lacks keyUsage (keyCertSign), which RFC 5280 requires: reissue it"
-                )
-            return Answer(Verdict.RETRY, f"{self.where}: TLS: {text}", remedy)
+            return Answer(
+                Verdict.RETRY,
+                f"{self.where}: TLS: {text}",
+                Cause.CA_KEY_USAGE if "key usage" in text else Cause.CERTIFICATE,
+            )
         timed_out = isinstance(error, urllib3.exceptions.TimeoutError)
         if timed_out and not isinstance(error, urllib3.exceptions.NewConnectionError):  # a subclass of TimeoutError
             return Answer(
                 Verdict.RETRY,
                 f"{self.where}: no response within {self.timeout:g} s",
-                "check that the destination is running",
+                Cause.TIMEOUT,
                 delivered=not isinstance(error, urllib3.exceptions.ConnectTimeoutError),
             )
         text = one_line(str(cause)).rpartition(": ")[2]
@@ -298,7 +349,7 @@ class Sender:
         return Answer(
             Verdict.RETRY,
             f"{self.where}: {text}",
-            "check that the destination is running and reachable from this machine",
+            Cause.UNREACHABLE,
             delivered=delivered,
         )
 

@@ -1,16 +1,19 @@
-"""The health server: ``/healthz``, ``/readyz`` and ``/metrics`` on loopback, for the proxy's own container only."""
+"""The health server, on loopback for the proxy's own container only, and the server of the metrics for Prometheus."""
 
 from __future__ import annotations
 
 import json
 import threading
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
 from openclaw_egress.errors import EgressError
+
+if TYPE_CHECKING:
+    from wsgiref.types import WSGIApplication
 
 HOST = "127.0.0.1"
 
@@ -28,8 +31,51 @@ class HealthError(EgressError):
     """The health listener cannot start. The message names the cause and the remedy."""
 
 
-class HealthServer:
-    """The server of health and metrics. It runs in its own thread, independent of the proxy's event loop.
+class _Server:
+    """A server that runs in its own thread, independent of the proxy's event loop."""
+
+    def __init__(self, host: str, port: int, app: WSGIApplication, purpose: str, remedy: str) -> None:
+        try:
+            self._server: WSGIServer = make_server(host, port, app, handler_class=_QuietHandler)
+        except OSError as error:
+            raise HealthError(f"cannot listen on {host}:{port} ({purpose}): {error.strerror}. {remedy}") from None
+        self.port = self._server.server_port
+        self._thread = threading.Thread(target=self._server.serve_forever, name=purpose, daemon=True)
+
+    def start(self) -> None:
+        """Start the server."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop the server, and wait for its thread to end."""
+        if self._thread.is_alive():
+            self._server.shutdown()
+            self._thread.join(timeout=5)
+        self._server.server_close()
+
+
+class MetricsServer(_Server):
+    """The server of ``/metrics`` on an address that the operator names, for a Prometheus outside of the container.
+
+    It serves nothing else, and a client that blocks it does not block the health server.
+    """
+
+    def __init__(self, host: str, port: int, registry: CollectorRegistry) -> None:
+        metrics_app = make_wsgi_app(registry)
+
+        def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+            if environ.get("PATH_INFO") == "/metrics":
+                answer: Iterable[bytes] = metrics_app(environ, start_response)
+                return answer
+            start_response("404 Not Found", [("Content-Type", "text/plain")])
+            return [b"/metrics\n"]
+
+        remedy = "Set EGRESS_METRICS_LISTEN to an address of this machine and a free port."
+        super().__init__(host, port, app, "metrics", remedy)
+
+
+class HealthServer(_Server):
+    """The server of health and metrics on loopback.
 
     ``alive`` reports whether the proxy can serve clients, ``ready`` whether all its functions work. Both return
     ``(good, details)``; the details are the JSON response, with status 200 or 503.
@@ -60,23 +106,5 @@ class HealthServer:
             )
             return [json.dumps({"ok": good, **report}, default=str).encode() + b"\n"]
 
-        try:
-            self._server: WSGIServer = make_server(HOST, port, app, handler_class=_QuietHandler)
-        except OSError as error:
-            raise HealthError(
-                f"cannot listen on {HOST}:{port} (health and metrics): {error.strerror}. "
-                "Stop the process that uses the port, or set EGRESS_HEALTH_PORT to another port."
-            ) from None
-        self.port = self._server.server_port
-        self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)
-
-    def start(self) -> None:
-        """Start the server."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Stop the server, and wait for its thread to end."""
-        if self._thread.is_alive():
-            self._server.shutdown()
-            self._thread.join(timeout=5)
-        self._server.server_close()
+        remedy = "Stop the process that uses the port, or set EGRESS_HEALTH_PORT to another port."
+        super().__init__(HOST, port, app, "health and metrics", remedy)

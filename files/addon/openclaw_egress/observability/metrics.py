@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 PREFIX = "openclaw_egress"
+
+
+FIRST_CHUNK_BUCKETS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+"""The boundaries that the semantic conventions give for ``gen_ai.client.operation.time_to_first_chunk``."""
+MAX_MODELS = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """What the metrics count of one exchange. ``provider`` is None if the host is not a model provider."""
+
+    class_name: str
+    provider: str | None
+    model: str | None
+    status: int | None
+    tokens: Mapping[str, int | None]
+    """By ``type``: input, output, cache_read, cache_write, reasoning."""
+    cost_usd: float | None
+    first_chunk: float | None
+    """Seconds; None for a response that was not streamed."""
 
 
 class Metrics:
@@ -38,6 +59,32 @@ class Metrics:
             buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900),
             registry=self.registry,
         )
+        self._tokens = Counter(
+            f"{PREFIX}_tokens",
+            "Tokens that providers reported. Input includes cached tokens, output includes reasoning.",
+            ["egress_class", "provider", "model", "type"],
+            registry=self.registry,
+        )
+        self._cost = Counter(
+            f"{PREFIX}_cost_usd",
+            "Known cost of calls in US dollars.",
+            ["egress_class", "provider", "model"],
+            registry=self.registry,
+        )
+        self._responses = Counter(
+            f"{PREFIX}_responses",
+            "Recorded exchanges by the HTTP status of the response; none: no response.",
+            ["egress_class", "status"],
+            registry=self.registry,
+        )
+        self._first_chunk = Histogram(
+            "gen_ai_client_operation_time_to_first_chunk_seconds",
+            "Time from the request to the first chunk of a streamed response.",
+            ["egress_class", "provider"],
+            buckets=FIRST_CHUNK_BUCKETS,
+            registry=self.registry,
+        )
+        self._models: set[str] = set()
         self.hook_failures = Counter(
             f"{PREFIX}_hook_failures", "Exceptions in hooks; the traffic was refused.", registry=self.registry
         )
@@ -49,6 +96,28 @@ class Metrics:
             registry=self.registry,
         )
 
+    def count_call(self, call: Call) -> None:
+        """Count the response, the tokens and the cost of one exchange."""
+        self._responses.labels(call.class_name, str(call.status) if call.status else "none").inc()
+        if call.provider is None:
+            return
+        who = (call.class_name, call.provider, self._bounded(call.model or "unknown"))
+        for kind, count in call.tokens.items():
+            if count:
+                self._tokens.labels(*who, kind).inc(count)
+        if call.cost_usd:
+            self._cost.labels(*who).inc(call.cost_usd)
+        if call.first_chunk is not None:
+            self._first_chunk.labels(call.class_name, call.provider).observe(call.first_chunk)
+
+    def _bounded(self, model: str) -> str:
+        """Return the label of a model. Agents choose models, so after `MAX_MODELS` values the label is ``other``."""
+        if model not in self._models:
+            if len(self._models) >= MAX_MODELS:
+                return "other"
+            self._models.add(model)
+        return model
+
     def gauges(self, read: Callable[[], Mapping[str, tuple[str, float]]]) -> None:
         """Register a function that returns ``{name: (help, value)}`` at each scrape."""
         self.registry.register(_Gauges(read))
@@ -59,17 +128,25 @@ class Metrics:
 
     def by_label(self, name: str, text: str, label: str, read: Callable[[], Mapping[str, float]]) -> None:
         """Register a gauge with one value per value of a label, read at each scrape."""
-        self.registry.register(_ByLabel(name, text, label, read))
+        self.by_labels(name, text, [label], lambda: {(value,): number for value, number in read().items()})
+
+    def by_labels(
+        self, name: str, text: str, labels: Sequence[str], read: Callable[[], Mapping[tuple[str, ...], float]]
+    ) -> None:
+        """Register a gauge with one value per combination of labels, read at each scrape."""
+        self.registry.register(_ByLabels(name, text, labels, read))
 
 
-class _ByLabel(Collector):
-    def __init__(self, name: str, text: str, label: str, read: Callable[[], Mapping[str, float]]) -> None:
-        self._name, self._text, self._label, self._read = name, text, label, read
+class _ByLabels(Collector):
+    def __init__(
+        self, name: str, text: str, labels: Sequence[str], read: Callable[[], Mapping[tuple[str, ...], float]]
+    ) -> None:
+        self._name, self._text, self._labels, self._read = name, text, labels, read
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        family = GaugeMetricFamily(f"{PREFIX}_{self._name}", self._text, labels=[self._label])
-        for label, value in self._read().items():
-            family.add_metric([label], value)
+        family = GaugeMetricFamily(f"{PREFIX}_{self._name}", self._text, labels=self._labels)
+        for labels, value in self._read().items():
+            family.add_metric(labels, value)
         yield family
 
 
