@@ -2,7 +2,7 @@
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
 """Edit of a build script for ``build_patch``. Pure: text in, text out. Lines outside of the block keep their bytes.
 
-One block between two marks stands near the top of the script, after its first comments and its ``set`` lines. It wraps
+One block between two marks is near the top of the script, after its first comments and its ``set`` lines. It wraps
 docker (``build_block``), so its place does not depend on the build. The first mark holds a digest of the block's body,
 which distinguishes a block of an older release from an edited one.
 """
@@ -187,7 +187,7 @@ def _refuse_other_languages(lines: list[Any]) -> None:
         program = programs[1] if programs[:1] == ["env"] and len(programs) > 1 else "".join(programs[:1])
         if program not in _SHELLS:
             raise BuildScriptError(
-                "line 1: %s is not a shell that the patch knows; call this program from a bash script, %s"
+                "line 1: %s is not a shell that the patch supports; call this program from a bash script, %s"
                 % (program or "the interpreter", OR_MOUNT)
             )
     if lines and all(line.endswith("\r\n") for line in lines[:-1] or lines):
@@ -201,13 +201,13 @@ def _refuse_conflict(lines: list[Any]) -> None:
     for number, line in enumerate(lines, 1):
         if _PATH_OF_DOCKER.search(line) and any(_SETS_PATH.match(other) for other in lines):
             raise BuildScriptError(
-                "line %d: the path of docker is needed here, and another line sets PATH, so the patch cannot stand "
+                "line %d: the path of docker is needed here, and another line sets PATH, so the patch cannot be "
                 "before docker; write `command -v docker >/dev/null` and call `docker`, %s" % (number, OR_MOUNT)
             )
 
 
 def _place(lines: list[Any]) -> int:
-    """Return the index of the line before which the block stands: after the head, before the next part's comment."""
+    """Return the index of the line before which the block belongs: after the head, before the next part's comment."""
     at = 0
     while at < len(lines) - 1 and _HEAD_LINE.match(lines[at]):
         at += 1
@@ -277,7 +277,7 @@ class _Search:
         whole = " ".join(word.value for word in words)
         if name in _OTHER_ENGINES and {"build", "bud"} & set(values[1:3]):
             self._refuse(
-                command, "%s builds the image; the patch knows docker only. Build with docker, %s" % (name, OR_MOUNT)
+                command, "%s builds the image; the patch supports docker only. Build with docker, %s" % (name, OR_MOUNT)
             )
             return
         found = build_wrapper.find_build(values)

@@ -170,7 +170,7 @@ def read_build(words: list[str], at: int) -> tuple[Build, list[str]] | None:
         if name == "tag":
             build.tags.append(value)
     if len(contexts) != 1:
-        raise NotPatched("a build whose options this release does not know")
+        raise NotPatched("a build whose options this release does not support")
     build.context = contexts[0]
     return build, kept
 
@@ -225,7 +225,7 @@ def is_gateway(build: Build, text: str, settings: Settings) -> bool:
 def with_copy(text: str, source: str, target: str = "") -> str | None:
     """Return the Dockerfile with the ``COPY`` line at the end of the stage that becomes the image, or None.
 
-    ``source`` is the build context or image of the bootstrap. COPY ignores USER, so the line can stand at the end of
+    ``source`` is the build context or image of the bootstrap. COPY ignores USER, so the line can be at the end of
     any stage; it copies the file to the last WORKDIR.
     """
     lines = text.splitlines(True)
@@ -290,7 +290,7 @@ class Runner:
             self.process.send_signal(number)
 
     def run(self, words: list[str], text: bytes | None = None, **options: Any) -> int:
-        """Run the command with ``text`` or the own standard input. Return its status, negative after a signal."""
+        """Run the command with ``text`` or our standard input. Return its status, negative after a signal."""
         if self.signal:
             return -self.signal
         try:
@@ -322,7 +322,7 @@ def output(words: list[str]) -> str | None:
 
 
 def has_named_contexts(docker: list[str], buildx: bool) -> bool:
-    """Return whether builds with this ``docker`` know ``--build-context``: BuildKit 0.10, so Docker 23 or later."""
+    """Return whether builds with this ``docker`` support ``--build-context``: BuildKit 0.10, so Docker 23 or later."""
     if not buildx and ("DOCKER_BUILDKIT=0" in docker or os.environ.get("DOCKER_BUILDKIT") in ("0", "false")):
         return False
     if output([*docker, "buildx", "version"]) is None:
@@ -415,8 +415,8 @@ class Workspace:
             problem = process.communicate()[1].decode("utf-8", "replace").strip()
         if process.returncode:
             raise Stopped(
-                "this Docker knows no build contexts, and the image of the bootstrap cannot be built: %s. Install "
-                "docker-buildx, or set openclaw_gateway_bootstrap to mount" % problem[-300:]
+                "this Docker does not support build contexts, and the image of the bootstrap cannot be built: %s. "
+                "Install docker-buildx, or set openclaw_gateway_bootstrap to mount" % problem[-300:]
             )
         self.images.append(self.source)
         return self.source

@@ -49,7 +49,7 @@ class _Piece:
 
 
 class Dotenv:
-    """One ``.env`` file. ``text`` is the complete present text of the file."""
+    """One ``.env`` file. ``text`` is the complete current text of the file."""
 
     def __init__(self, text: str) -> None:
         self._pieces = _read(text)

@@ -475,7 +475,7 @@ def _telemetry_hosts(environment: Mapping[str, str]) -> list[str]:
 
 
 def _local_names(gateway: _Gateway) -> list[str]:
-    """Return the hosts that only the gateway's networks or its host know, and that the proxy could not reach.
+    """Return the hosts that only the gateway's networks or its host can resolve, and that the proxy could not reach.
 
     These are the other services on its networks, links, extra hosts with a private address, and hosts without a dot in
     its environment, such as a container of another project.

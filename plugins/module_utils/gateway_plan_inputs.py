@@ -22,7 +22,7 @@ _BRACES = re.compile(r"(?<!\$)\$\{[^}]*\}")
 
 
 def literal(text: str) -> str:
-    """Return the value that a text of Compose with resolved variables stands for."""
+    """Return the value that Compose's text with resolved variables represents."""
     return text.replace("$$", "$")
 
 

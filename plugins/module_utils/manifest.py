@@ -47,7 +47,7 @@ class Manifest:
         self.exists = True
 
     def record(self, kind: str, name: str, data: dict[str, Any] | None = None) -> bool:
-        """Record the present state once. Later calls only note edits of our version. Return True at the first call."""
+        """Record the current state once. Later calls only note edits of our version. Return True at the first call."""
         key = key_of(kind, name)
         item = self.items.get(key)
         if item is None:
@@ -169,7 +169,7 @@ def _load(path: str) -> dict[str, Any]:
         raise ManifestError("%s is damaged (it has no items). %s" % (path, remedy))
     if content.get("version") != VERSION:
         raise ManifestError(
-            "%s is of version %r, this release knows %d. Use the release that wrote it"
+            "%s is of version %r, this release supports %d. Use the release that wrote it"
             % (path, content.get("version"), VERSION)
         )
     for key, item in content["items"].items():

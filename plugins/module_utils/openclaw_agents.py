@@ -30,7 +30,7 @@ class Plan:
 
 
 def plan(current: dict[str, Any], data: dict[str, Any], wanted: dict[str, Any], fallbacks: dict[str, Any]) -> Plan:
-    """Compare the present settings with the wanted ones.
+    """Compare the current settings with the wanted ones.
 
     ``data`` is the undo data of a previous plan: ``before`` (previous values), ``wrote`` (our values) and ``made``
     (objects that did not exist). A setting of ``fallbacks`` keeps the operator's value, unless it is unset or "none". A

@@ -186,11 +186,11 @@ def validate(module: AnsibleModule, path: str, before: str, candidate: str) -> N
         problem = original_err.strip().replace(original, path)
         hint = " Its lines end in CRLF: convert them to LF." if "\r\n" in before else ""
         module.fail_json(
-            msg="%s: is not a valid shell script before the patch, nothing was changed: %s. Correct it.%s"
+            msg="%s: the script is not valid shell even without the patch, so nothing was changed: %s. Correct it.%s"
             % (path, problem, hint)
         )
     module.fail_json(
-        msg="%s: would not be a valid script with the section, nothing was changed: %s. Report this with the script"
+        msg="%s: the patch would make the script invalid, so nothing was changed: %s. Report this with the script"
         % (path, err.strip().replace(candidate, path))
     )
 

@@ -31,7 +31,7 @@ attributes:
 options:
   state:
     description:
-      - V(recorded) records the present state of the item, unless it is already recorded. Use it before each change.
+      - V(recorded) records the current state of the item, unless it is already recorded. Use it before each change.
         For a path that is marked as written, it also records whether the path was edited since.
       - V(written) marks the path as written by the caller. Use it after each change.
       - V(restored) restores the path if possible (see RV(status)), and removes the item from the manifest unless it

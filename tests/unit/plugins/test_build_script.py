@@ -213,7 +213,7 @@ def test_the_restore_step_is_named(step, kind):
         ("docker build - <<E\nFROM a\nE\n", "line 1: docker build reads standard input"),
         ("docker build https://github.com/a/b\n", "line 1: the build context is a URL"),
         ("docker build -f Dockerfile.sandbox .\n", "line 1: the patch skips Dockerfile.sandbox"),
-        ("#!/usr/bin/env python3\nprint('docker build')\n", "line 1: python3 is not a shell that the patch knows"),
+        ("#!/usr/bin/env python3\nprint('docker build')\n", "line 1: python3 is not a shell that the patch supports"),
         ("PATH=/bin\n[ -x \"$(command -v docker)\" ]\ndocker build .\n", "line 2: the path of docker is needed"),
     ],
 )  # fmt: skip

@@ -79,7 +79,7 @@ def test_docker_command_that_builds_no_image_is_recognised(words):
 
 
 def test_unclear_context_is_reported():
-    with pytest.raises(NotPatched, match="whose options this release does not know"):
+    with pytest.raises(NotPatched, match="whose options this release does not support"):
         build_wrapper.read_build(["--new-flag", "."], 0)
 
 

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ def test_node_can_parse_each_javascript_check(path):
 
 
 def openclaw(proxy: str, channels: str = "echo '{}'", own: str = "OPENCLAW_PROXY_URL=") -> str:
-    """Return a `docker` that answers `exec … config get` with these commands."""
+    """Return a `docker` that runs these commands for `exec … config get`."""
     return f"""case "$*" in
 *OPENCLAW_PROXY_URL*) echo '{own}' ;;
 *"config get proxy --json") {proxy} ;;
@@ -136,10 +137,10 @@ def test_check_fails_if_openclaw_does_not_respond(tmp_path, section, said):
             "channels.telegram.accounts.0.proxy names another proxy",
         ),
         (openclaw("echo '{}'", own="OPENCLAW_PROXY_URL=http://other"), "OPENCLAW_PROXY_URL is set to another proxy"),
-        (openclaw("echo '{}'", own=""), "could not be checked: openclaw-gateway does not run: "),
+        (openclaw("echo '{}'", own=""), "could not be checked: openclaw-gateway is not running: "),
         (
             "echo 'No such container' >&2; exit 1",
-            "could not be checked: openclaw-gateway does not run: No such container",
+            "could not be checked: openclaw-gateway is not running: No such container",
         ),
     ],
 )
@@ -177,10 +178,10 @@ def test_check_fails_if_mounts_cannot_be_read(tmp_path, listing):
 
 @pytest.mark.parametrize("status", [200, 502])
 def test_check_fails_if_the_sandbox_listener_does_not_refuse(tmp_path, status):
-    said = f"port 8082 answers {status} for egress-verify.invalid:443"
+    said = f"port 8082 responds with {status} for egress-verify.invalid:443"
     assert check("sandbox-refused", tmp_path, f"echo '{said}'; exit 1", PORT="8082") == (False, said)
     assert not check("sandbox-refused", tmp_path, "echo 'Connection refused' >&2; exit 1", PORT="8082")[0]
-    assert check("sandbox-refused", tmp_path, "echo 'port 8082 answers 403'", PORT="8082")[0]
+    assert check("sandbox-refused", tmp_path, "echo 'port 8082 responds with 403'", PORT="8082")[0]
 
 
 @pytest.mark.parametrize("docker", ["exit 1", "true"])
@@ -240,6 +241,48 @@ FORGED = '{"ok": false, "reports": [{"source": "Loki", "lines": 7, "findings": [
 def test_check_fails_if_the_audit_has_findings(tmp_path, docker, passes, found):
     passed, said = check("records-audited", tmp_path, docker, STORE="")
     assert passed is passes and said.startswith(found)
+
+
+def status_script(tmp_path, *reports: dict) -> str:
+    """Return a script that prints these reports of `egress status` in turn, and exits 1 if a report has a problem."""
+    for number, report in enumerate(reports):
+        (tmp_path / f"status{number}").write_text(json.dumps(report))
+    return (
+        f'n=$(cat "{tmp_path}/n" 2>/dev/null || echo 0); echo $((n + 1)) > "{tmp_path}/n"\n'
+        f'file="{tmp_path}/status$n"; [ -e "$file" ] || file="{tmp_path}/status{len(reports) - 1}"\n'
+        'cat "$file"; grep -q "problems.: .]" "$file"'
+    )
+
+
+def status(*problems: str, days: int = 60, pending: int = 0, running: bool = True) -> dict:
+    until = datetime.now(UTC) + timedelta(days=days, hours=1)
+    return {
+        "running": running,
+        "problems": list(problems),
+        "ca": {"issuing_expires": until.isoformat(), "root_sha256": "0" * 64},
+        "spool": {"pending_records": pending},
+    }
+
+
+@pytest.mark.parametrize(
+    ("report", "passes", "found"),
+    [
+        (status(), True, "issuing CA valid for 60 days"),
+        (status("export: connection refused"), True, "issuing CA valid for 60 days"),
+        (status(days=9), False, "issuing CA valid for 9 days"),
+        (status("no proxy", running=False), False, "could not be checked: the proxy is not running"),
+    ],
+)
+def test_check_of_the_ca_does_not_depend_on_other_problems(tmp_path, report, passes, found):
+    passed, said = check("ca-valid", tmp_path, status_script(tmp_path, report))
+    assert passed is passes and said.startswith(found), said
+
+
+def test_check_of_the_spool_waits_while_a_push_is_retried(tmp_path):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "sleep").write_text("#!/bin/sh\n")
+    docker = status_script(tmp_path, status("export: connection refused", pending=2), status())
+    assert check("spool-drained", tmp_path, docker) == (True, "0 record(s) pending")
 
 
 # Leave out `store-has-record`, which uses no Docker and waits for Loki.

@@ -83,7 +83,7 @@ def test_build_patch_warns_of_an_edited_section(script):
     ("content", "message"),
     [
         ("npm run build\n", "anchor `docker build` not found: none of the script's 1 lines"),
-        ("if true; then\ndocker build .\n", "is not a valid shell script before the patch"),
+        ("if true; then\ndocker build .\n", "the script is not valid shell even without the patch"),
         ("if true; then\r\ndocker build .\r\nfi\r\n", "Convert them to LF: sed -i 's/\\r$//' "),
     ],
 )
