@@ -1,0 +1,197 @@
+"""The alert rules for Prometheus.
+
+Format: https://prometheus.io/docs/prometheus/latest/configuration/alerting_rules/. The names of the metrics are those
+of the proxy's `/metrics`; `tests/integration/monitoring` checks each of them against a running proxy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import yaml
+
+from openclaw_egress.certificates import ISSUING_OVERDUE_DAYS, ROOT_WARNS_DAYS
+
+JOB = "openclaw-proxy"
+"""`job_name` of the scrape configuration. Only the alert for an absent proxy depends on it."""
+ALERTS_NAME = "OpenClawEgress"
+"""Beginning of the name of each alert."""
+SPOOL_USED = (
+    "(openclaw_egress_spool_pending_bytes%s + openclaw_egress_spool_dead_letter_bytes)"
+    " / openclaw_egress_spool_max_bytes"
+)
+"""Share of the spool that the proxy cannot free by deleting acknowledged records; ``%s`` selects instances."""
+HEAD = "# Written by `make docs` from tools/monitoring/alerts.py: changes made here are overwritten.\n---\n"
+
+
+DAY = 86400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Times:
+    """The times of the alerts, in seconds. Tests with a real Prometheus shorten them."""
+
+    stalled: int = 600
+    """Age of the oldest waiting line, and time without an accepted line, from which the export counts as stalled."""
+    away: int = 120
+    """How long the proxy must not respond."""
+    lasting: int = 300
+    """How long other problems must last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """One alert. ``hold`` is how long ``expr`` must hold, in seconds; ``action`` says what to do."""
+
+    name: str
+    expr: str
+    hold: int
+    severity: Literal["warning", "critical"]
+    summary: str
+    action: str
+
+    def rule(self) -> dict[str, Any]:
+        """Return the alert as a rule of a rules file."""
+        return {
+            "alert": ALERTS_NAME + self.name,
+            "expr": self.expr,
+            "for": f"{self.hold}s",
+            "labels": {"severity": self.severity},
+            "annotations": {"summary": self.summary, "description": self.action},
+        }
+
+
+def _export_and_spool(times: Times) -> list[Alert]:
+    return [
+        Alert(
+            "ExportStalled",
+            # A backlog after an outage is old too, but its records are accepted.
+            f"openclaw_egress_export_backlog_seconds > {times.stalled}\n"
+            f"and increase(openclaw_egress_export_pushed_records[{times.stalled}s]) == 0",
+            times.lasting,
+            "critical",
+            "{{ $labels.instance }}: the destination accepts no records",
+            "The oldest record has waited {{ $value | humanizeDuration }}. No record is lost before the spool is full. "
+            "`egress status` names the destination's error and the remedy.",
+        ),
+        Alert(
+            "DeadLetters",
+            "sum by (instance, reason) (openclaw_egress_dead_letters) > 0",
+            0,
+            "warning",
+            "{{ $labels.instance }}: the destination refused {{ $value }} lines for good ({{ $labels.reason }})",
+            "`egress dead-letter list` shows the lines. Remove the cause, then send them again with "
+            "`egress dead-letter retry`, or delete them with `egress dead-letter drop`.",
+        ),
+        Alert(
+            "SpoolFilling",
+            f"{SPOOL_USED % ''} > 0.7",
+            times.lasting,
+            "critical",
+            "{{ $labels.instance }}: {{ $value | humanizePercentage }} of the spool cannot be freed",
+            "A full spool drops the oldest records, or refuses requests (EGRESS_SPOOL_FULL). Make the destination "
+            "accept records again (`egress status`), retry or drop dead letters, or raise the spool's limit.",
+        ),
+        Alert(
+            "NotRecording",
+            "openclaw_egress_spool_refusing == 1",
+            0,
+            "critical",
+            "{{ $labels.instance }}: requests to inspected hosts are refused, because they cannot be recorded",
+            "The disk or the spool is full, or the disk fails. `egress status` names the reason.",
+        ),
+    ]
+
+
+def _traffic() -> list[Alert]:
+    denied = 'sum by (instance, egress_class) (increase(openclaw_egress_denied_total{enforced="true"}[%s]%s))'
+    return [
+        Alert(
+            "DenialsRising",
+            # `unless` also fires where the class has no history to compare with.
+            f"{denied % ('15m', '')} > 20\n"
+            f"unless {denied % ('15m', '')}\n"
+            f"<= 3 * {denied % ('1d', ' offset 15m')} / (24 * 4)",
+            0,
+            "warning",
+            "{{ $labels.instance }}: {{ $value | humanize }} denials of class {{ $labels.egress_class }} in 15 minutes",
+            "This is more than three times the average of the day before. `egress denials --since 1h` names the "
+            "destinations, and the rule that would allow each.",
+        ),
+        Alert(
+            "BudgetNear",
+            "openclaw_egress_budget_used_ratio >= 0.8",
+            0,
+            "warning",
+            "{{ $labels.instance }}: class {{ $labels.egress_class }} has used {{ $value | humanizePercentage }} of "
+            "{{ $labels.limit }}",
+            "At 100 % the proxy refuses requests of the class to inspected hosts until the next hour or day (UTC). "
+            "`egress usage --by model --since 24h` shows what used it.",
+        ),
+    ]
+
+
+def _proxy(times: Times) -> list[Alert]:
+    return [
+        Alert(
+            "CertificateExpiring",
+            f"openclaw_egress_ca_expiry_timestamp_seconds - time() < {ISSUING_OVERDUE_DAYS * DAY}\n"
+            f"or openclaw_egress_ca_root_expiry_timestamp_seconds - time() < {ROOT_WARNS_DAYS * DAY}",
+            0,
+            "warning",
+            "{{ $labels.instance }}: a CA certificate expires in {{ $value | humanizeDuration }}",
+            "`egress ca show` shows which. The daily job should have renewed the issuing CA: see its log. A new root "
+            "needs the trust of all clients, so plan it.",
+        ),
+        Alert(
+            "AuditFailed",
+            "openclaw_egress_audit_findings > 0",
+            0,
+            "critical",
+            "{{ $labels.instance }}: the last audit of the records had {{ $value }} findings",
+            "Records are missing or were changed. `egress audit` lists them, with the remedy for each kind.",
+        ),
+        Alert(
+            "PolicyRefused",
+            "openclaw_egress_policy_last_reload_successful == 0",
+            0,
+            "warning",
+            "{{ $labels.instance }}: the policy file is invalid, and an earlier policy is in force",
+            "`egress status` names the line and the remedy.",
+        ),
+        Alert(
+            "ProxyAway",
+            f'up{{job="{JOB}"}} == 0 or absent(up{{job="{JOB}"}})',
+            times.away,
+            "critical",
+            "The proxy{{ with $labels.instance }} {{ . }}{{ end }} does not respond to Prometheus",
+            "Without the proxy its clients reach nothing. Look at `docker logs openclaw-proxy`, then at the network "
+            "between Prometheus and the proxy.",
+        ),
+    ]
+
+
+def rules_file(times: Times | None = None) -> dict[str, Any]:
+    """Return the rules file as the object that its YAML describes."""
+    times = times or Times()
+    alerts = [*_export_and_spool(times), *_traffic(), *_proxy(times)]
+    return {"groups": [{"name": "openclaw_egress", "rules": [alert.rule() for alert in alerts]}]}
+
+
+class _Dumper(yaml.SafeDumper):
+    """A dumper that indents lists, as yamllint wants them, and writes texts of several lines as block scalars."""
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        super().increase_indent(flow, False)
+
+
+_Dumper.add_representer(
+    str,
+    lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None),
+)
+
+
+def rules_text(times: Times | None = None) -> str:
+    """Return the rules file as YAML."""
+    return HEAD + yaml.dump(rules_file(times), Dumper=_Dumper, sort_keys=False, width=150)
