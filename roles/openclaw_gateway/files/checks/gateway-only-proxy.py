@@ -64,7 +64,7 @@ def proxies(node, path):
 status, value, error = run(os.environ["GATEWAY"], "sh", "-c", 'echo "OPENCLAW_PROXY_URL=${OPENCLAW_PROXY_URL:-}"')
 name, _, value = value.partition("=")
 if status != 0 or name != "OPENCLAW_PROXY_URL":
-    sys.exit(f"could not be checked: {os.environ['GATEWAY']} does not run: {error}")
+    sys.exit(f"could not be checked: {os.environ['GATEWAY']} is not running: {error}")
 if value.rstrip("/") not in ("", ours):
     sys.exit("OPENCLAW_PROXY_URL is set to another proxy")
 found = [path for section in ("proxy", "channels") for path in proxies(settings(section), section)]

@@ -4,7 +4,7 @@ const end = (text, code) => { console.log(text); process.exit(code) }
 setTimeout(() => end('no response in 30 s', 1), 30000)
 http.request({host: p.hostname, port: p.port, method: 'CONNECT', path: `${host}:443`, headers: {host: `${host}:443`}, agent: false})
   .on('connect', (answer, socket) => {
-    if (answer.statusCode !== 200) end(`${host}: the proxy answers ${answer.statusCode}`, 1)
+    if (answer.statusCode !== 200) end(`${host}: the proxy responds with ${answer.statusCode}`, 1)
     const secure = tls.connect({socket, servername: host, rejectUnauthorized: false}, () => {
       const issuer = secure.getPeerCertificate().issuer ?? {}
       if (!issuer.O && !issuer.CN) end(`${host}: could not be checked: the certificate names no issuer`, 1)

@@ -6,15 +6,23 @@ import subprocess
 import sys
 
 
-def output(*words):
-    """Return the output of a command. End the check if the command fails or prints nothing."""
+def proxy_status():
+    """Return what `egress status` reports. End the check if no running proxy reports anything.
+
+    The exit status of the command is not used: another problem, such as a push that is retried, makes it 1.
+    """
+    words = ["docker", "exec", "openclaw-proxy", "egress", "status", "--json"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
-    if done.returncode != 0 or not done.stdout.strip():
-        sys.exit(f"could not be checked: {' '.join(words[:3])}: {done.stderr.strip() or 'no output'}")
-    return done.stdout
+    try:
+        found = json.loads(done.stdout)
+    except ValueError:
+        sys.exit(f"could not be checked: {' '.join(words[:3])}: {done.stderr.strip() or 'no usable output'}")
+    if not found.get("running"):
+        sys.exit("could not be checked: the proxy is not running")
+    return found
 
 
-ca = json.loads(output("docker", "exec", "openclaw-proxy", "egress", "status", "--json"))["ca"]
+ca = proxy_status()["ca"]
 until = datetime.datetime.fromisoformat(ca["issuing_expires"])
 left = (until - datetime.datetime.now(datetime.timezone.utc)).days
 print(f"issuing CA valid for {left} days, root {ca['root_sha256'][:12]}")

@@ -6,5 +6,5 @@ import sys
 connection = http.client.HTTPConnection("127.0.0.1", int(sys.argv[1]), timeout=20)
 connection.request("CONNECT", "egress-verify.invalid:443")
 status = connection.getresponse().status
-print(f"port {sys.argv[1]} answers {status} for egress-verify.invalid:443")
+print(f"port {sys.argv[1]} responds with {status} for egress-verify.invalid:443")
 sys.exit(status != 403)

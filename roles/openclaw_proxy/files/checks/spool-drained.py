@@ -6,20 +6,28 @@ import sys
 import time
 
 
-def output(*words):
-    """Return the output of a command. End the check if the command fails or prints nothing."""
+def proxy_status():
+    """Return what `egress status` reports. End the check if no running proxy reports anything.
+
+    The exit status of the command is not used: while a push is retried it is 1, and this check waits for the push.
+    """
+    words = ["docker", "exec", "openclaw-proxy", "egress", "status", "--json"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
-    if done.returncode != 0 or not done.stdout.strip():
-        sys.exit(f"could not be checked: {' '.join(words[:3])}: {done.stderr.strip() or 'no output'}")
-    return done.stdout
+    try:
+        found = json.loads(done.stdout)
+    except ValueError:
+        sys.exit(f"could not be checked: {' '.join(words[:3])}: {done.stderr.strip() or 'no usable output'}")
+    if not found.get("running"):
+        sys.exit("could not be checked: the proxy is not running")
+    return found
 
 
-pending = None
+pending, problems = None, []
 for _ in range(10):
-    status = json.loads(output("docker", "exec", "openclaw-proxy", "egress", "status", "--json"))
-    pending = status["spool"]["pending_records"]
+    status = proxy_status()
+    pending, problems = status["spool"]["pending_records"], status["problems"]
     if pending == 0:
         break
     time.sleep(2)
-print(f"{pending} record(s) pending")
+print(f"{pending} record(s) pending" + "".join(f"; {problem}" for problem in problems if pending))
 sys.exit(pending != 0)

@@ -5,5 +5,5 @@ import urllib.request
 
 opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 status = opener.open(sys.argv[1], timeout=10).status
-print(sys.argv[1], "answers", status)
+print(sys.argv[1], "responds with", status)
 sys.exit(status != 200)
