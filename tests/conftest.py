@@ -1,6 +1,7 @@
 """Settings for all tests."""
 
 import os
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -19,3 +20,27 @@ reworded.install_if_asked()
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the longest test first, so that the other workers do not wait for it at the end."""
     items.sort(key=lambda item: item.path.name != "test_reworded.py")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--provider-table", action="store_true", help="Print the cells of test_provider_table.py.")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print the table of providers and cases, with the reason below it for each cell that a provider has not."""
+    if not config.getoption("--provider-table"):
+        return
+    found = [report for kind in ("passed", "failed") for report in terminalreporter.getreports(kind)]
+    properties: list[Any] = [value for report in found for name, value in report.user_properties if name == "cell"]
+    cells = [cell[2:] for cell in sorted(properties)]
+    rows: dict[str, dict[str, str]] = {}
+    for provider, case, stated in cells:
+        rows.setdefault(provider, {})[case] = stated
+    cases = list(dict.fromkeys(case for _, case, _ in cells))
+    terminalreporter.write_line("provider".ljust(18) + "".join(case.ljust(10) for case in cases))
+    for provider, row in rows.items():
+        words = [row.get(case, "MISSING").partition(":")[0] for case in cases]
+        terminalreporter.write_line(provider.ljust(18) + "".join(word.ljust(10) for word in words))
+    for provider, case, stated in cells:
+        if stated != "equal":
+            terminalreporter.write_line(f"{provider}, {case}: {stated}")

@@ -31,7 +31,7 @@ REQUEST, RESPONSE = (json.dumps({"content": "word " * (size // 5)}).encode() for
 
 
 def fill(path: Path, count: int) -> None:
-    """Write lines in one transaction, at a hundred lines a second until now."""
+    """Write lines in one transaction, with times of a hundred lines per second that end now."""
     signer = Signer.in_directory(path.parent)
     clock = iter(range(time.time_ns() - count * 10**7, 2**63, 10**7))
     with (

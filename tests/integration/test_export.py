@@ -310,6 +310,7 @@ def test_stopping_does_not_wait_for_a_pause(spool, store):
 # ── wrong settings: no record is at fault ────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.wording
 @pytest.mark.parametrize(
     ("answer", "remedy"),
     [
@@ -334,6 +335,14 @@ def test_wrong_setting_keeps_all_records_and_names_the_remedy(spool, store, answ
     assert remedy in state["remedy"]
     assert "token=x" not in state["remedy"]
     assert spool.stats()["pending_records"] == 3
+
+
+def test_each_cause_of_a_failure_is_logged_once(spool, store, caplog):
+    fill(spool, 1)
+    store.script((404, "", b""), (404, "", b""), (401, "", b""), (401, "", b""))
+    with Running(spool, store.url):
+        until(drained(spool))
+    assert [caplog.text.count(f"HTTP {status}") for status in (404, 401)] == [1, 1]
 
 
 def test_records_are_sent_after_the_setting_is_fixed(spool, store):
@@ -435,6 +444,7 @@ def test_record_from_the_future_waits(spool, store):
     assert list(spool.reader.query(Filters(state="dead_letter"))) == []
 
 
+@pytest.mark.wording
 def test_destination_that_refuses_everything_causes_few_dead_letters(spool, store):
     fill(spool, 200)
     store.answer = lambda push: (400, OCTETS, loki_says("no"))
@@ -570,7 +580,7 @@ def test_line_sent_before_and_refused_as_too_far_behind_counts_as_stored(tmp_pat
         assert {1, 2, 3, 4, 5} <= set(rows)
         note = spool.reader.line(6)
         assert '"openclaw.egress.outcome":"counted_as_stored"' in note
-        assert "3 lines were counted as stored (sent before, in a push with the response: HTTP 500" in note
+        assert "lines counted as stored (sent before, in a push with the response: HTTP 500" in note
         assert spool.reader.audit().problems == ()
 
 

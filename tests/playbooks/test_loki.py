@@ -110,7 +110,7 @@ def test_check_mode_pushes_nothing(vps2):
     [
         (401, "requires a tenant or credentials"),
         (403, "requires a tenant or credentials"),
-        (404, "does not answer with Loki's configuration"),
+        (404, "does not respond with Loki's configuration"),
     ],
 )
 def test_check_mode_reports_the_same_invalid_configuration_as_a_run(vps2, status, said):
@@ -136,7 +136,7 @@ def test_missing_key_means_false(vps2):
 def test_test_record_reveals_a_problem_that_the_configuration_does_not_show(vps2):
     vps2.loki.faults.set(status=400, count=None)
     said = vps2.bad()
-    assert "answers 400" in said
+    assert "responds with 400" in said
 
 
 def test_accepted_record_that_is_not_found_is_reported(vps2):
@@ -147,7 +147,7 @@ def test_accepted_record_that_is_not_found_is_reported(vps2):
 def test_loki_with_tenants_is_called_with_the_exporters_headers(vps2):
     vps2.configure("auth_enabled: true\n" + ALLOWED)
     said = vps2.bad()
-    assert "Nothing was changed." in said and "openclaw_proxy_otlp_headers" in said and "answers 401" in said
+    assert "Nothing was changed." in said and "openclaw_proxy_otlp_headers" in said and "responds with 401" in said
     assert vps2.good(headers="authorization=Basic%20c2VjcmV0,x-scope-orgid=agents") == 0
     headers = {name.lower(): value for name, value in vps2.loki.pushes[-1].headers.items()}
     assert (headers["x-scope-orgid"], headers["authorization"]) == ("agents", "Basic c2VjcmV0")

@@ -76,7 +76,7 @@ def test_invalid_values_are_reported_for_each_host(deploy, mistakes):
 def test_mistyped_variable_is_reported(deploy):
     hosts = {"one": {"openclaw_proxy_max_body_sise": 5}}
     said = deploy({"openclaw_gateways": {"hosts": hosts}, "openclaw_loki": {"hosts": {"two": {}}}})
-    assert "Nothing was changed. No role knows openclaw_proxy_max_body_sise" in said
+    assert "Nothing was changed. No role has the variables openclaw_proxy_max_body_sise" in said
     assert "PLAY [Prepare Loki on VPS-2]" not in said
 
 
@@ -113,7 +113,7 @@ def html() -> Iterator[int]:
 def test_html_response_instead_of_lokis_is_reported(deploy, html, tmp_path):
     two = {"loki_otlp_address": "127.0.0.1", "loki_otlp_port": html, "loki_otlp_state_dir": f"{tmp_path}/state"}
     said = deploy(GATEWAY | {"openclaw_loki": {"hosts": {"two": two}}})
-    assert f"Nothing was changed. http://127.0.0.1:{html}/config does not answer with Loki's configuration" in said
+    assert f"Nothing was changed. http://127.0.0.1:{html}/config does not respond with Loki's configuration" in said
     assert "Is something else listening there?" in said
     assert not (tmp_path / "state").exists()
 
@@ -173,7 +173,7 @@ def stopped(deploy, tmp_path):
             "docker build .",
             "(OPENCLAW_PROXY_URL in",
         ),
-        (with_gateway(), "podman build .", "line 2: podman builds the image; the patch knows docker only"),
+        (with_gateway(), "podman build .", "line 2: podman builds the image; the patch supports docker only"),
         (with_gateway(), "echo nothing", "anchor `docker build` not found"),
     ],
     ids=[

@@ -125,7 +125,7 @@ class Hosts:
         def proxys_service() -> None:
             service("openclaw-proxy", "# {} openclaw.egress: openclaw-proxy\n")
             module("compose_env", path=str(env), compose_files_add=[str(compose)])
-            self.docker.change(containers={"openclaw-proxy": "healthy"})
+            self.docker.change(containers={"openclaw-proxy": "healthy", "openclaw-proxy-ui": "running"})
 
         def image() -> None:
             note([str(self.script)])
@@ -257,8 +257,8 @@ def test_rollback_keeps_later_edits_and_names_them(hosts):
     assert hosts.script.read_text() == SCRIPT.replace("with care", "with more care")
     assert hosts.loki_file.read_text().endswith("allow_structured_metadata: true\n# mine\n")
     assert hosts.docker.state["images"] == {"openclaw:local": "sha256:newer"}
-    # OpenClaw does not run, so its settings cannot be restored.
-    settings = "agents.defaults.sandbox.docker in OpenClaw still names the proxy: openclaw-gateway does not run"
+    # OpenClaw is not running, so its settings cannot be restored.
+    settings = "agents.defaults.sandbox.docker in OpenClaw still names the proxy: openclaw-gateway is not running"
     for left in (env, compose, hosts.script, "openclaw:local, which was built since", settings):
         assert str(left) in left_of(said)
     assert "was edited since, and was left unchanged" in said

@@ -152,6 +152,12 @@ def test_gateways_of_an_unreachable_loki_are_not_changed(rollout, tmp_path):
     assert deployed(tmp_path, "one", "two") == [done.states.get("one") == "deployed", False], done.output
 
 
+def test_check_mode_does_not_report_a_deployment(rollout, tmp_path):
+    done = rollout({"one": {}, "two": {"stub_fails": "openclaw_gateway"}}, "--check")
+    assert done.states["one"] == "checked" and done.states["two"] != "deployed"
+    assert deployed(tmp_path, "one", "two") == [False, False]
+
+
 def test_a_host_with_an_earlier_deployment_is_not_rolled_back(rollout, tmp_path):
     assert rollout({"one": {}}).code == 0
     done = rollout({"one": {"stub_fails": "openclaw_proxy"}})

@@ -41,22 +41,22 @@ def _jumps(made: fixtures.Fixtures, name: str, offsets: tuple[int, ...], *, deli
                 with load.running():
                     time.sleep(SECONDS)
             delivered = fixtures.drained(proxy, 10 if delivers else 1)
-            # Lines from the future wait; lines committed after them, at the present time, do not.
+            # Lines from the future wait; lines committed after them, at the current time, do not.
             waiting = len(proxy.rows(state="pending"))
             newest = max((row.seq for row in proxy.rows(state="acknowledged")), default=0)
             passed = sum(row.seq < newest for row in proxy.rows(state="pending"))
             dead = len(proxy.rows(state="dead_letter"))
         yield at_least(f"clock, {name}: calls", len(load.answered), "calls", 50)
         yield exactly(f"clock, {name}: calls that failed", len(load.failed), "calls", 0)
-        yield exactly(f"clock, {name}: calls not kept once", len(load.not_kept_once()), "calls", 0)
+        yield exactly(f"clock, {name}: calls not recorded exactly once", len(load.not_kept_once()), "calls", 0)
         with SpoolReader(proxy.directory / "state" / "spool.db") as reader:
             yield exactly(f"clock, {name}: problems in the chain", len(reader.audit().problems), "", 0)
         yield exactly(f"clock, {name}: dead letters", dead, "lines", 0)
         if delivers:
             yield exactly(f"clock, {name}: all delivered", int(delivered), "", 1)
         else:
-            yield reported(f"clock, {name}: lines that wait for the time to come", waiting, "lines")
-            yield at_least(f"clock, {name}: of them passed by later lines", passed, "lines", 1)
+            yield reported(f"clock, {name}: lines that wait because their time is in the future", waiting, "lines")
+            yield at_least(f"clock, {name}: later lines that were sent before them", passed, "lines", 1)
     yield exactly(f"clock, {name}: tracebacks in the log", proxy.log.count("Traceback"), "", 0)
 
 

@@ -165,7 +165,7 @@ def _full_disk(made: fixtures.Fixtures) -> Iterator[Result]:
             yield from _refusals(made, proxy)
             yield from _shown(proxy)
             full.close()
-            yield exactly("disk, full: ready again without a request", int(_ready(proxy)), "", 1)
+            yield exactly("disk, full: becomes ready without a request", int(_ready(proxy)), "", 1)
             yield exactly("disk, full: calls that fail afterwards", len(calls(proxy, FEW).failed), "calls", 0)
             yield exactly("disk, full: complete calls not recorded exactly once", len(load.not_kept_once()), "calls", 0)
         with proxy:

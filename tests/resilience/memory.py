@@ -214,7 +214,7 @@ def run(made: fixtures.Fixtures) -> Iterator[Result]:
     _open_to_noisy(proxy)
     try:
         with proxy:
-            yield reported("memory: the proxy alone", fixtures.megabytes(proxy), "MB")
+            yield reported("memory: the proxy without load", fixtures.megabytes(proxy), "MB")
             for name, case in CASES.items():
                 yield from _under(name, case, proxy, cgroup)
                 if proxy.process is not None and proxy.process.poll() is not None:
@@ -240,10 +240,12 @@ def _under(name: str, case: Case, proxy: RunningProxy, cgroup: MemoryCgroup) -> 
     outcomes = Counter(ended)
     for outcome in (200, 503):
         yield reported(f"memory, {name}: ended with {outcome}", outcomes[outcome], "")
-    yield at_least(f"memory, {name}: calls of gateway meanwhile", len(load.answered), "calls", CALLS_AT_LEAST)
-    yield exactly(f"memory, {name}: calls of gateway that failed", len(load.failed), "calls", 0)
+    yield at_least(
+        f"memory, {name}: complete calls of class gateway during the load", len(load.answered), "calls", CALLS_AT_LEAST
+    )
+    yield exactly(f"memory, {name}: failed calls of class gateway", len(load.failed), "calls", 0)
     idle = fixtures.wait_until(lambda: _held(proxy) == 0, SETTLE_SECONDS)
-    yield exactly(f"memory, {name}: budget is given back", int(idle), "", 1)
+    yield exactly(f"memory, {name}: budget is released", int(idle), "", 1)
     time.sleep(1.5)
     yield reported(f"memory, {name}: memory afterwards", fixtures.megabytes(proxy), "MB")
 

@@ -43,10 +43,12 @@ def run(made: fixtures.Fixtures) -> Iterator[Result]:
         fixtures.forget_peak(proxy)
         for name in FLOODS:
             (load, quiet), connections = _under(name, proxy, control, sink)
-            yield at_least(f"starvation, {name}: flood's connections", connections, "", 100)
-            yield at_least(f"starvation, {name}: calls meanwhile", len(load.answered), "calls", CALLS_AT_LEAST)
+            yield at_least(f"starvation, {name}: connections of the flood", connections, "", 100)
+            yield at_least(
+                f"starvation, {name}: complete calls during the flood", len(load.answered), "calls", CALLS_AT_LEAST
+            )
             yield exactly(f"starvation, {name}: calls that failed", len(load.failed), "calls", 0)
-            yield exactly(f"starvation, {name}: calls not kept once", len(load.not_kept_once()), "calls", 0)
+            yield exactly(f"starvation, {name}: calls not recorded exactly once", len(load.not_kept_once()), "calls", 0)
             yield at_most(f"starvation, {name}: median latency", load.median / quiet.median, "times", GOAL_MEDIAN)
             yield at_most(f"starvation, {name}: worst latency", load.worst / quiet.worst, "times", GOAL_WORST)
         yield at_most("starvation: memory added", fixtures.megabytes(proxy, peak=True) - memory, "MB", GOAL_MEGABYTES)

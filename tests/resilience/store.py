@@ -78,7 +78,7 @@ def run(made: fixtures.Fixtures) -> Iterator[Result]:
                 yield exactly(f"store, {name}: calls that failed", len(load.failed), "calls", 0)
                 yield at_most(f"store, {name}: median latency", load.median / quiet.median, "times", GOAL_MEDIAN)
                 yield exactly(f"store, {name}: all delivered once it is back", int(delivered), "", 1)
-                yield reported(f"store, {name}: until that", time.monotonic() - came_back, "s")
+                yield reported(f"store, {name}: time until then", time.monotonic() - came_back, "s")
             yield exactly("store, poison: dead letters", len(proxy.rows(state="dead_letter")), "lines", POISON)
         yield exactly("store: lines that differ or are out of order", _differences(proxy, loki), "lines", 0)
     finally:

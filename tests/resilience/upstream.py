@@ -69,8 +69,10 @@ def _parts(proxy: RunningProxy, port: int) -> Iterator[Result]:
         rows = proxy.exchanges()[known:]
         right = [row for row in rows if row.outcome == expected and _truncated(proxy, row) == (part in TRUNCATED)]
         taken_for_whole = sum(one.whole and one.status == 200 for one in seen) if expected != WHOLE else 0
-        yield exactly(f"upstream, {part}: answers cut that a client takes for whole", taken_for_whole, "", 0)
-        yield exactly(f"upstream, {part}: records that say {expected}", len(right), "", TOGETHER)
+        yield exactly(
+            f"upstream, {part}: truncated responses that a client accepts as complete", taken_for_whole, "", 0
+        )
+        yield exactly(f"upstream, {part}: records with the outcome {expected}", len(right), "", TOGETHER)
         added = fixtures.megabytes(proxy, peak=True) - memory
         yield at_most(f"upstream, {part}: memory added by {TOGETHER} at once", added, "MB", GOAL_MEGABYTES)
 

@@ -1,6 +1,6 @@
 """`make attack`: run every technique in every place of the lab; print a table and write build/attack.json.
 
-Exits with 0 if each technique ended as expected: at the level `network` nothing gets out, at `application` exactly
+Exits with 0 if each technique ended as expected: at the level `network` no bypass succeeds, at `application` exactly
 the bypasses listed in tests/security/expected.py, and at both levels each class reaches its allowed destinations. The
 lab must be up and deployed at that level with the policy of molecule/classes.
 """

@@ -1,6 +1,6 @@
 """Egress bypasses that the level `application` does not stop, by place; the README's threat model lists them too.
 
-At this level only the client's own settings lead it to the proxy: a client that ignores them, or calls the listener
+At this level a client uses the proxy only because of its settings: a client that ignores them, or calls the listener
 of another class, is not stopped. The level `network` has no such list.
 """
 

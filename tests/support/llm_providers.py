@@ -19,6 +19,11 @@ The Host header selects the API; for `localhost` and addresses, the path does.
 | `fail-NNN`       | status NNN, in the provider's own error format                                            |
 | `fail-stream`    | a stream that starts well and ends with the provider's error event                        |
 | `tools`          | a call of the first tool in the request (or of `get_weather`)                             |
+| `blocked`        | Gemini: a blocked prompt                                                                  |
+| `fail-tail`      | Gemini: a stream of events that ends with an error outside of an event                    |
+| `cached`         | Ollama: a response without `prompt_eval_count`                                            |
+| `thinks`         | Bedrock, Cohere, Groq, Mistral: reasoning before the text                                 |
+| `VENDOR.NAME`    | Bedrock: NAME is one of the above; Converse, and InvokeModel with the vendor's bodies     |
 | any other        | a short text                                                                              |
 
 Controls are headers `x-standin-NAME`, or members of an object `standin` in the request body (with underscores):
@@ -40,15 +45,18 @@ Usage numbers derive from the request (`tokens_of`), are never 0, and are in the
 from __future__ import annotations
 
 import argparse
+import base64
 import contextlib
 import datetime
 import hashlib
 import http.server
 import ipaddress
 import json
+import re
 import signal
 import socket
 import ssl
+import struct
 import sys
 import tempfile
 import threading
@@ -56,7 +64,7 @@ import time
 import urllib.parse
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,10 +75,15 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 ANTHROPIC = "api.anthropic.com"
 OPENAI = "api.openai.com"
+GEMINI = "generativelanguage.googleapis.com"
+OLLAMA = "ollama.com"
+BEDROCK = "bedrock-runtime.us-east-1.amazonaws.com"
 DEFAULT_HOSTS = (
     ANTHROPIC,
     OPENAI,
-    "generativelanguage.googleapis.com",
+    GEMINI,
+    OLLAMA,
+    BEDROCK,
     "example.com",
     "www.example.com",
     "example.org",
@@ -376,13 +389,16 @@ def openai_error(request: Request, status: int, message: str) -> Answer:
 def openai_answer(request: Request) -> Answer:
     if not request.headers.get("authorization"):
         return openai_error(request, 401, "You didn't provide an API key.")
-    route = request.method, request.path
+    # Groq has the API below `/openai`.
+    route = request.method, request.path.removeprefix("/openai")
     if route == ("GET", "/v1/models"):
         model = {"id": "gpt-5", "object": "model", "created": CREATED, "owned_by": "stand-in"}
         return json_answer(200, {"object": "list", "data": [model]})
     makers: dict[tuple[str, str], tuple[str, Callable[[Request], Answer]]] = {
         ("POST", "/v1/chat/completions"): ("messages", openai_chat),
         ("POST", "/v1/responses"): ("input", openai_response),
+        ("POST", "/v1/embeddings"): ("input", openai_embeddings),
+        ("POST", "/v1/images/generations"): ("prompt", openai_images),
     }
     if route not in makers:
         return openai_error(request, 404, f"Invalid URL ({request.method} {request.path})")
@@ -392,6 +408,34 @@ def openai_answer(request: Request) -> Answer:
     if status := failing_status(request.model):
         return openai_error(request, status, f"The stand-in was asked to fail with {status}")
     return maker(request)
+
+
+def openai_embeddings(request: Request) -> Answer:
+    tokens = tokens_of(request.json)["uncached"]
+    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    data = [{"object": "embedding", "index": 0, "embedding": [0.0023, -0.0093]}]
+    value = {"object": "list", "data": data, "model": request.model, "usage": usage}
+    return json_answer(200, value, model=request.model, usage=usage)
+
+
+def openai_images(request: Request) -> Answer:
+    tokens = tokens_of(request.json)
+    usage: Json = {"input_tokens": tokens["uncached"], "output_tokens": tokens["output"]}
+    usage |= {"total_tokens": sum(usage.values())}
+    usage["input_tokens_details"] = {"text_tokens": tokens["uncached"], "image_tokens": 0}
+    if not request.streamed:
+        usage["output_tokens_details"] = {"text_tokens": 0, "image_tokens": tokens["output"]}
+        value = {"created": CREATED, "data": [{"b64_json": "QUJD"}], "usage": usage}
+        return json_answer(200, value, model=request.model, usage=usage)
+    base = {"b64_json": "QUJD", "created_at": CREATED, "output_format": "png", "size": "auto", "quality": "low"}
+    base |= {"background": "auto"}
+    events: list[Json] = [
+        base | {"type": "image_generation.partial_image", "partial_image_index": index}
+        for index in range(request.number("events", 2))
+    ]
+    events.append(base | {"type": "image_generation.completed", "usage": usage})
+    pieces = [named_event(event) for event in events]
+    return Answer(200, "text/event-stream; charset=utf-8", pieces, True, model=request.model, usage=usage)
 
 
 def openai_chat(request: Request) -> Answer:
@@ -427,12 +471,16 @@ def openai_chat(request: Request) -> Answer:
     with_usage = (request.json.get("stream_options") or {}).get("include_usage") is True
     envelope |= {"object": "chat.completion.chunk"} | ({"usage": None} if with_usage else {})
     deltas: list[Json] = [{"role": "assistant", "content": None if tools else "", "refusal": None}]
-    if tools:
+    # Mistral always states the usage, and sends a tool call at once.
+    mistral = request.headers.get("user-agent", "").startswith("mistral")
+    if tools and mistral:
+        deltas.append({"tool_calls": [{"index": 0} | call]})
+    elif tools:
         deltas.append({"tool_calls": [{"index": 0} | call | {"function": {"name": name, "arguments": ""}}]})
         for piece in (arguments[:7], arguments[7:]):
             deltas.append({"tool_calls": [{"index": 0, "function": {"arguments": piece}}]})
     else:
-        deltas += [{"content": text} for text in texts]
+        deltas += openai_thoughts(request, mistral=mistral) + [{"content": text} for text in texts]
     choices: list[list[Json]] = [[{"index": 0, "delta": d, "finish_reason": None}] for d in deltas]
     choices.append([{"index": 0, "delta": {}, "finish_reason": finish}])
     chunks = [envelope | {"choices": choice} for choice in choices]
@@ -440,12 +488,22 @@ def openai_chat(request: Request) -> Answer:
         error = {"message": "The server had an error", "type": "server_error", "param": None, "code": None}
         chunks[-1] = {"error": error}
         more["usage"] = None
-    elif with_usage:
+    elif request.path.startswith("/openai/"):
+        chunks[-1]["x_groq"] = {"id": identifier("req_", request), "usage": usage}
+    elif with_usage or mistral:
         chunks.append(envelope | {"choices": [], "usage": usage})
     else:
         more["usage"] = None
     pieces = [f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n".encode() for chunk in chunks]
     return Answer(200, "text/event-stream; charset=utf-8", [*pieces, b"data: [DONE]\n\n"], True, **more)
+
+
+def openai_thoughts(request: Request, *, mistral: bool) -> list[Json]:
+    """Return deltas with reasoning, as Mistral or else Groq sends them."""
+    texts = ("Let me ", "think … ") if request.model == "thinks" else ()
+    if mistral:
+        return [{"content": [{"type": "thinking", "thinking": [{"type": "text", "text": text}]}]} for text in texts]
+    return [{"reasoning": text} for text in texts]
 
 
 def openai_response(request: Request) -> Answer:
@@ -525,6 +583,362 @@ def responses_deltas(item: Json, texts: list[str]) -> Iterator[Json]:
     yield {"type": "response.content_part.done", "part": part} | place
 
 
+# ── Google's generateContent ─────────────────────────────────────────────────────────────────────────────────────
+
+GEMINI_ERRORS = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    429: "RESOURCE_EXHAUSTED",
+    500: "INTERNAL",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}
+
+
+def gemini_error(status: int, message: str) -> Json:
+    return {"error": {"code": status, "message": message, "status": GEMINI_ERRORS.get(status, "UNKNOWN")}}
+
+
+def gemini_answer(request: Request) -> Answer:
+    if not ({"x-goog-api-key", "authorization"} & set(request.headers) or "key" in request.query):
+        return json_answer(403, gemini_error(403, "Method doesn't allow unregistered callers"))
+    model, _, method = request.path.rpartition("/")[2].rpartition(":")
+    if request.method != "POST" or method not in ("generateContent", "streamGenerateContent"):
+        return json_answer(404, gemini_error(404, "Not found"))
+    if not isinstance(request.json.get("contents"), list):
+        return json_answer(400, gemini_error(400, "contents is not specified"), model=model)
+    if status := failing_status(model):
+        return json_answer(status, gemini_error(status, f"The stand-in was asked to fail with {status}"), model=model)
+    return gemini_response(request, model, streamed=method == "streamGenerateContent")
+
+
+def gemini_response(request: Request, model: str, *, streamed: bool) -> Answer:
+    tokens = tokens_of({"input": request.json.get("contents")})
+    config = request.json.get("generationConfig") or {}
+    thoughts = config.get("thinkingConfig") or {}
+    # `google-genai` sends the second spelling.
+    thinking = True in (thoughts.get("includeThoughts"), thoughts.get("include_thoughts"))
+    counts = {
+        "promptTokenCount": tokens["uncached"] + tokens["cache_read"],
+        "cachedContentTokenCount": tokens["cache_read"],
+        "toolUsePromptTokenCount": tokens["cache_write"],
+        "candidatesTokenCount": tokens["output"],
+    } | ({"thoughtsTokenCount": tokens["reasoning"]} if thinking else {})
+    usage: Json = counts | {
+        "totalTokenCount": sum(counts.values()) - tokens["cache_read"],
+        "promptTokensDetails": [{"modality": "TEXT", "tokenCount": counts["promptTokenCount"]}],
+    }
+    envelope: Json = {"modelVersion": model, "responseId": identifier("", request)}
+    if model == "blocked":
+        # A blocked prompt has no candidates and no output count.
+        usage = {"promptTokenCount": counts["promptTokenCount"], "totalTokenCount": counts["promptTokenCount"]}
+        chunks = [{"promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}, "usageMetadata": usage} | envelope]
+    else:
+        chunks = gemini_chunks(request, model, usage, thinking=thinking)
+        chunks = [chunk | envelope for chunk in chunks]
+    more: Json = {"model": model, "usage": usage}
+    if not streamed:
+        if model != "blocked":
+            parts = [part for chunk in chunks for part in chunk["candidates"][0]["content"]["parts"]]
+            last = chunks[-1]["candidates"][0]
+            chunks = [chunks[-1] | {"candidates": [last | {"content": {"parts": parts, "role": "model"}}]}]
+        return json_answer(200, chunks[0], **more)
+    error = gemini_error(503, "The model is overloaded")
+    tail: list[bytes] = []
+    if model.startswith("fail-"):
+        chunks = [*chunks[:2], error] if model == "fail-stream" else chunks[:2]
+        tail = [json.dumps(error, indent=2).encode() + b"\n"] if model == "fail-tail" else []
+        more["usage"] = None
+    if request.query.get("alt") != "sse":
+        # One array, whose elements arrive one by one.
+        texts = [json.dumps(chunk, ensure_ascii=False, indent=2).encode() for chunk in chunks]
+        pieces = [(b",\r\n" if number else b"[") + text for number, text in enumerate(texts)]
+        return Answer(200, "application/json; charset=UTF-8", [*pieces, b"\n]\n"], True, **more)
+    pieces = [f"data: {json.dumps(chunk, ensure_ascii=False)}\r\n\r\n".encode() for chunk in chunks]
+    return Answer(200, "text/event-stream", pieces + tail, True, **more)
+
+
+def gemini_chunks(request: Request, model: str, usage: Json, *, thinking: bool) -> list[Json]:
+    """Return the chunks of a stream. Each has its own parts; counts of output grow with each chunk."""
+    parts: list[Json] = [{"text": text} for text in text_deltas(request)]
+    if model == "tools":
+        name = "get_weather"
+        for tool in request.json.get("tools") or []:
+            name = next((declared["name"] for declared in tool.get("functionDeclarations") or []), name)
+        arguments = {"city": "Zürich", "unit": "celsius", "days": 2}
+        parts = [{"functionCall": {"id": identifier("call_", request), "name": name, "args": arguments}}]
+        parts.append({"functionCall": {"name": name, "args": {}}})
+    if thinking:
+        parts = [{"text": "Let me ", "thought": True}, {"text": "think … ", "thought": True}, *parts]
+        parts.append({"text": "", "thoughtSignature": "c2lnbmF0dXJl"})
+    chunks: list[Json] = []
+    for number, part in enumerate(parts, 1):
+        # The index 0 is absent from the JSON, as in responses of Vertex AI.
+        so_far = {name: usage[name] for name in ("promptTokenCount", "cachedContentTokenCount")}
+        so_far |= {"candidatesTokenCount": number}
+        chunks.append({"candidates": [{"content": {"parts": [part], "role": "model"}}], "usageMetadata": so_far})
+    chunks[-1]["candidates"][0]["finishReason"] = "STOP"
+    chunks[-1]["usageMetadata"] = usage
+    return chunks
+
+
+# ── Ollama ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def ollama_answer(request: Request) -> Answer:
+    if request.method != "POST" or request.path not in ("/api/chat", "/api/generate"):
+        return Answer(404, "text/plain; charset=utf-8", [b"404 page not found"])
+    if not request.model:
+        return json_answer(400, {"error": "model is required"})
+    if status := failing_status(request.model):
+        value = {"error": f"the stand-in was asked to fail with {status}"}
+        return json_answer(status, value, model=request.model)
+    chat = request.path == "/api/chat"
+    tokens = tokens_of(request.json)
+    usage: Json = {
+        "prompt_eval_count": tokens["uncached"] + tokens["cache_read"],
+        "prompt_eval_cached_count": tokens["cache_read"],
+        "eval_count": tokens["output"],
+    }
+    if request.model == "cached":
+        usage = {"eval_count": tokens["output"]}
+    deltas = ollama_deltas(request, chat=chat)
+    if not chat and not request.json.get("prompt"):
+        # A request without a prompt loads the model.
+        usage, deltas, reason = {}, [], "load"
+    else:
+        reason = "stop"
+    end: Json = {"done": True, "done_reason": reason, "total_duration": 5043500667, "load_duration": 5025959} | usage
+    more: Json = {"model": request.model, "usage": usage or None}
+    text = "content" if chat else "response"
+
+    def value(members: Json, rest: Json) -> Json:
+        message = {"message": {"role": "assistant"} | members} if chat else members
+        return {"model": request.model, "created_at": CREATED_TEXT} | message | rest
+
+    if request.json.get("stream") is False:
+        whole: Json = {text: "".join(delta[text] for delta in deltas)}
+        if thinking := "".join(delta.get("thinking", "") for delta in deltas):
+            whole["thinking"] = thinking
+        if calls := [call for delta in deltas for call in delta.get("tool_calls", [])]:
+            whole["tool_calls"] = calls
+        return json_answer(200, value(whole, end), **more)
+    values = [value(delta, {"done": False}) for delta in deltas]
+    if request.model == "fail-stream":
+        values = [*values[:2], {"error": "an error was encountered while running the model"}]
+        more["usage"] = None
+    else:
+        values.append(value({text: ""}, end))
+    lines = [json.dumps(line, ensure_ascii=False).encode() + b"\n" for line in values]
+    return Answer(200, "application/x-ndjson", lines, True, **more)
+
+
+def ollama_deltas(request: Request, *, chat: bool) -> list[Json]:
+    text = "content" if chat else "response"
+    deltas: list[Json] = [{text: piece} for piece in text_deltas(request)]
+    if request.model == "tools" and chat:
+        name, arguments = tool_call(request)
+        calls = [{"id": identifier("call_", request), "function": {"name": name, "arguments": json.loads(arguments)}}]
+        calls.append({"function": {"index": 1, "name": name, "arguments": {}}})
+        deltas = [{text: "", "tool_calls": [call]} for call in calls]
+    if request.json.get("think"):
+        deltas = [{text: "", "thinking": piece} for piece in ("Let me ", "think … ")] + deltas
+    return deltas
+
+
+# ── Cohere ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def cohere_answer(request: Request) -> Answer:
+    if status := failing_status(request.model):
+        value = {"id": identifier("", request), "message": f"the stand-in was asked to fail with {status}"}
+        return json_answer(status, value, model=request.model)
+    tokens = tokens_of(request.json)
+    usage: Json = {
+        "billed_units": {"input_tokens": 1, "output_tokens": tokens["output"]},
+        "tokens": {"input_tokens": tokens["uncached"], "output_tokens": tokens["output"]},
+    }
+    more: Json = {"model": request.model, "usage": usage}
+    texts = text_deltas(request)
+    name, arguments = tool_call(request)
+    call = {"id": identifier("call_", request), "type": "function", "function": {"name": name, "arguments": ""}}
+    tools = request.model == "tools"
+    reason = "TOOL_CALL" if tools else "COMPLETE"
+    if not request.streamed:
+        message = {"role": "assistant", "content": [{"type": "text", "text": "".join(texts)}]}
+        value = {"id": identifier("", request), "finish_reason": reason, "message": message, "usage": usage}
+        return json_answer(200, value, **more)
+    events: list[Json] = [{"type": "message-start", "id": identifier("", request)}]
+    events[0]["delta"] = {"message": {"role": "assistant", "content": [], "tool_plan": "", "tool_calls": []}}
+
+    def add(kind: str, index: int, message: Json) -> None:
+        events.append({"type": kind, "index": index, "delta": {"message": message}})
+
+    if request.model == "thinks":
+        add("content-start", 0, {"content": {"type": "thinking", "thinking": ""}})
+        for text in ("Let me ", "think … "):
+            add("content-delta", 0, {"content": {"thinking": text}})
+        events.append({"type": "content-end", "index": 0})
+    if tools:
+        events.append({"type": "tool-plan-delta", "delta": {"message": {"tool_plan": "I will look. "}}})
+        add("tool-call-start", 0, {"tool_calls": call})
+        for text in (arguments[:7], arguments[7:]):
+            add("tool-call-delta", 0, {"tool_calls": {"function": {"arguments": text}}})
+        events.append({"type": "tool-call-end", "index": 0})
+    else:
+        add("content-start", 1, {"content": {"type": "text", "text": ""}})
+        for text in texts:
+            add("content-delta", 1, {"content": {"text": text}})
+        events.append({"type": "content-end", "index": 1})
+    events.append({"type": "message-end", "delta": {"finish_reason": reason, "usage": usage}})
+    return Answer(200, "text/event-stream", [named_event(event) for event in events], True, **more)
+
+
+# ── Amazon Bedrock ───────────────────────────────────────────────────────────────────────────────────────────────
+
+BEDROCK_ERRORS = {
+    400: "ValidationException",
+    403: "AccessDeniedException",
+    404: "ResourceNotFoundException",
+    424: "ModelErrorException",
+    429: "ThrottlingException",
+    500: "InternalServerException",
+    503: "ServiceUnavailableException",
+}
+
+
+def aws_message(headers: dict[str, str], payload: bytes) -> bytes:
+    """Return a message of Amazon's event stream encoding."""
+    lines = b"".join(
+        struct.pack(">B", len(name)) + name.encode() + struct.pack(">BH", 7, len(value)) + value.encode()
+        for name, value in headers.items()
+    )
+    head = struct.pack(">II", 16 + len(lines) + len(payload), len(lines))
+    message = head + struct.pack(">I", zlib.crc32(head)) + lines + payload
+    return message + struct.pack(">I", zlib.crc32(message))
+
+
+def aws_event(name: str, value: Json) -> bytes:
+    kinds = {":event-type": name, ":content-type": "application/json", ":message-type": "event"}
+    # Bedrock pads each event, so that its length does not tell the length of the text.
+    return aws_message(kinds, json.dumps(value | {"p": "abcdefghijkl"}, ensure_ascii=False).encode())
+
+
+def aws_exception(name: str, message: str) -> bytes:
+    kinds = {":exception-type": name, ":content-type": "application/json", ":message-type": "exception"}
+    return aws_message(kinds, json.dumps({"message": message}).encode())
+
+
+def bedrock_answer(request: Request) -> Answer:
+    found = re.fullmatch(r"/model/([^/]+)/(converse(?:-stream)?|invoke(?:-with-response-stream)?)", request.path)
+    if found is None or request.method != "POST":
+        return bedrock_error(404, "no such operation")
+    model, operation = urllib.parse.unquote(found[1]), found[2]
+    name = model.rpartition(".")[2].partition(":")[0]
+    if status := failing_status(name):
+        return bedrock_error(status, f"The stand-in was asked to fail with {status}")
+    inner = replace(request, json=request.json | {"model": name, "stream": operation.endswith("stream")})
+    if operation.startswith("converse"):
+        reply = bedrock_converse(inner)
+    elif "anthropic." in model:
+        reply = bedrock_anthropic(inner)
+    else:
+        reply = bedrock_other(inner)
+    return replace(reply, model=model)
+
+
+def bedrock_error(status: int, message: str) -> Answer:
+    name = BEDROCK_ERRORS.get(status, "InternalServerException")
+    return json_answer(status, {"message": message}, headers={"x-amzn-errortype": f"{name}:http://aws.example/"})
+
+
+def bedrock_stream(request: Request, events: list[bytes], usage: Json | None) -> Answer:
+    if request.model == "fail-stream":
+        events = [*events[:3], aws_exception("throttlingException", "Too many requests")]
+        usage = None
+    return Answer(200, "application/vnd.amazon.eventstream", events, True, usage=usage)
+
+
+def bedrock_converse(request: Request) -> Answer:
+    tokens = tokens_of(request.json)
+    names = {"uncached": "inputTokens", "output": "outputTokens"}
+    if request.model == "cached":
+        names |= {"cache_read": "cacheReadInputTokens", "cache_write": "cacheWriteInputTokens"}
+    usage: Json = {name: tokens[kind] for kind, name in names.items()}
+    usage["totalTokens"] = sum(usage.values())
+    if request.model == "cached":
+        usage["cacheDetails"] = [{"ttl": "1h", "inputTokens": 7}]
+    blocks: list[tuple[Json, list[Json]]] = [({}, [{"text": text} for text in text_deltas(request)])]
+    if request.model == "tools":
+        tool, arguments = "get_weather", tool_call(request)[1]
+        for one in (request.json.get("toolConfig") or {}).get("tools") or []:
+            tool = one.get("toolSpec", {}).get("name", tool)
+        start = {"toolUse": {"toolUseId": identifier("tooluse_", request), "name": tool}}
+        blocks.append((start, [{"toolUse": {"input": piece}} for piece in (arguments[:9], arguments[9:])]))
+    if request.model == "thinks":
+        thought = [{"reasoningContent": {"text": text}} for text in ("Let me ", "think … ")]
+        blocks.insert(0, ({}, [*thought, {"reasoningContent": {"signature": "c2lnbmF0dXJl"}}]))
+    reason = "tool_use" if request.model == "tools" else "end_turn"
+    end = {"usage": usage, "metrics": {"latencyMs": 551}, "serviceTier": {"type": "default"}}
+    if not request.streamed:
+        content = [bedrock_block(start, deltas) for start, deltas in blocks]
+        message = {"role": "assistant", "content": content}
+        return json_answer(200, {"output": {"message": message}, "stopReason": reason} | end, usage=usage)
+    events = [aws_event("messageStart", {"role": "assistant"})]
+    for index, (start, deltas) in enumerate(blocks):
+        if start:
+            events.append(aws_event("contentBlockStart", {"start": start, "contentBlockIndex": index}))
+        events += [aws_event("contentBlockDelta", {"delta": delta, "contentBlockIndex": index}) for delta in deltas]
+        events.append(aws_event("contentBlockStop", {"contentBlockIndex": index}))
+    events += [aws_event("messageStop", {"stopReason": reason}), aws_event("metadata", end)]
+    return bedrock_stream(request, events, usage)
+
+
+def bedrock_block(start: Json, deltas: list[Json]) -> Json:
+    """Return the block of a plain response that equals the deltas of a stream."""
+    if start:
+        arguments = "".join(delta["toolUse"]["input"] for delta in deltas)
+        return {"toolUse": start["toolUse"] | {"input": json.loads(arguments)}}
+    if "text" in deltas[0]:
+        return {"text": "".join(delta["text"] for delta in deltas)}
+    pieces = [delta["reasoningContent"] for delta in deltas]
+    text = "".join(piece.get("text", "") for piece in pieces)
+    return {"reasoningContent": {"reasoningText": {"text": text, "signature": "c2lnbmF0dXJl"}}}
+
+
+def bedrock_anthropic(request: Request) -> Answer:
+    """Return Anthropic's response in Bedrock's framing: each event is a chunk, and the last one has the metrics."""
+    reply = anthropic_message(request)
+    if not request.streamed:
+        return reply
+    events = [json.loads(piece.partition(b"data: ")[2]) for piece in reply.pieces]
+    events = [event for event in events if event["type"] not in ("ping", "error")]
+    events[-1]["amazon-bedrock-invocationMetrics"] = {"inputTokenCount": 1, "outputTokenCount": 2}
+    return bedrock_stream(request, [bedrock_chunk(event) for event in events], reply.usage)
+
+
+def bedrock_other(request: Request) -> Answer:
+    """Return a response of Meta's models. The counts of Bedrock are in the headers, or in the last chunk."""
+    tokens = tokens_of({"input": request.json.get("prompt")})
+    counts = {"inputTokenCount": tokens["uncached"], "outputTokenCount": tokens["output"]}
+    texts = text_deltas(request)
+    if not request.streamed:
+        headers = {
+            "x-amzn-bedrock-input-token-count": str(tokens["uncached"]),
+            "x-amzn-bedrock-output-token-count": str(tokens["output"]),
+        }
+        return json_answer(200, {"generation": "".join(texts), "stop_reason": "stop"}, headers=headers, usage=counts)
+    values: list[Json] = [{"generation": text, "stop_reason": None} for text in texts]
+    values.append({"generation": "", "stop_reason": "stop", "amazon-bedrock-invocationMetrics": counts})
+    return bedrock_stream(request, [bedrock_chunk(value) for value in values], counts)
+
+
+def bedrock_chunk(value: Json) -> bytes:
+    return aws_event("chunk", {"bytes": base64.b64encode(json.dumps(value, ensure_ascii=False).encode()).decode()})
+
+
 # ── Ordinary sites ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -549,16 +963,30 @@ def ordinary_answer(request: Request) -> Answer:
 def answer(request: Request) -> Answer:
     """Respond as the site named by the Host header; on a local address, as the API that the path belongs to."""
     api_paths = {"/v1/messages": anthropic_answer, "/v1/chat/": openai_answer, "/v1/responses": openai_answer}
+    api_paths |= {"/v1/embeddings": openai_answer, "/v1/images/": openai_answer, "/openai/v1/": openai_answer}
+    api_paths |= {"/v2/chat": cohere_answer}
     if request.host == ANTHROPIC:
         return anthropic_answer(request)
     if request.host == OPENAI:
         return openai_answer(request)
+    if request.host == GEMINI:
+        return gemini_answer(request)
+    if request.host == OLLAMA:
+        return ollama_answer(request)
+    if request.host == BEDROCK:
+        return bedrock_answer(request)
     if request.host in ("localhost", "127.0.0.1", "::1"):
         if request.path == "/v1/models":
             return anthropic_answer(request) if "anthropic-version" in request.headers else openai_answer(request)
         for prefix, maker in api_paths.items():
             if request.path.startswith(prefix):
                 return maker(request)
+        if request.path.endswith((":generateContent", ":streamGenerateContent")):
+            return gemini_answer(request)
+        if request.path in ("/api/chat", "/api/generate"):
+            return ollama_answer(request)
+        if request.path.startswith("/model/"):
+            return bedrock_answer(request)
     return ordinary_answer(request)
 
 
@@ -901,7 +1329,7 @@ class LLMProviders:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="LLM providers and ordinary sites, for tests; see the module.")
+    parser = argparse.ArgumentParser(description="Run fakes of LLM providers and of ordinary sites, for tests.")
     parser.add_argument("--listen", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=0, help="TLS port; 0 = any")
     parser.add_argument("--http-port", type=int, help="also serve plain HTTP on this port; 0 = any")

@@ -116,8 +116,11 @@ class RunningProxy:
             str(ADDON / "otel_logger.py"),
         ]
 
-    def start(self, timeout: float = 30.0) -> Self:
-        """Start the process and wait until it reports that it is alive."""
+    def start(self, timeout: float = 90.0) -> Self:
+        """Start the process and wait until it reports that it is alive.
+
+        A start takes 1.5 s on an idle machine. The timeout is longer, because other processes can use the machine.
+        """
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
                 self.command, env=self.environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL
@@ -129,6 +132,8 @@ class RunningProxy:
             if self.ask("/healthz") is not None and self._listens():
                 return self
             time.sleep(0.05)
+        self.process.kill()
+        self.process.wait()
         raise RuntimeError(f"the proxy was not alive within {timeout} s:\n{self.log}")
 
     def _listens(self) -> bool:
@@ -226,8 +231,8 @@ class RunningProxy:
         return [row for row in self.rows() if row.event_name == "openclaw.egress.exchange" and not row.part]
 
     def denials(self) -> list[Row]:
-        """Return the rows of denials."""
-        return [row for row in self.rows() if row.event_name == "openclaw.egress.denied"]
+        """Return the rows of single denials. A summary of earlier ones can follow at any time."""
+        return [row for row in self.rows() if row.event_name == "openclaw.egress.denied" and not row.summary]
 
     def line(self, exchange_id: str) -> dict[str, Any]:
         """Return the first line of an exchange, parsed (complete if it was not split)."""

@@ -134,6 +134,14 @@ def test_unsupported_logql_is_refused_by_name(loki: FakeLoki) -> None:
 
 
 @pytest.mark.parametrize(
+    "query", ['{a="b"} | line_format "{{ .k | upper }}"', '{a="b"} | unwrap n', "sum_over_time({a=`b`} [1h])"]
+)
+def test_unsupported_use_of_line_format_and_unwrap_is_refused(loki: FakeLoki, query: str) -> None:
+    answer = asker(loki.url).query(query)
+    assert answer["status"] == 400 and "Loki fake does not support" in answer["body"]
+
+
+@pytest.mark.parametrize(
     ("pipeline", "found"),
     [
         ('|= "one"', ["one 1"]),

@@ -95,4 +95,5 @@ def test_the_addon_is_a_package_with_a_command(tmp_path):
         (name,) = [name for name in opened.namelist() if name.endswith("entry_points.txt")]
         assert "egress = openclaw_egress.cli:main" in opened.read(name).decode()
         assert any(name.endswith("app/launcher.py") for name in opened.namelist())
-        assert "openclaw_egress/policy/policy.schema.json" in opened.namelist()
+        for name in ("policy/policy.schema.json", "ui/templates/live.html", "ui/static/live.js", "ui/static/style.css"):
+            assert f"openclaw_egress/{name}" in opened.namelist()

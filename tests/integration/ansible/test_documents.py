@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from tests.integration.ansible.conftest import ROOT
+from tools import provider_table
 from tools.role_tables import default_of, roles, updated
 
 GUIDE = ROOT / "playbooks" / "extras" / "https-forward-proxy.md"
@@ -17,6 +18,10 @@ FENCED = re.compile(r"(?:<!-- (?P<where>[^>]*) -->\n)?```(?P<kind>\w+)\n(?P<text
 @pytest.mark.parametrize("role", roles(), ids=lambda role: role.name)
 def test_readme_tables_match_the_argument_specs(role):
     assert (role / "README.md").read_text() == updated(role), "run `make docs`"
+
+
+def test_provider_table_matches_the_groups():
+    assert provider_table.DOCUMENT.read_text() == provider_table.updated(), "run `make docs`"
 
 
 @pytest.mark.parametrize("role", roles(), ids=lambda role: role.name)

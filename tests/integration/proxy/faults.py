@@ -32,7 +32,7 @@ SECONDS = 2.0
 INSPECTED, TUNNELLED, RAW = "api.llm.example", "www.example.com", "raw.example"
 
 
-# ── where it raises ──────────────────────────────────────────────────────────────────────────────────────────────
+# ── injected exceptions ──────────────────────────────────────────────────────────────────────────────────────────
 
 type Place = tuple[CodeType, int]
 
@@ -113,7 +113,7 @@ def describe(place: Place) -> str:
     return f"{place[0].co_qualname}:{place[1]} {text_of(place)}"
 
 
-# ── where requests arrive ────────────────────────────────────────────────────────────────────────────────────────
+# ── the upstream server ──────────────────────────────────────────────────────────────────────────────────────────
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -174,8 +174,21 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("connection", "Upgrade")
         self.send_header("sec-websocket-accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")  # RFC 6455, section 1.3
         self.end_headers()
+        if self.path.startswith("/socket/"):
+            message = self._read_message()
+            if message is not None:
+                self.server.message_arrived(self.path, message)
+        if self.path.endswith("/responses"):
+            for kind in (b"created", b"completed"):
+                event = b'{"type":"response.%s","response":{"id":"r"}}' % kind
+                self.wfile.write(bytes([0x81, len(event)]) + event)
         self.wfile.write(b"\x81\x05hello" + b"\x88\x02\x03\xe8")  # a text message, then close code 1000
         self.close_connection = True
+
+    def _read_message(self) -> bytes | None:
+        """Return the payload of one short frame whose mask is zero; None if the client sends none."""
+        head = self.rfile.read(6)
+        return self.rfile.read(head[1] & 0x7F) if len(head) == 6 and head[0] == 0x81 else None
 
 
 class _Server(ThreadingHTTPServer):
@@ -189,6 +202,9 @@ class _Server(ThreadingHTTPServer):
 
     def arrived(self, host: str, path: str, body: bytes) -> None:
         self.upstream.arrived(host, path, body)
+
+    def message_arrived(self, path: str, message: bytes) -> None:
+        self.upstream.message_arrived(path, message)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Ignore broken connections: the tests cause them."""
@@ -246,6 +262,14 @@ class Upstream:
         """Store a complete request, and whether the spool already contains it."""
         self.requests.append((host, path))
         if host == INSPECTED and not self._recorded(path, body):
+            self.unrecorded.append(path)
+
+    def message_arrived(self, path: str, message: bytes) -> None:
+        """Store whether the spool already contains a message of a WebSocket."""
+        assert self.spool is not None
+        with contextlib.closing(sqlite3.connect(self.spool, timeout=SECONDS)) as db:
+            chunks = db.execute("SELECT data FROM chunks WHERE direction = 'request'").fetchall()
+        if all(message not in chunk for (chunk,) in chunks):
             self.unrecorded.append(path)
 
     def _recorded(self, path: str, body: bytes) -> bool:

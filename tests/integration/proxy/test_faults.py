@@ -24,9 +24,11 @@ from openclaw_egress.proxy import (
     layers,
     recorder,
     resolver,
+    websocket_recording,
 )
-from openclaw_egress.recording import capture, denials
+from openclaw_egress.recording import capture, denials, websocket_messages
 from openclaw_egress.spool.writer import Spool
+from openclaw_egress.wire import websocket_frames
 from tests.integration.proxy.faults import (
     INSPECTED,
     RAW,
@@ -41,7 +43,7 @@ from tests.integration.proxy.faults import (
 )
 from tests.integration.proxy.raw import read_all, read_head, status_of
 
-# ── what clients do; each yields once, and may be hit by a fault from then on ────────────────────────────────────
+# ── clients; each yields once, and a fault is possible from then on ──────────────────────────────────────────────
 
 
 def an_inspected_request(proxy, path):
@@ -126,6 +128,29 @@ def a_websocket(proxy, path):
         lines = f"GET http://{host}{path} HTTP/1.1\r\nHost: {host}\r\n{WEBSOCKET}\r\n\r\n"
         sock.sendall(lines.encode())
         if status_of(read_head(sock)) == 101:
+            read_all(sock)
+
+
+def an_inspected_websocket(proxy, path):
+    """Send a text message; the upstream receives it only if it is recorded, and sends one and a close frame."""
+    yield
+    with proxy.tunnel(INSPECTED) as sock:
+        lines = f"GET /socket{path} HTTP/1.1\r\nHost: {at_tls(proxy)}\r\n{WEBSOCKET}\r\n\r\n"
+        sock.sendall(lines.encode())
+        if status_of(read_head(sock)) == 101:
+            message = f"hello {path}".encode()
+            sock.sendall(bytes([0x81, 0x80 | len(message)]) + bytes(4) + message)
+            read_all(sock)
+
+
+def an_inspected_websocket_with_responses(proxy, path):
+    yield
+    with proxy.tunnel(INSPECTED) as sock:
+        lines = f"GET /socket{path}/responses HTTP/1.1\r\nHost: {at_tls(proxy)}\r\n{WEBSOCKET}\r\n\r\n"
+        sock.sendall(lines.encode())
+        if status_of(read_head(sock)) == 101:
+            create = f'{{"type":"response.create","model":"m","input":"{path}"}}'.encode()
+            sock.sendall(bytes([0x81, 0x80 | len(create)]) + bytes(4) + create)
             read_all(sock)
 
 
@@ -231,6 +256,7 @@ WEBSOCKET = (
     "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ=="
 )
 
+SOCKETS = (an_inspected_websocket, an_inspected_websocket_with_responses)
 HELD = (
     an_inspected_request,
     an_inspected_request_that_the_provider_does_not_answer,
@@ -265,11 +291,12 @@ DENIED_LATER = (
     a_denied_path_with_a_long_body_after_an_allowed_one,
     another_host_in_a_tunnel_after_an_allowed_one,
 )
-INSPECTED_ONES, ALLOWED = HELD + STREAMED, HELD + STREAMED + NOT_INSPECTED
+INSPECTED_ONES, ALLOWED = HELD + STREAMED, HELD + STREAMED + NOT_INSPECTED + SOCKETS
 DENIED = DENIED_AT_ONCE + DENIED_LATER
 KINDS = {
     "held": HELD,
     "streamed": STREAMED,
+    "WebSocket": SOCKETS,
     "not inspected": NOT_INSPECTED,
     "denied at once": DENIED_AT_ONCE,
     "denied later": DENIED_LATER,
@@ -284,7 +311,7 @@ def at_plain(proxy, host=TUNNELLED):
     return f"{host}:{proxy.upstream.plain.server_port}"
 
 
-# ── one of them, with a fault ────────────────────────────────────────────────────────────────────────────────────
+# ── one client with a fault ──────────────────────────────────────────────────────────────────────────────────────
 
 
 class Trials:
@@ -324,7 +351,11 @@ class Trials:
             self.upstream.unrecorded.clear()
         if client in INSPECTED_ONES and answer and answer[0] == 200 and not self.proxy.complete(path):
             problems.append("the client has an answer whose exchange is not recorded")
-        if place is None and client in ALLOWED and not [found for found in arrived if found.endswith(path)]:
+        if (
+            place is None
+            and client in ALLOWED
+            and not [found for found in arrived if found.removesuffix("/responses").endswith(path)]
+        ):
             problems.append("what is allowed does not pass")
         return problems
 
@@ -340,18 +371,20 @@ CALLED = (
     denials,
     metrics,
     capture,
+    websocket_messages,
+    websocket_frames,
     Spool,
 )
 """Code that the hooks call. Faults are raised only at the first line of each function."""
 
-OWN_FILES = (access_control.__file__, recorder.__file__)
+OWN_FILES = (access_control.__file__, recorder.__file__, websocket_recording.__file__)
 
 
 @pytest.fixture(scope="module")
 def trials(tmp_path_factory):
     directory = tmp_path_factory.mktemp("faults")
     upstream = Upstream(directory)
-    hooks = [*functions_of(access_control, recorder), DecisionLog.denied, DecisionLog.allowed]
+    hooks = [*functions_of(access_control, recorder, websocket_recording), DecisionLog.denied, DecisionLog.allowed]
     with pytest.MonkeyPatch.context() as patch, Faults([*hooks, *functions_of(*CALLED)]) as faults:
         patch.setattr(recorder, "BUFFER_LIMIT", 1000)
         patch.setattr(recorder, "JOURNAL_SECONDS", 0.0)
@@ -411,6 +444,16 @@ def raise_at(trials, places, kind):
     return found + [
         f"afterwards, {client.__name__}: {problem}" for client in ALLOWED for problem in trials.play(client)
     ]
+
+
+def test_websocket_that_the_recorder_does_not_know_is_not_relayed(trials, monkeypatch):
+    monkeypatch.setattr(recorder.Recorder, "_begin_messages", lambda *_: None)
+    steps = an_inspected_websocket(trials.proxy, "/unknown")
+    next(steps)
+    with contextlib.suppress(OSError, StopIteration):
+        next(steps)
+    assert trials.proxy.gone()
+    assert trials.upstream.unrecorded == []
 
 
 def test_every_hook_was_tested_with_a_fault(reached):

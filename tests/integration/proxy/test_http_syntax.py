@@ -1,4 +1,4 @@
-"""Tests of malformed messages, which are answered by 400 or 502 and recorded, and of interim responses (1xx)."""
+"""Tests of malformed messages, which get 400 or 502 and are recorded, and of interim responses (1xx)."""
 
 import contextlib
 import json
@@ -143,12 +143,12 @@ MALFORMED = {
     "control character in a value": lambda o: get(o, b"X: a\x0bb\r\n"),
     "CR in the method": lambda o: get(o, method=b"GE\rT"),
     "NUL in the method": lambda o: get(o, method=b"GE\0T"),
-    "method that is no token": lambda o: get(o, method=b"GE(T"),
+    "method that is not a token": lambda o: get(o, method=b"GE(T"),
     "HEAD in lower case": lambda o: get(o, method=b"head"),
     "obs-fold": lambda o: get(o, b"X: a\r\n Authorization: " + SECRET + b"\r\n"),
     "space before the colon": lambda o: get(o, b"Authorization : " + SECRET + b"\r\n"),
     "empty name": lambda o: get(o, b": a\r\n"),
-    "name that is no token": lambda o: get(o, b"X(: a\r\n"),
+    "name that is not a token": lambda o: get(o, b"X(: a\r\n"),
     "no colon": lambda o: get(o, SECRET + b"\r\n"),
     "bare LF": lambda o: get(o, b"X: a\nY: b\r\n"),
     "HTTP/0.9": lambda o: get(o, version=b"HTTP/0.9"),
@@ -528,7 +528,8 @@ def test_response_without_a_body_keeps_the_connection_usable(proxy, origin, resp
 
 
 KEPT = b"HTTP/1.1 200 OK\r\nConnection: Keep-Alive\r\nContent-Length: 2\r\n\r\nok"
-SLOW = (b"HTTP/1.1 200 OK\r\nContent-Length: 40\r\n\r\n", *[b"ok"] * 20)
+# Its 20 seconds are enough for a client on a busy machine to send more before the end.
+SLOW = (b"HTTP/1.1 200 OK\r\nContent-Length: 800\r\n\r\n", *[b"ok"] * 400)
 LATE = {
     "malformed chunk": (b"zz\r\n", "malformed request: the size of a chunk is malformed"),
     "chunk that does not end": (b"2\r\nhiX\r\n", "malformed request: a chunk does not end where its size says"),
@@ -569,7 +570,8 @@ def late_body(proxy, head: bytes, sent: bytes, why: str) -> None:
 
 
 def test_body_that_becomes_malformed_inside_a_tunnel_during_the_response_is_recorded(proxy, origin):
-    origin.response = SLOW
+    # The proxy holds other responses of inspected hosts until they are complete.
+    origin.response = (SLOW[0].replace(b"\r\n", b"\r\nContent-Type: text/event-stream\r\n", 1), *SLOW[1:])
     known = len(proxy.denials())
     authority = f"api.anthropic.com:{proxy.provider_port}"
     with connected(proxy.ports["gateway"]) as sock:

@@ -178,16 +178,18 @@ def test_direct_tls_to_a_listener_is_closed(proxy):
         tls(sock, "api.anthropic.com")
 
 
-def test_a_websocket_to_an_inspected_host_is_refused_and_recorded(proxy, providers, seq):
+@pytest.mark.parametrize(
+    ("method", "upgrade", "version"),
+    [("GET", "websocket", "8"), ("GET", "websocket, h2c", "13"), ("POST", "websocket", "13"), ("GET", "websocket", "")],
+)
+def test_upgrade_whose_messages_cannot_be_recorded_is_refused(proxy, providers, seq, method, upgrade, version):
     began = time.time()
+    headers = {"connection": "upgrade", "upgrade": upgrade, "sec-websocket-version": version}
     with proxy.client() as http:
-        answer = http.get(
-            proxy.url("api.openai.com", "/v1/responses"),
-            headers={"connection": "upgrade", "upgrade": "websocket", "sec-websocket-version": "13"},
-        )
+        answer = http.request(method, proxy.url("api.openai.com", "/v1/responses"), headers=headers)
     assert answer.status_code == 403
     assert not providers.asked_since(began)
-    assert [row.rule for row in denied_since(proxy, seq)] == ["recording"]
+    assert [row.code for row in denied_since(proxy, seq)] == ["websocket_not_recorded"]
 
 
 def test_proxy_headers_do_not_reach_the_origin(proxy, providers):

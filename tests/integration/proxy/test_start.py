@@ -1,6 +1,7 @@
 """Tests of operators' mistakes: the start fails with one message (what, where, remedy) and no traceback."""
 
 import os
+import re
 import subprocess
 
 import pytest
@@ -50,6 +51,17 @@ def test_start_fails_if_proxy_llm_hosts_contradicts_the_policy(stopped):
     assert "PROXY_LLM_HOSTS" in refused(stopped)
 
 
+def test_hosts_of_all_groups_are_inspected(stopped):
+    text = stopped.policy_file.read_text()
+    stopped.policy_file.write_text(re.sub("^inspect: .*$", 'inspect: ["@all"]', text, count=1, flags=re.MULTILINE))
+    with stopped, stopped.client(headers={"x-api-key": "k"}) as http:
+        body = {"model": "claude-opus-5", "max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]}
+        assert http.post(stopped.url("api.anthropic.com", "/v1/messages"), json=body).status_code == 200
+        assert http.get(stopped.url("api.openai.com", "/v1/models")).status_code < 500
+        recorded = [row.host for row in stopped.exchanges()]
+    assert recorded == ["api.anthropic.com", "api.openai.com"]
+
+
 def test_start_fails_on_a_setting_that_is_not_a_number(stopped):
     stopped.environment["PROXY_MAX_BODY_SIZE"] = "1 MB"
     assert "PROXY_MAX_BODY_SIZE" in refused(stopped)
@@ -82,7 +94,7 @@ def test_state_directory_that_is_a_file_is_reported_in_one_message(stopped):
 def test_start_fails_on_a_spool_that_is_another_kind_of_file(stopped):
     state = stopped.directory / "state"
     state.mkdir()
-    (state / "spool.db").write_bytes(b"this is no database, and it is long enough to be looked at" * 100)
+    (state / "spool.db").write_bytes(b"this is not a database, and it is long enough to be looked at" * 100)
     said = refused(stopped)
     assert "damaged" in said and "spool.db" in said
 

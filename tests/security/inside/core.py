@@ -80,7 +80,7 @@ class World:
 
     @classmethod
     def read(cls, data: dict[str, Any]) -> World:
-        """Read the world from JSON; lists become tuples."""
+        """Read the object from JSON; lists become tuples."""
 
         def frozen(value: Any) -> Any:
             return tuple(frozen(one) for one in value) if isinstance(value, list) else value
@@ -90,7 +90,7 @@ class World:
 
 @dataclass(frozen=True)
 class Try:
-    """One attempt. ``reached`` is the evidence that it got out; empty if it did not."""
+    """One attempt. ``reached`` is the evidence that it reached a forbidden destination; empty without evidence."""
 
     what: str
     reached: str = ""
@@ -99,7 +99,7 @@ class Try:
 
 @dataclass(frozen=True)
 class Attack:
-    """A world together with the token that identifies one technique in the logs outside."""
+    """The world of one technique, with the token that identifies it in the logs outside."""
 
     world: World
     token: str

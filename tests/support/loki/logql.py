@@ -1,10 +1,13 @@
 """The part of LogQL that this project's programs and tests use; other constructs are refused by name.
 
     {label="v", other=~"re"} |= "text" != "text" |~ "re" !~ "re" | json | name="v" | number >= 200 and other != "x"
-    count_over_time(<the above> [1h])      sum(…)      sum by (a, b) (…)
+    <the above> | line_format "{{.name}} and text"
+    count_over_time(<the first> [1h])      sum_over_time(<the first> | unwrap name [1h])
+    sum(…)      sum by (a, b) (…)      topk(3, …)
 
-The case `query` recorded the error messages. If only the fake lacks a construct, its message says so.
-Regular expressions are Python's, not RE2; the common part has the same meaning.
+The case `query` recorded the error messages. `line_format`, `unwrap`, `sum_over_time` and `topk` follow Loki's
+documentation. If only the fake lacks a construct, its message says so. Regular expressions are Python's, not RE2; the
+common part has the same meaning.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ type Labels = dict[str, str]
 # Labels and line -> the resulting labels, or None if the line is filtered out.
 type Stage = Callable[[Labels, str], Labels | None]
 
+_FIELD = re.compile(r"\{\{ *\.([A-Za-z_][A-Za-z0-9_]*) *\}\}")
 _NO_MATCHER = (
     "parse error : queries require at least one regexp or equality matcher that does not have an empty-compatible "
     'value. For instance, app=~".*" does not meet this requirement, but app=~".+" will'
@@ -32,10 +36,20 @@ class LogQuery:
 
     matchers: list[Callable[[Labels], bool]] = field(default_factory=list)
     stages: list[Stage] = field(default_factory=list)
+    template: str | None = None
+    """Text of `line_format`."""
+    unwrap: str | None = None
+    """Label whose value `sum_over_time` adds."""
 
     def selects(self, labels: Labels) -> bool:
         """Return whether the selector matches a stream with these labels."""
         return all(matcher(labels) for matcher in self.matchers)
+
+    def shown(self, labels: Labels, line: str) -> str:
+        """Return the line as `line_format` writes it. A label that is absent is empty."""
+        if self.template is None:
+            return line
+        return _FIELD.sub(lambda found: labels.get(found[1], ""), self.template)
 
     def run(self, labels: Labels, line: str) -> Labels | None:
         """Apply the pipeline to a line. Return its labels, or None if the line is filtered out."""
@@ -49,15 +63,31 @@ class LogQuery:
 
 @dataclass
 class MetricQuery:
-    """Metric query `count_over_time`, summed or not. `by` is None for one series per set of labels."""
+    """Metric query over a range, summed or not. `by` is None for one series per set of labels."""
 
     log: LogQuery
     range_ns: int
     by: tuple[str, ...] | None = None
+    top: int | None = None
+    """Number of the largest series to keep."""
 
     def series(self, labels: Labels) -> Labels:
         """Return the labels of the series in which a line counts."""
-        return labels if self.by is None else {name: labels[name] for name in self.by if name in labels}
+        if self.by is None:
+            return {name: value for name, value in labels.items() if name != self.log.unwrap}
+        return {name: labels[name] for name in self.by if name in labels}
+
+    def value(self, labels: Labels) -> float | None:
+        """Return what a line adds to its series; None if it does not have the label of `unwrap`."""
+        if self.log.unwrap is None:
+            return 1
+        text = labels.get(self.log.unwrap, "")
+        if not text:
+            return None
+        try:
+            return float(text)
+        except ValueError:
+            raise LogQLError("pipeline error: 'SampleExtractionErr': the Loki fake unwraps numbers only") from None
 
 
 def _flatten(prefix: str, value: object, out: Labels) -> None:
@@ -151,6 +181,8 @@ class _Parser:
         parsed: LogQuery | MetricQuery
         if token.text == "{":
             parsed = self._log()
+            if parsed.unwrap is not None:
+                raise self._unknown(self._next)
         elif token.kind == "name":
             parsed = self._metric()
         else:
@@ -161,9 +193,11 @@ class _Parser:
 
     def _metric(self) -> MetricQuery:
         function = self._take()
-        if function.text == "count_over_time":
+        if function.text in ("count_over_time", "sum_over_time"):
             self._expect("(")
             log = self._log()
+            if (log.unwrap is None) is (function.text == "sum_over_time"):
+                raise self._unknown(function)
             self._expect("[")
             if self._next.kind != "duration":
                 raise self._unexpected(self._next)
@@ -174,6 +208,14 @@ class _Parser:
             self._expect("(")
             query = self._metric()
             query.by = by
+        elif function.text == "topk":
+            self._expect("(")
+            number = self._take()
+            if not number.text.isdigit():
+                raise self._unexpected(number, "NUMBER")
+            self._expect(",")
+            query = self._metric()
+            query.top = int(number.text)
         else:
             raise self._unknown(function)
         self._expect(")")
@@ -216,8 +258,25 @@ class _Parser:
         if not selective:
             raise LogQLError(_NO_MATCHER)
         while self._next.text in ("|=", "!=", "|~", "!~", "|"):
+            following = self._tokens[self._at + 1].text
+            if self._next.text == "|" and following in ("line_format", "unwrap"):
+                self._last_stage(query, following)
+                break
             query.stages.append(self._stage())
         return query
+
+    def _last_stage(self, query: LogQuery, name: str) -> None:
+        """Read `line_format` or `unwrap`, after which the fake supports no other stage."""
+        self._take()
+        word = self._take()
+        if name == "unwrap":
+            if self._next.kind != "name":
+                raise self._unexpected(self._next, "IDENTIFIER")
+            query.unwrap = self._take().text
+            return
+        query.template = self._string()
+        if "{{" in _FIELD.sub("", query.template):
+            raise self._unknown(word)
 
     def _stage(self) -> Stage:
         op = self._take().text

@@ -88,7 +88,7 @@ def _lines(store: Store, query: LogQuery, start: int, end: int) -> list[tuple[in
             line = shown(entry.line)
             kept = query.run(as_labels(labels, entry), line)
             if kept is not None:
-                found.append((entry.time_ns, kept, line))
+                found.append((entry.time_ns, kept, query.shown(kept, line)))
     return found
 
 
@@ -111,14 +111,23 @@ def query_range(store: Store, parameters: Parameters) -> dict[str, Any]:
     return _data("streams", [stream for _, stream in sorted(streams.items())])
 
 
-def _counts(store: Store, query: MetricQuery, at_ns: int) -> dict[str, tuple[Labels, int]]:
-    counts: dict[str, tuple[Labels, int]] = {}
+def _sums(store: Store, query: MetricQuery, at_ns: int) -> dict[str, tuple[Labels, float]]:
+    sums: dict[str, tuple[Labels, float]] = {}
     # A range ends at the evaluation time and includes it, but select() excludes its end.
     for _, labels, _line in _lines(store, query.log, at_ns - query.range_ns + 1, at_ns + 1):
-        series = query.series(labels)
-        name = stream_name(series)
-        counts[name] = (series, counts.get(name, (series, 0))[1] + 1)
-    return counts
+        try:
+            value = query.value(labels)
+        except LogQLError as error:
+            raise BadQuery(str(error)) from None
+        if value is not None:
+            series = query.series(labels)
+            name = stream_name(series)
+            sums[name] = (series, sums.get(name, (series, 0))[1] + value)
+    return dict(sorted(sums.items(), key=lambda item: -item[1][1])[: query.top])
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if value == int(value) else str(value)
 
 
 def _matrix(store: Store, query: MetricQuery, parameters: Parameters, start: int, end: int) -> dict[str, Any]:
@@ -131,9 +140,9 @@ def _matrix(store: Store, query: MetricQuery, parameters: Parameters, start: int
         raise BadQuery("exceeded maximum resolution of 11,000 points per time series. Try increasing the step")
     series: dict[str, dict[str, Any]] = {}
     for at in range(start, end + 1, step):
-        for name, (labels, count) in _counts(store, query, at).items():
+        for name, (labels, value) in _sums(store, query, at).items():
             one = series.setdefault(name, {"metric": labels, "values": []})
-            one["values"].append([at / SECOND, str(count)])
+            one["values"].append([at / SECOND, _number(value)])
     return _data("matrix", [one for _, one in sorted(series.items())])
 
 
@@ -146,8 +155,8 @@ def query(store: Store, parameters: Parameters) -> dict[str, Any]:
         raise BadQuery(
             "log queries are not supported as an instant query type, please change your query to a range query type"
         )
-    counts = sorted(_counts(store, parsed, at).items())
-    return _data("vector", [{"metric": labels, "value": [at / SECOND, str(n)]} for _, (labels, n) in counts])
+    sums = sorted(_sums(store, parsed, at).items())
+    return _data("vector", [{"metric": labels, "value": [at / SECOND, _number(n)]} for _, (labels, n) in sums])
 
 
 def _found(store: Store, parameters: Parameters, texts: list[str]) -> list[Labels]:

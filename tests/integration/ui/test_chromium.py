@@ -1,0 +1,171 @@
+"""Tests of the web page in a real Chromium: hostile records, keyboard, live records, and axe-core."""
+
+from collections.abc import Iterator
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Route, expect
+
+from openclaw_egress.spool.writer import Spool
+from tests.support.chromium import CHROMIUM, NO_CHROMIUM, Watched, chromium, unfold
+from tests.support.hostile_records import ATTACK, hostile_denial, hostile_exchange, write_hostile_spool
+from tests.support.ui_process import RunningUI
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM)
+
+VIEWS = [
+    "/",
+    "/records/1",
+    "/records/2",
+    "/records/1/session",
+    "/denials",
+    "/policy",
+    "/usage",
+    "/health",
+    "/?status=x",
+    "/nothing",
+]
+OUTSIDE = "<img src=https://evil.example/x><script src=https://evil.example/x.js></script>"
+LOGIN = "the login page"
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningUI]:
+    state = tmp_path_factory.mktemp("state")
+    write_hostile_spool(state)
+    with RunningUI(state) as running:
+        yield running
+
+
+@pytest.fixture
+def tab(browser: Browser, served: RunningUI) -> Iterator[Watched]:
+    watched = Watched(browser, served)
+    watched.log_in(served)
+    yield watched
+    watched.context.close()
+
+
+def test_address_with_the_token_opens_the_page_and_leaves_no_token_in_the_history(tab, served):
+    assert tab.page.url == f"{served.base}/"
+    (cookie,) = tab.context.cookies()
+    assert cookie["httpOnly"] and cookie["sameSite"] == "Strict" and cookie["expires"] == -1
+    tab.page.go_back()
+    assert served.token not in tab.page.url and served.token not in tab.page.content()
+
+
+def test_page_works_without_javascript(browser, served):
+    watched = Watched(browser, served, java_script_enabled=False)
+    page = watched.open("/records/1")
+    page.get_by_label("Token").fill(served.token)
+    page.get_by_role("button", name="Open").click()
+    assert page.get_by_role("heading", name="Conversation").is_visible()
+    watched.open("/")
+    page.get_by_label("event").select_option("denied")
+    page.get_by_role("button", name="Show", exact=True).click()
+    expect(page.locator("#records tbody tr")).to_have_count(1)
+    watched.context.close()
+
+
+@pytest.mark.parametrize("path", VIEWS)
+def test_hostile_records_run_nothing_and_load_nothing(tab, path):
+    page = tab.open(path)
+    unfold(page)
+    assert page.evaluate("window.hacked") is None
+    assert tab.elsewhere == [] and tab.violations == []
+
+
+def test_policy_stops_markup_that_got_past_the_escaping(tab):
+    """The browser gets the page with an attack in its HTML, as if a template had not escaped a record."""
+
+    def attacked(route: Route) -> None:
+        answer = route.fetch()
+        route.fulfill(response=answer, body=answer.text().replace("</main>", f"{ATTACK}{OUTSIDE}</main>"))
+
+    tab.page.route("**/records/1", attacked)
+    page = tab.open("/records/1")
+    assert page.locator("main img").count() == 2 and page.evaluate("window.hacked") is None
+    # Chromium names what the Content Security Policy stopped before it left.
+    assert {url: tab.failed.get(url) for url in tab.elsewhere} == {
+        "https://evil.example/x": "csp",
+        "https://evil.example/x.js": "csp",
+    }
+    assert sum("Content Security Policy" in text for text in tab.violations) >= 4
+
+
+def test_policy_lets_no_script_write_markup(tab):
+    page = tab.open("/")
+    assert page.evaluate("try { document.body.innerHTML = '<b>'; '' } catch (error) { error.name }") == "TypeError"
+
+
+def test_new_records_appear_as_text(browser, tmp_path):
+    with Spool(tmp_path / "spool.db", sync_seconds=None, local=True) as spool:
+        spool.add(hostile_denial())
+        with RunningUI(tmp_path) as served:
+            watched = Watched(browser, served)
+            watched.log_in(served)
+            page = watched.page
+            page.wait_for_function("document.getElementById('live').textContent === 'waiting for records'")
+            spool.close_exchange(hostile_exchange("0002"))
+            page.wait_for_selector("#records tbody tr:nth-child(2)")
+            first = page.locator("#records tbody tr").first
+            assert "<script>" in first.inner_text() and "\\u202e" in first.inner_text()
+            assert page.evaluate("window.hacked") is None and watched.violations == []
+            first.get_by_role("link").click()
+            assert page.get_by_role("heading", name="Record 2").is_visible()
+            watched.context.close()
+
+
+def test_pause_stops_new_records(browser, tmp_path):
+    with Spool(tmp_path / "spool.db", sync_seconds=None, local=True) as spool:
+        spool.add(hostile_denial())
+        with RunningUI(tmp_path) as served:
+            watched = Watched(browser, served)
+            watched.log_in(served)
+            page = watched.page
+            page.get_by_role("button", name="Pause").click()
+            spool.add(hostile_denial())
+            page.get_by_role("button", name="Continue").click()
+            # The record that arrived in the pause appears after it, once.
+            page.wait_for_selector("#records tbody tr:nth-child(2)")
+            assert page.locator("#records tbody tr").count() == 2
+            watched.context.close()
+
+
+def test_keyboard_reaches_the_content_first(tab):
+    page = tab.open("/")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "class"
+
+
+@pytest.mark.parametrize("path", [*VIEWS, LOGIN])
+def test_axe_finds_no_violation(browser, served, path):
+    watched = Watched(browser, served)
+    if path != LOGIN:
+        watched.log_in(served)
+    page = watched.open(path if path != LOGIN else "/")
+    assert (page.get_by_label("Token").count() == 1) == (path == LOGIN)
+    unfold(page)
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        found = Axe().run(page, options={"runOnly": RULES})
+        assert found.violations_count == 0, f"{scheme}: {found.generate_report()}"
+    watched.context.close()
+
+
+@pytest.mark.parametrize("path", VIEWS)
+def test_phone_needs_no_sideways_scrolling(browser, served, path):
+    watched = Watched(browser, served, viewport={"width": 360, "height": 740})
+    watched.log_in(served)
+    page = watched.open(path)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    watched.context.close()

@@ -1,0 +1,70 @@
+"""A real Chromium that opens the web page. It is the system's package `chromium`: no package registry has a browser."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+
+from tests.support.ui_process import RunningUI
+
+CHROMIUM = shutil.which("chromium")
+NO_CHROMIUM = "no Chromium: install the system's package `chromium`"
+
+
+@contextlib.contextmanager
+def chromium() -> Iterator[Browser]:
+    """Start Chromium; a context."""
+    with sync_playwright() as playwright:
+        # Chromium refuses to start its sandbox as root.
+        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield browser
+        browser.close()
+
+
+class Watched:
+    """A tab of a fresh browser profile that notes what the page tries to do."""
+
+    def __init__(self, browser: Browser, served: RunningUI, **options: Any) -> None:
+        self.context = browser.new_context(**options)
+        self.page: Page = self.context.new_page()
+        self.base = served.base
+        self.elsewhere: list[str] = []
+        """Requests to another server, including those that the browser stopped."""
+        self.failed: dict[str, str | None] = {}
+        self.violations: list[str] = []
+        """Errors that the page caused, including violations of its Content Security Policy."""
+        self.page.on(
+            "request", lambda request: request.url.startswith(served.base) or self.elsewhere.append(request.url)
+        )
+        self.page.on("requestfailed", lambda request: self.failed.update({request.url: request.failure}))
+        self.page.on("console", self._note)
+        self.page.on("pageerror", lambda error: self.violations.append(str(error)))
+
+    def _note(self, message: ConsoleMessage) -> None:
+        # The browser reports the statuses 401 of the login page and 404 as errors too.
+        if message.type == "error" and "the server responded with a status" not in message.text:
+            self.violations.append(message.text)
+
+    def open(self, path: str) -> Page:
+        """Open a page."""
+        self.page.goto(self.base + path)
+        return self.page
+
+    def log_in(self, served: RunningUI) -> Page:
+        """Open the address with the token."""
+        self.page.goto(served.address)
+        self.page.wait_for_selector("#records")
+        return self.page
+
+
+def unfold(page: Page) -> None:
+    """Open everything that the page folds."""
+    closed = page.locator("details:not([open]) > summary")
+    while closed.count():
+        closed.first.click()

@@ -1,0 +1,74 @@
+"""Records whose every text is an attempt to script or to disguise a page that shows it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from openclaw_egress.llm.model import RequestFacts, ResponseFacts, Usage
+from openclaw_egress.recording.records import Body, DeniedRecord, ExchangeRecord
+from openclaw_egress.spool.writer import Spool
+
+ATTACK = "\"'><script>window.hacked=1</script><img src=x onerror=window.hacked=1><svg/onload=window.hacked=1>{{7*7}}"
+HIDDEN = "\x1b[31m\u202eevil\u2066\x00\u200b"
+TEXT = f'{ATTACK}{HIDDEN}</pre></template></textarea><a href="javascript:window.hacked=1">x</a>'
+
+
+def hostile_exchange(name: str = "0bad", **changes: object) -> ExchangeRecord:
+    """Return an exchange with an attack in each field that a client or a provider chooses."""
+    request = {
+        "model": TEXT,
+        "system": TEXT,
+        "messages": [
+            {"role": TEXT, "content": TEXT},
+            {"role": "user", "content": [{"type": TEXT, "x": TEXT}, {"type": "image", "source": {"url": TEXT}}]},
+            {"role": "assistant", "content": [{"type": "tool_use", "id": TEXT, "name": TEXT, "input": {TEXT: TEXT}}]},
+            {"role": "user", "content": [{"type": "tool_result", "tool_use_id": TEXT, "content": TEXT}]},
+        ],
+    }
+    answer = {"role": TEXT, "content": [{"type": "thinking", "thinking": TEXT}, {"type": "text", "text": TEXT}]}
+    values: dict[str, object] = {
+        "id": name,
+        "class_name": TEXT,
+        "method": "POST",
+        "url": f"https://api.anthropic.com/v1/messages?{TEXT}",
+        "host": f"api.anthropic.com{TEXT}",
+        "port": 443,
+        "begin_ns": 0,
+        "end_ns": 2_000_000_000,
+        "first_chunk_ns": 1_000_000_000,
+        "client": TEXT,
+        "rule": TEXT,
+        "reason": TEXT,
+        "status": 200,
+        "request_headers": [(f"x-{TEXT}", TEXT)],
+        "response_headers": [("content-type", TEXT)],
+        "request_body": Body.of(json.dumps(request).encode()),
+        "response_body": Body.of(json.dumps(answer, ensure_ascii=False).encode()),
+        "request_facts": RequestFacts("chat", TEXT, TEXT, False),
+        "response_facts": ResponseFacts(usage=Usage(1000, 20)),
+        "error_type": "_OTHER",
+    }
+    return ExchangeRecord(**values | changes)  # type: ignore[arg-type]
+
+
+def hostile_denial() -> DeniedRecord:
+    """Return a denial with an attack in each field that a client chooses."""
+    return DeniedRecord(
+        class_name=TEXT,
+        host=f"x{TEXT}",
+        port=443,
+        rule=TEXT,
+        code="no_rule",
+        reason=TEXT,
+        client=TEXT,
+        method=TEXT,
+        url=TEXT,
+    )
+
+
+def write_hostile_spool(state: Path) -> None:
+    """Write a spool that contains both records, as lines 1 and 2."""
+    with Spool(state / "spool.db", sync_seconds=None, local=True) as spool:
+        spool.close_exchange(hostile_exchange())
+        spool.add(hostile_denial())
