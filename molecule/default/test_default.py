@@ -77,6 +77,15 @@ def test_loki_has_the_record_with_model_and_tokens(turn, in_loki):
     assert labels["openclaw_egress_outcome"] == "complete"
 
 
+def test_the_record_and_the_usage_have_the_cost_at_the_operators_prices(turn, in_loki):
+    used = tokens(turn[1]["usage"])
+    cost = float(in_loki[0][0]["openclaw_egress_cost_usd"])
+    assert cost == pytest.approx((used["in"] * 4 + used["out"] * 32) / 1e6)
+    text = on("vps1", "docker", "exec", "openclaw-proxy", "egress", "usage", "--by", "model", "--json")
+    rows = {row["model"]: row for row in map(json.loads, text.splitlines())}
+    assert rows["claude-opus-5"]["cost_usd"] >= cost
+
+
 def test_the_record_is_complete(turn, in_loki):
     whole = json.loads(in_loki[0][1])
     assert whole["request"]["body_sha256"] == turn[1]["request_body_sha256"]
@@ -217,6 +226,25 @@ def test_openclaws_proxy_validate_succeeds():
         " --allowed-url http://www.example.com/ --json",
     )  # fmt: skip
     assert json.loads(answer[answer.index("{") :])["ok"] is True
+
+
+def test_the_web_page_on_vps1s_loopback_shows_the_turn(turn):
+    printed = on("vps1", "docker", "logs", "openclaw-proxy-ui")
+    address, token = re.findall(r"egress ui: (http://127\.0\.0\.1:9465)/#token=(\S+)", printed)[-1]
+    visit = 'curl -sS -c /tmp/jar -b /tmp/jar "$@"; rm -f /tmp/jar'
+    assert "api.anthropic.com" not in on("vps1", "sh", "-c", visit, "sh", f"{address}/")
+    page = on("vps1", "sh", "-c", visit, "sh", "--location", "--data", f"token={token}", f"{address}/login")
+    assert "api.anthropic.com" in page
+    form = ["--data", f"token={token}", "--data", "target=/policy", f"{address}/login"]
+    policy = on("vps1", "sh", "-c", visit, "sh", "--location", *form)
+    assert "/config/policy.yml" in policy and "not in force" not in policy
+
+
+def test_the_web_page_reads_the_addon_the_policy_and_the_spool_but_no_key():
+    form = "{{range .Mounts}}{{.Destination}} {{.RW}};{{end}}"
+    mounts = on("vps1", "docker", "inspect", "--format", form, "openclaw-proxy-ui").strip(";\n").split(";")
+    assert sorted(mounts) == ["/addons false", "/config false", "/spool false", "/spool/signing-key.pem false"]
+    assert on("vps1", "docker", "exec", "openclaw-proxy-ui", "cat", "/spool/signing-key.pem") == ""
 
 
 def test_the_proxys_memory_is_within_its_limit():

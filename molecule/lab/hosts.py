@@ -17,8 +17,14 @@ KEY = "sk-ant-api03-lab-key-that-must-not-be-kept"
 
 
 def run(*words: str, **options: Any) -> str:
-    """Return the output of a command. If it fails, raise an error with its output."""
-    done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=ROOT, **options)
+    """Return the output of a command. If it fails, raise an error with its output.
+
+    Try twice more if runc could not start the process in a container: the program has not run then.
+    """
+    for _ in range(3):
+        done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=ROOT, **options)
+        if done.returncode != 126 or "OCI runtime exec failed" not in done.stderr:
+            break
     assert done.returncode == 0, f"{' '.join(words)[:300]} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
@@ -174,5 +180,5 @@ def changes_since(scenario: str, *hosts: str) -> str:
     """Return a diff of the hosts between the scenario's start and now; empty without a difference."""
     before = (ROOT / "build" / "lab" / f"{scenario}.before").read_text().splitlines()
     after = run("molecule/lab/lab", "snapshot", *hosts).splitlines()
-    assert len(before) > 1000, "the listing of before is not one"
+    assert len(before) > 1000, "the saved listing of the hosts is incomplete"
     return "\n".join(difflib.unified_diff(before, after, "before", "after", lineterm="", n=0))

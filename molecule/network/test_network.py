@@ -284,7 +284,7 @@ def test_the_gateways_telemetry_reaches_vps2_through_the_proxy():
     ("options", "why"),
     [
         (["--network=none"], "it is on no network"),
-        (["--network=openclaw-gateway-net", "--cap-add=NET_ADMIN"], "not on the internal network alone"),
+        (["--network=openclaw-gateway-net", "--cap-add=NET_ADMIN"], "not on the internal network only"),
         (["--network=openclaw-egress", "--user=node"], "only root can"),
         (["--network=openclaw-egress"], "no route to"),
     ],

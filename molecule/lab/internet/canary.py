@@ -128,7 +128,7 @@ def original_destination(connection: socket.socket) -> tuple[str, int]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="An address that no policy allows; see the module.")
+    parser = argparse.ArgumentParser(description="Log every packet to an address that no policy allows.")
     parser.add_argument("--address", required=True, help="the canary's IPv4 address, which this host has")
     parser.add_argument("--interface", required=True, help="where packets to it arrive")
     parser.add_argument("--log", type=Path, required=True, help="append JSON lines here")

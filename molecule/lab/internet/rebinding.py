@@ -120,7 +120,7 @@ def serve(zone: Zone, listen: str, port: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=f"The DNS of {ZONE}; see the module.")
+    parser = argparse.ArgumentParser(description=f"Run the DNS server of {ZONE}, whose names change their address.")
     parser.add_argument("--listen", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, required=True, help="UDP and TCP port")
     arguments = parser.parse_args()

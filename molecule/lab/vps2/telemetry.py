@@ -1,4 +1,4 @@
-"""Sink for the gateway's OTLP traces and metrics: it answers any POST with 200 and logs a JSON line.
+"""Sink for the gateway's OTLP traces and metrics: it responds to any POST with 200 and logs a JSON line.
 
 {"time": 1790000000.1, "port": 4318, "method": "POST", "path": "/v1/traces", "size": 431, "peer": "10.0.0.1"}
 """
@@ -56,7 +56,7 @@ def handler(log: Path) -> type[http.server.BaseHTTPRequestHandler]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="A sink for OTLP over HTTP; see the module.")
+    parser = argparse.ArgumentParser(description="Accept OTLP over HTTP, and log each request.")
     parser.add_argument("--listen", required=True, help="address to listen on")
     parser.add_argument("--log", type=Path, required=True, help="append JSON lines here")
     parser.add_argument("ports", type=int, nargs="+")
