@@ -16,7 +16,7 @@ export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/collections
 unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo test bench chaos attack contract playbooks molecule lab lab-down lint sanity galaxy changelog docs lock clean
+.PHONY: help setup demo pictures test bench chaos attack contract playbooks molecule lab lab-down lint sanity galaxy changelog docs lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,15 +24,17 @@ help: ## show this list
 setup: ## create .venv from the locked requirements (a second if nothing changed)
 	@bash requirements/setup.sh $(VENV) $(LOCK) $(STAMP)
 
-demo: setup ## demonstrate the product on this machine: no root, no Docker, no Loki (LIVE=1 calls the real provider)
+demo: setup ## demonstrate the product on this machine: no root, no Docker, no Loki (LIVE=1 calls the real provider, KEEP=1 leaves the web page open)
 	@$(BIN)/python -m tools.demo
+
+pictures: setup ## write the pictures in docs/ again, from the demo's data (needs the system's package chromium)
+	@PICTURES=1 $(BIN)/python -m pytest tests/integration/ui/test_demo.py
 
 test: lint ## run lint, type checks, module documentation, unit, contract and integration tests; no Docker
 	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal --durations 15
 
-bench: setup ## measure stream delay and decision cost; write build/bench.json and build/deciding.json
-	@$(BIN)/python -m tests.benchmarks.streaming
-	@$(BIN)/python -m tests.benchmarks.deciding
+bench: setup ## measure stream delay, decisions and recording under load; write build/{bench,deciding,recording}.json
+	@failed=0; for name in streaming deciding recording; do $(BIN)/python -m "tests.benchmarks.$$name" || failed=1; done; exit $$failed
 
 chaos: setup ## run floods and faults against the proxy on loopback (under six minutes); write build/chaos.json (THEMES="crash disk")
 	@$(BIN)/python -m tests.resilience
@@ -68,8 +70,10 @@ lab: setup ## create the lab, deploy into it, and show how to inspect it
 lab-down: ## take the lab down
 	@molecule/lab/lab down
 
-docs: setup ## generate the tables of variables in roles/*/README.md and the policy's JSON Schema
+docs: setup ## generate tables in README.md and docs, the policy's JSON Schema, Grafana's dashboards and the alert rules
 	@$(BIN)/python -m tools.role_tables
+	@$(BIN)/python -m tools.provider_table
+	@$(BIN)/python -m tools.monitoring
 	@mkdir -p build
 	@PYTHONPATH=files/addon $(BIN)/python -m openclaw_egress policy schema > build/policy.schema.json
 	@mv build/policy.schema.json files/addon/openclaw_egress/policy/policy.schema.json

@@ -2,13 +2,16 @@
 
 It starts `egress run` with the local store and a fake provider. The official SDKs call through the gateway's listener,
 the browser's class reaches an ordinary site, and the code sandbox's class is refused. With LIVE=1 and
-ANTHROPIC_API_KEY the Anthropic calls go to the real provider. Exits with 1 if any step fails.
+ANTHROPIC_API_KEY the Anthropic calls go to the real provider. At the end it opens the web page, and with KEEP=1 leaves
+it open until Ctrl-C. Exits with 1 if any step fails.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -22,10 +25,28 @@ from rich.console import Console
 
 from tests.support.llm_providers import LLMProviders
 from tests.support.proxy_process import ADDON, RunningProxy
+from tests.support.ui_process import RunningUI
 
 DIRECTORY = Path("build/demo")
 HELLO = [{"role": "user", "content": "Say hello in five words."}]
+WEATHER = {
+    "name": "get_weather",
+    "description": "Return the weather of a city.",
+    "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+}
+AGENT = [
+    {"role": "user", "content": "Compare the weather in Oslo and Paris."},
+    {
+        "role": "assistant",
+        "content": [
+            {"type": "text", "text": "I look up both cities."},
+            {"type": "tool_use", "id": "toolu_1", "name": "get_weather", "input": {"city": "Oslo"}},
+        ],
+    },
+    {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "toolu_1", "content": "rain, 7 °C"}]},
+]
 LIVE = os.environ.get("LIVE") == "1"
+KEEP = os.environ.get("KEEP") == "1"
 MODEL = os.environ.get("LIVE_MODEL", "claude-haiku-4-5") if LIVE else "claude-opus-5"
 KEY = os.environ.get("ANTHROPIC_API_KEY", "") if LIVE else "sk-ant-api03-demo-key-that-must-not-be-kept"
 
@@ -80,9 +101,17 @@ def anthropic_calls(proxy: RunningProxy, http: httpx.Client) -> None:
             return f"refused by the provider with {error.status_code}, as expected"
         raise DemoError("a call that the provider refused returned success")
 
+    def with_tool() -> str:
+        answer = claude.messages.create(
+            model=MODEL if LIVE else "tools", max_tokens=200, system="Answer in one sentence.", tools=[WEATHER],
+            messages=AGENT,
+        )  # fmt: skip
+        return f"{len(answer.content)} parts, {answer.stop_reason}"
+
     step("Anthropic SDK, a message", plain)
     step("Anthropic SDK, a streamed message", streamed)
     step("Anthropic SDK, a failed call", failing)
+    step("Anthropic SDK, a turn of an agent with a tool", with_tool)
 
 
 def openai_calls(proxy: RunningProxy, http: httpx.Client) -> None:
@@ -131,7 +160,7 @@ def records(proxy: RunningProxy) -> None:
     console.rule("egress records", align="left")
     console.print(egress(proxy, "records"), end="", markup=False, soft_wrap=True)
     rows = proxy.exchanges()
-    expect(len(rows) == 6, f"expected 6 recorded exchanges, found {len(rows)}")
+    expect(len(rows) == 7, f"expected 7 recorded exchanges, found {len(rows)}")
     expect(len(proxy.denials()) == 1, "the refusal was not recorded")
     shown = next(row for row in rows if row.stream)
     console.rule(f"egress show {shown.id[:8]}", align="left")
@@ -141,8 +170,29 @@ def records(proxy: RunningProxy) -> None:
     for file in proxy.directory.rglob("*"):
         if file.is_file():
             expect(KEY.encode() not in file.read_bytes(), f"the key is in {file}")
+    console.rule("egress usage", align="left")
+    text = egress(proxy, "usage")
+    console.print(text, end="", markup=False, soft_wrap=True)
+    expect("cost USD" in text, "the usage has no cost")
     console.rule("egress policy explain sandbox https://www.example.com", align="left")
     console.print(egress(proxy, "policy", "explain", "sandbox", "https://www.example.com", expected=1), end="")
+
+
+def show_page(proxy: RunningProxy) -> None:
+    """Open the web page, and print its address. With KEEP=1 leave it open until Ctrl-C."""
+    with RunningUI(proxy.directory / "state", proxy.environment) as page:
+        shown = page.get("/").text.count('scope="row"')
+        expect(shown == 9, f"the page shows {shown} rows instead of 8 records and a template")
+        console.rule("egress ui", align="left")
+        console.print(f"  {page.address}", soft_wrap=True)
+        if KEEP:
+            console.print("  the page is open until Ctrl-C")
+            with contextlib.suppress(KeyboardInterrupt):
+                signal.pause()
+            # The processes get Ctrl-C too; a second one must not interrupt the end.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        else:
+            console.print("  closed again; `KEEP=1 make demo` leaves the page open")
 
 
 def next_commands(proxy: RunningProxy) -> None:
@@ -155,6 +205,7 @@ def next_commands(proxy: RunningProxy) -> None:
         "records --model 'claude-*' --json",
         f"show {proxy.exchanges()[0].id[:8]} --json",
         "tail",
+        "usage --by class --by status",
         "policy explain browser https://www.example.com",
     ):
         console.print(f"  {command} {words}")
@@ -182,10 +233,11 @@ def main() -> int:
                 classes(proxy, providers)
                 records(proxy)
                 next_commands(proxy)
+                console.print(f"demo: done in {time.monotonic() - began:.1f} s")
+                show_page(proxy)
         except (DemoError, RuntimeError, httpx.HTTPError, anthropic.APIError, openai.APIError) as error:
             console.print(f"[red]✗ {type(error).__name__}: {error}[/]\nthe proxy's log is in {proxy.log_file}")
             return 1
-    console.print(f"demo: done in {time.monotonic() - began:.1f} s")
     return 0
 
 

@@ -15,6 +15,7 @@ trap 'kill "$lint" 2>/dev/null || true; rm -f "$later"' EXIT
 step "ruff" ruff check --quiet files plugins roles tests tools molecule
 step "ruff format" ruff format --quiet --check files plugins roles tests tools molecule
 step "mypy (strict)" mypy --no-error-summary
+step "mypy (strict), dashboards" mypy --no-error-summary --package tools.monitoring
 # Check the plugins under the collection's name, because they import each other by that name.
 step "mypy (strict), plugins" bash -c 'cd collections && MYPYPATH=. mypy --config-file ../tools/mypy-plugins.ini ansible_collections/openclaw/egress/plugins'
 step "import-linter" env PYTHONPATH=files/addon lint-imports --no-logo pyproject.toml
