@@ -17,8 +17,8 @@ from tests.support import llm_calls
 from tests.support.proxy_process import RunningProxy
 from tests.support.results import Result, at_most, exactly
 
-PATIENCE_SECONDS = 3.0
-"""Client timeout."""
+IMPATIENT_SECONDS, PATIENT_SECONDS = 3.0, 60.0
+"""Client timeouts: to abort a stalled response, and to receive a response that a slow machine decodes for seconds."""
 GOAL_MEGABYTES = 150.0
 """Maximum memory of one exchange: a decoded body of 64 MiB and a head of 256 KiB."""
 TOGETHER = 4
@@ -63,8 +63,9 @@ def _parts(proxy: RunningProxy, port: int) -> Iterator[Result]:
         memory = fixtures.megabytes(proxy)
         fixtures.forget_peak(proxy)
         known = len(proxy.exchanges())
+        timeout = IMPATIENT_SECONDS if expected == GONE else PATIENT_SECONDS
         with ThreadPoolExecutor(TOGETHER) as pool:
-            seen = list(pool.map(lambda _, part=part: ask(proxy, port, part), range(TOGETHER)))
+            seen = list(pool.map(lambda _, part=part, timeout=timeout: ask(proxy, port, part, timeout), range(TOGETHER)))
         fixtures.wait_until(lambda known=known: len(proxy.exchanges()) >= known + TOGETHER, 10)
         rows = proxy.exchanges()[known:]
         right = [row for row in rows if row.outcome == expected and _truncated(proxy, row) == (part in TRUNCATED)]
@@ -77,8 +78,8 @@ def _parts(proxy: RunningProxy, port: int) -> Iterator[Result]:
         yield at_most(f"upstream, {part}: memory added by {TOGETHER} at once", added, "MB", GOAL_MEGABYTES)
 
 
-def ask(proxy: RunningProxy, port: int, part: str) -> Seen:
-    """Send a request, without decoding the response. Return the result."""
+def ask(proxy: RunningProxy, port: int, part: str, timeout: float) -> Seen:
+    """Send a request, without decoding the response. Return the result. The timeout in seconds is for each read."""
     status = 0
     try:
         with (
@@ -87,7 +88,7 @@ def ask(proxy: RunningProxy, port: int, part: str) -> Seen:
                 "POST",
                 f"https://api.anthropic.com:{port}/v1/messages/{part}",
                 json=llm_calls.message(0, stream=True),
-                timeout=PATIENCE_SECONDS,
+                timeout=timeout,
             ) as answer,
         ):
             status = answer.status_code
