@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,12 +14,12 @@ from typing import Annotated, BinaryIO
 
 import typer
 
-from openclaw_egress.cli.formatting import BAD_INPUT, print_error
+from openclaw_egress.cli.formatting import BAD_INPUT, new_file, print_error
 from openclaw_egress.cli.records import Since, Until, fields_of, moment
 from openclaw_egress.recording.semconv import EVENT_EXCHANGE
 from openclaw_egress.reports import har
 from openclaw_egress.reports.stored_record import lines_of
-from openclaw_egress.reports.text import csv_cell, escape
+from openclaw_egress.reports.text import csv_cell
 from openclaw_egress.settings import Settings
 from openclaw_egress.spool.reader import Filters, SpoolReader
 from openclaw_egress.spool.rows import COLUMNS
@@ -80,13 +79,7 @@ def export(
             _write(pieces, sys.stdout.buffer)
             sys.stdout.flush()
             return
-        # Create the file unreadable for others, and never overwrite one: it can contain prompts.
-        try:
-            descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        except FileExistsError:
-            print_error(f"{escape(output)} exists already: name another file")
-            raise typer.Exit(BAD_INPUT) from None
-        with os.fdopen(descriptor, "wb") as target:
+        with new_file(output) as target:
             _write(pieces, target)
 
 

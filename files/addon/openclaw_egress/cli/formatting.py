@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import typer
 
 from openclaw_egress.reports.text import escape
 
@@ -20,6 +24,21 @@ def print_error(message: str) -> None:
 def print_json(value: Any) -> None:
     """Print a JSON value on one line, as printable ASCII, so that no terminal interprets it."""
     print(json.dumps(value, default=str).replace("\x7f", "\\u007f"))
+
+
+def new_file(path: Path) -> BinaryIO:
+    """Create a file that only its owner may read, because it can contain prompts, and return it open for writing.
+
+    Raises:
+        typer.Exit: the file exists. The command has printed the message.
+        OSError: the file cannot be created.
+    """
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        print_error(f"{escape(path)} exists already: name another file")
+        raise typer.Exit(BAD_INPUT) from None
+    return os.fdopen(descriptor, "wb")
 
 
 NARROW = 120

@@ -16,8 +16,8 @@ def health_url() -> str:
     return f"http://127.0.0.1:{os.environ.get('EGRESS_HEALTH_PORT') or 9464}"
 
 
-def ask(path: str) -> dict[str, Any] | None:
-    """Return the running proxy's health report, for any status code; None if no proxy responds."""
+def fetch(path: str) -> bytes | None:
+    """Return the body of the health server's response, for any status code; None if no server responds."""
     # Ignore proxies in the environment.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
@@ -26,8 +26,18 @@ def ask(path: str) -> dict[str, Any] | None:
         except urllib.error.HTTPError as error:
             answer = error
         with answer:
-            found = json.load(answer)
+            body: bytes = answer.read()
     except (OSError, ValueError, http.client.HTTPException):
+        return None
+    return body
+
+
+def ask(path: str) -> dict[str, Any] | None:
+    """Return the running proxy's health report, for any status code; None if no proxy responds."""
+    body = fetch(path)
+    try:
+        found = json.loads(body) if body is not None else None
+    except ValueError:
         return None
     return found if isinstance(found, dict) and "ok" in found else None
 

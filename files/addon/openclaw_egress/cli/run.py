@@ -93,18 +93,7 @@ def status(as_json: JSON = False) -> None:
     settings = Settings.load()
     found = status_of(settings, ask("/readyz"))
     if as_json:
-        print_json(
-            {
-                "running": found.running is not None,
-                "ready": bool(found.report.get("ok")),
-                "problems": found.problems,
-                "warnings": found.report.get("warnings", []),
-                "export": found.report.get("export", {}),
-                "spool": found.spool,
-                "dead_letters": found.dead_letters,
-                "ca": found.ca,
-            }
-        )
+        print_json(found.as_json())
     else:
         _print_status(found)
     if _is_forbidden(settings.spool_path):

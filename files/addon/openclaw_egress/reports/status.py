@@ -40,6 +40,19 @@ class Status:
         """Return the bytes that the spool uses."""
         return sum(value for name, value in (self.spool or {}).items() if name.endswith("_bytes"))
 
+    def as_json(self) -> dict[str, Any]:
+        """Return the state as `egress status --json` prints it."""
+        return {
+            "running": self.running is not None,
+            "ready": bool(self.report.get("ok")),
+            "problems": self.problems,
+            "warnings": self.report.get("warnings", []),
+            "export": self.report.get("export", {}),
+            "spool": self.spool,
+            "dead_letters": self.dead_letters,
+            "ca": self.ca,
+        }
+
 
 def status_of(settings: Settings, running: Mapping[str, Any] | None, *, with_ca: bool = True) -> Status:
     """Return the state. An unreadable file is a problem, and the other results are still there.

@@ -1,0 +1,44 @@
+"""``egress support-bundle``: one JSON document for a bug report."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from openclaw_egress.cli.formatting import new_file, print_error
+from openclaw_egress.cli.health_check import ask, fetch
+from openclaw_egress.reports.support_bundle import support_bundle
+from openclaw_egress.reports.text import escape
+from openclaw_egress.settings import Settings
+
+
+def register(app: typer.Typer) -> None:
+    """Register the command."""
+    app.command("support-bundle")(write_bundle)
+
+
+def write_bundle(
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Write to this file; by default standard output."),
+    ] = None,
+) -> None:
+    """Write versions, settings, health, counters and the last events of the proxy as JSON, for a bug report.
+
+    It contains no body, no header, no secret. It names hosts of the settings, classes, models and files: read it before
+    you publish it. The proxy need not run.
+    """
+    metrics = fetch("/metrics")
+    bundle = support_bundle(Settings.load(), os.environ, ask("/readyz"), metrics)
+    # ASCII, so that no terminal interprets a text from traffic.
+    text = json.dumps(bundle, indent=2, default=str).replace("\x7f", "\\u007f") + "\n"
+    if output is None:
+        typer.echo(text, nl=False)
+        return
+    with new_file(output) as target:
+        target.write(text.encode())
+    print_error(f"wrote {escape(output)}; read it before you send it")

@@ -1,0 +1,184 @@
+"""The support bundle: the state of an instance for somebody who has no access to it, without secrets and bodies.
+
+Bodies, headers and URLs of traffic are never read. Every text also passes through `redaction.redact_text`.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sqlite3
+import ssl
+import stat
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from openclaw_egress import __version__
+from openclaw_egress.errors import EgressError
+from openclaw_egress.policy.configured import configured_policy
+from openclaw_egress.recording import semconv
+from openclaw_egress.recording.records import rfc3339
+from openclaw_egress.recording.redaction import clean_text, redact_text, truncate_utf8
+from openclaw_egress.reports.status import status_of
+from openclaw_egress.reports.stored_record import whole_of
+from openclaw_egress.settings import Settings
+from openclaw_egress.spool.reader import Filters, SpoolReader
+
+PACKAGES = (
+    "mitmproxy",
+    "opentelemetry-sdk",
+    "opentelemetry-exporter-otlp-proto-http",
+    "cryptography",
+    "pydantic",
+    "genai-prices",
+)
+EVENTS = (semconv.EVENT_POLICY, semconv.EVENT_CA, semconv.EVENT_SPOOL)
+"""Events of the proxy itself. Checkpoints are left out, because there is one each hour at least."""
+NEWEST_EVENTS = 100
+"""Number of the newest events of the proxy itself that the bundle contains."""
+COUNTED_HOURS = 24
+"""Hours of traffic whose exchanges the bundle counts by class and status."""
+_MAX_TEXT = 4096
+_OUR_VARIABLES = ("EGRESS_", "PROXY_", "OTEL_")
+_OTHER_VARIABLES = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"})
+
+
+def support_bundle(
+    settings: Settings,
+    environ: Iterable[str],
+    running: Mapping[str, Any] | None,
+    metrics: bytes | None,
+) -> dict[str, Any]:
+    """Return the bundle as a JSON value.
+
+    Args:
+        settings: the effective settings.
+        environ: names of the environment's variables. The bundle contains none of their values.
+        running: the report of the running proxy (``/readyz``); None if none responds.
+        metrics: the running proxy's ``/metrics``; None if none responds.
+    """
+    found = {
+        "created": rfc3339(time.time_ns()),
+        "versions": _versions(),
+        "machine": _machine(settings),
+        "settings": settings.model_dump(mode="json"),
+        "variables": sorted(name for name in environ if _is_named(name)),
+        "policy": _policy(settings),
+        "status": status_of(settings, running).as_json(),
+        "memory": (running or {}).get("memory"),
+        "spool": _spool(settings),
+        "metrics": list(_samples(metrics)),
+    }
+    clean: dict[str, Any] = _redacted(found)
+    return clean
+
+
+def _redacted(value: Any) -> Any:
+    """Return a JSON value with each text redacted and shortened, also in names of members."""
+    if isinstance(value, str):
+        return truncate_utf8(redact_text(value), _MAX_TEXT)
+    if isinstance(value, Mapping):
+        return {clean_text(str(name)): _redacted(member) for name, member in value.items()}
+    if isinstance(value, list | tuple):
+        return [_redacted(member) for member in value]
+    return value
+
+
+def _is_named(name: str) -> bool:
+    return name.startswith(_OUR_VARIABLES) or name.upper() in _OTHER_VARIABLES
+
+
+def _versions() -> dict[str, str]:
+    found = {
+        "openclaw_egress": __version__,
+        "python": platform.python_version(),
+        "openssl": ssl.OPENSSL_VERSION,
+        "sqlite": sqlite3.sqlite_version,
+        "kernel": platform.platform(),
+    }
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _machine(settings: Settings) -> dict[str, Any]:
+    found: dict[str, Any] = {"processors": os.cpu_count(), "user": os.getuid()}
+    with suppress(OSError):
+        disk = shutil.disk_usage(settings.state_dir)
+        found["disk"] = {"total_bytes": disk.total, "free_bytes": disk.free}
+    found["files"] = {
+        str(path): list(_files(path)) for path in (settings.state_dir, settings.effective_ca_dir)
+    }
+    return found
+
+
+def _files(directory: Path) -> Iterator[dict[str, Any]]:
+    """Yield name, size, mode and owner of each file of a directory; only the error if it cannot be read."""
+    try:
+        for path in sorted(directory.iterdir()):
+            known = path.lstat()
+            mode = stat.filemode(known.st_mode)
+            yield {"name": path.name, "size": known.st_size, "mode": mode, "user": known.st_uid, "group": known.st_gid}
+    except OSError as error:
+        yield {"error": error.strerror or str(error)}
+
+
+def _policy(settings: Settings) -> dict[str, Any]:
+    """Return the digest of the policy, and the number of rules of each class, without their hosts."""
+    try:
+        policy = configured_policy(settings)
+    except EgressError as error:
+        return {"error": str(error)}
+    classes = {
+        found.name: {
+            "listen": found.listen,
+            "action": found.action,
+            "allow": len(list(found.allow)),
+            "deny": len(list(found.deny)),
+            "addresses": len(list(found.addresses)),
+        }
+        for found in policy.classes.values()
+    }
+    return {"digest": policy.digest, "inspected": len(policy.inspect), "classes": classes, "warnings": policy.warnings}
+
+
+def _spool(settings: Settings) -> dict[str, Any]:
+    since_ns = time.time_ns() - COUNTED_HOURS * 3600 * 10**9
+    try:
+        with SpoolReader(settings.spool_path) as reader:
+            counts = [
+                {"class": group[0], "status": group[1], "exchanges": usage.counts["requests"]}
+                for group, usage in reader.usage(["class", "status"], since_ns, times=False)
+            ]
+            newest = Filters(event_names=EVENTS, limit=NEWEST_EVENTS)
+            events = [
+                {"time": rfc3339(row.time_ns), "event": row.event_name, "message": _message(reader.line(row.seq))}
+                for row in reader.query(newest)
+            ]
+            return {"instance": reader.instance_id, "hours": COUNTED_HOURS, "exchanges": counts, "events": events}
+    except EgressError as error:
+        return {"error": str(error)}
+
+
+def _message(line: str | None) -> str:
+    return str(whole_of([line] if line else [])[0].get("message", ""))
+
+
+def _samples(metrics: bytes | None) -> Iterator[dict[str, Any]]:
+    """Yield name, labels and value of each sample of ``/metrics``; nothing if they cannot be read."""
+    try:
+        for family in text_string_to_metric_families((metrics or b"").decode()):
+            for sample in family.samples:
+                yield {"name": sample.name, "labels": sample.labels, "value": sample.value}
+    except ValueError:
+        return
