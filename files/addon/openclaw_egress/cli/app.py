@@ -12,7 +12,19 @@ from typing import Annotated
 import typer
 
 from openclaw_egress import __version__
-from openclaw_egress.cli import audit, ca, dead_letters, denials, export, policy, records, run, support_bundle, ui, usage
+from openclaw_egress.cli import (
+    audit,
+    ca,
+    dead_letters,
+    denials,
+    export,
+    policy,
+    records,
+    run,
+    support_bundle,
+    ui,
+    usage,
+)
 from openclaw_egress.cli.formatting import BAD_INPUT, print_error
 from openclaw_egress.errors import EgressError
 from openclaw_egress.reports.text import escape

@@ -116,9 +116,7 @@ def _machine(settings: Settings) -> dict[str, Any]:
     with suppress(OSError):
         disk = shutil.disk_usage(settings.state_dir)
         found["disk"] = {"total_bytes": disk.total, "free_bytes": disk.free}
-    found["files"] = {
-        str(path): list(_files(path)) for path in (settings.state_dir, settings.effective_ca_dir)
-    }
+    found["files"] = {str(path): list(_files(path)) for path in (settings.state_dir, settings.effective_ca_dir)}
     return found
 
 
