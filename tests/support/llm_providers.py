@@ -939,6 +939,27 @@ def bedrock_chunk(value: Json) -> bytes:
     return aws_event("chunk", {"bytes": base64.b64encode(json.dumps(value, ensure_ascii=False).encode()).decode()})
 
 
+# ── Partners' models on Google Vertex AI ─────────────────────────────────────────────────────────────────────────
+
+VERTEX = re.compile(r"/publishers/(anthropic|mistralai)/models/([^/]+):(rawPredict|streamRawPredict)$")
+
+
+def vertex_answer(request: Request) -> Answer:
+    """Respond in the maker's format. The model `fail-503` gets an error of Google instead."""
+    found = VERTEX.search(request.path)
+    assert found is not None
+    model = urllib.parse.unquote(found[2])
+    members = request.json | {"model": model, "stream": found[3] == "streamRawPredict"}
+    if model == "fail-503":
+        return json_answer(503, gemini_error(503, "The service is unavailable"), model=model)
+    if found[1] == "mistralai":
+        headers = request.headers | {"user-agent": "mistral"}
+        return openai_answer(replace(request, path="/v1/chat/completions", json=members, headers=headers))
+    if model == "count-tokens":
+        return anthropic_answer(replace(request, path="/v1/messages/count_tokens"))
+    return anthropic_answer(replace(request, path="/v1/messages", json=members))
+
+
 # ── Ordinary sites ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -987,6 +1008,8 @@ def answer(request: Request) -> Answer:
             return ollama_answer(request)
         if request.path.startswith("/model/"):
             return bedrock_answer(request)
+        if VERTEX.search(request.path):
+            return vertex_answer(request)
     return ordinary_answer(request)
 
 

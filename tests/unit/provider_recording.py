@@ -16,6 +16,7 @@ import groq
 import httpx
 import httpx2
 import mistralai.client
+import mistralai.gcp.client
 import ollama
 import openai
 from google import genai
@@ -163,6 +164,17 @@ class Clients:
 
         self.groq = groq.Groq(api_key="gsk_test", base_url=base, max_retries=0, http_client=self._http1)
         self.mistral = mistralai.client.Mistral(api_key="test", server_url=base, client=self._http1)
+        self.vertex = anthropic.AnthropicVertex(
+            region="global",
+            project_id="p",
+            access_token="test",
+            base_url=f"{base}/v1",
+            max_retries=0,
+            http_client=self._http,
+        )
+        self.mistral_on_vertex = mistralai.gcp.client.MistralGCP(
+            project_id="p", access_token="test", server_url=base, client=self._http
+        )
         self.cohere = cohere.ClientV2("test", base_url=base, max_retries=0, httpx_client=self._http1)
         self.bedrock_tap = _BotocoreTap(str(providers.ca_file), self.exchanges)
         self.bedrock = botocore.session.Session().create_client(

@@ -484,7 +484,7 @@ def test_request(host: str, path: str, body: dict[str, Any], expected: tuple[str
     [
         "/v1beta/models/gemini-2.5-flash:countTokens",
         f"{VERTEX}/imagen-4:predict",
-        "/v1/projects/p/locations/l/publishers/anthropic/models/claude:streamRawPredict",
+        "/v1/projects/p/locations/l/publishers/ai21/models/jamba:streamRawPredict",
         "/v1internal:countTokens",
     ],
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import random
+import re
 import tracemalloc
 from collections.abc import Iterator
 from functools import cache
@@ -47,6 +48,8 @@ OTHER: Any = {
     "embed-content": [{"embedding": {"values": [0.5]}, "usageMetadata": USAGE}],
     "ollama-embed": [{"model": "m", "embeddings": [[0.5]], "total_duration": 5, "prompt_eval_count": 5}],
 }
+# The models in the examples of the registrations.
+MODEL = re.compile(r"gemini-2.5-flash|claude-sonnet-4-5-20250929-v1:0|claude-[^/]+(?=:\w+Predict)|mistral-medium-3")
 # What replaces a value, or stands between two bytes.
 JUNK = [
     b"null", b"true", b"-1", b"1e999", b"NaN", b"9" * 30, b"9" * 5000, b'""', b'"\\ud800"', b'"\\udc00\\ud800"',
@@ -65,7 +68,7 @@ def seeds_of(number: int) -> list[tuple[str | None, bytes, bytes]]:
     """Return (content type, request, response) of each kind of exchange of an API."""
     api, found = APIS[number], list[tuple[str | None, bytes, bytes]]()
     for path, model, stream in itertools.product(api.examples, ("any-model", "tools", "thinks"), (True, False)):
-        url = path.replace("gemini-2.5-flash", model).replace("claude-sonnet-4-5-20250929-v1:0", model)
+        url = MODEL.sub(model, path)
         sent = {"model": model, "stream": stream, "messages": [], "input": "x", "prompt": "x", "contents": []}
         sent |= {"standin": {"events": 1}, "thinking": {"type": "enabled"}, "think": True}
         body = json.dumps(sent).encode()

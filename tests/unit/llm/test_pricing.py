@@ -46,6 +46,7 @@ def facts(*tokens: int | None, **billing: object) -> ResponseFacts:
         ("openai", "o3-mini", (1000, 500, None, None, 400), {}, (1000 * 1.1 + 500 * 4.4) / 1e6),
         ("gcp.gemini", "gemini-2.5-pro", (1000, 500), {}, (1000 * 1.25 + 500 * 10) / 1e6),
         ("gcp.vertex_ai", "gemini-2.5-pro", (1000, 0), {"service_tier": "on_demand"}, 1000 * 1.25 / 1e6),
+        ("gcp.vertex_ai", "claude-sonnet-4-5-20250929", (1000, 100, 400), {}, (600 * 3 + 400 * 0.3 + 100 * 15) / 1e6),
         ("gcp.gemini", "gemini-2.5-flash", (1000, 0), {"input_audio_tokens": 400}, (600 * 0.3 + 400 * 1) / 1e6),
         (
             "gcp.gemini",
@@ -103,6 +104,10 @@ def test_cost_of_a_known_call_is_the_price_lists(prices, provider, model, tokens
         ("aws.bedrock", "meta.llama3-70b-instruct-v1:0", (1, 1), {}),
         ("aws.bedrock", "amazon.nova-pro-v1:0", (1, 1), {"service_tier": "optimized"}),
         ("openai", "gpt-image-1.5", (1000, 500), {"incomplete": True}),
+        ("gcp.vertex_ai", "claude-sonnet-4-5", (1000, 100), {"incomplete": True}),
+        # The data has no price of searches, nor of writes to a cache for one hour.
+        ("gcp.vertex_ai", "claude-opus-4-1", (1000, 100), {"web_searches": 3}),
+        ("gcp.vertex_ai", "claude-3-7-sonnet", (1000, 100, None, 600), {"cache_write_1h_tokens": 600}),
         ("openai", "gpt-4o", (10, 5, 20), {}),  # more cached tokens than tokens
         # The data has no price of cached tokens, for which the provider gives a discount.
         ("fireworks_ai", "accounts/fireworks/models/glm-4p7", (1000, 5, 900), {}),

@@ -94,7 +94,8 @@ def _id_in(value: Mapping[str, Any]) -> str | None:
     return text_of(_unwrapped(value).get("responseId")) or text_of(value.get("traceId"))
 
 
-def _error_in(value: Mapping[str, Any]) -> str | None:
+def error_in(value: Mapping[str, Any]) -> str | None:
+    """Return the error type of a response, with the name that Google or another maker gives to the error."""
     if value.get("error") is None:
         return None
     error = object_of(value["error"])
@@ -131,7 +132,7 @@ def _whole(value: Mapping[str, Any]) -> ResponseFacts:
         finish_reasons=tuple(reason for _, reason in sorted(_reasons(response).items())),
         usage=usage_of(object_of(response.get("usageMetadata"))),
         billing=billing_of(object_of(response.get("usageMetadata"))),
-        error_type=_error_in(value),
+        error_type=error_in(value),
     )
 
 
@@ -154,7 +155,7 @@ class _Assembler:
         response = _unwrapped(value)
         self._model = text_of(response.get("modelVersion")) or self._model
         self._id = _id_in(value) or self._id
-        self._error = _error_in(value) or self._error
+        self._error = error_in(value) or self._error
         self._reasons |= _reasons(response)
         metadata = object_of(response.get("usageMetadata"))
         if (usage := usage_of(metadata)) != Usage():
@@ -258,7 +259,7 @@ API = Api(
 
 def _embedded(value: Mapping[str, Any]) -> ResponseFacts:
     usage = usage_of(object_of(value.get("usageMetadata")))
-    return ResponseFacts(usage=Usage(input_tokens=usage.input_tokens), error_type=_error_in(value))
+    return ResponseFacts(usage=Usage(input_tokens=usage.input_tokens), error_type=error_in(value))
 
 
 EMBED = replace(

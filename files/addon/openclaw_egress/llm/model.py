@@ -58,7 +58,7 @@ class Billing:
     no_output: bool = False
     """The API has no output tokens, so that an absent count of them is no unknown one."""
     incomplete: bool = False
-    """The response lacks a count that the price depends on, so the cost is unknown."""
+    """The price depends on something that is not read, so the cost is unknown."""
     web_searches: int | None = None
 
 

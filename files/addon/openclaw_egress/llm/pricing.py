@@ -48,6 +48,12 @@ _STATES_DOLLARS = {"openrouter", "perplexity", "x_ai"}
 """Providers whose responses state the cost, in US dollars according to their references."""
 _STANDARD_TIERS = {"default", "standard", "on_demand"}
 """Service tiers at the prices in the data. Others, such as ``flex`` and ``priority``, have other prices."""
+_OWN_PRICES = {
+    "cache_read_tokens": "cache_read_mtok",
+    "cache_write_1h_tokens": "cache_write_1h_mtok",
+    "web_searches": "web_searches_kcount",
+}
+"""Counts that most providers price apart, and the price. Without it, genai-prices would price them wrongly."""
 _PRICED_ARNS = re.compile(r"arn:[a-z-]+:bedrock:[^:]*:[^:]*:(?:foundation-model|inference-profile)/(.+)")
 """Bedrock's ARNs of models at the prices in the data, and the model's id. Others, as custom or provisioned models, have
 other prices although their name can contain that of a model."""
@@ -118,8 +124,8 @@ class PriceTable:
             return None
         if not found.total_price and not _is_free(found.model_price):
             return None
-        if usage.cache_read_input_tokens and getattr(found.model_price, "cache_read_mtok", None) is None:
-            return None  # The data would price the cached tokens like others, but most providers give a discount.
+        if any(counts[name] and getattr(found.model_price, price, None) is None for name, price in _OWN_PRICES.items()):
+            return None
         cost = float(found.total_price)
         return cost if math.isfinite(cost) else None
 

@@ -18,6 +18,7 @@ from openclaw_egress.llm import (
     openai_media,
     openai_realtime,
     openai_responses,
+    vertex_partners,
 )
 from openclaw_egress.llm.model import SHARED_ERROR_TYPES, Api
 
@@ -41,6 +42,9 @@ APIS: tuple[Api, ...] = (
     bedrock.INVOKE_ANTHROPIC,
     bedrock.INVOKE_EMBEDDINGS,
     bedrock.INVOKE_OTHER,
+    vertex_partners.ANTHROPIC,
+    vertex_partners.ANTHROPIC_REGIONAL,
+    vertex_partners.MISTRAL,
 )
 PROVIDER_ERRORS = SHARED_ERROR_TYPES.union(*(api.error_types for api in APIS))
 """Error types that a response can name. Records keep each of them as ``error.type``."""
