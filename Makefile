@@ -73,6 +73,7 @@ lab-down: ## take the lab down
 docs: setup ## generate tables in README.md and docs, the policy's JSON Schema, Grafana's dashboards and the alert rules
 	@$(BIN)/python -m tools.role_tables
 	@$(BIN)/python -m tools.provider_table
+	@PYTHONPATH=files/addon $(BIN)/python -m tools.references
 	@$(BIN)/python -m tools.monitoring
 	@mkdir -p build
 	@PYTHONPATH=files/addon $(BIN)/python -m openclaw_egress policy schema > build/policy.schema.json

@@ -11,18 +11,18 @@ from pathlib import Path
 
 from openclaw_egress.llm.registry import provider_of
 from openclaw_egress.policy.host_groups import GROUPS, hosts_of
+from tools.documents import with_table
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "providers.md"
-BEGIN, END = "<!-- groups: written by `make docs` -->", "<!-- end of groups -->"
 
 
-def table() -> str:
-    """Return the table between the two marker comments."""
+def table() -> list[str]:
+    """Return the lines of the table."""
     rows = ["| group | hosts | `gen_ai.provider.name` |", "|---|---|---|"]
     for group, hosts in GROUPS.items():
         names = dict.fromkeys(provider_of(host.removeprefix("*.")) for host in hosts_of(group) or ())
         rows.append(f"| `@{group}` | {_code(hosts)} | {_code(name for name in names if name)} |")
-    return "\n".join([BEGIN, *rows, END])
+    return rows
 
 
 def _code(words: Iterable[str]) -> str:
@@ -30,16 +30,8 @@ def _code(words: Iterable[str]) -> str:
 
 
 def updated() -> str:
-    """Return the document's text with the current table.
-
-    Raises:
-        SystemExit: the document lacks the marker comments.
-    """
-    text = DOCUMENT.read_text()
-    before, mark, rest = text.partition(BEGIN)
-    if not mark or END not in rest:
-        raise SystemExit(f"{DOCUMENT} lacks the marks {BEGIN} and {END}")
-    return before + table() + rest.partition(END)[2]
+    """Return the document's text with the current table."""
+    return with_table(DOCUMENT.read_text(), "groups", table(), DOCUMENT)
 
 
 def main() -> int:

@@ -12,14 +12,15 @@ from typing import Any
 
 import yaml
 
+from tools.documents import cell, with_table
+
 ROLES = Path(__file__).resolve().parent.parent / "roles"
-BEGIN, END = "<!-- variables: written by `make docs` -->", "<!-- end of variables -->"
 MARKUP = re.compile(r"\b([COVP])\(([^)]*)\)")
 
 
 def plain(text: str) -> str:
     """Convert Ansible's markup to Markdown."""
-    return MARKUP.sub(lambda found: f"`{found[2]}`", " ".join(text.split())).replace("|", "\\|")
+    return MARKUP.sub(lambda found: f"`{found[2]}`", cell(text))
 
 
 def default_of(option: dict[str, Any]) -> str:
@@ -32,8 +33,8 @@ def default_of(option: dict[str, Any]) -> str:
     return "`" + yaml.safe_dump(value, default_flow_style=True, width=10_000).strip().removesuffix("...").strip() + "`"
 
 
-def table(role: Path) -> str:
-    """Return the role's table between the two marker comments."""
+def table(role: Path) -> list[str]:
+    """Return the lines of the role's table."""
     specs = yaml.safe_load((role / "meta" / "argument_specs.yml").read_text())["argument_specs"]
     rows = ["| variable | type | default | what it is |", "|---|---|---|---|"]
     for name, option in specs["main"]["options"].items():
@@ -44,16 +45,13 @@ def table(role: Path) -> str:
         if choices := option.get("choices"):
             what += " One of " + ", ".join(f"`{choice}`" for choice in choices) + "."
         rows.append(f"| `{name}` | {kind} | {default_of(option)} | {what} |")
-    return "\n".join([BEGIN, *rows, END])
+    return rows
 
 
 def updated(role: Path) -> str:
     """Return the README's text with the current table."""
-    text = (role / "README.md").read_text()
-    before, mark, rest = text.partition(BEGIN)
-    if not mark or END not in rest:
-        raise SystemExit(f"{role / 'README.md'} lacks the marks {BEGIN} and {END}")
-    return before + table(role) + rest.partition(END)[2]
+    document = role / "README.md"
+    return with_table(document.read_text(), "variables", table(role), document)
 
 
 def roles() -> list[Path]:

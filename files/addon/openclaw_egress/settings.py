@@ -89,8 +89,16 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"),
         description="URL that receives records over OTLP/HTTP. Unset or empty: records stay in the spool.",
     )
-    service_name: str = Field(default="openclaw-proxy", validation_alias=AliasChoices("OTEL_SERVICE_NAME"))
-    host_name: str | None = Field(default=None, validation_alias=AliasChoices("EGRESS_HOST_NAME"))
+    service_name: str = Field(
+        default="openclaw-proxy",
+        validation_alias=AliasChoices("OTEL_SERVICE_NAME"),
+        description="Resource attribute `service.name` of the records; in Loki the label `service_name`.",
+    )
+    host_name: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("EGRESS_HOST_NAME"),
+        description="Resource attribute `host.name` of the records. Unset: the machine's name.",
+    )
     llm_hosts: Annotated[tuple[str, ...] | None, NoDecode] = Field(
         default=None,
         validation_alias=AliasChoices("PROXY_LLM_HOSTS"),
@@ -104,21 +112,47 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("PROXY_MAX_BODY_SIZE"),
         description="Bytes of each body to keep; 0 keeps none.",
     )
-    bodies: Literal["full", "none"] = Field(default="full", validation_alias=AliasChoices("EGRESS_BODIES"))
-    policy_file: Path | None = Field(default=None, validation_alias=AliasChoices("EGRESS_POLICY_FILE"))
+    bodies: Literal["full", "none"] = Field(
+        default="full",
+        validation_alias=AliasChoices("EGRESS_BODIES"),
+        description="none: keep no bodies. full: keep them up to PROXY_MAX_BODY_SIZE.",
+    )
+    policy_file: Path | None = Field(
+        default=None,
+        validation_alias=AliasChoices("EGRESS_POLICY_FILE"),
+        description="The policy. Unset: a built-in one, whose class `gateway` is `open` on port 8080.",
+    )
     host_addresses_file: Path | None = Field(
         default=None,
         validation_alias=AliasChoices("EGRESS_HOST_ADDRESSES_FILE"),
         description="File of the host's addresses, one per line, which the address guard of a container must refuse.",
     )
-    state_dir: Path = Field(default=DEFAULT_STATE_DIR, validation_alias=AliasChoices("EGRESS_STATE_DIR"))
-    ca_dir: Path | None = Field(default=None, validation_alias=AliasChoices("EGRESS_CA_DIR"))
-    upstream_ca: Path | None = Field(default=None, validation_alias=AliasChoices("EGRESS_UPSTREAM_CA"))
+    state_dir: Path = Field(
+        default=DEFAULT_STATE_DIR,
+        validation_alias=AliasChoices("EGRESS_STATE_DIR"),
+        description="Directory of the spool, the signing key and, without EGRESS_CA_DIR, the CA.",
+    )
+    ca_dir: Path | None = Field(
+        default=None,
+        validation_alias=AliasChoices("EGRESS_CA_DIR"),
+        description="Directory of the CA's files. Unset: `ca` in EGRESS_STATE_DIR.",
+    )
+    upstream_ca: Path | None = Field(
+        default=None,
+        validation_alias=AliasChoices("EGRESS_UPSTREAM_CA"),
+        description="PEM file of CA certificates that the proxy trusts in addition to the public ones, for servers.",
+    )
     spool_max_bytes: int = Field(
-        default=2 * 1024**3, ge=1_048_576, validation_alias=AliasChoices("EGRESS_SPOOL_MAX_BYTES")
+        default=2 * 1024**3,
+        ge=1_048_576,
+        validation_alias=AliasChoices("EGRESS_SPOOL_MAX_BYTES"),
+        description="Bytes that the spool may use.",
     )
     spool_full: Literal["drop_oldest", "block"] = Field(
-        default="drop_oldest", validation_alias=AliasChoices("EGRESS_SPOOL_FULL")
+        default="drop_oldest",
+        validation_alias=AliasChoices("EGRESS_SPOOL_FULL"),
+        description="If the spool is full of records that the destination has not acknowledged: drop the oldest, or "
+        "refuse requests to inspected hosts with 503.",
     )
     retention: Annotated[timedelta | None, NoDecode] = Field(
         default=None,
@@ -159,7 +193,13 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("EGRESS_NEIGHBOURS"),
         description="NETWORK=ADDRESS,…: from this network, only these addresses may connect. Empty: every address may.",
     )
-    health_port: int = Field(default=HEALTH_PORT, ge=1, le=65535, validation_alias=AliasChoices("EGRESS_HEALTH_PORT"))
+    health_port: int = Field(
+        default=HEALTH_PORT,
+        ge=1,
+        le=65535,
+        validation_alias=AliasChoices("EGRESS_HEALTH_PORT"),
+        description="Port on loopback of /healthz, /readyz and /metrics.",
+    )
     metrics_listen: Annotated[tuple[str, int] | None, NoDecode] = Field(
         default=None,
         validation_alias=AliasChoices("EGRESS_METRICS_LISTEN"),

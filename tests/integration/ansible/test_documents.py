@@ -6,8 +6,10 @@ import shlex
 import pytest
 import yaml
 
+from openclaw_egress.policy.loader import read_policy
+from openclaw_egress.settings import Settings
 from tests.integration.ansible.conftest import ROOT
-from tools import provider_table
+from tools import provider_table, references
 from tools.role_tables import default_of, roles, updated
 
 GUIDE = ROOT / "playbooks" / "extras" / "https-forward-proxy.md"
@@ -22,6 +24,20 @@ def test_readme_tables_match_the_argument_specs(role):
 
 def test_provider_table_matches_the_groups():
     assert provider_table.DOCUMENT.read_text() == provider_table.updated(), "run `make docs`"
+
+
+@pytest.mark.parametrize(("document", "text"), references.updated().items(), ids=lambda one: getattr(one, "name", ""))
+def test_references_match_the_schema_and_the_settings(document, text):
+    assert document.read_text() == text, "run `make docs`"
+
+
+def test_every_setting_is_described():
+    assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+
+
+def test_policy_in_the_reference_is_valid():
+    found = FENCED.search(references.POLICY.read_text())
+    assert read_policy(found["text"].encode(), "policy.yml").warnings == ()
 
 
 @pytest.mark.parametrize("role", roles(), ids=lambda role: role.name)
@@ -78,6 +94,7 @@ def test_links_in_the_documentation_have_a_target():
         *ROOT.glob("roles/*/README.md"),
         *ROOT.glob("playbooks/extras/*.md"),
         *ROOT.glob("molecule/lab/*.md"),
+        *ROOT.glob("docs/**/*.md"),
     ]:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", file.read_text()):
             assert (file.parent / target).exists(), f"{file.name}: {target}"

@@ -4,8 +4,10 @@ import json
 
 import jsonschema
 import pytest
+import yaml
 
 from openclaw_egress.policy.json_schema import policy_schema, schema_text
+from openclaw_egress.policy.loader import read_policy
 from tests.unit.schema_check import SHIPPED, schema_errors
 
 HEAD = "version: 1\nclasses:\n  sandbox: {listen: 8082, action: enforce"
@@ -74,3 +76,34 @@ def test_completion_has_the_actions_and_the_keys():
     assert '"enum": ["open", "enforce", "report"]' in text
     for key in ("listen", "action", "allow", "deny", "addresses", "log_tunnels", "host", "cidr", "ports", "tls"):
         assert f'"{key}": {{' in text
+
+
+def examples():
+    """Yield a policy for each key's example, as YAML values, with what the example needs beside it."""
+    inspected, schema = "api.anthropic.com", policy_schema()
+    definitions = schema["$defs"]
+    for key, found in schema["properties"].items():
+        yield key, found, lambda value, key=key: {"classes": {"a": {"listen": 8080, "action": "open"}}, key: value}
+    for key, found in definitions["class"]["properties"].items():
+        yield f"class.{key}", found, lambda value, key=key: one_class({key: value})
+    for key, found in definitions["class"]["properties"]["limits"]["properties"].items():
+        yield f"limits.{key}", found, lambda value, key=key: one_class({"limits": {key: value}})
+    for name in ("allow", "deny"):
+        for key, found in definitions[f"{name}Rule"]["properties"].items():
+            host = {} if key == "cidr" else {"host": "other.example.com" if key == "tls" else inspected}
+            yield f"{name}.{key}", found, lambda value, n=name, key=key, h=host: one_class({n: [{**h, key: value}]})
+    plain = {"cidr": "10.0.0.2/32", "ports": [3100]}
+    for key, found in definitions["exception"]["properties"].items():
+        yield f"addresses.{key}", found, lambda value, key=key: one_class({"addresses": [{**plain, key: value}]})
+
+
+def one_class(members: dict) -> dict:
+    return {"inspect": ["api.anthropic.com"], "classes": {"a": {"listen": 8080, "action": "enforce", **members}}}
+
+
+@pytest.mark.parametrize(("key", "found", "policy"), [pytest.param(*one, id=one[0]) for one in examples()])
+def test_example_of_each_key_is_a_valid_policy(key, found, policy):
+    for value in found["examples"]:
+        text = yaml.safe_dump({"version": 1, **policy(value)}).encode()
+        assert schema_errors(text) == []
+        assert not read_policy(text, "policy.yml").warnings, key

@@ -23,6 +23,38 @@ _ADDRESS = r"[0-9A-Fa-f.:]+(%[^/]+)?"
 _UNSEEN = "Only for inspected hosts: for other hosts it is not visible."
 
 
+_EXAMPLES: dict[str, object] = {
+    "version": 1,
+    "inspect": ["api.anthropic.com", "*.openai.azure.com", "@google"],
+    "classes": {"gateway": {"listen": 8080, "action": "open"}},
+    "resolve": {"dns.google": "8.8.8.8"},
+    "listen": 8082,
+    "action": "enforce",
+    "allow": ["packages.example.com", {"host": "*.example.com", "ports": [443]}],
+    "deny": ["uploads.example.com", {"cidr": "140.82.112.0/20"}],
+    "addresses": [{"cidr": "10.0.0.2/32", "ports": [3100], "methods": ["POST"], "paths": ["/otlp/v1/logs"]}],
+    "limits": {"connections": 64, "tokens_per_day": 5_000_000},
+    "log_tunnels": True,
+    "host": "packages.example.com",
+    "cidr": "140.82.112.0/20",
+    "ports": [443, 8443],
+    "methods": ["GET", "POST"],
+    "paths": ["/v1/messages", "/v1/files/*"],
+    "tls": False,
+    "connections": 64,
+    "requests_per_minute": 600,
+    "header_bytes": 32_768,
+    "headers": 100,
+    "header_seconds": 10,
+    "idle_seconds": 60,
+    "total_seconds": 86_400,
+    "tokens_per_hour": 1_000_000,
+    "tokens_per_day": 5_000_000,
+    "cost_usd_per_day": 12.5,
+}
+"""An example of the value of each key, for editors and for docs/policy.md."""
+
+
 def _ref(name: str) -> Schema:
     return {"$ref": f"#/$defs/{name}"}
 
@@ -36,8 +68,12 @@ def _list(item: Schema, description: str) -> Schema:
 
 
 def _object(keys: Sequence[str], described: Mapping[str, Schema], description: str, **more: object) -> Schema:
-    """Return the schema of a mapping with exactly these keys; a key without a description raises KeyError."""
-    properties = {key: described[key] for key in keys}
+    """Return the schema of a mapping with exactly these keys.
+
+    Raises:
+        KeyError: a key has no description or no example.
+    """
+    properties = {key: {**described[key], "examples": [_EXAMPLES[key]]} for key in keys}
     return {
         "type": "object",
         "description": description,
