@@ -4,7 +4,8 @@
 
 The syntax follows compose: an optional ``export``, a name, ``=`` or ``:``, then a value that is bare, in single quotes
 (literal) or in double quotes. A quoted value may have several lines. The last entry of a name wins. A new entry is
-appended so that removing it restores the original bytes, including a missing final newline.
+appended so that removing it restores the original bytes, including a missing line break at the end. A COMPOSE_FILE at the
+end always gets a line break, because ``echo X=1 >> .env`` would otherwise change it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", '"': '"', "\\": "\\", "$": "$"}
 KEPT = "# openclaw.egress keeps: "
 NOT_SET = KEPT + "COMPOSE_FILE was not set"
+OPEN_END = KEPT + "no line break at the end"
 
 # Default file names in compose's order (compose-go's DefaultFileNames, DefaultOverrideFileNames).
 BASE_FILES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
@@ -99,11 +101,15 @@ class Dotenv:
                 "COMPOSE_FILE cannot contain a path with %r; set COMPOSE_PATH_SEPARATOR to another character"
                 % self._separator()
             )
-        entries = [index for index, piece in enumerate(self._pieces) if piece.name == "COMPOSE_FILE"]
         if not self._kept():
+            entries = [index for index, piece in enumerate(self._pieces) if piece.name == "COMPOSE_FILE"]
+            if self._is_open() and (not entries or entries[-1] == len(self._pieces) - 1):
+                self._close()
+                self._pieces.insert(0, _Piece(OPEN_END + self._newline()))
+                entries = [index + 1 for index in entries]
             if entries:
                 old = self._pieces[entries[-1]]
-                newline = "\r\n" if old.text.endswith("\r\n") else "\n"
+                newline = _line_end(old.text)
                 if "\n" in old.text.rstrip("\r\n"):
                     raise DotenvError("COMPOSE_FILE has several lines; write it on one line")
                 self._pieces.insert(entries[-1], _Piece(KEPT + old.text.rstrip("\r\n") + newline))
@@ -113,6 +119,15 @@ class Dotenv:
 
     def remove_compose_files(self, remove: list[str], project_dir: str, exists: Exists = os.path.exists) -> bool:
         """Undo :meth:`add_compose_files`. If COMPOSE_FILE was edited since, remove only these files and return True."""
+        # If a line was appended since, its line break stays.
+        is_last = bool(self._pieces) and self._pieces[-1].name == "COMPOSE_FILE"
+        opens = is_last and any(piece.text.startswith(OPEN_END) for piece in self._pieces)
+        edited = self._remove_compose_files(remove, project_dir, exists)
+        if opens:
+            self._open()
+        return edited
+
+    def _remove_compose_files(self, remove: list[str], project_dir: str, exists: Exists) -> bool:
         value = self.get("COMPOSE_FILE")
         kept = self._kept()
         ours = {_absolute(path, project_dir) for path in remove}
@@ -173,24 +188,38 @@ class Dotenv:
         return found[-1] if found else ""
 
     def _append(self, line: str) -> None:
-        text = self.text
-        newline = "\r\n" if "\r\n" in text else "\n"
-        if text and not text.endswith("\n"):
-            last = self._pieces[-1]
-            self._pieces[-1] = _Piece(last.text + newline, last.name, last.value, last.head, last.tail + newline)
+        if self._is_open():
+            self._close()
             self._pieces.extend(_read(line))
         else:
-            self._pieces.extend(_read(line + newline))
+            self._pieces.extend(_read(line + self._newline()))
 
-    def _drop(self, goes: Callable[[_Piece], bool]) -> None:
-        """Remove pieces. If the last line had no line break, also remove the line break of the new last line."""
-        open_end = bool(self._pieces) and not self._pieces[-1].text.endswith("\n")
-        dropped_last = bool(self._pieces) and goes(self._pieces[-1])
-        self._pieces = [piece for piece in self._pieces if not goes(piece)]
-        if open_end and dropped_last and self._pieces:
+    def _newline(self) -> str:
+        return "\r\n" if "\r\n" in self.text else "\n"
+
+    def _is_open(self) -> bool:
+        """Return whether the last line has no line break."""
+        return bool(self._pieces) and not self._pieces[-1].text.endswith("\n")
+
+    def _close(self) -> None:
+        """Add a line break to the last line."""
+        last, newline = self._pieces[-1], self._newline()
+        self._pieces[-1] = _Piece(last.text + newline, last.name, last.value, last.head, last.tail + newline)
+
+    def _open(self) -> None:
+        """Remove the line break of the last line."""
+        if self._pieces:
             last = self._pieces[-1]
             text = re.sub(r"\r?\n$", "", last.text)
             self._pieces[-1] = _Piece(text, last.name, last.value, last.head, re.sub(r"\r?\n$", "", last.tail))
+
+    def _drop(self, goes: Callable[[_Piece], bool]) -> None:
+        """Remove pieces. If the last line had no line break, also remove the line break of the new last line."""
+        open_end = self._is_open()
+        dropped_last = bool(self._pieces) and goes(self._pieces[-1])
+        self._pieces = [piece for piece in self._pieces if not goes(piece)]
+        if open_end and dropped_last:
+            self._open()
 
 
 def _line_end(text: str) -> str:

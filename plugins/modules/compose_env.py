@@ -14,7 +14,8 @@ description:
   - Sets and removes variables in the C(.env) file of a compose project. Adds compose files to C(COMPOSE_FILE) and
     removes them.
   - All other lines stay byte for byte, including comments, quotes, line ends and a missing final newline. Adding and
-    removing a variable restores the original file.
+    removing a variable restores the original file. A C(COMPOSE_FILE) at the end of the file gets a line break, also if
+    the file had none, so that a line that is appended by hand does not change it.
   - If C(COMPOSE_FILE) is set, compose does not search for its default files. So the module writes the absolute paths
     of all files in effect (the base file and the override that compose finds, or the files in C(COMPOSE_FILE)),
     followed by the added files. A comment above the entry keeps the previous entry for O(compose_files_remove).

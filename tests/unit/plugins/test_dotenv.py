@@ -221,3 +221,24 @@ def test_compose_reads_the_values_that_were_set(tmp_path, value):
     )
     read = json.loads(done.stdout)["services"]["a"]["environment"]["X"]
     assert read.replace("$$", "$") == value
+
+
+@pytest.mark.parametrize("text", ["", "A=1", "A=1\r\nB=2", "COMPOSE_FILE=a.yml", "A=1\nCOMPOSE_FILE=a.yml"])
+@pytest.mark.parametrize("appended", ["", "X=1\n", "X=1"])
+def test_line_that_is_appended_by_hand_changes_no_entry(text, appended):
+    env = Dotenv(text)
+    env.add_compose_files([OURS], "/p", BOTH)
+    files = env.get("COMPOSE_FILE")
+    by_hand = Dotenv(env.text + appended)
+    assert by_hand.get("COMPOSE_FILE") == files and by_hand.get("X") == ("1" if appended else None)
+    by_hand.remove_compose_files([OURS], "/p", BOTH)
+    line_end = "" if not appended or not text else "\r\n" if "\r\n" in text else "\n"
+    assert by_hand.text == text + line_end + appended
+
+
+def test_open_end_of_an_older_version_is_restored():
+    files = "/p/docker-compose.yml:/p/docker-compose.override.yml:"
+    text = f"A=1\n# openclaw.egress keeps: COMPOSE_FILE was not set\nCOMPOSE_FILE={files}"
+    env = Dotenv(text + OURS)
+    env.remove_compose_files([OURS], "/p", BOTH)
+    assert env.text == "A=1"
