@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from datetime import timedelta
-from itertools import pairwise
+from itertools import count, pairwise, product
 from pathlib import Path
 
 import pytest
@@ -116,6 +116,24 @@ def test_times_restart_at_the_present_after_a_clock_far_ahead(path):
         ]  # fmt: skip
         assert json.loads(spool.reader.line(3))["openclaw.egress.outcome"] == "clock_set_back"
         assert spool.reader.audit().problems == ()
+
+
+def test_search_for_a_period_finds_the_same_lines_as_reading_the_whole_ledger(path):
+    hour = 3600 * 10**9
+    times = (9 * hour + at if 5 <= at < 9 else hour + 2 * at for at in count())
+    with Spool(path, sync_seconds=None, clock_ns=lambda: next(times)) as spool:
+        for number in range(14):
+            spool.close_exchange(exchange(str(number)))
+        assert spool.reader.lines_after_clock_change()
+        stored = [time_ns for _, time_ns, _, _ in spool.reader.ledger(1, 99)]
+        edges = [None, 0, *(time_ns + step for time_ns in stored for step in (0, 1))]
+        for since, until in product(edges, edges):
+            assert spool.reader.find_range(since, until) == spool.reader.range_of(since, until)
+
+
+def test_search_in_an_empty_spool_finds_no_lines(path):
+    with Spool(path, sync_seconds=None) as spool:
+        assert spool.reader.find_range() == spool.reader.find_range(1, 2) == (1, 0)
 
 
 def test_times_never_restart_before_an_acknowledged_line(path):

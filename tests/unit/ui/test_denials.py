@@ -8,7 +8,7 @@ import pytest
 from openclaw_egress.recording.records import DeniedRecord
 from openclaw_egress.spool.reader import Filters, SpoolReader
 from openclaw_egress.spool.writer import Spool
-from openclaw_egress.ui import denials
+from openclaw_egress.ui import denials, ranges
 
 
 def denied(host: str, rule: str = "default", class_name: str = "sandbox") -> DeniedRecord:
@@ -24,7 +24,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_all_denials_are_read_while_there_is_time(path, monkeypatch):
-    monkeypatch.setattr(denials, "STEP", 7)
+    monkeypatch.setattr(ranges, "STEP", 7)
     with SpoolReader(path) as reader:
         found, oldest = denials.read_denials(reader, Filters(), lambda: 0.0)
     assert len(found) == 30 and oldest is None
@@ -32,7 +32,7 @@ def test_all_denials_are_read_while_there_is_time(path, monkeypatch):
 
 
 def test_reading_stops_when_its_time_is_over_and_says_since_when(path, monkeypatch):
-    monkeypatch.setattr(denials, "STEP", 7)
+    monkeypatch.setattr(ranges, "STEP", 7)
     times = iter(range(100))
     with SpoolReader(path) as reader:
         found, oldest = denials.read_denials(reader, Filters(), lambda: float(next(times)))

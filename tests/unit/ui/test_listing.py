@@ -7,7 +7,7 @@ import pytest
 
 from openclaw_egress.spool.reader import SpoolReader
 from openclaw_egress.spool.writer import Spool
-from openclaw_egress.ui import listing
+from openclaw_egress.ui import listing, ranges
 from tests.support.hostile_records import hostile_denial, hostile_exchange
 
 RECORDS = 120
@@ -48,7 +48,7 @@ def test_conditions_select_records(reader):
 
 
 def test_search_stops_when_its_time_is_over_and_continues_there(reader, monkeypatch):
-    monkeypatch.setattr(listing, "STEP", 50)
+    monkeypatch.setattr(ranges, "STEP", 50)
     times = iter(range(1000))
     page = search(reader, clock=lambda: float(next(times)), status="429")
     assert (page.lines, page.older, page.full) == ([], RECORDS + 1 - 50, False)

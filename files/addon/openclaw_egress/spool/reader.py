@@ -10,9 +10,10 @@ import json
 import sqlite3
 import stat
 import threading
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
@@ -115,6 +116,9 @@ _LAST_NS = 2**63 - 1
 _OLD = f"event_name = '{EVENT_DENIED}' AND enforced IS NULL"
 """SQL condition for denials that an older version wrote, without `migrations.Denied` and ``outcome``."""
 
+_DENIAL = ("seq", *(field.name for field in fields(Denial)))
+"""Fields of `Row` that `Denial` has too, and the number for the order."""
+
 _BY_EXCHANGE = "exchange_id <> ''"
 """SQL condition of the index `records_by_exchange`. Without it SQLite reads every record."""
 
@@ -208,54 +212,57 @@ class SpoolReader:
 
     def query(self, filters: Filters | None = None) -> Iterator[Row]:
         """Yield records by number, or the newest first. Include the further parts of dead letters."""
-        columns = ", ".join(f"{column.name} AS {name}" for name, column in COLUMNS.items())
-        columns += f", CASE WHEN {_OLD} THEN otlp END AS old"
-        for found in self._select(columns, filters or Filters()):
+        for values in self._values(COLUMNS, filters or Filters()):
+            values |= {name: bool(values[name]) for name in FLAGS if values[name] is not None}
+            yield Row(**{**values, "state": STATES[values["state"]]})
+
+    def denials(self, filters: Filters) -> Iterator[Denial]:
+        """Yield the matching denials. Ignore `Filters.event_names`."""
+        for row in self._values(_DENIAL, replace(filters, event_names=[EVENT_DENIED])):
+            yield Denial(
+                class_name=row["class_name"],
+                host=row["host"] or "",
+                port=row["port"] or 0,
+                rule=row["rule"] or "",
+                code=row["code"] or "",
+                reason=row["reason"] or "",
+                address=row["address"],
+                time_ns=row["time_ns"],
+                count=1 if row["count"] is None else row["count"],
+                summary=bool(row["summary"]),
+                enforced=row["enforced"] is None or bool(row["enforced"]),
+                method=row["method"],
+                url=row["url"],
+                client=row["client"],
+            )
+
+    def _values(self, names: Iterable[str], filters: Filters) -> Iterator[dict[str, Any]]:
+        """Yield fields of `Row` as they are stored, by name. ``names`` has those of `_DENIAL` at least."""
+        columns = ", ".join(f"{COLUMNS[name].name} AS {name}" for name in names)
+        for found in self._select(f"{columns}, CASE WHEN {_OLD} THEN otlp END AS old", filters):
             values = dict(found)
             if (old := values.pop("old")) is not None:
                 # An older version wrote this row and left these columns empty.
                 denied = read_old_denial(values["rule"] or "", values["reason"] or "", old)
                 values |= denied._asdict() | {"client": values["client"] or denied.client}
                 values["outcome"] = denied.outcome
-            values |= {name: bool(values[name]) for name in FLAGS if values[name] is not None}
-            yield Row(**{**values, "state": STATES[values["state"]]})
-
-    def denials(self, filters: Filters) -> Iterator[Denial]:
-        """Yield the matching denials. Ignore `Filters.event_names`."""
-        for row in self.query(replace(filters, event_names=[EVENT_DENIED])):
-            yield Denial(
-                class_name=row.class_name,
-                host=row.host or "",
-                port=row.port or 0,
-                rule=row.rule or "",
-                code=row.code or "",
-                reason=row.reason or "",
-                address=row.address,
-                time_ns=row.time_ns,
-                count=1 if row.count is None else row.count,
-                summary=bool(row.summary),
-                enforced=row.enforced is not False,
-                method=row.method,
-                url=row.url,
-                client=row.client,
-            )
+            yield values
 
     def rule_counts(self, first: int, end: int) -> Iterator[tuple[str, str, bool, bool, int]]:
         """Yield class, rule, whether it is a denial, whether that was enforced, and how often.
 
         Counts the exchanges, tunnels and denials of the lines with the numbers from ``first`` to before ``end``.
         """
-        columns = "class AS class_name, rule, event_name, enforced, count"
-        events = Filters(event_names=[EVENT_EXCHANGE, EVENT_TUNNEL, EVENT_DENIED], newest_first=True).within(first, end)
-        counts = Counter[tuple[str, str, bool, bool]]()
-        for row in self._select(columns, events):
-            denied = row["event_name"] == EVENT_DENIED
-            key = (row["class_name"], row["rule"] or "", denied, row["enforced"] != 0)
-            counts[key] += 1 if row["count"] is None else row["count"]
-        for key, count in counts.items():
-            yield *key, count
+        events = Filters(event_names=[EVENT_EXCHANGE, EVENT_TUNNEL, EVENT_DENIED]).within(first, end)
+        selected, values = self._selected(events)
+        columns = f"class, coalesce(rule, ''), event_name = '{EVENT_DENIED}', enforced IS NOT 0"
+        query = f"SELECT {columns}, sum(coalesce(count, 1)) {selected} GROUP BY 1, 2, 3, 4"
+        with spool_errors(self.path):
+            for class_name, rule, denied, enforced, count in self._read().execute(query, values):
+                yield class_name, rule, bool(denied), bool(enforced), count
 
-    def _select(self, columns: str, filters: Filters) -> Iterator[sqlite3.Row]:
+    def _selected(self, filters: Filters) -> tuple[str, list[Any]]:
+        """Return SQL from ``FROM`` to the end of ``WHERE``, and its values."""
         where, values = ["part >= 0" if filters.state == "dead_letter" else "part = 0"], list[Any]()
         for name, condition in _COMPARED.items():
             if (value := getattr(filters, name)) is not None:
@@ -273,7 +280,11 @@ class SpoolReader:
         # A file of an older version may lack columns. Only `Spool` can add them, because a reader does not write.
         absent = ", ".join(f"NULL AS {name}" for name in self._absent)
         records = f"(SELECT *, {absent} FROM records)" if absent else "records"  # noqa: S608 - constants
-        sql = f"SELECT {columns} FROM {records} WHERE {' AND '.join(where)} ORDER BY seq DESC"  # noqa: S608 - constants
+        return f"FROM {records} WHERE {' AND '.join(where)}", values
+
+    def _select(self, columns: str, filters: Filters) -> Iterator[sqlite3.Row]:
+        selected, values = self._selected(filters)
+        sql = f"SELECT {columns} {selected} ORDER BY seq DESC"
         if filters.limit is not None:
             sql += " LIMIT ?"
             values.append(filters.limit)
@@ -315,6 +326,28 @@ class SpoolReader:
             until = _LAST_NS if until_ns is None else until_ns
             first, last = self._read().execute(query, (since_ns or 0, until)).fetchone()
         return (1, 0) if first is None else (first, last)
+
+    def find_range(self, since_ns: int | None = None, until_ns: int | None = None) -> tuple[int, int]:
+        """Return the same as `range_of`, without reading the whole ledger.
+
+        Times increase between the lines of `lines_after_clock_change`, so a binary search finds them. In a changed
+        ledger it can miss lines; an audit must use `range_of`.
+        """
+        newest = self.head()[0]
+        found: list[range] = []
+        for begin, end in pairwise(sorted({1, *self.lines_after_clock_change(), newest + 1})):
+            lines = range(begin, end)
+            first = 0 if since_ns is None else bisect_left(lines, since_ns, key=self._time_from)
+            last = len(lines) if until_ns is None else bisect_left(lines, until_ns, key=self._time_from)
+            if lines[first:last]:
+                found.append(lines[first:last])
+        return (found[0][0], found[-1][-1]) if found else (1, 0)
+
+    def _time_from(self, seq: int) -> int:
+        """Return the time of the first line with this number or a higher one, in Unix nanoseconds."""
+        with spool_errors(self.path):
+            query = "SELECT time_ns FROM ledger WHERE seq >= ? ORDER BY seq LIMIT 1"
+            return int(self._read().execute(query, (seq,)).fetchone()[0])
 
     def ledger(self, first: int, last: int) -> Iterator[tuple[int, int, bytes, int | None]]:
         """Yield number, time, SHA-256 and state of each line of a range of numbers, in order.

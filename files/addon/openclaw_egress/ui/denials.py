@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from urllib.parse import urlencode
 
 from openclaw_egress.advice.remediation import Remedy, remedy_for
@@ -11,10 +12,9 @@ from openclaw_egress.recording.denials import ANY, Denial, DenialGroup, group_de
 from openclaw_egress.reports.denials import effect, short_clients
 from openclaw_egress.reports.text import local_time
 from openclaw_egress.spool.reader import Filters, SpoolReader
+from openclaw_egress.ui import ranges
 
 SINCE = "24h"
-STEP = 10_000
-READ_SECONDS = 0.4
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +37,13 @@ class GroupView:
 
 def read_denials(reader: SpoolReader, filters: Filters, clock: Callable[[], float]) -> tuple[list[Denial], int | None]:
     """Return the denials that match, and the time of the oldest line read if not all could be read in time."""
-    first, last = reader.range_of(filters.since_ns, filters.until_ns)
-    found: list[Denial] = []
-    top, end = last + 1, clock() + READ_SECONDS
-    while top > first:
-        low = max(first, top - STEP)
-        found[:0] = reader.denials(filters.within(low, top))
-        top = low
-        if clock() >= end and top > first:
-            oldest = next(reader.ledger(top, top), None)
-            return found, oldest[1] if oldest else None
-    return found, None
+    first, last = reader.find_range(filters.since_ns, filters.until_ns)
+    newest_first: list[list[Denial]] = []
+    low = first
+    for low, top in ranges.newest_first(first, last + 1, clock):
+        newest_first.append(list(reader.denials(filters.within(low, top))))
+    found = list(chain.from_iterable(reversed(newest_first)))
+    return found, ranges.time_of(reader, low) if low > first else None
 
 
 def group_views(denials: Sequence[Denial], is_own: Callable[[str], bool]) -> list[GroupView]:

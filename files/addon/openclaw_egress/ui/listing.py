@@ -14,14 +14,12 @@ from urllib.parse import urlencode
 from openclaw_egress.reports import search
 from openclaw_egress.reports.text import escape, local_time, seconds
 from openclaw_egress.spool.reader import Filters, Row, SpoolReader
+from openclaw_egress.ui import ranges
 
 PAGE = 50
 """Records on a page."""
-STEP = 10_000
-"""Lines that one query searches at most."""
 LIVE = 500
 """Records that the live list adds at once at most; it shows no more."""
-SEARCH_SECONDS = 0.4
 FIELDS = ("class", "host", "model", "status", "code", "event", "since", "until")
 """Names of the conditions, in the URL and in the form."""
 MAX_TEXT = 256
@@ -123,23 +121,19 @@ class Page:
 def search_page(reader: SpoolReader, conditions: Conditions, before: int | None, clock: Callable[[], float]) -> Page:
     """Return the page of the newest matching records before a number."""
     newest = reader.head()[0]
-    top = newest + 1 if before is None else min(before, newest + 1)
-    first = 1
     filters = conditions.filters
-    if filters.since_ns is not None or filters.until_ns is not None:
-        first, last = reader.range_of(filters.since_ns, filters.until_ns)
-        top = min(top, last + 1)
+    first, last = reader.find_range(filters.since_ns, filters.until_ns)
+    searched = min(newest if before is None else before - 1, newest, last) + 1
     rows: list[Row] = []
-    end = clock() + SEARCH_SECONDS
-    while top > first and len(rows) <= PAGE and not conditions.problem:
-        low = max(first, top - STEP)
+    for low, top in () if conditions.problem else ranges.newest_first(first, searched, clock):
         rows += reader.query(_between(filters, low, top, PAGE + 1 - len(rows)))
-        top = low
-        if clock() >= end:
+        searched = low
+        if len(rows) > PAGE:
             break
     if len(rows) > PAGE:
         return Page([line_of(row) for row in rows[:PAGE]], newest, rows[PAGE - 1].seq, full=True)
-    return Page([line_of(row) for row in rows], newest, top if top > first else None, full=top <= first)
+    ended = searched <= first
+    return Page([line_of(row) for row in rows], newest, None if ended else searched, full=ended)
 
 
 def new_lines(reader: SpoolReader, conditions: Conditions, after: int) -> tuple[int, list[Line]]:
@@ -147,11 +141,10 @@ def new_lines(reader: SpoolReader, conditions: Conditions, after: int) -> tuple[
     newest = reader.head()[0]
     if newest <= after or conditions.problem:
         return newest, []
-    first = max(after + 1, newest + 1 - STEP)
+    first = max(after + 1, newest + 1 - ranges.STEP)
     rows = list(reader.query(_between(conditions.filters, first, newest + 1, LIVE)))
     return newest, [line_of(row) for row in reversed(rows)]
 
 
 def _between(filters: Filters, first: int, end: int, limit: int) -> Filters:
-
     return replace(filters.within(first, end), limit=limit, newest_first=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,10 +20,9 @@ from openclaw_egress.recording.semconv import EVENT_POLICY, POLICY_DIGEST
 from openclaw_egress.reports.text import local_time
 from openclaw_egress.settings import Settings
 from openclaw_egress.spool.reader import Filters, SpoolReader
+from openclaw_egress.ui import ranges
 
 DAY_NS = 86_400 * 10**9
-STEP = 10_000
-READ_SECONDS = 0.4
 MAX_LINES = 5_000
 NOT_LOADED = "the proxy has not loaded this version of it; `egress status` shows the policy in force"
 
@@ -38,6 +37,18 @@ class Uses:
     allowed: Counter[Key] = field(default_factory=Counter)
     refused: Counter[Key] = field(default_factory=Counter)
     reported: Counter[Key] = field(default_factory=Counter)
+
+    def add(self, counts: Iterable[tuple[str, str, bool, bool, int]]) -> None:
+        """Add counts of `SpoolReader.rule_counts`."""
+        for class_name, rule, denied, enforced, count in counts:
+            decided = self.allowed if not denied else self.refused if enforced else self.reported
+            decided[class_name, rule] += count
+
+    def merge(self, other: Uses) -> None:
+        """Add other numbers."""
+        self.allowed.update(other.allowed)
+        self.refused.update(other.refused)
+        self.reported.update(other.reported)
 
     def text(self, key: Key) -> str:
         """Return what a rule did, such as ``allowed 3, refused 1``; empty if it did nothing."""
@@ -87,7 +98,7 @@ def read_view(settings: Settings, reader: SpoolReader, now_ns: int) -> PolicyVie
         policy = configured_policy(settings)
     except PolicyError as error:
         return replace(view, problem=f"it is not valid: {error}")
-    counted = read_uses(reader, policy.digest, now_ns - DAY_NS)
+    counted = read_uses(reader, policy.digest, now_ns - DAY_NS, time.monotonic)
     if counted is None:
         return replace(view, problem=NOT_LOADED)
     uses, since_ns, limit = counted
@@ -104,46 +115,32 @@ def read_view(settings: Settings, reader: SpoolReader, now_ns: int) -> PolicyVie
     )
 
 
-def read_uses(reader: SpoolReader, digest: str, since_ns: int) -> tuple[Uses, int, str] | None:
+def read_uses(
+    reader: SpoolReader, digest: str, since_ns: int, clock: Callable[[], float]
+) -> tuple[Uses, int, str] | None:
     """Count the decisions of the policy with this digest, the newest first.
 
     Returns:
         The counts, the time of the oldest record counted, and why it is later than ``since_ns`` (empty if it is not);
         None if the newest event names another policy.
     """
-    uses = Uses()
-    first, last = reader.range_of(since_ns)
-    top, end = last + 1, time.monotonic() + READ_SECONDS
-    while top > first:
-        low = max(first, top - STEP)
-        loaded = _first_under(reader, digest, low, top)
-        if loaded == last + 1:
-            return None
-        low = low if loaded is None else loaded
-        for class_name, rule, denied, enforced, count in reader.rule_counts(low, top):
-            counts = uses.allowed if not denied else uses.refused if enforced else uses.reported
-            counts[class_name, rule] += count
-        top = low
-        late = time.monotonic() >= end and top > first
-        if loaded is not None or late:
-            oldest = next(reader.ledger(top, top), None)
-            why = (
-                "the spool has more records than can be counted here"
-                if loaded is None
-                else "the policy was loaded then"
-            )
-            return uses, since_ns if oldest is None else oldest[1], why
+    uses, before_load, loaded = Uses(), Uses(), None
+    first, last = reader.find_range(since_ns)
+    low = first
+    for low, top in ranges.newest_first(first, last + 1, clock):
+        end = top
+        for event in reader.query(Filters(event_names=[EVENT_POLICY], newest_first=True).within(low, top)):
+            if _digest_in(reader.line(event.seq)) != digest:
+                # The lines between the two events were decided by the other policy.
+                return None if loaded is None else (uses, loaded.time_ns, "the policy was loaded then")
+            before_load.add(reader.rule_counts(event.seq, end))
+            uses.merge(before_load)
+            before_load, loaded, end = Uses(), event, event.seq
+        before_load.add(reader.rule_counts(low, end))
+    uses.merge(before_load)
+    if low > first:
+        return uses, ranges.time_of(reader, low), "the spool has more records than can be counted here"
     return uses, since_ns, ""
-
-
-def _first_under(reader: SpoolReader, digest: str, low: int, top: int) -> int | None:
-    """Return the first line under the policy; None if no other policy was in force in the range."""
-    loaded = top
-    for row in reader.query(Filters(event_names=[EVENT_POLICY], newest_first=True).within(low, top)):
-        if _digest_in(reader.line(row.seq)) != digest:
-            return loaded
-        loaded = row.seq
-    return None
 
 
 def _digest_in(line: str | None) -> str:

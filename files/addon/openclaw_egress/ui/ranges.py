@@ -1,0 +1,31 @@
+"""The order in which a view reads lines: ranges of numbers, the newest first, until its time is over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from openclaw_egress.spool.reader import SpoolReader
+
+STEP = 10_000
+"""Lines of a range."""
+READ_SECONDS = 0.4
+"""Time after which no further range begins."""
+
+
+def newest_first(first: int, end: int, clock: Callable[[], float]) -> Iterator[tuple[int, int]]:
+    """Yield ``(low, top)`` for the lines from ``low`` to before ``top``, from ``end`` down to ``first``.
+
+    If the time is over before ``first`` is reached, the last ``low`` is greater than ``first``.
+    """
+    top, late = end, clock() + READ_SECONDS
+    while top > first:
+        low = max(first, top - STEP)
+        yield low, top
+        if clock() >= late:
+            return
+        top = low
+
+
+def time_of(reader: SpoolReader, seq: int) -> int:
+    """Return the time of a line in Unix nanoseconds; 0 if a damaged ledger lacks it."""
+    return next((time_ns for _, time_ns, _, _ in reader.ledger(seq, seq)), 0)

@@ -1,0 +1,53 @@
+"""Tests of the page of the policy: the bounded count of uses."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from openclaw_egress.app.event_log import record_event
+from openclaw_egress.recording.records import DeniedRecord
+from openclaw_egress.spool.reader import SpoolReader
+from openclaw_egress.spool.writer import Spool
+from openclaw_egress.ui import policy, ranges
+
+RULE = ("sandbox", "default")
+
+
+@pytest.fixture
+def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SpoolReader]:
+    """Yield a spool in which lines 3 and 11 load policies, and each other line has 2 denials."""
+    monkeypatch.setattr(ranges, "STEP", 7)
+    known = {"class_name": RULE[0], "host": "a.example", "port": 443, "rule": RULE[1]}
+    denied = DeniedRecord(**known, code="no_rule", reason="no", count=2)  # type: ignore[arg-type]
+    loads = {3: "old", 11: "new"}
+    with Spool(tmp_path / "spool.db", sync_seconds=None, local=True) as spool:
+        for line in range(1, 31):
+            if line in loads:
+                record_event(spool, "policy loaded", policy_digest=loads[line])
+            else:
+                spool.add(denied)
+        yield spool.reader
+
+
+def test_uses_are_counted_since_the_policy_was_loaded(reader):
+    uses, since_ns, why = policy.read_uses(reader, "new", 0, lambda: 0.0)
+    assert uses.text(RULE) == "refused 38" and why == "the policy was loaded then"
+    assert since_ns == ranges.time_of(reader, 11)
+
+
+def test_policy_that_is_not_the_newest_has_no_uses(reader):
+    assert policy.read_uses(reader, "old", 0, lambda: 0.0) is None
+
+
+def test_count_stops_when_its_time_is_over_and_says_since_when(reader):
+    times = iter(range(100))
+    uses, since_ns, why = policy.read_uses(reader, "new", 0, lambda: float(next(times)))
+    assert uses.text(RULE) == "refused 14" and why == "the spool has more records than can be counted here"
+    assert since_ns == ranges.time_of(reader, 24)
+
+
+def test_uses_of_a_whole_period_have_no_limit(reader):
+    since_ns = ranges.time_of(reader, 20)
+    uses, counted_since_ns, why = policy.read_uses(reader, "new", since_ns, lambda: 0.0)
+    assert uses.text(RULE) == "refused 22" and (counted_since_ns, why) == (since_ns, "")

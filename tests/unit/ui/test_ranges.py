@@ -1,0 +1,20 @@
+"""Tests of the ranges in which views read the spool."""
+
+import pytest
+
+from openclaw_egress.ui import ranges
+
+
+@pytest.fixture(autouse=True)
+def short_steps(monkeypatch):
+    monkeypatch.setattr(ranges, "STEP", 10)
+
+
+def test_ranges_cover_each_line_once_newest_first():
+    assert list(ranges.newest_first(3, 26, lambda: 0.0)) == [(16, 26), (6, 16), (3, 6)]
+    assert list(ranges.newest_first(1, 1, lambda: 0.0)) == []
+
+
+def test_no_range_begins_when_the_time_is_over():
+    times = iter([0.0, 0.1, ranges.READ_SECONDS])
+    assert list(ranges.newest_first(1, 100, lambda: next(times))) == [(90, 100), (80, 90)]
