@@ -4,8 +4,8 @@
 
 The syntax follows compose: an optional ``export``, a name, ``=`` or ``:``, then a value that is bare, in single quotes
 (literal) or in double quotes. A quoted value may have several lines. The last entry of a name wins. A new entry is
-appended so that removing it restores the original bytes, including a missing line break at the end. A COMPOSE_FILE at the
-end always gets a line break, because ``echo X=1 >> .env`` would otherwise change it.
+appended so that removing it restores the original bytes, including a missing line break at the end. A COMPOSE_FILE at
+the end always gets a line break, because ``echo X=1 >> .env`` would otherwise change it.
 """
 
 from __future__ import annotations
