@@ -396,6 +396,8 @@ def openai_answer(request: Request) -> Answer:
         return json_answer(200, {"object": "list", "data": [model]})
     makers: dict[tuple[str, str], tuple[str, Callable[[Request], Answer]]] = {
         ("POST", "/v1/chat/completions"): ("messages", openai_chat),
+        ("POST", "/v1/completions"): ("prompt", openai_completion),
+        ("POST", "/v1/fim/completions"): ("prompt", openai_chat),
         ("POST", "/v1/responses"): ("input", openai_response),
         ("POST", "/v1/embeddings"): ("input", openai_embeddings),
         ("POST", "/v1/images/generations"): ("prompt", openai_images),
@@ -438,16 +440,44 @@ def openai_images(request: Request) -> Answer:
     return Answer(200, "text/event-stream; charset=utf-8", pieces, True, model=request.model, usage=usage)
 
 
-def openai_chat(request: Request) -> Answer:
+def openai_usage(request: Request) -> Json:
     tokens = tokens_of(request.json)
     prompt = tokens["uncached"] + tokens["cache_read"]
-    usage: Json = {
+    return {
         "prompt_tokens": prompt,
         "completion_tokens": tokens["output"],
         "total_tokens": prompt + tokens["output"],
         "prompt_tokens_details": {"cached_tokens": tokens["cache_read"], "audio_tokens": 0},
         "completion_tokens_details": {"reasoning_tokens": tokens["reasoning"], "audio_tokens": 0},
     }
+
+
+def openai_completion(request: Request) -> Answer:
+    """Respond in the format of Completions, with one choice."""
+    envelope: Json = {"id": identifier("cmpl-", request), "object": "text_completion", "created": CREATED}
+    envelope |= {"model": request.model}
+    usage = openai_usage(request)
+    more: Json = {"model": request.model, "usage": usage}
+    ends: list[tuple[str, str | None]] = [(text, None) for text in text_deltas(request)] + [("", "stop")]
+    if not request.streamed:
+        ends = [("".join(text for text, _ in ends), "stop")]
+    choices = [{"index": 0, "text": text, "logprobs": None, "finish_reason": end} for text, end in ends]
+    if not request.streamed:
+        return json_answer(200, envelope | {"choices": choices, "usage": usage}, **more)
+    chunks = [envelope | {"choices": [choice]} for choice in choices]
+    if request.model == "fail-stream":
+        chunks[-1] = {"error": {"message": "The server had an error", "type": "server_error", "code": None}}
+        more["usage"] = None
+    elif (request.json.get("stream_options") or {}).get("include_usage") is True:
+        chunks.append(envelope | {"choices": [], "usage": usage})
+    else:
+        more["usage"] = None
+    pieces = [f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n".encode() for chunk in chunks]
+    return Answer(200, "text/event-stream; charset=utf-8", [*pieces, b"data: [DONE]\n\n"], True, **more)
+
+
+def openai_chat(request: Request) -> Answer:
+    usage = openai_usage(request)
     tools = request.model == "tools"
     finish = "tool_calls" if tools else "stop"
     texts = text_deltas(request)
@@ -984,6 +1014,7 @@ def ordinary_answer(request: Request) -> Answer:
 def answer(request: Request) -> Answer:
     """Respond as the site named by the Host header; on a local address, as the API that the path belongs to."""
     api_paths = {"/v1/messages": anthropic_answer, "/v1/chat/": openai_answer, "/v1/responses": openai_answer}
+    api_paths |= {"/v1/completions": openai_answer, "/v1/fim/": openai_answer}
     api_paths |= {"/v1/embeddings": openai_answer, "/v1/images/": openai_answer, "/openai/v1/": openai_answer}
     api_paths |= {"/v2/chat": cohere_answer}
     if request.host == ANTHROPIC:

@@ -166,3 +166,13 @@ def test_result_with_pictures_names_their_sizes():
 def test_other_bodies_raise_nothing(body):
     for turn in request_turns(body) + response_turns(body):
         assert all(isinstance(text, str) for part in turn.parts for text in (part.text, part.name, part.call_id))
+
+
+def test_prompts_and_texts_of_completions_are_turns() -> None:
+    answers = {"choices": [{"index": 0, "text": "one"}, {"index": 1, "text": "two"}]}
+    said = [Turn("assistant", (Part(kind="text", text=text),)) for text in ("one", "two")]
+    assert response_turns(json.dumps(answers)) == said
+    asked = [Turn("user", (Part(kind="text", text=text),)) for text in ("a", "b")]
+    assert request_turns('{"prompt": ["a", "b"]}') == asked
+    # Prompts can be lists of tokens, which no one can read.
+    assert request_turns('{"prompt": [[1, 2], 3]}') == []

@@ -146,19 +146,33 @@ def ask_chat(client: Callable[[Clients], Any]) -> Callable[[Ask, Told], None]:
     return call
 
 
+def ask_completions(ask: Ask, told: Told) -> None:
+    create, options = ask.clients.openai.completions.create, {"include_usage": True}
+    given: Any = {"model": ask.model, "prompt": "Grüße ✓"}
+    if ask.streamed:
+        replies: Any = create(**given, stream=True, stream_options=options, extra_headers=ask.headers)
+    else:
+        replies = [create(**given)]
+    for reply in replies:
+        told.usage = of_chat(reply.usage) if reply.usage else told.usage
+        for choice in reply.choices:
+            told.text += choice.text
+            told.reasons = (choice.finish_reason,) if choice.finish_reason else told.reasons
+
+
 def of_groq(clients: Clients) -> groq.Groq:
     return clients.groq
 
 
-def ask_mistral(client: Callable[[Clients], Any]) -> Callable[[Ask, Told], None]:
+def ask_mistral(client: Callable[[Clients], Any], **given: Any) -> Callable[[Ask, Told], None]:
     def call(ask: Ask, told: Told) -> None:
-        chat, headers = client(ask.clients).chat, ask.headers
+        chat, headers = client(ask.clients), ask.headers
         if not ask.streamed:
-            whole: Any = chat.complete(model=ask.model, messages=MESSAGES)
+            whole: Any = chat.complete(model=ask.model, **given)
             take_chat(whole.choices[0], whole.choices[0].message, told)
             told.usage = Usage(whole.usage.prompt_tokens, whole.usage.completion_tokens)
             return
-        for event in chat.stream(model=ask.model, messages=MESSAGES, http_headers=headers):
+        for event in chat.stream(model=ask.model, **given, http_headers=headers):
             if usage := event.data.usage:
                 told.usage = Usage(usage.prompt_tokens, usage.completion_tokens)
             for choice in event.data.choices:
@@ -325,6 +339,13 @@ ROWS = {
         lambda e: str(e.body["error"]["type"]),
     ),
     "openai chat": Row("api.openai.com", "chat", ask_chat(lambda clients: clients.openai), lambda e: error_in(e.body)),
+    "openai completions": Row(
+        "api.openai.com",
+        "completions",
+        ask_completions,
+        lambda e: error_in(e.body),
+        {"tools": "no tools", "reasoning": "no reasoning"},
+    ),
     "openai responses": Row("api.openai.com", "responses", ask_responses, lambda e: error_in(e.body)),
     "openai embeddings": Row(
         "api.openai.com",
@@ -361,16 +382,24 @@ ROWS = {
     "mistral": Row(
         "api.mistral.ai",
         "chat",
-        ask_mistral(lambda clients: clients.mistral),
+        ask_mistral(lambda clients: clients.mistral.chat, messages=MESSAGES),
         lambda e: error_in(json.loads(e.body)),
         NO_CACHE,
         reasoning_model="thinks",
         ignored=("cache_read_input_tokens", "reasoning_output_tokens"),
     ),
+    "mistral fim": Row(
+        "codestral.mistral.ai",
+        "completions",
+        ask_mistral(lambda clients: clients.mistral.fim, prompt="def f(", suffix="return a + b"),
+        lambda e: error_in(json.loads(e.body)),
+        NO_CACHE | {"tools": "no tools", "reasoning": "no reasoning"},
+        ignored=("cache_read_input_tokens", "reasoning_output_tokens"),
+    ),
     "vertex mistral": Row(
         "europe-west4-aiplatform.googleapis.com",
         "vertex-mistral",
-        ask_mistral(lambda clients: clients.mistral_on_vertex),
+        ask_mistral(lambda clients: clients.mistral_on_vertex.chat, messages=MESSAGES),
         lambda e: error_in(json.loads(e.body)),
         NO_CACHE,
         reasoning_model="thinks",

@@ -58,6 +58,8 @@ def request_turns(body: str) -> list[Turn]:
     for name in ("input", "prompt"):
         if isinstance(value.get(name), str):
             turns.append(Turn("user", tuple(_content(value[name]))))
+    # Several prompts of Completions. Their answers are choices in the same order.
+    turns += [Turn("user", tuple(_content(text))) for text in list_of(value.get("prompt")) if isinstance(text, str)]
     turns += [_item(object_of(item)) for item in list_of(value.get("input"))]
     return [turn for turn in turns if turn.parts]
 
@@ -74,6 +76,8 @@ def response_turns(body: str) -> list[Turn]:
         found.append(value)
     turns = [_message({"role": "assistant", **message}) for message in found if message]
     turns += [_item({"role": "assistant", **object_of(item)}) for item in list_of(value.get("output"))]
+    texts = [object_of(choice).get("text") for choice in list_of(value.get("choices"))]
+    turns += [Turn("assistant", tuple(_content(text))) for text in texts if isinstance(text, str)]
     if isinstance(value.get("response"), str):
         turns.append(Turn("assistant", tuple(_content(value["response"]))))
     if value.get("error"):

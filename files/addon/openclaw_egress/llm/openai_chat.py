@@ -110,6 +110,7 @@ class _Assembler:
             if reason := text_of(choice.get("finish_reason")):
                 self._reasons[index] = reason
             self._delta(index, object_of(choice.get("delta")))
+            self._parts.append((index, "text"), "text", choice.get("text"))  # Completions
 
     def _delta(self, choice: int, delta: Mapping[str, Any]) -> None:
         reasoning = delta.get("reasoning_content") or delta.get("reasoning")
@@ -190,6 +191,6 @@ API = Api(
         "bigmodel.cn": "z_ai",
     },
     other_paths=re.compile(
-        r"/(?:completions|moderations)/?$|/chat/completions/[A-Za-z0-9_\-]{1,128}(?:/[A-Za-z0-9_\-/]*)?$"
+        r"/(?:usage/completions|moderations)/?$|/chat/completions/[A-Za-z0-9_\-]{1,128}(?:/[A-Za-z0-9_\-/]*)?$"
     ),
 )

@@ -15,6 +15,7 @@ from openclaw_egress.llm import (
     gemini_generate_content,
     ollama,
     openai_chat,
+    openai_completions,
     openai_media,
     openai_realtime,
     openai_responses,
@@ -26,6 +27,7 @@ from openclaw_egress.llm.model import SHARED_ERROR_TYPES, Api
 APIS: tuple[Api, ...] = (
     anthropic.API,
     openai_chat.API,
+    openai_completions.API,
     openai_responses.API,
     openai_realtime.API,
     openai_media.EMBEDDINGS,
