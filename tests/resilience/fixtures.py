@@ -58,7 +58,7 @@ class Fixtures:
 
 @contextlib.contextmanager
 def made(directory: Path) -> Iterator[Fixtures]:
-    """Yield a `World` whose fakes are running."""
+    """Yield the fixtures, with their fakes running."""
     with LLMProviders(http_port=0, tls_dir=directory / "tls") as providers:
         yield Fixtures(directory, providers)
 

@@ -45,7 +45,7 @@ def control(place: Place, token: str) -> list[Row]:
     host, path = place.control
     if place.name == "gateway":
         path += token
-    (status,) = answers(place.python, place.world, host, path)
+    (status,) = answers(place.python, place.knowledge, host, path)
     reached = served(status)
     rows = [row(place, f"reaches https://{host}/", int(reached), "answers", "1", reached, status)]
     if place.name == "gateway":
@@ -63,17 +63,17 @@ def attacked(place: Place, level: Level, run: str) -> tuple[list[Row], dict[str,
     # Lowercase letters and digits only: a token is also a label of a host name.
     tokens = {found.name: f"a{run}{place.name[:2]}{number:02x}" for number, found in enumerate(chosen)}
     before = outside.here()
-    outcomes = {found["name"]: found for found in attack(place.python, place.world, tokens)}
+    outcomes = {found["name"]: found for found in attack(place.python, place.knowledge, tokens)}
     # Retry techniques that did not complete. Keep an egress bypass found in the first attempt.
     if unfinished := {name: tokens[name] for name, one in outcomes.items() if one["broken"] and not one["reached"]}:
-        outcomes |= {found["name"]: found for found in attack(place.python, place.world, unfinished)}
+        outcomes |= {found["name"]: found for found in attack(place.python, place.knowledge, unfinished)}
     seen = outside.since(before)
-    recorded = outside.recorded(place.world.inspected)
+    recorded = outside.recorded(place.knowledge.inspected)
     expected = AT_APPLICATION.get(place.name, frozenset()) if level == "application" else frozenset()
     rows = []
     for found in chosen:
         told = outcomes[found.name]
-        evidence = seen.evidence(found, place.name, tokens[found.name], place.world.inspected, recorded)
+        evidence = seen.evidence(found, place.name, tokens[found.name], place.knowledge.inspected, recorded)
         value = max(told["reached"], len(evidence))
         goal = "1 or more" if found.name in expected else "0"
         met = (value > 0) == (found.name in expected) and not told["broken"]
@@ -98,8 +98,8 @@ def loaded(place: Place, gateway: Place, run: str) -> list[Row]:
     rows = []
     for number, found in enumerate(techniques(place.name, alone=True)):
         with ThreadPoolExecutor(1) as pool:
-            asking = pool.submit(answers, gateway.python, gateway.world, host, path, 10)
-            (told,) = attack(place.python, place.world, {found.name: f"a{run}l{number}"})
+            asking = pool.submit(answers, gateway.python, gateway.knowledge, host, path, 10)
+            (told,) = attack(place.python, place.knowledge, {found.name: f"a{run}l{number}"})
             statuses = asking.result()
         bad = [status for status in statuses if not served(status)]
         detail = f"{told['detail']}; {bad[:3]}" if bad else told["detail"]

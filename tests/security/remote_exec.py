@@ -23,7 +23,7 @@ from tests.security.inside import (
     tls_clienthello,
     wire,
 )
-from tests.security.inside.core import REGISTRY, Technique, World
+from tests.security.inside.core import REGISTRY, Knowledge, Technique
 
 MODULES = (core, sockets, tls_clienthello, wire, names, http, addresses, tls, local, load, records, controls)
 """Modules in import order."""
@@ -41,7 +41,7 @@ LONGEST = 900.0
 """Maximum seconds for all techniques of one place."""
 
 
-def run_inside(python: Sequence[str], module: Any, world: World, **more: Any) -> list[Any]:
+def run_inside(python: Sequence[str], module: Any, knowledge: Knowledge, **more: Any) -> list[Any]:
     """Run ``module.main`` with a Python interpreter's command. Return the JSON lines that it printed.
 
     Raises:
@@ -50,7 +50,7 @@ def run_inside(python: Sequence[str], module: Any, world: World, **more: Any) ->
     parcel = {
         "modules": [(one.__name__, Path(one.__file__ or "").read_text()) for one in MODULES],
         "main": module.__name__,
-        "world": dataclasses.asdict(world),
+        "knowledge": dataclasses.asdict(knowledge),
         **more,
     }
     done = subprocess.run(
@@ -61,14 +61,14 @@ def run_inside(python: Sequence[str], module: Any, world: World, **more: Any) ->
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def attack(python: Sequence[str], world: World, tokens: dict[str, str]) -> list[dict[str, Any]]:
+def attack(python: Sequence[str], knowledge: Knowledge, tokens: dict[str, str]) -> list[dict[str, Any]]:
     """Run the techniques in ``tokens``. Return their outcomes; see :func:`tests.security.inside.core.outcome`."""
-    return run_inside(python, core, world, tokens=tokens)
+    return run_inside(python, core, knowledge, tokens=tokens)
 
 
-def answers(python: Sequence[str], world: World, host: str, path: str = "/", seconds: float = 0) -> list[str]:
+def answers(python: Sequence[str], knowledge: Knowledge, host: str, path: str = "/", seconds: float = 0) -> list[str]:
     """Return a host's status codes or errors through the listener of a place."""
-    (found,) = run_inside(python, controls, world, host=host, path=path, seconds=seconds)
+    (found,) = run_inside(python, controls, knowledge, host=host, path=path, seconds=seconds)
     return list(found)
 
 

@@ -15,7 +15,7 @@ from typing import Literal
 
 from lab.hosts import NAME, agent_turn, in_gateway, on, run
 
-from tests.security.inside.core import PEER, Address, World
+from tests.security.inside.core import PEER, Address, Knowledge
 from tests.support.policy_fuzz import ODD_HOSTS, spelled
 
 type Level = Literal["application", "network"]
@@ -49,7 +49,7 @@ class Place:
     name: str
     class_name: str
     python: tuple[str, ...]
-    world: World
+    knowledge: Knowledge
     control: tuple[str, str] | None = None
 
 
@@ -115,11 +115,11 @@ def _spellings(level: Level) -> tuple[Address, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _world(level: Level, place: str, class_name: str) -> World:
+def _world(level: Level, place: str, class_name: str) -> Knowledge:
     proxy = PROXY[level]
     own = PORTS.get(class_name, PORTS["gateway"])
     allowed = {"sandbox": "packages.example.com", "browser": "www.example.com", "build": "registry.example.com"}
-    return World(
+    return Knowledge(
         place=place,
         proxy=(proxy, own),
         listeners=tuple((proxy, port) for port in PORTS.values() if port != own or place in ("neighbour", PEER)),
@@ -209,12 +209,12 @@ def places(level: Level) -> Iterator[list[Place]]:
         found = []
         for place, container in containers.items():
             class_name = "-" if place in ("neighbour", PEER) else place
-            world = replace(
+            knowledge = replace(
                 _world(level, place, class_name),
                 neighbours=tuple(address for other, address in listening.items() if other != place),
             )
             python = _into("docker", "exec", "-i", container, "python3")
-            found.append(Place(place, class_name, python, world, controls.get(place)))
+            found.append(Place(place, class_name, python, knowledge, controls.get(place)))
         gateway = _world(level, "gateway", "gateway")
         own = {*in_gateway("hostname", "-I").split(), *_bridges()}
         gateway = replace(gateway, hosts=tuple(host for host in gateway.hosts if host not in own))

@@ -67,7 +67,7 @@ PATHS = _words(
 
 
 @dataclass(frozen=True)
-class World:
+class Values:
     """The values from which policies and requests are generated.
 
     A running proxy needs other values than a test in process.
@@ -83,29 +83,29 @@ class World:
     """Maximum number of rules in each of ``allow``, ``deny`` and ``addresses``."""
 
 
-def policy_text(chance: random.Random, world: World) -> str:
+def policy_text(chance: random.Random, values: Values) -> str:
     """Return a valid policy file with a class for each listener."""
-    allow, deny, addresses = world.rules
+    allow, deny, addresses = values.rules
     classes = {
         f"class{number}": {
             "listen": listener,
             "action": ACTIONS[number % len(ACTIONS)],
-            "allow": [_rule(chance, world, "allow") for _ in range(chance.randint(0, allow))],
-            "deny": [_rule(chance, world, "deny") for _ in range(chance.randint(0, deny))],
-            "addresses": [_exception(chance, world) for _ in range(chance.randint(0, addresses))],
+            "allow": [_rule(chance, values, "allow") for _ in range(chance.randint(0, allow))],
+            "deny": [_rule(chance, values, "deny") for _ in range(chance.randint(0, deny))],
+            "addresses": [_exception(chance, values) for _ in range(chance.randint(0, addresses))],
         }
-        for number, listener in enumerate(world.listeners)
+        for number, listener in enumerate(values.listeners)
     }
-    names = every_name() if world.every_name_fixed else chance.sample(NAMES, 3)
-    fixed = {name: chance.choice(chance.choice(world.answers)) for name in names}
+    names = every_name() if values.every_name_fixed else chance.sample(NAMES, 3)
+    fixed = {name: chance.choice(chance.choice(values.answers)) for name in names}
     return json.dumps({"version": 1, "inspect": INSPECTED, "classes": classes, "resolve": fixed})
 
 
-def _rule(chance: random.Random, world: World, kind: Literal["allow", "deny"]) -> Any:
+def _rule(chance: random.Random, values: Values, kind: Literal["allow", "deny"]) -> Any:
     if chance.random() < (0.4 if kind == "deny" else 0.2):
         rule: dict[str, Any] = {"cidr": chance.choice(NETWORKS)}
     else:
-        host = chance.choice(PATTERNS if chance.random() < 0.8 else world.literals)
+        host = chance.choice(PATTERNS if chance.random() < 0.8 else values.literals)
         if chance.random() < 0.3:
             return host
         rule = {"host": host}
@@ -115,12 +115,12 @@ def _rule(chance: random.Random, world: World, kind: Literal["allow", "deny"]) -
             if chance.random() < 0.5:
                 rule["paths"] = chance.sample(("/v1/*", "/v1/messages", "/admin*", "/", "/v1/ü"), chance.randint(1, 2))
     if chance.random() < 0.5:
-        rule["ports"] = _ports(chance, world)
+        rule["ports"] = _ports(chance, values)
     return rule
 
 
-def _exception(chance: random.Random, world: World) -> dict[str, Any]:
-    found: dict[str, Any] = {"cidr": chance.choice(world.excepted), "ports": _ports(chance, world)}
+def _exception(chance: random.Random, values: Values) -> dict[str, Any]:
+    found: dict[str, Any] = {"cidr": chance.choice(values.excepted), "ports": _ports(chance, values)}
     if 443 not in found["ports"] and chance.random() < 0.5:
         found["methods"] = chance.sample(("GET", "POST", "DELETE"), chance.randint(1, 2))
     if 443 not in found["ports"] and chance.random() < 0.5:
@@ -128,8 +128,8 @@ def _exception(chance: random.Random, world: World) -> dict[str, Any]:
     return found
 
 
-def _ports(chance: random.Random, world: World) -> list[int]:
-    return chance.sample(list(world.ports), chance.randint(1, min(3, len(world.ports))))
+def _ports(chance: random.Random, values: Values) -> list[int]:
+    return chance.sample(list(values.ports), chance.randint(1, min(3, len(values.ports))))
 
 
 # ── requests ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -149,13 +149,13 @@ class Asked:
     heads: tuple[bytes, ...] = ()
 
 
-def request(chance: random.Random, world: World, class_name: str) -> Asked:
+def request(chance: random.Random, values: Values, class_name: str) -> Asked:
     """Return a request whose destination has one of many spellings."""
     scheme = chance.choice(("http", "https", "https", "HTTP", "HTTPS", ""))
-    host = _host(chance, world)
+    host = _host(chance, values)
     port = ""
     if chance.random() < 0.6:
-        port = f":{chance.choice(world.ports) if chance.random() < 0.9 else chance.choice(ODD_PORTS)}"
+        port = f":{chance.choice(values.ports) if chance.random() < 0.9 else chance.choice(ODD_PORTS)}"
     path, method = chance.choice(PATHS), chance.choice(METHODS)
     if not scheme and port == ":":
         port = ""  # `host://x` would be parsed as a URL with a scheme
@@ -163,12 +163,12 @@ def request(chance: random.Random, world: World, class_name: str) -> Asked:
     return as_sent(class_name, url, method, scheme.lower() or "https", host, port, path)
 
 
-def _host(chance: random.Random, world: World) -> str:
+def _host(chance: random.Random, values: Values) -> str:
     kind = chance.random()
     if kind < 0.1:
         return chance.choice(ODD_HOSTS)
     if kind < 0.3:
-        literal = chance.choice(world.literals)
+        literal = chance.choice(values.literals)
         if ":" in literal:
             return f"[{literal.upper() if chance.random() < 0.5 else literal}]"
         return spelled(chance, literal)
@@ -282,9 +282,9 @@ def every_name() -> list[str]:
     return sorted(names)
 
 
-def some_answers(chance: random.Random, world: World) -> dict[str, tuple[str, ...]]:
+def some_answers(chance: random.Random, values: Values) -> dict[str, tuple[str, ...]]:
     """Return one to three addresses for each name that a request can contain."""
-    return {host: tuple(chance.sample(chance.choice(world.answers), chance.randint(1, 3))) for host in every_name()}
+    return {host: tuple(chance.sample(chance.choice(values.answers), chance.randint(1, 3))) for host in every_name()}
 
 
 type Verdict = tuple[Literal["allowed", "denied", "malformed", "failed"], str, str, bool, bool]
@@ -388,19 +388,21 @@ class Difference:
     done: Verdict
 
 
-async def compare(seed: int, policies: int, requests: int, world: World | None = None) -> tuple[list[Difference], dict]:
+async def compare(
+    seed: int, policies: int, requests: int, values: Values | None = None
+) -> tuple[list[Difference], dict]:
     """Compare ``policies * requests`` cases. Return the differences, and the number of requests for each outcome."""
-    world = world or World()
+    values = values or Values()
     chance = random.Random(seed)
     different: list[Difference] = []
     outcomes: dict[str, int] = {}
     for number in range(policies):
-        policy = read_policy(policy_text(chance, world).encode(), f"policy {number} of seed {seed}")
-        known = some_answers(chance, world)
+        policy = read_policy(policy_text(chance, values).encode(), f"policy {number} of seed {seed}")
+        known = some_answers(chance, values)
         notes, resolver = Notes(), Answers(known)
         access_control = AccessControl(lambda policy=policy: policy, notes, resolver)  # type: ignore[misc,arg-type]
         for _ in range(requests):
-            asked = request(chance, world, chance.choice(list(policy.classes)))
+            asked = request(chance, values, chance.choice(list(policy.classes)))
             if not asked.heads:
                 continue
             resolver.asked.clear()

@@ -13,7 +13,7 @@ import pytest
 
 from tests.integration.proxy.raw import connected
 from tests.security import loopback_only
-from tests.security.inside.core import World
+from tests.security.inside.core import Knowledge
 from tests.security.inside.sockets import ask
 from tests.security.remote_exec import attack, techniques
 from tests.support.proxy_process import free_ports
@@ -32,7 +32,7 @@ GET_PAST_A_BARE_MITMDUMP = {
 }  # fmt: skip
 
 
-def ways_out(world, providers):
+def ways_out(knowledge, providers):
     """Return the techniques that bypassed the proxy, by the client's result or the site's log, and failed ones."""
     chosen = [
         found
@@ -40,7 +40,7 @@ def ways_out(world, providers):
         if found.steps.__module__.rpartition(".")[2] in THROUGH_THE_PROXY and found.name != SLOW
     ]
     tokens = {found.name: f"t{number:02x}{time.time_ns() % 10**6}" for number, found in enumerate(chosen)}
-    outcomes = attack((sys.executable,), world, tokens)
+    outcomes = attack((sys.executable,), knowledge, tokens)
     assert {found["name"] for found in outcomes} == set(tokens)
     named = [str(entry["host"]) for entry in providers.log]
     out = {found["name"] for found in outcomes if found["out"]}
@@ -48,8 +48,8 @@ def ways_out(world, providers):
     return out, {found["name"]: found["detail"] for found in outcomes if found["broken"]}, tokens
 
 
-def world(port, providers, allowed, inspected, health):
-    return World(
+def knowledge(port, providers, allowed, inspected, health):
+    return Knowledge(
         place="browser",
         proxy=("127.0.0.1", port),
         health=(("127.0.0.1", health),),
@@ -69,7 +69,7 @@ def world(port, providers, allowed, inspected, health):
 
 def test_no_technique_bypasses_the_proxy_or_the_record(lean, providers):
     with lean:
-        target = world(lean.ports["browser"], providers, "www.example.com", "api.anthropic.com", lean.health_port)
+        target = knowledge(lean.ports["browser"], providers, "www.example.com", "api.anthropic.com", lean.health_port)
         out, broken, tokens = ways_out(target, providers)
         assert (out, broken) == (set(), {})
         asked = {entry["path"] for entry in providers.log if entry["host"].startswith("api.anthropic.com")}
@@ -102,5 +102,5 @@ def bare(tmp_path):
 
 
 def test_same_techniques_bypass_a_bare_mitmdump(bare, providers):
-    out, _, _ = ways_out(world(bare, providers, "localhost", "localhost", providers.http_port), providers)
+    out, _, _ = ways_out(knowledge(bare, providers, "localhost", "localhost", providers.http_port), providers)
     assert out >= GET_PAST_A_BARE_MITMDUMP

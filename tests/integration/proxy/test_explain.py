@@ -11,7 +11,7 @@ import pytest
 from openclaw_egress.cli.explain import ask
 from openclaw_egress.policy.loader import load_policy
 from tests.integration.proxy.raw import connected, read_head, status_of, tls
-from tests.support.policy_fuzz import Answers, World, compare, explained, policy_text, request
+from tests.support.policy_fuzz import Answers, Values, compare, explained, policy_text, request
 from tests.support.proxy_process import free_ports
 
 CASES, POLICIES = 10_000, 34
@@ -112,9 +112,9 @@ def _sni(target: str) -> str | None:
 
 
 @pytest.fixture
-def world(providers):
+def values(providers):
     # Allowed addresses are on loopback, so that no request leaves the machine.
-    return World(
+    return Values(
         answers=(("127.0.0.1",), ("127.0.0.1", "10.0.0.2", "169.254.169.254")),
         ports=(80, 443, providers.port, providers.http_port),
         listeners=free_ports(12),
@@ -125,9 +125,9 @@ def world(providers):
     )
 
 
-def test_running_proxy_responds_403_exactly_if_explain_denies(lean, world):
+def test_running_proxy_responds_403_exactly_if_explain_denies(lean, values):
     chance = random.Random(7)
-    lean.policy_file.write_text(policy_text(chance, world))
+    lean.policy_file.write_text(policy_text(chance, values))
     policy = load_policy(lean.policy_file, None)
     lean.ports = {found.name: found.listen for found in policy.classes.values()}
     answers = Answers({})  # every name has a fixed answer
@@ -136,7 +136,7 @@ def test_running_proxy_responds_403_exactly_if_explain_denies(lean, world):
         listeners = {name: Listener(port) for name, port in lean.ports.items()}
         different = []
         for _ in range(500):
-            asked = request(chance, world, chance.choice(list(policy.classes)))
+            asked = request(chance, values, chance.choice(list(policy.classes)))
             said = explained(policy, asked, answers)
             if not asked.heads:
                 continue

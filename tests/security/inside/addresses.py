@@ -25,20 +25,20 @@ def _all(attack: Attack, targets: Iterable[Address]) -> Iterator[Try]:
 @technique(PLACES)
 def spellings_of_addresses(attack: Attack) -> Iterator[Try]:
     """Request internal addresses in octal, hexadecimal, as one number, mapped into IPv6, translated, in full width."""
-    yield from _all(attack, attack.world.spellings)
+    yield from _all(attack, attack.knowledge.spellings)
 
 
 @technique(PLACES)
 def services_of_the_inside(attack: Attack) -> Iterator[Try]:
     """Request Loki, Docker, SSH, the gateway and the proxy's health port by address through the proxy."""
-    hosts = dict.fromkeys((*attack.world.hosts, attack.world.proxy[0], "127.0.0.1", "localhost"))
+    hosts = dict.fromkeys((*attack.knowledge.hosts, attack.knowledge.proxy[0], "127.0.0.1", "localhost"))
     yield from _all(
         attack,
         (
             (f"[{host}]" if ":" in host else host, port)
             for host in hosts
             for port in (22, 80, 443, 2375, 3100, 9464, 18789)
-            if (host, port) not in attack.world.lawful
+            if (host, port) not in attack.knowledge.lawful
         ),
     )
 
@@ -56,34 +56,34 @@ def metadata_through_the_proxy(attack: Attack) -> Iterator[Try]:
 @technique(PLACES)
 def literals_of_the_internet(attack: Attack) -> Iterator[Try]:
     """Request internet addresses that no rule names, with and without TLS."""
-    hosts = (attack.world.canary, attack.world.resolver)
+    hosts = (attack.knowledge.canary, attack.knowledge.resolver)
     targets = ((host, port) for host in hosts for port in (80, 443, 53))
-    yield from _all(attack, (one for one in targets if one not in attack.world.lawful))
+    yield from _all(attack, (one for one in targets if one not in attack.knowledge.lawful))
 
 
 @technique(PLACES)
 def names_that_lead_inwards(attack: Attack) -> Iterator[Try]:
     """Request names that resolve to internal addresses, alone and beside public ones."""
-    yield from _all(attack, ((name, port) for name in attack.world.inward for port in (80, 443)))
+    yield from _all(attack, ((name, port) for name in attack.knowledge.inward for port in (80, 443)))
     yield Try("every one of them")
 
 
 @technique(("browser", "gateway"), lawful=("browser", "gateway"))
 def rebinding(attack: Attack) -> Iterator[Try]:
     """Request a name that resolves to a public address first and to an internal one later (DNS rebinding)."""
-    names = [name for name in attack.world.inward if name.startswith("inward.")]
+    names = [name for name in attack.knowledge.inward if name.startswith("inward.")]
     for name in (one.replace("inward.", f"flip-{attack.token}.", 1) for one in names):
         request = f"GET http://{name}/{attack.token} HTTP/1.1\r\nHost: {name}\r\n\r\n".encode()
-        came(ask(attack.world.proxy, request))
+        came(ask(attack.knowledge.proxy, request))
         for number in range(3):
-            yield attack.tries(f"anew, {number}", lambda request=request: reached(ask(attack.world.proxy, request)))
+            yield attack.tries(f"anew, {number}", lambda request=request: reached(ask(attack.knowledge.proxy, request)))
         staying = name.replace("flip-", "flip-stays-")
         yield from _stays(attack, f"GET http://{staying}/ HTTP/1.1\r\nHost: {staying}\r\n\r\n".encode())
     yield Try("every name")
 
 
 def _stays(attack: Attack, request: bytes) -> Iterator[Try]:
-    with connected(attack.world.proxy) as sock:
+    with connected(attack.knowledge.proxy) as sock:
         sock.sendall(request)
         came(read_answer(sock))
         # Longer than the proxy uses the checked addresses of a name.

@@ -6,27 +6,27 @@ import json
 import time
 from typing import Any
 
-from tests.security.inside.core import World
+from tests.security.inside.core import Knowledge
 from tests.security.inside.sockets import connect, connected, read_answer, status_of, tls
 
 
 def main(parcel: dict[str, Any]) -> None:
     """Request a host over TLS through the listener for N seconds (0: once), and print the responses as JSON."""
-    world = World.read(parcel["world"])
+    knowledge = Knowledge.read(parcel["knowledge"])
     end, answers = time.monotonic() + parcel["seconds"], []
     while True:
-        answers.append(answer(world, parcel["host"], parcel["path"]))
+        answers.append(answer(knowledge, parcel["host"], parcel["path"]))
         if time.monotonic() >= end:
             break
         time.sleep(0.2)
     print(json.dumps(answers))
 
 
-def answer(world: World, host: str, path: str) -> str:
+def answer(knowledge: Knowledge, host: str, path: str) -> str:
     """Return the status code or the error."""
     try:
-        with connected(world.proxy) as sock:
-            status = connect(sock, f"{host}:{world.tls_port}")
+        with connected(knowledge.proxy) as sock:
+            status = connect(sock, f"{host}:{knowledge.tls_port}")
             if status != 200:
                 return f"{status} to CONNECT"
             with tls(sock, host) as inside:

@@ -37,7 +37,7 @@ PEER = "macvlan"
 
 
 @dataclass(frozen=True)
-class World:
+class Knowledge:
     """The addresses and names that an attacker in one place knows or can find out.
 
     Attributes:
@@ -79,7 +79,7 @@ class World:
     loki: Address = ("10.0.0.2", 3100)
 
     @classmethod
-    def read(cls, data: dict[str, Any]) -> World:
+    def read(cls, data: dict[str, Any]) -> Knowledge:
         """Read the object from JSON; lists become tuples."""
 
         def frozen(value: Any) -> Any:
@@ -99,15 +99,15 @@ class Try:
 
 @dataclass(frozen=True)
 class Attack:
-    """The world of one technique, with the token that identifies it in the logs outside."""
+    """The knowledge of one technique, with the token that identifies it in the logs outside."""
 
-    world: World
+    knowledge: Knowledge
     token: str
 
     @property
     def denied(self) -> str:
         """Return a denied name that is unique to this technique."""
-        return f"{self.token}.{self.world.denied}"
+        return f"{self.token}.{self.knowledge.denied}"
 
     def tries(self, what: str, ask: Callable[[], str]) -> Try:
         """Run one attempt. Treat an operating system error as a stopped attempt."""
@@ -208,14 +208,14 @@ def in_a_child(found: Technique, attack: Attack) -> tuple[int, int]:
     return child, reading
 
 
-def run(techniques: list[Technique], world: World, tokens: dict[str, str]) -> Iterator[dict[str, Any]]:
+def run(techniques: list[Technique], knowledge: Knowledge, tokens: dict[str, str]) -> Iterator[dict[str, Any]]:
     """Run techniques, some in parallel. Yield each outcome when it is known."""
     waiting = list(techniques)
     running: dict[int, tuple[int, Technique, float, list[bytes]]] = {}
     while waiting or running:
         while waiting and len(running) < AT_ONCE:
             found = waiting.pop(0)
-            child, pipe = in_a_child(found, Attack(world, tokens[found.name]))
+            child, pipe = in_a_child(found, Attack(knowledge, tokens[found.name]))
             running[pipe] = (child, found, time.monotonic() + SECONDS, [])
         readable, _, _ = select.select(list(running), [], [], 0.2)
         for pipe in list(running):
@@ -237,7 +237,7 @@ def run(techniques: list[Technique], world: World, tokens: dict[str, str]) -> It
 
 def main(parcel: dict[str, Any]) -> None:
     """Run the techniques named in the input. Print one outcome a line."""
-    world = World.read(parcel["world"])
+    knowledge = Knowledge.read(parcel["knowledge"])
     chosen = [found for found in REGISTRY.techniques.values() if found.name in parcel["tokens"]]
-    for found in run(chosen, world, parcel["tokens"]):
+    for found in run(chosen, knowledge, parcel["tokens"]):
         print(json.dumps(found), flush=True)

@@ -32,12 +32,12 @@ INSPECTED = ("browser", "gateway")
 def asked(attack: Attack, request: str | bytes) -> str:
     """Return evidence from one request to the listener."""
     data = request.encode("utf-8", "surrogateescape") if isinstance(request, str) else request
-    return reached(ask(attack.world.proxy, data))
+    return reached(ask(attack.knowledge.proxy, data))
 
 
 def tunnelled(attack: Attack, target: str, *more: str) -> str:
     """Return evidence that a CONNECT was granted."""
-    with connected(attack.world.proxy) as sock:
+    with connected(attack.knowledge.proxy) as sock:
         return "the tunnel was opened" if connect(sock, target, *more) == 200 else ""
 
 
@@ -47,22 +47,22 @@ def _site(name: str, port: int, usual: int = 80) -> str:
 
 def provider(attack: Attack) -> str:
     """Return the authority of the inspected host over TLS."""
-    return _site(attack.world.inspected, attack.world.tls_port, 443)
+    return _site(attack.knowledge.inspected, attack.knowledge.tls_port, 443)
 
 
 def _allowed(attack: Attack) -> str:
     """Return the authority of the allowed site over plain HTTP."""
-    return _site(attack.world.allowed, attack.world.http_port)
+    return _site(attack.knowledge.allowed, attack.knowledge.http_port)
 
 
 def _denied(attack: Attack) -> str:
-    return _site(attack.denied, attack.world.http_port)
+    return _site(attack.denied, attack.knowledge.http_port)
 
 
 @technique(ENFORCED)
 def plainly(attack: Attack) -> Iterator[Try]:
     """Request a denied name with CONNECT and with every HTTP method."""
-    yield attack.tries("CONNECT", lambda: tunnelled(attack, f"{attack.denied}:{attack.world.tls_port}"))
+    yield attack.tries("CONNECT", lambda: tunnelled(attack, f"{attack.denied}:{attack.knowledge.tls_port}"))
     site = _denied(attack)
     for method in ("GET", "POST", "PUT", "DELETE", "OPTIONS", "HEAD", "TRACE", "PATCH", "PROPFIND", "get", "PRI"):
         request = f"{method} http://{site}/ HTTP/1.1\r\nHost: {site}\r\nContent-Length: 0\r\n\r\n"
@@ -75,7 +75,7 @@ def plainly(attack: Attack) -> Iterator[Try]:
 @technique(ALLOWED)
 def names_of_two_minds(attack: Attack) -> Iterator[Try]:
     """Request targets that one parser reads as the allowed name and another as the denied one."""
-    good, bad, port = attack.world.allowed, attack.denied, attack.world.tls_port
+    good, bad, port = attack.knowledge.allowed, attack.denied, attack.knowledge.tls_port
     targets = (
         f"{good}@{bad}", f"{bad}#{good}", f"{bad}#@{good}", f"{bad}?{good}", f"{bad}/{good}", f"{bad}\\@{good}",
         f"{good}:{port}@{bad}", f"{good}%00.{bad}", f"{good}\0.{bad}", f"{bad}%23.{good}", f"{bad}%2f.{good}",
@@ -91,7 +91,7 @@ def names_of_two_minds(attack: Attack) -> Iterator[Try]:
 @technique(ENFORCED)
 def spellings_of_the_denied_name(attack: Attack) -> Iterator[Try]:
     """Request the denied name in capitals, with trailing dots, IDNA, full width, percent-encoded, with soft hyphens."""
-    name, port = attack.denied, attack.world.tls_port
+    name, port = attack.denied, attack.knowledge.tls_port
     wide = "".join(chr(ord(char) + 0xFEE0) if "!" <= char <= "~" else char for char in name)
     for spelled in (
         name.upper(), name.title(), f"{name}.", f"{name}..", f".{name}", wide, name.replace(".", "\u3002"),
@@ -100,7 +100,7 @@ def spellings_of_the_denied_name(attack: Attack) -> Iterator[Try]:
         f"{name}:443:{port}", f"//{name}",
     ):  # fmt: skip
         yield attack.tries(f"CONNECT {spelled!r}", lambda spelled=spelled: tunnelled(attack, f"{spelled}:{port}"))
-        request = f"GET http://{_site(spelled, attack.world.http_port)}/ HTTP/1.1\r\nHost: {spelled}\r\n\r\n"
+        request = f"GET http://{_site(spelled, attack.knowledge.http_port)}/ HTTP/1.1\r\nHost: {spelled}\r\n\r\n"
         yield attack.tries(f"GET {spelled!r}", lambda request=request: asked(attack, request))
 
 
@@ -124,7 +124,7 @@ def host_header_elsewhere(attack: Attack) -> Iterator[Try]:
 
 def _sent(attack: Attack, request: str | bytes) -> str:
     data = request.encode() if isinstance(request, str) else request
-    with connected(attack.world.proxy, QUIET) as sock:
+    with connected(attack.knowledge.proxy, QUIET) as sock:
         sock.sendall(data)
         read_some(sock)
     return ""
@@ -145,7 +145,7 @@ def one_connection_two_requests(attack: Attack) -> Iterator[Try]:
 
 
 def _then(attack: Attack, first: bytes, second: bytes) -> str:
-    with connected(attack.world.proxy) as sock:
+    with connected(attack.knowledge.proxy) as sock:
         sock.sendall(first)
         came(read_answer(sock))
         sock.sendall(second)
@@ -274,10 +274,10 @@ def request_smuggling_when_decrypted(attack: Attack) -> Iterator[Try]:
 
 def _inside(attack: Attack, request: bytes, patience: float = 6) -> str:
     """Send bytes in the decrypted tunnel. The log outside has the evidence."""
-    with connected(attack.world.proxy, patience) as sock:
-        if connect(sock, f"{attack.world.inspected}:{attack.world.tls_port}") != 200:
+    with connected(attack.knowledge.proxy, patience) as sock:
+        if connect(sock, f"{attack.knowledge.inspected}:{attack.knowledge.tls_port}") != 200:
             raise OSError("no tunnel to the inspected host")
-        with tls(sock, attack.world.inspected) as inside:
+        with tls(sock, attack.knowledge.inspected) as inside:
             inside.sendall(request)
             read_some(inside)
     return ""
@@ -309,23 +309,23 @@ def other_host_when_decrypted(attack: Attack) -> Iterator[Try]:
 @technique(ALLOWED)
 def connect_in_connect(attack: Attack) -> Iterator[Try]:
     """Send cleartext inside a tunnel to an allowed host: CONNECT, absolute form, and another Host."""
-    bad, world = attack.denied, attack.world
-    for port in (world.tls_port, world.http_port):
+    bad, knowledge = attack.denied, attack.knowledge
+    for port in (knowledge.tls_port, knowledge.http_port):
         for request in (
-            f"CONNECT {bad}:{world.tls_port} HTTP/1.1\r\nHost: {bad}:{world.tls_port}\r\n\r\n",
+            f"CONNECT {bad}:{knowledge.tls_port} HTTP/1.1\r\nHost: {bad}:{knowledge.tls_port}\r\n\r\n",
             f"GET http://{bad}/ HTTP/1.1\r\nHost: {bad}\r\n\r\n",
             f"GET / HTTP/1.1\r\nHost: {bad}\r\n\r\n",
         ):
             yield attack.tries(
                 f"to {port}, {request[:24]!r}", lambda port=port, request=request: _nested(attack, port, request)
             )
-    for host, port in (world.proxy, *world.listeners, *world.health, ("localhost", world.proxy[1])):
+    for host, port in (knowledge.proxy, *knowledge.listeners, *knowledge.health, ("localhost", knowledge.proxy[1])):
         yield attack.tries(f"{host}:{port}", lambda host=host, port=port: tunnelled(attack, f"{host}:{port}"))
 
 
 def _nested(attack: Attack, port: int, request: str) -> str:
-    with connected(attack.world.proxy, 3) as sock:
-        if connect(sock, f"{attack.world.allowed}:{port}") != 200:
+    with connected(attack.knowledge.proxy, 3) as sock:
+        if connect(sock, f"{attack.knowledge.allowed}:{port}") != 200:
             return ""
         sock.sendall(request.encode())
         answer = read_some(sock)
@@ -354,13 +354,13 @@ def plain_http_in_a_tunnel(attack: Attack) -> Iterator[Try]:
         ("HTTP/2 at once", f"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n{hidden}"),
         ("another protocol first", f"NOOP\r\n{hidden}"),
     ):
-        yield attack.tries(name, lambda data=data: _in_plain_tunnel(attack, attack.world.allowed, data.encode()))
+        yield attack.tries(name, lambda data=data: _in_plain_tunnel(attack, attack.knowledge.allowed, data.encode()))
 
 
 def _in_plain_tunnel(attack: Attack, host: str, data: bytes) -> str:
     """Send bytes in a tunnel to a host. The evidence is outside: the names in the site's log, and the records."""
-    with connected(attack.world.proxy, QUIET) as sock:
-        if connect(sock, f"{host}:{attack.world.http_port}") == 200:
+    with connected(attack.knowledge.proxy, QUIET) as sock:
+        if connect(sock, f"{host}:{attack.knowledge.http_port}") == 200:
             sock.sendall(data)
             read_some(sock)
     return ""
@@ -369,10 +369,12 @@ def _in_plain_tunnel(attack: Attack, host: str, data: bytes) -> str:
 @technique(INSPECTED)
 def unrecorded_in_a_plain_tunnel(attack: Attack) -> Iterator[Try]:
     """Request an inspected host by plain HTTP inside a tunnel: the path must be in a record."""
-    host = _site(attack.world.inspected, attack.world.http_port)
+    host = _site(attack.knowledge.inspected, attack.knowledge.http_port)
     for name, target in (("origin form", ""), ("absolute form", f"http://{host}")):
         request = f"GET {target}/{attack.token}/{len(target)} HTTP/1.1\r\nHost: {host}\r\n\r\n"
-        yield attack.tries(name, lambda data=request: _in_plain_tunnel(attack, attack.world.inspected, data.encode()))
+        yield attack.tries(
+            name, lambda data=request: _in_plain_tunnel(attack, attack.knowledge.inspected, data.encode())
+        )
 
 
 @technique(ALLOWED)
@@ -388,8 +390,8 @@ def not_tls_in_a_tunnel(attack: Attack) -> Iterator[Try]:
 
 
 def _bytes_in_tunnel(attack: Attack, data: bytes) -> str:
-    with connected(attack.world.proxy, 3) as sock:
-        if connect(sock, f"{attack.world.allowed}:{attack.world.tls_port}") != 200:
+    with connected(attack.knowledge.proxy, 3) as sock:
+        if connect(sock, f"{attack.knowledge.allowed}:{attack.knowledge.tls_port}") != 200:
             return ""
         sock.sendall(data)
         # The proxy itself never responds in TLS; an alert comes from the origin.
@@ -408,7 +410,7 @@ def upgrades(attack: Attack) -> Iterator[Try]:
         yield attack.tries(upgrade, lambda request=request: asked(attack, request))
     preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes.fromhex("000000040000000000")
     yield attack.tries("HTTP/2 at once", lambda: asked(attack, preface))
-    if attack.world.allowed:
+    if attack.knowledge.allowed:
         good = _allowed(attack)
         request = f"GET http://{good}/ HTTP/1.1\r\nHost: {good}\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
         hidden = f"GET http://{bad}/ HTTP/1.1\r\nHost: {bad}\r\n\r\n"
@@ -429,7 +431,7 @@ def headers_that_are_believed(attack: Attack) -> Iterator[Try]:
         yield attack.tries(field, lambda request=request: asked(attack, request))
         yield attack.tries(
             f"CONNECT, {field}",
-            lambda field=field: tunnelled(attack, f"{attack.denied}:{attack.world.tls_port}", field),
+            lambda field=field: tunnelled(attack, f"{attack.denied}:{attack.knowledge.tls_port}", field),
         )
 
 
@@ -437,7 +439,7 @@ def headers_that_are_believed(attack: Attack) -> Iterator[Try]:
 def magic_hosts(attack: Attack) -> Iterator[Try]:
     """Request mitmproxy's own pages and the proxy's health paths from the listener itself."""
     for host in ("mitm.it", "mitmproxy.local", "proxy.local"):
-        if attack.world.place in ENFORCED[:1] + ENFORCED[2:]:
+        if attack.knowledge.place in ENFORCED[:1] + ENFORCED[2:]:
             yield attack.tries(
                 f"http://{host}",
                 lambda host=host: asked(attack, f"GET http://{host}/ HTTP/1.1\r\nHost: {host}\r\n\r\n"),
@@ -445,13 +447,13 @@ def magic_hosts(attack: Attack) -> Iterator[Try]:
         else:  # For an open class this is a name like any other; it does not resolve.
             yield attack.tries(f"http://{host}", lambda host=host: _own_page(attack, host))
     for path in ("/", "/healthz", "/readyz", "/metrics", "*"):
-        for host in ("127.0.0.1:9464", attack.world.proxy[0], "mitm.it", "localhost"):
+        for host in ("127.0.0.1:9464", attack.knowledge.proxy[0], "mitm.it", "localhost"):
             request = f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n"
             yield attack.tries(f"{path} of {host}", lambda request=request: asked(attack, request))
 
 
 def _own_page(attack: Attack, host: str) -> str:
-    answer = ask(attack.world.proxy, f"GET http://{host}/ HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+    answer = ask(attack.knowledge.proxy, f"GET http://{host}/ HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
     return f"{answer[:80]!r}" if status_of(answer) == 200 and b"mitmproxy" in answer.lower() else ""
 
 
@@ -464,7 +466,7 @@ def other_schemes(attack: Attack) -> Iterator[Try]:
         f"http:{attack.denied}",
         f"http:/{attack.denied}/", f"http:\\\\{attack.denied}\\", "http://",
     ):  # fmt: skip
-        if attack.world.place == "gateway" and target.startswith(("https", "HTTP")):
+        if attack.knowledge.place == "gateway" and target.startswith(("https", "HTTP")):
             continue  # Skip a name that the class may reach: its response is not a bypass.
         request = f"GET {target} HTTP/1.1\r\nHost: {attack.denied}\r\n\r\n"
         yield attack.tries(target, lambda request=request: asked(attack, request))
@@ -486,5 +488,5 @@ def other_protocols_on_the_listener(attack: Attack) -> Iterator[Try]:
 
 
 def _spoken(attack: Attack, data: bytes) -> str:
-    answer = ask(attack.world.proxy, data)
+    answer = ask(attack.knowledge.proxy, data)
     return reached(answer) or (f"answered {answer[:20]!r}" if answer and not answer.startswith(b"HTTP/") else "")

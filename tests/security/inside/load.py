@@ -25,7 +25,7 @@ def _hold(attack: Attack, first: bytes, more: bytes, most: int = CONNECTIONS) ->
         socks: list[socket.socket] = []
         while len(socks) < most and time.monotonic() < end:
             with contextlib.suppress(OSError):
-                sock = stack.enter_context(socket.create_connection(attack.world.proxy, 2))
+                sock = stack.enter_context(socket.create_connection(attack.knowledge.proxy, 2))
                 sock.setblocking(False)
                 socks.append(sock)
                 sock.send(first)
@@ -57,7 +57,7 @@ def slowloris(attack: Attack) -> Iterator[Try]:
 @technique(("sandbox",), alone=True)
 def slow_bodies(attack: Attack) -> Iterator[Try]:
     """Send many requests whose bodies arrive byte by byte."""
-    site = attack.world.allowed or attack.denied
+    site = attack.knowledge.allowed or attack.denied
     head = f"POST http://{site}/ HTTP/1.1\r\nHost: {site}\r\nContent-Length: 1000000\r\n\r\n".encode()
     yield Try("bodies that do not end", why_not=f"{_hold(attack, head, b'y')} connections in {SECONDS:.0f} s")
 
@@ -65,9 +65,9 @@ def slow_bodies(attack: Attack) -> Iterator[Try]:
 @technique(("sandbox",), alone=True)
 def connection_flood(attack: Attack) -> Iterator[Try]:
     """Open and drop connections as fast as possible, and open silent tunnels."""
-    opened = _again_and_again(lambda: socket.create_connection(attack.world.proxy, 2).close())
+    opened = _again_and_again(lambda: socket.create_connection(attack.knowledge.proxy, 2).close())
     yield Try("opened and dropped", why_not=f"{opened} connections in {SECONDS:.0f} s")
-    target = f"{attack.world.allowed or attack.denied}:443"
+    target = f"{attack.knowledge.allowed or attack.denied}:443"
     head = f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode()
     yield Try("silent tunnels", why_not=f"{_hold(attack, head, b'')} in {SECONDS:.0f} s")
 
@@ -78,7 +78,7 @@ def denials_in_a_loop(attack: Attack) -> Iterator[Try]:
     number = iter(range(10**9))
 
     def once() -> None:
-        with socket.create_connection(attack.world.proxy, 2) as sock:
+        with socket.create_connection(attack.knowledge.proxy, 2) as sock:
             connect(sock, f"n{next(number)}.{attack.denied}:443")
 
     yield Try("CONNECT", why_not=f"{_again_and_again(once)} denials in {SECONDS:.0f} s")
@@ -89,12 +89,12 @@ def large_heads_and_bodies(attack: Attack) -> Iterator[Try]:
     """Send heads of a megabyte, and bodies of denied requests."""
 
     def head() -> None:
-        with socket.create_connection(attack.world.proxy, 2) as sock:
+        with socket.create_connection(attack.knowledge.proxy, 2) as sock:
             sock.sendall(b"GET http://x/ HTTP/1.1\r\n" + b"X: " + b"y" * 1_000_000)
 
     def body() -> None:
         request = f"POST http://{attack.denied}/ HTTP/1.1\r\nHost: {attack.denied}\r\nContent-Length: 4000000\r\n\r\n"
-        with socket.create_connection(attack.world.proxy, 2) as sock:
+        with socket.create_connection(attack.knowledge.proxy, 2) as sock:
             sock.sendall(request.encode() + b"y" * 4_000_000)
 
     for what, send in (("heads", head), ("bodies", body)):

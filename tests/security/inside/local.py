@@ -100,7 +100,7 @@ def _readable(path: str) -> str:
 @technique(PLACES)
 def without_the_proxy_variables(attack: Attack) -> Iterator[Try]:
     """Run curl, git and Python without proxy variables, with NO_PROXY=*, with a PAC file, and with another proxy."""
-    canary, proxy = attack.world.canary, "{}:{}".format(*attack.world.proxy)
+    canary, proxy = attack.knowledge.canary, "{}:{}".format(*attack.knowledge.proxy)
     bare = {name: value for name, value in os.environ.items() if not name.lower().endswith("proxy")}
     curl = ("curl", "-sS", "-k", "--max-time", "4", "-o", "/dev/null", "-w", "%{http_code}")
     variables: tuple[tuple[str, dict[str, str]], ...] = (

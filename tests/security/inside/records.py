@@ -36,14 +36,14 @@ def forged_records(attack: Attack) -> Iterator[Try]:
 
 
 def _refused(attack: Attack, data: bytes) -> str:
-    answer = ask(attack.world.proxy, data)
-    return "" if attack.world.place == "gateway" else reached(answer)
+    answer = ask(attack.knowledge.proxy, data)
+    return "" if attack.knowledge.place == "gateway" else reached(answer)
 
 
 @technique(PLACES)
 def the_record_in_loki(attack: Attack) -> Iterator[Try]:
     """Read all records and push forged ones with the access that the class has for its telemetry."""
-    host = f"{attack.world.loki[0]}:{attack.world.loki[1]}"
+    host = f"{attack.knowledge.loki[0]}:{attack.knowledge.loki[1]}"
     logs, query = "/otlp/v1/logs", "/loki/api/v1/query_range?query=%7Bservice_name%3D%22openclaw-proxy%22%7D"
     for method, path, more in (
         ("GET", query, ""),
@@ -67,7 +67,7 @@ def the_record_in_loki(attack: Attack) -> Iterator[Try]:
     ):
         request = f"{method} http://{host}{path} HTTP/1.1\r\nHost: {host}\r\n{more}Content-Length: 0\r\n\r\n"
         yield attack.tries(
-            f"{method} {path} {more[:20]!r}", lambda r=request: reached(ask(attack.world.proxy, r.encode()))
+            f"{method} {path} {more[:20]!r}", lambda r=request: reached(ask(attack.knowledge.proxy, r.encode()))
         )
     yield attack.tries("CONNECT", lambda: tunnelled(attack, host))
 
@@ -75,7 +75,7 @@ def the_record_in_loki(attack: Attack) -> Iterator[Try]:
 @technique(INSPECTED)
 def unrecorded_exchanges(attack: Attack) -> Iterator[Try]:
     """Try to call a provider without a record: unusual notations, ports and protocols, a client that disconnects."""
-    name, port = attack.world.inspected, attack.world.tls_port
+    name, port = attack.knowledge.inspected, attack.knowledge.tls_port
     get = f"GET /v1/models?{attack.token}={{n}} HTTP/1.1\r\nHost: {{h}}\r\nConnection: close\r\n\r\n"
     number = 0
     site = provider(attack)
@@ -86,8 +86,8 @@ def unrecorded_exchanges(attack: Attack) -> Iterator[Try]:
         ("a dot in Host only", name, name, site.replace(name, f"{name}.")),
         ("a port in Host", name, name, f"{name}:{port}"),
         ("a dot in TLS", f"{name}.", f"{name}.", site),
-        ("by address", attack.world.resolver, name, site),
-        ("by another name", attack.world.allowed or "www.example.com", name, site),
+        ("by address", attack.knowledge.resolver, name, site),
+        ("by another name", attack.knowledge.allowed or "www.example.com", name, site),
     ):
         number += 1
         request = get.format(n=number, h=host).encode()
@@ -108,12 +108,12 @@ def unrecorded_exchanges(attack: Attack) -> Iterator[Try]:
 
 
 def _asked(attack: Attack, data: bytes) -> str:
-    ask(attack.world.proxy, data)
+    ask(attack.knowledge.proxy, data)
     return ""
 
 
 def _provider(attack: Attack, target: str, sni: str, request: bytes) -> str:
-    with connected(attack.world.proxy, 4) as sock:
+    with connected(attack.knowledge.proxy, 4) as sock:
         if connect(sock, target) == 200:
             with tls(sock, sni) as inside:
                 inside.sendall(request)
@@ -122,7 +122,7 @@ def _provider(attack: Attack, target: str, sni: str, request: bytes) -> str:
 
 
 def _gone(attack: Attack, target: str, sni: str) -> str:
-    with connected(attack.world.proxy, 4) as sock:
+    with connected(attack.knowledge.proxy, 4) as sock:
         if connect(sock, target) == 200:
             with tls(sock, sni) as inside:
                 inside.sendall(f"GET /v1/models?{attack.token}=gone HTTP/1.1\r\nHost: {sni}\r\n\r\n".encode())

@@ -12,11 +12,11 @@ from tests.security.inside.tls_clienthello import answered, certificate_names, c
 
 
 def _target(attack: Attack) -> str:
-    return f"{attack.world.allowed}:{attack.world.tls_port}"
+    return f"{attack.knowledge.allowed}:{attack.knowledge.tls_port}"
 
 
 def _handshake(attack: Attack, target: str, name: str | None) -> str:
-    with connected(attack.world.proxy) as sock:
+    with connected(attack.knowledge.proxy) as sock:
         if connect(sock, target) != 200:
             return ""
         with tls(sock, name) as inside:
@@ -27,14 +27,14 @@ def _handshake(attack: Attack, target: str, name: str | None) -> str:
 @technique(ALLOWED)
 def another_name_in_tls(attack: Attack) -> Iterator[Try]:
     """Send CONNECT for the allowed name, and in the ClientHello the denied name, none, or a similar one."""
-    good, bad = attack.world.allowed, attack.denied
-    for name in (bad, None, f"x.{good}", f"{good}.{bad}", attack.world.inspected or "api.anthropic.com"):
+    good, bad = attack.knowledge.allowed, attack.denied
+    for name in (bad, None, f"x.{good}", f"{good}.{bad}", attack.knowledge.inspected or "api.anthropic.com"):
         if name != good:
             yield attack.tries(str(name), lambda name=name: _handshake(attack, _target(attack), name))
 
 
 def _hello(attack: Attack, data: bytes, target: str = "") -> str:
-    with connected(attack.world.proxy, 4) as sock:
+    with connected(attack.knowledge.proxy, 4) as sock:
         if connect(sock, target or _target(attack)) != 200:
             return ""
         sock.sendall(data)
@@ -44,7 +44,7 @@ def _hello(attack: Attack, data: bytes, target: str = "") -> str:
 @technique(ALLOWED)
 def hellos_of_two_minds(attack: Attack) -> Iterator[Try]:
     """Send ClientHellos with two names, two name extensions or none; in one-byte records; with garbage between them."""
-    good, bad = attack.world.allowed, attack.denied
+    good, bad = attack.knowledge.allowed, attack.denied
     for what, message in (
         ("two names", client_hello(server_name(good, bad))),
         ("two names, the denied one first", client_hello(server_name(bad, good))),
@@ -75,12 +75,12 @@ def hellos_of_two_minds(attack: Attack) -> Iterator[Try]:
 @technique(ENFORCED)
 def tls_to_the_listener(attack: Attack) -> Iterator[Try]:
     """Speak TLS directly to the listener, with the denied and with the allowed name."""
-    for name in (attack.denied, attack.world.allowed or "www.example.org", None):
+    for name in (attack.denied, attack.knowledge.allowed or "www.example.org", None):
         yield attack.tries(str(name), lambda name=name: _straight(attack, name))
 
 
 def _straight(attack: Attack, name: str | None) -> str:
-    with connected(attack.world.proxy) as sock, tls(sock, name):
+    with connected(attack.knowledge.proxy) as sock, tls(sock, name):
         return "TLS was spoken"
 
 
@@ -92,11 +92,11 @@ def http2_and_coalescing(attack: Attack) -> Iterator[Try]:
 
 
 def _decrypted(attack: Attack, alpn: tuple[str, ...]) -> ssl.SSLSocket:
-    sock_context = connected(attack.world.proxy)
+    sock_context = connected(attack.knowledge.proxy)
     sock = sock_context.__enter__()
-    if connect(sock, f"{attack.world.inspected}:{attack.world.tls_port}") != 200:
+    if connect(sock, f"{attack.knowledge.inspected}:{attack.knowledge.tls_port}") != 200:
         raise OSError("no tunnel to the inspected host")
-    return tls(sock, attack.world.inspected, alpn)
+    return tls(sock, attack.knowledge.inspected, alpn)
 
 
 def _negotiated(attack: Attack) -> str:
@@ -107,17 +107,17 @@ def _negotiated(attack: Attack) -> str:
 def _other_names(attack: Attack) -> str:
     with _decrypted(attack, ()) as inside:
         names = certificate_names(inside)
-    if attack.world.inspected not in names:
+    if attack.knowledge.inspected not in names:
         raise RuntimeError(f"the certificate's names could not be read: {names}")
-    return ", ".join(sorted(names - {attack.world.inspected}))
+    return ", ".join(sorted(names - {attack.knowledge.inspected}))
 
 
 @technique(INSPECTED)
 def another_name_when_decrypted(attack: Attack) -> Iterator[Try]:
     """Send CONNECT for a provider with another name in TLS, and for another name with the provider's in TLS."""
-    good = attack.world.inspected
-    port = attack.world.tls_port
-    for target, name in ((good, attack.denied), (good, None), (attack.world.allowed or "www.example.org", good)):
+    good = attack.knowledge.inspected
+    port = attack.knowledge.tls_port
+    for target, name in ((good, attack.denied), (good, None), (attack.knowledge.allowed or "www.example.org", good)):
         yield attack.tries(
             f"CONNECT {target}, {name} in TLS",
             lambda target=target, name=name: _handshake(attack, f"{target}:{port}", name),

