@@ -277,9 +277,9 @@ def anthropic_answer(request: Request) -> Answer:
     if route == ("GET", "/v1/models"):
         model = {"type": "model", "id": "claude-opus-5", "display_name": "Claude Opus 5", "created_at": CREATED_TEXT}
         return json_answer(200, {"data": [model], "has_more": False, "first_id": model["id"], "last_id": model["id"]})
-    if route == ("POST", "/v1/messages/count_tokens"):
+    if route == ("POST", "/v1/messages/count_tokens") and not failing_status(request.model):
         return json_answer(200, {"input_tokens": tokens_of(request.json)["uncached"]})
-    if route != ("POST", "/v1/messages"):
+    if route not in (("POST", "/v1/messages"), ("POST", "/v1/messages/count_tokens")):
         return anthropic_error(request, 404, "Not found")
     if not request.model or not isinstance(request.json.get("messages"), list):
         return anthropic_error(request, 400, "model and messages: Field required")
@@ -399,6 +399,7 @@ def openai_answer(request: Request) -> Answer:
         ("POST", "/v1/completions"): ("prompt", openai_completion),
         ("POST", "/v1/fim/completions"): ("prompt", openai_chat),
         ("POST", "/v1/responses"): ("input", openai_response),
+        ("POST", "/v1/responses/input_tokens"): ("input", openai_count),
         ("POST", "/v1/embeddings"): ("input", openai_embeddings),
         ("POST", "/v1/images/generations"): ("prompt", openai_images),
     }
@@ -410,6 +411,11 @@ def openai_answer(request: Request) -> Answer:
     if status := failing_status(request.model):
         return openai_error(request, status, f"The stand-in was asked to fail with {status}")
     return maker(request)
+
+
+def openai_count(request: Request) -> Answer:
+    value = {"object": "response.input_tokens", "input_tokens": tokens_of(request.json)["uncached"]}
+    return json_answer(200, value, model=request.model)
 
 
 def openai_embeddings(request: Request) -> Answer:
@@ -635,12 +641,16 @@ def gemini_answer(request: Request) -> Answer:
     if not ({"x-goog-api-key", "authorization"} & set(request.headers) or "key" in request.query):
         return json_answer(403, gemini_error(403, "Method doesn't allow unregistered callers"))
     model, _, method = request.path.rpartition("/")[2].rpartition(":")
-    if request.method != "POST" or method not in ("generateContent", "streamGenerateContent"):
+    if request.method != "POST" or method not in ("generateContent", "streamGenerateContent", "countTokens"):
         return json_answer(404, gemini_error(404, "Not found"))
     if not isinstance(request.json.get("contents"), list):
         return json_answer(400, gemini_error(400, "contents is not specified"), model=model)
     if status := failing_status(model):
         return json_answer(status, gemini_error(status, f"The stand-in was asked to fail with {status}"), model=model)
+    if method == "countTokens":
+        return json_answer(
+            200, {"totalTokens": tokens_of({"input": request.json["contents"]})["uncached"]}, model=model
+        )
     return gemini_response(request, model, streamed=method == "streamGenerateContent")
 
 
@@ -862,13 +872,17 @@ def aws_exception(name: str, message: str) -> bytes:
 
 
 def bedrock_answer(request: Request) -> Answer:
-    found = re.fullmatch(r"/model/([^/]+)/(converse(?:-stream)?|invoke(?:-with-response-stream)?)", request.path)
+    operations = "converse(?:-stream)?|invoke(?:-with-response-stream)?|count-tokens"
+    found = re.fullmatch(rf"/model/([^/]+)/({operations})", request.path)
     if found is None or request.method != "POST":
         return bedrock_error(404, "no such operation")
     model, operation = urllib.parse.unquote(found[1]), found[2]
     name = model.rpartition(".")[2].partition(":")[0]
     if status := failing_status(name):
         return bedrock_error(status, f"The stand-in was asked to fail with {status}")
+    if operation == "count-tokens":
+        tokens = tokens_of({"input": request.json.get("input")})["uncached"]
+        return json_answer(200, {"inputTokens": tokens}, model=model)
     inner = replace(request, json=request.json | {"model": name, "stream": operation.endswith("stream")})
     if operation.startswith("converse"):
         reply = bedrock_converse(inner)
@@ -1033,7 +1047,7 @@ def answer(request: Request) -> Answer:
         for prefix, maker in api_paths.items():
             if request.path.startswith(prefix):
                 return maker(request)
-        if request.path.endswith((":generateContent", ":streamGenerateContent")):
+        if request.path.endswith((":generateContent", ":streamGenerateContent", ":countTokens")):
             return gemini_answer(request)
         if request.path in ("/api/chat", "/api/generate"):
             return ollama_answer(request)

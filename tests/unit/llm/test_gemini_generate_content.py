@@ -482,10 +482,9 @@ def test_request(host: str, path: str, body: dict[str, Any], expected: tuple[str
 @pytest.mark.parametrize(
     "path",
     [
-        "/v1beta/models/gemini-2.5-flash:countTokens",
+        "/v1beta/models/gemini-2.5-flash:generateAnswer",
         f"{VERTEX}/imagen-4:predict",
         "/v1/projects/p/locations/l/publishers/ai21/models/jamba:streamRawPredict",
-        "/v1internal:countTokens",
     ],
 )
 @pytest.mark.parametrize("host", [GOOGLE, "eu-aiplatform.googleapis.com", CODE_ASSIST])

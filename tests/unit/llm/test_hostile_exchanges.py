@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from openclaw_egress.llm import message_reader, request_reader, response_reader
+from openclaw_egress.llm import message_reader, request_reader, response_reader, token_counting
 from openclaw_egress.llm.model import Api, RequestFacts, ResponseFacts
 from openclaw_egress.llm.parsers import MAX_EVENT_BYTES
 from openclaw_egress.llm.registry import APIS
@@ -120,7 +120,7 @@ def test_every_split_of_each_body_gives_the_same(api: Api) -> None:
         for at in range(len(request) + 1):
             assert request_of(api, [request[:at], request[at:]]) == asked
         assert response_of(api, content_type, [bytes([byte]) for byte in response]) == facts
-    assert read
+    assert read or api.operation == token_counting.OPERATION
 
 
 def hostile(body: bytes, others: list[bytes], chance: random.Random) -> bytes:

@@ -360,7 +360,7 @@ def test_azure_names_the_model_in_the_path() -> None:
     [
         ("/v1/messages", "messages"),
         ("/anthropic/v1/messages?beta=true", "messages"),
-        ("/v1/messages/count_tokens", None),
+        ("/v1/messages/count_tokens", "messages-count"),
         ("/v1/messages/batches", None),
         ("/v1/chat/completions", "chat"),
         ("/api/v1/chat/completions/", "chat"),

@@ -64,7 +64,7 @@ def test_registration_states_where_stream_and_model_are(api: Api) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "/model/anthropic.claude-v2/count-tokens",
+        "/model/my-imported-model/count-tokens",
         "/model/my-imported-model/invoke",
         "/model/my-imported-model/converse-stream",
         "/v1/projects/p/locations/l/publishers/ai21/models/jamba:streamRawPredict",

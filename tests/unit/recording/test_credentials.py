@@ -167,10 +167,12 @@ def test_body_of_a_model_api_is_kept_even_if_it_contains_keys(path, form):
 # Paths of APIs that nothing reads, and paths that other servers use too.
 AT_ITS_HOSTS = [
     ("generativelanguage.googleapis.com", "/v1beta/models/gemini-2.5-pro:countTokens"),
+    ("generativelanguage.googleapis.com", "/v1beta/models/gemini-2.5-pro:generateAnswer"),
     ("europe-west1-aiplatform.googleapis.com", "/v1/projects/p/locations/l/publishers/google/models/gemini:predict"),
     ("bedrock-runtime.eu-west-1.amazonaws.com", "/model/anthropic.claude-v2:1/invoke"),
     ("vpce-1.bedrock-runtime.eu-west-1.vpce.amazonaws.com", "/model/anthropic.claude-v2%3A1/converse-stream"),
     ("bedrock-runtime.eu-west-1.amazonaws.com", "/model/imported/invoke"),
+    ("bedrock-runtime.eu-west-1.amazonaws.com", "/model/imported/count-tokens"),
     ("bedrock-runtime.eu-west-1.amazonaws.com", "/model/anthropic.claude-v2:1/count-tokens"),
     ("api.cohere.com", "/v2/rerank"),
     ("api.mistral.ai", "/v1/ocr"),

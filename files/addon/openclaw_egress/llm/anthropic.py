@@ -137,7 +137,7 @@ API = Api(
     stream_default=False,
     hosts={"anthropic.com": "anthropic"},
     other_paths=re.compile(
-        r"/(?:complete|count_tokens)/?$|/messages/batches/?$"
+        r"/complete/?$|/messages/batches/?$"
         r"|/messages/batches/[A-Za-z0-9_\-]{1,128}(?:/[A-Za-z0-9_\-/]*)?$"
     ),
 )

@@ -198,11 +198,11 @@ def _decoded(text: object) -> Mapping[str, Any]:
 
 # A model's id has a dot, or is an ARN, whose colons are percent-encoded. So `/model/NAME/invoke` of another server
 # is not of this API.
-_ID = r"[^/.:%]{0,256}[.:%][^/]{0,2048}"
+MODEL_ID = r"[^/.:%]{0,256}[.:%][^/]{0,2048}"
 
 CONVERSE = Api(
     name="bedrock-converse",
-    path=re.compile(rf"/model/{_ID}/converse(?:-stream)?/?$"),
+    path=re.compile(rf"/model/{MODEL_ID}/converse(?:-stream)?/?$"),
     examples=(
         "/model/anthropic.claude-sonnet-4-5-20250929-v1:0/converse",
         "/model/arn%3Aaws%3Abedrock%3Aeu-west-1%3A1%3Aapplication-inference-profile%2Fa1/converse-stream",
@@ -221,7 +221,7 @@ _INVOKE = "/invoke(?:-with-response-stream)?/?$"
 INVOKE_ANTHROPIC = replace(
     CONVERSE,
     name="bedrock-invoke-anthropic",
-    path=re.compile(rf"/model/(?=[^/]*anthropic\.){_ID}{_INVOKE}"),
+    path=re.compile(rf"/model/(?=[^/]*anthropic\.){MODEL_ID}{_INVOKE}"),
     examples=("/model/us.anthropic.claude-sonnet-4-5-20250929-v1%3A0/invoke-with-response-stream",),
     members=anthropic.API.members | {"type"},
     whole=_whole_invoked,
@@ -230,14 +230,14 @@ INVOKE_ANTHROPIC = replace(
 INVOKE_EMBEDDINGS = replace(
     INVOKE_ANTHROPIC,
     name="bedrock-invoke-embeddings",
-    path=re.compile(rf"/model/(?![^/]*anthropic\.)(?=[^/]*embed){_ID}{_INVOKE}"),
+    path=re.compile(rf"/model/(?![^/]*anthropic\.)(?=[^/]*embed){MODEL_ID}{_INVOKE}"),
     examples=("/model/amazon.titan-embed-text-v2:0/invoke",),
     operation="embeddings",
 )
 INVOKE_OTHER = replace(
     INVOKE_ANTHROPIC,
     name="bedrock-invoke",
-    path=re.compile(rf"/model/(?![^/]*(?:anthropic\.|embed)){_ID}{_INVOKE}"),
+    path=re.compile(rf"/model/(?![^/]*(?:anthropic\.|embed)){MODEL_ID}{_INVOKE}"),
     examples=("/model/meta.llama3-3-70b-instruct-v1:0/invoke", "/model/amazon.nova-canvas-v1:0/invoke"),
     # The model can make text, images or speech.
     operation="generate_content",

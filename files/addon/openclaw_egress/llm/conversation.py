@@ -46,6 +46,9 @@ def request_turns(body: str) -> list[Turn]:
     """Return the turns in a request's body; none if the body is not the JSON of a known API."""
     value = object_in(body) or {}
     value = object_of(value.get("request")) or value  # Cloud Code Assist wraps the request.
+    # Requests that count tokens can contain the request to count, at Gemini and Bedrock.
+    value = object_of(value.get("generateContentRequest")) or value
+    value = object_of(object_of(value.get("input")).get("converse")) or value
     if value.get("type") == "response.create":
         value = object_of(value.get("response")) or value
     turns = [

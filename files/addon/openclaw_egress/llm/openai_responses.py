@@ -158,7 +158,7 @@ API = Api(
     stream_default=False,
     model_in_path=re.compile(r"/deployments/([^/]{1,128})/"),  # Azure OpenAI.
     other_paths=re.compile(
-        r"/input_tokens/?$|/(?:responses|conversations|threads)/[A-Za-z0-9_\-]{1,128}(?:/[A-Za-z0-9_\-/]*)?$"
+        r"/(?:responses|conversations|threads)/[A-Za-z0-9_\-]{1,128}(?:/[A-Za-z0-9_\-/]*)?$"
         r"|/v[12]/(?:conversations|threads|responses/compact)/?$"
     ),
 )

@@ -19,6 +19,7 @@ from openclaw_egress.llm import (
     openai_media,
     openai_realtime,
     openai_responses,
+    token_counting,
     vertex_partners,
 )
 from openclaw_egress.llm.model import SHARED_ERROR_TYPES, Api
@@ -47,6 +48,7 @@ APIS: tuple[Api, ...] = (
     vertex_partners.ANTHROPIC,
     vertex_partners.ANTHROPIC_REGIONAL,
     vertex_partners.MISTRAL,
+    *token_counting.APIS,
 )
 PROVIDER_ERRORS = SHARED_ERROR_TYPES.union(*(api.error_types for api in APIS))
 """Error types that a response can name. Records keep each of them as ``error.type``."""
@@ -58,14 +60,11 @@ _UNREAD_PATHS = (
     (re.compile(r"/ocr/?$"), {"mistral_ai"}),
     # A model with a short name, such as an imported one, is not of a registration's path.
     (
-        re.compile(
-            r"/model/(?:[^/]{1,2048}/count-tokens"
-            r"|[^/.:%]{1,256}/(?:converse(?:-stream)?|invoke(?:-with-response-stream)?))/?$"
-        ),
+        re.compile(r"/model/[^/.:%]{1,256}/(?:converse(?:-stream)?|invoke(?:-with-response-stream)?|count-tokens)/?$"),
         {"aws.bedrock"},
     ),
     (
-        re.compile(r"/[^/]{1,256}:(?:countTokens|predict|generateAnswer|rawPredict|streamRawPredict)$"),
+        re.compile(r"/[^/]{1,256}:(?:predict|generateAnswer|rawPredict|streamRawPredict)$"),
         {"gcp.gemini", "gcp.vertex_ai", "gcp.gen_ai"},
     ),
 )
