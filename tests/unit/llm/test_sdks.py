@@ -11,13 +11,15 @@ from typing import Any
 import anthropic
 import botocore.exceptions
 import httpx
+import httpx2
 import ollama
 import openai
 import pytest
 import urllib3
 from google.genai import errors, types
 
-from openclaw_egress.llm import ResponseFacts, Usage
+from openclaw_egress.llm import RequestFacts, ResponseFacts, Usage, read_request, response_reader
+from openclaw_egress.llm.registry import is_model_api
 from tests.support.llm_providers import LLMProviders
 from tests.unit.provider_recording import Clients
 from tests.unit.sdk_usage import anthropic_stream, of_anthropic, of_bedrock, of_chat, of_gemini, of_ollama, of_responses
@@ -135,6 +137,35 @@ def test_streamed_chat_completion_equals_the_sdks(clients: Clients, model: str, 
     assert facts.messages == [{"role": "assistant", "parts": parts, "finish_reason": choice.finish_reason}]
     request = clients.last.request_facts("api.openai.com")
     assert (request.provider_name, request.model, request.stream) == ("openai", model, True)
+
+
+def test_results_of_a_batch_have_no_usage() -> None:
+    # A client can download them again, so their tokens would count more than once.
+    message: Any = {"id": "msg_1", "type": "message", "role": "assistant", "model": "claude-opus-5", "content": []}
+    message |= {"stop_reason": "end_turn", "stop_sequence": None, "usage": {"input_tokens": 5, "output_tokens": 7}}
+    result = {"type": "succeeded", "message": message}
+    body = b"".join(json.dumps({"custom_id": str(n), "result": result}).encode() + b"\n" for n in range(3))
+    batch: Any = {"id": "b_1", "type": "message_batch", "results_url": "/v1/messages/batches/b_1/results"}
+    seen: list[httpx2.Request] = []
+
+    def respond(request: httpx2.Request) -> httpx2.Response:
+        seen.append(request)
+        if request.url.path.endswith("/results"):
+            return httpx2.Response(200, headers={"content-type": "application/x-jsonl"}, content=body)
+        return httpx2.Response(200, json=batch)
+
+    client = httpx2.Client(transport=httpx2.MockTransport(respond))
+    told = list(anthropic.Anthropic(api_key="k", http_client=client).messages.batches.results("b_1"))
+    assert [one.result.message.usage.output_tokens for one in told if one.result.type == "succeeded"] == [7, 7, 7]
+    path = seen[-1].url.path
+    assert path == batch["results_url"]
+    assert is_model_api("api.anthropic.com", path)
+    assert read_request("api.anthropic.com", path, b"") == RequestFacts(provider_name="anthropic")
+    for content_type in ("application/x-jsonl", "application/x-ndjson", "application/json", None):
+        reader = response_reader("api.anthropic.com", path, content_type)
+        for at in range(0, len(body), 7):
+            reader.feed(body[at : at + 7])
+        assert reader.finish() == ResponseFacts()
 
 
 def test_streamed_chat_without_include_usage_has_no_usage(clients: Clients) -> None:
