@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from itertools import permutations
 
 import pytest
@@ -80,6 +81,21 @@ def test_event_of_no_response_belongs_to_none():
     lanes = Lanes()
     assert lanes.received({"type": "error", "error": {"code": "websocket_connection_limit_reached"}}) is None
     assert lanes.received({"type": "codex.rate_limits"}) is None
+
+
+def test_memory_of_the_lanes_of_one_response_is_bounded():
+    lanes = Lanes()
+    active = lanes.requested({"type": "response.create"})
+    events = [{"type": "response.created", "response": {"id": "r1"}, "stream_id": f"s{n}"} for n in range(10_000)]
+    tracemalloc.start()
+    try:
+        assert all(lanes.received(event) is active for event in events)
+        assert tracemalloc.get_traced_memory()[0] < 256 * 1024
+    finally:
+        tracemalloc.stop()
+    # The latest lanes are remembered.
+    lanes.requested({"type": "response.create", "stream_id": "s9999"})
+    assert lanes.received({"type": "response.output_text.delta", "stream_id": "s9999"}) is active
 
 
 JSON = st.recursive(

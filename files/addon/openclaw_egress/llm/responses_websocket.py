@@ -23,6 +23,9 @@ CREATE = "response.create"
 ENDS = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled", "error"})
 """Types of the events that end a response."""
 
+MAX_LANES = 256
+"""Lanes of one connection that are remembered. A server can name any number of them."""
+
 
 @dataclass(eq=False, slots=True)
 class Turn:
@@ -63,7 +66,10 @@ class Lanes:
                 self.turns.append(turn)
             turn.response_id = name
         if turn is not None:
+            self._named_last.pop(lane, None)
             self._named_last[lane] = turn
+            if len(self._named_last) > MAX_LANES:
+                del self._named_last[next(iter(self._named_last))]
             return turn
         last = self._named_last.get(lane)
         return last if last in self.turns else next(iter(self._of(lane)), None)
