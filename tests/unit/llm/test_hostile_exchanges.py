@@ -18,10 +18,13 @@ from typing import Any
 import pytest
 
 from openclaw_egress.llm import message_reader, request_reader, response_reader, token_counting
-from openclaw_egress.llm.model import Api, RequestFacts, ResponseFacts
+from openclaw_egress.llm.model import Api, RequestFacts, ResponseFacts, ResponseReader, object_in, text_of
 from openclaw_egress.llm.parsers import MAX_EVENT_BYTES
 from openclaw_egress.llm.registry import APIS
+from openclaw_egress.llm.responses_websocket import CREATE, ENDS, Lanes, Turn
+from openclaw_egress.wire.json_members import TopLevelMembers
 from tests.support.llm_providers import Request, answer, aws_event
+from tests.support.websocket_provider import response_events
 
 EXCHANGES = 10_000
 TYPES = (
@@ -166,6 +169,69 @@ def test_hostile_exchanges_never_raise_and_never_depend_on_chunks(api: Api) -> N
         assert request_of(api, cuts(asked, chance)) == request_of(api, [asked])
         # The record and the page need valid Unicode and finite numbers.
         json.dumps([vars(facts.usage), facts.messages, facts.model, facts.id], allow_nan=False).encode()
+
+
+def requests_of(chance: random.Random) -> list[bytes]:
+    """Return the `response.create` of three responses in lanes of their own; some are damaged."""
+    asked = [json.dumps({"type": CREATE, "model": "m", "input": "x", "stream_id": f"s{n}"}).encode() for n in range(3)]
+    return [hostile(message, asked, chance) if chance.random() < 0.3 else message for message in asked]
+
+
+def events_of(chance: random.Random) -> list[bytes]:
+    """Return the events of three responses, mixed; some are damaged, repeated or absent."""
+    streams = [
+        [event.encode() for event in response_events(f"r{n}", "Grüße ✓", USAGE, stream_id=f"s{n}")] for n in range(3)
+    ]
+    everything = [event for stream in streams for event in stream]
+    mixed = [streams[n].pop(0) for n in chance.sample(sorted([0, 1, 2] * len(streams[0])), len(everything))]
+    found: list[bytes] = []
+    for event in mixed:
+        changed = hostile(event, everything, chance) if chance.random() < 0.3 else event
+        found += [changed] * chance.choice((0, 1, 1, 1, 1, 1, 1, 2))
+    return found
+
+
+def responses_on_websocket(
+    asked: list[bytes], events: list[bytes], chance: random.Random | None
+) -> list[ResponseFacts]:
+    """Return what is read of each response as the recorder does it, in the order of their ends.
+
+    `chance` cuts the messages into chunks; None for complete ones.
+    """
+    lanes, readers, found = Lanes(), dict[Turn, ResponseReader](), list[ResponseFacts]()
+    for message in asked:
+        members = TopLevelMembers(frozenset({"type", "stream_id"}))
+        for chunk in cuts(message, chance) if chance else [message]:
+            members.feed(chunk)
+        lanes.requested(members.found)
+    for event in events:
+        value = object_in(event) or {}
+        turn = lanes.received(value)
+        if turn is None:
+            continue
+        assert turn in lanes.turns
+        reader = readers.get(turn) or message_reader("/v1/responses")
+        assert reader is not None
+        readers[turn] = reader
+        line = event.replace(b"\n", b" ") + b"\n"
+        for chunk in cuts(line, chance) if chance else [line]:
+            reader.feed(chunk)
+        if text_of(value.get("type")) in ENDS:
+            lanes.ended(turn)
+            found.append(readers.pop(turn).finish())
+    return found + [reader.finish() for reader in readers.values()]
+
+
+def test_hostile_messages_of_responses_on_a_websocket() -> None:
+    chance, complete = random.Random("responses on a WebSocket"), 0
+    for _ in range(1000):
+        asked, events = requests_of(chance), events_of(chance)
+        found = responses_on_websocket(asked, events, None)
+        assert responses_on_websocket(asked, events, chance) == found
+        complete += sum(facts.usage.input_tokens == 5 and facts.finish_reasons == ("completed",) for facts in found)
+        json.dumps([[vars(facts.usage), facts.messages, facts.model, facts.id] for facts in found], allow_nan=False)
+    # Most responses survive: the messages are not all refused at their beginning.
+    assert complete > 1500
 
 
 ENDLESS = (
