@@ -231,7 +231,7 @@ def test_hostile_messages_of_responses_on_a_websocket() -> None:
         complete += sum(facts.usage.input_tokens == 5 and facts.finish_reasons == ("completed",) for facts in found)
         json.dumps([[vars(facts.usage), facts.messages, facts.model, facts.id] for facts in found], allow_nan=False)
     # Most responses survive: the messages are not all refused at their beginning.
-    assert complete > 1500
+    assert complete > 2000
 
 
 ENDLESS = (
