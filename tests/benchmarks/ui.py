@@ -2,19 +2,34 @@
 
     python -m tests.benchmarks.ui [EXCHANGES]
 
-Prints the slowest of three requests of each view, and the largest memory of the process. Exits 1 if a view takes a
-second or longer.
+Every 20th record is a denial. The records around the middle have the lines of agent runs, whose conversations grow.
+Prints the slowest of three requests of each view, and the most processor time that one of them took, which depends less
+on other programs. Prints the largest memory of the process. Exits 1 if a view takes a second or longer.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 import tempfile
 import time
+from contextlib import closing
 from pathlib import Path
 
+from openclaw_egress.recording.records import Body, ExchangeRecord
+from openclaw_egress.recording.semconv import EVENT_DENIED
+from openclaw_egress.spool.schema import connect
+from openclaw_egress.spool.writer import Spool
 from tests.benchmarks.usage import fill, measured
+from tests.support.hostile_records import hostile_exchange
 from tests.support.ui_process import RunningUI
+
+NEAR = 2000
+"""Records before and after the middle that have lines."""
+RUNS, TURNS = 40, 50
+"""Agent runs at the same time, and requests of each."""
+SAID = "The tests of the parser fail on line breaks inside of quoted fields; I look at its states. " * 5
 
 
 def paths(count: int) -> list[str]:
@@ -28,7 +43,8 @@ def paths(count: int) -> list[str]:
         "/?since=2h",
         "/?since=20d&until=15d",
         f"/records/{count // 2}",
-        f"/records/{count // 2}/session",
+        f"/records/{count // 2 + 1}/session",
+        "/denials",
         "/denials?since=30d",
         "/policy",
         "/usage",
@@ -37,20 +53,71 @@ def paths(count: int) -> list[str]:
     ]
 
 
+def add_denials(path: Path) -> None:
+    """Make a denial of every 20th record: 300 destinations of two classes."""
+    with closing(connect(path)) as db:
+        db.execute(
+            "UPDATE records SET event_name = ?, exchange_id = '', host = 'h' || (seq / 20 % 300) || '.example', "
+            "port = 443, rule = 'default', code = 'no_rule', reason = 'no rule lets the class reach it', enforced = 1, "
+            "client = '10.0.0.1', model = NULL WHERE seq % 20 = 0",
+            (EVENT_DENIED,),
+        )
+
+
+def turn(number: int) -> ExchangeRecord:
+    """Return the next request of one of `RUNS` runs, whose conversation begins again after `TURNS` requests."""
+    run, turns = number % RUNS, number // RUNS % TURNS
+    messages = [{"role": ("user", "assistant")[at % 2], "content": f"{run} {at} {SAID}"} for at in range(2 * turns + 1)]
+    body = {"model": "model-1", "system": SAID * 10, "messages": messages}
+    answer = {"id": f"msg_{number}", "role": "assistant", "content": [{"type": "text", "text": SAID}]}
+    return hostile_exchange(
+        f"{number:032x}",
+        class_name="gateway",
+        request_body=Body.of(json.dumps(body).encode()),
+        response_body=Body.of(json.dumps(answer).encode()),
+    )
+
+
+def add_runs(path: Path, middle: int) -> None:
+    """Give the records around the middle the lines of agent runs."""
+    with tempfile.TemporaryDirectory() as directory:
+        lines = Path(directory) / "spool.db"
+        with Spool(lines, 2**50, sync_seconds=None, local=True) as spool:
+            for number in range(2 * NEAR):
+                spool.close_exchange(turn(number))
+        with closing(connect(path)) as db:
+            db.execute("ATTACH ? AS made", (str(lines),))
+            db.execute(
+                "UPDATE records SET otlp = (SELECT otlp FROM made.records m WHERE m.seq = records.seq - ?), "
+                "class = 'gateway', client = '10.0.0.1' WHERE seq > ? AND seq <= ? AND exchange_id <> ''",
+                (middle - NEAR, middle - NEAR, middle + NEAR),
+            )
+
+
+def processor_seconds(pid: int) -> float:
+    """Return the processor time of a process."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def main(count: int) -> int:
     """Fill, request and measure. Return the exit code."""
     slowest = 0.0
     with tempfile.TemporaryDirectory() as directory:
-        fill(Path(directory) / "spool.db", count)
+        path = Path(directory) / "spool.db"
+        fill(path, count)
+        add_denials(path)
+        add_runs(path, count // 2)
         measured(Path(directory), "--rebuild")
         with RunningUI(Path(directory)) as page:
-            for path in paths(count):
-                times = []
+            for view in paths(count):
+                times, spent = [], []
                 for _ in range(3):
-                    began = time.monotonic()
-                    status = page.get(path).status
+                    began, before = time.monotonic(), processor_seconds(page.process.pid)
+                    status = page.get(view).status
                     times.append(time.monotonic() - began)
-                print(f"{count:,} exchanges: {path}: {max(times):.3f} s, status {status}")
+                    spent.append(processor_seconds(page.process.pid) - before)
+                print(f"{count:,} exchanges: {view}: {max(times):.3f} s, {max(spent):.2f} s of processor, {status}")
                 slowest = max(slowest, *times)
             memory = Path(f"/proc/{page.process.pid}/status").read_text().partition("VmHWM:")[2].split()[0]
             print(f"{count:,} exchanges: {int(memory) / 1024:.0f} MiB of memory")

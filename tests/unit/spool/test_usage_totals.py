@@ -3,6 +3,7 @@
 import math
 import random
 import sqlite3
+import time
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
@@ -14,7 +15,17 @@ from openclaw_egress.recording.records import Body, DeniedRecord, ExchangeRecord
 from openclaw_egress.spool import usage_totals
 from openclaw_egress.spool.reader import SpoolReader
 from openclaw_egress.spool.schema import SpoolError
-from openclaw_egress.spool.usage_totals import GROUP, HOUR_NS, KEPT_HOURS, MAX_GROUPS, MOST, OTHER, Times
+from openclaw_egress.spool.usage_totals import (
+    DAY,
+    GROUP,
+    HOUR_NS,
+    KEPT_HOURS,
+    MAX_GROUPS,
+    MOST,
+    OTHER,
+    Times,
+    local_day,
+)
 from openclaw_egress.spool.writer import Spool
 
 START = 1_795_784_400_000_000_000
@@ -234,6 +245,39 @@ def test_agent_with_many_models_and_keys_cannot_fill_the_disk(path):
         assert len(found) == MAX_GROUPS + 2
         spool.rebuild_usage()
         assert totals(path) == found
+
+
+@pytest.mark.parametrize("by", [(), ("model",), ("status", "class"), (DAY, "model"), ("hour", "key"), (DAY,)])
+@pytest.mark.parametrize("huge", [False, True])
+def test_groups_are_the_sums_of_single_rows(path, by, huge):
+    times = [START]
+    with opened(path, times) as spool:
+        for number in range(60):
+            times.append(START + number * HOUR_NS)
+            model = RequestFacts("chat", "anthropic", f"m{number % 5}", False)
+            changes = {"class_name": f"c{number % 2}", "status": 200 + number % 3, "request_facts": model}
+            if huge:
+                changes["response_facts"] = ResponseFacts(usage=Usage(MOST, 2**40 + number))
+            spool.close_exchange(exchange(f"{number}", **changes))
+            if number == 50:
+                spool.fold_usage()
+    names = (*ALL, DAY)
+    expected: dict[tuple, usage_totals.Usage] = {}
+    with SpoolReader(path) as reader:
+        for key, usage in reader.usage(ALL):
+            values = dict(zip(names, (*key, local_day(key[0])), strict=True))
+            expected.setdefault(tuple(values[name] for name in by), usage_totals.Usage()).merge(usage)
+        assert dict(reader.usage(by)) == expected
+
+
+def test_day_is_the_local_one(monkeypatch):
+    with monkeypatch.context() as changed:
+        changed.setenv("TZ", "Asia/Tokyo")
+        time.tzset()
+        local_day.cache_clear()
+        assert [local_day(14), local_day(15)] == ["1970-01-01", "1970-01-02"]
+    time.tzset()
+    local_day.cache_clear()
 
 
 def test_counts_and_costs_beyond_the_integers_of_sqlite_are_recorded(path):

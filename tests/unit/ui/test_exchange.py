@@ -35,7 +35,7 @@ def stored(path: Path, stack: contextlib.ExitStack, **changes: object) -> Stored
         spool.add(hostile_denial())
     reader = stack.enter_context(SpoolReader(path))
     row = next(iter(reader.query()))
-    lines = lines_of(row, (text for _, _, text in reader.stored_between(row.seq, row.seq + row.parts)))
+    lines = lines_of(row.id, (text for _, _, text in reader.stored_between(row.seq, row.seq + row.parts)))
     return row, lines, reader
 
 

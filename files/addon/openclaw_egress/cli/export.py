@@ -100,7 +100,7 @@ def _archive(reader: SpoolReader, filters: Filters, *, bodies: bool) -> Iterator
     between = "\n"
     for row in reader.query(replace(filters, event_names=[EVENT_EXCHANGE])):
         stored = (text for _, _, text in reader.stored_between(row.seq, row.seq + row.parts))
-        yield between + json.dumps(har.entry_of(row, lines_of(row, stored), bodies=bodies))
+        yield between + json.dumps(har.entry_of(row, lines_of(row.id, stored), bodies=bodies))
         between = ",\n"
     yield f"\n]{after}\n"
 

@@ -44,6 +44,15 @@ class Turn:
 
 def request_turns(body: str) -> list[Turn]:
     """Return the turns in a request's body; none if the body is not the JSON of a known API."""
+    return list(each_request_turn(body))
+
+
+def each_request_turn(body: str) -> Iterator[Turn]:
+    """Yield the turns of `request_turns`; a caller that stops at the first ones saves most of the work."""
+    return (turn for turn in _request_turns(body) if turn.parts)
+
+
+def _request_turns(body: str) -> Iterator[Turn]:
     value = object_in(body) or {}
     value = object_of(value.get("request")) or value  # Cloud Code Assist wraps the request.
     # Requests that count tokens can contain the request to count, at Gemini and Bedrock.
@@ -51,20 +60,17 @@ def request_turns(body: str) -> list[Turn]:
     value = object_of(object_of(value.get("input")).get("converse")) or value
     if value.get("type") == "response.create":
         value = object_of(value.get("response")) or value
-    turns = [
-        Turn("system", tuple(_content(value[name])))
-        for name in ("system", "instructions", "systemInstruction", "system_instruction")
-        if value.get(name)
-    ]
+    for name in ("system", "instructions", "systemInstruction", "system_instruction"):
+        if value.get(name):
+            yield Turn("system", tuple(_content(value[name])))
     for name in ("messages", "contents"):
-        turns += [_message(object_of(item)) for item in list_of(value.get(name))]
+        yield from (_message(object_of(item)) for item in list_of(value.get(name)))
     for name in ("input", "prompt"):
         if isinstance(value.get(name), str):
-            turns.append(Turn("user", tuple(_content(value[name]))))
+            yield Turn("user", tuple(_content(value[name])))
     # Several prompts of Completions. Their answers are choices in the same order.
-    turns += [Turn("user", tuple(_content(text))) for text in list_of(value.get("prompt")) if isinstance(text, str)]
-    turns += [_item(object_of(item)) for item in list_of(value.get("input"))]
-    return [turn for turn in turns if turn.parts]
+    yield from (Turn("user", tuple(_content(text))) for text in list_of(value.get("prompt")) if isinstance(text, str))
+    yield from (_item(object_of(item)) for item in list_of(value.get("input")))
 
 
 def response_turns(body: str) -> list[Turn]:

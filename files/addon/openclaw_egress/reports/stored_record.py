@@ -7,13 +7,15 @@ from typing import Any
 
 from openclaw_egress.llm.model import object_in, object_of
 from openclaw_egress.recording.log_lines import reassemble
-from openclaw_egress.spool.rows import Row
 
 
-def lines_of(row: Row, stored: Iterable[str]) -> list[str]:
-    """Return the lines of a record, from the stored lines that begin with its first one."""
+def lines_of(exchange_id: str, stored: Iterable[str]) -> list[str]:
+    """Return the lines of a record, from the stored lines that begin with its first one.
+
+    ``exchange_id`` is empty for a record that is not an exchange.
+    """
     lines = list(stored)
-    return [*lines[:1], *(line for line in lines[1:] if row.id and _exchange_of_part(line) == row.id)]
+    return [*lines[:1], *(line for line in lines[1:] if exchange_id and _exchange_of_part(line) == exchange_id)]
 
 
 def _exchange_of_part(line: str) -> object:

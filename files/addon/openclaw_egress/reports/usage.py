@@ -44,8 +44,7 @@ def grouped(
     Without ``times`` the totals have no durations, and reading them is several times as fast.
     """
     groups: dict[tuple[object, ...], Usage] = {}
-    columns = ["hour" if name is By.DAY else name.value for name in by]
-    for stored, totals in reader.usage(columns, since_ns, until_ns, class_name, times=times):
+    for stored, totals in reader.usage(by, since_ns, until_ns, class_name, times=times):
         shown = tuple(_value(name, value) for name, value in zip(by, stored, strict=True))
         groups.setdefault(shown, Usage()).merge(totals)
     return sorted(groups.items(), key=lambda item: _order(by, *item))
@@ -69,9 +68,8 @@ def total_of(groups: Sequence[Group]) -> Usage:
 
 def _value(by: By, stored: str | int) -> object:
     """Return the value of a group as it is shown; None if it is unknown."""
-    if by in (By.DAY, By.HOUR):
-        begin = datetime.fromtimestamp(int(stored) * 3600).astimezone()
-        return f"{begin:%Y-%m-%d}" if by is By.DAY else f"{begin:%Y-%m-%d %H:%M%z}"
+    if by is By.HOUR:
+        return f"{datetime.fromtimestamp(int(stored) * 3600).astimezone():%Y-%m-%d %H:%M%z}"
     return stored or None
 
 

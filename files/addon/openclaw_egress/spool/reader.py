@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from openclaw_egress.recording.denials import Denial
 from openclaw_egress.recording.hash_chain import GENESIS
@@ -38,7 +38,7 @@ from openclaw_egress.spool.schema import (
     who_may,
 )
 
-__all__ = ["Audit", "DeadLetter", "Filters", "Row", "SpoolReader"]
+__all__ = ["Audit", "Brief", "DeadLetter", "Filters", "Row", "SpoolReader"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +110,19 @@ class Audit:
     last_seq: int
     last_hash: str
     problems: tuple[str, ...]
+
+
+class Brief(NamedTuple):
+    """The fields of `Row` that views read of thousands of exchanges; a `Row` takes ten times as long."""
+
+    seq: int
+    time_ns: int
+    id: str
+    parts: int
+    client: str | None
+    model: str | None
+    duration: float | None
+    cost_usd: float | None
 
 
 _LAST_NS = 2**63 - 1
@@ -215,6 +228,11 @@ class SpoolReader:
         for values in self._values(COLUMNS, filters or Filters()):
             values |= {name: bool(values[name]) for name in FLAGS if values[name] is not None}
             yield Row(**{**values, "state": STATES[values["state"]]})
+
+    def briefs(self, filters: Filters) -> Iterator[Brief]:
+        """Yield the matching exchanges. Ignore `Filters.event_names`."""
+        columns = ", ".join(f"{COLUMNS[name].name} AS {name}" for name in Brief._fields)
+        yield from map(Brief._make, self._select(columns, replace(filters, event_names=[EVENT_EXCHANGE])))
 
     def denials(self, filters: Filters) -> Iterator[Denial]:
         """Yield the matching denials. Ignore `Filters.event_names`."""

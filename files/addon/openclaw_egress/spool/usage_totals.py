@@ -13,6 +13,8 @@ import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
+from functools import lru_cache
 
 from openclaw_egress.recording.semconv import EVENT_EXCHANGE
 
@@ -34,6 +36,8 @@ _STEP = math.log(1.05)
 
 GROUP = ("class", "provider", "host", "model", "key", "status")
 """Columns that identify a row of an hour. An unknown text is empty, an unknown status 0."""
+DAY = "day"
+"""A local day; see `local_day`."""
 COUNTS = (
     "requests",
     "errors",
@@ -64,7 +68,11 @@ _EXCHANGES = (
     "FROM records WHERE event_name = ? AND part = 0"
 )
 _INSERT = f"INSERT OR REPLACE INTO usage_hours VALUES ({', '.join('?' * (1 + len(GROUP) + len(COUNTS) + 2))})"  # noqa: S608
-_SAME = " AND ".join(f"{name} = ?" for name in ("hour", *GROUP))
+_PRIMARY_KEY = ("hour", *GROUP)
+_SAME = " AND ".join(f"{name} = ?" for name in _PRIMARY_KEY)
+_TIMES = ("duration", "first_chunk")
+_WHOLE, _HALVES = ("",), (" >> 32", " & 4294967295")
+"""SQL operations on the counts. SQLite's sum of integers fails above `MOST`; sums of high and of low bits do not."""
 
 
 @dataclass(slots=True)
@@ -233,48 +241,77 @@ def read(
 
     Args:
         db: a connection to the spool, outside of a transaction.
-        by: what to group by: names of `GROUP`, or ``hour`` (since the Unix epoch).
+        by: what to group by: names of `GROUP`, ``hour`` (since the Unix epoch), or `DAY`.
         since_ns: Unix nanoseconds, lowered to the begin of the hour.
         until_ns: Unix nanoseconds.
         class_name: only this class.
         times: whether to read the times, which take most of the processor time.
     """
-    columns = ("hour", *GROUP)
-    if unknown := set(by) - {*columns}:
+    if unknown := set(by) - {*_PRIMARY_KEY, DAY}:
         raise ValueError(f"not a column: {', '.join(unknown)}")
     first = (since_ns or 0) // HOUR_NS
     last = 2**62 if until_ns is None else -(-until_ns // HOUR_NS)
+    db.create_function("local_day", 1, local_day, deterministic=True)
     db.execute("BEGIN")  # Totals and records of one point in time: `fold` may run meanwhile.
     try:
-        found = _folded_totals(db, by, first, last, class_name, times=times)
+        try:
+            found = _folded_totals(db, by, first, last, class_name, _WHOLE, times=times)
+        except sqlite3.OperationalError as error:
+            if "integer overflow" not in str(error):
+                raise
+            found = _folded_totals(db, by, first, last, class_name, _HALVES, times=times)
         for _, *row in db.execute(f"{_EXCHANGES} AND seq > ?", (EVENT_EXCHANGE, _folded(db))):
             key, usage = _of_record(row)
             if first <= key[0] < last and class_name in (None, key[1]):
-                found.setdefault(tuple(key[columns.index(name)] for name in by), Usage()).merge(usage)
+                values: dict[str, str | int] = {**dict(zip(_PRIMARY_KEY, key, strict=True)), DAY: local_day(key[0])}
+                found.setdefault(tuple(values[name] for name in by), Usage()).merge(usage)
     finally:
         db.execute("ROLLBACK")
     return found
 
 
+@lru_cache(KEPT_HOURS)
+def local_day(hour: int) -> str:
+    """Return the local day, such as ``2026-11-30``, in which an hour since the Unix epoch begins."""
+    return f"{datetime.fromtimestamp(hour * 3600):%Y-%m-%d}"
+
+
 def _folded_totals(
-    db: sqlite3.Connection, by: Sequence[str], first: int, last: int, class_name: str | None, *, times: bool
+    db: sqlite3.Connection,
+    by: Sequence[str],
+    first: int,
+    last: int,
+    class_name: str | None,
+    bits: Sequence[str],
+    *,
+    times: bool,
 ) -> dict[tuple[str | int, ...], Usage]:
-    # SQLite's sum of integers fails if it exceeds `MOST`, so sum the high and the low bits separately.
-    # SQLite joins the stored times into one JSON array for each group, which is parsed at once.
-    columns = [*by, *(f"sum({name} >> 32), sum({name} & 4294967295)" for name in COUNTS)]
-    columns += [f"'[' || group_concat({name}) || ']'" if times else "'[]'" for name in ("duration", "first_chunk")]
-    query = f"SELECT {', '.join(columns)} FROM usage_hours WHERE hour >= ? AND hour < ?"  # noqa: S608 - constants
-    query += " AND class = ?" if class_name is not None else ""
-    query += f" GROUP BY {', '.join(by)}" if by else ""
+    """Return the totals of the stored hours. ``bits`` are the SQL operations on a count that are summed each."""
+    # Group in the order of the primary key first, so that SQLite sorts these groups and not all rows. By the whole key
+    # each row is a group of its own.
+    depth = max((_PRIMARY_KEY.index("hour" if name == DAY else name) for name in by), default=0) + 1
+    inner = ", ".join(_PRIMARY_KEY[:depth])
+    shown = ["local_day(hour)" if name == DAY else name for name in by]
+    add, join, group = ("sum", "group_concat", f" GROUP BY {inner}") if depth < len(_PRIMARY_KEY) else ("", "", "")
+    sums = [f"{add}({name}{operation}) AS {name}_{at}" for name in COUNTS for at, operation in enumerate(bits)]
+    totals = [f"sum({name}_{at})" for name in COUNTS for at in range(len(bits))]
+    if times:
+        # SQLite joins the stored times into one JSON array for each group, which is parsed at once.
+        sums += [f"{join}({name}) AS {name}" for name in _TIMES]
+        totals += [f"'[' || group_concat({name}) || ']'" for name in _TIMES]
+    of_class = "" if class_name is None else " AND class = ?"
+    hours = f"SELECT {inner}, {', '.join(sums)} FROM usage_hours WHERE hour >= ? AND hour < ?{of_class}"  # noqa: S608
+    query = f"SELECT {', '.join([*shown, *totals])} FROM ({hours}{group})"  # noqa: S608 - constants
+    query += f" GROUP BY {', '.join(shown)}" if by else ""
     values = (first, last) if class_name is None else (first, last, class_name)
     found = {}
     for row in db.execute(query, values):
-        *halves, duration, first_chunk = row[len(by) :]
-        if halves[0] is not None:
-            counts = ((high << 32) + low for high, low in zip(halves[::2], halves[1::2], strict=True))
+        counts, measured = row[len(by) :][: len(bits) * len(COUNTS)], row[len(by) + len(bits) * len(COUNTS) :]
+        if counts[0] is not None:
+            if len(bits) > 1:
+                counts = [(high << 32) + low for high, low in zip(counts[::2], counts[1::2], strict=True)]
             known = Counter(_integers(zip(COUNTS, counts, strict=True)))
-            measured = (Times.read_all(duration), Times.read_all(first_chunk)) if times else ()
-            found[row[: len(by)]] = Usage(known, *measured)
+            found[row[: len(by)]] = Usage(known, *map(Times.read_all, measured))
     return found
 
 

@@ -156,7 +156,7 @@ class Record(Handler):
         if row is None:
             return None
         stored = [text for _, _, text in reader.stored_between(seq, seq + row.parts)]
-        return row, lines_of(row, stored)
+        return row, lines_of(row.id, stored)
 
 
 class Body(Record):

@@ -10,19 +10,17 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import chain
+from dataclasses import dataclass
+from itertools import islice, zip_longest
 
-from openclaw_egress.llm.conversation import Turn
+from openclaw_egress.llm.conversation import Turn, each_request_turn
 from openclaw_egress.llm.model import object_of
-from openclaw_egress.recording.semconv import EVENT_EXCHANGE
 from openclaw_egress.reports.stored_record import headers_of, lines_of, whole_of
-from openclaw_egress.spool.reader import Filters, Row, SpoolReader
-from openclaw_egress.ui import exchange, listing
+from openclaw_egress.spool.reader import Brief, Filters, Row, SpoolReader
+from openclaw_egress.ui import exchange, listing, ranges
 
 NEAR = 2_000
 """Lines before and after the exchange that are searched."""
-READ_SECONDS = 0.4
 SHOWN = 20_000
 """Characters of a member's turns on the page; the page of the record has all."""
 _PREVIOUS = re.compile(r'"previous_response_id" ?: ?"([A-Za-z0-9_-]{1,128})"')
@@ -31,18 +29,18 @@ _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}"
 
 
 @dataclass(frozen=True, slots=True)
-class Conversation:
-    """An exchange with what connects it to others."""
+class Links:
+    """What connects an exchange to others."""
 
-    row: Row
-    asked: Sequence[Turn]
-    answered: Sequence[Turn]
+    seq: int
     trace: str = ""
     previous: str = ""
     """The response that the request continues (``previous_response_id``)."""
     response_ids: frozenset[str] = frozenset()
-    digests: Sequence[str] = field(default=())
-    """A hash of each turn of the request, without the system's."""
+    digests: Sequence[str] = ()
+    """A hash of each turn of the request, without the system's; only the first if ``turns`` is None."""
+    turns: tuple[Sequence[Turn], Sequence[Turn]] | None = None
+    """The turns of request and response; None for a conversation that begins differently than the chosen one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,67 +66,75 @@ class SessionView:
     last: int
 
 
-def conversation_of(row: Row, lines: Sequence[str]) -> Conversation:
-    """Return what connects an exchange to others, from its log lines."""
+def links_of(seq: int, lines: Sequence[str], chosen: Links | None = None) -> Links:
+    """Return what connects an exchange to others, from its log lines.
+
+    Most conversations begin differently than the chosen one, so they cannot continue it: read only their first turn.
+    """
     whole = whole_of(lines)[0]
-    asked, answered = exchange.turns_of(whole)
-    request = object_of(whole.get("request"))
     sent, said = (exchange.text_of_body(whole.get(side)) for side in exchange.SIDES)
     previous = _PREVIOUS.search(sent)
-    headers = {name.lower(): value for name, value in headers_of(request)}
+    headers = {name.lower(): value for name, value in headers_of(object_of(whole.get("request")))}
     found = _TRACEPARENT.fullmatch(headers.get("traceparent", ""))
-    return Conversation(
-        row=row,
-        asked=asked,
-        answered=answered,
-        trace=found[1] if found else "",
+    asked: Iterable[Turn] = exchange.turns_of(whole)[0] if "websocket" in whole else each_request_turn(sent)
+    digests = _digests(islice((turn for turn in asked if turn.role != "system"), 1))
+    trace, turns = found[1] if found else "", None
+    if chosen is None or (trace and trace == chosen.trace) or (digests and digests == chosen.digests[:1]):
+        turns = exchange.turns_of(whole)
+        digests = _digests(turns[0])
+    return Links(
+        seq=seq,
+        trace=trace,
         previous=previous[1] if previous else "",
         response_ids=frozenset(_RESPONSE.findall(said)),
-        digests=tuple(_digest(turn) for turn in asked if turn.role != "system"),
+        digests=digests,
+        turns=turns,
     )
 
 
-def _digest(turn: Turn) -> str:
-    return hashlib.sha256(repr(turn).encode(errors="surrogatepass")).hexdigest()
+def _digests(turns: Iterable[Turn]) -> list[str]:
+    texts = (repr(turn).encode(errors="surrogatepass") for turn in turns if turn.role != "system")
+    return [hashlib.sha256(text).hexdigest() for text in texts]
 
 
-def members_of(chosen: Conversation, others: Iterable[Conversation]) -> list[Member]:
-    """Return the exchanges of the session of one exchange, oldest first."""
-    pool = sorted([chosen, *others], key=lambda one: one.row.seq)
-    signs: dict[int, list[str]] = {chosen.row.seq: []}
-    for one in pool:
-        if one.row.seq != chosen.row.seq and (found := _signs(chosen, one)):
-            signs[one.row.seq] = found
+def signs_of(chosen: Links, pool: Sequence[Links]) -> dict[int, Sequence[str]]:
+    """Return the numbers of the exchanges of the session of one exchange, and what connects each to that one."""
+    signs: dict[int, Sequence[str]] = {one.seq: found for one in pool if (found := _signs(chosen, one))}
+    signs[chosen.seq] = ()
     by_response = {name: one for one in pool for name in one.response_ids}
-    following: dict[str, list[Conversation]] = {}
+    following: dict[str, list[Links]] = {}
     for one in pool:
         following.setdefault(one.previous, []).append(one)
     # A response continues another one, which continues another one: follow the chain to both ends.
-    todo = [one for one in pool if one.row.seq in signs]
+    todo = [one for one in pool if one.seq in signs]
     while todo:
         one = todo.pop()
         linked = [other for name in one.response_ids for other in following.get(name, ())]
         if one.previous in by_response:
             linked.append(by_response[one.previous])
         for other in linked:
-            if other.row.seq not in signs:
-                signs[other.row.seq] = ["previous_response_id"]
+            if other.seq not in signs:
+                signs[other.seq] = ["previous_response_id"]
                 todo.append(other)
-    return list(_with_added_turns([one for one in pool if one.row.seq in signs], signs))
+    return signs
 
 
-def _with_added_turns(members: Sequence[Conversation], signs: Mapping[int, Sequence[str]]) -> Iterator[Member]:
+def _members(reader: SpoolReader, pool: Sequence[Links], signs: Mapping[int, Sequence[str]]) -> Iterator[Member]:
+    """Yield the exchanges of a pool that have signs, in its order."""
     before: Sequence[str] = ()
-    for one in members:
-        known = len(before) if _begins(one.digests, before) else 0
-        systems = len(one.asked) - len(one.digests)
-        added = one.asked[systems + known :] if known else one.asked
-        shown = (exchange.bounded(turns, SHOWN)[0] for turns in (added, one.answered))
-        yield Member(one.row, listing.line_of(one.row), signs[one.row.seq], *shown)
-        before = one.digests
+    for one in pool:
+        for row in reader.query(Filters().within(one.seq, one.seq + 1)) if one.seq in signs else ():
+            asked, answered = one.turns or exchange.turns_of(whole_of(_lines(reader, row))[0])
+            digests = one.digests if one.turns else _digests(asked)
+            known = len(before) if _begins(digests, before) else 0
+            systems = len(asked) - len(digests)
+            added = asked[systems + known :] if known else asked
+            shown = (exchange.bounded(turns, SHOWN)[0] for turns in (added, answered))
+            yield Member(row, listing.line_of(row), signs[one.seq], *shown)
+            before = digests
 
 
-def _signs(chosen: Conversation, one: Conversation) -> list[str]:
+def _signs(chosen: Links, one: Links) -> list[str]:
     found = []
     if chosen.trace and chosen.trace == one.trace:
         found.append("trace")
@@ -139,7 +145,7 @@ def _signs(chosen: Conversation, one: Conversation) -> list[str]:
     return found
 
 
-def _follows(one: Conversation, other: Conversation) -> bool:
+def _follows(one: Links, other: Links) -> bool:
     return bool(one.previous) and one.previous in other.response_ids
 
 
@@ -150,27 +156,27 @@ def _begins(whole: Sequence[str], beginning: Sequence[str]) -> bool:
 
 def read_session(reader: SpoolReader, row: Row, clock: Callable[[], float]) -> SessionView:
     """Return the session of an exchange, from the nearest records of its class and client."""
-    filters = Filters(class_name=row.class_name, event_names=[EVENT_EXCHANGE])
-    before = list(reader.query(filters.within(max(1, row.seq - NEAR), row.seq)))[::-1]
-    after = list(reader.query(filters.within(row.seq + 1, row.seq + NEAR + 1)))
-    chosen = conversation_of(row, _lines(reader, row))
-    others: list[Conversation] = []
+    end = clock() + ranges.READ_SECONDS
+    filters = Filters(class_name=row.class_name)
+    before = list(reader.briefs(filters.within(max(1, row.seq - NEAR), row.seq)))[::-1]
+    after = list(reader.briefs(filters.within(row.seq + 1, row.seq + NEAR + 1)))
+    chosen = links_of(row.seq, _lines(reader, row))
+    pool = [chosen]
     first = last = row.seq
-    end = clock() + READ_SECONDS
-    for one in chain.from_iterable(_nearest_first(before, after)):
+    for one in _nearest_first(before, after):
         first, last = min(first, one.seq), max(last, one.seq)
         if one.client == row.client:
-            others.append(conversation_of(one, _lines(reader, one)))
+            pool.append(links_of(one.seq, _lines(reader, one), chosen))
             if clock() >= end:
                 break
-    return SessionView(row, members_of(chosen, others), first, last)
+    pool.sort(key=lambda one: one.seq)
+    return SessionView(row, list(_members(reader, pool, signs_of(chosen, pool))), first, last)
 
 
-def _nearest_first(before: Sequence[Row], after: Sequence[Row]) -> Iterable[list[Row]]:
-    """Yield the rows before and after, the nearest first."""
-    for at in range(max(len(before), len(after))):
-        yield [*before[at : at + 1], *after[at : at + 1]]
+def _nearest_first(before: Sequence[Brief], after: Sequence[Brief]) -> Iterator[Brief]:
+    """Yield the exchanges before and after, the nearest first."""
+    return (one for pair in zip_longest(before, after) for one in pair if one is not None)
 
 
-def _lines(reader: SpoolReader, row: Row) -> list[str]:
-    return lines_of(row, [text for _, _, text in reader.stored_between(row.seq, row.seq + row.parts)])
+def _lines(reader: SpoolReader, one: Row | Brief) -> list[str]:
+    return lines_of(one.id, [text for _, _, text in reader.stored_between(one.seq, one.seq + one.parts)])

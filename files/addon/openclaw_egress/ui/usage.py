@@ -6,10 +6,9 @@ import heapq
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from openclaw_egress.recording.semconv import EVENT_EXCHANGE
 from openclaw_egress.reports.text import local_time, seconds
 from openclaw_egress.reports.usage import COUNT_COLUMNS, NONE, By, Group, grouped, regrouped, total_of
-from openclaw_egress.spool.reader import Filters, Row, SpoolReader
+from openclaw_egress.spool.reader import Brief, Filters, SpoolReader
 from openclaw_egress.spool.usage_totals import Usage
 
 SINCE = "7d"
@@ -75,8 +74,7 @@ def usage_of(reader: SpoolReader, since_ns: int, until_ns: int | None, class_nam
     groups = grouped(reader, names, since_ns, until_ns, class_name, times=False)
     by = {name: regrouped(groups, names, at) for at, name in enumerate(names)}
     newest = reader.head()[0]
-    filters = Filters(after_seq=newest - NEWEST, class_name=class_name, event_names=[EVENT_EXCHANGE])
-    rows = list(reader.query(filters))
+    rows = list(reader.briefs(Filters(after_seq=newest - NEWEST, class_name=class_name)))
     return UsageView(
         tables=[_table(name, groups) for name, groups in by.items()],
         charts=[
@@ -116,7 +114,9 @@ def _chart(title: str, days: Sequence[Group], value: Callable[[Usage], float], t
     return Chart(title, bars, text(highest))
 
 
-def _extremes(rows: Sequence[Row], value: Callable[[Row], float | None], text: Callable[[float], str]) -> list[Extreme]:
+def _extremes(
+    rows: Sequence[Brief], value: Callable[[Brief], float | None], text: Callable[[float], str]
+) -> list[Extreme]:
     known = ((number, row.seq, row) for row in rows if (number := value(row)))
     return [
         Extreme(seq, local_time(row.time_ns), row.model or NONE, text(number))
