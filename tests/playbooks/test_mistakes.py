@@ -323,6 +323,15 @@ def test_a_registry_image_needs_no_build_script(preflight):
     assert "auto is mount here, because" in said and "cannot be patched: " in said
 
 
+def test_a_profile_and_a_clone_mounted_over_the_image_are_supported(preflight):
+    """`docker compose up SERVICE` starts a service of an inactive profile. A volume at /app hides the image's files."""
+    clone = {"type": "bind", "source": "/srv/openclaw", "target": "/app"}
+    compose = with_gateway(image="openclaw:local", profiles=["claw"], volumes=[clone]) | {"name": "clone"}
+    said = preflight(compose=compose, images={"openclaw:local": "sha256:1"}, script="docker build -t openclaw:local .")
+    assert "auto is mount here, because" in said and "a volume at /app would hide the bootstrap" in said
+    assert "by=command bootstrap=/etc/openclaw-egress/proxy-bootstrap.cjs" in said
+
+
 def test_a_container_without_a_name_is_found_by_its_labels(preflight):
     """Deployment 17: no container_name and no networks. The gateway is also joined to the proxy's network."""
     compose = with_gateway(image="openclaw:local") | {"name": "clone"}

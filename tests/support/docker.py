@@ -67,7 +67,16 @@ def answer(words: list[str], state: dict[str, Any]) -> str:
         case ["compose", *rest] if "config" in rest:
             if "message" in state["compose"]:
                 raise LookupError(state["compose"]["message"])
-            return json.dumps(state["compose"] if "--no-interpolate" in rest else state.get("filled", state["compose"]))
+            if "--no-interpolate" in rest:
+                return json.dumps(state["compose"])
+            project = state.get("filled", state["compose"])
+            # Compose leaves out services whose profiles are not active.
+            active = {
+                name: one
+                for name, one in project.get("services", {}).items()
+                if not one.get("profiles") or {*one["profiles"]} & {*rest}
+            }
+            return json.dumps({**project, "services": active})
         case ["network", "inspect", "--format", form, name]:
             subnet = state["networks"].get(name)
             if subnet is None:
