@@ -24,15 +24,39 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--provider-table", action="store_true", help="Print the cells of test_provider_table.py.")
+    parser.addoption("--compose-table", action="store_true", help="Print the rows of test_compose_projects.py.")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Print the table of providers and cases, with the reason below it for each cell that a provider has not."""
-    if not config.getoption("--provider-table"):
-        return
+    """Print the tables that the command line asks for."""
+    if config.getoption("--provider-table"):
+        _print_providers(terminalreporter)
+    if config.getoption("--compose-table"):
+        _print_compose_projects(terminalreporter)
+
+
+def _properties(terminalreporter: pytest.TerminalReporter, name: str) -> list[Any]:
     found = [report for kind in ("passed", "failed") for report in terminalreporter.getreports(kind)]
-    properties: list[Any] = [value for report in found for name, value in report.user_properties if name == "cell"]
-    cells = [cell[2:] for cell in sorted(properties)]
+    return sorted(value for report in found for key, value in report.user_properties if key == name)
+
+
+def _print_compose_projects(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the outcome for each compose project, and the share of refusals."""
+    rows = _properties(terminalreporter, "compose")
+    for row in [("project", "outcome", "by", "direct"), *rows]:
+        terminalreporter.write_line(row[0].ljust(36) + row[1].ljust(10) + row[2].ljust(22) + row[3])
+    outcomes = [row[1] for row in rows]
+    refused, possible = outcomes.count("refused"), len(rows) - outcomes.count("operator")
+    terminalreporter.write_line(
+        f"{len(rows)} projects: {outcomes.count('right')} right, {refused} refused with a remedy"
+        f" ({refused / max(possible, 1):.1%} of those that a plan can cover),"
+        f" {outcomes.count('operator')} that only the operator can change"
+    )
+
+
+def _print_providers(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the table of providers and cases, with the reason below it for each cell that a provider has not."""
+    cells = [cell[2:] for cell in _properties(terminalreporter, "cell")]
     rows: dict[str, dict[str, str]] = {}
     for provider, case, stated in cells:
         rows.setdefault(provider, {})[case] = stated

@@ -16,7 +16,7 @@ import json
 import posixpath
 import re
 import shlex
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Callable, Dict, List, Mapping, Optional, Union
 from urllib.parse import urlsplit
 
@@ -29,8 +29,10 @@ PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
 OTHER_PROXIES = (*PROXY_VARIABLES, "ALL_PROXY", "all_proxy", "OPENCLAW_PROXY_URL")
 _KEPT = ("NO_PROXY", "no_proxy", "NODE_EXTRA_CA_CERTS", "NODE_OPTIONS")
 CA_IN_GATEWAY = "/etc/ssl/certs/proxy-ca.pem"
+# Docker cannot create a file for a mount in a directory that the operator mounted read-only.
+CA_ELSEWHERE = "/etc/openclaw-egress/proxy-ca.pem"
 OUR_LABEL = "openclaw.egress.command"
-OUR_SERVICES = ("openclaw-proxy", "openclaw-carrier")
+OUR_SERVICES = ("openclaw-proxy", "openclaw-proxy-ui", "openclaw-carrier")
 # The path is outside of the working directory, which the operator may have mounted from the clone.
 MOUNTED_BOOTSTRAP = "/etc/openclaw-egress/proxy-bootstrap.cjs"
 # Firewall rules distinguish the classes by the bridge of their network in the nested daemon.
@@ -48,15 +50,22 @@ _INTERPRETS = re.compile(
 )
 # A script or a supervisor counts as well, because it may start Node.
 _RUNS_NODE = re.compile(
-    r"\b(?:node|nodejs|npm|npx|pnpm|yarn|openclaw|supervisord|s6-svscan)\b|\.[cm]?js\b|\.sh\b|entrypoint|/init\b"
+    r"\A(?:\S*/)?gateway\b|\b(?:node|nodejs|npm|npx|pnpm|yarn|openclaw|clawdbot|moltbot|supervisord|s6-svscan)\b"
+    r"|\.[cm]?js\b|\.sh\b|entrypoint|/init\b"
 )
+# Runtimes that ignore NODE_OPTIONS.
+_OTHER_RUNTIME = re.compile(r"(?:\A|[\s;&|(/])(?:bun|bunx|deno)(?=\s|\Z)")
 _SHELL_START = r"(?:^|[\s;&|(\"'`])"
 # Programs that start another program without the environment, at the places where a command can name a program.
 _CLEARS = re.compile(
     r"(?:^|[;&|(\n]\s*|\bexec\s+|\s-c\s+|\s--\s+|\bthen\s+)(?:\S*/)?"
-    r"(env\s+(?:-i\b|-(?=\s)|--ignore-environment)|(?:su|runuser)\s+(?:-(?=\s)|-l\b|--login)"
-    r"|sudo(?=\s)(?!(?:\s+\S+)*?\s+(?:-[A-Za-z]*E\b|--preserve-env)))"
+    r"(env\s+(?:-i\b|-(?=\s)|--ignore-environment)"
+    r"|(?:su|runuser)\s+(?:(?!-c\b|--command\b|--\s)[^\s;&|]+\s+)*?(?:-(?=\s)|-l\b|--login\b)"
+    r"|setpriv\s+(?:[^\s;&|]+\s+)*?--reset-env"
+    r"|sudo(?=\s)(?!(?:\s+\S+)*?\s+(?:-[A-Za-z]*E|--preserve-env)))"
 )
+# Words that remove variables: `unset A B`, `env -u A`.
+_UNSETS = re.compile(r"(?:\bunset\s+(?:-v\s+)?|\s(?:-u\s*|--unset[= ]))(\w+(?:[ \t]+\w+)*)")
 _SECRET = re.compile(r"(?i)\A--?\S*(?:token|password|secret|key)")
 _SOCKET = re.compile(r"docker[.]sock\Z|\A(?:/var)?/run/?\Z|\A/\Z")
 
@@ -163,10 +172,11 @@ def make_plan(
                 "no-service",
                 "the compose project has no service %s. It has: %s" % (options.service, ", ".join(services) or "none"),
                 "openclaw_gateway_service",
-                _service_remedy(services),
+                _profile_remedy(uninterpolated, options) or _service_remedy(services),
             )
         )
         return plan
+    options = replace(options, proxy_url=_reached_proxy_url(services[options.service] or {}, options))
     gateway = _Gateway(uninterpolated, interpolated, image, options)
     try:
         _plan_start(plan, gateway)
@@ -183,6 +193,7 @@ def make_plan(
     _plan_environment(plan, gateway)
     _plan_ca(plan, gateway)
     _plan_networks(plan, gateway)
+    _check_names(plan, gateway)
     _check_image(plan, gateway, image is None)
     if uninterpolated is None:
         plan.warnings.append(
@@ -199,6 +210,29 @@ def make_plan(
     _check_requirements_of_level_network(plan, gateway)
     plan.fingerprint = _fingerprint(gateway)
     return plan
+
+
+def _reached_proxy_url(service: Settings, options: Options) -> str:
+    """Return the proxy's URL with its address if the gateway uses the host's network, which has no Docker DNS."""
+    url = urlsplit(options.proxy_url)
+    if options.enforcement == "network" or service.get("network_mode") != "host" or url.hostname != OUR_SERVICES[0]:
+        return options.proxy_url
+    return url._replace(netloc="%s:%d" % (options.proxy_address, url.port or 8080)).geturl()
+
+
+def _profile_remedy(uninterpolated: Settings | None, options: Options) -> str:
+    """Return the remedy for a service whose profile is not active; empty if it has none.
+
+    Compose leaves such a service out of the configuration with resolved variables only.
+    """
+    service = ((uninterpolated or {}).get("services") or {}).get(options.service) or {}
+    profiles = service.get("profiles") or []
+    if not profiles:
+        return ""
+    return "It belongs to a profile that is not active. Set COMPOSE_PROFILES=%s in %s." % (
+        profiles[0],
+        options.env_file,
+    )
 
 
 def _service_remedy(services: Settings) -> str:
@@ -278,7 +312,7 @@ def _plan_start(plan: Plan, gateway: _Gateway) -> None:
     """Choose the setting that loads the bootstrap, and plan command, entrypoint and NODE_OPTIONS."""
     options = gateway.options
     start = _start(gateway)
-    in_image = gateway.image.get("WorkingDir") or "/app"
+    in_image = str(gateway.image.get("WorkingDir") or ("/" if gateway.image else "/app"))
     plan.workdir = str(gateway.service.get("working_dir") or in_image)
     mounted = options.bootstrap == "mount"
     plan.bootstrap = MOUNTED_BOOTSTRAP if mounted else posixpath.join(in_image, "proxy-bootstrap.cjs")
@@ -306,6 +340,16 @@ def _plan_start(plan: Plan, gateway: _Gateway) -> None:
             command = [inputs.escaped(word) for word in start.command]
     plan.command = command
     _check_words(plan, gateway, start)
+    if not mounted and _covering(gateway, plan.bootstrap):
+        plan.problems.append(
+            Problem(
+                "bootstrap-hidden",
+                "a volume at %s hides the bootstrap in the image, %s"
+                % (_covering(gateway, plan.bootstrap)[0], plan.bootstrap),
+                gateway.where("volumes"),
+                "Set openclaw_gateway_bootstrap: mount.",
+            )
+        )
 
 
 def _entrypoint_text(gateway: _Gateway, start: _Start) -> list[str]:
@@ -338,6 +382,12 @@ def _is_transparent(entrypoint: list[str]) -> bool:
     if not entrypoint or entrypoint[-1] == "--":
         return True
     return len(entrypoint) == 1 and not _INTERPRETS.match(entrypoint[0])
+
+
+def _covering(gateway: _Gateway, path: str) -> list[str]:
+    """Return the targets of the operator's volumes that hold this path. Docker refuses the target `/`."""
+    targets = [target.rstrip("/") for _source, target in inputs.mounts(gateway.service)]
+    return [target for target in targets if target and path.startswith(target + "/")]
 
 
 def _quoted(path: str) -> str:
@@ -373,22 +423,31 @@ def _firewall_entrypoint(plan: Plan, options: Options) -> list[str]:
 def _check_words(plan: Plan, gateway: _Gateway, start: _Start) -> None:
     """Find words of the command that remove or replace our variables in the gateway's processes."""
     text = " ".join([*start.entrypoint, *start.command])
-    ours = "|".join([*OTHER_PROXIES, *_KEPT, "NODE_USE_ENV_PROXY"])
-    for name in re.findall(_SHELL_START + r"(%s)=" % ours, text):
-        if name == "NODE_OPTIONS" and (plan.loaded_by != "NODE_OPTIONS" or re.search(r"\$\{?NODE_OPTIONS\b", text)):
+    ours = (*OTHER_PROXIES, *_KEPT, "NODE_USE_ENV_PROXY")
+    set_names = [(name, "sets") for name in re.findall(_SHELL_START + r"(%s)=" % "|".join(ours), text)]
+    unset = [name for names in _UNSETS.findall(text) for name in names.split() if name in ours]
+    for name, verb in [*set_names, *((name, "unsets") for name in unset)]:
+        if name == "NODE_OPTIONS" and (
+            plan.loaded_by != "NODE_OPTIONS" or (verb == "sets" and re.search(r"\$\{?NODE_OPTIONS\b", text))
+        ):
             continue
+        if verb == "unsets":
+            remedy = "Keep %s in the command." % name
+        elif name in _KEPT:
+            remedy = "Set %s in `environment` of the service, where the role keeps it." % name
+        else:
+            remedy = "Remove that assignment."
         plan.problems.append(
             Problem(
                 "variable-overridden",
-                "the command sets %s itself, so the gateway would not have the role's value" % name,
+                "the command %s %s itself, so the gateway would not have the role's value" % (verb, name),
                 gateway.where("command"),
-                "Set %s in `environment` of the service, where the role keeps it." % name
-                if name in _KEPT
-                else "Remove that assignment.",
+                remedy,
             )
         )
-    words = start.command or start.entrypoint
-    if words and not _RUNS_NODE.search(" ".join(words)):
+    words = start.command if start.command and _is_transparent(start.entrypoint) else start.entrypoint + start.command
+    named = " ".join(words)
+    if plan.loaded_by == "NODE_OPTIONS" and words and (_OTHER_RUNTIME.search(named) or not _RUNS_NODE.search(named)):
         plan.warnings.append(
             Problem(
                 "no-node",
@@ -416,7 +475,8 @@ def _plan_environment(plan: Plan, gateway: _Gateway) -> None:
     _check_other_proxy(plan, gateway)
     plan.environment.update(dict.fromkeys(PROXY_VARIABLES, options.proxy_url))
     own = _entries(gateway.text_of("NO_PROXY")) + _entries(gateway.text_of("no_proxy"))
-    if "*" in own:
+    effective = [found.get("NO_PROXY", ""), found.get("no_proxy", "")]
+    if "*" in [*own, *(entry for value in effective for entry in re.split(r"[,\s]+", value))]:
         plan.problems.append(
             Problem(
                 "no-proxy-all",
@@ -425,7 +485,7 @@ def _plan_environment(plan: Plan, gateway: _Gateway) -> None:
                 "Name the destinations that need no proxy.",
             )
         )
-    local = _local_names(gateway)
+    local = [name for name in _local_names(gateway) if name not in options.no_proxy]
     # Write literal hosts first, because Node only compares text.
     entries = [*options.direct_hosts, *_telemetry_hosts(found), *own, *local, *options.no_proxy]
     if gateway.is_network:
@@ -433,7 +493,8 @@ def _plan_environment(plan: Plan, gateway: _Gateway) -> None:
     # At the level `network` all traffic except loopback uses the proxy, including the gateway's telemetry.
     no_proxy = "localhost,127.0.0.1" if gateway.is_network else ",".join(dict.fromkeys(entries))
     plan.environment.update({"NO_PROXY": no_proxy, "no_proxy": no_proxy})
-    plan.environment.update({"NODE_USE_ENV_PROXY": "1", "NODE_EXTRA_CA_CERTS": CA_IN_GATEWAY})
+    ca = CA_ELSEWHERE if _covering(gateway, CA_IN_GATEWAY) else CA_IN_GATEWAY
+    plan.environment.update({"NODE_USE_ENV_PROXY": "1", "NODE_EXTRA_CA_CERTS": ca})
 
 
 def _check_other_proxy(plan: Plan, gateway: _Gateway) -> None:
@@ -443,10 +504,11 @@ def _check_other_proxy(plan: Plan, gateway: _Gateway) -> None:
         for name in OTHER_PROXIES
         if name in own and gateway.environment.get(name, "").rstrip("/") not in ("", gateway.options.proxy_url)
     ]
-    # Our variables override those of the image, except OPENCLAW_PROXY_URL.
-    of_image = "" if "OPENCLAW_PROXY_URL" in own else gateway.environment.get("OPENCLAW_PROXY_URL", "")
-    if of_image not in ("", gateway.options.proxy_url):
-        other.append("OPENCLAW_PROXY_URL of the image")
+    # Our variables override the image's, except these.
+    for name in ("ALL_PROXY", "all_proxy", "OPENCLAW_PROXY_URL"):
+        of_image = "" if name in own else gateway.environment.get(name, "")
+        if of_image not in ("", gateway.options.proxy_url):
+            other.append("%s of the image" % name)
     if other:
         plan.problems.append(
             Problem(
@@ -454,7 +516,8 @@ def _check_other_proxy(plan: Plan, gateway: _Gateway) -> None:
                 "%s has a proxy already (%s in your own compose files, env_file or image), and it can use only one"
                 % (gateway.options.service, ", ".join(other)),
                 gateway.where("environment"),
-                "Remove these variables.",
+                "Remove these variables."
+                + (" Set those of the image to an empty value in `environment`." if "image" in other[-1] else ""),
             )
         )
 
@@ -475,16 +538,17 @@ def _telemetry_hosts(environment: Mapping[str, str]) -> list[str]:
 
 
 def _local_names(gateway: _Gateway) -> list[str]:
-    """Return the hosts that only the gateway's networks or its host can resolve, and that the proxy could not reach.
+    """Return the hosts that only the gateway's networks or its host can reach, and that the proxy could not reach.
 
-    These are the other services on its networks, links, extra hosts with a private address, and hosts without a dot in
-    its environment, such as a container of another project.
+    These are the other services on its networks, links, extra hosts with a private address, and local hosts of URLs in
+    its environment and health check, such as a container of another project.
     """
     service, project = gateway.service, gateway.project
-    own = set(inputs.network_names(project, inputs.networks(service)).values())
+    own = set(inputs.network_names(project, inputs.reached_networks(project, service)).values())
+    mode_service = str(service.get("network_mode") or "").partition("service:")[2]
     names: list[str] = []
     for name, other in (project.get("services") or {}).items():
-        if name in (gateway.options.service, *OUR_SERVICES):
+        if name in (gateway.options.service, mode_service, *OUR_SERVICES):
             continue
         theirs = inputs.networks(other or {})
         shared = [key for key, real in inputs.network_names(project, theirs).items() if real in own]
@@ -494,21 +558,25 @@ def _local_names(gateway: _Gateway) -> list[str]:
     for link in [*(service.get("links") or []), *(service.get("external_links") or [])]:
         names.append(str(link).rpartition(":")[2])
     names += [name for name, address in inputs.extra_hosts(service).items() if inputs.is_local(address)]
-    for variable, value in gateway.environment.items():
-        if variable not in OTHER_PROXIES:
-            names += [host for host in _hosts(value) if "." not in host or host == "host.docker.internal"]
-    ours = {"localhost", gateway.options.service, urlsplit(gateway.options.proxy_url).hostname, *OUR_SERVICES}
+    texts = [value for variable, value in gateway.environment.items() if variable not in OTHER_PROXIES]
+    for text in [*texts, inputs.health_check(service, gateway.image)]:
+        names += [host for host in _hosts(text) if inputs.is_local_host(host)]
+    ours = {"localhost", urlsplit(gateway.options.proxy_url).hostname, *OUR_SERVICES}
     return [name for name in dict.fromkeys(names) if name not in ours]
 
 
 def _hosts(text: str) -> list[str]:
-    """Return the hosts of the URLs in a text."""
-    return [host.lower() for host in re.findall(r"[a-z][a-z0-9+.-]*://(?:[^/@\s]*@)?([A-Za-z][\w.-]*)", text)]
+    """Return the hosts of the URLs in a text, without IPv6 addresses."""
+    return [host.lower() for host in re.findall(r"[a-z][a-z0-9+.-]*://(?:[^/@\s]*@)?([A-Za-z0-9][\w.-]*)", text)]
 
 
 def _warn_of_local_names(plan: Plan, gateway: _Gateway, local: list[str]) -> None:
+    # At the level `network` the proxy forwards telemetry to its address.
+    telemetry = [host for host in _telemetry_hosts(gateway.environment) if "." in host]
+    reached = (gateway.options.service, *telemetry)
+    elsewhere = [name for name in local if name not in reached and not inputs.is_loopback(name)]
     for variable, value in gateway.environment.items():
-        for name in local:
+        for name in elsewhere:
             if name in _hosts(value) or re.match(r"%s(?::\d+)?\Z" % re.escape(name), value):
                 plan.warnings.append(
                     Problem(
@@ -526,7 +594,7 @@ def _warn_of_local_names(plan: Plan, gateway: _Gateway, local: list[str]) -> Non
 def _plan_ca(plan: Plan, gateway: _Gateway) -> None:
     """Find the operator's own CA certificates, which the role puts into one file with the proxy's."""
     path = gateway.environment.get("NODE_EXTRA_CA_CERTS", "")
-    if path in ("", CA_IN_GATEWAY):
+    if path in ("", CA_IN_GATEWAY, CA_ELSEWHERE):
         return
     plan.ca = posixpath.join(plan.workdir, path)
     files = [*inputs.mounts(gateway.service), *inputs.files(gateway.project, gateway.service)]
@@ -567,7 +635,8 @@ def _check_network_mode(plan: Plan, gateway: _Gateway) -> None:
         )
     elif kind == "service":
         other = (gateway.project.get("services") or {}).get(name) or {}
-        if options.proxy_network in inputs.network_names(gateway.project, inputs.networks(other)).values():
+        reached = inputs.reached_networks(gateway.project, other)
+        if options.proxy_network in inputs.network_names(gateway.project, reached).values():
             return
         remedy = (
             "In your compose file add the external network %s to the networks of the service %s, whose network it uses."
@@ -584,6 +653,33 @@ def _is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _check_names(plan: Plan, gateway: _Gateway) -> None:
+    """Find names in the operator's files that Compose would merge with the services and the network of our file."""
+    project, network = gateway.project, gateway.options.proxy_network
+
+    def taken(found: str, where: str, remedy: str) -> None:
+        plan.problems.append(Problem("name-taken", found, where, remedy))
+
+    for name, service in (project.get("services") or {}).items():
+        where = "services.%s" % name
+        if name in OUR_SERVICES:
+            taken(
+                "your compose files have a service with the name of the role's service %s" % name, where, "Rename it."
+            )
+        elif (service or {}).get("container_name") in OUR_SERVICES:
+            found = "the container has the name of the role's container %s" % service["container_name"]
+            taken(found, where + ".container_name", "Choose another container_name.")
+    if network in (project.get("networks") or {}):
+        real = inputs.network_names(project, {network: {}})[network]
+        if real != network:
+            taken(
+                "your compose files use this key for the network %s. The role's compose file uses it for the proxy's"
+                % real,
+                "networks.%s" % network,
+                "Rename the key, also in the services that use it.",
+            )
 
 
 def _check_image(plan: Plan, gateway: _Gateway, is_missing: bool) -> None:
@@ -692,7 +788,8 @@ def _check_running(plan: Plan, gateway: _Gateway, container: Settings) -> None:
                 "other-proxy",
                 "the running container has a proxy (%s) that your compose files do not set here" % ", ".join(other),
                 "environment of the container",
-                "Unset these variables in the shell that starts Compose, and %s." % start_it,
+                "Unset these variables in the shell that starts Compose, or remove `proxies` from Docker's config.json,"
+                " and %s." % start_it,
             )
         )
 

@@ -19,6 +19,9 @@ Words = List[str]
 # A variable of Compose without a default value: `$NAME`, `${NAME}`, `${NAME-}`, `${NAME:-}`.
 _UNSET = re.compile(r"\$(?:\w+|\{\w+(?::?-)?\})\Z")
 _BRACES = re.compile(r"(?<!\$)\$\{[^}]*\}")
+_SHARED = ipaddress.ip_network("100.64.0.0/10")
+# Names of the containers' host: Docker Desktop, and Podman.
+_CONTAINER_HOSTS = ("host.docker.internal", "gateway.docker.internal", "host.containers.internal")
 
 
 def literal(text: str) -> str:
@@ -87,6 +90,13 @@ def networks(service: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return {str(name): {} for name in given}
 
 
+def reached_networks(project: Mapping[str, Any], service: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the networks of a service, or of the service whose network it uses (``network_mode: service:NAME``)."""
+    kind, name = str(service.get("network_mode") or "").partition(":")[::2]
+    other = (project.get("services") or {}).get(name) if kind == "service" else None
+    return networks(other or {}) if name and other is not None else networks(service)
+
+
 def network_names(project: Mapping[str, Any], keys: Mapping[str, Any]) -> dict[str, str]:
     """Return Docker's name of each network, by its key in the compose file."""
     known = project.get("networks") or {}
@@ -115,14 +125,41 @@ def extra_hosts(service: Mapping[str, Any]) -> dict[str, str]:
 
 
 def is_local(address: str) -> bool:
-    """Return whether an extra host is the host itself or in a private network. Link-local addresses are not."""
+    """Return whether an address is the host itself or in a private network. Link-local addresses are not.
+
+    The range of carrier-grade NAT (RFC 6598) counts as private, because Tailscale uses it.
+    """
     if address == "host-gateway":
         return True
-    try:
-        found = ipaddress.ip_address(address.strip("[]"))
-    except ValueError:
+    found = _address(address)
+    if found is None:
         return False
-    return found.is_private and not found.is_link_local
+    return (found.is_private and not found.is_link_local) or (found.version == 4 and found in _SHARED)
+
+
+def is_local_host(host: str) -> bool:
+    """Return whether the host of a URL is a container, the host of the containers, or a private address."""
+    return host in _CONTAINER_HOSTS or ("." not in host if _address(host) is None else is_local(host))
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host is a loopback address or the unspecified address, which connects to this host too."""
+    found = _address(host)
+    return found is not None and (found.is_loopback or found.is_unspecified)
+
+
+def health_check(service: Mapping[str, Any], image: Mapping[str, Any]) -> str:
+    """Return the command of the container's health check as a text; empty if there is none or it is disabled."""
+    given = service.get("healthcheck") or {}
+    test = [] if given.get("disable") else given.get("test") or (image.get("Healthcheck") or {}).get("Test") or []
+    return test if isinstance(test, str) else " ".join(str(word) for word in test)
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return None
 
 
 def mounts(service: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -153,10 +153,10 @@ problems:
   contains: &problem
     code:
       description: >-
-        A stable code. Codes: C(command-unreadable), C(docker-socket), C(environment-cleared), C(local-service),
-        C(network-mode), C(no-image), C(no-node), C(no-proxy-all), C(no-service), C(only-interpolated),
-        C(other-command), C(other-directory), C(other-entrypoint), C(other-files), C(other-image), C(other-project),
-        C(other-proxy), C(other-service), C(user), C(variable-overridden).
+        A stable code. Codes: C(bootstrap-hidden), C(command-unreadable), C(docker-socket), C(environment-cleared),
+        C(local-service), C(name-taken), C(network-mode), C(no-image), C(no-node), C(no-proxy-all), C(no-service),
+        C(only-interpolated), C(other-command), C(other-directory), C(other-entrypoint), C(other-files), C(other-image),
+        C(other-project), C(other-proxy), C(other-service), C(user), C(variable-overridden).
       type: str
       sample: other-proxy
     found:

@@ -108,6 +108,8 @@ def test_each_code_is_documented_and_has_a_case():
     } | {"other-command", "other-entrypoint"}
     plans = [yaml.safe_load(path.read_text())["plan"] for path in CASES.values()]
     cases = {item["code"] for plan in plans for kind in ("problems", "warnings") for item in plan.get(kind, [])}
+    projects = (Path(__file__).parent / "compose_projects").glob("*/case.yml")
+    cases |= {code for path in projects if (code := yaml.safe_load(path.read_text()).get("refused"))}
     documented = re.search(r"Codes: (.+?)\.\n", (ROOT / "plugins/modules/openclaw_gateway_plan.py").read_text(), re.S)
     assert set(re.findall(r"C\(([a-z-]+)\)", documented[1])) == made
     assert cases == made
@@ -156,3 +158,86 @@ def test_a_command_that_drops_our_variables_is_refused(command, code):
     project = {"services": {"openclaw-gateway": {"command": command, "networks": ["openclaw-gateway-net"]}}}
     project["networks"] = {"openclaw-gateway-net": {"external": True}}
     assert [item["code"] for item in planned({"interpolated": project}).get("problems", [])] == ([code] if code else [])
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        (["su", "-s", "/bin/sh", "-", "node", "-c", "node x"], "environment-cleared"),
+        (["su", "-s", "/bin/sh", "node", "-c", "node x - -l"], None),
+        (["runuser", "-u", "node", "--", "node", "x", "-l"], None),
+        (["setpriv", "--reuid=node", "--reset-env", "node", "x"], "environment-cleared"),
+        (["setpriv", "--reuid=node", "--clear-groups", "node", "x"], None),
+        (["sudo", "-EH", "-u", "node", "node", "x"], None),
+        (["sh", "-c", "unset https_proxy NO_PROXY; node x"], "variable-overridden"),
+        (["sh", "-c", "unset NODE_OPTIONS\nexec node x"], "variable-overridden"),
+        (["sh", "-c", "unset FOO; node x"], None),
+        (["env", "-u", "HTTPS_PROXY", "node", "x"], "variable-overridden"),
+        (["env", "--unset=HTTPS_PROXY", "node", "x"], "variable-overridden"),
+        (["node", "x", "-u", "HTTPS"], None),
+    ],
+)
+def test_a_command_that_removes_our_variables_is_refused(command, code):
+    project = {"services": {"openclaw-gateway": {"command": command, "network_mode": "host"}}}
+    assert {item["code"] for item in planned({"interpolated": project}).get("problems", [])} == ({code} - {None})
+
+
+def test_refusal_of_an_inactive_profile_names_the_profile():
+    raw = {"services": {"openclaw-gateway": {"profiles": ["claw", "all"]}, "db": {}}}
+    given = {"uninterpolated": raw, "interpolated": {"services": {"db": {}}}}
+    [problem] = planned(given, env_file="/srv/.env")["problems"]
+    assert problem["code"] == "no-service"
+    assert problem["remedy"].endswith("Set COMPOSE_PROFILES=claw in /srv/.env.")
+
+
+@pytest.mark.parametrize(
+    ("url", "enforcement", "expected"),
+    [
+        ("http://openclaw-proxy:8080", "application", "http://172.30.0.250:8080"),
+        ("http://openclaw-proxy:8090", "application", "http://172.30.0.250:8090"),
+        ("http://10.0.0.9:8080", "application", "http://10.0.0.9:8080"),
+        ("http://proxy.example.com:8080", "application", None),
+        ("http://openclaw-proxy:8080", "network", None),
+    ],
+)
+def test_gateway_on_the_hosts_network_uses_the_address_of_the_proxy(url, enforcement, expected):
+    project = {"services": {"openclaw-gateway": {"command": ["node", "x"], "network_mode": "host"}}}
+    plan = planned({"interpolated": project}, proxy_url=url, enforcement=enforcement)
+    if expected is None:
+        assert "network-mode" in [item["code"] for item in plan["problems"]]
+    else:
+        assert plan["environment"]["HTTPS_PROXY"] == expected and "problems" not in plan
+
+
+@pytest.mark.parametrize(
+    ("services", "network", "where"),
+    [
+        ({"openclaw-proxy-ui": {}}, None, "services.openclaw-proxy-ui"),
+        ({"caddy": {"container_name": "openclaw-proxy"}}, None, "services.caddy.container_name"),
+        ({}, {"name": "other", "external": True}, "networks.openclaw-gateway-net"),
+        ({}, {"name": "openclaw-gateway-net"}, None),
+    ],
+)
+def test_names_of_the_role_cannot_be_used_by_the_project(services, network, where):
+    project = {"name": "p", "services": {"openclaw-gateway": {"command": ["node", "x"]}, **services}}
+    project["networks"] = {"openclaw-gateway-net": network} if network else {}
+    found = planned({"interpolated": project}).get("problems", [])
+    assert [(item["code"], item["where"]) for item in found] == ([("name-taken", where)] if where else [])
+
+
+@pytest.mark.parametrize(
+    ("test", "image", "direct"),
+    [
+        ("curl -f http://0.0.0.0:18789/healthz || exit 1", {}, "0.0.0.0"),
+        (["CMD", "wget", "-q", "http://claw:18789/healthz"], {}, "claw"),
+        (["CMD", "curl", "https://api.example.com/"], {}, None),
+        (None, {"Healthcheck": {"Test": ["CMD-SHELL", "curl http://[::]:1/ http://10.1.2.3/"]}}, "10.1.2.3"),
+    ],
+)
+def test_local_hosts_of_the_health_check_need_no_proxy(test, image, direct):
+    service = {"command": ["node", "x"], "network_mode": "host", "healthcheck": {"test": test}}
+    plan = planned({"interpolated": {"services": {"openclaw-gateway": service}}, "image": image})
+    assert plan["environment"].get("NO_PROXY") == (direct or "")
+    disabled = service | {"healthcheck": {"disable": True, "test": test}}
+    plan = planned({"interpolated": {"services": {"openclaw-gateway": disabled}}, "image": image})
+    assert plan["environment"]["NO_PROXY"] == ""
