@@ -79,6 +79,10 @@ def test_converse_stream_is_assembled_for_every_split_of_its_bytes() -> None:
         assert read(CONVERSE, STREAM, body[:at], body[at:]) == expected
 
 
+def test_stream_without_its_content_type_is_read() -> None:
+    assert read(CONVERSE, None, *EVENTS).usage == COUNTED
+
+
 def test_usage_and_stop_reason_of_a_plain_converse_response_are_read() -> None:
     body = {
         "output": {"message": {"role": "assistant", "content": [{"text": "Hi"}]}},

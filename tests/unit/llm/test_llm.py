@@ -212,6 +212,11 @@ def test_last_chat_chunk_with_usage_is_used_with_or_without_choices() -> None:
     [
         ({"x_groq": {"usage": {"prompt_tokens": 3, "completion_tokens": 4}}}, Usage(3, 4)),
         ({"usage": {"prompt_tokens": 3, "completion_tokens": 4, "prompt_cache_hit_tokens": 2}}, Usage(3, 4, 2)),
+        ({"usage": {"prompt_tokens": 3, "completion_tokens": 4, "cached_tokens": 2}}, Usage(3, 4, 2)),
+        (
+            {"choices": [{"delta": {}}, {"usage": {"prompt_tokens": 3, "completion_tokens": 4, "cached_tokens": 1}}]},
+            Usage(3, 4, 1),
+        ),
         (
             {
                 "usage": {
@@ -224,7 +229,7 @@ def test_last_chat_chunk_with_usage_is_used_with_or_without_choices() -> None:
             Usage(3, 14, None, None, 10),
         ),
     ],
-    ids=["groq", "deepseek", "xai"],
+    ids=["groq", "deepseek", "together", "moonshot", "xai"],
 )
 def test_usage_of_compatible_chat_apis_is_read(chunk: dict[str, Any], expected: Usage) -> None:
     assert read("/openai/v1/chat/completions", EVENTS, stream(chunk)).usage == expected
@@ -390,6 +395,9 @@ def test_path_selects_the_api(path: str, api: str | None) -> None:
         ("max.ai", None),
         ("api.mistral.ai", "mistral_ai"),
         ("openrouter.ai", "openrouter"),
+        ("adb-1.1.azuredatabricks.net", "databricks"),
+        ("ai-gateway.vercel.sh", "vercel"),
+        ("vercel.sh", None),
         ("europe-west4-aiplatform.googleapis.com", "gcp.vertex_ai"),
         ("bedrock-runtime.eu-west-1.amazonaws.com", "aws.bedrock"),
         ("10.0.0.1", None),

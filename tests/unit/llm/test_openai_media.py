@@ -72,6 +72,10 @@ def test_embeddings_equal_openais_type() -> None:
     )
 
 
+def test_total_of_voyage_ai_is_the_input() -> None:
+    assert read(EMBEDDINGS, {**EMBEDDED, "usage": {"total_tokens": 8}}).usage == Usage(8)
+
+
 @pytest.mark.parametrize("size", [MAX_PLAIN_BYTES // 2, MAX_PLAIN_BYTES + 1])
 def test_usage_after_a_long_list_of_numbers_is_read(size: int) -> None:
     body = json.dumps(EMBEDDED | {"data": [0.5] * (size // 5)}).encode()

@@ -44,7 +44,11 @@ def usage_of(usage: Mapping[str, Any]) -> Usage:
     return Usage(
         input_tokens=prompt,
         output_tokens=output,
-        cache_read_input_tokens=first_count(prompt_details.get("cached_tokens"), usage.get("prompt_cache_hit_tokens")),
+        cache_read_input_tokens=first_count(
+            prompt_details.get("cached_tokens"),
+            usage.get("prompt_cache_hit_tokens"),  # DeepSeek
+            usage.get("cached_tokens"),  # Moonshot AI and Together AI
+        ),
         cache_write_input_tokens=count_of(prompt_details.get("cache_write_tokens")),
         reasoning_output_tokens=reasoning,
     )
@@ -71,7 +75,11 @@ def _groq(value: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _usage_in(value: Mapping[str, Any]) -> Mapping[str, Any]:
-    return object_of(value.get("usage")) or object_of(_groq(value).get("usage"))
+    """Return the usage; Moonshot AI ends a stream with a choice that has it."""
+    if usage := object_of(value.get("usage")) or object_of(_groq(value).get("usage")):
+        return usage
+    found = (object_of(object_of(choice).get("usage")) for choice in list_of(value.get("choices")))
+    return next(filter(None, found), {})
 
 
 def _whole(value: Mapping[str, Any]) -> ResponseFacts:
@@ -187,6 +195,11 @@ API = Api(
         "integrate.api.nvidia.com": "nvidia",
         "together.ai": "together_ai",
         "together.xyz": "together_ai",
+        "ai-gateway.vercel.sh": "vercel",
+        "azuredatabricks.net": "databricks",
+        "databricks.com": "databricks",
+        "voyageai.com": "voyage_ai",
+        "writer.com": "writer",
         "z.ai": "z_ai",
         "bigmodel.cn": "z_ai",
     },

@@ -19,6 +19,7 @@ from openclaw_egress.llm.model import (
     Usage,
     count_of,
     error_of,
+    first_count,
     object_of,
     text_of,
 )
@@ -29,7 +30,8 @@ def _embedded(value: Mapping[str, Any]) -> ResponseFacts:
     return ResponseFacts(
         model=text_of(value.get("model")),
         id=text_of(value.get("id")),  # Mistral
-        usage=Usage(input_tokens=count_of(usage.get("prompt_tokens"))),
+        # Voyage AI states only the total. Nothing but the input counts.
+        usage=Usage(input_tokens=first_count(usage.get("prompt_tokens"), usage.get("total_tokens"))),
         billing=Billing(no_output=True),
         error_type=error_of(value.get("error")),
     )

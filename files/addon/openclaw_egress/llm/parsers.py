@@ -222,7 +222,9 @@ class ReaderWithHeaders:
 
 
 class GuessingReader:
-    """Reader that the first byte selects: a bracket begins an array, a brace an object, another byte an event stream.
+    """Reader that the first byte selects.
+
+    A bracket begins an array, a brace an object, a zero byte an AWS event stream, another byte an event stream.
 
     `plain`: the content type excludes an event stream.
     """
@@ -240,6 +242,8 @@ class GuessingReader:
                 return
             if begun.startswith(b"["):
                 self._reader = JsonStreamReader(self._api, lines=False)
+            elif begun.startswith(b"\0"):
+                self._reader = AwsStreamReader(self._api)
             elif self._plain or begun.startswith(b"{"):
                 self._reader = PlainReader(self._api)
             else:
