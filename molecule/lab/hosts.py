@@ -5,11 +5,12 @@ from __future__ import annotations
 import difflib
 import functools
 import json
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from tests.support.docker_exec import completed
 
 ROOT = Path(__file__).resolve().parents[2]
 NAME = "openclaw-egress-lab"
@@ -17,14 +18,8 @@ KEY = "sk-ant-api03-lab-key-that-must-not-be-kept"
 
 
 def run(*words: str, **options: Any) -> str:
-    """Return the output of a command. If it fails, raise an error with its output.
-
-    Try twice more if runc could not start the process in a container: the program has not run then.
-    """
-    for _ in range(3):
-        done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=ROOT, **options)
-        if done.returncode != 126 or "OCI runtime exec failed" not in done.stderr:
-            break
+    """Return the output of a command. If it fails, raise an error with its output."""
+    done = completed(words, cwd=ROOT, **options)
     assert done.returncode == 0, f"{' '.join(words)[:300]} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
     return done.stdout
 

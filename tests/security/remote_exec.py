@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from tests.security.inside import (
     wire,
 )
 from tests.security.inside.core import REGISTRY, Knowledge, Technique
+from tests.support.docker_exec import completed
 
 MODULES = (core, sockets, tls_clienthello, wire, names, http, addresses, tls, local, load, records, controls)
 """Modules in import order."""
@@ -53,11 +53,10 @@ def run_inside(python: Sequence[str], module: Any, knowledge: Knowledge, **more:
         "knowledge": dataclasses.asdict(knowledge),
         **more,
     }
-    done = subprocess.run(
-        (*python, "-c", _UNPACK), input=json.dumps(parcel), capture_output=True, text=True, timeout=LONGEST, check=False
-    )
+    done = completed((*python, "-c", _UNPACK), input=json.dumps(parcel), timeout=LONGEST)
     if done.returncode:
-        raise RuntimeError(f"{' '.join(python)} ended with {done.returncode}: {done.stderr[-2000:]}")
+        output = (done.stdout + done.stderr)[-2000:]
+        raise RuntimeError(f"{' '.join(python)} ended with {done.returncode}: {output}")
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 

@@ -1,0 +1,22 @@
+"""A command that may run in a container, with a second try if the container's runtime could not start it."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from typing import Any
+
+ATTEMPTS = 3
+
+
+def completed(words: Sequence[str], **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a command and return its result, with its output as text.
+
+    On a busy machine runc sometimes cannot start the process of a `docker exec`: nothing of the program has run then,
+    so try again. The message can be in either output, because an outer `docker exec` passes it on.
+    """
+    for _ in range(ATTEMPTS):
+        done = subprocess.run(words, capture_output=True, text=True, check=False, **options)
+        if done.returncode != 126 or "OCI runtime exec failed" not in done.stdout + done.stderr:
+            break
+    return done

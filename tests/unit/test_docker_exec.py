@@ -1,0 +1,29 @@
+"""Tests of the second try of a command whose container could not start it."""
+
+import sys
+
+import pytest
+
+from tests.support.docker_exec import ATTEMPTS, completed
+
+FAILED = "OCI runtime exec failed: exec failed: unable to start container process"
+PROGRAM = """
+import pathlib, sys
+tries = pathlib.Path(sys.argv[1])
+tries.write_text(tries.read_text() + "x" if tries.exists() else "x")
+if len(tries.read_text()) < int(sys.argv[2]):
+    print(sys.argv[5], file=sys.stdout if sys.argv[3] == "stdout" else sys.stderr)
+    sys.exit(int(sys.argv[4]))
+"""
+
+
+@pytest.mark.parametrize("output", ["stdout", "stderr"])
+@pytest.mark.parametrize(
+    ("succeeds_at", "code", "text", "tries"),
+    [(2, 126, FAILED, 2), (9, 126, FAILED, ATTEMPTS), (9, 126, "permission denied", 1), (9, 1, FAILED, 1)],
+)
+def test_only_a_process_that_did_not_start_is_started_again(tmp_path, output, succeeds_at, code, text, tries):
+    words = [sys.executable, "-c", PROGRAM, tmp_path / "tries", str(succeeds_at), output, str(code), text]
+    done = completed(list(map(str, words)))
+    assert (tmp_path / "tries").read_text() == "x" * tries
+    assert done.returncode == (0 if succeeds_at == tries else code)
