@@ -48,10 +48,11 @@ _NODE_FIRST = re.compile(r"\s*(?:[^\s\"'\\$]*/)?node(?:js)?(?=\s|\Z)")
 _INTERPRETS = re.compile(
     r"(?:\S*/)?(?:gosu|su-exec|setpriv|chroot|su|sudo|runuser|env|(?:ba|da|a|z)?sh|npm|npx|pnpm|yarn)\Z"
 )
-# A script or a supervisor counts as well, because it may start Node.
+# A script or a supervisor counts as well, because it may start Node. systemd does not, because its services do not get
+# the container's environment.
 _RUNS_NODE = re.compile(
-    r"\A(?:\S*/)?gateway\b|\b(?:node|nodejs|npm|npx|pnpm|yarn|openclaw|clawdbot|moltbot|supervisord|s6-svscan)\b"
-    r"|\.[cm]?js\b|\.sh\b|entrypoint|/init\b"
+    r"\A(?:\S*/)?gateway\b|\b(?:node|nodejs|npm|npx|pnpm|yarn|tsx|ts-node|nodemon|pm2|openclaw|clawdbot|moltbot)\b"
+    r"|\b(?:supervisord|s6-svscan)\b|\.[cm]?js\b|\.sh\b|entrypoint|(?<!/sbin)/init\b"
 )
 # Runtimes that ignore NODE_OPTIONS.
 _OTHER_RUNTIME = re.compile(r"(?:\A|[\s;&|(/])(?:bun|bunx|deno)(?=\s|\Z)")

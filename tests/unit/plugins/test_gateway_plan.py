@@ -241,3 +241,25 @@ def test_local_hosts_of_the_health_check_need_no_proxy(test, image, direct):
     disabled = service | {"healthcheck": {"disable": True, "test": test}}
     plan = planned({"interpolated": {"services": {"openclaw-gateway": disabled}}, "image": image})
     assert plan["environment"]["NO_PROXY"] == ""
+
+
+@pytest.mark.parametrize(
+    ("command", "warned"),
+    [
+        (["tsx", "src/index.ts", "gateway"], False),
+        (["nodemon", "dist/index"], False),
+        (["gateway", "--bind", "lan"], False),
+        (["clawdbot", "gateway"], False),
+        (["/init"], False),
+        (["/sbin/init"], True),
+        (["bun", "dist/index.js"], True),
+        (["sh", "-c", "exec /usr/local/bin/bun run dist/index.js"], True),
+        (["sh", "-c", "bundle.sh; exec node x"], False),
+        (["deno", "run", "x.js"], True),
+        (["python3", "-m", "gateway"], True),
+    ],
+)
+def test_a_command_without_node_is_warned_of(command, warned):
+    project = {"services": {"openclaw-gateway": {"command": command, "network_mode": "host"}}}
+    given = {"interpolated": project, "uninterpolated": project, "image": {"Entrypoint": ["docker-entrypoint.sh"]}}
+    assert [item["code"] for item in planned(given).get("warnings", [])] == (["no-node"] if warned else [])
