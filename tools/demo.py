@@ -1,9 +1,9 @@
 """`make demo`: a demonstration of the product on this machine, without root, Docker or Loki.
 
 It starts `egress run` with the local store and a fake provider. The official SDKs call through the gateway's listener,
-the browser's class reaches an ordinary site, and the code sandbox's class is refused. With LIVE=1 and
-ANTHROPIC_API_KEY the Anthropic calls go to the real provider. At the end it opens the web page, and with KEEP=1 leaves
-it open until Ctrl-C. Exits with 1 if any step fails.
+the browser's class reaches an ordinary site, the code sandbox's class is refused, and the build's class is reported.
+With LIVE=1 and ANTHROPIC_API_KEY the Anthropic calls go to the real provider. At the end it opens the web page, and
+with KEEP=1 leaves it open until Ctrl-C. Exits with 1 if any step fails.
 """
 
 from __future__ import annotations
@@ -102,16 +102,21 @@ def anthropic_calls(proxy: RunningProxy, http: httpx.Client) -> None:
         raise DemoError("a call that the provider refused returned success")
 
     def with_tool() -> str:
-        answer = claude.messages.create(
-            model=MODEL if LIVE else "tools", max_tokens=200, system="Answer in one sentence.", tools=[WEATHER],
-            messages=AGENT,
-        )  # fmt: skip
-        return f"{len(answer.content)} parts, {answer.stop_reason}"
+        known = {"model": MODEL if LIVE else "tools", "max_tokens": 200, "system": "Answer in one sentence."}
+        answer = claude.messages.create(**known, tools=[WEATHER], messages=AGENT)
+        calls = [part.id for part in answer.content if part.type == "tool_use"]
+        results = [{"type": "tool_result", "tool_use_id": call, "content": "sun, 11 °C"} for call in calls]
+        turns = [
+            {"role": "assistant", "content": answer.content},
+            {"role": "user", "content": results or "Which city is warmer?"},
+        ]
+        claude.messages.create(**known, tools=[WEATHER], messages=[*AGENT, *turns])
+        return f"2 turns, the first with {len(calls)} tool calls"
 
     step("Anthropic SDK, a message", plain)
     step("Anthropic SDK, a streamed message", streamed)
     step("Anthropic SDK, a failed call", failing)
-    step("Anthropic SDK, a turn of an agent with a tool", with_tool)
+    step("Anthropic SDK, turns of an agent with a tool", with_tool)
 
 
 def openai_calls(proxy: RunningProxy, http: httpx.Client) -> None:
@@ -151,8 +156,15 @@ def classes(proxy: RunningProxy, providers: LLMProviders) -> None:
         expect(answer.status_code == 403, f"the sandbox's class got {answer.status_code}")
         return f"403: {answer.json()['error']['reason']}"
 
+    def build() -> str:
+        with proxy.client("build") as http:
+            answer = http.get(f"http://packages.example.com:{providers.http_port}/")
+        expect(answer.status_code == 200, f"the build's class got {answer.status_code}")
+        return "allowed, and reported, because its policy is not enforced yet"
+
     step("browser class, an ordinary site", browser)
     step("sandbox class, the same site", sandbox)
+    step("build class, a site without a rule", build)
 
 
 def records(proxy: RunningProxy) -> None:
@@ -160,8 +172,8 @@ def records(proxy: RunningProxy) -> None:
     console.rule("egress records", align="left")
     console.print(egress(proxy, "records"), end="", markup=False, soft_wrap=True)
     rows = proxy.exchanges()
-    expect(len(rows) == 7, f"expected 7 recorded exchanges, found {len(rows)}")
-    expect(len(proxy.denials()) == 1, "the refusal was not recorded")
+    expect(len(rows) == 8, f"expected 8 recorded exchanges, found {len(rows)}")
+    expect(len(proxy.denials()) == 2, "the refusal or the report was not recorded")
     shown = next(row for row in rows if row.stream)
     console.rule(f"egress show {shown.id[:8]}", align="left")
     text = egress(proxy, "show", shown.id[:8])
@@ -182,7 +194,7 @@ def show_page(proxy: RunningProxy) -> None:
     """Open the web page, and print its address. With KEEP=1 leave it open until Ctrl-C."""
     with RunningUI(proxy.directory / "state", proxy.environment) as page:
         shown = page.get("/").text.count('scope="row"')
-        expect(shown == 9, f"the page shows {shown} rows instead of 8 records and a template")
+        expect(shown == 11, f"the page shows {shown} rows instead of 10 records and a template")
         console.rule("egress ui", align="left")
         console.print(f"  {page.address}", soft_wrap=True)
         if KEEP:

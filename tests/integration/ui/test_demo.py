@@ -4,39 +4,56 @@ import os
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import FloatRect
+import yaml
+from playwright.sync_api import Page
 
 from tests.support.chromium import CHROMIUM, NO_CHROMIUM, Watched, chromium
 from tests.support.llm_providers import LLMProviders
+from tests.support.png import without_filters
 from tests.support.proxy_process import RunningProxy
 from tests.support.ui_process import RunningUI
 from tools import demo
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM)
-PICTURE: FloatRect = {"x": 0, "y": 0, "width": 1280, "height": 1130}
 DOCS = Path(__file__).parents[3] / "docs"
 
 
-def test_page_shows_the_demo_beside_the_running_proxy(tmp_path):
-    pictures = DOCS if os.environ.get("PICTURES") == "1" else tmp_path
-    with (
-        LLMProviders(http_port=0) as providers,
-        RunningProxy(tmp_path, [providers.port, providers.http_port], providers.ca_file) as proxy,
-        RunningUI(tmp_path / "state", proxy.environment) as served,
-        chromium() as browser,
-    ):
+def picture(page: Page, view: str, height: int = 900) -> None:
+    """Write the upper part of a page as the picture of a view, with PICTURES=1."""
+    if os.environ.get("PICTURES") == "1":
+        page.evaluate("scrollTo(0, 0)")
+        shown = page.screenshot(full_page=True, clip={"x": 0, "y": 0, "width": 1280, "height": height})
+        (DOCS / f"ui-{view}.png").write_bytes(without_filters(shown))
+
+
+@pytest.fixture
+def proxy(tmp_path, monkeypatch):
+    """Yield the fake provider and a proxy whose policy has one rule a line, and records tunnels of the browser."""
+    monkeypatch.chdir(tmp_path)  # Relative paths, because the view Policy shows the policy's.
+    with LLMProviders(http_port=0) as providers:
+        proxy = RunningProxy(Path(), [providers.port, providers.http_port], providers.ca_file)
+        policy = yaml.safe_load(proxy.policy_file.read_text())
+        policy["classes"]["browser"]["log_tunnels"] = True
+        proxy.policy_file.write_text(yaml.safe_dump(policy, sort_keys=False, default_flow_style=None))
+        with proxy:
+            yield providers, proxy
+
+
+def test_page_shows_the_demo_beside_the_running_proxy(proxy):
+    providers, proxy = proxy
+    with RunningUI(Path("state"), proxy.environment) as served, chromium() as browser:
         with proxy.client() as http:
             demo.anthropic_calls(proxy, http)
             demo.openai_calls(proxy, http)
         demo.classes(proxy, providers)
 
-        tab = Watched(browser, served, viewport={"width": 1280, "height": 720})
+        tab = Watched(browser, served, viewport={"width": 1280, "height": 600})
         page = tab.log_in(served)
         page.wait_for_function("document.getElementById('live').textContent === 'waiting for records'")
-        assert page.locator("#records tbody tr").count() == 8
-        page.screenshot(path=pictures / "ui-live.png")
+        assert page.locator("#records tbody tr").count() == 10
+        picture(page, "live", height=750)
 
-        page.get_by_role("row").filter(has_text="tools").get_by_role("link").click()
+        page.get_by_role("row").filter(has_text="tools").last.get_by_role("link").click()
         conversation = page.locator("section").filter(has=page.get_by_role("heading", name="Conversation"))
         for said in (
             "Answer in one sentence.",
@@ -48,10 +65,27 @@ def test_page_shows_the_demo_beside_the_running_proxy(tmp_path):
         assert demo.KEY not in page.content() and "[redacted]" in page.content()
         page.locator("details.tool_result > summary").click()
         assert conversation.get_by_text("rain, 7 °C").is_visible()
-        page.evaluate("scrollTo(0, 0)")
-        page.screenshot(path=pictures / "ui-exchange.png", full_page=True, clip=PICTURE)
+        picture(page, "exchange")
 
-        assert "classes.sandbox.allow: {host: www.example.com" in tab.open("/denials").content()
-        assert "claude-opus-5" in tab.open("/usage").content()
-        assert tab.open("/health").get_by_text("The proxy is running.").is_visible()
+        page = tab.open(page.url.removeprefix(served.base) + "/session")
+        assert page.get_by_text("(same conversation)").is_visible() and "sun, 11 °C" in page.content()
+        picture(page, "session", height=1600)
+
+        page = tab.open("/denials")
+        assert "classes.sandbox.allow: {host: www.example.com" in page.content()
+        assert page.locator("tbody tr").filter(has_text="reported").count() == 1
+        picture(page, "denials")
+
+        page = tab.open("/policy")
+        assert page.get_by_text("browser.allow[0]: allowed 1").is_visible()
+        assert page.get_by_text("browser.allow[1]: never used").is_visible()
+        picture(page, "policy", height=1400)
+
+        page = tab.open("/usage")
+        assert "claude-opus-5" in page.content()
+        picture(page, "usage")
+
+        page = tab.open("/health")
+        assert page.get_by_text("The proxy is running.").is_visible()
+        picture(page, "health")
         assert tab.elsewhere == [] and tab.violations == []
