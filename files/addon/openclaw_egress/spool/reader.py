@@ -11,7 +11,7 @@ import sqlite3
 import stat
 import threading
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from pathlib import Path
@@ -254,12 +254,12 @@ class SpoolReader:
                 client=row["client"],
             )
 
-    def _values(self, names: Iterable[str], filters: Filters) -> Iterator[dict[str, Any]]:
+    def _values(self, names: Collection[str], filters: Filters) -> Iterator[dict[str, Any]]:
         """Yield fields of `Row` as they are stored, by name. ``names`` has those of `_DENIAL` at least."""
         columns = ", ".join(f"{COLUMNS[name].name} AS {name}" for name in names)
-        for found in self._select(f"{columns}, CASE WHEN {_OLD} THEN otlp END AS old", filters):
-            values = dict(found)
-            if (old := values.pop("old")) is not None:
+        for *stored, old in self._select(f"{columns}, CASE WHEN {_OLD} THEN otlp END AS old", filters):
+            values = dict(zip(names, stored, strict=True))
+            if old is not None:
                 # An older version wrote this row and left these columns empty.
                 denied = read_old_denial(values["rule"] or "", values["reason"] or "", old)
                 values |= denied._asdict() | {"client": values["client"] or denied.client}
@@ -300,7 +300,7 @@ class SpoolReader:
         records = f"(SELECT *, {absent} FROM records)" if absent else "records"  # noqa: S608 - constants
         return f"FROM {records} WHERE {' AND '.join(where)}", values
 
-    def _select(self, columns: str, filters: Filters) -> Iterator[sqlite3.Row]:
+    def _select(self, columns: str, filters: Filters) -> Iterator[tuple[Any, ...]]:
         selected, values = self._selected(filters)
         sql = f"SELECT {columns} {selected} ORDER BY seq DESC"
         if filters.limit is not None:
@@ -309,9 +309,7 @@ class SpoolReader:
         if not filters.newest_first:
             sql = f"SELECT * FROM ({sql}) ORDER BY seq"  # noqa: S608 - as above
         with spool_errors(self.path):
-            cursor = self._read().cursor()
-            cursor.row_factory = sqlite3.Row
-            yield from cursor.execute(sql, values)
+            yield from self._read().execute(sql, values)
 
     def lines_for(self, exchange_id: str) -> list[str]:
         """Return the stored lines of one exchange, in order."""
