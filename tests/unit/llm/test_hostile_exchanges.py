@@ -49,6 +49,11 @@ OTHER: Any = {
     "audio": [{"type": "transcript.text.done", "text": "Grüße ✓", "usage": USAGE}],
     "cohere-embed": [{"id": "e", "embeddings": [[0.5]], "meta": {"tokens": USAGE}}],
     "embed-content": [{"embedding": {"values": [0.5]}, "usageMetadata": USAGE}],
+    "interactions": [
+        {"event_type": "step.start", "index": 0, "step": {"type": "function_call", "id": "c", "name": "w"}},
+        {"event_type": "step.delta", "index": 0, "delta": {"type": "arguments_delta", "arguments": '{"a": "ß"}'}},
+        {"object": "interaction", "id": "i", "model": "m", "status": "completed", "usage": {"total_input_tokens": 5}},
+    ],
     "ollama-embed": [{"model": "m", "embeddings": [[0.5]], "total_duration": 5, "prompt_eval_count": 5}],
 }
 # The models in the examples of the registrations.

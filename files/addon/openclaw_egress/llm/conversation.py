@@ -14,6 +14,7 @@ from typing import Any
 from openclaw_egress.llm.model import list_of, object_in, object_of
 from openclaw_egress.wire.json_indent import indented
 
+_INPUT_PARTS = ("text", "image", "audio", "document", "video")
 _CONVERSE_MEDIA = ("image", "document", "video", "audio")
 
 
@@ -84,7 +85,9 @@ def response_turns(body: str) -> list[Turn]:
     if isinstance(value.get("content"), list):
         found.append(value)
     turns = [_message({"role": "assistant", **message}) for message in found if message]
-    turns += [_item({"role": "assistant", **object_of(item)}) for item in list_of(value.get("output"))]
+    # Responses calls its items `output`, Gemini's Interactions `steps`.
+    items = [*list_of(value.get("output")), *list_of(value.get("steps"))]
+    turns += [_item({"role": "assistant", **object_of(item)}) for item in items]
     texts = [object_of(choice).get("text") for choice in list_of(value.get("choices"))]
     turns += [Turn("assistant", tuple(_content(text))) for text in texts if isinstance(text, str)]
     if isinstance(value.get("response"), str):
@@ -151,11 +154,11 @@ def _message(message: Mapping[str, Any]) -> Turn:
 
 
 def _item(item: Mapping[str, Any]) -> Turn:
-    """Return the turn of an item of the Responses API, which is a message or a part of its own."""
-    kind = item.get("type") or "message"
-    if kind == "message":
-        return _message(item)
-    role = "tool" if str(kind).endswith("_output") else "assistant"
+    """Return the turn of an item of the Responses API or a step of Gemini's: a message, or a part of its own."""
+    kind = str(item.get("type") or "message")
+    if kind in ("message", "model_output", "user_input"):
+        return _message({"role": "assistant", **item} if kind == "model_output" else item)
+    role = "tool" if kind.endswith(("_output", "_result")) else "user" if kind in _INPUT_PARTS else "assistant"
     return Turn(role, tuple(_part(item)))
 
 
@@ -177,12 +180,12 @@ def _part(part: Mapping[str, Any]) -> Iterator[Part]:
     """Yield a part of a content; each API has its own name for the same kind."""
     kind = str(part.get("type") or "")
     text = next((part[name] for name in ("text", "content", "thinking") if isinstance(part.get(name), str)), "")
-    if kind in ("reasoning", "thinking", "redacted_thinking") or part.get("thought") is True:
+    if kind in ("reasoning", "thinking", "redacted_thinking", "thought") or part.get("thought") is True:
         pieces = [object_of(piece).get("text") for name in ("summary", "content") for piece in list_of(part.get(name))]
         yield Part(kind="reasoning", text=text or "\n".join(piece for piece in pieces if isinstance(piece, str)))
     elif kind == "refusal":
         yield Part(kind="refusal", text=str(part.get("refusal") or text))
-    elif kind.endswith(("tool_result", "_output")) or kind == "tool_call_response":
+    elif kind.endswith(("tool_result", "function_result", "_output")) or kind == "tool_call_response":
         content = next((part[name] for name in ("content", "output", "response", "result") if name in part), "")
         yield _result(part.get("tool_use_id") or part.get("call_id") or part.get("id"), part.get("name"), content)
     elif kind in ("tool_use", "server_tool_use", "mcp_tool_use", "tool_call", "function_call", "custom_tool_call"):

@@ -13,6 +13,7 @@ from openclaw_egress.llm import (
     bedrock,
     cohere_chat,
     gemini_generate_content,
+    gemini_interactions,
     ollama,
     openai_chat,
     openai_completions,
@@ -38,6 +39,7 @@ APIS: tuple[Api, ...] = (
     cohere_chat.EMBED,
     gemini_generate_content.API,
     gemini_generate_content.EMBED,
+    gemini_interactions.API,
     ollama.CHAT,
     ollama.GENERATE,
     ollama.EMBED,
@@ -58,6 +60,7 @@ PROVIDER_ERRORS = SHARED_ERROR_TYPES.union(*(api.error_types for api in APIS))
 _UNREAD_PATHS = (
     (re.compile(r"/rerank/?$|/v1/chat/?$|/v[12]/generate/?$"), {"cohere"}),
     (re.compile(r"/ocr/?$"), {"mistral_ai"}),
+    (re.compile(r"/interactions/[A-Za-z0-9_\-]{1,512}(?:/cancel)?$"), {"gcp.gemini", "gcp.vertex_ai"}),
     # A model with a short name, such as an imported one, is not of a registration's path.
     (
         re.compile(r"/model/[^/.:%]{1,256}/(?:converse(?:-stream)?|invoke(?:-with-response-stream)?|count-tokens)/?$"),

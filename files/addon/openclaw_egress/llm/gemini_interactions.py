@@ -1,0 +1,160 @@
+"""Google's Interactions API of the Gemini API and of Vertex AI, plain and streamed.
+
+Source: https://ai.google.dev/api/interactions-api and the types of the package `google-genai`. `total_tokens` is the
+sum of `total_input_tokens`, which includes `total_cached_tokens`, of `total_tool_use_tokens`, which is input too, of
+`total_output_tokens`, and of `total_thought_tokens`. The last event of a stream has the usage; nothing documents how
+the counts of earlier events add up, so an aborted stream has none. The finish reason is the interaction's status.
+
+The path is short, and an agent's request has no model. So an object counts only if it is an interaction, one of its
+events, or an error. Nothing documents how the stored history of `previous_interaction_id` is billed, so its cost is
+unknown.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from openclaw_egress.llm.gemini_generate_content import API as GENERATE_CONTENT
+from openclaw_egress.llm.gemini_generate_content import error_in
+from openclaw_egress.llm.message_builder import Parts
+from openclaw_egress.llm.model import (
+    Api,
+    Billing,
+    ResponseFacts,
+    Usage,
+    count_of,
+    list_of,
+    object_of,
+    text_of,
+)
+
+_MEMBERS = frozenset(
+    {"object", "model", "id", "status", "usage", "service_tier", "previous_interaction_id", "agent", "error"}
+)
+_KINDS = {"thought": "reasoning", "function_call": "tool_call", "mcp_server_tool_call": "tool_call"}
+
+
+def usage_of(usage: Mapping[str, Any]) -> Usage:
+    """Return the usage object's counts."""
+    prompt, tools = count_of(usage.get("total_input_tokens")), count_of(usage.get("total_tool_use_tokens"))
+    answer, thoughts = count_of(usage.get("total_output_tokens")), count_of(usage.get("total_thought_tokens"))
+    return Usage(
+        input_tokens=None if prompt is None else count_of(prompt + (tools or 0)),
+        output_tokens=answer if thoughts is None else count_of((answer or 0) + thoughts),
+        cache_read_input_tokens=count_of(usage.get("total_cached_tokens")),
+        reasoning_output_tokens=thoughts,
+    )
+
+
+def _billing_of(value: Mapping[str, Any]) -> Billing:
+    usage = object_of(value.get("usage"))
+    return Billing(
+        service_tier=text_of(value.get("service_tier"), 64),
+        input_audio_tokens=_tokens_of("audio", usage, "input_tokens_by_modality", "tool_use_tokens_by_modality"),
+        output_audio_tokens=_tokens_of("audio", usage, "output_tokens_by_modality"),
+        output_image_tokens=_tokens_of("image", usage, "output_tokens_by_modality"),
+        incomplete=bool(value.get("previous_interaction_id") or value.get("agent")),
+    )
+
+
+def _tokens_of(modality: str, usage: Mapping[str, Any], *members: str) -> int | None:
+    """Return the sum of a modality's counts in lists of counts by modality; None without one."""
+    found = [object_of(item) for name in members for item in list_of(usage.get(name))]
+    counts = [count_of(item.get("tokens")) for item in found if item.get("modality") == modality]
+    known = [count for count in counts if count is not None]
+    return count_of(sum(known)) if known else None
+
+
+def _whole(value: Mapping[str, Any]) -> ResponseFacts:
+    error = error_in(value)
+    if value.get("object") != "interaction":
+        return ResponseFacts(error_type=error)
+    status = text_of(value.get("status"))
+    return ResponseFacts(
+        model=text_of(value.get("model")),
+        id=text_of(value.get("id")),
+        # An interaction in the background has no finish reason yet.
+        finish_reasons=(status,) if status and status != "in_progress" else (),
+        usage=usage_of(object_of(value.get("usage"))),
+        billing=_billing_of(value),
+        error_type=error,
+    )
+
+
+class _Assembler:
+    def __init__(self) -> None:
+        self._interaction: Mapping[str, Any] = {}
+        self._error: str | None = None
+        self._parts = Parts()
+
+    def take(self, value: Mapping[str, Any]) -> None:
+        self._error = error_in(value) or self._error
+        interaction = object_of(value.get("interaction"))
+        if interaction:
+            self._interaction = {name: interaction[name] for name in _MEMBERS if name in interaction}
+        index = count_of(value.get("index"))
+        if index is None:
+            return
+        match value.get("event_type"):
+            case "step.start":
+                self._start(index, object_of(value.get("step")))
+            case "step.delta":
+                self._delta(index, object_of(value.get("delta")))
+
+    def _start(self, index: int, step: Mapping[str, Any]) -> None:
+        """Open the part of a step. A message, and thoughts without a summary, only begin with their text."""
+        kind = text_of(step.get("type"), 64)
+        if kind is None or kind == "thought":
+            return
+        if kind == "model_output":
+            for piece in list_of(step.get("content")):
+                self._parts.append((index, "text"), "text", object_of(piece).get("text"))
+            return
+        part = _KINDS.get(kind, kind)
+        self._parts.open((index, part), part, step.get("id"), step.get("name"))
+        if part == "tool_call":
+            self._parts.call((index, part), None, None, step.get("arguments"))
+
+    def _delta(self, index: int, delta: Mapping[str, Any]) -> None:
+        match delta.get("type"):
+            case "text":
+                self._parts.append((index, "text"), "text", delta.get("text"))
+            case "thought_summary":
+                self._parts.append((index, "reasoning"), "reasoning", object_of(delta.get("content")).get("text"))
+            case "arguments_delta":
+                self._parts.append((index, "tool_call"), "tool_call", delta.get("arguments"))
+            case "image" | "audio" | "document" | "video" as medium:
+                self._parts.open((index, medium), medium)
+
+    def facts(self) -> ResponseFacts:
+        known = _whole(self._interaction)
+        parts = self._parts.under()
+        message: dict[str, Any] = {"role": "assistant", "parts": parts}
+        if known.finish_reasons:
+            message["finish_reason"] = known.finish_reasons[0]
+        return ResponseFacts(
+            model=known.model,
+            id=known.id,
+            finish_reasons=known.finish_reasons,
+            usage=known.usage,
+            billing=known.billing,
+            messages=[message] if parts or known.finish_reasons else [],
+            messages_truncated=self._parts.truncated,
+            error_type=self._error or known.error_type,
+        )
+
+
+API = Api(
+    name="interactions",
+    path=re.compile(r"/v1(?:alpha|beta1?)?/(?:projects/[^/]{1,128}/locations/[^/]{1,64}/)?interactions/?$"),
+    examples=("/v1beta/interactions", "/v1beta1/projects/p/locations/global/interactions"),
+    members=_MEMBERS,
+    whole=_whole,
+    assembler=_Assembler,
+    stream_default=False,
+    operation="generate_content",
+    certain_at=frozenset({"gcp.gemini", "gcp.vertex_ai"}),
+    error_types=GENERATE_CONTENT.error_types,
+)
