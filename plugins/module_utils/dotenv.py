@@ -22,6 +22,7 @@ _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", '"': '"', "\\": "\\", "$": "$"}
 KEPT = "# openclaw.egress keeps: "
 NOT_SET = KEPT + "COMPOSE_FILE was not set"
 OPEN_END = KEPT + "no line break at the end"
+_BOM = "\ufeff"  # a byte order mark, which compose skips at the begin of the file only
 
 # Default file names in compose's order (compose-go's DefaultFileNames, DefaultOverrideFileNames).
 BASE_FILES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
@@ -105,7 +106,7 @@ class Dotenv:
             entries = [index for index, piece in enumerate(self._pieces) if piece.name == "COMPOSE_FILE"]
             if self._is_open() and (not entries or entries[-1] == len(self._pieces) - 1):
                 self._close()
-                self._pieces.insert(0, _Piece(OPEN_END + self._newline()))
+                self._pieces.insert(1 if self.text.startswith(_BOM) else 0, _Piece(OPEN_END + self._newline()))
                 entries = [index + 1 for index in entries]
             if entries:
                 old = self._pieces[entries[-1]]
@@ -137,6 +138,7 @@ class Dotenv:
         files = [path for path in value.split(self._separator()) if path]
         left = [path for path in files if _absolute(path, project_dir) not in ours]
         if not kept:
+            self._drop(lambda piece: piece.text.startswith(KEPT))
             if len(left) != len(files):
                 self._set_or_remove(left)
             return False
@@ -184,8 +186,9 @@ class Dotenv:
         return self.get("COMPOSE_PATH_SEPARATOR") or ":"
 
     def _kept(self) -> str:
+        """Return the comment that stores the previous entry; empty without one."""
         found = [piece.text.rstrip("\r\n") for piece in self._pieces if piece.text.startswith(KEPT)]
-        return found[-1] if found else ""
+        return next((text for text in reversed(found) if text != OPEN_END), "")
 
     def _append(self, line: str) -> None:
         if self._is_open():
@@ -258,7 +261,8 @@ def _files_of(value: str, separator: str, project_dir: str) -> list[str]:
 
 
 def _read(text: str) -> list[_Piece]:
-    pieces, at = [], 0
+    pieces = [_Piece(_BOM)] if text.startswith(_BOM) else []
+    at = len(pieces)
     while at < len(text):
         end = text.find("\n", at)
         end = len(text) if end < 0 else end + 1

@@ -242,3 +242,24 @@ def test_open_end_of_an_older_version_is_restored():
     env = Dotenv(text + OURS)
     env.remove_compose_files([OURS], "/p", BOTH)
     assert env.text == "A=1"
+
+
+@pytest.mark.parametrize("rest", ["", "A=1", "A=1\n", "COMPOSE_FILE=a.yml", "COMPOSE_FILE=a.yml\n"])
+def test_byte_order_mark_stays_the_first_character(rest):
+    text = "\ufeff" + rest
+    env = Dotenv(text)
+    former = env.get("COMPOSE_FILE")
+    env.add_compose_files([OURS], "/p", BOTH)
+    assert env.text.startswith("\ufeff") and "\ufeff" not in env.text[1:]
+    files = ["/p/a.yml"] if former else ["/p/docker-compose.yml", "/p/docker-compose.override.yml"]
+    assert env.get("COMPOSE_FILE") == ":".join([*files, OURS])
+    assert not env.remove_compose_files([OURS], "/p", BOTH)
+    assert env.text == text
+
+
+def test_open_end_is_no_former_entry():
+    env = Dotenv("A=1")
+    env.add_compose_files([OURS], "/p", BOTH)
+    without_note = Dotenv(env.text.replace("# openclaw.egress keeps: COMPOSE_FILE was not set\n", ""))
+    without_note.remove_compose_files([OURS], "/p", BOTH)
+    assert without_note.text == "A=1\nCOMPOSE_FILE=/p/docker-compose.yml:/p/docker-compose.override.yml"
