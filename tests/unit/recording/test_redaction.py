@@ -118,6 +118,7 @@ def test_secret_query_value_is_redacted_for_any_spelling_of_its_name(name):
         f"https://h.example/?a=1#x=1&id_token={SECRET}",
         f"https://user:{SECRET}@h.example/",
         f"https://{SECRET}@h.example/?a=b",
+        f"https://user:p@ss@{SECRET}@h.example/",
         f"https://h.example/keys/sk-{SECRET}",
     ],
 )

@@ -48,7 +48,8 @@ _NAMED_SECRET = re.compile(
 )
 _URL_IN_TEXT = re.compile(r"[^\s'\"<>]*(?:[?#]|://|;[^;=\s]{1,64}=)[^\s'\"<>]*")
 _PATH_PARAMETER = re.compile(r"([^;/=]{1,256})=([^;/]*)")
-_USERINFO = re.compile(r"(?<=://)[^/?#@\s]*@")
+# A password can hold an unescaped @. Clients read the host after the last one.
+_USERINFO = re.compile(r"(?<=://)[^/?#\s]*@")
 
 # Words in a path segment, reduced to lower-case letters and digits, that always name credentials.
 _CREDENTIAL_WORDS = frozenset(
