@@ -189,6 +189,64 @@ def test_error_in_the_events_of_anthropic_is_read() -> None:
     assert read(CLAUDE, STREAM, chunk(START), chunk(error)).error_type == "overloaded_error"
 
 
+NOVA = "/model/us.amazon.nova-lite-v1:0/invoke"
+GPT = "/model/openai.gpt-oss-120b-1:0/invoke"
+NOVA_USAGE = {"inputTokens": 5, "outputTokens": 7, "cacheReadInputTokenCount": 20, "cacheWriteInputTokenCount": 0}
+METRICS = {"inputTokenCount": 5, "outputTokenCount": 7, "cacheReadInputTokenCount": 20}
+CHAT_USAGE = {"prompt_tokens": 5, "completion_tokens": 7, "prompt_tokens_details": {"cached_tokens": 2}}
+TEXT = [{"type": "text", "content": "Grüße ✓"}]
+
+
+def test_response_of_invoke_in_novas_format_is_read() -> None:
+    text = {"role": "assistant", "content": [{"text": "Hi"}]}
+    body = {"output": {"message": text}, "stopReason": "end_turn", "usage": NOVA_USAGE}
+    headers = {"x-amzn-bedrock-input-token-count": "5", "x-amzn-bedrock-output-token-count": "7"}
+    assert read(NOVA, "application/json", json.dumps(body).encode(), headers=headers) == ResponseFacts(
+        finish_reasons=("end_turn",), usage=Usage(25, 7, 20, 0)
+    )
+
+
+def test_stream_of_invoke_in_novas_format_is_read() -> None:
+    events: list[dict[str, Any]] = [
+        {"messageStart": {"role": "assistant"}},
+        {"contentBlockDelta": {"delta": {"text": "Grü"}, "contentBlockIndex": 0}},
+        {"contentBlockDelta": {"delta": {"text": "ße ✓"}, "contentBlockIndex": 0}},
+        {"messageStop": {"stopReason": "max_tokens"}},
+        {"metadata": {"usage": NOVA_USAGE}, "amazon-bedrock-invocationMetrics": METRICS},
+    ]
+    assert read(f"{NOVA}-with-response-stream", STREAM, *map(chunk, events)) == ResponseFacts(
+        finish_reasons=("max_tokens",),
+        usage=Usage(25, 7, 20, 0),
+        messages=[{"role": "assistant", "parts": TEXT, "finish_reason": "max_tokens"}],
+    )
+
+
+def test_response_of_invoke_in_the_format_of_chat_completions_is_read() -> None:
+    choice = {"index": 0, "message": {"content": "Hi"}, "finish_reason": "stop"}
+    body = {"id": "c1", "model": "gpt-oss", "choices": [choice], "usage": CHAT_USAGE}
+    assert read(GPT, "application/json", json.dumps(body).encode()) == ResponseFacts(
+        model="gpt-oss", id="c1", finish_reasons=("stop",), usage=Usage(5, 7, 2)
+    )
+
+
+@pytest.mark.parametrize(("usage", "counted"), [({"usage": CHAT_USAGE}, Usage(5, 7, 2)), ({}, Usage(5, 7))])
+def test_stream_of_invoke_in_the_format_of_chat_completions_is_read(usage: dict[str, Any], counted: Usage) -> None:
+    head = {"id": "c1", "model": "gpt-oss"}
+    metrics = {"inputTokenCount": 5, "outputTokenCount": 7}
+    events = [
+        {**head, "choices": [{"index": 0, "delta": {"content": "Grü"}}]},
+        {**head, "choices": [{"index": 0, "delta": {"content": "ße ✓"}, "finish_reason": "length"}]},
+        {**head, "choices": [], **usage, "amazon-bedrock-invocationMetrics": metrics},
+    ]
+    assert read(f"{GPT}-with-response-stream", STREAM, *map(chunk, events)) == ResponseFacts(
+        model="gpt-oss",
+        id="c1",
+        finish_reasons=("length",),
+        usage=counted,
+        messages=[{"role": "assistant", "parts": TEXT, "finish_reason": "length"}],
+    )
+
+
 OTHERS = [{"generation": "Hi", "stop_reason": None, "usage": {"input_tokens": 99}}, {"generation": ""}]
 
 

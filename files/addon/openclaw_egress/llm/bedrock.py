@@ -4,8 +4,9 @@ Source: https://docs.aws.amazon.com/bedrock/latest/APIReference and the service 
 neither its model nor an id. `inputTokens` excludes tokens read from or written to the cache, as the user guide's page
 on prompt caching says; reasoning has no count of its own. Converse counts in the last event of a stream.
 
-InvokeModel passes the model's own format. Nothing but Anthropic's is read here; the events of a stream hold its JSON
-as Base64. For other models the counts are those of Bedrock: headers of a plain response, and
+InvokeModel passes the model's own format; the events of a stream hold its JSON as Base64. Read are Anthropic's format,
+Amazon Nova's (that of Converse, whose counts of cached tokens have other names) and Chat Completions (OpenAI's and
+others' models). For other formats the counts are those of Bedrock: headers of a plain response, and
 `amazon-bedrock-invocationMetrics` in the last event of a stream. Nothing documents whether their input includes cached
 tokens, so it is unknown where tokens are cached. The name of an error is a header, or that of an exception in a stream.
 """
@@ -19,16 +20,18 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from openclaw_egress.llm import anthropic
+from openclaw_egress.llm import anthropic, openai_chat
 from openclaw_egress.llm.message_builder import Parts
 from openclaw_egress.llm.model import (
     EXCEPTION,
     Api,
+    Assembler,
     Billing,
     ResponseFacts,
     Usage,
     count_of,
     error_of,
+    first_count,
     list_of,
     object_in,
     object_of,
@@ -47,7 +50,11 @@ _COUNT = re.compile(r"[0-9]{1,18}")
 def usage_of(usage: Mapping[str, Any]) -> Usage:
     """Return the usage object's counts. Total input is the sum of its three kinds."""
     uncached = count_of(usage.get("inputTokens"))
-    read, written = count_of(usage.get("cacheReadInputTokens")), count_of(usage.get("cacheWriteInputTokens"))
+    # In Nova's own format the names end with `Count`.
+    read, written = (
+        first_count(usage.get(f"cache{kind}InputTokens"), usage.get(f"cache{kind}InputTokenCount"))
+        for kind in ("Read", "Write")
+    )
     return Usage(
         input_tokens=None if uncached is None else count_of(uncached + (read or 0) + (written or 0)),
         output_tokens=count_of(usage.get("outputTokens")),
@@ -163,14 +170,22 @@ class _Assembler:
         )
 
 
+_CONVERSE_EVENTS = ("messageStart", "contentBlockStart", "contentBlockDelta", "messageStop", "metadata")
+
+
 def _whole_invoked(value: Mapping[str, Any]) -> ResponseFacts:
-    return anthropic.API.whole(value) if value.get("type") in ("message", "error") else ResponseFacts()
+    if value.get("type") in ("message", "error"):
+        return anthropic.API.whole(value)
+    if isinstance(value.get("choices"), list):
+        return openai_chat.API.whole(value)
+    return _whole(value) if "stopReason" in value else ResponseFacts()
 
 
 class _InvokedAssembler:
+    """Assembler of the events of InvokeModel. The first event that has the members of a format selects it."""
+
     def __init__(self) -> None:
-        self._anthropic = anthropic.API.assembler()
-        self._is_anthropic = False
+        self._inner: Assembler | None = None
         self._metrics: Mapping[str, Any] = {}
         self._error: str | None = None
 
@@ -178,14 +193,26 @@ class _InvokedAssembler:
         if EXCEPTION in value:
             self._error = _error(str(value[EXCEPTION]))
         event = _decoded(object_of(value.get("chunk")).get("bytes"))
-        self._is_anthropic = self._is_anthropic or event.get("type") == "message_start"
         self._metrics = object_of(event.get(_METRICS)) or self._metrics
-        self._anthropic.take(event)
+        self._inner = self._inner or _assembler_for(event)
+        if self._inner is not None:
+            self._inner.take(event)
 
     def facts(self) -> ResponseFacts:
-        names = (f"{kind}TokenCount" for kind in ("input", "output", "cacheReadInput", "cacheWriteInput"))
-        facts = self._anthropic.facts() if self._is_anthropic else ResponseFacts(usage=_counted(self._metrics, *names))
+        facts = self._inner.facts() if self._inner is not None else ResponseFacts()
+        if facts.usage == Usage():
+            names = (f"{kind}TokenCount" for kind in ("input", "output", "cacheReadInput", "cacheWriteInput"))
+            facts = replace(facts, usage=_counted(self._metrics, *names))
         return replace(facts, error_type=self._error or facts.error_type)
+
+
+def _assembler_for(event: Mapping[str, Any]) -> Assembler | None:
+    """Return the assembler of the format that an event has; None if the event has no known format."""
+    if event.get("type") in ("message_start", "error"):
+        return anthropic.API.assembler()
+    if isinstance(event.get("choices"), list):
+        return openai_chat.API.assembler()
+    return _Assembler() if any(name in event for name in _CONVERSE_EVENTS) else None
 
 
 def _decoded(text: object) -> Mapping[str, Any]:
@@ -223,7 +250,7 @@ INVOKE_ANTHROPIC = replace(
     name="bedrock-invoke-anthropic",
     path=re.compile(rf"/model/(?=[^/]*anthropic\.){MODEL_ID}{_INVOKE}"),
     examples=("/model/us.anthropic.claude-sonnet-4-5-20250929-v1%3A0/invoke-with-response-stream",),
-    members=anthropic.API.members | {"type"},
+    members=anthropic.API.members | openai_chat.API.members | CONVERSE.members | {"type"},
     whole=_whole_invoked,
     assembler=_InvokedAssembler,
 )
