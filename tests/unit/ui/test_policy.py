@@ -1,6 +1,8 @@
 """Tests of the page of the policy: the bounded count of uses."""
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -51,3 +53,18 @@ def test_uses_of_a_whole_period_have_no_limit(reader):
     since_ns = ranges.time_of(reader, 20)
     uses, counted_since_ns, why = policy.read_uses(reader, "new", since_ns, lambda: 0.0)
     assert uses.text(RULE) == "refused 22" and (counted_since_ns, why) == (since_ns, "")
+
+
+@pytest.mark.parametrize(
+    ("digest", "begin", "counted"),
+    [("new", 9, ("refused 38", "the policy was loaded then")), ("old", 20, None)],
+)
+def test_lines_before_the_events_of_the_period_belong_to_the_policy_loaded_before(reader, digest, begin, counted):
+    found = policy.read_uses(reader, digest, ranges.time_of(reader, begin), lambda: 0.0)
+    assert (found and (found[0].text(RULE), found[2])) == counted
+
+
+def test_damaged_event_names_no_policy(reader):
+    with closing(sqlite3.connect(reader.path)) as db, db:
+        db.execute("UPDATE records SET otlp = x'00112233' WHERE seq = 11")
+    assert policy.read_uses(reader, "new", 0, lambda: 0.0) is None

@@ -25,6 +25,7 @@ from openclaw_egress.ui import ranges
 DAY_NS = 86_400 * 10**9
 MAX_LINES = 5_000
 NOT_LOADED = "the proxy has not loaded this version of it; `egress status` shows the policy in force"
+LOADED_THEN = "the policy was loaded then"
 
 type Key = tuple[str, str]
 """Class and rule."""
@@ -132,15 +133,28 @@ def read_uses(
         for event in reader.query(Filters(event_names=[EVENT_POLICY], newest_first=True).within(low, top)):
             if _digest_in(reader.line(event.seq)) != digest:
                 # The lines between the two events were decided by the other policy.
-                return None if loaded is None else (uses, loaded.time_ns, "the policy was loaded then")
+                return None if loaded is None else (uses, loaded.time_ns, LOADED_THEN)
             before_load.add(reader.rule_counts(event.seq, end))
             uses.merge(before_load)
             before_load, loaded, end = Uses(), event, event.seq
         before_load.add(reader.rule_counts(low, end))
-    uses.merge(before_load)
     if low > first:
+        uses.merge(before_load)
         return uses, ranges.time_of(reader, low), "the spool has more records than can be counted here"
+    # The policy of the oldest lines was loaded before them. If that event is not stored, assume that it was this one.
+    if _digest_before(reader, first, clock) not in (None, digest):
+        return None if loaded is None else (uses, loaded.time_ns, LOADED_THEN)
+    uses.merge(before_load)
     return uses, since_ns, ""
+
+
+def _digest_before(reader: SpoolReader, seq: int, clock: Callable[[], float]) -> str | None:
+    """Return the digest in the newest event of a policy before a line; None if no event was found in time."""
+    newest = Filters(event_names=[EVENT_POLICY], newest_first=True, limit=1)
+    for low, top in ranges.newest_first(1, seq, clock):
+        for event in reader.query(newest.within(low, top)):
+            return _digest_in(reader.line(event.seq))
+    return None
 
 
 def _digest_in(line: str | None) -> str:
