@@ -1,11 +1,14 @@
 """Tests of `egress support-bundle`: what it contains, and that no secret and no body gets into it."""
 
 import json
+import sqlite3
 import stat
+from contextlib import closing
 
 import pytest
 from typer.testing import CliRunner
 
+from openclaw_egress import reports
 from openclaw_egress.cli import support_bundle
 from openclaw_egress.cli.app import app
 from openclaw_egress.errors import EgressError
@@ -122,6 +125,32 @@ def test_bundle_states_what_cannot_be_read(tmp_path, monkeypatch, metrics):
     assert str(tmp_path / "spool.db") in bundle["spool"]["error"]
     assert "policy.yml" in bundle["policy"]["error"]
     assert not bundle["status"]["running"] and bundle["metrics"] == []
+
+
+def test_bundle_is_valid_json_whatever_number_a_sample_has(state, monkeypatch):
+    monkeypatch.setattr(support_bundle, "fetch", lambda _: b"a NaN\nb +Inf\nc 1\n")
+    bundle = json.loads(egress("support-bundle").stdout, parse_constant=pytest.fail)
+    assert [sample["value"] for sample in bundle["metrics"]] == ["nan", "inf", 1.0]
+
+
+def test_damaged_event_has_no_message(state):
+    with closing(sqlite3.connect(state / "spool.db")) as db, db:
+        db.execute("UPDATE records SET otlp = x'00112233' WHERE seq = (SELECT max(seq) FROM records)")
+    result = egress("support-bundle")
+    assert result.exit_code == 0, result.output
+    assert [event["message"] for event in json.loads(result.stdout)["spool"]["events"]][-2:] == [
+        f"event {NEWEST_EVENTS + 4}",
+        "",
+    ]
+
+
+def test_files_of_a_directory_are_bounded(state, monkeypatch):
+    monkeypatch.setattr(reports.support_bundle, "_MAX_FILES", 3)
+    for at in range(9):
+        (state / f"a{at}").write_text("")
+    files = json.loads(egress("support-bundle").stdout)["machine"]["files"][str(state)]
+    assert [found.get("name") for found in files] == ["a0", "a1", "a2", None]
+    assert files[-1]["error"].endswith(" more files")
 
 
 def test_invalid_setting_is_one_message(monkeypatch):

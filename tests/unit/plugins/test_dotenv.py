@@ -248,10 +248,10 @@ def test_open_end_of_an_older_version_is_restored():
 def test_byte_order_mark_stays_the_first_character(rest):
     text = "\ufeff" + rest
     env = Dotenv(text)
-    former = env.get("COMPOSE_FILE")
+    has_own = rest.startswith("COMPOSE_FILE")
     env.add_compose_files([OURS], "/p", BOTH)
     assert env.text.startswith("\ufeff") and "\ufeff" not in env.text[1:]
-    files = ["/p/a.yml"] if former else ["/p/docker-compose.yml", "/p/docker-compose.override.yml"]
+    files = ["/p/a.yml"] if has_own else ["/p/docker-compose.yml", "/p/docker-compose.override.yml"]
     assert env.get("COMPOSE_FILE") == ":".join([*files, OURS])
     assert not env.remove_compose_files([OURS], "/p", BOTH)
     assert env.text == text

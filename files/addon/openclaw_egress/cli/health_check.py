@@ -10,6 +10,9 @@ import urllib.error
 import urllib.request
 from typing import Any
 
+_MAX_BODY = 16 * 1024 * 1024
+_TYPES = {"problems": list, "warnings": list, "export": dict, "ca": dict, "memory": dict}
+
 
 def health_url() -> str:
     """Return the URL of the health server on this machine (or in this container)."""
@@ -26,20 +29,25 @@ def fetch(path: str) -> bytes | None:
         except urllib.error.HTTPError as error:
             answer = error
         with answer:
-            body: bytes = answer.read()
+            body: bytes = answer.read(_MAX_BODY)
     except (OSError, ValueError, http.client.HTTPException):
         return None
     return body
 
 
 def ask(path: str) -> dict[str, Any] | None:
-    """Return the running proxy's health report, for any status code; None if no proxy responds."""
+    """Return the running proxy's health report, for any status code; None if no proxy responds with one."""
     body = fetch(path)
     try:
         found = json.loads(body) if body is not None else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) and "ok" in found else None
+    return found if isinstance(found, dict) and "ok" in found and _has_types(found) else None
+
+
+def _has_types(report: dict[str, Any]) -> bool:
+    """Return whether the members that commands read have their types. Another program can listen on the port."""
+    return all(isinstance(report.get(name, kind()), kind) for name, kind in _TYPES.items())
 
 
 def check() -> int:

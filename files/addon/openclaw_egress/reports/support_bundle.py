@@ -5,6 +5,7 @@ Bodies, headers and URLs of traffic are never read. Every text also passes throu
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import shutil
@@ -46,6 +47,7 @@ NEWEST_EVENTS = 100
 COUNTED_HOURS = 24
 """Hours of traffic whose exchanges the bundle counts by class and status."""
 _MAX_TEXT = 4096
+_MAX_FILES = 1000
 _OUR_VARIABLES = ("EGRESS_", "PROXY_", "OTEL_")
 _OTHER_VARIABLES = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"})
 
@@ -81,13 +83,15 @@ def support_bundle(
 
 
 def _redacted(value: Any) -> Any:
-    """Return a JSON value with each text redacted and shortened, also in names of members."""
+    """Return a JSON value with each text redacted and shortened. Names of members are made valid Unicode."""
     if isinstance(value, str):
         return truncate_utf8(redact_text(value), _MAX_TEXT)
     if isinstance(value, Mapping):
         return {clean_text(str(name)): _redacted(member) for name, member in value.items()}
     if isinstance(value, list | tuple):
         return [_redacted(member) for member in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # JSON has no such number.
     return value
 
 
@@ -121,14 +125,22 @@ def _machine(settings: Settings) -> dict[str, Any]:
 
 
 def _files(directory: Path) -> Iterator[dict[str, Any]]:
-    """Yield name, size, mode and owner of each file of a directory; only the error if it cannot be read."""
+    """Yield name, size, mode and owner of each file of a directory, and the error if something cannot be read."""
     try:
-        for path in sorted(directory.iterdir()):
-            known = path.lstat()
-            mode = stat.filemode(known.st_mode)
-            yield {"name": path.name, "size": known.st_size, "mode": mode, "user": known.st_uid, "group": known.st_gid}
+        paths = sorted(directory.iterdir())
     except OSError as error:
         yield {"error": error.strerror or str(error)}
+        return
+    for path in paths[:_MAX_FILES]:
+        try:
+            known = path.lstat()
+        except OSError as error:  # SQLite can remove one of its files meanwhile.
+            yield {"name": path.name, "error": error.strerror or str(error)}
+            continue
+        mode = stat.filemode(known.st_mode)
+        yield {"name": path.name, "size": known.st_size, "mode": mode, "user": known.st_uid, "group": known.st_gid}
+    if len(paths) > _MAX_FILES:
+        yield {"error": f"{len(paths) - _MAX_FILES} more files"}
 
 
 def _policy(settings: Settings) -> dict[str, Any]:

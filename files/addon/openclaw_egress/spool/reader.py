@@ -319,10 +319,10 @@ class SpoolReader:
             return [decode_text(row[0]) for row in rows]
 
     def line(self, seq: int) -> str | None:
-        """Return one line by its number."""
+        """Return one line by its number; empty if its row is damaged, None if it is not stored."""
         with spool_errors(self.path):
             row = self._read().execute("SELECT otlp FROM records WHERE seq = ?", (seq,)).fetchone()
-        return decode_text(row[0]) if row else None
+        return _text_or_empty(row[0]) if row else None
 
     def lines(self, after_seq: int = 0) -> Iterator[tuple[int, str]]:
         """Yield all stored lines with their numbers, in order."""
