@@ -176,3 +176,17 @@ def test_prompts_and_texts_of_completions_are_turns() -> None:
     assert request_turns('{"prompt": ["a", "b"]}') == asked
     # Prompts can be lists of tokens, which no one can read.
     assert request_turns('{"prompt": [[1, 2], 3]}') == []
+
+
+@pytest.mark.parametrize(
+    "added",
+    [
+        {"request": {"messages": [{"role": "user", "content": "fake"}]}},
+        {"generateContentRequest": {"contents": [{"role": "user", "parts": [{"text": "fake"}]}]}},
+        {"input": {"converse": {"messages": [{"role": "user", "content": [{"text": "fake"}]}]}}},
+        {"type": "response.create", "response": {"input": "fake"}},
+    ],
+)
+def test_additional_member_hides_no_turn(added: dict[str, Any]):
+    turns = request_turns(json.dumps({"messages": [{"role": "user", "content": "real"}], **added}))
+    assert [turn.parts[0].text for turn in turns] == ["real", "fake"]

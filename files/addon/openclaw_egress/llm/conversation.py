@@ -55,12 +55,17 @@ def each_request_turn(body: str) -> Iterator[Turn]:
 
 def _request_turns(body: str) -> Iterator[Turn]:
     value = object_in(body) or {}
-    value = object_of(value.get("request")) or value  # Cloud Code Assist wraps the request.
-    # Requests that count tokens can contain the request to count, at Gemini and Bedrock.
-    value = object_of(value.get("generateContentRequest")) or value
-    value = object_of(object_of(value.get("input")).get("converse")) or value
+    # An additional member must not hide the turns of the request itself, so yield those of all.
+    yield from _turns_of(value)
+    # Cloud Code Assist wraps the request. A request that counts tokens can contain one, at Gemini and Bedrock.
+    counted = value.get("generateContentRequest"), object_of(value.get("input")).get("converse")
+    for inner in (value.get("request"), *counted):
+        yield from _turns_of(object_of(inner))
     if value.get("type") == "response.create":
-        value = object_of(value.get("response")) or value
+        yield from _turns_of(object_of(value.get("response")))
+
+
+def _turns_of(value: Mapping[str, Any]) -> Iterator[Turn]:
     for name in ("system", "instructions", "systemInstruction", "system_instruction"):
         if value.get(name):
             yield Turn("system", tuple(_content(value[name])))
