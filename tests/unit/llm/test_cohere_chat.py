@@ -64,6 +64,15 @@ def test_usage_and_finish_reason_of_a_plain_response_are_read() -> None:
     )
 
 
+@pytest.mark.parametrize(("cached", "counted"), [(64, 64), (0, 0), (72, None), (None, None)])
+def test_cached_tokens_are_a_part_of_the_input(cached: int | None, counted: int | None) -> None:
+    usage = {**USAGE, "cached_tokens": cached}
+    plain = json.dumps({"id": "c", "finish_reason": "COMPLETE", "usage": usage}).encode()
+    ended = event("message-end", delta={"finish_reason": "COMPLETE", "usage": usage})
+    assert read("application/json", plain).usage == Usage(71, 419, counted)
+    assert read("text/event-stream", ended).usage == Usage(71, 419, counted)
+
+
 @pytest.mark.parametrize("content_type", ["text/event-stream", None])
 def test_stream_is_assembled_for_every_split_of_its_bytes(content_type: str | None) -> None:
     body = b"".join(TEXT)

@@ -179,6 +179,13 @@ def read(path: str, body: object) -> ResponseFacts:
             },
             Billing(service_tier="standard", cache_write_1h_tokens=9, web_searches=2),
         ),
+        ("/v1/messages", {"usage": {"iterations": [{"type": "message", "input_tokens": 9}]}}, Billing()),
+        ("/v1/messages", {"usage": {"iterations": [{"type": "compaction"}]}}, Billing(incomplete=True)),
+        (
+            "/v1/messages",
+            {"usage": {"iterations": [{"type": "message"}, {"type": "advisor_message", "model": "m"}]}},
+            Billing(incomplete=True),
+        ),
     ],
 )
 def test_response_states_what_the_price_depends_on(path, body, billing):

@@ -40,8 +40,14 @@ def usage_of(usage: Mapping[str, Any]) -> Usage:
 
 
 def billing_of(usage: Mapping[str, Any]) -> Billing:
-    """Return the values that the price depends on."""
+    """Return the values that the price depends on.
+
+    The counts of a response exclude those of a compaction and of an advisor, another model. Only `iterations` has
+    them.
+    """
+    iterations = [object_of(item).get("type") for item in list_of(usage.get("iterations"))]
     return Billing(
+        incomplete=any(kind != "message" for kind in iterations),
         service_tier=text_of(usage.get("service_tier"), 64),
         cache_write_1h_tokens=count_of(object_of(usage.get("cache_creation")).get("ephemeral_1h_input_tokens")),
         web_searches=count_of(object_of(usage.get("server_tool_use")).get("web_search_requests")),

@@ -2,10 +2,10 @@
 
 Source: https://docs.cohere.com/reference/chat, https://docs.cohere.com/reference/embed,
 https://docs.cohere.com/v2/docs/streaming, and the types of the package `cohere`. `usage.tokens` has the model's token
-counts; `usage.billed_units` has the billed counts and is not read. The reference does not say how cached tokens count,
-so their number is absent. A response does not name its model. An error response has only a message, so its error type
-is the HTTP status. A stream reports an error as text in `delta.error`. Embeddings have no other counts than the billed
-ones, of text and of images.
+counts; `usage.billed_units` has the billed counts and is not read. The reference does not say whether the input
+includes `usage.cached_tokens`; in responses it does. A response does not name its model. An error response has only a
+message, so its error type is the HTTP status. A stream reports an error as text in `delta.error`. Embeddings have no
+other counts than the billed ones, of text and of images.
 """
 
 from __future__ import annotations
@@ -32,7 +32,12 @@ from openclaw_egress.llm.model import (
 def usage_of(usage: Mapping[str, Any]) -> Usage:
     """Return the usage object's counts of tokens."""
     tokens = object_of(usage.get("tokens"))
-    return Usage(input_tokens=count_of(tokens.get("input_tokens")), output_tokens=count_of(tokens.get("output_tokens")))
+    given, cached = count_of(tokens.get("input_tokens")), count_of(usage.get("cached_tokens"))
+    return Usage(
+        input_tokens=given,
+        output_tokens=count_of(tokens.get("output_tokens")),
+        cache_read_input_tokens=cached if given is not None and cached is not None and cached <= given else None,
+    )
 
 
 def _whole(value: Mapping[str, Any]) -> ResponseFacts:
