@@ -48,6 +48,11 @@ OTHER: Any = {
     ],
     "audio": [{"type": "transcript.text.done", "text": "Grüße ✓", "usage": USAGE}],
     "cohere-embed": [{"id": "e", "embeddings": [[0.5]], "meta": {"tokens": USAGE}}],
+    "cohere-chat-v1": [
+        {"event_type": "text-generation", "text": "Grüße ✓"},
+        {"event_type": "stream-end", "response": {"response_id": "r", "text": "", "meta": {"tokens": USAGE}}},
+        {"response_id": "r", "text": "Hi", "finish_reason": "COMPLETE", "meta": {"tokens": USAGE}},
+    ],
     "embed-content": [{"embedding": {"values": [0.5]}, "usageMetadata": USAGE}],
     "interactions": [
         {"event_type": "step.start", "index": 0, "step": {"type": "function_call", "id": "c", "name": "w"}},

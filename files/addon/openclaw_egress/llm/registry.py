@@ -12,6 +12,7 @@ from openclaw_egress.llm import (
     anthropic,
     bedrock,
     cohere_chat,
+    cohere_chat_v1,
     gemini_generate_content,
     gemini_interactions,
     ollama,
@@ -37,6 +38,7 @@ APIS: tuple[Api, ...] = (
     openai_media.AUDIO,
     cohere_chat.API,
     cohere_chat.EMBED,
+    cohere_chat_v1.API,
     gemini_generate_content.API,
     gemini_generate_content.EMBED,
     gemini_interactions.API,
@@ -58,7 +60,7 @@ PROVIDER_ERRORS = SHARED_ERROR_TYPES.union(*(api.error_types for api in APIS))
 # Paths of APIs without a registration, and the providers that serve them. Nothing reads their bodies; the record keeps
 # them exactly. At other hosts such a path can be anything.
 _UNREAD_PATHS = (
-    (re.compile(r"/rerank/?$|/v1/chat/?$|/v[12]/generate/?$"), {"cohere"}),
+    (re.compile(r"/rerank/?$|/v[12]/generate/?$"), {"cohere"}),
     (re.compile(r"/ocr/?$"), {"mistral_ai"}),
     (re.compile(r"/interactions/[A-Za-z0-9_\-]{1,512}(?:/cancel)?$"), {"gcp.gemini", "gcp.vertex_ai"}),
     # A model with a short name, such as an imported one, is not of a registration's path.
