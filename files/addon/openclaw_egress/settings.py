@@ -82,7 +82,7 @@ class Settings(BaseSettings):
     An empty string in the environment counts as not set. Without an endpoint, records stay local and nothing is sent.
     """
 
-    model_config = SettingsConfigDict(extra="ignore", frozen=True, populate_by_name=True)
+    model_config = SettingsConfigDict(extra="ignore", frozen=True, populate_by_name=True, env_ignore_empty=True)
 
     logs_endpoint: str = Field(
         default="",
@@ -261,29 +261,10 @@ class Settings(BaseSettings):
             raise ValueError("the port must be between 1 and 65535")
         return value
 
-    @field_validator(
-        "policy_file",
-        "host_addresses_file",
-        "ca_dir",
-        "upstream_ca",
-        "host_name",
-        "prices_file",
-        "memory_budget",
-        mode="before",
-    )
-    @classmethod
-    def _empty_is_unset(cls, value: object) -> object:
-        return None if value == "" else value
-
     @field_validator("listen_host", mode="before")
     @classmethod
     def _empty_is_loopback(cls, value: object) -> object:
         return (value.strip() or LOOPBACK) if isinstance(value, str) else value
-
-    @field_validator("open_to_network", mode="before")
-    @classmethod
-    def _empty_is_no(cls, value: object) -> object:
-        return False if value == "" else value
 
     @field_validator("listen_host")
     @classmethod
