@@ -158,6 +158,13 @@ def test_every_cut_of_a_stream_has_counts_and_text_that_the_provider_sent() -> N
             )
 
 
+@pytest.mark.parametrize(("told", "reasons"), [(1, ("STOP",)), (5, ("OTHER",)), (6, ()), (0, ()), (True, ()), (-1, ())])
+def test_numbered_finish_reason_has_its_name_where_all_apis_agree(told: object, reasons: tuple[str, ...]) -> None:
+    value = chunk({"text": "Hi"}, finishReason=told)
+    assert plain(value).finish_reasons == reasons
+    assert read(EVENTS, stream(value)).finish_reasons == reasons
+
+
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_plain_response_has_usage_and_finish_reason(wrapped: bool) -> None:
     value = chunk({"text": "Hi"}, finishReason="MAX_TOKENS", usageMetadata=USAGE)

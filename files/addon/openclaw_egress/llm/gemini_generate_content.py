@@ -37,6 +37,9 @@ _ERRORS = frozenset(
     NOT_FOUND OUT_OF_RANGE PERMISSION_DENIED RESOURCE_EXHAUSTED UNAUTHENTICATED UNAVAILABLE UNIMPLEMENTED
     UNKNOWN""".split()  # noqa: SIM905
 )
+# With `$alt=json;enum-encoding=int`, as Google's Go client asks, names are numbers. Gemini API and Vertex AI number the
+# further reasons differently.
+_NUMBERED_REASONS = {1: "STOP", 2: "MAX_TOKENS", 3: "SAFETY", 4: "RECITATION", 5: "OTHER"}
 # Parts that the assembled message names without their content.
 _OTHER_PARTS = (
     "functionResponse",
@@ -119,7 +122,8 @@ def _reasons(response: Mapping[str, Any]) -> dict[int, str]:
     if blocked := text_of(object_of(response.get("promptFeedback")).get("blockReason")):
         found[0] = blocked
     for index, candidate in _candidates(response):
-        if reason := text_of(candidate.get("finishReason")):
+        told = candidate.get("finishReason")
+        if reason := text_of(told) or _NUMBERED_REASONS.get(count_of(told) or 0):
             found[index] = reason
     return found
 
