@@ -106,7 +106,7 @@ class Dotenv:
             entries = [index for index, piece in enumerate(self._pieces) if piece.name == "COMPOSE_FILE"]
             if self._is_open() and (not entries or entries[-1] == len(self._pieces) - 1):
                 self._close()
-                self._pieces.insert(1 if self.text.startswith(_BOM) else 0, _Piece(OPEN_END + self._newline()))
+                self._pieces.insert((entries or [len(self._pieces)])[-1], _Piece(OPEN_END + self._newline()))
                 entries = [index + 1 for index in entries]
             if entries:
                 old = self._pieces[entries[-1]]

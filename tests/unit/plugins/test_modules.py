@@ -113,7 +113,8 @@ def test_compose_env_removes_all_that_it_added_and_shows_no_value(env, tmp_path)
     ours = str(tmp_path / "docker-compose.egress.yml")
     variables = {"TOKEN": "hunter3", "NEW": 8080, "FLAG": True, "A": None}
     told = call("compose_env", path=str(env), variables=variables, compose_files_add=[ours])
-    assert env.read_text().startswith("TOKEN=hunter3\nNEW=8080\nFLAG=true\n# openclaw.egress keeps: COMPOSE_FILE was")
+    values, _, notes = env.read_text().partition("# openclaw.egress keeps: ")
+    assert values == "TOKEN=hunter3\nNEW=8080\nFLAG=true\n" and "COMPOSE_FILE was not set" in notes
     assert told["changed_variables"] == ["A", "COMPOSE_FILE", "FLAG", "NEW", "TOKEN"]
     assert told["compose_files"] == [str(tmp_path / "docker-compose.yml"), ours]
     assert told["diff"]["after"].splitlines()[0] == f"COMPOSE_FILE={tmp_path}/docker-compose.yml:{ours}"
