@@ -11,7 +11,7 @@ import pytest
 from openclaw_egress import llm
 from openclaw_egress.llm import RequestFacts, provider_of, read_request
 from openclaw_egress.llm.model import Api, error_of
-from openclaw_egress.llm.registry import APIS, PROVIDER_ERRORS, is_model_api
+from openclaw_egress.llm.registry import APIS, PROVIDER_ERRORS, api_of, bare_path, is_model_api
 from openclaw_egress.policy.host_groups import hosts_of
 from openclaw_egress.settings import DEFAULT_LLM_HOSTS
 
@@ -23,6 +23,33 @@ def test_path_matches_exactly_one_api(name: str, path: str) -> None:
     assert [api.name for api in APIS if api.path.search(path)] == [name]
     certain_at = next(api.certain_at for api in APIS if api.name == name)
     assert is_model_api("host.example", path) is not bool(certain_at)
+
+
+@pytest.mark.parametrize(
+    ("spelled", "path"),
+    [
+        ("/v1/mess%61ges", "/v1/messages"),
+        ("/v1//messages", "/v1/messages"),
+        ("/v1/./messages?beta=true", "/v1/messages"),
+        ("/v1/chat//completions", "/v1/chat/completions"),
+        ("/v1/chat%2Fcompletions", "/v1/chat%2Fcompletions"),
+        ("/v1beta/models/gemini-2%2e5-flash%3AgenerateContent", "/v1beta/models/gemini-2.5-flash:generateContent"),
+    ],
+)
+def test_other_spelling_of_a_path_is_read_alike(spelled: str, path: str) -> None:
+    assert api_of(spelled) is api_of(path)
+    assert is_model_api("host.example", spelled) is is_model_api("host.example", path)
+    assert read_request("host.example", spelled, b'{"model": "m"}') == read_request(
+        "host.example", path, b'{"model": "m"}'
+    )
+
+
+@pytest.mark.parametrize("code", range(256))
+def test_only_unreserved_characters_and_the_colon_are_decoded(code: int) -> None:
+    character = chr(code)
+    plain = character.isascii() and (character.isalnum() or character in "-._~:")
+    for spelled in (f"%{code:02x}", f"%{code:02X}"):
+        assert bare_path(f"/a{spelled}b") == (f"/a{character}b" if plain else f"/a{spelled}b")
 
 
 @pytest.mark.parametrize("path", ["/api/chat", "/api/generate/", "/api/embed"])

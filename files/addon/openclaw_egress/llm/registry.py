@@ -7,6 +7,7 @@ of providers are the values of `gen_ai.provider.name` in the semantic convention
 from __future__ import annotations
 
 import re
+from urllib.parse import unquote
 
 from openclaw_egress.llm import (
     anthropic,
@@ -89,9 +90,16 @@ _MODEL_PATHS = (
 _MODEL_PATHS_BY_HOST = (*_UNREAD_PATHS, *((api.path, api.certain_at) for api in APIS if api.certain_at))
 
 
+# Servers read these spellings alike: unreserved characters percent-encoded (RFC 3986, section 6.2.2.2), and the colon
+# before Google's methods; repeated slashes, which nginx merges, and empty dot segments.
+_ENCODED = re.compile(r"%(?:2[DdEe]|3[0-9Aa]|[46][1-9A-Fa-f]|[57][0-9Aa]|5[Ff]|7[Ee])")
+_SLASHES = re.compile(r"/(?:\.?/)+")
+
+
 def bare_path(path: str) -> str:
-    """Return the path without its query and fragment."""
-    return path.partition("?")[0].partition("#")[0]
+    """Return the path without its query and fragment, in the spelling that the registrations match."""
+    bare = path.partition("?")[0].partition("#")[0]
+    return _SLASHES.sub("/", _ENCODED.sub(lambda found: unquote(found[0]), bare))
 
 
 def api_of(path: str) -> Api | None:
