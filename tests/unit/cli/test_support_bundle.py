@@ -144,6 +144,14 @@ def test_damaged_event_has_no_message(state):
     ]
 
 
+def test_events_of_an_older_spool_without_totals_are_there(state):
+    with closing(sqlite3.connect(state / "spool.db")) as db, db:
+        db.executescript("DROP TABLE usage_hours; PRAGMA user_version = 1")
+    found = json.loads(egress("support-bundle").stdout)["spool"]
+    assert len(found["events"]) == NEWEST_EVENTS and "exchanges" not in found
+    assert "an older version wrote it" in found["error"]
+
+
 def test_files_of_a_directory_are_bounded(state, monkeypatch):
     monkeypatch.setattr(reports.support_bundle, "_MAX_FILES", 3)
     for at in range(9):

@@ -163,21 +163,30 @@ def _policy(settings: Settings) -> dict[str, Any]:
 
 
 def _spool(settings: Settings) -> dict[str, Any]:
-    since_ns = time.time_ns() - COUNTED_HOURS * 3600 * 10**9
     try:
         with SpoolReader(settings.spool_path) as reader:
-            counts = [
-                {"class": group[0], "status": group[1], "exchanges": usage.counts["requests"]}
-                for group, usage in reader.usage(["class", "status"], since_ns, times=False)
-            ]
             newest = Filters(event_names=EVENTS, limit=NEWEST_EVENTS)
             events = [
                 {"time": rfc3339(row.time_ns), "event": row.event_name, "message": _message(reader.line(row.seq))}
                 for row in reader.query(newest)
             ]
-            return {"instance": reader.instance_id, "hours": COUNTED_HOURS, "exchanges": counts, "events": events}
+            known = {"instance": reader.instance_id, "hours": COUNTED_HOURS, "events": events}
+            return known | _exchanges(reader)
     except EgressError as error:
         return {"error": str(error)}
+
+
+def _exchanges(reader: SpoolReader) -> dict[str, Any]:
+    """Return the counts of exchanges, or only the error: a file of an older version has no totals."""
+    since_ns = time.time_ns() - COUNTED_HOURS * 3600 * 10**9
+    try:
+        counts = [
+            {"class": group[0], "status": group[1], "exchanges": usage.counts["requests"]}
+            for group, usage in reader.usage(["class", "status"], since_ns, times=False)
+        ]
+    except EgressError as error:
+        return {"error": str(error)}
+    return {"exchanges": counts}
 
 
 def _message(line: str | None) -> str:
