@@ -9,7 +9,11 @@ from openclaw_egress.llm.model import RequestFacts, ResponseFacts, Usage
 from openclaw_egress.recording.records import Body, DeniedRecord, ExchangeRecord
 from openclaw_egress.spool.writer import Spool
 
-ATTACK = "\"'><script>window.hacked=1</script><img src=x onerror=window.hacked=1><svg/onload=window.hacked=1>{{7*7}}"
+TEMPLATE = "{{7919*7907}}"
+"""A template whose result, 62615533, appears nowhere else in a page."""
+ATTACK = (
+    "\"'><script>window.hacked=1</script><img src=x onerror=window.hacked=1><svg/onload=window.hacked=1>" + TEMPLATE
+)
 HIDDEN = "\x1b[31m\u202eevil\u2066\x00\u200b"
 TEXT = f'{ATTACK}{HIDDEN}</pre></template></textarea><a href="javascript:window.hacked=1">x</a>'
 
