@@ -134,23 +134,22 @@ def a_websocket(proxy, path):
 def an_inspected_websocket(proxy, path):
     """Send a text message; the upstream receives it only if it is recorded, and sends one and a close frame."""
     yield
-    with proxy.tunnel(INSPECTED) as sock:
-        lines = f"GET /socket{path} HTTP/1.1\r\nHost: {at_tls(proxy)}\r\n{WEBSOCKET}\r\n\r\n"
-        sock.sendall(lines.encode())
-        if status_of(read_head(sock)) == 101:
-            message = f"hello {path}".encode()
-            sock.sendall(bytes([0x81, 0x80 | len(message)]) + bytes(4) + message)
-            read_all(sock)
+    send_message(proxy, f"/socket{path}", f"hello {path}")
 
 
 def an_inspected_websocket_with_responses(proxy, path):
     yield
+    send_message(proxy, f"/socket{path}/responses", f'{{"type":"response.create","model":"m","input":"{path}"}}')
+
+
+def send_message(proxy, path, text):
+    """Open a WebSocket to an inspected host, send a text message, and read until the end."""
     with proxy.tunnel(INSPECTED) as sock:
-        lines = f"GET /socket{path}/responses HTTP/1.1\r\nHost: {at_tls(proxy)}\r\n{WEBSOCKET}\r\n\r\n"
+        lines = f"GET {path} HTTP/1.1\r\nHost: {at_tls(proxy)}\r\n{WEBSOCKET}\r\n\r\n"
         sock.sendall(lines.encode())
         if status_of(read_head(sock)) == 101:
-            create = f'{{"type":"response.create","model":"m","input":"{path}"}}'.encode()
-            sock.sendall(bytes([0x81, 0x80 | len(create)]) + bytes(4) + create)
+            message = text.encode()
+            sock.sendall(bytes([0x81, 0x80 | len(message)]) + bytes(4) + message)
             read_all(sock)
 
 
