@@ -118,19 +118,14 @@ class _Assembler:
             self._parts.append((number,), part, block.get(member))
 
     def facts(self) -> ResponseFacts:
-        parts = self._parts.under()
-        role = text_of(self._message.get("role")) or "assistant"
-        message = {"role": role, "parts": parts} | ({"finish_reason": self._stop} if self._stop else {})
-        return ResponseFacts(
+        known = ResponseFacts(
             model=text_of(self._message.get("model")),
             id=text_of(self._message.get("id")),
             finish_reasons=(self._stop,) if self._stop else (),
             usage=usage_of(self._usage),
             billing=billing_of(self._usage),
-            messages=[message] if parts or self._stop else [],
-            messages_truncated=self._parts.truncated,
-            error_type=self._error,
         )
+        return self._parts.completed(known, self._error, role=text_of(self._message.get("role")) or "assistant")
 
 
 API = Api(

@@ -157,17 +157,7 @@ class _Assembler:
                     self._parts.open((index, kind), kind)
 
     def facts(self) -> ResponseFacts:
-        end = _whole(self._end)
-        parts = self._parts.under()
-        message = {"role": self._role, "parts": parts}
-        if end.finish_reasons:
-            message["finish_reason"] = end.finish_reasons[0]
-        return replace(
-            end,
-            messages=[message] if parts or end.finish_reasons else [],
-            messages_truncated=self._parts.truncated,
-            error_type=self._error,
-        )
+        return self._parts.completed(_whole(self._end), self._error, role=self._role)
 
 
 _CONVERSE_EVENTS = ("messageStart", "contentBlockStart", "contentBlockDelta", "messageStop", "metadata")

@@ -82,18 +82,9 @@ class _Assembler:
                     self._error = OTHER_ERROR
 
     def facts(self) -> ResponseFacts:
-        parts = self._parts.under()
-        message: dict[str, Any] = {"role": "assistant", "parts": parts}
-        if self._reason:
-            message["finish_reason"] = self._reason
-        return ResponseFacts(
-            id=self._id,
-            finish_reasons=(self._reason,) if self._reason else (),
-            usage=usage_of(self._usage),
-            messages=[message] if parts or self._reason else [],
-            messages_truncated=self._parts.truncated,
-            error_type=self._error,
-        )
+        reasons = (self._reason,) if self._reason else ()
+        known = ResponseFacts(id=self._id, finish_reasons=reasons, usage=usage_of(self._usage))
+        return self._parts.completed(known, self._error)
 
 
 API = Api(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from openclaw_egress.llm import cohere_chat, openai_chat
@@ -59,16 +60,9 @@ class _Cohere:
                 self._response = {name: response[name] for name in _MEMBERS if name in response}
 
     def facts(self) -> ResponseFacts:
-        end, parts = _cohere(self._response), self._parts.under()
+        end = _cohere(self._response)
         reasons = end.finish_reasons or ((self._reason,) if self._reason else ())
-        message: dict[str, Any] = {"role": "assistant", "parts": parts}
-        return ResponseFacts(
-            id=end.id or self._id,
-            finish_reasons=reasons,
-            usage=end.usage,
-            messages=[message | ({"finish_reason": reasons[0]} if reasons else {})] if parts or reasons else [],
-            messages_truncated=self._parts.truncated,
-        )
+        return self._parts.completed(replace(end, id=end.id or self._id, finish_reasons=reasons), None)
 
 
 class _Assembler:

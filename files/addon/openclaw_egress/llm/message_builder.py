@@ -8,9 +8,10 @@ from __future__ import annotations
 import io
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
-from openclaw_egress.llm.model import text_of, well_formed
+from openclaw_egress.llm.model import ResponseFacts, text_of, well_formed
 
 MAX_CHARACTERS = 1024 * 1024
 _PART_COST = 64
@@ -90,6 +91,31 @@ class Parts:
         """Return the parts whose key begins with `head` as JSON-able objects, without empty texts."""
         chosen = [part for key, part in self._parts.items() if key[: len(head)] == head]
         return [_as_object(part) for part in chosen if part.length or part.kind not in ("text", "reasoning", "refusal")]
+
+    def completed(
+        self,
+        facts: ResponseFacts,
+        error: str | None,
+        *,
+        role: str = "assistant",
+        parts: list[dict[str, Any]] | None = None,
+    ) -> ResponseFacts:
+        """Return a stream's information with its only message.
+
+        Args:
+            facts: the information without the message. The message has its first finish reason.
+            error: the type of an error in the stream; None for that of ``facts``.
+            role: the message's role.
+            parts: the message's parts, by default all in the order in which they began.
+        """
+        chosen, reasons = self.under() if parts is None else parts, facts.finish_reasons
+        message = {"role": role, "parts": chosen} | ({"finish_reason": reasons[0]} if reasons else {})
+        return replace(
+            facts,
+            messages=[message] if chosen or reasons else [],
+            messages_truncated=self.truncated,
+            error_type=error or facts.error_type,
+        )
 
 
 def _as_object(part: _Part) -> dict[str, Any]:

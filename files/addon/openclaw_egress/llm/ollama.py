@@ -74,15 +74,7 @@ class _Assembler:
             self._calls += 1
 
     def facts(self) -> ResponseFacts:
-        parts = self._parts.under()
-        reasons = self._last.finish_reasons
-        message = {"role": "assistant", "parts": parts} | ({"finish_reason": reasons[0]} if reasons else {})
-        return replace(
-            self._last,
-            messages=[message] if parts or reasons else [],
-            messages_truncated=self._parts.truncated,
-            error_type=self._error,
-        )
+        return self._parts.completed(self._last, self._error)
 
 
 CHAT = Api(

@@ -130,22 +130,9 @@ class _Assembler:
             self._parts.open((index, kind), kind)
 
     def facts(self) -> ResponseFacts:
-        known = _whole(self._response)
         heads = sorted(head for head in self._parts.heads() if isinstance(head, int))
         parts = [part for head in heads for part in self._parts.under((head,))]
-        message: dict[str, Any] = {"role": "assistant", "parts": parts}
-        if known.finish_reasons:
-            message["finish_reason"] = known.finish_reasons[0]
-        return ResponseFacts(
-            model=known.model,
-            id=known.id,
-            finish_reasons=known.finish_reasons,
-            usage=known.usage,
-            billing=known.billing,
-            messages=[message] if parts or known.finish_reasons else [],
-            messages_truncated=self._parts.truncated,
-            error_type=self._error or known.error_type,
-        )
+        return self._parts.completed(_whole(self._response), self._error, parts=parts)
 
 
 API = Api(
