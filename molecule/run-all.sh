@@ -70,7 +70,9 @@ echo
 # Repeat the failures at the end, because often only the end of a long output is visible.
 for log in "${broken[@]}"; do
   echo "── failures in $log:"
-  grep -oE '((FAILED|ERROR) (tests|molecule)/|fatal: |[^"]*NOT MET ).*' "$log" | cut -c -240 | tail -n 8
+  grep -oE '((FAILED|ERROR) (tests|molecule)/|fatal: |[^"]*NOT MET ).*' "$log" | tail -n 8 |
+    # The cause of a failed command is at the end of its line.
+    awk 'length > 900 {$0 = substr($0, 1, 300) " … " substr($0, length - 599)} {print}'
 done
 echo "$passed passed, $failed failed"
 ((${#broken[@]} == 0))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Sequence
 from typing import Any
 
-ATTEMPTS = 3
+ATTEMPTS = 5
+PAUSE = 1.0
+"""Seconds between two attempts."""
 
 
 def completed(words: Sequence[str], **options: Any) -> subprocess.CompletedProcess[str]:

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from tests.support import docker_exec
 from tests.support.docker_exec import ATTEMPTS, completed
 
 FAILED = "OCI runtime exec failed: exec failed: unable to start container process"
@@ -20,9 +21,16 @@ if len(tries.read_text()) < int(sys.argv[2]):
 @pytest.mark.parametrize("output", ["stdout", "stderr"])
 @pytest.mark.parametrize(
     ("succeeds_at", "code", "text", "tries"),
-    [(2, 126, FAILED, 2), (9, 126, FAILED, ATTEMPTS), (9, 126, "permission denied", 1), (9, 1, FAILED, 1)],
+    [
+        (2, 126, FAILED, 2),
+        (2, 1, FAILED, 2),
+        (9, 126, FAILED, ATTEMPTS),
+        (9, 126, "permission denied", 1),
+        (9, 1, "the program's own failure", 1),
+    ],
 )
-def test_only_a_process_that_did_not_start_is_started_again(tmp_path, output, succeeds_at, code, text, tries):
+def test_only_a_process_that_did_not_start_is_started_again(tmp_path, monkeypatch, output, succeeds_at, code, text, tries):
+    monkeypatch.setattr(docker_exec, "PAUSE", 0.0)
     words = [sys.executable, "-c", PROGRAM, tmp_path / "tries", str(succeeds_at), output, str(code), text]
     done = completed(list(map(str, words)))
     assert (tmp_path / "tries").read_text() == "x" * tries
