@@ -26,23 +26,23 @@ from molecule.lab.hosts import (
 # A reboot of a host takes minutes.
 pytestmark = pytest.mark.timeout(400)
 
-PROXY, GATEWAY, CARRIER = "172.31.250.2", "172.31.250.3", "172.31.250.4"
+PROXY, GATEWAY, FORWARDER = "172.31.250.2", "172.31.250.3", "172.31.250.4"
 SUBNET = "172.31.250.0/24"
 # The shared proxy port: the firewall entrypoint redirects connections of each network to the listener of its class.
-DOOR = f"{PROXY}:3128"
-LISTENERS = {DOOR, *(f"{PROXY}:{port}" for port in (8080, 8081, 8082, 8083))}
+SHARED_PORT = f"{PROXY}:3128"
+LISTENERS = {SHARED_PORT, *(f"{PROXY}:{port}" for port in (8080, 8081, 8082, 8083))}
 ELSEWHERE = {
     "172.30.0.250:8081", "172.30.0.1:22", "10.0.0.1:22", "10.0.0.2:3100", "198.51.100.10:443", "198.51.100.66:53",
-    "169.254.169.254:80", f"{CARRIER}:18789", f"{PROXY}:9464", "172.30.0.1:18789",
+    "169.254.169.254:80", f"{FORWARDER}:18789", f"{PROXY}:9464", "172.30.0.1:18789",
 }  # fmt: skip
 # The gateway's own ports, at each of its addresses.
 INWARDS = {f"{address}:18789" for address in (GATEWAY, "172.17.0.1", "172.18.0.1", "172.19.0.1", "172.20.0.1")}
 STRANGER = "an-agents-own-network"
 # The networks of the gateway's own Docker daemon, with the destinations that each may reach.
 TIED: dict[str, set[str]] = {
-    "openclaw-egress-sandbox": {DOOR, f"{PROXY}:8082"},
-    "openclaw-egress-browser": {DOOR, f"{PROXY}:8081"},
-    "bridge": {DOOR, f"{PROXY}:8083"},
+    "openclaw-egress-sandbox": {SHARED_PORT, f"{PROXY}:8082"},
+    "openclaw-egress-browser": {SHARED_PORT, f"{PROXY}:8081"},
+    "bridge": {SHARED_PORT, f"{PROXY}:8083"},
     STRANGER: set(),
 }
 IMAGE = "openclaw-sandbox:bookworm-slim"
@@ -96,9 +96,9 @@ def test_each_network_reaches_its_listener_and_nothing_else():
 def test_root_in_the_gateway_reaches_only_listeners_without_firewall_rules():
     """Flush the rules. Until the firewall entrypoint restores them (three seconds), only listeners are reachable."""
     before = ways_out()
-    flush = "iptables -F; iptables -t nat -F EGRESS-DOOR; ip6tables -F"
+    flush = "iptables -F; iptables -t nat -F EGRESS-SHARED-PORT; ip6tables -F"
     asked = ("docker", "exec", "--user", "0:0", "openclaw-gateway", "sh", "-c", f'{flush}; exec "$@"', "sh")
-    every = LISTENERS - {DOOR}
+    every = LISTENERS - {SHARED_PORT}
 
     def found() -> set[str]:
         reached = set(on("vps1", *asked, "python3", "-c", REACHED, *LISTENERS, *ELSEWHERE).split())
@@ -129,7 +129,7 @@ for target in sys.argv[1:]:
 def test_unknown_host_on_the_internal_network_is_not_served(driver):
     """Add an unknown host to the proxy's internal network, as any client of the gateway's daemon can."""
     name = f"an-agents-{driver}"
-    at = ("--subnet", SUBNET, "--gateway", CARRIER, "--opt", "parent=eth0")
+    at = ("--subnet", SUBNET, "--gateway", FORWARDER, "--opt", "parent=eth0")
     in_gateway("docker", "network", "create", "--driver", driver, *at, name)
     try:
         container = ("docker", "run", "--rm", "--network", name, "--ip", "172.31.250.77", IMAGE, "python3", "-c")
@@ -186,11 +186,11 @@ def test_proxy_and_ingress_forwarder_do_not_route():
     before = ways_out()
     on("vps1", *inside, "ip", "address", "add", "172.30.0.77/32", "dev", "lo")
     try:
-        for router in (PROXY, CARRIER):
+        for router in (PROXY, FORWARDER):
             on("vps1", *inside, "ip", "route", "replace", "default", "via", router)
             assert soon(lambda: sent_without_rules(*inside)) == "sent"
     finally:
-        on("vps1", *inside, "ip", "route", "replace", "default", "via", CARRIER)
+        on("vps1", *inside, "ip", "route", "replace", "default", "via", FORWARDER)
         on("vps1", *inside, "ip", "address", "del", "172.30.0.77/32", "dev", "lo")
     assert not soon(lambda: ways_out() != before, 2)
 
@@ -220,7 +220,7 @@ def test_agent_turn_works_and_is_recorded_at_the_level_network():
         return [entry["request_body_sha256"] for entry in provider_log() if entry.get("method") == "POST"]
 
     before = answered()
-    assert "Hello from the provider stand-in" in agent_turn("hello from behind the wall")
+    assert "Hello from the provider stand-in" in agent_turn("hello at the level network")
     new = answered()[len(before) :]
     query = f'{{service_name="openclaw-proxy"}} |= "{new[-1]}"'
     assert soon(lambda: loki(query)), "no record in Loki has the digest of the request that the provider received"
@@ -230,8 +230,8 @@ def test_the_published_port_sees_the_peers_own_address():
     serve = "require('http').createServer((q, s) => s.end(q.socket.remoteAddress)).listen(18790)"
     on("vps1", "docker", "exec", "--detach", "openclaw-gateway", "timeout", "60", "node", "-e", serve)
     form = '{{(index .NetworkSettings.Networks "openclaw-gateway-net").IPAddress}}'
-    carrier = on("vps1", "docker", "inspect", "--format", form, "openclaw-carrier").strip()
-    peer = soon(lambda: on("vps1", "sh", "-c", f"curl -sS --max-time 5 http://{carrier}:18790/ || true"))
+    forwarder = on("vps1", "docker", "inspect", "--format", form, "openclaw-ingress-forwarder").strip()
+    peer = soon(lambda: on("vps1", "sh", "-c", f"curl -sS --max-time 5 http://{forwarder}:18790/ || true"))
     assert peer == "::ffff:172.30.0.1", "the peer's address must be the same as without the ingress forwarder"
 
 
@@ -291,9 +291,10 @@ def test_the_gateways_telemetry_reaches_vps2_through_the_proxy():
     ids=["no network", "a way out", "no root", "no right to"],
 )
 def test_gateway_does_not_start_without_its_firewall(options, why):
-    walls = "/home/openclaw/openclaw-egress/gateway-walls:/opt/openclaw-egress:ro"
-    guard = ("--entrypoint=/opt/openclaw-egress/guard", "openclaw:local", PROXY, CARRIER, SUBNET, "3128", "8080")
-    container = ("docker", "run", "--rm", "--user=0:0", "--volume", walls, *options, *guard, "--", "echo", "started")
+    scripts = "/home/openclaw/openclaw-egress/network-enforcement:/opt/openclaw-egress:ro"
+    words = ("--entrypoint=/opt/openclaw-egress/firewall-entrypoint", "openclaw:local")
+    arguments = (PROXY, FORWARDER, SUBNET, "3128", "8080", "--", "echo", "started")
+    container = ("docker", "run", "--rm", "--user=0:0", "--volume", scripts, *options, *words, *arguments)
     asked = ("docker", "exec", f"{NAME}-vps1", *container)
     done = subprocess.run(asked, capture_output=True, text=True, check=False)
     assert done.returncode == 78 and "started" not in done.stdout
@@ -303,12 +304,12 @@ def test_gateway_does_not_start_without_its_firewall(options, why):
 IN_GATEWAY = {
     "nested daemon": "kill $(cat /var/run/docker.pid); sleep 5; rm -f /var/run/docker.pid;"
     " dockerd --dns 198.51.100.10 >/var/log/dockerd.log 2>&1 & sleep 5",
-    "rules flushed": "iptables -F; iptables -t nat -F EGRESS-DOOR; iptables -X EGRESS-INPUT; sleep 5; true",
+    "rules flushed": "iptables -F; iptables -t nat -F EGRESS-SHARED-PORT; iptables -X EGRESS-INPUT; sleep 5; true",
     "networks pruned": "docker rm -f $(docker ps -aq); docker network prune -f; sleep 8",
 }
 RESTARTS = {
     "proxy": "docker restart openclaw-proxy",
-    "carrier": "docker restart openclaw-carrier",
+    "ingress forwarder": "docker restart openclaw-ingress-forwarder",
     # A crash leaves the PID file of an old containerd, and another process now has that PID.
     "gateway": "docker exec openclaw-gateway sh -c 'echo 1 >/var/run/docker/containerd/containerd.pid';"
     " docker restart openclaw-gateway",

@@ -32,7 +32,8 @@ CA_IN_GATEWAY = "/etc/ssl/certs/proxy-ca.pem"
 # Docker cannot create a file for a mount in a directory that the operator mounted read-only.
 CA_ELSEWHERE = "/etc/openclaw-egress/proxy-ca.pem"
 OUR_LABEL = "openclaw.egress.command"
-OUR_SERVICES = ("openclaw-proxy", "openclaw-proxy-ui", "openclaw-carrier")
+# `openclaw-carrier` is the ingress forwarder's name in deployments of a version before the first release.
+OUR_SERVICES = ("openclaw-proxy", "openclaw-proxy-ui", "openclaw-ingress-forwarder", "openclaw-carrier")
 # The path is outside of the working directory, which the operator may have mounted from the clone.
 MOUNTED_BOOTSTRAP = "/etc/openclaw-egress/proxy-bootstrap.cjs"
 # Firewall rules distinguish the classes by the bridge of their network in the nested daemon.
@@ -410,15 +411,15 @@ def _class_networks(options: Options) -> list[str]:
 
 
 def _firewall_entrypoint(plan: Plan, options: Options) -> list[str]:
-    """Return the firewall entrypoint with its arguments, as files/walls/guard describes them."""
+    """Return the firewall entrypoint with its arguments. The script itself describes them."""
     ports: list[str] = []
     for name in ("gateway", "build"):
         port = str((options.classes.get(name) or {}).get("listen", 8080))
         if port not in ports:
             ports.append(port)
     addresses = [_inner_address(options, 2), _inner_address(options, 4)]
-    words = ["/opt/openclaw-egress/guard", *addresses, options.inner_subnet, options.shared_port, ",".join(ports)]
-    return [*words, *plan.class_networks, "--"]
+    words = [*addresses, options.inner_subnet, options.shared_port, ",".join(ports), *plan.class_networks]
+    return ["/opt/openclaw-egress/firewall-entrypoint", *words, "--"]
 
 
 def _check_words(plan: Plan, gateway: _Gateway, start: _Start) -> None:

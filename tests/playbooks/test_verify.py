@@ -82,7 +82,7 @@ def test_each_check_runs_its_program_on_its_host_or_container(run, tmp_path):
         "llm-request": ("", bootstrap, r"https://\S+/v1/models\?egress-verify=[a-z0-9]{12}"),
         "other-tls-tunnelled": ("--env NODE_USE_ENV_PROXY=", "", "example.com"),
         "metadata-refused": ("--env NODE_USE_ENV_PROXY=", "", "169.254.169.254:443"),
-        "walls-hold": (
+        "enforcement-bypass": (
             "",
             "",
             r"http://127.0.0.1:9 http://\S+:22 http://\S+:8080 http://169.254.169.254:80 http://1.1.1.1:443",
@@ -91,4 +91,4 @@ def test_each_check_runs_its_program_on_its_host_or_container(run, tmp_path):
         pattern = in_gateway.format(*words).replace("  ", " ")
         assert re.fullmatch(pattern, found[name]["found"]), (name, found[name]["found"])
     assert re.fullmatch(r'words: 8082 program: """Send a request .+', found["sandbox-refused"]["found"])
-    assert "loki-direct" not in found and "walls-guard" in found
+    assert "loki-direct" not in found and "enforcement-firewall" in found

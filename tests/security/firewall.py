@@ -31,13 +31,13 @@ CHANGES = {
         )
         for what, command in _EACH_CHAIN.items()
     },
-    "the shared port flushed": "iptables -t nat -F EGRESS-DOOR",
+    "the shared port flushed": "iptables -t nat -F EGRESS-SHARED-PORT",
     "an ACCEPT before the shared port": "iptables -t nat -I PREROUTING -j ACCEPT",
-    "the shared port leads elsewhere": "iptables -t nat -I EGRESS-DOOR -p tcp -j DNAT"
+    "the shared port leads elsewhere": "iptables -t nat -I EGRESS-SHARED-PORT -p tcp -j DNAT"
     " --to-destination 172.31.250.2:8080",
-    "no jump to the shared port": "iptables -t nat -D PREROUTING -j EGRESS-DOOR",
+    "no jump to the shared port": "iptables -t nat -D PREROUTING -j EGRESS-SHARED-PORT",
     "other policies, and everything flushed": "iptables -P OUTPUT ACCEPT; iptables -P FORWARD ACCEPT; iptables -F;"
-    " iptables -t nat -F EGRESS-DOOR; ip6tables -P FORWARD ACCEPT; ip6tables -F; ip6tables -X",
+    " iptables -t nat -F EGRESS-SHARED-PORT; ip6tables -P FORWARD ACCEPT; ip6tables -F; ip6tables -X",
 }
 """Commands that change the firewall rules, each with its effect. 172.31.250.2 is the proxy on the internal network."""
 
@@ -51,7 +51,7 @@ def rules() -> list[str]:
     show = "; ".join(
         [f"{tables} -S {base} | sed -n 2p; {tables} -S {chain} | {_WITHOUT_DOCKERS}"
          for tables in ("iptables", "ip6tables") for base, chain in _BASE_CHAINS.items()]
-        + ["iptables -t nat -S PREROUTING | sed -n 2p; iptables -t nat -S EGRESS-DOOR"]
+        + ["iptables -t nat -S PREROUTING | sed -n 2p; iptables -t nat -S EGRESS-SHARED-PORT"]
     )  # fmt: skip
     text = on("vps1", "docker", "exec", "--user", "0:0", "openclaw-gateway", "sh", "-c", f"{show}; true")
     return text.splitlines()

@@ -186,8 +186,8 @@ def test_check_fails_if_the_sandbox_listener_does_not_refuse(tmp_path, status):
 
 @pytest.mark.parametrize("docker", ["exit 1", "true"])
 def test_check_fails_if_published_ports_cannot_be_read(tmp_path, docker):
-    assert not check("walls-carried", tmp_path, docker, CARRIER="openclaw-carrier")[0]
-    assert check("walls-carried", tmp_path, "echo '53/udp -> 0.0.0.0:53'", CARRIER="c") == (
+    assert not check("ingress-forwarded", tmp_path, docker, FORWARDER="openclaw-ingress-forwarder")[0]
+    assert check("ingress-forwarded", tmp_path, "echo '53/udp -> 0.0.0.0:53'", FORWARDER="c") == (
         True,
         "no TCP port is published",
     )
@@ -295,7 +295,8 @@ def test_no_check_passes_if_docker_gives_no_usable_output(tmp_path, name, docker
         "ROOT_KEY_DIR": str(tmp_path), "PROXY_UID": "10001", "CONFIG_DIR": str(tmp_path),
         "BOOTSTRAP": "/app/x.cjs", "COMMAND_HASH": "x", "LOADED_BY": "command", "LLM_HOST": "localhost", "RUN_ID": "x",
         "TUNNEL_HOST": "localhost",
-        "LOKI_URL": "http://127.0.0.1:9", "SERVICE_NAME": "x", "PORT": "1", "INNER": "x", "CARRIER": "x", "PROXY": "x",
+        "LOKI_URL": "http://127.0.0.1:9", "SERVICE_NAME": "x", "PORT": "1", "INNER": "x", "FORWARDER": "x",
+        "PROXY": "x",
         "TIED": "", "STORE": "", "TUNNEL": "127.0.0.1", "OUTER": "127.0.0.1",
         "WANTED": '{"sandbox": {"docker": {"network": "none"}}}',
         "HEALTH": "h", "MOUNTS": "m", "NETWORKS": "n", "INTERNAL": "i", "LABELS": "l", "CONFIG": "c",
@@ -314,12 +315,12 @@ RULES = {
     "FORWARD": "-A FORWARD -j DOCKER-USER\n-A FORWARD -j DOCKER-FORWARD",
     "INPUT": "-A INPUT -j EGRESS-INPUT",
     "OUTPUT": "-A OUTPUT -j EGRESS-OUTPUT",
-    "PREROUTING": "-A PREROUTING -j EGRESS-DOOR\n-A PREROUTING -j DOCKER",
+    "PREROUTING": "-A PREROUTING -j EGRESS-SHARED-PORT\n-A PREROUTING -j DOCKER",
     "DOCKER-USER": "-A DOCKER-USER -d 172.31.250.2/32 -i egress-sandbox -o eth0 -p tcp -m tcp --dport 8082 -j RETURN\n"
     "-A DOCKER-USER -j REJECT --reject-with icmp-port-unreachable\n-A DOCKER-USER -j RETURN",
     "EGRESS-INPUT": "-A EGRESS-INPUT -i lo -j RETURN\n-A EGRESS-INPUT -j REJECT --reject-with icmp-port-unreachable",
     "EGRESS-OUTPUT": "-A EGRESS-OUTPUT -o eth0 -j REJECT --reject-with icmp-port-unreachable",
-    "EGRESS-DOOR": "-A EGRESS-DOOR -d 172.31.250.2/32 -i egress-sandbox -p tcp -m tcp --dport 3128 "
+    "EGRESS-SHARED-PORT": "-A EGRESS-SHARED-PORT -d 172.31.250.2/32 -i egress-sandbox -p tcp -m tcp --dport 3128 "
     "-j DNAT --to-destination 172.31.250.2:8082",
 }
 
@@ -334,10 +335,10 @@ RULES = {
             "the first rule of FORWARD is not -j DOCKER-USER",
         ),
         ("OUTPUT", "", "the first rule of OUTPUT is not -j EGRESS-OUTPUT"),
-        ("PREROUTING", "-A PREROUTING -j ACCEPT", "the first rule of PREROUTING is not -j EGRESS-DOOR"),
+        ("PREROUTING", "-A PREROUTING -j ACCEPT", "the first rule of PREROUTING is not -j EGRESS-SHARED-PORT"),
         ("EGRESS-OUTPUT", "-A EGRESS-OUTPUT -j ACCEPT", "the last rule of EGRESS-OUTPUT is not -j REJECT"),
         ("DOCKER-USER", "-A DOCKER-USER -j REJECT", "no rules for egress-sandbox=8082"),
-        ("EGRESS-DOOR", "-A EGRESS-DOOR -j ACCEPT", "no rules for egress-sandbox=8082"),
+        ("EGRESS-SHARED-PORT", "-A EGRESS-SHARED-PORT -j ACCEPT", "no rules for egress-sandbox=8082"),
     ],
 )
 def test_changed_firewall_rules_are_found(tmp_path, chain, rules, found):
@@ -348,11 +349,13 @@ def test_changed_firewall_rules_are_found(tmp_path, chain, rules, found):
     for tool in ("iptables", "ip6tables"):
         (tmp_path / "bin" / tool).write_text(f"#!/bin/sh\neval last=\\${{$#}}\ncase $last in\n{listing}esac\n")
         (tmp_path / "bin" / tool).chmod(0o755)
-    passed, said = check("walls-guard", tmp_path, 'shift; exec "$@"', TIED="egress-sandbox=8082", PROXY="172.31.250.2")
+    variables = {"TIED": "egress-sandbox=8082", "PROXY": "172.31.250.2"}
+    passed, said = check("enforcement-firewall", tmp_path, 'shift; exec "$@"', **variables)
     assert passed is (not chain) and said.removeprefix("iptables: ") == found
 
 
 STATUS_DECIDES = {
     "policy-valid", "policy-cases", "gateway-environment", "llm-request", "other-tls-tunnelled", "metadata-refused",
-    "sandbox-refused", "loki-direct", "telemetry-carried", "walls-guard", "walls-hold", "store-reached",
+    "sandbox-refused", "loki-direct", "telemetry-forwarded", "enforcement-firewall", "enforcement-bypass",
+    "store-reached",
 }  # fmt: skip

@@ -216,7 +216,7 @@ def test_level_network_starts_the_same_program(name: str) -> None:
     case = Case(name)
     application = command_line(case, case.plan(remedied=True))
     started = command_line(case, case.plan(remedied=True, enforcement="network"))
-    assert started[0] == "/opt/openclaw-egress/guard"
+    assert started[0] == "/opt/openclaw-egress/firewall-entrypoint"
     assert started[started.index("--") + 1 :] == application
 
 

@@ -81,7 +81,7 @@ def test_gateway_keeps_the_operators_command_and_loads_the_bootstrap_once(name):
     ours = {setting: plan[setting] for setting in ("entrypoint", "command") if setting in plan}
     words = started(service | ours, image)
     if given.get("options", {}).get("enforcement") == "network":
-        assert words[0] == "/opt/openclaw-egress/guard"
+        assert words[0] == "/opt/openclaw-egress/firewall-entrypoint"
         words = words[words.index("--") + 1 :]
     required = ["--require", plan["bootstrap"]]
     if plan["loaded_by"] == "NODE_OPTIONS":

@@ -1,6 +1,6 @@
-// openclaw.egress: configure the proxy of the nested daemon and of its builds. `guard` runs this before the daemon starts.
+// openclaw.egress: configure the proxy of the nested daemon and of its builds. `firewall-entrypoint` runs this before the daemon starts.
 //
-//   node docker-proxies.cjs PULLS BUILDS      URLs of the proxy
+//   node configure-docker-proxy.cjs PULLS BUILDS      URLs of the proxy
 //
 // Existing content of the files stays, including a configured proxy. The files are in the container's own layer, so a new
 // container starts without them, unless the operator mounts their folders.

@@ -5,7 +5,7 @@ exec 2>&1
 rules() { "$1" --wait --table "$2" --list-rules "$3" | grep '^-A'; }
 for tool in iptables ip6tables; do
   test $tool = iptables || test -e /proc/net/if_inet6 || continue
-  for jump in "filter FORWARD DOCKER-USER" "filter INPUT EGRESS-INPUT" "filter OUTPUT EGRESS-OUTPUT" "nat PREROUTING EGRESS-DOOR"; do
+  for jump in "filter FORWARD DOCKER-USER" "filter INPUT EGRESS-INPUT" "filter OUTPUT EGRESS-OUTPUT" "nat PREROUTING EGRESS-SHARED-PORT"; do
     # shellcheck disable=SC2086  # Table, chain, target.
     set -- $jump
     test "$tool $1" != "ip6tables nat" || continue
@@ -20,7 +20,7 @@ done
 for at in $TIED; do
   bridge=${at%=*} port=${at#*=}
   if ! rules iptables filter DOCKER-USER | grep -q -- "-d $PROXY/32 -i $bridge .*--dport $port -j RETURN" ||
-    ! rules iptables nat EGRESS-DOOR | grep -q -- "-d $PROXY/32 -i $bridge .*-j DNAT --to-destination $PROXY:$port"; then
+    ! rules iptables nat EGRESS-SHARED-PORT | grep -q -- "-d $PROXY/32 -i $bridge .*-j DNAT --to-destination $PROXY:$port"; then
     echo "no rules for $at"
     exit 1
   fi

@@ -15,7 +15,7 @@ def output(*words):
 
 
 bound = []
-for line in output("docker", "port", os.environ["CARRIER"]).splitlines():
+for line in output("docker", "port", os.environ["FORWARDER"]).splitlines():
     port, arrow, at = line.partition(" -> ")
     if not arrow:
         sys.exit(f"could not be checked: {line}")
