@@ -16,10 +16,12 @@ def completed(words: Sequence[str], **options: Any) -> subprocess.CompletedProce
     """Run a command and return its result, with its output as text.
 
     On a busy machine runc sometimes cannot start the process of a `docker exec`: nothing of the program has run then,
-    so try again. The message can be in either output, because an outer `docker exec` passes it on.
+    so try again. The message can be in either output, because an outer `docker exec` passes it on. The exit code is
+    126, or 1 with `--detach`.
     """
-    for _ in range(ATTEMPTS):
+    for attempt in range(ATTEMPTS):
+        time.sleep(PAUSE if attempt else 0)
         done = subprocess.run(words, capture_output=True, text=True, check=False, **options)
-        if done.returncode != 126 or "OCI runtime exec failed" not in done.stdout + done.stderr:
+        if done.returncode not in (1, 126) or "OCI runtime exec failed" not in done.stdout + done.stderr:
             break
     return done

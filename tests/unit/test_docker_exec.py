@@ -29,7 +29,7 @@ if len(tries.read_text()) < int(sys.argv[2]):
         (9, 1, "the program's own failure", 1),
     ],
 )
-def test_only_a_process_that_did_not_start_is_started_again(tmp_path, monkeypatch, output, succeeds_at, code, text, tries):
+def test_only_a_process_that_did_not_start_is_repeated(tmp_path, monkeypatch, output, succeeds_at, code, text, tries):
     monkeypatch.setattr(docker_exec, "PAUSE", 0.0)
     words = [sys.executable, "-c", PROGRAM, tmp_path / "tries", str(succeeds_at), output, str(code), text]
     done = completed(list(map(str, words)))
