@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from openclaw_egress.recording.denials import Denial
 from openclaw_egress.recording.hash_chain import GENESIS
@@ -125,6 +125,7 @@ class Brief(NamedTuple):
     cost_usd: float | None
 
 
+_BRIEF = ", ".join(f"{COLUMNS[name].name} AS {name}" for name in Brief._fields)
 _LAST_NS = 2**63 - 1
 _OLD = f"event_name = '{EVENT_DENIED}' AND enforced IS NULL"
 """SQL condition for denials that an older version wrote, without `migrations.Denied` and ``outcome``."""
@@ -231,8 +232,19 @@ class SpoolReader:
 
     def briefs(self, filters: Filters) -> Iterator[Brief]:
         """Yield the matching exchanges. Ignore `Filters.event_names`."""
-        columns = ", ".join(f"{COLUMNS[name].name} AS {name}" for name in Brief._fields)
-        yield from map(Brief._make, self._select(columns, replace(filters, event_names=[EVENT_EXCHANGE])))
+        yield from map(Brief._make, self._select(_BRIEF, replace(filters, event_names=[EVENT_EXCHANGE])))
+
+    def highest(self, name: Literal["duration", "cost_usd"], filters: Filters) -> list[Brief]:
+        """Return the matching exchanges with the highest positive values of a field, the highest and newest first.
+
+        No index has the field: SQLite reads each line of the numbers in ``filters``, so limit them. Ignore
+        `Filters.event_names`; ``limit`` is required.
+        """
+        selected, values = self._selected(replace(filters, event_names=[EVENT_EXCHANGE]))
+        column = COLUMNS[name].name
+        sql = f"SELECT {_BRIEF} {selected} AND {column} > 0 ORDER BY {column} DESC, seq DESC LIMIT ?"
+        with spool_errors(self.path):
+            return [Brief._make(row) for row in self._read().execute(sql, [*values, filters.limit])]
 
     def denials(self, filters: Filters) -> Iterator[Denial]:
         """Yield the matching denials. Ignore `Filters.event_names`."""

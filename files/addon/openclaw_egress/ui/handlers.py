@@ -242,9 +242,9 @@ class UsageTotals(Handler):
         view = None
         if not conditions.problem:
             since_ns = filters.since_ns or 0
-            read = partial(usage.usage_of, self.page.reader, since_ns, filters.until_ns, filters.class_name)
-            view = await self.run(read)
-        self.finish(render("usage.html", view=view, conditions=conditions, newest=usage.NEWEST))
+            chosen = (since_ns, filters.until_ns, filters.class_name)
+            view = await self.run(lambda: usage.usage_of(self.page.reader, *chosen, time.monotonic))
+        self.finish(render("usage.html", view=view, conditions=conditions))
 
 
 class Health(Handler):

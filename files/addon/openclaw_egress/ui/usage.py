@@ -1,20 +1,21 @@
-"""Usage: totals over time, by model and by class, and the slowest and dearest of the newest exchanges."""
+"""Usage: totals over time, by model and by class, and the slowest and dearest exchanges of the period."""
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from openclaw_egress.reports.text import local_time, seconds
 from openclaw_egress.reports.usage import COUNT_COLUMNS, NONE, By, Group, grouped, regrouped, total_of
 from openclaw_egress.spool.reader import Brief, Filters, SpoolReader
 from openclaw_egress.spool.usage_totals import Usage
+from openclaw_egress.ui import ranges
 
 SINCE = "7d"
-NEWEST = 2_000
-"""Lines among which the slowest and dearest exchanges are searched."""
 SHOWN = 10
+"""Slowest and dearest exchanges on the page."""
 MAX_ROWS = 100
 """Rows of a table; the command `egress usage` has all."""
 
@@ -40,11 +41,12 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """Bars over time."""
+    """Bars over time. ``more`` is the number of earlier days left out."""
 
     title: str
     bars: Sequence[Bar]
     highest: str
+    more: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,25 +67,52 @@ class UsageView:
     charts: Sequence[Chart]
     slowest: Sequence[Extreme]
     dearest: Sequence[Extreme]
+    searched_since: str
+    """Time of the oldest line among which these two were searched; empty if it was the whole period."""
 
 
-def usage_of(reader: SpoolReader, since_ns: int, until_ns: int | None, class_name: str | None) -> UsageView:
-    """Return the usage of the hours that begin in a period."""
+def usage_of(
+    reader: SpoolReader,
+    since_ns: int,
+    until_ns: int | None,
+    class_name: str | None,
+    clock: Callable[[], float],
+) -> UsageView:
+    """Return the totals of the hours of a period, and its slowest and dearest exchanges."""
     # One pass without times: three passes, or times, take seconds for a month of many models.
     names = (By.MODEL, By.CLASS, By.DAY)
     groups = grouped(reader, names, since_ns, until_ns, class_name, times=False)
     by = {name: regrouped(groups, names, at) for at, name in enumerate(names)}
-    newest = reader.head()[0]
-    rows = list(reader.briefs(Filters(after_seq=newest - NEWEST, class_name=class_name)))
+    filters = Filters(since_ns=since_ns, until_ns=until_ns, class_name=class_name)
+    slowest, dearest, oldest_ns = read_extremes(reader, filters, clock)
     return UsageView(
         tables=[_table(name, groups) for name, groups in by.items()],
         charts=[
             _chart("Tokens by day", by[By.DAY], _tokens, lambda value: f"{value:,.0f}"),
             _chart("Known cost by day", by[By.DAY], lambda usage: usage.cost_usd, lambda value: f"{value:,.4f} USD"),
         ],
-        slowest=_extremes(rows, lambda row: row.duration, seconds),
-        dearest=_extremes(rows, lambda row: row.cost_usd, lambda value: f"{value:,.4f} USD"),
+        slowest=[_extreme(row, seconds(row.duration)) for row in slowest],
+        dearest=[_extreme(row, f"{row.cost_usd or 0:,.4f} USD") for row in dearest],
+        searched_since="" if oldest_ns is None else local_time(oldest_ns),
     )
+
+
+def read_extremes(
+    reader: SpoolReader, filters: Filters, clock: Callable[[], float]
+) -> tuple[list[Brief], list[Brief], int | None]:
+    """Return the slowest and the dearest exchanges that match, the newest searched first.
+
+    The third value is the time of the oldest line searched, if not all could be searched in time.
+    """
+    first, last = reader.find_range(filters.since_ns, filters.until_ns)
+    slowest: list[Brief] = []
+    dearest: list[Brief] = []
+    low = first
+    for low, top in ranges.newest_first(first, last + 1, clock):
+        within = replace(filters.within(low, top), limit=SHOWN)
+        slowest = _highest("duration", [*slowest, *reader.highest("duration", within)])
+        dearest = _highest("cost_usd", [*dearest, *reader.highest("cost_usd", within)])
+    return slowest, dearest, ranges.time_of(reader, low) if low > first else None
 
 
 def _tokens(usage: Usage) -> float:
@@ -111,14 +140,12 @@ def _chart(title: str, days: Sequence[Group], value: Callable[[Usage], float], t
     shown = [(str(values[0]), value(totals)) for values, totals in days[-MAX_ROWS:]]
     highest = max((number for _, number in shown), default=0)
     bars = [Bar(day, text(number), round(1000 * number / highest) if highest else 0) for day, number in shown]
-    return Chart(title, bars, text(highest))
+    return Chart(title, bars, text(highest), len(days) - len(shown))
 
 
-def _extremes(
-    rows: Sequence[Brief], value: Callable[[Brief], float | None], text: Callable[[float], str]
-) -> list[Extreme]:
-    known = ((number, row.seq, row) for row in rows if (number := value(row)))
-    return [
-        Extreme(seq, local_time(row.time_ns), row.model or NONE, text(number))
-        for number, seq, row in heapq.nlargest(SHOWN, known, key=lambda item: item[:2])
-    ]
+def _highest(name: Literal["duration", "cost_usd"], rows: Sequence[Brief]) -> list[Brief]:
+    return heapq.nlargest(SHOWN, rows, key=lambda row: (getattr(row, name), row.seq))
+
+
+def _extreme(row: Brief, value: str) -> Extreme:
+    return Extreme(row.seq, local_time(row.time_ns), row.model or NONE, value)
