@@ -1,5 +1,6 @@
 """Tests of the web page in a real Chromium: hostile records, keyboard, live records, and axe-core."""
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -120,6 +121,17 @@ def test_new_records_appear_as_text(browser, tmp_path):
             first.get_by_role("link").click()
             assert page.get_by_role("heading", name="Record 2").is_visible()
             watched.context.close()
+
+
+def test_lines_that_are_not_shown_are_a_row_with_a_link(tab):
+    news = {"newest": 9, "lines": [], "left_out": 1234, "before": 3}
+    event = f"id: 9\ndata: {json.dumps(news)}\n\n"
+    tab.page.route("**/events?**", lambda route: route.fulfill(content_type="text/event-stream", body=event))
+    page = tab.open("/")
+    link = page.get_by_role("link", name="1,234 lines before line 3 are not shown: search them").first
+    expect(link).to_have_attribute("href", "/?&before=3")
+    link.click()
+    expect(page.locator("#records tbody tr")).to_have_count(2)
 
 
 def test_pause_stops_new_records(browser, tmp_path):

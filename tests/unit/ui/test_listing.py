@@ -65,11 +65,55 @@ def test_invalid_condition_is_named_and_matches_nothing(reader, name, text):
     assert listing.search_page(reader, conditions, None, lambda: 0.0).lines == []
 
 
+def news(reader: SpoolReader, after: int, clock=lambda: 0.0, **given: str) -> listing.News:
+    return listing.news(reader, listing.conditions_of(given), after, clock)
+
+
 def test_new_records_are_the_later_ones_that_match(reader):
-    newest, lines = listing.new_lines(reader, listing.conditions_of({}), RECORDS - 2)
-    assert newest == RECORDS and [line.seq for line in lines] == [RECORDS - 1, RECORDS]
-    assert len(listing.new_lines(reader, listing.conditions_of({}), 0)[1]) == RECORDS
-    assert listing.new_lines(reader, listing.conditions_of({"class": "none"}), RECORDS - 2) == (RECORDS, [])
+    found = news(reader, RECORDS - 2)
+    assert found.newest == RECORDS and [line.seq for line in found.lines] == [RECORDS - 1, RECORDS]
+    assert (len(news(reader, 0).lines), news(reader, 0).left_out) == (RECORDS, 0)
+    assert news(reader, RECORDS - 2, **{"class": "none"}).lines == []
+    assert news(reader, RECORDS) == listing.News(RECORDS)
+
+
+def test_new_record_is_found_however_many_lines_arrived_after_it(reader, monkeypatch):
+    monkeypatch.setattr(ranges, "STEP", 10)
+    found = news(reader, 0, status="429")
+    assert ([line.seq for line in found.lines], found.left_out) == ([4], 0)
+
+
+def test_new_lines_that_were_not_searched_in_time_are_counted(reader, monkeypatch):
+    monkeypatch.setattr(ranges, "STEP", 10)
+    times = iter(range(1000))
+    found = news(reader, 3, clock=lambda: float(next(times)), status="429")
+    assert (found.lines, found.left_out, found.before) == ([], RECORDS - 10 - 3, RECORDS - 10 + 1)
+
+
+def test_new_records_that_are_too_many_are_counted_and_the_link_continues_with_them(reader, monkeypatch):
+    monkeypatch.setattr(listing, "LIVE", 20)
+    found = news(reader, 10)
+    shown = [line.seq for line in found.lines]
+    assert shown == list(range(RECORDS - 19, RECORDS + 1)) and found.left_out == RECORDS - 20 - 10
+    monkeypatch.setattr(listing, "PAGE", RECORDS)
+    assert [line.seq for line in search(reader, found.before).lines] == list(range(shown[0] - 1, 0, -1))
+
+
+def test_lines_and_left_out_lines_are_together_all_that_arrived(reader, monkeypatch):
+    """Each line is on the page, in a row that names it as left out, or in the next answer: whatever the limits are."""
+    for step, most, reads in ((7, 1000, 2), (7, 13, 50), (1000, 120, 1), (1, 119, 119)):
+        monkeypatch.setattr(ranges, "STEP", step)
+        monkeypatch.setattr(listing, "LIVE", most)
+        times = iter([0.0] * reads + [9.0] * 200)
+        found = news(reader, 0, clock=lambda times=times: next(times))
+        assert len(found.lines) + found.left_out == RECORDS, (step, most, reads)
+        assert found.left_out == (found.before - 1 if found.left_out else 0)
+
+
+def test_long_condition_is_refused_and_not_cut(reader):
+    conditions = listing.conditions_of({"host": "x" * (listing.MAX_TEXT + 1)})
+    assert conditions.problem == "host: the condition has 257 characters; write at most 256"
+    assert listing.search_page(reader, conditions, None, lambda: 0.0).lines == []
 
 
 def test_cells_show_invisible_characters_as_escapes(tmp_path):

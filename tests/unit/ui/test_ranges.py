@@ -18,3 +18,7 @@ def test_ranges_cover_each_line_once_newest_first():
 def test_no_range_begins_when_the_time_is_over():
     times = iter([0.0, 0.1, ranges.READ_SECONDS])
     assert list(ranges.newest_first(1, 100, lambda: next(times))) == [(90, 100), (80, 90)]
+
+
+def test_first_range_is_read_even_without_time():
+    assert list(ranges.newest_first(1, 100, lambda: 0.0, seconds=-1.0)) == [(90, 100)]

@@ -121,13 +121,12 @@ class Events(Live):
         silent_since = time.monotonic()
         await self.flush()
         while not self.left and not self.page.ended.is_set():
-            after, lines = await self.run(partial(listing.new_lines, self.page.reader, conditions, after))
-            if lines:
-                self.write(f"id: {after}\ndata: {json.dumps([asdict(line) for line in lines])}\n\n")
-            elif time.monotonic() - silent_since > SILENCE_SECONDS:
-                # A comment keeps the connection open in tunnels that close idle ones.
-                self.write(": no new records\n\n")
-            if lines or time.monotonic() - silent_since > SILENCE_SECONDS:
+            news = await self.run(partial(listing.news, self.page.reader, conditions, after, time.monotonic))
+            after = news.newest
+            if news.lines or news.left_out or time.monotonic() - silent_since > SILENCE_SECONDS:
+                # Send an event without news too: tunnels close idle connections, and a browser that connects again
+                # after one does not search the same lines twice.
+                self.write(f"id: {after}\ndata: {json.dumps(asdict(news))}\n\n")
                 silent_since = time.monotonic()
                 await self.flush()
             with contextlib.suppress(TimeoutError):

@@ -19,10 +19,11 @@ from openclaw_egress.ui import ranges
 PAGE = 50
 """Records on a page."""
 LIVE = 500
-"""Records that the live list adds at once at most; it shows no more."""
+"""Records that the live list adds at once at most; `static/live.js` shows no more."""
 FIELDS = ("class", "host", "model", "status", "code", "event", "since", "until")
 """Names of the conditions, in the URL and in the form."""
 MAX_TEXT = 256
+"""Characters of a condition."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class Conditions:
 
 def conditions_of(given: Mapping[str, str]) -> Conditions:
     """Return the conditions in a URL's query. Invalid ones match nothing, and `Conditions.problem` names them."""
-    texts = {name: given.get(name, "").strip()[:MAX_TEXT] for name in FIELDS}
+    texts = {name: given.get(name, "").strip() for name in FIELDS}
     values: dict[str, Any] = {"event_names": search.event_names(None)}
     readers: dict[str, Callable[[str], Mapping[str, Any]]] = {
         "status": lambda text: dict(zip(("status_min", "status_max"), search.status_range(text), strict=True)),
@@ -60,6 +61,9 @@ def conditions_of(given: Mapping[str, str]) -> Conditions:
     for name, text in texts.items():
         if not text:
             continue
+        if len(text) > MAX_TEXT:
+            problem = f"{name}: the condition has {len(text):,} characters; write at most {MAX_TEXT}"
+            return Conditions(texts, Filters(limit=0), problem)
         try:
             values |= readers[name](text)
         except search.InvalidCondition as error:
@@ -136,14 +140,35 @@ def search_page(reader: SpoolReader, conditions: Conditions, before: int | None,
     return Page([line_of(row) for row in rows], newest, None if ended else searched, full=ended)
 
 
-def new_lines(reader: SpoolReader, conditions: Conditions, after: int) -> tuple[int, list[Line]]:
-    """Return the number of the newest line, and the matching records after a number, at most `LIVE`, oldest first."""
+@dataclass(frozen=True, slots=True)
+class News:
+    """The records that arrived after a line: the newest of them, oldest first."""
+
+    newest: int
+    """Number of the newest line."""
+    lines: Sequence[Line] = ()
+    left_out: int = 0
+    """Number of lines that arrived too, and that were not searched or not shown: those before ``before``."""
+    before: int = 0
+
+
+def news(reader: SpoolReader, conditions: Conditions, after: int, clock: Callable[[], float]) -> News:
+    """Return the matching records after a number, at most `LIVE`, as far as the time allows.
+
+    Read the newest first, so that a page that was away for long shows the newest records and not the oldest.
+    """
     newest = reader.head()[0]
     if newest <= after or conditions.problem:
-        return newest, []
-    first = max(after + 1, newest + 1 - ranges.STEP)
-    rows = list(reader.query(_between(conditions.filters, first, newest + 1, LIVE)))
-    return newest, [line_of(row) for row in reversed(rows)]
+        return News(newest)
+    rows: list[Row] = []
+    low = newest + 1
+    for low, top in ranges.newest_first(after + 1, newest + 1, clock):
+        rows += reader.query(_between(conditions.filters, low, top, LIVE + 1 - len(rows)))
+        if len(rows) > LIVE:
+            break
+    shown = rows[:LIVE]
+    before = low if shown == rows else shown[-1].seq
+    return News(newest, [line_of(row) for row in reversed(shown)], before - after - 1, before)
 
 
 def _between(filters: Filters, first: int, end: int, limit: int) -> Filters:

@@ -9,15 +9,18 @@ from openclaw_egress.spool.reader import SpoolReader
 STEP = 10_000
 """Lines of a range."""
 READ_SECONDS = 0.4
-"""Time after which no further range begins."""
+"""Default time after which no further range begins."""
 
 
-def newest_first(first: int, end: int, clock: Callable[[], float]) -> Iterator[tuple[int, int]]:
+def newest_first(
+    first: int, end: int, clock: Callable[[], float], seconds: float = READ_SECONDS
+) -> Iterator[tuple[int, int]]:
     """Yield ``(low, top)`` for the lines from ``low`` to before ``top``, from ``end`` down to ``first``.
 
-    If the time is over before ``first`` is reached, the last ``low`` is greater than ``first``.
+    Yield one range at least. If the time is over before ``first`` is reached, the last ``low`` is greater than
+    ``first``.
     """
-    top, late = end, clock() + READ_SECONDS
+    top, late = end, clock() + seconds
     while top > first:
         low = max(first, top - STEP)
         yield low, top

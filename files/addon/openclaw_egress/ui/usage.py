@@ -14,6 +14,8 @@ from openclaw_egress.spool.usage_totals import Usage
 from openclaw_egress.ui import ranges
 
 SINCE = "7d"
+SECONDS = 0.6
+"""Time of the view after which the search for the slowest and dearest exchanges reads no further range."""
 SHOWN = 10
 """Slowest and dearest exchanges on the page."""
 MAX_ROWS = 100
@@ -79,12 +81,13 @@ def usage_of(
     clock: Callable[[], float],
 ) -> UsageView:
     """Return the totals of the hours of a period, and its slowest and dearest exchanges."""
+    began = clock()
     # One pass without times: three passes, or times, take seconds for a month of many models.
     names = (By.MODEL, By.CLASS, By.DAY)
     groups = grouped(reader, names, since_ns, until_ns, class_name, times=False)
     by = {name: regrouped(groups, names, at) for at, name in enumerate(names)}
     filters = Filters(since_ns=since_ns, until_ns=until_ns, class_name=class_name)
-    slowest, dearest, oldest_ns = read_extremes(reader, filters, clock)
+    slowest, dearest, oldest_ns = read_extremes(reader, filters, clock, SECONDS - (clock() - began))
     return UsageView(
         tables=[_table(name, groups) for name, groups in by.items()],
         charts=[
@@ -98,7 +101,7 @@ def usage_of(
 
 
 def read_extremes(
-    reader: SpoolReader, filters: Filters, clock: Callable[[], float]
+    reader: SpoolReader, filters: Filters, clock: Callable[[], float], seconds: float = ranges.READ_SECONDS
 ) -> tuple[list[Brief], list[Brief], int | None]:
     """Return the slowest and the dearest exchanges that match, the newest searched first.
 
@@ -108,7 +111,7 @@ def read_extremes(
     slowest: list[Brief] = []
     dearest: list[Brief] = []
     low = first
-    for low, top in ranges.newest_first(first, last + 1, clock):
+    for low, top in ranges.newest_first(first, last + 1, clock, seconds):
         within = replace(filters.within(low, top), limit=SHOWN)
         slowest = _highest("duration", [*slowest, *reader.highest("duration", within)])
         dearest = _highest("cost_usd", [*dearest, *reader.highest("cost_usd", within)])

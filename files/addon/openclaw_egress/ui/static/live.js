@@ -3,15 +3,23 @@
 const table = document.getElementById("records");
 const body = table.tBodies[0];
 const template = document.getElementById("record").content.querySelector("tr");
+const leftOutTemplate = document.getElementById("left-out").content.querySelector("tr");
+const older = document.getElementById("older");
 const status = document.getElementById("live");
 const pause = document.getElementById("pause");
 const MOST = 500;
 let after = table.dataset.after;
 let stream = null;
 let added = 0;
+let leftOut = 0;
+
+function before(seq) {
+  return `/?${table.dataset.query}&before=${Number(seq)}`;
+}
 
 function rowOf(line) {
   const row = template.cloneNode(true);
+  row.dataset.before = line.seq;
   if (line.tone) row.classList.add(line.tone);
   row.querySelector("a").href = `/records/${Number(line.seq)}`;
   for (const cell of row.cells) {
@@ -21,22 +29,58 @@ function rowOf(line) {
   return row;
 }
 
+// The row in the place of lines that the server did not search or did not send.
+function rowOfLeftOut(news) {
+  const row = leftOutTemplate.cloneNode(true);
+  row.dataset.before = news.before;
+  const link = row.querySelector("a");
+  link.href = before(news.before);
+  link.textContent = `${number(news.left_out)} lines before line ${number(news.before)} are not shown: search them`;
+  return row;
+}
+
+function number(value) {
+  return Number(value).toLocaleString("en");
+}
+
+// Keep the newest rows, and link to the records that are not shown any more.
+function cut() {
+  if (body.rows.length <= MOST) return;
+  while (body.rows.length > MOST) body.rows[body.rows.length - 1].remove();
+  const link = older.querySelector("a");
+  link.href = before(body.rows[body.rows.length - 1].dataset.before);
+  link.textContent = "Older records";
+  older.hidden = false;
+}
+
+function describe() {
+  const texts = [];
+  if (added) texts.push(`${number(added)} new since the page was opened`);
+  if (leftOut) texts.push(`${number(leftOut)} lines not shown`);
+  status.textContent = texts.join("; ") || "waiting for records";
+}
+
 function show(event) {
   after = event.lastEventId || after;
-  for (const line of JSON.parse(event.data)) {
+  const news = JSON.parse(event.data);
+  if (news.left_out) {
+    body.prepend(rowOfLeftOut(news));
+    leftOut += news.left_out;
+  }
+  for (const line of news.lines) {
     body.prepend(rowOf(line));
     added += 1;
   }
-  while (body.rows.length > MOST) body.rows[body.rows.length - 1].remove();
-  document.getElementById("empty")?.remove();
-  status.textContent = `${added} new since the page was opened`;
+  cut();
+  if (body.rows.length) document.getElementById("empty")?.remove();
+  describe();
 }
 
 function start() {
   if (stream) return;
   stream = new EventSource(`/events?${table.dataset.query}&after=${after}`);
   stream.onmessage = show;
-  stream.onopen = () => { status.textContent = added ? `${added} new since the page was opened` : "waiting for records"; };
+  stream.onopen = describe;
   stream.onerror = () => { status.textContent = "no connection to egress ui"; };
   pause.textContent = "Pause";
 }
