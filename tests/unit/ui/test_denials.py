@@ -8,7 +8,8 @@ import pytest
 from openclaw_egress.recording.records import DeniedRecord
 from openclaw_egress.spool.reader import Filters, SpoolReader
 from openclaw_egress.spool.writer import Spool
-from openclaw_egress.ui import denials, ranges
+from openclaw_egress.ui import denials, listing, ranges
+from openclaw_egress.ui.pages import render
 
 
 def denied(host: str, rule: str = "default", class_name: str = "sandbox") -> DeniedRecord:
@@ -42,9 +43,22 @@ def test_reading_stops_when_its_time_is_over_and_says_since_when(path, monkeypat
 def test_groups_are_the_most_frequent_first_with_their_remedy(path):
     with SpoolReader(path) as reader:
         found, _ = denials.read_denials(reader, Filters(), lambda: 0.0)
-    views = denials.group_views([*found, found[0]], lambda _: False)
-    assert [(view.destination, view.count) for view in views] == [("h0.example:443", 16), ("h1.example:443", 15)]
+    views, more = denials.group_views([*found, found[0]], lambda _: False)
+    assert more == 0 and [(view.destination, view.count) for view in views] == [
+        ("h0.example:443", 16),
+        ("h1.example:443", 15),
+    ]
     assert str(views[0].remedy) == "classes.sandbox.allow: {host: h0.example, ports: [443]}"
+
+
+def test_groups_that_are_too_many_are_counted(path, monkeypatch):
+    monkeypatch.setattr(denials, "MAX_GROUPS", 1)
+    with SpoolReader(path) as reader:
+        found, _ = denials.read_denials(reader, Filters(), lambda: 0.0)
+    views, more = denials.group_views(found, lambda _: False)
+    assert (len(views), more) == (1, 1)
+    text = render("denials.html", groups=views, more=more, conditions=listing.conditions_of({}), only_since=None)
+    assert "1 less frequent destinations are not shown: <code>egress denials</code> lists all." in text
 
 
 def test_link_selects_only_the_host_of_the_group(tmp_path):
@@ -53,6 +67,6 @@ def test_link_selects_only_the_host_of_the_group(tmp_path):
         spool.add(denied("[ab"))
     with SpoolReader(tmp_path / "spool.db") as reader:
         found, _ = denials.read_denials(reader, Filters(), lambda: 0.0)
-        view = next(view for view in denials.group_views(found, lambda _: False) if "*" in view.destination)
+        view = next(view for view in denials.group_views(found, lambda _: False)[0] if "*" in view.destination)
         (pattern,) = parse_qs(view.records)["host"]
         assert [row.host for row in reader.query(Filters(host=pattern))] == ["[*?"]

@@ -4,6 +4,7 @@ import contextlib
 import json
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from openclaw_egress.reports.stored_record import lines_of
 from openclaw_egress.spool.reader import Row, SpoolReader
 from openclaw_egress.spool.writer import Spool
 from openclaw_egress.ui import exchange
+from openclaw_egress.ui.pages import render
 from tests.support.hostile_records import TEXT, hostile_denial, hostile_exchange
 
 type Stored = tuple[Row, list[str], SpoolReader]
@@ -34,7 +36,7 @@ def stored(path: Path, stack: contextlib.ExitStack, **changes: object) -> Stored
         spool.close_exchange(hostile_exchange(**changes))
         spool.add(hostile_denial())
     reader = stack.enter_context(SpoolReader(path))
-    row = next(iter(reader.query()))
+    row = list(reader.query())[-2]
     lines = lines_of(row.id, (text for _, _, text in reader.stored_between(row.seq, row.seq + row.parts)))
     return row, lines, reader
 
@@ -112,7 +114,7 @@ def test_split_record_is_shown_as_a_whole(store):
     row, lines, reader = store(request_body=Body.of(long.encode()))
     view = exchange.view_of(row, lines, reader.digest)
     assert len(lines) > 2 and all(link.matches for link in view.chain)
-    assert view.hidden == 500_000 - exchange.SHOWN_CONVERSATION + 2 * max(len(TEXT), exchange.PART_ROOM)
+    assert view.hidden == (1, 500_000 - exchange.SHOWN_CONVERSATION + 2 * max(len(TEXT), exchange.PART_ROOM))
     assert len(view.messages[0].body) == exchange.SHOWN_BODY and "download" in view.messages[0].notes[0]
     assert exchange.body_bytes(lines, "request") == long.encode()
 
@@ -173,7 +175,59 @@ def test_conversation_of_many_short_turns_is_cut_too():
     turns = [Turn("user", (Part(kind="text", text="b"),))] * 65_000
     kept, hidden = exchange.bounded(turns, exchange.SHOWN_CONVERSATION)
     assert len(kept) == exchange.SHOWN_CONVERSATION // exchange.PART_ROOM
-    assert len(kept) + hidden == 65_000
+    assert hidden == (65_000 - len(kept), 65_000 - len(kept))
+
+
+def test_parts_and_turns_without_text_are_counted_when_they_are_left_out():
+    image = Part(kind="media", name="image/png", size=10)
+    turns = [Turn("user", ()), Turn("user", (image, image)), Turn("assistant", (Part(kind="text", text="x" * 300),))]
+    assert exchange.bounded(turns, 1000)[1] == (0, 0)
+    kept, hidden = exchange.bounded(turns, 300)
+    assert kept == turns[2:] and hidden == (3, 0)
+
+
+def test_body_that_was_recorded_only_in_part_is_named_beside_the_conversation(store):
+    whole = json.dumps({"messages": [{"role": "user", "content": "hello"}]}).encode()
+    cut = Body(text=whole.decode(), size=10**6, truncated=True)
+    row, lines, reader = store(request_body=cut, response_body=cut)
+    view = exchange.view_of(row, lines, reader.digest)
+    assert view.cuts == [
+        "the record has only a part of the request body",
+        "the record has only a part of the response body",
+    ]
+    assert "Turns can be missing: the record has only a part of the request body, and" in render(
+        "record.html", view=view
+    )
+    assert "this command sends less than the client did" in render("record.html", view=view)
+    entry = har.entry_of(row, lines)
+    assert entry["request"]["postData"]["comment"] == "only a part of the body was recorded"
+    assert entry["response"]["content"]["comment"] == "only a part of the body was recorded"
+    answer = ResponseFacts(messages=[{"role": "assistant", "parts": []}], messages_truncated=True)
+    row, lines, reader = store(request_body=Body.of(whole), response_body=cut, response_facts=answer)
+    assert exchange.view_of(row, lines, reader.digest).cuts == ["the record has only a part of the streamed message"]
+
+
+def test_page_says_how_much_of_a_conversation_it_leaves_out(store):
+    row, lines, reader = store()
+    text = render("record.html", view=exchange.view_of(row, lines, reader.digest))
+    assert not any(mark in text for mark in ("Not shown", "Turns can be missing", "sends less"))
+    assert "comment" not in json.dumps(har.entry_of(row, lines))
+    long = json.dumps({"messages": [{"role": "user", "content": "b" * 900} for _ in range(700)]})
+    row, lines, reader = store(request_body=Body.of(long.encode()))
+    view = exchange.view_of(row, lines, reader.digest)
+    shown = sum(len(part.text.removesuffix(" …")) for turn in view.turns for part in turn.parts if "bbb" in part.text)
+    assert view.hidden.characters + shown == 700 * 900
+    mark = f"Not shown: the oldest {view.hidden.parts:,} parts, {view.hidden.characters:,} characters."
+    assert mark in render("record.html", view=view)
+
+
+def test_long_line_of_another_record_is_cut_with_a_note(store):
+    row, _, reader = store()
+    row = replace(row, id="", event_name="event")
+    view = exchange.view_of(row, [json.dumps({"message": "x" * 200_000})], reader.digest)
+    (message,) = view.messages
+    assert len(message.body) == exchange.SHOWN_BODY and "of 200,0" in message.notes[0]
+    assert "egress export" in render("record.html", view=view)
 
 
 def test_har_has_request_response_and_times(store):

@@ -1,6 +1,7 @@
 """Tests of sessions: which exchanges belong together, and what each adds."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from openclaw_egress.recording.records import Body
 from openclaw_egress.spool.reader import Filters, SpoolReader
 from openclaw_egress.spool.writer import Spool
 from openclaw_egress.ui import session
+from openclaw_egress.ui.pages import render
 from tests.support.hostile_records import hostile_exchange
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -98,3 +100,33 @@ def test_search_stops_when_its_time_is_over_and_says_which_lines_it_read(path):
         row = next(reader.query(Filters().within(5, 6)))
         view = session.read_session(reader, row, lambda: float(next(times)))
     assert (view.first, view.last) == (4, 5) and [one.row.seq for one in view.members] == [4, 5]
+    text = render("session.html", view=view)
+    assert not view.is_whole and "Other lines were not searched." in text
+    # The chosen record is the last one, so only the first leads further.
+    assert re.findall(r'href="(/records/\d+/session)"', text) == ["/records/4/session"]
+
+
+def test_lines_that_are_too_far_away_are_named_as_not_searched(path, monkeypatch):
+    store(path, *(said("a", "b", "c") for _ in range(9)))
+    with SpoolReader(path) as reader:
+        row = next(reader.query(Filters().within(5, 6)))
+        view = session.read_session(reader, row, lambda: 0.0)
+        assert (view.first, view.last, view.is_whole) == (1, 9, True)
+        assert "Other lines were not searched" not in render("session.html", view=view)
+        monkeypatch.setattr(session, "NEAR", 2)
+        view = session.read_session(reader, row, lambda: 0.0)
+    assert (view.first, view.last, view.is_whole) == (3, 7, False)
+    assert "Search around record 3" in render("session.html", view=view)
+
+
+def test_page_says_how_much_of_each_exchange_it_leaves_out(path):
+    store(path, said("a" * session.SHOWN), said("b" * (session.SHOWN + 7)))
+    with SpoolReader(path) as reader:
+        views = []
+        for seq in (1, 2):
+            row = next(reader.query(Filters().within(seq, seq + 1)))
+            views.append(session.read_session(reader, row, lambda: 0.0))
+    assert [view.members[0].hidden for view in views] == [(1, 1), (2, 8)]
+    assert "Not shown: the oldest 2 parts, 8 characters. The page of the record shows more." in render(
+        "session.html", view=views[1]
+    )

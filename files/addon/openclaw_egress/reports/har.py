@@ -56,7 +56,8 @@ def entry_of(row: Row, lines: Sequence[str], *, bodies: bool = True) -> dict[str
 def _text(message: Mapping[str, Any]) -> dict[str, str]:
     if not isinstance(message.get("body"), str):
         return {}
-    return {"text": message["body"]} | ({"encoding": "base64"} if message.get("body_encoding") == "base64" else {})
+    text = {"text": message["body"]} | ({"encoding": "base64"} if message.get("body_encoding") == "base64" else {})
+    return text | ({"comment": "only a part of the body was recorded"} if message.get("body_truncated") else {})
 
 
 def _headers(message: Mapping[str, Any]) -> list[dict[str, str]]:

@@ -15,6 +15,8 @@ from openclaw_egress.spool.reader import Filters, SpoolReader
 from openclaw_egress.ui import ranges
 
 SINCE = "24h"
+MAX_GROUPS = 500
+"""Groups on the page; the command `egress denials` lists all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +48,11 @@ def read_denials(reader: SpoolReader, filters: Filters, clock: Callable[[], floa
     return found, ranges.time_of(reader, low) if low > first else None
 
 
-def group_views(denials: Sequence[Denial], is_own: Callable[[str], bool]) -> list[GroupView]:
-    """Return the groups, the most frequent first."""
-    return [_view(group, remedy_for(group, is_own)) for group in group_denials(denials)]
+def group_views(denials: Sequence[Denial], is_own: Callable[[str], bool]) -> tuple[list[GroupView], int]:
+    """Return the groups, the most frequent first, and the number of groups left out."""
+    groups = group_denials(denials)
+    shown = groups[:MAX_GROUPS]
+    return [_view(group, remedy_for(group, is_own)) for group in shown], len(groups) - len(shown)
 
 
 def _view(group: DenialGroup, remedy: Remedy) -> GroupView:

@@ -8,7 +8,7 @@ import json
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from openclaw_egress.llm.conversation import (
     Turn,
@@ -53,6 +53,13 @@ class Message:
         return len(self.body) <= OPEN_BODY
 
 
+class Hidden(NamedTuple):
+    """What the page leaves out of a conversation: parts, wholly or from a character on, and all their characters."""
+
+    parts: int = 0
+    characters: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class ChainLink:
     """A log line of the record in the hash chain."""
@@ -80,12 +87,15 @@ class ExchangeView:
     row: Row
     facts: Sequence[tuple[str, str]]
     turns: Sequence[Turn]
-    hidden: int
-    """Characters of the conversation that the page leaves out."""
+    hidden: Hidden
+    cuts: Sequence[str]
+    """Why the conversation can lack turns that the exchange had."""
     messages: Sequence[Message]
     timing: Timing | None
     chain: Sequence[ChainLink]
     curl: str
+    curl_is_whole: bool
+    """Whether the record has the whole body of the request."""
     problem: str
     """Why the record cannot be shown as a whole; empty if it can."""
 
@@ -104,11 +114,13 @@ def view_of(row: Row, lines: Sequence[str], digest: Callable[[int], bytes | None
         facts=[(name, value) for name, value in _facts(row) if value],
         turns=turns,
         hidden=hidden,
+        cuts=cuts_of(whole) if turns else (),
         messages=[_message(side, whole) for side in SIDES if object_of(whole.get(side))] or _event(lines),
         timing=Timing(first, duration, round(1000 * min(1.0, (first or duration) / duration))) if duration else None,
         chain=list(_chain(lines, digest)),
         # No curl command sends the messages of a WebSocket.
         curl=as_curl(whole) if object_of(whole.get("request")) and "websocket" not in whole else "",
+        curl_is_whole=not object_of(whole.get("request")).get("body_truncated"),
         problem=problem,
     )
 
@@ -171,26 +183,41 @@ def text_of_body(message: object) -> str:
     return body if isinstance(body, str) and found.get("body_encoding") != "base64" else ""
 
 
-def bounded(turns: Sequence[Turn], room: int) -> tuple[list[Turn], int]:
-    """Return the newest turns with at most ``room`` characters, and the number of characters left out.
+def cuts_of(whole: Mapping[str, Any]) -> list[str]:
+    """Return why the turns of a record can lack some that the exchange had: the record has only a part of a body."""
+    cuts = []
+    if object_of(whole.get("request")).get("body_truncated"):
+        cuts.append("the record has only a part of the request body")
+    if whole.get("messages_truncated"):
+        cuts.append("the record has only a part of the streamed message")
+    elif "messages" not in whole and object_of(whole.get("response")).get("body_truncated"):
+        cuts.append("the record has only a part of the response body")
+    return cuts
+
+
+def bounded(turns: Sequence[Turn], room: int) -> tuple[list[Turn], Hidden]:
+    """Return the newest turns with at most ``room`` characters, and what is left out.
 
     Each part counts at least `PART_ROOM` characters, so that many short ones are left out too.
     """
-    hidden = 0
+    left_out: list[int] = []
     kept: list[Turn] = []
     for turn in reversed(turns):
         parts = []
         for part in turn.parts:
             if room <= 0:
-                hidden += len(part.text)
+                left_out.append(len(part.text))
                 continue
             text = part.text[:room]
-            hidden += len(part.text) - len(text)
+            if text != part.text:
+                left_out.append(len(part.text) - len(text))
             room -= max(len(text), PART_ROOM)
             parts.append(part if text == part.text else replace(part, text=text + " …"))
         if parts or (not turn.parts and room > 0):
             kept.append(Turn(turn.role, tuple(parts)))
-    return kept[::-1], hidden
+        elif not turn.parts:
+            left_out.append(0)
+    return kept[::-1], Hidden(len(left_out), sum(left_out))
 
 
 def _message(side: str, whole: Mapping[str, Any]) -> Message:
@@ -210,7 +237,12 @@ def _message(side: str, whole: Mapping[str, Any]) -> Message:
 
 def _event(lines: Sequence[str]) -> list[Message]:
     """Return the line of a record that is no exchange, as the destination has it."""
-    return [Message("line", "", (), indented(line)[:SHOWN_BODY], ()) for line in lines if line]
+    shown = ((indented(line)[:SHOWN_BODY], len(indented(line))) for line in lines if line)
+    rest = "the first {:,} of {:,} characters; `egress export` writes the whole line"
+    return [
+        Message("line", "", (), text, [rest.format(SHOWN_BODY, length)] if length > SHOWN_BODY else ())
+        for text, length in shown
+    ]
 
 
 def _chain(lines: Iterable[str], digest: Callable[[int], bytes | None]) -> Iterator[ChainLink]:

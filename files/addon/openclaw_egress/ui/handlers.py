@@ -215,9 +215,9 @@ class Denials(Handler):
         if not conditions.problem:
             read = partial(denials.read_denials, self.page.reader, conditions.filters, time.monotonic)
             found, oldest_ns = await self.run(read)
-        groups = await self.run(partial(denials.group_views, found, self.page.is_own))
+        groups, more = await self.run(partial(denials.group_views, found, self.page.is_own))
         since = None if oldest_ns is None else local_time(oldest_ns)
-        self.finish(render("denials.html", groups=groups, conditions=conditions, only_since=since))
+        self.finish(render("denials.html", groups=groups, more=more, conditions=conditions, only_since=since))
 
 
 class Policy(Handler):

@@ -41,6 +41,8 @@ class Links:
     """A hash of each turn of the request, without the system's; only the first if ``turns`` is None."""
     turns: tuple[Sequence[Turn], Sequence[Turn]] | None = None
     """The turns of request and response; None for a conversation that begins differently than the chosen one."""
+    cuts: Sequence[str] = ()
+    """Why they can lack some; see `exchange.cuts_of`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,10 @@ class Member:
     """What connects it to the chosen exchange."""
     added: Sequence[Turn]
     answered: Sequence[Turn]
+    hidden: exchange.Hidden
+    """What the page leaves out of both."""
+    cuts: Sequence[str]
+    """Why the record itself can lack turns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +70,8 @@ class SessionView:
     first: int
     """First line that was searched; ``last``: the last one."""
     last: int
+    is_whole: bool
+    """Whether all lines of the spool were searched."""
 
 
 def links_of(seq: int, lines: Sequence[str], chosen: Links | None = None) -> Links:
@@ -89,6 +97,7 @@ def links_of(seq: int, lines: Sequence[str], chosen: Links | None = None) -> Lin
         response_ids=frozenset(_RESPONSE.findall(said)),
         digests=digests,
         turns=turns,
+        cuts=exchange.cuts_of(whole),
     )
 
 
@@ -129,8 +138,10 @@ def _members(reader: SpoolReader, pool: Sequence[Links], signs: Mapping[int, Seq
             known = len(before) if _begins(digests, before) else 0
             systems = len(asked) - len(digests)
             added = asked[systems + known :] if known else asked
-            shown = (exchange.bounded(turns, SHOWN)[0] for turns in (added, answered))
-            yield Member(row, listing.line_of(row), signs[one.seq], *shown)
+            added, of_added = exchange.bounded(added, SHOWN)
+            answered, of_answered = exchange.bounded(answered, SHOWN)
+            hidden = exchange.Hidden(of_added.parts + of_answered.parts, of_added.characters + of_answered.characters)
+            yield Member(row, listing.line_of(row), signs[one.seq], added, answered, hidden, one.cuts)
             before = digests
 
 
@@ -158,8 +169,10 @@ def read_session(reader: SpoolReader, row: Row, clock: Callable[[], float]) -> S
     """Return the session of an exchange, from the nearest records of its class and client."""
     end = clock() + ranges.READ_SECONDS
     filters = Filters(class_name=row.class_name)
-    before = list(reader.briefs(filters.within(max(1, row.seq - NEAR), row.seq)))[::-1]
-    after = list(reader.briefs(filters.within(row.seq + 1, row.seq + NEAR + 1)))
+    newest = reader.head()[0]
+    lowest, highest = max(1, row.seq - NEAR), min(newest, row.seq + NEAR)
+    before = list(reader.briefs(filters.within(lowest, row.seq)))[::-1]
+    after = list(reader.briefs(filters.within(row.seq + 1, highest + 1)))
     chosen = links_of(row.seq, _lines(reader, row))
     pool = [chosen]
     first = last = row.seq
@@ -169,8 +182,11 @@ def read_session(reader: SpoolReader, row: Row, clock: Callable[[], float]) -> S
             pool.append(links_of(one.seq, _lines(reader, one), chosen))
             if clock() >= end:
                 break
+    else:
+        first, last = lowest, highest
     pool.sort(key=lambda one: one.seq)
-    return SessionView(row, list(_members(reader, pool, signs_of(chosen, pool))), first, last)
+    members = list(_members(reader, pool, signs_of(chosen, pool)))
+    return SessionView(row, members, first, last, is_whole=(first, last) == (1, newest))
 
 
 def _nearest_first(before: Sequence[Brief], after: Sequence[Brief]) -> Iterator[Brief]:
