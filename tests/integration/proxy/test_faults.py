@@ -21,8 +21,10 @@ from openclaw_egress.proxy import (
     client_session,
     connection_grants,
     error_responses,
+    fail_closed,
     layers,
     recorder,
+    request_checks,
     resolver,
     websocket_recording,
 )
@@ -376,7 +378,9 @@ CALLED = (
 )
 """Code that the hooks call. Faults are raised only at the first line of each function."""
 
-OWN_FILES = (access_control.__file__, recorder.__file__, websocket_recording.__file__)
+OWN_FILES = tuple(
+    module.__file__ for module in (access_control, fail_closed, request_checks, recorder, websocket_recording)
+)
 
 
 @pytest.fixture(scope="module")
@@ -458,5 +462,5 @@ def test_websocket_that_the_recorder_does_not_know_is_not_relayed(trials, monkey
 def test_every_hook_was_tested_with_a_fault(reached):
     passed = {place[0] for found in reached.values() for place in found}
     for owner in (access_control.AccessControl, recorder.Recorder):
-        hooks = {name: inspect.unwrap(getattr(owner, name)).__code__ for name in access_control.guarded_hooks(owner)}
+        hooks = {name: inspect.unwrap(getattr(owner, name)).__code__ for name in fail_closed.guarded_hooks(owner)}
         assert {name for name, code in hooks.items() if code not in passed} <= {"done", "abandon"}

@@ -16,7 +16,7 @@ from openclaw_egress.policy.evaluate import decide_address
 from openclaw_egress.policy.host_addresses import with_host_addresses
 from openclaw_egress.policy.loader import load_policy
 from openclaw_egress.policy.model import Decision, PolicyError
-from openclaw_egress.proxy.access_control import check_address
+from openclaw_egress.proxy.request_checks import check_address
 from openclaw_egress.proxy.resolver import is_own_address
 
 PUBLIC, PUBLIC_6 = "93.184.215.14", "2606:2800:21f:cb07:6820:80da:af6b:8b2c"
@@ -164,7 +164,7 @@ import sys
 from pathlib import Path
 from openclaw_egress.policy.destination import parse_destination
 from openclaw_egress.policy.loader import load_policy
-from openclaw_egress.proxy.access_control import check_address
+from openclaw_egress.proxy.request_checks import check_address
 policy = load_policy(Path(sys.argv[1]), None)
 for name in policy.classes:
     for ip in ("9.9.9.9", "2620:fe::9"):

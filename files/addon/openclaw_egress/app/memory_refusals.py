@@ -8,8 +8,8 @@ from openclaw_egress.app.decision_log import DecisionLog
 from openclaw_egress.app.policy_reloader import PolicyReloader
 from openclaw_egress.policy.codes import ANYWHERE, Unparsed
 from openclaw_egress.policy.model import Decision
-from openclaw_egress.proxy.access_control import sent_method
 from openclaw_egress.proxy.recorder import Recorder
+from openclaw_egress.proxy.request_checks import sent_method
 
 
 class MemoryRefusals:

@@ -83,7 +83,7 @@ def _decide_addresses(
 ) -> tuple[tuple[str, Decision], ...]:
     if not found:
         return ()
-    from openclaw_egress.proxy.access_control import check_address  # noqa: PLC0415  (mitmproxy takes a second to load)
+    from openclaw_egress.proxy.request_checks import check_address  # noqa: PLC0415  (mitmproxy takes a second to load)
 
     addresses: list[tuple[str, Decision]] = []
     for address in found:

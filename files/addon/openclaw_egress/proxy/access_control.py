@@ -1,8 +1,7 @@
 """Access control: the mitmproxy add-on that decides before the proxy resolves a name, connects or decrypts.
 
-Each hook evaluates the pure policy, then either writes a connection grant or refuses. If a hook raises, mitmproxy
-continues as if nothing had happened: it fails open. :func:`fails_closed` therefore wraps every hook here and refuses
-the request or connection on any exception.
+Each hook evaluates the pure policy, then either writes a connection grant or refuses. ``fails_closed`` wraps every
+hook, and refuses the request or connection if one raises.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import inspect
 import ipaddress
 import logging
 import math
@@ -23,26 +21,37 @@ from typing import Any, Protocol
 from mitmproxy import connection, http, tls
 from mitmproxy.exceptions import AddonHalt
 from mitmproxy.net.http import http1
-from mitmproxy.net.http import url as http_url
 from mitmproxy.proxy import layer, layers, server_hooks
 from mitmproxy.proxy.layers.http import HTTPMode
 
 from openclaw_egress.policy.codes import ANYWHERE, UNREADABLE, Code, Evidence, Target, Unparsed
 from openclaw_egress.policy.destination import Destination, DestinationError, parse_destination
-from openclaw_egress.policy.evaluate import decide, decide_address, with_addresses
+from openclaw_egress.policy.evaluate import decide, with_addresses
 from openclaw_egress.policy.model import ClassPolicy, Decision, Policy
 from openclaw_egress.proxy import tunnels
 from openclaw_egress.proxy.budgets import Budgets
 from openclaw_egress.proxy.client_session import ClassUsage, ClientSession
 from openclaw_egress.proxy.connection_grants import ConnectionGrant
 from openclaw_egress.proxy.error_responses import refusal
+from openclaw_egress.proxy.fail_closed import FAILED, fails_closed, respond_failed
 from openclaw_egress.proxy.hop_by_hop import drop_hop_by_hop
 from openclaw_egress.proxy.http1_limits import RESPONSE_PROBLEM, BoundedHttpLayer
 from openclaw_egress.proxy.layers import Refuse, abort, looks_like_tls
-from openclaw_egress.proxy.resolver import ResolutionError, Resolver, current_grant, is_own_address
+from openclaw_egress.proxy.request_checks import (
+    authority_disagreement,
+    check_address,
+    client_address,
+    is_websocket_handshake,
+    limit_bypass,
+    recorded_method,
+    sent_host,
+    sent_method,
+    sni_agrees,
+)
+from openclaw_egress.proxy.resolver import ResolutionError, Resolver, current_grant
 from openclaw_egress.proxy.websocket_layer import RELAY
 from openclaw_egress.settings import Neighbours
-from openclaw_egress.wire.http1_syntax import content_length, is_request_start
+from openclaw_egress.wire.http1_syntax import is_request_start
 
 log = logging.getLogger("openclaw_egress.access_control")
 
@@ -55,7 +64,6 @@ It returns the recorded denial, or None.
 INSPECT = "openclaw_egress.inspect"
 """Key in ``flow.metadata``: the :class:`Allowed` of a request whose exchange the recorder must record."""
 
-FAILED = Decision.denial(Code.DECISION_FAILED)
 REFUSED = "refused by openclaw.egress"
 """Prefix of the error text for each upstream connection that is refused here; mitmproxy passes on only the text."""
 
@@ -65,49 +73,6 @@ _CLIENT_ENDED = (
 """Fragments of mitmproxy's error texts for handshakes that the client ended or whose certificate it rejected."""
 
 _REMEDY_OF_MESSAGE = "Send a request as RFC 9112 defines it, within the limits of the class (classes.NAME.limits)."
-
-_FAILED_ANSWER = refusal(
-    503,
-    class_name="?",
-    destination="?",
-    rule=FAILED.rule,
-    reason=FAILED.reason,
-    remedy="See the proxy's log.",
-)
-
-
-def fails_closed[Owner, Data](
-    refuse: Callable[[Owner, Data, Exception], None],
-) -> Callable[[Callable[[Owner, Data], Any]], Callable[[Owner, Data], Any]]:
-    """Wrap a hook so that any exception calls ``refuse(self, data, exception)``; ``data`` is the hook's argument."""
-
-    def decorate(hook: Callable[[Owner, Data], Any]) -> Callable[[Owner, Data], Any]:
-        @functools.wraps(hook)
-        async def waits(self: Owner, data: Data) -> None:
-            try:
-                await hook(self, data)
-            except Exception as error:
-                refuse(self, data, error)
-
-        @functools.wraps(hook)
-        def returns(self: Owner, data: Data) -> None:
-            try:
-                hook(self, data)
-            except AddonHalt:
-                raise
-            except Exception as error:
-                refuse(self, data, error)
-
-        return waits if inspect.iscoroutinefunction(hook) else returns
-
-    return decorate
-
-
-def answer_failed(flow: http.HTTPFlow) -> None:
-    """Respond with 503. Use only constants, so that nothing here can fail."""
-    flow.request.stream = False  # mitmproxy raises if a hook sets a response while the request streams
-    flow.request.headers.pop("expect", None)  # do not request the body of a refused request with "100 Continue"
-    flow.response = _FAILED_ANSWER.copy()
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +139,7 @@ class AccessControl:
         log.error("cleanup after a client disconnected failed: %s", type(error).__name__)
 
     def _request_failed(self, flow: http.HTTPFlow, error: Exception) -> None:
-        answer_failed(flow)
+        respond_failed(flow)
         flow.metadata.pop(INSPECT, None)
         self._record_failure(flow.client_conn, Code.DECISION_FAILED)
         log.error("request refused: the decision failed", exc_info=error)
@@ -344,7 +309,7 @@ class AccessControl:
             status, decision = 429, _exhausted(Code.RATE_LIMIT, found)
         destination = self._named_destination(client, request)
         if request is not None:
-            method = _method(request)
+            method = recorded_method(request)
         self._observer.denied(
             found.name, destination, decision, method, str(client.peername[0]), enforced=True, status=status
         )
@@ -368,12 +333,12 @@ class AccessControl:
         if request is None or not request.host:
             return UNREADABLE
         try:
-            return parse_destination(_host_on_the_wire(request), request.port)
+            return parse_destination(sent_host(request), request.port)
         except (DestinationError, UnicodeError):
             return UNREADABLE
 
     async def _connect(self, flow: http.HTTPFlow) -> None:
-        destination = self._parse(flow, _host_on_the_wire(flow.request), flow.request.port)
+        destination = self._parse(flow, sent_host(flow.request), flow.request.port)
         if destination is None:
             return
         session = self._session(flow.client_conn)
@@ -388,19 +353,19 @@ class AccessControl:
         tunnel = session.connect_target
         if tunnel is None and request.scheme == "https":
             return self._refuse(flow, Unparsed(request.host, request.port), Decision.denial(Code.HTTPS_WITHOUT_CONNECT))
-        destination = self._parse(flow, _host_on_the_wire(request), request.port)
+        destination = self._parse(flow, sent_host(request), request.port)
         if destination is None:
             return None
         if tunnel is not None and (destination.host, destination.port) != (tunnel.host, tunnel.port):
             other = Decision.denial(Code.OTHER_HOST_IN_TUNNEL, Evidence(destination=destination, other=tunnel))
             return self._refuse(flow, destination, other)
-        disagreement = _authority_disagreement(request, destination)
+        disagreement = authority_disagreement(request, destination)
         if disagreement is not None:
             return self._refuse(flow, destination, disagreement)
         if not await self._grant(flow, session, destination, sent_method(request), request.path):
             return None
         websocket = "websocket" in request.headers.get("upgrade", "").lower()
-        if websocket and INSPECT in flow.metadata and not _is_handshake(request):
+        if websocket and INSPECT in flow.metadata and not is_websocket_handshake(request):
             flow.metadata.pop(INSPECT)
             return self._refuse(flow, destination, Decision.denial(Code.WEBSOCKET_NOT_RECORDED, inspect=True))
         if INSPECT in flow.metadata and self._refuse_by_budget(flow, destination):
@@ -438,7 +403,9 @@ class AccessControl:
             self._observer.allowed(found.name, inspect=True)
         if decision.would_deny or not decision.allow:
             enforced = not decision.allow
-            self._observer.denied(found.name, destination, decision, method[:32], _client(flow), enforced=enforced)
+            self._observer.denied(
+                found.name, destination, decision, method[:32], client_address(flow), enforced=enforced
+            )
         return None if decision.allow else decision
 
     async def _grant(
@@ -469,7 +436,7 @@ class AccessControl:
         decision = with_addresses(
             decision, (check_address(policy, class_name, destination, one, method, path) for one in addresses)
         )
-        if decision.allow and decision.limited and method is not None and (name := _unlimited(flow.request)):
+        if decision.allow and decision.limited and method is not None and (name := limit_bypass(flow.request)):
             decision = Decision.denial(Code.OVERRIDE_HEADER, Evidence(rule=decision.rule, detail=name))
         if not decision.allow:
             session.grants.revoke(destination.host, destination.port)
@@ -489,7 +456,7 @@ class AccessControl:
             session.grants.write(known)
         if decision.would_deny:
             self._observer.denied(
-                class_name, destination, decision, _method(flow.request), _client(flow), enforced=False
+                class_name, destination, decision, recorded_method(flow.request), client_address(flow), enforced=False
             )
         self._observer.allowed(class_name, inspect=decision.inspect)
         if decision.inspect and method is not None:
@@ -516,7 +483,13 @@ class AccessControl:
         class_name = self._class_of(flow.client_conn)
         flow.request.headers.pop("expect", None)
         self._observer.denied(
-            class_name, destination, decision, _method(flow.request), _client(flow), enforced=True, status=status
+            class_name,
+            destination,
+            decision,
+            recorded_method(flow.request),
+            client_address(flow),
+            enforced=True,
+            status=status,
         )
         flow.response = refusal(
             status,
@@ -531,7 +504,13 @@ class AccessControl:
         flow.request.headers.pop("expect", None)
         unknown = Decision.denial(Code.NAME_NOT_RESOLVED, Evidence(detail=why))
         self._observer.denied(
-            class_name, destination, unknown, _method(flow.request), _client(flow), enforced=True, status=502
+            class_name,
+            destination,
+            unknown,
+            recorded_method(flow.request),
+            client_address(flow),
+            enforced=True,
+            status=502,
         )
         flow.response = refusal(
             502,
@@ -616,7 +595,7 @@ class AccessControl:
         target, grant = session.connect_target, _connect_grant(session)
         if target is None or grant is None:
             raise LookupError("no connection grant")
-        if not _sni_agrees(data.client_hello.sni, target):
+        if not sni_agrees(data.client_hello.sni, target):
             self._deny_connection(client, target, Code.SNI_MISMATCH)
             return
         data.ignore_connection = not grant.inspect
@@ -671,8 +650,8 @@ class AccessControl:
                 self._class_of(flow.client_conn),
                 self._named_destination(flow.client_conn, flow.request),
                 Decision.denial(Code.MALFORMED_RESPONSE, Evidence(detail=problem)),
-                _method(flow.request),
-                _client(flow),
+                recorded_method(flow.request),
+                client_address(flow),
                 enforced=True,
                 status=502,
             )
@@ -747,47 +726,6 @@ def _port(client: connection.Client) -> int:
     return int(client.sockname[1])
 
 
-OVERRIDES = frozenset(
-    {
-        "x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url",
-        "x-original-uri", "x-original-method", "x-forwarded-method", "x-forwarded-uri",
-        "x-forwarded-path", "x-forwarded-prefix", "x-envoy-original-path", "x-original-path", "x-http-path-override",
-        "x-override-url", "x-method", "path-info", "script-name", "x-script-name",
-    }
-)  # fmt: skip
-"""Header fields that make frameworks use another method or path than that of the request line."""
-
-
-def _unlimited(request: http.Request) -> str | None:
-    """Return the header field that could bypass a limit to methods and paths, or None.
-
-    Such a field overrides the method or path, or upgrades to another protocol.
-    """
-    for name in request.headers:
-        plain = name.strip().lower().replace("_", "-")
-        if plain in OVERRIDES or (plain in ("upgrade", "http2-settings") and request.scheme != "https"):
-            return plain
-    return None
-
-
-def check_address(
-    policy: Policy,
-    class_name: str,
-    destination: Destination,
-    address: str,
-    method: str | None = None,
-    path: str | None = None,
-) -> Decision:
-    """Apply the address guard to one address. The host's own addresses also need an exception."""
-    ip = ipaddress.ip_address(address)
-    verdict = decide_address(policy, class_name, destination, ip, method, path)
-    found = policy.classes.get(class_name)
-    excepted = found is not None and found.addresses.permitting(ip, destination.port, method, path) is not None
-    if verdict.allow and not excepted and is_own_address(address):
-        return Decision.denial(Code.OWN_ADDRESS, Evidence(class_name, destination, address=ip))
-    return verdict
-
-
 _LIMITS = {Code.CONNECTION_LIMIT: "connections", Code.RATE_LIMIT: "requests_per_minute"}
 
 
@@ -800,83 +738,3 @@ def _unknown(address: str, neighbours: Neighbours) -> Decision:
     known = ", ".join(map(str, neighbours.addresses))
     evidence = Evidence(address=ipaddress.ip_address(address), network=neighbours.network, allows=known)
     return Decision.denial(Code.UNKNOWN_NEIGHBOUR, evidence)
-
-
-def sent_method(request: http.Request) -> str:
-    """Return the method in the case that the client sent: mitmproxy's own property converts it to upper case."""
-    return request.data.method.decode("ascii", "backslashreplace")
-
-
-def _method(request: http.Request) -> str:
-    """Return the method for a record, cut to 32 characters: a client may send 16 KB of anything."""
-    return sent_method(request)[:32]
-
-
-def _client(flow: http.HTTPFlow) -> str:
-    return str(flow.client_conn.peername[0])
-
-
-def _is_handshake(request: http.Request) -> bool:
-    """Return whether a request for a WebSocket is the handshake of RFC 6455 (section 4.1), and has no body."""
-    headers = request.headers
-    return (
-        sent_method(request) == "GET"
-        and request.http_version == "HTTP/1.1"
-        and headers.get("upgrade", "").strip().lower() == "websocket"
-        and headers.get("sec-websocket-version", "").strip() == "13"
-        and "transfer-encoding" not in headers
-        and not content_length(headers.fields)
-    )
-
-
-def _sni_agrees(sni: str | None, target: Destination) -> bool:
-    if target.address is not None:
-        return not sni
-    if not sni:
-        return False
-    try:
-        return parse_destination(sni, target.port).host == target.host
-    except DestinationError:
-        return False
-
-
-def _host_on_the_wire(request: http.Request) -> str:
-    """Return the host as the client sent it.
-
-    mitmproxy decodes A-labels by IDNA 2003, and the result may be invalid under IDNA 2008 (a label with a symbol, for
-    example). It also removes brackets around anything, not only around IPv6 addresses.
-    """
-    host = request.host
-    if request.data.authority.startswith(b"[") and ":" not in host:
-        return f"[{host}]"
-    return host if host.isascii() else host.encode("idna").decode("ascii")
-
-
-def _authority_disagreement(request: http.Request, destination: Destination) -> Decision | None:
-    """Return the denial of a request whose authority or Host header differs from its destination, or None."""
-    named = [value for name, value in request.headers.fields if name.lower() == b"host"]
-    if len(named) > 1:
-        return Decision.denial(Code.HOST_HEADER_REPEATED)
-    if not named and request.http_version != "HTTP/1.0":
-        return Decision.denial(Code.HOST_HEADER_MISSING)
-    authorities = [value.decode("latin-1") for value in named]
-    if request.data.authority:
-        authorities.append(request.data.authority.decode("latin-1"))
-    for authority in authorities:
-        try:
-            host, port = http_url.parse_authority(authority, check=True)
-            if authority.startswith("[") and ":" not in host:
-                raise ValueError("brackets are for IPv6 addresses")
-            if port is None:
-                port = 443 if request.scheme == "https" else 80
-            other = parse_destination(host, port)
-        except (ValueError, DestinationError):
-            return Decision.denial(Code.HOST_HEADER_INVALID)
-        if (other.host, other.port) != (destination.host, destination.port):
-            return Decision.denial(Code.HOST_HEADER_MISMATCH, Evidence(destination=destination, other=other))
-    return None
-
-
-def guarded_hooks(cls: type) -> list[str]:
-    """Return the names of a class's hooks; tests inject faults into each."""
-    return [name for name in vars(cls) if not name.startswith("_") and callable(getattr(cls, name))]

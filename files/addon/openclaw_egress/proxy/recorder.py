@@ -38,14 +38,13 @@ from openclaw_egress.proxy.access_control import (
     INSPECT,
     REFUSED,
     Allowed,
-    answer_failed,
-    fails_closed,
-    sent_method,
 )
 from openclaw_egress.proxy.budgets import Budgets
 from openclaw_egress.proxy.error_responses import refusal
+from openclaw_egress.proxy.fail_closed import fails_closed, respond_failed
 from openclaw_egress.proxy.http1_limits import RESPONSE_PROBLEM
 from openclaw_egress.proxy.layers import abort
+from openclaw_egress.proxy.request_checks import sent_method
 from openclaw_egress.proxy.websocket_layer import RELAY, WebSocketRelay
 from openclaw_egress.proxy.websocket_recording import REALTIME, RESPONSES, WebSocketRecording
 from openclaw_egress.recording.capture import ExchangeCapture
@@ -131,7 +130,7 @@ class Recorder:
             flow.kill()  # type: ignore[no-untyped-call]
             _log_failure("cannot record a streaming exchange; aborting its connection", error)
             return
-        answer_failed(flow)
+        respond_failed(flow)
         # The client gets our own response, so it never sees the end of this exchange.
         exchange = flow.metadata.pop(EXCHANGE, None)
         if isinstance(exchange, Exchange):
@@ -142,7 +141,7 @@ class Recorder:
         flow.request.stream = False  # nothing was sent yet
         self._message_failed(flow, error)
 
-    def _answer_failed(self, flow: http.HTTPFlow, error: Exception) -> None:
+    def _response_failed(self, flow: http.HTTPFlow, error: Exception) -> None:
         flow.kill()  # type: ignore[no-untyped-call]
         _log_failure("cannot record a response; aborting its connection", error)
 
@@ -261,7 +260,7 @@ class Recorder:
 
     # ── response ─────────────────────────────────────────────────────────────────────────────────────────────
 
-    @fails_closed(_answer_failed)
+    @fails_closed(_response_failed)
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         """Decide whether the response is held or streamed."""
         exchange = self._exchange(flow)
