@@ -112,7 +112,7 @@ def test_lines_and_left_out_lines_are_together_all_that_arrived(reader, monkeypa
 
 def test_long_condition_is_refused_and_not_cut(reader):
     conditions = listing.conditions_of({"host": "x" * (listing.MAX_TEXT + 1)})
-    assert conditions.problem == "host: the condition has 257 characters; write at most 256"
+    assert conditions.problem == "host: the condition has 1,025 characters; write at most 1024"
     assert listing.search_page(reader, conditions, None, lambda: 0.0).lines == []
 
 

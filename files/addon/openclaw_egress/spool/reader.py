@@ -291,6 +291,16 @@ class SpoolReader:
             for class_name, rule, denied, enforced, count in self._read().execute(query, values):
                 yield class_name, rule, bool(denied), bool(enforced), count
 
+    def allowed_counts(self, filters: Filters) -> Iterator[tuple[str, str, str, int]]:
+        """Yield class, host, event and number of the matching exchanges and tunnels, which the policy allowed.
+
+        Ignore `Filters.event_names`.
+        """
+        selected, values = self._selected(replace(filters, event_names=[EVENT_EXCHANGE, EVENT_TUNNEL]))
+        query = f"SELECT class, coalesce(host, ''), event_name, count(*) {selected} GROUP BY 1, 2, 3"
+        with spool_errors(self.path):
+            yield from self._read().execute(query, values)
+
     def _selected(self, filters: Filters) -> tuple[str, list[Any]]:
         """Return SQL from ``FROM`` to the end of ``WHERE``, and its values."""
         where, values = ["part >= 0" if filters.state == "dead_letter" else "part = 0"], list[Any]()

@@ -1,9 +1,10 @@
-"""The denials of a period: grouped, each with the rule that would allow it."""
+"""The denials of a period in groups, each with the rule that would allow it, and what their classes did otherwise."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import chain
 from urllib.parse import urlencode
 
@@ -11,12 +12,50 @@ from openclaw_egress.advice.remediation import Remedy, remedy_for
 from openclaw_egress.recording.denials import ANY, Denial, DenialGroup, group_denials
 from openclaw_egress.reports.denials import effect, short_clients
 from openclaw_egress.reports.text import local_time
+from openclaw_egress.reports.usage import NONE
 from openclaw_egress.spool.reader import Filters, SpoolReader
 from openclaw_egress.ui import ranges
 
 SINCE = "24h"
 MAX_GROUPS = 500
 """Groups on the page; the command `egress denials` lists all."""
+
+
+MAX_HOSTS = 5
+"""Allowed hosts of a class on the page."""
+
+type Allowed = tuple[str, str, str]
+"""Class, host and event of an exchange or a tunnel."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the spool has about the denials of a period."""
+
+    denials: Sequence[Denial] = ()
+    allowed: Mapping[Allowed, int] = field(default_factory=dict)
+    """Numbers of exchanges and tunnels."""
+    oldest_ns: int | None = None
+    """The time of the oldest line read, if not all could be read in time."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostView:
+    """The exchanges and tunnels of a class with one host: for each kind its number, its name, and the list's query."""
+
+    host: str
+    counts: Sequence[tuple[int, str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class ClassView:
+    """What a class did otherwise: the hosts that it reached, the most frequent first."""
+
+    name: str
+    hosts: Sequence[HostView]
+    more_hosts: int
+    """Number of further hosts; ``more``: of exchanges and tunnels with them."""
+    more: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +76,45 @@ class GroupView:
     """Query of the list with these records; empty if the group has no destination of its own."""
 
 
-def read_denials(reader: SpoolReader, filters: Filters, clock: Callable[[], float]) -> tuple[list[Denial], int | None]:
-    """Return the denials that match, and the time of the oldest line read if not all could be read in time."""
+def read_denials(reader: SpoolReader, filters: Filters, clock: Callable[[], float]) -> Found:
+    """Return the denials that match, and what the classes did otherwise in the same time."""
+    # The other conditions, such as the host, select denials.
+    period = Filters(since_ns=filters.since_ns, until_ns=filters.until_ns, class_name=filters.class_name)
+    allowed: Counter[Allowed] = Counter()
     first, last = reader.find_range(filters.since_ns, filters.until_ns)
     newest_first: list[list[Denial]] = []
     low = first
     for low, top in ranges.newest_first(first, last + 1, clock):
         newest_first.append(list(reader.denials(filters.within(low, top))))
+        for class_name, host, event, count in reader.allowed_counts(period.within(low, top)):
+            allowed[class_name, host, event] += count
     found = list(chain.from_iterable(reversed(newest_first)))
-    return found, ranges.time_of(reader, low) if low > first else None
+    return Found(found, allowed, ranges.time_of(reader, low) if low > first else None)
+
+
+def class_views(names: Sequence[str], allowed: Mapping[Allowed, int], period: Mapping[str, str]) -> list[ClassView]:
+    """Return what these classes did otherwise, in the order of the names. ``period`` has the conditions of links."""
+    by_class: dict[str, dict[str, dict[str, int]]] = {name: {} for name in names}
+    for (name, host, event), count in allowed.items():
+        if name in by_class:
+            by_class[name].setdefault(host, {})[event] = count
+    return [_class_view(name, hosts, period) for name, hosts in by_class.items()]
+
+
+def _class_view(name: str, hosts: Mapping[str, Mapping[str, int]], period: Mapping[str, str]) -> ClassView:
+    ordered = sorted(hosts.items(), key=lambda item: (-sum(item[1].values()), item[0]))
+    shown, others = ordered[:MAX_HOSTS], ordered[MAX_HOSTS:]
+    views = [
+        HostView(host or NONE, [_count(name, host, *one, period) for one in sorted(counts.items())])
+        for host, counts in shown
+    ]
+    return ClassView(name, views, len(others), sum(sum(counts.values()) for _, counts in others))
+
+
+def _count(name: str, host: str, event: str, count: int, period: Mapping[str, str]) -> tuple[int, str, str]:
+    kind = event.rpartition(".")[2]
+    named = {"class": name, "host": _literal(host), "event": kind, **period}
+    return count, kind, urlencode({name: text for name, text in named.items() if text})
 
 
 def group_views(denials: Sequence[Denial], is_own: Callable[[str], bool]) -> tuple[list[GroupView], int]:

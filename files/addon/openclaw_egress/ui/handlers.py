@@ -14,7 +14,6 @@ from typing import override
 from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError
 
-from openclaw_egress.recording.denials import Denial
 from openclaw_egress.recording.semconv import EVENT_CHECKPOINT
 from openclaw_egress.reports import har, search
 from openclaw_egress.reports.status import status_of
@@ -203,21 +202,32 @@ class Session(Record):
 
 
 class Denials(Handler):
-    """The denials of a period in groups, each with the rule that would allow it."""
+    """The denials of a period in groups, each with the rule that would allow it; what the classes did otherwise."""
 
     async def get(self) -> None:
         """Show the groups."""
         given = self.conditions(listing.FIELDS) | {"event": ""}
         given["since"] = given["since"] or denials.SINCE
         conditions = listing.conditions_of(given)
-        found: list[Denial] = []
-        oldest_ns = None
+        found = denials.Found()
         if not conditions.problem:
             read = partial(denials.read_denials, self.page.reader, conditions.filters, time.monotonic)
-            found, oldest_ns = await self.run(read)
-        groups, more = await self.run(partial(denials.group_views, found, self.page.is_own))
-        since = None if oldest_ns is None else local_time(oldest_ns)
-        self.finish(render("denials.html", groups=groups, more=more, conditions=conditions, only_since=since))
+            found = await self.run(read)
+        groups, more = await self.run(partial(denials.group_views, found.denials, self.page.is_own))
+        period = {name: conditions.texts[name] for name in ("since", "until")}
+        classes = denials.class_views([group.class_name for group in groups], found.allowed, period)
+        since = None if found.oldest_ns is None else local_time(found.oldest_ns)
+        self.finish(
+            render(
+                "denials.html",
+                groups=groups,
+                more=more,
+                classes=classes,
+                anchors={one.name: f"class-{at}" for at, one in enumerate(classes, 1)},
+                conditions=conditions,
+                only_since=since,
+            )
+        )
 
 
 class Policy(Handler):

@@ -22,7 +22,7 @@ LIVE = 500
 """Records that the live list adds at once at most; `static/live.js` shows no more."""
 FIELDS = ("class", "host", "model", "status", "code", "event", "since", "until")
 """Names of the conditions, in the URL and in the form."""
-MAX_TEXT = 256
+MAX_TEXT = 1024
 """Characters of a condition."""
 
 
