@@ -17,6 +17,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from openclaw_egress.app.event_log import record_event
+from openclaw_egress.observability import last_audit
 from openclaw_egress.observability.health import HealthServer
 from openclaw_egress.policy.loader import load_policy
 from openclaw_egress.recording.records import DeniedRecord
@@ -234,10 +235,22 @@ def test_health_shows_the_running_proxy_and_its_problems(tmp_path):
     report = {"ok": False, "problems": ["export: refused <b>"], "warnings": ["soon"], "ca": {"names": ["a.example"]}}
     with Spool(tmp_path / "spool.db", sync_seconds=None, local=True) as spool, health_server(report) as port:
         spool.checkpoint()
+        result = last_audit.LastAudit(findings=1, time=time.time(), first=1, last=1, codes={"<i>changed": 1})
+        last_audit.write(tmp_path, result)
         with RunningUI(tmp_path, {**os.environ, "EGRESS_HEALTH_PORT": str(port)}) as page:
             text = page.get("/health").text
     assert "running, with problems" in text and "export: refused &lt;b&gt;" in text and "soon" in text
     assert "a.example" in text and "line 1," in text
+    assert "1 finding: 1 &lt;i&gt;changed" in text and "lines 1 to 1, " in text and "Run `egress audit`" in text
+
+
+def test_health_names_a_result_of_an_audit_that_cannot_be_read(tmp_path):
+    write_hostile_spool(tmp_path)
+    with RunningUI(tmp_path) as page:
+        assert "No audit of this spool has ended yet" in page.get("/health").text
+        (tmp_path / last_audit.FILE).write_text('{"findings": "<b>"}')
+        text = page.get("/health").text
+    assert "The last audit cannot be shown" in text and "last-audit.json" in text and "<b>" not in text
 
 
 @contextlib.contextmanager

@@ -10,12 +10,14 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from typer.testing import CliRunner
 
+from openclaw_egress.audit.stores import StoreError
 from openclaw_egress.cli.app import app
 from openclaw_egress.observability import last_audit
 from openclaw_egress.recording.otlp import decode_text
 from openclaw_egress.recording.records import EventRecord
 from openclaw_egress.spool import reader as spool_reader
 from openclaw_egress.spool.reader import SpoolReader
+from openclaw_egress.spool.schema import SpoolError
 from openclaw_egress.spool.writer import Spool
 from tests.support import tampered_chains as chains
 from tests.support.loki import FakeLoki
@@ -205,11 +207,57 @@ def test_result_of_an_audit_of_the_spool_is_left_for_the_metrics(path, tmp_path)
     assert last_audit.gauges(tmp_path) == {}
 
 
+def test_result_has_the_range_the_sources_and_the_findings(path, tmp_path):
+    assert egress("audit").exit_code == 0
+    found = last_audit.read(tmp_path)
+    assert (found.first, found.last, found.sources, found.codes) == (1, 18, [f"spool {path}"], {})
+    assert egress("audit", "--since", time_before(path, 4)).exit_code == 0
+    found = last_audit.read(tmp_path)
+    assert 1 < found.first <= 4 and found.last == 18
+    change(path, EDIT_LINE_4)
+    assert egress("audit").exit_code == 1
+    found = last_audit.read(tmp_path)
+    assert "changed" in found.codes and sum(found.codes.values()) == found.findings
+
+
+def test_audit_that_fails_is_noted_beside_the_last_result_until_one_ends(path, tmp_path):
+    assert egress("audit").exit_code == 0
+    before = last_audit.read(tmp_path)
+    assert isinstance(egress("audit", "--store", "http://127.0.0.1:9").exception, StoreError)
+    found = last_audit.read(tmp_path)
+    assert found.failed_at >= before.time and "127.0.0.1:9" in found.failure
+    assert (found.findings, found.time, found.last) == (0, before.time, 18)
+    assert last_audit.gauges(tmp_path)["audit_findings"][1] == 0
+    assert egress("audit").exit_code == 0
+    assert last_audit.read(tmp_path).failed_at is None
+
+
+def test_failure_without_a_result_before_is_no_result(path, tmp_path):
+    assert last_audit.read(tmp_path) is None
+    (tmp_path / last_audit.FILE).write_text("{")
+    last_audit.write_failure(tmp_path, "x" * 2000, 1.0)
+    found = last_audit.read(tmp_path)
+    assert found.findings is None and found.failure == "x" * 1000 + " …" and last_audit.gauges(tmp_path) == {}
+
+
+def test_failure_leaves_no_file_where_no_spool_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("EGRESS_STATE_DIR", str(tmp_path))
+    assert isinstance(egress("audit").exception, SpoolError)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"findings": "x"}', '{"codes": [1]}', '{"time": {}}', "[" * 10**5])
+def test_damaged_result_is_named(tmp_path, text):
+    (tmp_path / last_audit.FILE).write_text(text)
+    with pytest.raises(last_audit.LastAuditError, match="run `egress audit` to write it again"):
+        last_audit.read(tmp_path)
+
+
 def test_audit_that_cannot_leave_its_result_says_so(path, tmp_path):
     (tmp_path / last_audit.FILE).mkdir()
     result = egress("audit")
     assert result.exit_code == 0
-    assert "/metrics will not show this audit" in result.stderr
+    assert "/metrics and `egress ui` will not show this audit" in result.stderr
     assert not list(tmp_path.glob(".last-audit-*"))
 
 

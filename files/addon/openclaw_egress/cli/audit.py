@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -96,8 +98,13 @@ def audit(
         public = settings.state_dir / PUBLIC_FILE
         if key is None and public.is_file():
             key = public.read_text(errors="replace")
-        reports = list(_reports(settings, store, since_ns, until_ns, _check_of(key)))
-        _publish(settings, sum(len(report.findings) for report in reports))
+        is_signed = _check_of(key)
+        try:
+            reports = list(_reports(settings, store, since_ns, until_ns, is_signed))
+        except EgressError as error:
+            _publish_failure(settings, error)
+            raise
+        _publish(settings, reports)
     if as_json:
         print_json({"ok": not any(report.findings for report in reports), "reports": [r.as_json() for r in reports]})
     else:
@@ -107,12 +114,32 @@ def audit(
         raise typer.Exit(NEGATIVE)
 
 
-def _publish(settings: Settings, findings: int) -> None:
-    """Leave the result for `/metrics` of the proxy, which cannot know it otherwise."""
+def _publish(settings: Settings, reports: Sequence[Report]) -> None:
+    """Leave the result for `/metrics` of the proxy and for `egress ui`, which cannot know it otherwise."""
+    codes = Counter(str(finding.code) for report in reports for finding in report.findings)
+    spool = reports[0]
+    result = last_audit.LastAudit(
+        findings=codes.total(),
+        time=time.time(),
+        first=spool.last_seq - spool.lines + 1 if spool.lines else 0,
+        last=spool.last_seq,
+        sources=[report.source for report in reports],
+        codes=codes,
+    )
     try:
-        last_audit.write(settings.state_dir, findings, time.time())
+        last_audit.write(settings.state_dir, result)
     except OSError as error:
-        print_error(f"/metrics will not show this audit: {settings.state_dir} cannot be written ({error.strerror})")
+        print_error(
+            f"/metrics and `egress ui` will not show this audit: {settings.state_dir} cannot be written "
+            f"({error.strerror})"
+        )
+
+
+def _publish_failure(settings: Settings, error: EgressError) -> None:
+    """Leave the reason of a failure for `egress ui`, beside a spool that exists."""
+    with contextlib.suppress(OSError):  # The command reports the failure itself.
+        if settings.spool_path.exists():
+            last_audit.write_failure(settings.state_dir, str(error), time.time())
 
 
 def _check_of(key: str | None) -> SignatureCheck | None:

@@ -1,17 +1,91 @@
-"""Result of the last `egress audit`, in a file beside the spool, so that `/metrics` can show it."""
+"""Result of the last `egress audit`, in a file beside the spool, so that `/metrics` and `egress ui` can show it."""
 
 from __future__ import annotations
 
 import json
 import os
 import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
+
+from openclaw_egress.errors import EgressError
 
 FILE = "last-audit.json"
+MAX_FAILURE = 1000
+"""Characters of the reason of a failure; a longer one ends with a mark."""
 
 
-def write(directory: Path, findings: int, time: float) -> None:
-    """Write the number of findings and the time of an audit, in Unix seconds.
+class LastAuditError(EgressError):
+    """The result cannot be read. The message names the file and a remedy."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LastAudit:
+    """The last audit that ended, and the failure after it, if any. Times are Unix seconds."""
+
+    findings: int | None = None
+    """Number of findings; None if no audit has ended."""
+    time: float | None = None
+    first: int = 0
+    """First line of the audited range, and ``last``: the last one. 0 if it is unknown or the range was empty."""
+    last: int = 0
+    sources: Sequence[str] = ()
+    """Names of the spool and of the destination, as far as they were audited."""
+    codes: Mapping[str, int] = field(default_factory=dict)
+    """Numbers of findings by their code."""
+    failed_at: float | None = None
+    """When a later audit could not be completed; None if none failed."""
+    failure: str = ""
+
+
+def read(directory: Path) -> LastAudit | None:
+    """Return the result of the last audit; None without one.
+
+    Raises:
+        LastAuditError: the file cannot be read, or was not written by `egress audit`.
+    """
+    path = directory / FILE
+    try:
+        return _of(json.loads(path.read_text()))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise LastAuditError(f"{path}: {error.strerror}; run `egress audit` as the owner of the spool") from None
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+        raise LastAuditError(f"{path}: not the result of an audit; run `egress audit` to write it again") from None
+
+
+def _of(found: Any) -> LastAudit:
+    return LastAudit(
+        findings=None if found.get("findings") is None else int(found["findings"]),
+        time=None if found.get("time") is None else float(found["time"]),
+        first=int(found.get("first", 0)),
+        last=int(found.get("last", 0)),
+        sources=[str(name) for name in found.get("sources", ())],
+        codes={str(code): int(count) for code, count in found.get("codes", {}).items()},
+        failed_at=None if found.get("failed_at") is None else float(found["failed_at"]),
+        failure=str(found.get("failure", "")),
+    )
+
+
+def write_failure(directory: Path, failure: str, time: float) -> None:
+    """Add to the last result that a later audit could not be completed.
+
+    Raises:
+        OSError: the directory cannot be written.
+    """
+    try:
+        before = read(directory) or LastAudit()
+    except LastAuditError:
+        before = LastAudit()
+    short = failure if len(failure) <= MAX_FAILURE else failure[:MAX_FAILURE] + " …"
+    write(directory, replace(before, failed_at=time, failure=short))
+
+
+def write(directory: Path, result: LastAudit) -> None:
+    """Write the result of an audit.
 
     Raises:
         OSError: the directory cannot be written.
@@ -19,7 +93,8 @@ def write(directory: Path, findings: int, time: float) -> None:
     handle, name = tempfile.mkstemp(dir=directory, prefix=".last-audit-")
     try:
         with os.fdopen(handle, "w") as target:
-            json.dump({"findings": findings, "time": time}, target)
+            values = {one.name: getattr(result, one.name) for one in fields(result)}
+            json.dump({name: value for name, value in values.items() if value is not None}, target)
         # Root may audit the spool, and the proxy's own user must read the result. It contains no content of records.
         Path(name).chmod(0o644)
         Path(name).replace(directory / FILE)

@@ -14,13 +14,14 @@ from typing import override
 from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError
 
+from openclaw_egress.observability import last_audit
 from openclaw_egress.recording.semconv import EVENT_CHECKPOINT
 from openclaw_egress.reports import har, search
 from openclaw_egress.reports.status import status_of
 from openclaw_egress.reports.stored_record import lines_of
 from openclaw_egress.reports.text import local_time
 from openclaw_egress.spool.reader import Filters, Row
-from openclaw_egress.ui import access, denials, exchange, health, listing, policy, session, usage
+from openclaw_egress.ui import access, denials, exchange, health, listing, policy, ranges, session, usage
 from openclaw_egress.ui.handler import Handler
 from openclaw_egress.ui.pages import STATIC, render
 
@@ -257,7 +258,7 @@ class UsageTotals(Handler):
 
 
 class Health(Handler):
-    """The state of proxy, spool, export, certificates and hash chain."""
+    """The state of proxy, spool, export, certificates and hash chain, with the last audit."""
 
     async def get(self) -> None:
         """Show the state."""
@@ -269,7 +270,14 @@ class Health(Handler):
         newest = Filters(event_names=[EVENT_CHECKPOINT]).within(seq or 0, (seq or 0) + 1)
         row = next(reader.query(newest), None)
         checkpoint = "none yet" if row is None else f"line {row.seq}, {local_time(row.time_ns)}"
-        # In a container of its own the page has no access to the CA, whose directory also has its key.
         settings = self.page.settings
+        last, unreadable = None, ""
+        try:
+            last = last_audit.read(settings.state_dir)
+        except last_audit.LastAuditError as error:
+            unreadable = str(error)
+        time_of = partial(ranges.time_of, reader)
+        audits = health.Audits(last, unreadable, checkpoint, reader.head()[0], time_of)
+        # In a container of its own the page has no access to the CA, whose directory also has its key.
         status = status_of(settings, self.page.ask(), with_ca=settings.effective_ca_dir.exists())
-        return health.health_of(status, checkpoint)
+        return health.health_of(status, audits, time.time())

@@ -1,13 +1,44 @@
-"""Health: the state of proxy, spool, export and certificates as lines of text."""
+"""Health: the state of proxy, spool, export, certificates and audits as lines of text."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from openclaw_egress.observability.last_audit import LastAudit
 from openclaw_egress.reports.status import Status
-from openclaw_egress.reports.text import size
+from openclaw_egress.reports.text import local_time, size
+
+AUDIT_HOURS = 25
+"""Age of an audit after which the page asks for another one; docs/monitoring.md recommends one a day."""
+
+
+@dataclass(frozen=True, slots=True)
+class Audits:
+    """What the spool and the file beside it have about the chain and its audits."""
+
+    last: LastAudit | None
+    """The last audit; None if there was none, or if its file cannot be read."""
+    unreadable: str
+    """Why the file cannot be read; empty if it can."""
+    checkpoint: str
+    """Describes the newest checkpoint."""
+    newest: int
+    """Number of the newest line."""
+    time_of: Callable[[int], int]
+    """Returns the time of a line in Unix nanoseconds; 0 if it is unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One part of the page: its facts, and what the operator should do."""
+
+    title: str
+    facts: Sequence[tuple[str, str]]
+    problem: str = ""
+    """What is wrong, and what to do; empty if nothing is."""
+    warning: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,24 +48,69 @@ class HealthView:
     running: bool
     problems: Sequence[str]
     warnings: Sequence[str]
-    sections: Sequence[tuple[str, Sequence[tuple[str, str]]]]
-    """Title and facts of each part."""
+    sections: Sequence[Section]
 
 
-def health_of(status: Status, checkpoint: str) -> HealthView:
-    """Return the view of a state. ``checkpoint`` describes the newest checkpoint of the hash chain."""
+def health_of(status: Status, audits: Audits, now: float) -> HealthView:
+    """Return the view of a state at a time in Unix seconds."""
     sections = [
-        ("Spool", list(_spool(status))),
-        ("Export", list(_export(status))),
-        ("Certificates", list(_certificates(status))),
-        ("Audit", [("newest checkpoint", checkpoint)]),
+        Section("Spool", list(_spool(status))),
+        Section("Export", list(_export(status))),
+        Section("Certificates", list(_certificates(status))),
+        audit_section(audits, now),
     ]
     return HealthView(
         running=status.running is not None,
         problems=[str(text) for text in status.problems],
         warnings=[str(text) for text in status.report.get("warnings", [])],
-        sections=[(title, facts) for title, facts in sections if facts],
+        sections=[section for section in sections if section.facts],
     )
+
+
+def audit_section(audits: Audits, now: float) -> Section:
+    """Return the last audit, and what to do if there was none, or if it is old, failed or had findings."""
+    facts = [(name, value) for name, value in _audit(audits) if value]
+    last = audits.last
+    if last is not None and last.findings:
+        problem = "The records differ from the chain. Run `egress audit`: it lists the findings with their remedies."
+        return Section("Audit", facts, problem=problem)
+    if audits.unreadable:
+        return Section("Audit", facts, problem=f"The last audit cannot be shown: {audits.unreadable}")
+    if last is not None and last.failed_at is not None:
+        return Section("Audit", facts, problem="Remove the cause of the failure, and run `egress audit` again.")
+    daily = f"Run `egress audit`, and then `egress audit --since {AUDIT_HOURS}h` daily, for example from cron."
+    if last is None or last.time is None:
+        return Section("Audit", facts, warning=f"No audit of this spool has ended yet. {daily}")
+    if now - last.time > AUDIT_HOURS * 3600:
+        return Section("Audit", facts, warning=f"The last audit is more than {AUDIT_HOURS} hours ago. {daily}")
+    return Section("Audit", facts)
+
+
+def _audit(audits: Audits) -> Iterator[tuple[str, str]]:
+    yield "newest checkpoint", audits.checkpoint
+    last = audits.last
+    if last is None:
+        return
+    if last.time is not None:
+        yield "last audit", _moment(last.time)
+        found = ", ".join(f"{count:,} {code}" for code, count in last.codes.items())
+        count = f"{last.findings:,} finding{'s' if last.findings > 1 else ''}" if last.findings else "no findings"
+        yield "result", count + (f": {found}" if found else "")
+        if last.first:
+            times = [local_time(time_ns) for seq in (last.first, last.last) if (time_ns := audits.time_of(seq))]
+            yield "audited", f"lines {last.first:,} to {last.last:,}" + (f", {' to '.join(times)}" if times else "")
+        yield "newer lines", f"{max(0, audits.newest - last.last):,}" if last.first else ""
+        yield "compared", ", ".join(last.sources)
+    if last.failed_at is not None:
+        yield "failed since then", f"{_moment(last.failed_at)}: {last.failure}"
+
+
+def _moment(time: float) -> str:
+    """Return a time of the file for people. Anybody who can write the file chose it, so it can be any number."""
+    try:
+        return local_time(int(time * 1e9))
+    except (ValueError, OverflowError, OSError):
+        return "at an invalid time"
 
 
 def _spool(status: Status) -> Iterator[tuple[str, str]]:
