@@ -46,11 +46,34 @@ def test_exchange_with_another_host_counts_only_its_response():
     assert b"openclaw_egress_tokens_total{" not in generate_latest(metrics.registry)
 
 
-@pytest.mark.parametrize("models", [MAX_MODELS + 100])
-def test_agent_that_names_many_models_makes_a_bounded_number_of_series(models):
+def test_models_that_one_class_names_take_no_label_from_another_class():
     metrics = Metrics()
-    for number in range(models):
-        metrics.count_call(call(model=f"model-{number}"))
-    series = generate_latest(metrics.registry).count(b"openclaw_egress_cost_usd_total{")
+    for number in range(1000):
+        metrics.count_call(call(class_name="sandbox", model=f"model-{number}"))
+    metrics.count_call(call())
+    assert value(metrics, "openclaw_egress_cost_usd_total", provider="anthropic", model="claude-opus-5") == 0.25
+    who = {"egress_class": "sandbox", "provider": "anthropic"}
+    assert value(metrics, "openclaw_egress_cost_usd_total", **who, model="other") == 0.25 * (1000 - MAX_MODELS)
+    series = generate_latest(metrics.registry).count(b'openclaw_egress_cost_usd_total{egress_class="sandbox"')
     assert series == MAX_MODELS + 1
-    assert value(metrics, "openclaw_egress_cost_usd_total", provider="anthropic", model="other") == 25
+
+
+@pytest.mark.parametrize("tokens", [{}, {"input": None, "output": 0}], ids=["none", "zero"])
+def test_model_without_reported_usage_takes_no_label(tokens):
+    metrics = Metrics()
+    for number in range(1000):
+        metrics.count_call(call(model=f"model-{number}", status=404, tokens=tokens, cost_usd=None, first_chunk=None))
+    metrics.count_call(call())
+    text = generate_latest(metrics.registry)
+    assert b"model-" not in text
+    assert value(metrics, "openclaw_egress_cost_usd_total", provider="anthropic", model="claude-opus-5") == 0.25
+
+
+def test_same_model_at_two_providers_takes_two_places():
+    metrics = Metrics()
+    for number in range(MAX_MODELS - 1):
+        metrics.count_call(call(model=f"model-{number}"))
+    for provider in ("aws.bedrock", "gcp.vertex_ai"):
+        metrics.count_call(call(provider=provider))
+    assert value(metrics, "openclaw_egress_cost_usd_total", provider="aws.bedrock", model="claude-opus-5") == 0.25
+    assert value(metrics, "openclaw_egress_cost_usd_total", provider="gcp.vertex_ai", model="other") == 0.25

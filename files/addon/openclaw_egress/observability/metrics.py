@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -15,6 +16,24 @@ PREFIX = "openclaw_egress"
 FIRST_CHUNK_BUCKETS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 """The boundaries that the semantic conventions give for ``gen_ai.client.operation.time_to_first_chunk``."""
 MAX_MODELS = 64
+"""Maximum number of models of a class, each at one provider, that have labels of their own: agents choose models."""
+OTHER = "other"
+"""The label of all further models."""
+
+
+class Places[Value: Hashable]:
+    """The values that have labels of their own: at most ``most`` of each class, so no class can use up another's."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._of_class: defaultdict[str, set[Value]] = defaultdict(set)
+
+    def take(self, class_name: str, value: Value) -> bool:
+        """Return whether the value has a place; give it one if the class has one left."""
+        taken = self._of_class[class_name]
+        if value not in taken and len(taken) < self._most:
+            taken.add(value)
+        return value in taken
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +103,7 @@ class Metrics:
             buckets=FIRST_CHUNK_BUCKETS,
             registry=self.registry,
         )
-        self._models: set[str] = set()
+        self._models: Places[tuple[str, str]] = Places(MAX_MODELS)
         self.hook_failures = Counter(
             f"{PREFIX}_hook_failures", "Exceptions in hooks; the traffic was refused.", registry=self.registry
         )
@@ -101,22 +120,20 @@ class Metrics:
         self._responses.labels(call.class_name, str(call.status) if call.status else "none").inc()
         if call.provider is None:
             return
-        who = (call.class_name, call.provider, self._bounded(call.model or "unknown"))
+        # Without tokens or cost from the provider the model may not exist, so it takes no place.
+        if call.cost_usd or any(call.tokens.values()):
+            self._count_usage(call, call.provider)
+        if call.first_chunk is not None:
+            self._first_chunk.labels(call.class_name, call.provider).observe(call.first_chunk)
+
+    def _count_usage(self, call: Call, provider: str) -> None:
+        model = call.model or "unknown"
+        who = (call.class_name, provider, model if self._models.take(call.class_name, (provider, model)) else OTHER)
         for kind, count in call.tokens.items():
             if count:
                 self._tokens.labels(*who, kind).inc(count)
         if call.cost_usd:
             self._cost.labels(*who).inc(call.cost_usd)
-        if call.first_chunk is not None:
-            self._first_chunk.labels(call.class_name, call.provider).observe(call.first_chunk)
-
-    def _bounded(self, model: str) -> str:
-        """Return the label of a model. Agents choose models, so after `MAX_MODELS` values the label is ``other``."""
-        if model not in self._models:
-            if len(self._models) >= MAX_MODELS:
-                return "other"
-            self._models.add(model)
-        return model
 
     def gauges(self, read: Callable[[], Mapping[str, tuple[str, float]]]) -> None:
         """Register a function that returns ``{name: (help, value)}`` at each scrape."""
