@@ -234,9 +234,25 @@ def _tokens() -> Panels:
     yield _graph(
         "Time to the first chunk",
         "s",
-        (_quantile(0.5, first, "provider"), "{{provider}} p50"),
-        (_quantile(0.95, first, "provider"), "{{provider}} p95"),
+        (_quantile(0.5, first, "gen_ai_provider_name"), "{{gen_ai_provider_name}} p50"),
+        (_quantile(0.95, first, "gen_ai_provider_name"), "{{gen_ai_provider_name}} p95"),
         help_text="Streamed responses only.",
+    )
+    duration, model = "gen_ai_client_operation_duration_seconds", "gen_ai_request_model"
+    yield _graph(
+        "Duration of calls",
+        "s",
+        (_quantile(0.5, duration, model), "{{gen_ai_request_model}} p50"),
+        (_quantile(0.95, duration, model), "{{gen_ai_request_model}} p95"),
+    )
+    yield _graph(
+        "Failed calls",
+        "reqps",
+        (
+            _rate(f"{duration}_count", f"{model}, error_type", ', error_type!=""'),
+            "{{gen_ai_request_model}} {{error_type}}",
+        ),
+        help_text="A model without reported usage is shown as `other`.",
     )
 
 

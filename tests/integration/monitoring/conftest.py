@@ -64,6 +64,8 @@ def make_traffic(proxy: RunningProxy, class_name: str) -> None:
     with proxy.client(class_name, headers={"x-api-key": "sk-ant-test"}) as http:
         for more in ({}, {"stream": True}, {"metadata": {"user_id": POISON}}):
             assert http.post(proxy.url("api.anthropic.com", "/v1/messages"), json=MESSAGE | more).status_code == 200
+        failing = MESSAGE | {"model": "fail-529"}
+        assert http.post(proxy.url("api.anthropic.com", "/v1/messages"), json=failing).status_code == 529
     with proxy.client("sandbox") as http, pytest.raises(httpx.HTTPError):
         http.get("https://denied.example.org/")
     # The class build only reports what its rules deny.

@@ -14,7 +14,7 @@ from tests.support.loki.fake import FakeLoki
 from tests.support.prometheus import NO_PROMETHEUS, PROMETHEUS, RunningPrometheus
 from tools.monitoring.alerts import rules_file, rules_text
 
-METRIC = re.compile(r"\b(?:openclaw_egress|gen_ai)_\w+")
+METRIC = re.compile(r"\b(?:openclaw_egress|gen_ai_client)_\w+")
 FIELD = re.compile(r"\{\{\.(\w+)\}\}")
 LEGEND = re.compile(r"\{\{(\w+)\}\}")
 

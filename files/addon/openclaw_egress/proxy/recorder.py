@@ -48,7 +48,7 @@ from openclaw_egress.proxy.request_checks import sent_method
 from openclaw_egress.proxy.websocket_layer import RELAY, WebSocketRelay
 from openclaw_egress.proxy.websocket_recording import REALTIME, RESPONSES, WebSocketRecording
 from openclaw_egress.recording.capture import ExchangeCapture
-from openclaw_egress.recording.records import ExchangeRecord
+from openclaw_egress.recording.records import ExchangeRecord, error_type_of
 from openclaw_egress.recording.websocket_messages import WebSocket
 from openclaw_egress.spool.writer import Spool, SpoolError
 from openclaw_egress.wire.http1_syntax import content_length
@@ -428,9 +428,12 @@ class Recorder:
         self._metrics.count_call(
             Call(
                 class_name=record.class_name,
+                operation=asked.operation_name,
                 provider=asked.provider_name,
-                model=record.model,
+                requested_model=asked.model,
+                response_model=record.response_facts.model,
                 status=record.status,
+                error_type=error_type_of(record),
                 tokens={
                     "input": usage.input_tokens,
                     "output": usage.output_tokens,
@@ -439,6 +442,7 @@ class Recorder:
                     "reasoning": usage.reasoning_output_tokens,
                 },
                 cost_usd=record.cost_usd,
+                duration=max(0, record.end_ns - record.begin_ns) / 1e9,
                 first_chunk=record.time_to_first_chunk if asked.stream else None,
             )
         )

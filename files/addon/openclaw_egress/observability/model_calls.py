@@ -1,0 +1,190 @@
+"""The metrics of calls to models: those of OpenTelemetry's semantic conventions, and counters of tokens and cost.
+
+https://github.com/open-telemetry/semantic-conventions-genai/blob/main/docs/gen-ai/gen-ai-metrics.md defines names,
+attributes and boundaries. The names are those that OpenTelemetry's exporters for Prometheus write: a dot becomes an
+underscore, the unit ``s`` becomes the suffix ``_seconds``, and a unit in braces such as ``{token}`` adds nothing.
+
+Agents choose models, so the number of series is bounded, for each class by itself (`Places`). Providers, operations and
+error types are closed sets of this package.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+PREFIX = "openclaw_egress"
+
+SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+"""The boundaries of the conventions for durations."""
+TOKENS = tuple(4**power for power in range(14))
+"""The boundaries of the conventions for tokens: 1 to 67,108,864."""
+MAX_MODELS = 64
+"""Maximum number of combinations of provider, operation and models of a class that have labels of their own."""
+MAX_ERRORS = 64
+"""Maximum number of combinations of these labels and an error type of a class that have labels of their own."""
+OTHER = "other"
+"""The label of all further models."""
+OTHER_ERROR = "_OTHER"
+"""The label of all further errors, as in the conventions."""
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """What the metrics count of one exchange."""
+
+    class_name: str
+    operation: str | None
+    """None if the exchange is not a call to a model."""
+    provider: str | None
+    """None for a host that is not a known provider's, such as a server of the operator."""
+    requested_model: str | None
+    response_model: str | None
+    status: int | None
+    error_type: str | None
+    """One of `records.ERROR_TYPES`, or an HTTP status."""
+    tokens: Mapping[str, int | None]
+    """By ``type``: input, output, cache_read, cache_write, reasoning. None for a count that was not reported."""
+    cost_usd: float | None
+    duration: float
+    """Seconds."""
+    first_chunk: float | None
+    """Seconds; None for a response that was not streamed."""
+
+    @property
+    def reports_usage(self) -> bool:
+        """Return whether the provider reported tokens or a cost, so that the model certainly exists."""
+        return bool(self.cost_usd) or any(self.tokens.values())
+
+
+class Places[Value: Hashable]:
+    """The values that have labels of their own: at most ``most`` of each class, so no class can use up another's."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._of_class: defaultdict[str, set[Value]] = defaultdict(set)
+
+    def take(self, class_name: str, value: Value) -> bool:
+        """Return whether the value has a place; give it one if the class has one left."""
+        taken = self._of_class[class_name]
+        if value not in taken and len(taken) < self._most:
+            taken.add(value)
+        return value in taken
+
+    def has(self, class_name: str, value: Value) -> bool:
+        """Return whether the value has a place."""
+        return value in self._of_class[class_name]
+
+
+class _Labels(NamedTuple):
+    """Labels that the metrics of the conventions share. An empty label is an absent attribute."""
+
+    egress_class: str
+    gen_ai_operation_name: str
+    gen_ai_provider_name: str
+    gen_ai_request_model: str
+    gen_ai_response_model: str
+
+
+class ModelCalls:
+    """The metrics of calls to models."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._tokens = Counter(
+            f"{PREFIX}_tokens",
+            "Tokens that providers reported. Input includes cached tokens, output includes reasoning.",
+            ["egress_class", "provider", "model", "type"],
+            registry=registry,
+        )
+        self._cost = Counter(
+            f"{PREFIX}_cost_usd",
+            "Known cost of calls in US dollars.",
+            ["egress_class", "provider", "model"],
+            registry=registry,
+        )
+        self._usage = Histogram(
+            "gen_ai_client_token_usage",
+            "Input and output tokens of each call, as the provider reported them.",
+            [*_Labels._fields, "gen_ai_token_type"],
+            buckets=TOKENS,
+            registry=registry,
+        )
+        self._duration = Histogram(
+            "gen_ai_client_operation_duration_seconds",
+            "Time from the first byte of a call to the last byte of its response.",
+            [*_Labels._fields, "error_type"],
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self._first_chunk = Histogram(
+            "gen_ai_client_operation_time_to_first_chunk_seconds",
+            "Time from the request to the first chunk of a streamed response.",
+            _Labels._fields,
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self._models: Places[tuple[str, ...]] = Places(MAX_MODELS)
+        self._requested: Places[tuple[str, ...]] = Places(MAX_MODELS)
+        self._errors: Places[tuple[str, ...]] = Places(MAX_ERRORS)
+
+    def count(self, call: Call) -> None:
+        """Count one exchange; nothing of one that is not a call to a model."""
+        if call.reports_usage:
+            self._count_usage(call, has_place=self._take_place(call))
+        if call.operation is None:
+            return
+        labels = self._labels(call)
+        for kind in ("input", "output"):
+            if (count := call.tokens.get(kind)) is not None:
+                self._usage.labels(*labels, kind).observe(count)
+        self._duration.labels(*self._with_error(labels, call.error_type)).observe(call.duration)
+        if call.first_chunk is not None:
+            self._first_chunk.labels(*labels).observe(call.first_chunk)
+
+    def _count_usage(self, call: Call, *, has_place: bool) -> None:
+        model = (call.response_model or call.requested_model or UNKNOWN) if has_place else OTHER
+        who = (call.class_name, call.provider or UNKNOWN, model)
+        for kind, count in call.tokens.items():
+            if count:
+                self._tokens.labels(*who, kind).inc(count)
+        if call.cost_usd:
+            self._cost.labels(*who).inc(call.cost_usd)
+
+    def _take_place(self, call: Call) -> bool:
+        """Return whether the models of a call have labels of their own. Only a call with usage may take a place."""
+        wanted = _wanted(call)
+        taken = self._models.take(call.class_name, wanted[1:])
+        return taken and self._requested.take(call.class_name, wanted[1:4])
+
+    def _labels(self, call: Call) -> _Labels:
+        wanted = _wanted(call)
+        if self._models.has(call.class_name, wanted[1:]):
+            return wanted
+        known = self._requested.has(call.class_name, wanted[1:4])
+        return wanted._replace(
+            gen_ai_request_model=wanted.gen_ai_request_model if known else _other(wanted.gen_ai_request_model),
+            gen_ai_response_model=_other(wanted.gen_ai_response_model),
+        )
+
+    def _with_error(self, labels: _Labels, error_type: str | None) -> tuple[str, ...]:
+        if error_type is None:
+            return (*labels, "")
+        if self._errors.take(labels.egress_class, (*labels[1:], error_type)):
+            return (*labels, error_type)
+        return (*labels[:3], _other(labels.gen_ai_request_model), "", OTHER_ERROR)
+
+
+def _wanted(call: Call) -> _Labels:
+    """Return the labels of a call whose models have a place."""
+    chosen = (call.operation, call.provider, call.requested_model, call.response_model)
+    return _Labels(call.class_name, *(text or "" for text in chosen))
+
+
+def _other(model: str) -> str:
+    """Return the label of a model without a place; an absent one stays absent."""
+    return model and OTHER
