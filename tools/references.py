@@ -1,4 +1,6 @@
-"""Generator of the tables in docs/policy.md and docs/settings.md, from the policy's schema and the settings' fields.
+"""Generator of the tables in docs/policy.md, docs/settings.md and docs/metrics.md.
+
+Their sources are the policy's schema, the fields of the settings, and the catalogue of the metrics.
 
 `make docs` writes the tables; a test compares them.
 """
@@ -6,7 +8,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,13 @@ import yaml
 from pydantic import AliasChoices
 from pydantic.fields import FieldInfo
 
+from openclaw_egress.observability import catalogue
 from openclaw_egress.policy.json_schema import policy_schema
 from openclaw_egress.settings import Settings
 from tools.documents import cell, with_table
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
-POLICY, SETTINGS = DOCS / "policy.md", DOCS / "settings.md"
+POLICY, SETTINGS, METRICS = DOCS / "policy.md", DOCS / "settings.md", DOCS / "metrics.md"
 
 
 def policy_tables() -> dict[str, list[str]]:
@@ -79,13 +82,30 @@ def _default(field: FieldInfo) -> str:
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
+def metrics_tables() -> dict[str, list[str]]:
+    """Return the lines of each table of docs/metrics.md, by its name in the marker comments."""
+    tables = {name: list(_metrics(group)) for name, group in catalogue.GROUPS.items()}
+    labels = [f"| `{name}` | {cell(what)} |" for name, what in catalogue.LABELS.items()]
+    return tables | {"labels": ["| label | values |", "|---|---|", *labels]}
+
+
+def _metrics(group: Iterable[catalogue.Metric]) -> Iterator[str]:
+    yield "| metric | type | labels | unit | meaning |"
+    yield "|---|---|---|---|---|"
+    for metric in group:
+        labels = ", ".join(f"`{name}`" for name in metric.labels)
+        yield f"| `{metric.name}` | {metric.kind} | {labels} | {metric.unit} | {cell(metric.text)} |"
+
+
 def updated() -> dict[Path, str]:
     """Return the text of each document with its current tables."""
     found = {SETTINGS: with_table(SETTINGS.read_text(), "settings", settings_table(), SETTINGS)}
-    text = POLICY.read_text()
-    for name, table in policy_tables().items():
-        text = with_table(text, name, table, POLICY)
-    return found | {POLICY: text}
+    for document, tables in ((POLICY, policy_tables()), (METRICS, metrics_tables())):
+        text = document.read_text()
+        for name, table in tables.items():
+            text = with_table(text, name, table, document)
+        found[document] = text
+    return found
 
 
 def main() -> int:

@@ -6,6 +6,7 @@ import shlex
 import pytest
 import yaml
 
+from openclaw_egress.observability import catalogue
 from openclaw_egress.policy.loader import read_policy
 from openclaw_egress.settings import Settings
 from tests.integration.ansible.conftest import ROOT
@@ -27,12 +28,17 @@ def test_provider_table_matches_the_groups():
 
 
 @pytest.mark.parametrize(("document", "text"), references.updated().items(), ids=lambda one: getattr(one, "name", ""))
-def test_references_match_the_schema_and_the_settings(document, text):
+def test_references_match_their_sources(document, text):
     assert document.read_text() == text, "run `make docs`"
 
 
 def test_every_setting_is_described():
     assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+
+
+def test_every_label_of_a_metric_is_described():
+    used = {label for group in catalogue.GROUPS.values() for metric in group for label in metric.labels}
+    assert set(catalogue.LABELS) == used
 
 
 def test_policy_in_the_reference_is_valid():

@@ -8,13 +8,17 @@ import urllib.request
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
+from openclaw_egress.observability.catalogue import BY_NAME
 from tests.integration.monitoring.conftest import MESSAGE, arrived, make_traffic, targets
 from tests.support.loki.fake import FakeLoki
 from tests.support.prometheus import NO_PROMETHEUS, PROMETHEUS, RunningPrometheus
 from tools.monitoring.alerts import rules_file, rules_text
 
 METRIC = re.compile(r"\b(?:openclaw_egress|gen_ai_client)_\w+")
+WITHOUT_SERIES = {"openclaw_egress_unrecorded_total"}
+"""Metrics that have no series as long as every request is recorded."""
 FIELD = re.compile(r"\{\{\.(\w+)\}\}")
 LEGEND = re.compile(r"\{\{(\w+)\}\}")
 
@@ -78,6 +82,21 @@ def test_metrics_of_dashboards_and_alerts_exist(proxy):
     assert named - set(families) - series == set()
 
 
+def test_catalogue_lists_the_metrics_of_a_proxy_with_their_types_and_labels(proxy):
+    found = {
+        family.name + ("_total" if family.type == "counter" else ""): family
+        for family in text_string_to_metric_families(proxy.metrics())
+        if not family.name.endswith("_created")
+    }
+    assert set(found) == set(BY_NAME)
+    for name, family in found.items():
+        metric = BY_NAME[name]
+        assert (family.type, family.documentation) == (metric.kind, metric.text), name
+        labels = {label for sample in family.samples for label in sample.labels} - {"le"}
+        assert labels in (set(metric.labels), set()), name
+        assert labels or not metric.labels or name in WITHOUT_SERIES, name
+
+
 @pytest.mark.skipif(PROMETHEUS is None, reason=NO_PROMETHEUS)
 def test_queries_to_prometheus_return_series(proxy, loki, tmp_path):
     with RunningPrometheus(tmp_path, [f"127.0.0.1:{proxy.health_port}"], rules_text()) as prometheus:
@@ -86,8 +105,7 @@ def test_queries_to_prometheus_return_series(proxy, loki, tmp_path):
         prometheus.wait_for(lambda: prometheus.states().get("OpenClawEgressBudgetNear") == "firing")
         assert prometheus.rule_errors() == []
         for target in targets("prometheus"):
-            if "openclaw_egress_unrecorded_total" in target.expr:
-                # This counter has no sample as long as every request is recorded.
+            if any(name in target.expr for name in WITHOUT_SERIES):
                 assert prometheus.query(target.expr) == []
                 continue
             prometheus.wait_for(lambda target=target: prometheus.query(target.expr), target.name)

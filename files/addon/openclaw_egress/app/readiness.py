@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from openclaw_egress import __version__, certificates
@@ -11,6 +11,7 @@ from openclaw_egress.app.heartbeat import Heartbeat
 from openclaw_egress.app.open_listeners import OpenListeners
 from openclaw_egress.app.policy_reloader import PolicyReloader
 from openclaw_egress.export.exporter import Exporter
+from openclaw_egress.observability import catalogue
 from openclaw_egress.observability.metrics import Metrics
 from openclaw_egress.proxy.memory_budget import MemoryBudget
 from openclaw_egress.spool.writer import Spool
@@ -100,49 +101,31 @@ class Readiness:
     def publish(self, metrics: Metrics) -> None:
         """Register the gauges."""
         metrics.gauges(self.gauges)
-        metrics.by_label(
-            "dead_letters", "Lines that the destination refuses for good, by reason.", "reason", self._dead_letters
-        )
-        metrics.by_class("memory_used_bytes", "Memory in use by traffic.", lambda: self._memory("used_bytes"))
-        metrics.by_class(
-            "memory_room_bytes",
-            "Maximum of memory that traffic may use at the moment.",
-            lambda: self._memory("room_bytes"),
-        )
+        metrics.by_label(catalogue.DEAD_LETTERS, self._dead_letters)
+        metrics.by_label(catalogue.MEMORY_USED, lambda: self._memory("used_bytes"))
+        metrics.by_label(catalogue.MEMORY_ROOM, lambda: self._memory("room_bytes"))
 
-    def gauges(self) -> dict[str, tuple[str, float]]:
-        """Return the gauges without labels: name, help text and value."""
-        stats = self._spool.stats()
-        gauges = {
-            f"spool_{name}": (f"Spool: {name.replace('_', ' ')}.", float(value))
-            for name, value in stats.items()
-            if isinstance(value, int | float) and not isinstance(value, bool)
-        }
+    def gauges(self) -> dict[str, float]:
+        """Return the gauges without labels."""
         info = self._ca.served.info
-        gauges["ca_expiry_timestamp_seconds"] = (
-            "When the issuing CA in use expires.",
-            info.issuing_expires.timestamp(),
-        )
-        gauges["ca_root_expiry_timestamp_seconds"] = (
-            "When the root CA expires.",
-            info.root_expires.timestamp(),
-        )
-        gauges["policy_last_reload_successful"] = (
-            "Whether the policy file is in force (1), or an earlier policy because the file was refused (0).",
-            float(self._policies.problem is None),
-        )
-        gauges["memory_budget_bytes"] = (
-            "Maximum of memory that the traffic of all classes may use.",
-            float(self._budget.limit),
-        )
         state = self._exporter.state if self._exporter is not None else {}
-        for name, value in state.items():
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                gauges[f"export_{name}"] = (f"Export: {name.replace('_', ' ')}.", float(value))
-        return gauges
+        return {
+            **{f"spool_{name}": value for name, value in _numbers(self._spool.stats())},
+            "ca_expiry_timestamp_seconds": info.issuing_expires.timestamp(),
+            "ca_root_expiry_timestamp_seconds": info.root_expires.timestamp(),
+            "policy_last_reload_successful": float(self._policies.problem is None),
+            "memory_budget_bytes": float(self._budget.limit),
+            **{f"export_{name}": value for name, value in _numbers(state)},
+        }
 
     def _dead_letters(self) -> dict[str, float]:
         return {code: float(count) for code, count in self._spool.dead_letters().items()}
 
     def _memory(self, name: str) -> dict[str, float]:
         return {class_name: float(values[name]) for class_name, values in self._budget.report().items()}
+
+
+def _numbers(values: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    for name, value in values.items():
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            yield name, float(value)

@@ -23,7 +23,7 @@ from openclaw_egress.app.policy_reloader import PolicyReloader, policy_signature
 from openclaw_egress.app.readiness import Readiness
 from openclaw_egress.export.exporter import Exporter
 from openclaw_egress.llm.pricing import PriceTable
-from openclaw_egress.observability import last_audit
+from openclaw_egress.observability import catalogue, last_audit
 from openclaw_egress.observability.health import HealthError, HealthServer, MetricsServer
 from openclaw_egress.observability.metrics import Metrics
 from openclaw_egress.policy.configured import configured_policy
@@ -90,9 +90,7 @@ class Service:
         self.decisions = DecisionLog(self.spool, self.metrics)
         self.housekeeping = Housekeeping(self.policies, self.ca, self.decisions, self.spool, stopping)
         budgets = Budgets(lambda: self.policies.current, self._spent_since)
-        self.metrics.by_labels(
-            "budget_used_ratio", "Used share of each budget of the policy.", ["egress_class", "limit"], budgets.shares
-        )
+        self.metrics.by_labels(catalogue.BUDGET_USED, budgets.shares)
         self.access_control = AccessControl(
             lambda: self.policies.current, self.decisions, neighbours=settings.neighbours, budgets=budgets
         )

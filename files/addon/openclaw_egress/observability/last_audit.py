@@ -103,14 +103,11 @@ def write(directory: Path, result: LastAudit) -> None:
         raise
 
 
-def gauges(directory: Path) -> dict[str, tuple[str, float]]:
-    """Return the gauges of the last audit: name, help text and value; none if there is no readable result."""
+def gauges(directory: Path) -> dict[str, float]:
+    """Return the gauges of the last audit; none if there is no readable result."""
     try:
         found = json.loads((directory / FILE).read_text())
         findings, time = float(found["findings"]), float(found["time"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}
-    return {
-        "audit_findings": ("Findings of the last `egress audit` of this spool.", findings),
-        "audit_timestamp_seconds": ("When the last `egress audit` of this spool ended.", time),
-    }
+    return {"audit_findings": findings, "audit_timestamp_seconds": time}

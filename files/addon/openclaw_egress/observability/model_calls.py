@@ -1,9 +1,5 @@
 """The metrics of calls to models: those of OpenTelemetry's semantic conventions, and counters of tokens and cost.
 
-https://github.com/open-telemetry/semantic-conventions-genai/blob/main/docs/gen-ai/gen-ai-metrics.md defines names,
-attributes and boundaries. The names are those that OpenTelemetry's exporters for Prometheus write: a dot becomes an
-underscore, the unit ``s`` becomes the suffix ``_seconds``, and a unit in braces such as ``{token}`` adds nothing.
-
 Agents choose models, so the number of series is bounded, for each class by itself (`Places`). Providers, operations and
 error types are closed sets of this package.
 """
@@ -15,14 +11,10 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry
 
-PREFIX = "openclaw_egress"
+from openclaw_egress.observability import catalogue
 
-SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
-"""The boundaries of the conventions for durations."""
-TOKENS = tuple(4**power for power in range(14))
-"""The boundaries of the conventions for tokens: 1 to 67,108,864."""
 MAX_MODELS = 64
 """Maximum number of combinations of provider, operation and models of a class that have labels of their own."""
 MAX_ERRORS = 64
@@ -82,7 +74,7 @@ class Places[Value: Hashable]:
 
 
 class _Labels(NamedTuple):
-    """Labels that the metrics of the conventions share. An empty label is an absent attribute."""
+    """Labels that the metrics of the conventions share: `catalogue.CALL_LABELS`. An absent attribute is empty."""
 
     egress_class: str
     gen_ai_operation_name: str
@@ -95,39 +87,11 @@ class ModelCalls:
     """The metrics of calls to models."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._tokens = Counter(
-            f"{PREFIX}_tokens",
-            "Tokens that providers reported. Input includes cached tokens, output includes reasoning.",
-            ["egress_class", "provider", "model", "type"],
-            registry=registry,
-        )
-        self._cost = Counter(
-            f"{PREFIX}_cost_usd",
-            "Known cost of calls in US dollars.",
-            ["egress_class", "provider", "model"],
-            registry=registry,
-        )
-        self._usage = Histogram(
-            "gen_ai_client_token_usage",
-            "Input and output tokens of each call, as the provider reported them.",
-            [*_Labels._fields, "gen_ai_token_type"],
-            buckets=TOKENS,
-            registry=registry,
-        )
-        self._duration = Histogram(
-            "gen_ai_client_operation_duration_seconds",
-            "Time from the first byte of a call to the last byte of its response.",
-            [*_Labels._fields, "error_type"],
-            buckets=SECONDS,
-            registry=registry,
-        )
-        self._first_chunk = Histogram(
-            "gen_ai_client_operation_time_to_first_chunk_seconds",
-            "Time from the request to the first chunk of a streamed response.",
-            _Labels._fields,
-            buckets=SECONDS,
-            registry=registry,
-        )
+        self._tokens = catalogue.CALL_TOKENS.counter(registry)
+        self._cost = catalogue.CALL_COST.counter(registry)
+        self._usage = catalogue.TOKEN_USAGE.histogram(registry)
+        self._duration = catalogue.CALL_DURATION.histogram(registry)
+        self._first_chunk = catalogue.FIRST_CHUNK.histogram(registry)
         self._models: Places[tuple[str, ...]] = Places(MAX_MODELS)
         self._requested: Places[tuple[str, ...]] = Places(MAX_MODELS)
         self._errors: Places[tuple[str, ...]] = Places(MAX_ERRORS)
