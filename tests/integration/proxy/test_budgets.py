@@ -1,24 +1,28 @@
-"""Tests of budgets with a running proxy: refusal with reason and time, also after a kill, until the next day."""
+"""Tests of budgets with a running proxy: refusal with reason and time, also after a kill, until the next period."""
 
-import sqlite3
-from contextlib import closing
+import datetime
 
 import pytest
 
-from tests.integration.proxy.conftest import make_proxy
+from tests.integration.proxy.clocked_proxy import ClockedProxy
 
 MESSAGE = {"model": "claude-opus-5", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
 
 
-@pytest.fixture
-def limited(tmp_path, providers):
-    running = make_proxy(tmp_path, providers, "lean")
+HOUR, DAY = datetime.timedelta(hours=1), datetime.timedelta(days=1)
+# A call of the fake provider has more than a thousand tokens, and costs a cent.
+BUDGETS = [("{tokens_per_hour: 1000}", HOUR), ("{tokens_per_day: 1000, cost_usd_per_day: 0.01}", DAY)]
+
+
+@pytest.fixture(params=BUDGETS, ids=["hour", "day"])
+def limited(request, tmp_path, providers):
+    """Return a proxy whose class browser has budgets, and their period."""
+    limits, period = request.param
+    running = ClockedProxy(tmp_path, [providers.port, providers.http_port], providers.ca_file)
     text = running.policy_file.read_text()
-    # A call of the fake provider has more than a thousand tokens, and costs a cent.
-    limits = "{tokens_per_day: 1000, cost_usd_per_day: 0.01}"
     running.policy_file.write_text(text.replace("  browser: {", f"  browser: {{limits: {limits}, "))
     with running:
-        yield running
+        yield running, period
     assert "Traceback" not in running.log, running.log
 
 
@@ -31,29 +35,38 @@ def ask(proxy, class_name: str = "browser"):
         )
 
 
-def test_class_over_its_budget_is_refused_until_the_next_day(limited, providers):
-    assert ask(limited).status_code == 200
-    refused = ask(limited)
+def test_class_over_its_budget_is_refused_until_the_next_period(limited, providers):
+    proxy, period = limited
+    assert ask(proxy).status_code == 200
+    now = proxy.now
+    opens = now.replace(minute=0, second=0, microsecond=0) + HOUR
+    if period == DAY:
+        opens = now.replace(hour=0, minute=0, second=0, microsecond=0) + DAY
+    refused = ask(proxy)
     assert refused.status_code == 429
-    assert 0 < int(refused.headers["retry-after"]) <= 24 * 3600
+    waits = datetime.timedelta(seconds=int(refused.headers["retry-after"]))
+    assert abs(now + waits - opens) < datetime.timedelta(seconds=30)
     error = refused.json()["error"]
-    assert error["rule"] in ("classes.browser.limits.tokens_per_day", "classes.browser.limits.cost_usd_per_day")
-    denial = limited.denials()[-1]
+    assert error["rule"] in {
+        f"classes.browser.limits.{name}" for name in ("tokens_per_hour", "tokens_per_day", "cost_usd_per_day")
+    }
+    assert f"{opens:%Y-%m-%dT%H:%M:%SZ}" in error["reason"]
+    denial = proxy.denials()[-1]
     assert (denial.code, denial.status, denial.class_name) == ("budget_exceeded", 429, "browser")
+    assert denial.reason == error["reason"]
     # Other classes, and hosts that are not inspected, are not affected.
-    assert ask(limited, "gateway").status_code == 200
-    with limited.client("browser") as http:
+    assert ask(proxy, "gateway").status_code == 200
+    with proxy.client("browser") as http:
         assert http.get(f"http://www.example.com:{providers.http_port}/").status_code == 200
-    share = limited.metrics()
-    assert 'openclaw_egress_budget_used_ratio{egress_class="browser",limit="tokens_per_day"}' in share
+    share = proxy.metrics()
+    assert 'openclaw_egress_budget_used_ratio{egress_class="browser",limit="tokens_per_' in share
 
-    limited.kill()
-    limited.start()
-    assert ask(limited).status_code == 429
+    proxy.kill()
+    proxy.start()
+    assert ask(proxy).status_code == 429
 
-    # The next day has come when the stored hours are a day older.
-    limited.stop()
-    with closing(sqlite3.connect(limited.directory / "state" / "spool.db", isolation_level=None)) as db:
-        db.execute("UPDATE usage_hours SET hour = hour - 24")
-    limited.start()
-    assert ask(limited).status_code == 200
+    proxy.ahead += max(opens - proxy.now - datetime.timedelta(seconds=20), datetime.timedelta())
+    assert ask(proxy).status_code == 429
+    proxy.ahead += opens - proxy.now
+    assert ask(proxy).status_code == 200
+    assert ask(proxy).status_code == 429

@@ -9,13 +9,13 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 from cryptography import x509
 from OpenSSL import SSL
 
 from openclaw_egress import certificates
+from tests.integration.proxy.clocked_proxy import ClockedProxy
 from tests.integration.proxy.conftest import make_proxy
 from tests.integration.proxy.raw import read_head, status_of
 from tests.support.proxy_process import PROVIDERS, RunningProxy
@@ -34,37 +34,10 @@ def soon(holds: Callable[[], object]) -> bool:
     return bool(holds())
 
 
-class ClockedProxy(RunningProxy):
-    """A proxy whose clock is :attr:`days` ahead."""
-
-    @property
-    def command(self) -> list[str]:
-        script = str(Path(__file__).with_name("clocked.py"))
-        if self.kind == "lean":
-            return [sys.executable, script]
-        return [script if word.endswith("otel_logger.py") else word for word in super().command]
-
-    @property
-    def days(self) -> float:
-        return float(Path(self.environment["CLOCK_FILE"]).read_text()) / DAY
-
-    @days.setter
-    def days(self, value: float) -> None:
-        file = Path(self.environment["CLOCK_FILE"])
-        temporary = file.with_suffix(".new")
-        temporary.write_text(str(value * DAY))
-        temporary.replace(file)
-
-    @property
-    def now(self) -> datetime.datetime:
-        return datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=self.days)
-
-
 @pytest.fixture(params=["lean", "stock"])
 def clocked(request, tmp_path, providers):
     ports = [providers.port, providers.http_port]
-    proxy = ClockedProxy(tmp_path, ports, providers.ca_file, request.param, CLOCK_FILE=str(tmp_path / "clock"))
-    proxy.days = 0
+    proxy = ClockedProxy(tmp_path, ports, providers.ca_file, request.param)
     yield proxy
     if proxy.process is not None and proxy.process.poll() is None:
         proxy.kill()
@@ -138,14 +111,14 @@ class Client:
                 with self.still:
                     self.served.append(call(self.proxy, self.proxy.now))
             except Exception as error:  # noqa: BLE001  (each is a failure)
-                self.failures.append(f"day {self.proxy.days}: {error!r}")
+                self.failures.append(f"day {self.proxy.ahead.days}: {error!r}")
 
 
 def test_200_days_pass_without_a_failed_request_and_without_a_restart(clocked):
     with clocked, Client(clocked) as client:
         for day in range(0, 201, 10):
             with client.still:
-                clocked.days = day
+                clocked.ahead = datetime.timedelta(days=day)
             calls = client.calls
 
             def renewed() -> bool:
@@ -171,7 +144,7 @@ def test_a_leaf_certificate_never_outlives_a_ca_that_is_about_to_expire(clocked)
     with clocked:
         pass
     clocked.environment["EGRESS_CA_DIR"] = str(clocked.root.parent)
-    clocked.days = 80
+    clocked.ahead = datetime.timedelta(days=80)
     with clocked:
         served = call(clocked, clocked.now)
         assert served.leaf.not_valid_after_utc == served.issuing.not_valid_after_utc
@@ -253,7 +226,7 @@ def test_readiness_and_health_fail_seven_days_before_expiry(clocked, days, ok, w
     # Set the CA directory: without the root key there, the proxy cannot renew the CA.
     clocked.environment["EGRESS_CA_DIR"] = str(clocked.root.parent)
     with clocked:
-        clocked.days = days
+        clocked.ahead = datetime.timedelta(days=days)
         report = clocked.ask("/readyz")
         assert report["ok"] is ok and any("issuing CA" in text for text in report["problems"]) is not ok
         assert any("issuing CA" in text for text in report["warnings"]) is warned

@@ -46,7 +46,7 @@ class Service:
     """The parts of one proxy. The constructor validates the configuration; nothing listens before :meth:`start`.
 
     The constructor raises EgressError for invalid settings, policy, CA, key or spool, with a message for the
-    operator.
+    operator. Certificates and budgets use ``clock``.
     """
 
     def __init__(self, settings: Settings, clock: certificates.Clock = certificates.utc_now) -> None:
@@ -89,7 +89,7 @@ class Service:
         self.metrics = Metrics()
         self.decisions = DecisionLog(self.spool, self.metrics)
         self.housekeeping = Housekeeping(self.policies, self.ca, self.decisions, self.spool, stopping)
-        budgets = Budgets(lambda: self.policies.current, self._spent_since)
+        budgets = Budgets(lambda: self.policies.current, self._spent_since, lambda: int(clock().timestamp() * 10**9))
         self.metrics.by_labels(catalogue.BUDGET_USED, budgets.shares)
         self.access_control = AccessControl(
             lambda: self.policies.current, self.decisions, neighbours=settings.neighbours, budgets=budgets
