@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from openclaw_egress.export.otlp_client import Answer, Cause, Sender, Verdict
+from openclaw_egress.export.otlp_client import Cause, PushResult, Sender, Verdict
 from openclaw_egress.recording.otlp import assemble, make_probe
 from openclaw_egress.recording.redaction import redact_url
 from openclaw_egress.spool.writer import Spool, SpoolError, StoredRecord
@@ -124,7 +124,7 @@ class Exporter:
         self._deadline = 0.0
         self._thread: threading.Thread | None = None
         self._status = "idle" if self._endpoint else "local"
-        self._problem = Answer(Verdict.ACCEPTED)
+        self._problem = PushResult(Verdict.ACCEPTED)
         self._failures = self._buried_in_a_row = self._pushed_records = self._pushed_bytes = self._dead_letters = 0
         self._retry_after: float | None = None
         self._last_success: float | None = None
@@ -199,7 +199,7 @@ class Exporter:
             return Sender(self._endpoint, self._environ)
         except (ValueError, OSError) as error:
             problem = f"the exporter cannot start: {error}; check OTEL_EXPORTER_OTLP_LOGS_*"
-            self._failed("misconfigured", Answer(Verdict.MISCONFIGURED, problem))
+            self._failed("misconfigured", PushResult(Verdict.MISCONFIGURED, problem))
             return None
 
     def _round(self, sender: Sender) -> bool | None:
@@ -211,10 +211,10 @@ class Exporter:
             waiting = self._spool.pending(self._push_limit, before_ns=self._horizon_ns, span_ns=MAX_PUSH_SPAN_NS)
             return self._deliver(sender, waiting) if waiting else None
         except SpoolError as error:
-            self._failed("retrying", Answer(Verdict.RETRY, str(error)))
+            self._failed("retrying", PushResult(Verdict.RETRY, str(error)))
         except Exception as error:
             log.exception("unexpected error in the exporter; it retries after a pause")
-            self._failed("retrying", Answer(Verdict.RETRY, f"{type(error).__name__}: {error}"))
+            self._failed("retrying", PushResult(Verdict.RETRY, f"{type(error).__name__}: {error}"))
         return False
 
     def _note_oldest(self) -> None:
@@ -239,42 +239,44 @@ class Exporter:
         if not records:
             return True
         push = assemble((record.resource, record.otlp) for record in records)
-        answer = sender.send(push)
-        if answer.verdict is Verdict.ACCEPTED:
+        result = sender.send(push)
+        if result.verdict is Verdict.ACCEPTED:
             self._succeeded(records, len(push))
             return True
-        if answer.verdict is Verdict.RETRY:
-            return self._not_now(sender, records, answer)
-        if answer.verdict is Verdict.MISCONFIGURED:
-            self._failed("misconfigured", answer)
+        if result.verdict is Verdict.RETRY:
+            return self._not_now(sender, records, result)
+        if result.verdict is Verdict.MISCONFIGURED:
+            self._failed("misconfigured", result)
             return False
-        if answer.verdict is Verdict.REFUSED and (old := _too_old(answer.message, records)):
-            self._late(old, answer)
+        if result.verdict is Verdict.REFUSED and (old := _too_old(result.message, records)):
+            self._late(old, result)
             return self._deliver(sender, records[len(old) :])
         self._halve(records)
         if len(records) == 1:
-            return self._refused(records, answer)
-        if answer.verdict is Verdict.REFUSED and _reason(answer.message) != "too_far_behind":
-            self._remember_sent(records, answer)
+            return self._refused(records, result)
+        if result.verdict is Verdict.REFUSED and _reason(result.message) != "too_far_behind":
+            self._remember_sent(records, result)
         half = len(records) // 2
         return self._deliver(sender, records[:half]) and self._deliver(sender, records[half:])
 
-    def _not_now(self, sender: Sender, records: Sequence[StoredRecord], answer: Answer) -> bool:
+    def _not_now(self, sender: Sender, records: Sequence[StoredRecord], result: PushResult) -> bool:
         """Keep the records for later; dead-letter one that keeps failing alone while the destination accepts probes."""
-        if answer.delivered:
-            if answer.status != 429 and not _NOT_STORED.search(answer.message):
-                self._remember_sent(records, answer)
+        if result.delivered:
+            if result.status != 429 and not _NOT_STORED.search(result.message):
+                self._remember_sent(records, result)
             # A first failure may have a temporary cause.
             if self._failures:
                 self._halve(records)
-            if len(records) == 1 and self._never_fits(sender, records[0], answer):
-                self._bury(records, f"never_fits: refused alone, although a probe was accepted: {answer.message}")
+            if len(records) == 1 and self._never_fits(sender, records[0], result):
+                self._dead_letter(
+                    records, f"never_fits: refused alone, although a probe was accepted: {result.message}"
+                )
                 self._failures = 0
                 return True
-        self._failed("retrying", answer)
+        self._failed("retrying", result)
         return False
 
-    def _never_fits(self, sender: Sender, record: StoredRecord, answer: Answer) -> bool:
+    def _never_fits(self, sender: Sender, record: StoredRecord, result: PushResult) -> bool:
         """Return whether a record that failed alone has reached its last failure."""
         if self._alone.seq != record.seq:
             self._alone = _Alone(record.seq)
@@ -285,41 +287,41 @@ class Exporter:
             self._alone.strikes = 0
             return False
         self._alone.strikes += 1
-        return self._alone.strikes >= (STRIKES_AT_RATE_LIMIT if answer.status == 429 else STRIKES)
+        return self._alone.strikes >= (STRIKES_AT_RATE_LIMIT if result.status == 429 else STRIKES)
 
     def _halve(self, records: Sequence[StoredRecord]) -> None:
         self._push_limit = max(MIN_PUSH_BYTES, sum(record.size for record in records) // 2)
 
-    def _remember_sent(self, records: Sequence[StoredRecord], answer: Answer) -> None:
+    def _remember_sent(self, records: Sequence[StoredRecord], result: PushResult) -> None:
         for record in records:
-            self._sent[record.seq] = answer.message
+            self._sent[record.seq] = result.message
 
-    def _refused(self, records: Sequence[StoredRecord], answer: Answer) -> bool:
+    def _refused(self, records: Sequence[StoredRecord], result: PushResult) -> bool:
         """Dead-letter or keep a single refused record. Return whether to continue without a pause."""
-        reason = "too_large" if answer.verdict is Verdict.TOO_LARGE else _reason(answer.message)
+        reason = "too_large" if result.verdict is Verdict.TOO_LARGE else _reason(result.message)
         if reason == "too_new":
-            return self._wait_for_its_time(records[0], answer)
+            return self._wait_for_its_time(records[0], result)
         if reason in ("too_old", "too_far_behind"):
-            self._late(records, answer)
+            self._late(records, result)
             return True
-        self._bury(records, f"{reason}: {answer.message}")
+        self._dead_letter(records, f"{reason}: {result.message}")
         self._buried_in_a_row += 1
         if self._buried_in_a_row < MAX_BURIED_IN_A_ROW:
             return True
-        self._failed("misconfigured", Answer(Verdict.MISCONFIGURED, answer.message, Cause.EVERY_RECORD_REFUSED))
+        self._failed("misconfigured", PushResult(Verdict.MISCONFIGURED, result.message, Cause.EVERY_RECORD_REFUSED))
         return False
 
-    def _wait_for_its_time(self, record: StoredRecord, answer: Answer) -> bool:
+    def _wait_for_its_time(self, record: StoredRecord, result: PushResult) -> bool:
         """Hold this record and all later ones. Send earlier ones first, even if they are committed afterwards."""
         self._horizon_ns = record.time_ns
         self._held = self._spool.pending_since(record.time_ns)
-        self._failed("retrying", Answer(Verdict.RETRY, answer.message, Cause.CLOCK))
+        self._failed("retrying", PushResult(Verdict.RETRY, result.message, Cause.CLOCK))
         self._horizon_until = time.monotonic() + self._pause()
         return True
 
-    def _late(self, records: Sequence[StoredRecord], answer: Answer) -> None:
+    def _late(self, records: Sequence[StoredRecord], result: PushResult) -> None:
         """Dead-letter records that are too late. Acknowledge those that an earlier push may have delivered."""
-        reason = _reason(answer.message)
+        reason = _reason(result.message)
         before = [record for record in records if reason == "too_far_behind" and record.seq in self._sent]
         for said in dict.fromkeys(self._sent[record.seq] for record in before):
             seqs = [record.seq for record in before if self._sent[record.seq] == said]
@@ -330,14 +332,14 @@ class Exporter:
         for record in before:
             del self._sent[record.seq]
         if len(late) == 1 or (late and len(records) == 1):
-            self._bury(late, f"{reason}: {answer.message}")
+            self._dead_letter(late, f"{reason}: {result.message}")
         elif late:
             # The message names another line, but the oldest acceptable time in it applies to these lines too.
-            oldest = _OLDEST.search(answer.message)
+            oldest = _OLDEST.search(result.message)
             limit = f"{oldest.group(1)}Z" if oldest else "?"
-            self._bury(late, f"{reason}: older than {limit}, the oldest time that the destination accepts")
+            self._dead_letter(late, f"{reason}: older than {limit}, the oldest time that the destination accepts")
 
-    def _bury(self, records: Sequence[StoredRecord], why: str) -> None:
+    def _dead_letter(self, records: Sequence[StoredRecord], why: str) -> None:
         self._spool.dead_letter([record.seq for record in records], why)
         self._dead_letters += len(records)
         for record in records:
@@ -361,7 +363,7 @@ class Exporter:
         self._pushed_bytes += size
         self._last_success = time.time()
 
-    def _failed(self, status: str, problem: Answer) -> None:
+    def _failed(self, status: str, problem: PushResult) -> None:
         # Log each kind of problem once: an outage of a night must not fill the log.
         if (status, problem.cause) != (self._status, self._problem.cause) or self._failures == 0:
             log.warning(

@@ -31,7 +31,7 @@ from openclaw_egress.recording.redaction import redact_text, redact_url, truncat
 log = logging.getLogger("openclaw_egress.export")
 
 DEFAULT_TIMEOUT_SECONDS = 10.0
-MAX_ANSWER_BYTES = 4 * 1024 * 1024
+MAX_RESPONSE_BYTES = 4 * 1024 * 1024
 """The body of an error names each refused record: for 445 records, Loki's was larger than 64 KB."""
 _MAX_MESSAGE_BYTES = 16 * 1024
 MAX_RETRY_AFTER_SECONDS = 300.0
@@ -99,7 +99,7 @@ REMEDIES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class PushResult:
     """The interpreted response. ``message`` is for people: one line, without secrets."""
 
     verdict: Verdict
@@ -132,7 +132,7 @@ _SETTINGS = (
 )
 
 
-def interpret(status: int, headers: Mapping[str, str], body: bytes) -> Answer:
+def interpret(status: int, headers: Mapping[str, str], body: bytes) -> PushResult:
     """Return the meaning of an HTTP response to a push.
 
     Args:
@@ -145,28 +145,28 @@ def interpret(status: int, headers: Mapping[str, str], body: bytes) -> Answer:
         return _success(kind, body)
     message = f"HTTP {status}: {_error_message(kind, body)}".removesuffix(": ")
     if status == 413:
-        return Answer(Verdict.TOO_LARGE, message)
+        return PushResult(Verdict.TOO_LARGE, message)
     if status in (408, 429) or status >= 500:
-        return Answer(
+        return PushResult(
             Verdict.RETRY, message, retry_after=_seconds(headers.get("retry-after")), status=status, delivered=True
         )
     if status in (400, 422) and kind != "text/html":
         for pattern, cause in _SETTINGS:
             if pattern.search(message):
-                return Answer(Verdict.MISCONFIGURED, message, cause)
-        return Answer(Verdict.REFUSED, message)
+                return PushResult(Verdict.MISCONFIGURED, message, cause)
+        return PushResult(Verdict.REFUSED, message)
     if 300 <= status < 400:
         target = redact_url(headers.get("location", ""))
-        return Answer(Verdict.MISCONFIGURED, message, Cause.REDIRECT, location=target)
-    return Answer(Verdict.MISCONFIGURED, message, _CAUSES.get(status, Cause.ENDPOINT))
+        return PushResult(Verdict.MISCONFIGURED, message, Cause.REDIRECT, location=target)
+    return PushResult(Verdict.MISCONFIGURED, message, _CAUSES.get(status, Cause.ENDPOINT))
 
 
 _CAUSES = {401: Cause.CREDENTIALS_MISSING, 403: Cause.CREDENTIALS_REFUSED}
 
 
-def _success(kind: str, body: bytes) -> Answer:
+def _success(kind: str, body: bytes) -> PushResult:
     if not body:
-        return Answer(Verdict.ACCEPTED)
+        return PushResult(Verdict.ACCEPTED)
     try:
         if kind == "application/json":
             partial = json.loads(body).get("partialSuccess") or {}
@@ -176,12 +176,12 @@ def _success(kind: str, body: bytes) -> Answer:
             rejected, message = success.rejected_log_records, success.error_message
         else:
             problem = f"HTTP 200 with {kind or 'no content type'}, which is not an OTLP response"
-            return Answer(Verdict.MISCONFIGURED, problem, Cause.ENDPOINT)
+            return PushResult(Verdict.MISCONFIGURED, problem, Cause.ENDPOINT)
     except (DecodeError, ValueError, AttributeError, TypeError):
-        return Answer(Verdict.MISCONFIGURED, "HTTP 200 with a body that is not an OTLP response", Cause.ENDPOINT)
+        return PushResult(Verdict.MISCONFIGURED, "HTTP 200 with a body that is not an OTLP response", Cause.ENDPOINT)
     if rejected:
-        return Answer(Verdict.REFUSED, f"{rejected} records rejected: {one_line(message)}")
-    return Answer(Verdict.ACCEPTED, one_line(message))
+        return PushResult(Verdict.REFUSED, f"{rejected} records rejected: {one_line(message)}")
+    return PushResult(Verdict.ACCEPTED, one_line(message))
 
 
 def _error_message(kind: str, body: bytes) -> str:
@@ -299,11 +299,11 @@ class Sender:
         }
         self._pool = settings.pool(self.timeout)
 
-    def send(self, push: bytes) -> Answer:
+    def send(self, push: bytes) -> PushResult:
         """Send one push and return the result; never raise."""
         try:
             # Without preloading, so that the size of the response can be limited.
-            answer = self._pool.request(
+            response = self._pool.request(
                 "POST",
                 self._url,
                 body=gzip.compress(push, 1, mtime=0) if self._gzip else push,
@@ -312,33 +312,33 @@ class Sender:
                 preload_content=False,
             )
             try:
-                body = answer.read(MAX_ANSWER_BYTES, decode_content=True) or b""
-                return interpret(answer.status, {k.lower(): v for k, v in answer.headers.items()}, body)
+                body = response.read(MAX_RESPONSE_BYTES, decode_content=True) or b""
+                return interpret(response.status, {k.lower(): v for k, v in response.headers.items()}, body)
             finally:
-                if answer.status not in (200, 204):
-                    answer.close()  # do not read the rest of the response
-                answer.release_conn()
+                if response.status not in (200, 204):
+                    response.close()  # do not read the rest of the response
+                response.release_conn()
         except urllib3.exceptions.HTTPError as error:
             return self._unreachable(error)
         except (OSError, ValueError) as error:
-            return Answer(Verdict.MISCONFIGURED, one_line(str(error)), Cause.VARIABLES)
+            return PushResult(Verdict.MISCONFIGURED, one_line(str(error)), Cause.VARIABLES)
 
     def close(self) -> None:
         """Close the connection."""
         self._pool.clear()
 
-    def _unreachable(self, error: urllib3.exceptions.HTTPError) -> Answer:
+    def _unreachable(self, error: urllib3.exceptions.HTTPError) -> PushResult:
         cause = getattr(error, "reason", None) or error.__cause__ or error
         if isinstance(error, urllib3.exceptions.SSLError) or isinstance(cause, ssl.SSLError):
             text = one_line(str(cause))
-            return Answer(
+            return PushResult(
                 Verdict.RETRY,
                 f"{self.where}: TLS: {text}",
                 Cause.CA_KEY_USAGE if "key usage" in text else Cause.CERTIFICATE,
             )
         timed_out = isinstance(error, urllib3.exceptions.TimeoutError)
         if timed_out and not isinstance(error, urllib3.exceptions.NewConnectionError):  # a subclass of TimeoutError
-            return Answer(
+            return PushResult(
                 Verdict.RETRY,
                 f"{self.where}: no response within {self.timeout:g} s",
                 Cause.TIMEOUT,
@@ -346,7 +346,7 @@ class Sender:
             )
         text = one_line(str(cause)).rpartition(": ")[2]
         delivered = not isinstance(error, urllib3.exceptions.NewConnectionError)
-        return Answer(
+        return PushResult(
             Verdict.RETRY,
             f"{self.where}: {text}",
             Cause.UNREACHABLE,
