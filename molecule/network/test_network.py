@@ -22,6 +22,7 @@ from molecule.lab.hosts import (
     telemetry,
     ways_out,
 )
+from tests.support.docker_exec import completed
 
 # A reboot of a host takes minutes.
 pytestmark = pytest.mark.timeout(400)
@@ -295,8 +296,8 @@ def test_gateway_does_not_start_without_its_firewall(options, why):
     words = ("--entrypoint=/opt/openclaw-egress/firewall-entrypoint", "openclaw:local")
     arguments = (PROXY, FORWARDER, SUBNET, "3128", "8080", "--", "echo", "started")
     container = ("docker", "run", "--rm", "--user=0:0", "--volume", scripts, *options, *words, *arguments)
-    asked = ("docker", "exec", f"{NAME}-vps1", *container)
-    done = subprocess.run(asked, capture_output=True, text=True, check=False)
+    command = ("docker", "exec", f"{NAME}-vps1", *container)
+    done = completed(command)
     assert done.returncode == 78 and "started" not in done.stdout
     assert "the gateway does not start" in done.stderr and why in done.stderr
 
