@@ -8,12 +8,15 @@ from typing import Any
 import pytest
 
 from openclaw_egress.llm import RequestFacts, ResponseFacts, Usage, read_request, response_reader
+from openclaw_egress.llm.model import Billing
 
 PATH = "/v2/chat"
 USAGE = {
     "billed_units": {"input_tokens": 5, "output_tokens": 418},
     "tokens": {"input_tokens": 71, "output_tokens": 419},
 }
+
+BILLING = Billing(billed_input_tokens=5, billed_output_tokens=418)
 
 
 def read(content_type: str | None, *chunks: bytes) -> ResponseFacts:
@@ -60,7 +63,7 @@ def test_usage_and_finish_reason_of_a_plain_response_are_read() -> None:
     message = {"role": "assistant", "content": [{"type": "text", "text": "Hi"}]}
     body = json.dumps({"id": "c14c80c3", "finish_reason": "COMPLETE", "message": message, "usage": USAGE}).encode()
     assert read("application/json", body) == ResponseFacts(
-        id="c14c80c3", finish_reasons=("COMPLETE",), usage=Usage(71, 419)
+        id="c14c80c3", finish_reasons=("COMPLETE",), usage=Usage(71, 419), billing=BILLING
     )
 
 
@@ -81,6 +84,7 @@ def test_stream_is_assembled_for_every_split_of_its_bytes(content_type: str | No
         id="a8fc192e",
         finish_reasons=("COMPLETE",),
         usage=Usage(71, 419),
+        billing=BILLING,
         messages=[{"role": "assistant", "parts": parts, "finish_reason": "COMPLETE"}],
     )
     for at in range(len(body) + 1):

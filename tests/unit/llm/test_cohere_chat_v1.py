@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from openclaw_egress.llm import RequestFacts, ResponseFacts, Usage, read_request, response_reader
+from openclaw_egress.llm.model import Billing
 
 COHERE = "api.cohere.com"
 META = {"billed_units": {"input_tokens": 5, "output_tokens": 9}, "tokens": {"input_tokens": 71, "output_tokens": 10}}
@@ -28,6 +29,8 @@ PARTS = [
     {"type": "tool_call", "id": None, "name": "weather", "arguments": {"city": "Rom"}},
 ]
 
+BILLING = Billing(billed_input_tokens=5, billed_output_tokens=9)
+
 
 def read(content_type: str, *chunks: bytes) -> ResponseFacts:
     reader = response_reader(COHERE, "/v1/chat", content_type)
@@ -42,7 +45,7 @@ def lines(*values: Any) -> bytes:
 
 def test_plain_response_is_read() -> None:
     assert read("application/json", json.dumps(DONE).encode()) == ResponseFacts(
-        id="r1", finish_reasons=("COMPLETE",), usage=Usage(71, 10)
+        id="r1", finish_reasons=("COMPLETE",), usage=Usage(71, 10), billing=BILLING
     )
 
 
@@ -53,6 +56,7 @@ def test_stream_is_assembled_for_every_split_of_its_bytes(content_type: str) -> 
         id="r1",
         finish_reasons=("COMPLETE",),
         usage=Usage(71, 10),
+        billing=BILLING,
         messages=[{"role": "assistant", "parts": PARTS, "finish_reason": "COMPLETE"}],
     )
     for at in range(len(body) + 1):

@@ -191,7 +191,7 @@ def test_embeddings_of_cohere_equal_its_type() -> None:
     assert told.meta is not None
     assert told.meta.billed_units is not None
     facts = read("/v2/embed", body)
-    assert facts == ResponseFacts(id=told.id, usage=Usage(3), billing=Billing(no_output=True))
+    assert facts == ResponseFacts(id=told.id, usage=Usage(3), billing=Billing(no_output=True, billed_input_tokens=3))
     assert facts.usage.input_tokens == told.meta.billed_units.input_tokens
     meta["billed_units"] = {"images": 1, "input_tokens": 3}
     assert read("/v2/embed", body).billing.incomplete

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from openclaw_egress.llm import response_reader
-from openclaw_egress.llm.model import Billing, ResponseFacts, Usage
+from openclaw_egress.llm import read_request, response_reader
+from openclaw_egress.llm.model import Billing, RequestFacts, ResponseFacts, Usage
 from openclaw_egress.llm.pricing import PriceFileError, PriceTable
+from openclaw_egress.llm.registry import provider_of
 
 NOW = 1_795_800_000_000_000_000  # 2026-11-27
 
@@ -21,6 +22,31 @@ def prices() -> PriceTable:
 def facts(*tokens: int | None, **billing: object) -> ResponseFacts:
     known = (*tokens, *[None] * (5 - len(tokens)))
     return ResponseFacts(usage=Usage(*known), billing=Billing(**billing))
+
+
+HOSTS = {
+    "anthropic": "api.anthropic.com",
+    "aws.bedrock": "bedrock-runtime.eu-west-1.amazonaws.com",
+    "fireworks_ai": "api.fireworks.ai",
+    "gcp.gemini": "generativelanguage.googleapis.com",
+    "gcp.vertex_ai": "aiplatform.googleapis.com",
+    "groq": "api.groq.com",
+    "openai": "api.openai.com",
+}
+
+
+def cost(
+    prices: PriceTable,
+    provider: str | None,
+    model: str | None,
+    answered: ResponseFacts,
+    time_ns: int = NOW,
+    host: str | None = None,
+    **asked: str,
+) -> float | None:
+    """Return the cost of a call, by default at the host whose prices the data has."""
+    request = RequestFacts("chat", provider, model, **asked)
+    return prices.cost_of(host or HOSTS.get(provider or "", "h.example"), request, answered, time_ns)
 
 
 # Dollars for a million tokens, from the providers' public price lists.
@@ -81,7 +107,7 @@ def facts(*tokens: int | None, **billing: object) -> ResponseFacts:
     ],
 )
 def test_cost_of_a_known_call_is_the_price_lists(prices, provider, model, tokens, billing, dollars):
-    assert prices.cost_of(provider, model, facts(*tokens, **billing), NOW) == pytest.approx(dollars, rel=1e-9)
+    assert cost(prices, provider, model, facts(*tokens, **billing)) == pytest.approx(dollars, rel=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -114,14 +140,149 @@ def test_cost_of_a_known_call_is_the_price_lists(prices, provider, model, tokens
     ],
 )
 def test_cost_is_unknown_rather_than_guessed(prices, provider, model, tokens, billing):
-    assert prices.cost_of(provider, model, facts(*tokens, **billing), NOW) is None
+    assert cost(prices, provider, model, facts(*tokens, **billing)) is None
+
+
+# Regional hosts charge more: OpenAI and xAI 10 %, Together 25 %. Codestral's host and Moonshot's in China have other
+# prices, and so have Azure's deployments of a region or data zone and the provisioned ones.
+@pytest.mark.parametrize(
+    ("provider", "host", "model"),
+    [
+        ("anthropic", "eu.anthropic.com", "claude-opus-4-5"),
+        ("aws.bedrock", "bedrock-runtime.us-gov-west-1.amazonaws.com", "anthropic.claude-3-haiku-20240307-v1:0"),
+        ("aws.bedrock", "bedrock-runtime.cn-north-1.amazonaws.com.cn", "anthropic.claude-3-haiku-20240307-v1:0"),
+        ("azure.ai.openai", "me.openai.azure.com", "gpt-4o"),
+        ("azure.ai.inference", "me.services.ai.azure.com", "gpt-4o"),
+        ("gcp.vertex_ai", "europe-west1-aiplatform.googleapis.com", "gemini-2.5-pro"),
+        ("gcp.vertex_ai", "aiplatform.eu.rep.googleapis.com", "gemini-2.5-pro"),
+        ("mistral_ai", "codestral.mistral.ai", "codestral-2508"),
+        ("moonshot_ai", "api.moonshot.cn", "kimi-k2-0905-preview"),
+        ("openai", "eu.api.openai.com", "gpt-4o"),
+        ("openai", "us.api.openai.com", "gpt-4o"),
+        ("openai", "gateway.openai.com", "gpt-4o"),
+        ("together_ai", "us-api.together.ai", "NousResearch/Nous-Hermes-2-Yi-34B"),
+        ("together_ai", "ca-api.together.ai", "NousResearch/Nous-Hermes-2-Yi-34B"),
+        ("x_ai", "us.api.x.ai", "grok-4.6"),
+    ],
+)
+def test_host_with_other_prices_has_no_cost(prices, provider, host, model):
+    assert provider_of(host) == provider
+    assert cost(prices, provider, model, facts(1000, 100), host=host) is None
+
+
+@pytest.mark.parametrize(
+    ("provider", "host", "model"),
+    [
+        ("aws.bedrock", "bedrock-runtime.ap-south-1.amazonaws.com", "global.anthropic.claude-sonnet-4-5-20250929-v1:0"),
+        ("mistral_ai", "api.mistral.ai", "codestral-2508"),
+        ("moonshot_ai", "api.moonshot.ai", "kimi-k2-0905-preview"),
+        ("openai", "API.openai.com.", "gpt-4o"),
+        ("together_ai", "api.together.xyz", "NousResearch/Nous-Hermes-2-Yi-34B"),
+        ("together_ai", "api.together.ai", "NousResearch/Nous-Hermes-2-Yi-34B"),
+    ],
+)
+def test_host_at_list_prices_has_a_cost(prices, provider, host, model):
+    assert cost(prices, provider, model, facts(1000, 100), host=host)
+
+
+@pytest.mark.parametrize("provider", ["openrouter", "perplexity", "x_ai"])
+def test_provider_that_states_its_costs_has_none_without(prices, provider):
+    known = {"openrouter": "openai/gpt-4o", "perplexity": "sonar", "x_ai": "grok-4.6"}[provider]
+    assert cost(prices, provider, known, facts(1000, 100)) is None
+
+
+@pytest.mark.parametrize(
+    ("billing", "asked", "priced"),
+    [
+        ({}, {}, True),
+        ({"speed": "standard", "region": "global"}, {}, True),
+        ({"region": "not_available"}, {}, True),
+        ({"speed": "fast"}, {}, False),
+        ({"region": "us"}, {}, False),
+        ({"region": "a new region"}, {}, False),
+        ({}, {"speed": "fast"}, False),
+        ({}, {"region": "us"}, False),
+        ({}, {"service_tier": "flex"}, False),
+        ({}, {"service_tier": "auto"}, True),
+        # The response knows better: the tier or speed was not available.
+        ({"speed": "standard", "service_tier": "standard"}, {"speed": "fast", "service_tier": "priority"}, True),
+        ({"service_tier": "priority"}, {"service_tier": "auto"}, False),
+    ],
+)
+def test_tier_speed_and_region_at_other_prices_have_no_cost(prices, billing, asked, priced):
+    found = cost(prices, "anthropic", "claude-opus-4-5", facts(1000, 100, **billing), **asked)
+    assert (found is not None) == priced
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "asked"),
+    [
+        ("/v1/messages", {"speed": "fast", "inference_geo": "us"}, {"speed": "fast", "region": "us"}),
+        ("/v1/chat/completions", {"service_tier": "flex"}, {"service_tier": "flex"}),
+        ("/v1beta/models/m:generateContent", {"serviceTier": "flex"}, {"service_tier": "flex"}),
+        ("/v1/audio/speech", {"speed": 1.5}, {}),
+    ],
+)
+def test_request_says_what_changes_its_price(path, body, asked):
+    found = read_request("h.example", path, json.dumps(body | {"model": "m"}).encode())
+    assert {name: getattr(found, name) for name in ("service_tier", "speed", "region")} == {
+        "service_tier": None,
+        "speed": None,
+        "region": None,
+    } | asked
+
+
+def test_peak_price_of_deepseek_is_unknown_because_holidays_are(prices):
+    hours = [1_795_996_800_000_000_000 + hour * 3600 * 10**9 for hour in range(24)]  # 2026-11-30, a Monday
+    known = [
+        cost(prices, "deepseek", "deepseek-v4-pro", facts(1000, 100), when, "api.deepseek.com") is not None
+        for when in hours
+    ]
+    assert [hour for hour, priced in enumerate(known) if not priced] == [1, 2, 3, 6, 7, 8, 9]
+
+
+def test_sum_of_several_prompts_has_no_price_where_long_prompts_cost_more(prices):
+    tiered, flat = "claude-haiku-5-5", "claude-opus-4-5"
+    assert cost(prices, "anthropic", tiered, facts(150_000, 100)) is not None
+    assert cost(prices, "anthropic", tiered, facts(150_000, 100, several_prompts=True)) is None
+    assert cost(prices, "anthropic", flat, facts(150_000, 100, several_prompts=True)) is not None
+
+
+def test_billed_counts_of_cohere_decide_its_cost(prices):
+    billed = facts(71, 419, billed_input_tokens=5, billed_output_tokens=418)
+    found = cost(prices, "cohere", "command-a-03-2025", billed, host="api.cohere.com")
+    assert found == pytest.approx((5 * 2.5 + 418 * 10) / 1e6)
+
+
+def test_cached_sound_has_its_own_price(prices):
+    known = facts(1000, 0, 500, input_audio_tokens=400, cache_read_audio_tokens=300)
+    unknown = facts(1000, 0, 500, input_audio_tokens=400)
+    expected = (400 * 0.3 + 200 * 0.03 + 100 * 1 + 300 * 0.1) / 1e6
+    assert cost(prices, "gcp.gemini", "gemini-2.5-flash", known) == pytest.approx(expected)
+    assert cost(prices, "gcp.gemini", "gemini-2.5-flash", unknown) is None
+
+
+def test_fine_tuned_and_dedicated_models_do_not_have_the_price_of_another_one(prices):
+    for provider, host, model in [
+        ("openai", "api.openai.com", "ft:gpt-4.1-2025-04-14:me::a1"),
+        ("mistral_ai", "api.mistral.ai", "ft:open-mistral-7b:a:20240531:b"),
+        ("together_ai", "api.together.ai", "me/NousResearch/Nous-Hermes-2-Yi-34B-bb04c904"),
+        ("fireworks_ai", "api.fireworks.ai", "accounts/me/models/glm-4p7"),
+        ("fireworks_ai", "api.fireworks.ai", "accounts/fireworks/models/glm-4p7#accounts/me/deployments/a1"),
+        ("gcp.gemini", "generativelanguage.googleapis.com", "tunedModels/mine"),
+        ("openai", "api.openai.com", "gpt-5-search-api"),
+        ("openai", "api.openai.com", "gpt-4o-search-preview"),
+    ]:
+        assert cost(prices, provider, model, facts(1000, 100), host=host) is None, model
 
 
 def test_cost_that_an_unknown_provider_states_is_not_taken_for_dollars(prices):
-    assert prices.cost_of(None, "m", facts(1, 1, stated_cost=5.0), NOW) is None
-    assert prices.cost_of("openai", "gpt-4o", facts(1000, 100, stated_cost=5.0), NOW) == pytest.approx(0.0035)
+    assert cost(prices, None, "m", facts(1, 1, stated_cost=5.0)) is None
+    assert cost(prices, "openai", "gpt-4o", facts(1000, 100, stated_cost=5.0)) == pytest.approx(0.0035)
 
 
+COHERE_UNITS = {"input_tokens": 5, "output_tokens": 7}
+COHERE = Billing(billed_input_tokens=5, billed_output_tokens=7)
 CHAT = {"model": "m", "choices": [{"message": {"content": "a"}}]}
 
 
@@ -140,7 +301,50 @@ def read(path: str, body: object) -> ResponseFacts:
         ("/v1/chat/completions", CHAT | {"usage": {"cost": -1}}, Billing()),
         ("/v1/chat/completions", CHAT | {"usage": {"cost": {"other": 1}}}, Billing()),
         ("/v1/chat/completions", CHAT | {"usage": {}, "service_tier": "flex"}, Billing(service_tier="flex")),
-        ("/v1/responses", {"usage": {}, "service_tier": "priority"}, Billing(service_tier="priority")),
+        ("/v1/responses", {"output": [], "service_tier": "priority"}, Billing(service_tier="priority")),
+        ("/v1/responses", {"output": [], "usage": {"cost_in_usd_ticks": 10**9}}, Billing(stated_cost=0.1)),
+        ("/v1/responses", {"output": [{"type": "message"}, {"type": "reasoning"}]}, Billing()),
+        ("/v1/responses", {"output": [{"type": "message"}, {"type": "web_search_call"}]}, Billing(incomplete=True)),
+        ("/v1/responses", {"output": [{"type": "a new tool"}]}, Billing(incomplete=True)),
+        ("/v1/embeddings", {"usage": {"cost": 0.5}}, Billing(stated_cost=0.5, no_output=True)),
+        # OpenRouter's own cost, and that of the provider with the client's own key there.
+        (
+            "/v1/chat/completions",
+            CHAT | {"usage": {"cost": 0.25, "is_byok": True, "cost_details": {"upstream_inference_cost": 2}}},
+            Billing(stated_cost=2.25),
+        ),
+        ("/v1/chat/completions", CHAT | {"usage": {"cost": 0.25, "is_byok": True}}, Billing()),
+        ("/v1/messages", {"usage": {"cost": 0.5}}, Billing(stated_cost=0.5)),
+        (
+            "/v1/messages",
+            {"usage": {"speed": "fast", "inference_geo": "us"}},
+            Billing(speed="fast", region="us"),
+        ),
+        ("/v1/messages", {"container": {"id": "container_1"}}, Billing(incomplete=True)),
+        (
+            "/v1/messages",
+            {"usage": {"iterations": [{"type": "message"}, {"type": "message"}]}},
+            Billing(several_prompts=True),
+        ),
+        ("/v2/chat", {"usage": {"billed_units": {"input_tokens": 5, "output_tokens": 7}}}, COHERE),
+        ("/v1/chat", {"text": "", "response_id": "a", "meta": {"billed_units": COHERE_UNITS}}, COHERE),
+        (
+            "/v2/chat",
+            {"usage": {"billed_units": COHERE_UNITS | {"search_units": 1}}},
+            replace(COHERE, incomplete=True),
+        ),
+        ("/v2/chat", {"usage": {"tokens": {"input_tokens": 5}}}, Billing(incomplete=True)),
+        (
+            "/v1beta/models/m:generateContent",
+            {"candidates": [{"groundingMetadata": {"webSearchQueries": ["a"]}}]},
+            Billing(incomplete=True),
+        ),
+        ("/v1beta/models/m:generateContent", {"candidates": [{"groundingMetadata": {}}]}, Billing()),
+        (
+            "/v1beta/interactions",
+            {"object": "interaction", "usage": {"grounding_tool_count": [{"type": "google_search", "count": 1}]}},
+            Billing(incomplete=True),
+        ),
         (
             "/v1/chat/completions",
             CHAT | {"usage": {"prompt_tokens_details": {"audio_tokens": 4}}},
@@ -149,6 +353,7 @@ def read(path: str, body: object) -> ResponseFacts:
         (
             "/v1beta/models/m:generateContent",
             {
+                "candidates": [],
                 "usageMetadata": {
                     "promptTokensDetails": [
                         {"modality": "TEXT", "tokenCount": 9},
@@ -157,17 +362,25 @@ def read(path: str, body: object) -> ResponseFacts:
                     "toolUsePromptTokensDetails": [{"modality": "AUDIO", "tokenCount": 1}, {"modality": "AUDIO"}, None],
                     "candidatesTokensDetails": [{"modality": "IMAGE", "tokenCount": 7}],
                     "serviceTier": "flex",
-                }
+                },
             },
             Billing(service_tier="flex", input_audio_tokens=5, output_image_tokens=7),
         ),
         (
             "/v1/models/m:generateContent",
-            {"usageMetadata": {"trafficType": "ON_DEMAND"}},
+            {"candidates": [], "usageMetadata": {"trafficType": "ON_DEMAND"}},
             Billing(service_tier="on_demand"),
         ),
-        ("/v1/models/m:generateContent", {"usageMetadata": {"serviceTier": "unspecified"}}, Billing()),
-        ("/v1/models/m:generateContent", {"usageMetadata": {"trafficType": "TRAFFIC_TYPE_UNSPECIFIED"}}, Billing()),
+        (
+            "/v1/models/m:generateContent",
+            {"candidates": [], "usageMetadata": {"serviceTier": "unspecified"}},
+            Billing(),
+        ),
+        (
+            "/v1/models/m:generateContent",
+            {"candidates": [], "usageMetadata": {"trafficType": "TRAFFIC_TYPE_UNSPECIFIED"}},
+            Billing(),
+        ),
         (
             "/v1/messages",
             {
@@ -199,6 +412,43 @@ def test_stream_states_what_the_price_depends_on():
     assert reader.finish().billing == Billing(stated_cost=0.125, service_tier="flex")
 
 
+DONE = {"type": "response.completed"}
+MESSAGE = {"type": "message_start", "message": {"usage": {"input_tokens": 1, "speed": "fast", "inference_geo": "us"}}}
+
+
+@pytest.mark.parametrize(
+    ("path", "events", "billing"),
+    [
+        ("/v1/messages", [MESSAGE], Billing(speed="fast", region="us")),
+        (
+            "/v1/messages",
+            [{"type": "message_start", "message": {}}, {"type": "message_delta", "delta": {"container": {"id": "c"}}}],
+            Billing(incomplete=True),
+        ),
+        ("/v1/responses", [DONE | {"response": {"output": [{"type": "message"}]}}], Billing()),
+        ("/v1/responses", [DONE | {"response": {"output": [{"type": "web_search_call"}]}}], Billing(incomplete=True)),
+        (
+            "/v1/responses",
+            [
+                {"type": "response.output_item.added", "output_index": 0, "item": {"type": "file_search_call"}},
+                DONE | {"response": {}},
+            ],
+            Billing(incomplete=True),
+        ),
+        (
+            "/v1beta/models/m:streamGenerateContent",
+            [{"candidates": [{"groundingMetadata": {"webSearchQueries": ["a"]}}]}, {"candidates": []}],
+            Billing(incomplete=True),
+        ),
+    ],
+)
+def test_stream_names_what_its_price_depends_on(path, events, billing):
+    reader = response_reader("h", path, "text/event-stream")
+    for event in events:
+        reader.feed(f"data: {json.dumps(event)}\n\n".encode())
+    assert reader.finish().billing == billing
+
+
 def test_operators_price_file_replaces_the_prices(tmp_path):
     file = tmp_path / "data.json"
     file.write_text(
@@ -218,10 +468,10 @@ def test_operators_price_file_replaces_the_prices(tmp_path):
         )
     )
     prices = PriceTable(file)
-    assert prices.cost_of("openai", "m", facts(1_000_000, 1_000_000), NOW) == pytest.approx(3)
-    assert prices.cost_of("openai", "n", facts(1, 1), NOW) is None
-    assert prices.cost_of("openai", "free", facts(1, 1), NOW) == 0
-    assert prices.cost_of("openai", "gpt-4o", facts(1, 1), NOW) is None
+    assert cost(prices, "openai", "m", facts(1_000_000, 1_000_000)) == pytest.approx(3)
+    assert cost(prices, "openai", "n", facts(1, 1)) is None
+    assert cost(prices, "openai", "free", facts(1, 1)) == 0
+    assert cost(prices, "openai", "gpt-4o", facts(1, 1)) is None
 
 
 @pytest.mark.parametrize("content", [None, "{", "{}", "[]", "[1]", '[{"id": 5}]', "\x00"])
@@ -241,8 +491,8 @@ def test_hostile_counts_never_raise(prices):
     for model in ("gpt-4o", "claude-opus-4-5", "\x00", "a" * 10_000, "(((", "*"):
         for provider in ("openai", "anthropic", "openrouter"):
             found = replace(facts(huge, huge, huge, huge, huge), billing=Billing(web_searches=huge))
-            prices.cost_of(provider, model, found, NOW)
-            prices.cost_of(provider, model, found, time.time_ns())
+            cost(prices, provider, model, found)
+            cost(prices, provider, model, found, time.time_ns())
 
 
 @pytest.mark.parametrize(
@@ -252,5 +502,4 @@ def test_price_file_with_unusable_values_leaves_the_cost_unknown(tmp_path, match
     models = [{"id": "m", "match": match, "prices": {"input_mtok": price}}]
     file = tmp_path / "data.json"
     file.write_text(json.dumps([{"id": "openai", "name": "OpenAI", "api_pattern": "x", "models": models}]))
-    facts = ResponseFacts(usage=Usage(2**63 - 1, 1))
-    assert PriceTable(file).cost_of("openai", "m", facts, 1_795_784_400_000_000_000) is None
+    assert cost(PriceTable(file), "openai", "m", facts(2**63 - 1, 1)) is None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from openclaw_egress.llm.message_builder import Parts
@@ -23,6 +24,7 @@ from openclaw_egress.llm.model import (
     object_of,
     text_of,
 )
+from openclaw_egress.llm.stated_cost import stated_cost
 
 
 def usage_of(usage: Mapping[str, Any]) -> Usage:
@@ -40,18 +42,27 @@ def usage_of(usage: Mapping[str, Any]) -> Usage:
 
 
 def billing_of(usage: Mapping[str, Any]) -> Billing:
-    """Return the values that the price depends on.
+    """Return the values that the price depends on, except for the time that a container ran.
 
     The counts of a response exclude those of a compaction and of an advisor, another model. Only `iterations` has
     them.
     """
     iterations = [object_of(item).get("type") for item in list_of(usage.get("iterations"))]
     return Billing(
+        stated_cost=stated_cost(usage),  # OpenRouter
+        speed=text_of(usage.get("speed"), 64),
+        region=text_of(usage.get("inference_geo"), 64),
+        several_prompts=iterations.count("message") > 1,
         incomplete=any(kind != "message" for kind in iterations),
         service_tier=text_of(usage.get("service_tier"), 64),
         cache_write_1h_tokens=count_of(object_of(usage.get("cache_creation")).get("ephemeral_1h_input_tokens")),
         web_searches=count_of(object_of(usage.get("server_tool_use")).get("web_search_requests")),
     )
+
+
+def _priced(billing: Billing, container: object) -> Billing:
+    """Return the values with the container in which code ran: its time has a price, but no count."""
+    return replace(billing, incomplete=True) if container else billing
 
 
 def _whole(value: Mapping[str, Any]) -> ResponseFacts:
@@ -61,7 +72,7 @@ def _whole(value: Mapping[str, Any]) -> ResponseFacts:
         id=text_of(value.get("id")),
         finish_reasons=(stop,) if stop else (),
         usage=usage_of(object_of(value.get("usage"))),
-        billing=billing_of(object_of(value.get("usage"))),
+        billing=_priced(billing_of(object_of(value.get("usage"))), value.get("container")),
         error_type=error_of(value.get("error")),
     )
 
@@ -79,6 +90,7 @@ class _Assembler:
         self._message: Mapping[str, Any] = {}
         self._usage: dict[str, Any] = {}
         self._stop: str | None = None
+        self._container: object = None
         self._error: str | None = None
         self._parts = Parts()
 
@@ -88,6 +100,7 @@ class _Assembler:
                 message = object_of(value.get("message"))
                 self._message = {name: message.get(name) for name in ("id", "model", "role")}
                 self._usage = dict(object_of(message.get("usage")))
+                self._container = message.get("container")
                 for name in ("output_tokens", "output_tokens_details"):
                     self._usage.pop(name, None)
                 # The format allows a block that starts with content, although it is unusual.
@@ -102,7 +115,9 @@ class _Assembler:
                 if kind and index is not None:
                     self._parts.append((index,), kind, delta.get(member))
             case "message_delta":
-                self._stop = text_of(object_of(value.get("delta")).get("stop_reason")) or self._stop
+                delta = object_of(value.get("delta"))
+                self._stop = text_of(delta.get("stop_reason")) or self._stop
+                self._container = delta.get("container") or self._container
                 told = object_of(value.get("usage"))
                 self._usage |= {name: number for name, number in told.items() if number is not None}
             case "error":
@@ -123,7 +138,7 @@ class _Assembler:
             id=text_of(self._message.get("id")),
             finish_reasons=(self._stop,) if self._stop else (),
             usage=usage_of(self._usage),
-            billing=billing_of(self._usage),
+            billing=_priced(billing_of(self._usage), self._container),
         )
         return self._parts.completed(known, self._error, role=text_of(self._message.get("role")) or "assistant")
 
@@ -132,7 +147,7 @@ API = Api(
     name="messages",
     path=re.compile(r"/v1/messages/?$"),
     examples=("/v1/messages", "/anthropic/v1/messages/"),
-    members=frozenset({"model", "id", "stop_reason", "usage", "error"}),
+    members=frozenset({"model", "id", "stop_reason", "usage", "container", "error"}),
     whole=_whole,
     assembler=_Assembler,
     stream_default=False,

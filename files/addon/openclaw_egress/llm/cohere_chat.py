@@ -2,10 +2,10 @@
 
 Source: https://docs.cohere.com/reference/chat, https://docs.cohere.com/reference/embed,
 https://docs.cohere.com/v2/docs/streaming, and the types of the package `cohere`. `usage.tokens` has the model's token
-counts; `usage.billed_units` has the billed counts and is not read. The reference does not say whether the input
-includes `usage.cached_tokens`; in responses it does. A response does not name its model. An error response has only a
-message, so its error type is the HTTP status. A stream reports an error as text in `delta.error`. Embeddings have no
-other counts than the billed ones, of text and of images.
+counts; `usage.billed_units` has the billed counts, on which the price depends. The reference does not say whether the
+input includes `usage.cached_tokens`; in responses it does. A response does not name its model. An error response has
+only a message, so its error type is the HTTP status. A stream reports an error as text in `delta.error`. Embeddings
+have no other counts than the billed ones, of text and of images.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ from openclaw_egress.llm.model import (
     text_of,
 )
 
+_OTHER_UNITS = ("search_units", "classifications", "images", "image_tokens")
+"""Billed units with a price of their own."""
+
 
 def usage_of(usage: Mapping[str, Any]) -> Usage:
     """Return the usage object's counts of tokens."""
@@ -40,12 +43,24 @@ def usage_of(usage: Mapping[str, Any]) -> Usage:
     )
 
 
+def billing_of(usage: Mapping[str, Any]) -> Billing:
+    """Return the values that the price depends on. Without the billed counts it is unknown."""
+    units = object_of(usage.get("billed_units"))
+    given, made = count_of(units.get("input_tokens")), count_of(units.get("output_tokens"))
+    return Billing(
+        billed_input_tokens=given,
+        billed_output_tokens=made,
+        incomplete=given is None or made is None or any(units.get(kind) for kind in _OTHER_UNITS),
+    )
+
+
 def _whole(value: Mapping[str, Any]) -> ResponseFacts:
     reason = text_of(value.get("finish_reason"))
     return ResponseFacts(
         id=text_of(value.get("id")),
         finish_reasons=(reason,) if reason else (),
         usage=usage_of(object_of(value.get("usage"))),
+        billing=billing_of(object_of(value.get("usage"))),
     )
 
 
@@ -83,7 +98,9 @@ class _Assembler:
 
     def facts(self) -> ResponseFacts:
         reasons = (self._reason,) if self._reason else ()
-        known = ResponseFacts(id=self._id, finish_reasons=reasons, usage=usage_of(self._usage))
+        known = ResponseFacts(
+            id=self._id, finish_reasons=reasons, usage=usage_of(self._usage), billing=billing_of(self._usage)
+        )
         return self._parts.completed(known, self._error)
 
 
@@ -104,7 +121,9 @@ def _embedded(value: Mapping[str, Any]) -> ResponseFacts:
     units = object_of(meta.get("billed_units"))
     tokens = first_count(object_of(meta.get("tokens")).get("input_tokens"), units.get("input_tokens"))
     # Images have another price than text.
-    billing = Billing(no_output=True, incomplete=bool(units.get("images") or units.get("image_tokens")))
+    billed = count_of(units.get("input_tokens"))
+    incomplete = billed is None or any(units.get(kind) for kind in _OTHER_UNITS)
+    billing = Billing(no_output=True, billed_input_tokens=billed, incomplete=incomplete)
     return ResponseFacts(id=text_of(value.get("id")), usage=Usage(input_tokens=tokens), billing=billing)
 
 

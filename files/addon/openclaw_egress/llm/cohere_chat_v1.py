@@ -30,6 +30,7 @@ def _cohere(value: Mapping[str, Any]) -> ResponseFacts:
         id=identity,
         finish_reasons=(reason,) if reason else (),
         usage=cohere_chat.usage_of(object_of(value.get("meta"))),
+        billing=cohere_chat.billing_of(object_of(value.get("meta"))),
     )
 
 

@@ -68,13 +68,14 @@ def usage_of(usage: Mapping[str, Any]) -> Usage:
 
 
 def billing_of(usage: Mapping[str, Any]) -> Billing:
-    """Return what the price depends on. The usage does not count searches."""
+    """Return what the price depends on, except for searches, which the usage does not count."""
     # `serviceTier` is the Gemini API's, `trafficType` Vertex AI's.
     tier = (text_of(usage.get("serviceTier"), 64) or text_of(usage.get("trafficType"), 64) or "").lower()
     return Billing(
         service_tier=None if tier in ("", "unspecified", "traffic_type_unspecified") else tier,
         input_audio_tokens=_tokens_of("AUDIO", usage, "promptTokensDetails", "toolUsePromptTokensDetails"),
         output_audio_tokens=_tokens_of("AUDIO", usage, "candidatesTokensDetails"),
+        cache_read_audio_tokens=_tokens_of("AUDIO", usage, "cacheTokensDetails"),
         output_image_tokens=_tokens_of("IMAGE", usage, "candidatesTokensDetails"),
     )
 
@@ -128,14 +129,23 @@ def _reasons(response: Mapping[str, Any]) -> dict[int, str]:
     return found
 
 
+def _searched(response: Mapping[str, Any]) -> bool:
+    """Return whether Google Search, Maps or a store of the client's grounded the response, which has its own price."""
+    return any(object_of(item).get("groundingMetadata") for item in list_of(response.get("candidates")))
+
+
 def _whole(value: Mapping[str, Any]) -> ResponseFacts:
     response = _unwrapped(value)
+    # A body that is too large to parse has no candidates, so its searches are unknown.
+    unknown = "candidates" not in response and "promptFeedback" not in response
     return ResponseFacts(
         model=text_of(response.get("modelVersion")),
         id=_id_in(value),
         finish_reasons=tuple(reason for _, reason in sorted(_reasons(response).items())),
         usage=usage_of(object_of(response.get("usageMetadata"))),
-        billing=billing_of(object_of(response.get("usageMetadata"))),
+        billing=replace(
+            billing_of(object_of(response.get("usageMetadata"))), incomplete=unknown or _searched(response)
+        ),
         error_type=error_in(value),
     )
 
@@ -146,6 +156,7 @@ class _Assembler:
         self._id: str | None = None
         self._usage = Usage()
         self._billing = Billing()
+        self._searched = False
         self._reasons: dict[int, str] = {}
         self._error: str | None = None
         self._parts = Parts()
@@ -161,6 +172,7 @@ class _Assembler:
         self._id = _id_in(value) or self._id
         self._error = error_in(value) or self._error
         self._reasons |= _reasons(response)
+        self._searched = self._searched or _searched(response)
         metadata = object_of(response.get("usageMetadata"))
         if (usage := usage_of(metadata)) != Usage():
             self._usage, self._billing = usage, billing_of(metadata)
@@ -228,7 +240,7 @@ class _Assembler:
             id=self._id,
             finish_reasons=tuple(reasons.values()),
             usage=self._usage,
-            billing=self._billing,
+            billing=replace(self._billing, incomplete=self._searched),
             messages=messages,
             messages_truncated=self._parts.truncated or self._unread,
             error_type=self._error,

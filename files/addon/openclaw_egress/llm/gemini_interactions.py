@@ -54,8 +54,12 @@ def _billing_of(value: Mapping[str, Any]) -> Billing:
         service_tier=text_of(value.get("service_tier"), 64),
         input_audio_tokens=_tokens_of("audio", usage, "input_tokens_by_modality", "tool_use_tokens_by_modality"),
         output_audio_tokens=_tokens_of("audio", usage, "output_tokens_by_modality"),
+        cache_read_audio_tokens=_tokens_of("audio", usage, "cached_tokens_by_modality"),
         output_image_tokens=_tokens_of("image", usage, "output_tokens_by_modality"),
-        incomplete=bool(value.get("previous_interaction_id") or value.get("agent")),
+        # A search has a price of its own.
+        incomplete=bool(
+            value.get("previous_interaction_id") or value.get("agent") or usage.get("grounding_tool_count")
+        ),
     )
 
 

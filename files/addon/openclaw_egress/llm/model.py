@@ -46,6 +46,10 @@ class Billing:
     stated_cost: float | None = None
     """The cost that the provider states, in the provider's unit."""
     service_tier: str | None = None
+    speed: str | None = None
+    """Anthropic's inference speed: ``standard`` or ``fast``."""
+    region: str | None = None
+    """Where Anthropic's model ran, if the request or the workspace restricts it: ``global`` or a geography."""
     cache_write_1h_tokens: int | None = None
     """Tokens written to a cache for one hour; `Usage.cache_write_input_tokens` includes them."""
     input_audio_tokens: int | None = None
@@ -55,21 +59,35 @@ class Billing:
     """Image tokens; `Usage.output_tokens` includes them."""
     input_image_tokens: int | None = None
     """Image tokens; `Usage.input_tokens` includes them."""
+    cache_read_audio_tokens: int | None = None
+    """Audio tokens from a cache; both `input_audio_tokens` and `Usage.cache_read_input_tokens` include them."""
     no_output: bool = False
     """The API has no output tokens, so that an absent count of them is no unknown one."""
     incomplete: bool = False
     """The price depends on something that is not read, so the cost is unknown."""
     web_searches: int | None = None
+    billed_input_tokens: int | None = None
+    """Cohere's billed counts, which replace those of `Usage` for the price."""
+    billed_output_tokens: int | None = None
+    several_prompts: bool = False
+    """`Usage` is the sum of several calls to the model, so it does not tell how long each prompt was."""
 
 
 @dataclass(frozen=True)
 class RequestFacts:
-    """Information about a request. All fields are None if this package does not read the API of the path."""
+    """Information about a request. All fields are None if this package does not read the API of the path.
+
+    `service_tier`, `speed`, `region`: what the request asks for; see `Billing`. They count where the response does not
+    state what it was.
+    """
 
     operation_name: str | None = None
     provider_name: str | None = None
     model: str | None = None
     stream: bool | None = None
+    service_tier: str | None = None
+    speed: str | None = None
+    region: str | None = None
 
 
 @dataclass(frozen=True)

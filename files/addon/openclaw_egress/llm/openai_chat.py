@@ -19,7 +19,6 @@ from openclaw_egress.llm.model import (
     Billing,
     ResponseFacts,
     Usage,
-    amount_of,
     count_of,
     error_of,
     first_count,
@@ -27,6 +26,7 @@ from openclaw_egress.llm.model import (
     object_of,
     text_of,
 )
+from openclaw_egress.llm.stated_cost import stated_cost
 
 _MAX_CHOICES = 128
 
@@ -55,15 +55,9 @@ def usage_of(usage: Mapping[str, Any]) -> Usage:
 
 
 def billing_of(usage: Mapping[str, Any], service_tier: object) -> Billing:
-    """Return the values that the price depends on.
-
-    OpenRouter states a number as `cost`, Perplexity an object with `total_cost`, and xAI `cost_in_usd_ticks`, of which
-    10,000,000,000 are a dollar.
-    """
-    stated, ticks = usage.get("cost"), amount_of(usage.get("cost_in_usd_ticks"))
-    cost = amount_of(stated["total_cost"] if isinstance(stated, dict) and "total_cost" in stated else stated)
+    """Return the values that the price depends on."""
     return Billing(
-        stated_cost=ticks / 1e10 if cost is None and ticks is not None else cost,
+        stated_cost=stated_cost(usage),
         service_tier=text_of(service_tier, 64),
         input_audio_tokens=count_of(object_of(usage.get("prompt_tokens_details")).get("audio_tokens")),
         output_audio_tokens=count_of(object_of(usage.get("completion_tokens_details")).get("audio_tokens")),

@@ -23,6 +23,7 @@ from openclaw_egress.llm.model import (
     object_of,
     text_of,
 )
+from openclaw_egress.llm.stated_cost import stated_cost
 
 
 def _embedded(value: Mapping[str, Any]) -> ResponseFacts:
@@ -32,7 +33,7 @@ def _embedded(value: Mapping[str, Any]) -> ResponseFacts:
         id=text_of(value.get("id")),  # Mistral
         # Voyage AI states only the total. Nothing but the input counts.
         usage=Usage(input_tokens=first_count(usage.get("prompt_tokens"), usage.get("total_tokens"))),
-        billing=Billing(no_output=True),
+        billing=Billing(stated_cost=stated_cost(usage), no_output=True),
         error_type=error_of(value.get("error")),
     )
 

@@ -35,8 +35,11 @@ def usage_of(usage: Mapping[str, Any]) -> Usage:
 
 
 def _billing_of(usage: Mapping[str, Any]) -> Billing:
+    given = object_of(usage.get("input_token_details"))
     return Billing(
-        input_audio_tokens=count_of(object_of(usage.get("input_token_details")).get("audio_tokens")),
+        input_audio_tokens=count_of(given.get("audio_tokens")),
+        input_image_tokens=count_of(given.get("image_tokens")),
+        cache_read_audio_tokens=count_of(object_of(given.get("cached_tokens_details")).get("audio_tokens")),
         output_audio_tokens=count_of(object_of(usage.get("output_token_details")).get("audio_tokens")),
     )
 
@@ -77,10 +80,13 @@ class _Session:
             output_tokens=_sum(self._usage.output_tokens, more.output_tokens),
             cache_read_input_tokens=_sum(self._usage.cache_read_input_tokens, more.cache_read_input_tokens),
         )
-        audio = _billing_of(usage)
+        more_billing = _billing_of(usage)
         self._billing = Billing(
-            input_audio_tokens=_sum(self._billing.input_audio_tokens, audio.input_audio_tokens),
-            output_audio_tokens=_sum(self._billing.output_audio_tokens, audio.output_audio_tokens),
+            input_audio_tokens=_sum(self._billing.input_audio_tokens, more_billing.input_audio_tokens),
+            input_image_tokens=_sum(self._billing.input_image_tokens, more_billing.input_image_tokens),
+            cache_read_audio_tokens=_sum(self._billing.cache_read_audio_tokens, more_billing.cache_read_audio_tokens),
+            output_audio_tokens=_sum(self._billing.output_audio_tokens, more_billing.output_audio_tokens),
+            several_prompts=self._responses > 0,
         )
         details = object_of(response.get("status_details"))
         self._error = error_of(details.get("error")) or self._error

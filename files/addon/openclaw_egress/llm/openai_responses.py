@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from openclaw_egress.llm.message_builder import Parts
@@ -23,6 +24,7 @@ from openclaw_egress.llm.model import (
     object_of,
     text_of,
 )
+from openclaw_egress.llm.stated_cost import stated_cost
 
 _MEMBERS = frozenset({"model", "id", "status", "incomplete_details", "usage", "service_tier", "error"})
 _ENDS = ("response.completed", "response.incomplete", "response.failed")
@@ -32,6 +34,11 @@ _DELTAS = {
     "response.reasoning_text.delta": ("reasoning", "content_index"),
     "response.reasoning_summary_text.delta": ("reasoning", "summary_index"),
 }
+_PRICED_BY_TOKENS = frozenset(
+    """message reasoning function_call custom_tool_call computer_call local_shell_call apply_patch_call mcp_list_tools
+    mcp_call mcp_approval_request""".split()  # noqa: SIM905
+)
+"""Output items without another price than that of their tokens. Calls of hosted tools have one."""
 _ARGUMENTS = ("response.function_call_arguments.delta", "response.custom_tool_call_input.delta")
 
 
@@ -48,15 +55,27 @@ def usage_of(usage: Mapping[str, Any]) -> Usage:
 
 
 def billing_of(usage: Mapping[str, Any], service_tier: object) -> Billing:
-    """Return the values that the price depends on. The usage does not count the calls of hosted tools."""
+    """Return the values that the price depends on, except for hosted tools, whose calls the usage does not count."""
     return Billing(
+        stated_cost=stated_cost(usage),
         service_tier=text_of(service_tier, 64),
         input_audio_tokens=count_of(object_of(usage.get("input_tokens_details")).get("audio_tokens")),
         output_audio_tokens=count_of(object_of(usage.get("output_tokens_details")).get("audio_tokens")),
     )
 
 
+def _kinds_in(output: object) -> set[str | None]:
+    """Return the types of output items."""
+    return {text_of(object_of(item).get("type"), 64) for item in list_of(output)}
+
+
 def _whole(value: Mapping[str, Any]) -> ResponseFacts:
+    # A body that is too large to parse has no `output`, so its tools are unknown.
+    known = isinstance(value.get("output"), list) and _kinds_in(value["output"]) <= _PRICED_BY_TOKENS
+    return _facts(value, incomplete=not known)
+
+
+def _facts(value: Mapping[str, Any], *, incomplete: bool) -> ResponseFacts:
     status = text_of(value.get("status"))
     if status not in ("completed", "incomplete", "failed", "cancelled"):
         # A queued response, or one in progress, has no finish reason.
@@ -67,7 +86,7 @@ def _whole(value: Mapping[str, Any]) -> ResponseFacts:
         id=text_of(value.get("id")),
         finish_reasons=(reason,) if reason else (),
         usage=usage_of(object_of(value.get("usage"))),
-        billing=billing_of(object_of(value.get("usage")), value.get("service_tier")),
+        billing=replace(billing_of(object_of(value.get("usage")), value.get("service_tier")), incomplete=incomplete),
         error_type=error_of(value.get("error")),
     )
 
@@ -76,6 +95,7 @@ class _Assembler:
     def __init__(self) -> None:
         self._response: Mapping[str, Any] = {}
         self._error: str | None = None
+        self._kinds: set[str | None] = set()
         self._parts = Parts()
 
     def take(self, value: Mapping[str, Any]) -> None:
@@ -90,6 +110,7 @@ class _Assembler:
         if kind == "error":
             self._error = error_of({"code": value.get("code"), **object_of(value.get("error"))})
         elif kind in _ENDS:
+            self._kinds |= _kinds_in(response.get("output"))
             # Some compatible APIs send no events for the items.
             if not self._parts.heads():
                 for number, item in enumerate(list_of(response.get("output"))):
@@ -112,6 +133,8 @@ class _Assembler:
         kind = text_of(item.get("type"), 64)
         if kind is None:
             return
+        if len(self._kinds) <= len(_PRICED_BY_TOKENS):
+            self._kinds.add(kind)
         self._parts.drop((index,))
         if kind == "message":
             for place, piece in enumerate(list_of(item.get("content"))):
@@ -132,7 +155,8 @@ class _Assembler:
     def facts(self) -> ResponseFacts:
         heads = sorted(head for head in self._parts.heads() if isinstance(head, int))
         parts = [part for head in heads for part in self._parts.under((head,))]
-        return self._parts.completed(_whole(self._response), self._error, parts=parts)
+        facts = _facts(self._response, incomplete=not self._kinds <= _PRICED_BY_TOKENS)
+        return self._parts.completed(facts, self._error, parts=parts)
 
 
 API = Api(

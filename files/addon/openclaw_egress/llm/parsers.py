@@ -23,7 +23,7 @@ from openclaw_egress.wire.sse import EventStream
 MAX_PLAIN_BYTES = 8 * 1024 * 1024
 MAX_EVENT_BYTES = 8 * 1024 * 1024
 _SLICE_BYTES = 64 * 1024
-_REQUEST_MEMBERS = frozenset({"model", "stream"})
+_REQUEST_MEMBERS = frozenset({"model", "stream", "service_tier", "serviceTier", "speed", "inference_geo"})
 
 
 class NothingToRead:
@@ -38,7 +38,7 @@ class NothingToRead:
 
 
 class RequestReader:
-    """Reader of `model` and `stream` in a request's body of any length, at any position.
+    """Reader of `model`, `stream` and what changes the price in a request's body of any length, at any position.
 
     `known` has the information of the host and the path. `stream_default` is the meaning of a complete body without
     `stream`. `needs_model`: a request without a model is not a request to this API.
@@ -79,6 +79,9 @@ class RequestReader:
             self._known,
             model=model,
             stream=stream if isinstance(stream, bool) else None,
+            service_tier=text_of(found.get("service_tier") or found.get("serviceTier"), 64),
+            speed=text_of(found.get("speed"), 64),
+            region=text_of(found.get("inference_geo"), 64),
         )
 
 

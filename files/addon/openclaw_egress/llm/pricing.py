@@ -12,42 +12,59 @@ import re
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 from genai_prices import Usage as PricedUsage
 from genai_prices.data_snapshot import find_provider_by_id, get_snapshot
-from genai_prices.types import ModelInfo, Provider, _providers_from_raw
+from genai_prices.types import ModelInfo, Provider, TieredPrices, TimeOfDateConstraint, _providers_from_raw
 
 from openclaw_egress.errors import EgressError
-from openclaw_egress.llm.model import ResponseFacts
+from openclaw_egress.llm.model import Billing, RequestFacts, ResponseFacts
 
-_PROVIDERS = {
-    "anthropic": "anthropic",
-    "aws.bedrock": "aws",
-    "azure.ai.inference": "azure",
-    "azure.ai.openai": "azure",
-    "cerebras": "cerebras",
-    "cohere": "cohere",
-    "deepseek": "deepseek",
-    "fireworks_ai": "fireworks",
-    "gcp.gemini": "google",
-    "gcp.vertex_ai": "google",
-    "groq": "groq",
-    "mistral_ai": "mistral",
-    "moonshot_ai": "moonshotai",
-    "openai": "openai",
-    "openrouter": "openrouter",
-    "perplexity": "perplexity",
-    "together_ai": "together",
-    "x_ai": "x-ai",
+
+class _Listed(NamedTuple):
+    """The price list of a provider."""
+
+    provider_id: str
+    """Provider of the price data."""
+    hosts: str
+    """Pattern of the hosts where these prices apply. Others charge more, or in another currency."""
+
+
+_LISTED = {
+    "anthropic": _Listed("anthropic", r"api\.anthropic\.com"),
+    # The data has prices of Regions. GovCloud and China have their own.
+    "aws.bedrock": _Listed("aws", r"(?!.*(?:[.-]us-gov-|\.cn$)).*"),
+    "cerebras": _Listed("cerebras", r"api\.cerebras\.ai"),
+    "cohere": _Listed("cohere", r"api\.cohere\.(?:ai|com)"),
+    "deepseek": _Listed("deepseek", r"api\.deepseek\.com"),
+    "fireworks_ai": _Listed("fireworks", r"api\.fireworks\.ai"),
+    "gcp.gemini": _Listed("google", r"generativelanguage\.googleapis\.com"),
+    "gcp.vertex_ai": _Listed("google", r"aiplatform\.googleapis\.com"),
+    "groq": _Listed("groq", r"api\.groq\.com"),
+    "mistral_ai": _Listed("mistral", r"api\.mistral\.ai"),
+    "moonshot_ai": _Listed("moonshotai", r"api\.moonshot\.ai"),
+    "openai": _Listed("openai", r"api\.openai\.com"),
+    "together_ai": _Listed("together", r"api\.together\.(?:ai|xyz)"),
 }
-"""Provider of the price data for a value of ``gen_ai.provider.name``.
+"""Price list for a value of ``gen_ai.provider.name``.
 
-Providers whose hosts also serve subscriptions at a flat rate, such as `github_copilot` and `z_ai`, are not listed.
+Not listed are providers whose hosts also serve subscriptions at a flat rate, such as `github_copilot` and `z_ai`, and
+Azure: neither request nor response tells whether a deployment is global, as the prices in the data, or regional, of a
+data zone, or provisioned.
 """
 _STATES_DOLLARS = {"openrouter", "perplexity", "x_ai"}
-"""Providers whose responses state the cost, in US dollars according to their references."""
+"""Providers whose responses state the cost, in US dollars according to their references.
+
+Without it the cost is unknown: it depends on the route, on searches, or on calls of tools.
+"""
 _STANDARD_TIERS = {"default", "standard", "on_demand"}
 """Service tiers at the prices in the data. Others, such as ``flex`` and ``priority``, have other prices."""
+_UNDECIDED_TIERS = {"auto", "standard_only"}
+"""Service tiers of a request that leave it to the response whether the tier is another one."""
+_STANDARD_SPEEDS = {"standard"}
+_STANDARD_REGIONS = {"global", "not_available"}
+"""Anthropic's regions at the prices in the data. Models without a choice of region have ``not_available``."""
 _OWN_PRICES = {
     "cache_read_tokens": "cache_read_mtok",
     "cache_write_1h_tokens": "cache_write_1h_mtok",
@@ -79,52 +96,64 @@ class PriceTable:
         # Agents choose the names of models, so a cache must be bounded. The one of genai-prices is not.
         self._find = lru_cache(maxsize=_CACHED_MODELS)(self._find_uncached)
 
-    def cost_of(self, provider: str | None, model: str | None, facts: ResponseFacts, time_ns: int) -> float | None:
+    def cost_of(self, host: str, asked: RequestFacts, answered: ResponseFacts, time_ns: int) -> float | None:
         """Return the cost of a call in US dollars; None if it is unknown.
 
         Args:
-            provider: value of ``gen_ai.provider.name``.
-            model: the model of the response, else of the request.
-            facts: information about the response.
+            host: the host of the request.
+            asked: information about the request.
+            answered: information about the response.
             time_ns: time of the request in Unix nanoseconds, because prices change.
         """
-        billing, usage = facts.billing, facts.usage
-        if provider in _STATES_DOLLARS and billing.stated_cost is not None:
+        billing, usage, provider = answered.billing, answered.usage, asked.provider_name or ""
+        if provider in _STATES_DOLLARS:
             return billing.stated_cost
-        known = _PROVIDERS.get(provider or "")
+        listed, model = _LISTED.get(provider), answered.model or asked.model
         if model is not None and model.startswith("arn:"):
             model = _model_of_arn(model)
-        if known is None or model is None or usage.input_tokens is None:
+        if listed is None or model is None or usage.input_tokens is None:
+            return None
+        if not re.fullmatch(listed.hosts, host.lower().rstrip(".")) or not _at_standard_terms(asked, billing):
             return None
         if provider == "aws.bedrock" and "anthropic." not in model:
             return None  # The data has the prices of one Region, and those of other makers' models differ by Region.
+        if provider == "openai" and "-search-" in model:
+            return None  # Each search of these models has a price, but no count.
         if billing.incomplete or (usage.output_tokens is None and not billing.no_output):
             return None
-        if billing.service_tier is not None and billing.service_tier not in _STANDARD_TIERS:
-            return None
+        return self._list_price(listed.provider_id, model, answered, datetime.fromtimestamp(time_ns / 1e9, UTC))
+
+    def _list_price(self, provider_id: str, model: str, answered: ResponseFacts, when: datetime) -> float | None:
+        """Return the tokens at the prices of the data; None if it lacks a price, or does not decide between two."""
+        billing, usage = answered.billing, answered.usage
+        given = usage.input_tokens if billing.billed_input_tokens is None else billing.billed_input_tokens
+        made = usage.output_tokens if billing.billed_output_tokens is None else billing.billed_output_tokens
         counts = {
-            "input_tokens": usage.input_tokens,
-            "output_tokens": usage.output_tokens,
+            "input_tokens": given,
+            "output_tokens": made,
             "cache_read_tokens": usage.cache_read_input_tokens,
             "cache_write_tokens": usage.cache_write_input_tokens,
             "cache_write_1h_tokens": billing.cache_write_1h_tokens,
             "input_audio_tokens": billing.input_audio_tokens,
+            "cache_audio_read_tokens": billing.cache_read_audio_tokens,
             "output_audio_tokens": billing.output_audio_tokens,
             "input_image_tokens": billing.input_image_tokens,
             "output_image_tokens": billing.output_image_tokens,
             "web_searches": billing.web_searches,
         }
-        when = datetime.fromtimestamp(time_ns / 1e9, UTC)
         try:
-            maker, priced = self._find(known, model)
+            maker, priced = self._find(provider_id, model)
             used = PricedUsage(**{name: n for name, n in counts.items() if n})
             found = priced.calc_price(used, maker, genai_request_timestamp=when)
         except (LookupError, ValueError, re.error):
-            # Unknown model, counts that contradict each other, or an invalid pattern in the operator's file.
+            # Unknown model, counts that contradict each other or lack one with its own price (cached sound), or an
+            # invalid pattern in the operator's file.
             return None
         if not found.total_price and not _is_free(found.model_price):
             return None
         if any(counts[name] and getattr(found.model_price, price, None) is None for name, price in _OWN_PRICES.items()):
+            return None
+        if _depends_on_the_hour(priced, when) or (billing.several_prompts and _has_tiers(found.model_price)):
             return None
         cost = float(found.total_price)
         return cost if math.isfinite(cost) else None
@@ -146,6 +175,32 @@ def _model_of_arn(arn: str) -> str | None:
     """Return the model that an ARN names; None for one with other prices."""
     found = _PRICED_ARNS.fullmatch(arn)
     return found[1] if found is not None else None
+
+
+def _at_standard_terms(asked: RequestFacts, billing: Billing) -> bool:
+    """Return whether tier, speed and region have the prices of the data. What a response does not state was asked."""
+    tier = billing.service_tier or (None if asked.service_tier in _UNDECIDED_TIERS else asked.service_tier)
+    terms = (
+        (tier, _STANDARD_TIERS),
+        (billing.speed or asked.speed, _STANDARD_SPEEDS),
+        (billing.region or asked.region, _STANDARD_REGIONS),
+    )
+    return all(term is None or term in standard for term, standard in terms)
+
+
+def _depends_on_the_hour(model: ModelInfo, when: datetime) -> bool:
+    """Return whether an hour of the day decides the price: DeepSeek's peak prices.
+
+    They do not apply on weekends and holidays, which the data lacks.
+    """
+    prices = model.prices if isinstance(model.prices, list) else []
+    limits = (price.constraint for price in prices)
+    return any(isinstance(limit, TimeOfDateConstraint) and limit.active(when) for limit in limits)
+
+
+def _has_tiers(price: object) -> bool:
+    """Return whether long prompts have another price."""
+    return any(isinstance(value, TieredPrices) for value in vars(price).values())
 
 
 def _is_free(price: object) -> bool:

@@ -417,8 +417,8 @@ class Recorder:
         """Return the record with the cost of the call, if it is known."""
         if self._prices is None:
             return record
-        provider, facts = record.request_facts.provider_name, record.response_facts
-        return replace(record, cost_usd=self._prices.cost_of(provider, record.model, facts, record.begin_ns))
+        asked, answered = record.request_facts, record.response_facts
+        return replace(record, cost_usd=self._prices.cost_of(record.host, asked, answered, record.begin_ns))
 
     def _count(self, record: ExchangeRecord) -> None:
         asked, usage = record.request_facts, record.response_facts.usage
