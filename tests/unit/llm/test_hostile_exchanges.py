@@ -59,6 +59,15 @@ OTHER: Any = {
         {"event_type": "step.delta", "index": 0, "delta": {"type": "arguments_delta", "arguments": '{"a": "ß"}'}},
         {"object": "interaction", "id": "i", "model": "m", "status": "completed", "usage": {"total_input_tokens": 5}},
     ],
+    "responses-retrieved": [
+        {
+            "type": "response.completed",
+            "object": "response",
+            "id": "r",
+            "status": "completed",
+            "response": {"object": "response", "id": "r", "status": "completed", "background": True, "usage": USAGE},
+        },
+    ],
     "ollama-embed": [{"model": "m", "embeddings": [[0.5]], "total_duration": 5, "prompt_eval_count": 5}],
 }
 # The models in the examples of the registrations.

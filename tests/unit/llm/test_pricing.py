@@ -248,6 +248,43 @@ def test_sum_of_several_prompts_has_no_price_where_long_prompts_cost_more(prices
     assert cost(prices, "anthropic", flat, facts(150_000, 100, several_prompts=True)) is not None
 
 
+def iteration(kind: str, *counts: int) -> dict[str, object]:
+    names = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+    return {"type": kind, **dict(zip(names, counts, strict=True))}
+
+
+@pytest.mark.parametrize(
+    ("excluded", "usage", "dollars"),
+    [
+        ([], Usage(23_000, 1000, 0, 0), (23_000 * 5 + 1000 * 25) / 1e6),
+        # The example of Anthropic's page on compaction.
+        (
+            [iteration("compaction", 180_000, 3500, 0, 0)],
+            Usage(203_000, 4500, 0, 0),
+            (203_000 * 5 + 4500 * 25) / 1e6,
+        ),
+        (
+            [iteration("compaction", 10, 20, 300, 400), iteration("compaction", 1, 2, 3, 4)],
+            Usage(23_000 + 710 + 8, 1022, 303, 404),
+            (23_011 * 5 + 303 * 0.5 + 404 * 6.25 + 1022 * 25) / 1e6,
+        ),
+        # An advisor is another model.
+        ([iteration("advisor_message", 10, 20, 0, 0)], Usage(23_010, 1020, 0, 0), None),
+    ],
+)
+def test_tokens_that_the_counts_exclude_are_used_tokens(prices, excluded, usage, dollars):
+    told = iteration("message", 23_000, 1000, 0, 0)
+    counts = told | {"iterations": [*excluded, told]}
+    plain = read("/v1/messages", {"model": "claude-opus-4-5", "usage": counts})
+    stream = response_reader("h", "/v1/messages", "text/event-stream")
+    start = {"type": "message_start", "message": {"model": "claude-opus-4-5", "usage": told}}
+    for event in (start, {"type": "message_delta", "usage": counts}):
+        stream.feed(f"data: {json.dumps(event)}\n\n".encode())
+    for found in (plain, stream.finish()):
+        assert found.usage == usage
+        assert cost(prices, "anthropic", None, found) == (None if dollars is None else pytest.approx(dollars))
+
+
 def test_billed_counts_of_cohere_decide_its_cost(prices):
     billed = facts(71, 419, billed_input_tokens=5, billed_output_tokens=418)
     found = cost(prices, "cohere", "command-a-03-2025", billed, host="api.cohere.com")
@@ -393,11 +430,24 @@ def read(path: str, body: object) -> ResponseFacts:
             Billing(service_tier="standard", cache_write_1h_tokens=9, web_searches=2),
         ),
         ("/v1/messages", {"usage": {"iterations": [{"type": "message", "input_tokens": 9}]}}, Billing()),
-        ("/v1/messages", {"usage": {"iterations": [{"type": "compaction"}]}}, Billing(incomplete=True)),
+        ("/v1/messages", {"usage": {"iterations": [{"type": "compaction"}]}}, Billing()),
         (
             "/v1/messages",
             {"usage": {"iterations": [{"type": "message"}, {"type": "advisor_message", "model": "m"}]}},
-            Billing(incomplete=True),
+            Billing(several_prompts=True, incomplete=True),
+        ),
+        (
+            "/v1/messages",
+            {
+                "usage": {
+                    "cache_creation": {"ephemeral_1h_input_tokens": 9},
+                    "iterations": [
+                        {"type": "message", "cache_creation": {"ephemeral_1h_input_tokens": 9}},
+                        {"type": "compaction", "cache_creation": {"ephemeral_1h_input_tokens": 4}},
+                    ],
+                }
+            },
+            Billing(several_prompts=True, cache_write_1h_tokens=13),
         ),
     ],
 )

@@ -22,7 +22,9 @@ from openclaw_egress.app.open_listeners import OpenListeners
 from openclaw_egress.app.policy_reloader import PolicyReloader, policy_signature
 from openclaw_egress.app.readiness import Readiness
 from openclaw_egress.export.exporter import Exporter
+from openclaw_egress.llm.openai_responses import retrieved_id
 from openclaw_egress.llm.pricing import PriceTable
+from openclaw_egress.llm.registry import bare_path
 from openclaw_egress.observability import catalogue, last_audit
 from openclaw_egress.observability.health import HealthError, HealthServer, MetricsServer
 from openclaw_egress.observability.metrics import Metrics
@@ -30,6 +32,7 @@ from openclaw_egress.policy.configured import configured_policy
 from openclaw_egress.proxy import memory, mitmproxy_patches
 from openclaw_egress.proxy.access_control import AccessControl
 from openclaw_egress.proxy.budgets import Budgets, Spent
+from openclaw_egress.proxy.counted_responses import CountedResponses
 from openclaw_egress.proxy.memory_budget import MemoryBudget, container_limit, default_budget
 from openclaw_egress.proxy.options import trusted_roots
 from openclaw_egress.proxy.recorder import Recorder
@@ -94,7 +97,10 @@ class Service:
         self.access_control = AccessControl(
             lambda: self.policies.current, self.decisions, neighbours=settings.neighbours, budgets=budgets
         )
-        self.recorder = Recorder(self.spool, self.metrics, settings.body_limit, prices=prices, budgets=budgets)
+        counted = CountedResponses(self._counted_responses())
+        self.recorder = Recorder(
+            self.spool, self.metrics, settings.body_limit, prices=prices, budgets=budgets, counted=counted
+        )
         budget = MemoryBudget(
             settings.memory_budget or default_budget(container_limit()), lambda: list(self.policies.current.classes)
         )
@@ -143,6 +149,12 @@ class Service:
         for (name, of), usage in self.spool.reader.usage(("class", "hour"), hour * usage_totals.HOUR_NS):
             tokens = usage.counts["input_tokens"] + usage.counts["output_tokens"]
             yield Spent(str(name), int(of), tokens, usage.counts["cost_nano_usd"])
+
+    def _counted_responses(self) -> Iterator[tuple[str, str]]:
+        """Yield the hosts and IDs of the retrieved responses whose usage the newest records have."""
+        for host, url in self.spool.reader.counted_urls("/responses/"):
+            if (response_id := retrieved_id(bare_path(url))) is not None:
+                yield host.lower(), response_id
 
     def _warn_of_plain_export(self) -> None:
         # Run in a thread, because the lookup of the endpoint's name may block.

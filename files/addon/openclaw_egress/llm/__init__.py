@@ -51,7 +51,7 @@ def request_reader(host: str, path: str) -> RequestReader:
     """Return a reader for the decoded body of a request."""
     api = api_of(path)
     provider = provider_of(host)
-    if api is None:
+    if api is None or api.operation is None:
         return RequestReader(RequestFacts(provider_name=provider))
     bare = bare_path(path)
     model = api.model_in_path.search(bare) if api.model_in_path is not None else None

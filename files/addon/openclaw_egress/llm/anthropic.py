@@ -3,6 +3,10 @@
 Source: the API reference of `POST /v1/messages` and its page on streaming. `input_tokens` excludes tokens read from or
 written to the cache. The counts of `message_delta` are cumulative and replace those of `message_start`. The
 `output_tokens` of `message_start` is only a first count, so the output tokens of an aborted stream are unknown.
+
+The counts exclude those of a compaction and of an advisor, which are billed too. Only `iterations` has them
+(`BetaUsage` of the SDK), so the usage is the sum of the counts and of these iterations. A compaction uses the model of
+the request, an advisor another one.
 """
 
 from __future__ import annotations
@@ -26,9 +30,29 @@ from openclaw_egress.llm.model import (
 )
 from openclaw_egress.llm.stated_cost import stated_cost
 
+_EXCLUDED = ("compaction", "advisor_message")
+
+
+def _iterations(usage: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [object_of(item) for item in list_of(usage.get("iterations"))]
+
+
+def _with_excluded(usage: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the usage object with the counts of the iterations that it excludes."""
+    excluded = [item for item in _iterations(usage) if item.get("type") in _EXCLUDED]
+    if not excluded:
+        return usage
+    total = dict(usage)
+    for name in ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"):
+        more = sum(count_of(item.get(name)) or 0 for item in excluded)
+        if more and (count_of(usage.get(name)) is not None or name.startswith("cache_")):
+            total[name] = (count_of(usage.get(name)) or 0) + more
+    return total
+
 
 def usage_of(usage: Mapping[str, Any]) -> Usage:
     """Return the usage object's counts. Total input is the sum of its three kinds."""
+    usage = _with_excluded(usage)
     uncached = count_of(usage.get("input_tokens"))
     read = count_of(usage.get("cache_read_input_tokens"))
     written = count_of(usage.get("cache_creation_input_tokens"))
@@ -42,22 +66,27 @@ def usage_of(usage: Mapping[str, Any]) -> Usage:
 
 
 def billing_of(usage: Mapping[str, Any]) -> Billing:
-    """Return the values that the price depends on, except for the time that a container ran.
-
-    The counts of a response exclude those of a compaction and of an advisor, another model. Only `iterations` has
-    them.
-    """
-    iterations = [object_of(item).get("type") for item in list_of(usage.get("iterations"))]
+    """Return the values that the price depends on, except for the time that a container ran."""
+    iterations = _iterations(usage)
+    kinds = [item.get("type") for item in iterations]
+    compactions = [item for item in iterations if item.get("type") == "compaction"]
     return Billing(
         stated_cost=stated_cost(usage),  # OpenRouter
         speed=text_of(usage.get("speed"), 64),
         region=text_of(usage.get("inference_geo"), 64),
-        several_prompts=iterations.count("message") > 1,
-        incomplete=any(kind != "message" for kind in iterations),
+        several_prompts=len(kinds) > 1,
+        incomplete=any(kind not in ("message", "compaction") for kind in kinds),
         service_tier=text_of(usage.get("service_tier"), 64),
-        cache_write_1h_tokens=count_of(object_of(usage.get("cache_creation")).get("ephemeral_1h_input_tokens")),
+        cache_write_1h_tokens=_written_for_an_hour(usage, *compactions),
         web_searches=count_of(object_of(usage.get("server_tool_use")).get("web_search_requests")),
     )
+
+
+def _written_for_an_hour(*usages: Mapping[str, Any]) -> int | None:
+    """Return the sum of the tokens written to a cache for one hour; None if no usage object has such a count."""
+    counts = [count_of(object_of(usage.get("cache_creation")).get("ephemeral_1h_input_tokens")) for usage in usages]
+    known = [count for count in counts if count is not None]
+    return count_of(sum(known)) if known else None
 
 
 def _priced(billing: Billing, container: object) -> Billing:

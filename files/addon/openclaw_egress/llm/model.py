@@ -107,6 +107,8 @@ class ResponseFacts:
     messages: list[dict[str, Any]] | None = None
     messages_truncated: bool = False
     error_type: str | None = None
+    background: bool = False
+    """The response was made in the background: any number of requests can return it, each with its usage."""
 
 
 class ResponseReader(Protocol):
@@ -156,7 +158,7 @@ class Api:
 
     Names:
 
-    - `operation`: the value of `gen_ai.operation.name`.
+    - `operation`: the value of `gen_ai.operation.name`; None for a path that calls no model. Its request is not read.
     - `hosts`: the provider's name (a value of `gen_ai.provider.name`) for a host name and every name below it.
     - `certain_at`: if other servers use the path too, the providers at whose hosts it certainly is this API. Elsewhere
       its bodies are searched for credentials, as at any path. A request without a model is not of this API, and `whole`
@@ -174,7 +176,7 @@ class Api:
     stream_default: bool | None
     stream_in_path: re.Pattern[str] | None = None
     model_in_path: re.Pattern[str] | None = None
-    operation: str = "chat"
+    operation: str | None = "chat"
     hosts: Mapping[str, str] = field(default_factory=dict)
     certain_at: frozenset[str] = frozenset()
     other_paths: re.Pattern[str] | None = None

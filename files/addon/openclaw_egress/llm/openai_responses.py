@@ -3,6 +3,11 @@
 Source: the API reference of `POST /v1/responses`. `input_tokens` includes cached tokens. A stream ends with
 `response.completed`, `.incomplete` or `.failed`, which contain the whole response and its usage; an aborted stream has
 no usage. The finish reason is the reason for an incomplete response, or else its status.
+
+With `background` the response to the request is `queued`. `GET /v1/responses/ID`, plain or as the rest of the stream,
+and `POST /v1/responses/ID/cancel` return it later, any number of times, and `GET` also returns a response that was
+complete at once. So these paths give usage only for a response that says `"background": true` and has ended. The caller
+must count that usage once (`ResponseFacts.background`).
 """
 
 from __future__ import annotations
@@ -26,7 +31,10 @@ from openclaw_egress.llm.model import (
 )
 from openclaw_egress.llm.stated_cost import stated_cost
 
-_MEMBERS = frozenset({"model", "id", "status", "incomplete_details", "usage", "service_tier", "error"})
+_MEMBERS = frozenset(
+    {"object", "model", "id", "status", "background", "incomplete_details", "usage", "service_tier", "error"}
+)
+_FINAL = ("completed", "incomplete", "failed", "cancelled")
 _ENDS = ("response.completed", "response.incomplete", "response.failed")
 _DELTAS = {
     "response.output_text.delta": ("text", "content_index"),
@@ -77,7 +85,7 @@ def _whole(value: Mapping[str, Any]) -> ResponseFacts:
 
 def _facts(value: Mapping[str, Any], *, incomplete: bool) -> ResponseFacts:
     status = text_of(value.get("status"))
-    if status not in ("completed", "incomplete", "failed", "cancelled"):
+    if status not in _FINAL:
         # A queued response, or one in progress, has no finish reason.
         status = None
     reason = text_of(object_of(value.get("incomplete_details")).get("reason")) or status
@@ -88,11 +96,27 @@ def _facts(value: Mapping[str, Any], *, incomplete: bool) -> ResponseFacts:
         usage=usage_of(object_of(value.get("usage"))),
         billing=replace(billing_of(object_of(value.get("usage")), value.get("service_tier")), incomplete=incomplete),
         error_type=error_of(value.get("error")),
+        background=value.get("background") is True,
     )
 
 
+def _counted_here(value: Mapping[str, Any], facts: ResponseFacts) -> ResponseFacts:
+    """Return the information in an earlier response, without usage if the first request for it had that."""
+    if facts.background and value.get("status") in _FINAL:
+        return facts
+    return replace(facts, usage=Usage(), billing=Billing())
+
+
+def _retrieved(value: Mapping[str, Any]) -> ResponseFacts:
+    if value.get("object") != "response":
+        return ResponseFacts(error_type=error_of(value.get("error")))
+    return _counted_here(value, _whole(value))
+
+
 class _Assembler:
-    def __init__(self) -> None:
+    def __init__(self, *, resumed: bool = False) -> None:
+        # The rest of a stream lacks items, so the last event's items replace them.
+        self._resumed = resumed
         self._response: Mapping[str, Any] = {}
         self._error: str | None = None
         self._kinds: set[str | None] = set()
@@ -112,7 +136,7 @@ class _Assembler:
         elif kind in _ENDS:
             self._kinds |= _kinds_in(response.get("output"))
             # Some compatible APIs send no events for the items.
-            if not self._parts.heads():
+            if self._resumed or not self._parts.heads():
                 for number, item in enumerate(list_of(response.get("output"))):
                     self._item(number, object_of(item))
         elif index is None:
@@ -156,6 +180,8 @@ class _Assembler:
         heads = sorted(head for head in self._parts.heads() if isinstance(head, int))
         parts = [part for head in heads for part in self._parts.under((head,))]
         facts = _facts(self._response, incomplete=not self._kinds <= _PRICED_BY_TOKENS)
+        if self._resumed:
+            facts = _counted_here(self._response, facts)
         return self._parts.completed(facts, self._error, parts=parts)
 
 
@@ -173,3 +199,22 @@ API = Api(
         r"|/v[12]/(?:conversations|threads|responses/compact)/?$"
     ),
 )
+RETRIEVED = replace(
+    API,
+    name="responses-retrieved",
+    path=re.compile(r"/responses/(?!(?:compact|input_tokens)/?$)[A-Za-z0-9_\-]{1,128}(?:/cancel)?/?$"),
+    examples=("/v1/responses/resp_1", "/openai/v1/responses/resp_1/", "/v1/responses/resp_1/cancel"),
+    whole=_retrieved,
+    assembler=lambda: _Assembler(resumed=True),
+    stream_default=None,
+    model_in_path=None,
+    operation=None,
+    other_paths=None,
+)
+_ID = re.compile(r"/responses/([A-Za-z0-9_\-]{1,128})(?:/cancel)?/?$")
+
+
+def retrieved_id(path: str) -> str | None:
+    """Return the ID in the path of an earlier response; None for another path."""
+    found = _ID.search(path) if RETRIEVED.path.search(path) else None
+    return found[1] if found is not None else None

@@ -33,6 +33,7 @@ APIS: tuple[Api, ...] = (
     openai_chat.API,
     openai_completions.API,
     openai_responses.API,
+    openai_responses.RETRIEVED,
     openai_realtime.API,
     openai_media.EMBEDDINGS,
     openai_media.IMAGES,

@@ -27,7 +27,7 @@ from mitmproxy import connection, http
 from mitmproxy.connection import ConnectionState
 
 from openclaw_egress.llm import message_reader, provider_of
-from openclaw_egress.llm.model import RequestFacts, text_of
+from openclaw_egress.llm.model import Billing, RequestFacts, Usage, text_of
 from openclaw_egress.llm.pricing import PriceTable
 from openclaw_egress.llm.registry import api_of
 from openclaw_egress.observability.metrics import Call, Metrics
@@ -40,6 +40,7 @@ from openclaw_egress.proxy.access_control import (
     Allowed,
 )
 from openclaw_egress.proxy.budgets import Budgets
+from openclaw_egress.proxy.counted_responses import CountedResponses
 from openclaw_egress.proxy.error_responses import refusal
 from openclaw_egress.proxy.fail_closed import fails_closed, respond_failed
 from openclaw_egress.proxy.http1_limits import RESPONSE_PROBLEM
@@ -113,7 +114,9 @@ class Recorder:
         clock_ns: Callable[[], int] = time.time_ns,
         prices: PriceTable | None = None,
         budgets: Budgets | None = None,
+        counted: CountedResponses | None = None,
     ) -> None:
+        self._counted = counted or CountedResponses()
         self._spool = spool
         self._prices = prices
         self._budgets = budgets
@@ -402,7 +405,7 @@ class Recorder:
             exchange.timer.cancel()
             exchange.timer = None
         end = self._now()
-        record = self._priced(exchange.capture.record(outcome, end, error_type))
+        record = self._priced(self._counted_once(exchange.capture.record(outcome, end, error_type)))
         self._withhold_secrets(exchange)
         self._spool.close_exchange(record)
         exchange.closed = True
@@ -412,6 +415,15 @@ class Recorder:
         self._metrics.exchanges.labels(exchange.capture.class_name, outcome).inc()
         self._metrics.duration.labels(exchange.capture.class_name).observe((end - exchange.capture.begin_ns) / 1e9)
         self._count(record)
+
+    def _counted_once(self, record: ExchangeRecord) -> ExchangeRecord:
+        """Return the record without usage if a former record has that of the same response."""
+        facts = record.response_facts
+        if not facts.background or facts.id is None or facts.usage == Usage():
+            return record
+        if self._counted.add(record.host.lower(), facts.id):
+            return record
+        return replace(record, response_facts=replace(facts, usage=Usage(), billing=Billing()))
 
     def _priced(self, record: ExchangeRecord) -> ExchangeRecord:
         """Return the record with the cost of the call, if it is known."""

@@ -1,0 +1,100 @@
+"""Tests of responses in the background: their usage counts once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+from mitmproxy import http
+from mitmproxy.test import tflow
+
+from openclaw_egress.llm.pricing import PriceTable
+from openclaw_egress.observability.metrics import Metrics
+from openclaw_egress.policy.codes import Code
+from openclaw_egress.policy.destination import parse_destination
+from openclaw_egress.policy.model import ClassPolicy, Decision, Limits, Policy
+from openclaw_egress.proxy import counted_responses
+from openclaw_egress.proxy.access_control import INSPECT, Allowed
+from openclaw_egress.proxy.budgets import Budgets
+from openclaw_egress.proxy.counted_responses import CountedResponses
+from openclaw_egress.proxy.recorder import Recorder
+from openclaw_egress.spool.writer import Spool
+
+
+def test_response_is_new_once_at_each_host() -> None:
+    counted = CountedResponses([("api.openai.com", "resp_0")])
+    assert not counted.add("api.openai.com", "resp_0")
+    assert counted.add("api.openai.com", "resp_1")
+    assert counted.add("me.openai.azure.com", "resp_1")
+    assert not counted.add("api.openai.com", "resp_1")
+
+
+def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(counted_responses, "MAX_RESPONSES", 2)
+    counted = CountedResponses()
+    assert [counted.add("h", name) for name in ("a", "b", "c", "c", "a")] == [True, True, True, False, True]
+
+
+DONE = {
+    "object": "response",
+    "id": "resp_1",
+    "model": "gpt-4o",
+    "status": "completed",
+    "background": True,
+    "output": [],
+    "usage": {"input_tokens": 1000, "output_tokens": 100},
+}
+
+
+def exchange(recorder: Recorder, method: str, path: str, body: dict[str, object]) -> None:
+    """Record an exchange of the class `gateway` with OpenAI."""
+    flow = tflow.tflow(req=http.Request.make(method, f"https://api.openai.com{path}"))
+    flow.client_conn.peername = ("127.0.0.1", 1)
+    decision = Decision(True, "default", Code.ALLOWED_BY_ACTION, inspect=True)
+    flow.metadata[INSPECT] = Allowed("gateway", parse_destination("api.openai.com", 443), decision)
+    recorder.requestheaders(flow)
+    recorder.request(flow)
+    flow.response = http.Response.make(200, json.dumps(body), {"content-type": "application/json"})
+    content = flow.response.data.content
+    recorder.responseheaders(flow)
+    if flow.response.stream:
+        flow.response.stream(content)
+        flow.response.stream(b"")
+    recorder.response(flow)
+
+
+def totals(spool: Spool) -> tuple[int, int, int]:
+    """Return the number of exchanges, of tokens, and of billionths of a dollar."""
+    ((_, usage),) = spool.reader.usage(())
+    counts = usage.counts
+    return counts["requests"], counts["input_tokens"] + counts["output_tokens"], counts["cost_nano_usd"]
+
+
+def test_response_in_the_background_counts_once_in_totals_and_budgets(tmp_path: Path) -> None:
+    async def body() -> None:
+        with Spool(tmp_path / "spool.db", sync_seconds=None) as spool:
+            limits = Limits(tokens_per_day=2000)
+            classes = {"gateway": ClassPolicy(name="gateway", listen=8080, action="open", limits=limits)}
+            budgets = Budgets(lambda: Policy(classes, (), {}, "0"), lambda hour: ())
+            recorder = Recorder(spool, Metrics(), 1024 * 1024, prices=PriceTable(), budgets=budgets)
+            queued = DONE | {"status": "queued", "usage": None}
+            exchange(recorder, "POST", "/v1/responses", queued)
+            exchange(recorder, "GET", "/v1/responses/resp_1", queued)
+            assert totals(spool) == (2, 0, 0)
+            for _ in range(2):
+                exchange(recorder, "GET", "/v1/responses/resp_1", DONE)
+                exchange(recorder, "POST", "/v1/responses/resp_1/cancel", DONE)
+            # A response that its request got counts there only.
+            exchange(recorder, "POST", "/v1/responses", DONE | {"id": "resp_2", "background": False})
+            exchange(recorder, "GET", "/v1/responses/resp_2", DONE | {"id": "resp_2", "background": False})
+            assert totals(spool) == (8, 2200, 2 * 3_500_000)
+            assert budgets.exceeded(classes["gateway"]) is not None
+            shares = {limit: share for (_, limit), share in budgets.shares().items()}
+            assert shares["tokens_per_day"] == pytest.approx(1.1)
+            # The next process knows the responses that this one has counted, from their URLs.
+            urls = list(spool.reader.counted_urls("/responses/"))
+            assert urls == [("api.openai.com", "https://api.openai.com/v1/responses/resp_1")]
+
+    asyncio.run(body())
