@@ -180,6 +180,7 @@ def test_exchange_is_shown_by_a_prefix_of_its_id(egress):
 
 def test_show_prints_an_exchange_as_json(egress):
     (found,) = lines(egress("show", "0aaa", "--json"))
+    assert found["usage_details"] == {}
     assert found["record"]["status"] == 200 and found["exchange"]["response"]["body"] == '{"id":"msg_1"}'
 
 

@@ -72,7 +72,7 @@ def test_converse_stream_is_assembled_for_every_split_of_its_bytes() -> None:
     expected = ResponseFacts(
         finish_reasons=("tool_use",),
         usage=COUNTED,
-        billing=Billing(service_tier="default", cache_write_1h_tokens=150),
+        billing=Billing(service_tier="default", cache_write_5m_tokens=50, cache_write_1h_tokens=150),
         messages=[{"role": "assistant", "parts": PARTS, "finish_reason": "tool_use"}],
     )
     for at in range(len(body) + 1):
@@ -95,7 +95,7 @@ def test_usage_and_stop_reason_of_a_plain_converse_response_are_read() -> None:
     assert read(CONVERSE, "application/json", json.dumps(body).encode()) == ResponseFacts(
         finish_reasons=("end_turn",),
         usage=COUNTED,
-        billing=Billing(service_tier="optimized", cache_write_1h_tokens=150),
+        billing=Billing(service_tier="optimized", cache_write_5m_tokens=50, cache_write_1h_tokens=150),
     )
 
 

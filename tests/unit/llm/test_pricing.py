@@ -423,11 +423,17 @@ def read(path: str, body: object) -> ResponseFacts:
             {
                 "usage": {
                     "service_tier": "standard",
-                    "cache_creation": {"ephemeral_1h_input_tokens": 9},
-                    "server_tool_use": {"web_search_requests": 2},
+                    "cache_creation": {"ephemeral_1h_input_tokens": 9, "ephemeral_5m_input_tokens": 3},
+                    "server_tool_use": {"web_search_requests": 2, "web_fetch_requests": 1},
                 }
             },
-            Billing(service_tier="standard", cache_write_1h_tokens=9, web_searches=2),
+            Billing(
+                service_tier="standard",
+                cache_write_5m_tokens=3,
+                cache_write_1h_tokens=9,
+                web_searches=2,
+                web_fetches=1,
+            ),
         ),
         ("/v1/messages", {"usage": {"iterations": [{"type": "message", "input_tokens": 9}]}}, Billing()),
         ("/v1/messages", {"usage": {"iterations": [{"type": "compaction"}]}}, Billing()),

@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from openclaw_egress.llm.model import RequestFacts, ResponseFacts, Usage
+from openclaw_egress.llm.model import Billing, RequestFacts, ResponseFacts, Usage
 from openclaw_egress.llm.registry import PROVIDER_ERRORS
 from openclaw_egress.recording.hash_chain import GENESIS, chained, line_hash
 from openclaw_egress.recording.log_lines import MAX_LINE_BYTES, Line, reassemble
 from openclaw_egress.recording.records import Body, DeniedRecord, EventRecord, ExchangeRecord, lines_of, severity
+from openclaw_egress.recording.semconv import USAGE_DETAILS
 
 SECOND = 1_000_000_000
 
@@ -84,6 +85,34 @@ def test_known_values_become_attributes_with_standard_names():
         "gen_ai.usage.cache_write.input_tokens": 2,
         "gen_ai.usage.reasoning.output_tokens": 1,
     }
+
+
+def test_counts_of_sound_images_caches_and_searches_are_attributes_with_standard_names():
+    billing = Billing(
+        input_audio_tokens=1,
+        cache_read_audio_tokens=2,
+        output_audio_tokens=3,
+        input_image_tokens=4,
+        output_image_tokens=5,
+        cache_write_5m_tokens=6,
+        cache_write_1h_tokens=0,
+        web_searches=7,
+        web_fetches=8,
+    )
+    (line,) = lines_of(exchange(response_facts=ResponseFacts(billing=billing)))
+    (without,) = lines_of(exchange(response_facts=ResponseFacts()))
+    assert dict(line.attributes.items() - without.attributes.items()) == {
+        "gen_ai.usage.audio.input_tokens": 1,
+        "gen_ai.usage.audio.cache_read.input_tokens": 2,
+        "gen_ai.usage.audio.output_tokens": 3,
+        "gen_ai.usage.image.input_tokens": 4,
+        "gen_ai.usage.image.output_tokens": 5,
+        "openclaw.egress.usage.cache_write_5m.input_tokens": 6,
+        "openclaw.egress.usage.cache_write_1h.input_tokens": 0,
+        "openclaw.egress.usage.web_searches": 7,
+        "openclaw.egress.usage.web_fetches": 8,
+    }
+    assert set(USAGE_DETAILS) == set(line.attributes) - set(without.attributes)
 
 
 def test_unknown_values_are_absent_and_zero_is_kept():

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from openclaw_egress.llm.conversation import Part, Turn
-from openclaw_egress.llm.model import ResponseFacts
+from openclaw_egress.llm.model import Billing, ResponseFacts, Usage
 from openclaw_egress.recording.records import Body
 from openclaw_egress.recording.websocket_messages import WebSocket
 from openclaw_egress.reports import har
@@ -47,6 +47,18 @@ def test_conversation_has_the_turns_of_request_and_response(store):
     assert [turn.role for turn in view.turns] == ["system", TEXT, "user", "assistant", "user", TEXT]
     assert view.turns[-1].parts[-1].text == TEXT and not view.problem
     assert [link.matches for link in view.chain] == [True]
+
+
+def test_counts_that_only_the_attributes_have_are_shown(store):
+    billing = Billing(input_audio_tokens=4000, cache_write_1h_tokens=9, web_searches=2, web_fetches=0)
+    row, lines, reader = store(response_facts=ResponseFacts(usage=Usage(5000, 7), billing=billing))
+    details = reader.usage_details(row.seq)
+    assert list(details.values()) == [4000, 9, 2, 0]
+    shown = dict(exchange.view_of(row, lines, reader.digest, details).facts)
+    assert shown["tokens"] == "5,000 in, 7 out"
+    assert shown["of these"] == "4,000 audio in, 9 written to cache for 1 hour, 2 web searches"
+    assert reader.usage_details(row.seq + 1) == reader.usage_details(99) == {}
+    assert "of these" not in dict(exchange.view_of(row, lines, reader.digest).facts)
 
 
 REALTIME = [

@@ -22,6 +22,7 @@ from openclaw_egress.cli.formatting import (
 )
 from openclaw_egress.recording.log_lines import reassemble
 from openclaw_egress.recording.records import rfc3339
+from openclaw_egress.recording.semconv import USAGE_DETAILS
 from openclaw_egress.reports import search
 from openclaw_egress.reports.text import escape, local_time, seconds
 from openclaw_egress.settings import Settings
@@ -152,6 +153,7 @@ def show(
         try:
             lines = reader.lines_for(found[0].id) if found else []
             whole = reassemble(lines) if lines else {}
+            details = reader.usage_details(found[0].seq) if found else {}
         except ValueError as error:
             print_error(f"exchange {found[0].id} is damaged in the spool: {error}; others are not affected")
             raise typer.Exit(BAD_INPUT) from None
@@ -160,12 +162,12 @@ def show(
             raise typer.Exit(NEGATIVE)
     row = found[0]
     if as_json:
-        print_json({"record": fields_of(row), "exchange": whole})
+        print_json({"record": fields_of(row), "usage_details": details, "exchange": whole})
         return
-    _print_exchange(row, whole)
+    _print_exchange(row, details, whole)
 
 
-def _print_exchange(row: Row, whole: dict[str, Any]) -> None:
+def _print_exchange(row: Row, details: dict[str, int], whole: dict[str, Any]) -> None:
     facts = {
         "id": row.id,
         "time": local_time(row.time_ns),
@@ -177,6 +179,7 @@ def _print_exchange(row: Row, whole: dict[str, Any]) -> None:
         "status": row.status,
         "model": row.model,
         "tokens": _tokens(row),
+        "of these": ", ".join(f"{count:,} {USAGE_DETAILS[name]}" for name, count in details.items() if count),
         "cost": None if row.cost_usd is None else f"{row.cost_usd:.6f} USD",
         "duration": seconds(row.duration),
         "first chunk": seconds(row.first_chunk),

@@ -77,14 +77,16 @@ def billing_of(usage: Mapping[str, Any]) -> Billing:
         several_prompts=len(kinds) > 1,
         incomplete=any(kind not in ("message", "compaction") for kind in kinds),
         service_tier=text_of(usage.get("service_tier"), 64),
-        cache_write_1h_tokens=_written_for_an_hour(usage, *compactions),
+        cache_write_5m_tokens=_written("ephemeral_5m_input_tokens", usage, *compactions),
+        cache_write_1h_tokens=_written("ephemeral_1h_input_tokens", usage, *compactions),
         web_searches=count_of(object_of(usage.get("server_tool_use")).get("web_search_requests")),
+        web_fetches=count_of(object_of(usage.get("server_tool_use")).get("web_fetch_requests")),
     )
 
 
-def _written_for_an_hour(*usages: Mapping[str, Any]) -> int | None:
-    """Return the sum of the tokens written to a cache for one hour; None if no usage object has such a count."""
-    counts = [count_of(object_of(usage.get("cache_creation")).get("ephemeral_1h_input_tokens")) for usage in usages]
+def _written(name: str, *usages: Mapping[str, Any]) -> int | None:
+    """Return the sum of the tokens written to a cache for one time; None if no usage object has such a count."""
+    counts = [count_of(object_of(usage.get("cache_creation")).get(name)) for usage in usages]
     known = [count for count in counts if count is not None]
     return count_of(sum(known)) if known else None
 

@@ -66,11 +66,15 @@ def usage_of(usage: Mapping[str, Any]) -> Usage:
 def billing_of(value: Mapping[str, Any]) -> Billing:
     """Return the values that the price depends on, of a response or of the event `metadata`."""
     details = [object_of(item) for item in list_of(object_of(value.get("usage")).get("cacheDetails"))]
-    hour = [count for item in details if item.get("ttl") == "1h" and (count := count_of(item.get("inputTokens")))]
+    written = {
+        ttl: [count for item in details if item.get("ttl") == ttl and (count := count_of(item.get("inputTokens")))]
+        for ttl in ("5m", "1h")
+    }
     latency = object_of(value.get("performanceConfig")).get("latency")
     return Billing(
         service_tier=_tier(object_of(value.get("serviceTier")).get("type"), latency),
-        cache_write_1h_tokens=count_of(sum(hour)) if hour else None,
+        cache_write_5m_tokens=count_of(sum(written["5m"])) if written["5m"] else None,
+        cache_write_1h_tokens=count_of(sum(written["1h"])) if written["1h"] else None,
     )
 
 

@@ -50,6 +50,8 @@ class Billing:
     """Anthropic's inference speed: ``standard`` or ``fast``."""
     region: str | None = None
     """Where Anthropic's model ran, if the request or the workspace restricts it: ``global`` or a geography."""
+    cache_write_5m_tokens: int | None = None
+    """Tokens written to a cache for five minutes; `Usage.cache_write_input_tokens` includes them."""
     cache_write_1h_tokens: int | None = None
     """Tokens written to a cache for one hour; `Usage.cache_write_input_tokens` includes them."""
     input_audio_tokens: int | None = None
@@ -66,6 +68,8 @@ class Billing:
     incomplete: bool = False
     """The price depends on something that is not read, so the cost is unknown."""
     web_searches: int | None = None
+    web_fetches: int | None = None
+    """Pages that Anthropic's server tool fetched; they have no price."""
     billed_input_tokens: int | None = None
     """Cohere's billed counts, which replace those of `Usage` for the price."""
     billed_output_tokens: int | None = None

@@ -125,6 +125,19 @@ def decode_text(encoded: bytes) -> str:
     return text
 
 
+def decode_counts(encoded: bytes) -> dict[str, int]:
+    """Return the attributes of an encoded record that are integers.
+
+    Raises:
+        ValueError: the bytes are not an encoded record.
+    """
+    try:
+        attributes = EncodedLogRecord.FromString(encoded).attributes
+    except (DecodeError, TypeError):
+        raise ValueError("not an encoded record") from None
+    return {found.key: found.value.int_value for found in attributes if found.value.HasField("int_value")}
+
+
 def assemble(records: Iterable[tuple[bytes, bytes]]) -> bytes:
     """Return a push (``ExportLogsServiceRequest``) of encoded records, in order.
 

@@ -204,7 +204,7 @@ def error_type_of(record: ExchangeRecord) -> str | None:
 
 def _exchange_lines(record: ExchangeRecord) -> list[Line]:
     asked, answered, usage = record.request_facts, record.response_facts, record.response_facts.usage
-    error_type = error_type_of(record)
+    billing, error_type = record.response_facts.billing, error_type_of(record)
     attributes: dict[str, AttributeValue | None] = {
         semconv.EXCHANGE_ID: record.id,
         semconv.CLASS: record.class_name,
@@ -241,6 +241,15 @@ def _exchange_lines(record: ExchangeRecord) -> list[Line]:
         semconv.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS: usage.cache_read_input_tokens,
         semconv.GEN_AI_USAGE_CACHE_WRITE_INPUT_TOKENS: usage.cache_write_input_tokens,
         semconv.GEN_AI_USAGE_REASONING_OUTPUT_TOKENS: usage.reasoning_output_tokens,
+        semconv.GEN_AI_USAGE_AUDIO_INPUT_TOKENS: billing.input_audio_tokens,
+        semconv.GEN_AI_USAGE_AUDIO_CACHE_READ_INPUT_TOKENS: billing.cache_read_audio_tokens,
+        semconv.GEN_AI_USAGE_AUDIO_OUTPUT_TOKENS: billing.output_audio_tokens,
+        semconv.GEN_AI_USAGE_IMAGE_INPUT_TOKENS: billing.input_image_tokens,
+        semconv.GEN_AI_USAGE_IMAGE_OUTPUT_TOKENS: billing.output_image_tokens,
+        semconv.CACHE_WRITE_5M: billing.cache_write_5m_tokens,
+        semconv.CACHE_WRITE_1H: billing.cache_write_1h_tokens,
+        semconv.WEB_SEARCHES: billing.web_searches,
+        semconv.WEB_FETCHES: billing.web_fetches,
         semconv.COST: record.cost_usd,
     }
     fields: dict[str, Any] = {

@@ -42,6 +42,11 @@ GEN_AI_USAGE_OUTPUT_TOKENS = "gen_ai.usage.output_tokens"
 GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS = "gen_ai.usage.cache_read.input_tokens"
 GEN_AI_USAGE_CACHE_WRITE_INPUT_TOKENS = "gen_ai.usage.cache_write.input_tokens"
 GEN_AI_USAGE_REASONING_OUTPUT_TOKENS = "gen_ai.usage.reasoning.output_tokens"
+GEN_AI_USAGE_AUDIO_INPUT_TOKENS = "gen_ai.usage.audio.input_tokens"
+GEN_AI_USAGE_AUDIO_CACHE_READ_INPUT_TOKENS = "gen_ai.usage.audio.cache_read.input_tokens"
+GEN_AI_USAGE_AUDIO_OUTPUT_TOKENS = "gen_ai.usage.audio.output_tokens"
+GEN_AI_USAGE_IMAGE_INPUT_TOKENS = "gen_ai.usage.image.input_tokens"
+GEN_AI_USAGE_IMAGE_OUTPUT_TOKENS = "gen_ai.usage.image.output_tokens"
 GEN_AI_OUTPUT_MESSAGES = "gen_ai.output.messages"
 
 EVENT_NAME = "event_name"
@@ -74,6 +79,24 @@ KEY = "openclaw.egress.key"
 """Fingerprint of the API key in use: 12 hex digits of its SHA-256."""
 COST = "openclaw.egress.cost.usd"
 """US dollars: what the provider stated, else tokens times the prices of `genai-prices`; absent if unknown."""
+CACHE_WRITE_5M = "openclaw.egress.usage.cache_write_5m.input_tokens"
+"""Tokens written to a cache for five minutes, a part of ``gen_ai.usage.cache_write.input_tokens``."""
+CACHE_WRITE_1H = "openclaw.egress.usage.cache_write_1h.input_tokens"
+WEB_SEARCHES = "openclaw.egress.usage.web_searches"
+"""Searches by the provider's server tool."""
+WEB_FETCHES = "openclaw.egress.usage.web_fetches"
+USAGE_DETAILS = {
+    GEN_AI_USAGE_AUDIO_INPUT_TOKENS: "audio in",
+    GEN_AI_USAGE_AUDIO_CACHE_READ_INPUT_TOKENS: "audio read from cache",
+    GEN_AI_USAGE_AUDIO_OUTPUT_TOKENS: "audio out",
+    GEN_AI_USAGE_IMAGE_INPUT_TOKENS: "images in",
+    GEN_AI_USAGE_IMAGE_OUTPUT_TOKENS: "images out",
+    CACHE_WRITE_5M: "written to cache for 5 minutes",
+    CACHE_WRITE_1H: "written to cache for 1 hour",
+    WEB_SEARCHES: "web searches",
+    WEB_FETCHES: "web fetches",
+}
+"""Counts that only the attributes of a record have, and what a page calls them."""
 OUTCOME = "openclaw.egress.outcome"
 REQUEST_SIZE = "openclaw.egress.request.size"
 RESPONSE_SIZE = "openclaw.egress.response.size"

@@ -19,8 +19,14 @@ from typing import Any, Literal, NamedTuple, Self
 
 from openclaw_egress.recording.denials import Denial
 from openclaw_egress.recording.hash_chain import GENESIS
-from openclaw_egress.recording.otlp import decode_text
-from openclaw_egress.recording.semconv import EVENT_CHECKPOINT, EVENT_DENIED, EVENT_EXCHANGE, EVENT_TUNNEL
+from openclaw_egress.recording.otlp import decode_counts, decode_text
+from openclaw_egress.recording.semconv import (
+    EVENT_CHECKPOINT,
+    EVENT_DENIED,
+    EVENT_EXCHANGE,
+    EVENT_TUNNEL,
+    USAGE_DETAILS,
+)
 from openclaw_egress.spool import usage_totals
 from openclaw_egress.spool.migrations import read_old_denial
 from openclaw_egress.spool.progress import Progress, progress_of
@@ -345,6 +351,16 @@ class SpoolReader:
         with spool_errors(self.path):
             row = self._read().execute("SELECT otlp FROM records WHERE seq = ?", (seq,)).fetchone()
         return _text_or_empty(row[0]) if row else None
+
+    def usage_details(self, seq: int) -> dict[str, int]:
+        """Return the counts of a record that only its attributes have, by `semconv.USAGE_DETAILS`."""
+        with spool_errors(self.path):
+            row = self._read().execute("SELECT otlp FROM records WHERE seq = ?", (seq,)).fetchone()
+        try:
+            counts = decode_counts(row[0]) if row else {}
+        except ValueError:  # a damaged row
+            return {}
+        return {name: counts[name] for name in USAGE_DETAILS if name in counts}
 
     def lines(self, after_seq: int = 0) -> Iterator[tuple[int, str]]:
         """Yield all stored lines with their numbers, in order."""

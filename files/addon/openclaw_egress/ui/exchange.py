@@ -18,6 +18,7 @@ from openclaw_egress.llm.conversation import (
     response_turns,
 )
 from openclaw_egress.llm.model import count_of, list_of, object_of
+from openclaw_egress.recording.semconv import USAGE_DETAILS
 from openclaw_egress.reports.stored_record import body_size, headers_of, whole_of
 from openclaw_egress.reports.text import escape, local_time, seconds, size
 from openclaw_egress.spool.reader import Row
@@ -100,8 +101,17 @@ class ExchangeView:
     """Why the record cannot be shown as a whole; empty if it can."""
 
 
-def view_of(row: Row, lines: Sequence[str], digest: Callable[[int], bytes | None]) -> ExchangeView:
-    """Return the view of a record from its row and its log lines. ``digest`` returns the ledger's hash of a line."""
+def view_of(
+    row: Row, lines: Sequence[str], digest: Callable[[int], bytes | None], details: Mapping[str, int] | None = None
+) -> ExchangeView:
+    """Return the view of a record.
+
+    Args:
+        row: the fields of the record.
+        lines: its log lines.
+        digest: returns the ledger's hash of a line.
+        details: its further counts, by `semconv.USAGE_DETAILS`.
+    """
     whole, problem = whole_of(lines)
     if missing := whole.get("missing_parts"):
         problem = f"parts {', '.join(map(str, missing))} of the record are no longer stored"
@@ -111,7 +121,7 @@ def view_of(row: Row, lines: Sequence[str], digest: Callable[[int], bytes | None
     first = row.first_chunk
     return ExchangeView(
         row=row,
-        facts=[(name, value) for name, value in _facts(row) if value],
+        facts=[(name, value) for name, value in _facts(row, details or {}) if value],
         turns=turns,
         hidden=hidden,
         cuts=cuts_of(whole) if turns else (),
@@ -125,7 +135,7 @@ def view_of(row: Row, lines: Sequence[str], digest: Callable[[int], bytes | None
     )
 
 
-def _facts(row: Row) -> Iterator[tuple[str, str]]:
+def _facts(row: Row, details: Mapping[str, int]) -> Iterator[tuple[str, str]]:
     tokens = (
         ("in", row.input_tokens),
         ("out", row.output_tokens),
@@ -148,6 +158,8 @@ def _facts(row: Row) -> Iterator[tuple[str, str]]:
     yield "provider", row.provider or ""
     yield "model", row.model or ""
     yield "tokens", ", ".join(f"{value:,} {name}" for name, value in tokens if value is not None)
+    further = ((USAGE_DETAILS[name], value) for name, value in details.items())
+    yield "of these", ", ".join(f"{value:,} {name}" for name, value in further if value)
     yield "cost", "" if row.cost_usd is None else f"{row.cost_usd:.6f} USD"
     yield "first chunk", seconds(row.first_chunk)
     yield "duration", seconds(row.duration)

@@ -139,9 +139,9 @@ class Record(Handler):
     async def get(self, number: str) -> None:
         """Show the record."""
         row, lines = await self._record(number)
-        self.finish(
-            render("record.html", view=await self.run(lambda: exchange.view_of(row, lines, self.page.reader.digest)))
-        )
+        reader = self.page.reader
+        view = await self.run(lambda: exchange.view_of(row, lines, reader.digest, reader.usage_details(row.seq)))
+        self.finish(render("record.html", view=view))
 
     async def _record(self, number: str) -> tuple[Row, list[str]]:
         found = await self.run(lambda: self._read(int(number)))
