@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from openclaw_egress.recording.records import DeniedRecord
 from openclaw_egress.spool.reader import SpoolReader
 from openclaw_egress.spool.writer import Spool
 from openclaw_egress.ui import policy, ranges
+from openclaw_egress.ui.pages import render
 
 RULE = ("sandbox", "default")
 
@@ -33,8 +35,8 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SpoolRea
 
 
 def test_uses_are_counted_since_the_policy_was_loaded(reader):
-    uses, since_ns, why = policy.read_uses(reader, "new", 0, lambda: 0.0)
-    assert uses.text(RULE) == "refused 38" and why == "the policy was loaded then"
+    uses, since_ns, why, is_assumed = policy.read_uses(reader, "new", 0, lambda: 0.0)
+    assert not is_assumed and uses.text(RULE) == "refused 38" and why == "the policy was loaded then"
     assert since_ns == ranges.time_of(reader, 11)
 
 
@@ -44,14 +46,16 @@ def test_policy_that_is_not_the_newest_has_no_uses(reader):
 
 def test_count_stops_when_its_time_is_over_and_says_since_when(reader):
     times = iter(range(100))
-    uses, since_ns, why = policy.read_uses(reader, "new", 0, lambda: float(next(times)))
+    uses, since_ns, why, is_assumed = policy.read_uses(reader, "new", 0, lambda: float(next(times)))
+    assert is_assumed
     assert uses.text(RULE) == "refused 14" and why == "the spool has more records than can be counted here"
     assert since_ns == ranges.time_of(reader, 24)
 
 
 def test_uses_of_a_whole_period_have_no_limit(reader):
     since_ns = ranges.time_of(reader, 20)
-    uses, counted_since_ns, why = policy.read_uses(reader, "new", since_ns, lambda: 0.0)
+    uses, counted_since_ns, why, is_assumed = policy.read_uses(reader, "new", since_ns, lambda: 0.0)
+    assert not is_assumed
     assert uses.text(RULE) == "refused 22" and (counted_since_ns, why) == (since_ns, "")
 
 
@@ -68,3 +72,19 @@ def test_damaged_event_names_no_policy(reader):
     with closing(sqlite3.connect(reader.path)) as db, db:
         db.execute("UPDATE records SET otlp = x'00112233' WHERE seq = 11")
     assert policy.read_uses(reader, "new", 0, lambda: 0.0) is None
+
+
+@pytest.mark.parametrize("cause", ["pruned", "too far away"])
+def test_policy_that_no_event_names_is_an_assumption(reader, cause):
+    """All lines of the period are counted, but the search for the event before them ends without one."""
+    if cause == "pruned":
+        with closing(sqlite3.connect(reader.path)) as db, db:
+            db.execute("DELETE FROM records WHERE seq < 20")
+    # The counting reads the clock three times, so the search has time for one range, which has no event.
+    times = iter([0.0] * 3 + [float(number) for number in range(100)])
+    clock = (lambda: 0.0) if cause == "pruned" else lambda: next(times)
+    uses, _, why, is_assumed = policy.read_uses(reader, "new", ranges.time_of(reader, 20), clock)
+    assert (uses.text(RULE), why, is_assumed) == ("refused 22", "", True)
+    view = policy.PolicyView(file="", lines=[], hidden_lines=0, digest="new", is_assumed=is_assumed)
+    assert "The page assumes that it was this policy." in render("policy.html", view=view)
+    assert "assumes" not in render("policy.html", view=replace(view, is_assumed=False))

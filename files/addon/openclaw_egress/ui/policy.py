@@ -85,6 +85,8 @@ class PolicyView:
     """Time of the oldest record counted."""
     limit: str = ""
     """Why records of the last day before that time are not counted; empty if all are."""
+    is_assumed: bool = False
+    """Whether no event that was found names the policy of the oldest records counted."""
 
 
 def read_view(settings: Settings, reader: SpoolReader, now_ns: int) -> PolicyView:
@@ -102,7 +104,7 @@ def read_view(settings: Settings, reader: SpoolReader, now_ns: int) -> PolicyVie
     counted = read_uses(reader, policy.digest, now_ns - DAY_NS, time.monotonic)
     if counted is None:
         return replace(view, problem=NOT_LOADED)
-    uses, since_ns, limit = counted
+    uses, since_ns, limit, is_assumed = counted
     by_line = _uses_by_line(policy, uses)
     return replace(
         view,
@@ -113,17 +115,18 @@ def read_view(settings: Settings, reader: SpoolReader, now_ns: int) -> PolicyVie
         others=_others(policy, uses),
         since=local_time(since_ns),
         limit=limit,
+        is_assumed=is_assumed,
     )
 
 
 def read_uses(
     reader: SpoolReader, digest: str, since_ns: int, clock: Callable[[], float]
-) -> tuple[Uses, int, str] | None:
+) -> tuple[Uses, int, str, bool] | None:
     """Count the decisions of the policy with this digest, the newest first.
 
     Returns:
-        The counts, the time of the oldest record counted, and why it is later than ``since_ns`` (empty if it is not);
-        None if the newest event names another policy.
+        The counts, the time of the oldest record counted, why it is later than ``since_ns`` (empty if it is not), and
+        whether the policy of the oldest records is an assumption; None if the newest event names another policy.
     """
     uses, before_load, loaded = Uses(), Uses(), None
     first, last = reader.find_range(since_ns)
@@ -133,19 +136,22 @@ def read_uses(
         for event in reader.query(Filters(event_names=[EVENT_POLICY], newest_first=True).within(low, top)):
             if _digest_in(reader.line(event.seq)) != digest:
                 # The lines between the two events were decided by the other policy.
-                return None if loaded is None else (uses, loaded.time_ns, LOADED_THEN)
+                return None if loaded is None else (uses, loaded.time_ns, LOADED_THEN, False)
             before_load.add(reader.rule_counts(event.seq, end))
             uses.merge(before_load)
             before_load, loaded, end = Uses(), event, event.seq
         before_load.add(reader.rule_counts(low, end))
     if low > first:
         uses.merge(before_load)
-        return uses, ranges.time_of(reader, low), "the spool has more records than can be counted here"
-    # The policy of the oldest lines was loaded before them. If that event is not stored, assume that it was this one.
-    if _digest_before(reader, first, clock) not in (None, digest):
-        return None if loaded is None else (uses, loaded.time_ns, LOADED_THEN)
+        limit = "the spool has more records than can be counted here"
+        return uses, ranges.time_of(reader, low), limit, True
+    # The policy of the oldest lines was loaded before them. If that event is not stored, or too old to be found in
+    # time, assume that it was this one.
+    loaded_before = _digest_before(reader, first, clock)
+    if loaded_before not in (None, digest):
+        return None if loaded is None else (uses, loaded.time_ns, LOADED_THEN, False)
     uses.merge(before_load)
-    return uses, since_ns, ""
+    return uses, since_ns, "", loaded_before is None
 
 
 def _digest_before(reader: SpoolReader, seq: int, clock: Callable[[], float]) -> str | None:
