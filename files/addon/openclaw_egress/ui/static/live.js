@@ -57,7 +57,9 @@ function describe() {
   const texts = [];
   if (added) texts.push(`${number(added)} new since the page was opened`);
   if (leftOut) texts.push(`${number(leftOut)} lines not shown`);
-  status.textContent = texts.join("; ") || "waiting for records";
+  const text = texts.join("; ") || "waiting for records";
+  // A screen reader reads a changed status aloud, and events without records arrive all the time.
+  if (status.textContent !== text) status.textContent = text;
 }
 
 function show(event) {
