@@ -61,10 +61,12 @@ def _print_providers(terminalreporter: pytest.TerminalReporter) -> None:
     for provider, case, stated in cells:
         rows.setdefault(provider, {})[case] = stated
     cases = list(dict.fromkeys(case for _, case, _ in cells))
-    terminalreporter.write_line("provider".ljust(18) + "".join(case.ljust(10) for case in cases))
-    for provider, row in rows.items():
-        words = [row.get(case, "MISSING").partition(":")[0] for case in cases]
-        terminalreporter.write_line(provider.ljust(18) + "".join(word.ljust(10) for word in words))
+    table = [["provider", *cases]]
+    table += [[name, *(row.get(case, "MISSING").partition(":")[0] for case in cases)] for name, row in rows.items()]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for line in table:
+        words = (word.ljust(width) for word, width in zip(line, widths, strict=True))
+        terminalreporter.write_line(" ".join(words).rstrip())
     for provider, case, stated in cells:
         if stated != "equal":
             terminalreporter.write_line(f"{provider}, {case}: {stated}")

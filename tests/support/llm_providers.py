@@ -798,7 +798,8 @@ def cohere_answer(request: Request) -> Answer:
     tokens = tokens_of(request.json)
     usage: Json = {
         "billed_units": {"input_tokens": 1, "output_tokens": tokens["output"]},
-        "tokens": {"input_tokens": tokens["uncached"], "output_tokens": tokens["output"]},
+        "tokens": {"input_tokens": tokens["uncached"] + tokens["cache_read"], "output_tokens": tokens["output"]},
+        "cached_tokens": tokens["cache_read"],
     }
     more: Json = {"model": request.model, "usage": usage}
     texts = text_deltas(request)
