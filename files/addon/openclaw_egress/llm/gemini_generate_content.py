@@ -31,12 +31,6 @@ from openclaw_egress.llm.model import (
 from openclaw_egress.llm.partial_arguments import PartialArguments, Room
 
 _MAX_CANDIDATES = 128
-# The names of google.rpc.Code without OK.
-_ERRORS = frozenset(
-    """ABORTED ALREADY_EXISTS CANCELLED DATA_LOSS DEADLINE_EXCEEDED FAILED_PRECONDITION INTERNAL INVALID_ARGUMENT
-    NOT_FOUND OUT_OF_RANGE PERMISSION_DENIED RESOURCE_EXHAUSTED UNAUTHENTICATED UNAVAILABLE UNIMPLEMENTED
-    UNKNOWN""".split()  # noqa: SIM905
-)
 # With `$alt=json;enum-encoding=int`, as Google's Go client asks, names are numbers. Gemini API and Vertex AI number the
 # further reasons differently.
 _NUMBERED_REASONS = {1: "STOP", 2: "MAX_TOKENS", 3: "SAFETY", 4: "RECITATION", 5: "OTHER"}
@@ -98,14 +92,6 @@ def _id_in(value: Mapping[str, Any]) -> str | None:
     return text_of(_unwrapped(value).get("responseId")) or text_of(value.get("traceId"))
 
 
-def error_in(value: Mapping[str, Any]) -> str | None:
-    """Return the error type of a response, with the name that Google or another maker gives to the error."""
-    if value.get("error") is None:
-        return None
-    error = object_of(value["error"])
-    return error_of({"code": error.get("code"), "type": error.get("status") or error.get("type")}, _ERRORS)
-
-
 def _candidates(response: Mapping[str, Any]) -> list[tuple[int, Mapping[str, Any]]]:
     """Return the candidates with their indexes. JSON omits the index 0."""
     found: list[tuple[int, Mapping[str, Any]]] = []
@@ -146,7 +132,7 @@ def _whole(value: Mapping[str, Any]) -> ResponseFacts:
         billing=replace(
             billing_of(object_of(response.get("usageMetadata"))), incomplete=unknown or _searched(response)
         ),
-        error_type=error_in(value),
+        error_type=error_of(value.get("error")),
     )
 
 
@@ -170,7 +156,7 @@ class _Assembler:
         response = _unwrapped(value)
         self._model = text_of(response.get("modelVersion")) or self._model
         self._id = _id_in(value) or self._id
-        self._error = error_in(value) or self._error
+        self._error = error_of(value.get("error")) or self._error
         self._reasons |= _reasons(response)
         self._searched = self._searched or _searched(response)
         metadata = object_of(response.get("usageMetadata"))
@@ -269,13 +255,12 @@ API = Api(
         "aiplatform.googleapis.com": "gcp.vertex_ai",
         "cloudcode-pa.googleapis.com": "gcp.gen_ai",
     },
-    error_types=_ERRORS,
 )
 
 
 def _embedded(value: Mapping[str, Any]) -> ResponseFacts:
     usage = usage_of(object_of(value.get("usageMetadata")))
-    return ResponseFacts(usage=Usage(input_tokens=usage.input_tokens), error_type=error_in(value))
+    return ResponseFacts(usage=Usage(input_tokens=usage.input_tokens), error_type=error_of(value.get("error")))
 
 
 EMBED = replace(

@@ -16,8 +16,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from openclaw_egress.llm.gemini_generate_content import API as GENERATE_CONTENT
-from openclaw_egress.llm.gemini_generate_content import error_in
 from openclaw_egress.llm.message_builder import Parts
 from openclaw_egress.llm.model import (
     Api,
@@ -25,6 +23,7 @@ from openclaw_egress.llm.model import (
     ResponseFacts,
     Usage,
     count_of,
+    error_of,
     list_of,
     object_of,
     text_of,
@@ -72,7 +71,7 @@ def _tokens_of(modality: str, usage: Mapping[str, Any], *members: str) -> int | 
 
 
 def _whole(value: Mapping[str, Any]) -> ResponseFacts:
-    error = error_in(value)
+    error = error_of(value.get("error"))
     if value.get("object") != "interaction":
         return ResponseFacts(error_type=error)
     status = text_of(value.get("status"))
@@ -94,7 +93,7 @@ class _Assembler:
         self._parts = Parts()
 
     def take(self, value: Mapping[str, Any]) -> None:
-        self._error = error_in(value) or self._error
+        self._error = error_of(value.get("error")) or self._error
         interaction = object_of(value.get("interaction"))
         if interaction:
             self._interaction = {name: interaction[name] for name in _MEMBERS if name in interaction}
@@ -146,5 +145,4 @@ API = Api(
     stream_default=False,
     operation="generate_content",
     certain_at=frozenset({"gcp.gemini", "gcp.vertex_ai"}),
-    error_types=GENERATE_CONTENT.error_types,
 )

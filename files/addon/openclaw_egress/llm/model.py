@@ -15,12 +15,19 @@ OTHER_ERROR = "_OTHER"
 """Error type for an error whose name is not known here; the semantic conventions define this value."""
 
 SHARED_ERROR_TYPES = frozenset(
-    # Anthropic's `error.type`, then OpenAI's `error.code` and `error.type`, from their pages on errors.
+    # Anthropic's `error.type`, then OpenAI's `error.code` and `error.type`, from their pages on errors. Then the names
+    # of google.rpc.Code without OK, and those of Azure, Cerebras, Mistral, Moonshot AI, Perplexity and vLLM.
     """api_error authentication_error billing_error conflict_error invalid_request_error not_found_error
     overloaded_error permission_error rate_limit_error request_too_large timeout_error
     account_deactivated content_filter context_length_exceeded image_parse_error insufficient_quota invalid_api_key
     invalid_image invalid_prompt model_not_found rate_limit_exceeded requests server_error server_overloaded tokens
-    unsupported_parameter unsupported_value vector_store_timeout""".split()  # noqa: SIM905
+    unsupported_parameter unsupported_value vector_store_timeout
+    ABORTED ALREADY_EXISTS CANCELLED DATA_LOSS DEADLINE_EXCEEDED FAILED_PRECONDITION INTERNAL INVALID_ARGUMENT
+    NOT_FOUND OUT_OF_RANGE PERMISSION_DENIED RESOURCE_EXHAUSTED UNAUTHENTICATED UNAVAILABLE UNIMPLEMENTED UNKNOWN
+    DeploymentNotFound RateLimitReached request_quota_exceeded token_quota_exceeded too_many_requests_error
+    wrong_api_key invalid_model rate_limited service_tier_capacity_exceeded
+    engine_overloaded_error exceeded_current_quota_error invalid_authentication_error permission_denied_error
+    rate_limit_reached_error resource_not_found_error BadRequestError InternalServerError NotFoundError""".split()  # noqa: SIM905
 )
 """Error types that a response of any API can name: gateways translate APIs and mix the names."""
 EXCEPTION = ":exception"
@@ -246,12 +253,12 @@ def first_count(*values: object) -> int | None:
 def error_of(value: object, own: frozenset[str] = frozenset()) -> str | None:
     """Return the error type of an error object `{"type": …, "code": …}`: its code if known, else its type.
 
-    `own` are the error types of the API.
+    Google names the type `status`. `own` are the error types of the API.
     """
     if value is None:
         return None
     error = object_of(value)
-    for word in (error.get("code"), error.get("type")):
+    for word in (error.get("code"), error.get("type"), error.get("status")):
         if isinstance(word, str) and (word in SHARED_ERROR_TYPES or word in own):
             return word
     return OTHER_ERROR

@@ -16,9 +16,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from openclaw_egress.llm import anthropic, gemini_generate_content, openai_chat
-from openclaw_egress.llm.gemini_generate_content import error_in
-from openclaw_egress.llm.model import Api, ResponseFacts
+from openclaw_egress.llm import anthropic, openai_chat
+from openclaw_egress.llm.model import Api, ResponseFacts, error_of
 
 _METHOD = ":(?:rawPredict|streamRawPredict)$"
 
@@ -31,7 +30,7 @@ class _Assembler:
         self._error: str | None = None
 
     def take(self, value: Mapping[str, Any]) -> None:
-        self._error = error_in(value) or self._error
+        self._error = error_of(value.get("error")) or self._error
         self._inner.take(value)
 
     def facts(self) -> ResponseFacts:
@@ -50,14 +49,12 @@ def _partner(api: Api, name: str, path: str, *examples: str) -> Api:
         name=name,
         path=re.compile(path + _METHOD),
         examples=examples,
-        whole=lambda value: replace(api.whole(value), error_type=error_in(value)),
         assembler=lambda: _Assembler(api),
         stream_default=None,
         stream_in_path=re.compile(r":streamRawPredict$"),
         model_in_path=re.compile(r"/([^/]{1,256})" + _METHOD),
         hosts={},
         other_paths=None,
-        error_types=gemini_generate_content.API.error_types,
     )
 
 
