@@ -36,6 +36,7 @@ class Recorded:
     content_encoding: str | None
     headers: dict[str, str]
     chunks: list[bytes] = field(default_factory=list)
+    aborted: bool = False
 
     def decoded(self) -> bytes:
         decoder = BodyDecoder(self.content_encoding)
@@ -55,25 +56,58 @@ class Recorded:
         return read_request(host, self.path, self.request)
 
 
-def _transport(http: Any, context: ssl.SSLContext, exchanges: list[Recorded]) -> Any:
-    """Return a transport of `httpx` or `httpx2` that records each exchange."""
+@dataclass(frozen=True)
+class Reply:
+    """A response that a test states. `cut`: the connection ends within the body."""
+
+    status: int
+    content_type: str
+    pieces: list[bytes]
+    cut: bool = False
+
+    def sent(self) -> list[bytes]:
+        if not self.cut:
+            return self.pieces
+        body = b"".join(self.pieces)
+        return [body[at : at + 64] for at in range(0, len(body) // 2, 64)]
+
+
+def _replay(http: Any, reply: Reply) -> Any:
+    """Return a transport of `httpx` or `httpx2` that sends the reply to every request."""
+
+    class Body(http.SyncByteStream):  # type: ignore[misc]
+        def __iter__(self) -> Iterator[bytes]:
+            yield from reply.sent()
+            if reply.cut:
+                raise http.RemoteProtocolError("peer closed connection without sending complete message body")
+
+    def respond(_: Any) -> Any:
+        return http.Response(reply.status, headers={"content-type": reply.content_type}, stream=Body())
+
+    return http.MockTransport(respond)
+
+
+def _transport(http: Any, inner: Any, exchanges: list[Recorded]) -> Any:
+    """Return a transport of `httpx` or `httpx2` that records each exchange over the inner transport."""
 
     class Tap(http.SyncByteStream):  # type: ignore[misc]
-        def __init__(self, stream: Any, kept: list[bytes]) -> None:
+        def __init__(self, stream: Any, one: Recorded) -> None:
             self._stream = stream
-            self._kept = kept
+            self._one = one
 
         def __iter__(self) -> Iterator[bytes]:
+            self._one.aborted = True
             for chunk in self._stream:
-                self._kept.append(bytes(chunk))
+                self._one.chunks.append(bytes(chunk))
                 yield chunk
+            self._one.aborted = False
 
         def close(self) -> None:
             self._stream.close()
 
     class Transport(http.BaseTransport):  # type: ignore[misc]
         def __init__(self) -> None:
-            self._inner = http.HTTPTransport(verify=context)
+            self._inner = inner
 
         def handle_request(self, request: Any) -> Any:
             response = self._inner.handle_request(request)
@@ -86,7 +120,7 @@ def _transport(http: Any, context: ssl.SSLContext, exchanges: list[Recorded]) ->
                 {name.lower(): value for name, value in headers.items()},
             )
             exchanges.append(one)
-            tap = Tap(response.stream, one.chunks)
+            tap = Tap(response.stream, one)
             return http.Response(response.status_code, headers=headers, stream=tap, extensions=response.extensions)
 
         def close(self) -> None:
@@ -152,8 +186,8 @@ class Clients:
         self.exchanges: list[Recorded] = []
         context = ssl.create_default_context(cafile=str(providers.ca_file))
         base = self._base = f"https://localhost:{providers.port}"
-        self._http = httpx2.Client(transport=_transport(httpx2, context, self.exchanges))
-        self._http1 = httpx.Client(transport=_transport(httpx, context, self.exchanges))
+        self._http = httpx2.Client(transport=_transport(httpx2, httpx2.HTTPTransport(verify=context), self.exchanges))
+        self._http1 = httpx.Client(transport=_transport(httpx, httpx.HTTPTransport(verify=context), self.exchanges))
         self.anthropic = anthropic.Anthropic(
             api_key="sk-ant-test", base_url=base, max_retries=0, http_client=self._http
         )
@@ -191,7 +225,12 @@ class Clients:
 
     def ollama_with(self, headers: dict[str, str]) -> ollama.Client:
         """Return a client that sends the headers with every request."""
-        return ollama.Client(self._base, headers=headers, transport=_transport(httpx, self._context, self.exchanges))
+        inner = httpx.HTTPTransport(verify=self._context)
+        return ollama.Client(self._base, headers=headers, transport=_transport(httpx, inner, self.exchanges))
+
+    def replaying(self, reply: Reply, http: Any = httpx2) -> Any:
+        """Return a client of `httpx2` or `httpx` that gets the reply to every request."""
+        return http.Client(transport=_transport(http, _replay(http, reply), self.exchanges))
 
     def rest(self, path: str, body: dict[str, Any]) -> None:
         """Send a request that no SDK sends, and read the response to its end."""

@@ -24,10 +24,11 @@ import openai
 import pytest
 from google.genai import errors, types
 
-from openclaw_egress.llm import Usage, token_counting
+from openclaw_egress.llm import OTHER_ERROR, Usage, token_counting
 from openclaw_egress.llm.conversation import response_turns
 from openclaw_egress.llm.registry import APIS, api_of
 from tests.support.llm_providers import LLMProviders
+from tests.unit.provider_dialects import DIALECTS, Dialect
 from tests.unit.provider_recording import Clients
 from tests.unit.sdk_usage import anthropic_stream, of_anthropic, of_bedrock, of_chat, of_gemini, of_ollama, of_responses
 
@@ -47,6 +48,7 @@ class Told:
     calls: list[tuple[str, Any]] = field(default_factory=list)
     reasons: tuple[str, ...] = ()
     error: str | None = None
+    cost: float | None = None
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ def take_chat(choice: Any, message: Any, told: Told) -> None:
         for thought in (getattr(piece, "raw", None) or {}).get("thinking", []):
             told.reasoning += thought["text"]
         told.text += piece if isinstance(piece, str) else getattr(piece, "text", None) or ""
-    told.reasoning += getattr(message, "reasoning", None) or ""
+    told.reasoning += getattr(message, "reasoning", None) or getattr(message, "reasoning_content", None) or ""
     for call in getattr(message, "tool_calls", None) or []:
         name, arguments = told.calls.pop() if told.calls else ("", "")
         told.calls.append((name or call.function.name, arguments + (call.function.arguments or "")))
@@ -127,23 +129,32 @@ def end_chat(told: Told) -> None:
     told.calls = [(name, json.loads(arguments)) for name, arguments in told.calls]
 
 
-def ask_chat(client: Callable[[Clients], Any]) -> Callable[[Ask, Told], None]:
+def ask_chat(
+    client: Callable[[Ask], Any],
+    of_usage: Callable[[Any], tuple[Usage, float | None]] = lambda usage: (of_chat(usage), None),
+) -> Callable[[Ask, Told], None]:
     def call(ask: Ask, told: Told) -> None:
-        create = client(ask.clients).chat.completions.create
+        create = client(ask).chat.completions.create
         if not ask.streamed:
             whole = create(model=ask.model, messages=MESSAGES)
             take_chat(whole.choices[0], whole.choices[0].message, told)
-            told.usage = of_chat(whole.usage)
+            told.usage, told.cost = of_usage(whole.usage)
             return
         options = {} if client is of_groq else {"stream_options": {"include_usage": True}}
         for chunk in create(model=ask.model, messages=MESSAGES, stream=True, extra_headers=ask.headers, **options):
-            usage = chunk.usage or (chunk.x_groq.usage if client is of_groq and chunk.x_groq else None)
-            told.usage = of_chat(usage) if usage else told.usage
+            # Groq, and Moonshot AI, have the usage in further places.
+            holders = [chunk, getattr(chunk, "x_groq", None), *chunk.choices]
+            for usage in filter(None, (getattr(holder, "usage", None) for holder in holders)):
+                told.usage, told.cost = of_usage(usage)
             for choice in chunk.choices:
                 take_chat(choice, choice.delta, told)
         end_chat(told)
 
     return call
+
+
+def ask_dialect(dialect: Dialect) -> Callable[[Ask, Told], None]:
+    return ask_chat(lambda ask: dialect.client(ask.clients.replaying(dialect.reply(ask.case))), dialect.told)
 
 
 def ask_completions(ask: Ask, told: Told) -> None:
@@ -160,8 +171,8 @@ def ask_completions(ask: Ask, told: Told) -> None:
             told.reasons = (choice.finish_reason,) if choice.finish_reason else told.reasons
 
 
-def of_groq(clients: Clients) -> groq.Groq:
-    return clients.groq
+def of_groq(ask: Ask) -> groq.Groq:
+    return ask.clients.groq
 
 
 def ask_mistral(client: Callable[[Clients], Any], **given: Any) -> Callable[[Ask, Told], None]:
@@ -328,9 +339,11 @@ def ask_images(ask: Ask, told: Told) -> None:
 
 
 def error_in(body: Any) -> str:
-    """Return the word for an error in OpenAI's form, which an SDK gives with or without the outer object."""
-    inner = body.get("error", body)
-    return str(inner.get("code") or inner.get("type"))
+    """Return the name of an error in OpenAI's form or Google's, which an SDK gives with or without the outer object."""
+    inner = body[0] if isinstance(body, list) else body
+    inner = inner.get("error", inner) if isinstance(inner, dict) else {}
+    words = (inner.get(name) for name in ("code", "type", "status"))
+    return next((word for word in words if isinstance(word, str) and not word.isdecimal()), OTHER_ERROR)
 
 
 NO_NAME = {"error": "an error has a message, and no name"}
@@ -349,7 +362,7 @@ ROWS = {
         ask_anthropic(lambda clients: clients.vertex),
         lambda e: str(e.body["error"]["type"]),
     ),
-    "openai chat": Row("api.openai.com", "chat", ask_chat(lambda clients: clients.openai), lambda e: error_in(e.body)),
+    "openai chat": Row("api.openai.com", "chat", ask_chat(lambda ask: ask.clients.openai), lambda e: error_in(e.body)),
     "openai completions": Row(
         "api.openai.com",
         "completions",
@@ -420,6 +433,10 @@ ROWS = {
         ignored=("cache_read_input_tokens",),
     ),
 }
+ROWS |= {
+    name: Row(one.host, "chat", ask_dialect(one), lambda e: error_in(e.body), one.none)
+    for name, one in DIALECTS.items()
+}
 FAILURES = (
     anthropic.APIStatusError,
     openai.APIStatusError,
@@ -484,7 +501,7 @@ def test_cell(clients: Clients, name: str, case: str, record_property: Callable[
     if case == "error":
         assert (facts.error_type, facts.usage) == (told.error, Usage())
     elif case == "aborted":
-        assert clients.providers.log[-1]["outcome"] == "aborted"
+        assert exchange.aborted or clients.providers.log[-1]["outcome"] == "aborted"
         assert told.usage is None or usage == told.usage
         assert facts.finish_reasons == told.reasons == ()
         assert facts.usage.output_tokens is None or told.usage is not None
@@ -492,6 +509,7 @@ def test_cell(clients: Clients, name: str, case: str, record_property: Callable[
         assert usage == told.usage
         assert facts.finish_reasons == told.reasons
         assert facts.error_type is None
+        assert told.cost is None or facts.billing.stated_cost == pytest.approx(told.cost)
     if case == "cached":
         assert facts.usage.cache_read_input_tokens
     if case == "reasoning":

@@ -1,0 +1,299 @@
+"""Chat Completions in the forms of other providers, as data: what their bodies have in place of OpenAI's.
+
+Sources are the providers' API references, named at each dialect. The texts and numbers are our own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import httpx2
+import openai
+
+from openclaw_egress.llm import Usage
+from tests.unit.provider_recording import Reply
+
+Json = dict[str, Any]
+Paths = Mapping[str, tuple[str, ...]]
+TEXTS = ("Grüße ", "von hier ", "✓")
+THOUGHTS = ("Let me ", "think … ")
+CALL = ("get_weather", '{"city": "Zürich"}')
+OPENAI_PATHS: Paths = {
+    "input_tokens": ("prompt_tokens",),
+    "output_tokens": ("completion_tokens",),
+    "cache_read_input_tokens": ("prompt_tokens_details.cached_tokens",),
+    "cache_write_input_tokens": ("prompt_tokens_details.cache_write_tokens",),
+    "reasoning_output_tokens": ("completion_tokens_details.reasoning_tokens",),
+}
+BY_NUMBER = {"error": "an error has a number, and no name"}
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """A provider's form of Chat Completions.
+
+    - `base`: the path before `/chat/completions`.
+    - `usage`: the usage object of a response.
+    - `error`: the body of an error.
+    - `paths`: the place of each count in the SDK's usage, where it is not OpenAI's. Several places are a sum.
+    - `cost`, `unit`: the place of the cost, and its unit in US dollars.
+    - `head`: members of every object. `first`: what comes before the first event of a stream.
+    - `choice`: members of every choice. `twice`: the name under which a chunk has its text a second time.
+    - `reasoning`: the name of the reasoning in a message.
+    - `usage_in`: where a stream has its usage: in a chunk without choices (`own`), in the one with the finish reason
+      (`last`), in its choice (`choice`), or in every chunk (`every`).
+    - `azure`: the version of the API at the path of deployments.
+    - `none`: the cells that the provider cannot have.
+    """
+
+    host: str
+    base: str
+    usage: Json
+    error: Any
+    paths: Paths = field(default_factory=dict)
+    cost: str | None = None
+    unit: float = 1.0
+    head: Json = field(default_factory=dict)
+    first: bytes = b""
+    choice: Json = field(default_factory=dict)
+    twice: Literal["text", "message"] | None = None
+    reasoning: str = "reasoning_content"
+    usage_in: Literal["own", "last", "choice", "every"] = "own"
+    azure: str | None = None
+    none: Mapping[str, str] = field(default_factory=dict)
+
+    def client(self, http: httpx2.Client) -> openai.OpenAI:
+        """Return the SDK's client for the provider."""
+        given: Any = {"api_key": "test", "max_retries": 0, "http_client": http}
+        if self.azure is not None:
+            return openai.AzureOpenAI(azure_endpoint=f"https://{self.host}", api_version=self.azure, **given)
+        return openai.OpenAI(base_url=f"https://{self.host}{self.base}", **given)
+
+    def told(self, usage: Any) -> tuple[Usage, float | None]:
+        """Return the counts and the cost in a usage object of the SDK."""
+        counts = {name: _sum(usage, places) for name, places in {**OPENAI_PATHS, **self.paths}.items()}
+        cost = _at(usage, self.cost) if self.cost is not None else None
+        return Usage(**counts), None if cost is None else cost * self.unit
+
+    def reply(self, case: str) -> Reply:
+        """Return the provider's response in a case of the table."""
+        if case == "error":
+            return Reply(400, "application/json", [json.dumps(self.error).encode()])
+        if case == "plain":
+            message = {"role": "assistant", "content": "".join(TEXTS)}
+            choice = {"index": 0, "message": message, "finish_reason": "stop"} | self.choice
+            whole = self._object("chat.completion", [choice]) | {"usage": self.usage}
+            return Reply(200, "application/json", [json.dumps(whole, ensure_ascii=False).encode()])
+        pieces = [_event(chunk) for chunk in self._chunks(case)]
+        return Reply(200, "text/event-stream", [self.first, *pieces, b"data: [DONE]\n\n"], case == "aborted")
+
+    def _object(self, kind: str, choices: list[Json]) -> Json:
+        return {"id": "c-1", "object": kind, "created": 1_790_000_000, "model": "m", "choices": choices} | self.head
+
+    def _chunks(self, case: str) -> list[Json]:
+        deltas: list[Json] = [{"role": "assistant", "content": ""}]
+        if case == "reasoning":
+            deltas += [{self.reasoning: text} for text in THOUGHTS]
+        if case == "tools":
+            name, arguments = CALL
+            head = {"index": 0, "id": "call_1", "type": "function", "function": {"name": name, "arguments": ""}}
+            deltas.append({"tool_calls": [head]})
+            for piece in (arguments[:7], arguments[7:]):
+                deltas.append({"tool_calls": [{"index": 0, "function": {"arguments": piece}}]})
+        else:
+            deltas += [{"content": text} for text in TEXTS * (4 if case == "aborted" else 1)]
+        chunks = [self._chunk(delta, None) for delta in deltas]
+        chunks.append(self._chunk({}, "tool_calls" if case == "tools" else "stop"))
+        if self.usage_in == "own":
+            chunks.append(self._object("chat.completion.chunk", []) | {"usage": self.usage})
+        elif self.usage_in == "choice":
+            chunks[-1]["choices"][0]["usage"] = self.usage
+        elif self.usage_in == "last":
+            chunks[-1]["usage"] = self.usage
+        else:
+            early = {"prompt_tokens": self.usage["prompt_tokens"], "completion_tokens": 1}
+            chunks = [chunk | {"usage": early} for chunk in chunks[:-1]] + [chunks[-1] | {"usage": self.usage}]
+        return chunks
+
+    def _chunk(self, delta: Json, reason: str | None) -> Json:
+        choice = {"index": 0, "delta": delta, "finish_reason": reason} | self.choice
+        if self.twice == "text":
+            choice["text"] = delta.get("content", "")
+        elif self.twice == "message":
+            choice["message"] = {"role": "assistant", "content": delta.get("content", "")}
+        return self._object("chat.completion.chunk", [choice])
+
+
+def _event(value: Json) -> bytes:
+    return f"data: {json.dumps(value, ensure_ascii=False)}\n\n".encode()
+
+
+def _at(value: Any, path: str) -> Any:
+    """Return the value at a path of the SDK's object, whose additional members are plain objects."""
+    for name in path.split("."):
+        value = value.get(name) if isinstance(value, dict) else getattr(value, name, None)
+    return value
+
+
+def _sum(usage: Any, places: tuple[str, ...]) -> int | None:
+    counts = [count for place in places if (count := _at(usage, place)) is not None]
+    return sum(counts) if counts else None
+
+
+def _usage(**more: Any) -> Json:
+    return {"prompt_tokens": 125, "completion_tokens": 48, "total_tokens": 173} | more
+
+
+def _error(**members: Any) -> Json:
+    return {"error": {"message": "refused", **members}}
+
+
+CACHED = {"prompt_tokens_details": {"cached_tokens": 98}}
+THOUGHT = {"completion_tokens_details": {"reasoning_tokens": 30}}
+AZURE_FILTER = {"hate": {"filtered": False, "severity": "safe"}, "jailbreak": {"filtered": False, "detected": False}}
+AZURE_FIRST: Json = {"choices": [], "created": 0, "id": "", "model": "", "object": ""}
+AZURE_FIRST |= {"prompt_filter_results": [{"prompt_index": 0, "content_filter_results": AZURE_FILTER}]}
+DIALECTS = {
+    # learn.microsoft.com/azure/ai-foundry/openai/reference, and …/openai/concepts/content-filter-annotations.
+    "azure deployment": Dialect(
+        "my.openai.azure.com",
+        "",
+        _usage(**CACHED, **THOUGHT),
+        _error(
+            code="content_filter",
+            param="prompt",
+            type=None,
+            status=400,
+            innererror={"code": "ResponsibleAIPolicyViolation", "content_filter_result": AZURE_FILTER},
+        ),
+        first=_event(AZURE_FIRST),
+        choice={"content_filter_results": AZURE_FILTER, "logprobs": None},
+        azure="2024-10-21",
+    ),
+    "azure v1": Dialect(
+        "my.services.ai.azure.com",
+        "/openai/v1",
+        _usage(**CACHED, **THOUGHT),
+        _error(code="DeploymentNotFound"),
+        first=_event(AZURE_FIRST),
+        choice={"content_filter_results": AZURE_FILTER},
+    ),
+    # openrouter.ai/docs/api-reference/overview, …/use-cases/usage-accounting, …/api-reference/errors.
+    "openrouter": Dialect(
+        "openrouter.ai",
+        "/api/v1",
+        _usage(**CACHED, **THOUGHT, cost=0.95, is_byok=False, cost_details={"upstream_inference_cost": None}),
+        _error(code=429, metadata={"provider_name": "Example"}),
+        cost="cost",
+        head={"provider": "Example"},
+        first=b": OPENROUTER PROCESSING\n\n",
+        choice={"native_finish_reason": None, "logprobs": None},
+        reasoning="reasoning",
+        none=BY_NUMBER,
+    ),
+    # docs.x.ai/developers/rest-api-reference and …/advanced-api-usage/prompt-caching/usage-and-pricing.
+    "xai": Dialect(
+        "api.x.ai",
+        "/v1",
+        _usage(**CACHED, **THOUGHT, total_tokens=203, num_sources_used=2, cost_in_usd_ticks=6_200_000),
+        {"code": "Client specified an invalid argument", "error": "Incorrect API key provided."},
+        paths={"output_tokens": ("completion_tokens", "completion_tokens_details.reasoning_tokens")},
+        cost="cost_in_usd_ticks",
+        unit=1e-10,
+        head={"citations": ["https://example.com"]},
+        none={"error": "an error has texts, and no name"},
+    ),
+    # api-docs.deepseek.com/api/create-chat-completion and …/guides/kv_cache.
+    "deepseek": Dialect(
+        "api.deepseek.com",
+        "",
+        _usage(**THOUGHT, prompt_cache_hit_tokens=98, prompt_cache_miss_tokens=27),
+        _error(type="authentication_error", param=None, code="invalid_request_error"),
+        paths={"cache_read_input_tokens": ("prompt_cache_hit_tokens",)},
+        first=b": keep-alive\n\n",
+    ),
+    # docs.together.ai/reference/chat-completions-1.
+    "together": Dialect(
+        "api.together.xyz",
+        "/v1",
+        _usage(cached_tokens=98),
+        _error(type="invalid_request_error", param=None, code="invalid_api_key"),
+        paths={"cache_read_input_tokens": ("cached_tokens",)},
+        choice={"seed": 1, "logprobs": None},
+        twice="text",
+        reasoning="reasoning",
+        usage_in="last",
+    ),
+    # docs.fireworks.ai/api-reference/post-chatcompletions.
+    "fireworks": Dialect(
+        "api.fireworks.ai",
+        "/inference/v1",
+        _usage(**CACHED),
+        _error(object="error", type="invalid_request_error"),
+        usage_in="last",
+    ),
+    # inference-docs.cerebras.ai/api-reference/chat-completions and …/support/error.
+    "cerebras": Dialect(
+        "api.cerebras.ai",
+        "/v1",
+        _usage(**CACHED, **THOUGHT),
+        {"message": "refused", "type": "invalid_request_error", "param": "api_key", "code": "wrong_api_key"},
+        head={"time_info": {"queue_time": 0.1, "total_time": 0.2}},
+        reasoning="reasoning",
+        usage_in="last",
+    ),
+    # platform.moonshot.ai/docs/api/chat.
+    "moonshot": Dialect(
+        "api.moonshot.ai",
+        "/v1",
+        _usage(cached_tokens=98),
+        _error(type="invalid_authentication_error"),
+        paths={"cache_read_input_tokens": ("cached_tokens",)},
+        usage_in="choice",
+    ),
+    # docs.perplexity.ai/api-reference/sonar-post.
+    "perplexity": Dialect(
+        "api.perplexity.ai",
+        "",
+        _usage(search_context_size="low", cost={"input_tokens_cost": 0.0001, "total_cost": 0.006}),
+        _error(type="invalid_model", code=400),
+        cost="cost.total_cost",
+        head={"citations": ["https://example.com"], "search_results": [{"title": "x", "url": "https://example.com"}]},
+        twice="message",
+        usage_in="every",
+        none={
+            "tools": "no tools",
+            "reasoning": "the reasoning is a part of the text, between tags",
+            "cached": "no count of cached tokens",
+        },
+    ),
+    # docs.z.ai/api-reference/llm/chat-completion.
+    "z.ai": Dialect(
+        "api.z.ai",
+        "/api/paas/v4",
+        _usage(**CACHED),
+        _error(code="1302"),
+        head={"request_id": "r-1"},
+        usage_in="last",
+        none=BY_NUMBER,
+    ),
+    # alibabacloud.com/help/en/model-studio/qwen-api-via-openai-chat-completions.
+    "qwen": Dialect(
+        "dashscope-intl.aliyuncs.com",
+        "/compatible-mode/v1",
+        _usage(**CACHED, **THOUGHT),
+        _error(type="invalid_request_error", param=None, code="invalid_api_key") | {"request_id": "r-1"},
+    ),
+    # ai.google.dev/gemini-api/docs/openai. An error is an array.
+    "gemini chat": Dialect(
+        "generativelanguage.googleapis.com",
+        "/v1beta/openai",
+        _usage(),
+        [{"error": {"code": 400, "message": "refused", "status": "INVALID_ARGUMENT"}}],
+        usage_in="every",
+        none={"reasoning": "the reasoning is a part of the text", "cached": "no count of cached tokens"},
+    ),
+}
