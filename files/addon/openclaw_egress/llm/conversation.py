@@ -69,6 +69,12 @@ def _turns_of(value: Mapping[str, Any]) -> Iterator[Turn]:
     for name in ("system", "instructions", "systemInstruction", "system_instruction"):
         if value.get(name):
             yield Turn("system", tuple(_content(value[name])))
+    if isinstance(value.get("preamble"), str):
+        yield Turn("system", tuple(_content(value["preamble"])))
+    # Cohere's first version has the last message of the user apart from the history.
+    for message in (*map(object_of, list_of(value.get("chat_history"))), value):
+        if isinstance(message.get("message"), str):
+            yield _message({"role": str(message.get("role") or "user").lower(), "content": message["message"]})
     for name in ("messages", "contents"):
         yield from (_message(object_of(item)) for item in list_of(value.get(name)))
     for name in ("input", "prompt"):
@@ -89,6 +95,8 @@ def response_turns(body: str) -> list[Turn]:
     found.append(object_of(object_of(value.get("output")).get("message")))  # Bedrock's Converse
     if isinstance(value.get("content"), list):
         found.append(value)
+    if isinstance(value.get("text"), str):  # Cohere's first version, and transcripts
+        found.append({"content": value["text"], "tool_calls": value.get("tool_calls")})
     turns = [_message({"role": "assistant", **message}) for message in found if message]
     # Responses calls its items `output`, Gemini's Interactions `steps`.
     items = [*list_of(value.get("output")), *list_of(value.get("steps"))]
@@ -154,7 +162,8 @@ def _message(message: Mapping[str, Any]) -> Turn:
     parts += [_media("image", image, image) for image in list_of(message.get("images"))]
     for call in map(object_of, list_of(message.get("tool_calls"))):
         function = object_of(call.get("function")) or object_of(call.get("custom")) or call
-        parts.append(_call(call.get("id"), function.get("name"), function.get("arguments") or function.get("input")))
+        given = next((function[name] for name in ("arguments", "input", "parameters") if function.get(name)), None)
+        parts.append(_call(call.get("id"), function.get("name"), given))
     return Turn(role, tuple(parts))
 
 

@@ -24,6 +24,15 @@ from openclaw_egress.llm.model import (
     text_of,
 )
 
+# The names of the deltas, then those of the beta.
+_DELTAS = {
+    "response.output_text.delta": "text",
+    "response.output_audio_transcript.delta": "text",
+    "response.function_call_arguments.delta": "tool_call",
+    "response.text.delta": "text",
+    "response.audio_transcript.delta": "text",
+}
+
 
 def usage_of(usage: Mapping[str, Any]) -> Usage:
     """Return the counts of one response."""
@@ -71,6 +80,20 @@ class _Session:
             self._error = error_of(value.get("error")) or self._error
         elif kind == "response.done":
             self._done(object_of(value.get("response")))
+        elif isinstance(kind, str) and (index := count_of(value.get("output_index"))) is not None:
+            self._piece(kind, index, value)
+
+    def _piece(self, kind: str, index: int, value: Mapping[str, Any]) -> None:
+        """Take a piece of the response in progress, whose end replaces all pieces."""
+        call, item = (self._responses, index, "call"), object_of(value.get("item"))
+        part = _DELTAS.get(kind)
+        if kind == "response.output_item.added" and item.get("type") == "function_call":
+            self._parts.open(call, "tool_call", item.get("call_id"), item.get("name"))
+        elif part == "tool_call":
+            self._parts.append(call, part, value.get("delta"))
+        elif part is not None:
+            place = count_of(value.get("content_index")) or 0
+            self._parts.append((self._responses, index, place), part, value.get("delta"))
 
     def _done(self, response: Mapping[str, Any]) -> None:
         usage = object_of(response.get("usage"))
@@ -93,6 +116,8 @@ class _Session:
         if reason := text_of(details.get("reason")) or text_of(response.get("status")):
             self._reasons[reason] = None
         number, self._responses = self._responses, self._responses + 1
+        if list_of(response.get("output")):
+            self._parts.drop((number,))
         for index, piece in enumerate(list_of(response.get("output"))):
             item = object_of(piece)
             if item.get("type") == "function_call":
