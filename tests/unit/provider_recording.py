@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import ssl
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import anthropic
@@ -24,6 +28,7 @@ from google import genai
 from openclaw_egress.llm import RequestFacts, ResponseFacts, read_request, response_reader
 from openclaw_egress.wire.content_encoding import BodyDecoder
 from tests.support.llm_providers import LLMProviders
+from tests.support.websocket_provider import Socket, WebSocketProvider
 
 
 @dataclass
@@ -227,6 +232,31 @@ class Clients:
         """Return a client that sends the headers with every request."""
         inner = httpx.HTTPTransport(verify=self._context)
         return ollama.Client(self._base, headers=headers, transport=_transport(httpx, inner, self.exchanges))
+
+    @contextmanager
+    def speaking(self, path: str, messages: list[dict[str, Any]], *, cut: bool) -> Iterator[openai.OpenAI]:
+        """Give the client of a server that sends the messages after the first one of a client, then closes.
+
+        `cut`: it sends half of them, and aborts the connection.
+        """
+        texts = [json.dumps(message, ensure_ascii=False) for message in messages]
+        sent = texts[: len(texts) // 2] if cut else texts
+        lines = [text.encode() + b"\n" for text in sent]
+        self.exchanges.append(Recorded(path, b"", "application/x-ndjson", None, {}, lines, cut))
+
+        def talk(socket: Socket) -> None:
+            socket.recv()
+            for text in sent:
+                socket.send(text)
+            if cut:
+                socket.abort()
+            else:
+                socket.close()
+
+        with TemporaryDirectory() as directory, WebSocketProvider(Path(directory), tls=False) as provider:
+            provider.talk = talk
+            url = f"ws://127.0.0.1:{provider.port}/v1"
+            yield openai.OpenAI(api_key="test", websocket_base_url=url, max_retries=0)
 
     def replaying(self, reply: Reply, http: Any = httpx2) -> Any:
         """Return a client of `httpx2` or `httpx` that gets the reply to every request."""
