@@ -98,3 +98,10 @@ def test_request(path: str, model: str, stream: bool) -> None:
 @pytest.mark.parametrize("path", ["/v1/organization/usage/completions", "/v1/completions/x", "/v1/xcompletions"])
 def test_other_paths_are_not_completions(path: str) -> None:
     assert api_of(path) is None
+
+
+def test_text_beside_a_delta_is_read_once() -> None:
+    choices = [{"index": 0, "text": "Grüße ", "delta": {"content": "Grüße "}}, {"index": 0, "text": "✓", "delta": {}}]
+    events = [f"data: {json.dumps({'choices': [choice]})}\n\n".encode() for choice in choices]
+    facts = read("text/event-stream", *events)
+    assert facts.messages == [{"role": "assistant", "parts": [{"type": "text", "content": "Grüße ✓"}]}]

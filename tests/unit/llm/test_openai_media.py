@@ -72,6 +72,13 @@ def test_embeddings_equal_openais_type() -> None:
     )
 
 
+@pytest.mark.parametrize("path", [EMBEDDINGS, TRANSCRIPTIONS])
+def test_error_without_an_outer_object_is_read(path: str) -> None:
+    error = {"object": "error", "message": "bad file", "type": "invalid_request_file", "code": "3310"}
+    assert read(path, error) == ResponseFacts(billing=read(path, {}).billing, error_type="invalid_request_file")
+    assert read(path, {"message": "x", "type": "unknown"}).error_type is None
+
+
 def test_total_of_voyage_ai_is_the_input() -> None:
     assert read(EMBEDDINGS, {**EMBEDDED, "usage": {"total_tokens": 8}}).usage == Usage(8)
 

@@ -16,7 +16,7 @@ OTHER_ERROR = "_OTHER"
 
 SHARED_ERROR_TYPES = frozenset(
     # Anthropic's `error.type`, then OpenAI's `error.code` and `error.type`, from their pages on errors. Then the names
-    # of google.rpc.Code without OK, and those of Azure, Cerebras, Mistral, Moonshot AI, Perplexity and vLLM.
+    # of google.rpc.Code without OK, and those of Azure, Cerebras, ChatGPT, Mistral, Moonshot AI, Perplexity and vLLM.
     """api_error authentication_error billing_error conflict_error invalid_request_error not_found_error
     overloaded_error permission_error rate_limit_error request_too_large timeout_error
     account_deactivated content_filter context_length_exceeded image_parse_error insufficient_quota invalid_api_key
@@ -25,7 +25,8 @@ SHARED_ERROR_TYPES = frozenset(
     ABORTED ALREADY_EXISTS CANCELLED DATA_LOSS DEADLINE_EXCEEDED FAILED_PRECONDITION INTERNAL INVALID_ARGUMENT
     NOT_FOUND OUT_OF_RANGE PERMISSION_DENIED RESOURCE_EXHAUSTED UNAUTHENTICATED UNAVAILABLE UNIMPLEMENTED UNKNOWN
     DeploymentNotFound RateLimitReached request_quota_exceeded token_quota_exceeded too_many_requests_error
-    wrong_api_key invalid_model rate_limited service_tier_capacity_exceeded
+    wrong_api_key server_is_overloaded usage_limit_reached
+    invalid_model invalid_request_file rate_limited service_tier_capacity_exceeded
     engine_overloaded_error exceeded_current_quota_error invalid_authentication_error permission_denied_error
     rate_limit_reached_error resource_not_found_error BadRequestError InternalServerError NotFoundError""".split()  # noqa: SIM905
 )
@@ -262,3 +263,12 @@ def error_of(value: object, own: frozenset[str] = frozenset()) -> str | None:
         if isinstance(word, str) and (word in SHARED_ERROR_TYPES or word in own):
             return word
     return OTHER_ERROR
+
+
+def error_in(value: Mapping[str, Any]) -> str | None:
+    """Return the error type of a response. Cerebras, Mistral and vLLM send its members without an outer object."""
+    if value.get("error") is not None or "choices" in value or not isinstance(value.get("message"), str):
+        return error_of(value.get("error"))
+    # Another object with a message, whose meaning is unknown, is not an error.
+    found = error_of(value)
+    return None if found == OTHER_ERROR else found

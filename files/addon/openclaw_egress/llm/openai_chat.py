@@ -15,12 +15,12 @@ from typing import Any
 
 from openclaw_egress.llm.message_builder import Parts
 from openclaw_egress.llm.model import (
-    OTHER_ERROR,
     Api,
     Billing,
     ResponseFacts,
     Usage,
     count_of,
+    error_in,
     error_of,
     first_count,
     list_of,
@@ -77,15 +77,6 @@ def _usage_in(value: Mapping[str, Any]) -> Mapping[str, Any]:
     return next(filter(None, found), {})
 
 
-def _error_in(value: Mapping[str, Any]) -> str | None:
-    """Return the error type of a response. Cerebras, Mistral and vLLM send its members without an outer object."""
-    if value.get("error") is not None or "choices" in value or not isinstance(value.get("message"), str):
-        return error_of(value.get("error"))
-    # Another object with a message, whose meaning is unknown, is not an error.
-    found = error_of(value)
-    return None if found == OTHER_ERROR else found
-
-
 def _whole(value: Mapping[str, Any]) -> ResponseFacts:
     reasons = [text_of(object_of(choice).get("finish_reason")) for choice in list_of(value.get("choices"))]
     return ResponseFacts(
@@ -94,7 +85,7 @@ def _whole(value: Mapping[str, Any]) -> ResponseFacts:
         finish_reasons=tuple(reason for reason in reasons[:_MAX_CHOICES] if reason),
         usage=usage_of(_usage_in(value)),
         billing=billing_of(_usage_in(value), value.get("service_tier")),
-        error_type=_error_in(value),
+        error_type=error_in(value),
     )
 
 
@@ -113,7 +104,7 @@ class _Assembler:
         self._id = text_of(value.get("id")) or self._id
         self._usage = _usage_in(value) or self._usage
         self._tier = value.get("service_tier") or self._tier
-        self._error = _error_in(value) or error_of(_groq(value).get("error")) or self._error
+        self._error = error_in(value) or error_of(_groq(value).get("error")) or self._error
         for item in list_of(value.get("choices")):
             choice = object_of(item)
             index = count_of(choice.get("index", 0))
@@ -121,11 +112,11 @@ class _Assembler:
                 continue
             if reason := text_of(choice.get("finish_reason")):
                 self._reasons[index] = reason
-            if isinstance(choice.get("delta"), dict):
-                # Together AI repeats the text of a delta beside it.
-                self._delta(index, choice["delta"])
-            else:
-                self._parts.append((index, "text"), "text", choice.get("text"))  # Completions
+            delta = object_of(choice.get("delta"))
+            self._delta(index, delta)
+            if not delta.get("content"):
+                # The text of Completions. Together AI repeats that of a delta here.
+                self._parts.append((index, "text"), "text", choice.get("text"))
 
     def _delta(self, choice: int, delta: Mapping[str, Any]) -> None:
         reasoning = delta.get("reasoning_content") or delta.get("reasoning")

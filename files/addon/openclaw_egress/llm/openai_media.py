@@ -18,7 +18,7 @@ from openclaw_egress.llm.model import (
     ResponseFacts,
     Usage,
     count_of,
-    error_of,
+    error_in,
     first_count,
     object_of,
     text_of,
@@ -34,7 +34,7 @@ def _embedded(value: Mapping[str, Any]) -> ResponseFacts:
         # Voyage AI states only the total. Nothing but the input counts.
         usage=Usage(input_tokens=first_count(usage.get("prompt_tokens"), usage.get("total_tokens"))),
         billing=Billing(stated_cost=stated_cost(usage), no_output=True),
-        error_type=error_of(value.get("error")),
+        error_type=error_in(value),
     )
 
 
@@ -63,7 +63,7 @@ def _made(value: Mapping[str, Any]) -> ResponseFacts:
             cache_read_input_tokens=count_of(given.get("cached_tokens")),
         ),
         billing=billing,
-        error_type=error_of(value.get("error")),
+        error_type=error_in(value),
     )
 
 
@@ -85,7 +85,7 @@ EMBEDDINGS = Api(
     name="embeddings",
     path=re.compile(r"/embeddings/?$"),
     examples=("/v1/embeddings", "/openai/deployments/my-embedder/embeddings"),
-    members=frozenset({"model", "id", "usage", "error"}),
+    members=frozenset({"model", "id", "usage", "error", "message", "type", "code"}),
     only_members=True,
     whole=_embedded,
     assembler=_Assembler,
@@ -108,7 +108,7 @@ AUDIO = replace(
     name="audio",
     path=re.compile(r"/audio/(?:speech|transcriptions|translations)/?$"),
     examples=("/v1/audio/speech", "/v1/audio/transcriptions"),
-    members=frozenset({"text", "usage", "error"}),
+    members=frozenset({"text", "usage", "error", "message", "type", "code"}),
     # A form has the flag of a transcription, and speech has `stream_format`.
     stream_default=None,
 )
