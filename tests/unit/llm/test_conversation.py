@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from openclaw_egress.llm import openai_chat
 from openclaw_egress.llm.conversation import Part, Turn, assembled_turns, request_turns, response_turns
 
 PICTURE = "QUJDRA=="  # 4 bytes
@@ -190,3 +191,15 @@ def test_prompts_and_texts_of_completions_are_turns() -> None:
 def test_additional_member_hides_no_turn(added: dict[str, Any]):
     turns = request_turns(json.dumps({"messages": [{"role": "user", "content": "real"}], **added}))
     assert [turn.parts[0].text for turn in turns] == ["real", "fake"]
+
+
+def test_image_of_openrouter_is_shown_and_named_in_a_stream() -> None:
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,QUJD"}}
+    message = {"role": "assistant", "content": "Here", "images": [image]}
+    shown = (Part(kind="text", text="Here"), Part(kind="media", name="image/png", size=3))
+    assert response_turns(json.dumps({"choices": [{"message": message}]})) == [Turn("assistant", shown)]
+    assembler = openai_chat.API.assembler()
+    for delta in ({"content": "Here"}, {"images": [image]}, {"images": [image]}):
+        assembler.take({"choices": [{"index": 0, "delta": delta}]})
+    parts = [{"type": "text", "content": "Here"}, {"type": "image"}, {"type": "image"}]
+    assert assembler.facts().messages == [{"role": "assistant", "parts": parts}]

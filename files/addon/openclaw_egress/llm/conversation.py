@@ -159,7 +159,8 @@ def _message(message: Mapping[str, Any]) -> Turn:
         parts += _content(content)
     if isinstance(message.get("refusal"), str):
         parts.append(Part(kind="refusal", text=message["refusal"]))
-    parts += [_media("image", image, image) for image in list_of(message.get("images"))]
+    for image in list_of(message.get("images")):
+        parts += _part(image) if isinstance(image, dict) else [_media("image", image, image)]
     for call in map(object_of, list_of(message.get("tool_calls"))):
         function = object_of(call.get("function")) or object_of(call.get("custom")) or call
         given = next((function[name] for name in ("arguments", "input", "parameters") if function.get(name)), None)

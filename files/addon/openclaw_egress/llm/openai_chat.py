@@ -98,6 +98,7 @@ class _Assembler:
         self._reasons: dict[int, str] = {}
         self._error: str | None = None
         self._parts = Parts()
+        self._images = 0
 
     def take(self, value: Mapping[str, Any]) -> None:
         self._model = text_of(value.get("model")) or self._model
@@ -127,6 +128,9 @@ class _Assembler:
             for thought in map(object_of, list_of(piece.get("thinking"))):
                 self._parts.append((choice, "reasoning"), "reasoning", thought.get("text"))
         self._parts.append((choice, "refusal"), "refusal", delta.get("refusal"))
+        for _ in list_of(delta.get("images")):  # OpenRouter
+            self._parts.open((choice, "image", self._images), "image")
+            self._images += 1
         for place, item in enumerate(list_of(delta.get("tool_calls"))):
             call = object_of(item)
             index = count_of(call.get("index", place))
