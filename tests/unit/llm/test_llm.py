@@ -516,3 +516,23 @@ def test_error_at_the_end_of_groqs_stream_is_read() -> None:
     facts = reader.finish()
     assert (facts.error_type, facts.usage) == ("_OTHER", Usage())
     assert facts.messages == [{"role": "assistant", "parts": [{"type": "text", "content": "Hi"}]}]
+
+
+def test_calls_with_the_same_index_are_distinguished_by_their_ids() -> None:
+    # Gemini's OpenAI-compatible API sends each call whole, and without an index or with the index 0.
+    assembler = CHAT.assembler()
+    for call_id, name in (("c1", "weather"), ("c2", "time")):
+        function = {"name": name, "arguments": '{"city": "Rom"}'}
+        delta = {"tool_calls": [{"id": call_id, "type": "function", "function": function}]}
+        assembler.take({"choices": [{"index": 0, "delta": delta}]})
+    (message,) = assembler.facts().messages or []
+    assert [(part["id"], part["name"]) for part in message["parts"]] == [("c1", "weather"), ("c2", "time")]
+    assert all(part["arguments"] == {"city": "Rom"} for part in message["parts"])
+
+
+def test_error_in_a_choice_is_recorded() -> None:
+    choice = {"index": 0, "finish_reason": "error", "error": {"code": 502, "message": "broken function call"}}
+    assembler = CHAT.assembler()
+    assembler.take({"choices": [choice | {"delta": {"content": ""}}]})
+    for facts in (assembler.facts(), CHAT.whole({"choices": [choice | {"message": {"content": ""}}]})):
+        assert (facts.error_type, facts.finish_reasons) == ("_OTHER", ("error",))

@@ -69,6 +69,11 @@ class Parts:
         part.length += len(text)
         part.text.write(text)
 
+    def is_another_call(self, key: Key, call_id: object) -> bool:
+        """Return whether the part `key` is a tool call with another id than this one."""
+        part, identity = self._parts.get(key), text_of(call_id)
+        return part is not None and None not in (part.call_id, identity) and part.call_id != identity
+
     def call(self, key: Key, call_id: object, name: object, arguments: object) -> None:
         """Add a tool call whose arguments arrive as one object, not as pieces of JSON text."""
         self.open(key, "tool_call", call_id, name)

@@ -77,6 +77,12 @@ def _usage_in(value: Mapping[str, Any]) -> Mapping[str, Any]:
     return next(filter(None, found), {})
 
 
+def _error_in(value: Mapping[str, Any]) -> str | None:
+    """Return the error type of a response; OpenRouter can have the error in a choice."""
+    holders = [_groq(value), *map(object_of, list_of(value.get("choices")))]
+    return error_in(value) or next(filter(None, (error_of(holder.get("error")) for holder in holders)), None)
+
+
 def _whole(value: Mapping[str, Any]) -> ResponseFacts:
     reasons = [text_of(object_of(choice).get("finish_reason")) for choice in list_of(value.get("choices"))]
     return ResponseFacts(
@@ -85,7 +91,7 @@ def _whole(value: Mapping[str, Any]) -> ResponseFacts:
         finish_reasons=tuple(reason for reason in reasons[:_MAX_CHOICES] if reason),
         usage=usage_of(_usage_in(value)),
         billing=billing_of(_usage_in(value), value.get("service_tier")),
-        error_type=error_in(value),
+        error_type=_error_in(value),
     )
 
 
@@ -99,13 +105,15 @@ class _Assembler:
         self._error: str | None = None
         self._parts = Parts()
         self._images = 0
+        # How many calls have ended of those with the same choice and index.
+        self._repeated: dict[tuple[int, int], int] = {}
 
     def take(self, value: Mapping[str, Any]) -> None:
         self._model = text_of(value.get("model")) or self._model
         self._id = text_of(value.get("id")) or self._id
         self._usage = _usage_in(value) or self._usage
         self._tier = value.get("service_tier") or self._tier
-        self._error = error_in(value) or error_of(_groq(value).get("error")) or self._error
+        self._error = _error_in(value) or self._error
         for item in list_of(value.get("choices")):
             choice = object_of(item)
             index = count_of(choice.get("index", 0))
@@ -134,11 +142,17 @@ class _Assembler:
         for place, item in enumerate(list_of(delta.get("tool_calls"))):
             call = object_of(item)
             index = count_of(call.get("index", place))
-            function = object_of(call.get("function"))
             if index is not None:
-                key = (choice, "call", index)
-                self._parts.open(key, "tool_call", call.get("id"), function.get("name"))
-                self._parts.append(key, "tool_call", function.get("arguments"))
+                self._call(choice, index, call)
+
+    def _call(self, choice: int, index: int, call: Mapping[str, Any]) -> None:
+        function, number = object_of(call.get("function")), self._repeated.get((choice, index), 0)
+        if function.get("name") and self._parts.is_another_call((choice, "call", index, number), call.get("id")):
+            # Gemini gives the same index to each call.
+            number = self._repeated[choice, index] = number + 1
+        key = (choice, "call", index, number)
+        self._parts.open(key, "tool_call", call.get("id"), function.get("name"))
+        self._parts.append(key, "tool_call", function.get("arguments"))
 
     def facts(self) -> ResponseFacts:
         reasons = dict(sorted(self._reasons.items()))
