@@ -152,7 +152,8 @@ def test_object_of_another_server_has_no_metadata() -> None:
             {"model": "m"},
             RequestFacts("generate_content", "gcp.vertex_ai", "m", False),
         ),
-        (HOST, PATH, {"agent": "deep-research"}, RequestFacts(provider_name="gcp.gemini")),
+        (HOST, PATH, {"agent": "deep-research"}, RequestFacts("generate_content", "gcp.gemini", None, False)),
+        ("discord.com", PATH, {"agent": "deep-research"}, RequestFacts()),
         ("discord.com", "/api/v10/interactions", {"model": "m"}, RequestFacts()),
     ],
 )

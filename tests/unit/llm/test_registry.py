@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from dataclasses import replace
@@ -56,6 +57,16 @@ def test_only_unreserved_characters_and_the_colon_are_decoded(code: int) -> None
 def test_path_that_other_servers_use_is_a_model_api_only_at_its_providers_hosts(path: str) -> None:
     assert is_model_api("ollama.com", path)
     assert not any(is_model_api(host, path) for host in ("ollama", "127.0.0.1", "api.openai.com", ""))
+
+
+@pytest.mark.parametrize("api", [api for api in APIS if api.certain_at], ids=lambda api: api.name)
+def test_path_is_certainly_of_its_api_at_hosts_of_its_providers(api: Api) -> None:
+    hosts = [host.replace("*", "x") for host in hosts_of("@all") or () if provider_of(host) in api.certain_at]
+    assert hosts
+    for host, path in itertools.product(hosts, api.examples):
+        assert is_model_api(host, path)
+        # There, a request without a model is of this API too.
+        assert read_request(host, path, b"{}").operation_name == api.operation
 
 
 def test_names_and_hosts_are_unique() -> None:

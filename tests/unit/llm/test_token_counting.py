@@ -126,7 +126,8 @@ def test_path_that_other_servers_can_use_is_a_model_api_only_at_its_providers_ho
     assert is_model_api(GOOGLE if ":" in path else BEDROCK, path)
 
 
-def test_request_of_cloud_code_assist_has_its_provider_only() -> None:
+def test_request_of_cloud_code_assist_has_no_model() -> None:
     body = b'{"request": {"model": "models/m", "contents": []}}'
     facts = read_request("cloudcode-pa.googleapis.com", "/v1internal:countTokens", body)
-    assert facts == RequestFacts(provider_name="gcp.gen_ai")
+    assert facts == RequestFacts("count_tokens", "gcp.gen_ai", None, False)
+    assert read_request("host.example", "/v1internal:countTokens", body) == RequestFacts()

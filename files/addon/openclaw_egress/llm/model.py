@@ -173,7 +173,7 @@ class Api:
     - `operation`: the value of `gen_ai.operation.name`; None for a path that calls no model. Its request is not read.
     - `hosts`: the provider's name (a value of `gen_ai.provider.name`) for a host name and every name below it.
     - `certain_at`: if other servers use the path too, the providers at whose hosts it certainly is this API. Elsewhere
-      its bodies are searched for credentials, as at any path. A request without a model is not of this API, and `whole`
+      its bodies are searched for credentials, as at any path, and a request without a model is not of this API. `whole`
       and the assembler must ignore an object without the API's own members. Empty if only this API uses the path.
     - `other_paths`: matches further paths that carry prompts or completions. Nothing reads their bodies.
     - `error_types`: error types of the API in addition to `SHARED_ERROR_TYPES`.
