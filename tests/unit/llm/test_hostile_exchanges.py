@@ -13,7 +13,6 @@ import re
 import tracemalloc
 from collections.abc import Iterator
 from functools import cache
-from typing import Any
 
 import pytest
 
@@ -25,6 +24,7 @@ from openclaw_egress.llm.responses_websocket import CREATE, ENDS, Lanes, Turn
 from openclaw_egress.wire.json_members import TopLevelMembers
 from tests.support.llm_providers import Request, answer, aws_event
 from tests.support.websocket_provider import response_events
+from tests.unit.llm_samples import samples_of
 
 EXCHANGES = 10_000
 TYPES = (
@@ -40,36 +40,6 @@ USAGE = {
     "prompt_tokens": 5, "completion_tokens": 7, "input_tokens": 5, "output_tokens": 7, "inputTokens": 5,
     "promptTokenCount": 5, "total_tokens": 12, "tokens": {"input_tokens": 5},
 }  # fmt: skip
-# Bodies for the APIs that the fake does not serve.
-OTHER: Any = {
-    "realtime": [
-        {"type": "response.created", "response": {"id": "r", "object": "realtime.response"}},
-        {"type": "response.done", "response": {"id": "r", "status": "completed", "output": [], "usage": USAGE}},
-    ],
-    "audio": [{"type": "transcript.text.done", "text": "Grüße ✓", "usage": USAGE}],
-    "cohere-embed": [{"id": "e", "embeddings": [[0.5]], "meta": {"tokens": USAGE}}],
-    "cohere-chat-v1": [
-        {"event_type": "text-generation", "text": "Grüße ✓"},
-        {"event_type": "stream-end", "response": {"response_id": "r", "text": "", "meta": {"tokens": USAGE}}},
-        {"response_id": "r", "text": "Hi", "finish_reason": "COMPLETE", "meta": {"tokens": USAGE}},
-    ],
-    "embed-content": [{"embedding": {"values": [0.5]}, "usageMetadata": USAGE}],
-    "interactions": [
-        {"event_type": "step.start", "index": 0, "step": {"type": "function_call", "id": "c", "name": "w"}},
-        {"event_type": "step.delta", "index": 0, "delta": {"type": "arguments_delta", "arguments": '{"a": "ß"}'}},
-        {"object": "interaction", "id": "i", "model": "m", "status": "completed", "usage": {"total_input_tokens": 5}},
-    ],
-    "responses-retrieved": [
-        {
-            "type": "response.completed",
-            "object": "response",
-            "id": "r",
-            "status": "completed",
-            "response": {"object": "response", "id": "r", "status": "completed", "background": True, "usage": USAGE},
-        },
-    ],
-    "ollama-embed": [{"model": "m", "embeddings": [[0.5]], "total_duration": 5, "prompt_eval_count": 5}],
-}
 # The models in the examples of the registrations.
 MODEL = re.compile(r"gemini-2.5-flash|claude-sonnet-4-5-20250929-v1:0|claude-[^/]+(?=:\w+Predict)|mistral-medium-3")
 # What replaces a value, or stands between two bytes.
@@ -98,7 +68,7 @@ def seeds_of(number: int) -> list[tuple[str | None, bytes, bytes]]:
         reply = answer(Request("POST", "localhost", url.partition("?")[0], {"alt": "sse"}, headers, body, sent))
         if reply.status == 200:
             found.append((reply.content_type, body, b"".join(reply.pieces)))
-    for values in [OTHER[api.name]] if api.name in OTHER else []:
+    if values := samples_of(api):
         lines = [json.dumps(value, ensure_ascii=False).encode() for value in values]
         found.append(("application/x-ndjson", b"{}", b"\n".join(lines) + b"\n"))
         found.append(("application/json", b"{}", lines[-1]))
