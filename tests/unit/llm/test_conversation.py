@@ -125,6 +125,7 @@ def test_same_conversation_reads_the_same_in_each_api(body):
         {"message": {"role": "assistant", "content": [{"type": "text", "text": "Rain."}]}},
         {"message": {"content": "Rain."}},
         {"response": "Rain."},
+        {"generated_text": "Rain."},
     ],
 )
 def test_plain_responses_of_each_api(body: dict[str, Any]):
@@ -175,6 +176,7 @@ def test_prompts_and_texts_of_completions_are_turns() -> None:
     assert response_turns(json.dumps(answers)) == said
     asked = [Turn("user", (Part(kind="text", text=text),)) for text in ("a", "b")]
     assert request_turns('{"prompt": ["a", "b"]}') == asked
+    assert request_turns('{"inputs": "a"}') == asked[:1]
     # Prompts can be lists of tokens, which no one can read.
     assert request_turns('{"prompt": [[1, 2], 3]}') == []
 

@@ -77,7 +77,7 @@ def _turns_of(value: Mapping[str, Any]) -> Iterator[Turn]:
             yield _message({"role": str(message.get("role") or "user").lower(), "content": message["message"]})
     for name in ("messages", "contents"):
         yield from (_message(object_of(item)) for item in list_of(value.get(name)))
-    for name in ("input", "prompt"):
+    for name in ("input", "prompt", "inputs"):  # Text Generation Inference has `inputs`.
         if isinstance(value.get(name), str):
             yield Turn("user", tuple(_content(value[name])))
     # Several prompts of Completions. Their answers are choices in the same order.
@@ -103,8 +103,9 @@ def response_turns(body: str) -> list[Turn]:
     turns += [_item({"role": "assistant", **object_of(item)}) for item in items]
     texts = [object_of(choice).get("text") for choice in list_of(value.get("choices"))]
     turns += [Turn("assistant", tuple(_content(text))) for text in texts if isinstance(text, str)]
-    if isinstance(value.get("response"), str):
-        turns.append(Turn("assistant", tuple(_content(value["response"]))))
+    for name in ("response", "generated_text"):  # of Ollama, and of Text Generation Inference
+        if isinstance(value.get(name), str):
+            turns.append(Turn("assistant", tuple(_content(value[name]))))
     if value.get("error"):
         turns.append(Turn("error", (Part(kind="text", text=_json(value["error"])),)))
     return [turn for turn in turns if turn.parts]

@@ -22,6 +22,7 @@ from openclaw_egress.llm import (
     openai_media,
     openai_realtime,
     openai_responses,
+    text_generation_inference,
     token_counting,
     vertex_partners,
 )
@@ -51,6 +52,8 @@ APIS: tuple[Api, ...] = (
     bedrock.INVOKE_ANTHROPIC,
     bedrock.INVOKE_EMBEDDINGS,
     bedrock.INVOKE_OTHER,
+    text_generation_inference.GENERATE,
+    text_generation_inference.GENERATE_STREAM,
     vertex_partners.ANTHROPIC,
     vertex_partners.ANTHROPIC_REGIONAL,
     vertex_partners.MISTRAL,
