@@ -18,23 +18,29 @@ from openclaw_egress.policy.model import ClassPolicy, Decision, Limits, Policy
 from openclaw_egress.proxy import counted_responses
 from openclaw_egress.proxy.access_control import INSPECT, Allowed
 from openclaw_egress.proxy.budgets import Budgets
-from openclaw_egress.proxy.counted_responses import CountedResponses
+from openclaw_egress.proxy.counted_responses import CountedResponses, Retrieved
 from openclaw_egress.proxy.recorder import Recorder
-from openclaw_egress.spool.writer import Spool
+from openclaw_egress.spool.writer import Spool, SpoolError
 
 
-def test_response_is_new_once_at_each_host() -> None:
-    counted = CountedResponses([("api.openai.com", "resp_0")])
-    assert not counted.add("api.openai.com", "resp_0")
-    assert counted.add("api.openai.com", "resp_1")
-    assert counted.add("me.openai.azure.com", "resp_1")
-    assert not counted.add("api.openai.com", "resp_1")
+def test_response_is_known_at_its_host_and_in_its_class() -> None:
+    known = Retrieved("gateway", "api.openai.com", "resp_0")
+    counted = CountedResponses([known])
+    assert known in counted
+    for other in (known._replace(class_name="sandbox"), known._replace(host="h"), known._replace(response_id="resp_1")):
+        assert other not in counted
+        counted.add(other)
+        assert other in counted
 
 
-def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_of_each_class_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(counted_responses, "MAX_RESPONSES", 2)
-    counted = CountedResponses()
-    assert [counted.add("h", name) for name in ("a", "b", "c", "c", "a")] == [True, True, True, False, True]
+    gateway = Retrieved("gateway", "h", "a")
+    counted = CountedResponses([gateway])
+    own = [Retrieved("sandbox", "h", name) for name in "abc"]
+    for response in (own[0], own[1], own[1], own[2]):
+        counted.add(response)
+    assert [response in counted for response in (gateway, *own)] == [True, False, True, True]
 
 
 DONE = {
@@ -48,12 +54,14 @@ DONE = {
 }
 
 
-def exchange(recorder: Recorder, method: str, path: str, body: dict[str, object]) -> None:
-    """Record an exchange of the class `gateway` with OpenAI."""
+def exchange(
+    recorder: Recorder, method: str, path: str, body: dict[str, object], class_name: str = "gateway"
+) -> http.HTTPFlow:
+    """Record an exchange of a class with OpenAI."""
     flow = tflow.tflow(req=http.Request.make(method, f"https://api.openai.com{path}"))
     flow.client_conn.peername = ("127.0.0.1", 1)
     decision = Decision(True, "default", Code.ALLOWED_BY_ACTION, inspect=True)
-    flow.metadata[INSPECT] = Allowed("gateway", parse_destination("api.openai.com", 443), decision)
+    flow.metadata[INSPECT] = Allowed(class_name, parse_destination("api.openai.com", 443), decision)
     recorder.requestheaders(flow)
     recorder.request(flow)
     flow.response = http.Response.make(200, json.dumps(body), {"content-type": "application/json"})
@@ -63,6 +71,7 @@ def exchange(recorder: Recorder, method: str, path: str, body: dict[str, object]
         flow.response.stream(content)
         flow.response.stream(b"")
     recorder.response(flow)
+    return flow
 
 
 def totals(spool: Spool) -> tuple[int, int, int]:
@@ -95,6 +104,38 @@ def test_response_in_the_background_counts_once_in_totals_and_budgets(tmp_path: 
             assert shares["tokens_per_day"] == pytest.approx(1.1)
             # The next process knows the responses that this one has counted, from their URLs.
             urls = list(spool.reader.counted_urls("/responses/"))
-            assert urls == [("api.openai.com", "https://api.openai.com/v1/responses/resp_1")]
+            assert urls == [("gateway", "api.openai.com", "https://api.openai.com/v1/responses/resp_1")]
+
+    asyncio.run(body())
+
+
+def test_class_that_retrieves_the_response_of_another_does_not_hide_its_usage(tmp_path: Path) -> None:
+    async def body() -> None:
+        with Spool(tmp_path / "spool.db", sync_seconds=None) as spool:
+            recorder = Recorder(spool, Metrics(), 1024 * 1024)
+            for class_name in ("sandbox", "gateway", "gateway"):
+                exchange(recorder, "GET", "/v1/responses/resp_1", DONE, class_name)
+            found = {values: usage.counts["input_tokens"] for values, usage in spool.reader.usage(("class",))}
+            assert found == {("gateway",): 1000, ("sandbox",): 1000}
+
+    asyncio.run(body())
+
+
+def test_response_whose_record_the_spool_refused_counts_in_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body() -> None:
+        with Spool(tmp_path / "spool.db", sync_seconds=None) as spool:
+            recorder = Recorder(spool, Metrics(), 1024 * 1024)
+
+            def refuse(record: object) -> None:
+                raise SpoolError("the disk is full")
+
+            with monkeypatch.context() as full:
+                full.setattr(spool, "close_exchange", refuse)
+                flow = exchange(recorder, "GET", "/v1/responses/resp_1", DONE)
+            assert flow.response is not None and flow.response.status_code == 503
+            exchange(recorder, "GET", "/v1/responses/resp_1", DONE)
+            assert totals(spool)[1] == 1100
 
     asyncio.run(body())

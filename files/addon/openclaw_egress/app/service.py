@@ -32,7 +32,7 @@ from openclaw_egress.policy.configured import configured_policy
 from openclaw_egress.proxy import memory, mitmproxy_patches
 from openclaw_egress.proxy.access_control import AccessControl
 from openclaw_egress.proxy.budgets import Budgets, Spent
-from openclaw_egress.proxy.counted_responses import CountedResponses
+from openclaw_egress.proxy.counted_responses import CountedResponses, Retrieved
 from openclaw_egress.proxy.memory_budget import MemoryBudget, container_limit, default_budget
 from openclaw_egress.proxy.options import trusted_roots
 from openclaw_egress.proxy.recorder import Recorder
@@ -150,11 +150,11 @@ class Service:
             tokens = usage.counts["input_tokens"] + usage.counts["output_tokens"]
             yield Spent(str(name), int(of), tokens, usage.counts["cost_nano_usd"])
 
-    def _counted_responses(self) -> Iterator[tuple[str, str]]:
-        """Yield the hosts and IDs of the retrieved responses whose usage the newest records have."""
-        for host, url in self.spool.reader.counted_urls("/responses/"):
+    def _counted_responses(self) -> Iterator[Retrieved]:
+        """Yield the retrieved responses whose usage the newest records have."""
+        for class_name, host, url in self.spool.reader.counted_urls("/responses/"):
             if (response_id := retrieved_id(bare_path(url))) is not None:
-                yield host.lower(), response_id
+                yield Retrieved(class_name, host.lower(), response_id)
 
     def _warn_of_plain_export(self) -> None:
         # Run in a thread, because the lookup of the endpoint's name may block.

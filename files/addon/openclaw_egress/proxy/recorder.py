@@ -40,7 +40,7 @@ from openclaw_egress.proxy.access_control import (
     Allowed,
 )
 from openclaw_egress.proxy.budgets import Budgets
-from openclaw_egress.proxy.counted_responses import CountedResponses
+from openclaw_egress.proxy.counted_responses import CountedResponses, Retrieved
 from openclaw_egress.proxy.error_responses import refusal
 from openclaw_egress.proxy.fail_closed import fails_closed, respond_failed
 from openclaw_egress.proxy.http1_limits import RESPONSE_PROBLEM
@@ -405,25 +405,23 @@ class Recorder:
             exchange.timer.cancel()
             exchange.timer = None
         end = self._now()
-        record = self._priced(self._counted_once(exchange.capture.record(outcome, end, error_type)))
+        record = exchange.capture.record(outcome, end, error_type)
+        retrieved = _retrieved(record)
+        if retrieved is not None and retrieved in self._counted:
+            record = _without_usage(record)
+        record = self._priced(record)
         self._withhold_secrets(exchange)
         self._spool.close_exchange(record)
         exchange.closed = True
+        if retrieved is not None:
+            # Not before: if the spool refuses the record, the next one has the usage.
+            self._counted.add(retrieved)
         exchange.capture.forget_bodies()
         for waiting in exchange.waiting.values():
             waiting.clear()
         self._metrics.exchanges.labels(exchange.capture.class_name, outcome).inc()
         self._metrics.duration.labels(exchange.capture.class_name).observe((end - exchange.capture.begin_ns) / 1e9)
         self._count(record)
-
-    def _counted_once(self, record: ExchangeRecord) -> ExchangeRecord:
-        """Return the record without usage if a former record has that of the same response."""
-        facts = record.response_facts
-        if not facts.background or facts.id is None or facts.usage == Usage():
-            return record
-        if self._counted.add(record.host.lower(), facts.id):
-            return record
-        return replace(record, response_facts=replace(facts, usage=Usage(), billing=Billing()))
 
     def _priced(self, record: ExchangeRecord) -> ExchangeRecord:
         """Return the record with the cost of the call, if it is known."""
@@ -571,6 +569,18 @@ class _MessageJournal:
             self._recorder._spool.update(exchange.capture.id, self._recorder._head(exchange))
         finally:
             self._recorder._spool.leave(exchange.capture.id, recorded=False)
+
+
+def _retrieved(record: ExchangeRecord) -> Retrieved | None:
+    """Return the response in the background whose usage the record has; None without one."""
+    facts = record.response_facts
+    if not facts.background or facts.id is None or facts.usage == Usage():
+        return None
+    return Retrieved(record.class_name, record.host.lower(), facts.id)
+
+
+def _without_usage(record: ExchangeRecord) -> ExchangeRecord:
+    return replace(record, response_facts=replace(record.response_facts, usage=Usage(), billing=Billing()))
 
 
 def _log_failure(what: str, error: Exception) -> None:

@@ -521,12 +521,13 @@ class SpoolReader:
                 )
             yield from usage_totals.read(self._read(), by, since_ns, until_ns, class_name, times=times).items()
 
-    def counted_urls(self, part: str, lines: int = 20_000) -> Iterator[tuple[str, str]]:
-        """Yield host and URL of exchanges with tokens whose URL contains ``part``, of the newest lines."""
+    def counted_urls(self, part: str, lines: int = 20_000) -> Iterator[tuple[str, str, str]]:
+        """Yield class, host and URL of exchanges with tokens whose URL contains ``part``, of the newest lines."""
         with spool_errors(self.path):
             yield from self._read().execute(
-                "SELECT host, url FROM records WHERE seq > (SELECT max(seq) FROM records) - ? AND event_name = ? "
-                "AND part = 0 AND input_tokens IS NOT NULL AND instr(url, ?) AND host IS NOT NULL ORDER BY seq",
+                "SELECT class, host, url FROM records WHERE seq > (SELECT max(seq) FROM records) - ? "
+                "AND event_name = ? AND part = 0 AND input_tokens IS NOT NULL AND instr(url, ?) AND host IS NOT NULL "
+                "ORDER BY seq",
                 (lines, EVENT_EXCHANGE, part),
             )
 
