@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -59,15 +60,35 @@ def read(directory: Path) -> LastAudit | None:
 
 def _of(found: Any) -> LastAudit:
     return LastAudit(
-        findings=None if found.get("findings") is None else int(found["findings"]),
-        time=None if found.get("time") is None else float(found["time"]),
-        first=int(found.get("first", 0)),
-        last=int(found.get("last", 0)),
-        sources=[str(name) for name in found.get("sources", ())],
-        codes={str(code): int(count) for code, count in found.get("codes", {}).items()},
-        failed_at=None if found.get("failed_at") is None else float(found["failed_at"]),
-        failure=str(found.get("failure", "")),
+        findings=None if found.get("findings") is None else _count(found["findings"]),
+        time=None if found.get("time") is None else _moment(found["time"]),
+        first=_count(found.get("first", 0)),
+        last=_count(found.get("last", 0)),
+        sources=[_text(name) for name in found.get("sources", ())],
+        codes={_text(code): _count(count) for code, count in found.get("codes", {}).items()},
+        failed_at=None if found.get("failed_at") is None else _moment(found["failed_at"]),
+        failure=_text(found.get("failure", "")),
     )
+
+
+def _count(value: Any) -> int:
+    # SQLite, which is asked for the time of a line, has integers of 64 bits.
+    if not 0 <= (count := int(value)) < 2**63:
+        raise ValueError
+    return count
+
+
+def _moment(value: Any) -> float:
+    if not math.isfinite(time := float(value)):
+        raise ValueError
+    return time
+
+
+def _text(value: Any) -> str:
+    """Return the text. Raise UnicodeEncodeError, a ValueError, for a single surrogate, which no page can contain."""
+    text = str(value)
+    text.encode()
+    return text
 
 
 def write_failure(directory: Path, failure: str, time: float) -> None:
@@ -106,8 +127,9 @@ def write(directory: Path, result: LastAudit) -> None:
 def gauges(directory: Path) -> dict[str, float]:
     """Return the gauges of the last audit; none if there is no readable result."""
     try:
-        found = json.loads((directory / FILE).read_text())
-        findings, time = float(found["findings"]), float(found["time"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        found = read(directory)
+    except LastAuditError:
         return {}
-    return {"audit_findings": findings, "audit_timestamp_seconds": time}
+    if found is None or found.findings is None or found.time is None:
+        return {}
+    return {"audit_findings": float(found.findings), "audit_timestamp_seconds": found.time}
