@@ -39,8 +39,8 @@ def turn():
     """Run one turn. Return the agent's reply and the provider's response."""
     seen = len(provider_log())
     said = agent_turn(f"Please answer {MARK}")
-    (answered,) = [entry for entry in provider_log()[seen:] if entry["path"] == "/v1/messages"]
-    return said, answered
+    (responded,) = [entry for entry in provider_log()[seen:] if entry["path"] == "/v1/messages"]
+    return said, responded
 
 
 @pytest.fixture(scope="module")

@@ -40,8 +40,8 @@ def main() -> None:
     """Run both clients."""
     file = Path(sys.argv[1])
     file.touch()
-    for name, asked in ASKED.items():
-        threading.Thread(target=ask, args=(name, *asked, file)).start()
+    for name, requested in ASKED.items():
+        threading.Thread(target=ask, args=(name, *requested, file)).start()
 
 
 main()

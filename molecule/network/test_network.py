@@ -86,8 +86,8 @@ def holds() -> None:
 
 def healthy(name: str) -> bool:
     """Return whether a container on VPS-1 is healthy."""
-    asked = ("docker", "exec", f"{NAME}-vps1", "docker", "inspect", name, "--format", "{{.State.Health.Status}}")
-    return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip() == "healthy"
+    requested = ("docker", "exec", f"{NAME}-vps1", "docker", "inspect", name, "--format", "{{.State.Health.Status}}")
+    return subprocess.run(requested, capture_output=True, text=True, check=False).stdout.strip() == "healthy"
 
 
 def test_each_network_reaches_its_listener_and_nothing_else():
@@ -98,11 +98,11 @@ def test_root_in_the_gateway_reaches_only_listeners_without_firewall_rules():
     """Flush the rules. Until the firewall entrypoint restores them (three seconds), only listeners are reachable."""
     before = ways_out()
     flush = "iptables -F; iptables -t nat -F EGRESS-SHARED-PORT; ip6tables -F"
-    asked = ("docker", "exec", "--user", "0:0", "openclaw-gateway", "sh", "-c", f'{flush}; exec "$@"', "sh")
+    requested = ("docker", "exec", "--user", "0:0", "openclaw-gateway", "sh", "-c", f'{flush}; exec "$@"', "sh")
     every = LISTENERS - {SHARED_PORT}
 
     def found() -> set[str]:
-        reached = set(on("vps1", *asked, "python3", "-c", REACHED, *LISTENERS, *ELSEWHERE).split())
+        reached = set(on("vps1", *requested, "python3", "-c", REACHED, *LISTENERS, *ELSEWHERE).split())
         assert reached <= every
         return reached
 
@@ -216,13 +216,13 @@ except OSError as problem:
 
 
 def test_agent_turn_works_and_is_recorded_at_the_level_network():
-    def answered() -> list[str]:
+    def responded() -> list[str]:
         # Look at the model calls only, because browsers of other tests request icons.
         return [entry["request_body_sha256"] for entry in provider_log() if entry.get("method") == "POST"]
 
-    before = answered()
+    before = responded()
     assert "Hello from the provider stand-in" in agent_turn("hello at the level network")
-    new = answered()[len(before) :]
+    new = responded()[len(before) :]
     query = f'{{service_name="openclaw-proxy"}} |= "{new[-1]}"'
     assert soon(lambda: loki(query)), "no record in Loki has the digest of the request that the provider received"
 

@@ -41,7 +41,7 @@ def test_second_rollback_changes_nothing():
 
 
 @pytest.fixture(scope="module")
-def asked():
+def requested():
     """Return the clients' log from before the change to the level `network` until after the rollback, by client."""
     lines = json_lines("vps1", "/var/log/clients.jsonl")
     return {name: [line for line in lines if line["client"] == name] for name in ("published", "proxied")}
@@ -52,25 +52,25 @@ def seconds(mark: str) -> float:
     return float((ROOT / "build/lab" / f"rollback.{mark}").read_text())
 
 
-def test_no_client_failed_while_the_level_changed_in_both_directions(asked):
+def test_no_client_failed_while_the_level_changed_in_both_directions(requested):
     taken_back = seconds("taken_back")
-    meanwhile = [line for line in asked["proxied"] if line["time"] < taken_back]
+    meanwhile = [line for line in requested["proxied"] if line["time"] < taken_back]
     assert len(meanwhile) > 100
     assert [line for line in meanwhile if line["error"]] == []
 
 
-def test_published_port_was_down_only_while_the_gateway_was_recreated(asked, capsys):
+def test_published_port_was_down_only_while_the_gateway_was_recreated(requested, capsys):
     """Count three outages: the change to the level `network`, the change to `application`, and the rollback."""
     gaps: list[list[float]] = []
-    answered = True
-    for line in asked["published"]:
-        if line["error"] and answered:
+    responded = True
+    for line in requested["published"]:
+        if line["error"] and responded:
             gaps.append([])
         if line["error"]:
             gaps[-1].append(line["time"])
-        answered = not line["error"]
-    assert answered, "the last request failed"
+        responded = not line["error"]
+    assert responded, "the last request failed"
     with capsys.disabled():
         for times in gaps:
             print(f"the published port was unavailable for {times[-1] - times[0]:.1f} s, {len(times)} requests failed")
-    assert len(gaps) == 3, [line for line in asked["published"] if line["error"]]
+    assert len(gaps) == 3, [line for line in requested["published"] if line["error"]]

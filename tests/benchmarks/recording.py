@@ -106,8 +106,8 @@ def load(pid: int, proxy: str, url: str, file: Path, ca: Path) -> Load:
     before = cpu_seconds(pid)
     said = subprocess.run([*LOAD, str(CLIENTS), str(SECONDS), proxy, url, file, ca], check=True, stdout=subprocess.PIPE)
     used = cpu_seconds(pid) - before
-    told = json.loads(said.stdout)
-    return Load(told["requests"] / told["seconds"], used / told["requests"] * 1e6)
+    returned = json.loads(said.stdout)
+    return Load(returned["requests"] / returned["seconds"], used / returned["requests"] * 1e6)
 
 
 def pin(pid: int, processor: int) -> None:

@@ -69,8 +69,8 @@ def test_invalid_values_are_reported_for_each_host(deploy, mistakes):
     said = deploy({"openclaw_gateways": {"hosts": hosts}, "openclaw_loki": {"hosts": {"two": {}}}})
     assert "PLAY [Prepare Loki on VPS-2]" not in said, "the mistakes were reported only after tasks ran on VPS-2"
     for name, (_, named) in mistakes.items():
-        told = " ".join(re.findall(rf"(?:failed|fatal): \[{name}\].*?(?=\[ERROR\]|PLAY RECAP)", said))
-        assert "Nothing was changed." in told and named in told, f"{name}: {told or said}"
+        result = " ".join(re.findall(rf"(?:failed|fatal): \[{name}\].*?(?=\[ERROR\]|PLAY RECAP)", said))
+        assert "Nothing was changed." in result and named in result, f"{name}: {result or said}"
 
 
 def test_mistyped_variable_is_reported(deploy):

@@ -44,7 +44,7 @@ HOSTS = {
 
 
 @pytest.fixture(scope="module")
-def told(run: Run, tmp_path_factory: pytest.TempPathFactory):
+def result(run: Run, tmp_path_factory: pytest.TempPathFactory):
     """Run the role twice. Return each host's settings for sandboxes, and the messages of the second run."""
     at: Path = tmp_path_factory.mktemp("sandboxes")
     hosts, dockers = {}, {}
@@ -78,35 +78,35 @@ def told(run: Run, tmp_path_factory: pytest.TempPathFactory):
     return found, runs[0].stdout, runs[1].stdout
 
 
-def test_sandbox_of_a_class_without_destinations_has_no_network(told):
-    docker = told[0]["closed"]
+def test_sandbox_of_a_class_without_destinations_has_no_network(result):
+    docker = result[0]["closed"]
     assert docker["network"] == "none"
     assert docker["env"]["HTTPS_PROXY"] == docker["env"]["http_proxy"] == "http://172.30.0.250:8082"
     assert docker["env"]["ALL_PROXY"] == docker["env"]["all_proxy"] == "http://172.30.0.250:8081"
 
 
-def test_sandbox_of_a_class_with_destinations_has_a_network_and_its_listener(told):
-    assert told[0]["opened"]["network"] == "bridge"
-    assert told[0]["opened"]["env"]["HTTP_PROXY"] == "http://172.30.0.250:9082"
+def test_sandbox_of_a_class_with_destinations_has_a_network_and_its_listener(result):
+    assert result[0]["opened"]["network"] == "bridge"
+    assert result[0]["opened"]["env"]["HTTP_PROXY"] == "http://172.30.0.250:9082"
 
 
-def test_the_operators_network_and_variables_are_kept(told):
-    assert told[0]["report"]["network"] == "mine"
-    assert told[0]["browserless"]["env"]["TOKEN"] == "hunter2"
+def test_the_operators_network_and_variables_are_kept(result):
+    assert result[0]["report"]["network"] == "mine"
+    assert result[0]["browserless"]["env"]["TOKEN"] == "hunter2"
 
 
-def test_class_missing_from_the_policy_has_no_listener(told):
-    assert "ALL_PROXY" not in told[0]["browserless"]["env"]
-    assert told[0]["classless"]["network"] == "none"
-    assert "HTTP_PROXY" not in told[0]["classless"]["env"]
+def test_class_missing_from_the_policy_has_no_listener(result):
+    assert "ALL_PROXY" not in result[0]["browserless"]["env"]
+    assert result[0]["classless"]["network"] == "none"
+    assert "HTTP_PROXY" not in result[0]["classless"]["env"]
 
 
-def test_disabled_option_changes_nothing(told):
-    assert told[0]["off"] == {}
+def test_disabled_option_changes_nothing(result):
+    assert result[0]["off"] == {}
 
 
-def test_remaining_steps_are_reported_once(told):
-    _, first, second = told
+def test_remaining_steps_are_reported_once(result):
+    _, first, second = result
     assert "sandbox recreate --all" in first
     assert "agents.entries.work.sandbox.docker.network overrides the defaults" in first
     assert "sandbox recreate" not in second

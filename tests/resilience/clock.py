@@ -46,7 +46,7 @@ def _jumps(made: fixtures.Fixtures, name: str, offsets: tuple[int, ...], *, deli
             newest = max((row.seq for row in proxy.rows(state="acknowledged")), default=0)
             passed = sum(row.seq < newest for row in proxy.rows(state="pending"))
             dead = len(proxy.rows(state="dead_letter"))
-        yield at_least(f"clock, {name}: calls", len(load.answered), "calls", 50)
+        yield at_least(f"clock, {name}: calls", len(load.responded), "calls", 50)
         yield exactly(f"clock, {name}: calls that failed", len(load.failed), "calls", 0)
         yield exactly(f"clock, {name}: calls not recorded exactly once", len(load.not_kept_once()), "calls", 0)
         with SpoolReader(proxy.directory / "state" / "spool.db") as reader:

@@ -42,7 +42,7 @@ def run(made: fixtures.Fixtures) -> Iterator[Result]:
             delivered = fixtures.drained(proxy)
         rows = llm_calls.kept(proxy)
         outcomes = Counter(row.outcome for _, row in rows)
-        yield at_least("crash: calls with a complete response", len(load.answered), "calls", 100)
+        yield at_least("crash: calls with a complete response", len(load.responded), "calls", 100)
         yield at_least("crash: calls aborted by a kill", len(load.failed), "calls", ROUNDS)
         yield exactly("crash: complete calls not recorded exactly once", len(load.not_kept_once()), "calls", 0)
         yield exactly(

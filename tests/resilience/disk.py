@@ -92,11 +92,11 @@ def _drops_the_oldest(made: fixtures.Fixtures) -> Iterator[Result]:
             "disk, drop_oldest: size of the spool relative to its limit", spool["used_bytes"] / LIMIT, "times", 1.0
         )
         yield at_least("disk, drop_oldest: lines dropped", spool["dropped_lines"], "lines", CALLS // 2)
-        told = sum(row.event_name == semconv.EVENT_SPOOL for row in rows)
-        yield at_least("disk, drop_oldest: log lines that report dropped records", told, "lines", 1)
+        result = sum(row.event_name == semconv.EVENT_SPOOL for row in rows)
+        yield at_least("disk, drop_oldest: log lines that report dropped records", result, "lines", 1)
         gone = spool["last_seq"] - len(rows)
         yield exactly("disk, drop_oldest: lost lines not counted as dropped", gone - spool["dropped_lines"], "lines", 0)
-        lost = {*few.answered, *again.answered} - {number for number, _ in llm_calls.kept(proxy)}
+        lost = {*few.responded, *again.responded} - {number for number, _ in llm_calls.kept(proxy)}
         yield exactly("disk, drop_oldest: dropped lines of the other class", len(lost), "calls lost", 0)
         loki.faults.clear()
         yield exactly("disk, drop_oldest: remaining lines are delivered", int(fixtures.drained(proxy)), "", 1)
@@ -205,10 +205,10 @@ def _full_of_acknowledged(made: fixtures.Fixtures) -> Iterator[Result]:
                 calls(proxy, CALLS, more=LONG)
                 fixtures.drained(proxy)
                 with _filled(proxy.directory / "state"):
-                    answered, end = 0, time.monotonic() + 30
-                    while answered < CALLS and time.monotonic() < end:
-                        answered += len(calls(proxy, 1, more=LONG).answered)
-                    yield exactly("disk, acknowledged: calls answered on a full disk", answered, "calls", CALLS)
+                    responded, end = 0, time.monotonic() + 30
+                    while responded < CALLS and time.monotonic() < end:
+                        responded += len(calls(proxy, 1, more=LONG).responded)
+                    yield exactly("disk, acknowledged: calls answered on a full disk", responded, "calls", CALLS)
                     yield exactly("disk, acknowledged: ready on a full disk", int(_ready(proxy)), "", 1)
                     yield exactly("disk, acknowledged: all lines are delivered", int(fixtures.drained(proxy)), "", 1)
                 yield exactly("disk, acknowledged: errors in the hash chain", _problems(proxy), "", 0)
@@ -223,7 +223,7 @@ def _refusals(made: fixtures.Fixtures, proxy: RunningProxy) -> Iterator[Result]:
     yield at_least("disk, full: calls refused with 503", refused, "calls", CALLS // 2)
     # One exchange can be in progress when the disk becomes full: its request is recorded, its response is aborted.
     yield at_most("disk, full: calls that failed in another way", why.total() - refused, "calls", 1)
-    passed = len(made.providers.asked_since(began)) - len(found.answered)
+    passed = len(made.providers.asked_since(began)) - len(found.responded)
     yield at_most("disk, full: refused requests that reached the provider", passed, "calls", 1)
     yield exactly("disk, full: status of a tunnelled site", _site(proxy, made), "", 200)
     yield at_most("disk, full: log lines for a refused call", lines / max(1, refused), "lines", GOAL_LOG_LINES)

@@ -101,5 +101,5 @@ def megabytes(proxy: RunningProxy, *, peak: bool = False) -> float:
 
 
 def forget_peak(proxy: RunningProxy) -> None:
-    """Reset the peak (proc(5), clear_refs)."""
+    """Reset the peak of the proxy's memory in the kernel, `VmHWM` (proc(5), clear_refs)."""
     (_process(proxy) / "clear_refs").write_text("5")

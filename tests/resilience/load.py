@@ -25,11 +25,11 @@ _numbers = itertools.count(1)
 
 @dataclass
 class Load:
-    """Calls by number. ``answered`` has the time of the complete response in milliseconds."""
+    """Calls by number. ``responded`` has the time of the complete response in milliseconds."""
 
     proxy: RunningProxy
     started: list[int] = field(default_factory=list)
-    answered: dict[int, float] = field(default_factory=dict)
+    responded: dict[int, float] = field(default_factory=dict)
     failed: dict[int, str] = field(default_factory=dict)
 
     @contextlib.contextmanager
@@ -76,24 +76,24 @@ class Load:
         if ("message_stop" if body["stream"] else '"stop_reason"') not in answer.text:
             self.failed[number] = "cut"
             return False
-        self.answered[number] = (time.perf_counter() - began) * 1000
+        self.responded[number] = (time.perf_counter() - began) * 1000
         return True
 
     @property
     def median(self) -> float:
         """Return the median in milliseconds."""
-        return statistics.median(self.answered.values()) if self.answered else float("inf")
+        return statistics.median(self.responded.values()) if self.responded else float("inf")
 
     @property
     def worst(self) -> float:
         """Return the maximum in milliseconds."""
-        return max(self.answered.values(), default=float("inf"))
+        return max(self.responded.values(), default=float("inf"))
 
     def not_kept_once(self) -> list[int]:
         """Return the complete calls that do not have exactly one complete record in the spool."""
         found = Counter((number, row.outcome) for number, row in llm_calls.kept(self.proxy))
         times = Counter(number for number, _ in found.elements())
-        return [number for number in self.answered if found[number, "complete"] != 1 or times[number] != 1]
+        return [number for number in self.responded if found[number, "complete"] != 1 or times[number] != 1]
 
 
 @contextlib.contextmanager

@@ -241,7 +241,7 @@ def _under(name: str, case: Case, proxy: RunningProxy, cgroup: MemoryCgroup) -> 
     for outcome in (200, 503):
         yield reported(f"memory, {name}: ended with {outcome}", outcomes[outcome], "")
     yield at_least(
-        f"memory, {name}: complete calls of class gateway during the load", len(load.answered), "calls", CALLS_AT_LEAST
+        f"memory, {name}: complete calls of class gateway during the load", len(load.responded), "calls", CALLS_AT_LEAST
     )
     yield exactly(f"memory, {name}: failed calls of class gateway", len(load.failed), "calls", 0)
     idle = fixtures.wait_until(lambda: _held(proxy) == 0, SETTLE_SECONDS)

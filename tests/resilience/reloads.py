@@ -32,7 +32,7 @@ BREAKS = ("enforce|enfroce", "version: 1|version: 1\n  - what", "inspect|inspect
 class Tunnel:
     """One connection through a tunnel that sends requests continuously."""
 
-    answered: int = 0
+    responded: int = 0
     dropped: int = 0
     stop: threading.Event = field(default_factory=threading.Event)
 
@@ -45,13 +45,13 @@ class Tunnel:
                 while not self.stop.wait(0.1):
                     try:
                         secured.sendall(f"HEAD / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
-                        answered = status_of(read_head(secured)) == 200
+                        responded = status_of(read_head(secured)) == 200
                     except OSError:
-                        answered = False
-                    if not answered:
+                        responded = False
+                    if not responded:
                         self.dropped += 1
                         return
-                    self.answered += 1
+                    self.responded += 1
 
 
 def run(made: fixtures.Fixtures) -> Iterator[Result]:
@@ -72,7 +72,7 @@ def run(made: fixtures.Fixtures) -> Iterator[Result]:
         yield exactly("reloads: calls that failed", len(load.failed), "calls", 0)
         yield exactly("reloads: calls not recorded exactly once", len(load.not_kept_once()), "calls", 0)
         yield at_most("reloads: median latency", load.median / quiet.median, "times", GOAL_MEDIAN)
-        yield at_least("reloads: requests on one tunnel", tunnel.answered, "requests", 50)
+        yield at_least("reloads: requests on one tunnel", tunnel.responded, "requests", 50)
         yield exactly("reloads: tunnels dropped", tunnel.dropped, "", 0)
         events = [row for row in proxy.rows() if row.event_name == semconv.EVENT_POLICY]
         yield at_least(f"reloads: loaded or refused policies, of {RELOADS} written", len(events) - 1, "", SEEN_AT_LEAST)

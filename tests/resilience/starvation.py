@@ -45,7 +45,7 @@ def run(made: fixtures.Fixtures) -> Iterator[Result]:
             (load, quiet), connections = _under(name, proxy, control, sink)
             yield at_least(f"starvation, {name}: connections of the flood", connections, "", 100)
             yield at_least(
-                f"starvation, {name}: complete calls during the flood", len(load.answered), "calls", CALLS_AT_LEAST
+                f"starvation, {name}: complete calls during the flood", len(load.responded), "calls", CALLS_AT_LEAST
             )
             yield exactly(f"starvation, {name}: calls that failed", len(load.failed), "calls", 0)
             yield exactly(f"starvation, {name}: calls not recorded exactly once", len(load.not_kept_once()), "calls", 0)

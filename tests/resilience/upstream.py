@@ -65,8 +65,8 @@ def _parts(proxy: RunningProxy, port: int) -> Iterator[Result]:
         known = len(proxy.exchanges())
         timeout = IMPATIENT_SECONDS if expected == GONE else PATIENT_SECONDS
         with ThreadPoolExecutor(TOGETHER) as pool:
-            asked = [pool.submit(ask, proxy, port, part, timeout) for _ in range(TOGETHER)]
-        seen = [one.result() for one in asked]
+            requested = [pool.submit(ask, proxy, port, part, timeout) for _ in range(TOGETHER)]
+        seen = [one.result() for one in requested]
         fixtures.wait_until(lambda known=known: len(proxy.exchanges()) >= known + TOGETHER, 10)
         rows = proxy.exchanges()[known:]
         right = [row for row in rows if row.outcome == expected and _truncated(proxy, row) == (part in TRUNCATED)]

@@ -72,13 +72,13 @@ def attacked(place: Place, level: Level, run: str) -> tuple[list[Row], dict[str,
     expected = AT_APPLICATION.get(place.name, frozenset()) if level == "application" else frozenset()
     rows = []
     for found in chosen:
-        told = outcomes[found.name]
+        returned = outcomes[found.name]
         evidence = seen.evidence(found, place.name, tokens[found.name], place.knowledge.inspected, recorded)
-        value = max(told["reached"], len(evidence))
+        value = max(returned["reached"], len(evidence))
         goal = "1 or more" if found.name in expected else "0"
-        met = (value > 0) == (found.name in expected) and not told["broken"]
-        detail = "; ".join([*evidence[:3], told["detail"]])
-        rows.append(row(place, found.name, value, f"ways out in {told['tries']} tries", goal, met, detail))
+        met = (value > 0) == (found.name in expected) and not returned["broken"]
+        detail = "; ".join([*evidence[:3], returned["detail"]])
+        rows.append(row(place, found.name, value, f"ways out in {returned['tries']} tries", goal, met, detail))
     if seen.missing:
         rows.append(row(place, "logs outside the gateway", len(seen.missing), "missing", "0", False, str(seen.missing)))
     return rows, tokens
@@ -99,11 +99,11 @@ def loaded(place: Place, gateway: Place, run: str) -> list[Row]:
     for number, found in enumerate(techniques(place.name, alone=True)):
         with ThreadPoolExecutor(1) as pool:
             asking = pool.submit(answers, gateway.python, gateway.knowledge, host, path, 10)
-            (told,) = attack(place.python, place.knowledge, {found.name: f"a{run}l{number}"})
+            (returned,) = attack(place.python, place.knowledge, {found.name: f"a{run}l{number}"})
             statuses = asking.result()
         bad = [status for status in statuses if not served(status)]
-        detail = f"{told['detail']}; {bad[:3]}" if bad else told["detail"]
-        met = not bad and not told["broken"]
+        detail = f"{returned['detail']}; {bad[:3]}" if bad else returned["detail"]
+        met = not bad and not returned["broken"]
         rows.append(
             row(place, found.name, len(bad), f"of {len(statuses)} requests of the gateway failed", "0", met, detail)
         )

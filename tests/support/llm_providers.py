@@ -284,7 +284,7 @@ def anthropic_answer(request: Request) -> Answer:
     if not request.model or not isinstance(request.json.get("messages"), list):
         return anthropic_error(request, 400, "model and messages: Field required")
     if status := failing_status(request.model):
-        return anthropic_error(request, status, f"The stand-in was asked to fail with {status}")
+        return anthropic_error(request, status, f"The fake was set to fail with {status}")
     return anthropic_message(request)
 
 
@@ -409,7 +409,7 @@ def openai_answer(request: Request) -> Answer:
     if not request.model or needed not in request.json:
         return openai_error(request, 400, f"Missing required parameter: 'model' or '{needed}'.")
     if status := failing_status(request.model):
-        return openai_error(request, status, f"The stand-in was asked to fail with {status}")
+        return openai_error(request, status, f"The fake was set to fail with {status}")
     return maker(request)
 
 
@@ -646,7 +646,7 @@ def gemini_answer(request: Request) -> Answer:
     if not isinstance(request.json.get("contents"), list):
         return json_answer(400, gemini_error(400, "contents is not specified"), model=model)
     if status := failing_status(model):
-        return json_answer(status, gemini_error(status, f"The stand-in was asked to fail with {status}"), model=model)
+        return json_answer(status, gemini_error(status, f"The fake was set to fail with {status}"), model=model)
     if method == "countTokens":
         return json_answer(
             200, {"totalTokens": tokens_of({"input": request.json["contents"]})["uncached"]}, model=model
@@ -733,7 +733,7 @@ def ollama_answer(request: Request) -> Answer:
     if not request.model:
         return json_answer(400, {"error": "model is required"})
     if status := failing_status(request.model):
-        value = {"error": f"the stand-in was asked to fail with {status}"}
+        value = {"error": f"the fake was set to fail with {status}"}
         return json_answer(status, value, model=request.model)
     chat = request.path == "/api/chat"
     tokens = tokens_of(request.json)
@@ -793,7 +793,7 @@ def ollama_deltas(request: Request, *, chat: bool) -> list[Json]:
 
 def cohere_answer(request: Request) -> Answer:
     if status := failing_status(request.model):
-        value = {"id": identifier("", request), "message": f"the stand-in was asked to fail with {status}"}
+        value = {"id": identifier("", request), "message": f"the fake was set to fail with {status}"}
         return json_answer(status, value, model=request.model)
     tokens = tokens_of(request.json)
     usage: Json = {
@@ -880,7 +880,7 @@ def bedrock_answer(request: Request) -> Answer:
     model, operation = urllib.parse.unquote(found[1]), found[2]
     name = model.rpartition(".")[2].partition(":")[0]
     if status := failing_status(name):
-        return bedrock_error(status, f"The stand-in was asked to fail with {status}")
+        return bedrock_error(status, f"The fake was set to fail with {status}")
     if operation == "count-tokens":
         tokens = tokens_of({"input": request.json.get("input")})["uncached"]
         return json_answer(200, {"inputTokens": tokens}, model=model)

@@ -257,7 +257,7 @@ class Answers:
     """A fake resolver with fixed addresses. It stores the names that were looked up."""
 
     known: dict[str, tuple[str, ...]]
-    asked: list[str] = field(default_factory=list)
+    requested: list[str] = field(default_factory=list)
 
     async def addresses(self, _: str, host: str, port: int) -> tuple[str, ...]:
         """Return the addresses, as :meth:`Resolver.addresses` does."""
@@ -265,7 +265,7 @@ class Answers:
 
     def of(self, host: str, _: int) -> tuple[str, ...]:
         """Return the addresses, in the form that `explain` needs."""
-        self.asked.append(host)
+        self.requested.append(host)
         return self.known[host]
 
     def close(self) -> None:
@@ -291,18 +291,18 @@ type Verdict = tuple[Literal["allowed", "denied", "malformed", "failed"], str, s
 """Outcome; rule and reason of an enforced or reported denial; whether it is a denial; whether the host is inspected."""
 
 
-async def ask_access_control(access_control: AccessControl, notes: Notes, policy: Policy, asked: Asked) -> Verdict:
+async def ask_access_control(access_control: AccessControl, notes: Notes, policy: Policy, requested: Asked) -> Verdict:
     """Return the verdict of access control on a request, calling its hooks in mitmproxy's order."""
     client = connection.Client(
         peername=("192.0.2.7", 50000),
-        sockname=("192.0.2.1", policy.classes[asked.class_name].listen),
+        sockname=("192.0.2.1", policy.classes[requested.class_name].listen),
         timestamp_start=0,
     )
     access_control.client_connected(client)
     assert client.error is None
     server = connection.Server(address=None)
     try:
-        for number, head in enumerate(asked.heads):
+        for number, head in enumerate(requested.heads):
             try:
                 message = read_request_head(head.removesuffix(b"\r\n\r\n").split(b"\r\n"))
             except ValueError:
@@ -310,7 +310,7 @@ async def ask_access_control(access_control: AccessControl, notes: Notes, policy
             flow = http.HTTPFlow(client, server)
             flow.request = message
             notes.enforced = notes.reported = notes.inspect = None
-            if asked.connect is not None and number == 0:
+            if requested.connect is not None and number == 0:
                 await access_control.http_connect(flow)
             else:
                 # Set the scheme as HttpStream.state_wait_for_request_headers does in its two modes.
@@ -325,7 +325,7 @@ async def ask_access_control(access_control: AccessControl, notes: Notes, policy
                 if flow.response.status_code != 403 or notes.enforced is None:
                     return "failed", str(flow.response.status_code), "", False, False
                 return "denied", notes.enforced.rule, notes.enforced.reason, False, False
-            if asked.connect is not None and number == 0:
+            if requested.connect is not None and number == 0:
                 server.address = (message.host, message.port)
                 if not _decrypts(access_control, client, server):
                     break
@@ -354,17 +354,17 @@ def _decrypts(access_control: AccessControl, client: connection.Client, server: 
     return not hello.ignore_connection
 
 
-def explained(policy: Policy, asked: Asked, answers: Answers) -> Verdict:
+def explained(policy: Policy, requested: Asked, answers: Answers) -> Verdict:
     """Return the verdict of `explain` on the same request."""
     try:
-        found = ask(policy, asked.class_name, asked.url, asked.method, answers.of)
+        found = ask(policy, requested.class_name, requested.url, requested.method, answers.of)
     except ValueError:
         return "malformed", "", "", False, False
     decision = found.decision
     if not decision.allow:
         return "denied", decision.rule, decision.reason, False, False
-    told = (decision.rule, decision.reason) if decision.would_deny else ("", "")
-    return "allowed", *told, decision.would_deny, decision.inspect
+    result = (decision.rule, decision.reason) if decision.would_deny else ("", "")
+    return "allowed", *result, decision.would_deny, decision.inspect
 
 
 def same(said: Verdict, done: Verdict) -> bool:
@@ -383,7 +383,7 @@ def same(said: Verdict, done: Verdict) -> bool:
 class Difference:
     """A request on which `explain` and access control disagree."""
 
-    asked: Asked
+    requested: Asked
     said: Verdict
     done: Verdict
 
@@ -402,18 +402,18 @@ async def compare(
         notes, resolver = Notes(), Answers(known)
         access_control = AccessControl(lambda policy=policy: policy, notes, resolver)  # type: ignore[misc,arg-type]
         for _ in range(requests):
-            asked = request(chance, values, chance.choice(list(policy.classes)))
-            if not asked.heads:
+            requested = request(chance, values, chance.choice(list(policy.classes)))
+            if not requested.heads:
                 continue
-            resolver.asked.clear()
-            done = await ask_access_control(access_control, notes, policy, asked)
-            looked_up = list(resolver.asked)
-            resolver.asked.clear()
-            said = explained(policy, asked, resolver)
+            resolver.requested.clear()
+            done = await ask_access_control(access_control, notes, policy, requested)
+            looked_up = list(resolver.requested)
+            resolver.requested.clear()
+            said = explained(policy, requested, resolver)
             outcome = f"{done[0]} {said[1]}".split("[")[0] if done[0] == "denied" else done[0]
             outcomes[outcome] = outcomes.get(outcome, 0) + 1
             if not same(said, done) or (
-                said[0] != "malformed" and done[0] != "malformed" and looked_up != resolver.asked
+                said[0] != "malformed" and done[0] != "malformed" and looked_up != resolver.requested
             ):
-                different.append(Difference(asked, said, done))
+                different.append(Difference(requested, said, done))
     return different, outcomes

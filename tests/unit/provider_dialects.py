@@ -72,7 +72,7 @@ class Dialect:
             return openai.AzureOpenAI(azure_endpoint=f"https://{self.host}", api_version=self.azure, **given)
         return openai.OpenAI(base_url=f"https://{self.host}{self.base}", **given)
 
-    def told(self, usage: Any) -> tuple[Usage, float | None]:
+    def usage_of(self, usage: Any) -> tuple[Usage, float | None]:
         """Return the counts and the cost in a usage object of the SDK."""
         counts = {name: _sum(usage, places) for name, places in {**OPENAI_PATHS, **self.paths}.items()}
         cost = _at(usage, self.cost) if self.cost is not None else None

@@ -62,9 +62,9 @@ def of_gemini(usage: types.GenerateContentResponseUsageMetadata | None) -> Usage
     )
 
 
-def of_ollama(told: ollama.ChatResponse | ollama.GenerateResponse) -> Usage:
+def of_ollama(result: ollama.ChatResponse | ollama.GenerateResponse) -> Usage:
     # The SDK does not know `prompt_eval_cached_count`; the fake sends the same number as in the other APIs.
-    return Usage(input_tokens=told.prompt_eval_count, output_tokens=told.eval_count)
+    return Usage(input_tokens=result.prompt_eval_count, output_tokens=result.eval_count)
 
 
 def of_bedrock(usage: dict[str, Any]) -> Usage:

@@ -76,16 +76,16 @@ function bypass(text) {
       printError(`NO_PROXY entry "${entry}" is not understood and is ignored`, 'write a host, an address or a network');
       return () => false;
     }
-    return (asked, askedPort) => {
-      if (port && Number(port) !== askedPort) return false;
-      const family = net.isIP(asked);
-      if (family) return addresses?.check(asked, `ipv${family}`) ?? false;
-      return !addresses && (asked === host || asked.endsWith(`.${host}`));
+    return (requested, requestedPort) => {
+      if (port && Number(port) !== requestedPort) return false;
+      const family = net.isIP(requested);
+      if (family) return addresses?.check(requested, `ipv${family}`) ?? false;
+      return !addresses && (requested === host || requested.endsWith(`.${host}`));
     };
   });
   return (host, port) => {
-    const asked = host.toLowerCase().replace(/^\[|\]$/g, '').replace(/\.$/, '');
-    return rules.some((matches) => matches(asked, Number(port)));
+    const requested = host.toLowerCase().replace(/^\[|\]$/g, '').replace(/\.$/, '');
+    return rules.some((matches) => matches(requested, Number(port)));
   };
 }
 

@@ -72,8 +72,8 @@ def test_no_technique_bypasses_the_proxy_or_the_record(lean, providers):
         target = knowledge(lean.ports["browser"], providers, "www.example.com", "api.anthropic.com", lean.health_port)
         out, broken, tokens = ways_out(target, providers)
         assert (out, broken) == (set(), {})
-        asked = {entry["path"] for entry in providers.log if entry["host"].startswith("api.anthropic.com")}
-        mine = {path for path in asked if any(token in path for token in tokens.values())}
+        requested = {entry["path"] for entry in providers.log if entry["host"].startswith("api.anthropic.com")}
+        mine = {path for path in requested if any(token in path for token in tokens.values())}
         recorded = {row.url.partition("anthropic.com")[2].partition("/")[2] for row in lean.exchanges() if row.url}
         assert mine and {path.removeprefix("/") for path in mine} <= recorded
 

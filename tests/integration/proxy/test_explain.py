@@ -72,22 +72,22 @@ class Listener:
         self.open = contextlib.ExitStack()
         self.sock = None
 
-    def ask(self, asked) -> tuple[int, str]:
+    def ask(self, requested) -> tuple[int, str]:
         """Return status and rule of the proxy's own refusal; ``(0, "")`` for any other response."""
         if self.sock is None:
             self.sock = self.open.enter_context(connected(self.port))
         sock = self.sock
-        for number, head in enumerate(asked.heads):
+        for number, head in enumerate(requested.heads):
             sock.sendall(head)
             answer = read_head(sock)
             ours = re.search(rb'openclaw-egress; error=http_request_denied; details="([^"]*)"', answer)
             if status_of(answer) == 403 and ours and number == 0:
                 _read_body(sock, answer)
                 return 403, ours[1].decode()
-            if asked.connect is None or number or status_of(answer) != 200:
+            if requested.connect is None or number or status_of(answer) != 200:
                 break
             try:
-                sock = self.open.enter_context(tls(sock, _sni(asked.connect)))
+                sock = self.open.enter_context(tls(sock, _sni(requested.connect)))
             except ssl.SSLError:
                 break  # tunnelled: the server behind it does not use TLS
             except OSError:
@@ -136,19 +136,19 @@ def test_running_proxy_responds_403_exactly_if_explain_denies(lean, values):
         listeners = {name: Listener(port) for name, port in lean.ports.items()}
         different = []
         for _ in range(500):
-            asked = request(chance, values, chance.choice(list(policy.classes)))
-            said = explained(policy, asked, answers)
-            if not asked.heads:
+            requested = request(chance, values, chance.choice(list(policy.classes)))
+            said = explained(policy, requested, answers)
+            if not requested.heads:
                 continue
-            done = listeners[asked.class_name].ask(asked)
+            done = listeners[requested.class_name].ask(requested)
             outcome = "malformed" if said[1] == "syntax" else said[0]
             seen[outcome] += 1
             expected = {"allowed": [(0, "")], "denied": [(403, said[1])], "malformed": [(400, ""), (403, "syntax")]}
             if done not in expected[outcome]:
-                different.append((asked, said, done))
+                different.append((requested, said, done))
         for listener in listeners.values():
             listener.close()
     assert different == []
-    assert answers.asked == []
+    assert answers.requested == []
     assert all(number >= 50 for number in seen.values()), seen
     assert "Traceback" not in lean.log

@@ -49,7 +49,7 @@ def route(request, limited, providers):
     return limited.ports[class_name], f"{host}:{providers.http_port}"
 
 
-def asked(providers, began: float, number: int) -> list[dict]:
+def requested(providers, began: float, number: int) -> list[dict]:
     """Return the requests that the provider got; the head of a response can arrive before its request is noted."""
     end = time.monotonic() + 30
     while len(found := providers.asked_since(began)) < number and time.monotonic() < end:
@@ -62,7 +62,7 @@ def test_request_named_by_the_exception_passes(route, providers):
     began = time.time()
     for target in ("/otlp/v1/logs", "/otlp/v1/logs?a=b"):
         assert status_of(exchange(port, head(host, f"http://{host}{target}"))) not in (0, 400, 403, 502, 503)
-    assert len(asked(providers, began, 2)) == 2
+    assert len(requested(providers, began, 2)) == 2
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_other_requests_on_an_allowed_connection_are_refused(route, providers):
         while answers.count(b"HTTP/1.1") < 2 and (piece := sock.recv(65536)):
             answers += piece
     assert b"HTTP/1.1 403" in answers
-    assert [entry["path"] for entry in asked(providers, began, 1)] == ["/otlp/v1/logs"]
+    assert [entry["path"] for entry in requested(providers, began, 1)] == ["/otlp/v1/logs"]
 
 
 def test_tunnel_to_a_limited_exception_is_refused(route, providers):

@@ -61,8 +61,8 @@ def test_plain_requests_in_a_tunnel_reach_an_ordinary_site(proxy, providers, cla
     began, before, exchanges = time.time(), refusals(proxy), len(proxy.exchanges())
     requests = [get(site, "/?a"), get(site, f"http://{site}/?b"), get(site, "/?c", "Content-Length: 0", method="POST")]
     assert [status_of(answer) for answer in answers(proxy, class_name, site, *requests)] == [200] * 3
-    asked = [(entry["method"], entry["path"]) for entry in providers.asked_since(began)]
-    assert asked == [("GET", "/?a"), ("GET", "/?b"), ("POST", "/?c")]
+    requested = [(entry["method"], entry["path"]) for entry in providers.asked_since(began)]
+    assert requested == [("GET", "/?a"), ("GET", "/?b"), ("POST", "/?c")]
     assert (refusals(proxy), len(proxy.exchanges())) == (before, exchanges)
 
 

@@ -335,12 +335,12 @@ def test_body_without_credentials_is_recorded_exactly_at_any_path(proxy, origin)
 def test_body_of_a_model_api_is_recorded_exactly_even_if_it_contains_keys(proxy, origin):
     origin.body = f'{{"type":"message","content":[{{"type":"text","text":"{KEY} password: x"}}]}}'.encode()
     origin.go_on.set()
-    asked = f'{{"model":"m","messages":[{{"role":"user","content":"client_secret={KEY}"}}]}}'
-    call = Call(proxy, "/v1/messages", asked.encode(), JSON_TYPE)
+    requested = f'{{"model":"m","messages":[{{"role":"user","content":"client_secret={KEY}"}}]}}'
+    call = Call(proxy, "/v1/messages", requested.encode(), JSON_TYPE)
     call.send_half()
     call.send_rest()
     call.received_all()
     (row,) = proxy.exchanges()
     line = proxy.line(row.id)
-    assert line["request"]["body"] == asked
+    assert line["request"]["body"] == requested
     assert line["response"]["body"] == origin.body.decode()

@@ -46,12 +46,12 @@ def test_stream_is_recorded_with_its_usage_and_message(proxy, providers, host, p
     assert response.headers["content-type"] == content_type
     wait_until(lambda: {row.id for row in proxy.exchanges()} - before, proxy)
     (row,) = [row for row in proxy.exchanges() if row.id not in before]
-    told = providers.log[-1]["usage"]
+    result = providers.log[-1]["usage"]
     if host == GEMINI:
-        expected = told["promptTokenCount"] + told["toolUsePromptTokenCount"]
-        assert (row.input_tokens, row.output_tokens) == (expected, told["totalTokenCount"] - expected)
+        expected = result["promptTokenCount"] + result["toolUsePromptTokenCount"]
+        assert (row.input_tokens, row.output_tokens) == (expected, result["totalTokenCount"] - expected)
     else:
-        assert (row.input_tokens, row.output_tokens) == (told["prompt_eval_count"], told["eval_count"])
+        assert (row.input_tokens, row.output_tokens) == (result["prompt_eval_count"], result["eval_count"])
     assert (row.provider, row.stream) == ("gcp.gemini" if host == GEMINI else "ollama", True)
     line = proxy.line(row.id)
     assert [part["type"] for part in line["messages"][0]["parts"]] == ["reasoning", "text"]

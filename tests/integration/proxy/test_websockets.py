@@ -203,11 +203,11 @@ def interleaved(provider, *, lanes=True):
     """Return a conversation that sends the events of three responses in turn, once all are requested."""
 
     def talk(connection):
-        asked = []
-        while len(asked) < len(USAGE):
+        requested = []
+        while len(requested) < len(USAGE):
             message = connection.recv()
             provider.note(message)
-            asked.append(json.loads(message))
+            requested.append(json.loads(message))
         streams = [
             response_events(
                 f"resp_{create['input']}",
@@ -215,7 +215,7 @@ def interleaved(provider, *, lanes=True):
                 USAGE[create["input"]],
                 **({"stream_id": create["stream_id"]} if lanes else {}),
             )
-            for create in asked
+            for create in requested
         ]
         for events in zip(*streams, strict=True):
             for event in events:
@@ -270,8 +270,8 @@ def test_connection_whose_messages_all_belong_to_responses_has_no_further_record
 def test_responses_in_turn_are_one_record_each_as_the_sdk_reads_them(proxy, provider, recorded):
     def talk(connection):
         for number, message in enumerate(connection):
-            asked = json.loads(message)
-            for event in response_events(f"resp_{number}", f"text of {asked['input']}", USAGE[asked["input"]]):
+            requested = json.loads(message)
+            for event in response_events(f"resp_{number}", f"text of {requested['input']}", USAGE[requested["input"]]):
                 connection.send(event)
 
     provider.talk = talk
@@ -541,8 +541,8 @@ def answering(provider):
     def talk(connection):
         for number, message in enumerate(connection):
             provider.note(message)
-            asked = json.loads(message)
-            more = {"stream_id": asked["stream_id"]} if "stream_id" in asked else {}
+            requested = json.loads(message)
+            more = {"stream_id": requested["stream_id"]} if "stream_id" in requested else {}
             for event in response_events(f"resp_{number}", "text", USAGE["two"], **more):
                 connection.send(event)
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 
 from tests.security.inside.core import PLACES, Address, Attack, Try, technique
-from tests.security.inside.http import asked, tunnelled
+from tests.security.inside.http import requested, tunnelled
 from tests.security.inside.sockets import ask, came, connected, reached, read_answer
 
 
@@ -17,7 +17,7 @@ def _all(attack: Attack, targets: Iterable[Address]) -> Iterator[Try]:
         for host, port in targets:
             request = f"GET http://{host}:{port}/{attack.token} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n"
             yield f"CONNECT {host}:{port}", lambda host=host, port=port: tunnelled(attack, f"{host}:{port}")
-            yield f"GET {host}:{port}", lambda request=request: asked(attack, request)
+            yield f"GET {host}:{port}", lambda request=request: requested(attack, request)
 
     yield from attack.side_by_side(both())
 

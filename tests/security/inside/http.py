@@ -29,7 +29,7 @@ INSPECTED = ("browser", "gateway")
 """Places whose class may reach an inspected host."""
 
 
-def asked(attack: Attack, request: str | bytes) -> str:
+def requested(attack: Attack, request: str | bytes) -> str:
     """Return evidence from one request to the listener."""
     data = request.encode("utf-8", "surrogateescape") if isinstance(request, str) else request
     return reached(ask(attack.knowledge.proxy, data))
@@ -66,10 +66,10 @@ def plainly(attack: Attack) -> Iterator[Try]:
     site = _denied(attack)
     for method in ("GET", "POST", "PUT", "DELETE", "OPTIONS", "HEAD", "TRACE", "PATCH", "PROPFIND", "get", "PRI"):
         request = f"{method} http://{site}/ HTTP/1.1\r\nHost: {site}\r\nContent-Length: 0\r\n\r\n"
-        yield attack.tries(method, lambda request=request: asked(attack, request))
+        yield attack.tries(method, lambda request=request: requested(attack, request))
     for method in ("connect", "Connect", "CONNECT ", "\tCONNECT"):
         request = f"{method} {attack.denied}:443 HTTP/1.1\r\nHost: {attack.denied}:443\r\n\r\n"
-        yield attack.tries(repr(method), lambda request=request: asked(attack, request))
+        yield attack.tries(repr(method), lambda request=request: requested(attack, request))
 
 
 @technique(ALLOWED)
@@ -85,7 +85,7 @@ def names_of_two_minds(attack: Attack) -> Iterator[Try]:
     for target in targets:
         yield attack.tries(f"CONNECT {target!r}", lambda target=target: tunnelled(attack, f"{target}:{port}"))
         request = f"GET http://{target}/ HTTP/1.1\r\nHost: {target}\r\n\r\n"
-        yield attack.tries(f"GET {target!r}", lambda request=request: asked(attack, request))
+        yield attack.tries(f"GET {target!r}", lambda request=request: requested(attack, request))
 
 
 @technique(ENFORCED)
@@ -101,7 +101,7 @@ def spellings_of_the_denied_name(attack: Attack) -> Iterator[Try]:
     ):  # fmt: skip
         yield attack.tries(f"CONNECT {spelled!r}", lambda spelled=spelled: tunnelled(attack, f"{spelled}:{port}"))
         request = f"GET http://{_site(spelled, attack.knowledge.http_port)}/ HTTP/1.1\r\nHost: {spelled}\r\n\r\n"
-        yield attack.tries(f"GET {spelled!r}", lambda request=request: asked(attack, request))
+        yield attack.tries(f"GET {spelled!r}", lambda request=request: requested(attack, request))
 
 
 @technique(ALLOWED)
@@ -119,7 +119,7 @@ def host_header_elsewhere(attack: Attack) -> Iterator[Try]:
         # A request for the allowed site's own name is not a bypass: the log outside shows the requested name.
         yield attack.tries(repr(fields), lambda fields=fields: _sent(attack, line + fields + "\r\n"))
     request = f"GET http://{bad}/ HTTP/1.1\r\nHost: {good}\r\n\r\n"
-    yield attack.tries("a denied target, an allowed Host", lambda: asked(attack, request))
+    yield attack.tries("a denied target, an allowed Host", lambda: requested(attack, request))
 
 
 def _sent(attack: Attack, request: str | bytes) -> str:
@@ -248,7 +248,7 @@ def heads_of_two_minds(attack: Attack) -> Iterator[Try]:
         ("lines ended by LF", (line + host + b"\r\n").replace(b"\r\n", b"\n")),
         ("three empty lines first", b"\r\n" * 3 + line + host + b"\r\n"),
     ):
-        yield attack.tries(name, lambda data=data: asked(attack, data))
+        yield attack.tries(name, lambda data=data: requested(attack, data))
 
 
 @technique(ENFORCED)
@@ -260,7 +260,7 @@ def not_http_at_all(attack: Attack) -> Iterator[Try]:
         ("a user before the address", b"CONNECT a.example@169.254.169.254:443 HTTP/1.1\r\nHost: a\r\n\r\n"),
         ("ftp", f"GET ftp://{attack.denied}/{attack.token} HTTP/1.1\r\nHost: {attack.denied}\r\n\r\n".encode()),
     ):  # fmt: skip
-        yield attack.tries(name, lambda data=data: asked(attack, data))
+        yield attack.tries(name, lambda data=data: requested(attack, data))
 
 
 @technique(INSPECTED)
@@ -407,9 +407,9 @@ def upgrades(attack: Attack) -> Iterator[Try]:
             f"GET http://{bad}/ HTTP/1.1\r\nHost: {bad}\r\n{H2C.replace('h2c', upgrade)}"
             "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
         )
-        yield attack.tries(upgrade, lambda request=request: asked(attack, request))
+        yield attack.tries(upgrade, lambda request=request: requested(attack, request))
     preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes.fromhex("000000040000000000")
-    yield attack.tries("HTTP/2 at once", lambda: asked(attack, preface))
+    yield attack.tries("HTTP/2 at once", lambda: requested(attack, preface))
     if attack.knowledge.allowed:
         good = _allowed(attack)
         request = f"GET http://{good}/ HTTP/1.1\r\nHost: {good}\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
@@ -428,7 +428,7 @@ def headers_that_are_believed(attack: Attack) -> Iterator[Try]:
         "Max-Forwards: 0", "Proxy-Connection: keep-alive", "X-Forwarded-Port: 8080", "Content-Encoding: zstd",
     ):  # fmt: skip
         request = f"GET http://{bad}/ HTTP/1.1\r\nHost: {bad}\r\n{field}\r\n\r\n"
-        yield attack.tries(field, lambda request=request: asked(attack, request))
+        yield attack.tries(field, lambda request=request: requested(attack, request))
         yield attack.tries(
             f"CONNECT, {field}",
             lambda field=field: tunnelled(attack, f"{attack.denied}:{attack.knowledge.tls_port}", field),
@@ -442,14 +442,14 @@ def magic_hosts(attack: Attack) -> Iterator[Try]:
         if attack.knowledge.place in ENFORCED[:1] + ENFORCED[2:]:
             yield attack.tries(
                 f"http://{host}",
-                lambda host=host: asked(attack, f"GET http://{host}/ HTTP/1.1\r\nHost: {host}\r\n\r\n"),
+                lambda host=host: requested(attack, f"GET http://{host}/ HTTP/1.1\r\nHost: {host}\r\n\r\n"),
             )
         else:  # For an open class this is a name like any other; it does not resolve.
             yield attack.tries(f"http://{host}", lambda host=host: _own_page(attack, host))
     for path in ("/", "/healthz", "/readyz", "/metrics", "*"):
         for host in ("127.0.0.1:9464", attack.knowledge.proxy[0], "mitm.it", "localhost"):
             request = f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n"
-            yield attack.tries(f"{path} of {host}", lambda request=request: asked(attack, request))
+            yield attack.tries(f"{path} of {host}", lambda request=request: requested(attack, request))
 
 
 def _own_page(attack: Attack, host: str) -> str:
@@ -469,7 +469,7 @@ def other_schemes(attack: Attack) -> Iterator[Try]:
         if attack.knowledge.place == "gateway" and target.startswith(("https", "HTTP")):
             continue  # Skip a name that the class may reach: its response is not a bypass.
         request = f"GET {target} HTTP/1.1\r\nHost: {attack.denied}\r\n\r\n"
-        yield attack.tries(target, lambda request=request: asked(attack, request))
+        yield attack.tries(target, lambda request=request: requested(attack, request))
 
 
 @technique(PLACES, lawful=("gateway",))

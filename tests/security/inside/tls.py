@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from tests.security.inside.core import ENFORCED, Attack, Try, technique
 from tests.security.inside.http import ALLOWED, INSPECTED
 from tests.security.inside.sockets import connect, connected, read_some, tls
-from tests.security.inside.tls_clienthello import answered, certificate_names, client_hello, records, server_name
+from tests.security.inside.tls_clienthello import certificate_names, client_hello, records, responded, server_name
 
 
 def _target(attack: Attack) -> str:
@@ -38,7 +38,7 @@ def _hello(attack: Attack, data: bytes, target: str = "") -> str:
         if connect(sock, target or _target(attack)) != 200:
             return ""
         sock.sendall(data)
-        return answered(read_some(sock, 6))
+        return responded(read_some(sock, 6))
 
 
 @technique(ALLOWED)

@@ -35,7 +35,7 @@ def records(message: bytes, size: int = 16384) -> bytes:
     return b"".join(b"\x16\x03\x01" + _vector(piece) for piece in pieces)
 
 
-def answered(data: bytes) -> str:
+def responded(data: bytes) -> str:
     """Return evidence of a response: a ServerHello."""
     return "a ServerHello" if data[:1] == b"\x16" and data[5:6] == b"\x02" else ""
 

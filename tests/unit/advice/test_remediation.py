@@ -51,14 +51,14 @@ ALLOWED = [
 
 
 @pytest.mark.wording
-@pytest.mark.parametrize(("host", "port", "rule", "told", "said"), ALLOWED)
-def test_remedy_is_a_rule_in_the_policys_syntax(host, port, rule, told, said):
-    assert str(remedy_for(group(host, port, rule, **told))) == said
+@pytest.mark.parametrize(("host", "port", "rule", "result", "said"), ALLOWED)
+def test_remedy_is_a_rule_in_the_policys_syntax(host, port, rule, result, said):
+    assert str(remedy_for(group(host, port, rule, **result))) == said
 
 
-@pytest.mark.parametrize(("host", "port", "rule", "told", "said"), ALLOWED)
-def test_policy_with_the_proposed_rule_is_valid(host, port, rule, told, said):
-    rules = remedy_for(group(host, port, rule, **told)).rules
+@pytest.mark.parametrize(("host", "port", "rule", "result", "said"), ALLOWED)
+def test_policy_with_the_proposed_rule_is_valid(host, port, rule, result, said):
+    rules = remedy_for(group(host, port, rule, **result)).rules
     lists = {under.rpartition(".")[2]: [str(new) for other, new in rules if other == under] for under, _ in rules}
     text = ", ".join(f"{kind}: [{', '.join(written)}]" for kind, written in lists.items())
     policy = read_policy(
@@ -75,7 +75,7 @@ def test_policy_with_the_proposed_rule_is_valid(host, port, rule, told, said):
 
 @pytest.mark.wording
 @pytest.mark.parametrize(
-    ("host", "port", "rule", "told", "said"),
+    ("host", "port", "rule", "result", "said"),
     [
         ("a..b", 0, "syntax", {"code": Code.INVALID_DESTINATION},
             "no rule can allow it: the client must send a different request: "),
@@ -99,8 +99,8 @@ def test_policy_with_the_proposed_rule_is_valid(host, port, rule, told, said):
             "classes.sandbox.addresses: {cidr: …, ports: [443]} with the address of x.example"),
     ],
 )  # fmt: skip
-def test_remedy_is_advice_if_no_rule_can_allow_the_destination(host, port, rule, told, said):
-    remedy = remedy_for(group(host, port, rule, **told))
+def test_remedy_is_advice_if_no_rule_can_allow_the_destination(host, port, rule, result, said):
+    remedy = remedy_for(group(host, port, rule, **result))
     assert not remedy.rules and str(remedy).startswith(said)
 
 

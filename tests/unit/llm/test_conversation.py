@@ -104,7 +104,7 @@ def test_same_conversation_reads_the_same_in_each_api(body):
     found = parts(request_turns(json.dumps(body)))
     medium = found[1][1]
     assert medium.kind == "media" and medium.size == 4
-    # Whose turn a tool's result is differs from API to API.
+    # APIs differ in the role of a tool's result.
     said = [(role if part.kind != "tool_result" else "", part) for role, part in found if part.kind != "media"]
     assert said == [
         ("system", Part(kind="text", text="Be brief.")),
@@ -174,9 +174,9 @@ def test_prompts_and_texts_of_completions_are_turns() -> None:
     answers = {"choices": [{"index": 0, "text": "one"}, {"index": 1, "text": "two"}]}
     said = [Turn("assistant", (Part(kind="text", text=text),)) for text in ("one", "two")]
     assert response_turns(json.dumps(answers)) == said
-    asked = [Turn("user", (Part(kind="text", text=text),)) for text in ("a", "b")]
-    assert request_turns('{"prompt": ["a", "b"]}') == asked
-    assert request_turns('{"inputs": "a"}') == asked[:1]
+    requested = [Turn("user", (Part(kind="text", text=text),)) for text in ("a", "b")]
+    assert request_turns('{"prompt": ["a", "b"]}') == requested
+    assert request_turns('{"inputs": "a"}') == requested[:1]
     # Prompts can be lists of tokens, which no one can read.
     assert request_turns('{"prompt": [[1, 2], 3]}') == []
 

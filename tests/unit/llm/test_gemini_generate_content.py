@@ -158,9 +158,9 @@ def test_every_cut_of_a_stream_has_counts_and_text_that_the_provider_sent() -> N
             )
 
 
-@pytest.mark.parametrize(("told", "reasons"), [(1, ("STOP",)), (5, ("OTHER",)), (6, ()), (0, ()), (True, ()), (-1, ())])
-def test_numbered_finish_reason_has_its_name_where_all_apis_agree(told: object, reasons: tuple[str, ...]) -> None:
-    value = chunk({"text": "Hi"}, finishReason=told)
+@pytest.mark.parametrize(("sdk", "reasons"), [(1, ("STOP",)), (5, ("OTHER",)), (6, ()), (0, ()), (True, ()), (-1, ())])
+def test_numbered_finish_reason_has_its_name_where_all_apis_agree(sdk: object, reasons: tuple[str, ...]) -> None:
+    value = chunk({"text": "Hi"}, finishReason=sdk)
     assert plain(value).finish_reasons == reasons
     assert read(EVENTS, stream(value)).finish_reasons == reasons
 

@@ -80,13 +80,13 @@ PARTS = [
 
 def test_plain_response_is_read() -> None:
     body = {**DONE, "created": "2026-06-05T17:35:35Z", "updated": "2026-06-05T17:35:35Z", "steps": STEPS}
-    told = Interaction.model_validate(body)
+    sdk = Interaction.model_validate(body)
     facts = read("application/json", json.dumps(body).encode())
     assert facts == ResponseFacts(
-        model=str(told.model), id=told.id, finish_reasons=(told.status,), usage=COUNTED, billing=BILLING
+        model=str(sdk.model), id=sdk.id, finish_reasons=(sdk.status,), usage=COUNTED, billing=BILLING
     )
-    assert told.usage is not None
-    assert told.usage.total_tokens == (facts.usage.input_tokens or 0) + (facts.usage.output_tokens or 0)
+    assert sdk.usage is not None
+    assert sdk.usage.total_tokens == (facts.usage.input_tokens or 0) + (facts.usage.output_tokens or 0)
 
 
 def test_stream_is_assembled_for_every_split_of_its_bytes() -> None:
@@ -169,8 +169,8 @@ def test_bodies_of_an_interaction_are_model_output_at_googles_hosts_only() -> No
 
 def test_conversation_is_shown() -> None:
     given = [{"type": "text", "text": "Hi"}, {"role": "user", "content": "x"}]
-    asked = {"system_instruction": "be kind", "input": given}
-    assert request_turns(json.dumps(asked)) == [
+    requested = {"system_instruction": "be kind", "input": given}
+    assert request_turns(json.dumps(requested)) == [
         Turn("system", (Part(kind="text", text="be kind"),)),
         Turn("user", (Part(kind="text", text="Hi"),)),
         Turn("user", (Part(kind="text", text="x"),)),

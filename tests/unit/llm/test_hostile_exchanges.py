@@ -42,7 +42,7 @@ USAGE = {
 }  # fmt: skip
 # The models in the examples of the registrations.
 MODEL = re.compile(r"gemini-2.5-flash|claude-sonnet-4-5-20250929-v1:0|claude-[^/]+(?=:\w+Predict)|mistral-medium-3")
-# What replaces a value, or stands between two bytes.
+# Bytes that a hostile change inserts, or puts in the place of a JSON value.
 JUNK = [
     b"null", b"true", b"-1", b"1e999", b"NaN", b"9" * 30, b"9" * 5000, b'""', b'"\\ud800"', b'"\\udc00\\ud800"',
     b"[]", b"{}", b"[" * 2000, b'{"a":' * 500, b'"', b"\\", b"\0", b"\xff", b"\xef\xbb\xbf", b"\r", b"\n", b"\r\n\r\n",
@@ -106,11 +106,11 @@ def test_every_split_of_each_body_gives_the_same(api: Api) -> None:
     for content_type, request, response in shortest.values():
         facts = response_of(api, content_type, [response])
         read += facts != ResponseFacts()
-        asked = request_of(api, [request])
+        posted = request_of(api, [request])
         for at in range(len(response) + 1):
             assert response_of(api, content_type, [response[:at], response[at:]]) == facts
         for at in range(len(request) + 1):
-            assert request_of(api, [request[:at], request[at:]]) == asked
+            assert request_of(api, [request[:at], request[at:]]) == posted
         assert response_of(api, content_type, [bytes([byte]) for byte in response]) == facts
     assert read or api.operation == token_counting.OPERATION
 
@@ -150,20 +150,20 @@ def test_hostile_exchanges_never_raise_and_never_depend_on_chunks(api: Api) -> N
     everything = [response for other in APIS for _, _, response in seeds(other)]
     for _ in range(-(-EXCHANGES // len(APIS))):
         content_type, request, response = chance.choice(seeds(api))
-        body, asked = hostile(response, everything, chance), hostile(request, everything, chance)
+        body, posted = hostile(response, everything, chance), hostile(request, everything, chance)
         content_type = chance.choice((content_type, *TYPES))
         facts = response_of(api, content_type, [body])
         assert response_of(api, content_type, cuts(body, chance)) == facts
         assert messages_of(api, cuts(body, chance)) == messages_of(api, [body])
-        assert request_of(api, cuts(asked, chance)) == request_of(api, [asked])
+        assert request_of(api, cuts(posted, chance)) == request_of(api, [posted])
         # The record and the page need valid Unicode and finite numbers.
         json.dumps([vars(facts.usage), facts.messages, facts.model, facts.id], allow_nan=False).encode()
 
 
 def requests_of(chance: random.Random) -> list[bytes]:
-    """Return the `response.create` of three responses in lanes of their own; some are damaged."""
-    asked = [json.dumps({"type": CREATE, "model": "m", "input": "x", "stream_id": f"s{n}"}).encode() for n in range(3)]
-    return [hostile(message, asked, chance) if chance.random() < 0.3 else message for message in asked]
+    """Return three `response.create` requests, each with its own `stream_id`; some are damaged."""
+    posted = [json.dumps({"type": CREATE, "model": "m", "input": "x", "stream_id": f"s{n}"}).encode() for n in range(3)]
+    return [hostile(message, posted, chance) if chance.random() < 0.3 else message for message in posted]
 
 
 def events_of(chance: random.Random) -> list[bytes]:
@@ -181,14 +181,14 @@ def events_of(chance: random.Random) -> list[bytes]:
 
 
 def responses_on_websocket(
-    asked: list[bytes], events: list[bytes], chance: random.Random | None
+    posted: list[bytes], events: list[bytes], chance: random.Random | None
 ) -> list[ResponseFacts]:
     """Return what is read of each response as the recorder does it, in the order of their ends.
 
     `chance` cuts the messages into chunks; None for complete ones.
     """
     lanes, readers, found = Lanes(), dict[Turn, ResponseReader](), list[ResponseFacts]()
-    for message in asked:
+    for message in posted:
         members = TopLevelMembers(frozenset({"type", "stream_id"}))
         for chunk in cuts(message, chance) if chance else [message]:
             members.feed(chunk)
@@ -214,9 +214,9 @@ def responses_on_websocket(
 def test_hostile_messages_of_responses_on_a_websocket() -> None:
     chance, complete = random.Random("responses on a WebSocket"), 0
     for _ in range(1000):
-        asked, events = requests_of(chance), events_of(chance)
-        found = responses_on_websocket(asked, events, None)
-        assert responses_on_websocket(asked, events, chance) == found
+        posted, events = requests_of(chance), events_of(chance)
+        found = responses_on_websocket(posted, events, None)
+        assert responses_on_websocket(posted, events, chance) == found
         complete += sum(facts.usage.input_tokens == 5 and facts.finish_reasons == ("completed",) for facts in found)
         json.dumps([[vars(facts.usage), facts.messages, facts.model, facts.id] for facts in found], allow_nan=False)
     # Most responses survive: the messages are not all refused at their beginning.

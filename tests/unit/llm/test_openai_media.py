@@ -66,9 +66,9 @@ def events(*values: dict[str, Any]) -> bytes:
 
 
 def test_embeddings_equal_openais_type() -> None:
-    told = CreateEmbeddingResponse.model_validate(EMBEDDED)
+    sdk = CreateEmbeddingResponse.model_validate(EMBEDDED)
     assert read(EMBEDDINGS, EMBEDDED) == ResponseFacts(
-        model=told.model, usage=Usage(told.usage.prompt_tokens), billing=Billing(no_output=True)
+        model=sdk.model, usage=Usage(sdk.usage.prompt_tokens), billing=Billing(no_output=True)
     )
 
 
@@ -91,14 +91,14 @@ def test_usage_after_a_long_list_of_numbers_is_read(size: int) -> None:
 
 
 def test_images_equal_openais_type() -> None:
-    told = ImagesResponse.model_validate(PAINTED).usage
-    assert told is not None
-    assert told.output_tokens_details is not None
+    sdk = ImagesResponse.model_validate(PAINTED).usage
+    assert sdk is not None
+    assert sdk.output_tokens_details is not None
     billing = Billing(
-        input_image_tokens=told.input_tokens_details.image_tokens,
-        output_image_tokens=told.output_tokens_details.image_tokens,
+        input_image_tokens=sdk.input_tokens_details.image_tokens,
+        output_image_tokens=sdk.output_tokens_details.image_tokens,
     )
-    assert read(IMAGES, PAINTED) == ResponseFacts(usage=Usage(told.input_tokens, told.output_tokens), billing=billing)
+    assert read(IMAGES, PAINTED) == ResponseFacts(usage=Usage(sdk.input_tokens, sdk.output_tokens), billing=billing)
 
 
 @pytest.mark.parametrize("missing", ["input_tokens_details", "output_tokens_details"])
@@ -114,18 +114,18 @@ def test_last_event_of_an_image_has_the_usage() -> None:
     partial = {"type": "image_generation.partial_image", "b64_json": "QUJD", "partial_image_index": 0}
     usage = {name: value for name, value in PAINTED["usage"].items() if name != "output_tokens_details"}
     last: Any = {"type": "image_generation.completed", "b64_json": "QUJD", "usage": usage}
-    told = ImageGenCompletedEvent.model_construct(**last).usage
+    sdk = ImageGenCompletedEvent.model_construct(**last).usage
     facts = read(IMAGES, events(partial, last), "text/event-stream")
-    assert facts.usage == Usage(told.input_tokens, told.output_tokens)
+    assert facts.usage == Usage(sdk.input_tokens, sdk.output_tokens)
     assert facts.billing == Billing(input_image_tokens=40, output_image_tokens=50)
     assert read(IMAGES, events(partial), "text/event-stream") == ResponseFacts()
 
 
 def test_transcription_equals_openais_types() -> None:
-    told = Transcription.model_validate(HEARD).usage
-    assert told is not None
-    assert told.type == "tokens"
-    expected = ResponseFacts(usage=Usage(told.input_tokens, told.output_tokens), billing=Billing(input_audio_tokens=10))
+    sdk = Transcription.model_validate(HEARD).usage
+    assert sdk is not None
+    assert sdk.type == "tokens"
+    expected = ResponseFacts(usage=Usage(sdk.input_tokens, sdk.output_tokens), billing=Billing(input_audio_tokens=10))
     assert read(TRANSCRIPTIONS, HEARD) == expected
     done = HEARD | {"type": "transcript.text.done"}
     assert TranscriptionTextDoneEvent.model_validate(done).usage is not None
@@ -194,20 +194,20 @@ def test_request(host: str, path: str, body: dict[str, Any] | None, expected: Re
 def test_embeddings_of_cohere_equal_its_type() -> None:
     meta = {"api_version": {"version": "2"}, "billed_units": {"input_tokens": 3}}
     body = {"id": "e1", "embeddings": {"float": [[0.1]]}, "texts": ["x"], "meta": meta}
-    told = EmbedByTypeResponse.model_validate(body)
-    assert told.meta is not None
-    assert told.meta.billed_units is not None
+    sdk = EmbedByTypeResponse.model_validate(body)
+    assert sdk.meta is not None
+    assert sdk.meta.billed_units is not None
     facts = read("/v2/embed", body)
-    assert facts == ResponseFacts(id=told.id, usage=Usage(3), billing=Billing(no_output=True, billed_input_tokens=3))
-    assert facts.usage.input_tokens == told.meta.billed_units.input_tokens
+    assert facts == ResponseFacts(id=sdk.id, usage=Usage(3), billing=Billing(no_output=True, billed_input_tokens=3))
+    assert facts.usage.input_tokens == sdk.meta.billed_units.input_tokens
     meta["billed_units"] = {"images": 1, "input_tokens": 3}
     assert read("/v2/embed", body).billing.incomplete
 
 
 def test_embeddings_of_ollama_equal_its_type() -> None:
     body = {"model": "all-minilm", "embeddings": [[0.1]], "total_duration": 9, "prompt_eval_count": 8}
-    told = EmbedResponse.model_validate(body)
-    assert read("/api/embed", body) == ResponseFacts(model=told.model, usage=Usage(told.prompt_eval_count))
+    sdk = EmbedResponse.model_validate(body)
+    assert read("/api/embed", body) == ResponseFacts(model=sdk.model, usage=Usage(sdk.prompt_eval_count))
     assert read("/api/embed", {"model": "m", "prompt_eval_count": 8}) == ResponseFacts()
 
 

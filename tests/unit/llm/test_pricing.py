@@ -39,14 +39,14 @@ def cost(
     prices: PriceTable,
     provider: str | None,
     model: str | None,
-    answered: ResponseFacts,
+    responded: ResponseFacts,
     time_ns: int = NOW,
     host: str | None = None,
-    **asked: str,
+    **requested: str,
 ) -> float | None:
     """Return the cost of a call, by default at the host whose prices the data has."""
-    request = RequestFacts("chat", provider, model, **asked)
-    return prices.cost_of(host or HOSTS.get(provider or "", "h.example"), request, answered, time_ns)
+    request = RequestFacts("chat", provider, model, **requested)
+    return prices.cost_of(host or HOSTS.get(provider or "", "h.example"), request, responded, time_ns)
 
 
 # Dollars for a million tokens, from the providers' public price lists.
@@ -192,7 +192,7 @@ def test_provider_that_states_its_costs_has_none_without(prices, provider):
 
 
 @pytest.mark.parametrize(
-    ("billing", "asked", "priced"),
+    ("billing", "requested", "priced"),
     [
         ({}, {}, True),
         ({"speed": "standard", "region": "global"}, {}, True),
@@ -209,13 +209,13 @@ def test_provider_that_states_its_costs_has_none_without(prices, provider):
         ({"service_tier": "priority"}, {"service_tier": "auto"}, False),
     ],
 )
-def test_tier_speed_and_region_at_other_prices_have_no_cost(prices, billing, asked, priced):
-    found = cost(prices, "anthropic", "claude-opus-4-5", facts(1000, 100, **billing), **asked)
+def test_tier_speed_and_region_at_other_prices_have_no_cost(prices, billing, requested, priced):
+    found = cost(prices, "anthropic", "claude-opus-4-5", facts(1000, 100, **billing), **requested)
     assert (found is not None) == priced
 
 
 @pytest.mark.parametrize(
-    ("path", "body", "asked"),
+    ("path", "body", "requested"),
     [
         ("/v1/messages", {"speed": "fast", "inference_geo": "us"}, {"speed": "fast", "region": "us"}),
         ("/v1/chat/completions", {"service_tier": "flex"}, {"service_tier": "flex"}),
@@ -223,13 +223,13 @@ def test_tier_speed_and_region_at_other_prices_have_no_cost(prices, billing, ask
         ("/v1/audio/speech", {"speed": 1.5}, {}),
     ],
 )
-def test_request_says_what_changes_its_price(path, body, asked):
+def test_request_says_what_changes_its_price(path, body, requested):
     found = read_request("h.example", path, json.dumps(body | {"model": "m"}).encode())
     assert {name: getattr(found, name) for name in ("service_tier", "speed", "region")} == {
         "service_tier": None,
         "speed": None,
         "region": None,
-    } | asked
+    } | requested
 
 
 def test_peak_price_of_deepseek_is_unknown_because_holidays_are(prices):
@@ -273,11 +273,11 @@ def iteration(kind: str, *counts: int) -> dict[str, object]:
     ],
 )
 def test_tokens_that_the_counts_exclude_are_used_tokens(prices, excluded, usage, dollars):
-    told = iteration("message", 23_000, 1000, 0, 0)
-    counts = told | {"iterations": [*excluded, told]}
+    sdk = iteration("message", 23_000, 1000, 0, 0)
+    counts = sdk | {"iterations": [*excluded, sdk]}
     plain = read("/v1/messages", {"model": "claude-opus-4-5", "usage": counts})
     stream = response_reader("h", "/v1/messages", "text/event-stream")
-    start = {"type": "message_start", "message": {"model": "claude-opus-4-5", "usage": told}}
+    start = {"type": "message_start", "message": {"model": "claude-opus-4-5", "usage": sdk}}
     for event in (start, {"type": "message_delta", "usage": counts}):
         stream.feed(f"data: {json.dumps(event)}\n\n".encode())
     for found in (plain, stream.finish()):

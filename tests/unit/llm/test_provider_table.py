@@ -54,8 +54,8 @@ class Refused(Exception):
 
 
 @dataclass
-class Told:
-    """What an SDK tells its caller. ``usage`` is None where it tells nothing, as in an aborted stream."""
+class SdkResult:
+    """The result that an SDK gives its caller. ``usage`` is None without one, as in an aborted stream."""
 
     usage: Usage | None = None
     text: str = ""
@@ -84,13 +84,13 @@ class Ask:
 class Row:
     """A provider's API: its host, its name in the registry, the call of its SDK, and the cells that it lacks.
 
-    ``call`` fills ``Told`` as it goes. ``error`` returns the error type of the SDK's exception. ``ignored``: fields of
+    ``call`` fills ``SdkResult``. ``error`` returns the error type of the SDK's exception. ``ignored``: fields of
     `Usage` that the SDK does not know.
     """
 
     host: str
     api: str
-    call: Callable[[Ask, Told], None]
+    call: Callable[[Ask, SdkResult], None]
     error: Callable[[Any], str | None]
     none: Mapping[str, str] = field(default_factory=dict)
     reasoning_model: str = "any-model"
@@ -98,81 +98,81 @@ class Row:
     ignored: tuple[str, ...] = ()
 
 
-def ask_anthropic(client: Callable[[Clients], Any]) -> Callable[[Ask, Told], None]:
-    def call(ask: Ask, told: Told) -> None:
+def ask_anthropic(client: Callable[[Clients], Any]) -> Callable[[Ask, SdkResult], None]:
+    def call(ask: Ask, sdk: SdkResult) -> None:
         thinking: Any = {"type": "enabled", "budget_tokens": 1024} if ask.case == "reasoning" else anthropic.omit
         given: Any = {"model": ask.model, "max_tokens": 2000, "messages": MESSAGES, "thinking": thinking}
         messages = client(ask.clients).messages
         if ask.streamed:
             with messages.stream(**given, extra_headers=ask.headers) as stream:
                 for text in stream.text_stream:
-                    told.text += text
+                    sdk.text += text
                 message = stream.get_final_message()
         else:
             message = messages.create(**given)
-        take_anthropic(message, told)
+        take_anthropic(message, sdk)
 
     return call
 
 
-def take_anthropic(message: anthropic.types.Message, told: Told) -> None:
-    told.usage, told.reasons = of_anthropic(message.usage), (str(message.stop_reason),)
-    told.text = "".join(block.text for block in message.content if block.type == "text")
-    told.reasoning = "".join(block.thinking for block in message.content if block.type == "thinking")
-    told.calls = [(block.name, block.input) for block in message.content if block.type == "tool_use"]
+def take_anthropic(message: anthropic.types.Message, sdk: SdkResult) -> None:
+    sdk.usage, sdk.reasons = of_anthropic(message.usage), (str(message.stop_reason),)
+    sdk.text = "".join(block.text for block in message.content if block.type == "text")
+    sdk.reasoning = "".join(block.thinking for block in message.content if block.type == "thinking")
+    sdk.calls = [(block.name, block.input) for block in message.content if block.type == "tool_use"]
 
 
-def take_chat(choice: Any, message: Any, told: Told) -> None:
+def take_chat(choice: Any, message: Any, sdk: SdkResult) -> None:
     """Take a message, or the delta of a chunk, of Chat Completions in the form of any SDK."""
     content = message.content if isinstance(message.content, list) else [message.content]
     for piece in content:
         for thought in getattr(piece, "thinking", None) or []:
-            told.reasoning += thought.text
+            sdk.reasoning += thought.text
         # The client for Vertex AI does not know this kind of content, and passes it unmodified.
         for thought in (getattr(piece, "raw", None) or {}).get("thinking", []):
-            told.reasoning += thought["text"]
-        told.text += piece if isinstance(piece, str) else getattr(piece, "text", None) or ""
-    told.reasoning += getattr(message, "reasoning", None) or getattr(message, "reasoning_content", None) or ""
+            sdk.reasoning += thought["text"]
+        sdk.text += piece if isinstance(piece, str) else getattr(piece, "text", None) or ""
+    sdk.reasoning += getattr(message, "reasoning", None) or getattr(message, "reasoning_content", None) or ""
     for call in getattr(message, "tool_calls", None) or []:
-        name, arguments = told.calls.pop() if told.calls else ("", "")
-        told.calls.append((name or call.function.name, arguments + (call.function.arguments or "")))
+        name, arguments = sdk.calls.pop() if sdk.calls else ("", "")
+        sdk.calls.append((name or call.function.name, arguments + (call.function.arguments or "")))
     if choice.finish_reason:
-        told.reasons = (str(choice.finish_reason),)
+        sdk.reasons = (str(choice.finish_reason),)
 
 
-def end_chat(told: Told) -> None:
-    told.calls = [(name, json.loads(arguments)) for name, arguments in told.calls]
+def end_chat(sdk: SdkResult) -> None:
+    sdk.calls = [(name, json.loads(arguments)) for name, arguments in sdk.calls]
 
 
 def ask_chat(
     client: Callable[[Ask], Any],
     of_usage: Callable[[Any], tuple[Usage, float | None]] = lambda usage: (of_chat(usage), None),
-) -> Callable[[Ask, Told], None]:
-    def call(ask: Ask, told: Told) -> None:
+) -> Callable[[Ask, SdkResult], None]:
+    def call(ask: Ask, sdk: SdkResult) -> None:
         create = client(ask).chat.completions.create
         if not ask.streamed:
             whole = create(model=ask.model, messages=MESSAGES)
-            take_chat(whole.choices[0], whole.choices[0].message, told)
-            told.usage, told.cost = of_usage(whole.usage)
+            take_chat(whole.choices[0], whole.choices[0].message, sdk)
+            sdk.usage, sdk.cost = of_usage(whole.usage)
             return
         options = {} if client is of_groq else {"stream_options": {"include_usage": True}}
         for chunk in create(model=ask.model, messages=MESSAGES, stream=True, extra_headers=ask.headers, **options):
             # Groq, and Moonshot AI, have the usage in further places.
             holders = [chunk, getattr(chunk, "x_groq", None), *chunk.choices]
             for usage in filter(None, (getattr(holder, "usage", None) for holder in holders)):
-                told.usage, told.cost = of_usage(usage)
+                sdk.usage, sdk.cost = of_usage(usage)
             for choice in chunk.choices:
-                take_chat(choice, choice.delta, told)
-        end_chat(told)
+                take_chat(choice, choice.delta, sdk)
+        end_chat(sdk)
 
     return call
 
 
-def ask_dialect(dialect: Dialect) -> Callable[[Ask, Told], None]:
-    return ask_chat(lambda ask: dialect.client(ask.clients.replaying(dialect.reply(ask.case))), dialect.told)
+def ask_dialect(dialect: Dialect) -> Callable[[Ask, SdkResult], None]:
+    return ask_chat(lambda ask: dialect.client(ask.clients.replaying(dialect.reply(ask.case))), dialect.usage_of)
 
 
-def ask_completions(ask: Ask, told: Told) -> None:
+def ask_completions(ask: Ask, sdk: SdkResult) -> None:
     create, options = ask.clients.openai.completions.create, {"include_usage": True}
     given: Any = {"model": ask.model, "prompt": "Grüße ✓"}
     if ask.streamed:
@@ -180,30 +180,30 @@ def ask_completions(ask: Ask, told: Told) -> None:
     else:
         replies = [create(**given)]
     for reply in replies:
-        told.usage = of_chat(reply.usage) if reply.usage else told.usage
+        sdk.usage = of_chat(reply.usage) if reply.usage else sdk.usage
         for choice in reply.choices:
-            told.text += choice.text
-            told.reasons = (choice.finish_reason,) if choice.finish_reason else told.reasons
+            sdk.text += choice.text
+            sdk.reasons = (choice.finish_reason,) if choice.finish_reason else sdk.reasons
 
 
 def of_groq(ask: Ask) -> groq.Groq:
     return ask.clients.groq
 
 
-def ask_mistral(client: Callable[[Clients], Any], **given: Any) -> Callable[[Ask, Told], None]:
-    def call(ask: Ask, told: Told) -> None:
+def ask_mistral(client: Callable[[Clients], Any], **given: Any) -> Callable[[Ask, SdkResult], None]:
+    def call(ask: Ask, sdk: SdkResult) -> None:
         chat, headers = client(ask.clients), ask.headers
         if not ask.streamed:
             whole: Any = chat.complete(model=ask.model, **given)
-            take_chat(whole.choices[0], whole.choices[0].message, told)
-            told.usage = of_mistral(whole.usage)
+            take_chat(whole.choices[0], whole.choices[0].message, sdk)
+            sdk.usage = of_mistral(whole.usage)
             return
         for event in chat.stream(model=ask.model, **given, http_headers=headers):
             if event.data.usage:
-                told.usage = of_mistral(event.data.usage)
+                sdk.usage = of_mistral(event.data.usage)
             for choice in event.data.choices:
-                take_chat(choice, choice.delta, told)
-        end_chat(told)
+                take_chat(choice, choice.delta, sdk)
+        end_chat(sdk)
 
     return call
 
@@ -219,31 +219,31 @@ def of_mistral(usage: Any) -> Usage:
     )
 
 
-def ask_responses(client: Callable[[Ask], Any]) -> Callable[[Ask, Told], None]:
-    def call(ask: Ask, told: Told) -> None:
+def ask_responses(client: Callable[[Ask], Any]) -> Callable[[Ask, SdkResult], None]:
+    def call(ask: Ask, sdk: SdkResult) -> None:
         create = client(ask).responses.create
         if not ask.streamed:
-            take_response(create(model=ask.model, input="x"), told)
+            take_response(create(model=ask.model, input="x"), sdk)
         else:
-            take_events(create(model=ask.model, input="x", stream=True, extra_headers=ask.headers), told)
+            take_events(create(model=ask.model, input="x", stream=True, extra_headers=ask.headers), sdk)
 
     return call
 
 
-def take_events(events: Iterable[Any], told: Told) -> None:
+def take_events(events: Iterable[Any], sdk: SdkResult) -> None:
     """Take the events of Responses, in a stream or on a WebSocket."""
     for event in events:
         if event.type == "error":
             raise Refused(event.model_dump())
         if event.type == "response.output_text.delta":
-            told.text += event.delta
+            sdk.text += event.delta
         if event.type == "response.completed":
-            take_response(event.response, told)
+            take_response(event.response, sdk)
 
 
-def take_response(response: Any, told: Told) -> None:
-    told.usage, told.reasons, told.text = of_responses(response.usage), (str(response.status),), response.output_text
-    told.calls = [(item.name, json.loads(item.arguments)) for item in response.output if item.type == "function_call"]
+def take_response(response: Any, sdk: SdkResult) -> None:
+    sdk.usage, sdk.reasons, sdk.text = of_responses(response.usage), (str(response.status),), response.output_text
+    sdk.calls = [(item.name, json.loads(item.arguments)) for item in response.output if item.type == "function_call"]
 
 
 def replayed_openai(host: str, base: str, reply: Callable[[str], Reply]) -> Callable[[Ask], openai.OpenAI]:
@@ -256,17 +256,17 @@ def replayed_openai(host: str, base: str, reply: Callable[[str], Reply]) -> Call
     return client
 
 
-def ask_responses_socket(ask: Ask, told: Told) -> None:
+def ask_responses_socket(ask: Ask, sdk: SdkResult) -> None:
     messages = provider_replies.response_messages(ask.case)
     with (
         ask.clients.speaking("/v1/responses", messages, cut=ask.case == "aborted") as client,
         client.responses.connect(max_retries=0) as connection,
     ):
         connection.response.create(model="m", input="x")
-        take_events(connection, told)
+        take_events(connection, sdk)
 
 
-def ask_realtime(ask: Ask, told: Told) -> None:
+def ask_realtime(ask: Ask, sdk: SdkResult) -> None:
     messages = provider_replies.realtime_messages(ask.case)
     with (
         ask.clients.speaking("/v1/realtime", messages, cut=ask.case == "aborted") as client,
@@ -277,83 +277,83 @@ def ask_realtime(ask: Ask, told: Told) -> None:
             if event.type == "error":
                 raise Refused(event.model_dump())
             if event.type == "response.output_audio_transcript.delta":
-                told.text += event.delta
+                sdk.text += event.delta
             if event.type == "response.done":
-                take_realtime(event.response, told)
+                take_realtime(event.response, sdk)
 
 
-def take_realtime(response: Any, told: Told) -> None:
+def take_realtime(response: Any, sdk: SdkResult) -> None:
     usage = response.usage
-    told.usage = Usage(usage.input_tokens, usage.output_tokens, usage.input_token_details.cached_tokens)
-    told.reasons = (response.status,)
-    told.calls = [(item.name, json.loads(item.arguments)) for item in response.output if item.type == "function_call"]
+    sdk.usage = Usage(usage.input_tokens, usage.output_tokens, usage.input_token_details.cached_tokens)
+    sdk.reasons = (response.status,)
+    sdk.calls = [(item.name, json.loads(item.arguments)) for item in response.output if item.type == "function_call"]
 
 
-def ask_transcriptions(ask: Ask, told: Told) -> None:
+def ask_transcriptions(ask: Ask, sdk: SdkResult) -> None:
     client = replayed_openai("api.openai.com", "/v1", provider_replies.transcription)(ask)
     given: Any = {"model": ask.model, "file": b"RIFF"}
     if not ask.streamed:
         whole: Any = client.audio.transcriptions.create(**given)
-        told.text, told.usage = whole.text, Usage(whole.usage.input_tokens, whole.usage.output_tokens)
+        sdk.text, sdk.usage = whole.text, Usage(whole.usage.input_tokens, whole.usage.output_tokens)
         return
     for event in client.audio.transcriptions.create(**given, stream=True):
         if event.type == "transcript.text.done" and event.usage is not None:
-            told.usage = Usage(event.usage.input_tokens, event.usage.output_tokens)
+            sdk.usage = Usage(event.usage.input_tokens, event.usage.output_tokens)
 
 
-def ask_speech(ask: Ask, told: Told) -> None:
+def ask_speech(ask: Ask, sdk: SdkResult) -> None:
     client = replayed_openai("api.openai.com", "/v1", provider_replies.speech)(ask)
     assert client.audio.speech.create(model=ask.model, input="x", voice="alloy").read()
-    told.usage = Usage()
+    sdk.usage = Usage()
 
 
-def ask_cohere_v1(ask: Ask, told: Told) -> None:
+def ask_cohere_v1(ask: Ask, sdk: SdkResult) -> None:
     http = ask.clients.replaying(provider_replies.cohere_v1(ask.case), httpx)
     client = cohere.Client("test", base_url="https://api.cohere.com", max_retries=0, httpx_client=http)
     whole: Any = None
     if not ask.streamed:
         whole = client.chat(message="Grüße ✓")
-        told.text = whole.text
+        sdk.text = whole.text
     else:
         for event in client.chat_stream(message="Grüße ✓"):
             if event.event_type == "text-generation":
-                told.text += event.text
+                sdk.text += event.text
             if event.event_type == "stream-end":
                 whole = event.response
     if whole is not None:
-        told.calls = [(one.name, one.parameters) for one in whole.tool_calls or []]
-        tokens, told.reasons = whole.meta.tokens, (whole.finish_reason,)
-        told.usage = Usage(tokens.input_tokens, tokens.output_tokens, whole.meta.cached_tokens)
+        sdk.calls = [(one.name, one.parameters) for one in whole.tool_calls or []]
+        tokens, sdk.reasons = whole.meta.tokens, (whole.finish_reason,)
+        sdk.usage = Usage(tokens.input_tokens, tokens.output_tokens, whole.meta.cached_tokens)
 
 
-def ask_interactions(ask: Ask, told: Told) -> None:
+def ask_interactions(ask: Ask, sdk: SdkResult) -> None:
     http = ask.clients.replaying(provider_replies.interactions(ask.case), httpx)
     # The client must live on, because it closes its connections when it is collected.
     client = genai.Client(api_key="test", http_options=types.HttpOptions(httpx_client=http))
     interactions: Any = client.interactions
     if not ask.streamed:
         whole = interactions.create(model=ask.model, input="x")
-        told.text = "".join(piece.text for step in whole.steps for piece in step.content)
-        take_interaction(whole, told)
+        sdk.text = "".join(piece.text for step in whole.steps for piece in step.content)
+        take_interaction(whole, sdk)
         return
     for event in interactions.create(model=ask.model, input="x", stream=True):
         if event.event_type == "step.start" and event.step.type == "function_call":
-            told.calls.append((event.step.name, ""))
+            sdk.calls.append((event.step.name, ""))
         elif event.event_type == "step.delta" and event.delta.type == "text":
-            told.text += event.delta.text
+            sdk.text += event.delta.text
         elif event.event_type == "step.delta" and event.delta.type == "thought_summary":
-            told.reasoning += event.delta.content.text
+            sdk.reasoning += event.delta.content.text
         elif event.event_type == "step.delta" and event.delta.type == "arguments_delta":
-            name, arguments = told.calls.pop()
-            told.calls.append((name, arguments + event.delta.arguments))
+            name, arguments = sdk.calls.pop()
+            sdk.calls.append((name, arguments + event.delta.arguments))
         elif event.event_type == "interaction.completed":
-            take_interaction(event.interaction, told)
-            end_chat(told)
+            take_interaction(event.interaction, sdk)
+            end_chat(sdk)
 
 
-def take_interaction(interaction: Any, told: Told) -> None:
-    usage, told.reasons = interaction.usage, (interaction.status,)
-    told.usage = Usage(
+def take_interaction(interaction: Any, sdk: SdkResult) -> None:
+    usage, sdk.reasons = interaction.usage, (interaction.status,)
+    sdk.usage = Usage(
         input_tokens=usage.total_input_tokens + usage.total_tool_use_tokens,
         output_tokens=usage.total_output_tokens + usage.total_thought_tokens,
         cache_read_input_tokens=usage.total_cached_tokens,
@@ -361,12 +361,12 @@ def take_interaction(interaction: Any, told: Told) -> None:
     )
 
 
-def ask_count(count: Callable[[Ask], Any]) -> Callable[[Ask, Told], None]:
+def ask_count(count: Callable[[Ask], Any]) -> Callable[[Ask, SdkResult], None]:
     """Return a call that counts the tokens of a request. A count is not usage, because the model does not run."""
 
-    def call(ask: Ask, told: Told) -> None:
+    def call(ask: Ask, sdk: SdkResult) -> None:
         assert count(ask) > 0
-        told.usage = Usage()
+        sdk.usage = Usage()
 
     return call
 
@@ -380,15 +380,15 @@ def count_bedrock(ask: Ask) -> Any:
     return ask.clients.bedrock.count_tokens(modelId=f"anthropic.{ask.model}", input=given)["inputTokens"]
 
 
-def ask_batch(ask: Ask, told: Told) -> None:
+def ask_batch(ask: Ask, sdk: SdkResult) -> None:
     http = ask.clients.replaying(provider_replies.batch(ask.case))
     request: Any = {"custom_id": "1", "params": {"model": ask.model, "max_tokens": 9, "messages": MESSAGES}}
     client = anthropic.Anthropic(api_key="test", max_retries=0, http_client=http)
     assert client.messages.batches.create(requests=[request]).processing_status == "in_progress"
-    told.usage = Usage()
+    sdk.usage = Usage()
 
 
-def ask_gemini(ask: Ask, told: Told) -> None:
+def ask_gemini(ask: Ask, sdk: SdkResult) -> None:
     config = types.GenerateContentConfig(
         thinking_config=types.ThinkingConfig(include_thoughts=True) if ask.case == "reasoning" else None,
         http_options=types.HttpOptions(headers=ask.headers),
@@ -396,89 +396,89 @@ def ask_gemini(ask: Ask, told: Told) -> None:
     given: Any = {"model": ask.model, "contents": "Grüße ✓", "config": config}
     models = ask.clients.gemini.models
     for chunk in models.generate_content_stream(**given) if ask.streamed else [models.generate_content(**given)]:
-        told.usage = of_gemini(chunk.usage_metadata)
+        sdk.usage = of_gemini(chunk.usage_metadata)
         for part in chunk.parts or []:
             if part.function_call:
-                told.calls.append((str(part.function_call.name), part.function_call.args))
+                sdk.calls.append((str(part.function_call.name), part.function_call.args))
             elif part.thought:
-                told.reasoning += part.text or ""
+                sdk.reasoning += part.text or ""
             else:
-                told.text += part.text or ""
+                sdk.text += part.text or ""
         if chunk.candidates and chunk.candidates[0].finish_reason:
-            told.reasons = (chunk.candidates[0].finish_reason.value,)
+            sdk.reasons = (chunk.candidates[0].finish_reason.value,)
 
 
-def ask_ollama(ask: Ask, told: Told) -> None:
+def ask_ollama(ask: Ask, sdk: SdkResult) -> None:
     with ask.clients.ollama_with(ask.headers) as client:
         given: Any = {"model": ask.model, "messages": MESSAGES, "think": ask.case == "reasoning"}
         for chunk in client.chat(**given, stream=True) if ask.streamed else [client.chat(**given)]:
-            told.text += chunk.message.content or ""
-            told.reasoning += chunk.message.thinking or ""
-            told.calls += [(one.function.name, one.function.arguments) for one in chunk.message.tool_calls or []]
+            sdk.text += chunk.message.content or ""
+            sdk.reasoning += chunk.message.thinking or ""
+            sdk.calls += [(one.function.name, one.function.arguments) for one in chunk.message.tool_calls or []]
             if chunk.done:
-                told.usage, told.reasons = of_ollama(chunk), (str(chunk.done_reason),)
+                sdk.usage, sdk.reasons = of_ollama(chunk), (str(chunk.done_reason),)
 
 
-def ask_cohere(ask: Ask, told: Told) -> None:
+def ask_cohere(ask: Ask, sdk: SdkResult) -> None:
     given: Any = {"model": ask.model, "messages": MESSAGES}
     if not ask.streamed:
         whole: Any = ask.clients.cohere.chat(**given)
-        told.text = "".join(part.text for part in whole.message.content)
-        take_cohere(whole, told)
+        sdk.text = "".join(part.text for part in whole.message.content)
+        take_cohere(whole, sdk)
         return
     options: Any = {"additional_headers": ask.headers}
     event: Any
     for event in ask.clients.cohere.chat_stream(**given, request_options=options):
         match event.type:
             case "content-delta":
-                told.text += event.delta.message.content.text or ""
-                told.reasoning += event.delta.message.content.thinking or ""
+                sdk.text += event.delta.message.content.text or ""
+                sdk.reasoning += event.delta.message.content.thinking or ""
             case "tool-plan-delta":
-                told.reasoning += event.delta.message.tool_plan
+                sdk.reasoning += event.delta.message.tool_plan
             case "tool-call-start":
-                told.calls.append((event.delta.message.tool_calls.function.name, ""))
+                sdk.calls.append((event.delta.message.tool_calls.function.name, ""))
             case "tool-call-delta":
-                name, arguments = told.calls.pop()
-                told.calls.append((name, arguments + event.delta.message.tool_calls.function.arguments))
+                name, arguments = sdk.calls.pop()
+                sdk.calls.append((name, arguments + event.delta.message.tool_calls.function.arguments))
             case "message-end":
-                take_cohere(event.delta, told)
-                end_chat(told)
+                take_cohere(event.delta, sdk)
+                end_chat(sdk)
 
 
-def take_cohere(end: Any, told: Told) -> None:
+def take_cohere(end: Any, sdk: SdkResult) -> None:
     tokens, cached = end.usage.tokens, end.usage.cached_tokens
-    told.usage, told.reasons = Usage(tokens.input_tokens, tokens.output_tokens, cached), (end.finish_reason,)
+    sdk.usage, sdk.reasons = Usage(tokens.input_tokens, tokens.output_tokens, cached), (end.finish_reason,)
 
 
-def ask_converse(ask: Ask, told: Told) -> None:
+def ask_converse(ask: Ask, sdk: SdkResult) -> None:
     given: Any = {"modelId": f"anthropic.{ask.model}", "messages": [{"role": "user", "content": [{"text": "x"}]}]}
     if not ask.streamed:
         whole = ask.clients.bedrock.converse(**given)
-        told.usage, told.reasons = of_bedrock(whole["usage"]), (whole["stopReason"],)
-        told.text = "".join(block.get("text", "") for block in whole["output"]["message"]["content"])
+        sdk.usage, sdk.reasons = of_bedrock(whole["usage"]), (whole["stopReason"],)
+        sdk.text = "".join(block.get("text", "") for block in whole["output"]["message"]["content"])
         return
     for event in ask.clients.bedrock.converse_stream(**given)["stream"]:
         delta = event.get("contentBlockDelta", {}).get("delta", {})
-        told.text += delta.get("text", "")
-        told.reasoning += delta.get("reasoningContent", {}).get("text", "")
+        sdk.text += delta.get("text", "")
+        sdk.reasoning += delta.get("reasoningContent", {}).get("text", "")
         if "contentBlockStart" in event:
-            told.calls.append((event["contentBlockStart"]["start"]["toolUse"]["name"], ""))
+            sdk.calls.append((event["contentBlockStart"]["start"]["toolUse"]["name"], ""))
         if "toolUse" in delta:
-            name, arguments = told.calls.pop()
-            told.calls.append((name, arguments + delta["toolUse"]["input"]))
+            name, arguments = sdk.calls.pop()
+            sdk.calls.append((name, arguments + delta["toolUse"]["input"]))
         if "messageStop" in event:
-            told.reasons = (event["messageStop"]["stopReason"],)
+            sdk.reasons = (event["messageStop"]["stopReason"],)
         if "metadata" in event:
-            told.usage = of_bedrock(event["metadata"]["usage"])
-    end_chat(told)
+            sdk.usage = of_bedrock(event["metadata"]["usage"])
+    end_chat(sdk)
 
 
-def ask_invoke(ask: Ask, told: Told) -> None:
+def ask_invoke(ask: Ask, sdk: SdkResult) -> None:
     thinking = {"thinking": {"type": "enabled"}} if ask.case == "reasoning" else {}
     given: Any = {"modelId": f"anthropic.{ask.model}", "body": json.dumps({"messages": MESSAGES} | thinking)}
     if not ask.streamed:
         body = ask.clients.bedrock.invoke_model(**given)["body"].read()
-        take_anthropic(anthropic.types.Message.model_validate_json(body), told)
+        take_anthropic(anthropic.types.Message.model_validate_json(body), sdk)
         return
     events: list[Any] = []
     try:
@@ -486,24 +486,24 @@ def ask_invoke(ask: Ask, told: Told) -> None:
             events.append(json.loads(event["chunk"]["bytes"]))
     finally:
         with anthropic_stream(events) as stream:
-            told.text = "".join(stream.text_stream)
+            sdk.text = "".join(stream.text_stream)
             if events[-1]["type"] == "message_stop":
-                take_anthropic(stream.get_final_message(), told)
+                take_anthropic(stream.get_final_message(), sdk)
 
 
-def ask_embeddings(ask: Ask, told: Told) -> None:
-    told.usage = Usage(ask.clients.openai.embeddings.create(model=ask.model, input="x").usage.prompt_tokens)
+def ask_embeddings(ask: Ask, sdk: SdkResult) -> None:
+    sdk.usage = Usage(ask.clients.openai.embeddings.create(model=ask.model, input="x").usage.prompt_tokens)
 
 
-def ask_images(ask: Ask, told: Told) -> None:
+def ask_images(ask: Ask, sdk: SdkResult) -> None:
     images = ask.clients.openai.images
     if not ask.streamed:
         usage: Any = images.generate(model=ask.model, prompt="x").usage
-        told.usage = Usage(usage.input_tokens, usage.output_tokens)
+        sdk.usage = Usage(usage.input_tokens, usage.output_tokens)
         return
     for event in images.generate(model=ask.model, prompt="x", stream=True, extra_headers=ask.headers):
         if event.type == "image_generation.completed":
-            told.usage = Usage(event.usage.input_tokens, event.usage.output_tokens)
+            sdk.usage = Usage(event.usage.input_tokens, event.usage.output_tokens)
 
 
 def error_in(body: Any) -> str:
@@ -705,23 +705,23 @@ def clients() -> Iterator[Clients]:
         clients.close()
 
 
-def told_by_sdk(row: Row, ask: Ask) -> Told:
-    told = Told()
+def sdk_result(row: Row, ask: Ask) -> SdkResult:
+    sdk = SdkResult()
     ask.clients.bedrock_tap.extra = ask.headers
     try:
         if ask.case == "error":
             with pytest.raises(FAILURES) as caught:
-                row.call(ask, told)
-            told.error = row.error(caught.value)
+                row.call(ask, sdk)
+            sdk.error = row.error(caught.value)
         elif ask.case == "aborted":
             # Each SDK has its own exception, and some end as if the stream were complete.
             with suppress(Exception):
-                row.call(ask, told)
+                row.call(ask, sdk)
         else:
-            row.call(ask, told)
+            row.call(ask, sdk)
     finally:
         ask.clients.bedrock_tap.extra = {}
-    return told
+    return sdk
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -737,7 +737,7 @@ def test_cell(clients: Clients, name: str, case: str, record_property: Callable[
     if (reason := row.none.get(case)) and case != "error":
         state(f"none: {reason}")
         return
-    told = told_by_sdk(row, ask)
+    sdk = sdk_result(row, ask)
     exchange = clients.last
     api = api_of(exchange.path)
     assert (api.name if api is not None else "") == row.api
@@ -745,28 +745,28 @@ def test_cell(clients: Clients, name: str, case: str, record_property: Callable[
     found = dict.fromkeys(row.ignored)
     usage = Usage(**{**vars(facts.usage), **found})
     if case == "error":
-        assert (facts.error_type, facts.usage) == (told.error, Usage())
+        assert (facts.error_type, facts.usage) == (sdk.error, Usage())
     elif case == "aborted":
         assert exchange.aborted or clients.providers.log[-1]["outcome"] == "aborted"
-        assert told.usage is None or usage == told.usage
-        assert facts.finish_reasons == told.reasons == ()
-        assert facts.usage.output_tokens is None or told.usage is not None
+        assert sdk.usage is None or usage == sdk.usage
+        assert facts.finish_reasons == sdk.reasons == ()
+        assert facts.usage.output_tokens is None or sdk.usage is not None
     else:
-        assert usage == told.usage
-        assert facts.finish_reasons == told.reasons
+        assert usage == sdk.usage
+        assert facts.finish_reasons == sdk.reasons
         assert facts.error_type is None
-        assert told.cost is None or facts.billing.stated_cost == pytest.approx(told.cost)
+        assert sdk.cost is None or facts.billing.stated_cost == pytest.approx(sdk.cost)
     if case == "cached":
         assert facts.usage.cache_read_input_tokens
     if case == "reasoning":
-        assert told.reasoning or facts.usage.reasoning_output_tokens
+        assert sdk.reasoning or facts.usage.reasoning_output_tokens
     if case == "tools":
-        assert told.calls
+        assert sdk.calls
     if ask.streamed and facts.messages is not None:
-        assert said(facts.messages) == (told.text, told.reasoning, told.calls)
+        assert said(facts.messages) == (sdk.text, sdk.reasoning, sdk.calls)
     elif case == "plain":
         parts = [part for turn in response_turns(exchange.decoded().decode()) for part in turn.parts]
-        assert "".join(part.text for part in parts if part.kind == "text") == told.text
+        assert "".join(part.text for part in parts if part.kind == "text") == sdk.text
     state(f"none: {reason}" if reason else "equal")
 
 
@@ -778,7 +778,7 @@ def said(messages: list[dict[str, Any]]) -> tuple[str, str, list[tuple[str, Any]
 
 
 def test_every_registered_api_has_a_row() -> None:
-    # These have no SDK, or are compared with its types in tests of their own.
+    # These APIs have no SDK, or other tests compare them with the types of the SDK.
     without = sampled() | {"ollama-generate"}
     without |= {"bedrock-invoke", "bedrock-invoke-embeddings", "vertex-anthropic-regional"}
     assert {row.api for row in ROWS.values() if row.api} | without == {api.name for api in APIS}

@@ -87,13 +87,11 @@ def test_streamed_anthropic_message_equals_the_sdks(
         thinking={"type": "enabled", "budget_tokens": 1024} if thinking else anthropic.omit,
         extra_headers={"x-standin-encoding": coding, "x-standin-delta-usage": delta_usage},
     ) as stream:
-        told = stream.get_final_message()
+        sdk = stream.get_final_message()
     facts = clients.last.response_facts("api.anthropic.com")
-    assert (facts.usage, facts.model, facts.id) == (of_anthropic(told.usage), told.model, told.id)
-    assert facts.finish_reasons == (told.stop_reason,)
-    assert facts.messages == [
-        {"role": "assistant", "parts": parts_of_anthropic(told), "finish_reason": told.stop_reason}
-    ]
+    assert (facts.usage, facts.model, facts.id) == (of_anthropic(sdk.usage), sdk.model, sdk.id)
+    assert facts.finish_reasons == (sdk.stop_reason,)
+    assert facts.messages == [{"role": "assistant", "parts": parts_of_anthropic(sdk), "finish_reason": sdk.stop_reason}]
     assert facts.error_type is None
     request = clients.last.request_facts("api.anthropic.com")
     assert request.operation_name == "chat"
@@ -103,12 +101,12 @@ def test_streamed_anthropic_message_equals_the_sdks(
 @CODINGS
 @MODELS
 def test_plain_anthropic_message_equals_the_sdks(clients: Clients, model: str, coding: str) -> None:
-    told = clients.anthropic.messages.create(
+    sdk = clients.anthropic.messages.create(
         model=model, max_tokens=100, messages=MESSAGES, extra_headers={"x-standin-encoding": coding}
     )
     facts = clients.last.response_facts("api.anthropic.com")
-    assert (facts.usage, facts.model, facts.id) == (of_anthropic(told.usage), told.model, told.id)
-    assert (facts.finish_reasons, facts.messages) == ((told.stop_reason,), None)
+    assert (facts.usage, facts.model, facts.id) == (of_anthropic(sdk.usage), sdk.model, sdk.id)
+    assert (facts.finish_reasons, facts.messages) == ((sdk.stop_reason,), None)
     assert clients.last.request_facts("api.anthropic.com").stream is False
 
 
@@ -122,11 +120,11 @@ def test_streamed_chat_completion_equals_the_sdks(clients: Clients, model: str, 
         stream_options={"include_usage": True},
         extra_headers={"x-standin-encoding": coding},
     ) as stream:
-        told = stream.get_final_completion()
+        sdk = stream.get_final_completion()
     facts = clients.last.response_facts("api.openai.com")
-    assert told.usage is not None
-    assert (facts.usage, facts.model, facts.id) == (of_chat(told.usage), told.model, told.id)
-    choice = told.choices[0]
+    assert sdk.usage is not None
+    assert (facts.usage, facts.model, facts.id) == (of_chat(sdk.usage), sdk.model, sdk.id)
+    choice = sdk.choices[0]
     assert facts.finish_reasons == (choice.finish_reason,)
     parts: list[dict[str, Any]] = []
     if choice.message.content:
@@ -155,8 +153,8 @@ def test_results_of_a_batch_have_no_usage() -> None:
         return httpx2.Response(200, json=batch)
 
     client = httpx2.Client(transport=httpx2.MockTransport(respond))
-    told = list(anthropic.Anthropic(api_key="k", http_client=client).messages.batches.results("b_1"))
-    assert [one.result.message.usage.output_tokens for one in told if one.result.type == "succeeded"] == [7, 7, 7]
+    sdk = list(anthropic.Anthropic(api_key="k", http_client=client).messages.batches.results("b_1"))
+    assert [one.result.message.usage.output_tokens for one in sdk if one.result.type == "succeeded"] == [7, 7, 7]
     path = seen[-1].url.path
     assert path == batch["results_url"]
     assert is_model_api("api.anthropic.com", path)
@@ -177,13 +175,13 @@ def test_streamed_chat_without_include_usage_has_no_usage(clients: Clients) -> N
 @CODINGS
 @MODELS
 def test_plain_chat_completion_equals_the_sdks(clients: Clients, model: str, coding: str) -> None:
-    told = clients.openai.chat.completions.create(
+    sdk = clients.openai.chat.completions.create(
         model=model, messages=MESSAGES, extra_headers={"x-standin-encoding": coding}
     )
     facts = clients.last.response_facts("api.openai.com")
-    assert told.usage is not None
-    assert (facts.usage, facts.model, facts.id) == (of_chat(told.usage), told.model, told.id)
-    assert facts.finish_reasons == (told.choices[0].finish_reason,)
+    assert sdk.usage is not None
+    assert (facts.usage, facts.model, facts.id) == (of_chat(sdk.usage), sdk.model, sdk.id)
+    assert facts.finish_reasons == (sdk.choices[0].finish_reason,)
 
 
 @CODINGS
@@ -192,26 +190,26 @@ def test_streamed_openai_response_equals_the_sdks(clients: Clients, model: str, 
     with clients.openai.responses.stream(
         model=model, input="Grüße", extra_headers={"x-standin-encoding": coding}
     ) as stream:
-        told = stream.get_final_response()
+        sdk = stream.get_final_response()
     facts = clients.last.response_facts("api.openai.com")
-    assert told.usage is not None
-    assert (facts.usage, facts.model, facts.id) == (of_responses(told.usage), told.model, told.id)
-    assert facts.finish_reasons == (told.status,)
-    item = told.output[0]
+    assert sdk.usage is not None
+    assert (facts.usage, facts.model, facts.id) == (of_responses(sdk.usage), sdk.model, sdk.id)
+    assert facts.finish_reasons == (sdk.status,)
+    item = sdk.output[0]
     if item.type == "function_call":
         arguments = json.loads(item.arguments)
         parts = [{"type": "tool_call", "id": item.call_id, "name": item.name, "arguments": arguments}]
     else:
-        parts = [{"type": "text", "content": told.output_text}]
+        parts = [{"type": "text", "content": sdk.output_text}]
     assert facts.messages == [{"role": "assistant", "parts": parts, "finish_reason": "completed"}]
 
 
 @MODELS
 def test_plain_openai_response_equals_the_sdks(clients: Clients, model: str) -> None:
-    told = clients.openai.responses.create(model=model, input="hello")
+    sdk = clients.openai.responses.create(model=model, input="hello")
     facts = clients.last.response_facts("api.openai.com")
-    assert told.usage is not None
-    assert (facts.usage, facts.model, facts.id) == (of_responses(told.usage), told.model, told.id)
+    assert sdk.usage is not None
+    assert (facts.usage, facts.model, facts.id) == (of_responses(sdk.usage), sdk.model, sdk.id)
 
 
 def test_incomplete_response_has_its_reason_and_usage(clients: Clients) -> None:
@@ -248,15 +246,15 @@ def test_streamed_gemini_response_equals_the_sdks(clients: Clients, model: str, 
         )
     )
     facts = clients.last.response_facts(GEMINI)
-    told = chunks[-1]
-    assert told.candidates
-    assert told.candidates[0].finish_reason is not None
+    sdk = chunks[-1]
+    assert sdk.candidates
+    assert sdk.candidates[0].finish_reason is not None
     assert (facts.usage, facts.model, facts.id) == (
-        of_gemini(told.usage_metadata),
-        told.model_version,
-        told.response_id,
+        of_gemini(sdk.usage_metadata),
+        sdk.model_version,
+        sdk.response_id,
     )
-    assert facts.finish_reasons == (told.candidates[0].finish_reason.value,)
+    assert facts.finish_reasons == (sdk.candidates[0].finish_reason.value,)
     parts = parts_of_gemini([part for chunk in chunks for part in chunk.parts or []])
     assert facts.messages == [{"role": "assistant", "parts": parts, "finish_reason": "STOP"}]
     text = "".join(part["content"] for part in facts.messages[0]["parts"] if part["type"] == "text")
@@ -271,14 +269,14 @@ def test_streamed_gemini_response_equals_the_sdks(clients: Clients, model: str, 
 @MODELS
 @THINKING
 def test_plain_gemini_response_equals_the_sdks(clients: Clients, model: str, coding: str, thinking: bool) -> None:
-    told = clients.gemini.models.generate_content(
+    sdk = clients.gemini.models.generate_content(
         model=model, contents="Grüße ✓", config=gemini_config(thinking, encoding=coding)
     )
     facts = clients.last.response_facts(GEMINI)
     assert (facts.usage, facts.model, facts.id) == (
-        of_gemini(told.usage_metadata),
-        told.model_version,
-        told.response_id,
+        of_gemini(sdk.usage_metadata),
+        sdk.model_version,
+        sdk.response_id,
     )
     assert (facts.finish_reasons, facts.messages, facts.error_type) == (("STOP",), None, None)
     assert clients.last.request_facts(GEMINI).stream is False
@@ -288,14 +286,14 @@ def test_plain_gemini_response_equals_the_sdks(clients: Clients, model: str, cod
 def test_blocked_prompt_of_gemini_equals_the_sdks(clients: Clients, streamed: bool) -> None:
     models = clients.gemini.models
     if streamed:
-        told = list(models.generate_content_stream(model="blocked", contents="x"))[-1]
+        sdk = list(models.generate_content_stream(model="blocked", contents="x"))[-1]
     else:
-        told = models.generate_content(model="blocked", contents="x")
-    assert told.prompt_feedback is not None
-    assert told.prompt_feedback.block_reason is not None
+        sdk = models.generate_content(model="blocked", contents="x")
+    assert sdk.prompt_feedback is not None
+    assert sdk.prompt_feedback.block_reason is not None
     facts = clients.last.response_facts(GEMINI)
-    assert facts.finish_reasons == (told.prompt_feedback.block_reason.value,)
-    assert facts.usage == of_gemini(told.usage_metadata)
+    assert facts.finish_reasons == (sdk.prompt_feedback.block_reason.value,)
+    assert facts.usage == of_gemini(sdk.usage_metadata)
     assert facts.usage.output_tokens is None
 
 
@@ -315,30 +313,30 @@ def test_gemini_error_equals_the_sdks(clients: Clients, status: int, streamed: b
 
 @pytest.mark.parametrize("model", ["fail-stream", "fail-tail"])
 def test_error_within_a_gemini_stream_keeps_the_text(clients: Clients, model: str) -> None:
-    told: list[types.GenerateContentResponse] = []
+    sdk: list[types.GenerateContentResponse] = []
     with pytest.raises(errors.APIError) as caught:
         for chunk in clients.gemini.models.generate_content_stream(model=model, contents="x"):
-            told.append(chunk)
+            sdk.append(chunk)
     facts = clients.last.response_facts(GEMINI)
     assert facts.error_type == caught.value.status == "UNAVAILABLE"
     assert facts.messages == [
-        {"role": "assistant", "parts": [{"type": "text", "content": "".join(chunk.text or "" for chunk in told)}]}
+        {"role": "assistant", "parts": [{"type": "text", "content": "".join(chunk.text or "" for chunk in sdk)}]}
     ]
-    assert facts.usage == of_gemini(told[-1].usage_metadata)
+    assert facts.usage == of_gemini(sdk[-1].usage_metadata)
 
 
 def test_aborted_gemini_stream_equals_the_sdks(clients: Clients) -> None:
-    told: list[types.GenerateContentResponse] = []
+    sdk: list[types.GenerateContentResponse] = []
     with pytest.raises(httpx.HTTPError):
         for chunk in clients.gemini.models.generate_content_stream(
             model="m", contents="x", config=gemini_config(events="20", abort_after="2000")
         ):
-            told.append(chunk)
+            sdk.append(chunk)
     facts = clients.last.response_facts(GEMINI)
-    assert told
-    assert facts.usage == of_gemini(told[-1].usage_metadata)
+    assert sdk
+    assert facts.usage == of_gemini(sdk[-1].usage_metadata)
     assert (facts.finish_reasons, facts.error_type) == ((), None)
-    text = "".join(chunk.text or "" for chunk in told)
+    text = "".join(chunk.text or "" for chunk in sdk)
     assert facts.messages == [{"role": "assistant", "parts": [{"type": "text", "content": text}]}]
 
 
@@ -391,9 +389,9 @@ OLLAMA_MODELS = pytest.mark.parametrize("model", ["any-model", "tools", "cached"
 def test_streamed_ollama_chat_equals_the_sdks(clients: Clients, model: str, thinking: bool) -> None:
     chunks = list(clients.ollama.chat(model, MESSAGES, tools=OPENAI_TOOLS, stream=True, think=thinking))
     facts = clients.last.response_facts(OLLAMA)
-    told = chunks[-1]
-    assert replace(facts.usage, cache_read_input_tokens=None) == of_ollama(told)
-    assert (facts.model, facts.finish_reasons, facts.error_type) == (told.model, (told.done_reason,), None)
+    sdk = chunks[-1]
+    assert replace(facts.usage, cache_read_input_tokens=None) == of_ollama(sdk)
+    assert (facts.model, facts.finish_reasons, facts.error_type) == (sdk.model, (sdk.done_reason,), None)
     assert (facts.usage.input_tokens is None) == (model == "cached")
     assert facts.messages is not None
     assert without_ids(facts.messages[0]["parts"]) == parts_of_ollama([chunk.message for chunk in chunks])
@@ -409,10 +407,10 @@ def test_streamed_ollama_chat_equals_the_sdks(clients: Clients, model: str, thin
 @OLLAMA_MODELS
 @THINKING
 def test_plain_ollama_chat_equals_the_sdks(clients: Clients, model: str, thinking: bool) -> None:
-    told = clients.ollama.chat(model, MESSAGES, tools=OPENAI_TOOLS, think=thinking)
+    sdk = clients.ollama.chat(model, MESSAGES, tools=OPENAI_TOOLS, think=thinking)
     facts = clients.last.response_facts(OLLAMA)
-    assert replace(facts.usage, cache_read_input_tokens=None) == of_ollama(told)
-    assert (facts.model, facts.finish_reasons, facts.messages) == (told.model, (told.done_reason,), None)
+    assert replace(facts.usage, cache_read_input_tokens=None) == of_ollama(sdk)
+    assert (facts.model, facts.finish_reasons, facts.messages) == (sdk.model, (sdk.done_reason,), None)
     assert clients.last.request_facts(OLLAMA).stream is False
 
 
@@ -425,9 +423,9 @@ def test_ollama_generate_equals_the_sdks(clients: Clients, prompt: str, streamed
     else:
         chunks = [clients.ollama.generate("m", prompt, think=thinking)]
     facts = clients.last.response_facts(OLLAMA)
-    told = chunks[-1]
-    assert replace(facts.usage, cache_read_input_tokens=None) == of_ollama(told)
-    assert (facts.model, facts.finish_reasons) == (told.model, (told.done_reason,))
+    sdk = chunks[-1]
+    assert replace(facts.usage, cache_read_input_tokens=None) == of_ollama(sdk)
+    assert (facts.model, facts.finish_reasons) == (sdk.model, (sdk.done_reason,))
     if streamed:
         messages = [ollama.Message(role="", content=one.response, thinking=one.thinking) for one in chunks]
         assert facts.messages is not None
@@ -436,13 +434,13 @@ def test_ollama_generate_equals_the_sdks(clients: Clients, prompt: str, streamed
 
 
 def test_error_within_an_ollama_stream_keeps_the_text(clients: Clients) -> None:
-    told: list[ollama.ChatResponse] = []
+    sdk: list[ollama.ChatResponse] = []
     with pytest.raises(ollama.ResponseError):
         for chunk in clients.ollama.chat("fail-stream", MESSAGES, stream=True):
-            told.append(chunk)
+            sdk.append(chunk)
     facts = clients.last.response_facts(OLLAMA)
     assert (facts.error_type, facts.usage, facts.finish_reasons) == ("_OTHER", Usage(), ())
-    assert facts.messages == [{"role": "assistant", "parts": parts_of_ollama([chunk.message for chunk in told])}]
+    assert facts.messages == [{"role": "assistant", "parts": parts_of_ollama([chunk.message for chunk in sdk])}]
 
 
 @pytest.mark.parametrize("streamed", [False, True])
@@ -455,15 +453,15 @@ def test_error_response_of_ollama_has_no_type_of_its_own(clients: Clients, strea
 
 
 def test_aborted_ollama_stream_equals_the_sdks(clients: Clients) -> None:
-    told: list[ollama.ChatResponse] = []
+    sdk: list[ollama.ChatResponse] = []
     client = clients.ollama_with({"x-standin-events": "20", "x-standin-abort-after": "1000"})
     with client, pytest.raises(httpx.HTTPError):
         for chunk in client.chat("m", MESSAGES, stream=True):
-            told.append(chunk)
+            sdk.append(chunk)
     facts = clients.last.response_facts(OLLAMA)
-    assert told
+    assert sdk
     assert (facts.usage, facts.finish_reasons, facts.error_type) == (Usage(), (), None)
-    assert facts.messages == [{"role": "assistant", "parts": parts_of_ollama([chunk.message for chunk in told])}]
+    assert facts.messages == [{"role": "assistant", "parts": parts_of_ollama([chunk.message for chunk in sdk])}]
 
 
 BEDROCK = "bedrock-runtime.us-east-1.amazonaws.com"
@@ -495,11 +493,11 @@ def parts_of_bedrock(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def test_streamed_converse_equals_botocore(clients: Clients, name: str) -> None:
     model = f"us.anthropic.{name}:0"
     events = list(clients.bedrock.converse_stream(modelId=model, messages=CONVERSATION)["stream"])
-    told = {kind: value for event in events for kind, value in event.items()}
+    sdk = {kind: value for event in events for kind, value in event.items()}
     facts = clients.last.response_facts(BEDROCK)
-    assert facts.usage == of_bedrock(told["metadata"]["usage"])
-    assert facts.billing.service_tier == told["metadata"]["serviceTier"]["type"]
-    reason = told["messageStop"]["stopReason"]
+    assert facts.usage == of_bedrock(sdk["metadata"]["usage"])
+    assert facts.billing.service_tier == sdk["metadata"]["serviceTier"]["type"]
+    reason = sdk["messageStop"]["stopReason"]
     assert facts.messages == [{"role": "assistant", "parts": parts_of_bedrock(events), "finish_reason": reason}]
     assert (facts.finish_reasons, facts.error_type, facts.messages_truncated) == ((reason,), None, False)
     request = clients.last.request_facts(BEDROCK)
@@ -509,14 +507,14 @@ def test_streamed_converse_equals_botocore(clients: Clients, name: str) -> None:
 
 @BEDROCK_MODELS
 def test_plain_converse_equals_botocore(clients: Clients, name: str) -> None:
-    told = clients.bedrock.converse(modelId=f"anthropic.{name}", messages=CONVERSATION)
+    sdk = clients.bedrock.converse(modelId=f"anthropic.{name}", messages=CONVERSATION)
     facts = clients.last.response_facts(BEDROCK)
     assert (facts.usage, facts.finish_reasons, facts.messages) == (
-        of_bedrock(told["usage"]),
-        (told["stopReason"],),
+        of_bedrock(sdk["usage"]),
+        (sdk["stopReason"],),
         None,
     )
-    details = told["usage"].get("cacheDetails", [])
+    details = sdk["usage"].get("cacheDetails", [])
     assert facts.billing.cache_write_1h_tokens == next((one["inputTokens"] for one in details), None)
     assert clients.last.request_facts(BEDROCK).stream is False
 
@@ -528,11 +526,11 @@ def test_invoked_anthropic_model_equals_both_sdks(clients: Clients, model: str, 
     given = {"modelId": f"anthropic.{model}", "body": body}
     events = list(clients.bedrock.invoke_model_with_response_stream(**given)["body"])
     with anthropic_stream([json.loads(event["chunk"]["bytes"]) for event in events]) as stream:
-        told = stream.get_final_message()
+        sdk = stream.get_final_message()
     facts = clients.last.response_facts(BEDROCK)
-    assert (facts.usage, facts.model, facts.id) == (of_anthropic(told.usage), told.model, told.id)
-    parts = parts_of_anthropic(told)
-    assert facts.messages == [{"role": "assistant", "parts": parts, "finish_reason": told.stop_reason}]
+    assert (facts.usage, facts.model, facts.id) == (of_anthropic(sdk.usage), sdk.model, sdk.id)
+    parts = parts_of_anthropic(sdk)
+    assert facts.messages == [{"role": "assistant", "parts": parts, "finish_reason": sdk.stop_reason}]
     whole = anthropic.types.Message.model_validate_json(clients.bedrock.invoke_model(**given)["body"].read())
     facts = clients.last.response_facts(BEDROCK)
     assert (facts.usage, facts.model, facts.id) == (of_anthropic(whole.usage), whole.model, whole.id)
@@ -548,8 +546,8 @@ def test_other_invoked_model_has_the_counts_that_botocore_returns(clients: Clien
     assert facts == ResponseFacts(usage=Usage(counts["inputTokenCount"], counts["outputTokenCount"]))
     headers = clients.bedrock.invoke_model(**given)["ResponseMetadata"]["HTTPHeaders"]
     facts = clients.last.response_facts(BEDROCK)
-    told = [int(headers[f"x-amzn-bedrock-{kind}-token-count"]) for kind in ("input", "output")]
-    assert facts == ResponseFacts(usage=Usage(*told))
+    sdk = [int(headers[f"x-amzn-bedrock-{kind}-token-count"]) for kind in ("input", "output")]
+    assert facts == ResponseFacts(usage=Usage(*sdk))
 
 
 @pytest.mark.parametrize("streamed", [False, True])
@@ -659,25 +657,25 @@ def test_usage_at_the_end_of_a_large_body_is_found(clients: Clients) -> None:
     assert (facts.usage, facts.finish_reasons) == (of_anthropic(plain.usage), ("end_turn",))
     many = size | {"x-standin-events": "300"}
     with clients.anthropic.messages.stream(model="m", max_tokens=10, messages=MESSAGES, extra_headers=many) as stream:
-        told = stream.get_final_message()
+        sdk = stream.get_final_message()
     facts = clients.last.response_facts("api.anthropic.com")
-    assert facts.usage == of_anthropic(told.usage)
+    assert facts.usage == of_anthropic(sdk.usage)
     assert facts.messages_truncated
     assert facts.messages is not None
     text = facts.messages[0]["parts"][0]["content"]
     assert len(text) < 1 << 20
-    assert told.content[0].type == "text"
-    assert told.content[0].text.startswith(text)
+    assert sdk.content[0].type == "text"
+    assert sdk.content[0].text.startswith(text)
 
 
 def test_fake_logs_its_responses(clients: Clients, providers: LLMProviders) -> None:
-    told = clients.openai.responses.create(
+    sdk = clients.openai.responses.create(
         model="gpt-5", input="hello", extra_headers={"x-standin-encoding": "gzip", "X-Extra": "1"}
     )
     entry = providers.log[-1]
     body = clients.last.decoded()
-    assert told.usage is not None
-    assert entry["usage"] == told.usage.model_dump(exclude_unset=True)
+    assert sdk.usage is not None
+    assert entry["usage"] == sdk.usage.model_dump(exclude_unset=True)
     assert (entry["host"], entry["path"], entry["model"], entry["status"]) == (
         "localhost",
         "/v1/responses",

@@ -67,8 +67,8 @@ def test_stream_of_claude_is_read_for_every_split_of_its_bytes(location: str) ->
 def test_cost_is_known_at_the_global_endpoint_only(location: str, dollars: float | None) -> None:
     facts = read(CLAUDE.format(location, "rawPredict"), "application/json", json.dumps(MESSAGE).encode())
     assert facts.usage == Usage(1000, 100)
-    asked = RequestFacts("chat", "gcp.vertex_ai")
-    cost = PriceTable().cost_of("aiplatform.googleapis.com", asked, facts, 1_795_800_000_000_000_000)
+    requested = RequestFacts("chat", "gcp.vertex_ai")
+    cost = PriceTable().cost_of("aiplatform.googleapis.com", requested, facts, 1_795_800_000_000_000_000)
     assert cost == (None if dollars is None else pytest.approx(dollars))
 
 

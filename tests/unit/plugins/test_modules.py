@@ -51,10 +51,10 @@ def test_build_patch_keeps_the_mode_makes_a_backup_and_is_idempotent(script):
 
 
 def test_build_patch_in_check_mode_shows_the_change_and_writes_nothing(script):
-    told = call("build_patch", path=str(script), check=True)
-    assert told["changed"]
-    assert told["diff"]["before"] == SCRIPT
-    assert "openclaw.egress: begin" in told["diff"]["after"]
+    result = call("build_patch", path=str(script), check=True)
+    assert result["changed"]
+    assert result["diff"]["before"] == SCRIPT
+    assert "openclaw.egress: begin" in result["diff"]["after"]
     assert script.read_text() == SCRIPT
     assert os.listdir(script.parent) == [script.name]  # noqa: PTH208
 
@@ -70,9 +70,9 @@ def test_build_patch_follows_a_symlink_and_leaves_it(script, tmp_path):
 def test_build_patch_warns_of_an_edited_section(script):
     call("build_patch", path=str(script))
     script.write_text(script.read_text().replace("chmod 0755", "chmod 0700"))
-    told = call("build_patch", path=str(script))
-    assert told["found"] == "edited"
-    assert "edited by hand; it is replaced" in str(told["warnings"])
+    result = call("build_patch", path=str(script))
+    assert result["found"] == "edited"
+    assert "edited by hand; it is replaced" in str(result["warnings"])
     script.write_text(script.read_text().replace("chmod 0755", "chmod 0700"))
     assert "it is removed" in str(call("build_patch", path=str(script), state="absent")["warnings"])
     assert script.read_text() == SCRIPT
@@ -89,9 +89,9 @@ def test_build_patch_warns_of_an_edited_section(script):
 )
 def test_build_patch_refuses_and_leaves_the_file(script, content, message, check):
     script.write_bytes(content.encode())
-    told = call("build_patch", path=str(script), check=check)
-    assert told["failed"]
-    assert message in told["msg"]
+    result = call("build_patch", path=str(script), check=check)
+    assert result["failed"]
+    assert message in result["msg"]
     assert script.read_bytes() == content.encode()
 
 
@@ -112,13 +112,13 @@ def env(tmp_path):
 def test_compose_env_removes_all_that_it_added_and_shows_no_value(env, tmp_path):
     ours = str(tmp_path / "docker-compose.egress.yml")
     variables = {"TOKEN": "hunter3", "NEW": 8080, "FLAG": True, "A": None}
-    told = call("compose_env", path=str(env), variables=variables, compose_files_add=[ours])
+    result = call("compose_env", path=str(env), variables=variables, compose_files_add=[ours])
     values, _, notes = env.read_text().partition("# openclaw.egress keeps: ")
     assert values == "TOKEN=hunter3\nNEW=8080\nFLAG=true\n" and "COMPOSE_FILE was not set" in notes
-    assert told["changed_variables"] == ["A", "COMPOSE_FILE", "FLAG", "NEW", "TOKEN"]
-    assert told["compose_files"] == [str(tmp_path / "docker-compose.yml"), ours]
-    assert told["diff"]["after"].splitlines()[0] == f"COMPOSE_FILE={tmp_path}/docker-compose.yml:{ours}"
-    assert "hunter" not in json.dumps(told)
+    assert result["changed_variables"] == ["A", "COMPOSE_FILE", "FLAG", "NEW", "TOKEN"]
+    assert result["compose_files"] == [str(tmp_path / "docker-compose.yml"), ours]
+    assert result["diff"]["after"].splitlines()[0] == f"COMPOSE_FILE={tmp_path}/docker-compose.yml:{ours}"
+    assert "hunter" not in json.dumps(result)
     assert env.stat().st_mode & 0o777 == 0o640
     assert not call("compose_env", path=str(env), variables=variables, compose_files_add=[ours])["changed"]
     call("compose_env", path=str(env), compose_files_remove=[ours], variables={"NEW": None, "FLAG": None})
@@ -143,9 +143,9 @@ def test_compose_env_creates_a_file_that_only_its_owner_can_read(tmp_path):
 
 
 def test_compose_env_refuses_a_directory_without_a_compose_file(tmp_path):
-    told = call("compose_env", path=str(tmp_path / ".env"), compose_files_add=["x.yml"])
-    assert told["failed"]
-    assert re.search("is this the compose directory.*was not changed", told["msg"])
+    result = call("compose_env", path=str(tmp_path / ".env"), compose_files_add=["x.yml"])
+    assert result["failed"]
+    assert re.search("is this the compose directory.*was not changed", result["msg"])
 
 
 def test_rollback_manifest_records_and_restores_a_file(env, tmp_path):
@@ -164,12 +164,12 @@ def test_rollback_manifest_records_and_restores_a_file(env, tmp_path):
     assert item("written")["changed"]
     assert not item("recorded")["changed"]
     assert not item("written")["changed"]
-    told = item("restored", check=True)
-    assert (told["status"], told["changed"]) == ("restored", True)
+    result = item("restored", check=True)
+    assert (result["status"], result["changed"]) == ("restored", True)
     assert env.read_text() == "TOKEN=hunter3"
-    told = item("restored")
-    assert (told["status"], told["changed"], env.read_bytes()) == ("restored", True, before)
-    assert "hunter" not in json.dumps(told)
+    result = item("restored")
+    assert (result["status"], result["changed"], env.read_bytes()) == ("restored", True, before)
+    assert "hunter" not in json.dumps(result)
     assert item("restored")["status"] == "unknown"
 
 
@@ -184,8 +184,8 @@ def test_rollback_manifest_reports_drift_until_the_caller_reverted_its_changes(e
     item("written")
     env.write_text("ours and theirs")
     for _time in range(2):
-        told = item("restored")
-        assert (told["status"], told["changed"]) == ("drifted", False)
+        result = item("restored")
+        assert (result["status"], result["changed"]) == ("drifted", False)
     assert item("forgotten")["changed"]
     assert not item("forgotten")["changed"]
     assert env.read_text() == "ours and theirs"
@@ -195,8 +195,8 @@ def test_rollback_manifest_records_entries_that_are_not_paths(tmp_path):
     arguments = {"manifest": str(tmp_path / "manifest.json"), "kind": "network", "name": "outer"}
     assert call("rollback_manifest", state="recorded", data={"created": True}, **arguments)["changed"]
     assert not call("rollback_manifest", state="recorded", data={"created": False}, **arguments)["changed"]
-    told = call("rollback_manifest", state="read", manifest=arguments["manifest"])
-    assert told["entries"] == [{"kind": "network", "name": "outer", "data": {"created": True}}]
+    result = call("rollback_manifest", state="read", manifest=arguments["manifest"])
+    assert result["entries"] == [{"kind": "network", "name": "outer", "data": {"created": True}}]
     message = call("rollback_manifest", state="restored", **arguments)["msg"]
     assert "undo other kinds of items (here: network) in the role" in message
     assert call("rollback_manifest", state="forgotten", **arguments)["changed"]
@@ -205,10 +205,10 @@ def test_rollback_manifest_records_entries_that_are_not_paths(tmp_path):
 
 def test_rollback_manifest_refuses_a_damaged_manifest(tmp_path):
     (tmp_path / "manifest.json").write_text('{"version": 1, "it')
-    told = call("rollback_manifest", state="recorded", path="/etc/hostname", manifest=str(tmp_path / "manifest.json"))
-    assert told["failed"]
-    assert "is damaged" in told["msg"]
-    assert "Restore it from a backup" in told["msg"]
+    result = call("rollback_manifest", state="recorded", path="/etc/hostname", manifest=str(tmp_path / "manifest.json"))
+    assert result["failed"]
+    assert "is damaged" in result["msg"]
+    assert "Restore it from a backup" in result["msg"]
 
 
 SETTINGS = {"sandbox": {"docker": {"network": "none", "env": {"HTTP_PROXY": "http://proxy:8082", "TOKEN": "hunter2"}}}}
@@ -225,18 +225,18 @@ def openclaw(tmp_path, monkeypatch):
 
 def test_openclaw_agents_changes_only_different_settings_and_restores_them(openclaw):
     docker, gateway = openclaw
-    told = call("openclaw_agents", defaults=SETTINGS, check=True, **gateway)
-    assert told["changed"]
+    result = call("openclaw_agents", defaults=SETTINGS, check=True, **gateway)
+    assert result["changed"]
     assert not Path(gateway["manifest"]).exists()
     assert docker.state["openclaw"]["agents"] == THEIRS
-    assert call("openclaw_agents", defaults=SETTINGS, **gateway)["settings"] == told["settings"]
+    assert call("openclaw_agents", defaults=SETTINGS, **gateway)["settings"] == result["settings"]
     assert docker.state["openclaw"] == {"agents": {"defaults": SETTINGS}, "meta": {}}
     assert not call("openclaw_agents", defaults=SETTINGS, **gateway)["changed"]
-    assert "hunter2" not in str([told["diff"], told["settings"]])
+    assert "hunter2" not in str([result["diff"], result["settings"]])
     assert Path(gateway["manifest"]).stat().st_mode & 0o777 == 0o600
-    told = call("openclaw_agents", state="absent", check=True, **gateway)
-    assert told["changed"]
-    assert "hunter2" not in str(told["diff"])
+    result = call("openclaw_agents", state="absent", check=True, **gateway)
+    assert result["changed"]
+    assert "hunter2" not in str(result["diff"])
     assert call("openclaw_agents", state="absent", **gateway)["changed"]
     assert docker.state["openclaw"]["agents"] == THEIRS
     assert not call("openclaw_agents", state="absent", **gateway)["changed"]
@@ -247,9 +247,9 @@ def test_openclaw_agents_keeps_the_undo_data_if_openclaw_refuses(openclaw):
     call("openclaw_agents", defaults=SETTINGS, **gateway)
     kept, had = Path(gateway["manifest"]).read_text(), docker.state["openclaw"]
     docker.change(openclaw={"message": "config is read-only here"})
-    told = call("openclaw_agents", state="absent", **gateway)
-    assert told["failed"]
-    assert "config is read-only here. Correct it there" in told["msg"]
+    result = call("openclaw_agents", state="absent", **gateway)
+    assert result["failed"]
+    assert "config is read-only here. Correct it there" in result["msg"]
     assert Path(gateway["manifest"]).read_text() == kept
     docker.change(openclaw=had)
     call("openclaw_agents", state="absent", **gateway)
@@ -267,10 +267,10 @@ def test_openclaw_agents_keeps_the_undo_data_if_openclaw_refuses(openclaw):
 def test_each_error_of_openclaw_agents_names_a_remedy(openclaw, message, remedy):
     docker, gateway = openclaw
     docker.change(openclaw={"message": message})
-    told = call("openclaw_agents", defaults=SETTINGS, **gateway)
-    assert message.rstrip(".") in told["msg"]
-    assert remedy in told["msg"]
-    assert "Traceback" not in str(told)
+    result = call("openclaw_agents", defaults=SETTINGS, **gateway)
+    assert message.rstrip(".") in result["msg"]
+    assert remedy in result["msg"]
+    assert "Traceback" not in str(result)
 
 
 def test_openclaw_agents_reports_a_missing_gateway(openclaw):

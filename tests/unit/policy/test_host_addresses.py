@@ -117,9 +117,9 @@ def test_access_control_refuses_the_hosts_addresses_as_well(policy_file, address
     for class_name in policy.classes:
         for port in (443, 8443):
             for ip in (PUBLIC, PUBLIC_6, "1.1.1.1"):
-                asked = parse_destination("vps.example", port)
-                gate = check_address(policy, class_name, asked, ip)
-                assert gate == decide_address(policy, class_name, asked, ipaddress.ip_address(ip))
+                requested = parse_destination("vps.example", port)
+                gate = check_address(policy, class_name, requested, ip)
+                assert gate == decide_address(policy, class_name, requested, ipaddress.ip_address(ip))
 
 
 @pytest.mark.parametrize(

@@ -42,10 +42,10 @@ class SlowResolver:
     """A resolver that responds when the test releases it."""
 
     def __init__(self) -> None:
-        self.asked, self.go = asyncio.Event(), asyncio.Event()
+        self.requested, self.go = asyncio.Event(), asyncio.Event()
 
     async def addresses(self, *_) -> tuple[str, ...]:
-        self.asked.set()
+        self.requested.set()
         await self.go.wait()
         return (ADDRESS,)
 
@@ -123,7 +123,7 @@ def test_client_that_disconnects_during_the_lookup_leaves_no_grant(access_contro
         client = client_of()
         control.client_connected(client)
         deciding = asyncio.create_task(control.http_connect(connect_of(client)))
-        await resolver.asked.wait()
+        await resolver.requested.wait()
         control.client_disconnected(client)
         resolver.go.set()
         await deciding

@@ -59,7 +59,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def opened(path: Path, times: list[int] | None = None, **options: object) -> Spool:
-    """Return a spool whose clock is the last of the times, which the test changes."""
+    """Return a spool whose clock shows the last item of ``times``. A test appends to the list to move the clock."""
     now = times or [START]
     return Spool(path, sync_seconds=None, local=True, clock_ns=lambda: now[-1], **options)
 
@@ -226,10 +226,10 @@ def test_exchange_that_a_crash_interrupted_is_counted(path):
 def test_agent_with_many_models_and_keys_cannot_fill_the_disk(path):
     with opened(path) as spool:
         for number in range(MAX_GROUPS + 50):
-            asked = RequestFacts("chat", "anthropic", f"model-{number}", False)
+            requested = RequestFacts("chat", "anthropic", f"model-{number}", False)
             changes = {"host": f"host-{number}.example", "status": 200 + number}
             spool.close_exchange(
-                exchange(f"x{number}", request_facts=asked, key_fingerprint=f"{number:012x}", **changes)
+                exchange(f"x{number}", request_facts=requested, key_fingerprint=f"{number:012x}", **changes)
             )
         spool.fold_usage()
         found = totals(path)

@@ -106,8 +106,8 @@ def test_realtime_session_is_a_conversation_in_the_servers_order(store, indent):
 
 @pytest.mark.parametrize("nested", [False, True])
 def test_response_over_a_websocket_is_a_conversation(store, nested):
-    asked = {"model": "gpt", "input": "Weather?"}
-    request = {"type": "response.create", **({"response": asked} if nested else asked)}
+    requested = {"model": "gpt", "input": "Weather?"}
+    request = {"type": "response.create", **({"response": requested} if nested else requested)}
     answer = ResponseFacts(messages=[{"role": "assistant", "parts": [{"type": "text", "content": "Sun."}]}])
     changes = socket_of([request], [{"type": "response.created"}]) | {"response_facts": answer}
     row, lines, reader = store(**changes)

@@ -111,7 +111,7 @@ class Loki(_Reader):
                 yield from found
                 start = end
             elif found[0].time_ns == last:
-                # The page ends within one time: the next page begins at the same time and must be larger.
+                # All lines of this page have the same time: request it again from that time, with a larger page.
                 if self._page == _LARGEST_PAGE:
                     yield from found
                     start = last + 1

@@ -25,11 +25,11 @@ def fetch(path: str) -> bytes | None:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         try:
-            answer = opener.open(health_url() + path, timeout=5)
+            response = opener.open(health_url() + path, timeout=5)
         except urllib.error.HTTPError as error:
-            answer = error
-        with answer:
-            body: bytes = answer.read(_MAX_BODY)
+            response = error
+        with response:
+            body: bytes = response.read(_MAX_BODY)
     except (OSError, ValueError, http.client.HTTPException):
         return None
     return body

@@ -277,7 +277,10 @@ class Exporter:
         return False
 
     def _never_fits(self, sender: Sender, record: StoredRecord, result: PushResult) -> bool:
-        """Return whether a record that failed alone has reached its last failure."""
+        """Count a failure of a record that was sent alone. Return whether the destination will never accept it.
+
+        A failure counts only if the destination accepts a probe directly after it.
+        """
         if self._alone.seq != record.seq:
             self._alone = _Alone(record.seq)
         self._alone.failures += 1

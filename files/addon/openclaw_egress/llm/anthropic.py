@@ -149,8 +149,8 @@ class _Assembler:
                 delta = object_of(value.get("delta"))
                 self._stop = text_of(delta.get("stop_reason")) or self._stop
                 self._container = delta.get("container") or self._container
-                told = object_of(value.get("usage"))
-                self._usage |= {name: number for name, number in told.items() if number is not None}
+                reported = object_of(value.get("usage"))
+                self._usage |= {name: number for name, number in reported.items() if number is not None}
             case "error":
                 self._error = error_of(value.get("error") or {})
 

@@ -29,7 +29,7 @@ from openclaw_egress.llm.model import (
 )
 
 _OTHER_UNITS = ("search_units", "classifications", "images", "image_tokens")
-"""Billed units with a price of their own."""
+"""Billed units that have a separate price."""
 
 
 def usage_of(usage: Mapping[str, Any]) -> Usage:

@@ -37,7 +37,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What one party says. ``role`` is the API's own word, such as ``system``, ``user``, ``assistant`` or ``tool``."""
+    """A message of one party. ``role`` is the API's own word: ``user``, ``assistant``, ``tool`` or another."""
 
     role: str
     parts: tuple[Part, ...]

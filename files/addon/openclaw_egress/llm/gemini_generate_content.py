@@ -109,8 +109,8 @@ def _reasons(response: Mapping[str, Any]) -> dict[int, str]:
     if blocked := text_of(object_of(response.get("promptFeedback")).get("blockReason")):
         found[0] = blocked
     for index, candidate in _candidates(response):
-        told = candidate.get("finishReason")
-        if reason := text_of(told) or _NUMBERED_REASONS.get(count_of(told) or 0):
+        reported = candidate.get("finishReason")
+        if reason := text_of(reported) or _NUMBERED_REASONS.get(count_of(reported) or 0):
             found[index] = reason
     return found
 

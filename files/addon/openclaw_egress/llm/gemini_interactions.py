@@ -38,10 +38,10 @@ _KINDS = {"thought": "reasoning", "function_call": "tool_call", "mcp_server_tool
 def usage_of(usage: Mapping[str, Any]) -> Usage:
     """Return the usage object's counts."""
     prompt, tools = count_of(usage.get("total_input_tokens")), count_of(usage.get("total_tool_use_tokens"))
-    answer, thoughts = count_of(usage.get("total_output_tokens")), count_of(usage.get("total_thought_tokens"))
+    output, thoughts = count_of(usage.get("total_output_tokens")), count_of(usage.get("total_thought_tokens"))
     return Usage(
         input_tokens=None if prompt is None else count_of(prompt + (tools or 0)),
-        output_tokens=answer if thoughts is None else count_of((answer or 0) + thoughts),
+        output_tokens=output if thoughts is None else count_of((output or 0) + thoughts),
         cache_read_input_tokens=count_of(usage.get("total_cached_tokens")),
         reasoning_output_tokens=thoughts,
     )

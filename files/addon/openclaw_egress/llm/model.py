@@ -49,7 +49,7 @@ class Usage:
 
 @dataclass(frozen=True)
 class Billing:
-    """What the price of a response depends on in addition to `Usage`. An absent value is None."""
+    """The values besides `Usage` that the price of a response depends on. An absent value is None."""
 
     stated_cost: float | None = None
     """The cost that the provider states, in the provider's unit."""

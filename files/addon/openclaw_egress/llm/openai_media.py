@@ -54,8 +54,8 @@ def _made(value: Mapping[str, Any]) -> ResponseFacts:
         billing = replace(billing, output_image_tokens=output)
     elif value.get("type") != "speech.audio.done":
         # Images and sound have other prices than text, so a sum of both has no price.
-        told = given and (made or "text" in value) and "svg_usage" not in value
-        billing = replace(billing, incomplete=not told)
+        reported = given and (made or "text" in value) and "svg_usage" not in value
+        billing = replace(billing, incomplete=not reported)
     return ResponseFacts(
         usage=Usage(
             input_tokens=count_of(usage.get("input_tokens")),

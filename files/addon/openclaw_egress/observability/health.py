@@ -65,8 +65,8 @@ class MetricsServer(_Server):
 
         def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
             if environ.get("PATH_INFO") == "/metrics":
-                answer: Iterable[bytes] = metrics_app(environ, start_response)
-                return answer
+                body: Iterable[bytes] = metrics_app(environ, start_response)
+                return body
             start_response("404 Not Found", [("Content-Type", "text/plain")])
             return [b"/metrics\n"]
 
@@ -93,8 +93,8 @@ class HealthServer(_Server):
         def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
             path = environ.get("PATH_INFO", "")
             if path == "/metrics":
-                answer: Iterable[bytes] = metrics_app(environ, start_response)
-                return answer
+                body: Iterable[bytes] = metrics_app(environ, start_response)
+                return body
             checks = {"/healthz": alive, "/readyz": ready}
             if path not in checks:
                 start_response("404 Not Found", [("Content-Type", "text/plain")])

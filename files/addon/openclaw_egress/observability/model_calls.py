@@ -28,7 +28,7 @@ UNKNOWN = "unknown"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """What the metrics count of one exchange."""
+    """The values of one exchange that the metrics count."""
 
     class_name: str
     operation: str | None

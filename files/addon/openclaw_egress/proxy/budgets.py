@@ -43,7 +43,7 @@ BUDGETS = (
 
 
 class Spent(NamedTuple):
-    """What a class has used in one hour."""
+    """The usage of a class in one hour."""
 
     class_name: str
     hour: int

@@ -340,7 +340,7 @@ class BoundedHttp1Server(StrictBodies, Http1Server):
         return self.response is not None and is_refusal(self.response)
 
     def _check_buffer(self, received: int) -> Commands:
-        """Close the connection if its buffer is too large: bytes ahead of a response, or a discarded body."""
+        """Close the connection if the client sends too much before a response ends, or too much of a discarded body."""
         if self.state == self.read_body and self.response_done:
             self._drained += received
         if self._drained > DRAIN_BYTES:

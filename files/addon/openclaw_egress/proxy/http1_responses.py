@@ -102,10 +102,10 @@ class BoundedHttp1Client(StrictBodies, Http1Client):
     def _interim_problem(self, request: http.Request, response: http.Response) -> str:
         """Return the reason not to forward a 1xx response, or "". 101 is valid only after a request to upgrade."""
         if response.status_code == 101:
-            asked = request.headers.get("upgrade", "").lower()
+            requested = request.headers.get("upgrade", "").lower()
             given = response.headers.get("upgrade", "").lower()
             version = request.headers.get("sec-websocket-version", "")
-            if "websocket" not in asked or given != "websocket" or version != "13":
+            if "websocket" not in requested or given != "websocket" or version != "13":
                 return "101 without a requested upgrade"
             if "sec-websocket-extensions" in response.headers and "sec-websocket-extensions" not in request.headers:
                 return "101 with an extension that was not offered"

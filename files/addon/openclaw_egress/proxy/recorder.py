@@ -338,8 +338,8 @@ class Recorder:
         name = api.name if api is not None else None
         capture.upgraded(WebSocket(capture.id), None if name == RESPONSES else message_reader(capture.path))
         if api is not None and name == REALTIME:
-            asked = text_of(flow.request.query.get("model"))
-            capture.request_facts = RequestFacts(api.operation, provider_of(capture.host), asked, True)
+            model = text_of(flow.request.query.get("model"))
+            capture.request_facts = RequestFacts(api.operation, provider_of(capture.host), model, True)
         exchange.request_held = exchange.request_committed = False
         self._spool.update(capture.id, self._head(exchange))
         recording = WebSocketRecording(_MessageJournal(self, flow), exchange, api=name, decide=flow.metadata[FURTHER])
@@ -427,20 +427,20 @@ class Recorder:
         """Return the record with the cost of the call, if it is known."""
         if self._prices is None:
             return record
-        asked, answered = record.request_facts, record.response_facts
-        return replace(record, cost_usd=self._prices.cost_of(record.host, asked, answered, record.begin_ns))
+        request, answered = record.request_facts, record.response_facts
+        return replace(record, cost_usd=self._prices.cost_of(record.host, request, answered, record.begin_ns))
 
     def _count(self, record: ExchangeRecord) -> None:
-        asked, usage = record.request_facts, record.response_facts.usage
+        request, usage = record.request_facts, record.response_facts.usage
         if self._budgets is not None:
             tokens = (usage.input_tokens or 0) + (usage.output_tokens or 0)
             self._budgets.add(record.class_name, tokens, record.cost_usd)
         self._metrics.count_call(
             Call(
                 class_name=record.class_name,
-                operation=asked.operation_name,
-                provider=asked.provider_name,
-                requested_model=asked.model,
+                operation=request.operation_name,
+                provider=request.provider_name,
+                requested_model=request.model,
                 response_model=record.response_facts.model,
                 status=record.status,
                 error_type=error_type_of(record),
@@ -453,7 +453,7 @@ class Recorder:
                 },
                 cost_usd=record.cost_usd,
                 duration=max(0, record.end_ns - record.begin_ns) / 1e9,
-                first_chunk=record.time_to_first_chunk if asked.stream else None,
+                first_chunk=record.time_to_first_chunk if request.stream else None,
             )
         )
 

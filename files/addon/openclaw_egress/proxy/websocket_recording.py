@@ -115,7 +115,7 @@ class _Direction[Recorded: Exchange]:
     """The exchange of a message that passes in parts."""
     turn: Turn | None = None
     """The response of a message that passes in parts."""
-    answered: bool = False
+    responded: bool = False
     """The server has ended that response before its request was complete."""
     members: TopLevelMembers | None = None
     """Reader of a message that passes in parts."""
@@ -153,7 +153,7 @@ class WebSocketRecording[Recorded: Exchange]:
         self._journal = journal
         self._connection = connection
         self._lanes = Lanes() if api == RESPONSES else None
-        self._asks = api in (RESPONSES, REALTIME)
+        self._has_requests = api in (RESPONSES, REALTIME)
         """Whether a message of the client can request a response."""
         self._decide = decide
         self._turns: dict[Turn, Recorded] = {}
@@ -262,7 +262,7 @@ class WebSocketRecording[Recorded: Exchange]:
     def _release(self, side: _Direction[Recorded], payload: bytes, *, ends: bool) -> None:
         """Record a message, or its beginning, so that it may pass; refuse it if a decision denies it."""
         found: Mapping[str, Any] = {}
-        if self._asks and (side.sent or not ends):
+        if self._has_requests and (side.sent or not ends):
             members = TopLevelMembers(_ROUTING)
             members.feed(payload)
             found, side.members = members.found, None if ends else members
@@ -270,8 +270,8 @@ class WebSocketRecording[Recorded: Exchange]:
             # Only the whole object holds the ID of a response.
             found = object_in(payload) or {}
         # A later member can change the type of a message that passes in parts: treat it as a request.
-        asks = side.sent and self._asks and (found.get("type") == CREATE or not ends)
-        if asks and self._is_refused(found):
+        is_request = side.sent and self._has_requests and (found.get("type") == CREATE or not ends)
+        if is_request and self._is_refused(found):
             side.raw.clear()
             side.discards, side.members = not ends, None
             return
@@ -360,13 +360,13 @@ class WebSocketRecording[Recorded: Exchange]:
             capture.request_done()
             capture.request_facts = replace(capture.request_facts, stream=True)
             self._journal.commit(self._turns[turn])
-            if side.answered:
-                side.answered = False
+            if side.responded:
+                side.responded = False
                 self._end_turn(turn)
         elif text_of(found.get("type")) in ENDS:
             self._record_batch(side)
             if turn is self._client.turn:
-                self._client.answered = True
+                self._client.responded = True
             else:
                 self._end_turn(turn)
 

@@ -69,7 +69,7 @@ def make_lines(
         trace_id=trace_id,
         span_id=span_id,
     )
-    # JSON is never shorter than its texts, so long bodies need not be encoded to know that they do not fit.
+    # Add up the texts first: their JSON is at least as long, so a record that cannot fit is not encoded.
     texts = (holder[path[-1]] for path, holder in _bulky_places(fields))
     if sum(len(text) for text in texts if isinstance(text, str)) <= MAX_LINE_BYTES:
         text = _json(fields)

@@ -203,7 +203,7 @@ def error_type_of(record: ExchangeRecord) -> str | None:
 
 
 def _exchange_lines(record: ExchangeRecord) -> list[Line]:
-    asked, answered, usage = record.request_facts, record.response_facts, record.response_facts.usage
+    request, response, usage = record.request_facts, record.response_facts, record.response_facts.usage
     billing, error_type = record.response_facts.billing, error_type_of(record)
     attributes: dict[str, AttributeValue | None] = {
         semconv.EXCHANGE_ID: record.id,
@@ -228,13 +228,13 @@ def _exchange_lines(record: ExchangeRecord) -> list[Line]:
         semconv.NETWORK_PROTOCOL_VERSION: record.http_version,
         semconv.CONNECTION_ID: (record.websocket or {}).get("connection"),
         semconv.ERROR_TYPE: error_type,
-        semconv.GEN_AI_OPERATION_NAME: asked.operation_name,
-        semconv.GEN_AI_PROVIDER_NAME: asked.provider_name,
-        semconv.GEN_AI_REQUEST_MODEL: asked.model,
-        semconv.GEN_AI_REQUEST_STREAM: asked.stream,
-        semconv.GEN_AI_RESPONSE_MODEL: answered.model,
-        semconv.GEN_AI_RESPONSE_ID: answered.id,
-        semconv.GEN_AI_RESPONSE_FINISH_REASONS: list(answered.finish_reasons) or None,
+        semconv.GEN_AI_OPERATION_NAME: request.operation_name,
+        semconv.GEN_AI_PROVIDER_NAME: request.provider_name,
+        semconv.GEN_AI_REQUEST_MODEL: request.model,
+        semconv.GEN_AI_REQUEST_STREAM: request.stream,
+        semconv.GEN_AI_RESPONSE_MODEL: response.model,
+        semconv.GEN_AI_RESPONSE_ID: response.id,
+        semconv.GEN_AI_RESPONSE_FINISH_REASONS: list(response.finish_reasons) or None,
         semconv.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK: record.time_to_first_chunk,
         semconv.GEN_AI_USAGE_INPUT_TOKENS: usage.input_tokens,
         semconv.GEN_AI_USAGE_OUTPUT_TOKENS: usage.output_tokens,
@@ -259,10 +259,10 @@ def _exchange_lines(record: ExchangeRecord) -> list[Line]:
         "request": _message_json(record.request_headers, record.request_body),
         "response": _message_json(record.response_headers, record.response_body),
     }
-    messages = record.output_messages if record.output_messages is not None else answered.messages
+    messages = record.output_messages if record.output_messages is not None else response.messages
     if messages is not None:
         fields["messages"] = messages
-        if answered.messages_truncated:
+        if response.messages_truncated:
             fields["messages_truncated"] = True
     if record.websocket is not None:
         fields["websocket"] = record.websocket

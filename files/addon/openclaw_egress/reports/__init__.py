@@ -1,1 +1,1 @@
-"""What the ``egress`` command and its web page both show, computed from the spool."""
+"""Reports from the spool that both the ``egress`` command and its web page show."""

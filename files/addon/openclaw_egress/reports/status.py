@@ -14,7 +14,10 @@ from openclaw_egress.spool.schema import SpoolError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """The state. What could not be read is None or empty, and a problem says why."""
+    """The state of proxy, spool and certificates.
+
+    A value that could not be read is None or empty, and a problem gives the reason.
+    """
 
     running: Mapping[str, Any] | None
     """The report of the running proxy (``/readyz``); None if none responds."""

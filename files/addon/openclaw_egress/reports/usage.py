@@ -14,7 +14,7 @@ NONE = "(none)"
 
 
 class By(StrEnum):
-    """What the totals are grouped by."""
+    """The value by which totals are grouped."""
 
     MODEL = "model"
     PROVIDER = "provider"

@@ -46,7 +46,7 @@ class Flusher:
     Args:
         storage: the spool's file.
         retention: to delete acknowledged lines on a full disk.
-        has_left: returns whether exchanges wait for a disk that can be written.
+        has_left: returns whether ended exchanges are still unrecorded, because a write failed.
         settle_left: records or forgets those exchanges; returns whether that succeeded.
         run_commands: runs waiting commands of the operator; raises SpoolError if the disk cannot be written.
     """
@@ -66,7 +66,7 @@ class Flusher:
         self._settle_left = settle_left
         self._run_commands = run_commands
         self._reserve = -1
-        """Size of the reserve file, which bounds SQLite's log."""
+        """Size of the reserve file, which bounds SQLite's WAL."""
         self._folded_seq = -1
         """Number of a line up to which the totals are complete."""
         self.problem: str | None = None
@@ -120,12 +120,12 @@ class Flusher:
         except OSError as error:
             self._storage.failed(f"spool {self._path}: flushing to the disk failed: {error}")
         try:
-            # Keep the log smaller than the reserve: on a full disk, the reserve must suffice to move it.
+            # Keep the WAL smaller than the reserve: on a full disk, the reserve must suffice for a checkpoint.
             reserve = _file_size(f"{self._path}.reserve")
             if _file_size(f"{self._path}-wal") > min(CHECKPOINT_BYTES, max(RELIEF_SLICE_BYTES, reserve // 2)):
                 database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         except sqlite3.Error as error:
-            text = f"spool {self._path}: SQLite's log could not be moved into the file: {error}"
+            text = f"spool {self._path}: SQLite's checkpoint failed: {error}"
             self._storage.report(self._storage.failure_level, text)
             return True
         return False
@@ -209,11 +209,11 @@ class Flusher:
         return True
 
     def _renew_reserve(self) -> None:
-        """Renew the reserve, and bound SQLite's log and file so that the reserve always suffices to move the log.
+        """Renew the reserve, and limit SQLite's WAL and file so that the reserve always suffices for a checkpoint.
 
-        With a small reserve, each commit moves the log at once, and the file may only grow into the free space of the
-        disk. A commit that needs more fails before it is in the log; otherwise the log could hold pages that the disk
-        has no room for.
+        With a small reserve, each commit is followed by a checkpoint, and the file may only grow into the free space of
+        the disk. A commit that needs more fails before it is in the WAL; otherwise the WAL could hold pages that the
+        disk has no room for.
         """
         size = make_reserve(self._path)
         enough = size >= RESERVE_BYTES

@@ -69,12 +69,12 @@ def read_old_denial(rule: str, reason: str, encoded: bytes) -> Denied:
     line = _parsed(encoded)
     rule, reason = (value if isinstance(value, str) else "" for value in (rule, reason))
     counted = _COUNTED.fullmatch(reason)
-    told = (counted[1] or "") if counted else reason
+    sentence = (counted[1] or "") if counted else reason
     # A summary without a reason contains only a number, so its code is unknown.
     code = None
-    if told or not counted or rule == ANY:
-        code = next((code for of, text, code in _OLD_SENTENCES if of == rule and text.fullmatch(told)), None)
-    address = _first_address(told) if rule == "address-guard" else None
+    if sentence or not counted or rule == ANY:
+        code = next((code for of, text, code in _OLD_SENTENCES if of == rule and text.fullmatch(sentence)), None)
+    address = _first_address(sentence) if rule == "address-guard" else None
     client = line.get("client")
     return Denied(str(client) if client else None, code, address, line.get("enforced") is not False, bool(counted))
 

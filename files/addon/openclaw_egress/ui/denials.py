@@ -30,7 +30,7 @@ type Allowed = tuple[str, str, str]
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What the spool has about the denials of a period."""
+    """The denials of a period in the spool."""
 
     denials: Sequence[Denial] = ()
     allowed: Mapping[Allowed, int] = field(default_factory=dict)
@@ -49,7 +49,7 @@ class HostView:
 
 @dataclass(frozen=True, slots=True)
 class ClassView:
-    """What a class did otherwise: the hosts that it reached, the most frequent first."""
+    """The hosts that a class reached in the same period, the most frequent first."""
 
     name: str
     hosts: Sequence[HostView]

@@ -31,7 +31,7 @@ SHOWN_CONVERSATION = 400_000
 PART_ROOM = 200
 """Characters that each part counts at least: its frame on the page takes room too."""
 OPEN_BODY = 4_000
-"""Longest body that the page shows at once; a longer one opens on request."""
+"""Longest body that the page shows unfolded; a longer one opens on request."""
 CURL_BODY = 20_000
 """Longest body in the text of a curl command; a longer one is read from the downloaded file."""
 SIDES = ("request", "response")
@@ -46,16 +46,16 @@ class Message:
     headers: Sequence[tuple[str, str]]
     body: str
     notes: Sequence[str]
-    """What the operator must know about the body: truncated, binary, not shown as a whole."""
+    """Remarks about the body: truncated, binary, not shown completely."""
 
     @property
     def is_short(self) -> bool:
-        """Return whether the page shows the body at once."""
+        """Return whether the body is short enough for the page to show it unfolded."""
         return len(self.body) <= OPEN_BODY
 
 
 class Hidden(NamedTuple):
-    """What the page leaves out of a conversation: parts, wholly or from a character on, and all their characters."""
+    """The omitted part of a conversation: number of parts, omitted or shortened, and of characters in them."""
 
     parts: int = 0
     characters: int = 0
@@ -115,8 +115,8 @@ def view_of(
     whole, problem = whole_of(lines)
     if missing := whole.get("missing_parts"):
         problem = f"parts {', '.join(map(str, missing))} of the record are no longer stored"
-    asked, answered = turns_of(whole)
-    turns, hidden = bounded([*asked, *answered], SHOWN_CONVERSATION)
+    sent, received = turns_of(whole)
+    turns, hidden = bounded([*sent, *received], SHOWN_CONVERSATION)
     duration = row.duration
     first = row.first_chunk
     return ExchangeView(
@@ -174,8 +174,8 @@ def turns_of(whole: Mapping[str, Any]) -> tuple[list[Turn], list[Turn]]:
         session = realtime_turns(*(_messages(whole.get(side), object_of(socket.get(of))) for of, side in sides))
         if session:
             return [], session
-    answered = assembled_turns(whole.get("messages")) or response_turns(text_of_body(whole.get("response")))
-    return request_turns(text_of_body(whole.get("request"))), answered
+    received = assembled_turns(whole.get("messages")) or response_turns(text_of_body(whole.get("response")))
+    return request_turns(text_of_body(whole.get("request"))), received
 
 
 def _messages(message: object, sizes: Mapping[str, Any]) -> Iterator[str]:

@@ -19,7 +19,7 @@ from openclaw_egress.ui.pages import render
 
 @dataclass(slots=True)
 class Page:
-    """What the handlers share."""
+    """The objects that all handlers use."""
 
     reader: SpoolReader
     token: str

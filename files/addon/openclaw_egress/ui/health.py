@@ -16,7 +16,7 @@ AUDIT_HOURS = 25
 
 @dataclass(frozen=True, slots=True)
 class Audits:
-    """What the spool and the file beside it have about the chain and its audits."""
+    """The newest checkpoint in the spool, and the last audit from the file of its result."""
 
     last: LastAudit | None
     """The last audit; None if there was none, or if its file cannot be read."""
@@ -32,12 +32,12 @@ class Audits:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One part of the page: its facts, and what the operator should do."""
+    """One part of the page: names with values, and what the operator should do."""
 
     title: str
     facts: Sequence[tuple[str, str]]
     problem: str = ""
-    """What is wrong, and what to do; empty if nothing is."""
+    """The problem and its remedy; empty without a problem."""
     warning: str = ""
 
 
@@ -106,7 +106,7 @@ def _audit(audits: Audits) -> Iterator[tuple[str, str]]:
 
 
 def _moment(time: float) -> str:
-    """Return a time of the file for people. Anybody who can write the file chose it, so it can be any number."""
+    """Return a time of the result's file for people. Whoever can write the file chose it, so it can be any number."""
     try:
         return local_time(int(time * 1e9))
     except (ValueError, OverflowError, OSError):

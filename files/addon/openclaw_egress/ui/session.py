@@ -30,7 +30,7 @@ _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}"
 
 @dataclass(frozen=True, slots=True)
 class Links:
-    """What connects an exchange to others."""
+    """The identifiers that connect an exchange to others."""
 
     seq: int
     trace: str = ""
@@ -52,11 +52,11 @@ class Member:
     row: Row
     line: listing.Line
     signs: Sequence[str]
-    """What connects it to the chosen exchange."""
+    """The connection to the chosen exchange."""
     added: Sequence[Turn]
-    answered: Sequence[Turn]
+    received: Sequence[Turn]
     hidden: exchange.Hidden
-    """What the page leaves out of both."""
+    """The omitted part of both."""
     cuts: Sequence[str]
     """Why the record itself can lack turns."""
 
@@ -84,8 +84,8 @@ def links_of(seq: int, lines: Sequence[str], chosen: Links | None = None) -> Lin
     previous = _PREVIOUS.search(sent)
     headers = {name.lower(): value for name, value in headers_of(object_of(whole.get("request")))}
     found = _TRACEPARENT.fullmatch(headers.get("traceparent", ""))
-    asked: Iterable[Turn] = exchange.turns_of(whole)[0] if "websocket" in whole else each_request_turn(sent)
-    digests = _digests(islice((turn for turn in asked if turn.role != "system"), 1))
+    sent_turns: Iterable[Turn] = exchange.turns_of(whole)[0] if "websocket" in whole else each_request_turn(sent)
+    digests = _digests(islice((turn for turn in sent_turns if turn.role != "system"), 1))
     trace, turns = found[1] if found else "", None
     if chosen is None or (trace and trace == chosen.trace) or (digests and digests == chosen.digests[:1]):
         turns = exchange.turns_of(whole)
@@ -133,15 +133,15 @@ def _members(reader: SpoolReader, pool: Sequence[Links], signs: Mapping[int, Seq
     before: Sequence[str] = ()
     for one in pool:
         for row in reader.query(Filters().within(one.seq, one.seq + 1)) if one.seq in signs else ():
-            asked, answered = one.turns or exchange.turns_of(whole_of(_lines(reader, row))[0])
-            digests = one.digests if one.turns else _digests(asked)
+            sent_turns, received = one.turns or exchange.turns_of(whole_of(_lines(reader, row))[0])
+            digests = one.digests if one.turns else _digests(sent_turns)
             known = len(before) if _begins(digests, before) else 0
-            systems = len(asked) - len(digests)
-            added = asked[systems + known :] if known else asked
+            systems = len(sent_turns) - len(digests)
+            added = sent_turns[systems + known :] if known else sent_turns
             added, of_added = exchange.bounded(added, SHOWN)
-            answered, of_answered = exchange.bounded(answered, SHOWN)
-            hidden = exchange.Hidden(of_added.parts + of_answered.parts, of_added.characters + of_answered.characters)
-            yield Member(row, listing.line_of(row), signs[one.seq], added, answered, hidden, one.cuts)
+            received, of_received = exchange.bounded(received, SHOWN)
+            hidden = exchange.Hidden(of_added.parts + of_received.parts, of_added.characters + of_received.characters)
+            yield Member(row, listing.line_of(row), signs[one.seq], added, received, hidden, one.cuts)
             before = digests
 
 
