@@ -1,6 +1,7 @@
 """Tests of budgets with a running proxy: refusal with reason and time, also after a kill, until the next period."""
 
 import datetime
+import json
 
 import pytest
 
@@ -11,18 +12,22 @@ MESSAGE = {"model": "claude-opus-5", "max_tokens": 9, "messages": [{"role": "use
 
 HOUR, DAY = datetime.timedelta(hours=1), datetime.timedelta(days=1)
 # A call of the fake provider has more than a thousand tokens, and costs a cent.
-BUDGETS = [("{tokens_per_hour: 1000}", HOUR), ("{tokens_per_day: 1000, cost_usd_per_day: 0.01}", DAY)]
+BUDGETS = [
+    ({"tokens_per_hour": 1000}, HOUR),
+    ({"tokens_per_day": 1000, "cost_usd_per_day": 0.01}, DAY),
+    ({"cost_usd_per_day": 0.01}, DAY),
+]
 
 
-@pytest.fixture(params=BUDGETS, ids=["hour", "day"])
+@pytest.fixture(params=BUDGETS, ids=["hour", "day", "cost"])
 def limited(request, tmp_path, providers):
-    """Return a proxy whose class browser has budgets, and their period."""
+    """Return a proxy whose class browser has budgets, these budgets, and their period."""
     limits, period = request.param
     running = ClockedProxy(tmp_path, [providers.port, providers.http_port], providers.ca_file)
     text = running.policy_file.read_text()
-    running.policy_file.write_text(text.replace("  browser: {", f"  browser: {{limits: {limits}, "))
+    running.policy_file.write_text(text.replace("  browser: {", f"  browser: {{limits: {json.dumps(limits)}, "))
     with running:
-        yield running, period
+        yield running, limits, period
     assert "Traceback" not in running.log, running.log
 
 
@@ -36,7 +41,7 @@ def ask(proxy, class_name: str = "browser"):
 
 
 def test_class_over_its_budget_is_refused_until_the_next_period(limited, providers):
-    proxy, period = limited
+    proxy, limits, period = limited
     assert ask(proxy).status_code == 200
     now = proxy.now
     opens = now.replace(minute=0, second=0, microsecond=0) + HOUR
@@ -47,9 +52,7 @@ def test_class_over_its_budget_is_refused_until_the_next_period(limited, provide
     waits = datetime.timedelta(seconds=int(refused.headers["retry-after"]))
     assert abs(now + waits - opens) < datetime.timedelta(seconds=30)
     error = refused.json()["error"]
-    assert error["rule"] in {
-        f"classes.browser.limits.{name}" for name in ("tokens_per_hour", "tokens_per_day", "cost_usd_per_day")
-    }
+    assert error["rule"] in {f"classes.browser.limits.{name}" for name in limits}
     assert f"{opens:%Y-%m-%dT%H:%M:%SZ}" in error["reason"]
     denial = proxy.denials()[-1]
     assert (denial.code, denial.status, denial.class_name) == ("budget_exceeded", 429, "browser")
@@ -58,8 +61,9 @@ def test_class_over_its_budget_is_refused_until_the_next_period(limited, provide
     assert ask(proxy, "gateway").status_code == 200
     with proxy.client("browser") as http:
         assert http.get(f"http://www.example.com:{providers.http_port}/").status_code == 200
-    share = proxy.metrics()
-    assert 'openclaw_egress_budget_used_ratio{egress_class="browser",limit="tokens_per_' in share
+    shares = proxy.metrics()
+    for name in limits:
+        assert f'openclaw_egress_budget_used_ratio{{egress_class="browser",limit="{name}"}}' in shares
 
     proxy.kill()
     proxy.start()

@@ -3,6 +3,7 @@
 import json
 import time
 from dataclasses import replace
+from importlib.metadata import version
 
 import pytest
 
@@ -47,6 +48,10 @@ def cost(
     """Return the cost of a call, by default at the host whose prices the data has."""
     request = RequestFacts("chat", provider, model, **requested)
     return prices.cost_of(host or HOSTS.get(provider or "", "h.example"), request, responded, time_ns)
+
+
+def test_prices_below_were_checked_against_this_version_of_the_data() -> None:
+    assert version("genai-prices") == "0.1.13", "check the prices below against the providers' lists again"
 
 
 # Dollars for a million tokens, from the providers' public price lists.

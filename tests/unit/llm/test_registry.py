@@ -53,6 +53,22 @@ def test_only_unreserved_characters_and_the_colon_are_decoded(code: int) -> None
         assert bare_path(f"/a{spelled}b") == (f"/a{character}b" if plain else f"/a{spelled}b")
 
 
+@pytest.mark.parametrize(
+    ("host", "path"),
+    [
+        ("api.minimax.io", "/v1/text/chatcompletion_v2"),
+        ("api.minimaxi.com", "/v1/text/chatcompletion_pro"),
+        ("dashscope.aliyuncs.com", "/api/v1/services/aigc/text-generation/generation"),
+        ("dashscope-intl.aliyuncs.com", "/api/v1/services/embeddings/text-embedding/text-embedding"),
+        ("api.perplexity.ai", "/v1/sonar"),
+    ],
+)
+def test_bodies_at_a_providers_own_path_are_kept_although_nothing_reads_them(host: str, path: str) -> None:
+    assert is_model_api(host, path)
+    assert api_of(path) is None
+    assert not is_model_api("host.example", path)
+
+
 @pytest.mark.parametrize("path", ["/api/chat", "/api/generate/", "/api/embed"])
 def test_path_that_other_servers_use_is_a_model_api_only_at_its_providers_hosts(path: str) -> None:
     assert is_model_api("ollama.com", path)

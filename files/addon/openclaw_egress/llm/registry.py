@@ -67,6 +67,10 @@ PROVIDER_ERRORS = SHARED_ERROR_TYPES.union(*(api.error_types for api in APIS))
 _UNREAD_PATHS = (
     (re.compile(r"/rerank/?$|/v[12]/generate/?$"), {"cohere"}),
     (re.compile(r"/ocr/?$"), {"mistral_ai"}),
+    (re.compile(r"/text/chatcompletion(?:_v2|_pro)?/?$"), {"minimax"}),
+    # DashScope's own API; its other services are files and tasks.
+    (re.compile(r"/services/(?:aigc|embeddings|rerank)/[a-z0-9\-/]{1,64}$"), {"qwen"}),
+    (re.compile(r"/sonar/?$"), {"perplexity"}),
     (re.compile(r"/interactions/[A-Za-z0-9_\-]{1,512}(?:/cancel)?$"), {"gcp.gemini", "gcp.vertex_ai"}),
     # A model with a short name, such as an imported one, is not of a registration's path.
     (
