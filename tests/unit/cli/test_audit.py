@@ -256,13 +256,12 @@ def test_failure_leaves_no_file_where_no_spool_is(tmp_path, monkeypatch):
         '{"codes": [1]}',
         '{"time": {}}',
         "[" * 10**5,
-        # Numbers that neither a float nor SQLite can hold, and text that no page can contain.
+        # Numbers that neither a float nor SQLite can hold.
         f'{{"findings": 1{"0" * 400}, "time": 1}}',
         '{"findings": -1, "time": 1}',
         '{"findings": 0, "time": NaN}',
         '{"findings": 0, "time": 1, "failed_at": Infinity}',
         '{"findings": 0, "time": 1, "first": 9223372036854775808}',
-        r'{"findings": 0, "time": 1, "failure": "\ud800"}',
     ],
 )
 def test_damaged_result_is_named(tmp_path, text):
@@ -270,6 +269,13 @@ def test_damaged_result_is_named(tmp_path, text):
     with pytest.raises(last_audit.LastAuditError, match="run `egress audit` to write it again"):
         last_audit.read(tmp_path)
     assert last_audit.gauges(tmp_path) == {}
+
+
+def test_path_of_other_bytes_than_utf_8_can_be_shown(tmp_path):
+    last_audit.write(tmp_path, last_audit.LastAudit(findings=0, time=1.0, sources=["spool /\udcff"]))
+    last_audit.write_failure(tmp_path, "/\udcff: refused", 2.0)
+    found = last_audit.read(tmp_path)
+    assert (found.sources, found.failure) == (["spool /\\udcff"], "/\\udcff: refused")
 
 
 def test_audit_that_cannot_leave_its_result_says_so(path, tmp_path):

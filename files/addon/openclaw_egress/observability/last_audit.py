@@ -85,10 +85,8 @@ def _moment(value: Any) -> float:
 
 
 def _text(value: Any) -> str:
-    """Return the text. Raise UnicodeEncodeError, a ValueError, for a single surrogate, which no page can contain."""
-    text = str(value)
-    text.encode()
-    return text
+    """Return the text for a page: with escapes for the surrogates of a path that is not UTF-8."""
+    return str(value).encode(errors="backslashreplace").decode()
 
 
 def write_failure(directory: Path, failure: str, time: float) -> None:
