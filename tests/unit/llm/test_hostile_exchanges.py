@@ -11,7 +11,7 @@ import json
 import random
 import re
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 
 import pytest
@@ -265,3 +265,25 @@ def test_memory_of_an_endless_body_is_bounded(api: Api) -> None:
     worst = max(peaks, key=lambda key: peaks[key])
     # A body or an event that is kept, its copy while it is parsed, and the assembled message.
     assert peaks[worst] < 4 * MAX_EVENT_BYTES, (worst, peaks[worst])
+
+
+def new_usage(number: int) -> dict[str, object]:
+    return {"type": "message_delta", "usage": {f"member-{number}": "x" * 200}}
+
+
+def new_reason(number: int) -> dict[str, object]:
+    return {"type": "response.done", "response": {"status": f"{'x' * 200}-{number}"}}
+
+
+@pytest.mark.parametrize(("path", "event"), [("/v1/messages", new_usage), ("/v1/realtime", new_reason)])
+def test_memory_of_ever_new_names_is_bounded(path: str, event: Callable[[int], dict[str, object]]) -> None:
+    reader = message_reader(path)
+    assert reader is not None
+    tracemalloc.start()
+    try:
+        for number in range(5000):
+            reader.feed(json.dumps(event(number)).encode() + b"\n")
+        kept = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert kept < 100_000

@@ -28,9 +28,15 @@ from openclaw_egress.llm.model import (
     object_of,
     text_of,
 )
+from openclaw_egress.llm.stated_cost import MEMBERS as COST_MEMBERS
 from openclaw_egress.llm.stated_cost import stated_cost
 
 _EXCLUDED = ("compaction", "advisor_message")
+_USAGE_MEMBERS = COST_MEMBERS | {
+    "input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens", "cache_creation",
+    "output_tokens_details", "iterations", "service_tier", "speed", "inference_geo", "server_tool_use",
+}  # fmt: skip
+"""Members of the usage object that are read. A server can send others without end."""
 
 
 def _iterations(usage: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -116,6 +122,12 @@ _DELTAS = {
 }
 
 
+def _known_in(usage: object) -> dict[str, Any]:
+    """Return the members that are read and not null."""
+    found = object_of(usage)
+    return {name: found[name] for name in _USAGE_MEMBERS if found.get(name) is not None}
+
+
 class _Assembler:
     def __init__(self) -> None:
         self._message: Mapping[str, Any] = {}
@@ -130,7 +142,7 @@ class _Assembler:
             case "message_start":
                 message = object_of(value.get("message"))
                 self._message = {name: message.get(name) for name in ("id", "model", "role")}
-                self._usage = dict(object_of(message.get("usage")))
+                self._usage = _known_in(message.get("usage"))
                 self._container = message.get("container")
                 for name in ("output_tokens", "output_tokens_details"):
                     self._usage.pop(name, None)
@@ -149,8 +161,7 @@ class _Assembler:
                 delta = object_of(value.get("delta"))
                 self._stop = text_of(delta.get("stop_reason")) or self._stop
                 self._container = delta.get("container") or self._container
-                reported = object_of(value.get("usage"))
-                self._usage |= {name: number for name, number in reported.items() if number is not None}
+                self._usage |= _known_in(value.get("usage"))
             case "error":
                 self._error = error_of(value.get("error") or {})
 

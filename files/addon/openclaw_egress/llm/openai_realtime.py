@@ -24,6 +24,7 @@ from openclaw_egress.llm.model import (
     text_of,
 )
 
+_MAX_REASONS = 16
 # The names of the deltas, then those of the beta.
 _DELTAS = {
     "response.output_text.delta": "text",
@@ -113,7 +114,8 @@ class _Session:
         )
         details = object_of(response.get("status_details"))
         self._error = error_of(details.get("error")) or self._error
-        if reason := text_of(details.get("reason")) or text_of(response.get("status")):
+        reason = text_of(details.get("reason")) or text_of(response.get("status"))
+        if reason and len(self._reasons) < _MAX_REASONS:
             self._reasons[reason] = None
         number, self._responses = self._responses, self._responses + 1
         if list_of(response.get("output")):
@@ -132,7 +134,7 @@ class _Session:
         return ResponseFacts(
             model=self._model,
             id=self._id,
-            finish_reasons=tuple(self._reasons)[:16],
+            finish_reasons=tuple(self._reasons),
             usage=self._usage,
             billing=self._billing,
             messages=[{"role": "assistant", "parts": parts}] if parts else [],

@@ -13,6 +13,9 @@ from typing import Any
 
 from openclaw_egress.llm.model import amount_of, object_of
 
+MEMBERS = frozenset({"cost", "cost_in_usd_ticks", "is_byok", "cost_details"})
+"""Members of the usage object that have the cost."""
+
 
 def stated_cost(usage: Mapping[str, Any]) -> float | None:
     """Return the cost that a usage object states; None if it states none, or only a part of it."""
