@@ -296,4 +296,67 @@ DIALECTS = {
         usage_in="every",
         none={"reasoning": "the reasoning is a part of the text", "cached": "no count of cached tokens"},
     ),
+    # platform.minimax.io/docs/api-reference/text-openai-api.
+    "minimax": Dialect(
+        "api.minimax.io",
+        "/v1",
+        _usage(**CACHED, **THOUGHT, total_characters=0),
+        {"type": "error", **_error(type="rate_limit_error", http_code="429"), "request_id": "r-1"},
+        head={"input_sensitive": False, "output_sensitive": False, "base_resp": {"status_code": 0, "status_msg": ""}},
+    ),
+    # github.com/microsoft/vscode-copilot-chat, src/platform/networking: its reader of this provider's streams.
+    "copilot": Dialect(
+        "api.githubcopilot.com",
+        "",
+        _usage(**CACHED, copilot_usage={"total_nano_aiu": 1}),
+        _error(code="rate_limited"),
+        first=_event(AZURE_FIRST),
+        choice={"content_filter_results": AZURE_FILTER},
+        reasoning="reasoning_text",
+        usage_in="last",
+    ),
+    # huggingface.co/docs/inference-providers/tasks/chat-completion. It passes the responses of other providers on.
+    "hugging face": Dialect(
+        "router.huggingface.co",
+        "/v1",
+        _usage(**CACHED),
+        {"error": "Invalid username or password."},
+        reasoning="reasoning",
+        none={"error": "an error has a text, and no name"},
+    ),
+    # docs.api.nvidia.com/nim/reference/llm-apis. An error has the form of RFC 9457.
+    "nvidia": Dialect(
+        "integrate.api.nvidia.com",
+        "/v1",
+        _usage(**CACHED),
+        {"title": "Unauthorized", "status": 401, "detail": "refused"},
+        none={"error": "an error has a number and a text, and no name"},
+    ),
+    # docs.vllm.ai/en/latest/serving/openai_compatible_server.
+    "vllm": Dialect(
+        "vllm.example",
+        "/v1",
+        _usage(**CACHED),
+        _error(type="BadRequestError", param=None, code=400),
+        choice={"logprobs": None, "stop_reason": None, "token_ids": None},
+        reasoning="reasoning",
+    ),
+    # github.com/ggml-org/llama.cpp, tools/server/README.md.
+    "llama.cpp": Dialect(
+        "llama.example",
+        "/v1",
+        _usage(**CACHED),
+        _error(type="invalid_request_error", code=400),
+        head={"timings": {"cache_n": 98, "prompt_n": 27, "predicted_n": 48}},
+    ),
+    # lmstudio.ai/docs/developer/openai-compat.
+    "lm studio": Dialect(
+        "lmstudio.example",
+        "/v1",
+        _usage(**THOUGHT),
+        {"error": "refused"},
+        head={"stats": {}, "system_fingerprint": "m"},
+        reasoning="reasoning",
+        none={"error": "an error has a text, and no name", "cached": "no count of cached tokens"},
+    ),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tests.support.llm_providers import Request, openai_response
+from tests.support.llm_providers import Request, gemini_response, openai_response
 from tests.unit.provider_dialects import CALL, TEXTS, THOUGHTS
 from tests.unit.provider_recording import Reply
 
@@ -113,6 +113,29 @@ def responses(case: str) -> Reply:
     text = json.dumps(body).encode()
     reply = openai_response(Request("POST", "localhost", "/v1/responses", {}, {}, text, body))
     return Reply(200, reply.content_type, reply.pieces, case == "aborted")
+
+
+def codex(case: str) -> Reply:
+    """Return a response of ChatGPT's backend to the client Codex (github.com/openai/codex, codex-rs/codex-api)."""
+    if case == "error":
+        return _json({"error": {"type": "usage_limit_reached", "plan_type": "plus", "resets_in_seconds": 60}}, 429)
+    return responses(case)
+
+
+def code_assist(case: str) -> Reply:
+    """Return a response of Cloud Code Assist (github.com/google-gemini/gemini-cli, packages/core/src/code_assist)."""
+    if case == "error":
+        return _json([{"error": {"code": 429, "message": "refused", "status": "RESOURCE_EXHAUSTED"}}], 429)
+    body: Json = {"contents": [{"parts": [{"text": "x"}]}]}
+    if case == "reasoning":
+        body |= {"generationConfig": {"thinkingConfig": {"includeThoughts": True}}}
+    request = Request("POST", "localhost", "/", {"alt": "sse"}, {}, json.dumps(body).encode(), body)
+    reply = gemini_response(request, "tools" if case == "tools" else "m", streamed=case != "plain")
+    if case == "plain":
+        return _json({"response": json.loads(b"".join(reply.pieces)), "traceId": "t-1"})
+    values = [json.loads(piece.partition(b"data: ")[2]) for piece in reply.pieces]
+    pieces = [f"data: {json.dumps({'response': value, 'traceId': 't-1'})}\n\n".encode() for value in values]
+    return Reply(200, "text/event-stream", pieces, case == "aborted")
 
 
 def response_messages(case: str) -> list[Json]:

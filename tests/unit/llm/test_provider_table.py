@@ -132,7 +132,8 @@ def take_chat(choice: Any, message: Any, sdk: SdkResult) -> None:
         for thought in (getattr(piece, "raw", None) or {}).get("thinking", []):
             sdk.reasoning += thought["text"]
         sdk.text += piece if isinstance(piece, str) else getattr(piece, "text", None) or ""
-    sdk.reasoning += getattr(message, "reasoning", None) or getattr(message, "reasoning_content", None) or ""
+    names = ("reasoning", "reasoning_content", "reasoning_text")
+    sdk.reasoning += next((text for name in names if (text := getattr(message, name, None))), "")
     for call in getattr(message, "tool_calls", None) or []:
         name, arguments = sdk.calls.pop() if sdk.calls else ("", "")
         sdk.calls.append((name or call.function.name, arguments + (call.function.arguments or "")))
@@ -396,16 +397,35 @@ def ask_gemini(ask: Ask, sdk: SdkResult) -> None:
     given: Any = {"model": ask.model, "contents": "Grüße ✓", "config": config}
     models = ask.clients.gemini.models
     for chunk in models.generate_content_stream(**given) if ask.streamed else [models.generate_content(**given)]:
-        sdk.usage = of_gemini(chunk.usage_metadata)
-        for part in chunk.parts or []:
-            if part.function_call:
-                sdk.calls.append((str(part.function_call.name), part.function_call.args))
-            elif part.thought:
-                sdk.reasoning += part.text or ""
-            else:
-                sdk.text += part.text or ""
-        if chunk.candidates and chunk.candidates[0].finish_reason:
-            sdk.reasons = (chunk.candidates[0].finish_reason.value,)
+        take_gemini(chunk, sdk)
+
+
+def take_gemini(chunk: types.GenerateContentResponse, sdk: SdkResult) -> None:
+    sdk.usage = of_gemini(chunk.usage_metadata)
+    for part in chunk.parts or []:
+        if part.function_call:
+            sdk.calls.append((str(part.function_call.name), part.function_call.args))
+        elif part.thought:
+            sdk.reasoning += part.text or ""
+        else:
+            sdk.text += part.text or ""
+    if chunk.candidates and chunk.candidates[0].finish_reason:
+        sdk.reasons = (chunk.candidates[0].finish_reason.value,)
+
+
+def ask_code_assist(ask: Ask, sdk: SdkResult) -> None:
+    """Read as Google's own client does, with the types of the SDK: Cloud Code Assist has no SDK."""
+    method = "streamGenerateContent?alt=sse" if ask.streamed else "generateContent"
+    url = f"https://cloudcode-pa.googleapis.com/v1internal:{method}"
+    http = ask.clients.replaying(provider_replies.code_assist(ask.case))
+    with http.stream("POST", url, json={"model": ask.model, "request": {"contents": []}}) as response:
+        if response.status_code != 200:
+            raise Refused(json.loads(response.read()))
+        lines = response.iter_lines() if ask.streamed else [f"data: {response.read().decode()}"]
+        for line in lines:
+            if line.startswith("data: "):
+                found = json.loads(line.removeprefix("data: "))["response"]
+                take_gemini(types.GenerateContentResponse.model_validate(found), sdk)
 
 
 def ask_ollama(ask: Ask, sdk: SdkResult) -> None:
@@ -506,10 +526,17 @@ def ask_images(ask: Ask, sdk: SdkResult) -> None:
             sdk.usage = Usage(event.usage.input_tokens, event.usage.output_tokens)
 
 
-def error_in(body: Any) -> str:
-    """Return the name of an error in OpenAI's form or Google's, which an SDK gives with or without the outer object."""
+def error_in(body: Any) -> str | None:
+    """Return the name of an error in OpenAI's form or Google's, which an SDK gives with or without the outer object.
+
+    A body in another form gives None.
+    """
     inner = body[0] if isinstance(body, list) else body
-    inner = inner.get("error", inner) if isinstance(inner, dict) else {}
+    inner = inner.get("error", inner) if isinstance(inner, dict) else inner
+    if not isinstance(inner, dict):
+        return OTHER_ERROR
+    if not {"code", "error", "message", "type"} & inner.keys():
+        return None
     words = (inner.get(name) for name in ("code", "type", "status"))
     return next((word for word in words if isinstance(word, str) and not word.isdecimal()), OTHER_ERROR)
 
@@ -611,6 +638,16 @@ ROWS |= {
         "responses",
         ask_responses(replayed_openai(GEMINI, "/v1beta/openai", provider_replies.responses)),
         lambda e: error_in(e.body),
+    ),
+    "chatgpt codex": Row(
+        "chatgpt.com",
+        "responses",
+        ask_responses(replayed_openai("chatgpt.com", "/backend-api/codex", provider_replies.codex)),
+        lambda e: error_in(e.body),
+        {"plain": "only streams"},
+    ),
+    "cloud code assist": Row(
+        "cloudcode-pa.googleapis.com", "generate-content", ask_code_assist, lambda e: error_in(e.body)
     ),
     "responses socket": Row(
         "api.openai.com", "responses", ask_responses_socket, lambda e: error_in(e.body), {"plain": "only streams"}

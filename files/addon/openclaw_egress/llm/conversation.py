@@ -148,7 +148,7 @@ def assembled_turns(messages: object) -> list[Turn]:
 def _message(message: Mapping[str, Any]) -> Turn:
     """Return the turn of a message; `parts` is Gemini's name of the content."""
     parts: list[Part] = []
-    for name in ("reasoning_content", "reasoning", "thinking"):
+    for name in ("reasoning_content", "reasoning", "reasoning_text", "thinking"):
         if isinstance(message.get(name), str):
             parts.append(Part(kind="reasoning", text=message[name]))
             break

@@ -128,7 +128,9 @@ class _Assembler:
                 self._parts.append((index, "text"), "text", choice.get("text"))
 
     def _delta(self, choice: int, delta: Mapping[str, Any]) -> None:
-        reasoning = delta.get("reasoning_content") or delta.get("reasoning")
+        # `reasoning_text` is GitHub Copilot's.
+        names = ("reasoning_content", "reasoning", "reasoning_text")
+        reasoning = next((text for name in names if (text := delta.get(name))), None)
         self._parts.append((choice, "reasoning"), "reasoning", reasoning)
         self._parts.append((choice, "text"), "text", delta.get("content"))
         for piece in map(object_of, list_of(delta.get("content"))):
