@@ -225,6 +225,7 @@ def test_hostile_messages_of_responses_on_a_websocket() -> None:
 
 ENDLESS = (
     ("one line", "text/event-stream"),
+    ("one line", "application/x-ndjson"),
     ("one event", "text/event-stream"),
     ("one string", "application/json"),
     ("long message", "application/vnd.amazon.eventstream"),
