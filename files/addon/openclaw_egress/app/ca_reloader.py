@@ -24,7 +24,7 @@ def check_ca(info: certificates.CAInfo, policy: Policy) -> None:
     """Check that the CA may sign for each host that the policy inspects.
 
     Raises:
-        CAError: names the first host for which it may not.
+        CAError: the CA may not sign for a host; the message names the first one.
     """
     for host in policy.inspect:
         if not info.permits(host.removeprefix("*.")):
@@ -35,7 +35,7 @@ def check_ca(info: certificates.CAInfo, policy: Policy) -> None:
 
 
 class CAReloader:
-    """The renewal and the reload of the CA that is served. The housekeeping thread calls it."""
+    """The tasks that renew and reload the CA of the proxy. The housekeeping thread calls them."""
 
     def __init__(self, settings: Settings, served: ServedCA, spool: Spool, clock: certificates.Clock) -> None:
         self.served = served
@@ -48,14 +48,14 @@ class CAReloader:
         self._next_renewal = 0.0
 
     def renew(self, inspect: Sequence[str]) -> None:
-        """Renew a CA that this proxy created, at two thirds of its lifetime."""
+        """Renew a CA that this proxy created, once two thirds of its lifetime have passed."""
         if not self.owned or time.monotonic() < self._next_renewal:
             return
         if self.served.info.renewal_due(self._clock()) and not self.create(inspect):
             self._next_renewal = time.monotonic() + RENEWAL_SECONDS
 
     def create(self, inspect: Sequence[str]) -> bool:
-        """Create an issuing CA for these hosts if the current one is not sufficient; return whether one was created."""
+        """Create an issuing CA if the current one does not cover these hosts; return whether one was created."""
         try:
             made = certificates.create(self.served.directory, self._root_dir, inspect, clock=self._clock)
         except certificates.CAError as error:

@@ -1,4 +1,4 @@
-"""The log of access control's decisions: metrics of all, records of denials and of tunnels."""
+"""The log of access control's decisions: it counts all of them in metrics, and records denials and tunnels."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class DecisionLog:
         enforced: bool,
         status: int | None = None,
     ) -> None:
-        """Count each denial, and record it up to a rate, so that a loop cannot push exchanges out of the spool."""
+        """Count each denial, and record denials up to a rate: a client in a loop must not fill the spool."""
         self._metrics.denied.labels(class_name, decision.rule, decision.code, str(enforced).lower()).inc()
         host, port, address = destination.host.strip("[]"), destination.port, decision.evidence.address
         why = decision.reason if destination == UNREADABLE else ""
@@ -102,7 +102,7 @@ class DecisionLog:
             log.error("tunnel not recorded: %s", error)
 
     def summarise_denials(self, *, everything: bool = False) -> None:
-        """Record the counts of ended windows; of all windows when the proxy stops."""
+        """Write a summary record for each ended window of denials; for every window when the proxy stops."""
         with self._denials_lock:
             counts = self._denials.due(time.monotonic(), everything=everything)
             due = [(key, count, self._denied_clients.pop(key, "")) for key, count in counts]
@@ -136,5 +136,5 @@ class DecisionLog:
         try:
             self._spool.add(record)
         except SpoolError as error:
-            # Only the record is lost: the request stays refused and is counted. The spool logs the cause once.
+            # Only the record is lost: the request stays refused and counted. The spool logs the cause once.
             log.debug("denial not recorded: %s", error)

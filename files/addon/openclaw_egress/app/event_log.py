@@ -21,7 +21,7 @@ def record_event(
     severity: Literal["INFO", "ERROR"] = "INFO",
     reason: str = "",
 ) -> None:
-    """Add the record of an event to the spool. The event took place even if the spool fails."""
+    """Add the record of an event to the spool. Ignore a failure of the spool: the event has already happened."""
     try:
         spool.add(
             EventRecord(

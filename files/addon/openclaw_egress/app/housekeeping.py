@@ -1,4 +1,4 @@
-"""The housekeeping loop: a thread that renews, reloads, summarises denials, deletes old lines, writes checkpoints."""
+"""The housekeeping loop: CA renewal, reloads, summaries of denials, deletion of old lines, and checkpoints."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from openclaw_egress.spool.writer import Spool, SpoolError
 log = logging.getLogger("openclaw_egress")
 
 CHECKPOINT_SECONDS = 300.0
-"""Interval between checkpoints. Each names the newest line and its hash in the records, the log and the metrics."""
+"""Interval between checkpoints. The records, the log and the metrics get number and hash of the newest line."""
 
 
 class Housekeeping:
-    """The housekeeping thread. It runs its tasks each second, and at once after :meth:`wake`."""
+    """The housekeeping thread. It runs its tasks each second, and immediately after :meth:`wake`."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class Housekeeping:
         self._ca.renew(self._policies.current.inspect)
 
     def _expire(self) -> None:
-        """Delete a slice of the lines that are too old. The next one is a second away, so the traffic hardly waits."""
+        """Delete a slice of the lines that are too old, one slice a second, so that traffic is hardly delayed."""
         self._spool.expire()
 
     def _write_checkpoint(self) -> None:

@@ -1,4 +1,4 @@
-"""Refusals for lack of memory: the class that pays for a connection, and the record of a refused exchange."""
+"""Refusals for lack of memory: the class to charge for a connection, and the record of a refused exchange."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from openclaw_egress.proxy.request_checks import sent_method
 
 
 class MemoryRefusals:
-    """The owner of the memory accounts (`memory.Owner`)."""
+    """The implementation of `memory.Owner`: it finds a client's class, and records refusals for lack of memory."""
 
     def __init__(self, policies: PolicyReloader, decisions: DecisionLog, recorder: Recorder) -> None:
         self._policies = policies

@@ -87,7 +87,7 @@ class StockAddon:
         """Install the enforcement and start the service, once mitmdump has its event loop."""
         if self._service is None:
             return
-        # mitmdump opened its listeners before it loaded this add-on: reopen those whose mode has changed since.
+        # mitmdump opened its listeners before this add-on changed their addresses: reopen the changed ones.
         if not await ctx.master.addons.get("proxyserver").setup_servers():  # type: ignore[no-untyped-call]
             ctx.master.shutdown()  # type: ignore[no-untyped-call]
             return

@@ -1,4 +1,4 @@
-"""The listeners that are open while the proxy runs, and their change when a new policy has others."""
+"""The listeners that are open while the proxy runs: a new policy can add and remove listeners."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ If one cannot open, the open listeners stay unchanged, and the future raises Lis
 
 
 class OpenListeners:
-    """The listeners of the policy in force, and dropped ones that may still be open. Housekeeping changes them."""
+    """The listeners of the policy in force, and those of earlier policies that may still be open."""
 
     def __init__(self, settings: Settings, stopping: threading.Event) -> None:
         self.apply: ApplyListeners | None = None
-        """Set by the launcher if it can open and close listeners at run time; called from the housekeeping thread."""
+        """Function of the launcher that changes listeners at run time, or None. The housekeeping thread calls it."""
         self.problem: str | None = None
         """The reason why a dropped listener is still open."""
         self._settings = settings
         self._stopping = stopping
         self._dropped: Mapping[int, str] = {}
-        """Classes, by port, of the listeners that the policy in force no longer has and that may still be open."""
+        """Names of classes by port: listeners that the policy in force no longer has, but that may still be open."""
         self._next_close = math.inf
-        """Time of the next attempt to close them."""
+        """Time of the next attempt to close these dropped listeners."""
 
     def check(self, current: Policy, new: Policy) -> None:
         """Check that the listeners of a new policy can open.
 
         Raises:
             PolicyError: the listeners differ, and cannot change at run time.
-            SettingsError: a class has the health port.
+            SettingsError: a class uses the port of the health endpoint.
             ListenError: a listener cannot open.
         """
         if self.apply is None and _ports(new).keys() != _ports(current).keys():
@@ -77,7 +77,7 @@ class OpenListeners:
             self._close_dropped(current)
 
     def retry_close(self, current: Policy) -> None:
-        """Try again to close dropped listeners, if that is due."""
+        """Try again to close dropped listeners, if the time of the next attempt has come."""
         if self.problem is not None and time.monotonic() >= self._next_close:
             self._close_dropped(current)
 

@@ -91,7 +91,7 @@ class PolicyReloader:
         """Check that the CA covers a new policy; if this proxy created the CA, create one that does.
 
         Raises:
-            CAError: the CA that is served does not cover the policy yet.
+            CAError: the current CA does not cover the policy yet.
         """
         try:
             check_ca(self._ca.served.info, policy)
@@ -109,8 +109,8 @@ class PolicyReloader:
         try:
             check_ca(info, self.current)
         except certificates.CAError:
-            # A new policy and the CA for its hosts are two files. Accept a CA for the policy that is not yet in force,
-            # too.
+            # A new policy and the CA for its hosts are separate files, and the policy waits for the CA. So accept a CA
+            # that covers the waiting policy.
             if self._waits_for_ca is None:
                 raise
             check_ca(info, self._waits_for_ca)

@@ -44,7 +44,7 @@ class Readiness:
         self._clock = clock
 
     def alive(self) -> tuple[bool, dict[str, Any]]:
-        """Return whether clients can be served, now and in seven days; `ready` reports all other problems."""
+        """Return whether the event loop runs and no CA certificate expires soon; `ready` reports all other problems."""
         silence = self._heartbeat.silence
         expiring = self._ca.served.info.problems(self._clock())
         return silence < STALLED_SECONDS and not expiring, {

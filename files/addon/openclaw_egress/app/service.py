@@ -145,13 +145,13 @@ class Service:
         self.housekeeping.start()
 
     def _spent_since(self, hour: int) -> Iterator[Spent]:
-        """Yield what each class has used in each hour since ``hour``, from the totals."""
+        """Yield the usage of each class in each hour since ``hour``, from the spool's totals."""
         for (name, of), usage in self.spool.reader.usage(("class", "hour"), hour * usage_totals.HOUR_NS):
             tokens = usage.counts["input_tokens"] + usage.counts["output_tokens"]
             yield Spent(str(name), int(of), tokens, usage.counts["cost_nano_usd"])
 
     def _counted_responses(self) -> Iterator[Retrieved]:
-        """Yield the retrieved responses whose usage the newest records have."""
+        """Yield the background responses whose usage the newest records already contain."""
         for class_name, host, url in self.spool.reader.counted_urls("/responses/"):
             if (response_id := retrieved_id(bare_path(url))) is not None:
                 yield Retrieved(class_name, host.lower(), response_id)
@@ -162,13 +162,13 @@ class Service:
             log.warning("%s", warning)
 
     def reload(self) -> None:
-        """Reload the policy and run the housekeeping tasks at once, for SIGHUP; safe in a signal handler."""
+        """Reload the policy and run the housekeeping tasks now. SIGHUP calls this; safe in a signal handler."""
         log.info("SIGHUP: reloading %s", self.settings.policy_file or "nothing, because no policy file is set")
         self.policies.look_again()
         self.housekeeping.wake()
 
     def stop(self) -> None:
-        """Flush within the timeouts, and close."""
+        """Stop all parts of the proxy. Send and flush what fits into the timeouts."""
         self.housekeeping.stop()
         if self.exporter is not None:
             self.exporter.stop(timeout=5)

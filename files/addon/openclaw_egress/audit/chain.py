@@ -2,8 +2,8 @@
 
 Two checks exist. `against_ledger` compares lines with the spool's ledger, which keeps number and hash of every line: it
 finds every edit, gap and forgery. `by_itself` needs only the lines, such as an exported file on another machine: it
-finds every edit and gap between the first and the last line. It finds removed
-lines at the end only with a hash from elsewhere, such as a checkpoint in the container's log.
+finds every edit and gap between the first and the last line. It finds that lines at the end were removed only with a
+hash from elsewhere, such as a checkpoint in the container's log.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Ledger:
 
     @classmethod
     def of(cls, rows: Iterable[LedgerRow], *, start: int = 0, set_back: Container[int] = (), pruned: int = 0) -> Ledger:
-        """Return the ledger of these rows, whose numbers increase. A row that the file lacks has an impossible hash.
+        """Return the ledger of these rows, whose numbers increase. Fill gaps with a hash that no line can have.
 
         Args:
             rows: the rows of the covered part.
@@ -181,7 +181,7 @@ def against_ledger(
         source: name of the spool or the destination, for messages.
         ledger: the covered part of the chain.
         lines: all lines that claim to be of this instance, in any order.
-        later: return the hash of a line that was committed after the audit began; None if there is none.
+        later: a function that returns the hash of a line committed after the audit began; None if there is none.
         every_line: whether the lines come from the spool, which must have every line that it did not prune or drop.
         is_signed: the check of signatures; without it they are ignored.
     """
@@ -257,7 +257,7 @@ def _append(suspects: list[tuple[int, str]], suspect: tuple[int, str]) -> None:
 def _absent(
     ledger: Ledger, seen: bytearray, changed: set[int], dropped: Iterable[tuple[int, int, int]], *, every_line: bool
 ) -> tuple[list[int], dict[str, int]]:
-    """Return the absent lines that nothing explains, and the number of others by reason."""
+    """Return the absent lines that no record explains, and the number of explained absent lines by reason."""
     room = list(dropped)
     explained: dict[str, int] = defaultdict(int)
     absent: list[int] = []
@@ -280,7 +280,7 @@ def _absent(
 
 
 def _take_room(room: list[tuple[int, int, int]], seq: int) -> bool:
-    """Count a line against a record of dropped lines that covers its number. Return whether there is one."""
+    """Count a line as dropped if a record of dropped lines covers its number. Return whether one does."""
     for at, (first, last, count) in enumerate(room):
         if first <= seq <= last and count:
             room[at] = (first, last, count - 1)
@@ -289,7 +289,7 @@ def _take_room(room: list[tuple[int, int, int]], seq: int) -> bool:
 
 
 def _gaps(absent: list[int], parts: dict[int, int], last: int) -> Iterator[Finding]:
-    """Yield a finding for each run of absent lines, and for each absent part of a record whose first line is there."""
+    """Yield a finding for each run of absent lines, and for each absent part of a record with a present first line."""
     whole = [seq for seq in absent if seq not in parts]
     for seq in absent:
         if seq in parts:
@@ -302,7 +302,7 @@ def _gaps(absent: list[int], parts: dict[int, int], last: int) -> Iterator[Findi
 
 
 def _with_remedy(gap: Finding, ledger: Ledger) -> Finding:
-    """Return a finding about lines that a destination lacks, with those that can be sent again."""
+    """Return a finding about lines that a destination lacks, with the numbers of the lines that can be sent again."""
     seqs = [seq for seq in range(gap.first, gap.last + 1) if ledger.states[seq - ledger.first] == ACKNOWLEDGED]
     gone = gap.last - gap.first + 1 - len(seqs)
     note = f"; the spool no longer has {gone} of them" if gone else ""
@@ -326,7 +326,7 @@ def _checkpoint_findings(sealed: dict[str, Any], ledger: Ledger) -> Iterator[Fin
 
 
 class _Bodies:
-    """Check of body hashes and parts. The parts of a record have the numbers that follow its first line."""
+    """Check of body hashes and parts. The parts of a record have the numbers after that of its first line."""
 
     def __init__(self) -> None:
         self.parts: dict[int, int] = {}

@@ -59,13 +59,13 @@ class Report:
 
     Attributes:
         source: name of the audited spool, destination or file, for messages.
-        lines: lines of the chain in the audited range.
-        found: lines that the source has and that match the chain.
-        duplicates: further copies of matching lines, which do no harm.
-        explained: absent lines whose absence is recorded, by reason: ``pending``, ``dead_letter``,
+        lines: number of lines of the chain in the audited range.
+        found: number of lines of the source that match the chain.
+        duplicates: number of further copies of matching lines; copies are no problem.
+        explained: number of absent lines whose absence is recorded, by reason: ``pending``, ``dead_letter``,
             ``local``, ``dropped``, or ``pruned`` (from the spool, after the destination acknowledged them).
-        last_seq, last_hash: the newest line of the range.
-        signed_seq: the newest line that a valid signature covers; 0 without one, None if no key was given.
+        last_seq, last_hash: number and hash of the newest line of the range.
+        signed_seq: number of the newest line that a valid signature covers; 0 without one, None without a key.
     """
 
     source: str

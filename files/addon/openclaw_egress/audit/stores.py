@@ -1,8 +1,8 @@
-"""Readers of the lines that a destination of records has: Loki and VictoriaLogs.
+"""Readers of the lines that a destination of records holds: Loki and VictoriaLogs.
 
 Both are read in pages that a default configuration permits. Loki refuses a result of more than 4 MiB
-(``grpc_server_max_send_msg_size``) with status 500, a range of more than 30 days and more than 5,000 lines with 400.
-Lines of more than three hours ago show in Loki's queries only after their chunk is flushed.
+(``grpc_server_max_send_msg_size``) with status 500. It refuses a range of more than 30 days, or more than 5,000 lines,
+with status 400. Loki's queries return lines older than three hours only after Loki has flushed their chunk.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Store(Protocol):
     """A destination whose lines can be read back."""
 
     name: str
-    """The destination for people, such as ``Loki http://10.0.0.2:3100``."""
+    """The destination's name in messages, such as ``Loki http://10.0.0.2:3100``."""
 
     def lines(self, instance_id: str, start_ns: int, end_ns: int) -> Iterator[ChainLine]:
         """Yield the lines of an instance with a time in ``[start_ns, end_ns)``, nearly in order of time.
@@ -51,7 +51,7 @@ def store_at(url: str, environ: Mapping[str, str]) -> Store:
         environ: credentials and certificates, as for the exporter (``OTEL_EXPORTER_OTLP_*``).
 
     Raises:
-        StoreError: no API to read is known for the URL.
+        StoreError: the destination at this URL has no known API for reading.
     """
     settings = HttpSettings.of(url, environ)
     base = settings.url.rstrip("/")

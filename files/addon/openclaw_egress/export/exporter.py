@@ -39,10 +39,10 @@ from openclaw_egress.spool.writer import Spool, SpoolError, StoredRecord
 log = logging.getLogger("openclaw_egress.export")
 
 MAX_PUSH_BYTES = 2_000_000
-"""Each record counts with its resource. A default Loki accepts 4 MiB per message, 4 MB/s and bursts of 6 MB."""
+"""Largest push, in which each record counts with its resource. A default Loki accepts 4 MiB per message and 4 MB/s."""
 MAX_PUSH_SPAN_NS = 30 * 60 * 10**9
 MIN_PUSH_BYTES = 1
-"""Smaller than any line: a push always holds at least one."""
+"""Lowest limit for a push. It is smaller than any line, because a push always holds at least one line."""
 GROWTH = 8
 """After an accepted push, the limit grows by 1/GROWTH of its size."""
 FIRST_PAUSE_SECONDS = 0.5
@@ -53,9 +53,9 @@ FAILURES_ALONE = 3
 STRIKES = 5
 """Failures of a single line, each followed by an accepted probe, before the line is dead-lettered."""
 STRIKES_AT_RATE_LIMIT = 10
-"""The same limit for status 429, which other clients of the destination may have caused."""
+"""The limit instead of `STRIKES` for status 429, which other clients of the destination may have caused."""
 MAX_BURIED_IN_A_ROW = 10
-"""Number of dead letters without an accepted record in between after which the exporter sends more slowly."""
+"""Number of successive dead letters, without an accepted record between them, after which the exporter pauses."""
 
 _NOT_STORED = re.compile(r"received message larger than max")
 """Responses with status 5xx that mean: the destination stored nothing of the push."""
@@ -85,7 +85,7 @@ class _Oldest:
 
 @dataclass(slots=True)
 class _Alone:
-    """A record that fails even when sent alone: its failures, and the latest ones that an accepted probe followed."""
+    """A record that fails even when sent alone: its failures, and the latest ones with an accepted probe after each."""
 
     seq: int = 0
     failures: int = 0
@@ -260,7 +260,7 @@ class Exporter:
         return self._deliver(sender, records[:half]) and self._deliver(sender, records[half:])
 
     def _not_now(self, sender: Sender, records: Sequence[StoredRecord], result: PushResult) -> bool:
-        """Keep the records for later; dead-letter one that keeps failing alone while the destination accepts probes."""
+        """Keep the records for later. Dead-letter a record that keeps failing alone although probes are accepted."""
         if result.delivered:
             if result.status != 429 and not _NOT_STORED.search(result.message):
                 self._remember_sent(records, result)
@@ -315,7 +315,7 @@ class Exporter:
         return False
 
     def _wait_for_its_time(self, record: StoredRecord, result: PushResult) -> bool:
-        """Hold this record and all later ones. Send earlier ones first, even if they are committed afterwards."""
+        """Hold this record and all later ones. Send earlier ones first, even those committed afterwards."""
         self._horizon_ns = record.time_ns
         self._held = self._spool.pending_since(record.time_ns)
         self._failed("retrying", PushResult(Verdict.RETRY, result.message, Cause.CLOCK))
@@ -323,7 +323,7 @@ class Exporter:
         return True
 
     def _late(self, records: Sequence[StoredRecord], result: PushResult) -> None:
-        """Dead-letter records that are too late. Acknowledge those that an earlier push may have delivered."""
+        """Dead-letter records that are too old. Acknowledge those that an earlier push may have delivered."""
         reason = _reason(result.message)
         before = [record for record in records if reason == "too_far_behind" and record.seq in self._sent]
         for said in dict.fromkeys(self._sent[record.seq] for record in before):
@@ -337,7 +337,7 @@ class Exporter:
         if len(late) == 1 or (late and len(records) == 1):
             self._dead_letter(late, f"{reason}: {result.message}")
         elif late:
-            # The message names another line, but the oldest acceptable time in it applies to these lines too.
+            # The message is about another line, but the oldest acceptable time in it applies to these lines too.
             oldest = _OLDEST.search(result.message)
             limit = f"{oldest.group(1)}Z" if oldest else "?"
             self._dead_letter(late, f"{reason}: older than {limit}, the oldest time that the destination accepts")
@@ -357,7 +357,8 @@ class Exporter:
         self._failures = self._buried_in_a_row = 0
         self._retry_after = None
         self._alone = _Alone()
-        # The next push starts at the size that was accepted. It grows slowly, because each excess costs a pause.
+        # The next push starts at the size that was accepted. It grows slowly, because each push that
+        # is too large costs a pause.
         passed = max(self._push_limit, sum(record.size for record in records))
         self._push_limit = min(self._max_push, passed + passed // GROWTH + 1)
         for record in records:
@@ -367,7 +368,7 @@ class Exporter:
         self._last_success = time.time()
 
     def _failed(self, status: str, problem: PushResult) -> None:
-        # Log each kind of problem once: an outage of a night must not fill the log.
+        # Log each kind of problem once, so that an outage of a whole night does not fill the log.
         if (status, problem.cause) != (self._status, self._problem.cause) or self._failures == 0:
             log.warning(
                 "records wait in the spool: %s%s", problem.message, f" ({problem.remedy})" * bool(problem.remedy)

@@ -32,7 +32,7 @@ log = logging.getLogger("openclaw_egress.export")
 
 DEFAULT_TIMEOUT_SECONDS = 10.0
 MAX_RESPONSE_BYTES = 4 * 1024 * 1024
-"""The body of an error names each refused record: for 445 records, Loki's was larger than 64 KB."""
+"""Limit for a response. The body of an error names each refused record: Loki's was over 64 KB for 445 records."""
 _MAX_MESSAGE_BYTES = 16 * 1024
 MAX_RETRY_AFTER_SECONDS = 300.0
 
@@ -109,9 +109,9 @@ class PushResult:
     """The URL of a redirect."""
     retry_after: float | None = None
     status: int | None = None
-    """The HTTP status if the push is to be retried; ``None`` without a response."""
+    """The HTTP status of a push that must be retried; ``None`` if there was no response."""
     delivered: bool = False
-    """Whether the destination may have received the push that is to be retried; False if no connection was made."""
+    """Whether the destination may have received a push that must be retried; False if no connection was made."""
 
     @property
     def remedy(self) -> str:
@@ -214,12 +214,12 @@ def _cut_message(body: bytes) -> str | None:
 
 
 def one_line(text: str) -> str:
-    """Return foreign text as one printable line of at most 1 KB, without secrets."""
+    """Return untrusted text as one printable line of at most 1 KB, without secrets."""
     return truncate_utf8(redact_text(" ".join("".join(c if c.isprintable() else " " for c in text).split())), 1024)
 
 
 def _seconds(retry_after: str | None) -> float | None:
-    """Return ``Retry-After`` in seconds, or None for its date form, which would need two clocks that agree."""
+    """Return ``Retry-After`` in seconds; None for its date form, which would need synchronised clocks."""
     if retry_after is None or not retry_after.strip().isdigit():
         return None
     return min(float(retry_after), MAX_RETRY_AFTER_SECONDS)
@@ -227,7 +227,7 @@ def _seconds(retry_after: str | None) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class HttpSettings:
-    """URL, headers and TLS of a destination, from the URL and ``OTEL_EXPORTER_OTLP_*``; ``…_LOGS_…`` takes precedence.
+    """URL, headers and TLS of a destination. ``OTEL_EXPORTER_OTLP_LOGS_*`` overrides ``OTEL_EXPORTER_OTLP_*``.
 
     A timeout is in milliseconds, as specified. A number below 1,000 is read as seconds, as other SDKs read it.
     """
@@ -302,7 +302,7 @@ class Sender:
     def send(self, push: bytes) -> PushResult:
         """Send one push and return the result; never raise."""
         try:
-            # Without preloading, so that the size of the response can be limited.
+            # Do not preload the response, so that its size can be limited.
             response = self._pool.request(
                 "POST",
                 self._url,
