@@ -56,16 +56,16 @@ from openclaw_egress.wire.http1_syntax import is_request_start
 log = logging.getLogger("openclaw_egress.access_control")
 
 FURTHER = "openclaw_egress.further"
-"""Key in ``flow.metadata`` of a WebSocket to an inspected host: a function that decides on a further response.
+"""Key in ``flow.metadata`` of a WebSocket to an inspected host: a function that decides on another model response.
 
-It returns the recorded denial, or None.
+The client requests such a response in a message. The function returns the recorded denial, or None.
 """
 
 INSPECT = "openclaw_egress.inspect"
 """Key in ``flow.metadata``: the :class:`Allowed` of a request whose exchange the recorder must record."""
 
 REFUSED = "refused by openclaw.egress"
-"""Prefix of the error text for each upstream connection that is refused here; mitmproxy passes on only the text."""
+"""Prefix of the error text of each refused upstream connection; mitmproxy passes on only the text of an error."""
 
 _CLIENT_ENDED = (
     "connection closed", "alert", "unknown ca", "bad certificate", "certificate unknown", "certificate verify failed",
@@ -171,8 +171,8 @@ class AccessControl:
         log.error("upstream connection not opened: checking its grant failed", exc_info=error)
 
     def _opened_failed(self, data: server_hooks.ServerConnectionHookData, error: Exception) -> None:
-        # Abort the task that opened the connection, and the client, which would wait for it. mitmproxy no longer reads
-        # an error that is set here.
+        # Abort the task that opened the connection, and the client, which would wait for it. mitmproxy ignores an
+        # error that this hook sets.
         asyncio.get_running_loop().call_soon(abort, data.client)
         unchecked = type(error) is LookupError
         self._record_failure(data.client, Code.ADDRESS_NOT_CHECKED if unchecked else Code.DECISION_FAILED)
@@ -206,8 +206,8 @@ class AccessControl:
         found = self._class_policy(client)
         address = str(client.peername[0])
         if self._neighbours is not None and self._neighbours.refuses(address):
-            # Check this before the connection is counted, so that unknown neighbours cannot use up the class's
-            # connection limit.
+            # Check this before the connection is counted, so that unknown hosts of the network cannot use up the
+            # class's connection limit.
             client.error = "not a known neighbour"
             self._observer.denied(
                 found.name, ANYWHERE, _unknown(address, self._neighbours), "-", address, enforced=True
@@ -301,7 +301,7 @@ class AccessControl:
         request: http.Request | None = None,
         counted: bool = False,
     ) -> bytes:
-        """Record a refusal that no hook sees, and return its response. See `http1_limits.Refusing`."""
+        """Record a refusal that no mitmproxy hook sees, and return the response. See `http1_limits.Refusing`."""
         found = self._class_policy(client)
         decision = Decision.denial(code, evidence._replace(class_name=found.name))
         wait = 0.0 if counted else self._wait_of_rate(found)
@@ -371,7 +371,7 @@ class AccessControl:
         if INSPECT in flow.metadata and self._refuse_by_budget(flow, destination):
             return None
         if websocket and INSPECT in flow.metadata:
-            # Without an extension, such as compression, the frames hold the messages themselves.
+            # Remove offers of extensions, such as compression, so that frames hold the messages unmodified.
             request.headers.pop("sec-websocket-extensions", None)
             flow.metadata[RELAY] = None
             flow.metadata[FURTHER] = functools.partial(
@@ -386,7 +386,7 @@ class AccessControl:
         return None
 
     def _further(self, flow: http.HTTPFlow, destination: Destination, method: str, path: str) -> Decision | None:
-        """Decide on a further response of a WebSocket, as on a request of its own. Return the denial, or None."""
+        """Decide on a response requested in a WebSocket message, as on an HTTP request. Return the denial, or None."""
         policy, found = self._policy(), self._class_policy(flow.client_conn)
         grant = self._session(flow.client_conn).grants.find(destination.host, destination.port)
         decision = decide(policy, found.name, destination, method, path)
@@ -571,7 +571,7 @@ class AccessControl:
         if is_http is None:
             return None
         if is_http:
-            # Each request is decided again, as outside of a tunnel; all must name the tunnel's destination.
+            # Decide on each request again, as outside of a tunnel. Every request must name the tunnel's destination.
             session.tunnel_in_use = True
             return self._http(context, HTTPMode.transparent)
         self._deny_connection(context.client, target, Code.NOT_TLS)
@@ -643,7 +643,7 @@ class AccessControl:
 
     @fails_closed(_end_of_exchange_failed)
     def error(self, flow: http.HTTPFlow) -> None:
-        """Record a malformed response of a host that is not inspected. For inspected hosts, the exchange records it."""
+        """Record a malformed response of a host that is not inspected. The recorder does so for inspected hosts."""
         problem = flow.metadata.get(RESPONSE_PROBLEM)
         if problem is not None and INSPECT not in flow.metadata:
             self._observer.denied(
@@ -708,7 +708,7 @@ class AccessControl:
         self._revoke_grants(client)
 
     def _session(self, client: connection.Client) -> ClientSession:
-        """Return the client's session. For a client that is gone, return a new one, whose grants nothing reads."""
+        """Return the client's session; a new, unused one if the client has disconnected."""
         return self._sessions.get(client.id) or ClientSession(self._class_of(client))
 
     def _revoke_grants(self, client: connection.Client) -> None:

@@ -30,9 +30,9 @@ class Budget(NamedTuple):
 
     limit: str
     hours: int
-    """`HOUR` or `DAY`."""
+    """Length of the period: `HOUR` or `DAY`."""
     counts_cost: bool
-    """Whether it counts dollars; otherwise tokens."""
+    """True if the budget counts dollars, False if it counts tokens."""
 
 
 BUDGETS = (
@@ -47,15 +47,15 @@ class Spent(NamedTuple):
 
     class_name: str
     hour: int
-    """Since the Unix epoch."""
+    """Number of the hour since the Unix epoch."""
     tokens: int
-    """Input and output."""
+    """Sum of input and output tokens."""
     cost_nano_usd: int
 
 
 @dataclass(slots=True)
 class _Day:
-    """The hours of the current day of one class."""
+    """The usage of one class in each hour of the current day."""
 
     tokens: dict[int, int] = field(default_factory=dict)
     cost: dict[int, int] = field(default_factory=dict)
@@ -73,7 +73,7 @@ class Budgets:
 
     Args:
         policy: returns the current policy.
-        read: returns what the classes have used since an hour, from the totals; called once.
+        read: returns the usage of all classes since a given hour, from the spool's totals; called once.
         clock_ns: source of the current time in Unix nanoseconds.
     """
 
@@ -94,7 +94,7 @@ class Budgets:
         return self._now() // HOUR_NS
 
     def add(self, class_name: str, tokens: int, cost_usd: float | None) -> None:
-        """Count a call that has ended. Log a warning if a budget of the class is then used to `WARN_AT`."""
+        """Count a call that has ended. Log a warning when the use of a budget of the class reaches `WARN_AT`."""
         self._add(Spent(class_name, self._hour(), tokens, nano_usd(cost_usd)))
         found = self._policy().classes.get(class_name)
         if found is None:
@@ -125,7 +125,7 @@ class Budgets:
         return self._hour() // budget.hours * budget.hours
 
     def _used(self, class_name: str, budget: Budget) -> float:
-        """Return the tokens or dollars of the current period."""
+        """Return the tokens or dollars that the class has used in the current period of the budget."""
         day = self._days.get(class_name)
         if day is None:
             return 0
@@ -135,7 +135,7 @@ class Budgets:
         return total / NANO if budget.counts_cost else total
 
     def exceeded(self, found: ClassPolicy) -> Exceeded | None:
-        """Return the budget of the class that is used up; of several the one that opens again last."""
+        """Return the used-up budget of the class, or None; if several are used up, the last one to open again."""
         over = []
         for budget, most in _budgets_of(found):
             used = self._used(found.name, budget)

@@ -19,14 +19,14 @@ class ClientSession:
     """The class whose listener the client reached when it connected."""
     grants: ConnectionGrants = field(default_factory=ConnectionGrants)
     connect_target: Destination | None = None
-    """The destination of the client's CONNECT, once it is allowed. A refusal later on revokes only the grants."""
+    """The destination of the client's CONNECT, once it is allowed. A later refusal revokes only the grants."""
     tunnel_in_use: bool = False
     """Whether the client has begun to use its tunnel, so that the timeouts of requests apply."""
     first_byte_timer: asyncio.TimerHandle | None = None
-    """Aborts the connection unless the client sends something."""
+    """Timer that aborts the connection unless the client sends its first byte in time."""
 
     def stop_first_byte_timer(self) -> None:
-        """Stop the timer, because the client has sent bytes or is gone."""
+        """Stop the timer, because the client has sent bytes or has disconnected."""
         if self.first_byte_timer is not None:
             self.first_byte_timer.cancel()
             self.first_byte_timer = None
@@ -34,14 +34,14 @@ class ClientSession:
 
 @dataclass(slots=True)
 class ClassUsage:
-    """The part of its class's limits that the clients of one class use."""
+    """The connections and the request rate of all clients of one class, to enforce the limits of the class."""
 
     connections: int = 0
-    """Clients that are connected now."""
+    """Number of clients that are connected now."""
     rate: Rate | None = None
 
     def take_request(self, per_minute: int | None) -> float:
-        """Count one request. Return the seconds it must wait, or 0.0 if it may pass; None means no limit."""
+        """Count one request. Return the seconds it must wait, or 0.0 if it may pass; a limit of None is no limit."""
         if per_minute is None:
             return 0.0
         if self.rate is None or self.rate.per_minute != per_minute:

@@ -1,8 +1,9 @@
-"""The responses in the background whose usage is counted.
+"""The background responses whose usage is already counted.
 
-Any number of requests can return such a response, each with its usage. The first record of a class counts, so the
-totals, budgets and metrics of the class hold it once. Each class has a memory of its own: otherwise a class could
-retrieve another's responses first and so hide their usage, or fill the memory so that they count again.
+A client can retrieve a background response any number of times, and each copy repeats the usage. Only the first record
+of a class counts, so the totals, budgets and metrics of the class hold the usage once. Each class has a separate list.
+With a common list, a class could retrieve another class's responses first and so hide their usage. It could also fill
+the list, so that the usage of forgotten responses counts again.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ MAX_RESPONSES = 10_000
 
 
 class Retrieved(NamedTuple):
-    """A response in the background, and the class that retrieved it."""
+    """A background response, and the class that retrieved it."""
 
     class_name: str
     host: str
-    """In lower case."""
+    """Host name in lower case."""
     response_id: str
 
 
@@ -27,7 +28,7 @@ class CountedResponses:
     """The counted responses. Only the event loop calls its methods.
 
     Args:
-        known: the responses that a former process has counted, the oldest first.
+        known: the responses that a previous process has counted, the oldest first.
     """
 
     def __init__(self, known: Iterable[Retrieved] = ()) -> None:
@@ -39,7 +40,7 @@ class CountedResponses:
         return response in self._of_class.get(response.class_name, ())
 
     def add(self, response: Retrieved) -> None:
-        """Remember a response."""
+        """Remember a response as counted; forget the oldest one of its class above `MAX_RESPONSES`."""
         counted = self._of_class.setdefault(response.class_name, {})
         counted[response] = None
         if len(counted) > MAX_RESPONSES:

@@ -1,4 +1,4 @@
-"""Responses to refused requests: short, in a format that the client accepts, and without other parts of the policy."""
+"""Responses to refused requests: short, in a format that the client accepts. They name only the deciding rule."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ Closing with unread bytes could lose the response.
 
 
 AHEAD_BYTES = 256 * 1024
-"""Limit to the buffer beyond a head: bytes sent ahead of a response."""
+"""Limit to the bytes that a client may send ahead of a response, in addition to one head."""
 
 
 RESPONSE_PROBLEM = "openclaw_egress.response_problem"
@@ -95,8 +95,9 @@ class Refusing(Protocol):
         """Record the refusal and return the response for the client.
 
         Args:
-            status: status code of the response; the class's rate limit can change it to 429. None if no response can be
-            sent. code: the kind of the refusal.
+            status: status code of the response, or None if no response can be sent. The class's rate limit can change
+                it to 429.
+            code: the kind of the refusal.
             evidence: the limit that was reached, or the malformed part; never bytes of the client.
             method: method of the request, if it is known.
             request: the request, if it could be parsed.
@@ -166,7 +167,7 @@ class PromptStream(http_layers.HttpStream):
             self.flow.response.data.content = None
 
     def flow_done(self) -> Commands:
-        """Extend the original: relay a WebSocket with our own layer, never an inspected one that is not recorded."""
+        """Extend the original: relay a WebSocket with our own layer; at an inspected host, only with a recording."""
         if not self.flow.websocket or self.flow.response is None or self.flow.response.status_code != 101:
             yield from super().flow_done()
             return
@@ -178,7 +179,7 @@ class PromptStream(http_layers.HttpStream):
         self.child_layer = relay(self.context)
         self._handle_event = self.passthrough
         yield from self.child_layer.handle_event(events.Start())
-        # As in the original: the child must be ready, because data can follow at once.
+        # As in the original, start the child layer first, because data can follow immediately.
         yield SendHttp(ResponseEndOfMessage(self.stream_id), self.context.client)
 
     def _answer_at_once(self) -> Commands:
@@ -398,7 +399,7 @@ class BoundedHttp1Server(StrictBodies, Http1Server):
             yield commands.CloseConnection(self.conn)
 
     def send(self, event: HttpEvent) -> Commands:
-        """Extend the original: bytes sent to the client also restart the timeout."""
+        """Extend the original: restart the timeout also when bytes are sent to the client."""
         if isinstance(event, ResponseHeaders | ResponseData | ResponseEndOfMessage):
             self._since = time.monotonic()
         if isinstance(event, ResponseProtocolError):
@@ -410,11 +411,11 @@ class BoundedHttp1Server(StrictBodies, Http1Server):
         yield from super().send(event)
 
     def _give_up_request(self, status: int, event: ResponseProtocolError) -> Commands:
-        """Send our own response where mitmproxy would send its error page."""
+        """Send the proxy's own response instead of mitmproxy's error page."""
         if status < 500:
             yield from self._give_up(status, *_invalid(event.code, self.request), request=self.request)
             return
-        # The error hook, or the record of the exchange, has recorded this already.
+        # The error hook or the recorder has already recorded this failure.
         yield commands.SendData(self.conn, upstream_failed(event.message))
         yield commands.CloseConnection(self.conn)
         self._forget()
@@ -456,7 +457,7 @@ class BoundedHttp1Server(StrictBodies, Http1Server):
         request: http.Request | None = None,
         counted: bool = False,
     ) -> bytes:
-        """Record a refusal and return its response; return no bytes if recording failed, and still refuse."""
+        """Record a refusal and return the response. If recording fails, return no bytes; the request stays refused."""
         try:
             return self._refuse(status, code, evidence, method=method, request=request or self.request, counted=counted)
         except Exception as error:
@@ -486,7 +487,7 @@ def _method(received: bytes) -> str:
 
 
 def _invalid(code: ErrorCode, request: http.Request | None) -> tuple[Code, Evidence]:
-    """Return code and evidence for a request that mitmproxy refused although it is well-formed."""
+    """Return code and evidence for a request that passed our syntax checks, but that mitmproxy refused."""
     if code is ErrorCode.DESTINATION_UNKNOWN or request is None:
         return Code.NO_DESTINATION, NOTHING
     if request.method == "CONNECT":

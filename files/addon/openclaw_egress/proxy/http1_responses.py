@@ -116,7 +116,7 @@ class BoundedHttp1Client(StrictBodies, Http1Client):
         return ""
 
     def _cleaned(self, response: http.Response) -> str:
-        """Remove fields that are not for the client. Return "", or a problem if that failed.
+        """Remove header fields that are not for the client. Return "", or the problem if this fails.
 
         An exception here would leave the connection open without a response.
         """
@@ -130,9 +130,9 @@ class BoundedHttp1Client(StrictBodies, Http1Client):
         return ""
 
     def _pass_interim(self, request: http.Request, response: http.Response) -> Commands:
-        """Send a 1xx response past the stream, which handles one response only.
+        """Send a 1xx response directly to the client, because a stream handles only one response.
 
-        HTTP/1.0 has no interim responses (RFC 9110, section 15.2), so send such a client none.
+        HTTP/1.0 has no interim responses (RFC 9110, section 15.2), so send none to such a client.
         """
         client = self.context.client
         if request.http_version != "HTTP/1.0" and client.state & ConnectionState.CAN_WRITE:

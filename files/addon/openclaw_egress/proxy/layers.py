@@ -1,4 +1,4 @@
-"""Layers and helpers to close a connection without a response, to abort it at any time, and to recognise TLS."""
+"""Helpers to close a connection without a response, to abort it at any time, and to recognise TLS."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ COLLECTION_SECONDS = 60.0
 """Minimum interval between full garbage collections while clients are connected."""
 
 STALL_SHARE = 2
-"""A class is stalled if none of its waiting connections got room within ``wait_seconds / STALL_SHARE``."""
+"""A class counts as stalled if none of its waiting connections got memory for ``wait_seconds / STALL_SHARE``."""
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 
@@ -142,7 +142,7 @@ class Accounts:
         try:
             class_name = self._owner.class_of(handler.client)
         except Exception as error:  # noqa: BLE001  (any exception)
-            # access control cannot determine the class either, and refuses the connection.
+            # Access control cannot determine the class either and refuses the connection, so it needs no account.
             log.error("cannot charge a new connection, because its class is unknown: %s", type(error).__name__)
             return
         if class_name is None:
@@ -160,7 +160,7 @@ class Accounts:
         return self._accounts.get(client.id)
 
     def settle(self, client: connection.Client) -> None:
-        """Charge a connection for its current memory. For a connection without memory this is one look-up."""
+        """Charge a connection for its current memory. If it holds no memory, this costs only one look-up."""
         account = self._accounts.get(client.id)
         if account is not None and account.charged > CONNECTION_BYTES:
             self._charge(account, min(account.charged, _measured(account)))
@@ -191,7 +191,7 @@ class Accounts:
     # ── flow control ─────────────────────────────────────────────────────────────────────────────────────────
 
     async def admit(self, handler: server.ConnectionHandler) -> None:
-        """Wait until the connection may be read again after a read."""
+        """Wait after a read of a connection until the proxy may read from it again."""
         account = self._accounts.get(handler.client.id)
         if account is None:
             return
@@ -215,7 +215,7 @@ class Accounts:
         waiter = _Waiter(account, request, asyncio.get_running_loop().create_future())
         queue = self._waiting.setdefault(account.class_name, [])
         queue.append(waiter)
-        # Prefer responses, because they end exchanges, and then the oldest connection, whose abort would lose the most.
+        # Responses go first, because they end exchanges. Older connections go first, because their abort loses most.
         queue.sort(key=lambda item: (item.request, item.account.number))
         self._wake_class(account.class_name)
         try:
@@ -238,8 +238,8 @@ class Accounts:
         A compressed body can grow by megabytes with one read, and its decoder cannot wait for room.
 
         Args:
-            client: of the connection.
-            request: whether the growing body is a request's.
+            client: the client of the connection.
+            request: whether the growing body belongs to a request.
             answerable: whether the hook that reads the body can still set a response.
         """
         account = self._accounts.get(client.id)
@@ -269,7 +269,7 @@ class Accounts:
             if done:
                 return waiter.granted.result()
             if _has_left(waiter.account):
-                # The proxy does not read from the connection, so nothing else notices that the client left.
+                # The proxy does not read from the connection, so no other code notices that the client disconnected.
                 loop.call_soon(abort, waiter.account.handler.client)
                 return True
             now = loop.time()
@@ -349,7 +349,7 @@ def refuse_held(client: connection.Client, flow: http.HTTPFlow) -> bool:
         remedy="Try again later, or ask the operator to raise EGRESS_MEMORY_BUDGET and the memory limit.",
     )
     flow.response.headers["retry-after"] = "5"
-    # The account of the connection stays refused.
+    # Close the connection, because its account stays marked as refused.
     flow.response.headers["connection"] = "close"
     return True
 
@@ -368,7 +368,7 @@ def _measured(account: Account) -> int:
 
 
 def _needs(account: Account) -> int:
-    """Return the charge for an account: its current memory, or the memory that it will need soon, if larger."""
+    """Return the charge for an account: the larger of its current memory and the memory that it will need soon."""
     held = ahead = 0
     for layer in account.layers:
         for side in layer.connections.values():
@@ -388,7 +388,7 @@ def _needs(account: Account) -> int:
 
 
 def _stream_needs(stream: Any) -> tuple[int, int]:
-    """Return the bytes that a stream holds, with its next read, and the bytes that it will hold before it ends."""
+    """Return the bytes that a stream holds, including its next read, and the bytes that it will hold at most."""
     flow = stream.flow
     held = len(stream.request_body_buf) + len(stream.response_body_buf)
     for message in (flow.request, flow.response):
@@ -398,7 +398,7 @@ def _stream_needs(stream: Any) -> tuple[int, int]:
         held += sum(len(getattr(event, "data", b"")) for event in stream._paused_event_queue)
     if (exchange := flow.metadata.get(HELD)) is not None:
         held += exchange.held
-    # Charge the whole of a known length immediately, so that bodies that do not fit together do not all start.
+    # Charge the whole of a known length immediately, so that bodies start only if they fit together.
     if _held_request(stream):
         return held + READ_ROOM, COPIES * (content_length(flow.request.headers.fields) or 0) + SLACK
     if exchange is None:
@@ -506,8 +506,8 @@ def tune_allocator() -> None:
 def trim(*, full: bool) -> None:
     """Return freed memory to the kernel; aborted connections are cycles, which only the collector frees.
 
-    A full collection stops the event loop: 76 to 162 ms, measured with 90,000 objects; one of the young generations
-    less than 2 ms. Long-lived connections are in the old generation.
+    A full collection stops the event loop for 76 to 162 ms (measured with 90,000 objects). A collection of the young
+    generations takes less than 2 ms, but does not reach long-lived connections, which are in the old generation.
     """
     gc.collect(2 if full else 1)
     malloc_trim = getattr(_libc(), "malloc_trim", None)
@@ -521,7 +521,7 @@ _accounts: Accounts | None = None
 
 
 def watch(client: connection.Client, layer: Any) -> None:
-    """Register an HTTP layer, so that its memory counts for its client."""
+    """Register an HTTP layer, so that its memory is charged to its client."""
     if _accounts is not None and (account := _accounts.find(client)) is not None:
         account.layers.append(layer)
 

@@ -1,7 +1,7 @@
 """The memory budget for traffic: the memory that the proxy, and each class in it, may hold. Pure arithmetic.
 
 Half of the budget is guaranteed, in equal parts for all classes. The other half goes to the classes that request it
-first. A class can therefore never take another class's guaranteed part.
+first. So no class can take the guaranteed part of another class.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ DEFAULT_BUDGET = 256 * MIB
 """The budget if no cgroup limits the process."""
 
 RESERVED = 128 * MIB
-"""Memory of the process itself: the interpreter, the libraries, SQLite's cache, one batch of the exporter."""
+"""Bytes that the process itself needs: interpreter, libraries, SQLite's cache, one batch of the exporter."""
 
 REQUEST_SHARE = 0.7
 """Share of a class's room that requests may fill. The rest is for responses, which end exchanges and free memory."""
@@ -114,7 +114,8 @@ def container_limit(process: Path = Path("/proc/self/cgroup"), root: Path = Path
 def _limits(mount: Path, path: str, name: str) -> list[int]:
     """Return the limits of a cgroup and of all its parents.
 
-    In a container the path can name a cgroup of the host that is not mounted; the mount's root is then the container's.
+    In a container the path can name a cgroup of the host that is not mounted. Then the mount's root is the
+    container's cgroup.
     """
     found: list[int] = []
     parts = [part for part in path.split("/") if part and part != ".."]

@@ -63,7 +63,7 @@ def _patch_connections() -> None:
             await handle_client(self)
         finally:
             # If a connection is cancelled while its task waits for the lock of `server_event`, mitmproxy leaves the
-            # socket open for ever: a client could use up all descriptors.
+            # socket open forever, and a client could use up all descriptors.
             for transport in self.transports.values():
                 if transport.writer is not None:
                     transport.writer.close()
@@ -72,7 +72,7 @@ def _patch_connections() -> None:
 
     async def settled(self: server.ConnectionHandler, event: Any) -> None:
         await server_event(self, event)
-        # After a read, `admit` settles the account.
+        # After a read, `admit` charges the account instead.
         if (accounts := memory.in_use()) is not None and not isinstance(event, events.DataReceived):
             accounts.settle(self.client)
 

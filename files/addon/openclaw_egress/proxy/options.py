@@ -10,7 +10,7 @@ import certifi
 from openclaw_egress.settings import SettingsError
 
 SILENCE_SECONDS = 3600
-"""mitmproxy's default of 600 s is too short for a model that sends nothing while it reasons."""
+"""Timeout of a silent connection. mitmproxy's 600 s is too short for a model that sends nothing while it reasons."""
 
 
 def safe_options(confdir: Path, trusted_ca: Path) -> dict[str, Any]:
@@ -21,7 +21,7 @@ def safe_options(confdir: Path, trusted_ca: Path) -> dict[str, Any]:
         # Inspected hosts use HTTP/1.1: no connection coalescing, no downgrade attacks.
         "http2": False,
         "http3": False,
-        # Bytes that are not HTTP would bypass the hooks.
+        # Refuse bytes that are not HTTP, because they would bypass the hooks.
         "rawtcp": False,
         "websocket": True,
         # Leaf certificates name only the requested host; otherwise the upstream's wildcards would be copied into them.
@@ -37,9 +37,9 @@ def safe_options(confdir: Path, trusted_ca: Path) -> dict[str, Any]:
 
 
 def stock_options() -> dict[str, Any]:
-    """Return further options, which only a stock mitmdump has."""
+    """Return the further options for a stock mitmdump, which the lean proxy does not have."""
     return {
-        # Otherwise the proxy itself would respond to requests for mitm.it.
+        # Do not let the proxy itself respond to requests for mitm.it.
         "onboarding": False,
         # Disable mitmdump's flow output, which contains request lines with their queries.
         "flow_detail": 0,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class Rate:
-    """A limit per minute; a tenth of it (at least one request) may come at once."""
+    """A limit per minute; a tenth of it (at least one request) may arrive in one burst."""
 
     def __init__(self, per_minute: int) -> None:
         self.per_minute = per_minute

@@ -4,8 +4,8 @@ A request is in the spool before its last byte goes upstream. A response is in t
 client. A body of known length within the buffer limit is held until it is committed, unless it is an event stream. All
 other bodies stream, and a tap captures them:
 
-* chunked, or until the connection closes: mitmproxy calls the tap once more, without bytes, before it sends the end;
-* a longer Content-Length: the last byte is the end for the client, so the tap commits on the chunk that completes it.
+* For a chunked body, or one until the connection closes, mitmproxy calls the tap once more, without bytes, at the end.
+* For a body of known length, the last byte is the end for the client, so the tap commits before it passes that chunk.
 
 The messages of a WebSocket pass through `websocket_recording`, which uses the parts of this module.
 
@@ -63,10 +63,10 @@ BUFFER_LIMIT = 1024 * 1024
 """Bodies of a known length up to this limit, in bytes, are held until they are committed; longer ones stream."""
 
 JOURNAL_SECONDS = 0.05
-"""Streamed bytes are in the spool at most this long after they passed (at paths without a scan for credentials)…"""
+"""Longest delay until streamed bytes are in the spool after they passed, at paths without a scan for credentials."""
 
 JOURNAL_BYTES = 64 * 1024
-"""…or earlier, as soon as this many bytes are waiting."""
+"""Number of waiting bytes that are written to the spool immediately, before `JOURNAL_SECONDS` are over."""
 
 
 class OutOfMemory(Exception):
@@ -80,26 +80,26 @@ class Exchange:
     capture: ExchangeCapture
     client: connection.Client
     request_held: bool
-    """The request is held until it is committed; until then none of it goes upstream."""
+    """Whether the request is held: none of it goes upstream until it is committed."""
     request_committed: bool = False
     closed: bool = False
     opened: bool = False
-    """The journal has the exchange."""
+    """Whether the exchange is in the journal."""
     failed: bool = False
-    """A tap raised an exception: no further byte passes."""
+    """Whether a tap raised an exception, so that no further byte may pass."""
     withheld: bool = False
-    """The journal holds no body of the exchange, because one of them holds credentials."""
+    """Whether the bodies were deleted from the journal, because one of them holds credentials."""
     journalled: int = 0
     waiting: dict[str, bytearray] = field(default_factory=lambda: {"request": bytearray(), "response": bytearray()})
     timer: asyncio.TimerHandle | None = None
 
     @property
     def held(self) -> int:
-        """Return the bytes of the exchange that are in memory, for the memory budget."""
+        """Return how many bytes of the exchange are in memory, for the memory budget."""
         return self.capture.held + sum(map(len, self.waiting.values()))
 
     def expected(self, length: int, *, response: bool = False) -> int:
-        """Return how many bytes a body of this length will hold at most, for the memory budget."""
+        """Return how many bytes of memory a body of this length will take at most, for the memory budget."""
         return self.capture.expected(length, response=response)
 
 
@@ -163,7 +163,7 @@ class Recorder:
             return
         allowed = flow.metadata.get(INSPECT)
         if not isinstance(allowed, Allowed):
-            # Plain HTTP to a host that is not recorded: no reason to hold it.
+            # This is plain HTTP to a host that is not recorded, so do not hold it.
             flow.request.stream = True
             return
         self._begin(flow, allowed)
@@ -176,7 +176,7 @@ class Recorder:
         chunked = length is None and "transfer-encoding" in request.headers
         exchange = Exchange(capture, flow.client_conn, request_held=not chunked and (length or 0) <= BUFFER_LIMIT)
         if not exchange.request_held:
-            # A held request is added when it is complete: until then nothing of it leaves.
+            # Add a held request only when it is complete: until then none of it goes upstream.
             self._open(exchange)
         flow.metadata[EXCHANGE] = flow.metadata[memory.HELD] = exchange
         if not exchange.request_held:
@@ -280,7 +280,7 @@ class Recorder:
         held = length is not None and length <= BUFFER_LIMIT and not is_events
         if held and response.status_code != 101:
             return
-        # The client gets bytes before the exchange is committed. A held response is committed first.
+        # A streamed response reaches the client before the exchange is committed, so journal the known fields now.
         self._spool.update(exchange.capture.id, self._head(exchange))
         if response.status_code != 101:
             response.stream = self._response_tap(exchange, length)
@@ -322,7 +322,7 @@ class Recorder:
         if exchange is None:
             return
         message = flow.error.msg if flow.error else ""
-        # The message is the same for both sides, so it does not say which one failed.
+        # mitmproxy's message is the same for both sides, so it does not say whether client or server failed.
         gone = not flow.client_conn.state & ConnectionState.CAN_READ
         malformed = RESPONSE_PROBLEM in flow.metadata
         if gone:
@@ -352,7 +352,7 @@ class Recorder:
     # ── journal ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def _keep(self, exchange: Exchange, direction: str, decoded: bytes) -> None:
-        """Pass streamed bytes to the journal, at once if many wait, otherwise within JOURNAL_SECONDS."""
+        """Write streamed bytes to the journal: immediately if many bytes wait, otherwise within JOURNAL_SECONDS."""
         room = exchange.capture.limit - exchange.journalled
         if not decoded or room <= 0 or exchange.closed:
             return
@@ -384,7 +384,7 @@ class Recorder:
     def _journal_request(self, exchange: Exchange) -> None:
         """Write a complete request to the journal, unless it was written while it streamed or must be withheld.
 
-        A scanned request stays only in the capture until its scan ends, so that no second copy waits for the verdict.
+        A scanned request stays only in the capture until its scan ends, so that no second copy waits in memory.
         """
         capture = exchange.capture
         if capture.secret or not capture.scanned or exchange.journalled:
@@ -393,7 +393,7 @@ class Recorder:
         exchange.journalled = min(capture.request.size, capture.limit)
 
     def _withhold_secrets(self, exchange: Exchange) -> None:
-        """Delete journalled bodies once the response shows that they are credentials: a crash would record them."""
+        """Delete journalled bodies that turn out to be credentials: the recovery after a crash would record them."""
         if exchange.capture.secret and exchange.opened and not exchange.withheld:
             self._spool.withhold(exchange.capture.id)
             exchange.withheld = True
@@ -414,7 +414,7 @@ class Recorder:
         self._spool.close_exchange(record)
         exchange.closed = True
         if retrieved is not None:
-            # Not before: if the spool refuses the record, the next one has the usage.
+            # Add it only now: if the spool refused this record, the next record must count the usage.
             self._counted.add(retrieved)
         exchange.capture.forget_bodies()
         for waiting in exchange.waiting.values():
@@ -458,7 +458,7 @@ class Recorder:
         )
 
     def _leave(self, exchange: Exchange) -> None:
-        """End an exchange that could not be recorded; the spool drops it if none of it went upstream."""
+        """End an exchange that could not be recorded. The spool records it later if a part of it went upstream."""
         if exchange.timer is not None:
             exchange.timer.cancel()
             exchange.timer = None
@@ -485,7 +485,7 @@ class Recorder:
             self._error_failed(flow, error)
 
     def _head(self, exchange: Exchange) -> dict[str, object]:
-        """Return the record so far, without bodies, which the journal needs if the process crashes now."""
+        """Return the record so far, without bodies; the journal keeps it for the recovery after a crash."""
         websocket = exchange.capture.websocket
         return exchange.capture.known() | {
             "websocket": websocket.origin() if websocket is not None else None,
@@ -499,7 +499,7 @@ class Recorder:
         return found if isinstance(found, Exchange) and not found.closed else None
 
     def _refuse(self, flow: http.HTTPFlow, error: Exception) -> None:
-        """Respond with 503 and the reason: an exchange that cannot be recorded does not pass."""
+        """Respond with 503 and the reason, because an exchange that cannot be recorded must not pass."""
         why = str(error) if isinstance(error, SpoolError) else "the exchange could not be recorded"
         if not isinstance(error, SpoolError):
             _log_failure("refused a request that cannot be recorded", error)
@@ -519,7 +519,7 @@ class Recorder:
 
 
 class _MessageJournal:
-    """The recorder's part of the recording of a WebSocket (`websocket_recording.Journal`)."""
+    """The implementation of `websocket_recording.Journal`, through which WebSockets are recorded."""
 
     def __init__(self, recorder: Recorder, flow: http.HTTPFlow) -> None:
         self._flow = flow
@@ -563,7 +563,7 @@ class _MessageJournal:
 
     def forget(self, exchange: Exchange) -> None:
         exchange.closed = True
-        # After a crash, a held request that is not complete is forgotten too.
+        # Mark the exchange as a held, incomplete request, so that the recovery after a crash also drops it.
         exchange.request_held, exchange.request_committed = True, False
         try:
             self._recorder._spool.update(exchange.capture.id, self._recorder._head(exchange))
@@ -572,7 +572,7 @@ class _MessageJournal:
 
 
 def _retrieved(record: ExchangeRecord) -> Retrieved | None:
-    """Return the response in the background whose usage the record has; None without one."""
+    """Return the background response whose usage the record contains; None if it contains none."""
     facts = record.response_facts
     if not facts.background or facts.id is None or facts.usage == Usage():
         return None

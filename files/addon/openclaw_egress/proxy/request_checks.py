@@ -43,7 +43,7 @@ def sent_method(request: http.Request) -> str:
 
 
 def recorded_method(request: http.Request) -> str:
-    """Return the method for a record, cut to 32 characters: a client may send 16 KB of anything."""
+    """Return the method for a record, cut to 32 characters, because a client may send a method of 16 KB."""
     return sent_method(request)[:32]
 
 
@@ -66,7 +66,7 @@ def is_websocket_handshake(request: http.Request) -> bool:
 
 
 def sni_agrees(sni: str | None, target: Destination) -> bool:
-    """Return whether a TLS client names its destination; a client of an IP address must name nothing (RFC 6066)."""
+    """Return whether the SNI names the destination; for an IP address, the client must send no SNI (RFC 6066)."""
     if target.address is not None:
         return not sni
     if not sni:

@@ -21,7 +21,7 @@ from openclaw_egress.proxy.connection_grants import ConnectionGrant
 
 LOOKUP_SECONDS = 10.0
 CONNECT_SECONDS = 30.0
-"""The kernel tries for two minutes or longer; meanwhile the client's data would wait in memory."""
+"""Timeout of a connection attempt. The kernel's is two minutes or longer; the client's data would wait in memory."""
 
 THREADS_PER_CLASS = 4
 
@@ -31,11 +31,11 @@ type AddressInfo = tuple[int, int, int, str, tuple[Any, ...]]
 
 
 class ResolutionError(Exception):
-    """An error for an allowed name without a usable address."""
+    """The error that an allowed name has no usable address."""
 
 
 class Resolver:
-    """The resolver: a small thread pool for each class, so that no class waits for another's slow names."""
+    """The resolver: a small thread pool for each class, so that no class waits for slow names of another class."""
 
     def __init__(self) -> None:
         self._pools: dict[str, ThreadPoolExecutor] = {}
@@ -95,7 +95,7 @@ def install(loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
         except OSError:
             raise
         except Exception as error:
-            # mitmproxy reports no other exception, and the client would wait.
+            # mitmproxy handles only OSError here; after any other exception the client would wait.
             raise OSError("openclaw.egress: cannot return the addresses of this connection") from error
 
     async def create_connection(*arguments: Any, **options: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The relay of a WebSocket: a layer that passes frames on byte for byte, at an inspected host once they are recorded.
+"""The relay of a WebSocket: a layer that forwards frames byte for byte; to inspected hosts, once they are recorded.
 
 mitmproxy's own layer is not used, because it keeps a message of any size in memory.
 """
@@ -45,7 +45,7 @@ class Messages(Protocol):
 
 
 class UnrecordedMessages:
-    """The frames of a host that is not inspected: they pass at once, if they are valid."""
+    """The decisions for a host that is not inspected: valid frames pass immediately, without a record."""
 
     def __init__(self) -> None:
         self.ended = False

@@ -1,11 +1,11 @@
 """The recording of one WebSocket: it decides when the bytes of each direction may pass, and records them first.
 
-A message is held until it is complete and recorded, and passes at once then. A message of more than `HOLD_BYTES` passes
-in parts, each recorded before it passes. By default all messages belong to the exchange that began with the handshake.
-On OpenAI's Responses API each response is an exchange of its own (`llm.responses_websocket`), and the exchange of the
-handshake keeps the messages that belong to no response.
+The proxy holds a message until it is complete and recorded; then the message passes. A message of more than
+`HOLD_BYTES` passes in parts, each recorded before it passes. By default all messages belong to the exchange that began
+with the handshake. On OpenAI's Responses API each response is a separate exchange (`llm.responses_websocket`), and the
+exchange of the handshake keeps the messages that belong to no response.
 
-The parts of the recorder are passed in as `Journal`, so that this module knows neither mitmproxy nor the spool.
+The recorder is passed in as a `Journal`, so that this module depends neither on mitmproxy nor on the spool.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from openclaw_egress.wire.json_members import TopLevelMembers
 from openclaw_egress.wire.websocket_frames import FrameError, FrameReader, Part
 
 HOLD_BYTES = 4 * 1024 * 1024
-"""Bytes of a message that are held at most until it is complete."""
+"""Maximum bytes of a message that are held until it is complete; a longer message passes in parts."""
 
 RESPONSES, REALTIME = "responses", "realtime"
 
 MAX_TURNS = 256
-"""Responses of one connection that can be in progress. OpenAI allows fewer."""
+"""Maximum number of responses in progress on one connection. OpenAI allows fewer."""
 
 TURN_BYTES = 32 * 1024
 """Bytes charged for each response in progress, besides its bodies."""
@@ -47,7 +47,7 @@ class Exchange(Protocol):
 
     @property
     def held(self) -> int:
-        """Return the bytes of the exchange that are in memory."""
+        """Return how many bytes of the exchange are in memory."""
 
 
 class Journal[Recorded: Exchange](Protocol):
@@ -63,13 +63,13 @@ class Journal[Recorded: Exchange](Protocol):
         """Add the exchange to the spool as one whose request may have been sent."""
 
     def commit(self, exchange: Recorded) -> None:
-        """Write the request, which is complete, and its facts to the spool."""
+        """Write the complete request and its metadata to the spool."""
 
     def keep(self, exchange: Recorded, direction: str, data: bytes) -> None:
         """Pass bytes of a body to the spool within `recorder.JOURNAL_SECONDS`."""
 
     def flush(self, exchange: Recorded) -> None:
-        """Write the bytes of `keep` to the spool now."""
+        """Write the bytes that `keep` was given to the spool now."""
 
     def withhold(self, exchange: Recorded) -> None:
         """Delete the bodies of the exchange from the spool if they are credentials."""
@@ -87,12 +87,12 @@ class Passing(NamedTuple):
     to_client: bytes
     to_server: bytes
     problem: str | None
-    """The reason why the bytes after these are not WebSocket frames: the connection must be closed."""
+    """The reason why the next bytes are not valid frames, so that the connection must be closed; None without one."""
 
 
 @dataclass(slots=True)
 class _Batch[Recorded: Exchange]:
-    """Successive messages of one exchange, which are recorded together: many short ones are as cheap as a long one."""
+    """Successive messages of one exchange, recorded together, so that many short ones cost no more than a long one."""
 
     exchange: Recorded
     added: bytearray = field(default_factory=bytearray)
@@ -108,21 +108,21 @@ class _Direction[Recorded: Exchange]:
     raw: bytearray = field(default_factory=bytearray)
     """Frames that may not pass yet."""
     payload: bytearray = field(default_factory=bytearray)
-    """The held message."""
+    """Payload of the held message so far."""
     inside: bool = False
-    """A message has begun and is not complete."""
+    """Whether a message has begun and is not complete."""
     target: Recorded | None = None
-    """The exchange of a message that passes in parts."""
+    """The exchange of the current message, if that passes in parts."""
     turn: Turn | None = None
-    """The response of a message that passes in parts."""
+    """The response that the current message belongs to."""
     responded: bool = False
-    """The server has ended that response before its request was complete."""
+    """Whether the server has ended that response before the request was complete."""
     members: TopLevelMembers | None = None
-    """Reader of a message that passes in parts."""
+    """Reader of the current message, if that passes in parts."""
     batch: _Batch[Recorded] | None = None
-    """Messages of the current read."""
+    """Messages of the current read that are not recorded yet."""
     discards: bool = False
-    """The rest of the message is refused."""
+    """Whether the current message is refused, so that the rest of it is discarded."""
     ready: bytearray = field(default_factory=bytearray)
     """Frames that may pass."""
 
@@ -139,7 +139,7 @@ class WebSocketRecording[Recorded: Exchange]:
         journal: the recorder.
         connection: the exchange of the handshake.
         api: name of the API (`llm.model.Api.name`), or None.
-        decide: decides on a further response. It returns the recorded denial, or None.
+        decide: decides on a response that the client requests in a message; returns the recorded denial, or None.
     """
 
     def __init__(
@@ -160,20 +160,20 @@ class WebSocketRecording[Recorded: Exchange]:
         self._client: _Direction[Recorded] = _Direction(FrameReader(masked=True), sent=True)
         self._server: _Direction[Recorded] = _Direction(FrameReader(masked=False), sent=False)
         self._own = bytearray()
-        """Frames of the proxy that wait for the end of a server's message."""
+        """The proxy's own frames to the client, which wait until the server's message is complete."""
         self._had_turns = False
         self.ended = False
 
     @property
     def held(self) -> int:
-        """Return the bytes in memory, for the memory budget."""
+        """Return how many bytes are in memory, for the memory budget."""
         directions = sum(len(side.raw) + len(side.payload) + len(side.ready) for side in (self._client, self._server))
         turns = sum(TURN_BYTES + exchange.held for exchange in self._turns.values())
         return self._connection.held + directions + turns + len(self._own)
 
     @property
     def _closed_well(self) -> bool:
-        """Return whether a close frame has arrived, and no error of the server was its reason."""
+        """Return whether the client sent the first close frame, or the server sent it with a usual status code."""
         websocket = self._connection.capture.websocket
         if websocket is None or websocket.closed_by is None:
             return False
@@ -187,10 +187,10 @@ class WebSocketRecording[Recorded: Exchange]:
     # ── reads ────────────────────────────────────────────────────────────────────────────────────────────────
 
     def take(self, data: bytes, *, sent: bool) -> Passing:
-        """Record the messages in the bytes of a read, and return the bytes that may pass.
+        """Record the messages in the bytes of one read, and return the bytes that may pass.
 
         Raises:
-            SpoolError: they cannot be recorded: nothing may pass, and the connection must be closed.
+            SpoolError: the messages cannot be recorded, so nothing may pass, and the connection must be closed.
         """
         side = self._client if sent else self._server
         problem = None
@@ -260,14 +260,14 @@ class WebSocketRecording[Recorded: Exchange]:
     # ── messages ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def _release(self, side: _Direction[Recorded], payload: bytes, *, ends: bool) -> None:
-        """Record a message, or its beginning, so that it may pass; refuse it if a decision denies it."""
+        """Record a message or its beginning, so that it may pass. Refuse a message if the policy denies its request."""
         found: Mapping[str, Any] = {}
         if self._has_requests and (side.sent or not ends):
             members = TopLevelMembers(_ROUTING)
             members.feed(payload)
             found, side.members = members.found, None if ends else members
         elif self._lanes is not None:
-            # Only the whole object holds the ID of a response.
+            # Parse the whole message, because the ID of a response is a nested member.
             found = object_in(payload) or {}
         # A later member can change the type of a message that passes in parts: treat it as a request.
         is_request = side.sent and self._has_requests and (found.get("type") == CREATE or not ends)
@@ -331,7 +331,7 @@ class WebSocketRecording[Recorded: Exchange]:
             side.batch = _Batch(exchange)
         added = (websocket.sent if side.sent else websocket.received).add(payload, begins=begins)
         side.batch.added += added
-        # A line feed inside a message would end its line. In JSON it can only stand between two values.
+        # A line feed inside a message would end the line. In JSON a line feed is only white space: replace it.
         side.batch.lines += added[: len(added) - len(payload)] + payload.replace(b"\n", b" ")
         side.batch.ended = ends
 
@@ -352,7 +352,7 @@ class WebSocketRecording[Recorded: Exchange]:
             return
         if side.sent:
             self._record_batch(side)
-            # In a message that passed in parts, the lane can follow the beginning.
+            # In a message that passed in parts, the stream's ID can come after the first part.
             turn.stream_id = stream_id_of(found)
             capture = self._turns[turn].capture
             if capture.websocket is not None:
@@ -376,7 +376,7 @@ class WebSocketRecording[Recorded: Exchange]:
         self._journal.close(self._turns.pop(turn), "complete", None)
 
     def _flush_requests(self) -> None:
-        """Write everything that the client has sent to the spool, before it passes."""
+        """Write all bytes that the client has sent to the spool, before they pass to the server."""
         if self._client.ready:
             for exchange in (self._connection, *self._turns.values()):
                 self._journal.flush(exchange)
@@ -384,17 +384,17 @@ class WebSocketRecording[Recorded: Exchange]:
     # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def end(self, outcome: str, error_type: str | None) -> None:
-        """Record what is in progress; ``outcome`` and ``error_type`` are those of unfinished responses."""
+        """Record all exchanges in progress, with this outcome and error if they are unfinished."""
         if self.ended:
             return
         self.ended = True
-        with contextlib.ExitStack() as stack:  # the others are recorded even if one cannot be
+        with contextlib.ExitStack() as stack:  # record the others even if one fails
             stack.callback(self._end_connection, outcome, error_type)
             for exchange in self._turns.values():
                 stack.callback(self._journal.close, exchange, outcome, error_type)
 
     def disconnected(self, *, client: bool) -> None:
-        """Record what is in progress after the client or the server has closed the connection."""
+        """Record all exchanges in progress after the client or the server has closed the connection."""
         websocket = self._connection.capture.websocket
         first = websocket.closed_by if websocket is not None else None
         if first == "client" or (first is None and client):
