@@ -489,9 +489,9 @@ def _libc() -> Any:
 
 
 def tune_allocator() -> None:
-    """Make glibc return the memory of bodies to the kernel: own mappings from 256 KiB on, and only two arenas.
+    """Make glibc return the memory of bodies to the kernel: map blocks of 256 KiB and more singly; use only two arenas.
 
-    By default glibc raises that threshold up to 32 MiB, and freed bodies leave holes in its heap.
+    By default glibc raises this threshold up to 32 MiB, and freed bodies leave holes in its heap.
     """
     mallopt = getattr(_libc(), "mallopt", None)
     if mallopt is not None:

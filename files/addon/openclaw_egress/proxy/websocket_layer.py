@@ -1,4 +1,4 @@
-"""The relay of a WebSocket: a layer that forwards frames byte for byte; to inspected hosts, once they are recorded.
+"""The relay of a WebSocket: it forwards frames byte for byte, and records those of an inspected host before.
 
 mitmproxy's own layer is not used, because it keeps a message of any size in memory.
 """
@@ -21,7 +21,7 @@ log = logging.getLogger("openclaw_egress.websocket")
 RELAY = "openclaw_egress.websocket_relay"
 """Key in ``flow.metadata`` of a WebSocket to an inspected host: a function that returns its relay for a context.
 
-It is None until the recorder is ready; such a connection must not be relayed.
+The value is None until the recorder is ready; until then the WebSocket must not be relayed.
 """
 
 
@@ -54,7 +54,7 @@ class UnrecordedMessages:
 
     @property
     def may_send(self) -> bool:
-        """Return whether the server's last message is complete."""
+        """Return whether the server's last message is complete, and the server has sent no close frame."""
         return self._server.between and not self._server.closed
 
     def take(self, data: bytes, *, sent: bool) -> Passing:

@@ -69,7 +69,7 @@ class Journal[Recorded: Exchange](Protocol):
         """Pass bytes of a body to the spool within `recorder.JOURNAL_SECONDS`."""
 
     def flush(self, exchange: Recorded) -> None:
-        """Write the bytes that `keep` was given to the spool now."""
+        """Write all bytes that were passed to `keep` to the spool now."""
 
     def withhold(self, exchange: Recorded) -> None:
         """Delete the bodies of the exchange from the spool if they are credentials."""
@@ -87,7 +87,7 @@ class Passing(NamedTuple):
     to_client: bytes
     to_server: bytes
     problem: str | None
-    """The reason why the next bytes are not valid frames, so that the connection must be closed; None without one."""
+    """The reason why the next bytes are not valid frames, so that the connection must be closed; else None."""
 
 
 @dataclass(slots=True)

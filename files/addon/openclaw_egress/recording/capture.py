@@ -21,7 +21,7 @@ from openclaw_egress.recording.websocket_messages import WebSocket
 from openclaw_egress.wire.content_encoding import BodyDecoder
 
 READ_AHEAD = 2 * 1024 * 1024
-"""Maximum bytes of a request's body to search for the model's name. These bytes are not kept for the search."""
+"""Maximum bytes of a request's body that are searched for the model's name. The search keeps no copy of them."""
 
 READER_BYTES = 8 * 1024 * 1024
 """Maximum bytes that the response reader keeps (`llm.parsers`)."""
@@ -92,7 +92,7 @@ class BodyCapture:
             room = self._limit - len(self._head)
             if room > 0:
                 self._head += data[:room]
-            # While the head has room, it holds the end of the body too.
+            # While the head still has room, it already holds the end of the body, so the tail stays empty.
             tail = self._limit // TAIL_SHARE
             if tail and len(data) > room:
                 self._tail += data[max(room, len(data) - tail) :]
@@ -101,7 +101,7 @@ class BodyCapture:
 
     @property
     def held(self) -> int:
-        """Return how many bytes of memory the body takes, with what its decoders hold."""
+        """Return how many bytes of memory the body takes, including its decoders."""
         # Count the allocated bytes: a growing bytearray allocates an eighth more than its length.
         buffers = self._head.__alloc__() + self._tail.__alloc__() + self._raw.__alloc__()
         return buffers + self._decoder.held
@@ -258,16 +258,16 @@ class ExchangeCapture:
     secret: bool = field(init=False)
     """Whether the bodies are credentials: neither the record nor the journal keeps a byte or a hash of them."""
     websocket: WebSocket | None = field(init=False, default=None)
-    """The messages so far, if they take the place of bodies."""
+    """The messages of a WebSocket so far; None for an exchange with bodies."""
     _request_scan: CredentialScan | None = field(init=False, default=None)
     _response_scan: CredentialScan | None = field(init=False, default=None)
     _reader: ResponseReader | None = field(init=False, default=None)
     _request_reader: RequestReader | None = field(init=False, default=None)
     _request_over: bool = field(init=False, default=False)
     _request_fed: bool = field(init=False, default=False)
-    """The request's reader reads the body piece by piece."""
+    """Whether the request's reader reads the body piece by piece."""
     _request_known: dict[str, Any] | None = field(init=False, default=None)
-    """Redacted fields of the request's head, which does not change."""
+    """Redacted fields of the request's head, stored because the head does not change; None before the first use."""
 
     def __post_init__(self) -> None:
         self.secret = is_token_endpoint(self.host, self.path)
@@ -279,7 +279,7 @@ class ExchangeCapture:
 
     @property
     def limit(self) -> int:
-        """Return how many bytes of each body may be recorded; 0 once the bodies are known to be credentials."""
+        """Return how many bytes of each body may be recorded: 0 once the bodies are known to be credentials."""
         return 0 if self.secret else self.body_limit
 
     @property
@@ -360,7 +360,7 @@ class ExchangeCapture:
             yield piece
 
     def upgraded(self, websocket: WebSocket, reader: ResponseReader | None) -> None:
-        """Capture the messages of a WebSocket in place of bodies. ``reader`` reads those of the server, one a line."""
+        """Capture the messages of a WebSocket instead of bodies. ``reader`` gets the server's messages as lines."""
         self.websocket = websocket
         self.http_version = WEBSOCKET_VERSION
         self.request, self.response = BodyCapture(self.limit, None), BodyCapture(self.limit, None)
@@ -371,14 +371,14 @@ class ExchangeCapture:
     def messages(self, added: bytes, lines: bytes, now_ns: int, *, sent: bool, ended: bool) -> None:
         """Consume messages of one direction.
 
-        If the last one has ended, `secret` then says whether the messages so far hold a credential.
+        After the end of a message, `secret` says whether the messages so far hold a credential.
 
         Args:
-            added: the bytes that they add to the body (`websocket_messages.Messages.add`).
-            lines: the same for a reader, without line feeds inside of messages.
-            now_ns: the time.
-            sent: whether the client sent them.
-            ended: whether the last one has ended.
+            added: the bytes that the messages add to the body (`websocket_messages.Messages.add`).
+            lines: the same bytes for the reader, without line feeds inside of messages.
+            now_ns: the current time in Unix nanoseconds.
+            sent: whether the client sent the messages.
+            ended: whether the last message is complete.
         """
         scan = self._request_scan if sent else self._response_scan
         if not sent and self.first_chunk_ns is None:

@@ -65,27 +65,28 @@ _FOLDED = bytes.maketrans(
     bytes(range(65, 91)) + b"'\t\r ",
     bytes(range(97, 123)) + b'"\n\n\n',
 )
-# Around a name: name: value, "name": value, name=value, <name>, </name>, <name attribute="…">.
+# Forms of a name with a value: name: value, "name": value, name=value, <name>, </name>, <name attribute="…">.
 _ANY_VALUE = r"""(?:s|value)?(?:["\])\n]{0,64}+[:=>]|/?\n{1,8}+[a-z0-9:]{1,64}+\n{0,8}+=)"""
 _FIELD_VALUE = r"""[a-z0-9\[\]]{0,64}+=[^"\n=\0]"""
 _BEFORE_NAME = r"""["&;?<{,\n\[\]:/]"""
 
 
 def _after(words: str, root: str) -> str:
-    """Return a look-behind that matches one of the words before a root, with or without a space between them."""
+    """Return a look-behind that matches one of the words before a name's root, with or without a space between."""
     found = [f"(?<={word}{space}{root})" for word in words.split() for space in ("", r"\n")]
     return "(?:" + "|".join(found) + ")"
 
 
 def _whole(root: str, plural: str = "") -> str:
-    """Return the pattern after a root that is secret only as a whole name: ``token``, but not ``next_page_token``."""
+    """Return the pattern for a root that is secret only if it is the whole name: ``token``, not ``next_page_token``."""
     return rf"""(?<={_BEFORE_NAME}{root}){plural}(?:["\])\n]{{0,64}}+[:=>]|\n{{1,8}}+[a-z0-9:]{{1,64}}+\n{{0,8}}+=")"""
 
 
 _IN_QUERY = r"""(?<=[&;?]{root})=[^"\n=\0]"""
 _TOKENS = "access refresh id session auth bearer security api bot github gitlab"
 _KEYS = "access private signing client api encryption"
-# Patterns by the literal that a match begins with, which makes the search fast. Names may have a prefix: openaiApiKey.
+# Each key is a name's root, and its value the pattern after it. The search for the fixed root is fast. A name may have
+# a prefix: openaiApiKey.
 _FOLLOWING = {
     "secret": rf"(?:\n?key)?{_ANY_VALUE}|{_FIELD_VALUE}",
     "pass": rf"(?:word|wd|phrase|code)(?:\n?confirm(?:ation)?|\n?again|[0-9])?(?:{_ANY_VALUE}|{_FIELD_VALUE})",
@@ -177,11 +178,11 @@ class CredentialScan:
 
     Args:
         content_type: the header's value, or None.
-        strict: a body of a binary type counts as a credential.
+        strict: whether a body of a binary type counts as a credential.
 
     Attributes:
-        found: the body holds a credential, or cannot be read.
-        over: nothing more can be found.
+        found: whether the body holds a credential or cannot be read.
+        over: whether the scan has ended, so that it ignores further bytes.
     """
 
     def __init__(self, content_type: str | None, *, strict: bool = False) -> None:
@@ -262,7 +263,7 @@ def _near_assignments(text: bytes) -> bytes:
         while at >= 0:
             marks.append(at)
             at = text.find(sign, at + 1)
-    # Join the parts with NUL bytes, because no name matches across a NUL.
+    # Join the parts with NUL bytes, so that no name matches across two parts.
     return b"\0".join(text[max(at - _BEFORE, 0) : at + _AFTER] for at in marks)
 
 

@@ -18,12 +18,12 @@ WINDOW_SECONDS = 60.0
 SINGLY_PER_KEY = 10
 """Maximum single records of one class, destination and rule in a window."""
 SINGLY_PER_CLASS = 300
-"""Maximum single records of one class in a window, because a loop may use a new name each time."""
+"""Maximum single records of one class in a window, because a client in a loop may use a new name each time."""
 MAX_KEYS = 10_000
 
 
 class Key(NamedTuple):
-    """Fields that denials must have in common to be counted together. For a whole class, host and rule are `ANY`."""
+    """The fields by which denials are counted together. In the key of a whole class, host and rule are `ANY`."""
 
     class_name: str
     host: str
@@ -35,7 +35,7 @@ class Key(NamedTuple):
     status: int | None = None
     """HTTP status of the refusal, for the summary."""
     reason: str = ""
-    """Set only if the destination is `UNKNOWN`: then each reason, a fixed text, is counted separately."""
+    """Reason, set only if the destination is `UNKNOWN`, so that such denials are counted separately by reason."""
 
     @classmethod
     def of_class(cls, class_name: str, *, enforced: bool) -> Key:

@@ -168,7 +168,7 @@ def _split(fields: dict[str, Any]) -> tuple[dict[str, Any], deque[tuple[tuple[st
             del bulky.holder[bulky.path[-1]]
             size -= bulky.size
             taken.add(bulky.path)
-    # In the order of `found`: request before response.
+    # Keep the order of `found`, so that parts of the request come before parts of the response.
     parts = ((bulky.path, piece) for bulky in found if bulky.path in taken for piece in _pieces(bulky.text))
     return kept, deque(parts)
 

@@ -55,7 +55,7 @@ class Body:
 
     text: str
     encoding: str = "utf-8"
-    """``utf-8`` or ``base64``."""
+    """Encoding of ``text``: ``utf-8`` or ``base64``."""
     size: int = 0
     sha256: str | None = None
     truncated: bool = False
@@ -88,7 +88,7 @@ class ExchangeRecord:
     begin_ns: int
     end_ns: int
     client: str = ""
-    """Address of the client."""
+    """IP address of the client."""
     outcome: str = "complete"
     """One of `OUTCOMES`."""
     rule: str = ""
@@ -103,7 +103,7 @@ class ExchangeRecord:
     request_body: Body | None = None
     response_body: Body | None = None
     request_size: int | None = None
-    """Bytes of the body on the wire, before decoding and truncation; also for the response."""
+    """Bytes of the body on the wire, before decoding and truncation; the same for `response_size`."""
     response_size: int | None = None
     body_truncated: bool = False
     request_facts: RequestFacts = field(default_factory=RequestFacts)
@@ -112,7 +112,7 @@ class ExchangeRecord:
     error_type: str | None = None
     key_fingerprint: str | None = None
     trace_id: str | None = None
-    """32 hex digits, from ``traceparent``; ``span_id`` has 16."""
+    """Trace ID from ``traceparent``: 32 hex digits; ``span_id`` has 16."""
     span_id: str | None = None
     output_messages: list[dict[str, Any]] | None = None
     websocket: Mapping[str, Any] | None = None
@@ -142,7 +142,7 @@ class DeniedRecord:
     reason: str
     client: str = ""
     address: str | None = None
-    """The address of the decision: a literal, or the result of name resolution."""
+    """The IP address that the decision is about: a literal in the request, or a result of name resolution."""
     method: str | None = None
     url: str | None = None
     count: int = 1

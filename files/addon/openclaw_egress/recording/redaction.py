@@ -41,14 +41,14 @@ _KEY_SHAPES = re.compile(
     + r"|eyJ[A-Za-z0-9_\-]{6,}\.[A-Za-z0-9_\-]{4,}(?:\.[A-Za-z0-9_\-]*)?)"
 )
 _SCHEME_AND_CREDENTIAL = re.compile(r"(?i)\b(bearer|basic|digest|negotiate)(\s+)[^\s'\"\\,]+")
-# `name: value` or `name=value`, as logs show headers, with real or escaped line ends (a repr of bytes).
+# `name: value` or `name=value`, as in logged headers. Line ends can be escaped, as in a repr of bytes.
 _NAMED_SECRET = re.compile(
     r"(?i)([\w\-]{0,64}(?:" + "|".join(_SECRET_WORDS) + r"|sec-websocket-protocol)[\w\-]{0,64}"
     r"[\"']?[ \t]{0,8}[:=][ \t]{0,8}[\"']?)((?:(?!\\r|\\n|[\r\n\"'&]).)+)"
 )
 _URL_IN_TEXT = re.compile(r"[^\s'\"<>]*(?:[?#]|://|;[^;=\s]{1,64}=)[^\s'\"<>]*")
 _PATH_PARAMETER = re.compile(r"([^;/=]{1,256})=([^;/]*)")
-# A password can hold an unescaped @. Clients read the host after the last one.
+# A password can hold an unescaped @. Clients take the text after the last @ as the host.
 _USERINFO = re.compile(r"(?<=://)[^/?#\s]*@")
 
 # Words in a path segment, reduced to lower-case letters and digits, that always name credentials.

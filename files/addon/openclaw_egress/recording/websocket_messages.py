@@ -21,12 +21,12 @@ class Messages:
 
     count: int = 0
     size: int = 0
-    """Bytes of the payloads, without frames and separators."""
+    """Sum of the payloads' bytes, without frames and separators."""
     sizes: list[int] = field(default_factory=list)
-    """Bytes of each of the first `MAX_SIZES` messages."""
+    """Number of bytes of each of the first `MAX_SIZES` messages."""
 
     def add(self, payload: bytes, *, begins: bool) -> bytes:
-        """Count a message or a further part of it. Return the bytes that it adds to the body."""
+        """Count a message or a further part of one. Return the bytes to append to the body."""
         first = self.count == 0
         if begins:
             self.count += 1
@@ -38,7 +38,7 @@ class Messages:
         return SEPARATOR + payload if begins and not first else payload
 
     def facts(self) -> dict[str, Any]:
-        """Return the members of the record's JSON."""
+        """Return the members that describe these messages in the record's JSON."""
         return {"messages": self.count, "bytes": self.size, "sizes": list(self.sizes)}
 
 
@@ -61,7 +61,7 @@ class WebSocket:
     close_code: int | None = None
 
     def origin(self) -> dict[str, Any]:
-        """Return the members that are known before the first message."""
+        """Return the members of the record's JSON that are known before the first message."""
         stream = {} if self.stream_id is None else {"stream_id": self.stream_id}
         return {"connection": self.connection_id, **stream}
 

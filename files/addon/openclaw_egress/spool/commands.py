@@ -92,7 +92,7 @@ def _file(path: Path, command_id: str) -> Path:
 
 
 def submit(path: Path, command: Command) -> Path:
-    """Store a command for the process that writes the spool. Return its file, which is on the disk.
+    """Store a command for the process that writes the spool, and flush it to the disk. Return the command's file.
 
     Raises:
         SpoolError: the file cannot be written.
@@ -106,7 +106,7 @@ def submit(path: Path, command: Command) -> Path:
                 json.dump(content, new)
                 new.flush()
                 owner = path.stat()
-                if os.geteuid() == 0:  # The proxy's user must read it.
+                if os.geteuid() == 0:  # The proxy's user must be able to read the file.
                     os.fchown(new.fileno(), owner.st_uid, owner.st_gid)
                 os.fsync(new.fileno())
             unfinished.rename(target)
@@ -128,8 +128,8 @@ class CommandQueue:
 
     Args:
         storage: the spool's file.
-        queue: to let lines wait for the exporter again.
-        retention: to delete dead letters.
+        queue: the queue in which lines wait for the exporter again.
+        retention: deletes dead letters.
         after_commit: called after each transaction that changed lines.
         stopping: set when the process stops; the rest of a command then waits for the next start.
     """
@@ -152,7 +152,7 @@ class CommandQueue:
         """Run the waiting commands, the oldest first.
 
         Raises:
-            SpoolError: the disk cannot be written. The rest waits.
+            SpoolError: the disk cannot be written. The rest of the commands waits.
         """
         for file, command_id in self._waiting():
             try:
@@ -202,7 +202,7 @@ class CommandQueue:
         return after.done
 
     def _next_lines(self, db: sqlite3.Connection, command: Command, start: int) -> Iterator[int]:
-        """Yield the numbers of the next lines, up to the limits of one transaction."""
+        """Yield the numbers of the next lines of a command, up to the limits of one transaction."""
         lines = total = 0
         for first, last in command.ranges:
             if last < start:
@@ -223,7 +223,7 @@ class CommandQueue:
         return self._queue.send_again(seqs, _STATES[command.action], command.why)
 
     def _forget_old(self, db: sqlite3.Connection) -> None:
-        """Delete the results of old commands that left no file."""
+        """Delete the results of old commands whose file is deleted."""
         oldest = f"{KEY}{time.time_ns() - KEPT_SECONDS * 10**9:020d}"
         waiting = {command_id for _, command_id in self._waiting()}
         keys: list[Any] = db.execute("SELECT key FROM meta WHERE key >= ? AND key < ?", (KEY, oldest)).fetchall()

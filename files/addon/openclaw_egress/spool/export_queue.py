@@ -35,7 +35,7 @@ class ExportQueue:
 
     Args:
         storage: the spool's file.
-        ledger: to write lines about lines that are no longer exported.
+        ledger: writes the lines that record changes of the export state.
         connections: connections for reading the same file.
     """
 
@@ -92,7 +92,7 @@ class ExportQueue:
 
         Args:
             seqs: numbers of the lines.
-            why: the reason to count them as stored without a confirmation; a line of the chain contains it.
+            why: the reason to count them as stored without a confirmation; a new line of the chain records it.
         """
         try:
             self._mark_acknowledged(seqs, why)
@@ -103,16 +103,16 @@ class ExportQueue:
             self._mark_acknowledged(seqs, why)
 
     def dead_letter(self, seqs: Sequence[int], why: str) -> None:
-        """Mark lines that the destination refuses for good. They stay stored, and a line names them with the reason."""
+        """Mark lines that the destination refuses for good. The lines stay stored; a new line records the reason."""
         with self._storage.transaction():
             changed = self._change_state(seqs, DEAD, why)
             if changed:
                 self._ledger.note("dead_lettered", why, changed, "")
 
     def send_again(self, seqs: Sequence[int], old: int, why: str) -> list[int]:
-        """Let lines in the state ``old`` wait for the exporter again. Return their numbers; a line names them.
+        """Let lines in the state ``old`` wait for the exporter again. Return their numbers.
 
-        Call it inside a transaction of the storage.
+        A new line of the chain names them. Call this inside a transaction of the storage.
         """
         changed = self._change_state(seqs, PENDING, None, old)
         if changed:

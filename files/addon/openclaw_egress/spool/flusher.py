@@ -41,11 +41,11 @@ PROBE_BYTES = 128 * 1024
 
 
 class Flusher:
-    """The flush thread of a spool, and its work.
+    """The flush thread of a spool, and the tasks that it runs.
 
     Args:
         storage: the spool's file.
-        retention: to delete acknowledged lines on a full disk.
+        retention: deletes acknowledged lines on a full disk.
         has_left: returns whether ended exchanges are still unrecorded, because a write failed.
         settle_left: records or forgets those exchanges; returns whether that succeeded.
         run_commands: runs waiting commands of the operator; raises SpoolError if the disk cannot be written.
@@ -66,9 +66,9 @@ class Flusher:
         self._settle_left = settle_left
         self._run_commands = run_commands
         self._reserve = -1
-        """Size of the reserve file, which bounds SQLite's WAL."""
+        """Size in bytes of the reserve file, which bounds SQLite's WAL; -1 before the first check."""
         self._folded_seq = -1
-        """Number of a line up to which the totals are complete."""
+        """Number of the line up to which the hourly totals are complete; -1 before the first check."""
         self.problem: str | None = None
         """Error of the thread's last round; None if it succeeded."""
         self.stopping = threading.Event()
@@ -82,13 +82,13 @@ class Flusher:
         self.thread.start()
 
     def stop(self) -> None:
-        """Flush for the last time if the thread runs, and end it."""
+        """End the thread if it runs, after a last flush."""
         self.stopping.set()
         if self.thread is not None:
             self.thread.join()
 
     def _flush_regularly(self, seconds: float) -> None:
-        """Flush to the disk and move SQLite's log into the file, at intervals and outside the proxy's event loop."""
+        """Flush the spool and checkpoint SQLite's WAL, at intervals and outside of the proxy's event loop."""
         database: sqlite3.Connection | None = None
         last = False
         while not last:
@@ -103,7 +103,7 @@ class Flusher:
                 else:
                     self._renew_reserve()
                 if self._storage.problem is None:
-                    with contextlib.suppress(SpoolError):  # The storage has noted it, and the next round retries.
+                    with contextlib.suppress(SpoolError):  # The storage has noted the error; the next round retries.
                         self.fold_usage()
                         self._run_commands()
                 self.problem = None
@@ -114,7 +114,7 @@ class Flusher:
             database.close()
 
     def _flush_and_move(self, database: sqlite3.Connection) -> bool:
-        """Flush, and move SQLite's log into the file. Return whether the move failed, as on a full disk."""
+        """Flush, and checkpoint a large WAL. Return whether the checkpoint failed, as it does on a full disk."""
         try:
             self.sync()
         except OSError as error:
@@ -148,7 +148,7 @@ class Flusher:
             return
         self._storage.dirty = False
         try:
-            # Open the log, not the database: closing a descriptor of the database would release SQLite's locks.
+            # Open the WAL, not the database: closing a descriptor of the database would release SQLite's locks.
             descriptor = os.open(f"{self._path}-wal", os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return
@@ -242,7 +242,7 @@ class Flusher:
             return int(pages) * int(self._storage.db.execute("PRAGMA page_size").fetchone()[0])
 
     def _move_log(self) -> None:
-        """Move SQLite's log into the file, so that the log restarts at its beginning."""
+        """Checkpoint SQLite's WAL into the database file, so that the WAL is written from its beginning again."""
         with self._storage.lock, spool_errors(self._path):
             self._storage.db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 

@@ -26,15 +26,15 @@ class Journal:
         self._db = db
 
     def begin(self, exchange_id: str, class_name: str, begin_ns: int, head: dict[str, Any]) -> None:
-        """Insert a new exchange."""
+        """Insert a new exchange with the known fields (``head``)."""
         self._db.execute("INSERT INTO exchanges VALUES (?, ?, ?, ?)", (exchange_id, class_name, begin_ns, _json(head)))
 
     def update(self, exchange_id: str, head: dict[str, Any]) -> None:
-        """Replace the head with one that has more of the exchange's fields."""
+        """Replace the stored fields (``head``) of an exchange, after more of its fields became known."""
         self._db.execute("UPDATE exchanges SET head = ? WHERE id = ?", (_json(head), exchange_id))
 
     def append(self, exchange_id: str, direction: str, time_ns: int, data: bytes) -> None:
-        """Append bytes of a body."""
+        """Append decoded bytes to a body of an exchange."""
         self._db.execute(
             "INSERT INTO chunks (id, direction, time_ns, data) VALUES (?, ?, ?, ?)",
             (exchange_id, direction, time_ns, data),
@@ -124,7 +124,7 @@ def _body(data: bytes, size: int, secret: bool, *, whole: bool) -> Body | None:
 
 
 def _json(head: dict[str, Any]) -> str:
-    # ASCII, because JSON's escapes hold no surrogates, which SQLite would refuse.
+    # Write ASCII with JSON's escapes, because SQLite would refuse surrogates.
     return json.dumps(head, separators=(",", ":"), default=_plain)
 
 

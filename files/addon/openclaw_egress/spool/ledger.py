@@ -66,7 +66,7 @@ class Ledger:
         return int(self._db.execute("SELECT id FROM resources WHERE otlp = ?", (encoded,)).fetchone()[0])
 
     def _load_newest_acknowledged(self) -> int:
-        """Return the newest time among the last acknowledged lines."""
+        """Return the newest time among the last acknowledged lines; 0 if there are none."""
         rows = self._db.execute(
             f"SELECT state, time_ns FROM records {KEPT} WHERE state IN (1, 3) ORDER BY seq DESC LIMIT ?",  # noqa: S608
             (_RECENT,),
@@ -96,7 +96,7 @@ class Ledger:
         return [seq for seq, _, _ in ledger]
 
     def _set_back(self, now_ns: int) -> None:
-        """Restart times at a clock that was set back, and write a line about it.
+        """If the clock was set back, let the times of lines follow it again, and write a line about the change.
 
         Times never restart before the newest time that the destination has stored. Loki refuses lines more than 10
         minutes ahead of its own clock: if it stored that time, this host's clock was right then and is wrong now. Loki
@@ -138,7 +138,7 @@ class Ledger:
         )
 
     def note(self, what: str, why: str, seqs: Sequence[int], class_name: str) -> None:
-        """Write a line about lines whose state changed for a reason: their numbers, and the hash of the last."""
+        """Write a line that records a change of these lines: the reason, their numbers, and the last one's hash."""
         digest = self._db.execute("SELECT hash FROM ledger WHERE seq = ?", (seqs[-1],)).fetchone()
         runs = ", ".join(f"{first}-{last}" if first != last else str(first) for first, last in ranges(seqs))
         whose = f" of class {class_name}" if class_name else ""
@@ -152,7 +152,7 @@ class Ledger:
                 semconv.SPOOL_LAST_SEQ: seqs[-1],
                 semconv.SPOOL_LINES: len(seqs),
                 semconv.SPOOL_LAST_HASH: bytes(digest[0]).hex() if digest else "",
-                # `egress records --event spool` then shows the user and the reason.
+                # Add the user and the reason, so that `egress records --event spool` shows them.
                 **({semconv.REASON: why} if what in _BY_OPERATOR else {}),
             },
             message=f"lines{whose} {_WORDS.get(what, what)} ({why}): {runs}",

@@ -1,7 +1,7 @@
 """Numbered migrations of the spool, and the reader of records that older versions wrote.
 
-Versions before ``user_version`` 1 stored no code, no address and no flag. This module reads them from the JSON lines
-and from the sentences of those versions, which never change. No other module parses sentences.
+Files with ``user_version`` 0 have no columns for a denial's code, address and flags. This module reads these values
+from the JSON lines and from the sentences of those versions, which never change. No other module parses sentences.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ BATCH = 1000
 
 
 class Denied(NamedTuple):
-    """Columns of a denial that older versions did not write."""
+    """Columns of a denial that older versions of the proxy did not write."""
 
     client: str | None
     code: str | None

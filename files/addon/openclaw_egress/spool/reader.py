@@ -71,11 +71,11 @@ class Filters:
     before_seq: int | None = None
     """Only records before this ``seq``."""
     limit: int | None = None
-    """Maximum number of records, the newest first."""
+    """Maximum number of records; the newest ones are returned."""
     newest_first: bool = False
 
     def within(self, first: int, end: int) -> Filters:
-        """Return the same conditions for the lines with the numbers from ``first`` to before ``end``."""
+        """Return the same conditions, limited to the lines from ``first`` up to, but without, ``end``."""
         return replace(self, after_seq=first - 1, before_seq=end)
 
 
@@ -106,7 +106,7 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """Result of a check of the whole chain."""
+    """The result of a check of the whole chain."""
 
     lines: int
     """Number of lines that were ever appended to the chain."""
@@ -119,7 +119,7 @@ class Audit:
 
 
 class Brief(NamedTuple):
-    """The fields of `Row` that views read of thousands of exchanges; a `Row` takes ten times as long."""
+    """The fields of `Row` for views of thousands of exchanges: reading a whole `Row` takes ten times as long."""
 
     seq: int
     time_ns: int
@@ -134,10 +134,10 @@ class Brief(NamedTuple):
 _BRIEF = ", ".join(f"{COLUMNS[name].name} AS {name}" for name in Brief._fields)
 _LAST_NS = 2**63 - 1
 _OLD = f"event_name = '{EVENT_DENIED}' AND enforced IS NULL"
-"""SQL condition for denials that an older version wrote, without `migrations.Denied` and ``outcome``."""
+"""SQL condition for denials of an older version, which lack the columns of `migrations.Denied` and ``outcome``."""
 
 _DENIAL = ("seq", *(field.name for field in fields(Denial)))
-"""Fields of `Row` that `Denial` has too, and the number for the order."""
+"""Fields of `Row` that `Denial` has too, and ``seq`` for the order."""
 
 _BY_EXCHANGE = "exchange_id <> ''"
 """SQL condition of the index `records_by_exchange`. Without it SQLite reads every record."""
@@ -223,7 +223,7 @@ class SpoolReader:
         self.close()
 
     def close(self) -> None:
-        """Close all connections of this object."""
+        """Close all connections to the file."""
         self.connections.close()
 
     def _read(self) -> sqlite3.Connection:
@@ -231,7 +231,7 @@ class SpoolReader:
         return self.connections.get()
 
     def query(self, filters: Filters | None = None) -> Iterator[Row]:
-        """Yield records by number, or the newest first. Include the further parts of dead letters."""
+        """Yield records by number, or the newest first. For dead letters, also yield further parts of records."""
         for values in self._values(COLUMNS, filters or Filters()):
             values |= {name: bool(values[name]) for name in FLAGS if values[name] is not None}
             yield Row(**{**values, "state": STATES[values["state"]]})
@@ -243,7 +243,7 @@ class SpoolReader:
     def highest(self, name: Literal["duration", "cost_usd"], filters: Filters) -> list[Brief]:
         """Return the matching exchanges with the highest positive values of a field, the highest and newest first.
 
-        No index has the field: SQLite reads each line of the numbers in ``filters``, so limit them. Ignore
+        No index contains the field, so SQLite reads each line in the range of ``filters``: keep the range small. Ignore
         `Filters.event_names`; ``limit`` is required.
         """
         selected, values = self._selected(replace(filters, event_names=[EVENT_EXCHANGE]))
@@ -273,7 +273,7 @@ class SpoolReader:
             )
 
     def _values(self, names: Collection[str], filters: Filters) -> Iterator[dict[str, Any]]:
-        """Yield fields of `Row` as they are stored, by name. ``names`` has those of `_DENIAL` at least."""
+        """Yield fields of `Row` as they are stored, by name. ``names`` must include those of `_DENIAL`."""
         columns = ", ".join(f"{COLUMNS[name].name} AS {name}" for name in names)
         for *stored, old in self._select(f"{columns}, CASE WHEN {_OLD} THEN otlp END AS old", filters):
             values = dict(zip(names, stored, strict=True))
@@ -285,9 +285,9 @@ class SpoolReader:
             yield values
 
     def rule_counts(self, first: int, end: int) -> Iterator[tuple[str, str, bool, bool, int]]:
-        """Yield class, rule, whether it is a denial, whether that was enforced, and how often.
+        """Yield class, rule, whether the events are denials, whether those were enforced, and the number of events.
 
-        Counts the exchanges, tunnels and denials of the lines with the numbers from ``first`` to before ``end``.
+        Count the exchanges, tunnels and denials in the lines from ``first`` up to, but without, ``end``.
         """
         events = Filters(event_names=[EVENT_EXCHANGE, EVENT_TUNNEL, EVENT_DENIED]).within(first, end)
         selected, values = self._selected(events)
@@ -353,7 +353,7 @@ class SpoolReader:
         return _text_or_empty(row[0]) if row else None
 
     def usage_details(self, seq: int) -> dict[str, int]:
-        """Return the counts of a record that only its attributes have, by `semconv.USAGE_DETAILS`."""
+        """Return the counts that are stored only in a record's attributes, by the names of `semconv.USAGE_DETAILS`."""
         with spool_errors(self.path):
             row = self._read().execute("SELECT otlp FROM records WHERE seq = ?", (seq,)).fetchone()
         try:
@@ -437,7 +437,7 @@ class SpoolReader:
             return {int(key.removeprefix(CLOCK_SET_BACK)) for (key,) in keys}
 
     def pruned_seq(self) -> int:
-        """Return the number of the newest line that the spool pruned; 0 before that."""
+        """Return the number of the newest line that the spool pruned; 0 if it has pruned none."""
         with spool_errors(self.path):
             row = self._read().execute("SELECT value FROM meta WHERE key = ?", (PRUNED_SEQ,)).fetchone()
         return int(row[0]) if row else 0
@@ -488,7 +488,7 @@ class SpoolReader:
         return dict(sorted(found.items()))
 
     def newest_acknowledged_ns(self) -> int:
-        """Return about the newest time that the destination has stored, in Unix nanoseconds; 0 without one."""
+        """Return the approximate time of the newest line that the destination has stored, in Unix nanoseconds, or 0."""
         with spool_errors(self.path):
             rows = self._read().execute(
                 f"SELECT state, time_ns FROM records {KEPT} WHERE state IN (1, 3) ORDER BY seq DESC LIMIT 1000"  # noqa: S608
@@ -522,7 +522,7 @@ class SpoolReader:
             yield from usage_totals.read(self._read(), by, since_ns, until_ns, class_name, times=times).items()
 
     def counted_urls(self, part: str, lines: int = 20_000) -> Iterator[tuple[str, str, str]]:
-        """Yield class, host and URL of exchanges with tokens whose URL contains ``part``, of the newest lines."""
+        """Yield class, host and URL of exchanges with tokens among the newest lines, if the URL contains ``part``."""
         with spool_errors(self.path):
             yield from self._read().execute(
                 "SELECT class, host, url FROM records WHERE seq > (SELECT max(seq) FROM records) - ? "

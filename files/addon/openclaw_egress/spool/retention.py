@@ -37,7 +37,7 @@ class Retention:
 
     Args:
         storage: the spool's file.
-        ledger: to write a line about dropped lines.
+        ledger: writes the line about dropped lines.
         max_bytes: limit of stored bytes, of lines and journal together.
         blocks: whether pending lines stay at the limit.
     """
@@ -110,7 +110,7 @@ class Retention:
             return bool(self._delete(_take((row[1:] for row in old), SLICE_BYTES)))
 
     def _drop(self, needed: int) -> bool:
-        """Delete the oldest pending lines of the class with the most pending bytes, and write a line about them."""
+        """Delete the oldest pending lines of the class with the most pending bytes. Write a line that names them."""
         with self._storage.transaction() as (db, state):
             # Drop the proxy's own events (class "") last, and never drop the lines about drops.
             waiting = {name: size for (kind, name), size in state.size.items() if kind == PENDING and size > 0}
@@ -131,7 +131,7 @@ class Retention:
             return True
 
     def give_up(self, seqs: Sequence[int], why: str) -> list[int]:
-        """Delete dead letters, and write a line about them. Return their numbers.
+        """Delete dead letters, and write a line that names them. Return their numbers.
 
         Call it inside a transaction of the storage.
         """
@@ -156,7 +156,7 @@ class Retention:
             self._storage.totals.count(state, class_name, -1, -size)
         pruned = max((row[0] for row in rows if row[3] in (ACKNOWLEDGED, LOCAL)), default=0)
         if pruned:
-            # An audit must tell these lines from removed ones, even after an older line was acknowledged late.
+            # An audit must distinguish pruned lines from removed ones, even if an older line is acknowledged later.
             statement = (
                 "INSERT INTO meta VALUES (?, ?) ON CONFLICT(key) DO UPDATE SET value = max(value, excluded.value)"
             )
@@ -165,7 +165,7 @@ class Retention:
 
 
 def _aged[Line: tuple[int, ...]](rows: Iterable[Line], now_ns: int, before_ns: int) -> Iterator[Line]:
-    """Yield the rows, whose first column is their time, until one is younger; see `Retention.expire`."""
+    """Yield rows until one is younger than the limit; the first column is the time. See `Retention.expire`."""
     ahead: list[Line] = []
     for row in rows:
         if row[0] < before_ns:

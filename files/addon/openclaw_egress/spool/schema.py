@@ -40,9 +40,9 @@ USER_VERSION = 2
 CLOCK_SET_BACK = "clock_set_back_"
 """Prefix of keys in ``meta`` that name lines before which the clock was set back."""
 PRUNED_SEQ = "pruned_seq"
-"""Key in ``meta``: the newest line that was deleted because it was acknowledged, or local, and old."""
+"""Key in ``meta`` for the number of the newest acknowledged or local line that the spool deleted."""
 KEPT = "INDEXED BY records_kept"
-"""Without this hint SQLite uses `records_by_state` and sorts all lines of a state, with their bodies, each time."""
+"""Hint in SQL queries. Without it SQLite uses `records_by_state` and sorts all lines of a state, with their bodies."""
 ROW_BYTES = 512
 """Approximate bytes of a row in addition to ``otlp``: columns and indexes."""
 
@@ -53,7 +53,7 @@ PAGE_BYTES = 4096
 """SQLite's page size."""
 MAX_PAGES = 0xFFFFFFFE
 """SQLite's own limit of pages in a file."""
-WAL_SAFETY_PAGES = 16_384  # 64 MB: at this size a commit moves the log into the file, if the flush thread did not.
+WAL_SAFETY_PAGES = 16_384  # 64 MB: at this size a commit checkpoints the WAL, if the flush thread did not.
 BUSY_MS = 10_000
 
 _SCHEMA = """

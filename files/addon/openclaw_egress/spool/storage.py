@@ -39,7 +39,7 @@ class Totals:
     rows: dict[tuple[int, str], int]
     size: dict[tuple[int, str], int]
     journal: dict[str, int]
-    """Bytes of each exchange in progress."""
+    """Journalled bytes of each exchange in progress, by its ID."""
     dead: dict[str, int]
     """Number of dead letters by `rows.reason_code`."""
 
@@ -82,9 +82,9 @@ class Storage:
         mitmproxy exits if an ERROR is logged during its start, so the proxy sets ERROR only after it.
         """
         self.problem: str | None = None
-        """Why nothing can be written now; None if the last write succeeded."""
+        """The reason why the disk cannot be written now; None if the last write succeeded."""
         self.failures = 0
-        """Number of failed writes. A probe compares it to see whether another write failed meanwhile."""
+        """Number of failed writes. A probe compares it before and after, to notice another write's failure."""
         self.dirty = False
         """Whether committed data may not be on the disk yet."""
         self._logged: dict[int, tuple[str, float]] = {}
@@ -152,7 +152,7 @@ class Storage:
 
     @contextmanager
     def transaction(self) -> Iterator[tuple[sqlite3.Connection, Totals]]:
-        """Run one transaction. If it fails, restore the totals, and set `problem`."""
+        """Run one transaction. If it fails, restore the totals, set `problem`, and raise."""
         try:
             with self._written() as written:
                 yield written
@@ -179,7 +179,7 @@ class Storage:
             self.dirty = True
 
     def failed(self, why: str) -> None:
-        """Note that nothing can be written, and log it once."""
+        """Note that the disk cannot be written, and log the reason once."""
         with self.lock:
             self.failures += 1
             if self.problem is None:

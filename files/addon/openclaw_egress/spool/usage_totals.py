@@ -1,8 +1,9 @@
 """Hourly totals of the exchanges: requests, tokens, cost and times by class, provider, host, model, key and status.
 
-The totals hold the exchanges up to a line, whose number is stored with them in one transaction. `fold` moves that line
-on, in the flush thread and before lines are deleted. `read` adds the exchanges after it from their records, so totals
-and records never differ. Totals outlive pruned records. `rebuild` computes them again from the stored records.
+The stored totals contain the exchanges up to a line, whose number is stored in the same transaction. `fold` adds
+further exchanges and advances that number: in the flush thread, and before lines are deleted. `read` adds the later
+exchanges from their records, so totals and records never differ. Totals outlive pruned records. `rebuild` computes
+them again from the stored records.
 """
 
 from __future__ import annotations
@@ -29,15 +30,15 @@ NANO = 10**9
 FOLDED = "usage_folded_seq"
 """Key in the table ``meta``: the number of the last line whose exchange is in the totals."""
 BATCH = 2000
-"""Maximum number of exchanges that one transaction folds."""
+"""Maximum number of exchanges that one transaction adds to the totals."""
 MOST = 2**63 - 1
-"""Largest integer of SQLite. Responses state counts up to it, so a sum that exceeds it is stored as this value."""
+"""Largest integer of SQLite. A response can state counts up to it, so a larger sum is stored as this value."""
 _STEP = math.log(1.05)
 
 GROUP = ("class", "provider", "host", "model", "key", "status")
 """Columns that identify a row of an hour. An unknown text is empty, an unknown status 0."""
 DAY = "day"
-"""A local day; see `local_day`."""
+"""Name for grouping by local day; see `local_day`."""
 COUNTS = (
     "requests",
     "errors",
@@ -72,23 +73,23 @@ _PRIMARY_KEY = ("hour", *GROUP)
 _SAME = " AND ".join(f"{name} = ?" for name in _PRIMARY_KEY)
 _TIMES = ("duration", "first_chunk")
 _WHOLE, _HALVES = ("",), (" >> 32", " & 4294967295")
-"""SQL operations on the counts. SQLite's sum of integers fails above `MOST`; sums of high and of low bits do not."""
+"""SQL operations on a count before its sum. SQLite's sum fails above `MOST`; sums of high and of low bits do not."""
 
 
 @dataclass(slots=True)
 class Times:
-    """How often times occurred, in buckets whose limits differ by 5 %, so that percentiles are within 3 %."""
+    """A histogram of times, in buckets whose limits differ by 5 %, so that percentiles are exact within 3 %."""
 
     buckets: Counter[int] = field(default_factory=Counter)
 
     @classmethod
     def read(cls, text: str) -> Times:
-        """Return the times that `text` stores."""
+        """Return the histogram from the stored form that `text` returns."""
         return cls(Counter({int(bucket): count for bucket, count in json.loads(text).items()}))
 
     @classmethod
     def read_all(cls, text: str) -> Times:
-        """Return the sum of the times in a JSON array of stored forms."""
+        """Return the sum of the histograms in a JSON array of stored forms."""
         total: defaultdict[str, int] = defaultdict(int)
         for buckets in json.loads(text):
             for bucket, count in buckets.items():
@@ -96,13 +97,13 @@ class Times:
         return cls(Counter({int(bucket): count for bucket, count in total.items()}))
 
     def text(self) -> str:
-        """Return the stored form."""
+        """Return the form in which the database stores this histogram."""
         return json.dumps(dict(sorted(self.buckets.items())), separators=(",", ":"))
 
     def add(self, seconds: float | None) -> None:
         """Add a time; None adds nothing."""
         if seconds is not None:
-            # A millisecond and less is the lowest bucket.
+            # The lowest bucket holds all times up to one millisecond.
             self.buckets[max(0, math.ceil(math.log(max(seconds, 1e-3) / 1e-3) / _STEP))] += 1
 
     def percentile(self, share: float) -> float | None:
@@ -120,7 +121,7 @@ class Usage:
     """Totals of one group."""
 
     counts: Counter[str] = field(default_factory=Counter)
-    """By `COUNTS`."""
+    """Sums by the names in `COUNTS`."""
     duration: Times = field(default_factory=Times)
     first_chunk: Times = field(default_factory=Times)
 
@@ -137,7 +138,7 @@ class Usage:
 
 
 type Key = tuple[int, str, str, str, str, str, int]
-"""An hour since the Unix epoch, and the values of `GROUP`."""
+"""The number of an hour since the Unix epoch, and the values of `GROUP`."""
 
 
 def nano_usd(cost_usd: float | None) -> int:
@@ -146,7 +147,7 @@ def nano_usd(cost_usd: float | None) -> int:
 
 
 def fold(db: sqlite3.Connection) -> int:
-    """Add at most `BATCH` exchanges that the totals lack. Return their number. Call it inside a transaction."""
+    """Add at most `BATCH` exchanges that the stored totals lack. Return their number. Call it inside a transaction."""
     rows = db.execute(f"{_EXCHANGES} AND seq > ? ORDER BY seq LIMIT ?", (EVENT_EXCHANGE, _folded(db), BATCH)).fetchall()
     found: dict[Key, Usage] = {}
     for _, *row in rows:
@@ -160,7 +161,7 @@ def fold(db: sqlite3.Connection) -> int:
 
 
 def fold_all(db: sqlite3.Connection) -> None:
-    """Add all exchanges that the totals lack. Call it inside a transaction."""
+    """Add all exchanges that the stored totals lack. Call it inside a transaction."""
     while fold(db) == BATCH:
         pass
 
@@ -170,7 +171,7 @@ def _add(db: sqlite3.Connection, key: Key, usage: Usage) -> None:
     if stored is None:
         groups = db.execute("SELECT count(*) FROM usage_hours WHERE hour = ? AND class = ?", key[:2]).fetchone()[0]
         if groups == 0:
-            # Count hours, and do not compare times: a clock that was wrong once must not delete the totals of a year.
+            # Count hours and do not compare times: a clock that was wrong once must not delete the totals of a year.
             oldest = "SELECT hour FROM usage_hours GROUP BY hour ORDER BY hour DESC LIMIT 1 OFFSET ?"
             db.execute(f"DELETE FROM usage_hours WHERE hour <= ({oldest})", (KEPT_HOURS - 1,))  # noqa: S608 - constants
         if groups >= MAX_GROUPS:
@@ -195,9 +196,9 @@ def _set_folded(db: sqlite3.Connection, seq: int) -> None:
 
 
 def rebuild(db: sqlite3.Connection) -> int:
-    """Compute the totals again from the stored records. Return the number of hours whose totals were kept as they are.
+    """Compute the totals again from the stored records. Return the number of hours with unchanged totals.
 
-    An hour with totals is kept if some of its lines are no longer stored. Call it inside a transaction.
+    The totals of an hour stay unchanged if some of its lines are no longer stored. Call it inside a transaction.
     """
     if _hours(db):
         fold_all(db)
@@ -286,9 +287,9 @@ def _folded_totals(
     *,
     times: bool,
 ) -> dict[tuple[str | int, ...], Usage]:
-    """Return the totals of the stored hours. ``bits`` are the SQL operations on a count that are summed each."""
-    # Group in the order of the primary key first, so that SQLite sorts these groups and not all rows. By the whole key
-    # each row is a group of its own.
+    """Return the totals of the stored hours. ``bits`` is `_WHOLE`, or `_HALVES` to sum each count in two halves."""
+    # Group in the order of the primary key first, so that SQLite sorts these groups and not all rows. Do not group by
+    # the whole key, because then each row is a separate group.
     depth = max((_PRIMARY_KEY.index("hour" if name == DAY else name) for name in by), default=0) + 1
     inner = ", ".join(_PRIMARY_KEY[:depth])
     shown = ["local_day(hour)" if name == DAY else name for name in by]
@@ -296,7 +297,7 @@ def _folded_totals(
     sums = [f"{add}({name}{operation}) AS {name}_{at}" for name in COUNTS for at, operation in enumerate(bits)]
     totals = [f"sum({name}_{at})" for name in COUNTS for at in range(len(bits))]
     if times:
-        # SQLite joins the stored times into one JSON array for each group, which is parsed at once.
+        # SQLite joins the stored times into one JSON array for each group, so that one call parses it.
         sums += [f"{join}({name}) AS {name}" for name in _TIMES]
         totals += [f"'[' || group_concat({name}) || ']'" for name in _TIMES]
     of_class = "" if class_name is None else " AND class = ?"
@@ -333,7 +334,7 @@ def _integers(values: Iterable[tuple[str, object]]) -> Mapping[str, int]:
 
 
 def _as_other(key: Key) -> Key:
-    """Return the key of the row that collects what exceeds `MAX_GROUPS`: only hour and class are the exchange's own."""
+    """Return the key of the row for all groups above `MAX_GROUPS`: it keeps only hour and class of the exchange."""
     return key[0], key[1], OTHER, OTHER, OTHER, OTHER, 0
 
 

@@ -74,7 +74,7 @@ class Spool:
     ) -> None:
         self.path = Path(path)
         self.committed = threading.Event()
-        """Set after each commit of a line; the thread that waits for it clears it."""
+        """Event that is set after each commit of a line; the waiting thread clears it."""
         self._now = clock_ns
         self._signer = signer
         self._max_age_ns = None if max_age is None else int(max_age.total_seconds()) * 10**9
@@ -87,7 +87,7 @@ class Spool:
             with spool_errors(self.path):
                 self._ledger = Ledger(storage, resource, LOCAL if local else PENDING, clock_ns)
             self.reader = SpoolReader(self.path)
-            """A reader of the same file, for every thread."""
+            """Reader of the same file; any thread may use it."""
         except BaseException:
             storage.close()
             raise
@@ -109,7 +109,7 @@ class Spool:
     def close(self) -> None:
         """Flush, close, and release the lock."""
         self._flusher.stop()
-        with contextlib.suppress(SpoolError):  # The next start continues.
+        with contextlib.suppress(SpoolError):  # The next start continues the work.
             self.fold_usage()
         with self._storage.lock:
             self.reader.close()
@@ -182,7 +182,7 @@ class Spool:
         return sum(left.values())
 
     def leave(self, exchange_id: str, *, recorded: bool, secret: bool = False) -> None:
-        """End an exchange whose record could not be written.
+        """End an exchange whose record could not be written; the flush thread records or drops it later.
 
         Args:
             exchange_id: its ID.
@@ -275,7 +275,7 @@ class Spool:
         self._flusher.fold_usage()
 
     def rebuild_usage(self) -> int:
-        """Compute the hourly totals again. Return the number of hours that were kept; see `usage_totals.rebuild`."""
+        """Compute the hourly totals again. Return the number of unchanged hours; see `usage_totals.rebuild`."""
         with self._storage.transaction() as (db, _):
             return usage_totals.rebuild(db)
 

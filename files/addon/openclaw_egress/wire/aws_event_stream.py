@@ -19,7 +19,7 @@ _MAX_HEADERS = 128 * 1024
 _MAX_PAYLOAD = 24 * 1024 * 1024
 _PRELUDE = struct.Struct(">III")
 _CRC = struct.Struct(">I")
-# Bytes of a value by its type: true, false, byte, short, integer, long, then timestamp and UUID.
+# Bytes of a header's value by its type: true, false, byte, short, integer, long, then timestamp and UUID.
 _FIXED = {0: 0, 1: 0, 2: 1, 3: 2, 4: 4, 5: 8, 8: 8, 9: 16}
 _BYTES, _STRING = 6, 7
 
@@ -45,7 +45,7 @@ class AwsEventStream:
         self._max = max_bytes
         self._held = bytearray()
         self._at = 0
-        # Of a message that is too long: the bytes before its CRC that are still to come, and the CRC so far.
+        # While the parser skips a message that is too long: the bytes left before the CRC, and the CRC so far.
         self._skip: int | None = None
         self._crc = 0
 
@@ -88,7 +88,7 @@ class AwsEventStream:
         return True
 
     def _skipped(self) -> bool:
-        """Skip bytes of a message that is too long. Return whether its end was among them."""
+        """Skip bytes of a message that is too long. Return whether the end of the message was among them."""
         part = self._held[self._at : self._at + (self._skip or 0)]
         self._crc = crc32(part, self._crc)
         self._skip = (self._skip or 0) - len(part)

@@ -56,7 +56,7 @@ Trailer announces fields that the proxy drops.
 END_TO_END = frozenset(
     {b"host", b"content-length", b"transfer-encoding", b"content-type", b"content-encoding", b"content-range"}
 )
-"""Fields that say where a message goes and how it is read. They are never removed because Connection names them."""
+"""Fields that say where a message goes and how it is read. The proxy keeps them even if Connection names them."""
 
 MAX_CHUNK_LINE_BYTES = 4096
 """Limit for the line that begins a chunk: its size and its extensions, which are not used in practice."""
@@ -117,7 +117,7 @@ def response_problem(head: bytes) -> str | None:
 def content_length(fields: Iterable[tuple[bytes, bytes]]) -> int | None:
     """Return the body's length from Content-Length; None if the body is chunked or its length is not known in advance.
 
-    This runs after each read of a body, so it looks at the fields themselves.
+    This runs after each read of a body, so it reads the raw fields, which is fast.
     """
     found = b""
     for name, value in fields:
@@ -136,7 +136,8 @@ def connection_options(values: Iterable[bytes]) -> set[bytes]:
 def connection_problem(values: Iterable[bytes]) -> str | None:
     """Return why a request's Connection fields are refused; None if they are valid.
 
-    A proxy that removes what Connection names would change the destination or the end of the body for the next one.
+    If Connection names a field such as Host or Content-Length, a proxy that removes the field changes the message's
+    destination or the end of its body for the next recipient.
     """
     if connection_options(values) & END_TO_END:
         return "Connection names a field that is not for one hop"

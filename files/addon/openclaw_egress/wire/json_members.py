@@ -15,10 +15,10 @@ import msgspec
 
 MAX_MEMBER_BYTES = 64 * 1024
 _MAX_NAME_BYTES = 256
-# Bytes with a meaning for JSON: at the top level of the object, and inside a string.
+# The bytes that structure JSON at the top level of the object, and the rest of a string.
 _STRUCTURE = re.compile(rb'["{}\[\],:]')
 _IN_STRING = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
-# Deeper levels: skip to the next bracket, or to a string that this chunk does not end. Long bodies pass quickly.
+# Deeper levels: skip to the next bracket, or to a string that does not end in this chunk. This keeps long bodies fast.
 _DEEPER = re.compile(rb'(?:[^"\[\]{}]++|"[^"\\]*+(?:\\.[^"\\]*+)*+")*+', re.DOTALL)
 _BACKSLASH = 0x5C
 _WHITESPACE = b" \t\r\n"
@@ -61,7 +61,7 @@ class TopLevelMembers:
             at = self._string(data, at) if self._in_string else self._outside(data, at)
 
     def take(self, data: bytes | bytearray | memoryview) -> bool:
-        """Read a complete object at once. Return whether that succeeded; otherwise nothing was read, so use `feed`.
+        """Read a complete object in one step. Return whether that succeeded; if not, nothing was read, so use `feed`.
 
         It fails for anything but a valid object, and for values that `feed` would skip.
         """
@@ -98,7 +98,7 @@ class TopLevelMembers:
         match = _IN_STRING.match(data, at)
         end = match.end() if match is not None else at
         if end < len(data):
-            # The quote that ends the string, or a backslash whose second character comes with the next chunk.
+            # This is the quote that ends the string, or a backslash whose second character is in the next chunk.
             self._in_string = data[end] == _BACKSLASH
             self._escaped = self._in_string
             end += 1

@@ -11,7 +11,7 @@ import re
 
 DEFAULT_MAX_OBJECT_BYTES = 8 * 1024 * 1024
 _OUTSIDE = re.compile(rb'["{]')
-# Inside an object: skip to the next brace, or to a string that this chunk does not end.
+# Inside an object: skip to the next brace, or to a string that does not end in this chunk.
 _INSIDE = re.compile(rb'(?:[^"{}]++|"[^"\\]*+(?:\\.[^"\\]*+)*+")*+', re.DOTALL)
 _IN_STRING = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 _BACKSLASH = 0x5C
@@ -20,7 +20,7 @@ _BACKSLASH = 0x5C
 class JsonObjects:
     """Splitter of one body. `max_bytes` bounds one object; `dropped` counts longer and incomplete objects.
 
-    `lines`: an object never continues on the next line, so that an incomplete one cannot hide those that follow.
+    `lines`: whether each object ends on its line, so that an incomplete object cannot hide the objects after it.
     """
 
     def __init__(self, max_bytes: int = DEFAULT_MAX_OBJECT_BYTES, *, lines: bool = False) -> None:
@@ -66,7 +66,7 @@ class JsonObjects:
             match = _IN_STRING.match(data, at)
             end = match.end() if match is not None else at
             if end < len(data):
-                # The quote that ends the string, or a backslash whose second character comes with the next chunk.
+                # This is the quote that ends the string, or a backslash whose second character is in the next chunk.
                 self._in_string = self._escaped = data[end] == _BACKSLASH
                 end += 1
         self._keep(data[at:end])

@@ -50,7 +50,7 @@ class EventStream:
         if not data:
             return []
         if self._skip_lf:
-            # The LF of a CRLF whose CR ended the line in the previous chunk.
+            # Skip the LF of a CRLF whose CR ended the line in the previous chunk.
             data = data[1:] if data.startswith(b"\n") else data
             self._skip_lf = False
         events: list[Event] = []
@@ -80,7 +80,7 @@ class EventStream:
         if not self._too_long:
             self._line += part
         elif not self._line:
-            # One byte of a dropped line distinguishes it from the blank line that ends the event.
+            # Keep one byte of a dropped line, to distinguish it from the blank line that ends the event.
             self._line += part[:1]
 
     def _end_line(self) -> Event | None:

@@ -16,10 +16,10 @@ PROTOCOL_ERROR, INTERNAL_ERROR = 1002, 1011
 """Status codes of a close frame (RFC 6455, section 7.4.1)."""
 
 NO_STATUS = 1005
-"""The code of a close frame without one; it is never sent."""
+"""Code that stands for a close frame without a code; it is never sent."""
 
 USUAL_CLOSURES = frozenset({1000, 1001, NO_STATUS})
-"""Codes of a connection that is complete or whose end point goes away."""
+"""Codes for a normal end of a connection: it is complete, or one side goes away."""
 
 _MAX_CONTROL_PAYLOAD = 125
 _MAX_HEAD = 14
@@ -34,9 +34,9 @@ class Part(NamedTuple):
     """A part of a data message, or a whole control frame."""
 
     opcode: int
-    """Of the message, also in a continuation frame."""
+    """Opcode of the whole message, also for a part from a continuation frame."""
     payload: bytes
-    """Without the mask."""
+    """Payload bytes, without the mask."""
     ended: bool
     """Whether the message is complete."""
     end: int
@@ -56,7 +56,7 @@ class FrameReader:
         self._reserved = 0 if extensions else 0x70
         self._head = b""
         self._left: int | None = None
-        """Bytes of the frame's payload that have not arrived; None between frames."""
+        """Number of bytes of the frame's payload that have not arrived; None between frames."""
         self._fin = False
         self._opcode = 0
         self._mask = b""
@@ -109,7 +109,7 @@ class FrameReader:
         return Part(opcode, payload, ended, end)
 
     def _read_head(self, data: bytes, at: int) -> int:
-        """Take bytes of a frame's head. Return the position behind them."""
+        """Take bytes of a frame's head. Return the position after the last byte taken."""
         begun = len(self._head)
         head = self._head + data[at : at + _MAX_HEAD - begun]
         size = _head_size(head)
