@@ -18,7 +18,7 @@ from openclaw_egress.spool.writer import Spool, SpoolError
 log = logging.getLogger("openclaw_egress")
 
 SEVERAL_CLIENTS = "several"
-"""The client in a summary record that counts the denials of several clients."""
+"""Value of the client in a summary record that counts denials of several clients."""
 
 
 class DecisionLog:

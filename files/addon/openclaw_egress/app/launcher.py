@@ -122,7 +122,7 @@ async def _serve(service: Service) -> None:
     except BaseException:
         service.stop()
         raise
-    from mitmproxy.master import Master  # noqa: PLC0415  (it imports the add-ons' package, which has been replaced before)
+    from mitmproxy.master import Master  # noqa: PLC0415  (it imports the add-ons' package, which `_addon` replaces first)
 
     loop = asyncio.get_running_loop()
     uninstall = resolver.install(loop)

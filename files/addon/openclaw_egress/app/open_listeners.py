@@ -20,7 +20,7 @@ LISTEN_SECONDS = 10.0
 """Timeout for a change of listeners, and the delay before the next attempt after a failed one."""
 
 type ApplyListeners = Callable[[Mapping[int, str]], Future[None]]
-"""Open and close listeners until exactly these are open: port and name of the class.
+"""A function that opens and closes listeners until exactly the given ones are open: class names by port.
 
 If one cannot open, the open listeners stay unchanged, and the future raises ListenError.
 """

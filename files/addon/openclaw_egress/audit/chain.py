@@ -104,7 +104,7 @@ class Ledger:
         return self.first + len(self.states) - 1
 
     def digest(self, seq: int) -> bytes:
-        """Return the SHA-256 of a line of this part, or of the line before it."""
+        """Return the SHA-256 of a covered line, or of the line before the first one."""
         if seq == self.first - 1:
             return self.before
         at = 32 * (seq - self.first)

@@ -489,7 +489,7 @@ def _libc() -> Any:
 
 
 def tune_allocator() -> None:
-    """Make glibc return the memory of bodies to the kernel: map blocks of 256 KiB and more singly; use only two arenas.
+    """Make glibc return the memory of bodies to the kernel: allocate blocks from 256 KiB on by mmap; use two arenas.
 
     By default glibc raises this threshold up to 32 MiB, and freed bodies leave holes in its heap.
     """

@@ -1,4 +1,4 @@
-"""The relay of a WebSocket: it forwards frames byte for byte, and records those of an inspected host before.
+"""The relay of a WebSocket: it forwards frames byte for byte, and first records those of an inspected host.
 
 mitmproxy's own layer is not used, because it keeps a message of any size in memory.
 """

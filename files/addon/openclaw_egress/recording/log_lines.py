@@ -150,7 +150,7 @@ class _Bulky(NamedTuple):
 
 
 def _split(fields: dict[str, Any]) -> tuple[dict[str, Any], deque[tuple[tuple[str, ...], str]]]:
-    """Return the fields without the largest ones, and these as pieces: their paths, and texts encoded as JSON."""
+    """Return the fields that stay in the first line, and pieces of the others: path, and a part of the text as JSON."""
     kept = {key: dict(value) if isinstance(value, dict) else value for key, value in fields.items()}
     found: list[_Bulky] = []
     for path, holder in _bulky_places(kept):

@@ -21,7 +21,7 @@ class Messages:
 
     count: int = 0
     size: int = 0
-    """Sum of the payloads' bytes, without frames and separators."""
+    """Number of payload bytes of all messages, without frames and separators."""
     sizes: list[int] = field(default_factory=list)
     """Number of bytes of each of the first `MAX_SIZES` messages."""
 

@@ -82,7 +82,7 @@ class Retention:
             pass
 
     def prune(self, lines: str, needed: int, *, whole: bool = True) -> bool:
-        """Delete the oldest of the selected rows: ``needed`` bytes, at most a slice. The ledger keeps their hashes.
+        """Delete the oldest selected rows, to free ``needed`` bytes, at most a slice. The ledger keeps their hashes.
 
         With ``whole``, delete all lines of an exchange together.
         """

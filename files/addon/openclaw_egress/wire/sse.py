@@ -29,7 +29,7 @@ class Event:
 class EventStream:
     """Parser of one stream. `max_event_bytes` bounds the lines of one event; `dropped` counts longer events.
 
-    `other`: lines that are neither fields nor comments, complete or at the end; the first `MAX_OTHER_BYTES` of them.
+    `other`: the first `MAX_OTHER_BYTES` of lines that are neither fields nor comments, with an incomplete last line.
     """
 
     def __init__(self, max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES) -> None:

@@ -68,7 +68,7 @@ class FrameReader:
 
     @property
     def between(self) -> bool:
-        """Return whether no frame and no message is incomplete."""
+        """Return whether all frames and messages so far are complete."""
         return self._left is None and not self._head and self._message is None
 
     def feed(self, data: bytes) -> Iterator[Part]:
@@ -155,7 +155,7 @@ class FrameReader:
 
 
 def _head_size(head: bytes) -> int:
-    """Return the number of bytes of a frame's head, as far as its beginning shows it."""
+    """Return the size of a frame's head, as far as the received bytes determine it."""
     if len(head) < 2:
         return 2
     length = head[1] & 0x7F
