@@ -73,7 +73,7 @@ class DecisionLog:
         )
 
     def tunnel_ended(self, tunnel: Tunnel) -> None:
-        """Record the metadata of a tunnel; its bytes were not read."""
+        """Record the metadata of a tunnel, whose content the proxy does not read."""
         now = time.time_ns()
         attributes: dict[str, str | int | float | bool | list[str]] = {
             semconv.HTTP_REQUEST_METHOD: "CONNECT",

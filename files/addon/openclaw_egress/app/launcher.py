@@ -72,7 +72,7 @@ class _Addons(addonmanager.AddonManager):
 
     async def trigger_event(self, event: hooks.Hook) -> None:
         """Extend the original: call only the add-ons that have this hook."""
-        # mitmproxy appends to this list, or replaces it.
+        # mitmproxy changes the list of add-ons (`chain`) or replaces it: then look for their hooks again.
         if (seen := (id(self.chain), len(self.chain))) != self._seen:
             self._hooked, self._seen = {}, seen
         hooked = self._hooked.get(event.name)
@@ -88,7 +88,7 @@ class _Addons(addonmanager.AddonManager):
 
 
 class _Started:
-    """The add-on that logs the start once every listener is open, and stops the proxy if one is not."""
+    """The add-on that logs the start once every listener is open, and stops the proxy if a listener fails to open."""
 
     def __init__(self, service: Service, server: Any, shutdown: Callable[[], None]) -> None:
         self._service, self._server, self._shutdown = service, server, shutdown
@@ -173,7 +173,7 @@ async def _serve(service: Service) -> None:
     try:
         await master.run()
     except SystemExit:
-        # mitmproxy exits this way, before `running`, if a listener does not open.
+        # mitmproxy raises SystemExit, before it calls `running`, if a listener does not open.
         started.running()
         if started.problem is None:
             raise

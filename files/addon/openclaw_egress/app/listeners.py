@@ -52,7 +52,7 @@ def check_ports(settings: Settings, policy: Policy) -> None:
     """Refuse a class whose listener has the port of health or metrics.
 
     Raises:
-        SettingsError: names class and port.
+        SettingsError: a listener has such a port; the message names class and port.
     """
     for variable, kind, port in (
         ("EGRESS_HEALTH_PORT", "health port", settings.health_port),
@@ -70,7 +70,7 @@ def check_listeners(host: str, classes: Iterable[tuple[str, int]]) -> None:
     """Bind and release each listener, so that a port in use stops the start before anything else begins.
 
     Raises:
-        ListenError: the first listener that cannot open.
+        ListenError: a listener cannot open; the message names the first one.
     """
     for name, port in classes:
         try:

@@ -88,7 +88,7 @@ class PolicyReloader:
         self._listeners.close(previous, policy)
 
     def _prepare_ca(self, policy: Policy) -> None:
-        """Check that the CA covers a new policy; if this proxy created the CA, create one that does.
+        """Check that the CA covers a new policy. If it does not and this proxy created the CA, create a new one.
 
         Raises:
             CAError: the current CA does not cover the policy yet.

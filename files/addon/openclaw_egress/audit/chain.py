@@ -61,7 +61,7 @@ class Ledger:
     earliest_ns: int = 0
     latest_ns: int = 0
     before: bytes = bytes.fromhex(GENESIS)
-    """SHA-256 of the line before the first."""
+    """SHA-256 of the line before the first covered line."""
     problems: list[str] = field(default_factory=list)
     """Damage of the ledger itself."""
     pruned: int = 0
@@ -95,7 +95,7 @@ class Ledger:
         return ledger
 
     def __len__(self) -> int:
-        """Return the number of lines."""
+        """Return how many lines this part of the ledger covers."""
         return len(self.states)
 
     @property
@@ -133,7 +133,7 @@ class _Signatures:
     def __init__(self, is_signed: SignatureCheck | None) -> None:
         self._is_signed = is_signed
         self.newest = 0
-        """Newest line that a valid signature covers."""
+        """Number of the newest line that a valid signature covers."""
         self._oldest_valid = 0
         self._unsigned: list[int] = []
 

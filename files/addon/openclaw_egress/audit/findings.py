@@ -28,7 +28,7 @@ class FindingCode(StrEnum):
     SIGNATURE = "signature"
     """A checkpoint is not signed with the instance's key."""
     SPOOL = "spool"
-    """The ledger of the spool is damaged."""
+    """The ledger or a stored line of the spool is damaged."""
 
 
 @dataclass(frozen=True, slots=True)

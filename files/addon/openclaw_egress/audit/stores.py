@@ -151,7 +151,7 @@ class VictoriaLogs(_Reader):
         """Yield the lines of an instance; see `Store.lines`. The order within a day is not defined."""
         query = f'{{"service.instance.id"="{instance_id}"}} | fields _time, _msg'
         for start in range(start_ns, end_ns, _WINDOW_NS):
-            # `end` is inclusive here.
+            # Subtract 1, because VictoriaLogs includes `end` in the range.
             end = min(end_ns, start + _WINDOW_NS) - 1
             response = self._get(
                 "/select/logsql/query", {"query": query, "start": start, "end": end}, preload_content=False

@@ -130,7 +130,7 @@ class Exporter:
         self._last_success: float | None = None
         self._oldest: _Oldest | None = None
         self._sent: dict[int, str] = {}
-        """Lines that the destination may already have, from a push that it did not acknowledge, with its response."""
+        """Lines that the destination may have from an unacknowledged push, each with the message of the response."""
         self._alone = _Alone()
         self._horizon_ns: int | None = None
         self._horizon_until = 0.0
@@ -158,7 +158,7 @@ class Exporter:
         ``None`` unless the last attempt failed; times are Unix seconds.
         """
         stats = self._spool.stats()
-        # Read it once: the exporter's thread may change it meanwhile.
+        # Read `_oldest` once, because the exporter's thread may change it meanwhile.
         oldest = self._oldest
         failed = self._status in ("retrying", "misconfigured")
         return {

@@ -239,7 +239,7 @@ class HttpSettings:
     headers: dict[str, str]
     tls: dict[str, str | None]
     timeout: float
-    """Seconds."""
+    """Timeout in seconds."""
     compression: str
     """The configured compression in lower case; empty if none is configured."""
 
@@ -337,7 +337,8 @@ class Sender:
                 Cause.CA_KEY_USAGE if "key usage" in text else Cause.CERTIFICATE,
             )
         timed_out = isinstance(error, urllib3.exceptions.TimeoutError)
-        if timed_out and not isinstance(error, urllib3.exceptions.NewConnectionError):  # a subclass of TimeoutError
+        # NewConnectionError is a subclass of TimeoutError.
+        if timed_out and not isinstance(error, urllib3.exceptions.NewConnectionError):
             return PushResult(
                 Verdict.RETRY,
                 f"{self.where}: no response within {self.timeout:g} s",

@@ -22,7 +22,7 @@ log = logging.getLogger("openclaw_egress")
 WARN_AT = 0.8
 """Share of a budget at which a warning is logged."""
 HOUR, DAY = 1, 24
-"""Periods in hours."""
+"""Lengths of the budget periods, in hours."""
 
 
 class Budget(NamedTuple):

@@ -12,7 +12,7 @@ from collections import defaultdict
 
 
 class FairScheduler:
-    """The queues of connections that wait to continue, by listener."""
+    """The queues of connections that wait to continue, one queue for each listener."""
 
     def __init__(self) -> None:
         self._queues: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)

@@ -7,9 +7,9 @@ The limits bound the memory and the time that one client can use:
 - bytes that the client sends before it has received the previous response;
 - a tunnel in which the client sends nothing.
 
-A refused request gets its response at once, not after its body; the rest of the body is then read and discarded up to
-a limit. ``http1_responses`` limits the heads of server responses. ``http1_chunks`` drops trailers, which a recipient
-may do (RFC 9110, section 6.5.1), because mitmproxy raises on them.
+A refused request gets its response immediately, not after its body; the rest of the body is then read and discarded,
+up to a limit. ``http1_responses`` limits the heads of server responses. ``http1_chunks`` drops trailers, which a
+recipient may do (RFC 9110, section 6.5.1), because mitmproxy raises on them.
 
 Heads and chunks are checked on the bytes as received (``http1_syntax``), before mitmproxy normalises them. Every
 refusal goes through ``refuse``, which records it: mitmproxy's own error pages are never sent.
@@ -129,7 +129,7 @@ class BoundedHttpLayer(layers.HttpLayer):
         memory.watch(context.client, self)
 
     def make_stream(self, stream_id: int) -> Commands:
-        """Extend the original with a stream that responds to refused requests at once."""
+        """Extend the original with a stream that responds to refused requests immediately."""
         self.streams[stream_id] = PromptStream(self.context.fork(), stream_id)
         yield from self.event_to_child(self.streams[stream_id], events.Start())
 
@@ -138,7 +138,7 @@ class PromptStream(http_layers.HttpStream):
     """A stream that sends a response set by a hook without waiting for the request's body."""
 
     def state_wait_for_request_headers(self, event: RequestHeaders) -> Commands:
-        """Extend the original: send a response at once if a hook has set one."""
+        """Extend the original: if a hook has set a response, send it immediately."""
         yield from super().state_wait_for_request_headers(event)
         if event.end_stream or self.client_state != self.state_consume_request_body or self.flow.response is None:
             return
@@ -228,7 +228,7 @@ class BoundedHttp1Server(StrictBodies, Http1Server):
             yield commands.RequestWakeup(self._tick)
         elif isinstance(event, events.DataReceived):
             yield from self._check_buffer(len(event.data))
-        # More bytes of the same head do not restart its timeout: a client could send it byte by byte.
+        # Do not restart the timeout of a head for more bytes of it, because a client could send it byte by byte.
         if self._doing != before or self.state != self.read_headers or not had:
             self._since = time.monotonic()
 
@@ -239,7 +239,7 @@ class BoundedHttp1Server(StrictBodies, Http1Server):
     # ── size ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     def read_headers(self, event: events.ConnectionEvent) -> Commands:
-        """Accept a well-formed head within the limits. Refuse any other as soon as its bytes prove it."""
+        """Accept a well-formed head within the limits. Refuse any other head as soon as its bytes prove a violation."""
         if not isinstance(event, events.DataReceived):
             if self.buf:
                 method = _method(bytes(self.buf))

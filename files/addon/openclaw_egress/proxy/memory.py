@@ -73,7 +73,7 @@ whose ``expected`` returns how many it will keep.
 """
 
 PATIENCE = 4
-"""Factor of ``wait_seconds`` for a response or a partly sent body whose class makes progress."""
+"""Factor for ``wait_seconds``: a response or a partly sent body waits longer while its class makes progress."""
 
 LOOK_SECONDS = 1.0
 """Interval at which a waiting connection is checked for a client that has disconnected."""
@@ -132,7 +132,7 @@ class Accounts:
         self._wake_scheduled = False
         self._trim_from = 0
         self._collects = False
-        """Whether a full collection is due."""
+        """Whether a full garbage collection is due."""
         self._next_collection = 0.0
 
     # ── accounts ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -151,7 +151,7 @@ class Accounts:
         self.budget.add(class_name, CONNECTION_BYTES)
 
     def close(self, handler: server.ConnectionHandler) -> None:
-        """Release the whole charge of a connection."""
+        """Release all memory that is charged to a connection."""
         if (account := self._accounts.pop(handler.client.id, None)) is not None:
             self._charge(account, 0)
 
@@ -205,7 +205,7 @@ class Accounts:
             return
         request = read is handler.client
         if account.refused is not None:
-            # The rest of a refused body is read and discarded.
+            # Do not charge the rest of a refused body, which is read and discarded.
             return
         if account.class_name not in self._waiting and self.budget.fits(
             account.class_name, needs - account.charged, request=request
@@ -466,7 +466,7 @@ def _has_left(account: Account) -> bool:
 
 @contextlib.contextmanager
 def _paused(io: server.ConnectionIO) -> Iterator[None]:
-    """Read no byte from a socket inside this context."""
+    """Pause reading from a socket inside this context."""
     transport: Any = io.writer.transport if isinstance(io.writer, asyncio.StreamWriter) else None
     mine = transport is not None and not transport.is_closing() and transport.is_reading()
     if mine:

@@ -18,7 +18,7 @@ def safe_options(confdir: Path, trusted_ca: Path) -> dict[str, Any]:
     return {
         # Connect only after a decision, and use each connection only for the destination it was opened for.
         "connection_strategy": "lazy",
-        # Inspected hosts use HTTP/1.1: no connection coalescing, no downgrade attacks.
+        # Use HTTP/1.1 for inspected hosts, to exclude connection coalescing and downgrade attacks.
         "http2": False,
         "http3": False,
         # Refuse bytes that are not HTTP, because they would bypass the hooks.

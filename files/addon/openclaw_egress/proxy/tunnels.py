@@ -19,7 +19,7 @@ class Tunnel:
     code: str
     begin_ns: int
     sent: int = 0
-    """Bytes from the client; ``received`` counts the bytes to it."""
+    """Number of bytes from the client; ``received`` is the number of bytes to the client."""
     received: int = 0
 
 

@@ -54,7 +54,7 @@ class Journal[Recorded: Exchange](Protocol):
     """The part of the recorder that writes to the spool. Each method raises `SpoolError` if it cannot."""
 
     def now(self) -> int:
-        """Return the time in Unix nanoseconds."""
+        """Return the current time in Unix nanoseconds."""
 
     def open(self) -> Recorded:
         """Return a new exchange with the headers of the handshake. It is not in the spool yet."""

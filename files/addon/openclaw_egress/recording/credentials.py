@@ -112,7 +112,8 @@ _NAME = (
     f"|(?:{'|'.join(_TOKENS.split())})~token|(?:{'|'.join(_KEYS.split())})~key|authorization|client~assertion"
     "|device~code|code~verifier|saml~response)|token|jwt|assertion|grant~type|pwd|credentials?|auth|user~code"
 ).replace("~", r"\n?")
-# name="user[password]" in multipart and XML; <name>password</name>; {"name": "client_secret", "value": …}
+# A secret's name can itself be a value: name="user[password]" in multipart and XML; <name>password</name>;
+# {"name": "client_secret", "value": …}
 _PAIRS = [
     (label, re.compile(label + rf"""(?:["\n]{{0,8}}+[:=]\n{{0,8}}+"?|>\n{{0,8}}+)(?:{_NAME})\]?["\n;<]""".encode()))
     for label in (b"name", b"key", b"field", b"id")
@@ -223,7 +224,7 @@ class CredentialScan:
         if self._opaque and self._is_opaque(data):
             self.unreadable()
             return
-        if b"\0" in data:  # as in UTF-16 and UTF-32
+        if b"\0" in data:  # UTF-16 and UTF-32 contain NUL bytes
             data = data.replace(b"\0", b"")
         data = self._held + data
         # Hold back an escape sequence that may continue in the next chunk.
@@ -292,7 +293,7 @@ def _has_shape(text: bytes, start: int) -> bool:
 
 
 def scan_for(host: str, path: str, content_type: str | None) -> CredentialScan | None:
-    """Return a scan for a body that is not a token endpoint's, or ``None`` at the path of a model API."""
+    """Return a scan for a body outside of token endpoints; ``None`` at the path of a model API."""
     if is_model_api(host, path):
         return None
     return CredentialScan(content_type, strict=_CREDENTIAL_LIKE.search(path) is not None)

@@ -39,7 +39,7 @@ class Key(NamedTuple):
 
     @classmethod
     def of_class(cls, class_name: str, *, enforced: bool) -> Key:
-        """Return the key that counts the whole class."""
+        """Return the key by which all denials of a class are counted together."""
         return cls(class_name, ANY, 0, ANY, Code.VARIOUS, enforced)
 
 

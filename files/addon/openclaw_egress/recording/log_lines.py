@@ -26,7 +26,7 @@ MAX_ATTRIBUTE_BYTES = 1024
 MAX_LIST_ITEMS = 16
 MAX_ATTRIBUTES = 96
 MAX_ATTRIBUTES_BYTES = 48_000
-"""Limit for all names and values of a line together."""
+"""Limit in bytes for the attributes of a line: all names and values together."""
 SEVERITY_NUMBERS = {"INFO": 9, "WARN": 13, "ERROR": 17}
 
 _CHAIN_BYTES = 128  # room for {"seq":…,"prev":"…",
@@ -75,12 +75,12 @@ def make_lines(
         text = _json(fields)
         if _size(text) + _CHAIN_BYTES <= MAX_LINE_BYTES:
             return [replace(line, json=text)]
-        del text  # as long as the bodies: free it before their parts are made
+        del text  # The text is as long as the bodies: free it before the split.
     kept, pieces = _split(fields)
     count = len(pieces)
     kept["parts"] = count
     lines = [replace(line, json=_json(kept), attributes={**line.attributes, semconv.PART_COUNT: count})]
-    while pieces:  # free each piece when its line has it
+    while pieces:  # Free each piece once a line contains it.
         path, encoded = pieces.popleft()
         lines.append(_part(line, path, encoded, len(lines), count))
     return lines
@@ -240,7 +240,7 @@ def _json(value: Any) -> str:
     try:
         return msgspec.json.encode(value, enc_hook=str).decode()
     except (ValueError, TypeError, OverflowError, RecursionError):
-        pass  # lone surrogates, integers beyond 64 bits, keys that are not text
+        pass  # msgspec refuses lone surrogates, integers beyond 64 bits, and keys that are not text.
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
     return text if text.isascii() else text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
 

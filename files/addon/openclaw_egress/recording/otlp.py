@@ -88,7 +88,7 @@ def encode_record(line: Line, text: str, time_ns: int) -> bytes:
 def _value(value: AttributeValue) -> AnyValue:
     if isinstance(value, str):
         return AnyValue(string_value=value)
-    if isinstance(value, bool):  # before int, of which it is a subclass
+    if isinstance(value, bool):  # Check bool before int, because bool is a subclass of int.
         return AnyValue(bool_value=value)
     if isinstance(value, int):
         return AnyValue(int_value=value)

@@ -36,7 +36,7 @@ from openclaw_egress.recording.log_lines import (
 from openclaw_egress.recording.redaction import MAX_URL_BYTES, clean_text, truncate_utf8
 
 OUTCOMES = ("complete", "client_aborted", "upstream_error", "interrupted")
-"""How an exchange can end."""
+"""All ways in which an exchange can end."""
 Headers = Sequence[tuple[str, str]]
 
 _TRANSPORT_ERRORS = """timeout connect_error dns_error tls_error protocol_error connection_reset upstream_closed
@@ -90,7 +90,7 @@ class ExchangeRecord:
     client: str = ""
     """IP address of the client."""
     outcome: str = "complete"
-    """One of `OUTCOMES`."""
+    """The way in which the exchange ended: one of `OUTCOMES`."""
     rule: str = ""
     reason: str = ""
     code: str = ""
@@ -138,7 +138,7 @@ class DeniedRecord:
     port: int
     rule: str
     code: str
-    """One of `codes.Code`."""
+    """Code of the denial: one of `codes.Code`."""
     reason: str
     client: str = ""
     address: str | None = None

@@ -72,7 +72,7 @@ class Flusher:
         self.problem: str | None = None
         """Error of the thread's last round; None if it succeeded."""
         self.stopping = threading.Event()
-        """Set when the thread must end."""
+        """Event that is set when the thread must end."""
         self.thread: threading.Thread | None = None
 
     def start(self, seconds: float) -> None:

@@ -20,7 +20,7 @@ _MADE_HERE = {"id", "class_name", "request_body", "response_body", "response_fac
 
 
 class Journal:
-    """The rows of ``exchanges`` and ``chunks``. The caller owns the connection's transactions."""
+    """The rows of the tables ``exchanges`` and ``chunks``. The caller owns the connection's transactions."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db

@@ -61,7 +61,7 @@ class Retention:
         return self._blocks and self.used_bytes >= self.max_bytes
 
     def enforce(self) -> None:
-        """Prune the spool if it is over its limit. Log a failure, do not raise: the caller's data is committed."""
+        """Prune the spool if it is over its limit. Log a failure and do not raise: the caller's data is committed."""
         if self.used_bytes <= self.max_bytes:
             return
         try:

@@ -83,7 +83,7 @@ COLUMNS = _columns()
 """Columns by field name."""
 FLAGS = tuple(name for name, hint in get_type_hints(Row).items() if hint == bool | None)
 ATTRIBUTES = {column.name: column.attribute for column in COLUMNS.values() if column.attribute}
-"""Attribute of each column that has one."""
+"""Names of attributes by column, for the columns that store an attribute."""
 
 
 def absent_until(version: int) -> dict[str, str]:

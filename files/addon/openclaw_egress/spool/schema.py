@@ -131,7 +131,7 @@ def create_file(path: Path) -> None:
     """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Only if absent: closing a descriptor of an open database would release SQLite's locks on it.
+        # Open it only if it is absent: closing a descriptor of an open database would release SQLite's locks.
         if not path.exists():
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     except OSError as error:
@@ -240,7 +240,7 @@ def check_schema(connection: sqlite3.Connection, path: Path, *, complete: bool =
     """Refuse a file of a newer schema, a file that is not a spool, and one that lacks a column.
 
     Args:
-        connection: to the file.
+        connection: a connection to the file.
         path: the file, for the message.
         complete: whether an absent table is an error; otherwise the caller creates it.
 

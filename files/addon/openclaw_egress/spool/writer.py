@@ -175,7 +175,7 @@ class Spool:
         try:
             self._settle(left)
         except SpoolError:
-            # Do not fail: unrecorded exchanges are refused, and the flush thread retries.
+            # Do not raise: the flush thread retries, and until then the proxy refuses exchanges.
             with self._storage.lock:
                 self._left = left | self._left
             return 0
@@ -371,7 +371,7 @@ class Spool:
         self._after_commit()
 
     def dead_letter(self, seqs: Sequence[int], why: str) -> None:
-        """Mark lines that the destination refuses for good. They stay stored, and a line names them with the reason."""
+        """Mark lines that the destination refuses for good. The lines stay stored; a new line records the reason."""
         self._queue.dead_letter(seqs, why)
         self._after_commit()
 

@@ -69,7 +69,7 @@ class TopLevelMembers:
         try:
             kept = _decoder(names).decode(data)
             values = {name: bytes(getattr(kept, f"m{number}")) for number, name in enumerate(names)}
-            del kept  # it refers to the caller's buffer
+            del kept  # Free it, because it refers to the caller's buffer.
             if any(len(value) > MAX_MEMBER_BYTES for value in values.values()):
                 return False
             # msgspec checks neither UTF-8 nor the length of integers inside raw values.
@@ -137,7 +137,7 @@ class TopLevelMembers:
         if mark == b"{" and not leading:
             self._depth = 1
         else:
-            # Not an object: nothing to find.
+            # The text is not an object, so there is nothing to find.
             self.ended = True
 
     def _name_over(self) -> None:
