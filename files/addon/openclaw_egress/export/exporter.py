@@ -1,17 +1,18 @@
 """The exporter: a thread that sends the spool's lines to the destination, at least once, in order.
 
-The exporter never delays traffic and never gives up: it retries with growing pauses, without end. If the destination
-will never accept a record, the exporter finds the record by halving the push, because a response does not name the
-record, and dead-letters it. Halving is safe: the destination keeps the valid records of a refused push and recognises
-them when they are sent again. If the destination refuses because of a setting, the records are not at fault: they
-wait, and `Exporter.state` says what to fix.
+The exporter never delays traffic and never gives up: it retries with growing pauses, without end.
+
+A record that the destination will never accept becomes a dead letter. A response does not name the record, so the
+exporter finds it by halving the push. Halving is safe: the destination keeps the valid records of a refused push and
+recognises them when they are sent again. If the destination refuses because of a setting, the records are not at fault:
+they wait, and `Exporter.state` says what to fix.
 
 Four rules follow from Loki's behaviour:
 
 1. A push spans at most 30 minutes. Loki keeps the valid records of a refused push, and refuses records that are one
    hour behind the newest of their stream: a longer push could not be repeated.
 2. A repeated failure with any status halves the push: the response to a push that is too large can be 429, 500, 503,
-413, a timeout or a reset, every time. The next push starts at the size that was accepted.
+   413, a timeout or a reset, every time. The next push starts at the size that was accepted.
 3. A line that fails alone is dead-lettered only if the destination accepts a small probe after each of its failures.
    While the destination accepts nothing, every line waits.
 4. A line that is too far ahead of the destination's clock waits for its time. Earlier lines, whenever committed, go

@@ -1,8 +1,8 @@
 """Connection grants: without one, no outgoing connection is opened.
 
 An allowing decision writes a `ConnectionGrant` for one client connection, host and port, with the addresses that were
-resolved and checked. Without a grant the proxy opens no connection, even after a bug or an exception in a hook, or
-if a layer of mitmproxy tries to connect without a decision.
+resolved and checked. Without a grant the proxy opens no connection. This holds even after a bug or an exception in a
+hook, or if a layer of mitmproxy tries to connect without a decision.
 """
 
 from __future__ import annotations

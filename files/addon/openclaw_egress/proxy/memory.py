@@ -2,8 +2,8 @@
 
 The memory of a connection is measured, not counted: after each event, its buffers, bodies and captures are added up.
 Memory that is freed therefore cannot stay charged. If the class has no room, the proxy stops reading from the
-connection until there is room (the sender's TCP window closes). After ``wait_seconds`` the exchange is refused, so that
-exchanges that hold memory and need more cannot block each other without end.
+connection until there is room (the sender's TCP window closes). After ``wait_seconds`` the exchange is refused.
+Otherwise exchanges that hold memory and need more could block each other forever.
 
 Some memory is not charged, but bounded. It belongs to the half of the process's memory that the default budget leaves
 free (``memory_budget.default_budget``):
@@ -372,7 +372,7 @@ def _needs(account: Account) -> int:
     held = ahead = 0
     for layer in account.layers:
         for side in layer.connections.values():
-            # A layer below TLS has no buffer of this name. Most buffers are empty.
+            # A layer below TLS has no attribute `buf`. Most buffers are empty.
             if buffer := getattr(side, "buf", None):
                 held += len(buffer)
         for stream in layer.streams.values():

@@ -136,7 +136,7 @@ class ServedCA:
         self._seen = ()
 
     def settle(self) -> bool:
-        """Wait until the event loop serves the CA that :meth:`look` found; return False after `SETTLE_SECONDS`."""
+        """Wait until the event loop serves the CA that :meth:`look` has read; return False after `SETTLE_SECONDS`."""
         return self._settled.wait(SETTLE_SECONDS)
 
     @property

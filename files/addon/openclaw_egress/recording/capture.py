@@ -77,7 +77,7 @@ class BodyCapture:
     def finish(self, *, whole: bool = True) -> None:
         """End the body; ``whole`` says whether its end was received.
 
-        An encoded body that broke off is kept as far as it decodes.
+        If an encoded body ends too early, the capture keeps the part that can be decoded.
         """
         self._damaged = self._decoder.error is not None
         self._whole = whole
@@ -284,7 +284,7 @@ class ExchangeCapture:
 
     @property
     def scanned(self) -> bool:
-        """Return whether the bodies are scanned for credentials. If so, write no byte of a body before its end."""
+        """Return whether the bodies are scanned for credentials. If so, no byte may be written before a body ends."""
         return self._request_scan is not None
 
     def request_chunk(self, wire: bytes) -> Iterator[bytes]:

@@ -4,13 +4,16 @@ The rule, in order:
 
 1. At a token endpoint (`redaction.is_token_endpoint`) no body is kept.
 2. At a path of a model API (`llm.registry.is_model_api`) each body is kept exactly, because prompts and completions may
-quote keys.
-3. At any other path both bodies of the exchange are withheld if one of them holds a credential field with a value
-   (JSON, JSON lines, form, multipart, XML, YAML, event stream, text), a value with the shape of a known key, or bytes
-   that cannot be read: an unknown or invalid content coding, or a binary type at a path of sessions or accounts.
+   quote keys.
+3. At any other path both bodies of the exchange are withheld if one of them holds:
+   - a credential field with a value (JSON, JSON lines, form, multipart, XML, YAML, event stream, text);
+   - a value with the shape of a known key;
+   - bytes that cannot be read: an unknown or invalid content coding, or a binary type at a path of sessions or
+     accounts.
 
 The scan works on bytes and does not parse, so the form and the content type of a body do not matter. It takes chunks of
-any size, in linear time and with a bounded carry-over; the verdict does not depend on where chunks are cut.
+any size, in linear time, and keeps a bounded number of bytes between chunks. The result does not depend on where chunks
+are cut.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 One process writes it; a lock file ensures that. Every method that writes is one transaction, and its result survives
 ``kill -9``. The flush thread flushes to the disk once a second, so a power failure can lose the last second.
 
-The parts: `storage` owns the file and its transactions, `ledger` appends lines to the hash chain, `journal` holds
-exchanges in progress, `retention` keeps the limit, `export_queue` serves the exporter, and `flusher` is the flush
+The parts: `storage` owns the file and its transactions, `ledger` appends lines to the hash chain, and `journal` holds
+exchanges in progress. `retention` enforces the limit, and `export_queue` serves the exporter. `flusher` is the flush
 thread, which also runs the operator's `commands`. `Spool` connects them. Commands read the file with `reader`.
 """
 

@@ -1,11 +1,15 @@
 """Incremental, bounded decoding of content codings.
 
-Input comes in chunks of any size. Output comes in pieces of about 64 KB and stops at a limit, so that one call can
-never return a gigabyte (32 KB of zstd can hold one). Invalid data never raises: it sets `BodyDecoder.error`.
+Input comes in chunks of any size. Output comes in pieces of about 64 KB and stops at a limit, because 32 KB of
+zstd can decode to a gigabyte. Invalid data never raises: it sets `BodyDecoder.error`.
 
-Codings: gzip (several members too), deflate (with the zlib header, as RFC 9110 requires, and without it, as many
-servers send it), br (RFC 7932), zstd (RFC 8878, windows up to 8 MB as RFC 9659 requires), identity, and lists of these
-(RFC 9110, 8.4).
+Codings:
+
+- gzip, with one or several members;
+- deflate, with the zlib header, as RFC 9110 requires, or without it, as many servers send it;
+- br (RFC 7932);
+- zstd (RFC 8878), with windows up to 8 MB, as RFC 9659 requires;
+- identity, and lists of these codings (RFC 9110, section 8.4).
 """
 
 from __future__ import annotations

@@ -136,8 +136,8 @@ def connection_options(values: Iterable[bytes]) -> set[bytes]:
 def connection_problem(values: Iterable[bytes]) -> str | None:
     """Return why a request's Connection fields are refused; None if they are valid.
 
-    If Connection names a field such as Host or Content-Length, a proxy that removes the field changes the message's
-    destination or the end of its body for the next recipient.
+    Connection could name a field such as Host or Content-Length. A proxy that removes it would change the destination
+    of the message, or the end of its body, for the next recipient.
     """
     if connection_options(values) & END_TO_END:
         return "Connection names a field that is not for one hop"
