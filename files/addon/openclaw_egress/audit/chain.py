@@ -2,8 +2,8 @@
 
 Two checks exist. `against_ledger` compares lines with the spool's ledger, which keeps number and hash of every line: it
 finds every edit, gap and forgery. `by_itself` needs only the lines, such as an exported file on another machine: it
-finds every edit and gap between the first and the last line. It finds that lines at the end were removed only with a
-hash from elsewhere, such as a checkpoint in the container's log.
+finds every edit and gap between the first and the last line. To find removed lines at the end, it needs a hash from
+elsewhere, such as a checkpoint in the container's log.
 """
 
 from __future__ import annotations

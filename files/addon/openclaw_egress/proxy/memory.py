@@ -10,8 +10,8 @@ free (``memory_budget.default_budget``):
 
 * One read can exceed the charge by `READ_ROOM`, and by :data:`CLAIM_BYTES` of decoded output if the body is compressed.
 * The event loop does one of these at a time: scan a slice of 128 KiB for credentials, append a piece to the journal, or
-  build and commit a record. For each body, a record of text takes 3.4 times ``PROXY_MAX_BODY_SIZE`` for a moment, and
-  one of control characters, which JSON escapes, 14.5 times (measured).
+  build and commit a record. For a moment, each body in the record takes 3.4 times ``PROXY_MAX_BODY_SIZE`` if it is
+  text, and 14.5 times if it consists of control characters, which JSON escapes (measured).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A request is in the spool before its last byte goes upstream. A response is in the spool before its end goes to the
 client. A body of known length within the buffer limit is held until it is committed, unless it is an event stream. All
-other bodies stream, and a tap captures them:
+other bodies stream, and a tap (a stream callable of mitmproxy) captures them:
 
 * For a chunked body, or one until the connection closes, mitmproxy calls the tap once more, without bytes, at the end.
 * For a body of known length, the last byte is the end for the client, so the tap commits before it passes that chunk.

@@ -3,7 +3,7 @@
 ``http``, ``url``, ``server``, ``client``, ``network`` and ``error`` come from ``opentelemetry-semantic-conventions``.
 The ``gen_ai`` names are written out, since that package deprecates its own: they follow the registry
 (``model/gen-ai/registry.yaml``) of the repository open-telemetry/semantic-conventions-genai at commit
-``GENAI_COMMIT``. ``openclaw.egress`` names are ours.
+``GENAI_COMMIT``. This project defines the ``openclaw.egress`` names.
 """
 
 from __future__ import annotations

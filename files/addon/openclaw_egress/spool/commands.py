@@ -1,8 +1,8 @@
 """Commands of the operator about stored lines: send lines again, or delete dead letters for good.
 
-Only the proxy's process writes the spool. `egress dead-letter` and `egress resend` leave a file beside it, and the
-flush thread runs the command within a second, or after the next start. A crash at any moment loses no command
-and repeats none: each transaction stores its progress in ``meta`` (``command_ID``) with its result.
+Only the proxy's process writes the spool. `egress dead-letter` and `egress resend` store a command in a file next to
+the spool. The flush thread runs the command within a second, or after the next start. A crash at any moment loses no
+command and repeats none: each transaction stores its progress in ``meta`` (``command_ID``) with its result.
 """
 
 from __future__ import annotations
@@ -223,7 +223,7 @@ class CommandQueue:
         return self._queue.send_again(seqs, _STATES[command.action], command.why)
 
     def _forget_old(self, db: sqlite3.Connection) -> None:
-        """Delete the results of old commands whose file is deleted."""
+        """Delete the results of old commands whose file no longer exists."""
         oldest = f"{KEY}{time.time_ns() - KEPT_SECONDS * 10**9:020d}"
         waiting = {command_id for _, command_id in self._waiting()}
         keys: list[Any] = db.execute("SELECT key FROM meta WHERE key >= ? AND key < ?", (KEY, oldest)).fetchall()

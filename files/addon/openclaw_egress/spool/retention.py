@@ -1,5 +1,7 @@
 """The spool's limit: which lines are deleted, and in which order, once the spool holds more than ``max_bytes``.
 
+The spool deletes in this order:
+
 1. acknowledged lines; without a destination, the oldest lines;
 2. dead letters, which an operator can also delete (`Retention.give_up`);
 3. with ``full="drop_oldest"``: the oldest pending lines of the class with the most pending bytes, so that no class

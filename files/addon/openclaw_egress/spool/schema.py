@@ -1,6 +1,7 @@
 """The spool's file: tables, opening, and error messages.
 
-SQLite in WAL mode; other tools may read it while the proxy writes (``sqlite3 'file:spool.db?mode=ro'``).
+The file is an SQLite database in WAL mode. Other tools may read it while the proxy writes it
+(``sqlite3 'file:spool.db?mode=ro'``).
 
 ===============  =====================================================================================================
 ``meta``         ``schema_version`` (always 1: versions before ``user_version`` check it), ``instance_id`` (a UUID that
@@ -13,7 +14,7 @@ SQLite in WAL mode; other tools may read it while the proxy writes (``sqlite3 'f
                  destination configured). ``size``: bytes that count against the limit
 ``resources``    encoded OTLP resources, which the records refer to
 ``exchanges``    the journal: exchanges in progress; ``head`` is redacted JSON of the known fields
-``chunks``       the journal: decoded bytes of their bodies, in order
+``chunks``       the journal: decoded bytes of the bodies of these exchanges, in order
 ``usage_hours``  hourly totals of the exchanges; see `usage_totals`
 ===============  =====================================================================================================
 

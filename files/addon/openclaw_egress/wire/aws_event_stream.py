@@ -1,10 +1,10 @@
 """Incremental parser of Amazon's event stream encoding (`application/vnd.amazon.eventstream`).
 
 Source: https://smithy.io/2.0/aws/amazon-eventstream.html. A message is a prelude (total length, length of the headers,
-CRC of both), headers, a payload, and the CRC of everything before it; numbers are big-endian. Only headers with a
-string are kept. As in `botocore`, a wrong CRC, length or header ends the stream: after it no length can be trusted.
-Unlike there, a message has a smaller maximum size: the parser drops and counts a longer one, and continues with the
-next. An incomplete message at the end is dropped.
+CRC of both), headers, a payload, and the CRC of everything before it; numbers are big-endian. The parser keeps
+only headers with a string value. As in `botocore`, a wrong CRC, length or header ends the stream: after it no length
+can be trusted. Unlike in `botocore`, a message has a smaller maximum size: the parser drops and counts a longer one,
+and continues with the next. An incomplete message at the end is dropped.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Lines end in LF, CR or CRLF. One BOM at the start is dropped. A blank line completes an event. An incomplete event at
 the end of the stream is dropped, as browsers and the providers' SDKs do. Unlike in the standard, an event has a maximum
-size: the parser drops and counts a longer one, and continues with the next. It keeps lines that are no fields, up to
-a limit, because a provider can end a stream with an error that is not an event.
+size: the parser drops and counts a longer one, and continues with the next. The parser keeps lines that are no fields,
+up to a limit, because a provider can end a stream with an error that is not an event.
 """
 
 from __future__ import annotations
