@@ -13,7 +13,7 @@ page in the operator's browser can reach that address. Four rules protect it:
 2. **The Host header** must name loopback. A name that an attacker points at loopback (DNS rebinding) does not.
 3. **Fetch metadata.** A browser says where a request comes from. A request of another site or port gets no record.
 4. **The Content Security Policy** (`HEADERS`) permits only the page's own scripts and styles, from files, and no
-   request to another server. A record that gets past the escaping still runs nothing.
+   request to another server. So no script in a record can run, even if the escaping fails.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def new_token() -> str:
 
 
 def is_loopback(host: str | None) -> bool:
-    """Return whether the Host header names loopback, with any port: a tunnel may use another one."""
+    """Return whether the Host header names loopback. Accept any port, because an SSH tunnel may use a different one."""
     try:
         return urlsplit(f"//{host or ''}").hostname in LOOPBACK_NAMES
     except ValueError:
@@ -74,7 +74,7 @@ def is_own_request(site: str | None) -> bool:
 
 
 def local_target(target: str) -> str:
-    """Return the path to show after the login; the first page for anything that leaves this server."""
+    """Return the path to show after the login. For a target on another server, return the path of the first page."""
     if target.startswith("/") and not target.startswith("//") and target.isprintable() and "\\" not in target:
         return target
     return "/"

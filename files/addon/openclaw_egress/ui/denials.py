@@ -1,4 +1,4 @@
-"""The denials of a period in groups, each with the rule that would allow it, and what their classes did otherwise."""
+"""The denials of a period in groups, each with the rule that would allow it, and the classes' allowed traffic."""
 
 from __future__ import annotations
 
@@ -30,18 +30,21 @@ type Allowed = tuple[str, str, str]
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The denials of a period in the spool."""
+    """The denials of a period in the spool, and the allowed traffic of the same period."""
 
     denials: Sequence[Denial] = ()
     allowed: Mapping[Allowed, int] = field(default_factory=dict)
-    """Numbers of exchanges and tunnels."""
+    """Number of exchanges or tunnels for each class, host and event."""
     oldest_ns: int | None = None
     """The time of the oldest line read, if not all could be read in time."""
 
 
 @dataclass(frozen=True, slots=True)
 class HostView:
-    """The exchanges and tunnels of a class with one host: for each kind its number, its name, and the list's query."""
+    """The exchanges and tunnels of a class with one host.
+
+    ``counts`` has the number and the name of each kind, and the query of the list that shows its records.
+    """
 
     host: str
     counts: Sequence[tuple[int, str, str]]
@@ -54,7 +57,7 @@ class ClassView:
     name: str
     hosts: Sequence[HostView]
     more_hosts: int
-    """Number of further hosts; ``more``: of exchanges and tunnels with them."""
+    """Number of hosts left out. ``more`` is the number of exchanges and tunnels with them."""
     more: int
 
 
@@ -73,12 +76,12 @@ class GroupView:
     effect: str
     remedy: Remedy
     records: str
-    """Query of the list with these records; empty if the group has no destination of its own."""
+    """Query of the list that shows these records; empty if the denials concern the class as a whole."""
 
 
 def read_denials(reader: SpoolReader, filters: Filters, clock: Callable[[], float]) -> Found:
-    """Return the denials that match, and what the classes did otherwise in the same time."""
-    # The other conditions, such as the host, select denials.
+    """Return the matching denials, and the allowed traffic of the same period and class."""
+    # The other conditions, such as the host, select only denials.
     period = Filters(since_ns=filters.since_ns, until_ns=filters.until_ns, class_name=filters.class_name)
     allowed: Counter[Allowed] = Counter()
     first, last = reader.find_range(filters.since_ns, filters.until_ns)
@@ -93,7 +96,7 @@ def read_denials(reader: SpoolReader, filters: Filters, clock: Callable[[], floa
 
 
 def class_views(names: Sequence[str], allowed: Mapping[Allowed, int], period: Mapping[str, str]) -> list[ClassView]:
-    """Return what these classes did otherwise, in the order of the names. ``period`` has the conditions of links."""
+    """Return the allowed traffic of these classes, in the order of the names. Links use the conditions in ``period``."""
     by_class: dict[str, dict[str, dict[str, int]]] = {name: {} for name in names}
     for (name, host, event), count in allowed.items():
         if name in by_class:

@@ -29,7 +29,7 @@ SHOWN_BODY = 100_000
 SHOWN_CONVERSATION = 400_000
 """Characters of a conversation on the page; the newest turns are whole."""
 PART_ROOM = 200
-"""Characters that each part counts at least: its frame on the page takes room too."""
+"""Number of characters that a shorter part counts as, because its frame on the page takes room too."""
 OPEN_BODY = 4_000
 """Longest body that the page shows unfolded; a longer one opens on request."""
 CURL_BODY = 20_000
@@ -55,7 +55,7 @@ class Message:
 
 
 class Hidden(NamedTuple):
-    """The omitted part of a conversation: number of parts, omitted or shortened, and of characters in them."""
+    """The number of parts of a conversation that are omitted or shortened, and the number of omitted characters."""
 
     parts: int = 0
     characters: int = 0
@@ -68,17 +68,17 @@ class ChainLink:
     seq: int
     sha256: str
     matches: bool
-    """Whether the ledger has this hash for this number."""
+    """Whether the ledger has the same hash for the line's number."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """When the parts of an exchange ended, in seconds since its begin and as per mille of the whole."""
+    """The duration of an exchange and the time until the first chunk of its response, in seconds."""
 
     first_chunk: float | None
     duration: float
     waiting: int
-    """Per mille of the duration before the first chunk."""
+    """The share of the duration before the first chunk, in per mille."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class ExchangeView:
     turns: Sequence[Turn]
     hidden: Hidden
     cuts: Sequence[str]
-    """Why the conversation can lack turns that the exchange had."""
+    """Reasons why the conversation may lack turns of the exchange."""
     messages: Sequence[Message]
     timing: Timing | None
     chain: Sequence[ChainLink]
@@ -98,7 +98,7 @@ class ExchangeView:
     curl_is_whole: bool
     """Whether the record has the whole body of the request."""
     problem: str
-    """Why the record cannot be shown as a whole; empty if it can."""
+    """Reason why the page cannot show the whole record; empty if it can."""
 
 
 def view_of(
@@ -110,7 +110,7 @@ def view_of(
         row: the fields of the record.
         lines: its log lines.
         digest: returns the ledger's hash of a line.
-        details: its further counts, by `semconv.USAGE_DETAILS`.
+        details: further token counts of the record, by their names in `semconv.USAGE_DETAILS`.
     """
     whole, problem = whole_of(lines)
     if missing := whole.get("missing_parts"):
@@ -179,7 +179,7 @@ def turns_of(whole: Mapping[str, Any]) -> tuple[list[Turn], list[Turn]]:
 
 
 def _messages(message: object, sizes: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the text messages of one direction of a WebSocket, whose sizes in bytes the record has."""
+    """Yield the text messages of one direction of a WebSocket. Split the stored body by the recorded sizes in bytes."""
     body, begin = text_of_body(message).encode(errors="replace"), 0
     for count in filter(None, map(count_of, list_of(sizes.get("sizes")))):
         if begin + count > len(body):
@@ -196,7 +196,7 @@ def text_of_body(message: object) -> str:
 
 
 def cuts_of(whole: Mapping[str, Any]) -> list[str]:
-    """Return why the turns of a record can lack some that the exchange had: the record has only a part of a body."""
+    """Return the reasons why a record may lack turns of its exchange: the parts of bodies that it does not have."""
     cuts = []
     if object_of(whole.get("request")).get("body_truncated"):
         cuts.append("the record has only a part of the request body")
@@ -208,9 +208,9 @@ def cuts_of(whole: Mapping[str, Any]) -> list[str]:
 
 
 def bounded(turns: Sequence[Turn], room: int) -> tuple[list[Turn], Hidden]:
-    """Return the newest turns with at most ``room`` characters, and what is left out.
+    """Return the newest turns with at most ``room`` characters, and how much of the others is left out.
 
-    Each part counts at least `PART_ROOM` characters, so that many short ones are left out too.
+    A part shorter than `PART_ROOM` characters counts as `PART_ROOM`, so that the page omits too many short parts.
     """
     left_out: list[int] = []
     kept: list[Turn] = []
@@ -248,7 +248,7 @@ def _message(side: str, whole: Mapping[str, Any]) -> Message:
 
 
 def _event(lines: Sequence[str]) -> list[Message]:
-    """Return the line of a record that is no exchange, as the destination has it."""
+    """Return the log lines of a record that is not an exchange, as indented JSON."""
     shown = ((indented(line)[:SHOWN_BODY], len(indented(line))) for line in lines if line)
     rest = "the first {:,} of {:,} characters; `egress export` writes the whole line"
     return [
@@ -277,9 +277,9 @@ def body_bytes(lines: Sequence[str], side: str) -> bytes | None:
 
 
 def as_curl(whole: Mapping[str, Any]) -> str:
-    """Return the request as a curl command. Redacted headers keep the word that the record has for them."""
+    """Return the request as a curl command. A redacted header has the recorded placeholder as its value."""
     request = object_of(whole.get("request"))
-    # An agent chose the method and the URL: both can hold characters with a meaning for the shell, a URL also for curl.
+    # An agent chose the method and the URL. Both can contain special characters of the shell, the URL also of curl.
     words = ["curl", "--globoff", "--request", shell_word(str(whole.get("method"))), shell_word(str(whole.get("url")))]
     skipped = ("content-length", "host", "connection", "accept-encoding")
     for name, value in headers_of(request):
@@ -295,7 +295,7 @@ def as_curl(whole: Mapping[str, Any]) -> str:
 
 
 def shell_word(text: str) -> str:
-    """Return a text quoted for bash; invisible characters are escapes, so that the page can show them."""
+    """Return a text quoted for bash. Write invisible characters as escapes, so that the page can show them."""
     if escape(text) == text:
         return shlex.quote(text)
     quoted = escape(text.replace("\\", "\\\\").replace("'", "\\'"))

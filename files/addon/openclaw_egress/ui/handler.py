@@ -30,7 +30,7 @@ class Page:
     """Returns whether an address belongs to this machine."""
     threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(4, "ui"))
     streams: int = 0
-    """Streams of events that are open."""
+    """Number of open event streams."""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     """Set to stop the server."""
 
@@ -42,7 +42,7 @@ class Handler(RequestHandler):
     """Whether the handler shows records, so that it needs the token."""
 
     def initialize(self, page: Page) -> None:
-        """Take what the handlers share."""
+        """Store the objects that all handlers use."""
         self.page = page
 
     @override
@@ -89,7 +89,7 @@ class Handler(RequestHandler):
 
 
 class Missing(Handler):
-    """Every other path."""
+    """The handler of every unknown path; it responds with 404."""
 
     protected = False
 

@@ -26,15 +26,15 @@ from openclaw_egress.ui.handler import Handler
 from openclaw_egress.ui.pages import STATIC, render
 
 LIVE_SECONDS = 0.5
-"""Pause between two looks for new records."""
+"""Pause between two searches for new records."""
 SILENCE_SECONDS = 15.0
-"""Longest silence of a stream of events."""
+"""Seconds without a new record after which an event stream sends an empty event."""
 MAX_STREAMS = 32
 STATIC_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
 class Static(Handler):
-    """The styles and scripts, which show no record."""
+    """The styles and scripts. They need no token, because they contain no record."""
 
     protected = False
 
@@ -48,7 +48,7 @@ class Static(Handler):
 
 
 class Login(Handler):
-    """The exchange of the token for the cookie."""
+    """The login: the browser posts the token and gets the cookie."""
 
     protected = False
 
@@ -124,8 +124,8 @@ class Events(Live):
             news = await self.run(partial(listing.news, self.page.reader, conditions, after, time.monotonic))
             after = news.newest
             if news.lines or news.left_out or time.monotonic() - silent_since > SILENCE_SECONDS:
-                # Send an event without news too: tunnels close idle connections, and a browser that connects again
-                # after one does not search the same lines twice.
+                # After a silence, send an event without records too, because tunnels close idle connections. Its ID
+                # also tells a browser that reconnects from which line to continue, so no line is searched twice.
                 self.write(f"id: {after}\ndata: {json.dumps(asdict(news))}\n\n")
                 silent_since = time.monotonic()
                 await self.flush()
@@ -203,7 +203,7 @@ class Session(Record):
 
 
 class Denials(Handler):
-    """The denials of a period in groups, each with the rule that would allow it; what the classes did otherwise."""
+    """The denials of a period in groups, each with the rule that would allow it, and the classes' allowed traffic."""
 
     async def get(self) -> None:
         """Show the groups."""
@@ -278,6 +278,6 @@ class Health(Handler):
             unreadable = str(error)
         time_of = partial(ranges.time_of, reader)
         audits = health.Audits(last, unreadable, checkpoint, reader.head()[0], time_of)
-        # In a container of its own the page has no access to the CA, whose directory also has its key.
+        # The page may run in a separate container, which has no access to the directory of the CA and its key.
         status = status_of(settings, self.page.ask(), with_ca=settings.effective_ca_dir.exists())
         return health.health_of(status, audits, time.time())

@@ -21,7 +21,7 @@ class Audits:
     last: LastAudit | None
     """The last audit; None if there was none, or if its file cannot be read."""
     unreadable: str
-    """Why the file cannot be read; empty if it can."""
+    """Reason why the file cannot be read; empty if it can."""
     checkpoint: str
     """Describes the newest checkpoint."""
     newest: int
@@ -106,7 +106,7 @@ def _audit(audits: Audits) -> Iterator[tuple[str, str]]:
 
 
 def _moment(time: float) -> str:
-    """Return a time of the result's file for people. Whoever can write the file chose it, so it can be any number."""
+    """Return a time from the audit's result file as text. Accept any number: other programs can write the file."""
     try:
         return local_time(int(time * 1e9))
     except (ValueError, OverflowError, OSError):

@@ -19,16 +19,16 @@ from openclaw_egress.ui import ranges
 PAGE = 50
 """Records on a page."""
 LIVE = 500
-"""Records that the live list adds at once at most; `static/live.js` shows no more."""
+"""Maximum number of records in one event of the live list; `static/live.js` shows at most as many."""
 FIELDS = ("class", "host", "model", "status", "code", "event", "since", "until")
 """Names of the conditions, in the URL and in the form."""
 MAX_TEXT = 1024
-"""Characters of a condition."""
+"""Maximum number of characters of a condition."""
 
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """The conditions of a list: their texts, and the same as filters. ``problem`` says why a text is invalid."""
+    """The conditions of a list, as texts and as filters. ``problem`` says why a text is invalid."""
 
     texts: Mapping[str, str]
     filters: Filters
@@ -123,7 +123,7 @@ class Page:
 
 
 def search_page(reader: SpoolReader, conditions: Conditions, before: int | None, clock: Callable[[], float]) -> Page:
-    """Return the page of the newest matching records before a number."""
+    """Return the page of the newest matching records before the line number ``before``."""
     newest = reader.head()[0]
     filters = conditions.filters
     first, last = reader.find_range(filters.since_ns, filters.until_ns)
@@ -142,20 +142,20 @@ def search_page(reader: SpoolReader, conditions: Conditions, before: int | None,
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """The records that arrived after a line: the newest of them, oldest first."""
+    """The newest of the records that arrived after a given line, in order of arrival."""
 
     newest: int
     """Number of the newest line."""
     lines: Sequence[Line] = ()
     left_out: int = 0
-    """Number of lines that arrived too, and that were not searched or not shown: those before ``before``."""
+    """Number of the other lines that arrived: those before line ``before``, which were not searched or not shown."""
     before: int = 0
 
 
 def news(reader: SpoolReader, conditions: Conditions, after: int, clock: Callable[[], float]) -> News:
-    """Return the matching records after a number, at most `LIVE`, as far as the time allows.
+    """Return at most `LIVE` matching records after the line number ``after``, as far as the time allows.
 
-    Read the newest first, so that a page that was away for long shows the newest records and not the oldest.
+    Read the newest first, so that a page that was disconnected for long shows the newest records and not the oldest.
     """
     newest = reader.head()[0]
     if newest <= after or conditions.problem:

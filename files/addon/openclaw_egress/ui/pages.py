@@ -23,7 +23,7 @@ def visible(value: object) -> object:
 def marked(text: str) -> Markup:
     """Return a text from traffic as HTML in which escapes of invisible characters are marked.
 
-    So `\\u202e` that the page wrote differs from the same characters in the text.
+    The mark distinguishes an escape such as `\\u202e` that the page wrote from the same characters in the text.
     """
     mark = Markup('<b class="escape">{}</b>')
     return Markup("").join(

@@ -46,13 +46,13 @@ class Uses:
             decided[class_name, rule] += count
 
     def merge(self, other: Uses) -> None:
-        """Add other numbers."""
+        """Add the numbers of ``other``."""
         self.allowed.update(other.allowed)
         self.refused.update(other.refused)
         self.reported.update(other.reported)
 
     def text(self, key: Key) -> str:
-        """Return what a rule did, such as ``allowed 3, refused 1``; empty if it did nothing."""
+        """Return the uses of a rule as text, such as ``allowed 3, refused 1``; empty if it has none."""
         counts = (("allowed", self.allowed), ("refused", self.refused), ("reported", self.reported))
         return ", ".join(f"{word} {count[key]:,}" for word, count in counts if count[key])
 
@@ -75,7 +75,7 @@ class PolicyView:
     lines: Sequence[LineView]
     hidden_lines: int
     problem: str = ""
-    """Why the file is not in force. Then there are no uses."""
+    """Reason why the file is not in force; empty if it is. A file that is not in force has no uses."""
     digest: str = ""
     inspected: Sequence[str] = ()
     warnings: Sequence[str] = ()
@@ -84,9 +84,9 @@ class PolicyView:
     since: str = ""
     """Time of the oldest record counted."""
     limit: str = ""
-    """Why records of the last day before that time are not counted; empty if all are."""
+    """Reason why the page does not count the records of the last day before ``since``; empty if it counts all."""
     is_assumed: bool = False
-    """Whether no event that was found names the policy of the oldest records counted."""
+    """Whether the policy of the oldest records counted is an assumption, because no event that names it was found."""
 
 
 def read_view(settings: Settings, reader: SpoolReader, now_ns: int) -> PolicyView:
@@ -125,8 +125,9 @@ def read_uses(
     """Count the decisions of the policy with this digest, the newest first.
 
     Returns:
-        The counts, the time of the oldest record counted, why it is later than ``since_ns`` (empty if it is not), and
-        whether the policy of the oldest records is an assumption; None if the newest event names another policy.
+        Four values: the counts, the time of the oldest record counted, the reason why this time is later than
+        ``since_ns`` (empty if it is not), and whether the policy of the oldest records is an assumption. None if the
+        newest event names another policy.
     """
     uses, before_load, loaded = Uses(), Uses(), None
     first, last = reader.find_range(since_ns)
@@ -135,7 +136,7 @@ def read_uses(
         end = top
         for event in reader.query(Filters(event_names=[EVENT_POLICY], newest_first=True).within(low, top)):
             if _digest_in(reader.line(event.seq)) != digest:
-                # The lines between the two events were decided by the other policy.
+                # The other policy made the decisions in the lines before the event ``loaded``.
                 return None if loaded is None else (uses, loaded.time_ns, LOADED_THEN, False)
             before_load.add(reader.rule_counts(event.seq, end))
             uses.merge(before_load)
@@ -145,8 +146,8 @@ def read_uses(
         uses.merge(before_load)
         limit = "the spool has more records than can be counted here"
         return uses, ranges.time_of(reader, low), limit, True
-    # The policy of the oldest lines was loaded before them. If that event is not stored, or too old to be found in
-    # time, assume that it was this one.
+    # The event that names the policy of the oldest lines is older than they are. If the event is not stored, or cannot
+    # be found in time, assume that it names this policy.
     loaded_before = _digest_before(reader, first, clock)
     if loaded_before not in (None, digest):
         return None if loaded is None else (uses, loaded.time_ns, LOADED_THEN, False)

@@ -17,8 +17,8 @@ def newest_first(
 ) -> Iterator[tuple[int, int]]:
     """Yield ``(low, top)`` for the lines from ``low`` to before ``top``, from ``end`` down to ``first``.
 
-    Yield one range at least. If the time is over before ``first`` is reached, the last ``low`` is greater than
-    ``first``.
+    Yield at least one range, unless there is no line. If the time ends before the ranges reach ``first``, the last
+    ``low`` is greater than ``first``.
     """
     top, late = end, clock() + seconds
     while top > first:

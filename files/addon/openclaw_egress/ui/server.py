@@ -1,7 +1,7 @@
 """The web server of the page: on loopback only, read-only, behind a token (`access`).
 
-It is a process of its own that opens the spool for reading, so that the proxy does not notice it. Queries run in a
-few threads, each with its own connection, and none keeps a transaction open.
+The server is a separate process that opens the spool read-only, so that it cannot disturb the proxy. Queries run in a
+few threads. Each thread has its own connection to the database, and none keeps a transaction open.
 """
 
 from __future__ import annotations

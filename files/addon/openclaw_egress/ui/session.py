@@ -1,8 +1,8 @@
 """The session of an exchange: the other turns of the same agent run, and what each of them added.
 
-Nothing names a run, so three signs connect exchanges of one class and client: the trace of ``traceparent``,
-``previous_response_id`` of the Responses API, and a conversation that continues another one. The search reads the
-nearest records first and stops when its time is over.
+No request contains an ID of its run, so three signs connect exchanges of one class and client: the trace ID in
+``traceparent``, ``previous_response_id`` of the Responses API, and a conversation that continues another one. The
+search reads the nearest records first and stops when its time is over.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from openclaw_egress.spool.reader import Brief, Filters, Row, SpoolReader
 from openclaw_egress.ui import exchange, listing, ranges
 
 NEAR = 2_000
-"""Lines before and after the exchange that are searched."""
+"""Number of lines that the search reads before the exchange, and after it."""
 SHOWN = 20_000
-"""Characters of a member's turns on the page; the page of the record has all."""
+"""Maximum number of characters of a member's turns on the page; the page of the record shows all."""
 _PREVIOUS = re.compile(r'"previous_response_id" ?: ?"([A-Za-z0-9_-]{1,128})"')
 _RESPONSE = re.compile(r'"id" ?: ?"(resp_[A-Za-z0-9_-]{1,128})"')
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -38,27 +38,30 @@ class Links:
     """The response that the request continues (``previous_response_id``)."""
     response_ids: frozenset[str] = frozenset()
     digests: Sequence[str] = ()
-    """A hash of each turn of the request, without the system's; only the first if ``turns`` is None."""
+    """A hash of each turn of the request except those of the role ``system``; only the first if ``turns`` is None."""
     turns: tuple[Sequence[Turn], Sequence[Turn]] | None = None
-    """The turns of request and response; None for a conversation that begins differently than the chosen one."""
+    """The turns of request and response; None if the conversation does not begin like that of the chosen exchange."""
     cuts: Sequence[str] = ()
-    """Why they can lack some; see `exchange.cuts_of`."""
+    """Reasons why ``turns`` may be incomplete; see `exchange.cuts_of`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """An exchange of a session. ``added`` are the turns that its request has after those of the exchange before."""
+    """An exchange of a session.
+
+    ``added`` contains the turns of its request that the request of the previous exchange did not contain.
+    """
 
     row: Row
     line: listing.Line
     signs: Sequence[str]
-    """The connection to the chosen exchange."""
+    """The names of the signs that connect this exchange to the chosen one."""
     added: Sequence[Turn]
     received: Sequence[Turn]
     hidden: exchange.Hidden
-    """The omitted part of both."""
+    """The omitted part of ``added`` and ``received``."""
     cuts: Sequence[str]
-    """Why the record itself can lack turns."""
+    """Reasons why the record itself may lack turns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +71,17 @@ class SessionView:
     row: Row
     members: Sequence[Member]
     first: int
-    """First line that was searched; ``last``: the last one."""
+    """Number of the first line that the search read. ``last`` is the number of the last one."""
     last: int
     is_whole: bool
     """Whether all lines of the spool were searched."""
 
 
 def links_of(seq: int, lines: Sequence[str], chosen: Links | None = None) -> Links:
-    """Return what connects an exchange to others, from its log lines.
+    """Return the identifiers that connect an exchange to others, from its log lines.
 
-    Most conversations begin differently than the chosen one, so they cannot continue it: read only their first turn.
+    Compare the first turn with that of the chosen exchange. Read the other turns only if it is the same, because most
+    conversations begin differently, so that neither can continue the other.
     """
     whole = whole_of(lines)[0]
     sent, said = (exchange.text_of_body(whole.get(side)) for side in exchange.SIDES)
@@ -107,7 +111,7 @@ def _digests(turns: Iterable[Turn]) -> list[str]:
 
 
 def signs_of(chosen: Links, pool: Sequence[Links]) -> dict[int, Sequence[str]]:
-    """Return the numbers of the exchanges of the session of one exchange, and what connects each to that one."""
+    """Return the number of each exchange in the session of ``chosen``, with the signs that connect the two."""
     signs: dict[int, Sequence[str]] = {one.seq: found for one in pool if (found := _signs(chosen, one))}
     signs[chosen.seq] = ()
     by_response = {name: one for one in pool for name in one.response_ids}
@@ -129,7 +133,7 @@ def signs_of(chosen: Links, pool: Sequence[Links]) -> dict[int, Sequence[str]]:
 
 
 def _members(reader: SpoolReader, pool: Sequence[Links], signs: Mapping[int, Sequence[str]]) -> Iterator[Member]:
-    """Yield the exchanges of a pool that have signs, in its order."""
+    """Yield the exchanges of ``pool`` that belong to the session, in the order of the pool."""
     before: Sequence[str] = ()
     for one in pool:
         for row in reader.query(Filters().within(one.seq, one.seq + 1)) if one.seq in signs else ():
@@ -161,7 +165,7 @@ def _follows(one: Links, other: Links) -> bool:
 
 
 def _begins(whole: Sequence[str], beginning: Sequence[str]) -> bool:
-    """Return whether a conversation begins with all turns of another one."""
+    """Return whether the conversation ``whole`` begins with all turns of ``beginning``."""
     return bool(beginning) and whole[: len(beginning)] == beginning
 
 

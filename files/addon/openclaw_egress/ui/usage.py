@@ -15,7 +15,7 @@ from openclaw_egress.ui import ranges
 
 SINCE = "7d"
 SECONDS = 0.6
-"""Time of the view after which the search for the slowest and dearest exchanges reads no further range."""
+"""Seconds since the start of the view after which the search for the slowest and dearest exchanges ends."""
 SHOWN = 10
 """Slowest and dearest exchanges on the page."""
 MAX_ROWS = 100
@@ -34,7 +34,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A bar of a chart: its share of the highest in per mille."""
+    """A bar of a chart. ``height`` is in per mille of the highest bar."""
 
     name: str
     value: str
@@ -70,7 +70,8 @@ class UsageView:
     slowest: Sequence[Extreme]
     dearest: Sequence[Extreme]
     searched_since: str
-    """Time of the oldest line among which these two were searched; empty if it was the whole period."""
+    """Time of the oldest line that the search for ``slowest`` and ``dearest`` read; empty if it read the whole period.
+    """
 
 
 def usage_of(
@@ -82,7 +83,7 @@ def usage_of(
 ) -> UsageView:
     """Return the totals of the hours of a period, and its slowest and dearest exchanges."""
     began = clock()
-    # One pass without times: three passes, or times, take seconds for a month of many models.
+    # Read the totals once, without durations: for a month of many models, three readings, or durations, take seconds.
     names = (By.MODEL, By.CLASS, By.DAY)
     groups = grouped(reader, names, since_ns, until_ns, class_name, times=False)
     by = {name: regrouped(groups, names, at) for at, name in enumerate(names)}
@@ -103,9 +104,9 @@ def usage_of(
 def read_extremes(
     reader: SpoolReader, filters: Filters, clock: Callable[[], float], seconds: float = ranges.READ_SECONDS
 ) -> tuple[list[Brief], list[Brief], int | None]:
-    """Return the slowest and the dearest exchanges that match, the newest searched first.
+    """Return the slowest and the dearest of the matching exchanges. Search the newest first.
 
-    The third value is the time of the oldest line searched, if not all could be searched in time.
+    The third value is the time of the oldest line searched, or None if the search read all lines in time.
     """
     first, last = reader.find_range(filters.since_ns, filters.until_ns)
     slowest: list[Brief] = []

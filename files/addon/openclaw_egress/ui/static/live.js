@@ -29,7 +29,7 @@ function rowOf(line) {
   return row;
 }
 
-// The row in the place of lines that the server did not search or did not send.
+// Return a row that stands for the lines that the server did not search or did not send.
 function rowOfLeftOut(news) {
   const row = leftOutTemplate.cloneNode(true);
   row.dataset.before = news.before;
