@@ -73,7 +73,7 @@ def response_reader(
 ) -> ResponseReader:
     """Return a reader for the response to a request for `path`. The names of `headers` are in lower case.
 
-    The content type or the first byte shows whether it is a stream, and its format.
+    The content type or the first byte of the response shows whether it is a stream, and in which format.
     """
     api = api_of(path)
     if api is None:
@@ -96,6 +96,6 @@ def _body_reader(api: Api, content_type: str | None) -> ResponseReader:
 
 
 def message_reader(path: str) -> ResponseReader | None:
-    """Return a reader for a server's messages on a WebSocket, one JSON object in each line; None without an API."""
+    """Return a reader for a server's messages on a WebSocket, one JSON object per line; None for an unknown path."""
     api = api_of(path)
     return None if api is None else JsonStreamReader(api, lines=True)

@@ -4,9 +4,9 @@ Source: the API reference of `POST /v1/messages` and its page on streaming. `inp
 written to the cache. The counts of `message_delta` are cumulative and replace those of `message_start`. The
 `output_tokens` of `message_start` is only a first count, so the output tokens of an aborted stream are unknown.
 
-The counts exclude those of a compaction and of an advisor, which are billed too. Only `iterations` has them
-(`BetaUsage` of the SDK), so the usage is the sum of the counts and of these iterations. A compaction uses the model of
-the request, an advisor another one.
+The counts exclude the tokens of a compaction and of an advisor, which are billed too. Only `iterations` has these
+counts (`BetaUsage` of the SDK), so the reader adds them. A compaction uses the model of the request, an advisor
+another one.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _iterations(usage: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _with_excluded(usage: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the usage object with the counts of the iterations that it excludes."""
+    """Return the usage object, and add the counts of the iterations that its own counts exclude."""
     excluded = [item for item in _iterations(usage) if item.get("type") in _EXCLUDED]
     if not excluded:
         return usage
@@ -57,7 +57,7 @@ def _with_excluded(usage: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def usage_of(usage: Mapping[str, Any]) -> Usage:
-    """Return the usage object's counts. Total input is the sum of its three kinds."""
+    """Return the usage object's counts. The total input is the sum of uncached, read and written tokens."""
     usage = _with_excluded(usage)
     uncached = count_of(usage.get("input_tokens"))
     read = count_of(usage.get("cache_read_input_tokens"))
@@ -91,14 +91,14 @@ def billing_of(usage: Mapping[str, Any]) -> Billing:
 
 
 def _written(name: str, *usages: Mapping[str, Any]) -> int | None:
-    """Return the sum of the tokens written to a cache for one time; None if no usage object has such a count."""
+    """Return the sum of the tokens written to a cache with one lifetime; None if no usage object has such a count."""
     counts = [count_of(object_of(usage.get("cache_creation")).get(name)) for usage in usages]
     known = [count for count in counts if count is not None]
     return count_of(sum(known)) if known else None
 
 
 def _priced(billing: Billing, container: object) -> Billing:
-    """Return the values with the container in which code ran: its time has a price, but no count."""
+    """Return the values. Mark them as incomplete if code ran in a container: its time has a price, but no count."""
     return replace(billing, incomplete=True) if container else billing
 
 
@@ -123,7 +123,7 @@ _DELTAS = {
 
 
 def _known_in(usage: object) -> dict[str, Any]:
-    """Return the members that are read and not null."""
+    """Return the members in `_USAGE_MEMBERS` that are not null."""
     found = object_of(usage)
     return {name: found[name] for name in _USAGE_MEMBERS if found.get(name) is not None}
 

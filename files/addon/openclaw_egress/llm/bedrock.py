@@ -2,13 +2,14 @@
 
 Source: https://docs.aws.amazon.com/bedrock/latest/APIReference and the service model of `botocore`. A response names
 neither its model nor an id. `inputTokens` excludes tokens read from or written to the cache, as the user guide's page
-on prompt caching says; reasoning has no count of its own. Converse counts in the last event of a stream.
+on prompt caching says; reasoning has no separate count. A stream of Converse has the counts in its last event.
 
-InvokeModel passes the model's own format; the events of a stream hold its JSON as Base64. Read are Anthropic's format,
-Amazon Nova's (that of Converse, whose counts of cached tokens have other names) and Chat Completions (OpenAI's and
-others' models). For other formats the counts are those of Bedrock: headers of a plain response, and
-`amazon-bedrock-invocationMetrics` in the last event of a stream. Nothing documents whether their input includes cached
-tokens, so it is unknown where tokens are cached. The name of an error is a header, or that of an exception in a stream.
+InvokeModel passes the model's own format; the events of a stream hold its JSON as Base64. This module reads three of
+these formats: Anthropic's, Amazon Nova's (that of Converse, with other names for the counts of cached tokens) and Chat
+Completions (models of OpenAI and others). For other formats it reads Bedrock's own counts: headers of a plain response,
+and `amazon-bedrock-invocationMetrics` in the last event of a stream. Nothing documents whether these counts of input
+include cached tokens, so the input is unknown if tokens were cached. The name of an error is in a header, or is the
+name of an exception in a stream.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ _COUNT = re.compile(r"[0-9]{1,18}")
 
 
 def usage_of(usage: Mapping[str, Any]) -> Usage:
-    """Return the usage object's counts. Total input is the sum of its three kinds."""
+    """Return the usage object's counts. The total input is the sum of uncached, read and written tokens."""
     uncached = count_of(usage.get("inputTokens"))
     # In Nova's own format the names end with `Count`.
     read, written = (
@@ -79,12 +80,12 @@ def billing_of(value: Mapping[str, Any]) -> Billing:
 
 
 def _tier(tier: object, latency: object) -> str | None:
-    """Return the service tier. Optimized latency has a price of its own, so it counts as a tier."""
+    """Return the service tier. Optimized latency has a separate price, so it counts as a tier."""
     return text_of(tier, 64) if latency in (None, "standard") else text_of(latency, 64)
 
 
 def _counted(counts: Mapping[str, Any], *names: str) -> Usage:
-    """Return Bedrock's own counts of input, output, cache reads and cache writes, by their names."""
+    """Return Bedrock's own counts. ``names`` are those of input, output, cache reads and cache writes."""
     given, made, read, written = (count_of(counts.get(name)) for name in names)
     return Usage(None if read or written else given, made, read, written)
 
@@ -95,7 +96,7 @@ def _error(name: str) -> str | None:
 
 
 def _with_headers(headers: Mapping[str, str], facts: ResponseFacts) -> ResponseFacts:
-    """Return the information with the error's name and Bedrock's counts, which only headers have."""
+    """Return the information, and add the error's name and Bedrock's own counts from the headers."""
     if "x-amzn-errortype" in headers:
         # The name can stand between a namespace and an address: `space#Name:http://…`.
         name = headers["x-amzn-errortype"].partition(":")[0].rpartition("#")[2]
@@ -217,8 +218,8 @@ def _decoded(text: object) -> Mapping[str, Any]:
         return {}
 
 
-# A model's id has a dot, or is an ARN, whose colons are percent-encoded. So `/model/NAME/invoke` of another server
-# is not of this API.
+# A model's id contains a dot, or is an ARN, whose colons are percent-encoded. Another server may use the path
+# `/model/NAME/invoke` with a name without both.
 MODEL_ID = r"[^/.:%]{0,256}[.:%][^/]{0,2048}"
 
 CONVERSE = Api(

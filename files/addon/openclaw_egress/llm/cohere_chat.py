@@ -44,7 +44,7 @@ def usage_of(usage: Mapping[str, Any]) -> Usage:
 
 
 def billing_of(usage: Mapping[str, Any]) -> Billing:
-    """Return the values that the price depends on. Without the billed counts it is unknown."""
+    """Return the values that the price depends on. Without the billed counts the price is unknown."""
     units = object_of(usage.get("billed_units"))
     given, made = count_of(units.get("input_tokens")), count_of(units.get("output_tokens"))
     return Billing(
@@ -120,7 +120,7 @@ def _embedded(value: Mapping[str, Any]) -> ResponseFacts:
     meta = object_of(value.get("meta"))
     units = object_of(meta.get("billed_units"))
     tokens = first_count(object_of(meta.get("tokens")).get("input_tokens"), units.get("input_tokens"))
-    # Images have another price than text.
+    # The price of images differs from that of text.
     billed = count_of(units.get("input_tokens"))
     incomplete = billed is None or any(units.get(kind) for kind in _OTHER_UNITS)
     billing = Billing(no_output=True, billed_input_tokens=billed, incomplete=incomplete)

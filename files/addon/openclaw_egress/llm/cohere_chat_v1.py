@@ -4,7 +4,8 @@ Source: https://docs.cohere.com/v1/reference/chat and https://dev.writer.com/api
 The last line of Cohere's stream has the whole response. A response does not name its model, and an error has only a
 message, so its error type is the HTTP status. Writer's format is that of Chat Completions.
 
-Other servers use the path too. So an object of Cohere counts only if it has `event_type`, or `text` and an id.
+Other servers use the path too. So the reader takes an object as Cohere's only if it has `event_type`, or `text` and an
+id.
 """
 
 from __future__ import annotations

@@ -49,15 +49,15 @@ def request_turns(body: str) -> list[Turn]:
 
 
 def each_request_turn(body: str) -> Iterator[Turn]:
-    """Yield the turns of `request_turns`; a caller that stops at the first ones saves most of the work."""
+    """Yield the turns that `request_turns` returns. A caller that needs only the first ones saves most of the work."""
     return (turn for turn in _request_turns(body) if turn.parts)
 
 
 def _request_turns(body: str) -> Iterator[Turn]:
     value = object_in(body) or {}
-    # An additional member must not hide the turns of the request itself, so yield those of all.
+    # Read all members that can hold turns, because an additional member must not hide the turns of the request itself.
     yield from _turns_of(value)
-    # Cloud Code Assist wraps the request. A request that counts tokens can contain one, at Gemini and Bedrock.
+    # Cloud Code Assist wraps the request. At Gemini and Bedrock, a request to count tokens can contain another request.
     counted = value.get("generateContentRequest"), object_of(value.get("input")).get("converse")
     for inner in (value.get("request"), *counted):
         yield from _turns_of(object_of(inner))
@@ -71,7 +71,7 @@ def _turns_of(value: Mapping[str, Any]) -> Iterator[Turn]:
             yield Turn("system", tuple(_content(value[name])))
     if isinstance(value.get("preamble"), str):
         yield Turn("system", tuple(_content(value["preamble"])))
-    # Cohere's first version has the last message of the user apart from the history.
+    # Cohere's first version has the last message of the user in a separate member, not in the history.
     for message in (*map(object_of, list_of(value.get("chat_history"))), value):
         if isinstance(message.get("message"), str):
             yield _message({"role": str(message.get("role") or "user").lower(), "content": message["message"]})
@@ -80,7 +80,7 @@ def _turns_of(value: Mapping[str, Any]) -> Iterator[Turn]:
     for name in ("input", "prompt", "inputs"):  # Text Generation Inference has `inputs`.
         if isinstance(value.get(name), str):
             yield Turn("user", tuple(_content(value[name])))
-    # Several prompts of Completions. Their answers are choices in the same order.
+    # A request to Completions can have several prompts. The response has their choices in the same order.
     yield from (Turn("user", tuple(_content(text))) for text in list_of(value.get("prompt")) if isinstance(text, str))
     yield from (_item(object_of(item)) for item in list_of(value.get("input")))
 
@@ -146,7 +146,7 @@ def assembled_turns(messages: object) -> list[Turn]:
 
 
 def _message(message: Mapping[str, Any]) -> Turn:
-    """Return the turn of a message; `parts` is Gemini's name of the content."""
+    """Return the turn of a message. Gemini names the content `parts`."""
     parts: list[Part] = []
     for name in ("reasoning_content", "reasoning", "reasoning_text", "thinking"):
         if isinstance(message.get(name), str):
@@ -193,7 +193,7 @@ def _content(content: object) -> Iterator[Part]:
 
 
 def _part(part: Mapping[str, Any]) -> Iterator[Part]:
-    """Yield a part of a content; each API has its own name for the same kind."""
+    """Yield the part that an element of a message's content holds. APIs have different names for the same kind."""
     kind = str(part.get("type") or "")
     text = next((part[name] for name in ("text", "content", "thinking") if isinstance(part.get(name), str)), "")
     if kind in ("reasoning", "thinking", "redacted_thinking", "thought") or part.get("thought") is True:
@@ -255,7 +255,7 @@ def _medium(kind: str, part: Mapping[str, Any]) -> Part | None:
 
 
 def _media(name: object, data: object, address: object) -> Part:
-    """Return a medium. ``data`` is its Base64, ``address`` where it is, which may be a ``data:`` URL."""
+    """Return a medium. ``data`` is its content as Base64, and ``address`` its URL (also a ``data:`` URL) or ID."""
     if isinstance(address, str) and address.startswith("data:"):
         head, _, data = address.partition(",")
         name, address = head[5:].partition(";")[0] or name, None
@@ -270,7 +270,7 @@ def _call(call_id: object, name: object, given: object) -> Part:
 
 
 def _result(call_id: object, name: object, content: object) -> Part:
-    """Return a tool's result. Only its texts are shown as text; the sizes of its media stand in their places."""
+    """Return a tool's result as text. Replace each medium by its address or size."""
     if isinstance(content, list) and any(isinstance(piece, dict) for piece in content):
         parts = [part for piece in content if isinstance(piece, dict) for part in _flat(piece)]
         text = "\n".join(parts)

@@ -5,8 +5,8 @@ Source: https://ai.google.dev/api/generate-content, the types of the package `go
 `response`. `totalTokenCount` is the sum of `promptTokenCount`, which includes `cachedContentTokenCount`, of
 `toolUsePromptTokenCount`, which is input too, of `candidatesTokenCount`, and of `thoughtsTokenCount`. Older models
 counted thoughts as candidates, as their total shows. JSON omits a count of 0. The chunks of a stream repeat the usage,
-cumulative or without counts, so the last one with counts holds. A blocked prompt has no candidates: its `blockReason`
-is the finish reason.
+cumulative or without counts, so the reader uses the last one with counts. A blocked prompt has no candidates: its
+`blockReason` is the finish reason.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from openclaw_egress.llm.model import (
 from openclaw_egress.llm.partial_arguments import PartialArguments, Room
 
 _MAX_CANDIDATES = 128
-# With `$alt=json;enum-encoding=int`, as Google's Go client asks, names are numbers. Gemini API and Vertex AI number the
-# further reasons differently.
+# Google's Go client sends `$alt=json;enum-encoding=int`, so its responses have numbers in place of names. Gemini API and
+# Vertex AI use the same numbers only for these reasons.
 _NUMBERED_REASONS = {1: "STOP", 2: "MAX_TOKENS", 3: "SAFETY", 4: "RECITATION", 5: "OTHER"}
-# Parts that the assembled message names without their content.
+# Parts of which the assembled message has only the name, not the content.
 _OTHER_PARTS = (
     "functionResponse",
     "inlineData",
@@ -62,8 +62,8 @@ def usage_of(usage: Mapping[str, Any]) -> Usage:
 
 
 def billing_of(usage: Mapping[str, Any]) -> Billing:
-    """Return what the price depends on, except for searches, which the usage does not count."""
-    # `serviceTier` is the Gemini API's, `trafficType` Vertex AI's.
+    """Return the values that the price depends on, except for searches, which the usage does not count."""
+    # The Gemini API names the member `serviceTier`, Vertex AI `trafficType`.
     tier = (text_of(usage.get("serviceTier"), 64) or text_of(usage.get("trafficType"), 64) or "").lower()
     return Billing(
         service_tier=None if tier in ("", "unspecified", "traffic_type_unspecified") else tier,
@@ -104,7 +104,7 @@ def _candidates(response: Mapping[str, Any]) -> list[tuple[int, Mapping[str, Any
 
 
 def _reasons(response: Mapping[str, Any]) -> dict[int, str]:
-    """Return the finish reasons by candidate; for a blocked prompt, the reason is the one of candidate 0."""
+    """Return the finish reason of each candidate. Report the reason for a blocked prompt as that of candidate 0."""
     found: dict[int, str] = {}
     if blocked := text_of(object_of(response.get("promptFeedback")).get("blockReason")):
         found[0] = blocked
@@ -116,7 +116,7 @@ def _reasons(response: Mapping[str, Any]) -> dict[int, str]:
 
 
 def _searched(response: Mapping[str, Any]) -> bool:
-    """Return whether Google Search, Maps or a store of the client's grounded the response, which has its own price."""
+    """Return whether the response is grounded in Google Search, Maps or a store of the client: that has a price."""
     return any(object_of(item).get("groundingMetadata") for item in list_of(response.get("candidates")))
 
 
@@ -146,7 +146,7 @@ class _Assembler:
         self._reasons: dict[int, str] = {}
         self._error: str | None = None
         self._parts = Parts()
-        # Number and kind of each candidate's last part, and its tool call that continues.
+        # For each candidate, the number and kind of the last part, and the tool call whose arguments are incomplete.
         self._last: dict[int, tuple[int, str]] = {}
         self._continued: dict[int, tuple[Key, PartialArguments]] = {}
         self._room = Room(MAX_CHARACTERS)
@@ -170,7 +170,7 @@ class _Assembler:
                 self._part(index, object_of(part))
 
     def _key(self, candidate: int, kind: str, *, joins: bool = False) -> Key:
-        """Return the key of a part: a new one, or for `joins` the last one if it has the same kind."""
+        """Return the key of a new part or, with `joins`, that of the last part if it has the same kind."""
         number, last = self._last.get(candidate, (-1, ""))
         if not joins or kind != last:
             number += 1
@@ -179,7 +179,7 @@ class _Assembler:
 
     def _part(self, candidate: int, part: Mapping[str, Any]) -> None:
         if isinstance(text := part.get("text"), str):
-            # A part of a stream with an empty text only carries a signature.
+            # In a stream, a part with an empty text carries only a signature.
             if text:
                 kind = "reasoning" if part.get("thought") is True else "text"
                 self._parts.append(self._key(candidate, kind, joins=True), kind, text)

@@ -5,9 +5,9 @@ sum of `total_input_tokens`, which includes `total_cached_tokens`, of `total_too
 `total_output_tokens`, and of `total_thought_tokens`. The last event of a stream has the usage; nothing documents how
 the counts of earlier events add up, so an aborted stream has none. The finish reason is the interaction's status.
 
-The path is short, and an agent's request has no model. So an object counts only if it is an interaction, one of its
-events, or an error. Nothing documents how the stored history of `previous_interaction_id` is billed, so its cost is
-unknown.
+Other servers may use the path, because it is short, and a request to one of Google's agents names no model. So the
+reader takes an object only if it is an interaction, one of its events, or an error. Nothing documents how the stored
+history of `previous_interaction_id` is billed, so the cost of such a call is unknown.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def _billing_of(value: Mapping[str, Any]) -> Billing:
         output_audio_tokens=_tokens_of("audio", usage, "output_tokens_by_modality"),
         cache_read_audio_tokens=_tokens_of("audio", usage, "cached_tokens_by_modality"),
         output_image_tokens=_tokens_of("image", usage, "output_tokens_by_modality"),
-        # A search has a price of its own.
+        # A search has a separate price.
         incomplete=bool(
             value.get("previous_interaction_id") or value.get("agent") or usage.get("grounding_tool_count")
         ),
@@ -78,7 +78,7 @@ def _whole(value: Mapping[str, Any]) -> ResponseFacts:
     return ResponseFacts(
         model=text_of(value.get("model")),
         id=text_of(value.get("id")),
-        # An interaction in the background has no finish reason yet.
+        # While an interaction still runs in the background, it has no finish reason.
         finish_reasons=(status,) if status and status != "in_progress" else (),
         usage=usage_of(object_of(value.get("usage"))),
         billing=_billing_of(value),
@@ -107,7 +107,7 @@ class _Assembler:
                 self._delta(index, object_of(value.get("delta")))
 
     def _start(self, index: int, step: Mapping[str, Any]) -> None:
-        """Open the part of a step. A message, and thoughts without a summary, only begin with their text."""
+        """Open the part of a step. The parts of a message and of thoughts begin only with their first text."""
         kind = text_of(step.get("type"), 64)
         if kind is None or kind == "thought":
             return

@@ -70,7 +70,7 @@ class Parts:
         part.text.write(text)
 
     def is_another_call(self, key: Key, call_id: object) -> bool:
-        """Return whether the part `key` is a tool call with another id than this one."""
+        """Return whether the part `key` is a tool call whose id differs from `call_id`."""
         part, identity = self._parts.get(key), text_of(call_id)
         return part is not None and None not in (part.call_id, identity) and part.call_id != identity
 
@@ -109,7 +109,7 @@ class Parts:
 
         Args:
             facts: the information without the message. The message has its first finish reason.
-            error: the type of an error in the stream; None for that of ``facts``.
+            error: the type of an error in the stream; None to keep the error type of ``facts``.
             role: the message's role.
             parts: the message's parts, by default all in the order in which they began.
         """

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 OTHER_ERROR = "_OTHER"
-"""Error type for an error whose name is not known here; the semantic conventions define this value."""
+"""Error type for an error whose name this package does not know; the semantic conventions define this value."""
 
 SHARED_ERROR_TYPES = frozenset(
     # Anthropic's `error.type`, then OpenAI's `error.code` and `error.type`, from their pages on errors. Then the names
@@ -32,7 +32,7 @@ SHARED_ERROR_TYPES = frozenset(
 )
 """Error types that a response of any API can name: gateways translate APIs and mix the names."""
 EXCEPTION = ":exception"
-"""Member of the object that `Assembler.take` gets for an exception of an AWS stream; its value is the name."""
+"""Name of the member in which `Assembler.take` gets the name of an exception of an AWS stream."""
 _INT64 = 2**63
 
 
@@ -57,13 +57,13 @@ class Billing:
     speed: str | None = None
     """Anthropic's inference speed: ``standard`` or ``fast``."""
     region: str | None = None
-    """Where Anthropic's model ran, if the request or the workspace restricts it: ``global`` or a geography."""
+    """Region in which Anthropic's model ran, if request or workspace restrict it: ``global`` or a geography."""
     cache_write_5m_tokens: int | None = None
     """Tokens written to a cache for five minutes; `Usage.cache_write_input_tokens` includes them."""
     cache_write_1h_tokens: int | None = None
     """Tokens written to a cache for one hour; `Usage.cache_write_input_tokens` includes them."""
     input_audio_tokens: int | None = None
-    """Audio tokens; `Usage.input_tokens` includes them, and `Usage.output_tokens` those of the output."""
+    """Audio tokens. `Usage.input_tokens` includes them; `Usage.output_tokens` includes ``output_audio_tokens``."""
     output_audio_tokens: int | None = None
     output_image_tokens: int | None = None
     """Image tokens; `Usage.output_tokens` includes them."""
@@ -72,14 +72,14 @@ class Billing:
     cache_read_audio_tokens: int | None = None
     """Audio tokens from a cache; both `input_audio_tokens` and `Usage.cache_read_input_tokens` include them."""
     no_output: bool = False
-    """The API has no output tokens, so that an absent count of them is no unknown one."""
+    """The API has no output tokens, so an absent count of them does not make the cost unknown."""
     incomplete: bool = False
-    """The price depends on something that is not read, so the cost is unknown."""
+    """The price depends on something that the reader does not read, so the cost is unknown."""
     web_searches: int | None = None
     web_fetches: int | None = None
     """Pages that Anthropic's server tool fetched; they have no price."""
     billed_input_tokens: int | None = None
-    """Cohere's billed counts, which replace those of `Usage` for the price."""
+    """Cohere's billed counts. The price depends on them instead of on the counts of `Usage`."""
     billed_output_tokens: int | None = None
     several_prompts: bool = False
     """`Usage` is the sum of several calls to the model, so it does not tell how long each prompt was."""
@@ -87,10 +87,10 @@ class Billing:
 
 @dataclass(frozen=True)
 class RequestFacts:
-    """Information about a request. All fields are None if this package does not read the API of the path.
+    """Information about a request. If this package does not read the API of the path, only `provider_name` can be set.
 
-    `service_tier`, `speed`, `region`: what the request asks for; see `Billing`. They count where the response does not
-    state what it was.
+    `service_tier`, `speed`, `region`: the requested values; see `Billing`. They decide the price if the response does
+    not state the actual values.
     """
 
     operation_name: str | None = None
@@ -120,7 +120,7 @@ class ResponseFacts:
     messages_truncated: bool = False
     error_type: str | None = None
     background: bool = False
-    """The response was made in the background: any number of requests can return it, each with its usage."""
+    """The response was made in the background. Any number of requests can return it, each time with the same usage."""
 
 
 class ResponseReader(Protocol):
@@ -137,14 +137,14 @@ class Assembler(Protocol):
     """Assembler of one message from a stream's events."""
 
     def take(self, value: Mapping[str, Any]) -> None:
-        """Take the JSON object of the next event; of an AWS stream an object whose only member is named after it."""
+        """Take the JSON object of the next event. For an AWS stream, its only member has the name of the event."""
 
     def facts(self) -> ResponseFacts:
         """Return the information in the events so far."""
 
 
 type Completion = Callable[[Mapping[str, str], ResponseFacts], ResponseFacts]
-"""A function that adds to the information in a body what the headers say, by names in lower case."""
+"""A function that adds information from the headers, whose names are in lower case, to that from the body."""
 
 
 @dataclass(frozen=True)
@@ -157,9 +157,10 @@ class Api:
     - `members`: the small members of a plain response's object that `whole` reads, for responses that are too large to
       parse.
     - `whole`: reads a plain response's object.
-    - `only_members`: `whole` reads nothing but `members`, so that long lists of numbers pass much faster.
+    - `only_members`: `whole` reads nothing but `members`, so that the reader can skip long lists of numbers quickly.
     - `assembler`: makes the assembler for a stream.
-    - `with_headers`: adds what only the headers say, given by names in lower case. None if nothing is read from them.
+    - `with_headers`: adds information that only the headers have; their names are in lower case. None if nothing is
+      read from them.
 
     Request:
 

@@ -2,11 +2,11 @@
 
 Source: https://docs.ollama.com/api, its pages on streaming and errors, and `api/types.go` of ollama/ollama. A response
 is a stream unless the request says `"stream": false`. `prompt_eval_count` includes `prompt_eval_cached_count`; thinking
-has no count of its own. Ollama omits a count of 0, and older versions omit that of a cached prompt. The counts are in
+has no separate count. Ollama omits a count of 0, and older versions omit that of a cached prompt. The counts are in
 the last object, whose `done` is true. An error has only a message: a response's error type is the HTTP status.
 
-Other servers use these paths too. So an object counts only if it has `model` and `done`, as every response of Ollama;
-embeddings have `total_duration` instead of `done`.
+Other servers use these paths too. So the reader takes an object only if it has `model` and `done`, as every response of
+Ollama has; embeddings have `total_duration` instead of `done`.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ def _groq(value: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _usage_in(value: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the usage; Moonshot AI ends a stream with a choice that has it."""
+    """Return the usage. Moonshot AI sends it in a choice of the last chunk of a stream."""
     if usage := object_of(value.get("usage")) or object_of(_groq(value).get("usage")):
         return usage
     found = (object_of(object_of(choice).get("usage")) for choice in list_of(value.get("choices")))
@@ -78,7 +78,7 @@ def _usage_in(value: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _error_in(value: Mapping[str, Any]) -> str | None:
-    """Return the error type of a response; OpenRouter can have the error in a choice."""
+    """Return the error type of a response. OpenRouter can report the error in a choice."""
     holders = [_groq(value), *map(object_of, list_of(value.get("choices")))]
     return error_in(value) or next(filter(None, (error_of(holder.get("error")) for holder in holders)), None)
 
@@ -105,7 +105,7 @@ class _Assembler:
         self._error: str | None = None
         self._parts = Parts()
         self._images = 0
-        # How many calls have ended of those with the same choice and index.
+        # The number of ended tool calls with the same choice and index.
         self._repeated: dict[tuple[int, int], int] = {}
 
     def take(self, value: Mapping[str, Any]) -> None:
@@ -124,11 +124,11 @@ class _Assembler:
             delta = object_of(choice.get("delta"))
             self._delta(index, delta)
             if not delta.get("content"):
-                # The text of Completions. Together AI repeats that of a delta here.
+                # Completions have their text here. Together AI repeats the text of a delta here.
                 self._parts.append((index, "text"), "text", choice.get("text"))
 
     def _delta(self, choice: int, delta: Mapping[str, Any]) -> None:
-        # `reasoning_text` is GitHub Copilot's.
+        # GitHub Copilot names the member `reasoning_text`.
         names = ("reasoning_content", "reasoning", "reasoning_text")
         reasoning = next((text for name in names if (text := delta.get(name))), None)
         self._parts.append((choice, "reasoning"), "reasoning", reasoning)

@@ -53,7 +53,7 @@ def _made(value: Mapping[str, Any]) -> ResponseFacts:
         # All output tokens of an event are image tokens.
         billing = replace(billing, output_image_tokens=output)
     elif value.get("type") != "speech.audio.done":
-        # Images and sound have other prices than text, so a sum of both has no price.
+        # The prices of images and sound differ from that of text, so a count that includes both has no price.
         reported = given and (made or "text" in value) and "svg_usage" not in value
         billing = replace(billing, incomplete=not reported)
     return ResponseFacts(
@@ -68,7 +68,7 @@ def _made(value: Mapping[str, Any]) -> ResponseFacts:
 
 
 class _Assembler:
-    """Reader of the last event, which has the usage. The message is in the events that the record keeps."""
+    """Reader of the last event, which has the usage. It assembles no message: the record keeps all events."""
 
     def __init__(self) -> None:
         self._last = ResponseFacts()
@@ -100,7 +100,7 @@ IMAGES = replace(
     examples=("/v1/images/generations", "/v1/images/edits"),
     members=frozenset({"usage", "svg_usage", "error"}),
     whole=_made,
-    # The conventions have no operation of its own for images and sound; this one is for every kind of content.
+    # The conventions define no operation for images or sound. They define this one for every kind of content.
     operation="generate_content",
 )
 AUDIO = replace(
@@ -109,6 +109,6 @@ AUDIO = replace(
     path=re.compile(r"/audio/(?:speech|transcriptions|translations)/?$"),
     examples=("/v1/audio/speech", "/v1/audio/transcriptions"),
     members=frozenset({"text", "usage", "error", "message", "type", "code"}),
-    # A form has the flag of a transcription, and speech has `stream_format`.
+    # A request for a transcription has its stream flag in a form, and a request for speech has `stream_format`.
     stream_default=None,
 )

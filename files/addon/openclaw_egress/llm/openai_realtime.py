@@ -25,7 +25,7 @@ from openclaw_egress.llm.model import (
 )
 
 _MAX_REASONS = 16
-# The names of the deltas, then those of the beta.
+# The types of the deltas: first the current names, then the names in the beta of the API.
 _DELTAS = {
     "response.output_text.delta": "text",
     "response.output_audio_transcript.delta": "text",
@@ -85,7 +85,7 @@ class _Session:
             self._piece(kind, index, value)
 
     def _piece(self, kind: str, index: int, value: Mapping[str, Any]) -> None:
-        """Take a piece of the response in progress, whose end replaces all pieces."""
+        """Take a piece of the response in progress. The event that ends the response replaces all pieces."""
         call, item = (self._responses, index, "call"), object_of(value.get("item"))
         part = _DELTAS.get(kind)
         if kind == "response.output_item.added" and item.get("type") == "function_call":

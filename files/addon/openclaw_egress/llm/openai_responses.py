@@ -5,9 +5,9 @@ Source: the API reference of `POST /v1/responses`. `input_tokens` includes cache
 no usage. The finish reason is the reason for an incomplete response, or else its status.
 
 With `background` the response to the request is `queued`. `GET /v1/responses/ID`, plain or as the rest of the stream,
-and `POST /v1/responses/ID/cancel` return it later, any number of times, and `GET` also returns a response that was
-complete at once. So these paths give usage only for a response that says `"background": true` and has ended. The caller
-must count that usage once (`ResponseFacts.background`).
+and `POST /v1/responses/ID/cancel` return it later, any number of times. `GET` also returns responses without
+`background`, whose usage the first request already had. So these paths give usage only for a response that says
+`"background": true` and has ended. The caller must count that usage once (`ResponseFacts.background`).
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _PRICED_BY_TOKENS = frozenset(
     """message reasoning function_call custom_tool_call computer_call local_shell_call apply_patch_call mcp_list_tools
     mcp_call mcp_approval_request""".split()  # noqa: SIM905
 )
-"""Output items without another price than that of their tokens. Calls of hosted tools have one."""
+"""Output items whose only price is that of their tokens. Calls of hosted tools have an additional price."""
 _ARGUMENTS = ("response.function_call_arguments.delta", "response.custom_tool_call_input.delta")
 
 
@@ -101,7 +101,7 @@ def _facts(value: Mapping[str, Any], *, incomplete: bool) -> ResponseFacts:
 
 
 def _counted_here(value: Mapping[str, Any], facts: ResponseFacts) -> ResponseFacts:
-    """Return the information in an earlier response, without usage if the first request for it had that."""
+    """Return the information in an earlier response. Omit the usage unless it ran in the background and has ended."""
     if facts.background and value.get("status") in _FINAL:
         return facts
     return replace(facts, usage=Usage(), billing=Billing())
@@ -115,7 +115,7 @@ def _retrieved(value: Mapping[str, Any]) -> ResponseFacts:
 
 class _Assembler:
     def __init__(self, *, resumed: bool = False) -> None:
-        # The rest of a stream lacks items, so the last event's items replace them.
+        # If a stream is resumed, earlier items are missing, so the items in the last event replace those received.
         self._resumed = resumed
         self._response: Mapping[str, Any] = {}
         self._error: str | None = None

@@ -38,10 +38,10 @@ class NothingToRead:
 
 
 class RequestReader:
-    """Reader of `model`, `stream` and what changes the price in a request's body of any length, at any position.
+    """Reader of the members of a request's body that name the model or affect stream or price, at any position.
 
-    `known` has the information of the host and the path. `stream_default` is the meaning of a complete body without
-    `stream`. `needs_model`: a request without a model is not a request to this API.
+    The body can have any length. `known` is the information from host and path. `stream_default` is the meaning of a
+    complete body without `stream`. `needs_model`: a request without a model is not a request to this API.
     """
 
     def __init__(self, known: RequestFacts, stream_default: bool | None = None, *, needs_model: bool = False) -> None:
@@ -58,13 +58,13 @@ class RequestReader:
             self._members.feed(data)
 
     def whole(self, body: memoryview) -> None:
-        """Take the complete body at once, instead of :meth:`feed`: some twenty times faster."""
+        """Take the complete body in one call instead of :meth:`feed`, which is about twenty times slower."""
         self._any = bool(body)
         if self._members is not None and not self._members.take(body):
             self._members.feed(bytes(body))
 
     def finish(self) -> RequestFacts:
-        """Return the information read; none for a request without a body, such as a list of models."""
+        """Return the information read; none for a request without a body, such as a request for the list of models."""
         if self._members is None:
             return self._known
         found = self._members.found
@@ -120,7 +120,7 @@ class PlainReader:
         return self._api.whole(self._members.found if self._members is not None else {})
 
     def _lines_in(self, body: bytearray) -> ResponseFacts | None:
-        """Return the information in lines of JSON without their content type; None for any other body."""
+        """Return the information in several lines of JSON that lack their content type; None for any other body."""
         stream = JsonStreamReader(self._api, lines=True)
         for at in range(0, len(body), _SLICE_BYTES):
             stream.feed(bytes(body[at : at + _SLICE_BYTES]))
@@ -208,7 +208,7 @@ class AwsStreamReader:
 
 
 class ReaderWithHeaders:
-    """Reader of a body, whose information the response's headers complete."""
+    """Reader of a body that adds the information in the response's headers."""
 
     def __init__(self, complete: Completion, headers: Mapping[str, str], body: ResponseReader) -> None:
         self._complete = complete
@@ -220,12 +220,12 @@ class ReaderWithHeaders:
         self._body.feed(data)
 
     def finish(self) -> ResponseFacts:
-        """Return the facts of the body, completed by the headers."""
+        """Return the information in the body and in the headers."""
         return self._complete(self._headers, self._body.finish())
 
 
 class GuessingReader:
-    """Reader that the first byte selects.
+    """Reader that chooses the format by the first byte of the body.
 
     A bracket begins an array, a brace an object, a zero byte an AWS event stream, another byte an event stream.
 
@@ -254,5 +254,5 @@ class GuessingReader:
         self._reader.feed(data)
 
     def finish(self) -> ResponseFacts:
-        """Return the facts of the body."""
+        """Return the information in the body."""
         return self._reader.finish() if self._reader is not None else ResponseFacts()

@@ -25,15 +25,15 @@ _SIMPLE = ("numberValue", "boolValue")
 
 @dataclass(slots=True)
 class Room:
-    """Number of characters that the arguments of all calls of a response may still have."""
+    """Number of further characters that the arguments of all tool calls of a response may have."""
 
     left: int
 
 
 class PartialArguments:
-    """The arguments of one call. They share ``room`` with the other calls of the response.
+    """The arguments of one tool call. They share the limit ``room`` with the other calls of the response.
 
-    `complete` becomes false if a value had no place or no known type, or exceeded the room.
+    `complete` becomes false if a value had no valid path or no known type, or exceeded the limit.
     """
 
     def __init__(self, room: Room) -> None:
@@ -59,7 +59,10 @@ class PartialArguments:
         return found
 
     def _charge(self, steps: Sequence[str | int], value: Mapping[str, Any]) -> bool:
-        """Take the room of a value. Without room for it take all, so that no later value leaves a hole before it."""
+        """Subtract the size of a value from the limit, and return whether it fits.
+
+        If it does not fit, use up the limit, so that no later value is stored after a missing one.
+        """
         text = value.get("stringValue")
         cost = _STEP_COST * len(steps) + (len(text) if isinstance(text, str) else 0)
         fits = cost <= self._room.left
@@ -67,7 +70,7 @@ class PartialArguments:
         return fits
 
     def _put(self, steps: Sequence[str | int], value: Mapping[str, Any], *, joins: bool) -> bool:
-        """Set the value at its place, or continue the string there. Return whether that was possible."""
+        """Set the value at its path, or append to the string there. Return whether that was possible."""
         holder: Any = self._root
         for step, following in pairwise(steps):
             created: Any = {} if isinstance(following, str) else []
@@ -92,7 +95,7 @@ class PartialArguments:
 
 
 def _steps_of(path: str) -> list[str | int]:
-    """Return the members and indexes of a path; none if it is not a path of at most `MAX_DEPTH` single values."""
+    """Return the members and indexes of a path; none for a path that is invalid or has more than `MAX_DEPTH` steps."""
     steps: list[str | int] = []
     at = 1
     while at < len(path) and len(steps) < MAX_DEPTH and (found := _STEP.match(path, at)):
@@ -103,14 +106,14 @@ def _steps_of(path: str) -> list[str | int]:
 
 
 def _has_room(holder: Any, step: str | int) -> bool:
-    """Return whether the holder has the step, or can get it as its next element."""
+    """Return whether the object or array has a value at the step, or can get one there without a gap."""
     if isinstance(step, str):
         return isinstance(holder, dict)
     return isinstance(holder, list) and step <= len(holder)
 
 
 def _at(holder: Any, step: str | int, created: Any) -> Any:
-    """Return the value at a step, after it was created if it was absent."""
+    """Return the value at a step. Create it if it is absent."""
     if isinstance(step, str):
         return holder.setdefault(step, created)
     if step == len(holder):

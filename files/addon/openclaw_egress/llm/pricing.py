@@ -28,12 +28,12 @@ class _Listed(NamedTuple):
     provider_id: str
     """Provider of the price data."""
     hosts: str
-    """Pattern of the hosts where these prices apply. Others charge more, or in another currency."""
+    """Pattern of the hosts where these prices apply. Other hosts charge more, or in another currency."""
 
 
 _LISTED = {
     "anthropic": _Listed("anthropic", r"api\.anthropic\.com"),
-    # The data has prices of Regions. GovCloud and China have their own.
+    # The data has the prices of ordinary Regions. GovCloud and China have other prices.
     "aws.bedrock": _Listed("aws", r"(?!.*(?:[.-]us-gov-|\.cn$)).*"),
     "cerebras": _Listed("cerebras", r"api\.cerebras\.ai"),
     "cohere": _Listed("cohere", r"api\.cohere\.(?:ai|com)"),
@@ -49,19 +49,21 @@ _LISTED = {
 }
 """Price list for a value of ``gen_ai.provider.name``.
 
-Not listed are providers whose hosts also serve subscriptions at a flat rate, such as `github_copilot` and `z_ai`, and
-Azure: neither request nor response tells whether a deployment is global, as the prices in the data, or regional, of a
-data zone, or provisioned.
+Two kinds of provider are not listed:
+
+- providers whose hosts also serve subscriptions at a flat rate, such as `github_copilot` and `z_ai`;
+- Azure, because the data has the prices of global deployments only, and neither request nor response tells whether a
+  deployment is global, regional, of a data zone, or provisioned.
 """
 _STATES_DOLLARS = {"openrouter", "perplexity", "x_ai"}
 """Providers whose responses state the cost, in US dollars according to their references.
 
-Without it the cost is unknown: it depends on the route, on searches, or on calls of tools.
+If a response does not state the cost, it is unknown: it depends on the route, on searches, or on calls of tools.
 """
 _STANDARD_TIERS = {"default", "standard", "on_demand"}
 """Service tiers at the prices in the data. Others, such as ``flex`` and ``priority``, have other prices."""
 _UNDECIDED_TIERS = {"auto", "standard_only"}
-"""Service tiers of a request that leave it to the response whether the tier is another one."""
+"""Service tiers of a request with which the provider chooses the tier. The response states the chosen one."""
 _STANDARD_SPEEDS = {"standard"}
 _STANDARD_REGIONS = {"global", "not_available"}
 """Anthropic's regions at the prices in the data. Models without a choice of region have ``not_available``."""
@@ -70,10 +72,15 @@ _OWN_PRICES = {
     "cache_write_1h_tokens": "cache_write_1h_mtok",
     "web_searches": "web_searches_kcount",
 }
-"""Counts that most providers price apart, and the price. Without it, genai-prices would price them wrongly."""
+"""Counts that most providers price separately, and the name of that price.
+
+If the data lacks the price, genai-prices calculates a wrong cost, so the cost is unknown.
+"""
 _PRICED_ARNS = re.compile(r"arn:[a-z-]+:bedrock:[^:]*:[^:]*:(?:foundation-model|inference-profile)/(.+)")
-"""Bedrock's ARNs of models at the prices in the data, and the model's id. Others, as custom or provisioned models, have
-other prices although their name can contain that of a model."""
+"""Bedrock's ARNs of models at the prices in the data; the group is the model's id.
+
+Other ARNs, such as those of custom or provisioned models, have other prices, although they can contain a model's name.
+"""
 _CACHED_MODELS = 256
 
 
@@ -93,7 +100,7 @@ class PriceTable:
 
     def __init__(self, file: Path | None = None) -> None:
         self._providers = get_snapshot().providers if file is None else _read(file)
-        # Agents choose the names of models, so a cache must be bounded. The one of genai-prices is not.
+        # Agents choose the names of models, so the cache must be bounded. The cache of genai-prices is not bounded.
         self._find = lru_cache(maxsize=_CACHED_MODELS)(self._find_uncached)
 
     def cost_of(self, host: str, asked: RequestFacts, answered: ResponseFacts, time_ns: int) -> float | None:
@@ -116,7 +123,7 @@ class PriceTable:
         if not re.fullmatch(listed.hosts, host.lower().rstrip(".")) or not _at_standard_terms(asked, billing):
             return None
         if provider == "aws.bedrock" and "anthropic." not in model:
-            return None  # The data has the prices of one Region, and those of other makers' models differ by Region.
+            return None  # The data has the prices of one Region. Prices of other makers' models differ by Region.
         if provider == "openai" and "-search-" in model:
             return None  # Each search of these models has a price, but no count.
         if billing.incomplete or (usage.output_tokens is None and not billing.no_output):
@@ -124,7 +131,7 @@ class PriceTable:
         return self._list_price(listed.provider_id, model, answered, datetime.fromtimestamp(time_ns / 1e9, UTC))
 
     def _list_price(self, provider_id: str, model: str, answered: ResponseFacts, when: datetime) -> float | None:
-        """Return the tokens at the prices of the data; None if it lacks a price, or does not decide between two."""
+        """Return the cost of the tokens at the prices in the data; None if a price is missing or ambiguous."""
         billing, usage = answered.billing, answered.usage
         given = usage.input_tokens if billing.billed_input_tokens is None else billing.billed_input_tokens
         made = usage.output_tokens if billing.billed_output_tokens is None else billing.billed_output_tokens
@@ -146,8 +153,8 @@ class PriceTable:
             used = PricedUsage(**{name: n for name, n in counts.items() if n})
             found = priced.calc_price(used, maker, genai_request_timestamp=when)
         except (LookupError, ValueError, re.error):
-            # Unknown model, counts that contradict each other or lack one with its own price (cached sound), or an
-            # invalid pattern in the operator's file.
+            # The model is unknown, the counts contradict each other, a count with a separate price (cached sound) is
+            # missing, or the operator's file has an invalid pattern.
             return None
         if not found.total_price and not _is_free(found.model_price):
             return None
@@ -178,7 +185,10 @@ def _model_of_arn(arn: str) -> str | None:
 
 
 def _at_standard_terms(asked: RequestFacts, billing: Billing) -> bool:
-    """Return whether tier, speed and region have the prices of the data. What a response does not state was asked."""
+    """Return whether the data has the prices for this tier, speed and region.
+
+    If the response does not state one of them, use the value in the request.
+    """
     tier = billing.service_tier or (None if asked.service_tier in _UNDECIDED_TIERS else asked.service_tier)
     terms = (
         (tier, _STANDARD_TIERS),
@@ -189,9 +199,9 @@ def _at_standard_terms(asked: RequestFacts, billing: Billing) -> bool:
 
 
 def _depends_on_the_hour(model: ModelInfo, when: datetime) -> bool:
-    """Return whether an hour of the day decides the price: DeepSeek's peak prices.
+    """Return whether the price depends on the hour of the day, as DeepSeek's peak prices do.
 
-    They do not apply on weekends and holidays, which the data lacks.
+    Such a price is ambiguous: it does not apply on weekends and holidays, and the data does not say when these are.
     """
     prices = model.prices if isinstance(model.prices, list) else []
     limits = (price.constraint for price in prices)
@@ -199,12 +209,12 @@ def _depends_on_the_hour(model: ModelInfo, when: datetime) -> bool:
 
 
 def _has_tiers(price: object) -> bool:
-    """Return whether long prompts have another price."""
+    """Return whether the price per token depends on the length of the prompt."""
     return any(isinstance(value, TieredPrices) for value in vars(price).values())
 
 
 def _is_free(price: object) -> bool:
-    """Return whether the data states prices, which then are zero; a model without any price is not free."""
+    """Return whether a model whose cost is zero is free: the data states its prices, instead of lacking them."""
     return any(value is not None for name, value in vars(price).items() if not name.startswith("_"))
 
 

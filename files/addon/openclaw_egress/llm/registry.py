@@ -62,17 +62,17 @@ APIS: tuple[Api, ...] = (
 PROVIDER_ERRORS = SHARED_ERROR_TYPES.union(*(api.error_types for api in APIS))
 """Error types that a response can name. Records keep each of them as ``error.type``."""
 
-# Paths of APIs without a registration, and the providers that serve them. Nothing reads their bodies; the record keeps
-# them exactly. At other hosts such a path can be anything.
+# Paths of APIs without a registration, and the providers that serve them. Nothing reads the bodies there; the record
+# keeps them unmodified. Hosts of other providers may use such a path for any purpose.
 _UNREAD_PATHS = (
     (re.compile(r"/rerank/?$|/v[12]/generate/?$"), {"cohere"}),
     (re.compile(r"/ocr/?$"), {"mistral_ai"}),
     (re.compile(r"/text/chatcompletion(?:_v2|_pro)?/?$"), {"minimax"}),
-    # DashScope's own API; its other services are files and tasks.
+    # DashScope's own API. The other paths below `/services` serve files and tasks.
     (re.compile(r"/services/(?:aigc|embeddings|rerank)/[a-z0-9\-/]{1,64}$"), {"qwen"}),
     (re.compile(r"/sonar/?$"), {"perplexity"}),
     (re.compile(r"/interactions/[A-Za-z0-9_\-]{1,512}(?:/cancel)?$"), {"gcp.gemini", "gcp.vertex_ai"}),
-    # A model with a short name, such as an imported one, is not of a registration's path.
+    # Bedrock's paths for models whose names the registrations do not match, such as imported models.
     (
         re.compile(r"/model/[^/.:%]{1,256}/(?:converse(?:-stream)?|invoke(?:-with-response-stream)?|count-tokens)/?$"),
         {"aws.bedrock"},
@@ -89,7 +89,7 @@ _REGIONAL = (
     (re.compile(r"(^|[.-])aiplatform(\.[a-z0-9-]+\.rep)?\.googleapis\.com$"), "gcp.vertex_ai"),
     (re.compile(r"(^|\.)bedrock-(runtime|mantle)[.-].*\.(amazonaws\.com(\.cn)?|api\.aws)$"), "aws.bedrock"),
 )
-# A registration replaces an entry of _UNREAD_HOSTS.
+# For a host in both, the registration has priority over _UNREAD_HOSTS.
 _HOSTS = _UNREAD_HOSTS | {host: name for api in APIS for host, name in api.hosts.items()}
 _MODEL_PATHS = (
     *(api.path for api in APIS if not api.certain_at),
@@ -98,8 +98,8 @@ _MODEL_PATHS = (
 _MODEL_PATHS_BY_HOST = (*_UNREAD_PATHS, *((api.path, api.certain_at) for api in APIS if api.certain_at))
 
 
-# Servers read these spellings alike: unreserved characters percent-encoded (RFC 3986, section 6.2.2.2), and the colon
-# before Google's methods; repeated slashes, which nginx merges, and empty dot segments.
+# Servers treat these spellings as the same path: percent-encoded unreserved characters (RFC 3986, section 6.2.2.2), a
+# percent-encoded colon before Google's methods, repeated slashes (nginx merges them), and segments that are one dot.
 _ENCODED = re.compile(r"%(?:2[DdEe]|3[0-9Aa]|[46][1-9A-Fa-f]|[57][0-9Aa]|5[Ff]|7[Ee])")
 _SLASHES = re.compile(r"/(?:\.?/)+")
 

@@ -24,7 +24,7 @@ ENDS = frozenset({"response.completed", "response.incomplete", "response.failed"
 """Types of the events that end a response."""
 
 MAX_LANES = 256
-"""Lanes of one connection that are remembered. A server can name any number of them."""
+"""Maximum number of lanes of one connection to remember, because a server can name any number of them."""
 
 
 @dataclass(eq=False, slots=True)
@@ -40,11 +40,11 @@ class Lanes:
 
     def __init__(self) -> None:
         self.turns: list[Turn] = []
-        """In the order of their requests."""
+        """The responses in progress, in the order of their requests."""
         self._named_last: dict[str | None, Turn] = {}
 
     def requested(self, message: Mapping[str, Any]) -> Turn:
-        """Return the new response that the client's `response.create` requests."""
+        """Add and return the response that a client's `response.create` requests."""
         turn = Turn(stream_id_of(message))
         self.turns.append(turn)
         return turn
@@ -52,7 +52,7 @@ class Lanes:
     def received(self, message: Mapping[str, Any]) -> Turn | None:
         """Return the response of a server's event; None if the event belongs to none.
 
-        The response is new if the client did not request it. `ended` must be called for an event that ends it.
+        If the client did not request the response, add it. After an event that ends it, the caller must call `ended`.
         """
         kind, lane = text_of(message.get("type")) or "", stream_id_of(message)
         name = text_of(object_of(message.get("response")).get("id")) or text_of(message.get("response_id"))
@@ -80,7 +80,7 @@ class Lanes:
         self._named_last = {lane: other for lane, other in self._named_last.items() if other is not turn}
 
     def _of(self, lane: str | None) -> list[Turn]:
-        """Return the responses of a lane. A server that does not know lanes echoes no `stream_id`: return all."""
+        """Return the responses of a lane; all if there are none, because some servers echo no `stream_id`."""
         return [turn for turn in self.turns if turn.stream_id == lane] or self.turns
 
     def _refused(self, lane: str | None, *, from_stream: bool) -> Turn | None:

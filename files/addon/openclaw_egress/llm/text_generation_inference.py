@@ -2,14 +2,15 @@
 
 Source: https://huggingface.github.io/text-generation-inference, `router/src` of huggingface/text-generation-inference,
 and the types of the package `huggingface_hub`. The path says whether the response is a stream. Neither a request nor a
-response names the model: a server has one. A plain response has its counts in headers, and in `details` where the
-request sets `parameters.details`. A stream counts in the last event, with that parameter only, and never in headers.
-The input includes cached tokens, which TGI does not count. Of several sequences (`best_of`) the output counts those of
-the one returned. An error in a stream is an event with status 200.
+response names the model: a server has only one. A plain response has its counts in headers, and in `details` if the
+request sets `parameters.details`. A stream has its counts in the last event, only with that parameter, and never in
+headers. The input includes cached tokens, which TGI does not count separately. With several sequences (`best_of`), the
+output counts only the tokens of the returned one. An error in a stream is an event in a response with status 200.
 
-The text of a stream is that of its tokens, without special ones: `generated_text` of the last event can begin with the
-prompt. Other servers use `/generate` for other things, and model servers `/generate_stream` in other formats. So an
-object counts only by `token`, by the counts in `details`, or by `error_type`.
+The reader takes the text of a stream from its tokens, without special ones, because `generated_text` of the last event
+can begin with the prompt. Other servers use `/generate` for other purposes, and other model servers use
+`/generate_stream` with other formats. So the reader takes an object only if it has `token`, the counts in `details`, or
+`error_type`.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def _whole(value: Mapping[str, Any]) -> ResponseFacts:
 
 
 def _with_headers(headers: Mapping[str, str], facts: ResponseFacts) -> ResponseFacts:
-    """Return the information with the counts that the headers of a plain response have."""
+    """Return the information, and add the counts in the headers of a plain response."""
     given, made = (_count(headers.get(f"x-{kind}-tokens", "")) for kind in ("prompt", "generated"))
     usage = facts.usage
     return replace(
@@ -94,7 +95,7 @@ GENERATE_STREAM = Api(
 GENERATE = replace(
     GENERATE_STREAM,
     name="tgi-generate",
-    # `/api/generate` is Ollama's; `/v1/generate` and `/v2/generate` were Cohere's.
+    # Do not match `/api/generate` of Ollama, nor the former `/v1/generate` and `/v2/generate` of Cohere.
     path=re.compile(r"(?<!/api)(?<!/v[12])/generate/?$"),
     examples=("/generate", "/generate/"),
     hosts={},

@@ -21,7 +21,7 @@ OPERATION = "count_tokens"
 
 class _NoStream:
     def take(self, value: Mapping[str, Any]) -> None:
-        """Ignore the event: no response is a stream."""
+        """Ignore the event, because responses with a token count are never streams."""
 
     def facts(self) -> ResponseFacts:
         return ResponseFacts()
@@ -31,7 +31,7 @@ def _counting(api: Api, name: str, path: str, *examples: str, model: str | None 
     """Return the registration of the paths that count the tokens of requests to an API.
 
     Args:
-        api: the API, whose form the errors have.
+        api: the API. Errors of the new paths have its format.
         name: the name of the registration.
         path: matches the paths.
         examples: paths that it matches.

@@ -23,7 +23,7 @@ _METHOD = ":(?:rawPredict|streamRawPredict)$"
 
 
 class _Assembler:
-    """Assembler of a maker's stream, in which an error can also have Google's form."""
+    """Assembler of a stream in a maker's format. An error in it can also have Google's format."""
 
     def __init__(self, api: Api) -> None:
         self._inner = api.assembler()
@@ -58,7 +58,7 @@ def _partner(api: Api, name: str, path: str, *examples: str) -> Api:
     )
 
 
-# The SDK counts tokens with the name `count-tokens` in the place of the model.
+# To count tokens, the SDK sends the name `count-tokens` in place of the model.
 _CLAUDE = r"/publishers/anthropic/models/(?!count-tokens:)[^/]{1,256}"
 
 ANTHROPIC = _partner(

@@ -96,7 +96,7 @@ def read_denials(reader: SpoolReader, filters: Filters, clock: Callable[[], floa
 
 
 def class_views(names: Sequence[str], allowed: Mapping[Allowed, int], period: Mapping[str, str]) -> list[ClassView]:
-    """Return the allowed traffic of these classes, in the order of the names. Links use the conditions in ``period``."""
+    """Return the allowed traffic of these classes, in the order of the names. Links have the conditions ``period``."""
     by_class: dict[str, dict[str, dict[str, int]]] = {name: {} for name in names}
     for (name, host, event), count in allowed.items():
         if name in by_class:
