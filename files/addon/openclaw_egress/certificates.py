@@ -37,10 +37,10 @@ from openclaw_egress.errors import EgressError
 ROOT_DAYS = 3650
 ISSUING_DAYS = 90
 RENEW_BEFORE_DAYS = 30
-"""The issuing CA is renewed at two thirds of its life."""
+"""The renewal of the issuing CA is due this long before it expires, at two thirds of its life."""
 
 ISSUING_OVERDUE_DAYS = 28
-"""Warn if the renewal, which runs daily, is missing two days after it was due."""
+"""Warn if the daily job has not renewed the issuing CA two days after the renewal was due."""
 
 ISSUING_FAILS_DAYS = 7
 ROOT_WARNS_DAYS = 365
@@ -101,7 +101,7 @@ class CAInfo:
         return found
 
     def warnings(self, now: datetime.datetime) -> list[str]:
-        """Return warnings about certificates that need an operator before they become a problem."""
+        """Return warnings about certificates that an operator must renew before they become a problem."""
         found = []
         if ROOT_FAILS_DAYS <= (days := _days(self.root_expires, now)) < ROOT_WARNS_DAYS:
             found.append(f"the root CA {_ends(days, self.root_expires)}: {_RENEW_ROOT}")
@@ -112,7 +112,7 @@ class CAInfo:
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """The CA of a directory, read at one moment, with the key and certificates that the proxy needs to sign."""
+    """The CA of a directory at one moment, with the key and certificates that the proxy needs to sign."""
 
     info: CAInfo
     key: CertificateIssuerPrivateKeyTypes
@@ -268,7 +268,7 @@ def _issuing_is_fit(directory: Path, root: x509.Certificate, names: tuple[str, .
     try:
         _, (issuing, *_) = _read_issuing(directory, root)
     except CAError:
-        return False  # the root can sign a new issuing CA at any time
+        return False  # `create` then replaces the issuing CA.
     due = now + datetime.timedelta(days=RENEW_BEFORE_DAYS)
     lasts = issuing.not_valid_after_utc > due or issuing.not_valid_after_utc >= root.not_valid_after_utc
     return lasts and _constraints_of(issuing) == names
@@ -307,7 +307,7 @@ def _write_issuing(
 
 
 def _name(what: str, now: datetime.datetime) -> x509.Name:
-    """Return a name that is unique, because clients look up an issuer by its name."""
+    """Return a unique name for a certificate, because clients look up an issuer by its name."""
     return x509.Name(
         [
             x509.NameAttribute(NameOID.ORGANIZATION_NAME, "openclaw.egress"),
@@ -423,10 +423,10 @@ def _key_pem(key: CertificateIssuerPrivateKeyTypes) -> bytes:
 
 
 def _write(file: Path, content: bytes, mode: int) -> None:
-    """Replace a file atomically and fsync it; no other user can read it in the meantime.
+    """Replace a file atomically and fsync it. Until then, no other user can read the new content.
 
-    The new file keeps the owner of the previous one and is never more permissive. For a first file, root sets the
-    owner of the directory: the proxy runs as its own user and must read a renewed CA at once.
+    The new file keeps the owner of the previous one and is never more permissive. If there is no previous file and this
+    process runs as root, give the file to the owner of the directory: the proxy's own user must be able to read it.
     """
     before = _stat(file)
     owner = before or file.parent.stat()
@@ -435,7 +435,7 @@ def _write(file: Path, content: bytes, mode: int) -> None:
         with os.fdopen(handle, "wb") as stream:
             os.fchmod(stream.fileno(), (mode & before.st_mode or mode) if before else mode)
             if os.geteuid() == 0:
-                # Without CAP_CHOWN, as in a container, the caller sets the owner.
+                # In a container without CAP_CHOWN this fails, and the caller of the command sets the owner.
                 with contextlib.suppress(PermissionError):
                     os.fchown(stream.fileno(), owner.st_uid, owner.st_gid)
             stream.write(content)

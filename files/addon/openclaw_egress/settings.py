@@ -26,7 +26,7 @@ DEFAULT_STATE_DIR = Path.home() / ".local" / "state" / "openclaw-egress"
 HEALTH_PORT = 9464
 UI_PORT = 9465
 LEAST_MEMORY_BUDGET = 16 * 1024 * 1024
-"""Minimum of the memory budget. With less, the share of a class has no room for a request of ordinary size."""
+"""Minimum of the memory budget. With less, the share of a class is too small for a request of ordinary size."""
 
 
 class SettingsError(EgressError):
@@ -58,7 +58,7 @@ class Neighbours:
         return found
 
     def refuses(self, client: str) -> bool:
-        """Return whether a client has an unknown address of the network, or a link-local one (a host on any link)."""
+        """Return whether a client must not connect: its address is another one of the network, or IPv6 link-local."""
         address = without_mapping(ip_address(client))
         if isinstance(address, IPv6Address):
             return address.is_link_local

@@ -40,7 +40,7 @@ class Signer:
 
     @classmethod
     def in_directory(cls, directory: Path) -> Signer:
-        """Return the key of a state directory, which is created if it is missing.
+        """Return the key of a state directory. Create the key if it is missing.
 
         Raises:
             SigningError: the key cannot be read or written, or is not an Ed25519 key.
@@ -61,7 +61,7 @@ class Signer:
         if not isinstance(key, Ed25519PrivateKey):
             raise _unusable(file)
         signer = cls(key)
-        # Only readers on other machines need this copy.
+        # Only audits on other machines need this copy of the public key, so ignore an error.
         with contextlib.suppress(OSError):
             public = directory / PUBLIC_FILE
             if not public.exists():
@@ -121,7 +121,7 @@ def read_public_key(text: str) -> Ed25519PublicKey:
 
 
 def key_id(key: Ed25519PublicKey) -> str:
-    """Return the name of a public key in records: the first 12 hex digits of its SHA-256."""
+    """Return the ID of a public key, as records name it: the first 12 hex digits of its SHA-256."""
     return hashlib.sha256(key.public_bytes_raw()).hexdigest()[:12]
 
 

@@ -100,7 +100,7 @@ def remedy_for(group: DenialGroup, is_own: Callable[[str], bool] = lambda _: Fal
     return Remedy(advice=f"no rule can allow it: the client must send a different request: {group.reason}")
 
 
-# Over IPv6: AWS (EKS pod identity, time and DNS) and Oracle Cloud.
+# IPv6 addresses of metadata services: AWS (also EKS pod identity, time and DNS) and Oracle Cloud.
 _METADATA = [ipaddress.ip_network(text) for text in ("fd00:ec2::/32", "fd00:c1::a9fe:a9fe/128")]
 _METADATA += [row.network for row in SPECIAL_RANGES if row.name == "cloud metadata"]
 _METADATA_NAMES = frozenset(
@@ -146,7 +146,7 @@ def never_opened(host: str, address: Address | None = None) -> str | None:
 
 
 def _meanings(address: Address) -> Iterator[Address]:
-    """Yield an address, and the IPv4 address that is embedded in it, if any."""
+    """Yield an address, and the IPv4 addresses that are embedded in it, if any."""
     yield address
     if isinstance(address, ipaddress.IPv6Address):
         number = int(address)
@@ -200,7 +200,7 @@ def _exception(group: DenialGroup, destination: Destination) -> Remedy:
 
 
 def _guarded_addresses(group: DenialGroup, destination: Destination) -> tuple[Address, ...]:
-    """Return the addresses that the guard refused: the destination's own, those of its name, or the recorded one."""
+    """Return the addresses that the guard refused: the literal, the known ones of the name, or the recorded one."""
     if destination.address is not None:
         return (destination.address,)
     if (known := guarded_name(destination.host)) is not None:

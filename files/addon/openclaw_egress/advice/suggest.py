@@ -20,7 +20,7 @@ from openclaw_egress.policy.rules import Rules
 from openclaw_egress.recording.denials import ANY, Denial
 
 MANY_NAMES = 20
-"""Maximum number of names below one parent without a note that proposes a wildcard."""
+"""Number of names below one parent above which a note proposes a wildcard."""
 
 
 class SuggestionError(EgressError):
@@ -35,7 +35,7 @@ class Request:
     method: str | None = None
     path: str | None = None
     plain: bool = False
-    """Whether it was plain HTTP, so that the proxy saw method and path."""
+    """Whether the request was plain HTTP, so that the proxy saw its method and path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,7 @@ def unified_diff(before: bytes, after: bytes, name: str) -> str:
 
 
 def _lines(text: str) -> list[str]:
-    """Return lines with their LF, the only line end of ``patch`` (`str.splitlines` splits at others too)."""
+    """Return lines with their LF. ``patch`` knows no other line end, but `str.splitlines` does."""
     return re.findall(r"[^\n]*\n|[^\n]+", text)
 
 
@@ -143,7 +143,7 @@ def _lines(text: str) -> list[str]:
 
 @dataclass(slots=True)
 class _Seen:
-    """Denials of a class without repetitions.
+    """The recorded denials of a class, without repetitions.
 
     ``guarded`` are destinations that the address guard refused; ``not_tls`` are those to which a client sent bytes
     other than TLS after CONNECT. Both are pairs of host and port. ``unknown`` counts reports without a destination.
@@ -254,7 +254,7 @@ def _uncounted(unknown: int) -> Iterator[str]:
 
 
 def _only_added(before: Policy, after: Policy, class_name: str, added: int) -> bool:
-    """Return whether N rules were added at the end of the class's ``allow``, and nothing else changed."""
+    """Return whether ``added`` rules were added at the end of the class's ``allow``, and nothing else changed."""
     whole, cut = before.classes[class_name], after.classes[class_name]
     kept = replace(cut, allow=Rules(cut.allow.all[: len(whole.allow.all)]))
     return (

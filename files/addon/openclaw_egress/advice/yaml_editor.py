@@ -1,7 +1,7 @@
 """Editor of a policy's text that adds rules and changes nothing else: comments, line ends and order stay.
 
-It reads YAML for positions only. The caller must load the result as a policy and compare it before use, because an
-alias has the position of its anchor, so an edit of a shared list changes every class that shares it.
+The editor reads YAML only to find positions. An alias has the position of its anchor, so an edit of a shared list
+changes every class that shares it. Before the caller uses the result, it must load it as a policy and compare both.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def _entry(node: Node | None, name: str) -> Node | None:
 
 
 def _end(node: Node) -> int:
-    """Return the end of a value. A block's end mark is the start of the next token, after comments and empty lines."""
+    """Return the end of a value. Do not use a block's end mark, which comes after later comments and empty lines."""
     if isinstance(node, CollectionNode) and not node.flow_style and node.value:
         last = node.value[-1]
         return _end(last[1] if isinstance(last, tuple) else last)
@@ -74,7 +74,7 @@ def _into_flow(
 ) -> str:
     """Insert after the last entry of ``[…]`` or ``{…}``: on the same line if there is room, else one rule per line."""
     if last is None:
-        # An anchor or a tag before the bracket cannot contain one.
+        # Take the first bracket: an anchor or a tag before it cannot contain a bracket.
         at, separator = text.index("[", collection.start_mark.index) + 1, ""
     else:
         at, separator = _end(last), ", "

@@ -33,7 +33,10 @@ MAX_SHOWN = 50
 _RUNS, _COMMANDS = 20, 20
 """Maximum number of runs of lines in one printed command, and maximum number of printed commands."""
 _MARGIN_NS = 600 * 10**9
-"""Loki accepts lines up to ten minutes ahead of its clock, so a forged line can have such a time."""
+"""Time after the ledger's last line in which the audit still reads the destination.
+
+Loki accepts lines up to ten minutes ahead of its clock, so a forged line can have such a time.
+"""
 _REMEDIES = {
     FindingCode.CHANGED: "somebody edited these lines there; the spool's ledger has the hash of each original",
     FindingCode.FOREIGN: "this instance did not write these lines: find out who can push to the destination",
@@ -115,7 +118,7 @@ def audit(
 
 
 def _publish(settings: Settings, reports: Sequence[Report]) -> None:
-    """Leave the result for `/metrics` of the proxy and for `egress ui`, which cannot know it otherwise."""
+    """Write the result to a file in the state directory, from which `/metrics` of the proxy and `egress ui` read it."""
     codes = Counter(str(finding.code) for report in reports for finding in report.findings)
     spool = reports[0]
     result = last_audit.LastAudit(
@@ -136,7 +139,7 @@ def _publish(settings: Settings, reports: Sequence[Report]) -> None:
 
 
 def _publish_failure(settings: Settings, error: EgressError) -> None:
-    """Leave the reason of a failure for `egress ui`, beside a spool that exists."""
+    """Write the reason for a failure to a file that `egress ui` reads, if the spool exists."""
     with contextlib.suppress(OSError):  # The command reports the failure itself.
         if settings.spool_path.exists():
             last_audit.write_failure(settings.state_dir, str(error), time.time())
@@ -154,7 +157,7 @@ def _check_of(key: str | None) -> SignatureCheck | None:
 def _reports(
     settings: Settings, store: str | None, since_ns: int | None, until_ns: int | None, signed: SignatureCheck | None
 ) -> Iterator[Report]:
-    """Yield the report on the spool, and the one on the destination, if there is one."""
+    """Audit the spool and the destination, if there is one. Yield a report on each."""
     url = settings.logs_endpoint if store is None else "" if store == "none" else store
     with SpoolReader(settings.spool_path) as reader:
         ledger = _ledger_of(reader, since_ns, until_ns)
@@ -171,7 +174,7 @@ def _reports(
         if not url:
             return
         place = store_at(url, os.environ)
-        # Lines can be at other times than the ledger's, if somebody forged them.
+        # Also read later times than those in the ledger, because somebody may have forged lines.
         lines = (
             place.lines(reader.instance_id, ledger.earliest_ns, ledger.latest_ns + _MARGIN_NS) if len(ledger) else []
         )
@@ -179,7 +182,7 @@ def _reports(
 
 
 def _ledger_of(reader: SpoolReader, since_ns: int | None, until_ns: int | None) -> Ledger:
-    """Return the covered part of the ledger, which begins at a checkpoint so that a signature covers its beginning."""
+    """Return the part of the ledger to audit. Begin it at a checkpoint, so that a signature covers the beginning."""
     first, last = reader.range_of(since_ns, until_ns)
     first = 1 if since_ns is None else reader.checkpoint_before(first + 1) or first
     rows = (

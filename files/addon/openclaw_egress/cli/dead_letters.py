@@ -43,7 +43,7 @@ COLUMNS = [
 ]
 NARROW = ("seq", "host", "reason")
 WAIT_SECONDS, WAIT_SECONDS_STOPPED = 10.0, 1.5
-"""Seconds that a command waits for a running proxy, and for one whose health endpoint does not respond."""
+"""Seconds that a command waits for progress if the proxy runs, and if its health endpoint does not respond."""
 BEHIND_NS, OLD_NS = 3600 * 10**9, 7 * 24 * 3600 * 10**9
 """Loki's defaults: how far a line may be behind the newest line of its stream, and behind Loki's clock."""
 _LINES = re.compile(r"([0-9]+)(?:-([0-9]+))?")
@@ -205,7 +205,7 @@ def _parsed(words: Iterable[str]) -> list[tuple[int, int]]:
 
 
 def _merged(runs: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Return sorted runs that neither overlap nor touch."""
+    """Sort runs, and merge those that overlap or are adjacent."""
     merged: list[tuple[int, int]] = []
     for first, last in sorted(runs):
         if merged and first <= merged[-1][1] + 1:
@@ -216,7 +216,7 @@ def _merged(runs: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def _chosen(reader: SpoolReader, numbers: list[str] | None, *, every: bool, reason: str | None) -> list[DeadLetter]:
-    """Return the named dead letters; end the command if there are none."""
+    """Return the dead letters that the operator named; end the command if there are none."""
     if bool(numbers) == every:
         _bad("name dead letters by number (`egress dead-letter list` lists them), or add --all, not both")
     found = letters = reader.dead_letters()
@@ -279,7 +279,7 @@ def _named(runs: Iterable[tuple[int, int]]) -> str:
 
 
 def _too_old(reader: SpoolReader, settings: Settings, times: Iterable[tuple[int, int]]) -> list[int]:
-    """Return the lines that Loki refuses with its default limits; none if the destination is a VictoriaLogs."""
+    """Return the lines that Loki with default limits refuses as too old; none if the destination is VictoriaLogs."""
     if settings.logs_endpoint.rstrip("/").endswith(VICTORIA_LOGS_PATH):
         return []
     oldest = max(reader.newest_acknowledged_ns() - BEHIND_NS, time.time_ns() - OLD_NS)

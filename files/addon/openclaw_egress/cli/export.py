@@ -25,7 +25,7 @@ from openclaw_egress.spool.reader import Filters, SpoolReader
 from openclaw_egress.spool.rows import COLUMNS
 
 _NOT_IN_CSV = {"time_ns", "class_name"}
-"""Fields that `fields_of` gives another name or form."""
+"""Fields of a row that `fields_of` replaces by `time` and `class`."""
 
 
 class Format(StrEnum):

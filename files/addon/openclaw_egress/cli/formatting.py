@@ -27,7 +27,7 @@ def print_json(value: Any) -> None:
 
 
 def new_file(path: Path) -> BinaryIO:
-    """Create a file that only its owner may read, because it can contain prompts, and return it open for writing.
+    """Create a file and return it open for writing. Only its owner may read it, because it can contain prompts.
 
     Raises:
         typer.Exit: the file exists. The command has printed the message.
@@ -53,7 +53,7 @@ def is_narrow() -> bool:
 def quoted(text: str) -> str:
     """Return text from traffic with a mark before each line, so that the text cannot imitate the command's own output.
 
-    On a terminal, wrap long lines here, because lines that the terminal wraps would continue without a mark.
+    On a terminal, wrap long lines in this function: if the terminal wrapped them, the rest would have no mark.
     """
     lines = escape(text, lines=True).split("\n")
     if sys.stdout.isatty():
@@ -67,7 +67,7 @@ def quoted(text: str) -> str:
 def print_table(columns: list[tuple[str, str]], rows: list[list[object]], colours: list[str]) -> None:
     """Print a table. ``columns`` has the name and alignment of each column, ``colours`` the colour of each row or "".
 
-    Only on a terminal rows have colours and long cells wrap.
+    Use colours, and wrap long cells to the width of the window, only on a terminal.
     """
     from rich.console import Console  # noqa: PLC0415  (slow to import, and not every command prints a table)
     from rich.table import Table  # noqa: PLC0415

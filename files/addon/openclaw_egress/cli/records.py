@@ -214,7 +214,7 @@ def _print_exchange(row: Row, details: dict[str, int], whole: dict[str, Any]) ->
 
 
 def _messages(websocket: dict[str, Any] | None) -> str:
-    """Return the text on the messages of a WebSocket; an empty one for another exchange."""
+    """Return a text with the numbers of messages on a WebSocket; empty for any other exchange."""
     if not websocket:
         return ""
     counts = [
@@ -275,7 +275,7 @@ def _print_line(row: Row, as_json: bool) -> None:
 
 
 def fields_of(row: Row) -> dict[str, Any]:
-    """Return the fields of a record for programs, without those that are not set."""
+    """Return the fields of a record for JSON and CSV, without those that are None."""
     fields = asdict(row) | {"time": rfc3339(row.time_ns), "class": row.class_name}
     for name in ("class_name", "time_ns"):
         fields.pop(name)

@@ -103,7 +103,7 @@ def status(as_json: JSON = False) -> None:
 
 
 def _is_forbidden(path: Path) -> bool:
-    """Return whether the spool belongs to another user."""
+    """Return whether this user may not read the spool."""
     import os  # noqa: PLC0415
 
     try:

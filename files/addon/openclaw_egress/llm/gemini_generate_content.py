@@ -31,8 +31,8 @@ from openclaw_egress.llm.model import (
 from openclaw_egress.llm.partial_arguments import PartialArguments, Room
 
 _MAX_CANDIDATES = 128
-# Google's Go client sends `$alt=json;enum-encoding=int`, so its responses have numbers in place of names. Gemini API and
-# Vertex AI use the same numbers only for these reasons.
+# Google's Go client sends `$alt=json;enum-encoding=int`, so its responses have numbers in place of names. Gemini API
+# and Vertex AI use the same numbers only for these reasons.
 _NUMBERED_REASONS = {1: "STOP", 2: "MAX_TOKENS", 3: "SAFETY", 4: "RECITATION", 5: "OTHER"}
 # Parts of which the assembled message has only the name, not the content.
 _OTHER_PARTS = (

@@ -19,11 +19,11 @@ from prometheus_client.core import GaugeMetricFamily
 PREFIX = "openclaw_egress"
 
 SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
-"""The boundaries of the conventions for durations."""
+"""The bucket boundaries that the conventions define for durations."""
 TOKENS = tuple(4**power for power in range(14))
-"""The boundaries of the conventions for tokens: 1 to 67,108,864."""
+"""The bucket boundaries that the conventions define for tokens: 1 to 67,108,864."""
 LONG_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900)
-"""The boundaries for exchanges, which include downloads and sessions."""
+"""The bucket boundaries for the duration of exchanges, which include downloads and sessions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +33,10 @@ class Metric:
     name: str
     kind: Literal["counter", "gauge", "histogram"]
     text: str
-    """One line of help, which ends with a full stop."""
+    """The help text: one line that ends with a full stop."""
     labels: tuple[str, ...] = ()
     unit: str = ""
-    """Empty for a number of things that the text names."""
+    """Unit of the values; empty if the metric counts things, which ``text`` names."""
     buckets: Sequence[float] = ()
 
     def counter(self, registry: CollectorRegistry) -> Counter:
@@ -48,7 +48,7 @@ class Metric:
         return Histogram(self.name, self.text, self.labels, registry=registry, buckets=self.buckets)
 
     def gauge(self, values: Iterable[tuple[Sequence[str], float]]) -> GaugeMetricFamily:
-        """Return the gauge with these values, each with the values of its labels."""
+        """Return the gauge with these samples: the values of the labels, and the value."""
         family = GaugeMetricFamily(self.name, self.text, labels=self.labels)
         for labels, value in values:
             family.add_metric(labels, value)

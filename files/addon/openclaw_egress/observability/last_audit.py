@@ -15,7 +15,7 @@ from openclaw_egress.errors import EgressError
 
 FILE = "last-audit.json"
 MAX_FAILURE = 1000
-"""Characters of the reason of a failure; a longer one ends with a mark."""
+"""Maximum number of characters of the reason for a failure; a longer one is cut and ends with an ellipsis."""
 
 
 class LastAuditError(EgressError):
@@ -30,14 +30,14 @@ class LastAudit:
     """Number of findings; None if no audit has ended."""
     time: float | None = None
     first: int = 0
-    """First line of the audited range, and ``last``: the last one. 0 if it is unknown or the range was empty."""
+    """First line of the audited range; 0 if it is unknown or the range was empty. ``last`` is the last line."""
     last: int = 0
     sources: Sequence[str] = ()
-    """Names of the spool and of the destination, as far as they were audited."""
+    """Names of the audited sources: the spool and, if it was audited, the destination."""
     codes: Mapping[str, int] = field(default_factory=dict)
-    """Numbers of findings by their code."""
+    """Number of findings of each code."""
     failed_at: float | None = None
-    """When a later audit could not be completed; None if none failed."""
+    """Time at which a later audit failed; None if none failed."""
     failure: str = ""
 
 
@@ -72,7 +72,7 @@ def _of(found: Any) -> LastAudit:
 
 
 def _count(value: Any) -> int:
-    # SQLite, which is asked for the time of a line, has integers of 64 bits.
+    # The page queries SQLite with these numbers, and SQLite has integers of 64 bits.
     if not 0 <= (count := int(value)) < 2**63:
         raise ValueError
     return count
@@ -85,12 +85,12 @@ def _moment(value: Any) -> float:
 
 
 def _text(value: Any) -> str:
-    """Return the text for a page: with escapes for the surrogates of a path that is not UTF-8."""
+    """Return a text that a page can show. Escape the surrogates that stand for other bytes than UTF-8 in a path."""
     return str(value).encode(errors="backslashreplace").decode()
 
 
 def write_failure(directory: Path, failure: str, time: float) -> None:
-    """Add to the last result that a later audit could not be completed.
+    """Add the failure of a later audit to the result of the last one.
 
     Raises:
         OSError: the directory cannot be written.

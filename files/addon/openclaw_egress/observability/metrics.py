@@ -35,7 +35,7 @@ class Metrics:
         self._model_calls.count(call)
 
     def gauges(self, read: Callable[[], Mapping[str, float]]) -> None:
-        """Register a function that returns the gauges without labels at each scrape, by name without `PREFIX`."""
+        """Register a function that each scrape calls for the gauges without labels, by their names without `PREFIX`."""
         self.registry.register(_Gauges(read))
 
     def by_label(self, metric: Metric, read: Callable[[], Mapping[str, float]]) -> None:

@@ -1,7 +1,7 @@
 """The metrics of calls to models: those of OpenTelemetry's semantic conventions, and counters of tokens and cost.
 
-Agents choose models, so the number of series is bounded, for each class by itself (`Places`). Providers, operations and
-error types are closed sets of this package.
+Agents choose the names of models, so the number of series is bounded for each class separately (`Places`). Providers,
+operations and error types are closed sets of this package.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from prometheus_client import CollectorRegistry
 from openclaw_egress.observability import catalogue
 
 MAX_MODELS = 64
-"""Maximum number of combinations of provider, operation and models of a class that have labels of their own."""
+"""Maximum number of combinations of provider, operation and models with separate labels, for each class."""
 MAX_ERRORS = 64
-"""Maximum number of combinations of these labels and an error type of a class that have labels of their own."""
+"""Maximum number of combinations of these labels and an error type with separate labels, for each class."""
 OTHER = "other"
 """The label of all further models."""
 OTHER_ERROR = "_OTHER"
@@ -34,14 +34,14 @@ class Call:
     operation: str | None
     """None if the exchange is not a call to a model."""
     provider: str | None
-    """None for a host that is not a known provider's, such as a server of the operator."""
+    """None for the host of no known provider, such as a server of the operator."""
     requested_model: str | None
     response_model: str | None
     status: int | None
     error_type: str | None
     """One of `records.ERROR_TYPES`, or an HTTP status."""
     tokens: Mapping[str, int | None]
-    """By ``type``: input, output, cache_read, cache_write, reasoning. None for a count that was not reported."""
+    """Counts by ``type``: input, output, cache_read, cache_write, reasoning. None if the provider reported none."""
     cost_usd: float | None
     duration: float
     """Seconds."""
@@ -55,14 +55,14 @@ class Call:
 
 
 class Places[Value: Hashable]:
-    """The values that have labels of their own: at most ``most`` of each class, so no class can use up another's."""
+    """The values with separate labels: at most ``most`` of each class, so that no class can use those of others."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._of_class: defaultdict[str, set[Value]] = defaultdict(set)
 
     def take(self, class_name: str, value: Value) -> bool:
-        """Return whether the value has a place; give it one if the class has one left."""
+        """Give the value a place if the class has one left. Return whether the value has a place."""
         taken = self._of_class[class_name]
         if value not in taken and len(taken) < self._most:
             taken.add(value)
@@ -84,7 +84,7 @@ class _Labels(NamedTuple):
 
 
 class ModelCalls:
-    """The metrics of calls to models."""
+    """The metrics of calls to models. `count` updates all of them."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._tokens = catalogue.CALL_TOKENS.counter(registry)
@@ -97,7 +97,7 @@ class ModelCalls:
         self._errors: Places[tuple[str, ...]] = Places(MAX_ERRORS)
 
     def count(self, call: Call) -> None:
-        """Count one exchange; nothing of one that is not a call to a model."""
+        """Count one exchange, if it is a call to a model or reports usage."""
         if call.reports_usage:
             self._count_usage(call, has_place=self._take_place(call))
         if call.operation is None:
@@ -120,7 +120,10 @@ class ModelCalls:
             self._cost.labels(*who).inc(call.cost_usd)
 
     def _take_place(self, call: Call) -> bool:
-        """Return whether the models of a call have labels of their own. Only a call with usage may take a place."""
+        """Give the models of a call separate labels, if places are left. Return whether they have separate labels.
+
+        Only a call with usage may take a place, because its model certainly exists.
+        """
         wanted = _wanted(call)
         taken = self._models.take(call.class_name, wanted[1:])
         return taken and self._requested.take(call.class_name, wanted[1:4])

@@ -80,7 +80,7 @@ class Code(StrEnum):
 
 
 class Unparsed(NamedTuple):
-    """An invalid destination, as the client wrote it, or an unknown one."""
+    """A destination that is invalid, as the client wrote it, or unknown."""
 
     host: str
     port: int = 0
@@ -104,19 +104,19 @@ class Evidence(NamedTuple):
     class_name: str = ""
     destination: Target | None = None
     other: Target | None = None
-    """The tunnel's destination, or the one that the Host header names."""
+    """A second destination: that of the tunnel, or the one that the Host header names."""
     address: Address | None = None
     network: Network | None = None
     range: str = ""
-    """Why the guard refuses the address: ``private (10.0.0.0/8, RFC 1918)``."""
+    """The reason why the guard refuses the address, such as ``private (10.0.0.0/8, RFC 1918)``."""
     rule: str = ""
-    """The rule or exception that comes closest; ``allows`` is what it allows."""
+    """The rule or exception that matches the host or address, but not the whole request. ``allows`` describes it."""
     allows: str = ""
     limit: str = ""
-    """The limit that was reached, as in ``classes.NAME.limits``; ``most`` is its value, if it is a whole number."""
+    """The name in ``classes.NAME.limits`` of the reached limit. ``most`` is its value, if it is a whole number."""
     most: int = 0
     used: int = 0
-    """Bytes of memory in use; ``room`` is the maximum at the moment, ``needs`` were requested."""
+    """Bytes of memory in use. ``room`` is the current maximum, and ``needs`` the number of bytes requested."""
     room: int = 0
     needs: int = 0
     detail: str = ""
@@ -230,13 +230,16 @@ def reason(code: Code, evidence: Evidence) -> str:
 
 
 def summary(count: int, first: str = "") -> str:
-    """Return the reason, for people, of a summary record for ``count`` unrecorded denials."""
+    """Return the reason, for people, of a summary record that stands for ``count`` denials without own records.
+
+    ``first`` is the reason that these denials share, or empty.
+    """
     more = _SUMMARY.format(count)
     return f"{first}: {more}" if first else more
 
 
 def rule_of(code: Code, evidence: Evidence = NOTHING) -> str:
-    """Return the name to report in place of a rule, such as ``address-guard``, if no rule of the policy decided."""
+    """Return the name to report as the rule if no rule of the policy decided, such as ``address-guard``."""
     if evidence.limit:
         return f"classes.{evidence.class_name}.limits.{evidence.limit}"
     return _RULES.get(code, "syntax")

@@ -208,10 +208,12 @@ def _table(text: str) -> tuple[SpecialRange, ...]:
     return tuple(SpecialRange(cidr, ipaddress.ip_network(cidr), name, source) for cidr, name, source in rows)
 
 
-# The narrower of two nested ranges comes first: the first match gives the reason.
-# Sources: IANA's special-purpose registries for IPv4 and IPv6 (their globally reachable entries too: AS112, AMT and the
-# anycast addresses are not web servers), IANA's IPv6 address space (only 2000::/3 is global unicast), the list in
-# OpenClaw's docs/security/network-proxy.md, and the clouds' pages on addresses that serve metadata and credentials.
+# The first matching range gives the reason, so the narrower of two nested ranges comes first. Sources:
+# - IANA's special-purpose registries for IPv4 and IPv6, including their globally reachable entries, because AS112, AMT
+#   and the anycast addresses are not web servers;
+# - IANA's IPv6 address space: only 2000::/3 is global unicast;
+# - the list in OpenClaw's docs/security/network-proxy.md;
+# - the cloud providers' pages on addresses that serve metadata and credentials.
 SPECIAL_RANGES = _table(
     """
     169.254.169.254/32    cloud metadata                    AWS, Azure, Google Cloud and others
@@ -294,10 +296,10 @@ GUARDED_NAMES: dict[str, tuple[str, tuple[Address, ...]]] = {
 
 
 def guard_reason(ip: Address) -> str | None:
-    """Return why ``ip`` is refused, such as ``loopback (127.0.0.0/8, RFC 1122)``; None if it is public.
+    """Return the reason why the guard refuses ``ip``, such as ``loopback (127.0.0.0/8, RFC 1122)``; None if public.
 
-    The ranges are listed one by one: :attr:`ipaddress.IPv6Address.is_global` is true for site-local, multicast, NAT64
-    of a private address, and others.
+    Compare with a list of ranges, because :attr:`ipaddress.IPv6Address.is_global` is true for site-local and multicast
+    addresses, for NAT64 of a private address, and for others.
     """
     number = int(ip)
     for network, mask, reason in _BY_VERSION[ip.version]:

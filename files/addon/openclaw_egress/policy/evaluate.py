@@ -65,7 +65,7 @@ def decide(
     if denying is not None:
         code = Code.DENIED_BY_RULE
         return Decision(softened, denying.name, code, inspect, would_deny=softened, evidence=evidence)
-    # Also limited by a rule in `deny` with methods or paths: the origin must not read a request that it denies.
+    # A rule in `deny` with methods or paths limits the request too: the origin must not read it as a denied request.
     limited = (allowing is not None and allowing.limited) or any(
         rule.limited and rule.serves(port) for rule in found.deny.about(host, address)
     )
@@ -125,7 +125,7 @@ def decide_address(
 
 
 def with_addresses(decision: Decision, verdicts: Iterable[Decision]) -> Decision:
-    """Return an allowing decision on a name, combined with those on its addresses: one denied address denies."""
+    """Combine an allowing decision on a name with those on its addresses. One denied address denies the request."""
     for verdict in verdicts:
         if not verdict.allow:
             return verdict
@@ -156,7 +156,7 @@ def _allowing(found: ClassPolicy, destination: Destination, method: str | None, 
 def _guarded(
     found: ClassPolicy, evidence: Evidence, destination: Destination, method: str | None, path: str | None
 ) -> tuple[Code, Evidence] | None:
-    """Return the guard's denial of a literal, or of a name that always means a guarded address; None if it passes."""
+    """Return the guard's denial of a literal, or of a name that always means a guarded address; None without one."""
     if destination.address is not None:
         stands_for, reason = (destination.address,), guard_reason(destination.address)
     else:
@@ -170,7 +170,7 @@ def _guarded(
 def _refused_by_guard(
     found: ClassPolicy, evidence: Evidence, guarded: str | None, addresses: Sequence[Address]
 ) -> tuple[Code, Evidence]:
-    """Return the guard's denial. It names an exception that covers the address but not this method or path.
+    """Return the guard's denial. If an exception covers the address but not this method or path, name the exception.
 
     ``guarded`` is None for an address of the proxy's host.
     """
@@ -183,7 +183,7 @@ def _refused_by_guard(
 
 
 def _unmatched(found: ClassPolicy, evidence: Evidence, destination: Destination) -> tuple[Code, Evidence]:
-    """Return the default denial. It names the most specific rule that matches the host, if any."""
+    """Return the denial of a request that no rule matches. Name the most specific rule for its host, if any."""
     for rule in found.allow.about(destination.host, destination.address):
         return Code.RULE_NOT_MET, evidence._replace(rule=rule.name, allows=describe_rule(rule))
     return Code.NO_RULE, evidence

@@ -22,20 +22,20 @@ _REMEDY = "write one IP address per line (with Ansible: site.yml)"
 
 @dataclass(frozen=True)
 class HostAddresses:
-    """A host's addresses, and the prefixes from which the kernel takes its temporary ones."""
+    """A host's addresses, and the prefixes of the temporary addresses that its kernel creates."""
 
     addresses: frozenset[Address]
     prefixes: frozenset[ipaddress.IPv6Network] = frozenset()
 
     def __contains__(self, ip: object) -> bool:
-        """Return whether the host has the address, or may get it as a temporary one."""
+        """Return whether the host has the address, or its kernel may create it as a temporary address."""
         return ip in self.addresses or (
             isinstance(ip, ipaddress.IPv6Address) and any(ip in prefix for prefix in self.prefixes)
         )
 
 
 def with_host_addresses(policy: Policy, file: Path | None) -> Policy:
-    """Return the policy with the addresses of a file, which its address guard then refuses.
+    """Return the policy with the addresses in a file. Its address guard then refuses these addresses.
 
     Raises:
         PolicyError: the file is missing, or a line of it is not an address.

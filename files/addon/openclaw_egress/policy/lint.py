@@ -1,4 +1,4 @@
-"""Warnings about a policy that is valid but probably not meant: rules without effect, and disabled protection."""
+"""Warnings about probable mistakes in a valid policy: rules without effect, and disabled protection."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def answer_warnings(node: Node, classes: Mapping[str, ClassPolicy]) -> Iterator[
 
 
 def _cover(rule: Rule, rules: Rules, *, same_list: bool = False) -> Rule | None:
-    """Return a rule that covers ``rule`` completely. The search is bounded, so None does not mean that none exists."""
+    """Return a rule that covers ``rule`` completely, or None. The search is bounded, so it can miss such a rule."""
     if rule.network is not None:
         found: Iterator[Rule] = (other for other in rules.networks[:500] if _within(rule.network, other.network))
     else:
@@ -83,7 +83,10 @@ def _within(inner: Network, outer: Network | None) -> bool:
 
 
 def _guarded_rule(rule: Rule, found: ClassPolicy) -> str | None:
-    """Return why the guard refuses every address of a rule; None if it does not, or an exception overlaps the rule."""
+    """Return the reason why the guard refuses every address of a rule.
+
+    Return None if the guard does not refuse all of them, or if an exception overlaps the rule.
+    """
     if rule.network is not None:
         first, last = rule.network.network_address, rule.network.broadcast_address
     elif (address := literal_of(rule.subject)) is not None:

@@ -19,7 +19,7 @@ from openclaw_egress.policy.yaml_reader import Node, read_file
 from openclaw_egress.settings import DEFAULT_LLM_HOSTS, HEALTH_PORT
 
 MAX_RULES = 50_000
-"""Maximum of all classes together: aliases can make a small YAML file expand to a large one."""
+"""Maximum number of rules of all classes together, because aliases can make a small YAML file expand to a large one."""
 
 KEYS = ("version", "inspect", "classes", "resolve")
 CLASS_KEYS = ("listen", "action", "allow", "deny", "addresses", "limits", "log_tunnels")
@@ -28,8 +28,8 @@ RULE_KEYS = {
     "deny": ("host", "cidr", "ports", "methods", "paths"),
     "addresses": ("cidr", "ports", "methods", "paths"),
 }
-"""Permitted keys of a rule, by list. `json_schema` describes every key for editors."""
-# A request of curl has 200 bytes in 6 fields; lower limits than these would refuse ordinary clients.
+"""Permitted keys of a rule in each of the three lists. `json_schema` describes every key for editors."""
+# The minimum of each limit lets ordinary clients pass: the head of a request of curl has 200 bytes and 6 fields.
 LIMITS = {
     "connections": (1, 100_000),
     "requests_per_minute": (1, 1_000_000),

@@ -52,7 +52,7 @@ class Decision:
     def denial(
         cls, code: Code, evidence: Evidence = codes.NOTHING, *, inspect: bool = False, softened: bool = False
     ) -> Decision:
-        """Return a denial that no rule of the policy made. If ``softened``, it is only reported."""
+        """Return a denial that no rule of the policy made. If ``softened`` is set, report it but allow the request."""
         return cls(softened, codes.rule_of(code, evidence), code, inspect, softened, evidence=evidence)
 
     @property
@@ -67,7 +67,7 @@ class Limits:
 
     Attributes:
         connections: maximum concurrent connections of clients.
-        requests_per_minute: maximum rate of new requests and tunnels; a burst may have a tenth of it.
+        requests_per_minute: maximum rate of new requests and tunnels; a burst may contain a tenth of this number.
         header_bytes: maximum size of a request's head, including the request line.
         headers: maximum number of header fields of a request.
         header_seconds: maximum time from the first byte of a head to its last, and from CONNECT to TLS.

@@ -49,7 +49,7 @@ class Rule:
         """Return whether the rule matches the request's method and path.
 
         At CONNECT (both None), a rule in ``allow`` matches and a rule in ``deny`` does not, because each request to an
-        inspected host is decided again. A request that origins may read differently matches ``deny``, not ``allow``:
+        inspected host is decided again. If origins may read a request in several ways, only rules in ``deny`` match it:
 
         - A path that servers read in more than one way matches every rule in ``deny`` and none in ``allow``.
         - Methods are case-sensitive (RFC 9110, section 9.1), but an origin may ignore the case: `post` matches a rule
@@ -76,8 +76,8 @@ def plain_path(path: str | None) -> str | None:
         return None
     raw = path.split("?", maxsplit=1)[0]
     plain = unquote(raw, errors="replace")
-    # Some servers drop `;parameters` before they resolve dot segments, decode overlong UTF-8, or treat a fragment,
-    # which RFC 9112, section 3.2, does not permit here, as part of the path.
+    # Some servers drop `;parameters` before they resolve dot segments. Some decode overlong UTF-8. Some treat a
+    # fragment, which RFC 9112, section 3.2, does not permit here, as part of the path.
     segments = [segment.split(";", maxsplit=1)[0] for segment in plain.split("/")[1:]]
     odd = any(char in plain for char in "%\\#\ufffd") or plain.count("/") != raw.count("/") or not plain.isprintable()
     return None if odd or "" in segments[:-1] or "." in segments or ".." in segments else plain
@@ -90,7 +90,7 @@ def _path_matches(plain: str, wanted: str) -> bool:
 
 
 class Rules:
-    """Rules in file order, with an index: a look-up walks the labels of a name instead of all rules."""
+    """Rules in file order, with an index by host: a look-up walks the labels of a name instead of all rules."""
 
     def __init__(self, rules: Sequence[Rule] = ()) -> None:
         self.all = tuple(rules)

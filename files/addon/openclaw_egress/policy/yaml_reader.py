@@ -1,4 +1,4 @@
-"""Reader of operators' YAML files that keeps the line of each value, so that an error names place and remedy."""
+"""Reader of operators' YAML files. It keeps the line of each value, so that an error can name the line."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def _parse(data: bytes, file: str, failure: type[FileError], start: str, shrink:
         raise failure(file, line, f"byte 0x{data[error.start]:02x} is not UTF-8", "save the file as UTF-8") from None
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # The operator decides whether to reuse an anchor.
+            warnings.simplefilter("ignore")  # Do not warn about a reused anchor: the operator may want it.
             document = YAML(typ="rt", pure=True).load(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -183,7 +183,7 @@ def _parse(data: bytes, file: str, failure: type[FileError], start: str, shrink:
 
 
 def _explain(problem: str, context: str) -> tuple[str, str]:
-    """Return the parser's message and the remedy for common mistakes."""
+    """Return a problem and its remedy for an error of the parser. Explain common mistakes in plain words."""
     if duplicate := re.match(r'found duplicate key "([^"]*)"', problem):
         return f"key '{duplicate[1]}' is here twice", "keep one of them"
     if "\\t" in problem:

@@ -15,7 +15,7 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 class InvalidCondition(EgressError):
-    """A condition that cannot be read. The message says what to write instead."""
+    """An invalid condition. The message says what to write instead."""
 
 
 def moment(text: str) -> int:

@@ -23,7 +23,7 @@ class Status:
     """The report of the running proxy (``/readyz``); None if none responds."""
     problems: Sequence[str] = ()
     spool: Mapping[str, int] | None = None
-    """`SpoolReader.stats`."""
+    """The result of `SpoolReader.stats`; None if the spool cannot be read."""
     dead_letters: Mapping[str, int] = field(default_factory=dict)
     ca: Mapping[str, Any] | None = None
     """The CA that the running proxy serves, else the one on disk."""
@@ -35,7 +35,7 @@ class Status:
 
     @property
     def kept_lines(self) -> int:
-        """Return the number of stored lines that are no dead letters."""
+        """Return the number of stored lines that are not dead letters."""
         return sum((self.spool or {}).get(f"{state}_records", 0) for state in ("pending", "acknowledged", "local"))
 
     @property
@@ -58,7 +58,7 @@ class Status:
 
 
 def status_of(settings: Settings, running: Mapping[str, Any] | None, *, with_ca: bool = True) -> Status:
-    """Return the state. An unreadable file is a problem, and the other results are still there.
+    """Return the state. Report an unreadable file as a problem, and still read the others.
 
     Without ``with_ca``, read no CA from the disk.
     """

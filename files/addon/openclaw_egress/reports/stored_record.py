@@ -10,7 +10,7 @@ from openclaw_egress.recording.log_lines import reassemble
 
 
 def lines_of(exchange_id: str, stored: Iterable[str]) -> list[str]:
-    """Return the lines of a record, from the stored lines that begin with its first one.
+    """Return the lines of a record. ``stored`` begins with its first line and may contain lines of other records.
 
     ``exchange_id`` is empty for a record that is not an exchange.
     """
@@ -24,7 +24,7 @@ def _exchange_of_part(line: str) -> object:
 
 
 def whole_of(lines: Sequence[str]) -> tuple[dict[str, Any], str]:
-    """Return the JSON object of a record, and why it cannot be read; empty if it can."""
+    """Return the JSON object of a record, and the reason why it cannot be read (empty if it can)."""
     try:
         return reassemble(lines), ""
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
@@ -32,7 +32,7 @@ def whole_of(lines: Sequence[str]) -> tuple[dict[str, Any], str]:
 
 
 def headers_of(message: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the headers of a request or a response; a repeated one several times."""
+    """Yield the headers of a request or a response. Yield a repeated header once for each value."""
     for name, values in object_of(message.get("headers")).items():
         for value in values if isinstance(values, list) else [values]:
             yield str(name), str(value)

@@ -1,6 +1,6 @@
 """The support bundle: the state of an instance for somebody who has no access to it, without secrets and bodies.
 
-Bodies, headers and URLs of traffic are never read. Every text also passes through `redaction.redact_text`.
+This module never reads bodies, headers and URLs of traffic. It also redacts every text with `redaction.redact_text`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ PACKAGES = (
     "genai-prices",
 )
 EVENTS = (semconv.EVENT_POLICY, semconv.EVENT_CA, semconv.EVENT_SPOOL)
-"""Events of the proxy itself. Checkpoints are left out, because there is one each hour at least."""
+"""Events of the proxy itself. Checkpoints are left out, because the proxy writes at least one each hour."""
 NEWEST_EVENTS = 100
 """Number of the newest events of the proxy itself that the bundle contains."""
 COUNTED_HOURS = 24
@@ -134,7 +134,7 @@ def _files(directory: Path) -> Iterator[dict[str, Any]]:
     for path in paths[:_MAX_FILES]:
         try:
             known = path.lstat()
-        except OSError as error:  # SQLite can remove one of its files meanwhile.
+        except OSError as error:  # SQLite may have removed one of its files since the listing.
             yield {"name": path.name, "error": error.strerror or str(error)}
             continue
         mode = stat.filemode(known.st_mode)
@@ -177,7 +177,7 @@ def _spool(settings: Settings) -> dict[str, Any]:
 
 
 def _exchanges(reader: SpoolReader) -> dict[str, Any]:
-    """Return the counts of exchanges, or only the error: a file of an older version has no totals."""
+    """Return the counts of exchanges, or only the error, because the spool of an older version has no totals."""
     since_ns = time.time_ns() - COUNTED_HOURS * 3600 * 10**9
     try:
         counts = [

@@ -1,4 +1,4 @@
-"""Usage as people read it: the hourly totals in groups, sorted, and their columns."""
+"""Tables of usage: the hourly totals in sorted groups, and the columns to show."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from openclaw_egress.spool.reader import SpoolReader
 from openclaw_egress.spool.usage_totals import Usage
 
 NONE = "(none)"
-"""Shown for an unknown value, for example the model of a request that named none."""
+"""Text to show for an unknown value, such as the model of a request that named none."""
 
 
 class By(StrEnum):
@@ -27,7 +27,7 @@ class By(StrEnum):
 
 
 type Group = tuple[tuple[object, ...], Usage]
-"""The values of a group, None for an unknown one, and its totals."""
+"""A group: its values (None for an unknown one), and its totals."""
 
 
 def grouped(
@@ -39,7 +39,7 @@ def grouped(
     *,
     times: bool = True,
 ) -> list[Group]:
-    """Return the totals of each group: times upwards, else the dearest and most frequent first.
+    """Return the totals of each group. Sort days and hours in ascending order, others by cost, the highest first.
 
     Without ``times`` the totals have no durations, and reading them is several times as fast.
     """
@@ -51,7 +51,7 @@ def grouped(
 
 
 def regrouped(groups: Sequence[Group], by: Sequence[By], at: int) -> list[Group]:
-    """Return groups by several values as groups by only the value at a place; see `grouped` for the order."""
+    """Merge groups by several values to groups by only the value at the index ``at``. Sort them as `grouped` does."""
     found: dict[tuple[object, ...], Usage] = {}
     for values, totals in groups:
         found.setdefault((values[at],), Usage()).merge(totals)
@@ -80,7 +80,7 @@ def _order(by: Sequence[By], values: tuple[object, ...], totals: Usage) -> tuple
 
 
 def cost(usage: Usage) -> str:
-    """Return the known cost; a mark says that the whole cost is higher."""
+    """Return the known cost as text. If the cost of some requests is unknown, mark it as a minimum."""
     if not usage.counts["unpriced"]:
         return f"{usage.cost_usd:,.4f}"
     return f"≥ {usage.cost_usd:,.4f}" if usage.cost_usd else "unknown"
