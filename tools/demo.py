@@ -201,7 +201,7 @@ def show_page(proxy: RunningProxy) -> None:
             console.print("  the page is open until Ctrl-C")
             with contextlib.suppress(KeyboardInterrupt):
                 signal.pause()
-            # The processes get Ctrl-C too; a second one must not interrupt the end.
+            # Ctrl-C also reaches the child processes. Ignore a second Ctrl-C, so that it cannot interrupt the clean-up.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         else:
             console.print("  closed again; `KEEP=1 make demo` leaves the page open")

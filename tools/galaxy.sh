@@ -17,7 +17,7 @@ mkdir -p build/galaxy
 ansible-galaxy collection build --output-path build/galaxy >/dev/null
 cd build/galaxy
 python -m galaxy_importer.main ./openclaw-egress-*.tar.gz 2>&1 | tee importer.log
-# The importer exits with 0 even if its linters report errors.
+# Search the output, because the importer exits with 0 even if its linters report errors.
 if grep -E '^(WARNING|ERROR)' importer.log >/dev/null; then
   echo "galaxy: galaxy-importer reports warnings or errors, see above" >&2
   exit 1

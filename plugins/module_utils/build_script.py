@@ -59,7 +59,7 @@ class BuildScriptError(ValueError):
 
 @dataclass
 class Anchors:
-    """Numbers of the lines that the patch refers to, 1-based, in the text without our block."""
+    """Line numbers that the patch reports: 1-based, in the text without our block."""
 
     docker_build: list[Any] = field(default_factory=list)
     restore: list[Any] = field(default_factory=list)
@@ -126,7 +126,7 @@ class BuildScriptPatch:
 
     def _render(self, original: str) -> str:
         functions = [build_block.PATH_FUNCTION % (path, path) for path in sorted(set(_ABSOLUTE.findall(original)))]
-        # The script needs the path that `command -v docker` prints; for a function it prints none.
+        # If the script uses the path that `command -v docker` prints, write no function `docker`: it has no path.
         names = [] if _PATH_OF_DOCKER.search(original) else ["docker"]
         names += [name for name in ("sudo", "doas") if re.search(r"\b%s\b" % name, original)]
         functions += [build_block.FUNCTION % (name, name) for name in names]
@@ -207,7 +207,7 @@ def _refuse_conflict(lines: list[Any]) -> None:
 
 
 def _place(lines: list[Any]) -> int:
-    """Return the index of the line before which the block belongs: after the head, before the next part's comment."""
+    """Return the index of the line before which to insert the block: after the head, before the next part's comment."""
     at = 0
     while at < len(lines) - 1 and _HEAD_LINE.match(lines[at]):
         at += 1
@@ -304,7 +304,7 @@ class _Search:
             self._found(command, "variable" if in_text else str(found and found[0]))
 
     def _escapes(self, program: str, before: list[str]) -> bool:
-        """Return whether a call of docker by its path escapes the wrapper: only bash has functions of that name."""
+        """Return whether a call of docker by its path bypasses the wrapper. Only bash can define functions of that name."""
         return self.posix or not _ABSOLUTE.fullmatch(program) or bool(before and before[0] not in ("sudo", "doas"))
 
     def _classify_build(
@@ -355,7 +355,7 @@ class _Search:
         return "docker" if named and not re.search(r"FILE|TAG|IMAGE|ARGS|OPTS", match.group(1)) else word.value
 
     def _classify_program(self, command: shell_text.Command, words: list[Any]) -> None:
-        """Remember programs and scripts that may build an image; they find the wrapper in PATH."""
+        """Add a program or script to `programs` if it may build an image; it then finds the wrapper in PATH."""
         values = [word.value for word in words if not word.value.startswith("-")]
         name = os.path.basename(values[0]) if values else ""
         rest = " ".join(values[1:])

@@ -89,9 +89,9 @@ class Dotenv:
     def add_compose_files(self, add: list[str], project_dir: str, exists: Exists = os.path.exists) -> None:
         """Append files to the files that compose loads, and make every path in COMPOSE_FILE absolute.
 
-        A comment above the entry stores the previous entry, or states that there was none, so that
-        :meth:`remove_compose_files` can restore it. Raise :class:`DotenvError` if compose would find no file of its
-        own.
+        Write a comment above the entry that stores the previous entry, or states that there was none, so that
+        :meth:`remove_compose_files` can restore it. Raise :class:`DotenvError` if compose would find no file except
+        those in ``add``.
         """
         former = self._former_files(project_dir, exists)
         files = former + [path for path in (_absolute(path, project_dir) for path in add) if path not in former]
@@ -120,7 +120,7 @@ class Dotenv:
 
     def remove_compose_files(self, remove: list[str], project_dir: str, exists: Exists = os.path.exists) -> bool:
         """Undo :meth:`add_compose_files`. If COMPOSE_FILE was edited since, remove only these files and return True."""
-        # If a line was appended since, its line break stays.
+        # If somebody appended a line since, keep its line break.
         is_last = bool(self._pieces) and self._pieces[-1].name == "COMPOSE_FILE"
         opens = is_last and any(piece.text.startswith(OPEN_END) for piece in self._pieces)
         edited = self._remove_compose_files(remove, project_dir, exists)

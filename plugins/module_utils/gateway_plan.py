@@ -49,8 +49,8 @@ _NODE_FIRST = re.compile(r"\s*(?:[^\s\"'\\$]*/)?node(?:js)?(?=\s|\Z)")
 _INTERPRETS = re.compile(
     r"(?:\S*/)?(?:gosu|su-exec|setpriv|chroot|su|sudo|runuser|env|(?:ba|da|a|z)?sh|npm|npx|pnpm|yarn)\Z"
 )
-# A script or a supervisor counts as well, because it may start Node. systemd does not, because its services do not get
-# the container's environment.
+# Commands that may start Node, also through a script or a supervisor. systemd is not among them, because its services
+# do not get the container's environment.
 _RUNS_NODE = re.compile(
     r"\A(?:\S*/)?gateway\b|\b(?:node|nodejs|npm|npx|pnpm|yarn|tsx|ts-node|nodemon|pm2|openclaw|clawdbot|moltbot)\b"
     r"|\b(?:supervisord|s6-svscan)\b|\.[cm]?js\b|\.sh\b|entrypoint|(?<!/sbin)/init\b"
@@ -58,7 +58,8 @@ _RUNS_NODE = re.compile(
 # Runtimes that ignore NODE_OPTIONS.
 _OTHER_RUNTIME = re.compile(r"(?:\A|[\s;&|(/])(?:bun|bunx|deno)(?=\s|\Z)")
 _SHELL_START = r"(?:^|[\s;&|(\"'`])"
-# Programs that start another program without the environment, at the places where a command can name a program.
+# Programs that start another program without the environment. The first line of the pattern matches the places where
+# such a program can be named.
 _CLEARS = re.compile(
     r"(?:^|[;&|(\n]\s*|\bexec\s+|\s-c\s+|\s--\s+|\bthen\s+)(?:\S*/)?"
     r"(env\s+(?:-i\b|-(?=\s)|--ignore-environment)"
@@ -116,12 +117,12 @@ class Problem:
 
 @dataclass
 class Plan:
-    """The settings of the gateway's service. None is not written, so that the operator's value stays in force."""
+    """The settings of the gateway's service. The role does not write a setting that is None: the operator's applies."""
 
     problems: List[Problem] = field(default_factory=list)
     warnings: List[Problem] = field(default_factory=list)
     workdir: str = "/app"
-    # The file in the gateway.
+    # The path of the bootstrap in the gateway's container.
     bootstrap: str = ""
     # The setting that loads the bootstrap: command, entrypoint or NODE_OPTIONS.
     loaded_by: str = ""
@@ -137,7 +138,7 @@ class Plan:
     ports: List[Any] = field(default_factory=list)
     # NETWORK:BRIDGE=PORT for each class with a network in the nested daemon, as the firewall entrypoint reads it.
     class_networks: List[str] = field(default_factory=list)
-    # A hash of the operator's settings that the plan replaces. It changes if the plan must be made again.
+    # A hash of the operator's settings that the plan replaces. If it changes, the role must make a new plan.
     fingerprint: str = ""
 
     def as_dict(self) -> dict[str, Any]:
@@ -295,7 +296,7 @@ class _Start:
 
     entrypoint: List[str]
     command: List[str]
-    # Whether the image's own command is used.
+    # Whether the container runs the image's own command.
     by_image: bool
 
 
@@ -387,7 +388,7 @@ def _is_transparent(entrypoint: list[str]) -> bool:
 
 
 def _covering(gateway: _Gateway, path: str) -> list[str]:
-    """Return the targets of the operator's volumes that hold this path. Docker refuses the target `/`."""
+    """Return the targets of the operator's volumes that contain this path. Docker permits no volume at `/`."""
     targets = [target.rstrip("/") for _source, target in inputs.mounts(gateway.service)]
     return [target for target in targets if target and path.startswith(target + "/")]
 
@@ -506,7 +507,7 @@ def _check_other_proxy(plan: Plan, gateway: _Gateway) -> None:
         for name in OTHER_PROXIES
         if name in own and gateway.environment.get(name, "").rstrip("/") not in ("", gateway.options.proxy_url)
     ]
-    # Our variables override the image's, except these.
+    # The plan overrides the image's proxy variables, except these, which it does not set.
     for name in ("ALL_PROXY", "all_proxy", "OPENCLAW_PROXY_URL"):
         of_image = "" if name in own else gateway.environment.get(name, "")
         if of_image not in ("", gateway.options.proxy_url):
@@ -594,7 +595,7 @@ def _warn_of_local_names(plan: Plan, gateway: _Gateway, local: list[str]) -> Non
 
 
 def _plan_ca(plan: Plan, gateway: _Gateway) -> None:
-    """Find the operator's own CA certificates, which the role puts into one file with the proxy's."""
+    """Find the operator's own CA certificates. The role puts them and the proxy's certificate into one file."""
     path = gateway.environment.get("NODE_EXTRA_CA_CERTS", "")
     if path in ("", CA_IN_GATEWAY, CA_ELSEWHERE):
         return

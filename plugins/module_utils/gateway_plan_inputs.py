@@ -52,7 +52,7 @@ def image_environment(image: Mapping[str, Any]) -> dict[str, str]:
 
 
 def resolved(raw: Environment) -> dict[str, str]:
-    """Return the environment without names whose value is only a variable without a default value."""
+    """Return the environment. Omit each name whose value is only a variable of Compose without a default value."""
     known = {}
     for name, value in raw.items():
         if value is None or _UNSET.match(value):
@@ -163,7 +163,7 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 def mounts(service: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return source and target of each bind mount. The source of a named volume is its name, which has no slash."""
+    """Return source and target of each volume. The source of a named volume is its name, which has no slash."""
     found = []
     for volume in service.get("volumes") or []:
         if isinstance(volume, dict):

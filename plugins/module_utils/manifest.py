@@ -47,7 +47,7 @@ class Manifest:
         self.exists = True
 
     def record(self, kind: str, name: str, data: dict[str, Any] | None = None) -> bool:
-        """Record the current state once. Later calls only note edits of our version. Return True at the first call."""
+        """Record the current state once. Later calls only note edits of our version. Return True if an item changed."""
         key = key_of(kind, name)
         item = self.items.get(key)
         if item is None:

@@ -75,7 +75,7 @@ def either(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
 
 
 def _made(current: dict[str, Any], made: set[str], changes: dict[str, Any]) -> set[str]:
-    """Return the objects that we created: those in the undo data and those that these changes create."""
+    """Return the paths of the objects that we created: those in the undo data, and those that these changes create."""
     made = set(made)
     for path, value in changes.items():
         if value is not None:
@@ -84,7 +84,7 @@ def _made(current: dict[str, Any], made: set[str], changes: dict[str, Any]) -> s
 
 
 def _without_empty(current: dict[str, Any], made: set[str], changes: dict[str, Any]) -> tuple[Any, ...]:
-    """Remove an object that we created if it becomes empty."""
+    """Add changes that remove each object of ours that becomes empty. Return all changes and our remaining objects."""
     after = applied(current, changes)
     changes = dict(changes)
     for parent in sorted(made, key=len, reverse=True):

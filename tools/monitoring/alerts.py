@@ -33,11 +33,11 @@ class Times:
     """The times of the alerts, in seconds. Tests with a real Prometheus shorten them."""
 
     stalled: int = 600
-    """Age of the oldest waiting line, and time without an accepted line, from which the export counts as stalled."""
+    """The export is stalled if the oldest waiting line is older than this and no line was accepted for as long."""
     away: int = 120
-    """How long the proxy must not respond."""
+    """How long the proxy must not respond before its alert fires."""
     lasting: int = 300
-    """How long other problems must last."""
+    """How long any other problem must last before its alert fires."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ def _export_and_spool(times: Times) -> list[Alert]:
     return [
         Alert(
             "ExportStalled",
-            # A backlog after an outage is old too, but its records are accepted.
+            # After an outage the backlog is old as well, but the destination accepts lines again.
             f"openclaw_egress_export_backlog_seconds > {times.stalled}\n"
             f"and increase(openclaw_egress_export_pushed_records[{times.stalled}s]) == 0",
             times.lasting,

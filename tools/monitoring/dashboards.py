@@ -353,7 +353,7 @@ def _export() -> Panels:
         "s",
         (f"openclaw_egress_export_backlog_seconds{{{GATEWAY}}}", "{{instance}}"),
     )
-    # The exporter publishes its counts as gauges; they start at 0 with the proxy, so `rate` applies.
+    # The exporter publishes its counts as gauges. They only rise, and start at 0 with the proxy, so `rate` works.
     yield _graph(
         "Accepted bytes per second",
         "Bps",

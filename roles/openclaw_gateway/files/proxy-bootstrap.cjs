@@ -69,7 +69,7 @@ function bypass(text) {
   const rules = text.toLowerCase().split(/[\s,]+/).filter(Boolean).map((entry) => {
     if (entry === '*') return () => true;
     const [, name, port] =
-      /^\[(.+)\](?::(\d+))?$/.exec(entry) ?? /^([^:]+)(?::(\d+))?$/.exec(entry) ?? [entry, entry]; // last: a bare IPv6 address
+      /^\[(.+)\](?::(\d+))?$/.exec(entry) ?? /^([^:]+)(?::(\d+))?$/.exec(entry) ?? [entry, entry]; // the last case: an IPv6 address without brackets
     const host = name.replace(/^\*?\./, '').replace(/\.$/, '');
     const addresses = addressList(host);
     if (!host || addresses === null) {
@@ -195,7 +195,7 @@ function coverHttpsAgents(proxy, open, direct) {
   };
 }
 
-/** A socket through a CONNECT tunnel that does not exist yet, for callers that need a socket at once. */
+/** A socket for callers that need one before its CONNECT tunnel is open. It queues writes and settings until then. */
 class TunnelSocket extends Duplex {
   #request;
   #socket = null;
@@ -358,13 +358,13 @@ function builtInUndici() {
     // Set both keys: if an undici >= 8 finds its own key empty, it writes a direct dispatcher to both.
     define(DISPATCHERS[0], is7 ? agent : new older(agent));
     define(DISPATCHERS[1], agent);
-    // With NODE_USE_ENV_PROXY Node installs its own dispatcher after all --require: make that one call ours.
+    // With NODE_USE_ENV_PROXY Node installs its own dispatcher after all --require. Make that dispatcher call ours.
     EnvHttpProxyAgent.prototype.dispatch = (options, handler) => agent.dispatch(options, handler);
   };
   return { EnvHttpProxyAgent, previous: globalThis[DISPATCHERS[is7 ? 0 : 1]], setGlobalDispatcher };
 }
 
-/** Return the same for the application's undici, for older Node versions, or null if it has none that this Node loads. */
+/** Return the same of the application's undici, for older Node versions; null if this Node can load none. */
 function applicationUndici() {
   for (const base of [__filename, path.resolve(process.argv[1] ?? 'main')]) {
     try {

@@ -6,12 +6,12 @@ rules() { "$1" --wait --table "$2" --list-rules "$3" | grep '^-A'; }
 for tool in iptables ip6tables; do
   test $tool = iptables || test -e /proc/net/if_inet6 || continue
   for jump in "filter FORWARD DOCKER-USER" "filter INPUT EGRESS-INPUT" "filter OUTPUT EGRESS-OUTPUT" "nat PREROUTING EGRESS-SHARED-PORT"; do
-    # shellcheck disable=SC2086  # Table, chain, target.
+    # shellcheck disable=SC2086  # Split the words: table, chain, target.
     set -- $jump
     test "$tool $1" != "ip6tables nat" || continue
     test "$(rules $tool "$1" "$2" | head -n 1)" = "-A $2 -j $3" || { echo "$tool: the first rule of $2 is not -j $3"; exit 1; }
   done
-  # dockerd adds its own last rule to DOCKER-USER, after ours.
+  # Ignore the rule that dockerd appends to DOCKER-USER, after our last one.
   for chain in DOCKER-USER EGRESS-INPUT EGRESS-OUTPUT; do
     last=$(rules $tool filter "$chain" | grep -vxF -- '-A DOCKER-USER -j RETURN' | tail -n 1)
     case "$last" in "-A $chain "*"-j REJECT"*) ;; *) echo "$tool: the last rule of $chain is not -j REJECT"; exit 1 ;; esac

@@ -1,4 +1,4 @@
-"""Check that OpenClaw has no other proxy. Channels hold tokens, so print only the names of settings."""
+"""Check that OpenClaw has no other proxy. Its settings of channels hold tokens, so print only names of settings."""
 
 import json
 import os
@@ -15,7 +15,7 @@ def run(*words):
 
 
 def last_object(text):
-    """Return the JSON value at the end of the output; lines of a log may come before it."""
+    """Return the JSON object at the end of the output; log lines may come before it."""
     if text == "null":
         return {}
     at = text.find("{")

@@ -34,8 +34,8 @@ const version = Number(/version (\d+)/.exec(execFileSync('dockerd', ['--version'
 if (version >= 23) {
   complete('/etc/docker/daemon.json', have => (have.proxies ??= {}), { 'http-proxy': pulls, 'https-proxy': pulls, 'no-proxy': direct })
 }
-// `docker build` passes these values to its steps, for each user that may build. `docker run` passes them to containers
-// too, where they override an --env-file, which OpenClaw uses for its sandboxes: so all use the shared proxy port.
+// `docker build` passes these values to its steps, so write them for each user that may build. `docker run` passes them to
+// containers too, and there they override the --env-file of OpenClaw's sandboxes. So all of them use the shared proxy port.
 const homes = fs.readFileSync('/etc/passwd', 'utf8').split('\n').map(line => line.split(':')[5])
   .filter(home => home && (home === '/root' || home.startsWith('/home/')))
 const folders = new Set([...homes, process.env.HOME].filter(home => home && fs.existsSync(home)).map(home => path.join(home, '.docker')))

@@ -4,10 +4,10 @@
 # The variables come from the environment (roles/openclaw_gateway/tasks/verify.yml).
 # shellcheck disable=SC2153,SC2154
 key=$(stat -c '%u %a' "$CA_DIR/mitmproxy-ca.pem"); root=$(stat -c '%u %a' "$ROOT_KEY_DIR")
-# A container may end between the two commands.
+# Try again if a container was removed between the two commands.
 for _ in 1 2 3; do
   containers=$(docker ps --all --quiet 2>&1) || { echo "could not be checked: $containers"; exit 1; }
-  # shellcheck disable=SC2086  # One word for each container.
+  # shellcheck disable=SC2086  # Pass each container as a separate word.
   mounts=$(test -z "$containers" || docker inspect --format "$MOUNTS" $containers 2>&1) && listed=yes && break
   sleep 1
 done

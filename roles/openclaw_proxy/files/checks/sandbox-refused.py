@@ -1,4 +1,4 @@
-"""Send a request for a destination that no policy allows to a listener. Runs in the proxy's container."""
+"""Request a destination that no policy allows from a listener, and expect 403. Runs in the proxy's container."""
 
 import http.client
 import sys
