@@ -1,9 +1,9 @@
 """`make demo`: a demonstration of the product on this machine, without root, Docker or Loki.
 
-It starts `egress run` with the local store and a fake provider. The official SDKs call through the gateway's listener,
-the browser's class reaches an ordinary site, the code sandbox's class is refused, and the build's class is reported.
-With LIVE=1 and ANTHROPIC_API_KEY the Anthropic calls go to the real provider. At the end it opens the web page, and
-with KEEP=1 leaves it open until Ctrl-C. Exits with 1 if any step fails.
+The demo starts `egress run` without a destination, and a fake provider. The official SDKs call through the gateway's
+listener, and the class `browser` reaches an ordinary site. The proxy refuses a request of the class `sandbox`, and only
+reports one of the class `build`. With LIVE=1 and ANTHROPIC_API_KEY, the Anthropic calls go to the real provider. At the
+end the demo opens the web page; with KEEP=1 it leaves the page open until Ctrl-C. It exits with 1 if any step fails.
 """
 
 from __future__ import annotations

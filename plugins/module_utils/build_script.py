@@ -108,7 +108,7 @@ class BuildScriptPatch:
         return "edited" if self._block.edited else "patched"
 
     def absent(self) -> str:
-        """Return the text without our block: byte for byte the original, other edits kept."""
+        """Return the text without our block, with all other bytes unmodified."""
         if self._block is None:
             return self.text
         return self.text[: self._block.start] + self.text[self._block.end :]
@@ -304,7 +304,7 @@ class _Search:
             self._found(command, "variable" if in_text else str(found and found[0]))
 
     def _escapes(self, program: str, before: list[str]) -> bool:
-        """Return whether a call of docker by its path bypasses the wrapper. Only bash can define functions of that name."""
+        """Return whether a call of docker by its path bypasses the wrapper: only bash has functions of that name."""
         return self.posix or not _ABSOLUTE.fullmatch(program) or bool(before and before[0] not in ("sudo", "doas"))
 
     def _classify_build(

@@ -164,7 +164,7 @@ def make_plan(
         image: `Config` of `docker image inspect`; None if the image does not exist.
         container: The output of `docker inspect` for the gateway's container; None if there is none.
         options: The role's options.
-        real: Return the path of a file without symbolic links.
+        real: The function that returns the path of a file without symbolic links.
     """
     plan = Plan()
     project = interpolated or uninterpolated or {}
@@ -224,7 +224,7 @@ def _reached_proxy_url(service: Settings, options: Options) -> str:
 
 
 def _profile_remedy(uninterpolated: Settings | None, options: Options) -> str:
-    """Return the remedy for a service whose profile is not active; empty if it has none.
+    """Return the remedy for a service whose profile is not active; empty if the service has no profile.
 
     Compose leaves such a service out of the configuration with resolved variables only.
     """
@@ -356,7 +356,7 @@ def _plan_start(plan: Plan, gateway: _Gateway) -> None:
 
 
 def _entrypoint_text(gateway: _Gateway, start: _Start) -> list[str]:
-    """Return the words of the operator's entrypoint for a compose file, with their variables if possible."""
+    """Return the words of the operator's entrypoint for a compose file. Keep unresolved variables if possible."""
     if gateway.raw is not None and gateway.words("entrypoint"):
         text = inputs.words(gateway.raw.get("entrypoint"))
         # Compose resolves variables before it splits a string, so a variable can be several words.
@@ -366,7 +366,7 @@ def _entrypoint_text(gateway: _Gateway, start: _Start) -> list[str]:
 
 
 def _with_bootstrap(gateway: _Gateway, setting: str, effective: list[str], required: str) -> Command | None:
-    """Return the setting with `--require` after `node`, or None if `node` is not in its text."""
+    """Return the setting with `--require` and the bootstrap after `node`; None if its text does not begin so."""
     if not gateway.service.get(setting):
         return [inputs.escaped(effective[0]), "--require", required] + [inputs.escaped(word) for word in effective[1:]]
     text = gateway.raw.get(setting) if gateway.raw is not None else None

@@ -126,7 +126,7 @@ def state_of(path: str, with_content: bool = False) -> dict[str, Any]:
 
 
 def put_back(path: str, state: dict[str, Any]) -> None:
-    """Give the path this state, replacing a file, a link or an empty directory that is there."""
+    """Restore a recorded state of the path. Replace a file, a link or an empty directory that is there."""
     kind = state["type"]
     if kind == "file":
         content = gzip.decompress(base64.b64decode(state["content"]))

@@ -12,7 +12,7 @@ import json
 import re
 from typing import Any
 
-# OpenClaw refuses a change that shortens a file of 512 bytes or more by more than half at once.
+# OpenClaw refuses a single change that makes a file of 512 bytes or more shorter than half its length.
 MAY_GO_AT_ONCE = 200
 
 
@@ -137,7 +137,7 @@ def nested(changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def in_steps(current: dict[str, Any], changes: dict[str, Any]) -> list[Any]:
-    """Split the changes into steps, none of which removes more than OpenClaw permits at once.
+    """Split the changes into steps, none of which removes more than OpenClaw permits in a single change.
 
     The length of OpenClaw's file is unknown, but it is longer than the text to remove. So half of the text that is
     still to be removed is never more than half of the file.

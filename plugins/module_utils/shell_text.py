@@ -2,8 +2,8 @@
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
 """Parser of shell scripts: which commands a script runs, and on which lines.
 
-It expands nothing. It distinguishes quotes, comments, here-documents, command substitutions and line continuations, so
-that the words ``docker build`` in a comment or in a message are not taken for a command.
+The parser expands nothing. It distinguishes quotes, comments, here-documents, command substitutions and line
+continuations. So it does not take the words ``docker build`` in a comment or in a message for a command.
 """
 
 from __future__ import annotations

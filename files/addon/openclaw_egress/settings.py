@@ -58,7 +58,7 @@ class Neighbours:
         return found
 
     def refuses(self, client: str) -> bool:
-        """Return whether a client must not connect: its address is another one of the network, or IPv6 link-local."""
+        """Return whether to refuse a client: it has another address of the network, or an IPv6 link-local address."""
         address = without_mapping(ip_address(client))
         if isinstance(address, IPv6Address):
             return address.is_link_local

@@ -69,7 +69,7 @@ function bypass(text) {
   const rules = text.toLowerCase().split(/[\s,]+/).filter(Boolean).map((entry) => {
     if (entry === '*') return () => true;
     const [, name, port] =
-      /^\[(.+)\](?::(\d+))?$/.exec(entry) ?? /^([^:]+)(?::(\d+))?$/.exec(entry) ?? [entry, entry]; // the last case: an IPv6 address without brackets
+      /^\[(.+)\](?::(\d+))?$/.exec(entry) ?? /^([^:]+)(?::(\d+))?$/.exec(entry) ?? [entry, entry]; // last: IPv6 without brackets
     const host = name.replace(/^\*?\./, '').replace(/\.$/, '');
     const addresses = addressList(host);
     if (!host || addresses === null) {

@@ -1,6 +1,6 @@
 """Readers of requests to models and of their responses: model, usage, and the assembled message of a stream.
 
-`request_reader` and `response_reader` take decoded bytes in chunks of any size. `read_request` takes a body at once.
+`request_reader` and `response_reader` take decoded bytes in chunks of any size. `read_request` takes a complete body.
 `model.py` defines the values, `registry.py` lists the APIs and providers. Each API has its own module
 (docs/add-a-provider.md).
 """

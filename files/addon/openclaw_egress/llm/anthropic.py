@@ -5,8 +5,8 @@ written to the cache. The counts of `message_delta` are cumulative and replace t
 `output_tokens` of `message_start` is only a first count, so the output tokens of an aborted stream are unknown.
 
 The counts exclude the tokens of a compaction and of an advisor, which are billed too. Only `iterations` has these
-counts (`BetaUsage` of the SDK), so the reader adds them. A compaction uses the model of the request, an advisor
-another one.
+counts (`BetaUsage` of the SDK), so the reader adds them. A compaction uses the model of the request. An advisor is a
+different model.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _USAGE_MEMBERS = COST_MEMBERS | {
     "input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens", "cache_creation",
     "output_tokens_details", "iterations", "service_tier", "speed", "inference_geo", "server_tool_use",
 }  # fmt: skip
-"""Members of the usage object that are read. A server can send others without end."""
+"""Members of the usage object to keep. Ignore others, because a server can send any number of them."""
 
 
 def _iterations(usage: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -261,6 +261,6 @@ INVOKE_OTHER = replace(
     name="bedrock-invoke",
     path=re.compile(rf"/model/(?![^/]*(?:anthropic\.|embed)){MODEL_ID}{_INVOKE}"),
     examples=("/model/meta.llama3-3-70b-instruct-v1:0/invoke", "/model/amazon.nova-canvas-v1:0/invoke"),
-    # The model can make text, images or speech.
+    # The path does not tell whether the model makes text, images or speech.
     operation="generate_content",
 )

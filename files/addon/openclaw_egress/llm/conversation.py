@@ -1,7 +1,7 @@
 """A conversation as people read it: the turns of a request and its response, in one form for all APIs.
 
-One reader serves all APIs, because their members do not collide, and because a compatible API may add members of
-another one. It is for people only: no decision and no count depends on it. Pure functions that never raise.
+One reader serves all APIs, because their members do not collide, and because a compatible API may add members of a
+different API. Only people read the result: no decision and no count depends on it. Pure functions that never raise.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ def _message(message: Mapping[str, Any]) -> Turn:
 
 
 def _item(item: Mapping[str, Any]) -> Turn:
-    """Return the turn of an item of the Responses API or a step of Gemini's: a message, or a part of its own."""
+    """Return the turn of an item of the Responses API or of a step of Gemini's: a message, or a turn with one part."""
     kind = str(item.get("type") or "message")
     if kind in ("message", "model_output", "user_input"):
         return _message({"role": "assistant", **item} if kind == "model_output" else item)

@@ -171,11 +171,13 @@ class Api:
 
     Names:
 
-    - `operation`: the value of `gen_ai.operation.name`; None for a path that calls no model. Its request is not read.
+    - `operation`: the value of `gen_ai.operation.name`; None for a path that calls no model. Nothing reads requests to
+      such a path.
     - `hosts`: the provider's name (a value of `gen_ai.provider.name`) for a host name and every name below it.
-    - `certain_at`: if other servers use the path too, the providers at whose hosts it certainly is this API. Elsewhere
-      its bodies are searched for credentials, as at any path, and a request without a model is not of this API. `whole`
-      and the assembler must ignore an object without the API's own members. Empty if only this API uses the path.
+    - `certain_at`: if other servers use the path too, the providers at whose hosts the path certainly belongs to this
+      API. At other hosts, the proxy searches the bodies for credentials, as at any path, and takes a request without a
+      model as one of another API. `whole` and the assembler must ignore an object without the API's own members. Empty
+      if only this API uses the path.
     - `other_paths`: matches further paths that carry prompts or completions. Nothing reads their bodies.
     - `error_types`: error types of the API in addition to `SHARED_ERROR_TYPES`.
     """
@@ -270,6 +272,6 @@ def error_in(value: Mapping[str, Any]) -> str | None:
     """Return the error type of a response. Cerebras, Mistral and vLLM send its members without an outer object."""
     if value.get("error") is not None or "choices" in value or not isinstance(value.get("message"), str):
         return error_of(value.get("error"))
-    # Another object with a message, whose meaning is unknown, is not an error.
+    # Other objects can have a message too. Report no error for them, because their meaning is unknown.
     found = error_of(value)
     return None if found == OTHER_ERROR else found

@@ -1,10 +1,13 @@
 """OpenAI's Chat Completions, plain and streamed, and compatible APIs.
 
-Source: the API reference of `POST /v1/chat/completions`. `prompt_tokens` includes cached tokens. In a stream the last
-chunk with a `usage` counts, with or without `choices`; without `stream_options.include_usage` there is none. Compatible
-APIs differ: Groq repeats the usage in `x_groq.usage` and ends a stream early with a text in `x_groq.error`, DeepSeek
-names the cached tokens `prompt_cache_hit_tokens`, Mistral's content can be a list with `thinking`, and xAI excludes
-reasoning from `completion_tokens`, as its `total_tokens` shows.
+Source: the API reference of `POST /v1/chat/completions`. `prompt_tokens` includes cached tokens. In a stream, the last
+chunk with a `usage` counts, with or without `choices`; without `stream_options.include_usage` no chunk has one.
+Compatible APIs differ:
+
+- Groq repeats the usage in `x_groq.usage`, and ends a stream early with a text in `x_groq.error`.
+- DeepSeek names the cached tokens `prompt_cache_hit_tokens`.
+- Mistral's content can be a list with `thinking`.
+- xAI excludes reasoning from `completion_tokens`, as its `total_tokens` shows.
 """
 
 from __future__ import annotations

@@ -128,10 +128,9 @@ class PlainReader:
 
 
 class StreamReader:
-    """Reader of an event stream. The data of each event is a JSON object; it ignores other data, such as `[DONE]`.
+    """Reader of an event stream. The data of each event is a JSON object; ignore other data, such as `[DONE]`.
 
-    It also reads JSON objects outside of events: Gemini can end a stream with an error that way, and `google-genai`
-    reads it.
+    Also read JSON objects outside of events, as `google-genai` does: Gemini can end a stream with such an error.
     """
 
     def __init__(self, api: Api, max_event_bytes: int = MAX_EVENT_BYTES) -> None:

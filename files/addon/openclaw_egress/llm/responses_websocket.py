@@ -5,7 +5,7 @@ Sources: OpenAI's guide "WebSocket mode" (developers.openai.com/api/docs/guides/
 
 - The client requests a response with `response.create`, whose other members are those of `POST /v1/responses`.
 - The server sends the events of the HTTP stream, one in each message. Several responses can be in progress.
-- `stream_id` names a lane. A lane processes its requests in order, and each event echoes the `stream_id`.
+- `stream_id` names a lane: the server processes the requests of a lane in order. Each event echoes the `stream_id`.
 - Only some events hold the response's ID. The others belong to the response that their lane is processing.
 - A response can follow another one without a request (`response.steer`).
 - `error` with a `sequence_number` ends the response in progress; without one it refuses a request.

@@ -2,8 +2,8 @@
 
 Sources: OpenRouter's page on usage accounting, Perplexity's and xAI's API references. OpenRouter states a number as
 `cost`, Perplexity an object with `total_cost`, and xAI `cost_in_usd_ticks`, of which 10,000,000,000 are a dollar.
-OpenRouter's `cost` excludes what a provider charges to the client's own key there (`is_byok`): only
-`cost_details.upstream_inference_cost` has it.
+If a client uses its own key of another provider (`is_byok`), OpenRouter's `cost` excludes the charge of that provider:
+only `cost_details.upstream_inference_cost` has it.
 """
 
 from __future__ import annotations

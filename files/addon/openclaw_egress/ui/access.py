@@ -1,15 +1,15 @@
 """Access to the page: who may read it, and what a browser may do with it. Pure functions.
 
-The page shows what agents said, so the loopback address alone does not protect it: every user of the machine and every
-page in the operator's browser can reach that address. Four rules protect it:
+The page shows the conversations of agents. The loopback address alone does not protect it, because every user of the
+machine and every page in the operator's browser can reach that address. Four rules protect the page:
 
-1. **A token.** `egress ui` makes a new one at each start and prints it in the fragment of the address, because browsers
-   send no fragment: it gets into no server's log and no ``Referer``. The script of the login page posts it once, and
-   the operator without JavaScript pastes it into the form. From then on a cookie carries it: ``HttpOnly`` (no script
-   reads it), ``SameSite=Strict`` (no other site uses it), and without a lifetime (it ends with the browser). A cookie
-   is sent to every port of its host, so its name contains the port of the browser's address: two tunnels keep two
-   cookies. For the same reason a server that another user runs on the operator's own machine can receive the cookie,
-   if the operator opens its page by the name of loopback.
+1. **A token.** `egress ui` makes a new token at each start and prints it in the fragment of the address. Browsers never
+   send the fragment, so the token appears in no server's log and in no ``Referer``. The script of the login page posts
+   the token once; without JavaScript, the operator pastes it into the form. After the login, a cookie contains it:
+   ``HttpOnly`` (no script reads it), ``SameSite=Strict`` (no other site uses it), and without a lifetime (it ends with
+   the browser). A browser sends a cookie to every port of its host, so the cookie's name contains the port of the
+   browser's address: two tunnels keep two cookies. For the same reason, a server that another user runs on the
+   operator's own machine can receive the cookie, if the operator opens its page by the name of loopback.
 2. **The Host header** must name loopback. A name that an attacker points at loopback (DNS rebinding) does not.
 3. **Fetch metadata.** A browser says where a request comes from. A request of another site or port gets no record.
 4. **The Content Security Policy** (`HEADERS`) permits only the page's own scripts and styles, from files, and no

@@ -210,7 +210,7 @@ def cuts_of(whole: Mapping[str, Any]) -> list[str]:
 def bounded(turns: Sequence[Turn], room: int) -> tuple[list[Turn], Hidden]:
     """Return the newest turns with at most ``room`` characters, and how much of the others is left out.
 
-    A part shorter than `PART_ROOM` characters counts as `PART_ROOM`, so that the page omits too many short parts.
+    A part shorter than `PART_ROOM` characters counts as `PART_ROOM`, so that many short parts reach the limit too.
     """
     left_out: list[int] = []
     kept: list[Turn] = []

@@ -64,7 +64,7 @@ class Handler(RequestHandler):
             self.finish(render("login.html", target=self.request.uri, wrong=False))
 
     async def run[Value](self, query: Callable[[], Value]) -> Value:
-        """Run a query of the spool in a thread; an error of the spool becomes a page."""
+        """Run a query of the spool in a thread. If it raises an error of the spool, the client gets an error page."""
         return await asyncio.get_running_loop().run_in_executor(self.page.threads, query)
 
     def conditions(self, names: Iterable[str]) -> dict[str, str]:

@@ -94,11 +94,11 @@ class Events(Live):
     """New records as server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html)."""
 
     left = False
-    """Whether the client has left."""
+    """Whether the client has closed the connection."""
 
     @override
     async def get(self) -> None:
-        """Send matching records as they arrive, until the client leaves."""
+        """Send matching records as they arrive, until the client closes the connection."""
         if self.page.streams >= MAX_STREAMS:
             raise HTTPError(503)
         self.page.streams += 1
@@ -163,7 +163,7 @@ class Body(Record):
 
     @override
     async def get(self, number: str, side: str) -> None:  # type: ignore[override]
-        """Send the body. It is never shown: a browser must not run what an agent received."""
+        """Send the body as a download. A browser must not show it, because it could run a script in the body."""
         row, lines = await self._record(number)
         body = await self.run(lambda: exchange.body_bytes(lines, side))
         if body is None:

@@ -118,7 +118,7 @@ def signs_of(chosen: Links, pool: Sequence[Links]) -> dict[int, Sequence[str]]:
     following: dict[str, list[Links]] = {}
     for one in pool:
         following.setdefault(one.previous, []).append(one)
-    # A response continues another one, which continues another one: follow the chain to both ends.
+    # Responses form chains, in which each continues the previous one. Follow each chain to both ends.
     todo = [one for one in pool if one.seq in signs]
     while todo:
         one = todo.pop()
