@@ -1,6 +1,6 @@
 # Copyright (c) openclaw.egress maintainers
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
-"""Edit of a build script for ``build_patch``. Pure: text in, text out. Lines outside of the block keep their bytes.
+"""Edit of a build script for ``build_patch``. It takes and returns text. Lines outside of the block keep their bytes.
 
 One block between two marks is near the top of the script, after its first comments and its ``set`` lines. It wraps
 docker (``build_block``), so its place does not depend on the build. The first mark holds a digest of the block's body,

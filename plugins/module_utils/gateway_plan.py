@@ -2,10 +2,10 @@
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
 """The plan for the gateway's service: the settings that the role writes into its own compose file, or the problems.
 
-:func:`make_plan` is pure. It decides by the configuration with resolved variables. It writes text from the
-configuration with unresolved variables, so that no secret of ``.env`` is copied and a later edit of ``.env`` has an
-effect. If Compose cannot print unresolved variables, the plan leaves the operator's command alone, and the bootstrap is
-loaded with ``NODE_OPTIONS``.
+:func:`make_plan` is pure. Its decisions depend on the configuration with resolved variables. Its text comes from the
+configuration with unresolved variables, so that it copies no secret of ``.env``, and a later edit of ``.env`` has an
+effect. If Compose cannot print unresolved variables, the plan does not change the operator's command, and loads the
+bootstrap with ``NODE_OPTIONS``.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ NESTED_NETWORKS = {
 
 _NODE = re.compile(r"(?:\S*/)?node(?:js)?\Z")
 _NODE_FIRST = re.compile(r"\s*(?:[^\s\"'\\$]*/)?node(?:js)?(?=\s|\Z)")
-# Programs that interpret the first word of the command: a user, a shell's text, or the name of a package.
+# Programs that take the first word of the command as a user, as a shell's text, or as the name of a package.
 _INTERPRETS = re.compile(
     r"(?:\S*/)?(?:gosu|su-exec|setpriv|chroot|su|sudo|runuser|env|(?:ba|da|a|z)?sh|npm|npx|pnpm|yarn)\Z"
 )

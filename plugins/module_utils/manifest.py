@@ -74,7 +74,7 @@ class Manifest:
         return True
 
     def status(self, name: str) -> str:
-        """Return the effect of restoring this path: ``unknown``, ``unchanged``, ``restored`` or ``drifted``."""
+        """Return the result of a restore of this path: ``unknown``, ``unchanged``, ``restored`` or ``drifted``."""
         item = self.items.get(key_of("path", name))
         if item is None:
             return "unknown"

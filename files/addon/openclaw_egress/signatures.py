@@ -4,7 +4,7 @@ A checkpoint names the newest line of the hash chain and its hash, so its signat
 A client that can push to the destination can imitate a record, but cannot sign. Files in the state directory:
 
 ===========================  =====  ===========================================================================
-``signing-key.pem``          0400   the private key (PKCS #8), created with the first start
+``signing-key.pem``          0400   the private key (PKCS #8), created at the first start
 ``signing-key.pub``          0444   the public key, 32 bytes in base64, for audits on other machines
 ===========================  =====  ===========================================================================
 """

@@ -45,7 +45,7 @@ NARROW = ("seq", "host", "reason")
 WAIT_SECONDS, WAIT_SECONDS_STOPPED = 10.0, 1.5
 """Seconds that a command waits for progress if the proxy runs, and if its health endpoint does not respond."""
 BEHIND_NS, OLD_NS = 3600 * 10**9, 7 * 24 * 3600 * 10**9
-"""Loki's defaults: how far a line may be behind the newest line of its stream, and behind Loki's clock."""
+"""Default limits of Loki: a line may be this far behind the newest line of its stream, and behind Loki's clock."""
 _LINES = re.compile(r"([0-9]+)(?:-([0-9]+))?")
 _MAX_SEQ = 2**63 - 1
 

@@ -35,7 +35,7 @@ def ask(policy: Policy, class_name: str, url: str, method: str, look_up: LookUp 
         url: ``https://host/path``, or ``host:port``.
         method: the HTTP method, in the case that is sent; like the path, it counts only if the host is inspected.
         look_up: the function that resolves an allowed name, so that its addresses are checked as well. Without it, only
-        IP literals and the policy's fixed addresses are checked.
+            IP literals and the policy's fixed addresses are checked.
 
     Raises:
         DestinationError: ``url`` names no host and port.

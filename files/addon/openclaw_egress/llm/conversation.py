@@ -32,7 +32,7 @@ class Part:
     """The tool, the type of a medium, or the provider's name of another part."""
     call_id: str = ""
     size: int | None = None
-    """Bytes of a medium that the body contains."""
+    """Size in bytes of a medium whose content is in the body."""
 
 
 @dataclass(frozen=True, slots=True)

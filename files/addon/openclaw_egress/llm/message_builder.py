@@ -108,7 +108,7 @@ class Parts:
         """Return a stream's information with its only message.
 
         Args:
-            facts: the information without the message. The message has its first finish reason.
+            facts: the information without the message. The message gets the first finish reason in it.
             error: the type of an error in the stream; None to keep the error type of ``facts``.
             role: the message's role.
             parts: the message's parts, by default all in the order in which they began.

@@ -1,8 +1,9 @@
 """OpenAI's Realtime API on a WebSocket (`/v1/realtime`).
 
 Source: the API reference of the Realtime server events, and the types of the SDK `openai` 3.57 (`RealtimeServerEvent`).
-One connection is one session with any number of responses. Each ends with `response.done`, which holds its usage: the
-usage of the session is their sum. `input_tokens` includes cached tokens. A request names the model in its query.
+One connection is one session with any number of responses. Each response ends with `response.done`, which holds its
+usage. The usage of the session is the sum of all. `input_tokens` includes cached tokens. A request names the model in
+its query.
 """
 
 from __future__ import annotations

@@ -230,7 +230,7 @@ def reason(code: Code, evidence: Evidence) -> str:
 
 
 def summary(count: int, first: str = "") -> str:
-    """Return the reason, for people, of a summary record that stands for ``count`` denials without own records.
+    """Return the reason, for people, of a summary record: it stands for ``count`` denials without separate records.
 
     ``first`` is the reason that these denials share, or empty.
     """

@@ -1,4 +1,4 @@
-"""Destinations in one canonical form, and the address guard. Pure: nothing is resolved here.
+"""Destinations in one canonical form, and the address guard. Pure functions, which resolve no names.
 
 A host with two spellings could be allowed in one and denied in the other. Therefore each name and address from a client
 or from the policy passes through :func:`canonical_host` first. Rules, look-ups, connections and records use only the
@@ -37,7 +37,9 @@ class Destination:
 
     Attributes:
         host: a name (lower case, A-labels, no final dot), or an address as :mod:`ipaddress` writes it, without
-        brackets. address: the same as an address if the host is a literal; else None. port: 1 to 65535.
+            brackets.
+        address: the host as an address if it is a literal; else None.
+        port: 1 to 65535.
     """
 
     host: str

@@ -1,6 +1,6 @@
 """The policy as values: the classes with their rules and limits, and the decision on a request.
 
-``loader`` reads them from ``policy.yml``, ``evaluate`` decides.
+``loader`` reads these values from ``policy.yml``; ``evaluate`` makes the decisions.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ACTIONS: tuple[Action, ...] = ("open", "enforce", "report")
 
 
 class PolicyError(FileError):
-    """Policy that cannot be used."""
+    """An error in a policy, which therefore cannot be used."""
 
 
 @dataclass(frozen=True, slots=True)

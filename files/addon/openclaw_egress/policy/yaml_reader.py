@@ -21,7 +21,7 @@ MAX_ENTRIES = 50_000
 
 
 class FileError(EgressError):
-    """An operator's file has an error.
+    """An error in an operator's file.
 
     ``str()`` is ``file:line: problem; remedy``; ``line`` starts at 1, or is None.
     """

@@ -16,7 +16,7 @@ def short_clients(clients: Sequence[str]) -> str:
 
 
 def effect(group: DenialGroup) -> str:
-    """Return whether the requests were refused, or only reported."""
+    """Return as text whether the proxy refused the requests, or only reported them."""
     if group.enforced and group.reported:
         return f"{group.enforced} refused, {group.reported} reported"
     return "refused" if group.enforced else "reported"

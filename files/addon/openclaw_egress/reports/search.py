@@ -50,7 +50,7 @@ def status_range(text: str) -> tuple[int, int]:
 
 
 def known_code(text: str) -> str:
-    """Return the code.
+    """Return the code unmodified, if it is the code of a decision.
 
     Raises:
         InvalidCondition: no decision has such a code.

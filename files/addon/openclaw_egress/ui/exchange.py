@@ -1,4 +1,4 @@
-"""One record as a page: its facts, its conversation, its messages, and its copies as curl and HAR. Pure functions."""
+"""One record as a page: its fields, conversation and messages, and the request as a curl command. Pure functions."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from openclaw_egress.spool.reader import Row
 from openclaw_egress.wire.json_indent import indented
 
 SHOWN_BODY = 100_000
-"""Characters of a body on the page. The whole body is a download."""
+"""Maximum number of characters of a body on the page. The page also offers the whole body as a download."""
 SHOWN_CONVERSATION = 400_000
-"""Characters of a conversation on the page; the newest turns are whole."""
+"""Maximum number of characters of a conversation on the page. The page omits the oldest turns first."""
 PART_ROOM = 200
 """Number of characters that a shorter part counts as, because its frame on the page takes room too."""
 OPEN_BODY = 4_000
@@ -196,7 +196,7 @@ def text_of_body(message: object) -> str:
 
 
 def cuts_of(whole: Mapping[str, Any]) -> list[str]:
-    """Return the reasons why a record may lack turns of its exchange: the parts of bodies that it does not have."""
+    """Return the reasons why a record may lack turns of its exchange: the bodies of which it has only a part."""
     cuts = []
     if object_of(whole.get("request")).get("body_truncated"):
         cuts.append("the record has only a part of the request body")

@@ -241,7 +241,7 @@ class Policy(Handler):
 
 
 class UsageTotals(Handler):
-    """Tokens, cost and times over time, by model and by class."""
+    """The totals of tokens, cost and durations, by day, by model and by class."""
 
     async def get(self) -> None:
         """Show the totals."""

@@ -156,7 +156,7 @@ def read_uses(
 
 
 def _digest_before(reader: SpoolReader, seq: int, clock: Callable[[], float]) -> str | None:
-    """Return the digest in the newest event of a policy before a line; None if no event was found in time."""
+    """Return the policy's digest in the newest policy event before a line; None if no event was found in time."""
     newest = Filters(event_names=[EVENT_POLICY], newest_first=True, limit=1)
     for low, top in ranges.newest_first(1, seq, clock):
         for event in reader.query(newest.within(low, top)):

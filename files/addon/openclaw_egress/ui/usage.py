@@ -1,4 +1,4 @@
-"""Usage: totals over time, by model and by class, and the slowest and dearest exchanges of the period."""
+"""Usage: totals by day, by model and by class, and the slowest and dearest exchanges of the period."""
 
 from __future__ import annotations
 
