@@ -12,7 +12,7 @@ const path = require('path')
 const [pulls, builds] = process.argv.slice(2)
 const direct = 'localhost,127.0.0.1'
 
-/** Add missing values to a JSON file. Report and leave a file that cannot be read or written. */
+/** Add missing values to a JSON file. If the file cannot be read or written, print an error and continue. */
 function complete(file, section, values) {
   try {
     const text = fs.existsSync(file) ? fs.readFileSync(file, 'utf8') : ''

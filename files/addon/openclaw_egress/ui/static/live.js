@@ -1,4 +1,4 @@
-// Add new records to the list as they arrive. Without this script the list shows the records of its request.
+// Add new records to the list as they arrive. Without this script the list does not change after it was loaded.
 "use strict";
 const table = document.getElementById("records");
 const body = table.tBodies[0];
@@ -23,7 +23,7 @@ function rowOf(line) {
   if (line.tone) row.classList.add(line.tone);
   row.querySelector("a").href = `/records/${Number(line.seq)}`;
   for (const cell of row.cells) {
-    // Text only: a record never becomes markup.
+    // Set only text, so that a record can never add markup to the page.
     (cell.querySelector("a") || cell).textContent = line.cells[cell.dataset.cell];
   }
   return row;
@@ -43,7 +43,7 @@ function number(value) {
   return Number(value).toLocaleString("en");
 }
 
-// Keep the newest rows, and link to the records that are not shown any more.
+// Remove the oldest rows above the maximum, and add a link to their records.
 function cut() {
   if (body.rows.length <= MOST) return;
   while (body.rows.length > MOST) body.rows[body.rows.length - 1].remove();
@@ -100,7 +100,7 @@ pause.addEventListener("click", () => {
   if (paused) stop(); else start();
   if (paused) status.textContent = "paused";
 });
-// A browser opens few connections to one server, so a hidden tab must not keep one.
+// A browser opens only a few connections to one server, so a hidden tab must close its own.
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) stop(); else if (!paused) start();
 });
