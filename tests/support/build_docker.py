@@ -1,6 +1,6 @@
 """Docker fake for build scripts. It appends each call's build or action to ``$RECORD``, one JSON object per line.
 
-Environment: ``$RECORD`` (file), ``$DOCKER_STATUS`` (exit status of builds), ``$DOCKER_VERSION`` (of the server),
+Environment: ``$RECORD`` (file), ``$DOCKER_STATUS`` (exit status of builds), ``$DOCKER_VERSION`` (server version),
 ``$DOCKER_SLOW`` (seconds that a build takes). ``compose config`` and ``buildx bake --print`` print
 ``.compose.json`` and ``.bake.json`` beside this file.
 """
@@ -31,7 +31,10 @@ def read(path):
 
 
 def image(dockerfile, sources, **event):
-    """Record an image: its Dockerfile without the bootstrap's line, and the bootstrap that this line copies."""
+    """Record one image build, and return its exit status.
+
+    The record has the Dockerfile without the line that copies the bootstrap, and the text of the copied bootstrap.
+    """
     text = sys.stdin.read() if dockerfile == "-" else read(dockerfile)
     bootstrap = None
     lines = []

@@ -18,7 +18,7 @@ NO_CHROMIUM = "no Chromium: install the system's package `chromium`"
 
 @contextlib.contextmanager
 def chromium() -> Iterator[Browser]:
-    """Start Chromium; a context."""
+    """Start Chromium and yield the browser; close it when the context exits."""
     with sync_playwright() as playwright:
         # Chromium refuses to start its sandbox as root.
         arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
@@ -28,7 +28,7 @@ def chromium() -> Iterator[Browser]:
 
 
 class Watched:
-    """A tab of a fresh browser profile that notes what the page tries to do."""
+    """A tab of a new browser profile that records the requests and the errors of the page."""
 
     def __init__(self, browser: Browser, served: RunningUI, **options: Any) -> None:
         self.context = browser.new_context(**options)
@@ -47,24 +47,24 @@ class Watched:
         self.page.on("pageerror", lambda error: self.violations.append(str(error)))
 
     def _note(self, message: ConsoleMessage) -> None:
-        # The browser reports the statuses 401 of the login page and 404 as errors too.
+        # Ignore responses with an error status, such as 401 of the login page: Chromium logs each as an error.
         if message.type == "error" and "the server responded with a status" not in message.text:
             self.violations.append(message.text)
 
     def open(self, path: str) -> Page:
-        """Open a page."""
+        """Open a path of the web page."""
         self.page.goto(self.base + path)
         return self.page
 
     def log_in(self, served: RunningUI) -> Page:
-        """Open the address with the token."""
+        """Open the address that `egress ui` printed, which contains the login token."""
         self.page.goto(served.address)
         self.page.wait_for_selector("#records")
         return self.page
 
 
 def unfold(page: Page) -> None:
-    """Open everything that the page folds."""
+    """Open every collapsed `<details>` element of the page."""
     closed = page.locator("details:not([open]) > summary")
     while closed.count():
         closed.first.click()

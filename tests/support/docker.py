@@ -137,7 +137,7 @@ def configured(words: list[str], state: dict[str, Any]) -> str:
 
 
 def merge(tree: dict[str, Any], patch: dict[str, Any]) -> None:
-    """Merge as OpenClaw does: objects recursively; null removes a key."""
+    """Merge a patch into settings as OpenClaw does: merge objects recursively; null removes a key."""
     for name, value in patch.items():
         if value is None:
             tree.pop(name, None)

@@ -1,4 +1,4 @@
-"""A command that may run in a container, with a second try if the container's runtime could not start it."""
+"""A runner of commands in containers, which repeats a command that the container runtime could not start."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ PAUSE = 1.0
 def completed(words: Sequence[str], **options: Any) -> subprocess.CompletedProcess[str]:
     """Run a command and return its result, with its output as text.
 
-    On a busy machine runc sometimes cannot start the process of a `docker exec`: nothing of the program has run then,
-    so try again. The message can be in either output, because an outer `docker exec` passes it on. The exit code is
+    On a busy machine runc sometimes cannot start the process of a `docker exec`. The program has not run then, so try
+    again. The message can be in either output, because an outer `docker exec` passes it on. The exit code is
     126, or 1 with `--detach`.
     """
     for attempt in range(ATTEMPTS):

@@ -1,4 +1,4 @@
-"""Records whose every text is an attempt to script or to disguise a page that shows it."""
+"""Test records in which every text tries to run a script in the page that shows it, or to falsify the page."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from openclaw_egress.recording.records import Body, DeniedRecord, ExchangeRecord
 from openclaw_egress.spool.writer import Spool
 
 TEMPLATE = "{{7919*7907}}"
-"""A template whose result, 62615533, appears nowhere else in a page."""
+"""A template expression. A page contains its result, 62615533, only if a template engine evaluated it."""
 ATTACK = (
     "\"'><script>window.hacked=1</script><img src=x onerror=window.hacked=1><svg/onload=window.hacked=1>" + TEMPLATE
 )

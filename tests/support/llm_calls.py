@@ -12,7 +12,7 @@ EXCHANGE = "openclaw.egress.exchange"
 
 
 def message(number: int, *, stream: bool = False, more: str = "") -> dict[str, Any]:
-    """Return the body of the request with this number."""
+    """Return a request body that contains this call number."""
     return {
         "model": "claude-opus-5",
         "max_tokens": 9,
@@ -22,7 +22,7 @@ def message(number: int, *, stream: bool = False, more: str = "") -> dict[str, A
 
 
 def number_in(line: str) -> int:
-    """Return the call's number in a spool line; -1 if the line has no request body."""
+    """Return the call number in a spool line; -1 if the line has no request body."""
     body = json.loads(line)["request"].get("body") or ""
     return int(body.partition("number ")[2].partition(".")[0] or -1)
 

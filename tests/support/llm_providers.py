@@ -190,7 +190,7 @@ class Request:
 
 @dataclass
 class Answer:
-    """A response: `pieces` are sent one by one (the events of a stream); `stream` means chunks and pauses."""
+    """A response. The fake sends `pieces` one by one; with `stream`, in chunks and with the pauses of the controls."""
 
     status: int
     content_type: str
@@ -223,7 +223,7 @@ def identifier(prefix: str, request: Request) -> str:
 
 
 def text_deltas(request: Request) -> list[str]:
-    """Return the text in pieces. Each has a non-ASCII character, so that tests also cut inside a character."""
+    """Return the response's text in pieces. Each has a non-ASCII character, so that tests can split a character."""
     count = max(1, request.number("events", 3))
     words = [f"word {index} – é✓ " for index in range(1, count + 1)]
     if count == 3:
@@ -507,7 +507,7 @@ def openai_chat(request: Request) -> Answer:
     with_usage = (request.json.get("stream_options") or {}).get("include_usage") is True
     envelope |= {"object": "chat.completion.chunk"} | ({"usage": None} if with_usage else {})
     deltas: list[Json] = [{"role": "assistant", "content": None if tools else "", "refusal": None}]
-    # Mistral always states the usage, and sends a tool call at once.
+    # Mistral reports the usage in every stream, and sends a complete tool call in one chunk.
     mistral = request.headers.get("user-agent", "").startswith("mistral")
     if tools and mistral:
         deltas.append({"tool_calls": [{"index": 0} | call]})
@@ -535,7 +535,7 @@ def openai_chat(request: Request) -> Answer:
 
 
 def openai_thoughts(request: Request, *, mistral: bool) -> list[Json]:
-    """Return deltas with reasoning, as Mistral or else Groq sends them."""
+    """Return the deltas that contain reasoning, in the format of Mistral or of Groq."""
     texts = ("Let me ", "think … ") if request.model == "thinks" else ()
     if mistral:
         return [{"content": [{"type": "thinking", "thinking": [{"type": "text", "text": text}]}]} for text in texts]
@@ -658,7 +658,7 @@ def gemini_response(request: Request, model: str, *, streamed: bool) -> Answer:
     tokens = tokens_of({"input": request.json.get("contents")})
     config = request.json.get("generationConfig") or {}
     thoughts = config.get("thinkingConfig") or {}
-    # `google-genai` sends the second spelling.
+    # The SDK `google-genai` sends `include_thoughts`.
     thinking = True in (thoughts.get("includeThoughts"), thoughts.get("include_thoughts"))
     counts = {
         "promptTokenCount": tokens["uncached"] + tokens["cache_read"],
@@ -701,7 +701,7 @@ def gemini_response(request: Request, model: str, *, streamed: bool) -> Answer:
 
 
 def gemini_chunks(request: Request, model: str, usage: Json, *, thinking: bool) -> list[Json]:
-    """Return the chunks of a stream. Each has its own parts; counts of output grow with each chunk."""
+    """Return the chunks of a stream. Each has its own parts; the output token counts grow with each chunk."""
     parts: list[Json] = [{"text": text} for text in text_deltas(request)]
     if model == "tools":
         name = "get_weather"
@@ -942,7 +942,7 @@ def bedrock_converse(request: Request) -> Answer:
 
 
 def bedrock_block(start: Json, deltas: list[Json]) -> Json:
-    """Return the block of a plain response that equals the deltas of a stream."""
+    """Return the content block of a plain response that has the same content as the deltas of a stream."""
     if start:
         arguments = "".join(delta["toolUse"]["input"] for delta in deltas)
         return {"toolUse": start["toolUse"] | {"input": json.loads(arguments)}}
@@ -965,7 +965,7 @@ def bedrock_anthropic(request: Request) -> Answer:
 
 
 def bedrock_other(request: Request) -> Answer:
-    """Return a response of Meta's models. The counts of Bedrock are in the headers, or in the last chunk."""
+    """Return a response of Meta's models. Bedrock's token counts are in its headers or last chunk."""
     tokens = tokens_of({"input": request.json.get("prompt")})
     counts = {"inputTokenCount": tokens["uncached"], "outputTokenCount": tokens["output"]}
     texts = text_deltas(request)
@@ -990,7 +990,7 @@ VERTEX = re.compile(r"/publishers/(anthropic|mistralai)/models/([^/]+):(rawPredi
 
 
 def vertex_answer(request: Request) -> Answer:
-    """Respond in the maker's format. The model `fail-503` gets an error of Google instead."""
+    """Respond in the format of the model's vendor. For the model `fail-503`, respond with an error of Google."""
     found = VERTEX.search(request.path)
     assert found is not None
     model = urllib.parse.unquote(found[2])
@@ -1071,7 +1071,7 @@ def _zstd() -> Any:
 
 
 class Encoder:
-    """Content encoder: `piece` returns bytes that make one piece readable at once, `end` returns the rest."""
+    """Content encoder. A client can decode each output of `piece` immediately; `end` returns the last bytes."""
 
     def __init__(self, name: str) -> None:
         self.name = {"raw-deflate": "deflate", "": "identity"}.get(name, name)
@@ -1099,7 +1099,7 @@ class Encoder:
 
 
 def decode_request_body(body: bytes, encoding: str) -> bytes:
-    """Return a request's body without its content encoding, as a provider that supports it would see it."""
+    """Return a request's body after removing its content encoding."""
     if encoding in ("gzip", "deflate"):
         return zlib.decompress(body, 47)
     if encoding == "zstd":
@@ -1359,7 +1359,7 @@ class LLMProviders:
 
     @property
     def log(self) -> list[Json]:
-        """Return the responses so far, oldest first, in the form of `Handler.send_answer`."""
+        """Return a log entry for each response so far, oldest first. `Handler.send_answer` creates the entries."""
         with self._lock:
             return list(self._entries)
 

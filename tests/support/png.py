@@ -1,4 +1,4 @@
-"""PNG files that are smaller than a browser's screenshots (https://www.w3.org/TR/png-3/)."""
+"""Conversion of a browser's screenshots to smaller PNG files (https://www.w3.org/TR/png-3/)."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Iterator
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 BYTES_PER_PIXEL = {2: 3, 6: 4}
-"""By colour type: RGB and RGB with transparency, which screenshots have."""
+"""Bytes per pixel by PNG colour type: 2 is RGB, 6 is RGB with transparency. Screenshots have one of these types."""
 
 
 def without_filters(png: bytes) -> bytes:
-    """Return the same pixels without line filters, which make pictures of text a quarter larger.
+    """Return the picture encoded without line filters, which make pictures of text a quarter larger.
 
     Raises:
-        ValueError: the file has another kind of pixels than screenshots have.
+        ValueError: the file does not have the pixel format of screenshots.
     """
     chunks = list(_chunks(png))
     width, _, bits, colour, _, _, interlaced = struct.unpack(">IIBBBBB", chunks[0][1])

@@ -24,7 +24,7 @@ DEADLINE_SECONDS = 90.0
 
 
 class RunningPrometheus:
-    """Prometheus as a process; a context.
+    """Prometheus as a process, which runs within the context.
 
     Args:
         directory: directory of its configuration and data.
@@ -42,7 +42,7 @@ class RunningPrometheus:
             "rule_files": ["*.rules.yml"],
             "scrape_configs": [{"job_name": JOB, "static_configs": [{"targets": list(targets)}]}],
         }
-        # JSON is YAML.
+        # Prometheus reads YAML, and every JSON text is valid YAML.
         (directory / "prometheus.yml").write_text(json.dumps(config))
 
     def __enter__(self) -> Self:
@@ -109,7 +109,7 @@ class RunningPrometheus:
         ]
 
     def wait_for(self, holds: Callable[[], object], name: str = "") -> None:
-        """Wait until a condition holds. ``name`` says in a failure what was awaited."""
+        """Wait until a condition holds. The message of a failure contains ``name``."""
         end = time.monotonic() + DEADLINE_SECONDS
         while not holds():
             assert time.monotonic() < end, (name, self.states() if self._is_ready() else self.log[-3000:])

@@ -58,7 +58,7 @@ resolve: {{{", ".join(f"{host}: 127.0.0.1" for host in (*PROVIDERS, *SITES))}}}
 
 
 class RunningProxy:
-    """The proxy. Start it with :meth:`start`; after :meth:`kill`, :meth:`start` continues with the same state.
+    """The proxy process. Start it with :meth:`start`; after :meth:`kill`, :meth:`start` continues with the same state.
 
     Args:
         directory: directory of state, policy and log.
@@ -172,14 +172,14 @@ class RunningProxy:
         return self.process.wait(20)
 
     def kill(self) -> None:
-        """Send `kill -9`."""
+        """Kill the process with SIGKILL."""
         assert self.process is not None
         self.process.kill()
         self.process.wait(20)
 
     @contextlib.contextmanager
     def no_room(self) -> Iterator[None]:
-        """Make the kernel refuse files longer than the spool's, like a full disk, within the context."""
+        """Simulate a full disk within the context: the kernel lets no file grow beyond the spool's present size."""
         assert self.process is not None
         pid = self.process.pid
         unlimited = resource.prlimit(pid, resource.RLIMIT_FSIZE)
@@ -201,11 +201,11 @@ class RunningProxy:
 
     @property
     def root(self) -> Path:
-        """Return the certificate that clients trust."""
+        """Return the path of the CA certificate that clients trust."""
         return self.directory / "state" / "ca" / "mitmproxy-ca-cert.pem"
 
     def proxy_url(self, class_name: str = "gateway") -> str:
-        """Return the value of HTTPS_PROXY."""
+        """Return the value of HTTPS_PROXY for clients of a class."""
         return f"http://127.0.0.1:{self.ports[class_name]}"
 
     def url(self, host: str, path: str = "") -> str:
@@ -213,7 +213,7 @@ class RunningProxy:
         return f"https://{host}:{self.provider_port}{path}"
 
     def client(self, class_name: str = "gateway", *, ca: Path | None = None, **options: Any) -> httpx.Client:
-        """Return an HTTP client that uses a class's listener and trusts only our root (or ``ca``)."""
+        """Return an HTTP client that uses a class's listener and trusts only the proxy's CA (or ``ca``)."""
         import ssl
 
         context = ssl.create_default_context(cafile=str(ca or self.root))
@@ -231,7 +231,7 @@ class RunningProxy:
         return [row for row in self.rows() if row.event_name == "openclaw.egress.exchange" and not row.part]
 
     def denials(self) -> list[Row]:
-        """Return the rows of single denials. A summary of earlier ones can follow at any time."""
+        """Return the rows of single denials. Omit summaries of earlier denials, which can follow at any time."""
         return [row for row in self.rows() if row.event_name == "openclaw.egress.denied" and not row.summary]
 
     def line(self, exchange_id: str) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def line(result: Result) -> str:
 
 
 def write(results: Sequence[Result], file: Path) -> int:
-    """Write the file. Return 0 if there are results and all goals are met, otherwise 1."""
+    """Write the results to a JSON file. Return 0 if there are results and all goals are met, otherwise 1."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps({"results": [asdict(result) for result in results]}, indent=2) + "\n")
     return 0 if results and all(result.met for result in results) else 1

@@ -46,7 +46,7 @@ def _replace_remedies() -> None:
         _replace_argument(owner, function, parameter)
     schema._remedy = lambda name, path: REMEDY
 
-    # These modules import the functions above, so they come last.
+    # These modules import the functions that were replaced above, so import them last.
     from openclaw_egress.app import listeners
     from openclaw_egress.cli import app, audit
 

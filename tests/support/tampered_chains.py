@@ -1,4 +1,4 @@
-"""A chain of log lines as a spool writes it, and functions that tamper with the chain so that an audit must find it."""
+"""A hash chain of log lines, and functions that tamper with it. An audit must detect each change."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from tests.support.proxy_process import ADDON
 
 
 class Answer(NamedTuple):
-    """A response."""
+    """A response of the web page."""
 
     status: int
     headers: http.client.HTTPMessage
@@ -24,7 +24,7 @@ class Answer(NamedTuple):
 
 
 class RunningUI:
-    """The page over the spool in a state directory; a context."""
+    """An `egress ui` process that shows the spool of a state directory, and runs within the context."""
 
     def __init__(self, state: Path, environment: Mapping[str, str] | None = None) -> None:
         self.environment = {
@@ -65,7 +65,7 @@ class RunningUI:
 
     @property
     def token(self) -> str:
-        """Return the token."""
+        """Return the login token."""
         return self.address.rpartition("=")[2]
 
     @property
@@ -74,16 +74,16 @@ class RunningUI:
         return f"egress_ui_{urlsplit(self.base).port}={self.token}"
 
     def get(self, path: str, **headers: str) -> Answer:
-        """Return the response to a GET with the cookie; ``Cookie=""`` leaves it out."""
+        """Send a GET with the login cookie (without it if ``Cookie=""``). Return the response."""
         return self.request("GET", path, headers={"Cookie": self.cookie, **headers})
 
     def login(self, token: str, target: str = "/", **headers: str) -> Answer:
-        """Return the response to the form of the login page."""
+        """Submit the form of the login page. Return the response."""
         form = {"Content-Type": "application/x-www-form-urlencoded"}
         return self.request("POST", "/login", urlencode({"token": token, "target": target}), {**form, **headers})
 
     def request(self, method: str, path: str, body: str | None = None, headers: Mapping[str, str] = {}) -> Answer:
-        """Return the response to any request."""
+        """Send a request. Return the response."""
         connection = http.client.HTTPConnection(urlsplit(self.base).netloc, timeout=20)
         names = {name.replace("_", "-"): value for name, value in headers.items() if value}
         try:

@@ -1,7 +1,8 @@
 """Fake provider and client that speak WebSocket over TLS, for tests; a test sets the provider's behaviour with `talk`.
 
-Both run in an event loop of their own. The synchronous API of `websockets` reads and writes one TLS connection in two
-threads, which OpenSSL does not allow; Python locks it only since 3.13.4 (python/cpython issue 134698).
+Both run in one event loop, in another thread. They do not use the synchronous API of `websockets`: it reads and writes
+one TLS connection in two threads, which OpenSSL does not allow. Python locks the connection only since 3.13.4
+(python/cpython issue 134698).
 """
 
 from __future__ import annotations
@@ -42,13 +43,13 @@ _LOOP = Loop()
 
 
 class Socket:
-    """One end of a WebSocket, for a thread."""
+    """One end of a WebSocket, with blocking methods that tests call."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
 
     def send(self, message: Any) -> None:
-        """Send a message, or the parts of one."""
+        """Send a message, or the fragments of a message."""
         _LOOP.run(self.connection.send(message))
 
     def recv(self, **options: Any) -> Any:
@@ -73,7 +74,7 @@ class Socket:
                 yield _LOOP.run(_next(parts), SECONDS * 10)
 
     def raw(self, data: bytes) -> None:
-        """Send bytes as they are."""
+        """Write bytes to the connection without WebSocket framing."""
         _LOOP.loop.call_soon_threadsafe(self.connection.transport.write, data)
 
     def abort(self) -> None:
@@ -106,7 +107,7 @@ def dial(url: str, **options: Any) -> Socket:
 
 
 class WebSocketProvider:
-    """The server. `talk` handles each connection; `received` holds the messages that a test notes.
+    """The fake provider. `talk` handles each connection; `received` holds the messages that `talk` passes to `note`.
 
     It refuses handshakes for the path `/refuse`, and selects the first subprotocol that a client offers.
     """
@@ -118,7 +119,7 @@ class WebSocketProvider:
             self._context.load_cert_chain(cert, key)
         self.talk: Callable[[Socket], None] = echo
         self.forge: Callable[..., None] | None = None
-        """Changes the response to a handshake: a function of the connection, the request and the response."""
+        """A function that changes the response to a handshake; it gets the connection, the request and the response."""
         self.received: list[Any] = []
         self.changed = threading.Condition()
         self.errors: list[BaseException] = []

@@ -40,7 +40,7 @@ def _zstd() -> Callable[[bytes], bytes] | None:
 
 
 def decoded(body: bytes, encoding: str, limit: int) -> bytes:
-    """Return the body without its Content-Encoding. Raise RequestError with Loki's message."""
+    """Return the body without its Content-Encoding. For an invalid body, raise RequestError with Loki's message."""
     if encoding == "":
         return body
     if encoding == "gzip":

@@ -85,7 +85,7 @@ class FakeLoki:
         return re.sub(r"(http_listen_port:).*", rf"\1 {self.port}", text)
 
     def push(self, resources: list[Resource]) -> tuple[int, str]:
-        """Return the response to a push: (204, "") or a status and its message. Refuse poison if configured."""
+        """Store the records of a push, except those that a fault refuses. Return (204, "") or a status and message."""
         poison = self.faults.poison
         found = streams(resources, self.store.now_ns())
         refused: list[str] = []
@@ -107,7 +107,7 @@ class FakeLoki:
         )
 
     def copied(self, body: bytes, kind: str, encoding: str) -> bool:
-        """Forward a push to the other destination, if set. Return False if it was not accepted there."""
+        """Forward a push to the other destination, if set. Return False if that destination did not accept it."""
         if self._copy_to is None:
             return True
         headers = {"Content-Type": kind} | ({"Content-Encoding": encoding} if encoding else {})
@@ -118,7 +118,7 @@ class FakeLoki:
         return True
 
     def note(self, status: int, message: str, records: int, body: bytes, headers: Message) -> None:
-        """Remember the last 10,000 responses."""
+        """Add a push with its response to `pushes`, which keeps the last 10,000."""
         self.pushes.append(Push(status, message, records, len(body), dict(headers.items())))
         del self.pushes[:-10_000]
 

@@ -63,22 +63,22 @@ class LogQuery:
 
 @dataclass
 class MetricQuery:
-    """Metric query over a range, summed or not. `by` is None for one series per set of labels."""
+    """Metric query over a time range. If `by` is None, each set of labels is one series."""
 
     log: LogQuery
     range_ns: int
     by: tuple[str, ...] | None = None
     top: int | None = None
-    """Number of the largest series to keep."""
+    """Number of series that `topk` keeps."""
 
     def series(self, labels: Labels) -> Labels:
-        """Return the labels of the series in which a line counts."""
+        """Return the labels of the series to which a line belongs."""
         if self.by is None:
             return {name: value for name, value in labels.items() if name != self.log.unwrap}
         return {name: labels[name] for name in self.by if name in labels}
 
     def value(self, labels: Labels) -> float | None:
-        """Return what a line adds to its series; None if it does not have the label of `unwrap`."""
+        """Return the number that a line adds to its series; None if the line does not have the label of `unwrap`."""
         if self.log.unwrap is None:
             return 1
         text = labels.get(self.log.unwrap, "")

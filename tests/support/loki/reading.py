@@ -23,11 +23,11 @@ type Parameters = Mapping[str, list[str]]
 
 
 class BadQuery(ValueError):
-    """Status 400 with the text as body."""
+    """Error that leads to a response with status 400; its text is the response body."""
 
 
 class TooLarge(Exception):
-    """Status 500 with the text as body."""
+    """Error that leads to a response with status 500; its text is the response body."""
 
 
 def _time(parameters: Parameters, name: str, default: int) -> int:
@@ -35,7 +35,7 @@ def _time(parameters: Parameters, name: str, default: int) -> int:
     if not text:
         return default
     if re.fullmatch(r"\d+", text):
-        # Numbers of up to ten digits are seconds.
+        # A time of up to ten digits is in seconds.
         return int(text) * SECOND if len(text) <= 10 else int(text)
     if re.fullmatch(r"\d+\.\d+", text):
         seconds, fraction = text.split(".")

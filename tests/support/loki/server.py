@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 TEXT, BINARY, JSON = "text/plain; charset=utf-8", "application/octet-stream", "application/json"
 NAME = "fake of Loki's HTTP contract; not Loki"
-# The keys are Loki's. The recorded instance also reported no version.
+# Loki's response has the same keys. The recorded Loki also reported an empty version.
 _BUILD = {"version": "", "revision": "", "branch": "", "buildUser": NAME, "buildDate": "", "goVersion": ""}
 _HANG_S = 300.0
 
@@ -217,13 +217,13 @@ class Server(ThreadingHTTPServer):
         super().__init__(address, _Handler)
 
     def get_request(self) -> tuple[socket.socket, Any]:
-        """Remember the connection."""
+        """Accept a connection and track it."""
         connection, address = super().get_request()
         self._open.add(connection)
         return connection, address
 
     def shutdown_request(self, request: Any) -> None:
-        """Forget the connection."""
+        """Close a connection and stop tracking it."""
         self._open.discard(request)
         super().shutdown_request(request)
 

@@ -43,7 +43,7 @@ class Stream:
 
 
 class TokenBucket:
-    """Token bucket: `burst` bytes at once, then `rate` bytes per second. More than the burst is never allowed."""
+    """Token bucket that holds at most `burst` bytes, and refills by `rate` bytes per second."""
 
     def __init__(self, rate: float, burst: float, clock: Callable[[], float]) -> None:
         self._rate, self._burst, self._clock = rate, burst, clock
@@ -103,7 +103,7 @@ class Store:
                 return 429, says.rate_limited(self.limits.rate_bytes_per_s, lines, size)
             if self._bytes + size + lines * _OVERHEAD > self.limits.memory_bytes:
                 return 500, f"Loki fake: its {self.limits.memory_bytes} bytes of memory are full; restart it"
-            # Resource attributes that are not labels count with each entry, because they are its metadata.
+            # Resource attributes that are not labels are metadata of each entry, so their size counts once per entry.
             message = sum(len(stream_name(labels)) + sum(e.size + 16 for e in entries) for labels, entries in good)
             if message > self.limits.receive_bytes:
                 return 503, says.message_too_large(message, self.limits.receive_bytes)
@@ -151,7 +151,7 @@ class Store:
         return says.too_far_behind(name, refused, len(entries)) if refused else ""
 
     def _remember(self, stream: Stream, entry: Entry) -> bool:
-        """Return False if the same time, line and metadata exist already."""
+        """Add an entry to the stream. Return False if the stream already has the same time, line and metadata."""
         stream.pushed_ns = self.now_ns()
         mark = blake2b(
             repr((entry.time_ns, entry.line, sorted(entry.metadata))).encode("utf-8", "surrogateescape"),
@@ -210,7 +210,7 @@ class Store:
 
 
 def _dump(labels: dict[str, str], entry: Entry) -> str:
-    # Invalid UTF-8 bytes are kept: JSON escapes carry the surrogates.
+    # Keep invalid UTF-8 bytes: they become surrogates, which JSON can escape.
     line = entry.line.decode("utf-8", "surrogateescape")
     return json.dumps({"labels": labels, "time_ns": entry.time_ns, "line": line, "metadata": entry.metadata}) + "\n"
 
