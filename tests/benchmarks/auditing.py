@@ -31,7 +31,7 @@ REQUEST, RESPONSE = (json.dumps({"content": "word " * (size // 5)}).encode() for
 
 
 def fill(path: Path, count: int) -> None:
-    """Write lines in one transaction, with times of a hundred lines per second that end now."""
+    """Write lines in one transaction. Their times are 10 ms apart and end now."""
     signer = Signer.in_directory(path.parent)
     clock = iter(range(time.time_ns() - count * 10**7, 2**63, 10**7))
     with (
@@ -68,7 +68,7 @@ def next_lines(seq: int, digest: str, signer: Signer) -> Iterator[Line]:
 
 
 def audited(state: Path, *words: str) -> tuple[float, int]:
-    """Return the seconds of processor time of one audit, and the number of lines that it covered."""
+    """Run one audit. Return its seconds of processor time, and the number of lines that it covered."""
     environ = {**os.environ, "EGRESS_STATE_DIR": str(state), "PYTHONPATH": str(ADDON)}
     command = [sys.executable, "-m", "openclaw_egress", "audit", "--json", "--store", "none", *words]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -80,7 +80,7 @@ def audited(state: Path, *words: str) -> tuple[float, int]:
 
 def main() -> None:
     count = int(sys.argv[1]) if sys.argv[1:] else 100_000
-    # A tenth of the lines is newer than this.
+    # The newest tenth of the lines is later than this time.
     since = datetime.fromtimestamp(time.time() - count / 1000, UTC).isoformat()
     with tempfile.TemporaryDirectory() as directory:
         state = Path(directory)

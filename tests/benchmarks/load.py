@@ -1,4 +1,4 @@
-"""Load for benchmarks, as a process of its own: clients with open connections, and the provider behind the proxy.
+"""Load for benchmarks, as a separate process: clients with open connections, and the provider behind the proxy.
 
     python -m tests.benchmarks.load CLIENTS SECONDS PROXY_URL https://HOST:PORT/PATH BODY_FILE CA_FILE
     python -m tests.benchmarks.load --provider CHAIN_FILE KEY_FILE ANSWER_FILE
@@ -49,7 +49,7 @@ async def client(proxy: str, target: str, request: bytes, context: ssl.SSLContex
 
 
 async def run_clients(clients: int, seconds: float, proxy: str, target: str, body: bytes, ca: str) -> dict[str, float]:
-    """Run clients side by side. Return the number of requests and the seconds that they took."""
+    """Run clients in parallel. Return the number of requests and the seconds that they took."""
     host = urllib.parse.urlsplit(target)
     head = f"POST {host.path} HTTP/1.1\r\nHost: {host.netloc}\r\nx-api-key: k\r\nContent-Type: application/json\r\n"
     request = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
@@ -81,7 +81,7 @@ async def provide(chain: str, key: str, answer: bytes) -> None:
 
 
 def main() -> None:
-    """Run one of the two forms."""
+    """Run the clients, or with `--provider` the provider."""
     if sys.argv[1] == "--provider":
         asyncio.run(provide(sys.argv[2], sys.argv[3], Path(sys.argv[4]).read_bytes()))
         return

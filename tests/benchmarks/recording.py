@@ -46,7 +46,7 @@ ANSWER = {
 
 @dataclass(frozen=True)
 class Load:
-    """Requests per second, and microseconds of the proxy's processor time for each."""
+    """Requests per second, and microseconds of the proxy's processor time for each request."""
 
     per_second: float
     cpu_us: float
@@ -63,7 +63,7 @@ def body(size: int) -> bytes:
 
 @contextlib.contextmanager
 def ended(process: subprocess.Popen[bytes], how: signal.Signals = signal.SIGTERM) -> Iterator[subprocess.Popen[bytes]]:
-    """End the process afterwards."""
+    """End the process when the context exits."""
     try:
         yield process
     finally:
@@ -102,7 +102,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def load(pid: int, proxy: str, url: str, file: Path, ca: Path) -> Load:
-    """Send requests for `SECONDS` to a proxy with this process's id."""
+    """Send requests to a proxy for `SECONDS`. Measure the processor time of its process `pid`."""
     before = cpu_seconds(pid)
     said = subprocess.run([*LOAD, str(CLIENTS), str(SECONDS), proxy, url, file, ca], check=True, stdout=subprocess.PIPE)
     used = cpu_seconds(pid) - before
@@ -154,7 +154,7 @@ def measure(profile: str | None) -> list[Result]:
 
 @contextlib.contextmanager
 def profiled(pid: int, name: str | None) -> Iterator[None]:
-    """Sample a process with py-spy, if asked."""
+    """Sample a process with py-spy within the context; do nothing without a name."""
     if name is None:
         yield
         return

@@ -4,7 +4,7 @@
 
 Every 20th record is a denial. The records around the middle have the lines of agent runs, whose conversations grow.
 Prints the slowest of three requests of each view, and the most processor time that one of them took, which depends less
-on other programs. Prints the largest memory of the process. Exits 1 if a view takes a second or longer.
+on other programs. Prints the peak memory of the process. Exits 1 if a view takes a second or longer.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from tests.support.hostile_records import hostile_exchange
 from tests.support.ui_process import RunningUI
 
 NEAR = 2000
-"""Records before and after the middle that have lines."""
+"""Number of records before the middle, and after it, that have log lines."""
 RUNS, TURNS = 40, 50
-"""Agent runs at the same time, and requests of each."""
+"""Number of agent runs at the same time, and of requests in each run."""
 SAID = "The tests of the parser fail on line breaks inside of quoted fields; I look at its states. " * 5
 
 
@@ -54,7 +54,7 @@ def paths(count: int) -> list[str]:
 
 
 def add_denials(path: Path) -> None:
-    """Make a denial of every 20th record: 300 destinations of two classes."""
+    """Change every 20th record into a denial: 300 destinations of two classes."""
     with closing(connect(path)) as db:
         db.execute(
             "UPDATE records SET event_name = ?, exchange_id = '', host = 'h' || (seq / 20 % 300) || '.example', "
@@ -79,7 +79,7 @@ def turn(number: int) -> ExchangeRecord:
 
 
 def add_runs(path: Path, middle: int) -> None:
-    """Give the records around the middle the lines of agent runs."""
+    """Add log lines of agent runs to the records around the middle."""
     with tempfile.TemporaryDirectory() as directory:
         lines = Path(directory) / "spool.db"
         with Spool(lines, 2**50, sync_seconds=None, local=True) as spool:

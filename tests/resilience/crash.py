@@ -23,11 +23,11 @@ from tests.support.results import Result, at_least, exactly, reported
 ROUNDS = 15
 SEED = 20_261
 EVENT_MS = 30
-"""Seconds between two events of a stream, so that some calls are in progress at any kill."""
+"""Milliseconds between two events of a stream, so that some calls are in progress at every kill."""
 
 
 def run(made: fixtures.Fixtures) -> Iterator[Result]:
-    """Run many rounds on one spool."""
+    """Start the proxy and kill it under load, many times with the same spool. Check the records."""
     chance = random.Random(SEED)
     began = time.time()
     with FakeLoki() as loki:
@@ -76,7 +76,7 @@ def _not_once(stored: Counter[str], wanted: Iterable[str]) -> set[str]:
 
 
 def _unrecorded(made: fixtures.Fixtures, began: float, rows: Sequence[tuple[int, Row]], proxy: RunningProxy) -> int:
-    """Return requests that the provider received completely and that have no exchange with their body in the spool."""
+    """Return the number of complete requests at the provider whose body is in no exchange of the spool."""
     with SpoolReader(proxy.directory / "state" / "spool.db") as reader:
         bodies = Counter(
             hashlib.sha256((json.loads(reader.lines_for(row.id)[0])["request"].get("body") or "").encode()).hexdigest()

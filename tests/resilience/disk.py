@@ -52,7 +52,7 @@ def calls(proxy: RunningProxy, count: int, class_name: str = "gateway", more: st
 
 
 def _site(proxy: RunningProxy, made: fixtures.Fixtures) -> int:
-    """Return the status code of a site behind a tunnel."""
+    """Request a site through a tunnel. Return the status code, 0 without a response."""
     try:
         with proxy.client("browser", ca=made.providers.ca_file) as http:
             return http.get(proxy.url("www.example.com", "/")).status_code

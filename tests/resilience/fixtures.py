@@ -74,7 +74,7 @@ def wait_until(holds: Callable[[], object], seconds: float) -> bool:
 
 
 def drained(proxy: RunningProxy, seconds: float = 60) -> bool:
-    """Return whether the destination received all queued lines within a number of seconds."""
+    """Wait until the destination has received all queued lines. Return False at the timeout."""
     return wait_until(
         lambda: not (proxy.ask("/readyz") or {"spool": {"pending_records": 1}})["spool"]["pending_records"], seconds
     )

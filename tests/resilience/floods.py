@@ -156,7 +156,7 @@ FLOODS: dict[str, tuple[int, Callable[[Link, Target], Awaitable[None]]]] = {
 
 
 async def one(play: Callable[[Link, Target], Awaitable[None]], target: Target, until: float, done: list[int]) -> None:
-    """Run one connection; open it again whenever it ends."""
+    """Run the flood's actions on one connection, and open a new one whenever it ends."""
     while time.monotonic() < until:
         writer = None
         try:
@@ -193,7 +193,7 @@ async def flood(name: str, seconds: float, sink: int, listeners: list[int]) -> i
 
 
 def main(arguments: list[str]) -> None:
-    """Report the start, and at the end the number of connections."""
+    """Run the flood that the arguments name. Print a line at its start, and the number of connections at its end."""
     name, seconds, sink, *listeners = arguments
     os.nice(10)
     print("begun", flush=True)

@@ -25,7 +25,7 @@ _numbers = itertools.count(1)
 
 @dataclass
 class Load:
-    """Calls by number. ``responded`` has the time of the complete response in milliseconds."""
+    """Calls by number. ``responded`` has the milliseconds until the complete response of a call."""
 
     proxy: RunningProxy
     started: list[int] = field(default_factory=list)
@@ -34,7 +34,7 @@ class Load:
 
     @contextlib.contextmanager
     def running(self, *, more: str = "", delay_ms: int = 0, pause: float = PAUSE_SECONDS) -> Iterator[None]:
-        """Call from several workers within the context; at its end wait for calls in progress."""
+        """Make calls from several threads within the context. At its end, wait for the calls in progress."""
         stop = threading.Event()
         threads = [
             threading.Thread(target=self._work, args=(stop, more, delay_ms, pause), daemon=True) for _ in range(WORKERS)
@@ -115,5 +115,5 @@ def compared_for(proxy: RunningProxy, control: RunningProxy, seconds: float) -> 
 
 
 def warm(proxy: RunningProxy, control: RunningProxy) -> None:
-    """Make a first call, so that certificates and modules are loaded."""
+    """Make calls through both proxies before a measurement, so that certificates and modules are loaded."""
     compared_for(proxy, control, WARMING_SECONDS)

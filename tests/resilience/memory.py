@@ -136,7 +136,7 @@ class Client:
         return 0
 
     async def unended(self, class_name: str, size: int, hold: float) -> int:
-        """Send chunks of an endless body, then wait. Return 1 if the proxy kept the connection."""
+        """Send chunks of an endless body, then wait. Return 1 if the proxy kept the connection open."""
         with contextlib.suppress(OSError, asyncio.IncompleteReadError, ssl.SSLError, TimeoutError):
             async with self.connected(class_name) as (reader, writer):
                 writer.write(self.head("Transfer-Encoding: chunked"))

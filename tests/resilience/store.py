@@ -94,7 +94,7 @@ def _poison(proxy: RunningProxy) -> None:
 
 
 def _differences(proxy: RunningProxy, loki: FakeLoki) -> int:
-    """Return the differences between expected lines, in order, and the destination's lines."""
+    """Return the number of differences between the expected lines, in order, and the destination's lines."""
     wanted = []
     dead = {row.seq for row in proxy.rows(state="dead_letter")}
     with SpoolReader(proxy.directory / "state" / "spool.db") as reader:

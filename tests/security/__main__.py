@@ -116,7 +116,7 @@ def firewall_restored(gateway: Place) -> list[Row]:
     for what, command in firewall.CHANGES.items():
         try:
             restored, detail = firewall.restored(command), "the changed rules were not restored"
-        except Exception as error:  # noqa: BLE001  (the others' results are not lost by it)
+        except Exception as error:  # noqa: BLE001  (keep the results of the other changes)
             restored, detail = False, f"{type(error).__name__}: {error}"
         rows.append(row(gateway, f"rules restored: {what}", int(restored), "times of 1", "1", restored, detail))
     return rows
@@ -158,7 +158,7 @@ def everything(level: Level) -> list[Row]:
 
 
 def main() -> int:
-    """Run all attacks, print and write the results. Return the exit code."""
+    """Run all attacks. Print the results and write them to a file. Return the exit code."""
     parser = argparse.ArgumentParser(prog="make attack", description=__doc__.split("\n")[0])
     parser.add_argument("--level", choices=list(PROXY), default="network")
     parser.add_argument(

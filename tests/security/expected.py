@@ -13,16 +13,16 @@ PAST_THE_PROXY = frozenset(
         "without_the_proxy_variables", "automatic_configuration", "hosts_answer_pings",
     }
 )  # fmt: skip
-"""Nothing stops packets that are sent past the proxy."""
+"""Techniques that send packets past the proxy: at this level nothing stops them."""
 
 INWARDS = frozenset({"other_classes_listeners", "addresses_of_hosts"})
-"""A nested container can reach the gateway, the hosts, and every listener of the proxy."""
+"""Techniques against the gateway, the hosts and every listener of the proxy, which a nested container can reach."""
 
 AS_ROOT = frozenset({"raw_ip", "ip_options_and_fragments", "borrowed_source_addresses"})
-"""A client with raw sockets can send any packet."""
+"""Techniques that need raw sockets, with which a client can send any packet."""
 
 ON_ONE_BRIDGE = frozenset({"containers_of_other_classes"})
-"""Code sandboxes and builds share the default bridge of the nested Docker engine."""
+"""Techniques that succeed because code sandboxes and builds share the default bridge of the nested Docker engine."""
 
 AT_APPLICATION = {
     "sandbox": PAST_THE_PROXY | INWARDS | ON_ONE_BRIDGE,

@@ -58,7 +58,7 @@ def rules() -> list[str]:
 
 
 def restored(command: str) -> bool:
-    """Run the command in such a container. Return whether the rules return to their previous state."""
+    """Run the command in a privileged container. Return whether the rules return to their previous state."""
     before = rules()
     container = ("docker", "run", "--rm", "--user", "0", "--privileged", "--network", "host", "--volume", "/:/gateway")
     in_gateway(*container, _IMAGE, "chroot", "/gateway", "sh", "-ec", command)

@@ -20,7 +20,7 @@ OBEYED = {*map(chr, (*range(9), *range(11, 32), *range(127, 160), *range(0x202A,
 
 @dataclass(frozen=True)
 class Seen:
-    """Lines that the outside hosts wrote since :func:`here`, by log; None for a missing log."""
+    """Lines that the hosts outside the proxy logged since a call of :func:`here`, by log; None for a missing log."""
 
     lines: Mapping[str, list[str] | None]
 
@@ -70,7 +70,7 @@ def _count(path: str) -> int:
 
 
 def since(before: Mapping[str, int]) -> Seen:
-    """Return the lines written since then."""
+    """Return the lines written to each log since :func:`here` returned ``before``."""
     return Seen(
         {
             name: None if lines < 0 else whole_lines(on("internet", "tail", "-n", f"+{lines + 1}", LOGS[name]))

@@ -66,7 +66,7 @@ def attack(python: Sequence[str], knowledge: Knowledge, tokens: dict[str, str]) 
 
 
 def answers(python: Sequence[str], knowledge: Knowledge, host: str, path: str = "/", seconds: float = 0) -> list[str]:
-    """Return a host's status codes or errors through the listener of a place."""
+    """Request a host through the listener of a place. Return the status codes or errors."""
     (found,) = run_inside(python, controls, knowledge, host=host, path=path, seconds=seconds)
     return list(found)
 

@@ -2,7 +2,7 @@
 
 OpenClaw itself started the sandbox. The tests start the browser, the build and the neighbour (on a new network inside
 the gateway) in the gateway's own Docker engine, as OpenClaw, `docker build` and an agent with the engine's socket
-would. They are removed at the end. Nothing else in the lab changes.
+would. The tests remove them at the end. Nothing else in the lab changes.
 """
 
 from __future__ import annotations
@@ -54,12 +54,12 @@ class Place:
 
 
 def _engine(*words: str) -> str:
-    """Run a command of the gateway's own Docker engine."""
+    """Run a `docker` command against the gateway's own Docker engine. Return its output."""
     return in_gateway("docker", *words).strip()
 
 
 def _gone(*words: str) -> None:
-    """Remove an object. Ignore a failure, because the attack results matter more."""
+    """Run a command that removes an object of that engine. Ignore a failure, because the attack results matter more."""
     with contextlib.suppress(AssertionError):
         _engine(*words)
 
@@ -95,7 +95,7 @@ def _address_of(container: str) -> str:
 
 
 def _bridges() -> list[str]:
-    """Return the gateway's address on each of its own networks, IPv6 included."""
+    """Return the gateway's address on each bridge of its own Docker engine, IPv6 included."""
     networks = _engine("network", "ls", "--quiet", "--filter", "driver=bridge").split()
     return _engine("network", "inspect", "--format", "{{range .IPAM.Config}}{{.Gateway}} {{end}}", *networks).split()
 

@@ -26,7 +26,7 @@ if _file := os.environ.get("CHAOS_CLOCK_FILE"):
     _time, _time_ns = time.time, time.time_ns
 
     def _offset() -> int:
-        with open(_file) as file:  # noqa: PTH123 - nothing more than needed is imported this early
+        with open(_file) as file:  # noqa: PTH123 - import as little as possible this early
             return int(file.read() or 0)
 
     time.time = lambda: _time() + _offset()

@@ -86,7 +86,7 @@ def _stays(attack: Attack, request: bytes) -> Iterator[Try]:
     with connected(attack.knowledge.proxy) as sock:
         sock.sendall(request)
         came(read_answer(sock))
-        # Longer than the proxy uses the checked addresses of a name.
+        # Wait longer than the proxy uses the checked addresses of a name.
         time.sleep(32)
 
         def again() -> str:

@@ -42,7 +42,7 @@ class Knowledge:
 
     Attributes:
         place: one of :data:`PLACES`, or :data:`PEER`.
-        proxy: the listener of its class.
+        proxy: the listener of the place's class.
         listeners: listeners of other classes.
         health: the address of /healthz, /readyz and /metrics.
         allowed: a name that its class may reach; empty without one.
@@ -131,7 +131,7 @@ class Technique:
 
     Attributes:
         places: where to run it.
-        lawful: those places in which the class may request its names, so that their queries outside prove nothing.
+        lawful: places whose class may request the names that the technique uses. DNS queries for them prove no bypass.
         alone: whether it loads the proxy, so that nothing else may run beside it.
         description: one sentence.
     """
@@ -195,7 +195,7 @@ def outcome(found: Technique, attack: Attack) -> dict[str, Any]:
 
 
 def in_a_child(found: Technique, attack: Attack) -> tuple[int, int]:
-    """Run one technique in a separate process. Return the process's id and the file descriptor of the outcome."""
+    """Run one technique in a separate process. Return its process id, and the pipe to which it writes the outcome."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:

@@ -30,13 +30,13 @@ INSPECTED = ("browser", "gateway")
 
 
 def requested(attack: Attack, request: str | bytes) -> str:
-    """Return evidence from one request to the listener."""
+    """Send one request to the listener. Return evidence from the response."""
     data = request.encode("utf-8", "surrogateescape") if isinstance(request, str) else request
     return reached(ask(attack.knowledge.proxy, data))
 
 
 def tunnelled(attack: Attack, target: str, *more: str) -> str:
-    """Return evidence that a CONNECT was granted."""
+    """Send a CONNECT. Return evidence if the proxy granted it."""
     with connected(attack.knowledge.proxy) as sock:
         return "the tunnel was opened" if connect(sock, target, *more) == 200 else ""
 
@@ -273,7 +273,7 @@ def request_smuggling_when_decrypted(attack: Attack) -> Iterator[Try]:
 
 
 def _inside(attack: Attack, request: bytes, patience: float = 6) -> str:
-    """Send bytes in the decrypted tunnel. The log outside has the evidence."""
+    """Send bytes in the decrypted tunnel. Return no evidence, because the log outside the proxy has it."""
     with connected(attack.knowledge.proxy, patience) as sock:
         if connect(sock, f"{attack.knowledge.inspected}:{attack.knowledge.tls_port}") != 200:
             raise OSError("no tunnel to the inspected host")
@@ -358,7 +358,7 @@ def plain_http_in_a_tunnel(attack: Attack) -> Iterator[Try]:
 
 
 def _in_plain_tunnel(attack: Attack, host: str, data: bytes) -> str:
-    """Send bytes in a tunnel to a host. The evidence is outside: the names in the site's log, and the records."""
+    """Send bytes in a tunnel to a host. Return no evidence: the site's log and the proxy's records have it."""
     with connected(attack.knowledge.proxy, QUIET) as sock:
         if connect(sock, f"{host}:{attack.knowledge.http_port}") == 200:
             sock.sendall(data)
