@@ -1,4 +1,4 @@
-"""Samples of responses of the APIs that the fake provider does not serve.
+"""Sample responses of the APIs that the fake provider does not serve.
 
 `tests/unit/llm/samples/NAME.json` is an array of objects, named after the API. Its objects are the events of a stream;
 the last one is also read as a plain response.

@@ -1,4 +1,4 @@
-"""Chat Completions in the forms of other providers, as data: what their bodies have in place of OpenAI's.
+"""Chat Completions in the forms of other providers, as data: the differences of their bodies from OpenAI's.
 
 Sources are the providers' API references, named at each dialect. The texts and numbers are our own.
 """
@@ -38,15 +38,15 @@ class Dialect:
     - `base`: the path before `/chat/completions`.
     - `usage`: the usage object of a response.
     - `error`: the body of an error.
-    - `paths`: the place of each count in the SDK's usage, where it is not OpenAI's. Several places are a sum.
+    - `paths`: the place of each count in the SDK's usage, where it differs from OpenAI's. Several places are added.
     - `cost`, `unit`: the place of the cost, and its unit in US dollars.
-    - `head`: members of every object. `first`: what comes before the first event of a stream.
-    - `choice`: members of every choice. `twice`: the name under which a chunk has its text a second time.
-    - `reasoning`: the name of the reasoning in a message.
+    - `head`: members of every object. `first`: bytes before the first event of a stream.
+    - `choice`: members of every choice. `twice`: the member in which a chunk repeats its text.
+    - `reasoning`: the member of a message that has the reasoning.
     - `usage_in`: where a stream has its usage: in a chunk without choices (`own`), in the one with the finish reason
       (`last`), in its choice (`choice`), or in every chunk (`every`).
     - `azure`: the version of the API at the path of deployments.
-    - `none`: the cells that the provider cannot have.
+    - `none`: the cells of the table that the provider cannot fill, each with the reason.
     """
 
     host: str
@@ -287,7 +287,7 @@ DIALECTS = {
         _usage(**CACHED, **THOUGHT),
         _error(type="invalid_request_error", param=None, code="invalid_api_key") | {"request_id": "r-1"},
     ),
-    # ai.google.dev/gemini-api/docs/openai. An error is an array.
+    # ai.google.dev/gemini-api/docs/openai. An error body is an array.
     "gemini chat": Dialect(
         "generativelanguage.googleapis.com",
         "/v1beta/openai",
@@ -304,7 +304,7 @@ DIALECTS = {
         {"type": "error", **_error(type="rate_limit_error", http_code="429"), "request_id": "r-1"},
         head={"input_sensitive": False, "output_sensitive": False, "base_resp": {"status_code": 0, "status_msg": ""}},
     ),
-    # github.com/microsoft/vscode-copilot-chat, src/platform/networking: its reader of this provider's streams.
+    # github.com/microsoft/vscode-copilot-chat, src/platform/networking: the client that reads this provider's streams.
     "copilot": Dialect(
         "api.githubcopilot.com",
         "",
@@ -315,7 +315,7 @@ DIALECTS = {
         reasoning="reasoning_text",
         usage_in="last",
     ),
-    # huggingface.co/docs/inference-providers/tasks/chat-completion. It passes the responses of other providers on.
+    # huggingface.co/docs/inference-providers/tasks/chat-completion. It forwards the responses of other providers.
     "hugging face": Dialect(
         "router.huggingface.co",
         "/v1",

@@ -63,7 +63,7 @@ class Recorded:
 
 @dataclass(frozen=True)
 class Reply:
-    """A response that a test states. `cut`: the connection ends within the body."""
+    """A response that a test defines. `cut`: the connection ends in the middle of the body."""
 
     status: int
     content_type: str
@@ -93,7 +93,7 @@ def _replay(http: Any, reply: Reply) -> Any:
 
 
 def _transport(http: Any, inner: Any, exchanges: list[Recorded]) -> Any:
-    """Return a transport of `httpx` or `httpx2` that records each exchange over the inner transport."""
+    """Return a transport of `httpx` or `httpx2` that sends requests through `inner` and records each exchange."""
 
     class Tap(http.SyncByteStream):  # type: ignore[misc]
         def __init__(self, stream: Any, one: Recorded) -> None:
@@ -166,7 +166,7 @@ class _BotocoreBody:
         self._kept = kept
 
     def stream(self, *_: Any, **__: Any) -> Iterator[bytes]:
-        # Small pieces, so that a body that ends early is recorded as far as it came.
+        # Read small pieces, so that the received part of an aborted body is recorded.
         try:
             while piece := self._raw.read1(64):
                 self._kept.append(piece)
@@ -235,9 +235,9 @@ class Clients:
 
     @contextmanager
     def speaking(self, path: str, messages: list[dict[str, Any]], *, cut: bool) -> Iterator[openai.OpenAI]:
-        """Give the client of a server that sends the messages after the first one of a client, then closes.
+        """Yield the client of a WebSocket server that waits for one message, sends its own messages, and closes.
 
-        `cut`: it sends half of them, and aborts the connection.
+        `cut`: the server sends half of its messages, and aborts the connection.
         """
         texts = [json.dumps(message, ensure_ascii=False) for message in messages]
         sent = texts[: len(texts) // 2] if cut else texts

@@ -78,7 +78,7 @@ def interactions(case: str) -> Reply:
 
 
 def transcription(case: str) -> Reply:
-    """Return a response of OpenAI's transcriptions, by the SDK's types."""
+    """Return a response of OpenAI's transcriptions API, in the form of the SDK's types."""
     if case == "error":
         return _json({"error": {"message": "refused", "type": "invalid_request_error", "code": None}}, 400)
     usage: Json = {"type": "tokens", "input_tokens": 14, "output_tokens": 45, "total_tokens": 59}
@@ -91,12 +91,12 @@ def transcription(case: str) -> Reply:
 
 
 def speech(case: str) -> Reply:
-    """Return a response of OpenAI's speech."""
+    """Return a response of OpenAI's speech API."""
     return transcription(case) if case == "error" else Reply(200, "audio/mpeg", [b"ID3", b"\0" * 64])
 
 
 def batch(case: str) -> Reply:
-    """Return a new batch of Anthropic's, by the SDK's type `MessageBatch`."""
+    """Return a new batch of Anthropic's API, in the form of the SDK's type `MessageBatch`."""
     if case == "error":
         return _json({"type": "error", "error": {"type": "invalid_request_error", "message": "refused"}}, 400)
     counts = dict.fromkeys(("canceled", "errored", "expired", "succeeded"), 0) | {"processing": 1}
@@ -106,7 +106,7 @@ def batch(case: str) -> Reply:
 
 
 def responses(case: str) -> Reply:
-    """Return OpenAI's response of the fake provider, for other providers and for messages on a WebSocket."""
+    """Return a response of OpenAI's Responses API, which tests also use for other providers and for WebSockets."""
     if case == "error":
         return _json([{"error": {"code": 400, "message": "refused", "status": "INVALID_ARGUMENT"}}], 400)
     body: Json = {"model": "tools" if case == "tools" else "m", "input": "x", "stream": case != "plain"}
@@ -116,7 +116,7 @@ def responses(case: str) -> Reply:
 
 
 def codex(case: str) -> Reply:
-    """Return a response of ChatGPT's backend to the client Codex (github.com/openai/codex, codex-rs/codex-api)."""
+    """Return a response of ChatGPT's backend to the Codex client (github.com/openai/codex, codex-rs/codex-api)."""
     if case == "error":
         return _json({"error": {"type": "usage_limit_reached", "plan_type": "plus", "resets_in_seconds": 60}}, 429)
     return responses(case)
@@ -147,7 +147,7 @@ def response_messages(case: str) -> list[Json]:
 
 
 def realtime_messages(case: str) -> list[Json]:
-    """Return the messages of a Realtime session, by the SDK's type `RealtimeServerEvent`."""
+    """Return the messages of a Realtime session, in the form of the SDK's type `RealtimeServerEvent`."""
     session = {"type": "realtime", "id": "sess_1", "object": "realtime.session", "model": "m"}
     events: list[Json] = [{"type": "session.created", "session": session}]
     if case == "error":

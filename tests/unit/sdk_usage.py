@@ -1,4 +1,4 @@
-"""Usage as the SDKs state it, in the form of the readers."""
+"""Conversion of the usage objects of the SDKs to the readers' `Usage`."""
 
 from __future__ import annotations
 

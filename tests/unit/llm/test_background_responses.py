@@ -1,4 +1,4 @@
-"""Tests of responses of OpenAI's API that are made in the background, and read later."""
+"""Tests of responses that OpenAI's API generates in the background, and that a client reads later."""
 
 from __future__ import annotations
 

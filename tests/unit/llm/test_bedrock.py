@@ -91,7 +91,7 @@ def test_usage_and_stop_reason_of_a_plain_converse_response_are_read() -> None:
         "performanceConfig": {"latency": "optimized"},
         "serviceTier": {"type": "default"},
     }
-    # Optimized latency has its own price, so no price of the tier may count.
+    # Optimized latency has its own price, so the price of the service tier must not apply.
     assert read(CONVERSE, "application/json", json.dumps(body).encode()) == ResponseFacts(
         finish_reasons=("end_turn",),
         usage=COUNTED,
@@ -312,7 +312,7 @@ def test_unexpected_values_never_raise(path: str, kind: str, value: Any) -> None
     ],
 )
 def test_request_names_model_and_stream_in_its_path(path: str, operation: str, model: str, stream: bool) -> None:
-    # The model of the path is the one that responds, whatever the body names.
+    # The model in the path responds, even if the body names another model.
     sent = json.dumps({"messages": [], "model": "other", "stream": not stream}).encode()
     assert read_request(HOST, path, sent) == RequestFacts(operation, "aws.bedrock", model, stream)
     assert read_request("gateway.example", path, sent) == RequestFacts(operation, None, model, stream)

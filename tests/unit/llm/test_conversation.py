@@ -1,4 +1,4 @@
-"""Tests of conversations: the same talk in the form of each API, and bodies that are none."""
+"""Tests of conversations: the same conversation in the form of each API, and bodies that contain no conversation."""
 
 import json
 from typing import Any
@@ -104,7 +104,7 @@ def test_same_conversation_reads_the_same_in_each_api(body):
     found = parts(request_turns(json.dumps(body)))
     medium = found[1][1]
     assert medium.kind == "media" and medium.size == 4
-    # APIs differ in the role of a tool's result.
+    # Ignore the role of a tool's result, because APIs use different roles for it.
     said = [(role if part.kind != "tool_result" else "", part) for role, part in found if part.kind != "media"]
     assert said == [
         ("system", Part(kind="text", text="Be brief.")),
@@ -177,7 +177,7 @@ def test_prompts_and_texts_of_completions_are_turns() -> None:
     requested = [Turn("user", (Part(kind="text", text=text),)) for text in ("a", "b")]
     assert request_turns('{"prompt": ["a", "b"]}') == requested
     assert request_turns('{"inputs": "a"}') == requested[:1]
-    # Prompts can be lists of tokens, which no one can read.
+    # A prompt can be a list of token numbers, which has no readable text.
     assert request_turns('{"prompt": [[1, 2], 3]}') == []
 
 

@@ -144,7 +144,7 @@ def test_error_outside_of_an_event_is_read_for_every_split(begun: int, tail: byt
 
 def test_every_cut_of_a_stream_has_counts_and_text_that_the_provider_sent() -> None:
     body = stream(*CHUNKS)
-    # Without its last LF, the last CR ends the stream's last event too.
+    # Omit the cut before the last LF, because the CR before that LF also ends the last event.
     for at in range(len(body) - 1):
         facts = read(EVENTS, body[:at])
         assert facts.usage in (Usage(), Usage(120))
@@ -187,9 +187,9 @@ def test_stream_of_cloud_code_assist_is_unwrapped_and_its_trace_is_the_id() -> N
     [
         ({"promptTokenCount": 5, "totalTokenCount": 5}, Usage(5)),
         ({"promptTokenCount": 5, "candidatesTokenCount": 0}, Usage(5, 0)),
-        # The whole output budget went to thoughts, and JSON omits the count 0.
+        # The model used all output tokens for thoughts, and the JSON omits a count of 0.
         ({"promptTokenCount": 5, "thoughtsTokenCount": 9, "totalTokenCount": 14}, Usage(5, 9, None, None, 9)),
-        # The total shows that candidates include thoughts.
+        # The total shows that the candidates count includes the thoughts.
         (
             {"promptTokenCount": 5, "candidatesTokenCount": 9, "thoughtsTokenCount": 4, "totalTokenCount": 14},
             Usage(5, 9, None, None, 4),

@@ -1,7 +1,7 @@
 """Tests of all registered APIs and readers with hostile bytes: every split of each body, 10,000 exchanges, memory.
 
-The bodies of the fake provider are the seeds. Whatever becomes of them, a reader neither raises nor keeps more memory
-than its limits, and what it finds never depends on the chunks. A reader that does not end fails by pytest's timeout.
+The bodies of the fake provider are the seeds. For any change of a seed, a reader must not raise and must stay within
+its memory limits. Its result must not depend on the chunks. A reader that does not end fails by pytest's timeout.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ USAGE = {
     "prompt_tokens": 5, "completion_tokens": 7, "input_tokens": 5, "output_tokens": 7, "inputTokens": 5,
     "promptTokenCount": 5, "total_tokens": 12, "tokens": {"input_tokens": 5},
 }  # fmt: skip
-# The models in the examples of the registrations.
+# The models in the example paths of the API registrations.
 MODEL = re.compile(r"gemini-2.5-flash|claude-sonnet-4-5-20250929-v1:0|claude-[^/]+(?=:\w+Predict)|mistral-medium-3")
 # Bytes that a hostile change inserts, or puts in the place of a JSON value.
 JUNK = [
@@ -100,7 +100,7 @@ def request_of(api: Api, chunks: list[bytes]) -> RequestFacts:
 
 @EACH
 def test_every_split_of_each_body_gives_the_same(api: Api) -> None:
-    # The shortest body of each content type.
+    # Use the shortest body of each content type.
     shortest = {seed[0]: seed for seed in sorted(seeds(api), key=lambda seed: -len(seed[2]))}
     read = 0
     for content_type, request, response in shortest.values():
@@ -116,7 +116,7 @@ def test_every_split_of_each_body_gives_the_same(api: Api) -> None:
 
 
 def hostile(body: bytes, others: list[bytes], chance: random.Random) -> bytes:
-    """Return the body with one to four changes."""
+    """Return the body with one to four random changes."""
     for _ in range(chance.randint(1, 4)):
         at, end = sorted((chance.randint(0, len(body)), chance.randint(0, len(body))))
         match chance.randint(0, 5):
@@ -132,7 +132,7 @@ def hostile(body: bytes, others: list[bytes], chance: random.Random) -> bytes:
                 other = chance.choice(others)
                 body = body[:at] + other[chance.randint(0, len(other)) :]
             case 5:
-                # A value after a colon becomes another one.
+                # Replace the value after a colon.
                 colon = body.find(b":", at)
                 comma = body.find(b",", colon)
                 body = body[: colon + 1] + chance.choice(JUNK) + body[comma:] if 0 <= colon < comma else body
@@ -156,7 +156,7 @@ def test_hostile_exchanges_never_raise_and_never_depend_on_chunks(api: Api) -> N
         assert response_of(api, content_type, cuts(body, chance)) == facts
         assert messages_of(api, cuts(body, chance)) == messages_of(api, [body])
         assert request_of(api, cuts(posted, chance)) == request_of(api, [posted])
-        # The record and the page need valid Unicode and finite numbers.
+        # The record and the web page need valid Unicode and finite numbers.
         json.dumps([vars(facts.usage), facts.messages, facts.model, facts.id], allow_nan=False).encode()
 
 
@@ -183,9 +183,9 @@ def events_of(chance: random.Random) -> list[bytes]:
 def responses_on_websocket(
     posted: list[bytes], events: list[bytes], chance: random.Random | None
 ) -> list[ResponseFacts]:
-    """Return what is read of each response as the recorder does it, in the order of their ends.
+    """Return the facts of each response, read as the recorder reads them, in the order in which the responses end.
 
-    `chance` cuts the messages into chunks; None for complete ones.
+    `chance` splits the messages into chunks; with None they stay complete.
     """
     lanes, readers, found = Lanes(), dict[Turn, ResponseReader](), list[ResponseFacts]()
     for message in posted:
@@ -219,7 +219,7 @@ def test_hostile_messages_of_responses_on_a_websocket() -> None:
         assert responses_on_websocket(posted, events, chance) == found
         complete += sum(facts.usage.input_tokens == 5 and facts.finish_reasons == ("completed",) for facts in found)
         json.dumps([[vars(facts.usage), facts.messages, facts.model, facts.id] for facts in found], allow_nan=False)
-    # Most responses survive: the messages are not all refused at their beginning.
+    # Most responses stay readable, which shows that the readers do not refuse all messages.
     assert complete > 2000
 
 
@@ -256,7 +256,7 @@ def test_memory_of_an_endless_body_is_bounded(api: Api) -> None:
         chunks = list(itertools.islice(endless(kind), 8))
         tracemalloc.start()
         try:
-            # Some 12 MB, which is more than a reader keeps; the chunks themselves are not the reader's.
+            # Feed about 12 MB, which is more than a reader keeps. The memory of these chunks does not count.
             for chunk in itertools.islice(itertools.cycle(chunks), 180):
                 reader.feed(chunk)
             reader.finish()
@@ -264,7 +264,7 @@ def test_memory_of_an_endless_body_is_bounded(api: Api) -> None:
         finally:
             tracemalloc.stop()
     worst = max(peaks, key=lambda key: peaks[key])
-    # A body or an event that is kept, its copy while it is parsed, and the assembled message.
+    # The reader may hold a body or an event, a copy while it parses it, and the assembled message.
     assert peaks[worst] < 4 * MAX_EVENT_BYTES, (worst, peaks[worst])
 
 

@@ -519,7 +519,7 @@ def test_error_at_the_end_of_groqs_stream_is_read() -> None:
 
 
 def test_calls_with_the_same_index_are_distinguished_by_their_ids() -> None:
-    # Gemini's OpenAI-compatible API sends each call whole, and without an index or with the index 0.
+    # Gemini's OpenAI-compatible API sends each tool call in one chunk, without an index or with the index 0.
     assembler = CHAT.assembler()
     for call_id, name in (("c1", "weather"), ("c2", "time")):
         function = {"name": name, "arguments": '{"city": "Rom"}'}

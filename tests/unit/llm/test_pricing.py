@@ -1,4 +1,4 @@
-"""Tests of the cost of calls: checked against the providers' price lists, and unknown rather than guessed."""
+"""Tests of the cost of calls: equal to the providers' price lists, and unknown where it would be a guess."""
 
 import json
 import time
@@ -88,7 +88,7 @@ def test_prices_below_were_checked_against_this_version_of_the_data() -> None:
         ),
         ("aws.bedrock", "anthropic.claude-3-5-sonnet-20240620-v1:0", (1000, 100), {}, (1000 * 3 + 100 * 15) / 1e6),
         ("aws.bedrock", "global.anthropic.claude-sonnet-4-5-20250929-v1:0", (1000, 0), {}, 1000 * 3 / 1e6),
-        # An endpoint of one region or geography costs ten percent more.
+        # Requests to an endpoint of one region or geography cost ten percent more.
         ("aws.bedrock", "eu.anthropic.claude-sonnet-4-5-20250929-v1:0", (1000, 0), {}, 1000 * 3.3 / 1e6),
         (
             "aws.bedrock",
@@ -131,7 +131,7 @@ def test_cost_of_a_known_call_is_the_price_lists(prices, provider, model, tokens
         ("aws.bedrock", "arn:aws:bedrock:us-east-1:1:provisioned-model/anthropic.claude-instant-v1", (1, 1), {}),
         ("aws.bedrock", "arn:aws:bedrock:us-east-1:1:application-inference-profile/a1b2", (1, 1), {}),
         ("aws.bedrock", "anthropic.claude-3-5-sonnet-20240620-v1:0", (1, 1), {"service_tier": "flex"}),
-        # Its price in ap-south-1 is higher than the one in the data.
+        # The price of this model in ap-south-1 is higher than the price in the data.
         ("aws.bedrock", "meta.llama3-70b-instruct-v1:0", (1, 1), {}),
         ("aws.bedrock", "amazon.nova-pro-v1:0", (1, 1), {"service_tier": "optimized"}),
         ("openai", "gpt-image-1.5", (1000, 500), {"incomplete": True}),
@@ -209,7 +209,7 @@ def test_provider_that_states_its_costs_has_none_without(prices, provider):
         ({}, {"region": "us"}, False),
         ({}, {"service_tier": "flex"}, False),
         ({}, {"service_tier": "auto"}, True),
-        # The response knows better: the tier or speed was not available.
+        # The response takes precedence: the requested tier or speed was not available.
         ({"speed": "standard", "service_tier": "standard"}, {"speed": "fast", "service_tier": "priority"}, True),
         ({"service_tier": "priority"}, {"service_tier": "auto"}, False),
     ],
@@ -262,7 +262,7 @@ def iteration(kind: str, *counts: int) -> dict[str, object]:
     ("excluded", "usage", "dollars"),
     [
         ([], Usage(23_000, 1000, 0, 0), (23_000 * 5 + 1000 * 25) / 1e6),
-        # The example of Anthropic's page on compaction.
+        # The example in Anthropic's documentation of compaction.
         (
             [iteration("compaction", 180_000, 3500, 0, 0)],
             Usage(203_000, 4500, 0, 0),
@@ -273,7 +273,7 @@ def iteration(kind: str, *counts: int) -> dict[str, object]:
             Usage(23_000 + 710 + 8, 1022, 303, 404),
             (23_011 * 5 + 303 * 0.5 + 404 * 6.25 + 1022 * 25) / 1e6,
         ),
-        # An advisor is another model.
+        # The advisor can be another model, whose price is unknown.
         ([iteration("advisor_message", 10, 20, 0, 0)], Usage(23_010, 1020, 0, 0), None),
     ],
 )
@@ -349,7 +349,7 @@ def read(path: str, body: object) -> ResponseFacts:
         ("/v1/responses", {"output": [{"type": "message"}, {"type": "web_search_call"}]}, Billing(incomplete=True)),
         ("/v1/responses", {"output": [{"type": "a new tool"}]}, Billing(incomplete=True)),
         ("/v1/embeddings", {"usage": {"cost": 0.5}}, Billing(stated_cost=0.5, no_output=True)),
-        # OpenRouter's own cost, and that of the provider with the client's own key there.
+        # OpenRouter's fee, plus the provider's cost for a client that uses its own key of the provider.
         (
             "/v1/chat/completions",
             CHAT | {"usage": {"cost": 0.25, "is_byok": True, "cost_details": {"upstream_inference_cost": 2}}},

@@ -46,7 +46,7 @@ ABORT = {"x-standin-events": "40", "x-standin-abort-after": "3500"}
 
 
 class Refused(Exception):
-    """An error that an SDK gives as an event."""
+    """An error that an SDK returns as an event instead of an exception."""
 
     def __init__(self, body: Any) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class Refused(Exception):
 
 @dataclass
 class SdkResult:
-    """The result that an SDK gives its caller. ``usage`` is None without one, as in an aborted stream."""
+    """The result that an SDK returns to its caller. ``usage`` is None if the SDK has none, as in an aborted stream."""
 
     usage: Usage | None = None
     text: str = ""
@@ -68,7 +68,7 @@ class SdkResult:
 
 @dataclass(frozen=True)
 class Ask:
-    """One call: the SDKs, the case, its model, and headers that control the fake."""
+    """One call: the SDK clients, the case of the table, the model, and headers that control the fake provider."""
 
     clients: Clients
     case: str
@@ -82,7 +82,7 @@ class Ask:
 
 @dataclass(frozen=True)
 class Row:
-    """A provider's API: its host, its name in the registry, the call of its SDK, and the cells that it lacks.
+    """A provider's API: the host, its name in the registry, a function that calls its SDK, and the cells that it lacks.
 
     ``call`` fills ``SdkResult``. ``error`` returns the error type of the SDK's exception. ``ignored``: fields of
     `Usage` that the SDK does not know.
@@ -123,7 +123,7 @@ def take_anthropic(message: anthropic.types.Message, sdk: SdkResult) -> None:
 
 
 def take_chat(choice: Any, message: Any, sdk: SdkResult) -> None:
-    """Take a message, or the delta of a chunk, of Chat Completions in the form of any SDK."""
+    """Add a message of Chat Completions, or the delta of a chunk, to the result. The object can be of any SDK."""
     content = message.content if isinstance(message.content, list) else [message.content]
     for piece in content:
         for thought in getattr(piece, "thinking", None) or []:
@@ -158,7 +158,7 @@ def ask_chat(
             return
         options = {} if client is of_groq else {"stream_options": {"include_usage": True}}
         for chunk in create(model=ask.model, messages=MESSAGES, stream=True, extra_headers=ask.headers, **options):
-            # Groq, and Moonshot AI, have the usage in further places.
+            # Groq and Moonshot AI send the usage in other members.
             holders = [chunk, getattr(chunk, "x_groq", None), *chunk.choices]
             for usage in filter(None, (getattr(holder, "usage", None) for holder in holders)):
                 sdk.usage, sdk.cost = of_usage(usage)
@@ -210,7 +210,7 @@ def ask_mistral(client: Callable[[Clients], Any], **given: Any) -> Callable[[Ask
 
 
 def of_mistral(usage: Any) -> Usage:
-    # The SDK has no type for the details, and passes them unmodified.
+    # The SDK has no type for the details of the usage, and returns them unmodified.
     extra = usage.additional_properties
     return Usage(
         usage.prompt_tokens,
@@ -232,7 +232,7 @@ def ask_responses(client: Callable[[Ask], Any]) -> Callable[[Ask, SdkResult], No
 
 
 def take_events(events: Iterable[Any], sdk: SdkResult) -> None:
-    """Take the events of Responses, in a stream or on a WebSocket."""
+    """Add the events of a Responses stream or WebSocket to the result."""
     for event in events:
         if event.type == "error":
             raise Refused(event.model_dump())
@@ -248,7 +248,7 @@ def take_response(response: Any, sdk: SdkResult) -> None:
 
 
 def replayed_openai(host: str, base: str, reply: Callable[[str], Reply]) -> Callable[[Ask], openai.OpenAI]:
-    """Return a maker of the SDK's client for a provider that sends the reply of the case."""
+    """Return a function that creates the SDK's client for a provider that sends the prepared reply of the case."""
 
     def client(ask: Ask) -> openai.OpenAI:
         http = ask.clients.replaying(reply(ask.case))
@@ -329,7 +329,7 @@ def ask_cohere_v1(ask: Ask, sdk: SdkResult) -> None:
 
 def ask_interactions(ask: Ask, sdk: SdkResult) -> None:
     http = ask.clients.replaying(provider_replies.interactions(ask.case), httpx)
-    # The client must live on, because it closes its connections when it is collected.
+    # Keep a reference to the client, because it closes its connections when it is garbage-collected.
     client = genai.Client(api_key="test", http_options=types.HttpOptions(httpx_client=http))
     interactions: Any = client.interactions
     if not ask.streamed:
@@ -414,7 +414,7 @@ def take_gemini(chunk: types.GenerateContentResponse, sdk: SdkResult) -> None:
 
 
 def ask_code_assist(ask: Ask, sdk: SdkResult) -> None:
-    """Read as Google's own client does, with the types of the SDK: Cloud Code Assist has no SDK."""
+    """Call Cloud Code Assist, which has no SDK, as Google's own client does. Use the types of `google-genai`."""
     method = "streamGenerateContent?alt=sse" if ask.streamed else "generateContent"
     url = f"https://cloudcode-pa.googleapis.com/v1internal:{method}"
     http = ask.clients.replaying(provider_replies.code_assist(ask.case))
@@ -527,9 +527,9 @@ def ask_images(ask: Ask, sdk: SdkResult) -> None:
 
 
 def error_in(body: Any) -> str | None:
-    """Return the name of an error in OpenAI's form or Google's, which an SDK gives with or without the outer object.
+    """Return the name of an error in OpenAI's or Google's form. An SDK can omit the outer object of the body.
 
-    A body in another form gives None.
+    Return None for a body in another form.
     """
     inner = body[0] if isinstance(body, list) else body
     inner = inner.get("error", inner) if isinstance(inner, dict) else inner
@@ -751,7 +751,7 @@ def sdk_result(row: Row, ask: Ask) -> SdkResult:
                 row.call(ask, sdk)
             sdk.error = row.error(caught.value)
         elif ask.case == "aborted":
-            # Each SDK has its own exception, and some end as if the stream were complete.
+            # Each SDK raises its own exception, and some SDKs end as if the stream were complete.
             with suppress(Exception):
                 row.call(ask, sdk)
         else:

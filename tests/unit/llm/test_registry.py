@@ -1,4 +1,4 @@
-"""Tests of the API registrations: they are complete and unambiguous, and a path gives no wrong information."""
+"""Tests of the API registrations: they are complete and unambiguous, and the API derived from a path is right."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_path_is_certainly_of_its_api_at_hosts_of_its_providers(api: Api) -> Non
     assert hosts
     for host, path in itertools.product(hosts, api.examples):
         assert is_model_api(host, path)
-        # There, a request without a model is of this API too.
+        # At these hosts, a request without a model also belongs to this API.
         assert read_request(host, path, b"{}").operation_name == api.operation
 
 

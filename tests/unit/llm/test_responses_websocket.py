@@ -1,4 +1,4 @@
-"""Tests of the responses in progress on a WebSocket: each event belongs to the right one."""
+"""Tests of the responses in progress on a WebSocket: each event is assigned to the right response."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.websocket_provider import response_events
 
 
 def routed(lanes, event):
-    """Return the response of an event as the recorder does it, and end it if the event does."""
+    """Return the response to which the recorder assigns an event. End the response if the event is its last one."""
     turn = lanes.received(event)
     if turn is not None and event.get("type") in ENDS:
         lanes.ended(turn)
@@ -95,7 +95,7 @@ def test_memory_of_the_lanes_of_one_response_is_bounded():
         assert tracemalloc.get_traced_memory()[0] < 64 * 1024
     finally:
         tracemalloc.stop()
-    # The lanes of the latest events are remembered.
+    # The stream ids of the latest events are still assigned to the active response.
     for name in ("s9999", "often"):
         lanes.requested({"type": "response.create", "stream_id": name})
         assert lanes.received({"type": "response.output_text.delta", "stream_id": name}) is active
