@@ -18,7 +18,7 @@ NOW = datetime.datetime.now(datetime.UTC)
 
 
 class Place:
-    """A CA directory and the directory of the root key, as in a deployment."""
+    """The two directories of a deployment: one with the CA files, one with the root key."""
 
     def __init__(self, directory: Path) -> None:
         self.ca, self.keys = directory / "ca", directory / "keys"
@@ -315,7 +315,7 @@ def refused(place: Place, *, force: bool = False) -> str:
 
 
 def own_root(place: Place, key: ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey, days: int) -> None:
-    """Create a root as an operator's own tools do."""
+    """Create a root CA in the form in which an operator's own tools create one."""
     name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Example")])
     certificate = (
         x509.CertificateBuilder()

@@ -1,4 +1,4 @@
-"""Tests of the second try of a command whose container could not start it."""
+"""Tests that a command is repeated if the container runtime could not start it."""
 
 import sys
 

@@ -52,7 +52,7 @@ def layers() -> dict[str, int]:
 
 
 def upward(calls: Calls) -> list[tuple[str, str]]:
-    """Return the calls to a function of an upper layer."""
+    """Return the calls from a lower layer to a function of an upper layer."""
     rank = layers()
     return [(caller[1], callee[1]) for caller, callee in calls if rank[callee[0]] < rank[caller[0]]]
 
@@ -87,7 +87,7 @@ def traced(calls: Calls) -> Iterator[None]:
 
 
 def finish_an_exchange(spool: Spool) -> None:
-    """Pass a complete streamed call to a model through the recorder."""
+    """Pass one complete model call with a streamed response through the recorder."""
     recorder = Recorder(spool, Metrics(), 1 << 20)
     flow = tflow.tflow(req=http.Request.make("POST", "https://api.anthropic.com/v1/messages", REQUEST))
     flow.request.headers["authorization"] = "Bearer sk-ant-api03-NeverOnDisk"

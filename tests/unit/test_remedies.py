@@ -44,7 +44,7 @@ TEXTS = texts()
 
 
 def commands() -> list[tuple[str, str]]:
-    """Return the commands in the text, with their file."""
+    """Return each `egress` command in the texts, with the file that contains it."""
     found = []
     for name, text in TEXTS:
         joined = re.sub(r'"\s*\n\s*f?"|\n\s*(?:#\s*)?', " ", text)
@@ -137,7 +137,7 @@ def test_every_variable_of_ansible_that_a_remedy_names_exists():
 
 
 KNOWN_ELSEWHERE = {
-    "openclaw_egress_class",  # A label in Loki.
+    "openclaw_egress_class",  # A Loki label.
     "openclaw_egress_spool_refusing",  # Metrics.
     "openclaw_egress_denied_total",
     "openclaw_egress_policy_last_reload_successful",

@@ -1,4 +1,4 @@
-"""Tests of `egress policy suggest`: the smallest set of rules for a class's requests, added to the policy's text."""
+"""Tests of `egress policy suggest`: it adds the smallest set of rules for a class's requests to the policy text."""
 
 import shutil
 import subprocess
@@ -123,7 +123,7 @@ def test_bytes_that_are_not_tls_are_mentioned():
 A, B = "{host: a.example, ports: [443]}", "{host: b.example, ports: [443]}"
 BOX, KEYS = "  box:\n", "    listen: 1\n    action: report\n"
 TEXTS = {
-    # the class; « » mark the text added for a.example and b.example
+    # Class definitions. « » mark the text that is added for a.example and b.example.
     "flow, without allow": f"  box: {{listen: 1, action: report«, allow: [{A}, {B}]»}}  # why\n",
     "flow, a comma at the end": f"  box: {{listen: 1, action: report«, allow: [{A}, {B}]», }}\n",
     "flow, empty": f"  box: {{listen: 1, allow: [«{A}, {B}»], action: report}}\n",

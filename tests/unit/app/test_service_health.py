@@ -1,4 +1,4 @@
-"""Tests of the reports on records in `/readyz` and `/metrics`."""
+"""Tests of the state of records that `/readyz` and `/metrics` report."""
 
 from prometheus_client import generate_latest
 

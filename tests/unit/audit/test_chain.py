@@ -65,7 +65,7 @@ def test_audit_explains_lines_that_were_not_sent_or_were_dropped(tmp_path):
     report = against_ledger("store", ledger, [line for at, line in enumerate(lines, 1) if at <= 3])
     assert not report.findings
     assert report.explained == {"pending": 3, "dead_letter": 1}
-    # Line 5 and its copy in the spool are gone; line 7 records the loss.
+    # The spool and the destination no longer have line 5; line 7 records the loss.
     ledger.states[4] = GONE
     report = against_ledger("store", ledger, [line for at, line in enumerate(lines, 1) if at <= 3 or at == 7])
     assert report.explained == {"pending": 2, "dropped": 1} and not report.findings

@@ -28,7 +28,7 @@ EDIT_LINE_4 = "UPDATE records SET otlp = CAST(replace(CAST(otlp AS TEXT), 'early
 
 @pytest.fixture
 def path(tmp_path, monkeypatch):
-    """Return the path of a spool with an acknowledged chain; environment variables make the command use it."""
+    """Return the path of a spool whose lines are acknowledged. Environment variables make the command use it."""
     chains.write_chain(tmp_path / "spool.db")
     monkeypatch.setenv("EGRESS_STATE_DIR", str(tmp_path))
     monkeypatch.delenv("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", raising=False)
@@ -200,7 +200,7 @@ def test_result_of_an_audit_of_the_spool_is_left_for_the_metrics(path, tmp_path)
     change(path, EDIT_LINE_4)
     count = sum(map(len, findings(egress("audit", "--json"))))
     assert count and last_audit.gauges(tmp_path)["audit_findings"] == count
-    # An exported file can be of another instance.
+    # An audit of a file does not change the gauges, because the file can come from another instance.
     assert egress("audit", "--file", "/dev/null").exit_code in (0, 1)
     assert last_audit.gauges(tmp_path)["audit_findings"] == count
     (tmp_path / last_audit.FILE).write_text("[]")

@@ -105,7 +105,7 @@ def test_list_shows_each_dead_letter_with_the_destinations_reason(path):
     head, first, second, last = result.stdout.splitlines()
     assert head.split() == ["seq", "time", "class", "host", "size", "reason"]
     assert "api.anthropic.com" in first and "too_old: entry has timestamp \\x1b[31mtoo old" in first
-    # Line 9 is a part, which has no host.
+    # Line 9 is a later part of a split exchange, whose line has no host field.
     assert second.split()[0] == "9" and "api.anthropic.com" in second and "line_too_long" in second
     assert last == "2 dead letters: 1 too_old, 1 line_too_long"
 
@@ -218,7 +218,7 @@ def test_audit_says_which_absent_lines_are_lost(path, loki, monkeypatch):
     with Spool(path, sync_seconds=None) as spool, spool._storage.transaction() as (db, _):
         db.execute(
             "DELETE FROM records WHERE seq = 1"
-        )  # Delete a line, as the limit does with the oldest acknowledged lines.
+        )  # Simulate the size limit, which deletes the oldest acknowledged lines.
     first, second = audited(path)[1]["findings"]
     assert "the spool no longer has 1 of them" in first["detail"] and "remedy" not in first
     assert second["remedy"] == "egress resend 3"

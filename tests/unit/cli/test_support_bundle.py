@@ -28,7 +28,7 @@ openclaw_egress_exchanges_total{{model="{KEY}",token_type="input"}} 3.0
 
 @pytest.fixture
 def state(tmp_path, monkeypatch):
-    """Return the directory of a spool with secrets wherever text from traffic and settings can have them."""
+    """Return a state directory whose spool has a secret in every field that comes from traffic or settings."""
     with Spool(tmp_path / "spool.db", sync_seconds=None, local=True) as spool:
         spool.add(
             ExchangeRecord(

@@ -1,4 +1,4 @@
-"""Tests of the server of `/metrics` on an address that the operator names."""
+"""Tests of the server that publishes `/metrics` at an address from the operator's settings."""
 
 import urllib.error
 import urllib.request

@@ -21,7 +21,7 @@ from ansible_collections.openclaw.egress.plugins.module_utils.build_script impor
 ROOT = Path(__file__).parents[3]
 CORPUS = Path(__file__).parent / "build_scripts"
 NAMES = sorted(path.stem for path in CORPUS.iterdir())
-# Refused scripts: the message, and the edit of the script that the message asks for.
+# For each refused script: the message, and the edit of the script that the message asks for.
 REFUSED = {
     "absolute_path": ("bin/docker is called by its path; write `docker`", ('"$HOME/bin/docker" build', "docker build")),
     "crlf": ("lines end in CRLF.*Convert them to LF", ("\r\n", "\n")),

@@ -285,7 +285,7 @@ def clone_after(run: Outcome) -> list[str]:
 def test_build_after_an_interrupted_build_succeeds_and_leaves_the_clone_unchanged(host, moment):
     rng = random.Random(moment)
     number = [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP][moment % 3]
-    # SIGKILL runs no trap, so the operator's script finds the branch that it left, with or without the patch.
+    # After SIGKILL no trap runs, so the next run finds the temporary branch, with or without the patch.
     text = TRAP if moment % 2 and number != signal.SIGKILL else BRANCHES
     script = patched(host, text)
     interrupt(host, script, number, group=moment % 4 != 3, delay=rng.uniform(0, 0.5))

@@ -76,7 +76,7 @@ def test_node_can_parse_each_javascript_check(path):
 
 
 def openclaw(proxy: str, channels: str = "echo '{}'", own: str = "OPENCLAW_PROXY_URL=") -> str:
-    """Return a `docker` that runs these commands for `exec … config get`."""
+    """Return the script of a fake `docker` that runs these commands for `exec … config get`."""
     return f"""case "$*" in
 *OPENCLAW_PROXY_URL*) echo '{own}' ;;
 *"config get proxy --json") {proxy} ;;

@@ -1,6 +1,6 @@
 """Plan the gateway of each project in `compose_projects`, and compare the container that Docker would start.
 
-`case.yml` states what is right, judged without the plan: the command line (``starts``), the hosts that ``NO_PROXY``
+`case.yml` states the expected values, set by hand: the command line (``starts``), the hosts that ``NO_PROXY``
 adds to the role's (``direct``), ``NODE_OPTIONS``, the networks, the CA certificates. A refused project names the code
 and the remedy. The test applies the remedy, and the result must be right. ``operator: true`` marks a refusal that no
 plan can avoid, because the project contradicts the role. Print a row for each project:
@@ -41,7 +41,7 @@ VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)(?:(:?[-?+])((?:[^{}])*))?\})")
 
 
 class Case:
-    """One project: the judgement of `case.yml`, and the configurations before or after the remedy."""
+    """One project: the expected result in `case.yml`, and the configurations before and after the remedy."""
 
     def __init__(self, name: str) -> None:
         self.folder = FOLDER / name
@@ -88,7 +88,7 @@ class Case:
 
 
 def resolved(text: str, variables: dict[str, str]) -> str:
-    """Return the value of a text of a compose file."""
+    """Return a text of a compose file with its variables resolved."""
 
     def value(found: re.Match[str]) -> str:
         name, operator, word = found[1] or found[2], found[3] or "", found[4] or ""
@@ -112,7 +112,7 @@ def words(value: str | list[str] | None, variables: dict[str, str]) -> list[str]
 
 
 def command_line(case: Case, plan: Plan | None) -> list[str]:
-    """Return what Docker starts, from entrypoint and command as moby combines them."""
+    """Return the command line that Docker starts, from entrypoint and command as moby combines them."""
     settings: dict[str, list[str] | None] = {}
     for name in ("entrypoint", "command"):
         ours = words(getattr(plan, name), case.variables) if plan else None
@@ -125,7 +125,7 @@ def command_line(case: Case, plan: Plan | None) -> list[str]:
 
 
 def environment(case: Case, plan: Plan | None) -> dict[str, str]:
-    """Return the environment of the container. A name without a value removes the image's."""
+    """Return the environment of the container. A name without a value removes the variable of the image."""
     found = dict(entry.split("=", 1) for entry in case.image["Env"])
     for name, value in (case.service.get("environment") or {}).items():
         if value is None:
@@ -138,7 +138,7 @@ def environment(case: Case, plan: Plan | None) -> dict[str, str]:
 
 
 def networks(case: Case, plan: Plan) -> set[str]:
-    """Return Docker's names of the container's networks."""
+    """Return the names that Docker gives the container's networks."""
     known = case.project.get("networks") or {}
     own = {} if case.service.get("network_mode") else case.service.get("networks") or {"default": None}
     named = {key: (known.get(key) or {}).get("name", f"openclaw_{key}") for key in own}
@@ -202,7 +202,7 @@ def test_plan_is_right_or_refused_with_a_remedy_that_works(name: str, record_pro
 
 
 def mountable(case: Case, path: str) -> bool:
-    """Return whether Docker can create a mount point for a file: no read-only mount or tmpfs holds its directory."""
+    """Return whether Docker can create a mount point for a file: no read-only mount contains the file."""
     above = [
         volume
         for volume in case.service.get("volumes", [])

@@ -23,9 +23,9 @@ def having(**docker: object) -> dict:
 
 
 def put(current: dict, data: dict, wanted: dict, fallbacks: dict | None = None) -> tuple[dict, dict, list]:
-    """Run twice and check that the second run changes nothing.
+    """Apply the wanted settings twice. Check that the second run changes nothing.
 
-    Return the settings, the undo data, and keys left over.
+    Return the settings, the undo data, and the keys that stay because they were edited later.
     """
     done = plan(current, data, wanted, fallbacks or {})
     after = applied(current, done.changes)
@@ -51,7 +51,7 @@ def test_original_settings_are_restored_and_nothing_else_changes(before):
     assert after["defaults"]["sandbox"]["docker"]["network"] == "none"
     assert after["defaults"]["sandbox"]["docker"]["env"]["HTTP_PROXY"].endswith(":8082")
     back, nothing, left = put(after, data, {})
-    # An object that OpenClaw shows even when it is not set may stay, empty.
+    # An empty object may stay if OpenClaw shows it even when it is not set.
     assert before in (back, {})
     assert (nothing, left) == ({}, [])
 

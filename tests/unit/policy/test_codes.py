@@ -1,4 +1,4 @@
-"""Tests of the denial codes: each has a reason text, an entry in the documentation, and a form to filter by."""
+"""Tests of the denial codes: each has a reason text, an entry in the documentation, and a form that filters accept."""
 
 import re
 from ipaddress import ip_address, ip_network

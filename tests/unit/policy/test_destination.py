@@ -292,8 +292,8 @@ def test_hosts_are_parsed_as_browsers_do(written: str) -> None:
         assert canonical_host(written)[0] == WPT[written]
 
 
-# From the same files: hosts that a browser accepts and the proxy refuses. It strips and unescapes nothing before a
-# decision, labels have DNS's length limit, and a symbol is written as its A-label.
+# From the same files: hosts that a browser accepts and the proxy refuses. Before a decision, the proxy removes no
+# characters and resolves no escapes. It enforces DNS's length limit of labels, and accepts symbols only as A-labels.
 STRICTER = [
     "GOO\u200b\u2060\ufeffgoo.com",
     "a\u00adb",
@@ -523,7 +523,7 @@ def test_address_guard_names_the_range_of_an_address(address: str) -> None:
 
 
 # Source: https://www.iana.org/assignments/iana-ipv4-special-registry, complete. "reachable": ranges that the registry
-# calls globally reachable: no web server is there, so they are refused as well.
+# calls globally reachable. They have no web servers, so the proxy refuses them as well.
 IANA_IPV4 = """
     0.0.0.0/8 0.0.0.0/32 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.0.0.0/24 192.0.0.0/29
     192.0.0.8/32 192.0.0.170/32 192.0.0.171/32 192.0.2.0/24 192.88.99.0/24 192.88.99.2/32 192.168.0.0/16 198.18.0.0/15

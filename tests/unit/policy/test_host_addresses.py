@@ -38,7 +38,7 @@ def policy_file(tmp_path) -> Path:
 
 
 def egress(policy_file: Path, addresses: Path | None, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run `egress` as in the proxy's container."""
+    """Run `egress` with the environment variables of the proxy's container."""
     variables = {"EGRESS_POLICY_FILE": str(policy_file), "EGRESS_HOST_ADDRESSES_FILE": str(addresses or "")}
     return subprocess.run(
         [sys.executable, "-m", "openclaw_egress", *words],
@@ -47,7 +47,7 @@ def egress(policy_file: Path, addresses: Path | None, *words: str) -> subprocess
 
 
 def explained(policy_file: Path, addresses: Path, class_name: str, url: str) -> Decision:
-    """Return the output of `egress policy explain`."""
+    """Return the decision that `egress policy explain` shows for a GET."""
     return ask(with_host_addresses(load_policy(policy_file, None), addresses), class_name, url, "GET").decision
 
 

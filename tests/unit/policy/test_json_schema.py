@@ -79,7 +79,7 @@ def test_completion_has_the_actions_and_the_keys():
 
 
 def examples():
-    """Yield a policy for each key's example, as YAML values, with what the example needs beside it."""
+    """Yield each key of the schema, its description, and a function that puts an example of the key into a policy."""
     inspected, schema = "api.anthropic.com", policy_schema()
     definitions = schema["$defs"]
     for key, found in schema["properties"].items():

@@ -35,7 +35,7 @@ resolve: {llm.corp.example: 10.0.0.2}
 
 
 def read(text: str, llm_hosts: tuple[str, ...] | None = None) -> Policy:
-    """Return the policy, after checking that it is also valid under the JSON schema for editors."""
+    """Read a policy. Check that it is also valid under the JSON schema for editors."""
     data = textwrap.dedent(text).encode()
     policy = read_policy(data, "policy.yml", llm_hosts)
     assert schema_errors(data) == []
@@ -43,7 +43,7 @@ def read(text: str, llm_hosts: tuple[str, ...] | None = None) -> Policy:
 
 
 def class_with(rules: str, action: str = "enforce") -> Policy:
-    """Return a policy of one class with these lines; api.openai.com and *.azure.example are inspected."""
+    """Return a policy with one class that has these lines; api.openai.com and *.azure.example are inspected."""
     return read(
         f"version: 1\ninspect: [api.openai.com, '*.azure.example']\n"
         f"classes:\n  sandbox:\n    listen: 8082\n    action: {action}\n"
@@ -738,7 +738,7 @@ TWO_PLACES = {
         "    deny: [{cidr: 8.0.0.0/8, paths: [/x]}]\n",
         "    allow: [{host: api.openai.com, tls: false}]\n",
         "resolve:\n  a.example: 8.8.8.8\n  A.example.: 8.8.4.4\n",
-        # only parsing the address reveals this error
+        # Only a parser of addresses finds the following errors.
         "    allow: ['*.10.0.0.1']\n",
         "    allow: [{cidr: 8.8.8.8/24}]\n",
         "    addresses: [{cidr: 0.0.0.0/1, ports: [80]}]\n",

@@ -1,4 +1,4 @@
-"""Tests of responses in the background: their usage counts once."""
+"""Tests that the usage of a background response counts once, even if clients read it several times."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ DONE = {
 def exchange(
     recorder: Recorder, method: str, path: str, body: dict[str, object], class_name: str = "gateway"
 ) -> http.HTTPFlow:
-    """Record an exchange of a class with OpenAI."""
+    """Record an exchange between a class and OpenAI."""
     flow = tflow.tflow(req=http.Request.make(method, f"https://api.openai.com{path}"))
     flow.client_conn.peername = ("127.0.0.1", 1)
     decision = Decision(True, "default", Code.ALLOWED_BY_ACTION, inspect=True)
@@ -95,14 +95,14 @@ def test_response_in_the_background_counts_once_in_totals_and_budgets(tmp_path: 
             for _ in range(2):
                 exchange(recorder, "GET", "/v1/responses/resp_1", DONE)
                 exchange(recorder, "POST", "/v1/responses/resp_1/cancel", DONE)
-            # A response that its request got counts there only.
+            # A response that its own POST returned complete counts only for the POST.
             exchange(recorder, "POST", "/v1/responses", DONE | {"id": "resp_2", "background": False})
             exchange(recorder, "GET", "/v1/responses/resp_2", DONE | {"id": "resp_2", "background": False})
             assert totals(spool) == (8, 2200, 2 * 3_500_000)
             assert budgets.exceeded(classes["gateway"]) is not None
             shares = {limit: share for (_, limit), share in budgets.shares().items()}
             assert shares["tokens_per_day"] == pytest.approx(1.1)
-            # The next process knows the responses that this one has counted, from their URLs.
+            # After a restart, the proxy reads the URLs of the responses that it has already counted.
             urls = list(spool.reader.counted_urls("/responses/"))
             assert urls == [("gateway", "api.openai.com", "https://api.openai.com/v1/responses/resp_1")]
 

@@ -25,7 +25,7 @@ from openclaw_egress.spool.writer import Spool
 MIB = 1024 * 1024
 BODY_LIMIT = 4 * MIB
 SPARE = 512 * 1024
-"""Slices of the scan, one chunk, and the objects of the exchange itself; `memory.SLACK` and `READ_ROOM` cover them."""
+"""Uncharged memory: slices of the credential scan, a chunk, small objects. `memory.SLACK` and `READ_ROOM` cover it."""
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def spool(tmp_path):
 
 
 def begun(spool, path, *headers):
-    """Return a recorder and a flow whose request has begun."""
+    """Return a recorder, and a flow whose request the proxy has allowed."""
     found = Recorder(spool, Metrics(), BODY_LIMIT)
     flow = tflow.tflow(req=http.Request.make("POST", f"https://api.anthropic.com{path}"))
     flow.request.headers = http.Headers([(name.encode(), value.encode()) for name, value in headers])
@@ -70,7 +70,7 @@ def test_charge_covers_a_streamed_request(spool, path):
             flow.request.stream(piece)
             held = tracemalloc.get_traced_memory()[0] - before
             assert held <= exchange.held + SPARE
-            # The capture holds the only copy of the bytes.
+            # Only the capture holds the bytes, and only once.
             assert held <= BODY_LIMIT * 5 // 4 + SPARE
             assert exchange.held <= exchange.expected(8 * MIB) + SPARE
         tracemalloc.reset_peak()

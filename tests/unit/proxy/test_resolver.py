@@ -1,4 +1,4 @@
-"""Tests of the event loop's connections and lookups with the connection guard installed."""
+"""Tests of connections and name lookups in the event loop while the connection guard is installed."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Tests of the recording of a WebSocket: what may pass, and when, for any way in which TCP cuts the bytes."""
+"""Tests of WebSocket recording: which messages may pass, and when, for every split of the bytes by TCP."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Exchange:
 
 
 class Journal:
-    """A journal in memory, which can fail from a call on."""
+    """A fake journal in memory. It raises SpoolError while `fails` is set."""
 
     def __init__(self, path):
         self.path = path
@@ -121,7 +121,7 @@ def test_bytes_pass_unmodified_and_each_message_is_written_first(payloads, step)
 
 
 def client_of(data, payloads, number):
-    """Return the frames of the first messages. The masks are random, so cut them from the data."""
+    """Return the bytes of the first N frames. Cut them from `data`, because a new frame would have another mask."""
     return data[: sum(len(payload) + 6 for payload in payloads[:number])]
 
 

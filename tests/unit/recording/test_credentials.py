@@ -164,7 +164,7 @@ def test_body_of_a_model_api_is_kept_even_if_it_contains_keys(path, form):
     assert not are_credentials("api.anthropic.com", path, [("application/json", FORMS[form].encode())])
 
 
-# Paths of APIs that nothing reads, and paths that other servers use too.
+# Paths of APIs for which the proxy has no reader, and paths that other servers use too.
 AT_ITS_HOSTS = [
     ("generativelanguage.googleapis.com", "/v1beta/models/gemini-2.5-pro:countTokens"),
     ("generativelanguage.googleapis.com", "/v1beta/models/gemini-2.5-pro:generateAnswer"),

@@ -1,4 +1,4 @@
-"""Tests of the operator's commands about stored lines: each runs exactly once, and a line records it."""
+"""Tests of the operator's commands about stored lines: each runs exactly once, and a new line records it."""
 
 import json
 import os

@@ -110,7 +110,7 @@ def test_times_restart_at_the_present_after_a_clock_far_ahead(path):
     with Spool(path, sync_seconds=None, clock_ns=lambda: next(times)) as spool:
         for name in "abcd":
             spool.close_exchange(exchange(name))
-        # Line 3 reports the clock change. Lines with an earlier time come last.
+        # Line 3 reports the clock change. Line 2, from the time when the clock was ahead, is exported last.
         assert [(line.seq, line.time_ns - hour) for line in spool.pending(1 << 40)] == [
             (1, 0), (3, 6), (4, 7), (5, 8), (2, 3 * hour)
         ]  # fmt: skip
@@ -450,7 +450,7 @@ def test_lines_without_a_destination_have_a_maximum_age_and_the_audit_explains_t
 
 
 def test_line_of_a_clock_set_back_keeps_the_lines_behind_it(path):
-    """No line after a kept one is deleted, or an audit could not tell it from a removed one."""
+    """Keep all lines after a kept line, because an audit could not distinguish such a gap from tampering."""
     spool, set_day = aged(path, local=True)
     with spool:
         for day in (5, 90, 6):

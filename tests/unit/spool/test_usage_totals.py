@@ -95,7 +95,7 @@ def test_exchange_adds_its_counts_and_times(path):
     )
     assert found[200].cost_usd == 0.001
     assert found[529].counts["errors"] == 1
-    # Without tokens there is nothing to price.
+    # A call without tokens does not count as unpriced.
     assert found[529].counts["unpriced"] == 0
     assert found[200].duration.percentile(0.5) == pytest.approx(1.5, rel=0.03)
     assert found[200].first_chunk.percentile(0.95) == pytest.approx(0.25, rel=0.03)
@@ -238,7 +238,7 @@ def test_agent_with_many_models_and_keys_cannot_fill_the_disk(path):
         assert len(others) == 1
         assert found[others[0]][0]["requests"] == 50
         assert sum(counts["requests"] for counts, _, _ in found.values()) == MAX_GROUPS + 50
-        # Other classes have rows of their own.
+        # The limit of groups applies to each class separately.
         spool.close_exchange(exchange("other class", class_name="browser"))
         spool.fold_usage()
         found = totals(path)
@@ -374,7 +374,7 @@ def test_percentiles_are_within_three_percent():
 
 
 def downgraded(path: Path) -> None:
-    """Make a spool of the version before the totals."""
+    """Convert a spool to the previous version, which had no totals."""
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
         db.execute("DROP TABLE usage_hours")
         db.execute("ALTER TABLE records DROP COLUMN key")

@@ -1,4 +1,4 @@
-"""Tests of the rules that protect the page."""
+"""Tests of the access rules of the web page."""
 
 import pytest
 

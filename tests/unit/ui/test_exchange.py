@@ -26,7 +26,7 @@ type Stored = tuple[Row, list[str], SpoolReader]
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Callable[..., Stored]]:
-    """Return a function that stores an exchange and a denial, and reads the exchange."""
+    """Yield a function that stores an exchange and a denial, and returns the stored exchange."""
     with contextlib.ExitStack() as stack:
         yield lambda **changes: stored(tmp_path / "spool.db", stack, **changes)
 
@@ -78,7 +78,7 @@ REALTIME = [
 
 
 def socket_of(sent: list[dict], received: list[dict], indent: int | None = None) -> dict:
-    """Return the changes for an exchange that is a WebSocket with these messages."""
+    """Return the arguments that make an exchange a WebSocket with these messages."""
     socket = WebSocket("0bad")
     bodies = [
         b"".join(messages.add(json.dumps(value, indent=indent).encode(), begins=True) for value in values)
@@ -158,7 +158,7 @@ def test_curl_command_sends_the_recorded_request():
         check=True,
     )
     words = done.stdout.decode().split("\0")[:-1]
-    # No command line can contain NUL, so the test replaces it.
+    # An argument cannot contain NUL, so the test replaced it by another byte above.
     assert words == [
         *(
             "--globoff",

@@ -1,4 +1,4 @@
-"""Tests of the page of health: the last audit, and what to do about it."""
+"""Tests of the page of health: the result of the last audit, and the remedy."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Tests of the page of the policy: the bounded count of uses."""
+"""Tests of the page of the policy: it counts the uses of each rule in a bounded number of lines."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -76,11 +76,11 @@ def test_damaged_event_names_no_policy(reader):
 
 @pytest.mark.parametrize("cause", ["pruned", "too far away"])
 def test_policy_that_no_event_names_is_an_assumption(reader, cause):
-    """All lines of the period are counted, but the search for the event before them ends without one."""
+    """Count all lines of the period. The search for an earlier policy event finds none."""
     if cause == "pruned":
         with closing(sqlite3.connect(reader.path)) as db, db:
             db.execute("DELETE FROM records WHERE seq < 20")
-    # The counting reads the clock three times, so the search has time for one range, which has no event.
+    # The count reads the clock three times. Afterwards the search has time for only one range, which has no event.
     times = iter([0.0] * 3 + [float(number) for number in range(100)])
     clock = (lambda: 0.0) if cause == "pruned" else lambda: next(times)
     uses, _, why, is_assumed = policy.read_uses(reader, "new", ranges.time_of(reader, 20), clock)

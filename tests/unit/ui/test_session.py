@@ -1,4 +1,4 @@
-"""Tests of sessions: which exchanges belong together, and what each adds."""
+"""Tests of sessions: the exchanges that belong to one session, and the messages that each adds."""
 
 import json
 import re
@@ -40,7 +40,7 @@ def store(path: Path, *bodies: dict[str, object], **changes: object) -> None:
 
 
 def members(path: Path, seq: int) -> list[tuple[int, list[str], list[str]]]:
-    """Return number, signs and added texts of each member of the session of a record."""
+    """Return line number, signs and added texts of each exchange in the session of a record."""
     with SpoolReader(path) as reader:
         row = next(reader.query(Filters().within(seq, seq + 1)))
         view = session.read_session(reader, row, lambda: 0.0)
@@ -102,7 +102,7 @@ def test_search_stops_when_its_time_is_over_and_says_which_lines_it_read(path):
     assert (view.first, view.last) == (4, 5) and [one.row.seq for one in view.members] == [4, 5]
     text = render("session.html", view=view)
     assert not view.is_whole and "Other lines were not searched." in text
-    # The chosen record is the last one, so only the first leads further.
+    # The chosen record is the last one found, so only the first one has a link to more records.
     assert re.findall(r'href="(/records/\d+/session)"', text) == ["/records/4/session"]
 
 

@@ -1,4 +1,4 @@
-"""Tests of indentation: for people, and bounded."""
+"""Tests of the indentation of JSON for readers: correct, and bounded in size."""
 
 import json
 
