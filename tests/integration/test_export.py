@@ -69,7 +69,7 @@ class Store:
     kept: list[str] = field(default_factory=list)
 
     def script(self, *answers: Answer) -> None:
-        """Return these responses one after the other, then always 204."""
+        """Respond to pushes with these responses one after the other, then always with 204."""
         waiting = iter(answers)
         self.answer = lambda push: next(waiting, ACCEPTED)
 
@@ -358,7 +358,7 @@ def test_records_are_sent_after_the_setting_is_fixed(spool, store):
 
 
 def refuses(*bad: int) -> Callable[[Push], Answer]:
-    """Simulate Loki: keep the valid records of a push and return 400 without naming the invalid one."""
+    """Return a response function that refuses each push with one of these records, with 400, and accepts all others."""
 
     def answer(push: Push) -> Answer:
         return (400, OCTETS, loki_says(TOO_LONG)) if any(is_number(line, bad) for line in push.lines) else ACCEPTED
@@ -384,7 +384,7 @@ def test_invalid_record_is_dead_lettered_and_the_others_arrive(spool, store):
         21,
         22,
         23,
-    ]  # The three other lines report these dead letters.
+    ]  # Lines 21 to 23 report the three dead letters.
     assert spool.reader.audit().problems == ()
 
 
@@ -569,7 +569,7 @@ def test_a_push_spans_at_most_half_an_hour(tmp_path, store):
 
 
 def test_line_sent_before_and_refused_as_too_far_behind_counts_as_stored(tmp_path, store):
-    """Lose the response to a stored push, so that a strict Loki refuses part of the repetition as too far behind."""
+    """Lose the response to a push that Loki stored. Loki then refuses part of the repeated push as too far behind."""
     with at(tmp_path / "sent.db", [1000, 1001, 1002, 2000, 2001]) as spool:
         oldest = rfc3339(1_500 * 10**9)
         store.script((500, "", b""), (400, OCTETS, loki_says(TOO_FAR.format(oldest))))

@@ -31,7 +31,7 @@ DESIGN_NO_PROXY = "10.0.0.0/8,localhost,127.0.0.1"
 
 @cache
 def nodes() -> dict[int, Path]:
-    """Return a Node binary for each major version; the first one found."""
+    """Return the first Node binary found for each major version."""
     found: dict[int, Path] = {}
     wheel = Path()
     candidates = [Path(text) for text in os.environ.get("EGRESS_TEST_NODES", "").split(":") if text]
@@ -53,7 +53,7 @@ def nodes() -> dict[int, Path]:
 
 @cache
 def undici_6() -> Path | None:
-    """Return npm's own copy of undici, as an application's undici."""
+    """Return the directory of npm's own copy of undici 6, which tests install into an application."""
     for node in nodes().values():
         modules = node.resolve().parents[1] / "lib/node_modules/npm/node_modules/undici"
         if (modules / "package.json").is_file():
@@ -81,7 +81,7 @@ def npm_modules() -> Path | None:
 
 @dataclass
 class App:
-    """A directory with the bootstrap and a client, run by one Node against one network."""
+    """An application: a directory with the bootstrap and a client, a Node version, and a network of test servers."""
 
     node: Path
     major: int
@@ -486,7 +486,7 @@ ROUTES = {
     "http2 without TLS": "direct",
     "net.connect": "direct",
 }
-"""Clients, and the route that they take with the bootstrap. The README of the role has this table."""
+"""Route of each client with the bootstrap: through the proxy or direct. The README of the role has this table."""
 
 
 def test_route_of_each_client_with_and_without_the_bootstrap(bare_app: App) -> None:

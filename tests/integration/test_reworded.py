@@ -26,7 +26,7 @@ SUITES = (
     "unit/test_certificates.py",
     "integration/test_export.py",
 )
-# These tests take seconds, and no reason or remedy has a part in them.
+# These tests take seconds each, and use no reason or remedy.
 SLOW = ("accepts_nothing", "closed_pipe", "slow_link")
 
 

@@ -33,7 +33,7 @@ class Target:
 
     @property
     def expr(self) -> str:
-        """Return the expression without Grafana's variables."""
+        """Return the expression with values in place of Grafana's variables."""
         text = str(self.query["expr"])
         for variable, value in (
             ("$instance", ".*"),
@@ -60,7 +60,7 @@ def targets(language: str) -> list[Target]:
 
 
 def make_traffic(proxy: RunningProxy, class_name: str) -> None:
-    """Send calls of a class, and denials of others."""
+    """Send model calls of one class, and requests of other classes that the proxy denies."""
     with proxy.client(class_name, headers={"x-api-key": "sk-ant-test"}) as http:
         for more in ({}, {"stream": True}, {"metadata": {"user_id": POISON}}):
             assert http.post(proxy.url("api.anthropic.com", "/v1/messages"), json=MESSAGE | more).status_code == 200
@@ -82,10 +82,10 @@ def loki() -> Iterator[FakeLoki]:
 
 @pytest.fixture(scope="module")
 def proxy(tmp_path_factory, providers: LLMProviders, loki: FakeLoki) -> Iterator[RunningProxy]:
-    """Run a proxy whose class browser has budgets, and whose records are at the destination."""
+    """Run a proxy with a budget for the class browser. Yield it after its records have reached the destination."""
     at = tmp_path_factory.mktemp("proxy")
     running = make_proxy(at, providers, OTEL_EXPORTER_OTLP_LOGS_ENDPOINT=loki.url + "/otlp/v1/logs")
-    # The three calls of `make_traffic` cost 82 % of it.
+    # The three calls of `make_traffic` use 82 % of this budget.
     limits = "{cost_usd_per_day: 0.04}"
     text = running.policy_file.read_text()
     running.policy_file.write_text(text.replace("  browser: {", f"  browser: {{limits: {limits}, "))
@@ -104,5 +104,5 @@ def proxy(tmp_path_factory, providers: LLMProviders, loki: FakeLoki) -> Iterator
 
 
 def arrived(proxy: RunningProxy) -> None:
-    """Wait until no record waits in the spool."""
+    """Wait until the proxy has exported every record of the spool."""
     wait_until(lambda: (report := proxy.ask("/readyz")) and not report["spool"]["pending_records"], proxy)

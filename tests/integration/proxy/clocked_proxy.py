@@ -10,7 +10,7 @@ from tests.support.proxy_process import RunningProxy
 
 
 class ClockedProxy(RunningProxy):
-    """A proxy whose clock is :attr:`ahead` of the machine's."""
+    """A proxy whose clock is ahead of the machine's clock by :attr:`ahead`."""
 
     def __init__(
         self, directory: Path, ports: Sequence[int], upstream_ca: Path, kind: Literal["lean", "stock"] = "lean"

@@ -37,7 +37,7 @@ def make_proxy(directory, providers: LLMProviders, kind="lean", **environment: s
 
 @contextlib.contextmanager
 def blocking_spool(directory, providers: LLMProviders, loki: FakeLoki) -> Iterator[RunningProxy]:
-    """Start a proxy with a small spool that refuses exchanges when it is full; Loki stores nothing at first."""
+    """Start a proxy with a small spool that refuses exchanges when it is full. Make Loki refuse all pushes first."""
     loki.faults.set(status=503)
     with make_proxy(
         directory,

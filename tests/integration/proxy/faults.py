@@ -1,4 +1,4 @@
-"""A proxy in the test's process in which a test can make any line raise, and an upstream that checks its requests."""
+"""A proxy in the test's process, in which a test can make any line raise, and an upstream that checks the records."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Injected(Exception):
 
 
 class Faults:
-    """A tracer (PEP 669) of the lines that one thread runs in given functions. It can raise at a chosen line."""
+    """A tracer (PEP 669) that stores the lines that one thread runs in given functions, and can raise at one line."""
 
     TOOL = 4
 
@@ -211,7 +211,7 @@ class _Server(ThreadingHTTPServer):
 
 
 class Upstream:
-    """One TLS and one plain listener. When a request is complete, it checks that the spool contains it."""
+    """An upstream server with a TLS and a plain listener. It checks that the spool contains each complete request."""
 
     def __init__(self, directory: Path) -> None:
         self.ca_file, cert, key = make_certificates(directory / "upstream", (INSPECTED, TUNNELLED, RAW))
@@ -246,9 +246,9 @@ class Upstream:
                 self._connections += 1
 
     def connections(self) -> int:
-        """Return the number of connections so far, after accepting those that still wait.
+        """Return the number of connections so far, including those that each listener has not accepted yet.
 
-        Each listener accepts in order, so an accepted probe proves that no earlier connection waits.
+        Each listener accepts in order. So when it has accepted the probe, it has accepted all earlier connections.
         """
         for server in (self.plain, self.tls):
             with socket.socket() as probe, self._changed:
@@ -259,13 +259,13 @@ class Upstream:
         return self._connections
 
     def arrived(self, host: str, path: str, body: bytes) -> None:
-        """Store a complete request, and whether the spool already contains it."""
+        """Store a complete request. Report it in `unrecorded` if the spool does not contain it yet."""
         self.requests.append((host, path))
         if host == INSPECTED and not self._recorded(path, body):
             self.unrecorded.append(path)
 
     def message_arrived(self, path: str, message: bytes) -> None:
-        """Store whether the spool already contains a message of a WebSocket."""
+        """Report a WebSocket message in `unrecorded` if the spool does not contain it yet."""
         assert self.spool is not None
         with contextlib.closing(sqlite3.connect(self.spool, timeout=SECONDS)) as db:
             chunks = db.execute("SELECT data FROM chunks WHERE direction = 'request'").fetchall()

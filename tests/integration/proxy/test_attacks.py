@@ -33,7 +33,7 @@ GET_PAST_A_BARE_MITMDUMP = {
 
 
 def ways_out(knowledge, providers):
-    """Return the techniques that bypassed the proxy, by the client's result or the site's log, and failed ones."""
+    """Run the techniques. Return those that bypassed the proxy, the failed ones, and the tokens."""
     chosen = [
         found
         for found in techniques("browser", alone=False)
@@ -92,7 +92,7 @@ def bare(tmp_path):
             with contextlib.suppress(OSError), connected(port):
                 break
             time.sleep(0.2)
-        # Check that it refuses such a connection, before any technique runs.
+        # Before any technique runs, check that it refuses such a connection.
         request = b"GET http://192.0.2.1/ HTTP/1.1\r\nHost: 192.0.2.1\r\n\r\n"
         assert loopback_only.REFUSED.encode() in ask(("127.0.0.1", port), request)
         yield port

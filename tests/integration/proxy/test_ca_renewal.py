@@ -20,7 +20,7 @@ from tests.integration.proxy.conftest import make_proxy
 from tests.integration.proxy.raw import read_head, status_of
 from tests.support.proxy_process import PROVIDERS, RunningProxy
 
-# 200 days in steps take this long when seven other test workers run.
+# The test of 200 days needs this timeout when seven other test workers run.
 pytestmark = pytest.mark.timeout(300)
 
 HOST = PROVIDERS[0]
@@ -106,11 +106,11 @@ class Client:
 
     def _call(self) -> None:
         while not self._enough.is_set():
-            # Do not move the clock during a handshake.
+            # The lock keeps the test from moving the clock during a handshake.
             try:
                 with self.still:
                     self.served.append(call(self.proxy, self.proxy.now))
-            except Exception as error:  # noqa: BLE001  (each is a failure)
+            except Exception as error:  # noqa: BLE001  (count every exception as a failure)
                 self.failures.append(f"day {self.proxy.ahead.days}: {error!r}")
 
 
@@ -135,7 +135,7 @@ def test_200_days_pass_without_a_failed_request_and_without_a_restart(clocked):
     assert len(issuing) == 4 and len(events) == 3
     for served in client.served:
         assert served.leaf.not_valid_after_utc <= served.issuing.not_valid_after_utc
-    # A leaf certificate is renewed long before it expires, even if its CA stays.
+    # The proxy renews a leaf certificate long before it expires, even if the CA stays the same.
     assert len({served.leaf.serial_number for served in client.served}) > 8
     assert "Traceback" not in clocked.log
 
@@ -212,7 +212,7 @@ def test_served_ca_is_reported_while_the_file_is_unusable(lean):
         file.write_bytes(content)
         assert soon(lambda: not lean.ask("/readyz")["problems"])
         refused = [row for row in lean.rows() if "still served" in (row.reason or "")]
-        # The proxy may also see an empty file, if the file is not replaced atomically.
+        # The proxy may also report an empty file, because `write_bytes` does not replace a file atomically.
         assert len(refused) >= 5 and {row.event_name for row in refused} == {"openclaw.egress.ca"}
     assert "Traceback" not in lean.log
 
@@ -235,7 +235,7 @@ def test_readiness_and_health_fail_seven_days_before_expiry(clocked, days, ok, w
 
 
 def test_a_newly_inspected_host_gets_its_ca_without_a_restart(lean):
-    """Test a CA that the proxy itself creates; the next test has a CA that root creates."""
+    """Test with a CA that the proxy itself creates. The next test has a CA that root creates."""
     with lean:
         before = lean.ask("/readyz")["policy"]
         text = lean.policy_file.read_text()

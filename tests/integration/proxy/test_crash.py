@@ -16,7 +16,7 @@ EXCHANGES = 50
 
 
 def ask(proxy, number: int, completed: list[int], started: list[int]) -> None:
-    """Run one exchange. Add it to the complete ones when the client has the whole response."""
+    """Run one exchange. Add its number to ``completed`` when the client has the whole response."""
     try:
         with proxy.client(headers={"x-api-key": "sk-ant-test"}) as http:
             started.append(number)
@@ -91,7 +91,7 @@ def test_partial_stream_is_recorded_after_a_kill(tmp_path, providers):
         for piece in answer.iter_text():
             seen += piece
             if seen.count("content_block_delta") >= 10 and proxy.process.poll() is None:
-                time.sleep(0.1)  # The journal writes it within 50 ms.
+                time.sleep(0.1)  # The journal writes received bytes within 50 ms.
                 proxy.kill()
     with proxy:
         (row,) = proxy.exchanges()

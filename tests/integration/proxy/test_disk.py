@@ -45,7 +45,7 @@ def shows_green(proxy: RunningProxy) -> None:
 
 
 def spool_is_red(proxy: RunningProxy) -> bool:
-    """Return whether the spool is a problem. ``ready`` can be false for another one, such as the export."""
+    """Return whether /readyz reports a problem of the spool. Other problems, such as the export, do not count."""
     return any("spool" in problem for problem in proxy.ask("/readyz")["problems"])
 
 
@@ -84,7 +84,7 @@ def test_write_failure_is_reported_everywhere_and_logged_once(tmp_path, provider
             assert proxy.log.count("exchanges are refused until") == 1, proxy.log
             assert 'openclaw_egress_unrecorded_total{egress_class="gateway"} 5.0' in proxy.metrics()
             assert proxy.ask("/readyz")["spool"]["open_exchanges"] == 0
-        wait_until(lambda: ready(proxy), proxy)  # The proxy notices this without a request.
+        wait_until(lambda: ready(proxy), proxy)  # The proxy must notice the free space without a request.
         shows_green(proxy)
         assert proxy.log.count("the disk can be written again") == 1
         assert ask(proxy) == 200
@@ -95,7 +95,7 @@ def test_request_refused_midway_is_never_recorded_as_interrupted(tmp_path, provi
     with make_proxy(tmp_path, providers) as proxy:
         assert ask(proxy) == 200
         began = time.time()
-        with little_room(proxy, 40_000):  # This space is enough to begin an exchange, but not for its body.
+        with little_room(proxy, 40_000):  # Leave enough space to begin an exchange, but not for its body.
             assert [ask(proxy, LONG) for _ in range(3)] == [503] * 3
             assert proxy.ask("/readyz")["spool"]["open_exchanges"] == 0
             assert not providers.asked_since(began)
@@ -177,11 +177,11 @@ def test_acknowledged_lines_make_room_on_a_full_disk(tmp_path, disk, providers):
             wait_until(lambda: not proxy.ask("/readyz")["spool"]["pending_records"], proxy)
             before = proxy.ask("/readyz")["spool"]["acknowledged_records"]
             filler = fill(disk)
-            # The disk stays full: only acknowledged lines can make room.
+            # The disk stays full: only the deletion of acknowledged lines can make room.
             good = 0
             end = time.monotonic() + PATIENCE
             while good < 40 and time.monotonic() < end:
-                # A response that cannot be recorded is aborted.
+                # The proxy aborts a response that it cannot record.
                 with contextlib.suppress(httpx.RemoteProtocolError):
                     good += ask(proxy, LONG) == 200
             assert good == 40, proxy.log[-3000:]
@@ -198,7 +198,7 @@ def test_acknowledged_lines_make_room_on_a_full_disk(tmp_path, disk, providers):
 
 
 def stays_full(proxy: RunningProxy, disk) -> bool:
-    """Fill the disk. Return whether the disk is still full at the proxy's next probe, which can find free pages."""
+    """Fill the disk. Return False if the proxy can still write, because it finds free pages in its database."""
     fill(disk)
     if ask(proxy, LONG) != 503:
         return False

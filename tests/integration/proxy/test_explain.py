@@ -73,7 +73,7 @@ class Listener:
         self.sock = None
 
     def ask(self, requested) -> tuple[int, str]:
-        """Return status and rule of the proxy's own refusal; ``(0, "")`` for any other response."""
+        """Send a request. Return status and rule of a refusal by the proxy; ``(0, "")`` for any other response."""
         if self.sock is None:
             self.sock = self.open.enter_context(connected(self.port))
         sock = self.sock
@@ -89,7 +89,7 @@ class Listener:
             try:
                 sock = self.open.enter_context(tls(sock, _sni(requested.connect)))
             except ssl.SSLError:
-                break  # tunnelled: the server behind it does not use TLS
+                break  # The proxy does not decrypt this tunnel, and the server behind it does not use TLS.
             except OSError:
                 break
         self.close()
@@ -130,7 +130,7 @@ def test_running_proxy_responds_403_exactly_if_explain_denies(lean, values):
     lean.policy_file.write_text(policy_text(chance, values))
     policy = load_policy(lean.policy_file, None)
     lean.ports = {found.name: found.listen for found in policy.classes.values()}
-    answers = Answers({})  # every name has a fixed answer
+    answers = Answers({})  # The policy resolves every name to a fixed address.
     seen = {"allowed": 0, "denied": 0, "malformed": 0}
     with lean:
         listeners = {name: Listener(port) for name, port in lean.ports.items()}

@@ -134,7 +134,7 @@ def a_websocket(proxy, path):
 
 
 def an_inspected_websocket(proxy, path):
-    """Send a text message; the upstream receives it only if it is recorded, and sends one and a close frame."""
+    """Send a text message, which the upstream may receive only if it is recorded. Read the response message."""
     yield
     send_message(proxy, f"/socket{path}", f"hello {path}")
 
@@ -401,7 +401,7 @@ def trials(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def reached(trials):
-    """Return the code lines that each client passes if nothing raises."""
+    """Return the code lines that the proxy runs for each client if nothing raises."""
     found = {}
     for client in (*ALLOWED, *DENIED):
         trials.proxy.faults.reached.clear()
@@ -411,7 +411,7 @@ def reached(trials):
 
 
 def places(reached, own):
-    """Return the code lines to raise at, each with the clients that pass it."""
+    """Return the code lines at which a test raises, each with the clients whose requests reach it."""
     found = {}
     for client, passed in reached.items():
         for place in passed:
@@ -438,7 +438,7 @@ def test_no_function_that_a_hook_calls_fails_open(trials, reached, kind):
 
 
 def raise_at(trials, places, kind):
-    """Run one client for each code line, with the fault. Alternate between the clients that pass the line."""
+    """Run one client for each code line, with the fault. Alternate between the clients that reach the line."""
     found = []
     for number, (place, clients) in enumerate(places.items()):
         if passing := [client for client in kind if client in clients]:

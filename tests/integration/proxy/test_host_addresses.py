@@ -1,9 +1,9 @@
-"""Tests that the running proxy reads the host's changed addresses, and refuses them."""
+"""Tests that the running proxy reads changes of the file of host addresses, and refuses these addresses."""
 
 from tests.integration.proxy.raw import exchange, status_of
 from tests.integration.proxy.test_reload import soon
 
-# The proxy refuses the address before it sends any request there.
+# No request reaches this public address, because the proxy refuses it.
 ADDRESS = "93.184.215.14"
 
 

@@ -209,7 +209,7 @@ def test_a_malformed_request_is_refused_and_recorded(proxy, origin, kind):
 
 
 VALID_IN_A_TUNNEL = ("OPTIONS *", "origin form", "origin form in HTTP/1.0")
-"""CONNECT has named the destination, so these requests need not name it again."""
+"""Requests that are valid inside a tunnel, because CONNECT has already named the destination."""
 
 
 @pytest.mark.parametrize("kind", [kind for kind in MALFORMED if kind not in VALID_IN_A_TUNNEL])
@@ -255,10 +255,10 @@ def test_connection_reset_within_a_head_is_recorded(proxy):
     known = len(proxy.denials())
     with connected(proxy.ports["browser"]) as sock:
         sock.sendall(b"GET http://www")
-        # The reset can overtake the bytes, so wait until the proxy reads the socket.
+        # A reset can discard unread bytes, so wait until the proxy has read them.
         time.sleep(0.3)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    # A record of an earlier test's connection can arrive in between.
+    # Select by class, because the record of an earlier test's connection can arrive late.
     end = time.monotonic() + 10
     while not (rows := [row for row in proxy.denials()[known:] if row.class_name == "browser"]):
         assert time.monotonic() < end
@@ -337,7 +337,7 @@ def test_malformed_chunk_in_the_middle_of_a_body(proxy, origin):
             time.sleep(0.02)
         sock.sendall(b"-1\r\n\r\n")
         answer = read_all(sock)
-    # The origin may have closed first, after it read only a head.
+    # 502: the origin closes the connection after it has read a head, and may do so first.
     assert status_of(answer) in (400, 502)
     assert b"0\r\n\r\n" not in origin.received[received:]
     if status_of(answer) == 400:
@@ -528,7 +528,7 @@ def test_response_without_a_body_keeps_the_connection_usable(proxy, origin, resp
 
 
 KEPT = b"HTTP/1.1 200 OK\r\nConnection: Keep-Alive\r\nContent-Length: 2\r\n\r\nok"
-# Its 20 seconds are enough for a client on a busy machine to send more before the end.
+# The response takes 20 seconds, so that a client on a busy machine can send more bytes before it ends.
 SLOW = (b"HTTP/1.1 200 OK\r\nContent-Length: 800\r\n\r\n", *[b"ok"] * 400)
 LATE = {
     "malformed chunk": (b"zz\r\n", "malformed request: the size of a chunk is malformed"),
@@ -541,7 +541,7 @@ LATE = {
 
 
 def site(data: bytes) -> bytes:
-    """Return a request with another name of the origin, because more than ten denials of a name are summarised."""
+    """Return the request with another host name, because the proxy summarises more than ten denials of one name."""
     return data.replace(HOST.encode(), b"packages.example.com")
 
 

@@ -50,7 +50,7 @@ def route(request, limited, providers):
 
 
 def requested(providers, began: float, number: int) -> list[dict]:
-    """Return the requests that the provider got; the head of a response can arrive before its request is noted."""
+    """Wait until the provider has logged N requests. Return them. A response can arrive before its log entry."""
     end = time.monotonic() + 30
     while len(found := providers.asked_since(began)) < number and time.monotonic() < end:
         time.sleep(0.02)

@@ -22,7 +22,7 @@ MESSAGE = {"model": "claude-opus-5", "max_tokens": 9, "messages": [{"role": "use
 
 
 WAIT_SECONDS, PATIENT_SECONDS = 2, 120
-"""Far less than the provider's pause, and far more than a burst needs on a busy machine."""
+"""Time for which an exchange waits for memory: less than the provider's pause, and more than a burst needs."""
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def small(tmp_path_factory, providers):
 
 @pytest.fixture(scope="module")
 def patient(tmp_path_factory, providers):
-    """Start a proxy in which exchanges wait for memory without a time limit."""
+    """Start a proxy in which an exchange waits for memory for up to two minutes, longer than the tests need."""
     with budgeted(tmp_path_factory.mktemp("patient"), providers, PATIENT_SECONDS) as running:
         yield running
 

@@ -42,7 +42,7 @@ def test_added_rule_takes_effect_and_connections_stay(proxy, providers):
         before, text = proxy.ask("/readyz")["policy"], proxy.policy_file.read_text()
         proxy.policy_file.write_text(text.replace("allow: []", 'allow: ["new.example.org"]', 1))
         assert soon(lambda: proxy.ask("/readyz")["policy"] != before)
-        # The policy allows the name now; only its lookup fails.
+        # The policy now allows the name, so the request fails only at the DNS lookup.
         assert status_of(exchange(proxy.ports["sandbox"], ASKED)) == 502
         assert http.get(proxy.url("www.example.com", "/")).status_code == 200
     events = [row for row in proxy.rows() if row.event_name == "openclaw.egress.policy"]
@@ -104,7 +104,7 @@ def test_a_policy_with_an_occupied_port_waits_until_the_port_is_free(lean, check
         assert "policy_last_reload_successful 1.0" in lean.metrics()
         with socket.create_server(("127.0.0.1", new)):
             text = lean.policy_file.read_text().replace(str(old), str(new))
-            # The other new listener can open, and must be closed again.
+            # The other new listener can open. The proxy must close it again, because the policy is not applied.
             lean.policy_file.write_text(text.replace(str(lean.ports["build"]), str(other)))
             assert soon(reported)
             assert lean.ask("/readyz")["policy"] == before

@@ -100,7 +100,7 @@ def proxy(request, tmp_path, origin) -> Iterator[RunningProxy]:
 
 
 class Call:
-    """A POST in steps: its body in chunks or whole, then the response."""
+    """A POST request that a test sends and reads in steps. Its body is chunked or in one piece."""
 
     def __init__(self, proxy: RunningProxy, path: str, body: bytes, *headers: str, chunked: bool = True) -> None:
         raw = socket.create_connection(("127.0.0.1", proxy.ports["gateway"]), 20)
@@ -156,12 +156,12 @@ def on_disk(proxy: RunningProxy) -> dict[str, list[str]]:
 
 
 def forms_of(secret: bytes) -> list[bytes]:
-    """Return the secret and the three forms that it can have inside base64."""
+    """Return the secret, and the three forms that base64 of a longer text can contain."""
     return [secret, *(base64.b64encode(b"x" * shift + secret)[4:-4] for shift in range(3))]
 
 
 def settle() -> None:
-    """Wait for the journal's interval of 50 ms."""
+    """Wait until the journal has written, which it does every 50 ms."""
     time.sleep(0.2)
 
 

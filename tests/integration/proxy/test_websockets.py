@@ -1,4 +1,4 @@
-"""Tests of WebSockets to inspected hosts: each message passes at once, and is recorded before it passes."""
+"""Tests of WebSockets to inspected hosts: the proxy records each message, and then forwards it immediately."""
 
 import asyncio
 import json
@@ -200,7 +200,7 @@ USAGE = {
 
 
 def interleaved(provider, *, lanes=True):
-    """Return a conversation that sends the events of three responses in turn, once all are requested."""
+    """Return a `talk` function that waits for all requests, then sends the events of their responses in turn."""
 
     def talk(connection):
         requested = []
@@ -235,7 +235,7 @@ def test_interleaved_responses_are_one_record_each(proxy, provider, recorded):
     with dial(proxy, "/v1/responses") as socket:
         for number, name in enumerate(USAGE, 1):
             socket.send(create(name, stream_id=f"lane-{name}"))
-            # The message has passed before the next one is sent.
+            # Wait until the provider has the message, before sending the next one.
             provider.wait_for(number)
         ends = 0
         while ends < len(USAGE):
@@ -550,7 +550,7 @@ def answering(provider):
 
 
 def until_end(socket):
-    """Return the event that ends a response."""
+    """Read events until one ends a response. Return that event."""
     while (event := json.loads(socket.recv()))["type"] not in ("response.completed", "error"):
         pass
     return event
@@ -745,7 +745,7 @@ def test_commands_show_and_check_the_records(alone, provider, monkeypatch, tmp_p
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
-    """Return a proxy and a provider without TLS: of such a host the proxy sees the frames, but does not record them."""
+    """Yield a proxy, and a WebSocket server without TLS. The proxy forwards its frames without recording them."""
     directory = tmp_path_factory.mktemp("plain")
     with WebSocketProvider(directory / "provider", tls=False) as server:
         running = RunningProxy(directory, [server.port, server.port], server.ca_file)

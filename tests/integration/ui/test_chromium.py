@@ -83,7 +83,7 @@ def test_hostile_records_run_nothing_and_load_nothing(tab, path):
 
 
 def test_policy_stops_markup_that_got_past_the_escaping(tab):
-    """The browser gets the page with an attack in its HTML, as if a template had not escaped a record."""
+    """Insert an attack into the HTML of a page, as if a template had not escaped a record."""
 
     def attacked(route: Route) -> None:
         answer = route.fetch()
@@ -92,7 +92,7 @@ def test_policy_stops_markup_that_got_past_the_escaping(tab):
     tab.page.route("**/records/1", attacked)
     page = tab.open("/records/1")
     assert page.locator("main img").count() == 2 and page.evaluate("window.hacked") is None
-    # Chromium names what the Content Security Policy stopped before it left.
+    # Chromium reports the requests that the Content Security Policy stopped before they were sent.
     assert {url: tab.failed.get(url) for url in tab.elsewhere} == {
         "https://evil.example/x": "csp",
         "https://evil.example/x.js": "csp",
@@ -144,7 +144,7 @@ def test_pause_stops_new_records(browser, tmp_path):
             page.get_by_role("button", name="Pause").click()
             spool.add(hostile_denial())
             page.get_by_role("button", name="Continue").click()
-            # The record that arrived in the pause appears after it, once.
+            # The record that arrived during the pause appears after the pause, and only once.
             page.wait_for_selector("#records tbody tr:nth-child(2)")
             assert page.locator("#records tbody tr").count() == 2
             watched.context.close()

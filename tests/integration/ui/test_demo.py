@@ -19,7 +19,7 @@ DOCS = Path(__file__).parents[3] / "docs"
 
 
 def picture(page: Page, view: str, height: int = 900) -> None:
-    """Write the upper part of a page as the picture of a view, with PICTURES=1."""
+    """With PICTURES=1, write a screenshot of the upper part of a page to docs/ui-VIEW.png."""
     if os.environ.get("PICTURES") == "1":
         page.evaluate("scrollTo(0, 0)")
         shown = page.screenshot(full_page=True, clip={"x": 0, "y": 0, "width": 1280, "height": height})
@@ -28,8 +28,8 @@ def picture(page: Page, view: str, height: int = 900) -> None:
 
 @pytest.fixture
 def proxy(tmp_path, monkeypatch):
-    """Yield the fake provider and a proxy whose policy has one rule a line, and records tunnels of the browser."""
-    monkeypatch.chdir(tmp_path)  # Relative paths, because the view Policy shows the policy's.
+    """Yield the fake provider, and a proxy that records tunnels of the class browser."""
+    monkeypatch.chdir(tmp_path)  # Use relative paths, because the view Policy shows the path of the policy file.
     with LLMProviders(http_port=0) as providers:
         proxy = RunningProxy(Path(), [providers.port, providers.http_port], providers.ca_file)
         policy = yaml.safe_load(proxy.policy_file.read_text())

@@ -102,7 +102,7 @@ def elements(text: str) -> list[tuple[str, dict[str, str | None]]]:
 
 
 def runs_or_leaves(tag: str, attributes: dict[str, str | None]) -> bool:
-    """Return whether an element runs a script that is not the page's own, has a style, or leads to another server."""
+    """Return whether an element runs a script that is not the page's own, has a style, or links to another server."""
     if tag in ("img", "iframe", "object", "embed", "style", "base", "math") or "style" in attributes:
         return True
     if any(name.startswith("on") for name in attributes) or (tag == "script" and "src" not in attributes):
@@ -180,7 +180,7 @@ def denial(rule: str, **more: object) -> DeniedRecord:
 
 
 def uses_by_line(text: str) -> dict[int, str]:
-    """Return the texts beside the lines of the policy."""
+    """Return the text that the page shows beside each line of the policy, by line number."""
     rows = re.findall(r'class="number">(\d+)</th><td>.*?</td><td class="wrap">(.*?)</td>', text)
     return {int(number): uses for number, uses in rows if uses}
 
@@ -191,13 +191,13 @@ def test_policy_shows_the_uses_of_each_rule(tmp_path):
     digest = load_policy(file, None).digest
     with Spool(tmp_path / "spool.db", sync_seconds=None, local=True) as spool:
         record_event(spool, "policy loaded", policy_digest="another")
-        spool.add(denial("classes.gateway.deny[1]"))  # Under another policy, so it is not counted.
+        spool.add(denial("classes.gateway.deny[1]"))  # Not counted: another policy was loaded.
         record_event(spool, "policy loaded", policy_digest=digest)
         for number in range(3):
             times = {"begin_ns": time.time_ns(), "end_ns": time.time_ns(), "first_chunk_ns": None}
             rule = "classes.gateway.allow[0]"
             spool.add(hostile_exchange(f"{number:032x}", class_name="gateway", rule=rule, **times))
-        record_event(spool, "policy loaded", policy_digest=digest)  # A restart of the proxy.
+        record_event(spool, "policy loaded", policy_digest=digest)  # The proxy was restarted with the same policy.
         spool.add(denial("classes.gateway.deny[0]", count=40, summary=True))
         spool.add(denial("classes.gateway.deny[0]"))
         spool.add(denial("default"))
