@@ -55,7 +55,7 @@ def _print_compose_projects(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def _print_providers(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the table of providers and cases, with the reason below it for each cell that a provider has not."""
+    """Print the table of providers and cases. Below it, print the reason for each cell that a provider lacks."""
     cells = [cell[2:] for cell in _properties(terminalreporter, "cell")]
     rows: dict[str, dict[str, str]] = {}
     for provider, case, stated in cells:

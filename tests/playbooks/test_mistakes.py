@@ -92,7 +92,7 @@ def test_all_missing_requirements_of_a_host_are_reported(deploy):
 
 @pytest.fixture
 def html() -> Iterator[int]:
-    """Return a port at which every response is an HTML page."""
+    """Yield the port of a server that responds to every request with an HTML page."""
 
     class Page(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -125,9 +125,9 @@ def with_gateway(**settings: object) -> dict:
 
 @pytest.fixture
 def stopped(deploy, tmp_path):
-    """Run site.yml with this compose project and build script. It must fail.
+    """Return a function that runs site.yml with a compose project and a build script. The run must fail.
 
-    Assert that it changed nothing. Return the output.
+    The function asserts that the run changed nothing, and returns the output.
     """
 
     def call(compose: dict, script: str = "docker build .", variables: dict | None = None, **docker: object) -> str:

@@ -187,7 +187,7 @@ def test_new_temporary_address_is_guarded_without_a_change_of_the_file(host, wit
     assert refresh("5555:6666:7777:8888") == "" and host.list.read_text() == text
 
 
-# Respond as systemd does for units whose files exist.
+# Fake `systemctl` that responds as systemd does for units whose files exist but that are not active.
 SYSTEMCTL = """\
 #!/bin/sh
 echo "$*" >> "$0.log"
@@ -200,7 +200,7 @@ UNITS = {"openclaw-egress-renew.service", "openclaw-egress-renew.timer"}
 
 
 def systemctl(host: Host) -> Path:
-    """Add a fake systemctl to the host. Return the log of its commands."""
+    """Add a fake systemctl to the host. Return the file in which it logs its arguments."""
     (host.at / "systemd").mkdir(exist_ok=True)
     (host.at / "bin" / "systemctl").write_text(SYSTEMCTL)
     (host.at / "bin" / "systemctl").chmod(0o755)
@@ -233,7 +233,7 @@ def test_removed_units_are_forgotten_by_systemd(host):
 @pytest.mark.skipif(os.getuid() != 0, reason="files of the role belong to root")
 @pytest.mark.parametrize("host", ["none"], indirect=True)
 def test_operators_files_with_the_names_of_ours_are_kept(host):
-    """Keep files that are not in the manifest, that were changed since, or that our file replaced."""
+    """Keep files that are not in the manifest, that the operator changed later, or that our file replaced."""
     log = systemctl(host)
     theirs = {name: f"# mine: {name}\n" for name in (*UNITS, "openclaw-egress-renew")}
     for name, text in theirs.items():

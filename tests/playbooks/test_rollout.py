@@ -21,7 +21,7 @@ UNREACHABLE = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansibl
 
 
 def tasks_of(role: str) -> dict[str, list[dict]]:
-    """Return the replaced task files of a role. They fail if the host's ``stub_fails`` names them."""
+    """Return the stub task files of a role. A stub fails if the host's variable ``stub_fails`` names it."""
     fail = {"ansible.builtin.fail": {"msg": f"{role} is broken here"}}
     manifest = {"path": "{{ openclaw_egress_state_dir }}/manifest.json", "mode": "0600"}
     return {
@@ -43,7 +43,7 @@ def tasks_of(role: str) -> dict[str, list[dict]]:
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a copy of the collection whose roles are stubs: they create files, fail, and remove the files."""
+    """Return a copy of the collection whose roles are stubs: they create a manifest, fail on request, and remove it."""
     collections = tmp_path_factory.mktemp("checkout") / "collections"
     copy = collections / "ansible_collections" / "openclaw" / "egress"
     ignored = shutil.ignore_patterns("collections", "files", "templates")
@@ -65,13 +65,13 @@ class Rollout:
     code: int
     output: str
     states: dict[str, str]
-    """State of each gateway, as in the report file. Empty without a report."""
+    """State of each gateway, as the report file states it. Empty without a report."""
     errors: dict[str, str]
 
 
 @pytest.fixture
 def rollout(run: Run, checkout: Path, tmp_path: Path):
-    """Run site.yml on gateways, given as a dict of their variables. Each gateway has its own state directory."""
+    """Return a function that runs site.yml on gateways, given by their variables. Each has its own state directory."""
 
     def call(gateways: dict[str, dict], *words: str, loki: dict[str, dict] | None = None) -> Rollout:
         for name, variables in gateways.items():

@@ -18,7 +18,7 @@ PLAY = """\
     - ansible.builtin.include_role: {name: openclaw.egress.openclaw_proxy, tasks_from: variables, public: true}
     - ansible.builtin.include_role: {name: openclaw.egress.openclaw_gateway, tasks_from: verify}
 """
-# Print the arguments of `docker` and the program on standard input; the fake handles other commands.
+# Fake `docker` that prints its arguments and the program on standard input. It passes other commands to `docker-fake`.
 WRAPPER = """\
 #!/bin/sh
 case "$1 $2" in
@@ -57,7 +57,7 @@ def test_each_check_runs_its_program_on_its_host_or_container(run, tmp_path):
         "ansible_become": False,
         "ansible_python_interpreter": "auto_silent",
     }
-    # Let the checks that wait end early.
+    # Replace `sleep`, so that checks that wait end immediately.
     (bin_ / "sleep").write_text("#!/bin/sh\n")
     (bin_ / "sleep").chmod(0o755)
     (tmp_path / "hosts.json").write_text(json.dumps({"all": {"hosts": {"one": None}}}))

@@ -46,7 +46,7 @@ def pairs(plain: Mapping[str, Any]) -> list[KeyValue]:
 
 
 class Allowance:
-    """Client-side model of Loki's token bucket, so that only the rate cases reach the limit."""
+    """Client-side model of Loki's token bucket. It delays pushes, so that only the rate cases reach the limit."""
 
     def __init__(self, limited: bool = True) -> None:
         self._limited = limited
@@ -70,7 +70,7 @@ class Allowance:
         self._tokens -= size
 
     def wait_until_full(self) -> None:
-        """Wait until the whole burst is available. The case itself paces its pushes after that."""
+        """Wait until the whole burst is available. After that, the test case itself limits its pushes."""
         time.sleep(BURST / RATE + 0.1)
         self._tokens, self._at = 0.0, time.monotonic()
 
@@ -113,7 +113,7 @@ class Asker:
     def answer(
         self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> Answer:
-        """Return status, content type, Retry-After, and the body as text or as the message of a google.rpc.Status."""
+        """Send a request. Return status, content type, Retry-After, and the body as text or Status message."""
         status, got, raw = self.exchange(method, path, body, headers)
         kind = got.get("content-type")
         said: Answer = {"status": status, "content_type": kind, "retry_after": got.get("retry-after")}
@@ -178,7 +178,7 @@ class Asker:
         return self.get(f"/loki/api/v1/{path}", **({"query": query, "limit": 1000} | window | parameters))
 
     def rows(self, service: str | None = None) -> list[Answer]:
-        """Return a service's lines: labels and metadata, seconds from now, length, and the first 60 characters."""
+        """Query the lines of a service. Return labels and metadata, seconds from now, length, up to 60 characters."""
         found = self.query(f'{{service_name="{service or self.service}"}}')
         assert found["status"] == 200, found
         return [
@@ -193,7 +193,7 @@ class Asker:
         ]
 
     def stored(self, expected: int, service: str | None = None, within_s: float = 10.0) -> list[Answer]:
-        """Return the result of a query after the expected number of lines has arrived.
+        """Query until the expected number of lines has arrived. Return the lines.
 
         If no line is expected, wait a fixed time.
         """

@@ -42,13 +42,13 @@ _TIMES = re.compile(
 
 
 def from_recorded(answer: Any) -> Any:
-    """Return a recorded response as `Asker` returns one: with the message of a refusal in place of its body."""
+    """Return a recorded response as `Asker` returns one: with the decoded message of a refusal in place of its body."""
     if isinstance(answer, list):
         return [from_recorded(item) for item in answer]
     if not isinstance(answer, dict):
         return answer
     if answer.get("content_type") == "application/octet-stream" and "body" in answer:
-        # The recorded length includes the recorded run's name, which RUN replaces here.
+        # The length prefix covers the random name of the recorded run. The recording has RUN in its place.
         body = answer["body"].replace("p-RUN-", f"p-{_RUN}-").encode()
         raw = re.sub(rb"\\x([0-9a-f]{2})", lambda m: bytes([int(m[1], 16)]), body)
         message = decode_status(raw).replace(f"p-{_RUN}-", "p-RUN-")
@@ -74,7 +74,7 @@ def _timed(text: str, now_ns: int) -> tuple[str, list[float]]:
 
 
 def differences(recorded: Any, got: Any, now_ns: int, at: str = "") -> list[str]:
-    """Return the differences between `got` and the recording; compare times by their distance from each run's now."""
+    """Return the differences between `got` and the recording; compare times as distances from the start of each run."""
     here = at or "answer"
     if isinstance(recorded, dict) and isinstance(got, dict):
         lacking = [f"{here}: {side} {key!r}" for side, keys in _keys(recorded, got) for key in sorted(keys)]

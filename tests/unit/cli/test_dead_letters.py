@@ -203,7 +203,7 @@ def test_audit_names_the_command_that_mends_what_is_missing(path, loki, monkeypa
 
 
 def test_lines_that_the_destination_has_are_stored_only_once(path, loki, monkeypatch):
-    """Loki recognises a line that the exporter sent before: time, text and metadata are the same."""
+    """Resend lines that Loki already has. Loki recognises each by its equal time, text and metadata."""
     with proxy(path, loki, monkeypatch) as spool:
         for _ in range(2):
             assert egress("resend", "1,3-8,10-20").exit_code == 0
