@@ -29,12 +29,12 @@ def settings():
 
 @pytest.fixture
 def browser(settings):
-    """Return the response that a client in a browser's container gets through ALL_PROXY."""
+    """Return a function that requests a URL through ALL_PROXY in a browser's container, and returns the response."""
     return lambda url: in_browser(*CURL, "--proxy", settings["env"]["ALL_PROXY"], url)
 
 
 def denied(kind: str, host: str):
-    """Return the record of a denial in Loki."""
+    """Wait until Loki has the record of a denial. Return the matching records."""
     query = '{service_name="openclaw-proxy"} | event_name="openclaw.egress.denied"'
     return soon(lambda: loki(f'{query} | openclaw_egress_class="{kind}" | server_address="{host}"'))
 

@@ -36,7 +36,7 @@ DENIED_SANDBOX = (
 
 @pytest.fixture(scope="module")
 def turn():
-    """Run one turn. Return the agent's reply and the provider's response."""
+    """Run one agent turn. Return the agent's reply, and the log entry of the provider's response."""
     seen = len(provider_log())
     said = agent_turn(f"Please answer {MARK}")
     (responded,) = [entry for entry in provider_log()[seen:] if entry["path"] == "/v1/messages"]
@@ -113,7 +113,7 @@ PLACES = {
 
 
 def files_with(text: str, host: str) -> list[str]:
-    """Return a host's files in the directories of the proxy and of the destinations that contain a text."""
+    """Return the files on a host that contain a text. Search the directories of the proxy and of the destinations."""
     # grep exits with 2 on unreadable files: a file may disappear meanwhile, but a missing directory must fail.
     script = 'grep -rlaFs -e "$0" "$@"; [ $? -le 1 ] || ls -d "$@" >/dev/null'
     return on(host, "sh", "-c", script, text, *PLACES[host]).splitlines()
@@ -121,8 +121,8 @@ def files_with(text: str, host: str) -> list[str]:
 
 def test_key_was_sent_and_is_stored_nowhere(turn, in_loki, in_victorialogs):
     assert in_loki[0][0]["openclaw_egress_key"] == hashlib.sha256(KEY.encode()).hexdigest()[:12]
-    # The same search must find the message, which shows that it covers the right files. VictoriaLogs compresses its
-    # files, so query it.
+    # The same search must find the text of the turn, which shows that it covers the right files. VictoriaLogs
+    # compresses its files, so query it.
     assert any(path.endswith(("spool.db", "spool.db-wal")) for path in files_with(MARK, "vps1"))
     assert "/var/lib/loki-stand-in.jsonl" in files_with(MARK, "vps2")
     assert victorialogs(f'"{MARK}" _time:1h')
@@ -134,7 +134,7 @@ def test_key_was_sent_and_is_stored_nowhere(turn, in_loki, in_victorialogs):
 
 
 def through(port: int, url: str) -> str:
-    """Return the response to a client on the gateway's network through a listener: status, or the proxy's refusal."""
+    """Request a URL through a listener, from the gateway's network. Return the status, or the proxy's refusal."""
     script = f"""
 import sys, urllib.request, urllib.error, ssl
 handler = urllib.request.ProxyHandler({{"http": "http://172.30.0.250:{port}", "https": "http://172.30.0.250:{port}"}})

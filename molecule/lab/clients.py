@@ -22,7 +22,7 @@ ASKED = {
 
 
 def ask(name: str, opener: urllib.request.OpenerDirector, url: str, while_there: Path) -> None:
-    """Send requests until the file is gone."""
+    """Send requests until the file is gone. Print a line for each response."""
     end = time.monotonic() + 3600
     while while_there.exists() and time.monotonic() < end:
         time.sleep(0.2)
@@ -31,7 +31,7 @@ def ask(name: str, opener: urllib.request.OpenerDirector, url: str, while_there:
             opener.open(url, timeout=10).read()
         except (OSError, http.client.HTTPException) as problem:
             error = repr(problem)
-        # Write the line at once, because the other client prints to the same stream.
+        # Write the line with one call, because the other client writes to the same stream.
         sys.stdout.write(json.dumps({"time": began, "client": name, "error": error}) + "\n")
         sys.stdout.flush()
 

@@ -18,7 +18,7 @@ KEY = "sk-ant-api03-lab-key-that-must-not-be-kept"
 
 
 def run(*words: str, **options: Any) -> str:
-    """Return the output of a command. If it fails, raise an error with its output."""
+    """Run a command. Return its output. If the command fails, raise an error that contains the output."""
     done = completed(words, cwd=ROOT, **options)
     assert done.returncode == 0, f"{' '.join(words)[:300]} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
     return done.stdout
@@ -30,16 +30,16 @@ def on(host: str, *words: str) -> str:
 
 
 def in_gateway(*words: str) -> str:
-    """Run a command in OpenClaw's gateway, as its user."""
+    """Run a command in the container of OpenClaw's gateway, as the user `node`."""
     return on("vps1", "docker", "exec", "--user", "node", "openclaw-gateway", *words)
 
 
-# State of the agent that `lab turn` runs beside the gateway, and of its sandboxes.
+# Environment of the agent that `lab turn` runs beside the gateway. It has its own state, sandboxes included.
 AGENT = ("env", "OPENCLAW_STATE_DIR=/tmp/agent", "OPENCLAW_CONFIG_PATH=/home/node/.openclaw/openclaw.json")
 
 
 def openclaw(*words: str) -> str:
-    """Run OpenClaw's command with the state of the agent that `lab turn` runs."""
+    """Run a command of OpenClaw with the state of the agent that `lab turn` runs."""
     return in_gateway(*AGENT, "node", "dist/index.js", *words)
 
 
@@ -130,7 +130,7 @@ def provider_log() -> list[dict[str, Any]]:
 
 
 def ways_out() -> list[dict[str, Any]]:
-    """Return the packets that reached the address that no policy allows, as `internet/canary.py` logs them."""
+    """Return the log entries of `internet/canary.py`: packets that reached an address that no policy allows."""
     return json_lines("internet", "/var/log/canary.jsonl")
 
 

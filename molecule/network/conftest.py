@@ -1,4 +1,4 @@
-"""The fixture for a new sandbox from the tests of both levels."""
+"""Import of the fixture `new_sandbox`, which the scenarios `classes` and `network` share."""
 
 from molecule.classes.conftest import new_sandbox
 

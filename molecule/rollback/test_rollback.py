@@ -48,7 +48,7 @@ def requested():
 
 
 def seconds(mark: str) -> float:
-    """Return the time that the scenario recorded for this mark."""
+    """Return the time (Unix seconds) that the scenario recorded under this name."""
     return float((ROOT / "build/lab" / f"rollback.{mark}").read_text())
 
 

@@ -72,7 +72,7 @@ class Log:
         self._lock = threading.Lock()
 
     def note(self, entry: dict[str, Any]) -> None:
-        """Write one line at once."""
+        """Write one line, and flush the file."""
         with self._lock:
             self._file.write(json.dumps({"time": time.time(), **entry}) + "\n")
             self._file.flush()

@@ -36,7 +36,7 @@ A, AAAA, NAME_ERROR = 1, 28, 3
 
 
 class Zone:
-    """Answers of the zone. It remembers the `flip-` names in earlier queries."""
+    """The DNS records of the zone. An object remembers the `flip-` names in earlier queries."""
 
     def __init__(self) -> None:
         self._asked: set[str] = set()

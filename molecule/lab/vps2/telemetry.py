@@ -50,7 +50,7 @@ def handler(log: Path) -> type[http.server.BaseHTTPRequestHandler]:
             return total
 
         def log_message(self, *_: object) -> None:
-            """Print nothing: the log has it."""
+            """Print nothing, because the log file already has each request."""
 
     return Sink
 
