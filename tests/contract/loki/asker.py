@@ -178,7 +178,7 @@ class Asker:
         return self.get(f"/loki/api/v1/{path}", **({"query": query, "limit": 1000} | window | parameters))
 
     def rows(self, service: str | None = None) -> list[Answer]:
-        """Query the lines of a service. Return labels and metadata, seconds from now, length, up to 60 characters."""
+        """Query the lines of a service. Return each line's labels and metadata, seconds from now, length, and start."""
         found = self.query(f'{{service_name="{service or self.service}"}}')
         assert found["status"] == 200, found
         return [
