@@ -198,7 +198,7 @@ SITE = ("ansible-playbook", "-i", "molecule/lab/inventory", "openclaw.egress.sit
 
 
 def test_neither_manual_compose_up_nor_site_yml_recreates_containers():
-    """Run the operator's command, the playbook, and the command again: each finds the configuration that it expects."""
+    """Run the operator's command, the playbook, and the command again. None of them may recreate a container."""
 
     def containers() -> list[str]:
         names = ("openclaw-gateway", "openclaw-proxy")

@@ -68,7 +68,7 @@ def microseconds(one: Callable[[Destination], object], destinations: list[Destin
 
 
 def main() -> int:
-    """Measure, print and write. Return the exit code."""
+    """Run the benchmark. Print the results and write them to a file. Return the exit code."""
     taken = {}
     for rules in (FEW, MANY):
         policy, destinations = policy_of(rules)

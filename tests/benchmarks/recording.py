@@ -191,7 +191,7 @@ def results(found: dict[tuple[str, str], list[Load]]) -> Iterator[Result]:
 
 
 def main() -> int:
-    """Measure, print and write. Return the exit code."""
+    """Run the benchmark. Print the results and write them to a file. Return the exit code."""
     parser = argparse.ArgumentParser(prog="make bench", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--profile", metavar="NAME", help="sample the proxies with py-spy (a program of its own)")
     arguments = parser.parse_args()

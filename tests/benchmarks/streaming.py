@@ -41,7 +41,7 @@ def first_and_last(http: httpx.Client, url: str) -> tuple[float, float]:
 
 
 def main() -> int:
-    """Measure, print and write. Return the exit code."""
+    """Run the benchmark. Print the results and write them to a file. Return the exit code."""
     with LLMProviders(http_port=0) as providers, tempfile.TemporaryDirectory() as directory:
         assert providers.ca_file is not None and providers.http_port is not None
         ports = [providers.port, providers.http_port]

@@ -65,7 +65,7 @@ def add_denials(path: Path) -> None:
 
 
 def turn(number: int) -> ExchangeRecord:
-    """Return the next request of one of `RUNS` runs, whose conversation begins again after `TURNS` requests."""
+    """Return the exchange with this number. Exchanges alternate between `RUNS` agent runs of `TURNS` requests each."""
     run, turns = number % RUNS, number // RUNS % TURNS
     messages = [{"role": ("user", "assistant")[at % 2], "content": f"{run} {at} {SAID}"} for at in range(2 * turns + 1)]
     body = {"model": "model-1", "system": SAID * 10, "messages": messages}
@@ -101,7 +101,7 @@ def processor_seconds(pid: int) -> float:
 
 
 def main(count: int) -> int:
-    """Fill, request and measure. Return the exit code."""
+    """Fill a spool, request each view and measure it. Return the exit code."""
     slowest = 0.0
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "spool.db"

@@ -87,7 +87,7 @@ def plain_sum(path: Path) -> dict[str, int]:
 
 
 def main(count: int) -> int:
-    """Fill, rebuild, measure and compare. Return the exit code."""
+    """Fill a spool, rebuild the totals, measure the command, and compare its sums. Return the exit code."""
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "spool.db"
         fill(path, count)

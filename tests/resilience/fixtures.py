@@ -31,7 +31,7 @@ class Fixtures:
     def proxy(self, name: str, more_ports: Sequence[int] = (), **environment: str) -> RunningProxy:
         """Return a proxy for one theme, not yet started.
 
-        Sandbox and browser may reach ``*.example.com``, names below ``slow.example``, and ``more_ports``.
+        The classes sandbox and browser may reach ``*.example.com``, names below ``slow.example``, and ``more_ports``.
         """
         assert self.providers.ca_file is not None and self.providers.http_port is not None
         directory = self.directory / name

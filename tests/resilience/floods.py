@@ -84,7 +84,7 @@ WHOLE_HELLO = HELLO + len(_HANDSHAKE).to_bytes(2) + _HANDSHAKE
 
 
 async def connections(link: Link, _: Target) -> None:
-    """Send nothing."""
+    """Keep the connection open and send nothing."""
     await link.until_closed()
 
 

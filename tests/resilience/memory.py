@@ -64,7 +64,7 @@ class MemoryCgroup:
 
     @property
     def peak(self) -> float:
-        """Return the peak memory charge, page cache included, in MB."""
+        """Return the peak memory that the kernel charged to the cgroup, page cache included, in MB."""
         file = self._file("memory.max_usage_in_bytes", "memory.peak")
         return int(file.read_text()) / 1e6 if file.exists() else float("nan")
 

@@ -18,7 +18,7 @@ LEAD_SECONDS = 1.0
 """Seconds for which a flood ramps up before calls are timed."""
 
 GOAL_MEDIAN, GOAL_WORST = 5.0, 10.0
-"""Maximum ratio of a call's time to that through a second proxy without a flood.
+"""Maximum ratio of two times: of a call through the flooded proxy, and of one through a proxy without a flood.
 
 One event loop serves all classes: while a flood keeps it busy, each step of a call waits for one step of every other
 class.

@@ -26,7 +26,7 @@ OUTPUT = Path("build/attack.json")
 
 
 def row(place: Place, name: str, value: int, unit: str, goal: str, met: bool, detail: str = "") -> Row:
-    """Return one result row."""
+    """Return one row of the results."""
     return {
         "name": f"{place.name}: {name}", "class": place.class_name, "value": value, "unit": unit, "goal": goal,
         "met": met, "detail": detail,

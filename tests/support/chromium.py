@@ -1,4 +1,4 @@
-"""A real Chromium that opens the web page. It is the system's package `chromium`: no package registry has a browser."""
+"""A real Chromium that opens the web page: the system's package `chromium`, as no package registry has a browser."""
 
 from __future__ import annotations
 

@@ -337,7 +337,7 @@ def anthropic_message(request: Request) -> Answer:
         more["usage"] = start_usage
     else:
         # The real API repeats cumulative numbers. The fake omits some, as the older API did,
-        # so that the values of message_start must be kept.
+        # so that a reader must keep the values of message_start.
         last = {name: usage[name] for name in ("output_tokens", "output_tokens_details") if name in usage}
         if request.control("delta-usage", "full") == "full":
             last = {n: v for n, v in usage.items() if n not in ("cache_creation", "service_tier")}
@@ -692,7 +692,7 @@ def gemini_response(request: Request, model: str, *, streamed: bool) -> Answer:
         tail = [json.dumps(error, indent=2).encode() + b"\n"] if model == "fail-tail" else []
         more["usage"] = None
     if request.query.get("alt") != "sse":
-        # One array, whose elements arrive one by one.
+        # Without `alt=sse`, the stream is one JSON array, whose elements arrive one by one.
         texts = [json.dumps(chunk, ensure_ascii=False, indent=2).encode() for chunk in chunks]
         pieces = [(b",\r\n" if number else b"[") + text for number, text in enumerate(texts)]
         return Answer(200, "application/json; charset=UTF-8", [*pieces, b"\n]\n"], True, **more)
@@ -1273,7 +1273,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 class Sent:
-    """The response body as sent: decoded bytes and their digest, and bytes on the wire."""
+    """Counts of a response body while it is sent: decoded bytes, their digest, and bytes on the wire."""
 
     def __init__(self) -> None:
         self.sha256 = hashlib.sha256()

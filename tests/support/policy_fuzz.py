@@ -264,7 +264,7 @@ class Answers:
         return self.of(host, port)
 
     def of(self, host: str, _: int) -> tuple[str, ...]:
-        """Return the addresses, in the form that `explain` needs."""
+        """Return the addresses of a host, and store its name. `explain` calls this method."""
         self.requested.append(host)
         return self.known[host]
 

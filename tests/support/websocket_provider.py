@@ -82,7 +82,7 @@ class Socket:
         _LOOP.loop.call_soon_threadsafe(self.connection.transport.abort)
 
     def close(self, code: int = 1000) -> None:
-        """Close the connection as the protocol defines it."""
+        """Close the connection with a close frame."""
         _LOOP.run(self.connection.close(code))
 
     def __enter__(self) -> Self:

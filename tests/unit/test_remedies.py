@@ -72,7 +72,7 @@ def unknown_in(words: str) -> str | None:
             known = {option for param in command.params for option in (*param.opts, *param.secondary_opts)}
             if word.split("=")[0] not in known | {"--help", "-h"}:
                 return word
-        elif hasattr(command, "get_command"):  # A group of commands; typer has its own copy of click.
+        elif hasattr(command, "get_command"):  # A command group (typer has its own copy of click).
             alternatives = [command.get_command(None, name) for name in word.split("|")]
             if None in alternatives:
                 return word

@@ -113,7 +113,10 @@ class Asker:
     def answer(
         self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> Answer:
-        """Send a request. Return status, content type, Retry-After, and the body as text or Status message."""
+        """Send a request. Return the parts of the response that the recording has.
+
+        They are status, content type, Retry-After, and the body: as text, or as the message of a google.rpc.Status.
+        """
         status, got, raw = self.exchange(method, path, body, headers)
         kind = got.get("content-type")
         said: Answer = {"status": status, "content_type": kind, "retry_after": got.get("retry-after")}
@@ -178,7 +181,10 @@ class Asker:
         return self.get(f"/loki/api/v1/{path}", **({"query": query, "limit": 1000} | window | parameters))
 
     def rows(self, service: str | None = None) -> list[Answer]:
-        """Query the lines of a service. Return each line's labels and metadata, seconds from now, length, and start."""
+        """Query the lines of a service.
+
+        Return for each line: labels and metadata, seconds from now, length, and the first 60 characters.
+        """
         found = self.query(f'{{service_name="{service or self.service}"}}')
         assert found["status"] == 200, found
         return [

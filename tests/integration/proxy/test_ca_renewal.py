@@ -161,7 +161,7 @@ def egress(proxy: RunningProxy, *words: str) -> subprocess.CompletedProcess[str]
 def test_a_renewed_ca_is_served_by_the_running_proxy_and_reported(kind, tmp_path, providers):
     with make_proxy(tmp_path, providers, kind) as proxy:
         before = call(proxy).issuing
-        # Set the CA directory, as on VPS-1, where root renews the CA.
+        # Renew the CA with the command, as root does on VPS-1.
         assert egress(proxy, "ca", "create", "--renew").stdout == "created\n"
         assert soon(lambda: call(proxy).issuing != before)
         after = call(proxy).issuing
@@ -223,7 +223,7 @@ def test_served_ca_is_reported_while_the_file_is_unusable(lean):
 def test_readiness_and_health_fail_seven_days_before_expiry(clocked, days, ok, warned):
     with clocked:
         pass
-    # Set the CA directory: without the root key there, the proxy cannot renew the CA.
+    # Set EGRESS_CA_DIR: without the root key in that directory, the proxy cannot renew the CA.
     clocked.environment["EGRESS_CA_DIR"] = str(clocked.root.parent)
     with clocked:
         clocked.ahead = datetime.timedelta(days=days)

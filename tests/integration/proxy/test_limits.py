@@ -141,7 +141,7 @@ def test_the_body_of_a_refused_request_is_read_up_to_a_limit(limited):
         with pytest.raises(OSError):  # The proxy closed the connection: broken pipe or reset.
             while sent < 50_000_000:
                 sent += sock.send(b"x" * 65536)
-        # Socket buffers hold some more.
+        # The sender can send more than the limit, because socket buffers hold bytes that the proxy has not read.
         assert sent < 20_000_000
 
 
@@ -183,7 +183,7 @@ def test_endless_responses_do_not_accumulate(tmp_path, begun):
                 assert http.post(proxy.url("api.anthropic.com", "/endless"), json=MESSAGE).status_code == 502
             (row,) = proxy.exchanges()
     assert row.outcome == "upstream_error"
-    # Socket buffers hold some more.
+    # The sender can send more than the limit, because socket buffers hold bytes that the proxy has not read.
     assert sum(sent) < 20_000_000
 
 

@@ -1,4 +1,4 @@
-"""Tests, as an attacker, that one class cannot take the labels of another class's models in /metrics."""
+"""Tests that clients of one class cannot use up the model labels of another class in /metrics."""
 
 import re
 

@@ -12,7 +12,7 @@ NETWORK = "127.66.0.0/16"
 
 
 def served(port, source):
-    """Return whether a client with this address gets a response from the listener."""
+    """Return whether a client with this source address gets a response from the listener."""
     with contextlib.suppress(OSError), socket.socket() as sock:
         sock.settimeout(10)
         sock.bind((source, 0))

@@ -1,6 +1,6 @@
 """Bounded load techniques. While they run, the harness sends requests as the gateway; each failure is a finding.
 
-Constants limit seconds and connections, and everything is closed at the end.
+Constants limit the seconds and connections of each technique. At its end, a technique closes its connections.
 """
 
 from __future__ import annotations

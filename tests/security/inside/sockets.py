@@ -8,7 +8,7 @@ import ssl
 from collections.abc import Iterator
 
 PATIENCE = 2.0
-"""Timeout in seconds of an attempt whose packets the firewall drops; a rejected attempt ends at once."""
+"""Timeout in seconds of an attempt whose packets the firewall drops; a rejected attempt ends immediately."""
 
 ANSWER_PATIENCE = 6.0
 

@@ -1,7 +1,7 @@
 """Conversion of OTLP records to Loki's form: a stream (labels), a time, a line, structured metadata.
 
 The cases `names`, `bodies`, `no-service-name` and `t-zero*` of tests/contract/loki/answers.json recorded this
-conversion. From Loki's public source, without a recording: the rules for `detected_level`, and the order of metadata.
+conversion. The rules for `detected_level` and the order of metadata follow Loki's public source, not a recording.
 """
 
 from __future__ import annotations

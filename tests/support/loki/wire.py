@@ -278,7 +278,7 @@ def _json_record(item: dict[str, Any]) -> Record:
 
 
 def read_json(data: bytes) -> list[Resource]:
-    """Return the same from OTLP's JSON (lowerCamelCase, ids as hex, 64-bit numbers as strings)."""
+    """Return the resources of a request in OTLP's JSON (lowerCamelCase, ids as hex, 64-bit numbers as strings)."""
     resources = []
     try:
         for item in json.loads(data.decode("utf-8", "replace")).get("resourceLogs", []):

@@ -89,7 +89,7 @@ def audited(path) -> list[dict]:
 
 
 def fill_loki(path, loki, *absent: int) -> None:
-    """Push the lines of the spool, except some."""
+    """Push the lines of the spool to Loki, except some."""
     with SpoolReader(path) as reader:
         instance = reader.instance_id
     lines = [line for line in chains.read_chain(path)[1] if json.loads(line.text)["seq"] not in absent]

@@ -255,7 +255,7 @@ OTHERS = [{"generation": "Hi", "stop_reason": None, "usage": {"input_tokens": 99
     [
         ({}, Usage(5, 7)),
         ({"cacheReadInputTokenCount": 0, "cacheWriteInputTokenCount": 0}, Usage(5, 7, 0, 0)),
-        # Nothing documents whether the input includes the cached tokens.
+        # The documentation does not say whether the input count includes the cached tokens.
         ({"cacheReadInputTokenCount": 3}, Usage(None, 7, 3)),
     ],
 )

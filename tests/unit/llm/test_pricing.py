@@ -136,7 +136,7 @@ def test_cost_of_a_known_call_is_the_price_lists(prices, provider, model, tokens
         ("aws.bedrock", "amazon.nova-pro-v1:0", (1, 1), {"service_tier": "optimized"}),
         ("openai", "gpt-image-1.5", (1000, 500), {"incomplete": True}),
         ("gcp.vertex_ai", "claude-sonnet-4-5", (1000, 100), {"incomplete": True}),
-        # The data has no price of searches, nor of writes to a cache for one hour.
+        # The price data has no price of searches, nor of cache writes with a lifetime of one hour.
         ("gcp.vertex_ai", "claude-opus-4-1", (1000, 100), {"web_searches": 3}),
         ("gcp.vertex_ai", "claude-3-7-sonnet", (1000, 100, None, 600), {"cache_write_1h_tokens": 600}),
         ("openai", "gpt-4o", (10, 5, 20), {}),  # more cached tokens than tokens
@@ -148,8 +148,8 @@ def test_cost_is_unknown_rather_than_guessed(prices, provider, model, tokens, bi
     assert cost(prices, provider, model, facts(*tokens, **billing)) is None
 
 
-# Regional hosts charge more: OpenAI and xAI 10 %, Together 25 %. Codestral's host and Moonshot's in China have other
-# prices, and so have Azure's deployments of a region or data zone and the provisioned ones.
+# Regional hosts charge more: OpenAI and xAI 10 %, Together 25 %. Prices also differ at Codestral's host, at Moonshot's
+# host in China, and for Azure deployments that are regional, of a data zone, or provisioned.
 @pytest.mark.parametrize(
     ("provider", "host", "model"),
     [

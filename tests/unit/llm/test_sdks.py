@@ -45,7 +45,7 @@ def clients(providers: LLMProviders) -> Iterator[Clients]:
 
 
 def parts_of_gemini(parts: list[types.Part]) -> list[dict[str, Any]]:
-    """Return the SDK's parts with neighbouring texts of a kind joined, as a caller joins the chunks of a stream."""
+    """Return the SDK's parts. Join neighbouring texts of the same kind, as a caller joins the chunks of a stream."""
     found: list[dict[str, Any]] = []
     for part in parts:
         if call := part.function_call:

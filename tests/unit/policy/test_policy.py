@@ -514,7 +514,7 @@ HEAD = "version: 1\nclasses:\n  sandbox:\n    listen: 8082\n    action: enforce\
 
 ALLOW_EXAMPLE = "{host: packages.example.com, ports: [443]}"
 BAD = {
-    # the text → line, problem; remedy
+    # Text of the policy → line number, problem; remedy.
     "": "1: the file is empty; write `version: 1` and `classes:`",
     "# only a comment\n": "1: the file is empty; write `version: 1` and `classes:`",
     "- 1\n": "1: this is a list; write a mapping, as in `version: 1`",

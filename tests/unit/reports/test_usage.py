@@ -1,4 +1,4 @@
-"""Tests of grouping totals again, which the page does instead of reading them once for each group."""
+"""Tests of regrouping: the web page reads the totals once, and then groups them in several ways."""
 
 from pathlib import Path
 

@@ -415,7 +415,7 @@ DAY_NS = 86_400 * 10**9
 
 
 def aged(path: Path, **more) -> tuple[Spool, Callable[[float], None]]:
-    """Return a spool with a maximum age of 30 days, and a function that sets its clock to a day."""
+    """Return a spool with a maximum age of 30 days, and a function that sets its clock to day N."""
     now = [0.0]
     spool = Spool(path, sync_seconds=None, max_age=timedelta(days=30), clock_ns=lambda: int(now[0] * DAY_NS), **more)
     return spool, lambda day: now.__setitem__(0, day)
