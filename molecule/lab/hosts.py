@@ -68,7 +68,7 @@ def sandbox_settings() -> dict[str, Any]:
 def in_browser(*words: str) -> str:
     """Run a command in a container configured as OpenClaw does for a browser. Return all its output."""
     settings = sandbox_settings()
-    # OpenClaw creates only its own network, on first use.
+    # OpenClaw creates its default network for browsers on first use, but no other network.
     network = settings.get("browser", {}).get("network", "openclaw-sandbox-browser")
     in_gateway("sh", "-c", 'docker network inspect "$0" || docker network create "$0"', network)
     variables = [word for name, value in settings["docker"]["env"].items() for word in ("--env", f"{name}={value}")]

@@ -38,7 +38,7 @@ def line_of(path: Path) -> str:
 
 
 def walk(top: Path) -> None:
-    """Print a directory's contents, ordered by name."""
+    """Print the contents of a directory and its subdirectories, ordered by name."""
     for path in sorted(top.iterdir(), key=lambda path: path.name):
         if str(path) in LEFT_OUT:
             continue

@@ -20,7 +20,7 @@ from tests.support.docker import Docker
 
 pytestmark = pytest.mark.timeout(1200)
 
-# The modules import their utilities by this name.
+# The modules import their utilities under the name of the collection.
 sys.path.insert(0, str(ROOT / "collections"))
 Manifest = importlib.import_module("ansible_collections.openclaw.egress.plugins.module_utils.manifest").Manifest
 PLAYBOOK = """\
@@ -244,7 +244,7 @@ def test_operators_files_with_the_names_of_ours_are_kept(host):
     host.by = "cron"
     host.play(str(host.at / "play.yml"))
     assert "openclaw_proxy" in (host.etc / "openclaw-egress-renew").read_text()
-    # A run was interrupted after it recorded the timer in the manifest and before it wrote the timer.
+    # Simulate a run that was interrupted after it recorded the timer in the manifest and before it wrote the timer.
     (host.etc / "openclaw-egress-renew.timer").unlink()
     manifest = Manifest(str(host.at / "state" / "manifest.json"))
     manifest.record("path", str(host.etc / "openclaw-egress-renew.timer"))

@@ -21,7 +21,7 @@ from tests.support.docker import Docker
 # Each playbook run starts about twenty-five Python processes.
 pytestmark = pytest.mark.timeout(1200)
 
-# The modules import their utilities by this name.
+# The modules import their utilities under the name of the collection.
 sys.path.insert(0, str(ROOT / "collections"))
 Manifest = importlib.import_module("ansible_collections.openclaw.egress.plugins.module_utils.manifest").Manifest
 

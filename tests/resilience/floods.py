@@ -62,7 +62,7 @@ class Link:
 
 
 def connect(host: str, port: int) -> bytes:
-    """Return the head of a tunnel request."""
+    """Return the head of a CONNECT request."""
     return f"CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode()
 
 

@@ -81,12 +81,12 @@ class Load:
 
     @property
     def median(self) -> float:
-        """Return the median in milliseconds."""
+        """Return the median time of the complete calls in milliseconds."""
         return statistics.median(self.responded.values()) if self.responded else float("inf")
 
     @property
     def worst(self) -> float:
-        """Return the maximum in milliseconds."""
+        """Return the longest time of the complete calls in milliseconds."""
         return max(self.responded.values(), default=float("inf"))
 
     def not_kept_once(self) -> list[int]:

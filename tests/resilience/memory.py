@@ -59,7 +59,7 @@ class MemoryCgroup:
 
     @property
     def prefix(self) -> list[str]:
-        """Return a command prefix that joins the cgroup and then becomes the command after it."""
+        """Return a command prefix that moves its process into the cgroup and then runs the command after it."""
         return ["sh", "-c", f'echo $$ > {self.path}/cgroup.procs && exec "$@"', "sh"]
 
     @property

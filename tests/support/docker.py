@@ -30,12 +30,12 @@ class Docker:
         command.chmod(0o755)
 
     def change(self, **state: Any) -> None:
-        """Replace parts of the state."""
+        """Replace parts of the fake's state."""
         self.file.write_text(json.dumps(self.state | state))
 
     @property
     def state(self) -> dict[str, Any]:
-        """Return the current state."""
+        """Return the current state of the fake."""
         found: dict[str, Any] = json.loads(self.file.read_text())
         return found
 

@@ -746,7 +746,7 @@ def ollama_answer(request: Request) -> Answer:
         usage = {"eval_count": tokens["output"]}
     deltas = ollama_deltas(request, chat=chat)
     if not chat and not request.json.get("prompt"):
-        # A request without a prompt loads the model.
+        # A request without a prompt only loads the model.
         usage, deltas, reason = {}, [], "load"
     else:
         reason = "stop"

@@ -33,7 +33,7 @@ from tests.support.websocket_provider import Socket, WebSocketProvider
 
 @dataclass
 class Recorded:
-    """One exchange: the request's body and the response's, still content-encoded."""
+    """One recorded exchange. The chunks of the response body are still content-encoded."""
 
     path: str
     request: bytes

@@ -1,4 +1,4 @@
-"""Tests that the committed dashboards and rules are what their source generates."""
+"""Tests that the committed dashboards and rules equal the output of their generators."""
 
 import shutil
 import subprocess

@@ -431,7 +431,7 @@ def test_invalid_frame_of_a_client_ends_the_connection(proxy, provider, recorded
 def test_invalid_frame_of_a_server_ends_the_connection(proxy, provider, recorded):
     def talk(connection):
         connection.send("before")
-        connection.raw(b"\x81\x81\0\0\0\0x")  # masked
+        connection.raw(b"\x81\x81\0\0\0\0x")  # a masked frame, which only clients may send
         for _ in connection:
             pass
 

@@ -17,7 +17,7 @@ DOH = ("dns.google", "cloudflare-dns.com", "dns.quad9.net")
 
 
 def query(name: str, kind: int = 1) -> bytes:
-    """Return a query (RFC 1035, section 4.1)."""
+    """Return a DNS query (RFC 1035, section 4.1)."""
     labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
     return struct.pack("!HHHHHH", 0x1234, 0x0100, 1, 0, 0, 0) + labels + b"\0" + struct.pack("!HH", kind, 1)
 

@@ -216,7 +216,7 @@ def _dump(labels: dict[str, str], entry: Entry) -> str:
 
 
 def as_labels(labels: dict[str, str], entry: Entry) -> dict[str, str]:
-    """Return labels and metadata as a query shows them, without empty ones. A conflicting name gets `_extracted`."""
+    """Return labels and metadata as a query shows them, without empty ones. Conflicting names end in `_extracted`."""
     merged = dict(labels)
     for name, value in entry.metadata:
         if value:
