@@ -1,7 +1,7 @@
 """Changes to the firewall rules at the level `network`, each of which the firewall entrypoint must revert.
 
-A client with access to the nested Docker engine can make them, from a privileged container in the gateway's network
-namespace.
+A client with access to the nested Docker engine can make these changes. It needs a privileged container in the
+gateway's network namespace.
 """
 
 from __future__ import annotations

@@ -153,7 +153,7 @@ def _network(stack: contextlib.ExitStack, name: str) -> None:
 
 
 def _peer(stack: contextlib.ExitStack) -> str:
-    """Start a container with its own address on the internal network, past the gateway's firewall rules."""
+    """Start a container with its own address on the internal network. It bypasses the gateway's firewall rules."""
     inner = PROXY["network"].rpartition(".")[0]
     network = f"{OURS}-{PEER}"
     at = ("--subnet", f"{inner}.0/24", "--gateway", f"{inner}.4")

@@ -370,8 +370,8 @@ def explained(policy: Policy, requested: Asked, answers: Answers) -> Verdict:
 def same(said: Verdict, done: Verdict) -> bool:
     """Return whether both verdicts agree.
 
-    An invalid host is refused by access control, or as a bad request if mitmproxy's parser fails first. The reasons
-    differ then, so they are not compared.
+    Access control refuses an invalid host, unless mitmproxy's parser refuses it first as a bad request. The reasons
+    differ in that case, so they are not compared.
     """
     nonsense = ("malformed", "syntax")
     if said[0] == "malformed" or said[1] == "syntax":

@@ -22,7 +22,7 @@ MESSAGE = {"model": "claude-opus-5", "max_tokens": 9, "messages": [{"role": "use
 
 
 WAIT_SECONDS, PATIENT_SECONDS = 2, 120
-"""Time for which an exchange waits for memory: less than the provider's pause, and more than a burst needs."""
+"""Seconds for which an exchange waits for memory: less than the provider's pause, or more than a burst needs."""
 
 
 @pytest.fixture(scope="module")

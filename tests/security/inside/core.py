@@ -132,7 +132,7 @@ class Technique:
     Attributes:
         places: where to run it.
         lawful: places whose class may request the names that the technique uses. DNS queries for them prove no bypass.
-        alone: whether it loads the proxy, so that nothing else may run beside it.
+        alone: whether the technique loads the proxy, so that no other technique may run at the same time.
         description: one sentence.
     """
 

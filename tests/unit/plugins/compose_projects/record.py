@@ -1,4 +1,4 @@
-"""Recorder of `configurations.json`: what Docker Compose prints for each project of this folder.
+"""Recorder of `configurations.json`: the output of Docker Compose for each project of this folder.
 
     python tests/unit/plugins/compose_projects/record.py [COMPOSE] [NAME…]
 
@@ -29,7 +29,7 @@ from ansible_collections.openclaw.egress.plugins.module_utils.dotenv import defa
 def configuration(
     compose: str, project: Path, case: dict[str, Any], *arguments: str, profiles: list[str]
 ) -> dict[str, Any] | None:
-    """Return what `docker compose config` prints for the files that the role would name; None if it fails."""
+    """Return the output of `docker compose config` for the files that the role would name; None if it fails."""
     files = [str(project / name) for name in case.get("files", ())] or default_files(str(project))
     command = [compose, "--project-directory", str(project), *(word for path in files for word in ("-f", path))]
     command += [word for profile in profiles for word in ("--profile", profile)]
@@ -48,7 +48,10 @@ def configuration(
 
 
 def both(compose: str, project: Path, case: dict[str, Any]) -> dict[str, Any]:
-    """Return both configurations, read as the role reads them: the second with the profile of the gateway's service."""
+    """Return the configuration without and with resolved variables.
+
+    Like the role, activate the profile of the gateway's service for the second one.
+    """
     raw = configuration(compose, project, case, "--no-interpolate", profiles=[])
     service = ((raw or {}).get("services") or {}).get(case.get("service", "openclaw-gateway")) or {}
     profiles = (service.get("profiles") or [])[:1]
