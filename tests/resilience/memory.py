@@ -33,7 +33,7 @@ SETTLE_SECONDS = 30.0
 
 
 class NoCgroup(Exception):
-    """No memory cgroup can be created here; the text says why."""
+    """Error if no memory cgroup can be created here. Its text gives the reason."""
 
 
 class MemoryCgroup:

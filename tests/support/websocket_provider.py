@@ -53,11 +53,11 @@ class Socket:
         _LOOP.run(self.connection.send(message))
 
     def recv(self, **options: Any) -> Any:
-        """Return the next message."""
+        """Wait for the next message. Return it."""
         return _LOOP.run(asyncio.wait_for(self.connection.recv(**options), SECONDS))
 
     def event(self) -> dict[str, Any]:
-        """Return the next message, parsed."""
+        """Wait for the next message. Return it, parsed from JSON."""
         return dict(json.loads(self.recv()))
 
     def __iter__(self) -> Iterator[Any]:

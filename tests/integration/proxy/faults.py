@@ -312,7 +312,7 @@ class Witness:
         self.running_now.set()
 
     def client_disconnected(self, _: object) -> None:
-        """Count one client."""
+        """Count one disconnected client."""
         with self._changed:
             self.gone += 1
             self._changed.notify_all()

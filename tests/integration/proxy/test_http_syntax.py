@@ -415,7 +415,7 @@ def test_refusals_are_counted(proxy):
     for _ in range(30):
         send(proxy, b"GET ftp://www.example.com/ HTTP/1.1\r\nHost: www.example.com\r\n\r\n", "build")
     assert counted() == before + 30
-    assert len([row for row in proxy.denials() if row.class_name == "build"]) == 10  # Other denials are summarised.
+    assert len([row for row in proxy.denials() if row.class_name == "build"]) == 10  # The proxy summarises the others.
 
 
 # ── responses ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -649,7 +649,7 @@ def test_field_that_servers_read_as_framing_is_refused(proxy, origin, name):
     answer = send(proxy, get(origin, name + b": " + value + b"\r\n", method=POST), "gateway")
     assert status_of(answer) == 400 and len(origin.received) == received
     rows = new_denials(proxy, known)
-    # More than ten denials with one code, one reason and an unknown destination are summarised.
+    # The proxy summarises more than ten denials with the same code and reason and an unknown destination.
     assert [row.reason.partition(": ")[2][:24] for row in rows] == ["a header's name is one t"]
 
 

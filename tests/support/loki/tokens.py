@@ -21,7 +21,7 @@ TOKEN_NAMES = {"string": "STRING", "name": "IDENTIFIER", "number": "NUMBER", "du
 
 
 class LogQLError(ValueError):
-    """Invalid query; the text is the body of the 400 response."""
+    """Error for an invalid query. Its text is the body of the 400 response."""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ class Pairs(list[tuple[str, Value]]):
 
 
 class RequestError(ValueError):
-    """The request cannot be parsed; the text is Loki's message."""
+    """Error for a request that cannot be parsed. Its text is Loki's message."""
 
 
 @dataclass
