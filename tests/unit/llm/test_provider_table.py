@@ -242,9 +242,14 @@ def take_events(events: Iterable[Any], sdk: SdkResult) -> None:
             take_response(event.response, sdk)
 
 
+def calls_in(response: Any) -> list[tuple[str, Any]]:
+    """Return the tool calls in a response of Responses or of the Realtime API."""
+    return [(item.name, json.loads(item.arguments)) for item in response.output if item.type == "function_call"]
+
+
 def take_response(response: Any, sdk: SdkResult) -> None:
     sdk.usage, sdk.reasons, sdk.text = of_responses(response.usage), (str(response.status),), response.output_text
-    sdk.calls = [(item.name, json.loads(item.arguments)) for item in response.output if item.type == "function_call"]
+    sdk.calls = calls_in(response)
 
 
 def replayed_openai(host: str, base: str, reply: Callable[[str], Reply]) -> Callable[[Ask], openai.OpenAI]:
@@ -287,7 +292,7 @@ def take_realtime(response: Any, sdk: SdkResult) -> None:
     usage = response.usage
     sdk.usage = Usage(usage.input_tokens, usage.output_tokens, usage.input_token_details.cached_tokens)
     sdk.reasons = (response.status,)
-    sdk.calls = [(item.name, json.loads(item.arguments)) for item in response.output if item.type == "function_call"]
+    sdk.calls = calls_in(response)
 
 
 def ask_transcriptions(ask: Ask, sdk: SdkResult) -> None:
