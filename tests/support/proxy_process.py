@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import functools
 import json
 import os
 import random
@@ -11,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -28,18 +31,37 @@ PROVIDERS = ("api.anthropic.com", "api.openai.com")
 SITES = ("www.example.com", "packages.example.com")
 
 
-def free_ports(number: int) -> list[int]:
-    """Return distinct ports that are free at the moment.
+_taken: set[int] = set()
 
-    They are below 32768, because the kernel could give a higher port to a client before the proxy listens.
+
+def free_ports(number: int) -> list[int]:
+    """Return distinct ports that are free, and that no test process of this user gets while this process runs.
+
+    They are below 32768, because the kernel could give a higher port to a client before the proxy listens. Another
+    process can choose the same port before the proxy listens on it, so each port is locked in a file.
     """
+    lock = _port_locks()
     ports: list[int] = []
     while len(ports) < number:
         port = random.randrange(10_000, 32_768)
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            if port not in ports:
+        if port in _taken:
+            continue
+        with contextlib.suppress(OSError):
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+            _taken.add(port)
+            with socket.create_server(("127.0.0.1", port)):
                 ports.append(port)
     return ports
+
+
+@functools.cache
+def _port_locks() -> int:
+    """Return the open file whose byte N is locked by the process that uses port N.
+
+    The file stays open: a process loses its locks when it closes the file, or when it ends.
+    """
+    path = Path(tempfile.gettempdir(), f"openclaw-egress-test-ports-{os.getuid()}")
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
 def policy_for(ports: dict[str, int], provider_ports: Sequence[int]) -> str:
