@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import statistics
 import threading
@@ -25,10 +26,14 @@ _numbers = itertools.count(1)
 
 @dataclass
 class Load:
-    """Calls by number. ``responded`` has the milliseconds until the complete response of a call."""
+    """Calls by number.
+
+    ``started`` has the number by the SHA-256 of the request's body, ``responded`` the milliseconds until the complete
+    response.
+    """
 
     proxy: RunningProxy
-    started: list[int] = field(default_factory=list)
+    started: dict[str, int] = field(default_factory=dict)
     responded: dict[int, float] = field(default_factory=dict)
     failed: dict[int, str] = field(default_factory=dict)
 
@@ -63,10 +68,11 @@ class Load:
         """Make one call, streamed or plain. Return whether the response was complete."""
         number = next(_numbers)
         body = llm_calls.message(number, stream=number % 2 > 0, more=more)
-        self.started.append(number)
+        request = http.build_request("POST", self.proxy.url("api.anthropic.com", "/v1/messages"), json=body)
+        self.started[hashlib.sha256(request.read()).hexdigest()] = number
         began = time.perf_counter()
         try:
-            answer = http.post(self.proxy.url("api.anthropic.com", "/v1/messages"), json=body)
+            answer = http.send(request)
         except httpx.HTTPError as error:
             self.failed[number] = type(error).__name__
             return False

@@ -1145,7 +1145,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def handle_any(self) -> None:
         began = time.time()
-        raw = self.read_body()
+        raw, whole = self.read_body()
         split = urllib.parse.urlsplit(self.path)
         headers = {name.lower(): value for name, value in self.headers.items()}
         host = urllib.parse.urlsplit("//" + headers.get("host", "")).hostname or ""
@@ -1157,22 +1157,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             value = parsed if isinstance(parsed, dict) else {}
         query = dict(urllib.parse.parse_qsl(split.query))
         request = Request(self.command, host, split.path, query, headers, body, value)
-        self.send_answer(request, answer(request), hashlib.sha256(raw).hexdigest(), len(raw), began)
-
-    do_GET = do_POST = do_PUT = do_HEAD = do_DELETE = do_OPTIONS = handle_any
-
-    def read_body(self) -> bytes:
-        if "chunked" in self.headers.get("transfer-encoding", "").lower():
-            parts = []
-            while size := int(self.rfile.readline().split(b";")[0] or b"0", 16):
-                parts.append(self.rfile.read(size))
-                self.rfile.readline()
-            while self.rfile.readline().strip():
-                pass
-            return b"".join(parts)
-        return self.rfile.read(int(self.headers.get("content-length") or 0))
-
-    def send_answer(self, request: Request, reply: Answer, sha256: str, size: int, began: float) -> None:
+        reply = answer(request)
         entry: Json = {
             "time": began,
             "method": request.method,
@@ -1183,9 +1168,42 @@ class Handler(http.server.BaseHTTPRequestHandler):
             "usage": reply.usage,
             "stream": reply.stream,
             "request_header_names": sorted(request.headers),
-            "request_body_sha256": sha256,
-            "request_bytes": size,
+            "request_body_sha256": hashlib.sha256(raw).hexdigest(),
+            "request_bytes": len(raw),
         }
+        if whole:
+            self.send_answer(request, reply, entry)
+        else:
+            # A provider does not respond to a request that it has not received completely.
+            self.close_connection = True
+            self.server.note(entry | {"status": 0, "outcome": "request_cut"})
+
+    do_GET = do_POST = do_PUT = do_HEAD = do_DELETE = do_OPTIONS = handle_any
+
+    def read_body(self) -> tuple[bytes, bool]:
+        """Return the body of the request, and whether the client sent it completely."""
+        try:
+            if "chunked" in self.headers.get("transfer-encoding", "").lower():
+                return self.read_chunks()
+            length = int(self.headers.get("content-length") or 0)
+            data = self.rfile.read(length)
+        except OSError:
+            return b"", False
+        return data, len(data) == length
+
+    def read_chunks(self) -> tuple[bytes, bool]:
+        parts: list[bytes] = []
+        while line := self.rfile.readline():
+            size = int(line.split(b";")[0], 16)
+            if not size:
+                while line.strip():
+                    line = self.rfile.readline()
+                return b"".join(parts), bool(line)
+            parts.append(self.rfile.read(size))
+            self.rfile.readline()
+        return b"".join(parts), False
+
+    def send_answer(self, request: Request, reply: Answer, entry: Json) -> None:
         sent = Sent()
         try:
             self.send_pieces(request, reply, sent, entry)
