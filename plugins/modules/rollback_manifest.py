@@ -45,6 +45,12 @@ options:
     description:
       - Absolute path of a file, directory or symbolic link. The content of a directory is not recorded.
     type: path
+  paths:
+    description:
+      - Several paths, with V(recorded), V(written) or V(forgotten). The manifest is written once for all of them.
+    type: list
+    elements: path
+    version_added: 0.1.0
   kind:
     description: Kind of an item that is not a path.
     type: str
@@ -72,6 +78,11 @@ EXAMPLES = r"""
   openclaw.egress.rollback_manifest:
     state: written
     path: /home/openclaw/openclaw/.env
+
+- name: Record several files in one run of the module
+  openclaw.egress.rollback_manifest:
+    state: recorded
+    paths: [/home/openclaw/openclaw/.env, /home/openclaw/openclaw/compose.yml]
 
 - name: Restore the file
   openclaw.egress.rollback_manifest:
@@ -156,42 +167,67 @@ def restore(module: AnsibleModule, manifest: Manifest, path: str, result: dict[s
     manifest.save()
 
 
+def absolute(path: str) -> str:
+    """Return the path in its normal form. Raise an error if it is relative."""
+    if not os.path.isabs(path):
+        raise ManifestError("path must be absolute, and %s is not" % path)
+    return os.path.normpath(path)
+
+
+def change(module: AnsibleModule, manifest: Manifest, items: list[tuple[str, str]], result: dict[str, Any]) -> None:
+    """Record the items, mark them as written or forget them, and write the manifest once if one of them changed."""
+    state = module.params["state"]
+    before: dict[str, Any] = {}
+    after: dict[str, Any] = {}
+    for kind, name in items:
+        key = key_of(kind, name)
+        item = dict(manifest.items.get(key, {}))
+        if state == "written" and module.check_mode and not item:
+            result["changed"] = True
+            continue
+        if state == "recorded":
+            changed = manifest.record(kind, name, module.params["data"])
+        elif state == "written":
+            changed = manifest.wrote(name)
+        else:
+            changed = manifest.forget(kind, name)
+        if changed:
+            result["changed"] = True
+            before[name], after[name] = public(item), public(manifest.items.get(key, {}))
+    if before and not module.check_mode:
+        manifest.save()
+    if before and module._diff:
+        if module.params["paths"] is None:
+            before, after = before[items[0][1]], after[items[0][1]]
+        result["diff"] = {"before": before, "after": after}
+
+
 def run(module: AnsibleModule) -> dict[str, Any]:
     params = module.params
-    state, path = params["state"], params["path"]
-    if path and not os.path.isabs(path):
-        raise ManifestError("path must be absolute, and %s is not" % path)
-    kind, name = ("path", os.path.normpath(path)) if path else (params["kind"], params["name"])
-    if state in ("written", "restored") and kind != "path":
+    state = params["state"]
+    kind, several = params["kind"], params["paths"] is not None
+    paths = params["paths"] if several else [params["path"]] if params["path"] else []
+    items = [(kind, params["name"])] if kind else [("path", absolute(path)) for path in paths]
+    given = items or several
+    if state in ("written", "restored") and (kind or not given):
         raise ManifestError(
             "state=%s needs path; undo other kinds of items (here: %s) in the role, then call state=forgotten"
             % (state, kind or "none")
         )
-    if state in ("recorded", "forgotten") and not kind:
-        raise ManifestError("state=%s needs path, or kind and name" % state)
+    if state in ("recorded", "forgotten") and not given:
+        raise ManifestError("state=%s needs path, paths, or kind and name" % state)
+    if state in ("restored", "read") and several:
+        raise ManifestError("state=%s takes no paths; give one path" % state)
     manifest = Manifest(params["manifest"])
-    before = dict(manifest.items[key_of(kind, name)]) if kind and key_of(kind, name) in manifest.items else {}
     result: dict[str, Any] = {"changed": False}
     if state == "restored":
-        restore(module, manifest, name, result)
-    elif state == "written" and module.check_mode and not before:
-        result["changed"] = True
-    elif state in ("recorded", "written", "forgotten"):
-        if state == "recorded":
-            result["changed"] = manifest.record(kind, name, params["data"])
-        elif state == "written":
-            result["changed"] = manifest.wrote(name)
-        else:
-            result["changed"] = manifest.forget(kind, name)
-        if module._diff and result["changed"]:
-            after = manifest.items.get(key_of(kind, name), {})
-            result["diff"] = {"before": public(before), "after": public(after)}
-        if result["changed"] and not module.check_mode:
-            manifest.save()
-    else:
+        restore(module, manifest, items[0][1], result)
+    elif state == "read":
         result["entries"] = [public(item) for _key, item in sorted(manifest.items.items())]
-    if kind:
-        result["item"] = public(manifest.items.get(key_of(kind, name), {}))
+    else:
+        change(module, manifest, items, result)
+    if items and not several:
+        result["item"] = public(manifest.items.get(key_of(*items[0]), {}))
     result["exists"] = manifest.exists
     return result
 
@@ -205,12 +241,13 @@ def main() -> None:
                 "required": True,
             },
             "path": {"type": "path"},
+            "paths": {"type": "list", "elements": "path"},
             "kind": {"type": "str", "choices": ["image", "network", "ufw_rule", "openclaw_config", "other"]},
             "name": {"type": "str"},
             "data": {"type": "dict", "default": {}},
             "manifest": {"type": "path", "default": "/var/lib/openclaw-egress/manifest.json"},
         },
-        mutually_exclusive=[("path", "kind"), ("path", "name")],
+        mutually_exclusive=[("path", "paths", "kind"), ("path", "paths", "name")],
         required_together=[("kind", "name")],
         supports_check_mode=True,
     )

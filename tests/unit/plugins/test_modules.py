@@ -203,6 +203,32 @@ def test_rollback_manifest_records_entries_that_are_not_paths(tmp_path):
     assert call("rollback_manifest", state="read", manifest=arguments["manifest"])["entries"] == []
 
 
+def test_rollback_manifest_records_all_of_several_paths_or_none(env, tmp_path):
+    manifest, new = str(tmp_path / "lib/manifest.json"), tmp_path / "new"
+
+    def items(state, *paths, **arguments):
+        return call(
+            "rollback_manifest", state=state, paths=[str(path) for path in paths], manifest=manifest, **arguments
+        )
+
+    assert items("recorded", env, new, check=True)["changed"]
+    assert not (tmp_path / "lib").exists()
+    assert items("recorded", env, new)["changed"]
+    assert not items("recorded", env, new)["changed"]
+    new.write_text("ours")
+    result = items("written", env, new)
+    assert result["changed"] and "item" not in result
+    assert not items("written", env, new)["changed"]
+    names = [item["name"] for item in call("rollback_manifest", state="read", manifest=manifest)["entries"]]
+    assert names == sorted([str(env), str(new)])
+    assert items("forgotten", env, new)["changed"]
+    assert call("rollback_manifest", state="read", manifest=manifest)["entries"] == []
+    assert not items("recorded")["changed"]
+    assert "takes no paths" in items("restored", env)["msg"]
+    assert "must be absolute" in items("recorded", env, "relative")["msg"]
+    assert call("rollback_manifest", state="read", manifest=manifest)["entries"] == []
+
+
 def test_rollback_manifest_refuses_a_damaged_manifest(tmp_path):
     (tmp_path / "manifest.json").write_text('{"version": 1, "it')
     result = call("rollback_manifest", state="recorded", path="/etc/hostname", manifest=str(tmp_path / "manifest.json"))
