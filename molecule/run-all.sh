@@ -38,7 +38,7 @@ finished() {
 # These tests need no lab. They use the time in which the lab and the scenarios wait, at a lower priority, so that the scenarios
 # are not slowed down. Their timeout is therefore longer.
 playbooks_began=$SECONDS playbooks_log=build/playbooks.log
-nice -n 5 python -m pytest --timeout 1200 --numprocesses auto --dist worksteal --durations 15 tests/playbooks molecule/lab \
+nice -n 10 python -m pytest --timeout 1200 --numprocesses auto --dist worksteal --durations 15 tests/playbooks molecule/lab \
   >"$playbooks_log" 2>&1 </dev/null &
 playbooks=$!
 # Create the lab here, not only in a scenario's `create`, so that its progress is visible. A lab that is up is only checked.
