@@ -18,6 +18,7 @@ PLACES = (
     "CHANGELOG.md",
     "changelogs/fragments",
     "CONTRIBUTING.md",
+    "docs/operations.md",
     "roles",
     "playbooks",
     "plugins",
@@ -68,7 +69,7 @@ def unknown_in(words: str) -> str | None:
     except ValueError:
         line = words.split()
     for word in line:
-        if word.startswith("-"):
+        if word.startswith("-") and word != "-":  # A hyphen alone is standard input.
             known = {option for param in command.params for option in (*param.opts, *param.secondary_opts)}
             if word.split("=")[0] not in known | {"--help", "-h"}:
                 return word

@@ -386,6 +386,7 @@ def by_itself(
     *,
     head: tuple[int, str] | None = None,
     is_signed: SignatureCheck | None = None,
+    needs_signature: bool = True,
 ) -> Report:
     """Check lines that come without a ledger.
 
@@ -393,7 +394,8 @@ def by_itself(
         source: name of the file, for messages.
         lines: all lines of one instance, in any order.
         head: number and hash of a line that must be present, from a checkpoint in the log or in ``/metrics``.
-        is_signed: the check of signatures; at least one checkpoint must then be signed.
+        is_signed: the check of signatures.
+        needs_signature: whether at least one checkpoint must be signed, if ``is_signed`` is given.
     """
     links = _Links()
     bodies = _Bodies()
@@ -420,7 +422,7 @@ def by_itself(
             checkpoints.append((sealed["seq"], seq, str(sealed.get(semconv.CHECKPOINT_HASH))))
         findings += bodies.take(sealed, line.text)
         findings += signatures.take(sealed)
-    findings += signatures.rest(required=True)
+    findings += signatures.rest(required=needs_signature)
     findings += (Finding(FindingCode.FOREIGN, seq, seq, why) for seq, why in suspects)
     chosen, duplicates, more = _chosen(links)
     findings += more

@@ -66,6 +66,7 @@ class Report:
             ``local``, ``dropped``, or ``pruned`` (from the spool, after the destination acknowledged them).
         last_seq, last_hash: number and hash of the newest line of the range.
         signed_seq: number of the newest line that a valid signature covers; 0 without one, None without a key.
+        restored: numbers of the lines after which the spool continues from a backup.
     """
 
     source: str
@@ -76,6 +77,7 @@ class Report:
     last_seq: int
     last_hash: str
     signed_seq: int | None = None
+    restored: tuple[int, ...] = ()
     findings: tuple[Finding, ...]
 
     def as_json(self) -> dict[str, object]:
@@ -89,5 +91,6 @@ class Report:
             "last_seq": self.last_seq,
             "last_hash": self.last_hash,
             "signed_seq": self.signed_seq,
+            "restored": list(self.restored),
             "findings": [finding.as_json() for finding in self.findings],
         }

@@ -14,6 +14,7 @@ import typer
 from openclaw_egress import __version__
 from openclaw_egress.cli import (
     audit,
+    backup,
     ca,
     dead_letters,
     denials,
@@ -72,6 +73,7 @@ run.register(app)
 records.register(app)
 denials.register(app)
 audit.register(app)
+backup.register(app)
 export.register(app)
 dead_letters.register(app)
 usage.register(app)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import os
 import sys
@@ -18,6 +17,7 @@ import typer
 
 from openclaw_egress.audit.chain import GONE, ChainLine, Ledger, LedgerRow, SignatureCheck, against_ledger, by_itself
 from openclaw_egress.audit.findings import Finding, FindingCode, Report
+from openclaw_egress.audit.restored import branches, lines_of_spool
 from openclaw_egress.audit.stores import store_at
 from openclaw_egress.cli.formatting import BAD_INPUT, NEGATIVE, print_error, print_json
 from openclaw_egress.cli.records import Since, Until, moment
@@ -74,11 +74,11 @@ def audit(
         ),
     ] = None,
     key: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             metavar="KEY",
-            help="Check signatures with this public key, as `egress ca show` prints it. "
-            "Default: the key in EGRESS_STATE_DIR; with --file none.",
+            help="Check signatures with this public key, as `egress ca show` prints it. Give it again for each key of "
+            "a restored instance. Default: the keys of the spool in EGRESS_STATE_DIR; with --file none.",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
@@ -92,18 +92,14 @@ def audit(
     since_ns = None if since is None else moment("--since", since)
     until_ns = None if until is None else moment("--until", until)
     if file is not None:
-        reports = [by_itself(str(file), _lines_of(file), head=_expected(expect), is_signed=_check_of(key))]
+        reports = [by_itself(str(file), _lines_of(file), head=_expected(expect), is_signed=_check_of(key or []))]
     elif expect is not None:
         print_error("--expect needs --file: the spool has the hash of every line")
         raise typer.Exit(BAD_INPUT)
     else:
         settings = Settings.load()
-        public = settings.state_dir / PUBLIC_FILE
-        if key is None and public.is_file():
-            key = public.read_text(errors="replace")
-        is_signed = _check_of(key)
         try:
-            reports = list(_reports(settings, store, since_ns, until_ns, is_signed))
+            reports = list(_reports(settings, store, since_ns, until_ns, key))
         except EgressError as error:
             _publish_failure(settings, error)
             raise
@@ -145,21 +141,32 @@ def _publish_failure(settings: Settings, error: EgressError) -> None:
             last_audit.write_failure(settings.state_dir, str(error), time.time())
 
 
-def _check_of(key: str | None) -> SignatureCheck | None:
-    """Return a function that verifies signatures of checkpoints with a public key; None without a key.
+def _check_of(keys: Sequence[str]) -> SignatureCheck | None:
+    """Return a function that verifies signatures of checkpoints with any of these public keys; None without a key.
 
     Raises:
-        SigningError: the text is not a public key.
+        SigningError: a text is not a public key.
     """
-    return None if key is None else functools.partial(is_signed, read_public_key(key))
+    found = [read_public_key(key) for key in dict.fromkeys(keys)]
+    if not found:
+        return None
+    return lambda signature, seq, digest: any(is_signed(key, signature, seq, digest) for key in found)
+
+
+def _keys_of(settings: Settings, reader: SpoolReader) -> list[str]:
+    """Return the public key of the instance, and those of the instances whose backups it restored."""
+    public = settings.state_dir / PUBLIC_FILE
+    own = [public.read_text(errors="replace").strip()] if public.is_file() else []
+    return own + [restore.key for restore in reader.restores() if restore.key]
 
 
 def _reports(
-    settings: Settings, store: str | None, since_ns: int | None, until_ns: int | None, signed: SignatureCheck | None
+    settings: Settings, store: str | None, since_ns: int | None, until_ns: int | None, keys: list[str] | None
 ) -> Iterator[Report]:
     """Audit the spool and the destination, if there is one. Yield a report on each."""
     url = settings.logs_endpoint if store is None else "" if store == "none" else store
     with SpoolReader(settings.spool_path) as reader:
+        signed = _check_of(_keys_of(settings, reader) if keys is None else keys)
         ledger = _ledger_of(reader, since_ns, until_ns)
         own = against_ledger(
             f"spool {settings.spool_path}",
@@ -170,15 +177,16 @@ def _reports(
             is_signed=signed,
         )
         damage = tuple(Finding(FindingCode.SPOOL, 0, 0, problem) for problem in ledger.problems)
-        yield replace(own, findings=(*damage, *own.findings))
+        restored = tuple(restore.seq for restore in reader.restores())
+        yield replace(own, findings=(*damage, *own.findings), restored=restored)
         if not url:
             return
         place = store_at(url, os.environ)
         # Also read later times than those in the ledger, because somebody may have forged lines.
-        lines = (
-            place.lines(reader.instance_id, ledger.earliest_ns, ledger.latest_ns + _MARGIN_NS) if len(ledger) else []
-        )
+        end_ns = ledger.latest_ns + _MARGIN_NS
+        lines = lines_of_spool(place, reader, ledger, end_ns) if len(ledger) else []
         yield against_ledger(place.name, ledger, lines, later=reader.digest, is_signed=signed)
+        yield from branches(place, reader, ledger, end_ns, signed)
 
 
 def _ledger_of(reader: SpoolReader, since_ns: int | None, until_ns: int | None) -> Ledger:
@@ -240,6 +248,8 @@ def _print(report: Report) -> None:
     if report.signed_seq is not None:
         signed = f"signed up to line {report.signed_seq}" if report.signed_seq else "no signed checkpoint yet"
         typer.echo(f"  {signed}")
+    for seq in report.restored:
+        typer.echo(f"  restored from a backup after line {seq} (`egress records --event spool` shows who and why)")
     for finding in report.findings[:MAX_SHOWN]:
         where = f"lines {finding.lines}: " if finding.first else ""
         typer.echo(f"  {finding.code:<12} {where}{escape(finding.detail)}")

@@ -135,7 +135,7 @@ def retry(
         times = [(letter.seq, letter.time_ns) for letter in chosen]
         if old := _too_old(reader, settings, times):
             print_error(f"warning: {_old_lines(old, len(times))}; they then become dead letters again")
-        _give(reader, Action.RETRY, [letter.seq for letter in chosen], _signed(why, by), as_json=as_json)
+        _give(reader, Action.RETRY, [letter.seq for letter in chosen], signed_reason(why, by), as_json=as_json)
 
 
 @app.command()
@@ -160,7 +160,7 @@ def drop(
             freed = size(sum(letter.size for letter in chosen))
             _bad(f"this deletes {len(chosen)} dead letters ({freed}) for good; add --yes to confirm")
         text = why or f"the destination refused them ({_counts(chosen)})"
-        _give(reader, Action.DROP, [letter.seq for letter in chosen], _signed(text, by), as_json=as_json)
+        _give(reader, Action.DROP, [letter.seq for letter in chosen], signed_reason(text, by), as_json=as_json)
 
 
 def resend(
@@ -185,7 +185,7 @@ def resend(
                 f"{_old_lines(refused, len(times))}, so they would become dead letters. Name only the others, or add "
                 "--old if the limits of the destination permit them"
             )
-        _give(reader, Action.RESEND, [seq for seq, _ in times], _signed(why, by), as_json=as_json)
+        _give(reader, Action.RESEND, [seq for seq, _ in times], signed_reason(why, by), as_json=as_json)
 
 
 # ── the named lines ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -301,7 +301,7 @@ def _bad(problem: str) -> NoReturn:
 # ── the command file ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _signed(why: str | None, by: str | None) -> str:
+def signed_reason(why: str | None, by: str | None) -> str:
     """Return the user and the reason of a command, for its record."""
     uid = os.getuid()
     if by is None:

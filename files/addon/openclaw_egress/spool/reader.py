@@ -35,6 +35,7 @@ from openclaw_egress.spool.schema import (
     CLOCK_SET_BACK,
     KEPT,
     PRUNED_SEQ,
+    RESTORED,
     ROW_BYTES,
     SpoolError,
     check_schema,
@@ -116,6 +117,17 @@ class Audit:
     last_seq: int
     last_hash: str
     problems: tuple[str, ...]
+
+
+class Restore(NamedTuple):
+    """A restoration of this spool: the backup's newest line, and the instance that wrote the lines up to it."""
+
+    seq: int
+    instance_id: str
+    key: str
+    """Public signing key of that instance; empty if the backup had none."""
+    begin_ns: int
+    """Time of the backup's newest line, or of the instance's creation, in Unix nanoseconds."""
 
 
 class Brief(NamedTuple):
@@ -435,6 +447,12 @@ class SpoolReader:
         with spool_errors(self.path):
             keys = self._read().execute("SELECT key FROM meta WHERE key GLOB ?", (CLOCK_SET_BACK + "*",))
             return {int(key.removeprefix(CLOCK_SET_BACK)) for (key,) in keys}
+
+    def restores(self) -> list[Restore]:
+        """Return the restorations of this spool from backups, the oldest first."""
+        with spool_errors(self.path):
+            rows = self._read().execute("SELECT key, value FROM meta WHERE key GLOB ?", (RESTORED + "*",)).fetchall()
+        return sorted(Restore(int(key.removeprefix(RESTORED)), **json.loads(value)) for key, value in rows)
 
     def pruned_seq(self) -> int:
         """Return the number of the newest line that the spool pruned; 0 if it has pruned none."""

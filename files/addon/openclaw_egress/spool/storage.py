@@ -88,7 +88,7 @@ class Storage:
         self.dirty = False
         """Whether committed data may not be on the disk yet."""
         self._logged: dict[int, tuple[str, float]] = {}
-        self._lock_file = _lock_exclusively(path)
+        self._lock_file = lock_exclusively(path)
         try:
             create_file(path)
             self.db = self._connect()
@@ -195,7 +195,7 @@ class Storage:
             self._logged[level] = (text, now)
 
 
-def _lock_exclusively(path: Path) -> int:
+def lock_exclusively(path: Path) -> int:
     """Lock ``<path>.lock`` until this process ends. Return its descriptor.
 
     Raises:

@@ -1,0 +1,67 @@
+"""The lines of a restored spool at a destination.
+
+Until its restoration another instance wrote the spool's lines. That instance may have written further lines after the
+backup: the destination has them, the restored spool does not. They are a second branch of the chain, which is checked
+by itself: each of its lines must follow from the newest line of the backup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from openclaw_egress.audit.chain import ChainLine, Ledger, SignatureCheck, by_itself, head_of
+from openclaw_egress.audit.findings import Finding, FindingCode, Report
+from openclaw_egress.audit.stores import Store
+from openclaw_egress.recording.hash_chain import GENESIS
+from openclaw_egress.spool.reader import Restore, SpoolReader
+
+
+def lines_of_spool(store: Store, reader: SpoolReader, ledger: Ledger, end_ns: int) -> Iterator[ChainLine]:
+    """Yield the lines of the spool's instances, without those that a previous instance wrote after a backup."""
+    for restore in reader.restores():
+        if restore.seq >= ledger.first:
+            for line in store.lines(restore.instance_id, ledger.earliest_ns, end_ns):
+                sealed = head_of(line.text)
+                if sealed is None or sealed["seq"] <= restore.seq:
+                    yield line
+    yield from store.lines(reader.instance_id, ledger.earliest_ns, end_ns)
+
+
+def branches(
+    store: Store, reader: SpoolReader, ledger: Ledger, end_ns: int, is_signed: SignatureCheck | None
+) -> Iterator[Report]:
+    """Yield a report for each restoration in the audited range, if the previous instance wrote lines after the backup.
+
+    Lines after the newest signed checkpoint of a branch can be forged, as in an exported file.
+    """
+    for restore in reader.restores():
+        if not ledger.first <= restore.seq + 1 <= ledger.last:
+            continue
+        strays: list[int] = []
+        lines = _branch(store, reader, restore, end_ns, strays)
+        report = by_itself(
+            f"{store.name}: lines that instance {restore.instance_id} wrote after the backup, which the restored spool "
+            "does not have",
+            lines,
+            is_signed=is_signed,
+            needs_signature=False,
+        )
+        foreign = [
+            Finding(FindingCode.FOREIGN, seq, seq, "it does not follow from the newest line of the backup")
+            for seq in strays
+        ]
+        if report.last_seq > restore.seq or report.findings:
+            yield replace(report, findings=(*foreign, *report.findings))
+
+
+def _branch(store: Store, reader: SpoolReader, restore: Restore, end_ns: int, strays: list[int]) -> Iterator[ChainLine]:
+    """Yield the lines from the backup's newest line on. Add a next line that does not follow from it to ``strays``."""
+    newest = reader.digest(restore.seq) if restore.seq else bytes.fromhex(GENESIS)
+    for line in store.lines(restore.instance_id, restore.begin_ns, end_ns):
+        sealed = head_of(line.text)
+        if sealed is None or sealed["seq"] < restore.seq:
+            continue  # The check against the ledger reads this line.
+        if sealed["seq"] == restore.seq + 1 and newest is not None and sealed["prev"] != newest.hex():
+            strays.append(restore.seq + 1)
+        yield line

@@ -1,0 +1,419 @@
+"""Backups of a spool, and their restoration.
+
+A backup is one SQLite file: the spool as of one moment, without exchanges in progress, and the table ``backup_files``
+with files of the state directory. `meta` has the key ``backup``. Without ``keys`` it contains the public signing key
+only; with ``keys`` also the private signing key, and the CA if the state directory holds it.
+
+A restored spool is a new instance. The previous instance may have written further lines after the backup, with the
+numbers that the restored spool would give to its own. Therefore the restored spool gets a new instance ID, continues
+the chain with a line that names the restoration, and stores the previous ID in ``meta`` (``restored_SEQ``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import sqlite3
+import stat
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import BinaryIO
+
+from openclaw_egress import certificates
+from openclaw_egress.recording import semconv
+from openclaw_egress.recording.otlp import make_resource
+from openclaw_egress.recording.records import EventRecord, lines_of
+from openclaw_egress.settings import Settings
+from openclaw_egress.signatures import KEY_FILE, PUBLIC_FILE
+from openclaw_egress.spool.ledger import Ledger
+from openclaw_egress.spool.reader import SpoolReader
+from openclaw_egress.spool.rows import LOCAL, PENDING
+from openclaw_egress.spool.schema import RESTORED, SpoolError, connect, connect_read_only, spool_errors, who_may
+from openclaw_egress.spool.storage import Storage, lock_exclusively
+
+BACKUP = "backup"
+"""Key in ``meta`` of a backup: when it was made."""
+_UNFINISHED = ".unfinished"
+_MAGIC = b"SQLite format 3\0"
+_NO_BACKUP = "this is not a backup; name a file of `egress backup`"
+_SIDE_FILES = ("-wal", "-shm", "-journal", ".lock")
+_MODES = {KEY_FILE: 0o400, PUBLIC_FILE: 0o444, f"ca/{certificates.ROOT_CERT_FILE}": 0o644}
+"""Modes of the restored files; 0600 for others."""
+_KEYS = (
+    KEY_FILE,
+    f"ca/{certificates.ISSUING_FILE}",
+    f"ca/{certificates.ROOT_CERT_FILE}",
+    f"root/{certificates.ROOT_KEY_FILE}",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A new backup, or a restored one: the newest line, the instance, and the names of the contained files."""
+
+    seq: int
+    digest: str
+    instance_id: str
+    open_exchanges: int
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """A restored spool: what the backup contained, the new instance, new files, and the file of the replaced spool."""
+
+    backup: Made
+    instance_id: str
+    files: tuple[str, ...]
+    aside: Path | None
+
+
+# ── backup ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def back_up(settings: Settings, target: Path, *, keys: bool) -> Made:
+    """Write a consistent copy of the spool to a new file, also while the proxy writes.
+
+    Raises:
+        SpoolError: the spool or a key cannot be read, or the file exists or cannot be written.
+    """
+    if os.path.lexists(target):
+        raise SpoolError(f"{target} exists already: name another file")
+    with SpoolReader(settings.spool_path):  # Refuse a file that is not a spool, with a remedy.
+        pass
+    files = dict(_files_of(settings, keys=keys))
+    with _unfinished(target) as (copy, descriptor):
+        with contextlib.closing(connect_read_only(settings.spool_path)) as spool, spool_errors(target):
+            spool.execute("PRAGMA query_only = OFF")  # SQLite refuses VACUUM INTO otherwise; the file stays read-only.
+            spool.execute("VACUUM INTO ?", (str(copy),))
+        with contextlib.closing(sqlite3.connect(copy, isolation_level=None)) as db, spool_errors(target):
+            made = _complete(db, files)
+        os.fsync(descriptor)
+        try:
+            os.link(copy, target, follow_symlinks=False)  # Unlike a rename, a link replaces nothing.
+            _sync_directory(target.parent)
+        except OSError as error:
+            raise SpoolError(f"{target}: {error.strerror}; name a file in a local file system") from None
+    return made
+
+
+def _files_of(settings: Settings, *, keys: bool) -> Iterator[tuple[str, bytes]]:
+    for name in (PUBLIC_FILE, *(_KEYS if keys else ())):
+        if name.startswith(("ca/", "root/")) and settings.ca_dir is not None:
+            continue  # The operator keeps this CA elsewhere.
+        file = settings.state_dir / name
+        try:
+            yield name, file.read_bytes()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise SpoolError(f"{file}: {error.strerror}; {who_may(file)}") from None
+
+
+def _complete(db: sqlite3.Connection, files: dict[str, bytes]) -> Made:
+    """Turn a copy of the spool into a backup: without exchanges in progress, with the files. Return what it is."""
+    db.execute("PRAGMA journal_mode = MEMORY")
+    db.execute("PRAGMA secure_delete = ON")
+    db.execute("BEGIN")
+    open_exchanges = db.execute("SELECT count(*) FROM exchanges").fetchone()[0]
+    # The running proxy records these exchanges itself. A restored journal would record them again, as interrupted.
+    db.execute("DELETE FROM chunks")
+    db.execute("DELETE FROM exchanges")
+    db.execute("DROP TABLE IF EXISTS backup_files")
+    db.execute("CREATE TABLE backup_files (name TEXT PRIMARY KEY, content BLOB NOT NULL) WITHOUT ROWID")
+    db.executemany("INSERT INTO backup_files VALUES (?, ?)", files.items())
+    db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (BACKUP, time.time_ns()))
+    db.execute("COMMIT")
+    return _describe(db, open_exchanges)
+
+
+def _describe(db: sqlite3.Connection, open_exchanges: int = 0) -> Made:
+    last = db.execute("SELECT seq, hash FROM ledger ORDER BY seq DESC LIMIT 1").fetchone()
+    instance = db.execute("SELECT value FROM meta WHERE key = 'instance_id'").fetchone()[0]
+    names = tuple(name for (name,) in db.execute("SELECT name FROM backup_files ORDER BY name"))
+    return Made(last[0] if last else 0, bytes(last[1]).hex() if last else "", str(instance), open_exchanges, names)
+
+
+@contextmanager
+def _unfinished(target: Path) -> Iterator[tuple[Path, int]]:
+    """Create an empty file (0600) beside the target, and delete it at the end. Delete those of killed commands.
+
+    The lock on its descriptor distinguishes it from a file that a killed command left.
+    """
+    prefix = f".{target.name}."
+    try:
+        for entry in os.scandir(target.parent):
+            if entry.name.startswith(prefix) and entry.name.endswith(_UNFINISHED):
+                _delete_left(Path(entry.path))
+        copy = target.with_name(f"{prefix}{secrets.token_hex(4)}{_UNFINISHED}")
+        descriptor = os.open(copy, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise SpoolError(f"{target}: {error.strerror}; {who_may(target.parent)}") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield copy, descriptor
+    finally:
+        copy.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _delete_left(file: Path) -> None:
+    with contextlib.suppress(OSError):
+        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file.unlink()
+        finally:
+            os.close(descriptor)
+
+
+# ── restore ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def restore(settings: Settings, file: Path, why: str, *, replace: bool) -> Restored:
+    """Replace the spool of the state directory by a backup, after all checks. The previous spool is kept aside.
+
+    A process killed at any moment leaves the previous spool or the restored one in place.
+
+    Raises:
+        SpoolError: a proxy uses the state directory, the spool has records and ``replace`` is not set, a key differs,
+            or the backup is damaged, of a newer version or not a backup. Nothing was changed.
+    """
+    path = settings.spool_path
+    lock = lock_exclusively(path)
+    try:
+        _own(Path(f"{path}.lock"), path.parent)
+        previous = _previous(path, replace=replace)
+        copy = path.with_name(f"{path.name}.restoring")
+        try:
+            _copy(file, copy)
+            _check(file, copy)
+            made, new_id, files = _as_new_instance(settings, copy, why)
+            written = _write_files(settings.state_dir, files)
+            aside = _put_aside(path) if previous else None
+            _own(copy, path.parent)
+            copy.rename(path)
+            for side in _SIDE_FILES[:2]:  # A reader may have created them for the previous file.
+                Path(f"{path}{side}").unlink(missing_ok=True)
+            _sync_directory(path.parent)
+        except OSError as error:
+            raise SpoolError(f"{error.filename or path}: {error.strerror}; {_remedy(error, path)}") from None
+        finally:
+            _delete(copy)
+    finally:
+        os.close(lock)
+    return Restored(made, new_id, written, aside)
+
+
+def _remedy(error: OSError, path: Path) -> str:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return f"the disk is full: free space under {path.parent}" if full else who_may(path.parent)
+
+
+def _previous(path: Path, *, replace: bool) -> bool:
+    """Return whether a spool exists; refuse to replace records, or a spool for which commands wait."""
+    if not os.path.lexists(path):
+        return False
+    if not stat.S_ISREG(path.lstat().st_mode):
+        raise SpoolError(f"spool {path}: this is not a file; check EGRESS_STATE_DIR")
+    if waiting := [entry for entry in path.parent.iterdir() if entry.name.startswith(f"{path.name}.command.")]:
+        raise SpoolError(
+            f"{waiting[0]}: a command for the present spool waits; start the proxy so that it runs, or delete the file"
+        )
+    if not replace and _has_lines(path):
+        raise SpoolError(
+            f"spool {path}: it has records; add --replace to put it aside as {path.name}.replaced-TIME, or set another "
+            "EGRESS_STATE_DIR"
+        )
+    return True
+
+
+def _has_lines(path: Path) -> bool:
+    """Return whether a spool has lines. A file that cannot be read counts as one that has."""
+    try:
+        with SpoolReader(path) as reader:
+            return reader.head()[0] > 0
+    except SpoolError:
+        return path.stat().st_size > 0
+
+
+def _copy(file: Path, copy: Path) -> None:
+    """Copy the backup beside the spool, so that the checked bytes are the restored ones."""
+    with _opened(file) as reading:
+        _delete(copy)
+        descriptor = os.open(copy, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "w+b") as writing:
+            shutil.copyfileobj(reading, writing, 1024 * 1024)
+            writing.seek(0)
+            if writing.read(len(_MAGIC)) != _MAGIC:
+                raise SpoolError(f"{file}: {_NO_BACKUP}")
+
+
+def _opened(file: Path) -> BinaryIO:
+    """Open the backup; - is standard input. Never follow a symbolic link, and never wait for a pipe."""
+    if str(file) == "-":
+        return sys.stdin.buffer
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise SpoolError(f"{file}: {error.strerror}; name the file itself, and {who_may(file)}") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise SpoolError(f"{file}: not a file; name a file of `egress backup`")
+    return os.fdopen(descriptor, "rb")
+
+
+def _check(file: Path, copy: Path) -> None:
+    """Check the version, the pages and the hash chain of a backup.
+
+    Raises:
+        SpoolError: the file is not a backup that this version can restore.
+    """
+    try:
+        with SpoolReader(copy) as reader, spool_errors(copy):
+            read = reader.connections.get()
+            # `egress backup` writes no triggers or views, whose SQL would run inside this process.
+            foreign = read.execute("SELECT 1 FROM sqlite_master WHERE type IN ('trigger', 'view')").fetchone()
+            tables = read.execute("SELECT count(*) FROM sqlite_master WHERE name IN ('meta', 'backup_files')")
+            is_backup = tables.fetchone()[0] == 2 and not foreign
+            if not is_backup or read.execute("SELECT 1 FROM meta WHERE key = ?", (BACKUP,)).fetchone() is None:
+                raise SpoolError(_NO_BACKUP)
+            pages = [str(row[0]) for row in read.execute("PRAGMA integrity_check(3)") if row[0] != "ok"]
+            problems = pages or reader.audit().problems
+    except SpoolError as error:
+        # The message of the copy names a file that is deleted at the end.
+        raise SpoolError(f"{file}: {str(error).removeprefix(f'spool {copy}: ')}") from None
+    if problems:
+        raise SpoolError(f"{file}: the backup is damaged: {'; '.join(problems[:3])}; use another backup")
+
+
+def _as_new_instance(settings: Settings, copy: Path, why: str) -> tuple[Made, str, dict[str, bytes]]:
+    """Migrate the copy, give it a new instance ID, and record the restoration in the chain.
+
+    Return what it contained, the new ID, and the files.
+    """
+    storage = Storage(copy)
+    try:
+        with storage.transaction() as (db, totals):
+            made = _describe(db)
+            files = {name: bytes(content) for name, content in db.execute("SELECT name, content FROM backup_files")}
+            new_id = str(uuid.uuid4())
+            public = files.get(PUBLIC_FILE, b"").decode("ascii", "replace").strip()
+            created = db.execute("SELECT value FROM meta WHERE key = 'created_ns'").fetchone()[0]
+            begin_ns = totals.time_ns or int(created)
+            known = json.dumps({"instance_id": made.instance_id, "key": public, "begin_ns": begin_ns})
+            db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (f"{RESTORED}{totals.seq}", known))
+            db.execute("UPDATE meta SET value = ? WHERE key = 'instance_id'", (new_id,))
+            db.execute("DELETE FROM meta WHERE key = ?", (BACKUP,))
+            db.execute("DROP TABLE backup_files")
+            resource = make_resource(new_id, settings.service_name, settings.host_name)
+            state = PENDING if settings.logs_endpoint else LOCAL
+            ledger = Ledger(storage, resource, state, time.time_ns)
+            ledger.append(lines_of(_record_of(made, why)))
+    finally:
+        storage.close()
+    return made, new_id, files
+
+
+def _record_of(made: Made, why: str) -> EventRecord:
+    return EventRecord(
+        event_name=semconv.EVENT_SPOOL,
+        severity="WARN",
+        attributes={
+            semconv.OUTCOME: "restored",
+            semconv.REASON: why,
+            semconv.SPOOL_REASON: why,
+            semconv.SPOOL_LAST_SEQ: made.seq,
+            semconv.SPOOL_LAST_HASH: made.digest,
+            semconv.SPOOL_INSTANCE: made.instance_id,
+        },
+        message=f"restored from a backup of instance {made.instance_id}, whose newest line is {made.seq} ({why})",
+    )
+
+
+def _write_files(directory: Path, files: dict[str, bytes]) -> tuple[str, ...]:
+    """Write the keys of a backup that has them, and return their names. Never replace another key."""
+    if KEY_FILE not in files:
+        return ()
+    files = {name: content for name, content in files.items() if name in (*_KEYS, PUBLIC_FILE)}
+    present = {name for name in files if os.path.lexists(directory / name)}
+    for name in sorted(present):
+        if (directory / name).is_symlink() or (directory / name).read_bytes() != files[name]:
+            raise SpoolError(
+                f"{directory / name} differs from that of the backup; move it aside, or keep it and restore "
+                "a backup without keys"
+            )
+    absent = tuple(sorted(files.keys() - present))
+    for name in absent:
+        target = directory / name
+        if not target.parent.exists():
+            target.parent.mkdir(mode=0o700)
+            _own(target.parent, directory)
+        unfinished = target.with_name(f".{target.name}{_UNFINISHED}")
+        unfinished.unlink(missing_ok=True)
+        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as writing:
+            writing.write(files[name])
+            writing.flush()
+            os.fchmod(writing.fileno(), _MODES.get(name, 0o600))
+            os.fsync(writing.fileno())
+        _own(unfinished, directory)
+        unfinished.rename(target)
+    return absent
+
+
+def _put_aside(path: Path) -> Path:
+    """Give the spool a second name, and leave it in place until the restored one replaces it.
+
+    A WAL must not stay beside the restored file: SQLite would write its pages into it.
+    """
+    aside = path.with_name(f"{path.name}.replaced-{datetime.now():%Y%m%dT%H%M%S.%f}")
+    log, log_aside = Path(f"{path}-wal"), Path(f"{aside}-wal")
+    if log.exists():
+        os.link(log, log_aside, follow_symlinks=False)  # SQLite deletes the WAL of a damaged file.
+    try:
+        with contextlib.closing(connect(path)) as db:
+            in_use = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        log_aside.unlink(missing_ok=True)
+    except sqlite3.OperationalError as error:
+        log_aside.unlink(missing_ok=True)
+        raise SpoolError(f"spool {path}: {error}; stop each program that uses it, and free space if needed") from None
+    except sqlite3.DatabaseError:
+        in_use = 0  # The file is damaged, which can be the reason for the restoration: keep its WAL with it.
+    if in_use:
+        raise SpoolError(f"spool {path}: another program reads it; stop it (`egress ui`, `egress tail`) and try again")
+    for side in _SIDE_FILES[:2]:
+        Path(f"{path}{side}").unlink(missing_ok=True)
+    os.link(path, aside, follow_symlinks=False)
+    return aside
+
+
+def _own(file: Path, model: Path) -> None:
+    """Give a file to the owner of the directory if root runs the command: the proxy's user must be able to use it."""
+    if os.geteuid() == 0:
+        owner = model.stat()
+        os.chown(file, owner.st_uid, owner.st_gid, follow_symlinks=False)
+
+
+def _delete(copy: Path) -> None:
+    for side in ("", *_SIDE_FILES):
+        Path(f"{copy}{side}").unlink(missing_ok=True)
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
