@@ -85,7 +85,7 @@ def health() -> None:
 def status(as_json: JSON = False) -> None:
     """Show the state of proxy, spool, export and certificates.
 
-    Exit code 0 healthy, 1 a problem or no running proxy, 2 the spool belongs to another user.
+    Exit code 0 healthy, 1 a problem or no running proxy, 2 the spool is unreadable for this user.
     """
     from openclaw_egress.reports.status import status_of  # noqa: PLC0415
     from openclaw_egress.settings import Settings  # noqa: PLC0415

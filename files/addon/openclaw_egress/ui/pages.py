@@ -31,6 +31,18 @@ def marked(text: str) -> Markup:
     )
 
 
+def quoted(text: str) -> Markup:
+    """Return a message as HTML in which text between two backticks is code, as the CLI writes commands."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:
+        return html_escape(escape(text, lines=True))
+    code = Markup("<code>{}</code>")
+    return Markup("").join(
+        code.format(escape(part, lines=True)) if number % 2 else html_escape(escape(part, lines=True))
+        for number, part in enumerate(parts)
+    )
+
+
 _environment = Environment(
     loader=FileSystemLoader(HERE / "templates"),
     autoescape=True,
@@ -39,7 +51,7 @@ _environment = Environment(
     lstrip_blocks=True,
     finalize=visible,
 )
-_environment.filters |= {"marked": marked, "seconds": seconds, "size": size}
+_environment.filters |= {"marked": marked, "quoted": quoted, "seconds": seconds, "size": size}
 
 
 def render(template: str, **values: Any) -> str:
