@@ -159,7 +159,7 @@ def _meanings(address: Address) -> Iterator[Address]:
 
 
 def _never(group: DenialGroup, destination: Destination, is_own: Callable[[str], bool]) -> str | None:
-    # For a name, check the address that it resolved to: the guard's record contains it.
+    # For a hostname, check the address that it resolved to, which the address guard recorded.
     addresses = _guarded_addresses(group, destination) if group.rule == "address-guard" else (destination.address,)
     if group.code in (Code.OWN_ADDRESS, Code.HOST_ADDRESS):
         return f"{group.reason}: it leads to the proxy's host"
@@ -200,7 +200,7 @@ def _exception(group: DenialGroup, destination: Destination) -> Remedy:
 
 
 def _guarded_addresses(group: DenialGroup, destination: Destination) -> tuple[Address, ...]:
-    """Return the addresses that the guard refused: the literal, the known ones of the name, or the recorded one."""
+    """Return the addresses that the guard refused: the literal IP, the name's known addresses, or the recorded one."""
     if destination.address is not None:
         return (destination.address,)
     if (known := guarded_name(destination.host)) is not None:

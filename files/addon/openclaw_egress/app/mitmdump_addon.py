@@ -109,7 +109,7 @@ class StockAddon:
 
 
 def _with_host(text: str, host: str) -> str:
-    """Return the mode with an address: without one, mitmdump listens on every address."""
+    """Return mitmdump's mode with a listen address added: without one, mitmdump listens on every address."""
     mode = mode_specs.ProxyMode.parse(text)
     port = mode.listen_port(ctx.options.listen_port)
     if mode.custom_listen_host or port is None:

@@ -151,7 +151,7 @@ class Service:
             yield Spent(str(name), int(of), tokens, usage.counts["cost_nano_usd"])
 
     def _counted_responses(self) -> Iterator[Retrieved]:
-        """Yield the background responses whose usage the newest records already contain."""
+        """Yield the background responses whose usage is already in the newest records, so that it counts once."""
         for class_name, host, url in self.spool.reader.counted_urls("/responses/"):
             if (response_id := retrieved_id(bare_path(url))) is not None:
                 yield Retrieved(class_name, host.lower(), response_id)

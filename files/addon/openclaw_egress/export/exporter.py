@@ -86,7 +86,7 @@ class _Oldest:
 
 @dataclass(slots=True)
 class _Alone:
-    """A record that fails even when sent alone: its failures, and the latest ones with an accepted probe after each."""
+    """A record that fails even when sent alone: how often, and how many latest failures preceded an accepted probe."""
 
     seq: int = 0
     failures: int = 0
@@ -338,7 +338,7 @@ class Exporter:
         if len(late) == 1 or (late and len(records) == 1):
             self._dead_letter(late, f"{reason}: {result.message}")
         elif late:
-            # The message is about another line, but the oldest acceptable time in it applies to these lines too.
+            # Loki's message names another line, but its oldest acceptable time applies to these lines too.
             oldest = _OLDEST.search(result.message)
             limit = f"{oldest.group(1)}Z" if oldest else "?"
             self._dead_letter(late, f"{reason}: older than {limit}, the oldest time that the destination accepts")

@@ -98,7 +98,7 @@ def _written(name: str, *usages: Mapping[str, Any]) -> int | None:
 
 
 def _priced(billing: Billing, container: object) -> Billing:
-    """Return the values. Mark them as incomplete if code ran in a container: its time has a price, but no count."""
+    """Return the billing values; incomplete if code ran in a container, whose time has a price but no count."""
     return replace(billing, incomplete=True) if container else billing
 
 

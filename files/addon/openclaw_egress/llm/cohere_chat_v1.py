@@ -68,7 +68,7 @@ class _Cohere:
 
 
 class _Assembler:
-    """Assembler of the stream that the first object selects."""
+    """Assembler of a stream; the first object shows whether the format is Cohere's or Writer's."""
 
     def __init__(self) -> None:
         self._inner: Assembler | None = None

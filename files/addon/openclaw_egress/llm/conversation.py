@@ -95,7 +95,7 @@ def response_turns(body: str) -> list[Turn]:
     found.append(object_of(object_of(value.get("output")).get("message")))  # Bedrock's Converse
     if isinstance(value.get("content"), list):
         found.append(value)
-    if isinstance(value.get("text"), str):  # Cohere's first version, and transcripts
+    if isinstance(value.get("text"), str):  # Cohere's first version and transcripts have `text`.
         found.append({"content": value["text"], "tool_calls": value.get("tool_calls")})
     turns = [_message({"role": "assistant", **message}) for message in found if message]
     # Responses calls its items `output`, Gemini's Interactions `steps`.
@@ -103,7 +103,7 @@ def response_turns(body: str) -> list[Turn]:
     turns += [_item({"role": "assistant", **object_of(item)}) for item in items]
     texts = [object_of(choice).get("text") for choice in list_of(value.get("choices"))]
     turns += [Turn("assistant", tuple(_content(text))) for text in texts if isinstance(text, str)]
-    for name in ("response", "generated_text"):  # of Ollama, and of Text Generation Inference
+    for name in ("response", "generated_text"):  # Ollama; Text Generation Inference
         if isinstance(value.get(name), str):
             turns.append(Turn("assistant", tuple(_content(value[name]))))
     if value.get("error"):

@@ -51,7 +51,7 @@ def usage_of(usage: Mapping[str, Any]) -> Usage:
         cache_read_input_tokens=first_count(
             prompt_details.get("cached_tokens"),
             usage.get("prompt_cache_hit_tokens"),  # DeepSeek
-            usage.get("cached_tokens"),  # Moonshot AI and Together AI
+            usage.get("cached_tokens"),  # Moonshot AI, Together AI
         ),
         cache_write_input_tokens=count_of(prompt_details.get("cache_write_tokens")),
         reasoning_output_tokens=reasoning,
@@ -108,7 +108,7 @@ class _Assembler:
         self._error: str | None = None
         self._parts = Parts()
         self._images = 0
-        # The number of ended tool calls with the same choice and index.
+        # For each choice and index, the number of tool calls that have ended.
         self._repeated: dict[tuple[int, int], int] = {}
 
     def take(self, value: Mapping[str, Any]) -> None:
@@ -127,7 +127,7 @@ class _Assembler:
             delta = object_of(choice.get("delta"))
             self._delta(index, delta)
             if not delta.get("content"):
-                # Completions have their text here. Together AI repeats the text of a delta here.
+                # Completions have their text in `text` of the choice. Together AI repeats the text of a delta there.
                 self._parts.append((index, "text"), "text", choice.get("text"))
 
     def _delta(self, choice: int, delta: Mapping[str, Any]) -> None:

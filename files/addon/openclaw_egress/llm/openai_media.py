@@ -31,7 +31,7 @@ def _embedded(value: Mapping[str, Any]) -> ResponseFacts:
     return ResponseFacts(
         model=text_of(value.get("model")),
         id=text_of(value.get("id")),  # Mistral
-        # Voyage AI states only the total. Nothing but the input counts.
+        # Voyage AI states only the total, which equals the input tokens, because embeddings have no output tokens.
         usage=Usage(input_tokens=first_count(usage.get("prompt_tokens"), usage.get("total_tokens"))),
         billing=Billing(stated_cost=stated_cost(usage), no_output=True),
         error_type=error_in(value),

@@ -89,7 +89,7 @@ _REGIONAL = (
     (re.compile(r"(^|[.-])aiplatform(\.[a-z0-9-]+\.rep)?\.googleapis\.com$"), "gcp.vertex_ai"),
     (re.compile(r"(^|\.)bedrock-(runtime|mantle)[.-].*\.(amazonaws\.com(\.cn)?|api\.aws)$"), "aws.bedrock"),
 )
-# For a host in both, the registration has priority over _UNREAD_HOSTS.
+# The hosts in the registrations have priority over those in _UNREAD_HOSTS.
 _HOSTS = _UNREAD_HOSTS | {host: name for api in APIS for host, name in api.hosts.items()}
 _MODEL_PATHS = (
     *(api.path for api in APIS if not api.certain_at),

@@ -50,7 +50,7 @@ class Lanes:
         return turn
 
     def received(self, message: Mapping[str, Any]) -> Turn | None:
-        """Return the response of a server's event; None if the event belongs to none.
+        """Return the response that a server's event belongs to; None if there is no such response.
 
         If the client did not request the response, add it. After an event that ends it, the caller must call `ended`.
         """
@@ -80,7 +80,7 @@ class Lanes:
         self._named_last = {lane: other for lane, other in self._named_last.items() if other is not turn}
 
     def _of(self, lane: str | None) -> list[Turn]:
-        """Return the responses of a lane; all if there are none, because some servers echo no `stream_id`."""
+        """Return the responses of a lane; if the lane has none, all, because some servers echo no `stream_id`."""
         return [turn for turn in self.turns if turn.stream_id == lane] or self.turns
 
     def _refused(self, lane: str | None, *, from_stream: bool) -> Turn | None:

@@ -35,15 +35,15 @@ class Metrics:
         self._model_calls.count(call)
 
     def gauges(self, read: Callable[[], Mapping[str, float]]) -> None:
-        """Register a function that each scrape calls for the gauges without labels, by their names without `PREFIX`."""
+        """Register a function that returns gauges without labels, by name without `PREFIX`. Each scrape calls it."""
         self.registry.register(_Gauges(read))
 
     def by_label(self, metric: Metric, read: Callable[[], Mapping[str, float]]) -> None:
-        """Register a gauge with one value per value of its label, read at each scrape."""
+        """Register a gauge with one label. Each scrape calls ``read``, which returns numbers by label value."""
         self.by_labels(metric, lambda: {(value,): number for value, number in read().items()})
 
     def by_labels(self, metric: Metric, read: Callable[[], Mapping[tuple[str, ...], float]]) -> None:
-        """Register a gauge with one value per combination of its labels, read at each scrape."""
+        """Register a gauge with several labels. Each scrape calls ``read``, which returns numbers by label values."""
         self.registry.register(_ByLabels(metric, read))
 
 

@@ -301,7 +301,7 @@ class AccessControl:
         request: http.Request | None = None,
         counted: bool = False,
     ) -> bytes:
-        """Record a refusal that no mitmproxy hook sees, and return the response. See `http1_limits.Refusing`."""
+        """Record the refusal of a message that no mitmproxy hook gets. Return the response; see `Refusing`."""
         found = self._class_policy(client)
         decision = Decision.denial(code, evidence._replace(class_name=found.name))
         wait = 0.0 if counted else self._wait_of_rate(found)

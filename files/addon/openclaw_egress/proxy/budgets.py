@@ -135,7 +135,7 @@ class Budgets:
         return total / NANO if budget.counts_cost else total
 
     def exceeded(self, found: ClassPolicy) -> Exceeded | None:
-        """Return the used-up budget of the class, or None; if several are used up, the last one to open again."""
+        """Return the budget that the class has used up, or None; of several, the one whose period ends last."""
         over = []
         for budget, most in _budgets_of(found):
             used = self._used(found.name, budget)

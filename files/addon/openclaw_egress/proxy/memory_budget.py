@@ -41,20 +41,20 @@ class MemoryBudget:
 
     @property
     def guarantee(self) -> int:
-        """Return the bytes that each class may hold at any time, even if the other classes hold their maximum."""
+        """Return how many bytes each class may hold at any time, even if the other classes hold their maximum."""
         return self.limit // 2 // max(1, len(self._class_names()))
 
     @property
     def total(self) -> int:
-        """Return the bytes that all classes hold."""
+        """Return how many bytes of memory all classes hold together."""
         return self._used.total()
 
     def used(self, class_name: str) -> int:
-        """Return the bytes that a class holds."""
+        """Return how many bytes of memory a class holds."""
         return self._used[class_name]
 
     def room(self, class_name: str) -> int:
-        """Return the bytes that a class may hold now: all that is neither held by nor guaranteed to another class."""
+        """Return how many bytes a class may hold now: all that other classes neither hold nor are guaranteed."""
         guarantee = self.guarantee
         others = {*self._class_names(), *self._used} - {class_name}
         return max(guarantee, self.limit - sum(max(self._used[other], guarantee) for other in others))
@@ -79,7 +79,7 @@ class MemoryBudget:
             del self._used[class_name]
 
     def report(self) -> dict[str, dict[str, int]]:
-        """Return the used bytes and the current room of each class."""
+        """Return for each class the number of bytes that it holds, and the number that it may hold now."""
         return {
             name: {"used_bytes": self._used[name], "room_bytes": self.room(name)}
             for name in sorted({*self._class_names(), *list(self._used)})

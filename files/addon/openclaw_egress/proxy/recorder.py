@@ -414,7 +414,8 @@ class Recorder:
         self._spool.close_exchange(record)
         exchange.closed = True
         if retrieved is not None:
-            # Add it only now: if the spool refused this record, the next record must count the usage.
+            # Mark the response as counted only after the record is stored. If the spool had refused the record,
+            # the next record would have to count the usage.
             self._counted.add(retrieved)
         exchange.capture.forget_bodies()
         for waiting in exchange.waiting.values():
@@ -458,7 +459,7 @@ class Recorder:
         )
 
     def _leave(self, exchange: Exchange) -> None:
-        """End an exchange that could not be recorded. The spool records it later if a part of it went upstream."""
+        """End an exchange that cannot be recorded now. The spool records it later if a part of it went upstream."""
         if exchange.timer is not None:
             exchange.timer.cancel()
             exchange.timer = None

@@ -62,7 +62,8 @@ def _unescaped(data: bytes) -> bytes:
 
 # ── names ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-# Names are compared in lower case and without these bytes; a backslash escapes quotes in JSON inside of JSON.
+# Names are compared in lower case and without these bytes. A backslash is one of them, because JSON inside of JSON
+# escapes quotes.
 _DROPPED = b"_-.\\\xef\xbb\xbf\xff\xfe"
 _FOLDED = bytes.maketrans(
     bytes(range(65, 91)) + b"'\t\r ",
@@ -75,21 +76,21 @@ _BEFORE_NAME = r"""["&;?<{,\n\[\]:/]"""
 
 
 def _after(words: str, root: str) -> str:
-    """Return a look-behind that matches one of the words before a name's root, with or without a space between."""
+    """Return a look-behind that matches if one of the words precedes the root, with or without a space between."""
     found = [f"(?<={word}{space}{root})" for word in words.split() for space in ("", r"\n")]
     return "(?:" + "|".join(found) + ")"
 
 
 def _whole(root: str, plural: str = "") -> str:
-    """Return the pattern for a root that is secret only if it is the whole name: ``token``, not ``next_page_token``."""
+    """Return the pattern for a root that names a secret only as the whole name: ``token``, not ``next_page_token``."""
     return rf"""(?<={_BEFORE_NAME}{root}){plural}(?:["\])\n]{{0,64}}+[:=>]|\n{{1,8}}+[a-z0-9:]{{1,64}}+\n{{0,8}}+=")"""
 
 
 _IN_QUERY = r"""(?<=[&;?]{root})=[^"\n=\0]"""
 _TOKENS = "access refresh id session auth bearer security api bot github gitlab"
 _KEYS = "access private signing client api encryption"
-# Each key is a name's root, and its value the pattern after it. The search for the fixed root is fast. A name may have
-# a prefix: openaiApiKey.
+# Each key is the root of a secret field's name, and its value is the pattern that follows the root. The search for the
+# fixed root is fast. A name may have a prefix, as in openaiApiKey.
 _FOLLOWING = {
     "secret": rf"(?:\n?key)?{_ANY_VALUE}|{_FIELD_VALUE}",
     "pass": rf"(?:word|wd|phrase|code)(?:\n?confirm(?:ation)?|\n?again|[0-9])?(?:{_ANY_VALUE}|{_FIELD_VALUE})",
@@ -121,7 +122,8 @@ _PAIRS = [
     (label, re.compile(label + rf"""(?:["\n]{{0,8}}+[:=]\n{{0,8}}+"?|>\n{{0,8}}+)(?:{_NAME})\]?["\n;<]""".encode()))
     for label in (b"name", b"key", b"field", b"id")
 ]
-# Each match of a name contains one of these signs: at most _BEFORE bytes after its start, and _AFTER before its end.
+# A match of a name always contains one of these signs, at most _BEFORE bytes after the start of the match and at most
+# _AFTER bytes before its end.
 _ASSIGNMENTS = (b":", b"=", b">")
 _BEFORE, _AFTER = 200, 80
 _NAME_CARRY = 512
@@ -134,7 +136,7 @@ _SHAPES_OF = {
 # Each key is a run of at least 13 of these bytes. Prose has no such runs, so most bodies need no further search.
 _RUNS = bytes(0x61 if chr(code).isascii() and (chr(code).isalnum() or code in b"_-") else 0x20 for code in range(256))
 _RUN = b"a" * 13
-# A key begins a word, or follows an escape such as `\n`.
+# The prefix of an API key begins a word, or follows an escape sequence such as `\n`.
 _SHAPES = [
     (
         prefix,
@@ -160,7 +162,7 @@ _OTHER_SHAPES = [
 _MARKS = (b"-", b"_")
 _ONE_MARK = bytes.maketrans(b"_", b"-")
 _MOST_MARKS = 4096
-# The last word of a prefix that ends with a mark: `pat` of `github_pat_`. Empty for the other prefixes.
+# For a prefix that ends in a dash or an underscore, its last word: `pat` for `github_pat_`. For others, empty.
 _TAIL_OF = [re.split(rb"[-_]", prefix)[-2] if prefix.endswith(_MARKS) else b"" for prefix in _SHAPES_OF]
 _TAILS = tuple(tail for tail in _TAIL_OF if tail)
 _LONGEST_TAIL = max(map(len, _TAILS))

@@ -58,7 +58,7 @@ def make_lines(
 ) -> list[Line]:
     """Return the lines of a record: one line if its JSON is short enough, otherwise the first line and its parts.
 
-    ``None`` and attributes over the limits are dropped. The largest fields leave the first line for the parts.
+    ``None`` and attributes over the limits are dropped. The largest fields move from the first line to the parts.
     """
     line = Line(
         attributes=_bounded_attributes(event_name, attributes),
@@ -140,7 +140,7 @@ def reassemble(lines: Iterable[str]) -> dict[str, Any]:
 
 
 class _Bulky(NamedTuple):
-    """A field that may leave the first line: its path, the dict that holds it, its value, its JSON's size, its text."""
+    """A field that may move from the first line to the parts, with its place, its value and the size of its JSON."""
 
     path: tuple[str, ...]
     holder: dict[str, Any]
@@ -174,7 +174,7 @@ def _split(fields: dict[str, Any]) -> tuple[dict[str, Any], deque[tuple[tuple[st
 
 
 def _bulky_places(fields: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
-    """Yield the fields that may leave the first line: the path, and the dict that holds the path's last key."""
+    """Yield the fields that may move to the parts: the path, and the dict that holds the path's last key."""
     for side in ("request", "response"):
         holder = fields.get(side)
         if isinstance(holder, dict):

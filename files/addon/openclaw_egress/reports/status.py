@@ -40,7 +40,7 @@ class Status:
 
     @property
     def used_bytes(self) -> int:
-        """Return the bytes that the spool uses."""
+        """Return how many bytes the spool uses."""
         return sum(value for name, value in (self.spool or {}).items() if name.endswith("_bytes"))
 
     def as_json(self) -> dict[str, Any]:

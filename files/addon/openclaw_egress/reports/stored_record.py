@@ -39,6 +39,6 @@ def headers_of(message: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def body_size(message: Mapping[str, Any]) -> int:
-    """Return the bytes of a body as the record states them; 0 without a body."""
+    """Return the size of a body in bytes, as the record states it; 0 without a body."""
     found = message.get("body_size")
     return found if isinstance(found, int) else 0

@@ -26,7 +26,7 @@ class StoredRecord:
 
     @property
     def size(self) -> int:
-        """Return the bytes of record, resource and framing, which is about the size that a destination counts."""
+        """Return the size in bytes with resource and framing, about the size that a destination counts."""
         return len(self.otlp) + len(self.resource) + 16
 
 

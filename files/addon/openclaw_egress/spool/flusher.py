@@ -236,7 +236,7 @@ class Flusher:
             return sum(size for (state, _), size in self._storage.totals.size.items() if state == ACKNOWLEDGED)
 
     def _free_bytes(self) -> int:
-        """Return the bytes of the file that later lines can reuse."""
+        """Return how many bytes of the file are free for later lines."""
         with self._storage.lock, spool_errors(self._path):
             pages = self._storage.db.execute("PRAGMA freelist_count").fetchone()[0]
             return int(pages) * int(self._storage.db.execute("PRAGMA page_size").fetchone()[0])

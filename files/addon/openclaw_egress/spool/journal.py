@@ -129,6 +129,6 @@ def _json(head: dict[str, Any]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return dataclasses (metadata) as objects, and everything else as text."""
+    """Convert a value for JSON: a dataclass (metadata) becomes an object, anything else becomes text."""
     names = getattr(type(value), "__dataclass_fields__", None)
     return {name: getattr(value, name) for name in names} if names else str(value)

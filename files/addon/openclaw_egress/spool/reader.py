@@ -383,9 +383,9 @@ class SpoolReader:
                 yield seq, decode_text(encoded)
 
     def range_of(self, since_ns: int | None = None, until_ns: int | None = None) -> tuple[int, int]:
-        """Return the first and the last number of the lines with a time in a range; ``(1, 0)`` without one.
+        """Return the lowest and the highest number of the lines whose time is in a range; ``(1, 0)`` if there are none.
 
-        If times restarted in the range, because the clock was set back, some lines between the two have other times.
+        If the clock was set back in this range, some lines between the two numbers have a time outside of the range.
         """
         with spool_errors(self.path):
             query = "SELECT min(seq), max(seq) FROM ledger WHERE time_ns >= ? AND time_ns < ?"

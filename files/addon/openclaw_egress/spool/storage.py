@@ -62,7 +62,7 @@ class Totals:
 
     @property
     def used_bytes(self) -> int:
-        """Return the bytes that count against the limit."""
+        """Return how many bytes count against the limit."""
         return sum(self.size.values()) + sum(self.journal.values())
 
 

@@ -1,7 +1,7 @@
 """The list of exchanges and denials: its conditions, its lines, and its search.
 
-The search reads the newest records first, in ranges of numbers, until a page is full or its time is over. So it takes
-a bounded time however rare a match is, and the next page continues where it stopped.
+The search reads the newest records first, in ranges of line numbers, until a page is full or a time limit is reached.
+So it takes a bounded time however rare a match is, and the next page continues where it stopped.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The order in which a view reads lines: ranges of numbers, the newest first, until its time is over."""
+"""The order in which a page reads the spool: ranges of line numbers, the newest first, until a time limit."""
 
 from __future__ import annotations
 

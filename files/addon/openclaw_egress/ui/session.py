@@ -2,7 +2,7 @@
 
 No request contains an ID of its run, so three signs connect exchanges of one class and client: the trace ID in
 ``traceparent``, ``previous_response_id`` of the Responses API, and a conversation that continues another one. The
-search reads the nearest records first and stops when its time is over.
+search reads the nearest records first and stops at a time limit.
 """
 
 from __future__ import annotations

@@ -225,8 +225,8 @@ class BodyDecoder:
 
     `content_encoding` is the header's value (None: no header). `max_output` bounds the decoded bytes of the body, at
     each layer of a list; None is `DEFAULT_MAX_OUTPUT`. An identity body has no limit. An unknown coding, or a list of
-    more than `MAX_CODINGS`, sets `error` at once, and the bytes pass unmodified: a record of encoded bytes is better
-    than none.
+    more than `MAX_CODINGS`, sets `error` immediately, and the bytes pass unmodified: a record of encoded bytes is
+    better than none.
 
     `error`: the problem, or None. After invalid data or the limit no more output comes. `output_bytes`: decoded bytes
     so far. `exhausted`: the limit was reached.
