@@ -23,8 +23,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--provider-table", action="store_true", help="Print the cells of test_provider_table.py.")
-    parser.addoption("--compose-table", action="store_true", help="Print the rows of test_compose_projects.py.")
+    parser.addoption("--provider-table", action="store_true", help="Print the table of test_provider_table.py.")
+    parser.addoption("--compose-table", action="store_true", help="Print the table of test_compose_projects.py.")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

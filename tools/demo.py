@@ -168,7 +168,7 @@ def classes(proxy: RunningProxy, providers: LLMProviders) -> None:
 
 
 def records(proxy: RunningProxy) -> None:
-    """Show the records."""
+    """Show the demo's records, usage and policy with the `egress` command, and check that no key is on the disk."""
     console.rule("egress records", align="left")
     console.print(egress(proxy, "records"), end="", markup=False, soft_wrap=True)
     rows = proxy.exchanges()
@@ -204,11 +204,11 @@ def show_page(proxy: RunningProxy) -> None:
             # Ctrl-C also reaches the child processes. Ignore a second Ctrl-C, so that it cannot interrupt the clean-up.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         else:
-            console.print("  closed again; `KEEP=1 make demo` leaves the page open")
+            console.print("  the page is closed again; `KEEP=1 make demo` leaves it open")
 
 
 def next_commands(proxy: RunningProxy) -> None:
-    """Print commands to try next."""
+    """Print commands that the reader can try next."""
     command = ".venv/bin/egress"
     console.rule("now try", align="left")
     console.print(f"  export EGRESS_STATE_DIR={DIRECTORY}/state EGRESS_POLICY_FILE={proxy.policy_file}", soft_wrap=True)

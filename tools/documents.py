@@ -21,7 +21,7 @@ def with_table(text: str, name: str, table: Iterable[str], document: Path) -> st
     begin, end = f"<!-- {name}: written by `make docs` -->", f"<!-- end of {name} -->"
     before, mark, rest = text.partition(begin)
     if not mark or end not in rest:
-        raise SystemExit(f"{document} lacks the marks {begin} and {end}")
+        raise SystemExit(f"{document} does not contain the marker comments {begin} and {end}")
     return before + "\n".join([begin, *table, end]) + rest.partition(end)[2]
 
 

@@ -290,7 +290,7 @@ def main() -> None:
     module = AnsibleModule(argument_spec=argument_spec, supports_check_mode=True)
     params = module.params
     if not params["uninterpolated"] and not params["interpolated"]:
-        module.fail_json(msg="give uninterpolated or interpolated: what `docker compose config --format json` prints")
+        module.fail_json(msg="set uninterpolated or interpolated: the output of `docker compose config --format json`")
     given = {name: params[name] or None for name in CONFIGURATIONS}
     plan = make_plan(
         uninterpolated=given["uninterpolated"],

@@ -175,7 +175,7 @@ def app(bare_app: App) -> App:
 
 def native(app: App) -> App:
     if app.major < NATIVE:
-        pytest.skip(f"Node {app.major} gives no access to its dispatcher without an undici of the application")
+        pytest.skip(f"the bootstrap can reach the dispatcher of Node {app.major} only through an application's undici")
     return app
 
 
@@ -241,7 +241,7 @@ def test_lower_case_proxy_variable_takes_precedence(app: App) -> None:
 
 def test_node_use_env_proxy_changes_nothing(app: App) -> None:
     if app.major == 22:
-        pytest.skip("Node 22 replaces any dispatcher that --require has set by its own, which is not accessible")
+        pytest.skip("Node 22 replaces the bootstrap's dispatcher with its own, which the bootstrap cannot access")
     urls = (app.https, app.local_https, app.http, app.local_http)
     steps = [{"way": way, "url": url} for way in ("fetch", "request") for url in urls]
     app.proxied(*steps, NODE_USE_ENV_PROXY="1", NO_PROXY="127.0.0.0/8")
@@ -375,7 +375,7 @@ def undici_app(request: pytest.FixtureRequest, bare_app: App) -> App:
     if request.param == "undici-6":
         undici = undici_6()
         if undici is None:
-            pytest.skip("no Node with an npm that carries an undici along")
+            pytest.skip("no Node is installed whose npm contains a copy of undici")
         bare_app.add_undici(undici)
     elif bare_app.major < 22:
         pytest.skip("undici 8 needs Node 22")
@@ -495,7 +495,7 @@ def test_route_of_each_client_with_and_without_the_bootstrap(bare_app: App) -> N
     app.add("ws")
     undici = (npm_modules() or Path()) / "undici-8" if app.major >= 22 else undici_6()
     if undici is None:
-        pytest.skip("no Node with an npm that carries an undici along")
+        pytest.skip("no Node is installed whose npm contains a copy of undici")
     app.add_undici(undici)
     pem = str(app.network.pem_file)
     steps: dict[str, dict[str, Any]] = {
@@ -664,7 +664,7 @@ def test_an_undici_8_that_is_loaded_later_finds_a_dispatcher_that_uses_the_proxy
 def test_an_older_undici_of_the_application_is_covered_and_leaves_fetch_covered(bare_app: App) -> None:
     undici = undici_6()
     if undici is None:
-        pytest.skip("no Node with an npm that carries an undici along")
+        pytest.skip("no Node is installed whose npm contains a copy of undici")
     bare_app.add_undici(undici)
     steps = [{"way": way, "url": f"{bare_app.https}/{way}"} for way in ("loadUndici", "undici", "fetch")]
     results = bare_app.proxied(*steps)
@@ -706,7 +706,7 @@ def test_process_does_not_start_without_a_usable_proxy_if_one_is_required(app: A
 
 def test_uncovered_fetch_is_reported_while_http_is_covered(bare_app: App) -> None:
     if bare_app.major >= NATIVE:
-        pytest.skip(f"Node {bare_app.major} needs no undici for fetch()")
+        pytest.skip(f"the bootstrap covers fetch() of Node {bare_app.major} even if the application has no undici")
     url = bare_app.network.proxy_url
     done = bare_app.start({"way": "request", "url": bare_app.https}, HTTPS_PROXY=url)
     assert "fetch() is NOT proxied" in done.stderr

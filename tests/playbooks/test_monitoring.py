@@ -84,7 +84,7 @@ def test_files_are_written_where_the_directories_are_named_and_removed_again(vps
     reloaded(vps2)
     done = vps2.play("playbooks/rollback.yml", "--limit", "two", **without_rules)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"Edited since, and left unchanged: {edited}" in done.stdout
+    assert f"Left in place, because somebody edited them after the deployment: {edited}" in done.stdout
     assert files(vps2.at) == {f"{DASHBOARDS}/usage.json"} and not vps2.manifest.exists()
     assert "grafana" in reloaded(vps2)
 

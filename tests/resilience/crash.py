@@ -54,7 +54,7 @@ def run(made: fixtures.Fixtures) -> Iterator[Result]:
         arrived = made.providers.asked_since(began)
         missing = _unrecorded(load, arrived, rows)
         for entry in missing:
-            print(f"no record: {entry}", file=sys.stderr)
+            print(f"a complete request has no record: {entry}", file=sys.stderr)
         yield at_least("crash: requests at the provider", len(arrived), "", len(load.responded))
         yield exactly("crash: requests sent to the provider without a record", len(missing), "", 0)
         with SpoolReader(proxy.directory / "state" / "spool.db") as reader:

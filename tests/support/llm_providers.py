@@ -1418,16 +1418,16 @@ class LLMProviders:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Run fakes of LLM providers and of ordinary sites, for tests.")
     parser.add_argument("--listen", default="127.0.0.1", help="address to listen on")
-    parser.add_argument("--port", type=int, default=0, help="TLS port; 0 = any")
-    parser.add_argument("--http-port", type=int, help="also serve plain HTTP on this port; 0 = any")
+    parser.add_argument("--port", type=int, default=0, help="port for TLS; 0: any free port (default)")
+    parser.add_argument("--http-port", type=int, help="also serve plain HTTP on this port; 0: any free port")
     parser.add_argument("--tls-dir", type=Path, help="directory for ca.pem, cert.pem and key.pem")
-    parser.add_argument("--cert", type=Path, help="existing certificate chain")
+    parser.add_argument("--cert", type=Path, help="use this certificate chain instead of a new one")
     parser.add_argument("--key", type=Path, help="private key of --cert")
     parser.add_argument("--hosts", help="comma-separated names for the certificate")
     parser.add_argument("--log", type=Path, help="append one JSON line per response")
     arguments = parser.parse_args()
     if (arguments.cert is None) != (arguments.key is None):
-        parser.error("--cert and --key go together")
+        parser.error("--cert and --key must be given together")
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())

@@ -54,7 +54,7 @@ class Neighbours:
             raise ValueError(f"write NETWORK=ADDRESS, such as 172.31.250.0/24=172.31.250.3 ({error})") from None
         for one in found.addresses:
             if one not in found.network:
-                raise ValueError(f"{one} is outside of {found.network}")
+                raise ValueError(f"the address {one} is not in the network {found.network}")
         return found
 
     def refuses(self, client: str) -> bool:
@@ -120,12 +120,12 @@ class Settings(BaseSettings):
     policy_file: Path | None = Field(
         default=None,
         validation_alias=AliasChoices("EGRESS_POLICY_FILE"),
-        description="The policy. Unset: a built-in one, whose class `gateway` is `open` on port 8080.",
+        description="Path of the policy file. Unset: a built-in policy, whose class `gateway` is `open` on port 8080.",
     )
     host_addresses_file: Path | None = Field(
         default=None,
         validation_alias=AliasChoices("EGRESS_HOST_ADDRESSES_FILE"),
-        description="File of the host's addresses, one per line, which the address guard of a container must refuse.",
+        description="File of the host's addresses, one per line, which the address guard of a container refuses.",
     )
     state_dir: Path = Field(
         default=DEFAULT_STATE_DIR,
@@ -140,7 +140,7 @@ class Settings(BaseSettings):
     upstream_ca: Path | None = Field(
         default=None,
         validation_alias=AliasChoices("EGRESS_UPSTREAM_CA"),
-        description="PEM file of CA certificates that the proxy trusts in addition to the public ones, for servers.",
+        description="PEM file of CA certificates that the proxy trusts for servers, in addition to the public CAs.",
     )
     spool_max_bytes: int = Field(
         default=2 * 1024**3,
@@ -163,7 +163,7 @@ class Settings(BaseSettings):
     prices_file: Path | None = Field(
         default=None,
         validation_alias=AliasChoices("EGRESS_PRICES_FILE"),
-        description="A newer data.json of genai-prices, for the cost of calls. Unset: the installed version's data.",
+        description="Path of a newer data.json of genai-prices, for the cost of calls. Unset: the installed data.",
     )
     memory_budget: int | None = Field(
         default=None,
@@ -176,7 +176,7 @@ class Settings(BaseSettings):
         ge=1,
         le=600,
         validation_alias=AliasChoices("EGRESS_MEMORY_WAIT_SECONDS"),
-        description="How long a body waits for memory before it is refused with 503.",
+        description="Seconds that a body waits for memory before it is refused with 503.",
     )
     listen_host: str = Field(
         default=LOOPBACK,
@@ -210,7 +210,7 @@ class Settings(BaseSettings):
         ge=0,
         le=65535,
         validation_alias=AliasChoices("EGRESS_UI_PORT"),
-        description="Port of `egress ui` on loopback; 0: a free one.",
+        description="Port of `egress ui` on loopback. 0: any free port.",
     )
 
     @field_validator("llm_hosts", mode="before")

@@ -63,14 +63,14 @@ class Zone:
         return [address for address in found if address.version == version]
 
     def answer(self, query: bytes) -> bytes:
-        """Return the response to a query with one question, both without TCP's length.
+        """Return the response to a query with one question. Neither has the length prefix of DNS over TCP.
 
         Raises:
             ValueError, IndexError, struct.error: the bytes are not such a query.
         """
         identity, flags, questions = struct.unpack("!HHH", query[:6])
         if questions != 1 or flags & 0x8000:
-            raise ValueError("not one question")
+            raise ValueError("the message is not a query with one question")
         labels, at = [], 12
         while length := query[at]:
             labels.append(query[at + 1 : at + 1 + length].decode("ascii"))

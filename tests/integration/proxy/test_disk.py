@@ -154,7 +154,7 @@ def disk(tmp_path) -> Iterator[Path]:
     state.mkdir(mode=0o700)
     mount = ["mount", "-t", "tmpfs", "-o", "size=24m,mode=0700", "disk", str(state)]
     if os.getuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
-        pytest.skip("a small disk can be mounted by root only")
+        pytest.skip("only root can mount the small disk that this test needs")
     try:
         yield state
     finally:

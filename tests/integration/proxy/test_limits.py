@@ -41,7 +41,7 @@ def ends(sock: socket.socket, within: float = 10) -> bytes:
         try:
             piece = sock.recv(65536)
         except TimeoutError:
-            pytest.fail(f"the connection was still open after {within} s; so far {found!r}")
+            pytest.fail(f"the connection was still open after {within} s; received so far: {found!r}")
         except OSError:
             return found
         if not piece:
@@ -88,7 +88,7 @@ def test_byte_by_byte_head_does_not_extend_the_timeout(limited):
                 continue
             except OSError:
                 return
-    pytest.fail("one byte in 0.2 s kept the connection open for 20 s")
+    pytest.fail("a client that sent one byte every 0.2 s kept the connection open for 20 s")
 
 
 def test_idle_connection_is_closed(limited, providers):

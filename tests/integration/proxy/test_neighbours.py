@@ -57,7 +57,7 @@ def test_without_egress_neighbours_every_address_is_served(lean):
         ("172.31.250.0/24", "write NETWORK=ADDRESS"),
         ("172.31.250.0/24=", "write NETWORK=ADDRESS"),
         ("172.31.250.1/24=172.31.250.3", "has host bits set"),
-        ("172.31.250.0/24=172.31.251.3", "172.31.251.3 is outside of 172.31.250.0/24"),
+        ("172.31.250.0/24=172.31.251.3", "the address 172.31.251.3 is not in the network 172.31.250.0/24"),
         ("fd00::/64=fd00::1", "write NETWORK=ADDRESS"),
     ],
 )

@@ -41,7 +41,7 @@ def recorded(proxy):
                 assert len(new) == 1
                 return new[0]
             time.sleep(0.02)
-        raise AssertionError("nothing was recorded")
+        raise AssertionError("no exchange was recorded within 10 s")
 
     return only
 

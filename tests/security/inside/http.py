@@ -273,10 +273,10 @@ def request_smuggling_when_decrypted(attack: Attack) -> Iterator[Try]:
 
 
 def _inside(attack: Attack, request: bytes, patience: float = 6) -> str:
-    """Send bytes in the decrypted tunnel. Return no evidence, because the log outside the proxy has it."""
+    """Send bytes in the decrypted tunnel. Return no evidence, because the log outside the proxy shows a bypass."""
     with connected(attack.knowledge.proxy, patience) as sock:
         if connect(sock, f"{attack.knowledge.inspected}:{attack.knowledge.tls_port}") != 200:
-            raise OSError("no tunnel to the inspected host")
+            raise OSError("the proxy opened no tunnel to the inspected host")
         with tls(sock, attack.knowledge.inspected) as inside:
             inside.sendall(request)
             read_some(inside)
@@ -444,7 +444,7 @@ def magic_hosts(attack: Attack) -> Iterator[Try]:
                 f"http://{host}",
                 lambda host=host: requested(attack, f"GET http://{host}/ HTTP/1.1\r\nHost: {host}\r\n\r\n"),
             )
-        else:  # For an open class this is a name like any other; it does not resolve.
+        else:  # An open class may request this name like any other, but the name does not resolve.
             yield attack.tries(f"http://{host}", lambda host=host: _own_page(attack, host))
     for path in ("/", "/healthz", "/readyz", "/metrics", "*"):
         for host in ("127.0.0.1:9464", attack.knowledge.proxy[0], "mitm.it", "localhost"):

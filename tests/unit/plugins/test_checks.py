@@ -45,7 +45,7 @@ def check(name: str, at: Path, docker: str, **variables: str) -> tuple[bool, str
     path = os.pathsep.join([str(at / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]])
     item = CHECKS[name]
     program = file_of(item).read_text()
-    # tasks/verify.yml shows the same message.
+    # Run the program with the same command as tasks/verify.yml.
     words = {".sh": ["sh", "-c", program, name], ".py": ["python3", "-c", program], ".cjs": ["node", "-"]}[
         file_of(item).suffix
     ]
@@ -100,7 +100,7 @@ esac
 def test_check_passes_for_a_gateway_without_another_proxy(tmp_path, proxy):
     assert check("gateway-only-proxy", tmp_path, openclaw(proxy)) == (
         True,
-        "none in OPENCLAW_PROXY_URL, proxy.proxyUrl and channels.*.proxy",
+        "no other proxy in OPENCLAW_PROXY_URL, proxy.proxyUrl and channels.*.proxy",
     )
 
 

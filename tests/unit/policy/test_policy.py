@@ -561,7 +561,9 @@ BAD = {
     HEAD.replace("8082", "9464"): (
         "4: classes.sandbox.listen: port 9464 serves health and metrics; use another port, as in `listen: 8080`"
     ),
-    HEAD.replace("8082", "65536"): "4: classes.sandbox.listen: 65536 is not a port; write a number from 1 to 65535",
+    HEAD.replace(
+        "8082", "65536"
+    ): "4: classes.sandbox.listen: 65536 is not a port number; write a number from 1 to 65535",
     HEAD.replace("8082", "true"): "4: classes.sandbox.listen: this is true or false; write a whole number, as in `443`",
     HEAD.replace("enforce", "enforced"): (
         "5: classes.sandbox.action: 'enforced' is not an action; did you mean 'enforce'?"
@@ -637,7 +639,7 @@ BAD = {
         "add an entry, as in `ports: [443]`, or remove the list"
     ),
     HEAD + "    allow: [{host: a, ports: [443, 0]}]\n": (
-        "6: classes.sandbox.allow[0].ports[1]: 0 is not a port; write a number from 1 to 65535"
+        "6: classes.sandbox.allow[0].ports[1]: 0 is not a port number; write a number from 1 to 65535"
     ),
     HEAD + "    allow: [{host: a, ports: ['443']}]\n": (
         "6: classes.sandbox.allow[0].ports[0]: this is a string; write a whole number, as in `443`"
@@ -693,7 +695,7 @@ BAD = {
         "write a host name, and map it to the address in `resolve`"
     ),
     HEAD + "resolve: {a.example: b.example}\n": (
-        "6: resolve.a.example: 'b.example' is not an address; write one such as 10.1.2.3"
+        "6: resolve.a.example: 'b.example' is not an IP address; write one such as 10.1.2.3"
     ),
     HEAD + "resolve:\n  a.example: 8.8.8.8\n  A.example.: 8.8.4.4\n": (
         "8: resolve.A.example.: a.example is listed twice; remove one of the two"

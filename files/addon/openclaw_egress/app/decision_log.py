@@ -99,7 +99,7 @@ class DecisionLog:
                 )
             )
         except SpoolError as error:
-            log.error("tunnel not recorded: %s", error)
+            log.error("a tunnel could not be recorded: %s", error)
 
     def summarise_denials(self, *, everything: bool = False) -> None:
         """Write a summary record for each ended window of denials; for every window when the proxy stops."""

@@ -52,7 +52,7 @@ def export(
             "csv: one row for each record, without bodies.",
         ),
     ] = Format.JSONL,
-    bodies: Annotated[bool, typer.Option("--bodies/--no-bodies", help="Whether a HAR contains the bodies.")] = True,
+    bodies: Annotated[bool, typer.Option("--bodies/--no-bodies", help="Include the bodies in a HAR.")] = True,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="Write to this file; by default standard output."),

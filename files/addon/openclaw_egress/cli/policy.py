@@ -81,7 +81,7 @@ def _wrapped(text: str) -> str:
 
 @app.command()
 def explain(
-    class_name: Annotated[str, typer.Argument(metavar="CLASS", help="Such as gateway, browser, sandbox or build.")],
+    class_name: Annotated[str, typer.Argument(metavar="CLASS", help="Class such as gateway or sandbox.")],
     url: Annotated[str, typer.Argument(help="Destination: https://host/path, http://host:port/ or host:port.")],
     method: Annotated[str, typer.Option(help="Use this HTTP method; by default GET.")] = "GET",
     resolve: Annotated[bool, typer.Option("--resolve", help="Resolve the name, and check its addresses.")] = False,

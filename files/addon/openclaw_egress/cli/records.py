@@ -322,5 +322,5 @@ def _read[Value](option: str, text: str, read: Callable[[str], Value]) -> Value:
     try:
         return read(text)
     except search.InvalidCondition as error:
-        print_error(f"{option}: {escape(text)!r} is not valid; write {error}")
+        print_error(f"{option}: {escape(text)!r} is not valid; {error}")
         raise typer.Exit(BAD_INPUT) from None

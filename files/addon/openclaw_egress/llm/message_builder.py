@@ -144,7 +144,7 @@ def _arguments(text: str) -> Any:
 def _clean(value: Any, depth: int) -> Any:
     """Return the value with valid text and finite numbers. Raise ValueError if it is nested too deeply."""
     if depth > _MAX_DEPTH:
-        raise ValueError("nested too deep")
+        raise ValueError("the value is nested too deeply")
     if isinstance(value, str):
         return well_formed(value)
     if isinstance(value, float):

@@ -209,7 +209,7 @@ def _some(node: _Node, example: str) -> list[_Node]:
 def _port(node: _Node) -> int:
     port = node.integer("443")
     if not 1 <= port <= 65535:
-        node.fail(f"{port} is not a port", "write a number from 1 to 65535")
+        node.fail(f"{port} is not a port number", "write a number from 1 to 65535")
     return port
 
 
@@ -333,5 +333,5 @@ def _resolve(node: _Node) -> dict[str, Address]:
         try:
             answers[host] = ipaddress.ip_address(value.text("llm.corp.example: 10.1.2.3"))
         except ValueError:
-            value.fail(f"{value.value!r} is not an address", "write one such as 10.1.2.3")
+            value.fail(f"{value.value!r} is not an IP address", "write one such as 10.1.2.3")
     return answers

@@ -206,7 +206,7 @@ class AccessControl:
         found = self._class_policy(client)
         address = str(client.peername[0])
         if self._neighbours is not None and self._neighbours.refuses(address):
-            # Check this before the connection is counted, so that unknown hosts of the network cannot use up the
+            # Refuse an unknown host of the network before its connection is counted, so that it cannot use up the
             # class's connection limit.
             client.error = "not a known neighbour"
             self._observer.denied(
@@ -379,7 +379,7 @@ class AccessControl:
             )
         request.data.host = destination.host
         request.data.authority = b""
-        # An origin may ignore any other upgrade (RFC 9110, section 7.8), so do not forward it.
+        # Forward an upgrade to a WebSocket only. An origin may ignore any upgrade (RFC 9110, section 7.8).
         drop_hop_by_hop(request, upgrades=websocket)
         # Proxy credentials are for this proxy, not for the origin (RFC 9110, section 11.7).
         request.headers.pop("proxy-authorization", None)
@@ -594,7 +594,7 @@ class AccessControl:
         session = self._session(client)
         target, grant = session.connect_target, _connect_grant(session)
         if target is None or grant is None:
-            raise LookupError("no connection grant")
+            raise LookupError("the tunnel has no connection grant")
         if not sni_agrees(data.client_hello.sni, target):
             self._deny_connection(client, target, Code.SNI_MISMATCH)
             return
@@ -677,7 +677,7 @@ class AccessControl:
         address, peer = data.server.address, data.server.peername
         grant = self._session(data.client).grants.find(address[0], address[1]) if address else None
         if grant is None or peer is None or peer[0].split("%")[0] not in grant.addresses:
-            raise LookupError("connected to an address that was not checked")
+            raise LookupError("the server's address was not checked before the connection")
 
     # ── helpers ──────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -136,4 +136,6 @@ class WebSocketRelay(layer.Layer):
 
 def unrecorded_relay(context: context.Context) -> WebSocketRelay:
     """Return the relay of a WebSocket to a host that is not inspected."""
-    return WebSocketRelay(context, UnrecordedMessages(), lambda error: log.error("a WebSocket failed", exc_info=error))
+    return WebSocketRelay(
+        context, UnrecordedMessages(), lambda error: log.error("a WebSocket was closed after an error", exc_info=error)
+    )

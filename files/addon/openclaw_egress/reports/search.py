@@ -33,7 +33,7 @@ def moment(text: str) -> int:
         then = datetime.min.replace(tzinfo=UTC)
     # The range of 64-bit nanoseconds, which records use.
     if not datetime(1970, 1, 1, tzinfo=UTC) <= then < datetime(2262, 1, 1, tzinfo=UTC):
-        raise InvalidCondition("15m, 2h, 3d, or a date and time such as 2026-11-25T08:00")
+        raise InvalidCondition("write 15m, 2h, 3d, or a date and time such as 2026-11-25T08:00")
     return int(then.timestamp() * 1e9)
 
 
@@ -46,7 +46,7 @@ def status_range(text: str) -> tuple[int, int]:
     for pattern, read in _STATUS:
         if found := pattern.fullmatch(text.strip().lower()):
             return read(found)
-    raise InvalidCondition("429, 4xx or 500-529")
+    raise InvalidCondition("write 429, 4xx or 500-529")
 
 
 def known_code(text: str) -> str:
@@ -56,7 +56,7 @@ def known_code(text: str) -> str:
         InvalidCondition: no decision has such a code.
     """
     if text not in set(Code):
-        raise InvalidCondition("a code such as no_rule or address_guarded (docs/codes.md lists all)")
+        raise InvalidCondition("write a code such as no_rule or address_guarded (docs/codes.md lists all)")
     return text
 
 
@@ -67,7 +67,7 @@ def event_names(text: str | None) -> list[str]:
         InvalidCondition: the event is unknown.
     """
     if text is not None and text not in EVENTS:
-        raise InvalidCondition(f"one of {', '.join(EVENTS)}")
+        raise InvalidCondition(f"write one of {', '.join(EVENTS)}")
     return [f"openclaw.egress.{name}" for name in ([text] if text else ["exchange", "denied"])]
 
 

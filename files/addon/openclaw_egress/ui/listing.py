@@ -67,7 +67,7 @@ def conditions_of(given: Mapping[str, str]) -> Conditions:
         try:
             values |= readers[name](text)
         except search.InvalidCondition as error:
-            return Conditions(texts, Filters(limit=0), f"{name}: {text!r} is not valid; write {error}")
+            return Conditions(texts, Filters(limit=0), f"{name}: {text!r} is not valid; {error}")
     return Conditions(texts, Filters(**values))
 
 

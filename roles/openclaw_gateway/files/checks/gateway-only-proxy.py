@@ -70,4 +70,4 @@ if value.rstrip("/") not in ("", ours):
 found = [path for section in ("proxy", "channels") for path in proxies(settings(section), section)]
 if found:
     sys.exit(", ".join(found) + " names another proxy")
-print("none in OPENCLAW_PROXY_URL, proxy.proxyUrl and channels.*.proxy")
+print("no other proxy in OPENCLAW_PROXY_URL, proxy.proxyUrl and channels.*.proxy")

@@ -18,7 +18,7 @@ bound = []
 for line in output("docker", "port", os.environ["FORWARDER"]).splitlines():
     port, arrow, at = line.partition(" -> ")
     if not arrow:
-        sys.exit(f"could not be checked: {line}")
+        sys.exit(f"could not be checked: docker printed {line!r} instead of a published port")
     if port.endswith("/tcp"):
         bound.append(at)
 for at in bound:
@@ -29,7 +29,7 @@ for at in bound:
         with socket.create_connection((host, int(number)), 10) as connection:
             connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
             if not connection.recv(1):
-                sys.exit(f"{at}: no response")
+                sys.exit(f"{at}: the gateway sent no response")
     except OSError as problem:
         sys.exit(f"{at}: {problem}")
 print(", ".join(bound) or "no TCP port is published")

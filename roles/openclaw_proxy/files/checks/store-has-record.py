@@ -21,10 +21,10 @@ for _ in range(20):
     try:
         result = json.load(opener.open(url, timeout=10))["data"]["result"]
         if result:
-            print("found by", query)
+            print("Loki returned the record for", query)
             sys.exit(0)
     except Exception as problem:
         error = " (%s)" % problem
     time.sleep(2)
-print("not found by", query + error)
+print("Loki returned no record for", query + error)
 sys.exit(1)
