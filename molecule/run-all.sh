@@ -45,7 +45,7 @@ playbooks=$!
 began=$SECONDS
 molecule/lab/lab up </dev/null || { echo "0 passed, 1 failed"; exit 1; }
 row "lab up" passed - $((SECONDS - began))
-# First the scenarios that restore the hosts. Each of the last two continues with the deployment of the previous one.
+# Scenarios that restore the hosts run first. Each of the last two starts with the deployment of the scenario before it.
 for scenario in "${scenarios[@]}"; do
   began=$SECONDS log=build/molecule-$scenario.log
   echo "── molecule test --scenario-name $scenario ──"

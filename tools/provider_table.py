@@ -17,7 +17,7 @@ DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "providers.md"
 
 
 def table() -> list[str]:
-    """Return the lines of the table."""
+    """Return the lines of the table of host groups."""
     rows = ["| group | hosts | `gen_ai.provider.name` |", "|---|---|---|"]
     for group, hosts in GROUPS.items():
         names = dict.fromkeys(provider_of(host.removeprefix("*.")) for host in hosts_of(group) or ())
@@ -30,12 +30,12 @@ def _code(words: Iterable[str]) -> str:
 
 
 def updated() -> str:
-    """Return the document's text with the current table."""
+    """Return the text of docs/providers.md with the current table."""
     return with_table(DOCUMENT.read_text(), "groups", table(), DOCUMENT)
 
 
 def main() -> int:
-    """Write the table."""
+    """Write the table into docs/providers.md."""
     DOCUMENT.write_text(updated())
     return 0
 

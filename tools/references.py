@@ -109,7 +109,7 @@ def updated() -> dict[Path, str]:
 
 
 def main() -> int:
-    """Write the tables."""
+    """Write the tables into the three documents."""
     for document, text in updated().items():
         document.write_text(text)
     return 0

@@ -24,7 +24,7 @@ def plain(text: str) -> str:
 
 
 def default_of(option: dict[str, Any]) -> str:
-    """Return a default as YAML in one line; empty if the default is computed from other variables."""
+    """Return a variable's default as YAML in one line; without one, `required` or a reference to defaults/main.yml."""
     if "default" not in option:
         return "required" if option.get("required") else "see defaults/main.yml"
     value = option["default"]
@@ -34,7 +34,7 @@ def default_of(option: dict[str, Any]) -> str:
 
 
 def table(role: Path) -> list[str]:
-    """Return the lines of the role's table."""
+    """Return the lines of the table of a role's variables."""
     specs = yaml.safe_load((role / "meta" / "argument_specs.yml").read_text())["argument_specs"]
     rows = ["| variable | type | default | what it is |", "|---|---|---|---|"]
     for name, option in specs["main"]["options"].items():
@@ -49,18 +49,18 @@ def table(role: Path) -> list[str]:
 
 
 def updated(role: Path) -> str:
-    """Return the README's text with the current table."""
+    """Return the text of a role's README with the current table of variables."""
     document = role / "README.md"
     return with_table(document.read_text(), "variables", table(role), document)
 
 
 def roles() -> list[Path]:
-    """Return all roles."""
+    """Return the directory of each role."""
     return sorted(path.parent.parent for path in ROLES.glob("*/meta/argument_specs.yml"))
 
 
 def main() -> int:
-    """Write all tables."""
+    """Write the table of variables into the README of each role."""
     for role in roles():
         (role / "README.md").write_text(updated(role))
     return 0

@@ -15,7 +15,7 @@ from molecule.lab.hosts import (
     soon,
 )
 
-# `agent_turn` has the same time limit.
+# The function `agent_turn` has the same time limit, in seconds.
 pytestmark = pytest.mark.timeout(400)
 
 CURL = ("curl", "--silent", "--show-error", "--insecure", "--max-time", "20", "--write-out", " %{http_code}")

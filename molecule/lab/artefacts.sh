@@ -17,7 +17,7 @@ GATEWAY_PACKAGES=$BASE_PACKAGES,docker-cli,docker.io,iptables
 SANDBOX_PACKAGES=bash,ca-certificates,curl,git,jq,python3,python3-pip,ripgrep
 BROWSER_PACKAGES="chromium socat"
 INTERNET_PACKAGES="docker-registry nginx"
-# Unneeded here: documentation, and graphics drivers that Chromium is configured not to use.
+# Files that the lab does not need: documentation, and graphics drivers that Chromium is configured not to use.
 LEFT_OUT=(/usr/share/{doc,info,locale,man}/'*' '/usr/share/icons/*/cursors/*' '/usr/lib/*/lib'{LLVM,gallium,z3}'*' '/usr/lib/chromium/libVkLayer*')
 
 say() { echo "lab: $*" >&2; }
@@ -201,7 +201,7 @@ sites() {
     git -C "$work/hello" add pyproject.toml lab_hello.py
     git -C "$work/hello" -c user.name=lab -c user.email=lab@example.com commit --quiet --message hello
     git clone --quiet --bare "$work/hello" "$work/git/hello.git"
-    # Git needs this to clone from a static file server.
+    # Write the file that Git needs to clone from a static file server.
     git -C "$work/git/hello.git" update-server-info
     rm -rf "$work/hello"
     chmod 0755 "$work"

@@ -36,7 +36,7 @@ ELSEWHERE = {
     "172.30.0.250:8081", "172.30.0.1:22", "10.0.0.1:22", "10.0.0.2:3100", "198.51.100.10:443", "198.51.100.66:53",
     "169.254.169.254:80", f"{FORWARDER}:18789", f"{PROXY}:9464", "172.30.0.1:18789",
 }  # fmt: skip
-# The gateway's own ports, at each of its addresses.
+# Ports of the gateway itself, at each of its addresses.
 INWARDS = {f"{address}:18789" for address in (GATEWAY, "172.17.0.1", "172.18.0.1", "172.19.0.1", "172.20.0.1")}
 STRANGER = "an-agents-own-network"
 # The networks of the gateway's own Docker daemon, with the destinations that each may reach.

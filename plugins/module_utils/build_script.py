@@ -232,7 +232,7 @@ class _Search:
         try:
             self.commands = shell_text.parse(text.replace("\r\n", " \n")).commands
         except shell_text.ShellTextError:
-            self.commands = _plain_commands(self.source)  # later, `bash -n` tells whether the script is valid
+            self.commands = _plain_commands(self.source)  # build_patch runs `bash -n` later
         self.values = _assigned_values(self.commands)
 
     def run(self) -> Anchors:
@@ -312,7 +312,7 @@ class _Search:
     ) -> None:
         try:
             read = build_wrapper.read_build(values, found[2])
-        except build_wrapper.NotPatched:  # the arguments are in variables
+        except build_wrapper.NotPatched:  # docker's arguments are in variables
             read = build_wrapper.Build("."), []
         if read is None:
             return

@@ -260,7 +260,7 @@ def with_copy(text: str, source: str, target: str = "") -> str | None:
             here += re.findall(r"(?:^|\s)\d*<<-?[\"']?([A-Za-z_]\w*)", line)
     if not stages or (target and not chosen):
         return None
-    if is_open and end == len(lines):  # the file ends in the middle of an instruction
+    if is_open and end == len(lines):  # the Dockerfile ends in the middle of an instruction
         end = opened
     before = "".join(lines[:end])
     if before and not before.endswith("\n"):
@@ -346,7 +346,7 @@ class Workspace:
         self.source = ""
         root = os.path.dirname(os.path.abspath(__file__))
         program = shutil.which(docker[-1]) if len(docker) == 1 else None
-        if program and program.startswith("/snap/"):  # this builder has its own /tmp
+        if program and program.startswith("/snap/"):  # Docker from a snap has its own /tmp
             root = os.path.expanduser("~/snap/docker/common")
         for name in os.listdir(root):
             if name.startswith("build.") and not _is_alive(name.split(".")[1]):
@@ -355,7 +355,7 @@ class Workspace:
         self.context = os.path.join(self.directory, "context")
 
     def __enter__(self) -> Workspace:
-        os.chmod(self.directory, 0o755)  # another user builds with `sudo -u`
+        os.chmod(self.directory, 0o755)  # with `sudo -u` another user builds
         os.mkdir(self.context, 0o755)
         os.chmod(self.context, 0o755)
         copy = os.path.join(self.context, BOOTSTRAP)
@@ -451,7 +451,7 @@ def _write(path: str, text: str) -> None:
 def docker_build(
     settings: Settings, runner: Runner, words: list[str], docker: int, at: int, buildx: bool
 ) -> int | None:
-    """Run `docker build` or `docker buildx build`. Return its status, or None if it needs no bootstrap."""
+    """Run `docker build` or `docker buildx build`. Return the exit status; None if the build needs no bootstrap."""
     read = read_build(words, at)
     if read is None:
         return None
@@ -472,7 +472,7 @@ def docker_build(
 
 
 def compose_build(settings: Settings, runner: Runner, words: list[str], docker: int, at: int) -> int | None:
-    """Run `compose build`, or the build of `compose up --build`. Return its status, None if it needs no bootstrap.
+    """Run `compose build`, or the build of `compose up --build`. Return the exit status; None without our bootstrap.
 
     The build reads the resolved configuration from standard input, reduced to what builds need. Therefore no file
     contains the project's values, and the labels of containers name the operator's own files.
@@ -599,7 +599,7 @@ def _prepare_services(work: Workspace, config: dict[str, Any], services: dict[st
 
 
 def bake(settings: Settings, runner: Runner, words: list[str], docker: int, at: int) -> int | None:
-    """Run `docker buildx bake`. Return its status, or None if it needs no bootstrap."""
+    """Run `docker buildx bake`. Return the exit status; None if no build needs the bootstrap."""
     if {"--help", "--print", "--check", "--list", "-h"} & {word.partition("=")[0] for word in words[at:]}:
         return None
     if "-" in words[at:]:

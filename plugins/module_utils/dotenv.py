@@ -22,7 +22,7 @@ _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", '"': '"', "\\": "\\", "$": "$"}
 KEPT = "# openclaw.egress keeps: "
 NOT_SET = KEPT + "COMPOSE_FILE was not set"
 OPEN_END = KEPT + "no line break at the end"
-_BOM = "\ufeff"  # a byte order mark, which compose skips at the begin of the file only
+_BOM = "\ufeff"  # a byte order mark, which compose skips only at the beginning of the file
 
 # Default file names in compose's order (compose-go's DefaultFileNames, DefaultOverrideFileNames).
 BASE_FILES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
@@ -47,8 +47,8 @@ class _Piece:
     text: str
     name: str = ""
     value: str = ""
-    head: str = ""  # the text before the value
-    tail: str = ""  # the text after the value: comment, line break
+    head: str = ""  # the text of the entry before its value
+    tail: str = ""  # the text of the entry after its value: comment, line break
 
 
 class Dotenv:

@@ -117,7 +117,7 @@ class Problem:
 
 @dataclass
 class Plan:
-    """The settings of the gateway's service. The role does not write a setting that is None: the operator's applies."""
+    """The settings of the gateway's service. For a setting that is None, the operator's own value stays in effect."""
 
     problems: List[Problem] = field(default_factory=list)
     warnings: List[Problem] = field(default_factory=list)
@@ -356,7 +356,7 @@ def _plan_start(plan: Plan, gateway: _Gateway) -> None:
 
 
 def _entrypoint_text(gateway: _Gateway, start: _Start) -> list[str]:
-    """Return the words of the operator's entrypoint for a compose file. Keep unresolved variables if possible."""
+    """Return the operator's entrypoint as a list for a compose file. Keep unresolved variables if possible."""
     if gateway.raw is not None and gateway.words("entrypoint"):
         text = inputs.words(gateway.raw.get("entrypoint"))
         # Compose resolves variables before it splits a string, so a variable can be several words.
@@ -366,7 +366,7 @@ def _entrypoint_text(gateway: _Gateway, start: _Start) -> list[str]:
 
 
 def _with_bootstrap(gateway: _Gateway, setting: str, effective: list[str], required: str) -> Command | None:
-    """Return the setting with `--require` and the bootstrap after `node`; None if its text does not begin so."""
+    """Return command or entrypoint with the bootstrap's `--require` after `node`; None if it does not start so."""
     if not gateway.service.get(setting):
         return [inputs.escaped(effective[0]), "--require", required] + [inputs.escaped(word) for word in effective[1:]]
     text = gateway.raw.get(setting) if gateway.raw is not None else None

@@ -21,7 +21,7 @@ class SettingsError(ValueError):
 
 
 class Plan:
-    """The ``changes`` by path, the undo ``data``, and the paths that are ``left`` because they were edited since."""
+    """The ``changes`` by path, the undo ``data``, and the paths ``left`` alone, because somebody edited our values."""
 
     def __init__(self, changes: dict[str, Any], data: dict[str, Any], left: list[Any]) -> None:
         self.changes = changes

@@ -80,7 +80,7 @@ def audited(state: Path, *words: str) -> tuple[float, int]:
 
 def main() -> None:
     count = int(sys.argv[1]) if sys.argv[1:] else 100_000
-    # The newest tenth of the lines is later than this time.
+    # The time after which the newest tenth of the lines begins.
     since = datetime.fromtimestamp(time.time() - count / 1000, UTC).isoformat()
     with tempfile.TemporaryDirectory() as directory:
         state = Path(directory)

@@ -21,7 +21,7 @@ HEAD_ENDS = b"\r\n\r\n"
 
 
 async def response(reader: asyncio.StreamReader) -> tuple[int, bytes]:
-    """Read one message with Content-Length. Return its status (a request's is 0) and body."""
+    """Read one HTTP message with Content-Length. Return status and body; the status of a request is 0."""
     head = (await reader.readuntil(HEAD_ENDS)).lower()
     _, _, rest = head.partition(b"content-length:")
     body = await reader.readexactly(int(rest.split(b"\r\n")[0])) if rest else b""

@@ -119,7 +119,7 @@ async def denied_bodies(link: Link, _: Target) -> None:
 
 
 async def requests(link: Link, _: Target) -> None:
-    """Send refused requests one after the other."""
+    """Send requests that the policy denies, one after the other."""
     while True:
         await link.send(post(DENIED, "Content-Length: 0\r\n"))
         await link.answer()
@@ -139,7 +139,7 @@ async def big_heads(link: Link, _: Target) -> None:
 
 
 async def churn(_: Link, __: Target) -> None:
-    """Connect and disconnect."""
+    """Connect to the listener and disconnect immediately."""
 
 
 FLOODS: dict[str, tuple[int, Callable[[Link, Target], Awaitable[None]]]] = {
@@ -171,7 +171,7 @@ async def one(play: Callable[[Link, Target], Awaitable[None]], target: Target, u
 
 
 async def flood(name: str, seconds: float, sink: int, listeners: list[int]) -> int:
-    """Run one flood. Return the number of connections made."""
+    """Run one flood against the listeners. Return the number of connections made."""
     count, play = FLOODS[name]
     done = [0]
     until = time.monotonic() + seconds

@@ -104,7 +104,7 @@ class Load:
 
 @contextlib.contextmanager
 def compared(proxy: RunningProxy, control: RunningProxy) -> Iterator[tuple[Load, Load]]:
-    """Call through the proxy and, at the same time, through a second proxy without a flood, within the context.
+    """Make calls through the proxy and, at the same time, through a second proxy without a flood, within the context.
 
     Other load on the machine slows both proxies, so the ratio of their times shows the effect of the flood.
     """
@@ -114,7 +114,7 @@ def compared(proxy: RunningProxy, control: RunningProxy) -> Iterator[tuple[Load,
 
 
 def compared_for(proxy: RunningProxy, control: RunningProxy, seconds: float) -> tuple[Load, Load]:
-    """Compare both proxies for N seconds."""
+    """Make calls through both proxies for N seconds. Return the calls of each."""
     with compared(proxy, control) as loads:
         time.sleep(seconds)
     return loads

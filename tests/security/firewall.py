@@ -42,7 +42,7 @@ CHANGES = {
 """Commands that change the firewall rules, each with its effect. 172.31.250.2 is the proxy on the internal network."""
 
 
-# dockerd adds this rule as the last of DOCKER-USER. The same rule anywhere else is a bypass.
+# dockerd adds the rule RETURN at the end of DOCKER-USER. At any other place, this rule is a bypass.
 _WITHOUT_DOCKERS = "sed '${/^-A DOCKER-USER -j RETURN$/d;}'"
 
 

@@ -61,7 +61,7 @@ def _short(line: str) -> str:
 
 
 def here() -> dict[str, int]:
-    """Return the current number of lines of each log; -1 for a missing log."""
+    """Return the current number of lines of each log on the fake internet; -1 for a missing log."""
     return {name: _count(path) for name, path in LOGS.items()}
 
 
@@ -80,7 +80,7 @@ def since(before: Mapping[str, int]) -> Seen:
 
 
 def records(host: str = "*") -> list[dict[str, Any]]:
-    """Return a host's newest records, as `egress records --json` prints them. Count an invalid line as forged."""
+    """Return a host's newest records, as `egress records --json` prints them. Treat an invalid line as forged."""
     text = in_proxy("egress", "records", "--json", "--host", host, "--limit", "5000")
     return list(map(_record, whole_lines(text)))
 
@@ -93,7 +93,7 @@ def _record(line: str) -> dict[str, Any]:
 
 
 def recorded(inspected: str) -> set[str]:
-    """Return the recorded paths of an inspected host, with their queries; an empty list for an empty host name."""
+    """Return the paths of an inspected host that the proxy recorded, with queries; none for an empty host name."""
     return {record.get("url", "").partition(inspected)[2] for record in records(inspected)} if inspected else set()
 
 

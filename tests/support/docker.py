@@ -30,12 +30,12 @@ class Docker:
         command.chmod(0o755)
 
     def change(self, **state: Any) -> None:
-        """Replace parts of the fake's state."""
+        """Replace these keys in the state of the Docker fake."""
         self.file.write_text(json.dumps(self.state | state))
 
     @property
     def state(self) -> dict[str, Any]:
-        """Return the current state of the fake."""
+        """Return the current state of the Docker fake, as its JSON file holds it."""
         found: dict[str, Any] = json.loads(self.file.read_text())
         return found
 

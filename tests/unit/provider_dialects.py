@@ -66,20 +66,20 @@ class Dialect:
     none: Mapping[str, str] = field(default_factory=dict)
 
     def client(self, http: httpx2.Client) -> openai.OpenAI:
-        """Return the SDK's client for the provider."""
+        """Return a client of OpenAI's SDK that calls this provider."""
         given: Any = {"api_key": "test", "max_retries": 0, "http_client": http}
         if self.azure is not None:
             return openai.AzureOpenAI(azure_endpoint=f"https://{self.host}", api_version=self.azure, **given)
         return openai.OpenAI(base_url=f"https://{self.host}{self.base}", **given)
 
     def usage_of(self, usage: Any) -> tuple[Usage, float | None]:
-        """Return the counts and the cost in a usage object of the SDK."""
+        """Return the token counts and the cost, read from the SDK's usage object."""
         counts = {name: _sum(usage, places) for name, places in {**OPENAI_PATHS, **self.paths}.items()}
         cost = _at(usage, self.cost) if self.cost is not None else None
         return Usage(**counts), None if cost is None else cost * self.unit
 
     def reply(self, case: str) -> Reply:
-        """Return the provider's response in a case of the table."""
+        """Return the response that this provider sends in a case of the table of providers."""
         if case == "error":
             return Reply(400, "application/json", [json.dumps(self.error).encode()])
         if case == "plain":

@@ -61,7 +61,7 @@ class Signer:
         if not isinstance(key, Ed25519PrivateKey):
             raise _unusable(file)
         signer = cls(key)
-        # Only audits on other machines need this copy of the public key, so ignore an error.
+        # Ignore an error of this copy of the public key, because only audits on other machines need it.
         with contextlib.suppress(OSError):
             public = directory / PUBLIC_FILE
             if not public.exists():

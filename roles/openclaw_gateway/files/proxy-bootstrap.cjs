@@ -364,7 +364,7 @@ function builtInUndici() {
   return { EnvHttpProxyAgent, previous: globalThis[DISPATCHERS[is7 ? 0 : 1]], setGlobalDispatcher };
 }
 
-/** Return the same of the application's undici, for older Node versions; null if this Node can load none. */
+/** Return class, dispatcher and replacing function of the application's undici; null if this Node can load none. */
 function applicationUndici() {
   for (const base of [__filename, path.resolve(process.argv[1] ?? 'main')]) {
     try {

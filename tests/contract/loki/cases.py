@@ -24,7 +24,7 @@ def case(name: str) -> Callable[[Callable[[Asker], Any]], Callable[[Asker], Any]
 
 
 def counted(name: str, records: Callable[[Asker], list[Any]], expected: int) -> None:
-    """Return a case that pushes once and then counts the lines that a query finds."""
+    """Register a case that pushes once and then counts the lines that a query finds."""
 
     def ask(loki: Asker) -> Answer:
         return {"push": loki.push(*records(loki)), "n": len(loki.stored(expected))}
@@ -359,7 +359,7 @@ def series(loki: Asker) -> Answer:
     return found
 
 
-# ── rate: last, because it uses up the allowance ─────────────────────────────────────────────────────────────────
+# ── rate: the last case, because it uses up the rate limit ────────────────────────────────────────────────────────────
 counted("body-7MB", lambda loki: [loki.record("r" * 200_000, at=loki.now + i) for i in range(35)], 0)
 counted("body-20MB", lambda loki: [loki.record("r" * 200_000, at=loki.now + i) for i in range(100)], 0)
 

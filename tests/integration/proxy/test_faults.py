@@ -438,7 +438,7 @@ def test_no_function_that_a_hook_calls_fails_open(trials, reached, kind):
 
 
 def raise_at(trials, places, kind):
-    """Run one client for each code line, with the fault. Alternate between the clients that reach the line."""
+    """Raise once at each code line, while a client runs that reaches the line. Return the problems found."""
     found = []
     for number, (place, clients) in enumerate(places.items()):
         if passing := [client for client in kind if client in clients]:

@@ -170,7 +170,7 @@ def test_rule_with_tls_false_permits_any_protocol_after_connect(lean, providers)
     with lean, connected(lean.ports["sandbox"]) as sock:
         assert status_of(connect(sock, f"packages.example.com:{providers.http_port}")) == 200
         sock.sendall(b"NONSENSE\r\n\r\n")
-        assert b"400" in sock.recv(65536)  # This is the origin's response, not the proxy's.
+        assert b"400" in sock.recv(65536)  # The origin sent this 400, not the proxy.
 
 
 def test_direct_tls_to_a_listener_is_closed(proxy):

@@ -99,7 +99,7 @@ class Try:
 
 @dataclass(frozen=True)
 class Attack:
-    """The knowledge of one technique, with the token that identifies it in the logs outside."""
+    """The knowledge of one technique, with the token that identifies its traffic in the logs outside the proxy."""
 
     knowledge: Knowledge
     token: str

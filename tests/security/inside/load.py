@@ -19,7 +19,7 @@ CONNECTIONS = 600
 
 
 def _hold(attack: Attack, first: bytes, more: bytes, most: int = CONNECTIONS) -> int:
-    """Open connections, send the first bytes on each, then repeatedly more. Return the number of connections."""
+    """Open connections and send ``first`` on each, then ``more`` again and again. Return the number of connections."""
     end = time.monotonic() + SECONDS
     with contextlib.ExitStack() as stack:
         socks: list[socket.socket] = []

@@ -137,7 +137,7 @@ def tunnel_through_lookups(attack: Attack) -> Iterator[Try]:
 
 def _asked(attack: Attack, request: bytes) -> str:
     ask(attack.knowledge.proxy, request)
-    return ""  # The name server's log shows whether the proxy looked it up.
+    return ""  # The log of the name server shows whether the proxy looked the name up.
 
 
 @technique(ENFORCED)

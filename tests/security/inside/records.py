@@ -31,7 +31,7 @@ def forged_records(attack: Attack) -> Iterator[Try]:
         ("traceparent", f"GET http://{bad}/ HTTP/1.1\r\nHost: {bad}\r\ntraceparent: 00-{entry}-01\r\n\r\n"),
     ):
         data = head.encode("utf-8", "surrogateescape")
-        # The gateway's class is open, so it may request the name itself.
+        # The gateway's class is open, so the policy allows it to request the name.
         yield attack.tries(what, lambda data=data: _refused(attack, data))
 
 
@@ -118,7 +118,7 @@ def _provider(attack: Attack, target: str, sni: str, request: bytes) -> str:
             with tls(sock, sni) as inside:
                 inside.sendall(request)
                 read_some(inside)
-    return ""  # The provider's log and the records show responses without a record.
+    return ""  # A comparison of the provider's log with the records shows an unrecorded exchange.
 
 
 def _gone(attack: Attack, target: str, sni: str) -> str:

@@ -60,7 +60,7 @@ def decoded(body: bytes, encoding: str, limit: int) -> bytes:
             raise RequestError("Loki fake: zstd needs Python 3.14 or the package backports.zstd")
         try:
             return decompress(body)
-        except Exception as error:  # Each of the three modules has its own error class.
+        except Exception as error:  # The three possible zstd modules raise different classes.
             raise RequestError(f"zstd: {error}") from error
     if encoding == "lz4":
         raise RequestError("Loki fake: lz4 is not supported (Loki supports it)")

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 TEXT, BINARY, JSON = "text/plain; charset=utf-8", "application/octet-stream", "application/json"
 NAME = "fake of Loki's HTTP contract; not Loki"
-# Loki's response has the same keys. The recorded Loki also reported an empty version.
+# The response of GET /loki/api/v1/status/buildinfo, with Loki's keys. The recorded Loki also had an empty version.
 _BUILD = {"version": "", "revision": "", "branch": "", "buildUser": NAME, "buildDate": "", "goVersion": ""}
 _HANG_S = 300.0
 

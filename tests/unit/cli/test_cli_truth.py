@@ -196,7 +196,7 @@ POLICY = "version: 1\nclasses: {sandbox: {listen: 8082, action: report}}\n"
 
 
 def said_once(done) -> str:
-    """Assert that the output is one message and the exit code is 2."""
+    """Assert that the command printed one message and exited with 2. Return the message."""
     assert done.returncode == 2, (done.stdout, done.stderr)
     assert done.stderr.startswith("egress: ") and "Traceback" not in done.stderr, done.stderr
     assert done.stderr.count("egress: ") == 1, done.stderr

@@ -244,7 +244,7 @@ def endless(kind: str) -> Iterator[bytes]:
             case "one string":
                 yield b'{"a": "' + b"x" * 65529
             case "long message":
-                # The prelude of a message of 24 MiB, then its payload.
+                # Yield the prelude of a message of 24 MiB, then the payload of the message.
                 yield aws_event("chunk", {"bytes": "x" * 65536})[: 65536 if next(number) else None]
 
 

@@ -138,7 +138,7 @@ def test_streamed_chat_completion_equals_the_sdks(clients: Clients, model: str, 
 
 
 def test_results_of_a_batch_have_no_usage() -> None:
-    # A client can download the results again, so their tokens would count more than once.
+    # A client can download the results of a batch several times, so their tokens would count more than once.
     message: Any = {"id": "msg_1", "type": "message", "role": "assistant", "model": "claude-opus-5", "content": []}
     message |= {"stop_reason": "end_turn", "stop_sequence": None, "usage": {"input_tokens": 5, "output_tokens": 7}}
     result = {"type": "succeeded", "message": message}

@@ -95,7 +95,7 @@ def test_response_in_the_background_counts_once_in_totals_and_budgets(tmp_path: 
             for _ in range(2):
                 exchange(recorder, "GET", "/v1/responses/resp_1", DONE)
                 exchange(recorder, "POST", "/v1/responses/resp_1/cancel", DONE)
-            # A response that its own POST returned complete counts only for the POST.
+            # If the POST already returned the complete response, a later GET of that response does not count.
             exchange(recorder, "POST", "/v1/responses", DONE | {"id": "resp_2", "background": False})
             exchange(recorder, "GET", "/v1/responses/resp_2", DONE | {"id": "resp_2", "background": False})
             assert totals(spool) == (8, 2200, 2 * 3_500_000)

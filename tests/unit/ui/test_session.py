@@ -102,7 +102,7 @@ def test_search_stops_when_its_time_is_over_and_says_which_lines_it_read(path):
     assert (view.first, view.last) == (4, 5) and [one.row.seq for one in view.members] == [4, 5]
     text = render("session.html", view=view)
     assert not view.is_whole and "Other lines were not searched." in text
-    # The chosen record is the last one found, so only the first one has a link to more records.
+    # The chosen record is the last member of the session, so only the first member has a link to more records.
     assert re.findall(r'href="(/records/\d+/session)"', text) == ["/records/4/session"]
 
 

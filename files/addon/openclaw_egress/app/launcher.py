@@ -128,7 +128,7 @@ async def _serve(service: Service) -> None:
     uninstall = resolver.install(loop)
     master = Master(options.Options())
     master.addons = _Addons(master)
-    # mitmproxy finds the add-on that chooses layers by this name, and logs a warning without it.
+    # mitmproxy looks up the add-on that chooses layers by the name `nextlayer`, and logs a warning if none has it.
     service.access_control.name = "nextlayer"
     server = proxyserver.Proxyserver()
     started = _Started(service, server, master.shutdown)

@@ -99,8 +99,8 @@ class PolicyReloader:
             self._waits_for_ca = policy
             self._ca.served.look_again()
             if self._ca.owned:
-                # Include the names of both policies, because the previous one stays in force until the new CA is
-                # served.
+                # Cover the inspected hosts of both policies, because the previous policy stays in force until the
+                # new CA is served.
                 self._ca.create([*self.current.inspect, *policy.inspect])
                 self.reload_ca()
             check_ca(self._ca.served.info, policy)

@@ -136,7 +136,7 @@ def _publish(settings: Settings, reports: Sequence[Report]) -> None:
 
 def _publish_failure(settings: Settings, error: EgressError) -> None:
     """Write the reason for a failure to a file that `egress ui` reads, if the spool exists."""
-    with contextlib.suppress(OSError):  # The command reports the failure itself.
+    with contextlib.suppress(OSError):  # The command prints the failure in any case.
         if settings.spool_path.exists():
             last_audit.write_failure(settings.state_dir, str(error), time.time())
 

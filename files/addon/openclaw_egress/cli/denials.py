@@ -51,7 +51,7 @@ def denials(since: Since = SINCE, class_name: ClassName = None, code: CodeName =
         for group in groups:
             print_json(_as_json(group))
     elif groups:
-        # On a narrow terminal omit these columns, because the remedy needs their space.
+        # On a narrow terminal, omit the columns `last` and `rule`, because the remedy needs their space.
         left_out = ("last", "rule") if is_narrow() else ()
         taken = [at for at, (name, _) in enumerate(COLUMNS) if name not in left_out]
         print_table(

@@ -302,7 +302,7 @@ class Sender:
     def send(self, push: bytes) -> PushResult:
         """Send one push and return the result; never raise."""
         try:
-            # Do not preload the response, so that its size can be limited.
+            # Do not let urllib3 read the whole response, because its size must be limited.
             response = self._pool.request(
                 "POST",
                 self._url,
@@ -316,7 +316,7 @@ class Sender:
                 return interpret(response.status, {k.lower(): v for k, v in response.headers.items()}, body)
             finally:
                 if response.status not in (200, 204):
-                    response.close()  # do not read the rest of the response
+                    response.close()  # without reading the rest of the response
                 response.release_conn()
         except urllib3.exceptions.HTTPError as error:
             return self._unreachable(error)

@@ -146,7 +146,7 @@ class _Assembler:
                 self._container = message.get("container")
                 for name in ("output_tokens", "output_tokens_details"):
                     self._usage.pop(name, None)
-                # The format allows a block that starts with content, although it is unusual.
+                # The format permits content blocks in `message_start`, although streams usually have none there.
                 for place, block in enumerate(list_of(message.get("content"))):
                     self._block(place, object_of(block))
             case "content_block_start":

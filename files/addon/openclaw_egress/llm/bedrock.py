@@ -98,7 +98,7 @@ def _error(name: str) -> str | None:
 def _with_headers(headers: Mapping[str, str], facts: ResponseFacts) -> ResponseFacts:
     """Return the information, and add the error's name and Bedrock's own counts from the headers."""
     if "x-amzn-errortype" in headers:
-        # The name can stand between a namespace and an address: `space#Name:http://…`.
+        # The error's name can stand between a namespace and an address: `space#Name:http://…`.
         name = headers["x-amzn-errortype"].partition(":")[0].rpartition("#")[2]
         facts = replace(facts, error_type=_error(name))
     tier, latency = (headers.get(f"x-amzn-bedrock-{name}") for name in ("service-tier", "performanceconfig-latency"))

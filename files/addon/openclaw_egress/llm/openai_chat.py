@@ -201,7 +201,7 @@ API = Api(
         "moonshot.ai": "moonshot_ai",
         "moonshot.cn": "moonshot_ai",
         "openrouter.ai": "openrouter",
-        # The conventions define no names for the following providers.
+        # The semantic conventions define no names for the following providers.
         "cerebras.ai": "cerebras",
         "chatgpt.com": "chatgpt",  # Not `openai`: a subscription pays for it, so a cost at list prices would be wrong.
         "dashscope.aliyuncs.com": "qwen",

@@ -72,7 +72,7 @@ def _of(found: Any) -> LastAudit:
 
 
 def _count(value: Any) -> int:
-    # The page queries SQLite with these numbers, and SQLite has integers of 64 bits.
+    # The web page uses this number in a query, and SQLite has integers of 64 bits.
     if not 0 <= (count := int(value)) < 2**63:
         raise ValueError
     return count

@@ -415,7 +415,7 @@ class BoundedHttp1Server(StrictBodies, Http1Server):
         if status < 500:
             yield from self._give_up(status, *_invalid(event.code, self.request), request=self.request)
             return
-        # The error hook or the recorder has already recorded this failure.
+        # The error hook or the recorder has already recorded the server's failure.
         yield commands.SendData(self.conn, upstream_failed(event.message))
         yield commands.CloseConnection(self.conn)
         self._forget()

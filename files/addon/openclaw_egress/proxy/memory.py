@@ -398,7 +398,7 @@ def _stream_needs(stream: Any) -> tuple[int, int]:
         held += sum(len(getattr(event, "data", b"")) for event in stream._paused_event_queue)
     if (exchange := flow.metadata.get(HELD)) is not None:
         held += exchange.held
-    # Charge the whole of a known length immediately, so that bodies start only if they fit together.
+    # Charge a body of known length completely at its start, so that bodies start only if they fit together.
     if _held_request(stream):
         return held + READ_ROOM, COPIES * (content_length(flow.request.headers.fields) or 0) + SLACK
     if exchange is None:

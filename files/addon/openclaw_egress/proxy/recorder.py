@@ -134,7 +134,7 @@ class Recorder:
             _log_failure("cannot record a streaming exchange; aborting its connection", error)
             return
         respond_failed(flow)
-        # The client gets our own response, so it never sees the end of this exchange.
+        # The client gets a 503 of the proxy, so it never sees the end of this exchange.
         exchange = flow.metadata.pop(EXCHANGE, None)
         if isinstance(exchange, Exchange):
             self._leave(exchange)
@@ -163,7 +163,7 @@ class Recorder:
             return
         allowed = flow.metadata.get(INSPECT)
         if not isinstance(allowed, Allowed):
-            # This is plain HTTP to a host that is not recorded, so do not hold it.
+            # Stream the request: it is plain HTTP to a host that is not recorded.
             flow.request.stream = True
             return
         self._begin(flow, allowed)
@@ -322,7 +322,7 @@ class Recorder:
         if exchange is None:
             return
         message = flow.error.msg if flow.error else ""
-        # mitmproxy's message is the same for both sides, so it does not say whether client or server failed.
+        # mitmproxy's error message is the same for a failed client and a failed server, so check the client's state.
         gone = not flow.client_conn.state & ConnectionState.CAN_READ
         malformed = RESPONSE_PROBLEM in flow.metadata
         if gone:

@@ -209,7 +209,7 @@ def _pieces(text: str) -> Iterator[str]:
         encoded = _json(text[start : start + length])
         size = _size(encoded)
         taken = min(length, len(text) - start)
-        # The next piece probably needs as many escapes as this one.
+        # Choose the length of the next piece, which probably needs as many escapes as this one.
         length = max(1, taken * _PART_BYTES // size - 8)
         if size <= _PART_BYTES:
             yield encoded

@@ -19,7 +19,7 @@ MAX_URL_BYTES = 8 * 1024
 
 _SECRET_WORDS = ("auth", "token", "secret", "key", "cookie", "credential", "signature", "password")
 _SECRET_HEADER_WORDS = (*_SECRET_WORDS, "passwd", "passphrase", "pwd", "assertion", "jwt", "bearer")
-_SECRET_HEADERS = frozenset({"sec-websocket-protocol"})  # some providers let browsers send the key in this header
+_SECRET_HEADERS = frozenset({"sec-websocket-protocol"})  # some providers let browsers send the API key there
 _KEY_HEADERS = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
 
 _SECRET_PARAMETERS = frozenset({"key", "sig", "code", "jwt", "pwd", "pass", "devicecode", "usercode", "samlresponse"})

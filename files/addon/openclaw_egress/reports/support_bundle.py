@@ -134,7 +134,7 @@ def _files(directory: Path) -> Iterator[dict[str, Any]]:
     for path in paths[:_MAX_FILES]:
         try:
             known = path.lstat()
-        except OSError as error:  # SQLite may have removed one of its files since the listing.
+        except OSError as error:  # SQLite may have removed a file of its own after the directory was listed.
             yield {"name": path.name, "error": error.strerror or str(error)}
             continue
         mode = stat.filemode(known.st_mode)

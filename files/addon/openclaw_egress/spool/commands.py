@@ -106,7 +106,7 @@ def submit(path: Path, command: Command) -> Path:
                 json.dump(content, new)
                 new.flush()
                 owner = path.stat()
-                if os.geteuid() == 0:  # The proxy's user must be able to read the file.
+                if os.geteuid() == 0:  # The proxy's user must be able to read a command that root gave.
                     os.fchown(new.fileno(), owner.st_uid, owner.st_gid)
                 os.fsync(new.fileno())
             unfinished.rename(target)
@@ -186,7 +186,7 @@ class CommandQueue:
         """Run the next part of a command in one transaction. Return whether the command is finished."""
         with self._storage.transaction() as (db, _):
             before = progress_of(db, command.id)
-            if before.done:  # The process ended before it deleted the file.
+            if before.done:  # The process ended before it deleted the command's file.
                 return True
             seqs = list(self._next_lines(db, command, before.next_seq))
             changed = self._change(command, seqs) if seqs else []

@@ -97,7 +97,7 @@ class ExportQueue:
         try:
             self._mark_acknowledged(seqs, why)
         except SpoolError:
-            # Use the reserve for this mark: on a full disk only acknowledged lines can be deleted.
+            # Use the reserve file to mark lines as acknowledged: on a full disk, only these lines can be deleted.
             if not release_reserve(self._storage.path):
                 raise
             self._mark_acknowledged(seqs, why)

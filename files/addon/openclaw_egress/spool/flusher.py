@@ -201,7 +201,7 @@ class Flusher:
             return False
         with self._storage.lock:
             if self._storage.failures != failures:
-                # A write from the event loop failed during this probe.
+                # A write from the event loop failed while this thread probed the disk.
                 return False
             self._storage.problem = None
             text = f"spool {self._path}: the disk can be written again; exchanges are accepted"

@@ -136,7 +136,7 @@ def create_file(path: Path) -> None:
     """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Open it only if it is absent: closing a descriptor of an open database would release SQLite's locks.
+        # Open the file only if it is absent: closing a descriptor of an open database would release SQLite's locks.
         if not path.exists():
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     except OSError as error:

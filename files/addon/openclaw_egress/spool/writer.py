@@ -109,7 +109,7 @@ class Spool:
     def close(self) -> None:
         """Flush, close, and release the lock."""
         self._flusher.stop()
-        with contextlib.suppress(SpoolError):  # The next start continues the work.
+        with contextlib.suppress(SpoolError):  # The next start adds the missing exchanges to the totals.
             self.fold_usage()
         with self._storage.lock:
             self.reader.close()

@@ -69,7 +69,7 @@ class TopLevelMembers:
         try:
             kept = _decoder(names).decode(data)
             values = {name: bytes(getattr(kept, f"m{number}")) for number, name in enumerate(names)}
-            del kept  # Free it, because it refers to the caller's buffer.
+            del kept  # Free the decoded object, because it refers to the caller's buffer.
             if any(len(value) > MAX_MEMBER_BYTES for value in values.values()):
                 return False
             # msgspec checks neither UTF-8 nor the length of integers inside raw values.
@@ -98,7 +98,7 @@ class TopLevelMembers:
         match = _IN_STRING.match(data, at)
         end = match.end() if match is not None else at
         if end < len(data):
-            # This is the quote that ends the string, or a backslash whose second character is in the next chunk.
+            # The next byte is the quote that ends the string, or a backslash whose escape continues in the next chunk.
             self._in_string = data[end] == _BACKSLASH
             self._escaped = self._in_string
             end += 1

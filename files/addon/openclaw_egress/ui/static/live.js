@@ -58,7 +58,7 @@ function describe() {
   if (added) texts.push(`${number(added)} new since the page was opened`);
   if (leftOut) texts.push(`${number(leftOut)} lines not shown`);
   const text = texts.join("; ") || "waiting for records";
-  // A screen reader reads a changed status aloud, and events without records arrive all the time.
+  // Change the text only if it differs, because a screen reader reads each change aloud and many events have no record.
   if (status.textContent !== text) status.textContent = text;
 }
 
