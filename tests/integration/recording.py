@@ -100,7 +100,7 @@ class OriginHandler(Handler):
         self.send_header("connection", "Upgrade")
         self.send_header("sec-websocket-accept", base64.b64encode(hashlib.sha1(key).digest()).decode())
         self.end_headers()
-        self.wfile.write(b"\x81\x05hello" + b"\x88\x02\x03\xe8")  # A text message, then close 1000.
+        self.wfile.write(b"\x81\x05hello" + b"\x88\x02\x03\xe8")  # A text message, then a close frame with code 1000.
         self.close_connection = True
 
 

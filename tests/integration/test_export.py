@@ -400,7 +400,7 @@ def test_partial_success_is_not_success(spool, store):
     with Running(spool, store.url):
         until(drained(spool))
     assert [row.seq for row in spool.reader.query(Filters(state="dead_letter"))] == [3]
-    assert spool.stats()["acknowledged_records"] == 5  # Four of five lines, and the line that reports the dead letter.
+    assert spool.stats()["acknowledged_records"] == 5  # four of five, and the line about the dead letter
 
 
 def test_too_large_push_is_halved_until_only_one_line_is_dead_lettered(spool, store):

@@ -23,7 +23,7 @@ from tests.integration.recording import Network
 BOOTSTRAP = Path(__file__).parents[2] / "roles/openclaw_gateway/files/proxy-bootstrap.cjs"
 CLIENT = Path(__file__).parent / "node/client.mjs"
 MAJORS = (20, 22, 24, 26)
-NATIVE = 24  # The tests below need only Node.
+NATIVE = 24  # From Node 24 on, the bootstrap covers fetch() without an undici of the application.
 NPM_PACKAGES = ("ws@8.21.3", "https-proxy-agent@7", "undici-8@npm:undici@8.10.2")
 CLIENTS = ("fetch", "request", "get")
 DESIGN_NO_PROXY = "10.0.0.0/8,localhost,127.0.0.1"

@@ -20,7 +20,7 @@ from tests.support.docker import Docker
 
 pytestmark = pytest.mark.timeout(1200)
 
-# The modules import their utilities under the name of the collection.
+# Make the collection importable, because the modules import their utilities under its name.
 sys.path.insert(0, str(ROOT / "collections"))
 Manifest = importlib.import_module("ansible_collections.openclaw.egress.plugins.module_utils.manifest").Manifest
 PLAYBOOK = """\

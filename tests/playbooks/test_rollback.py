@@ -18,10 +18,10 @@ import pytest
 from tests.integration.ansible.conftest import BIN, ROOT, Run
 from tests.support.docker import Docker
 
-# Each playbook run starts about twenty-five Python processes.
+# A long timeout, because each playbook run starts about twenty-five Python processes.
 pytestmark = pytest.mark.timeout(1200)
 
-# The modules import their utilities under the name of the collection.
+# Make the collection importable, because the modules import their utilities under its name.
 sys.path.insert(0, str(ROOT / "collections"))
 Manifest = importlib.import_module("ansible_collections.openclaw.egress.plugins.module_utils.manifest").Manifest
 
@@ -261,5 +261,5 @@ def test_rollback_keeps_later_edits_and_names_them(hosts):
     settings = "agents.defaults.sandbox.docker in OpenClaw still names the proxy: openclaw-gateway is not running"
     for left in (env, compose, hosts.script, "openclaw:local, which was built since", settings):
         assert str(left) in left_of(said)
-    assert "was edited since, and was left unchanged" in said
+    assert "was edited after the deployment, and was left unchanged" in said
     assert not (hosts.at / "restarted").exists()

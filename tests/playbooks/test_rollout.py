@@ -13,7 +13,7 @@ import yaml
 
 from tests.integration.ansible.conftest import ROOT, Run
 
-# Each run starts about ten processes for each host.
+# A long timeout, because each run starts about ten processes for each host.
 pytestmark = pytest.mark.timeout(1200)
 
 ROLES = ("loki_otlp", "openclaw_proxy", "openclaw_gateway")

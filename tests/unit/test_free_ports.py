@@ -6,7 +6,7 @@ import sys
 
 from tests.support import proxy_process
 
-# Below the range of free_ports, so that no other test holds them.
+# Ports below the range of free_ports, so that no other test locks them.
 PORT, OTHER, THIRD = 9_007, 9_009, 9_011
 HOLDER = f"""
 import random, sys

@@ -73,7 +73,7 @@ def unknown_in(words: str) -> str | None:
             known = {option for param in command.params for option in (*param.opts, *param.secondary_opts)}
             if word.split("=")[0] not in known | {"--help", "-h"}:
                 return word
-        elif hasattr(command, "get_command"):  # A command group (typer has its own copy of click).
+        elif hasattr(command, "get_command"):  # a command group, of click or of typer's own copy of click
             alternatives = [command.get_command(None, name) for name in word.split("|")]
             if None in alternatives:
                 return word
@@ -142,7 +142,7 @@ KNOWN_ELSEWHERE = {
     "openclaw_egress_spool_refusing",  # Metrics.
     "openclaw_egress_denied_total",
     "openclaw_egress_policy_last_reload_successful",
-    "openclaw_egress_install",  # Names in the operator's build script.
+    "openclaw_egress_install",  # Names of variables and functions in the operator's patched build script.
     "openclaw_egress_name",
     "openclaw_egress_new",
     "openclaw_egress_root",

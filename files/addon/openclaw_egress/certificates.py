@@ -268,7 +268,7 @@ def _issuing_is_fit(directory: Path, root: x509.Certificate, names: tuple[str, .
     try:
         _, (issuing, *_) = _read_issuing(directory, root)
     except CAError:
-        return False  # `create` then replaces the issuing CA.
+        return False  # The caller, `create`, then replaces the issuing CA.
     due = now + datetime.timedelta(days=RENEW_BEFORE_DAYS)
     lasts = issuing.not_valid_after_utc > due or issuing.not_valid_after_utc >= root.not_valid_after_utc
     return lasts and _constraints_of(issuing) == names

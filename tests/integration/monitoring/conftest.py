@@ -68,7 +68,7 @@ def make_traffic(proxy: RunningProxy, class_name: str) -> None:
         assert http.post(proxy.url("api.anthropic.com", "/v1/messages"), json=failing).status_code == 529
     with proxy.client("sandbox") as http, pytest.raises(httpx.HTTPError):
         http.get("https://denied.example.org/")
-    # The class build only reports what its rules deny.
+    # The action of class build is `report`, so the proxy allows the request and reports it.
     with proxy.client("build", headers={"x-api-key": "sk-ant-test"}) as http:
         assert http.post(proxy.url("api.anthropic.com", "/v1/messages"), json=MESSAGE).status_code == 200
 

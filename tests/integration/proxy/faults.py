@@ -182,7 +182,7 @@ class _Handler(BaseHTTPRequestHandler):
             for kind in (b"created", b"completed"):
                 event = b'{"type":"response.%s","response":{"id":"r"}}' % kind
                 self.wfile.write(bytes([0x81, len(event)]) + event)
-        self.wfile.write(b"\x81\x05hello" + b"\x88\x02\x03\xe8")  # a text message, then close code 1000
+        self.wfile.write(b"\x81\x05hello" + b"\x88\x02\x03\xe8")  # a text message, then a close frame with code 1000
         self.close_connection = True
 
     def _read_message(self) -> bytes | None:

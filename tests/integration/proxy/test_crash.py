@@ -91,7 +91,7 @@ def test_partial_stream_is_recorded_after_a_kill(tmp_path, providers):
         for piece in answer.iter_text():
             seen += piece
             if seen.count("content_block_delta") >= 10 and proxy.process.poll() is None:
-                time.sleep(0.1)  # The journal writes received bytes within 50 ms.
+                time.sleep(0.1)  # Wait for the journal, which stores received bytes within 50 ms.
                 proxy.kill()
     with proxy:
         (row,) = proxy.exchanges()

@@ -21,7 +21,7 @@ def test_explain_agrees_with_access_control_on_random_requests():
     different, outcomes = asyncio.run(compare(seed=20_261, policies=POLICIES, requests=CASES // POLICIES + 10))
     assert different == []
     assert sum(outcomes.values()) >= CASES
-    # Cases that all have the same outcome would prove nothing.
+    # The random cases must have each of these outcomes, because cases with one outcome would prove nothing.
     common = {"allowed", "denied default", "denied address-guard", "denied syntax", "malformed"}
     assert all(outcomes[name] >= 100 for name in common), outcomes
     assert sum(number for name, number in outcomes.items() if name.endswith(".deny")) >= 100

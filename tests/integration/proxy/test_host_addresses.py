@@ -3,7 +3,7 @@
 from tests.integration.proxy.raw import exchange, status_of
 from tests.integration.proxy.test_reload import soon
 
-# No request reaches this public address, because the proxy refuses it.
+# A public address that no request of these tests reaches, because the proxy refuses it.
 ADDRESS = "93.184.215.14"
 
 

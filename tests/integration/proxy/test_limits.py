@@ -138,7 +138,7 @@ def test_the_body_of_a_refused_request_is_read_up_to_a_limit(limited):
         sock.sendall(REFUSED + b"Content-Length: 50000000\r\n\r\n")
         assert status_of(read_head(sock)) == 403
         sent = 0
-        with pytest.raises(OSError):  # The proxy closed the connection: broken pipe or reset.
+        with pytest.raises(OSError):  # Broken pipe or reset, because the proxy closed the connection.
             while sent < 50_000_000:
                 sent += sock.send(b"x" * 65536)
         # The sender can send more than the limit, because socket buffers hold bytes that the proxy has not read.

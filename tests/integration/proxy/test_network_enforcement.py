@@ -24,7 +24,8 @@ def seq(proxy):
 
 def test_traffic_of_an_ordinary_site_is_not_decrypted(proxy, providers):
     exchanges = len(proxy.exchanges())
-    with proxy.client("browser", ca=providers.ca_file) as http:  # Do not trust the CA of the proxy.
+    # Trust only the provider's CA: a response then proves that the proxy did not decrypt.
+    with proxy.client("browser", ca=providers.ca_file) as http:
         answer = http.get(proxy.url("www.example.com", "/"))
     assert answer.status_code == 200
     assert len(proxy.exchanges()) == exchanges

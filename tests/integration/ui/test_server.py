@@ -191,7 +191,7 @@ def test_policy_shows_the_uses_of_each_rule(tmp_path):
     digest = load_policy(file, None).digest
     with Spool(tmp_path / "spool.db", sync_seconds=None, local=True) as spool:
         record_event(spool, "policy loaded", policy_digest="another")
-        spool.add(denial("classes.gateway.deny[1]"))  # Not counted: another policy was loaded.
+        spool.add(denial("classes.gateway.deny[1]"))  # not counted: another policy was in force
         record_event(spool, "policy loaded", policy_digest=digest)
         for number in range(3):
             times = {"begin_ns": time.time_ns(), "end_ns": time.time_ns(), "first_chunk_ns": None}

@@ -86,7 +86,7 @@ def _stays(attack: Attack, request: bytes) -> Iterator[Try]:
     with connected(attack.knowledge.proxy) as sock:
         sock.sendall(request)
         came(read_answer(sock))
-        # Wait longer than the proxy uses the checked addresses of a name.
+        # Wait until the proxy resolves the name again: it uses checked addresses for 30 s.
         time.sleep(32)
 
         def again() -> str:

@@ -125,7 +125,7 @@ def _raw(attack: Attack, protocol: int, data: bytes, options: bytes = b"") -> st
         if options:
             sock.setsockopt(socket.IPPROTO_IP, socket.IP_OPTIONS, options)
         sock.sendto(data, (attack.knowledge.canary, 0))
-    return ""  # No response is expected; the canary's log shows arrivals.
+    return ""  # No response is expected; the canary's log shows which packets arrived.
 
 
 @technique(PLACES)
@@ -429,7 +429,7 @@ def _route(attack: Attack, gateway: str) -> str:
     def address(text: str) -> bytes:
         return struct.pack("HH4s8x", socket.AF_INET, 0, socket.inet_aton(text))
 
-    # Layout of rtentry in <net/route.h>, 64 bits; flags: up, gateway; SIOCADDRT, SIOCDELRT.
+    # The struct rtentry of <net/route.h> (64 bits) with the flags "up" and "gateway", for SIOCADDRT and SIOCDELRT.
     entry = struct.pack("L", 0) + address("0.0.0.0") + address(gateway) + address("0.0.0.0") + struct.pack("H", 3)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         fcntl.ioctl(sock, 0x890B, entry.ljust(120, b"\0"))

@@ -38,7 +38,7 @@ INDEX_LABELS = frozenset(
         "k8s.job.name",
     ]
 )
-# Source: discover_service_name, the labels that may replace a missing service_name.
+# Labels that may replace a missing service_name. Source: Loki's setting discover_service_name.
 SERVICE_LABELS = [
     "service",
     "app",

@@ -45,7 +45,7 @@ class Limits:
     request_bytes: int = 128 * 1024 * 1024
 
 
-# The tenant's name if Loki has no tenants (auth_enabled: false).
+# The name that Loki gives to its only tenant with auth_enabled: false.
 TENANT = "fake"
 
 

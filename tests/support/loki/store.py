@@ -18,7 +18,7 @@ from . import limits as says
 from .entries import Entry, shown, stream_name, utf8, with_level
 from .limits import Limits
 
-# Approximate overhead of an entry in bytes.
+# Approximate number of bytes that Loki adds for each entry.
 _OVERHEAD = 200
 
 
@@ -107,7 +107,7 @@ class Store:
             message = sum(len(stream_name(labels)) + sum(e.size + 16 for e in entries) for labels, entries in good)
             if message > self.limits.receive_bytes:
                 return 503, says.message_too_large(message, self.limits.receive_bytes)
-            # An ingester error replaces a validation error.
+            # Loki reports an error of the ingester instead of an error of the validation.
             behind = ""
             for labels, entries in good:
                 behind = self._append(labels, entries) or behind

@@ -34,7 +34,7 @@ HOST = {"code": Code.HOST_ADDRESS, "address": "203.0.113.7"}
 NOT_TLS = {"code": Code.NOT_TLS}
 NO_RULE = {"code": Code.NO_RULE}
 ALLOWED = [
-    # host, port, rule, code and evidence → the advice
+    # Cases: host, port, rule, code and evidence → the expected advice.
     ("packages.example.com", 443, "default", NO_RULE,
         "classes.sandbox.allow: {host: packages.example.com, ports: [443]}"),
     ("intranet", 80, "default", NO_RULE, 'classes.sandbox.allow: {host: "intranet", ports: [80]}'),

@@ -256,7 +256,7 @@ def test_failure_leaves_no_file_where_no_spool_is(tmp_path, monkeypatch):
         '{"codes": [1]}',
         '{"time": {}}',
         "[" * 10**5,
-        # Numbers that neither a float nor SQLite can hold.
+        # Files with numbers that neither a float nor SQLite can hold.
         f'{{"findings": 1{"0" * 400}, "time": 1}}',
         '{"findings": -1, "time": 1}',
         '{"findings": 0, "time": NaN}',

@@ -106,7 +106,8 @@ def test_aborted_stream_has_no_usage_and_no_stop_reason() -> None:
     assert facts.messages[0]["parts"][:2] == PARTS[:2]
 
 
-@pytest.mark.parametrize("at", [9, 20, -6, -1])  # CRC of the prelude, a header, the payload, CRC of the message
+# Positions in the CRC of the prelude, in a header, in the payload, and in the CRC of the message.
+@pytest.mark.parametrize("at", [9, 20, -6, -1])
 def test_wrong_crc_keeps_what_was_complete_and_marks_it_truncated(at: int) -> None:
     wrong = bytearray(EVENTS[6])
     wrong[at] ^= 0x10

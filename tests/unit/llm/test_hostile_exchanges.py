@@ -132,7 +132,7 @@ def hostile(body: bytes, others: list[bytes], chance: random.Random) -> bytes:
                 other = chance.choice(others)
                 body = body[:at] + other[chance.randint(0, len(other)) :]
             case 5:
-                # Replace the value after a colon.
+                # Replace the JSON value after a random colon.
                 colon = body.find(b":", at)
                 comma = body.find(b",", colon)
                 body = body[: colon + 1] + chance.choice(JUNK) + body[comma:] if 0 <= colon < comma else body

@@ -139,7 +139,7 @@ def test_cost_of_a_known_call_is_the_price_lists(prices, provider, model, tokens
         # The price data has no price of searches, nor of cache writes with a lifetime of one hour.
         ("gcp.vertex_ai", "claude-opus-4-1", (1000, 100), {"web_searches": 3}),
         ("gcp.vertex_ai", "claude-3-7-sonnet", (1000, 100, None, 600), {"cache_write_1h_tokens": 600}),
-        ("openai", "gpt-4o", (10, 5, 20), {}),  # more cached tokens than input tokens
+        ("openai", "gpt-4o", (10, 5, 20), {}),  # contradictory: more cached tokens than input tokens
         # The data has no price of cached tokens, for which the provider gives a discount.
         ("fireworks_ai", "accounts/fireworks/models/glm-4p7", (1000, 5, 900), {}),
     ],
@@ -262,7 +262,7 @@ def iteration(kind: str, *counts: int) -> dict[str, object]:
     ("excluded", "usage", "dollars"),
     [
         ([], Usage(23_000, 1000, 0, 0), (23_000 * 5 + 1000 * 25) / 1e6),
-        # The example in Anthropic's documentation of compaction.
+        # The example of usage in Anthropic's documentation of compaction.
         (
             [iteration("compaction", 180_000, 3500, 0, 0)],
             Usage(203_000, 4500, 0, 0),

@@ -158,7 +158,7 @@ def ask_chat(
             return
         options = {} if client is of_groq else {"stream_options": {"include_usage": True}}
         for chunk in create(model=ask.model, messages=MESSAGES, stream=True, extra_headers=ask.headers, **options):
-            # Groq and Moonshot AI send the usage in other members.
+            # Groq sends the usage in `x_groq`, and Moonshot AI in a choice.
             holders = [chunk, getattr(chunk, "x_groq", None), *chunk.choices]
             for usage in filter(None, (getattr(holder, "usage", None) for holder in holders)):
                 sdk.usage, sdk.cost = of_usage(usage)

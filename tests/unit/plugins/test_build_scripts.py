@@ -34,7 +34,7 @@ REFUSED = {
 }  # fmt: skip
 ANSWERS = "yes\nfirst\nmore of standard input\n"
 DOCKERFILE = "FROM node:24 AS build\nWORKDIR /src\nCOPY . .\nFROM node:24 AS runtime\nWORKDIR /app\nUSER node\n"
-# Another user may not be permitted to run the virtual environment's Python.
+# Prefer the system's Python, because another user may not be permitted to run that of the virtual environment.
 PYTHON = shutil.which("python3", path="/usr/bin:/bin") or sys.executable
 FAKE = f"#!{PYTHON} -IS\n" + (ROOT / "tests/support/build_docker.py").read_text()
 SUDO = """#!/bin/sh

@@ -55,7 +55,7 @@ def started(service: dict[str, Any], image: dict[str, Any]) -> list[str]:
     """Return the command line that Docker starts for a service, from entrypoint and command as moby combines them."""
 
     def words(value: str | list[str]) -> list[str]:
-        # No variable is set, so use each one's default value.
+        # Replace each variable by its default value, because no variable is set.
         def plain(text: str) -> str:
             return re.sub(r"(?<!\$)\$\{\w+(?::?[-?]([^}]*))?\}", r"\1", text).replace("$$", "$")
 

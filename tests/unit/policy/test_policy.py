@@ -62,7 +62,7 @@ def verdict(decision: Decision) -> tuple[bool, str, str]:
 # ── the example of the documentation ─────────────────────────────────────────────────────────────────────────────
 
 DECISIONS = [
-    # class, host, port, allow, rule, reason
+    # Cases: class, host, port, and the expected decision: allow, rule, reason.
     ("gateway", "anything.example", 443, True, "default", "gateway may reach every name"),
     ("gateway", "anything.example", 8443, True, "default", "gateway may reach every name"),
     ("gateway", "10.0.0.2", 3100, True, "classes.gateway.addresses[0]", "gateway may reach 10.0.0.2:3100"),
@@ -514,7 +514,7 @@ HEAD = "version: 1\nclasses:\n  sandbox:\n    listen: 8082\n    action: enforce\
 
 ALLOW_EXAMPLE = "{host: packages.example.com, ports: [443]}"
 BAD = {
-    # Text of the policy → line number, problem; remedy.
+    # Cases: the text of a policy → the expected message: line number, problem; remedy.
     "": "1: the file is empty; write `version: 1` and `classes:`",
     "# only a comment\n": "1: the file is empty; write `version: 1` and `classes:`",
     "- 1\n": "1: this is a list; write a mapping, as in `version: 1`",
@@ -847,7 +847,7 @@ def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
 # ── warnings ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 WARNINGS = {
-    # action, rules → warnings; the rules begin on line 7
+    # Cases: action and rules of a class → the expected warnings. The rules begin on line 7.
     ("open", "allow: []\n"): ["7: classes.sandbox.allow is empty, but action open allows every name anyway"],
     ("open", "allow: [a.example]\n"): ["7: classes.sandbox.allow[0] has no effect: action open allows every name"],
     ("open", "allow: [8.8.8.8, {host: a, ports: [22], tls: false}]\n"): [],

@@ -70,7 +70,7 @@ def test_charge_covers_a_streamed_request(spool, path):
             flow.request.stream(piece)
             held = tracemalloc.get_traced_memory()[0] - before
             assert held <= exchange.held + SPARE
-            # Only the capture holds the bytes, and only once.
+            # The limit shows that only the capture holds the bytes, and only once.
             assert held <= BODY_LIMIT * 5 // 4 + SPARE
             assert exchange.held <= exchange.expected(8 * MIB) + SPARE
         tracemalloc.reset_peak()

@@ -292,7 +292,7 @@ _NAME_PIECES = st.sampled_from(
 def test_verdict_does_not_depend_on_surrounding_prose(pieces, cut):
     body = "".join(pieces).encode()
     assert verdict([body[:cut], body[cut:]]) == verdict([body])
-    # A text with many assignment characters is searched as a whole.
+    # Add many assignment characters, because such a text is searched as a whole.
     body += b"|" * 100
     assert verdict([body]) == verdict([body + b":" * len(body)])
 

@@ -26,7 +26,7 @@ from tests.support.loki import FakeLoki
 ADDON = Path(__file__).parents[3] / "files" / "addon"
 FIXTURE = Path(__file__).parent / "fixtures" / "spool-2026-11-27.db"
 DENIALS = [
-    # host, code, address, enforced, summary, count
+    # The expected columns of the denials: host, code, address, enforced, summary, count.
     ("8.8.8.8", Code.LITERAL_WITHOUT_RULE, None, True, False, 1),
     ("intra.example", Code.ADDRESS_GUARDED, "10.1.2.3", True, False, 1),
     ("git.example", Code.NOT_TLS, None, True, False, 1),
@@ -110,7 +110,8 @@ def test_old_spool_is_migrated_and_accepts_new_records(state):
 
 def test_every_line_of_the_old_spool_is_exported(state):
     def clock() -> int:
-        return 1_795_784_400_000_000_000  # 2026-11-27T13:00:00Z: a destination refuses lines older than a week
+        # 2026-11-27T13:00:00Z, shortly after the lines of the spool, because Loki refuses lines older than a week.
+        return 1_795_784_400_000_000_000
 
     with (
         Spool(state / "spool.db", sync_seconds=None, clock_ns=clock) as spool,

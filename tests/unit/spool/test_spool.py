@@ -588,7 +588,7 @@ def test_full_disk_is_reported_in_one_message_and_loses_no_record(path):
     with Spool(path, sync_seconds=None) as spool:
         spool.close_exchange(exchange("a"))
         pages = spool._storage.db.execute("PRAGMA page_count").fetchone()[0]
-        spool._storage.db.execute(f"PRAGMA max_page_count = {pages + 2}")  # SQLite's own way to simulate a full disk
+        spool._storage.db.execute(f"PRAGMA max_page_count = {pages + 2}")  # simulate a full disk by SQLite's own limit
         spool.open_exchange("b", "gateway", {})
         with pytest.raises(SpoolError, match="the disk is full"):
             spool.close_exchange(exchange("b", 150_000))
@@ -600,7 +600,7 @@ def test_full_disk_is_reported_in_one_message_and_loses_no_record(path):
 
 @pytest.mark.wording
 def test_read_only_disk_is_reported_in_one_message(spool):
-    spool._storage.db.execute("PRAGMA query_only = ON")  # makes SQLite fail as for a read-only file
+    spool._storage.db.execute("PRAGMA query_only = ON")  # makes writes fail as for a read-only file
     with pytest.raises(SpoolError, match=r"make .* writable"):
         spool.close_exchange(exchange("a"))
     assert spool.head() == (0, GENESIS)

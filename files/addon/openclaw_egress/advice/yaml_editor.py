@@ -32,7 +32,7 @@ def with_rules(text: str, class_name: str, rules: Sequence[str]) -> str:
         PlaceError: the class or its list cannot be edited.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Parse as the policy loader does.
+        warnings.simplefilter("ignore")  # Ignore warnings about reused anchors, as the policy loader does.
         root = YAML(typ="rt", pure=True).compose(text)
     found = _entry(_entry(root, "classes"), class_name)
     allow = _entry(found, "allow")

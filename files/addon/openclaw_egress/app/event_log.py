@@ -33,4 +33,4 @@ def record_event(
             )
         )
     except SpoolError as error:
-        log.debug("%s", error)  # the spool logs the cause once
+        log.debug("%s", error)  # only for debugging: the spool itself logs the cause once

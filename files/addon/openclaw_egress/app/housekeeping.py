@@ -80,7 +80,7 @@ class Housekeeping:
         try:
             task()
         except SpoolError as error:
-            log.debug("%s", error)  # the spool logs the cause once
+            log.debug("%s", error)  # only for debugging: the spool itself logs the cause once
         except Exception as error:
             log.error("housekeeping: %s failed", task.__name__.strip("_"), exc_info=error)
 

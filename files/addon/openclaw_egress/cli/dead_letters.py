@@ -307,7 +307,7 @@ def signed_reason(why: str | None, by: str | None) -> str:
     if by is None:
         try:
             by = os.environ.get("SUDO_USER") or pwd.getpwuid(uid).pw_name
-        except KeyError:  # In the container the user has no name.
+        except KeyError:  # In the proxy's container the user ID has no name.
             by = "an operator"
     return f"{by} (uid {uid})" + (f": {why}" if why else "")
 

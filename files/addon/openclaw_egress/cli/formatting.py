@@ -75,7 +75,7 @@ def print_table(columns: list[tuple[str, str]], rows: list[list[object]], colour
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for at, (name, justify) in enumerate(columns):
-        # Keep an IPv4 address on one line.
+        # Make the column wide enough for an IPv4 address on one line.
         least = min(15, max((len(str(row[at])) for row in rows), default=0)) if name == "client" else None
         table.add_column(name, justify="right" if justify == "right" else "left", overflow="fold", min_width=least)
     for row, colour in zip(rows, colours, strict=True):

@@ -106,7 +106,7 @@ def records(
         taken = [COLUMNS.index(column) for column in columns]
         cells = [[_cells(row)[at] for at in taken] for row in rows]
         if columns is NARROW_COLUMNS:
-            # Drop the year rather than the fraction of the second.
+            # If the terminal is narrow, omit the year of each time, but keep the fraction of the second.
             cells = [[str(line[0])[5:], *line[1:]] for line in cells]
         print_table(columns, cells, [_colour(row) for row in rows])
     else:

@@ -76,7 +76,7 @@ def usage(
 
 
 def _rebuild(path: Path) -> None:
-    with SpoolReader(path):  # Refuse a path without a spool; `Spool` would create one.
+    with SpoolReader(path):  # Refuse a path without a spool, because `Spool` would create one.
         pass
     settings = Settings.load()
     with Spool(path, settings.spool_max_bytes, "block", local=not settings.logs_endpoint, sync_seconds=None) as spool:

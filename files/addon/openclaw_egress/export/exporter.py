@@ -265,7 +265,7 @@ class Exporter:
         if result.delivered:
             if result.status != 429 and not _NOT_STORED.search(result.message):
                 self._remember_sent(records, result)
-            # A first failure may have a temporary cause.
+            # Keep the records after their first failure, which may have a temporary cause.
             if self._failures:
                 self._halve(records)
             if len(records) == 1 and self._never_fits(sender, records[0], result):

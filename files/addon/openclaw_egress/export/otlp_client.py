@@ -337,7 +337,7 @@ class Sender:
                 Cause.CA_KEY_USAGE if "key usage" in text else Cause.CERTIFICATE,
             )
         timed_out = isinstance(error, urllib3.exceptions.TimeoutError)
-        # NewConnectionError is a subclass of TimeoutError.
+        # Exclude NewConnectionError, which is not a timeout, although it is a subclass of urllib3's TimeoutError.
         if timed_out and not isinstance(error, urllib3.exceptions.NewConnectionError):
             return PushResult(
                 Verdict.RETRY,

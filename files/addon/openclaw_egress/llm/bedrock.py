@@ -51,7 +51,7 @@ _COUNT = re.compile(r"[0-9]{1,18}")
 def usage_of(usage: Mapping[str, Any]) -> Usage:
     """Return the usage object's counts. The total input is the sum of uncached, read and written tokens."""
     uncached = count_of(usage.get("inputTokens"))
-    # In Nova's own format the names end with `Count`.
+    # In Nova's own format, the names of these counts end with `Count`.
     read, written = (
         first_count(usage.get(f"cache{kind}InputTokens"), usage.get(f"cache{kind}InputTokenCount"))
         for kind in ("Read", "Write")
@@ -261,6 +261,6 @@ INVOKE_OTHER = replace(
     name="bedrock-invoke",
     path=re.compile(rf"/model/(?![^/]*(?:anthropic\.|embed)){MODEL_ID}{_INVOKE}"),
     examples=("/model/meta.llama3-3-70b-instruct-v1:0/invoke", "/model/amazon.nova-canvas-v1:0/invoke"),
-    # The path does not tell whether the model makes text, images or speech.
+    # Use this general operation, because the path does not show whether the model makes text, images or speech.
     operation="generate_content",
 )

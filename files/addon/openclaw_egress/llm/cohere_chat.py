@@ -120,7 +120,7 @@ def _embedded(value: Mapping[str, Any]) -> ResponseFacts:
     meta = object_of(value.get("meta"))
     units = object_of(meta.get("billed_units"))
     tokens = first_count(object_of(meta.get("tokens")).get("input_tokens"), units.get("input_tokens"))
-    # The price of images differs from that of text.
+    # Billed images make the cost incomplete, because the price of images differs from that of text.
     billed = count_of(units.get("input_tokens"))
     incomplete = billed is None or any(units.get(kind) for kind in _OTHER_UNITS)
     billing = Billing(no_output=True, billed_input_tokens=billed, incomplete=incomplete)

@@ -77,7 +77,7 @@ def _turns_of(value: Mapping[str, Any]) -> Iterator[Turn]:
             yield _message({"role": str(message.get("role") or "user").lower(), "content": message["message"]})
     for name in ("messages", "contents"):
         yield from (_message(object_of(item)) for item in list_of(value.get(name)))
-    for name in ("input", "prompt", "inputs"):  # Text Generation Inference has `inputs`.
+    for name in ("input", "prompt", "inputs"):  # Text Generation Inference names it `inputs`.
         if isinstance(value.get(name), str):
             yield Turn("user", tuple(_content(value[name])))
     # A request to Completions can have several prompts. The response has their choices in the same order.

@@ -55,7 +55,7 @@ def _billing_of(value: Mapping[str, Any]) -> Billing:
         output_audio_tokens=_tokens_of("audio", usage, "output_tokens_by_modality"),
         cache_read_audio_tokens=_tokens_of("audio", usage, "cached_tokens_by_modality"),
         output_image_tokens=_tokens_of("image", usage, "output_tokens_by_modality"),
-        # A search has a separate price.
+        # The price is incomplete after a search, which has a separate price.
         incomplete=bool(
             value.get("previous_interaction_id") or value.get("agent") or usage.get("grounding_tool_count")
         ),

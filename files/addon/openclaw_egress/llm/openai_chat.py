@@ -153,7 +153,7 @@ class _Assembler:
     def _call(self, choice: int, index: int, call: Mapping[str, Any]) -> None:
         function, number = object_of(call.get("function")), self._repeated.get((choice, index), 0)
         if function.get("name") and self._parts.is_another_call((choice, "call", index, number), call.get("id")):
-            # Gemini gives the same index to each call.
+            # Number the tool calls here, because Gemini gives the same index to each call.
             number = self._repeated[choice, index] = number + 1
         key = (choice, "call", index, number)
         self._parts.open(key, "tool_call", call.get("id"), function.get("name"))

@@ -125,7 +125,7 @@ class PriceTable:
         if provider == "aws.bedrock" and "anthropic." not in model:
             return None  # The data has the prices of one Region. Prices of other makers' models differ by Region.
         if provider == "openai" and "-search-" in model:
-            return None  # Each search of these models has a price, but no count.
+            return None  # These models charge for each search, and no response counts the searches.
         if billing.incomplete or (usage.output_tokens is None and not billing.no_output):
             return None
         return self._list_price(listed.provider_id, model, answered, datetime.fromtimestamp(time_ns / 1e9, UTC))

@@ -187,7 +187,7 @@ def _ipv4(labels: list[str], host: str) -> IPv4Address:
         else:
             numbers.append(int(label))
     *leading, last = numbers
-    # The last number fills the remaining bytes.
+    # As in inet_aton, the last number fills all remaining bytes of the address.
     if any(number > 255 for number in leading) or last >= 256 ** (5 - len(numbers)):
         raise wrong
     return IPv4Address(sum(number << 8 * (3 - at) for at, number in enumerate(leading)) + last)

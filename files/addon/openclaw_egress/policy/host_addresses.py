@@ -64,6 +64,6 @@ def _read(file: Path) -> HostAddresses:
         except ValueError:
             wrong = f"{written[:80]!r} is not an IP address or an IPv6 prefix of length {_PREFIX}"
             raise PolicyError(str(file), number, wrong, _REMEDY) from None
-        # A zone only selects the local interface; no client can name one.
+        # Remove the zone (`%eth0`), which only selects a local interface and which no client can name.
         found.add(without_mapping(ipaddress.ip_address(str(address).partition("%")[0])))
     return HostAddresses(frozenset(found), frozenset(prefixes))

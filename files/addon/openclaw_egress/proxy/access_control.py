@@ -600,7 +600,7 @@ class AccessControl:
             return
         data.ignore_connection = not grant.inspect
         if data.ignore_connection:
-            # HttpLayer does not set the address for a tunnel.
+            # Set the server's address for the tunnel, because mitmproxy's HttpLayer does not.
             data.context.server.address = (target.host, target.port)
             session.tunnel_in_use = True
             self._begin_tunnel(client, grant)

@@ -121,7 +121,7 @@ class BoundedHttp1Client(StrictBodies, Http1Client):
         An exception here would leave the connection open without a response.
         """
         try:
-            # A 426 must say which protocol the server requires (RFC 9110, section 15.5.22).
+            # Keep Upgrade in a 426, which must name the protocol that the server requires (RFC 9110, section 15.5.22).
             drop_hop_by_hop(response, upgrades=response.status_code in (101, 426))
             drop_forged_status(response)
         except Exception:

@@ -72,7 +72,7 @@ def _patch_connections() -> None:
 
     async def settled(self: server.ConnectionHandler, event: Any) -> None:
         await server_event(self, event)
-        # After a read, `admit` charges the account instead.
+        # Do not charge the account here after a read, because `admit` does it then.
         if (accounts := memory.in_use()) is not None and not isinstance(event, events.DataReceived):
             accounts.settle(self.client)
 

@@ -85,7 +85,7 @@ def install(loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
         flags: int = 0,
     ) -> list[AddressInfo]:
         try:
-            if flags & socket.AI_PASSIVE:  # for a listener of the proxy
+            if flags & socket.AI_PASSIVE:  # the lookup is for a listener of the proxy
                 own: list[AddressInfo] = await original(host, port, family=family, type=type, proto=proto, flags=flags)
                 return own
             grant = current_grant.get()

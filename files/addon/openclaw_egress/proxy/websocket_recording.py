@@ -388,7 +388,7 @@ class WebSocketRecording[Recorded: Exchange]:
         if self.ended:
             return
         self.ended = True
-        with contextlib.ExitStack() as stack:  # record the others even if one fails
+        with contextlib.ExitStack() as stack:  # record the other responses even if one cannot be recorded
             stack.callback(self._end_connection, outcome, error_type)
             for exchange in self._turns.values():
                 stack.callback(self._journal.close, exchange, outcome, error_type)

@@ -75,7 +75,7 @@ def make_lines(
         text = _json(fields)
         if _size(text) + _CHAIN_BYTES <= MAX_LINE_BYTES:
             return [replace(line, json=text)]
-        del text  # The text is as long as the bodies: free it before the split.
+        del text  # Free the JSON text before the split, because it is as long as the bodies.
     kept, pieces = _split(fields)
     count = len(pieces)
     kept["parts"] = count
@@ -240,7 +240,8 @@ def _json(value: Any) -> str:
     try:
         return msgspec.json.encode(value, enc_hook=str).decode()
     except (ValueError, TypeError, OverflowError, RecursionError):
-        pass  # msgspec refuses lone surrogates, integers beyond 64 bits, and keys that are not text.
+        # Use `json` below: msgspec refuses lone surrogates, integers beyond 64 bits, and keys that are not text.
+        pass
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
     return text if text.isascii() else text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
 

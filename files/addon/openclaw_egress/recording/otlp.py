@@ -120,7 +120,7 @@ def decode_text(encoded: bytes) -> str:
     """
     try:
         text: str = EncodedLogRecord.FromString(encoded).body.string_value
-    except (DecodeError, TypeError):  # TypeError: a damaged row of the spool can hold a value of any type
+    except (DecodeError, TypeError):  # a TypeError, because a damaged row of the spool can hold a value of any type
         raise ValueError("not an encoded record") from None
     return text
 

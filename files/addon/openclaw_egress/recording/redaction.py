@@ -65,7 +65,8 @@ _KEY_WORDS = frozenset({"key", "keys"})
 _KEY_OWNERS = frozenset({"api", "access", "admin", "service", "ephemeral", "signing", "private", "provisioning"})
 _NAMED_BY_OPERATORS = frozenset({"deployments", "models", "model", "engines"})
 _WORD = re.compile(r"[A-Z]+(?![a-z])\d*|[A-Z]?[a-z]+\d*|\d+")
-_TOKEN_PATHS = re.compile(r"/device/code$|/realtime/(?:transcription_)?sessions$")  # creating a session returns a key
+# The response to a new Realtime session contains an ephemeral key.
+_TOKEN_PATHS = re.compile(r"/device/code$|/realtime/(?:transcription_)?sessions$")
 _TOKEN_HOSTS = re.compile(
     r"^(?:auth|auth0|login|signin|accounts|sts|oauth2?|oidc|token|id|identity|sso|iam|iamcredentials|securetoken"
     r"|identitytoolkit|cognito-idp)\.|^sts[.-]|(?:^|\.)(?:auth0|okta|b2clogin|amazoncognito)\.com$"
@@ -79,7 +80,7 @@ def clean_text(text: str) -> str:
         return text
     try:
         return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    except UnicodeEncodeError:  # a lone surrogate that is not an escaped byte
+    except UnicodeEncodeError:  # the text has a lone surrogate that does not stand for a byte
         return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
 
 

@@ -91,7 +91,7 @@ def _redacted(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_redacted(member) for member in value]
     if isinstance(value, float) and not math.isfinite(value):
-        return str(value)  # JSON has no such number.
+        return str(value)  # JSON cannot hold infinity or NaN.
     return value
 
 

@@ -179,7 +179,7 @@ def connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=BUSY_MS / 1000, isolation_level=None, check_same_thread=False)
     try:
         connection.execute("PRAGMA journal_mode = WAL")
-        # NORMAL: a commit survives a crash of the process; only flushed commits survive a power failure.
+        # With NORMAL, a commit survives a crash of the process, but only flushed commits survive a power failure.
         connection.execute("PRAGMA synchronous = NORMAL")
         # Bodies are confidential: overwrite deleted data, and write no temporary files.
         connection.execute("PRAGMA secure_delete = ON")

@@ -253,7 +253,7 @@ def read(
     first = (since_ns or 0) // HOUR_NS
     last = 2**62 if until_ns is None else -(-until_ns // HOUR_NS)
     db.create_function("local_day", 1, local_day, deterministic=True)
-    db.execute("BEGIN")  # Read one point in time, because `fold` may run meanwhile.
+    db.execute("BEGIN")  # Read all totals in one transaction, because `fold` may change them meanwhile.
     try:
         try:
             found = _folded_totals(db, by, first, last, class_name, _WHOLE, times=times)

@@ -185,7 +185,7 @@ def _messages(message: object, sizes: Mapping[str, Any]) -> Iterator[str]:
         if begin + count > len(body):
             return
         yield body[begin : begin + count].decode(errors="replace")
-        begin += count + 1  # A line feed separates two messages.
+        begin += count + 1  # Skip the line feed that separates two messages.
 
 
 def text_of_body(message: object) -> str:

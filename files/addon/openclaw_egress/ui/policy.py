@@ -173,7 +173,7 @@ def _text_of(file: Path | None) -> list[str]:
     try:
         return [] if file is None else file.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        return []  # Loading the policy reports the error.
+        return []  # The loader of the policy reports the error.
 
 
 def _rules(policy: Policy) -> Iterator[tuple[ClassPolicy, str, Rule]]:

@@ -72,7 +72,7 @@ class TopLevelMembers:
             del kept  # Free the decoded object, because it refers to the caller's buffer.
             if any(len(value) > MAX_MEMBER_BYTES for value in values.values()):
                 return False
-            # msgspec checks neither UTF-8 nor the length of integers inside raw values.
+            # Parse the raw values with `json`, because msgspec checks neither UTF-8 nor the length of integers in them.
             found = {name: json.loads(value) for name, value in values.items() if value}
         except (msgspec.MsgspecError, ValueError, RecursionError):
             return False

@@ -66,7 +66,7 @@ class JsonObjects:
             match = _IN_STRING.match(data, at)
             end = match.end() if match is not None else at
             if end < len(data):
-                # This is the quote that ends the string, or a backslash whose second character is in the next chunk.
+                # The next byte is the string's last quote, or a backslash whose escape continues in the next chunk.
                 self._in_string = self._escaped = data[end] == _BACKSLASH
                 end += 1
         self._keep(data[at:end])
