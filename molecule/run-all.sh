@@ -5,7 +5,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 mkdir -p build
-# Wide enough for Molecule not to wrap a test's output.
+# Set a terminal width at which Molecule does not wrap a test's output.
 export LAB_KEEP=1 PY_COLORS=0 NO_COLOR=1 ANSIBLE_NOCOLOR=1 COLUMNS=240
 # List the slowest tasks of each playbook at the end of its output.
 export ANSIBLE_CALLBACKS_ENABLED=ansible.posix.profile_tasks PROFILE_TASKS_TASK_OUTPUT_LIMIT=20

@@ -262,5 +262,5 @@ def guides_commands():
 
 @pytest.mark.parametrize("command", guides_commands())
 def test_the_guides_commands_work_on_vps1(turn, command):
-    # Logs go to standard error.
+    # Redirect standard error, because some commands print logs there.
     assert on("vps1", "bash", "-c", f"{command} 2>&1").strip()

@@ -11,7 +11,7 @@ VICTORIALOGS_VERSION=v1.51.1-0.20260624061259-dc94972a8708
 HOST_PACKAGES=acl,ca-certificates,curl,dnsmasq,docker-buildx,docker-cli,docker-compose,docker.io,git,iproute2,iptables,procps
 HOST_PACKAGES+=,python3,python3-brotli,python3-cffi-backend,python3-cryptography,sudo,ufw
 BASE_PACKAGES=ca-certificates,git,gosu,procps,python3,python3-venv
-# The gateway runs its own dockerd.
+# The gateway needs the packages of its own dockerd.
 GATEWAY_PACKAGES=$BASE_PACKAGES,docker-cli,docker.io,iptables
 # Packages of the sandbox image in OpenClaw's documentation, and typical additions of operators.
 SANDBOX_PACKAGES=bash,ca-certificates,curl,git,jq,python3,python3-pip,ripgrep
@@ -55,7 +55,7 @@ layer() {
     # Start no service during the installation.
     printf '#!/bin/sh\nexit 101\n' >"$work/usr/sbin/policy-rc.d"
     chmod 0755 "$work/usr/sbin/policy-rc.d"
-    # Wait longer than the resolution of the file system's timestamps.
+    # Wait longer than the resolution of the file system's timestamps, so that later changes have a newer time.
     sleep 0.1
     touch "$work.began"
     # shellcheck disable=SC2086  # several packages

@@ -24,7 +24,7 @@ from molecule.lab.hosts import (
 )
 from tests.support.docker_exec import completed
 
-# A reboot of a host takes minutes.
+# A long timeout, because a reboot of a host takes minutes.
 pytestmark = pytest.mark.timeout(400)
 
 PROXY, GATEWAY, FORWARDER = "172.31.250.2", "172.31.250.3", "172.31.250.4"

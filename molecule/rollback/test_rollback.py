@@ -8,7 +8,7 @@ import pytest
 
 from molecule.lab.hosts import ROOT, changes_since, json_lines, on
 
-# One of the tests runs a playbook, which takes long.
+# A long timeout, because one of the tests runs a playbook.
 pytestmark = pytest.mark.timeout(400)
 
 

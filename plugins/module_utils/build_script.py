@@ -192,7 +192,7 @@ def _refuse_other_languages(lines: list[Any]) -> None:
             )
     if lines and all(line.endswith("\r\n") for line in lines[:-1] or lines):
         raise BuildScriptError(
-            "its lines end in CRLF, which no shell can run. Convert them to LF: sed -i 's/\\r$//' FILE"
+            "the script's lines end in CRLF, which no shell can run. Convert them to LF: sed -i 's/\\r$//' FILE"
         )
 
 
@@ -404,7 +404,7 @@ def _assigned_values(commands: list[Any]) -> dict[str, list[str]]:
             match = _ASSIGNMENT.match(word.value)
             if match:
                 values.setdefault(match.group(1), []).append(match.group(2))
-                # The parser reads an array's elements as the next command.
+                # The value is an array: the parser has read its elements as the next command.
                 if word is command.words[-1] and not match.group(2) and number + 1 < len(commands):
                     values[match.group(1)].append(" ".join(item.value for item in commands[number + 1].words))
     return values

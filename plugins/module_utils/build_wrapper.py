@@ -114,7 +114,7 @@ def find_build(words: list[str]) -> tuple[str, int, int] | None:
             continue
         at = after_options(words, index + 1, _DOCKER_VALUES)
         verb = words[at] if at < len(words) else ""
-        if os.path.basename(verb) == "docker":  # `sudo -u docker docker build`
+        if os.path.basename(verb) == "docker":  # a user named docker: `sudo -u docker docker build`
             continue
         kind = {"build": "build", "bake": "bake", "compose": "compose"}.get(verb)
         if verb == "buildx":
@@ -285,7 +285,7 @@ class Runner:
 
     def _got(self, number: int, _frame: object) -> None:
         self.signal = self.signal or number
-        # A terminal sends SIGINT to docker as well; a second SIGINT would interrupt docker's clean-up.
+        # Do not pass on SIGINT: the terminal sends it to docker as well, and a second one would interrupt the clean-up.
         if self.process is not None and number != signal.SIGINT and self.process.poll() is None:
             self.process.send_signal(number)
 

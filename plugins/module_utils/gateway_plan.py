@@ -489,7 +489,7 @@ def _plan_environment(plan: Plan, gateway: _Gateway) -> None:
             )
         )
     local = [name for name in _local_names(gateway) if name not in options.no_proxy]
-    # Write literal hosts first, because Node only compares text.
+    # Write single hosts before ranges: Node ignores ranges in NO_PROXY, and compares each entry as text.
     entries = [*options.direct_hosts, *_telemetry_hosts(found), *own, *local, *options.no_proxy]
     if gateway.is_network:
         _warn_of_local_names(plan, gateway, local)
@@ -507,7 +507,7 @@ def _check_other_proxy(plan: Plan, gateway: _Gateway) -> None:
         for name in OTHER_PROXIES
         if name in own and gateway.environment.get(name, "").rstrip("/") not in ("", gateway.options.proxy_url)
     ]
-    # The plan overrides the image's proxy variables, except these, which it does not set.
+    # The plan overrides all proxy variables of the image except the following, which it does not set.
     for name in ("ALL_PROXY", "all_proxy", "OPENCLAW_PROXY_URL"):
         of_image = "" if name in own else gateway.environment.get(name, "")
         if of_image not in ("", gateway.options.proxy_url):

@@ -109,7 +109,7 @@ def _traffic() -> list[Alert]:
     return [
         Alert(
             "DenialsRising",
-            # `unless` also fires where the class has no history to compare with.
+            # Use `unless` instead of `and`, so that the alert also fires for a class without denials on the day before.
             f"{denied % ('15m', '')} > 20\n"
             f"unless {denied % ('15m', '')}\n"
             f"<= 3 * {denied % ('1d', ' offset 15m')} / (24 * 4)",

@@ -4,5 +4,5 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
-# The plugins import each other by the collection's name, as on a host.
+# Make the collection importable by its name, because the plugins import each other by that name.
 sys.path.insert(0, str(ROOT / "collections"))
