@@ -339,7 +339,7 @@ def _plan_start(plan: Plan, gateway: _Gateway) -> None:
     if entrypoint is not None:
         plan.entrypoint = inputs.words(entrypoint)
         if command is None and start.by_image and start.command:
-            # Our entrypoint clears the image's command, so write that command.
+            # Docker ignores the image's command if the compose file sets an entrypoint, so write the command too.
             command = [inputs.escaped(word) for word in start.command]
     plan.command = command
     _check_words(plan, gateway, start)

@@ -305,7 +305,7 @@ function coverTls(own, open, direct) {
 function coverDispatchers(own, open, direct) {
   const { connect } = net;
   let announced = null;
-  // undici publishes the destination immediately before it calls its connector.
+  // Remember the destination, which undici publishes immediately before it calls its connector.
   diagnostics.subscribe('undici:client:beforeConnect', ({ connectParams }) => {
     announced = connectParams;
     queueMicrotask(() => { announced = null; });

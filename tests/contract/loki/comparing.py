@@ -15,7 +15,7 @@ ANSWERS: dict[str, Any] = {name: item["answer"] for name, item in _FILE["answers
 ABOUT: dict[str, str] = {name: item["about"] for name, item in _FILE["answers"].items()}
 _RUN: str = _FILE["recorded_run"]
 RECORDED_AT_NS: int = _FILE["recorded_at_ns"]
-# The recorded run queried up to 140 s after its "now"; a case here has its own "now".
+# In the recorded run, all cases share one "now", and some query up to 140 s after it. Here each case has its own "now".
 TOLERANCE_S = 150
 
 _CLOCK = f"times depend on the clock: compared by their distance from now, within {TOLERANCE_S} s"

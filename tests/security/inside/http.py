@@ -358,7 +358,7 @@ def plain_http_in_a_tunnel(attack: Attack) -> Iterator[Try]:
 
 
 def _in_plain_tunnel(attack: Attack, host: str, data: bytes) -> str:
-    """Send bytes in a tunnel to a host. Return no evidence: the site's log and the proxy's records have it."""
+    """Send bytes in a tunnel to a host. Return no evidence: the site's log and the proxy's records show a bypass."""
     with connected(attack.knowledge.proxy, QUIET) as sock:
         if connect(sock, f"{host}:{attack.knowledge.http_port}") == 200:
             sock.sendall(data)

@@ -33,7 +33,7 @@ class Fault:
     partial_rejected: int = 0
     # Extra headers of the faulty response, such as Retry-After or Location.
     headers: dict[str, str] = field(default_factory=dict)
-    # Refuse records with a matching line, as poison, with 400; keep the others, as Loki does.
+    # Refuse records whose line matches this pattern with 400, and keep the others, as Loki does.
     refuse_lines_matching: str | None = None
     # Path prefix on which the fault acts.
     path: str = "/otlp/v1/logs"

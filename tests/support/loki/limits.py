@@ -23,18 +23,18 @@ class Limits:
     metadata_entries: int = 128
     rate_bytes_per_s: int = 4 * 1024 * 1024
     burst_bytes: int = 6 * 1024 * 1024
-    # The settings grpc_server_max_recv_msg_size and grpc_server_max_send_msg_size: one push or one result.
+    # Maximum size of one push and of one result (settings grpc_server_max_recv_msg_size and _send_msg_size).
     receive_bytes: int = 4 * 1024 * 1024
     send_bytes: int = 4 * 1024 * 1024
     structured_metadata: bool = True
     auth_enabled: bool = False
     oldest_ns: int = 7 * DAY
     newest_ns: int = 10 * 60 * SECOND
-    # Half of max_chunk_age: how far an entry may be behind the newest of its stream.
+    # How far an entry may be behind the newest entry of its stream: half of the setting max_chunk_age.
     behind_ns: int = HOUR
-    # The setting query_ingesters_within: queries search older lines in the store only, so they show after a flush.
+    # Queries search lines that are older than this only in the store, after a flush (setting query_ingesters_within).
     ingesters_within_ns: int = 3 * HOUR
-    # The settings chunk_idle_period and max_chunk_age: when a chunk is flushed automatically.
+    # When Loki flushes a chunk automatically (settings chunk_idle_period and max_chunk_age).
     chunk_idle_ns: int = HOUR // 2
     chunk_age_ns: int = 2 * HOUR
     query_entries: int = 5000

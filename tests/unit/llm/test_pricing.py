@@ -139,7 +139,8 @@ def test_cost_of_a_known_call_is_the_price_lists(prices, provider, model, tokens
         # The price data has no price of searches, nor of cache writes with a lifetime of one hour.
         ("gcp.vertex_ai", "claude-opus-4-1", (1000, 100), {"web_searches": 3}),
         ("gcp.vertex_ai", "claude-3-7-sonnet", (1000, 100, None, 600), {"cache_write_1h_tokens": 600}),
-        ("openai", "gpt-4o", (10, 5, 20), {}),  # contradictory: more cached tokens than input tokens
+        # The counts contradict each other: more cached tokens than input tokens.
+        ("openai", "gpt-4o", (10, 5, 20), {}),
         # The data has no price of cached tokens, for which the provider gives a discount.
         ("fireworks_ai", "accounts/fireworks/models/glm-4p7", (1000, 5, 900), {}),
     ],

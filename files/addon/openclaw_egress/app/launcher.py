@@ -72,7 +72,7 @@ class _Addons(addonmanager.AddonManager):
 
     async def trigger_event(self, event: hooks.Hook) -> None:
         """Extend the original: call only the add-ons that have this hook."""
-        # mitmproxy changes the list of add-ons (`chain`) or replaces it: then look for their hooks again.
+        # mitmproxy can change or replace its list of add-ons, `chain`. After a change, look for their hooks again.
         if (seen := (id(self.chain), len(self.chain))) != self._seen:
             self._hooked, self._seen = {}, seen
         hooked = self._hooked.get(event.name)

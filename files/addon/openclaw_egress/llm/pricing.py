@@ -123,7 +123,7 @@ class PriceTable:
         if not re.fullmatch(listed.hosts, host.lower().rstrip(".")) or not _at_standard_terms(asked, billing):
             return None
         if provider == "aws.bedrock" and "anthropic." not in model:
-            return None  # The data has the prices of one Region. Prices of other makers' models differ by Region.
+            return None  # The prices of these models differ by Region, and the data has those of one Region.
         if provider == "openai" and "-search-" in model:
             return None  # These models charge for each search, and no response counts the searches.
         if billing.incomplete or (usage.output_tokens is None and not billing.no_output):
@@ -153,8 +153,8 @@ class PriceTable:
             used = PricedUsage(**{name: n for name, n in counts.items() if n})
             found = priced.calc_price(used, maker, genai_request_timestamp=when)
         except (LookupError, ValueError, re.error):
-            # The model is unknown, the counts contradict each other, a count with a separate price (cached sound) is
-            # missing, or the operator's file has an invalid pattern.
+            # genai-prices does not know the model, the counts contradict each other, a count with a separate price
+            # (cached sound) is missing, or the operator's file has an invalid pattern.
             return None
         if not found.total_price and not _is_free(found.model_price):
             return None

@@ -65,7 +65,8 @@ def decide(
     if denying is not None:
         code = Code.DENIED_BY_RULE
         return Decision(softened, denying.name, code, inspect, would_deny=softened, evidence=evidence)
-    # A rule in `deny` with methods or paths limits the request too: the origin must not read it as a denied request.
+    # A rule in `deny` with methods or paths also makes the decision `limited`: the proxy then refuses header fields
+    # that could make the origin read the request as a denied one.
     limited = (allowing is not None and allowing.limited) or any(
         rule.limited and rule.serves(port) for rule in found.deny.about(host, address)
     )

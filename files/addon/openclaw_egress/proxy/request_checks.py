@@ -103,7 +103,7 @@ def authority_disagreement(request: http.Request, destination: Destination) -> D
         try:
             host, port = http_url.parse_authority(authority, check=True)
             if authority.startswith("[") and ":" not in host:
-                raise ValueError("brackets are for IPv6 addresses")
+                raise ValueError("only an IPv6 address may be in brackets")
             if port is None:
                 port = 443 if request.scheme == "https" else 80
             other = parse_destination(host, port)

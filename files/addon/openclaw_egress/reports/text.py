@@ -21,7 +21,7 @@ def escape(text: object, *, lines: bool = False) -> str:
 
 def pieces(text: str, *, lines: bool = False) -> Iterator[tuple[bool, str]]:
     """Yield the text in pieces: ``(True, unmodified)`` or ``(False, escaped)``; see `escape`."""
-    # Bodies can have megabytes, so check single characters only between the runs of printable ASCII.
+    # Bodies can be megabytes long, so check single characters only between the runs of printable ASCII.
     for at, run in enumerate((_ASCII_LINES if lines else _ASCII).split(text)):
         if at % 2 or run.isprintable():
             if run:

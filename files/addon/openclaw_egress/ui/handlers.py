@@ -278,6 +278,6 @@ class Health(Handler):
             unreadable = str(error)
         time_of = partial(ranges.time_of, reader)
         audits = health.Audits(last, unreadable, checkpoint, reader.head()[0], time_of)
-        # The page may run in a separate container, which has no access to the directory of the CA and its key.
+        # Read the CA only if its directory exists: a separate container for the page has no access to it.
         status = status_of(settings, self.page.ask(), with_ca=settings.effective_ca_dir.exists())
         return health.health_of(status, audits, time.time())

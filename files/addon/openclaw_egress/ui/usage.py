@@ -83,7 +83,7 @@ def usage_of(
 ) -> UsageView:
     """Return the totals of the hours of a period, and its slowest and dearest exchanges."""
     began = clock()
-    # Read the totals once, without durations: for a month of many models, three readings, or durations, take seconds.
+    # Read the totals once and without durations. For a month with many models, anything else takes seconds.
     names = (By.MODEL, By.CLASS, By.DAY)
     groups = grouped(reader, names, since_ns, until_ns, class_name, times=False)
     by = {name: regrouped(groups, names, at) for at, name in enumerate(names)}

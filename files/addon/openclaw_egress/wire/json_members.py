@@ -15,10 +15,10 @@ import msgspec
 
 MAX_MEMBER_BYTES = 64 * 1024
 _MAX_NAME_BYTES = 256
-# The bytes that structure JSON at the top level of the object, and the rest of a string.
+# Patterns for the bytes that structure JSON at the top level of the object, and for the rest of a string.
 _STRUCTURE = re.compile(rb'["{}\[\],:]')
 _IN_STRING = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
-# Deeper levels: skip to the next bracket, or to a string that does not end in this chunk. This keeps long bodies fast.
+# At deeper levels, skip to the next bracket, or to a string that does not end in this chunk. So long bodies are fast.
 _DEEPER = re.compile(rb'(?:[^"\[\]{}]++|"[^"\\]*+(?:\\.[^"\\]*+)*+")*+', re.DOTALL)
 _BACKSLASH = 0x5C
 _WHITESPACE = b" \t\r\n"

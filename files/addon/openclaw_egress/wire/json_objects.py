@@ -11,7 +11,7 @@ import re
 
 DEFAULT_MAX_OBJECT_BYTES = 8 * 1024 * 1024
 _OUTSIDE = re.compile(rb'["{]')
-# Inside an object: skip to the next brace, or to a string that does not end in this chunk.
+# Inside an object, skip to the next brace, or to a string that does not end in this chunk.
 _INSIDE = re.compile(rb'(?:[^"{}]++|"[^"\\]*+(?:\\.[^"\\]*+)*+")*+', re.DOTALL)
 _IN_STRING = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 _BACKSLASH = 0x5C
