@@ -37,7 +37,7 @@ def ask(name: str, opener: urllib.request.OpenerDirector, url: str, while_there:
 
 
 def main() -> None:
-    """Run both clients."""
+    """Run both clients until the file is gone."""
     file = Path(sys.argv[1])
     file.touch()
     for name, requested in ASKED.items():

@@ -117,7 +117,9 @@ def main(count: int) -> int:
                     status = page.get(view).status
                     times.append(time.monotonic() - began)
                     spent.append(processor_seconds(page.process.pid) - before)
-                print(f"{count:,} exchanges: {view}: {max(times):.3f} s, {max(spent):.2f} s of processor, {status}")
+                print(
+                    f"{count:,} exchanges: {view}: {max(times):.3f} s, {max(spent):.2f} s of processor time, {status}"
+                )
                 slowest = max(slowest, *times)
             memory = Path(f"/proc/{page.process.pid}/status").read_text().partition("VmHWM:")[2].split()[0]
             print(f"{count:,} exchanges: {int(memory) / 1024:.0f} MiB of memory")

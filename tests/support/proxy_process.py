@@ -124,7 +124,7 @@ class RunningProxy:
 
     @property
     def command(self) -> list[str]:
-        """Return the command line."""
+        """Return the command line that starts the proxy."""
         if self.kind == "lean":
             return [*self.prefix, sys.executable, "-m", "openclaw_egress", "run"]
         modes = [f"--mode=regular@127.0.0.1:{port}" for port in self.ports.values()]

@@ -24,7 +24,7 @@ def generated() -> dict[Path, str]:
 
 
 def main() -> None:
-    """Write all files."""
+    """Write the dashboards and the alert rules into the role."""
     for path, text in generated().items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)

@@ -137,7 +137,7 @@ function coverHttpAgents(proxy, direct) {
     const target = `http://${Array.isArray(host) ? host[0] : host}${request.path}`;
     const extra = Object.entries(credentials(proxy));
     if (request._header) {
-      // The header is already rendered if the caller passed its headers as a list, and also queued with 100-continue.
+      // Node has already rendered the header if the caller passed a list of headers. With 100-continue it is also queued.
       const head = [`${request.method} ${target} HTTP/1.1`, ...extra.map((pair) => pair.join(': '))].join('\r\n');
       const rendered = request._header;
       request._header = head + rendered.slice(rendered.indexOf('\r\n'));

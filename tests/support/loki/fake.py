@@ -135,7 +135,7 @@ class FakeLoki:
         return [line for _, line, _ in self.records(service)]
 
     def start(self) -> Self:
-        """Serve in a thread."""
+        """Start the HTTP server in a thread."""
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
         return self

@@ -220,7 +220,7 @@ def test_the_scripts_own_traps_run_once(host):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can run the script as another user")
 def test_owner_of_the_clone_runs_the_script(request):
-    directory = Path(tempfile.mkdtemp())  # other users cannot enter pytest's own directories
+    directory = Path(tempfile.mkdtemp())  # other users may not enter pytest's temporary directories
     request.addfinalizer(lambda: shutil.rmtree(directory))
     directory.chmod(0o755)
     host = Host(directory / "host")

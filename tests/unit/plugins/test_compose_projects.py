@@ -33,7 +33,7 @@ from ansible_collections.openclaw.egress.plugins.module_utils.gateway_plan impor
 FOLDER = Path(__file__).parent / "compose_projects"
 IMAGES = yaml.safe_load((FOLDER / "images.yml").read_text())
 NAMES = sorted(path.parent.name for path in FOLDER.glob("*/case.yml"))
-# The defaults of the role.
+# The defaults of the role openclaw_gateway for hosts that need no proxy.
 DIRECT, NO_PROXY = ["10.0.0.2"], ["10.0.0.0/8", "localhost", "127.0.0.1"]
 PROXY = "http://openclaw-proxy:8080"
 NETWORK = "openclaw-gateway-net"

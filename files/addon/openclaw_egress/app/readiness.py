@@ -99,14 +99,14 @@ class Readiness:
         }
 
     def publish(self, metrics: Metrics) -> None:
-        """Register the gauges."""
+        """Register the gauges of this state for `/metrics`."""
         metrics.gauges(self.gauges)
         metrics.by_label(catalogue.DEAD_LETTERS, self._dead_letters)
         metrics.by_label(catalogue.MEMORY_USED, lambda: self._memory("used_bytes"))
         metrics.by_label(catalogue.MEMORY_ROOM, lambda: self._memory("room_bytes"))
 
     def gauges(self) -> dict[str, float]:
-        """Return the gauges without labels."""
+        """Return the values of the gauges without labels, by name."""
         info = self._ca.served.info
         state = self._exporter.state if self._exporter is not None else {}
         return {

@@ -131,7 +131,7 @@ class _Assembler:
                 self._parts.append((index, "text"), "text", choice.get("text"))
 
     def _delta(self, choice: int, delta: Mapping[str, Any]) -> None:
-        # GitHub Copilot names the member `reasoning_text`.
+        # Providers name the reasoning differently; GitHub Copilot names it `reasoning_text`.
         names = ("reasoning_content", "reasoning", "reasoning_text")
         reasoning = next((text for name in names if (text := delta.get(name))), None)
         self._parts.append((choice, "reasoning"), "reasoning", reasoning)

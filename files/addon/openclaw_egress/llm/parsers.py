@@ -30,7 +30,7 @@ class NothingToRead:
     """Reader for a path whose API this package does not read."""
 
     def feed(self, data: bytes) -> None:
-        """Ignore the bytes."""
+        """Ignore the bytes of the body."""
 
     def finish(self) -> ResponseFacts:
         """Return empty information."""

@@ -91,7 +91,7 @@ class Owner(Protocol):
     """The part of the service that knows the classes and records refusals."""
 
     def class_of(self, client: connection.Client) -> str | None:
-        """Return the client's class."""
+        """Return the name of the class whose listener the client uses."""
 
     def refused_for_memory(
         self, client: connection.Client, flow: http.HTTPFlow | None, decision: Decision, status: int | None
@@ -138,7 +138,7 @@ class Accounts:
     # ── accounts ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def open(self, handler: server.ConnectionHandler) -> None:
-        """Charge a new connection."""
+        """Open an account for a new connection, and charge its first memory."""
         try:
             class_name = self._owner.class_of(handler.client)
         except Exception as error:  # noqa: BLE001  (any exception)
@@ -156,7 +156,7 @@ class Accounts:
             self._charge(account, 0)
 
     def find(self, client: connection.Client) -> Account | None:
-        """Return a client's account."""
+        """Return the memory account of a client."""
         return self._accounts.get(client.id)
 
     def settle(self, client: connection.Client) -> None:

@@ -44,7 +44,7 @@ class Totals:
     """Number of dead letters by `rows.reason_code`."""
 
     def copy(self) -> Totals:
-        """Return an independent copy."""
+        """Return an independent copy of these values."""
         return replace(
             self, rows=dict(self.rows), size=dict(self.size), journal=dict(self.journal), dead=dict(self.dead)
         )
