@@ -49,7 +49,7 @@ _BAKE_VALUES |= {"--allow", "--call", "--list"}
 
 
 class NotPatched(Exception):
-    """Reason why a build runs without the bootstrap."""
+    """A build that runs without the bootstrap. The text is the subject of the warning; empty for no warning."""
 
 
 class Stopped(Exception):

@@ -235,7 +235,7 @@ def test_state_is_available_while_the_last_of_a_backlog_is_sent(spool, monkeypat
         exporter._oldest = _Oldest(seq=1, seconds_then=2.0, seen=100.0)
 
         def now() -> float:
-            exporter._oldest = None  # The exporter's thread can clear this value at any time.
+            exporter._oldest = None  # as the exporter's thread can do at any time
             return 100.0
 
         monkeypatch.setattr("openclaw_egress.export.exporter.time.monotonic", now)
