@@ -241,7 +241,8 @@ def test_health_shows_the_running_proxy_and_its_problems(tmp_path):
             text = page.get("/health").text
     assert "running, with problems" in text and "export: refused &lt;b&gt;" in text and "soon" in text
     assert "a.example" in text and "line 1," in text
-    assert "1 finding: 1 &lt;i&gt;changed" in text and "lines 1 to 1, " in text and "Run <code>egress audit</code>" in text
+    assert "1 finding: 1 &lt;i&gt;changed" in text and "lines 1 to 1, " in text
+    assert "Run <code>egress audit</code>" in text
 
 
 def test_health_names_a_result_of_an_audit_that_cannot_be_read(tmp_path):
