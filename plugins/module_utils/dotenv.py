@@ -120,7 +120,7 @@ class Dotenv:
 
     def remove_compose_files(self, remove: list[str], project_dir: str, exists: Exists = os.path.exists) -> bool:
         """Undo :meth:`add_compose_files`. If COMPOSE_FILE was edited since, remove only these files and return True."""
-        # If somebody appended a line since, keep its line break.
+        # If somebody appended a line after our entry, keep the line break before it.
         is_last = bool(self._pieces) and self._pieces[-1].name == "COMPOSE_FILE"
         opens = is_last and any(piece.text.startswith(OPEN_END) for piece in self._pieces)
         edited = self._remove_compose_files(remove, project_dir, exists)

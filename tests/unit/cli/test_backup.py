@@ -181,7 +181,7 @@ def test_backup_to_a_full_disk_leaves_no_file(path):
     target = path.parent.parent / "too-large.backup"
     words = [sys.executable, "-m", "openclaw_egress", "backup", str(target)]
     limit = 100_000
-    # The kernel refuses larger files, as a full disk does.
+    # The limit makes the kernel refuse larger files, as a full disk does.
     result = subprocess.run(
         words,
         check=False,
@@ -453,5 +453,5 @@ def test_commands_of_the_guide_work_in_their_order(path, tmp_path, monkeypatch):
         stdin = Path(source).read_bytes() if source else None
         result = CliRunner().invoke(app, shlex.split(command.replace("/spool/", f"{path.parent}/")), input=stdin)
         assert result.exit_code == 0, (line, result.output, result.exception)
-        for name in re.findall(r"/spool/(\S+)", command):  # `docker cp` copies it to the working directory.
+        for name in re.findall(r"/spool/(\S+)", command):  # `docker cp` copies the file to the working directory.
             (tmp_path / name).write_bytes((path.parent / name).read_bytes())

@@ -1,4 +1,4 @@
-"""``egress backup`` and ``restore``: a copy of the spool in one file, and its way back."""
+"""``egress backup`` and ``restore``: copy the spool to one file, and restore it from that file."""
 
 from __future__ import annotations
 

@@ -86,7 +86,10 @@ class _Oldest:
 
 @dataclass(slots=True)
 class _Alone:
-    """A record that fails even when sent alone: how often, and how many latest failures preceded an accepted probe."""
+    """A record that fails even when sent alone.
+
+    ``strikes`` counts the latest failures in a row after each of which the destination accepted a probe.
+    """
 
     seq: int = 0
     failures: int = 0

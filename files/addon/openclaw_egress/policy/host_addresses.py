@@ -47,9 +47,9 @@ def _read(file: Path) -> HostAddresses:
     try:
         text = file.read_text("utf-8")
     except OSError as error:
-        raise PolicyError(str(file), None, f"cannot be read: {error.strerror}", _REMEDY) from None
+        raise PolicyError(str(file), None, f"the file cannot be read: {error.strerror}", _REMEDY) from None
     except UnicodeError:
-        raise PolicyError(str(file), None, "is not UTF-8 text", _REMEDY) from None
+        raise PolicyError(str(file), None, "the file is not UTF-8 text", _REMEDY) from None
     found: set[Address] = set()
     prefixes: set[ipaddress.IPv6Network] = set()
     for number, line in enumerate(text.splitlines(), 1):

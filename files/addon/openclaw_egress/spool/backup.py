@@ -95,13 +95,14 @@ def back_up(settings: Settings, target: Path, *, keys: bool) -> Made:
     files = dict(_files_of(settings, keys=keys))
     with _unfinished(target) as (copy, descriptor):
         with contextlib.closing(connect_read_only(settings.spool_path)) as spool, spool_errors(target):
-            spool.execute("PRAGMA query_only = OFF")  # SQLite refuses VACUUM INTO otherwise; the file stays read-only.
+            # SQLite refuses VACUUM INTO with query_only. The file stays open read-only.
+            spool.execute("PRAGMA query_only = OFF")
             spool.execute("VACUUM INTO ?", (str(copy),))
         with contextlib.closing(sqlite3.connect(copy, isolation_level=None)) as db, spool_errors(target):
             made = _complete(db, files)
         os.fsync(descriptor)
         try:
-            os.link(copy, target, follow_symlinks=False)  # Unlike a rename, a link replaces nothing.
+            os.link(copy, target, follow_symlinks=False)  # Use a link, because a rename would replace an existing file.
             _sync_directory(target.parent)
         except OSError as error:
             raise SpoolError(f"{target}: {error.strerror}; name a file in a local file system") from None
@@ -111,7 +112,7 @@ def back_up(settings: Settings, target: Path, *, keys: bool) -> Made:
 def _files_of(settings: Settings, *, keys: bool) -> Iterator[tuple[str, bytes]]:
     for name in (PUBLIC_FILE, *(_KEYS if keys else ())):
         if name.startswith(("ca/", "root/")) and settings.ca_dir is not None:
-            continue  # The operator keeps this CA elsewhere.
+            continue  # This CA is in the operator's own directory.
         file = settings.state_dir / name
         try:
             yield name, file.read_bytes()
@@ -381,7 +382,8 @@ def _put_aside(path: Path) -> Path:
     aside = path.with_name(f"{path.name}.replaced-{datetime.now():%Y%m%dT%H%M%S.%f}")
     log, log_aside = Path(f"{path}-wal"), Path(f"{aside}-wal")
     if log.exists():
-        os.link(log, log_aside, follow_symlinks=False)  # SQLite deletes the WAL of a damaged file.
+        # Keep the WAL, because SQLite deletes the WAL of a damaged file.
+        os.link(log, log_aside, follow_symlinks=False)
     try:
         with contextlib.closing(connect(path)) as db:
             in_use = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
