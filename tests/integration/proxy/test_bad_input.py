@@ -99,7 +99,7 @@ def test_request_body_shorter_than_content_length_is_recorded_as_aborted(proxy, 
         connect(sock, f"api.anthropic.com:{providers.port}")
         with tls(sock, "api.anthropic.com", proxy.root) as secured:
             secured.sendall(post(providers, f"content-length: {len(MESSAGE) + 100}"))
-            time.sleep(0.3)  # The proxy reads the length before the client disconnects without close_notify.
+            time.sleep(0.3)  # Let the proxy read the length before the client disconnects without close_notify.
             secured.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     end = time.monotonic() + 10
     while len(proxy.exchanges()) == kept and time.monotonic() < end:
