@@ -121,7 +121,7 @@ def decode_text(encoded: bytes) -> str:
     try:
         text: str = EncodedLogRecord.FromString(encoded).body.string_value
     except (DecodeError, TypeError):  # a TypeError, because a damaged row of the spool can hold a value of any type
-        raise ValueError("not an encoded record") from None
+        raise ValueError("the bytes are not an encoded record") from None
     return text
 
 
@@ -134,7 +134,7 @@ def decode_counts(encoded: bytes) -> dict[str, int]:
     try:
         attributes = EncodedLogRecord.FromString(encoded).attributes
     except (DecodeError, TypeError):
-        raise ValueError("not an encoded record") from None
+        raise ValueError("the bytes are not an encoded record") from None
     return {found.key: found.value.int_value for found in attributes if found.value.HasField("int_value")}
 
 
