@@ -43,7 +43,7 @@ def usage(
     ] = None,
     class_name: ClassName = None,
     rebuild: Annotated[
-        bool, typer.Option("--rebuild", help="First compute the totals again from the stored records; stop the proxy.")
+        bool, typer.Option("--rebuild", help="First rebuild the totals from the stored records. Stop the proxy before.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per group.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values with a header.")] = False,

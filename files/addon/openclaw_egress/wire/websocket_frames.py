@@ -80,7 +80,7 @@ class FrameReader:
         at = 0
         while at < len(data):
             if self.closed:
-                raise FrameError("a frame follows the close frame")
+                raise FrameError("a frame arrived after the close frame")
             if self._left is None:
                 at = self._read_head(data, at)
                 if self._left is None:
