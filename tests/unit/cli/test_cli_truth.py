@@ -2,24 +2,29 @@
 
 import errno
 import json
+import logging
 import os
 import re
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from openclaw_egress.cli import main
 from openclaw_egress.cli.app import app, describe_os_error
 from openclaw_egress.cli.formatting import quoted
 from openclaw_egress.recording.records import Body, DeniedRecord, ExchangeRecord
 from openclaw_egress.spool.reader import Filters, SpoolReader
 from openclaw_egress.spool.rows import absent_until
 from openclaw_egress.spool.writer import Spool
+from tests.support.file_permissions import without_root_access
 
 ADDON = Path(__file__).parents[3] / "files" / "addon"
 DENIED = {
@@ -54,10 +59,32 @@ def egress(state: Path, monkeypatch: pytest.MonkeyPatch):
     return lambda *words: CliRunner().invoke(app, [*words])
 
 
-def process(state: Path, *words: str, prefix: tuple[str, ...] = (), **variables: str):
-    environment = os.environ | {"PYTHONPATH": str(ADDON), "EGRESS_STATE_DIR": str(state), "EGRESS_HEALTH_PORT": "1"}
-    command = [*prefix, sys.executable, "-m", "openclaw_egress", *words]
-    return subprocess.run(command, env=environment | variables, capture_output=True, text=True, check=False, timeout=60)
+type Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], caplog) -> Iterator[Run]:
+    """Return a function that runs `egress` in this process, with its own handling of errors.
+
+    A process for each command would spend most of its time on imports.
+    """
+
+    def call(state: Path, *words: str, no_access: bool = False, **variables: str):
+        restricted = without_root_access() if no_access else nullcontext()
+        with monkeypatch.context() as patch, restricted, caplog.at_level(logging.INFO):
+            for name, value in {"EGRESS_STATE_DIR": str(state), "EGRESS_HEALTH_PORT": "1", **variables}.items():
+                patch.setenv(name, value)
+            patch.setattr(sys, "argv", ["egress", *words])
+            with pytest.raises(SystemExit) as ended:
+                main()
+        # `egress run` would print these to standard error.
+        assert caplog.records == []
+        return subprocess.CompletedProcess(words, int(ended.value.code or 0), *capsys.readouterr())
+
+    # `egress run` changes this handler.
+    before = signal.getsignal(signal.SIGHUP)
+    yield call
+    signal.signal(signal.SIGHUP, before)
 
 
 def test_refusals_are_found_by_their_status(egress):
@@ -203,33 +230,23 @@ def said_once(done) -> str:
     return done.stderr
 
 
-def without_privileges() -> tuple[str, ...]:
-    if os.geteuid() != 0:
-        return ()
-    if not shutil.which("setpriv"):
-        pytest.skip("root can read every file, and setpriv is not installed")
-    return ("setpriv", "--inh-caps=-all", "--bounding-set=-dac_override,-dac_read_search", "--")
-
-
 @pytest.mark.parametrize("words", READERS)
-def test_another_users_state_directory_is_reported_in_one_message(state, tmp_path_factory, words):
+def test_another_users_state_directory_is_reported_in_one_message(command, state, tmp_path_factory, words):
     policy = tmp_path_factory.mktemp("p") / "policy.yml"
     policy.write_text(POLICY)
-    prefix = without_privileges()
     state.chmod(0)
     try:
-        said = said_once(process(state, *words, prefix=prefix, EGRESS_POLICY_FILE=str(policy)))
+        said = said_once(command(state, *words, no_access=True, EGRESS_POLICY_FILE=str(policy)))
     finally:
         state.chmod(0o700)
     assert str(state / "spool.db") in said and "Permission denied" in said and "uid" in said
 
 
 @pytest.mark.parametrize("words", [("status",), ("status", "--json")])
-def test_status_reports_unreadable_parts(state, words):
-    prefix = without_privileges()
+def test_status_reports_unreadable_parts(command, state, words):
     state.chmod(0)
     try:
-        done = process(state, *words, prefix=prefix)
+        done = command(state, *words, no_access=True)
     finally:
         state.chmod(0o700)
     assert done.returncode == 2 and "Traceback" not in done.stderr
@@ -264,14 +281,14 @@ def broken(state: Path, how: str) -> None:
     ["missing", "directory", "not a database", "empty", "device", "another database", "newer", "no number"],
 )
 @pytest.mark.parametrize("words", [("records",), ("show", "one"), ("denials",)])
-def test_invalid_spool_is_reported_in_one_message(state, how, words):
+def test_invalid_spool_is_reported_in_one_message(command, state, how, words):
     broken(state, how)
-    assert "spool.db" in said_once(process(state, *words))
+    assert "spool.db" in said_once(command(state, *words))
 
 
-def test_state_directory_that_is_a_file_is_reported_in_one_message(tmp_path):
+def test_state_directory_that_is_a_file_is_reported_in_one_message(command, tmp_path):
     (tmp_path / "file").write_text("")
-    assert "file/spool.db" in said_once(process(tmp_path / "file", "records"))
+    assert "file/spool.db" in said_once(command(tmp_path / "file", "records"))
 
 
 @pytest.mark.parametrize(
@@ -280,40 +297,37 @@ def test_state_directory_that_is_a_file_is_reported_in_one_message(tmp_path):
      ("policy", "suggest", "sandbox")],
 )  # fmt: skip
 @pytest.mark.parametrize("how", ["missing", "directory", "unreadable", "not UTF-8", "below a file"])
-def test_unreadable_policy_is_reported_in_one_message(state, tmp_path_factory, words, how):
+def test_unreadable_policy_is_reported_in_one_message(command, state, tmp_path_factory, words, how):
     policy = tmp_path_factory.mktemp("p") / "policy.yml"
-    prefix: tuple[str, ...] = ()
     if how == "directory":
         policy.mkdir()
     elif how == "unreadable":
         policy.write_text(POLICY)
-        prefix = without_privileges()
         policy.chmod(0)
     elif how == "not UTF-8":
         policy.write_bytes(b"version: 1\n# \xff\xfe\n")
     elif how == "below a file":
         policy.write_text(POLICY)
         policy = policy / "policy.yml"
-    said = said_once(process(state, *words, prefix=prefix, EGRESS_POLICY_FILE=str(policy)))
+    said = said_once(command(state, *words, no_access=how == "unreadable", EGRESS_POLICY_FILE=str(policy)))
     assert "policy.yml" in said and "unset" not in said
 
 
 @pytest.mark.parametrize("words", [("ca", "show"), ("ca", "create")])
-def test_unreadable_ca_directory_is_reported_in_one_message(state, words):
-    prefix = without_privileges()
+def test_unreadable_ca_directory_is_reported_in_one_message(command, state, words):
     ca = state / "ca"
     ca.mkdir()
     ca.chmod(0)
     try:
-        said = said_once(process(state, *words, prefix=prefix))
+        said = said_once(command(state, *words, no_access=True))
     finally:
         ca.chmod(0o700)
     assert str(ca) in said
 
 
-def test_unreadable_cases_file_is_reported_in_one_message(state):
-    assert "none.yml" in said_once(process(state, "policy", "test", str(state / "none.yml")))
-    assert "directory" in said_once(process(state, "policy", "test", str(state)))
+def test_unreadable_cases_file_is_reported_in_one_message(command, state):
+    assert "none.yml" in said_once(command(state, "policy", "test", str(state / "none.yml")))
+    assert "directory" in said_once(command(state, "policy", "test", str(state)))
 
 
 @pytest.mark.wording
