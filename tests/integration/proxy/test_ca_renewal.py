@@ -3,18 +3,18 @@
 import datetime
 import os
 import socket
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import pytest
 from cryptography import x509
 from OpenSSL import SSL
+from typer.testing import CliRunner, Result
 
 from openclaw_egress import certificates
+from openclaw_egress.cli.app import app
 from tests.integration.proxy.clocked_proxy import ClockedProxy
 from tests.integration.proxy.conftest import make_proxy
 from tests.integration.proxy.raw import read_head, status_of
@@ -41,6 +41,17 @@ def clocked(request, tmp_path, providers):
     yield proxy
     if proxy.process is not None and proxy.process.poll() is None:
         proxy.kill()
+
+
+@pytest.fixture(scope="module", params=["lean", "stock"])
+def aging(request, tmp_path_factory, providers) -> Iterator[ClockedProxy]:
+    """Run a proxy that cannot renew its CA, because root keeps the root key."""
+    at = tmp_path_factory.mktemp(request.param)
+    proxy = ClockedProxy(at, [providers.port, providers.http_port], providers.ca_file, request.param)
+    certificates.create(proxy.root.parent, at / "root", PROVIDERS)
+    proxy.environment["EGRESS_CA_DIR"] = str(proxy.root.parent)
+    with proxy:
+        yield proxy
 
 
 @dataclass
@@ -141,8 +152,7 @@ def test_200_days_pass_without_a_failed_request_and_without_a_restart(clocked):
 
 
 def test_a_leaf_certificate_never_outlives_a_ca_that_is_about_to_expire(clocked):
-    with clocked:
-        pass
+    certificates.create(clocked.root.parent, clocked.directory / "root", PROVIDERS)
     clocked.environment["EGRESS_CA_DIR"] = str(clocked.root.parent)
     clocked.ahead = datetime.timedelta(days=80)
     with clocked:
@@ -150,11 +160,9 @@ def test_a_leaf_certificate_never_outlives_a_ca_that_is_about_to_expire(clocked)
         assert served.leaf.not_valid_after_utc == served.issuing.not_valid_after_utc
 
 
-def egress(proxy: RunningProxy, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "openclaw_egress", *words],
-        env=proxy.environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+def egress(proxy: RunningProxy, *words: str) -> Result:
+    """Run the command in this process, with the proxy's environment."""
+    return CliRunner().invoke(app, [*words], env=proxy.environment)
 
 
 @pytest.mark.parametrize("kind", ["lean", "stock"])
@@ -179,7 +187,7 @@ def test_a_renewed_ca_is_served_by_the_running_proxy_and_reported(kind, tmp_path
 def test_egress_ca_renew_creates_a_new_ca_at_once(lean):
     with lean:
         before = call(lean).issuing
-        assert egress(lean, "ca", "renew").returncode == 0
+        assert egress(lean, "ca", "renew").exit_code == 0
         assert soon(lambda: call(lean).issuing != before)
 
 
@@ -203,7 +211,7 @@ def test_served_ca_is_reported_while_the_file_is_unusable(lean):
             for ciphers in (None, b"ECDHE-ECDSA-AES256-GCM-SHA384"):
                 assert call(lean, ciphers=ciphers).issuing == served
             status = egress(lean, "status", "--json")
-            assert served.not_valid_after_utc.isoformat() in status.stdout and status.returncode == 1
+            assert served.not_valid_after_utc.isoformat() in status.stdout and status.exit_code == 1
             file.write_bytes(content)
             assert soon(lambda: not lean.ask("/readyz")["problems"])
         file.unlink()
@@ -220,18 +228,13 @@ def test_served_ca_is_reported_while_the_file_is_unusable(lean):
 @pytest.mark.parametrize(
     ("days", "ok", "warned"), [(55, True, False), (70, True, True), (84, False, False), (95, False, False)]
 )
-def test_readiness_and_health_fail_seven_days_before_expiry(clocked, days, ok, warned):
-    with clocked:
-        pass
-    # Set EGRESS_CA_DIR: without the root key in that directory, the proxy cannot renew the CA.
-    clocked.environment["EGRESS_CA_DIR"] = str(clocked.root.parent)
-    with clocked:
-        clocked.ahead = datetime.timedelta(days=days)
-        report = clocked.ask("/readyz")
-        assert report["ok"] is ok and any("issuing CA" in text for text in report["problems"]) is not ok
-        assert any("issuing CA" in text for text in report["warnings"]) is warned
-        assert (egress(clocked, "health").returncode == 0) is ok
-        assert (egress(clocked, "status").returncode == 0) is ok
+def test_readiness_and_health_fail_seven_days_before_expiry(aging, days, ok, warned):
+    aging.ahead = datetime.timedelta(days=days)
+    report = aging.ask("/readyz")
+    assert report["ok"] is ok and any("issuing CA" in text for text in report["problems"]) is not ok
+    assert any("issuing CA" in text for text in report["warnings"]) is warned
+    assert (egress(aging, "health").exit_code == 0) is ok
+    assert (egress(aging, "status").exit_code == 0) is ok
 
 
 def test_a_newly_inspected_host_gets_its_ca_without_a_restart(lean):
@@ -249,9 +252,8 @@ def test_a_newly_inspected_host_gets_its_ca_without_a_restart(lean):
 
 @pytest.mark.parametrize("first", ["policy", "ca"])
 def test_policy_and_roots_ca_are_loaded_in_either_order(lean, first):
-    with lean:
-        pass
-    directory = lean.root.parent
+    directory, root_keys = lean.root.parent, lean.directory / "root"
+    certificates.create(directory, root_keys, PROVIDERS)
     lean.environment["EGRESS_CA_DIR"] = str(directory)
     with lean:
         before = lean.ask("/readyz")["policy"]
@@ -261,7 +263,7 @@ def test_policy_and_roots_ca_are_loaded_in_either_order(lean, first):
             if what == "policy":
                 lean.policy_file.write_text(text)
             else:
-                certificates.create(directory, lean.directory / "state" / "root", [PROVIDERS[0], "www.example.com"])
+                certificates.create(directory, root_keys, [PROVIDERS[0], "www.example.com"])
 
         write(first)
         assert soon(lambda: lean.ask("/readyz")["problems"])
