@@ -32,7 +32,7 @@ SLOW = ("accepts_nothing", "closed_pipe", "slow_link")
 
 @pytest.mark.timeout(900)
 def test_other_tests_pass_with_every_reason_and_remedy_replaced():
-    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "-m", "not wording", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "not wording", "-p", "no:cacheprovider"]
     fast = " and ".join(f"not {name}" for name in SLOW)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     done = subprocess.run(

@@ -1,5 +1,6 @@
 """Tests that the documentation for operators agrees with the code."""
 
+import os
 import re
 import shlex
 
@@ -10,6 +11,7 @@ from openclaw_egress.observability import catalogue
 from openclaw_egress.policy.loader import read_policy
 from openclaw_egress.settings import Settings
 from tests.integration.ansible.conftest import ROOT
+from tests.support.egress_command import run_egress
 from tools import provider_table, references
 from tools.role_tables import default_of, roles, updated
 
@@ -72,7 +74,7 @@ def test_playbooks_and_options_in_the_guide_exist(run):
         assert done.returncode == 0, done.stderr
 
 
-def test_egress_commands_of_the_guide_are_valid(run):
+def test_egress_commands_of_the_guide_are_valid():
     """Run the guide's commands for VPS-1 without a proxy: each is accepted, and reports that no proxy runs."""
     commands = re.findall(
         r"docker exec openclaw-proxy egress ([^\n`]*)", GUIDE.read_text() + (ROOT / "README.md").read_text()
@@ -81,7 +83,8 @@ def test_egress_commands_of_the_guide_are_valid(run):
     for command in set(commands):
         if command in ("…", ""):
             continue
-        done = run("egress", *shlex.split(command), EGRESS_STATE_DIR="/no/such/directory")
+        environment = os.environ | {"EGRESS_STATE_DIR": "/no/such/directory"}
+        done = run_egress(*shlex.split(command), environment=environment)
         assert not re.search("No such (command|option)|Missing argument|no class", done.stderr), done.stderr
         assert "Traceback" not in done.stderr
 

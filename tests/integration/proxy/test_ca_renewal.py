@@ -7,17 +7,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from subprocess import CompletedProcess
 
 import pytest
 from cryptography import x509
 from OpenSSL import SSL
-from typer.testing import CliRunner, Result
 
 from openclaw_egress import certificates
-from openclaw_egress.cli.app import app
 from tests.integration.proxy.clocked_proxy import ClockedProxy
 from tests.integration.proxy.conftest import make_proxy
 from tests.integration.proxy.raw import read_head, status_of
+from tests.support.egress_command import run_egress
 from tests.support.proxy_process import PROVIDERS, RunningProxy
 
 # The test of 200 days needs this timeout when seven other test workers run.
@@ -160,9 +160,8 @@ def test_a_leaf_certificate_never_outlives_a_ca_that_is_about_to_expire(clocked)
         assert served.leaf.not_valid_after_utc == served.issuing.not_valid_after_utc
 
 
-def egress(proxy: RunningProxy, *words: str) -> Result:
-    """Run the command in this process, with the proxy's environment."""
-    return CliRunner().invoke(app, [*words], env=proxy.environment)
+def egress(proxy: RunningProxy, *words: str) -> CompletedProcess[str]:
+    return run_egress(*words, environment=proxy.environment)
 
 
 @pytest.mark.parametrize("kind", ["lean", "stock"])
@@ -187,7 +186,7 @@ def test_a_renewed_ca_is_served_by_the_running_proxy_and_reported(kind, tmp_path
 def test_egress_ca_renew_creates_a_new_ca_at_once(lean):
     with lean:
         before = call(lean).issuing
-        assert egress(lean, "ca", "renew").exit_code == 0
+        assert egress(lean, "ca", "renew").returncode == 0
         assert soon(lambda: call(lean).issuing != before)
 
 
@@ -211,7 +210,7 @@ def test_served_ca_is_reported_while_the_file_is_unusable(lean):
             for ciphers in (None, b"ECDHE-ECDSA-AES256-GCM-SHA384"):
                 assert call(lean, ciphers=ciphers).issuing == served
             status = egress(lean, "status", "--json")
-            assert served.not_valid_after_utc.isoformat() in status.stdout and status.exit_code == 1
+            assert served.not_valid_after_utc.isoformat() in status.stdout and status.returncode == 1
             file.write_bytes(content)
             assert soon(lambda: not lean.ask("/readyz")["problems"])
         file.unlink()
@@ -233,8 +232,8 @@ def test_readiness_and_health_fail_seven_days_before_expiry(aging, days, ok, war
     report = aging.ask("/readyz")
     assert report["ok"] is ok and any("issuing CA" in text for text in report["problems"]) is not ok
     assert any("issuing CA" in text for text in report["warnings"]) is warned
-    assert (egress(aging, "health").exit_code == 0) is ok
-    assert (egress(aging, "status").exit_code == 0) is ok
+    assert (egress(aging, "health").returncode == 0) is ok
+    assert (egress(aging, "status").returncode == 0) is ok
 
 
 def test_a_newly_inspected_host_gets_its_ca_without_a_restart(lean):

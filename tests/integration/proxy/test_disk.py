@@ -5,7 +5,6 @@ import json
 import os
 import resource
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 
 from openclaw_egress.spool.reader import SpoolReader
 from tests.integration.proxy.conftest import blocking_spool, make_proxy, wait_until
+from tests.support.egress_command import run_egress
 from tests.support.loki.fake import FakeLoki
 from tests.support.proxy_process import RunningProxy
 
@@ -34,8 +34,7 @@ def ready(proxy: RunningProxy) -> bool:
 
 
 def egress(proxy: RunningProxy, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "openclaw_egress", *arguments]
-    return subprocess.run(command, env=proxy.environment, capture_output=True, text=True, check=False, timeout=60)
+    return run_egress(*arguments, environment=proxy.environment)
 
 
 def shows_green(proxy: RunningProxy) -> None:

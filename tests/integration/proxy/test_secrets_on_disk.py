@@ -143,15 +143,15 @@ class Call:
 
 def on_disk(proxy: RunningProxy) -> dict[str, list[str]]:
     """Return the secrets found per file: database, write-ahead log, logs, everything in the proxy's directory."""
-    files = [file for file in proxy.directory.rglob("*") if file.is_file()]
-    found = {
-        str(file.relative_to(proxy.directory)): [
-            secret
-            for secret in (REQUEST, RESPONSE, HEADER)
-            if any(form in file.read_bytes() for form in forms_of(secret.encode()))
-        ]
-        for file in files
-    }
+    found = {}
+    for file in proxy.directory.rglob("*"):
+        if file.is_file():
+            content = file.read_bytes()
+            found[str(file.relative_to(proxy.directory))] = [
+                secret
+                for secret in (REQUEST, RESPONSE, HEADER)
+                if any(form in content for form in forms_of(secret.encode()))
+            ]
     return {file: secrets for file, secrets in found.items() if secrets}
 
 

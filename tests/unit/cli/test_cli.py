@@ -28,6 +28,7 @@ from openclaw_egress.reports.text import escape
 from openclaw_egress.settings import SettingsError
 from openclaw_egress.spool.schema import SpoolError
 from openclaw_egress.spool.writer import Spool
+from tests.support.egress_command import run_egress
 
 EVIL = "gpt\x1b[31m\u202e\nX-Injected: 1\x07"
 POLICY = """\
@@ -158,7 +159,7 @@ def test_json_lines_have_names_that_programs_can_rely_on(egress):
 
 
 def test_missing_spool_is_reported_in_one_message(tmp_path):
-    done = process(tmp_path / "nothing", "records")
+    done = run_egress("records", environment=environment_of(tmp_path / "nothing"))
     assert done.returncode == 2
     assert done.stderr.startswith("egress: spool ") and "the file does not exist yet" in done.stderr
 
@@ -358,10 +359,11 @@ def test_valid_policy_is_reported_as_valid(egress, policy):
     assert found["classes"]["gateway"]["inspected"] == ["api.anthropic.com"]
 
 
+@pytest.mark.wording
 def test_invalid_policy_is_reported_with_file_line_and_remedy(tmp_path):
     file = tmp_path / "policy.yml"
     file.write_text(POLICY.replace("enforce", "enfroce"))
-    done = process(tmp_path, "policy", "check", str(file))
+    done = run_egress("policy", "check", str(file), environment=environment_of(tmp_path))
     assert done.returncode == 2
     assert f"{file}:5: " in done.stderr and "enforce" in done.stderr and "Traceback" not in done.stderr
 
@@ -509,8 +511,10 @@ def test_invalid_cases_are_reported_with_file_line_and_remedy(cases, text, said)
     assert str(refused.value).startswith(f"{file}:{said}")
 
 
+@pytest.mark.wording
 def test_missing_cases_file_is_reported_in_one_message(policy, state):
-    done = process(state, "policy", "test", "/nowhere/cases.yml", EGRESS_POLICY_FILE=str(policy))
+    environment = environment_of(state, EGRESS_POLICY_FILE=str(policy))
+    done = run_egress("policy", "test", "/nowhere/cases.yml", environment=environment)
     assert done.returncode == 2
     assert done.stderr == (
         "egress: /nowhere/cases.yml: the file of cases cannot be read (No such file or directory); "
@@ -663,11 +667,14 @@ except SystemExit:
 """
 
 
-def process(state: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    environment = ENVIRONMENT | {"EGRESS_STATE_DIR": str(state), "EGRESS_HEALTH_PORT": "1"} | variables
+def environment_of(state: Path, **variables: str) -> dict[str, str]:
+    return ENVIRONMENT | {"EGRESS_STATE_DIR": str(state), "EGRESS_HEALTH_PORT": "1"} | variables
+
+
+def process(state: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "openclaw_egress", *words],
-        env=environment,
+        env=environment_of(state),
         capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
 

@@ -17,13 +17,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from openclaw_egress.cli import main
 from openclaw_egress.cli.app import app, describe_os_error
 from openclaw_egress.cli.formatting import quoted
 from openclaw_egress.recording.records import Body, DeniedRecord, ExchangeRecord
 from openclaw_egress.spool.reader import Filters, SpoolReader
 from openclaw_egress.spool.rows import absent_until
 from openclaw_egress.spool.writer import Spool
+from tests.support.egress_command import run_egress
 from tests.support.file_permissions import without_root_access
 
 ADDON = Path(__file__).parents[3] / "files" / "addon"
@@ -63,23 +63,16 @@ type Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], caplog) -> Iterator[Run]:
-    """Return a function that runs `egress` in this process, with its own handling of errors.
-
-    A process for each command would spend most of its time on imports.
-    """
+def command(caplog) -> Iterator[Run]:
+    """Return a function that runs `egress` with a state directory, and asserts that it logs nothing."""
 
     def call(state: Path, *words: str, no_access: bool = False, **variables: str):
-        restricted = without_root_access() if no_access else nullcontext()
-        with monkeypatch.context() as patch, restricted, caplog.at_level(logging.INFO):
-            for name, value in {"EGRESS_STATE_DIR": str(state), "EGRESS_HEALTH_PORT": "1", **variables}.items():
-                patch.setenv(name, value)
-            patch.setattr(sys, "argv", ["egress", *words])
-            with pytest.raises(SystemExit) as ended:
-                main()
-        # `egress run` would print these to standard error.
+        environment = {**os.environ, "EGRESS_STATE_DIR": str(state), "EGRESS_HEALTH_PORT": "1", **variables}
+        with without_root_access() if no_access else nullcontext(), caplog.at_level(logging.INFO):
+            done = run_egress(*words, environment=environment)
+        # In its own process, `egress run` would print these to standard error.
         assert caplog.records == []
-        return subprocess.CompletedProcess(words, int(ended.value.code or 0), *capsys.readouterr())
+        return done
 
     # `egress run` changes this handler.
     before = signal.getsignal(signal.SIGHUP)

@@ -18,6 +18,7 @@ from openclaw_egress.policy.loader import load_policy
 from openclaw_egress.policy.model import Decision, PolicyError
 from openclaw_egress.proxy.request_checks import check_address
 from openclaw_egress.proxy.resolver import is_own_address
+from tests.support.egress_command import run_egress
 
 PUBLIC, PUBLIC_6 = "93.184.215.14", "2606:2800:21f:cb07:6820:80da:af6b:8b2c"
 POLICY = f"""\
@@ -40,10 +41,7 @@ def policy_file(tmp_path) -> Path:
 def egress(policy_file: Path, addresses: Path | None, *words: str) -> subprocess.CompletedProcess[str]:
     """Run `egress` with the environment variables of the proxy's container."""
     variables = {"EGRESS_POLICY_FILE": str(policy_file), "EGRESS_HOST_ADDRESSES_FILE": str(addresses or "")}
-    return subprocess.run(
-        [sys.executable, "-m", "openclaw_egress", *words],
-        env=os.environ | variables, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    return run_egress(*words, environment=os.environ | variables)
 
 
 def explained(policy_file: Path, addresses: Path, class_name: str, url: str) -> Decision:
@@ -90,6 +88,7 @@ def test_prefix_covers_each_temporary_address(policy_file, tmp_path):
     assert explained(policy_file, file, "sandbox", "https://vps6.example/").rule == "address-guard"
 
 
+@pytest.mark.wording
 def test_explain_command_refuses_the_hosts_addresses_as_well(policy_file, addresses):
     found = egress(policy_file, addresses, "policy", "explain", "gateway", "https://vps.example/")
     assert found.returncode == 1 and "an address of this proxy's host" in found.stdout

@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import sqlite3
-import subprocess
-import sys
 import time
 from contextlib import closing
 from pathlib import Path
@@ -21,6 +19,7 @@ from openclaw_egress.spool.migrations import migrate
 from openclaw_egress.spool.reader import Filters, SpoolReader
 from openclaw_egress.spool.schema import COLUMNS, USER_VERSION, user_version
 from openclaw_egress.spool.writer import Spool, SpoolError
+from tests.support.egress_command import run_egress
 from tests.support.loki import FakeLoki
 
 ADDON = Path(__file__).parents[3] / "files" / "addon"
@@ -209,9 +208,7 @@ def test_a_newer_spool_is_refused_with_one_message_and_code_2(state):
             f"spool {state / 'spool.db'}: its schema is version {USER_VERSION + 1}, this program supports up to "
             f"{USER_VERSION}; run the version that wrote it, or a newer one"
         )
-    command = [sys.executable, "-m", "openclaw_egress", "records"]
-    environment = os.environ | {"PYTHONPATH": str(ADDON)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    done = run_egress("records", environment=os.environ)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert "run the version that wrote it" in done.stderr
 
