@@ -1,8 +1,12 @@
 """`free_ports`: two test processes never get the same port."""
 
+import functools
 import random
 import subprocess
 import sys
+import tempfile
+
+import pytest
 
 from tests.support import proxy_process
 
@@ -15,6 +19,15 @@ random.randrange = lambda *_: {PORT}
 print(proxy_process.free_ports(1), flush=True)
 sys.stdin.read()
 """
+
+
+@pytest.fixture(autouse=True)
+def own_locks(tmp_path, monkeypatch):
+    """Lock the ports in a file of this test, because another test run on this machine can hold the same ports."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(proxy_process, "_port_locks", functools.cache(proxy_process._port_locks.__wrapped__))
+    monkeypatch.setattr(proxy_process, "_taken", set())
 
 
 def test_port_of_another_process_is_not_free_before_it_listens(monkeypatch):
