@@ -23,7 +23,7 @@ from pathlib import Path
 from openclaw_egress.recording import semconv
 from openclaw_egress.recording.log_lines import Line
 from openclaw_egress.recording.records import Body, DeniedRecord, EventRecord, ExchangeRecord, lines_of
-from openclaw_egress.signatures import Signer, key_id
+from openclaw_egress.signatures import Signer, checkpoint_text, key_id
 from openclaw_egress.spool.writer import Spool
 
 ADDON = Path(__file__).parents[2] / "files" / "addon"
@@ -47,7 +47,7 @@ def next_lines(seq: int, digest: str, signer: Signer) -> Iterator[Line]:
         attributes = {
             semconv.CHECKPOINT_SEQ: seq,
             semconv.CHECKPOINT_HASH: digest,
-            semconv.CHECKPOINT_SIGNATURE: signer.sign(seq, digest),
+            semconv.CHECKPOINT_SIGNATURE: signer.sign(checkpoint_text(seq, digest)),
             semconv.CHECKPOINT_KEY: key_id(signer.key.public_key()),
         }
         yield from lines_of(EventRecord(event_name=semconv.EVENT_CHECKPOINT, attributes=attributes, message=""))

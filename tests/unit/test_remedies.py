@@ -139,6 +139,7 @@ def test_every_variable_of_ansible_that_a_remedy_names_exists():
 
 KNOWN_ELSEWHERE = {
     "openclaw_egress_class",  # A Loki label.
+    "openclaw_egress_exchange_id",  # Another one.
     "openclaw_egress_spool_refusing",  # Metrics.
     "openclaw_egress_denied_total",
     "openclaw_egress_policy_last_reload_successful",

@@ -4,7 +4,16 @@ import stat
 
 import pytest
 
-from openclaw_egress.signatures import KEY_FILE, PUBLIC_FILE, Signer, SigningError, is_signed, read_public_key
+from openclaw_egress.signatures import (
+    KEY_FILE,
+    PUBLIC_FILE,
+    Signer,
+    SigningError,
+    checkpoint_text,
+    deletion_text,
+    is_signed,
+    read_public_key,
+)
 
 
 def test_key_is_created_once_and_is_readable_by_its_owner_only(tmp_path):
@@ -18,12 +27,15 @@ def test_key_is_created_once_and_is_readable_by_its_owner_only(tmp_path):
 def test_signature_holds_for_one_checkpoint_only(tmp_path):
     signer = Signer.in_directory(tmp_path)
     key = read_public_key(signer.public)
-    signature = signer.sign(7, "ab" * 32)
-    assert is_signed(key, signature, 7, "ab" * 32)
-    assert not is_signed(key, signature, 8, "ab" * 32)
-    assert not is_signed(key, signature, 7, "ac" * 32)
-    assert not is_signed(key, "no base64", 7, "ab" * 32)
-    assert not is_signed(read_public_key(Signer.in_directory(tmp_path / "other").public), signature, 7, "ab" * 32)
+    signature = signer.sign(checkpoint_text(7, "ab" * 32))
+    assert is_signed(key, signature, checkpoint_text(7, "ab" * 32))
+    assert not is_signed(key, signature, deletion_text("7", "ab" * 32))
+    assert not is_signed(key, signature, checkpoint_text(8, "ab" * 32))
+    assert not is_signed(key, signature, checkpoint_text(7, "ac" * 32))
+    assert not is_signed(key, "no base64", checkpoint_text(7, "ab" * 32))
+    assert not is_signed(
+        read_public_key(Signer.in_directory(tmp_path / "other").public), signature, checkpoint_text(7, "ab" * 32)
+    )
 
 
 @pytest.mark.parametrize("content", [b"", b"-----BEGIN PRIVATE KEY-----", b"\xff\xfe"])

@@ -1,7 +1,8 @@
 """Signatures of checkpoints with the instance's own Ed25519 key.
 
 A checkpoint names the newest line of the hash chain and its hash, so its signature covers every line up to that one.
-A client that can push to the destination can imitate a record, but cannot sign. Files in the state directory:
+A client that can push to the destination can imitate a record, but cannot sign.
+A deletion of records is signed too. Files in the state directory:
 
 ===========================  =====  ===========================================================================
 ``signing-key.pem``          0400   the private key (PKCS #8), created at the first start
@@ -74,9 +75,9 @@ class Signer:
         """Return the public key: 32 bytes in base64."""
         return base64.b64encode(self.key.public_key().public_bytes_raw()).decode()
 
-    def sign(self, seq: int, digest: str) -> str:
-        """Return the signature of a checkpoint, in base64."""
-        return base64.b64encode(self.key.sign(_message(seq, digest))).decode()
+    def sign(self, text: bytes) -> str:
+        """Return the signature of `checkpoint_text` or `deletion_text`, in base64."""
+        return base64.b64encode(self.key.sign(text)).decode()
 
 
 def _unusable(file: Path) -> SigningError:
@@ -125,14 +126,20 @@ def key_id(key: Ed25519PublicKey) -> str:
     return hashlib.sha256(key.public_bytes_raw()).hexdigest()[:12]
 
 
-def is_signed(key: Ed25519PublicKey, signature: str, seq: int, digest: str) -> bool:
-    """Return whether the signature of a checkpoint is valid."""
+def is_signed(key: Ed25519PublicKey, signature: str, text: bytes) -> bool:
+    """Return whether the signature of `checkpoint_text` or `deletion_text` is valid."""
     try:
-        key.verify(base64.b64decode(signature, validate=True), _message(seq, digest))
+        key.verify(base64.b64decode(signature, validate=True), text)
     except (InvalidSignature, ValueError, binascii.Error):
         return False
     return True
 
 
-def _message(seq: int, digest: str) -> bytes:
+def checkpoint_text(seq: int, digest: str) -> bytes:
+    """Return the signed text of a checkpoint: number and hash of the newest line."""
     return f"openclaw.egress.checkpoint\n{seq}\n{digest}\n".encode()
+
+
+def deletion_text(lines: str, digest: str) -> bytes:
+    """Return the signed text of a deletion: the numbers of the lines, and the hash of the last one."""
+    return f"openclaw.egress.deletion\n{lines}\n{digest}\n".encode()

@@ -11,7 +11,9 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import re
 from array import array
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -21,6 +23,7 @@ from openclaw_egress.audit.findings import Finding, FindingCode, Report
 from openclaw_egress.recording import semconv
 from openclaw_egress.recording.hash_chain import GENESIS
 from openclaw_egress.recording.log_lines import reassemble
+from openclaw_egress.signatures import checkpoint_text, deletion_text
 from openclaw_egress.spool.rows import ACKNOWLEDGED, DEAD, LOCAL, PENDING, STATES, ranges
 
 GONE = len(STATES)
@@ -123,8 +126,49 @@ def head_of(text: str) -> dict[str, Any] | None:
     return found if isinstance(seq, int) and not isinstance(seq, bool) and 0 < seq < 2**63 else None
 
 
-SignatureCheck = Callable[[str, int, str], bool]
-"""A function that returns whether a signature of a checkpoint (number and hash) is valid."""
+SignatureCheck = Callable[[str, bytes], bool]
+"""A function that returns whether a signature of a text is valid; see `signatures.checkpoint_text`."""
+
+
+class Deletions:
+    """The lines that operators deleted, as tombstones name them. With a check of signatures, each must be signed."""
+
+    def __init__(self, is_signed: SignatureCheck | None) -> None:
+        self._is_signed = is_signed
+        self._runs: set[tuple[int, int]] = set()
+        self._ordered: list[tuple[int, int]] = []
+
+    def add(self, lines: object, digest: object, signature: object) -> bool:
+        """Add the lines of a tombstone (``12-40,50``). Return whether it is valid."""
+        if not isinstance(lines, str) or not isinstance(digest, str):
+            return False
+        if self._is_signed is not None and not (
+            isinstance(signature, str) and self._is_signed(signature, deletion_text(lines, digest))
+        ):
+            return False
+        runs = [_RUN.fullmatch(run) for run in lines.split(",")]
+        self._runs |= {(int(run[1]), int(run[2] or run[1])) for run in runs if run}
+        self._ordered = []
+        return all(runs)
+
+    def take(self, sealed: dict[str, Any]) -> Iterator[Finding]:
+        """Take a line of the chain, and yield a finding for a tombstone without a valid signature."""
+        if sealed.get(semconv.OUTCOME) != "deleted" or semconv.SPOOL_DELETED not in sealed:
+            return
+        names = (semconv.SPOOL_DELETED, semconv.SPOOL_LAST_HASH, semconv.SPOOL_SIGNATURE)
+        if not self.add(*(sealed.get(name) for name in names)):
+            own = sealed["seq"]
+            yield Finding(FindingCode.SIGNATURE, own, own, "the signature of this deletion is not valid for the key")
+
+    def __contains__(self, seq: int) -> bool:
+        """Return whether a tombstone names a line."""
+        self._ordered = self._ordered or sorted(self._runs)
+        at = bisect_right(self._ordered, (seq, _HIGHEST)) - 1
+        return at >= 0 and self._ordered[at][0] <= seq <= self._ordered[at][1]
+
+
+_RUN = re.compile(r"([0-9]{1,19})(?:-([0-9]{1,19}))?")
+_HIGHEST = 2**63
 
 
 class _Signatures:
@@ -146,7 +190,7 @@ class _Signatures:
         signature = sealed.get(semconv.CHECKPOINT_SIGNATURE)
         if not isinstance(signature, str):
             self._unsigned.append(own)
-        elif self._is_signed(signature, seq, digest):
+        elif self._is_signed(signature, checkpoint_text(seq, digest)):
             self.newest = max(self.newest, seq)
             self._oldest_valid = min(self._oldest_valid or own, own)
         else:
@@ -174,6 +218,7 @@ def against_ledger(
     later: Callable[[int], bytes | None] = lambda _: None,
     every_line: bool = False,
     is_signed: SignatureCheck | None = None,
+    deletions: Deletions | None = None,
 ) -> Report:
     """Compare the lines of the spool or of a destination with the ledger.
 
@@ -184,7 +229,9 @@ def against_ledger(
         later: a function that returns the hash of a line committed after the audit began; None if there is none.
         every_line: whether the lines come from the spool, which must have every line that it did not prune or drop.
         is_signed: the check of signatures; without it they are ignored.
+        deletions: the deletions that the spool knows; those that the lines name are added.
     """
+    deletions = Deletions(is_signed) if deletions is None else deletions
     seen = bytearray(len(ledger))
     signatures = _Signatures(is_signed)
     found = duplicates = 0
@@ -214,12 +261,15 @@ def against_ledger(
             dropped.append(drop)
         findings += _checkpoint_findings(sealed, ledger)
         findings += signatures.take(sealed)
+        findings += deletions.take(sealed)
         findings += bodies.take(sealed, line.text)
     for seq, why in suspects:
         own = bool(seq) and ledger.first <= seq <= ledger.last and not seen[seq - ledger.first]
         findings.append(Finding(FindingCode.CHANGED if own else FindingCode.FOREIGN, seq, seq, why))
     changed = {finding.first for finding in findings if finding.code is FindingCode.CHANGED}
-    absent, explained = _absent(ledger, seen, changed, dropped, every_line=every_line)
+    absent, explained = _absent(ledger, seen, changed, dropped, deletions, every_line=every_line)
+    present = (seq for at, seq in enumerate(range(ledger.first, ledger.last + 1)) if seen[at])
+    left = 0 if every_line else sum(seq in deletions for seq in present)
     gaps = _gaps(absent, bodies.parts, ledger.last)
     findings += gaps if every_line else (_with_remedy(gap, ledger) for gap in gaps)
     findings += signatures.rest(required=False)
@@ -230,6 +280,7 @@ def against_ledger(
         found=found,
         duplicates=duplicates,
         explained=explained,
+        left=left,
         last_seq=ledger.last if len(ledger) else 0,
         last_hash=ledger.digest(ledger.last).hex() if len(ledger) else GENESIS,
         findings=tuple(sorted(findings, key=lambda finding: (finding.first, finding.code))),
@@ -255,7 +306,13 @@ def _append(suspects: list[tuple[int, str]], suspect: tuple[int, str]) -> None:
 
 
 def _absent(
-    ledger: Ledger, seen: bytearray, changed: set[int], dropped: Iterable[tuple[int, int, int]], *, every_line: bool
+    ledger: Ledger,
+    seen: bytearray,
+    changed: set[int],
+    dropped: Iterable[tuple[int, int, int]],
+    deletions: Deletions,
+    *,
+    every_line: bool,
 ) -> tuple[list[int], dict[str, int]]:
     """Return the absent lines that no record explains, and the number of explained absent lines by reason."""
     room = list(dropped)
@@ -268,7 +325,9 @@ def _absent(
         seq, state = ledger.first + at, ledger.states[at]
         if seen[at] or seq in changed:
             continue
-        if every_line and state == GONE and (seq < oldest_kept or seq <= ledger.pruned):
+        if state == GONE and seq in deletions:
+            explained["deleted"] += 1
+        elif every_line and state == GONE and (seq < oldest_kept or seq <= ledger.pruned):
             explained["pruned"] += 1
         elif not every_line and state in _EXPLAINED:
             explained[_EXPLAINED[state]] += 1
@@ -400,6 +459,7 @@ def by_itself(
     links = _Links()
     bodies = _Bodies()
     signatures = _Signatures(is_signed)
+    deletions = Deletions(is_signed)
     findings: list[Finding] = []
     dropped: list[tuple[int, int, int]] = []
     checkpoints: list[tuple[int, int, str]] = []
@@ -422,20 +482,23 @@ def by_itself(
             checkpoints.append((sealed["seq"], seq, str(sealed.get(semconv.CHECKPOINT_HASH))))
         findings += bodies.take(sealed, line.text)
         findings += signatures.take(sealed)
+        findings += deletions.take(sealed)
     findings += signatures.rest(required=needs_signature)
     findings += (Finding(FindingCode.FOREIGN, seq, seq, why) for seq, why in suspects)
     chosen, duplicates, more = _chosen(links)
     findings += more
     numbers = list(chosen)
     absent: list[int] = []
-    explained = 0
+    explained: dict[str, int] = defaultdict(int)
     for before, after in itertools.pairwise(numbers):
         if after - before > 1 + _MAX_GAP:
             findings.append(Finding(FindingCode.MISSING, before + 1, after - 1, "absent, and no record explains it"))
             continue
         for seq in range(before + 1, after):
-            if _take_room(dropped, seq):
-                explained += 1
+            if seq in deletions:
+                explained["deleted"] += 1
+            elif _take_room(dropped, seq):
+                explained["dropped"] += 1
             else:
                 absent.append(seq)
     findings += _gaps(absent, bodies.parts, 0)
@@ -454,7 +517,7 @@ def by_itself(
         lines=last_seq - numbers[0] + 1 if numbers else 0,
         found=len(numbers),
         duplicates=duplicates,
-        explained={"dropped": explained} if explained else {},
+        explained=dict(explained),
         last_seq=last_seq,
         last_hash=chosen[last_seq].hex() if numbers else GENESIS,
         findings=tuple(sorted(findings, key=lambda finding: (finding.first, finding.code))),

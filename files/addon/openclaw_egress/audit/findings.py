@@ -63,7 +63,9 @@ class Report:
         found: number of lines of the source that match the chain.
         duplicates: number of further copies of matching lines; copies are no problem.
         explained: number of absent lines whose absence is recorded, by reason: ``pending``, ``dead_letter``,
-            ``local``, ``dropped``, or ``pruned`` (from the spool, after the destination acknowledged them).
+            ``local``, ``dropped``, ``deleted`` (by an operator), or ``pruned`` (from the spool, after the destination
+            acknowledged them).
+        left: number of lines that an operator deleted from the spool, and that the destination still has.
         last_seq, last_hash: number and hash of the newest line of the range.
         signed_seq: number of the newest line that a valid signature covers; 0 without one, None without a key.
         restored: numbers of the lines after which the spool continues from a backup.
@@ -74,6 +76,7 @@ class Report:
     found: int
     duplicates: int
     explained: dict[str, int]
+    left: int = 0
     last_seq: int
     last_hash: str
     signed_seq: int | None = None
@@ -88,6 +91,7 @@ class Report:
             "found": self.found,
             "duplicates": self.duplicates,
             "explained": self.explained,
+            "left": self.left,
             "last_seq": self.last_seq,
             "last_hash": self.last_hash,
             "signed_seq": self.signed_seq,

@@ -17,6 +17,7 @@ from openclaw_egress.cli import (
     backup,
     ca,
     dead_letters,
+    delete,
     denials,
     export,
     policy,
@@ -76,6 +77,7 @@ audit.register(app)
 backup.register(app)
 export.register(app)
 dead_letters.register(app)
+delete.register(app)
 usage.register(app)
 ui.register(app)
 support_bundle.register(app)

@@ -15,7 +15,16 @@ from typing import Annotated
 
 import typer
 
-from openclaw_egress.audit.chain import GONE, ChainLine, Ledger, LedgerRow, SignatureCheck, against_ledger, by_itself
+from openclaw_egress.audit.chain import (
+    GONE,
+    ChainLine,
+    Deletions,
+    Ledger,
+    LedgerRow,
+    SignatureCheck,
+    against_ledger,
+    by_itself,
+)
 from openclaw_egress.audit.findings import Finding, FindingCode, Report
 from openclaw_egress.audit.restored import branches, lines_of_spool
 from openclaw_egress.audit.stores import store_at
@@ -142,7 +151,7 @@ def _publish_failure(settings: Settings, error: EgressError) -> None:
 
 
 def _check_of(keys: Sequence[str]) -> SignatureCheck | None:
-    """Return a function that verifies signatures of checkpoints with any of these public keys; None without a key.
+    """Return a function that verifies signatures with any of these public keys; None without a key.
 
     Raises:
         SigningError: a text is not a public key.
@@ -150,7 +159,7 @@ def _check_of(keys: Sequence[str]) -> SignatureCheck | None:
     found = [read_public_key(key) for key in dict.fromkeys(keys)]
     if not found:
         return None
-    return lambda signature, seq, digest: any(is_signed(key, signature, seq, digest) for key in found)
+    return lambda signature, text: any(is_signed(key, signature, text) for key in found)
 
 
 def _keys_of(settings: Settings, reader: SpoolReader) -> list[str]:
@@ -168,6 +177,9 @@ def _reports(
     with SpoolReader(settings.spool_path) as reader:
         signed = _check_of(_keys_of(settings, reader) if keys is None else keys)
         ledger = _ledger_of(reader, since_ns, until_ns)
+        deletions = Deletions(signed)
+        for stone in reader.tombstones():
+            deletions.add(stone.lines, stone.digest, stone.signature)
         own = against_ledger(
             f"spool {settings.spool_path}",
             ledger,
@@ -175,6 +187,7 @@ def _reports(
             later=reader.digest,
             every_line=True,
             is_signed=signed,
+            deletions=deletions,
         )
         damage = tuple(Finding(FindingCode.SPOOL, 0, 0, problem) for problem in ledger.problems)
         restored = tuple(restore.seq for restore in reader.restores())
@@ -185,7 +198,7 @@ def _reports(
         # Also read later times than those in the ledger, because somebody may have forged lines.
         end_ns = ledger.latest_ns + _MARGIN_NS
         lines = lines_of_spool(place, reader, ledger, end_ns) if len(ledger) else []
-        yield against_ledger(place.name, ledger, lines, later=reader.digest, is_signed=signed)
+        yield against_ledger(place.name, ledger, lines, later=reader.digest, is_signed=signed, deletions=deletions)
         yield from branches(place, reader, ledger, end_ns, signed)
 
 
@@ -250,6 +263,8 @@ def _print(report: Report) -> None:
         typer.echo(f"  {signed}")
     for seq in report.restored:
         typer.echo(f"  restored from a backup after line {seq} (`egress records --event spool` shows who and why)")
+    if report.left:
+        typer.echo(f"  {report.left} lines that an operator deleted from the spool are still at the destination")
     for finding in report.findings[:MAX_SHOWN]:
         where = f"lines {finding.lines}: " if finding.first else ""
         typer.echo(f"  {finding.code:<12} {where}{escape(finding.detail)}")

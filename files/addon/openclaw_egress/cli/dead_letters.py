@@ -8,7 +8,8 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any, NoReturn
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple, NoReturn
 
 import typer
 
@@ -312,25 +313,41 @@ def signed_reason(why: str | None, by: str | None) -> str:
     return f"{by} (uid {uid})" + (f": {why}" if why else "")
 
 
-def _give(reader: SpoolReader, action: Action, seqs: Sequence[int], why: str, *, as_json: bool) -> None:
-    """Hand a command to the process that writes the spool, wait for it, and print the result."""
-    command = Command(action, tuple(ranges(seqs)), why)
+class Outcome(NamedTuple):
+    """The outcome of a command: its progress, whether a proxy runs on the spool, and the command's file."""
+
+    progress: Progress
+    running: bool
+    file: Path
+
+    def unfinished(self) -> str:
+        """Return a text for the operator about a command that is not finished."""
+        if self.running:
+            return "the proxy has not finished the command yet and continues with it; `egress status` shows problems"
+        return (
+            f"no proxy is running on this spool: the command is kept until the next start, in {escape(self.file)}; "
+            "delete that file to withdraw it"
+        )
+
+
+def give(reader: SpoolReader, command: Command) -> Outcome:
+    """Hand a command to the process that writes the spool, and wait for it."""
     file = submit(reader.path, command)
     health = ask("/healthz")
     running = health is not None and health.get("instance") == reader.instance_id
-    progress = _wait(reader, command, WAIT_SECONDS if running else WAIT_SECONDS_STOPPED)
+    return Outcome(_wait(reader, command, WAIT_SECONDS if running else WAIT_SECONDS_STOPPED), running, file)
+
+
+def _give(reader: SpoolReader, action: Action, seqs: Sequence[int], why: str, *, as_json: bool) -> None:
+    """Hand a command to the process that writes the spool, wait for it, and print the result."""
+    outcome = give(reader, Command(action, tuple(ranges(seqs)), why))
     if as_json:
-        state = "done" if progress.done else "kept"
-        print_json({"action": action, "lines": len(seqs), "state": state, "changed": progress.changed})
-    elif progress.done:
-        typer.echo(_result(action, len(seqs), progress.changed))
-    elif running:
-        typer.echo("the proxy has not finished the command yet and continues with it; `egress status` shows problems")
+        state = "done" if outcome.progress.done else "kept"
+        print_json({"action": action, "lines": len(seqs), "state": state, "changed": outcome.progress.changed})
+    elif outcome.progress.done:
+        typer.echo(_result(action, len(seqs), outcome.progress.changed))
     else:
-        typer.echo(
-            f"no proxy is running on this spool: the command is kept until the next start, in {escape(file)}; "
-            "delete that file to withdraw it"
-        )
+        typer.echo(outcome.unfinished())
 
 
 def _wait(reader: SpoolReader, command: Command, patience: float) -> Progress:

@@ -159,12 +159,23 @@ def show(
             raise typer.Exit(BAD_INPUT) from None
         if not lines:  # No exchange matches, or it was deleted after the query.
             print_error(f"no exchange ID starts with {escape(record_id)}; `egress records` lists IDs")
+            for text in deletions_of(reader)[-3:]:
+                print_error(text)
             raise typer.Exit(NEGATIVE)
     row = found[0]
     if as_json:
         print_json({"record": fields_of(row), "usage_details": details, "exchange": whole})
         return
     _print_exchange(row, details, whole)
+
+
+def deletions_of(reader: SpoolReader) -> list[str]:
+    """Return a text for each deletion of records: when, what and why."""
+    return [
+        f"{stone.count} lines ({stone.lines[:60]}) were deleted on {local_time(stone.time_ns)} because of: "
+        f"{escape(stone.why)}"
+        for stone in reader.tombstones()
+    ]
 
 
 def _print_exchange(row: Row, details: dict[str, int], whole: dict[str, Any]) -> None:

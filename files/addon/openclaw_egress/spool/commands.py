@@ -1,8 +1,9 @@
-"""Commands of the operator about stored lines: send lines again, or delete dead letters for good.
+"""Commands of the operator about stored lines: send lines again, or delete dead letters or records for good.
 
-Only the proxy's process writes the spool. `egress dead-letter` and `egress resend` store a command in a file next to
-the spool. The flush thread runs the command within a second, or after the next start. A crash at any moment loses no
-command and repeats none: each transaction stores its progress in ``meta`` (``command_ID``) with its result.
+Only the proxy's process writes the spool. `egress dead-letter`, `resend` and `delete` store a command in a file next to
+the spool. The flush thread runs the command within a second, or after the next start. A crash at any
+moment loses no command and repeats none: each transaction stores its progress in ``meta`` (``command_ID``) with its
+result.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,9 @@ from openclaw_egress.spool.export_queue import ExportQueue
 from openclaw_egress.spool.progress import KEY, Progress, progress_of
 from openclaw_egress.spool.retention import SLICE_BYTES, Retention
 from openclaw_egress.spool.rows import ACKNOWLEDGED, DEAD
-from openclaw_egress.spool.schema import SpoolError, who_may
+from openclaw_egress.spool.schema import SpoolError, connect, spool_errors, who_may
 from openclaw_egress.spool.storage import Storage
+from openclaw_egress.spool.tombstones import DELETABLE, MAX_RUNS
 
 log = logging.getLogger("openclaw_egress.spool")
 
@@ -34,6 +36,8 @@ MAX_LINES = 1000
 """Maximum number of lines that one transaction changes, so that it does not block the proxy's event loop for long."""
 KEPT_SECONDS = 24 * 3600
 """How long the result of a command stays in ``meta``."""
+_BUSY_MS = 100
+"""How long the truncation of SQLite's WAL waits for readers; writers wait too."""
 _INVALID, _UNFINISHED = ".invalid", ".tmp"
 
 
@@ -46,9 +50,20 @@ class Action(StrEnum):
     """Delete dead letters."""
     RESEND = "resend"
     """Let the exporter send acknowledged lines again."""
+    DELETE = "delete"
+    """Delete records in any state; see `tombstones`."""
 
 
 _STATES = {Action.RETRY: DEAD, Action.DROP: DEAD, Action.RESEND: ACKNOWLEDGED}
+_CHOICES = {
+    **{action: f"state = {state}" for action, state in _STATES.items()},
+    Action.DELETE: f"event_name IN ({', '.join(map(repr, DELETABLE))})",
+}
+"""SQL conditions of the lines that a command may change."""
+_DELETED_LINES, _DELETED_BYTES = 250, 1024 * 1024
+"""Maximum lines and bytes that one transaction of a deletion deletes, because SQLite overwrites what it deletes."""
+_PAUSE_SECONDS = 0.01
+"""Pause between two transactions of a deletion, in which other threads get the spool's lock."""
 
 
 def _new_id() -> str:
@@ -129,6 +144,7 @@ class CommandQueue:
     Args:
         storage: the spool's file.
         queue: the queue in which lines wait for the exporter again.
+        delete_records: deletes records and writes the tombstone.
         retention: deletes dead letters.
         after_commit: called after each transaction that changed lines.
         stopping: set when the process stops; the rest of a command then waits for the next start.
@@ -138,12 +154,14 @@ class CommandQueue:
         self,
         storage: Storage,
         queue: ExportQueue,
+        delete_records: Callable[[Sequence[int], str], list[int]],
         retention: Retention,
         after_commit: Callable[[], None],
         stopping: threading.Event,
     ) -> None:
         self._storage = storage
         self._queue = queue
+        self._delete_records = delete_records
         self._retention = retention
         self._after_commit = after_commit
         self._stopping = stopping
@@ -163,6 +181,11 @@ class CommandQueue:
             while not self._step(command):
                 if self._stopping.is_set():
                     return
+                if command.action is Action.DELETE and self._stopping.wait(_PAUSE_SECONDS):
+                    return
+            if command.action is Action.DELETE and not self._clear_log():
+                return  # A program reads the spool. Try again in the next round.
+            self._finish(command)
             file.unlink(missing_ok=True)
 
     def _waiting(self) -> list[tuple[Path, str]]:
@@ -183,41 +206,55 @@ class CommandQueue:
             file.rename(file.with_name(file.name + _INVALID))
 
     def _step(self, command: Command) -> bool:
-        """Run the next part of a command in one transaction. Return whether the command is finished."""
+        """Run the next part of a command in one transaction. Return whether no part is left."""
         with self._storage.transaction() as (db, _):
             before = progress_of(db, command.id)
-            if before.done:  # The process ended before it deleted the command's file.
+            seqs = [] if before.done else list(self._next_lines(db, command, before.next_seq))
+            if not seqs:
                 return True
-            seqs = list(self._next_lines(db, command, before.next_seq))
-            changed = self._change(command, seqs) if seqs else []
-            after = Progress(seqs[-1] + 1 if seqs else before.next_seq, before.changed + len(changed), done=not seqs)
-            value = json.dumps(asdict(after))
-            db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (KEY + command.id, value))
-            if after.done:
-                self._forget_old(db)
+            changed = self._change(command, seqs)
+            _set_progress(db, command, Progress(seqs[-1] + 1, before.changed + len(changed), done=False))
         if changed:
             self._after_commit()
-        if after.done:
-            log.info("%s: %d lines changed (%s)", command.action, after.changed, command.why)
-        return after.done
+        return False
+
+    def _clear_log(self) -> bool:
+        """Truncate SQLite's WAL, which still contains deleted lines. Return whether no program prevented it."""
+        with spool_errors(self._storage.path), contextlib.closing(connect(self._storage.path)) as db:
+            db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()  # Does the work without delaying a writer.
+            db.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
+            return bool(db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0)
+
+    def _finish(self, command: Command) -> None:
+        """Store that a command is finished, for the command line that waits for it."""
+        with self._storage.transaction() as (db, _):
+            progress = progress_of(db, command.id)
+            _set_progress(db, command, replace(progress, done=True))
+            self._forget_old(db)
+        log.info("%s: %d lines changed (%s)", command.action, progress.changed, command.why)
 
     def _next_lines(self, db: sqlite3.Connection, command: Command, start: int) -> Iterator[int]:
         """Yield the numbers of the next lines of a command, up to the limits of one transaction."""
-        lines = total = 0
+        is_deletion = command.action is Action.DELETE
+        max_lines, max_bytes = (_DELETED_LINES, _DELETED_BYTES) if is_deletion else (MAX_LINES, SLICE_BYTES)
+        lines = total = runs = newest = 0
         for first, last in command.ranges:
             if last < start:
                 continue
+            chosen = _CHOICES[command.action]
             rows = db.execute(
-                "SELECT seq, size FROM records WHERE seq BETWEEN ? AND ? AND state = ? ORDER BY seq",
-                (max(first, start), last, _STATES[command.action]),
+                f"SELECT seq, size FROM records WHERE seq BETWEEN ? AND ? AND {chosen} ORDER BY seq",  # noqa: S608
+                (max(first, start), last),
             )
             for seq, size in rows:
                 yield seq
-                lines, total = lines + 1, total + size
-                if lines >= MAX_LINES or total >= SLICE_BYTES:
+                lines, total, runs, newest = lines + 1, total + size, runs + (seq != newest + 1), seq
+                if lines >= max_lines or total >= max_bytes or runs >= MAX_RUNS:
                     return
 
     def _change(self, command: Command, seqs: Sequence[int]) -> list[int]:
+        if command.action is Action.DELETE:
+            return self._delete_records(seqs, command.why)
         if command.action is Action.DROP:
             return self._retention.give_up(seqs, command.why)
         return self._queue.send_again(seqs, _STATES[command.action], command.why)
@@ -230,3 +267,7 @@ class CommandQueue:
         for (key,) in keys:
             if key.removeprefix(KEY) not in waiting:
                 db.execute("DELETE FROM meta WHERE key = ?", (key,))
+
+
+def _set_progress(db: sqlite3.Connection, command: Command, progress: Progress) -> None:
+    db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (KEY + command.id, json.dumps(asdict(progress))))

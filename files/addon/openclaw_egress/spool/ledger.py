@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal
 
 from opentelemetry.sdk.resources import Resource
 
 from openclaw_egress.recording import semconv
 from openclaw_egress.recording.hash_chain import chained, line_hash
-from openclaw_egress.recording.log_lines import Line
+from openclaw_egress.recording.log_lines import AttributeValue, Line
 from openclaw_egress.recording.otlp import encode_record, encode_resource
 from openclaw_egress.recording.records import EventRecord, lines_of
 from openclaw_egress.spool.rows import ACKNOWLEDGED, ATTRIBUTES, ranges
@@ -30,6 +31,7 @@ _WORDS = {
     "retried": "queued to be sent again",
     "resent": "queued to be sent again",
     "dropped_by_operator": "dropped by an operator",
+    "deleted": "deleted by an operator",
 }
 _SEVERITIES: dict[str, Literal["INFO", "WARN", "ERROR"]] = {
     "dropped": "ERROR",
@@ -37,7 +39,8 @@ _SEVERITIES: dict[str, Literal["INFO", "WARN", "ERROR"]] = {
     "retried": "INFO",
     "resent": "INFO",
 }
-_BY_OPERATOR = ("retried", "resent", "dropped_by_operator")
+_NO_MORE: Mapping[str, AttributeValue] = MappingProxyType({})
+_BY_OPERATOR = ("retried", "resent", "dropped_by_operator", "deleted")
 _INSERT = f"INSERT INTO records ({', '.join(_ROW_COLUMNS)}) VALUES ({', '.join('?' * len(_ROW_COLUMNS))})"  # noqa: S608
 
 
@@ -137,8 +140,13 @@ class Ledger:
             encoded,
         )
 
-    def note(self, what: str, why: str, seqs: Sequence[int], class_name: str) -> None:
-        """Write a line that records a change of these lines: the reason, their numbers, and the last one's hash."""
+    def note(
+        self, what: str, why: str, seqs: Sequence[int], class_name: str, more: Mapping[str, AttributeValue] = _NO_MORE
+    ) -> int:
+        """Write a line that records a change of these lines: the reason, their numbers, and the last one's hash.
+
+        Return the number of the new line. ``more`` adds attributes.
+        """
         digest = self._db.execute("SELECT hash FROM ledger WHERE seq = ?", (seqs[-1],)).fetchone()
         runs = ", ".join(f"{first}-{last}" if first != last else str(first) for first, last in ranges(seqs))
         whose = f" of class {class_name}" if class_name else ""
@@ -154,7 +162,8 @@ class Ledger:
                 semconv.SPOOL_LAST_HASH: bytes(digest[0]).hex() if digest else "",
                 # Add the user and the reason, so that `egress records --event spool` shows them.
                 **({semconv.REASON: why} if what in _BY_OPERATOR else {}),
+                **more,
             },
             message=f"lines{whose} {_WORDS.get(what, what)} ({why}): {runs}",
         )
-        self.append(lines_of(record))
+        return self.append(lines_of(record))[0]

@@ -11,7 +11,7 @@ import sqlite3
 import stat
 import threading
 from bisect import bisect_left
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from pathlib import Path
@@ -44,6 +44,7 @@ from openclaw_egress.spool.schema import (
     spool_errors,
     who_may,
 )
+from openclaw_egress.spool.tombstones import Tombstone, tombstones
 
 __all__ = ["Audit", "Brief", "DeadLetter", "Filters", "Row", "SpoolReader"]
 
@@ -453,6 +454,22 @@ class SpoolReader:
         with spool_errors(self.path):
             rows = self._read().execute("SELECT key, value FROM meta WHERE key GLOB ?", (RESTORED + "*",)).fetchall()
         return sorted(Restore(int(key.removeprefix(RESTORED)), **json.loads(value)) for key, value in rows)
+
+    def lines_by_state(self, runs: Iterable[tuple[int, int]]) -> dict[str, tuple[int, int]]:
+        """Return number and bytes of the stored lines in runs of numbers, by the name of their state."""
+        found = dict.fromkeys(STATES, (0, 0))
+        query = "SELECT state, count(*), sum(size) FROM records WHERE seq BETWEEN ? AND ? GROUP BY state"
+        with spool_errors(self.path):
+            for run in runs:
+                for state, lines, size in self._read().execute(query, run):
+                    before = found[STATES[state]]
+                    found[STATES[state]] = (before[0] + lines, before[1] + size)
+        return {state: counts for state, counts in found.items() if counts[0]}
+
+    def tombstones(self) -> list[Tombstone]:
+        """Return the deletions of records by operators, the oldest first."""
+        with spool_errors(self.path):
+            return list(tombstones(self._read()))
 
     def pruned_seq(self) -> int:
         """Return the number of the newest line that the spool pruned; 0 if it has pruned none."""

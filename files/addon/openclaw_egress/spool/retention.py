@@ -148,7 +148,16 @@ class Retention:
             self._ledger.note("dropped_by_operator", why, deleted, "")
         return deleted
 
-    def _delete(self, rows: list[tuple[int, int, str, int, str]]) -> list[int]:
+    def delete_by_operator(self, seqs: Sequence[int]) -> list[int]:
+        """Delete lines in any state. Return their numbers. The caller writes the line that names them.
+
+        Call it inside a transaction of the storage.
+        """
+        query = "SELECT seq, size, class, state, exchange_id FROM records WHERE seq = ?"
+        rows = (self._storage.db.execute(query, (seq,)).fetchone() for seq in seqs)
+        return self._delete([row for row in rows if row is not None], pruned=False)
+
+    def _delete(self, rows: list[tuple[int, int, str, int, str]], *, pruned: bool = True) -> list[int]:
         if rows:
             usage_totals.fold_all(self._storage.db)
         for seq, size, class_name, state, _ in rows:
@@ -156,13 +165,13 @@ class Retention:
             if state == DEAD:
                 self._storage.totals.count_dead(why[0], -1)
             self._storage.totals.count(state, class_name, -1, -size)
-        pruned = max((row[0] for row in rows if row[3] in (ACKNOWLEDGED, LOCAL)), default=0)
-        if pruned:
+        newest = max((row[0] for row in rows if row[3] in (ACKNOWLEDGED, LOCAL)), default=0)
+        if pruned and newest:
             # An audit must distinguish pruned lines from removed ones, even if an older line is acknowledged later.
             statement = (
                 "INSERT INTO meta VALUES (?, ?) ON CONFLICT(key) DO UPDATE SET value = max(value, excluded.value)"
             )
-            self._storage.db.execute(statement, (PRUNED_SEQ, pruned))
+            self._storage.db.execute(statement, (PRUNED_SEQ, newest))
         return [row[0] for row in rows]
 
 

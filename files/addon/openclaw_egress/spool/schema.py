@@ -6,8 +6,8 @@ The file is an SQLite database in WAL mode. Other tools may read it while the pr
 ===============  =====================================================================================================
 ``meta``         ``schema_version`` (always 1: versions before ``user_version`` check it), ``instance_id`` (a UUID that
                  changes only when a backup is restored), ``restored_SEQ`` (the previous ID, which the lines up to
-                 ``SEQ`` have, and its public key), ``created_ns``, ``command_ID`` (the progress of an operator's
-                 command)
+                 ``SEQ`` have, and its public key), ``deleted_SEQ`` (a deletion of records, see `tombstones`),
+                 ``created_ns``, ``command_ID`` (the progress of an operator's command)
 ``ledger``       one row for each line of the chain: ``seq`` (without gaps, from 1), ``hash`` (SHA-256 of the line, 32
                  bytes), ``time_ns`` (increases, except at lines that ``meta`` names as ``clock_set_back_SEQ``). Rows
                  are never deleted

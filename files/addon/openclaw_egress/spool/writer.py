@@ -23,7 +23,7 @@ from openclaw_egress.recording import semconv
 from openclaw_egress.recording.log_lines import AttributeValue
 from openclaw_egress.recording.otlp import make_resource
 from openclaw_egress.recording.records import DeniedRecord, EventRecord, ExchangeRecord, lines_of
-from openclaw_egress.signatures import Signer, key_id
+from openclaw_egress.signatures import Signer, checkpoint_text, key_id
 from openclaw_egress.spool import usage_totals
 from openclaw_egress.spool.commands import CommandQueue
 from openclaw_egress.spool.export_queue import ExportQueue, StoredRecord
@@ -35,6 +35,7 @@ from openclaw_egress.spool.retention import Retention
 from openclaw_egress.spool.rows import LOCAL, PENDING, STATES
 from openclaw_egress.spool.schema import SpoolError, spool_errors
 from openclaw_egress.spool.storage import Storage
+from openclaw_egress.spool.tombstones import delete_records
 
 __all__ = ["Spool", "SpoolError", "StoredRecord"]
 
@@ -96,7 +97,9 @@ class Spool:
         self._flusher = Flusher(
             storage, self._retention, lambda: bool(self._left), self._settle_left, self.run_commands
         )
-        self._commands = CommandQueue(storage, self._queue, self._retention, self._after_commit, self._flusher.stopping)
+        self._commands = CommandQueue(
+            storage, self._queue, self._delete_records, self._retention, self._after_commit, self._flusher.stopping
+        )
         if sync_seconds is not None:
             self._flusher.start(sync_seconds)
 
@@ -261,6 +264,9 @@ class Spool:
         """Run the operator's waiting commands; see `CommandQueue.run`. The flush thread calls it."""
         self._commands.run()
 
+    def _delete_records(self, seqs: Sequence[int], why: str) -> list[int]:
+        return delete_records(self._storage, self._ledger, self._retention, self._signer, seqs, why)
+
     # ── records ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def add(self, record: DeniedRecord | EventRecord) -> list[int]:
@@ -285,7 +291,7 @@ class Spool:
             seq, digest = self._storage.totals.seq, self._storage.totals.hash
             attributes: dict[str, AttributeValue] = {semconv.CHECKPOINT_SEQ: seq, semconv.CHECKPOINT_HASH: digest}
             if self._signer is not None:
-                attributes[semconv.CHECKPOINT_SIGNATURE] = self._signer.sign(seq, digest)
+                attributes[semconv.CHECKPOINT_SIGNATURE] = self._signer.sign(checkpoint_text(seq, digest))
                 attributes[semconv.CHECKPOINT_KEY] = key_id(self._signer.key.public_key())
             self.add(
                 EventRecord(

@@ -1,0 +1,70 @@
+"""Deletion of records by an operator, and the tombstones that prove it.
+
+Lines of exchanges, tunnels and denials can be deleted. The lines of the proxy's own events stay, because they prove the
+chain. The ledger keeps number, time and hash of each deleted line. A tombstone is a line of event
+``openclaw.egress.spool`` with the outcome ``deleted``: it names the lines, the operator and the reason, and is signed
+like a checkpoint. ``meta`` keeps it too (``deleted_SEQ``), so that retention cannot delete the proof.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+from openclaw_egress.recording import semconv
+from openclaw_egress.signatures import Signer, deletion_text
+from openclaw_egress.spool.ledger import Ledger
+from openclaw_egress.spool.retention import Retention
+from openclaw_egress.spool.rows import compact, ranges
+from openclaw_egress.spool.storage import Storage
+
+DELETED = "deleted_"
+"""Prefix of keys in ``meta`` that store a tombstone, by the number of its line."""
+DELETABLE = (semconv.EVENT_EXCHANGE, semconv.EVENT_TUNNEL, semconv.EVENT_DENIED)
+MAX_RUNS = 300
+"""Maximum number of runs of lines that one tombstone names: their text must fit into a field of a line (8 KB)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tombstone:
+    """One deletion of at most a few thousand lines."""
+
+    seq: int
+    """Number of the line that records the deletion."""
+    time_ns: int
+    lines: str
+    """Numbers of the deleted lines: ``12-40,50``."""
+    count: int
+    digest: str
+    """SHA-256 of the last deleted line."""
+    why: str
+    """The user and the reason."""
+    signature: str | None
+
+
+def delete_records(
+    storage: Storage, ledger: Ledger, retention: Retention, signer: Signer | None, seqs: Sequence[int], why: str
+) -> list[int]:
+    """Delete the lines of records, and write the tombstone. Return their numbers.
+
+    Call it inside a transaction of the storage.
+    """
+    deleted = retention.delete_by_operator(seqs)
+    if not deleted:
+        return []
+    lines = compact(ranges(deleted))
+    digest = bytes(storage.db.execute("SELECT hash FROM ledger WHERE seq = ?", (deleted[-1],)).fetchone()[0]).hex()
+    signature = None if signer is None else signer.sign(deletion_text(lines, digest))
+    more = {semconv.SPOOL_DELETED: lines} | ({} if signature is None else {semconv.SPOOL_SIGNATURE: signature})
+    seq = ledger.note("deleted", why, deleted, "", more)
+    stone = Tombstone(seq, storage.totals.time_ns, lines, len(deleted), digest, why, signature)
+    storage.db.execute("INSERT INTO meta VALUES (?, ?)", (f"{DELETED}{seq}", json.dumps(asdict(stone))))
+    return deleted
+
+
+def tombstones(db: sqlite3.Connection) -> Iterator[Tombstone]:
+    """Yield the tombstones of a spool, in order."""
+    rows = db.execute("SELECT value FROM meta WHERE key GLOB ?", (DELETED + "*",)).fetchall()
+    yield from sorted((Tombstone(**json.loads(value)) for (value,) in rows), key=lambda stone: stone.seq)
