@@ -33,8 +33,8 @@ pictures: setup ## write the pictures in docs/ again, from the demo's data (need
 test: lint ## run lint, type checks, module documentation, unit, contract and integration tests; no Docker
 	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal --durations 15
 
-bench: setup ## measure stream delay, decisions, recording and usage; write build/{bench,deciding,recording,usage}.json
-	@failed=0; for name in streaming deciding recording usage; do $(BIN)/python -m "tests.benchmarks.$$name" || failed=1; done; exit $$failed
+bench: setup ## measure stream delay, decisions, recording, masking and usage; write build/*.json
+	@failed=0; for name in streaming deciding recording masking usage; do $(BIN)/python -m "tests.benchmarks.$$name" || failed=1; done; exit $$failed
 
 chaos: setup ## run floods and faults against the proxy on loopback (under six minutes); write build/chaos.json (THEMES="crash disk")
 	@$(BIN)/python -m tests.resilience

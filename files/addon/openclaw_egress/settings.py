@@ -117,6 +117,11 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("EGRESS_BODIES"),
         description="none: keep no bodies. full: keep them up to PROXY_MAX_BODY_SIZE.",
     )
+    mask_bodies: Literal["on", "off"] = Field(
+        default="on",
+        validation_alias=AliasChoices("EGRESS_MASK_BODIES"),
+        description="on: mask known secrets in recorded bodies as `[masked:RULE:FINGERPRINT]`. off: keep exact bytes.",
+    )
     policy_file: Path | None = Field(
         default=None,
         validation_alias=AliasChoices("EGRESS_POLICY_FILE"),

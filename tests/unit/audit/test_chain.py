@@ -93,6 +93,14 @@ def test_body_that_differs_from_its_hash_is_found(chain):
     assert codes(report) == {("body", 1)}
 
 
+def test_masked_body_is_counted_instead_of_compared(chain):
+    _, lines = chain
+    text = lines[0].text.replace('"body":"early-0"', '"body":"[masked:github:0123456789ab]","body_masked":1')
+    assert text != lines[0].text
+    report = by_itself("file", [ChainLine(1, text)])
+    assert (report.findings, report.masked_bodies) == ((), 1)
+
+
 def test_flood_of_forged_lines_is_bounded(chain):
     ledger, lines = chain
     forged = [ChainLine(1, f"forged {number}") for number in range(5000)]

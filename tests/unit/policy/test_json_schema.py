@@ -30,7 +30,7 @@ def test_mappings_accept_only_described_and_explained_keys():
                 yield from mappings(value)
 
     found = list(mappings(policy_schema()))
-    assert len(found) == 8
+    assert len(found) == 9
     definitions = policy_schema()["$defs"]
     for schema in found:
         assert schema["additionalProperties"] is False and schema["description"]

@@ -528,7 +528,7 @@ BAD = {
         "2: classes: the policy has no class; add one, as in `gateway: {listen: 8080, action: open}`"
     ),
     "version: 1\nclases: {}\n": "2: unknown key 'clases'; did you mean 'classes'?",
-    "version: 1\nfoo: {}\n": "2: unknown key 'foo'; known are version, inspect, classes, resolve",
+    "version: 1\nfoo: {}\n": "2: unknown key 'foo'; known are version, inspect, classes, resolve, mask",
     "version: 1\nversion: 1\n": "2: key 'version' is here twice; keep one of them",
     HEAD + "    alow: []\n": "6: classes.sandbox: unknown key 'alow'; did you mean 'allow'?",
     HEAD + "    listen: 8083\n": "6: key 'listen' is here twice; keep one of them",
@@ -1146,3 +1146,40 @@ def test_roles_default_policy_allows_writing_telemetry_but_not_reading_it(method
         assert variable in text
         text = text.replace(variable, value)
     assert ask(read(text), "gateway", url, method).decision.allow is allow
+
+
+def masking(entry: str) -> str:
+    return f"version: 1\nclasses: {{gateway: {{listen: 8080, action: open}}}}\nmask:\n  - {entry}\n"
+
+
+def test_patterns_of_secrets_are_read() -> None:
+    policy = read(masking("{name: acme, pattern: 'acme_[0-9a-f]{32}'}"))
+    assert [(found.name, found.compiled.search(b"acme_" + b"0a" * 16) is not None) for found in policy.mask] == [
+        ("acme", True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("entry", "problem"),
+    [
+        ("{name: acme, pattern: 'a*'}", "it can match 0 bytes"),
+        ("{name: acme, pattern: 'abc'}", "it can match 3 bytes"),
+        ("{name: acme, pattern: 'acme_[0-9]+'}", "it can match 6 bytes"),
+        ("{name: acme, pattern: 'acme_[0-9]{8,}'}", "it can match more than 256 bytes"),
+        ("{name: acme, pattern: 'acme_([a-z]{1,9}[0-9]{0,9}){4,9}'}", "a repetition is inside of another one"),
+        ("{name: acme, pattern: '(?:a|aa){8,90}#'}", "alternatives are inside of a repetition"),
+        ("{name: acme, pattern: '[a-z]{1,60}[a-z]{1,60}[a-z]{1,60}[a-z]{9,60}#'}", "a search of"),
+        ("{name: acme, pattern: 'acme_(?=x)[0-9]{8}'}", "a lookahead or lookbehind is not supported"),
+        ("{name: acme, pattern: '([a-z]{8})\\1'}", "a back reference is not supported"),
+        ("{name: acme, pattern: '^[0-9]{12}$'}", "^, $"),
+        ("{name: acme, pattern: 'acme_[0-9'}", "not a valid regular expression"),
+        ("{name: acme, pattern: 'größe_[0-9]{12}'}", "the pattern is not ASCII"),
+        ("{name: Acme, pattern: 'acme_[0-9]{12}'}", "'Acme' is not a valid name"),
+        ("{name: acme}", "'pattern' is missing"),
+        ("{pattern: 'acme_[0-9]{12}'}", "'name' is missing"),
+    ],
+)
+def test_unusable_pattern_of_a_secret_is_refused(entry: str, problem: str) -> None:
+    with pytest.raises(PolicyError) as error:
+        read_policy(masking(entry).encode(), "policy.yml")
+    assert problem in str(error.value) and error.value.line == 4, str(error.value)

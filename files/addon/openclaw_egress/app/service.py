@@ -99,7 +99,13 @@ class Service:
         )
         counted = CountedResponses(self._counted_responses())
         self.recorder = Recorder(
-            self.spool, self.metrics, settings.body_limit, prices=prices, budgets=budgets, counted=counted
+            self.spool,
+            self.metrics,
+            settings.body_limit,
+            prices=prices,
+            budgets=budgets,
+            counted=counted,
+            masks=lambda: self.policies.current.mask if settings.mask_bodies == "on" else None,
         )
         budget = MemoryBudget(
             settings.memory_budget or default_budget(container_limit()), lambda: list(self.policies.current.classes)

@@ -279,6 +279,7 @@ def against_ledger(
         lines=len(ledger),
         found=found,
         duplicates=duplicates,
+        masked_bodies=bodies.masked,
         explained=explained,
         left=left,
         last_seq=ledger.last if len(ledger) else 0,
@@ -391,6 +392,8 @@ class _Bodies:
         self.parts: dict[int, int] = {}
         """Numbers of the parts that are still missing, each with the number of the record's first line."""
         self._held: dict[int, tuple[int, list[str]]] = {}
+        self.masked = 0
+        """Number of bodies whose hash cannot be compared, because secrets in them are masked."""
 
     def take(self, sealed: dict[str, Any], text: str) -> Iterator[Finding]:
         """Take the next line, parsed and as text, and yield the findings of a record that it completes."""
@@ -407,7 +410,7 @@ class _Bodies:
                     whole = reassemble(lines)
                 except (ValueError, KeyError, TypeError, AttributeError):
                     return
-                yield from _body_findings(whole)
+                yield from self._compare(whole)
         elif isinstance(parts := sealed.get("parts"), int) and 0 < parts < _MAX_PARTS:
             self.parts |= dict.fromkeys(range(seq + 1, seq + parts + 1), seq)
             self._held[seq] = (parts + 1, [text])
@@ -415,19 +418,23 @@ class _Bodies:
             while len(self._held) > _MAX_HELD:
                 del self._held[next(iter(self._held))]
         else:
-            yield from _body_findings(sealed)
+            yield from self._compare(sealed)
 
-
-def _body_findings(whole: dict[str, Any]) -> Iterator[Finding]:
-    for side in ("request", "response"):
-        message = whole.get(side)
-        if not isinstance(message, dict) or message.get("body_truncated") or not message.get("body_sha256"):
-            continue
-        body = message.get("body")
-        if isinstance(body, str) and message.get("body_encoding") == "utf-8":
-            digest = hashlib.sha256(body.encode()).hexdigest()
-            if digest != message["body_sha256"]:
-                yield Finding(FindingCode.BODY, whole["seq"], whole["seq"], f"the {side} body differs from its SHA-256")
+    def _compare(self, whole: dict[str, Any]) -> Iterator[Finding]:
+        for side in ("request", "response"):
+            message = whole.get(side)
+            if not isinstance(message, dict) or message.get("body_truncated") or not message.get("body_sha256"):
+                continue
+            if message.get("body_masked"):
+                # The hash is that of the body before masking. The chain still proves that the line is unmodified.
+                self.masked += 1
+                continue
+            body = message.get("body")
+            if isinstance(body, str) and message.get("body_encoding") == "utf-8":
+                digest = hashlib.sha256(body.encode()).hexdigest()
+                if digest != message["body_sha256"]:
+                    detail = f"the {side} body differs from its SHA-256"
+                    yield Finding(FindingCode.BODY, whole["seq"], whole["seq"], detail)
 
 
 @dataclass(slots=True)
@@ -517,6 +524,7 @@ def by_itself(
         lines=last_seq - numbers[0] + 1 if numbers else 0,
         found=len(numbers),
         duplicates=duplicates,
+        masked_bodies=bodies.masked,
         explained=dict(explained),
         last_seq=last_seq,
         last_hash=chosen[last_seq].hex() if numbers else GENESIS,

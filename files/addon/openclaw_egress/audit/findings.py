@@ -66,6 +66,7 @@ class Report:
             ``local``, ``dropped``, ``deleted`` (by an operator), or ``pruned`` (from the spool, after the destination
             acknowledged them).
         left: number of lines that an operator deleted from the spool, and that the destination still has.
+        masked_bodies: number of bodies whose hash was not compared, because secrets in them are masked.
         last_seq, last_hash: number and hash of the newest line of the range.
         signed_seq: number of the newest line that a valid signature covers; 0 without one, None without a key.
         restored: numbers of the lines after which the spool continues from a backup.
@@ -81,6 +82,7 @@ class Report:
     last_hash: str
     signed_seq: int | None = None
     restored: tuple[int, ...] = ()
+    masked_bodies: int = 0
     findings: tuple[Finding, ...]
 
     def as_json(self) -> dict[str, object]:
@@ -96,5 +98,6 @@ class Report:
             "last_hash": self.last_hash,
             "signed_seq": self.signed_seq,
             "restored": list(self.restored),
+            "masked_bodies": self.masked_bodies,
             "findings": [finding.as_json() for finding in self.findings],
         }

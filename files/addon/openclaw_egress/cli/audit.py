@@ -256,6 +256,8 @@ def _print(report: Report) -> None:
         counts.append(f"{report.duplicates} duplicates (harmless)")
     counts.append(f"{len(report.findings)} findings" if report.findings else "no findings")
     typer.echo(f"{escape(report.source)}\n  {', '.join(counts)}")
+    if report.masked_bodies:
+        typer.echo(f"  {report.masked_bodies} bodies with masked secrets: their SHA-256 is that of the exact bytes")
     if report.last_seq:
         typer.echo(f"  newest line {report.last_seq}, sha256 {report.last_hash}")
     if report.signed_seq is not None:

@@ -217,6 +217,8 @@ def _print_exchange(row: Row, details: dict[str, int], whole: dict[str, Any]) ->
             if message.get("body_encoding") == "base64":
                 typer.echo(f"(base64 of {message.get('body_size')} bytes)")
             typer.echo(quoted(_pretty(message)))
+        if message.get("body_masked"):
+            typer.echo(f"(masked: {message['body_masked']} secrets; size and SHA-256 are those of the exact bytes)")
         if message.get("body_truncated"):
             typer.echo(f"(truncated: the body had at least {message.get('body_size')} bytes)")
     if whole.get("messages"):

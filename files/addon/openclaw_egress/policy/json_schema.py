@@ -11,7 +11,8 @@ import json
 from collections.abc import Mapping, Sequence
 
 from openclaw_egress.policy.host_groups import group_names
-from openclaw_egress.policy.loader import CLASS_KEYS, CLASS_NAME, FRACTIONS, KEYS, LIMITS, METHOD, RULE_KEYS
+from openclaw_egress.policy.loader import CLASS_KEYS, CLASS_NAME, FRACTIONS, KEYS, LIMITS, MASK_KEYS, METHOD, RULE_KEYS
+from openclaw_egress.policy.mask_patterns import MAX_PATTERNS, MAX_SOURCE, NAME
 from openclaw_egress.policy.model import ACTIONS, Limits
 from openclaw_egress.settings import HEALTH_PORT
 
@@ -28,6 +29,9 @@ _EXAMPLES: dict[str, object] = {
     "inspect": ["api.anthropic.com", "*.openai.azure.com", "@google"],
     "classes": {"gateway": {"listen": 8080, "action": "open"}},
     "resolve": {"dns.google": "8.8.8.8"},
+    "mask": [{"name": "acme", "pattern": "acme_[0-9a-f]{32}"}],
+    "name": "acme",
+    "pattern": "acme_[0-9a-f]{32}",
     "listen": 8082,
     "action": "enforce",
     "allow": ["packages.example.com", {"host": "*.example.com", "ports": [443]}],
@@ -111,6 +115,10 @@ _TOP: dict[str, Schema] = {
         {"type": "string", "pattern": f"^{_ADDRESS}$", "examples": ["10.1.2.3"]},
         "Fixed addresses of names, as in a hosts file; the address guard applies to them, too.",
     ),
+    "mask": {
+        **_list(_ref("mask"), "Own patterns of secrets, which are masked in records besides the known formats."),
+        "maxItems": MAX_PATTERNS,
+    },
 }
 
 _LIMITS = {
@@ -184,6 +192,20 @@ _RULE: dict[str, Schema] = {
 }
 _EITHER = [{"required": ["host"]}, {"required": ["cidr"]}]
 
+_MASK: dict[str, Schema] = {
+    "name": {
+        "type": "string",
+        "pattern": f"^{NAME}$",
+        "description": "Name of the pattern in `[masked:NAME:FINGERPRINT]`.",
+    },
+    "pattern": {
+        "type": "string",
+        "maxLength": MAX_SOURCE,
+        "description": "Regular expression in Python's syntax, in ASCII, that matches from 8 to 256 bytes. Give each "
+        "repetition a limit; lookarounds, back references, ^ and $ are not supported.",
+    },
+}
+
 _DEFINITIONS: dict[str, Schema] = {
     "class": _object(CLASS_KEYS, _CLASS, "One kind of container.", required=["listen", "action"]),
     "allowRule": _object(RULE_KEYS["allow"], _RULE, "An allowed destination, and how it may be used.", oneOf=_EITHER),
@@ -203,6 +225,7 @@ _DEFINITIONS: dict[str, Schema] = {
             {"properties": {"ports": {"not": {"contains": {"const": 443}}}}},
         ],
     ),
+    "mask": _object(MASK_KEYS, _MASK, "A pattern of secrets to mask.", required=list(MASK_KEYS)),
     "host": {
         "type": "string",
         "pattern": rf"^(\*|(\*\.)?{_NAME}|{_IPV6})$",

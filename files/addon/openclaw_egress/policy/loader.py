@@ -13,6 +13,7 @@ from typing import Any
 from openclaw_egress.policy.destination import Address, DestinationError, Network, canonical_host
 from openclaw_egress.policy.host_groups import group_names, hosts_of
 from openclaw_egress.policy.lint import answer_warnings, class_warnings
+from openclaw_egress.policy.mask_patterns import MAX_PATTERNS, NAME, MaskPattern, PatternError, mask_pattern
 from openclaw_egress.policy.model import ACTIONS, ClassPolicy, Limits, Policy, PolicyError, is_inspected
 from openclaw_egress.policy.rules import DEFAULT_PORTS, Rule, Rules, plain_path
 from openclaw_egress.policy.yaml_reader import Node, read_file
@@ -21,8 +22,9 @@ from openclaw_egress.settings import DEFAULT_LLM_HOSTS, HEALTH_PORT
 MAX_RULES = 50_000
 """Maximum number of rules of all classes together, because aliases can make a small YAML file expand to a large one."""
 
-KEYS = ("version", "inspect", "classes", "resolve")
+KEYS = ("version", "inspect", "classes", "resolve", "mask")
 CLASS_KEYS = ("listen", "action", "allow", "deny", "addresses", "limits", "log_tunnels")
+MASK_KEYS = ("name", "pattern")
 RULE_KEYS = {
     "allow": ("host", "cidr", "ports", "methods", "paths", "tls"),
     "deny": ("host", "cidr", "ports", "methods", "paths"),
@@ -88,6 +90,7 @@ def read_policy(data: bytes, file: str, llm_hosts: Sequence[str] | None = None) 
         version.fail(f"version {version.value} is not supported", "write `version: 1`")
     inspect = _inspect(top.get("inspect"), llm_hosts)
     resolve = _resolve(top["resolve"]) if "resolve" in top else {}
+    mask = _mask(top["mask"]) if "mask" in top else ()
     section = root.required(top, "classes", "add one class, as in `gateway: {listen: 8080, action: open}`")
     classes: dict[str, ClassPolicy] = {}
     listeners: dict[int, str] = {}
@@ -106,7 +109,7 @@ def read_policy(data: bytes, file: str, llm_hosts: Sequence[str] | None = None) 
     odd = [text for found in classes.values() for text in class_warnings(found)]
     if "resolve" in top:
         odd += answer_warnings(top["resolve"], classes)
-    return Policy(classes, inspect, resolve, _digest(data), tuple(f"{file}:{text}" for text in odd))
+    return Policy(classes, inspect, resolve, _digest(data), tuple(f"{file}:{text}" for text in odd), mask=mask)
 
 
 def _digest(data: bytes) -> str:
@@ -317,6 +320,28 @@ def _inspected(node: _Node) -> tuple[str, ...]:
             f"{pattern} is an address, not a host name", "write a host name, and map it to the address in `resolve`"
         )
     return (pattern,)
+
+
+def _mask(node: _Node) -> tuple[MaskPattern, ...]:
+    example = "mask: [{name: acme, pattern: 'acme_[0-9a-f]{32}'}]"
+    items = node.items(example)
+    if len(items) > MAX_PATTERNS:
+        node.fail(f"there are more than {MAX_PATTERNS} patterns", "join patterns with |")
+    found: dict[str, MaskPattern] = {}
+    for item in items:
+        entries = item.mapping(MASK_KEYS, example)
+        name = item.required(entries, "name", f"add it, as in `{example}`")
+        source = item.required(entries, "pattern", f"add it, as in `{example}`")
+        text = name.text("acme")
+        if not re.fullmatch(NAME, text):
+            name.fail(f"{text!r} is not a valid name", "use a-z, 0-9 and -, at most 32, a letter first")
+        if text in found:
+            name.fail(f"{text} is here twice", "give each pattern a name of its own")
+        try:
+            found[text] = mask_pattern(text, source.text("acme_[0-9a-f]{32}"))
+        except PatternError as error:
+            source.fail(str(error), error.remedy)
+    return tuple(found.values())
 
 
 def _resolve(node: _Node) -> dict[str, Address]:

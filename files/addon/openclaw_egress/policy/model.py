@@ -12,6 +12,7 @@ from typing import Literal
 from openclaw_egress.policy import codes
 from openclaw_egress.policy.codes import Code, Evidence
 from openclaw_egress.policy.destination import Address, DestinationError, canonical_host
+from openclaw_egress.policy.mask_patterns import MaskPattern
 from openclaw_egress.policy.rules import Rules, describe_rule
 from openclaw_egress.policy.yaml_reader import FileError
 
@@ -117,6 +118,7 @@ class Policy:
         digest: first 12 hex digits of the SHA-256 of the file's bytes.
         warnings: probable mistakes, for the operator, as ``file:line: text``. None of them changes a decision.
         host_addresses: addresses of the proxy's host; the address guard refuses them.
+        mask: the operator's patterns of secrets to mask in records.
     """
 
     classes: Mapping[str, ClassPolicy]
@@ -125,6 +127,7 @@ class Policy:
     digest: str
     warnings: tuple[str, ...] = ()
     host_addresses: Container[Address] = frozenset()
+    mask: tuple[MaskPattern, ...] = ()
 
     def inspects(self, host: str) -> bool:
         """Return whether the host is an inspected host; False for addresses and for invalid hosts."""

@@ -48,7 +48,7 @@ from openclaw_egress.proxy.layers import abort
 from openclaw_egress.proxy.request_checks import sent_method
 from openclaw_egress.proxy.websocket_layer import RELAY, WebSocketRelay
 from openclaw_egress.proxy.websocket_recording import REALTIME, RESPONSES, WebSocketRecording
-from openclaw_egress.recording.capture import ExchangeCapture
+from openclaw_egress.recording.capture import ExchangeCapture, Masks
 from openclaw_egress.recording.records import ExchangeRecord, error_type_of
 from openclaw_egress.recording.websocket_messages import WebSocket
 from openclaw_egress.spool.writer import Spool, SpoolError
@@ -115,6 +115,7 @@ class Recorder:
         prices: PriceTable | None = None,
         budgets: Budgets | None = None,
         counted: CountedResponses | None = None,
+        masks: Callable[[], Masks] = tuple,
     ) -> None:
         self._counted = counted or CountedResponses()
         self._spool = spool
@@ -122,6 +123,7 @@ class Recorder:
         self._budgets = budgets
         self._metrics = metrics
         self._body_limit = body_limit
+        self._masks = masks
         self._now = clock_ns
 
     # ── exceptions in hooks ──────────────────────────────────────────────────────────────────────────────────
@@ -207,6 +209,7 @@ class Recorder:
             path=request.path.split("?", 1)[0],
             client=str(flow.client_conn.peername[0]),
             code=allowed.decision.code,
+            masks=self._masks(),
         )
 
     def _open(self, exchange: Exchange, request: Iterable[bytes] = ()) -> None:
@@ -246,8 +249,10 @@ class Recorder:
         if exchange.request_committed:
             return
         capture = exchange.capture
-        capture.request_done()
+        rest = capture.request_done()
         if exchange.opened:
+            if not capture.scanned:
+                self._keep(exchange, "request", rest)
             self._flush(exchange)
             self._journal_request(exchange)
         exchange.request_committed = True
@@ -376,6 +381,9 @@ class Recorder:
             exchange.timer = None
         if exchange.closed:
             return
+        if exchange.capture.masked and any(exchange.waiting.values()):
+            # The journal's bytes are masked, so only the head knows the size of the body and the number of secrets.
+            self._spool.update(exchange.capture.id, self._head(exchange))
         for direction, waiting in exchange.waiting.items():
             if waiting:
                 self._spool.append(exchange.capture.id, direction, bytes(waiting))
@@ -493,6 +501,7 @@ class Recorder:
             "request_complete": exchange.request_committed,
             "request_held": exchange.request_held,
             "secret": exchange.capture.secret,
+            "bodies": exchange.capture.bodies(),
         }
 
     def _exchange(self, flow: http.HTTPFlow) -> Exchange | None:

@@ -314,7 +314,7 @@ class WebSocketRecording[Recorded: Exchange]:
             raise FrameError(f"more than {MAX_TURNS} responses are in progress")
         exchange = self._journal.open()
         connection_id = self._connection.capture.id
-        websocket = WebSocket(connection_id, stream_id=turn.stream_id)
+        websocket = WebSocket(connection_id, stream_id=_masked(exchange, turn.stream_id))
         exchange.capture.upgraded(websocket, message_reader(exchange.capture.path))
         self._journal.begin(exchange)
         self._had_turns = True
@@ -340,11 +340,11 @@ class WebSocketRecording[Recorded: Exchange]:
         if batch is None:
             return
         capture, direction, added = batch.exchange.capture, "request" if side.sent else "response", bytes(batch.added)
-        capture.messages(added, bytes(batch.lines), self._journal.now(), sent=side.sent, ended=batch.ended)
+        recorded = capture.messages(added, bytes(batch.lines), self._journal.now(), sent=side.sent, ended=batch.ended)
         if capture.secret:
             self._journal.withhold(batch.exchange)
         else:
-            self._journal.keep(batch.exchange, direction, added)
+            self._journal.keep(batch.exchange, direction, recorded)
 
     def _message_over(self, side: _Direction[Recorded], found: Mapping[str, Any]) -> None:
         turn, side.turn, side.target, side.members = side.turn, None, None, None
@@ -356,7 +356,7 @@ class WebSocketRecording[Recorded: Exchange]:
             turn.stream_id = stream_id_of(found)
             capture = self._turns[turn].capture
             if capture.websocket is not None:
-                capture.websocket.stream_id = turn.stream_id
+                capture.websocket.stream_id = _masked(self._turns[turn], turn.stream_id)
             capture.request_done()
             capture.request_facts = replace(capture.request_facts, stream=True)
             self._journal.commit(self._turns[turn])
@@ -410,6 +410,10 @@ class WebSocketRecording[Recorded: Exchange]:
             self._journal.close(self._connection, "complete", None)
         else:
             self._journal.close(self._connection, outcome, error_type)
+
+
+def _masked(exchange: Exchange, text: str | None) -> str | None:
+    return None if text is None else exchange.capture.masked_text(text)
 
 
 __all__ = ["HOLD_BYTES", "REALTIME", "RESPONSES", "Journal", "Passing", "WebSocketRecording"]

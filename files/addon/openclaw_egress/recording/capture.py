@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from openclaw_egress.llm import RequestReader, ResponseReader, read_request, request_reader, response_reader
 from openclaw_egress.llm.model import RequestFacts, ResponseFacts
+from openclaw_egress.policy.mask_patterns import MaskPattern
 from openclaw_egress.recording.credentials import CredentialScan, scan_for
+from openclaw_egress.recording.masking import Masker, mask_json, mask_text
 from openclaw_egress.recording.records import Body, ExchangeRecord
 from openclaw_egress.recording.redaction import REDACTED, is_token_endpoint, key_fingerprint, redact_headers, redact_url
 from openclaw_egress.recording.websocket_messages import WebSocket
@@ -39,16 +41,32 @@ TAIL_SHARE = 4
 """A truncated body keeps 1/TAIL_SHARE of its limit for its end, and the rest for its beginning."""
 
 
+type Masks = Sequence[MaskPattern] | None
+"""The operator's patterns, which are masked besides the known formats; None if bodies are not masked."""
+
+
 class BodyCapture:
-    """The capture of one body: decodes and hashes the passing bytes, and keeps the head and the tail.
+    """The capture of one body: decodes, hashes and masks the passing bytes, and keeps the masked head and tail.
+
+    Size and hash are those of the decoded bytes before masking.
 
     Args:
-        limit: bytes (decoded) that the record may keep.
+        limit: bytes (decoded and masked) that the record may keep.
         content_encoding: the Content-Encoding header's value, or None.
+        masks: the patterns to mask.
+        read_at_end: whether :meth:`kept` is needed, which costs memory once a secret was masked.
     """
 
-    def __init__(self, limit: int, content_encoding: str | None) -> None:
+    def __init__(
+        self, limit: int, content_encoding: str | None, masks: Masks = None, *, read_at_end: bool = False
+    ) -> None:
         self._limit = limit
+        self._read_at_end = read_at_end
+        self._masks = masks
+        self._masker = None if masks is None or not limit else Masker(masks)
+        self._unmasked: bytearray | None = None
+        """The beginning of the decoded body, for the request's reader, once it differs from the kept bytes."""
+        self._raw_masked = 0
         self._decoder = BodyDecoder(content_encoding, MAX_DECODED)
         self._encoded = (content_encoding or "identity").strip().lower() not in ("", "identity")
         self._head = bytearray()
@@ -60,11 +78,14 @@ class BodyCapture:
         self._whole = True
         self.wire_size = 0
         self.size = 0
+        self._recorded = 0
+        """Bytes of the decoded and masked body so far, without those that the masker holds back."""
 
-    def feed(self, wire: bytes) -> Iterator[bytes]:
+    def feed(self, wire: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Consume a chunk as received, and yield its decoded bytes in bounded pieces, possibly none.
 
-        The chunk is consumed only when the iterator is exhausted.
+        Each piece is yielded twice: as decoded, and as it may be written to the disk. The masker can hold back bytes
+        of a piece and return them with a later one. The chunk is consumed only when the iterator is exhausted.
         """
         self.wire_size += len(wire)
         if self._encoded:
@@ -72,10 +93,10 @@ class BodyCapture:
             if len(self._raw) < self._limit:
                 self._raw += wire[: self._limit - len(self._raw)]
         for piece in self._decoder.pieces(wire):
-            yield self._take(piece)
+            yield piece, self._take(piece)
 
-    def finish(self, *, whole: bool = True) -> None:
-        """End the body; ``whole`` says whether its end was received.
+    def finish(self, *, whole: bool = True) -> bytes:
+        """End the body; ``whole`` says whether its end was received. Return the bytes that the masker held back.
 
         If an encoded body ends too early, the capture keeps the part that can be decoded.
         """
@@ -84,11 +105,37 @@ class BodyCapture:
         self._decoder.finish()
         if whole:
             self._damaged = self._decoder.error is not None
+        return self.end_message()
+
+    def end_message(self) -> bytes:
+        """Record the bytes that the masker holds back, because no secret continues after them. Return them."""
+        return b"" if self._masker is None else self._mask(self._masker, b"", final=True)
 
     def _take(self, data: bytes) -> bytes:
+        """Count, hash and mask decoded bytes, and keep the result. Return the bytes that may be written to the disk."""
+        if not data:
+            return data
+        self.size += len(data)
+        self._hash.update(data)
+        if self._masker is not None:
+            return self._mask(self._masker, data)
+        self._keep(data)
+        return data
+
+    def _mask(self, masker: Masker, data: bytes, *, final: bool = False) -> bytes:
+        held, count = masker.held, masker.count
+        masked = masker.finish() if final else masker.feed(data)
+        if self._unmasked is not None:
+            self._unmasked += data[: self._limit - len(self._unmasked)]
+        elif self._read_at_end and masker.count > count:
+            # Until the first masked secret, the kept bytes are the decoded ones.
+            self._unmasked = (self._head + held + data)[: self._limit]
+        self._keep(masked)
+        return masked
+
+    def _keep(self, data: bytes) -> None:
         if data:
-            self.size += len(data)
-            self._hash.update(data)
+            self._recorded += len(data)
             room = self._limit - len(self._head)
             if room > 0:
                 self._head += data[:room]
@@ -97,14 +144,14 @@ class BodyCapture:
             if tail and len(data) > room:
                 self._tail += data[max(room, len(data) - tail) :]
                 del self._tail[:-tail]
-        return data
 
     @property
     def held(self) -> int:
         """Return how many bytes of memory the body takes, including its decoders."""
         # Count the allocated bytes: a growing bytearray allocates an eighth more than its length.
         buffers = self._head.__alloc__() + self._tail.__alloc__() + self._raw.__alloc__()
-        return buffers + self._decoder.held
+        buffers += self._unmasked.__alloc__() if self._unmasked is not None else 0
+        return buffers + self._decoder.held + (len(self._masker.held) if self._masker is not None else 0)
 
     def expected(self, length: int) -> int:
         """Return how many bytes of memory a body of this length on the wire will take; a compressed body takes more."""
@@ -118,29 +165,38 @@ class BodyCapture:
         return self.size <= self._limit
 
     def kept(self) -> memoryview:
-        """Return the kept beginning of the decoded body. Release the view before the next chunk."""
-        return memoryview(self._head)
+        """Return the beginning of the finished body, decoded and not masked. Release the view before the next chunk."""
+        return memoryview(self._head if self._unmasked is None else self._unmasked)
 
-    def beginning(self, length: int | None = None) -> Iterator[bytes]:
-        """Yield the kept beginning of the decoded body in pieces, at most ``limit`` or ``length`` bytes together.
+    def decoded(self, length: int) -> bytes:
+        """Return the beginning of the decoded body before masking, at most ``limit`` bytes of it."""
+        if self._unmasked is not None:
+            return bytes(self._unmasked[:length])
+        return (
+            bytes(self._head[:length])
+            + (self._masker.held if self._masker is not None else b"")[: max(length - len(self._head), 0)]
+        )
+
+    def beginning(self) -> Iterator[bytes]:
+        """Yield the kept beginning of the body, decoded and masked, in pieces: at most ``limit`` bytes together.
 
         Call it before :meth:`drop_spare`.
         """
-        end = len(self._head) if length is None else min(length, len(self._head))
-        for start in range(0, end, JOURNAL_PIECE):
-            yield bytes(self._head[start : min(start + JOURNAL_PIECE, end)])
+        for start in range(0, len(self._head), JOURNAL_PIECE):
+            yield bytes(self._head[start : start + JOURNAL_PIECE])
 
     def forget(self) -> None:
         """Free the bytes of the body. Call this after the record has copied them."""
-        self._head, self._tail, self._raw = bytearray(), bytearray(), bytearray()
+        self._head, self._tail, self._raw, self._unmasked = bytearray(), bytearray(), bytearray(), None
 
     def drop_spare(self) -> None:
         """Free the memory that :meth:`body` does not need. Call this after the body is finished."""
+        self._unmasked = None
         if self.undecodable:
             self._head, self._tail = bytearray(), bytearray()
             return
         self._raw = bytearray()
-        if self.size <= self._limit:
+        if self._recorded <= self._limit:
             self._tail = bytearray()
         else:
             if missing := self._limit // TAIL_SHARE - len(self._tail):
@@ -152,12 +208,22 @@ class BodyCapture:
         """Return whether the record lacks bytes of this body."""
         if self.undecodable:
             return self.wire_size > self._limit
-        return self.size > self._limit or self._decoder.exhausted
+        return self._recorded > self._limit or self._decoder.exhausted
 
     @property
     def undecodable(self) -> bool:
         """Return whether the finished body is stored undecoded, because it could not be decoded."""
         return self._encoded and self._damaged and not self._decoder.exhausted
+
+    @property
+    def masked(self) -> int:
+        """Return the number of masked secrets so far."""
+        return self._raw_masked or (self._masker.count if self._masker is not None else 0)
+
+    @property
+    def sha256(self) -> str | None:
+        """Return the hash of the finished body before masking; None if its end did not arrive."""
+        return self._hash.hexdigest() if self._whole else None
 
     def body(self) -> Body | None:
         """Return the body to record; None if there was no body.
@@ -168,28 +234,41 @@ class BodyCapture:
             return None
         if self.undecodable:
             return Body(
-                text=base64.b64encode(bytes(self._raw)).decode(),
+                text=base64.b64encode(self._masked_raw()).decode(),
                 encoding="base64",
                 size=self.wire_size,
                 sha256=self._raw_hash.hexdigest() if self._whole else None,
                 truncated=self.truncated,
+                masked=self._raw_masked,
             )
         text, encoding = _text_of(self._kept(), cut=self.truncated or not self._whole)
         return Body(
             text=text,
             encoding=encoding,
             size=self.size,
-            sha256=self._hash.hexdigest() if self._whole else None,
+            sha256=self.sha256,
             truncated=self.truncated,
+            masked=self.masked,
         )
+
+    def _masked_raw(self) -> bytes:
+        """Return the masked bytes of a body that could not be decoded, which are those that were received."""
+        if self._masks is None:
+            return bytes(self._raw)
+        masker = Masker(self._masks)
+        masked = masker.feed(bytes(self._raw))
+        # Of a truncated body, leave out the end, which can be a part of a secret.
+        masked += b"" if self.truncated else masker.finish()
+        self._raw_masked = masker.count
+        return masked
 
     def _kept(self) -> tuple[bytes, bytes, int]:
         """Return the head, the tail and the number of bytes left out between them."""
-        if self.size <= self._limit:
+        if self._recorded <= self._limit:
             return bytes(self._head[: self._limit]), b"", 0
         tail = self._end()
         head = bytes(self._head[: self._limit - len(tail)])
-        return head, tail, self.size - len(head) - len(tail)
+        return head, tail, self._recorded - len(head) - len(tail)
 
     def _end(self) -> bytes:
         """Return the end of a body that is longer than the limit."""
@@ -249,6 +328,7 @@ class ExchangeCapture:
     path: str = "/"
     client: str = ""
     code: str = ""
+    masks: Masks = ()
     status: int | None = None
     response_headers: Headers = field(default_factory=list)
     first_chunk_ns: int | None = None
@@ -266,12 +346,14 @@ class ExchangeCapture:
     _request_over: bool = field(init=False, default=False)
     _request_fed: bool = field(init=False, default=False)
     """Whether the request's reader reads the body piece by piece."""
+    _response_headers_known: Headers | None = field(init=False, default=None)
     _request_known: dict[str, Any] | None = field(init=False, default=None)
     """Redacted fields of the request's head, stored because the head does not change; None before the first use."""
 
     def __post_init__(self) -> None:
         self.secret = is_token_endpoint(self.host, self.path)
-        self.request = BodyCapture(self.limit, _header(self.request_headers, "content-encoding"))
+        encoding = _header(self.request_headers, "content-encoding")
+        self.request = BodyCapture(self.limit, encoding, self.masks, read_at_end=True)
         self._request_reader = None if self.secret else request_reader(self.host, self.path)
         self.response = BodyCapture(self.limit, None)
         self.request_facts = RequestFacts()
@@ -288,11 +370,11 @@ class ExchangeCapture:
         return self._request_scan is not None
 
     def request_chunk(self, wire: bytes) -> Iterator[bytes]:
-        """Consume a chunk of the request's body, and yield its decoded bytes (see `BodyCapture.feed`)."""
-        for piece in self.request.feed(wire):
+        """Consume a chunk of the request's body, and yield its decoded and masked bytes (see `BodyCapture.feed`)."""
+        for piece, masked in self.request.feed(wire):
             self._look(self._request_scan, piece)
             self._read_request(piece)
-            yield piece
+            yield masked
 
     def _read_request(self, piece: bytes) -> None:
         """Pass a piece to the request's reader, unless the whole body can be read at its end."""
@@ -301,8 +383,7 @@ class ExchangeCapture:
         before = self.request.size - len(piece)
         if not self._request_fed:
             self._request_fed = True
-            for kept in self.request.beginning(min(before, READ_AHEAD)):
-                self._request_reader.feed(kept)
+            self._request_reader.feed(self.request.decoded(min(before, READ_AHEAD)))
         if before < READ_AHEAD:
             self._request_reader.feed(piece[: READ_AHEAD - before])
 
@@ -322,12 +403,15 @@ class ExchangeCapture:
             scan.finish()
             self.secret = self.secret or scan.found
 
-    def request_done(self, *, whole: bool = True) -> None:
-        """End the request: it is complete, or no more of it will be received."""
+    def request_done(self, *, whole: bool = True) -> bytes:
+        """End the request: it is complete, or no more of it will be received.
+
+        Return the masked bytes that :meth:`request_chunk` did not yield yet.
+        """
         if self._request_over:
-            return
+            return b""
         self._request_over = True
-        self.request.finish(whole=whole)
+        rest = self.request.finish(whole=whole)
         self._look_at_raw(self._request_scan, self.request)
         if self.secret:
             self.request_facts = read_request(self.host, self.path, None)
@@ -338,38 +422,41 @@ class ExchangeCapture:
                     self._request_reader.whole(body)
             self.request_facts = self._request_reader.finish()
         self._request_reader = None
+        return rest
 
     def response_began(self, status: int, headers: Headers) -> None:
         """Note the status and the headers of the response."""
         self.status = status
         self.response_headers = headers
-        self.response = BodyCapture(self.limit, _header(headers, "content-encoding"))
+        self._response_headers_known = None
+        self.response = BodyCapture(self.limit, _header(headers, "content-encoding"), self.masks)
         self._response_scan = self._scan(headers)
         if not self.secret:
             known = {name.lower(): value for name, value in headers}
             self._reader = response_reader(self.host, self.path, _header(headers, "content-type"), known)
 
     def response_chunk(self, wire: bytes, now_ns: int) -> Iterator[bytes]:
-        """Consume a chunk of the response's body, and yield its decoded bytes (see `BodyCapture.feed`)."""
+        """Consume a chunk of the response's body, and yield its decoded and masked bytes (see `BodyCapture.feed`)."""
         if self.first_chunk_ns is None and wire:
             self.first_chunk_ns = now_ns
-        for piece in self.response.feed(wire):
+        for piece, masked in self.response.feed(wire):
             self._look(self._response_scan, piece)
             if self._reader is not None:
                 self._reader.feed(piece)
-            yield piece
+            yield masked
 
     def upgraded(self, websocket: WebSocket, reader: ResponseReader | None) -> None:
         """Capture the messages of a WebSocket instead of bodies. ``reader`` gets the server's messages as lines."""
         self.websocket = websocket
         self.http_version = WEBSOCKET_VERSION
-        self.request, self.response = BodyCapture(self.limit, None), BodyCapture(self.limit, None)
+        self.request = BodyCapture(self.limit, None, self.masks, read_at_end=True)
+        self.response = BodyCapture(self.limit, None, self.masks)
         self._request_scan, self._response_scan = self._scan([]), self._scan([])
         self._request_over = False
         self._reader = None if self.secret else reader
 
-    def messages(self, added: bytes, lines: bytes, now_ns: int, *, sent: bool, ended: bool) -> None:
-        """Consume messages of one direction.
+    def messages(self, added: bytes, lines: bytes, now_ns: int, *, sent: bool, ended: bool) -> bytes:
+        """Consume messages of one direction, and return their masked bytes.
 
         After the end of a message, `secret` says whether the messages so far hold a credential.
 
@@ -384,13 +471,18 @@ class ExchangeCapture:
         if not sent and self.first_chunk_ns is None:
             self.first_chunk_ns = now_ns
         reader = self._request_reader if sent else self._reader
-        for piece in (self.request if sent else self.response).feed(added):
+        body, recorded = self.request if sent else self.response, []
+        for piece, masked in body.feed(added):
             self._look(scan, piece)
+            recorded.append(masked)
         if reader is not None:
             reader.feed(lines)
+        if ended:
+            recorded.append(body.end_message())
         if ended and scan is not None:
             scan.end_message()
             self.secret = self.secret or scan.found
+        return b"".join(recorded)
 
     @property
     def held(self) -> int:
@@ -428,11 +520,14 @@ class ExchangeCapture:
 
     def known(self) -> dict[str, Any]:
         """Return the redacted fields of an `ExchangeRecord` that are known so far, without bodies, end and outcome."""
+        if self._response_headers_known is None:
+            self._response_headers_known = self._redacted(self.response_headers)
         if self._request_known is None:
             trace_id, span_id = _trace(_header(self.request_headers, "traceparent"))
             self._request_known = {
-                "url": redact_url(self.url),
-                "request_headers": redact_headers(self.request_headers),
+                "url": redact_url(self._own_masked(self.url)),
+                "method": self.masked_text(self.method),
+                "request_headers": self._redacted(self.request_headers),
                 "key_fingerprint": key_fingerprint(self.request_headers),
                 "trace_id": trace_id,
                 "span_id": span_id,
@@ -445,29 +540,72 @@ class ExchangeCapture:
             "code": self.code,
             "begin_ns": self.begin_ns,
             "first_chunk_ns": self.first_chunk_ns,
-            "method": self.method,
             "host": self.host,
             "port": self.port,
             "client": self.client,
             "http_version": self.http_version,
             "status": self.status,
-            "response_headers": redact_headers(self.response_headers),
+            "response_headers": self._response_headers_known,
             "request_size": self.websocket.sent.size if self.websocket else self.request.wire_size,
             "response_size": self.websocket.received.size if self.websocket else self.response.wire_size,
-            "request_facts": self.request_facts,
+            "request_facts": self._masked_texts(self.request_facts),
             "websocket": self.websocket.facts() if self.websocket else None,
         }
+
+    def bodies(self) -> dict[str, dict[str, Any]]:
+        """Return the fields of the bodies that the journal's masked bytes do not show."""
+        return {
+            name: {"masked": body.masked, "size": body.size, "sha256": body.sha256}
+            for name, body in (("request", self.request), ("response", self.response))
+        }
+
+    @property
+    def masked(self) -> int:
+        """Return the number of secrets that are masked in the bodies so far."""
+        return self.request.masked + self.response.masked
+
+    def masked_text(self, text: str) -> str:
+        """Return a text of the traffic with its secrets masked."""
+        return text if self.masks is None else mask_text(text, self.masks)
+
+    def _own_masked(self, text: str) -> str:
+        """Return a text with the operator's patterns masked. Redaction masks the known formats."""
+        return mask_text(text, self.masks) if self.masks else text
+
+    def _redacted(self, headers: Headers) -> Headers:
+        return redact_headers((self.masked_text(name), self._own_masked(value)) for name, value in headers)
+
+    def _masked_texts[Facts: RequestFacts | ResponseFacts](self, facts: Facts) -> Facts:
+        """Return facts whose texts are masked: traffic names the model and the ID of a response."""
+        found: dict[str, Any] = {}
+        for name in type(facts).__dataclass_fields__:
+            value = getattr(facts, name)
+            if isinstance(value, str) and (masked := self.masked_text(value)) != value:
+                found[name] = masked
+            elif isinstance(value, tuple):
+                found[name] = tuple(self.masked_text(item) if isinstance(item, str) else item for item in value)
+        return replace(facts, **found) if found else facts
+
+    def _masked_messages(self, facts: ResponseFacts) -> tuple[ResponseFacts, int]:
+        """Return facts whose messages are masked too, and the number of masked secrets in the messages."""
+        facts = self._masked_texts(facts)
+        if self.masks is None or not facts.messages:
+            return facts, 0
+        found = [mask_json(message, self.masks) for message in facts.messages]
+        return replace(facts, messages=[message for message, _ in found]), sum(count for _, count in found)
 
     def record(self, outcome: str, end_ns: int, error_type: str | None = None) -> ExchangeRecord:
         """Return the exchange as a redacted record; call this once. ``outcome`` is one of `records.OUTCOMES`."""
         self.request_done(whole=False)
-        facts = self._response_done(whole=outcome == "complete")
+        facts, masked = self._masked_messages(self._response_done(whole=outcome == "complete"))
+        request_body, response_body = self._body(self.request), self._body(self.response)
         return ExchangeRecord(
             **self.known(),
             outcome=outcome,
             end_ns=end_ns,
-            request_body=self._body(self.request),
-            response_body=self._body(self.response),
+            request_body=request_body,
+            response_body=response_body,
+            masked=masked + sum(body.masked for body in (request_body, response_body) if body is not None),
             body_truncated=self.request.truncated or self.response.truncated or self._withheld,
             response_facts=facts,
             error_type=error_type or facts.error_type,

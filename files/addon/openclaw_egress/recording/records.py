@@ -59,6 +59,8 @@ class Body:
     size: int = 0
     sha256: str | None = None
     truncated: bool = False
+    masked: int = 0
+    """Number of secrets that are masked in ``text``; ``size`` and ``sha256`` describe the body before that."""
 
     @classmethod
     def of(cls, data: bytes, *, whole: bool = True) -> Body:
@@ -106,6 +108,8 @@ class ExchangeRecord:
     """Bytes of the body on the wire, before decoding and truncation; the same for `response_size`."""
     response_size: int | None = None
     body_truncated: bool = False
+    masked: int = 0
+    """Number of secrets that are masked in the bodies and in the assembled message."""
     request_facts: RequestFacts = field(default_factory=RequestFacts)
     response_facts: ResponseFacts = field(default_factory=ResponseFacts)
     cost_usd: float | None = None
@@ -218,6 +222,7 @@ def _exchange_lines(record: ExchangeRecord) -> list[Line]:
         semconv.REQUEST_SIZE: record.request_size,
         semconv.RESPONSE_SIZE: record.response_size,
         semconv.BODY_TRUNCATED: record.body_truncated,
+        semconv.MASKED: record.masked or None,
         semconv.HTTP_REQUEST_METHOD: record.method,
         semconv.HTTP_RESPONSE_STATUS_CODE: record.status,
         semconv.URL_FULL: record.url,
@@ -329,6 +334,8 @@ def _message_json(headers: Headers, body: Body | None) -> dict[str, Any]:
         message["body_encoding"] = body.encoding
         if body.truncated:
             message["body_truncated"] = True
+        if body.masked:
+            message["body_masked"] = body.masked
     return message
 
 

@@ -1,7 +1,8 @@
 """Redaction: turns text from traffic into valid UTF-8 without secrets.
 
 All text passes here before it reaches the disk, a log or the destination. Pure functions; none raises on bad input.
-A header and a query parameter are secret by their name; a key is recognised by its shape wherever it appears.
+A header and a query parameter are secret by their name; a key is recognised by its shape wherever it appears. A key in
+a format of `masking` leaves its fingerprint.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Iterable
 from urllib.parse import unquote_plus
 
 from openclaw_egress.recording.key_formats import KEY_FORMATS
+from openclaw_egress.recording.masking import mask_text
 
 REDACTED = "[redacted]"
 MAX_URL_BYTES = 8 * 1024
@@ -108,7 +110,7 @@ def redact_url(url: str) -> str:
         first, _, parameters = head.partition(";")  # path parameters: /callback;token=…
         head = first + ";" + _PATH_PARAMETER.sub(_redact_parameter, parameters)
     redacted = _USERINFO.sub(REDACTED + "@", head, count=1) + mark + rest
-    return truncate_utf8(_KEY_SHAPES.sub(REDACTED, redacted), MAX_URL_BYTES)
+    return truncate_utf8(_KEY_SHAPES.sub(REDACTED, mask_text(redacted)), MAX_URL_BYTES)
 
 
 def redact_text(text: str) -> str:
@@ -180,7 +182,7 @@ def truncate_utf8(text: str, limit: int) -> str:
 
 
 def _redact_value(value: str) -> str:
-    value = clean_text(value)
+    value = mask_text(clean_text(value))
     if any(mark in value for mark in ("?", "://", "#", ";")):
         value = _URL_IN_TEXT.sub(lambda match: redact_url(match.group()), value)
     return _KEY_SHAPES.sub(REDACTED, _SCHEME_AND_CREDENTIAL.sub(r"\1\2" + REDACTED, value))

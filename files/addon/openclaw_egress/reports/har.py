@@ -57,7 +57,9 @@ def _text(message: Mapping[str, Any]) -> dict[str, str]:
     if not isinstance(message.get("body"), str):
         return {}
     text = {"text": message["body"]} | ({"encoding": "base64"} if message.get("body_encoding") == "base64" else {})
-    return text | ({"comment": "only a part of the body was recorded"} if message.get("body_truncated") else {})
+    reasons = {"body_truncated": "only a part of the body was recorded", "body_masked": "secrets are masked"}
+    comment = "; ".join(text for name, text in reasons.items() if message.get(name))
+    return text | ({"comment": comment} if comment else {})
 
 
 def _headers(message: Mapping[str, Any]) -> list[dict[str, str]]:

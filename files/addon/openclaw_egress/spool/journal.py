@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -82,9 +82,16 @@ class Journal:
         facts = known.get("request_facts") or {}
         known["request_facts"] = RequestFacts(**{name: value for name, value in facts.items() if name in _FACTS})
         request, response = b"".join(bodies["request"]), b"".join(bodies["response"])
-        for name, data in (("request_size", request), ("response_size", response)):
-            known[name] = max(known.get(name) or 0, len(data))
+        stated = head.get("bodies") or {}
+        for name, data in (("request", request), ("response", response)):
+            size = stated[name]["size"] if _is_masked(stated, name) else len(data)
+            known[f"{name}_size"] = max(known.get(f"{name}_size") or 0, size)
         secret = bool(head.get("secret")) or _are_credentials(known, request, response)
+        request_body = _body(request, known["request_size"], secret, whole=bool(head.get("request_complete")))
+        response_body = _body(response, known["response_size"], secret, whole=False)
+        if not secret:
+            request_body = _masked(request_body, stated, "request")
+            response_body = _masked(response_body, stated, "response")
         needed = {"method": "", "url": "", "host": "", "port": 0, "begin_ns": begin_ns, "body_truncated": False}
         return ExchangeRecord(
             **{
@@ -95,8 +102,9 @@ class Journal:
                 "outcome": "interrupted",
                 "end_ns": max(end_ns, known.get("begin_ns", begin_ns)),
                 "body_truncated": bool(known.get("body_truncated")) or secret,
-                "request_body": _body(request, known["request_size"], secret, whole=bool(head.get("request_complete"))),
-                "response_body": _body(response, known["response_size"], secret, whole=False),
+                "request_body": request_body,
+                "response_body": response_body,
+                "masked": sum(body.masked for body in (request_body, response_body) if body is not None),
             }
         )
 
@@ -121,6 +129,19 @@ def _body(data: bytes, size: int, secret: bool, *, whole: bool) -> Body | None:
     if not data:
         return None
     return Body.of(data, whole=whole)
+
+
+def _is_masked(stated: dict[str, Any], name: str) -> bool:
+    return bool(stated.get(name, {}).get("masked"))
+
+
+def _masked(body: Body | None, stated: dict[str, Any], name: str) -> Body | None:
+    """Return the body with size, hash and count from the head, if its journalled bytes are masked."""
+    if body is None or not _is_masked(stated, name):
+        return body
+    known = stated[name]
+    digest = None if body.sha256 is None else known["sha256"]
+    return replace(body, size=known["size"], sha256=digest, masked=known["masked"])
 
 
 def _json(head: dict[str, Any]) -> str:

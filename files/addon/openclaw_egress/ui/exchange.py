@@ -130,7 +130,7 @@ def view_of(
         chain=list(_chain(lines, digest)),
         # No curl command sends the messages of a WebSocket.
         curl=as_curl(whole) if object_of(whole.get("request")) and "websocket" not in whole else "",
-        curl_is_whole=not object_of(whole.get("request")).get("body_truncated"),
+        curl_is_whole=not {"body_truncated", "body_masked"} & object_of(whole.get("request")).keys(),
         problem=problem,
     )
 
@@ -180,6 +180,10 @@ def turns_of(whole: Mapping[str, Any]) -> tuple[list[Turn], list[Turn]]:
 
 def _messages(message: object, sizes: Mapping[str, Any]) -> Iterator[str]:
     """Yield the text messages of one direction of a WebSocket. Split the stored body by the recorded sizes in bytes."""
+    if object_of(message).get("body_masked"):
+        # The sizes are those of the messages before masking. Events of these APIs are JSON in one line each.
+        yield from text_of_body(message).split("\n")
+        return
     body, begin = text_of_body(message).encode(errors="replace"), 0
     for count in filter(None, map(count_of, list_of(sizes.get("sizes")))):
         if begin + count > len(body):
@@ -240,6 +244,8 @@ def _message(side: str, whole: Mapping[str, Any]) -> Message:
         notes.append(f"not text: the Base64 of {size(body_size(message))}")
     else:
         body = indented(body)
+    if masked := count_of(message.get("body_masked")):
+        notes.append(f"masked: {masked} secrets; size and SHA-256 are those of the exact bytes")
     if message.get("body_truncated"):
         notes.append(f"truncated: the body had at least {size(body_size(message))}")
     if len(body) > SHOWN_BODY:
