@@ -210,7 +210,7 @@ def test_body_that_was_recorded_only_in_part_is_named_beside_the_conversation(st
     assert "Turns can be missing: the record has only a part of the request body, and" in render(
         "record.html", view=view
     )
-    assert "this command sends less than the client did" in render("record.html", view=view)
+    assert "this command does not send what the client did" in render("record.html", view=view)
     entry = har.entry_of(row, lines)
     assert entry["request"]["postData"]["comment"] == "only a part of the body was recorded"
     assert entry["response"]["content"]["comment"] == "only a part of the body was recorded"
