@@ -23,13 +23,14 @@ from openclaw_egress.recording.records import DeniedRecord
 from openclaw_egress.signatures import Signer
 from openclaw_egress.spool.commands import Action, Command, submit
 from openclaw_egress.spool.reader import Filters, SpoolReader
-from openclaw_egress.spool.schema import connect_read_only
+from openclaw_egress.spool.schema import SpoolError, connect_read_only
 from openclaw_egress.spool.writer import Spool
 from tests.support import tampered_chains as chains
 from tests.support.loki import FakeLoki
 from tests.support.otlp_push import push_lines
 from tests.support.proxy_process import ADDON
 
+STONE_FIELDS = ("seq", "time_ns", "lines", "count", "digest", "why", "signature")
 WIDE = ("--since", "1d", "--until", "2099-01-01T00:00")
 
 
@@ -158,10 +159,11 @@ def test_period_is_half_open_and_in_whole_seconds(path, monkeypatch):
         (("--since", "1d", "--until", "2d"), "--since is not before --until"),
         (("--session", "early-1", "--since", "1d"), "--session excludes"),
         ((), "name a period"),
+        ((*WIDE, "--why", " "), "--why is empty"),
     ],
 )
 def test_incomplete_selection_changes_nothing(path, words, message):
-    result = egress("delete", *words, "--why", "x", "--yes")
+    result = egress("delete", "--why", "x", *words, "--yes")
     assert result.exit_code == 2 and message in result.stderr, result.output
     assert egress("delete", *WIDE).exit_code == 2, "a deletion needs a reason"
 
@@ -246,6 +248,27 @@ def test_tombstone_without_a_valid_signature_explains_nothing(path, loki):
         spool.run_commands()
     reports = audit("--store", f"{loki.url}/otlp/v1/logs")
     assert codes(reports) == [{("signature", 19), ("missing", 12)}, {("missing", 12)}]
+
+
+def test_tombstone_of_another_chain_of_the_same_key_explains_nothing(path):
+    """A restored backup with keys has the same key, and other lines with the same numbers."""
+    (other := path.parent / "other").mkdir()
+    for name in ("signing-key.pem", "signing-key.pub"):
+        (other / name).write_bytes((path.parent / name).read_bytes())
+    with Spool(other / "spool.db", sync_seconds=None, signer=Signer.in_directory(other)) as spool:
+        for number in range(18):
+            spool.close_exchange(chains.exchange(f"other-{number}"))
+        submit(other / "spool.db", Command(Action.DELETE, ((12, 17),), "eve: test"))
+        spool.run_commands()
+    with closing(connect_read_only(other / "spool.db")) as db:
+        stones = db.execute("SELECT key, value FROM meta WHERE key GLOB 'deleted_*'").fetchall()
+    assert len(stones) == 1
+    with closing(sqlite3.connect(path)) as db:
+        db.executemany("INSERT INTO meta VALUES (?, ?)", stones)
+        db.execute("DELETE FROM records WHERE seq BETWEEN 12 AND 17")
+        db.commit()
+    (report,) = audit("--store", "none")
+    assert codes([report]) == [{("missing", 12)}]
 
 
 def test_forged_tombstone_at_the_destination_explains_nothing(path, loki):
@@ -382,3 +405,29 @@ def test_command_file_cannot_delete_the_proofs(path, monkeypatch):
     with SpoolReader(path) as reader:
         stored = {row.event_name for row in reader.query(Filters())}
     assert stored == {"openclaw.egress.checkpoint", "openclaw.egress.spool"}
+
+
+def test_command_file_with_repeated_lines_changes_nothing(path, monkeypatch):
+    for number, runs in enumerate((((3, 4), (3, 4)), ((3, 4), (1, 2)), ((9, 5),))):
+        submit(path, Command(Action.DELETE, runs, "eve: test", f"{number}-wrong"))
+    with proxy(path, monkeypatch) as spool:
+        spool.run_commands()
+    with SpoolReader(path) as reader:
+        assert reader.head()[0] == 18 and reader.tombstones() == []
+
+
+@pytest.mark.parametrize("value", ["{", "[]", "{}", json.dumps(dict.fromkeys(STONE_FIELDS))])
+def test_damaged_tombstone_ends_the_audit_with_a_remedy(path, value):
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("INSERT INTO meta VALUES ('deleted_18', ?)", (value,))
+        db.commit()
+    for words in (("audit", "--store", "none"), ("show", "absent")):
+        result = egress(*words)
+        assert isinstance(result.exception, SpoolError) and "deleted_18" in str(result.exception), result.output
+
+
+def test_audit_says_that_it_did_not_check_the_signature_of_a_deletion(path, monkeypatch):
+    with proxy(path, monkeypatch):
+        deleted(*WIDE, "--yes")
+    (path.parent / "signing-key.pub").unlink()
+    assert "signatures of the deletions were not checked" in egress("audit", "--store", "none").stdout

@@ -133,8 +133,12 @@ SignatureCheck = Callable[[str, bytes], bool]
 class Deletions:
     """The lines that operators deleted, as tombstones name them. With a check of signatures, each must be signed."""
 
-    def __init__(self, is_signed: SignatureCheck | None) -> None:
+    def __init__(
+        self, is_signed: SignatureCheck | None, digest_of: Callable[[int], bytes | None] | None = None
+    ) -> None:
+        """Create it empty. ``digest_of`` returns the hash of a line from the ledger, if there is a ledger."""
         self._is_signed = is_signed
+        self._digest_of = digest_of
         self._runs: set[tuple[int, int]] = set()
         self._ordered: list[tuple[int, int]] = []
 
@@ -146,19 +150,29 @@ class Deletions:
             isinstance(signature, str) and self._is_signed(signature, deletion_text(lines, digest))
         ):
             return False
-        runs = [_RUN.fullmatch(run) for run in lines.split(",")]
-        self._runs |= {(int(run[1]), int(run[2] or run[1])) for run in runs if run}
+        runs = [(int(run[1]), int(run[2] or run[1])) for run in map(_RUN.fullmatch, lines.split(",")) if run]
+        if len(runs) != lines.count(",") + 1 or not self._is_of_chain(runs[-1][1], digest):
+            return False
+        self._runs.update(runs)
         self._ordered = []
-        return all(runs)
+        return True
+
+    def _is_of_chain(self, seq: int, digest: str) -> bool:
+        """Return whether the ledger has this hash. One key can sign for several chains, such as restored ones."""
+        if self._digest_of is None:
+            return True
+        known = self._digest_of(seq) if seq < _HIGHEST else None
+        return known is not None and known.hex() == digest
 
     def take(self, sealed: dict[str, Any]) -> Iterator[Finding]:
-        """Take a line of the chain, and yield a finding for a tombstone without a valid signature."""
+        """Take a line of the chain, and yield a finding for an invalid tombstone."""
         if sealed.get(semconv.OUTCOME) != "deleted" or semconv.SPOOL_DELETED not in sealed:
             return
         names = (semconv.SPOOL_DELETED, semconv.SPOOL_LAST_HASH, semconv.SPOOL_SIGNATURE)
         if not self.add(*(sealed.get(name) for name in names)):
             own = sealed["seq"]
-            yield Finding(FindingCode.SIGNATURE, own, own, "the signature of this deletion is not valid for the key")
+            detail = "this deletion is not signed with the key, or names another hash for its last line"
+            yield Finding(FindingCode.SIGNATURE, own, own, detail)
 
     def __contains__(self, seq: int) -> bool:
         """Return whether a tombstone names a line."""

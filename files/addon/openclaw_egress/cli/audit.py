@@ -177,7 +177,7 @@ def _reports(
     with SpoolReader(settings.spool_path) as reader:
         signed = _check_of(_keys_of(settings, reader) if keys is None else keys)
         ledger = _ledger_of(reader, since_ns, until_ns)
-        deletions = Deletions(signed)
+        deletions = Deletions(signed, reader.digest)
         for stone in reader.tombstones():
             deletions.add(stone.lines, stone.digest, stone.signature)
         own = against_ledger(
@@ -265,6 +265,8 @@ def _print(report: Report) -> None:
         typer.echo(f"  {signed}")
     for seq in report.restored:
         typer.echo(f"  restored from a backup after line {seq} (`egress records --event spool` shows who and why)")
+    if report.signed_seq is None and "deleted" in report.explained:
+        typer.echo("  the signatures of the deletions were not checked: no public key is known (--key)")
     if report.left:
         typer.echo(f"  {report.left} lines that an operator deleted from the spool are still at the destination")
     for finding in report.findings[:MAX_SHOWN]:

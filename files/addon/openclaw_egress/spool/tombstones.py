@@ -8,6 +8,7 @@ like a checkpoint. ``meta`` keeps it too (``deleted_SEQ``), so that retention ca
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ from openclaw_egress.signatures import Signer, deletion_text
 from openclaw_egress.spool.ledger import Ledger
 from openclaw_egress.spool.retention import Retention
 from openclaw_egress.spool.rows import compact, ranges
+from openclaw_egress.spool.schema import SpoolError
 from openclaw_egress.spool.storage import Storage
 
 DELETED = "deleted_"
@@ -65,6 +67,19 @@ def delete_records(
 
 
 def tombstones(db: sqlite3.Connection) -> Iterator[Tombstone]:
-    """Yield the tombstones of a spool, in order."""
-    rows = db.execute("SELECT value FROM meta WHERE key GLOB ?", (DELETED + "*",)).fetchall()
-    yield from sorted((Tombstone(**json.loads(value)) for (value,) in rows), key=lambda stone: stone.seq)
+    """Yield the tombstones of a spool, in order.
+
+    Raises:
+        SpoolError: a tombstone is damaged.
+    """
+    rows = db.execute("SELECT key, value FROM meta WHERE key GLOB ?", (DELETED + "*",)).fetchall()
+    yield from sorted((_parsed(key, value) for key, value in rows), key=lambda stone: stone.seq)
+
+
+def _parsed(key: str, value: str) -> Tombstone:
+    with contextlib.suppress(ValueError, TypeError, RecursionError):
+        stone = Tombstone(**json.loads(value))
+        texts = (stone.lines, stone.digest, stone.why)
+        if isinstance(stone.seq, int) and isinstance(stone.time_ns, int) and all(isinstance(one, str) for one in texts):
+            return stone
+    raise SpoolError(f"the tombstone {key} in the table meta is damaged; restore a backup (`egress restore`)")
