@@ -141,6 +141,25 @@ def test_backup_replaces_no_file_and_follows_no_link(path, tmp_path):
         assert "exists already" in refused("backup", target)
     assert victim.read_text() == "precious" and not (tmp_path / "elsewhere").exists()
     assert "No such file" in refused("backup", tmp_path / "absent" / "file")
+    assert "standard output" in refused("backup", "-")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="changes owners")
+def test_lock_file_of_a_command_of_root_belongs_to_the_owner_of_the_directory(path):
+    Path(f"{path}.lock").unlink()
+    os.chown(path.parent, 1234, 1235)
+    done("usage", "--rebuild")
+    owner = Path(f"{path}.lock").stat()
+    assert (owner.st_uid, owner.st_gid) == (1234, 1235)
+
+
+def test_lock_file_is_not_a_link(path, tmp_path):
+    (victim := tmp_path / "victim").write_text("precious")
+    lock = Path(f"{path}.lock")
+    lock.unlink()
+    lock.symlink_to(victim)
+    assert "cannot be written" in refused("usage", "--rebuild")
+    assert victim.read_text() == "precious"
 
 
 def test_backup_while_the_proxy_writes_has_a_whole_chain(path, tmp_path, monkeypatch):

@@ -88,6 +88,8 @@ def back_up(settings: Settings, target: Path, *, keys: bool) -> Made:
     Raises:
         SpoolError: the spool or a key cannot be read, or the file exists or cannot be written.
     """
+    if str(target) == "-":  # For `restore`, this name is standard input.
+        raise SpoolError("-: a backup cannot be written to standard output: name a new file")
     if os.path.lexists(target):
         raise SpoolError(f"{target} exists already: name another file")
     with SpoolReader(settings.spool_path):  # Refuse a file that is not a spool, with a remedy.
@@ -194,7 +196,6 @@ def restore(settings: Settings, file: Path, why: str, *, replace: bool) -> Resto
     path = settings.spool_path
     lock = lock_exclusively(path)
     try:
-        _own(Path(f"{path}.lock"), path.parent)
         previous = _previous(path, replace=replace)
         copy = path.with_name(f"{path.name}.restoring")
         try:

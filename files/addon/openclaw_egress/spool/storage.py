@@ -204,7 +204,12 @@ def lock_exclusively(path: Path) -> int:
     lock = Path(f"{path}.lock")
     try:
         lock.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        # Follow no link: root must not write into, or give away, a file that the proxy's user chose.
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        if os.geteuid() == 0 and os.fstat(descriptor).st_nlink == 1:
+            directory = lock.parent.stat()  # This user, the proxy's, must be able to open it.
+            with contextlib.suppress(PermissionError):  # A container without CAP_CHOWN.
+                os.fchown(descriptor, directory.st_uid, directory.st_gid)
     except OSError as error:
         raise SpoolError(
             f"spool {path}: {lock} cannot be written: {error.strerror}; the proxy's user (uid {os.getuid()}) needs to "
