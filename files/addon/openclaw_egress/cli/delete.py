@@ -69,6 +69,8 @@ def delete(
     proxy itself stay. The destination keeps its copies: the command prints the request that deletes them in Loki. Exit
     codes: 0 deleted, kept until the proxy starts, or shown; 1 no record matches; 2 invalid input, nothing changed.
     """
+    if not why.strip():
+        _bad("--why is empty: name the reason of the deletion")
     settings = Settings.load()
     with SpoolReader(settings.spool_path) as reader:
         if session is not None:

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,9 @@ class Command:
         try:
             found = json.loads(text)
             ranges = tuple((int(first), int(last)) for first, last in found["ranges"])
+            numbers = [number for run in ranges for number in run]
+            if numbers != sorted(numbers) or any(left[1] >= right[0] for left, right in pairwise(ranges)):
+                raise ValueError("the runs of lines do not increase")
             return cls(Action(found["action"]), ranges, str(found["why"]), command_id)
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(f"not a command: {type(error).__name__}: {error}") from None
