@@ -11,7 +11,7 @@ import subprocess
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from openclaw_egress.policy.mask_patterns import MaskPattern, mask_pattern
@@ -174,6 +174,17 @@ PIECE = st.sampled_from(
 )
 
 
+HEADER = b"-----BEGIN RSA PRIVATE KEY-----"
+LINEAR = b"lin_api_" + b"aB3d" * 10
+LONG = b"x" * (LONG_TOKEN - 40)
+
+
+@example([LINEAR, HEADER, LONG, LONG], [1], False)
+@example([LONG, b"x" * 30, private_pem(4, lines=3).encode()], [LONG_TOKEN - 5], False)
+@example([LONG, b"x" * 60, private_pem(4, lines=3).encode()], [7], False)
+@example([LONG, b"x" * 60, b"acme_" + b"0a" * 16], [11], True)
+@example([HEADER, LINEAR, b"-", b"a" * 30, HEADER, b" badge AB 1"], [3, 44], False)
+@example([b"badge AB 123456", b"xai-" + b"aB3d" * 20], [36], True)
 @given(st.lists(PIECE, max_size=12), st.lists(st.integers(1, 4000), min_size=1, max_size=4), st.booleans())
 def test_result_does_not_depend_on_where_pieces_end(parts: list[bytes], sizes: list[int], own: bool) -> None:
     data = b"".join(parts)

@@ -25,10 +25,12 @@ from openclaw_egress.policy.mask_patterns import SHORTEST, MaskPattern
 
 FINGERPRINT_DIGITS = 12
 LONG_TOKEN = 8 * 1024
-MAX_HELD = 16 * 1024
-"""Longest secret in bytes; nothing longer is held back."""
 MAX_PEM = 16 * 1024
 """Longest PEM private key in bytes. A key of RSA with 16,384 bits has 12,700."""
+MAX_TOKEN = 16 * 1024
+"""Bytes of a token after which a secret in it ends."""
+MAX_HELD = LONG_TOKEN + MAX_PEM
+"""Most bytes that are held back after a piece, besides the piece: a token, and a PEM private key after it."""
 
 
 class Rule(NamedTuple):
@@ -230,25 +232,33 @@ class Masker:
     def _settle(self, data: bytes, *, final: bool) -> bytes:
         text = b"".join((self._before, self._held, data))
         start = low = len(self._before)
-        if self._inside_long:
-            low = len(text) - len(text[start:].lstrip(_TOKEN))
-            self._inside_long = low == len(text)
         end = len(text)
-        cut = end if final else max(len((text[: -self._reach] if self._reach else text).rstrip(_TOKEN)), low)
+        # The end of the text can be the beginning of a PEM key, which ends a token.
+        margin = max(self._reach, _length_of_begin(text))
+        if self._inside_long:
+            low = _token_end(text, start)
+            begin = text.find(_BEGIN, start, low + 1)
+            low = low if begin < 0 else begin
+        cut = end
+        if not final:
+            tokens = text[: -self._reach] if self._reach else text
+            cut = max(min(max(len(tokens.rstrip(_TOKEN)), low), end - (margin if low == end else self._reach)), start)
         spans, cut = _pem_spans(text, low, cut, final=final)
         own = [span for pattern in self._own for span in _own_spans(text, start, pattern)]
         if not final:
             # Do not end inside of a match: decide on it when the bytes after it are known.
             torn = [span.start for span in own if span.start < cut < span.end]
             if torn:
-                cut = max(len(text[: min(torn)].rstrip(_TOKEN)), start)
-        long = not final and end - cut - self._reach > LONG_TOKEN and _token_end(text, cut) >= end - self._reach
+                first = min(torn)
+                cut = first if first < low else max(len(text[:first].rstrip(_TOKEN)), low)
+        self._inside_long = self._inside_long and (low == end or cut < low)
+        long = not final and end - cut - margin > LONG_TOKEN and _token_end(text, cut) >= end - self._reach
         spans += _token_spans(text, low, cut, spans)
         if long:
             of_token = _in_token(text, cut, end)
-            if not of_token or of_token[-1].end < end or end - cut >= MAX_HELD:
+            if not of_token or of_token[-1].end < end or end - cut >= MAX_TOKEN:
                 spans += of_token
-                cut = max([end - self._reach, *(span.end for span in of_token)])
+                cut = max([end - margin, *(span.end for span in of_token)])
                 self._inside_long = True
         spans += [span for span in own if span.start < cut]
         cut = max([cut, *(span.end for span in spans)])
@@ -300,6 +310,11 @@ def mask_json(value: Any, own: Sequence[MaskPattern] = ()) -> tuple[Any, int]:
     return value, 0
 
 
+def _length_of_begin(text: bytes) -> int:
+    """Return how many bytes at the end of a text can be the beginning of `_BEGIN`."""
+    return next((size for size in range(len(_BEGIN) - 1, 0, -1) if text.endswith(_BEGIN[:size])), 0)
+
+
 def _token_end(text: bytes, start: int) -> int:
     """Return the end of the token that begins at a position."""
     return len(text) - len(text[start:].lstrip(_TOKEN))
@@ -324,7 +339,7 @@ def _pem_spans(text: bytes, low: int, cut: int, *, final: bool) -> tuple[list[_S
         secret = _PEM_SPACE.sub(b"", rest["body"]) if rest is not None else b""
         if len(secret) >= _PEM_SHORTEST:
             spans.append(_Span(at, ends, "private-pem", fingerprint(secret)))
-        low = ends
+            low = ends
         at = text.find(_BEGIN, max(ends, at + 1))
     return spans, max(cut, *(span.end for span in spans)) if spans else cut
 
@@ -359,9 +374,12 @@ def _in_token(text: bytes, start: int, end: int) -> list[_Span]:
     """Return the secrets in one token."""
     spans: list[_Span] = []
     limit = start + _HEAD if end - start > LONG_TOKEN else end
-    end = min(end, start + MAX_HELD)
+    end = min(end, start + MAX_TOKEN)
     words = text[start:limit].translate(_WORD_MAP)
     at = start + _escape_length(text, start)
+    if text[max(start - 1, 0) : start].isalnum():
+        # The byte before is the end of another secret, so nothing begins here.
+        at = start + words.find(b" ") + 1 if b" " in words else limit
     while at < limit:
         span = _key_at(text, at, end)
         if span is not None:
