@@ -43,9 +43,9 @@ class NewRule:
 
 @dataclass(frozen=True, slots=True)
 class Remedy:
-    """A proposal to the operator: the rules that would allow the destination, each with the list to add it to.
+    """A proposal to the operator: rules that would allow the destination, each with the policy list to add it to.
 
-    ``advice`` is a warning about these rules or, without rules, what else the operator can do.
+    ``advice`` is a warning about these rules. If there are none, it says what else the operator can do.
     """
 
     rules: Sequence[tuple[str, NewRule]] = ()
@@ -129,7 +129,7 @@ _EMBEDDING = [
 
 
 def never_opened(host: str, address: Address | None = None) -> str | None:
-    """Return the reason why no rule may allow a canonical host or its address; None if a rule may.
+    """Return why no rule may allow this canonical host or its address; None if a rule may.
 
     Metadata services issue credentials; loopback and link-local addresses lead to the proxy's host.
     """
@@ -146,7 +146,7 @@ def never_opened(host: str, address: Address | None = None) -> str | None:
 
 
 def _meanings(address: Address) -> Iterator[Address]:
-    """Yield an address, and the IPv4 addresses that are embedded in it, if any."""
+    """Yield the address, then any IPv4 addresses embedded in it."""
     yield address
     if isinstance(address, ipaddress.IPv6Address):
         number = int(address)
@@ -194,7 +194,7 @@ def _exception(group: DenialGroup, destination: Destination) -> Remedy:
         (under, NewRule(cidr=str(ipaddress.ip_network(address)), ports=(destination.port,))) for address in addresses
     ]
     if destination.address is not None:
-        # A name needs only the exception; a literal also needs a rule that names it.
+        # A hostname needs only the address exception. An IP literal also needs a rule in `allow` that names it.
         rules.insert(0, _allow(group.class_name, destination))
     return Remedy(rules, "an exception to the address guard")
 
@@ -212,5 +212,5 @@ _PLAIN = re.compile(r"[a-z_][a-z0-9_-]*(\.[a-z0-9_-]+)+|[0-9]+(\.[0-9]+){3}(/[0-
 
 
 def _scalar(text: str) -> str:
-    """Return a text as YAML, quoted unless YAML reads the plain text as the same string."""
+    """Return a string as a YAML scalar. Quote it unless YAML reads the unquoted text as the same string."""
     return text if _PLAIN.fullmatch(text) else json.dumps(text)

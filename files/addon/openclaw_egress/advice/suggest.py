@@ -1,4 +1,4 @@
-"""Suggestion of the smallest set of rules for a class in `report`, from its recorded traffic. Pure functions."""
+"""The smallest set of rules for a class with action `report`, computed from its recorded traffic. Pure functions."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from openclaw_egress.policy.rules import Rules
 from openclaw_egress.recording.denials import ANY, Denial
 
 MANY_NAMES = 20
-"""Number of names below one parent above which a note proposes a wildcard."""
+"""If more requested names than this have the same parent domain, a note proposes a wildcard."""
 
 
 class SuggestionError(EgressError):
-    """The rules cannot be written into the policy's text; the message gives the reason and the rules."""
+    """The rules cannot be added to the policy's text. The message gives the reason and the rules."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Suggestion:
     """The smallest set of rules for a class.
 
     Attributes:
-        rules: one for each host, in order, with the requested ports.
+        rules: one rule for each host, with the requested ports.
         requests: the requests that these rules allow.
         left_out: destinations that no rule of ``allow`` can or should allow, each with the reason.
         notes: hints for the operator.
@@ -56,12 +56,12 @@ class Suggestion:
 
 
 def suggest(policy: Policy, class_name: str, denials: Iterable[Denial]) -> Suggestion:
-    """Return the rules that a class lacks for its recorded traffic.
+    """Return the rules that a class still needs, so that `enforce` would allow its recorded traffic.
 
     Args:
         policy: the current policy; ``class_name`` is one of its classes.
         class_name: the class.
-        denials: the denials of the class; only reported ones, whose traffic passed, are used.
+        denials: the denials of the class. Only reported ones are used, because the proxy let their traffic pass.
     """
     seen = _Seen.of(class_name, denials)
     enforced = enforcing(policy, class_name)
@@ -98,7 +98,7 @@ def suggested_text(
         file: its name in messages.
         llm_hosts: as for `policy.read_policy`.
         class_name: the class that gets the rules.
-        suggestion: with at least one rule.
+        suggestion: the rules to add, at least one.
 
     Raises:
         SuggestionError: the rules cannot be added without changing anything else.
@@ -125,7 +125,7 @@ def suggested_text(
 
 
 def unified_diff(before: bytes, after: bytes, name: str) -> str:
-    """Return a diff that ``patch`` accepts, even if the last line has no line end."""
+    """Return a diff that ``patch`` accepts, even if the file has no trailing newline."""
     old, new = (_lines(data.decode()) for data in (before, after))
     return "".join(
         line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n"
@@ -134,7 +134,7 @@ def unified_diff(before: bytes, after: bytes, name: str) -> str:
 
 
 def _lines(text: str) -> list[str]:
-    """Return lines with their LF. ``patch`` knows no other line end, but `str.splitlines` does."""
+    """Split the text after each LF only, like ``patch``. `str.splitlines` would also split at other characters."""
     return re.findall(r"[^\n]*\n|[^\n]+", text)
 
 
@@ -143,10 +143,10 @@ def _lines(text: str) -> list[str]:
 
 @dataclass(slots=True)
 class _Seen:
-    """The recorded denials of a class, without repetitions.
+    """The recorded denials of a class, without duplicates.
 
-    ``guarded`` are destinations that the address guard refused; ``not_tls`` are those to which a client sent bytes
-    other than TLS after CONNECT. Both are pairs of host and port. ``unknown`` counts reports without a destination.
+    ``guarded`` and ``not_tls`` contain pairs of host and port: destinations that the address guard refused, and those
+    to which a client sent something other than TLS after CONNECT. ``unknown`` counts reports without a destination.
     """
 
     requests: dict[Request, None] = field(default_factory=dict)
@@ -223,7 +223,7 @@ def _why_not_allowable(
 def _wildcards(hosts: Sequence[str]) -> Iterator[str]:
     """Yield a note for each domain with many requested names.
 
-    If nested domains have the same names, use the innermost.
+    If nested domains cover the same requested names, propose only the innermost domain.
     """
     below = Counter(parent for host in hosts for parent in parents(host) if parent.count(".") > 1)
     for parent, count in sorted(below.items()):

@@ -1,7 +1,8 @@
-"""Editor of a policy's text that adds rules and changes nothing else: comments, line ends and order stay.
+"""Editor that adds rules to a policy's text and keeps everything else, such as comments, line endings and order.
 
-The editor reads YAML only to find positions. An alias has the position of its anchor, so an edit of a shared list
-changes every class that shares it. Before the caller uses the result, it must load it as a policy and compare both.
+The editor parses the YAML only to find positions. An alias has the position of its anchor, so a rule added to a
+shared list changes every class that uses the list. Before using the result, the caller must load it as a policy
+and compare it with the original.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def with_rules(text: str, class_name: str, rules: Sequence[str]) -> str:
     """Return a policy's text with rules appended to a class's ``allow``, which is created if absent.
 
     Args:
-        text: a valid policy without byte order mark.
+        text: a valid policy without a byte order mark.
         class_name: one of its classes.
         rules: each in YAML's flow style, such as ``{host: packages.example.com, ports: [443]}``.
 
@@ -62,7 +63,7 @@ def _entry(node: Node | None, name: str) -> Node | None:
 
 
 def _end(node: Node) -> int:
-    """Return the end of a value. Do not use a block's end mark, which comes after later comments and empty lines."""
+    """Return the end of a value. Do not use a block's end mark: it comes after trailing comments and empty lines."""
     if isinstance(node, CollectionNode) and not node.flow_style and node.value:
         last = node.value[-1]
         return _end(last[1] if isinstance(last, tuple) else last)
@@ -111,7 +112,7 @@ def _on_lines(text: str, at: int, end: int, indent: str, rules: Sequence[str]) -
 
 
 def _after_line(text: str, at: int, lines: Sequence[str]) -> str:
-    """Insert lines below the line that contains ``at``; a comment at its end stays."""
+    """Insert lines below the line that contains ``at``, after any comment at its end."""
     end = _line_end(text, at)
     return text[:end] + "".join(_newline(text) + line for line in lines) + text[end:]
 
@@ -121,7 +122,7 @@ def _line_start(text: str, at: int) -> int:
 
 
 def _line_end(text: str, at: int) -> int:
-    """Return the position of the line end, LF or CRLF."""
+    """Return the position of the line ending, LF or CRLF."""
     end = text.find("\n", at)
     if end < 0:
         return len(text)

@@ -40,7 +40,7 @@ class CAReloader:
     def __init__(self, settings: Settings, served: ServedCA, spool: Spool, clock: certificates.Clock) -> None:
         self.served = served
         self.owned = settings.ca_dir is None
-        """Whether this proxy created the CA. A CA in a directory that the settings name is renewed by its creator."""
+        """Whether this proxy created the CA. If the settings name a CA directory, the creator of that CA renews it."""
         self.renewal_problem: str | None = None
         self._root_dir = settings.state_dir / "root"
         self._spool = spool
@@ -55,7 +55,7 @@ class CAReloader:
             self._next_renewal = time.monotonic() + RENEWAL_SECONDS
 
     def create(self, inspect: Sequence[str]) -> bool:
-        """Create an issuing CA if the current one does not cover these hosts; return whether one was created."""
+        """Create an issuing CA if the current one does not cover these hosts. Return whether one was created."""
         try:
             made = certificates.create(self.served.directory, self._root_dir, inspect, clock=self._clock)
         except certificates.CAError as error:
@@ -68,7 +68,7 @@ class CAReloader:
     def reload(self, check: Callable[[certificates.CAInfo], None]) -> bool:
         """Serve a changed CA from the next handshake on. If it is invalid, keep the previous one.
 
-        ``check`` raises CAError for a CA that does not suit the policy. Return whether there is a new valid CA.
+        ``check`` raises CAError for a CA that does not cover the policy. Return whether a new valid CA is served.
         """
         good = self.served.look(lambda info: self._accept(info, check))
         if good is None:

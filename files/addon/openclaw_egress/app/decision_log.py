@@ -1,4 +1,4 @@
-"""The log of access control's decisions: it counts all of them in metrics, and records denials and tunnels."""
+"""The log of access control decisions. It counts all decisions in metrics, and records denials and tunnels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from openclaw_egress.spool.writer import Spool, SpoolError
 log = logging.getLogger("openclaw_egress")
 
 SEVERAL_CLIENTS = "several"
-"""Value of the client in a summary record that counts denials of several clients."""
+"""The client in a summary record that covers denials of several clients."""
 
 
 class DecisionLog:
@@ -46,7 +46,7 @@ class DecisionLog:
         enforced: bool,
         status: int | None = None,
     ) -> None:
-        """Count each denial, and record denials up to a rate: a client in a loop must not fill the spool."""
+        """Count every denial, but limit the rate of records, so that a client in a retry loop cannot fill the spool."""
         self._metrics.denied.labels(class_name, decision.rule, decision.code, str(enforced).lower()).inc()
         host, port, address = destination.host.strip("[]"), destination.port, decision.evidence.address
         why = decision.reason if destination == UNREADABLE else ""
@@ -73,7 +73,7 @@ class DecisionLog:
         )
 
     def tunnel_ended(self, tunnel: Tunnel) -> None:
-        """Record the metadata of a tunnel, whose content the proxy does not read."""
+        """Record the metadata of a tunnel. The proxy does not read its content."""
         now = time.time_ns()
         attributes: dict[str, str | int | float | bool | list[str]] = {
             semconv.HTTP_REQUEST_METHOD: "CONNECT",
@@ -102,7 +102,7 @@ class DecisionLog:
             log.error("a tunnel could not be recorded: %s", error)
 
     def summarise_denials(self, *, everything: bool = False) -> None:
-        """Write a summary record for each ended window of denials; for every window when the proxy stops."""
+        """Write a summary record for each window of denials that has ended; for every window when the proxy stops."""
         with self._denials_lock:
             counts = self._denials.due(time.monotonic(), everything=everything)
             due = [(key, count, self._denied_clients.pop(key, "")) for key, count in counts]

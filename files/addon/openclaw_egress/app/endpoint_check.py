@@ -1,4 +1,4 @@
-"""The check whether records would cross a public network unencrypted."""
+"""A check for an endpoint that receives records unencrypted over a public network."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 
 def plain_export_warning(endpoint: str, look_up: Callable[..., list[Any]] = socket.getaddrinfo) -> str | None:
-    """Return a warning if records, which contain prompts, would cross a public network unencrypted, or None."""
+    """Return a warning if records, which contain prompts, would cross a public network unencrypted; else None."""
     parts = urlsplit(endpoint)
     if parts.scheme != "http" or not parts.hostname:
         return None

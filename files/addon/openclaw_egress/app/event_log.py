@@ -1,4 +1,4 @@
-"""Records of events of the proxy itself: policies and CAs that it loaded or refused."""
+"""Records of the proxy's own events, such as a policy or a CA that it loaded or refused."""
 
 from __future__ import annotations
 

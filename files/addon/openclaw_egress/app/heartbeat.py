@@ -1,4 +1,4 @@
-"""The heartbeat: tasks that run in the event loop each second, and the sign that the loop is alive."""
+"""The heartbeat: tasks that run in the event loop every second and so show that the loop is alive."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ log = logging.getLogger("openclaw_egress")
 
 
 class Heartbeat:
-    """The task that shows that the event loop is alive, and serves the newest CA."""
+    """The task that shows that the event loop is alive and that serves the newest CA."""
 
     def __init__(self, spool: Spool, served_ca: ServedCA, memory: Accounts) -> None:
         self._spool = spool
@@ -38,7 +38,7 @@ class Heartbeat:
             await asyncio.sleep(1)
 
     def _run_tasks(self) -> None:
-        """Run the tasks of one heartbeat. A failure is logged and reported by `ready`; the heartbeat continues."""
+        """Run the tasks of one heartbeat. If one fails, log it, let `ready` report it, and continue."""
         failed = ""
         for task in (self._served_ca.serve, self._memory.settle_all):
             try:

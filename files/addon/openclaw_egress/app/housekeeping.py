@@ -15,7 +15,7 @@ from openclaw_egress.spool.writer import Spool, SpoolError
 log = logging.getLogger("openclaw_egress")
 
 CHECKPOINT_SECONDS = 300.0
-"""Interval between checkpoints. The records, the log and the metrics get number and hash of the newest line."""
+"""Interval between checkpoints. A checkpoint writes number and hash of the newest line to records, log and metrics."""
 
 
 class Housekeeping:
@@ -88,7 +88,7 @@ class Housekeeping:
         self._ca.renew(self._policies.current.inspect)
 
     def _expire(self) -> None:
-        """Delete a slice of the lines that are too old, one slice a second, so that traffic is hardly delayed."""
+        """Delete one batch of expired lines. One batch per second keeps the delay of traffic small."""
         self._spool.expire()
 
     def _write_checkpoint(self) -> None:
@@ -99,7 +99,7 @@ class Housekeeping:
         log.info("checkpoint: %d lines, the last one sha256:%s", seq, digest)
 
     def _log_full(self) -> None:
-        """Log once when a full spool starts to refuse exchanges, and once when it stops (EGRESS_SPOOL_FULL=block)."""
+        """With EGRESS_SPOOL_FULL=block, log once when a full spool starts to refuse exchanges, and when it stops."""
         full = self._spool.full
         if full != self._was_full:
             self._was_full = full

@@ -1,7 +1,7 @@
 """The proxy of ``egress run``: mitmproxy's ``Master`` with only the add-ons that it needs.
 
-A stock mitmdump offers every event to some 35 add-ons, which took most of the processor time. This launcher does not
-even import the other add-ons: Flask, LDAP and more would cost memory and start-up time, and add attack surface.
+A stock mitmdump sends every event to about 35 add-ons, which took most of the CPU time. This launcher does not even
+import the others: their dependencies, such as Flask and LDAP, cost memory and start-up time, and add attack surface.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ log = logging.getLogger("openclaw_egress")
 
 
 def _addon(name: str) -> ModuleType:
-    """Import one add-on of mitmproxy without its package, which would import all of them."""
+    """Import one mitmproxy add-on without running the ``__init__`` of their package, which imports all add-ons."""
     package = "mitmproxy.addons"
     if package not in sys.modules:
         folder = ModuleType(package)
@@ -51,7 +51,8 @@ def serve(service: Service) -> None:
     log_scrubber.guard_mitmproxy_logs()
     for name in ("mitmproxy", "asyncio", "hpack"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # A connection uses two descriptors; the common soft limit, 1024, is below the sum of the classes' limits.
+    # Raise the limit of open files. A proxied connection uses two, so the usual soft limit of 1024 is too low for the
+    # connection limits of all classes together.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -59,10 +60,10 @@ def serve(service: Service) -> None:
 
 
 class _Addons(addonmanager.AddonManager):
-    """mitmproxy's manager, which offers an event only to the add-ons that have a hook for it.
+    """mitmproxy's add-on manager, changed to call only the add-ons that have a hook for the event.
 
-    mitmproxy's own manager calls every add-on for every event, and most calls find no hook. These calls took a tenth of
-    the time of an exchange.
+    The original manager calls every add-on for every event, although most have no hook for it. These calls took a tenth
+    of the time of an exchange.
     """
 
     def __init__(self, master: Any) -> None:
@@ -71,8 +72,8 @@ class _Addons(addonmanager.AddonManager):
         self._seen: tuple[int, int] = (0, 0)
 
     async def trigger_event(self, event: hooks.Hook) -> None:
-        """Extend the original: call only the add-ons that have this hook."""
-        # mitmproxy can change or replace its list of add-ons, `chain`. After a change, look for their hooks again.
+        """Call only the add-ons that have this hook."""
+        # mitmproxy can modify or replace `chain`, its list of add-ons. After a change, look up their hooks again.
         if (seen := (id(self.chain), len(self.chain))) != self._seen:
             self._hooked, self._seen = {}, seen
         hooked = self._hooked.get(event.name)
@@ -157,8 +158,8 @@ async def _serve(service: Service) -> None:
     async def listen(ports: Mapping[int, str]) -> None:
         before = list(master.options.mode)
         try:
-            # mitmproxy opens and closes only the listeners that differ; the others keep their connections. It does so
-            # in a task that reports no result, so wait for its end and check the listeners.
+            # mitmproxy opens and closes only the listeners that differ; the others keep their connections. It does this
+            # in a task that reports no result, so wait until the task ends and then check the listeners.
             master.options.update(mode=_modes(service, ports))  # type: ignore[no-untyped-call]
             await server.setup_servers()
             if (problem := _closed_listener(service, server, ports)) is not None:
@@ -173,7 +174,7 @@ async def _serve(service: Service) -> None:
     try:
         await master.run()
     except SystemExit:
-        # mitmproxy raises SystemExit, before it calls `running`, if a listener does not open.
+        # If a listener does not open, mitmproxy raises SystemExit before it calls `running`.
         started.running()
         if started.problem is None:
             raise

@@ -67,7 +67,7 @@ def check_ports(settings: Settings, policy: Policy) -> None:
 
 
 def check_listeners(host: str, classes: Iterable[tuple[str, int]]) -> None:
-    """Bind and release each listener, so that a port in use stops the start before anything else begins.
+    """Bind and release each listener, so that a port in use fails the start before any other part runs.
 
     Raises:
         ListenError: a listener cannot open; the message names the first one.

@@ -1,4 +1,4 @@
-"""Refusals for lack of memory: the class to charge for a connection, and the record of a refused exchange."""
+"""Refusals for lack of memory: the lookup of the class to charge, and the records of refused exchanges."""
 
 from __future__ import annotations
 

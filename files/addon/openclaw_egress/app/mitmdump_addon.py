@@ -45,7 +45,8 @@ class StockAddon:
         try:
             self._service = Service(Settings.load(), self._clock)
         except EgressError as error:
-            # mitmdump exits when an error is logged during start-up; an exception would add a traceback.
+            # Log the error instead of raising it: mitmdump exits after an error in the log during start-up, and an
+            # exception would add a traceback.
             log.error("%s", error)
             raise SystemExit(1) from None
         self.addons = [self._service.access_control, self._service.recorder, self._service.served_ca]
@@ -87,7 +88,7 @@ class StockAddon:
         """Install the enforcement and start the service, once mitmdump has its event loop."""
         if self._service is None:
             return
-        # mitmdump opened its listeners before this add-on changed their addresses: reopen the changed ones.
+        # mitmdump opened its listeners before this add-on changed their addresses, so reopen the changed ones.
         if not await ctx.master.addons.get("proxyserver").setup_servers():  # type: ignore[no-untyped-call]
             ctx.master.shutdown()  # type: ignore[no-untyped-call]
             return
@@ -109,7 +110,7 @@ class StockAddon:
 
 
 def _with_host(text: str, host: str) -> str:
-    """Return mitmdump's mode with a listen address added: without one, mitmdump listens on every address."""
+    """Return mitmdump's mode with a listen address added. Without an address, mitmdump listens on all of them."""
     mode = mode_specs.ProxyMode.parse(text)
     port = mode.listen_port(ctx.options.listen_port)
     if mode.custom_listen_host or port is None:

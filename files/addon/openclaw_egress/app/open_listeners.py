@@ -1,4 +1,4 @@
-"""The listeners that are open while the proxy runs: a new policy can add and remove listeners."""
+"""The open listeners of the running proxy. A new policy can add and remove listeners."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class OpenListeners:
         self._settings = settings
         self._stopping = stopping
         self._dropped: Mapping[int, str] = {}
-        """Names of classes by port: listeners that the policy in force no longer has, but that may still be open."""
+        """Class names by port, for listeners that the policy in force no longer has but that may still be open."""
         self._next_close = math.inf
         """Time of the next attempt to close these dropped listeners."""
 
@@ -77,7 +77,7 @@ class OpenListeners:
             self._close_dropped(current)
 
     def retry_close(self, current: Policy) -> None:
-        """Try again to close dropped listeners, if the time of the next attempt has come."""
+        """Try again to close dropped listeners, if the next attempt is due."""
         if self.problem is not None and time.monotonic() >= self._next_close:
             self._close_dropped(current)
 
@@ -109,7 +109,7 @@ class OpenListeners:
         try:
             applied = self.apply(ports)
             end = time.monotonic() + LISTEN_SECONDS
-            # Check `_stopping`: the event loop may be in `Service.stop`, which waits for this thread.
+            # Check `_stopping` while waiting: in `Service.stop`, the event loop itself waits for this thread.
             while not applied.done() and time.monotonic() < end and not self._stopping.is_set():
                 concurrent.futures.wait([applied], timeout=0.2)
             if not applied.done():

@@ -21,13 +21,13 @@ log = logging.getLogger("openclaw_egress")
 
 
 def policy_signature(settings: Settings) -> tuple[object, ...]:
-    """Return a value that differs when the files of the policy may have changed."""
+    """Return a value that changes whenever the files of the policy may have changed."""
     files = (settings.policy_file, settings.host_addresses_file)
     return tuple(file_signature(file) if file is not None else None for file in files)
 
 
 class PolicyReloader:
-    """The policy in force. The housekeeping thread reloads it together with the CA and the listeners it needs."""
+    """The policy in force. The housekeeping thread reloads it, together with the CA and the listeners that it needs."""
 
     def __init__(
         self,
@@ -56,12 +56,12 @@ class PolicyReloader:
         self._seen = None
 
     def reload_ca(self) -> None:
-        """Serve a changed CA; then evaluate a refused policy again, because it may have waited for that CA."""
+        """Serve a changed CA. Then check a refused policy again, because it may have been waiting for that CA."""
         if self._ca.reload(self._check_ca) and self.problem is not None:
             self._seen = ()
 
     def reload_policy(self) -> None:
-        """Apply a changed policy file. If it is invalid, keep the last valid policy and let `ready` report why."""
+        """Apply a changed policy file. If it is invalid, keep the last valid policy; `ready` reports the reason."""
         self._listeners.retry_close(self.current)
         seen = policy_signature(self._settings)
         if seen == self._seen and time.monotonic() < self._next_listen:
@@ -109,8 +109,8 @@ class PolicyReloader:
         try:
             check_ca(info, self.current)
         except certificates.CAError:
-            # A new policy and the CA for its hosts are separate files, and the policy waits for the CA. So accept a CA
-            # that covers the waiting policy.
+            # A new policy and the CA for its hosts are separate files, so a new policy may be waiting for this CA.
+            # Therefore also accept a CA that covers the waiting policy.
             if self._waits_for_ca is None:
                 raise
             check_ca(info, self._waits_for_ca)

@@ -44,7 +44,7 @@ class Readiness:
         self._clock = clock
 
     def alive(self) -> tuple[bool, dict[str, Any]]:
-        """Return whether the event loop runs and no CA certificate expires soon; `ready` reports all other problems."""
+        """Return whether the event loop runs and no CA certificate expires soon. `ready` reports all other problems."""
         silence = self._heartbeat.silence
         expiring = self._ca.served.info.problems(self._clock())
         return silence < STALLED_SECONDS and not expiring, {
@@ -106,7 +106,7 @@ class Readiness:
         metrics.by_label(catalogue.MEMORY_ROOM, lambda: self._memory("room_bytes"))
 
     def gauges(self) -> dict[str, float]:
-        """Return the values of the gauges without labels, by name."""
+        """Return the values of the unlabelled gauges by name."""
         info = self._ca.served.info
         state = self._exporter.state if self._exporter is not None else {}
         return {

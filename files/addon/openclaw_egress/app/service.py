@@ -63,12 +63,13 @@ class Service:
             log.warning("%s", warning)
         ca_dir = settings.effective_ca_dir
         if settings.ca_dir is None:
-            # Create a CA in the default directory only. The operator puts a CA into a directory that the settings name,
+            # Create a CA in the default directory only. If the settings name a directory, the operator puts a CA there
             # and keeps the root's key elsewhere.
             certificates.create(ca_dir, settings.state_dir / "root", policy.inspect, clock=clock)
         self._runtime = tempfile.TemporaryDirectory(prefix="openclaw-egress-")
         self.confdir = Path(self._runtime.name)
-        # mitmproxy writes a DH parameter file next to its CA, and the CA's directory may be read-only.
+        # Link the CA into a temporary directory: mitmproxy writes a DH parameter file next to its CA, and the CA's
+        # directory may be read-only.
         (self.confdir / certificates.ISSUING_FILE).symlink_to((ca_dir / certificates.ISSUING_FILE).absolute())
         self.served_ca = ServedCA(ca_dir, self.confdir, clock)
         check_ca(self.served_ca.info, policy)
@@ -151,19 +152,19 @@ class Service:
         self.housekeeping.start()
 
     def _spent_since(self, hour: int) -> Iterator[Spent]:
-        """Yield the usage of each class in each hour since ``hour``, from the spool's totals."""
+        """Yield the usage of each class for each hour since ``hour``, from the spool's totals."""
         for (name, of), usage in self.spool.reader.usage(("class", "hour"), hour * usage_totals.HOUR_NS):
             tokens = usage.counts["input_tokens"] + usage.counts["output_tokens"]
             yield Spent(str(name), int(of), tokens, usage.counts["cost_nano_usd"])
 
     def _counted_responses(self) -> Iterator[Retrieved]:
-        """Yield the background responses whose usage is already in the newest records, so that it counts once."""
+        """Yield the background responses whose usage is already in the newest records, to avoid counting it twice."""
         for class_name, host, url in self.spool.reader.counted_urls("/responses/"):
             if (response_id := retrieved_id(bare_path(url))) is not None:
                 yield Retrieved(class_name, host.lower(), response_id)
 
     def _warn_of_plain_export(self) -> None:
-        # Run in a thread, because the lookup of the endpoint's name may block.
+        # This runs in a thread, because the lookup of the endpoint's name may block.
         if (warning := plain_export_warning(self.settings.logs_endpoint)) is not None:
             log.warning("%s", warning)
 
@@ -174,7 +175,7 @@ class Service:
         self.housekeeping.wake()
 
     def stop(self) -> None:
-        """Stop all parts of the proxy. Send and flush what fits into the timeouts."""
+        """Stop all parts of the proxy. Send and flush as many records as the timeouts allow."""
         self.housekeeping.stop()
         if self.exporter is not None:
             self.exporter.stop(timeout=5)
@@ -186,7 +187,7 @@ class Service:
 
 
 def describe(service: Service) -> str:
-    """Return one log line for the start: the listeners, the inspected hosts and the destination of records."""
+    """Return the log line for a started proxy, with its listeners, inspected hosts and destination of records."""
     classes = ", ".join(
         f"{item.name} :{item.listen} {item.action}" for item in service.policies.current.classes.values()
     )
