@@ -37,15 +37,15 @@ from openclaw_egress.errors import EgressError
 ROOT_DAYS = 3650
 ISSUING_DAYS = 90
 RENEW_BEFORE_DAYS = 30
-"""The renewal of the issuing CA is due this long before it expires, at two thirds of its life."""
+"""The issuing CA is due for renewal this many days before it expires, after two thirds of its lifetime."""
 
 ISSUING_OVERDUE_DAYS = 28
-"""Warn if the daily job has not renewed the issuing CA two days after the renewal was due."""
+"""Warn if fewer days are left, because the daily job has not renewed the issuing CA two days after it was due."""
 
 ISSUING_FAILS_DAYS = 7
 ROOT_WARNS_DAYS = 365
 ROOT_FAILS_DAYS = 30
-"""Warn about the root earlier, because every client must trust a new root."""
+"""Warn about the root much earlier than about the issuing CA, because every client must first trust a new root."""
 
 ISSUING_FILE = "mitmproxy-ca.pem"
 ROOT_CERT_FILE = "mitmproxy-ca-cert.pem"
@@ -88,7 +88,7 @@ class CAInfo:
         return any(host == name or host.endswith("." + name) for name in self.names)
 
     def renewal_due(self, now: datetime.datetime) -> bool:
-        """Return whether renewal is due. It is never due if the issuing CA already expires with the root."""
+        """Return whether renewal is due. If the issuing CA expires with the root, a new one would not last longer."""
         return self.issuing_expires < self.root_expires and _days(self.issuing_expires, now) <= RENEW_BEFORE_DAYS
 
     def problems(self, now: datetime.datetime) -> list[str]:
@@ -152,13 +152,13 @@ def create(
     force_issuing: bool = False,
     clock: Clock = utc_now,
 ) -> bool:
-    """Create the files that are missing, due for renewal or out of date, and return whether anything was written.
+    """Create missing files and replace those that are out of date or due for renewal. Return whether any was written.
 
     The root is created once. The issuing CA is replaced when it is due, when the inspected hosts changed, or when
     ``force_issuing`` is set.
 
     Raises:
-        CAError: a directory has the name of a file, the root's key is missing, or the files cannot be used.
+        CAError: a directory exists in place of a file, the root's key is missing, or the files cannot be used.
     """
     for name in (ISSUING_FILE, ROOT_CERT_FILE):
         if (directory / name).is_dir():
@@ -197,7 +197,7 @@ def show(directory: Path) -> CAInfo:
 
 
 def load(directory: Path) -> Authority:
-    """Read the CA of a directory with its key. Read each file only once, so that its parts belong together.
+    """Read the CA of a directory with its key. Read each file only once, so that key and certificates belong together.
 
     Raises:
         CAError: a file is missing, unreadable or invalid.
@@ -250,7 +250,7 @@ def _last_certificate(file: Path) -> x509.Certificate | None:
 def _read_issuing(
     directory: Path, root: x509.Certificate
 ) -> tuple[CertificateIssuerPrivateKeyTypes, tuple[x509.Certificate, ...]]:
-    """Return the issuing key and the certificates of its file, after checking that the root signed the first one."""
+    """Return the issuing key and the certificates in its file. Check that the root signed the first certificate."""
     file = directory / ISSUING_FILE
     data = _read(file, _MAKE_IT)
     key = _key_in(data, file, _MAKE_IT)
@@ -307,7 +307,7 @@ def _write_issuing(
 
 
 def _name(what: str, now: datetime.datetime) -> x509.Name:
-    """Return a unique name for a certificate, because clients look up an issuer by its name."""
+    """Return a unique subject name for a certificate, because clients look up an issuer by its name."""
     return x509.Name(
         [
             x509.NameAttribute(NameOID.ORGANIZATION_NAME, "openclaw.egress"),
@@ -335,7 +335,7 @@ def _builder(
         .issuer_name(issuer)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        # Clocks of hosts differ: a new certificate must be valid on all of them.
+        # Backdate the certificate, so that it is valid at once on hosts whose clocks are behind.
         .not_valid_before(now - datetime.timedelta(hours=48))
         .not_valid_after(until)
         .add_extension(x509.BasicConstraints(ca=True, path_length=path_length), critical=True)
@@ -423,10 +423,10 @@ def _key_pem(key: CertificateIssuerPrivateKeyTypes) -> bytes:
 
 
 def _write(file: Path, content: bytes, mode: int) -> None:
-    """Replace a file atomically and fsync it. Until then, no other user can read the new content.
+    """Replace a file atomically and fsync it. No other user can read the temporary file.
 
     The new file keeps the owner of the previous one and is never more permissive. If there is no previous file and this
-    process runs as root, give the file to the owner of the directory: the proxy's own user must be able to read it.
+    process runs as root, give the file to the owner of the directory, so that the proxy's own user can read it.
     """
     before = _stat(file)
     owner = before or file.parent.stat()
@@ -435,7 +435,7 @@ def _write(file: Path, content: bytes, mode: int) -> None:
         with os.fdopen(handle, "wb") as stream:
             os.fchmod(stream.fileno(), (mode & before.st_mode or mode) if before else mode)
             if os.geteuid() == 0:
-                # In a container without CAP_CHOWN this fails, and the caller of the command sets the owner.
+                # Ignore the failure in a container without CAP_CHOWN: there the caller of the command sets the owner.
                 with contextlib.suppress(PermissionError):
                     os.fchown(stream.fileno(), owner.st_uid, owner.st_gid)
             stream.write(content)

@@ -42,7 +42,7 @@ MAX_SHOWN = 50
 _RUNS, _COMMANDS = 20, 20
 """Maximum number of runs of lines in one printed command, and maximum number of printed commands."""
 _MARGIN_NS = 600 * 10**9
-"""Time after the ledger's last line in which the audit still reads the destination.
+"""How far beyond the time of the ledger's last line the audit reads the destination.
 
 Loki accepts lines up to ten minutes ahead of its clock, so a forged line can have such a time.
 """
@@ -123,7 +123,7 @@ def audit(
 
 
 def _publish(settings: Settings, reports: Sequence[Report]) -> None:
-    """Write the result to a file in the state directory, from which `/metrics` of the proxy and `egress ui` read it."""
+    """Write the result to a file in the state directory, for the proxy's `/metrics` and for `egress ui`."""
     codes = Counter(str(finding.code) for report in reports for finding in report.findings)
     spool = reports[0]
     result = last_audit.LastAudit(
@@ -145,7 +145,7 @@ def _publish(settings: Settings, reports: Sequence[Report]) -> None:
 
 def _publish_failure(settings: Settings, error: EgressError) -> None:
     """Write the reason for a failure to a file that `egress ui` reads, if the spool exists."""
-    with contextlib.suppress(OSError):  # The command prints the failure in any case.
+    with contextlib.suppress(OSError):  # The command prints the failure anyway.
         if settings.spool_path.exists():
             last_audit.write_failure(settings.state_dir, str(error), time.time())
 
@@ -172,7 +172,7 @@ def _keys_of(settings: Settings, reader: SpoolReader) -> list[str]:
 def _reports(
     settings: Settings, store: str | None, since_ns: int | None, until_ns: int | None, keys: list[str] | None
 ) -> Iterator[Report]:
-    """Audit the spool and the destination, if there is one. Yield a report on each."""
+    """Audit the spool and, if one is configured, the destination. Yield a report on each."""
     url = settings.logs_endpoint if store is None else "" if store == "none" else store
     with SpoolReader(settings.spool_path) as reader:
         signed = _check_of(_keys_of(settings, reader) if keys is None else keys)
@@ -195,7 +195,7 @@ def _reports(
         if not url:
             return
         place = store_at(url, os.environ)
-        # Also read later times than those in the ledger, because somebody may have forged lines.
+        # Also read times after the ledger's last line, because forged lines can have such times.
         end_ns = ledger.latest_ns + _MARGIN_NS
         lines = lines_of_spool(place, reader, ledger, end_ns) if len(ledger) else []
         yield against_ledger(place.name, ledger, lines, later=reader.digest, is_signed=signed, deletions=deletions)
@@ -203,7 +203,7 @@ def _reports(
 
 
 def _ledger_of(reader: SpoolReader, since_ns: int | None, until_ns: int | None) -> Ledger:
-    """Return the part of the ledger to audit. Begin it at a checkpoint, so that a signature covers the beginning."""
+    """Return the part of the ledger to audit. Start at a checkpoint, so that a signature covers the first line."""
     first, last = reader.range_of(since_ns, until_ns)
     first = 1 if since_ns is None else reader.checkpoint_before(first + 1) or first
     rows = (
@@ -217,7 +217,7 @@ def _ledger_of(reader: SpoolReader, since_ns: int | None, until_ns: int | None) 
 
 
 def _lines_of(file: Path) -> Iterator[ChainLine]:
-    """Yield the lines of an exported file; - is standard input.
+    """Yield the lines of an exported file, or of standard input for ``-``.
 
     Raises:
         EgressError: the file cannot be read, or a line does not have the format of `egress export`.

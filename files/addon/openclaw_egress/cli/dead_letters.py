@@ -1,4 +1,4 @@
-"""``egress dead-letter`` and ``resend``: lines that the destination refused, and lines that it lacks."""
+"""``egress dead-letter`` and ``resend``: lines that the destination refused, and lines that it has lost."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ COLUMNS = [
 ]
 NARROW = ("seq", "host", "reason")
 WAIT_SECONDS, WAIT_SECONDS_STOPPED = 10.0, 1.5
-"""Seconds that a command waits for progress if the proxy runs, and if its health endpoint does not respond."""
+"""How many seconds a command waits for progress: if the proxy runs, and if its health endpoint does not respond."""
 BEHIND_NS, OLD_NS = 3600 * 10**9, 7 * 24 * 3600 * 10**9
 """Default limits of Loki: a line may be this far behind the newest line of its stream, and behind Loki's clock."""
 _LINES = re.compile(r"([0-9]+)(?:-([0-9]+))?")
@@ -193,7 +193,7 @@ def resend(
 
 
 def _parsed(words: Iterable[str]) -> list[tuple[int, int]]:
-    """Return the runs of lines that an operator named; end the command on invalid text."""
+    """Return the ranges of lines that an operator named. Exit if the text is invalid."""
     runs: list[tuple[int, int]] = []
     for word in (part.strip() for words_ in words for part in words_.split(",")):
         found = _LINES.fullmatch(word)
@@ -206,7 +206,7 @@ def _parsed(words: Iterable[str]) -> list[tuple[int, int]]:
 
 
 def _merged(runs: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Sort runs, and merge those that overlap or are adjacent."""
+    """Sort ranges, and merge those that overlap or are adjacent."""
     merged: list[tuple[int, int]] = []
     for first, last in sorted(runs):
         if merged and first <= merged[-1][1] + 1:
@@ -217,7 +217,7 @@ def _merged(runs: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def _chosen(reader: SpoolReader, numbers: list[str] | None, *, every: bool, reason: str | None) -> list[DeadLetter]:
-    """Return the dead letters that the operator named; end the command if there are none."""
+    """Return the dead letters that the operator named. Exit if there are none."""
     if bool(numbers) == every:
         _bad("name dead letters by number (`egress dead-letter list` lists them), or add --all, not both")
     found = letters = reader.dead_letters()
@@ -252,7 +252,7 @@ _UNSENDABLE = {
 
 
 def _acknowledged(reader: SpoolReader, runs: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Return number and time of each line; end the command if one is not an acknowledged line of the spool."""
+    """Return number and time of each line. Exit if one is not an acknowledged line of the spool."""
     newest = reader.head()[0]
     times: list[tuple[int, int]] = []
     others: dict[int | None, list[int]] = {}
@@ -274,13 +274,13 @@ def _acknowledged(reader: SpoolReader, runs: Iterable[tuple[int, int]]) -> list[
 
 
 def _named(runs: Iterable[tuple[int, int]]) -> str:
-    """Return the numbers of lines with a noun: ``line 12`` or ``lines 12-14``."""
+    """Return line numbers with their noun: ``line 12`` or ``lines 12-14``."""
     text = compact(runs)
     return f"line {text}" if text.isdigit() else f"lines {text}"
 
 
 def _too_old(reader: SpoolReader, settings: Settings, times: Iterable[tuple[int, int]]) -> list[int]:
-    """Return the lines that Loki with default limits refuses as too old; none if the destination is VictoriaLogs."""
+    """Return the lines that Loki refuses as too old by its default limits; none if the destination is VictoriaLogs."""
     if settings.logs_endpoint.rstrip("/").endswith(VICTORIA_LOGS_PATH):
         return []
     oldest = max(reader.newest_acknowledged_ns() - BEHIND_NS, time.time_ns() - OLD_NS)
@@ -303,7 +303,7 @@ def _bad(problem: str) -> NoReturn:
 
 
 def signed_reason(why: str | None, by: str | None) -> str:
-    """Return the user and the reason of a command, for its record."""
+    """Return the text of a command's record: the user and the reason."""
     uid = os.getuid()
     if by is None:
         try:
@@ -321,7 +321,7 @@ class Outcome(NamedTuple):
     file: Path
 
     def unfinished(self) -> str:
-        """Return a text for the operator about a command that is not finished."""
+        """Return a message for the operator about an unfinished command."""
         if self.running:
             return "the proxy has not finished the command yet and continues with it; `egress status` shows problems"
         return (
@@ -351,7 +351,7 @@ def _give(reader: SpoolReader, action: Action, seqs: Sequence[int], why: str, *,
 
 
 def _wait(reader: SpoolReader, command: Command, patience: float) -> Progress:
-    """Return the progress of a command, once it is done or has made no progress for ``patience`` seconds."""
+    """Wait until a command is done or has made no progress for ``patience`` seconds. Return its progress."""
     progress = Progress()
     deadline = time.monotonic() + patience
     while not progress.done and time.monotonic() < deadline:

@@ -1,4 +1,4 @@
-"""``egress delete``: delete the records of a period or a session, with a tombstone that keeps the chain provable."""
+"""``egress delete``: delete the records of a period or a session. A tombstone keeps the chain verifiable."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def register(app: typer.Typer) -> None:
 
 @dataclass(frozen=True, slots=True)
 class LokiRequest:
-    """A request to Loki's compactor: LogQL, begin and end of the period. Loki includes the end."""
+    """A delete request to Loki's compactor: LogQL query, start and end of the period. Loki includes the end."""
 
     query: str
     start: str
@@ -108,7 +108,7 @@ def delete(
 
 
 def _period(since: str | None, until: str | None) -> tuple[int, int]:
-    """Return begin and end of the period, in whole seconds."""
+    """Return start and end of the period, rounded down to whole seconds."""
     if since is None or until is None:
         _bad("name a period with --since and --until, or a session with --session")
     begin, end = (
@@ -129,14 +129,14 @@ def _session(reader: SpoolReader, record_id: str) -> list[Row]:
     if len(found) != 1:
         print_error(f"{len(found)} exchange IDs start with {escape(record_id)}; `egress records` lists IDs")
         raise typer.Exit(NEGATIVE)
-    view = read_session(reader, found[0], lambda: 0.0)  # Without a limit of time.
+    view = read_session(reader, found[0], lambda: 0.0)  # no time limit
     if not view.is_whole:
         print_error(f"lines {view.first} to {view.last} were searched for the session")
     return [member.row for member in view.members]
 
 
 def _instances(reader: SpoolReader, runs: Sequence[tuple[int, int]]) -> list[str]:
-    """Return the IDs of the instances that wrote the lines: those of a restored spool have several."""
+    """Return the IDs of the instances that wrote the lines. A restored spool has lines of several instances."""
     ends = [(restore.seq, restore.instance_id) for restore in reader.restores()] + [(2**63, reader.instance_id)]
     found = []
     before = 0
@@ -148,10 +148,10 @@ def _instances(reader: SpoolReader, runs: Sequence[tuple[int, int]]) -> list[str
 
 
 def _span(rows: Sequence[Row], begin_ns: int) -> tuple[int, int]:
-    """Return the times of the first and the last record, in whole milliseconds, as Loki compares them.
+    """Return the period from the first to the last record, in whole milliseconds, because Loki compares these.
 
-    The period of the operator can also contain records that the spool has pruned, which no tombstone names. Loki
-    requires at least one second.
+    Do not use the operator's period: it can also contain records that the spool has pruned and that no tombstone names.
+    Extend the period to at least one second, which Loki requires.
     """
     first = min(row.time_ns for row in rows) // MILLISECOND_NS * MILLISECOND_NS
     last = max(row.time_ns for row in rows) // MILLISECOND_NS * MILLISECOND_NS + MILLISECOND_NS
@@ -162,7 +162,7 @@ def _span(rows: Sequence[Row], begin_ns: int) -> tuple[int, int]:
 def _loki_requests(
     instances: Sequence[str], period: tuple[int, int], class_name: str | None, ids: Sequence[str]
 ) -> Iterator[LokiRequest]:
-    """Yield the requests that delete exactly these records in Loki. They spare the events that prove the chain."""
+    """Yield the requests that delete exactly these records in Loki. They exclude the events that prove the chain."""
     start, end = map(rfc3339, period)
     names = "|".join(DELETABLE)
     selector = f'{{service_instance_id=~"{"|".join(instances)}"}} | event_name=~"{names}"'

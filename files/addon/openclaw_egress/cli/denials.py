@@ -51,7 +51,7 @@ def denials(since: Since = SINCE, class_name: ClassName = None, code: CodeName =
         for group in groups:
             print_json(_as_json(group))
     elif groups:
-        # On a narrow terminal, omit the columns `last` and `rule`, because the remedy needs their space.
+        # On a narrow terminal, omit the columns `last` and `rule` to leave space for the remedy.
         left_out = ("last", "rule") if is_narrow() else ()
         taken = [at for at, (name, _) in enumerate(COLUMNS) if name not in left_out]
         print_table(
@@ -65,7 +65,7 @@ def denials(since: Since = SINCE, class_name: ClassName = None, code: CodeName =
 
 
 def denied_since(since: str, class_name: str | None, code: str | None = None) -> list[DenialGroup]:
-    """Return the grouped denials of the configured spool."""
+    """Return the denials in the configured spool since a time, in groups."""
     filters = Filters(since_ns=moment("--since", since), class_name=class_name, code=known_code(code))
     with SpoolReader(Settings.load().spool_path) as reader:
         return group_denials(reader.denials(filters))

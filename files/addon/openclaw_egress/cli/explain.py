@@ -1,4 +1,4 @@
-"""Policy evaluation for `egress policy explain` and `test`, with the same steps as in the proxy."""
+"""Policy evaluation for `egress policy explain` and `test`, with the same steps as the proxy."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Verdict:
 
 
 def ask(policy: Policy, class_name: str, url: str, method: str, look_up: LookUp | None = None) -> Verdict:
-    """Return the policy's decision on a request, with the same steps as in the proxy.
+    """Return the policy's decision on a request, with the same steps as the proxy.
 
     ``https`` begins with a CONNECT, which shows only host and port. If the host is inspected, the request inside the
     tunnel is decided afterwards.
@@ -33,9 +33,9 @@ def ask(policy: Policy, class_name: str, url: str, method: str, look_up: LookUp 
         policy: the policy to evaluate.
         class_name: the class of the client.
         url: ``https://host/path``, or ``host:port``.
-        method: the HTTP method, in the case that is sent; like the path, it counts only if the host is inspected.
-        look_up: the function that resolves an allowed name, so that its addresses are checked as well. Without it, only
-            IP literals and the policy's fixed addresses are checked.
+        method: the HTTP method; its case matters. Method and path are evaluated only if the host is inspected.
+        look_up: resolves an allowed name, so that its addresses are checked as well. Without this function, only IP
+            literals and the policy's fixed addresses are checked.
 
     Raises:
         DestinationError: ``url`` names no host and port.
@@ -57,8 +57,8 @@ def ask(policy: Policy, class_name: str, url: str, method: str, look_up: LookUp 
             break
         if found is None:
             found = _addresses(policy, destination, look_up)
-        # Check the addresses for CONNECT and for the request, as the proxy does: an address exception can be limited to
-        # some methods and paths.
+        # Like the proxy, check the addresses both for CONNECT and for the request, because an address exception can be
+        # limited to some methods and paths.
         addresses = _decide_addresses(policy, class_name, destination, found, *known)
         decision = with_addresses(decision, [verdict for _, verdict in addresses])
         if not decision.allow:

@@ -25,11 +25,11 @@ from openclaw_egress.spool.reader import Filters, SpoolReader
 from openclaw_egress.spool.rows import COLUMNS
 
 _NOT_IN_CSV = {"time_ns", "class_name"}
-"""Fields of a row that `fields_of` replaces by `time` and `class`."""
+"""Fields of a row that `fields_of` replaces with `time` and `class`."""
 
 
 class Format(StrEnum):
-    """Formats of an export."""
+    """The formats of an export."""
 
     JSONL = "jsonl"
     HAR = "har"
@@ -94,7 +94,7 @@ def _json_lines(reader: SpoolReader, since_ns: int, until_ns: int) -> Iterator[s
 
 
 def _archive(reader: SpoolReader, filters: Filters, *, bodies: bool) -> Iterator[str]:
-    """Yield an HTTP Archive one entry at a time, because all entries may not fit into memory."""
+    """Yield an HTTP Archive entry by entry, because the whole archive may not fit into memory."""
     before, after = json.dumps(har.archive([])).split("[]")
     yield before + "["
     between = "\n"

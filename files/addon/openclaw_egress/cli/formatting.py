@@ -27,7 +27,7 @@ def print_json(value: Any) -> None:
 
 
 def new_file(path: Path) -> BinaryIO:
-    """Create a file and return it open for writing. Only its owner may read it, because it can contain prompts.
+    """Create a file, and return it open for writing. Only its owner can read it, because it can contain prompts.
 
     Raises:
         typer.Exit: the file exists. The command has printed the message.
@@ -51,9 +51,9 @@ def is_narrow() -> bool:
 
 
 def quoted(text: str) -> str:
-    """Return text from traffic with a mark before each line, so that the text cannot imitate the command's own output.
+    """Put a mark before each line of text from traffic, so that the text cannot imitate the command's own output.
 
-    On a terminal, wrap long lines in this function: if the terminal wrapped them, the rest would have no mark.
+    On a terminal, wrap long lines here: if the terminal wrapped them, the continuation lines would have no mark.
     """
     lines = escape(text, lines=True).split("\n")
     if sys.stdout.isatty():
@@ -67,7 +67,7 @@ def quoted(text: str) -> str:
 def print_table(columns: list[tuple[str, str]], rows: list[list[object]], colours: list[str]) -> None:
     """Print a table. ``columns`` has the name and alignment of each column, ``colours`` the colour of each row or "".
 
-    Use colours, and wrap long cells to the width of the window, only on a terminal.
+    Only on a terminal, use colours and wrap long cells to fit the window.
     """
     from rich.console import Console  # noqa: PLC0415  (slow to import, and not every command prints a table)
     from rich.table import Table  # noqa: PLC0415

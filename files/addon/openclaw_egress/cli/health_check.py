@@ -1,4 +1,4 @@
-"""The health check of the running proxy; imports only the standard library, because Docker runs it often."""
+"""The health check of the running proxy. It imports only the standard library, because Docker runs it often."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def ask(path: str) -> dict[str, Any] | None:
 
 
 def _has_types(report: dict[str, Any]) -> bool:
-    """Return whether the members that commands read have their types. Another program can listen on the port."""
+    """Return whether the members that commands read have the right types. Another program may listen on the port."""
     return all(isinstance(report.get(name, kind()), kind) for name, kind in _TYPES.items())
 
 

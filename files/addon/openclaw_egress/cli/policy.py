@@ -237,7 +237,7 @@ def suggest(
             }
         )
     else:
-        # Write bytes, because a terminal's encoding must not change the lines that `patch` compares.
+        # Write bytes, because the output encoding must not change the lines that `patch` compares.
         typer.echo(diff, nl=False)
     if not suggestion.rules:
         action = policy.classes[class_name].action

@@ -1,4 +1,4 @@
-"""``egress records``, ``show`` and ``tail``: readers of the spool, with or without a running proxy."""
+"""``egress records``, ``show`` and ``tail``, which read the spool, whether or not the proxy runs."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def show(
         except ValueError as error:
             print_error(f"exchange {found[0].id} is damaged in the spool: {error}; others are not affected")
             raise typer.Exit(BAD_INPUT) from None
-        if not lines:  # No exchange matches, or it was deleted after the query.
+        if not lines:  # No exchange matches, or the exchange was deleted after the query.
             print_error(f"no exchange ID starts with {escape(record_id)}; `egress records` lists IDs")
             for text in deletions_of(reader)[-3:]:
                 print_error(text)
@@ -170,7 +170,7 @@ def show(
 
 
 def deletions_of(reader: SpoolReader) -> list[str]:
-    """Return a text for each deletion of records: when, what and why."""
+    """Return a text for each deletion of records: its time, the deleted lines, and the reason."""
     return [
         f"{stone.count} lines ({stone.lines[:60]}) were deleted on {local_time(stone.time_ns)} because of: "
         f"{escape(stone.why)}"
@@ -227,7 +227,7 @@ def _print_exchange(row: Row, details: dict[str, int], whole: dict[str, Any]) ->
 
 
 def _messages(websocket: dict[str, Any] | None) -> str:
-    """Return a text with the numbers of messages on a WebSocket; empty for any other exchange."""
+    """Return the message counts of a WebSocket as text; empty for any other exchange."""
     if not websocket:
         return ""
     counts = [
@@ -322,12 +322,12 @@ def _filters(
 
 
 def known_code(code: str | None) -> str | None:
-    """Return the value of ``--code``; end the command if no decision has such a code."""
+    """Return the value of ``--code``. Exit if no decision has such a code."""
     return None if code is None else _read("--code", code, search.known_code)
 
 
 def moment(option: str, text: str) -> int:
-    """Return the time of an option such as ``--since`` in Unix nanoseconds; end the command on invalid text."""
+    """Return the value of a time option, such as ``--since``, in Unix nanoseconds. Exit if it is invalid."""
     return _read(option, text, search.moment)
 
 

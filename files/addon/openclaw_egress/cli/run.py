@@ -123,7 +123,7 @@ def _print_status(found: Status) -> None:
         policy = escape(found.report.get("policy"))
         typer.echo(f"proxy    running, policy {policy}{', with problems' if problems else ''}")
     for problem in problems:
-        # Escape the text, because a problem can quote the destination's response.
+        # Escape the text, because a problem may quote the destination's response.
         typer.echo(f"problem  {escape(problem)}")
     for warning in found.report.get("warnings", []):
         typer.echo(f"warning  {escape(warning)}")

@@ -34,7 +34,7 @@ def write_bundle(
     """
     metrics = fetch("/metrics")
     bundle = support_bundle(Settings.load(), os.environ, ask("/readyz"), metrics)
-    # Write only ASCII, so that no terminal interprets a text from traffic.
+    # Write only ASCII, so that no terminal interprets control characters in text from traffic.
     text = json.dumps(bundle, indent=2, default=str).replace("\x7f", "\\u007f") + "\n"
     if output is None:
         typer.echo(text, nl=False)
