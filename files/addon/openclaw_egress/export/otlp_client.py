@@ -1,7 +1,7 @@
 """One push to the destination, and the meaning of its response.
 
-The format of responses is defined by OTLP/HTTP (https://opentelemetry.io/docs/specs/otlp/#otlphttp-response). Measured
-for Loki in addition: success is 204, the body of an error is a ``google.rpc.Status``, and 429 has no ``Retry-After``.
+OTLP/HTTP defines the format of responses (https://opentelemetry.io/docs/specs/otlp/#otlphttp-response). Tests with Loki
+also showed: success is 204, the body of an error is a ``google.rpc.Status``, and 429 has no ``Retry-After``.
 `interpret` is pure; `Sender` does the I/O.
 """
 
@@ -32,7 +32,7 @@ log = logging.getLogger("openclaw_egress.export")
 
 DEFAULT_TIMEOUT_SECONDS = 10.0
 MAX_RESPONSE_BYTES = 4 * 1024 * 1024
-"""Limit for a response. The body of an error names each refused record: Loki's was over 64 KB for 445 records."""
+"""Maximum size of a response. The body of an error names each refused record; Loki's exceeded 64 KB for 445 records."""
 _MAX_MESSAGE_BYTES = 16 * 1024
 MAX_RETRY_AFTER_SECONDS = 300.0
 
@@ -44,14 +44,14 @@ class Verdict(Enum):
     RETRY = "retry"
     """Retry later: a network problem, an overload, or an error of the destination."""
     REFUSED = "refused"
-    """One or more records of this push will never be accepted; the others may have been."""
+    """The destination will never accept one or more records of this push. It may have stored the others."""
     TOO_LARGE = "too large"
     MISCONFIGURED = "misconfigured"
-    """No record will be accepted until an operator changes a setting. The records are not at fault."""
+    """The destination accepts no record until an operator changes a setting. The records are valid."""
 
 
 class Cause(StrEnum):
-    """The cause of a failed push, if an operator can remove it. Programs compare it; ``REMEDIES`` is for people."""
+    """Cause of a failed push that an operator can fix. Code compares this value; ``REMEDIES`` is for people."""
 
     UNKNOWN = "unknown"
     COMPRESSION = "compression"
@@ -95,12 +95,12 @@ REMEDIES = {
     "`egress status`",
     Cause.CLOCK: "check the clocks here and at the destination; lines that are ahead wait, earlier ones are sent",
 }
-"""The remedy for each cause, for people only."""
+"""The text that tells an operator how to fix each cause."""
 
 
 @dataclass(frozen=True, slots=True)
 class PushResult:
-    """The interpreted response. ``message`` is for people: one line, without secrets."""
+    """The result of a push. ``message`` is for people: one line, without secrets."""
 
     verdict: Verdict
     message: str = ""
@@ -109,17 +109,17 @@ class PushResult:
     """The URL of a redirect."""
     retry_after: float | None = None
     status: int | None = None
-    """The HTTP status of a push that must be retried; ``None`` if there was no response."""
+    """The HTTP status, if the push must be retried; ``None`` if there was no response."""
     delivered: bool = False
-    """Whether the destination may have received a push that must be retried; False if no connection was made."""
+    """Whether the destination may have received the push, if it must be retried; False if no connection was made."""
 
     @property
     def remedy(self) -> str:
-        """Return the action that an operator can take, for people; empty if the cause is unknown."""
+        """Return the text that tells an operator how to fix the cause; empty if the cause is unknown."""
         return REMEDIES[self.cause].format(location=self.location or "no location")
 
 
-# Responses with status 400 whose cause is a setting of the proxy or of Loki, and not a record.
+# These responses with status 400 are caused by a setting of the proxy or of Loki, not by a record.
 _SETTINGS = (
     (re.compile(r"unsupported content encoding"), Cause.COMPRESSION),
     (re.compile(r"content type: .* is not supported"), Cause.CONTENT_TYPE),
@@ -208,7 +208,7 @@ def _said(message: str) -> str:
 
 
 def _cut_message(body: bytes) -> str | None:
-    """Return the message (field 2) of a ``google.rpc.Status``, even if truncated; ``None`` for other data."""
+    """Return the message (field 2) of a ``google.rpc.Status``, even if it is truncated; ``None`` for other data."""
     found = re.match(rb"(?s)(?:\x08[\x80-\xff]*[\x00-\x7f])?\x12[\x80-\xff]{0,4}[\x00-\x7f](.+)", body)
     return found.group(1).decode("utf-8", "replace") if found else None
 
@@ -229,7 +229,7 @@ def _seconds(retry_after: str | None) -> float | None:
 class HttpSettings:
     """URL, headers and TLS of a destination. ``OTEL_EXPORTER_OTLP_LOGS_*`` overrides ``OTEL_EXPORTER_OTLP_*``.
 
-    A timeout is in milliseconds, as specified. A number below 1,000 is read as seconds, as other SDKs read it.
+    A timeout is in milliseconds, as specified. Like other SDKs, read a number below 1,000 as seconds.
     """
 
     url: str
@@ -245,7 +245,7 @@ class HttpSettings:
 
     @classmethod
     def of(cls, url: str, environ: Mapping[str, str]) -> HttpSettings:
-        """Return the settings for a URL, whose user name and password become a header."""
+        """Return the settings for a URL. Convert its user name and password to a header."""
 
         def setting(name: str) -> str:
             for prefix in ("OTEL_EXPORTER_OTLP_LOGS_", "OTEL_EXPORTER_OTLP_"):
@@ -272,7 +272,7 @@ class HttpSettings:
         )
 
     def pool(self, timeout: float) -> urllib3.PoolManager:
-        """Return a client without retries and without a proxy, whose timeout is in seconds."""
+        """Return an HTTP client that never retries and uses no proxy. ``timeout`` is in seconds."""
         tls: dict[str, Any] = dict(self.tls)
         return urllib3.PoolManager(num_pools=1, maxsize=1, retries=False, timeout=urllib3.Timeout(total=timeout), **tls)
 
@@ -302,7 +302,7 @@ class Sender:
     def send(self, push: bytes) -> PushResult:
         """Send one push and return the result; never raise."""
         try:
-            # Do not let urllib3 read the whole response, because its size must be limited.
+            # Do not let urllib3 read the whole response: the size must be limited.
             response = self._pool.request(
                 "POST",
                 self._url,
@@ -337,7 +337,7 @@ class Sender:
                 Cause.CA_KEY_USAGE if "key usage" in text else Cause.CERTIFICATE,
             )
         timed_out = isinstance(error, urllib3.exceptions.TimeoutError)
-        # Exclude NewConnectionError, which is not a timeout, although it is a subclass of urllib3's TimeoutError.
+        # Exclude NewConnectionError: it is a subclass of urllib3's TimeoutError, but not a timeout.
         if timed_out and not isinstance(error, urllib3.exceptions.NewConnectionError):
             return PushResult(
                 Verdict.RETRY,

@@ -1,1 +1,1 @@
-"""The health server and the metrics."""
+"""Health server, metrics, and the stored result of the last audit."""

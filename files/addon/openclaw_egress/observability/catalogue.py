@@ -2,9 +2,9 @@
 
 Naming: https://prometheus.io/docs/practices/naming/. OpenTelemetry's conventions for generative AI
 (https://github.com/open-telemetry/semantic-conventions-genai/blob/main/docs/gen-ai/gen-ai-metrics.md) define the names,
-attributes and boundaries of the metrics that begin with ``gen_ai``. Their names are those that OpenTelemetry's
-exporters for Prometheus write: a dot becomes an underscore, the unit ``s`` becomes the suffix ``_seconds``, and a unit
-in braces such as ``{token}`` adds nothing.
+attributes and boundaries of the metrics that begin with ``gen_ai``. Their names follow OpenTelemetry's exporters for
+Prometheus: a dot becomes an underscore, the unit ``s`` becomes the suffix ``_seconds``, and a unit in braces, such as
+``{token}``, adds no suffix.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20
 TOKENS = tuple(4**power for power in range(14))
 """The bucket boundaries that the conventions define for tokens: 1 to 67,108,864."""
 LONG_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900)
-"""The bucket boundaries for the duration of exchanges, which include downloads and sessions."""
+"""The bucket boundaries for the duration of exchanges, which include long downloads and WebSocket sessions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Metric:
         return Histogram(self.name, self.text, self.labels, registry=registry, buckets=self.buckets)
 
     def gauge(self, values: Iterable[tuple[Sequence[str], float]]) -> GaugeMetricFamily:
-        """Return the gauge with these samples: the values of the labels, and the value."""
+        """Return the gauge with these samples, each with its label values and its value."""
         family = GaugeMetricFamily(self.name, self.text, labels=self.labels)
         for labels, value in values:
             family.add_metric(labels, value)
@@ -225,4 +225,4 @@ LABELS = {
     "limit": "`tokens_per_hour`, `tokens_per_day` or `cost_usd_per_day`.",
     "reason": "Why the destination refuses the lines, such as `too_old` or `line_too_long`.",
 }
-"""The values of each label."""
+"""A description of the values of each label."""

@@ -1,4 +1,4 @@
-"""The health server, on loopback for the proxy's own container only, and the server of the metrics for Prometheus."""
+"""The health server, on loopback of the proxy's own container only, and the metrics server for Prometheus."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ type Report = dict[str, Any]
 class _QuietHandler(WSGIRequestHandler):
     timeout = 5
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  (the base class names it so)
-        """Log no request: a health check every few seconds would fill the log."""
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  (name defined by the base class)
+        """Do not log requests: a health check every few seconds would fill the log."""
 
 
 class HealthError(EgressError):
@@ -55,9 +55,9 @@ class _Server:
 
 
 class MetricsServer(_Server):
-    """The server of ``/metrics`` on an address that the operator names, for a Prometheus outside of the container.
+    """The server of ``/metrics`` on an address that the operator configures, for a Prometheus outside of the container.
 
-    It serves nothing else, and a client that blocks it does not block the health server.
+    It serves nothing else. A client that blocks it does not block the health server.
     """
 
     def __init__(self, host: str, port: int, registry: CollectorRegistry) -> None:
@@ -78,7 +78,7 @@ class HealthServer(_Server):
     """The server of health and metrics on loopback.
 
     ``alive`` reports whether the proxy can serve clients, ``ready`` whether all its functions work. Both return
-    ``(good, details)``; the details are the JSON response, with status 200 or 503.
+    ``(good, details)``. The response contains the details as JSON, with status 200 if good and 503 otherwise.
     """
 
     def __init__(

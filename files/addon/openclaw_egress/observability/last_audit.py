@@ -1,4 +1,4 @@
-"""Result of the last `egress audit`, in a file beside the spool, so that `/metrics` and `egress ui` can show it."""
+"""Result of the last `egress audit`, stored in a file beside the spool for `/metrics` and `egress ui`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from openclaw_egress.errors import EgressError
 
 FILE = "last-audit.json"
 MAX_FAILURE = 1000
-"""Maximum number of characters of the reason for a failure; a longer one is cut and ends with an ellipsis."""
+"""Maximum number of characters of the reason for a failure. A longer one is truncated and ends with an ellipsis."""
 
 
 class LastAuditError(EgressError):
@@ -72,7 +72,7 @@ def _of(found: Any) -> LastAudit:
 
 
 def _count(value: Any) -> int:
-    # The web page uses this number in a query, and SQLite has integers of 64 bits.
+    # Refuse larger numbers: the web page uses this one in a query, and SQLite's integers have 64 bits.
     if not 0 <= (count := int(value)) < 2**63:
         raise ValueError
     return count
@@ -85,12 +85,12 @@ def _moment(value: Any) -> float:
 
 
 def _text(value: Any) -> str:
-    """Return a text that a page can show. Escape the surrogates that stand for other bytes than UTF-8 in a path."""
+    """Return the value as displayable text. Escape the surrogates that represent non-UTF-8 bytes in a path."""
     return str(value).encode(errors="backslashreplace").decode()
 
 
 def write_failure(directory: Path, failure: str, time: float) -> None:
-    """Add the failure of a later audit to the result of the last one.
+    """Add the failure of a later audit to the stored result of the last completed audit.
 
     Raises:
         OSError: the directory cannot be written.
@@ -114,7 +114,7 @@ def write(directory: Path, result: LastAudit) -> None:
         with os.fdopen(handle, "w") as target:
             values = {one.name: getattr(result, one.name) for one in fields(result)}
             json.dump({name: value for name, value in values.items() if value is not None}, target)
-        # Root may audit the spool, and the proxy's own user must read the result. It contains no content of records.
+        # Make the file readable: root may run the audit, but the proxy's user reads the result. It contains no record.
         Path(name).chmod(0o644)
         Path(name).replace(directory / FILE)
     except BaseException:
@@ -123,7 +123,7 @@ def write(directory: Path, result: LastAudit) -> None:
 
 
 def gauges(directory: Path) -> dict[str, float]:
-    """Return the gauges of the last audit; none if there is no readable result."""
+    """Return the gauges of the last audit, by name; empty if there is no readable result."""
     try:
         found = read(directory)
     except LastAuditError:

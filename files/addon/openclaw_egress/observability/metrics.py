@@ -30,12 +30,12 @@ class Metrics:
         self._model_calls = ModelCalls(self.registry)
 
     def count_call(self, call: Call) -> None:
-        """Count the response of one exchange, and tokens, cost and times of a call to a model."""
+        """Count the response of one exchange and, for a call to a model, its tokens, cost and times."""
         self._responses.labels(call.class_name, str(call.status) if call.status else "none").inc()
         self._model_calls.count(call)
 
     def gauges(self, read: Callable[[], Mapping[str, float]]) -> None:
-        """Register a function that returns gauges without labels, by name without `PREFIX`. Each scrape calls it."""
+        """Register a function that returns unlabelled gauges, by name without `PREFIX`. Each scrape calls it."""
         self.registry.register(_Gauges(read))
 
     def by_label(self, metric: Metric, read: Callable[[], Mapping[str, float]]) -> None:

@@ -1,7 +1,7 @@
 """The metrics of calls to models: those of OpenTelemetry's semantic conventions, and counters of tokens and cost.
 
-Agents choose the names of models, so the number of series is bounded for each class separately (`Places`). Providers,
-operations and error types are closed sets of this package.
+Agents choose the names of models, so `Places` limits the number of time series of each class. Providers, operations
+and error types are closed sets of this package.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from prometheus_client import CollectorRegistry
 from openclaw_egress.observability import catalogue
 
 MAX_MODELS = 64
-"""Maximum number of combinations of provider, operation and models with separate labels, for each class."""
+"""For each class, the maximum number of combinations of provider, operation and models that get their own labels."""
 MAX_ERRORS = 64
-"""Maximum number of combinations of these labels and an error type with separate labels, for each class."""
+"""For each class, the maximum number of combinations of these labels with an error type that get their own labels."""
 OTHER = "other"
-"""The label of all further models."""
+"""The label for all models above the limit."""
 OTHER_ERROR = "_OTHER"
-"""The label of all further errors, as in the conventions."""
+"""The label for all errors above the limit, as the conventions define it."""
 UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """The values of one exchange that the metrics count."""
+    """The values of one exchange from which the metrics are updated."""
 
     class_name: str
     operation: str | None
     """None if the exchange is not a call to a model."""
     provider: str | None
-    """None for the host of no known provider, such as a server of the operator."""
+    """None if the host belongs to no known provider, as for the operator's own server."""
     requested_model: str | None
     response_model: str | None
     status: int | None
@@ -50,31 +50,31 @@ class Call:
 
     @property
     def reports_usage(self) -> bool:
-        """Return whether the provider reported tokens or a cost, so that the model certainly exists."""
+        """Return whether the provider reported tokens or a cost, which proves that the model exists."""
         return bool(self.cost_usd) or any(self.tokens.values())
 
 
 class Places[Value: Hashable]:
-    """The values with separate labels: at most ``most`` of each class, so that no class can use those of others."""
+    """The values that get their own labels: at most ``most`` per class, so that no class can use up another's limit."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._of_class: defaultdict[str, set[Value]] = defaultdict(set)
 
     def take(self, class_name: str, value: Value) -> bool:
-        """Give the value a place if the class has one left. Return whether the value has a place."""
+        """Add the value if the class is below its limit. Return whether the value has its own label."""
         taken = self._of_class[class_name]
         if value not in taken and len(taken) < self._most:
             taken.add(value)
         return value in taken
 
     def has(self, class_name: str, value: Value) -> bool:
-        """Return whether the value has a place."""
+        """Return whether the value has its own label."""
         return value in self._of_class[class_name]
 
 
 class _Labels(NamedTuple):
-    """Labels that the metrics of the conventions share: `catalogue.CALL_LABELS`. An absent attribute is empty."""
+    """The labels that all metrics of the conventions share: `catalogue.CALL_LABELS`. An absent attribute is empty."""
 
     egress_class: str
     gen_ai_operation_name: str
@@ -120,9 +120,9 @@ class ModelCalls:
             self._cost.labels(*who).inc(call.cost_usd)
 
     def _take_place(self, call: Call) -> bool:
-        """Give the models of a call separate labels, if places are left. Return whether they have separate labels.
+        """Give the models of a call their own labels, if the class is below its limit. Return whether they have them.
 
-        Only a call with usage may take a place, because its model certainly exists.
+        Call this only for a call that reports usage, because only then the model is known to exist.
         """
         wanted = _wanted(call)
         taken = self._models.take(call.class_name, wanted[1:])
@@ -147,11 +147,11 @@ class ModelCalls:
 
 
 def _wanted(call: Call) -> _Labels:
-    """Return the labels of a call whose models have a place."""
+    """Return the labels of a call whose models have their own labels."""
     chosen = (call.operation, call.provider, call.requested_model, call.response_model)
     return _Labels(call.class_name, *(text or "" for text in chosen))
 
 
 def _other(model: str) -> str:
-    """Return the label of a model without a place; an absent one stays absent."""
+    """Return the label of a model without its own label; empty if the call names no model."""
     return model and OTHER
