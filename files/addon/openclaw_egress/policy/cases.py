@@ -30,7 +30,7 @@ class CasesError(FileError):
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One request with the expected decision. If ``rule`` is None, any rule may decide."""
+    """A request with its expected decision. If ``rule`` is None, any rule may decide."""
 
     line: int
     class_name: str
@@ -40,7 +40,7 @@ class Case:
     rule: str | None = None
 
     def meets(self, decision: Decision) -> bool:
-        """Return whether the decision is the expected one."""
+        """Return whether the decision is as expected."""
         return decision.allow is (self.expect == "allow") and self.rule in (None, decision.rule)
 
 

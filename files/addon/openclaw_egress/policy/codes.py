@@ -1,8 +1,8 @@
-"""Codes of decisions, their evidence, and the one place that turns both into a sentence.
+"""Codes of decisions, their evidence, and the sentences for people, which only this module builds.
 
-A code says which kind of decision was made. Programs compare codes and read the evidence; only people read the
-sentence, so that any sentence can be reworded. The codes are an interface: they are in every record
-(``openclaw.egress.code``), operators filter and alert by them, and ``docs/codes.md`` lists them. Do not rename one.
+A code identifies a kind of decision. Programs compare codes and read the evidence. Only people read the sentences, so
+their wording may change. The codes are an interface, so do not rename one: every record has a code
+(``openclaw.egress.code``), operators filter and alert on codes, and ``docs/codes.md`` lists them.
 """
 
 from __future__ import annotations
@@ -76,11 +76,11 @@ class Code(StrEnum):
     ADDRESS_NOT_CHECKED = "address_not_checked"
 
     VARIOUS = "various"
-    """The code in a class's summary record, which counts denials of all kinds."""
+    """The code of a class's summary record, which counts denials with any code."""
 
 
 class Unparsed(NamedTuple):
-    """A destination that is invalid, as the client wrote it, or unknown."""
+    """A destination that is unknown, or invalid and therefore kept as the client wrote it."""
 
     host: str
     port: int = 0
@@ -99,12 +99,12 @@ type Target = Destination | Unparsed
 
 
 class Evidence(NamedTuple):
-    """The values behind a decision. A field that the code does not use is empty."""
+    """The values that led to a decision. Fields that its code does not use are empty."""
 
     class_name: str = ""
     destination: Target | None = None
     other: Target | None = None
-    """A second destination: that of the tunnel, or the one that the Host header names."""
+    """A second destination: that of the tunnel, or that of the Host header."""
     address: Address | None = None
     network: Network | None = None
     range: str = ""
@@ -113,7 +113,7 @@ class Evidence(NamedTuple):
     """The rule or exception that matches the host or address, but not the whole request. ``allows`` describes it."""
     allows: str = ""
     limit: str = ""
-    """The name in ``classes.NAME.limits`` of the reached limit. ``most`` is its value, if it is a whole number."""
+    """The name of the reached limit in ``classes.NAME.limits``. ``most`` is its value, if it is a whole number."""
     most: int = 0
     used: int = 0
     """Bytes of memory in use. ``room`` is the current maximum, and ``needs`` the number of bytes requested."""
@@ -225,21 +225,21 @@ _RULES = {
 
 
 def reason(code: Code, evidence: Evidence) -> str:
-    """Return the decision in one clause, for people."""
+    """Return the reason for a decision in one clause, for people."""
     return _SENTENCES[code].format(evidence)
 
 
 def summary(count: int, first: str = "") -> str:
-    """Return the reason, for people, of a summary record: it stands for ``count`` denials without separate records.
+    """Return the reason, for people, of a summary record, which replaces the records of ``count`` denials.
 
-    ``first`` is the reason that these denials share, or empty.
+    ``first`` is the common reason of these denials, or empty.
     """
     more = _SUMMARY.format(count)
     return f"{first}: {more}" if first else more
 
 
 def rule_of(code: Code, evidence: Evidence = NOTHING) -> str:
-    """Return the name to report as the rule if no rule of the policy decided, such as ``address-guard``."""
+    """Return the name to report as the rule, such as ``address-guard``, if no rule of the policy decided."""
     if evidence.limit:
         return f"classes.{evidence.class_name}.limits.{evidence.limit}"
     return _RULES.get(code, "syntax")

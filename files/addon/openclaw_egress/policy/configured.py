@@ -1,4 +1,4 @@
-"""Loader of the policy that the settings name, for the proxy and the commands."""
+"""Loader of the configured policy, for the proxy and the commands."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from openclaw_egress.settings import DEFAULT_LLM_HOSTS, Settings
 
 
 def configured_policy(settings: Settings) -> Policy:
-    """Return the configured policy, or the built-in one, with the host's addresses for the address guard.
+    """Return the configured policy, or the built-in one if no file is set. Add the host's addresses for the guard.
 
     Raises:
         PolicyError: a named file is missing or not valid.

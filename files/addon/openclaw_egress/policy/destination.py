@@ -1,8 +1,8 @@
 """Destinations in one canonical form, and the address guard. Pure functions, which resolve no names.
 
-A host with two spellings could be allowed in one and denied in the other. Therefore each name and address from a client
-or from the policy passes through :func:`canonical_host` first. Rules, look-ups, connections and records use only the
-canonical form.
+Without one form, a host could be allowed in one spelling and denied in another. Therefore every name and address from a
+client or from the policy first passes through :func:`canonical_host`. Rules, look-ups, connections and records use only
+the canonical form.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MAX_LABEL = 63
 
 
 class DestinationError(ValueError):
-    """The text is not a valid host and port; ``reason`` is the cause for people."""
+    """The text is not a valid host and port. ``reason`` tells people why."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -92,9 +92,9 @@ def canonical_host(host: str) -> tuple[str, Address | None]:
     """Return the canonical form of a host, and its address if it is a literal.
 
     Addresses are recognised in every spelling that ``inet_aton(3)`` and browsers accept (``127.1``, ``0x7f.1``,
-    ``2130706433``, ``0177.0.0.1``): https://url.spec.whatwg.org/#concept-ipv4-parser. As there, a name whose last
-    label is a number is an address or invalid. Names follow UTS #46 (non-transitional) and RFC 1123, with
-    underscores.
+    ``2130706433``, ``0177.0.0.1``): https://url.spec.whatwg.org/#concept-ipv4-parser. As in that standard, a host whose
+    last label is a number must be a valid address. Names follow UTS #46 (non-transitional) and RFC 1123, and may also
+    contain underscores.
 
     Raises:
         DestinationError: the host is empty, too long, or contains a character that no host may have.
@@ -135,7 +135,7 @@ def _refuse_characters(text: str) -> str:
 
 
 def _ascii(text: str) -> str:
-    """Return the name in lower case with A-labels. Map only non-ASCII text, because DNS has names that IDNA refuses."""
+    """Return the name in lower case with A-labels. Apply IDNA to non-ASCII names only: it refuses some names in DNS."""
     if text.isascii():
         return text.lower()
     try:
@@ -187,7 +187,7 @@ def _ipv4(labels: list[str], host: str) -> IPv4Address:
         else:
             numbers.append(int(label))
     *leading, last = numbers
-    # As in inet_aton, the last number fills all remaining bytes of the address.
+    # As in inet_aton(3), the last number fills all remaining bytes of the address.
     if any(number > 255 for number in leading) or last >= 256 ** (5 - len(numbers)):
         raise wrong
     return IPv4Address(sum(number << 8 * (3 - at) for at, number in enumerate(leading)) + last)
@@ -210,7 +210,7 @@ def _table(text: str) -> tuple[SpecialRange, ...]:
     return tuple(SpecialRange(cidr, ipaddress.ip_network(cidr), name, source) for cidr, name, source in rows)
 
 
-# The first matching range gives the reason, so the narrower of two nested ranges comes first. Sources:
+# The first matching range gives the reason, so list the narrower of two nested ranges first. Sources:
 # - IANA's special-purpose registries for IPv4 and IPv6, including their globally reachable entries, because AS112, AMT
 #   and the anycast addresses are not web servers;
 # - IANA's IPv6 address space: only 2000::/3 is global unicast;
@@ -298,10 +298,10 @@ GUARDED_NAMES: dict[str, tuple[str, tuple[Address, ...]]] = {
 
 
 def guard_reason(ip: Address) -> str | None:
-    """Return the reason why the guard refuses ``ip``, such as ``loopback (127.0.0.0/8, RFC 1122)``; None if public.
+    """Return why the guard refuses ``ip``, such as ``loopback (127.0.0.0/8, RFC 1122)``; None if the address is public.
 
-    Compare with a list of ranges, because :attr:`ipaddress.IPv6Address.is_global` is true for site-local and multicast
-    addresses, for NAT64 of a private address, and for others.
+    Compare with a list of ranges. :attr:`ipaddress.IPv6Address.is_global` is not sufficient: it is also true for
+    site-local and multicast addresses, for NAT64 addresses of private ones, and for others.
     """
     number = int(ip)
     for network, mask, reason in _BY_VERSION[ip.version]:
@@ -313,7 +313,7 @@ def guard_reason(ip: Address) -> str | None:
 
 
 def guarded_name(host: str) -> tuple[str, tuple[Address, ...]] | None:
-    """Return the guard's reason and the addresses of a name that always means guarded addresses; None for others."""
+    """Return the guard's reason and the addresses of a name that always means guarded addresses; else None."""
     return GUARDED_NAMES.get("localhost" if host.endswith(".localhost") else host)
 
 

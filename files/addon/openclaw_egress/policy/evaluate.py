@@ -1,4 +1,4 @@
-"""The evaluation of the policy: may a class reach a destination? Pure functions.
+"""Policy evaluation: whether a class may reach a destination. Pure functions.
 
 The functions are called in this order:
 
@@ -25,10 +25,10 @@ For every action:
 
 - An address literal needs a rule that names it. The address guard applies.
 - An exception with methods or paths is valid for plain HTTP requests only. It never permits a CONNECT, because a
-  tunnel hides both.
+  tunnel hides methods and paths.
 - ``*.example.com`` matches every name below ``example.com``, at any depth, but not ``example.com``.
-- Without ``ports``, a rule in ``allow`` matches 80 and 443, and a rule in ``deny`` matches every port, so that an
-  omission never opens anything.
+- Without ``ports``, a rule in ``allow`` matches 80 and 443, and a rule in ``deny`` matches every port. So a
+  forgotten ``ports`` never opens other ports.
 - A path is compared without its query: exactly, or as a prefix if the rule ends in ``*``.
 """
 
@@ -65,8 +65,8 @@ def decide(
     if denying is not None:
         code = Code.DENIED_BY_RULE
         return Decision(softened, denying.name, code, inspect, would_deny=softened, evidence=evidence)
-    # A rule in `deny` with methods or paths also makes the decision `limited`: the proxy then refuses header fields
-    # that could make the origin read the request as a denied one.
+    # A rule in `deny` with methods or paths also makes the decision `limited`. The proxy then refuses header fields
+    # that could make the origin interpret the request as a denied one.
     limited = (allowing is not None and allowing.limited) or any(
         rule.limited and rule.serves(port) for rule in found.deny.about(host, address)
     )
@@ -93,7 +93,7 @@ def decide_address(
 ) -> Decision:
     """Return whether a class may connect to ``ip``, one of the addresses of a destination that :func:`decide` allowed.
 
-    ``report`` never softens the address guard. The decision's rule is:
+    The address guard denies even if the class's action is ``report``. The decision's rule is:
 
     - ``default`` for a public address;
     - ``classes.NAME.addresses[N]`` for an exception to the address guard;
@@ -126,7 +126,7 @@ def decide_address(
 
 
 def with_addresses(decision: Decision, verdicts: Iterable[Decision]) -> Decision:
-    """Combine an allowing decision on a name with those on its addresses. One denied address denies the request."""
+    """Combine the decision that allowed a name with those on its addresses. One denied address denies the request."""
     for verdict in verdicts:
         if not verdict.allow:
             return verdict
@@ -157,7 +157,7 @@ def _allowing(found: ClassPolicy, destination: Destination, method: str | None, 
 def _guarded(
     found: ClassPolicy, evidence: Evidence, destination: Destination, method: str | None, path: str | None
 ) -> tuple[Code, Evidence] | None:
-    """Return the guard's denial of a literal, or of a name that always means a guarded address; None without one."""
+    """Return the guard's denial of a literal, or of a name that always means a guarded address; None if allowed."""
     if destination.address is not None:
         stands_for, reason = (destination.address,), guard_reason(destination.address)
     else:
@@ -173,7 +173,7 @@ def _refused_by_guard(
 ) -> tuple[Code, Evidence]:
     """Return the guard's denial. If an exception covers the address but not this method or path, name the exception.
 
-    ``guarded`` is None for an address of the proxy's host.
+    ``guarded`` is None if the address belongs to the proxy's host.
     """
     port = evidence.destination.port if evidence.destination is not None else 0
     evidence = evidence._replace(range=guarded or "an address of this proxy's host")

@@ -35,7 +35,7 @@ class HostAddresses:
 
 
 def with_host_addresses(policy: Policy, file: Path | None) -> Policy:
-    """Return the policy with the addresses in a file. Its address guard then refuses these addresses.
+    """Return the policy with the addresses in a file added, so that its address guard refuses them.
 
     Raises:
         PolicyError: the file is missing, or a line of it is not an address.
@@ -64,6 +64,6 @@ def _read(file: Path) -> HostAddresses:
         except ValueError:
             wrong = f"{written[:80]!r} is not an IP address or an IPv6 prefix of length {_PREFIX}"
             raise PolicyError(str(file), number, wrong, _REMEDY) from None
-        # Remove the zone (`%eth0`), which only selects a local interface and which no client can name.
+        # Remove the zone (`%eth0`): it only selects a local interface, and no client can name it.
         found.add(without_mapping(ipaddress.ip_address(str(address).partition("%")[0])))
     return HostAddresses(frozenset(found), frozenset(prefixes))

@@ -73,7 +73,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
 An operator's own servers (Ollama, vLLM, LM Studio, llama.cpp) are in no group, because they have no fixed names.
 """
 ALL = "all"
-"""The name of all groups together."""
+"""The name that stands for all groups."""
 
 
 def group_names() -> tuple[str, ...]:
@@ -84,7 +84,7 @@ def group_names() -> tuple[str, ...]:
 def hosts_of(entry: str) -> tuple[str, ...] | None:
     """Return the hosts of a group, written ``@name`` or ``name``; None for any other entry, such as a host.
 
-    A host with the name of a group is written with a final dot: ``qwen.``.
+    If a host has the same name as a group, add a final dot to name the host: ``qwen.``.
 
     Raises:
         LookupError: the entry begins with ``@``, and no group has the name.

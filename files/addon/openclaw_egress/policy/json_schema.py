@@ -1,8 +1,8 @@
 r"""The JSON Schema of ``policy.yml`` (draft 2020-12), for completion and checks in editors.
 
-The schema accepts every policy that `policy.read_policy` accepts. It refuses errors in a single value. Errors that
-involve two places (one port in two classes, methods of a host that is not inspected) are found only when the policy is
-read. ``policy.schema.json`` beside this file is its output: ``egress policy schema > policy.schema.json``.
+The schema accepts every policy that `policy.read_policy` accepts, and refuses errors in a single value. Errors that
+involve several values (one port in two classes, methods of a host that is not inspected) are found only when the policy
+is read. ``policy.schema.json`` beside this file is the output of ``egress policy schema > policy.schema.json``.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from openclaw_egress.policy.yaml_reader import Node
 
 
 def class_warnings(found: ClassPolicy) -> Iterator[str]:
-    """Yield warnings about rules that are valid but probably a mistake, as ``line: text``."""
+    """Yield warnings about valid rules that are probably mistakes, as ``line: text``."""
     if found.action == "open" and found.allow_line and not found.allow.all:
         yield f"{found.allow_line}: classes.{found.name}.allow is empty, but action open allows every name anyway"
     for rule in found.addresses:

@@ -31,7 +31,7 @@ RULE_KEYS = {
     "addresses": ("cidr", "ports", "methods", "paths"),
 }
 """Permitted keys of a rule in each of the three lists. `json_schema` describes every key for editors."""
-# The minimum of each limit lets ordinary clients pass: the head of a request of curl has 200 bytes and 6 fields.
+# Each minimum is high enough for ordinary clients: a request head of curl has 200 bytes and 6 fields.
 LIMITS = {
     "connections": (1, 100_000),
     "requests_per_minute": (1, 1_000_000),
@@ -46,7 +46,7 @@ LIMITS = {
 }
 """Minimum and maximum of each limit. The defaults are in `Limits`."""
 FRACTIONS = {"cost_usd_per_day"}
-"""Limits that may have a fraction."""
+"""Limits that accept fractional numbers."""
 CLASS_NAME = r"[a-z][a-z0-9_-]{0,31}"
 METHOD = r"[A-Z][A-Z0-9!#$%&'*+.^_`|~-]*"
 
@@ -82,7 +82,7 @@ def builtin_policy(llm_hosts: Sequence[str]) -> Policy:
 
 
 def read_policy(data: bytes, file: str, llm_hosts: Sequence[str] | None = None) -> Policy:
-    """Return the policy from a file's bytes, as :func:`load_policy`; ``file`` is its name in messages."""
+    """Return the policy from a file's bytes, like :func:`load_policy`. ``file`` is the file's name in messages."""
     root = _Node.document(data, file, "write `version: 1` and `classes:`", "use wildcards and CIDRs")
     top = root.mapping(KEYS, "version: 1")
     version = root.required(top, "version", "write `version: 1` at the top")
@@ -302,7 +302,7 @@ def _patterns(nodes: Sequence[_Node]) -> tuple[str, ...]:
 
 
 def _inspected(node: _Node) -> tuple[str, ...]:
-    """Return the patterns of an entry of ``inspect``: those of a group of hosts, or one host or wildcard."""
+    """Return the patterns for an entry of ``inspect``: those of a host group, or a single host or wildcard."""
     text = node.text("api.anthropic.com")
     try:
         group = hosts_of(text)

@@ -1,7 +1,7 @@
-"""The operator's own patterns of secrets, from the policy's ``mask``, checked so that none can stop the proxy.
+"""The operator's own patterns of secrets, from the policy's ``mask``, checked so that none can block the proxy.
 
-Python's `re` cannot be interrupted, so a pattern that takes exponential time must not be compiled into a policy. The
-check refuses the constructs that make a search slow, and then measures the pattern on hostile texts.
+Python's `re` cannot be interrupted, so a policy must not contain a pattern that takes exponential time. The check
+refuses the constructs that make a search slow, and then measures the pattern on worst-case input.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any
 
 MAX_PATTERNS = 20
 MAX_SOURCE = 500
-"""Longest pattern in characters."""
+"""Maximum number of characters of a pattern."""
 SHORTEST, LONGEST = 8, 256
-"""Limits of the bytes that a pattern can match. A match cannot be longer, so a stream holds back no more than that."""
+"""Limits for the length of a match, in bytes. The maximum also bounds the bytes that masking of a stream holds back."""
 NAME = r"[a-z][a-z0-9-]{0,31}"
 
 _REPEATS = {kinds.MAX_REPEAT, kinds.MIN_REPEAT, kinds.POSSESSIVE_REPEAT}
@@ -33,7 +33,7 @@ _MOST_SECONDS = 0.002
 
 
 class PatternError(ValueError):
-    """A pattern cannot be used. ``remedy`` says what to write instead."""
+    """The pattern cannot be used. ``remedy`` says what to write instead."""
 
     def __init__(self, problem: str, remedy: str) -> None:
         super().__init__(problem)
@@ -94,7 +94,7 @@ def _check_tree(tree: Iterable[Any], *, repeated: bool) -> None:
 
 
 def _inner(value: Any) -> Iterable[Any]:
-    """Yield the parts of a group or of alternatives."""
+    """Yield the subpatterns of a group or of alternatives."""
     parts = value if isinstance(value, tuple | list) else [value]
     for part in parts:
         if isinstance(part, _parser.SubPattern):
@@ -104,7 +104,7 @@ def _inner(value: Any) -> Iterable[Any]:
 
 
 def _check_speed(compiled: re.Pattern[bytes], source: str) -> None:
-    """Refuse a pattern that takes too long on texts of one repeated byte, which are the slowest for repetitions."""
+    """Refuse a pattern that takes too long on input of one repeated byte, the worst case for repetitions."""
     for byte in sorted({*b"aA0_-/ ", *source.encode()}):
         for size in _SIZES:
             if min(_seconds(compiled, bytes([byte]) * size) for _ in range(3)) > _MOST_SECONDS:

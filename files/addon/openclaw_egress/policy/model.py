@@ -1,6 +1,6 @@
-"""The policy as values: the classes with their rules and limits, and the decision on a request.
+"""Data model of the policy: the classes with their rules and limits, and the decision on a request.
 
-``loader`` reads these values from ``policy.yml``; ``evaluate`` makes the decisions.
+``loader`` reads a policy from ``policy.yml``; ``evaluate`` makes the decisions.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ACTIONS: tuple[Action, ...] = ("open", "enforce", "report")
 
 
 class PolicyError(FileError):
-    """An error in a policy, which therefore cannot be used."""
+    """An error in a policy. The policy cannot be used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +36,8 @@ class Decision:
         would_deny: whether ``report`` allowed a request that ``enforce`` would deny.
         tls: whether only TLS may follow CONNECT; False if the rule has ``tls: false``.
         limited: whether the deciding rule or exception names methods or paths. Access control then refuses requests
-            that an origin could read with another method, path or protocol than the policy did.
-        evidence: the values behind the decision, for programs and for ``reason``.
+            that an origin could interpret with another method, path or protocol than the policy.
+        evidence: the values that led to the decision, for programs and for ``reason``.
     """
 
     allow: bool
@@ -53,12 +53,12 @@ class Decision:
     def denial(
         cls, code: Code, evidence: Evidence = codes.NOTHING, *, inspect: bool = False, softened: bool = False
     ) -> Decision:
-        """Return a denial that no rule of the policy made. If ``softened`` is set, report it but allow the request."""
+        """Return a denial without a rule of the policy. If ``softened`` is set, report it but allow the request."""
         return cls(softened, codes.rule_of(code, evidence), code, inspect, softened, evidence=evidence)
 
     @property
     def reason(self) -> str:
-        """Return the decision in one clause, for people."""
+        """Return the reason for the decision in one clause, for people."""
         return codes.reason(self.code, self.evidence)
 
 
@@ -68,16 +68,16 @@ class Limits:
 
     Attributes:
         connections: maximum concurrent connections of clients.
-        requests_per_minute: maximum rate of new requests and tunnels; a burst may contain a tenth of this number.
+        requests_per_minute: maximum rate of new requests and tunnels; a burst may have up to a tenth of this number.
         header_bytes: maximum size of a request's head, including the request line.
         headers: maximum number of header fields of a request.
         header_seconds: maximum time from the first byte of a head to its last, and from CONNECT to TLS.
         idle_seconds: maximum time between requests on a connection, and between two reads of a request's body.
         total_seconds: maximum lifetime of a connection, also while it is in use.
-        tokens_per_hour: budget of input and output tokens of an hour (UTC); above it, requests to inspected hosts are
-            refused until the next hour.
-        tokens_per_day: the same for a day.
-        cost_usd_per_day: budget of known costs of a day, in US dollars.
+        tokens_per_hour: budget of input and output tokens per hour (UTC). Once it is used up, requests to inspected
+            hosts are refused until the next hour.
+        tokens_per_day: the same per day.
+        cost_usd_per_day: budget of known costs per day, in US dollars.
     """
 
     connections: int = 256
@@ -116,7 +116,7 @@ class Policy:
         inspect: the inspected hosts of every class, as canonical names and ``*.`` wildcards.
         resolve: fixed addresses by canonical name.
         digest: first 12 hex digits of the SHA-256 of the file's bytes.
-        warnings: probable mistakes, for the operator, as ``file:line: text``. None of them changes a decision.
+        warnings: probable mistakes, for the operator, as ``file:line: text``. They do not affect decisions.
         host_addresses: addresses of the proxy's host; the address guard refuses them.
         mask: the operator's patterns of secrets to mask in records.
     """
@@ -138,7 +138,7 @@ class Policy:
         return address is None and is_inspected(name, self.inspect)
 
     def fixed_address(self, host: str) -> Address | None:
-        """Return the fixed address of a canonical name; None if it must be resolved. The guard checks both."""
+        """Return the fixed address of a canonical name; None if it must be resolved. The guard checks either one."""
         return self.resolve.get(host)
 
     def class_for_port(self, port: int) -> ClassPolicy | None:
@@ -146,7 +146,7 @@ class Policy:
         return next((item for item in self.classes.values() if item.listen == port), None)
 
     def describe(self, class_name: str) -> str:
-        """Return the class in a few lines, for people."""
+        """Return a description of the class in a few lines, for people."""
         found = self.classes.get(class_name)
         if found is None:
             return f"there is no class {class_name}; the policy has {', '.join(self.classes)}"
@@ -157,5 +157,5 @@ class Policy:
 
 
 def is_inspected(name: str, patterns: Sequence[str]) -> bool:
-    """Return whether the inspected patterns match a canonical name, or all names of a ``*.`` wildcard."""
+    """Return whether the inspected patterns match a canonical name or, for a ``*.`` wildcard, all its names."""
     return any(name == pattern or (pattern.startswith("*.") and name.endswith(pattern[1:])) for pattern in patterns)

@@ -29,7 +29,7 @@ class Rule:
 
     @property
     def subject(self) -> str:
-        """Return the host or network of the rule, as in the file."""
+        """Return the host or network of the rule, as written in the file."""
         return self.host if self.host is not None else str(self.network)
 
     @property
@@ -49,9 +49,9 @@ class Rule:
         """Return whether the rule matches the request's method and path.
 
         At CONNECT (both None), a rule in ``allow`` matches and a rule in ``deny`` does not, because each request to an
-        inspected host is decided again. If origins may read a request in several ways, only rules in ``deny`` match it:
+        inspected host is decided again. If origins may interpret a request in several ways, only ``deny`` matches it:
 
-        - A path that servers read in more than one way matches every rule in ``deny`` and none in ``allow``.
+        - A path that servers interpret in different ways matches every rule in ``deny`` and none in ``allow``.
         - Methods are case-sensitive (RFC 9110, section 9.1), but an origin may ignore the case: `post` matches a rule
           for POST in ``deny``, but not in ``allow``.
         """
@@ -71,7 +71,7 @@ class Rule:
 
 
 def plain_path(path: str | None) -> str | None:
-    """Return the percent-decoded path without its query; None if servers can interpret it differently."""
+    """Return the percent-decoded path without its query; None if servers may interpret the path in different ways."""
     if not path or not path.startswith("/"):
         return None
     raw = path.split("?", maxsplit=1)[0]
@@ -90,7 +90,7 @@ def _path_matches(plain: str, wanted: str) -> bool:
 
 
 class Rules:
-    """Rules in file order, with an index by host: a look-up walks the labels of a name instead of all rules."""
+    """Rules in file order, with an index by host. A look-up checks the labels of a name instead of all rules."""
 
     def __init__(self, rules: Sequence[Rule] = ()) -> None:
         self.all = tuple(rules)
@@ -107,7 +107,7 @@ class Rules:
         return iter(self.all)
 
     def before(self, one: Rule, other: Rule) -> bool:
-        """Return whether ``one`` is above ``other`` in the file."""
+        """Return whether ``one`` comes before ``other`` in the file."""
         return self._position[id(one)] < self._position[id(other)]
 
     def about(self, host: str, address: Address | None, *, star: bool = True) -> Iterator[Rule]:
@@ -129,7 +129,7 @@ class Rules:
             yield from self._hosts.get("*", ())
 
     def covering(self, address: Address, port: int) -> Rule | None:
-        """Return the first network rule for this address and port, whatever methods and paths it names."""
+        """Return the first network rule for this address and port. Ignore the rule's methods and paths."""
         return next((rule for rule in self.networks if rule.serves(port) and rule.contains(address)), None)
 
     def permitting(self, address: Address, port: int, method: str | None, path: str | None) -> Rule | None:
@@ -147,7 +147,7 @@ class Rules:
 
 
 def describe_rule(rule: Rule) -> str:
-    """Return a rule in one clause, such as ``packages.example.com; port 443``."""
+    """Return a description of a rule in one clause, such as ``packages.example.com; port 443``."""
     ports = sorted(rule.ports or ())
     parts = [rule.subject, f"port{'s' if len(ports) > 1 else ''} {', '.join(map(str, ports))}" if ports else "any port"]
     parts += ["methods " + ", ".join(sorted(rule.methods))] if rule.methods else []

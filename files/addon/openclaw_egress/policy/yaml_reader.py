@@ -1,4 +1,4 @@
-"""Reader of operators' YAML files. It keeps the line of each value, so that an error can name the line."""
+"""Reader of operators' YAML files. It stores the line of each value, so that an error can name the line."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Node:
         return type(self)(value, self.file, line[0] + 1 if line else self.line, where)
 
     def mapping(self, keys: Sequence[str] | None = None, example: str = "key: value") -> dict[str, Self]:
-        """Return the entries of a mapping; with ``keys``, refuse any other key."""
+        """Return the entries of a mapping. If ``keys`` is given, refuse any other key."""
         if not isinstance(self.value, dict):
             self.wrong_type(f"a mapping, as in `{example}`")
         entries = {}
@@ -143,7 +143,7 @@ class Node:
 
 
 def read_file(path: Path, failure: type[FileError], what: str, remedy: str) -> bytes:
-    """Read a file's bytes, at most one more than the limit, so that `Node.document` can refuse a larger file.
+    """Read a file's bytes: at most one byte more than the limit, so that `Node.document` can detect a larger file.
 
     Raises:
         failure: the file cannot be read; the error names the file as ``what`` and gives the remedy.
@@ -165,7 +165,7 @@ def _parse(data: bytes, file: str, failure: type[FileError], start: str, shrink:
         raise failure(file, line, f"byte 0x{data[error.start]:02x} is not UTF-8", "save the file as UTF-8") from None
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Do not warn about a reused anchor: the operator may want it.
+            warnings.simplefilter("ignore")  # Do not warn about a reused anchor, because it may be intended.
             document = YAML(typ="rt", pure=True).load(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -183,7 +183,7 @@ def _parse(data: bytes, file: str, failure: type[FileError], start: str, shrink:
 
 
 def _explain(problem: str, context: str) -> tuple[str, str]:
-    """Return a problem and its remedy for an error of the parser. Explain common mistakes in plain words."""
+    """Return the problem and the remedy for a parser error. Explain common mistakes in plain words."""
     if duplicate := re.match(r'found duplicate key "([^"]*)"', problem):
         return f"key '{duplicate[1]}' is here twice", "keep one of them"
     if "\\t" in problem:
