@@ -26,26 +26,26 @@ DEFAULT_STATE_DIR = Path.home() / ".local" / "state" / "openclaw-egress"
 HEALTH_PORT = 9464
 UI_PORT = 9465
 LEAST_MEMORY_BUDGET = 16 * 1024 * 1024
-"""Minimum of the memory budget. With less, the share of a class is too small for a request of ordinary size."""
+"""Minimum of the memory budget. Below it, the share of a class is too small for a request of ordinary size."""
 
 
 class SettingsError(EgressError):
-    """A variable of the environment is invalid. The message names the variable and the remedy."""
+    """An environment variable is invalid. The message names the variable and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Neighbours:
-    """A network of the proxy, and the only addresses in it that may connect to the listeners."""
+    """A network of the proxy, and the addresses in it that may connect to the listeners. No other address in it may."""
 
     network: IPv4Network
     addresses: tuple[IPv4Address, ...]
 
     @classmethod
     def read(cls, text: str) -> Neighbours:
-        """Read ``172.31.250.0/24=172.31.250.3``; commas separate further addresses.
+        """Parse ``172.31.250.0/24=172.31.250.3``. Commas separate further addresses.
 
         Raises:
-            ValueError: the text has another form.
+            ValueError: the text does not have this form.
         """
         network, _, addresses = text.partition("=")
         try:
@@ -58,7 +58,7 @@ class Neighbours:
         return found
 
     def refuses(self, client: str) -> bool:
-        """Return whether to refuse a client: it has another address of the network, or an IPv6 link-local address."""
+        """Return whether to refuse a client: its address is in the network but not listed, or is IPv6 link-local."""
         address = without_mapping(ip_address(client))
         if isinstance(address, IPv6Address):
             return address.is_link_local
@@ -297,7 +297,7 @@ class Settings(BaseSettings):
 
     @property
     def body_limit(self) -> int:
-        """Return the maximum number of bytes that a record keeps of each body, from both settings."""
+        """Return the maximum number of bytes of each body that a record contains, from both settings."""
         return 0 if self.bodies == "none" else self.max_body_size
 
     @property
@@ -315,7 +315,7 @@ class Settings(BaseSettings):
         """Return the settings from the environment; ``overrides`` take precedence.
 
         Raises:
-            SettingsError: names every invalid variable, and why it is invalid.
+            SettingsError: a variable is invalid. The message names every invalid variable with the reason.
         """
         try:
             return cls(**{key: value for key, value in overrides.items() if value is not None})  # type: ignore[arg-type]

@@ -1,8 +1,8 @@
 """Signatures of checkpoints with the instance's own Ed25519 key.
 
 A checkpoint names the newest line of the hash chain and its hash, so its signature covers every line up to that one.
-A client that can push to the destination can imitate a record, but cannot sign.
-A deletion of records is signed too. Files in the state directory:
+A client that can push to the destination can forge a record, but not a signature.
+Deletions of records are signed too. Files in the state directory:
 
 ===========================  =====  ===========================================================================
 ``signing-key.pem``          0400   the private key (PKCS #8), created at the first start
@@ -62,7 +62,7 @@ class Signer:
         if not isinstance(key, Ed25519PrivateKey):
             raise _unusable(file)
         signer = cls(key)
-        # Ignore an error of this copy of the public key, because only audits on other machines need it.
+        # Ignore an error in writing this copy of the public key, because only audits on other machines need it.
         with contextlib.suppress(OSError):
             public = directory / PUBLIC_FILE
             if not public.exists():
@@ -92,7 +92,7 @@ def _create(file: Path) -> bytes:
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # Write a temporary file first: a crash must not leave half a key.
+    # Write a temporary file first, so that a crash cannot leave a partial key.
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o400)
     try:
@@ -108,7 +108,7 @@ def _create(file: Path) -> bytes:
 
 
 def read_public_key(text: str) -> Ed25519PublicKey:
-    """Return a public key from base64.
+    """Return the public key that a base64 text encodes.
 
     Raises:
         SigningError: the text is not an Ed25519 public key.
@@ -122,7 +122,7 @@ def read_public_key(text: str) -> Ed25519PublicKey:
 
 
 def key_id(key: Ed25519PublicKey) -> str:
-    """Return the ID of a public key, as records name it: the first 12 hex digits of its SHA-256."""
+    """Return the ID by which records name a public key: the first 12 hex digits of its SHA-256."""
     return hashlib.sha256(key.public_bytes_raw()).hexdigest()[:12]
 
 
@@ -136,10 +136,10 @@ def is_signed(key: Ed25519PublicKey, signature: str, text: bytes) -> bool:
 
 
 def checkpoint_text(seq: int, digest: str) -> bytes:
-    """Return the signed text of a checkpoint: number and hash of the newest line."""
+    """Return the text to sign for a checkpoint: number and hash of the newest line."""
     return f"openclaw.egress.checkpoint\n{seq}\n{digest}\n".encode()
 
 
 def deletion_text(lines: str, digest: str) -> bytes:
-    """Return the signed text of a deletion: the numbers of the lines, and the hash of the last one."""
+    """Return the text to sign for a deletion: the numbers of the lines, and the hash of the last one."""
     return f"openclaw.egress.deletion\n{lines}\n{digest}\n".encode()

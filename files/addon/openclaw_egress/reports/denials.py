@@ -10,13 +10,13 @@ CLIENTS_SHOWN = 3
 
 
 def short_clients(clients: Sequence[str]) -> str:
-    """Return the first clients, and the number of the others."""
+    """Return the first clients, and the number of remaining ones, as text."""
     more = len(clients) - CLIENTS_SHOWN
     return ", ".join(clients[:CLIENTS_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def effect(group: DenialGroup) -> str:
-    """Return as text whether the proxy refused the requests, or only reported them."""
+    """Return a text that says whether the proxy refused the requests or only reported them."""
     if group.enforced and group.reported:
         return f"{group.enforced} refused, {group.reported} reported"
     return "refused" if group.enforced else "reported"

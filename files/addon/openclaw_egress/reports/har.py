@@ -19,7 +19,7 @@ def archive(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def entry_of(row: Row, lines: Sequence[str], *, bodies: bool = True) -> dict[str, Any]:
-    """Return the entry of an exchange, from its row and its log lines. Without ``bodies`` it has only their sizes."""
+    """Return the entry of an exchange, from its row and its log lines. Without ``bodies``, include only body sizes."""
     whole = whole_of(lines)[0]
     request, response = object_of(whole.get("request")), object_of(whole.get("response"))
     total = 1000 * (row.duration or 0)

@@ -1,4 +1,4 @@
-"""Conditions of a search, as an operator writes them: times, ranges of statuses, events and codes. Pure functions."""
+"""Search conditions as operators write them: times, status ranges, events and codes. Pure functions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 class InvalidCondition(EgressError):
-    """An invalid condition. The message says what to write instead."""
+    """The condition is invalid. The message says what to write instead."""
 
 
 def moment(text: str) -> int:
@@ -31,7 +31,7 @@ def moment(text: str) -> int:
             then = datetime.fromisoformat(text).astimezone()
     except (ValueError, OverflowError):
         then = datetime.min.replace(tzinfo=UTC)
-    # The range of 64-bit nanoseconds, which records use.
+    # Records store times as 64-bit nanoseconds, so accept no time outside of that range.
     if not datetime(1970, 1, 1, tzinfo=UTC) <= then < datetime(2262, 1, 1, tzinfo=UTC):
         raise InvalidCondition("write 15m, 2h, 3d, or a date and time such as 2026-11-25T08:00")
     return int(then.timestamp() * 1e9)
@@ -50,7 +50,7 @@ def status_range(text: str) -> tuple[int, int]:
 
 
 def known_code(text: str) -> str:
-    """Return the code unmodified, if it is the code of a decision.
+    """Return the text unmodified, if it is the code of a decision.
 
     Raises:
         InvalidCondition: no decision has such a code.
@@ -61,7 +61,7 @@ def known_code(text: str) -> str:
 
 
 def event_names(text: str | None) -> list[str]:
-    """Return the names of an event's records; without one, those of exchanges and denials.
+    """Return the record names of an event. Without an event, return those of exchanges and denials.
 
     Raises:
         InvalidCondition: the event is unknown.

@@ -16,21 +16,21 @@ from openclaw_egress.spool.schema import SpoolError
 class Status:
     """The state of proxy, spool and certificates.
 
-    A value that could not be read is None or empty, and a problem gives the reason.
+    A value that could not be read is None or empty. ``problems`` then contains the reason.
     """
 
     running: Mapping[str, Any] | None
-    """The report of the running proxy (``/readyz``); None if none responds."""
+    """The report of the running proxy (``/readyz``); None if no proxy responds."""
     problems: Sequence[str] = ()
     spool: Mapping[str, int] | None = None
     """The result of `SpoolReader.stats`; None if the spool cannot be read."""
     dead_letters: Mapping[str, int] = field(default_factory=dict)
     ca: Mapping[str, Any] | None = None
-    """The CA that the running proxy serves, else the one on disk."""
+    """The CA that the running proxy serves; without a running proxy, the CA on disk."""
 
     @property
     def report(self) -> Mapping[str, Any]:
-        """Return the report of the running proxy; empty if none responds."""
+        """Return the report of the running proxy; empty if no proxy responds."""
         return self.running or {}
 
     @property
@@ -58,9 +58,9 @@ class Status:
 
 
 def status_of(settings: Settings, running: Mapping[str, Any] | None, *, with_ca: bool = True) -> Status:
-    """Return the state. Report an unreadable file as a problem, and still read the others.
+    """Return the state. If a file is unreadable, report a problem and continue with the other files.
 
-    Without ``with_ca``, read no CA from the disk.
+    Without ``with_ca``, do not read a CA from the disk.
     """
     report = running or {}
     problems: list[str] = list(report.get("problems", []))
@@ -71,7 +71,7 @@ def status_of(settings: Settings, running: Mapping[str, Any] | None, *, with_ca:
             spool, dead = reader.stats(), reader.dead_letter_counts()
     except SpoolError as error:
         problems.append(str(error))
-    # Show the CA that a running proxy has in memory, because the files may be newer.
+    # If a proxy runs, show the CA in its memory, because the files may be newer.
     authority: dict[str, Any] | None = report.get("ca")
     if running is None and with_ca:
         try:

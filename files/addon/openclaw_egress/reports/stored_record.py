@@ -24,7 +24,7 @@ def _exchange_of_part(line: str) -> object:
 
 
 def whole_of(lines: Sequence[str]) -> tuple[dict[str, Any], str]:
-    """Return the JSON object of a record, and the reason why it cannot be read (empty if it can)."""
+    """Return the JSON object of a record, and the reason why it cannot be read (empty if it was read)."""
     try:
         return reassemble(lines), ""
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
@@ -39,6 +39,6 @@ def headers_of(message: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def body_size(message: Mapping[str, Any]) -> int:
-    """Return the size of a body in bytes, as the record states it; 0 without a body."""
+    """Return the size of a body in bytes, as stored in the record; 0 without a body."""
     found = message.get("body_size")
     return found if isinstance(found, int) else 0

@@ -1,6 +1,6 @@
-"""The support bundle: the state of an instance for somebody who has no access to it, without secrets and bodies.
+"""The support bundle: the state of an instance, without secrets or bodies, for people who have no access to it.
 
-This module never reads bodies, headers and URLs of traffic. It also redacts every text with `redaction.redact_text`.
+This module never reads bodies, headers or URLs of traffic. It also redacts every string with `redaction.redact_text`.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ PACKAGES = (
     "genai-prices",
 )
 EVENTS = (semconv.EVENT_POLICY, semconv.EVENT_CA, semconv.EVENT_SPOOL)
-"""Events of the proxy itself. Checkpoints are left out, because the proxy writes at least one each hour."""
+"""The proxy's own events in the bundle. Checkpoints are excluded, because there is at least one per hour."""
 NEWEST_EVENTS = 100
-"""Number of the newest events of the proxy itself that the bundle contains."""
+"""The bundle contains at most this number of the proxy's own events, the newest ones."""
 COUNTED_HOURS = 24
-"""Hours of traffic whose exchanges the bundle counts by class and status."""
+"""The bundle counts the exchanges of the last hours, up to this number, by class and status."""
 _MAX_TEXT = 4096
 _MAX_FILES = 1000
 _OUR_VARIABLES = ("EGRESS_", "PROXY_", "OTEL_")
@@ -62,9 +62,9 @@ def support_bundle(
 
     Args:
         settings: the effective settings.
-        environ: names of the environment's variables. The bundle contains none of their values.
-        running: the report of the running proxy (``/readyz``); None if none responds.
-        metrics: the running proxy's ``/metrics``; None if none responds.
+        environ: names of the environment variables. The bundle contains none of their values.
+        running: the report of the running proxy (``/readyz``); None if no proxy responds.
+        metrics: the running proxy's ``/metrics``; None if no proxy responds.
     """
     found = {
         "created": rfc3339(time.time_ns()),
@@ -83,7 +83,7 @@ def support_bundle(
 
 
 def _redacted(value: Any) -> Any:
-    """Return a JSON value with each text redacted and shortened. Names of members are made valid Unicode."""
+    """Return a JSON value with each string redacted and truncated. Make the member names valid Unicode."""
     if isinstance(value, str):
         return truncate_utf8(redact_text(value), _MAX_TEXT)
     if isinstance(value, Mapping):
@@ -91,7 +91,7 @@ def _redacted(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_redacted(member) for member in value]
     if isinstance(value, float) and not math.isfinite(value):
-        return str(value)  # JSON cannot hold infinity or NaN.
+        return str(value)  # JSON cannot represent infinity or NaN.
     return value
 
 
@@ -125,7 +125,7 @@ def _machine(settings: Settings) -> dict[str, Any]:
 
 
 def _files(directory: Path) -> Iterator[dict[str, Any]]:
-    """Yield name, size, mode and owner of each file of a directory, and the error if something cannot be read."""
+    """Yield name, size, mode and owner of each file in a directory, or an error if it cannot be read."""
     try:
         paths = sorted(directory.iterdir())
     except OSError as error:
@@ -134,7 +134,7 @@ def _files(directory: Path) -> Iterator[dict[str, Any]]:
     for path in paths[:_MAX_FILES]:
         try:
             known = path.lstat()
-        except OSError as error:  # SQLite may have removed a file of its own after the directory was listed.
+        except OSError as error:  # SQLite may have removed one of its files after the directory was listed.
             yield {"name": path.name, "error": error.strerror or str(error)}
             continue
         mode = stat.filemode(known.st_mode)
@@ -144,7 +144,7 @@ def _files(directory: Path) -> Iterator[dict[str, Any]]:
 
 
 def _policy(settings: Settings) -> dict[str, Any]:
-    """Return the digest of the policy, and the number of rules of each class, without their hosts."""
+    """Return the digest of the policy, and the number of rules of each class. Do not include the hosts of rules."""
     try:
         policy = configured_policy(settings)
     except EgressError as error:
@@ -177,7 +177,7 @@ def _spool(settings: Settings) -> dict[str, Any]:
 
 
 def _exchanges(reader: SpoolReader) -> dict[str, Any]:
-    """Return the counts of exchanges, or only the error, because the spool of an older version has no totals."""
+    """Return the counts of exchanges; or the error, if the spool is of an older version, which has no totals."""
     since_ns = time.time_ns() - COUNTED_HOURS * 3600 * 10**9
     try:
         counts = [

@@ -14,14 +14,14 @@ _ASCII, _ASCII_LINES = re.compile("([ -~]+)"), re.compile("([ -~\n\t]+)")
 def escape(text: object, *, lines: bool = False) -> str:
     """Return ``text`` with escapes for control characters, bidirectional overrides and invisible characters.
 
-    They appear as ``\\x1b`` or ``\\u202e``. ``lines`` keeps line ends and tabs.
+    They appear as ``\\x1b`` or ``\\u202e``. With ``lines``, keep line feeds and tabs.
     """
     return "".join(piece for _, piece in pieces(str(text), lines=lines))
 
 
 def pieces(text: str, *, lines: bool = False) -> Iterator[tuple[bool, str]]:
-    """Yield the text in pieces: ``(True, unmodified)`` or ``(False, escaped)``; see `escape`."""
-    # Bodies can be megabytes long, so check single characters only between the runs of printable ASCII.
+    """Yield the text in pieces, either ``(True, unmodified)`` or ``(False, escaped)``; see `escape`."""
+    # Bodies can have megabytes. For speed, skip runs of printable ASCII and check only the other characters one by one.
     for at, run in enumerate((_ASCII_LINES if lines else _ASCII).split(text)):
         if at % 2 or run.isprintable():
             if run:
@@ -61,7 +61,7 @@ def size(value: float) -> str:
 
 
 def csv_cell(value: object) -> object:
-    """Return a value for CSV: escaped, and never a formula, which a spreadsheet would run."""
+    """Return a value for CSV. Escape it, so that no spreadsheet interprets it as a formula."""
     if not isinstance(value, str):
         return value
     text = escape(value)

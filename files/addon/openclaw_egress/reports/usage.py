@@ -1,4 +1,4 @@
-"""Tables of usage: the hourly totals in sorted groups, and the columns to show."""
+"""Usage tables: the hourly totals in sorted groups, and the columns to show."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from openclaw_egress.spool.reader import SpoolReader
 from openclaw_egress.spool.usage_totals import Usage
 
 NONE = "(none)"
-"""Text to show for an unknown value, such as the model of a request that named none."""
+"""Text to show for an unknown value, such as the model of a request that named no model."""
 
 
 class By(StrEnum):
@@ -39,9 +39,9 @@ def grouped(
     *,
     times: bool = True,
 ) -> list[Group]:
-    """Return the totals of each group. Sort days and hours in ascending order, others by cost, the highest first.
+    """Return the totals of each group. Sort days and hours in ascending order, and other groups by descending cost.
 
-    Without ``times`` the totals have no durations, and reading them is several times as fast.
+    Without ``times``, the totals contain no durations, and reading is several times as fast.
     """
     groups: dict[tuple[object, ...], Usage] = {}
     for stored, totals in reader.usage(by, since_ns, until_ns, class_name, times=times):
@@ -51,7 +51,7 @@ def grouped(
 
 
 def regrouped(groups: Sequence[Group], by: Sequence[By], at: int) -> list[Group]:
-    """Merge groups by several values to groups by only the value at the index ``at``. Sort them as `grouped` does."""
+    """Regroup groups of several values by the value at index ``at`` only. Sort them as `grouped` does."""
     found: dict[tuple[object, ...], Usage] = {}
     for values, totals in groups:
         found.setdefault((values[at],), Usage()).merge(totals)
@@ -67,7 +67,7 @@ def total_of(groups: Sequence[Group]) -> Usage:
 
 
 def _value(by: By, stored: str | int) -> object:
-    """Return the value of a group as it is shown; None if it is unknown."""
+    """Return the value of a group as displayed; None if it is unknown."""
     if by is By.HOUR:
         return f"{datetime.fromtimestamp(int(stored) * 3600).astimezone():%Y-%m-%d %H:%M%z}"
     return stored or None
@@ -80,7 +80,7 @@ def _order(by: Sequence[By], values: tuple[object, ...], totals: Usage) -> tuple
 
 
 def cost(usage: Usage) -> str:
-    """Return the known cost as text. If the cost of some requests is unknown, mark it as a minimum."""
+    """Return the known cost as text. If the cost of some requests is unknown, mark the cost as a minimum."""
     if not usage.counts["unpriced"]:
         return f"{usage.cost_usd:,.4f}"
     return f"≥ {usage.cost_usd:,.4f}" if usage.cost_usd else "unknown"
@@ -101,7 +101,7 @@ COUNT_COLUMNS: list[tuple[str, Callable[[Usage], str]]] = [
     ("cost USD", cost),
     ("unpriced", lambda usage: f"{usage.counts['unpriced']:,}"),
 ]
-"""Columns of a table of usage without times: name, and the text for a group."""
+"""Columns of a usage table without times: the name, and a function that returns the text for a group."""
 COLUMNS = [
     *COUNT_COLUMNS,
     ("p50", lambda usage: _time(usage.duration.percentile(0.5))),
@@ -109,4 +109,4 @@ COLUMNS = [
     ("first chunk p50", lambda usage: _time(usage.first_chunk.percentile(0.5))),
     ("first chunk p95", lambda usage: _time(usage.first_chunk.percentile(0.95))),
 ]
-"""All columns of a table of usage."""
+"""All columns of a usage table."""
