@@ -1,9 +1,8 @@
-"""Commands of the operator about stored lines: send lines again, or delete dead letters or records for good.
+"""Operator commands on stored lines: send lines again, or permanently delete dead letters or records.
 
 Only the proxy's process writes the spool. `egress dead-letter`, `resend` and `delete` store a command in a file next to
-the spool. The flush thread runs the command within a second, or after the next start. A crash at any
-moment loses no command and repeats none: each transaction stores its progress in ``meta`` (``command_ID``) with its
-result.
+the spool. The flush thread runs it within a second, or after the next start. A crash neither loses nor repeats a
+command, because each transaction stores the command's progress in ``meta`` (``command_ID``) with its changes.
 """
 
 from __future__ import annotations
@@ -36,21 +35,21 @@ log = logging.getLogger("openclaw_egress.spool")
 MAX_LINES = 1000
 """Maximum number of lines that one transaction changes, so that it does not block the proxy's event loop for long."""
 KEPT_SECONDS = 24 * 3600
-"""How long the result of a command stays in ``meta``."""
+"""How long ``meta`` keeps the result of a command."""
 _BUSY_MS = 100
-"""How long the truncation of SQLite's WAL waits for readers; writers wait too."""
+"""How long to wait for readers when truncating SQLite's WAL. Keep it short, because writers wait too."""
 _INVALID, _UNFINISHED = ".invalid", ".tmp"
 
 
 class Action(StrEnum):
-    """The kind of a command."""
+    """The kinds of commands."""
 
     RETRY = "retry"
-    """Let the exporter send dead letters again."""
+    """Send dead letters again."""
     DROP = "drop"
     """Delete dead letters."""
     RESEND = "resend"
-    """Let the exporter send acknowledged lines again."""
+    """Send acknowledged lines again."""
     DELETE = "delete"
     """Delete records in any state; see `tombstones`."""
 
@@ -60,15 +59,15 @@ _CHOICES = {
     **{action: f"state = {state}" for action, state in _STATES.items()},
     Action.DELETE: f"event_name IN ({', '.join(map(repr, DELETABLE))})",
 }
-"""SQL conditions of the lines that a command may change."""
+"""SQL conditions that select the lines that a command may change."""
 _DELETED_LINES, _DELETED_BYTES = 250, 1024 * 1024
-"""Maximum lines and bytes that one transaction of a deletion deletes, because SQLite overwrites what it deletes."""
+"""Maximum lines and bytes that one transaction deletes. They are small, because SQLite also overwrites deleted data."""
 _PAUSE_SECONDS = 0.01
 """Pause between two transactions of a deletion, in which other threads get the spool's lock."""
 
 
 def _new_id() -> str:
-    """Return an ID; IDs sort by time."""
+    """Return a new ID. IDs sort by creation time."""
     return f"{time.time_ns():020d}-{secrets.token_hex(4)}"
 
 
@@ -78,8 +77,8 @@ class Command:
 
     Attributes:
         action: what to do.
-        ranges: first and last number of each run of lines; they increase and do not overlap.
-        why: the user who ran the command and the reason, for the line of the chain that records it.
+        ranges: first and last number of each range of lines, in increasing order and without overlaps.
+        why: the user who ran the command and the reason, for the line that records the command in the chain.
         id: identifies the command in its file's name and in ``meta``.
     """
 
@@ -90,7 +89,7 @@ class Command:
 
     @classmethod
     def read(cls, text: str, command_id: str) -> Command:
-        """Return the command of a file.
+        """Parse the content of a command file.
 
         Raises:
             ValueError: the text is not a command.
@@ -125,7 +124,7 @@ def submit(path: Path, command: Command) -> Path:
                 json.dump(content, new)
                 new.flush()
                 owner = path.stat()
-                if os.geteuid() == 0:  # The proxy's user must be able to read a command that root gave.
+                if os.geteuid() == 0:  # The proxy's user must be able to read root's command.
                     os.fchown(new.fileno(), owner.st_uid, owner.st_gid)
                 os.fsync(new.fileno())
             unfinished.rename(target)
@@ -143,15 +142,15 @@ def submit(path: Path, command: Command) -> Path:
 
 
 class CommandQueue:
-    """The commands that wait beside a spool.
+    """The queue of commands in files next to a spool.
 
     Args:
         storage: the spool's file.
-        queue: the queue in which lines wait for the exporter again.
+        queue: the export queue, to which lines return.
         delete_records: deletes records and writes the tombstone.
         retention: deletes dead letters.
         after_commit: called after each transaction that changed lines.
-        stopping: set when the process stops; the rest of a command then waits for the next start.
+        stopping: set when the process stops. The rest of a command then runs after the next start.
     """
 
     def __init__(
@@ -174,7 +173,7 @@ class CommandQueue:
         """Run the waiting commands, the oldest first.
 
         Raises:
-            SpoolError: the disk cannot be written. The rest of the commands waits.
+            SpoolError: the disk cannot be written. The remaining commands stay in the queue.
         """
         for file, command_id in self._waiting():
             try:
@@ -188,7 +187,7 @@ class CommandQueue:
                 if command.action is Action.DELETE and self._stopping.wait(_PAUSE_SECONDS):
                     return
             if command.action is Action.DELETE and not self._clear_log():
-                return  # A program reads the spool. Try again in the next round.
+                return  # A program is reading the spool; try again in the next round.
             self._finish(command)
             file.unlink(missing_ok=True)
 
@@ -223,14 +222,14 @@ class CommandQueue:
         return False
 
     def _clear_log(self) -> bool:
-        """Truncate SQLite's WAL, which still contains deleted lines. Return whether no program prevented it."""
+        """Truncate SQLite's WAL, which still contains deleted lines. Return False if a reader prevented it."""
         with spool_errors(self._storage.path), contextlib.closing(connect(self._storage.path)) as db:
-            db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()  # Does the work without delaying a writer.
+            db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()  # This does most of the work and delays no writer.
             db.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
             return bool(db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0)
 
     def _finish(self, command: Command) -> None:
-        """Store that a command is finished, for the command line that waits for it."""
+        """Mark a command as finished, for the CLI process that waits for it."""
         with self._storage.transaction() as (db, _):
             progress = progress_of(db, command.id)
             _set_progress(db, command, replace(progress, done=True))
@@ -238,7 +237,7 @@ class CommandQueue:
         log.info("%s: %d lines changed (%s)", command.action, progress.changed, command.why)
 
     def _next_lines(self, db: sqlite3.Connection, command: Command, start: int) -> Iterator[int]:
-        """Yield the numbers of the next lines of a command, up to the limits of one transaction."""
+        """Yield the line numbers of the next part of a command, up to the limits of one transaction."""
         is_deletion = command.action is Action.DELETE
         max_lines, max_bytes = (_DELETED_LINES, _DELETED_BYTES) if is_deletion else (MAX_LINES, SLICE_BYTES)
         lines = total = runs = newest = 0

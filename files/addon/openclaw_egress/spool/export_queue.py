@@ -26,17 +26,17 @@ class StoredRecord:
 
     @property
     def size(self) -> int:
-        """Return the size in bytes with resource and framing, about the size that a destination counts."""
+        """Return the size in bytes with resource and framing, which is about the size that a destination counts."""
         return len(self.otlp) + len(self.resource) + 16
 
 
 class ExportQueue:
-    """The lines that wait for the destination. Queries use separate connections, so they delay no write.
+    """The lines to send to the destination. Queries use separate connections, so that they do not delay writes.
 
     Args:
         storage: the spool's file.
-        ledger: writes the lines that record changes of the export state.
-        connections: connections for reading the same file.
+        ledger: appends lines that record changes of the export state.
+        connections: read connections to the same file.
     """
 
     def __init__(self, storage: Storage, ledger: Ledger, connections: ReadConnections) -> None:
@@ -48,11 +48,11 @@ class ExportQueue:
     def pending(
         self, limit_bytes: int, *, before_ns: int | None = None, span_ns: int | None = None
     ) -> list[StoredRecord]:
-        """Return the oldest pending lines in order of time; at least one if any is pending.
+        """Return the oldest pending lines, ordered by time. Return at least one if any is pending.
 
         Args:
             limit_bytes: maximum sum of encoded records, each with its resource.
-            before_ns: leave out lines with this time or a later one.
+            before_ns: exclude lines with this time or a later one.
             span_ns: maximum time between the first and the last line.
         """
         found: list[StoredRecord] = []
@@ -88,31 +88,31 @@ class ExportQueue:
             return int(self._connections.get().execute(query, (time_ns,)).fetchone()[0])
 
     def acknowledge(self, seqs: Sequence[int], why: str | None = None) -> None:
-        """Mark lines as stored by the destination.
+        """Mark lines as acknowledged by the destination.
 
         Args:
             seqs: numbers of the lines.
-            why: the reason to count them as stored without a confirmation; a new line of the chain records it.
+            why: the reason to treat them as acknowledged without a confirmation. A new line of the chain records it.
         """
         try:
             self._mark_acknowledged(seqs, why)
         except SpoolError:
-            # Use the reserve file to mark lines as acknowledged: on a full disk, only these lines can be deleted.
+            # On a full disk, free the reserve to mark lines as acknowledged, because only those can be deleted.
             if not release_reserve(self._storage.path):
                 raise
             self._mark_acknowledged(seqs, why)
 
     def dead_letter(self, seqs: Sequence[int], why: str) -> None:
-        """Mark lines that the destination refuses for good. The lines stay stored; a new line records the reason."""
+        """Mark lines that the destination refuses for good. They stay stored, and a new line records the reason."""
         with self._storage.transaction():
             changed = self._change_state(seqs, DEAD, why)
             if changed:
                 self._ledger.note("dead_lettered", why, changed, "")
 
     def send_again(self, seqs: Sequence[int], old: int, why: str) -> list[int]:
-        """Let lines in the state ``old`` wait for the exporter again. Return their numbers.
+        """Set lines in the state ``old`` to pending, so that the exporter sends them again. Return their numbers.
 
-        A new line of the chain names them. Call this inside a transaction of the storage.
+        Add a line to the chain that names them. Call this inside a transaction of the storage.
         """
         changed = self._change_state(seqs, PENDING, None, old)
         if changed:
@@ -126,7 +126,7 @@ class ExportQueue:
                 self._ledger.note("counted_as_stored", why, changed, "")
 
     def _change_state(self, seqs: Iterable[int], new: int, why: str | None, old: int = PENDING) -> list[int]:
-        """Set a new state for those lines that are still in the old one. Return their numbers."""
+        """Set the new state for lines that are still in the old one. Return their numbers."""
         changed = []
         for seq in seqs:
             said = why

@@ -1,8 +1,8 @@
-"""The flush thread: flushes the spool to the disk, keeps the totals, and recovers from a disk that cannot be written.
+"""The flush thread: flushes the spool to the disk, updates the totals, and recovers from a disk that cannot be written.
 
-After a failed write it releases a reserve file, deletes acknowledged lines to reuse their pages, and retries until a
-write succeeds. Only this thread retries: on a failing disk a write with its flush can take seconds, which would block
-the event loop.
+After a failed write, the thread releases a reserve file, deletes acknowledged lines to reuse their pages, and retries
+until a write succeeds. Only this thread retries, because on a failing disk a write and its flush can take seconds,
+which would block the event loop.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from openclaw_egress.spool.storage import Storage
 
 CHECKPOINT_BYTES = 8 * 1024 * 1024
 RELIEF_SLICE_BYTES = 128 * 1024
-"""Maximum bytes that one transaction deletes on a full disk, because overwriting deleted data needs space."""
+"""Maximum bytes that one transaction deletes on a full disk. Keep it small: overwriting deleted data needs space."""
 RELIEF_BYTES = 16 * 1024 * 1024
 """On a full disk, acknowledged lines are deleted until the file has this many reusable bytes."""
 PROBE_BYTES = 128 * 1024
@@ -41,14 +41,14 @@ PROBE_BYTES = 128 * 1024
 
 
 class Flusher:
-    """The flush thread of a spool, and the tasks that it runs.
+    """The flush thread of a spool and its tasks.
 
     Args:
         storage: the spool's file.
         retention: deletes acknowledged lines on a full disk.
-        has_left: returns whether ended exchanges are still unrecorded, because a write failed.
-        settle_left: records or forgets those exchanges; returns whether that succeeded.
-        run_commands: runs waiting commands of the operator; raises SpoolError if the disk cannot be written.
+        has_left: returns whether there are ended exchanges whose record could not be written.
+        settle_left: records or deletes those exchanges, and returns whether that succeeded.
+        run_commands: runs the queued operator commands. Raises SpoolError if the disk cannot be written.
     """
 
     def __init__(
@@ -76,13 +76,13 @@ class Flusher:
         self.thread: threading.Thread | None = None
 
     def start(self, seconds: float) -> None:
-        """Start the thread, which flushes at this interval."""
+        """Start the thread, which flushes every ``seconds``."""
         self._renew_reserve()
         self.thread = threading.Thread(target=self._flush_regularly, args=(seconds,), name="spool-flush", daemon=True)
         self.thread.start()
 
     def stop(self) -> None:
-        """End the thread if it runs, after a last flush."""
+        """Stop the thread, if it runs, after a last flush."""
         self.stopping.set()
         if self.thread is not None:
             self.thread.join()
@@ -103,7 +103,7 @@ class Flusher:
                 else:
                     self._renew_reserve()
                 if self._storage.problem is None:
-                    with contextlib.suppress(SpoolError):  # The storage has noted the error; the next round retries.
+                    with contextlib.suppress(SpoolError):  # The storage keeps the error; the next round retries.
                         self.fold_usage()
                         self._run_commands()
                 self.problem = None
@@ -120,7 +120,7 @@ class Flusher:
         except OSError as error:
             self._storage.failed(f"spool {self._path}: flushing to the disk failed: {error}")
         try:
-            # Keep the WAL smaller than the reserve: on a full disk, the reserve must suffice for a checkpoint.
+            # Keep the WAL smaller than the reserve, which must be large enough for a checkpoint on a full disk.
             reserve = _file_size(f"{self._path}.reserve")
             if _file_size(f"{self._path}-wal") > min(CHECKPOINT_BYTES, max(RELIEF_SLICE_BYTES, reserve // 2)):
                 database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
@@ -131,7 +131,7 @@ class Flusher:
         return False
 
     def fold_usage(self) -> None:
-        """Add the exchanges that the hourly totals lack.
+        """Add the exchanges that are missing from the hourly totals.
 
         Raises:
             SpoolError: the disk cannot be written.
@@ -148,7 +148,7 @@ class Flusher:
             return
         self._storage.dirty = False
         try:
-            # Open the WAL, not the database: closing a descriptor of the database would release SQLite's locks.
+            # Open the WAL and not the database: closing a descriptor of the database would release SQLite's locks.
             descriptor = os.open(f"{self._path}-wal", os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return
@@ -163,7 +163,7 @@ class Flusher:
     def relieve(self) -> bool:
         """Free space on a disk that cannot be written. Return whether it can be written now.
 
-        Deleted lines leave pages that later lines reuse. They do not make the file smaller.
+        Deleting lines does not shrink the file, but frees pages in it for later lines.
         """
         try:
             if self._acknowledged_bytes() or self._free_bytes() > SLICE_BYTES:
@@ -174,7 +174,7 @@ class Flusher:
             ):
                 self._move_log()
         except SpoolError:
-            pass  # The transaction has set `problem`; a part may have been deleted.
+            pass  # The transaction has set `problem`. Some lines may have been deleted.
         if not self._probe():
             return False
         if not self._settle_left():
@@ -209,11 +209,11 @@ class Flusher:
         return True
 
     def _renew_reserve(self) -> None:
-        """Renew the reserve, and limit SQLite's WAL and file so that the reserve always suffices for a checkpoint.
+        """Renew the reserve. Limit SQLite's WAL and file, so that the reserve is always large enough for a checkpoint.
 
-        With a small reserve, each commit is followed by a checkpoint, and the file may only grow into the free space of
-        the disk. A commit that needs more fails before it is in the WAL; otherwise the WAL could hold pages that the
-        disk has no room for.
+        With a small reserve, checkpoint after each commit, and let the file grow only into the disk's free space. Then
+        a commit that needs more space fails before it enters the WAL. Otherwise the WAL could contain pages that do
+        not fit on the disk.
         """
         size = make_reserve(self._path)
         enough = size >= RESERVE_BYTES
@@ -221,7 +221,7 @@ class Flusher:
             return
         self._reserve = size
         log_pages, file_pages = WAL_SAFETY_PAGES, MAX_PAGES
-        # Ignore errors here: if the disk fails, the next write reports it.
+        # Ignore errors here, because the next write reports a failing disk.
         with contextlib.suppress(OSError, sqlite3.Error), self._storage.lock:
             if not enough:
                 disk = os.statvfs(self._path.parent)
@@ -236,13 +236,13 @@ class Flusher:
             return sum(size for (state, _), size in self._storage.totals.size.items() if state == ACKNOWLEDGED)
 
     def _free_bytes(self) -> int:
-        """Return how many bytes of the file are free for later lines."""
+        """Return the number of bytes in the file that are free for later lines."""
         with self._storage.lock, spool_errors(self._path):
             pages = self._storage.db.execute("PRAGMA freelist_count").fetchone()[0]
             return int(pages) * int(self._storage.db.execute("PRAGMA page_size").fetchone()[0])
 
     def _move_log(self) -> None:
-        """Checkpoint SQLite's WAL into the database file, so that the WAL is written from its beginning again."""
+        """Checkpoint SQLite's WAL into the database file, so that SQLite can reuse the WAL from its start."""
         with self._storage.lock, spool_errors(self._path):
             self._storage.db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 

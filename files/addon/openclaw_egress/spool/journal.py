@@ -1,4 +1,4 @@
-"""The journal of the spool: exchanges in progress, and the records of those that a crash interrupted."""
+"""The spool's journal: exchanges in progress, and the records of exchanges that a crash interrupted."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Journal:
         self._db.execute("INSERT INTO exchanges VALUES (?, ?, ?, ?)", (exchange_id, class_name, begin_ns, _json(head)))
 
     def update(self, exchange_id: str, head: dict[str, Any]) -> None:
-        """Replace the stored fields (``head``) of an exchange, after more of its fields became known."""
+        """Replace the stored fields (``head``) of an exchange when more of its fields are known."""
         self._db.execute("UPDATE exchanges SET head = ? WHERE id = ?", (_json(head), exchange_id))
 
     def append(self, exchange_id: str, direction: str, time_ns: int, data: bytes) -> None:
@@ -41,7 +41,7 @@ class Journal:
         )
 
     def withhold(self, exchange_id: str) -> None:
-        """Delete the journalled bodies of an exchange, and mark them as credentials."""
+        """Delete the journalled bodies of an exchange, and mark the bodies as credentials."""
         self._db.execute("DELETE FROM chunks WHERE id = ?", (exchange_id,))
         self._db.execute(
             "UPDATE exchanges SET head = json_set(head, '$.secret', json('true')) WHERE id = ?", (exchange_id,)
@@ -110,7 +110,7 @@ class Journal:
 
 
 def _are_credentials(known: dict[str, Any], request: bytes, response: bytes) -> bool:
-    """Return whether the bodies are credentials, which an older version of the proxy may have journalled."""
+    """Return whether the bodies are credentials. An older version of the proxy may have journalled such bodies."""
     types = (_content_type(known["request_headers"]), _content_type(known["response_headers"]))
     try:
         path = urlsplit(known.get("url") or "").path
@@ -136,7 +136,7 @@ def _is_masked(stated: dict[str, Any], name: str) -> bool:
 
 
 def _masked(body: Body | None, stated: dict[str, Any], name: str) -> Body | None:
-    """Return the body with size, hash and count from the head, if its journalled bytes are masked."""
+    """If the journalled bytes of a body are masked, take its size, hash and mask count from the head."""
     if body is None or not _is_masked(stated, name):
         return body
     known = stated[name]
@@ -145,7 +145,7 @@ def _masked(body: Body | None, stated: dict[str, Any], name: str) -> Body | None
 
 
 def _json(head: dict[str, Any]) -> str:
-    # Write ASCII with JSON's escapes, because SQLite would refuse surrogates.
+    # Write only ASCII, with JSON's escapes, because SQLite refuses surrogates.
     return json.dumps(head, separators=(",", ":"), default=_plain)
 
 

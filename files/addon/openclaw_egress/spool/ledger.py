@@ -21,7 +21,7 @@ from openclaw_egress.spool.storage import Storage
 log = logging.getLogger("openclaw_egress.spool")
 
 MAX_SKEW_NS = 60 * 10**9
-"""Maximum step of the clock backwards for which times still increase. After a larger step, times follow the clock."""
+"""If the clock is set back by at most this much, times of lines still increase. After a larger step they follow it."""
 _RECENT = 1000
 
 _ROW_COLUMNS = ["seq", "time_ns", "state", "class", "size", "event_name", "model", *ATTRIBUTES, "resource", "otlp"]
@@ -45,7 +45,7 @@ _INSERT = f"INSERT INTO records ({', '.join(_ROW_COLUMNS)}) VALUES ({', '.join('
 
 
 class Ledger:
-    """Appends lines to the hash chain and stores them. Call its methods inside a transaction of the storage.
+    """The writer of the hash chain, which also stores the lines. Call its methods inside a transaction of the storage.
 
     Args:
         storage: the spool's file.
@@ -69,7 +69,7 @@ class Ledger:
         return int(self._db.execute("SELECT id FROM resources WHERE otlp = ?", (encoded,)).fetchone()[0])
 
     def _load_newest_acknowledged(self) -> int:
-        """Return the newest time among the last acknowledged lines; 0 if there are none."""
+        """Return the newest time of the most recent acknowledged lines; 0 if there are none."""
         rows = self._db.execute(
             f"SELECT state, time_ns FROM records {KEPT} WHERE state IN (1, 3) ORDER BY seq DESC LIMIT ?",  # noqa: S608
             (_RECENT,),
@@ -83,7 +83,7 @@ class Ledger:
         rows: list[tuple[Any, ...]] = []
         for line in lines:
             now = self._now()
-            # Times must increase within one record, so they may restart only before its first line.
+            # Times must increase within one record, so they may go back only before its first line.
             if not ledger and state.time_ns - now > MAX_SKEW_NS:
                 self._set_back(now)
             state.seq += 1
@@ -99,11 +99,11 @@ class Ledger:
         return [seq for seq, _, _ in ledger]
 
     def _set_back(self, now_ns: int) -> None:
-        """If the clock was set back, let the times of lines follow it again, and write a line about the change.
+        """If the clock was set back, let the times of lines follow it, and write a line about the change.
 
-        Times never restart before the newest time that the destination has stored. Loki refuses lines more than 10
-        minutes ahead of its own clock: if it stored that time, this host's clock was right then and is wrong now. Loki
-        also refuses lines an hour behind the newest line of a stream.
+        Times never go back beyond the newest time that the destination has stored. Loki refuses lines more than 10
+        minutes ahead of its own clock. So if it stored that time, this host's clock was right then and is wrong now.
+        Loki also refuses lines more than an hour behind the newest line of a stream.
         """
         state = self._storage.totals
         back_to, before = max(now_ns, self.newest_acknowledged_ns), state.time_ns
@@ -143,7 +143,7 @@ class Ledger:
     def note(
         self, what: str, why: str, seqs: Sequence[int], class_name: str, more: Mapping[str, AttributeValue] = _NO_MORE
     ) -> int:
-        """Write a line that records a change of these lines: the reason, their numbers, and the last one's hash.
+        """Write a line that records a change of other lines: the reason, their numbers, and the hash of the last one.
 
         Return the number of the new line. ``more`` adds attributes.
         """
@@ -160,7 +160,7 @@ class Ledger:
                 semconv.SPOOL_LAST_SEQ: seqs[-1],
                 semconv.SPOOL_LINES: len(seqs),
                 semconv.SPOOL_LAST_HASH: bytes(digest[0]).hex() if digest else "",
-                # Add the user and the reason, so that `egress records --event spool` shows them.
+                # Include the user and the reason, so that `egress records --event spool` shows them.
                 **({semconv.REASON: why} if what in _BY_OPERATOR else {}),
                 **more,
             },

@@ -1,7 +1,7 @@
 """Numbered migrations of the spool, and the reader of records that older versions wrote.
 
 Files with ``user_version`` 0 have no columns for a denial's code, address and flags. This module reads these values
-from the JSON lines and from the sentences of those versions, which never change. No other module parses sentences.
+from the JSON lines, and from the fixed sentences of those versions. No other module parses sentences.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _OLD_SENTENCES: tuple[tuple[str, re.Pattern[str], Code], ...] = (
 
 
 BATCH = 1000
-"""Number of rows that are in memory at a time: a spool can hold more denials than the container has memory for."""
+"""Number of rows to process at a time, because all denials of a spool may not fit into the container's memory."""
 
 
 class Denied(NamedTuple):
@@ -63,14 +63,14 @@ class Denied(NamedTuple):
 def read_old_denial(rule: str, reason: str, encoded: bytes) -> Denied:
     """Return the columns that an older version's record lacks, read from its line and its reason.
 
-    A line that cannot be parsed counts as enforced; `SpoolReader.audit` reports it. In a damaged file these values can
-    have any type. One damaged row must not stop the proxy.
+    If a line cannot be parsed, treat its denial as enforced; `SpoolReader.audit` reports the line. In a damaged file,
+    values can have any type, and one damaged row must not stop the proxy.
     """
     line = _parsed(encoded)
     rule, reason = (value if isinstance(value, str) else "" for value in (rule, reason))
     counted = _COUNTED.fullmatch(reason)
     sentence = (counted[1] or "") if counted else reason
-    # A summary without a reason contains only a number, so its code is unknown.
+    # A summary without a reason contains only a count, so its code is unknown.
     code = None
     if sentence or not counted or rule == ANY:
         code = next((code for of, text, code in _OLD_SENTENCES if of == rule and text.fullmatch(sentence)), None)
@@ -112,7 +112,7 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _add_columns(connection: sqlite3.Connection, version: int) -> None:
-    """Add the columns of `records` that files of this version may lack."""
+    """Add the columns of `records` that may be missing in files of this version."""
     present = columns_of(connection, "records")
     for name, kind in absent_until(version).items():
         if name not in present:

@@ -1,4 +1,4 @@
-"""The progress of an operator's command, which the writer stores in ``meta`` and the command line reads."""
+"""The progress of an operator's command. The writer stores it in ``meta``, and the CLI reads it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ KEY = "command_"
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """The progress of a command: the next line to look at, the number of changed lines, and whether it is finished."""
+    """The progress of a command: the next line to check, the number of changed lines, and whether it is finished."""
 
     next_seq: int = 0
     changed: int = 0
@@ -20,6 +20,6 @@ class Progress:
 
 
 def progress_of(db: sqlite3.Connection, command_id: str) -> Progress:
-    """Return the progress of a command that a spool stores."""
+    """Return the stored progress of a command."""
     row = db.execute("SELECT value FROM meta WHERE key = ?", (KEY + command_id,)).fetchone()
     return Progress(**json.loads(row[0])) if row else Progress()

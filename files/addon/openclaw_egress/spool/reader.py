@@ -51,7 +51,7 @@ __all__ = ["Audit", "Brief", "DeadLetter", "Filters", "Row", "SpoolReader"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filters:
-    """Conditions of a search; empty ones match everything. ``model`` and ``host`` may contain ``*`` and ``?``."""
+    """Conditions of a search. Empty ones match everything. ``model`` and ``host`` may contain ``*`` and ``?``."""
 
     since_ns: int | None = None
     until_ns: int | None = None
@@ -67,7 +67,7 @@ class Filters:
     status_max: int | None = None
     state: str | None = None
     id: str | None = None
-    """The exchange's ID, or its first characters."""
+    """The exchange's ID, or a prefix of it."""
     after_seq: int | None = None
     """Only records after this ``seq``."""
     before_seq: int | None = None
@@ -77,13 +77,13 @@ class Filters:
     newest_first: bool = False
 
     def within(self, first: int, end: int) -> Filters:
-        """Return the same conditions, limited to the lines from ``first`` up to, but without, ``end``."""
+        """Return the same conditions, limited to the lines from ``first`` (inclusive) to ``end`` (exclusive)."""
         return replace(self, after_seq=first - 1, before_seq=end)
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """One line that the destination refuses for good."""
+    """A line that the destination refuses for good."""
 
     seq: int
     time_ns: int
@@ -94,9 +94,9 @@ class DeadLetter:
     part: int
     parts: int
     host: str
-    """The host of the record, of which this line may be a part."""
+    """The host of the record. This line may be only one part of the record."""
     size: int
-    """Bytes of the encoded line."""
+    """Size of the encoded line, in bytes."""
     why: str
     """The destination's reason, which begins with a code."""
 
@@ -132,7 +132,7 @@ class Restore(NamedTuple):
 
 
 class Brief(NamedTuple):
-    """The fields of `Row` for views of thousands of exchanges: reading a whole `Row` takes ten times as long."""
+    """The fields of `Row` for views of thousands of exchanges. Reading a whole `Row` takes ten times as long."""
 
     seq: int
     time_ns: int
@@ -147,13 +147,13 @@ class Brief(NamedTuple):
 _BRIEF = ", ".join(f"{COLUMNS[name].name} AS {name}" for name in Brief._fields)
 _LAST_NS = 2**63 - 1
 _OLD = f"event_name = '{EVENT_DENIED}' AND enforced IS NULL"
-"""SQL condition for denials of an older version, which lack the columns of `migrations.Denied` and ``outcome``."""
+"""SQL condition for denials that an older version wrote, without the columns of `migrations.Denied` and ``outcome``."""
 
 _DENIAL = ("seq", *(field.name for field in fields(Denial)))
-"""Fields of `Row` that `Denial` has too, and ``seq`` for the order."""
+"""The fields that `Row` and `Denial` have in common, and ``seq`` for the order."""
 
 _BY_EXCHANGE = "exchange_id <> ''"
-"""SQL condition of the index `records_by_exchange`. Without it SQLite reads every record."""
+"""SQL condition that makes SQLite use the index `records_by_exchange`. Without it, SQLite reads every record."""
 
 _COMPARED = {
     "since_ns": "time_ns >= ?",
@@ -173,7 +173,7 @@ _COMPARED = {
 
 
 class ReadConnections:
-    """Connections for reading one file, one for each thread, so that reading delays no other thread."""
+    """Read connections to one file, one for each thread, so that threads do not delay each other."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -244,7 +244,7 @@ class SpoolReader:
         return self.connections.get()
 
     def query(self, filters: Filters | None = None) -> Iterator[Row]:
-        """Yield records by number, or the newest first. For dead letters, also yield further parts of records."""
+        """Yield records by number, or the newest first. For dead letters, also yield further lines of records."""
         for values in self._values(COLUMNS, filters or Filters()):
             values |= {name: bool(values[name]) for name in FLAGS if values[name] is not None}
             yield Row(**{**values, "state": STATES[values["state"]]})
@@ -256,8 +256,8 @@ class SpoolReader:
     def highest(self, name: Literal["duration", "cost_usd"], filters: Filters) -> list[Brief]:
         """Return the matching exchanges with the highest positive values of a field, the highest and newest first.
 
-        No index contains the field, so SQLite reads each line in the range of ``filters``: keep the range small. Ignore
-        `Filters.event_names`; ``limit`` is required.
+        No index contains the field, so SQLite reads every line in the range of ``filters``. Therefore keep the range
+        small. Ignore `Filters.event_names`; ``limit`` is required.
         """
         selected, values = self._selected(replace(filters, event_names=[EVENT_EXCHANGE]))
         column = COLUMNS[name].name
@@ -286,7 +286,10 @@ class SpoolReader:
             )
 
     def _values(self, names: Collection[str], filters: Filters) -> Iterator[dict[str, Any]]:
-        """Yield fields of `Row` as they are stored, by name. ``names`` must include those of `_DENIAL`."""
+        """Yield a mapping of the requested `Row` fields for each row, with the values as stored.
+
+        ``names`` must include every name in `_DENIAL`.
+        """
         columns = ", ".join(f"{COLUMNS[name].name} AS {name}" for name in names)
         for *stored, old in self._select(f"{columns}, CASE WHEN {_OLD} THEN otlp END AS old", filters):
             values = dict(zip(names, stored, strict=True))
@@ -298,9 +301,9 @@ class SpoolReader:
             yield values
 
     def rule_counts(self, first: int, end: int) -> Iterator[tuple[str, str, bool, bool, int]]:
-        """Yield class, rule, whether the events are denials, whether those were enforced, and the number of events.
+        """Yield class, rule, whether the events are denials, whether these were enforced, and the number of events.
 
-        Count the exchanges, tunnels and denials in the lines from ``first`` up to, but without, ``end``.
+        Count the exchanges, tunnels and denials in the lines from ``first`` (inclusive) to ``end`` (exclusive).
         """
         events = Filters(event_names=[EVENT_EXCHANGE, EVENT_TUNNEL, EVENT_DENIED]).within(first, end)
         selected, values = self._selected(events)
@@ -311,7 +314,7 @@ class SpoolReader:
                 yield class_name, rule, bool(denied), bool(enforced), count
 
     def allowed_counts(self, filters: Filters) -> Iterator[tuple[str, str, str, int]]:
-        """Yield class, host, event and number of the matching exchanges and tunnels, which the policy allowed.
+        """Yield class, host, event and number of the matching exchanges and tunnels, all of which the policy allowed.
 
         Ignore `Filters.event_names`.
         """
@@ -321,7 +324,7 @@ class SpoolReader:
             yield from self._read().execute(query, values)
 
     def _selected(self, filters: Filters) -> tuple[str, list[Any]]:
-        """Return SQL from ``FROM`` to the end of ``WHERE``, and its values."""
+        """Return the SQL from ``FROM`` to the end of ``WHERE``, and the values of its parameters."""
         where, values = ["part >= 0" if filters.state == "dead_letter" else "part = 0"], list[Any]()
         for name, condition in _COMPARED.items():
             if (value := getattr(filters, name)) is not None:
@@ -336,7 +339,7 @@ class SpoolReader:
         if filters.id:
             where.append(f"{_BY_EXCHANGE} AND exchange_id >= ? AND exchange_id < ?")
             values += [filters.id, filters.id + "\U0010ffff"]
-        # A file of an older version may lack columns. Only `Spool` can add them, because a reader does not write.
+        # A file of an older version may lack columns. Add them in the query: only `Spool` may write them to the file.
         absent = ", ".join(f"NULL AS {name}" for name in self._absent)
         records = f"(SELECT *, {absent} FROM records)" if absent else "records"  # noqa: S608 - constants
         return f"FROM {records} WHERE {' AND '.join(where)}", values
@@ -366,7 +369,7 @@ class SpoolReader:
         return _text_or_empty(row[0]) if row else None
 
     def usage_details(self, seq: int) -> dict[str, int]:
-        """Return the counts that are stored only in a record's attributes, by the names of `semconv.USAGE_DETAILS`."""
+        """Return the counts that only a record's attributes contain, by their names in `semconv.USAGE_DETAILS`."""
         with spool_errors(self.path):
             row = self._read().execute("SELECT otlp FROM records WHERE seq = ?", (seq,)).fetchone()
         try:
@@ -523,7 +526,7 @@ class SpoolReader:
         return dict(sorted(found.items()))
 
     def newest_acknowledged_ns(self) -> int:
-        """Return the approximate time of the newest line that the destination has stored, in Unix nanoseconds, or 0."""
+        """Return the approximate time of the newest acknowledged line, in Unix nanoseconds; 0 if there is none."""
         with spool_errors(self.path):
             rows = self._read().execute(
                 f"SELECT state, time_ns FROM records {KEPT} WHERE state IN (1, 3) ORDER BY seq DESC LIMIT 1000"  # noqa: S608
@@ -547,7 +550,7 @@ class SpoolReader:
         """Yield the totals of each group; see `usage_totals.read`.
 
         Raises:
-            SpoolError: an older version wrote the file, so it has no totals.
+            SpoolError: an older version wrote the file, which therefore has no totals.
         """
         with spool_errors(self.path):
             if not columns_of(self._read(), "usage_hours"):
@@ -557,7 +560,7 @@ class SpoolReader:
             yield from usage_totals.read(self._read(), by, since_ns, until_ns, class_name, times=times).items()
 
     def counted_urls(self, part: str, lines: int = 20_000) -> Iterator[tuple[str, str, str]]:
-        """Yield class, host and URL of exchanges with tokens among the newest lines, if the URL contains ``part``."""
+        """Yield class, host and URL of the exchanges in the newest lines that have tokens and a URL with ``part``."""
         with spool_errors(self.path):
             yield from self._read().execute(
                 "SELECT class, host, url FROM records WHERE seq > (SELECT max(seq) FROM records) - ? "

@@ -1,15 +1,15 @@
-"""The spool's limit: which lines are deleted, and in which order, once the spool holds more than ``max_bytes``.
+"""The spool's limit: the order in which lines are deleted when the spool holds more than ``max_bytes``.
 
 The spool deletes in this order:
 
 1. acknowledged lines; without a destination, the oldest lines;
 2. dead letters, which an operator can also delete (`Retention.give_up`);
 3. with ``full="drop_oldest"``: the oldest pending lines of the class with the most pending bytes, so that no class
-   displaces lines of another. A line of event ``openclaw.egress.spool`` names the dropped lines.
+   displaces another's lines. A line of event ``openclaw.egress.spool`` names the dropped lines.
 
-With ``full="block"`` pending lines stay, and `Retention.full` tells the proxy to refuse new exchanges.
+With ``full="block"``, pending lines stay, and `Retention.full` tells the proxy to refuse new exchanges.
 
-Lines also have a maximum age. Only acknowledged lines, and lines of a spool without a destination, are deleted for it.
+Lines also have a maximum age. It applies only to acknowledged lines and to lines of a spool without a destination.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ SLICE_BYTES = 4 * 1024 * 1024
 """Maximum bytes that one transaction prunes, so that it does not block the proxy's event loop for long."""
 _MAX_RANGES = 1000
 _MAX_AHEAD = 1000
-"""Maximum number of consecutive lines with a time in the future that `Retention.expire` looks past."""
+"""Maximum number of consecutive lines with a future time that `Retention.expire` skips to find an old line."""
 _PENDING = "INDEXED BY records_pending"
 
 
 class Retention:
-    """The limit of a spool.
+    """The size limit of a spool.
 
     Args:
         storage: the spool's file.
         ledger: writes the line about dropped lines.
-        max_bytes: limit of stored bytes, of lines and journal together.
+        max_bytes: limit for the stored bytes of lines and journal together.
         blocks: whether pending lines stay at the limit.
     """
 
@@ -63,7 +63,7 @@ class Retention:
         return self._blocks and self.used_bytes >= self.max_bytes
 
     def enforce(self) -> None:
-        """Prune the spool if it is over its limit. Log a failure and do not raise: the caller's data is committed."""
+        """Prune the spool if it exceeds its limit. Log a failure and do not raise: the caller's data is committed."""
         if self.used_bytes <= self.max_bytes:
             return
         try:
@@ -72,7 +72,7 @@ class Retention:
             log.exception("the spool is over its limit and could not be pruned")
 
     def _make_room(self) -> None:
-        """Prune the spool to somewhat below its limit, in the order that the module's docstring gives."""
+        """Prune the spool to slightly below its limit, in the order that the module's docstring defines."""
         target = self.max_bytes - min(self.max_bytes // 20, SLICE_BYTES)
         for lines in (f"{KEPT} WHERE state IN (1, 3)", "WHERE state = 2"):
             while self.used_bytes > target and self.prune(lines, self.used_bytes - target):
@@ -84,7 +84,7 @@ class Retention:
             pass
 
     def prune(self, lines: str, needed: int, *, whole: bool = True) -> bool:
-        """Delete the oldest selected rows, to free ``needed`` bytes, at most a slice. The ledger keeps their hashes.
+        """Delete the oldest selected rows to free ``needed`` bytes, at most `SLICE_BYTES`. The ledger keeps hashes.
 
         With ``whole``, delete all lines of an exchange together.
         """
@@ -93,10 +93,10 @@ class Retention:
             return bool(self._delete(_take(db.execute(query), min(needed, SLICE_BYTES), whole=whole)))
 
     def expire(self, now_ns: int, max_age_ns: int) -> bool:
-        """Delete acknowledged or local lines of the maximum age, at most a slice. Return whether any was deleted.
+        """Delete acknowledged or local lines that have reached the maximum age, at most `SLICE_BYTES`.
 
-        Stop at the first younger line. A line with a time in the future, of a clock that was wrong, counts as old if an
-        old line follows it.
+        Stop at the first younger line. If a clock was wrong, a line can have a future time; treat it as old if an old
+        line follows it. Return whether any line was deleted.
 
         Raises:
             SpoolError: the disk cannot be written.
@@ -114,7 +114,7 @@ class Retention:
     def _drop(self, needed: int) -> bool:
         """Delete the oldest pending lines of the class with the most pending bytes. Write a line that names them."""
         with self._storage.transaction() as (db, state):
-            # Drop the proxy's own events (class "") last, and never drop the lines about drops.
+            # Drop the proxy's own events (class "") last. Never drop the lines about dropped lines.
             waiting = {name: size for (kind, name), size in state.size.items() if kind == PENDING and size > 0}
             victim = max(waiting, key=lambda name: (name != "", waiting[name]), default=None)
             if victim is None:
@@ -149,7 +149,7 @@ class Retention:
         return deleted
 
     def delete_by_operator(self, seqs: Sequence[int]) -> list[int]:
-        """Delete lines in any state. Return their numbers. The caller writes the line that names them.
+        """Delete lines in any state. Return their numbers. The caller must write the line that names them.
 
         Call it inside a transaction of the storage.
         """
@@ -167,7 +167,8 @@ class Retention:
             self._storage.totals.count(state, class_name, -1, -size)
         newest = max((row[0] for row in rows if row[3] in (ACKNOWLEDGED, LOCAL)), default=0)
         if pruned and newest:
-            # An audit must distinguish pruned lines from removed ones, even if an older line is acknowledged later.
+            # Store the highest number, so that an audit can distinguish pruned lines from removed ones, even if an
+            # older line is acknowledged later.
             statement = (
                 "INSERT INTO meta VALUES (?, ?) ON CONFLICT(key) DO UPDATE SET value = max(value, excluded.value)"
             )
@@ -176,7 +177,7 @@ class Retention:
 
 
 def _aged[Line: tuple[int, ...]](rows: Iterable[Line], now_ns: int, before_ns: int) -> Iterator[Line]:
-    """Yield rows until one is younger than the limit; the first column is the time. See `Retention.expire`."""
+    """Yield rows until one is younger than the limit; see `Retention.expire`. The first column of a row is the time."""
     ahead: list[Line] = []
     for row in rows:
         if row[0] < before_ns:
@@ -192,7 +193,7 @@ def _aged[Line: tuple[int, ...]](rows: Iterable[Line], now_ns: int, before_ns: i
 def _take(
     rows: Iterable[tuple[int, int, str, int, str]], needed: int, *, whole: bool = True
 ) -> list[tuple[int, int, str, int, str]]:
-    """Return rows until ``needed`` bytes are reached; with ``whole`` also the other rows of the last exchange."""
+    """Return rows until they have ``needed`` bytes. With ``whole``, add the remaining rows of the last exchange."""
     taken: list[tuple[int, int, str, int, str]] = []
     total = ranges = 0
     for row in rows:

@@ -1,4 +1,4 @@
-"""The fields and states of a record in the spool: the one list that defines table, queries and JSON output."""
+"""The fields and states of a record in the spool, from which table, queries and JSON output are derived."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ STATES = ("pending", "acknowledged", "dead_letter", "local")
 
 
 class Column(NamedTuple):
-    """Storage of a field of `Row` in the table ``records``."""
+    """The column in the table ``records`` for a field of `Row`."""
 
     sql: str
     attribute: str = ""
-    """Attribute of a log line that the column stores; empty if the spool computes the value."""
+    """The log line attribute that the column stores; empty if the spool computes the value."""
     name: str = ""
     """Name of the column, if it differs from the field's name."""
     last_absent: int = -1
-    """Last ``user_version`` whose files may lack the column; -1 if none."""
+    """The highest ``user_version`` whose files may lack the column; -1 if no file may."""
 
 
 _TEXT, _INTEGER, _REAL = "TEXT", "INTEGER", "REAL"
@@ -29,7 +29,7 @@ _TEXT, _INTEGER, _REAL = "TEXT", "INTEGER", "REAL"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One record, as the CLI shows it. Times are Unix nanoseconds, durations are seconds, ``None`` is unknown."""
+    """A record, as the CLI shows it. Times are in Unix nanoseconds, durations in seconds. ``None`` means unknown."""
 
     seq: Annotated[int, Column("INTEGER PRIMARY KEY")]
     time_ns: Annotated[int, Column("INTEGER NOT NULL")]
@@ -38,7 +38,7 @@ class Row:
     event_name: Annotated[str, Column("TEXT NOT NULL")]
     id: Annotated[str, Column("TEXT NOT NULL", semconv.EXCHANGE_ID, "exchange_id")]
     part: Annotated[int, Column("INTEGER NOT NULL", semconv.PART_INDEX)]
-    """Number of the part in a split record, from 1; 0 for the first line of a record."""
+    """Number of the part in a split record, from 1. The first line of a record has 0."""
     parts: Annotated[int, Column("INTEGER NOT NULL", semconv.PART_COUNT)]
     begin: Annotated[str | None, Column(_TEXT, semconv.BEGIN)]
     method: Annotated[str | None, Column(_TEXT, semconv.HTTP_REQUEST_METHOD)]
@@ -80,10 +80,10 @@ def _columns() -> dict[str, Column]:
 
 
 COLUMNS = _columns()
-"""Columns by field name."""
+"""The columns, by field name."""
 FLAGS = tuple(name for name, hint in get_type_hints(Row).items() if hint == bool | None)
 ATTRIBUTES = {column.name: column.attribute for column in COLUMNS.values() if column.attribute}
-"""Names of attributes by column, for the columns that store an attribute."""
+"""The attribute of each column that stores one, by column name."""
 
 
 def absent_until(version: int) -> dict[str, str]:
@@ -98,7 +98,7 @@ def reason_code(why: str | None) -> str:
 
 
 def ranges(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
-    """Yield ``(first, last)`` of each run of consecutive numbers; the numbers increase."""
+    """Yield ``(first, last)`` for each run of consecutive numbers. ``numbers`` must increase."""
     first = last = None
     for number in numbers:
         if first is None or last is None or number != last + 1:

@@ -8,7 +8,7 @@ The file is an SQLite database in WAL mode. Other tools may read it while the pr
                  changes only when a backup is restored), ``restored_SEQ`` (the previous ID, which the lines up to
                  ``SEQ`` have, and its public key), ``deleted_SEQ`` (a deletion of records, see `tombstones`),
                  ``created_ns``, ``command_ID`` (the progress of an operator's command)
-``ledger``       one row for each line of the chain: ``seq`` (without gaps, from 1), ``hash`` (SHA-256 of the line, 32
+``ledger``       one row per line of the chain: ``seq`` (from 1, without gaps), ``hash`` (SHA-256 of the line, 32
                  bytes), ``time_ns`` (increases, except at lines that ``meta`` names as ``clock_set_back_SEQ``). Rows
                  are never deleted
 ``records``      stored lines: the columns that `egress records` shows, and ``otlp``, the encoded log record with the
@@ -20,8 +20,8 @@ The file is an SQLite database in WAL mode. Other tools may read it while the pr
 ``usage_hours``  hourly totals of the exchanges; see `usage_totals`
 ===============  =====================================================================================================
 
-``PRAGMA user_version`` numbers the schema: `migrations` brings an older file to `USER_VERSION`, and a newer file is
-refused.
+``PRAGMA user_version`` is the version of the schema. `migrations` converts an older file to `USER_VERSION`. A newer
+file is refused.
 """
 
 from __future__ import annotations
@@ -47,17 +47,17 @@ RESTORED = "restored_"
 PRUNED_SEQ = "pruned_seq"
 """Key in ``meta`` for the number of the newest acknowledged or local line that the spool deleted."""
 KEPT = "INDEXED BY records_kept"
-"""Hint in SQL queries. Without it SQLite uses `records_by_state` and sorts all lines of a state, with their bodies."""
+"""Hint in SQL queries. Without it, SQLite uses `records_by_state` and sorts all lines of a state, with their bodies."""
 ROW_BYTES = 512
-"""Approximate bytes of a row in addition to ``otlp``: columns and indexes."""
+"""Approximate size of a row without ``otlp``, in bytes: columns and indexes."""
 
 RESERVE_BYTES = 16 * 1024 * 1024
-"""Size of the reserve file, for the clean-up of a full disk; at most a quarter of the free space."""
+"""Size of the reserve file, whose space is used to clean up a full disk; at most a quarter of the free space."""
 
 PAGE_BYTES = 4096
 """SQLite's page size."""
 MAX_PAGES = 0xFFFFFFFE
-"""SQLite's own limit of pages in a file."""
+"""SQLite's own limit for the number of pages in a file."""
 WAL_SAFETY_PAGES = 16_384  # 64 MB: at this size a commit checkpoints the WAL, if the flush thread did not.
 BUSY_MS = 10_000
 
@@ -86,12 +86,12 @@ _SCHEMA += usage_totals.SCHEMA
 
 
 class SpoolError(EgressError):
-    """An operation on the spool that failed; the text says why and names a remedy."""
+    """An operation on the spool failed. The text says why and names a remedy."""
 
 
 @contextmanager
 def spool_errors(path: Path) -> Iterator[None]:
-    """Convert SQLite's errors into one `SpoolError` with a remedy."""
+    """Convert any SQLite error to a `SpoolError` with a remedy."""
     try:
         yield
     except sqlite3.Error as error:
@@ -136,7 +136,7 @@ def create_file(path: Path) -> None:
     """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Open the file only if it is absent: closing a descriptor of an open database would release SQLite's locks.
+        # If the file exists, do not open it: closing a descriptor of an open database would release SQLite's locks.
         if not path.exists():
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     except OSError as error:
@@ -147,7 +147,7 @@ def create_file(path: Path) -> None:
 
 
 def make_reserve(path: Path) -> int:
-    """Create or enlarge the reserve file as far as the disk has space. Return its size in bytes."""
+    """Create or enlarge the reserve file, as far as the disk has space. Return its size in bytes."""
     reserve = Path(f"{path}.reserve")
     with contextlib.suppress(OSError):
         disk = os.statvfs(path.parent)
@@ -175,13 +175,13 @@ def release_reserve(path: Path) -> bool:
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Return a connection for writing; transactions are explicit. Only one thread may use it at a time."""
+    """Return a connection for writing, with explicit transactions. Only one thread may use it at a time."""
     connection = sqlite3.connect(path, timeout=BUSY_MS / 1000, isolation_level=None, check_same_thread=False)
     try:
         connection.execute("PRAGMA journal_mode = WAL")
         # With NORMAL, a commit survives a crash of the process, but only flushed commits survive a power failure.
         connection.execute("PRAGMA synchronous = NORMAL")
-        # Bodies are confidential: overwrite deleted data, and write no temporary files.
+        # Bodies are confidential, so overwrite deleted data and write no temporary files.
         connection.execute("PRAGMA secure_delete = ON")
         connection.execute("PRAGMA temp_store = MEMORY")
         connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_SAFETY_PAGES}")
@@ -200,7 +200,7 @@ def connect_read_only(path: Path) -> sqlite3.Connection:
 
 
 def _parsed_schema() -> dict[str, list[str]]:
-    """Return the columns of each table, as SQLite reads them from `_SCHEMA`."""
+    """Return the columns of each table in `_SCHEMA`, as SQLite parses them."""
     with contextlib.closing(sqlite3.connect(":memory:")) as empty:
         empty.executescript(_SCHEMA)
         return {table: columns_of(empty, table) for table in _tables(empty)}
@@ -226,7 +226,7 @@ def create(connection: sqlite3.Connection) -> None:
 
 
 def identify(connection: sqlite3.Connection) -> str:
-    """Return the instance's ID; create it in a new file."""
+    """Return the instance's ID. Create one if the file is new."""
     for key, value in (
         ("schema_version", SCHEMA_VERSION),
         ("instance_id", str(uuid.uuid4())),
@@ -237,17 +237,17 @@ def identify(connection: sqlite3.Connection) -> str:
 
 
 def user_version(connection: sqlite3.Connection) -> int:
-    """Return the number of the file's schema; 0 for versions before numbers existed."""
+    """Return the version of the file's schema; 0 for files from before schema versions existed."""
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
 def check_schema(connection: sqlite3.Connection, path: Path, *, complete: bool = False) -> None:
-    """Refuse a file of a newer schema, a file that is not a spool, and one that lacks a column.
+    """Refuse a file of a newer schema version, a file that is not a spool, and a file that lacks a column.
 
     Args:
         connection: a connection to the file.
         path: the file, for the message.
-        complete: whether an absent table is an error; otherwise the caller creates it.
+        complete: whether an absent table is an error. Otherwise the caller creates it.
 
     Raises:
         SpoolError: the file cannot be used; the message says why and names a remedy.

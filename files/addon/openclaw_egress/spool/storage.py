@@ -1,4 +1,4 @@
-"""The spool's file, open for writing: its lock, its transactions, and the totals of what it holds.
+"""The spool's file, open for writing: its lock, its transactions, and the totals of its contents.
 
 A disk that cannot be written (full, read-only, broken) sets `Storage.problem`; `flusher` retries and clears it.
 """
@@ -31,7 +31,7 @@ REPEAT_SECONDS = 60.0
 
 @dataclass(slots=True)
 class Totals:
-    """Values to restore after a failed transaction: the end of the chain, and rows and bytes by state and class."""
+    """Values that a failed transaction restores: the end of the chain, and rows and bytes by state and class."""
 
     seq: int
     hash: str
@@ -50,19 +50,19 @@ class Totals:
         )
 
     def count(self, state: int, class_name: str, rows: int, size: int) -> None:
-        """Add rows and bytes of a state and class; negative numbers subtract."""
+        """Add rows and bytes to a state and class; negative numbers subtract."""
         key = (state, class_name)
         self.rows[key] = self.rows.get(key, 0) + rows
         self.size[key] = self.size.get(key, 0) + size
 
     def count_dead(self, why: str | None, rows: int) -> None:
-        """Add dead letters with a reason; a negative number subtracts."""
+        """Add dead letters to the count of their reason; a negative number subtracts."""
         code = reason_code(why)
         self.dead[code] = self.dead.get(code, 0) + rows
 
     @property
     def used_bytes(self) -> int:
-        """Return how many bytes count against the limit."""
+        """Return the number of bytes that count against the limit."""
         return sum(self.size.values()) + sum(self.journal.values())
 
 
@@ -79,14 +79,14 @@ class Storage:
         self.failure_level = logging.WARNING
         """Log level for a disk that cannot be written.
 
-        mitmproxy exits if an ERROR is logged during its start, so the proxy sets ERROR only after it.
+        mitmproxy exits if an ERROR is logged during its start, so the proxy sets this to ERROR only afterwards.
         """
         self.problem: str | None = None
         """The reason why the disk cannot be written now; None if the last write succeeded."""
         self.failures = 0
-        """Number of failed writes. A probe compares it before and after, to notice another write's failure."""
+        """Number of failed writes. A probe compares it before and after, to detect that another write failed."""
         self.dirty = False
-        """Whether committed data may not be on the disk yet."""
+        """Whether there may be committed data that is not yet flushed to the disk."""
         self._logged: dict[int, tuple[str, float]] = {}
         self._lock_file = lock_exclusively(path)
         try:
@@ -179,7 +179,7 @@ class Storage:
             self.dirty = True
 
     def failed(self, why: str) -> None:
-        """Note that the disk cannot be written, and log the reason once."""
+        """Set `problem`, because the disk cannot be written, and log the reason once."""
         with self.lock:
             self.failures += 1
             if self.problem is None:
@@ -187,7 +187,7 @@ class Storage:
             self.problem = why
 
     def report(self, level: int, text: str, error: Exception | None = None) -> None:
-        """Log a text, but the same text at most once in `REPEAT_SECONDS`."""
+        """Log a text. Log the same text at most once in `REPEAT_SECONDS`."""
         before, when = self._logged.get(level, ("", 0.0))
         now = time.monotonic()
         if text != before or now - when > REPEAT_SECONDS:
@@ -199,16 +199,16 @@ def lock_exclusively(path: Path) -> int:
     """Lock ``<path>.lock`` until this process ends. Return its descriptor.
 
     Raises:
-        SpoolError: another process holds it, or it cannot be created.
+        SpoolError: another process holds the lock, or the lock file cannot be created.
     """
     lock = Path(f"{path}.lock")
     try:
         lock.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Follow no link: root must not write into, or give away, a file that the proxy's user chose.
+        # Do not follow a link: root must not write to, or give away, a file that the proxy's user chose.
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         if os.geteuid() == 0 and os.fstat(descriptor).st_nlink == 1:
-            directory = lock.parent.stat()  # This user, the proxy's, must be able to open it.
-            with contextlib.suppress(PermissionError):  # A container without CAP_CHOWN.
+            directory = lock.parent.stat()  # The proxy's user owns it and must be able to open the lock.
+            with contextlib.suppress(PermissionError):  # A container may lack CAP_CHOWN.
                 os.fchown(descriptor, directory.st_uid, directory.st_gid)
     except OSError as error:
         raise SpoolError(
@@ -224,6 +224,6 @@ def lock_exclusively(path: Path) -> int:
             f"spool {path}: another process (pid {owner}) is already writing it; stop that process, or set another "
             "EGRESS_STATE_DIR for this one"
         ) from None
-    with contextlib.suppress(OSError):  # On a full disk the lock is valid without the pid in it.
+    with contextlib.suppress(OSError):  # The lock is valid even if a full disk prevents writing the pid.
         os.pwrite(descriptor, f"{os.getpid()}\n".encode().ljust(32), 0)
     return descriptor

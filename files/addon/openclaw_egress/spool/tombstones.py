@@ -26,18 +26,18 @@ DELETED = "deleted_"
 """Prefix of keys in ``meta`` that store a tombstone, by the number of its line."""
 DELETABLE = (semconv.EVENT_EXCHANGE, semconv.EVENT_TUNNEL, semconv.EVENT_DENIED)
 MAX_RUNS = 300
-"""Maximum number of runs of lines that one tombstone names: their text must fit into a field of a line (8 KB)."""
+"""Maximum number of ranges of lines in one tombstone, because their text must fit into a field of a line (8 KB)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tombstone:
-    """One deletion of at most a few thousand lines."""
+    """The tombstone of one deletion, which covers at most a few thousand lines."""
 
     seq: int
     """Number of the line that records the deletion."""
     time_ns: int
     lines: str
-    """Numbers of the deleted lines: ``12-40,50``."""
+    """Numbers of the deleted lines, such as ``12-40,50``."""
     count: int
     digest: str
     """SHA-256 of the last deleted line."""

@@ -1,9 +1,9 @@
 """Hourly totals of the exchanges: requests, tokens, cost and times by class, provider, host, model, key and status.
 
 The stored totals contain the exchanges up to a line, whose number is stored in the same transaction. `fold` adds
-further exchanges and advances that number: in the flush thread, and before lines are deleted. `read` adds the later
-exchanges from their records, so totals and records never differ. Totals outlive pruned records. `rebuild` computes
-them again from the stored records.
+further exchanges and advances that number; it runs in the flush thread, and before lines are deleted. `read` adds later
+exchanges from their records, so totals and records never differ. Totals remain after their records are pruned.
+`rebuild` recomputes totals from the stored records.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from openclaw_egress.recording.semconv import EVENT_EXCHANGE
 
 HOUR_NS = 3600 * 10**9
 KEPT_HOURS = 400 * 24
-"""Number of hours with exchanges whose totals are kept; the oldest are deleted first."""
+"""Totals are kept for this number of hours with exchanges. The oldest are deleted first."""
 MAX_GROUPS = 256
-"""Maximum number of rows of a class in an hour: agents choose models, keys and hosts. Further ones count as `OTHER`."""
+"""Maximum number of rows per class and hour, because agents choose models, keys and hosts. Others count as `OTHER`."""
 OTHER = "(other)"
 NANO = 10**9
 """Costs are stored in billionths of a dollar, so that sums are exact."""
 FOLDED = "usage_folded_seq"
-"""Key in the table ``meta``: the number of the last line whose exchange is in the totals."""
+"""Key in the table ``meta`` for the number of the last line whose exchange is in the totals."""
 BATCH = 2000
 """Maximum number of exchanges that one transaction adds to the totals."""
 MOST = 2**63 - 1
-"""Largest integer of SQLite. A response can state counts up to it, so a larger sum is stored as this value."""
+"""Largest integer of SQLite. A response can state counts of this size, so store a larger sum as this value."""
 _STEP = math.log(1.05)
 
 GROUP = ("class", "provider", "host", "model", "key", "status")
-"""Columns that identify a row of an hour. An unknown text is empty, an unknown status 0."""
+"""Columns that, with the hour, identify a row. An unknown text is stored as empty, an unknown status as 0."""
 DAY = "day"
-"""Name for grouping by local day; see `local_day`."""
+"""Name to use for grouping by local day; see `local_day`."""
 COUNTS = (
     "requests",
     "errors",
@@ -50,7 +50,7 @@ COUNTS = (
     "cost_nano_usd",
     "unpriced",
 )
-"""Columns that are sums. ``unpriced``: requests with tokens whose cost is unknown."""
+"""Columns that contain sums. ``unpriced`` counts requests that have tokens but no known cost."""
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS usage_hours (
     hour INTEGER NOT NULL, class TEXT NOT NULL, provider TEXT NOT NULL, host TEXT NOT NULL, model TEXT NOT NULL,
@@ -73,7 +73,7 @@ _PRIMARY_KEY = ("hour", *GROUP)
 _SAME = " AND ".join(f"{name} = ?" for name in _PRIMARY_KEY)
 _TIMES = ("duration", "first_chunk")
 _WHOLE, _HALVES = ("",), (" >> 32", " & 4294967295")
-"""SQL operations on a count before its sum. SQLite's sum fails above `MOST`; sums of high and of low bits do not."""
+"""SQL operations on a count before summing it. SQLite's sum fails above `MOST`, so sum high and low bits separately."""
 
 
 @dataclass(slots=True)
@@ -84,7 +84,7 @@ class Times:
 
     @classmethod
     def read(cls, text: str) -> Times:
-        """Return the histogram from the stored form that `text` returns."""
+        """Parse a histogram from the stored form that `text` returns."""
         return cls(Counter({int(bucket): count for bucket, count in json.loads(text).items()}))
 
     @classmethod
@@ -101,9 +101,9 @@ class Times:
         return json.dumps(dict(sorted(self.buckets.items())), separators=(",", ":"))
 
     def add(self, seconds: float | None) -> None:
-        """Add a time; None adds nothing."""
+        """Add a time. None adds nothing."""
         if seconds is not None:
-            # The lowest bucket holds all times up to one millisecond.
+            # The lowest bucket contains all times up to one millisecond.
             self.buckets[max(0, math.ceil(math.log(max(seconds, 1e-3) / 1e-3) / _STEP))] += 1
 
     def percentile(self, share: float) -> float | None:
@@ -138,7 +138,7 @@ class Usage:
 
 
 type Key = tuple[int, str, str, str, str, str, int]
-"""The number of an hour since the Unix epoch, and the values of `GROUP`."""
+"""The key of a row: the number of the hour since the Unix epoch, and the values of `GROUP`."""
 
 
 def nano_usd(cost_usd: float | None) -> int:
@@ -147,7 +147,10 @@ def nano_usd(cost_usd: float | None) -> int:
 
 
 def fold(db: sqlite3.Connection) -> int:
-    """Add at most `BATCH` exchanges that the stored totals lack. Return their number. Call it inside a transaction."""
+    """Add at most `BATCH` exchanges that are missing from the stored totals. Call this inside a transaction.
+
+    Return the number of exchanges that were added.
+    """
     rows = db.execute(f"{_EXCHANGES} AND seq > ? ORDER BY seq LIMIT ?", (EVENT_EXCHANGE, _folded(db), BATCH)).fetchall()
     found: dict[Key, Usage] = {}
     for _, *row in rows:
@@ -161,7 +164,7 @@ def fold(db: sqlite3.Connection) -> int:
 
 
 def fold_all(db: sqlite3.Connection) -> None:
-    """Add all exchanges that the stored totals lack. Call it inside a transaction."""
+    """Add all exchanges that are missing from the stored totals. Call this inside a transaction."""
     while fold(db) == BATCH:
         pass
 
@@ -171,7 +174,7 @@ def _add(db: sqlite3.Connection, key: Key, usage: Usage) -> None:
     if stored is None:
         groups = db.execute("SELECT count(*) FROM usage_hours WHERE hour = ? AND class = ?", key[:2]).fetchone()[0]
         if groups == 0:
-            # Count hours and do not compare times: a clock that was wrong once must not delete the totals of a year.
+            # Count hours instead of comparing times: a clock that was wrong once must not delete the totals of a year.
             oldest = "SELECT hour FROM usage_hours GROUP BY hour ORDER BY hour DESC LIMIT 1 OFFSET ?"
             db.execute(f"DELETE FROM usage_hours WHERE hour <= ({oldest})", (KEPT_HOURS - 1,))  # noqa: S608 - constants
         if groups >= MAX_GROUPS:
@@ -196,9 +199,9 @@ def _set_folded(db: sqlite3.Connection, seq: int) -> None:
 
 
 def rebuild(db: sqlite3.Connection) -> int:
-    """Compute the totals again from the stored records. Return the number of hours with unchanged totals.
+    """Recompute the totals from the stored records. Return the number of hours whose totals stay unchanged.
 
-    The totals of an hour stay unchanged if some of its lines are no longer stored. Call it inside a transaction.
+    The totals of an hour stay unchanged if some of its lines are no longer stored. Call this inside a transaction.
     """
     if _hours(db):
         fold_all(db)
@@ -242,18 +245,18 @@ def read(
 
     Args:
         db: a connection to the spool, outside of a transaction.
-        by: what to group by: names of `GROUP`, ``hour`` (since the Unix epoch), or `DAY`.
-        since_ns: Unix nanoseconds, lowered to the begin of the hour.
+        by: the columns to group by: names of `GROUP`, ``hour`` (since the Unix epoch), or `DAY`.
+        since_ns: Unix nanoseconds, rounded down to the start of the hour.
         until_ns: Unix nanoseconds.
-        class_name: only this class.
-        times: whether to read the times, which take most of the processor time.
+        class_name: read only this class.
+        times: whether to read the times, which take most of the CPU time.
     """
     if unknown := set(by) - {*_PRIMARY_KEY, DAY}:
         raise ValueError(f"not a column: {', '.join(unknown)}")
     first = (since_ns or 0) // HOUR_NS
     last = 2**62 if until_ns is None else -(-until_ns // HOUR_NS)
     db.create_function("local_day", 1, local_day, deterministic=True)
-    db.execute("BEGIN")  # Read all totals in one transaction, because `fold` may change them meanwhile.
+    db.execute("BEGIN")  # Read everything in one transaction, because `fold` may change totals meanwhile.
     try:
         try:
             found = _folded_totals(db, by, first, last, class_name, _WHOLE, times=times)
@@ -287,9 +290,9 @@ def _folded_totals(
     *,
     times: bool,
 ) -> dict[tuple[str | int, ...], Usage]:
-    """Return the totals of the stored hours. ``bits`` is `_WHOLE`, or `_HALVES` to sum each count in two halves."""
-    # Group in the order of the primary key first, so that SQLite sorts these groups and not all rows. Do not group by
-    # the whole key, because then each row is a separate group.
+    """Return the totals of the stored hours. ``bits`` is `_WHOLE`, or `_HALVES` to sum high and low bits separately."""
+    # Group in the order of the primary key first, so that SQLite sorts these groups instead of all rows. Do not group
+    # by the whole key: then each row would be a group of its own.
     depth = max((_PRIMARY_KEY.index("hour" if name == DAY else name) for name in by), default=0) + 1
     inner = ", ".join(_PRIMARY_KEY[:depth])
     shown = ["local_day(hour)" if name == DAY else name for name in by]
@@ -297,7 +300,7 @@ def _folded_totals(
     sums = [f"{add}({name}{operation}) AS {name}_{at}" for name in COUNTS for at, operation in enumerate(bits)]
     totals = [f"sum({name}_{at})" for name in COUNTS for at in range(len(bits))]
     if times:
-        # SQLite joins the stored times into one JSON array for each group, so that one call parses it.
+        # Let SQLite join the stored times of each group into one JSON array, so that one call parses them.
         sums += [f"{join}({name}) AS {name}" for name in _TIMES]
         totals += [f"'[' || group_concat({name}) || ']'" for name in _TIMES]
     of_class = "" if class_name is None else " AND class = ?"
@@ -334,7 +337,7 @@ def _integers(values: Iterable[tuple[str, object]]) -> Mapping[str, int]:
 
 
 def _as_other(key: Key) -> Key:
-    """Return the key of the row for all groups above `MAX_GROUPS`: it keeps only hour and class of the exchange."""
+    """Return the key of the row for all groups above `MAX_GROUPS`. It has only the hour and class of ``key``."""
     return key[0], key[1], OTHER, OTHER, OTHER, OTHER, 0
 
 

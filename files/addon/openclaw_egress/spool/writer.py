@@ -1,7 +1,7 @@
 """The spool: the durable queue between proxy and destination, and the local store if no destination is configured.
 
-One process writes it; a lock file ensures that. Every method that writes is one transaction, and its result survives
-``kill -9``. The flush thread flushes to the disk once a second, so a power failure can lose the last second.
+A lock file ensures that only one process writes the spool. Each method that writes is one transaction, and its result
+survives ``kill -9``. The flush thread flushes to the disk once a second, so a power failure can lose the last second.
 
 The parts: `storage` owns the file and its transactions, `ledger` appends lines to the hash chain, and `journal` holds
 exchanges in progress. `retention` enforces the limit, and `export_queue` serves the exporter. `flusher` is the flush
@@ -47,12 +47,12 @@ class Spool:
         path: the SQLite file; its directory is created (0700) if absent.
         max_bytes: limit of stored bytes.
         full: behaviour at the limit when only pending lines are left.
-        local: no destination is configured: lines are only stored here, and the oldest are pruned at the limit.
-        max_age: age from which `expire` deletes lines; None for no limit.
+        local: whether no destination is configured. Lines are then only stored, and the oldest are pruned at the limit.
+        max_age: age at which `expire` deletes lines; None for no limit.
         service_name: see `otlp.make_resource`.
         host_name: see `otlp.make_resource`.
-        sync_seconds: interval of the flush thread; ``None`` to start no thread.
-        signer: the key that signs checkpoints; without one they are not signed.
+        sync_seconds: interval of the flush thread; ``None`` starts no thread.
+        signer: the key that signs checkpoints; without it, checkpoints are not signed.
         clock_ns: source of the current time in Unix nanoseconds.
 
     Raises:
@@ -75,7 +75,7 @@ class Spool:
     ) -> None:
         self.path = Path(path)
         self.committed = threading.Event()
-        """Event that is set after each commit of a line; the waiting thread clears it."""
+        """Event that is set after each commit of a line. The thread that waits for it clears it."""
         self._now = clock_ns
         self._signer = signer
         self._max_age_ns = None if max_age is None else int(max_age.total_seconds()) * 10**9
@@ -110,7 +110,7 @@ class Spool:
         self.close()
 
     def close(self) -> None:
-        """Flush, close, and release the lock."""
+        """Flush and close the spool, and release the lock."""
         self._flusher.stop()
         with contextlib.suppress(SpoolError):  # The next start adds the missing exchanges to the totals.
             self.fold_usage()
@@ -123,7 +123,7 @@ class Spool:
     def open_exchange(
         self, exchange_id: str, class_name: str, head: dict[str, Any], request: Iterable[bytes] = ()
     ) -> None:
-        """Add an exchange to the journal, with the decoded bytes of its request's body that are known.
+        """Add an exchange to the journal, with the decoded bytes of its request body that were received so far.
 
         ``head`` holds the known fields of `ExchangeRecord`, redacted.
         """
@@ -136,7 +136,7 @@ class Spool:
                 state.journal[exchange_id] += len(data)
 
     def update(self, exchange_id: str, head: dict[str, Any]) -> None:
-        """Replace the known fields of an exchange in progress."""
+        """Replace the stored fields of an exchange in progress."""
         with self._storage.transaction() as (db, _):
             Journal(db).update(exchange_id, head)
 
@@ -158,7 +158,7 @@ class Spool:
             state.journal[exchange_id] = 0
 
     def close_exchange(self, record: ExchangeRecord) -> list[int]:
-        """Replace the exchange's journal with the lines of its record. Return their numbers."""
+        """Replace the journal of an exchange with the lines of its record. Return their numbers."""
         lines = lines_of(record)
         with self._storage.transaction() as (db, state):
             seqs = self._ledger.append(lines)
@@ -170,7 +170,7 @@ class Spool:
     def recover(self) -> int:
         """Record the exchanges that a crash interrupted. Return their number.
 
-        If a request was held back and not committed completely, nothing of it was sent: forget the exchange.
+        If a request was held back and not committed completely, no byte of it was sent, so delete the exchange.
         """
         with self._storage.lock, spool_errors(self.path):
             found = dict(self._storage.db.execute("SELECT id, head FROM exchanges").fetchall())
@@ -185,12 +185,12 @@ class Spool:
         return sum(left.values())
 
     def leave(self, exchange_id: str, *, recorded: bool, secret: bool = False) -> None:
-        """End an exchange whose record could not be written; the flush thread records or drops it later.
+        """End an exchange whose record could not be written. The flush thread records or deletes it later.
 
         Args:
             exchange_id: its ID.
             recorded: whether bytes of it were sent. If so, it becomes a record (``interrupted``) when the disk can be
-                written; otherwise it is forgotten.
+                written; otherwise it is deleted.
             secret: whether its bodies are credentials, which must not be recorded.
         """
         with self._storage.lock:
@@ -200,7 +200,7 @@ class Spool:
                     self._left_secret.add(exchange_id)
 
     def _settle_left(self) -> bool:
-        """Record or forget the exchanges that `leave` ended. Return whether the disk could be written."""
+        """Record or delete the exchanges that `leave` ended. Return whether the disk could be written."""
         with self._storage.lock:
             left, self._left = self._left, {}
         try:
@@ -212,7 +212,7 @@ class Spool:
         return True
 
     def _settle(self, left: dict[str, bool]) -> None:
-        """Record or forget these exchanges, whose rows are still in the journal."""
+        """Record or delete these exchanges, whose rows are still in the journal."""
         for exchange_id, recorded in left.items():
             if exchange_id in self._left_secret:
                 self.withhold(exchange_id)
@@ -249,7 +249,7 @@ class Spool:
         self._storage.failure_level = level
 
     def works(self) -> bool:
-        """Return whether records can be written. After a failure the flush thread checks, not the event loop."""
+        """Return whether records can be written. After a failure, the flush thread checks this, not the event loop."""
         return self._storage.problem is None
 
     def relieve(self) -> bool:
@@ -270,23 +270,26 @@ class Spool:
     # ── records ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def add(self, record: DeniedRecord | EventRecord) -> list[int]:
-        """Store a record that has no journal. Return the numbers of its lines."""
+        """Store a record that was not journalled. Return the numbers of its lines."""
         with self._storage.transaction():
             seqs = self._ledger.append(lines_of(record))
         self._after_commit()
         return seqs
 
     def fold_usage(self) -> None:
-        """Add the exchanges that the hourly totals lack; see `usage_totals`. The flush thread calls it."""
+        """Add the exchanges that are missing from the hourly totals; see `usage_totals`. For the flush thread."""
         self._flusher.fold_usage()
 
     def rebuild_usage(self) -> int:
-        """Compute the hourly totals again. Return the number of unchanged hours; see `usage_totals.rebuild`."""
+        """Recompute the hourly totals. Return the number of unchanged hours; see `usage_totals.rebuild`."""
         with self._storage.transaction() as (db, _):
             return usage_totals.rebuild(db)
 
     def checkpoint(self) -> tuple[int, str]:
-        """Write a checkpoint, so that the audit detects a missing tail. Return number and hash of the line it names."""
+        """Write a checkpoint, so that the audit detects missing lines at the end of the chain.
+
+        Return the number and hash of the line that the checkpoint names.
+        """
         with self._storage.lock:
             seq, digest = self._storage.totals.seq, self._storage.totals.hash
             attributes: dict[str, AttributeValue] = {semconv.CHECKPOINT_SEQ: seq, semconv.CHECKPOINT_HASH: digest}
@@ -311,7 +314,7 @@ class Spool:
         self._retention.enforce()
 
     def expire(self) -> bool:
-        """Delete a slice of the lines that are too old. Return whether there were any; see `Retention.expire`."""
+        """Delete one batch of expired lines. Return whether there were any; see `Retention.expire`."""
         return self._max_age_ns is not None and self._retention.expire(self._now(), self._max_age_ns)
 
     @property
@@ -330,7 +333,7 @@ class Spool:
         return self._retention.dropped_lines
 
     def stats(self) -> dict[str, int]:
-        """Return counts and bytes as `SpoolReader.stats`, and the limit, without a query."""
+        """Return the counts and bytes of `SpoolReader.stats`, and the limit, without a query."""
         with self._storage.lock:
             totals = self._storage.totals
             left = sum(exchange_id in totals.journal for exchange_id in self._left)
@@ -360,7 +363,7 @@ class Spool:
     def pending(
         self, limit_bytes: int, *, before_ns: int | None = None, span_ns: int | None = None
     ) -> list[StoredRecord]:
-        """Return the oldest pending lines in order of time; see `ExportQueue.pending`."""
+        """Return the oldest pending lines, ordered by time; see `ExportQueue.pending`."""
         return self._queue.pending(limit_bytes, before_ns=before_ns, span_ns=span_ns)
 
     def oldest_pending(self) -> tuple[int, int] | None:
@@ -372,17 +375,17 @@ class Spool:
         return self._queue.pending_since(time_ns)
 
     def acknowledge(self, seqs: Sequence[int], why: str | None = None) -> None:
-        """Mark lines as stored by the destination; see `ExportQueue.acknowledge`."""
+        """Mark lines as acknowledged by the destination; see `ExportQueue.acknowledge`."""
         self._queue.acknowledge(seqs, why)
         self._after_commit()
 
     def dead_letter(self, seqs: Sequence[int], why: str) -> None:
-        """Mark lines that the destination refuses for good. The lines stay stored; a new line records the reason."""
+        """Mark lines that the destination refuses for good. They stay stored, and a new line records the reason."""
         self._queue.dead_letter(seqs, why)
         self._after_commit()
 
 
 def _never_left(head: str) -> bool:
-    """Return whether a journalled request was never sent: it was held back and not committed completely."""
+    """Return whether a journalled request was never sent, because it was held back and not committed completely."""
     known = json.loads(head)
     return bool(known.get("request_held")) and not known.get("request_complete")
