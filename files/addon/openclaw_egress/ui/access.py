@@ -1,19 +1,19 @@
-"""Access to the page: who may read it, and what a browser may do with it. Pure functions.
+"""Access control of the page: who may read it, and what it may do in a browser. Pure functions.
 
 The page shows the conversations of agents. The loopback address alone does not protect it, because every user of the
 machine and every page in the operator's browser can reach that address. Four rules protect the page:
 
 1. **A token.** `egress ui` makes a new token at each start and prints it in the fragment of the address. Browsers never
-   send the fragment, so the token appears in no server's log and in no ``Referer``. The script of the login page posts
+   send the fragment, so the token appears in no server log and in no ``Referer``. The script of the login page posts
    the token once; without JavaScript, the operator pastes it into the form. After the login, a cookie contains it:
    ``HttpOnly`` (no script reads it), ``SameSite=Strict`` (no other site uses it), and without a lifetime (it ends with
-   the browser). A browser sends a cookie to every port of its host, so the cookie's name contains the port of the
-   browser's address: two tunnels keep two cookies. For the same reason, a server that another user runs on the
-   operator's own machine can receive the cookie, if the operator opens its page by the name of loopback.
-2. **The Host header** must name loopback. A name that an attacker points at loopback (DNS rebinding) does not.
-3. **Fetch metadata.** A browser says where a request comes from. A request of another site or port gets no record.
+   the browser). A browser sends a cookie to every port of its host, so the cookie's name contains the port in the
+   browser's address bar, and two tunnels have two cookies. For the same reason, a server that another user runs on
+   the operator's own machine receives the cookie, if the operator opens a page of that server on loopback.
+2. **The Host header** must name loopback. So a name that an attacker points at loopback (DNS rebinding) is refused.
+3. **Fetch metadata.** A browser states the origin of a request. A request from another site or port gets no record.
 4. **The Content Security Policy** (`HEADERS`) permits only the page's own scripts and styles, from files, and no
-   request to another server. So no script in a record can run, even if the escaping fails.
+   request to another server. So a script in a record cannot run, even if the escaping fails.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ LOOPBACK_NAMES = ("127.0.0.1", "localhost", "::1")
 
 
 def new_token() -> str:
-    """Return a token of 256 random bits, in characters that a URL may contain."""
+    """Return a token of 256 random bits, in URL-safe characters."""
     return secrets.token_urlsafe(32)
 
 
@@ -61,20 +61,20 @@ def cookie_name(host: str) -> str:
 
 
 def is_token(given: str | None, token: str) -> bool:
-    """Return whether a text is the token, in a time that does not depend on the text."""
+    """Return whether a text is the token. The comparison takes constant time."""
     return hmac.compare_digest((given or "").encode(errors="replace"), token.encode())
 
 
 def is_own_request(site: str | None) -> bool:
-    """Return whether a request comes from this page, or from the address bar, by its ``Sec-Fetch-Site``.
+    """Return whether ``Sec-Fetch-Site`` says that a request comes from this page or from the address bar.
 
-    A client that is not a browser sends no such header; it needs the token.
+    Also accept a request without the header: clients other than browsers send none, and they too need the token.
     """
     return site in (None, "same-origin", "none")
 
 
 def local_target(target: str) -> str:
-    """Return the path to show after the login. For a target on another server, return the path of the first page."""
+    """Return the path to show after the login. If the target is on another server, return that of the first page."""
     if target.startswith("/") and not target.startswith("//") and target.isprintable() and "\\" not in target:
         return target
     return "/"

@@ -1,4 +1,4 @@
-"""The denials of a period in groups, each with the rule that would allow it, and the classes' allowed traffic."""
+"""Denials in a period, grouped, each group with the rule that would allow it; and the allowed traffic per class."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from openclaw_egress.ui import ranges
 
 SINCE = "24h"
 MAX_GROUPS = 500
-"""Groups on the page; the command `egress denials` lists all."""
+"""Maximum number of groups on the page. The command `egress denials` lists all groups."""
 
 
 MAX_HOSTS = 5
-"""Allowed hosts of a class on the page."""
+"""Maximum number of allowed hosts per class on the page."""
 
 type Allowed = tuple[str, str, str]
 """Class, host and event of an exchange or a tunnel."""
@@ -30,20 +30,20 @@ type Allowed = tuple[str, str, str]
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The denials of a period in the spool, and the allowed traffic of the same period."""
+    """Denials of a period from the spool, and the allowed traffic of the same period."""
 
     denials: Sequence[Denial] = ()
     allowed: Mapping[Allowed, int] = field(default_factory=dict)
     """Number of exchanges or tunnels for each class, host and event."""
     oldest_ns: int | None = None
-    """The time of the oldest line read, if not all could be read in time."""
+    """Time of the oldest line read, if the time limit ended the search; None if all lines were read."""
 
 
 @dataclass(frozen=True, slots=True)
 class HostView:
     """The exchanges and tunnels of a class with one host.
 
-    ``counts`` has the number and the name of each kind, and the query of the list that shows its records.
+    ``counts`` has, for each kind of record, the number, the name, and the URL query of the list of these records.
     """
 
     host: str
@@ -52,18 +52,18 @@ class HostView:
 
 @dataclass(frozen=True, slots=True)
 class ClassView:
-    """The hosts that a class reached in the same period, the most frequent first."""
+    """The hosts that a class reached in the period, the most frequent first."""
 
     name: str
     hosts: Sequence[HostView]
     more_hosts: int
-    """Number of hosts left out. ``more`` is the number of exchanges and tunnels with them."""
+    """Number of omitted hosts. ``more`` is the number of exchanges and tunnels with them."""
     more: int
 
 
 @dataclass(frozen=True, slots=True)
 class GroupView:
-    """One group of denials, as texts for people."""
+    """A group of denials, as text for people."""
 
     count: int
     last: str
@@ -76,12 +76,12 @@ class GroupView:
     effect: str
     remedy: Remedy
     records: str
-    """Query of the list that shows these records; empty if the denials concern the class as a whole."""
+    """URL query of the list that shows these records; empty if the denials concern the class as a whole."""
 
 
 def read_denials(reader: SpoolReader, filters: Filters, clock: Callable[[], float]) -> Found:
     """Return the matching denials, and the allowed traffic of the same period and class."""
-    # The other conditions, such as the host, select only denials.
+    # Apply the other conditions, such as the host, only to denials.
     period = Filters(since_ns=filters.since_ns, until_ns=filters.until_ns, class_name=filters.class_name)
     allowed: Counter[Allowed] = Counter()
     first, last = reader.find_range(filters.since_ns, filters.until_ns)
@@ -96,7 +96,7 @@ def read_denials(reader: SpoolReader, filters: Filters, clock: Callable[[], floa
 
 
 def class_views(names: Sequence[str], allowed: Mapping[Allowed, int], period: Mapping[str, str]) -> list[ClassView]:
-    """Return the allowed traffic of these classes, in the order of the names. Links have the conditions ``period``."""
+    """Return the allowed traffic of these classes, in the order of ``names``. Links contain the conditions ``period``."""
     by_class: dict[str, dict[str, dict[str, int]]] = {name: {} for name in names}
     for (name, host, event), count in allowed.items():
         if name in by_class:
@@ -121,7 +121,7 @@ def _count(name: str, host: str, event: str, count: int, period: Mapping[str, st
 
 
 def group_views(denials: Sequence[Denial], is_own: Callable[[str], bool]) -> tuple[list[GroupView], int]:
-    """Return the groups, the most frequent first, and the number of groups left out."""
+    """Return the groups, the most frequent first, and the number of omitted groups."""
     groups = group_denials(denials)
     shown = groups[:MAX_GROUPS]
     return [_view(group, remedy_for(group, is_own)) for group in shown], len(groups) - len(shown)
@@ -145,5 +145,5 @@ def _view(group: DenialGroup, remedy: Remedy) -> GroupView:
 
 
 def _literal(host: str) -> str:
-    """Return a host as a pattern that matches only it (SQLite's GLOB)."""
+    """Return a GLOB pattern for SQLite that matches only this host."""
     return "".join(f"[{char}]" if char in "*?[" else char for char in host)

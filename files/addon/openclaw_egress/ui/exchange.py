@@ -1,4 +1,4 @@
-"""One record as a page: its fields, conversation and messages, and the request as a curl command. Pure functions."""
+"""The page of a record: its fields, conversation and messages, and the request as a curl command. Pure functions."""
 
 from __future__ import annotations
 
@@ -25,32 +25,32 @@ from openclaw_egress.spool.reader import Row
 from openclaw_egress.wire.json_indent import indented
 
 SHOWN_BODY = 100_000
-"""Maximum number of characters of a body on the page. The page also offers the whole body as a download."""
+"""Maximum number of characters of a body on the page. The whole body is available as a download."""
 SHOWN_CONVERSATION = 400_000
-"""Maximum number of characters of a conversation on the page. The page omits the oldest turns first."""
+"""Maximum number of characters of a conversation on the page. The oldest turns are omitted first."""
 PART_ROOM = 200
-"""Number of characters that a shorter part counts as, because its frame on the page takes room too."""
+"""Minimum number of characters to count for a part, because its frame takes space on the page too."""
 OPEN_BODY = 4_000
-"""Longest body that the page shows unfolded; a longer one opens on request."""
+"""Maximum length of a body that the page shows expanded. A longer one is collapsed at first."""
 CURL_BODY = 20_000
-"""Longest body in the text of a curl command; a longer one is read from the downloaded file."""
+"""Maximum length of a body inside a curl command. For a longer one, the command reads the downloaded file."""
 SIDES = ("request", "response")
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A request or a response as it is shown."""
+    """A request or a response, as the page shows it."""
 
     side: str
     first_line: str
     headers: Sequence[tuple[str, str]]
     body: str
     notes: Sequence[str]
-    """Remarks about the body: truncated, binary, not shown completely."""
+    """Remarks about the body, for example that it is truncated, binary or not shown completely."""
 
     @property
     def is_short(self) -> bool:
-        """Return whether the body is short enough for the page to show it unfolded."""
+        """Return whether the body is short enough for the page to show it expanded."""
         return len(self.body) <= OPEN_BODY
 
 
@@ -68,7 +68,7 @@ class ChainLink:
     seq: int
     sha256: str
     matches: bool
-    """Whether the ledger has the same hash for the line's number."""
+    """Whether the ledger has the same hash for the line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class ExchangeView:
-    """Everything that the page of a record shows."""
+    """The contents of a record's page."""
 
     row: Row
     facts: Sequence[tuple[str, str]]
@@ -96,7 +96,7 @@ class ExchangeView:
     chain: Sequence[ChainLink]
     curl: str
     curl_is_whole: bool
-    """Whether the record has the whole body of the request."""
+    """Whether the record contains the whole request body, unmasked."""
     problem: str
     """Reason why the page cannot show the whole record; empty if it can."""
 
@@ -110,7 +110,7 @@ def view_of(
         row: the fields of the record.
         lines: its log lines.
         digest: returns the ledger's hash of a line.
-        details: further token counts of the record, by their names in `semconv.USAGE_DETAILS`.
+        details: additional token counts of the record, by their names in `semconv.USAGE_DETAILS`.
     """
     whole, problem = whole_of(lines)
     if missing := whole.get("missing_parts"):
@@ -128,7 +128,7 @@ def view_of(
         messages=[_message(side, whole) for side in SIDES if object_of(whole.get(side))] or _event(lines),
         timing=Timing(first, duration, round(1000 * min(1.0, (first or duration) / duration))) if duration else None,
         chain=list(_chain(lines, digest)),
-        # No curl command sends the messages of a WebSocket.
+        # Omit the command for a WebSocket, because curl cannot send its messages.
         curl=as_curl(whole) if object_of(whole.get("request")) and "websocket" not in whole else "",
         curl_is_whole=not {"body_truncated", "body_masked"} & object_of(whole.get("request")).keys(),
         problem=problem,
@@ -168,7 +168,7 @@ def _facts(row: Row, details: Mapping[str, int]) -> Iterator[tuple[str, str]]:
 
 
 def turns_of(whole: Mapping[str, Any]) -> tuple[list[Turn], list[Turn]]:
-    """Return the turns of the request and those of the response."""
+    """Return the conversation turns of the request and those of the response."""
     if socket := object_of(whole.get("websocket")):
         sides = (("sent", "request"), ("received", "response"))
         session = realtime_turns(*(_messages(whole.get(side), object_of(socket.get(of))) for of, side in sides))
@@ -179,9 +179,9 @@ def turns_of(whole: Mapping[str, Any]) -> tuple[list[Turn], list[Turn]]:
 
 
 def _messages(message: object, sizes: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the text messages of one direction of a WebSocket. Split the stored body by the recorded sizes in bytes."""
+    """Yield the text messages of one direction of a WebSocket. Split the stored body at the recorded byte sizes."""
     if object_of(message).get("body_masked"):
-        # The sizes are those of the messages before masking. Events of these APIs are JSON in one line each.
+        # The sizes are from before masking, so split at line feeds instead: these APIs send one line of JSON per event.
         yield from text_of_body(message).split("\n")
         return
     body, begin = text_of_body(message).encode(errors="replace"), 0
@@ -193,14 +193,14 @@ def _messages(message: object, sizes: Mapping[str, Any]) -> Iterator[str]:
 
 
 def text_of_body(message: object) -> str:
-    """Return the body of a request or a response; empty if it is not text."""
+    """Return the body of a request or a response as text; empty if it is not text."""
     found = object_of(message)
     body = found.get("body")
     return body if isinstance(body, str) and found.get("body_encoding") != "base64" else ""
 
 
 def cuts_of(whole: Mapping[str, Any]) -> list[str]:
-    """Return the reasons why a record may lack turns of its exchange: the bodies of which it has only a part."""
+    """Return the reasons why a record may lack turns of its exchange: it contains only a part of a body."""
     cuts = []
     if object_of(whole.get("request")).get("body_truncated"):
         cuts.append("the record has only a part of the request body")
@@ -212,9 +212,9 @@ def cuts_of(whole: Mapping[str, Any]) -> list[str]:
 
 
 def bounded(turns: Sequence[Turn], room: int) -> tuple[list[Turn], Hidden]:
-    """Return the newest turns with at most ``room`` characters, and how much of the others is left out.
+    """Return the newest turns, limited to ``room`` characters, and the amount of omitted text.
 
-    A part shorter than `PART_ROOM` characters counts as `PART_ROOM`, so that many short parts reach the limit too.
+    Count at least `PART_ROOM` characters for each part, so that many short parts also reach the limit.
     """
     left_out: list[int] = []
     kept: list[Turn] = []
@@ -274,7 +274,7 @@ def _chain(lines: Iterable[str], digest: Callable[[int], bytes | None]) -> Itera
 
 
 def body_bytes(lines: Sequence[str], side: str) -> bytes | None:
-    """Return the stored body of a request or a response, as it was after content decoding; None without one."""
+    """Return the stored body of a request or a response, after content decoding; None if there is no body."""
     message = object_of(whole_of(lines)[0].get(side))
     body = message.get("body")
     if not isinstance(body, str):
@@ -283,9 +283,10 @@ def body_bytes(lines: Sequence[str], side: str) -> bytes | None:
 
 
 def as_curl(whole: Mapping[str, Any]) -> str:
-    """Return the request as a curl command. A redacted header has the recorded placeholder as its value."""
+    """Return the request as a curl command. Redacted headers keep the recorded placeholder as their value."""
     request = object_of(whole.get("request"))
-    # An agent chose the method and the URL. Both can contain special characters of the shell, the URL also of curl.
+    # Quote method and URL, which an agent chose: both can contain special characters of the shell. `--globoff`
+    # disables curl's special characters in the URL.
     words = ["curl", "--globoff", "--request", shell_word(str(whole.get("method"))), shell_word(str(whole.get("url")))]
     skipped = ("content-length", "host", "connection", "accept-encoding")
     for name, value in headers_of(request):
@@ -301,7 +302,7 @@ def as_curl(whole: Mapping[str, Any]) -> str:
 
 
 def shell_word(text: str) -> str:
-    """Return a text quoted for bash. Write invisible characters as escapes, so that the page can show them."""
+    """Quote a text for bash. Write invisible characters as escapes, so that the page can show them."""
     if escape(text) == text:
         return shlex.quote(text)
     quoted = escape(text.replace("\\", "\\\\").replace("'", "\\'"))

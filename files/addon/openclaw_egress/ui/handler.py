@@ -19,30 +19,30 @@ from openclaw_egress.ui.pages import render
 
 @dataclass(slots=True)
 class Page:
-    """The objects that all handlers use."""
+    """The objects that all handlers share."""
 
     reader: SpoolReader
     token: str
     settings: Settings
     ask: Callable[[], dict[str, Any] | None]
-    """Returns the report of the running proxy; None if none responds."""
+    """Function that returns the report of the running proxy; None if no proxy responds."""
     is_own: Callable[[str], bool]
-    """Returns whether an address belongs to this machine."""
+    """Function that returns whether an address belongs to this machine."""
     threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(4, "ui"))
     streams: int = 0
     """Number of open event streams."""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set to stop the server."""
+    """Event that is set to stop the server."""
 
 
 class Handler(RequestHandler):
-    """A handler that checks the client before anything else, and sends the headers of `access`."""
+    """A handler that first checks the client, and sends the headers of `access`."""
 
     protected = True
-    """Whether the handler shows records, so that it needs the token."""
+    """Whether the client needs the token, because the handler shows records."""
 
     def initialize(self, page: Page) -> None:
-        """Store the objects that all handlers use."""
+        """Store the objects that all handlers share."""
         self.page = page
 
     @override
@@ -64,11 +64,11 @@ class Handler(RequestHandler):
             self.finish(render("login.html", target=self.request.uri, wrong=False))
 
     async def run[Value](self, query: Callable[[], Value]) -> Value:
-        """Run a query of the spool in a thread. If it raises an error of the spool, the client gets an error page."""
+        """Run a query of the spool in a thread. If it raises a spool error, the client gets an error page."""
         return await asyncio.get_running_loop().run_in_executor(self.page.threads, query)
 
     def conditions(self, names: Iterable[str]) -> dict[str, str]:
-        """Return the conditions in the URL."""
+        """Return the conditions in the URL, by name."""
         return {name: self.get_query_argument(name, "") for name in names}
 
     @override
@@ -89,7 +89,7 @@ class Handler(RequestHandler):
 
 
 class Missing(Handler):
-    """The handler of every unknown path; it responds with 404."""
+    """The handler for unknown paths, which responds with 404."""
 
     protected = False
 

@@ -26,15 +26,15 @@ from openclaw_egress.ui.handler import Handler
 from openclaw_egress.ui.pages import STATIC, render
 
 LIVE_SECONDS = 0.5
-"""Pause between two searches for new records."""
+"""Seconds between two searches for new records."""
 SILENCE_SECONDS = 15.0
-"""Seconds without a new record after which an event stream sends an empty event."""
+"""An event stream sends an empty event after this many seconds without a new record."""
 MAX_STREAMS = 32
 STATIC_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
 class Static(Handler):
-    """The styles and scripts. They need no token, because they contain no record."""
+    """Styles and scripts. Clients need no token for them, because they contain no record."""
 
     protected = False
 
@@ -53,7 +53,7 @@ class Login(Handler):
     protected = False
 
     async def post(self) -> None:
-        """Set the cookie and show the page that was requested."""
+        """Set the cookie, and redirect to the requested page."""
         target = access.local_target(self.get_body_argument("target", "/"))
         own = access.is_own_request(self.request.headers.get("Sec-Fetch-Site"))
         given = self.get_body_argument("token", "")
@@ -124,8 +124,8 @@ class Events(Live):
             news = await self.run(partial(listing.news, self.page.reader, conditions, after, time.monotonic))
             after = news.newest
             if news.lines or news.left_out or time.monotonic() - silent_since > SILENCE_SECONDS:
-                # After a silence, send an event without records too, because tunnels close idle connections. Its ID
-                # also tells a browser that reconnects from which line to continue, so no line is searched twice.
+                # Also send an event without records after a silence, because tunnels close idle connections. From its
+                # ID, a browser that reconnects knows where to continue, so no line is searched twice.
                 self.write(f"id: {after}\ndata: {json.dumps(asdict(news))}\n\n")
                 silent_since = time.monotonic()
                 await self.flush()
@@ -163,7 +163,7 @@ class Body(Record):
 
     @override
     async def get(self, number: str, side: str) -> None:  # type: ignore[override]
-        """Send the body as a download. A browser must not show it, because it could run a script in the body."""
+        """Send the body as a download, so that the browser does not display it and run scripts in it."""
         row, lines = await self._record(number)
         body = await self.run(lambda: exchange.body_bytes(lines, side))
         if body is None:
@@ -203,7 +203,7 @@ class Session(Record):
 
 
 class Denials(Handler):
-    """The denials of a period in groups, each with the rule that would allow it, and the classes' allowed traffic."""
+    """Denials in a period, grouped, each group with the rule that would allow it; and the allowed traffic per class."""
 
     async def get(self) -> None:
         """Show the groups."""
@@ -232,7 +232,7 @@ class Denials(Handler):
 
 
 class Policy(Handler):
-    """The policy, with the use of each rule in the last day."""
+    """The policy, with the uses of each rule in the last day."""
 
     async def get(self) -> None:
         """Show the policy."""
@@ -278,6 +278,6 @@ class Health(Handler):
             unreadable = str(error)
         time_of = partial(ranges.time_of, reader)
         audits = health.Audits(last, unreadable, checkpoint, reader.head()[0], time_of)
-        # Read the CA only if its directory exists: a separate container for the page has no access to it.
+        # Read the CA only if its directory exists, because a separate container for the page has no access to it.
         status = status_of(settings, self.page.ask(), with_ca=settings.effective_ca_dir.exists())
         return health.health_of(status, audits, time.time())

@@ -1,4 +1,4 @@
-"""Health: the state of proxy, spool, export, certificates and audits as lines of text."""
+"""The health page: the state of proxy, spool, export, certificates and audits as lines of text."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from openclaw_egress.reports.status import Status
 from openclaw_egress.reports.text import local_time, size
 
 AUDIT_HOURS = 25
-"""Age of an audit after which the page asks for another one; docs/monitoring.md recommends one a day."""
+"""If the last audit is older than this, the page asks for another one; docs/monitoring.md recommends one a day."""
 
 
 @dataclass(frozen=True, slots=True)
 class Audits:
-    """The newest checkpoint in the spool, and the last audit from the file of its result."""
+    """The newest checkpoint in the spool, and the last audit, read from its result file."""
 
     last: LastAudit | None
     """The last audit; None if there was none, or if its file cannot be read."""
     unreadable: str
-    """Reason why the file cannot be read; empty if it can."""
+    """Reason why the result file cannot be read; empty if it can."""
     checkpoint: str
-    """Describes the newest checkpoint."""
+    """Description of the newest checkpoint."""
     newest: int
     """Number of the newest line."""
     time_of: Callable[[int], int]
-    """Returns the time of a line in Unix nanoseconds; 0 if it is unknown."""
+    """Function that returns the time of a line in Unix nanoseconds; 0 if it is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One part of the page: names with values, and what the operator should do."""
+    """A section of the page: names with values, and the problem that the operator should solve, if any."""
 
     title: str
     facts: Sequence[tuple[str, str]]
@@ -43,7 +43,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class HealthView:
-    """Everything that the page of health shows."""
+    """The contents of the health page."""
 
     running: bool
     problems: Sequence[str]
@@ -52,7 +52,7 @@ class HealthView:
 
 
 def health_of(status: Status, audits: Audits, now: float) -> HealthView:
-    """Return the view of a state at a time in Unix seconds."""
+    """Return the view of a state. ``now`` is in Unix seconds."""
     sections = [
         Section("Spool", list(_spool(status))),
         Section("Export", list(_export(status))),
@@ -68,7 +68,7 @@ def health_of(status: Status, audits: Audits, now: float) -> HealthView:
 
 
 def audit_section(audits: Audits, now: float) -> Section:
-    """Return the last audit, and what to do if there was none, or if it is old, failed or had findings."""
+    """Return the section about the last audit, with a remedy if the audit is missing, old, failed or had findings."""
     facts = [(name, value) for name, value in _audit(audits) if value]
     last = audits.last
     if last is not None and last.findings:

@@ -1,7 +1,7 @@
 """The list of exchanges and denials: its conditions, its lines, and its search.
 
 The search reads the newest records first, in ranges of line numbers, until a page is full or a time limit is reached.
-So it takes a bounded time however rare a match is, and the next page continues where it stopped.
+So its time is bounded even if matches are rare, and the next page continues where the search stopped.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from openclaw_egress.spool.reader import Filters, Row, SpoolReader
 from openclaw_egress.ui import ranges
 
 PAGE = 50
-"""Records on a page."""
+"""Maximum number of records on a page."""
 LIVE = 500
-"""Maximum number of records in one event of the live list; `static/live.js` shows at most as many."""
+"""Maximum number of records in one event of the live list. `static/live.js` shows at most the same number."""
 FIELDS = ("class", "host", "model", "status", "code", "event", "since", "until")
 """Names of the conditions, in the URL and in the form."""
 MAX_TEXT = 1024
@@ -28,7 +28,7 @@ MAX_TEXT = 1024
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """The conditions of a list, as texts and as filters. ``problem`` says why a text is invalid."""
+    """The conditions of a list, as text and as filters. ``problem`` says why a text is invalid."""
 
     texts: Mapping[str, str]
     filters: Filters
@@ -36,16 +36,16 @@ class Conditions:
 
     @property
     def query(self) -> str:
-        """Return the query of a URL that has these conditions."""
+        """Return the URL query with these conditions."""
         return urlencode({name: text for name, text in self.texts.items() if text})
 
     def older(self, before: int) -> str:
-        """Return the query of the URL that continues the list."""
+        """Return the URL query of the next page, with the records before line ``before``."""
         return urlencode({**{name: text for name, text in self.texts.items() if text}, "before": before})
 
 
 def conditions_of(given: Mapping[str, str]) -> Conditions:
-    """Return the conditions in a URL's query. Invalid ones match nothing, and `Conditions.problem` names them."""
+    """Return the conditions in a URL's query. If one is invalid, match nothing and set `Conditions.problem`."""
     texts = {name: given.get(name, "").strip() for name in FIELDS}
     values: dict[str, Any] = {"event_names": search.event_names(None)}
     readers: dict[str, Callable[[str], Mapping[str, Any]]] = {
@@ -73,7 +73,7 @@ def conditions_of(given: Mapping[str, str]) -> Conditions:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One record of the list, as texts for people."""
+    """A record of the list, as text for people."""
 
     seq: int
     cells: Mapping[str, str]
@@ -105,7 +105,7 @@ def line_of(row: Row) -> Line:
 
 
 def tone_of(row: Row) -> str:
-    """Return ``bad`` for a failure, ``warn`` for a denial or an aborted exchange, else an empty text."""
+    """Return ``bad`` for a failure, ``warn`` for a denial or an aborted exchange, else an empty string."""
     if row.outcome in ("upstream_error", "interrupted") or (row.status or 0) >= 500:
         return "bad"
     return "warn" if row.outcome in ("denied", "reported", "client_aborted") or (row.status or 0) >= 400 else ""
@@ -113,17 +113,17 @@ def tone_of(row: Row) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A page of the list. ``older`` is the number before which the next page begins; None at the end."""
+    """A page of the list. The next page has the lines before the number ``older``, which is None on the last page."""
 
     lines: Sequence[Line]
     newest: int
     older: int | None
     full: bool
-    """Whether the page has all its lines; otherwise the search stopped because its time was over."""
+    """Whether the page is complete. Otherwise the search reached its time limit first."""
 
 
 def search_page(reader: SpoolReader, conditions: Conditions, before: int | None, clock: Callable[[], float]) -> Page:
-    """Return the page of the newest matching records before the line number ``before``."""
+    """Return a page with the newest matching records before the line number ``before``."""
     newest = reader.head()[0]
     filters = conditions.filters
     first, last = reader.find_range(filters.since_ns, filters.until_ns)
@@ -142,20 +142,20 @@ def search_page(reader: SpoolReader, conditions: Conditions, before: int | None,
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """The newest of the records that arrived after a given line, in order of arrival."""
+    """The newest records that arrived after a line, in order of arrival."""
 
     newest: int
     """Number of the newest line."""
     lines: Sequence[Line] = ()
     left_out: int = 0
-    """Number of the other lines that arrived: those before line ``before``, which were not searched or not shown."""
+    """Number of lines that arrived but were not searched or not included. They are before the line ``before``."""
     before: int = 0
 
 
 def news(reader: SpoolReader, conditions: Conditions, after: int, clock: Callable[[], float]) -> News:
-    """Return at most `LIVE` matching records after the line number ``after``, as far as the time allows.
+    """Return at most `LIVE` matching records after the line number ``after``, within a time limit.
 
-    Read the newest first, so that a page that was disconnected for long shows the newest records and not the oldest.
+    Read the newest first, so that a page that was disconnected for long shows the newest records, not the oldest.
     """
     newest = reader.head()[0]
     if newest <= after or conditions.problem:

@@ -1,4 +1,4 @@
-"""The page's HTML: templates in which every value is escaped, and control characters are visible."""
+"""The page's HTML, from templates that escape every value and make control characters visible."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ STATIC = HERE / "static"
 
 
 def visible(value: object) -> object:
-    """Return a value with escapes for invisible characters. Jinja calls it for every value before it escapes HTML."""
+    """Escape invisible characters in a value. Jinja calls this for every value before it escapes HTML."""
     return value if isinstance(value, Markup) else escape(value, lines=True)
 
 
 def marked(text: str) -> Markup:
-    """Return a text from traffic as HTML in which escapes of invisible characters are marked.
+    """Return a text from traffic as HTML that marks the escapes of invisible characters.
 
-    The mark distinguishes an escape such as `\\u202e` that the page wrote from the same characters in the text.
+    The mark distinguishes an escape that the page wrote, such as `\\u202e`, from the same characters in the text.
     """
     mark = Markup('<b class="escape">{}</b>')
     return Markup("").join(
@@ -32,7 +32,7 @@ def marked(text: str) -> Markup:
 
 
 def quoted(text: str) -> Markup:
-    """Return a message as HTML in which text between two backticks is code, as the CLI writes commands."""
+    """Return a message as HTML, with text between backticks as code. Messages of the CLI write commands like this."""
     parts = text.split("`")
     if len(parts) % 2 == 0:
         return html_escape(escape(text, lines=True))
@@ -55,5 +55,5 @@ _environment.filters |= {"marked": marked, "quoted": quoted, "seconds": seconds,
 
 
 def render(template: str, **values: Any) -> str:
-    """Return the HTML of a template."""
+    """Render a template to HTML."""
     return _environment.get_template(template).render(values)

@@ -1,7 +1,7 @@
-"""The policy: each line of the file, with the uses of its rules in the last day.
+"""The policy page: each line of the file, with the uses of its rules in the last day.
 
-A use is a record: an exchange, a denial, or a tunnel of a class with ``log_tunnels``. A rule is "never used" only if
-each use would have left a record.
+A use is a record: an exchange, a denial, or a tunnel of a class with ``log_tunnels``. The page calls a rule "never
+used" only if every use would have produced a record.
 """
 
 from __future__ import annotations
@@ -33,33 +33,33 @@ type Key = tuple[str, str]
 
 @dataclass(slots=True)
 class Uses:
-    """Numbers of decisions by class and rule."""
+    """The number of decisions by class and rule."""
 
     allowed: Counter[Key] = field(default_factory=Counter)
     refused: Counter[Key] = field(default_factory=Counter)
     reported: Counter[Key] = field(default_factory=Counter)
 
     def add(self, counts: Iterable[tuple[str, str, bool, bool, int]]) -> None:
-        """Add counts of `SpoolReader.rule_counts`."""
+        """Add counts from `SpoolReader.rule_counts`."""
         for class_name, rule, denied, enforced, count in counts:
             decided = self.allowed if not denied else self.refused if enforced else self.reported
             decided[class_name, rule] += count
 
     def merge(self, other: Uses) -> None:
-        """Add the numbers of ``other``."""
+        """Add the counts of ``other``."""
         self.allowed.update(other.allowed)
         self.refused.update(other.refused)
         self.reported.update(other.reported)
 
     def text(self, key: Key) -> str:
-        """Return the uses of a rule as text, such as ``allowed 3, refused 1``; empty if it has none."""
+        """Return the uses of a rule as text, such as ``allowed 3, refused 1``; empty if there are none."""
         counts = (("allowed", self.allowed), ("refused", self.refused), ("reported", self.reported))
         return ", ".join(f"{word} {count[key]:,}" for word, count in counts if count[key])
 
 
 @dataclass(frozen=True, slots=True)
 class LineView:
-    """One line of the file. ``uses`` is empty on lines without a rule."""
+    """A line of the file. ``uses`` is empty on lines without a rule."""
 
     number: int
     text: str
@@ -68,25 +68,25 @@ class LineView:
 
 @dataclass(frozen=True, slots=True)
 class PolicyView:
-    """Everything that the page of the policy shows."""
+    """The contents of the policy page."""
 
     file: str
-    """Empty for the built-in policy."""
+    """Path of the policy file; empty for the built-in policy."""
     lines: Sequence[LineView]
     hidden_lines: int
     problem: str = ""
-    """Reason why the file is not in force; empty if it is. A file that is not in force has no uses."""
+    """Reason why the file is not in force; empty if it is in force. A file that is not in force has no uses."""
     digest: str = ""
     inspected: Sequence[str] = ()
     warnings: Sequence[str] = ()
     others: Sequence[tuple[str, str, str]] = ()
-    """Class, name and uses of decisions that no rule of the file made, such as ``address-guard``."""
+    """Class, name and uses of decisions without a rule of the file, such as ``address-guard``."""
     since: str = ""
-    """Time of the oldest record counted."""
+    """Time of the oldest counted record."""
     limit: str = ""
-    """Reason why the page does not count the records of the last day before ``since``; empty if it counts all."""
+    """Reason why the page does not count records of the last day from before ``since``; empty if it counts all."""
     is_assumed: bool = False
-    """Whether the policy of the oldest records counted is an assumption, because no event that names it was found."""
+    """Whether the policy of the oldest counted records is only assumed, because no event that names it was found."""
 
 
 def read_view(settings: Settings, reader: SpoolReader, now_ns: int) -> PolicyView:
@@ -122,12 +122,12 @@ def read_view(settings: Settings, reader: SpoolReader, now_ns: int) -> PolicyVie
 def read_uses(
     reader: SpoolReader, digest: str, since_ns: int, clock: Callable[[], float]
 ) -> tuple[Uses, int, str, bool] | None:
-    """Count the decisions of the policy with this digest, the newest first.
+    """Count the decisions of the policy with this digest. Read the newest first.
 
     Returns:
-        Four values: the counts, the time of the oldest record counted, the reason why this time is later than
-        ``since_ns`` (empty if it is not), and whether the policy of the oldest records is an assumption. None if the
-        newest event names another policy.
+        Four values: the counts, the time of the oldest counted record, the reason why this time is later than
+        ``since_ns`` (empty if it is not), and whether the policy of the oldest records is only assumed. None if the
+        newest policy event names another policy.
     """
     uses, before_load, loaded = Uses(), Uses(), None
     first, last = reader.find_range(since_ns)
@@ -136,7 +136,7 @@ def read_uses(
         end = top
         for event in reader.query(Filters(event_names=[EVENT_POLICY], newest_first=True).within(low, top)):
             if _digest_in(reader.line(event.seq)) != digest:
-                # The other policy made the decisions in the lines before the event ``loaded``.
+                # The decisions before the event ``loaded`` were made by another policy.
                 return None if loaded is None else (uses, loaded.time_ns, LOADED_THEN, False)
             before_load.add(reader.rule_counts(event.seq, end))
             uses.merge(before_load)
@@ -146,8 +146,8 @@ def read_uses(
         uses.merge(before_load)
         limit = "the spool has more records than can be counted here"
         return uses, ranges.time_of(reader, low), limit, True
-    # The event that names the policy of the oldest lines is older than they are. If the event is not stored, or cannot
-    # be found in time, assume that it names this policy.
+    # The policy event for the oldest lines is older than those lines. If it is not stored, or cannot be found within
+    # the time limit, assume that it names this policy.
     loaded_before = _digest_before(reader, first, clock)
     if loaded_before not in (None, digest):
         return None if loaded is None else (uses, loaded.time_ns, LOADED_THEN, False)
@@ -156,7 +156,7 @@ def read_uses(
 
 
 def _digest_before(reader: SpoolReader, seq: int, clock: Callable[[], float]) -> str | None:
-    """Return the policy's digest in the newest policy event before a line; None if no event was found in time."""
+    """Return the digest in the newest policy event before a line; None if no event is found within the time limit."""
     newest = Filters(event_names=[EVENT_POLICY], newest_first=True, limit=1)
     for low, top in ranges.newest_first(1, seq, clock):
         for event in reader.query(newest.within(low, top)):
@@ -165,7 +165,7 @@ def _digest_before(reader: SpoolReader, seq: int, clock: Callable[[], float]) ->
 
 
 def _digest_in(line: str | None) -> str:
-    """Return the policy's digest in the line of an event."""
+    """Return the policy digest in the line of a policy event."""
     return str((object_in(line or "") or {}).get(POLICY_DIGEST, ""))
 
 
@@ -173,7 +173,7 @@ def _text_of(file: Path | None) -> list[str]:
     try:
         return [] if file is None else file.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        return []  # The loader of the policy reports the error.
+        return []  # The policy loader reports the error.
 
 
 def _rules(policy: Policy) -> Iterator[tuple[ClassPolicy, str, Rule]]:
@@ -193,7 +193,7 @@ def _uses_by_line(policy: Policy, uses: Uses) -> dict[int, list[str]]:
 
 
 def _unused(policy: Policy, found: ClassPolicy, kind: str, rule: Rule) -> str:
-    """Return the text for a rule without a record."""
+    """Return the text to show for a rule without records."""
     if kind == "addresses":
         return ""  # Records name the rule that allowed the host, not the exception for its address.
     recorded = rule.host is not None and is_inspected(rule.host, policy.inspect)

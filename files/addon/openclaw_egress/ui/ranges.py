@@ -1,4 +1,4 @@
-"""The order in which a page reads the spool: ranges of line numbers, the newest first, until a time limit."""
+"""The ranges of line numbers in which a page reads the spool, the newest first, until a time limit."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Callable, Iterator
 from openclaw_egress.spool.reader import SpoolReader
 
 STEP = 10_000
-"""Lines of a range."""
+"""Number of lines in a range."""
 READ_SECONDS = 0.4
-"""Default time after which no further range begins."""
+"""Default time limit, in seconds. After it, no further range begins."""
 
 
 def newest_first(
     first: int, end: int, clock: Callable[[], float], seconds: float = READ_SECONDS
 ) -> Iterator[tuple[int, int]]:
-    """Yield ``(low, top)`` for the lines from ``low`` to before ``top``, from ``end`` down to ``first``.
+    """Yield ranges from ``end`` down to ``first``, as ``(low, top)``; ``top`` and ``end`` are exclusive.
 
-    Yield at least one range, unless there is no line. If the time ends before the ranges reach ``first``, the last
-    ``low`` is greater than ``first``.
+    Yield at least one range, unless there are no lines. If the time limit is reached before ``first``, the last ``low``
+    is greater than ``first``.
     """
     top, late = end, clock() + seconds
     while top > first:
@@ -30,5 +30,5 @@ def newest_first(
 
 
 def time_of(reader: SpoolReader, seq: int) -> int:
-    """Return the time of a line in Unix nanoseconds; 0 if a damaged ledger lacks it."""
+    """Return the time of a line in Unix nanoseconds; 0 if the line is missing in a damaged ledger."""
     return next((time_ns for _, time_ns, _, _ in reader.ledger(seq, seq)), 0)

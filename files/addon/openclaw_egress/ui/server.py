@@ -1,7 +1,7 @@
 """The web server of the page: on loopback only, read-only, behind a token (`access`).
 
 The server is a separate process that opens the spool read-only, so that it cannot disturb the proxy. Queries run in a
-few threads. Each thread has its own connection to the database, and none keeps a transaction open.
+small thread pool. Each thread has its own connection to the database, and no thread keeps a transaction open.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class UIError(EgressError):
 
 
 def application(page: Page) -> Application:
-    """Return the handlers by path."""
+    """Return the web application with all handlers."""
     shared = {"page": page}
     return Application(
         [
@@ -52,7 +52,7 @@ def application(page: Page) -> Application:
 
 
 async def serve(page: Page, port: int, ready: Callable[[int], None]) -> None:
-    """Serve the page on loopback until SIGINT or SIGTERM. ``ready`` gets the port.
+    """Serve the page on loopback until SIGINT or SIGTERM. Call ``ready`` with the port when the server listens.
 
     Raises:
         UIError: the port cannot be used.

@@ -1,7 +1,7 @@
-"""The session of an exchange: the other turns of the same agent run, and what each of them added.
+"""The session of an exchange: the other exchanges of the same agent run, and the turns that each of them added.
 
-No request contains an ID of its run, so three signs connect exchanges of one class and client: the trace ID in
-``traceparent``, ``previous_response_id`` of the Responses API, and a conversation that continues another one. The
+Requests do not contain an ID of their run. Instead, three signs connect exchanges of one class and client: the trace ID
+in ``traceparent``, ``previous_response_id`` of the Responses API, and a conversation that continues another one. The
 search reads the nearest records first and stops at a time limit.
 """
 
@@ -20,9 +20,9 @@ from openclaw_egress.spool.reader import Brief, Filters, Row, SpoolReader
 from openclaw_egress.ui import exchange, listing, ranges
 
 NEAR = 2_000
-"""Number of lines that the search reads before the exchange, and after it."""
+"""Number of lines that the search reads before the exchange, and the same number after it."""
 SHOWN = 20_000
-"""Maximum number of characters of a member's turns on the page; the page of the record shows all."""
+"""Maximum number of characters of an exchange's turns on the page. The page of the record shows more."""
 _PREVIOUS = re.compile(r'"previous_response_id" ?: ?"([A-Za-z0-9_-]{1,128})"')
 _RESPONSE = re.compile(r'"id" ?: ?"(resp_[A-Za-z0-9_-]{1,128})"')
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -35,12 +35,12 @@ class Links:
     seq: int
     trace: str = ""
     previous: str = ""
-    """The response that the request continues (``previous_response_id``)."""
+    """ID of the response that the request continues (``previous_response_id``)."""
     response_ids: frozenset[str] = frozenset()
     digests: Sequence[str] = ()
-    """A hash of each turn of the request except those of the role ``system``; only the first if ``turns`` is None."""
+    """Hashes of the request's turns, except those of the role ``system``; only the first hash if ``turns`` is None."""
     turns: tuple[Sequence[Turn], Sequence[Turn]] | None = None
-    """The turns of request and response; None if the conversation does not begin like that of the chosen exchange."""
+    """The turns of request and response; None if neither trace ID nor first turn are those of the chosen exchange."""
     cuts: Sequence[str] = ()
     """Reasons why ``turns`` may be incomplete; see `exchange.cuts_of`."""
 
@@ -49,7 +49,7 @@ class Links:
 class Member:
     """An exchange of a session.
 
-    ``added`` contains the turns of its request that the request of the previous exchange did not contain.
+    ``added`` contains the turns of its request that were not in the request of the previous exchange.
     """
 
     row: Row
@@ -66,12 +66,12 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class SessionView:
-    """Everything that the page of a session shows."""
+    """The contents of a session's page."""
 
     row: Row
     members: Sequence[Member]
     first: int
-    """Number of the first line that the search read. ``last`` is the number of the last one."""
+    """Number of the first line that the search read. ``last`` is that of the last line."""
     last: int
     is_whole: bool
     """Whether all lines of the spool were searched."""
@@ -80,8 +80,8 @@ class SessionView:
 def links_of(seq: int, lines: Sequence[str], chosen: Links | None = None) -> Links:
     """Return the identifiers that connect an exchange to others, from its log lines.
 
-    Compare the first turn with that of the chosen exchange. Read the other turns only if it is the same, because most
-    conversations begin differently, so that neither can continue the other.
+    Read all turns only if the trace ID or the first turn is that of the chosen exchange. Most conversations begin
+    differently, and then neither can continue the other.
     """
     whole = whole_of(lines)[0]
     sent, said = (exchange.text_of_body(whole.get(side)) for side in exchange.SIDES)
@@ -118,7 +118,7 @@ def signs_of(chosen: Links, pool: Sequence[Links]) -> dict[int, Sequence[str]]:
     following: dict[str, list[Links]] = {}
     for one in pool:
         following.setdefault(one.previous, []).append(one)
-    # Responses form chains, in which each continues the previous one. Follow each chain to both ends.
+    # Responses form chains: each continues the previous one. Follow each chain in both directions to its end.
     todo = [one for one in pool if one.seq in signs]
     while todo:
         one = todo.pop()
@@ -194,7 +194,7 @@ def read_session(reader: SpoolReader, row: Row, clock: Callable[[], float]) -> S
 
 
 def _nearest_first(before: Sequence[Brief], after: Sequence[Brief]) -> Iterator[Brief]:
-    """Yield the exchanges before and after, the nearest first."""
+    """Yield the exchanges before and after the chosen one, the nearest first."""
     return (one for pair in zip_longest(before, after) for one in pair if one is not None)
 
 

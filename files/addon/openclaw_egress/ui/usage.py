@@ -1,4 +1,4 @@
-"""Usage: totals by day, by model and by class, and the slowest and dearest exchanges of the period."""
+"""The usage page: totals by day, by model and by class, and the slowest and most expensive exchanges of the period."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from openclaw_egress.ui import ranges
 
 SINCE = "7d"
 SECONDS = 0.6
-"""Seconds since the start of the view after which the search for the slowest and dearest exchanges ends."""
+"""The search for the slowest and most expensive exchanges ends this many seconds after the start of the view."""
 SHOWN = 10
-"""Slowest and dearest exchanges on the page."""
+"""Number of slowest exchanges, and of most expensive ones, on the page."""
 MAX_ROWS = 100
-"""Rows of a table; the command `egress usage` has all."""
+"""Maximum number of rows of a table. The command `egress usage` shows all rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Totals by one value, as texts. ``more`` is the number of rows left out."""
+    """Totals grouped by one value, as text. ``more`` is the number of omitted rows."""
 
     by: str
     columns: Sequence[str]
@@ -34,7 +34,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A bar of a chart. ``height`` is in per mille of the highest bar."""
+    """A bar of a chart. ``height`` is in thousandths of the highest bar."""
 
     name: str
     value: str
@@ -43,7 +43,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """Bars over time. ``more`` is the number of earlier days left out."""
+    """Bars over time. ``more`` is the number of omitted earlier days."""
 
     title: str
     bars: Sequence[Bar]
@@ -53,7 +53,7 @@ class Chart:
 
 @dataclass(frozen=True, slots=True)
 class Extreme:
-    """One of the slowest or dearest exchanges."""
+    """One of the slowest or most expensive exchanges."""
 
     seq: int
     time: str
@@ -63,14 +63,14 @@ class Extreme:
 
 @dataclass(frozen=True, slots=True)
 class UsageView:
-    """Everything that the page of usage shows."""
+    """The contents of the usage page."""
 
     tables: Sequence[Table]
     charts: Sequence[Chart]
     slowest: Sequence[Extreme]
     dearest: Sequence[Extreme]
     searched_since: str
-    """Time of the oldest line that the search for ``slowest`` and ``dearest`` read; empty if it read the whole period.
+    """Time of the oldest line in the search for ``slowest`` and ``dearest``; empty if it covered the whole period.
     """
 
 
@@ -81,9 +81,9 @@ def usage_of(
     class_name: str | None,
     clock: Callable[[], float],
 ) -> UsageView:
-    """Return the totals of the hours of a period, and its slowest and dearest exchanges."""
+    """Return the hourly totals of a period, grouped, and its slowest and most expensive exchanges."""
     began = clock()
-    # Read the totals once and without durations. For a month with many models, anything else takes seconds.
+    # Read the totals only once, and without durations. Otherwise a month with many models takes seconds.
     names = (By.MODEL, By.CLASS, By.DAY)
     groups = grouped(reader, names, since_ns, until_ns, class_name, times=False)
     by = {name: regrouped(groups, names, at) for at, name in enumerate(names)}
@@ -104,9 +104,9 @@ def usage_of(
 def read_extremes(
     reader: SpoolReader, filters: Filters, clock: Callable[[], float], seconds: float = ranges.READ_SECONDS
 ) -> tuple[list[Brief], list[Brief], int | None]:
-    """Return the slowest and the dearest of the matching exchanges. Search the newest first.
+    """Return the slowest and the most expensive of the matching exchanges. Search the newest records first.
 
-    The third value is the time of the oldest line searched, or None if the search read all lines in time.
+    The third value is the time of the oldest line searched; None if the search read all lines within its time limit.
     """
     first, last = reader.find_range(filters.since_ns, filters.until_ns)
     slowest: list[Brief] = []
@@ -124,7 +124,7 @@ def _tokens(usage: Usage) -> float:
 
 
 def cache_share(usage: Usage) -> str:
-    """Return the share of the input tokens that came from a cache; empty without input."""
+    """Return the share of input tokens that came from a cache, as text; empty if there are no input tokens."""
     total = usage.counts["input_tokens"]
     return f"{usage.counts['cache_read_tokens'] / total:.0%}" if total else ""
 

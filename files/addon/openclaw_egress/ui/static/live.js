@@ -1,4 +1,4 @@
-// Add new records to the list as they arrive. Without this script the list does not change after it was loaded.
+// Add new records to the list as they arrive. Without this script, the list stays as it was loaded.
 "use strict";
 const table = document.getElementById("records");
 const body = table.tBodies[0];
@@ -29,7 +29,7 @@ function rowOf(line) {
   return row;
 }
 
-// Return a row that stands for the lines that the server did not search or did not send.
+// Return a row that replaces the lines that the server did not search or did not send.
 function rowOfLeftOut(news) {
   const row = leftOutTemplate.cloneNode(true);
   row.dataset.before = news.before;
@@ -58,7 +58,7 @@ function describe() {
   if (added) texts.push(`${number(added)} new since the page was opened`);
   if (leftOut) texts.push(`${number(leftOut)} lines not shown`);
   const text = texts.join("; ") || "waiting for records";
-  // Change the text only if it differs, because a screen reader reads each change aloud and many events have no record.
+  // Change the text only if it differs: a screen reader announces each change, and many events contain no record.
   if (status.textContent !== text) status.textContent = text;
 }
 

@@ -1,4 +1,4 @@
-// Post the token of the address's fragment, which the browser sends to no server, and remove it from the history.
+// Post the token in the URL's fragment, which browsers never send to a server, and remove it from the history.
 "use strict";
 const token = new URLSearchParams(location.hash.slice(1)).get("token");
 const alreadyRefused = document.querySelector("[role=alert]");
