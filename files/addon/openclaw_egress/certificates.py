@@ -11,7 +11,7 @@ Files in the CA directory:
 ``mitmproxy-ca-cert.pem``  0644   the root certificate, for clients
 =========================  =====  ==============================================================================
 
-The root's key (``root-key.pem``, 0600) is kept in a separate directory, which no container needs to see.
+The root's key (``root-key.pem``, 0600) is in a separate directory, to which no container needs access.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class CAInfo:
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """The CA of a directory at one moment, with the key and certificates that the proxy needs to sign."""
+    """A snapshot of the CA in a directory, with the key and the certificates that the proxy needs for signing."""
 
     info: CAInfo
     key: CertificateIssuerPrivateKeyTypes

@@ -48,7 +48,7 @@ class Housekeeping:
         self._wake.set()
 
     def stop(self) -> None:
-        """Stop the thread within 5 s. If it ran, summarise the denials that remain."""
+        """Stop the thread within 5 s. If it ran, summarise the remaining denials."""
         self._stopping.set()
         self._wake.set()
         if self._thread.is_alive():

@@ -129,7 +129,7 @@ async def _serve(service: Service) -> None:
     uninstall = resolver.install(loop)
     master = Master(options.Options())
     master.addons = _Addons(master)
-    # mitmproxy looks up the add-on that chooses layers by the name `nextlayer`, and logs a warning if none has it.
+    # Set this name, because mitmproxy uses it to look up the add-on that chooses layers, and warns if none has it.
     service.access_control.name = "nextlayer"
     server = proxyserver.Proxyserver()
     started = _Started(service, server, master.shutdown)

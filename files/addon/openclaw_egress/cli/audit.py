@@ -40,7 +40,7 @@ from openclaw_egress.spool.rows import DEAD, STATES, compact
 
 MAX_SHOWN = 50
 _RUNS, _COMMANDS = 20, 20
-"""Maximum number of runs of lines in one printed command, and maximum number of printed commands."""
+"""Maximum number of line ranges in one printed command, and maximum number of printed commands."""
 _MARGIN_NS = 600 * 10**9
 """How far beyond the time of the ledger's last line the audit reads the destination.
 

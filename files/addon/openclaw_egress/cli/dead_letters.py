@@ -303,7 +303,7 @@ def _bad(problem: str) -> NoReturn:
 
 
 def signed_reason(why: str | None, by: str | None) -> str:
-    """Return the text of a command's record: the user and the reason."""
+    """Return the user and the reason as one text, for the record of a command."""
     uid = os.getuid()
     if by is None:
         try:

@@ -46,7 +46,7 @@ NARROW = 120
 
 
 def is_narrow() -> bool:
-    """Return whether the output is a terminal too narrow for all columns."""
+    """Return whether the output is a terminal that is too narrow for all columns."""
     return sys.stdout.isatty() and shutil.get_terminal_size().columns < NARROW
 
 

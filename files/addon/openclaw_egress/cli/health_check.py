@@ -21,7 +21,7 @@ def health_url() -> str:
 
 def fetch(path: str) -> bytes | None:
     """Return the body of the health server's response, for any status code; None if no server responds."""
-    # Ignore proxies in the environment.
+    # Ignore the proxy variables of the environment.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         try:

@@ -209,7 +209,7 @@ class CommandQueue:
             file.rename(file.with_name(file.name + _INVALID))
 
     def _step(self, command: Command) -> bool:
-        """Run the next part of a command in one transaction. Return whether no part is left."""
+        """Run the next part of a command in one transaction. Return whether the command has no further part."""
         with self._storage.transaction() as (db, _):
             before = progress_of(db, command.id)
             seqs = [] if before.done else list(self._next_lines(db, command, before.next_seq))

@@ -1,4 +1,4 @@
-"""The end of the hash chain: the only module that appends lines to the spool."""
+"""The writer of the hash chain. No other module appends lines to the spool."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from openclaw_egress.spool.storage import Storage
 log = logging.getLogger("openclaw_egress.spool")
 
 MAX_SKEW_NS = 60 * 10**9
-"""If the clock is set back by at most this much, times of lines still increase. After a larger step they follow it."""
+"""If the clock is set back by at most this, times still increase. After a larger step, they follow the clock."""
 _RECENT = 1000
 
 _ROW_COLUMNS = ["seq", "time_ns", "state", "class", "size", "event_name", "model", *ATTRIBUTES, "resource", "otlp"]

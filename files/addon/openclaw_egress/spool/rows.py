@@ -111,5 +111,5 @@ def ranges(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
 
 
 def compact(runs: Iterable[tuple[int, int]]) -> str:
-    """Return runs of numbers as text that `egress resend` accepts: ``12-40,50``."""
+    """Return ranges of numbers as text that `egress resend` accepts, such as ``12-40,50``."""
     return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)

@@ -1,4 +1,4 @@
-"""Denials in a period, grouped, each group with the rule that would allow it; and the allowed traffic per class."""
+"""Denials in a period, grouped; each group has the rule that would allow it. Also the allowed traffic per class."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def read_denials(reader: SpoolReader, filters: Filters, clock: Callable[[], floa
 
 
 def class_views(names: Sequence[str], allowed: Mapping[Allowed, int], period: Mapping[str, str]) -> list[ClassView]:
-    """Return the allowed traffic of these classes, in the order of ``names``. Links contain the conditions ``period``."""
+    """Return the allowed traffic of these classes, in the order of ``names``. Links have the conditions ``period``."""
     by_class: dict[str, dict[str, dict[str, int]]] = {name: {} for name in names}
     for (name, host, event), count in allowed.items():
         if name in by_class:

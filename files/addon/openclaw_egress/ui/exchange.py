@@ -78,7 +78,7 @@ class Timing:
     first_chunk: float | None
     duration: float
     waiting: int
-    """The share of the duration before the first chunk, in per mille."""
+    """The share of the duration before the first chunk, in thousandths."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -190,7 +190,7 @@ class Har(Body):
 
 
 class Session(Record):
-    """The other turns of the run that an exchange belongs to."""
+    """The session of an exchange: the other exchanges of its agent run."""
 
     @override
     async def get(self, number: str) -> None:
@@ -203,7 +203,7 @@ class Session(Record):
 
 
 class Denials(Handler):
-    """Denials in a period, grouped, each group with the rule that would allow it; and the allowed traffic per class."""
+    """Denials in a period, grouped; each group has the rule that would allow it. Also the allowed traffic per class."""
 
     async def get(self) -> None:
         """Show the groups."""

@@ -111,7 +111,7 @@ def _digests(turns: Iterable[Turn]) -> list[str]:
 
 
 def signs_of(chosen: Links, pool: Sequence[Links]) -> dict[int, Sequence[str]]:
-    """Return the number of each exchange in the session of ``chosen``, with the signs that connect the two."""
+    """Return the exchanges in the session of ``chosen`` by number, each with the signs that connect it."""
     signs: dict[int, Sequence[str]] = {one.seq: found for one in pool if (found := _signs(chosen, one))}
     signs[chosen.seq] = ()
     by_response = {name: one for one in pool for name in one.response_ids}
