@@ -8,8 +8,8 @@ from hypothesis import settings
 
 from tests.support import reworded
 
-# Set no deadline, because `make bench` measures speed. In CI, use the same examples each time; local runs use random
-# ones.
+# Set no Hypothesis deadline, because `make bench` measures speed. Use the same examples in every CI run, random ones
+# in local runs.
 settings.register_profile("desk", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "desk")
@@ -28,7 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Print the tables that the command line asks for."""
+    """Print the tables that command-line options request."""
     if config.getoption("--provider-table"):
         _print_providers(terminalreporter)
     if config.getoption("--compose-table"):
@@ -55,7 +55,7 @@ def _print_compose_projects(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def _print_providers(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the table of providers and cases. Below it, print the reason for each cell that a provider lacks."""
+    """Print the provider test table, and below it the reason for each cell other than `equal`."""
     cells = [cell[2:] for cell in _properties(terminalreporter, "cell")]
     rows: dict[str, dict[str, str]] = {}
     for provider, case, stated in cells:

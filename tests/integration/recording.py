@@ -1,4 +1,4 @@
-"""An HTTP proxy and an origin on loopback that record the requests they receive, as evidence independent of the client.
+"""An HTTP proxy and an origin on loopback. They record the received requests, as evidence independent of the client.
 
 The proxy resolves every name to this machine and keeps the requested port.
 """
@@ -148,7 +148,7 @@ class UnixRecorder(Recorder):
 class Network:
     """A proxy, a TLS origin and a plain one. The certificate is for llm.example.test and loopback.
 
-    ``pem_file`` has the key and the certificate for a server in the process of the client.
+    ``pem_file`` contains the key and the certificate for a server in the client's process.
     """
 
     directory: Path

@@ -1,8 +1,8 @@
 """Tests of the bootstrap in real Node processes, judged by the requests that reach the proxy and the origin.
 
-The tests look for Node in the test environment (a wheel), on the PATH and in EGRESS_TEST_NODES (binaries, joined by
-":"). Node 24 and later get an application directory without undici. Older versions get an application with undici,
-because without undici the bootstrap cannot cover fetch() there.
+The tests look for Node in the test environment (a wheel), on the PATH and in EGRESS_TEST_NODES (paths of binaries,
+separated by ":"). Node 24 and later run an application without undici. Older versions run one with undici, because the
+bootstrap cannot cover their fetch() without it.
 """
 
 import json
@@ -23,7 +23,7 @@ from tests.integration.recording import Network
 BOOTSTRAP = Path(__file__).parents[2] / "roles/openclaw_gateway/files/proxy-bootstrap.cjs"
 CLIENT = Path(__file__).parent / "node/client.mjs"
 MAJORS = (20, 22, 24, 26)
-NATIVE = 24  # From Node 24 on, the bootstrap covers fetch() without an undici of the application.
+NATIVE = 24  # From Node 24 on, the bootstrap covers fetch() even if the application has no undici.
 NPM_PACKAGES = ("ws@8.21.3", "https-proxy-agent@7", "undici-8@npm:undici@8.10.2")
 CLIENTS = ("fetch", "request", "get")
 DESIGN_NO_PROXY = "10.0.0.0/8,localhost,127.0.0.1"
@@ -267,7 +267,7 @@ def test_callers_agent_goes_through_the_proxy(app: App, way: str, scheme: str) -
 
 
 def test_tls_options_of_the_callers_agent_are_kept(app: App) -> None:
-    """Check that the client trusts only its own CA and verifies the requested name."""
+    """Check that the agent's CA, the requested server name and `rejectUnauthorized` apply through the proxy."""
     authority = app.network.ca_file.read_text()
     trusting = {"way": "keptAgent", "url": app.https, "agent": {"ca": authority}}
     strict = {"way": "keptAgent", "url": app.https, "agent": {"ca": authority}, "options": {"servername": "other.test"}}
@@ -486,7 +486,7 @@ ROUTES = {
     "http2 without TLS": "direct",
     "net.connect": "direct",
 }
-"""Route of each client with the bootstrap: through the proxy or direct. The README of the role has this table."""
+"""Route of each client with the bootstrap: through the proxy or direct. The role's README has the same table."""
 
 
 def test_route_of_each_client_with_and_without_the_bootstrap(bare_app: App) -> None:
@@ -533,7 +533,7 @@ def test_route_of_each_client_with_and_without_the_bootstrap(bare_app: App) -> N
 
 @pytest.mark.parametrize("way", ["fetch", "request"])
 def test_requests_share_tunnels(app: App, way: str) -> None:
-    """Accept two tunnels, because a pool may open the second while it still closes the first."""
+    """Accept more than one tunnel, because a pool may open the next while it still closes the previous one."""
     app.proxied(*[{"way": way, "url": f"{app.https}/{number}"} for number in range(4)])
     assert len(app.network.tls.seen) == 4
     assert len(app.network.proxy.seen) < 4

@@ -26,7 +26,7 @@ SUITES = (
     "unit/test_certificates.py",
     "integration/test_export.py",
 )
-# Parts of the names of tests to skip: each takes seconds, and uses no reason or remedy.
+# Skip tests whose names contain these words: each takes seconds, and uses no reason or remedy.
 SLOW = ("accepts_nothing", "closed_pipe", "slow_link")
 
 

@@ -17,7 +17,7 @@ type Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Return a function that runs a command of the virtual environment, by default on the checkout."""
+    """Return a function that runs a program of the virtual environment, by default in the checkout."""
     home = tmp_path_factory.mktemp("home")
 
     def call(*words: str, cwd: Path = ROOT, collections: Path = ROOT / "collections", **variables: str):

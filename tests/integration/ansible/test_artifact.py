@@ -1,4 +1,4 @@
-"""Tests of the collection's artifact, installed in another directory and used from there."""
+"""Tests of the built collection, installed into another directory and run from there."""
 
 import subprocess
 import sys

@@ -1,6 +1,6 @@
 """Tests of .ci/run and molecule/run-all.sh: exit code, the name of a failed part, the last line.
 
-`make`, `molecule`, the lab and the playbooks' tests are fakes here.
+`make`, `molecule`, the lab and the playbook tests are fakes here.
 """
 
 import os
@@ -22,7 +22,7 @@ GREEN = {"setup": "up to date", "test": "=== 303 passed, 2 skipped in 3.20s ==="
         ("test", "lint: FAILED: ruff", "12 passed, 1 failed", "test"),
         ("test", "=== 2 failed, 300 passed, 1 error in 3.20s ===", "312 passed, 3 failed", "test"),
         ("molecule", "7 passed in 2s\n10 passed, 1 failed", "313 passed, 1 failed", "molecule"),
-        # Without LAB_READY, the scenarios create the lab themselves.
+        # If the lab fails, LAB_READY stays unset, so that the scenarios create the lab themselves.
         ("lab", "", "315 passed, 1 failed", "lab"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The proxy with traffic of every kind that the dashboards show, and its records in the Loki fake."""
+"""Fixtures: a proxy with every kind of traffic that the dashboards show, and its records in the Loki fake."""
 
 import json
 import re
@@ -47,7 +47,7 @@ class Target:
 
 
 def targets(language: str) -> list[Target]:
-    """Return the queries to Prometheus (``prometheus``) or Loki (``loki``) of the committed dashboards."""
+    """Return the queries of the committed dashboards in one language: ``prometheus`` or ``loki``."""
     found = []
     for path in sorted((FILES / "grafana").glob("*.json")):
         for panel in json.loads(path.read_text())["panels"]:
@@ -82,7 +82,7 @@ def loki() -> Iterator[FakeLoki]:
 
 @pytest.fixture(scope="module")
 def proxy(tmp_path_factory, providers: LLMProviders, loki: FakeLoki) -> Iterator[RunningProxy]:
-    """Run a proxy with a budget for the class browser. Yield it after its records have reached the destination."""
+    """Run a proxy with a budget for the class browser. Yield it when its records have reached the destination."""
     at = tmp_path_factory.mktemp("proxy")
     running = make_proxy(at, providers, OTEL_EXPORTER_OTLP_LOGS_ENDPOINT=loki.url + "/otlp/v1/logs")
     # The three calls of `make_traffic` use 82 % of this budget.

@@ -34,7 +34,7 @@ def loki():
 
 
 def test_export_stalled_fires_while_the_store_is_stopped_and_resolves_when_it_is_back(tmp_path, providers, loki):
-    # Prometheus scrapes the address of the setting EGRESS_METRICS_LISTEN.
+    # Scrape the address set by EGRESS_METRICS_LISTEN, instead of the health port.
     (port,) = free_ports(1)
     environment = {
         "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": loki.url + "/otlp/v1/logs",
@@ -44,7 +44,7 @@ def test_export_stalled_fires_while_the_store_is_stopped_and_resolves_when_it_is
         make_proxy(tmp_path, providers, **environment) as proxy,
         RunningPrometheus(tmp_path, [f"127.0.0.1:{port}"], rules_text(SHORT)) as prometheus,
     ):
-        # Before the first scrape, the alert for an absent proxy fires.
+        # Wait for the first scrape, because the alert for an absent proxy fires until then.
         prometheus.wait_for(lambda: prometheus.query("openclaw_egress_export_pushed_records > 0"))
         prometheus.wait_for(lambda: prometheus.states() == {})
         loki.stop()

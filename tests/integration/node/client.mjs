@@ -28,7 +28,7 @@ const answered = (start) =>
     request.on('error', reject).end();
   });
 
-/** Reads the first part of a stream, confirms it to the origin, then reads the rest. */
+/** Reads the first part of a stream, acknowledges it to the origin, then reads the rest. */
 async function acknowledged(chunks, acknowledge) {
   const decoder = new TextDecoder();
   let body = '';
@@ -52,7 +52,7 @@ const ways = {
   /** An agent that the caller creates and reuses, with its own TLS options. */
   keptAgent: ({ url, agent, options }) =>
     answered((then) => module(url).get(url, { ...options, agent: new (module(url).Agent)(agent) }, then)),
-  /** A connection as npm `ws` opens it: no agent, and a createConnection function that connects itself. */
+  /** A connection as npm `ws` opens it: without an agent, with its own createConnection function. */
   createConnection: ({ url, form }) => {
     const secure = url.startsWith('https:');
     const dial = (options) => (secure
@@ -103,7 +103,7 @@ const ways = {
       const socket = net.connect(Number(port), hostname, () => resolve({ status: 0, body: '' }) || socket.destroy());
       socket.on('error', reject);
     }),
-  /** An HTTP/2 client; its server runs here, and the proxy sends every name to this machine. */
+  /** An HTTP/2 client with a server in this process; the proxy resolves every name to this machine. */
   http2: ({ url, pem, options }) =>
     new Promise((resolve, reject) => {
       const secure = url.startsWith('https:');
@@ -120,7 +120,7 @@ const ways = {
         stream.on('end', () => ended(resolve)({ status: 200, body }));
       });
     }),
-  /** The application's undici with a dispatcher that the caller created; `size` is the size of the request's body. */
+  /** The application's undici with a dispatcher that the caller created; `size` is the size of the request body. */
   dispatcher: async ({ url, kind, options, size }) => {
     const undici = createRequire(import.meta.url)('undici');
     const toOrigin = ['Client', 'Pool'].includes(kind);
@@ -171,7 +171,7 @@ const ways = {
         onResponseError: (_controller, error) => reject(error),
       });
     }),
-  /** The application's undici and the global dispatcher that it finds when it is loaded. */
+  /** The application's undici with the global dispatcher that it finds when it is loaded. */
   undici: async ({ url }) => {
     const response = await createRequire(import.meta.url)('undici').request(url);
     return { status: response.statusCode, body: await response.body.text() };

@@ -92,7 +92,7 @@ def test_policy_stops_markup_that_got_past_the_escaping(tab):
     tab.page.route("**/records/1", attacked)
     page = tab.open("/records/1")
     assert page.locator("main img").count() == 2 and page.evaluate("window.hacked") is None
-    # Chromium reports the requests that the Content Security Policy stopped before they were sent.
+    # Chromium reports requests that the Content Security Policy blocked, although it did not send them.
     assert {url: tab.failed.get(url) for url in tab.elsewhere} == {
         "https://evil.example/x": "csp",
         "https://evil.example/x.js": "csp",

@@ -1,4 +1,4 @@
-"""The page beside a running proxy, with the demo's data. With PICTURES=1 it also writes the pictures in docs/."""
+"""Test of the web page beside a running proxy, with the demo's data. PICTURES=1 also writes the pictures in docs/."""
 
 import os
 from pathlib import Path

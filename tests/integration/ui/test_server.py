@@ -102,7 +102,7 @@ def elements(text: str) -> list[tuple[str, dict[str, str | None]]]:
 
 
 def runs_or_leaves(tag: str, attributes: dict[str, str | None]) -> bool:
-    """Return whether an element runs a script that is not the page's own, has a style, or links to another server."""
+    """Return whether an element has inline script or style, embeds content, or links to another server."""
     if tag in ("img", "iframe", "object", "embed", "style", "base", "math") or "style" in attributes:
         return True
     if any(name.startswith("on") for name in attributes) or (tag == "script" and "src" not in attributes):
