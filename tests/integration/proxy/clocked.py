@@ -1,6 +1,6 @@
-"""The proxy with a clock that a test can set: the file ``$CLOCK_FILE`` holds its offset in seconds.
+"""A proxy with a clock that a test can set. The file ``$CLOCK_FILE`` contains the clock's offset in seconds.
 
-``python clocked.py`` is ``egress run``; ``mitmdump -s clocked.py`` is the stock launcher.
+``python clocked.py`` starts the proxy like ``egress run``; ``mitmdump -s clocked.py`` starts it in stock mitmdump.
 """
 
 import datetime

@@ -1,4 +1,4 @@
-"""A running proxy whose clock a test can move (`clocked`)."""
+"""A running proxy with a clock that a test can move (see `clocked`)."""
 
 import datetime
 import sys

@@ -1,4 +1,4 @@
-"""Fixtures: each test module gets one `egress run` and one stock mitmdump, which must pass the same tests."""
+"""Fixtures that run the same tests of a module against `egress run` and against stock mitmdump."""
 
 import contextlib
 import re
@@ -37,7 +37,7 @@ def make_proxy(directory, providers: LLMProviders, kind="lean", **environment: s
 
 @contextlib.contextmanager
 def blocking_spool(directory, providers: LLMProviders, loki: FakeLoki) -> Iterator[RunningProxy]:
-    """Start a proxy with a small spool that refuses exchanges when it is full. Make Loki refuse all pushes first."""
+    """Make Loki refuse all pushes, then run a proxy with a small spool that refuses exchanges when it is full."""
     loki.faults.set(status=503)
     with make_proxy(
         directory,
@@ -50,7 +50,7 @@ def blocking_spool(directory, providers: LLMProviders, loki: FakeLoki) -> Iterat
 
 
 def wait_until(holds: Callable[[], object], proxy: RunningProxy, seconds: float = 60) -> None:
-    """Wait for a condition. The deadline is generous, because other processes can use the machine."""
+    """Wait for a condition. The timeout is long, because other processes may load the machine."""
     end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end, (proxy.ask("/readyz"), proxy.log[-3000:])
@@ -61,14 +61,14 @@ _DENIED = re.compile(r'_denied_total\{code="(\w+)",egress_class="(\w+)",enforced
 
 
 def refusals(proxy: RunningProxy) -> Counter[tuple[str, str, str]]:
-    """Return the number of refusals so far by class, rule and code, including those counted in summary records."""
+    """Count the refusals so far by class, rule and code, including those in summary records."""
     found = _DENIED.findall(proxy.metrics())
     return Counter({(class_name, rule, code): int(float(count)) for code, class_name, rule, count in found})
 
 
 @pytest.fixture
 def lean(tmp_path, providers) -> Iterator[RunningProxy]:
-    """Return an `egress run` proxy that is not yet started and that no other test uses."""
+    """Yield an `egress run` proxy for one test, which must start it."""
     running = make_proxy(tmp_path, providers)
     yield running
     if running.process is not None and running.process.poll() is None:

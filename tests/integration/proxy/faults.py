@@ -1,4 +1,4 @@
-"""A proxy in the test's process, in which a test can make any line raise, and an upstream that checks the records."""
+"""A proxy in the test process, in which a test can make any line raise, and an upstream that checks the records."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Injected(Exception):
 
 
 class Faults:
-    """A tracer (PEP 669) that stores the lines that one thread runs in given functions, and can raise at one line."""
+    """A tracer (PEP 669) that stores which lines of given functions one thread runs, and can raise at one line."""
 
     TOOL = 4
 
@@ -74,7 +74,7 @@ class Faults:
 
     @contextlib.contextmanager
     def at(self, place: Place | None) -> Iterator[None]:
-        """Raise at every execution of this line, within the context."""
+        """Raise each time this line runs within the context."""
         self._at = place
         try:
             yield
@@ -109,7 +109,7 @@ def text_of(place: Place) -> str:
 
 
 def describe(place: Place) -> str:
-    """Return function, line number and source text of a code line, for a failure message."""
+    """Return the function, line number and source text of a code line, for a failure message."""
     return f"{place[0].co_qualname}:{place[1]} {text_of(place)}"
 
 
@@ -164,7 +164,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("transfer-encoding", "chunked")
         self.end_headers()
         self.wfile.write(b"d\r\ndata: first\n\n\r\n")
-        # Wait until the client has received the first event, or time out if the proxy aborted the connection.
+        # Wait until the client has received the first event. If the proxy aborted the connection, this times out.
         self.server.upstream.acknowledged.wait(SECONDS)
         self.wfile.write(b"c\r\ndata: last\n\n\r\n0\r\n\r\n")
 
@@ -186,7 +186,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def _read_message(self) -> bytes | None:
-        """Return the payload of one short frame whose mask is zero; None if the client sends none."""
+        """Read one short text frame with an all-zero mask. Return its payload, or None if the client sends none."""
         head = self.rfile.read(6)
         return self.rfile.read(head[1] & 0x7F) if len(head) == 6 and head[0] == 0x81 else None
 
@@ -248,7 +248,7 @@ class Upstream:
     def connections(self) -> int:
         """Return the number of connections so far, including those that each listener has not accepted yet.
 
-        Each listener accepts in order. So when it has accepted the probe, it has accepted all earlier connections.
+        Each listener accepts in order. When it has accepted the probe, it has accepted all earlier connections.
         """
         for server in (self.plain, self.tls):
             with socket.socket() as probe, self._changed:
@@ -324,7 +324,7 @@ class Witness:
 
 
 class ProxyHere:
-    """The proxy of `egress run` in a thread of the test's process."""
+    """The proxy that `egress run` starts, in a thread of the test process."""
 
     CLASSES = ("gateway", "sandbox", "narrow", "report")
 
@@ -350,7 +350,7 @@ class ProxyHere:
         self.patience = SECONDS
         self.loop = asyncio.new_event_loop()
         self._stop: list[Callable[[], None]] = []
-        # Only the main thread can have signal handlers; keep the handler, because calling it stops the proxy.
+        # Do not install the signal handler, because only the main thread can. Store it: calling it stops the proxy.
         self.loop.add_signal_handler = lambda _, stop: self._stop.append(stop)  # type: ignore[method-assign,assignment,misc]
         self._thread = threading.Thread(target=self._run, name="proxy")
         self.context = ssl.create_default_context(cafile=str(upstream.ca_file))

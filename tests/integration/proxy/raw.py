@@ -19,14 +19,14 @@ def connected(port: int) -> Iterator[socket.socket]:
 
 
 def exchange(port: int, data: bytes) -> bytes:
-    """Send bytes. Return the head of the response, empty if the proxy closed the connection without a response."""
+    """Send bytes. Return the response head, which is empty if the proxy closed the connection without a response."""
     with connected(port) as sock:
         sock.sendall(data)
         return read_head(sock)
 
 
 def read_all(sock: socket.socket) -> bytes:
-    """Read until the other side closes."""
+    """Read until the peer closes the connection."""
     found = b""
     with contextlib.suppress(OSError):
         while piece := sock.recv(65536):
@@ -44,7 +44,7 @@ def read_head(sock: socket.socket) -> bytes:
 
 
 def status_of(answer: bytes) -> int:
-    """Return the status code of an HTTP response; 0 without one."""
+    """Return the status code of an HTTP response, or 0 if the bytes are not a response."""
     words = answer.split(b" ", 2)
     return int(words[1]) if answer.startswith(b"HTTP/1.") and len(words) > 1 else 0
 

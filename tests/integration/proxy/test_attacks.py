@@ -1,6 +1,6 @@
-"""Tests of the techniques of `make attack` that go through the proxy, on loopback and against a bare mitmdump.
+"""Tests that run the `make attack` techniques for proxies on loopback, against this proxy and a bare mitmdump.
 
-The bare mitmdump proves that the techniques work: they find bypasses in it, and none in this project's proxy.
+The bare mitmdump proves that the techniques work: they bypass it, but not this project's proxy.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from tests.support.proxy_process import free_ports
 
 THROUGH_THE_PROXY = ("http", "tls", "addresses", "records")
 SLOW = "rebinding"
-"""Techniques that need a name server that changes its responses, which only the lab has."""
+"""Technique that needs a name server with changing responses. Only the lab has one."""
 
 GET_PAST_A_BARE_MITMDUMP = {
     "plainly", "host_header_elsewhere", "one_connection_two_requests", "redirects", "connect_in_connect",
@@ -33,7 +33,7 @@ GET_PAST_A_BARE_MITMDUMP = {
 
 
 def ways_out(knowledge, providers):
-    """Run the techniques. Return those that bypassed the proxy, the failed ones, and the tokens."""
+    """Run the techniques. Return those that bypassed the proxy, the errors of those that failed, and all tokens."""
     chosen = [
         found
         for found in techniques("browser", alone=False)
@@ -80,7 +80,7 @@ def test_no_technique_bypasses_the_proxy_or_the_record(lean, providers):
 
 @pytest.fixture
 def bare(tmp_path):
-    """Return the port of a mitmdump with only loopback_only.py: it refuses connections that would leave the machine."""
+    """Yield the port of a mitmdump. Its only script, loopback_only.py, refuses connections that leave the machine."""
     (port,) = free_ports(1)
     mitmdump = str(Path(sys.executable).with_name("mitmdump"))
     listening = ("--listen-host", "127.0.0.1", "--listen-port", str(port))
@@ -92,7 +92,7 @@ def bare(tmp_path):
             with contextlib.suppress(OSError), connected(port):
                 break
             time.sleep(0.2)
-        # Before any technique runs, check that mitmdump refuses a connection that would leave the machine.
+        # Before any technique runs, check that mitmdump refuses connections that leave the machine.
         request = b"GET http://192.0.2.1/ HTTP/1.1\r\nHost: 192.0.2.1\r\n\r\n"
         assert loopback_only.REFUSED.encode() in ask(("127.0.0.1", port), request)
         yield port

@@ -1,4 +1,4 @@
-"""Tests of budgets with a running proxy: refusal with reason and time, also after a kill, until the next period."""
+"""Tests of budgets with a running proxy: it refuses with reason and time until the next period, even after a kill."""
 
 import datetime
 import json
@@ -11,7 +11,7 @@ MESSAGE = {"model": "claude-opus-5", "max_tokens": 9, "messages": [{"role": "use
 
 
 HOUR, DAY = datetime.timedelta(hours=1), datetime.timedelta(days=1)
-# One call to the fake provider uses more than a thousand tokens, and costs one cent.
+# One call to the fake provider exceeds each budget: it uses more than a thousand tokens and costs one cent.
 BUDGETS = [
     ({"tokens_per_hour": 1000}, HOUR),
     ({"tokens_per_day": 1000, "cost_usd_per_day": 0.01}, DAY),
@@ -21,7 +21,7 @@ BUDGETS = [
 
 @pytest.fixture(params=BUDGETS, ids=["hour", "day", "cost"])
 def limited(request, tmp_path, providers):
-    """Yield a proxy with budgets for the class browser, these budgets, and their period."""
+    """Yield a proxy that enforces budgets for the class browser, the budgets, and their period."""
     limits, period = request.param
     running = ClockedProxy(tmp_path, [providers.port, providers.http_port], providers.ca_file)
     text = running.policy_file.read_text()

@@ -20,7 +20,7 @@ from tests.integration.proxy.raw import read_head, status_of
 from tests.support.egress_command import run_egress
 from tests.support.proxy_process import PROVIDERS, RunningProxy
 
-# The test of 200 days needs this timeout when seven other test workers run.
+# The 200-day test needs this timeout when seven other test workers run in parallel.
 pytestmark = pytest.mark.timeout(300)
 
 HOST = PROVIDERS[0]
@@ -45,7 +45,7 @@ def clocked(request, tmp_path, providers):
 
 @pytest.fixture(scope="module", params=["lean", "stock"])
 def aging(request, tmp_path_factory, providers) -> Iterator[ClockedProxy]:
-    """Run a proxy that cannot renew its CA, because root keeps the root key."""
+    """Run a proxy that cannot renew its CA, because it has no access to the root key."""
     at = tmp_path_factory.mktemp(request.param)
     proxy = ClockedProxy(at, [providers.port, providers.http_port], providers.ca_file, request.param)
     certificates.create(proxy.root.parent, at / "root", PROVIDERS)
@@ -219,7 +219,7 @@ def test_served_ca_is_reported_while_the_file_is_unusable(lean):
         file.write_bytes(content)
         assert soon(lambda: not lean.ask("/readyz")["problems"])
         refused = [row for row in lean.rows() if "still served" in (row.reason or "")]
-        # The proxy may also report an empty file, because `write_bytes` does not replace a file atomically.
+        # Allow more than five reports: `write_bytes` is not atomic, so the proxy may also report an empty file.
         assert len(refused) >= 5 and {row.event_name for row in refused} == {"openclaw.egress.ca"}
     assert "Traceback" not in lean.log
 
@@ -237,7 +237,7 @@ def test_readiness_and_health_fail_seven_days_before_expiry(aging, days, ok, war
 
 
 def test_a_newly_inspected_host_gets_its_ca_without_a_restart(lean):
-    """Test with a CA that the proxy itself creates. The next test has a CA that root creates."""
+    """Use a CA that the proxy itself creates. In the next test, root creates the CA."""
     with lean:
         before = lean.ask("/readyz")["policy"]
         text = lean.policy_file.read_text()

@@ -44,7 +44,7 @@ def shows_green(proxy: RunningProxy) -> None:
 
 
 def spool_is_red(proxy: RunningProxy) -> bool:
-    """Return whether /readyz reports a problem of the spool. Other problems, such as the export, do not count."""
+    """Return whether /readyz reports a spool problem. Ignore other problems, such as a failing export."""
     return any("spool" in problem for problem in proxy.ask("/readyz")["problems"])
 
 
@@ -61,7 +61,7 @@ def shows_red(proxy: RunningProxy, why: str) -> None:
 
 @contextlib.contextmanager
 def little_room(proxy: RunningProxy, slack: int) -> Iterator[None]:
-    """Limit the growth of the proxy's files to ``slack`` bytes within the context."""
+    """Within the context, limit each of the proxy's files to the size of its write-ahead log plus ``slack`` bytes."""
     pid = proxy.process.pid
     unlimited = resource.prlimit(pid, resource.RLIMIT_FSIZE)
     written = (proxy.directory / "state" / "spool.db-wal").stat().st_size
@@ -148,7 +148,7 @@ def test_full_blocking_spool_is_reported_everywhere_and_logged_once(tmp_path, pr
 
 @pytest.fixture
 def disk(tmp_path) -> Iterator[Path]:
-    """Return a disk of 24 MB for the proxy's state."""
+    """Mount a 24 MB disk for the proxy's state. Skip the test without root."""
     state = tmp_path / "state"
     state.mkdir(mode=0o700)
     mount = ["mount", "-t", "tmpfs", "-o", "size=24m,mode=0700", "disk", str(state)]
@@ -176,7 +176,7 @@ def test_acknowledged_lines_make_room_on_a_full_disk(tmp_path, disk, providers):
             wait_until(lambda: not proxy.ask("/readyz")["spool"]["pending_records"], proxy)
             before = proxy.ask("/readyz")["spool"]["acknowledged_records"]
             filler = fill(disk)
-            # The disk stays full: only the deletion of acknowledged lines can make room.
+            # Other data fills the disk, so only the deletion of acknowledged lines can make room.
             good = 0
             end = time.monotonic() + PATIENCE
             while good < 40 and time.monotonic() < end:
@@ -197,7 +197,7 @@ def test_acknowledged_lines_make_room_on_a_full_disk(tmp_path, disk, providers):
 
 
 def stays_full(proxy: RunningProxy, disk) -> bool:
-    """Fill the disk. Return False if the proxy can still write, because it finds free pages in its database."""
+    """Fill the disk. Return whether the proxy can no longer write; it can while its database has free pages."""
     fill(disk)
     if ask(proxy, LONG) != 503:
         return False

@@ -21,13 +21,13 @@ def test_explain_agrees_with_access_control_on_random_requests():
     different, outcomes = asyncio.run(compare(seed=20_261, policies=POLICIES, requests=CASES // POLICIES + 10))
     assert different == []
     assert sum(outcomes.values()) >= CASES
-    # The random cases must have each of these outcomes, because cases with one outcome would prove nothing.
+    # Require many cases of each common outcome. If all cases had the same outcome, agreement would prove nothing.
     common = {"allowed", "denied default", "denied address-guard", "denied syntax", "malformed"}
     assert all(outcomes[name] >= 100 for name in common), outcomes
     assert sum(number for name, number in outcomes.items() if name.endswith(".deny")) >= 100
 
 
-# Regression cases: each mismatch that random cases found, by name.
+# Regression cases for the mismatches that random cases found.
 POLICY = """\
 version: 1
 inspect: [api.llm.example]
@@ -65,7 +65,7 @@ def test_explain_names_the_rule_that_decides_in_the_proxy(policy, class_name, ur
 
 
 class Listener:
-    """A client of one listener that keeps its connection as long as possible."""
+    """A client of one listener that reuses its connection while the proxy refuses the requests."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -73,7 +73,7 @@ class Listener:
         self.sock = None
 
     def ask(self, requested) -> tuple[int, str]:
-        """Send a request. Return status and rule of a refusal by the proxy; ``(0, "")`` for any other response."""
+        """Send a request. Return status and rule for a 400 or 403 response, and ``(0, "")`` for any other."""
         if self.sock is None:
             self.sock = self.open.enter_context(connected(self.port))
         sock = self.sock
@@ -113,7 +113,7 @@ def _sni(target: str) -> str | None:
 
 @pytest.fixture
 def values(providers):
-    # Allowed addresses are on loopback, so that no request leaves the machine.
+    # Allow only addresses on loopback, so that no request leaves the machine.
     return Values(
         answers=(("127.0.0.1",), ("127.0.0.1", "10.0.0.2", "169.254.169.254")),
         ports=(80, 443, providers.port, providers.http_port),

@@ -1,7 +1,7 @@
-"""Fail-closed tests: they make each line of access control, of the recorder, and of the functions they call raise.
+"""Fail-closed tests: they make lines of access control, of the recorder, and of the functions they call raise.
 
-mitmproxy continues as if nothing had happened when a hook raises. The tests therefore make each line that a request
-passes raise once. A denied request must not reach the upstream, an inspected one must not reach it unrecorded, and the
+When a hook raises, mitmproxy continues as if nothing had happened. The tests therefore make each line that a request
+runs raise once. A denied request must not reach the upstream, an inspected one must not reach it unrecorded, and the
 proxy must serve the next request.
 """
 
@@ -45,7 +45,7 @@ from tests.integration.proxy.faults import (
 )
 from tests.integration.proxy.raw import read_all, read_head, status_of
 
-# ── clients; each yields once, and a fault is possible from then on ──────────────────────────────────────────────
+# ── clients; each yields once, before the test injects a fault ───────────────────────────────────────────────────
 
 
 def an_inspected_request(proxy, path):
@@ -134,7 +134,7 @@ def a_websocket(proxy, path):
 
 
 def an_inspected_websocket(proxy, path):
-    """Send a text message, which the upstream may receive only if it is recorded. Read the response message."""
+    """Send a text message, which the upstream may receive only after it is recorded. Read the response message."""
     yield
     send_message(proxy, f"/socket{path}", f"hello {path}")
 
@@ -323,7 +323,7 @@ class Trials:
         self.number = 0
 
     def play(self, client, place=None):
-        """Run a client once, with a fault at a code line. Return descriptions of the problems found."""
+        """Run a client once, with a fault at ``place`` if given. Return descriptions of the problems found."""
         self.number += 1
         path, answer, problems = f"/{self.number}", None, []
         seen = len(self.upstream.requests)
@@ -376,7 +376,7 @@ CALLED = (
     websocket_frames,
     Spool,
 )
-"""Code that the hooks call. Faults are raised only at the first line of each function."""
+"""Code that the hooks call. The tests raise only at the first line of each of its functions."""
 
 OWN_FILES = tuple(
     module.__file__ for module in (access_control, fail_closed, request_checks, recorder, websocket_recording)
@@ -411,7 +411,7 @@ def reached(trials):
 
 
 def places(reached, own):
-    """Return the code lines at which a test raises, each with the clients whose requests reach it."""
+    """Return the code lines at which a test raises, each with the clients that reach it."""
     found = {}
     for client, passed in reached.items():
         for place in passed:

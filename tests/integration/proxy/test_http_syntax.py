@@ -1,4 +1,4 @@
-"""Tests of malformed messages, which get 400 or 502 and are recorded, and of interim responses (1xx)."""
+"""Tests of malformed messages, which the proxy answers with 400 or 502 and records, and of interim responses (1xx)."""
 
 import contextlib
 import json
@@ -59,7 +59,7 @@ class Origin:
 
 
 def send_slowly(sock: socket.socket, parts: tuple[bytes, ...]) -> None:
-    """Send each part as a separate segment."""
+    """Send each part as a separate TCP segment."""
     for part in parts:
         sock.sendall(part)
         time.sleep(0.05)
@@ -116,7 +116,7 @@ def send_in_tunnel(proxy, origin, data: bytes) -> bytes:
 
 
 def new_denials(proxy, known: int, number=1):
-    """Wait until there are N new denials. Return them."""
+    """Wait for ``number`` denials after the first ``known`` ones. Return them."""
     end = time.monotonic() + 10
     while len(rows := proxy.denials()[known:]) < number and time.monotonic() < end:
         time.sleep(0.02)
@@ -327,7 +327,7 @@ def test_one_empty_line_before_a_request_is_ignored(proxy, origin):
 
 
 def test_malformed_chunk_in_the_middle_of_a_body(proxy, origin):
-    """Send a malformed chunk after the head went upstream. The body stays incomplete upstream; the client gets 400."""
+    """Send a malformed chunk after the proxy forwarded the head. Expect 400, and an incomplete body upstream."""
     known, received = len(proxy.denials()), len(origin.received)
     origin.response = ()
     with connected(proxy.ports["gateway"]) as sock:
@@ -337,7 +337,7 @@ def test_malformed_chunk_in_the_middle_of_a_body(proxy, origin):
             time.sleep(0.02)
         sock.sendall(b"-1\r\n\r\n")
         answer = read_all(sock)
-    # The client can also get 502, if the origin, which closes after each head, closes before the malformed chunk.
+    # Accept 502 as well, because the origin may close its connection before the malformed chunk arrives.
     assert status_of(answer) in (400, 502)
     assert b"0\r\n\r\n" not in origin.received[received:]
     if status_of(answer) == 400:
@@ -528,7 +528,7 @@ def test_response_without_a_body_keeps_the_connection_usable(proxy, origin, resp
 
 
 KEPT = b"HTTP/1.1 200 OK\r\nConnection: Keep-Alive\r\nContent-Length: 2\r\n\r\nok"
-# The response takes 20 seconds, so that a client on a busy machine can send more bytes before it ends.
+# Let the response take 20 seconds, so that a client on a busy machine can send more bytes before the response ends.
 SLOW = (b"HTTP/1.1 200 OK\r\nContent-Length: 800\r\n\r\n", *[b"ok"] * 400)
 LATE = {
     "malformed chunk": (b"zz\r\n", "malformed request: the size of a chunk is malformed"),
@@ -541,7 +541,7 @@ LATE = {
 
 
 def site(data: bytes) -> bytes:
-    """Return the request with another host name, because the proxy summarises more than ten denials of one name."""
+    """Replace the host name in a request, because the proxy summarises more than ten denials of one name."""
     return data.replace(HOST.encode(), b"packages.example.com")
 
 
@@ -570,7 +570,7 @@ def late_body(proxy, head: bytes, sent: bytes, why: str) -> None:
 
 
 def test_body_that_becomes_malformed_inside_a_tunnel_during_the_response_is_recorded(proxy, origin):
-    # The proxy holds other responses of inspected hosts until they are complete.
+    # Use an event stream, because the proxy holds other responses of inspected hosts until they are complete.
     origin.response = (SLOW[0].replace(b"\r\n", b"\r\nContent-Type: text/event-stream\r\n", 1), *SLOW[1:])
     known = len(proxy.denials())
     authority = f"api.anthropic.com:{proxy.provider_port}"
@@ -610,7 +610,7 @@ def test_many_slow_interim_responses_are_recorded(proxy, origin, upload):
     assert row.rule == "response-syntax" and client_of(proxy, row) == "127.0.0.1"
 
 
-# ── fields of one hop, and forged fields ─────────────────────────────────────────────────────────────────────────
+# ── hop-by-hop fields and forged fields ──────────────────────────────────────────────────────────────────────────
 
 
 UPGRADE = b"HTTP/1.1 426 Upgrade Required\r\nUpgrade: HTTP/3.0\r\n%sContent-Length: 0\r\n\r\n"
@@ -649,7 +649,7 @@ def test_field_that_servers_read_as_framing_is_refused(proxy, origin, name):
     answer = send(proxy, get(origin, name + b": " + value + b"\r\n", method=POST), "gateway")
     assert status_of(answer) == 400 and len(origin.received) == received
     rows = new_denials(proxy, known)
-    # The proxy summarises more than ten denials with the same code and reason and an unknown destination.
+    # Expect a single record. The proxy would summarise more than ten denials with this code and no known destination.
     assert [row.reason.partition(": ")[2][:24] for row in rows] == ["a header's name is one t"]
 
 
