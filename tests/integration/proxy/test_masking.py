@@ -1,4 +1,4 @@
-"""Tests that known secrets reach no disk, log or destination, and that the traffic itself stays unchanged."""
+"""Tests that known secrets reach no disk, log or export destination, and that the traffic itself stays unmodified."""
 
 import hashlib
 import json
@@ -29,14 +29,14 @@ def digest(data: bytes) -> str:
 
 
 def request_body() -> bytes:
-    """Return a request that quotes secrets and a private key, and names one as its model."""
+    """Return a request body with secrets and a private key in its text, and a secret as its model name."""
     content = [{"type": "text", "text": f"Use {secret}, please.\n"} for secret in SENT]
     content += [{"type": "text", "text": PEM}, {"type": "text", "text": OWN}]
     return json.dumps({"model": SENT[1], "max_tokens": 9, "messages": [{"role": "user", "content": content}]}).encode()
 
 
 def response_body() -> bytes:
-    """Return an event stream. Each secret is in one event as a whole, and one is split over two events."""
+    """Return an event stream in which one secret is split over two events and each other secret is in one event."""
     cut = RECEIVED[0][: len(RECEIVED[0]) // 2], RECEIVED[0][len(RECEIVED[0]) // 2 :]
     texts = [f" {secret}\n" for secret in RECEIVED[1:]] + [PEM, " ", *cut, " end"]
     start = {"type": "message", "id": "msg_1", "role": "assistant", "model": "claude-sonnet-4-5", "content": []}
@@ -51,7 +51,7 @@ def response_body() -> bytes:
 
 
 def found_in(proxy: RunningProxy, loki: FakeLoki) -> list[tuple[str, str]]:
-    """Return the secrets in the files, at the fake Loki and in the metrics, each with its place."""
+    """Return each secret that is in a file, in the Loki fake or in the metrics, after the name of that location."""
     texts = {str(file): file.read_bytes() for file in proxy.directory.rglob("*") if file.is_file()}
     texts["loki"] = repr(loki.records()).encode()
     if proxy.process is not None and proxy.process.poll() is None:

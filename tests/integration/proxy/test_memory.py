@@ -1,4 +1,4 @@
-"""Tests of the running proxy's memory budget: bodies wait or are refused with a record, and all memory is released."""
+"""Tests of the memory budget: the proxy delays bodies, or refuses and records them, and releases all memory."""
 
 import asyncio
 import contextlib
@@ -22,12 +22,12 @@ MESSAGE = {"model": "claude-opus-5", "max_tokens": 9, "messages": [{"role": "use
 
 
 WAIT_SECONDS, PATIENT_SECONDS = 2, 120
-"""Seconds for which an exchange waits for memory: less than the provider's pause, or more than a burst needs."""
+"""Seconds that an exchange waits for memory: less than the provider's pause, or longer than any test needs."""
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory, providers):
-    """Start a proxy that refuses an exchange after it waited for memory for a short time."""
+    """Start a proxy that refuses an exchange after a short wait for memory."""
     with budgeted(tmp_path_factory.mktemp("memory"), providers, WAIT_SECONDS) as running:
         yield running
 
@@ -69,7 +69,7 @@ def memory(proxy):
 
 
 def is_given_back(proxy):
-    """Wait until no class holds memory, because connections may take a moment to end. Return whether this happened."""
+    """Wait until no class holds memory, because connections take a moment to end. Return False at the timeout."""
     end = time.monotonic() + 60
     while memory(proxy)["used_bytes"]:
         if time.monotonic() > end:
@@ -83,7 +83,7 @@ def refusals(proxy):
 
 
 def refused(proxy) -> float:
-    """Return the number of refused requests of the browser's class, including those counted in summary records."""
+    """Count the refused requests of class browser, including those in summary records."""
     name = r'denied_total\{code="memory_limit",egress_class="browser",enforced="true",rule="memory-budget"\} ([0-9.]+)'
     counted = re.search(name, proxy.metrics())
     return float(counted[1]) if counted else 0.0
@@ -133,7 +133,7 @@ def test_refusal_names_the_setting_of_the_memory_budget(small):
     name, _, value = PAUSE.partition(": ")
 
     def post(_: int) -> httpx.Response | None:
-        # A request that is refused before its body is complete gets a response; all others are aborted.
+        # Ignore aborted connections: only a request that is refused before its body is complete gets a response.
         with contextlib.suppress(httpx.TransportError), small.client("browser", headers={"x-api-key": "k"}) as http:
             url = small.url("api.anthropic.com", "/v1/messages")
             return http.post(url, content=b"x" * MIB, headers={name: value}, timeout=60)

@@ -17,7 +17,7 @@ def test_class_that_names_many_models_leaves_the_labels_of_another_class(tmp_pat
             ).status_code
 
         with proxy.client("browser", headers={"x-api-key": "sk-ant-test"}) as http:
-            # For a model named fail-NNN, the fake provider responds with the status NNN.
+            # The fake provider responds with status NNN to requests for the model fail-NNN.
             assert all(ask(http, f"fail-{status}") == status for status in range(400, 406 + MAX_MODELS))
             assert "fail-" not in proxy.metrics()
             assert all(ask(http, f"model-{number}") == 200 for number in range(MAX_MODELS + 6))

@@ -1,4 +1,4 @@
-"""Tests that listeners on a shared network serve only known addresses, with real connections."""
+"""Tests with real connections that listeners on a shared network serve only known addresses."""
 
 import contextlib
 import socket

@@ -42,7 +42,7 @@ def get(host, path="/", *fields, method="GET"):
 
 
 def refused_since(proxy, before):
-    """Return the refusals since an earlier moment, as (class, code)."""
+    """Wait for refusals that are not in ``before``. Return them as (class, code)."""
     wait_until(lambda: refusals(proxy) != before, proxy)
     return [(class_name, code) for class_name, _, code in (refusals(proxy) - before).elements()]
 
@@ -147,7 +147,7 @@ def test_tls_after_a_plain_request_is_refused(proxy, providers, class_name, site
 
 
 def test_plain_request_inside_tls_is_not_a_second_tunnel(proxy, providers, class_name):
-    """A client cannot leave TLS: after the handshake, plain bytes end the connection."""
+    """Send plain bytes after the TLS handshake. They must end the connection and reach no provider."""
     began = time.time()
     with connected(proxy.ports[class_name]) as sock:
         assert status_of(connect(sock, f"api.anthropic.com:{providers.port}")) == 200

@@ -30,7 +30,7 @@ def gpt(proxy):
 
 @pytest.fixture
 def recorded(proxy):
-    """Return a function that returns the only exchange recorded since the test began."""
+    """Return a function that waits for the one exchange recorded since the test began, and returns it."""
     before = {row.id for row in proxy.exchanges()}
 
     def only() -> Row:
@@ -249,7 +249,7 @@ def test_request_without_a_body_is_recorded(proxy, http, recorded):
 
 
 def test_no_api_key_is_on_the_disk(proxy):
-    """Search the disk after all calls of this module: this test must stay the last."""
+    """Search the disk after all calls of this module. Keep this test last."""
     for file in proxy.directory.rglob("*"):
         if file.is_file():
             data = file.read_bytes()

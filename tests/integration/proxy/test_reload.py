@@ -17,7 +17,7 @@ open_listeners.check_listeners = lambda host, classes: None
 sys.argv = sys.argv[3:]
 runpy.run_module("openclaw_egress", run_name="__main__")
 """
-"""Program that runs `egress run` without the check of a new policy's listeners."""
+"""Program that runs `egress run` without checking whether a new policy's listeners can open."""
 
 ASKED = b"CONNECT new.example.org:443 HTTP/1.1\r\nHost: new.example.org:443\r\n\r\n"
 
@@ -84,7 +84,7 @@ def test_a_listener_can_move(proxy):
 
 @pytest.mark.parametrize("checked", [True, False], ids=["check fails", "bind fails"])
 def test_a_policy_with_an_occupied_port_waits_until_the_port_is_free(lean, checked):
-    """Keep the previous policy in force with all its listeners until the port is free."""
+    """Expect the previous policy to stay in force, with all its listeners, until the port is free."""
     old, new, other = lean.ports["sandbox"], *free_ports(2)
     if not checked:
         lean.prefix = [sys.executable, "-c", UNCHECKED]

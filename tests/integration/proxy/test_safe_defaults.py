@@ -23,7 +23,7 @@ from tests.support.proxy_process import free_ports
 
 
 def bare(proxy):
-    """Return a proxy without settings except its directories."""
+    """Return a proxy whose only settings are its directories."""
     for name in ("EGRESS_LISTEN_HOST", "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"):
         proxy.environment.pop(name)
     return proxy
@@ -121,7 +121,7 @@ def test_plain_http_to_a_public_address_is_warned_of(endpoint, answers, warned):
 
 def test_the_warning_is_in_the_log_at_start(tmp_path, providers):
     # The endpoint is an address, so the proxy does not resolve it. No server is needed there, because the proxy stops
-    # before an export.
+    # before it exports.
     with make_proxy(tmp_path, providers, OTEL_EXPORTER_OTLP_LOGS_ENDPOINT="http://[2001:4860::1]:9/v1/logs") as proxy:
         end = time.monotonic() + 20
         while "plain HTTP" not in proxy.log and time.monotonic() < end:
@@ -155,7 +155,7 @@ def test_sighup_reloads_the_policy_and_keeps_connections(tmp_path, providers, ki
 
 
 def problems(proxy) -> list[str]:
-    """Return the problems that /readyz reports; empty if the request times out, as it can on a busy machine."""
+    """Return the problems that /readyz reports, or none if the request times out, as it can on a busy machine."""
     return (proxy.ask("/readyz") or {}).get("problems", [])
 
 

@@ -34,7 +34,7 @@ CODINGS = {"": bytes, "gzip": gzip.compress, "zstd": zstd.compress, "br": brotli
 
 
 class Origin(ThreadingHTTPServer):
-    """A server that sends half of its chunked response, and the rest when the test requests it."""
+    """A server that sends half of its chunked response, and the rest after the test sets ``go_on``."""
 
     daemon_threads = True
     body = TOKEN
@@ -100,7 +100,7 @@ def proxy(request, tmp_path, origin) -> Iterator[RunningProxy]:
 
 
 class Call:
-    """A POST request that a test sends and reads in steps. Its body is chunked or in one piece."""
+    """A POST request that a test sends and reads in steps. Its body is chunked or has a Content-Length."""
 
     def __init__(self, proxy: RunningProxy, path: str, body: bytes, *headers: str, chunked: bool = True) -> None:
         raw = socket.create_connection(("127.0.0.1", proxy.ports["gateway"]), 20)
@@ -142,7 +142,7 @@ class Call:
 
 
 def on_disk(proxy: RunningProxy) -> dict[str, list[str]]:
-    """Return the secrets found per file: database, write-ahead log, logs, everything in the proxy's directory."""
+    """Return the secrets found in each file of the proxy's directory, such as the database and the write-ahead log."""
     found = {}
     for file in proxy.directory.rglob("*"):
         if file.is_file():
@@ -156,17 +156,17 @@ def on_disk(proxy: RunningProxy) -> dict[str, list[str]]:
 
 
 def forms_of(secret: bytes) -> list[bytes]:
-    """Return the secret, and the three forms that base64 of a longer text can contain."""
+    """Return the secret and its three base64 forms, one for each position within a longer text."""
     return [secret, *(base64.b64encode(b"x" * shift + secret)[4:-4] for shift in range(3))]
 
 
 def settle() -> None:
-    """Wait until the journal has written, which it does every 50 ms."""
+    """Wait for the journal, which writes every 50 ms."""
     time.sleep(0.2)
 
 
 def received_half(proxy: RunningProxy, origin: Origin) -> dict[str, Call]:
-    """Start a call of each case and receive half of its response. Assert that no secret is on the disk."""
+    """Start a call for each case and receive half of its response. Assert that no secret is on the disk."""
     origin.go_on.clear()
     calls = {
         case: Call(proxy, path, body, *headers, chunked=chunked)

@@ -1,4 +1,4 @@
-"""Tests of operators' mistakes: the start fails with one message (what, where, remedy) and no traceback."""
+"""Tests of a start with operator errors: it fails with one message (what, where, remedy) and no traceback."""
 
 import os
 import re
@@ -144,7 +144,7 @@ def test_provider_with_an_untrusted_certificate_gets_502(tmp_path, providers):
 
 
 def make_other(proxy: RunningProxy) -> RunningProxy:
-    """Return a second proxy of the same kind with its own listeners and the same state directory."""
+    """Return a second proxy of the same kind with the same state directory and another health port."""
     other = RunningProxy.__new__(RunningProxy)
     other.__dict__.update(proxy.__dict__)
     other.environment = proxy.environment | {"EGRESS_HEALTH_PORT": "1"}

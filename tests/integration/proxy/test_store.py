@@ -1,4 +1,4 @@
-"""Tests of failures of the destination of records: no request is affected, and no record is lost."""
+"""Tests of failures of the export destination: no request is affected, and no record is lost."""
 
 import json
 import time
@@ -34,7 +34,7 @@ def ask(proxy, number: int = 1, **more: object) -> list[int]:
 
 
 def arrived(proxy, loki) -> list[tuple[int, str, dict[str, str]]]:
-    """Wait until the export queue is empty. Return all records of the destination."""
+    """Wait until the export queue is empty. Return all records that the destination has stored."""
     end = time.monotonic() + 60
     while (report := proxy.ask("/readyz")) and report["spool"]["pending_records"]:
         assert time.monotonic() < end, report

@@ -1,4 +1,4 @@
-"""Tests that streams of every format are recorded with their usage and message: events, one array, lines of JSON."""
+"""Tests that streams of server-sent events, JSON arrays and JSON lines are recorded with their usage and message."""
 
 import hashlib
 import json

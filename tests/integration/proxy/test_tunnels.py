@@ -21,7 +21,7 @@ def logging_proxy(request, tmp_path_factory, providers):
 
 
 def tunnels(proxy, number: int):
-    """Wait until there are N records of tunnels. Return them."""
+    """Wait until there are ``number`` tunnel records. Return them."""
     end = time.monotonic() + 20
     while True:
         rows = [row for row in proxy.rows() if row.event_name == "openclaw.egress.tunnel"]
@@ -45,7 +45,7 @@ def test_tunnel_has_one_record_with_client_destination_and_size(logging_proxy, p
     assert rfc3339(before) <= row.begin <= rfc3339(time.time_ns())
     with SpoolReader(logging_proxy.directory / "state" / "spool.db") as reader:
         line = json.loads(reader.line(row.seq))
-    # These sizes cover the TLS handshake, and three requests and responses inside TLS.
+    # The sizes include the TLS handshake, and three requests and responses inside TLS.
     assert line["openclaw.egress.request.size"] > 500 and line["openclaw.egress.response.size"] > 1000
 
 

@@ -60,7 +60,7 @@ def dial(proxy, path="/v1/things", host="api.openai.com", class_name="gateway", 
 
 @pytest.fixture
 def recorded(proxy):
-    """Return a function that waits for this number of exchanges since the test began, and returns them."""
+    """Return a function that waits for N exchanges recorded since the test began, and returns them."""
     before = {row.id for row in proxy.exchanges()}
 
     def found(number=1):
@@ -200,7 +200,7 @@ USAGE = {
 
 
 def interleaved(provider, *, lanes=True):
-    """Return a `talk` function that waits for all requests, then sends the events of their responses in turn."""
+    """Return a `talk` function that waits for all requests, then interleaves the events of their responses."""
 
     def talk(connection):
         requested = []
@@ -530,7 +530,7 @@ def test_handshake_that_is_not_one_is_refused(proxy, provider):
 
 @pytest.fixture
 def alone(tmp_path, provider):
-    """Return a proxy that is not yet started and that no other test uses."""
+    """Yield a proxy for one test, which must start it."""
     running = RunningProxy(tmp_path, [provider.port, provider.port], provider.ca_file)
     yield running
     if running.process is not None and running.process.poll() is None:
