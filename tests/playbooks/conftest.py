@@ -1,7 +1,7 @@
-"""Fixtures for complete playbooks against hosts that are directories of this machine, with a fake `docker` and `ufw`.
+"""Fixtures for complete playbooks. Each host is a directory of this machine, with a fake `docker` and `ufw`.
 
-`make playbooks` runs these tests, and `make molecule` does so beside its scenarios; `make test` does not, because each
-test starts hundreds of processes.
+`make playbooks` runs these tests, and `make molecule` runs them beside its scenarios. `make test` does not, because
+each test starts hundreds of processes.
 """
 
 from tests.integration.ansible.conftest import run

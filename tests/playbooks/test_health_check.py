@@ -1,4 +1,4 @@
-"""Tests of the health check's interval while the proxy starts, on versions of Docker that support it."""
+"""Tests of the health check's interval while the proxy starts, which only newer versions of Docker support."""
 
 import json
 import os

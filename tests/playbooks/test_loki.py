@@ -28,7 +28,7 @@ ALLOWED = CONFIG.replace("  retention", "  allow_structured_metadata: true\n  re
 
 
 class Vps2:
-    """A host that is a directory of this machine, with a Loki fake that reads its configuration on restart."""
+    """A fake VPS-2: a directory of this machine, and a Loki fake that reads its configuration on restart."""
 
     def __init__(self, run, at: Path, loki: FakeLoki) -> None:
         self.run, self.at, self.loki = run, at, loki
@@ -124,7 +124,7 @@ def test_check_mode_reports_a_missing_loki_and_continues(vps2):
 
 
 def test_missing_key_means_false(vps2):
-    """Expect a missing key to mean false, because a real Loki omits false booleans."""
+    """Expect the role to treat a missing key as false, because a real Loki omits false booleans."""
     vps2.configure(CONFIG.replace("  retention", "  allow_structured_metadata: false\n  retention"))
     assert "allow_structured_metadata" not in vps2.loki.config
     said = vps2.bad()

@@ -1,4 +1,4 @@
-"""Tests of operators' mistakes: a run stops before any change, with one message that names the mistake and a remedy."""
+"""Tests of operator errors: a run stops before any change, with one message that names the error and a remedy."""
 
 import getpass
 import json
@@ -16,7 +16,7 @@ from tests.support.docker import Docker
 
 @pytest.fixture
 def deploy(run, tmp_path):
-    """Run site.yml with this inventory on the test machine, which meets none of the requirements."""
+    """Return a function that runs site.yml on the test machine, which meets no requirement. The run must fail."""
 
     def call(inventory: dict, *more: str, **variables: str) -> str:
         file = tmp_path / "hosts.json"
@@ -64,7 +64,7 @@ MEANINGS = {
 
 @pytest.mark.parametrize("mistakes", [TYPES, MEANINGS], ids=["types", "meanings"])
 def test_invalid_values_are_reported_for_each_host(deploy, mistakes):
-    """Expect a report of every invalid value of each host."""
+    """Expect a report of every invalid value, with its host."""
     hosts = {name: variables for name, (variables, _) in mistakes.items()}
     said = deploy({"openclaw_gateways": {"hosts": hosts}, "openclaw_loki": {"hosts": {"two": {}}}})
     assert "PLAY [Prepare Loki on VPS-2]" not in said, "the mistakes were reported only after tasks ran on VPS-2"
@@ -119,7 +119,7 @@ def test_html_response_instead_of_lokis_is_reported(deploy, html, tmp_path):
 
 
 def with_gateway(**settings: object) -> dict:
-    """Return a compose project with a gateway that has these settings."""
+    """Return a compose project with a gateway service that has these settings."""
     return {"services": {"openclaw-gateway": {"command": ["node", "dist/index.js", "gateway"]} | settings}}
 
 
@@ -127,7 +127,7 @@ def with_gateway(**settings: object) -> dict:
 def stopped(deploy, tmp_path):
     """Return a function that runs site.yml with a compose project and a build script. The run must fail.
 
-    The function asserts that the run changed nothing, and returns the output.
+    The function checks that the run changed nothing, and returns its output.
     """
 
     def call(compose: dict, script: str = "docker build .", variables: dict | None = None, **docker: object) -> str:
@@ -191,7 +191,7 @@ def test_invalid_files_of_the_operator_are_reported(stopped, compose, script, na
 
 
 def test_obstacles_to_the_level_network_are_reported(stopped):
-    """Expect one report with every obstacle."""
+    """Expect one report that names every obstacle to enforcement level `network`."""
     said = stopped(
         with_gateway(user="node", network_mode="host", volumes=["/var/run/docker.sock:/var/run/docker.sock"]),
         variables={"openclaw_gateway_enforcement": "network"},
@@ -211,7 +211,7 @@ def test_obstacles_to_the_level_network_are_reported(stopped):
         assert named in said
 
 
-# Labels of a container that Compose 2.26.1 started with `-f docker-compose.yml -f extra.yml -p home`.
+# The form of the labels of a container that Compose 2.26.1 started with `-f docker-compose.yml -f extra.yml -p home`.
 def labels(clone, *files: str, project: str = "clone") -> dict:
     return {
         "com.docker.compose.project": project,
@@ -262,7 +262,7 @@ PREFLIGHT = [
 
 @pytest.fixture
 def preflight(run, tmp_path):
-    """Run the role's preflight on a clone with these compose files, with a fake `docker`. Return its output."""
+    """Return a function that runs the role's preflight on a clone, with a fake `docker`, and returns its output."""
     clone = tmp_path / "clone"
     clone.mkdir()
     (tmp_path / "play.yml").write_text(json.dumps(PREFLIGHT))
@@ -294,7 +294,7 @@ def preflight(run, tmp_path):
 
 @pytest.mark.timeout(1200)
 def test_compose_files_keep_their_order_for_any_hash_seed(preflight):
-    """Deployment 1: COMPOSE_FILE names the files of the running container; an empty HTTP_PROXY is not a proxy."""
+    """Start the container from the files in COMPOSE_FILE. An empty HTTP_PROXY must not count as a proxy."""
     names = [f"{name}.yml" for name in ("docker-compose", "b", "a", "d", "c", "e")]
     for seed in range(8):
         said = preflight(
@@ -311,7 +311,7 @@ def test_compose_files_keep_their_order_for_any_hash_seed(preflight):
 
 
 def test_a_registry_image_needs_no_build_script(preflight):
-    """Deployment 8: if no script can be patched, the role mounts the bootstrap and reports the reason."""
+    """Expect the role to mount the bootstrap and report the reason if it can patch no build script."""
     compose = with_gateway(image="ghcr.io/openclaw/openclaw:latest") | {"name": "clone"}
     images = {"ghcr.io/openclaw/openclaw:latest": "sha256:1"}
     said = preflight(compose=compose, images=images)
@@ -324,7 +324,7 @@ def test_a_registry_image_needs_no_build_script(preflight):
 
 
 def test_a_profile_and_a_clone_mounted_over_the_image_are_supported(preflight):
-    """`docker compose up SERVICE` starts a service of an inactive profile. A volume at /app hides the image's files."""
+    """Use a service in an inactive profile, with a volume at /app that hides the image's files."""
     clone = {"type": "bind", "source": "/srv/openclaw", "target": "/app"}
     compose = with_gateway(image="openclaw:local", profiles=["claw"], volumes=[clone]) | {"name": "clone"}
     said = preflight(compose=compose, images={"openclaw:local": "sha256:1"}, script="docker build -t openclaw:local .")
@@ -333,7 +333,7 @@ def test_a_profile_and_a_clone_mounted_over_the_image_are_supported(preflight):
 
 
 def test_a_container_without_a_name_is_found_by_its_labels(preflight):
-    """Deployment 17: no container_name and no networks. The gateway is also joined to the proxy's network."""
+    """Use a gateway without container_name and networks. The role must also connect it to the proxy's network."""
     compose = with_gateway(image="openclaw:local") | {"name": "clone"}
     script = "docker build -t openclaw:local ."
     said = preflight(compose=compose, script=script)
@@ -351,7 +351,7 @@ def test_a_container_without_a_name_is_found_by_its_labels(preflight):
 
 
 def test_variables_may_be_strings(preflight):
-    """Deployment 18: `-e` gives numbers, booleans and lists as strings."""
+    """Pass numbers, booleans and lists with `-e`, which makes them strings."""
     words = [
         f"-e{value}"
         for value in (
@@ -367,7 +367,7 @@ def test_variables_may_be_strings(preflight):
 
 
 def test_the_operators_ca_certificates_must_be_readable(stopped, tmp_path):
-    """Deployment 14: the role needs the operator's CA file, so a missing file must stop it before any change."""
+    """Expect the role to stop before any change if the operator's CA file is missing, because it needs this file."""
     missing = with_gateway(
         environment={"NODE_EXTRA_CA_CERTS": "/certs/corp.pem"}, volumes=[f"{tmp_path}/certs:/certs:ro"]
     )

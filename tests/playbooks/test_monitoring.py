@@ -31,7 +31,7 @@ def vps2(run, tmp_path) -> Iterator[Vps2]:
 
 
 def named(vps2: Vps2) -> dict[str, str]:
-    """Return role variables with both directories, and with reload commands that each create a file."""
+    """Return role variables that set both directories, and two reload commands that each create a file."""
     return {
         "loki_otlp_grafana_provisioning_dir": f"{vps2.at}/grafana/",
         "loki_otlp_grafana_reload_command": f"touch {vps2.at}/grafana-reloaded",
@@ -50,7 +50,7 @@ def files(at: Path) -> set[str]:
 
 
 def reloaded(vps2: Vps2) -> list[str]:
-    """Return the programs whose reload command ran since the last call."""
+    """Return the programs that were reloaded since the last call."""
     found = sorted(vps2.at.glob("*-reloaded"))
     for path in found:
         path.unlink()
@@ -72,7 +72,7 @@ def test_files_are_written_where_the_directories_are_named_and_removed_again(vps
     )
     assert vps2.good("--check", **named(vps2)) == 0
 
-    # An emptied variable makes the role remove its files. A second run changes nothing.
+    # If the operator empties a variable, the role removes its files from that directory.
     without_rules = named(vps2) | {"loki_otlp_prometheus_rules_dir": ""}
     assert vps2.good(**without_rules) > 0
     assert files(vps2.at) == {path for path in WRITTEN if path.startswith("grafana")}

@@ -36,7 +36,7 @@ PLAYBOOK = """\
         - "{{ openclaw_egress_compose_dir }}"
     - ansible.builtin.include_role: {name: openclaw.egress.openclaw_proxy, tasks_from: renewal}
 """
-# Print the arguments, because the Docker fake does not support `docker run` of the image.
+# Fake `docker` that logs its arguments, because `tests.support.docker` does not support `docker run` of the image.
 RUN = '#!/bin/sh\nprintf "%s\\n" "$@" > "$0.log"\n'
 
 
@@ -109,7 +109,7 @@ def test_job_lists_addresses_renews_the_ca_and_is_removed_by_rollback(host):
     assert "changed=0 " in host.play(str(host.at / "play.yml")), "the second run changed the host"
     listed = with_host_addresses(builtin_policy(["api.example.com"]), host.list).host_addresses.addresses
     assert {"127.0.0.1", "93.184.215.14", "2606:2800:21f:cb07:6820:80da:af6b:8b2c"} <= {str(ip) for ip in listed}
-    # Run the job's script in this machine's shell. Without `ip` it reads the kernel's tables.
+    # Run the job's script in this machine's shell, without `ip`, so that it reads the kernel's address tables.
     tools = host.at / "tools"
     tools.mkdir()
     for name in ("sh", "awk", "sed", "grep", "sort", "mktemp", "cmp", "chmod", "mv", "rm", "test"):
@@ -135,8 +135,7 @@ def test_job_lists_addresses_renews_the_ca_and_is_removed_by_rollback(host):
     assert list(host.etc.iterdir()) == []
 
 
-# Interfaces that each have a permanent and a temporary address, in the formats of the kernel and of `ip -o address
-# show`.
+# Interfaces with permanent and temporary addresses, in the formats of the kernel and of `ip -o address show`.
 IF_INET6 = """\
 00000000000000000000000000000001 01 80 10 80       lo
 260628000220cb07{p} 02 40 00 00     eth0
@@ -223,7 +222,7 @@ def test_removed_units_are_forgotten_by_systemd(host):
     assert "changed=0 " in host.play(str(host.at / "play.yml")) and log.read_text() == ""
     host.by = "systemd"
     host.play(str(host.at / "play.yml"))
-    # An interrupted deployment can leave the systemd service without its timer.
+    # Delete only the timer, because an interrupted deployment can leave the systemd service without it.
     (host.etc / "openclaw-egress-renew.timer").unlink()
     log.write_text("")
     host.play("playbooks/rollback.yml")
@@ -233,7 +232,7 @@ def test_removed_units_are_forgotten_by_systemd(host):
 @pytest.mark.skipif(os.getuid() != 0, reason="files of the role belong to root")
 @pytest.mark.parametrize("host", ["none"], indirect=True)
 def test_operators_files_with_the_names_of_ours_are_kept(host):
-    """Keep files that are not in the manifest, that the operator changed later, or that our file replaced."""
+    """Expect files to stay that are not in the manifest, that the operator changed later, or that the role replaced."""
     log = systemctl(host)
     theirs = {name: f"# mine: {name}\n" for name in (*UNITS, "openclaw-egress-renew")}
     for name, text in theirs.items():

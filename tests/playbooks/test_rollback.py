@@ -18,7 +18,7 @@ import pytest
 from tests.integration.ansible.conftest import BIN, ROOT, Run
 from tests.support.docker import Docker
 
-# A long timeout, because each playbook run starts about twenty-five Python processes.
+# Set a long timeout, because each playbook run starts about twenty-five Python processes.
 pytestmark = pytest.mark.timeout(1200)
 
 # Make the collection importable, because the modules import their utilities under its name.
@@ -38,7 +38,7 @@ LEFT = "Report the items that were left, because they were edited or are in use"
 
 
 def tree(*folders: Path) -> dict[str, tuple[int, str]]:
-    """Return every path below a directory, with its mode and content."""
+    """Return every path below the folders, mapped to its mode and content."""
     found = {}
     for path in sorted(path for folder in folders for path in folder.rglob("*")):
         mode = path.lstat().st_mode
@@ -48,7 +48,7 @@ def tree(*folders: Path) -> dict[str, tuple[int, str]]:
 
 
 def module(name: str, **arguments: object) -> None:
-    """Run one of our modules as a process, as Ansible does."""
+    """Run a module of the collection as a process, as Ansible does."""
     done = subprocess.run(
         [sys.executable, str(ROOT / "plugins" / "modules" / f"{name}.py")],
         input=json.dumps({"ANSIBLE_MODULE_ARGS": arguments}),
@@ -62,7 +62,7 @@ def module(name: str, **arguments: object) -> None:
 
 @dataclass
 class Hosts:
-    """Both hosts, each a directory of the test machine."""
+    """VPS-1 and VPS-2, each a directory of the test machine."""
 
     run: Run
     at: Path
@@ -92,7 +92,7 @@ class Hosts:
         return done.stdout
 
     def deploy(self, steps: int = 9) -> None:
-        """Apply the first N changes of the roles to VPS-1, in the roles' order."""
+        """Apply the first ``steps`` changes that the roles make to VPS-1, in the order of the roles."""
         home, links = self.at / "vps1" / "openclaw-egress", ["proxy-config", "data/proxy-ca", "data/proxy-spool"]
         compose, env = self.clone / "docker-compose.egress.yml", self.clone / ".env"
         manifest = Manifest(str(self.at / "vps1" / "state" / "manifest.json"))
@@ -154,7 +154,7 @@ class Hosts:
             manifest.save()
 
     def deploy_loki(self) -> None:
-        """Apply the changes of the role loki_otlp to VPS-2 with its option to edit Loki's own file."""
+        """Apply the changes that the role loki_otlp makes to VPS-2 if it may edit Loki's configuration file."""
         manifest = Manifest(str(self.at / "vps2" / "state" / "manifest.json"))
         manifest.record("ufw_rule", "10.0.0.1", {"rule": RULE})
         manifest.record("path", str(self.loki_file))
@@ -200,7 +200,7 @@ def hosts(run, tmp_path) -> Hosts:
 
 
 def left_of(said: str) -> str:
-    """Return the objects that the rollback reports as left behind."""
+    """Return the part of the output that lists what the rollback left in place."""
     return said.partition(LEFT)[2].partition("TASK [")[0]
 
 
@@ -247,7 +247,7 @@ def test_rollback_keeps_later_edits_and_names_them(hosts):
     hosts.script.write_text(hosts.script.read_text().replace("with care", "with more care"))
     hosts.loki_file.write_text(hosts.loki_file.read_text() + "# mine\n")
     hosts.docker.change(images=hosts.docker.state["images"] | {"openclaw:local": "sha256:newer"})
-    # rollback.yml has an option to keep the records.
+    # Use the option of rollback.yml that keeps the records.
     said = hosts.roll_back("-e", "openclaw_egress_keep_spool=true")
     home = hosts.at / "vps1" / "openclaw-egress"
     kept = {home, home / "proxy-spool", home / "proxy-spool" / "spool.db", compose}
@@ -257,7 +257,7 @@ def test_rollback_keeps_later_edits_and_names_them(hosts):
     assert hosts.script.read_text() == SCRIPT.replace("with care", "with more care")
     assert hosts.loki_file.read_text().endswith("allow_structured_metadata: true\n# mine\n")
     assert hosts.docker.state["images"] == {"openclaw:local": "sha256:newer"}
-    # OpenClaw is not running, so its settings cannot be restored.
+    # The rollback cannot restore OpenClaw's settings, because OpenClaw is not running.
     settings = "agents.defaults.sandbox.docker in OpenClaw still names the proxy: openclaw-gateway is not running"
     for left in (env, compose, hosts.script, "openclaw:local, which was built since", settings):
         assert str(left) in left_of(said)

@@ -13,7 +13,7 @@ import yaml
 
 from tests.integration.ansible.conftest import ROOT, Run
 
-# A long timeout, because each run starts about ten processes for each host.
+# Set a long timeout, because each run starts about ten processes for each host.
 pytestmark = pytest.mark.timeout(1200)
 
 ROLES = ("loki_otlp", "openclaw_proxy", "openclaw_gateway")
@@ -43,7 +43,7 @@ def tasks_of(role: str) -> dict[str, list[dict]]:
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a copy of the collection whose roles are stubs: they create a manifest, fail on request, and remove it."""
+    """Return a copy of the collection with stub roles. They create and remove the manifest, and fail on request."""
     collections = tmp_path_factory.mktemp("checkout") / "collections"
     copy = collections / "ansible_collections" / "openclaw" / "egress"
     ignored = shutil.ignore_patterns("collections", "files", "templates")
@@ -65,13 +65,13 @@ class Rollout:
     code: int
     output: str
     states: dict[str, str]
-    """State of each gateway, as the report file states it. Empty without a report."""
+    """State of each gateway in the report file; empty if there is no report."""
     errors: dict[str, str]
 
 
 @pytest.fixture
 def rollout(run: Run, checkout: Path, tmp_path: Path):
-    """Return a function that runs site.yml on gateways, given by their variables. Each has its own state directory."""
+    """Return a function that runs site.yml on gateways with these variables. Each has its own state directory."""
 
     def call(gateways: dict[str, dict], *words: str, loki: dict[str, dict] | None = None) -> Rollout:
         for name, variables in gateways.items():
@@ -183,6 +183,6 @@ def test_host_in_both_groups_needs_two_state_directories(rollout, tmp_path):
 
 
 def test_default_state_directories_of_a_host_of_both_groups_differ(rollout):
-    """Run in check mode, in which the replaced roles change nothing."""
+    """Run in check mode, in which the stub roles change nothing."""
     default = {"openclaw_egress_state_dir": "/var/lib/openclaw-egress"}
     assert rollout({"one": default}, "--check", loki={"one": {}}).code == 0

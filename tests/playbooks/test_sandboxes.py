@@ -32,7 +32,7 @@ PLAY = [
 ]
 BROWSER = {"listen": 8081, "action": "enforce", "allow": ["*"]}
 SOME = [{"host": "packages.example.com"}]
-# For each host: the classes of its policy, OpenClaw's settings for code sandboxes, and more inventory variables.
+# For each host: the classes of its policy, OpenClaw's own sandbox settings, and more inventory variables.
 HOSTS = {
     "closed": ({"sandbox": {"listen": 8082, "action": "enforce", "allow": []}, "browser": BROWSER}, {}, {}),
     "opened": ({"sandbox": {"listen": 9082, "action": "enforce", "allow": SOME}, "browser": BROWSER}, {}, {}),
@@ -45,7 +45,7 @@ HOSTS = {
 
 @pytest.fixture(scope="module")
 def result(run: Run, tmp_path_factory: pytest.TempPathFactory):
-    """Run the role twice. Return each host's settings for sandboxes, and the messages of the second run."""
+    """Run the role twice. Return each host's sandbox settings, and the messages of the second run."""
     at: Path = tmp_path_factory.mktemp("sandboxes")
     hosts, dockers = {}, {}
     for name, (classes, own, more) in HOSTS.items():

@@ -1,4 +1,4 @@
-"""Tests of our compose file: the web page and the published metrics are off by default, and the page is confined."""
+"""Tests of the role's compose file: web page and published metrics are off by default, and the page is confined."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Tests of verify.yml with a fake `docker`: the program of each check, the container it runs in, and its arguments."""
+"""Tests of verify.yml with a fake `docker`: the program, the container and the arguments of each check."""
 
 import json
 import os
