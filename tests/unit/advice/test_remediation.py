@@ -14,7 +14,7 @@ from openclaw_egress.recording.denials import ANY, DenialGroup
 
 
 def group(host: str, port: int, rule: str = "default", *, code: Code | str = "", address: str = "") -> DenialGroup:
-    """Return a group of denials. Its reason text is only the code, because no advice may depend on a parsed reason."""
+    """Return a group of denials. Its reason is only the code, because advice must not depend on the reason's text."""
     return DenialGroup(
         class_name="sandbox",
         host=host,

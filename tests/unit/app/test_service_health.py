@@ -1,4 +1,4 @@
-"""Tests of the state of records that `/readyz` and `/metrics` report."""
+"""Tests of the spool and export state that `/readyz` and `/metrics` report."""
 
 from prometheus_client import generate_latest
 

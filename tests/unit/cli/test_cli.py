@@ -248,7 +248,7 @@ def test_line_ends_are_kept_on_request():
 
 
 def deny(state: Path, *changes: dict) -> None:
-    """Record denials, by default one of class sandbox that was reported and not enforced."""
+    """Record one denial for each mapping. By default, it is of class sandbox, and reported instead of enforced."""
     known = {
         "class_name": "sandbox", "port": 443, "rule": "default", "code": Code.NO_RULE, "reason": "no rule",
         "enforced": False,
@@ -273,7 +273,7 @@ def test_denials_are_counted_and_have_a_remedy(egress, state):
     )
     result = egress("denials")
     assert result.exit_code == 0
-    # The last column continues on the lines below.
+    # Read only lines that begin with a number, because the last column continues on further lines.
     rows = [line.split() for line in result.stdout.splitlines() if line.split()[0].isdigit()]
     said = " ".join(result.stdout.split())
     assert [row[0] for row in rows] == ["42", "7", "2", "1"]
@@ -410,7 +410,7 @@ CASES = """\
 
 @pytest.fixture
 def cases(tmp_path):
-    """Return a function that writes a file of cases and returns its name."""
+    """Return a function that writes a file with test cases for a policy, and returns the file's name."""
 
     def write(text: str) -> str:
         file = tmp_path / "cases.yml"
@@ -527,7 +527,7 @@ REPORTING = POLICY.replace("enforce", "report")
 
 @pytest.fixture
 def reporting(policy) -> Path:
-    """Return the policy with class sandbox in `report`."""
+    """Set the action of class sandbox to `report`. Return the policy file."""
     policy.write_text(REPORTING)
     return policy
 

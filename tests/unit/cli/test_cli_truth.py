@@ -1,4 +1,4 @@
-"""Tests of the CLI's output: the status of refusals, reported denials, clients, and marked bodies."""
+"""Tests that the CLI reports records correctly: status of refusals, reported denials, clients, and marked bodies."""
 
 import errno
 import json
@@ -70,11 +70,11 @@ def command(caplog) -> Iterator[Run]:
         environment = {**os.environ, "EGRESS_STATE_DIR": str(state), "EGRESS_HEALTH_PORT": "1", **variables}
         with without_root_access() if no_access else nullcontext(), caplog.at_level(logging.INFO):
             done = run_egress(*words, environment=environment)
-        # In its own process, `egress run` would print these to standard error.
+        # Expect no log records, because `egress run` in its own process would print them to standard error.
         assert caplog.records == []
         return done
 
-    # `egress run` changes this handler.
+    # Restore the handler after the test, because `egress run` replaces it.
     before = signal.getsignal(signal.SIGHUP)
     yield call
     signal.signal(signal.SIGHUP, before)
@@ -109,7 +109,7 @@ def test_many_clients_of_one_destination_do_not_fill_the_table(egress, state):
 
 
 def on_a_terminal(state: Path, columns: int, *words: str) -> str:
-    """Return the command's output on a terminal with N columns."""
+    """Return the command's output on a terminal of this width."""
     script = f"stty cols {columns}; {sys.executable} -m openclaw_egress {' '.join(words)}"
     environment = os.environ | {"PYTHONPATH": str(ADDON), "EGRESS_STATE_DIR": str(state), "TERM": "xterm"}
     environment.pop("COLUMNS", None)
@@ -164,7 +164,7 @@ def test_older_spool_without_a_column_can_be_read_and_written(state):
 
 
 def test_older_version_can_still_write_a_spool_with_the_column(state):
-    """Write to a migrated spool with an older version's INSERT, which names its columns."""
+    """Write to a migrated spool with the INSERT of an older version, which does not name the new columns."""
     with closing(sqlite3.connect(state / "spool.db")) as db:
         names = [row[1] for row in db.execute("PRAGMA table_info(records)") if row[1] not in ADDED]
         row = db.execute(f"SELECT {', '.join(names)} FROM records ORDER BY seq DESC LIMIT 1").fetchone()

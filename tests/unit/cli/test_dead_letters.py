@@ -1,4 +1,4 @@
-"""Tests of `egress dead-letter` and `egress resend`: the tests follow each remedy that a message names."""
+"""Tests of `egress dead-letter` and `egress resend`, which also run each remedy that a message names."""
 
 import json
 import time
@@ -29,7 +29,7 @@ class Endpoint:
 
 @pytest.fixture
 def path(tmp_path, monkeypatch):
-    """Return a spool of 18 lines: 2 and 9 are dead letters, as 19 and 20 record; the others are acknowledged."""
+    """Return a spool of 20 acknowledged lines, except dead letters 2 and 9. Lines 19 and 20 record these two."""
     chains.write_chain(tmp_path / "spool.db")
     monkeypatch.setenv("EGRESS_STATE_DIR", str(tmp_path))
     monkeypatch.setenv("EGRESS_HEALTH_PORT", "1")
@@ -51,7 +51,7 @@ def loki():
 
 @contextmanager
 def proxy(path, loki, monkeypatch):
-    """Run the spool's flush thread, which runs commands, and the exporter, which sends lines."""
+    """Run the flush thread, which runs commands for the spool, and the exporter, which sends lines."""
     monkeypatch.setattr(command, "WAIT_SECONDS_STOPPED", 30)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", f"{loki.url}/otlp/v1/logs")
     with Spool(path, sync_seconds=0.01) as spool:
@@ -89,7 +89,7 @@ def audited(path) -> list[dict]:
 
 
 def fill_loki(path, loki, *absent: int) -> None:
-    """Push the lines of the spool to Loki, except some."""
+    """Push the lines of the spool to Loki, except those in ``absent``."""
     with SpoolReader(path) as reader:
         instance = reader.instance_id
     lines = [line for line in chains.read_chain(path)[1] if json.loads(line.text)["seq"] not in absent]
@@ -105,7 +105,7 @@ def test_list_shows_each_dead_letter_with_the_destinations_reason(path):
     head, first, second, last = result.stdout.splitlines()
     assert head.split() == ["seq", "time", "class", "host", "size", "reason"]
     assert "api.anthropic.com" in first and "too_old: entry has timestamp \\x1b[31mtoo old" in first
-    # Line 9 is a later part of a split exchange, whose line has no host field.
+    # Line 9 is a later part of a split exchange. It has no host field, so the host must come from the first part.
     assert second.split()[0] == "9" and "api.anthropic.com" in second and "line_too_long" in second
     assert last == "2 dead letters: 1 too_old, 1 line_too_long"
 
@@ -303,7 +303,7 @@ def test_empty_spool_has_no_dead_letters(tmp_path, monkeypatch):
 
 @pytest.fixture
 def old(tmp_path, monkeypatch, path):
-    """Return a spool with a line of two hours ago and a current one, both acknowledged."""
+    """Return a spool with two acknowledged lines, one of them two hours old."""
     monkeypatch.setenv("EGRESS_STATE_DIR", str(tmp_path / "old"))
     now = time.time_ns()
     clock = iter([now - 2 * HOUR, now])

@@ -12,7 +12,7 @@ from openclaw_egress.cli import health_check
 
 @pytest.fixture
 def answer(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bytes]]:
-    """Yield a list; a server on the health port responds with its first item."""
+    """Run a server on the health port that responds with the first item of the yielded list."""
     bodies: list[bytes] = []
 
     class Handler(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""Tests of `egress support-bundle`: what it contains, and that no secret and no body gets into it."""
+"""Tests of `egress support-bundle`: its contents, and that they include no secret and no body."""
 
 import json
 import sqlite3
