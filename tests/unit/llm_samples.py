@@ -1,7 +1,7 @@
 """Sample responses of the APIs that the fake provider does not serve.
 
-`tests/unit/llm/samples/NAME.json` is an array of objects, named after the API. Its objects are the events of a stream;
-the last one is also read as a plain response.
+`tests/unit/llm/samples/NAME.json` belongs to the API with that name. It is an array of the events of a stream. The last
+event also serves as a plain response.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ _DIRECTORY = Path(__file__).parent / "llm/samples"
 
 
 def samples_of(api: Api) -> list[dict[str, Any]]:
-    """Return the sample objects of an API; none if the fake provider serves it."""
+    """Return the sample objects of an API, or an empty list if the API has none."""
     file = _DIRECTORY / f"{api.name}.json"
     found: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
     return found
 
 
 def sampled() -> set[str]:
-    """Return the names of the APIs with samples."""
+    """Return the names of the APIs that have samples."""
     return {file.stem for file in _DIRECTORY.glob("*.json")}

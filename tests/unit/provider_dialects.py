@@ -1,4 +1,4 @@
-"""Chat Completions in the forms of other providers, as data: the differences of their bodies from OpenAI's.
+"""Chat Completions of other providers, as data: how their bodies differ from OpenAI's.
 
 Sources are the providers' API references, named at each dialect. The texts and numbers are our own.
 """
@@ -38,15 +38,16 @@ class Dialect:
     - `base`: the path before `/chat/completions`.
     - `usage`: the usage object of a response.
     - `error`: the body of an error.
-    - `paths`: the place of each count in the SDK's usage, where it differs from OpenAI's. Several places are added.
-    - `cost`, `unit`: the place of the cost, and its unit in US dollars.
+    - `paths`: the path of each count in the SDK's usage object, if it differs from OpenAI's. The counts at several
+      paths are added.
+    - `cost`, `unit`: the path of the cost in that object, and its unit in US dollars.
     - `head`: members of every object. `first`: bytes before the first event of a stream.
     - `choice`: members of every choice. `twice`: the member in which a chunk repeats its text.
-    - `reasoning`: the member of a message that has the reasoning.
-    - `usage_in`: where a stream has its usage: in a chunk without choices (`own`), in the one with the finish reason
-      (`last`), in its choice (`choice`), or in every chunk (`every`).
-    - `azure`: the version of the API at the path of deployments.
-    - `none`: the cells of the table that the provider cannot fill, each with the reason.
+    - `reasoning`: the member of a message that contains the reasoning.
+    - `usage_in`: the location of the usage in a stream: a chunk without choices (`own`), the chunk with the finish
+      reason (`last`), the choice in that chunk (`choice`), or every chunk (`every`).
+    - `azure`: the API version, for Azure's deployments path.
+    - `none`: the cells of the provider test table that the provider cannot have, each with the reason.
     """
 
     host: str
@@ -79,7 +80,7 @@ class Dialect:
         return Usage(**counts), None if cost is None else cost * self.unit
 
     def reply(self, case: str) -> Reply:
-        """Return the response that this provider sends in a case of the table of providers."""
+        """Return this provider's response for one case of the provider test table."""
         if case == "error":
             return Reply(400, "application/json", [json.dumps(self.error).encode()])
         if case == "plain":
@@ -132,7 +133,7 @@ def _event(value: Json) -> bytes:
 
 
 def _at(value: Any, path: str) -> Any:
-    """Return the value at a path of the SDK's object, whose additional members are plain objects."""
+    """Return the value at a path in the SDK's object. Members that the SDK does not know are plain dicts."""
     for name in path.split("."):
         value = value.get(name) if isinstance(value, dict) else getattr(value, name, None)
     return value

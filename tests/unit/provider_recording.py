@@ -1,4 +1,4 @@
-"""Recordings of the official SDKs' calls to the fake provider, with the received bytes of every response."""
+"""Recordings of calls from the official SDKs to the fake provider, with the received bytes of every response."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Recorded:
 
 @dataclass(frozen=True)
 class Reply:
-    """A response that a test defines. `cut`: the connection ends in the middle of the body."""
+    """A response that a test defines. If ``cut`` is true, the connection ends in the middle of the body."""
 
     status: int
     content_type: str
@@ -135,7 +135,7 @@ def _transport(http: Any, inner: Any, exchanges: list[Recorded]) -> Any:
 
 
 class _BotocoreTap:
-    """Handler of `botocore` that sends a request, and records the exchange while `botocore` reads it."""
+    """A handler for `botocore` that sends a request, and records the exchange while `botocore` reads it."""
 
     def __init__(self, ca_file: str, exchanges: list[Recorded]) -> None:
         self._inner = botocore.httpsession.URLLib3Session(verify=ca_file)
@@ -166,7 +166,7 @@ class _BotocoreBody:
         self._kept = kept
 
     def stream(self, *_: Any, **__: Any) -> Iterator[bytes]:
-        # Read small pieces, so that the received part of an aborted body is recorded.
+        # Read small pieces, so that the part of an aborted body before the abort is recorded.
         try:
             while piece := self._raw.read1(64):
                 self._kept.append(piece)
@@ -235,9 +235,9 @@ class Clients:
 
     @contextmanager
     def speaking(self, path: str, messages: list[dict[str, Any]], *, cut: bool) -> Iterator[openai.OpenAI]:
-        """Yield the client of a WebSocket server that waits for one message, sends its own messages, and closes.
+        """Yield a client of a WebSocket server that waits for one message, sends its own messages, and closes.
 
-        `cut`: the server sends half of its messages, and aborts the connection.
+        If ``cut`` is true, the server sends half of its messages and then aborts the connection.
         """
         texts = [json.dumps(message, ensure_ascii=False) for message in messages]
         sent = texts[: len(texts) // 2] if cut else texts

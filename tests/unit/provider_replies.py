@@ -1,4 +1,4 @@
-"""Responses of APIs that the fake provider does not serve, in the forms of their references and of the SDKs' types."""
+"""Responses of APIs that the fake provider does not serve, in the form of API references and of the SDKs' types."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Conversion of the usage objects of the SDKs to the readers' `Usage`."""
+"""Conversion of the SDKs' usage objects to `Usage`, the type of the readers."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def of_gemini(usage: types.GenerateContentResponseUsageMetadata | None) -> Usage
 
 
 def of_ollama(result: ollama.ChatResponse | ollama.GenerateResponse) -> Usage:
-    # The SDK does not know `prompt_eval_cached_count`; the fake sends the same number as in the other APIs.
+    # Omit the cached tokens, because the SDK does not know `prompt_eval_cached_count`, which the fake provider sends.
     return Usage(input_tokens=result.prompt_eval_count, output_tokens=result.eval_count)
 
 

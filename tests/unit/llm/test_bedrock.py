@@ -1,4 +1,4 @@
-"""Tests of Bedrock's Converse and InvokeModel with the examples of the reference: responses, streams and requests."""
+"""Tests of Bedrock's Converse and InvokeModel with examples from the reference: responses, streams and requests."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_aborted_stream_has_no_usage_and_no_stop_reason() -> None:
     assert facts.messages[0]["parts"][:2] == PARTS[:2]
 
 
-# Positions in the CRC of the prelude, in a header, in the payload, and in the CRC of the message.
+# Positions of the changed byte: in the prelude CRC, in a header, in the payload, and in the message CRC.
 @pytest.mark.parametrize("at", [9, 20, -6, -1])
 def test_wrong_crc_keeps_what_was_complete_and_marks_it_truncated(at: int) -> None:
     wrong = bytearray(EVENTS[6])
@@ -256,7 +256,7 @@ OTHERS = [{"generation": "Hi", "stop_reason": None, "usage": {"input_tokens": 99
     [
         ({}, Usage(5, 7)),
         ({"cacheReadInputTokenCount": 0, "cacheWriteInputTokenCount": 0}, Usage(5, 7, 0, 0)),
-        # The documentation does not say whether the input count includes the cached tokens.
+        # The input count is unknown: the documentation does not say whether it includes the cached tokens.
         ({"cacheReadInputTokenCount": 3}, Usage(None, 7, 3)),
     ],
 )
@@ -313,7 +313,7 @@ def test_unexpected_values_never_raise(path: str, kind: str, value: Any) -> None
     ],
 )
 def test_request_names_model_and_stream_in_its_path(path: str, operation: str, model: str, stream: bool) -> None:
-    # The model in the path responds, even if the body names another model.
+    # Bedrock uses the model in the path, even if the body names another model.
     sent = json.dumps({"messages": [], "model": "other", "stream": not stream}).encode()
     assert read_request(HOST, path, sent) == RequestFacts(operation, "aws.bedrock", model, stream)
     assert read_request("gateway.example", path, sent) == RequestFacts(operation, None, model, stream)

@@ -1,4 +1,4 @@
-"""Tests of Cohere's Chat API, version 2, with the examples of its reference: plain responses, streams and requests."""
+"""Tests of Cohere's Chat API, version 2, with examples from its reference: plain responses, streams and requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of conversations: the same conversation in the form of each API, and bodies that contain no conversation."""
+"""Tests of the conversation reader: one conversation in the form of each API, and bodies without a conversation."""
 
 import json
 from typing import Any

@@ -187,7 +187,7 @@ def test_stream_of_cloud_code_assist_is_unwrapped_and_its_trace_is_the_id() -> N
     [
         ({"promptTokenCount": 5, "totalTokenCount": 5}, Usage(5)),
         ({"promptTokenCount": 5, "candidatesTokenCount": 0}, Usage(5, 0)),
-        # The model used all output tokens for thoughts, and the JSON omits a count of 0.
+        # The model used all output tokens for thoughts. The JSON omits the candidates count, because it is 0.
         ({"promptTokenCount": 5, "thoughtsTokenCount": 9, "totalTokenCount": 14}, Usage(5, 9, None, None, 9)),
         # The total shows that the candidates count includes the thoughts.
         (

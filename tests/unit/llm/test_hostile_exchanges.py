@@ -1,7 +1,7 @@
-"""Tests of all registered APIs and readers with hostile bytes: every split of each body, 10,000 exchanges, memory.
+"""Tests of the readers of all registered APIs with hostile bytes: every split, 10,000 exchanges, bounded memory.
 
-The bodies of the fake provider are the seeds. For any change of a seed, a reader must not raise and must stay within
-its memory limits. Its result must not depend on the chunks. A reader that does not end fails by pytest's timeout.
+The tests randomly change bodies of the fake provider. For any change, a reader must not raise, and its memory must stay
+bounded. Its result must not depend on how the bytes are split into chunks. Pytest's timeout detects hanging readers.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ USAGE = {
     "prompt_tokens": 5, "completion_tokens": 7, "input_tokens": 5, "output_tokens": 7, "inputTokens": 5,
     "promptTokenCount": 5, "total_tokens": 12, "tokens": {"input_tokens": 5},
 }  # fmt: skip
-# The models in the example paths of the API registrations.
+# Matches the models in the example paths of the API registrations.
 MODEL = re.compile(r"gemini-2.5-flash|claude-sonnet-4-5-20250929-v1:0|claude-[^/]+(?=:\w+Predict)|mistral-medium-3")
-# Bytes that a hostile change inserts, or puts in the place of a JSON value.
+# Bytes that a random change inserts, or substitutes for a JSON value.
 JUNK = [
     b"null", b"true", b"-1", b"1e999", b"NaN", b"9" * 30, b"9" * 5000, b'""', b'"\\ud800"', b'"\\udc00\\ud800"',
     b"[]", b"{}", b"[" * 2000, b'{"a":' * 500, b'"', b"\\", b"\0", b"\xff", b"\xef\xbb\xbf", b"\r", b"\n", b"\r\n\r\n",
@@ -57,7 +57,7 @@ def seeds(api: Api) -> list[tuple[str | None, bytes, bytes]]:
 
 @cache
 def seeds_of(number: int) -> list[tuple[str | None, bytes, bytes]]:
-    """Return (content type, request, response) of each kind of exchange of an API."""
+    """Return (content type, request, response) for each kind of exchange that an API has."""
     api, found = APIS[number], list[tuple[str | None, bytes, bytes]]()
     for path, model, stream in itertools.product(api.examples, ("any-model", "tools", "thinks"), (True, False)):
         url = MODEL.sub(model, path)
@@ -167,7 +167,7 @@ def requests_of(chance: random.Random) -> list[bytes]:
 
 
 def events_of(chance: random.Random) -> list[bytes]:
-    """Return the events of three responses, mixed; some are damaged, repeated or absent."""
+    """Return the interleaved events of three responses; some are damaged, repeated or missing."""
     streams = [
         [event.encode() for event in response_events(f"r{n}", "Grüße ✓", USAGE, stream_id=f"s{n}")] for n in range(3)
     ]
@@ -183,9 +183,9 @@ def events_of(chance: random.Random) -> list[bytes]:
 def responses_on_websocket(
     posted: list[bytes], events: list[bytes], chance: random.Random | None
 ) -> list[ResponseFacts]:
-    """Return the facts of each response, read as the recorder reads them, in the order in which the responses end.
+    """Read responses as the recorder does. Return their `ResponseFacts` in the order in which the responses end.
 
-    `chance` splits the messages into chunks; with None they stay complete.
+    ``chance`` splits the messages into random chunks. If it is None, they are not split.
     """
     lanes, readers, found = Lanes(), dict[Turn, ResponseReader](), list[ResponseFacts]()
     for message in posted:
@@ -219,7 +219,7 @@ def test_hostile_messages_of_responses_on_a_websocket() -> None:
         assert responses_on_websocket(posted, events, chance) == found
         complete += sum(facts.usage.input_tokens == 5 and facts.finish_reasons == ("completed",) for facts in found)
         json.dumps([[vars(facts.usage), facts.messages, facts.model, facts.id] for facts in found], allow_nan=False)
-    # Most responses stay readable, which shows that the readers do not refuse all messages.
+    # Require that most responses stay readable, because readers that refuse every message would pass otherwise.
     assert complete > 2000
 
 
@@ -233,7 +233,7 @@ ENDLESS = (
 
 
 def endless(kind: str) -> Iterator[bytes]:
-    """Yield chunks of 64 KiB without an end."""
+    """Yield chunks of 64 KiB forever."""
     number = itertools.count()
     while True:
         match kind:
@@ -256,7 +256,7 @@ def test_memory_of_an_endless_body_is_bounded(api: Api) -> None:
         chunks = list(itertools.islice(endless(kind), 8))
         tracemalloc.start()
         try:
-            # Feed about 12 MB, which is more than a reader keeps. The memory of these chunks does not count.
+            # Feed about 12 MB, more than a reader may keep. The chunks do not count: they were created before tracing.
             for chunk in itertools.islice(itertools.cycle(chunks), 180):
                 reader.feed(chunk)
             reader.finish()

@@ -1,4 +1,4 @@
-"""Tests of OpenAI's Completions with the examples of its reference: plain responses, streams and requests."""
+"""Tests of OpenAI's Completions with examples from its reference: plain responses, streams and requests."""
 
 from __future__ import annotations
 

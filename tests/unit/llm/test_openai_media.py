@@ -1,4 +1,4 @@
-"""Tests of embeddings, images and audio: OpenAI's types and the readers report the same for the same bytes."""
+"""Tests of embeddings, images and audio: the readers report the same as OpenAI's types for the same bytes."""
 
 from __future__ import annotations
 

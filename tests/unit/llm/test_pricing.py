@@ -1,4 +1,4 @@
-"""Tests of the cost of calls: equal to the providers' price lists, and unknown where it would be a guess."""
+"""Tests of the cost of calls: it equals the providers' price lists, and is unknown where it would be a guess."""
 
 import json
 import time
@@ -45,7 +45,7 @@ def cost(
     host: str | None = None,
     **requested: str,
 ) -> float | None:
-    """Return the cost of a call, by default at the host whose prices the data has."""
+    """Return the cost of a call. The default host is the provider's host in ``HOSTS``, for which prices are known."""
     request = RequestFacts("chat", provider, model, **requested)
     return prices.cost_of(host or HOSTS.get(provider or "", "h.example"), request, responded, time_ns)
 
@@ -54,7 +54,7 @@ def test_prices_below_were_checked_against_this_version_of_the_data() -> None:
     assert version("genai-prices") == "0.1.13", "check the prices below against the providers' lists again"
 
 
-# Dollars for a million tokens, from the providers' public price lists.
+# The expected costs contain prices in dollars per million tokens from the providers' public price lists.
 @pytest.mark.parametrize(
     ("provider", "model", "tokens", "billing", "dollars"),
     [
@@ -88,7 +88,7 @@ def test_prices_below_were_checked_against_this_version_of_the_data() -> None:
         ),
         ("aws.bedrock", "anthropic.claude-3-5-sonnet-20240620-v1:0", (1000, 100), {}, (1000 * 3 + 100 * 15) / 1e6),
         ("aws.bedrock", "global.anthropic.claude-sonnet-4-5-20250929-v1:0", (1000, 0), {}, 1000 * 3 / 1e6),
-        # Requests to an endpoint of one region or geography cost ten percent more.
+        # Requests to a regional or geographic endpoint cost ten percent more.
         ("aws.bedrock", "eu.anthropic.claude-sonnet-4-5-20250929-v1:0", (1000, 0), {}, 1000 * 3.3 / 1e6),
         (
             "aws.bedrock",
@@ -136,12 +136,12 @@ def test_cost_of_a_known_call_is_the_price_lists(prices, provider, model, tokens
         ("aws.bedrock", "amazon.nova-pro-v1:0", (1, 1), {"service_tier": "optimized"}),
         ("openai", "gpt-image-1.5", (1000, 500), {"incomplete": True}),
         ("gcp.vertex_ai", "claude-sonnet-4-5", (1000, 100), {"incomplete": True}),
-        # The price data has no price of searches, nor of cache writes with a lifetime of one hour.
+        # The data has no price for searches or for cache writes with a lifetime of one hour.
         ("gcp.vertex_ai", "claude-opus-4-1", (1000, 100), {"web_searches": 3}),
         ("gcp.vertex_ai", "claude-3-7-sonnet", (1000, 100, None, 600), {"cache_write_1h_tokens": 600}),
         # The counts contradict each other: more cached tokens than input tokens.
         ("openai", "gpt-4o", (10, 5, 20), {}),
-        # The data has no price of cached tokens, for which the provider gives a discount.
+        # The data has no price for cached tokens, which the provider discounts.
         ("fireworks_ai", "accounts/fireworks/models/glm-4p7", (1000, 5, 900), {}),
     ],
 )
@@ -149,8 +149,9 @@ def test_cost_is_unknown_rather_than_guessed(prices, provider, model, tokens, bi
     assert cost(prices, provider, model, facts(*tokens, **billing)) is None
 
 
-# Regional hosts charge more: OpenAI and xAI 10 %, Together 25 %. Prices also differ at Codestral's host, at Moonshot's
-# host in China, and for Azure deployments that are regional, of a data zone, or provisioned.
+# Hosts for which the data has no prices. Regional hosts of OpenAI and xAI charge 10 % more, of Together 25 %. Prices
+# also differ at Codestral's host, at Moonshot's host in China, and for regional, data zone and provisioned deployments
+# of Azure.
 @pytest.mark.parametrize(
     ("provider", "host", "model"),
     [
@@ -263,7 +264,7 @@ def iteration(kind: str, *counts: int) -> dict[str, object]:
     ("excluded", "usage", "dollars"),
     [
         ([], Usage(23_000, 1000, 0, 0), (23_000 * 5 + 1000 * 25) / 1e6),
-        # The example of usage in Anthropic's documentation of compaction.
+        # The usage example from Anthropic's documentation of compaction.
         (
             [iteration("compaction", 180_000, 3500, 0, 0)],
             Usage(203_000, 4500, 0, 0),
@@ -350,7 +351,7 @@ def read(path: str, body: object) -> ResponseFacts:
         ("/v1/responses", {"output": [{"type": "message"}, {"type": "web_search_call"}]}, Billing(incomplete=True)),
         ("/v1/responses", {"output": [{"type": "a new tool"}]}, Billing(incomplete=True)),
         ("/v1/embeddings", {"usage": {"cost": 0.5}}, Billing(stated_cost=0.5, no_output=True)),
-        # OpenRouter's fee, plus the provider's cost for a client that uses its own key of the provider.
+        # If the client uses its own provider key, the cost is OpenRouter's fee plus the provider's cost.
         (
             "/v1/chat/completions",
             CHAT | {"usage": {"cost": 0.25, "is_byok": True, "cost_details": {"upstream_inference_cost": 2}}},

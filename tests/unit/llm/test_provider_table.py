@@ -1,6 +1,6 @@
-"""The table of providers and cases: each cell compares what an SDK tells its caller with what the readers find.
+"""The provider test table: each cell compares the results of an SDK and of the readers for the same bytes.
 
-The same bytes serve both. A cell that a provider cannot have states why. Print the table:
+A cell that a provider cannot have states the reason. Print the table:
 
     pytest -q tests/unit/llm/test_provider_table.py --provider-table
 """
@@ -55,7 +55,7 @@ class Refused(Exception):
 
 @dataclass
 class SdkResult:
-    """The result that an SDK returns to its caller. ``usage`` is None if the SDK has none, as in an aborted stream."""
+    """The result that an SDK returns. ``usage`` is None if the SDK returns no usage, as for an aborted stream."""
 
     usage: Usage | None = None
     text: str = ""
@@ -82,10 +82,11 @@ class Ask:
 
 @dataclass(frozen=True)
 class Row:
-    """A provider's API: the host, its name in the registry, a function that calls its SDK, and the cells that it lacks.
+    """A provider's API: host, name in the registry, functions for its SDK, and the cells that it cannot have.
 
-    ``call`` fills ``SdkResult``. ``error`` returns the error type of the SDK's exception. ``ignored``: fields of
-    `Usage` that the SDK does not know.
+    ``call`` calls the SDK and fills the ``SdkResult``. ``error`` returns the error type of the SDK's exception.
+    ``none`` maps each case that the provider cannot have to the reason. ``ignored`` names the fields of `Usage` that
+    the SDK does not know.
     """
 
     host: str
@@ -123,7 +124,7 @@ def take_anthropic(message: anthropic.types.Message, sdk: SdkResult) -> None:
 
 
 def take_chat(choice: Any, message: Any, sdk: SdkResult) -> None:
-    """Add a message of Chat Completions, or the delta of a chunk, to the result. The object can be of any SDK."""
+    """Add a Chat Completions message, or the delta of a chunk, to the result. It can come from any SDK."""
     content = message.content if isinstance(message.content, list) else [message.content]
     for piece in content:
         for thought in getattr(piece, "thinking", None) or []:
@@ -210,7 +211,7 @@ def ask_mistral(client: Callable[[Clients], Any], **given: Any) -> Callable[[Ask
 
 
 def of_mistral(usage: Any) -> Usage:
-    # The SDK has no type for the details of the usage, and returns them unmodified.
+    # The SDK has no type for the usage details, and returns them unmodified.
     extra = usage.additional_properties
     return Usage(
         usage.prompt_tokens,
@@ -243,7 +244,7 @@ def take_events(events: Iterable[Any], sdk: SdkResult) -> None:
 
 
 def calls_in(response: Any) -> list[tuple[str, Any]]:
-    """Return the tool calls in a response of Responses or of the Realtime API."""
+    """Return the tool calls in a response of the Responses API or the Realtime API."""
     return [(item.name, json.loads(item.arguments)) for item in response.output if item.type == "function_call"]
 
 
@@ -253,7 +254,7 @@ def take_response(response: Any, sdk: SdkResult) -> None:
 
 
 def replayed_openai(host: str, base: str, reply: Callable[[str], Reply]) -> Callable[[Ask], openai.OpenAI]:
-    """Return a function that creates the SDK's client for a provider that sends the prepared reply of the case."""
+    """Return a function that creates a client of OpenAI's SDK. The client receives the prepared reply of the case."""
 
     def client(ask: Ask) -> openai.OpenAI:
         http = ask.clients.replaying(reply(ask.case))
@@ -368,7 +369,7 @@ def take_interaction(interaction: Any, sdk: SdkResult) -> None:
 
 
 def ask_count(count: Callable[[Ask], Any]) -> Callable[[Ask, SdkResult], None]:
-    """Return a call that counts the tokens of a request. A count is not usage, because the model does not run."""
+    """Return a function that counts a request's tokens. The count is not usage, because the model does not run."""
 
     def call(ask: Ask, sdk: SdkResult) -> None:
         assert count(ask) > 0
@@ -532,9 +533,9 @@ def ask_images(ask: Ask, sdk: SdkResult) -> None:
 
 
 def error_in(body: Any) -> str | None:
-    """Return the name of an error in OpenAI's or Google's form. An SDK can omit the outer object of the body.
+    """Return the name of an error in OpenAI's or Google's form, or None for a body in another form.
 
-    Return None for a body in another form.
+    The outer object of the body can be missing, because some SDKs remove it.
     """
     inner = body[0] if isinstance(body, list) else body
     inner = inner.get("error", inner) if isinstance(inner, dict) else inner

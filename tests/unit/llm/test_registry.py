@@ -1,4 +1,4 @@
-"""Tests of the API registrations: they are complete and unambiguous, and the API derived from a path is right."""
+"""Tests of the API registrations: they are complete and unambiguous, and each path is assigned to the right API."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_nothing_is_derived_from_the_path_of_an_api_without_a_parser(path: str) 
 
 @pytest.fixture
 def path_api(monkeypatch: pytest.MonkeyPatch) -> Api:
-    """Return an API whose stream flag and model are in the path."""
+    """Return an API registration with the stream flag and the model in the path."""
     api = replace(
         APIS[0],
         name="in-path",

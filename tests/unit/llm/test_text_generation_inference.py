@@ -1,4 +1,4 @@
-"""Tests of Text Generation Inference's own API with the forms of its router: plain responses, streams and requests."""
+"""Tests of Text Generation Inference's own API, with examples in its router's form: responses, streams, requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of Anthropic's and Mistral's models on Vertex AI: requests, errors of Google, prices, and what stays unread."""
+"""Tests of Anthropic's and Mistral's models on Vertex AI: requests, Google's errors, prices, unsupported formats."""
 
 from __future__ import annotations
 
