@@ -1,4 +1,4 @@
-"""The edit of a build script as text: insertion, removal, refusals and their messages."""
+"""Tests of the edit of a build script's text: insertion, removal, refusals and their messages."""
 
 import re
 import subprocess

@@ -1,8 +1,8 @@
-"""Run each script of `build_scripts` unpatched and patched, and compare the two runs.
+"""Tests that run each script in `build_scripts` unpatched and patched, and compare the two runs.
 
-A patched script must do the same as without the patch, byte for byte: exit status, output, commands, standard input,
-the clone. Only the gateway's images differ, by the bootstrap. The patch may refuse a script. The test then applies the
-remedy from the message, and the result must pass.
+Both runs must have the same exit status, output, commands, standard input and clone, byte for byte. The only difference
+is the bootstrap in the gateway's images. If the patch refuses a script, the test applies the remedy from the message,
+and the result must pass.
 """
 
 import json
@@ -21,7 +21,7 @@ from ansible_collections.openclaw.egress.plugins.module_utils.build_script impor
 ROOT = Path(__file__).parents[3]
 CORPUS = Path(__file__).parent / "build_scripts"
 NAMES = sorted(path.stem for path in CORPUS.iterdir())
-# For each refused script: the message, and the edit of the script that the message asks for.
+# For each refused script: the message, and the edit of the script that the message requests.
 REFUSED = {
     "absolute_path": ("bin/docker is called by its path; write `docker`", ('"$HOME/bin/docker" build', "docker build")),
     "crlf": ("lines end in CRLF.*Convert them to LF", ("\r\n", "\n")),
@@ -34,7 +34,7 @@ REFUSED = {
 }  # fmt: skip
 ANSWERS = "yes\nfirst\nmore of standard input\n"
 DOCKERFILE = "FROM node:24 AS build\nWORKDIR /src\nCOPY . .\nFROM node:24 AS runtime\nWORKDIR /app\nUSER node\n"
-# Prefer the system's Python, because another user may not be permitted to run that of the virtual environment.
+# Prefer the system's Python, because another user may lack permission to run the Python of the virtual environment.
 PYTHON = shutil.which("python3", path="/usr/bin:/bin") or sys.executable
 FAKE = f"#!{PYTHON} -IS\n" + (ROOT / "tests/support/build_docker.py").read_text()
 SUDO = """#!/bin/sh
@@ -55,7 +55,7 @@ class Outcome:
 
 
 class Host:
-    """Home directory with a clone of OpenClaw, and a Docker fake. The path is the same for both runs of a script."""
+    """A home directory with a clone of OpenClaw and a Docker fake. Both runs of a script use the same path."""
 
     def __init__(self, root: Path, template: Path | None = None) -> None:
         self.root = root
@@ -149,7 +149,7 @@ class Host:
 
 
 def is_gateway(image: dict) -> bool:
-    """Return whether the patch must give this image the bootstrap."""
+    """Return whether the patch must add the bootstrap to this image."""
     names = f"{image['tags']} {image['dockerfile']}"
     return image["dockerfile"] is not None and not any(
         part in names for part in ("'base'", "sandbox", "squid", "debian")
@@ -161,7 +161,7 @@ def temporary(host: Host) -> list[str]:
 
 
 def judge(base: Path, script: str, **environment: str) -> list[str]:
-    """Return the unwanted differences between the runs of the unpatched and the patched script."""
+    """Run the script unpatched and patched. Return the unwanted differences between the two runs."""
     runs = []
     patched = BuildScriptPatch(script, str(base / "host/bootstrap/proxy-bootstrap.cjs"), image="openclaw:local")
     for text in (script, patched.present()[0]):

@@ -1,4 +1,4 @@
-"""The wrapper of docker that patched build scripts contain: commands, Dockerfiles, and interrupted builds."""
+"""Tests of the `docker` wrapper in patched build scripts: commands, Dockerfiles, and interrupted builds."""
 
 import json
 import os
@@ -220,7 +220,7 @@ def test_the_scripts_own_traps_run_once(host):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can run the script as another user")
 def test_owner_of_the_clone_runs_the_script(request):
-    directory = Path(tempfile.mkdtemp())  # other users may not enter pytest's temporary directories
+    directory = Path(tempfile.mkdtemp())  # other users may have no access to pytest's temporary directories
     request.addfinalizer(lambda: shutil.rmtree(directory))
     directory.chmod(0o755)
     host = Host(directory / "host")
@@ -256,7 +256,7 @@ def interrupt(host: Host, script: str, number: int, group: bool, delay: float) -
     path = host.root / "build-openclaw.sh"
     path.write_text(script)
     process = subprocess.Popen(
-        # Under nohup, a test run ignores SIGHUP, and its child processes would ignore it, too.
+        # Restore the default signals: if nohup runs the tests, they and their child processes ignore SIGHUP.
         ["env", "--default-signal", "bash", str(path)],
         env={**host.environment, "DOCKER_SLOW": "0.3"},
         stdout=subprocess.DEVNULL,
@@ -268,7 +268,7 @@ def interrupt(host: Host, script: str, number: int, group: bool, delay: float) -
     time.sleep(delay)
     (os.killpg if group else os.kill)(process.pid, number)
     status = process.wait()
-    for _attempt in range(500):  # docker survives a script that is killed
+    for _attempt in range(500):  # the docker process survives a killed script
         try:
             os.killpg(process.pid, 0)
         except ProcessLookupError:
@@ -285,7 +285,7 @@ def clone_after(run: Outcome) -> list[str]:
 def test_build_after_an_interrupted_build_succeeds_and_leaves_the_clone_unchanged(host, moment):
     rng = random.Random(moment)
     number = [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP][moment % 3]
-    # After SIGKILL no trap runs, so the next run finds the temporary branch, with or without the patch.
+    # Use no trap with SIGKILL: it would not run, so the next run would find the temporary branch even without the patch.
     text = TRAP if moment % 2 and number != signal.SIGKILL else BRANCHES
     script = patched(host, text)
     interrupt(host, script, number, group=moment % 4 != 3, delay=rng.uniform(0, 0.5))

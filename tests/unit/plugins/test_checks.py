@@ -19,7 +19,7 @@ BASE = {"GATEWAY": "openclaw-gateway", "OPENCLAW_USER": "node", "OPENCLAW": "nod
 
 
 class Loader(yaml.SafeLoader):
-    """YAML with Ansible's tags."""
+    """A YAML loader that accepts the tag `!unsafe`."""
 
 
 Loader.add_constructor("!unsafe", lambda loader, node: loader.construct_scalar(node))
@@ -38,7 +38,7 @@ CHECKS = {
 
 
 def check(name: str, at: Path, docker: str, **variables: str) -> tuple[bool, str]:
-    """Run a check with a shell script as `docker`. Return whether it passes, as verify.yml decides, and its finding."""
+    """Run a check with a shell script as `docker`. Return whether it passes by verify.yml's rule, and its finding."""
     (at / "bin").mkdir(exist_ok=True)
     (at / "bin" / "docker").write_text("#!/bin/sh\n" + docker)
     (at / "bin" / "docker").chmod(0o755)
@@ -76,7 +76,7 @@ def test_node_can_parse_each_javascript_check(path):
 
 
 def openclaw(proxy: str, channels: str = "echo '{}'", own: str = "OPENCLAW_PROXY_URL=") -> str:
-    """Return the script of a fake `docker` that runs these commands for `exec … config get`."""
+    """Return a script for a fake `docker` that runs these commands for `exec … config get`."""
     return f"""case "$*" in
 *OPENCLAW_PROXY_URL*) echo '{own}' ;;
 *"config get proxy --json") {proxy} ;;
@@ -165,7 +165,7 @@ def test_check_fails_if_mounts_cannot_be_read(tmp_path, listing):
     docker = f'case "$1" in ps) {listing} ;; *) echo "cannot connect" >&2; exit 1 ;; esac\n'
     passed, found = check("ca-key-private", tmp_path, docker, **variables)
     assert not passed and "could not be checked" in found
-    # Only `ps --all` lists stopped containers, which have their mounts when they start again.
+    # The check must use `ps --all`: only this lists stopped containers, which have the mounts when they start again.
     listed = 'case "$*" in *--all*) echo one ;; ps*) ;; *) printf "%s\\n" /srv "{}" "" ;; esac\n'
     key_dir = (tmp_path / "root").resolve()
     (tmp_path / "link").symlink_to(key_dir)
@@ -244,7 +244,7 @@ def test_check_fails_if_the_audit_has_findings(tmp_path, docker, passes, found):
 
 
 def status_script(tmp_path, *reports: dict) -> str:
-    """Return a script that prints these reports of `egress status` in turn, and exits 1 if a report has a problem."""
+    """Return a script that prints the next of these `egress status` reports, and exits 1 if it reports a problem."""
     for number, report in enumerate(reports):
         (tmp_path / f"status{number}").write_text(json.dumps(report))
     return (
@@ -285,7 +285,7 @@ def test_check_of_the_spool_waits_while_a_push_is_retried(tmp_path):
     assert check("spool-drained", tmp_path, docker) == (True, "0 record(s) pending")
 
 
-# Leave out `store-has-record`, which uses no Docker and waits for Loki.
+# Exclude `store-has-record`, which does not use Docker and waits for Loki.
 @pytest.mark.parametrize("name", sorted(set(CHECKS) - {"store-has-record"}))
 @pytest.mark.parametrize("docker", ["exit 1", "true", "echo nonsense", "echo '{}'"])
 def test_no_check_passes_if_docker_gives_no_usable_output(tmp_path, name, docker):
@@ -301,7 +301,7 @@ def test_no_check_passes_if_docker_gives_no_usable_output(tmp_path, name, docker
         "WANTED": '{"sandbox": {"docker": {"network": "none"}}}',
         "HEALTH": "h", "MOUNTS": "m", "NETWORKS": "n", "INTERNAL": "i", "LABELS": "l", "CONFIG": "c",
     }  # fmt: skip
-    # These checks depend only on the exit status of a command in a container.
+    # Skip checks that depend only on the exit status of a command in a container.
     if docker.startswith("echo") and name in STATUS_DECIDES:
         pytest.skip("this check depends only on the exit status of a command in a container")
     (tmp_path / "bin").mkdir()

@@ -1,13 +1,13 @@
-"""Plan the gateway of each project in `compose_projects`, and compare the container that Docker would start.
+"""Tests of the gateway plan for each project in `compose_projects`: they check the container that Docker would start.
 
-`case.yml` states the expected values, set by hand: the command line (``starts``), the hosts that ``NO_PROXY``
-adds to the role's (``direct``), ``NODE_OPTIONS``, the networks, the CA certificates. A refused project names the code
-and the remedy. The test applies the remedy, and the result must be right. ``operator: true`` marks a refusal that no
-plan can avoid, because the project contradicts the role. Print a row for each project:
+`case.yml` contains the expected values, written by hand: the command line (``starts``), the hosts in ``NO_PROXY``
+besides those of the role (``direct``), ``NODE_OPTIONS``, the networks, and the CA certificates. For a refused project
+it states the code and the remedy. The test applies the remedy, and the result must be right. ``operator: true`` marks a
+refusal that no plan can avoid, because the project contradicts the role. Print a row for each project:
 
     pytest -q tests/unit/plugins/test_compose_projects.py --compose-table
 
-`compose_projects/record.py` writes the configurations that Compose printed.
+`compose_projects/record.py` records the configurations that Compose prints.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from ansible_collections.openclaw.egress.plugins.module_utils.gateway_plan impor
 FOLDER = Path(__file__).parent / "compose_projects"
 IMAGES = yaml.safe_load((FOLDER / "images.yml").read_text())
 NAMES = sorted(path.parent.name for path in FOLDER.glob("*/case.yml"))
-# The defaults of the role openclaw_gateway for hosts that need no proxy.
+# The defaults of the role openclaw_gateway for hosts that the gateway reaches without the proxy.
 DIRECT, NO_PROXY = ["10.0.0.2"], ["10.0.0.0/8", "localhost", "127.0.0.1"]
 PROXY = "http://openclaw-proxy:8080"
 NETWORK = "openclaw-gateway-net"
@@ -66,7 +66,7 @@ class Case:
 
     @property
     def project(self) -> dict[str, Any]:
-        """The project with resolved variables, after the remedy."""
+        """Return the project with resolved variables, after the remedy."""
         found: dict[str, Any] = self.recorded.get("remedied", self.recorded)["interpolated"]
         return found
 
@@ -77,7 +77,7 @@ class Case:
 
     @property
     def variables(self) -> dict[str, str]:
-        """The variables that Compose resolves, after the remedy."""
+        """Return the variables that Compose resolves, after the remedy."""
         path = self.folder / ".env"
         text = path.read_bytes().decode() if path.exists() else ""
         for name, old, new in self.stated.get("remedy", {}).get("edit", ()):
@@ -88,7 +88,7 @@ class Case:
 
 
 def resolved(text: str, variables: dict[str, str]) -> str:
-    """Return a text of a compose file with its variables resolved."""
+    """Resolve the variables in a text from a compose file."""
 
     def value(found: re.Match[str]) -> str:
         name, operator, word = found[1] or found[2], found[3] or "", found[4] or ""
@@ -112,7 +112,7 @@ def words(value: str | list[str] | None, variables: dict[str, str]) -> list[str]
 
 
 def command_line(case: Case, plan: Plan | None) -> list[str]:
-    """Return the command line that Docker starts, from entrypoint and command as moby combines them."""
+    """Combine entrypoint and command as Docker (moby) does. Return the command line that it starts."""
     settings: dict[str, list[str] | None] = {}
     for name in ("entrypoint", "command"):
         ours = words(getattr(plan, name), case.variables) if plan else None
@@ -125,7 +125,7 @@ def command_line(case: Case, plan: Plan | None) -> list[str]:
 
 
 def environment(case: Case, plan: Plan | None) -> dict[str, str]:
-    """Return the environment of the container. A name without a value removes the variable of the image."""
+    """Return the container's environment. A variable without a value removes the image's variable."""
     found = dict(entry.split("=", 1) for entry in case.image["Env"])
     for name, value in (case.service.get("environment") or {}).items():
         if value is None:
@@ -138,7 +138,7 @@ def environment(case: Case, plan: Plan | None) -> dict[str, str]:
 
 
 def networks(case: Case, plan: Plan) -> set[str]:
-    """Return the names that Docker gives the container's networks."""
+    """Return the Docker names of the container's networks."""
     known = case.project.get("networks") or {}
     own = {} if case.service.get("network_mode") else case.service.get("networks") or {"default": None}
     named = {key: (known.get(key) or {}).get("name", f"openclaw_{key}") for key in own}
@@ -202,7 +202,7 @@ def test_plan_is_right_or_refused_with_a_remedy_that_works(name: str, record_pro
 
 
 def mountable(case: Case, path: str) -> bool:
-    """Return whether Docker can create a mount point for a file: no read-only mount contains the file."""
+    """Return whether Docker can create a mount point for a file. It cannot inside a read-only mount."""
     above = [
         volume
         for volume in case.service.get("volumes", [])

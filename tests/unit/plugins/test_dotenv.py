@@ -1,4 +1,4 @@
-"""Tests of the edits of a `.env` file: Compose reads the new values, and every other byte stays unchanged."""
+"""Tests of edits to a `.env` file: Compose reads the new values, and every other byte stays unchanged."""
 
 import os
 import subprocess

@@ -1,7 +1,7 @@
-"""The gateway's plan, against one golden file per deployment.
+"""Tests that compare the gateway's plan with one golden file per deployment.
 
-Each file holds the operator's compose files, the output of Compose 2.26.1 for them without and with resolved variables,
-the image, the container and the options, and the expected plan without its empty values.
+Each file contains the operator's compose files, the output of Compose 2.26.1 for them without and with resolved
+variables, the image, the container and the options. It also contains the expected plan, without empty values.
 """
 
 import ast
@@ -21,7 +21,7 @@ CASES = {path.stem: path for path in sorted(PLANS.glob("*.yml"))}
 
 
 def planned(given: dict[str, Any], **options: Any) -> dict[str, Any]:
-    """Return the plan of a case's input without its empty values; problems and warnings without their messages."""
+    """Return the plan for the input of a case, without empty values and the messages of problems and warnings."""
     found = make_plan(
         given.get("uninterpolated"),
         given.get("interpolated"),
@@ -52,7 +52,7 @@ def test_each_problem_states_place_finding_and_remedy(name):
 
 
 def started(service: dict[str, Any], image: dict[str, Any]) -> list[str]:
-    """Return the command line that Docker starts for a service, from entrypoint and command as moby combines them."""
+    """Combine entrypoint and command of a service as Docker (moby) does. Return the command line that it starts."""
 
     def words(value: str | list[str]) -> list[str]:
         # Replace each variable by its default value, because no variable is set.

@@ -1,4 +1,4 @@
-"""Numbers and booleans of the gateway's role, which `-e NAME=VALUE` gives as strings (deployment 18)."""
+"""Tests that the gateway's role converts numbers and booleans, because `-e NAME=VALUE` makes them strings."""
 
 import re
 from pathlib import Path
@@ -20,7 +20,7 @@ def test_every_use_of_a_typed_variable_converts_it(name):
         for found in re.finditer(rf"(?<!\w){name}\b", text):
             before, after = text[: found.start()], text[found.end() :]
             inside = before.rfind("{{") > before.rfind("}}") or re.search(r"(when|until|that): [^\n]*\Z", before)
-            # Without a filter, the value is only shown in a message, which needs no conversion.
+            # Ignore values that are alone between braces: a message shows them, so they need no conversion.
             shown = before.endswith("{{ ") and after.startswith(" }} ")
             if inside and not shown:
                 uses += 1
