@@ -15,7 +15,7 @@ VALIDATOR = jsonschema.Draft202012Validator(json.loads(SHIPPED.read_text()))
 
 
 def schema_errors(data: bytes) -> list[str]:
-    """Return the errors that an editor shows for a policy: parse it as YAML 1.2, and validate it by the schema."""
+    """Return the errors that an editor shows for a policy: parse it as YAML 1.2, and validate it against the schema."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -163,8 +163,9 @@ def test_destination_as_text_is_the_form_in_a_url(host: str, text: str) -> None:
 
 # ── hosts as browsers parse them ─────────────────────────────────────────────────────────────────────────────────
 
-# Source: web-platform-tests, url/resources/{urltestdata,toascii}.json and url/toascii.window.js, the hosts of URLs
-# without percent escapes; None: not a host. https://github.com/web-platform-tests/wpt/tree/master/url
+# Hosts of URLs without percent escapes, and their expected form; None if a browser refuses the host. Source:
+# web-platform-tests, url/resources/{urltestdata,toascii}.json and url/toascii.window.js
+# (https://github.com/web-platform-tests/wpt/tree/master/url).
 WPT = {
     "example.com": "example.com",
     "GOO.example": "goo.example",
@@ -292,8 +293,8 @@ def test_hosts_are_parsed_as_browsers_do(written: str) -> None:
         assert canonical_host(written)[0] == WPT[written]
 
 
-# From the same files: hosts that a browser accepts and the proxy refuses. Before a decision, the proxy removes no
-# characters and resolves no escapes. It enforces DNS's length limit of labels, and accepts symbols only as A-labels.
+# Hosts from the same files that a browser accepts and the proxy refuses. The proxy does not remove characters or decode
+# escapes before a decision. It enforces DNS's length limit for labels, and accepts symbols only as A-labels.
 STRICTER = [
     "GOO\u200b\u2060\ufeffgoo.com",
     "a\u00adb",
@@ -360,7 +361,7 @@ def addresses_within(draw: st.DrawFn, version: int) -> IPv4Address | IPv6Address
 
 @st.composite
 def spellings(draw: st.DrawFn, address: IPv4Address) -> str:
-    """Return any notation that inet_aton accepts: 1 to 4 parts, each in any base, leading zeros, a trailing dot."""
+    """Draw a notation that inet_aton accepts: 1 to 4 parts, each in any base, with leading zeros or a trailing dot."""
     parts = draw(st.integers(1, 4))
     value = int(address)
     numbers = [value >> 8 * (3 - at) & 255 for at in range(parts - 1)] + [value & (1 << 8 * (5 - parts)) - 1]
@@ -391,7 +392,7 @@ def test_numbers_and_dots_are_an_address_or_refused_and_never_a_name(numbers: li
     except DestinationError:
         return
     assert address is not None and host == str(address)
-    # The C library accepts such numbers. A proxy that reads them differently could be bypassed.
+    # Compare with the C library, because clients could bypass a proxy that reads such numbers differently.
     assert socket.inet_aton(".".join(numbers).lower()) == address.packed
 
 
@@ -417,7 +418,7 @@ def test_case_and_trailing_dot_do_not_change_the_name(written: str, chance: Rand
         form = canonical_host(written)
     except DestinationError:
         return
-    # Skip letters whose upper case has several letters (such as ß): in IDNA 2008 these are different names.
+    # Do not change letters with several letters in upper case (such as ß): in IDNA 2008 these are different names.
     varied = "".join(char.upper() if len(char.upper()) == 1 and chance.random() < 0.5 else char for char in written)
     assert canonical_host(varied) == form
     assert canonical_host(varied + ".") == form
@@ -522,8 +523,8 @@ def test_address_guard_names_the_range_of_an_address(address: str) -> None:
     assert guard_reason(ipaddress.ip_address(address)) == GUARD[address]
 
 
-# Source: https://www.iana.org/assignments/iana-ipv4-special-registry, complete. "reachable": ranges that the registry
-# calls globally reachable. They have no web servers, so the proxy refuses them as well.
+# All ranges of https://www.iana.org/assignments/iana-ipv4-special-registry. The proxy also refuses those that the
+# registry calls globally reachable (REACHABLE), because they contain no web servers.
 IANA_IPV4 = """
     0.0.0.0/8 0.0.0.0/32 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.0.0.0/24 192.0.0.0/29
     192.0.0.8/32 192.0.0.170/32 192.0.0.171/32 192.0.2.0/24 192.88.99.0/24 192.88.99.2/32 192.168.0.0/16 198.18.0.0/15
@@ -531,7 +532,7 @@ IANA_IPV4 = """
 """
 IANA_IPV4_REACHABLE = "192.0.0.9/32 192.0.0.10/32 192.31.196.0/24 192.52.193.0/24 192.175.48.0/24"
 
-# Source: https://www.iana.org/assignments/iana-ipv6-special-registry, complete.
+# All ranges of https://www.iana.org/assignments/iana-ipv6-special-registry.
 IANA_IPV6 = """
     ::1/128 ::/128 ::ffff:0:0/96 64:ff9b:1::/48 100::/64 100:0:0:1::/64 2001::/23 2001::/32 2001:2::/48 2001:10::/28
     2001:db8::/32 2002::/16 3fff::/20 5f00::/16 fc00::/7 fe80::/10

@@ -39,7 +39,7 @@ def policy_file(tmp_path) -> Path:
 
 
 def egress(policy_file: Path, addresses: Path | None, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run `egress` with the environment variables of the proxy's container."""
+    """Run `egress` with the environment variables that the proxy's container sets."""
     variables = {"EGRESS_POLICY_FILE": str(policy_file), "EGRESS_HOST_ADDRESSES_FILE": str(addresses or "")}
     return run_egress(*words, environment=os.environ | variables)
 

@@ -43,7 +43,7 @@ def read(text: str, llm_hosts: tuple[str, ...] | None = None) -> Policy:
 
 
 def class_with(rules: str, action: str = "enforce") -> Policy:
-    """Return a policy with one class that has these lines; api.openai.com and *.azure.example are inspected."""
+    """Return a policy with one class that has these rules, and with api.openai.com and *.azure.example inspected."""
     return read(
         f"version: 1\ninspect: [api.openai.com, '*.azure.example']\n"
         f"classes:\n  sandbox:\n    listen: 8082\n    action: {action}\n"
@@ -59,7 +59,7 @@ def verdict(decision: Decision) -> tuple[bool, str, str]:
     return decision.allow, decision.rule, decision.reason
 
 
-# ── the example of the documentation ─────────────────────────────────────────────────────────────────────────────
+# ── the example in the documentation ─────────────────────────────────────────────────────────────────────────────
 
 DECISIONS = [
     # Cases: class, host, port, and the expected decision: allow, rule, reason.
@@ -347,7 +347,7 @@ PATHS = "allow: [{host: api.openai.com, methods: [post], paths: [/v1/responses, 
 @pytest.mark.parametrize(
     ("method", "path", "allow"),
     [
-        (None, None, True),  # CONNECT: each request is decided again
+        (None, None, True),  # CONNECT: the proxy decides again on each request in the tunnel
         ("POST", "/v1/responses", True),
         ("POST", "/v1/responses/", True),
         ("POST", "/v1/responses?stream=1", True),
@@ -386,7 +386,7 @@ def test_rule_with_methods_and_paths_allows_only_these(method: str | None, path:
         ("GET", "/v1/models", True),
         ("POST", "/v1/models", True),
         ("DELETE", "/v1/models", False),
-        ("delete", "/v1/models", False),  # an origin may ignore the case
+        ("delete", "/v1/models", False),  # denied in any case, because an origin may ignore the case
         ("OPTIONS", "*", False),
         ("GET", "/v1/files", False),
         ("GET", "/v1/files/", False),
@@ -740,7 +740,7 @@ TWO_PLACES = {
         "    deny: [{cidr: 8.0.0.0/8, paths: [/x]}]\n",
         "    allow: [{host: api.openai.com, tls: false}]\n",
         "resolve:\n  a.example: 8.8.8.8\n  A.example.: 8.8.4.4\n",
-        # Only a parser of addresses finds the following errors.
+        # Only an address parser finds the following errors.
         "    allow: ['*.10.0.0.1']\n",
         "    allow: [{cidr: 8.8.8.8/24}]\n",
         "    addresses: [{cidr: 0.0.0.0/1, ports: [80]}]\n",
@@ -749,7 +749,7 @@ TWO_PLACES = {
         "resolve: {'127.1': 8.8.8.8}\n",
     )
 }
-"""Errors that the JSON schema cannot express, because two places contradict each other."""
+"""Errors that the JSON schema cannot express: two parts contradict each other, or only an address parser finds them."""
 
 
 @pytest.mark.parametrize("text", list(BAD), ids=lambda text: repr(text.removeprefix(HEAD))[:40])
@@ -920,7 +920,7 @@ actions = st.sampled_from(["open", "enforce", "report"])
 
 
 def covers(pattern: str, host: str, *, literal: bool) -> bool:
-    """Return whether a pattern matches, implemented without the index of the policy."""
+    """Return whether a pattern matches, computed without the policy's index."""
     if literal or not pattern.startswith("*"):
         return pattern == host
     return pattern == "*" or host.endswith(pattern[1:])
