@@ -1,4 +1,4 @@
-"""Test that the state of a client connection exists from connect to disconnect, and that nothing outlives it."""
+"""Tests that the state of a client connection exists from connect to disconnect, and that nothing outlives it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Notes:
 
 
 class SlowResolver:
-    """A resolver that responds when the test releases it."""
+    """A resolver that responds after the test sets ``go``."""
 
     def __init__(self) -> None:
         self.requested, self.go = asyncio.Event(), asyncio.Event()

@@ -1,4 +1,4 @@
-"""Tests that the usage of a background response counts once, even if clients read it several times."""
+"""Tests that the usage of a background response counts only once, even if clients read it several times."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def exchange(
 
 
 def totals(spool: Spool) -> tuple[int, int, int]:
-    """Return the number of exchanges, of tokens, and of billionths of a dollar."""
+    """Return the number of exchanges, the number of tokens, and the cost in billionths of a dollar."""
     ((_, usage),) = spool.reader.usage(())
     counts = usage.counts
     return counts["requests"], counts["input_tokens"] + counts["output_tokens"], counts["cost_nano_usd"]
@@ -102,7 +102,7 @@ def test_response_in_the_background_counts_once_in_totals_and_budgets(tmp_path: 
             assert budgets.exceeded(classes["gateway"]) is not None
             shares = {limit: share for (_, limit), share in budgets.shares().items()}
             assert shares["tokens_per_day"] == pytest.approx(1.1)
-            # After a restart, the proxy reads the URLs of the responses that it has already counted.
+            # The proxy reads these URLs after a restart, so that it does not count the responses again.
             urls = list(spool.reader.counted_urls("/responses/"))
             assert urls == [("gateway", "api.openai.com", "https://api.openai.com/v1/responses/resp_1")]
 

@@ -1,4 +1,4 @@
-"""Tests that the patches of mitmproxy are applied only to the version that they were checked against."""
+"""Tests that the proxy accepts only the mitmproxy version that its patches were checked against."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Tests that the memory charged for an exchange covers the memory that the recorder really holds."""
+"""Tests that the memory charged for an exchange covers the memory that the recorder actually holds."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ from openclaw_egress.spool.writer import Spool
 MIB = 1024 * 1024
 BODY_LIMIT = 4 * MIB
 SPARE = 512 * 1024
-"""Uncharged memory: slices of the credential scan, a chunk, small objects. `memory.SLACK` and `READ_ROOM` cover it."""
+"""Memory that is not charged: slices of the credential scan, a chunk, small objects. `memory.SLACK` and `READ_ROOM`
+cover it."""
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def begun(spool, path, *headers):
 
 
 def pieces(size, seed=1):
-    """Yield a body in which nothing looks like a credential."""
+    """Yield the chunks of a body in which nothing looks like a credential."""
     words = random.Random(seed).choices(["list", "of", "words", "and", "more"], k=9000)
     text = " ".join(words).encode()
     for at in range(0, size, 65536):
@@ -70,7 +71,7 @@ def test_charge_covers_a_streamed_request(spool, path):
             flow.request.stream(piece)
             held = tracemalloc.get_traced_memory()[0] - before
             assert held <= exchange.held + SPARE
-            # The limit shows that only the capture holds the bytes, and only once.
+            # Check that only the capture holds the bytes: a second copy would exceed this limit.
             assert held <= BODY_LIMIT * 5 // 4 + SPARE
             assert exchange.held <= exchange.expected(8 * MIB) + SPARE
         tracemalloc.reset_peak()
@@ -168,7 +169,7 @@ def test_charge_covers_the_window_of_a_decoder_and_ends_with_the_body(spool, cod
 
 
 class Refusing:
-    """A fake of the memory accounts that grants N bytes and then refuses."""
+    """A fake of the memory accounts that grants ``room`` bytes and refuses more."""
 
     def __init__(self, room):
         self.room = room

@@ -1,4 +1,4 @@
-"""Tests of connections and name lookups in the event loop while the connection guard is installed."""
+"""Tests of connections and DNS lookups in the event loop while the connection guard is installed."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Tests of WebSocket recording: which messages may pass, and when, for every split of the bytes by TCP."""
+"""Tests of WebSocket recording: the proxy forwards each message after it is recorded, for every split of the bytes."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_bytes_pass_unmodified_and_each_message_is_written_first(payloads, step)
 
 
 def client_of(data, payloads, number):
-    """Return the bytes of the first N frames. Cut them from `data`, because a new frame would have another mask."""
+    """Return the bytes of the first N frames in ``data``. Do not create new frames, which would have another mask."""
     return data[: sum(len(payload) + 6 for payload in payloads[:number])]
 
 

@@ -1,4 +1,4 @@
-"""Tests of the capture of an exchange: bounded, exact and redacted, for every split of its bytes."""
+"""Tests of the capture of an exchange: it is bounded, exact and redacted for every split of the bytes."""
 
 from __future__ import annotations
 

@@ -164,7 +164,7 @@ def test_body_of_a_model_api_is_kept_even_if_it_contains_keys(path, form):
     assert not are_credentials("api.anthropic.com", path, [("application/json", FORMS[form].encode())])
 
 
-# Paths of APIs for which the proxy has no reader, and paths that other servers use too.
+# At these hosts, the paths belong to model APIs, although the proxy has no reader for them or other servers use them.
 AT_ITS_HOSTS = [
     ("generativelanguage.googleapis.com", "/v1beta/models/gemini-2.5-pro:countTokens"),
     ("generativelanguage.googleapis.com", "/v1beta/models/gemini-2.5-pro:generateAnswer"),
@@ -250,7 +250,7 @@ def test_scan_of_a_hostile_body_takes_linear_time(name, size):
     for at in range(0, len(body), size):
         scan.feed(body[at : at + size])
     scan.finish()
-    # An idle core needs 30 to 100 ms. A scan that is not linear needed 600 ms and more.
+    # A linear scan takes 30 to 100 ms on an idle core. A scan that was not linear took 600 ms or more.
     assert time.process_time() - begin < 0.4
     assert len(scan._text) + len(scan._names) == 0
 
@@ -292,7 +292,7 @@ _NAME_PIECES = st.sampled_from(
 def test_verdict_does_not_depend_on_surrounding_prose(pieces, cut):
     body = "".join(pieces).encode()
     assert verdict([body[:cut], body[cut:]]) == verdict([body])
-    # Add many assignment characters, because such a text is searched as a whole.
+    # Add many assignment characters: the scan searches such a text as a whole, which gives the reference result.
     body += b"|" * 100
     assert verdict([body]) == verdict([body + b":" * len(body)])
 

@@ -1,4 +1,4 @@
-"""Tests of denial records: one record each up to a rate limit, beyond it a summary with the exact count."""
+"""Tests of denial records: one record per denial up to a rate limit, and a summary with the exact count beyond it."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Tests of regrouping: the web page reads the totals once, and then groups them in several ways."""
+"""Tests of regrouping, with which the web page reads the totals once and groups them in several ways."""
 
 from pathlib import Path
 
