@@ -38,10 +38,10 @@ def place(tmp_path) -> Place:
 
 
 def handshake(place: Place, directory: Path, name: str) -> None:
-    """Perform a TLS handshake in memory: the client trusts only the root, the server presents `name`.
+    """Perform a TLS handshake in memory. The client trusts only the root; the server has a certificate for `name`.
 
     Raises:
-        ssl.SSLCertVerificationError: OpenSSL does not accept a certificate of the issuing CA.
+        ssl.SSLCertVerificationError: OpenSSL rejects the certificate that the issuing CA signed.
     """
     directory.mkdir(exist_ok=True)
     (server_file := directory / "leaf.pem").write_bytes(leaf(place, name))
@@ -218,7 +218,7 @@ def test_issuing_ca_of_another_root_is_replaced(place, tmp_path):
 
 
 def test_root_with_the_issuers_name_but_another_key(place):
-    """Refuse an issuer with a matching name but another key."""
+    """Expect an error if the root has the name of the issuer but another key."""
     key = ec.generate_private_key(ec.SECP256R1())
     own_root(place, key, days=3650)
     place.create()
@@ -315,7 +315,7 @@ def refused(place: Place, *, force: bool = False) -> str:
 
 
 def own_root(place: Place, key: ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey, days: int) -> None:
-    """Create a root CA in the form in which an operator's own tools create one."""
+    """Create a root CA as an operator's own tools would create it."""
     name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Example")])
     certificate = (
         x509.CertificateBuilder()

@@ -1,4 +1,4 @@
-"""Tests that a command is repeated if the container runtime could not start it."""
+"""Tests that a `docker exec` command is repeated if the container runtime could not start it."""
 
 import sys
 

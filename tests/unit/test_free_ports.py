@@ -1,4 +1,4 @@
-"""`free_ports`: two test processes never get the same port."""
+"""Tests that `free_ports` never returns the same port to two test processes."""
 
 import functools
 import random
@@ -23,7 +23,7 @@ sys.stdin.read()
 
 @pytest.fixture(autouse=True)
 def own_locks(tmp_path, monkeypatch):
-    """Lock the ports in a file of this test, because another test run on this machine can hold the same ports."""
+    """Use a lock file of this test, because another test run on this machine may have locked the same ports."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.setattr(proxy_process, "_port_locks", functools.cache(proxy_process._port_locks.__wrapped__))

@@ -1,6 +1,6 @@
-"""Test that recording a finished exchange calls functions of lower layers, not of upper layers.
+"""Test that recording a finished exchange never calls a function of an upper layer from a lower layer.
 
-import-linter checks imports; a callback can call upwards without an import.
+import-linter cannot detect such calls, because a callback can call an upper layer without an import.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ EVENTS = (
 
 
 def layers() -> dict[str, int]:
-    """Return the rank of each module or folder of the package, the top layer first, as import-linter checks it."""
+    """Return the rank of each module or folder of the package in import-linter's contract; the top layer has rank 0."""
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     names = next(contract for contract in contracts if contract["type"] == "layers")["layers"]
     return {
@@ -58,7 +58,7 @@ def upward(calls: Calls) -> list[tuple[str, str]]:
 
 
 def place(frame: FrameType) -> Place | None:
-    """Return the layer's module and the function of a frame; None outside of the package."""
+    """Return the top-level module and the function of a frame, or None if it is outside the package."""
     file = frame.f_code.co_filename
     if not file.startswith(PACKAGE + "/"):
         return None
@@ -68,7 +68,7 @@ def place(frame: FrameType) -> Place | None:
 
 @contextmanager
 def traced(calls: Calls) -> Iterator[None]:
-    """Collect each call between functions of the package, and skip the frames of libraries between them."""
+    """Collect each call between functions of the package. Skip library frames between caller and callee."""
 
     def profile(frame: FrameType, event: str, _: Any) -> None:
         if event != "call" or (callee := place(frame)) is None:

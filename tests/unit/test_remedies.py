@@ -1,4 +1,4 @@
-"""Tests that messages name only existing commands, options and variables, and never advise to remove a protection."""
+"""Tests that messages name only existing commands, options and variables, and never advise to weaken a protection."""
 
 import re
 import shlex
@@ -62,7 +62,7 @@ def commands() -> list[tuple[str, str]]:
 
 
 def unknown_in(words: str) -> str | None:
-    """Return the first word of a command line that the command's own parser does not accept."""
+    """Return the first word of an `egress` command line that the command does not know, or None."""
     command: Any = typer.main.get_command(app)
     try:
         line = shlex.split(words.replace("…", " "))
@@ -139,7 +139,7 @@ def test_every_variable_of_ansible_that_a_remedy_names_exists():
 
 KNOWN_ELSEWHERE = {
     "openclaw_egress_class",  # A Loki label.
-    "openclaw_egress_exchange_id",  # Another one.
+    "openclaw_egress_exchange_id",  # Another Loki label.
     "openclaw_egress_spool_refusing",  # Metrics.
     "openclaw_egress_denied_total",
     "openclaw_egress_policy_last_reload_successful",
@@ -156,14 +156,14 @@ KNOWN_ELSEWHERE = {
 
 
 class Lenient(yaml.SafeLoader):
-    """YAML loader that reads Ansible's own tags as text."""
+    """A YAML loader that reads values with Ansible's tags as text."""
 
 
 Lenient.add_multi_constructor("!", lambda loader, _, node: loader.construct_scalar(node))
 
 
 def messages(value, inside: bool = False) -> list[str]:
-    """Return the texts for operators, without Jinja expressions."""
+    """Return the texts in a YAML value that operators read, without Jinja expressions."""
     if isinstance(value, dict):
         spoken = ("msg", "fail_msg", "success_msg", "otherwise", "description")
         return [
@@ -176,7 +176,7 @@ def messages(value, inside: bool = False) -> list[str]:
     return [re.sub(r"\{\{.*?\}\}|\{%.*?%\}", "", value, flags=re.DOTALL)] if inside and isinstance(value, str) else []
 
 
-# Advice that removes a protection.
+# Advice that removes or weakens a protection.
 WEAKER = re.compile(
     r"unset EGRESS_POLICY_FILE|EGRESS_OPEN_TO_NETWORK=|chmod (?:-R )?[0-7]*777|ssl_insecure=true|--ssl-insecure"
     r"|NODE_TLS_REJECT_UNAUTHORIZED|verify=False|StrictHostKeyChecking=no|--privileged\b.*(?:use|run|add)"

@@ -1,4 +1,4 @@
-"""Tests of the instance's signing key: its file, its modes, and damaged files."""
+"""Tests of the instance's signing key: its file, the file mode, and damaged files."""
 
 import stat
 

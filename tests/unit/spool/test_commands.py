@@ -1,4 +1,4 @@
-"""Tests of the operator's commands about stored lines: each runs exactly once, and a new line records it."""
+"""Tests of operator commands on stored lines: each runs exactly once, and a new line records it."""
 
 import json
 import os
@@ -128,7 +128,7 @@ def test_command_that_was_carried_out_before_a_crash_is_not_repeated(spool, path
     command = give(path, Action.RETRY, (5, 6))
     spool.run_commands()
     spool.dead_letter([5, 6], "too_old: again")
-    submit(path, command)  # Simulate a process that ended before it deleted the file.
+    submit(path, command)  # Simulate a crash before the process deleted the command's file.
     spool.run_commands()
     assert states(spool)[5] == "dead_letter" and waiting(path) == []
 

@@ -1,4 +1,4 @@
-"""Tests of spools of other versions: an older one is migrated with its records, a newer or damaged one is refused."""
+"""Tests of spools from other versions: older ones are migrated with their records, newer and damaged ones refused."""
 
 import json
 import os
@@ -86,7 +86,7 @@ def test_filters_find_the_denials_of_an_older_version(state, how):
             assert filtered(reader, outcome=wanted) == [row for row in every if row[2] == wanted]
         for code in {code for _, code, _ in every if code}:
             assert filtered(reader, code=code) == [row for row in every if row[1] == code]
-        # The limit counts matching records, not examined records.
+        # The limit applies to matching records, not to examined records.
         assert filtered(reader, code=Code.LITERAL_WITHOUT_RULE, limit=1)[0][0] == "8.8.8.8"
 
 
@@ -109,7 +109,7 @@ def test_old_spool_is_migrated_and_accepts_new_records(state):
 
 def test_every_line_of_the_old_spool_is_exported(state):
     def clock() -> int:
-        # 2026-11-27T13:00:00Z, shortly after the lines of the spool, because Loki refuses lines older than a week.
+        # Use a time shortly after the spool's lines, 2026-11-27T13:00:00Z: Loki refuses lines older than a week.
         return 1_795_784_400_000_000_000
 
     with (

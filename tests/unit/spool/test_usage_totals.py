@@ -1,4 +1,4 @@
-"""Tests of the hourly totals: equal to the records, exact after a crash, bounded, and kept when records are pruned."""
+"""Tests of the hourly totals: they equal the records, are bounded, and survive a crash and the pruning of records."""
 
 import math
 import random
@@ -59,7 +59,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def opened(path: Path, times: list[int] | None = None, **options: object) -> Spool:
-    """Return a spool whose clock shows the last item of ``times``. A test appends to the list to move the clock."""
+    """Return a spool with a clock that shows the last item of ``times``. Append to the list to move the clock."""
     now = times or [START]
     return Spool(path, sync_seconds=None, local=True, clock_ns=lambda: now[-1], **options)
 
@@ -238,7 +238,7 @@ def test_agent_with_many_models_and_keys_cannot_fill_the_disk(path):
         assert len(others) == 1
         assert found[others[0]][0]["requests"] == 50
         assert sum(counts["requests"] for counts, _, _ in found.values()) == MAX_GROUPS + 50
-        # The limit of groups applies to each class separately.
+        # The limit on groups applies to each class separately.
         spool.close_exchange(exchange("other class", class_name="browser"))
         spool.fold_usage()
         found = totals(path)
@@ -291,7 +291,7 @@ def test_counts_and_costs_beyond_the_integers_of_sqlite_are_recorded(path):
             with SpoolReader(path) as reader:
                 ((_, usage),) = reader.usage(())
             assert usage.counts["requests"] == 3
-            # Each of the two rows holds the largest integer; their sum in a result is exact.
+            # Each of the two stored rows contains the largest integer, and a report must add them exactly.
             assert {usage.counts[name] for name in ("input_tokens", "reasoning_tokens", "cost_nano_usd")} == {2 * MOST}
             assert spool.rebuild_usage() == 0
 
@@ -395,5 +395,5 @@ def test_spool_of_the_version_before_gets_totals_at_the_next_start(path):
     found = totals(path)
     assert sorted(counts["requests"] for counts, _, _ in found.values()) == [1, 1]
     assert sum(counts["input_tokens"] for counts, _, _ in found.values()) == 22
-    # The older version stored neither the key nor the cost in columns.
+    # Exchange "a" is unpriced, because the older version had no column for the cost.
     assert sum(counts.get("unpriced", 0) for counts, _, _ in found.values()) == 1
