@@ -1,4 +1,4 @@
-"""Tests of the page of denials: it reads a bounded number of records, and links to them."""
+"""Tests of the denials page: it reads a bounded number of records, and links to them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +21,7 @@ def denied(host: str, rule: str = "default", class_name: str = "sandbox") -> Den
 
 
 def page(views: Sequence[denials.GroupView], more: int = 0, classes: Sequence[denials.ClassView] | None = None) -> str:
-    """Return the HTML of the page for these groups of denials and their classes."""
+    """Return the HTML of the denials page for these groups of denials and their classes."""
     known = denials.class_views([view.class_name for view in views], {}, {}) if classes is None else classes
     anchors = {one.name: f"class-{at}" for at, one in enumerate(known, 1)}
     conditions = listing.conditions_of({})

@@ -1,4 +1,4 @@
-"""Tests of the page of a record: conversation, messages, chain, curl and HAR."""
+"""Tests of the record page: conversation, messages, hash chain, curl command and HAR."""
 
 import contextlib
 import json
@@ -78,7 +78,7 @@ REALTIME = [
 
 
 def socket_of(sent: list[dict], received: list[dict], indent: int | None = None) -> dict:
-    """Return the arguments that make an exchange a WebSocket with these messages."""
+    """Return the `ExchangeRecord` arguments for a WebSocket with these messages."""
     socket = WebSocket("0bad")
     bodies = [
         b"".join(messages.add(json.dumps(value, indent=indent).encode(), begins=True) for value in values)
@@ -158,7 +158,7 @@ def test_curl_command_sends_the_recorded_request():
         check=True,
     )
     words = done.stdout.decode().split("\0")[:-1]
-    # An argument cannot contain NUL, so the test replaced it by another byte above.
+    # Expect \x01 in place of NUL: an argument cannot contain NUL, so the test replaced it above.
     assert words == [
         *(
             "--globoff",

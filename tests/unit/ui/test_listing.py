@@ -1,4 +1,4 @@
-"""Tests of the list of records: conditions, pages, and the bounded search."""
+"""Tests of the list of records: filter conditions, pages, and the bounded search."""
 
 from collections.abc import Iterator
 from pathlib import Path

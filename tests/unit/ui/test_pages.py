@@ -1,4 +1,4 @@
-"""Tests of the page's filters: messages show their commands as code, and no text becomes HTML."""
+"""Tests of the template filters: messages show their commands as code, and no text becomes HTML."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Tests of the ranges in which views read the spool."""
+"""Tests of the ranges of lines in which the web page reads the spool."""
 
 import pytest
 

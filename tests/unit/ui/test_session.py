@@ -1,4 +1,4 @@
-"""Tests of sessions: the exchanges that belong to one session, and the messages that each adds."""
+"""Tests of the session page: the exchanges of one session, and the messages that each exchange adds."""
 
 import json
 import re
@@ -22,7 +22,7 @@ def said(*texts: str) -> dict[str, object]:
 
 
 def store(path: Path, *bodies: dict[str, object], **changes: object) -> None:
-    """Store one exchange for each request body; its response is ``resp_N`` with the text ``answer N``."""
+    """Store one exchange for each request body. Response N has the id ``resp_N`` and the text ``answer N``."""
     with Spool(path, sync_seconds=None, local=True) as spool:
         for number, body in enumerate(bodies):
             headers = [("Traceparent", f"00-{body.pop('trace')}-00f067aa0ba902b7-01")] if "trace" in body else []
@@ -40,7 +40,7 @@ def store(path: Path, *bodies: dict[str, object], **changes: object) -> None:
 
 
 def members(path: Path, seq: int) -> list[tuple[int, list[str], list[str]]]:
-    """Return line number, signs and added texts of each exchange in the session of a record."""
+    """Return the line number, the signs and the added texts of each exchange in the session of a record."""
     with SpoolReader(path) as reader:
         row = next(reader.query(Filters().within(seq, seq + 1)))
         view = session.read_session(reader, row, lambda: 0.0)

@@ -1,4 +1,4 @@
-"""Tests of the page of usage: the slowest and most expensive exchanges, and the note on omitted exchanges."""
+"""Tests of the usage page: the slowest and the most expensive exchanges, and the note on omitted exchanges."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -20,7 +20,7 @@ RECORDS = 40
 
 @pytest.fixture
 def reader(tmp_path: Path) -> Iterator[SpoolReader]:
-    """Yield a spool of exchanges, one an hour: each is slower and cheaper than the previous one."""
+    """Yield a spool with one exchange per hour. Each exchange is slower and cheaper than the previous one."""
     path = tmp_path / "spool.db"
     with Spool(path, sync_seconds=None, local=True) as spool:
         for number in range(1, RECORDS + 1):
@@ -94,7 +94,7 @@ def test_page_says_how_many_days_it_leaves_out(reader, monkeypatch):
 
 
 def test_each_search_reads_a_range_of_numbers_and_no_whole_table(reader):
-    """Check the query plan. No index has duration or cost, so only the range of the primary key limits the work."""
+    """Check the query plan: no index contains duration or cost, so only a primary key range limits the work."""
     statements: list[str] = []
     connection = reader.connections.get()
     connection.set_trace_callback(statements.append)

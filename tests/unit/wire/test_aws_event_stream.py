@@ -1,4 +1,4 @@
-"""Tests of Amazon's event stream encoding, on the bytes that `botocore` reads and for every split of them."""
+"""Tests of Amazon's event stream encoding, with `botocore` as the reference, for every split of the bytes."""
 
 from __future__ import annotations
 

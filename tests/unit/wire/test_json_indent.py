@@ -1,4 +1,4 @@
-"""Tests of the indentation of JSON for readers: correct, and bounded in size."""
+"""Tests of JSON indentation for people: it is correct, and the result is bounded in size."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Tests that members of Proxy-Status with the proxy's own name are removed, and all others are kept."""
+"""Tests that the proxy removes Proxy-Status members with its own name, and keeps all others."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""Tests of server-sent events: the standard's rules, for every split of the bytes."""
+"""Tests of the parser of server-sent events: it follows the standard for every split of the bytes."""
 
 from __future__ import annotations
 

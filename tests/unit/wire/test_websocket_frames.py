@@ -1,4 +1,4 @@
-"""Tests of the reader of WebSocket frames: every split of the bytes, and bytes that are not frames."""
+"""Tests of the WebSocket frame reader: every split of the bytes, and bytes that are not frames."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def frames_of(messages, *, masked, pings=False):
 
 
 def read(reader, chunks):
-    """Return the opcode and payload of each message, and of each control frame."""
+    """Read the chunks. Return (opcode, payload) of each message, and separately of each control frame."""
     messages, controls, payload = [], [], b""
     for chunk in chunks:
         end = 0
