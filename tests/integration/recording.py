@@ -85,7 +85,7 @@ class OriginHandler(Handler):
         self.answer(self.rfile.read(int(self.headers.get("content-length", 0))))
 
     def stream(self) -> None:
-        """Send a response in two parts, the last one after the client has confirmed the first."""
+        """Send a response in two parts, the second one after the client has acknowledged the first."""
         self.send_response(200)
         self.send_header("transfer-encoding", "chunked")
         self.end_headers()

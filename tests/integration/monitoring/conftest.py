@@ -60,7 +60,7 @@ def targets(language: str) -> list[Target]:
 
 
 def make_traffic(proxy: RunningProxy, class_name: str) -> None:
-    """Send model calls of one class, and requests of other classes that the proxy denies."""
+    """Send model calls of one class, and requests of other classes that the proxy denies or reports."""
     with proxy.client(class_name, headers={"x-api-key": "sk-ant-test"}) as http:
         for more in ({}, {"stream": True}, {"metadata": {"user_id": POISON}}):
             assert http.post(proxy.url("api.anthropic.com", "/v1/messages"), json=MESSAGE | more).status_code == 200

@@ -99,7 +99,7 @@ def test_catalogue_lists_the_metrics_of_a_proxy_with_their_types_and_labels(prox
 
 
 def near_its_budget(prometheus: RunningPrometheus, proxy: RunningProxy) -> bool:
-    """Return whether the budget alert for class browser fires. If midnight UTC reset the budget, use it again first."""
+    """Return whether the budget alert for class browser fires. After midnight UTC, use the new day's budget first."""
     used = re.findall(r'^openclaw_egress_budget_used_ratio\{.*"browser".*\} (\S+)$', proxy.metrics(), re.MULTILINE)
     if [float(share) for share in used] == [0]:
         make_traffic(proxy, "browser")

@@ -76,7 +76,7 @@ const ways = {
     const { HttpsProxyAgent } = createRequire(import.meta.url)('https-proxy-agent');
     return ways.ws({ url, options: { agent: new HttpsProxyAgent(proxy) } });
   },
-  /** A raw TLS connection, in the three forms of tls.connect. */
+  /** A raw TLS connection, opened with one of the three signatures of tls.connect. */
   tls: ({ url, form, options }) =>
     new Promise((resolve, reject) => {
       const { hostname: host, port, pathname } = new URL(url);

@@ -1,4 +1,4 @@
-"""Fixtures that run the same tests of a module against `egress run` and against stock mitmdump."""
+"""Fixtures that run the tests of each module against `egress run` and against stock mitmdump."""
 
 import contextlib
 import re

@@ -323,7 +323,7 @@ class Trials:
         self.number = 0
 
     def play(self, client, place=None):
-        """Run a client once, with a fault at ``place`` if given. Return descriptions of the problems found."""
+        """Run a client once. If ``place`` is given, raise at this code line. Return descriptions of the problems."""
         self.number += 1
         path, answer, problems = f"/{self.number}", None, []
         seen = len(self.upstream.requests)
@@ -438,7 +438,7 @@ def test_no_function_that_a_hook_calls_fails_open(trials, reached, kind):
 
 
 def raise_at(trials, places, kind):
-    """Raise once at each code line, while a client runs that reaches the line. Return the problems found."""
+    """For each code line, run a client that reaches the line, and raise there. Return the problems found."""
     found = []
     for number, (place, clients) in enumerate(places.items()):
         if passing := [client for client in kind if client in clients]:

@@ -443,7 +443,7 @@ BAD_RESPONSES = {
 @pytest.mark.parametrize("kind", BAD_RESPONSES)
 def test_malformed_response_of_a_host_that_is_not_inspected_gets_502(proxy, origin, kind):
     origin.response = (BAD_RESPONSES[kind],)
-    # The first ten denials of one destination in a minute have their own records; all others are counted.
+    # Use a second host after ten cases, because the proxy summarises more than ten denials of one destination.
     host = HOST if list(BAD_RESPONSES).index(kind) < 10 else "packages.example.com"
     known = len(proxy.denials())
     answer = send(proxy, get(origin).replace(HOST.encode(), host.encode()), "gateway")

@@ -51,7 +51,7 @@ def response_body() -> bytes:
 
 
 def found_in(proxy: RunningProxy, loki: FakeLoki) -> list[tuple[str, str]]:
-    """Return each secret that is in a file, in the Loki fake or in the metrics, after the name of that location."""
+    """Return (location, secret) for each secret that is in a file, in the Loki fake or in the metrics."""
     texts = {str(file): file.read_bytes() for file in proxy.directory.rglob("*") if file.is_file()}
     texts["loki"] = repr(loki.records()).encode()
     if proxy.process is not None and proxy.process.poll() is None:
