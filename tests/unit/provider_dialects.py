@@ -1,6 +1,6 @@
 """Chat Completions of other providers, as data: how their bodies differ from OpenAI's.
 
-Sources are the providers' API references, named at each dialect. The texts and numbers are our own.
+A comment at each dialect names its source, the provider's API reference. The texts and numbers are invented.
 """
 
 from __future__ import annotations

@@ -184,7 +184,7 @@ class _BotocoreBody:
 
 
 class Clients:
-    """The SDKs, connected to one fake provider; `last` is the latest exchange."""
+    """Clients of the SDKs, all connected to one fake provider. `last` is the latest exchange."""
 
     def __init__(self, providers: LLMProviders) -> None:
         self.providers = providers

@@ -96,7 +96,7 @@ def speech(case: str) -> Reply:
 
 
 def batch(case: str) -> Reply:
-    """Return a new batch of Anthropic's API, in the form of the SDK's type `MessageBatch`."""
+    """Return the response of Anthropic's API for a new batch, in the form of the SDK's type `MessageBatch`."""
     if case == "error":
         return _json({"type": "error", "error": {"type": "invalid_request_error", "message": "refused"}}, 400)
     counts = dict.fromkeys(("canceled", "errored", "expired", "succeeded"), 0) | {"processing": 1}
@@ -139,7 +139,7 @@ def code_assist(case: str) -> Reply:
 
 
 def response_messages(case: str) -> list[Json]:
-    """Return the messages of Responses on a WebSocket (OpenAI's guide "WebSocket mode")."""
+    """Return the WebSocket messages of OpenAI's Responses API (OpenAI's guide "WebSocket mode")."""
     if case == "error":
         error = {"type": "invalid_request_error", "code": "model_not_found", "message": "refused", "param": None}
         return [{"type": "error", "status": 400, "error": error}]

@@ -1,4 +1,4 @@
-"""Tests of the settings from the environment."""
+"""Tests of the settings that the proxy reads from environment variables."""
 
 import pytest
 

@@ -29,7 +29,7 @@ class Endpoint:
 
 @pytest.fixture
 def path(tmp_path, monkeypatch):
-    """Return a spool of 20 acknowledged lines, except dead letters 2 and 9. Lines 19 and 20 record these two."""
+    """Return a spool of 20 lines. Lines 19 and 20 record that 2 and 9 are dead letters. All others are acknowledged."""
     chains.write_chain(tmp_path / "spool.db")
     monkeypatch.setenv("EGRESS_STATE_DIR", str(tmp_path))
     monkeypatch.setenv("EGRESS_HEALTH_PORT", "1")

@@ -1,4 +1,4 @@
-"""Tests of responses that OpenAI's API generates in the background, so that a client reads them later."""
+"""Tests of responses that OpenAI's API generates in the background and that clients read later."""
 
 from __future__ import annotations
 

@@ -156,7 +156,7 @@ def test_hostile_exchanges_never_raise_and_never_depend_on_chunks(api: Api) -> N
         assert response_of(api, content_type, cuts(body, chance)) == facts
         assert messages_of(api, cuts(body, chance)) == messages_of(api, [body])
         assert request_of(api, cuts(posted, chance)) == request_of(api, [posted])
-        # The record and the web page need valid Unicode and finite numbers.
+        # Check that the result has valid Unicode and finite numbers, as the record and the web page require.
         json.dumps([vars(facts.usage), facts.messages, facts.model, facts.id], allow_nan=False).encode()
 
 
@@ -244,7 +244,7 @@ def endless(kind: str) -> Iterator[bytes]:
             case "one string":
                 yield b'{"a": "' + b"x" * 65529
             case "long message":
-                # Yield the prelude of a message of 24 MiB, then the payload of the message.
+                # Yield one complete message, then messages without their end.
                 yield aws_event("chunk", {"bytes": "x" * 65536})[: 65536 if next(number) else None]
 
 

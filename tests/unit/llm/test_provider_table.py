@@ -129,7 +129,7 @@ def take_chat(choice: Any, message: Any, sdk: SdkResult) -> None:
     for piece in content:
         for thought in getattr(piece, "thinking", None) or []:
             sdk.reasoning += thought.text
-        # The client for Vertex AI does not know this kind of content, and passes it unmodified.
+        # The client for Vertex AI does not know this kind of content, and returns it unmodified.
         for thought in (getattr(piece, "raw", None) or {}).get("thinking", []):
             sdk.reasoning += thought["text"]
         sdk.text += piece if isinstance(piece, str) else getattr(piece, "text", None) or ""

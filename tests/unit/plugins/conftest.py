@@ -1,4 +1,4 @@
-"""Shared setup of the tests of the collection's plugins: the import path."""
+"""The import path for the tests of the collection's plugins."""
 
 import sys
 from pathlib import Path

@@ -285,7 +285,7 @@ def clone_after(run: Outcome) -> list[str]:
 def test_build_after_an_interrupted_build_succeeds_and_leaves_the_clone_unchanged(host, moment):
     rng = random.Random(moment)
     number = [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP][moment % 3]
-    # Use no trap with SIGKILL: it would not run, so the next run would find the temporary branch even without the patch.
+    # Use no trap with SIGKILL: it would not run, and the next run would find the temporary branch even if unpatched.
     text = TRAP if moment % 2 and number != signal.SIGKILL else BRANCHES
     script = patched(host, text)
     interrupt(host, script, number, group=moment % 4 != 3, delay=rng.uniform(0, 0.5))

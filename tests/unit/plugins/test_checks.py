@@ -1,4 +1,4 @@
-"""Tests of the checks of verify.yml with a fake `docker`: a check that cannot read its input fails."""
+"""Tests of the checks that verify.yml runs, with a fake `docker`: a check that cannot read its input fails."""
 
 import json
 import os

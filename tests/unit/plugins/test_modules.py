@@ -1,4 +1,4 @@
-"""Tests of the Ansible modules, each a process that reads JSON from standard input and edits real files."""
+"""Tests of the Ansible modules. Each runs as a process that reads JSON from standard input and edits real files."""
 
 import json
 import os

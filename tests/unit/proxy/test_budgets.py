@@ -1,4 +1,4 @@
-"""Tests of the budgets of a class: tokens and dollars in an hour or a day, also across restarts."""
+"""Tests of class budgets: tokens and dollars per hour or day, also across restarts."""
 
 import logging
 

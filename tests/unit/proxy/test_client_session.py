@@ -79,7 +79,7 @@ def access_control(notes):
 
 
 async def connected(control: AccessControl, resolver: SlowResolver) -> connection.Client:
-    """Return a client whose CONNECT is allowed."""
+    """Return a connected client with an allowed CONNECT."""
     client = client_of()
     control.client_connected(client)
     resolver.go.set()

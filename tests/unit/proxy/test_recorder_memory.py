@@ -37,7 +37,7 @@ def spool(tmp_path):
 
 
 def begun(spool, path, *headers):
-    """Return a recorder, and a flow whose request the proxy has allowed."""
+    """Return a recorder, and a flow with a request that the proxy has allowed."""
     found = Recorder(spool, Metrics(), BODY_LIMIT)
     flow = tflow.tflow(req=http.Request.make("POST", f"https://api.anthropic.com{path}"))
     flow.request.headers = http.Headers([(name.encode(), value.encode()) for name, value in headers])

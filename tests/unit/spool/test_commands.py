@@ -31,7 +31,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def spool(path):
-    """Return a spool with the acknowledged lines 1-4, and the dead letters 5 and 6, which line 7 records."""
+    """Return a spool in which lines 1 to 4 are acknowledged, and line 7 records that lines 5 and 6 are dead letters."""
     with filled(path) as opened:
         yield opened
 

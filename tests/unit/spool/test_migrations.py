@@ -1,4 +1,4 @@
-"""Tests of spools from other versions: older ones are migrated with their records, newer and damaged ones refused."""
+"""Tests of spools of other versions: older ones are migrated with their records; newer or damaged ones are refused."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Tests of content decoding: correct for every split of the bytes, and bounded in size."""
+"""Tests of content decoding: it is correct for every split of the bytes, and the output is bounded in size."""
 
 from __future__ import annotations
 

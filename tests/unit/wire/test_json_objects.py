@@ -1,4 +1,4 @@
-"""Tests of the splitter of JSON objects: lines and arrays, every split of the bytes, limits, and random bytes."""
+"""Tests of the JSON object splitter: lines and arrays, every split of the bytes, limits, and random bytes."""
 
 from __future__ import annotations
 
