@@ -294,7 +294,7 @@ def preflight(run, tmp_path):
 
 @pytest.mark.timeout(1200)
 def test_compose_files_keep_their_order_for_any_hash_seed(preflight):
-    """Start the container from the files in COMPOSE_FILE. An empty HTTP_PROXY must not count as a proxy."""
+    """Use a running container that was started from the files in COMPOSE_FILE, and an empty HTTP_PROXY."""
     names = [f"{name}.yml" for name in ("docker-compose", "b", "a", "d", "c", "e")]
     for seed in range(8):
         said = preflight(

@@ -11,7 +11,7 @@ MESSAGE = {"model": "claude-opus-5", "max_tokens": 9, "messages": [{"role": "use
 
 
 HOUR, DAY = datetime.timedelta(hours=1), datetime.timedelta(days=1)
-# One call to the fake provider exceeds each budget: it uses more than a thousand tokens and costs one cent.
+# One call to the fake provider uses up each budget: it uses more than a thousand tokens and costs one cent.
 BUDGETS = [
     ({"tokens_per_hour": 1000}, HOUR),
     ({"tokens_per_day": 1000, "cost_usd_per_day": 0.01}, DAY),
