@@ -1,1 +1,1 @@
-"""The proxy: mitmproxy's hooks, which call the pure parts of this package."""
+"""The proxy: mitmproxy add-ons and protocol layers, which call the pure functions of the other packages."""

@@ -1,7 +1,7 @@
 """Access control: the mitmproxy add-on that decides before the proxy resolves a name, connects or decrypts.
 
-Each hook evaluates the pure policy, then either writes a connection grant or refuses. ``fails_closed`` wraps every
-hook, and refuses the request or connection if one raises.
+Each hook evaluates the policy, then either writes a connection grant or refuses. ``fails_closed`` wraps every hook: if
+a hook raises an exception, the request or connection is refused.
 """
 
 from __future__ import annotations
@@ -56,21 +56,21 @@ from openclaw_egress.wire.http1_syntax import is_request_start
 log = logging.getLogger("openclaw_egress.access_control")
 
 FURTHER = "openclaw_egress.further"
-"""Key in ``flow.metadata`` of a WebSocket to an inspected host: a function that decides on another model response.
+"""Key in ``flow.metadata`` of a WebSocket to an inspected host: a function that applies the policy to a message.
 
-The client requests such a response in a message. The function returns the recorded denial, or None.
+The recorder calls it for each message that requests a model response. It returns the denial, already recorded, or None.
 """
 
 INSPECT = "openclaw_egress.inspect"
-"""Key in ``flow.metadata``: the :class:`Allowed` of a request whose exchange the recorder must record."""
+"""Key in ``flow.metadata``: the :class:`Allowed` object of a request that the recorder must record."""
 
 REFUSED = "refused by openclaw.egress"
-"""Prefix of the error text of each refused upstream connection; mitmproxy passes on only the text of an error."""
+"""Prefix of the error text of a refused upstream connection. It marks refusals, as mitmproxy keeps only the text."""
 
 _CLIENT_ENDED = (
     "connection closed", "alert", "unknown ca", "bad certificate", "certificate unknown", "certificate verify failed",
 )  # fmt: skip
-"""Fragments of mitmproxy's error texts for handshakes that the client ended or whose certificate it rejected."""
+"""Parts of mitmproxy's error texts which show that the client ended the handshake or rejected the certificate."""
 
 _REMEDY_OF_MESSAGE = "Send a request as RFC 9112 defines it, within the limits of the class (classes.NAME.limits)."
 
@@ -85,7 +85,7 @@ class Allowed:
 
 
 class Observer(Protocol):
-    """The receiver of decisions: it records denials and counts metrics."""
+    """Interface of the object that records denials and counts metrics. Access control calls it for each decision."""
 
     def denied(
         self,
@@ -98,7 +98,7 @@ class Observer(Protocol):
         enforced: bool,
         status: int | None = None,
     ) -> None:
-        """Record a denial: refused with this HTTP status, or only reported if ``enforced`` is False."""
+        """Record a denial and the HTTP status of the refusal. If ``enforced`` is False, the denial is only reported."""
 
     def allowed(self, class_name: str, *, inspect: bool) -> None:
         """Count an allowed connection or request."""
@@ -186,7 +186,7 @@ class AccessControl:
         log.error("a failed TLS handshake could not be recorded: %s", type(error).__name__)
 
     def _record_failure(self, client: connection.Client, code: Code) -> None:
-        """Record a refusal that an internal error caused. Refuse even if recording fails too."""
+        """Record a refusal that an internal error caused. Ignore errors here: the caller refuses in any case."""
         with contextlib.suppress(Exception):
             session = self._sessions.get(client.id)
             self._observer.denied(
@@ -202,12 +202,12 @@ class AccessControl:
 
     @fails_closed(_client_failed)
     def client_connected(self, client: connection.Client) -> None:
-        """Refuse a client if its listener has no class, its address is unknown, or its class is at its limit."""
+        """Refuse a client if its listener has no class, its address is unknown, or the connection limit is reached."""
         found = self._class_policy(client)
         address = str(client.peername[0])
         if self._neighbours is not None and self._neighbours.refuses(address):
-            # Refuse an unknown host of the network before its connection is counted, so that it cannot use up the
-            # class's connection limit.
+            # Refuse an unknown host before its connection is counted, so that it cannot use up the connection limit of
+            # the class.
             client.error = "not a known neighbour"
             self._observer.denied(
                 found.name, ANYWHERE, _unknown(address, self._neighbours), "-", address, enforced=True
@@ -227,13 +227,13 @@ class AccessControl:
                 enforced=True,
             )
             return
-        # mitmproxy calls `next_layer` only once the client has sent bytes, so a silent client needs its own timer.
+        # Start a timer to abort silent clients: mitmproxy calls `next_layer` only after the client has sent bytes.
         loop = asyncio.get_running_loop()
         session.first_byte_timer = loop.call_later(found.limits.header_seconds, abort, client)
 
     @fails_closed(_end_failed)
     def client_disconnected(self, client: connection.Client) -> None:
-        """Drop the client's session with its grants, and release its share of the connection limit."""
+        """Drop the client's session and grants, and decrease the connection count of its class."""
         session = self._sessions.pop(client.id, None)
         if session is not None:
             self._usage[session.class_name].connections -= 1
@@ -252,13 +252,13 @@ class AccessControl:
 
     @fails_closed(_request_failed)
     async def http_connect(self, flow: http.HTTPFlow) -> None:
-        """Decide on a CONNECT, first by name, then by address: write a grant, or respond with 403 and the reason."""
+        """Check a CONNECT, first by name, then by address. Write a grant, or respond with 403 and the reason."""
         if not self._refuse_by_rate(flow):
             await self._connect(flow)
 
     @fails_closed(_request_failed)
     async def requestheaders(self, flow: http.HTTPFlow) -> None:
-        """Decide on a request outside a tunnel or decrypted inside one. All names in it must agree."""
+        """Check a request outside a tunnel, or one decrypted inside a tunnel. All host names in it must agree."""
         flow.metadata.pop(INSPECT, None)
         if flow.error is None and not self._refuse_by_rate(flow):
             await self._request(flow)
@@ -287,7 +287,7 @@ class AccessControl:
         return True
 
     def _wait_of_rate(self, found: ClassPolicy) -> float:
-        """Count one request of the class. Return the seconds it must wait, or 0.0 if it may pass."""
+        """Count one request of the class. Return the seconds to wait, or 0.0 if the request may pass."""
         return self._usage[found.name].take_request(found.limits.requests_per_minute)
 
     def _refuse_message(
@@ -301,7 +301,7 @@ class AccessControl:
         request: http.Request | None = None,
         counted: bool = False,
     ) -> bytes:
-        """Record the refusal of a message that no mitmproxy hook gets. Return the response; see `Refusing`."""
+        """Record the refusal of a request for which mitmproxy calls no hook. Return the response; see `Refusing`."""
         found = self._class_policy(client)
         decision = Decision.denial(code, evidence._replace(class_name=found.name))
         wait = 0.0 if counted else self._wait_of_rate(found)
@@ -327,7 +327,7 @@ class AccessControl:
         return bytes(http1.assemble_response(response))  # type: ignore[no-untyped-call]
 
     def _named_destination(self, client: connection.Client, request: http.Request | None) -> Target:
-        """Return the tunnel's destination, otherwise the one that the request names, otherwise ``?``."""
+        """Return the destination of the tunnel, else that of the request, else `UNREADABLE`."""
         if (target := self._session(client).connect_target) is not None:
             return target
         if request is None or not request.host:
@@ -344,7 +344,7 @@ class AccessControl:
         session = self._session(flow.client_conn)
         if await self._grant(flow, session, destination, None, None):
             session.connect_target = destination
-            # The upstream connection, its SNI and the certificate use the canonical form.
+            # Use the canonical host name for the upstream connection, its SNI and the certificate.
             flow.request.data.host = destination.host
 
     async def _request(self, flow: http.HTTPFlow) -> None:
@@ -371,7 +371,7 @@ class AccessControl:
         if INSPECT in flow.metadata and self._refuse_by_budget(flow, destination):
             return None
         if websocket and INSPECT in flow.metadata:
-            # Remove offers of extensions, such as compression, so that frames hold the messages unmodified.
+            # Remove the offered WebSocket extensions, such as compression, so that frames contain unmodified messages.
             request.headers.pop("sec-websocket-extensions", None)
             flow.metadata[RELAY] = None
             flow.metadata[FURTHER] = functools.partial(
@@ -379,14 +379,15 @@ class AccessControl:
             )
         request.data.host = destination.host
         request.data.authority = b""
-        # Forward an upgrade to a WebSocket only. An origin may ignore any upgrade (RFC 9110, section 7.8).
+        # Forward only WebSocket upgrades. It is valid to drop others, because an origin may ignore any upgrade (RFC
+        # 9110, section 7.8).
         drop_hop_by_hop(request, upgrades=websocket)
-        # Proxy credentials are for this proxy, not for the origin (RFC 9110, section 11.7).
+        # Remove proxy credentials: they are for this proxy, not for the origin (RFC 9110, section 11.7).
         request.headers.pop("proxy-authorization", None)
         return None
 
     def _further(self, flow: http.HTTPFlow, destination: Destination, method: str, path: str) -> Decision | None:
-        """Decide on a response requested in a WebSocket message, as on an HTTP request. Return the denial, or None."""
+        """Apply the policy to a WebSocket message as to an HTTP request. Return the recorded denial, or None."""
         policy, found = self._policy(), self._class_policy(flow.client_conn)
         grant = self._session(flow.client_conn).grants.find(destination.host, destination.port)
         decision = decide(policy, found.name, destination, method, path)
@@ -416,7 +417,10 @@ class AccessControl:
         method: str | None,
         path: str | None,
     ) -> bool:
-        """Decide on the name, resolve it, and decide on its addresses. Then write the connection grant, or refuse."""
+        """Check the name, resolve it, and check its addresses. Return True if allowed; write the connection grant.
+
+        Otherwise refuse the request and return False.
+        """
         policy, class_name = self._policy(), self._class_of(flow.client_conn)
         decision = decide(policy, class_name, destination, method, path)
         if not decision.allow:
@@ -528,8 +532,8 @@ class AccessControl:
     def next_layer(self, nextlayer: layer.NextLayer) -> None:
         """Choose the next protocol layer.
 
-        1. On the listener: HTTP.
-        2. After a CONNECT that a rule with ``tls: false`` allows: a tunnel of any bytes.
+        1. At the start of a client connection: HTTP.
+        2. After a CONNECT that a rule with ``tls: false`` allows: a tunnel for any protocol.
         3. After any other CONNECT: TLS or plain HTTP.
 
         Refuse everything else.
@@ -571,7 +575,8 @@ class AccessControl:
         if is_http is None:
             return None
         if is_http:
-            # Decide on each request again, as outside of a tunnel. Every request must name the tunnel's destination.
+            # Parse plain HTTP, so that the policy also applies to each request in the tunnel. Every request must name
+            # the destination of the tunnel.
             session.tunnel_in_use = True
             return self._http(context, HTTPMode.transparent)
         self._deny_connection(context.client, target, Code.NOT_TLS)
@@ -626,7 +631,7 @@ class AccessControl:
 
     @fails_closed(_established_failed)
     def tls_established_client(self, data: tls.TlsData) -> None:
-        """Remember that the handshake is complete, so that the limits for requests apply from now on."""
+        """Mark the tunnel as in use after the handshake, so that the timeouts for requests apply from now on."""
         self._session(data.context.client).tunnel_in_use = True
 
     @fails_closed(_handshake_failed)
@@ -643,7 +648,7 @@ class AccessControl:
 
     @fails_closed(_end_of_exchange_failed)
     def error(self, flow: http.HTTPFlow) -> None:
-        """Record a malformed response of a host that is not inspected. The recorder does so for inspected hosts."""
+        """Record a malformed response from a host that is not inspected. The recorder records those of other hosts."""
         problem = flow.metadata.get(RESPONSE_PROBLEM)
         if problem is not None and INSPECT not in flow.metadata:
             self._observer.denied(
@@ -693,7 +698,7 @@ class AccessControl:
     def _deny_connection(self, client: connection.Client, target: Destination | None, code: Code) -> None:
         """Record that a connection is refused, and revoke its grants.
 
-        A tunnel is not counted here: its CONNECT already counted towards the class's rate limit.
+        If ``target`` is set, do not count a request: the CONNECT to it already counted towards the class's rate limit.
         """
         found = self._class_policy(client)
         limited = target is None and self._wait_of_rate(found)
@@ -708,7 +713,7 @@ class AccessControl:
         self._revoke_grants(client)
 
     def _session(self, client: connection.Client) -> ClientSession:
-        """Return the client's session; a new, unused one if the client has disconnected."""
+        """Return the client's session, or a new empty one if the client has disconnected."""
         return self._sessions.get(client.id) or ClientSession(self._class_of(client))
 
     def _revoke_grants(self, client: connection.Client) -> None:

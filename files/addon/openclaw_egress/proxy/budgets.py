@@ -1,7 +1,7 @@
-"""The budgets of the classes: tokens and cost in an hour or a day, from the spool's hourly totals.
+"""Budgets of classes: limits on the tokens and the cost per hour or day, checked against the spool's hourly totals.
 
-A call counts when it has ended, because the provider reports its tokens at the end. Calls that are in progress when the
-budget is used up can therefore exceed it. Hours and days are in UTC.
+A call counts only when it has ended, because the provider reports its tokens at the end. Calls in progress can
+therefore exceed the budget. Hours and days are in UTC.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from openclaw_egress.spool.usage_totals import HOUR_NS, NANO, nano_usd
 log = logging.getLogger("openclaw_egress")
 
 WARN_AT = 0.8
-"""Share of a budget at which a warning is logged."""
+"""Fraction of a budget at which a warning is logged."""
 HOUR, DAY = 1, 24
 """Lengths of the budget periods, in hours."""
 
@@ -69,11 +69,11 @@ class Exceeded(NamedTuple):
 
 
 class Budgets:
-    """The use of the budgets in the current periods. Only the event loop calls its methods.
+    """Usage of the budgets in the current periods. Call its methods only on the event loop, except for `shares`.
 
     Args:
         policy: returns the current policy.
-        read: returns the usage of all classes since a given hour, from the spool's totals; called once.
+        read: returns the usage of all classes since a given hour, from the spool's totals; called only once.
         clock_ns: source of the current time in Unix nanoseconds.
     """
 
@@ -135,7 +135,7 @@ class Budgets:
         return total / NANO if budget.counts_cost else total
 
     def exceeded(self, found: ClassPolicy) -> Exceeded | None:
-        """Return the budget that the class has used up, or None; of several, the one whose period ends last."""
+        """Return the used-up budget of the class whose period ends last, or None if no budget is used up."""
         over = []
         for budget, most in _budgets_of(found):
             used = self._used(found.name, budget)
@@ -154,7 +154,7 @@ class Budgets:
         return max(over, key=lambda found: found.wait_seconds, default=None)
 
     def shares(self) -> dict[tuple[str, ...], float]:
-        """Return the used share of each budget by class and limit, for the metrics; another thread may call it."""
+        """Return the used fraction of each budget, by class and limit, for the metrics. Safe in other threads."""
         return {
             (found.name, budget.limit): self._used(found.name, budget) / most
             for found in self._policy().classes.values()

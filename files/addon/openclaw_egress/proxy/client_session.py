@@ -1,4 +1,4 @@
-"""The state that access control keeps for one client connection, and for all connections of one class."""
+"""State of access control for one client connection, and for all connections of one class."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class ClientSession:
     """The class whose listener the client reached when it connected."""
     grants: ConnectionGrants = field(default_factory=ConnectionGrants)
     connect_target: Destination | None = None
-    """The destination of the client's CONNECT, once it is allowed. A later refusal revokes only the grants."""
+    """The destination of the client's allowed CONNECT. It stays set after a refusal, which revokes only the grants."""
     tunnel_in_use: bool = False
-    """Whether the client has begun to use its tunnel, so that the timeouts of requests apply."""
+    """Whether the client has begun to use its tunnel. Before that, ``header_seconds`` is the timeout."""
     first_byte_timer: asyncio.TimerHandle | None = None
     """Timer that aborts the connection unless the client sends its first byte in time."""
 
@@ -41,7 +41,7 @@ class ClassUsage:
     rate: Rate | None = None
 
     def take_request(self, per_minute: int | None) -> float:
-        """Count one request. Return the seconds it must wait, or 0.0 if it may pass; a limit of None is no limit."""
+        """Count one request. Return the seconds to wait, or 0.0 if it may pass. None means that there is no limit."""
         if per_minute is None:
             return 0.0
         if self.rate is None or self.rate.per_minute != per_minute:

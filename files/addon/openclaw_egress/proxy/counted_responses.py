@@ -1,9 +1,9 @@
-"""The background responses whose usage is already counted.
+"""Background responses whose usage is already counted.
 
-A client can retrieve a background response any number of times, and each copy repeats the usage. Only the first record
-of a class counts, so the totals, budgets and metrics of the class hold the usage once. Each class has a separate list.
-With a common list, a class could retrieve another class's responses first and so hide their usage. It could also fill
-the list, so that the usage of forgotten responses counts again.
+A client can retrieve a background response any number of times, and each copy repeats the usage. For each class, only
+the first record counts, so that totals, budgets and metrics include the usage once. Each class has a separate list.
+With a shared list, a class could retrieve another class's responses first and thus hide their usage. It could also fill
+the list with its own responses, so that the usage of dropped ones is counted again.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 MAX_RESPONSES = 10_000
-"""Number of responses of a class that are remembered; the oldest are forgotten first. Agents can create any number."""
+"""Maximum number of responses to remember per class, because agents can create any number. The oldest are dropped."""
 
 
 class Retrieved(NamedTuple):
@@ -25,10 +25,10 @@ class Retrieved(NamedTuple):
 
 
 class CountedResponses:
-    """The counted responses. Only the event loop calls its methods.
+    """The counted responses. Call its methods only on the event loop.
 
     Args:
-        known: the responses that a previous process has counted, the oldest first.
+        known: the responses that a previous process has counted, oldest first.
     """
 
     def __init__(self, known: Iterable[Retrieved] = ()) -> None:
@@ -40,7 +40,7 @@ class CountedResponses:
         return response in self._of_class.get(response.class_name, ())
 
     def add(self, response: Retrieved) -> None:
-        """Remember a response as counted; forget the oldest one of its class above `MAX_RESPONSES`."""
+        """Mark a response as counted. If its class has more than `MAX_RESPONSES`, drop the oldest one."""
         counted = self._of_class.setdefault(response.class_name, {})
         counted[response] = None
         if len(counted) > MAX_RESPONSES:

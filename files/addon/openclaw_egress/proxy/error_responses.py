@@ -1,4 +1,4 @@
-"""Responses to refused requests: short, in a format that the client accepts. They name only the deciding rule."""
+"""Short responses to refused requests, in a format that the client accepts. They name only the rule that decided."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def refusal(
 ) -> http.Response:
     """Return the response to a refused request.
 
-    ``Proxy-Status`` (RFC 9209) says that the proxy responded, not the origin. ``accept`` is the client's Accept header:
-    a browser gets a page, a program that accepts JSON gets JSON, all others get plain text.
+    ``Proxy-Status`` (RFC 9209) shows that the proxy responded, not the origin. ``accept`` is the client's Accept
+    header: a browser gets a page, a client that accepts JSON gets JSON, all others get plain text.
     """
     error = "http_request_denied" if status == 403 else "proxy_internal_response"
     headers = {
@@ -48,12 +48,12 @@ def refusal(
 
 
 def is_refusal(response: http.Response) -> bool:
-    """Return whether this proxy made the response. Servers' responses must have passed `drop_forged_status`."""
+    """Return whether this proxy created the response. Call `drop_forged_status` on a server's response first."""
     return any(value.startswith(OUR_NAME) for value in _statuses(response))
 
 
 def drop_forged_status(response: http.Response) -> None:
-    """Remove members from a server's Proxy-Status that imitate this proxy's."""
+    """Remove the members of a server's Proxy-Status field that falsely name this proxy."""
     if not _statuses(response):
         return
     kept = []
@@ -69,6 +69,6 @@ def _statuses(response: http.Response) -> list[bytes]:
 
 
 def _quoted(text: str) -> str:
-    """Return text for an RFC 8941 string: printable ASCII, with quotes and backslashes escaped."""
+    """Return the content of an RFC 8941 string: printable ASCII, with quotes and backslashes escaped."""
     printable = "".join(char if " " <= char <= "~" else "?" for char in text)
     return printable.replace("\\", "\\\\").replace('"', '\\"')[:200]

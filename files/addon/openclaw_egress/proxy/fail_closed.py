@@ -58,11 +58,11 @@ def fails_closed[Owner, Data](
 
 def respond_failed(flow: http.HTTPFlow) -> None:
     """Respond with 503. Use only constants, so that nothing here can fail."""
-    flow.request.stream = False  # mitmproxy raises if a hook sets a response while the request streams
+    flow.request.stream = False  # otherwise mitmproxy raises, because a hook sets a response while the request streams
     flow.request.headers.pop("expect", None)  # do not request the body of a refused request with "100 Continue"
     flow.response = _FAILED_RESPONSE.copy()
 
 
 def guarded_hooks(cls: type) -> list[str]:
-    """Return the names of a class's hooks; tests inject faults into each."""
+    """Return the names of an add-on's public methods, which are its hooks. Tests inject a fault into each."""
     return [name for name in vars(cls) if not name.startswith("_") and callable(getattr(cls, name))]

@@ -1,8 +1,8 @@
 """Fair scheduling between classes, so that one busy class cannot monopolise the event loop that serves all of them.
 
-After each read a connection yields until its class's next turn: in each round of the loop, one connection of each class
-continues, however many have data. A round without other work takes some microseconds, so a single active class is
-hardly slowed.
+After each read a connection waits until it may continue: in each iteration of the event loop, only one connection of
+each class continues, even if many have data. An iteration without other work takes a few microseconds, so a class that
+is active alone loses little time.
 """
 
 from __future__ import annotations
@@ -18,6 +18,6 @@ class FairScheduler:
         self._queues: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def wait(self, listener: int) -> None:
-        """Wait for the listener's next turn, in the order of arrival."""
+        """Wait until this connection may continue. Connections of one listener continue in the order of their calls."""
         async with self._queues[listener]:
             await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""The removal of header fields that are for one hop only (RFC 9110, section 7.6.1)."""
+"""Removal of hop-by-hop header fields (RFC 9110, section 7.6.1)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ def connection_values(message: http.Request | http.Response) -> list[bytes]:
 
 
 def drop_hop_by_hop(message: http.Request | http.Response, *, upgrades: bool = False) -> None:
-    """Remove the fields that are for this hop only (RFC 9110, section 7.6.1), and those that Connection names.
+    """Remove the hop-by-hop fields (RFC 9110, section 7.6.1), and the fields that Connection names.
 
-    Connection keeps only the options that this proxy acts on: `close`, `keep-alive`, and `upgrade` if ``upgrades``.
+    Connection keeps only the options that this proxy supports: `close`, `keep-alive` and, if ``upgrades``, `upgrade`.
     """
     fields = message.headers.fields
     if http1_syntax.HOP_BY_HOP.isdisjoint([name.lower() for name, _ in fields]):
@@ -25,7 +25,7 @@ def drop_hop_by_hop(message: http.Request | http.Response, *, upgrades: bool = F
     dropped = (http1_syntax.HOP_BY_HOP | named) - http1_syntax.END_TO_END - ({b"upgrade"} if upgrades else set())
     kept = [field for field in fields if field[0].lower() not in dropped]
     if upgrades and any(name.lower() == b"upgrade" for name, _ in fields):
-        # A sender of Upgrade must name it in Connection (RFC 9110, section 7.8).
+        # Name Upgrade in Connection too, as every sender of Upgrade must (RFC 9110, section 7.8).
         named.add(b"upgrade")
     if options := [option for option in (b"close", b"keep-alive", b"upgrade") if option in named & ours]:
         at = next((index for index, (name, _) in enumerate(fields) if name.lower() == b"connection"), len(fields))

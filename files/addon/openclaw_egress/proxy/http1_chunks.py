@@ -1,4 +1,4 @@
-"""The reader of chunked bodies, which is stricter than mitmproxy's and drops trailers."""
+"""Reader of chunked bodies that is stricter than mitmproxy's and drops trailers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class StrictChunkedReader:
     """A strict reader of chunked bodies that drops trailers.
 
     Args:
-        padded: whether to accept blanks after a chunk's size, which old servers send.
+        padded: whether to accept blanks after a chunk's size, because old servers send them.
     """
 
     def __init__(self, *, padded: bool = False) -> None:
@@ -89,7 +89,7 @@ def buffered_chunks_problem(data: bytes) -> str:
 
 
 class StrictBodies(Http1Connection):
-    """The common base of both sides: it replaces mitmproxy's reader of chunked bodies."""
+    """Base class of the HTTP/1 client and server: it replaces mitmproxy's reader of chunked bodies."""
 
     _padded_chunks = False
     _reader: Any = None

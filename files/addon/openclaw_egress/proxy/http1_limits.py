@@ -1,6 +1,6 @@
-"""Limits on HTTP/1: mitmproxy's own layers keep an unlimited amount of a client's data in memory.
+"""Limits for HTTP/1 clients, because mitmproxy's own layers keep an unlimited amount of a client's data in memory.
 
-The limits bound the memory and the time that one client can use:
+They bound the memory and the time that one client can use. The following are limited:
 
 - a request's head that is too large (431);
 - a head or body that stops arriving (408);
@@ -59,14 +59,14 @@ from openclaw_egress.wire import http1_syntax
 from openclaw_egress.wire.proxy_status import OUR_NAME
 
 DRAIN_BYTES = 1024 * 1024
-"""Limit to the body of a refused request that is read and discarded.
+"""Maximum bytes to read and discard from the body of a refused request.
 
-Closing with unread bytes could lose the response.
+Closing the connection with unread bytes could lose the response.
 """
 
 
 AHEAD_BYTES = 256 * 1024
-"""Limit to the bytes that a client may send ahead of a response, in addition to one head."""
+"""Maximum bytes that a client may send before the previous response is complete, in addition to one head."""
 
 
 RESPONSE_PROBLEM = "openclaw_egress.response_problem"
@@ -80,7 +80,7 @@ log = logging.getLogger("openclaw_egress.http1_limits")
 
 
 class Refusing(Protocol):
-    """The function that records a refusal that no mitmproxy hook sees."""
+    """Function that records a refusal for which mitmproxy calls no hook."""
 
     def __call__(
         self,
@@ -111,7 +111,8 @@ class BoundedHttpLayer(layers.HttpLayer):
     Args:
         limits: the limits of the client's class.
         refuse: records a refusal and returns its response.
-        tunnel_in_use: whether the client has begun to use its tunnel; before that, `header_seconds` is the timeout.
+        tunnel_in_use: returns whether the client has begun to use its tunnel; until then, `header_seconds` is the
+            timeout.
     """
 
     def __init__(
@@ -129,7 +130,7 @@ class BoundedHttpLayer(layers.HttpLayer):
         memory.watch(context.client, self)
 
     def make_stream(self, stream_id: int) -> Commands:
-        """Extend the original with a stream that responds to refused requests immediately."""
+        """Replace the original: create a stream that responds to refused requests immediately."""
         self.streams[stream_id] = PromptStream(self.context.fork(), stream_id)
         yield from self.event_to_child(self.streams[stream_id], events.Start())
 
@@ -145,7 +146,7 @@ class PromptStream(http_layers.HttpStream):
         yield from self._answer_at_once()
 
     def state_consume_request_body(self, event: events.Event) -> Commands:
-        """Extend the original: refuse a body for which no memory is left, and free a body once it is sent."""
+        """Extend the original: refuse a body if the memory budget is used up, and free a body once it is sent."""
         if isinstance(event, RequestData) and memory.refuse_held(self.context.client, self.flow):
             self.request_body_buf = type(self.request_body_buf)()
             yield from self._answer_at_once()
@@ -155,7 +156,7 @@ class PromptStream(http_layers.HttpStream):
             self.flow.request.data.content = None
 
     def handle_protocol_error(self, event: RequestProtocolError | ResponseProtocolError) -> Commands:
-        """Extend the original: mark the flow of a malformed response, because the flow's error is only a text."""
+        """Extend the original: store the problem of a malformed response, because the flow's error is only text."""
         if isinstance(event, MalformedResponse):
             self.flow.metadata[RESPONSE_PROBLEM] = event.problem
         yield from super().handle_protocol_error(event)
@@ -167,7 +168,7 @@ class PromptStream(http_layers.HttpStream):
             self.flow.response.data.content = None
 
     def flow_done(self) -> Commands:
-        """Extend the original: relay a WebSocket with our own layer; at an inspected host, only with a recording."""
+        """Extend the original: relay a WebSocket with our own layer, or close it if it must be recorded but is not."""
         if not self.flow.websocket or self.flow.response is None or self.flow.response.status_code != 101:
             yield from super().flow_done()
             return
@@ -228,7 +229,7 @@ class BoundedHttp1Server(StrictBodies, Http1Server):
             yield commands.RequestWakeup(self._tick)
         elif isinstance(event, events.DataReceived):
             yield from self._check_buffer(len(event.data))
-        # Do not restart the timeout of a head for more bytes of it, because a client could send it byte by byte.
+        # Do not restart the timeout when more bytes of a head arrive: a client could send the head byte by byte.
         if self._doing != before or self.state != self.read_headers or not had:
             self._since = time.monotonic()
 
@@ -292,7 +293,7 @@ class BoundedHttp1Server(StrictBodies, Http1Server):
             evidence = Evidence(detail=wrong)
             yield from self._give_up(400, Code.MALFORMED_REQUEST, evidence, method=method, request=request)
             return
-        # The head is forwarded before the rest of the body arrives, so refuse a body that is already malformed now.
+        # If the received part of the body is malformed, refuse now: the head is forwarded before the rest arrives.
         if size is None and (problem := buffered_chunks_problem(rest)):
             yield from self._give_up(
                 400, Code.MALFORMED_REQUEST, Evidence(detail=problem), method=method, request=request
@@ -306,7 +307,7 @@ class BoundedHttp1Server(StrictBodies, Http1Server):
             yield from self.state(event)
 
     def _target_problem(self, request: http.Request) -> str:
-        """Return why the form of the request target is not valid here (RFC 9112, section 3.2), or an empty string.
+        """Return why this form of request target is invalid here (RFC 9112, section 3.2), or an empty string.
 
         A client sends a proxy the absolute form, or CONNECT. The other forms name no destination: mitmproxy would
         take it from the Host header, which the client may have set for another hop. The health endpoint has its own
@@ -337,7 +338,7 @@ class BoundedHttp1Server(StrictBodies, Http1Server):
 
     @property
     def _refused(self) -> bool:
-        """Return whether this proxy has already refused the request, and recorded that."""
+        """Return whether this proxy has already refused the request and recorded the refusal."""
         return self.response is not None and is_refusal(self.response)
 
     def _check_buffer(self, received: int) -> Commands:
@@ -367,7 +368,7 @@ class BoundedHttp1Server(StrictBodies, Http1Server):
             return self._limits.header_seconds if self.response_done else self._limits.idle_seconds
         if self.state == self.passthrough and not self._tunnel_in_use():
             return self._limits.header_seconds
-        # mitmproxy's own inactivity timeout does not work here: each `_tick` counts as activity.
+        # Apply this timeout here, because mitmproxy's own never expires: each `_tick` counts as activity.
         return SILENCE_SECONDS
 
     def _look_at_the_clock(self) -> Commands:
@@ -395,11 +396,11 @@ class BoundedHttp1Server(StrictBodies, Http1Server):
             elif self.state == self.passthrough:
                 evidence = Evidence(limit="header_seconds", most=self._limits.header_seconds)
                 self._record(408, Code.TUNNEL_TIMEOUT, evidence, counted=True)
-            # Otherwise the client had no request under way. Close the idle connection and record no denial.
+            # Otherwise no request was in progress: close the idle connection without recording a denial.
             yield commands.CloseConnection(self.conn)
 
     def send(self, event: HttpEvent) -> Commands:
-        """Extend the original: restart the timeout also when bytes are sent to the client."""
+        """Extend the original: restart the timeout when bytes are sent to the client, and send our own errors."""
         if isinstance(event, ResponseHeaders | ResponseData | ResponseEndOfMessage):
             self._since = time.monotonic()
         if isinstance(event, ResponseProtocolError):
@@ -415,7 +416,7 @@ class BoundedHttp1Server(StrictBodies, Http1Server):
         if status < 500:
             yield from self._give_up(status, *_invalid(event.code, self.request), request=self.request)
             return
-        # The error hook or the recorder has already recorded the server's failure.
+        # Record nothing here: access control's `error` hook or the recorder has already recorded the server's failure.
         yield commands.SendData(self.conn, upstream_failed(event.message))
         yield commands.CloseConnection(self.conn)
         self._forget()

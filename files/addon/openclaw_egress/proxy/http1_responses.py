@@ -26,11 +26,11 @@ from openclaw_egress.wire import http1_syntax
 log = logging.getLogger("openclaw_egress.http1_limits")
 
 SERVER_HEAD_BYTES = 256 * 1024
-"""Limit to a server's response head. For comparison: curl accepts 300 KB."""
+"""Maximum size of a server's response head. For comparison, curl accepts 300 KB."""
 
 
 INTERIM_RESPONSES = 100
-"""Limit to 1xx responses for one request. A slow server may send one every few seconds."""
+"""Maximum number of 1xx responses to one request. A slow server may send one every few seconds."""
 
 
 class MalformedResponse(ResponseProtocolError):
@@ -90,7 +90,7 @@ class BoundedHttp1Client(StrictBodies, Http1Client):
     ) -> Commands:
         self._interim = 0
         if response.status_code == 304:
-            # A 304 has no body, but mitmproxy would write a last chunk after its head.
+            # Remove Transfer-Encoding: a 304 has no body, but mitmproxy would write a last chunk after the head.
             response.headers.pop("transfer-encoding", None)
         self.response = response
         size = http1.expected_http_body_size(request, response)
@@ -100,7 +100,7 @@ class BoundedHttp1Client(StrictBodies, Http1Client):
         yield from self.state(event)
 
     def _interim_problem(self, request: http.Request, response: http.Response) -> str:
-        """Return the reason not to forward a 1xx response, or "". 101 is valid only after a request to upgrade."""
+        """Return why a 1xx response must not be forwarded, or "". 101 is valid only if an upgrade was requested."""
         if response.status_code == 101:
             requested = request.headers.get("upgrade", "").lower()
             given = response.headers.get("upgrade", "").lower()
@@ -118,7 +118,7 @@ class BoundedHttp1Client(StrictBodies, Http1Client):
     def _cleaned(self, response: http.Response) -> str:
         """Remove header fields that are not for the client. Return "", or the problem if this fails.
 
-        An exception here would leave the connection open without a response.
+        Catch every exception, because one here would leave the connection open without a response.
         """
         try:
             # Keep Upgrade in a 426, which must name the protocol that the server requires (RFC 9110, section 15.5.22).
@@ -139,7 +139,7 @@ class BoundedHttp1Client(StrictBodies, Http1Client):
             yield commands.SendData(client, http1.assemble_response_head(response))  # type: ignore[no-untyped-call]
 
     def read_body(self, event: events.Event) -> Commands:
-        """Extend the original: replace the error of a malformed chunk by one that names the problem."""
+        """Extend the original: replace the error for a malformed chunk with one that names the problem."""
         for command in super().read_body(event):
             problem = getattr(self._reader, "problem", "")
             if problem and isinstance(command, ReceiveHttp) and isinstance(command.event, ResponseProtocolError):

@@ -38,7 +38,7 @@ def guard_mitmproxy_logs() -> None:
         record = factory(*args, **kwargs)
         if record.name.startswith("mitmproxy"):
             record.msg, record.args = without_traffic(record.getMessage()), None
-            # The text of an exception, which the last line of a traceback prints, can contain traffic.
+            # Log only the type of the exception: its text, which a traceback prints, can contain traffic.
             if record.exc_info and record.exc_info[0] is not None:
                 record.msg += f" ({record.exc_info[0].__name__})"
                 record.exc_info = None
