@@ -2,8 +2,8 @@
 
 The memory of a connection is measured, not counted: after each event, its buffers, bodies and captures are added up.
 Memory that is freed therefore cannot stay charged. If the class has no room, the proxy stops reading from the
-connection until there is room (the sender's TCP window closes). After ``wait_seconds`` the exchange is refused.
-Otherwise exchanges that hold memory and need more could block each other forever.
+connection until there is room (the sender's TCP window closes). After ``wait_seconds`` the exchange is refused. Without
+this timeout, exchanges that hold memory and need more could block each other forever.
 
 Some memory is not charged, but bounded. It belongs to the half of the process's memory that the default budget leaves
 free (``memory_budget.default_budget``):
@@ -53,13 +53,13 @@ READ_BYTES = 64 * 1024
 """Size of one read in mitmproxy."""
 
 READ_AHEAD_BYTES = READ_BYTES // 2
-"""Limit of asyncio's buffer of unread data; the buffer holds twice as much before the socket is paused."""
+"""Limit of asyncio's read buffer. asyncio pauses the socket only when the buffer holds twice as much."""
 
 READ_ROOM = 2 * READ_BYTES
 """Bytes charged in advance for the next read of a body: the chunk, and its copy in a capture or a buffer."""
 
 CLAIM_BYTES = 256 * 1024
-"""Bytes of decoded output of one connection after which its memory is measured again, before its next read."""
+"""Decoded bytes of one connection after which its memory is measured again, even before its next read."""
 
 SLACK = 384 * 1024
 """Bytes charged in addition to a body of known length, for buffers in sockets, TLS and the journal."""
@@ -73,13 +73,13 @@ whose ``expected`` returns how many it will keep.
 """
 
 PATIENCE = 4
-"""Factor for ``wait_seconds``: a response or a partly sent body waits longer while its class makes progress."""
+"""Factor for ``wait_seconds``: a response or a partly sent body waits this much longer if its class makes progress."""
 
 LOOK_SECONDS = 1.0
-"""Interval at which a waiting connection is checked for a client that has disconnected."""
+"""Interval, in seconds, at which a waiting connection checks whether its client has disconnected."""
 
 COLLECTION_SECONDS = 60.0
-"""Minimum interval between full garbage collections while clients are connected."""
+"""Minimum interval, in seconds, between full garbage collections while clients are connected."""
 
 STALL_SHARE = 2
 """A class counts as stalled if none of its waiting connections got memory for ``wait_seconds / STALL_SHARE``."""
@@ -88,7 +88,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 
 
 class Owner(Protocol):
-    """The part of the service that knows the classes and records refusals."""
+    """Interface to the service, which knows the classes and records refusals."""
 
     def class_of(self, client: connection.Client) -> str | None:
         """Return the name of the class whose listener the client uses."""
@@ -101,7 +101,7 @@ class Owner(Protocol):
 
 @dataclass(eq=False)
 class Account:
-    """The account of one client's connection, including its upstream connections."""
+    """The memory account of one client connection and its upstream connections."""
 
     handler: server.ConnectionHandler
     class_name: str
@@ -119,7 +119,7 @@ class _Waiter:
 
 
 class Accounts:
-    """The accounts of all connections, and the queue of connections that wait for room."""
+    """The memory accounts of all connections, and the queues of connections that wait for memory."""
 
     def __init__(self, budget: MemoryBudget, owner: Owner, wait_seconds: float) -> None:
         self.budget = budget
@@ -138,7 +138,7 @@ class Accounts:
     # ── accounts ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def open(self, handler: server.ConnectionHandler) -> None:
-        """Open an account for a new connection, and charge its first memory."""
+        """Open an account for a new connection, and charge `CONNECTION_BYTES` to it."""
         try:
             class_name = self._owner.class_of(handler.client)
         except Exception as error:  # noqa: BLE001  (any exception)
@@ -160,13 +160,16 @@ class Accounts:
         return self._accounts.get(client.id)
 
     def settle(self, client: connection.Client) -> None:
-        """Charge a connection for its current memory. If it holds no memory, this costs only one look-up."""
+        """Reduce the charge of a connection to the memory that it needs now. Never increase the charge."""
         account = self._accounts.get(client.id)
         if account is not None and account.charged > CONNECTION_BYTES:
             self._charge(account, min(account.charged, _measured(account)))
 
     def settle_all(self) -> None:
-        """Charge every connection again (buffers to slow clients drain without an event), and trim freed memory."""
+        """Update the charge of each connection, then return freed memory to the kernel.
+
+        The update is necessary, because buffers to slow clients drain without an event.
+        """
         for account in list(self._accounts.values()):
             self.settle(account.handler.client)
         self._trim_from = max(self._trim_from, self.budget.total)
@@ -191,7 +194,7 @@ class Accounts:
     # ── flow control ─────────────────────────────────────────────────────────────────────────────────────────
 
     async def admit(self, handler: server.ConnectionHandler) -> None:
-        """Wait after a read of a connection until the proxy may read from it again."""
+        """Charge a connection for the data just read, and wait until the proxy may read from it again."""
         account = self._accounts.get(handler.client.id)
         if account is None:
             return
@@ -215,7 +218,8 @@ class Accounts:
         waiter = _Waiter(account, request, asyncio.get_running_loop().create_future())
         queue = self._waiting.setdefault(account.class_name, [])
         queue.append(waiter)
-        # Responses go first, because they end exchanges. Older connections go first, because their abort loses most.
+        # Put responses first, because they end exchanges. Then put older connections first, because aborting them
+        # loses most.
         queue.sort(key=lambda item: (item.request, item.account.number))
         self._wake_class(account.class_name)
         try:
@@ -235,7 +239,8 @@ class Accounts:
     def claim(self, client: connection.Client, *, request: bool, answerable: bool) -> bool:
         """Charge a connection in the middle of one read; return False if it was refused instead.
 
-        A compressed body can grow by megabytes with one read, and its decoder cannot wait for room.
+        Call this while a body is decoded: a compressed body can grow by megabytes in one read, and its decoder cannot
+        wait for memory.
 
         Args:
             client: the client of the connection.
@@ -256,10 +261,11 @@ class Accounts:
         return True
 
     async def _granted(self, waiter: _Waiter) -> bool:
-        """Wait for room; return False if the exchange must be refused.
+        """Wait for memory; return False if the exchange must be refused.
 
-        A held request can be refused without loss after ``wait_seconds``; all others wait longer. If their class is
-        stalled, the younger half of the requests that hold memory is refused, so that the others can finish.
+        A held request is refused after ``wait_seconds``, because nothing of it was sent yet; all others wait longer. If
+        the class is stalled, the younger half of the requests that hold memory is refused, so that the others can
+        finish.
         """
         loop = asyncio.get_running_loop()
         class_name, stall = waiter.account.class_name, self._wait_seconds / STALL_SHARE
@@ -269,7 +275,7 @@ class Accounts:
             if done:
                 return waiter.granted.result()
             if _has_left(waiter.account):
-                # The proxy does not read from the connection, so no other code notices that the client disconnected.
+                # Abort here: reading is paused, so no other code notices that the client has disconnected.
                 loop.call_soon(abort, waiter.account.handler.client)
                 return True
             now = loop.time()
@@ -335,7 +341,7 @@ def claim(client: connection.Client, *, request: bool, answerable: bool = False)
 
 
 def refuse_held(client: connection.Client, flow: http.HTTPFlow) -> bool:
-    """Set the 503 response of a held request that was refused for memory; return whether it was refused."""
+    """Set the 503 response if a held request was refused for lack of memory. Return whether it was refused."""
     account = _accounts.find(client) if _accounts is not None else None
     if account is None or account.refused is None:
         return False
@@ -372,7 +378,7 @@ def _needs(account: Account) -> int:
     held = ahead = 0
     for layer in account.layers:
         for side in layer.connections.values():
-            # A layer below TLS has no attribute `buf`. Most buffers are empty.
+            # Use `getattr`, because a layer below TLS has no attribute `buf`. Most buffers are empty.
             if buffer := getattr(side, "buf", None):
                 held += len(buffer)
         for stream in layer.streams.values():
@@ -441,7 +447,7 @@ def _read_by(handler: server.ConnectionHandler, task: asyncio.Task[Any] | None) 
 def _tune(io: server.ConnectionIO) -> None:
     """Limit the read-ahead of a socket to a third of asyncio's default of 384 KiB.
 
-    The changed limit also marks the socket as tuned: its reader exists as long as the socket.
+    The changed limit also shows that the socket is already tuned, because its reader lives as long as the socket.
     """
     reader: Any = io.reader
     if not isinstance(reader, asyncio.StreamReader) or io.writer is None:
@@ -489,9 +495,9 @@ def _libc() -> Any:
 
 
 def tune_allocator() -> None:
-    """Make glibc return the memory of bodies to the kernel: allocate blocks from 256 KiB on by mmap; use two arenas.
+    """Make glibc return the memory of freed bodies to the kernel: mmap for blocks of 256 KiB or more, and two arenas.
 
-    By default glibc raises this threshold up to 32 MiB, and freed bodies leave holes in its heap.
+    By default glibc raises the mmap threshold up to 32 MiB, and freed bodies leave holes in its heap.
     """
     mallopt = getattr(_libc(), "mallopt", None)
     if mallopt is not None:
@@ -504,10 +510,11 @@ def tune_allocator() -> None:
 
 
 def trim(*, full: bool) -> None:
-    """Return freed memory to the kernel; aborted connections are cycles, which only the collector frees.
+    """Collect garbage, then return freed memory to the kernel.
 
-    A full collection stops the event loop for 76 to 162 ms (measured with 90,000 objects). A collection of the young
-    generations takes less than 2 ms, but does not reach long-lived connections, which are in the old generation.
+    Aborted connections are reference cycles, which only the collector frees. A full collection stops the event loop for
+    76 to 162 ms (measured with 90,000 objects). A collection of the young generations takes less than 2 ms, but does
+    not free long-lived connections, which are in the old generation.
     """
     gc.collect(2 if full else 1)
     malloc_trim = getattr(_libc(), "malloc_trim", None)
@@ -533,7 +540,7 @@ def use(accounts: Accounts) -> None:
 
 
 def in_use() -> Accounts | None:
-    """Return the accounts of the process; None before `use`."""
+    """Return the accounts that `use` has set; None before its first call."""
     return _accounts
 
 

@@ -54,16 +54,16 @@ class MemoryBudget:
         return self._used[class_name]
 
     def room(self, class_name: str) -> int:
-        """Return how many bytes a class may hold now: all that other classes neither hold nor are guaranteed."""
+        """Return how many bytes a class may hold now: the limit minus the bytes held by or guaranteed to others."""
         guarantee = self.guarantee
         others = {*self._class_names(), *self._used} - {class_name}
         return max(guarantee, self.limit - sum(max(self._used[other], guarantee) for other in others))
 
     def fits(self, class_name: str, more: int, *, request: bool = False) -> bool:
-        """Return whether a class may hold ``more`` bytes now; ``request`` limits it to the share for requests."""
+        """Return whether a class may hold ``more`` bytes now. With ``request``, only `REQUEST_SHARE` may be used."""
         share = REQUEST_SHARE if request else 1.0
         wanted = self._used[class_name] + more
-        # Compare with the guarantee first: it is the least room that a class has, and cheap to compute.
+        # Compare with the guarantee first: the room is never smaller, and the guarantee is cheap to compute.
         return more <= 0 or wanted <= self.guarantee * share or wanted <= self.room(class_name) * share
 
     def possible(self, class_name: str, size: int, *, request: bool = False) -> bool:
@@ -73,7 +73,7 @@ class MemoryBudget:
         return size <= (most * REQUEST_SHARE if request else most)
 
     def add(self, class_name: str, more: int) -> None:
-        """Count ``more`` bytes (fewer, if negative) as held by a class."""
+        """Add ``more`` bytes, which may be negative, to the bytes that a class holds."""
         self._used[class_name] += more
         if not self._used[class_name]:
             del self._used[class_name]

@@ -1,8 +1,8 @@
-"""All patches of mitmproxy. For each, mitmproxy offers neither an option nor a hook.
+"""All patches of mitmproxy. mitmproxy offers neither an option nor a hook for any of them.
 
 They were checked against `CHECKED_VERSION`. The proxy does not start with another version, because that version may not
-call the replaced functions. Other modules change more: `resolver` replaces two methods of asyncio's event loop,
-`launcher` chooses mitmproxy's add-ons, and `memory` limits the read-ahead of sockets.
+call the replaced functions. Other modules make further changes: `resolver` replaces two methods of asyncio's event
+loop, `launcher` chooses mitmproxy's add-ons, and `memory` limits the read-ahead of sockets.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ def _patch_connections() -> None:
         try:
             await handle_client(self)
         finally:
-            # If a connection is cancelled while its task waits for the lock of `server_event`, mitmproxy leaves the
-            # socket open forever, and a client could use up all descriptors.
+            # Close all sockets here. If a connection is cancelled while its task waits for the lock of `server_event`,
+            # mitmproxy leaves the socket open forever, and a client could use up all descriptors.
             for transport in self.transports.values():
                 if transport.writer is not None:
                     transport.writer.close()
@@ -72,7 +72,7 @@ def _patch_connections() -> None:
 
     async def settled(self: server.ConnectionHandler, event: Any) -> None:
         await server_event(self, event)
-        # Do not charge the account here after a read, because `admit` does it then.
+        # Do not update the charge here after a read, because `admit` does.
         if (accounts := memory.in_use()) is not None and not isinstance(event, events.DataReceived):
             accounts.settle(self.client)
 
@@ -88,7 +88,7 @@ def _patch_connections() -> None:
 
 
 def _patch_tunnels() -> None:
-    """Count the bytes of recorded tunnels in mitmproxy's layer for opaque bytes."""
+    """Make mitmproxy's TCP layer count the bytes of recorded tunnels."""
     original = layers.TCPLayer.relay_messages
 
     def relay_messages(self: layers.TCPLayer, event: events.Event) -> Generator[Any, Any, None]:

@@ -1,4 +1,4 @@
-"""The mitmproxy options that this software depends on, with reasons; defaults can change between versions."""
+"""The mitmproxy options that this software depends on. All are set, because defaults can change between versions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def safe_options(confdir: Path, trusted_ca: Path) -> dict[str, Any]:
         # Refuse bytes that are not HTTP, because they would bypass the hooks.
         "rawtcp": False,
         "websocket": True,
-        # Leaf certificates name only the requested host; otherwise the upstream's wildcards would be copied into them.
+        # Do not copy names from upstream certificates, such as wildcards: a leaf must name only the requested host.
         "upstream_cert": False,
         "ssl_insecure": False,
         "ssl_verify_upstream_trusted_ca": str(trusted_ca),
@@ -37,7 +37,7 @@ def safe_options(confdir: Path, trusted_ca: Path) -> dict[str, Any]:
 
 
 def stock_options() -> dict[str, Any]:
-    """Return the further options for a stock mitmdump, which the lean proxy does not have."""
+    """Return the additional options for a stock mitmdump. The lean proxy does not have them."""
     return {
         # Do not let the proxy itself respond to requests for mitm.it.
         "onboarding": False,
@@ -51,7 +51,7 @@ def stock_options() -> dict[str, Any]:
 
 
 def trusted_roots(extra: Path | None, directory: Path) -> Path:
-    """Write the public and the operator's root certificates into one file, because mitmproxy's option replaces them."""
+    """Write the public and the operator's root certificates to one file, because the option replaces the public ones."""
     roots = Path(certifi.where()).read_bytes()
     if extra is not None:
         try:

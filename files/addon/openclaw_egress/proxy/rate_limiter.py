@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class Rate:
-    """A limit per minute; a tenth of it (at least one request) may arrive in one burst."""
+    """A limit per minute. A burst may contain a tenth of it, and at least one request."""
 
     def __init__(self, per_minute: int) -> None:
         self.per_minute = per_minute

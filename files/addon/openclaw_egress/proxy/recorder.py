@@ -4,8 +4,8 @@ A request is in the spool before its last byte goes upstream. A response is in t
 client. A body of known length within the buffer limit is held until it is committed, unless it is an event stream. All
 other bodies stream, and a tap (a stream callable of mitmproxy) captures them:
 
-* For a chunked body, or one until the connection closes, mitmproxy calls the tap once more, without bytes, at the end.
-* For a body of known length, the last byte is the end for the client, so the tap commits before it passes that chunk.
+* For a body that is chunked or ends with the connection, mitmproxy calls the tap once more at the end, without bytes.
+* For a body of known length, the client sees the end at the last byte, so the tap commits before it passes that byte.
 
 The messages of a WebSocket pass through `websocket_recording`, which uses the parts of this module.
 
@@ -60,17 +60,17 @@ EXCHANGE = "openclaw_egress.exchange"
 """Key in ``flow.metadata``: the :class:`Exchange` that is being recorded."""
 
 BUFFER_LIMIT = 1024 * 1024
-"""Bodies of a known length up to this limit, in bytes, are held until they are committed; longer ones stream."""
+"""Bodies of known length up to this limit, in bytes, are held until they are committed. Longer ones stream."""
 
 JOURNAL_SECONDS = 0.05
-"""Longest delay until streamed bytes are in the spool after they passed, at paths without a scan for credentials."""
+"""Maximum delay before streamed bytes are written to the spool, unless the body is scanned for credentials."""
 
 JOURNAL_BYTES = 64 * 1024
-"""Number of waiting bytes that are written to the spool immediately, before `JOURNAL_SECONDS` are over."""
+"""If this many bytes wait, they are written to the spool at once, without waiting for `JOURNAL_SECONDS`."""
 
 
 class OutOfMemory(Exception):
-    """The memory budget refused an exchange while its body was decoded; the refusal is recorded."""
+    """The memory budget refused an exchange while its body was decoded. The refusal is already recorded."""
 
 
 @dataclass(slots=True)
@@ -136,7 +136,7 @@ class Recorder:
             _log_failure("cannot record a streaming exchange; aborting its connection", error)
             return
         respond_failed(flow)
-        # The client gets a 503 of the proxy, so it never sees the end of this exchange.
+        # End the exchange here, because the client gets the proxy's 503 instead of the server's response.
         exchange = flow.metadata.pop(EXCHANGE, None)
         if isinstance(exchange, Exchange):
             self._leave(exchange)
@@ -178,7 +178,8 @@ class Recorder:
         chunked = length is None and "transfer-encoding" in request.headers
         exchange = Exchange(capture, flow.client_conn, request_held=not chunked and (length or 0) <= BUFFER_LIMIT)
         if not exchange.request_held:
-            # Add a held request only when it is complete: until then none of it goes upstream.
+            # Add only a streamed request now. A held request is added when it is complete, because nothing of it goes
+            # upstream before.
             self._open(exchange)
         flow.metadata[EXCHANGE] = flow.metadata[memory.HELD] = exchange
         if not exchange.request_held:
@@ -213,7 +214,7 @@ class Recorder:
         )
 
     def _open(self, exchange: Exchange, request: Iterable[bytes] = ()) -> None:
-        """Add an exchange to the journal, with its request's body if that is complete."""
+        """Add an exchange to the journal, with the body of its request if the body is complete."""
         capture = exchange.capture
         self._spool.open_exchange(capture.id, capture.class_name, self._head(exchange), request)
         exchange.opened = True
@@ -313,7 +314,7 @@ class Recorder:
         if not flow.response.stream and flow.response.raw_content:
             pieces = exchange.capture.response_chunk(flow.response.raw_content, self._now())
             try:
-                # The whole exchange is committed next, so the journal does not need the body.
+                # Do not write the body to the journal, because the whole exchange is committed next.
                 _consume(_charged(exchange, pieces, request=False))
             except OutOfMemory:
                 flow.kill()  # type: ignore[no-untyped-call]
@@ -322,7 +323,7 @@ class Recorder:
 
     @fails_closed(_error_failed)
     def error(self, flow: http.HTTPFlow) -> None:
-        """Record the exchange so far, after the client disconnected or the provider failed."""
+        """Record an incomplete exchange after the client has disconnected or the provider has failed."""
         exchange = self._exchange(flow)
         if exchange is None:
             return
@@ -338,7 +339,7 @@ class Recorder:
     # ── WebSocket ────────────────────────────────────────────────────────────────────────────────────────────
 
     def _begin_messages(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
-        """Begin to record messages. After this hook the client learns that the WebSocket is open."""
+        """Start to record messages. The client learns that the WebSocket is open only after this hook."""
         capture, api = exchange.capture, api_of(flow.request.path)
         name = api.name if api is not None else None
         capture.upgraded(WebSocket(capture.id), None if name == RESPONSES else message_reader(capture.path))
@@ -382,7 +383,8 @@ class Recorder:
         if exchange.closed:
             return
         if exchange.capture.masked and any(exchange.waiting.values()):
-            # The journal's bytes are masked, so only the head knows the size of the body and the number of secrets.
+            # Update the head too: the journal's bytes are masked, so only the head has the size of the body and the
+            # number of secrets.
             self._spool.update(exchange.capture.id, self._head(exchange))
         for direction, waiting in exchange.waiting.items():
             if waiting:
@@ -392,7 +394,7 @@ class Recorder:
     def _journal_request(self, exchange: Exchange) -> None:
         """Write a complete request to the journal, unless it was written while it streamed or must be withheld.
 
-        A scanned request stays only in the capture until its scan ends, so that no second copy waits in memory.
+        While a request is scanned for credentials, only the capture holds it, so that memory has no second copy.
         """
         capture = exchange.capture
         if capture.secret or not capture.scanned or exchange.journalled:
@@ -401,7 +403,7 @@ class Recorder:
         exchange.journalled = min(capture.request.size, capture.limit)
 
     def _withhold_secrets(self, exchange: Exchange) -> None:
-        """Delete journalled bodies that turn out to be credentials: the recovery after a crash would record them."""
+        """Delete bodies that are credentials from the journal, because a recovery after a crash would record them."""
         if exchange.capture.secret and exchange.opened and not exchange.withheld:
             self._spool.withhold(exchange.capture.id)
             exchange.withheld = True
@@ -422,8 +424,8 @@ class Recorder:
         self._spool.close_exchange(record)
         exchange.closed = True
         if retrieved is not None:
-            # Mark the response as counted only after the record is stored. If the spool had refused the record,
-            # the next record would have to count the usage.
+            # Mark the response as counted only after the record is stored. If the spool refuses the record, the next
+            # record must count the usage.
             self._counted.add(retrieved)
         exchange.capture.forget_bodies()
         for waiting in exchange.waiting.values():
@@ -476,7 +478,7 @@ class Recorder:
         self._spool.leave(exchange.capture.id, recorded=recorded, secret=exchange.capture.secret)
 
     def abandon(self, flow: http.HTTPFlow, decision: Decision, status: int | None) -> None:
-        """Record an exchange that the memory budget ends; ``status`` is that of the proxy's own response, if any."""
+        """Record an exchange that the memory budget ended. ``status`` is that of the proxy's response, or None."""
         if (exchange := self._exchange(flow)) is None:
             return
         capture = exchange.capture
@@ -494,7 +496,7 @@ class Recorder:
             self._error_failed(flow, error)
 
     def _head(self, exchange: Exchange) -> dict[str, object]:
-        """Return the record so far, without bodies; the journal keeps it for the recovery after a crash."""
+        """Return the record so far, without bodies. The journal stores it for the recovery after a crash."""
         websocket = exchange.capture.websocket
         return exchange.capture.known() | {
             "websocket": websocket.origin() if websocket is not None else None,
@@ -582,7 +584,7 @@ class _MessageJournal:
 
 
 def _retrieved(record: ExchangeRecord) -> Retrieved | None:
-    """Return the background response whose usage the record contains; None if it contains none."""
+    """Return the background response whose usage the record contains, or None."""
     facts = record.response_facts
     if not facts.background or facts.id is None or facts.usage == Usage():
         return None
@@ -676,8 +678,8 @@ _ERRORS = (
 def _error_type(message: str) -> str:
     """Return the ``error.type`` (of `records.ERROR_TYPES`) for a failed exchange.
 
-    For a failed connection mitmproxy keeps only a message: its own, OpenSSL's or the kernel's. No other function parses
-    such messages, and none parses the sentences of `codes`. The message may contain traffic.
+    Parse the message, because mitmproxy keeps nothing else of a failed connection. It can come from mitmproxy, OpenSSL
+    or the kernel, and may contain traffic. Parse such messages only here, and never parse the texts in `codes`.
     """
     lowered = message.lower()
     return next((error_type for needle, error_type in _ERRORS if needle in lowered), "_OTHER")

@@ -22,11 +22,11 @@ OVERRIDES = frozenset(
         "x-override-url", "x-method", "path-info", "script-name", "x-script-name",
     }
 )  # fmt: skip
-"""Header fields that make frameworks use another method or path than that of the request line."""
+"""Header fields that make frameworks use a method or path other than the one in the request line."""
 
 
 def limit_bypass(request: http.Request) -> str | None:
-    """Return the header field that could bypass a limit to methods and paths, or None.
+    """Return the header field that could bypass a rule's limits on methods and paths, or None.
 
     Such a field overrides the method or path, or upgrades to another protocol.
     """
@@ -38,7 +38,7 @@ def limit_bypass(request: http.Request) -> str | None:
 
 
 def sent_method(request: http.Request) -> str:
-    """Return the method in the case that the client sent: mitmproxy's own property converts it to upper case."""
+    """Return the method as the client sent it. Do not use mitmproxy's property, which converts it to upper case."""
     return request.data.method.decode("ascii", "backslashreplace")
 
 
@@ -53,7 +53,7 @@ def client_address(flow: http.HTTPFlow) -> str:
 
 
 def is_websocket_handshake(request: http.Request) -> bool:
-    """Return whether a request for a WebSocket is the handshake of RFC 6455 (section 4.1), and has no body."""
+    """Return whether a WebSocket request is a valid handshake (RFC 6455, section 4.1) without a body."""
     headers = request.headers
     return (
         sent_method(request) == "GET"
@@ -80,8 +80,8 @@ def sni_agrees(sni: str | None, target: Destination) -> bool:
 def sent_host(request: http.Request) -> str:
     """Return the host as the client sent it.
 
-    mitmproxy decodes A-labels by IDNA 2003, and the result may be invalid under IDNA 2008 (a label with a symbol, for
-    example). It also removes brackets around anything, not only around IPv6 addresses.
+    Do not use mitmproxy's property: it decodes A-labels by IDNA 2003, and the result may be invalid under IDNA 2008
+    (for example, a label with a symbol). It also removes brackets around any text, not only around IPv6 addresses.
     """
     host = request.host
     if request.data.authority.startswith(b"[") and ":" not in host:
@@ -90,7 +90,7 @@ def sent_host(request: http.Request) -> str:
 
 
 def authority_disagreement(request: http.Request, destination: Destination) -> Decision | None:
-    """Return the denial of a request whose authority or Host header differs from its destination, or None."""
+    """Return a denial if the request's authority or Host header differs from its destination, else None."""
     named = [value for name, value in request.headers.fields if name.lower() == b"host"]
     if len(named) > 1:
         return Decision.denial(Code.HOST_HEADER_REPEATED)
@@ -122,7 +122,7 @@ def check_address(
     method: str | None = None,
     path: str | None = None,
 ) -> Decision:
-    """Apply the address guard to one address. The host's own addresses also need an exception."""
+    """Apply the address guard to one address. The proxy's own addresses also need an exception."""
     ip = ipaddress.ip_address(address)
     verdict = decide_address(policy, class_name, destination, ip, method, path)
     found = policy.classes.get(class_name)

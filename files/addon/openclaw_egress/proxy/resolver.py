@@ -21,7 +21,7 @@ from openclaw_egress.proxy.connection_grants import ConnectionGrant
 
 LOOKUP_SECONDS = 10.0
 CONNECT_SECONDS = 30.0
-"""Timeout of a connection attempt. The kernel's is two minutes or longer; the client's data would wait in memory."""
+"""Timeout of a connection attempt. The kernel's is two minutes or more; meanwhile the client's data is in memory."""
 
 THREADS_PER_CLASS = 4
 
@@ -31,7 +31,7 @@ type AddressInfo = tuple[int, int, int, str, tuple[Any, ...]]
 
 
 class ResolutionError(Exception):
-    """The error that an allowed name has no usable address."""
+    """An allowed name has no usable address."""
 
 
 class Resolver:
@@ -72,7 +72,7 @@ def install(loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
     """Replace the loop's ``getaddrinfo`` and limit its connection attempts; return the function that restores both."""
     original: Callable[..., Awaitable[Any]] = loop.getaddrinfo
     original_connect: Callable[..., Awaitable[Any]] = loop.create_connection
-    # The search list of resolv.conf must not turn an allowed name into another one (resolver(5)).
+    # Clear the search list of resolv.conf, which could turn an allowed name into another one (resolver(5)).
     os.environ["LOCALDOMAIN"] = ""
 
     async def getaddrinfo(
@@ -95,7 +95,7 @@ def install(loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
         except OSError:
             raise
         except Exception as error:
-            # mitmproxy handles only OSError here; after any other exception the client would wait.
+            # Raise OSError, because mitmproxy handles no other exception here: the client would wait forever.
             raise OSError("openclaw.egress: cannot return the addresses of this connection") from error
 
     async def create_connection(*arguments: Any, **options: Any) -> Any:
@@ -129,10 +129,10 @@ _NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
 def is_own_address(address: str) -> bool:
-    """Return whether this machine (or container) itself has the address: a connection there would reach ourselves.
+    """Return whether the address belongs to this machine or container. A connection to it would reach this host.
 
-    A "connected" UDP socket sends nothing, but makes the kernel choose the source address. For an address of this
-    machine that is the address itself.
+    Connecting a UDP socket sends nothing, but makes the kernel choose the source address. If the address belongs to
+    this machine, the source address is the same address.
     """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
@@ -140,5 +140,6 @@ def is_own_address(address: str) -> bool:
             probe.connect((address, 9))
             return bool(probe.getsockname()[0] == address)
     except OSError as error:
-        # Without a free descriptor the check was not possible: refuse. Other errors mean that no route exists.
+        # Return True if there was no free descriptor, because the check was not possible. Other errors mean that no
+        # route exists.
         return error.errno in _NO_ROOM

@@ -22,10 +22,10 @@ from openclaw_egress import certificates
 LEAF_DAYS = 30
 RENEW_LEAF_BEFORE_DAYS = 10
 BACKDATED_HOURS = 48
-"""Leaf certificates begin this far in the past, because the clocks of clients differ."""
+"""Leaf certificates are valid from this many hours in the past, because the clocks of clients differ."""
 
 SETTLE_SECONDS = 5.0
-"""Longest time that a reload waits for the event loop to serve the new CA."""
+"""Maximum time that a reload waits for the event loop to serve the new CA."""
 
 
 class LeafStore(certs.CertStore):
@@ -105,11 +105,11 @@ class ServedCA:
 
     @property
     def info(self) -> certificates.CAInfo:
-        """Return the CA that clients are served now."""
+        """Return the CA that is served to clients now."""
         return self._info
 
     def look(self, accept: Callable[[certificates.CAInfo], None]) -> bool | None:
-        """Read the files if they changed; return True if they are valid, False if not, None if they are unchanged.
+        """Read the files if they have changed. Return True if valid, False if invalid, and None if unchanged.
 
         ``accept`` raises CAError for a CA that must not be used.
         """
@@ -136,7 +136,7 @@ class ServedCA:
         self._seen = ()
 
     def settle(self) -> bool:
-        """Wait until the event loop serves the CA that :meth:`look` has read; return False after `SETTLE_SECONDS`."""
+        """Wait until the event loop serves the CA that :meth:`look` has read. Return False after `SETTLE_SECONDS`."""
         return self._settled.wait(SETTLE_SECONDS)
 
     @property
@@ -172,7 +172,7 @@ class ServedCA:
 
 
 def file_signature(file: Path) -> tuple[int, ...] | None:
-    """Return a value that differs when content, owner or mode may have changed; None if the file is inaccessible."""
+    """Return a value that changes when content, owner or mode may have changed; None if the file is inaccessible."""
     try:
         found = file.stat()
     except OSError:

@@ -1,4 +1,4 @@
-"""Tunnels in progress that are recorded (``log_tunnels``): client, destination, and bytes in each direction."""
+"""Open tunnels of the classes with ``log_tunnels``: client, destination, and bytes in each direction."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _open: dict[str, Tunnel] = {}
 
 
 def begin(client_id: str, tunnel: Tunnel) -> None:
-    """Count the bytes of this connection from now on."""
+    """Start to count the bytes of this connection."""
     _open[client_id] = tunnel
 
 
 def end(client_id: str) -> Tunnel | None:
-    """Return the tunnel with its byte counts, once; None for a connection that is not counted."""
+    """Remove the connection's tunnel and return it with its byte counts; None if the connection is not counted."""
     return _open.pop(client_id, None)
 
 

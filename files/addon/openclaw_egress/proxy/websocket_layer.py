@@ -19,14 +19,14 @@ from openclaw_egress.wire.websocket_frames import FrameError, FrameReader
 log = logging.getLogger("openclaw_egress.websocket")
 
 RELAY = "openclaw_egress.websocket_relay"
-"""Key in ``flow.metadata`` of a WebSocket to an inspected host: a function that returns its relay for a context.
+"""Key in ``flow.metadata`` of a WebSocket to an inspected host: a function that takes a context and returns the relay.
 
 The value is None until the recorder is ready; until then the WebSocket must not be relayed.
 """
 
 
 class Messages(Protocol):
-    """The decisions on the frames of a connection (`websocket_recording.WebSocketRecording`)."""
+    """Interface of the object that decides which frames may pass, such as `websocket_recording.WebSocketRecording`."""
 
     ended: bool
 
@@ -45,7 +45,7 @@ class Messages(Protocol):
 
 
 class UnrecordedMessages:
-    """The decisions for a host that is not inspected: valid frames pass immediately, without a record."""
+    """The decisions for a host that is not inspected: valid frames pass immediately and are not recorded."""
 
     def __init__(self) -> None:
         self.ended = False
@@ -58,7 +58,7 @@ class UnrecordedMessages:
         return self._server.between and not self._server.closed
 
     def take(self, data: bytes, *, sent: bool) -> Passing:
-        """Return the bytes of the read up to an invalid frame."""
+        """Return the bytes of the read, but only those before the first invalid frame."""
         problem = None
         try:
             for _ in (self._client if sent else self._server).feed(data):

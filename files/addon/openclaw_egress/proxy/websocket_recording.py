@@ -35,7 +35,7 @@ MAX_TURNS = 256
 """Maximum number of responses in progress on one connection. OpenAI allows fewer."""
 
 TURN_BYTES = 32 * 1024
-"""Bytes charged for each response in progress, besides its bodies."""
+"""Bytes charged for each response in progress, in addition to its bodies."""
 
 _ROUTING = frozenset({"type", "stream_id", "response_id"})
 
@@ -51,7 +51,7 @@ class Exchange(Protocol):
 
 
 class Journal[Recorded: Exchange](Protocol):
-    """The part of the recorder that writes to the spool. Each method raises `SpoolError` if it cannot."""
+    """Interface to the recorder, which writes to the spool. Each method raises `SpoolError` if the write fails."""
 
     def now(self) -> int:
         """Return the current time in Unix nanoseconds."""
@@ -60,13 +60,13 @@ class Journal[Recorded: Exchange](Protocol):
         """Return a new exchange with the headers of the handshake. It is not in the spool yet."""
 
     def begin(self, exchange: Recorded) -> None:
-        """Add the exchange to the spool as one whose request may have been sent."""
+        """Add the exchange to the spool, marked as an exchange whose request may already have been sent."""
 
     def commit(self, exchange: Recorded) -> None:
         """Write the complete request and its metadata to the spool."""
 
     def keep(self, exchange: Recorded, direction: str, data: bytes) -> None:
-        """Pass bytes of a body to the spool within `recorder.JOURNAL_SECONDS`."""
+        """Write bytes of a body to the spool within `recorder.JOURNAL_SECONDS`."""
 
     def flush(self, exchange: Recorded) -> None:
         """Write all bytes that were passed to `keep` to the spool now."""
@@ -75,7 +75,7 @@ class Journal[Recorded: Exchange](Protocol):
         """Delete the bodies of the exchange from the spool if they are credentials."""
 
     def close(self, exchange: Recorded, outcome: str, error_type: str | None) -> None:
-        """Record the exchange. If that fails, leave it to the spool and raise."""
+        """Record the exchange. If this fails, let the spool record it later, and raise."""
 
     def forget(self, exchange: Recorded) -> None:
         """Drop the exchange without a record."""
@@ -87,12 +87,12 @@ class Passing(NamedTuple):
     to_client: bytes
     to_server: bytes
     problem: str | None
-    """The reason why the next bytes are not valid frames, so that the connection must be closed; else None."""
+    """Why the next bytes are not valid frames, or None. If it is set, the connection must be closed."""
 
 
 @dataclass(slots=True)
 class _Batch[Recorded: Exchange]:
-    """Successive messages of one exchange, recorded together, so that many short ones cost no more than a long one."""
+    """Successive messages of one exchange. They are recorded together, so that many short messages cost little."""
 
     exchange: Recorded
     added: bytearray = field(default_factory=bytearray)
@@ -112,15 +112,15 @@ class _Direction[Recorded: Exchange]:
     inside: bool = False
     """Whether a message has begun and is not complete."""
     target: Recorded | None = None
-    """The exchange of the current message, if that passes in parts."""
+    """The exchange of the current message, if the message passes in parts."""
     turn: Turn | None = None
     """The response that the current message belongs to."""
     responded: bool = False
-    """Whether the server has ended that response before the request was complete."""
+    """Whether the server has ended the response in ``turn`` before the request was complete."""
     members: TopLevelMembers | None = None
-    """Reader of the current message, if that passes in parts."""
+    """Reader of the current message, if the message passes in parts."""
     batch: _Batch[Recorded] | None = None
-    """Messages of the current read that are not recorded yet."""
+    """Messages from the current read that are not recorded yet."""
     discards: bool = False
     """Whether the current message is refused, so that the rest of it is discarded."""
     ready: bytearray = field(default_factory=bytearray)
@@ -128,7 +128,7 @@ class _Direction[Recorded: Exchange]:
 
     @property
     def between(self) -> bool:
-        """Return whether the receiver has complete messages only, so that a frame of the proxy may follow."""
+        """Return whether the receiver has only complete messages, so that the proxy may send its own frame."""
         return self.target is None and not self.discards
 
 
@@ -173,7 +173,7 @@ class WebSocketRecording[Recorded: Exchange]:
 
     @property
     def _closed_well(self) -> bool:
-        """Return whether the client sent the first close frame, or the server sent it with a usual status code."""
+        """Return whether the client closed the WebSocket, or the server closed it with one of `USUAL_CLOSURES`."""
         websocket = self._connection.capture.websocket
         if websocket is None or websocket.closed_by is None:
             return False
@@ -269,7 +269,7 @@ class WebSocketRecording[Recorded: Exchange]:
         elif self._lanes is not None:
             # Parse the whole message, because the ID of a response is a nested member.
             found = object_in(payload) or {}
-        # A later member can change the type of a message that passes in parts: treat it as a request.
+        # Treat a message that passes in parts as a request, because a later member can still change its type.
         is_request = side.sent and self._has_requests and (found.get("type") == CREATE or not ends)
         if is_request and self._is_refused(found):
             side.raw.clear()
@@ -331,7 +331,8 @@ class WebSocketRecording[Recorded: Exchange]:
             side.batch = _Batch(exchange)
         added = (websocket.sent if side.sent else websocket.received).add(payload, begins=begins)
         side.batch.added += added
-        # A line feed inside a message would end the line. In JSON a line feed is only white space: replace it.
+        # Replace line feeds inside a message, because the reader takes one message per line. In JSON they are only
+        # white space.
         side.batch.lines += added[: len(added) - len(payload)] + payload.replace(b"\n", b" ")
         side.batch.ended = ends
 
@@ -352,7 +353,7 @@ class WebSocketRecording[Recorded: Exchange]:
             return
         if side.sent:
             self._record_batch(side)
-            # In a message that passed in parts, the stream's ID can come after the first part.
+            # Read the stream's ID again: in a message that passed in parts, it can come after the first part.
             turn.stream_id = stream_id_of(found)
             capture = self._turns[turn].capture
             if capture.websocket is not None:
@@ -384,7 +385,7 @@ class WebSocketRecording[Recorded: Exchange]:
     # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def end(self, outcome: str, error_type: str | None) -> None:
-        """Record all exchanges in progress, with this outcome and error if they are unfinished."""
+        """Record all exchanges in progress. Unfinished ones get this outcome and error."""
         if self.ended:
             return
         self.ended = True
