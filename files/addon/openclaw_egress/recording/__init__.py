@@ -1,1 +1,1 @@
-"""The record of exchanges, denials and events: captured, redacted, encoded as log lines."""
+"""Records of exchanges, denials and events: capture, masking, redaction, and encoding as log lines."""

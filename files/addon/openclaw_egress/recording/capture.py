@@ -1,7 +1,7 @@
-"""Capture of one exchange: builds the record from the bytes that pass. Pure: bytes and times in, a record out.
+"""Capture of one exchange: builds the record from the bytes that pass. Pure: takes bytes and times, returns a record.
 
-Capturing never delays a chunk and never raises because of what traffic contains. The memory of each exchange is
-bounded: of a body of any size, the capture keeps the head, the tail, a hash of the whole, and the sizes.
+Capturing never delays a chunk, and no content of the traffic makes it raise. The memory of each exchange is bounded:
+the capture keeps only the head and the tail of a body, a hash of the whole body, and the sizes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MAX_DECODED = 64 * 1024 * 1024
 """Limit of decoded bytes. Beyond it the body counts as a decompression bomb, and only its wire size is counted."""
 
 JOURNAL_PIECE = 256 * 1024
-"""Size of the pieces in which the kept beginning of a body goes to the journal."""
+"""Size of the pieces in which the recorded beginning of a body is written to the journal."""
 
 WEBSOCKET_VERSION = "13"
 """The only version of the WebSocket protocol (RFC 6455, section 4.1)."""
@@ -42,7 +42,7 @@ TAIL_SHARE = 4
 
 
 type Masks = Sequence[MaskPattern] | None
-"""The operator's patterns, which are masked besides the known formats; None if bodies are not masked."""
+"""The operator's patterns to mask in addition to the known formats; None if bodies are not masked."""
 
 
 class BodyCapture:
@@ -54,7 +54,7 @@ class BodyCapture:
         limit: bytes (decoded and masked) that the record may keep.
         content_encoding: the Content-Encoding header's value, or None.
         masks: the patterns to mask.
-        read_at_end: whether :meth:`kept` is needed, which costs memory once a secret was masked.
+        read_at_end: whether the caller needs :meth:`kept`. This takes more memory if a secret is masked.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class BodyCapture:
         self._masks = masks
         self._masker = None if masks is None or not limit else Masker(masks)
         self._unmasked: bytearray | None = None
-        """The beginning of the decoded body, for the request's reader, once it differs from the kept bytes."""
+        """The beginning of the decoded body, for the request's reader; None while it equals the kept bytes."""
         self._raw_masked = 0
         self._decoder = BodyDecoder(content_encoding, MAX_DECODED)
         self._encoded = (content_encoding or "identity").strip().lower() not in ("", "identity")
@@ -84,8 +84,9 @@ class BodyCapture:
     def feed(self, wire: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Consume a chunk as received, and yield its decoded bytes in bounded pieces, possibly none.
 
-        Each piece is yielded twice: as decoded, and as it may be written to the disk. The masker can hold back bytes
-        of a piece and return them with a later one. The chunk is consumed only when the iterator is exhausted.
+        Each piece is a pair: the decoded bytes, and the masked bytes that may be written to the disk. The masker can
+        hold back bytes of a piece and return them with a later one. The chunk is consumed only when the iterator is
+        exhausted.
         """
         self.wire_size += len(wire)
         if self._encoded:
@@ -108,7 +109,7 @@ class BodyCapture:
         return self.end_message()
 
     def end_message(self) -> bytes:
-        """Record the bytes that the masker holds back, because no secret continues after them. Return them."""
+        """Record and return the bytes that the masker holds back, because no secret continues after a message."""
         return b"" if self._masker is None else self._mask(self._masker, b"", final=True)
 
     def _take(self, data: bytes) -> bytes:
@@ -128,7 +129,7 @@ class BodyCapture:
         if self._unmasked is not None:
             self._unmasked += data[: self._limit - len(self._unmasked)]
         elif self._read_at_end and masker.count > count:
-            # Until the first masked secret, the kept bytes are the decoded ones.
+            # Start the copy now: until the first masked secret, the kept bytes equal the decoded ones.
             self._unmasked = (self._head + held + data)[: self._limit]
         self._keep(masked)
         return masked
@@ -139,7 +140,7 @@ class BodyCapture:
             room = self._limit - len(self._head)
             if room > 0:
                 self._head += data[:room]
-            # While the head still has room, it already holds the end of the body, so the tail stays empty.
+            # Leave the tail empty while the head has room, because the head then contains the end of the body.
             tail = self._limit // TAIL_SHARE
             if tail and len(data) > room:
                 self._tail += data[max(room, len(data) - tail) :]
@@ -154,7 +155,7 @@ class BodyCapture:
         return buffers + self._decoder.held + (len(self._masker.held) if self._masker is not None else 0)
 
     def expected(self, length: int) -> int:
-        """Return how many bytes of memory a body of this length on the wire will take; a compressed body takes more."""
+        """Return how many bytes of memory a body of this wire length will take. A compressed body can take more."""
         kept = min(length, self._limit + self._limit // TAIL_SHARE)
         kept += kept // 8
         return kept + (min(length, self._limit) if self._encoded else 0)
@@ -165,7 +166,7 @@ class BodyCapture:
         return self.size <= self._limit
 
     def kept(self) -> memoryview:
-        """Return the beginning of the finished body, decoded and not masked. Release the view before the next chunk."""
+        """Return the beginning of the finished body, decoded but not masked. Release the view before the next chunk."""
         return memoryview(self._head if self._unmasked is None else self._unmasked)
 
     def decoded(self, length: int) -> bytes:
@@ -178,7 +179,7 @@ class BodyCapture:
         )
 
     def beginning(self) -> Iterator[bytes]:
-        """Yield the kept beginning of the body, decoded and masked, in pieces: at most ``limit`` bytes together.
+        """Yield the kept beginning of the body, decoded and masked, in pieces of at most ``limit`` bytes in total.
 
         Call it before :meth:`drop_spare`.
         """
@@ -228,7 +229,7 @@ class BodyCapture:
     def body(self) -> Body | None:
         """Return the body to record; None if there was no body.
 
-        A body that could not be decoded is kept unmodified, as base64.
+        A body that could not be decoded is recorded as received, but masked and in base64.
         """
         if not self.wire_size:
             return None
@@ -252,12 +253,12 @@ class BodyCapture:
         )
 
     def _masked_raw(self) -> bytes:
-        """Return the masked bytes of a body that could not be decoded, which are those that were received."""
+        """Return the received bytes of a body that could not be decoded, with secrets masked."""
         if self._masks is None:
             return bytes(self._raw)
         masker = Masker(self._masks)
         masked = masker.feed(bytes(self._raw))
-        # Of a truncated body, leave out the end, which can be a part of a secret.
+        # Leave out the end of a truncated body, because it can be a part of a secret.
         masked += b"" if self.truncated else masker.finish()
         self._raw_masked = masker.count
         return masked
@@ -348,7 +349,7 @@ class ExchangeCapture:
     """Whether the request's reader reads the body piece by piece."""
     _response_headers_known: Headers | None = field(init=False, default=None)
     _request_known: dict[str, Any] | None = field(init=False, default=None)
-    """Redacted fields of the request's head, stored because the head does not change; None before the first use."""
+    """Cache of the redacted fields of the request's head, which does not change; None before the first use."""
 
     def __post_init__(self) -> None:
         self.secret = is_token_endpoint(self.host, self.path)
@@ -366,7 +367,7 @@ class ExchangeCapture:
 
     @property
     def scanned(self) -> bool:
-        """Return whether the bodies are scanned for credentials. If so, no byte may be written before a body ends."""
+        """Return whether the bodies are scanned for credentials. If so, write no byte of a body before its end."""
         return self._request_scan is not None
 
     def request_chunk(self, wire: bytes) -> Iterator[bytes]:
@@ -377,7 +378,7 @@ class ExchangeCapture:
             yield masked
 
     def _read_request(self, piece: bytes) -> None:
-        """Pass a piece to the request's reader, unless the whole body can be read at its end."""
+        """Pass a piece to the request's reader, unless the whole body is in memory and can be read at its end."""
         if self._request_reader is None or self.request.all_kept:
             return
         before = self.request.size - len(piece)
@@ -417,7 +418,7 @@ class ExchangeCapture:
             self.request_facts = read_request(self.host, self.path, None)
         elif self._request_reader is not None:
             if not self._request_fed:
-                # The reader also reads a body whose end is missing.
+                # Read an incomplete body too, because the reader accepts it.
                 with self.request.kept() as body:
                     self._request_reader.whole(body)
             self.request_facts = self._request_reader.finish()
@@ -425,7 +426,7 @@ class ExchangeCapture:
         return rest
 
     def response_began(self, status: int, headers: Headers) -> None:
-        """Note the status and the headers of the response."""
+        """Store the status and the headers of the response, and begin to capture its body."""
         self.status = status
         self.response_headers = headers
         self._response_headers_known = None
@@ -462,7 +463,7 @@ class ExchangeCapture:
 
         Args:
             added: the bytes that the messages add to the body (`websocket_messages.Messages.add`).
-            lines: the same bytes for the reader, without line feeds inside of messages.
+            lines: the same bytes for the reader, but without line feeds inside a message.
             now_ns: the current time in Unix nanoseconds.
             sent: whether the client sent the messages.
             ended: whether the last message is complete.
@@ -515,11 +516,11 @@ class ExchangeCapture:
     def _body(self, body: BodyCapture) -> Body | None:
         if not self.secret or not body.wire_size:
             return body.body()
-        # Keep no hash either: a short secret can be found by guessing.
+        # Do not record the hash either, because a short secret can be guessed from its hash.
         return Body(text=REDACTED, encoding="utf-8", size=body.size or body.wire_size, sha256=None, truncated=True)
 
     def known(self) -> dict[str, Any]:
-        """Return the redacted fields of an `ExchangeRecord` that are known so far, without bodies, end and outcome."""
+        """Return the redacted fields of an `ExchangeRecord` that are known so far, without bodies, end or outcome."""
         if self._response_headers_known is None:
             self._response_headers_known = self._redacted(self.response_headers)
         if self._request_known is None:
@@ -553,7 +554,7 @@ class ExchangeCapture:
         }
 
     def bodies(self) -> dict[str, dict[str, Any]]:
-        """Return the fields of the bodies that the journal's masked bytes do not show."""
+        """Return the fields of the bodies that cannot be computed from the masked bytes in the journal."""
         return {
             name: {"masked": body.masked, "size": body.size, "sha256": body.sha256}
             for name, body in (("request", self.request), ("response", self.response))
@@ -565,18 +566,18 @@ class ExchangeCapture:
         return self.request.masked + self.response.masked
 
     def masked_text(self, text: str) -> str:
-        """Return a text of the traffic with its secrets masked."""
+        """Return a text from the traffic with its secrets masked."""
         return text if self.masks is None else mask_text(text, self.masks)
 
     def _own_masked(self, text: str) -> str:
-        """Return a text with the operator's patterns masked. Redaction masks the known formats."""
+        """Return a text in which the operator's patterns are masked. Redaction masks the known formats later."""
         return mask_text(text, self.masks) if self.masks else text
 
     def _redacted(self, headers: Headers) -> Headers:
         return redact_headers((self.masked_text(name), self._own_masked(value)) for name, value in headers)
 
     def _masked_texts[Facts: RequestFacts | ResponseFacts](self, facts: Facts) -> Facts:
-        """Return facts whose texts are masked: traffic names the model and the ID of a response."""
+        """Return the facts with their texts masked, because texts such as the model's name come from the traffic."""
         found: dict[str, Any] = {}
         for name in type(facts).__dataclass_fields__:
             value = getattr(facts, name)
@@ -587,7 +588,7 @@ class ExchangeCapture:
         return replace(facts, **found) if found else facts
 
     def _masked_messages(self, facts: ResponseFacts) -> tuple[ResponseFacts, int]:
-        """Return facts whose messages are masked too, and the number of masked secrets in the messages."""
+        """Return the facts with their texts and messages masked, and the number of masked secrets in the messages."""
         facts = self._masked_texts(facts)
         if self.masks is None or not facts.messages:
             return facts, 0
@@ -613,7 +614,7 @@ class ExchangeCapture:
 
 
 def _header(headers: Headers, name: str) -> str | None:
-    """Return all values of a header joined as one (RFC 9110, section 5.3), or None."""
+    """Return the values of a header, joined with commas (RFC 9110, section 5.3), or None."""
     values = [value for key, value in headers if key.lower() == name]
     return ", ".join(values) if values else None
 

@@ -3,8 +3,8 @@
 The rule, in order:
 
 1. At a token endpoint (`redaction.is_token_endpoint`) no body is kept.
-2. At a path of a model API (`llm.registry.is_model_api`) each body is kept exactly, because prompts and completions may
-   quote keys.
+2. At a path of a model API (`llm.registry.is_model_api`) each body is kept, because prompts and completions may quote
+   keys.
 3. At any other path both bodies of the exchange are withheld if one of them holds:
    - a credential field with a value (JSON, JSON lines, form, multipart, XML, YAML, event stream, text);
    - a value with the shape of a known key;
@@ -89,8 +89,8 @@ def _whole(root: str, plural: str = "") -> str:
 _IN_QUERY = r"""(?<=[&;?]{root})=[^"\n=\0]"""
 _TOKENS = "access refresh id session auth bearer security api bot github gitlab"
 _KEYS = "access private signing client api encryption"
-# Each key is the root of a secret field's name, and its value is the pattern that follows the root. The search for the
-# fixed root is fast. A name may have a prefix, as in openaiApiKey.
+# Each root of a secret field's name, and the pattern that must follow it. The patterns begin with a fixed root, because
+# the search for it is fast. A name may have a prefix, as in openaiApiKey.
 _FOLLOWING = {
     "secret": rf"(?:\n?key)?{_ANY_VALUE}|{_FIELD_VALUE}",
     "pass": rf"(?:word|wd|phrase|code)(?:\n?confirm(?:ation)?|\n?again|[0-9])?(?:{_ANY_VALUE}|{_FIELD_VALUE})",
@@ -133,7 +133,7 @@ _NAME_CARRY = 512
 _SHAPES_OF = {
     found.prefix.encode(): f"{found.pattern}[{found.alphabet}]{{{found.in_body}}}".encode() for found in KEY_FORMATS
 }
-# Each key is a run of at least 13 of these bytes. Prose has no such runs, so most bodies need no further search.
+# Search a body only if it contains a run of at least 13 of these bytes. Every API key does; most prose does not.
 _RUNS = bytes(0x61 if chr(code).isascii() and (chr(code).isalnum() or code in b"_-") else 0x20 for code in range(256))
 _RUN = b"a" * 13
 # The prefix of an API key begins a word, or follows an escape sequence such as `\n`.
@@ -149,7 +149,7 @@ _SHAPES = [
     for prefix, rest in _SHAPES_OF.items()
 ]
 _OTHER_SHAPES = [
-    # The byte before a run is not in the alphabet, so that runs do not overlap and the search stays linear.
+    # Require a byte outside the alphabet before a run, so that runs do not overlap and the search stays linear.
     (
         b"eyJ",
         re.compile(
@@ -162,7 +162,7 @@ _OTHER_SHAPES = [
 _MARKS = (b"-", b"_")
 _ONE_MARK = bytes.maketrans(b"_", b"-")
 _MOST_MARKS = 4096
-# For a prefix that ends in a dash or an underscore, its last word: `pat` for `github_pat_`. For others, empty.
+# The last word of each prefix that ends in a dash or an underscore (`pat` for `github_pat_`); empty for other prefixes.
 _TAIL_OF = [re.split(rb"[-_]", prefix)[-2] if prefix.endswith(_MARKS) else b"" for prefix in _SHAPES_OF]
 _TAILS = tuple(tail for tail in _TAIL_OF if tail)
 _LONGEST_TAIL = max(map(len, _TAILS))
@@ -199,7 +199,7 @@ class CredentialScan:
         self._sniff = strict and not media_type
         self._held = b""
         self._text = b""
-        # Fields of a form begin after an ampersand. Add one before the first field.
+        # Begin with an ampersand, because the patterns expect one before each field of a form.
         self._names = b"&"
 
     def feed(self, data: bytes) -> None:
@@ -216,7 +216,7 @@ class CredentialScan:
         self._text = self._names = b""
 
     def end_message(self) -> None:
-        """Scan the bytes that are held back: no escape sequence continues in the next message."""
+        """Scan the bytes that are held back, because no escape sequence continues in the next message."""
         if not self.over and self._held:
             held, self._held = self._held, b""
             self._look(held)
@@ -286,7 +286,7 @@ def _has_name(text: bytes) -> bool:
 def _has_shape(text: bytes, start: int) -> bool:
     shapes = _SHAPES + _OTHER_SHAPES if _RUN in text.translate(_RUNS) else _OTHER_SHAPES
     if shapes is not _OTHER_SHAPES and sum(map(text.count, _MARKS)) <= _MOST_MARKS:
-        # One pass over the words before a dash or an underscore is faster than a search for each prefix.
+        # Collect the words before a dash or an underscore in one pass, because a search for each prefix is slower.
         before = text.translate(_ONE_MARK).split(b"-")
         tails = {word[-_LONGEST_TAIL:] for word in before if word.endswith(_TAILS)}
         shapes = _OTHER_SHAPES + [
@@ -298,7 +298,7 @@ def _has_shape(text: bytes, start: int) -> bool:
 
 
 def scan_for(host: str, path: str, content_type: str | None) -> CredentialScan | None:
-    """Return a scan for a body outside of token endpoints; ``None`` at the path of a model API."""
+    """Return a scan for a body, or None at the path of a model API. Do not call this for a token endpoint."""
     if is_model_api(host, path):
         return None
     return CredentialScan(content_type, strict=_CREDENTIAL_LIKE.search(path) is not None)

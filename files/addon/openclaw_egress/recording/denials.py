@@ -1,6 +1,6 @@
-"""Rate limit for records of denials: above it they are summarised, so that a client in a loop cannot fill the spool.
+"""Rate limit for denial records. Further denials are only summarised, so that a client in a loop cannot fill the spool.
 
-`group_denials` combines single records and summaries again. Pure functions.
+`group_denials` combines single records and summaries. Pure functions.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ __all__ = ["ANY", "UNKNOWN", "Denial", "DenialGroup", "DenialRate", "Key", "grou
 
 WINDOW_SECONDS = 60.0
 SINGLY_PER_KEY = 10
-"""Maximum single records of one class, destination and rule in a window."""
+"""Maximum number of single records per window for one class, destination and rule."""
 SINGLY_PER_CLASS = 300
-"""Maximum single records of one class in a window, because a client in a loop may use a new name each time."""
+"""Maximum number of single records per window for one class. A client in a loop may use a new name each time."""
 MAX_KEYS = 10_000
 
 
 class Key(NamedTuple):
-    """The fields by which denials are counted together. In the key of a whole class, host and rule are `ANY`."""
+    """Key under which denials are counted together. In the key of a whole class, host and rule are `ANY`."""
 
     class_name: str
     host: str
@@ -39,7 +39,7 @@ class Key(NamedTuple):
 
     @classmethod
     def of_class(cls, class_name: str, *, enforced: bool) -> Key:
-        """Return the key by which all denials of a class are counted together."""
+        """Return the key under which all denials of a class are counted together."""
         return cls(class_name, ANY, 0, ANY, Code.VARIOUS, enforced)
 
 
@@ -61,14 +61,14 @@ class DenialRate:
         self._over: list[tuple[Key, int]] = []
 
     def singly(self, key: Key, now: float) -> bool:
-        """Return whether this denial gets its own record; otherwise count it."""
+        """Return whether this denial gets its own record. If not, count it for the summary."""
         whole_class = Key.of_class(key.class_name, enforced=key.enforced)
         if not self._take(key, SINGLY_PER_KEY, now):
             return False
         return self._take(whole_class, SINGLY_PER_CLASS, now)
 
     def due(self, now: float, *, everything: bool = False) -> list[tuple[Key, int]]:
-        """Return the counts of windows that have ended, each only once; return all counts when the proxy stops."""
+        """Return each count of an ended window once. With ``everything``, include the windows that have not ended."""
         for key in [key for key, window in self._windows.items() if everything or now - window.since > WINDOW_SECONDS]:
             self._close(key)
         due, self._over = self._over, []
@@ -110,7 +110,7 @@ class Denial:
     reason: str
     time_ns: int
     code: str = ""
-    """One of `codes.Code`; empty in records of versions before codes existed."""
+    """One of `codes.Code`; empty in records of old versions, which had no codes."""
     address: str | None = None
     """The refused address, if one is known."""
     count: int = 1
@@ -137,7 +137,7 @@ class DenialGroup:
     code: str = ""
     address: str | None = None
     enforced: int = 0
-    """Number of enforced denials; ``reported`` counts requests that were allowed and that `enforce` would deny."""
+    """Number of enforced denials. ``reported`` is the number of requests that were allowed, but reported as denials."""
     reported: int = 0
     last_ns: int = 0
     clients: list[str] = field(default_factory=list)
@@ -151,7 +151,7 @@ class DenialGroup:
 
     @property
     def destination(self) -> str:
-        """Return ``host:port``; `ANY` for the whole class; the client's own text if it is not valid."""
+        """Return ``host:port``, or `ANY` for a whole class, or the client's text if it is not a valid destination."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}" if self.port else self.host
 

@@ -7,7 +7,7 @@ import hashlib
 from openclaw_egress.recording.log_lines import Line
 
 GENESIS = "0" * 64
-"""``prev`` of the very first line."""
+"""``prev`` of the first line in a chain."""
 
 
 def chained(line: Line, seq: int, prev: str) -> str:

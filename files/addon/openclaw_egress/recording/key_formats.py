@@ -1,7 +1,7 @@
 """Formats of API keys: OpenAI, Anthropic and similar; Google; GitHub; GitLab; Slack; AWS; Groq, xAI, Hugging Face, npm.
 
-`redaction` masks keys in headers, URLs and log messages, `credentials` finds them in bodies. A short text such as
-``sk-abc`` in a URL is masked to be safe. In a body it can be prose, so a key must be longer there.
+`redaction` masks keys in headers, URLs and log messages; `credentials` finds them in bodies. A short text such as
+``sk-abc`` is masked in a URL, to be safe. In a body it can be prose, so only a longer text counts as a key there.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Log lines: a record's attributes and JSON, as lines that a default Loki accepts, and back again.
+"""Conversion of a record's attributes and JSON to log lines that a default Loki accepts, and back.
 
-A record whose JSON exceeds `MAX_LINE_BYTES` is split over several log lines. The first keeps the attributes and the
-headers; the others carry parts of the bodies, cut between characters. `hash_chain` adds the number and the hash;
+A record whose JSON exceeds `MAX_LINE_BYTES` is split over several log lines. The first has the attributes and the
+headers; the others have parts of the bodies, cut between characters. `hash_chain` adds the number and the hash;
 `reassemble` reverses both steps. The limits are those of a default Loki, with some margin: 256 KB per line, 128 entries
-and 64 KB of metadata, in which severity, trace, scope and resource count. Pure functions.
+and 64 KB of metadata, including severity, trace, scope and resource. Pure functions.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from openclaw_egress.recording import semconv
 from openclaw_egress.recording.redaction import MAX_URL_BYTES, clean_text, truncate_utf8
 
 MAX_LINE_BYTES = 200_000
-"""Longest line with its number and hash, in bytes of UTF-8."""
+"""Maximum length of a line, including its number and hash, in bytes of UTF-8."""
 MAX_ATTRIBUTE_BYTES = 1024
-"""Longest attribute value, except for the URL (8 KB)."""
+"""Maximum length of an attribute value in bytes. The URL may have 8 KB."""
 MAX_LIST_ITEMS = 16
 MAX_ATTRIBUTES = 96
 MAX_ATTRIBUTES_BYTES = 48_000
@@ -58,7 +58,7 @@ def make_lines(
 ) -> list[Line]:
     """Return the lines of a record: one line if its JSON is short enough, otherwise the first line and its parts.
 
-    ``None`` and attributes over the limits are dropped. The largest fields move from the first line to the parts.
+    Attributes that are None or exceed the limits are dropped. The largest fields move from the first line to the parts.
     """
     line = Line(
         attributes=_bounded_attributes(event_name, attributes),
@@ -69,13 +69,13 @@ def make_lines(
         trace_id=trace_id,
         span_id=span_id,
     )
-    # Add up the texts first: their JSON is at least as long, so a record that cannot fit is not encoded.
+    # Add up the texts first, to avoid encoding a record that cannot fit: its JSON is at least as long as its texts.
     texts = (holder[path[-1]] for path, holder in _bulky_places(fields))
     if sum(len(text) for text in texts if isinstance(text, str)) <= MAX_LINE_BYTES:
         text = _json(fields)
         if _size(text) + _CHAIN_BYTES <= MAX_LINE_BYTES:
             return [replace(line, json=text)]
-        del text  # Free the JSON text before the split, because it is as long as the bodies.
+        del text  # Free the JSON text before the split, because it is at least as long as the bodies.
     kept, pieces = _split(fields)
     count = len(pieces)
     kept["parts"] = count
@@ -150,7 +150,7 @@ class _Bulky(NamedTuple):
 
 
 def _split(fields: dict[str, Any]) -> tuple[dict[str, Any], deque[tuple[tuple[str, ...], str]]]:
-    """Return the fields that stay in the first line, and pieces of the others: path, and a part of the text as JSON."""
+    """Return the fields that stay in the first line, and the pieces of the others: the path and a part of the JSON."""
     kept = {key: dict(value) if isinstance(value, dict) else value for key, value in fields.items()}
     found: list[_Bulky] = []
     for path, holder in _bulky_places(kept):
@@ -209,7 +209,7 @@ def _pieces(text: str) -> Iterator[str]:
         encoded = _json(text[start : start + length])
         size = _size(encoded)
         taken = min(length, len(text) - start)
-        # Choose the length of the next piece, which probably needs as many escapes as this one.
+        # Choose the length of the next piece by the size of this one, because it probably needs as many escapes.
         length = max(1, taken * _PART_BYTES // size - 8)
         if size <= _PART_BYTES:
             yield encoded

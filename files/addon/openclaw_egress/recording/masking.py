@@ -1,15 +1,15 @@
 """Masking of known secrets in recorded bytes: each becomes ``[masked:RULE:FINGERPRINT]``. Pure: bytes in, bytes out.
 
-A rule describes the format in which an issuer writes its keys (`RULES`), a PEM private key, an AWS secret key after its
-name, or an operator's own pattern (`policy.mask_patterns`). The fingerprint is the beginning of the secret's SHA-256:
-keys are random and long, so it identifies a key without revealing it.
+A rule is the key format of an issuer (`RULES`), a PEM private key, an AWS secret key after its name, or an operator's
+own pattern (`policy.mask_patterns`). The fingerprint is the beginning of the secret's SHA-256. It identifies a key
+without revealing it, because keys are random and long.
 
 `Masker` takes a body in pieces of any size, and its result does not depend on where the pieces end. It holds back the
 last bytes as long as they can be the beginning of a secret. The rules apply in this order:
 
 1. A PEM private key ends at its last line, at the first byte that cannot belong to it, or after `MAX_PEM` bytes.
-2. Other secrets are inside of a token: a run of the bytes in `_TOKEN`. A token without a run of `_SHORTEST` word
-   characters is skipped: in prose most are, so the search for such runs is the cheap first test.
+2. Other secrets are inside a token: a run of the bytes in `_TOKEN`. A token without `_SHORTEST` consecutive bytes of
+   `_RUN` is skipped. This test comes first, because it is cheap and skips most of a prose text.
 3. In a token of more than `LONG_TOKEN` bytes, such as an image in Base64, a secret begins in the first `_HEAD` bytes.
 """
 
@@ -39,8 +39,8 @@ class Rule(NamedTuple):
     Attributes:
         name: the name in the replacement. It contains no word that redaction takes for the name of a credential.
         heads: the possible first two bytes, separated by spaces. They select the rules to try.
-        pattern: the whole format. A group, if there is one, is the secret; otherwise the whole match is.
-        dashes: whether the key contains ``-`` or ``_``, so that it does not begin after one of them either.
+        pattern: the whole format. If it has a group, the group is the secret, otherwise the whole match.
+        dashes: whether the key may contain ``-`` or ``_``. If so, it cannot begin directly after one of them.
     """
 
     name: str
@@ -52,12 +52,13 @@ class Rule(NamedTuple):
 _URL_SAFE = r"[A-Za-z0-9_\-]"
 _WORD = "[A-Za-z0-9]"
 
-# Where the beginning of a format is also that of another one, the more specific one comes first.
+# If two formats have the same beginning, the more specific one comes first.
 RULES = (
     Rule("anthropic", "sk", f"sk-ant-{_URL_SAFE}{{24,256}}", dashes=True),
     Rule("openrouter", "sk", f"sk-or-{_URL_SAFE}{{24,256}}", dashes=True),
     Rule("openai", "sk", f"sk-(?:proj|svcacct|admin|None)-{_URL_SAFE}{{20,256}}", dashes=True),
-    # The form of OpenAI's older keys, of DeepSeek, Moonshot, LiteLLM and others. CSS classes have shorter words.
+    # Older keys of OpenAI, and keys of DeepSeek, Moonshot, LiteLLM and others. CSS classes do not match, because their
+    # words are shorter.
     Rule(
         "sk",
         "sk",
@@ -133,7 +134,7 @@ _TOKEN = _RUN + b".:"
 _SHORTEST = 20
 _HEAD = 512
 _CONTEXT = 128
-"""Bytes before the text that are kept, for the byte before a key and for the name before an AWS secret key."""
+"""Number of previous bytes to keep, because a match can depend on them, such as the name of an AWS secret key."""
 
 
 def _map_of(members: bytes) -> bytes:
@@ -164,7 +165,7 @@ _AWS_SECRET = re.compile(
 _BEGIN = b"-----BEGIN "
 _PEM_BYTES = _ALNUM + b"+/=\r\n\t\\ "
 _PEM_BEGIN = re.compile(rb"-----BEGIN (?:[A-Z0-9]{1,16} ){0,4}PRIVATE KEY(?: BLOCK)?-----")
-# A new line can be escaped, indented, and numbered as in the output of `cat -n`.
+# A line break can be escaped, and the next line can be indented, and numbered as in the output of `cat -n`.
 _PEM_LINE = rb"(?:\r|\n|\\+[nr])[ \t]{0,64}(?:[0-9]{1,6}(?:\t|\\+t|\xe2\x86\x92|\\+u2192|:|\|) {0,4})?"
 _PEM_HEADERS = rb"(?:(?:%b){1,4}[A-Za-z][A-Za-z\-]{1,31}: [^\r\n\\\"]{0,128}){0,4}" % _PEM_LINE
 _PEM_REST = re.compile(
@@ -175,7 +176,7 @@ _PEM_REST = re.compile(
 )
 _PEM_SPACE = re.compile(_PEM_LINE + rb"|[ \t]")
 _PEM_UNDECIDED = 256
-"""Bytes after a key's body that can still change where it ends: a numbered line, a header, or the last line."""
+"""Number of bytes after a key's body that can change where it ends: a numbered line, a header, or the last line."""
 _PEM_SHORTEST = 40
 
 
@@ -195,7 +196,7 @@ class Masker:
     """The masking of one body or message, fed in pieces of any size.
 
     Args:
-        own: the operator's patterns. They apply besides the rules of this module.
+        own: the operator's patterns. They apply in addition to the rules of this module.
 
     Attributes:
         count: number of masked secrets so far.
@@ -212,19 +213,19 @@ class Masker:
 
     @property
     def held(self) -> bytes:
-        """Return the bytes that wait, because they can be the beginning of a secret."""
+        """Return the bytes that are held back, because they can be the beginning of a secret."""
         return self._held
 
     def feed(self, data: bytes) -> bytes:
-        """Take the next bytes. Return the masked bytes that are decided."""
+        """Take the next bytes. Return the bytes that need not be held back, with secrets masked."""
         if self._held.startswith(_BEGIN) and len(self._held) < MAX_PEM and not data.translate(None, _PEM_BYTES):
-            # Nothing ends a key here, so that a key in many small pieces is not searched for each piece.
+            # Skip the search, because these bytes cannot end the key. A key may arrive in many small pieces.
             self._held += data
             return b""
         return self._settle(data, final=False) if data else b""
 
     def finish(self) -> bytes:
-        """Return the rest: no secret continues in the next bytes."""
+        """Return the bytes that are held back, with secrets masked, because no secret continues after them."""
         rest = self._settle(b"", final=True) if self._held else b""
         self._before, self._inside_long = b"", False
         return rest
@@ -246,7 +247,7 @@ class Masker:
         spans, cut = _pem_spans(text, low, cut, final=final)
         own = [span for pattern in self._own for span in _own_spans(text, start, pattern)]
         if not final:
-            # Do not end inside of a match: decide on it when the bytes after it are known.
+            # Do not cut inside a match: hold it back until the bytes after it are known.
             torn = [span.start for span in own if span.start < cut < span.end]
             if torn:
                 first = min(torn)
@@ -321,7 +322,7 @@ def _token_end(text: bytes, start: int) -> int:
 
 
 def _pem_spans(text: bytes, low: int, cut: int, *, final: bool) -> tuple[list[_Span], int]:
-    """Return the PEM private keys, and the end of the decided bytes."""
+    """Return the PEM private keys, and the end of the bytes that need not be held back."""
     spans: list[_Span] = []
     at = text.find(_BEGIN, low)
     while 0 <= at < cut:
@@ -352,7 +353,7 @@ def _own_spans(text: bytes, start: int, pattern: MaskPattern) -> list[_Span]:
 
 
 def _token_spans(text: bytes, low: int, cut: int, pem: list[_Span]) -> list[_Span]:
-    """Return the secrets in the tokens of the decided bytes, outside of PEM keys."""
+    """Return the secrets in the tokens between ``low`` and ``cut``, without those in PEM keys."""
     spans: list[_Span] = []
     tokens = b""
     for begin, end in zip([low, *(span.end for span in pem)], [*(span.start for span in pem), cut], strict=True):
@@ -384,7 +385,7 @@ def _in_token(text: bytes, start: int, end: int) -> list[_Span]:
         span = _key_at(text, at, end)
         if span is not None:
             spans.append(span)
-        # A key begins after a byte that is not a letter or a digit.
+        # Continue after the next byte that is not a letter or a digit, because a key can begin only there.
         mark = words.find(b" ", (span.end if span is not None else at) - start)
         at = limit if mark < 0 else start + mark + 1
     return spans or _aws_secret(text, start, end)
@@ -411,7 +412,7 @@ def _key_at(text: bytes, at: int, end: int) -> _Span | None:
 
 
 def _aws_secret(text: bytes, start: int, end: int) -> list[_Span]:
-    """Return the AWS secret key in a token of at least 40 bytes, if its name comes before it."""
+    """Return the AWS secret key in a token of at least 40 bytes, if the name of such a key precedes it."""
     if not 40 <= end - start <= _CONTEXT:
         return []
     near = text[max(start - 64, 0) : end]

@@ -3,9 +3,9 @@
 The SDK's encoder takes three times as long for a record as its message types, because it groups records by resource and
 scope. So a record is encoded with the message types alone; a test compares the bytes with the SDK's.
 
-A record is encoded once, when it is committed, and the bytes are kept; a push is assembled from them. A retry therefore
-sends exactly the same bytes, which lets the destination recognise duplicates. Loki counts the observed time as
-metadata, so here it equals the record's time.
+A record is encoded once, when it is committed. The bytes are stored, and each push is assembled from them. A retry
+therefore sends exactly the same bytes, so that the destination can recognise duplicates. The observed time is set to
+the record's time, because Loki counts it as metadata.
 
 The framing is that of protobuf (https://protobuf.dev/programming-guides/encoding/) and
 ``opentelemetry/proto/collector/logs/v1/logs_service.proto``: ``ExportLogsServiceRequest{1: ResourceLogs{1: resource,
@@ -57,7 +57,7 @@ def make_resource(instance_id: str, service_name: str | None = None, host_name: 
 
 
 def encode_resource(resource: Resource) -> bytes:
-    """Return a resource with its scope, ready to be the head of a push (see `assemble`)."""
+    """Return an encoded resource and its scope, with which a push begins (see `assemble`)."""
     probe = ReadableLogRecord(LogRecord(timestamp=0, observed_timestamp=0), resource, SCOPE)
     logs = encode_logs([probe]).resource_logs[0]
     scope_logs = logs.scope_logs[0]
@@ -68,7 +68,7 @@ def encode_resource(resource: Resource) -> bytes:
 
 
 def encode_record(line: Line, text: str, time_ns: int) -> bytes:
-    """Return a line, with ``text`` as its body, as an OTLP ``LogRecord``; its observed time is the commit time."""
+    """Return a line as an OTLP ``LogRecord`` with the body ``text``. The observed time is the commit time."""
     trace_id, span_id = _trace(line)
     record = EncodedLogRecord(
         time_unix_nano=time_ns,
@@ -113,7 +113,7 @@ def make_probe() -> bytes:
 
 
 def decode_text(encoded: bytes) -> str:
-    """Return the text of the line inside an encoded record.
+    """Return the text of the line in an encoded record.
 
     Raises:
         ValueError: the bytes are not an encoded record.

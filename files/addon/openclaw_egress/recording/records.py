@@ -10,8 +10,8 @@ The JSON of an exchange::
      "messages": […assembled message of a stream…], "messages_truncated": true,
      "websocket": {…}}
 
-``messages_truncated`` is present only if the assembled message exceeded the limit or an event was unreadable,
-``websocket`` only on a WebSocket (`websocket_messages.WebSocket.facts`).
+``messages_truncated`` is present only if the assembled message exceeded the limit or an event was unreadable.
+``websocket`` is present only on a WebSocket (`websocket_messages.WebSocket.facts`).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ Headers = Sequence[tuple[str, str]]
 _TRANSPORT_ERRORS = """timeout connect_error dns_error tls_error protocol_error connection_reset upstream_closed
     client_aborted interrupted decode_error spool_full denied"""
 ERROR_TYPES = PROVIDER_ERRORS | {*_TRANSPORT_ERRORS.split(), OTHER_ERROR}
-"""All values of ``error.type`` besides HTTP status codes."""
+"""All values of ``error.type`` other than HTTP status codes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,11 +60,11 @@ class Body:
     sha256: str | None = None
     truncated: bool = False
     masked: int = 0
-    """Number of secrets that are masked in ``text``; ``size`` and ``sha256`` describe the body before that."""
+    """Number of secrets that are masked in ``text``. ``size`` and ``sha256`` describe the body before masking."""
 
     @classmethod
     def of(cls, data: bytes, *, whole: bool = True) -> Body:
-        """Return the body of ``data``. If it is not ``whole``, drop an incomplete character at its end."""
+        """Return the body that contains ``data``. If it is not ``whole``, drop an incomplete character at the end."""
         digest = hashlib.sha256(data).hexdigest() if whole else None
         try:
             text, encoding = _decode(data, cut=not whole), "utf-8"
@@ -105,7 +105,7 @@ class ExchangeRecord:
     request_body: Body | None = None
     response_body: Body | None = None
     request_size: int | None = None
-    """Bytes of the body on the wire, before decoding and truncation; the same for `response_size`."""
+    """Bytes of the body on the wire, before decoding and truncation. `response_size` is the same for the response."""
     response_size: int | None = None
     body_truncated: bool = False
     masked: int = 0
@@ -124,7 +124,7 @@ class ExchangeRecord:
 
     @property
     def model(self) -> str | None:
-        """Return the model that the response names, else the requested one."""
+        """Return the model that the response names, else the requested model."""
         return self.response_facts.model or self.request_facts.model
 
     @property
@@ -195,7 +195,7 @@ def severity(status: int | None, outcome: str, error_type: str | None = None) ->
 
 
 def error_type_of(record: ExchangeRecord) -> str | None:
-    """Return ``error.type``: the error of the transport, else of the provider, else the status code."""
+    """Return ``error.type``: the transport error, else the provider's error, else the status code of a failure."""
     for candidate in (record.error_type, record.response_facts.error_type):
         if candidate is not None and candidate in ERROR_TYPES:
             return candidate

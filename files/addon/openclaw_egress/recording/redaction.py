@@ -1,8 +1,8 @@
-"""Redaction: turns text from traffic into valid UTF-8 without secrets.
+"""Redaction: converts text from traffic to valid UTF-8 without secrets.
 
-All text passes here before it reaches the disk, a log or the destination. Pure functions; none raises on bad input.
-A header and a query parameter are secret by their name; a key is recognised by its shape wherever it appears. A key in
-a format of `masking` leaves its fingerprint.
+All text is redacted here before it reaches the disk, a log or the destination. Pure functions; none raises on invalid
+input. Headers and query parameters are secret if their name says so. Keys are recognised by their format in any place.
+A key in a format of `masking` is replaced by its fingerprint.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from openclaw_egress.recording.masking import mask_text
 
 REDACTED = "[redacted]"
 MAX_URL_BYTES = 8 * 1024
-"""Longest URL in a record. With this limit no record exceeds the 64 KB of metadata that a default Loki accepts."""
+"""Maximum length of a URL in a record, so that no record exceeds the 64 KB of metadata that a default Loki accepts."""
 
 _SECRET_WORDS = ("auth", "token", "secret", "key", "cookie", "credential", "signature", "password")
 _SECRET_HEADER_WORDS = (*_SECRET_WORDS, "passwd", "passphrase", "pwd", "assertion", "jwt", "bearer")
@@ -25,7 +25,7 @@ _SECRET_HEADERS = frozenset({"sec-websocket-protocol"})  # some providers let br
 _KEY_HEADERS = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
 
 _SECRET_PARAMETERS = frozenset({"key", "sig", "code", "jwt", "pwd", "pass", "devicecode", "usercode", "samlresponse"})
-# The fields of bodies that `credentials` searches for are secret in a URL too.
+# Include the names of body fields that `credentials` searches for, because they are secret in a URL too.
 _SECRET_PARAMETER_WORDS = (
     "token", "secret", "password", "passwd", "passphrase", "passcode", "signature", "credential", "auth", "bearer",
     "assertion", "codeverifier", "apikey", "accesskey", "privatekey", "signingkey", "clientkey",
@@ -43,14 +43,14 @@ _KEY_SHAPES = re.compile(
     + r"|eyJ[A-Za-z0-9_\-]{6,}\.[A-Za-z0-9_\-]{4,}(?:\.[A-Za-z0-9_\-]*)?)"
 )
 _SCHEME_AND_CREDENTIAL = re.compile(r"(?i)\b(bearer|basic|digest|negotiate)(\s+)[^\s'\"\\,]+")
-# `name: value` or `name=value`, as in logged headers. Line ends can be escaped, as in a repr of bytes.
+# `name: value` or `name=value`, as in logged headers. Line ends may be escaped, as in the `repr` of bytes.
 _NAMED_SECRET = re.compile(
     r"(?i)([\w\-]{0,64}(?:" + "|".join(_SECRET_WORDS) + r"|sec-websocket-protocol)[\w\-]{0,64}"
     r"[\"']?[ \t]{0,8}[:=][ \t]{0,8}[\"']?)((?:(?!\\r|\\n|[\r\n\"'&]).)+)"
 )
 _URL_IN_TEXT = re.compile(r"[^\s'\"<>]*(?:[?#]|://|;[^;=\s]{1,64}=)[^\s'\"<>]*")
 _PATH_PARAMETER = re.compile(r"([^;/=]{1,256})=([^;/]*)")
-# A password can hold an unescaped @. Clients take the text after the last @ as the host.
+# Match up to the last @: a password can contain an unescaped @, and clients take the text after the last @ as the host.
 _USERINFO = re.compile(r"(?<=://)[^/?#\s]*@")
 
 # Words in a path segment, reduced to lower-case letters and digits, that always name credentials.
@@ -67,7 +67,7 @@ _KEY_WORDS = frozenset({"key", "keys"})
 _KEY_OWNERS = frozenset({"api", "access", "admin", "service", "ephemeral", "signing", "private", "provisioning"})
 _NAMED_BY_OPERATORS = frozenset({"deployments", "models", "model", "engines"})
 _WORD = re.compile(r"[A-Z]+(?![a-z])\d*|[A-Z]?[a-z]+\d*|\d+")
-# The response to a new Realtime session contains an ephemeral key.
+# Include Realtime sessions, because the response to a new session contains an ephemeral key.
 _TOKEN_PATHS = re.compile(r"/device/code$|/realtime/(?:transcription_)?sessions$")
 _TOKEN_HOSTS = re.compile(
     r"^(?:auth|auth0|login|signin|accounts|sts|oauth2?|oidc|token|id|identity|sso|iam|iamcredentials|securetoken"
@@ -77,7 +77,7 @@ _MAX_DECODINGS = 3
 
 
 def clean_text(text: str) -> str:
-    """Return ``text`` as valid Unicode; bytes that were not UTF-8 (surrogate escapes) become ``\\xff``."""
+    """Return ``text`` as valid Unicode. Bytes that were not UTF-8 (surrogate escapes) are escaped, as in ``\\xff``."""
     if text.isascii():
         return text
     try:
@@ -98,7 +98,7 @@ def redact_headers(items: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 def redact_url(url: str) -> str:
-    """Return ``url`` without user information and secret query values, at most 8 KB; the rest stays unmodified."""
+    """Return ``url`` without user information, secret parameters and keys, truncated to `MAX_URL_BYTES`."""
     head, mark, rest = clean_text(url).partition("?")
     if not mark:
         head, mark, rest = head.partition("#")
@@ -114,7 +114,7 @@ def redact_url(url: str) -> str:
 
 
 def redact_text(text: str) -> str:
-    """Return a log message without secrets: header-like pairs, credentials after a scheme, URLs, key shapes."""
+    """Return a log message without secrets in header-like pairs, after a scheme, or in URLs, and without keys."""
     text = _NAMED_SECRET.sub(lambda match: match.group(1) + REDACTED, clean_text(text))
     return _redact_value(text)
 
@@ -142,7 +142,7 @@ def is_token_endpoint(host: str, path: str) -> bool:
     segments = [segment.strip() for segment in re.split(r"[/\\]+", clean) if segment.strip(" .")]
     before = ""
     for segment in segments:
-        # Google puts a verb after the model's name: models/NAME:countTokens.
+        # Check only the verb that Google puts after a model's name: models/NAME:countTokens.
         counted = segment.rpartition(":")[2] if before in _NAMED_BY_OPERATORS and ":" in segment else segment
         if (before not in _NAMED_BY_OPERATORS or ":" in segment) and _names_credentials(counted):
             return True
@@ -167,7 +167,7 @@ def _names_credentials(segment: str) -> bool:
 
 
 def is_secret_field(name: str) -> bool:
-    """Return whether a form field or query parameter of this name holds a secret, or requests one."""
+    """Return whether a form field or query parameter with this name holds a secret or requests one."""
     return _is_secret_parameter(name) or unquote_plus(name).strip().lower() in _GRANT_FIELDS
 
 

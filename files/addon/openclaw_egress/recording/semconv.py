@@ -1,7 +1,7 @@
 """The names of attributes, in one place.
 
 ``http``, ``url``, ``server``, ``client``, ``network`` and ``error`` come from ``opentelemetry-semantic-conventions``.
-The ``gen_ai`` names are written out, since that package deprecates its own: they follow the registry
+The ``gen_ai`` names are defined here, because that package deprecates its own. They follow the registry
 (``model/gen-ai/registry.yaml``) of the repository open-telemetry/semantic-conventions-genai at commit
 ``GENAI_COMMIT``. This project defines the ``openclaw.egress`` names.
 """
@@ -50,7 +50,7 @@ GEN_AI_USAGE_IMAGE_OUTPUT_TOKENS = "gen_ai.usage.image.output_tokens"
 GEN_AI_OUTPUT_MESSAGES = "gen_ai.output.messages"
 
 EVENT_NAME = "event_name"
-"""The event's name as an attribute too: Loki before 3.8 drops the record's own field."""
+"""The event's name. It is also sent as an attribute, because Loki before 3.8 drops the record's own field."""
 
 EVENT_EXCHANGE = "openclaw.egress.exchange"
 EVENT_DENIED = "openclaw.egress.denied"
@@ -72,13 +72,13 @@ REASON = "openclaw.egress.reason"
 ADDRESS = "openclaw.egress.address"
 """The IP address that a denial is about."""
 BEGIN = "openclaw.egress.begin"
-"""Begin of an exchange or tunnel, or time of a denial: RFC 3339, in UTC, with microseconds."""
+"""Start of an exchange or tunnel, or time of a denial: RFC 3339, in UTC, with microseconds."""
 DURATION = "openclaw.egress.duration"
 """Duration in seconds."""
 KEY = "openclaw.egress.key"
 """Fingerprint of the API key in use: 12 hex digits of its SHA-256."""
 COST = "openclaw.egress.cost.usd"
-"""Cost in US dollars: as the provider states it, else tokens times the prices of `genai-prices`; absent if unknown."""
+"""Cost in US dollars: the provider's own value, else tokens times the prices in `genai-prices`; absent if unknown."""
 CACHE_WRITE_5M = "openclaw.egress.usage.cache_write_5m.input_tokens"
 """Tokens written to a cache for five minutes, a part of ``gen_ai.usage.cache_write.input_tokens``."""
 CACHE_WRITE_1H = "openclaw.egress.usage.cache_write_1h.input_tokens"
@@ -96,14 +96,14 @@ USAGE_DETAILS = {
     WEB_SEARCHES: "web searches",
     WEB_FETCHES: "web fetches",
 }
-"""Labels, for people, of the counts that are stored only in the attributes of a record."""
+"""Display labels of the counts that are stored only in the attributes of a record."""
 OUTCOME = "openclaw.egress.outcome"
 REQUEST_SIZE = "openclaw.egress.request.size"
 RESPONSE_SIZE = "openclaw.egress.response.size"
 COUNT = "openclaw.egress.count"
 """Number of denials that a summary record counts."""
 SUMMARY = "openclaw.egress.summary"
-"""``True`` on a summary record, which counts denials that were not recorded singly."""
+"""``True`` on a summary record, which counts denials without their own record."""
 ENFORCED = "openclaw.egress.enforced"
 """``False`` on a denial that was only reported (action ``report``)."""
 PART_INDEX = "openclaw.egress.part.index"

@@ -1,7 +1,7 @@
 """The messages of a WebSocket in a record: their number, bytes and sizes, and how they form a body. Pure.
 
-A body holds the messages of one direction in order, with a line feed between two of them. The sizes say where each
-message ends, even if messages contain line feeds.
+A body contains the messages of one direction in order, separated by line feeds. The sizes show where each message ends,
+even if messages contain line feeds.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 MAX_SIZES = 1000
-"""Number of messages of one direction whose sizes are kept; further messages are only counted."""
+"""Maximum number of messages per direction whose sizes are recorded. Further messages are only counted."""
 
 SEPARATOR = b"\n"
 
@@ -26,7 +26,7 @@ class Messages:
     """Number of bytes of each of the first `MAX_SIZES` messages."""
 
     def add(self, payload: bytes, *, begins: bool) -> bytes:
-        """Count a message or a further part of one. Return the bytes to append to the body."""
+        """Count a message, or the next part of a message. Return the bytes to append to the body."""
         first = self.count == 0
         if begins:
             self.count += 1
@@ -46,8 +46,8 @@ class Messages:
 class WebSocket:
     """The part of a WebSocket that one record describes.
 
-    `connection_id` is the ID of the exchange that began with the handshake: its own, or that of the connection on
-    which a response was requested.
+    `connection_id` is the ID of the exchange that began with the handshake. The record of a single response has the ID
+    of the connection on which it was requested.
     """
 
     connection_id: str
