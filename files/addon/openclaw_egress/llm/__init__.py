@@ -1,4 +1,4 @@
-"""Readers of requests to models and of their responses: model, usage, and the assembled message of a stream.
+"""Readers of requests to models and of responses. They return the model, the usage, and the message of a stream.
 
 `request_reader` and `response_reader` take decoded bytes in chunks of any size. `read_request` takes a complete body.
 `model.py` defines the values, `registry.py` lists the APIs and providers. Each API has its own module
@@ -62,7 +62,7 @@ def request_reader(host: str, path: str) -> RequestReader:
 
 
 def read_request(host: str, path: str, body: bytes | None) -> RequestFacts:
-    """Return the information in a decoded request body. In a truncated body, read only the complete members."""
+    """Return the information in a decoded request body. Ignore incomplete members of a truncated body."""
     reader = request_reader(host, path)
     reader.feed(body or b"")
     return reader.finish()
@@ -96,6 +96,6 @@ def _body_reader(api: Api, content_type: str | None) -> ResponseReader:
 
 
 def message_reader(path: str) -> ResponseReader | None:
-    """Return a reader for a server's messages on a WebSocket, one JSON object per line; None for an unknown path."""
+    """Return a reader for the server's messages on a WebSocket, one JSON object per line; None for an unknown path."""
     api = api_of(path)
     return None if api is None else JsonStreamReader(api, lines=True)

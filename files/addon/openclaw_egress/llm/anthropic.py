@@ -1,11 +1,11 @@
 """Anthropic's Messages API, plain and streamed.
 
 Source: the API reference of `POST /v1/messages` and its page on streaming. `input_tokens` excludes tokens read from or
-written to the cache. The counts of `message_delta` are cumulative and replace those of `message_start`. The
-`output_tokens` of `message_start` is only a first count, so the output tokens of an aborted stream are unknown.
+written to the cache. The counts in `message_delta` are cumulative and replace those in `message_start`. `output_tokens`
+in `message_start` is only an initial count, so the output tokens of an aborted stream are unknown.
 
-The counts exclude the tokens of a compaction and of an advisor, which are billed too. Only `iterations` has these
-counts (`BetaUsage` of the SDK), so the reader adds them. A compaction uses the model of the request. An advisor is a
+The counts exclude the tokens of a compaction and of an advisor, although both are billed. Only `iterations` has these
+counts (`BetaUsage` in the SDK), so the reader adds them. A compaction uses the model of the request. An advisor is a
 different model.
 """
 
@@ -44,7 +44,7 @@ def _iterations(usage: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _with_excluded(usage: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the usage object, and add the counts of the iterations that its own counts exclude."""
+    """Return the usage object with the counts of the iterations that its own counts exclude."""
     excluded = [item for item in _iterations(usage) if item.get("type") in _EXCLUDED]
     if not excluded:
         return usage
@@ -57,7 +57,7 @@ def _with_excluded(usage: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def usage_of(usage: Mapping[str, Any]) -> Usage:
-    """Return the usage object's counts. The total input is the sum of uncached, read and written tokens."""
+    """Return the token counts. The total input is the sum of uncached tokens, cache reads and cache writes."""
     usage = _with_excluded(usage)
     uncached = count_of(usage.get("input_tokens"))
     read = count_of(usage.get("cache_read_input_tokens"))
@@ -72,7 +72,7 @@ def usage_of(usage: Mapping[str, Any]) -> Usage:
 
 
 def billing_of(usage: Mapping[str, Any]) -> Billing:
-    """Return the values that the price depends on, except for the time that a container ran."""
+    """Return the values that the price depends on, except for the run time of containers."""
     iterations = _iterations(usage)
     kinds = [item.get("type") for item in iterations]
     compactions = [item for item in iterations if item.get("type") == "compaction"]
@@ -91,14 +91,14 @@ def billing_of(usage: Mapping[str, Any]) -> Billing:
 
 
 def _written(name: str, *usages: Mapping[str, Any]) -> int | None:
-    """Return the sum of the tokens written to a cache with one lifetime; None if no usage object has such a count."""
+    """Return the sum of the tokens written to a cache with this lifetime; None if no usage object has such a count."""
     counts = [count_of(object_of(usage.get("cache_creation")).get(name)) for usage in usages]
     known = [count for count in counts if count is not None]
     return count_of(sum(known)) if known else None
 
 
 def _priced(billing: Billing, container: object) -> Billing:
-    """Return the billing values; incomplete if code ran in a container, whose time has a price but no count."""
+    """Return the billing values, incomplete if code ran in a container, whose run time is billed but not reported."""
     return replace(billing, incomplete=True) if container else billing
 
 
@@ -146,7 +146,7 @@ class _Assembler:
                 self._container = message.get("container")
                 for name in ("output_tokens", "output_tokens_details"):
                     self._usage.pop(name, None)
-                # The format permits content blocks in `message_start`, although streams usually have none there.
+                # Read content blocks in `message_start` too: the format permits them, although most streams have none.
                 for place, block in enumerate(list_of(message.get("content"))):
                     self._block(place, object_of(block))
             case "content_block_start":

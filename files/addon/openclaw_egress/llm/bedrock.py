@@ -1,15 +1,15 @@
 """Amazon Bedrock's Converse and InvokeModel, plain and streamed.
 
-Source: https://docs.aws.amazon.com/bedrock/latest/APIReference and the service model of `botocore`. A response names
-neither its model nor an id. `inputTokens` excludes tokens read from or written to the cache, as the user guide's page
-on prompt caching says; reasoning has no separate count. A stream of Converse has the counts in its last event.
+Source: https://docs.aws.amazon.com/bedrock/latest/APIReference and the service model of `botocore`. A response has
+neither a model name nor an id. `inputTokens` excludes tokens read from or written to the cache (user guide, prompt
+caching). There is no separate count for reasoning. A stream of Converse has the counts in its last event.
 
-InvokeModel passes the model's own format; the events of a stream hold its JSON as Base64. This module reads three of
-these formats: Anthropic's, Amazon Nova's (that of Converse, with other names for the counts of cached tokens) and Chat
-Completions (models of OpenAI and others). For other formats it reads Bedrock's own counts: headers of a plain response,
-and `amazon-bedrock-invocationMetrics` in the last event of a stream. Nothing documents whether these counts of input
-include cached tokens, so the input is unknown if tokens were cached. The name of an error is in a header, or is the
-name of an exception in a stream.
+InvokeModel uses the model's own format; the events of a stream contain its JSON as Base64. This module reads three
+formats: Anthropic's, Amazon Nova's (like Converse, but with other names for the counts of cached tokens) and Chat
+Completions (models of OpenAI and others). For other formats it reads Bedrock's own counts: from the headers of a plain
+response, or from `amazon-bedrock-invocationMetrics` in the last event of a stream. AWS does not document whether the
+input count includes cached tokens, so the input is unknown if tokens were cached. The name of an error is in a header,
+or is the name of an exception in a stream.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _COUNT = re.compile(r"[0-9]{1,18}")
 
 
 def usage_of(usage: Mapping[str, Any]) -> Usage:
-    """Return the usage object's counts. The total input is the sum of uncached, read and written tokens."""
+    """Return the token counts. The total input is the sum of uncached tokens, cache reads and cache writes."""
     uncached = count_of(usage.get("inputTokens"))
     # In Nova's own format, the names of these counts end with `Count`.
     read, written = (
@@ -65,7 +65,7 @@ def usage_of(usage: Mapping[str, Any]) -> Usage:
 
 
 def billing_of(value: Mapping[str, Any]) -> Billing:
-    """Return the values that the price depends on, of a response or of the event `metadata`."""
+    """Return the values in a response, or in the event `metadata`, that the price depends on."""
     details = [object_of(item) for item in list_of(object_of(value.get("usage")).get("cacheDetails"))]
     written = {
         ttl: [count for item in details if item.get("ttl") == ttl and (count := count_of(item.get("inputTokens")))]
@@ -85,20 +85,20 @@ def _tier(tier: object, latency: object) -> str | None:
 
 
 def _counted(counts: Mapping[str, Any], *names: str) -> Usage:
-    """Return Bedrock's own counts. ``names`` are those of input, output, cache reads and cache writes."""
+    """Return Bedrock's own counts. ``names`` are the members for input, output, cache reads and cache writes."""
     given, made, read, written = (count_of(counts.get(name)) for name in names)
     return Usage(None if read or written else given, made, read, written)
 
 
 def _error(name: str) -> str | None:
-    """Return the error type for the name of an exception, which begins with a small letter in a stream."""
+    """Return the error type for the name of an exception. In a stream, the name begins with a lower-case letter."""
     return error_of({"type": name[:1].upper() + name[1:]}, _ERRORS)
 
 
 def _with_headers(headers: Mapping[str, str], facts: ResponseFacts) -> ResponseFacts:
-    """Return the information, and add the error's name and Bedrock's own counts from the headers."""
+    """Return the information with the error's name and Bedrock's own counts from the headers."""
     if "x-amzn-errortype" in headers:
-        # The error's name can stand between a namespace and an address: `space#Name:http://…`.
+        # Extract the error's name, which can have a namespace before it and a URL after it: `space#Name:http://…`.
         name = headers["x-amzn-errortype"].partition(":")[0].rpartition("#")[2]
         facts = replace(facts, error_type=_error(name))
     tier, latency = (headers.get(f"x-amzn-bedrock-{name}") for name in ("service-tier", "performanceconfig-latency"))
@@ -177,7 +177,7 @@ def _whole_invoked(value: Mapping[str, Any]) -> ResponseFacts:
 
 
 class _InvokedAssembler:
-    """Assembler of the events of InvokeModel. The first event that has the members of a format selects it."""
+    """Assembler of the events of InvokeModel. The first event in a known format selects the format."""
 
     def __init__(self) -> None:
         self._inner: Assembler | None = None
@@ -202,7 +202,7 @@ class _InvokedAssembler:
 
 
 def _assembler_for(event: Mapping[str, Any]) -> Assembler | None:
-    """Return the assembler of the format that an event has; None if the event has no known format."""
+    """Return the assembler for the format of an event; None if the format is unknown."""
     if event.get("type") in ("message_start", "error"):
         return anthropic.API.assembler()
     if isinstance(event.get("choices"), list):
@@ -211,15 +211,15 @@ def _assembler_for(event: Mapping[str, Any]) -> Assembler | None:
 
 
 def _decoded(text: object) -> Mapping[str, Any]:
-    """Return the JSON object that a chunk holds as Base64; an empty one for anything else."""
+    """Return the JSON object in a Base64 text; an empty object if the text contains none."""
     try:
         return object_in(base64.b64decode(text, validate=True)) or {} if isinstance(text, str) else {}
     except (binascii.Error, ValueError):
         return {}
 
 
-# A model's id contains a dot, or is an ARN, whose colons are percent-encoded. Another server may use the path
-# `/model/NAME/invoke` with a name without both.
+# Match only ids with a dot, or with a colon, which is percent-encoded in ARNs. Other servers may use the path
+# `/model/NAME/invoke` with other names.
 MODEL_ID = r"[^/.:%]{0,256}[.:%][^/]{0,2048}"
 
 CONVERSE = Api(
@@ -261,6 +261,6 @@ INVOKE_OTHER = replace(
     name="bedrock-invoke",
     path=re.compile(rf"/model/(?![^/]*(?:anthropic\.|embed)){MODEL_ID}{_INVOKE}"),
     examples=("/model/meta.llama3-3-70b-instruct-v1:0/invoke", "/model/amazon.nova-canvas-v1:0/invoke"),
-    # Use this general operation, because the path does not show whether the model makes text, images or speech.
+    # Use this general operation, because the path does not show whether the model generates text, images or speech.
     operation="generate_content",
 )

@@ -1,11 +1,11 @@
-"""Cohere's Chat API, version 1, plain and as lines of JSON, and Writer's Chat API, which has the same path.
+"""Cohere's Chat API, version 1, plain and as JSON lines, and Writer's Chat API, which has the same path.
 
 Source: https://docs.cohere.com/v1/reference/chat and https://dev.writer.com/api-reference/completion-api/chat-completion.
-The last line of Cohere's stream has the whole response. A response does not name its model, and an error has only a
-message, so its error type is the HTTP status. Writer's format is that of Chat Completions.
+The last line of Cohere's stream contains the whole response. A response does not name its model. An error has only a
+message, so its error type is the HTTP status. Writer uses the format of Chat Completions.
 
-Other servers use the path too. So the reader takes an object as Cohere's only if it has `event_type`, or `text` and an
-id.
+Other servers use the path too. Therefore the reader treats an object as Cohere's only if it has `event_type`, or `text`
+and an id.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A conversation as people read it: the turns of a request and its response, in one form for all APIs.
+"""A conversation for display: the turns of a request and its response, in one format for all APIs.
 
-One reader serves all APIs, because their members do not collide, and because a compatible API may add members of a
-different API. Only people read the result: no decision and no count depends on it. Pure functions that never raise.
+One reader handles all APIs, because their members do not conflict, and because a compatible API may add members of
+another API. The result is only for display: no decision and no count depends on it. Pure functions that never raise.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ class Part:
 
     kind: str
     text: str = ""
-    """The text; of a tool call its arguments as JSON, of a medium its address."""
+    """The text. For a tool call, its arguments as JSON; for media, the address."""
     name: str = ""
-    """The tool, the type of a medium, or the provider's name of another part."""
+    """The name of the tool, the media type, or the provider's name for another kind of part."""
     call_id: str = ""
     size: int | None = None
-    """Size in bytes of a medium whose content is in the body."""
+    """Size in bytes of media whose content is in the body."""
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A message of one party. ``role`` is the API's own word: ``user``, ``assistant``, ``tool`` or another."""
+    """A message of one participant. ``role`` is the API's own name, such as ``user``, ``assistant`` or ``tool``."""
 
     role: str
     parts: tuple[Part, ...]
@@ -49,15 +49,15 @@ def request_turns(body: str) -> list[Turn]:
 
 
 def each_request_turn(body: str) -> Iterator[Turn]:
-    """Yield the turns that `request_turns` returns. A caller that needs only the first ones saves most of the work."""
+    """Yield the turns that `request_turns` returns. Use this if only the first turns are needed, to save work."""
     return (turn for turn in _request_turns(body) if turn.parts)
 
 
 def _request_turns(body: str) -> Iterator[Turn]:
     value = object_in(body) or {}
-    # Read all members that can hold turns, because an additional member must not hide the turns of the request itself.
+    # Read all members that can contain turns, because an additional member must not hide the turns of the request.
     yield from _turns_of(value)
-    # Cloud Code Assist wraps the request. At Gemini and Bedrock, a request to count tokens can contain another request.
+    # Cloud Code Assist wraps the request. A token-counting request to Gemini or Bedrock can contain another request.
     counted = value.get("generateContentRequest"), object_of(value.get("input")).get("converse")
     for inner in (value.get("request"), *counted):
         yield from _turns_of(object_of(inner))
@@ -71,7 +71,7 @@ def _turns_of(value: Mapping[str, Any]) -> Iterator[Turn]:
             yield Turn("system", tuple(_content(value[name])))
     if isinstance(value.get("preamble"), str):
         yield Turn("system", tuple(_content(value["preamble"])))
-    # Cohere's first version has the last message of the user in a separate member, not in the history.
+    # Version 1 of Cohere's API has the user's last message in a separate member, not in the history.
     for message in (*map(object_of, list_of(value.get("chat_history"))), value):
         if isinstance(message.get("message"), str):
             yield _message({"role": str(message.get("role") or "user").lower(), "content": message["message"]})
@@ -80,7 +80,7 @@ def _turns_of(value: Mapping[str, Any]) -> Iterator[Turn]:
     for name in ("input", "prompt", "inputs"):  # Text Generation Inference names it `inputs`.
         if isinstance(value.get(name), str):
             yield Turn("user", tuple(_content(value[name])))
-    # A request to Completions can have several prompts. The response has their choices in the same order.
+    # A request to Completions can have several prompts. The choices in the response have the same order.
     yield from (Turn("user", tuple(_content(text))) for text in list_of(value.get("prompt")) if isinstance(text, str))
     yield from (_item(object_of(item)) for item in list_of(value.get("input")))
 
@@ -95,10 +95,10 @@ def response_turns(body: str) -> list[Turn]:
     found.append(object_of(object_of(value.get("output")).get("message")))  # Bedrock's Converse
     if isinstance(value.get("content"), list):
         found.append(value)
-    if isinstance(value.get("text"), str):  # Cohere's first version and transcripts have `text`.
+    if isinstance(value.get("text"), str):  # Version 1 of Cohere's API and transcripts have `text`.
         found.append({"content": value["text"], "tool_calls": value.get("tool_calls")})
     turns = [_message({"role": "assistant", **message}) for message in found if message]
-    # Responses calls its items `output`, Gemini's Interactions `steps`.
+    # The items are in `output` in the Responses API, and in `steps` in Gemini's Interactions.
     items = [*list_of(value.get("output")), *list_of(value.get("steps"))]
     turns += [_item({"role": "assistant", **object_of(item)}) for item in items]
     texts = [object_of(choice).get("text") for choice in list_of(value.get("choices"))]
@@ -114,8 +114,8 @@ def response_turns(body: str) -> list[Turn]:
 def realtime_turns(sent: Iterable[str], received: Iterable[str]) -> list[Turn]:
     """Return the turns of a session of OpenAI's Realtime API; none for the messages of another API.
 
-    The server repeats each item of the client (`conversation.item.added`, formerly `.created`), so its events have the
-    order of the conversation. Only the instructions are taken from the messages of the client (`session.update`).
+    Take only the instructions (`session.update`) from the client's messages. The server repeats each item of the client
+    (`conversation.item.added`, formerly `.created`), so its events have the order of the conversation.
     """
     turns = []
     for event in filter(None, map(object_in, sent)):
@@ -146,7 +146,7 @@ def assembled_turns(messages: object) -> list[Turn]:
 
 
 def _message(message: Mapping[str, Any]) -> Turn:
-    """Return the turn of a message. Gemini names the content `parts`."""
+    """Return the turn for a message. In Gemini's API, the content is named `parts`."""
     parts: list[Part] = []
     for name in ("reasoning_content", "reasoning", "reasoning_text", "thinking"):
         if isinstance(message.get(name), str):
@@ -170,7 +170,7 @@ def _message(message: Mapping[str, Any]) -> Turn:
 
 
 def _item(item: Mapping[str, Any]) -> Turn:
-    """Return the turn of an item of the Responses API or of a step of Gemini's: a message, or a turn with one part."""
+    """Return the turn for an item of the Responses API or a step of Gemini: a message, or a turn with one part."""
     kind = str(item.get("type") or "message")
     if kind in ("message", "model_output", "user_input"):
         return _message({"role": "assistant", **item} if kind == "model_output" else item)
@@ -193,7 +193,7 @@ def _content(content: object) -> Iterator[Part]:
 
 
 def _part(part: Mapping[str, Any]) -> Iterator[Part]:
-    """Yield the part that an element of a message's content holds. APIs have different names for the same kind."""
+    """Yield the part in an element of a message's content. APIs use different names for the same kind of part."""
     kind = str(part.get("type") or "")
     text = next((part[name] for name in ("text", "content", "thinking") if isinstance(part.get(name), str)), "")
     if kind in ("reasoning", "thinking", "redacted_thinking", "thought") or part.get("thought") is True:
@@ -231,7 +231,7 @@ def _part(part: Mapping[str, Any]) -> Iterator[Part]:
 
 
 def _medium(kind: str, part: Mapping[str, Any]) -> Part | None:
-    """Return an image, a sound or a file; None for another part."""
+    """Return an image, audio or a file; None for any other part."""
     inline, file = object_of(part.get("inlineData")), object_of(part.get("fileData"))
     if inline or file:
         return _media(inline.get("mimeType") or file.get("mimeType"), inline.get("data"), file.get("fileUri"))
@@ -255,7 +255,7 @@ def _medium(kind: str, part: Mapping[str, Any]) -> Part | None:
 
 
 def _media(name: object, data: object, address: object) -> Part:
-    """Return a medium. ``data`` is its content as Base64, and ``address`` its URL (also a ``data:`` URL) or ID."""
+    """Return a media part. ``data`` is the content as Base64; ``address`` is the URL (also a ``data:`` URL) or ID."""
     if isinstance(address, str) and address.startswith("data:"):
         head, _, data = address.partition(",")
         name, address = head[5:].partition(";")[0] or name, None
@@ -270,7 +270,7 @@ def _call(call_id: object, name: object, given: object) -> Part:
 
 
 def _result(call_id: object, name: object, content: object) -> Part:
-    """Return a tool's result as text. Replace each medium by its address or size."""
+    """Return a tool's result as text, with each media part replaced by its address or size."""
     if isinstance(content, list) and any(isinstance(piece, dict) for piece in content):
         parts = [part for piece in content if isinstance(piece, dict) for part in _flat(piece)]
         text = "\n".join(parts)

@@ -1,12 +1,14 @@
 """Google's `generateContent`, `streamGenerateContent` and `embedContent`: Gemini API, Vertex AI and Cloud Code Assist.
 
 Source: https://ai.google.dev/api/generate-content, the types of the package `google-genai`, and for Cloud Code Assist
-`packages/core/src/code_assist` of google-gemini/gemini-cli, whose bodies wrap a request in `request` and a response in
-`response`. `totalTokenCount` is the sum of `promptTokenCount`, which includes `cachedContentTokenCount`, of
-`toolUsePromptTokenCount`, which is input too, of `candidatesTokenCount`, and of `thoughtsTokenCount`. Older models
-counted thoughts as candidates, as their total shows. JSON omits a count of 0. The chunks of a stream repeat the usage,
-cumulative or without counts, so the reader uses the last one with counts. A blocked prompt has no candidates: its
-`blockReason` is the finish reason.
+`packages/core/src/code_assist` of google-gemini/gemini-cli. Cloud Code Assist wraps a request in `request` and a
+response in `response`.
+
+`totalTokenCount` is the sum of four counts: `promptTokenCount`, which includes `cachedContentTokenCount`;
+`toolUsePromptTokenCount`, which is input too; `candidatesTokenCount`; and `thoughtsTokenCount`. Older models include
+thoughts in `candidatesTokenCount`: their total shows it. JSON omits a count of 0. The chunks of a stream repeat the
+usage, cumulative or without counts, so the reader uses the last one with counts. A blocked prompt has no candidates, so
+its `blockReason` is the finish reason.
 """
 
 from __future__ import annotations
@@ -31,10 +33,10 @@ from openclaw_egress.llm.model import (
 from openclaw_egress.llm.partial_arguments import PartialArguments, Room
 
 _MAX_CANDIDATES = 128
-# Google's Go client sends `$alt=json;enum-encoding=int`, so its responses have numbers in place of names. Gemini API
-# and Vertex AI use the same numbers only for these reasons.
+# Responses to Google's Go client have numbers instead of names, because the client sends `$alt=json;enum-encoding=int`.
+# This table has only the reasons whose numbers are the same in the Gemini API and in Vertex AI.
 _NUMBERED_REASONS = {1: "STOP", 2: "MAX_TOKENS", 3: "SAFETY", 4: "RECITATION", 5: "OTHER"}
-# Parts of which the assembled message has only the name, not the content.
+# Parts for which the assembled message contains only the name, not the content.
 _OTHER_PARTS = (
     "functionResponse",
     "inlineData",
@@ -47,7 +49,7 @@ _OTHER_PARTS = (
 
 
 def usage_of(usage: Mapping[str, Any]) -> Usage:
-    """Return the usage object's counts."""
+    """Return the token counts in the usage object."""
     prompt, tools = count_of(usage.get("promptTokenCount")), count_of(usage.get("toolUsePromptTokenCount"))
     answer, thoughts = count_of(usage.get("candidatesTokenCount")), count_of(usage.get("thoughtsTokenCount"))
     output = answer if thoughts is None else count_of((answer or 0) + thoughts)
@@ -63,7 +65,7 @@ def usage_of(usage: Mapping[str, Any]) -> Usage:
 
 def billing_of(usage: Mapping[str, Any]) -> Billing:
     """Return the values that the price depends on, except for searches, which the usage does not count."""
-    # The Gemini API names the member `serviceTier`, Vertex AI `trafficType`.
+    # The member is `serviceTier` in the Gemini API, and `trafficType` in Vertex AI.
     tier = (text_of(usage.get("serviceTier"), 64) or text_of(usage.get("trafficType"), 64) or "").lower()
     return Billing(
         service_tier=None if tier in ("", "unspecified", "traffic_type_unspecified") else tier,
@@ -75,7 +77,7 @@ def billing_of(usage: Mapping[str, Any]) -> Billing:
 
 
 def _tokens_of(modality: str, usage: Mapping[str, Any], *members: str) -> int | None:
-    """Return the sum of a modality's counts in lists of counts by modality; None without one."""
+    """Return the sum of the token counts of one modality in these members; None if there is no count."""
     found = [object_of(item) for name in members for item in list_of(usage.get(name))]
     counts = [count_of(item.get("tokenCount")) for item in found if item.get("modality") == modality]
     known = [count for count in counts if count is not None]
@@ -83,17 +85,17 @@ def _tokens_of(modality: str, usage: Mapping[str, Any], *members: str) -> int | 
 
 
 def _unwrapped(value: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the response inside an object of Cloud Code Assist, or the object itself."""
+    """Return the response that Cloud Code Assist wraps in an object, or the object itself."""
     return object_of(value.get("response")) or value
 
 
 def _id_in(value: Mapping[str, Any]) -> str | None:
-    # `traceId` is the id that Cloud Code Assist's client reports.
+    # Use `traceId` for Cloud Code Assist, because its client reports this id.
     return text_of(_unwrapped(value).get("responseId")) or text_of(value.get("traceId"))
 
 
 def _candidates(response: Mapping[str, Any]) -> list[tuple[int, Mapping[str, Any]]]:
-    """Return the candidates with their indexes. JSON omits the index 0."""
+    """Return the candidates with their indexes. A missing index is 0, because JSON omits it."""
     found: list[tuple[int, Mapping[str, Any]]] = []
     for item in list_of(response.get("candidates")):
         candidate = object_of(item)
@@ -116,7 +118,7 @@ def _reasons(response: Mapping[str, Any]) -> dict[int, str]:
 
 
 def _searched(response: Mapping[str, Any]) -> bool:
-    """Return whether the response is grounded in Google Search, Maps or a store of the client: that has a price."""
+    """Return whether the response uses grounding (Google Search, Maps or a client's store), which is billed."""
     return any(object_of(item).get("groundingMetadata") for item in list_of(response.get("candidates")))
 
 
@@ -146,7 +148,7 @@ class _Assembler:
         self._reasons: dict[int, str] = {}
         self._error: str | None = None
         self._parts = Parts()
-        # For each candidate, the number and kind of the last part, and the tool call whose arguments are incomplete.
+        # By candidate: the number and kind of its last part, and its tool call whose arguments are incomplete.
         self._last: dict[int, tuple[int, str]] = {}
         self._continued: dict[int, tuple[Key, PartialArguments]] = {}
         self._room = Room(MAX_CHARACTERS)
@@ -170,7 +172,7 @@ class _Assembler:
                 self._part(index, object_of(part))
 
     def _key(self, candidate: int, kind: str, *, joins: bool = False) -> Key:
-        """Return the key of a new part or, with `joins`, that of the last part if it has the same kind."""
+        """Return the key of a new part. With `joins`, return the key of the last part if it has the same kind."""
         number, last = self._last.get(candidate, (-1, ""))
         if not joins or kind != last:
             number += 1
@@ -179,7 +181,7 @@ class _Assembler:
 
     def _part(self, candidate: int, part: Mapping[str, Any]) -> None:
         if isinstance(text := part.get("text"), str):
-            # In a stream, a part with an empty text carries only a signature.
+            # Ignore a part with an empty text: in a stream, it has only a signature.
             if text:
                 kind = "reasoning" if part.get("thought") is True else "text"
                 self._parts.append(self._key(candidate, kind, joins=True), kind, text)
@@ -191,7 +193,7 @@ class _Assembler:
                     self._parts.open(self._key(candidate, kind), kind)
 
     def _call(self, candidate: int, call: Mapping[str, Any]) -> None:
-        """Take a tool call, or a piece of one: its arguments follow as `partialArgs` while `willContinue` is set."""
+        """Take a tool call or a piece of one. More arguments follow as `partialArgs` while `willContinue` is set."""
         key, arguments = self._continued.pop(candidate, (None, None))
         if key is None:
             key = self._key(candidate, "tool_call")
@@ -247,7 +249,7 @@ API = Api(
     assembler=_Assembler,
     stream_default=None,
     stream_in_path=re.compile(r":streamGenerateContent$"),
-    # Cloud Code Assist has no model in the path `/v1internal:…`, but in the body.
+    # Do not match the path `/v1internal:…` of Cloud Code Assist, because its model is in the body.
     model_in_path=re.compile(r"[^/]/([^/]{1,256}):(?:generateContent|streamGenerateContent)$"),
     operation="generate_content",
     hosts={

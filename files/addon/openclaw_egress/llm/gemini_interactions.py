@@ -1,13 +1,14 @@
 """Google's Interactions API of the Gemini API and of Vertex AI, plain and streamed.
 
 Source: https://ai.google.dev/api/interactions-api and the types of the package `google-genai`. `total_tokens` is the
-sum of `total_input_tokens`, which includes `total_cached_tokens`, of `total_tool_use_tokens`, which is input too, of
-`total_output_tokens`, and of `total_thought_tokens`. The last event of a stream has the usage; nothing documents how
-the counts of earlier events add up, so an aborted stream has none. The finish reason is the interaction's status.
+sum of four counts: `total_input_tokens`, which includes `total_cached_tokens`; `total_tool_use_tokens`, which is input
+too; `total_output_tokens`; and `total_thought_tokens`. The last event of a stream has the usage. Google does not
+document how to add up the counts of earlier events, so an aborted stream has no usage. The finish reason is the status
+of the interaction.
 
-Other servers may use the path, because it is short, and a request to one of Google's agents names no model. So the
-reader takes an object only if it is an interaction, one of its events, or an error. Nothing documents how the stored
-history of `previous_interaction_id` is billed, so the cost of such a call is unknown.
+Other servers may use the path, because it is short, and a request to one of Google's agents names no model. Therefore
+the reader accepts an object only if it is an interaction, one of its events, or an error. Google does not document how
+the stored history of `previous_interaction_id` is billed, so the cost of such a call is unknown.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _KINDS = {"thought": "reasoning", "function_call": "tool_call", "mcp_server_tool
 
 
 def usage_of(usage: Mapping[str, Any]) -> Usage:
-    """Return the usage object's counts."""
+    """Return the token counts in the usage object."""
     prompt, tools = count_of(usage.get("total_input_tokens")), count_of(usage.get("total_tool_use_tokens"))
     output, thoughts = count_of(usage.get("total_output_tokens")), count_of(usage.get("total_thought_tokens"))
     return Usage(
@@ -55,7 +56,7 @@ def _billing_of(value: Mapping[str, Any]) -> Billing:
         output_audio_tokens=_tokens_of("audio", usage, "output_tokens_by_modality"),
         cache_read_audio_tokens=_tokens_of("audio", usage, "cached_tokens_by_modality"),
         output_image_tokens=_tokens_of("image", usage, "output_tokens_by_modality"),
-        # The price is incomplete after a search, which has a separate price.
+        # Mark the price as incomplete after a search, which has a separate price, and for a stored history or an agent.
         incomplete=bool(
             value.get("previous_interaction_id") or value.get("agent") or usage.get("grounding_tool_count")
         ),
@@ -63,7 +64,7 @@ def _billing_of(value: Mapping[str, Any]) -> Billing:
 
 
 def _tokens_of(modality: str, usage: Mapping[str, Any], *members: str) -> int | None:
-    """Return the sum of a modality's counts in lists of counts by modality; None without one."""
+    """Return the sum of the token counts of one modality in these members; None if there is no count."""
     found = [object_of(item) for name in members for item in list_of(usage.get(name))]
     counts = [count_of(item.get("tokens")) for item in found if item.get("modality") == modality]
     known = [count for count in counts if count is not None]
@@ -78,7 +79,7 @@ def _whole(value: Mapping[str, Any]) -> ResponseFacts:
     return ResponseFacts(
         model=text_of(value.get("model")),
         id=text_of(value.get("id")),
-        # While an interaction still runs in the background, it has no finish reason.
+        # Set no finish reason while an interaction still runs in the background.
         finish_reasons=(status,) if status and status != "in_progress" else (),
         usage=usage_of(object_of(value.get("usage"))),
         billing=_billing_of(value),
@@ -107,7 +108,7 @@ class _Assembler:
                 self._delta(index, object_of(value.get("delta")))
 
     def _start(self, index: int, step: Mapping[str, Any]) -> None:
-        """Open the part of a step. The parts of a message and of thoughts begin only with their first text."""
+        """Open the part for a step. Open the parts of messages and thoughts only when their first text arrives."""
         kind = text_of(step.get("type"), 64)
         if kind is None or kind == "thought":
             return

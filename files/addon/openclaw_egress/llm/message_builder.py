@@ -1,4 +1,4 @@
-"""Builder of a stream's assembled message: bounded parts in the format of `gen_ai.output.messages`.
+"""Builder of the assembled message of a stream: bounded parts in the format of `gen_ai.output.messages`.
 
 Format: https://github.com/open-telemetry/semantic-conventions-genai, gen-ai-output-messages.json.
 """
@@ -29,7 +29,7 @@ class _Part:
 
 
 class Parts:
-    """Parts by key, in order of arrival. `limit` counts the characters of all parts together.
+    """Parts by key, in order of arrival. `limit` is the maximum number of characters of all parts together.
 
     Beyond the limit, new text is dropped and `truncated` is set.
     """
@@ -40,9 +40,9 @@ class Parts:
         self._parts: dict[Key, _Part] = {}
 
     def open(self, key: Key, kind: str, call_id: object = None, name: object = None) -> None:
-        """Open the part `key` if it is absent.
+        """Open the part `key` if it does not exist.
 
-        Keep a tool call's id and name, which can arrive before its arguments.
+        Store the id and the name of a tool call, because they can arrive before its arguments.
         """
         part = self._parts.get(key)
         if part is None:
@@ -89,11 +89,11 @@ class Parts:
             self._left += _PART_COST + self._parts.pop(key).length
 
     def heads(self) -> list[int | str]:
-        """Return the first elements of the keys, in order, without repetition."""
+        """Return the first elements of the keys, in order, without duplicates."""
         return list(dict.fromkeys(key[0] for key in self._parts))
 
     def under(self, head: Key = ()) -> list[dict[str, Any]]:
-        """Return the parts whose key begins with `head` as JSON-able objects, without empty texts."""
+        """Return the parts whose key begins with `head`, as JSON-serialisable objects. Omit parts with empty texts."""
         chosen = [part for key, part in self._parts.items() if key[: len(head)] == head]
         return [_as_object(part) for part in chosen if part.length or part.kind not in ("text", "reasoning", "refusal")]
 
@@ -105,13 +105,13 @@ class Parts:
         role: str = "assistant",
         parts: list[dict[str, Any]] | None = None,
     ) -> ResponseFacts:
-        """Return a stream's information with its only message.
+        """Return the information in a stream, with its only message.
 
         Args:
-            facts: the information without the message. The message gets the first finish reason in it.
+            facts: the information without the message. Its first finish reason becomes that of the message.
             error: the type of an error in the stream; None to keep the error type of ``facts``.
             role: the message's role.
-            parts: the message's parts, by default all in the order in which they began.
+            parts: the parts of the message; by default all parts, in the order in which they began.
         """
         chosen, reasons = self.under() if parts is None else parts, facts.finish_reasons
         message = {"role": role, "parts": chosen} | ({"finish_reason": reasons[0]} if reasons else {})
@@ -131,7 +131,7 @@ def _as_object(part: _Part) -> dict[str, Any]:
 
 
 def _arguments(text: str) -> Any:
-    """Return a tool call's arguments as the object that the model wrote or, if its JSON is invalid, as text."""
+    """Return the arguments of a tool call as a JSON object or, if the JSON is invalid, as text."""
     if not text:
         return {}
     try:
@@ -142,7 +142,7 @@ def _arguments(text: str) -> Any:
 
 
 def _clean(value: Any, depth: int) -> Any:
-    """Return the value with valid text and finite numbers. Raise ValueError if it is nested too deeply."""
+    """Return a JSON value with valid Unicode and finite numbers. Raise ValueError if it is nested too deeply."""
     if depth > _MAX_DEPTH:
         raise ValueError("the value is nested too deeply")
     if isinstance(value, str):

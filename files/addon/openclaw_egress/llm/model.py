@@ -1,6 +1,6 @@
-"""Values that the readers of this package return about an exchange with a model.
+"""Types of the information that the readers in this package return about an exchange with a model.
 
-Counts are the provider's own. An absent count is None, never 0, and never estimated.
+Counts are the provider's own values. An absent count is None. It is never 0 and never estimated.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ SHARED_ERROR_TYPES = frozenset(
     engine_overloaded_error exceeded_current_quota_error invalid_authentication_error permission_denied_error
     rate_limit_reached_error resource_not_found_error BadRequestError InternalServerError NotFoundError""".split()  # noqa: SIM905
 )
-"""Error types that a response of any API can name: gateways translate APIs and mix the names."""
+"""Error types that a response of any API can name, because gateways translate between APIs and mix the names."""
 EXCEPTION = ":exception"
-"""Name of the member in which `Assembler.take` gets the name of an exception of an AWS stream."""
+"""Member in which `Assembler.take` receives the name of an exception in an AWS stream."""
 _INT64 = 2**63
 
 
@@ -49,15 +49,15 @@ class Usage:
 
 @dataclass(frozen=True)
 class Billing:
-    """The values besides `Usage` that the price of a response depends on. An absent value is None."""
+    """The values, in addition to `Usage`, that the price of a response depends on. An absent value is None."""
 
     stated_cost: float | None = None
-    """The cost that the provider states, in the provider's unit."""
+    """The cost that the provider reports, in the provider's unit."""
     service_tier: str | None = None
     speed: str | None = None
     """Anthropic's inference speed: ``standard`` or ``fast``."""
     region: str | None = None
-    """Region in which Anthropic's model ran, if request or workspace restrict it: ``global`` or a geography."""
+    """Region of Anthropic's inference, if the request or the workspace restricts it: ``global`` or a geography."""
     cache_write_5m_tokens: int | None = None
     """Tokens written to a cache for five minutes; `Usage.cache_write_input_tokens` includes them."""
     cache_write_1h_tokens: int | None = None
@@ -72,25 +72,25 @@ class Billing:
     cache_read_audio_tokens: int | None = None
     """Audio tokens from a cache; both `input_audio_tokens` and `Usage.cache_read_input_tokens` include them."""
     no_output: bool = False
-    """The API has no output tokens, so an absent count of them does not make the cost unknown."""
+    """Whether the API has no output tokens, so that the cost is known without a count of them."""
     incomplete: bool = False
-    """The price depends on something that the reader does not read, so the cost is unknown."""
+    """Whether the price depends on a value that the reader does not read, so that the cost is unknown."""
     web_searches: int | None = None
     web_fetches: int | None = None
-    """Pages that Anthropic's server tool fetched; they have no price."""
+    """Number of pages that Anthropic's server tool fetched. They have no price."""
     billed_input_tokens: int | None = None
     """Cohere's billed counts. The price depends on them instead of on the counts of `Usage`."""
     billed_output_tokens: int | None = None
     several_prompts: bool = False
-    """`Usage` is the sum of several calls to the model, so it does not tell how long each prompt was."""
+    """Whether `Usage` is the sum of several calls to the model, so that the length of each prompt is unknown."""
 
 
 @dataclass(frozen=True)
 class RequestFacts:
     """Information about a request. If this package does not read the API of the path, only `provider_name` can be set.
 
-    `service_tier`, `speed`, `region`: the requested values; see `Billing`. They decide the price if the response does
-    not state the actual values.
+    `service_tier`, `speed`, `region`: the requested values; see `Billing`. They determine the price if the response
+    does not report the actual values.
     """
 
     operation_name: str | None = None
@@ -120,11 +120,11 @@ class ResponseFacts:
     messages_truncated: bool = False
     error_type: str | None = None
     background: bool = False
-    """The response was made in the background. Any number of requests can return it, each time with the same usage."""
+    """Whether the response ran in the background. Any number of requests can return it, always with the same usage."""
 
 
 class ResponseReader(Protocol):
-    """Reader of one response. It takes decoded bytes in chunks of any size, never raises, and uses bounded memory."""
+    """Reader of one response. It accepts decoded bytes in chunks of any size, never raises, and uses bounded memory."""
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the body."""
@@ -137,14 +137,14 @@ class Assembler(Protocol):
     """Assembler of one message from a stream's events."""
 
     def take(self, value: Mapping[str, Any]) -> None:
-        """Take the JSON object of the next event. For an AWS stream, its only member has the name of the event."""
+        """Take the JSON object of the next event. In an AWS stream, the name of its only member is the event's name."""
 
     def facts(self) -> ResponseFacts:
         """Return the information in the events so far."""
 
 
 type Completion = Callable[[Mapping[str, str], ResponseFacts], ResponseFacts]
-"""A function that adds information from the headers, whose names are in lower case, to that from the body."""
+"""A function that adds information from the headers to that from the body. Header names are in lower case."""
 
 
 @dataclass(frozen=True)
@@ -154,31 +154,32 @@ class Api:
     Response:
 
     - `path`: matches the paths of the API, searched without the query. `examples`: paths that it matches.
-    - `members`: the small members of a plain response's object that `whole` reads, for responses that are too large to
-      parse.
-    - `whole`: reads a plain response's object.
-    - `only_members`: `whole` reads nothing but `members`, so that the reader can skip long lists of numbers quickly.
-    - `assembler`: makes the assembler for a stream.
-    - `with_headers`: adds information that only the headers have; their names are in lower case. None if nothing is
-      read from them.
+    - `members`: the small members of a plain response that `whole` reads. Only these are read if a response is too
+      large to parse.
+    - `whole`: reads the JSON object of a plain response.
+    - `only_members`: whether `whole` reads only `members`, so that the reader can quickly skip long lists of numbers.
+    - `assembler`: creates the assembler for a stream.
+    - `with_headers`: adds information that only the headers have; their names are in lower case. None if no header is
+      read.
 
     Request:
 
-    - `stream_in_path`: matches the paths of a stream; every other path of the API is a plain response. None where the
-      stream flag is the member `stream` of the body.
-    - `stream_default`: the meaning of a complete body without `stream`; None where it is not documented.
-    - `model_in_path`: its first group is the model, percent-encoded. It counts instead of the body's member `model`.
+    - `stream_in_path`: matches the paths whose responses are streams; responses on other paths of the API are plain.
+      None if the stream flag is the member `stream` of the body.
+    - `stream_default`: whether the response is a stream if a complete body has no `stream`; None if undocumented.
+    - `model_in_path`: its first group is the model, percent-encoded. It has priority over the member `model` in the
+      body.
 
     Names:
 
-    - `operation`: the value of `gen_ai.operation.name`; None for a path that calls no model. Nothing reads requests to
-      such a path.
-    - `hosts`: the provider's name (a value of `gen_ai.provider.name`) for a host name and every name below it.
-    - `certain_at`: if other servers use the path too, the providers at whose hosts the path certainly belongs to this
-      API. At other hosts, the proxy searches the bodies for credentials, as at any path, and takes a request without a
-      model as one of another API. `whole` and the assembler must ignore an object without the API's own members. Empty
-      if only this API uses the path.
-    - `other_paths`: matches further paths that carry prompts or completions. Nothing reads their bodies.
+    - `operation`: the value of `gen_ai.operation.name`; None for a path that calls no model. Requests to such a path
+      are not read.
+    - `hosts`: maps a host name, which includes all its subdomains, to the provider's name (`gen_ai.provider.name`).
+    - `certain_at`: if other servers use the path too, the providers on whose hosts the path certainly belongs to this
+      API. On other hosts, the proxy scans the bodies for credentials, as on any path, and treats a request without a
+      model as a request to another API. `whole` and the assembler must ignore an object without the API's own members.
+      Empty if only this API uses the path.
+    - `other_paths`: matches other paths with prompts or completions, whose bodies are not read.
     - `error_types`: error types of the API in addition to `SHARED_ERROR_TYPES`.
     """
 
@@ -201,14 +202,14 @@ class Api:
 
 
 def text_of(value: object, limit: int = 256) -> str | None:
-    """Return a non-empty string as valid Unicode, cut at `limit` characters; else None."""
+    """Return a non-empty string as valid Unicode, truncated to `limit` characters; None for any other value."""
     if not isinstance(value, str) or not value:
         return None
     return well_formed(value[:limit])
 
 
 def well_formed(text: str) -> str:
-    """Return valid Unicode: join surrogate pairs, and replace a single surrogate, which JSON can contain, by U+FFFD."""
+    """Return valid Unicode: join surrogate pairs, and replace lone surrogates, which JSON can contain, with U+FFFD."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -217,14 +218,14 @@ def well_formed(text: str) -> str:
 
 
 def count_of(value: object) -> int | None:
-    """Return a count that fits a signed 64-bit integer; else None."""
+    """Return the value if it is a count that fits a signed 64-bit integer; else None."""
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _INT64:
         return value
     return None
 
 
 def amount_of(value: object) -> float | None:
-    """Return a finite amount that is not negative; else None."""
+    """Return the value if it is a finite number that is not negative; else None."""
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < _INT64:
         return float(value)
     return None
@@ -250,14 +251,14 @@ def list_of(value: object) -> list[Any]:
 
 
 def first_count(*values: object) -> int | None:
-    """Return the first value that is a valid count (see `count_of`); None without one."""
+    """Return the first value that is a valid count (see `count_of`), or None."""
     return next((count for value in values if (count := count_of(value)) is not None), None)
 
 
 def error_of(value: object, own: frozenset[str] = frozenset()) -> str | None:
     """Return the error type of an error object `{"type": …, "code": …}`: its code if known, else its type.
 
-    Google names the type `status`. `own` are the error types of the API.
+    In Google's errors the type is `status`. `own` contains the error types of the API.
     """
     if value is None:
         return None
@@ -272,6 +273,6 @@ def error_in(value: Mapping[str, Any]) -> str | None:
     """Return the error type of a response. Cerebras, Mistral and vLLM send its members without an outer object."""
     if value.get("error") is not None or "choices" in value or not isinstance(value.get("message"), str):
         return error_of(value.get("error"))
-    # Other objects can have a message too. Report no error for them, because their meaning is unknown.
+    # Report no error for other objects with a message, because their meaning is unknown.
     found = error_of(value)
     return None if found == OTHER_ERROR else found
