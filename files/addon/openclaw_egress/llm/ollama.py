@@ -1,12 +1,12 @@
-"""Ollama's `/api/chat`, `/api/generate` and `/api/embed`, plain and as lines of JSON.
+"""Ollama's `/api/chat`, `/api/generate` and `/api/embed`, plain and as JSON lines.
 
 Source: https://docs.ollama.com/api, its pages on streaming and errors, and `api/types.go` of ollama/ollama. A response
 is a stream unless the request says `"stream": false`. `prompt_eval_count` includes `prompt_eval_cached_count`; thinking
 has no separate count. Ollama omits a count of 0, and older versions omit that of a cached prompt. The counts are in
 the last object, whose `done` is true. An error has only a message: a response's error type is the HTTP status.
 
-Other servers use these paths too. So the reader takes an object only if it has `model` and `done`, as every response of
-Ollama has; embeddings have `total_duration` instead of `done`.
+Other servers use these paths too. Therefore the reader accepts an object only if it has `model` and `done`, like every
+response of Ollama. Embeddings have `total_duration` instead of `done`.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class _Assembler:
         if not _is_response(value):
             return
         self._last = _whole(value)
-        # `/api/generate` has the members of a message at the top, and calls its content `response`.
+        # In `/api/generate`, the members of the message are at the top level, and the content is named `response`.
         message = object_of(value.get("message")) or value
         self._parts.append(("thinking",), "reasoning", message.get("thinking"))
         self._parts.append(("text",), "text", message.get("content") or message.get("response"))

@@ -1,12 +1,12 @@
 """OpenAI's Chat Completions, plain and streamed, and compatible APIs.
 
-Source: the API reference of `POST /v1/chat/completions`. `prompt_tokens` includes cached tokens. In a stream, the last
-chunk with a `usage` counts, with or without `choices`; without `stream_options.include_usage` no chunk has one.
-Compatible APIs differ:
+Source: the API reference of `POST /v1/chat/completions`. `prompt_tokens` includes cached tokens. In a stream, the
+reader uses the last chunk with a `usage`, with or without `choices`. Without `stream_options.include_usage`, no chunk
+has a `usage`. Compatible APIs differ:
 
 - Groq repeats the usage in `x_groq.usage`, and ends a stream early with a text in `x_groq.error`.
-- DeepSeek names the cached tokens `prompt_cache_hit_tokens`.
-- Mistral's content can be a list with `thinking`.
+- DeepSeek's name for the cached tokens is `prompt_cache_hit_tokens`.
+- Mistral's content can be a list that contains `thinking`.
 - xAI excludes reasoning from `completion_tokens`, as its `total_tokens` shows.
 """
 
@@ -36,7 +36,7 @@ _MAX_CHOICES = 128
 
 
 def usage_of(usage: Mapping[str, Any]) -> Usage:
-    """Return the usage object's counts."""
+    """Return the token counts in the usage object."""
     prompt_details = object_of(usage.get("prompt_tokens_details"))
     output = count_of(usage.get("completion_tokens"))
     prompt = count_of(usage.get("prompt_tokens"))
@@ -73,7 +73,7 @@ def _groq(value: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _usage_in(value: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the usage. Moonshot AI sends it in a choice of the last chunk of a stream."""
+    """Return the usage object. Moonshot AI sends it in a choice of a stream's last chunk."""
     if usage := object_of(value.get("usage")) or object_of(_groq(value).get("usage")):
         return usage
     found = (object_of(object_of(choice).get("usage")) for choice in list_of(value.get("choices")))
@@ -108,7 +108,7 @@ class _Assembler:
         self._error: str | None = None
         self._parts = Parts()
         self._images = 0
-        # For each choice and index, the number of tool calls that have ended.
+        # Number of tool calls that have ended, by choice and index.
         self._repeated: dict[tuple[int, int], int] = {}
 
     def take(self, value: Mapping[str, Any]) -> None:
@@ -127,11 +127,12 @@ class _Assembler:
             delta = object_of(choice.get("delta"))
             self._delta(index, delta)
             if not delta.get("content"):
-                # Completions have their text in `text` of the choice. Together AI repeats the text of a delta there.
+                # Read the text of Completions, which is in `text` of the choice. Skip it if there was a delta, because
+                # Together AI repeats the text of the delta there.
                 self._parts.append((index, "text"), "text", choice.get("text"))
 
     def _delta(self, choice: int, delta: Mapping[str, Any]) -> None:
-        # Providers name the reasoning differently; GitHub Copilot names it `reasoning_text`.
+        # Providers use different names for the reasoning. GitHub Copilot uses `reasoning_text`.
         names = ("reasoning_content", "reasoning", "reasoning_text")
         reasoning = next((text for name in names if (text := delta.get(name))), None)
         self._parts.append((choice, "reasoning"), "reasoning", reasoning)
@@ -186,7 +187,7 @@ API = Api(
     whole=_whole,
     assembler=_Assembler,
     stream_default=False,
-    model_in_path=re.compile(r"/deployments/([^/]{1,128})/"),  # Azure OpenAI names the model in the path.
+    model_in_path=re.compile(r"/deployments/([^/]{1,128})/"),  # Azure OpenAI has the model in the path.
     hosts={
         "openai.com": "openai",
         "openai.azure.com": "azure.ai.openai",
@@ -203,7 +204,7 @@ API = Api(
         "openrouter.ai": "openrouter",
         # The semantic conventions define no names for the following providers.
         "cerebras.ai": "cerebras",
-        "chatgpt.com": "chatgpt",  # Not `openai`: a subscription pays for it, so a cost at list prices would be wrong.
+        "chatgpt.com": "chatgpt",  # Not `openai`: it is paid by subscription, so a cost at list prices would be wrong.
         "dashscope.aliyuncs.com": "qwen",
         "dashscope-intl.aliyuncs.com": "qwen",
         "dashscope-us.aliyuncs.com": "qwen",

@@ -1,8 +1,8 @@
 """OpenAI's Completions and Mistral's Fill-in-the-middle, plain and streamed, and compatible APIs.
 
 Source: the API references of `POST /v1/completions` and `POST /v1/fim/completions`, and the types of the packages
-`openai` and `mistralai`. vLLM, llama.cpp, LM Studio and Ollama serve the first path too. A choice of Completions has a
-`text` where Chat Completions has a message; Mistral's has a message. All else is as in Chat Completions.
+`openai` and `mistralai`. vLLM, llama.cpp, LM Studio and Ollama serve the first path too. A choice of Completions has
+`text` instead of a message; a choice of Mistral has a message. Everything else is the same as in Chat Completions.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ API = replace(
     name="completions",
     path=re.compile(r"(?<!/chat)(?<!/usage)/completions/?$"),
     examples=("/v1/completions", "/openai/deployments/my-gpt/completions", "/v1/fim/completions"),
-    # The path names the model at Azure OpenAI, and in OpenAI's first paths.
+    # The model is in the path of Azure OpenAI, and in OpenAI's original paths.
     model_in_path=re.compile(r"/(?:deployments|engines)/([^/]{1,128})/"),
     operation="text_completion",
     hosts={},

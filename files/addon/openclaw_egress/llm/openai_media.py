@@ -1,8 +1,8 @@
 """OpenAI's Embeddings, Images and Audio APIs, and compatible APIs.
 
 Source: the API reference of `POST /v1/embeddings`, `/v1/images/…` and `/v1/audio/…`, and the types of the package
-`openai`. Only embeddings name their model in the response. A request with a file is a form, whose fields nothing reads,
-so its model is unknown. Usage in seconds of sound is not read. Audio and images that are not in JSON have no usage.
+`openai`. Only responses with embeddings name their model. A request with a file is a form, which is not parsed, so its
+model is unknown. Usage in seconds of audio is not read. Audio and images that are not in JSON have no usage.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def _embedded(value: Mapping[str, Any]) -> ResponseFacts:
     return ResponseFacts(
         model=text_of(value.get("model")),
         id=text_of(value.get("id")),  # Mistral
-        # Voyage AI states only the total, which equals the input tokens, because embeddings have no output tokens.
+        # Read the total, because Voyage AI reports nothing else. It equals the input: embeddings have no output tokens.
         usage=Usage(input_tokens=first_count(usage.get("prompt_tokens"), usage.get("total_tokens"))),
         billing=Billing(stated_cost=stated_cost(usage), no_output=True),
         error_type=error_in(value),
@@ -39,7 +39,7 @@ def _embedded(value: Mapping[str, Any]) -> ResponseFacts:
 
 
 def _made(value: Mapping[str, Any]) -> ResponseFacts:
-    """Return the information in a response with an image, a sound or a transcript, or in the last event of a stream."""
+    """Return the information in a response with images, audio or a transcript, or in the last event of a stream."""
     usage = object_of(value.get("usage"))
     given = object_of(usage.get("input_tokens_details")) or object_of(usage.get("input_token_details"))
     made = object_of(usage.get("output_tokens_details"))
@@ -53,7 +53,7 @@ def _made(value: Mapping[str, Any]) -> ResponseFacts:
         # All output tokens of an event are image tokens.
         billing = replace(billing, output_image_tokens=output)
     elif value.get("type") != "speech.audio.done":
-        # The prices of images and sound differ from that of text, so a count that includes both has no price.
+        # Text has another price than images and audio, so the cost is unknown if one count includes both.
         reported = given and (made or "text" in value) and "svg_usage" not in value
         billing = replace(billing, incomplete=not reported)
     return ResponseFacts(
@@ -68,7 +68,7 @@ def _made(value: Mapping[str, Any]) -> ResponseFacts:
 
 
 class _Assembler:
-    """Reader of the last event, which has the usage. It assembles no message: the record keeps all events."""
+    """Reader of the last event, which has the usage. It assembles no message, because the record has all events."""
 
     def __init__(self) -> None:
         self._last = ResponseFacts()
@@ -100,7 +100,7 @@ IMAGES = replace(
     examples=("/v1/images/generations", "/v1/images/edits"),
     members=frozenset({"usage", "svg_usage", "error"}),
     whole=_made,
-    # The conventions define no operation for images or sound. They define this one for every kind of content.
+    # Use this operation, which the conventions define for any content: they define none for images or audio.
     operation="generate_content",
 )
 AUDIO = replace(
@@ -109,6 +109,6 @@ AUDIO = replace(
     path=re.compile(r"/audio/(?:speech|transcriptions|translations)/?$"),
     examples=("/v1/audio/speech", "/v1/audio/transcriptions"),
     members=frozenset({"text", "usage", "error", "message", "type", "code"}),
-    # A request for a transcription has its stream flag in a form, and a request for speech has `stream_format`.
+    # The default is unknown: a transcription request has the stream flag in a form, and speech has `stream_format`.
     stream_default=None,
 )

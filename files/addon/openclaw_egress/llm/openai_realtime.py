@@ -26,7 +26,7 @@ from openclaw_egress.llm.model import (
 )
 
 _MAX_REASONS = 16
-# The types of the deltas: first the current names, then the names in the beta of the API.
+# Types of the delta events: first the current names, then the names in the beta version of the API.
 _DELTAS = {
     "response.output_text.delta": "text",
     "response.output_audio_transcript.delta": "text",
@@ -37,7 +37,7 @@ _DELTAS = {
 
 
 def usage_of(usage: Mapping[str, Any]) -> Usage:
-    """Return the counts of one response."""
+    """Return the token counts of one response."""
     return Usage(
         input_tokens=count_of(usage.get("input_tokens")),
         output_tokens=count_of(usage.get("output_tokens")),
@@ -145,7 +145,7 @@ class _Session:
 
 
 def _whole(_: Mapping[str, Any]) -> ResponseFacts:
-    """Return empty information: without a WebSocket the path has no response to read."""
+    """Return empty information, because without a WebSocket the path has no response to read."""
     return ResponseFacts()
 
 

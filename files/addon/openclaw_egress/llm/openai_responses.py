@@ -4,10 +4,11 @@ Source: the API reference of `POST /v1/responses`. `input_tokens` includes cache
 `response.completed`, `.incomplete` or `.failed`, which contain the whole response and its usage; an aborted stream has
 no usage. The finish reason is the reason for an incomplete response, or else its status.
 
-With `background` the response to the request is `queued`. `GET /v1/responses/ID`, plain or as the rest of the stream,
-and `POST /v1/responses/ID/cancel` return it later, any number of times. `GET` also returns responses without
-`background`, whose usage the first request already had. So these paths give usage only for a response that says
-`"background": true` and has ended. The caller must count that usage once (`ResponseFacts.background`).
+With `background`, the response to the request is `queued`. `GET /v1/responses/ID`, plain or as the rest of the stream,
+and `POST /v1/responses/ID/cancel` return the result later, any number of times. `GET` also returns responses without
+`background`, whose usage was already in the response to the first request. The reader therefore returns usage on these
+paths only if a response has `"background": true` and has ended. The caller must count this usage once
+(`ResponseFacts.background`).
 """
 
 from __future__ import annotations
@@ -46,12 +47,12 @@ _PRICED_BY_TOKENS = frozenset(
     """message reasoning function_call custom_tool_call computer_call local_shell_call apply_patch_call mcp_list_tools
     mcp_call mcp_approval_request""".split()  # noqa: SIM905
 )
-"""Output items whose only price is that of their tokens. Calls of hosted tools have an additional price."""
+"""Output items that are billed only by tokens. Calls of hosted tools have an additional price."""
 _ARGUMENTS = ("response.function_call_arguments.delta", "response.custom_tool_call_input.delta")
 
 
 def usage_of(usage: Mapping[str, Any]) -> Usage:
-    """Return the usage object's counts."""
+    """Return the token counts in the usage object."""
     input_details = object_of(usage.get("input_tokens_details"))
     return Usage(
         input_tokens=count_of(usage.get("input_tokens")),
@@ -86,7 +87,7 @@ def _whole(value: Mapping[str, Any]) -> ResponseFacts:
 def _facts(value: Mapping[str, Any], *, incomplete: bool) -> ResponseFacts:
     status = text_of(value.get("status"))
     if status not in _FINAL:
-        # A queued response, or one in progress, has no finish reason.
+        # Set no finish reason for a response that is queued or in progress.
         status = None
     reason = text_of(object_of(value.get("incomplete_details")).get("reason")) or status
     return ResponseFacts(
@@ -101,7 +102,7 @@ def _facts(value: Mapping[str, Any], *, incomplete: bool) -> ResponseFacts:
 
 
 def _counted_here(value: Mapping[str, Any], facts: ResponseFacts) -> ResponseFacts:
-    """Return the information in an earlier response. Omit the usage unless it ran in the background and has ended."""
+    """Return the information in a retrieved response, with usage only if it ran in the background and has ended."""
     if facts.background and value.get("status") in _FINAL:
         return facts
     return replace(facts, usage=Usage(), billing=Billing())
@@ -115,7 +116,7 @@ def _retrieved(value: Mapping[str, Any]) -> ResponseFacts:
 
 class _Assembler:
     def __init__(self, *, resumed: bool = False) -> None:
-        # If a stream is resumed, earlier items are missing, so the items in the last event replace those received.
+        # If a stream is resumed, earlier items are missing. The items in the last event then replace those received.
         self._resumed = resumed
         self._response: Mapping[str, Any] = {}
         self._error: str | None = None
@@ -135,7 +136,7 @@ class _Assembler:
             self._error = error_of({"code": value.get("code"), **object_of(value.get("error"))})
         elif kind in _ENDS:
             self._kinds |= _kinds_in(response.get("output"))
-            # Some compatible APIs send no events for the items.
+            # Read the items in the last event, because some compatible APIs send no events for items.
             if self._resumed or not self._parts.heads():
                 for number, item in enumerate(list_of(response.get("output"))):
                     self._item(number, object_of(item))
@@ -150,9 +151,9 @@ class _Assembler:
             self._parts.append((index, part, count_of(value.get(place)) or 0), part, value.get("delta"))
 
     def _item(self, index: int, item: Mapping[str, Any]) -> None:
-        """Store an output item at its start (empty) or end (complete).
+        """Store an output item, which is empty when it starts and complete when it ends.
 
-        A complete item replaces the text of the deltas.
+        A complete item replaces the text from the deltas.
         """
         kind = text_of(item.get("type"), 64)
         if kind is None:
@@ -215,6 +216,6 @@ _ID = re.compile(r"/responses/([A-Za-z0-9_\-]{1,128})(?:/cancel)?/?$")
 
 
 def retrieved_id(path: str) -> str | None:
-    """Return the ID in the path of an earlier response; None for another path."""
+    """Return the response ID in the path of a request that retrieves or cancels a response; None for another path."""
     found = _ID.search(path) if RETRIEVED.path.search(path) else None
     return found[1] if found is not None else None

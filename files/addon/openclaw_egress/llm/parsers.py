@@ -38,10 +38,11 @@ class NothingToRead:
 
 
 class RequestReader:
-    """Reader of the members of a request's body that name the model or affect stream or price, at any position.
+    """Reader of the members of a request's body that name the model or affect the streaming or the price.
 
-    The body can have any length. `known` is the information from host and path. `stream_default` is the meaning of a
-    complete body without `stream`. `needs_model`: a request without a model is not a request to this API.
+    The body can have any length, and the members any position. `known` is the information from the host and the path.
+    `stream_default` is the value of a missing `stream` in a complete body. `needs_model`: whether a request without a
+    model is a request to another API.
     """
 
     def __init__(self, known: RequestFacts, stream_default: bool | None = None, *, needs_model: bool = False) -> None:
@@ -58,13 +59,13 @@ class RequestReader:
             self._members.feed(data)
 
     def whole(self, body: memoryview) -> None:
-        """Take the complete body in one call instead of :meth:`feed`, which is about twenty times slower."""
+        """Take the complete body in one call. This is about twenty times faster than :meth:`feed`."""
         self._any = bool(body)
         if self._members is not None and not self._members.take(body):
             self._members.feed(bytes(body))
 
     def finish(self) -> RequestFacts:
-        """Return the information read; none for a request without a body, such as a request for the list of models."""
+        """Return the information. A request without a body, such as one for the list of models, has none."""
         if self._members is None:
             return self._known
         found = self._members.found
@@ -73,7 +74,7 @@ class RequestReader:
             return replace(self._known, operation_name=None, model=None, stream=None)
         stream = self._known.stream
         if stream is None:
-            # In a truncated body, the missing part may have contained `stream`.
+            # Use the default only for a complete body: the missing part of a truncated body may contain `stream`.
             stream = found.get("stream", self._stream_default if self._members.ended else None)
         return replace(
             self._known,
@@ -86,7 +87,7 @@ class RequestReader:
 
 
 class PlainReader:
-    """Reader of one JSON object. Beyond `max_bytes` it keeps only the format's small members."""
+    """Reader of one JSON object. If the object exceeds `max_bytes`, it reads only the small members of the format."""
 
     def __init__(self, api: Api, max_bytes: int = MAX_PLAIN_BYTES) -> None:
         self._api = api
@@ -106,7 +107,7 @@ class PlainReader:
             self._members.feed(data)
 
     def finish(self) -> ResponseFacts:
-        """Return the information read. In a truncated body, only complete members count."""
+        """Return the information. Ignore incomplete members of a truncated body."""
         body, self._body = self._body, None
         if body is not None:
             if self._api.only_members and (members := TopLevelMembers(self._api.members)).take(body):
@@ -120,7 +121,7 @@ class PlainReader:
         return self._api.whole(self._members.found if self._members is not None else {})
 
     def _lines_in(self, body: bytearray) -> ResponseFacts | None:
-        """Return the information in several lines of JSON that lack their content type; None for any other body."""
+        """Return the information in JSON lines whose content type is missing; None for any other body."""
         stream = JsonStreamReader(self._api, lines=True)
         for at in range(0, len(body), _SLICE_BYTES):
             stream.feed(bytes(body[at : at + _SLICE_BYTES]))
@@ -128,9 +129,9 @@ class PlainReader:
 
 
 class StreamReader:
-    """Reader of an event stream. The data of each event is a JSON object; ignore other data, such as `[DONE]`.
+    """Reader of an event stream. The data of each event is a JSON object; other data, such as `[DONE]`, is ignored.
 
-    Also read JSON objects outside of events, as `google-genai` does: Gemini can end a stream with such an error.
+    Like `google-genai`, it also reads JSON objects outside events, because Gemini can end a stream with such an error.
     """
 
     def __init__(self, api: Api, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
@@ -159,7 +160,7 @@ class StreamReader:
 class JsonStreamReader:
     """Reader of a stream of JSON objects: one in each line, or the elements of one array.
 
-    `taken` counts the objects so far.
+    `taken` is the number of objects so far.
     """
 
     def __init__(self, api: Api, max_object_bytes: int = MAX_EVENT_BYTES, *, lines: bool) -> None:
@@ -207,7 +208,7 @@ class AwsStreamReader:
 
 
 class ReaderWithHeaders:
-    """Reader of a body that adds the information in the response's headers."""
+    """Reader of a body that also returns the information in the response's headers."""
 
     def __init__(self, complete: Completion, headers: Mapping[str, str], body: ResponseReader) -> None:
         self._complete = complete
@@ -224,9 +225,9 @@ class ReaderWithHeaders:
 
 
 class GuessingReader:
-    """Reader that chooses the format by the first byte of the body.
+    """Reader that selects the format by the first byte of the body.
 
-    A bracket begins an array, a brace an object, a zero byte an AWS event stream, another byte an event stream.
+    A bracket means an array, a brace an object, a zero byte an AWS event stream, any other byte an event stream.
 
     `plain`: the content type excludes an event stream.
     """

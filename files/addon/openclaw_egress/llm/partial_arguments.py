@@ -1,7 +1,7 @@
-"""Arguments of a tool call that Vertex AI streams as single values with their JSON paths (`partialArgs`).
+"""Arguments of a tool call that Vertex AI streams as single values with JSON paths (`partialArgs`).
 
-Source: `PartialArg` in `google/cloud/aiplatform/v1/tool.proto` of googleapis, and in the types of `google-genai` 2.8. A
-value is ``{"jsonPath": "$.city", "stringValue": "Os", "willContinue": true}``; a string that continues arrives in
+Source: `PartialArg` in `google/cloud/aiplatform/v1/tool.proto` of googleapis, and in the types of `google-genai` 2.8.
+Example of a value: ``{"jsonPath": "$.city", "stringValue": "Os", "willContinue": true}``. A string can arrive in
 several values with the same path.
 """
 
@@ -25,7 +25,7 @@ _SIMPLE = ("numberValue", "boolValue")
 
 @dataclass(slots=True)
 class Room:
-    """Number of further characters that the arguments of all tool calls of a response may have."""
+    """Number of characters that are left for the arguments of all tool calls in a response."""
 
     left: int
 
@@ -33,7 +33,7 @@ class Room:
 class PartialArguments:
     """The arguments of one tool call. They share the limit ``room`` with the other calls of the response.
 
-    `complete` becomes false if a value had no valid path or no known type, or exceeded the limit.
+    `complete` becomes False if a value has no valid path or no known type, or exceeds the limit.
     """
 
     def __init__(self, room: Room) -> None:
@@ -95,7 +95,7 @@ class PartialArguments:
 
 
 def _steps_of(path: str) -> list[str | int]:
-    """Return the members and indexes of a path; none for a path that is invalid or has more than `MAX_DEPTH` steps."""
+    """Return the steps of a path; an empty list if the path is invalid or has more than `MAX_DEPTH` steps."""
     steps: list[str | int] = []
     at = 1
     while at < len(path) and len(steps) < MAX_DEPTH and (found := _STEP.match(path, at)):
@@ -106,7 +106,7 @@ def _steps_of(path: str) -> list[str | int]:
 
 
 def _has_room(holder: Any, step: str | int) -> bool:
-    """Return whether the object or array has a value at the step, or can get one there without a gap."""
+    """Return whether the object or array has a value at the step, or can have one there without a gap."""
     if isinstance(step, str):
         return isinstance(holder, dict)
     return isinstance(holder, list) and step <= len(holder)

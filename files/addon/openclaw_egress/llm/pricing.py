@@ -1,7 +1,7 @@
 """The cost of a call to a model in US dollars: the provider's own value, else the value from the price data.
 
-The price data is the package `genai-prices`, or a newer copy of its file ``data.json`` that the operator names. Unless
-the provider, the model and the counts are known, the cost is unknown. It is never estimated.
+The price data comes from the package `genai-prices`, or from a newer copy of its ``data.json`` that the operator
+configures. If the provider, the model or the counts are unknown, the cost is unknown. It is never estimated.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ class _Listed(NamedTuple):
     """The price list of a provider."""
 
     provider_id: str
-    """Provider of the price data."""
+    """ID of the provider in the price data."""
     hosts: str
-    """Pattern of the hosts where these prices apply. Other hosts charge more, or in another currency."""
+    """Pattern for the hosts on which these prices apply. Other hosts charge more, or in another currency."""
 
 
 _LISTED = {
     "anthropic": _Listed("anthropic", r"api\.anthropic\.com"),
-    # The data has the prices of ordinary Regions. GovCloud and China have other prices.
+    # Exclude GovCloud and China, because the data has only the prices for standard Regions.
     "aws.bedrock": _Listed("aws", r"(?!.*(?:[.-]us-gov-|\.cn$)).*"),
     "cerebras": _Listed("cerebras", r"api\.cerebras\.ai"),
     "cohere": _Listed("cohere", r"api\.cohere\.(?:ai|com)"),
@@ -47,39 +47,39 @@ _LISTED = {
     "openai": _Listed("openai", r"api\.openai\.com"),
     "together_ai": _Listed("together", r"api\.together\.(?:ai|xyz)"),
 }
-"""Price list for a value of ``gen_ai.provider.name``.
+"""Price lists by ``gen_ai.provider.name``.
 
 Two kinds of provider are not listed:
 
-- providers whose hosts also serve subscriptions at a flat rate, such as `github_copilot` and `z_ai`;
-- Azure, because the data has the prices of global deployments only, and neither request nor response tells whether a
-  deployment is global, regional, of a data zone, or provisioned.
+- providers whose hosts also serve flat-rate subscriptions, such as `github_copilot` and `z_ai`;
+- Azure, because the data has only the prices of global deployments. Neither request nor response shows whether a
+  deployment is global, regional, in a data zone, or provisioned.
 """
 _STATES_DOLLARS = {"openrouter", "perplexity", "x_ai"}
-"""Providers whose responses state the cost, in US dollars according to their references.
+"""Providers whose responses report the cost, in US dollars according to their references.
 
-If a response does not state the cost, it is unknown: it depends on the route, on searches, or on calls of tools.
+If a response does not report the cost, it is unknown, because it depends on the route, on searches, or on tool calls.
 """
 _STANDARD_TIERS = {"default", "standard", "on_demand"}
 """Service tiers at the prices in the data. Others, such as ``flex`` and ``priority``, have other prices."""
 _UNDECIDED_TIERS = {"auto", "standard_only"}
-"""Service tiers of a request with which the provider chooses the tier. The response states the chosen one."""
+"""Requested service tiers that let the provider choose the tier. The response reports the chosen tier."""
 _STANDARD_SPEEDS = {"standard"}
 _STANDARD_REGIONS = {"global", "not_available"}
-"""Anthropic's regions at the prices in the data. Models without a choice of region have ``not_available``."""
+"""Anthropic's regions at the prices in the data. ``not_available`` means that the model has no choice of region."""
 _OWN_PRICES = {
     "cache_read_tokens": "cache_read_mtok",
     "cache_write_1h_tokens": "cache_write_1h_mtok",
     "web_searches": "web_searches_kcount",
 }
-"""Counts that most providers price separately, and the name of that price.
+"""Counts for which most providers have a separate price, and the name of this price.
 
-If the data lacks the price, genai-prices calculates a wrong cost, so the cost is unknown.
+If the data lacks the price, genai-prices calculates a wrong cost, so treat the cost as unknown.
 """
 _PRICED_ARNS = re.compile(r"arn:[a-z-]+:bedrock:[^:]*:[^:]*:(?:foundation-model|inference-profile)/(.+)")
-"""Bedrock's ARNs of models at the prices in the data; the group is the model's id.
+"""Bedrock's ARNs for models at the prices in the data. The group is the model's id.
 
-Other ARNs, such as those of custom or provisioned models, have other prices, although they can contain a model's name.
+Other ARNs, such as those of custom or provisioned models, have other prices, even if they contain a model's name.
 """
 _CACHED_MODELS = 256
 
@@ -100,7 +100,7 @@ class PriceTable:
 
     def __init__(self, file: Path | None = None) -> None:
         self._providers = get_snapshot().providers if file is None else _read(file)
-        # Agents choose the names of models, so the cache must be bounded. The cache of genai-prices is not bounded.
+        # Use a bounded cache, because agents choose the names of models. The cache of genai-prices is not bounded.
         self._find = lru_cache(maxsize=_CACHED_MODELS)(self._find_uncached)
 
     def cost_of(self, host: str, asked: RequestFacts, answered: ResponseFacts, time_ns: int) -> float | None:
@@ -123,9 +123,9 @@ class PriceTable:
         if not re.fullmatch(listed.hosts, host.lower().rstrip(".")) or not _at_standard_terms(asked, billing):
             return None
         if provider == "aws.bedrock" and "anthropic." not in model:
-            return None  # The prices of these models differ by Region, and the data has those of one Region.
+            return None  # The prices of these models differ by Region, and the data has only those of one Region.
         if provider == "openai" and "-search-" in model:
-            return None  # These models charge for each search, and no response counts the searches.
+            return None  # Each search with these models is billed, but no response reports the number of searches.
         if billing.incomplete or (usage.output_tokens is None and not billing.no_output):
             return None
         return self._list_price(listed.provider_id, model, answered, datetime.fromtimestamp(time_ns / 1e9, UTC))
@@ -153,8 +153,8 @@ class PriceTable:
             used = PricedUsage(**{name: n for name, n in counts.items() if n})
             found = priced.calc_price(used, maker, genai_request_timestamp=when)
         except (LookupError, ValueError, re.error):
-            # genai-prices does not know the model, the counts contradict each other, a count with a separate price
-            # (cached sound) is missing, or the operator's file has an invalid pattern.
+            # The cost is unknown: genai-prices does not know the model, the counts contradict each other, a count with
+            # a separate price (cached audio) is missing, or the operator's file has an invalid pattern.
             return None
         if not found.total_price and not _is_free(found.model_price):
             return None
@@ -179,15 +179,15 @@ class PriceTable:
 
 
 def _model_of_arn(arn: str) -> str | None:
-    """Return the model that an ARN names; None for one with other prices."""
+    """Return the model in an ARN, or None if the data does not have the prices for this ARN."""
     found = _PRICED_ARNS.fullmatch(arn)
     return found[1] if found is not None else None
 
 
 def _at_standard_terms(asked: RequestFacts, billing: Billing) -> bool:
-    """Return whether the data has the prices for this tier, speed and region.
+    """Return whether the prices in the data apply to this tier, speed and region.
 
-    If the response does not state one of them, use the value in the request.
+    For each of them that the response does not report, use the value in the request.
     """
     tier = billing.service_tier or (None if asked.service_tier in _UNDECIDED_TIERS else asked.service_tier)
     terms = (
@@ -201,7 +201,7 @@ def _at_standard_terms(asked: RequestFacts, billing: Billing) -> bool:
 def _depends_on_the_hour(model: ModelInfo, when: datetime) -> bool:
     """Return whether the price depends on the hour of the day, as DeepSeek's peak prices do.
 
-    Such a price is ambiguous: it does not apply on weekends and holidays, and the data does not say when these are.
+    Such a price is ambiguous, because it does not apply on weekends and holidays, which the data does not define.
     """
     prices = model.prices if isinstance(model.prices, list) else []
     limits = (price.constraint for price in prices)
@@ -214,7 +214,7 @@ def _has_tiers(price: object) -> bool:
 
 
 def _is_free(price: object) -> bool:
-    """Return whether a model whose cost is zero is free: the data states its prices, instead of lacking them."""
+    """Return whether a cost of zero means that the model is free: only if the data has a price for it."""
     return any(value is not None for name, value in vars(price).items() if not name.startswith("_"))
 
 

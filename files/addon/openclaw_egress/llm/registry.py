@@ -1,7 +1,7 @@
 """APIs by path, and providers by host.
 
-The path decides the API, because many providers implement another provider's API. The host decides the provider. Names
-of providers are the values of `gen_ai.provider.name` in the semantic conventions where those define one.
+The path determines the API, because many providers implement another provider's API. The host determines the provider.
+Provider names are the values of `gen_ai.provider.name` in the semantic conventions, if these define one.
 """
 
 from __future__ import annotations
@@ -60,19 +60,19 @@ APIS: tuple[Api, ...] = (
     *token_counting.APIS,
 )
 PROVIDER_ERRORS = SHARED_ERROR_TYPES.union(*(api.error_types for api in APIS))
-"""Error types that a response can name. Records keep each of them as ``error.type``."""
+"""Error types that a response can name. Records use them as ``error.type``."""
 
-# Paths of APIs without a registration, and the providers that serve them. Nothing reads the bodies there; the record
-# keeps them unmodified. Hosts of other providers may use such a path for any purpose.
+# Paths of APIs without a registration, and the providers that serve them. The bodies are not read. On these providers'
+# hosts, they are recorded without a scan for credentials. Other hosts may use such a path for any purpose.
 _UNREAD_PATHS = (
     (re.compile(r"/rerank/?$|/v[12]/generate/?$"), {"cohere"}),
     (re.compile(r"/ocr/?$"), {"mistral_ai"}),
     (re.compile(r"/text/chatcompletion(?:_v2|_pro)?/?$"), {"minimax"}),
-    # DashScope's own API. The other paths below `/services` serve files and tasks.
+    # DashScope's own API. Do not match the other paths below `/services`, which serve files and tasks.
     (re.compile(r"/services/(?:aigc|embeddings|rerank)/[a-z0-9\-/]{1,64}$"), {"qwen"}),
     (re.compile(r"/sonar/?$"), {"perplexity"}),
     (re.compile(r"/interactions/[A-Za-z0-9_\-]{1,512}(?:/cancel)?$"), {"gcp.gemini", "gcp.vertex_ai"}),
-    # Bedrock's paths for models whose names the registrations do not match, such as imported models.
+    # Bedrock's paths for models whose ids the registrations do not match, such as imported models.
     (
         re.compile(r"/model/[^/.:%]{1,256}/(?:converse(?:-stream)?|invoke(?:-with-response-stream)?|count-tokens)/?$"),
         {"aws.bedrock"},
@@ -98,8 +98,8 @@ _MODEL_PATHS = (
 _MODEL_PATHS_BY_HOST = (*_UNREAD_PATHS, *((api.path, api.certain_at) for api in APIS if api.certain_at))
 
 
-# Servers treat these spellings as the same path: percent-encoded unreserved characters (RFC 3986, section 6.2.2.2), a
-# percent-encoded colon before Google's methods, repeated slashes (nginx merges them), and segments that are one dot.
+# Normalise the spellings that servers treat as the same path: percent-encoded unreserved characters (RFC 3986, section
+# 6.2.2.2), a percent-encoded colon before Google's methods, repeated slashes (nginx merges them), and `.` segments.
 _ENCODED = re.compile(r"%(?:2[DdEe]|3[0-9Aa]|[46][1-9A-Fa-f]|[57][0-9Aa]|5[Ff]|7[Ee])")
 _SLASHES = re.compile(r"/(?:\.?/)+")
 
@@ -117,10 +117,10 @@ def api_of(path: str) -> Api | None:
 
 
 def is_model_api(host: str, path: str) -> bool:
-    """Return whether bodies at a path, with or without its query, are a model's input and output.
+    """Return whether the bodies on a path, with or without its query, are a model's input and output.
 
-    The path of a registered API counts at every host, because many providers implement it. A path that other servers
-    use for other purposes counts only at its provider's hosts: `/api/generate` may return a token.
+    The path of a registered API matches on every host, because many providers implement it. A path that other servers
+    use for other purposes matches only on the hosts of its providers: elsewhere, `/api/generate` may return a token.
     """
     bare = bare_path(path)
     if any(shape.search(bare) for shape in _MODEL_PATHS):
@@ -130,7 +130,7 @@ def is_model_api(host: str, path: str) -> bool:
 
 
 def provider_of(host: str) -> str | None:
-    """Return the provider's name of a host; None for an unknown host."""
+    """Return the name of the provider that a host belongs to; None for an unknown host."""
     labels = host.lower().rstrip(".").split(".")
     for start in range(len(labels)):
         if (name := _HOSTS.get(".".join(labels[start:]))) is not None:

@@ -1,14 +1,15 @@
-"""The messages of OpenAI's Responses API on a WebSocket: which response each one belongs to.
+"""The messages of OpenAI's Responses API on a WebSocket, and the response that each message belongs to.
 
 Sources: OpenAI's guide "WebSocket mode" (developers.openai.com/api/docs/guides/websocket-mode), and the types
 `ResponsesClientEvent` and `ResponsesServerEvent` of the SDK `openai` 3.57:
 
 - The client requests a response with `response.create`, whose other members are those of `POST /v1/responses`.
 - The server sends the events of the HTTP stream, one in each message. Several responses can be in progress.
-- `stream_id` names a lane: the server processes the requests of a lane in order. Each event echoes the `stream_id`.
-- Only some events hold the response's ID. The others belong to the response that their lane is processing.
-- A response can follow another one without a request (`response.steer`).
-- `error` with a `sequence_number` ends the response in progress; without one it refuses a request.
+- The server processes requests with the same `stream_id` in order; this module calls them a lane. Each event repeats
+  the `stream_id`.
+- Only some events contain the response's ID. Others belong to the response in progress with the same `stream_id`.
+- A response can follow another response without a request (`response.steer`).
+- `error` with a `sequence_number` ends the response in progress. Without a `sequence_number` it refuses a request.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ ENDS = frozenset({"response.completed", "response.incomplete", "response.failed"
 """Types of the events that end a response."""
 
 MAX_LANES = 256
-"""Maximum number of lanes of one connection to remember, because a server can name any number of them."""
+"""Maximum number of lanes to remember per connection, because a server can send any number of `stream_id` values."""
 
 
 @dataclass(eq=False, slots=True)
@@ -44,15 +45,16 @@ class Lanes:
         self._named_last: dict[str | None, Turn] = {}
 
     def requested(self, message: Mapping[str, Any]) -> Turn:
-        """Add and return the response that a client's `response.create` requests."""
+        """Add a response for the client's `response.create`, and return it."""
         turn = Turn(stream_id_of(message))
         self.turns.append(turn)
         return turn
 
     def received(self, message: Mapping[str, Any]) -> Turn | None:
-        """Return the response that a server's event belongs to; None if there is no such response.
+        """Return the response that an event of the server belongs to, or None.
 
-        If the client did not request the response, add it. After an event that ends it, the caller must call `ended`.
+        If the client did not request the response, add it. After an event that ends a response, the caller must call
+        `ended`.
         """
         kind, lane = text_of(message.get("type")) or "", stream_id_of(message)
         name = text_of(object_of(message.get("response")).get("id")) or text_of(message.get("response_id"))
@@ -75,12 +77,12 @@ class Lanes:
         return last if last in self.turns else next(iter(self._of(lane)), None)
 
     def ended(self, turn: Turn) -> None:
-        """Forget a response that has ended."""
+        """Remove a response that has ended."""
         self.turns.remove(turn)
         self._named_last = {lane: other for lane, other in self._named_last.items() if other is not turn}
 
     def _of(self, lane: str | None) -> list[Turn]:
-        """Return the responses of a lane; if the lane has none, all, because some servers echo no `stream_id`."""
+        """Return the responses of a lane. If it has none, return all, because some servers do not send `stream_id`."""
         return [turn for turn in self.turns if turn.stream_id == lane] or self.turns
 
     def _refused(self, lane: str | None, *, from_stream: bool) -> Turn | None:
@@ -94,5 +96,5 @@ class Lanes:
 
 
 def stream_id_of(message: Mapping[str, Any]) -> str | None:
-    """Return the lane of a message; None for the default lane."""
+    """Return the `stream_id` of a message, which identifies its lane; None for the default lane."""
     return text_of(message.get("stream_id"))

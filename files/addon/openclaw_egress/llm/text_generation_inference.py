@@ -1,16 +1,17 @@
 """Text Generation Inference (TGI): its own `/generate` and `/generate_stream`.
 
 Source: https://huggingface.github.io/text-generation-inference, `router/src` of huggingface/text-generation-inference,
-and the types of the package `huggingface_hub`. The path says whether the response is a stream. Neither a request nor a
-response names the model: a server has only one. A plain response has its counts in headers, and in `details` if the
-request sets `parameters.details`. A stream has its counts in the last event, only with that parameter, and never in
-headers. The input includes cached tokens, which TGI does not count separately. With several sequences (`best_of`), the
-output counts only the tokens of the returned one. An error in a stream is an event in a response with status 200.
+and the types of the package `huggingface_hub`. The path shows whether the response is a stream. Neither a request nor a
+response names the model, because a server has only one. A plain response has its counts in headers, and also in
+`details` if the request sets `parameters.details`. A stream has its counts only in the last event, and only with that
+parameter. The input includes cached tokens, which TGI does not count separately. With several sequences (`best_of`),
+the output count includes only the tokens of the returned sequence. An error in a stream is an event in a response with
+status 200.
 
-The reader takes the text of a stream from its tokens, without special ones, because `generated_text` of the last event
-can begin with the prompt. Other servers use `/generate` for other purposes, and other model servers use
-`/generate_stream` with other formats. So the reader takes an object only if it has `token`, the counts in `details`, or
-`error_type`.
+The reader assembles the text of a stream from the tokens, without special tokens, because `generated_text` in the last
+event can begin with the prompt. Other servers use `/generate` for other purposes, and other model servers use
+`/generate_stream` with other formats. Therefore the reader accepts an object only if it has `token`, the counts in
+`details`, or `error_type`.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def _whole(value: Mapping[str, Any]) -> ResponseFacts:
 
 
 def _with_headers(headers: Mapping[str, str], facts: ResponseFacts) -> ResponseFacts:
-    """Return the information, and add the counts in the headers of a plain response."""
+    """Return the information with the counts from the headers of a plain response."""
     given, made = (_count(headers.get(f"x-{kind}-tokens", "")) for kind in ("prompt", "generated"))
     usage = facts.usage
     return replace(
@@ -95,7 +96,7 @@ GENERATE_STREAM = Api(
 GENERATE = replace(
     GENERATE_STREAM,
     name="tgi-generate",
-    # Do not match `/api/generate` of Ollama, nor the former `/v1/generate` and `/v2/generate` of Cohere.
+    # Do not match Ollama's `/api/generate`, or Cohere's former `/v1/generate` and `/v2/generate`.
     path=re.compile(r"(?<!/api)(?<!/v[12])/generate/?$"),
     examples=("/generate", "/generate/"),
     hosts={},

@@ -1,9 +1,9 @@
 """Paths that count the tokens of a request: Anthropic, also on Vertex AI, OpenAI's Responses, Gemini and Bedrock.
 
 Source: the API references of `POST /v1/messages/count_tokens`, `POST /v1/responses/input_tokens`, `countTokens` and
-`CountTokens`, and the SDKs. A request has the form of a request to the model, or contains one. A count is not usage:
-the model does not run. So a record has the operation, the model and an error, but no tokens. The semantic conventions
-have no operation for it.
+`CountTokens`, and the SDKs. A request has the same format as a request to the model, or contains one. A count is not
+usage, because the model does not run. A record therefore has the operation, the model and an error, but no tokens. The
+semantic conventions define no operation for it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def _counting(api: Api, name: str, path: str, *examples: str, model: str | None 
     """Return the registration of the paths that count the tokens of requests to an API.
 
     Args:
-        api: the API. Errors of the new paths have its format.
+        api: the API, which also defines the format of errors.
         name: the name of the registration.
         path: matches the paths.
         examples: paths that it matches.
@@ -77,7 +77,7 @@ APIS: tuple[Api, ...] = (
             r"/[^/]{1,256}:countTokens$",
             "/v1beta/models/gemini-2.5-flash:countTokens",
             "/v1/projects/p/locations/global/publishers/google/models/gemini-2.5-pro:countTokens",
-            # The model of Cloud Code Assist is in a part of the body that nothing reads.
+            # The model is unknown for Cloud Code Assist: it is in a part of the body that is not read.
             "/v1internal:countTokens",
             model=r"[^/]/([^/]{1,256}):countTokens$",
         ),

@@ -1,12 +1,12 @@
-"""Partners' models on Google Vertex AI: `rawPredict` and `streamRawPredict` of Anthropic and Mistral.
+"""Partner models on Google Vertex AI: `rawPredict` and `streamRawPredict` for Anthropic and Mistral.
 
 Source: the pages on Claude and Mistral models of the Vertex AI documentation, and the clients `AnthropicVertex` of the
-package `anthropic` and `MistralGCP` of `mistralai`. Both methods pass the maker's own format: Anthropic's Messages and
-Mistral's Chat Completions. The model is in the path. Nothing reads the formats of other makers, nor that of Mistral's
-OCR. The name of an error is Google's or the maker's.
+package `anthropic` and `MistralGCP` of `mistralai`. Both methods use the partner's own format: Anthropic's Messages and
+Mistral's Chat Completions. The model is in the path. The formats of other partners and of Mistral's OCR are not read.
+An error has Google's or the partner's name.
 
-From Claude Sonnet 4.5 on, an endpoint of one region or of several costs ten percent more than the global endpoint,
-whose prices the price data has. So the cost of a call to another endpoint is unknown.
+From Claude Sonnet 4.5 on, regional and multi-region endpoints cost ten percent more than the global endpoint. The price
+data has only the prices of the global endpoint, so the cost of a call to another endpoint is unknown.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _METHOD = ":(?:rawPredict|streamRawPredict)$"
 
 
 class _Assembler:
-    """Assembler of a stream in a maker's format. An error in it can also have Google's format."""
+    """Assembler of a stream in a partner's format. An error in the stream can also have Google's format."""
 
     def __init__(self, api: Api) -> None:
         self._inner = api.assembler()
@@ -43,7 +43,7 @@ def _without_price(headers: Mapping[str, str], facts: ResponseFacts) -> Response
 
 
 def _partner(api: Api, name: str, path: str, *examples: str) -> Api:
-    """Return the registration of a maker's API at the paths of Vertex AI."""
+    """Return the registration of a partner's API on the paths of Vertex AI."""
     return replace(
         api,
         name=name,
@@ -58,7 +58,7 @@ def _partner(api: Api, name: str, path: str, *examples: str) -> Api:
     )
 
 
-# To count tokens, the SDK sends the name `count-tokens` in place of the model.
+# Exclude `count-tokens`, which the SDK sends instead of a model to count tokens.
 _CLAUDE = r"/publishers/anthropic/models/(?!count-tokens:)[^/]{1,256}"
 
 ANTHROPIC = _partner(
