@@ -1,1 +1,1 @@
-"""Parsers of data on the wire: HTTP/1 syntax, content codings, server-sent events, JSON members."""
+"""Parsers of wire formats: HTTP/1 syntax, content codings, event streams, WebSocket frames, JSON members."""

@@ -1,10 +1,10 @@
 """Incremental parser of Amazon's event stream encoding (`application/vnd.amazon.eventstream`).
 
-Source: https://smithy.io/2.0/aws/amazon-eventstream.html. A message is a prelude (total length, length of the headers,
-CRC of both), headers, a payload, and the CRC of everything before it; numbers are big-endian. The parser keeps
-only headers with a string value. As in `botocore`, a wrong CRC, length or header ends the stream: after it no length
-can be trusted. Unlike in `botocore`, a message has a smaller maximum size: the parser drops and counts a longer one,
-and continues with the next. An incomplete message at the end is dropped.
+Source: https://smithy.io/2.0/aws/amazon-eventstream.html. A message consists of a prelude (total length, length of the
+headers, CRC of both), headers, a payload, and the CRC of all previous bytes. Numbers are big-endian. The parser keeps
+only headers with a string value. Like `botocore`, it stops at a wrong CRC, length or header, because no later length
+can be trusted. Unlike `botocore`, it has a smaller maximum size for a message: it drops and counts a longer message,
+and continues with the next. It also drops an incomplete message at the end.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ _MAX_HEADERS = 128 * 1024
 _MAX_PAYLOAD = 24 * 1024 * 1024
 _PRELUDE = struct.Struct(">III")
 _CRC = struct.Struct(">I")
-# Bytes of a header's value by its type: true, false, byte, short, integer, long, then timestamp and UUID.
+# Size of a header's value by its type, in bytes: true, false, byte, short, integer, long, then timestamp and UUID.
 _FIXED = {0: 0, 1: 0, 2: 1, 3: 2, 4: 4, 5: 8, 8: 8, 9: 16}
 _BYTES, _STRING = 6, 7
 
 
 @dataclass(frozen=True)
 class Message:
-    """Message of an event stream: its headers that hold a string, and its payload."""
+    """Message of an event stream: its payload, and those of its headers that have a string value."""
 
     headers: Mapping[str, str]
     payload: bytes
@@ -35,8 +35,8 @@ class Message:
 class AwsEventStream:
     """Parser of one stream.
 
-    `max_bytes` bounds one message, `dropped` counts longer ones. `damaged`: bytes were invalid, and the parser ignores
-    everything from there on.
+    `max_bytes` is the maximum size of a message; `dropped` counts longer messages. `damaged`: the stream was invalid,
+    and the parser ignores all further bytes.
     """
 
     def __init__(self, max_bytes: int = DEFAULT_MAX_MESSAGE_BYTES) -> None:
@@ -45,7 +45,8 @@ class AwsEventStream:
         self._max = max_bytes
         self._held = bytearray()
         self._at = 0
-        # While the parser skips a message that is too long: the bytes left before the CRC, and the CRC so far.
+        # State while the parser skips a message that is too long: the number of bytes before its CRC, and the CRC so
+        # far.
         self._skip: int | None = None
         self._crc = 0
 
@@ -66,7 +67,7 @@ class AwsEventStream:
         return found
 
     def _message(self, found: list[Message]) -> bool:
-        """Take the next message. Return whether more messages can follow in the bytes held."""
+        """Take the next message. Return whether the buffer may contain further messages."""
         left = len(self._held) - self._at
         if left < _PRELUDE.size:
             return False
@@ -88,7 +89,7 @@ class AwsEventStream:
         return True
 
     def _skipped(self) -> bool:
-        """Skip bytes of a message that is too long. Return whether the end of the message was among them."""
+        """Skip bytes of a message that is too long. Return whether its end was reached."""
         part = self._held[self._at : self._at + (self._skip or 0)]
         self._crc = crc32(part, self._crc)
         self._skip = (self._skip or 0) - len(part)
@@ -113,7 +114,7 @@ def _check(data: bytes | bytearray, crc: int) -> None:
 
 
 def _headers(data: bytes) -> dict[str, str]:
-    """Return the headers that hold a string."""
+    """Return the headers that have a string value."""
     found: dict[str, str] = {}
     names: set[bytes] = set()
     at = 0

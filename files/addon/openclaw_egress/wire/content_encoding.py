@@ -1,7 +1,7 @@
 """Incremental, bounded decoding of content codings.
 
-Input comes in chunks of any size. Output comes in pieces of about 64 KB and stops at a limit, because 32 KB of
-zstd can decode to a gigabyte. Invalid data never raises: it sets `BodyDecoder.error`.
+The input can have chunks of any size. The output consists of pieces of about 64 KB and ends at a limit, because 32 KB
+of zstd can decode to a gigabyte. Invalid data never raises an exception: it sets `BodyDecoder.error`.
 
 Codings:
 
@@ -37,9 +37,9 @@ class _Damaged(Exception):
 
 
 class _Coding(Protocol):
-    """Decoder of one coding. Drain `pieces` before the next call. `finish` raises `_Damaged` if the data ends early.
+    """Decoder of one coding. Exhaust `pieces` before the next call. `finish` raises `_Damaged` if the data ends early.
 
-    `window` is the maximum of output bytes that the decoder keeps, and `tables` is the size of its tables in bytes.
+    `window` is the maximum number of output bytes that the decoder keeps; `tables` is the size of its tables in bytes.
     """
 
     window: int
@@ -72,7 +72,7 @@ class _Zlib:
                 yield piece
             data = self._inflater.unconsumed_tail
             while len(piece) == PIECE_BYTES and not self._inflater.eof and not data:
-                # The decoder accepted all input, but can still hold output beyond the piece's size.
+                # Drain the decoder: it has accepted all input, but may still hold output, because the piece was full.
                 piece = self._inflate(b"")
                 if piece:
                     yield piece
@@ -149,7 +149,7 @@ class _Brotli:
             while piece or not self._decompressor.can_accept_more_data():
                 if piece:
                     yield piece
-                # The decoder can accept more input and still hold output. Only an empty piece shows that it has none.
+                # Continue until a piece is empty, because a decoder that accepts more input may still hold output.
                 if self._decompressor.is_finished() and self._decompressor.can_accept_more_data():
                     break
                 piece = self._process(b"")
@@ -223,13 +223,13 @@ def _coding(name: str) -> _Coding | None:
 class BodyDecoder:
     """Decoder of the codings of one body.
 
-    `content_encoding` is the header's value (None: no header). `max_output` bounds the decoded bytes of the body, at
-    each layer of a list; None is `DEFAULT_MAX_OUTPUT`. An identity body has no limit. An unknown coding, or a list of
-    more than `MAX_CODINGS`, sets `error` immediately, and the bytes pass unmodified: a record of encoded bytes is
-    better than none.
+    `content_encoding` is the header's value, or None without the header. `max_output` limits the output of each coding
+    in the list; None means `DEFAULT_MAX_OUTPUT`. An identity body has no limit. An unknown coding, or a list of more
+    than `MAX_CODINGS`, sets `error` immediately. The bytes then pass unmodified, because a record of encoded bytes is
+    better than no record.
 
-    `error`: the problem, or None. After invalid data or the limit no more output comes. `output_bytes`: decoded bytes
-    so far. `exhausted`: the limit was reached.
+    `error`: the problem, or None. There is no output after invalid data or above the limit. `output_bytes`: number of
+    decoded bytes so far. `exhausted`: whether the limit was exceeded.
     """
 
     def __init__(self, content_encoding: str | None, max_output: int | None = None) -> None:
@@ -249,7 +249,7 @@ class BodyDecoder:
             self.error = f"unknown content coding {unknown[:40]!r}; the body is stored undecoded"
         if self.error is not None:
             self._codings = []
-        # Decoded bytes of each content coding so far. Each has a limit, because any can be a decompression bomb.
+        # Output bytes of each coding so far. Each coding has a limit, because each can be a decompression bomb.
         self._given = [0] * len(self._codings)
 
     def pieces(self, data: bytes) -> Iterator[bytes]:
@@ -286,7 +286,7 @@ class BodyDecoder:
 
     @property
     def held(self) -> int:
-        """Return how many bytes of memory the decoders take: tables, and windows as far as output has filled them."""
+        """Return how many bytes of memory the decoders take: their tables, and the used part of their windows."""
         given = zip(self._codings, self._given, strict=True) if self._codings else ()
         return sum(coding.tables + min(coding.window, output) for coding, output in given)
 

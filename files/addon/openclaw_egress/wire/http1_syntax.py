@@ -1,11 +1,11 @@
 """The syntax of HTTP/1 messages, checked on the received bytes (RFC 9112). Pure.
 
-Two parsers that read one message differently let a client hide a request, a header or a body from one of them. A
-request therefore passes only if every parser must read it the same way: CRLF, and nothing else, ends each line; names
-are tokens; values hold no control character except the tab; one framing header says where the body ends. Responses may
-also end their lines with a bare LF, as RFC 9112, section 2.2, permits: the proxy rewrites each head with CRLF.
+If two parsers read a message differently, a client can hide a request, a header or a body from one of them. A request
+therefore passes only if every parser must read it the same way: each line ends with CRLF; names are tokens; values
+contain no control character except the tab; at most one framing header says where the body ends. Lines of a response
+may also end with a bare LF (RFC 9112, section 2.2), because the proxy rewrites each head with CRLF.
 
-Reasons are fixed texts: they never hold bytes of the message, which may be secrets.
+Reasons are fixed texts. They never contain bytes of the message, which may be secret.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _VERSION = re.compile(rb" HTTP/1\.[01]")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[\t ]*;%b)?\r\n" % _VALUE)
 _CHUNK_SIZE_PADDED = re.compile(rb"([0-9A-Fa-f]{1,15})[\t ]*(?:;%b)?\r\n" % _VALUE)
 _TRAILER = re.compile(rb"%b:%b\r\n" % (_TOKEN, _VALUE))
-# Names that CGI and WSGI servers take for framing fields: they map each of these characters to `_` (RFC 3875, 4.1.18).
+# Names that CGI and WSGI servers treat as framing fields: they map each of these characters to `_` (RFC 3875, 4.1.18).
 _ALIAS = re.compile(rb"(?i)\n(?:content[!#$%&'*+._`|~^]length|transfer[!#$%&'*+._`|~^]encoding):")
 _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _BARE_CR = re.compile(rb"\r(?!\n)")
@@ -56,25 +56,25 @@ Trailer announces fields that the proxy drops.
 END_TO_END = frozenset(
     {b"host", b"content-length", b"transfer-encoding", b"content-type", b"content-encoding", b"content-range"}
 )
-"""Fields that say where a message goes and how it is read. The proxy keeps them even if Connection names them."""
+"""Fields that define where a message goes and how to read it. The proxy keeps them even if Connection names them."""
 
 MAX_CHUNK_LINE_BYTES = 4096
-"""Limit for the line that begins a chunk: its size and its extensions, which are not used in practice."""
+"""Maximum length of a chunk's first line: the size, and extensions, which are not used in practice."""
 
 MAX_TRAILER_BYTES = 16 * 1024
-"""Limit for all trailers of a message together; trailers are dropped."""
+"""Maximum size of all trailers of a message together. Trailers are dropped."""
 
 
 def begins_like_request(data: bytes) -> bool:
-    """Return whether the first byte can begin a request line; SOCKS, TLS and binary protocols cannot."""
+    """Return whether the first byte can begin a request line. In SOCKS, TLS and binary protocols it cannot."""
     return not data or _TOKEN_BYTE.match(data) is not None
 
 
 def is_request_start(data: bytes) -> bool | None:
-    """Return whether these are the first bytes of an HTTP request of any version; None if more bytes must decide.
+    """Return whether these are the first bytes of an HTTP request of any version; None if more bytes are needed.
 
     A request begins with CONNECT, or with a method and a target that starts with `/`, `*` or a URL's scheme. The first
-    lines of SSH, SMTP and Redis do not. At most 52 bytes decide.
+    lines of SSH, SMTP and Redis do not. At most 52 bytes are needed.
     """
     if _START.match(data):
         return True
@@ -117,7 +117,7 @@ def response_problem(head: bytes) -> str | None:
 def content_length(fields: Iterable[tuple[bytes, bytes]]) -> int | None:
     """Return the body's length from Content-Length; None if the body is chunked or its length is not known in advance.
 
-    This runs after each read of a body, so it reads the raw fields, which is fast.
+    For speed, read the raw fields, because this runs after each read of a body.
     """
     found = b""
     for name, value in fields:
@@ -136,8 +136,8 @@ def connection_options(values: Iterable[bytes]) -> set[bytes]:
 def connection_problem(values: Iterable[bytes]) -> str | None:
     """Return why a request's Connection fields are refused; None if they are valid.
 
-    Connection could name a field such as Host or Content-Length. A proxy that removes it would change the destination
-    of the message, or the end of its body, for the next recipient.
+    Refuse them if they name a field such as Host or Content-Length. If the proxy removed this field, it would change
+    the destination of the message, or the end of its body, for the next recipient.
     """
     if connection_options(values) & END_TO_END:
         return "Connection names a field that is not for one hop"
@@ -149,7 +149,7 @@ def chunk_size(line: bytes, *, padded: bool = False) -> int | None:
 
     Args:
         line: the line.
-        padded: whether blanks after the size are accepted, as old servers send them.
+        padded: whether blanks after the size are accepted, because old servers send them.
     """
     if len(line) > MAX_CHUNK_LINE_BYTES:
         return None

@@ -1,17 +1,17 @@
-"""Indentation of JSON from traffic, for people. Deep nesting can make the indented text a thousand times longer."""
+"""Indentation of JSON from traffic, for display. Deep nesting can make the indented text a thousand times longer."""
 
 from __future__ import annotations
 
 import json
 
 MOST_GROWTH = 4
-"""Maximum ratio of indented to original length, apart from a fixed allowance; above it, text stays unchanged."""
+"""Maximum ratio of indented to original length, plus a fixed allowance. Above it, the text stays unchanged."""
 _ROOM = 1000
 _ENCODER = json.JSONEncoder(ensure_ascii=False, indent=2)
 
 
 def indented(text: str) -> str:
-    """Return JSON text indented. Return other text, and JSON that would grow too much, unchanged."""
+    """Return the text with its JSON indented. Return text that is not JSON, or that would grow too much, unchanged."""
     most = MOST_GROWTH * len(text) + _ROOM
     pieces: list[str] = []
     try:

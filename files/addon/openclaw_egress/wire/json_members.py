@@ -1,7 +1,7 @@
 """Incremental reader of single members of one JSON object of any size.
 
-It serves bodies that are too long to keep, or truncated: in `{"content": …, "usage": {…}}` it finds the small members
-exactly and skips the others. It does not validate: in bytes that are not JSON it finds little or nothing.
+Use it for bodies that are too long to keep, or truncated: in `{"content": …, "usage": {…}}` it finds the small members
+and skips the others. It does not validate: in bytes that are not JSON it finds few or no members.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ _MAX_NAME_BYTES = 256
 # Patterns for the bytes that structure JSON at the top level of the object, and for the rest of a string.
 _STRUCTURE = re.compile(rb'["{}\[\],:]')
 _IN_STRING = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
-# At deeper levels, skip to the next bracket, or to a string that does not end in this chunk. So long bodies are fast.
+# At deeper levels, skip to the next bracket, or to a string that does not end in this chunk. This keeps the parsing of
+# long bodies fast.
 _DEEPER = re.compile(rb'(?:[^"\[\]{}]++|"[^"\\]*+(?:\\.[^"\\]*+)*+")*+', re.DOTALL)
 _BACKSLASH = 0x5C
 _WHITESPACE = b" \t\r\n"
@@ -28,7 +29,7 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 @lru_cache
 def _decoder(names: tuple[str, ...]) -> msgspec.json.Decoder[Any]:
-    """Return a decoder of objects that keeps only the bytes of these members, as ``m0``, ``m1`` and so on."""
+    """Return a decoder for objects that keeps only the raw bytes of these members, as ``m0``, ``m1`` and so on."""
     keys = {f"m{number}": name for number, name in enumerate(names)}
     members = [(key, msgspec.Raw, _ABSENT) for key in keys]
     return msgspec.json.Decoder(msgspec.defstruct("Members", members, rename=keys))
@@ -37,8 +38,8 @@ def _decoder(names: tuple[str, ...]) -> msgspec.json.Decoder[Any]:
 class TopLevelMembers:
     """Reader of one JSON object in chunks of any size. `found` maps the `wanted` names to the parsed values so far.
 
-    It skips a value of more than `MAX_MEMBER_BYTES`. Of a repeated name the last value counts, as with `json`. `begun`
-    holds the wanted names whose value has begun, complete or not. `ended`: the object is complete.
+    It skips values of more than `MAX_MEMBER_BYTES`. If a name is repeated, the last value counts, as with `json`.
+    `begun` contains the wanted names whose values have begun, complete or not. `ended`: whether the object is complete.
     """
 
     def __init__(self, wanted: frozenset[str]) -> None:
@@ -49,7 +50,7 @@ class TopLevelMembers:
         self._depth = 0
         self._in_string = False
         self._escaped = False
-        # Between `{` or `,` and `:` the text is a name. After the colon it is the value of the member `_name`.
+        # Whether `_text` is the value of the member `_name` (after a colon) or a name (after `{` or `,`).
         self._in_value = False
         self._name: str | None = None
         self._text: bytearray | None = bytearray()
@@ -61,9 +62,9 @@ class TopLevelMembers:
             at = self._string(data, at) if self._in_string else self._outside(data, at)
 
     def take(self, data: bytes | bytearray | memoryview) -> bool:
-        """Read a complete object in one step. Return whether that succeeded; if not, nothing was read, so use `feed`.
+        """Read a complete object in one step. Return whether this succeeded. If not, nothing was read; use `feed`.
 
-        It fails for anything but a valid object, and for values that `feed` would skip.
+        It fails if the data is not a valid object, or contains values that `feed` would skip.
         """
         names = tuple(sorted(self._wanted))
         try:
@@ -98,7 +99,7 @@ class TopLevelMembers:
         match = _IN_STRING.match(data, at)
         end = match.end() if match is not None else at
         if end < len(data):
-            # The next byte is the quote that ends the string, or a backslash whose escape continues in the next chunk.
+            # The next byte is the quote that ends the string, or a backslash at the end of the chunk.
             self._in_string = data[end] == _BACKSLASH
             self._escaped = self._in_string
             end += 1
@@ -137,7 +138,7 @@ class TopLevelMembers:
         if mark == b"{" and not leading:
             self._depth = 1
         else:
-            # The text is not an object, so there is nothing to find.
+            # End here, because the text is not an object.
             self.ended = True
 
     def _name_over(self) -> None:

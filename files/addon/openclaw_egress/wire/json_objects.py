@@ -1,7 +1,7 @@
 """Incremental splitter of a sequence of JSON objects: one in each line, or the elements of one array.
 
-It returns each object's bytes when its last brace arrives. It does not validate: it counts braces outside of strings,
-and ignores everything between objects. An object has a maximum size: the splitter drops and counts a longer one, and
+It returns the bytes of each object when its last brace arrives. It does not validate: it counts braces outside strings,
+and ignores everything between objects. Objects have a maximum size: the splitter drops and counts a longer object, and
 continues with the next.
 """
 
@@ -18,9 +18,9 @@ _BACKSLASH = 0x5C
 
 
 class JsonObjects:
-    """Splitter of one body. `max_bytes` bounds one object; `dropped` counts longer and incomplete objects.
+    """Splitter of one body. `max_bytes` is the maximum size of an object; `dropped` counts longer and incomplete ones.
 
-    `lines`: whether each object ends on its line, so that an incomplete object cannot hide the objects after it.
+    `lines`: whether each object ends with its line, so that an incomplete object cannot hide the objects after it.
     """
 
     def __init__(self, max_bytes: int = DEFAULT_MAX_OBJECT_BYTES, *, lines: bool = False) -> None:
@@ -30,7 +30,7 @@ class JsonObjects:
         self._depth = 0
         self._in_string = False
         self._escaped = False
-        # The bytes of the object so far; None between objects and in an object that is too long.
+        # The bytes of the object so far; None between objects, and while an object that is too long is skipped.
         self._text: bytearray | None = None
 
     def feed(self, data: bytes) -> list[bytes]:
@@ -66,7 +66,7 @@ class JsonObjects:
             match = _IN_STRING.match(data, at)
             end = match.end() if match is not None else at
             if end < len(data):
-                # The next byte is the string's last quote, or a backslash whose escape continues in the next chunk.
+                # The next byte is the quote that ends the string, or a backslash at the end of the chunk.
                 self._in_string = self._escaped = data[end] == _BACKSLASH
                 end += 1
         self._keep(data[at:end])

@@ -1,11 +1,11 @@
-"""The field Proxy-Status (RFC 9209): a list of the intermediaries that handled a response. Pure."""
+"""The Proxy-Status field (RFC 9209), which lists the intermediaries that handled a response. Pure."""
 
 from __future__ import annotations
 
 import re
 
 OUR_NAME = b"openclaw-egress"
-"""The identity of this proxy in the field."""
+"""The name of this proxy in the field."""
 
 # A structured-field list (RFC 8941, section 3.1) whose members are strings or tokens with parameters.
 _STRING = rb'"(?:[ !#-\[\]-~]|\\["\\])*"'
@@ -18,7 +18,7 @@ _SEPARATOR = re.compile(rb"[ \t]*,[ \t]*")
 def without_our_name(value: bytes) -> bytes:
     """Return the value of one field line without members that have this proxy's name, in upper or lower case.
 
-    A malformed line is removed completely (the result is empty): readers ignore it, or read it in different ways.
+    If the line is malformed, return an empty value, because recipients ignore such a line or read it differently.
     """
     value = value.strip(b" \t")
     kept: list[bytes] = []

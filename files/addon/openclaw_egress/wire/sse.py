@@ -1,9 +1,9 @@
 """Incremental parser of server-sent events (WHATWG HTML standard, section 9.2.6).
 
-Lines end in LF, CR or CRLF. One BOM at the start is dropped. A blank line completes an event. An incomplete event at
-the end of the stream is dropped, as browsers and the providers' SDKs do. Unlike in the standard, an event has a maximum
-size: the parser drops and counts a longer one, and continues with the next. The parser keeps lines that are no fields,
-up to a limit, because a provider can end a stream with an error that is not an event.
+Lines end with LF, CR or CRLF. One BOM at the start is dropped. A blank line completes an event. Like browsers and the
+providers' SDKs, the parser drops an incomplete event at the end of the stream. Unlike in the standard, events have a
+maximum size: the parser drops and counts a longer event, and continues with the next. The parser keeps lines that are
+not fields, up to a limit, because a provider can end a stream with an error that is not an event.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from dataclasses import dataclass
 DEFAULT_MAX_EVENT_BYTES = 8 * 1024 * 1024
 MAX_OTHER_BYTES = 64 * 1024
 _BOM = b"\xef\xbb\xbf"
-# Names of fields, and the empty name of a comment.
+# The names of fields, and the empty name, which marks a comment.
 _FIELDS = frozenset({b"data", b"event", b"id", b"retry", b""})
 
 
 @dataclass(frozen=True)
 class Event:
-    """Server-sent event. `event`: its name or None; `data`: its lines joined by LF; `id`: the last id seen."""
+    """Server-sent event. `event`: its name, or None. `data`: its lines, joined with LF. `id`: the last id so far."""
 
     event: str | None
     data: str
@@ -27,9 +27,10 @@ class Event:
 
 
 class EventStream:
-    """Parser of one stream. `max_event_bytes` bounds the lines of one event; `dropped` counts longer events.
+    """Parser of one stream. `max_event_bytes` is the maximum size of an event; `dropped` counts longer events.
 
-    `other`: the first `MAX_OTHER_BYTES` of lines that are neither fields nor comments, with an incomplete last line.
+    `other`: the first `MAX_OTHER_BYTES` of the lines that are neither fields nor comments, even if the last line is
+    incomplete.
     """
 
     def __init__(self, max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES) -> None:

@@ -1,7 +1,8 @@
 """Incremental reader of WebSocket frames (RFC 6455, section 5), and the frames that the proxy itself sends.
 
-It takes bytes in chunks of any size and keeps no payload, so its memory does not depend on the traffic. An extension,
-such as compression, changes payloads: for a recorded connection the proxy removes every offer from the handshake.
+It accepts bytes in chunks of any size and keeps no payload, so its memory use does not depend on the traffic.
+Extensions, such as compression, change payloads. The proxy therefore removes offers of extensions from the handshake
+of a recorded connection.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ PROTOCOL_ERROR, INTERNAL_ERROR = 1002, 1011
 """Status codes of a close frame (RFC 6455, section 7.4.1)."""
 
 NO_STATUS = 1005
-"""Code that stands for a close frame without a code; it is never sent."""
+"""Code that represents a close frame without a code. It is never sent."""
 
 USUAL_CLOSURES = frozenset({1000, 1001, NO_STATUS})
-"""Codes for a normal end of a connection: it is complete, or one side goes away."""
+"""Codes for a normal end of a connection: the purpose is fulfilled, or the client or server goes away."""
 
 _MAX_CONTROL_PAYLOAD = 125
 _MAX_HEAD = 14
@@ -27,20 +28,20 @@ _OPCODES = frozenset({CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG})
 
 
 class FrameError(Exception):
-    """The error of bytes that are not a valid frame. Its text names the problem and holds no traffic."""
+    """The bytes are not a valid frame. The error text names the problem and contains no traffic."""
 
 
 class Part(NamedTuple):
-    """A part of a data message, or a whole control frame."""
+    """A part of a data message, or a complete control frame."""
 
     opcode: int
-    """Opcode of the whole message, also for a part from a continuation frame."""
+    """Opcode of the message. A part from a continuation frame has the opcode of the message's first frame."""
     payload: bytes
     """Payload bytes, without the mask."""
     ended: bool
     """Whether the message is complete."""
     end: int
-    """Number of bytes of the chunk up to the end of this part."""
+    """Position in the chunk after the last byte of this part."""
 
 
 class FrameReader:
@@ -56,7 +57,7 @@ class FrameReader:
         self._reserved = 0 if extensions else 0x70
         self._head = b""
         self._left: int | None = None
-        """Number of bytes of the frame's payload that have not arrived; None between frames."""
+        """Number of payload bytes of the current frame that have not arrived; None between frames."""
         self._fin = False
         self._opcode = 0
         self._mask = b""
@@ -155,7 +156,7 @@ class FrameReader:
 
 
 def _head_size(head: bytes) -> int:
-    """Return the size of a frame's head, as far as the received bytes determine it."""
+    """Return the size of a frame's head. Return 2 until the first two bytes, which determine the size, are received."""
     if len(head) < 2:
         return 2
     length = head[1] & 0x7F
@@ -163,7 +164,7 @@ def _head_size(head: bytes) -> int:
 
 
 def server_frame(opcode: int, payload: bytes) -> bytes:
-    """Return a complete frame from a server, which is not masked."""
+    """Return a complete frame from a server. Such a frame is not masked."""
     if len(payload) <= _MAX_CONTROL_PAYLOAD:
         head = bytes([0x80 | opcode, len(payload)])
     elif len(payload) < 1 << 16:
@@ -174,7 +175,7 @@ def server_frame(opcode: int, payload: bytes) -> bytes:
 
 
 def close_payload(code: int, reason: str) -> bytes:
-    """Return the payload of a close frame; the reason is cut to fit."""
+    """Return the payload of a close frame. Truncate the reason to the maximum payload size."""
     return code.to_bytes(2) + reason.encode()[: _MAX_CONTROL_PAYLOAD - 2].decode(errors="ignore").encode()
 
 
