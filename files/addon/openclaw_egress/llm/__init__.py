@@ -1,7 +1,7 @@
 """Readers of requests to models and of responses. They return the model, the usage, and the message of a stream.
 
 `request_reader` and `response_reader` take decoded bytes in chunks of any size. `read_request` takes a complete body.
-`model.py` defines the values, `registry.py` lists the APIs and providers. Each API has its own module
+`model.py` defines the returned types, and `registry.py` lists the APIs and providers. Each API has its own module
 (docs/add-a-provider.md).
 """
 

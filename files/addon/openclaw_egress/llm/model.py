@@ -107,8 +107,8 @@ class ResponseFacts:
     """Information about a response.
 
     `messages`: the assembled message of a stream, in the format of `gen_ai.output.messages`. `messages_truncated`:
-    the assembled message exceeded the limit, or parts of the stream were unreadable. `error_type`: the provider's
-    error name if known, else `_OTHER`; None without an error.
+    whether the assembled message exceeded the limit, or parts of the stream were unreadable. `error_type`: the name of
+    the provider's error if it is known, else `_OTHER`; None if there was no error.
     """
 
     model: str | None = None
@@ -270,7 +270,7 @@ def error_of(value: object, own: frozenset[str] = frozenset()) -> str | None:
 
 
 def error_in(value: Mapping[str, Any]) -> str | None:
-    """Return the error type of a response. Cerebras, Mistral and vLLM send its members without an outer object."""
+    """Return the error type of a response. Cerebras, Mistral and vLLM send an error's members at the top level."""
     if value.get("error") is not None or "choices" in value or not isinstance(value.get("message"), str):
         return error_of(value.get("error"))
     # Report no error for other objects with a message, because their meaning is unknown.

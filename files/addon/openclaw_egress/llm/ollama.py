@@ -2,8 +2,8 @@
 
 Source: https://docs.ollama.com/api, its pages on streaming and errors, and `api/types.go` of ollama/ollama. A response
 is a stream unless the request says `"stream": false`. `prompt_eval_count` includes `prompt_eval_cached_count`; thinking
-has no separate count. Ollama omits a count of 0, and older versions omit that of a cached prompt. The counts are in
-the last object, whose `done` is true. An error has only a message: a response's error type is the HTTP status.
+has no separate count. Ollama omits a count of 0, and older versions also omit the count of a cached prompt. The counts
+are in the last object, in which `done` is true. An error has only a message, so its error type is the HTTP status.
 
 Other servers use these paths too. Therefore the reader accepts an object only if it has `model` and `done`, like every
 response of Ollama. Embeddings have `total_duration` instead of `done`.

@@ -1,9 +1,9 @@
 """OpenAI's Realtime API on a WebSocket (`/v1/realtime`).
 
 Source: the API reference of the Realtime server events, and the types of the SDK `openai` 3.57 (`RealtimeServerEvent`).
-One connection is one session with any number of responses. Each response ends with `response.done`, which holds its
-usage. The usage of the session is the sum of all. `input_tokens` includes cached tokens. A request names the model in
-its query.
+One connection is one session with any number of responses. Each response ends with `response.done`, which contains its
+usage. The usage of the session is the sum over all responses. `input_tokens` includes cached tokens. The model is in
+the query of the request.
 """
 
 from __future__ import annotations

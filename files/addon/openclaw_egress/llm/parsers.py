@@ -229,7 +229,7 @@ class GuessingReader:
 
     A bracket means an array, a brace an object, a zero byte an AWS event stream, any other byte an event stream.
 
-    `plain`: the content type excludes an event stream.
+    `plain`: whether the content type excludes an event stream.
     """
 
     def __init__(self, api: Api, *, plain: bool = False) -> None:

@@ -85,7 +85,7 @@ _CACHED_MODELS = 256
 
 
 class PriceFileError(EgressError):
-    """The operator's price file cannot be used; the message names a remedy."""
+    """The operator's price file cannot be used. The message contains the remedy."""
 
 
 class PriceTable:
@@ -166,7 +166,7 @@ class PriceTable:
         return cost if math.isfinite(cost) else None
 
     def _find_uncached(self, provider_id: str, model: str) -> tuple[Provider, ModelInfo]:
-        """Return the entries of a provider and a model.
+        """Return the entries for a provider and a model in the price data.
 
         Raises:
             LookupError: the data lacks the provider or the model.
@@ -214,7 +214,10 @@ def _has_tiers(price: object) -> bool:
 
 
 def _is_free(price: object) -> bool:
-    """Return whether a cost of zero means that the model is free: only if the data has a price for it."""
+    """Return whether a cost of zero means that the model is free.
+
+    It does if the data lists prices for the model. Without prices the cost is unknown.
+    """
     return any(value is not None for name, value in vars(price).items() if not name.startswith("_"))
 
 

@@ -108,7 +108,7 @@ class Observer(Protocol):
 
 
 class AccessControl:
-    """The mitmproxy add-on that decides on each client connection and request; see the module's docstring."""
+    """The mitmproxy add-on that allows or refuses each client connection and request; see the module's docstring."""
 
     name = "openclaw_egress.access_control"
 
@@ -277,7 +277,7 @@ class AccessControl:
         return bool(wait)
 
     def _refuse_by_budget(self, flow: http.HTTPFlow, destination: Destination) -> bool:
-        """Refuse a request to an inspected host if a budget of the class is used up. Return whether it was refused."""
+        """Refuse a request to an inspected host if a budget of its class is used up. Return whether it was refused."""
         over = self._budgets.exceeded(self._class_policy(flow.client_conn)) if self._budgets is not None else None
         if over is None:
             return False
@@ -417,9 +417,9 @@ class AccessControl:
         method: str | None,
         path: str | None,
     ) -> bool:
-        """Check the name, resolve it, and check its addresses. Return True if allowed; write the connection grant.
+        """Check the name against the policy, resolve it, and check its addresses.
 
-        Otherwise refuse the request and return False.
+        If all are allowed, write the connection grant and return True. Otherwise refuse the request and return False.
         """
         policy, class_name = self._policy(), self._class_of(flow.client_conn)
         decision = decide(policy, class_name, destination, method, path)
@@ -565,7 +565,8 @@ class AccessControl:
             return None
         if looks_like_tls(data):
             if data[5:6] not in (b"", b"\x01"):
-                # Not a ClientHello (RFC 8446, section 4): mitmproxy would wait for the rest of the record.
+                # Refuse now: this is not a ClientHello (RFC 8446, section 4), and mitmproxy would wait for the rest of
+                # the record.
                 self._deny_connection(context.client, target, Code.CLIENT_HELLO_UNREADABLE)
                 return Refuse(context)
             server_tls = layers.ServerTLSLayer(context)
@@ -648,7 +649,7 @@ class AccessControl:
 
     @fails_closed(_end_of_exchange_failed)
     def error(self, flow: http.HTTPFlow) -> None:
-        """Record a malformed response from a host that is not inspected. The recorder records those of other hosts."""
+        """Record a malformed response from an uninspected host. The recorder records those from inspected hosts."""
         problem = flow.metadata.get(RESPONSE_PROBLEM)
         if problem is not None and INSPECT not in flow.metadata:
             self._observer.denied(

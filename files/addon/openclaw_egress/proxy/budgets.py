@@ -135,7 +135,7 @@ class Budgets:
         return total / NANO if budget.counts_cost else total
 
     def exceeded(self, found: ClassPolicy) -> Exceeded | None:
-        """Return the used-up budget of the class whose period ends last, or None if no budget is used up."""
+        """Return the used-up budget with the longest wait until its next period, or None if no budget is used up."""
         over = []
         for budget, most in _budgets_of(found):
             used = self._used(found.name, budget)
@@ -154,7 +154,7 @@ class Budgets:
         return max(over, key=lambda found: found.wait_seconds, default=None)
 
     def shares(self) -> dict[tuple[str, ...], float]:
-        """Return the used fraction of each budget, by class and limit, for the metrics. Safe in other threads."""
+        """Return the used fraction of each budget, by class and limit, for the metrics. Other threads may call this."""
         return {
             (found.name, budget.limit): self._used(found.name, budget) / most
             for found in self._policy().classes.values()

@@ -41,7 +41,7 @@ class ClassUsage:
     rate: Rate | None = None
 
     def take_request(self, per_minute: int | None) -> float:
-        """Count one request. Return the seconds to wait, or 0.0 if it may pass. None means that there is no limit."""
+        """Count one request. Return the seconds to wait, or 0.0 if it may pass. A limit of None means no limit."""
         if per_minute is None:
             return 0.0
         if self.rate is None or self.rate.per_minute != per_minute:

@@ -1,8 +1,8 @@
 """Connection grants: the proxy opens no outgoing connection without one.
 
 If the policy allows a request, access control writes a `ConnectionGrant` for one client connection, host and port. It
-contains the addresses that were resolved and checked. The proxy refuses to connect without a grant, even after a bug or
-an exception in a hook, or if a layer of mitmproxy tries to connect without a decision.
+contains the addresses that were resolved and checked. The proxy refuses to connect without a grant. This holds even
+after a bug or an exception in a hook, or if a layer of mitmproxy tries to connect without a decision.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Hooks that fail closed: if one raises, the request or connection is refused.
 
-mitmproxy itself logs an exception of a hook and continues as if nothing had happened: it fails open.
+mitmproxy itself fails open: it logs an exception in a hook and then continues.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def fails_closed[Owner, Data](
 
 def respond_failed(flow: http.HTTPFlow) -> None:
     """Respond with 503. Use only constants, so that nothing here can fail."""
-    flow.request.stream = False  # otherwise mitmproxy raises, because a hook sets a response while the request streams
+    flow.request.stream = False  # mitmproxy raises if a hook sets a response while the request streams
     flow.request.headers.pop("expect", None)  # do not request the body of a refused request with "100 Continue"
     flow.response = _FAILED_RESPONSE.copy()
 

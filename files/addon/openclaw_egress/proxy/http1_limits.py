@@ -1,11 +1,11 @@
 """Limits for HTTP/1 clients, because mitmproxy's own layers keep an unlimited amount of a client's data in memory.
 
-They bound the memory and the time that one client can use. The following are limited:
+They bound the memory and the time that one client can use:
 
-- a request's head that is too large (431);
-- a head or body that stops arriving (408);
-- bytes that the client sends before it has received the previous response;
-- a tunnel in which the client sends nothing.
+- the size of a request's head (431);
+- the time without progress in a head or body (408);
+- the bytes that a client sends before it has received the previous response;
+- the time until the client begins to use a tunnel.
 
 A refused request gets its response immediately, not after its body; the rest of the body is then read and discarded,
 up to a limit. ``http1_responses`` limits the heads of server responses. ``http1_chunks`` drops trailers, which a
@@ -488,7 +488,7 @@ def _method(received: bytes) -> str:
 
 
 def _invalid(code: ErrorCode, request: http.Request | None) -> tuple[Code, Evidence]:
-    """Return code and evidence for a request that passed our syntax checks, but that mitmproxy refused."""
+    """Return the code and the evidence for a request that passed our syntax checks but was refused by mitmproxy."""
     if code is ErrorCode.DESTINATION_UNKNOWN or request is None:
         return Code.NO_DESTINATION, NOTHING
     if request.method == "CONNECT":

@@ -1,4 +1,4 @@
-"""HTTP/1 with a server: the strict reader of responses, within limits on their heads."""
+"""HTTP/1 with a server: strict parsing of responses, with limits on their heads."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ INTERIM_RESPONSES = 100
 
 
 class MalformedResponse(ResponseProtocolError):
-    """The error of a malformed server message; ``problem`` names the malformed part."""
+    """The server sent a malformed message. ``problem`` names the malformed part."""
 
     def __init__(self, stream_id: int, problem: str) -> None:
         message = reason(Code.MALFORMED_RESPONSE, Evidence(detail=problem))

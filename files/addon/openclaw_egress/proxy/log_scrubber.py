@@ -1,8 +1,8 @@
 """A filter for mitmproxy's logs, which must not contain traffic.
 
 When a message is malformed, mitmproxy logs parts of it at any verbosity (``…completing request headers: b'…
-Authorization: Bearer …'``). Every record of its loggers passes this filter, which replaces byte strings and long values
-by their length.
+Authorization: Bearer …'``). Every record of its loggers passes this filter, which replaces byte strings and other
+values that may come from traffic.
 """
 
 from __future__ import annotations

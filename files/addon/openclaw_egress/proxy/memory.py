@@ -47,7 +47,7 @@ An exchange in progress is aborted instead.
 """
 
 CONNECTION_BYTES = 128 * 1024
-"""Bytes charged for each client's connection: tasks of its sockets, TLS state, and read-ahead data."""
+"""Bytes charged for each client connection, for the tasks of its sockets, TLS state, and read-ahead data."""
 
 READ_BYTES = 64 * 1024
 """Size of one read in mitmproxy."""
@@ -68,8 +68,9 @@ COPIES = 3
 """Number of copies of a held body that exist briefly: as read, as captured, and as encrypted for the peer."""
 
 HELD = "openclaw_egress.held"
-"""Key in ``flow.metadata``: an object whose ``held`` is the number of bytes that the recorder keeps of an exchange, and
-whose ``expected`` returns how many it will keep.
+"""Key in ``flow.metadata``: the recorder's object for an exchange.
+
+Its property ``held`` is the number of bytes in memory; its method ``expected`` returns how many a body will take.
 """
 
 PATIENCE = 4
@@ -96,7 +97,7 @@ class Owner(Protocol):
     def refused_for_memory(
         self, client: connection.Client, flow: http.HTTPFlow | None, decision: Decision, status: int | None
     ) -> None:
-        """Record that an exchange (or a connection) was refused; ``status`` is None if it gets no response."""
+        """Record that an exchange or a connection was refused. ``status`` is None if no response is sent."""
 
 
 @dataclass(eq=False)
@@ -263,7 +264,7 @@ class Accounts:
     async def _granted(self, waiter: _Waiter) -> bool:
         """Wait for memory; return False if the exchange must be refused.
 
-        A held request is refused after ``wait_seconds``, because nothing of it was sent yet; all others wait longer. If
+        A held request is refused after ``wait_seconds``, because no part of it was sent yet; all others wait longer. If
         the class is stalled, the younger half of the requests that hold memory is refused, so that the others can
         finish.
         """
@@ -394,7 +395,7 @@ def _needs(account: Account) -> int:
 
 
 def _stream_needs(stream: Any) -> tuple[int, int]:
-    """Return the bytes that a stream holds, including its next read, and the bytes that it will hold at most."""
+    """Return the memory of a stream, including its next read, and its maximum memory later, both in bytes."""
     flow = stream.flow
     held = len(stream.request_body_buf) + len(stream.response_body_buf)
     for message in (flow.request, flow.response):

@@ -1,7 +1,7 @@
-"""The memory budget for traffic: the memory that the proxy, and each class in it, may hold. Pure arithmetic.
+"""The memory budget for traffic: the memory that the proxy and each class may use for it. Pure arithmetic.
 
-Half of the budget is guaranteed, in equal parts for all classes. The other half goes to the classes that request it
-first. So no class can take the guaranteed part of another class.
+Half of the budget is guaranteed to the classes, in equal parts. The other half goes to the classes that request it
+first. No class can therefore take the guaranteed part of another class.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ RESERVED = 128 * MIB
 """Bytes that the process itself needs: interpreter, libraries, SQLite's cache, one batch of the exporter."""
 
 REQUEST_SHARE = 0.7
-"""Share of a class's room that requests may fill. The rest is for responses, which end exchanges and free memory."""
+"""Fraction of a class's room that requests may use. The rest is for responses, which end exchanges and free memory."""
 
 _UNLIMITED = 1 << 46
 
@@ -114,8 +114,8 @@ def container_limit(process: Path = Path("/proc/self/cgroup"), root: Path = Path
 def _limits(mount: Path, path: str, name: str) -> list[int]:
     """Return the limits of a cgroup and of all its parents.
 
-    In a container the path can name a cgroup of the host that is not mounted. Then the mount's root is the
-    container's cgroup.
+    In a container, the path can name a cgroup of the host that is not mounted. The root of the mount is then the cgroup
+    of the container.
     """
     found: list[int] = []
     parts = [part for part in path.split("/") if part and part != ".."]

@@ -25,7 +25,7 @@ _installed = False
 
 
 def check_version() -> None:
-    """Refuse a version of mitmproxy that the patches were not checked against.
+    """Raise an error if the patches were not checked against the installed version of mitmproxy.
 
     Raises:
         SettingsError: another version is installed.
@@ -38,7 +38,7 @@ def check_version() -> None:
 
 
 def install(accounts: memory.Accounts) -> None:
-    """Patch mitmproxy, once for the process, and use these accounts from now on."""
+    """Patch mitmproxy once per process, and use these accounts from now on."""
     global _installed  # noqa: PLW0603  (mitmproxy's classes are global, too)
     memory.use(accounts)
     if _installed:
@@ -50,7 +50,7 @@ def install(accounts: memory.Accounts) -> None:
 
 
 def _patch_connections() -> None:
-    """Account for the memory of connections, schedule them fairly, and close all their sockets when they end."""
+    """Patch connections: charge their memory, schedule them fairly, and close all their sockets when they end."""
     handler = server.ConnectionHandler
     handle_client, server_event, drain_writers = handler.handle_client, handler.server_event, handler.drain_writers
     scheduler = FairScheduler()

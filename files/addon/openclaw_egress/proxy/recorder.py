@@ -7,7 +7,7 @@ other bodies stream, and a tap (a stream callable of mitmproxy) captures them:
 * For a body that is chunked or ends with the connection, mitmproxy calls the tap once more at the end, without bytes.
 * For a body of known length, the client sees the end at the last byte, so the tap commits before it passes that byte.
 
-The messages of a WebSocket pass through `websocket_recording`, which uses the parts of this module.
+`websocket_recording` records the messages of a WebSocket. It uses this module through `_MessageJournal`.
 
 If the spool cannot take a record, or any code here raises, the request is refused with 503. A response in progress is
 aborted, never finished without a record.
@@ -178,7 +178,7 @@ class Recorder:
         chunked = length is None and "transfer-encoding" in request.headers
         exchange = Exchange(capture, flow.client_conn, request_held=not chunked and (length or 0) <= BUFFER_LIMIT)
         if not exchange.request_held:
-            # Add only a streamed request now. A held request is added when it is complete, because nothing of it goes
+            # Add only a streamed request now. A held request is added when it is complete, because no part of it goes
             # upstream before.
             self._open(exchange)
         flow.metadata[EXCHANGE] = flow.metadata[memory.HELD] = exchange
@@ -233,7 +233,7 @@ class Recorder:
 
     @fails_closed(_message_failed)
     def request(self, flow: http.HTTPFlow) -> None:
-        """Commit the complete request. After this hook it goes upstream (if streamed, only its end does)."""
+        """Commit the complete request. mitmproxy sends it only after this hook (if streamed, only its end)."""
         exchange = self._exchange(flow)
         if exchange is None or flow.response is not None:
             return
@@ -304,7 +304,7 @@ class Recorder:
 
     @fails_closed(_message_failed)
     def response(self, flow: http.HTTPFlow) -> None:
-        """Commit the exchange. After this hook the response goes to the client (if streamed, only its end does)."""
+        """Commit the exchange. mitmproxy sends the response only after this hook (if streamed, only its end)."""
         exchange = self._exchange(flow)
         if exchange is None or flow.response is None:
             return
@@ -678,8 +678,9 @@ _ERRORS = (
 def _error_type(message: str) -> str:
     """Return the ``error.type`` (of `records.ERROR_TYPES`) for a failed exchange.
 
-    Parse the message, because mitmproxy keeps nothing else of a failed connection. It can come from mitmproxy, OpenSSL
-    or the kernel, and may contain traffic. Parse such messages only here, and never parse the texts in `codes`.
+    Parse the message, because mitmproxy gives no other information on a failed connection. The message can come from
+    mitmproxy, OpenSSL or the kernel, and may contain traffic. Parse such messages only here, and never parse the texts
+    in `codes`.
     """
     lowered = message.lower()
     return next((error_type for needle, error_type in _ERRORS if needle in lowered), "_OTHER")

@@ -1,4 +1,4 @@
-"""Checks of one request, and of the address that a connection would reach, without the state of its client."""
+"""Checks of one request, and of the address to connect to. They do not depend on the state of the client."""
 
 from __future__ import annotations
 

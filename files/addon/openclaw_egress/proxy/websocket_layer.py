@@ -38,10 +38,10 @@ class Messages(Protocol):
         """Return the bytes that may pass after a read."""
 
     def disconnected(self, *, client: bool) -> None:
-        """Note that the client or the server has closed the connection."""
+        """Record that the client or the server has closed the connection."""
 
     def end(self, outcome: str, error_type: str | None) -> None:
-        """Note that the proxy closes the connection."""
+        """Record that the proxy closes the connection."""
 
 
 class UnrecordedMessages:

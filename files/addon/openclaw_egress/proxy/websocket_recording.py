@@ -2,8 +2,8 @@
 
 The proxy holds a message until it is complete and recorded; then the message passes. A message of more than
 `HOLD_BYTES` passes in parts, each recorded before it passes. By default all messages belong to the exchange that began
-with the handshake. On OpenAI's Responses API each response is a separate exchange (`llm.responses_websocket`), and the
-exchange of the handshake keeps the messages that belong to no response.
+with the handshake. On OpenAI's Responses API each response is a separate exchange (`llm.responses_websocket`). All
+other messages belong to the exchange of the handshake.
 
 The recorder is passed in as a `Journal`, so that this module depends neither on mitmproxy nor on the spool.
 """
@@ -139,7 +139,8 @@ class WebSocketRecording[Recorded: Exchange]:
         journal: the recorder.
         connection: the exchange of the handshake.
         api: name of the API (`llm.model.Api.name`), or None.
-        decide: decides on a response that the client requests in a message; returns the recorded denial, or None.
+        decide: applies the policy to a response that the client requests in a message; returns the recorded denial, or
+            None.
     """
 
     def __init__(

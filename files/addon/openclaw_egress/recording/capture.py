@@ -38,7 +38,7 @@ WEBSOCKET_VERSION = "13"
 """The only version of the WebSocket protocol (RFC 6455, section 4.1)."""
 
 TAIL_SHARE = 4
-"""A truncated body keeps 1/TAIL_SHARE of its limit for its end, and the rest for its beginning."""
+"""In the record of a truncated body, 1/TAIL_SHARE of the limit is for the end, and the rest for the beginning."""
 
 
 type Masks = Sequence[MaskPattern] | None
@@ -51,7 +51,7 @@ class BodyCapture:
     Size and hash are those of the decoded bytes before masking.
 
     Args:
-        limit: bytes (decoded and masked) that the record may keep.
+        limit: maximum bytes (decoded and masked) in the record.
         content_encoding: the Content-Encoding header's value, or None.
         masks: the patterns to mask.
         read_at_end: whether the caller needs :meth:`kept`. This takes more memory if a secret is masked.
@@ -65,7 +65,7 @@ class BodyCapture:
         self._masks = masks
         self._masker = None if masks is None or not limit else Masker(masks)
         self._unmasked: bytearray | None = None
-        """The beginning of the decoded body, for the request's reader; None while it equals the kept bytes."""
+        """The beginning of the decoded body, for the request's reader; None until a secret is masked in `_head`."""
         self._raw_masked = 0
         self._decoder = BodyDecoder(content_encoding, MAX_DECODED)
         self._encoded = (content_encoding or "identity").strip().lower() not in ("", "identity")
@@ -97,7 +97,7 @@ class BodyCapture:
             yield piece, self._take(piece)
 
     def finish(self, *, whole: bool = True) -> bytes:
-        """End the body; ``whole`` says whether its end was received. Return the bytes that the masker held back.
+        """End the body. ``whole`` is whether its end was received. Return the bytes that the masker held back.
 
         If an encoded body ends too early, the capture keeps the part that can be decoded.
         """
@@ -129,7 +129,7 @@ class BodyCapture:
         if self._unmasked is not None:
             self._unmasked += data[: self._limit - len(self._unmasked)]
         elif self._read_at_end and masker.count > count:
-            # Start the copy now: until the first masked secret, the kept bytes equal the decoded ones.
+            # Start the copy at the first masked secret, because until then `_head` equals the decoded bytes.
             self._unmasked = (self._head + held + data)[: self._limit]
         self._keep(masked)
         return masked
@@ -179,7 +179,7 @@ class BodyCapture:
         )
 
     def beginning(self) -> Iterator[bytes]:
-        """Yield the kept beginning of the body, decoded and masked, in pieces of at most ``limit`` bytes in total.
+        """Yield the recorded beginning of the body, decoded and masked, in pieces. It has at most ``limit`` bytes.
 
         Call it before :meth:`drop_spare`.
         """
@@ -337,7 +337,7 @@ class ExchangeCapture:
     response: BodyCapture = field(init=False)
     request_facts: RequestFacts = field(init=False)
     secret: bool = field(init=False)
-    """Whether the bodies are credentials: neither the record nor the journal keeps a byte or a hash of them."""
+    """Whether the bodies are credentials. If so, neither record nor journal contains a byte or a hash of them."""
     websocket: WebSocket | None = field(init=False, default=None)
     """The messages of a WebSocket so far; None for an exchange with bodies."""
     _request_scan: CredentialScan | None = field(init=False, default=None)
@@ -459,7 +459,7 @@ class ExchangeCapture:
     def messages(self, added: bytes, lines: bytes, now_ns: int, *, sent: bool, ended: bool) -> bytes:
         """Consume messages of one direction, and return their masked bytes.
 
-        After the end of a message, `secret` says whether the messages so far hold a credential.
+        After the end of a message, `secret` shows whether the messages so far contain a credential.
 
         Args:
             added: the bytes that the messages add to the body (`websocket_messages.Messages.add`).
@@ -487,7 +487,7 @@ class ExchangeCapture:
 
     @property
     def held(self) -> int:
-        """Return how many bytes of memory the exchange's bodies take."""
+        """Return how many bytes of memory the bodies of the exchange take."""
         read = min(self.response.size, READER_BYTES) * 9 // 8 if self._reader is not None else 0
         return self.request.held + self.response.held + read
 

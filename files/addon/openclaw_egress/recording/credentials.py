@@ -1,19 +1,19 @@
-"""Detection of bodies that hold credentials, by the names of fields and by the shapes of keys.
+"""Detection of bodies that contain credentials, by the names of fields and the formats of keys.
 
 The rule, in order:
 
-1. At a token endpoint (`redaction.is_token_endpoint`) no body is kept.
-2. At a path of a model API (`llm.registry.is_model_api`) each body is kept, because prompts and completions may quote
-   keys.
-3. At any other path both bodies of the exchange are withheld if one of them holds:
+1. At a token endpoint (`redaction.is_token_endpoint`), no body is recorded.
+2. At a path of a model API (`llm.registry.is_model_api`), each body is recorded, because prompts and completions may
+   quote keys.
+3. At any other path, neither body of the exchange is recorded if one of them contains:
    - a credential field with a value (JSON, JSON lines, form, multipart, XML, YAML, event stream, text);
-   - a value with the shape of a known key;
+   - a value in the format of a known key;
    - bytes that cannot be read: an unknown or invalid content coding, or a binary type at a path of sessions or
      accounts.
 
-The scan works on bytes and does not parse, so the form and the content type of a body do not matter. It takes chunks of
-any size, in linear time, and keeps a bounded number of bytes between chunks. The result does not depend on where chunks
-are cut.
+The scan works on bytes and does not parse, so it finds credentials in bodies of any format and content type. It accepts
+chunks of any size, takes linear time, and keeps a bounded number of bytes between chunks. The result does not depend on
+the boundaries of the chunks.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _SLICE = 128 * 1024
 
 # ── escapes ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-# Escapes of ASCII in JSON and YAML, in forms (percent-encoded up to three times) and in XML.
+# Escape sequences for ASCII characters in JSON and YAML, in forms (percent-encoded up to three times) and in XML.
 _ESCAPE = re.compile(
     rb"(\\(?:u00|x)[0-7][0-9A-Fa-f]|%(?:25){0,2}[0-7][0-9A-Fa-f]|&#(?:x[0-7][0-9A-Fa-f]|0?[0-9]{2}|1[01][0-9]|12[0-7]);)"
 )
@@ -62,8 +62,8 @@ def _unescaped(data: bytes) -> bytes:
 
 # ── names ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-# Names are compared in lower case and without these bytes. A backslash is one of them, because JSON inside of JSON
-# escapes quotes.
+# Compare names in lower case and without these bytes. Backslashes are dropped, because JSON inside JSON has escaped
+# quotes.
 _DROPPED = b"_-.\\\xef\xbb\xbf\xff\xfe"
 _FOLDED = bytes.maketrans(
     bytes(range(65, 91)) + b"'\t\r ",
@@ -76,7 +76,7 @@ _BEFORE_NAME = r"""["&;?<{,\n\[\]:/]"""
 
 
 def _after(words: str, root: str) -> str:
-    """Return a look-behind that matches if one of the words precedes the root, with or without a space between."""
+    """Return a look-behind pattern: one of the words must precede the root, with or without a space between them."""
     found = [f"(?<={word}{space}{root})" for word in words.split() for space in ("", r"\n")]
     return "(?:" + "|".join(found) + ")"
 
@@ -122,7 +122,7 @@ _PAIRS = [
     (label, re.compile(label + rf"""(?:["\n]{{0,8}}+[:=]\n{{0,8}}+"?|>\n{{0,8}}+)(?:{_NAME})\]?["\n;<]""".encode()))
     for label in (b"name", b"key", b"field", b"id")
 ]
-# A match of a name always contains one of these signs, at most _BEFORE bytes after the start of the match and at most
+# Every match of a name contains one of these signs, at most _BEFORE bytes after the start of the match and at most
 # _AFTER bytes before its end.
 _ASSIGNMENTS = (b":", b"=", b">")
 _BEFORE, _AFTER = 200, 80
@@ -305,7 +305,7 @@ def scan_for(host: str, path: str, content_type: str | None) -> CredentialScan |
 
 
 def are_credentials(host: str, path: str, bodies: Iterable[tuple[str | None, bytes]]) -> bool:
-    """Return whether these bodies, given as ``(content type, bytes)``, must not be kept."""
+    """Return whether these bodies, given as ``(content type, bytes)``, must not be recorded."""
     if is_token_endpoint(host, path):
         return True
     for content_type, data in bodies:

@@ -26,7 +26,7 @@ MAX_ATTRIBUTE_BYTES = 1024
 MAX_LIST_ITEMS = 16
 MAX_ATTRIBUTES = 96
 MAX_ATTRIBUTES_BYTES = 48_000
-"""Limit in bytes for the attributes of a line: all names and values together."""
+"""Maximum size of all attributes of a line, names and values together, in bytes."""
 SEVERITY_NUMBERS = {"INFO": 9, "WARN": 13, "ERROR": 17}
 
 _CHAIN_BYTES = 128  # room for {"seq":…,"prev":"…",
@@ -140,7 +140,7 @@ def reassemble(lines: Iterable[str]) -> dict[str, Any]:
 
 
 class _Bulky(NamedTuple):
-    """A field that may move from the first line to the parts, with its place, its value and the size of its JSON."""
+    """A field that may move from the first line to the parts: its path, its value and the size of its JSON."""
 
     path: tuple[str, ...]
     holder: dict[str, Any]

@@ -37,7 +37,7 @@ class Rule(NamedTuple):
     """One format of keys.
 
     Attributes:
-        name: the name in the replacement. It contains no word that redaction takes for the name of a credential.
+        name: the name in the replacement. It must not contain a word that redaction treats as a credential's name.
         heads: the possible first two bytes, separated by spaces. They select the rules to try.
         pattern: the whole format. If it has a group, the group is the secret, otherwise the whole match.
         dashes: whether the key may contain ``-`` or ``_``. If so, it cannot begin directly after one of them.

@@ -1,13 +1,13 @@
 """Encoding of records as OTLP, with OpenTelemetry's own message types, resource detection and encoder.
 
-The SDK's encoder takes three times as long for a record as its message types, because it groups records by resource and
-scope. So a record is encoded with the message types alone; a test compares the bytes with the SDK's.
+The SDK's encoder groups records by resource and scope, and takes three times as long as its message types alone. This
+module therefore encodes a record with only the message types. A test compares the bytes with the SDK's.
 
 A record is encoded once, when it is committed. The bytes are stored, and each push is assembled from them. A retry
 therefore sends exactly the same bytes, so that the destination can recognise duplicates. The observed time is set to
 the record's time, because Loki counts it as metadata.
 
-The framing is that of protobuf (https://protobuf.dev/programming-guides/encoding/) and
+The framing follows protobuf (https://protobuf.dev/programming-guides/encoding/) and
 ``opentelemetry/proto/collector/logs/v1/logs_service.proto``: ``ExportLogsServiceRequest{1: ResourceLogs{1: resource,
 2: ScopeLogs{1: scope, 2: log record…}}}``.
 """
@@ -120,7 +120,7 @@ def decode_text(encoded: bytes) -> str:
     """
     try:
         text: str = EncodedLogRecord.FromString(encoded).body.string_value
-    except (DecodeError, TypeError):  # a TypeError, because a damaged row of the spool can hold a value of any type
+    except (DecodeError, TypeError):  # TypeError: a damaged row of the spool can contain a value of any type
         raise ValueError("the bytes are not an encoded record") from None
     return text
 

@@ -135,7 +135,7 @@ class ExchangeRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeniedRecord:
-    """A denial (with ``enforced=False`` only a report): client, destination, rule and reason."""
+    """A denial: client, destination, rule and reason. With ``enforced=False`` it was only reported."""
 
     class_name: str
     host: str
@@ -164,7 +164,7 @@ class DeniedRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventRecord:
-    """An event of the proxy itself: policy loaded or refused, records dropped, a checkpoint."""
+    """An event of the proxy itself, such as a loaded or refused policy, dropped records, or a checkpoint."""
 
     event_name: str
     message: str
@@ -340,7 +340,7 @@ def _message_json(headers: Headers, body: Body | None) -> dict[str, Any]:
 
 
 def headers_json(headers: Headers) -> dict[str, str | list[str]]:
-    """Return headers as an object. The values of a repeated name (in any case) form a list, in order."""
+    """Return headers as an object. If a name is repeated (ignoring case), its values form a list, in order."""
     result: dict[str, str | list[str]] = {}
     names: dict[str, str] = {}
     for raw_name, raw_value in headers:

@@ -82,7 +82,7 @@ def clean_text(text: str) -> str:
         return text
     try:
         return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    except UnicodeEncodeError:  # the text has a lone surrogate that does not stand for a byte
+    except UnicodeEncodeError:  # the text has a lone surrogate that does not represent a byte
         return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
 
 

@@ -55,7 +55,7 @@ class WebSocket:
     received: Messages = field(default_factory=Messages)
     stream_id: str | None = None
     control_frames: int = 0
-    """Pings and pongs of both directions. Their payloads are not kept."""
+    """Number of pings and pongs in both directions. Their payloads are not recorded."""
     closed_by: str | None = None
     """``client`` or ``server``: the sender of the first close frame."""
     close_code: int | None = None

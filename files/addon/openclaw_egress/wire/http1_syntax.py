@@ -1,9 +1,14 @@
 """The syntax of HTTP/1 messages, checked on the received bytes (RFC 9112). Pure.
 
 If two parsers read a message differently, a client can hide a request, a header or a body from one of them. A request
-therefore passes only if every parser must read it the same way: each line ends with CRLF; names are tokens; values
-contain no control character except the tab; at most one framing header says where the body ends. Lines of a response
-may also end with a bare LF (RFC 9112, section 2.2), because the proxy rewrites each head with CRLF.
+therefore passes only if every parser must read it the same way:
+
+- each line ends with CRLF;
+- names are tokens;
+- values contain no control character except the tab;
+- at most one framing header says where the body ends.
+
+Lines of a response may also end with a bare LF (RFC 9112, section 2.2), because the proxy rewrites each head with CRLF.
 
 Reasons are fixed texts. They never contain bytes of the message, which may be secret.
 """
