@@ -51,7 +51,7 @@ def stock_options() -> dict[str, Any]:
 
 
 def trusted_roots(extra: Path | None, directory: Path) -> Path:
-    """Write the public and the operator's root certificates to one file, because the option replaces the public ones."""
+    """Write the public and the operator's root certificates to one file: the option replaces the public ones."""
     roots = Path(certifi.where()).read_bytes()
     if extra is not None:
         try:
