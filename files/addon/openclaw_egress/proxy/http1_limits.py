@@ -3,9 +3,10 @@
 They bound the memory and the time that one client can use:
 
 - the size of a request's head (431);
-- the time without progress in a head or body (408);
+- the time without progress in a head (408) or in a body;
 - the bytes that a client sends before it has received the previous response;
-- the time until the client begins to use a tunnel.
+- the time until the client begins to use a tunnel;
+- the duration of a connection, if `total_seconds` is set.
 
 A refused request gets its response immediately, not after its body; the rest of the body is then read and discarded,
 up to a limit. ``http1_responses`` limits the heads of server responses. ``http1_chunks`` drops trailers, which a

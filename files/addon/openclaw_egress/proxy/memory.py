@@ -167,7 +167,7 @@ class Accounts:
             self._charge(account, min(account.charged, _measured(account)))
 
     def settle_all(self) -> None:
-        """Update the charge of each connection, then return freed memory to the kernel.
+        """Update the charge of each connection. If much memory was freed, return it to the kernel.
 
         The update is necessary, because buffers to slow clients drain without an event.
         """
