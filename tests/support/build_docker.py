@@ -1,4 +1,4 @@
-"""Docker fake for build scripts. It appends each call's build or action to ``$RECORD``, one JSON object per line.
+"""Docker fake for build scripts. It appends each image build or other action to ``$RECORD``, one JSON object per line.
 
 Environment: ``$RECORD`` (file), ``$DOCKER_STATUS`` (exit status of builds), ``$DOCKER_VERSION`` (server version),
 ``$DOCKER_SLOW`` (seconds that a build takes). ``compose config`` and ``buildx bake --print`` print
@@ -31,7 +31,7 @@ def read(path):
 
 
 def image(dockerfile, sources, **event):
-    """Record one image build, and return its exit status.
+    """Record one image build. Return its exit status.
 
     The record has the Dockerfile without the line that copies the bootstrap, and the text of the copied bootstrap.
     """

@@ -1,4 +1,4 @@
-"""A real Chromium that opens the web page: the system's package `chromium`, as no package registry has a browser."""
+"""A real Chromium that opens the web page. It is the system's package `chromium`: no package registry has a browser."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Watched:
         self.page: Page = self.context.new_page()
         self.base = served.base
         self.elsewhere: list[str] = []
-        """Requests to another server, including those that the browser stopped."""
+        """Requests to other servers, including those that the browser blocked."""
         self.failed: dict[str, str | None] = {}
         self.violations: list[str] = []
         """Errors that the page caused, including violations of its Content Security Policy."""
@@ -47,12 +47,12 @@ class Watched:
         self.page.on("pageerror", lambda error: self.violations.append(str(error)))
 
     def _note(self, message: ConsoleMessage) -> None:
-        # Ignore responses with an error status, such as 401 of the login page: Chromium logs each as an error.
+        # Chromium logs each response with an error status as an error. Ignore these, such as the login page's 401.
         if message.type == "error" and "the server responded with a status" not in message.text:
             self.violations.append(message.text)
 
     def open(self, path: str) -> Page:
-        """Open a path of the web page."""
+        """Open a path on the web page's server."""
         self.page.goto(self.base + path)
         return self.page
 

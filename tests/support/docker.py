@@ -1,10 +1,11 @@
-"""Fake `docker` that answers from a JSON file, to test playbooks on a host without Docker.
+"""Fake `docker` whose responses come from a JSON file, to test playbooks on a host without Docker.
 
-`Docker(directory)` creates `directory/docker`, to be put on the PATH, and holds its state: networks (name to subnet),
-images (name to id), containers (name to state), the output of `docker compose config` (a project, or the error
-message), and OpenClaw's configuration in its container (or the error message). A test may also set the versions of
-Compose and of Docker's API, the output of `config` with variables resolved, labels by container, a tool missing from
-images, and the reason why no network can be created. An unknown command fails with an error message.
+`Docker(directory)` creates the command `directory/docker`, which a test puts on the PATH, and the JSON file with its
+state. The state contains networks (name to subnet), images (name to id), containers (name to state), the output of
+`docker compose config` (a project, or the error message), and OpenClaw's configuration in its container (or the error
+message). A test may also set the versions of Compose and of Docker's API, the output of `config` with variables
+resolved, labels by container, a tool missing from images, and the reason why no network can be created. An unknown
+command fails with an error message.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Docker:
 
     @property
     def state(self) -> dict[str, Any]:
-        """Return the current state of the Docker fake, as its JSON file holds it."""
+        """Return the current content of the JSON file."""
         found: dict[str, Any] = json.loads(self.file.read_text())
         return found
 
@@ -70,7 +71,7 @@ def answer(words: list[str], state: dict[str, Any]) -> str:
             if "--no-interpolate" in rest:
                 return json.dumps(state["compose"])
             project = state.get("filled", state["compose"])
-            # Compose leaves out services whose profiles are not active.
+            # Compose omits services whose profiles are not active.
             active = {
                 name: one
                 for name, one in project.get("services", {}).items()

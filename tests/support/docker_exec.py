@@ -1,4 +1,4 @@
-"""A runner of commands in containers, which repeats a command that the container runtime could not start."""
+"""Function that runs commands in containers. It repeats a command that the container runtime could not start."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ PAUSE = 1.0
 def completed(words: Sequence[str], **options: Any) -> subprocess.CompletedProcess[str]:
     """Run a command and return its result, with its output as text.
 
-    On a busy machine runc sometimes cannot start the process of a `docker exec`. The program has not run then, so try
-    again. The message can be in either output, because an outer `docker exec` passes it on. The exit code is
-    126, or 1 with `--detach`.
+    On a busy machine, runc sometimes cannot start the process of a `docker exec`. The program has not run in that case,
+    so try again. Look for runc's message in both outputs, because an outer `docker exec` can print it to either one.
+    The exit code is 126, or 1 with `--detach`.
     """
     for attempt in range(ATTEMPTS):
         time.sleep(PAUSE if attempt else 0)

@@ -1,4 +1,4 @@
-"""The `egress` command in the test's own process. Its own process would spend most of its time on imports."""
+"""Function that runs the `egress` command in the test's own process. A new process would mostly wait for imports."""
 
 import io
 import os
@@ -13,7 +13,10 @@ from openclaw_egress.cli import main
 
 
 def run_egress(*words: str, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    """Run a command that ends by itself, with exactly these environment variables. Return its exit code and output."""
+    """Run an `egress` command with only these environment variables. Return its exit code and output.
+
+    The command must end without a signal.
+    """
     stdout, stderr = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(stdout), redirect_stderr(stderr):
         for name in set(os.environ) - set(environment):

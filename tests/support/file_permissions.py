@@ -1,4 +1,4 @@
-"""Access to files as a user without privileges, for tests that run as root."""
+"""Context in which file permissions also apply to root, for tests that run as root."""
 
 import contextlib
 import ctypes
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 VERSION_3 = 0x2008_0522
 BYPASSES = 1 << 1 | 1 << 2
-"""The capabilities CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH (capability.h), with which root ignores file modes."""
+"""The capabilities CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH (capability.h), which let root ignore file modes."""
 
 
 class _Header(ctypes.Structure):

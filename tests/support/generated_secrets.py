@@ -1,4 +1,4 @@
-"""Random secrets in the formats that issuers document, for the tests of masking. None of them is a real key."""
+"""Random secrets in the formats that their issuers document, for tests of masking. None of them is a real key."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _web_token(source: random.Random) -> str:
 
 
 def secrets(number: int, seed: int = 0) -> list[tuple[str, str]]:
-    """Return generated secrets, each with the name of its rule. All formats of one line occur in turn."""
+    """Return generated secrets, each with the name of its masking rule. Use all single-line formats in turn."""
     source = random.Random(seed)
     found = []
     for at in range(number):
@@ -83,7 +83,7 @@ def secrets(number: int, seed: int = 0) -> list[tuple[str, str]]:
 
 
 def private_pem(seed: int = 0, lines: int = 26) -> str:
-    """Return a text with the form of a PEM private key."""
+    """Return random text in the format of a PEM private key."""
     source = random.Random(seed)
     body = [_run(source, _WORD + "+/", 64) for _ in range(lines)] + [_run(source, _WORD, 22) + "=="]
     return "\n".join(["-----BEGIN RSA PRIVATE KEY-----", *body, "-----END RSA PRIVATE KEY-----", ""])

@@ -1,4 +1,4 @@
-"""Test records in which every text tries to run a script in the page that shows it, or to falsify the page."""
+"""Test records in which every text tries to run a script in the web page, or to forge content of the page."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TEXT = f'{ATTACK}{HIDDEN}</pre></template></textarea><a href="javascript:window.
 
 
 def hostile_exchange(name: str = "0bad", **changes: object) -> ExchangeRecord:
-    """Return an exchange with an attack in each field that a client or a provider chooses."""
+    """Return an exchange with an attack in each field that a client or a provider controls."""
     request = {
         "model": TEXT,
         "system": TEXT,
@@ -57,7 +57,7 @@ def hostile_exchange(name: str = "0bad", **changes: object) -> ExchangeRecord:
 
 
 def hostile_denial() -> DeniedRecord:
-    """Return a denial with an attack in each field that a client chooses."""
+    """Return a denial with an attack in each field that a client controls."""
     return DeniedRecord(
         class_name=TEXT,
         host=f"x{TEXT}",

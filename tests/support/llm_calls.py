@@ -1,4 +1,4 @@
-"""LLM calls with a number in their text, which identifies each call in the spool."""
+"""LLM calls with a number in the prompt. The number identifies each call in the spool."""
 
 from __future__ import annotations
 

@@ -1,12 +1,11 @@
 """Fake internet: LLM providers and a few ordinary sites behind TLS, on loopback or in the lab.
 
-It is one file that needs only the standard library and `cryptography`, so that a container needs only this
-file. As a command:
+It needs only the standard library and `cryptography`, so that a container needs only this file. As a command:
 
     python llm_providers.py --listen 127.0.0.1 --port 0 --tls-dir DIR [--hosts a,b] [--log FILE] [--http-port 0]
     python llm_providers.py --cert chain.pem --key key.pem ...        # with existing certificates
 
-It prints `ready PORT` (before it `ready-http PORT`, with --http-port) when it listens, and ends on SIGTERM or SIGINT.
+When it listens, it prints `ready PORT` (with --http-port, `ready-http PORT` first). It ends on SIGTERM or SIGINT.
 In a test:
 
     with LLMProviders() as providers:
@@ -39,7 +38,7 @@ Controls are headers `x-standin-NAME`, or members of an object `standin` in the 
 | `length-off-by`  | error of Content-Length in bytes (plain responses)                                        |
 | `framing`        | `length` (plain default), `chunked` (stream default) or `close`                           |
 
-Usage numbers derive from the request (`tokens_of`), are never 0, and are in the log beside the response.
+Token counts are computed from the request (`tokens_of`), are never 0, and are in the response's log entry.
 """
 
 from __future__ import annotations
@@ -190,7 +189,7 @@ class Request:
 
 @dataclass
 class Answer:
-    """A response. The fake sends `pieces` one by one; with `stream`, in chunks and with the pauses of the controls."""
+    """A response. The fake sends `pieces` one by one. With `stream`, it chunks and delays them as the controls say."""
 
     status: int
     content_type: str
@@ -206,7 +205,7 @@ def json_answer(status: int, value: object, **more: Any) -> Answer:
 
 
 def tokens_of(request: Json) -> dict[str, int]:
-    """Return the usage numbers of a request. All are distinct and positive, so that tests can recognise them."""
+    """Return the token counts for a request. All are distinct and positive, so that tests can recognise them."""
     text = json.dumps([request.get(name) for name in ("system", "messages", "input")], sort_keys=True)
     size = len(text)
     return {
@@ -223,7 +222,7 @@ def identifier(prefix: str, request: Request) -> str:
 
 
 def text_deltas(request: Request) -> list[str]:
-    """Return the response's text in pieces. Each has a non-ASCII character, so that tests can split a character."""
+    """Return the response's text in pieces. Each has a non-ASCII character, so that tests can split its bytes."""
     count = max(1, request.number("events", 3))
     words = [f"word {index} – é✓ " for index in range(1, count + 1)]
     if count == 3:
@@ -234,7 +233,7 @@ def text_deltas(request: Request) -> list[str]:
 
 
 def tool_call(request: Request) -> tuple[str, str]:
-    """Return name and arguments (JSON text) of the tool call of the model `tools`."""
+    """Return the name and the arguments (JSON text) of the tool call that the model `tools` makes."""
     name = "get_weather"
     for tool in request.json.get("tools") or []:
         name = tool.get("name") or tool.get("function", {}).get("name") or name
@@ -337,7 +336,7 @@ def anthropic_message(request: Request) -> Answer:
         more["usage"] = start_usage
     else:
         # The real API repeats cumulative numbers. The fake omits some, as the older API did,
-        # so that a reader must keep the values of message_start.
+        # so that a client must keep the values of message_start.
         last = {name: usage[name] for name in ("output_tokens", "output_tokens_details") if name in usage}
         if request.control("delta-usage", "full") == "full":
             last = {n: v for n, v in usage.items() if n not in ("cache_creation", "service_tier")}
@@ -389,7 +388,7 @@ def openai_error(request: Request, status: int, message: str) -> Answer:
 def openai_answer(request: Request) -> Answer:
     if not request.headers.get("authorization"):
         return openai_error(request, 401, "You didn't provide an API key.")
-    # Groq has the API below `/openai`.
+    # Groq serves this API under the path prefix `/openai`.
     route = request.method, request.path.removeprefix("/openai")
     if route == ("GET", "/v1/models"):
         model = {"id": "gpt-5", "object": "model", "created": CREATED, "owned_by": "stand-in"}
@@ -863,7 +862,7 @@ def aws_message(headers: dict[str, str], payload: bytes) -> bytes:
 
 def aws_event(name: str, value: Json) -> bytes:
     kinds = {":event-type": name, ":content-type": "application/json", ":message-type": "event"}
-    # Bedrock pads each event, so that its length does not tell the length of the text.
+    # Bedrock pads each event, so that its length does not reveal the length of the text.
     return aws_message(kinds, json.dumps(value | {"p": "abcdefghijkl"}, ensure_ascii=False).encode())
 
 
@@ -942,7 +941,7 @@ def bedrock_converse(request: Request) -> Answer:
 
 
 def bedrock_block(start: Json, deltas: list[Json]) -> Json:
-    """Return the content block of a plain response that has the same content as the deltas of a stream."""
+    """Return the content block of a non-streaming response, assembled from the deltas of a stream."""
     if start:
         arguments = "".join(delta["toolUse"]["input"] for delta in deltas)
         return {"toolUse": start["toolUse"] | {"input": json.loads(arguments)}}
@@ -965,7 +964,7 @@ def bedrock_anthropic(request: Request) -> Answer:
 
 
 def bedrock_other(request: Request) -> Answer:
-    """Return a response of Meta's models. Bedrock's token counts are in its headers or last chunk."""
+    """Return a response of Meta's models. Bedrock puts token counts into the headers, or into the last chunk."""
     tokens = tokens_of({"input": request.json.get("prompt")})
     counts = {"inputTokenCount": tokens["uncached"], "outputTokenCount": tokens["output"]}
     texts = text_deltas(request)
@@ -990,7 +989,7 @@ VERTEX = re.compile(r"/publishers/(anthropic|mistralai)/models/([^/]+):(rawPredi
 
 
 def vertex_answer(request: Request) -> Answer:
-    """Respond in the format of the model's vendor. For the model `fail-503`, respond with an error of Google."""
+    """Respond in the format of the model's vendor. For the model `fail-503`, respond with a Google error."""
     found = VERTEX.search(request.path)
     assert found is not None
     model = urllib.parse.unquote(found[2])
@@ -1027,7 +1026,7 @@ def ordinary_answer(request: Request) -> Answer:
 
 
 def answer(request: Request) -> Answer:
-    """Respond as the site named by the Host header; on a local address, as the API that the path belongs to."""
+    """Respond as the site in the Host header. If that is a local address, the path selects the API."""
     api_paths = {"/v1/messages": anthropic_answer, "/v1/chat/": openai_answer, "/v1/responses": openai_answer}
     api_paths |= {"/v1/completions": openai_answer, "/v1/fim/": openai_answer}
     api_paths |= {"/v1/embeddings": openai_answer, "/v1/images/": openai_answer, "/openai/v1/": openai_answer}
@@ -1099,7 +1098,7 @@ class Encoder:
 
 
 def decode_request_body(body: bytes, encoding: str) -> bytes:
-    """Return a request's body after removing its content encoding."""
+    """Decode the content encoding of a request body."""
     if encoding in ("gzip", "deflate"):
         return zlib.decompress(body, 47)
     if encoding == "zstd":
@@ -1115,7 +1114,7 @@ def decode_request_body(body: bytes, encoding: str) -> bytes:
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """HTTP/1.1 server with keep-alive; one thread per connection, which also does the TLS handshake."""
+    """HTTP/1.1 handler with keep-alive. Each connection has one thread, which also does the TLS handshake."""
 
     protocol_version = "HTTP/1.1"
     server_version = "provider-stand-in"
@@ -1134,8 +1133,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         super().finish()
         if isinstance(self.connection, ssl.SSLSocket):
             with contextlib.suppress(OSError, ValueError):
-                # Send close_notify, because without it a body that ends at the close looks truncated. Do not wait for
-                # the reply.
+                # Send close_notify: without it, a body that ends when the connection closes looks truncated. Do not
+                # wait for the client's close_notify.
                 self.connection.settimeout(0)
                 self.connection.unwrap()
             self.connection.close()
@@ -1174,7 +1173,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if whole:
             self.send_answer(request, reply, entry)
         else:
-            # A provider does not respond to a request that it has not received completely.
+            # Like a provider, do not respond to an incomplete request.
             self.close_connection = True
             self.server.note(entry | {"status": 0, "outcome": "request_cut"})
 
@@ -1250,7 +1249,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         delay = request.number("delay-ms") / 1000
         held = b""
         for index, data in enumerate(wire):
-            # Hold back one piece, because only the end of the loop shows which piece is the last.
+            # Hold back one piece: only when the loop ends is it known which piece was the last.
             if held:
                 self.wfile.write(held)
                 held = b""
@@ -1272,7 +1271,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 self.wfile.write(framed)
             else:
                 held = framed
-        # Log before the last byte is sent, so that a client that has seen the end finds the entry in the log.
+        # Log before sending the last piece, so that the entry is in the log when the client has the whole response.
         sent.noted = True
         self.server.note(entry | sent.facts("complete"))
         self.wfile.write(held + (b"0\r\n\r\n" if framing == "chunked" else b""))
@@ -1291,7 +1290,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 class Sent:
-    """Counts of a response body while it is sent: decoded bytes, their digest, and bytes on the wire."""
+    """Progress of sending a response body: number of decoded bytes, their digest, and number of bytes on the wire."""
 
     def __init__(self) -> None:
         self.sha256 = hashlib.sha256()
@@ -1377,14 +1376,14 @@ class LLMProviders:
 
     @property
     def log(self) -> list[Json]:
-        """Return a log entry for each response so far, oldest first. `Handler.send_answer` creates the entries."""
+        """Return the log entries of all responses so far, oldest first. `Handler.send_answer` creates them."""
         with self._lock:
             return list(self._entries)
 
     def asked_since(self, began: float) -> list[Json]:
-        """Return requests that arrived after a time (Unix seconds).
+        """Return the log entries of requests that arrived after a time (Unix seconds).
 
-        An earlier request that was aborted may appear in `log` only later.
+        Filter by arrival, because an aborted request that arrived earlier may be added to `log` later.
         """
         return [entry for entry in self.log if entry["time"] >= began]
 

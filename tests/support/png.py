@@ -12,10 +12,10 @@ BYTES_PER_PIXEL = {2: 3, 6: 4}
 
 
 def without_filters(png: bytes) -> bytes:
-    """Return the picture encoded without line filters, which make pictures of text a quarter larger.
+    """Encode the picture again without line filters. For pictures of text, filters make the file a quarter larger.
 
     Raises:
-        ValueError: the file does not have the pixel format of screenshots.
+        ValueError: the pixel format is not that of a screenshot.
     """
     chunks = list(_chunks(png))
     width, _, bits, colour, _, _, interlaced = struct.unpack(">IIBBBBB", chunks[0][1])
@@ -39,7 +39,7 @@ def _chunks(png: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _lines(filtered: bytes, width: int, step: int) -> Iterator[bytes]:
-    """Yield the bytes of each line. Filters: section 9 of the specification."""
+    """Yield the unfiltered bytes of each line. Section 9 of the specification defines the filters."""
     above = bytes(width)
     for begin in range(0, len(filtered), width + 1):
         kind, line = filtered[begin], bytearray(filtered[begin + 1 : begin + 1 + width])

@@ -1,8 +1,8 @@
-"""Random policies and requests from a seed, to compare access control with `explain`.
+"""Random policies and requests, generated from a seed, to compare access control with `explain`.
 
 The same cases run in two ways: in process, through the real :class:`AccessControl` with mitmproxy's parser and flows,
-and as bytes sent to a running proxy. A URL becomes a request here as in a client: a name that is not ASCII becomes
-A-labels; user information and fragments are left out; unusual ASCII is sent unmodified.
+and as bytes sent to a running proxy. URLs are converted to requests as clients do it: a name that is not ASCII becomes
+A-labels; user information and fragments are omitted; unusual ASCII is sent unmodified.
 """
 
 from __future__ import annotations
@@ -68,10 +68,7 @@ PATHS = _words(
 
 @dataclass(frozen=True)
 class Values:
-    """The values from which policies and requests are generated.
-
-    A running proxy needs other values than a test in process.
-    """
+    """The values from which policies and requests are generated. Tests of a running proxy replace the defaults."""
 
     answers: Sequence[Sequence[str]] = (PUBLIC, PUBLIC, (*PUBLIC, *LITERALS))
     literals: Sequence[str] = LITERALS
@@ -80,7 +77,7 @@ class Values:
     listeners: Sequence[int] = (8080, 8081, 8082)
     every_name_fixed: bool = False
     rules: tuple[int, int, int] = (5, 3, 3)
-    """Maximum number of rules in each of ``allow``, ``deny`` and ``addresses``."""
+    """Maximum number of rules in ``allow``, in ``deny`` and in ``addresses``."""
 
 
 def policy_text(chance: random.Random, values: Values) -> str:
@@ -139,7 +136,7 @@ def _ports(chance: random.Random, values: Values) -> list[int]:
 class Asked:
     """One request: the arguments for `explain`, and the bytes that a client sends for the same URL.
 
-    ``connect`` is None for plain HTTP. ``heads`` are the heads of the messages, CONNECT first.
+    ``connect`` is the target of CONNECT; None for plain HTTP. ``heads`` are the request heads, CONNECT first.
     """
 
     class_name: str
@@ -150,7 +147,7 @@ class Asked:
 
 
 def request(chance: random.Random, values: Values, class_name: str) -> Asked:
-    """Return a request whose destination has one of many spellings."""
+    """Return a random request. Its URL spells the destination in one of many ways."""
     scheme = chance.choice(("http", "https", "https", "HTTP", "HTTPS", ""))
     host = _host(chance, values)
     port = ""
@@ -193,7 +190,7 @@ def spelled(chance: random.Random, ipv4: str) -> str:
 
 
 def as_sent(class_name: str, url: str, method: str, scheme: str, host: str, port: str, path: str) -> Asked:
-    """Return the request that a client sends for a URL and its parts; ``heads`` is empty if no client can send it."""
+    """Return the request that a client sends for a URL. ``heads`` is empty if no client can send it."""
     try:
         host = host if host.isascii() else _a_labels(host)
     except idna.IDNAError:
@@ -233,14 +230,14 @@ def _a_labels(host: str) -> str:
 
 @dataclass
 class Notes:
-    """An observer that stores the latest decision on a request."""
+    """An observer of access control that stores the latest decision on a request."""
 
     enforced: Decision | None = None
     reported: Decision | None = None
     inspect: bool | None = None
 
     def denied(self, *words: Any, enforced: bool, status: int | None = None) -> None:
-        """Store the decision, enforced or reported."""
+        """Store the decision as enforced or as reported."""
         decision = words[2]
         if enforced:
             self.enforced = decision
@@ -248,13 +245,13 @@ class Notes:
             self.reported = decision
 
     def allowed(self, _: str, *, inspect: bool) -> None:
-        """Store whether the exchange is recorded."""
+        """Store whether the proxy inspects the host."""
         self.inspect = inspect
 
 
 @dataclass
 class Answers:
-    """A fake resolver with fixed addresses. It stores the names that were looked up."""
+    """A fake resolver with fixed addresses. It stores the names that it looked up."""
 
     known: dict[str, tuple[str, ...]]
     requested: list[str] = field(default_factory=list)
@@ -288,11 +285,11 @@ def some_answers(chance: random.Random, values: Values) -> dict[str, tuple[str, 
 
 
 type Verdict = tuple[Literal["allowed", "denied", "malformed", "failed"], str, str, bool, bool]
-"""Outcome; rule and reason of an enforced or reported denial; whether it is a denial; whether the host is inspected."""
+"""Outcome; rule and reason of a denial; whether the denial is only reported; whether the host is inspected."""
 
 
 async def ask_access_control(access_control: AccessControl, notes: Notes, policy: Policy, requested: Asked) -> Verdict:
-    """Return the verdict of access control on a request, calling its hooks in mitmproxy's order."""
+    """Call the hooks of access control for a request in mitmproxy's order. Return the verdict."""
     client = connection.Client(
         peername=("192.0.2.7", 50000),
         sockname=("192.0.2.1", policy.classes[requested.class_name].listen),
@@ -313,7 +310,7 @@ async def ask_access_control(access_control: AccessControl, notes: Notes, policy
             if requested.connect is not None and number == 0:
                 await access_control.http_connect(flow)
             else:
-                # Set the scheme as HttpStream.state_wait_for_request_headers does in its two modes.
+                # Set host and scheme as mitmproxy does in HttpStream.state_wait_for_request_headers.
                 if number:
                     assert server.address is not None
                     message.data.host, message.data.port = server.address[:2]
@@ -355,7 +352,7 @@ def _decrypts(access_control: AccessControl, client: connection.Client, server: 
 
 
 def explained(policy: Policy, requested: Asked, answers: Answers) -> Verdict:
-    """Return the verdict of `explain` on the same request."""
+    """Return the verdict of `explain` on a request."""
     try:
         found = ask(policy, requested.class_name, requested.url, requested.method, answers.of)
     except ValueError:
@@ -370,8 +367,8 @@ def explained(policy: Policy, requested: Asked, answers: Answers) -> Verdict:
 def same(said: Verdict, done: Verdict) -> bool:
     """Return whether both verdicts agree.
 
-    Access control refuses an invalid host, unless mitmproxy's parser refuses it first as a bad request. The reasons
-    differ in that case, so they are not compared.
+    An invalid host is refused by access control, or before that by mitmproxy's parser as a bad request. Do not compare
+    the reasons in that case, because they differ.
     """
     nonsense = ("malformed", "syntax")
     if said[0] == "malformed" or said[1] == "syntax":
@@ -391,7 +388,7 @@ class Difference:
 async def compare(
     seed: int, policies: int, requests: int, values: Values | None = None
 ) -> tuple[list[Difference], dict]:
-    """Compare ``policies * requests`` cases. Return the differences, and the number of requests for each outcome."""
+    """Compare ``policies * requests`` cases. Return the differences, and the number of requests with each outcome."""
     values = values or Values()
     chance = random.Random(seed)
     different: list[Difference] = []

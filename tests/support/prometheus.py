@@ -1,4 +1,4 @@
-"""A real Prometheus that scrapes proxies on loopback. It is the system's package `prometheus`."""
+"""A real Prometheus that scrapes proxies on loopback. It comes from the system's package `prometheus`."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from tools.monitoring.alerts import JOB
 PROMETHEUS, PROMTOOL = shutil.which("prometheus"), shutil.which("promtool")
 NO_PROMETHEUS = "no Prometheus: install the system's package `prometheus`"
 DEADLINE_SECONDS = 90.0
-"""How long a test waits for a state. It is generous, because other processes can use the machine."""
+"""Timeout of tests that wait for a state. It is long, because other processes can use the machine."""
 
 
 class RunningPrometheus:
-    """Prometheus as a process, which runs within the context.
+    """A Prometheus process that runs within the context.
 
     Args:
         directory: directory of its configuration and data.
@@ -96,7 +96,7 @@ class RunningPrometheus:
         return list(self._get("query", query=expr)["result"])
 
     def states(self) -> dict[str, str]:
-        """Return the state of each alert that is pending or firing."""
+        """Return the state, pending or firing, of each active alert by its name."""
         return {alert["labels"]["alertname"]: alert["state"] for alert in self._get("alerts")["alerts"]}
 
     def rule_errors(self) -> list[str]:
@@ -109,7 +109,7 @@ class RunningPrometheus:
         ]
 
     def wait_for(self, holds: Callable[[], object], name: str = "") -> None:
-        """Wait until a condition holds. The message of a failure contains ``name``."""
+        """Wait until a condition is true, or fail. ``name`` identifies the condition in the failure message."""
         end = time.monotonic() + DEADLINE_SECONDS
         while not holds():
             assert time.monotonic() < end, (name, self.states() if self._is_ready() else self.log[-3000:])

@@ -1,4 +1,4 @@
-"""The proxy as a process on loopback, as `egress run` or in a stock `mitmdump`, for tests and the demo."""
+"""The proxy as a process on loopback, for tests and the demo. It runs as `egress run` or in a stock `mitmdump`."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ _taken: set[int] = set()
 
 
 def free_ports(number: int) -> list[int]:
-    """Return distinct ports that are free, and that no test process of this user gets while this process runs.
+    """Return distinct free ports. Reserve them: other test processes of this user do not get them.
 
-    They are below 32768, because the kernel could give a higher port to a client before the proxy listens. Another
-    process can choose the same port before the proxy listens on it, so each port is locked in a file.
+    The ports are below 32768, because the kernel could give a higher port to a client before the proxy listens. A lock
+    on a shared file reserves each port until this process ends, because the proxy listens on it only later.
     """
     lock = _port_locks()
     ports: list[int] = []
@@ -56,16 +56,16 @@ def free_ports(number: int) -> list[int]:
 
 @functools.cache
 def _port_locks() -> int:
-    """Return the open file whose byte N is locked by the process that uses port N.
+    """Return the descriptor of the lock file. The process that uses port N locks byte N of this file.
 
-    The file stays open: a process loses its locks when it closes the file, or when it ends.
+    Keep the file open: a process loses its locks when it closes the file, or when it ends.
     """
     path = Path(tempfile.gettempdir(), f"openclaw-egress-test-ports-{os.getuid()}")
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
 def policy_for(ports: dict[str, int], provider_ports: Sequence[int]) -> str:
-    """Return a policy in which the fake's names resolve to loopback, at its ports."""
+    """Return a policy in which the hosts of the fake provider resolve to loopback, and only its ports are allowed."""
     opened = json.dumps([{"cidr": "127.0.0.1/32", "ports": list(provider_ports)}])
     rules = json.dumps([{"host": host, "ports": list(provider_ports)} for host in ("*.example.com", *PROVIDERS)])
     return f"""version: 1
@@ -80,13 +80,13 @@ resolve: {{{", ".join(f"{host}: 127.0.0.1" for host in (*PROVIDERS, *SITES))}}}
 
 
 class RunningProxy:
-    """The proxy process. Start it with :meth:`start`; after :meth:`kill`, :meth:`start` continues with the same state.
+    """A proxy process. After :meth:`kill`, :meth:`start` starts it again with the same state directory.
 
     Args:
         directory: directory of state, policy and log.
         kind: ``lean`` (`egress run`) or ``stock`` (mitmdump).
-        provider_ports: ports of the fake provider, TLS first.
-        upstream_ca: CA of the fake provider.
+        provider_ports: ports of the fake provider, the TLS port first.
+        upstream_ca: CA certificate of the fake provider.
         environment: additional environment variables of the proxy.
     """
 
@@ -167,7 +167,7 @@ class RunningProxy:
         return True
 
     def ask(self, path: str) -> dict[str, Any] | None:
-        """Return the JSON response of a health path, for any status; None without a response."""
+        """Return the JSON response of a health path, whatever its status; None without a response."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.health_port}{path}", timeout=5) as answer:
                 return dict(json.load(answer))
@@ -201,7 +201,7 @@ class RunningProxy:
 
     @contextlib.contextmanager
     def no_room(self) -> Iterator[None]:
-        """Simulate a full disk within the context: the kernel lets no file grow beyond the spool's present size."""
+        """Simulate a full disk within the context: limit the proxy's files to the current size of the spool's WAL."""
         assert self.process is not None
         pid = self.process.pid
         unlimited = resource.prlimit(pid, resource.RLIMIT_FSIZE)
@@ -253,10 +253,10 @@ class RunningProxy:
         return [row for row in self.rows() if row.event_name == "openclaw.egress.exchange" and not row.part]
 
     def denials(self) -> list[Row]:
-        """Return the rows of single denials. Omit summaries of earlier denials, which can follow at any time."""
+        """Return the rows of single denials. Omit summaries of earlier denials, which the proxy can add at any time."""
         return [row for row in self.rows() if row.event_name == "openclaw.egress.denied" and not row.summary]
 
     def line(self, exchange_id: str) -> dict[str, Any]:
-        """Return the first line of an exchange, parsed (complete if it was not split)."""
+        """Parse and return the first log line of an exchange. It is the whole record unless the record was split."""
         with SpoolReader(self.directory / "state" / "spool.db") as reader:
             return dict(json.loads(reader.lines_for(exchange_id)[0]))

@@ -53,5 +53,5 @@ def write(results: Sequence[Result], file: Path) -> int:
 
 
 def unmet(results: Iterable[Result]) -> list[Result]:
-    """Return the results that missed their goal."""
+    """Return the results that did not meet their goal."""
     return [result for result in results if not result.met]

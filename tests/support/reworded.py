@@ -14,7 +14,10 @@ REMEDY = "remedy"
 
 
 def install_if_asked() -> None:
-    """Replace reasons and remedies, if the variable is set. Call this before other modules import the functions."""
+    """Replace all reasons and remedies if ``EGRESS_TEST_REWORDED`` is set.
+
+    Call this before modules such as ``listeners`` and ``audit`` import the functions that it replaces.
+    """
     if os.environ.get(VARIABLE):
         _replace_reasons()
         _replace_remedies()
@@ -46,7 +49,7 @@ def _replace_remedies() -> None:
         _replace_argument(owner, function, parameter)
     schema._remedy = lambda name, path: REMEDY
 
-    # These modules import the functions that were replaced above, so import them last.
+    # Import these modules last, because they import the functions that were replaced above.
     from openclaw_egress.app import listeners
     from openclaw_egress.cli import app, audit
 
@@ -55,7 +58,7 @@ def _replace_remedies() -> None:
 
 
 def _replace_argument(owner: Any, function: str, parameter: str) -> None:
-    """Replace a function by one that passes `REMEDY` for this parameter, unless the argument is empty."""
+    """Wrap a function: if the argument for this parameter is not empty, the wrapper passes `REMEDY` instead."""
     original = getattr(owner, function)
     signature = inspect.signature(original)
 

@@ -24,7 +24,7 @@ class Answer(NamedTuple):
 
 
 class RunningUI:
-    """An `egress ui` process that shows the spool of a state directory, and runs within the context."""
+    """An `egress ui` process that runs within the context, and shows the spool of a state directory."""
 
     def __init__(self, state: Path, environment: Mapping[str, str] | None = None) -> None:
         self.environment = {
@@ -70,15 +70,15 @@ class RunningUI:
 
     @property
     def cookie(self) -> str:
-        """Return the Cookie header of a browser that has the token."""
+        """Return the Cookie header that a logged-in browser sends."""
         return f"egress_ui_{urlsplit(self.base).port}={self.token}"
 
     def get(self, path: str, **headers: str) -> Answer:
-        """Send a GET with the login cookie (without it if ``Cookie=""``). Return the response."""
+        """Send a GET request with the login cookie; with ``Cookie=""``, without it. Return the response."""
         return self.request("GET", path, headers={"Cookie": self.cookie, **headers})
 
     def login(self, token: str, target: str = "/", **headers: str) -> Answer:
-        """Submit the form of the login page. Return the response."""
+        """Submit the login form. Return the response."""
         form = {"Content-Type": "application/x-www-form-urlencoded"}
         return self.request("POST", "/login", urlencode({"token": token, "target": target}), {**form, **headers})
 

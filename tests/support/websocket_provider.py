@@ -1,7 +1,7 @@
-"""Fake provider and client that speak WebSocket over TLS, for tests; a test sets the provider's behaviour with `talk`.
+"""Fake provider and client for tests of WebSockets over TLS. A test sets the provider's behaviour with `talk`.
 
-Both run in one event loop, in another thread. They do not use the synchronous API of `websockets`: it reads and writes
-one TLS connection in two threads, which OpenSSL does not allow. Python locks the connection only since 3.13.4
+Both run in one event loop, in a separate thread. Do not use the synchronous API of `websockets`: it reads and writes
+one TLS connection in two threads, which OpenSSL does not allow. Python locks the connection only from 3.13.4 on
 (python/cpython issue 134698).
 """
 
@@ -43,7 +43,7 @@ _LOOP = Loop()
 
 
 class Socket:
-    """One end of a WebSocket, with blocking methods that tests call."""
+    """One end of a WebSocket, with blocking methods for tests."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -157,7 +157,7 @@ class WebSocketProvider:
             self.changed.notify_all()
 
     def wait_for(self, number: int) -> list[Any]:
-        """Wait until this number of messages has arrived, and return all of them."""
+        """Wait until this number of messages has arrived. Return all messages."""
         with self.changed:
             assert self.changed.wait_for(lambda: len(self.received) >= number, SECONDS), self.received
             return list(self.received)

@@ -1,7 +1,8 @@
 """A fake of Loki's HTTP API; not Loki.
 
-A tool for tests. It accepts OTLP logs, answers queries, and refuses the requests that a real Loki with default limits
-refuses, with the same messages (tests/contract/loki/). Python only, no other package; zstd if Python supports it.
+It is for tests only. It accepts OTLP logs, responds to queries, and refuses the requests that a real Loki with default
+limits refuses, with the same messages (tests/contract/loki/). It needs no package except Python; it decodes zstd if
+Python supports it.
 
     with FakeLoki() as loki:            # loki.url, loki.faults, loki.pushes, loki.lines()
     python -m tests.support.loki --listen 10.0.0.2 --port 3100 --data /var/lib/loki.jsonl

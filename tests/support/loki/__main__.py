@@ -1,4 +1,4 @@
-"""`python -m tests.support.loki`: the Loki fake as a process; prints `ready PORT` and serves until stopped."""
+"""Command `python -m tests.support.loki`: run the Loki fake. It prints `ready PORT` and serves until it is stopped."""
 
 from __future__ import annotations
 

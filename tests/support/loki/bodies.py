@@ -1,4 +1,4 @@
-"""Bodies on the wire: content encodings of requests, and the two protobuf messages in responses."""
+"""Decoding of request bodies by content encoding, and the two protobuf messages that responses contain."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .wire import RequestError
 
 
 def status_body(message: str) -> bytes:
-    """Return a google.rpc.Status with only a message (field 2), the body of Loki's refusals."""
+    """Return the body of a Loki error response: a google.rpc.Status with only a message (field 2)."""
     raw = message.encode("utf-8", "replace")
     return b"\x12" + varint(len(raw)) + raw
 
@@ -40,7 +40,7 @@ def _zstd() -> Callable[[bytes], bytes] | None:
 
 
 def decoded(body: bytes, encoding: str, limit: int) -> bytes:
-    """Return the body without its Content-Encoding. For an invalid body, raise RequestError with Loki's message."""
+    """Decode a body that has this Content-Encoding. For an invalid body, raise RequestError with Loki's message."""
     if encoding == "":
         return body
     if encoding == "gzip":

@@ -1,7 +1,7 @@
-"""Conversion of OTLP records to Loki's form: a stream (labels), a time, a line, structured metadata.
+"""Conversion of OTLP records to Loki's data model: a stream (labels), a time, a line, structured metadata.
 
-The cases `names`, `bodies`, `no-service-name` and `t-zero*` of tests/contract/loki/answers.json recorded this
-conversion. The rules for `detected_level` and the order of metadata follow Loki's public source, not a recording.
+The cases `names`, `bodies`, `no-service-name` and `t-zero*` in tests/contract/loki/answers.json are recordings of this
+conversion. The rules for `detected_level` and the order of metadata come from Loki's public source, not a recording.
 """
 
 from __future__ import annotations
@@ -85,12 +85,12 @@ type Metadata = tuple[tuple[str, str], ...]
 
 
 def utf8(text: str) -> bytes:
-    """Return the bytes as sent, including invalid UTF-8."""
+    """Return the text as the bytes that the client sent, including invalid UTF-8."""
     return text.encode("utf-8", "surrogateescape")
 
 
 def shown(text: bytes) -> str:
-    """Return the text as a reader gets it: each invalid UTF-8 byte becomes U+FFFD."""
+    """Return the text as query results show it: each invalid UTF-8 byte becomes U+FFFD."""
     return text.decode("utf-8", "replace")
 
 
@@ -104,7 +104,7 @@ class Entry:
 
     @property
     def metadata_bytes(self) -> int:
-        """Return the size of names and values; labels that Loki adds do not count."""
+        """Return the total size of the metadata's names and values. Labels that Loki adds do not count."""
         return sum(len(utf8(n)) + len(utf8(v)) for n, v in self.metadata if n != "detected_level")
 
     @property
@@ -114,7 +114,7 @@ class Entry:
 
 
 def label_name(name: str) -> str:
-    """Convert `http.request.method` to `http_request_method`, `1st` to `key_1st`, each bad character to `_`."""
+    """Convert an attribute name to a label name: replace each invalid character by `_`, and `1st` by `key_1st`."""
     name = re.sub(r"[^A-Za-z0-9_]", "_", name)
     return f"key_{name}" if name[:1].isdigit() else name
 
@@ -138,7 +138,7 @@ def _plain(value: Value) -> Any:
 
 
 def as_text(value: Value) -> str:
-    """Return a value as Loki writes it: maps and lists as compact JSON, bytes as base64, no value as ""."""
+    """Format a value as Loki does: maps and lists as compact JSON, bytes as base64, a missing value as ""."""
     match value:
         case None:
             return ""
@@ -156,7 +156,7 @@ def as_text(value: Value) -> str:
 
 
 def flatten(key: str, value: Value) -> list[tuple[str, str]]:
-    """Flatten one attribute into labels; a map gives one label per leaf, `map_x_y_z`."""
+    """Convert one attribute to labels. A map becomes one label per leaf, such as `map_x_y_z`."""
     name = label_name(key)
     if isinstance(value, Pairs):
         return [pair for inner, v in value for pair in flatten(f"{name}_{inner}", v)]
@@ -164,7 +164,7 @@ def flatten(key: str, value: Value) -> list[tuple[str, str]]:
 
 
 def stream_name(labels: dict[str, str]) -> str:
-    """Return the stream's name in messages: `{a="b", c="d"}`, sorted."""
+    """Return the stream's name as Loki's messages show it: `{a="b", c="d"}`, sorted."""
     return "{" + ", ".join(f"{n}={json.dumps(v, ensure_ascii=False)}" for n, v in sorted(labels.items())) + "}"
 
 
@@ -247,7 +247,7 @@ def _scope_metadata(scope: Scope) -> list[tuple[str, str]]:
 def _record_metadata(record: Record) -> list[tuple[str, str]]:
     metadata = [pair for key, value in record.attributes for pair in flatten(key, value)]
     for name, value in (
-        # An entry without a time takes the observed time, which then is not metadata.
+        # If a record has no time, the observed time becomes the entry's time, and is not metadata.
         ("observed_timestamp", record.observed_ns if record.time_ns else 0),
         ("severity_number", record.severity_number),
         ("severity_text", record.severity_text),
@@ -272,7 +272,7 @@ def with_level(labels: dict[str, str], entry: Entry) -> Entry:
 
 
 def streams(resources: list[Resource], now_ns: int) -> list[tuple[dict[str, str], list[Entry]]]:
-    """Return the streams that have records in a push request, each with its entries in order of arrival."""
+    """Return the streams in a push request that have records, each with its entries in the order of the request."""
     found: dict[str, tuple[dict[str, str], list[Entry]]] = {}
     for resource in resources:
         labels, of_resource = _resource_labels(resource)

@@ -1,4 +1,4 @@
-"""The Loki fake that tests start: store, injected faults and HTTP server; not the real Loki."""
+"""The Loki fake that tests start. It combines the store, the injected faults and the HTTP server."""
 
 from __future__ import annotations
 
@@ -65,11 +65,14 @@ class FakeLoki:
         self._thread: threading.Thread | None = None
 
     def configure(self, config: str) -> None:
-        """Set the response of `GET /config`, as if the fake were started with it; omit booleans that are false."""
+        """Apply a configuration file, as if the fake were started with it. `GET /config` then returns it.
+
+        Like Loki, omit booleans that are false from the response.
+        """
         allowed = bool(re.search(r"(?m)^\s+allow_structured_metadata:\s*true\b", config))
         if not allowed:
             config = re.sub(r"(?m)^\s+allow_structured_metadata:.*\n?", "\n", config)
-        # Loki returns the effective configuration, so the section is present even if the file does not have it.
+        # Loki returns the effective configuration: it contains this section even if the file does not.
         shown = "" if re.search(r"(?m)^limits_config:", config) else "limits_config:\n  retention_period: 0s\n"
         self.config = config + shown
         tenants = bool(re.search(r"(?m)^auth_enabled:\s*true\b", config))
@@ -85,7 +88,10 @@ class FakeLoki:
         return re.sub(r"(http_listen_port:).*", rf"\1 {self.port}", text)
 
     def push(self, resources: list[Resource]) -> tuple[int, str]:
-        """Store the records of a push, except those that a fault refuses. Return (204, "") or a status and message."""
+        """Store the records of a push, except those that a fault refuses.
+
+        Return (204, ""), or the status and message of an error.
+        """
         poison = self.faults.poison
         found = streams(resources, self.store.now_ns())
         refused: list[str] = []
@@ -118,7 +124,7 @@ class FakeLoki:
         return True
 
     def note(self, status: int, message: str, records: int, body: bytes, headers: Message) -> None:
-        """Add a push with its response to `pushes`, which keeps the last 10,000."""
+        """Add a push with its response to `pushes`, which holds at most the last 10,000."""
         self.pushes.append(Push(status, message, records, len(body), dict(headers.items())))
         del self.pushes[:-10_000]
 
@@ -149,7 +155,7 @@ class FakeLoki:
             self._thread.join()
 
     def restart(self) -> Self:
-        """Serve again after stop(), on the same port and with the records accepted before."""
+        """Start again after stop(), on the same port and with the records from before."""
         self._server = Server((self._listen, self.port), self)
         return self.start()
 

@@ -29,18 +29,18 @@ class Fault:
     reset: bool = False
     # Store the push, then fail: the acknowledgement is lost, not the data.
     after_storing: bool = False
-    # Respond 200 with an OTLP partial success that rejects N records. (Other receivers do this, Loki does not.)
+    # Respond 200 with an OTLP partial success that rejects N records, as receivers other than Loki can do.
     partial_rejected: int = 0
     # Extra headers of the faulty response, such as Retry-After or Location.
     headers: dict[str, str] = field(default_factory=dict)
-    # Refuse records whose line matches this pattern with 400, and keep the others, as Loki does.
+    # If a record's line matches this pattern, refuse that record with 400 and store the others, as Loki does.
     refuse_lines_matching: str | None = None
     # Path prefix on which the fault acts.
     path: str = "/otlp/v1/logs"
 
     @property
     def answers(self) -> bool:
-        """Return whether the fault replaces the response. Other faults delay it or refuse single records."""
+        """Return whether the fault replaces the response. Other faults only delay it, or refuse single records."""
         return bool(self.status or self.html or self.reset or self.hang or self.partial_rejected)
 
 
@@ -51,11 +51,11 @@ class Faults:
         self._lock = threading.Lock()
         self._fault: Fault | None = None
         self._poison: re.Pattern[bytes] | None = None
-        # This event is set when hanging requests may continue.
+        # Setting this event releases the requests that hang.
         self.released = threading.Event()
 
     def set(self, **what: Any) -> Fault:
-        """Enable a fault in place of the active one. Raise ValueError for an unknown name."""
+        """Replace the active fault. Raise ValueError for an unknown name."""
         unknown = set(what) - {f.name for f in fields(Fault)}
         if unknown:
             raise ValueError(f"no such fault: {', '.join(sorted(unknown))}")
@@ -74,7 +74,10 @@ class Faults:
             self.released.set()
 
     def take(self, path: str) -> Fault | None:
-        """Return the fault for this request and count it. A poison pattern is not counted; it stays until cleared."""
+        """Return the fault that applies to this request, or None, and decrement its remaining count.
+
+        The pattern `refuse_lines_matching` ignores the count: it applies until the fault is cleared.
+        """
         with self._lock:
             fault = self._fault
             if fault is None or not path.startswith(fault.path):
@@ -88,11 +91,11 @@ class Faults:
 
     @property
     def poison(self) -> re.Pattern[bytes] | None:
-        """Return the pattern of refused lines, if any."""
+        """Return the pattern of the lines to refuse, or None."""
         with self._lock:
             return self._poison
 
     def state(self) -> dict[str, Any]:
-        """Return the active fault as JSON values; {} = none."""
+        """Return the active fault as JSON values; {} if there is none."""
         with self._lock:
             return asdict(self._fault) if self._fault else {}

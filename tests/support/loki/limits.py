@@ -1,7 +1,7 @@
-"""Default limits of Loki, and its messages of refusal.
+"""Loki's default limits, and the error messages for requests that exceed them.
 
-The numbers are from `GET /config` of a real Loki (tests/contract/loki/README.md names the version), the messages from
-tests/contract/loki/answers.json (recorded responses).
+The numbers come from `GET /config` of a real Loki (tests/contract/loki/README.md names the version). The messages come
+from recorded responses (tests/contract/loki/answers.json).
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ class Limits:
     auth_enabled: bool = False
     oldest_ns: int = 7 * DAY
     newest_ns: int = 10 * 60 * SECOND
-    # How far an entry may be behind the newest entry of its stream: half of the setting max_chunk_age.
+    # Maximum age of an entry relative to the newest entry of its stream: half of the setting max_chunk_age.
     behind_ns: int = HOUR
-    # Queries search lines that are older than this only in the store, after a flush (setting query_ingesters_within).
+    # Queries find lines older than this only after they are flushed to the store (setting query_ingesters_within).
     ingesters_within_ns: int = 3 * HOUR
-    # When Loki flushes a chunk automatically (settings chunk_idle_period and max_chunk_age).
+    # Idle time and age at which Loki flushes a chunk automatically (settings chunk_idle_period and max_chunk_age).
     chunk_idle_ns: int = HOUR // 2
     chunk_age_ns: int = 2 * HOUR
     query_entries: int = 5000
     query_ns: int = 30 * DAY + HOUR
-    # A limit of this fake, not of Loki: the fake keeps everything in memory.
+    # A limit of this fake, not of Loki: the fake holds all records in memory.
     memory_bytes: int = 512 * 1024 * 1024
-    # Another limit of the fake: the bytes of one request that are read before the connection is aborted.
+    # Another limit of the fake: it aborts the connection if a request is longer than this.
     request_bytes: int = 128 * 1024 * 1024
 
 
-# The name that Loki gives to its only tenant with auth_enabled: false.
+# With auth_enabled: false, Loki uses this name for its only tenant.
 TENANT = "fake"
 
 
@@ -61,7 +61,7 @@ def go_time(time_ns: int) -> str:
 
 
 def go_duration(duration_ns: int) -> str:
-    """Format a duration of an hour or more as Go prints it, cut to milliseconds: 746h1m38.303s."""
+    """Format a duration of an hour or more as Go prints it, truncated to milliseconds: 746h1m38.303s."""
     ms = duration_ns // 10**6
     seconds = f"{ms // 1000 % 60}" + f".{ms % 1000:03d}".rstrip("0").rstrip(".")
     return f"{ms // 3_600_000}h{ms // 60_000 % 60}m{seconds}s"
@@ -106,7 +106,7 @@ def metadata_too_many(stream: str, count: int, limit: int) -> str:
 
 
 def too_far_behind(stream: str, refused: list[tuple[int, int]], total: int) -> str:
-    """Return Loki's message for entries too far behind their stream; it names at most the first ten.
+    """Return Loki's message for entries that are too far behind their stream. It lists at most the first ten entries.
 
     `refused` holds (time of the entry, oldest accepted time), both in nanoseconds.
     """
@@ -153,7 +153,7 @@ NO_STREAM = "error at least one valid stream is required for ingestion"
 
 
 def summary(errors: list[str]) -> str:
-    """Return one error unchanged, or several grouped with counts. Loki orders the groups at random."""
+    """Return a single error unchanged; group several errors with their counts. Loki orders the groups at random."""
     counts: dict[str, int] = {}
     for error in errors:
         counts[error] = counts.get(error, 0) + 1

@@ -1,13 +1,13 @@
-"""The part of LogQL that this project's programs and tests use; other constructs are refused by name.
+"""Parser for the part of LogQL that this project uses. The error for any other construct names the construct.
 
     {label="v", other=~"re"} |= "text" != "text" |~ "re" !~ "re" | json | name="v" | number >= 200 and other != "x"
     <the above> | line_format "{{.name}} and text"
     count_over_time(<the first> [1h])      sum_over_time(<the first> | unwrap name [1h])
     sum(…)      sum by (a, b) (…)      topk(3, …)
 
-The case `query` recorded the error messages. `line_format`, `unwrap`, `sum_over_time` and `topk` follow Loki's
-documentation. If only the fake lacks a construct, its message says so. Regular expressions are Python's, not RE2; the
-common part has the same meaning.
+The error messages come from the recorded case `query`. `line_format`, `unwrap`, `sum_over_time` and `topk` follow
+Loki's documentation. If Loki supports a construct and the fake does not, the error says so. Regular expressions are
+Python's, not RE2: use only syntax that both interpret in the same way.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _NO_MATCHER = (
 
 @dataclass
 class LogQuery:
-    """A selector with its pipeline."""
+    """A log query: stream selector and pipeline."""
 
     matchers: list[Callable[[Labels], bool]] = field(default_factory=list)
     stages: list[Stage] = field(default_factory=list)
@@ -46,7 +46,7 @@ class LogQuery:
         return all(matcher(labels) for matcher in self.matchers)
 
     def shown(self, labels: Labels, line: str) -> str:
-        """Return the line as `line_format` writes it. A label that is absent is empty."""
+        """Return the line as `line_format` formats it. An absent label becomes an empty text."""
         if self.template is None:
             return line
         return _FIELD.sub(lambda found: labels.get(found[1], ""), self.template)
@@ -69,7 +69,7 @@ class MetricQuery:
     range_ns: int
     by: tuple[str, ...] | None = None
     top: int | None = None
-    """Number of series that `topk` keeps."""
+    """Maximum number of series that `topk` returns."""
 
     def series(self, labels: Labels) -> Labels:
         """Return the labels of the series to which a line belongs."""
@@ -78,7 +78,7 @@ class MetricQuery:
         return {name: labels[name] for name in self.by if name in labels}
 
     def value(self, labels: Labels) -> float | None:
-        """Return the number that a line adds to its series; None if the line does not have the label of `unwrap`."""
+        """Return the number that a line adds to its series; None if the line lacks the label of `unwrap`."""
         if self.log.unwrap is None:
             return 1
         text = labels.get(self.log.unwrap, "")

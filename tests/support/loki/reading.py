@@ -1,9 +1,7 @@
 """Loki's read API: query_range, query, labels, label values, series.
 
-Each function takes parameters and returns JSON values.
-
-The cases `query`, `labels` and `series` recorded these responses of a real Loki; the rest follows its HTTP
-documentation.
+Each function takes the request's parameters and returns the response as JSON values. The formats come from a real
+Loki, in the recorded cases `query`, `labels` and `series`; the rest follows the documentation of Loki's HTTP API.
 """
 
 from __future__ import annotations
@@ -35,7 +33,7 @@ def _time(parameters: Parameters, name: str, default: int) -> int:
     if not text:
         return default
     if re.fullmatch(r"\d+", text):
-        # A time of up to ten digits is in seconds.
+        # As in Loki, a time of up to ten digits is in seconds, and a longer one in nanoseconds.
         return int(text) * SECOND if len(text) <= 10 else int(text)
     if re.fullmatch(r"\d+\.\d+", text):
         seconds, fraction = text.split(".")
@@ -113,7 +111,7 @@ def query_range(store: Store, parameters: Parameters) -> dict[str, Any]:
 
 def _sums(store: Store, query: MetricQuery, at_ns: int) -> dict[str, tuple[Labels, float]]:
     sums: dict[str, tuple[Labels, float]] = {}
-    # A range ends at the evaluation time and includes it, but select() excludes its end.
+    # Add 1 to the end: a range includes the evaluation time, but select() excludes its end.
     for _, labels, _line in _lines(store, query.log, at_ns - query.range_ns + 1, at_ns + 1):
         try:
             value = query.value(labels)
@@ -177,7 +175,7 @@ def _list(values: set[str]) -> dict[str, Any]:
 
 
 def labels(store: Store, parameters: Parameters) -> dict[str, Any]:
-    """Return the names of labels, without metadata."""
+    """Return the names of the stream labels, without those of structured metadata."""
     return _list({name for found in _found(store, parameters, parameters.get("query", [])) for name in found})
 
 
@@ -188,6 +186,6 @@ def label_values(store: Store, parameters: Parameters, name: str) -> dict[str, A
 
 
 def series(store: Store, parameters: Parameters) -> dict[str, Any]:
-    """Return the streams that match, as labels only."""
+    """Return the labels of each matching stream."""
     texts = parameters.get("match[]", parameters.get("match", []))
     return {"status": "success", "data": _found(store, parameters, texts)}

@@ -1,4 +1,4 @@
-"""HTTP server of the Loki fake (not Loki): paths, responses, faults."""
+"""HTTP server of the Loki fake: paths, responses and faults."""
 
 from __future__ import annotations
 
@@ -206,7 +206,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
-    """Server of one fake. It tracks connections, so that stopping it also closes idle keep-alive connections."""
+    """Server of one fake. It tracks its connections, so that stopping it also closes idle keep-alive connections."""
 
     daemon_threads = True
     request_queue_size = 128

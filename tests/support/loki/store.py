@@ -1,7 +1,8 @@
-"""Pushed records by stream, in memory, with Loki's rules for acceptance and visibility.
+"""In-memory storage of pushed records by stream. It accepts records and shows them to queries by Loki's rules.
 
-The cases `line-*`, `metadata-*`, `t-*`, `behind-*`, `dup-*`, `batch-*`, `rate` and `body-*` recorded these rules. Not
-implemented: the limits on labels (15 a stream) and on streams (5,000), the rate limit of a single stream (3 MB/s).
+The rules come from the recorded cases `line-*`, `metadata-*`, `t-*`, `behind-*`, `dup-*`, `batch-*`, `rate` and
+`body-*`. Not implemented: the limits on labels (15 per stream) and on streams (5,000), and the rate limit of a single
+stream (3 MB/s).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _OVERHEAD = 200
 
 @dataclass
 class Stored:
-    """An accepted entry. `flushed` means that it is in Loki's store, not only in the ingester."""
+    """An accepted entry. `flushed` is True if it is in Loki's store and no longer only in the ingester."""
 
     entry: Entry
     arrived_ns: int
@@ -61,7 +62,7 @@ class TokenBucket:
 
 
 class Store:
-    """Thread-safe storage. `now_ns` is Unix time, `clock` seconds for the rate limit; tests may replace both."""
+    """Thread-safe storage. `now_ns` returns Unix time, `clock` seconds for the rate limit. Tests may replace both."""
 
     def __init__(
         self,
@@ -81,7 +82,7 @@ class Store:
             self._load(path)
 
     def push(self, streams: list[tuple[dict[str, str], list[Entry]]]) -> tuple[int, str]:
-        """Store the acceptable entries. Return (204, "") or Loki's status and message."""
+        """Store the entries that Loki would accept. Return (204, ""), or Loki's error status and message."""
         if not streams:
             return 422, says.NO_STREAM
         with self._lock:
@@ -103,11 +104,11 @@ class Store:
                 return 429, says.rate_limited(self.limits.rate_bytes_per_s, lines, size)
             if self._bytes + size + lines * _OVERHEAD > self.limits.memory_bytes:
                 return 500, f"Loki fake: its {self.limits.memory_bytes} bytes of memory are full; restart it"
-            # Resource attributes that are not labels are metadata of each entry, so their size counts once per entry.
+            # Resource attributes that are not labels become metadata of each entry, so count their size once per entry.
             message = sum(len(stream_name(labels)) + sum(e.size + 16 for e in entries) for labels, entries in good)
             if message > self.limits.receive_bytes:
                 return 503, says.message_too_large(message, self.limits.receive_bytes)
-            # Loki reports an error of the ingester instead of an error of the validation.
+            # If both the ingester and the validation refuse entries, Loki reports only the ingester's error.
             behind = ""
             for labels, entries in good:
                 behind = self._append(labels, entries) or behind
@@ -174,7 +175,7 @@ class Store:
     def select(
         self, wanted: Callable[[dict[str, str]], bool], start_ns: int, end_ns: int
     ) -> Iterator[tuple[dict[str, str], list[Entry]]]:
-        """Return matching streams with the entries of [start, end) that a query would see, oldest first."""
+        """Return matching streams with their entries in [start, end) that a query can find, oldest first."""
         with self._lock:
             for _, stream in sorted(self._streams.items()):
                 if not wanted(stream.labels):
@@ -195,7 +196,7 @@ class Store:
         )
 
     def everything(self) -> list[tuple[dict[str, str], Entry]]:
-        """Return all accepted records, visible to queries or not: (labels of the stream, entry)."""
+        """Return all accepted records as (stream labels, entry), including those that queries do not find yet."""
         with self._lock:
             return [(dict(s.labels), stored.entry) for s in self._streams.values() for stored in s.entries]
 
@@ -216,7 +217,10 @@ def _dump(labels: dict[str, str], entry: Entry) -> str:
 
 
 def as_labels(labels: dict[str, str], entry: Entry) -> dict[str, str]:
-    """Return labels and metadata as a query shows them, without empty ones. Conflicting names end in `_extracted`."""
+    """Return labels and metadata as query results show them, without empty values.
+
+    If metadata has the name of a label, append `_extracted` to its name.
+    """
     merged = dict(labels)
     for name, value in entry.metadata:
         if value:

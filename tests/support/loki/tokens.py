@@ -1,4 +1,4 @@
-"""LogQL tokens, each with its column for error messages."""
+"""Tokenizer for LogQL. Each token has its column, which error messages contain."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class LogQLError(ValueError):
 
 @dataclass(frozen=True)
 class Token:
-    """A token: `kind` is a group of the pattern above, or "end"; columns count from 1."""
+    """A token. `kind` is a group name in the pattern above, or "end". Columns count from 1."""
 
     kind: str
     text: str
@@ -39,7 +39,7 @@ def duration_ns(text: str) -> int:
 
 
 def tokens(text: str) -> list[Token]:
-    """Return all tokens and an end token. Raise LogQLError at a character that starts no token."""
+    """Return all tokens and an end token. Raise LogQLError at a character that cannot start a token."""
     found, at = [], 0
     while at < len(text):
         match = _TOKEN.match(text, at)
