@@ -34,12 +34,15 @@ def row(place: Place, name: str, value: int, unit: str, goal: str, met: bool, de
 
 
 def served(status: str) -> bool:
-    """Return whether the response came from the site and not from the proxy."""
+    """Return whether the status came from the site and not from the proxy."""
     return status.isdigit() and int(status) not in (0, 403, 502, 503, 504)
 
 
 def control(place: Place, token: str) -> list[Row]:
-    """Check that a class reaches an allowed destination. The token makes the gateway's request unique."""
+    """Check that a class reaches an allowed destination. For the gateway, also check that the proxy recorded it.
+
+    The token makes the URL of the gateway's request unique.
+    """
     if place.control is None:
         return []
     host, path = place.control
@@ -55,12 +58,12 @@ def control(place: Place, token: str) -> list[Row]:
 
 
 def attacked(place: Place, level: Level, run: str) -> tuple[list[Row], dict[str, str]]:
-    """Run every technique that may run in parallel.
+    """Run every technique that may run in parallel. Then search the logs outside the proxy for evidence.
 
-    Return their tokens, and their outcomes with the evidence from outside.
+    Return one row for each technique, and the token of each technique.
     """
     chosen = techniques(place.name, alone=False)
-    # Lowercase letters and digits only: a token is also a label of a host name.
+    # Use only lowercase letters and digits, because a token is also used as a label in host names.
     tokens = {found.name: f"a{run}{place.name[:2]}{number:02x}" for number, found in enumerate(chosen)}
     before = outside.here()
     outcomes = {found["name"]: found for found in attack(place.python, place.knowledge, tokens)}
@@ -85,7 +88,7 @@ def attacked(place: Place, level: Level, run: str) -> tuple[list[Row], dict[str,
 
 
 def outcomes_of(place: Place, level: Level, run: str) -> tuple[list[Row], dict[str, str]]:
-    """Return the result of :func:`attacked`; if it raises, return the failure as a result of that place."""
+    """Return the result of :func:`attacked`. If it raises an exception, return a row that reports the exception."""
     try:
         return attacked(place, level, run)
     except Exception as error:  # noqa: BLE001  (keep the results of the other places)
@@ -93,7 +96,7 @@ def outcomes_of(place: Place, level: Level, run: str) -> tuple[list[Row], dict[s
 
 
 def loaded(place: Place, gateway: Place, run: str) -> list[Row]:
-    """Run the load techniques one by one. Meanwhile the gateway calls a provider and must get responses."""
+    """Run the load techniques one by one. At the same time send requests as the gateway, all of which must succeed."""
     host, path = gateway.control or ("", "")
     rows = []
     for number, found in enumerate(techniques(place.name, alone=True)):
@@ -111,7 +114,7 @@ def loaded(place: Place, gateway: Place, run: str) -> list[Row]:
 
 
 def firewall_restored(gateway: Place) -> list[Row]:
-    """Change the firewall rules from a privileged container. The firewall entrypoint must revert each change."""
+    """Change the firewall rules from a privileged container. Check that the firewall entrypoint reverts each change."""
     rows = []
     for what, command in firewall.CHANGES.items():
         try:
@@ -123,7 +126,7 @@ def firewall_restored(gateway: Place) -> list[Row]:
 
 
 def everything(level: Level) -> list[Row]:
-    """Run controls, techniques, load and record checks, then the controls again."""
+    """Run the positive controls, all techniques and the check for forged records, then the controls again."""
     run = secrets.token_hex(3)
     with places(level) as all_places:
         found = [place for place in all_places if level == "network" or place.name in AT_APPLICATION]

@@ -1,7 +1,7 @@
-"""Egress bypasses that the level `application` does not stop, by place; the README's threat model lists them too.
+"""Egress bypasses that succeed at enforcement level `application`, by test location. README's threat model lists them.
 
-At this level a client uses the proxy only because of its settings: a client that ignores them, or calls the listener
-of another class, is not stopped. The level `network` has no such list.
+At this level, clients use the proxy only because they are configured to. Nothing stops a client that ignores its
+settings, or that connects to the listener of another class. At level `network`, no bypass is expected.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ PAST_THE_PROXY = frozenset(
         "without_the_proxy_variables", "automatic_configuration", "hosts_answer_pings",
     }
 )  # fmt: skip
-"""Techniques that send packets past the proxy: at this level nothing stops them."""
+"""Techniques that send packets directly, without the proxy. At this level nothing stops them."""
 
 INWARDS = frozenset({"other_classes_listeners", "addresses_of_hosts"})
-"""Techniques against the gateway, the hosts and every listener of the proxy, which a nested container can reach."""
+"""Techniques that connect to the gateway, the hosts or any listener of the proxy. Nested containers can reach these."""
 
 AS_ROOT = frozenset({"raw_ip", "ip_options_and_fragments", "borrowed_source_addresses"})
-"""Techniques that need raw sockets, with which a client can send any packet."""
+"""Techniques that need raw sockets. With raw sockets a client can send any packet."""
 
 ON_ONE_BRIDGE = frozenset({"containers_of_other_classes"})
 """Techniques that succeed because code sandboxes and builds share the default bridge of the nested Docker engine."""
@@ -30,4 +30,4 @@ AT_APPLICATION = {
     "build": PAST_THE_PROXY | INWARDS | ON_ONE_BRIDGE | AS_ROOT,
     "gateway": PAST_THE_PROXY | {"other_hosts"},
 }
-"""Expected bypasses by place. The place "neighbour" is missing: this level does not distinguish known networks."""
+"""Expected bypasses by test location. "neighbour" is absent, because this level treats unknown networks like others."""

@@ -1,6 +1,6 @@
-"""Changes to the firewall rules at the level `network`, each of which the firewall entrypoint must revert.
+"""Changes to the firewall rules of enforcement level `network`. The firewall entrypoint must revert each change.
 
-A client with access to the nested Docker engine can make these changes. It needs a privileged container in the
+A client with access to the nested Docker engine can make these changes: it can start a privileged container in the
 gateway's network namespace.
 """
 
@@ -42,7 +42,7 @@ CHANGES = {
 """Commands that change the firewall rules, each with its effect. 172.31.250.2 is the proxy on the internal network."""
 
 
-# dockerd adds the rule RETURN at the end of DOCKER-USER. At any other place, this rule is a bypass.
+# Ignore the RETURN rule that dockerd appends to DOCKER-USER. At any other position this rule is a bypass.
 _WITHOUT_DOCKERS = "sed '${/^-A DOCKER-USER -j RETURN$/d;}'"
 
 
@@ -58,7 +58,7 @@ def rules() -> list[str]:
 
 
 def restored(command: str) -> bool:
-    """Run the command in a privileged container. Return whether the rules return to their previous state."""
+    """Run the command in a privileged container. Return whether the previous rules are restored in time."""
     before = rules()
     container = ("docker", "run", "--rm", "--user", "0", "--privileged", "--network", "host", "--volume", "/:/gateway")
     in_gateway(*container, _IMAGE, "chroot", "/gateway", "sh", "-ec", command)

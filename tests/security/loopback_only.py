@@ -1,7 +1,7 @@
-"""Addon for a bare mitmdump that tests attack: it permits connections to loopback only.
+"""Addon for a mitmdump without access control, which the tests attack. It permits connections to loopback only.
 
-mitmproxy calls it before it resolves a name, so no name is looked up either. The client receives 502 for a connection
-that would have left the machine. The techniques count that as a bypass: network enforcement would have refused earlier.
+mitmproxy calls the addon before it resolves a name, so it looks up no names. A client receives 502 instead of a
+connection that would leave the machine. Techniques count this as a bypass, because enforcement would refuse earlier.
 """
 
 import ipaddress

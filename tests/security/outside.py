@@ -1,4 +1,4 @@
-"""Evidence from outside the proxy: requests and packets that arrived there, independent of the client's own report."""
+"""Evidence from hosts outside the proxy: requests and packets that arrived there, whatever the client reports."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OBEYED = {*map(chr, (*range(9), *range(11, 32), *range(127, 160), *range(0x202A,
 
 @dataclass(frozen=True)
 class Seen:
-    """Lines that the hosts outside the proxy logged since a call of :func:`here`, by log; None for a missing log."""
+    """Lines logged outside the proxy since a call of :func:`here`, by name of the log; None for a missing log."""
 
     lines: Mapping[str, list[str] | None]
 
@@ -32,7 +32,7 @@ class Seen:
     def evidence(
         self, technique: Technique, place: str, token: str, inspected: str, recorded: Container[str]
     ) -> list[str]:
-        """Return evidence of a bypass: the token at the canary, in DNS or in a Host header, or a missing record."""
+        """Return evidence of a bypass: the token in the log of the canary, DNS or a site, or a missing record."""
         found = [f"the canary got {_short(line)}" for line in self._of("canary") if token in line]
         if place not in technique.lawful:
             found += [f"looked up: {_short(line)}" for line in self._of("names") if token in line and "query" in line]
@@ -48,7 +48,7 @@ class Seen:
         ]
 
     def unexplained(self, tokens: Iterable[str]) -> list[str]:
-        """Return the canary's lines without a token: later packets of an attack's flow, and unrelated packets."""
+        """Return the canary's lines that contain no token: packets that no technique's evidence includes."""
         known = tuple(tokens)
         return [line for line in self._of("canary") if not any(token in line for token in known)]
 
@@ -80,7 +80,7 @@ def since(before: Mapping[str, int]) -> Seen:
 
 
 def records(host: str = "*") -> list[dict[str, Any]]:
-    """Return a host's newest records, as `egress records --json` prints them. Treat an invalid line as forged."""
+    """Return the newest records for a host from `egress records --json`. Mark each line that is not JSON as forged."""
     text = in_proxy("egress", "records", "--json", "--host", host, "--limit", "5000")
     return list(map(_record, whole_lines(text)))
 
@@ -93,12 +93,12 @@ def _record(line: str) -> dict[str, Any]:
 
 
 def recorded(inspected: str) -> set[str]:
-    """Return the paths of an inspected host that the proxy recorded, with queries; none for an empty host name."""
+    """Return the recorded paths (with query) of an inspected host; an empty set for an empty host name."""
     return {record.get("url", "").partition(inspected)[2] for record in records(inspected)} if inspected else set()
 
 
 def forged() -> list[str]:
-    """Return the forged content found in the records or in their plain-text output."""
+    """Return forged entries among the records, and control characters in the plain-text output of commands."""
     found = [str(record) for record in records() if record.get("class") == FORGED]
     for command in (("records", "--limit", "5000"), ("denials", "--since", "1h")):
         said = in_proxy("egress", *command)

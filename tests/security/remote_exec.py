@@ -1,4 +1,4 @@
-"""A runner for :mod:`tests.security.inside` that sends the code to a remote Python without the project."""
+"""Functions that send :mod:`tests.security.inside` to a remote Python, which lacks the project, and run it there."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ sys.modules[parcel["main"]].main(parcel)
 """
 
 LONGEST = 900.0
-"""Maximum seconds for all techniques of one place."""
+"""Timeout in seconds for all techniques in one test location."""
 
 
 def run_inside(python: Sequence[str], module: Any, knowledge: Knowledge, **more: Any) -> list[Any]:
-    """Run ``module.main`` with a Python interpreter's command. Return the JSON lines that it printed.
+    """Run ``module.main`` in the Python that the command ``python`` starts. Return the JSON values that it printed.
 
     Raises:
-        RuntimeError: it exited with an error; the text contains its output.
+        RuntimeError: Python exited with an error; the text contains its output.
     """
     parcel = {
         "modules": [(one.__name__, Path(one.__file__ or "").read_text()) for one in MODULES],
@@ -66,11 +66,11 @@ def attack(python: Sequence[str], knowledge: Knowledge, tokens: dict[str, str]) 
 
 
 def answers(python: Sequence[str], knowledge: Knowledge, host: str, path: str = "/", seconds: float = 0) -> list[str]:
-    """Request a host through the listener of a place. Return the status codes or errors."""
+    """Send requests to a host through the listener of a test location. Return the status codes or errors."""
     (found,) = run_inside(python, controls, knowledge, host=host, path=path, seconds=seconds)
     return list(found)
 
 
 def techniques(place: str, *, alone: bool) -> list[Technique]:
-    """Return the techniques for a place, either those that load the proxy or the others."""
+    """Return the techniques for a test location: with ``alone`` those that must run alone, otherwise the others."""
     return [found for found in REGISTRY.techniques.values() if place in found.places and found.alone == alone]

@@ -1,8 +1,8 @@
-"""Places in the lab from which attacks run, and what an attacker there could know.
+"""Test locations in the lab from which attacks run, and the knowledge that an attacker there could have.
 
-OpenClaw itself started the sandbox. The tests start the browser, the build and the neighbour (on a new network inside
-the gateway) in the gateway's own Docker engine, as OpenClaw, `docker build` and an agent with the engine's socket
-would. The tests remove them at the end. Nothing else in the lab changes.
+OpenClaw itself starts the sandbox. The tests start three containers in the gateway's own Docker engine, and remove
+them at the end: the browser as OpenClaw would start it, the build as `docker build` would, and the neighbour, on a new
+network, as an agent with access to the engine's socket could. Nothing else in the lab changes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ BROWSER_NETWORK: dict[Level, str] = {"application": "openclaw-sandbox-browser", 
 IMAGE = "openclaw-sandbox:bookworm-slim"
 OURS = "openclaw-egress-attack"
 LISTENING = 9222
-"""Port of a browser's CDP. Each container here has a listener on it as a target for the others."""
+"""A browser's CDP port. Each container listens on it, as a target for attacks from the others."""
 
 INTERNET, CANARY, CANARY6 = "198.51.100.10", "198.51.100.66", "2001:db8::66"
 LAWFUL = tuple((INTERNET, port) for port in (80, 443))
@@ -37,13 +37,13 @@ INWARD = ("inward", "mixed", "loopback", "metadata", "v6", "proxy", "inner", "10
 
 @dataclass(frozen=True)
 class Place:
-    """A place to attack from.
+    """A test location from which attacks run.
 
     Attributes:
         name: one of :data:`tests.security.inside.core.PLACES`.
-        class_name: the class of its listener; `-` without one.
-        python: the command that starts Python there, with the program from ``-c``.
-        control: host and path of a URL that must be reachable, or empty.
+        class_name: the class of its listener; `-` if it has none.
+        python: the command that starts Python there; the program is its argument ``-c``.
+        control: host and path of a URL that must be reachable, or None.
     """
 
     name: str
@@ -59,13 +59,13 @@ def _engine(*words: str) -> str:
 
 
 def _gone(*words: str) -> None:
-    """Run a command that removes an object of that engine. Ignore a failure, because the attack results matter more."""
+    """Remove an object from that engine. Ignore failures, because they must not hide the results of the attacks."""
     with contextlib.suppress(AssertionError):
         _engine(*words)
 
 
 def _into(*words: str) -> tuple[str, ...]:
-    """Return the prefix of a command that runs in the gateway with standard input."""
+    """Return the command that runs ``words`` in the gateway with standard input."""
     return (
         "docker",
         "exec",
@@ -106,7 +106,7 @@ def _hosts() -> tuple[str, ...]:
 
 
 def _spellings(level: Level) -> tuple[Address, ...]:
-    """Return unusual notations of VPS-2, the proxy's health port, the metadata service and VPS-1."""
+    """Return the addresses of VPS-2, the health port, the metadata service and VPS-1 in unusual notations."""
     chance = random.Random(1)  # Use a fixed seed, so that each run chooses the same notations.
     inner = ("10.0.0.2", 22), ("127.0.0.1", 9464), ("169.254.169.254", 80), (PROXY[level], 9464), ("10.0.0.1", 22)
     found = [(spelled(chance, host), port) for host, port in inner for _ in range(6)]
@@ -138,7 +138,7 @@ def _world(level: Level, place: str, class_name: str) -> Knowledge:
 
 
 def _container(stack: contextlib.ExitStack, place: str, *options: str) -> str:
-    """Start a test container and remove it at the end."""
+    """Start a test container. It is removed when the stack closes."""
     name = f"{OURS}-{place}"
     stack.callback(_gone, "rm", "--force", "--volumes", name)
     _engine("run", "--detach", "--name", name, *options, IMAGE, "sleep", "3600")
@@ -146,14 +146,14 @@ def _container(stack: contextlib.ExitStack, place: str, *options: str) -> str:
 
 
 def _network(stack: contextlib.ExitStack, name: str) -> None:
-    """Create a network inside the gateway. Remove it at the end unless it already existed."""
+    """Create a network inside the gateway unless it exists. A new network is removed when the stack closes."""
     if name not in _engine("network", "ls", "--format", "{{.Name}}").split():
         _engine("network", "create", name)
         stack.callback(_gone, "network", "rm", name)
 
 
 def _peer(stack: contextlib.ExitStack) -> str:
-    """Start a container with its own address on the internal network. It bypasses the gateway's firewall rules."""
+    """Start a container with its own address on the internal network, where the gateway's rules do not filter it."""
     inner = PROXY["network"].rpartition(".")[0]
     network = f"{OURS}-{PEER}"
     at = ("--subnet", f"{inner}.0/24", "--gateway", f"{inner}.4")
@@ -164,10 +164,10 @@ def _peer(stack: contextlib.ExitStack) -> str:
 
 
 def _no_way_out_of_the_lab() -> None:
-    """Check that no network of the lab leads beyond this machine, because some targets are real internet addresses.
+    """Check that all networks of the lab are internal, because some targets are real internet addresses.
 
     Raises:
-        RuntimeError: a network of the lab's hosts is not internal; nothing was sent.
+        RuntimeError: a network is not internal; no packets were sent.
     """
     hosts = run("docker", "ps", "--quiet", "--filter", f"name=^{NAME}-").split()
     form = "{{range $name, $_ := .NetworkSettings.Networks}}{{$name}} {{end}}"
@@ -178,7 +178,7 @@ def _no_way_out_of_the_lab() -> None:
 
 @contextlib.contextmanager
 def places(level: Level) -> Iterator[list[Place]]:
-    """Yield every place of the lab. Remove the test containers at the end."""
+    """Yield all test locations in the lab. Remove the test containers at the end."""
     _no_way_out_of_the_lab()
     with contextlib.ExitStack() as stack:
         _network(stack, BROWSER_NETWORK[level])
@@ -188,9 +188,9 @@ def places(level: Level) -> Iterator[list[Place]]:
         containers = {
             "sandbox": _sandbox(),
             "browser": _container(stack, "browser", "--network", BROWSER_NETWORK[level], *harmless, *published),
-            # As `docker build` runs a RUN step: as root, on the engine's default bridge.
+            # Like a RUN step of `docker build`: as root, on the engine's default bridge.
             "build": _container(stack, "build", "--network", "bridge", "--user", "0"),
-            # A client with the engine's socket also chooses the container's privileges.
+            # A client with access to the engine's socket can also choose the container's capabilities.
             "neighbour": _container(
                 stack, "neighbour", "--network", f"{OURS}-unknown", "--user", "0", "--cap-add", "NET_ADMIN"
             ),

@@ -1,4 +1,4 @@
-"""Techniques that request addresses through the proxy: unusual notations, names that resolve to them, DNS rebinding."""
+"""Techniques that request forbidden addresses through the proxy: unusual notations, names, DNS rebinding."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _all(attack: Attack, targets: Iterable[Address]) -> Iterator[Try]:
 
 @technique(PLACES)
 def spellings_of_addresses(attack: Attack) -> Iterator[Try]:
-    """Request internal addresses in octal, hexadecimal, as one number, mapped into IPv6, translated, in full width."""
+    """Request internal addresses in octal, hexadecimal, full-width, as one number, IPv4-mapped, and as NAT64."""
     yield from _all(attack, attack.knowledge.spellings)
 
 
@@ -55,7 +55,7 @@ def metadata_through_the_proxy(attack: Attack) -> Iterator[Try]:
 
 @technique(PLACES)
 def literals_of_the_internet(attack: Attack) -> Iterator[Try]:
-    """Request internet addresses that no rule names, with and without TLS."""
+    """Request internet addresses that no rule allows, with and without TLS."""
     hosts = (attack.knowledge.canary, attack.knowledge.resolver)
     targets = ((host, port) for host in hosts for port in (80, 443, 53))
     yield from _all(attack, (one for one in targets if one not in attack.knowledge.lawful))
@@ -63,7 +63,7 @@ def literals_of_the_internet(attack: Attack) -> Iterator[Try]:
 
 @technique(PLACES)
 def names_that_lead_inwards(attack: Attack) -> Iterator[Try]:
-    """Request names that resolve to internal addresses, alone and beside public ones."""
+    """Request names that resolve to internal addresses only, or to internal and public addresses."""
     yield from _all(attack, ((name, port) for name in attack.knowledge.inward for port in (80, 443)))
     yield Try("every one of them")
 
@@ -86,7 +86,7 @@ def _stays(attack: Attack, request: bytes) -> Iterator[Try]:
     with connected(attack.knowledge.proxy) as sock:
         sock.sendall(request)
         came(read_answer(sock))
-        # Wait until the proxy resolves the name again: it uses checked addresses for 30 s.
+        # The proxy uses checked addresses for 30 s. Wait longer, so that it resolves the name again.
         time.sleep(32)
 
         def again() -> str:

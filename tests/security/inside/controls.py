@@ -1,4 +1,4 @@
-"""Positive controls: allowed destinations must work, also for the gateway while a sandbox attacks."""
+"""Positive controls: requests to allowed destinations must succeed, also for the gateway while a sandbox attacks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.security.inside.sockets import connect, connected, read_answer, statu
 
 
 def main(parcel: dict[str, Any]) -> None:
-    """Request a host over TLS through the listener for N seconds (0: once), and print the responses as JSON."""
+    """Send requests to a host over TLS through the listener for N seconds (0: once). Print the results as JSON."""
     knowledge = Knowledge.read(parcel["knowledge"])
     end, answers = time.monotonic() + parcel["seconds"], []
     while True:
@@ -23,7 +23,7 @@ def main(parcel: dict[str, Any]) -> None:
 
 
 def answer(knowledge: Knowledge, host: str, path: str) -> str:
-    """Return the status code or the error."""
+    """Send one request. Return the status code or the error."""
     try:
         with connected(knowledge.proxy) as sock:
             status = connect(sock, f"{host}:{knowledge.tls_port}")

@@ -1,8 +1,8 @@
-"""Definition of a technique, its environment, and the runner inside a container.
+"""Attack techniques, the knowledge that they use, and the function that runs them inside a container.
 
-A technique is a generator function. Each :class:`Try` that it yields describes one attempt and contains evidence if a
-response came back that network enforcement should have stopped. A client cannot see everything: packets without a
-response and DNS queries are found outside by the technique's token.
+A technique is a generator function. Each :class:`Try` that it yields describes one attempt. It contains evidence if
+the client received a response that network enforcement should have stopped. A client does not see whether packets
+without a response or DNS queries arrived. The harness finds these in the logs outside, by the technique's token.
 """
 
 from __future__ import annotations
@@ -18,36 +18,36 @@ from dataclasses import dataclass, field
 from typing import Any
 
 SECONDS = 120.0
-"""Seconds after which a technique is stopped and counts as failed: attempts that it did not make prove nothing."""
+"""Timeout of a technique in seconds. After it the technique counts as broken, because some attempts were not made."""
 
 AT_ONCE = 6
-"""Number of techniques that run in parallel: they mostly wait for responses that never arrive."""
+"""Number of techniques that run in parallel. They use little CPU, because they mostly wait for timeouts."""
 
 THREADS = 12
 
 Address = tuple[str, int]
 
 ENFORCED = ("sandbox", "browser", "build", "neighbour")
-"""Places that firewall rules separate from each other. The place `gateway` is the gateway's own network namespace."""
+"""Test locations that firewall rules separate. Another location, `gateway`, is the gateway's own network namespace."""
 
 PLACES = (*ENFORCED, "gateway")
 
 PEER = "macvlan"
-"""A place that is an unknown host on the internal network, on a macvlan network created in the gateway's daemon."""
+"""A test location: an unknown host on the internal network, in a macvlan network made with the gateway's daemon."""
 
 
 @dataclass(frozen=True)
 class Knowledge:
-    """The addresses and names that an attacker in one place knows or can find out.
+    """The addresses and names that an attacker in one test location knows or can find out.
 
     Attributes:
         place: one of :data:`PLACES`, or :data:`PEER`.
-        proxy: the listener of the place's class.
-        listeners: listeners of other classes.
+        proxy: the listener for the class of this location.
+        listeners: the listeners for other classes.
         health: the address of /healthz, /readyz and /metrics.
-        allowed: a name that its class may reach; empty without one.
+        allowed: a name that this class may reach; empty if there is none.
         denied: suffix of denied names: ``TOKEN.denied``.
-        inspected: a name of an inspected host that the class may reach; empty without one.
+        inspected: an inspected host that this class may reach; empty if there is none.
         tls_port, http_port: ports of the sites behind these names.
         canary: an internet address that no policy allows.
         resolver: a name server on the internet.
@@ -55,7 +55,7 @@ class Knowledge:
         neighbours: listeners in containers of other classes.
         inward: names that resolve to internal addresses.
         spellings: internal addresses in unusual notations, with ports.
-        lawful: addresses that its class may request through the proxy; a response from them is not a bypass.
+        lawful: addresses that this class may request through the proxy; a response from them is not a bypass.
         loki: the address of Loki.
     """
 
@@ -90,7 +90,7 @@ class Knowledge:
 
 @dataclass(frozen=True)
 class Try:
-    """One attempt. ``reached`` is the evidence that it reached a forbidden destination; empty without evidence."""
+    """One attempt. ``reached`` is evidence that it reached a forbidden destination; empty if there is none."""
 
     what: str
     reached: str = ""
@@ -99,7 +99,7 @@ class Try:
 
 @dataclass(frozen=True)
 class Attack:
-    """The knowledge of one technique, with the token that identifies its traffic in the logs outside the proxy."""
+    """The input of one technique: the knowledge, and a token that identifies its traffic in logs outside the proxy."""
 
     knowledge: Knowledge
     token: str
@@ -110,7 +110,7 @@ class Attack:
         return f"{self.token}.{self.knowledge.denied}"
 
     def tries(self, what: str, ask: Callable[[], str]) -> Try:
-        """Run one attempt. Treat an operating system error as a stopped attempt."""
+        """Run one attempt. An OSError means that the attempt was stopped."""
         try:
             return Try(what, ask())
         except OSError as error:
@@ -130,10 +130,10 @@ class Technique:
     """A named attack technique.
 
     Attributes:
-        places: where to run it.
-        lawful: places whose class may request the names that the technique uses. DNS queries for them prove no bypass.
-        alone: whether the technique loads the proxy, so that no other technique may run at the same time.
-        description: one sentence.
+        places: the test locations in which to run it.
+        lawful: locations whose class may request the technique's names, so that DNS queries for them are no bypass.
+        alone: whether the technique must run alone, because it puts load on the proxy.
+        description: one sentence that describes the technique.
     """
 
     name: str
@@ -153,7 +153,7 @@ class Registry:
     def add(
         self, places: tuple[str, ...] = ENFORCED, *, lawful: tuple[str, ...] = (), alone: bool = False
     ) -> Callable[[Steps], Steps]:
-        """Register a generator function. Use its name and the first line of its docstring for the technique."""
+        """Register a generator function as a technique. The first line of its docstring becomes the description."""
 
         def register(steps: Steps) -> Steps:
             name = steps.__name__
@@ -173,7 +173,7 @@ technique = REGISTRY.add
 
 
 def outcome(found: Technique, attack: Attack) -> dict[str, Any]:
-    """Run one technique to its end. Return ``{"name", "out", "tries", "detail"}``, and ``broken`` after a defect."""
+    """Run one technique. Return its outcome; ``broken`` is True if it raised an exception or made no attempt."""
     tries: list[Try] = []
     broken = False
     try:
@@ -195,7 +195,7 @@ def outcome(found: Technique, attack: Attack) -> dict[str, Any]:
 
 
 def in_a_child(found: Technique, attack: Attack) -> tuple[int, int]:
-    """Run one technique in a separate process. Return its process id, and the pipe to which it writes the outcome."""
+    """Start one technique in a child process. Return the process id, and the pipe from which to read the outcome."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -209,7 +209,7 @@ def in_a_child(found: Technique, attack: Attack) -> tuple[int, int]:
 
 
 def run(techniques: list[Technique], knowledge: Knowledge, tokens: dict[str, str]) -> Iterator[dict[str, Any]]:
-    """Run techniques, some in parallel. Yield each outcome when it is known."""
+    """Run techniques, at most ``AT_ONCE`` in parallel. Yield each outcome when its technique ends."""
     waiting = list(techniques)
     running: dict[int, tuple[int, Technique, float, list[bytes]]] = {}
     while waiting or running:
@@ -236,7 +236,7 @@ def run(techniques: list[Technique], knowledge: Knowledge, tokens: dict[str, str
 
 
 def main(parcel: dict[str, Any]) -> None:
-    """Run the techniques named in the input. Print one outcome a line."""
+    """Run the techniques named in the input. Print one outcome per line."""
     knowledge = Knowledge.read(parcel["knowledge"])
     chosen = [found for found in REGISTRY.techniques.values() if found.name in parcel["tokens"]]
     for found in run(chosen, knowledge, parcel["tokens"]):

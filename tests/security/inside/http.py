@@ -1,4 +1,4 @@
-"""HTTP techniques through the proxy: unusual host names, ambiguous requests, tunnels in tunnels."""
+"""HTTP techniques that use the proxy: unusual host names, ambiguous requests, tunnels inside tunnels."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from tests.security.inside.sockets import (
 )
 
 ALLOWED = ("sandbox", "browser", "build")
-"""Places whose class may reach at least one name, which techniques can use for disguise."""
+"""Test locations whose class may reach at least one name. Techniques use that name to hide a denied request."""
 
 H2C = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
 
 QUIET = 1.0
-"""Seconds of silence after which a response counts as complete, although the connection stays open."""
+"""Timeout in seconds for reading a response. After it the response counts as complete, even on an open connection."""
 
 INSPECTED = ("browser", "gateway")
-"""Places whose class may reach an inspected host."""
+"""Test locations whose class may reach an inspected host."""
 
 
 def requested(attack: Attack, request: str | bytes) -> str:
-    """Send one request to the listener. Return evidence from the response."""
+    """Send one request to the listener. Return evidence of a bypass from the response, or an empty text."""
     data = request.encode("utf-8", "surrogateescape") if isinstance(request, str) else request
     return reached(ask(attack.knowledge.proxy, data))
 
 
 def tunnelled(attack: Attack, target: str, *more: str) -> str:
-    """Send a CONNECT. Return evidence if the proxy granted it."""
+    """Send a CONNECT request. Return evidence of a bypass if the proxy opened the tunnel."""
     with connected(attack.knowledge.proxy) as sock:
         return "the tunnel was opened" if connect(sock, target, *more) == 200 else ""
 
@@ -46,12 +46,12 @@ def _site(name: str, port: int, usual: int = 80) -> str:
 
 
 def provider(attack: Attack) -> str:
-    """Return the authority of the inspected host over TLS."""
+    """Return host and TLS port of the inspected host, as a Host header contains them."""
     return _site(attack.knowledge.inspected, attack.knowledge.tls_port, 443)
 
 
 def _allowed(attack: Attack) -> str:
-    """Return the authority of the allowed site over plain HTTP."""
+    """Return host and plain HTTP port of the allowed site, as a Host header contains them."""
     return _site(attack.knowledge.allowed, attack.knowledge.http_port)
 
 
@@ -90,7 +90,7 @@ def names_of_two_minds(attack: Attack) -> Iterator[Try]:
 
 @technique(ENFORCED)
 def spellings_of_the_denied_name(attack: Attack) -> Iterator[Try]:
-    """Request the denied name in capitals, with trailing dots, IDNA, full width, percent-encoded, with soft hyphens."""
+    """Request the denied name spelled with capitals, dots, IDNA, full-width letters, percent-encoding, soft hyphens."""
     name, port = attack.denied, attack.knowledge.tls_port
     wide = "".join(chr(ord(char) + 0xFEE0) if "!" <= char <= "~" else char for char in name)
     for spelled in (
@@ -106,7 +106,7 @@ def spellings_of_the_denied_name(attack: Attack) -> Iterator[Try]:
 
 @technique(ALLOWED)
 def host_header_elsewhere(attack: Attack) -> Iterator[Try]:
-    """Send an allowed target with the denied name in Host (alone, twice, folded, with spaces), and the reverse."""
+    """Send an allowed target with the denied name in odd Host headers, and a denied target with an allowed Host."""
     good, bad = _allowed(attack), _denied(attack)
     line = f"GET http://{good}/{attack.token} HTTP/1.1\r\n"
     for fields in (
@@ -116,7 +116,7 @@ def host_header_elsewhere(attack: Attack) -> Iterator[Try]:
         f"Host: {good}\r\nHost\0: {bad}\r\n", f"Host:{good}\nHost: {bad}\r\n", f"Host: {good}\rHost: {bad}\r\n",
         f"Host: {good}@{bad}\r\n", f" Host: {bad}\r\nHost: {good}\r\n", f"Host: {good}:80@{bad}:80\r\n",
     ):  # fmt: skip
-        # A request for the allowed site's own name is not a bypass: the log outside shows the requested name.
+        # Ignore the response: a response for the allowed name is not a bypass. The site's log shows the requested name.
         yield attack.tries(repr(fields), lambda fields=fields: _sent(attack, line + fields + "\r\n"))
     request = f"GET http://{bad}/ HTTP/1.1\r\nHost: {good}\r\n\r\n"
     yield attack.tries("a denied target, an allowed Host", lambda: requested(attack, request))
@@ -132,7 +132,7 @@ def _sent(attack: Attack, request: str | bytes) -> str:
 
 @technique(ALLOWED)
 def one_connection_two_requests(attack: Attack) -> Iterator[Try]:
-    """Send a denied request after an allowed one on the same connection: pipelined, and after the response."""
+    """Send an allowed and then a denied request on one connection, without and with waiting for the first response."""
     good, bad = _allowed(attack), _denied(attack)
     first = f"GET http://{good}/ HTTP/1.1\r\nHost: {good}\r\n\r\n".encode()
     for second in (
@@ -154,7 +154,7 @@ def _then(attack: Attack, first: bytes, second: bytes) -> str:
 
 @technique(ALLOWED)
 def redirects(attack: Attack) -> Iterator[Try]:
-    """Follow a redirect from an allowed site to a denied one; the proxy must decide again."""
+    """Follow a redirect from an allowed site to a denied one. The proxy must evaluate the policy again."""
     good, bad = _allowed(attack), _denied(attack)
     for to in (f"http://{bad}/", f"https://{bad}/", f"//{bad}/", f"http://169.254.169.254/{attack.token}"):
         first = f"GET http://{good}/redirect?to={to} HTTP/1.1\r\nHost: {good}\r\n\r\n".encode()
@@ -167,7 +167,7 @@ def redirects(attack: Attack) -> Iterator[Try]:
 
 
 def smuggled(authority: str, hidden: bytes) -> Iterator[tuple[str, bytes]]:
-    """Yield names and bytes of requests to ``authority`` in which only some parsers find ``hidden``."""
+    """Yield the name and bytes of requests to ``authority``. Each contains ``hidden``, which only some parsers find."""
     begin = f"POST {{target}} HTTP/1.1\r\nHost: {authority}\r\n".encode()
     length = len(hidden)
     chunk = b"%x\r\n" % length + hidden + b"\r\n0\r\n\r\n"
@@ -226,7 +226,7 @@ def request_smuggling(attack: Attack) -> Iterator[Try]:
 
 @technique(ALLOWED)
 def heads_of_two_minds(attack: Attack) -> Iterator[Try]:
-    """Send allowed requests whose heads parsers read differently: control characters, folding, versions, line ends."""
+    """Send allowed requests with heads that parsers interpret differently, such as control characters or bare LF."""
     good, token = _allowed(attack), attack.token.encode()
     line, host = f"GET http://{good}/{attack.token} HTTP/1.1\r\n".encode(), f"Host: {good}\r\n".encode()
     secret = b"Authorization: Bearer " + token
@@ -253,7 +253,7 @@ def heads_of_two_minds(attack: Attack) -> Iterator[Try]:
 
 @technique(ENFORCED)
 def not_http_at_all(attack: Attack) -> Iterator[Try]:
-    """Send bytes that are not HTTP, and targets with a user or another scheme; only the proxy may respond."""
+    """Send bytes that are not HTTP, and targets with user information or another scheme. Only the proxy may respond."""
     for name, data in (
         ("SOCKS 5", b"\x05\x01\x00"), ("SOCKS 4", b"\x04\x01\x01\xbb\xc6\x33\x64\x42\0"), ("zeros", b"\0" * 64),
         ("PROXY protocol", b"PROXY TCP4 127.0.0.1 127.0.0.1 1 443\r\n" + b"GET / HTTP/1.1\r\n\r\n"),
@@ -265,7 +265,7 @@ def not_http_at_all(attack: Attack) -> Iterator[Try]:
 
 @technique(INSPECTED)
 def request_smuggling_when_decrypted(attack: Attack) -> Iterator[Try]:
-    """Hide a request in the decrypted tunnel to a provider: to another host, or in a form that is not recorded."""
+    """Hide a request to a denied host inside another request, in the decrypted tunnel to a provider."""
     hidden = f"GET /v1/{attack.token} HTTP/1.1\r\nHost: {attack.denied}\r\n\r\n".encode()
     for name, data in smuggled(provider(attack), hidden):
         request = data.replace(b"{target}", f"/v1/models?{attack.token}".encode())
@@ -273,7 +273,7 @@ def request_smuggling_when_decrypted(attack: Attack) -> Iterator[Try]:
 
 
 def _inside(attack: Attack, request: bytes, patience: float = 6) -> str:
-    """Send bytes in the decrypted tunnel. Return no evidence, because the log outside the proxy shows a bypass."""
+    """Send bytes in the decrypted tunnel. Return an empty text: the site's log shows a bypass."""
     with connected(attack.knowledge.proxy, patience) as sock:
         if connect(sock, f"{attack.knowledge.inspected}:{attack.knowledge.tls_port}") != 200:
             raise OSError("the proxy opened no tunnel to the inspected host")
@@ -285,7 +285,7 @@ def _inside(attack: Attack, request: bytes, patience: float = 6) -> str:
 
 @technique(INSPECTED)
 def other_host_when_decrypted(attack: Attack) -> Iterator[Try]:
-    """Request another host inside the decrypted tunnel to a provider: by Host, absolute form, CONNECT, h2c."""
+    """Request another host inside the decrypted tunnel to a provider: with Host, absolute form, CONNECT or h2c."""
     good, bad = provider(attack), attack.denied
     for request in (
         f"GET /{attack.token} HTTP/1.1\r\nHost: {bad}\r\n\r\n",
@@ -308,7 +308,7 @@ def other_host_when_decrypted(attack: Attack) -> Iterator[Try]:
 
 @technique(ALLOWED)
 def connect_in_connect(attack: Attack) -> Iterator[Try]:
-    """Send cleartext inside a tunnel to an allowed host: CONNECT, absolute form, and another Host."""
+    """Request a denied host in cleartext inside a tunnel to an allowed one: with CONNECT, absolute form or Host."""
     bad, knowledge = attack.denied, attack.knowledge
     for port in (knowledge.tls_port, knowledge.http_port):
         for request in (
@@ -334,7 +334,7 @@ def _nested(attack: Attack, port: int, request: str) -> str:
 
 @technique(ALLOWED)
 def plain_http_in_a_tunnel(attack: Attack) -> Iterator[Try]:
-    """Request the denied name inside a plain tunnel to the allowed one, after a request that is allowed."""
+    """Request the denied name after an allowed request, in plain HTTP inside a tunnel to the allowed name."""
     good, bad = _allowed(attack), _denied(attack)
     first = f"GET / HTTP/1.1\r\nHost: {good}\r\n"
     hidden = f"GET / HTTP/1.1\r\nHost: {bad}\r\n\r\n"
@@ -358,7 +358,7 @@ def plain_http_in_a_tunnel(attack: Attack) -> Iterator[Try]:
 
 
 def _in_plain_tunnel(attack: Attack, host: str, data: bytes) -> str:
-    """Send bytes in a tunnel to a host. Return no evidence: the site's log and the proxy's records show a bypass."""
+    """Send bytes in a tunnel to a host. Return an empty text: the site's log and the proxy's records show a bypass."""
     with connected(attack.knowledge.proxy, QUIET) as sock:
         if connect(sock, f"{host}:{attack.knowledge.http_port}") == 200:
             sock.sendall(data)
@@ -368,7 +368,7 @@ def _in_plain_tunnel(attack: Attack, host: str, data: bytes) -> str:
 
 @technique(INSPECTED)
 def unrecorded_in_a_plain_tunnel(attack: Attack) -> Iterator[Try]:
-    """Request an inspected host by plain HTTP inside a tunnel: the path must be in a record."""
+    """Request an inspected host by plain HTTP inside a tunnel. A record must contain the path."""
     host = _site(attack.knowledge.inspected, attack.knowledge.http_port)
     for name, target in (("origin form", ""), ("absolute form", f"http://{host}")):
         request = f"GET {target}/{attack.token}/{len(target)} HTTP/1.1\r\nHost: {host}\r\n\r\n"
@@ -394,13 +394,13 @@ def _bytes_in_tunnel(attack: Attack, data: bytes) -> str:
         if connect(sock, f"{attack.knowledge.allowed}:{attack.knowledge.tls_port}") != 200:
             return ""
         sock.sendall(data)
-        # The proxy itself never responds in TLS; an alert comes from the origin.
+        # The proxy itself never responds over TLS, so a TLS alert must come from the origin.
         return f"answered {answer[:40]!r}" if (answer := read_some(sock)) else ""
 
 
 @technique(ENFORCED)
 def upgrades(attack: Attack) -> Iterator[Try]:
-    """Request WebSocket, h2c and TLS by Upgrade, and HTTP/2 with prior knowledge, for the denied name."""
+    """Request the denied name with Upgrade to WebSocket, h2c and TLS, and use HTTP/2 with prior knowledge."""
     bad = _denied(attack)
     for upgrade in ("websocket", "h2c", "TLS/1.0", "connect-udp", "websocket, h2c"):
         request = (
@@ -437,14 +437,14 @@ def headers_that_are_believed(attack: Attack) -> Iterator[Try]:
 
 @technique(PLACES, lawful=("gateway",))
 def magic_hosts(attack: Attack) -> Iterator[Try]:
-    """Request mitmproxy's own pages and the proxy's health paths from the listener itself."""
+    """Request mitmproxy's built-in pages and the proxy's health paths through the listener."""
     for host in ("mitm.it", "mitmproxy.local", "proxy.local"):
         if attack.knowledge.place in ENFORCED[:1] + ENFORCED[2:]:
             yield attack.tries(
                 f"http://{host}",
                 lambda host=host: requested(attack, f"GET http://{host}/ HTTP/1.1\r\nHost: {host}\r\n\r\n"),
             )
-        else:  # An open class may request this name like any other, but the name does not resolve.
+        else:  # An open class may request this name, so only a page from mitmproxy itself is a bypass.
             yield attack.tries(f"http://{host}", lambda host=host: _own_page(attack, host))
     for path in ("/", "/healthz", "/readyz", "/metrics", "*"):
         for host in ("127.0.0.1:9464", attack.knowledge.proxy[0], "mitm.it", "localhost"):
@@ -459,7 +459,7 @@ def _own_page(attack: Attack, host: str) -> str:
 
 @technique(PLACES, lawful=("gateway",))
 def other_schemes(attack: Attack) -> Iterator[Try]:
-    """Send absolute forms with other schemes: ftp, file, gopher, ws, unix, and https without CONNECT."""
+    """Send absolute-form requests with other schemes: ftp, file, gopher, ws, unix, and https without CONNECT."""
     for target in (
         f"ftp://{attack.denied}/", "file:///etc/passwd", f"gopher://{attack.denied}:25/_x", f"ws://{attack.denied}/",
         "unix:///var/run/docker.sock", f"https://{attack.denied}/", f"HTTP://{attack.denied}:443/",
@@ -467,14 +467,14 @@ def other_schemes(attack: Attack) -> Iterator[Try]:
         f"http:/{attack.denied}/", f"http:\\\\{attack.denied}\\", "http://",
     ):  # fmt: skip
         if attack.knowledge.place == "gateway" and target.startswith(("https", "HTTP")):
-            continue  # Skip a name that the class may reach: its response is not a bypass.
+            continue  # Skip this target: the gateway's class may reach it, so a response is not a bypass.
         request = f"GET {target} HTTP/1.1\r\nHost: {attack.denied}\r\n\r\n"
         yield attack.tries(target, lambda request=request: requested(attack, request))
 
 
 @technique(PLACES, lawful=("gateway",))
 def other_protocols_on_the_listener(attack: Attack) -> Iterator[Try]:
-    """Speak SOCKS 4 and 5, TLS, SSH, FTP and the PROXY protocol to the listener."""
+    """Send SOCKS 4 and 5, SSH, FTP and the PROXY protocol to the listener."""
     bad = attack.denied.encode()
     for name, data in (
         ("SOCKS 5", b"\x05\x01\x00"),

@@ -1,6 +1,6 @@
-"""Bounded load techniques. While they run, the harness sends requests as the gateway; each failure is a finding.
+"""Load techniques with limits. While they run, the harness sends requests as the gateway. Each failure is a finding.
 
-Constants limit the seconds and connections of each technique. At its end, a technique closes its connections.
+Constants limit the duration and the number of connections. At its end, a technique closes its connections.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ CONNECTIONS = 600
 
 
 def _hold(attack: Attack, first: bytes, more: bytes, most: int = CONNECTIONS) -> int:
-    """Open connections and send ``first`` on each, then ``more`` again and again. Return the number of connections."""
+    """Open connections, and send ``first`` on each, then ``more`` repeatedly. Return the number of connections."""
     end = time.monotonic() + SECONDS
     with contextlib.ExitStack() as stack:
         socks: list[socket.socket] = []
@@ -74,7 +74,7 @@ def connection_flood(attack: Attack) -> Iterator[Try]:
 
 @technique(("sandbox",), alone=True)
 def denials_in_a_loop(attack: Attack) -> Iterator[Try]:
-    """Send denied requests as fast as one client can, each for another name."""
+    """Send denied requests as fast as one client can, each for a different name."""
     number = iter(range(10**9))
 
     def once() -> None:
@@ -86,7 +86,7 @@ def denials_in_a_loop(attack: Attack) -> Iterator[Try]:
 
 @technique(("sandbox",), alone=True)
 def large_heads_and_bodies(attack: Attack) -> Iterator[Try]:
-    """Send heads of a megabyte, and bodies of denied requests."""
+    """Send request heads of a megabyte, and denied requests with large bodies."""
 
     def head() -> None:
         with socket.create_connection(attack.knowledge.proxy, 2) as sock:

@@ -1,4 +1,4 @@
-"""Local techniques in the container: sockets, devices, files, and client settings."""
+"""Techniques that use local resources of the container: sockets, devices, files and client settings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ UNINTERESTING = {"proc", "sys", "node_modules", "site-packages", "locale", "doc"
 
 
 def _files(limit: int = 400_000) -> Iterator[tuple[str, str]]:
-    """Yield every file of the container itself as (folder, name)."""
+    """Yield the files in the container as (folder, name), without uninteresting folders."""
     for folder, folders, names in os.walk("/"):
         folders[:] = [name for name in folders if name not in UNINTERESTING]
         for name in names:
@@ -36,7 +36,7 @@ def _files(limit: int = 400_000) -> Iterator[tuple[str, str]]:
 
 @technique(ENFORCED)
 def docker_socket(attack: Attack) -> Iterator[Try]:
-    """Search for a Docker socket: at usual paths, among all other sockets, and among abstract ones."""
+    """Search for a Docker socket: at usual paths, among all socket files, and among abstract sockets."""
     found = []
     for folder, name in _files():
         path = f"{folder}/{name}"
@@ -61,7 +61,7 @@ def _unix(path: str) -> str:
 
 @technique(ENFORCED)
 def devices_and_hypervisors(attack: Attack) -> Iterator[Try]:
-    """Open a tunnel device, the machine's disks and memory, and vsock, which bypasses IP and the firewall."""
+    """Open a tunnel device, the machine's disks and memory, and vsock, which bypasses IP and so the firewall."""
     for path in ("/dev/net/tun", "/dev/vhost-net", "/dev/vhost-vsock", "/dev/kmsg", "/dev/mem", "/dev/sda", "/dev/vda"):
         yield attack.tries(path, lambda path=path: _opened(path))
     for cid, port in ((1, 22), (2, 22), (2, 2375), (3, 22)):
@@ -84,7 +84,7 @@ def _vsock(cid: int, port: int) -> str:
 
 @technique(PLACES)
 def keys_and_records(attack: Attack) -> Iterator[Try]:
-    """Search for the proxy's CA key, spool and policy at possible mount points."""
+    """Search the container's files for the proxy's CA key, spool and policy."""
     for folder, name in _files():
         if name in SECRETS:
             path = f"{folder}/{name}"
@@ -99,7 +99,7 @@ def _readable(path: str) -> str:
 
 @technique(PLACES)
 def without_the_proxy_variables(attack: Attack) -> Iterator[Try]:
-    """Run curl, git and Python without proxy variables, with NO_PROXY=*, with a PAC file, and with another proxy."""
+    """Run curl and git without proxy variables, with NO_PROXY=*, with a PAC file, and with another proxy."""
     canary, proxy = attack.knowledge.canary, "{}:{}".format(*attack.knowledge.proxy)
     bare = {name: value for name, value in os.environ.items() if not name.lower().endswith("proxy")}
     curl = ("curl", "-sS", "-k", "--max-time", "4", "-o", "/dev/null", "-w", "%{http_code}")
@@ -126,7 +126,7 @@ def _named(url: str) -> dict[str, str]:
 
 
 def _command(command: tuple[str, ...], environment: dict[str, str]) -> str:
-    """Return the response of a destination as evidence. A refusal by the proxy is not evidence."""
+    """Run a command. Return the status code that it prints as evidence, except 403, the proxy's refusal."""
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=8, check=False)
     except subprocess.TimeoutExpired:
@@ -137,7 +137,7 @@ def _command(command: tuple[str, ...], environment: dict[str, str]) -> str:
 
 @technique(PLACES)
 def automatic_configuration(attack: Attack) -> Iterator[Try]:
-    """Search for a proxy that the network or DNS offers (WPAD)."""
+    """Search for a proxy that the network or DNS announces (WPAD)."""
     for name in ("wpad", "wpad.example.com", "wpad.localdomain"):
         yield attack.tries(
             name, lambda name=name: tcp(name, 80, f"GET /{attack.token}/wpad.dat HTTP/1.0\r\n\r\n".encode())

@@ -1,4 +1,4 @@
-"""DNS techniques: direct queries, and lookups by the proxy. The name server's log is the evidence."""
+"""DNS techniques: direct queries, and names that the proxy might look up. The name server's log is the evidence."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def query(name: str, kind: int = 1) -> bytes:
 
 
 def _answered(answer: bytes) -> str:
-    """Return evidence from a response with records. Queries that a server refused appear in its log."""
+    """Return evidence if a DNS response contains records. Queries without an answer appear only in the server's log."""
     if len(answer) < 12:
         return ""
     flags, answers = struct.unpack("!2xH2xH4x", answer[:12])
@@ -31,7 +31,7 @@ def _answered(answer: bytes) -> str:
 
 
 def over_udp(server: str, port: int, data: bytes) -> str:
-    """Query over UDP."""
+    """Send a DNS query over UDP. Return evidence of a response."""
     with socket.socket(socket.AF_INET6 if ":" in server else socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.settimeout(PATIENCE)
         sock.connect((server, port))
@@ -42,7 +42,7 @@ def over_udp(server: str, port: int, data: bytes) -> str:
 
 
 def over_tcp(server: str, port: int, data: bytes) -> str:
-    """Query over TCP."""
+    """Send a DNS query over TCP. Return evidence: even a connection without a response counts."""
     with socket.create_connection((server, port), PATIENCE) as sock:
         sock.sendall(struct.pack("!H", len(data)) + data)
         return _answered(sock.recv(4096)[2:]) or "connected"
@@ -59,7 +59,7 @@ def resolver_of_our_own(attack: Attack) -> Iterator[Try]:
 
 @technique(PLACES)
 def resolver_that_is_configured(attack: Attack) -> Iterator[Try]:
-    """Query the container's configured name server, Docker's included, for external names that carry data."""
+    """Query the container's configured name servers and Docker's for external names that contain data."""
     servers = []
     with contextlib.suppress(OSError), Path("/etc/resolv.conf").open() as file:
         servers = [line.split()[1] for line in file if line.startswith("nameserver")]
@@ -84,7 +84,7 @@ def resolvers_of_hosts(attack: Attack) -> Iterator[Try]:
 
 @technique(PLACES)
 def dns_over_tls(attack: Attack) -> Iterator[Try]:
-    """Query DNS over TLS and over QUIC at port 853."""
+    """Send DNS queries over TCP and UDP to port 853, which DNS over TLS and over QUIC use."""
     for server in (attack.knowledge.canary, attack.knowledge.resolver, *RESOLVERS):
         yield attack.tries(f"TCP {server}", lambda server=server: over_tcp(server, 853, query(attack.denied)))
         yield attack.tries(f"UDP {server}", lambda server=server: over_udp(server, 853, query(attack.denied)))
@@ -107,7 +107,7 @@ def _tunnel(attack: Attack, target: str) -> str:
 
 @technique(ENFORCED)
 def tunnel_through_lookups(attack: Attack) -> Iterator[Try]:
-    """Request names that carry data, in every form that the proxy accepts; the proxy may resolve only allowed names."""
+    """Request names that contain data in every form that the proxy accepts. It may resolve only allowed names."""
     knowledge = attack.knowledge
     forms = (
         "CONNECT {n}:443 HTTP/1.1\r\nHost: {n}:443\r\n\r\n",
@@ -137,11 +137,11 @@ def tunnel_through_lookups(attack: Attack) -> Iterator[Try]:
 
 def _asked(attack: Attack, request: bytes) -> str:
     ask(attack.knowledge.proxy, request)
-    return ""  # The log of the name server shows whether the proxy looked the name up.
+    return ""  # The name server's log shows whether the proxy looked up the name.
 
 
 @technique(ENFORCED)
 def names_of_containers(attack: Attack) -> Iterator[Try]:
-    """Request names that resolve within Docker: the gateway, the proxy, the machine."""
+    """Connect to names that resolve only within Docker: the gateway, the proxy and the host."""
     for name in ("openclaw-gateway", "openclaw-proxy", "host.docker.internal", "gateway.docker.internal", "vps1"):
         yield attack.tries(name, lambda name=name: tcp(name, 18789))

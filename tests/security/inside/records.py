@@ -1,4 +1,4 @@
-"""Techniques against records: forged entries through recorded traffic, and exchanges that leave no record."""
+"""Techniques against records: traffic that forges entries, and exchanges that the proxy does not record."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from tests.security.inside.http import H2C, INSPECTED, provider, tunnelled
 from tests.security.inside.sockets import ask, connect, connected, reached, read_some, tls
 
 FORGED = "forged"
-"""Class name in a forged entry, for which the harness searches."""
+"""Class name in a forged entry. The harness searches the records for it."""
 
 
 @technique(PLACES, lawful=("gateway",))
 def forged_records(attack: Attack) -> Iterator[Try]:
-    """Put line ends, JSON, ANSI escapes and invalid UTF-8 into the recorded parts of a denied request."""
+    """Put line breaks, JSON, ANSI escapes and invalid UTF-8 into the recorded parts of a denied request."""
     entry = json.dumps({"event_name": "openclaw.egress.exchange", "class": FORGED, "host": attack.token})
     bad = attack.denied
     for what, head in (
@@ -31,7 +31,7 @@ def forged_records(attack: Attack) -> Iterator[Try]:
         ("traceparent", f"GET http://{bad}/ HTTP/1.1\r\nHost: {bad}\r\ntraceparent: 00-{entry}-01\r\n\r\n"),
     ):
         data = head.encode("utf-8", "surrogateescape")
-        # The gateway's class is open, so the policy allows it to request the name.
+        # For the gateway a response is not evidence: its class is open, so the policy allows this name.
         yield attack.tries(what, lambda data=data: _refused(attack, data))
 
 
@@ -42,7 +42,7 @@ def _refused(attack: Attack, data: bytes) -> str:
 
 @technique(PLACES)
 def the_record_in_loki(attack: Attack) -> Iterator[Try]:
-    """Read all records and push forged ones with the access that the class has for its telemetry."""
+    """Read the records and push forged ones, with the access that the class has for its own telemetry."""
     host = f"{attack.knowledge.loki[0]}:{attack.knowledge.loki[1]}"
     logs, query = "/otlp/v1/logs", "/loki/api/v1/query_range?query=%7Bservice_name%3D%22openclaw-proxy%22%7D"
     for method, path, more in (
@@ -74,7 +74,7 @@ def the_record_in_loki(attack: Attack) -> Iterator[Try]:
 
 @technique(INSPECTED)
 def unrecorded_exchanges(attack: Attack) -> Iterator[Try]:
-    """Try to call a provider without a record: unusual notations, ports and protocols, a client that disconnects."""
+    """Try to call a provider without a record: with unusual names and protocols, or with an early disconnect."""
     name, port = attack.knowledge.inspected, attack.knowledge.tls_port
     get = f"GET /v1/models?{attack.token}={{n}} HTTP/1.1\r\nHost: {{h}}\r\nConnection: close\r\n\r\n"
     number = 0
@@ -118,7 +118,7 @@ def _provider(attack: Attack, target: str, sni: str, request: bytes) -> str:
             with tls(sock, sni) as inside:
                 inside.sendall(request)
                 read_some(inside)
-    return ""  # A comparison of the provider's log with the records shows an unrecorded exchange.
+    return ""  # The harness compares the provider's log with the records to find unrecorded exchanges.
 
 
 def _gone(attack: Attack, target: str, sni: str) -> str:

@@ -8,7 +8,7 @@ import ssl
 from collections.abc import Iterator
 
 PATIENCE = 2.0
-"""Timeout in seconds of an attempt whose packets the firewall drops; a rejected attempt ends immediately."""
+"""Timeout of an attempt in seconds. Only dropped packets take this long: a rejected attempt ends immediately."""
 
 ANSWER_PATIENCE = 6.0
 
@@ -16,7 +16,7 @@ HEAD_ENDS = b"\r\n\r\n"
 
 
 def tcp(host: str, port: int, payload: bytes = b"", source_port: int = 0) -> str:
-    """Connect, send and read. Return the response as evidence. A connection without a response is evidence as well."""
+    """Connect, send and read. Return the response as evidence. An open connection without a response also counts."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as sock:
         sock.settimeout(PATIENCE)
@@ -31,7 +31,7 @@ def tcp(host: str, port: int, payload: bytes = b"", source_port: int = 0) -> str
 
 
 def udp(host: str, port: int, payload: bytes, ttl: int | None = None, source_port: int = 0) -> str:
-    """Send a datagram twice. Return the response, empty without one."""
+    """Send a datagram, at most twice. Return the response as evidence, or an empty text without one."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as sock:
         sock.settimeout(PATIENCE / 2)
@@ -49,9 +49,10 @@ def udp(host: str, port: int, payload: bytes, ttl: int | None = None, source_por
 
 @contextlib.contextmanager
 def connected(address: tuple[str, int], patience: float = ANSWER_PATIENCE) -> Iterator[socket.socket]:
-    """Open a TCP connection, usually to a listener of the proxy; ``patience`` is the timeout for its responses.
+    """Open a TCP connection, usually to a listener of the proxy. ``patience`` is the timeout for reading a response.
 
-    A firewall that rejects can look like one that drops, because a kernel sends a host at most one ICMP error a second.
+    Connecting has a short timeout. A firewall that rejects can look like one that drops, because the kernel sends each
+    host at most one ICMP error per second.
     """
     with socket.create_connection(address, min(patience, PATIENCE)) as sock:
         sock.settimeout(patience)
@@ -59,7 +60,7 @@ def connected(address: tuple[str, int], patience: float = ANSWER_PATIENCE) -> It
 
 
 def read_some(sock: socket.socket, most: int = 65536) -> bytes:
-    """Read until the other side closes, is silent, or has sent ``most`` bytes."""
+    """Read until the peer closes the connection, the timeout passes, or ``most`` bytes arrived."""
     found = b""
     with contextlib.suppress(OSError):
         while len(found) < most and (piece := sock.recv(65536)):
@@ -68,7 +69,7 @@ def read_some(sock: socket.socket, most: int = 65536) -> bytes:
 
 
 def read_answer(sock: socket.socket) -> bytes:
-    """Read one response: its head, and a body up to Content-Length."""
+    """Read one response: the head, and a body of Content-Length bytes."""
     found = b""
     with contextlib.suppress(OSError):
         while HEAD_ENDS not in found and (piece := sock.recv(65536)):
@@ -85,7 +86,7 @@ def read_answer(sock: socket.socket) -> bytes:
 
 
 def came(answer: bytes) -> bytes:
-    """Require a response before the next step, so that a late response is not taken for the response to that step.
+    """Raise an error if the response is empty: a late response would look like the response to the next request.
 
     Raises:
         RuntimeError: no response arrived.
@@ -131,11 +132,11 @@ def tls(sock: socket.socket, name: str | None, alpn: tuple[str, ...] = ()) -> ss
 
 
 def reached(answer: bytes) -> str:
-    """Return evidence that a destination behind the proxy responded, or that the proxy tried to reach it.
+    """Return evidence that a destination behind the proxy responded, or that the proxy tried to connect to it.
 
-    Any response that the proxy did not write itself came from there, including 404. The proxy's own refusals, 400
-    responses and resolution errors are enforcement (the name server's log shows whether it looked the name up). "Could
-    not connect" is not a refusal: the proxy tried.
+    Any response that the proxy did not generate came from a destination, even 404. The proxy's refusals, 400 responses
+    and resolution errors are not evidence (the name server's log shows whether the proxy looked up the name). The
+    error "could not connect" is evidence, because the proxy tried to connect.
     """
     status = status_of(answer)
     tried = b'details="upstream"' in answer

@@ -1,4 +1,4 @@
-"""TLS techniques: a name in the ClientHello that differs from CONNECT's, and HTTP/2 connection coalescing."""
+"""TLS techniques: a ClientHello with another name than CONNECT, and HTTP/2 connection coalescing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _handshake(attack: Attack, target: str, name: str | None) -> str:
 
 @technique(ALLOWED)
 def another_name_in_tls(attack: Attack) -> Iterator[Try]:
-    """Send CONNECT for the allowed name, and in the ClientHello the denied name, none, or a similar one."""
+    """Send CONNECT for the allowed name, then a ClientHello with the denied name, no name, or a similar name."""
     good, bad = attack.knowledge.allowed, attack.denied
     for name in (bad, None, f"x.{good}", f"{good}.{bad}", attack.knowledge.inspected or "api.anthropic.com"):
         if name != good:
@@ -43,7 +43,7 @@ def _hello(attack: Attack, data: bytes, target: str = "") -> str:
 
 @technique(ALLOWED)
 def hellos_of_two_minds(attack: Attack) -> Iterator[Try]:
-    """Send ClientHellos with two names, two name extensions or none; in one-byte records; with garbage between them."""
+    """Send ClientHellos that parsers read differently: two or no names, tiny records, an alert between the records."""
     good, bad = attack.knowledge.allowed, attack.denied
     for what, message in (
         ("two names", client_hello(server_name(good, bad))),
@@ -74,7 +74,7 @@ def hellos_of_two_minds(attack: Attack) -> Iterator[Try]:
 
 @technique(ENFORCED)
 def tls_to_the_listener(attack: Attack) -> Iterator[Try]:
-    """Speak TLS directly to the listener, with the denied and with the allowed name."""
+    """Start TLS directly with the listener, with the denied name, the allowed name and no name."""
     for name in (attack.denied, attack.knowledge.allowed or "www.example.org", None):
         yield attack.tries(str(name), lambda name=name: _straight(attack, name))
 
@@ -86,7 +86,7 @@ def _straight(attack: Attack, name: str | None) -> str:
 
 @technique(INSPECTED)
 def http2_and_coalescing(attack: Attack) -> Iterator[Try]:
-    """Look for HTTP/2 on decrypted connections, and for a certificate that is valid for other hosts."""
+    """Try to negotiate HTTP/2 on a decrypted connection, and look for other hosts in the certificate."""
     yield attack.tries("ALPN", lambda: _negotiated(attack))
     yield attack.tries("names in the certificate", lambda: _other_names(attack))
 
@@ -114,7 +114,7 @@ def _other_names(attack: Attack) -> str:
 
 @technique(INSPECTED)
 def another_name_when_decrypted(attack: Attack) -> Iterator[Try]:
-    """Send CONNECT for a provider with another name in TLS, and for another name with the provider's in TLS."""
+    """Send CONNECT for a provider, then TLS with another name. Do the same with both names exchanged."""
     good = attack.knowledge.inspected
     port = attack.knowledge.tls_port
     for target, name in ((good, attack.denied), (good, None), (attack.knowledge.allowed or "www.example.org", good)):

