@@ -1,4 +1,4 @@
-"""Benchmark of decisions: their time, its growth with the number of rules, and whether `explain` agrees.
+"""Benchmark of policy decisions: time per decision, growth with the number of rules, and agreement with `explain`.
 
 Prints a table and writes build/deciding.json; exits with 1 if a goal is missed. The times depend on the machine and its
 load.
@@ -26,7 +26,7 @@ FEW, MANY = 1_000, 10_000
 ROUNDS, DECISIONS = 15, 2_000
 GOAL_MICROSECONDS = 20.0
 GOAL_GROWTH = 2.0
-"""Maximum growth of a decision's time if a class has ten times as many rules."""
+"""Maximum factor by which a decision takes longer if a class has ten times as many rules."""
 POLICIES, REQUESTS = 34, 310
 
 
@@ -57,7 +57,7 @@ def policy_of(rules: int) -> tuple[Policy, list[Destination]]:
 
 
 def microseconds(one: Callable[[Destination], object], destinations: list[Destination]) -> float:
-    """Return the median time of one decision over several rounds."""
+    """Return the time of one decision in microseconds: the median over several rounds."""
     rounds = []
     for _ in range(ROUNDS):
         began = time.perf_counter()

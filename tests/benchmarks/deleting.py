@@ -1,9 +1,9 @@
-"""Time of `egress delete`, and the longest wait of a writer meanwhile.
+"""Duration of `egress delete`, and the longest time that a writer waits during it.
 
     python -m tests.benchmarks.deleting [LINES]
 
 Deletes all exchanges and denials of a spool (see `auditing`) in the flush thread, while another thread adds a record
-every 5 ms. Prints the seconds of the whole deletion, and the wait of that thread: the longest, and the 99th percentile.
+every 5 ms. Prints the duration of the deletion, and the longest and the 99th percentile wait of the other thread.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     python -m tests.benchmarks.load CLIENTS SECONDS PROXY_URL https://HOST:PORT/PATH BODY_FILE CA_FILE
     python -m tests.benchmarks.load --provider CHAIN_FILE KEY_FILE ANSWER_FILE
 
-A client sends the same bytes again as soon as it has the response. The first form prints ``{"requests": …,
-"seconds": …}``, and ends with 1 if a response is not 200. The second form prints its port and runs until SIGTERM.
+Each client sends the same request again as soon as it has the response. The first form prints ``{"requests": …,
+"seconds": …}``, and exits with 1 if a status is not 200. The second form prints its port and runs until SIGTERM.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ HEAD_ENDS = b"\r\n\r\n"
 
 
 async def response(reader: asyncio.StreamReader) -> tuple[int, bytes]:
-    """Read one HTTP message with Content-Length. Return status and body; the status of a request is 0."""
+    """Read one HTTP message with Content-Length. Return its status, which is 0 for a request, and its body."""
     head = (await reader.readuntil(HEAD_ENDS)).lower()
     _, _, rest = head.partition(b"content-length:")
     body = await reader.readexactly(int(rest.split(b"\r\n")[0])) if rest else b""
@@ -49,7 +49,7 @@ async def client(proxy: str, target: str, request: bytes, context: ssl.SSLContex
 
 
 async def run_clients(clients: int, seconds: float, proxy: str, target: str, body: bytes, ca: str) -> dict[str, float]:
-    """Run clients in parallel. Return the number of requests and the seconds that they took."""
+    """Run clients in parallel. Return the number of requests, and the elapsed time in seconds."""
     host = urllib.parse.urlsplit(target)
     head = f"POST {host.path} HTTP/1.1\r\nHost: {host.netloc}\r\nx-api-key: k\r\nContent-Type: application/json\r\n"
     request = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body

@@ -1,10 +1,10 @@
-"""`make bench`: measure the cost of masking secrets in recorded bodies, beside recording the same body without it.
+"""`make bench`: measure the cost of masking secrets in recorded bodies, compared to recording them without masking.
 
     python -m tests.benchmarks.masking
 
-Recording an exchange captures it, writes its request to the journal, and commits its record, as the proxy does for a
-held request. The proxy's own work for a request, such as TLS, is not a part of it. Only the times of one run are
-comparable. Writes build/masking.json; exits with 1 if a goal is missed.
+To record an exchange, the benchmark captures it, writes its request to the journal, and commits its record, like the
+proxy for a held request. It excludes the proxy's other work, such as TLS. Compare only times of the same run. Writes
+build/masking.json; exits with 1 if a goal is missed.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def record(spool: Spool, body: bytes, masks: Masks) -> None:
 
 
 def seconds(function: Callable[[], object], rounds: int = ROUNDS) -> float:
-    """Return the least processor time of a call."""
+    """Return the processor time of a call in seconds: the minimum over several rounds."""
     best = float("inf")
     for _ in range(rounds):
         start = time.thread_time()

@@ -2,10 +2,11 @@
 
     python -m tests.benchmarks.recording [--profile NAME]
 
-Clients on loopback send requests over TLS, and get responses of 2 KB. With two processors or more the proxy has one of
-its own. Only the times of one run are comparable. Beside the requests per second the table shows the proxy's own
-processor time for a request, which depends less on the machine's other load. Writes build/recording.json; exits with 1
-if a goal is missed. `--profile` writes samples of py-spy, which must be installed, to build/NAME-….txt.
+Clients on loopback send requests over TLS and receive responses of 2 KB. On a machine with several processors, the
+measured proxy runs on a processor of its own. Compare only times of the same run. Besides the requests per second, the
+table shows the proxy's processor time per request, which depends less on other load on the machine. Writes
+build/recording.json; exits with 1 if a goal is missed. `--profile` writes py-spy samples to build/NAME-….txt; py-spy
+must be installed.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class Load:
 
 
 def body(size: int) -> bytes:
-    """Return a request for Anthropic's Messages API: a system prompt, and turns with Unicode and escapes."""
+    """Return a request body for Anthropic's Messages API: a system prompt, and messages with Unicode and escapes."""
     turn = {"role": "user", "content": [{"type": "text", "text": 'Read "/tmp/a.py"\n\tdef größe() -> None: …\n' * 20}]}
     request = {"model": "claude-sonnet-4-5", "max_tokens": 1024, "system": "You are an agent.", "messages": [turn]}
     while len(json.dumps(request)) < size:
@@ -63,7 +64,7 @@ def body(size: int) -> bytes:
 
 @contextlib.contextmanager
 def ended(process: subprocess.Popen[bytes], how: signal.Signals = signal.SIGTERM) -> Iterator[subprocess.Popen[bytes]]:
-    """End the process when the context exits."""
+    """Yield the process. End it with a signal when the context exits."""
     try:
         yield process
     finally:
@@ -85,7 +86,7 @@ def provider(directory: Path, chain: Path, key: Path) -> Iterator[int]:
 
 @contextlib.contextmanager
 def stock(directory: Path, upstream_ca: Path) -> Iterator[tuple[int, int]]:
-    """Run a mitmdump that records nothing. Yield its process's id and its port."""
+    """Run a mitmdump that records nothing. Yield its process id and port."""
     (port,) = free_ports(1)
     options = (f"confdir={directory / 'stock'}", f"ssl_verify_upstream_trusted_ca={upstream_ca}", "flow_detail=0")
     command = [Path(sys.executable).with_name("mitmdump"), "-q", "--mode", f"regular@127.0.0.1:{port}"]
@@ -111,7 +112,7 @@ def load(pid: int, proxy: str, url: str, file: Path, ca: Path) -> Load:
 
 
 def pin(pid: int, processor: int) -> None:
-    """Give a process one processor if there are several."""
+    """Pin all threads of a process to one processor if the machine has several."""
     if (os.cpu_count() or 1) > 1:
         for thread in Path(f"/proc/{pid}/task").iterdir():
             os.sched_setaffinity(int(thread.name), {processor})
@@ -154,7 +155,7 @@ def measure(profile: str | None) -> list[Result]:
 
 @contextlib.contextmanager
 def profiled(pid: int, name: str | None) -> Iterator[None]:
-    """Sample a process with py-spy within the context; do nothing without a name."""
+    """Sample a process with py-spy within the context. If ``name`` is None, do nothing."""
     if name is None:
         yield
         return
@@ -176,7 +177,7 @@ def profiled(pid: int, name: str | None) -> Iterator[None]:
 
 
 def results(found: dict[tuple[str, str], list[Load]]) -> Iterator[Result]:
-    """Yield the median speed, the least processor time, and the ratios that have goals."""
+    """Yield the median speed, the minimum processor time, and the ratios that have goals."""
     for size in SIZES:
         loads = {kind: runs for (of, kind), runs in found.items() if of == size}
         speed = {kind: statistics.median(run.per_second for run in runs) for kind, runs in loads.items()}

@@ -21,11 +21,11 @@ from tests.support.results import at_most, line, reported, write
 
 EVENTS, PAUSE_MS, ROUNDS = 20, 100, 5
 GOAL_ADDED_MS = 50.0
-"""Maximum delay of the first event through the proxy; an event held until the stream's end is 2,000 ms late."""
+"""Maximum delay that the proxy adds, in ms. Holding all events until the stream's end would add 2,000 ms."""
 
 
 def first_and_last(http: httpx.Client, url: str) -> tuple[float, float]:
-    """Return milliseconds from the request to the first and to the last event."""
+    """Send a request. Return the milliseconds until the first event, and until the last one."""
     began = time.perf_counter()
     times = []
     with http.stream(

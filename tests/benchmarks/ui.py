@@ -2,9 +2,9 @@
 
     python -m tests.benchmarks.ui [EXCHANGES]
 
-Every 20th record is a denial. The records around the middle have the lines of agent runs, whose conversations grow.
-Prints the slowest of three requests of each view, and the most processor time that one of them took, which depends less
-on other programs. Prints the peak memory of the process. Exits 1 if a view takes a second or longer.
+Every 20th record is a denial. The records around the middle are those of agent runs, whose conversations grow. For each
+view, prints the longest elapsed time and the longest processor time of three requests; the latter depends less on other
+programs. Also prints the peak memory of the process. Exits with 1 if a view takes a second or longer.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from tests.support.hostile_records import hostile_exchange
 from tests.support.ui_process import RunningUI
 
 NEAR = 2000
-"""Number of records before the middle, and after it, that have log lines."""
+"""Number of records before the middle, and number after it, that get log lines of agent runs."""
 RUNS, TURNS = 40, 50
-"""Number of agent runs at the same time, and of requests in each run."""
+"""Number of parallel agent runs, and number of requests in each run."""
 SAID = "The tests of the parser fail on line breaks inside of quoted fields; I look at its states. " * 5
 
 
 def paths(count: int) -> list[str]:
-    """Return the paths to request: each view, with conditions that match often, rarely and never."""
+    """Return the paths to request: each view, with filters that match many, few and no records."""
     return [
         "/",
         "/?model=model-3",
@@ -79,7 +79,7 @@ def turn(number: int) -> ExchangeRecord:
 
 
 def add_runs(path: Path, middle: int) -> None:
-    """Add log lines of agent runs to the records around the middle."""
+    """Write log lines of agent runs into the records around the middle."""
     with tempfile.TemporaryDirectory() as directory:
         lines = Path(directory) / "spool.db"
         with Spool(lines, 2**50, sync_seconds=None, local=True) as spool:

@@ -1,10 +1,10 @@
-"""Speed of `egress usage` over a spool of generated exchanges, and equality with a plain sum.
+"""Speed of `egress usage` over a spool of generated exchanges, and comparison with sums that SQLite computes.
 
     python -m tests.benchmarks.usage [EXCHANGES]
 
-The exchanges are spread over 30 days, two classes, two hosts, eight models, three keys and three statuses. Only their
-columns are written: the totals do not read the lines. Prints the elapsed time of the whole commands, and compares the
-totals with the sums that SQLite computes over the records. Writes build/usage.json.
+The exchanges are spread over 30 days, two classes, two hosts, eight models, three keys and three statuses. They have
+no log lines, because the totals are computed from the columns alone. Prints the elapsed time of each command, and
+compares the totals with the sums that SQLite computes over the records. Writes build/usage.json.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ COLUMNS = (
 
 
 def fill(path: Path, count: int) -> None:
-    """Write the columns of exchanges in one transaction, without totals."""
+    """Write the columns of exchanges in one transaction. Do not update the totals."""
     with Spool(path, 2**50, sync_seconds=None, local=True):
         pass
     with closing(connect(path)) as db:
@@ -87,7 +87,7 @@ def plain_sum(path: Path) -> dict[str, int]:
 
 
 def main(count: int) -> int:
-    """Fill a spool, rebuild the totals, measure the command, and compare its sums. Return the exit code."""
+    """Fill a spool, rebuild the totals, measure the command, and compare its output. Return the exit code."""
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "spool.db"
         fill(path, count)

@@ -1,6 +1,6 @@
 """Theme crash: `kill -9` at random moments under load.
 
-Each complete response is recorded once; other exchanges are marked as interrupted.
+Each call with a complete response must be recorded exactly once. Other exchanges must be marked as interrupted.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ EVENT_MS = 30
 
 
 def run(made: fixtures.Fixtures) -> Iterator[Result]:
-    """Start the proxy and kill it under load, many times with the same spool. Check the records."""
+    """Repeatedly start the proxy on the same spool and kill it under load. Then check the records."""
     chance = random.Random(SEED)
     began = time.time()
     with FakeLoki() as loki:
@@ -78,9 +78,9 @@ def _not_once(stored: Counter[str], wanted: Iterable[str]) -> set[str]:
 
 
 def _unrecorded(load: Load, arrived: Sequence[Mapping[str, Any]], rows: Sequence[tuple[int, Row]]) -> list[Any]:
-    """Return the entries of complete requests at the provider whose call is in no exchange of the spool.
+    """Return the provider's log entries of complete requests that have no exchange in the spool.
 
-    The provider is shared, so another theme's late requests can be among ``arrived``; only this load's calls count.
+    Count only the calls of this load: the provider is shared, so ``arrived`` can contain late requests of other themes.
     """
     left = Counter(number for number, _ in rows)
     missing = []

@@ -1,6 +1,7 @@
-"""Theme disk: a full spool follows EGRESS_SPOOL_FULL; on a full disk the proxy refuses requests that it cannot record.
+"""Theme disk: the spool reaches its size limit, and the disk becomes full.
 
-The proxy recovers from both. As root, the theme uses a small tmpfs; for other users, a limit on the proxy's file size.
+A full spool must behave as EGRESS_SPOOL_FULL says. On a full disk, the proxy must refuse requests that it cannot
+record. It must recover from both. As root, the theme uses a small tmpfs; for other users, it limits the file size.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def calls(proxy: RunningProxy, count: int, class_name: str = "gateway", more: st
 
 
 def _site(proxy: RunningProxy, made: fixtures.Fixtures) -> int:
-    """Request a site through a tunnel. Return the status code, 0 without a response."""
+    """Request a site through a tunnel. Return the status code; 0 without a response."""
     try:
         with proxy.client("browser", ca=made.providers.ca_file) as http:
             return http.get(proxy.url("www.example.com", "/")).status_code
@@ -127,7 +128,7 @@ def _problems(proxy: RunningProxy) -> int:
 
 @contextlib.contextmanager
 def _disk(state: Path) -> Iterator[bool]:
-    """Mount a small file system for a proxy's state. Yield whether this was possible."""
+    """Mount a small file system at a proxy's state directory. Yield whether the mount succeeded."""
     state.mkdir(mode=0o700)
     mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MEGABYTES}m,mode=0700", "chaos", str(state)]
     mounted = os.getuid() == 0 and subprocess.run(mount, capture_output=True, check=False).returncode == 0
@@ -194,7 +195,7 @@ def _ready(proxy: RunningProxy) -> bool:
 
 
 def _full_of_acknowledged(made: fixtures.Fixtures) -> Iterator[Result]:
-    """Keep the disk full, so that only deleted acknowledged records make space for new ones."""
+    """Check a disk that stays full: the proxy must delete acknowledged records to make space for new ones."""
     with FakeLoki() as loki:
         proxy = made.proxy("acknowledged", OTEL_EXPORTER_OTLP_LOGS_ENDPOINT=f"{loki.url}/otlp/v1/logs")
         with _disk(proxy.directory / "state") as mounted:
@@ -221,7 +222,7 @@ def _refusals(made: fixtures.Fixtures, proxy: RunningProxy) -> Iterator[Result]:
     refused = why["status 503"]
     lines = proxy.log.count("\n") - lines
     yield at_least("disk, full: calls refused with 503", refused, "calls", CALLS // 2)
-    # One exchange can be in progress when the disk becomes full: its request is recorded, its response is aborted.
+    # Accept one such failure: if the disk fills during an exchange, the request is recorded and the response aborted.
     yield at_most("disk, full: calls that failed in another way", why.total() - refused, "calls", 1)
     passed = len(made.providers.asked_since(began)) - len(found.responded)
     yield at_most("disk, full: refused requests that reached the provider", passed, "calls", 1)

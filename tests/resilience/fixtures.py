@@ -1,4 +1,4 @@
-"""Shared setup of all themes: the fakes, a proxy, and the kernel's statistics of the proxy's process."""
+"""Shared setup of all themes: the fakes, the proxies, and kernel statistics about a proxy's process."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from tests.support.proxy_process import ADDON, RunningProxy
 
 INTERFERENCE = Path(__file__).with_name("interference")
 NOISY = ("sandbox", "browser")
-"""The attacking classes; `gateway` must not be affected."""
+"""The classes that flood the proxy. The class `gateway` must not be affected."""
 
 
 @dataclass
 class Fixtures:
-    """The fake provider and the directory that the proxies of a theme use."""
+    """The fake provider that all proxies use, and the directory for their state."""
 
     directory: Path
     providers: LLMProviders
 
     @property
     def certificate(self) -> tuple[Path, Path]:
-        """Return chain and key of the providers, for a server that replaces them."""
+        """Return the paths of the fake provider's certificate chain and key, for a server that takes its role."""
         return self.directory / "tls" / "cert.pem", self.directory / "tls" / "key.pem"
 
     def proxy(self, name: str, more_ports: Sequence[int] = (), **environment: str) -> RunningProxy:
-        """Return a proxy for one theme, not yet started.
+        """Return a proxy for one theme. The caller starts it.
 
         The classes sandbox and browser may reach ``*.example.com``, names below ``slow.example``, and ``more_ports``.
         """
@@ -58,13 +58,13 @@ class Fixtures:
 
 @contextlib.contextmanager
 def made(directory: Path) -> Iterator[Fixtures]:
-    """Yield the fixtures, with their fakes running."""
+    """Start the fakes. Yield the fixtures."""
     with LLMProviders(http_port=0, tls_dir=directory / "tls") as providers:
         yield Fixtures(directory, providers)
 
 
 def wait_until(holds: Callable[[], object], seconds: float) -> bool:
-    """Wait for a condition. Return False if it is still false at the end."""
+    """Wait until a condition is true. Return False at the timeout."""
     end = time.monotonic() + seconds
     while not holds():
         if time.monotonic() > end:
@@ -74,7 +74,7 @@ def wait_until(holds: Callable[[], object], seconds: float) -> bool:
 
 
 def drained(proxy: RunningProxy, seconds: float = 60) -> bool:
-    """Wait until the destination has received all queued lines. Return False at the timeout."""
+    """Wait until the destination has acknowledged all lines. Return False at the timeout."""
     return wait_until(
         lambda: not (proxy.ask("/readyz") or {"spool": {"pending_records": 1}})["spool"]["pending_records"], seconds
     )
@@ -94,7 +94,7 @@ def descriptors(proxy: RunningProxy) -> int:
 
 
 def megabytes(proxy: RunningProxy, *, peak: bool = False) -> float:
-    """Return the proxy's memory in MB; with ``peak``, the maximum since :func:`forget_peak`."""
+    """Return the resident memory of the proxy in MB; with ``peak``, its maximum since :func:`forget_peak`."""
     name = "VmHWM:" if peak else "VmRSS:"
     found = next(line for line in (_process(proxy) / "status").read_text().splitlines() if line.startswith(name))
     return int(found.split()[1]) / 1024

@@ -1,10 +1,10 @@
-"""Floods that a client of any class can send. Each flood is a separate process with a limited duration.
+"""Floods of connections and requests that any client can send. Each runs in a separate process for a limited time.
 
     python -m tests.resilience.floods NAME SECONDS SINK_PORT LISTENER…
 
-The process opens CONNECTIONS to each listener in parallel, more than a class may have. The sink is the destination of
-the tunnels: it reads everything and sends nothing. The process lowers its own priority, so that the flood does not
-compete with the proxy for the processor.
+Most floods open CONNECTIONS to each listener in parallel, which is more than a class may have. The sink is the
+destination of the tunnels: it reads everything and sends nothing. The process lowers its own priority, so that the
+flood does not take processor time from the proxy.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 CONNECTIONS = 300
 FAST = 64
-"""Number of connections for floods that keep the processor busy."""
+"""Number of connections to each listener for floods that keep the processor busy."""
 PACE_SECONDS = 0.2
 ALLOWED, DENIED = "www.example.com", "www.denied.example"
 _numbers = itertools.count()
@@ -35,7 +35,7 @@ class Target:
 
 
 class Link:
-    """A connection to a listener that sends and reads bytes."""
+    """A client's connection to a listener."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
@@ -72,7 +72,7 @@ def post(host: str, more: str) -> bytes:
 
 
 HELLO = b"\x16\x03\x01"
-# A complete ClientHello (RFC 8446, 4.1.2) that names ALLOWED: the tunnel behind it opens, then both sides are silent.
+# A complete ClientHello (RFC 8446, 4.1.2) with the name ALLOWED. The proxy opens the tunnel; then no side sends more.
 _NAME = b"\x00" + len(ALLOWED).to_bytes(2) + ALLOWED.encode()
 _EXTENSION = b"\x00\x00" + (len(_NAME) + 2).to_bytes(2) + len(_NAME).to_bytes(2) + _NAME
 _BODY = b"\x03\x03" + b"r" * 32 + b"\x00" + b"\x00\x02\x13\x01" + b"\x01\x00" + len(_EXTENSION).to_bytes(2) + _EXTENSION
@@ -89,14 +89,14 @@ async def connections(link: Link, _: Target) -> None:
 
 
 async def slow_heads(link: Link, _: Target) -> None:
-    """Send a head byte by byte."""
+    """Send a request head byte by byte."""
     for byte in post(ALLOWED, "X-Slow: " + "y" * 1000):
         await link.send(bytes([byte]))
         await asyncio.sleep(PACE_SECONDS)
 
 
 async def half_open_connects(link: Link, target: Target) -> None:
-    """Open a tunnel, send part of a TLS handshake, then nothing."""
+    """Open a tunnel, send the first bytes of a TLS handshake, then nothing."""
     await link.send(connect(ALLOWED, target.sink))
     await link.head()
     await link.send(HELLO)
@@ -104,7 +104,7 @@ async def half_open_connects(link: Link, target: Target) -> None:
 
 
 async def idle_tunnels(link: Link, target: Target) -> None:
-    """Open a tunnel and send nothing more."""
+    """Open a tunnel, send a complete ClientHello, then nothing."""
     await link.send(connect(ALLOWED, target.sink))
     await link.head()
     await link.send(WHOLE_HELLO)
@@ -132,7 +132,7 @@ async def slow_names(link: Link, _: Target) -> None:
 
 
 async def big_heads(link: Link, _: Target) -> None:
-    """Send heads just below the size limit, with many fields."""
+    """Send request heads with many fields, just below the size limit."""
     while True:
         await link.send(post(DENIED, "Content-Length: 0\r\n" + ("X-Big: " + "y" * 380 + "\r\n") * 160))
         await link.answer()
@@ -156,7 +156,7 @@ FLOODS: dict[str, tuple[int, Callable[[Link, Target], Awaitable[None]]]] = {
 
 
 async def one(play: Callable[[Link, Target], Awaitable[None]], target: Target, until: float, done: list[int]) -> None:
-    """Run the flood's actions on one connection, and open a new one whenever it ends."""
+    """Run the flood's actions on a connection. When the connection ends, open a new one, until the time is over."""
     while time.monotonic() < until:
         writer = None
         try:
@@ -171,7 +171,7 @@ async def one(play: Callable[[Link, Target], Awaitable[None]], target: Target, u
 
 
 async def flood(name: str, seconds: float, sink: int, listeners: list[int]) -> int:
-    """Run one flood against the listeners. Return the number of connections made."""
+    """Run one flood against the listeners. Return the number of connections that it made."""
     count, play = FLOODS[name]
     done = [0]
     until = time.monotonic() + seconds

@@ -14,7 +14,7 @@ from pathlib import Path
 
 GIB = 1024**3
 LIMIT_SECONDS = 20.0
-"""Seconds after which a fault without an end is stopped."""
+"""Timeout in seconds for faults that would otherwise not end."""
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\n"
 STREAM = HEAD % b"text/event-stream" + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -51,7 +51,7 @@ def end_in_a_stream(sock: ssl.SSLSocket) -> None:
 
 
 def half_a_body(sock: ssl.SSLSocket) -> None:
-    """Send half of Content-Length, then close one direction."""
+    """Send half of the bytes that Content-Length announces, then close the sending direction."""
     sock.sendall(PLAIN + b"Content-Length: 1000\r\n\r\n" + b"x" * 500)
     with contextlib.suppress(OSError):
         sock.unwrap().shutdown(socket.SHUT_WR)
@@ -76,7 +76,7 @@ def garbage(sock: ssl.SSLSocket) -> None:
 
 
 def carriage_return_in_a_head(sock: ssl.SSLSocket) -> None:
-    """Send a bare CR in a value: a parser that takes it for a line end sees a second field."""
+    """Send a header value with a bare CR. A parser that treats CR as a line break sees a second field."""
     sock.sendall(HEAD % b"text/plain\rSet-Cookie: a" + b"Content-Length: 2\r\n\r\nok")
 
 
@@ -102,7 +102,7 @@ def hints_before_the_answer(sock: ssl.SSLSocket) -> None:
 
 
 def garbage_in_a_stream(sock: ssl.SSLSocket) -> None:
-    """Send bytes between chunks that are not a chunk."""
+    """Send bytes between two chunks that do not form a chunk."""
     sock.sendall(STREAM + EVENT + b"no chunk at all\r\n" * 4)
 
 
@@ -127,7 +127,7 @@ def endless_line(sock: ssl.SSLSocket) -> None:
 
 
 def bomb(sock: ssl.SSLSocket) -> None:
-    """Send a GiB of spaces as a MB of gzip. The checksum is wrong, but decoders stop before it."""
+    """Send a GiB of spaces as a MB of gzip with a wrong checksum, which no decoder reaches."""
     packer = zlib.compressobj(9, zlib.DEFLATED, 31)
     spaces = b" " * (1024 * 1024)
     sock.sendall(PLAIN + b"Content-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n")
@@ -172,7 +172,7 @@ PARTS: dict[str, Part] = {
 
 @contextlib.contextmanager
 def listening(cert: Path, key: Path, parts: Mapping[str, Part] = PARTS) -> Iterator[int]:
-    """Serve within the context, at the port that it yields."""
+    """Run the faulty provider within the context. Yield its port."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(cert, key)
     with socket.create_server(("127.0.0.1", 0), backlog=64) as server:

@@ -1,4 +1,4 @@
-"""Numbered LLM calls of the class `gateway`, which must succeed, be fast, and have a record in the spool."""
+"""Numbered LLM calls of the class `gateway`. Themes check that each succeeds, is fast, and is recorded."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _numbers = itertools.count(1)
 
 @dataclass
 class Load:
-    """Calls by number.
+    """LLM calls and their results.
 
-    ``started`` has the number by the SHA-256 of the request's body, ``responded`` the milliseconds until the complete
-    response.
+    ``started`` maps the SHA-256 of a request's body to the call number. ``responded`` maps the number to the
+    milliseconds until the response was complete, and ``failed`` to the error.
     """
 
     proxy: RunningProxy
@@ -104,9 +104,9 @@ class Load:
 
 @contextlib.contextmanager
 def compared(proxy: RunningProxy, control: RunningProxy) -> Iterator[tuple[Load, Load]]:
-    """Make calls through the proxy and, at the same time, through a second proxy without a flood, within the context.
+    """Within the context, make calls through the proxy and, in parallel, through a control proxy without a flood.
 
-    Other load on the machine slows both proxies, so the ratio of their times shows the effect of the flood.
+    Other load on the machine slows down both proxies, so the ratio of their times shows the effect of the flood.
     """
     loads = Load(proxy), Load(control)
     with loads[0].running(), loads[1].running():
@@ -121,5 +121,5 @@ def compared_for(proxy: RunningProxy, control: RunningProxy, seconds: float) -> 
 
 
 def warm(proxy: RunningProxy, control: RunningProxy) -> None:
-    """Make calls through both proxies before a measurement, so that certificates and modules are loaded."""
+    """Make calls through both proxies before a measurement, so that they have loaded modules and certificates."""
     compared_for(proxy, control, WARMING_SECONDS)

@@ -1,6 +1,6 @@
-"""Theme memory: one class sends bodies and reads no responses.
+"""Theme memory: clients of one class send large bodies and do not read the responses.
 
-In a cgroup with the container's limit the proxy is not killed, and other classes continue.
+In a cgroup with the container's memory limit, the kernel must not kill the proxy. Calls of class gateway must succeed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.support.proxy_process import RunningProxy
 from tests.support.results import Result, at_least, at_most, exactly, reported
 
 LIMIT = 512 * 1024 * 1024
-"""Memory limit of the container by default."""
+"""The default memory limit of the proxy's container, in bytes."""
 
 MIB = 1024 * 1024
 HOST = "api.anthropic.com"
@@ -59,7 +59,7 @@ class MemoryCgroup:
 
     @property
     def prefix(self) -> list[str]:
-        """Return a command prefix that moves its process into the cgroup and then runs the command after it."""
+        """Return a command prefix: it moves its own process into the cgroup, then executes the command after it."""
         return ["sh", "-c", f'echo $$ > {self.path}/cgroup.procs && exec "$@"', "sh"]
 
     @property
@@ -70,7 +70,7 @@ class MemoryCgroup:
 
     @property
     def kills(self) -> int:
-        """Return how many processes the kernel has killed for memory."""
+        """Return how many processes in the cgroup the kernel has killed because memory ran out."""
         words = self._file("memory.oom_control", "memory.events").read_text().split()
         return int(words[words.index("oom_kill") + 1]) if "oom_kill" in words else 0
 
@@ -85,7 +85,7 @@ class MemoryCgroup:
 
 @dataclass
 class Client:
-    """A client of the cases. It connects through a class's listener, with TLS that the proxy terminates."""
+    """A client that connects to the provider through a class's listener. The proxy decrypts its TLS connection."""
 
     proxy: RunningProxy
 
@@ -103,12 +103,12 @@ class Client:
             writer.transport.abort()
 
     def head(self, *fields: str) -> bytes:
-        """Return a request's head."""
+        """Return the head of a request with these additional header fields."""
         lines = ["POST /v1/messages HTTP/1.1", f"Host: {HOST}:{self.proxy.provider_port}", "x-api-key: k", *fields]
         return "\r\n".join([*lines, "", ""]).encode()
 
     async def post(self, class_name: str, size: int, *fields: str, hold: float = 0) -> int:
-        """Send a body of ``size`` bytes, read the response after ``hold`` seconds. Return its status, 0 without one."""
+        """Send a body of ``size`` bytes. Wait ``hold`` seconds, read the response, and return its status or 0."""
         start = b'{"model": "claude-opus-5", "max_tokens": 9, "messages": [{"role": "user", "content": "'
         end = b'"}]}'
         with contextlib.suppress(OSError, asyncio.IncompleteReadError, ssl.SSLError):
@@ -136,7 +136,7 @@ class Client:
         return 0
 
     async def unended(self, class_name: str, size: int, hold: float) -> int:
-        """Send chunks of an endless body, then wait. Return 1 if the proxy kept the connection open."""
+        """Send chunks of a body without its end, then wait. Return 1 if the proxy kept the connection open."""
         with contextlib.suppress(OSError, asyncio.IncompleteReadError, ssl.SSLError, TimeoutError):
             async with self.connected(class_name) as (reader, writer):
                 writer.write(self.head("Transfer-Encoding: chunked"))
@@ -203,7 +203,7 @@ CASES: dict[str, Case] = {
 
 
 def run(made: fixtures.Fixtures) -> Iterator[Result]:
-    """Run each case against one proxy in a cgroup of 512 MB, with calls of the class gateway in parallel."""
+    """Run each case against one proxy in a cgroup of 512 MB, while the class gateway makes calls."""
     try:
         cgroup = MemoryCgroup(LIMIT)
     except NoCgroup as error:
@@ -256,7 +256,7 @@ def _held(proxy: RunningProxy) -> int:
 
 
 def _open_to_noisy(proxy: RunningProxy) -> None:
-    """Let the noisy classes reach the provider."""
+    """Change the policy so that the noisy classes may reach the provider."""
     rule = json.dumps({"host": HOST, "ports": [proxy.provider_port]})
     text = proxy.policy_file.read_text()
     proxy.policy_file.write_text(text.replace('[{host: "*.example.com"', f'[{rule}, {{host: "*.example.com"'))

@@ -1,6 +1,6 @@
-"""Theme reloads: a hundred policies, some invalid, under load.
+"""Theme reloads: the policy changes a hundred times under load, and some of the policies are invalid.
 
-No connection is dropped, and the last valid policy applies.
+The proxy must drop no connection, and must apply the last valid policy.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from tests.support.results import Result, at_least, at_most, exactly
 
 RELOADS = 100
 PACE_SECONDS = 0.3
-"""Seconds between writes. The proxy checks once a second, so it correctly never loads some of the policies."""
+"""Seconds between writes. The proxy checks the file once per second, so it does not load every policy."""
 SEEN_AT_LEAST = 20
 GOAL_MEDIAN = 2.0
 BREAKS = ("enforce|enfroce", "version: 1|version: 1\n  - what", "inspect|inspects", "*.example.com|*.*.com")
-"""Edits that make the policy invalid: a text of the policy, `|`, and its replacement."""
+"""Edits that make the policy invalid: a text in the policy, `|`, and the replacement."""
 
 
 @dataclass
 class Tunnel:
-    """One connection through a tunnel that sends requests continuously."""
+    """A client that sends requests continuously on one connection through a tunnel."""
 
     responded: int = 0
     dropped: int = 0
@@ -89,9 +89,9 @@ def run(made: fixtures.Fixtures) -> Iterator[Result]:
 
 
 def storm(proxy: RunningProxy) -> str:
-    """Write the policies, the last of which is invalid. Return the digest of the last valid policy.
+    """Write all policies. The last one is invalid. Return the digest of the last valid policy.
 
-    Every second valid policy moves the sandbox's listener. Every second write replaces the file.
+    The sandbox's listener alternates between two ports. Odd writes change the file in place, even ones replace it.
     """
     text, digest = proxy.policy_file.read_text(), ""
     ports = [proxy.ports["sandbox"], *free_ports(1)]

@@ -1,4 +1,4 @@
-"""Theme starvation: sandboxes and browsers flood the proxy; the gateway's LLM calls continue, each recorded once."""
+"""Theme starvation: sandboxes and browsers flood the proxy. The gateway's LLM calls must succeed and be recorded."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from tests.support.results import Result, at_least, at_most, exactly
 
 SECONDS = 4.0
 LEAD_SECONDS = 1.0
-"""Seconds for which a flood ramps up before calls are timed."""
+"""Seconds between the start of a flood and the first measured call."""
 
 GOAL_MEDIAN, GOAL_WORST = 5.0, 10.0
-"""Maximum ratio of two times: of a call through the flooded proxy, and of one through a proxy without a flood.
+"""Maximum ratio of the time of a call through the flooded proxy to that through a proxy without a flood.
 
-One event loop serves all classes: while a flood keeps it busy, each step of a call waits for one step of every other
+One event loop serves all classes. While a flood keeps it busy, each step of a call waits for one step of every other
 class.
 """
 
@@ -35,7 +35,7 @@ The container has 512 MB by default, of which the proxy itself uses 80.
 
 
 def run(made: fixtures.Fixtures) -> Iterator[Result]:
-    """Run each flood in turn against one proxy, and compare it with a second proxy without a flood."""
+    """Run each flood in turn against one proxy. Compare the proxy with a second one without a flood."""
     sink = free_ports(1)[0]
     with made.proxy("flooded", [sink]) as proxy, made.proxy("not-flooded") as control:
         warm(proxy, control)

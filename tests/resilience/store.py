@@ -1,6 +1,6 @@
 """Theme store: the destination of records fails.
 
-No request is affected. Afterwards the destination has every line once, in order.
+No request may be affected. After each fault, the destination must receive every line once and in order.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from tests.support.results import Result, at_most, exactly, reported
 
 SECONDS = 2.0
 SMALL_PUSH = 30_000
-"""Largest push in bytes that a destination with a small limit accepts; a record of this test has about 3,000 bytes."""
+"""Maximum size in bytes of a push to a destination with a small limit. A record of this theme has about 3,000 bytes."""
 GOAL_MEDIAN = 2.0
-"""Maximum latency relative to a second proxy that exports nothing. The exporter is a thread of the same process."""
+"""Maximum ratio of the median latency to that of a proxy without export. The exporter is a thread of the proxy."""
 POISON = 3
 """Number of records that the destination always refuses."""
 
@@ -59,7 +59,7 @@ def faults(loki: FakeLoki) -> dict[str, tuple[Callable[[], object], Callable[[],
 def run(made: fixtures.Fixtures) -> Iterator[Result]:
     """Run one fault after the other, against one proxy and one destination."""
     loki = FakeLoki().start()
-    # Milliseconds after which the exporter gives up on a silent destination.
+    # OTEL_EXPORTER_OTLP_TIMEOUT is the time in milliseconds after which the exporter aborts a push without a response.
     proxy = made.proxy(
         "store", OTEL_EXPORTER_OTLP_LOGS_ENDPOINT=f"{loki.url}/otlp/v1/logs", OTEL_EXPORTER_OTLP_TIMEOUT="1500"
     )
@@ -94,7 +94,7 @@ def _poison(proxy: RunningProxy) -> None:
 
 
 def _differences(proxy: RunningProxy, loki: FakeLoki) -> int:
-    """Return the number of differences between the expected lines, in order, and the destination's lines."""
+    """Return the number of lines at the destination that are missing, different or out of order."""
     wanted = []
     dead = {row.seq for row in proxy.rows(state="dead_letter")}
     with SpoolReader(proxy.directory / "state" / "spool.db") as reader:

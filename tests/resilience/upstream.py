@@ -1,4 +1,4 @@
-"""Theme upstream: a faulty provider. The client sees a failure, the record states the fault, memory is bounded."""
+"""Theme upstream: the provider is faulty. The client must see a failure, the record the fault; memory is limited."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from tests.support.proxy_process import RunningProxy
 from tests.support.results import Result, at_most, exactly
 
 IMPATIENT_SECONDS, PATIENT_SECONDS = 3.0, 60.0
-"""Client timeouts: to abort a stalled response, and to receive a response that a slow machine decodes for seconds."""
+"""Client timeouts: a short one for stalled responses, and a long one for responses that a slow machine decodes."""
 GOAL_MEGABYTES = 150.0
-"""Maximum memory of one exchange: a decoded body of 64 MiB and a head of 256 KiB."""
+"""Maximum MB of memory that `TOGETHER` parallel requests add. One exchange may have a decoded body of 64 MiB."""
 TOGETHER = 4
 
 BROKEN, GONE, WHOLE = "upstream_error", "client_aborted", "complete"
@@ -37,14 +37,14 @@ TRUNCATED = {"endless-line", "bomb"}
 
 @dataclass
 class Seen:
-    """The result of a client's request: whether the response was complete, and its status code."""
+    """What a client saw of a response: whether it was complete, and its status code."""
 
     whole: bool
     status: int
 
 
 def run(made: fixtures.Fixtures) -> Iterator[Result]:
-    """Run each fault in turn, several in parallel; then request a name that does not resolve."""
+    """Test each fault in turn, with several requests in parallel. Then request a name whose lookup is too slow."""
     with hostile.listening(*made.certificate) as port:
         proxy = made.proxy("upstream", [port], CHAOS_LOOKUP_SECONDS=str(LOOKUP_SECONDS + 2))
         with proxy:
@@ -80,7 +80,7 @@ def _parts(proxy: RunningProxy, port: int) -> Iterator[Result]:
 
 
 def ask(proxy: RunningProxy, port: int, part: str, timeout: float) -> Seen:
-    """Send a request, without decoding the response. Return the result. The timeout in seconds is for each read."""
+    """Send a request and read the response without decoding it. ``timeout`` limits each read, in seconds."""
     status = 0
     try:
         with (

@@ -1,7 +1,8 @@
-"""Hooks in the proxy's process, loaded first: slow name lookups, and a clock that a test can set.
+"""Changes to Python in the proxy's process: slow name lookups, and a clock that a test can set.
 
-Python imports a module of this name by itself if it is on PYTHONPATH. Lookups of names below ``slow.example`` take
-CHAOS_LOOKUP_SECONDS and then fail. The file CHAOS_CLOCK_FILE holds the wall clock's offset in seconds.
+At its start, Python imports a module with the name `sitecustomize` from PYTHONPATH. Lookups of names in
+``slow.example`` take CHAOS_LOOKUP_SECONDS and then fail. The file CHAOS_CLOCK_FILE contains the wall clock's offset in
+seconds.
 """
 
 import os
