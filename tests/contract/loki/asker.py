@@ -1,4 +1,4 @@
-"""A client for Loki's HTTP API that pushes OTLP, queries, and returns responses as plain values."""
+"""Client for Loki's HTTP API. It pushes OTLP, sends queries, and returns responses as JSON values."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def pairs(plain: Mapping[str, Any]) -> list[KeyValue]:
 
 
 class Allowance:
-    """Client-side model of Loki's token bucket. It delays pushes, so that only the rate cases reach the limit."""
+    """Client-side model of Loki's rate limit. It delays pushes, so that only the rate cases exceed the limit."""
 
     def __init__(self, limited: bool = True) -> None:
         self._limited = limited
@@ -57,9 +57,9 @@ class Allowance:
         self._tokens, self._at = min(BURST, self._tokens + (now - self._at) * RATE), now
 
     def wait_for(self, size: int) -> None:
-        """Wait until the limit permits a push of that size.
+        """Wait until the rate limit permits a push of this size.
 
-        Do not wait for a push above the burst, because Loki never permits it.
+        Do not wait if the size exceeds the burst, because Loki never permits such a push.
         """
         if size > BURST or not self._limited:
             return
@@ -70,7 +70,7 @@ class Allowance:
         self._tokens -= size
 
     def wait_until_full(self) -> None:
-        """Wait until the whole burst is available. After that, the test case itself limits its pushes."""
+        """Wait until Loki's bucket is full. Then assume an empty one, because the test case will use all of it."""
         time.sleep(BURST / RATE + 0.1)
         self._tokens, self._at = 0.0, time.monotonic()
 
@@ -89,7 +89,7 @@ def decode_status(body: bytes) -> str:
 
 
 class Asker:
-    """The Loki client of one case. It has its own service name and its own "now" (an odd number of nanoseconds)."""
+    """The Loki client of one test case, with its own service name and its own "now" (an odd number of nanoseconds)."""
 
     def __init__(self, url: str, service: str, allowance: Allowance, settle_s: float) -> None:
         parts = urlsplit(url)
@@ -113,9 +113,9 @@ class Asker:
     def answer(
         self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> Answer:
-        """Send a request. Return the parts of the response that the recording has.
+        """Send a request. Return the parts of the response that the recording also contains.
 
-        They are status, content type, Retry-After, and the body: as text, or as the message of a google.rpc.Status.
+        They are status, content type, Retry-After, and the body as text or as the message of a google.rpc.Status.
         """
         status, got, raw = self.exchange(method, path, body, headers)
         kind = got.get("content-type")
@@ -183,7 +183,7 @@ class Asker:
     def rows(self, service: str | None = None) -> list[Answer]:
         """Query the lines of a service.
 
-        Return for each line: labels and metadata, seconds from now, length, and the first 60 characters.
+        For each line, return labels and metadata, its time in seconds from now, its length and first 60 characters.
         """
         found = self.query(f'{{service_name="{service or self.service}"}}')
         assert found["status"] == 200, found
@@ -199,7 +199,7 @@ class Asker:
         ]
 
     def stored(self, expected: int, service: str | None = None, within_s: float = 10.0) -> list[Answer]:
-        """Query until the expected number of lines has arrived. Return the lines.
+        """Query until the result has the expected number of lines, or until the timeout. Return the lines.
 
         If no line is expected, wait a fixed time.
         """

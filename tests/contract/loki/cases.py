@@ -1,4 +1,4 @@
-"""The 60 cases, with the names of answers.json. Each returns the values that answers.json records for it."""
+"""The 60 test cases, named as in answers.json. Each returns the values to compare with its recording there."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def case(name: str) -> Callable[[Callable[[Asker], Any]], Callable[[Asker], Any]
 
 
 def counted(name: str, records: Callable[[Asker], list[Any]], expected: int) -> None:
-    """Register a case that pushes once and then counts the lines that a query finds."""
+    """Register a case that pushes once, and then returns how many lines a query finds."""
 
     def ask(loki: Asker) -> Answer:
         return {"push": loki.push(*records(loki)), "n": len(loki.stored(expected))}
@@ -343,7 +343,7 @@ def query(loki: Asker) -> Answer:
 
 @case("labels")
 def labels(loki: Asker) -> Answer:
-    # Push the labels that the case `names` created in the recorded run, so that this case does not depend on that case.
+    # In the recorded run, the case `names` created these labels. Push them here, so that this case is independent.
     some = ("container.name", "deployment.environment", "deployment.environment.name", "k8s.pod.name")
     loki.push(loki.record("l"), resource=dict.fromkeys((*some, "service.instance.id", "service.namespace"), "x"))
     loki.stored(1)
@@ -366,7 +366,7 @@ counted("body-20MB", lambda loki: [loki.record("r" * 200_000, at=loki.now + i) f
 
 @case("rate")
 def rate(loki: Asker) -> Answer:
-    # Build the pushes in advance, because the token bucket would refill in the meantime.
+    # Build the pushes before sending the first one, because Loki's token bucket refills while they are built.
     pushes = [
         loki.request([loki.record("q" * 200_000, at=loki.now + 100 * i + j) for j in range(10)]).SerializeToString()
         for i in range(20)

@@ -1,4 +1,4 @@
-"""Comparison of a response with the recorded response, and the permitted differences, each with its reason."""
+"""Comparison of responses with recorded responses, and the permitted differences, each with its reason."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ ANSWERS: dict[str, Any] = {name: item["answer"] for name, item in _FILE["answers
 ABOUT: dict[str, str] = {name: item["about"] for name, item in _FILE["answers"].items()}
 _RUN: str = _FILE["recorded_run"]
 RECORDED_AT_NS: int = _FILE["recorded_at_ns"]
-# In the recorded run, all cases share one "now", and some query up to 140 s after it. Here each case has its own "now".
+# Use this tolerance because each case has its own "now" here. In the recorded run all cases share one "now", and some
+# query up to 140 s after it.
 TOLERANCE_S = 150
 
 _CLOCK = f"times depend on the clock: compared by their distance from now, within {TOLERANCE_S} s"
@@ -42,13 +43,13 @@ _TIMES = re.compile(
 
 
 def from_recorded(answer: Any) -> Any:
-    """Return a recorded response as `Asker` returns one: with the decoded message of a refusal in place of its body."""
+    """Convert a recorded response to the form that `Asker` returns: decode the body of an error to its message."""
     if isinstance(answer, list):
         return [from_recorded(item) for item in answer]
     if not isinstance(answer, dict):
         return answer
     if answer.get("content_type") == "application/octet-stream" and "body" in answer:
-        # The length prefix covers the random name of the recorded run. The recording has RUN in its place.
+        # Insert the name of the recorded run, which the recording replaces by RUN: the length prefix includes it.
         body = answer["body"].replace("p-RUN-", f"p-{_RUN}-").encode()
         raw = re.sub(rb"\\x([0-9a-f]{2})", lambda m: bytes([int(m[1], 16)]), body)
         message = decode_status(raw).replace(f"p-{_RUN}-", "p-RUN-")
@@ -68,13 +69,13 @@ def _seconds(match: re.Match[str], now_ns: int) -> float:
 
 
 def _timed(text: str, now_ns: int) -> tuple[str, list[float]]:
-    """Return the text without its times, and the times as seconds from now."""
+    """Replace the times in a text by placeholders. Return the text, and the times as seconds from now."""
     times = [_seconds(match, now_ns) for match in _TIMES.finditer(text)]
     return _TIMES.sub(lambda match: f"<{match.lastgroup}>", text), times
 
 
 def differences(recorded: Any, got: Any, now_ns: int, at: str = "") -> list[str]:
-    """Return the differences between `got` and the recording; compare times as distances from the start of each run."""
+    """Return the differences between `got` and the recording. Compare times relative to the start of their runs."""
     here = at or "answer"
     if isinstance(recorded, dict) and isinstance(got, dict):
         lacking = [f"{here}: {side} {key!r}" for side, keys in _keys(recorded, got) for key in sorted(keys)]
@@ -105,7 +106,7 @@ def _keys(recorded: dict[str, Any], got: dict[str, Any]) -> list[tuple[str, set[
 
 
 def legitimate(name: str, recorded: Any, got: Any) -> tuple[Any, Any]:
-    """Return both responses without the differences that DIFFERENCES allows for this case."""
+    """Return both responses without the differences that DIFFERENCES permits for this case."""
     if name == "buildinfo":
         recorded, got = ({**one, "body": sorted(json.loads(one["body"]))} for one in (recorded, got))
     elif name == "batch-two-bad":

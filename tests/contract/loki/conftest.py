@@ -1,4 +1,4 @@
-"""Fixtures of the contract: the Loki at LOKI_URL if set, otherwise the fake."""
+"""Fixtures of the contract tests. They use the Loki at LOKI_URL if it is set, otherwise the fake."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def loki_url() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def ask(loki_url: str) -> Callable[[str], Asker]:
-    """Return a function that creates the Loki client of a test case; its names contain six random letters."""
+    """Return a function that creates the Loki client of a test case. Service names contain six random letters."""
     real = bool(os.environ.get("LOKI_URL"))
     run = "".join(random.choices("ghjkmnpqrtvwxyz", k=6))
     allowance = Allowance()
@@ -39,7 +39,7 @@ def ask(loki_url: str) -> Callable[[str], Asker]:
         return Asker(loki_url, f"p-{run}-{case}", allowance, settle_s=2.0 if real else 0.2)
 
     deadline = time.monotonic() + 60
-    # A Loki that has just started is not ready for about 15 s.
+    # Wait until Loki is ready, about 15 s after its start.
     while make("wait").get("/ready")["status"] != 200 and time.monotonic() < deadline:
         time.sleep(1)
     return make

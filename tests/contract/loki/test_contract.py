@@ -1,4 +1,4 @@
-"""Loki's HTTP contract as this project relies on it: 60 recorded responses, and some extra cases."""
+"""Tests of the behaviour of Loki's HTTP API on which this project relies: 60 recorded responses, and extra cases."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def test_response_equals_the_recorded_response(ask: Ask, name: str) -> None:
 def test_old_records_are_visible_after_a_flush(ask: Ask) -> None:
     loki = ask("extra-flush")
     loki.push(loki.record("six days", at=loki.now - 6 * DAY), loki.record("four hours", at=loki.now - 4 * HOUR))
-    # The cases t-6d-old and t-4h-old show that the records are hidden before a flush. A query here could fill a result
-    # cache.
+    # Do not query before the flush, because Loki could cache the empty result. The cases t-6d-old and t-4h-old show
+    # that queries do not find the records before a flush.
 
     assert loki.answer("POST", "/flush")["status"] in (200, 204)
 
@@ -113,7 +113,7 @@ def test_config_contains_the_limits_that_the_project_relies_on(ask: Ask) -> None
 
 @pytest.mark.extra
 def test_a_push_refused_by_the_rate_limit_can_be_repeated(ask: Ask) -> None:
-    """Expect no duplicates after a repetition, because Loki stores nothing of a push that it refuses with 429."""
+    """Expect no duplicates: Loki stores no records of a push that it refuses with 429."""
     loki = ask("extra-repeat")
 
     def push(number: int) -> bytes:
@@ -121,7 +121,10 @@ def test_a_push_refused_by_the_rate_limit_can_be_repeated(ask: Ask) -> None:
         return loki.request(list(lines)).SerializeToString()
 
     def counted(expected: int) -> int:
-        """Wait for the expected number of stored lines, which exceeds the limit of one result. Return the number."""
+        """Count stored lines until the expected number or the timeout is reached. Return the number.
+
+        Use a metric query, because the lines exceed the size limit of one result.
+        """
         end = time.monotonic() + 60
         while True:
             answer = loki.query(f'sum(count_over_time({{service_name="{loki.service}"}}[1h]))', path="query")
@@ -131,8 +134,8 @@ def test_a_push_refused_by_the_rate_limit_can_be_repeated(ask: Ask) -> None:
                 return found
             time.sleep(0.1)
 
-    # Push in parallel. If Loki accepts all of them, try again: on a busy machine the token bucket refills between two
-    # pushes.
+    # Push in parallel. If Loki accepts all pushes, try again: on a busy machine, its token bucket can refill between
+    # two pushes.
     deadline = time.monotonic() + 120
     sent = stored = 0
     while True:

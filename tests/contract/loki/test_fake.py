@@ -1,4 +1,4 @@
-"""Tests of features that only the Loki fake has: faults for other tests, its storage, its clocks."""
+"""Tests of features that only the Loki fake has: faults, storage and clocks for use in other tests."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def test_equal_errors_are_grouped_with_a_count(loki: FakeLoki) -> None:
 
 
 def test_idle_chunk_is_flushed_automatically() -> None:
-    """Expect a flush after half an hour without a push, by the test's own clock."""
+    """Expect a flush after half an hour without a push. The test sets the clock."""
     clock = [time.time_ns()]
     with FakeLoki(now_ns=lambda: clock[0]) as loki:
         ask = asker(loki.url)
