@@ -2,13 +2,13 @@
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
 """Shell text that ``build_patch`` inserts near the top of an operator's build script.
 
-It is plain POSIX shell, so that it runs under any interpreter in the script's first line. It writes the wrapper of
-docker (``build_wrapper``) to a temporary directory and puts this directory first in PATH. The wrapper therefore also
-handles the builds of child processes: ``exec docker``, ``timeout docker``, ``bash -c``, make, other scripts. Functions
-of the same names cover scripts that set PATH themselves.
+It is plain POSIX shell, so that any shell in the script's first line can run it. It writes the docker wrapper
+(``build_wrapper``) to a temporary directory and puts this directory first in PATH. Child processes inherit PATH, so the
+wrapper also handles their builds: ``exec docker``, ``timeout docker``, ``bash -c``, make, other scripts. Shell
+functions named like the wrapped commands handle scripts that set PATH themselves.
 
-It sets no trap. The directory's name contains the digest of its content. Each run therefore writes the same files: they
-do not accumulate, and concurrent runs do not conflict.
+The text sets no trap to delete the directory. Instead, the directory's name contains the digest of its content. Each
+run therefore writes the same files: they do not accumulate, and concurrent runs do not conflict.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ export PATH
 @FUNCTIONS@"""
 
 FUNCTION = '%s() { sh "$openclaw_egress_root/run" %s "$@"; }\n'
-# Only bash, outside of its POSIX mode, permits functions whose names are paths.
+# Define functions whose names are paths only in bash outside of its POSIX mode: no other shell permits such names.
 PATH_FUNCTION = """if [ -n "${BASH_VERSION-}" ] && ! (shopt -oq posix); then
   eval '%s() { sh "$openclaw_egress_root/run" %s "$@"; }'
 fi

@@ -1,10 +1,10 @@
 # Copyright (c) openclaw.egress maintainers
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
-"""Edit of a build script for ``build_patch``. It takes and returns text. Lines outside of the block keep their bytes.
+"""Functions that insert or remove our block in a build script, for ``build_patch``. They take and return text.
 
-One block between two marks is near the top of the script, after its first comments and its ``set`` lines. It wraps
-docker (``build_block``), so its place does not depend on the build. The first mark holds a digest of the block's body,
-which distinguishes a block of an older release from an edited one.
+The block is between two marks near the top of the script, after the first comments and the ``set`` lines. It wraps
+docker (``build_block``), so it need not be near the build command. The first mark contains a digest of the block's
+body. This distinguishes a block that somebody edited from a block of an older release. All other bytes stay unmodified.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _ABSOLUTE = re.compile(r"(?<![\w.$}/~-])(/[\w./-]*bin/docker(?:-compose)?)(?![\w
 _SETS_PATH = re.compile(r"\s*(?:export\s+)?PATH=(?![\"']?\$\{?PATH)")
 _URL = re.compile(r"(?:https?|git|ssh)://|git@|github\.com/")
 _MESSAGES = {"echo", "printf", "log", "info", "warn", "warning", "error", "die", "say", "msg", "note", ":", "print"}
-# Programs that print, store or search text that names a build.
+# Programs whose arguments may mention a build without running it: they print, store or search text.
 _MESSAGES |= {"fail", "usage", "log_info", "log_error", "grep", "sed", "awk", "read", "git", "gh", "curl", "logger"}
 _MESSAGES |= {"tee", "test", "[", "[[", "cat", "mail", "notify-send", "docker", "docker-compose", "apt-get", "apt"}
 _DOCKER_NAMES = {"docker", "docker-compose"}
@@ -54,12 +54,12 @@ OR_MOUNT = "or use the bootstrap as a mount (openclaw_gateway_bootstrap: mount)"
 
 
 class BuildScriptError(ValueError):
-    """Reason why a script is not patched, for the operator: problem, line and remedy."""
+    """Error for a script that cannot be patched. Its text tells the operator the problem, the line and the remedy."""
 
 
 @dataclass
 class Anchors:
-    """Line numbers that the patch reports: 1-based, in the text without our block."""
+    """Line numbers that the patch reports. They are 1-based and refer to the text without our block."""
 
     docker_build: list[Any] = field(default_factory=list)
     restore: list[Any] = field(default_factory=list)
@@ -85,8 +85,8 @@ class BuildScriptPatch:
     """Text of one build script.
 
     ``bootstrap_src`` is a path on the host that runs the script. ``skip_dockerfiles`` are shell patterns of images that
-    the patch skips. ``image`` is the gateway's image, or empty: then every other build gets the bootstrap. Methods
-    return the new text. For text that they cannot handle they raise :class:`BuildScriptError`.
+    the patch skips. ``image`` is the gateway's image; if it is empty, every other build gets the bootstrap. Methods
+    return the new text. They raise :class:`BuildScriptError` for text that they cannot handle.
     """
 
     def __init__(
@@ -102,19 +102,19 @@ class BuildScriptPatch:
 
     @property
     def found(self) -> str:
-        """Return ``absent``, ``edited`` (the body differs from the digest in its mark) or ``patched``."""
+        """Return the state of our block: ``absent``, ``edited`` (the mark's digest does not match) or ``patched``."""
         if self._block is None:
             return "absent"
         return "edited" if self._block.edited else "patched"
 
     def absent(self) -> str:
-        """Return the text without our block, with all other bytes unmodified."""
+        """Return the text without our block. All other bytes stay unmodified."""
         if self._block is None:
             return self.text
         return self.text[: self._block.start] + self.text[self._block.end :]
 
     def present(self) -> tuple[Any, ...]:
-        """Return ``(text, Anchors)`` with the block as this release writes it."""
+        """Return ``(text, Anchors)``. The text contains the block of this release."""
         original = self.absent()
         lines = original.splitlines(True)
         _refuse_other_languages(lines)
@@ -126,7 +126,7 @@ class BuildScriptPatch:
 
     def _render(self, original: str) -> str:
         functions = [build_block.PATH_FUNCTION % (path, path) for path in sorted(set(_ABSOLUTE.findall(original)))]
-        # If the script uses the path that `command -v docker` prints, write no function `docker`: it has no path.
+        # If the script needs the path from `command -v docker`, write no function `docker`, because it has no path.
         names = [] if _PATH_OF_DOCKER.search(original) else ["docker"]
         names += [name for name in ("sudo", "doas") if re.search(r"\b%s\b" % name, original)]
         functions += [build_block.FUNCTION % (name, name) for name in names]
@@ -197,7 +197,7 @@ def _refuse_other_languages(lines: list[Any]) -> None:
 
 
 def _refuse_conflict(lines: list[Any]) -> None:
-    """Refuse a script that uses docker's path and puts directories before ours in PATH: no wrapper handles both."""
+    """Refuse a script that uses docker's path and also sets PATH. Neither our PATH nor our functions handle both."""
     for number, line in enumerate(lines, 1):
         if _PATH_OF_DOCKER.search(line) and any(_SETS_PATH.match(other) for other in lines):
             raise BuildScriptError(
@@ -207,7 +207,7 @@ def _refuse_conflict(lines: list[Any]) -> None:
 
 
 def _place(lines: list[Any]) -> int:
-    """Return the index of the line before which to insert the block: after the head, before the next part's comment."""
+    """Return the index of the line before which to insert the block: after the head, before the next comment."""
     at = 0
     while at < len(lines) - 1 and _HEAD_LINE.match(lines[at]):
         at += 1
@@ -218,7 +218,7 @@ def _place(lines: list[Any]) -> int:
 
 
 class _Search:
-    """Search for the commands that build an image. It decides only whether the patch makes sense for the script."""
+    """Search for commands that build an image. It only decides whether to patch the script, not where."""
 
     def __init__(self, text: str, settings: build_wrapper.Settings) -> None:
         self.settings = settings
@@ -232,7 +232,7 @@ class _Search:
         try:
             self.commands = shell_text.parse(text.replace("\r\n", " \n")).commands
         except shell_text.ShellTextError:
-            self.commands = _plain_commands(self.source)  # build_patch runs `bash -n` later
+            self.commands = _plain_commands(self.source)  # Continue: build_patch reports syntax errors with `bash -n`.
         self.values = _assigned_values(self.commands)
 
     def run(self) -> Anchors:
@@ -304,7 +304,7 @@ class _Search:
             self._found(command, "variable" if in_text else str(found and found[0]))
 
     def _escapes(self, program: str, before: list[str]) -> bool:
-        """Return whether a call of docker by its path bypasses the wrapper: only bash has functions of that name."""
+        """Return whether a call of docker by its path bypasses the wrapper: only bash can name a function as a path."""
         return self.posix or not _ABSOLUTE.fullmatch(program) or bool(before and before[0] not in ("sudo", "doas"))
 
     def _classify_build(
@@ -312,7 +312,7 @@ class _Search:
     ) -> None:
         try:
             read = build_wrapper.read_build(values, found[2])
-        except build_wrapper.NotPatched:  # docker's arguments are in variables
+        except build_wrapper.NotPatched:  # The arguments are in variables, so assume a build in this directory.
             read = build_wrapper.Build("."), []
         if read is None:
             return
@@ -334,7 +334,7 @@ class _Search:
             self._found(command, "runner" if found[1] else "direct")
 
     def _as_docker(self, word: shell_text.Word) -> str:
-        """Return the word, or `docker` for a variable that contains it."""
+        """Return the word's value. For a variable that contains docker's name or path, return that name or path."""
         match = _VARIABLE.match(word.raw)
         if not match:
             return word.value
@@ -355,7 +355,7 @@ class _Search:
         return "docker" if named and not re.search(r"FILE|TAG|IMAGE|ARGS|OPTS", match.group(1)) else word.value
 
     def _classify_program(self, command: shell_text.Command, words: list[Any]) -> None:
-        """Add a program or script to `programs` if it may build an image; it then finds the wrapper in PATH."""
+        """Add a program or script to `programs` if it may build an image. Such a program finds the wrapper in PATH."""
         values = [word.value for word in words if not word.value.startswith("-")]
         name = os.path.basename(values[0]) if values else ""
         rest = " ".join(values[1:])
@@ -379,7 +379,7 @@ class _Search:
 
 
 def _plain_commands(source: list[str]) -> list[Any]:
-    """Return one command per line, for scripts that the parser cannot read."""
+    """Treat each line as one command, for scripts that the parser cannot read. Return the commands."""
     commands = []
     for number, line in enumerate(source, 1):
         words = [shell_text.Word(word, word.strip("\"'"), number) for word in line.split()]
@@ -404,7 +404,7 @@ def _assigned_values(commands: list[Any]) -> dict[str, list[str]]:
             match = _ASSIGNMENT.match(word.value)
             if match:
                 values.setdefault(match.group(1), []).append(match.group(2))
-                # The value is an array: the parser has read its elements as the next command.
+                # An empty value can be an array, whose elements the parser has read as the next command.
                 if word is command.words[-1] and not match.group(2) and number + 1 < len(commands):
                     values[match.group(1)].append(" ".join(item.value for item in commands[number + 1].words))
     return values

@@ -1,6 +1,6 @@
 # Copyright (c) openclaw.egress maintainers
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
-"""Wrapper of docker that adds the proxy bootstrap to builds of the gateway's image.
+"""Docker wrapper that adds the proxy bootstrap to builds of the gateway's image.
 
 ``build_patch`` embeds this file in the operator's build script. There it runs as a program with the host's own Python,
 3.8 or later, and needs only the standard library: ``build_wrapper.py SETTINGS COMMAND [ARGUMENT…]``.
@@ -25,11 +25,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 BOOTSTRAP = "proxy-bootstrap.cjs"
-# The named build context of BuildKit, and the repository of the image that replaces it in other builders.
+# Names of the build context with the bootstrap, and of the image that replaces it in builders without named contexts.
 CONTEXT = "openclaw-egress"
 IMAGE = "openclaw-egress-bootstrap"
 COPY = "COPY --from=%s --chown=0:0 " + BOOTSTRAP + " ./" + BOOTSTRAP
-# An earlier release added this line and a COPY line to the Dockerfile of the clone. A killed build left them there.
+# An earlier release added this line and a COPY line to the clone's Dockerfile. They are still there if a build was
+# killed.
 EARLIER_MARK = "# openclaw.egress: proxy-bootstrap.cjs, here for the time of this build only"
 WITHOUT = "runs without the bootstrap. Set openclaw_gateway_bootstrap to mount if it builds the gateway's image"
 
@@ -38,7 +39,7 @@ _DOCKER_VALUES |= {"--tlscacert", "--tlscert", "--tlskey"}
 _BUILD_FLAGS = {"no-cache", "pull", "rm", "force-rm", "quiet", "load", "push", "squash", "compress", "check", "debug"}
 _BUILD_FLAGS |= {"disable-content-trust", "stream", "detach"}
 _BUILD_LETTERS = {"f": "file", "t": "tag", "o": "output", "m": "memory", "c": "cpu-shares"}
-# Options that find the compose project. The resolved configuration replaces them.
+# Options that select the compose project. The wrapper removes them, because it passes the resolved configuration.
 _PROJECT = {"-f", "--file", "-p", "--project-name", "--project-directory", "--env-file", "--profile"}
 COMPOSE_VALUES = _PROJECT | {"--ansi", "--progress", "--parallel", "--workdir"}
 _COMPOSE_BUILD_VALUES = {"--build-arg", "--builder", "-m", "--memory", "--progress", "--ssh"}
@@ -49,11 +50,11 @@ _BAKE_VALUES |= {"--allow", "--call", "--list"}
 
 
 class NotPatched(Exception):
-    """A build that runs without the bootstrap. The text is the subject of the warning; empty for no warning."""
+    """Error for a build that runs without the bootstrap. The text begins the warning; if it is empty, print none."""
 
 
 class Stopped(Exception):
-    """Reason why a build must not run."""
+    """Error for a build that must not run. The text is the reason."""
 
 
 @dataclass
@@ -67,7 +68,7 @@ class Settings:
 
 @dataclass
 class Build:
-    """Image build: its context, Dockerfile, target stage and tags. ``inline`` is the text of an inline Dockerfile."""
+    """An image build. ``inline`` is the text of an inline Dockerfile."""
 
     context: str
     file: str = ""
@@ -101,10 +102,10 @@ def after_options(words: list[str], at: int, values: set[str]) -> int:
 
 
 def find_build(words: list[str]) -> tuple[str, int, int] | None:
-    """Return kind, index of the word `docker` and index of the first argument of a build command, or None.
+    """Find a build command. Return its kind, the index of `docker` and the index of the first argument, or None.
 
-    Kinds are ``build``, ``buildx``, ``bake`` and ``compose``. For ``compose`` the second index is that of its options.
-    Other programs, such as sudo, may precede `docker`.
+    Kinds are ``build``, ``buildx``, ``bake`` and ``compose``. For ``compose`` the second index is that of its first
+    option. Other programs, such as sudo, may precede `docker`.
     """
     for index, word in enumerate(words):
         name = os.path.basename(word)
@@ -114,7 +115,7 @@ def find_build(words: list[str]) -> tuple[str, int, int] | None:
             continue
         at = after_options(words, index + 1, _DOCKER_VALUES)
         verb = words[at] if at < len(words) else ""
-        if os.path.basename(verb) == "docker":  # a user named docker: `sudo -u docker docker build`
+        if os.path.basename(verb) == "docker":  # This word is a user's name: `sudo -u docker docker build`.
             continue
         kind = {"build": "build", "bake": "bake", "compose": "compose"}.get(verb)
         if verb == "buildx":
@@ -128,7 +129,7 @@ def find_build(words: list[str]) -> tuple[str, int, int] | None:
 
 
 def read_build(words: list[str], at: int) -> tuple[Build, list[str]] | None:
-    """Return the build that ``words`` describe from ``at``, and these words without ``--file``, or None."""
+    """Parse the arguments of a build, which begin at ``at``. Return the build and the arguments without ``--file``."""
     build, kept, contexts = Build(""), [], []
     while at < len(words):
         word, start = words[at], at
@@ -185,7 +186,7 @@ def normal(image: str) -> str:
 
 
 def read_dockerfile(build: Build) -> str:
-    """Return the text of the Dockerfile. Raise :class:`NotPatched` where docker reads it from elsewhere."""
+    """Return the Dockerfile's text. Raise :class:`NotPatched` if docker reads it from standard input or a URL."""
     if build.inline is not None:
         return build.inline
     if build.context == "-" or build.file == "-":
@@ -197,7 +198,7 @@ def read_dockerfile(build: Build) -> str:
         with open(build.dockerfile, encoding="utf-8", errors="surrogateescape", newline="") as file:
             return file.read()
     except OSError:
-        raise NotPatched("") from None  # docker reports this better
+        raise NotPatched("") from None  # Docker's own message is better.
 
 
 def is_gateway(build: Build, text: str, settings: Settings) -> bool:
@@ -223,10 +224,10 @@ def is_gateway(build: Build, text: str, settings: Settings) -> bool:
 
 
 def with_copy(text: str, source: str, target: str = "") -> str | None:
-    """Return the Dockerfile with the ``COPY`` line at the end of the stage that becomes the image, or None.
+    """Add the ``COPY`` line at the end of the stage that becomes the image. Return None without such a stage.
 
-    ``source`` is the build context or image of the bootstrap. COPY ignores USER, so the line can be at the end of
-    any stage; it copies the file to the last WORKDIR.
+    ``source`` is the build context or image that contains the bootstrap. COPY ignores USER, so the line also works at
+    the end of the stage. It copies the file to the last WORKDIR.
     """
     lines = text.splitlines(True)
     for at in [i for i, line in enumerate(lines) if line.rstrip() == EARLIER_MARK][::-1]:
@@ -260,7 +261,7 @@ def with_copy(text: str, source: str, target: str = "") -> str | None:
             here += re.findall(r"(?:^|\s)\d*<<-?[\"']?([A-Za-z_]\w*)", line)
     if not stages or (target and not chosen):
         return None
-    if is_open and end == len(lines):  # the Dockerfile ends in the middle of an instruction
+    if is_open and end == len(lines):  # The last instruction is incomplete, so insert the line before it.
         end = opened
     before = "".join(lines[:end])
     if before and not before.endswith("\n"):
@@ -273,7 +274,7 @@ def with_copy(text: str, source: str, target: str = "") -> str | None:
 
 @dataclass
 class Runner:
-    """Runner of commands that passes signals on and remembers the first that it got."""
+    """Runner of commands. It forwards signals to the command, and stores the first signal that it received."""
 
     signal: int = 0
     process: subprocess.Popen[bytes] | None = None
@@ -285,12 +286,12 @@ class Runner:
 
     def _got(self, number: int, _frame: object) -> None:
         self.signal = self.signal or number
-        # Do not pass on SIGINT: the terminal sends it to docker as well, and a second one would interrupt the clean-up.
+        # Do not forward SIGINT: docker also gets it from the terminal, and a second one would interrupt its clean-up.
         if self.process is not None and number != signal.SIGINT and self.process.poll() is None:
             self.process.send_signal(number)
 
     def run(self, words: list[str], text: bytes | None = None, **options: Any) -> int:
-        """Run the command with ``text`` or our standard input. Return its status, negative after a signal."""
+        """Run the command. Its input is ``text`` or our standard input. Return its status, negative after a signal."""
         if self.signal:
             return -self.signal
         try:
@@ -310,7 +311,7 @@ class Runner:
 
 
 def output(words: list[str]) -> str | None:
-    """Return the standard output of a command without input, or None if it fails."""
+    """Run a command without input. Return its standard output, or None if it fails."""
     try:
         with subprocess.Popen(
             words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
@@ -322,7 +323,7 @@ def output(words: list[str]) -> str | None:
 
 
 def has_named_contexts(docker: list[str], buildx: bool) -> bool:
-    """Return whether builds with this ``docker`` support ``--build-context``: BuildKit 0.10, so Docker 23 or later."""
+    """Return whether builds support ``--build-context``, which needs BuildKit 0.10 (Docker 23)."""
     if not buildx and ("DOCKER_BUILDKIT=0" in docker or os.environ.get("DOCKER_BUILDKIT") in ("0", "false")):
         return False
     if output([*docker, "buildx", "version"]) is None:
@@ -330,13 +331,13 @@ def has_named_contexts(docker: list[str], buildx: bool) -> bool:
     major = re.match(r"(\d+)\.", output([*docker, "version", "--format", "{{.Server.Version}}"]) or "")
     if major is None or int(major.group(1)) >= 23:
         return True
-    # A builder in its own container does not use the BuildKit of the older daemon.
+    # With an older daemon, only a builder that does not use the daemon's BuildKit can have a newer one.
     driver = re.search(r"^Driver:\s*(\S+)", output([*docker, "buildx", "inspect"]) or "", re.MULTILINE)
     return driver is not None and driver.group(1) != "docker"
 
 
 class Workspace:
-    """Temporary directory with the Dockerfiles and the bootstrap. It also removes the remains of killed builds."""
+    """Temporary directory for the Dockerfiles and the bootstrap. It also deletes what killed builds left behind."""
 
     def __init__(self, settings: Settings, docker: list[str], buildx: bool = False) -> None:
         self.settings = settings
@@ -346,7 +347,7 @@ class Workspace:
         self.source = ""
         root = os.path.dirname(os.path.abspath(__file__))
         program = shutil.which(docker[-1]) if len(docker) == 1 else None
-        if program and program.startswith("/snap/"):  # Docker from a snap has its own /tmp
+        if program and program.startswith("/snap/"):  # Docker from a snap cannot see this /tmp: it has its own.
             root = os.path.expanduser("~/snap/docker/common")
         for name in os.listdir(root):
             if name.startswith("build.") and not _is_alive(name.split(".")[1]):
@@ -355,7 +356,7 @@ class Workspace:
         self.context = os.path.join(self.directory, "context")
 
     def __enter__(self) -> Workspace:
-        os.chmod(self.directory, 0o755)  # with `sudo -u` another user builds
+        os.chmod(self.directory, 0o755)  # Let others read it: with `sudo -u`, another user runs the build.
         os.mkdir(self.context, 0o755)
         os.chmod(self.context, 0o755)
         copy = os.path.join(self.context, BOOTSTRAP)
@@ -376,7 +377,7 @@ class Workspace:
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def prepare(self, build: Build, number: int = 0) -> str:
-        """Write the Dockerfile of this build. Return its path. Raise :class:`NotPatched` or :class:`Stopped`."""
+        """Write the patched Dockerfile of a build. Return its path. Raise :class:`NotPatched` or :class:`Stopped`."""
         text = read_dockerfile(build)
         if not is_gateway(build, text, self.settings):
             raise NotPatched("")
@@ -395,7 +396,7 @@ class Workspace:
         return path
 
     def bootstrap_source(self, text: str = "") -> str:
-        """Return the name in ``COPY --from``: the build context, or for builders without it an image."""
+        """Return the name for ``COPY --from``: the build context, or an image if the builder lacks build contexts."""
         old = re.search(
             r"^#\s*syntax\s*=\s*\S*docker/dockerfile:1\.[0-3](\.\d+)?\s*$", text, re.IGNORECASE | re.MULTILINE
         )
@@ -472,10 +473,10 @@ def docker_build(
 
 
 def compose_build(settings: Settings, runner: Runner, words: list[str], docker: int, at: int) -> int | None:
-    """Run `compose build`, or the build of `compose up --build`. Return the exit status; None without our bootstrap.
+    """Run `compose build` or `compose up --build` with the bootstrap. Return the exit status; None if none needs it.
 
-    The build reads the resolved configuration from standard input, reduced to what builds need. Therefore no file
-    contains the project's values, and the labels of containers name the operator's own files.
+    The build reads the resolved configuration from standard input, reduced to the keys that builds need. Therefore no
+    file contains the project's values, and the labels of containers name the operator's own files.
     """
     verb_at = after_options(words, at, COMPOSE_VALUES)
     verb = words[verb_at] if verb_at < len(words) else ""
@@ -567,7 +568,7 @@ def _for_build(service: dict[str, Any], builds: dict[str, Any]) -> dict[str, Any
 
 
 def _prepare_services(work: Workspace, config: dict[str, Any], services: dict[str, Any]) -> int:
-    """Point the builds of the gateway's images to patched Dockerfiles. Return their number."""
+    """Set the patched Dockerfile in each service that builds the gateway's image. Return the number of services."""
     count = 0
     for name, service in services.items():
         spec = service["build"]
@@ -629,13 +630,13 @@ def bake(settings: Settings, runner: Runner, words: list[str], docker: int, at: 
                 extra += ["--set", "%s.contexts.%s=%s" % (name, CONTEXT, work.context)]
         if not extra:
             return None
-        # Newer versions ask before they read files outside of the working directory.
+        # Set this variable because newer versions ask before they read files outside of the working directory.
         return runner.run([*words, *extra], env={**os.environ, "BUILDX_BAKE_ENTITLEMENTS_FS": "0"})
 
 
 def execute(words: list[str]) -> int:
     """Replace this process by the command."""
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Undo Python's setting: Python ignores SIGPIPE.
     try:
         os.execvp(words[0], words)
     except OSError as error:

@@ -4,8 +4,8 @@
 
 The syntax follows compose: an optional ``export``, a name, ``=`` or ``:``, then a value that is bare, in single quotes
 (literal) or in double quotes. A quoted value may have several lines. The last entry of a name wins. A new entry is
-appended so that removing it restores the original bytes, including a missing line break at the end. A COMPOSE_FILE at
-the end always gets a line break, because ``echo X=1 >> .env`` would otherwise change it.
+appended so that its removal restores the original bytes, including a missing newline at the end. A COMPOSE_FILE at the
+end always gets a newline, because ``echo X=1 >> .env`` would otherwise append to its value.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from typing import Callable
 
 _ENTRY = re.compile(r"(?P<lead>[ \t]*(?:export[ \t]+)?)(?P<name>[A-Za-z_][A-Za-z0-9_.-]*)(?P<equals>[ \t]*[=:][ \t]*)")
-_BARE = re.compile(r"[A-Za-z0-9_./:@%+,=-]*\Z")  # not $, which also matches before a final line break
+_BARE = re.compile(r"[A-Za-z0-9_./:@%+,=-]*\Z")  # Do not use $, which also matches before a final newline.
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", '"': '"', "\\": "\\", "$": "$"}
 KEPT = "# openclaw.egress keeps: "
 NOT_SET = KEPT + "COMPOSE_FILE was not set"
 OPEN_END = KEPT + "no line break at the end"
-_BOM = "\ufeff"  # a byte order mark, which compose skips only at the beginning of the file
+_BOM = "\ufeff"  # A byte order mark. Compose skips it only at the beginning of the file.
 
 # Default file names in compose's order (compose-go's DefaultFileNames, DefaultOverrideFileNames).
 BASE_FILES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
@@ -37,18 +37,18 @@ Exists = Callable[[str], bool]
 
 
 class DotenvError(ValueError):
-    """Reason for refusing to edit the file, shown to the operator. Contains names and line numbers, never a value."""
+    """Error for a file that cannot be edited. The text is for the operator. It contains names, but never a value."""
 
 
 @dataclass(frozen=True)
 class _Piece:
-    """A part of the text: an entry (``name`` is set; ``value`` is the value that compose reads) or any other text."""
+    """A part of the file: an entry (with ``name``, and ``value`` as compose reads it) or any other text."""
 
     text: str
     name: str = ""
     value: str = ""
-    head: str = ""  # the text of the entry before its value
-    tail: str = ""  # the text of the entry after its value: comment, line break
+    head: str = ""  # The text of the entry before its value.
+    tail: str = ""  # The text of the entry after its value: comment and newline.
 
 
 class Dotenv:
@@ -87,11 +87,11 @@ class Dotenv:
     # COMPOSE_FILE
 
     def add_compose_files(self, add: list[str], project_dir: str, exists: Exists = os.path.exists) -> None:
-        """Append files to the files that compose loads, and make every path in COMPOSE_FILE absolute.
+        """Append files to the list of files that compose loads, and make every path in COMPOSE_FILE absolute.
 
-        Write a comment above the entry that stores the previous entry, or states that there was none, so that
-        :meth:`remove_compose_files` can restore it. Raise :class:`DotenvError` if compose would find no file except
-        those in ``add``.
+        Above the entry, write a comment that contains the previous entry or states that there was none. From it,
+        :meth:`remove_compose_files` restores the previous state. Raise :class:`DotenvError` if compose would load no
+        files except ``add``.
         """
         former = self._former_files(project_dir, exists)
         files = former + [path for path in (_absolute(path, project_dir) for path in add) if path not in former]
@@ -119,8 +119,8 @@ class Dotenv:
         self.set("COMPOSE_FILE", self._separator().join(files))
 
     def remove_compose_files(self, remove: list[str], project_dir: str, exists: Exists = os.path.exists) -> bool:
-        """Undo :meth:`add_compose_files`. If COMPOSE_FILE was edited since, remove only these files and return True."""
-        # If somebody appended a line after our entry, keep the line break before it.
+        """Undo :meth:`add_compose_files`. If COMPOSE_FILE was edited later, remove only these files and return True."""
+        # Remove the newline that we added only if our entry is still the last line.
         is_last = bool(self._pieces) and self._pieces[-1].name == "COMPOSE_FILE"
         opens = is_last and any(piece.text.startswith(OPEN_END) for piece in self._pieces)
         edited = self._remove_compose_files(remove, project_dir, exists)
@@ -186,7 +186,7 @@ class Dotenv:
         return self.get("COMPOSE_PATH_SEPARATOR") or ":"
 
     def _kept(self) -> str:
-        """Return the comment that stores the previous entry; empty without one."""
+        """Return the comment that contains the previous entry; empty if there is none."""
         found = [piece.text.rstrip("\r\n") for piece in self._pieces if piece.text.startswith(KEPT)]
         return next((text for text in reversed(found) if text != OPEN_END), "")
 
@@ -201,23 +201,23 @@ class Dotenv:
         return "\r\n" if "\r\n" in self.text else "\n"
 
     def _is_open(self) -> bool:
-        """Return whether the last line has no line break."""
+        """Return whether the file has no trailing newline."""
         return bool(self._pieces) and not self._pieces[-1].text.endswith("\n")
 
     def _close(self) -> None:
-        """Add a line break to the last line."""
+        """Add a trailing newline."""
         last, newline = self._pieces[-1], self._newline()
         self._pieces[-1] = _Piece(last.text + newline, last.name, last.value, last.head, last.tail + newline)
 
     def _open(self) -> None:
-        """Remove the line break of the last line."""
+        """Remove the trailing newline."""
         if self._pieces:
             last = self._pieces[-1]
             text = re.sub(r"\r?\n$", "", last.text)
             self._pieces[-1] = _Piece(text, last.name, last.value, last.head, re.sub(r"\r?\n$", "", last.tail))
 
     def _drop(self, goes: Callable[[_Piece], bool]) -> None:
-        """Remove pieces. If the last line had no line break, also remove the line break of the new last line."""
+        """Remove pieces. If the file had no trailing newline and its last piece is removed, remove the new one too."""
         open_end = self._is_open()
         dropped_last = bool(self._pieces) and goes(self._pieces[-1])
         self._pieces = [piece for piece in self._pieces if not goes(piece)]
@@ -230,7 +230,7 @@ def _line_end(text: str) -> str:
 
 
 def default_files(project_dir: str, exists: Exists = os.path.exists) -> list[str]:
-    """Return the files that compose loads by default in this directory: the first base file and the first override."""
+    """Return the files that compose loads by default: the first base file and the first override in this directory."""
     base = [os.path.join(project_dir, name) for name in BASE_FILES if exists(os.path.join(project_dir, name))][:1]
     override = [os.path.join(project_dir, name) for name in OVERRIDE_FILES if exists(os.path.join(project_dir, name))][
         :1
@@ -239,7 +239,7 @@ def default_files(project_dir: str, exists: Exists = os.path.exists) -> list[str
 
 
 def quote(value: str) -> str:
-    """Return the value bare if that is safe, else in single quotes, else in double quotes."""
+    """Return the value without quotes if that is safe, else in single quotes if possible, else in double quotes."""
     if _BARE.match(value):
         return value
     if value.endswith("\\"):
@@ -283,7 +283,7 @@ def _read(text: str) -> list[_Piece]:
 
 
 def _value(text: str, at: int, end: int) -> tuple[str, int]:
-    """Return the value and the offset after it, or offset -1 for a quote without an end, which compose refuses."""
+    """Return the value and the offset after it. For an unclosed quote, which compose refuses, the offset is -1."""
     if text.startswith("'", at):
         match = re.compile(r"'(.*?)(?<!\\)'", re.DOTALL).match(text, at)
         return (match[1], match.end()) if match else ("", -1)

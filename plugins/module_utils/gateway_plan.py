@@ -2,10 +2,10 @@
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
 """The plan for the gateway's service: the settings that the role writes into its own compose file, or the problems.
 
-:func:`make_plan` is pure. Its decisions depend on the configuration with resolved variables. Its text comes from the
-configuration with unresolved variables, so that it copies no secret of ``.env``, and a later edit of ``.env`` has an
-effect. If Compose cannot print unresolved variables, the plan does not change the operator's command, and loads the
-bootstrap with ``NODE_OPTIONS``.
+:func:`make_plan` is pure. It makes its decisions from the configuration with resolved variables, but takes the text of
+settings from the configuration with unresolved variables. The role's file therefore contains no secret from ``.env``,
+and later edits of ``.env`` have an effect. If Compose cannot print unresolved variables, the plan does not change the
+operator's command, and loads the bootstrap with ``NODE_OPTIONS``.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
 OTHER_PROXIES = (*PROXY_VARIABLES, "ALL_PROXY", "all_proxy", "OPENCLAW_PROXY_URL")
 _KEPT = ("NO_PROXY", "no_proxy", "NODE_EXTRA_CA_CERTS", "NODE_OPTIONS")
 CA_IN_GATEWAY = "/etc/ssl/certs/proxy-ca.pem"
-# Docker cannot create a file for a mount in a directory that the operator mounted read-only.
+# Use this path if the operator mounts a directory over the other one: Docker cannot create files in a read-only mount.
 CA_ELSEWHERE = "/etc/openclaw-egress/proxy-ca.pem"
 OUR_LABEL = "openclaw.egress.command"
-# `openclaw-carrier` is the ingress forwarder's name in deployments of a version before the first release.
+# `openclaw-carrier` is the name of the ingress forwarder in deployments from before the first release.
 OUR_SERVICES = ("openclaw-proxy", "openclaw-proxy-ui", "openclaw-ingress-forwarder", "openclaw-carrier")
-# The path is outside of the working directory, which the operator may have mounted from the clone.
+# Use a path outside of the working directory, because the operator may mount the clone there.
 MOUNTED_BOOTSTRAP = "/etc/openclaw-egress/proxy-bootstrap.cjs"
-# Firewall rules distinguish the classes by the bridge of their network in the nested daemon.
+# Network and bridge of each class in the nested daemon. Firewall rules distinguish the classes by bridge.
 NESTED_NETWORKS = {
     "sandbox": ("openclaw-egress-sandbox", "egress-sandbox"),
     "browser": ("openclaw-egress-browser", "egress-browser"),
@@ -45,12 +45,12 @@ NESTED_NETWORKS = {
 
 _NODE = re.compile(r"(?:\S*/)?node(?:js)?\Z")
 _NODE_FIRST = re.compile(r"\s*(?:[^\s\"'\\$]*/)?node(?:js)?(?=\s|\Z)")
-# Programs that take the first word of the command as a user, as a shell's text, or as the name of a package.
+# Programs that do not run the first word of the command: for them it is a user, shell text or a package name.
 _INTERPRETS = re.compile(
     r"(?:\S*/)?(?:gosu|su-exec|setpriv|chroot|su|sudo|runuser|env|(?:ba|da|a|z)?sh|npm|npx|pnpm|yarn)\Z"
 )
-# Commands that may start Node, also through a script or a supervisor. systemd is not among them, because its services
-# do not get the container's environment.
+# Commands that may start Node, directly or through a script or supervisor. Do not add systemd: its services do not get
+# the container's environment.
 _RUNS_NODE = re.compile(
     r"\A(?:\S*/)?gateway\b|\b(?:node|nodejs|npm|npx|pnpm|yarn|tsx|ts-node|nodemon|pm2|openclaw|clawdbot|moltbot)\b"
     r"|\b(?:supervisord|s6-svscan)\b|\.[cm]?js\b|\.sh\b|entrypoint|(?<!/sbin)/init\b"
@@ -58,8 +58,8 @@ _RUNS_NODE = re.compile(
 # Runtimes that ignore NODE_OPTIONS.
 _OTHER_RUNTIME = re.compile(r"(?:\A|[\s;&|(/])(?:bun|bunx|deno)(?=\s|\Z)")
 _SHELL_START = r"(?:^|[\s;&|(\"'`])"
-# Programs that start another program without the environment. The first line of the pattern matches the places where
-# such a program can be named.
+# Programs that start another program with an empty environment. The first line of the pattern matches the text that can
+# precede a program's name.
 _CLEARS = re.compile(
     r"(?:^|[;&|(\n]\s*|\bexec\s+|\s-c\s+|\s--\s+|\bthen\s+)(?:\S*/)?"
     r"(env\s+(?:-i\b|-(?=\s)|--ignore-environment)"
@@ -67,7 +67,7 @@ _CLEARS = re.compile(
     r"|setpriv\s+(?:[^\s;&|]+\s+)*?--reset-env"
     r"|sudo(?=\s)(?!(?:\s+\S+)*?\s+(?:-[A-Za-z]*E|--preserve-env)))"
 )
-# Words that remove variables: `unset A B`, `env -u A`.
+# Commands that remove variables: `unset A B`, `env -u A`.
 _UNSETS = re.compile(r"(?:\bunset\s+(?:-v\s+)?|\s(?:-u\s*|--unset[= ]))(\w+(?:[ \t]+\w+)*)")
 _SECRET = re.compile(r"(?i)\A--?\S*(?:token|password|secret|key)")
 _SOCKET = re.compile(r"docker[.]sock\Z|\A(?:/var)?/run/?\Z|\A/\Z")
@@ -79,7 +79,7 @@ class Options:
 
     service: str
     compose_dir: str = ""
-    # The compose files in effect without ours, our compose file, and the project's .env.
+    # The compose files that Compose loads, without ours; then our compose file and the project's .env.
     compose_files: List[str] = field(default_factory=list)
     compose_file: str = ""
     env_file: str = ""
@@ -104,7 +104,7 @@ class Problem:
     found: str
     where: str
     remedy: str
-    # The enforcement level that the problem prevents.
+    # The enforcement level at which the problem stops the role.
     level: str = "application"
 
     @property
@@ -117,7 +117,7 @@ class Problem:
 
 @dataclass
 class Plan:
-    """The settings of the gateway's service. For a setting that is None, the operator's own value stays in effect."""
+    """The settings for the gateway's service. If a setting is None, the operator's own value stays in effect."""
 
     problems: List[Problem] = field(default_factory=list)
     warnings: List[Problem] = field(default_factory=list)
@@ -130,13 +130,13 @@ class Plan:
     entrypoint: Optional[List[str]] = None
     environment: Dict[str, str] = field(default_factory=dict)
     networks: Optional[Dict[str, Any]] = None
-    # The operator's NODE_EXTRA_CA_CERTS in the gateway, and the file on the host that is mounted there, if it is known.
+    # The path in the operator's NODE_EXTRA_CA_CERTS, and the file on the host that is mounted there, if known.
     ca: str = ""
     ca_on_host: str = ""
-    # The networks and ports of the operator's service, which the ingress forwarder gets at the level network.
+    # Networks and ports of the operator's service. At enforcement level `network`, the ingress forwarder gets them.
     own_networks: Dict[str, Any] = field(default_factory=dict)
     ports: List[Any] = field(default_factory=list)
-    # NETWORK:BRIDGE=PORT for each class with a network in the nested daemon, as the firewall entrypoint reads it.
+    # NETWORK:BRIDGE=PORT for each class that has a network in the nested daemon: arguments of the firewall entrypoint.
     class_networks: List[str] = field(default_factory=list)
     # A hash of the operator's settings that the plan replaces. If it changes, the role must make a new plan.
     fingerprint: str = ""
@@ -164,7 +164,7 @@ def make_plan(
         image: `Config` of `docker image inspect`; None if the image does not exist.
         container: The output of `docker inspect` for the gateway's container; None if there is none.
         options: The role's options.
-        real: The function that returns the path of a file without symbolic links.
+        real: A function that resolves the symbolic links in a path.
     """
     plan = Plan()
     project = interpolated or uninterpolated or {}
@@ -216,7 +216,7 @@ def make_plan(
 
 
 def _reached_proxy_url(service: Settings, options: Options) -> str:
-    """Return the proxy's URL with its address if the gateway uses the host's network, which has no Docker DNS."""
+    """Return the proxy's URL. On the host's network, which has no Docker DNS, it contains the proxy's address."""
     url = urlsplit(options.proxy_url)
     if options.enforcement == "network" or service.get("network_mode") != "host" or url.hostname != OUR_SERVICES[0]:
         return options.proxy_url
@@ -226,7 +226,7 @@ def _reached_proxy_url(service: Settings, options: Options) -> str:
 def _profile_remedy(uninterpolated: Settings | None, options: Options) -> str:
     """Return the remedy for a service whose profile is not active; empty if the service has no profile.
 
-    Compose leaves such a service out of the configuration with resolved variables only.
+    Compose omits such a service only from the configuration with resolved variables.
     """
     service = ((uninterpolated or {}).get("services") or {}).get(options.service) or {}
     profiles = service.get("profiles") or []
@@ -273,12 +273,12 @@ class _Gateway:
         return "services.%s.%s" % (self.options.service, setting)
 
     def words(self, setting: str) -> list[str] | None:
-        """Return the words of the service's command or entrypoint, or None if the compose files set none."""
+        """Return the words of the service's command or entrypoint, or None if the compose files do not set it."""
         value = self.service.get(setting)
         return None if value is None else [inputs.literal(word) for word in inputs.words(value)]
 
     def text_of(self, variable: str) -> str:
-        """Return the operator's value of a variable as text for a compose file. The text may contain variables."""
+        """Return the operator's value of an environment variable as compose text, with unresolved variables."""
         raw = inputs.environment(self.raw) if self.raw is not None else {}
         if variable in raw:
             given = raw[variable]
@@ -292,7 +292,7 @@ class _Gateway:
 
 @dataclass(frozen=True)
 class _Start:
-    """Entrypoint and command of the container, which Docker combines from Compose and the image."""
+    """Effective entrypoint and command of the container. Docker combines them from Compose and the image."""
 
     entrypoint: List[str]
     command: List[str]
@@ -306,7 +306,7 @@ def _start(gateway: _Gateway) -> _Start:
     if entrypoint is None:
         entrypoint = list(gateway.image.get("Entrypoint") or [])
     elif entrypoint:
-        # An entrypoint in a compose file clears the command of the image.
+        # Ignore the image's command: an entrypoint in a compose file clears it.
         return _Start(entrypoint, command, False)
     return _Start(entrypoint, command or of_image, not command)
 
@@ -359,14 +359,15 @@ def _entrypoint_text(gateway: _Gateway, start: _Start) -> list[str]:
     """Return the operator's entrypoint as a list for a compose file. Keep unresolved variables if possible."""
     if gateway.raw is not None and gateway.words("entrypoint"):
         text = inputs.words(gateway.raw.get("entrypoint"))
-        # Compose resolves variables before it splits a string, so a variable can be several words.
+        # Do not use the text if its words differ in number: Compose resolves variables before it splits a string into
+        # words.
         if len(text) == len(start.entrypoint):
             return text
     return [inputs.escaped(word) for word in start.entrypoint]
 
 
 def _with_bootstrap(gateway: _Gateway, setting: str, effective: list[str], required: str) -> Command | None:
-    """Return command or entrypoint with the bootstrap's `--require` after `node`; None if it does not start so."""
+    """Insert `--require` and the bootstrap after `node` in command or entrypoint. Return None if it has no `node`."""
     if not gateway.service.get(setting):
         return [inputs.escaped(effective[0]), "--require", required] + [inputs.escaped(word) for word in effective[1:]]
     text = gateway.raw.get(setting) if gateway.raw is not None else None
@@ -394,7 +395,7 @@ def _covering(gateway: _Gateway, path: str) -> list[str]:
 
 
 def _quoted(path: str) -> str:
-    """Return a path as NODE_OPTIONS reads it: in double quotes if it has spaces."""
+    """Quote a path for NODE_OPTIONS: in double quotes if it contains spaces."""
     escaped = inputs.escaped(path)
     return '"%s"' % escaped.replace("\\", "\\\\").replace('"', '\\"') if re.search(r"[\s\"\\]", path) else escaped
 
@@ -412,7 +413,7 @@ def _class_networks(options: Options) -> list[str]:
 
 
 def _firewall_entrypoint(plan: Plan, options: Options) -> list[str]:
-    """Return the firewall entrypoint with its arguments. The script itself describes them."""
+    """Return the firewall entrypoint with its arguments, which the script's comment describes."""
     ports: list[str] = []
     for name in ("gateway", "build"):
         port = str((options.classes.get(name) or {}).get("listen", 8080))
@@ -424,7 +425,7 @@ def _firewall_entrypoint(plan: Plan, options: Options) -> list[str]:
 
 
 def _check_words(plan: Plan, gateway: _Gateway, start: _Start) -> None:
-    """Find words of the command that remove or replace our variables in the gateway's processes."""
+    """Add a problem for each part of the command that removes or replaces our variables in the gateway's processes."""
     text = " ".join([*start.entrypoint, *start.command])
     ours = (*OTHER_PROXIES, *_KEPT, "NODE_USE_ENV_PROXY")
     set_names = [(name, "sets") for name in re.findall(_SHELL_START + r"(%s)=" % "|".join(ours), text)]
@@ -489,11 +490,11 @@ def _plan_environment(plan: Plan, gateway: _Gateway) -> None:
             )
         )
     local = [name for name in _local_names(gateway) if name not in options.no_proxy]
-    # Write single hosts before ranges: Node ignores ranges in NO_PROXY, and compares each entry as text.
+    # Write single hosts before ranges. Node does not understand ranges in NO_PROXY, and compares each entry as text.
     entries = [*options.direct_hosts, *_telemetry_hosts(found), *own, *local, *options.no_proxy]
     if gateway.is_network:
         _warn_of_local_names(plan, gateway, local)
-    # At the level `network` all traffic except loopback uses the proxy, including the gateway's telemetry.
+    # At enforcement level `network`, all traffic except loopback uses the proxy, including the gateway's telemetry.
     no_proxy = "localhost,127.0.0.1" if gateway.is_network else ",".join(dict.fromkeys(entries))
     plan.environment.update({"NO_PROXY": no_proxy, "no_proxy": no_proxy})
     ca = CA_ELSEWHERE if _covering(gateway, CA_IN_GATEWAY) else CA_IN_GATEWAY
@@ -507,7 +508,7 @@ def _check_other_proxy(plan: Plan, gateway: _Gateway) -> None:
         for name in OTHER_PROXIES
         if name in own and gateway.environment.get(name, "").rstrip("/") not in ("", gateway.options.proxy_url)
     ]
-    # The plan overrides all proxy variables of the image except the following, which it does not set.
+    # Also check these variables of the image: they are the only proxy variables that the plan does not override.
     for name in ("ALL_PROXY", "all_proxy", "OPENCLAW_PROXY_URL"):
         of_image = "" if name in own else gateway.environment.get(name, "")
         if of_image not in ("", gateway.options.proxy_url):
@@ -526,7 +527,7 @@ def _check_other_proxy(plan: Plan, gateway: _Gateway) -> None:
 
 
 def _entries(no_proxy: str) -> list[str]:
-    """Return the entries of NO_PROXY. Do not split at a comma in a variable's default value."""
+    """Split NO_PROXY into its entries, but not at a comma in the default value of a Compose variable."""
     return [entry.strip() for entry in re.split(r",(?![^{]*\})", no_proxy) if entry.strip()]
 
 
@@ -541,9 +542,9 @@ def _telemetry_hosts(environment: Mapping[str, str]) -> list[str]:
 
 
 def _local_names(gateway: _Gateway) -> list[str]:
-    """Return the hosts that only the gateway's networks or its host can reach, and that the proxy could not reach.
+    """Return the hosts that the gateway can reach directly, but the proxy probably cannot.
 
-    These are the other services on its networks, links, extra hosts with a private address, and local hosts of URLs in
+    These are the other services on its networks, links, extra hosts with a private address, and local hosts in URLs of
     its environment and health check, such as a container of another project.
     """
     service, project = gateway.service, gateway.project
@@ -574,7 +575,7 @@ def _hosts(text: str) -> list[str]:
 
 
 def _warn_of_local_names(plan: Plan, gateway: _Gateway, local: list[str]) -> None:
-    # At the level `network` the proxy forwards telemetry to its address.
+    # Do not warn about telemetry: at enforcement level `network`, the proxy forwards it.
     telemetry = [host for host in _telemetry_hosts(gateway.environment) if "." in host]
     reached = (gateway.options.service, *telemetry)
     elsewhere = [name for name in local if name not in reached and not inputs.is_loopback(name)]
@@ -595,7 +596,7 @@ def _warn_of_local_names(plan: Plan, gateway: _Gateway, local: list[str]) -> Non
 
 
 def _plan_ca(plan: Plan, gateway: _Gateway) -> None:
-    """Find the operator's own CA certificates. The role puts them and the proxy's certificate into one file."""
+    """Find the operator's own CA certificates. The role combines them with the proxy's certificate in one file."""
     path = gateway.environment.get("NODE_EXTRA_CA_CERTS", "")
     if path in ("", CA_IN_GATEWAY, CA_ELSEWHERE):
         return
@@ -609,7 +610,7 @@ def _plan_ca(plan: Plan, gateway: _Gateway) -> None:
 
 
 def _plan_networks(plan: Plan, gateway: _Gateway) -> None:
-    """Plan the networks of the ingress forwarder. Join the gateway to the proxy's network if they share none."""
+    """Plan the ingress forwarder's networks. Add the gateway to the proxy's network if they share no network."""
     options, project = gateway.options, gateway.project
     plan.own_networks = dict(inputs.networks(gateway.source)) or {"default": {}}
     plan.ports = list(gateway.source.get("ports") or [])
@@ -620,7 +621,7 @@ def _plan_networks(plan: Plan, gateway: _Gateway) -> None:
         return
     own = inputs.networks(gateway.service)
     if options.proxy_network not in inputs.network_names(project, own).values():
-        # Compose puts a service on `default` only if no file names a network.
+        # Name `default` too: Compose adds it automatically only if no file names a network for the service.
         plan.networks = {**({"default": {}} if list(own) == ["default"] else {}), options.proxy_network: {}}
 
 
@@ -659,7 +660,7 @@ def _is_address(host: str) -> bool:
 
 
 def _check_names(plan: Plan, gateway: _Gateway) -> None:
-    """Find names in the operator's files that Compose would merge with the services and the network of our file."""
+    """Add a problem for each service or network in the operator's files that Compose would merge with one of ours."""
     project, network = gateway.project, gateway.options.proxy_network
 
     def taken(found: str, where: str, remedy: str) -> None:
@@ -710,7 +711,7 @@ def _check_image(plan: Plan, gateway: _Gateway, is_missing: bool) -> None:
 
 
 def _check_container(plan: Plan, gateway: _Gateway, container: Settings, real: Callable[[str], str]) -> None:
-    """Compare the plan with the files, project and service from which the running container was started."""
+    """Check that the running container was started from the files, project and service of the plan."""
     options = gateway.options
     labels = (container.get("Config") or {}).get("Labels") or {}
     prefix = "com.docker.compose."
@@ -757,7 +758,7 @@ def _check_container(plan: Plan, gateway: _Gateway, container: Settings, real: C
 
 
 def _check_running(plan: Plan, gateway: _Gateway, container: Settings) -> None:
-    """Compare the plan with the command and environment of a container that the role has not started."""
+    """Compare the plan with the command and environment of a container that the role did not start."""
     config = container.get("Config") or {}
     if (
         not config
@@ -798,7 +799,7 @@ def _check_running(plan: Plan, gateway: _Gateway, container: Settings) -> None:
 
 
 def _shown(words: list[str]) -> str:
-    """Return words as JSON, without the values of options that may hold a secret."""
+    """Format words as JSON, without the values of options that may contain a secret."""
     shown = []
     for index, word in enumerate(words):
         hidden = index > 0 and _SECRET.search(words[index - 1]) and "=" not in words[index - 1]

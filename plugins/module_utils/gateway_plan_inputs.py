@@ -1,9 +1,10 @@
 # Copyright (c) openclaw.egress maintainers
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
-"""Readers of a service in Compose's configuration, whose values have several forms.
+"""Functions that read a service definition in Compose's configuration, where a value can have several forms.
 
 ``docker compose config`` prints mappings, resolves variables and ``env_file``, and writes a literal ``$`` as ``$$``.
-With ``--no-interpolate`` it keeps the operator's text: commands as strings, lists of ``NAME=VALUE``, variables.
+With ``--no-interpolate`` it prints the operator's text unmodified: commands as strings, lists of ``NAME=VALUE``, and
+variables.
 """
 
 from __future__ import annotations
@@ -16,21 +17,21 @@ from typing import Any, Dict, List, Mapping, Optional
 Environment = Dict[str, Optional[str]]
 Words = List[str]
 
-# A variable of Compose without a default value: `$NAME`, `${NAME}`, `${NAME-}`, `${NAME:-}`.
+# A Compose variable without a default value: `$NAME`, `${NAME}`, `${NAME-}`, `${NAME:-}`.
 _UNSET = re.compile(r"\$(?:\w+|\{\w+(?::?-)?\})\Z")
 _BRACES = re.compile(r"(?<!\$)\$\{[^}]*\}")
 _SHARED = ipaddress.ip_network("100.64.0.0/10")
-# Names by which containers reach their host, in Docker Desktop and in Podman.
+# Host names for the container's host in Docker Desktop and in Podman.
 _CONTAINER_HOSTS = ("host.docker.internal", "gateway.docker.internal", "host.containers.internal")
 
 
 def literal(text: str) -> str:
-    """Return the value that Compose's text with resolved variables represents."""
+    """Convert a value that `docker compose config` prints to the literal value."""
     return text.replace("$$", "$")
 
 
 def escaped(text: str) -> str:
-    """Return a text for a compose file that Compose reads as this value."""
+    """Escape a literal value for a compose file."""
     return text.replace("$", "$$")
 
 
@@ -52,7 +53,7 @@ def image_environment(image: Mapping[str, Any]) -> dict[str, str]:
 
 
 def resolved(raw: Environment) -> dict[str, str]:
-    """Return the environment. Omit each name whose value is only a variable of Compose without a default value."""
+    """Return the environment without names whose value is only a Compose variable without a default value."""
     known = {}
     for name, value in raw.items():
         if value is None or _UNSET.match(value):
@@ -65,12 +66,12 @@ def words(value: str | list[Any] | None) -> Words:
     """Return the words of a command or entrypoint, split as Compose splits a string.
 
     Raises:
-        ValueError: A quote in the string does not end.
+        ValueError: The string has an unclosed quote.
     """
     if value is None:
         return []
     if isinstance(value, str):
-        # A variable's default value may hold spaces and quotes.
+        # Replace variables before splitting, because their default values may contain spaces and quotes.
         variables = _BRACES.findall(value)
         split = shlex.split(_BRACES.sub("\0", value))
         return [re.sub("\0", lambda found: variables.pop(0), word) for word in split]
@@ -78,9 +79,9 @@ def words(value: str | list[Any] | None) -> Words:
 
 
 def networks(service: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the settings of each network of a service, by the key in the compose file.
+    """Return the settings of each network of a service, by the network's key in the compose file.
 
-    A service without networks is on ``default``; a service with ``network_mode`` is on none.
+    A service without networks is on ``default``. A service with ``network_mode`` is on no network.
     """
     if service.get("network_mode"):
         return {}
@@ -91,7 +92,7 @@ def networks(service: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def reached_networks(project: Mapping[str, Any], service: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the networks of a service, or of the service whose network it uses (``network_mode: service:NAME``)."""
+    """Return a service's networks. With ``network_mode: service:NAME``, these are the networks of NAME."""
     kind, name = str(service.get("network_mode") or "").partition(":")[::2]
     other = (project.get("services") or {}).get(name) if kind == "service" else None
     return networks(other or {}) if name and other is not None else networks(service)
@@ -110,7 +111,7 @@ def network_names(project: Mapping[str, Any], keys: Mapping[str, Any]) -> dict[s
 
 
 def extra_hosts(service: Mapping[str, Any]) -> dict[str, str]:
-    """Return the address of each extra host: an address, or ``host-gateway``."""
+    """Return the extra hosts by name. Each value is an address, or ``host-gateway``."""
     given = service.get("extra_hosts") or []
     if isinstance(given, dict):
         return {
@@ -125,9 +126,9 @@ def extra_hosts(service: Mapping[str, Any]) -> dict[str, str]:
 
 
 def is_local(address: str) -> bool:
-    """Return whether an address is the host itself or in a private network. Link-local addresses are not.
+    """Return whether an address is private or the host itself. Link-local addresses are not local.
 
-    The range of carrier-grade NAT (RFC 6598) counts as private, because Tailscale uses it.
+    The carrier-grade NAT range (RFC 6598) counts as private, because Tailscale uses it.
     """
     if address == "host-gateway":
         return True
@@ -138,18 +139,18 @@ def is_local(address: str) -> bool:
 
 
 def is_local_host(host: str) -> bool:
-    """Return whether the host of a URL is a container, the host of the containers, or a private address."""
+    """Return whether the host in a URL is a container, the containers' host, or a private address."""
     return host in _CONTAINER_HOSTS or ("." not in host if _address(host) is None else is_local(host))
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether a host is a loopback address or the unspecified address, which connects to this host too."""
+    """Return whether a host is a loopback address, or the unspecified address, which also connects to this host."""
     found = _address(host)
     return found is not None and (found.is_loopback or found.is_unspecified)
 
 
 def health_check(service: Mapping[str, Any], image: Mapping[str, Any]) -> str:
-    """Return the command of the container's health check as a text; empty if there is none or it is disabled."""
+    """Return the command of the container's health check as text; empty if there is none or it is disabled."""
     given = service.get("healthcheck") or {}
     test = [] if given.get("disable") else given.get("test") or (image.get("Healthcheck") or {}).get("Test") or []
     return test if isinstance(test, str) else " ".join(str(word) for word in test)
@@ -175,7 +176,7 @@ def mounts(service: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def files(project: Mapping[str, Any], service: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return source and target of each secret and config of a service that is a file on the host."""
+    """Return source and target of each secret or config of a service whose source is a file on the host."""
     found = []
     for kind, directory in (("secrets", "/run/secrets/"), ("configs", "/")):
         for entry in service.get(kind) or []:

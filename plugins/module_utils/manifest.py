@@ -2,9 +2,9 @@
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
 """Record of a host's state before this collection changed it, and functions that restore this state.
 
-One JSON file: ``{"version": 1, "items": {"path:/etc/x": {"kind", "name", "before", "wrote", "edited", "data"}, …}}``.
-``before`` and ``wrote`` are states of a path: ``type`` (absent, file, directory, symlink), ``mode``, ``uid``, ``gid``,
-``sha256`` or ``target``; ``before`` of a file also holds its bytes (``content``: gzip, base64).
+It is a JSON file: ``{"version": 1, "items": {"path:/etc/x": {"kind", "name", "before", "wrote", "edited", "data"},
+…}}``. ``before`` and ``wrote`` are states of a path: ``type`` (absent, file, directory, symlink), ``mode``, ``uid``,
+``gid``, ``sha256`` or ``target``. For a file, ``before`` also contains its bytes (``content``: gzip, base64).
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ VERSION = 1
 
 
 class ManifestError(ValueError):
-    """The reason, for the operator, why nothing was done. It contains no content of a file."""
+    """Error after which nothing was changed. The text is for the operator, and contains no content of a file."""
 
 
 class Manifest:
-    """Items of one manifest file. Changes stay in memory until :meth:`save`, which is one fsynced rename."""
+    """Items of one manifest file. Changes stay in memory until :meth:`save`, which replaces the file atomically."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -47,7 +47,10 @@ class Manifest:
         self.exists = True
 
     def record(self, kind: str, name: str, data: dict[str, Any] | None = None) -> bool:
-        """Record the current state once. Later calls only note edits of our version. Return True if an item changed."""
+        """Record the current state as the original one. Later calls only note whether somebody edited our version.
+
+        Return True if this changed an item.
+        """
         key = key_of(kind, name)
         item = self.items.get(key)
         if item is None:
@@ -61,7 +64,7 @@ class Manifest:
         return False
 
     def wrote(self, name: str) -> bool:
-        """Record that the path now has our version. Return True if the record changed."""
+        """Record the current state of the path as our version. Return True if the record changed."""
         item = self.items.get(key_of("path", name))
         if item is None:
             raise ManifestError(
@@ -74,7 +77,7 @@ class Manifest:
         return True
 
     def status(self, name: str) -> str:
-        """Return the result of a restore of this path: ``unknown``, ``unchanged``, ``restored`` or ``drifted``."""
+        """Return the result that restoring this path has: ``unknown``, ``unchanged``, ``restored`` or ``drifted``."""
         item = self.items.get(key_of("path", name))
         if item is None:
             return "unknown"
@@ -83,7 +86,7 @@ class Manifest:
             return "unchanged"
         new_directory = item["before"]["type"] == "absent" and now["type"] == "directory"
         if new_directory and not item.get("wrote") and not os.listdir(name):
-            # An interrupted run created this empty directory and did not record it. Removing it loses nothing.
+            # Remove this directory: an interrupted run created it without recording that, and it is empty.
             return "restored"
         if item.get("edited") or now != item.get("wrote"):
             return "drifted"
@@ -100,7 +103,7 @@ def key_of(kind: str, name: str) -> str:
 
 
 def state_of(path: str, with_content: bool = False) -> dict[str, Any]:
-    """Return the state of a path without following links. Refuse a file larger than 16 MB, and a device."""
+    """Return the state of a path. Do not follow links. Raise an error for a file above 16 MB and for a device."""
     try:
         found = os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -126,7 +129,7 @@ def state_of(path: str, with_content: bool = False) -> dict[str, Any]:
 
 
 def put_back(path: str, state: dict[str, Any]) -> None:
-    """Restore a recorded state of the path. Replace a file, a link or an empty directory that is there."""
+    """Restore a recorded state of the path. Replace the file, the link or the empty directory at this path, if any."""
     kind = state["type"]
     if kind == "file":
         content = gzip.decompress(base64.b64decode(state["content"]))
@@ -181,7 +184,10 @@ def _load(path: str) -> dict[str, Any]:
 
 
 def _replace(path: str, content: bytes, mode: int, owner: tuple[int, int] | None = None) -> None:
-    """Write a temporary file, fsync, rename, fsync the directory: a power cut leaves the old or the new file."""
+    """Replace a file atomically, so that a power failure leaves either the old or the new file.
+
+    Write a temporary file, call fsync, rename the file, and call fsync on the directory.
+    """
     directory = os.path.dirname(path)
     handle, name = tempfile.mkstemp(dir=directory, prefix=".openclaw-egress-")
     try:

@@ -1,9 +1,9 @@
 # Copyright (c) openclaw.egress maintainers
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
-"""Computation of changes to OpenClaw's `agents` settings, with the data to undo them.
+"""Functions that compute changes to OpenClaw's `agents` settings, and the data to undo the changes.
 
-Values are plain JSON. A setting is identified by its path below `agents`, with dots
-(`defaults.sandbox.docker.network`). None means unset, as in OpenClaw's own patches, where null removes a key.
+Values are plain JSON. A path with dots identifies a setting below `agents` (`defaults.sandbox.docker.network`). None
+means that a setting is unset, as in OpenClaw's own patches, where null removes a key.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ MAY_GO_AT_ONCE = 200
 
 
 class SettingsError(ValueError):
-    """The reason, for the operator, why nothing was changed."""
+    """Error after which nothing was changed. The text is for the operator."""
 
 
 class Plan:
-    """The ``changes`` by path, the undo ``data``, and the paths ``left`` alone, because somebody edited our values."""
+    """The ``changes`` by path, the undo ``data``, and in ``left`` the paths not restored, because they were edited."""
 
     def __init__(self, changes: dict[str, Any], data: dict[str, Any], left: list[Any]) -> None:
         self.changes = changes
@@ -30,11 +30,11 @@ class Plan:
 
 
 def plan(current: dict[str, Any], data: dict[str, Any], wanted: dict[str, Any], fallbacks: dict[str, Any]) -> Plan:
-    """Compare the current settings with the wanted ones.
+    """Compare the current settings with the wanted ones. Return the plan of changes.
 
     ``data`` is the undo data of a previous plan: ``before`` (previous values), ``wrote`` (our values) and ``made``
-    (objects that did not exist). A setting of ``fallbacks`` keeps the operator's value, unless it is unset or "none". A
-    setting in ``data`` that is no longer wanted gets its previous value, unless it was edited since.
+    (objects that did not exist). A setting in ``fallbacks`` is changed only if the operator's value is unset or "none".
+    A setting in ``data`` that is no longer wanted gets its previous value, unless somebody edited our value.
     """
     before, wrote = dict(data.get("before") or {}), dict(data.get("wrote") or {})
     changes: dict[str, Any] = {}
@@ -64,7 +64,7 @@ def plan(current: dict[str, Any], data: dict[str, Any], wanted: dict[str, Any], 
 
 
 def either(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """Merge two sets of undo data. The result is valid before, during and after the change between them."""
+    """Merge the undo data from before and after a change. The result is valid before, during and after the change."""
     if not old:
         return new
     return {
@@ -75,7 +75,7 @@ def either(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
 
 
 def _made(current: dict[str, Any], made: set[str], changes: dict[str, Any]) -> set[str]:
-    """Return the paths of the objects that we created: those in the undo data, and those that these changes create."""
+    """Return the paths of all objects that we create: those in the undo data, and those of the new changes."""
     made = set(made)
     for path, value in changes.items():
         if value is not None:
@@ -84,7 +84,7 @@ def _made(current: dict[str, Any], made: set[str], changes: dict[str, Any]) -> s
 
 
 def _without_empty(current: dict[str, Any], made: set[str], changes: dict[str, Any]) -> tuple[Any, ...]:
-    """Add changes that remove each object of ours that becomes empty. Return all changes and our remaining objects."""
+    """Add changes that remove our objects that become empty. Return all changes, and our other objects."""
     after = applied(current, changes)
     changes = dict(changes)
     for parent in sorted(made, key=len, reverse=True):
@@ -113,7 +113,7 @@ def value_at(tree: dict[str, Any], path: str) -> Any:
 
 
 def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flatten a tree into values by path."""
+    """Flatten nested objects into values by path."""
     found: dict[str, Any] = {}
     for name, value in tree.items():
         path = "%s.%s" % (prefix, name) if prefix else name
@@ -125,7 +125,7 @@ def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def nested(changes: dict[str, Any]) -> dict[str, Any]:
-    """Return the changes as a patch for OpenClaw: nested objects, with null for removed keys."""
+    """Convert the changes to a patch for OpenClaw: nested objects, with null for removed keys."""
     tree: dict[str, Any] = {}
     for path, value in changes.items():
         *parents, last = path.split(".")
@@ -139,8 +139,8 @@ def nested(changes: dict[str, Any]) -> dict[str, Any]:
 def in_steps(current: dict[str, Any], changes: dict[str, Any]) -> list[Any]:
     """Split the changes into steps, none of which removes more than OpenClaw permits in a single change.
 
-    The length of OpenClaw's file is unknown, but it is longer than the text to remove. So half of the text that is
-    still to be removed is never more than half of the file.
+    The length of OpenClaw's file is unknown, but it is longer than the text to remove. So half of the remaining text to
+    remove is never more than half of the file.
     """
     going = []
     for path in sorted(path for path, value in changes.items() if value is None):
@@ -160,7 +160,7 @@ def in_steps(current: dict[str, Any], changes: dict[str, Any]) -> list[Any]:
 
 
 def applied(tree: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings after these changes."""
+    """Apply changes to settings. Return the new settings."""
     return _merged(tree, nested(changes))
 
 
@@ -178,7 +178,7 @@ def _merged(tree: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
 
 
 def overridden(current: dict[str, Any], paths: list[Any]) -> list[Any]:
-    """Return the settings of single agents that override the defaults at these paths."""
+    """Return the names of settings of single agents that override the defaults at these paths."""
     found = []
     for agent, entry in sorted((current.get("entries") or {}).items()):
         for path in paths:
@@ -189,7 +189,7 @@ def overridden(current: dict[str, Any], paths: list[Any]) -> list[Any]:
 
 
 def shown(path: str, value: Any) -> Any:
-    """Return the value for display, without secrets that a sandbox's environment may hold."""
+    """Return the value for display. Hide values of a sandbox's environment, which may contain secrets."""
     if value is None or ".env." not in path:
         return value
     if re.search(r"_proxy$", path, re.IGNORECASE):

@@ -1,9 +1,9 @@
 # Copyright (c) openclaw.egress maintainers
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
-"""Parser of shell scripts: which commands a script runs, and on which lines.
+"""Parser for shell scripts. It finds the commands of a script and their lines.
 
-The parser expands nothing. It distinguishes quotes, comments, here-documents, command substitutions and line
-continuations. So it does not take the words ``docker build`` in a comment or in a message for a command.
+The parser expands nothing. It recognizes quotes, comments, here-documents, command substitutions and line
+continuations. It therefore does not mistake the words ``docker build`` in a comment or message for a command.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _RESERVED = {"then", "else", "elif", "do", "!", "time", "fi", "done", "esac", "}
 
 
 class ShellTextError(ValueError):
-    """The script has a quote or a here-document that does not end; ``line`` (1-based) is where it begins."""
+    """Error for an unclosed quote or here-document. ``line`` (1-based) is the line where it begins."""
 
     def __init__(self, message: str, line: int) -> None:
         super().__init__(message)
@@ -45,7 +45,7 @@ class ShellTextError(ValueError):
 
 @dataclass(frozen=True)
 class Word:
-    """Word of a command: ``raw`` as written, ``value`` without its quotes, ``line`` 1-based."""
+    """Word of a command. ``raw`` is its text, ``value`` the text without quotes, and ``line`` is 1-based."""
 
     raw: str
     value: str
@@ -69,7 +69,7 @@ class Command:
 
 @dataclass
 class Script:
-    """Commands of a script in the order of the text."""
+    """Commands of a script in the order in which the text contains them."""
 
     commands: list[Any] = field(default_factory=list)
 
@@ -87,7 +87,7 @@ class _Reader:
         self.script = Script()
         self.command = Command()
         self.stack: list[Any] = []
-        self.here: list[Any] = []  # (delimiter, strip tabs, line)
+        self.here: list[Any] = []  # Open here-documents: (delimiter, whether to strip tabs, line).
 
     def run(self) -> Script:
         while self.at < len(self.text):
@@ -186,7 +186,7 @@ class _Reader:
             if self.stack and self.stack[-1] == "pattern":
                 return False
             self.stack.append(_OPENERS[word])
-            # `for x in a b` and `case $x in` contain words, not a command.
+            # Skip the words of `for x in a b` and `case $x in`, which are not a command.
             if word in ("for", "select", "case"):
                 self.command.words.append(Word(word, word, self.line))
         elif self.stack and self.stack[-1] == word:

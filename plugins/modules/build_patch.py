@@ -158,7 +158,7 @@ def read(module: AnsibleModule, path: str) -> str:
             return script.read()
     except OSError as error:
         module.fail_json(msg="%s: cannot be read: %s" % (path, error.strerror))
-        raise  # never reached: fail_json ends the module
+        raise  # This line is never reached, because fail_json exits.
 
 
 def write_beside(module: AnsibleModule, text: str) -> str:
@@ -171,7 +171,7 @@ def write_beside(module: AnsibleModule, text: str) -> str:
 
 
 def validate(module: AnsibleModule, path: str, before: str, candidate: str) -> None:
-    """Check the candidate with `bash -n`. Distinguish errors of the original script from errors of the patch."""
+    """Check the syntax of the patched script with `bash -n`. If it fails, report whether the original also fails."""
     bash = module.get_bin_path("bash")
     if bash is None:
         module.fail_json(

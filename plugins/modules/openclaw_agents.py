@@ -124,7 +124,7 @@ KIND = "openclaw_config"
 
 
 def openclaw(module: AnsibleModule, *words: str, given: str = "") -> tuple[Any, ...]:
-    """Run OpenClaw's command in its container. Return exit code, stdout and stderr."""
+    """Run the `openclaw` command in its container with ``given`` as input. Return exit code, stdout and stderr."""
     params = module.params
     argv = ["docker", "exec", "--interactive", "--user", params["user"], params["container"]]
     argv += [*params["command"], *words]
@@ -133,7 +133,7 @@ def openclaw(module: AnsibleModule, *words: str, given: str = "") -> tuple[Any, 
 
 
 def refusal(module: AnsibleModule, what: str, complaint: str) -> SettingsError:
-    """Return an error with OpenClaw's message and a remedy."""
+    """Return the error for a failed command, with OpenClaw's message and a remedy."""
     params = module.params
     said = complaint[-800:] or "no reason was given"
     if "unknown command" in complaint or "does not know the command" in complaint:
@@ -168,7 +168,7 @@ def read(module: AnsibleModule) -> dict[str, Any]:
 
 
 def remembered(manifest: Manifest) -> dict[str, Any]:
-    """Return the undo data in the manifest."""
+    """Return the undo data from the manifest."""
     return (manifest.items.get(key_of(KIND, "agents")) or {}).get("data") or {}
 
 

@@ -300,7 +300,7 @@ def main() -> None:
         options=Options(**{name: params[name] for name in OPTIONS}),
         real=os.path.realpath,
     ).as_dict()
-    # Ansible shows a return value `warnings` itself.
+    # Rename the key, because Ansible itself prints a return value with the name `warnings`.
     plan["warnings_found"] = plan.pop("warnings")
     module.exit_json(changed=False, **plan)
 

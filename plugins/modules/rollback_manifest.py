@@ -145,7 +145,7 @@ from ansible_collections.openclaw.egress.plugins.module_utils.manifest import (
 
 
 def public(item: dict[str, Any]) -> dict[str, Any]:
-    """Return the item without the content of its file."""
+    """Return the item without the content of the recorded file."""
     shown = dict(item)
     if "before" in shown:
         shown["before"] = {key: value for key, value in shown["before"].items() if key != "content"}
@@ -168,14 +168,14 @@ def restore(module: AnsibleModule, manifest: Manifest, path: str, result: dict[s
 
 
 def absolute(path: str) -> str:
-    """Return the path in its normal form. Raise an error if it is relative."""
+    """Normalize a path. Raise an error if it is relative."""
     if not os.path.isabs(path):
         raise ManifestError("path must be absolute, and %s is not" % path)
     return os.path.normpath(path)
 
 
 def change(module: AnsibleModule, manifest: Manifest, items: list[tuple[str, str]], result: dict[str, Any]) -> None:
-    """Record the items, mark them as written or forget them, and write the manifest once if one of them changed."""
+    """Record the items, mark them as written, or forget them, as `state` says. Save the manifest if an item changed."""
     state = module.params["state"]
     before: dict[str, Any] = {}
     after: dict[str, Any] = {}
