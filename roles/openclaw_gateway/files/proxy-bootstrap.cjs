@@ -1,30 +1,31 @@
 'use strict';
-// Send the requests of this Node process through the proxy that HTTP_PROXY and HTTPS_PROXY name.
+// Send the requests of this Node process through the proxy in HTTP_PROXY and HTTPS_PROXY.
 //
 //   node --require ./proxy-bootstrap.cjs dist/index.js …
 //
 // Covered: fetch() and the global WebSocket and EventSource (they share one dispatcher); http.request and .get,
 // https.request and .get, also with a custom http.Agent or https.Agent, or with `createConnection` (as npm `ws` uses it);
-// every undici, also with its own dispatcher; tls.connect and its users, such as http2 with https:// URLs.
+// every undici, also with its own dispatcher; tls.connect and everything that uses it, such as http2 with https:// URLs.
 // Without proxy variables the bootstrap does nothing.
 //
-//   HTTP_PROXY, HTTPS_PROXY   an http:// URL, credentials allowed; HTTPS_PROXY falls back to HTTP_PROXY, as in undici;
-//                             the lower-case name has priority, as in other programs
+//   HTTP_PROXY, HTTPS_PROXY   an http:// URL, optionally with credentials; if HTTPS_PROXY is unset, HTTP_PROXY applies, as
+//                             in undici; the lower-case name has priority, as in other programs
 //   NO_PROXY                  names (including their subdomains), addresses, `host:port`, `[::1]:port`, ranges
 //                             `10.0.0.1-10.0.0.9`, networks `10.0.0.0/8` and `fd00::/8`, `*`
 //   OPENCLAW_EGRESS_REQUIRE_PROXY=1   refuse to start if any traffic is not covered; otherwise print one line to stderr
 //
-// NODE_USE_ENV_PROXY=1 alone is not enough. Node does not support networks in NO_PROXY and interprets names there
-// differently for fetch() and for http. On Node 24 its setting for fetch() is lost when an undici >= 8 is loaded, which
-// installs its own direct dispatcher. So the bootstrap makes one decision, `direct(host, port)`, for all clients.
+// NODE_USE_ENV_PROXY=1 alone is not enough. Node does not support networks in NO_PROXY, and interprets names in it
+// differently for fetch() and for http. On Node 24, its setting for fetch() is lost when an undici >= 8 is loaded, because
+// that installs its own direct dispatcher. So the bootstrap uses one function, `direct(host, port)`, for all clients.
 //
-// Not covered: net.connect (except by undici), so plain HTTP of an agent class with its own createConnection, h2c, and
-// protocols that start TLS later; a TLSSocket made without tls.connect; UDP; DNS. Databases and caches on a private
-// network use net.connect, and the proxy would refuse them. Proxy agents use it to reach their proxy.
-// tls.connect and dispatchers always reach loopback addresses directly.
+// Not covered: net.connect, except when undici calls it. This includes plain HTTP of an agent class with its own
+// createConnection, h2c, and protocols that start TLS later. Also not covered: a TLSSocket created without tls.connect, UDP,
+// and DNS. Do not cover net.connect: databases and caches on a private network use it, and the proxy would refuse them;
+// proxy agents use it to connect to their proxy.
+// tls.connect and dispatchers always connect directly to loopback addresses.
 // Worker threads and child_process.fork() inherit --require. Other child processes inherit the variables and
 // NODE_USE_ENV_PROXY.
-// The bootstrap configures cooperative code. It does not enforce anything.
+// The bootstrap only configures cooperative code. It does not enforce anything.
 
 const http = require('node:http');
 const https = require('node:https');
@@ -117,18 +118,18 @@ const authority = ({ host, port }) => `${net.isIPv6(host) ? `[${host}]` : host}:
 /** Return whether Node or the caller already chose a socket or proxy for this connection. */
 const chosen = (agent, options) => Boolean(options.socketPath || options.socket || agent.options?.proxyEnv);
 
-/** Return a test for the proxy's own address, so that an application's own proxy agent is not proxied twice. */
+/** Return a function that recognises connections to the proxy itself. They must stay direct: proxy agents open them. */
 const isProxy = (proxy) => {
   const { host, port } = endpoint(proxy);
   return (options) => (options.host ?? options.hostname) === host && Number(options.port) === port;
 };
 
-/** Send plain HTTP of every http.Agent to the proxy, in absolute form. */
+/** Send plain HTTP requests of every http.Agent to the proxy, in absolute form. */
 function coverHttpAgents(proxy, direct) {
   const { addRequest, createConnection } = http.Agent.prototype;
   const own = isProxy(proxy);
   http.Agent.prototype.addRequest = function (request, options, ...rest) {
-    // An agent with its own createConnection, as in agent-base, connects itself. https.Agent inherits this method.
+    // Skip agents with their own createConnection, such as those of agent-base. Skip https.Agent, which inherits this method.
     const foreign = this.protocol === 'https:' || this.createConnection !== createConnection || typeof options !== 'object';
     if (foreign || chosen(this, options) || own(options) || direct(options.host, options.port)) {
       return addRequest.call(this, request, options, ...rest);
@@ -137,7 +138,8 @@ function coverHttpAgents(proxy, direct) {
     const target = `http://${Array.isArray(host) ? host[0] : host}${request.path}`;
     const extra = Object.entries(credentials(proxy));
     if (request._header) {
-      // Node has already rendered the header if the caller passed a list of headers. With 100-continue it is also queued.
+      // If the caller passed a list of headers, Node has already rendered the header, so edit the text. With 100-continue, Node
+      // has also queued it.
       const head = [`${request.method} ${target} HTTP/1.1`, ...extra.map((pair) => pair.join(': '))].join('\r\n');
       const rendered = request._header;
       request._header = head + rendered.slice(rendered.indexOf('\r\n'));
@@ -148,10 +150,10 @@ function coverHttpAgents(proxy, direct) {
   };
 }
 
-/** Return a function that opens a CONNECT tunnel: it returns the request, and calls back with an error or a socket. */
+/** Return a function that opens a CONNECT tunnel. It returns the request, and calls its callback with an error or a socket. */
 function tunnelOpener(proxy) {
   const tunnels = new http.Agent();
-  tunnels.addRequest = http.Agent.prototype.addRequest; // the original method, or the CONNECT itself would be proxied
+  tunnels.addRequest = http.Agent.prototype.addRequest; // Use the original method, which does not proxy the CONNECT itself.
   const { request } = http;
   return (target, callback) => {
     const headers = { Host: target, ...credentials(proxy) };
@@ -178,7 +180,7 @@ function tunnelOpener(proxy) {
   };
 }
 
-/** Send HTTPS of every https.Agent through a CONNECT tunnel, with TLS to the destination and the caller's options. */
+/** Send HTTPS of every https.Agent through a CONNECT tunnel. TLS is end to end, and uses the caller's options. */
 function coverHttpsAgents(proxy, open, direct) {
   const { createConnection } = https.Agent.prototype;
   const own = isProxy(proxy);
@@ -195,7 +197,7 @@ function coverHttpsAgents(proxy, open, direct) {
   };
 }
 
-/** A socket for callers that need one before its CONNECT tunnel is open. It queues writes and settings until then. */
+/** A socket that callers can use before its CONNECT tunnel is open. Until then it queues writes and settings. */
 class TunnelSocket extends Duplex {
   #request;
   #socket = null;
@@ -271,7 +273,7 @@ class TunnelSocket extends Duplex {
   get remoteFamily() { return this.#socket?.remoteFamily; }
 }
 
-/** Return whether a connection by net or tls must stay direct: to loopback, the proxy, a Unix socket or NO_PROXY. */
+/** Return whether a connection of net or tls must stay direct: to loopback, the proxy, a Unix socket or a NO_PROXY entry. */
 function staysDirect(options, own, direct) {
   if (options.socket || options.path || !options.port) return true;
   const host = String(options.host ?? 'localhost').replace(/^\[|\]$/g, '').toLowerCase();
@@ -280,7 +282,7 @@ function staysDirect(options, own, direct) {
   return loopback || own.some((is) => is(options)) || direct(host, options.port);
 }
 
-/** Open every connection of tls.connect through a tunnel; http2 and the dispatchers of undici use it. */
+/** Open every connection of tls.connect through a tunnel. http2 and undici's dispatchers call tls.connect. */
 function coverTls(own, open, direct) {
   const { connect } = tls;
   tls.connect = function (...given) {
@@ -292,20 +294,20 @@ function coverTls(own, open, direct) {
     const options = { ...place, ...(numbered ? more : {}) };
     if (staysDirect(options, own, direct)) return connect.apply(this, given);
     const socket = new TunnelSocket(open, authority(options));
-    // The proxy needs SNI for a name. Node sends it only if the caller gives servername.
+    // Set servername, because the proxy needs SNI for a name, and Node sends SNI only if servername is set.
     const servername = options.servername ?? (net.isIP(options.host) ? undefined : options.host);
     const connected = given.find((value) => typeof value === 'function');
     const secure = connect.call(this, { ...options, servername, socket }, connected);
-    if (options.timeout) secure.setTimeout(options.timeout); // Node leaves the timeout of a given socket to its caller
+    if (options.timeout) secure.setTimeout(options.timeout); // If the caller passes a socket, Node does not set its timeout.
     return secure;
   };
 }
 
-/** Open each plain HTTP connection of undici through a tunnel, for every dispatcher; other callers stay direct. */
+/** Open each plain HTTP connection of undici through a tunnel, for every dispatcher. Other callers connect directly. */
 function coverDispatchers(own, open, direct) {
   const { connect } = net;
   let announced = null;
-  // Remember the destination, which undici publishes immediately before it calls its connector.
+  // Remember the destination: undici publishes it immediately before it calls its connector.
   diagnostics.subscribe('undici:client:beforeConnect', ({ connectParams }) => {
     announced = connectParams;
     queueMicrotask(() => { announced = null; });
@@ -324,7 +326,7 @@ function coverDispatchers(own, open, direct) {
   net.connect = net.createConnection = covered;
 }
 
-/** Give a covered agent to a request with `createConnection` and without an agent, such as those of npm `ws`. */
+/** Add a covered agent to requests that have `createConnection` and no agent, such as those of npm `ws`. */
 function coverCreateConnection(module, port, direct) {
   const { request } = module;
   const covered = (first, ...rest) => {
@@ -334,7 +336,7 @@ function coverCreateConnection(module, port, direct) {
     const whole = { ...(url ? urlToHttpOptions(url) : {}), ...options };
     const host = whole.hostname ?? whole.host ?? 'localhost';
     if (whole.socketPath || direct(host, whole.port || whole.defaultPort || port)) return request(first, ...rest);
-    // Do not use `agent: false`: it also disables keep-alive, but Node then still reads createConnection.
+    // Do not use `agent: false`: Node would still use createConnection, and would disable keep-alive.
     return request({ ...whole, createConnection: undefined, agent: new module.Agent() }, ...(url ? rest.slice(1) : rest));
   };
   module.request = function (...args) { return covered(...args); };
@@ -345,26 +347,26 @@ function coverCreateConnection(module, port, direct) {
   };
 }
 
-/** Return Node's own undici if accessible (>= 24.14): its class, its dispatcher, and a function to replace it. */
+/** Return the class and dispatcher of Node's own undici, and a function to replace the dispatcher; null before 24.14. */
 function builtInUndici() {
   if (typeof http.setGlobalProxyFromEnv !== 'function') return null;
-  const restore = http.setGlobalProxyFromEnv({ http_proxy: 'http://127.0.0.1:9' }); // only to access the classes
+  const restore = http.setGlobalProxyFromEnv({ http_proxy: 'http://127.0.0.1:9' }); // Set a proxy only to get the classes.
   const [older, newer] = DISPATCHERS.map((key) => globalThis[key]?.constructor);
   restore();
-  const is7 = older.name === 'EnvHttpProxyAgent'; // otherwise it is 8, and the older key holds a wrapper
+  const is7 = older.name === 'EnvHttpProxyAgent'; // Otherwise undici is version 8, and the older key contains a wrapper.
   const EnvHttpProxyAgent = is7 ? older : newer;
   const define = (key, value) => Object.defineProperty(globalThis, key, { value, writable: true });
   const setGlobalDispatcher = (agent) => {
-    // Set both keys: if an undici >= 8 finds its own key empty, it writes a direct dispatcher to both.
+    // Set both keys: if an undici >= 8 finds its own key unset, it writes a direct dispatcher to both.
     define(DISPATCHERS[0], is7 ? agent : new older(agent));
     define(DISPATCHERS[1], agent);
-    // With NODE_USE_ENV_PROXY Node installs its own dispatcher after all --require. Make that dispatcher call ours.
+    // Make Node's own dispatcher call ours: with NODE_USE_ENV_PROXY, Node installs it after all --require modules.
     EnvHttpProxyAgent.prototype.dispatch = (options, handler) => agent.dispatch(options, handler);
   };
   return { EnvHttpProxyAgent, previous: globalThis[DISPATCHERS[is7 ? 0 : 1]], setGlobalDispatcher };
 }
 
-/** Return class, dispatcher and replacing function of the application's undici; null if this Node can load none. */
+/** Return the same for the application's undici; null if this Node can load none. */
 function applicationUndici() {
   for (const base of [__filename, path.resolve(process.argv[1] ?? 'main')]) {
     try {
@@ -386,10 +388,10 @@ function coverFetch(httpProxy, httpsProxy, direct) {
   }
   const { EnvHttpProxyAgent, previous, setGlobalDispatcher } = undici;
   const urls = { httpProxy: httpProxy?.href ?? '', httpsProxy: httpsProxy?.href ?? '' };
-  // proxyTunnel: false sends plain HTTP in absolute form, so that the proxy sees the request. TLS is tunnelled anyway.
+  // Set proxyTunnel to false to send plain HTTP in absolute form, so that the proxy sees the request. TLS is always tunnelled.
   const agent = new EnvHttpProxyAgent({ ...urls, noProxy: '', proxyTunnel: false });
   const { dispatch } = agent;
-  // Change the instance instead of using a subclass: applications identify a dispatcher by the name of its class.
+  // Change the instance instead of defining a subclass: applications identify a dispatcher by its class name.
   agent.dispatch = (options, handler) => {
     const { protocol, hostname, port } = new URL(options.origin);
     if (direct(hostname, port || (protocol === 'https:' ? 443 : 80))) return previous.dispatch(options, handler);
@@ -399,7 +401,7 @@ function coverFetch(httpProxy, httpsProxy, direct) {
 }
 
 function install() {
-  if (globalThis[INSTALLED]) return; // loaded by both --require and NODE_OPTIONS
+  if (globalThis[INSTALLED]) return; // The bootstrap is loaded twice: by --require and by NODE_OPTIONS.
   if (!['HTTP_PROXY', 'HTTPS_PROXY'].some(variable)) {
     if (required) printError('no proxy variable is set', 'set HTTP_PROXY and HTTPS_PROXY');
     return;
@@ -409,8 +411,8 @@ function install() {
   if (!httpProxy && !httpsProxy) return;
   Object.defineProperty(globalThis, INSTALLED, { value: true });
   const direct = bypass(variable('NO_PROXY'));
-  const options = { keepAlive: true, scheduling: 'lifo', timeout: 5000 }; // the options of Node's own global agents
-  // Create the functions that open tunnels first: they need the original methods of http, which the next step replaces.
+  const options = { keepAlive: true, scheduling: 'lifo', timeout: 5000 }; // Use the options of Node's own global agents.
+  // Create the tunnel openers first: they need the original methods of http, which the next step replaces.
   const [openHttps, openHttp] = [httpsProxy, httpProxy].map((proxy) => proxy && tunnelOpener(proxy));
   const own = [httpsProxy, httpProxy].filter(Boolean).map(isProxy);
   if (httpsProxy) {

@@ -44,10 +44,10 @@ def settings(section):
         return found
     reported = found.get("error") if isinstance(found, dict) else None
     message = str(reported.get("message")) if isinstance(reported, dict) else out + error
-    # Other errors can contain "unset" as well, such as the error for a secret without a value.
+    # Compare more than the word "unset": other errors contain it too, such as the one for a secret without a value.
     if status != 0 and (f"unset: {section}" in message or f"path not found: {section}" in message):
         return {}
-    # The output may hold tokens, so do not print it.
+    # Do not print the output, because it may contain tokens.
     sys.exit(
         f"could not be checked: `openclaw config get {section} --json` ended with {status} and printed no settings"
     )

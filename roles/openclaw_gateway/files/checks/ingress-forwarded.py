@@ -7,7 +7,7 @@ import sys
 
 
 def output(*words):
-    """Return the output of a command. End the check if the command fails or prints nothing."""
+    """Return the output of a command. Exit with an error if the command fails or prints nothing."""
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode != 0 or not done.stdout.strip():
         sys.exit(f"could not be checked: {' '.join(words[:3])}: {done.stderr.strip() or 'no output'}")
@@ -25,7 +25,7 @@ for at in bound:
     host, _, number = at.rpartition(":")
     host = {"0.0.0.0": "127.0.0.1", "[::]": "::1"}.get(host, host)
     try:
-        # Docker itself accepts the connection. Only a response shows that the port leads to the gateway.
+        # Require a response. A connection alone proves nothing, because Docker itself accepts it.
         with socket.create_connection((host, int(number)), 10) as connection:
             connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
             if not connection.recv(1):

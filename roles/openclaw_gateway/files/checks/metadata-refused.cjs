@@ -1,4 +1,4 @@
-// Open a tunnel to an address, and expect a refusal. Runs in the gateway's container.
+// Request a tunnel to an address, and expect that the proxy refuses it. This runs in the gateway's container.
 const http = require('http'), path = process.argv[2], p = new URL(process.env.HTTPS_PROXY)
 const end = (text, code) => { console.log(text); process.exit(code) }
 setTimeout(() => end('no response in 20 s', 1), 20000)

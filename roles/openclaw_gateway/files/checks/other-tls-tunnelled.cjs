@@ -1,4 +1,4 @@
-// Open a tunnel to a host, and check who issued the host's certificate. Runs in the gateway's container.
+// Open a tunnel to a host, and check the issuer of the certificate in it. This runs in the gateway's container.
 const http = require('http'), tls = require('tls'), [host, p] = [process.argv[2], new URL(process.env.HTTPS_PROXY)]
 const end = (text, code) => { console.log(text); process.exit(code) }
 setTimeout(() => end('no response in 30 s', 1), 30000)

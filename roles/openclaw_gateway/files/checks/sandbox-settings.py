@@ -7,7 +7,7 @@ import sys
 
 
 def unlike(want, have, path):
-    """Return the paths of the settings that differ from the wanted ones."""
+    """Return the paths of settings that differ from the wanted settings."""
     if isinstance(want, dict):
         return [found for name in want for found in unlike(want[name], (have or {}).get(name), f"{path}.{name}")]
     return [] if want == have else [path]

@@ -1,9 +1,10 @@
-// openclaw.egress: configure the proxy of the nested daemon and of its builds. `firewall-entrypoint` runs this before the daemon starts.
+// openclaw.egress: configure the proxy for the nested daemon and its builds. `firewall-entrypoint` runs this before the daemon
+// starts.
 //
-//   node configure-docker-proxy.cjs PULLS BUILDS      URLs of the proxy
+//   node configure-docker-proxy.cjs PULLS BUILDS      proxy URL for image pulls, and for builds
 //
-// Existing content of the files stays, including a configured proxy. The files are in the container's own layer, so a new
-// container starts without them, unless the operator mounts their folders.
+// Existing content of the files is not changed, even if it sets another proxy. The files are in the container's writable
+// layer, so a new container starts without them, unless the operator mounts their folders.
 'use strict'
 const { execFileSync } = require('child_process')
 const fs = require('fs')
@@ -28,14 +29,14 @@ function complete(file, section, values) {
   }
 }
 
-// Docker Engine supports proxies in daemon.json from 23.0 on, and does not start with unknown keys. An older version uses
-// the gateway's proxy from its environment.
+// Write daemon.json only for Docker Engine 23.0 and later: older versions do not know the key `proxies`, and do not start with an
+// unknown key. They use the gateway's proxy from the environment.
 const version = Number(/version (\d+)/.exec(execFileSync('dockerd', ['--version'], { encoding: 'utf8' }))?.[1] ?? 0)
 if (version >= 23) {
   complete('/etc/docker/daemon.json', have => (have.proxies ??= {}), { 'http-proxy': pulls, 'https-proxy': pulls, 'no-proxy': direct })
 }
-// `docker build` passes these values to its steps, so write them for each user that may build. `docker run` passes them to
-// containers too, and there they override the --env-file of OpenClaw's sandboxes. So all of them use the shared proxy port.
+// Write these values for each user that may build, because `docker build` passes them to its steps. `docker run` also passes them
+// to containers, where they override the --env-file of OpenClaw's sandboxes. So use the shared proxy port for all of them.
 const homes = fs.readFileSync('/etc/passwd', 'utf8').split('\n').map(line => line.split(':')[5])
   .filter(home => home && (home === '/root' || home.startsWith('/home/')))
 const folders = new Set([...homes, process.env.HOME].filter(home => home && fs.existsSync(home)).map(home => path.join(home, '.docker')))
