@@ -7,9 +7,9 @@ import sys
 
 
 def proxy_status():
-    """Return what `egress status` reports. End the check if no running proxy reports anything.
+    """Return the output of `egress status`. Exit with an error if no proxy is running.
 
-    The exit status of the command is not used: another problem, such as a push that is retried, makes it 1.
+    Ignore the command's exit status: it is 1 for any problem, such as a push that is being retried.
     """
     words = ["docker", "exec", "openclaw-proxy", "egress", "status", "--json"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)

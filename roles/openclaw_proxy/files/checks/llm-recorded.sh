@@ -1,5 +1,5 @@
 #!/bin/sh
-# Check that the spool has exactly one record of the request that the check llm-request sent.
+# Check that the spool contains exactly one record of the request that the check llm-request sent.
 for _ in 1 2 3 4 5; do
   found=$(docker exec openclaw-proxy egress records --json --host "$LLM_HOST" | grep -c "egress-verify=$RUN_ID") && break
   sleep 1

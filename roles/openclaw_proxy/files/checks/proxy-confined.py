@@ -6,7 +6,7 @@ import sys
 
 
 def output(*words):
-    """Return the output of a command. End the check if the command fails or prints nothing."""
+    """Return the output of a command. Exit with an error if the command fails or prints nothing."""
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode != 0 or not done.stdout.strip():
         sys.exit(f"could not be checked: {' '.join(words[:3])}: {done.stderr.strip() or 'no output'}")

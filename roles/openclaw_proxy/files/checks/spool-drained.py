@@ -7,9 +7,9 @@ import time
 
 
 def proxy_status():
-    """Return what `egress status` reports. End the check if no running proxy reports anything.
+    """Return the output of `egress status`. Exit with an error if no proxy is running.
 
-    The exit status of the command is not used: while a push is retried it is 1, and this check waits for the push.
+    Ignore the command's exit status: it is 1 while a push is being retried, and this check waits for that push.
     """
     words = ["docker", "exec", "openclaw-proxy", "egress", "status", "--json"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
