@@ -2,6 +2,7 @@
 
 import gzip
 import itertools
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord as ExportLogsRecord
 from openclaw_egress.export.exporter import Exporter, _Oldest
 from openclaw_egress.export.otlp_client import Verdict, interpret
 from openclaw_egress.recording.records import Body, ExchangeRecord, rfc3339
+from openclaw_egress.spool.commands import Action, Command, submit
 from openclaw_egress.spool.reader import Filters
 from openclaw_egress.spool.writer import Spool
 
@@ -305,6 +307,23 @@ def test_stopping_does_not_wait_for_a_pause(spool, store):
     until(lambda: exporter.state["last_error"])
     exporter.stop(20)
     assert not exporter._thread.is_alive()
+
+
+def test_records_deleted_during_a_refused_push_are_not_sent_any_more(spool, store):
+    fill(spool, 16)
+
+    def delete_then_refuse(push: Push) -> Answer:
+        if len(store.pushes) == 1:
+            submit(spool.path, Command(Action.DELETE, ((3, 14),), "ada: test"))
+            spool.run_commands()
+        return ACCEPTED if len(push.lines) == 1 else (400, OCTETS, loki_says("one of these records is not valid"))
+
+    store.answer = delete_then_refuse
+    with Running(spool, store.url):
+        until(drained(spool))
+    assert len(store.pushes[0].lines) == 16, "the first request was under way"
+    sent_later = {json.loads(line)["seq"] for push in store.pushes[1:] for line in push.lines if line[0] == "{"}
+    assert sent_later == {1, 2, 15, 16, 17}
 
 
 # ── wrong settings: no record is at fault ────────────────────────────────────────────────────────────────────────

@@ -240,6 +240,8 @@ class Exporter:
             return False
         if self._horizon_ns is not None:
             records = [record for record in records if record.time_ns < self._horizon_ns]
+        # An operator may have deleted some of them since the previous request of this batch.
+        records = self._spool.still_pending(records)
         if not records:
             return True
         push = assemble((record.resource, record.otlp) for record in records)

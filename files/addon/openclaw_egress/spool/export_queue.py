@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -73,6 +74,17 @@ class ExportQueue:
                 found.append(record)
             rows.close()
         return found
+
+    def still_pending(self, records: Sequence[StoredRecord]) -> list[StoredRecord]:
+        """Return those of these lines that still wait: an operator or the limit may have deleted some meanwhile."""
+        with spool_errors(self._path):
+            rows = self._connections.get().execute(
+                f"SELECT seq FROM records {_PENDING} WHERE state = 0 "  # noqa: S608
+                "AND seq IN (SELECT value FROM json_each(?))",
+                (json.dumps([record.seq for record in records]),),
+            )
+            waiting = {seq for (seq,) in rows.fetchall()}
+        return [record for record in records if record.seq in waiting]
 
     def oldest_pending(self) -> tuple[int, int] | None:
         """Return ``(seq, time_ns)`` of the oldest pending line; ``None`` without one."""

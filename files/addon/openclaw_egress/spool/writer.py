@@ -366,6 +366,10 @@ class Spool:
         """Return the oldest pending lines, ordered by time; see `ExportQueue.pending`."""
         return self._queue.pending(limit_bytes, before_ns=before_ns, span_ns=span_ns)
 
+    def still_pending(self, records: Sequence[StoredRecord]) -> list[StoredRecord]:
+        """Return those of these lines that still wait; see `ExportQueue.still_pending`."""
+        return self._queue.still_pending(records)
+
     def oldest_pending(self) -> tuple[int, int] | None:
         """Return ``(seq, time_ns)`` of the oldest pending line; ``None`` without one."""
         return self._queue.oldest_pending()
