@@ -21,8 +21,9 @@ from openclaw_egress import certificates
 from openclaw_egress.cli.app import app
 from openclaw_egress.errors import EgressError
 from openclaw_egress.export.exporter import Exporter
-from openclaw_egress.signatures import KEY_FILE, PUBLIC_FILE, Signer
+from openclaw_egress.signatures import KEY_FILE, PUBLIC_FILE, Signer, deletion_text
 from openclaw_egress.spool.reader import Filters, SpoolReader
+from openclaw_egress.spool.schema import SpoolError
 from openclaw_egress.spool.writer import Spool
 from tests.support import tampered_chains as chains
 from tests.support.loki import FakeLoki
@@ -227,7 +228,7 @@ def test_restored_instance_is_clean_and_continues_the_chain(path, tmp_path, loki
     send(copy, loki, ["after-restore"])
     reports = audit(loki)
     assert findings(reports) == [[], []]
-    assert reports[0]["restored"] == [chains.LINES + 1]
+    assert [one["seq"] for one in reports[0]["restored"]] == [chains.LINES + 1]
     # Old and new checkpoints have valid signatures of different keys.
     assert reports[0]["signed_seq"] == reports[0]["last_seq"] - 1
     assert (path.parent / PUBLIC_FILE).read_text() != (state / PUBLIC_FILE).read_text()
@@ -331,7 +332,8 @@ def test_damaged_spool_is_put_aside_with_its_log(path, tmp_path):
     assert "--replace" in refused("restore", tmp_path / "one.backup")
     aside = done("restore", tmp_path / "one.backup", "--replace")["aside"]
     assert Path(aside).read_bytes() == b"garbage" * 1000 and Path(f"{aside}-wal").read_bytes() == b"log"
-    assert egress("audit").exit_code == 0
+    result = egress("audit")
+    assert result.exit_code == 0 and "the number of its lost lines is unknown" in result.stdout
 
 
 def test_restore_refuses_a_spool_with_a_waiting_command(path, tmp_path):
@@ -397,6 +399,196 @@ def test_unreadable_file_names_the_permission(path, tmp_path):
     done("backup", tmp_path / "one.backup")
     (tmp_path / "one.backup").chmod(0)
     assert "needs permission" in refused("restore", tmp_path / "one.backup", "--replace")
+
+
+# ── what an audit trusts ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def forge_tombstone(path: Path, key: Signer, seq: int, lines: str) -> None:
+    """Delete lines, and store a tombstone that claims the line ``seq`` and is signed with a key."""
+    last = int(lines.rpartition("-")[2])
+    with SpoolReader(path) as reader:
+        digest = (reader.digest(last) or b"").hex()
+    signature = key.sign(deletion_text(lines, digest))
+    stone = {"seq": seq, "time_ns": 1, "lines": lines, "count": 1, "digest": digest, "why": "", "signature": signature}
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("INSERT INTO meta VALUES (?, ?)", (f"deleted_{seq}", json.dumps(stone)))
+        db.execute("DELETE FROM records WHERE seq BETWEEN ? AND ?", (int(lines.partition("-")[0]), last))
+
+
+def test_restoration_that_the_chain_does_not_record_gives_no_key(path, tmp_path):
+    eve = Signer.in_directory(tmp_path / "eve")
+    claim = {
+        "seq": 19,
+        "openclaw.egress.outcome": "restored",
+        "openclaw.egress.spool.last_seq": 18,
+        "openclaw.egress.spool.instance": "x",
+        "openclaw.egress.spool.key": eve.public,
+    }
+    damaged(path, "UPDATE records SET state = 1")
+    # The first claim names a line that the chain does not have, the second one a line with another text.
+    for newest in (18, 0):
+        claim |= {"seq": newest + 1, "openclaw.egress.spool.last_seq": newest}
+        damaged(path, f"INSERT INTO meta VALUES ('restored_{newest}', '{json.dumps(claim)}')")
+    forge_tombstone(path, eve, 18, "12-17")
+    result = egress("audit", "--json")
+    (report,) = json.loads(result.stdout)["reports"]
+    assert findings([report]) == [[("spool", 0), ("spool", 0), ("missing", 12)]] and report["restored"] == []
+    assert "restoration after line 18 that no line of the chain records" in report["findings"][1]["detail"]
+
+
+def test_restoration_with_another_key_invalidates_the_earlier_checkpoints(path, tmp_path):
+    """Each part of the chain has one key: a restoration cannot add a key for lines that have another one."""
+    eve = Signer.in_directory(tmp_path / "eve")
+    done("backup", tmp_path / "one.backup")
+    damaged(tmp_path / "one.backup", f"UPDATE backup_files SET content = CAST('{eve.public}' AS BLOB)")
+    done("restore", tmp_path / "one.backup", "--replace")
+    (report,) = json.loads(egress("audit", "--json").stdout)["reports"]
+    assert findings([report]) == [[("signature", 11), ("signature", 18)]]
+
+
+def test_key_of_a_previous_instance_signs_no_line_after_its_backup(path, tmp_path, loki, monkeypatch):
+    old = Signer.in_directory(path.parent)
+    done("backup", tmp_path / "one.backup")
+    copy = use(tmp_path / "other", monkeypatch)
+    done("restore", tmp_path / "one.backup")
+    send(copy, loki, ["new-1", "new-2", "new-3"])
+    assert egress("audit").exit_code == 0
+    # The lines 19 and 20 record the restoration and the start; the newest line is a checkpoint.
+    forge_tombstone(copy, old, 23, "20-22")
+    (report,) = json.loads(egress("audit", "--json").stdout)["reports"]
+    assert findings([report]) == [[("missing", 20)]]
+    damaged(copy, "DELETE FROM meta WHERE key = 'deleted_23'")
+    forge_tombstone(copy, old, 18, "20-22")
+    (report,) = json.loads(egress("audit", "--json").stdout)["reports"]
+    assert findings([report]) == [[("missing", 20)]]
+
+
+def test_restoration_is_known_after_retention_deleted_its_line(path, tmp_path, loki, monkeypatch):
+    send(path, loki)
+    done("backup", tmp_path / "one.backup")
+    copy = use(tmp_path / "other", monkeypatch)
+    done("restore", tmp_path / "one.backup")
+    send(copy, loki, ["new-1"])
+    with Spool(copy, 1, sync_seconds=None, signer=Signer.in_directory(copy.parent)) as spool:
+        spool.checkpoint()
+    with SpoolReader(copy) as reader:
+        assert reader.line(chains.LINES + 2) is None
+    (report,) = json.loads(egress("audit", "--json").stdout)["reports"]
+    assert report["findings"] == [] and [one["seq"] for one in report["restored"]] == [chains.LINES + 1]
+
+
+def test_restoration_with_a_clock_that_is_behind_is_known(path, tmp_path, loki):
+    done("backup", tmp_path / "one.backup")
+    damaged(tmp_path / "one.backup", "UPDATE ledger SET time_ns = time_ns + 7200000000000 WHERE seq = 18")
+    done("restore", tmp_path / "one.backup", "--replace")
+    with SpoolReader(path) as reader:
+        assert [row.outcome for row in reader.query(Filters(after_seq=18))] == ["clock_set_back", "restored"]
+        assert [one.seq for one in reader.restores()] == [18] and reader.unproven_restores() == []
+    assert egress("audit").exit_code == 0
+
+
+@pytest.mark.parametrize("value", ["{", "[]", "{}", "7", json.dumps({"openclaw.egress.outcome": "restored"})])
+def test_damaged_restoration_ends_commands_with_a_remedy(path, value):
+    damaged(path, f"INSERT INTO meta VALUES ('restored_18', '{value}')")
+    wide = ("--since", "1d", "--until", "2099-01-01T00:00", "--why", "x")
+    for words in (("audit",), ("audit", "--key", Signer.in_directory(path.parent).public), ("delete", *wide)):
+        result = egress(*words)
+        assert isinstance(result.exception, SpoolError) and "restored_18" in str(result.exception), result.output
+        assert "egress restore" in str(result.exception)
+
+
+# ── what a restoration loses ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def record(path: Path, *new: str) -> None:
+    """Record exchanges, and send nothing."""
+    with Spool(path, sync_seconds=None, signer=Signer.in_directory(path.parent)) as spool:
+        for name in new:
+            spool.close_exchange(chains.exchange(name))
+
+
+def test_audit_names_lines_that_a_restoration_lost(path, tmp_path, loki):
+    send(path, loki)
+    done("backup", tmp_path / "one.backup")
+    send(path, loki, ["sent-1", "sent-2"])
+    record(path, "never-sent-1", "never-sent-2")
+    restored = done("restore", tmp_path / "one.backup", "--replace")
+    assert restored["lost_lines"] == 5
+    send(path, loki)
+    reports = audit(loki)
+    assert findings(reports) == [[], [], []], "a restoration must not be an alarm without an end"
+    (note,) = reports[0]["restored"]
+    assert (note["seq"], note["lost_lines"], note["replaced_seq"]) == (19, 5, 24)
+    assert (reports[2]["found"], reports[2]["explained"]) == (4, {"lost_by_restore": 2})
+    text = egress("audit").stdout
+    assert "5 lines of the replaced spool, up to line 24, are not in this one" in text
+    assert "2 lost by restore" in egress("audit", "--store", f"{loki.url}/otlp/v1/logs").stdout
+
+
+def test_audit_names_lost_lines_of_which_none_was_sent(path, tmp_path, loki):
+    send(path, loki)
+    done("backup", tmp_path / "one.backup")
+    record(path, "never-sent")
+    done("restore", tmp_path / "one.backup", "--replace")
+    send(path, loki)
+    reports = audit(loki)
+    assert findings(reports) == [[], [], []] and reports[2]["explained"] == {"lost_by_restore": 1}
+
+
+def test_forged_line_in_place_of_the_newest_lost_line_is_found(path, tmp_path, loki):
+    send(path, loki)
+    done("backup", tmp_path / "one.backup")
+    with SpoolReader(path) as reader:
+        previous, head = reader.instance_id, reader.head()[1]
+    record(path, "never-sent")
+    done("restore", tmp_path / "one.backup", "--replace")
+    send(path, loki)
+    forged = json.dumps({"seq": 20, "prev": head, "url": "https://x.example/"}, separators=(",", ":"))
+    push_lines(f"{loki.url}/otlp/v1/logs", previous, [(time.time_ns(), forged)])
+    assert findings(audit(loki))[2] == [("changed", 20)]
+
+
+def test_checkpoints_of_the_previous_instance_after_the_backup_are_valid(path, tmp_path, loki, monkeypatch):
+    send(path, loki)
+    done("backup", tmp_path / "one.backup")
+    send(path, loki, ["later"])
+    copy = use(tmp_path / "other", monkeypatch)
+    done("restore", tmp_path / "one.backup")
+    send(copy, loki)
+    reports = audit(loki)
+    assert findings(reports) == [[], [], []] and reports[2]["signed_seq"] == 20
+
+
+def test_replaced_spool_with_another_chain_is_named(path, tmp_path, loki, monkeypatch):
+    done("backup", tmp_path / "one.backup")
+    copy = use(tmp_path / "other", monkeypatch)
+    record(copy, "first-1", "first-2")
+    assert done("restore", tmp_path / "one.backup", "--replace")["lost_lines"] == 2
+    send(copy, loki)
+    reports = audit(loki)
+    assert findings(reports) == [[], []] and reports[0]["restored"][0]["replaced_seq"] == 2
+
+
+def test_damaged_ledger_of_the_replaced_spool_is_no_obstacle(path, tmp_path):
+    done("backup", tmp_path / "one.backup")
+    damaged(path, "UPDATE ledger SET hash = 'text' WHERE seq = 18")
+    assert done("restore", tmp_path / "one.backup", "--replace")["lost_lines"] is None
+
+
+def test_second_restoration_of_a_backup_names_the_lines_of_the_first(path, tmp_path):
+    done("backup", tmp_path / "one.backup")
+    done("restore", tmp_path / "one.backup", "--replace")
+    record(path, "new-1", "new-2")
+    assert done("restore", tmp_path / "one.backup", "--replace")["lost_lines"] == 3
+    assert done("restore", tmp_path / "one.backup", "--replace")["lost_lines"] == 1
+
+
+def test_restoration_without_a_replaced_spool_loses_nothing(path, tmp_path, monkeypatch):
+    done("backup", tmp_path / "one.backup")
+    use(tmp_path / "other", monkeypatch)
+    assert done("restore", tmp_path / "one.backup")["lost_lines"] == 0
+    assert "replaced spool" not in egress("audit").stdout
 
 
 # ── kill -9 ──────────────────────────────────────────────────────────────────────────────────────────────────────

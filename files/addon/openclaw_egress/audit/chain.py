@@ -126,8 +126,12 @@ def head_of(text: str) -> dict[str, Any] | None:
     return found if isinstance(seq, int) and not isinstance(seq, bool) and 0 < seq < 2**63 else None
 
 
-SignatureCheck = Callable[[str, bytes], bool]
-"""A function that returns whether a signature of a text is valid; see `signatures.checkpoint_text`."""
+SignatureCheck = Callable[[str, bytes, int], bool]
+"""A function that returns whether a signature of a text is valid in the line with a number.
+
+The text is that of `signatures.checkpoint_text` or `signatures.deletion_text`. A restored spool has several keys, each
+of which signs a part of the chain.
+"""
 
 
 class Deletions:
@@ -142,17 +146,19 @@ class Deletions:
         self._runs: set[tuple[int, int]] = set()
         self._ordered: list[tuple[int, int]] = []
 
-    def add(self, lines: object, digest: object, signature: object) -> bool:
-        """Add the lines of a tombstone (``12-40,50``). Return whether it is valid."""
+    def add(self, seq: int, lines: object, digest: object, signature: object) -> bool:
+        """Add the lines of the tombstone in line ``seq`` (``12-40,50``). Return whether it is valid."""
         if not isinstance(lines, str) or not isinstance(digest, str):
             return False
         if self._is_signed is not None and not (
-            isinstance(signature, str) and self._is_signed(signature, deletion_text(lines, digest))
+            isinstance(signature, str) and self._is_signed(signature, deletion_text(lines, digest), seq)
         ):
             return False
         runs = [(int(run[1]), int(run[2] or run[1])) for run in map(_RUN.fullmatch, lines.split(",")) if run]
         if len(runs) != lines.count(",") + 1 or not self._is_of_chain(runs[-1][1], digest):
             return False
+        if any(last >= seq for _, last in runs):
+            return False  # A deletion is recorded after the lines that it names.
         self._runs.update(runs)
         self._ordered = []
         return True
@@ -169,8 +175,8 @@ class Deletions:
         if sealed.get(semconv.OUTCOME) != "deleted" or semconv.SPOOL_DELETED not in sealed:
             return
         names = (semconv.SPOOL_DELETED, semconv.SPOOL_LAST_HASH, semconv.SPOOL_SIGNATURE)
-        if not self.add(*(sealed.get(name) for name in names)):
-            own = sealed["seq"]
+        own = sealed["seq"]
+        if not self.add(own, *map(sealed.get, names)):
             detail = "this deletion is not signed with the key, or names another hash for its last line"
             yield Finding(FindingCode.SIGNATURE, own, own, detail)
 
@@ -204,7 +210,7 @@ class _Signatures:
         signature = sealed.get(semconv.CHECKPOINT_SIGNATURE)
         if not isinstance(signature, str):
             self._unsigned.append(own)
-        elif self._is_signed(signature, checkpoint_text(seq, digest)):
+        elif self._is_signed(signature, checkpoint_text(seq, digest), own):
             self.newest = max(self.newest, seq)
             self._oldest_valid = min(self._oldest_valid or own, own)
         else:

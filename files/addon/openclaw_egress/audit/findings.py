@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 
 from openclaw_egress.spool.rows import compact
@@ -53,6 +53,20 @@ class Finding:
         return found | ({"remedy": f"egress resend {compact(self.resend)}"} if self.resend else {})
 
 
+@dataclass(frozen=True, slots=True)
+class RestoreNote:
+    """A restoration of the audited spool: the newest line of the backup, and the lines that the restoration lost."""
+
+    seq: int
+    instance: str
+    """ID of the instance that wrote the lines up to ``seq``."""
+    lost_lines: int | None
+    """Number of lines of the replaced spool that the backup does not have; None if that spool could not be read."""
+    replaced_seq: int
+    """Number of the newest line of the replaced spool; 0 without one."""
+    replaced_instance: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """The result of one audit.
@@ -63,13 +77,13 @@ class Report:
         found: number of lines of the source that match the chain.
         duplicates: number of further copies of matching lines; copies are no problem.
         explained: number of absent lines whose absence is recorded, by reason: ``pending``, ``dead_letter``,
-            ``local``, ``dropped``, ``deleted`` (by an operator), or ``pruned`` (from the spool, after the destination
-            acknowledged them).
+            ``local``, ``dropped``, ``deleted`` (by an operator), ``pruned`` (from the spool, after the destination
+            acknowledged them), or ``lost_by_restore`` (the replaced spool had them, the destination does not).
         left: number of lines that an operator deleted from the spool, and that the destination still has.
         masked_bodies: number of bodies whose hash was not compared, because secrets in them are masked.
         last_seq, last_hash: number and hash of the newest line of the range.
         signed_seq: number of the newest line that a valid signature covers; 0 without one, None without a key.
-        restored: numbers of the lines after which the spool continues from a backup.
+        restored: the restorations of the spool from backups.
     """
 
     source: str
@@ -81,7 +95,7 @@ class Report:
     last_seq: int
     last_hash: str
     signed_seq: int | None = None
-    restored: tuple[int, ...] = ()
+    restored: tuple[RestoreNote, ...] = ()
     masked_bodies: int = 0
     findings: tuple[Finding, ...]
 
@@ -97,7 +111,7 @@ class Report:
             "last_seq": self.last_seq,
             "last_hash": self.last_hash,
             "signed_seq": self.signed_seq,
-            "restored": list(self.restored),
+            "restored": [asdict(note) for note in self.restored],
             "masked_bodies": self.masked_bodies,
             "findings": [finding.as_json() for finding in self.findings],
         }

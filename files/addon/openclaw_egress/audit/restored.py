@@ -2,7 +2,9 @@
 
 Until its restoration another instance wrote the spool's lines. That instance may have written further lines after the
 backup: the destination has them, the restored spool does not. They are a second branch of the chain, which is checked
-by itself: each of its lines must follow from the newest line of the backup.
+by itself: each of its lines must follow from the newest line of the backup. If the restoration names the newest line of
+the replaced spool, lines after the last one at the destination are counted as lost by the restoration. Nobody can prove
+whether such a line was never sent, or was deleted at the destination.
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ from openclaw_egress.audit.chain import ChainLine, Ledger, SignatureCheck, by_it
 from openclaw_egress.audit.findings import Finding, FindingCode, Report
 from openclaw_egress.audit.stores import Store
 from openclaw_egress.recording.hash_chain import GENESIS
-from openclaw_egress.spool.reader import Restore, SpoolReader
+from openclaw_egress.spool.reader import SpoolReader
+from openclaw_egress.spool.restorations import Restore
 
 
 def lines_of_spool(store: Store, reader: SpoolReader, ledger: Ledger, end_ns: int) -> Iterator[ChainLine]:
@@ -44,15 +47,42 @@ def branches(
             f"{store.name}: lines that instance {restore.instance_id} wrote after the backup, which the restored spool "
             "does not have",
             lines,
-            is_signed=is_signed,
+            head=_head_of(restore),
+            is_signed=_check_in_branch(is_signed, restore.seq),
             needs_signature=False,
         )
+        report = _with_lost_lines(report, restore)
         foreign = [
             Finding(FindingCode.FOREIGN, seq, seq, "it does not follow from the newest line of the backup")
             for seq in strays
         ]
-        if report.last_seq > restore.seq or report.findings:
+        if report.last_seq > restore.seq or report.explained or report.findings:
             yield replace(report, findings=(*foreign, *report.findings))
+
+
+def _head_of(restore: Restore) -> tuple[int, str] | None:
+    """Return number and hash of the branch's newest line, if the restoration replaced the spool that wrote it."""
+    follows = restore.lost_lines and restore.replaced_seq - restore.lost_lines == restore.seq
+    is_own = follows and restore.replaced_instance == restore.instance_id
+    return (restore.replaced_seq, restore.replaced_hash) if is_own else None
+
+
+def _check_in_branch(is_signed: SignatureCheck | None, seq: int) -> SignatureCheck | None:
+    """Return a check with the key of the previous instance, which is the one for the newest line of the backup."""
+    return None if is_signed is None else lambda signature, text, _: is_signed(signature, text, seq)
+
+
+def _with_lost_lines(report: Report, restore: Restore) -> Report:
+    """Count the newest lines of the replaced spool as lost, instead of a finding that would never end."""
+    lost = restore.replaced_seq - max(report.last_seq, restore.seq)
+    if _head_of(restore) is None or lost <= 0:
+        return report
+    return replace(
+        report,
+        lines=report.lines + lost,
+        explained={**report.explained, "lost_by_restore": lost},
+        findings=tuple(finding for finding in report.findings if finding.code is not FindingCode.CUT_TAIL),
+    )
 
 
 def _branch(store: Store, reader: SpoolReader, restore: Restore, end_ns: int, strays: list[int]) -> Iterator[ChainLine]:

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -25,7 +26,7 @@ from openclaw_egress.audit.chain import (
     against_ledger,
     by_itself,
 )
-from openclaw_egress.audit.findings import Finding, FindingCode, Report
+from openclaw_egress.audit.findings import Finding, FindingCode, Report, RestoreNote
 from openclaw_egress.audit.restored import branches, lines_of_spool
 from openclaw_egress.audit.stores import store_at
 from openclaw_egress.cli.formatting import BAD_INPUT, NEGATIVE, print_error, print_json
@@ -36,6 +37,7 @@ from openclaw_egress.reports.text import escape
 from openclaw_egress.settings import Settings
 from openclaw_egress.signatures import PUBLIC_FILE, is_signed, read_public_key
 from openclaw_egress.spool.reader import SpoolReader
+from openclaw_egress.spool.restorations import Restore
 from openclaw_egress.spool.rows import DEAD, STATES, compact
 
 MAX_SHOWN = 50
@@ -159,14 +161,31 @@ def _check_of(keys: Sequence[str]) -> SignatureCheck | None:
     found = [read_public_key(key) for key in dict.fromkeys(keys)]
     if not found:
         return None
-    return lambda signature, text: any(is_signed(key, signature, text) for key in found)
+    return lambda signature, text, _: any(is_signed(key, signature, text) for key in found)
 
 
-def _keys_of(settings: Settings, reader: SpoolReader) -> list[str]:
-    """Return the public key of the instance, and those of the instances whose backups it restored."""
+def _check_of_spool(settings: Settings, restores: Sequence[Restore]) -> SignatureCheck | None:
+    """Return the check with the public keys of the state directory; None without a key.
+
+    The key of the instance signs the lines after the last restoration. The key of a previous instance signs the lines
+    up to the newest line of its backup, and no others.
+
+    Raises:
+        SigningError: a text is not a public key.
+    """
     public = settings.state_dir / PUBLIC_FILE
-    own = [public.read_text(errors="replace").strip()] if public.is_file() else []
-    return own + [restore.key for restore in reader.restores() if restore.key]
+    own = public.read_text(errors="replace").strip() if public.is_file() else ""
+    texts = [*(restore.key or own for restore in restores), own]
+    keys = [read_public_key(text) if text else None for text in texts]
+    if not any(keys):
+        return None
+    ends = [restore.seq for restore in restores]
+
+    def check(signature: str, text: bytes, seq: int) -> bool:
+        key = keys[bisect_left(ends, seq)]
+        return key is not None and is_signed(key, signature, text)
+
+    return check
 
 
 def _reports(
@@ -175,11 +194,12 @@ def _reports(
     """Audit the spool and, if one is configured, the destination. Yield a report on each."""
     url = settings.logs_endpoint if store is None else "" if store == "none" else store
     with SpoolReader(settings.spool_path) as reader:
-        signed = _check_of(_keys_of(settings, reader) if keys is None else keys)
+        restores = reader.restores()
+        signed = _check_of_spool(settings, restores) if keys is None else _check_of(keys)
         ledger = _ledger_of(reader, since_ns, until_ns)
         deletions = Deletions(signed, reader.digest)
         for stone in reader.tombstones():
-            deletions.add(stone.lines, stone.digest, stone.signature)
+            deletions.add(stone.seq, stone.lines, stone.digest, stone.signature)
         own = against_ledger(
             f"spool {settings.spool_path}",
             ledger,
@@ -189,9 +209,15 @@ def _reports(
             is_signed=signed,
             deletions=deletions,
         )
-        damage = tuple(Finding(FindingCode.SPOOL, 0, 0, problem) for problem in ledger.problems)
-        restored = tuple(restore.seq for restore in reader.restores())
-        yield replace(own, findings=(*damage, *own.findings), restored=restored)
+        problems = [
+            *ledger.problems,
+            *(
+                f"the table meta names a restoration after line {restore.seq} that no line of the chain records"
+                for restore in reader.unproven_restores()
+            ),
+        ]
+        damage = tuple(Finding(FindingCode.SPOOL, 0, 0, problem) for problem in problems)
+        yield replace(own, findings=(*damage, *own.findings), restored=tuple(map(_note_of, restores)))
         if not url:
             return
         place = store_at(url, os.environ)
@@ -200,6 +226,12 @@ def _reports(
         lines = lines_of_spool(place, reader, ledger, end_ns) if len(ledger) else []
         yield against_ledger(place.name, ledger, lines, later=reader.digest, is_signed=signed, deletions=deletions)
         yield from branches(place, reader, ledger, end_ns, signed)
+
+
+def _note_of(restore: Restore) -> RestoreNote:
+    return RestoreNote(
+        restore.seq, restore.instance_id, restore.lost_lines, restore.replaced_seq, restore.replaced_instance
+    )
 
 
 def _ledger_of(reader: SpoolReader, since_ns: int | None, until_ns: int | None) -> Ledger:
@@ -263,8 +295,15 @@ def _print(report: Report) -> None:
     if report.signed_seq is not None:
         signed = f"signed up to line {report.signed_seq}" if report.signed_seq else "no signed checkpoint yet"
         typer.echo(f"  {signed}")
-    for seq in report.restored:
-        typer.echo(f"  restored from a backup after line {seq} (`egress records --event spool` shows who and why)")
+    for note in report.restored:
+        typer.echo(f"  restored from a backup after line {note.seq} (`egress records --event spool` shows who and why)")
+        if note.lost_lines is None:
+            typer.echo("    the replaced spool could not be read, so the number of its lost lines is unknown")
+        elif note.lost_lines:
+            typer.echo(
+                f"    {note.lost_lines} lines of the replaced spool, up to line {note.replaced_seq}, are not in "
+                "this one: the destination has those that were sent"
+            )
     if report.signed_seq is None and "deleted" in report.explained:
         typer.echo("  the signatures of the deletions were not checked: no public key is known (--key)")
     if report.left:

@@ -89,6 +89,7 @@ def restore(
                 "instance": done.instance_id,
                 "files": done.files,
                 "aside": None if done.aside is None else str(done.aside),
+                "lost_lines": done.lost_lines,
             }
         )
         return
@@ -97,4 +98,6 @@ def restore(
     typer.echo(f"  restored keys: {', '.join(done.files) or 'none'}")
     if done.aside is not None:
         typer.echo(f"  the previous spool is {escape(done.aside)}; delete it when you do not need it any more")
+        lost = "an unknown number of" if done.lost_lines is None else done.lost_lines
+        typer.echo(f"  {lost} lines of the previous spool are not in the backup")
     typer.echo("  lines that the previous instance wrote after the backup are only at the destination: `egress audit`")

@@ -6,7 +6,8 @@ only; with ``keys`` also the private signing key, and the CA if the state direct
 
 A restored spool is a new instance. The previous instance may have written further lines after the backup, with the
 numbers that the restored spool would give to its own. Therefore the restored spool gets a new instance ID, continues
-the chain with a line that names the restoration, and stores the previous ID in ``meta`` (``restored_SEQ``).
+the chain with a line that records the restoration; see `restorations`. That line also names the newest line of the
+replaced spool, so that an audit can name the lines that the restoration lost.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import json
 import os
 import secrets
 import shutil
@@ -23,6 +23,7 @@ import stat
 import sys
 import time
 import uuid
+from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,14 +33,16 @@ from typing import BinaryIO
 
 from openclaw_egress import certificates
 from openclaw_egress.recording import semconv
+from openclaw_egress.recording.log_lines import AttributeValue
 from openclaw_egress.recording.otlp import make_resource
 from openclaw_egress.recording.records import EventRecord, lines_of
 from openclaw_egress.settings import Settings
-from openclaw_egress.signatures import KEY_FILE, PUBLIC_FILE
+from openclaw_egress.signatures import KEY_FILE, PUBLIC_FILE, SigningError, read_public_key
 from openclaw_egress.spool.ledger import Ledger
 from openclaw_egress.spool.reader import SpoolReader
+from openclaw_egress.spool.restorations import remember
 from openclaw_egress.spool.rows import LOCAL, PENDING
-from openclaw_egress.spool.schema import RESTORED, SpoolError, connect, connect_read_only, spool_errors, who_may
+from openclaw_egress.spool.schema import SpoolError, connect, connect_read_only, spool_errors, who_may
 from openclaw_egress.spool.storage import Storage, lock_exclusively
 
 BACKUP = "backup"
@@ -71,12 +74,17 @@ class Made:
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """A restored spool: what the backup contained, the new instance, new files, and the file of the replaced spool."""
+    """A restored spool: what the backup contained, the new instance, new files, and the file of the replaced spool.
+
+    ``lost_lines`` is the number of lines of the replaced spool that the backup does not have; None if that spool could
+    not be read.
+    """
 
     backup: Made
     instance_id: str
     files: tuple[str, ...]
     aside: Path | None
+    lost_lines: int | None
 
 
 # ── backup ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -201,7 +209,8 @@ def restore(settings: Settings, file: Path, why: str, *, replace: bool) -> Resto
         try:
             _copy(file, copy)
             _check(file, copy)
-            made, new_id, files = _as_new_instance(settings, copy, why)
+            replaced = _replaced(path, copy) if previous else _NOT_REPLACED
+            made, new_id, files = _as_new_instance(settings, copy, why, replaced)
             written = _write_files(settings.state_dir, files)
             aside = _put_aside(path) if previous else None
             _own(copy, path.parent)
@@ -215,7 +224,7 @@ def restore(settings: Settings, file: Path, why: str, *, replace: bool) -> Resto
             _delete(copy)
     finally:
         os.close(lock)
-    return Restored(made, new_id, written, aside)
+    return Restored(made, new_id, written, aside, replaced.lost_lines)
 
 
 def _remedy(error: OSError, path: Path) -> str:
@@ -248,6 +257,43 @@ def _has_lines(path: Path) -> bool:
             return reader.head()[0] > 0
     except SpoolError:
         return path.stat().st_size > 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Replaced:
+    """The replaced spool: the number of its lines that the backup does not have, and its newest line."""
+
+    lost_lines: int | None
+    seq: int = 0
+    digest: str = ""
+    instance_id: str = ""
+
+    def attributes(self) -> dict[str, AttributeValue]:
+        """Return the attributes of the record of the restoration."""
+        known = {} if self.lost_lines is None else {semconv.SPOOL_LINES: self.lost_lines}
+        return {
+            **known,
+            semconv.SPOOL_REPLACED_SEQ: self.seq,
+            semconv.SPOOL_REPLACED_HASH: self.digest,
+            semconv.SPOOL_REPLACED_INSTANCE: self.instance_id,
+        }
+
+
+_NOT_REPLACED, _NOT_READABLE = _Replaced(0), _Replaced(None)
+
+
+def _replaced(path: Path, copy: Path) -> _Replaced:
+    """Compare the spool that the restoration replaces with the backup."""
+    try:
+        with SpoolReader(path) as old, SpoolReader(copy) as new:
+            seq, digest = old.head()
+            # If two chains have one line in common, they have all lines before it in common.
+            common = bisect_left(
+                range(1, min(seq, new.head()[0]) + 1), True, key=lambda line: old.digest(line) != new.digest(line)
+            )
+            return _Replaced(seq - common, seq, digest, str(old.instance_id))
+    except (SpoolError, ValueError, TypeError):  # The damage can be the reason for the restoration.
+        return _NOT_READABLE if path.stat().st_size else _NOT_REPLACED
 
 
 def _copy(file: Path, copy: Path) -> None:
@@ -300,35 +346,46 @@ def _check(file: Path, copy: Path) -> None:
         raise SpoolError(f"{file}: the backup is damaged: {'; '.join(problems[:3])}; use another backup")
 
 
-def _as_new_instance(settings: Settings, copy: Path, why: str) -> tuple[Made, str, dict[str, bytes]]:
+def _as_new_instance(
+    settings: Settings, copy: Path, why: str, replaced: _Replaced
+) -> tuple[Made, str, dict[str, bytes]]:
     """Migrate the copy, give it a new instance ID, and record the restoration in the chain.
 
     Return what it contained, the new ID, and the files.
     """
     storage = Storage(copy)
     try:
-        with storage.transaction() as (db, totals):
+        with storage.transaction() as (db, _):
             made = _describe(db)
             files = {name: bytes(content) for name, content in db.execute("SELECT name, content FROM backup_files")}
             new_id = str(uuid.uuid4())
-            public = files.get(PUBLIC_FILE, b"").decode("ascii", "replace").strip()
-            created = db.execute("SELECT value FROM meta WHERE key = 'created_ns'").fetchone()[0]
-            begin_ns = totals.time_ns or int(created)
-            known = json.dumps({"instance_id": made.instance_id, "key": public, "begin_ns": begin_ns})
-            db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (f"{RESTORED}{totals.seq}", known))
             db.execute("UPDATE meta SET value = ? WHERE key = 'instance_id'", (new_id,))
             db.execute("DELETE FROM meta WHERE key = ?", (BACKUP,))
             db.execute("DROP TABLE backup_files")
             resource = make_resource(new_id, settings.service_name, settings.host_name)
             state = PENDING if settings.logs_endpoint else LOCAL
             ledger = Ledger(storage, resource, state, time.time_ns)
-            ledger.append(lines_of(_record_of(made, why)))
+            key = _public_key(files.get(PUBLIC_FILE, b""))
+            seq = ledger.append(lines_of(_record_of(made, key, why, replaced)))[0]
+            remember(db, made.seq, seq)
     finally:
         storage.close()
     return made, new_id, files
 
 
-def _record_of(made: Made, why: str) -> EventRecord:
+def _public_key(content: bytes) -> str:
+    """Return the public key of a backup; empty if it has none or a damaged one."""
+    text = content.decode("ascii", "replace").strip()
+    try:
+        read_public_key(text)
+    except SigningError:
+        return ""
+    return text
+
+
+def _record_of(made: Made, key: str, why: str, replaced: _Replaced) -> EventRecord:
+    lost = replaced.lost_lines
+    note = "the replaced spool could not be read" if lost is None else f"lines that only the replaced spool has: {lost}"
     return EventRecord(
         event_name=semconv.EVENT_SPOOL,
         severity="WARN",
@@ -339,8 +396,11 @@ def _record_of(made: Made, why: str) -> EventRecord:
             semconv.SPOOL_LAST_SEQ: made.seq,
             semconv.SPOOL_LAST_HASH: made.digest,
             semconv.SPOOL_INSTANCE: made.instance_id,
+            semconv.SPOOL_KEY: key,
+            **replaced.attributes(),
         },
-        message=f"restored from a backup of instance {made.instance_id}, whose newest line is {made.seq} ({why})",
+        message=f"restored from a backup of instance {made.instance_id}, whose newest line is {made.seq} ({why}); "
+        f"{note}",
     )
 
 

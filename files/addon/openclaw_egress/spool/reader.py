@@ -30,12 +30,12 @@ from openclaw_egress.recording.semconv import (
 from openclaw_egress.spool import usage_totals
 from openclaw_egress.spool.migrations import read_old_denial
 from openclaw_egress.spool.progress import Progress, progress_of
+from openclaw_egress.spool.restorations import Restore, restorations
 from openclaw_egress.spool.rows import ACKNOWLEDGED, COLUMNS, DEAD, FLAGS, STATES, Row, reason_code
 from openclaw_egress.spool.schema import (
     CLOCK_SET_BACK,
     KEPT,
     PRUNED_SEQ,
-    RESTORED,
     ROW_BYTES,
     SpoolError,
     check_schema,
@@ -118,17 +118,6 @@ class Audit:
     last_seq: int
     last_hash: str
     problems: tuple[str, ...]
-
-
-class Restore(NamedTuple):
-    """A restoration of this spool: the backup's newest line, and the instance that wrote the lines up to it."""
-
-    seq: int
-    instance_id: str
-    key: str
-    """Public signing key of that instance; empty if the backup had none."""
-    begin_ns: int
-    """Time of the backup's newest line, or of the instance's creation, in Unix nanoseconds."""
 
 
 class Brief(NamedTuple):
@@ -453,10 +442,16 @@ class SpoolReader:
             return {int(key.removeprefix(CLOCK_SET_BACK)) for (key,) in keys}
 
     def restores(self) -> list[Restore]:
-        """Return the restorations of this spool from backups, the oldest first."""
+        """Return the restorations of this spool that the chain proves, the oldest first."""
+        return [restore for restore in self._restorations() if restore.is_proven]
+
+    def unproven_restores(self) -> list[Restore]:
+        """Return the restorations that the table ``meta`` names and the chain does not."""
+        return [restore for restore in self._restorations() if not restore.is_proven]
+
+    def _restorations(self) -> list[Restore]:
         with spool_errors(self.path):
-            rows = self._read().execute("SELECT key, value FROM meta WHERE key GLOB ?", (RESTORED + "*",)).fetchall()
-        return sorted(Restore(int(key.removeprefix(RESTORED)), **json.loads(value)) for key, value in rows)
+            return restorations(self._read())
 
     def lines_by_state(self, runs: Iterable[tuple[int, int]]) -> dict[str, tuple[int, int]]:
         """Return number and bytes of the stored lines in runs of numbers, by the name of their state."""

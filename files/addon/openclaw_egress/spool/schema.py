@@ -5,8 +5,8 @@ The file is an SQLite database in WAL mode. Other tools may read it while the pr
 
 ===============  =====================================================================================================
 ``meta``         ``schema_version`` (always 1: versions before ``user_version`` check it), ``instance_id`` (a UUID that
-                 changes only when a backup is restored), ``restored_SEQ`` (the previous ID, which the lines up to
-                 ``SEQ`` have, and its public key), ``deleted_SEQ`` (a deletion of records, see `tombstones`),
+                 changes only when a backup is restored), ``restored_SEQ`` (the text of the line that records
+                 a restoration, see `restorations`), ``deleted_SEQ`` (a deletion of records, see `tombstones`),
                  ``created_ns``, ``command_ID`` (the progress of an operator's command)
 ``ledger``       one row per line of the chain: ``seq`` (from 1, without gaps), ``hash`` (SHA-256 of the line, 32
                  bytes), ``time_ns`` (increases, except at lines that ``meta`` names as ``clock_set_back_SEQ``). Rows
@@ -43,7 +43,7 @@ USER_VERSION = 2
 CLOCK_SET_BACK = "clock_set_back_"
 """Prefix of keys in ``meta`` that name lines before which the clock was set back."""
 RESTORED = "restored_"
-"""Prefix of keys in ``meta`` that name the newest line of a backup from which the spool was restored; see `backup`."""
+"""Prefix of keys in ``meta`` that name the newest line of a backup from which the spool was restored."""
 PRUNED_SEQ = "pruned_seq"
 """Key in ``meta`` for the number of the newest acknowledged or local line that the spool deleted."""
 KEPT = "INDEXED BY records_kept"
