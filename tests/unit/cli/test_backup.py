@@ -141,7 +141,8 @@ def test_backup_replaces_no_file_and_follows_no_link(path, tmp_path):
     for target in (victim, link, dangling):
         assert "exists already" in refused("backup", target)
     assert victim.read_text() == "precious" and not (tmp_path / "elsewhere").exists()
-    assert "No such file" in refused("backup", tmp_path / "absent" / "file")
+    assert f"create the directory {tmp_path / 'absent'}" in refused("backup", tmp_path / "absent" / "file")
+    assert "this is a directory" in refused("backup", "")
     assert "standard output" in refused("backup", "-")
 
 

@@ -160,6 +160,7 @@ def test_period_is_half_open_and_in_whole_seconds(path, monkeypatch):
         (("--session", "early-1", "--since", "1d"), "--session excludes"),
         ((), "name a period"),
         ((*WIDE, "--why", " "), "--why is empty"),
+        (("--session", ""), "--session is empty"),
     ],
 )
 def test_incomplete_selection_changes_nothing(path, words, message):

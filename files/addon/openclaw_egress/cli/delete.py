@@ -71,6 +71,8 @@ def delete(
     """
     if not why.strip():
         _bad("--why is empty: name the reason of the deletion")
+    if session is not None and not session.strip():
+        _bad("--session is empty: name the ID of an exchange")
     settings = Settings.load()
     with SpoolReader(settings.spool_path) as reader:
         if session is not None:

@@ -98,6 +98,8 @@ def back_up(settings: Settings, target: Path, *, keys: bool) -> Made:
     """
     if str(target) == "-":  # For `restore`, this name is standard input.
         raise SpoolError("-: a backup cannot be written to standard output: name a new file")
+    if target.is_dir():  # Also the empty name, which is that of the working directory.
+        raise SpoolError(f"{target}: this is a directory: name a new file")
     if os.path.lexists(target):
         raise SpoolError(f"{target} exists already: name another file")
     with SpoolReader(settings.spool_path):  # Refuse a file that is not a spool, with a remedy.
@@ -170,7 +172,9 @@ def _unfinished(target: Path) -> Iterator[tuple[Path, int]]:
         copy = target.with_name(f"{prefix}{secrets.token_hex(4)}{_UNFINISHED}")
         descriptor = os.open(copy, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise SpoolError(f"{target}: {error.strerror}; {who_may(target.parent)}") from None
+        is_absent = error.errno in (errno.ENOENT, errno.ENOTDIR)
+        remedy = f"create the directory {target.parent}" if is_absent else who_may(target.parent)
+        raise SpoolError(f"{target}: {error.strerror}; {remedy}") from None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield copy, descriptor
