@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Run the playbooks' tests, and every scenario on one lab. The last line is `N passed, N failed`, in tests;
-# a part that fails without a failed test (in Ansible or in the lab) counts as one. KEEP=1 keeps the lab.
-# LAB_READY=1 uses a new lab that the caller created; otherwise the lab is created here.
+# Run the playbooks' tests, and all scenarios on one lab. The last line of the output is `N passed, N failed` and counts tests.
+# A part that fails without a failed test (in Ansible or in the lab) counts as one. With KEEP=1, do not remove the lab.
+# With LAB_READY=1, use the new lab that the caller created. Otherwise create the lab.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 mkdir -p build
-# Set a terminal width at which Molecule does not wrap a test's output.
+# Set a large terminal width, so that Molecule does not wrap the output of tests.
 export LAB_KEEP=1 PY_COLORS=0 NO_COLOR=1 ANSIBLE_NOCOLOR=1 COLUMNS=240
 # List the slowest tasks of each playbook at the end of its output.
 export ANSIBLE_CALLBACKS_ENABLED=ansible.posix.profile_tasks PROFILE_TASKS_TASK_OUTPUT_LIMIT=20
@@ -26,7 +26,7 @@ finished() {
   if [[ $result == failed ]]; then
     broken+=("$3")
     ((bad > 0)) || bad=1
-    # Show the failure itself: the list of the slowest tasks and Molecule's summary follow it in the log.
+    # Print enough lines to show the failure: the slowest tasks and Molecule's summary follow it in the log.
     tail -n 100 "$3"
   fi
   passed=$((passed + tests)) failed=$((failed + bad))
@@ -35,17 +35,17 @@ finished() {
 }
 
 [[ ${LAB_READY:-} == 1 ]] || molecule/lab/lab down
-# These tests need no lab. They use the time in which the lab and the scenarios wait, at a lower priority, so that the scenarios
-# are not slowed down. Their timeout is therefore longer.
+# Run the tests that need no lab in parallel with the lab and the scenarios. They have a low priority, so that they do not slow
+# down the scenarios. Their timeout is therefore longer.
 playbooks_began=$SECONDS playbooks_log=build/playbooks.log
 nice -n 10 python -m pytest --timeout 1200 --numprocesses auto --dist worksteal --durations 15 tests/playbooks molecule/lab \
   >"$playbooks_log" 2>&1 </dev/null &
 playbooks=$!
-# Create the lab here, not only in a scenario's `create`, so that its progress is visible. A lab that is up is only checked.
+# Create the lab here instead of in a scenario's `create`, so that its progress is visible. If the lab is up, only check it.
 began=$SECONDS
 molecule/lab/lab up </dev/null || { echo "0 passed, 1 failed"; exit 1; }
 row "lab up" passed - $((SECONDS - began))
-# Scenarios that restore the hosts run first. Each of the last two starts with the deployment of the scenario before it.
+# Run scenarios that restore the hosts first. Each of the last two scenarios starts with the deployment of the previous one.
 for scenario in "${scenarios[@]}"; do
   began=$SECONDS log=build/molecule-$scenario.log
   echo "── molecule test --scenario-name $scenario ──"
@@ -71,7 +71,7 @@ echo
 for log in "${broken[@]}"; do
   echo "── failures in $log:"
   grep -oE '((FAILED|ERROR) (tests|molecule)/|fatal: |[^"]*NOT MET ).*' "$log" | tail -n 8 |
-    # The cause of a failed command is at the end of its line.
+    # Shorten long lines, but print their end, which contains the cause of a failed command.
     awk 'length > 900 {$0 = substr($0, 1, 300) " … " substr($0, length - 599)} {print}'
 done
 echo "$passed passed, $failed failed"

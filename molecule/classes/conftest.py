@@ -7,5 +7,5 @@ from molecule.lab.hosts import recreate_sandbox
 
 @pytest.fixture(scope="session", autouse=True)
 def new_sandbox():
-    """Remove the sandbox, as the role advises after a change of settings, so that OpenClaw creates a new one."""
+    """Make OpenClaw create a new sandbox, as the role advises after a change of settings."""
     recreate_sandbox()

@@ -1,7 +1,7 @@
-"""Tests of the destinations that each class of containers reaches through its listener; they run at both levels.
+"""Tests of the destinations that each class reaches through its listener. They run at both enforcement levels.
 
-OpenClaw itself started the code sandbox. The browser is a real Chromium in a container with the environment and the
-network that OpenClaw would give it. If a test needs the listener's response, curl sends Chromium's first request.
+OpenClaw itself started the code sandbox. The browser is a real Chromium in a container with the environment and network
+that OpenClaw would give it. If a test needs the listener's response, curl sends the same request as Chromium would.
 """
 
 import pytest
@@ -15,7 +15,7 @@ from molecule.lab.hosts import (
     soon,
 )
 
-# The function `agent_turn` has the same time limit, in seconds.
+# Use a long timeout, because `agent_turn` can take minutes.
 pytestmark = pytest.mark.timeout(400)
 
 CURL = ("curl", "--silent", "--show-error", "--insecure", "--max-time", "20", "--write-out", " %{http_code}")
@@ -29,7 +29,7 @@ def settings():
 
 @pytest.fixture
 def browser(settings):
-    """Return a function that requests a URL through ALL_PROXY in a browser's container, and returns the response."""
+    """Return a function that requests a URL with curl through ALL_PROXY, in a browser's container."""
     return lambda url: in_browser(*CURL, "--proxy", settings["env"]["ALL_PROXY"], url)
 
 
@@ -82,6 +82,6 @@ def test_real_chromium_shows_the_refusal_of_an_internal_site():
 
 @pytest.mark.parametrize("host", ["10.0.0.2:3100", "169.254.169.254", "172.30.0.1:18789"])
 def test_browser_reaches_no_internal_address(browser, host):
-    # Send the requests with curl: Chromium by default bypasses a proxy for link-local addresses.
+    # Send the requests with curl, because Chromium by default does not use a proxy for link-local addresses.
     assert browser(f"http://{host}/").endswith("403")
     assert denied("browser", host.partition(":")[0])

@@ -25,7 +25,7 @@ from molecule.lab.hosts import (
     victorialogs,
 )
 
-# `agent_turn` has the same time limit.
+# Use a long timeout, because `agent_turn` can take minutes.
 pytestmark = pytest.mark.timeout(400)
 
 MARK = f"lab-question-{secrets.token_hex(4)}"
@@ -59,7 +59,7 @@ def in_victorialogs(turn, in_loki):
 
 
 def tokens(usage):
-    """Return the provider's counts of input tokens, cached ones included, and of output tokens."""
+    """Return the numbers of input tokens, including cached ones, and of output tokens in the provider's usage."""
     cached = usage["cache_creation_input_tokens"] + usage["cache_read_input_tokens"]
     return {"in": usage["input_tokens"] + cached, "out": usage["output_tokens"]}
 
@@ -113,16 +113,16 @@ PLACES = {
 
 
 def files_with(text: str, host: str) -> list[str]:
-    """Return the files on a host that contain a text. Search the directories of the proxy and of the destinations."""
-    # grep exits with 2 on unreadable files: a file may disappear meanwhile, but a missing directory must fail.
+    """Search the directories of the proxy or of the destinations on a host. Return the files that contain a text."""
+    # If grep exits with 2, fail only if a directory is missing: a file may have disappeared during the search.
     script = 'grep -rlaFs -e "$0" "$@"; [ $? -le 1 ] || ls -d "$@" >/dev/null'
     return on(host, "sh", "-c", script, text, *PLACES[host]).splitlines()
 
 
 def test_key_was_sent_and_is_stored_nowhere(turn, in_loki, in_victorialogs):
     assert in_loki[0][0]["openclaw_egress_key"] == hashlib.sha256(KEY.encode()).hexdigest()[:12]
-    # The same search must find the text of the turn, which shows that it covers the right files. VictoriaLogs
-    # compresses its files, so query it.
+    # Check that the search covers the right files: it must find the text of the turn. Query VictoriaLogs instead,
+    # because it compresses its files.
     assert any(path.endswith(("spool.db", "spool.db-wal")) for path in files_with(MARK, "vps1"))
     assert "/var/lib/loki-stand-in.jsonl" in files_with(MARK, "vps2")
     assert victorialogs(f'"{MARK}" _time:1h')
@@ -134,7 +134,7 @@ def test_key_was_sent_and_is_stored_nowhere(turn, in_loki, in_victorialogs):
 
 
 def through(port: int, url: str) -> str:
-    """Request a URL through a listener, from the gateway's network. Return the status, or the proxy's refusal."""
+    """Request a URL through a listener from the gateway's network. Return the status, or the text of the refusal."""
     script = f"""
 import sys, urllib.request, urllib.error, ssl
 handler = urllib.request.ProxyHandler({{"http": "http://172.30.0.250:{port}", "https": "http://172.30.0.250:{port}"}})
@@ -157,12 +157,12 @@ def test_the_browsers_listener_reaches_an_ordinary_site():
 def test_sandbox_listener_refuses_an_ordinary_site_with_the_reason():
     assert "403" in through(8082, "https://www.example.com/")
     assert "no rule lets sandbox reach www.example.com" in through(8082, "http://www.example.com/")
-    # Select the denial by host name: Loki also has the requests of this class that verify.yml sent.
+    # Select the denial by host name, because Loki also contains denials of this class for requests by verify.yml.
     assert soon(lambda: loki(f'{DENIED_SANDBOX} | server_address="www.example.com"'))
 
 
 def test_openclaw_starts_the_agents_sandbox_with_current_settings(turn):
-    """Expect network `none`: the operator had set `bridge`, but the lab's class `sandbox` may reach no destination."""
+    """Expect network `none`, because the class `sandbox` may reach no destination. The operator had set `bridge`."""
     form = "{{.HostConfig.NetworkMode}} {{json .Config.Env}}"
     network, _, variables = in_gateway("docker", "inspect", "--format", form, sandbox()).partition(" ")
     assert network == "none"
@@ -193,12 +193,12 @@ def test_the_operators_files_keep_their_bytes():
     assert "These comments must survive" in on("vps1", "cat", f"{clone}/docker-compose.override.yml")
 
 
-# The tasks of site.yml that start the two services. The preflights always run.
+# The command that runs site.yml, as an operator runs it.
 SITE = ("ansible-playbook", "-i", "molecule/lab/inventory", "openclaw.egress.site")
 
 
 def test_neither_manual_compose_up_nor_site_yml_recreates_containers():
-    """Run the operator's command, the playbook, and the command again. None of them may recreate a container."""
+    """Run `docker compose up`, then site.yml, then `docker compose up` again. None of them may recreate a container."""
 
     def containers() -> list[str]:
         names = ("openclaw-gateway", "openclaw-proxy")
@@ -219,7 +219,7 @@ def test_neither_manual_compose_up_nor_site_yml_recreates_containers():
 
 
 def test_openclaws_proxy_validate_succeeds():
-    """Run `openclaw proxy validate`: the destination responds, and its loopback canary is refused."""
+    """Run `openclaw proxy validate`. It succeeds if the URL responds and the proxy refuses its loopback canary."""
     answer = in_gateway(
         "sh", "-c",
         "cd /app && exec node openclaw.mjs proxy validate --proxy-url http://openclaw-proxy:8080"
@@ -254,7 +254,7 @@ def test_the_proxys_memory_is_within_its_limit():
 
 
 def guides_commands():
-    """Return the lines of the guide's code blocks for VPS-1."""
+    """Return the lines of the code blocks that the guide marks for VPS-1."""
     guide = (ROOT / "playbooks" / "extras" / "https-forward-proxy.md").read_text()
     blocks = re.findall(r"<!-- run on VPS-1 -->\n```sh\n(.*?)```", guide, re.DOTALL)
     return [line for block in blocks for line in block.splitlines()]
@@ -262,5 +262,5 @@ def guides_commands():
 
 @pytest.mark.parametrize("command", guides_commands())
 def test_the_guides_commands_work_on_vps1(turn, command):
-    # Redirect standard error, because some commands print logs there.
+    # Include standard error, because some commands print logs there.
     assert on("vps1", "bash", "-c", f"{command} 2>&1").strip()

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# Artefacts that are slow to build and rarely change. They are cached outside of the checkout, named by their inputs.
-# Sourced by `lab`. Each function prints the path (or the image name) of its artefact.
+# Functions for artefacts that are slow to build and rarely change. They are cached outside of the checkout, with a hash of
+# their inputs in the name. `lab` sources this file. Each function prints the path or the image name of its artefact.
 
 CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/openclaw-egress
 mkdir -p "$CACHE"
@@ -11,9 +11,9 @@ VICTORIALOGS_VERSION=v1.51.1-0.20260624061259-dc94972a8708
 HOST_PACKAGES=acl,ca-certificates,curl,dnsmasq,docker-buildx,docker-cli,docker-compose,docker.io,git,iproute2,iptables,procps
 HOST_PACKAGES+=,python3,python3-brotli,python3-cffi-backend,python3-cryptography,sudo,ufw
 BASE_PACKAGES=ca-certificates,git,gosu,procps,python3,python3-venv
-# The gateway needs the packages of its own dockerd.
+# The gateway also needs the packages for its own dockerd.
 GATEWAY_PACKAGES=$BASE_PACKAGES,docker-cli,docker.io,iptables
-# Packages of the sandbox image in OpenClaw's documentation, and typical additions of operators.
+# Packages in the sandbox image of OpenClaw's documentation, and packages that operators typically add.
 SANDBOX_PACKAGES=bash,ca-certificates,curl,git,jq,python3,python3-pip,ripgrep
 BROWSER_PACKAGES="chromium socat"
 INTERNET_PACKAGES="docker-registry nginx"
@@ -31,7 +31,7 @@ rootfs() {
     say "debootstrap of $1 (two minutes) …"
     mkdir -p "$CACHE/debs"
     work=$(mktemp -d)
-    # An interrupted build starts again, so dpkg need not wait for the disk after each package.
+    # Do not let dpkg sync to the disk after each package: an interrupted build starts again from the beginning.
     mkdir -p "$work/etc/dpkg/dpkg.cfg.d"
     echo force-unsafe-io >"$work/etc/dpkg/dpkg.cfg.d/lab"
     debootstrap --variant=minbase --cache-dir="$CACHE/debs" --include="$2" "$SUITE" "$work" >"$CACHE/$1.log" 2>&1 ||
@@ -43,7 +43,7 @@ rootfs() {
   echo "$file"
 }
 
-# layer NAME ROOTFS PACKAGES: make a tar file of the files that packages add to a root file system.
+# layer NAME ROOTFS PACKAGES: make a tar file with the files that these packages add to a root file system.
 layer() {
   local file work
   file=$CACHE/$1-$(echo "$2 $3 ${LEFT_OUT[*]}" | key).tar
@@ -55,14 +55,14 @@ layer() {
     # Start no service during the installation.
     printf '#!/bin/sh\nexit 101\n' >"$work/usr/sbin/policy-rc.d"
     chmod 0755 "$work/usr/sbin/policy-rc.d"
-    # Wait longer than the resolution of the file system's timestamps, so that later changes have a newer time.
+    # Wait longer than the resolution of the file system's timestamps, so that all later changes have a newer timestamp.
     sleep 0.1
     touch "$work.began"
     # shellcheck disable=SC2086  # several packages
     (chroot "$work" apt-get update -qq && DEBIAN_FRONTEND=noninteractive chroot "$work" \
       apt-get install --yes -qq --no-install-recommends -o APT::Sandbox::User=root $3) >"$CACHE/$1.log" 2>&1 ||
       { tail -5 "$CACHE/$1.log" >&2; return 1; }
-    # Select by change time, because packages set the modification time of their files.
+    # Select files by change time (ctime), because packages set the modification time of their files.
     (cd "$work" && find . -xdev -cnewer "$work.began" ! -path './var/cache/*' ! -path './var/lib/apt/*' ! -path './var/log/*' -print0 |
       tar --null --no-recursion --files-from - -c) >"$file.new" && mv "$file.new" "$file"
     rm -rf "$work" "$work.began"
@@ -83,7 +83,7 @@ base_image() { image base "$(rootfs base "$BASE_PACKAGES")"; }
 
 sandbox_rootfs() { rootfs sandbox "$SANDBOX_PACKAGES"; }
 
-# on_top NAME IMAGE LAYER [FILE] <DOCKERFILE: build an image from another one, a layer (layer.tar) and a file.
+# on_top NAME IMAGE LAYER [FILE] <DOCKERFILE: build an image from an image, a layer (layer.tar) and optionally a file.
 on_top() {
   local name work dockerfile
   dockerfile=$(cat)
@@ -99,7 +99,7 @@ on_top() {
   echo "$name"
 }
 
-# The image of OpenClaw's code sandboxes and, with Chromium on the same base, of its browsers.
+# The image of OpenClaw's code sandboxes. `browser_image` adds Chromium to the same base.
 sandbox_image() {
   local base name
   base=$(image sandbox "$(sandbox_rootfs)")
@@ -129,12 +129,12 @@ ENTRYPOINT ["sandbox-browser"]
 DOCKERFILE
 }
 
-# trusting NAME IMAGE CA: build NAME from the image and add a trusted CA, as an operator with a private CA does.
+# trusting NAME IMAGE CA: build the image NAME from IMAGE with an additional trusted CA, as an operator with a private CA does.
 trusting() {
   local work
   work=$(mktemp -d)
   cp "$3" "$work/ca.crt"
-  # Chromium accepts a CA for all users only through its policy file.
+  # Write a policy file for Chromium: it accepts a CA for all users only through this file.
   mkdir "$work/policies"
   printf '{"CACertificates": ["%s"]}\n' "$(openssl x509 -in "$3" -outform DER | base64 -w0)" >"$work/policies/ca.json"
   docker build --quiet --tag "$1" --file - "$work" >/dev/null <<DOCKERFILE
@@ -171,7 +171,7 @@ registry() {
       --env REGISTRY_HTTP_ADDR=:5000 --env REGISTRY_STORAGE_MAINTENANCE='{"readonly": {"enabled": false}}' \
       "$(internet_image)" docker-registry serve /lab/registry.yml)
     port=$(docker port "$container" 5000 | head -n 1)
-    # Debian's Python refuses pip install outside a virtual environment without this variable.
+    # Set PIP_BREAK_SYSTEM_PACKAGES, because otherwise Debian's Python refuses `pip install` outside a virtual environment.
     printf '%s\n' "FROM $base" 'ENV PIP_BREAK_SYSTEM_PACKAGES=1' 'CMD ["python3"]' |
       docker build --quiet --tag "$port/lab/hello:1" - >/dev/null
     docker push --quiet "$port/lab/hello:1" >&2
@@ -201,7 +201,7 @@ sites() {
     git -C "$work/hello" add pyproject.toml lab_hello.py
     git -C "$work/hello" -c user.name=lab -c user.email=lab@example.com commit --quiet --message hello
     git clone --quiet --bare "$work/hello" "$work/git/hello.git"
-    # Write the file that Git needs to clone from a static file server.
+    # Write the info files that Git needs to clone from a static file server.
     git -C "$work/git/hello.git" update-server-info
     rm -rf "$work/hello"
     chmod 0755 "$work"
@@ -234,18 +234,18 @@ MOD
   echo "$file"
 }
 
-# The real OpenClaw with its Node: a directory with node/node_modules, app/openclaw and app/node_modules.
+# A directory with the real OpenClaw and Node: node/node_modules, app/openclaw and app/node_modules.
 openclaw() {
   local directory=$CACHE/openclaw-$OPENCLAW_VERSION-node-$NODE_VERSION work
   if [[ ! -d $directory ]]; then
     say "installing OpenClaw $OPENCLAW_VERSION from npm (one to three minutes) …"
     work=$(mktemp -d -p "$CACHE")
-    # Install npm's package of Node first, because its binary then installs OpenClaw.
+    # Install Node from npm first, because this Node then installs OpenClaw.
     (mkdir "$work/node" "$work/app" && cd "$work/node" && npm init -y >/dev/null && npm install "node@$NODE_VERSION" &&
       cd "$work/app" && export PATH=$work/node/node_modules/.bin:$PATH && npm init -y >/dev/null &&
       npm install "openclaw@$OPENCLAW_VERSION") >"$CACHE/openclaw.log" 2>&1 ||
       { tail -5 "$CACHE/openclaw.log" >&2; return 1; }
-    # OpenClaw is in /app in its image; Node finds its dependencies one directory up.
+    # Move OpenClaw, because in its image it is in /app. Node finds the dependencies in the parent directory.
     mv "$work/app/node_modules/openclaw" "$work/app/openclaw"
     mv "$work" "$directory"
   fi
@@ -268,7 +268,7 @@ wheels() {
   echo "$directory"
 }
 
-# The base image of two Dockerfiles: the operator's and the proxy's.
+# The base image for two Dockerfiles: the operator's and the proxy's.
 gateway_base_image() {
   local base node_and_app name
   base=$(image gateway "$(rootfs gateway "$GATEWAY_PACKAGES")") node_and_app=$(openclaw)

@@ -1,7 +1,8 @@
-"""Clients on VPS-1 that send requests while the hosts change, until the named file is gone, for at most an hour.
+"""Two clients on VPS-1 that send requests while a scenario changes the hosts.
 
-One calls OpenClaw at the port that the gateway publishes. The other calls a site through the proxy's listener of the
-class gateway. Each sends five requests per second. For each response a JSON line has time, client, and error or null.
+They run until a file is deleted, but for at most an hour. One calls OpenClaw at the port that the gateway publishes.
+The other calls a site through the proxy's listener for class gateway. Each sends five requests per second. For each
+request they print a JSON line with time, client, and error or null.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ ASKED = {
 
 
 def ask(name: str, opener: urllib.request.OpenerDirector, url: str, while_there: Path) -> None:
-    """Send requests until the file is gone. Print a line for each response."""
+    """Send requests until the file is deleted. Print a line for each request."""
     end = time.monotonic() + 3600
     while while_there.exists() and time.monotonic() < end:
         time.sleep(0.2)
@@ -31,13 +32,13 @@ def ask(name: str, opener: urllib.request.OpenerDirector, url: str, while_there:
             opener.open(url, timeout=10).read()
         except (OSError, http.client.HTTPException) as problem:
             error = repr(problem)
-        # Write the line with one call, because the other client writes to the same stream.
+        # Write the line with a single call, because the other client writes to the same stream in parallel.
         sys.stdout.write(json.dumps({"time": began, "client": name, "error": error}) + "\n")
         sys.stdout.flush()
 
 
 def main() -> None:
-    """Run both clients until the file is gone."""
+    """Run both clients until the file is deleted."""
     file = Path(sys.argv[1])
     file.touch()
     for name, requested in ASKED.items():

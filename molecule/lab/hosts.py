@@ -1,4 +1,4 @@
-"""Functions that run commands on the lab's hosts, for the tests of the scenarios."""
+"""Functions for tests of the scenarios. They run commands on the lab's hosts."""
 
 from __future__ import annotations
 
@@ -34,23 +34,23 @@ def in_gateway(*words: str) -> str:
     return on("vps1", "docker", "exec", "--user", "node", "openclaw-gateway", *words)
 
 
-# Environment of the agent that `lab turn` runs beside the gateway. It has its own state, sandboxes included.
+# Environment of the agent that `lab turn` runs beside the gateway. The agent has its own state, including sandboxes.
 AGENT = ("env", "OPENCLAW_STATE_DIR=/tmp/agent", "OPENCLAW_CONFIG_PATH=/home/node/.openclaw/openclaw.json")
 
 
 def openclaw(*words: str) -> str:
-    """Run a command of OpenClaw with the state of the agent that `lab turn` runs."""
+    """Run an `openclaw` command with the state of the agent that `lab turn` runs."""
     return in_gateway(*AGENT, "node", "dist/index.js", *words)
 
 
 def sandbox() -> str:
-    """Return the name of the single code sandbox that OpenClaw has started."""
+    """Return the name of the code sandbox that OpenClaw started. Fail unless there is exactly one."""
     (name,) = in_gateway("docker", "ps", "--filter", "name=openclaw-sbx-", "--format", "{{.Names}}").split()
     return name
 
 
 def in_sandbox(*words: str) -> str:
-    """Run a command in the code sandbox. Return its output and errors, even if it fails."""
+    """Run a command in the code sandbox. Return its standard output and error, even if it fails."""
     return in_gateway("docker", "exec", sandbox(), "sh", "-c", '"$@" 2>&1; true', "sh", *words)
 
 
@@ -58,17 +58,16 @@ def in_sandbox(*words: str) -> str:
 def sandbox_settings() -> dict[str, Any]:
     """Return OpenClaw's configuration of its sandboxes, `agents.defaults.sandbox`.
 
-    Read the configuration once per test run, because no test changes it and each start of OpenClaw's command takes
-    seconds.
+    Read it only once per test run: no test changes it, and each start of the `openclaw` command takes seconds.
     """
     answer = openclaw("config", "get", "agents.defaults.sandbox", "--json")
     return dict(json.loads(answer[answer.index("{") :]))
 
 
 def in_browser(*words: str) -> str:
-    """Run a command in a container configured as OpenClaw does for a browser. Return all its output."""
+    """Run a command in a container that is configured like OpenClaw's browser containers. Return all its output."""
     settings = sandbox_settings()
-    # OpenClaw creates its default network for browsers on first use, but no other network.
+    # Create the network if needed. OpenClaw creates its default browser network only when it first uses it.
     network = settings.get("browser", {}).get("network", "openclaw-sandbox-browser")
     in_gateway("sh", "-c", 'docker network inspect "$0" || docker network create "$0"', network)
     variables = [word for name, value in settings["docker"]["env"].items() for word in ("--env", f"{name}={value}")]
@@ -80,12 +79,12 @@ def in_browser(*words: str) -> str:
 
 
 def page(url: str) -> str:
-    """Return the HTML of a page in a real Chromium in a browser's container; a failure contains `net::ERR_…`."""
+    """Load a page in a real Chromium in a browser's container. Return its HTML, or output with `net::ERR_…`."""
     return in_browser("timeout", "60", "sandbox-browser", "--dump-dom", url)
 
 
 def connecting(ask: Callable[..., str], host: str, port: int) -> str:
-    """Connect to an address without a proxy. Return `connected` or the error."""
+    """Connect directly to an address, from the container in which ``ask`` runs. Return `connected` or the error."""
     script = f"""
 import socket
 try:
@@ -109,13 +108,13 @@ def agent_turn(text: str) -> str:
 
 @functools.cache
 def recreate_sandbox() -> None:
-    """Remove the sandbox and let OpenClaw create a new one, once per test run, because two fixtures call this."""
+    """Remove the sandbox, and make OpenClaw create a new one. Do this once per test run, even if called twice."""
     openclaw("sandbox", "recreate", "--all", "--force")
     agent_turn("hello")
 
 
 def whole_lines(text: str) -> list[str]:
-    """Return the complete lines of a log. Only a line feed ends a line, unlike in `str.splitlines`."""
+    """Return the complete lines of a log. Unlike `str.splitlines`, split only at line feeds."""
     return text.split("\n")[:-1]
 
 
@@ -125,7 +124,7 @@ def json_lines(host: str, file: str) -> list[dict[str, Any]]:
 
 
 def provider_log() -> list[dict[str, Any]]:
-    """Return the responses of the fake providers."""
+    """Return the log of the fake providers: an entry for each response."""
     return json_lines("internet", "/var/log/provider.jsonl")
 
 
@@ -146,7 +145,7 @@ def telemetry() -> list[dict[str, Any]]:
 
 
 def loki(query: str) -> list[tuple[dict[str, str], str]]:
-    """Return (labels and metadata, line) of the records in the Loki fake within the last hour."""
+    """Query the Loki fake for the last hour. Return (labels and metadata, line) of each record."""
     url = "http://10.0.0.2:3100/loki/api/v1/query_range"
     text = on(
         "vps2", "curl", "-sS", "--get", url, "--data-urlencode", f"query={query}", "--data-urlencode", "limit=1000",
@@ -157,14 +156,14 @@ def loki(query: str) -> list[tuple[dict[str, str], str]]:
 
 
 def victorialogs(query: str) -> list[dict[str, str]]:
-    """Return the records in VictoriaLogs, each as a dict."""
+    """Query VictoriaLogs. Return each record as a dict."""
     url = "http://10.0.0.2:9428/select/logsql/query"
     text = on("vps2", "curl", "-sS", url, "--data-urlencode", f"query={query}", "--data-urlencode", "limit=1000")
     return [json.loads(line) for line in whole_lines(text)]
 
 
 def soon[T](find: Callable[[], T], seconds: float = 30) -> T:
-    """Call ``find`` until it returns a true value. Return that value."""
+    """Call ``find`` until it returns a true value or the timeout passes. Return its last value."""
     end = time.monotonic() + seconds
     while not (found := find()) and time.monotonic() < end:
         time.sleep(0.5)
@@ -172,7 +171,7 @@ def soon[T](find: Callable[[], T], seconds: float = 30) -> T:
 
 
 def changes_since(scenario: str, *hosts: str) -> str:
-    """Return a diff of the hosts between the scenario's start and now; empty without a difference."""
+    """Return a diff of the hosts' state between the scenario's start and now; empty without a difference."""
     before = (ROOT / "build" / "lab" / f"{scenario}.before").read_text().splitlines()
     after = run("molecule/lab/lab", "snapshot", *hosts).splitlines()
     assert len(before) > 1000, "the saved listing of the hosts is incomplete"

@@ -1,7 +1,7 @@
 """Print the state of a host: every file (type, mode, owner, digest or target), and Docker's objects.
 
-It leaves out everything that changes without the collection: the kernel's file systems, logs, caches, Docker's own
-store, the gateway's data, git's cache of file times, Ansible's own directories.
+It omits everything that changes without the collection: the kernel's file systems, logs, caches, Docker's data
+directory, the gateway's data, git's cache of file times, and Ansible's own directories.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ if Path("/var/run/docker.sock").exists():
             print(f"docker {kind} {line}")
     for line in sorted(docker("ps", "--all", "--format", "{{.Names}} {{.Image}}")):
         print(f"docker ps {line}")
-    # Docker orders a container's environment and mounts differently each time.
+    # Sort environment and mounts of containers, because Docker prints them in a different order each time.
     containers = docker("ps", "--all", "--quiet")
     for found in json.loads("".join(docker("inspect", *containers))) if containers else []:
         config, mounts = found["Config"], [f"{mount['Source']}>{mount['Destination']}" for mount in found["Mounts"]]

@@ -1,4 +1,4 @@
-"""Tests that the lab rebuilds artefacts with an empty cache, outside of the checkout."""
+"""Tests that the lab, with an empty cache, rebuilds its artefacts outside of the checkout."""
 
 import os
 import re

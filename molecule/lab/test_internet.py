@@ -1,4 +1,4 @@
-"""Tests of the lab's servers: names that change their address, packets to the canary, telemetry."""
+"""Tests of the lab's servers: the DNS server with changing addresses, the canary, and the telemetry sink."""
 
 import contextlib
 import json
@@ -23,7 +23,7 @@ A, AAAA = 1, 28
 
 @contextlib.contextmanager
 def running(script: str, port: int, *words: str):
-    """Run one of the lab's servers during a test. `port` is its TCP port on loopback."""
+    """Run one of the lab's servers within the context. `port` is its TCP port on loopback."""
     with subprocess.Popen([sys.executable, str(LAB / script), *words]) as process:
         end = time.monotonic() + 20
         while time.monotonic() < end:
@@ -43,7 +43,7 @@ def question(name: str, kind: int) -> bytes:
 
 
 def addresses(query: bytes, response: bytes) -> list[str]:
-    """Return the addresses in the response to the query, after checking that each has TTL 0."""
+    """Return the addresses in the response to a query. Check that each has TTL 0."""
     identity, flags, _, answers, _, _ = struct.unpack("!HHHHHH", response[:12])
     assert (identity, flags & 0x8000) == (0x1234, 0x8000)
     found, at = [], len(query)
@@ -92,7 +92,7 @@ def test_flip_name_changes_its_address_after_the_first_query():
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
             datagrams.settimeout(10)
             datagrams.sendto(b"no query", ("127.0.0.1", port))
-            # Resolvers also query for IPv6; such a query must not change the address.
+            # Also query for IPv6, as resolvers do: this must not change the address.
             for kind, expected in ((AAAA, []), (A, ["198.51.100.10"])):
                 datagrams.sendto(question("flip-1.rebind.example.com", kind), ("127.0.0.1", port))
                 assert addresses(query, datagrams.recv(512)) == expected

@@ -1,4 +1,4 @@
-"""Import of the fixture `new_sandbox`, which the scenarios `classes` and `network` share."""
+"""Import of the fixture `new_sandbox`, which is shared with the scenario `classes`."""
 
 from molecule.classes.conftest import new_sandbox
 

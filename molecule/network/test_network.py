@@ -1,4 +1,4 @@
-"""Tests of the level `network`: the destinations that each container can reach directly, and allowed traffic."""
+"""Tests of enforcement level `network`: the addresses that each container can reach directly, and allowed traffic."""
 
 import json
 import subprocess
@@ -24,12 +24,12 @@ from molecule.lab.hosts import (
 )
 from tests.support.docker_exec import completed
 
-# A long timeout, because a reboot of a host takes minutes.
+# Use a long timeout, because a reboot of a host takes minutes.
 pytestmark = pytest.mark.timeout(400)
 
 PROXY, GATEWAY, FORWARDER = "172.31.250.2", "172.31.250.3", "172.31.250.4"
 SUBNET = "172.31.250.0/24"
-# The shared proxy port: the firewall entrypoint redirects connections of each network to the listener of its class.
+# The shared proxy port. Firewall rules redirect connections to it, from each network to the listener of its class.
 SHARED_PORT = f"{PROXY}:3128"
 LISTENERS = {SHARED_PORT, *(f"{PROXY}:{port}" for port in (8080, 8081, 8082, 8083))}
 ELSEWHERE = {
@@ -39,7 +39,7 @@ ELSEWHERE = {
 # Ports of the gateway itself, at each of its addresses.
 INWARDS = {f"{address}:18789" for address in (GATEWAY, "172.17.0.1", "172.18.0.1", "172.19.0.1", "172.20.0.1")}
 STRANGER = "an-agents-own-network"
-# The networks of the gateway's own Docker daemon, with the destinations that each may reach.
+# The networks of the gateway's own Docker daemon. Each maps to the TCP targets that its containers may reach directly.
 TIED: dict[str, set[str]] = {
     "openclaw-egress-sandbox": {SHARED_PORT, f"{PROXY}:8082"},
     "openclaw-egress-browser": {SHARED_PORT, f"{PROXY}:8081"},
@@ -67,7 +67,7 @@ for target in sys.argv[1:]:
 
 
 def reached(network: str) -> set[str]:
-    """Send TCP and UDP from a container on this network of the gateway's daemon. Return the reached TCP targets."""
+    """Send TCP and UDP from a container on this network of the gateway's daemon. Return the TCP targets it reached."""
     container = ("docker", "run", "--rm", "--network", network, IMAGE)
     return set(in_gateway(*container, "python3", "-c", REACHED, *LISTENERS, *ELSEWHERE, *INWARDS).split())
 
@@ -95,7 +95,7 @@ def test_each_network_reaches_its_listener_and_nothing_else():
 
 
 def test_root_in_the_gateway_reaches_only_listeners_without_firewall_rules():
-    """Flush the rules. Until the firewall entrypoint restores them (three seconds), only listeners are reachable."""
+    """Flush the rules. Until the firewall entrypoint restores them, containers can reach only the listeners."""
     before = ways_out()
     flush = "iptables -F; iptables -t nat -F EGRESS-SHARED-PORT; ip6tables -F"
     requested = ("docker", "exec", "--user", "0:0", "openclaw-gateway", "sh", "-c", f'{flush}; exec "$@"', "sh")
@@ -106,7 +106,7 @@ def test_root_in_the_gateway_reaches_only_listeners_without_firewall_rules():
         assert reached <= every
         return reached
 
-    # Repeat the attempt, because the rules may be restored in the middle of one.
+    # Repeat the attempt, because the rules may be restored in the middle of it.
     assert soon(lambda: found() == every)
     assert ways_out() == before
 
@@ -128,7 +128,7 @@ for target in sys.argv[1:]:
 
 @pytest.mark.parametrize("driver", PEERS)
 def test_unknown_host_on_the_internal_network_is_not_served(driver):
-    """Add an unknown host to the proxy's internal network, as any client of the gateway's daemon can."""
+    """Add an unknown host to the internal network, as any client of the gateway's Docker daemon can."""
     name = f"an-agents-{driver}"
     at = ("--subnet", SUBNET, "--gateway", FORWARDER, "--opt", "parent=eth0")
     in_gateway("docker", "network", "create", "--driver", driver, *at, name)
@@ -140,7 +140,8 @@ def test_unknown_host_on_the_internal_network_is_not_served(driver):
             if "operation not supported" in str(problem):
                 pytest.skip(f"this kernel has no {driver}: {problem}")
             raise
-        # The proxy's kernel accepts the connection, and the proxy closes it without a byte.
+        # Connections to listeners may succeed, because the kernel accepts them. The proxy must then close them without
+        # a response.
         assert set(in_gateway(*container, REACHED, *LISTENERS, *ELSEWHERE, *INWARDS).split()) <= LISTENERS
         assert in_gateway(*container, ANSWERED, *LISTENERS).split() == []
     finally:
@@ -171,7 +172,7 @@ print("sent")
 
 
 def sent_without_rules(*inside: str) -> str:
-    """Flush the firewall rules and send packets. Return an empty text if the rules were restored in between."""
+    """Flush the firewall rules and send packets. Return an empty text if the rules were restored before the packets."""
     try:
         return on("vps1", *inside, "sh", "-c", 'iptables -F; exec "$@"', "sh", "python3", "-c", SPOOFED).strip()
     except AssertionError as problem:
@@ -181,7 +182,7 @@ def sent_without_rules(*inside: str) -> str:
 
 
 def test_proxy_and_ingress_forwarder_do_not_route():
-    """Use each of the two containers that are on both networks as the router; neither may forward packets."""
+    """Set each container that is on both networks as the default router. Neither may forward packets."""
     pid = on("vps1", "docker", "inspect", "--format", "{{.State.Pid}}", "openclaw-gateway").strip()
     inside = ("nsenter", "--target", pid, "--net")
     before = ways_out()
@@ -217,7 +218,7 @@ except OSError as problem:
 
 def test_agent_turn_works_and_is_recorded_at_the_level_network():
     def responded() -> list[str]:
-        # Look at the model calls only, because browsers of other tests request icons.
+        # Count only POST requests, which are model calls: browsers of other tests request icons.
         return [entry["request_body_sha256"] for entry in provider_log() if entry.get("method") == "POST"]
 
     before = responded()
@@ -245,7 +246,7 @@ def test_openclaw_controls_a_browser_over_its_published_port():
     ask = "fetch('http://127.0.0.1:19222/json/version').then(r => r.text()).then(console.log, () => {})"
     try:
         assert "Chrome/" in soon(lambda: in_gateway("env", "-u", "NODE_USE_ENV_PROXY", "node", "-e", ask))
-        # Other containers must reach neither the browser's container nor its published port.
+        # Check that other containers can reach neither the browser's container nor its published port.
         form = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
         address = in_gateway("docker", "inspect", "--format", form, name).strip()
         assert in_sandbox("python3", "-c", REACHED, f"{address}:9222", f"{GATEWAY}:19222", "172.18.0.1:19222") == ""
@@ -311,7 +312,7 @@ IN_GATEWAY = {
 RESTARTS = {
     "proxy": "docker restart openclaw-proxy",
     "ingress forwarder": "docker restart openclaw-ingress-forwarder",
-    # A crash leaves the PID file of an old containerd, and another process now has that PID.
+    # Simulate a crash: the PID file of an old containerd remains, and another process now has that PID.
     "gateway": "docker exec openclaw-gateway sh -c 'echo 1 >/var/run/docker/containerd/containerd.pid';"
     " docker restart openclaw-gateway",
     "gateway without proxy": "docker stop openclaw-proxy; docker restart openclaw-gateway; docker start openclaw-proxy",
@@ -320,7 +321,7 @@ RESTARTS = {
 
 
 def test_gateway_stops_if_its_rules_cannot_be_restored():
-    """Disable iptables-restore and flush the rules. The container must stop, and restart with its rules."""
+    """Disable iptables-restore and flush the rules. The container must stop, and start again with its rules."""
     form = "{{.State.StartedAt}}"
 
     def started() -> str:

@@ -1,4 +1,4 @@
-"""Tests that the rollback restores both hosts byte for byte, and that the gateway works without the proxy."""
+"""Tests that the rollback restores both hosts byte for byte, and that the gateway then works without the proxy."""
 
 import json
 import os
@@ -8,7 +8,7 @@ import pytest
 
 from molecule.lab.hosts import ROOT, changes_since, json_lines, on
 
-# A long timeout, because one of the tests runs a playbook.
+# Use a long timeout, because one of the tests runs a playbook.
 pytestmark = pytest.mark.timeout(400)
 
 
@@ -23,7 +23,7 @@ def test_gateway_is_healthy_without_the_proxy():
 
 
 def test_openclaws_settings_are_restored():
-    """Ignore keys that OpenClaw itself adds to a file that it writes."""
+    """Compare the settings. Ignore keys that OpenClaw itself adds when it writes its file."""
     clone = "openclaw/data/openclaw/openclaw.json"
     now = json.loads(on("vps1", "cat", f"/home/openclaw/{clone}"))
     assert now.pop("meta")["lastTouchedVersion"], "the deployment did not change OpenClaw's settings"
@@ -42,13 +42,13 @@ def test_second_rollback_changes_nothing():
 
 @pytest.fixture(scope="module")
 def requested():
-    """Return the clients' log from before the change to the level `network` until after the rollback, by client."""
+    """Return the log entries of each client, from before the change to level `network` until after the rollback."""
     lines = json_lines("vps1", "/var/log/clients.jsonl")
     return {name: [line for line in lines if line["client"] == name] for name in ("published", "proxied")}
 
 
 def seconds(mark: str) -> float:
-    """Return the time (Unix seconds) that the scenario recorded under this name."""
+    """Return a time (Unix seconds) that the scenario stored under this name."""
     return float((ROOT / "build/lab" / f"rollback.{mark}").read_text())
 
 
@@ -60,7 +60,7 @@ def test_no_client_failed_while_the_level_changed_in_both_directions(requested):
 
 
 def test_published_port_was_down_only_while_the_gateway_was_recreated(requested, capsys):
-    """Count three outages: the change to the level `network`, the change to `application`, and the rollback."""
+    """Expect three outages: the change to level `network`, the change to level `application`, and the rollback."""
     gaps: list[list[float]] = []
     responded = True
     for line in requested["published"]:

@@ -1,9 +1,9 @@
 #!/bin/bash
-# Start a browser sandbox like OpenClaw's own image, which is not in any package: Chromium on loopback, and socat, which
-# forwards the published port to it. With arguments, run Chromium with these instead: `--dump-dom URL`.
-# The environment sets the proxy. Unlike OpenClaw's relay, this one has no password.
+# Start a browser sandbox like OpenClaw's own image, which is not available as a package: Chromium on loopback, and socat, which
+# forwards the published port to it. If there are arguments, such as `--dump-dom URL`, only run Chromium with these arguments.
+# The environment sets the proxy. Unlike OpenClaw's relay, socat requires no password.
 set -euo pipefail
-# Only /tmp is writable.
+# Use a home directory in /tmp, because nothing else is writable.
 export HOME=/tmp/openclaw-home
 mkdir -p "$HOME"
 cdp_port=${OPENCLAW_BROWSER_CDP_PORT:-9222}

@@ -1,13 +1,14 @@
-"""Canary: an address that no policy allows. A packet that arrives here has bypassed the proxy.
+"""Canary: server at an address that no policy allows. A packet that arrives here has bypassed the proxy.
 
-Every TCP port sends a greeting and every UDP port returns the packet, so that the sender sees its success. Each packet
-to the address, of any protocol, is a JSON line in the log:
+Every TCP port sends a greeting, and every UDP port sends the packet back, so that the sender sees its success. For each
+packet of any protocol to the address, the log contains a JSON line:
 
     {"time": 1790000000.1, "protocol": "udp", "source": "198.51.100.1", "port": 53, "bytes": "first 200 of them"}
 
-`port` is null for protocols without ports; `protocol` is a number if `NAMES` has no name for it. Data of a TCP
-connection is also a line with `"protocol": "tcp-stream"`. Each IPv6 packet to any destination is a line: the
-lab's internet does not use it, except for neighbour discovery by kernels. The canary needs root and iptables.
+`port` is null for protocols without ports. `protocol` is a number if `NAMES` has no name for it. For the data of a TCP
+connection, the log contains another line with `"protocol": "tcp-stream"`. IPv6 packets to any destination are logged,
+because the lab's internet does not use IPv6, except for the kernels' neighbour discovery. The canary needs root and
+iptables.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ PORT = 6666
 IPV4, IPV6 = 0x0800, 0x86DD
 NAMES = {1: "icmp", 6: "tcp", 17: "udp", 33: "dccp", 47: "gre", 58: "icmpv6", 132: "sctp", 136: "udplite"}
 WITH_PORTS = {"tcp", "udp", "dccp", "sctp", "udplite"}
-# ICMPv6 types by which kernels find neighbours, routers and listeners (RFC 2710, 3810, 4861).
+# ICMPv6 types with which kernels find neighbours, routers and multicast listeners (RFC 2710, 3810, 4861).
 NEIGHBOURS = {*range(130, 138), 143}
 
 
@@ -39,17 +40,17 @@ def described(packet: bytes, address: str) -> dict[str, Any] | None:
     """Return the log entry of an IP packet; None if it is not for the canary.
 
     Raises:
-        IndexError, struct.error: the packet is shorter than its length field says.
+        IndexError, struct.error: the packet is truncated.
     """
     if packet[0] >> 4 == 4:
         if packet[16:20] != socket.inet_aton(address):
             return None
         number, source, start = packet[9], packet[12:16], (packet[0] & 15) * 4
-        # A fragment other than the first has no header of its protocol.
+        # Only the first fragment contains the header of the protocol.
         first = not struct.unpack("!H", packet[6:8])[0] & 0x1FFF
     else:
         number, source, start, first = packet[6], packet[8:24], 40, True
-        # Skip hop-by-hop options, which multicast listeners send.
+        # Skip the header with hop-by-hop options, which messages of multicast listeners have.
         if number == 0:
             number, start = packet[40], 48 + packet[41] * 8
         if number == 58 and packet[start] in NEIGHBOURS:
@@ -79,7 +80,7 @@ class Log:
 
 
 def sniff(sniffer: socket.socket, address: str, log: Log) -> None:
-    """Log each packet that arrives, without end."""
+    """Log each packet that arrives. This function never returns."""
     while True:
         packet, (_, ether_type, kind, *_) = sniffer.recvfrom(65535)
         # Ignore packets that this host sends.
@@ -90,7 +91,7 @@ def sniff(sniffer: socket.socket, address: str, log: Log) -> None:
 
 
 def answer(address: str, log: Log) -> None:
-    """Send a greeting on TCP and an echo on UDP at `PORT`, without end. iptables redirects every other port to it."""
+    """Serve a greeting on TCP and an echo on UDP at `PORT`. iptables redirects all other ports to it. Never return."""
 
     class Datagram(socketserver.BaseRequestHandler):
         def handle(self) -> None:

@@ -1,4 +1,4 @@
-"""A DNS server for one zone whose names change their address or resolve to internal ones, as in DNS rebinding attacks.
+"""DNS server for one zone. Its names change their address or resolve to internal ones, as in DNS rebinding attacks.
 
 | name in rebind.example.com | answers                                                                        |
 |----------------------------|--------------------------------------------------------------------------------|
@@ -9,7 +9,8 @@
 | v6                         | AAAA ::1 and ::ffff:10.0.0.2                                                   |
 | A-B-C-D.ip                 | A A.B.C.D                                                                      |
 
-Labels before these are ignored: `x7.inward` resolves as `inward`. Resolvers must not cache (TTL 0). UDP and TCP.
+Labels before these names are ignored: `x7.inward` resolves like `inward`. The TTL is 0, so that resolvers do not cache
+responses. The server supports UDP and TCP.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ A, AAAA, NAME_ERROR = 1, 28, 3
 
 
 class Zone:
-    """The DNS records of the zone. An object remembers the `flip-` names in earlier queries."""
+    """The DNS records of the zone. It stores which `flip-` names were queried before."""
 
     def __init__(self) -> None:
         self._asked: set[str] = set()
@@ -88,12 +89,12 @@ class Zone:
         return head + query[12 : at + 5] + b"".join(records)
 
 
-# Bytes that are not a query get no response.
+# Errors for bytes that are not a query. The server does not respond to them.
 NO_QUERY = (ValueError, IndexError, struct.error)
 
 
 def serve(zone: Zone, listen: str, port: int) -> None:
-    """Answer over UDP and TCP, without end."""
+    """Respond to queries over UDP and TCP. Never return."""
 
     class Datagram(socketserver.BaseRequestHandler):
         def handle(self) -> None:

@@ -1,4 +1,4 @@
-"""Sink for the gateway's OTLP traces and metrics: it responds to any POST with 200 and logs a JSON line.
+"""Sink for the gateway's OTLP traces and metrics. It responds to every POST with 200, and logs a JSON line:
 
 {"time": 1790000000.1, "port": 4318, "method": "POST", "path": "/v1/traces", "size": 431, "peer": "10.0.0.1"}
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 
 
 def handler(log: Path) -> type[http.server.BaseHTTPRequestHandler]:
-    """Return the request handler class, which logs each request in ``log``."""
+    """Return a request handler class that logs each request in ``log``."""
     writing = threading.Lock()
 
     class Sink(http.server.BaseHTTPRequestHandler):
