@@ -1,9 +1,10 @@
-"""`make demo`: a demonstration of the product on this machine, without root, Docker or Loki.
+"""`make demo`: demonstrate the product on this machine, without root, Docker or Loki.
 
-The demo starts `egress run` without a destination, and a fake provider. The official SDKs call through the gateway's
-listener, and the class `browser` reaches an ordinary site. The proxy refuses a request of the class `sandbox`, and only
-reports one of the class `build`. With LIVE=1 and ANTHROPIC_API_KEY, the Anthropic calls go to the real provider. At the
-end the demo opens the web page; with KEEP=1 it leaves the page open until Ctrl-C. It exits with 1 if any step fails.
+The demo starts a fake provider, and `egress run` without a destination for records. The official SDKs call the provider
+through the gateway's listener, and class `browser` requests an ordinary site. The proxy refuses a request of class
+`sandbox`, and only reports one of class `build`. With LIVE=1 and ANTHROPIC_API_KEY, the Anthropic calls go to the real
+provider. At the end the demo opens the web page. With KEEP=1, the page stays open until Ctrl-C. The demo exits with 1
+if any step fails.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ console = Console(highlight=False)
 
 
 class DemoError(Exception):
-    """A step failed; the text says which one and the actual result."""
+    """Error of a failed step. The text contains the expectation and the actual result."""
 
 
 def expect(holds: object, otherwise: str) -> None:
@@ -64,7 +65,7 @@ def expect(holds: object, otherwise: str) -> None:
 
 
 def step(about: str, do: Callable[[], str]) -> None:
-    """Print one step: action, result, duration."""
+    """Run one step. Print its action, result and duration."""
     began = time.monotonic()
     result = do()
     console.print(f"  [green]✓[/] {about} [dim]{time.monotonic() - began:5.2f} s[/]  {result}", soft_wrap=True)
@@ -81,7 +82,7 @@ def egress(proxy: RunningProxy, *words: str, expected: int = 0) -> str:
 
 
 def anthropic_calls(proxy: RunningProxy, http: httpx.Client) -> None:
-    """Call with Anthropic's own SDK: plain, streamed and failing."""
+    """Make a plain, a streamed and a failing call with Anthropic's own SDK."""
     base_url = None if LIVE else proxy.url("api.anthropic.com")
     claude = anthropic.Anthropic(api_key=KEY, base_url=base_url, http_client=http, max_retries=0)
 
@@ -120,7 +121,7 @@ def anthropic_calls(proxy: RunningProxy, http: httpx.Client) -> None:
 
 
 def openai_calls(proxy: RunningProxy, http: httpx.Client) -> None:
-    """Call with OpenAI's own SDK: chat completions and a response."""
+    """Call the APIs Chat Completions and Responses with OpenAI's own SDK."""
     gpt = openai.OpenAI(api_key=KEY, base_url=proxy.url("api.openai.com", "/v1"), http_client=http, max_retries=0)
 
     def chat() -> str:
@@ -142,10 +143,10 @@ def openai_calls(proxy: RunningProxy, http: httpx.Client) -> None:
 
 
 def classes(proxy: RunningProxy, providers: LLMProviders) -> None:
-    """Show the destinations that each class reaches."""
+    """Show which requests the policy allows, refuses or reports for each class."""
 
     def browser() -> str:
-        # Trust only the site's own certificate. A response then proves that the proxy did not decrypt the tunnel.
+        # Trust only the site's own CA. A response then proves that the proxy did not decrypt the tunnel.
         with proxy.client("browser", ca=providers.ca_file) as http:
             expect(http.get(proxy.url("www.example.com", "/")).status_code == 200, "the browser's class was refused")
         return "tunnelled, not decrypted"
@@ -168,7 +169,7 @@ def classes(proxy: RunningProxy, providers: LLMProviders) -> None:
 
 
 def records(proxy: RunningProxy) -> None:
-    """Show the demo's records, usage and policy with the `egress` command, and check that no key is on the disk."""
+    """Show records, usage and policy with the `egress` command. Check that no API key is on the disk."""
     console.rule("egress records", align="left")
     console.print(egress(proxy, "records"), end="", markup=False, soft_wrap=True)
     rows = proxy.exchanges()
@@ -191,7 +192,7 @@ def records(proxy: RunningProxy) -> None:
 
 
 def show_page(proxy: RunningProxy) -> None:
-    """Open the web page, and print its address. With KEEP=1 leave it open until Ctrl-C."""
+    """Start the web page, and print its address. With KEEP=1, serve it until Ctrl-C."""
     with RunningUI(proxy.directory / "state", proxy.environment) as page:
         shown = page.get("/").text.count('scope="row"')
         expect(shown == 11, f"the page shows {shown} rows instead of 10 records and a template")
@@ -201,7 +202,7 @@ def show_page(proxy: RunningProxy) -> None:
             console.print("  the page is open until Ctrl-C")
             with contextlib.suppress(KeyboardInterrupt):
                 signal.pause()
-            # Ctrl-C also reaches the child processes. Ignore a second Ctrl-C, so that it cannot interrupt the clean-up.
+            # Ignore further Ctrl-C, so that they cannot interrupt the clean-up.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         else:
             console.print("  the page is closed again; `KEEP=1 make demo` leaves it open")

@@ -1,4 +1,4 @@
-"""Tables in documents that are generated from the code: the text between two marker comments."""
+"""Functions for documents with tables that are generated from the code. A table is between two marker comments."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 
 
 def with_table(text: str, name: str, table: Iterable[str], document: Path) -> str:
-    """Return the text of a document with the current lines of a table.
+    """Replace a table in the text of a document. Return the new text.
 
     Args:
         text: the document's text.
         name: the table's name in the marker comments.
-        table: the lines.
-        document: the document's path, for the error.
+        table: the new lines of the table.
+        document: the document's path, for the error message.
 
     Raises:
         SystemExit: the document lacks the marker comments of this name.
@@ -26,5 +26,5 @@ def with_table(text: str, name: str, table: Iterable[str], document: Path) -> st
 
 
 def cell(text: str) -> str:
-    """Return a text for a cell of a Markdown table."""
+    """Escape a text for a cell of a Markdown table."""
     return " ".join(text.split()).replace("|", "\\|")

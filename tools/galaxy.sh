@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Build the collection's artifact and check it with galaxy-importer, which Galaxy runs on every upload.
-# Needs PyPI for the first run; no Docker, no root.
+# The first run needs PyPI. The script needs no Docker and no root.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 environment=${XDG_CACHE_HOME:-$HOME/.cache}/openclaw-egress/galaxy-$(sha256sum requirements/galaxy.txt | cut -c-12)
@@ -17,7 +17,7 @@ mkdir -p build/galaxy
 ansible-galaxy collection build --output-path build/galaxy >/dev/null
 cd build/galaxy
 python -m galaxy_importer.main ./openclaw-egress-*.tar.gz 2>&1 | tee importer.log
-# Search the output, because the importer exits with 0 even if its linters report errors.
+# Search the log for errors, because the importer exits with 0 even if its linters report some.
 if grep -E '^(WARNING|ERROR)' importer.log >/dev/null; then
   echo "galaxy: galaxy-importer reports warnings or errors, see above" >&2
   exit 1

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Run every static check. Stop at the first that fails and name it.
+# Run all static checks. Stop at the first check that fails, and print its name.
 set -euo pipefail
 step() {
   echo "lint: $1" >&2
@@ -12,7 +12,8 @@ later=$(mktemp)
 ansible-lint --offline -q --profile production >"$later" 2>&1 &
 lint=$!
 trap 'kill "$lint" 2>/dev/null || true; rm -f "$later"' EXIT
-# A clean checkout starts without a cache of mypy. Keep it outside, as the lab's artefacts: mypy compares the sources.
+# Store mypy's cache outside of the checkout, like the lab's artefacts, so that a clean checkout can use it. The cache cannot be
+# stale, because mypy compares the sources.
 export MYPY_CACHE_DIR=${XDG_CACHE_HOME:-$HOME/.cache}/openclaw-egress/mypy
 step "ruff" ruff check --quiet files plugins roles tests tools molecule
 step "ruff format" ruff format --quiet --check files plugins roles tests tools molecule
@@ -26,7 +27,7 @@ step "shellcheck" shellcheck "${scripts[@]}"
 step "codespell" codespell
 step "deptry" bash -c "cd files/addon && deptry --no-ansi ."
 step "antsibull-changelog" antsibull-changelog lint
-# Leave out rstcheck, which checks generated pages and takes twenty seconds.
+# Skip rstcheck, because it only checks generated pages, and takes twenty seconds.
 step "antsibull-docs" antsibull-docs lint-collection-docs --plugin-docs --skip-rstcheck .
 finished() { wait "$lint" || { cat "$later" >&2; return 1; }; }
 step "ansible-lint (production)" finished

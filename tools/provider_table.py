@@ -1,6 +1,6 @@
-"""Generator of the table of host groups in docs/providers.md. The only source is `policy/host_groups.py`.
+"""Generator for the table of host groups in docs/providers.md. Its only source is `policy/host_groups.py`.
 
-`make docs` writes the table; a test compares it.
+`make docs` writes the table. A test checks that the committed table is current.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Generator of the tables in docs/policy.md, docs/settings.md and docs/metrics.md.
+"""Generator for the tables in docs/policy.md, docs/settings.md and docs/metrics.md.
 
-Their sources are the policy's schema, the fields of the settings, and the catalogue of the metrics.
+Their sources are the policy schema, the fields of the settings, and the catalogue of metrics.
 
-`make docs` writes the tables; a test compares them.
+`make docs` writes the tables. A test checks that the committed tables are current.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def _keys(properties: Mapping[str, Any], definitions: Mapping[str, Any]) -> Iter
 
 
 def _yaml(value: object) -> str:
-    """Return a value as YAML in one line."""
+    """Format a value as YAML in one line."""
     return yaml.safe_dump(value, default_flow_style=True, width=10_000, sort_keys=False).removesuffix("...\n").strip()
 
 

@@ -1,6 +1,6 @@
-"""Generator of the table of variables in each role's README. The only source is the role's argument_specs.
+"""Generator for the table of variables in each role's README. Its only source is the role's argument_specs.
 
-`make docs` writes the tables; a test compares them.
+`make docs` writes the tables. A test checks that the committed tables are current.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def plain(text: str) -> str:
 
 
 def default_of(option: dict[str, Any]) -> str:
-    """Return a variable's default as YAML in one line; without one, `required` or a reference to defaults/main.yml."""
+    """Return a variable's default as one line of YAML; without one, `required` or a reference to defaults/main.yml."""
     if "default" not in option:
         return "required" if option.get("required") else "see defaults/main.yml"
     value = option["default"]

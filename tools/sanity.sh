@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Run `ansible-test sanity` on the files that the collection's artifact contains, for each supported ansible-core.
 #   tools/sanity.sh [VERSION…]     e.g. tools/sanity.sh 2.21; default: 2.19 2.20 2.21
-# Needs Python 3.12 or 3.13 (ansible-core 2.19 does not run on 3.14) and PyPI; no Docker, no root.
+# The script needs PyPI and Python 3.12 or 3.13, because ansible-core 2.19 does not run on 3.14. It needs no Docker and no root.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 (($#)) || set -- 2.19 2.20 2.21
@@ -23,12 +23,12 @@ tracked() { git ls-files -z --cached --others --exclude-standard "$@"; }
     ':!pyproject.toml'
   tracked 'tests/sanity/*.txt'
 } | tar --null --files-from - --create --ignore-failed-read | tar --extract --directory "$tree"
-# The package runs in the proxy's container and follows its own rules: ruff's PL rules and mypy check it instead of
-# pylint. Generate these lines, because an ignore file names single files.
+# Skip pylint for the addon: ruff's PL rules and mypy check it instead, because it runs in the proxy's container and follows its
+# own rules. Generate the lines, because an ignore file must name each file.
 for ignored in "$tree"/tests/sanity/ignore-*.txt; do
   (cd "$tree" && find files/addon -name '*.py' -printf '%p pylint!skip\n') >>"$ignored"
 done
-# Create a repository for the copy. Otherwise ansible-test lists the files of the checkout, which ignores build/.
+# Create a Git repository for the copy. Otherwise ansible-test uses the repository of the checkout, which ignores build/.
 git -C "$tree" init --quiet
 git -C "$tree" add --all --force
 
@@ -41,7 +41,7 @@ for version in "$@"; do
     "$environment/bin/pip" install --quiet --disable-pip-version-check "ansible-core~=$version.0"
     touch "$environment/complete"
   fi
-  # Install the pip that comes with Python. Otherwise ansible-test downloads get-pip.py from Ansible's server.
+  # Provide a get_pip.py that installs the pip bundled with Python. Otherwise ansible-test downloads one from Ansible's server.
   home=$cache/home
   mkdir -p "$home/.ansible/test/cache"
   needed=$(sed -nE "s/^ +pip='([0-9.]+)',$/\1/p" \
@@ -49,7 +49,7 @@ for version in "$@"; do
   printf 'import ensurepip\n\nensurepip.bootstrap()\n' >"$home/.ansible/test/cache/get_pip_${needed//./_}.py"
   echo "── sanity: ansible-core $version ──"
   began=$SECONDS result=passed
-  # Take shellcheck from the environment of `make setup`, and everything else from ansible-core's.
+  # Use shellcheck from the environment of `make setup`, and all other programs from ansible-core's environment.
   (cd "$tree" && HOME=$home ANSIBLE_COLLECTIONS_PATH='' PATH="$environment/bin:$PATH:$OLDPWD/.venv/bin" \
     ansible-test sanity --local --requirements --python "$release" --color no) </dev/null || result=failed
   echo "── sanity: ansible-core $version: $result, $((SECONDS - began)) s ──"

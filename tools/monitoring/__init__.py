@@ -1,1 +1,1 @@
-"""The Grafana dashboards and the Prometheus alerts, as one typed source. `make docs` writes the role's files."""
+"""Typed source of the Grafana dashboards and Prometheus alerts. `make docs` generates the role's files from it."""

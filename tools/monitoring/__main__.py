@@ -15,7 +15,7 @@ FILES = Path(__file__).resolve().parents[2] / "roles" / "loki_otlp" / "files"
 
 
 def generated() -> dict[Path, str]:
-    """Return the text of each generated file."""
+    """Return the text of each generated file by its path."""
     texts = {
         FILES / "grafana" / f"{name}.json": json.dumps(board, cls=JSONEncoder, indent=2, sort_keys=True) + "\n"
         for name, board in dashboards().items()

@@ -1,7 +1,7 @@
 """The alert rules for Prometheus.
 
-Format: https://prometheus.io/docs/prometheus/latest/configuration/alerting_rules/. The names of the metrics are those
-of the proxy's `/metrics`; `tests/integration/monitoring` checks each of them against a running proxy.
+Format: https://prometheus.io/docs/prometheus/latest/configuration/alerting_rules/. The rules use metrics of the proxy's
+`/metrics`. `tests/integration/monitoring` checks that a running proxy has each of them.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import yaml
 from openclaw_egress.certificates import ISSUING_OVERDUE_DAYS, ROOT_WARNS_DAYS
 
 JOB = "openclaw-proxy"
-"""`job_name` of the scrape configuration. Only the alert for an absent proxy depends on it."""
+"""`job_name` in the scrape configuration. Only the alert for an absent proxy depends on it."""
 ALERTS_NAME = "OpenClawEgress"
-"""Beginning of the name of each alert."""
+"""Prefix of each alert's name."""
 SPOOL_USED = (
     "(openclaw_egress_spool_pending_bytes%s + openclaw_egress_spool_dead_letter_bytes)"
     " / openclaw_egress_spool_max_bytes"
 )
-"""Share of the spool that the proxy cannot free by deleting acknowledged records; ``%s`` selects instances."""
+"""Fraction of the spool that the proxy cannot free by deleting acknowledged records. ``%s`` selects instances."""
 HEAD = "# Written by `make docs` from tools/monitoring/alerts.py: changes made here are overwritten.\n---\n"
 
 
@@ -30,19 +30,19 @@ DAY = 86400
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Times:
-    """The times of the alerts, in seconds. Tests with a real Prometheus shorten them."""
+    """The durations in alert rules, in seconds. Tests with a real Prometheus use shorter ones."""
 
     stalled: int = 600
-    """The export is stalled if the oldest waiting line is older than this and no line was accepted for as long."""
+    """The export is stalled if, for this time, the oldest line has waited and the destination has accepted no line."""
     away: int = 120
-    """How long the proxy must not respond before its alert fires."""
+    """How long a proxy must be unreachable before the alert fires."""
     lasting: int = 300
     """How long any other problem must last before its alert fires."""
 
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """One alert. ``hold`` is how long ``expr`` must hold, in seconds; ``action`` says what to do."""
+    """One alert. ``hold`` is how long ``expr`` must be true, in seconds. ``action`` tells the operator what to do."""
 
     name: str
     expr: str
@@ -52,7 +52,7 @@ class Alert:
     action: str
 
     def rule(self) -> dict[str, Any]:
-        """Return the alert as a rule of a rules file."""
+        """Return the alert in the format of a rules file."""
         return {
             "alert": ALERTS_NAME + self.name,
             "expr": self.expr,
@@ -66,7 +66,7 @@ def _export_and_spool(times: Times) -> list[Alert]:
     return [
         Alert(
             "ExportStalled",
-            # After an outage the backlog is old as well, but the destination accepts lines again.
+            # Check the pushed records too: after an outage, the backlog is old although the destination accepts lines.
             f"openclaw_egress_export_backlog_seconds > {times.stalled}\n"
             f"and increase(openclaw_egress_export_pushed_records[{times.stalled}s]) == 0",
             times.lasting,
@@ -109,7 +109,7 @@ def _traffic() -> list[Alert]:
     return [
         Alert(
             "DenialsRising",
-            # Use `unless` instead of `and`, so that the alert also fires for a class without denials on the day before.
+            # Use `unless` instead of `and`: the alert must also fire for a class without denials in the previous day.
             f"{denied % ('15m', '')} > 20\n"
             f"unless {denied % ('15m', '')}\n"
             f"<= 3 * {denied % ('1d', ' offset 15m')} / (24 * 4)",
@@ -173,14 +173,14 @@ def _proxy(times: Times) -> list[Alert]:
 
 
 def rules_file(times: Times | None = None) -> dict[str, Any]:
-    """Return the rules file as the object that its YAML describes."""
+    """Return the content of the rules file as JSON values."""
     times = times or Times()
     alerts = [*_export_and_spool(times), *_traffic(), *_proxy(times)]
     return {"groups": [{"name": "openclaw_egress", "rules": [alert.rule() for alert in alerts]}]}
 
 
 class _Dumper(yaml.SafeDumper):
-    """A dumper that indents lists, as yamllint wants them, and writes texts of several lines as block scalars."""
+    """YAML dumper that indents lists, as yamllint requires, and writes multi-line strings as block scalars."""
 
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
         super().increase_indent(flow, False)

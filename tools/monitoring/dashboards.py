@@ -1,7 +1,7 @@
 """The Grafana dashboards, built with grafana-foundation-sdk. They need Grafana 11 or later.
 
-Queries to Loki return fields, never whole lines: a result with bodies exceeds the 4 MiB that a default Loki sends.
-Counts by destination and by API key come from Loki, because Prometheus has no label for them.
+Queries to Loki return fields, never whole lines: a result with bodies can exceed Loki's default limit of 4 MiB. Counts
+by destination and by API key come from Loki, because the Prometheus metrics have no labels for them.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ LOKI = DataSourceRef(type_val="loki", uid="${loki}")
 GATEWAY = 'instance=~"$instance"'
 RECORDS = '{service_name="$service"}'
 DENIED = f'{RECORDS} | event_name="openclaw.egress.denied" | openclaw_egress_enforced="true"'
-# A record that is split over several lines has its attributes in the first one, which has no part index.
+# Select only lines without a part index. If a record is split over several lines, only the first line has no part
+# index, and it contains all attributes.
 EXCHANGES = f'{RECORDS} | event_name="openclaw.egress.exchange" | openclaw_egress_part_index=""'
 MAX_LINES = 200
 AUDIT = "The result of `egress audit`, which nothing runs by itself."
@@ -55,7 +56,7 @@ TAG = "openclaw-egress"
 
 type Panels = Iterator[Builder[Panel]]
 type Query = tuple[str, str]
-"""An expression in PromQL and the legend of its series."""
+"""A PromQL expression, and the legend for its series."""
 
 
 def _graph(title: str, unit: str, *queries: Query, help_text: str = "", width: int = 12) -> TimeSeries:
@@ -70,7 +71,7 @@ def _graph(title: str, unit: str, *queries: Query, help_text: str = "", width: i
 def _number(
     title: str, unit: str, expr: str, *, help_text: str = "", red_from: float | None = None, width: int = 6
 ) -> Stat:
-    """Return one number for the range of the dashboard. It is red from ``red_from`` on."""
+    """Return a panel with one number for the dashboard's time range. From ``red_from`` on, the number is red."""
     steps = [Threshold(color="green", value=None)]
     if red_from is not None:
         steps.append(Threshold(color="red", value=red_from))
@@ -92,7 +93,7 @@ def _number(
 
 
 def _table(title: str, query: Builder[Panel] | PromQL | LogQL, source: DataSourceRef, *, help_text: str = "") -> Table:
-    """Return a table of the series of an instant query, one row each."""
+    """Return a table for an instant query, with one row per series."""
     return (
         Table()
         .title(title)
@@ -106,14 +107,14 @@ def _table(title: str, query: Builder[Panel] | PromQL | LogQL, source: DataSourc
 
 
 def _top(title: str, labels: str, lines: str, number: str, *, help_text: str = "") -> Table:
-    """Return a table of the 20 largest sums of a field of records, by labels."""
+    """Return a table that sums a field of records by labels, and shows the 20 largest sums."""
     expr = f"topk(20, sum by ({labels}) (sum_over_time({lines} | unwrap {number} [$__range])))"
     query = LogQL().expr(expr).query_type("instant").ref_id("A")
     return _table(title, query, LOKI, help_text=help_text)
 
 
 def _records(title: str, lines: str, fields: str, *, help_text: str = "") -> Logs:
-    """Return a list of records, each as one line with some of its fields."""
+    """Return a list of records. Each record is one line with some of its fields."""
     return (
         Logs()
         .title(title)
@@ -353,7 +354,7 @@ def _export() -> Panels:
         "s",
         (f"openclaw_egress_export_backlog_seconds{{{GATEWAY}}}", "{{instance}}"),
     )
-    # The exporter publishes its counts as gauges. They only rise, and start at 0 with the proxy, so `rate` works.
+    # Use `rate` although the exporter publishes counts as gauges: they only increase, and start at 0 with the proxy.
     yield _graph(
         "Accepted bytes per second",
         "Bps",
@@ -439,7 +440,7 @@ def _dashboard(name: str, title: str, description: str, rows: dict[str, Panels])
 
 
 def dashboards() -> dict[str, BuiltDashboard]:
-    """Return all dashboards by the name of their file."""
+    """Return all dashboards by file name."""
     return {
         "traffic": _dashboard(
             "traffic",
