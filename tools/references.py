@@ -68,7 +68,7 @@ def settings_table() -> list[str]:
 
 
 def variable(name: str, field: FieldInfo) -> str:
-    """Return the environment variable of a setting."""
+    """Return the name of the environment variable for a setting."""
     alias = field.validation_alias
     return str(alias.choices[0]) if isinstance(alias, AliasChoices) else name
 

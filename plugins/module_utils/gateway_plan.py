@@ -98,7 +98,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Problem:
-    """A reason to stop, or a warning: a code, the finding, its place, and the remedy."""
+    """An error or a warning: code, finding, location and remedy."""
 
     code: str
     found: str

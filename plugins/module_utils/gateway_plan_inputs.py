@@ -36,7 +36,7 @@ def escaped(text: str) -> str:
 
 
 def environment(service: Mapping[str, Any]) -> Environment:
-    """Return the environment of a service; None for a name whose value Compose takes from its own environment."""
+    """Return the environment of a service. A value is None if Compose takes it from its own environment."""
     given = service.get("environment") or {}
     if isinstance(given, dict):
         return {str(name): None if value is None else _text(value) for name, value in given.items()}
@@ -99,7 +99,7 @@ def reached_networks(project: Mapping[str, Any], service: Mapping[str, Any]) -> 
 
 
 def network_names(project: Mapping[str, Any], keys: Mapping[str, Any]) -> dict[str, str]:
-    """Return Docker's name of each network, by its key in the compose file."""
+    """Return the name that each network has in Docker, by its key in the compose file."""
     known = project.get("networks") or {}
     found = {}
     for key in keys:

@@ -58,7 +58,7 @@ class Word:
 
 @dataclass
 class Command:
-    """Simple command without redirections."""
+    """Simple command of a shell script, without its redirections."""
 
     words: list[Word] = field(default_factory=list)
 

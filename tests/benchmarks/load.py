@@ -29,7 +29,7 @@ async def response(reader: asyncio.StreamReader) -> tuple[int, bytes]:
 
 
 async def client(proxy: str, target: str, request: bytes, context: ssl.SSLContext, end: float) -> int:
-    """Open a tunnel, and send requests until ``end``. Return their number."""
+    """Open a tunnel, and send requests until the time ``end``. Return the number of requests."""
     to, host = urllib.parse.urlsplit(proxy), urllib.parse.urlsplit(target)
     reader, writer = await asyncio.open_connection(to.hostname, to.port)
     writer.write(f"CONNECT {host.netloc} HTTP/1.1\r\nHost: {host.netloc}\r\n\r\n".encode())

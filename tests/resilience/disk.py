@@ -158,7 +158,7 @@ def _full_disk(made: fixtures.Fixtures) -> Iterator[Result]:
     with _disk(state) as mounted:
         with proxy, contextlib.ExitStack() as full:
             load = Load(proxy)
-            with load.running(delay_ms=100, pause=0.02):  # Streams are in progress when the disk fills.
+            with load.running(delay_ms=100, pause=0.02):  # Slow streams are in progress when the disk fills.
                 time.sleep(1)
                 full.enter_context(_filled(state) if mounted else proxy.no_room())
                 time.sleep(0.5)

@@ -28,7 +28,7 @@ _numbers = itertools.count()
 
 @dataclass(frozen=True)
 class Target:
-    """A listener, and the port of an allowed host."""
+    """The ports that a flood uses: a listener, and the sink, which is an allowed destination."""
 
     listener: int
     sink: int

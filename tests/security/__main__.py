@@ -1,8 +1,8 @@
 """`make attack`: run every technique in every place of the lab; print a table and write build/attack.json.
 
-Exits with 0 if each technique ended as expected: at the level `network` no bypass succeeds, at `application` exactly
-the bypasses listed in tests/security/expected.py, and at both levels each class reaches its allowed destinations. The
-lab must be up and deployed at that level with the policy of molecule/classes.
+Exits with 0 if all results are as expected. At enforcement level `network`, no bypass may succeed. At level
+`application`, exactly the bypasses in tests/security/expected.py must succeed. At both levels, each class must reach
+its allowed destinations. The lab must be deployed at this level with the policy of molecule/classes.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ def build(words):
     while at < len(words):
         word = words[at]
         at += 1
-        if re.match(r"-q?[ft].", word) and not word.startswith("--"):  # joined short options: -qfFILE, -tTAG
+        if re.match(r"-q?[ft].", word) and not word.startswith("--"):  # Joined short options, such as -qfFILE.
             options += ["-q"] if word[1] == "q" else []
             letter = word.lstrip("-q")[0]
             found[NAMED["-" + letter]].append(word[word.index(letter) + 1 :])

@@ -20,7 +20,7 @@ class _Sets(ctypes.Structure):
 
 @contextlib.contextmanager
 def without_root_access() -> Iterator[None]:
-    """Make file modes apply to this thread within the context, even for root. Started programs are not restricted."""
+    """Within the context, apply file modes to this thread even if it runs as root, but not to programs it starts."""
     if os.geteuid() != 0:
         yield
         return

@@ -1308,7 +1308,7 @@ class Sent:
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """One listener. It calls `note` with one entry per request."""
+    """Server for one port. It calls `note` with a log entry for each request."""
 
     daemon_threads = True
     request_queue_size = 512
@@ -1340,7 +1340,7 @@ class Server(http.server.ThreadingHTTPServer):
 
 
 class LLMProviders:
-    """The listeners, in threads of this process. Every response is in `log`, and in the file `log_file` if set."""
+    """The fake providers, in threads of this process. They log every response in `log`, and in `log_file` if set."""
 
     def __init__(
         self,

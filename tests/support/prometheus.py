@@ -42,7 +42,7 @@ class RunningPrometheus:
             "rule_files": ["*.rules.yml"],
             "scrape_configs": [{"job_name": JOB, "static_configs": [{"targets": list(targets)}]}],
         }
-        # Prometheus reads YAML, and every JSON text is valid YAML.
+        # Write JSON, which is valid YAML, the format that Prometheus reads.
         (directory / "prometheus.yml").write_text(json.dumps(config))
 
     def __enter__(self) -> Self:

@@ -201,8 +201,8 @@ function coverHttpsAgents(proxy, open, direct) {
 class TunnelSocket extends Duplex {
   #request;
   #socket = null;
-  #settings = new Map(); // calls that must reach the socket once it exists
-  #waiting = null; // a write, or the end, that waits for the socket
+  #settings = new Map(); // Calls to repeat on the socket when it exists.
+  #waiting = null; // A write, or the end of the stream, that waits for the socket.
 
   constructor(open, target) {
     super({ allowHalfOpen: false });
@@ -288,7 +288,7 @@ function coverTls(own, open, direct) {
   tls.connect = function (...given) {
     const [first, second, third] = given;
     const numbered = typeof first === 'number' || (typeof first === 'string' && /^\d+$/.test(first));
-    if (!numbered && (first === null || typeof first !== 'object')) return connect.apply(this, given); // a path
+    if (!numbered && (first === null || typeof first !== 'object')) return connect.apply(this, given); // The first argument is the path of a Unix socket.
     const place = numbered ? { port: first, host: typeof second === 'string' ? second : undefined } : first;
     const more = [second, third].find((value) => value !== null && typeof value === 'object');
     const options = { ...place, ...(numbered ? more : {}) };

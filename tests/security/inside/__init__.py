@@ -1,1 +1,1 @@
-"""Code that runs inside a container: standard library only, sent as text by :mod:`tests.security.vantage_points`."""
+"""Code that runs inside a container. :mod:`tests.security.remote_exec` sends it as text; use only standard modules."""

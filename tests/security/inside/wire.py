@@ -72,7 +72,7 @@ def _echo(attack: Attack, kind: int, ttl: int) -> str:
             while (left := end - time.monotonic()) > 0:
                 sock.settimeout(left)
                 packet, (source, _) = sock.recvfrom(1500)
-                # Until connect(), a raw socket also receives the firewall's ICMP errors for other techniques' packets.
+                # Ignore other sources: until connect(), the socket also gets ICMP errors for other techniques.
                 if source == attack.knowledge.canary:
                     return f"answered {packet[-60:]!r}"
         return ""

@@ -23,7 +23,7 @@ from .wire import Resource
 
 @dataclass(frozen=True)
 class Push:
-    """One request to /otlp/v1/logs with its response, for assertions in tests. `status` 0 = connection aborted."""
+    """A request to /otlp/v1/logs with its response, for assertions in tests. `status` is 0 if the fake aborted it."""
 
     status: int
     message: str

@@ -50,7 +50,7 @@ TENANT = "fake"
 
 
 def rfc3339(time_ns: int) -> str:
-    """Format a limit as Loki prints it, in whole seconds: 2026-11-24T11:43:07Z."""
+    """Format a time limit as Loki prints it, in whole seconds: 2026-11-24T11:43:07Z."""
     return datetime.fromtimestamp(time_ns // SECOND, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -76,7 +76,7 @@ def line_too_long(stream: str, limit: int, size: int) -> str:
 
 
 def too_old(stream: str, time_ns: int, oldest_ns: int) -> str:
-    """Return Loki's message for a record that is too old, as recorded for one of eight days ago."""
+    """Return Loki's message for a record that is too old, as recorded for one that was eight days old."""
     return (
         f"entry for stream '{stream}' has timestamp too old: {rfc3339(time_ns)}, "
         f"oldest acceptable timestamp is: {rfc3339(oldest_ns)}"
@@ -84,7 +84,7 @@ def too_old(stream: str, time_ns: int, oldest_ns: int) -> str:
 
 
 def too_new(stream: str, time_ns: int) -> str:
-    """Return Loki's message for a record that is too new, as recorded for one 11 minutes ahead."""
+    """Return Loki's message for a record that is too new, as recorded for one that was 11 minutes in the future."""
     return f"entry for stream '{stream}' has timestamp too new: {rfc3339(time_ns)}"
 
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from .tokens import TOKEN_NAMES, LogQLError, Token, duration_ns, tokens, unquote
 
 type Labels = dict[str, str]
-# Labels and line -> the resulting labels, or None if the line is filtered out.
+# A pipeline stage: it takes labels and line, and returns the new labels, or None if it filters the line out.
 type Stage = Callable[[Labels, str], Labels | None]
 
 _FIELD = re.compile(r"\{\{ *\.([A-Za-z_][A-Za-z0-9_]*) *\}\}")

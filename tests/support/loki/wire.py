@@ -1,8 +1,8 @@
-"""OTLP log requests, protobuf and JSON, as plain values.
+"""Parsers for OTLP log requests in protobuf and JSON. They return dataclasses with plain values.
 
 The fake has its own protobuf parser for two reasons: Loki accepts strings that are not UTF-8, which Python's protobuf
-refuses, and the fake then needs only Python. Strings keep bytes that are not UTF-8 as surrogates ("surrogateescape").
-Field numbers: opentelemetry-proto, `logs.proto`, `common.proto`.
+refuses, and the fake needs no package except Python. In strings, bytes that are not UTF-8 become surrogates
+("surrogateescape"). Source of the field numbers: opentelemetry-proto, `logs.proto` and `common.proto`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ type Value = Any
 
 
 class Pairs(list[tuple[str, Value]]):
-    """An OTLP map: keys and values in order of arrival."""
+    """An OTLP map: (key, value) pairs in the order of the request."""
 
 
 class RequestError(ValueError):
@@ -29,9 +29,9 @@ class RequestError(ValueError):
 
 @dataclass
 class Record:
-    """One log record. Times in nanoseconds, 0 = absent."""
+    """One log record. Times are in nanoseconds; 0 means that the time is absent."""
 
-    # Signed, as in Loki: times beyond the year 2262 become past times.
+    # Use a signed number, as Loki does: a time after the year 2262 becomes a time in the past.
     time_ns: int = 0
     observed_ns: int = 0
     severity_number: int = 0
